@@ -1,0 +1,68 @@
+"""The alert: one thing a person should know, with what it means and what to do about it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+
+class Owner(StrEnum):
+    """Whose trouble it is. The three kinds are never mixed; an unexpected signing is its own."""
+
+    SIGNING = "signing"
+    LOG_MISBEHAVED = "log-misbehaved"
+    COULD_NOT_ASK = "could-not-ask"
+    OURSELVES = "ourselves"
+
+
+class Severity(StrEnum):
+    """How loud: `page` wakes somebody, `warn` waits for the morning, `info` is for the digest."""
+
+    PAGE = "page"
+    WARN = "warn"
+    INFO = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One alert, complete: whoever reads it needs no other system to know what happened and what to do.
+
+    `id` is stable for one event, so a receiver can drop repeats; with the channel's name it is the idempotency key.
+    `kind` names the page under `docs/alerts/`. `facts` are ordered label and value rows. Every text may hold words an
+    attacker chose: renderers treat all of it as inert.
+    """
+
+    id: str
+    kind: str
+    owner: Owner
+    severity: Severity
+    title: str
+    summary: str
+    consequence: str
+    next_step: str
+    created_at: datetime
+    reasons: tuple[str, ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
+    log: str | None = None
+    index: int | None = None
+    rule: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types, times as RFC 3339 in UTC."""
+        document = asdict(self)
+        document["created_at"] = self.created_at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        document["reasons"] = list(self.reasons)
+        document["facts"] = [list(fact) for fact in self.facts]
+        return document
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Alert":
+        """Read what `to_json` wrote."""
+        fields = dict(document)
+        fields["owner"] = Owner(fields["owner"])
+        fields["severity"] = Severity(fields["severity"])
+        fields["created_at"] = datetime.fromisoformat(fields["created_at"])
+        fields["reasons"] = tuple(fields["reasons"])
+        fields["facts"] = tuple((label, value) for label, value in fields["facts"])
+        return cls(**fields)

@@ -1,0 +1,68 @@
+"""Alerts through Apprise: the long tail of services, for those who installed the `apprise` extra."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from alerts.alert import Alert, Severity
+from alerts.channels.channel import DeliveryFailed
+from alerts.channels.settings import SecretFile, SecretUnreadable
+from alerts.rendering import Renderer
+
+_TYPE: Final = {Severity.PAGE: "failure", Severity.WARN: "warning", Severity.INFO: "info"}
+# Which markup a service reads is not ours to know: HTML, Markdown and mentions are all made into look-alikes.
+_DEFUSED: Final = str.maketrans(
+    {"<": "\u2039", ">": "\u203a", "`": "'", "[": "(", "]": ")", "*": "\u2217", "@": "@\u2060"}
+)
+
+
+class AppriseMissing(ImportError):
+    """The `apprise` extra is not installed."""
+
+
+@dataclass(frozen=True, slots=True)
+class AppriseChannel:
+    """Notifies every Apprise URL in a file, one a line; they hold secrets, so they come from a file."""
+
+    name: str
+    urls: SecretFile
+    renderer: Renderer = field(default_factory=Renderer)
+    digests: bool = True
+
+    def send(self, alert: Alert, key: str, now: datetime) -> None:  # noqa: ARG002 - the protocol's shape
+        """Notify all URLs; one that fails makes it a failure, and all are notified again."""
+        try:
+            lines = self.urls.read().splitlines()
+        except SecretUnreadable as error:
+            raise DeliveryFailed(str(error)) from error
+        apprise = load()
+        notifier = apprise.Apprise(asset=apprise.AppriseAsset(secure_logging=True, async_mode=False))
+        for number, line in enumerate(lines, start=1):
+            url = line.strip()
+            if url and not url.startswith("#") and not notifier.add(url):
+                raise DeliveryFailed(f"line {number} of {self.urls.path} is no Apprise URL")
+        if not len(notifier):
+            raise DeliveryFailed(f"{self.urls.path} holds no Apprise URL")
+        done = notifier.notify(
+            title=defuse(self.renderer.subject(alert, key)),
+            body=defuse(self.renderer.text(alert, key)),
+            notify_type=_TYPE[alert.severity],
+            body_format="text",
+            interpret_escapes=False,
+        )
+        if not done:
+            raise DeliveryFailed("Apprise could not notify every service; its log names which")
+
+
+def defuse(text: str) -> str:
+    """`text` without a character that any service's markup or mentions are made of."""
+    return text.translate(_DEFUSED)
+
+
+def load() -> Any:
+    """The apprise package. Raises `AppriseMissing`."""
+    try:
+        import apprise  # noqa: PLC0415 - an optional extra, and slow to import
+    except ImportError as error:
+        raise AppriseMissing("install it with: pip install 'signwatch[apprise]'") from error
+    return apprise

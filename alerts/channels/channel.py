@@ -1,0 +1,37 @@
+"""What delivery asks of a channel, and how a channel says that it could not."""
+
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from alerts.alert import Alert
+
+
+class DeliveryFailed(Exception):
+    """The message may not have arrived. Whether it did is unknown: it is sent again with the same key.
+
+    `permanent` means that sending the same message again cannot succeed. `retry_after` is the wait the receiver asked
+    for. The message is for the operator and holds no secret.
+    """
+
+    def __init__(self, message: str, *, permanent: bool = False, retry_after: timedelta | None = None) -> None:
+        super().__init__(message)
+        self.permanent = permanent
+        self.retry_after = retry_after
+
+
+class Channel(Protocol):
+    """One configured receiver. `send` takes bounded time and may be called from any one thread at a time."""
+
+    @property
+    def name(self) -> str:
+        """As configured; part of the idempotency key."""
+
+    @property
+    def digests(self) -> bool:
+        """Whether many alerts should reach it as one digest: true for people, false for files."""
+
+    def send(self, alert: Alert, key: str, now: datetime) -> None:
+        """Hand over one alert. Returns once the receiver has accepted it; raises `DeliveryFailed` otherwise.
+
+        `key` is the same at every attempt, so the receiver can drop repeats.
+        """

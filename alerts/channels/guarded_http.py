@@ -1,0 +1,300 @@
+"""One POST to a receiver somebody else named: an address check that cannot be raced, a deadline, and a cap.
+
+A webhook's URL may come from whoever writes the configuration, and its name is resolved by somebody else again. So
+the check is made on the address that is connected to, at the moment of connecting: a name that resolves to a public
+address once and to the metadata service the next time (DNS rebinding) gains nothing.
+"""
+
+import ipaddress
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import httpcore
+import httpx
+
+from alerts.channels.channel import DeliveryFailed
+from alerts.inert import inert_line
+
+_MAX_BODY: Final = 64 * 1024
+_SHOWN_BODY: Final = 200
+_SUCCESS: Final = range(200, 300)
+# The same bytes will be refused again: malformed, gone, too long, or not understood. 401, 403 and 404 are an
+# operator's to mend, so those are tried again.
+_HOPELESS: Final = frozenset({400, 410, 413, 414, 415, 422})
+
+
+class AddressRefused(OSError):
+    """The receiver's name leads to an address that is not on the public internet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A receiver's answer: status and the start of its body."""
+
+    status: int
+    body: bytes
+
+
+def check_url(url: str, *, allow_private: bool) -> str:
+    """Why `url` may not be posted to, or "" when it may be tried."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        return f"is not a URL: {error}"
+    checks = (
+        (
+            parts.scheme not in {"http", "https"} or not parts.hostname or port == 0,
+            "must be an http(s) URL with a host",
+        ),
+        (parts.username is not None or parts.password is not None, "must not hold a user name or password"),
+        (
+            parts.scheme == "http" and not allow_private,
+            "must be https (or set allow_private: true for a receiver in your own network)",
+        ),
+        (
+            not allow_private and _is_private_literal(parts.hostname or ""),
+            "names an address that is not public (set allow_private: true if that is your own network)",
+        ),
+    )
+    return next((problem for failed, problem in checks if failed), "")
+
+
+def _is_private_literal(host: str) -> bool:
+    try:
+        return not is_public(host)
+    except ValueError:
+        return False
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is one of the public internet, also when it hides an IPv4 address inside IPv6."""
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(parsed, ipaddress.IPv6Address):
+        inner = parsed.ipv4_mapped or parsed.sixtofour or _nat64(parsed)
+        if inner is not None:
+            return is_public(str(inner))
+        if parsed.teredo is not None:
+            return False
+    return parsed.is_global and not parsed.is_multicast
+
+
+def _nat64(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    # RFC 6052: 64:ff9b::/96 carries an IPv4 address in its last 32 bits.
+    if address in ipaddress.ip_network("64:ff9b::/96"):
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return None
+
+
+Resolve = Callable[[str, int], list[str]]
+
+
+def resolve(host: str, port: int) -> list[str]:
+    """Every address of `host`, as the system resolves it."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(item[4][0]) for item in found))
+
+
+class _Stream(httpcore.NetworkStream):
+    """A connection whose every wait ends at the request's deadline."""
+
+    def __init__(self, inner: httpcore.NetworkStream, left: Callable[[], float]) -> None:
+        self._inner, self._left = inner, left
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - the deadline is stricter
+        return self._inner.read(max_bytes, self._left())
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002 - the deadline is stricter
+        self._inner.write(buffer, self._left())
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ARG002 - the deadline is stricter
+    ) -> httpcore.NetworkStream:
+        return _Stream(self._inner.start_tls(ssl_context, server_hostname, self._left()), self._left)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+
+class _Backend(httpcore.NetworkBackend):
+    """Connects to a checked address of the host, and to no other. TLS still checks the host's name."""
+
+    def __init__(self, resolver: Resolve, left: Callable[[], float], *, allow_private: bool) -> None:
+        self._inner = httpcore.SyncBackend()
+        self._resolve, self._left, self._allow_private = resolver, left, allow_private
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ARG002 - the deadline is stricter
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        addresses = self._resolve(host, port)
+        allowed = [address for address in addresses if self._allow_private or is_public(address)]
+        if not allowed:
+            raise AddressRefused(f"{host} leads to no public address")
+        failure: Exception = httpcore.ConnectError(f"{host} has no address")
+        for address in allowed:
+            try:
+                stream = self._inner.connect_tcp(address, port, self._left(), local_address, socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+            else:
+                return _Stream(stream, self._left)
+        raise failure
+
+
+class _Body(httpx.SyncByteStream):
+    def __init__(self, response: httpcore.Response) -> None:
+        self._response = response
+
+    def __iter__(self) -> Any:
+        yield from self._response.iter_stream()
+
+    def close(self) -> None:
+        self._response.close()
+
+
+class _Transport(httpx.BaseTransport):
+    """httpx over one fresh httpcore pool with our network backend."""
+
+    def __init__(self, backend: _Backend, context: ssl.SSLContext) -> None:
+        self._pool = httpcore.ConnectionPool(ssl_context=context, max_connections=1, network_backend=backend)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        answer = self._pool.handle_request(
+            httpcore.Request(
+                method=request.method,
+                url=httpcore.URL(
+                    scheme=request.url.raw_scheme,
+                    host=request.url.raw_host,
+                    port=request.url.port,
+                    target=request.url.raw_path,
+                ),
+                headers=request.headers.raw,
+                content=request.stream,
+                extensions=request.extensions,
+            )
+        )
+        return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer), extensions=answer.extensions)
+
+    def close(self) -> None:
+        self._pool.close()
+
+
+class GuardedPoster:
+    """Posts JSON to one URL. `seconds` bounds a whole exchange: resolving excepted, connecting to last byte."""
+
+    def __init__(
+        self,
+        *,
+        allow_private: bool = False,
+        seconds: float = 15.0,
+        resolver: Resolve = resolve,
+        context: ssl.SSLContext | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._allow_private, self._seconds, self._clock = allow_private, seconds, clock
+        self._resolver = resolver
+        self._context = context or ssl.create_default_context()
+
+    def post(self, url: str, body: bytes, headers: Mapping[str, str], now: datetime) -> Answer:
+        """Post and read at most 64 KiB of the answer. Raises `DeliveryFailed` unless the answer is a 2xx."""
+        until = self._clock() + self._seconds
+
+        def left() -> float:
+            remaining = until - self._clock()
+            if remaining <= 0:
+                raise httpcore.ReadTimeout("the deadline has passed")
+            return remaining
+
+        host = inert_line(urlsplit(url).netloc, 200)
+        backend = _Backend(self._resolver, left, allow_private=self._allow_private)
+        try:
+            # A fresh connection each time: alerts are rare, and a pool that died would take the alerts with it.
+            with (
+                httpx.Client(
+                    transport=_Transport(backend, self._context),
+                    follow_redirects=False,
+                    trust_env=False,
+                    timeout=self._seconds,
+                ) as client,
+                client.stream("POST", url, content=body, headers=_headers(headers)) as response,
+            ):
+                answer = Answer(response.status_code, _capped(response))
+                raise_for(answer, response.headers, host, now)
+                return answer
+        except httpcore.TimeoutException as error:
+            raise DeliveryFailed(f"{host}: no complete answer within {self._seconds:g} s") from error
+        except (httpx.HTTPError, httpx.InvalidURL, httpcore.ConnectionNotAvailable) as error:
+            raise DeliveryFailed(f"{host}: {type(error).__name__}: {error}") from error
+        except (
+            httpcore.NetworkError,
+            httpcore.ProtocolError,
+            OSError,
+            UnicodeError,
+        ) as error:
+            raise DeliveryFailed(f"{host}: {type(error).__name__}: {error}") from error
+
+
+def _headers(headers: Mapping[str, str]) -> dict[str, str]:
+    # Compression would let the receiver choose how much we hold.
+    return {
+        "content-type": "application/json",
+        "user-agent": "signwatch",
+        "accept-encoding": "identity",
+        "connection": "close",
+        **headers,
+    }
+
+
+def _capped(response: httpx.Response) -> bytes:
+    body = b""
+    for piece in response.iter_raw():
+        body += piece
+        if len(body) > _MAX_BODY:
+            return body[:_MAX_BODY]
+    return body
+
+
+def raise_for(answer: Answer, headers: Mapping[str, str], host: str, now: datetime) -> None:
+    """Raise `DeliveryFailed` unless the status is a success; a redirect is none."""
+    if answer.status in _SUCCESS:
+        return
+    said = inert_line(answer.body[: 4 * _SHOWN_BODY].decode("utf-8", "replace"), _SHOWN_BODY)
+    message = f"{host} answered HTTP {answer.status}" + (f": {said}" if said else "")
+    raise DeliveryFailed(
+        message,
+        permanent=answer.status in _HOPELESS,
+        retry_after=parse_retry_after(headers.get("retry-after"), now),
+    )
+
+
+def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:
+    """RFC 9110 §10.2.3: seconds or an HTTP date; None when absent or not understood."""
+    if value is None:
+        return None
+    value = value.strip()
+    if value.isascii() and value.isdigit() and len(value) <= 9:  # noqa: PLR2004 - thirty years of seconds
+        return timedelta(seconds=int(value))
+    try:
+        at = parsedate_to_datetime(value)
+    except (TypeError, ValueError):
+        return None
+    at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    return max(at - now, timedelta(0))

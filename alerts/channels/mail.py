@@ -1,0 +1,164 @@
+"""Alerts as e-mail over SMTP: TLS unless the operator says otherwise, text and HTML, no attachment, no link."""
+
+import hashlib
+import logging
+import smtplib
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from email.errors import MessageError
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime
+from enum import StrEnum
+from typing import Final
+
+from alerts.alert import Alert, Severity
+from alerts.channels.channel import DeliveryFailed
+from alerts.channels.settings import SecretFile, SecretUnreadable
+from alerts.inert import inert_line
+from alerts.rendering import Renderer
+
+_LOG: Final = logging.getLogger(__name__)
+_MAX_SUBJECT: Final = 250
+_PERMANENT: Final = 500
+
+
+class Security(StrEnum):
+    """How the connection is protected."""
+
+    STARTTLS = "starttls"
+    TLS = "tls"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """An SMTP server and how to log in. `seconds` bounds the whole conversation."""
+
+    host: str
+    port: int
+    security: Security = Security.STARTTLS
+    username: str | None = None
+    password: SecretFile | None = None
+    context: ssl.SSLContext = field(default_factory=ssl.create_default_context)
+    seconds: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class MailChannel:
+    """Sends each alert to all of `to` in one message."""
+
+    name: str
+    server: Server
+    sender: str
+    to: tuple[str, ...]
+    renderer: Renderer = field(default_factory=Renderer)
+    digests: bool = True
+
+    def send(self, alert: Alert, key: str, now: datetime) -> None:
+        """Send one message; returns when the server has taken it."""
+        try:
+            message = compose(alert, key, now, sender=self.sender, to=self.to, renderer=self.renderer)
+        except (MessageError, ValueError) as error:
+            raise DeliveryFailed(f"the message cannot be composed: {error}", permanent=True) from error
+        try:
+            with _conversation(self.server) as smtp:
+                refused = smtp.send_message(message, self.sender, list(self.to))
+        except SecretUnreadable as error:
+            raise DeliveryFailed(str(error)) from error
+        except smtplib.SMTPDataError as error:
+            raise _refused(self.server, error, permanent=error.smtp_code >= _PERMANENT) from error
+        except (smtplib.SMTPException, OSError, ValueError) as error:
+            raise _refused(self.server, error, permanent=False) from error
+        _check_recipients(refused)
+
+
+def compose(
+    alert: Alert, key: str, now: datetime, *, sender: str, to: tuple[str, ...], renderer: Renderer
+) -> EmailMessage:
+    """The message. Its Message-ID comes from `key`: mail programs show a repeat once."""
+    domain = Address(addr_spec=sender).domain
+    identifier = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:40]
+    message = EmailMessage(policy=SMTP)
+    message["From"] = Address(display_name="Signwatch", addr_spec=sender)
+    message["To"] = [Address(addr_spec=address) for address in to]
+    # The policy refuses a line break in a header; inert_line leaves none to refuse.
+    message["Subject"] = inert_line(renderer.subject(alert, key), _MAX_SUBJECT)
+    message["Date"] = format_datetime(now)
+    message["Message-ID"] = f"<{identifier}@{domain}>"
+    # RFC 3834: no vacation notices in return.
+    message["Auto-Submitted"] = "auto-generated"
+    message["X-Signwatch-Severity"] = alert.severity.value
+    if alert.severity is Severity.PAGE:
+        message["Importance"] = "high"
+    message.set_content(renderer.text(alert, key), cte="quoted-printable")
+    message.add_alternative(renderer.html(alert, key), subtype="html", cte="quoted-printable")
+    return message
+
+
+@contextmanager
+def _conversation(server: Server) -> Iterator[smtplib.SMTP]:
+    smtp = _connect(server)
+    # smtplib's timeout is for one read; a server that drips a byte at a time would hold us for ever.
+    watchdog = threading.Timer(server.seconds, _hang_up, [smtp])
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        if server.security is Security.STARTTLS:
+            smtp.starttls(context=server.context)
+        if server.username is not None and server.password is not None:
+            smtp.login(server.username, server.password.read())
+        yield smtp
+        _say_goodbye(smtp)
+    finally:
+        watchdog.cancel()
+        smtp.close()
+
+
+def _connect(server: Server) -> smtplib.SMTP:
+    if server.security is Security.TLS:
+        return smtplib.SMTP_SSL(server.host, server.port, timeout=server.seconds, context=server.context)
+    return smtplib.SMTP(server.host, server.port, timeout=server.seconds)
+
+
+def _hang_up(smtp: smtplib.SMTP) -> None:
+    connection = smtp.sock
+    if connection is not None:
+        try:
+            connection.shutdown(socket.SHUT_RDWR)
+        except OSError as error:
+            _LOG.debug("mail_already_closed error=%s", error)
+
+
+def _say_goodbye(smtp: smtplib.SMTP) -> None:
+    # The message is accepted; a server that is rude at the end must not make us send it again.
+    try:
+        smtp.quit()
+    except (smtplib.SMTPException, OSError) as error:
+        _LOG.debug("mail_goodbye_failed error=%s", error)
+
+
+def _refused(server: Server, error: Exception, *, permanent: bool) -> DeliveryFailed:
+    if isinstance(error, smtplib.SMTPResponseException):
+        said = error.smtp_error if isinstance(error.smtp_error, str) else error.smtp_error.decode("utf-8", "replace")
+        detail = f"{error.smtp_code} {inert_line(said, 300)}"
+    elif isinstance(error, smtplib.SMTPRecipientsRefused):
+        detail = f"every recipient was refused ({', '.join(sorted(error.recipients))})"
+    else:
+        detail = f"{type(error).__name__}: {inert_line(str(error), 300)}"
+    return DeliveryFailed(f"mail server {server.host}:{server.port}: {detail}", permanent=permanent)
+
+
+def _check_recipients(refused: dict[str, tuple[int, bytes]]) -> None:
+    """Some recipients got it. One put off is worth a repeat; one refused for good is worth a line in the log."""
+    for address, (code, _) in refused.items():
+        _LOG.error("mail_recipient_refused address=%s code=%d", inert_line(address, 200), code)
+    later = sorted(address for address, (code, _) in refused.items() if code < _PERMANENT)
+    if later:
+        raise DeliveryFailed(f"the mail server put off {', '.join(later)}")

@@ -1,0 +1,63 @@
+"""Alerts as PagerDuty incidents through the Events API v2."""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from alerts.alert import Alert, Severity
+from alerts.channels.channel import DeliveryFailed
+from alerts.channels.guarded_http import GuardedPoster
+from alerts.channels.settings import SecretFile, SecretUnreadable
+from alerts.inert import header_token, inert_line
+from alerts.page import page_of
+
+EVENTS_URL: Final = "https://events.pagerduty.com/v2/enqueue"
+_MAX_SUMMARY: Final = 1_024
+_SEVERITY: Final = {Severity.PAGE: "critical", Severity.WARN: "warning", Severity.INFO: "info"}
+
+
+@dataclass(frozen=True, slots=True)
+class PagerDutyChannel:
+    """Triggers one event per alert; `dedup_key` makes a repeat the same incident."""
+
+    name: str
+    routing_key: SecretFile
+    poster: GuardedPoster
+    url: str = EVENTS_URL
+    digests: bool = True
+
+    def send(self, alert: Alert, key: str, now: datetime) -> None:
+        """Trigger one event; PagerDuty answers 202."""
+        try:
+            routing_key = self.routing_key.read()
+        except SecretUnreadable as error:
+            raise DeliveryFailed(str(error)) from error
+        body = json.dumps(event(alert, key, routing_key), ensure_ascii=True, separators=(",", ":")).encode("ascii")
+        self.poster.post(self.url, body, {}, now)
+
+
+def event(alert: Alert, key: str, routing_key: str) -> dict[str, Any]:
+    """The Events v2 `trigger` document."""
+    page = page_of(alert, key)
+    return {
+        "routing_key": routing_key,
+        "event_action": "trigger",
+        "dedup_key": header_token(key),
+        "client": "Signwatch",
+        "payload": {
+            "summary": inert_line(f"{page.title}: {page.summary}", _MAX_SUMMARY - 40),
+            "source": page.where or "signwatch",
+            "severity": _SEVERITY[alert.severity],
+            "timestamp": alert.created_at.astimezone(UTC).isoformat(),
+            "class": page.kind,
+            "custom_details": {
+                "whose trouble": page.owner,
+                "why": list(page.reasons),
+                "facts": [f"{label}: {value}" for label, value in page.facts],
+                "what this means": page.consequence,
+                "what to do": page.next_step,
+                "key": page.key,
+            },
+        },
+    }

@@ -1,0 +1,169 @@
+"""From a name and a mapping in the configuration to a channel."""
+
+import re
+import ssl
+from collections.abc import Callable, Mapping
+from email.errors import MessageError
+from email.headerregistry import Address
+from pathlib import Path
+from typing import Any, Final
+
+from alerts.channels.apprise_urls import AppriseChannel, AppriseMissing, load
+from alerts.channels.channel import Channel
+from alerts.channels.guarded_http import GuardedPoster, check_url
+from alerts.channels.jsonl import JsonlChannel
+from alerts.channels.mail import MailChannel, Security, Server
+from alerts.channels.pagerduty import EVENTS_URL, PagerDutyChannel
+from alerts.channels.settings import ChannelMisconfigured, SecretFile, Settings
+from alerts.channels.slack import API_URL, SlackBotChannel, SlackWebhookChannel
+from alerts.channels.stdout import StdoutChannel
+from alerts.channels.webhook import WebhookChannel, decode_secret
+from alerts.inert import inert_line
+from alerts.rendering import Renderer
+
+# A channel's name is part of every idempotency key and a metric label.
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+_PORTS: Final = {Security.STARTTLS: 587, Security.TLS: 465, Security.NONE: 25}
+
+
+def build_channel(name: str, settings: Mapping[str, Any], *, base: Path = Path()) -> Channel:
+    """The channel `name` as the operator configured it; relative paths count from `base`.
+
+    Raises `ChannelMisconfigured` with what to write instead. Nothing is sent and nobody is asked.
+    """
+    if not _NAME.fullmatch(name):
+        raise ChannelMisconfigured(
+            f"channel name {inert_line(name, 80)!r}: up to 63 letters, digits, '-' and '_', a letter or digit first"
+        )
+    if not isinstance(settings, Mapping):
+        raise ChannelMisconfigured(f"channels.{name}: must be a mapping with a type: {', '.join(sorted(_BUILDERS))}")
+    kind = settings.get("type")
+    builder = _BUILDERS.get(kind) if isinstance(kind, str) else None
+    if builder is None:
+        raise ChannelMisconfigured(f"channels.{name}.type: must be one of {', '.join(sorted(_BUILDERS))}")
+    reader = Settings(name, str(kind), settings, base)
+    channel = builder(name, reader)
+    reader.finish()
+    return channel
+
+
+def _stdout(name: str, settings: Settings) -> Channel:
+    as_json = settings.choice("format", ("text", "json"), "text") == "json"
+    return StdoutChannel(name, as_json=as_json, renderer=Renderer(settings.template("text_template")))
+
+
+def _jsonl(name: str, settings: Settings) -> Channel:
+    return JsonlChannel(name, settings.path("path"))
+
+
+def _webhook(name: str, settings: Settings) -> Channel:
+    poster, allow_private = _poster(settings)
+    url = _url(settings, settings.text("url"), allow_private=allow_private)
+    return WebhookChannel(name, url, poster, _webhook_secret(settings))
+
+
+def _webhook_secret(settings: Settings) -> SecretFile | None:
+    if settings.has("secret_file"):
+        secret = settings.secret("secret_file")
+        try:
+            decode_secret(secret.read())
+        except ValueError as error:
+            raise settings.wrong("secret_file", str(error)) from error
+        return secret
+    if settings.flag("unsigned", default=False):
+        return None
+    raise settings.wrong(
+        "secret_file", "is required, so that the receiver knows who sent it (or set unsigned: true to do without)"
+    )
+
+
+def _slack(name: str, settings: Settings) -> Channel:
+    seconds = settings.number("timeout_seconds", 15, least=1, most=120)
+    if settings.has("webhook_url_file"):
+        url = settings.secret("webhook_url_file")
+        allow_private = settings.flag("allow_private", default=False)
+        if problem := check_url(url.read(), allow_private=allow_private):
+            raise settings.wrong("webhook_url_file", f"its URL {problem}")
+        return SlackWebhookChannel(name, url, seconds, allow_private)
+    if settings.has("token_file"):
+        allow_private = settings.flag("allow_private", default=False)
+        base_url = _url(settings, settings.text("base_url", API_URL), "base_url", allow_private=allow_private)
+        token, channel = settings.secret("token_file"), settings.text("channel")
+        return SlackBotChannel(name, token, channel, base_url.rstrip("/") + "/", seconds)
+    raise settings.wrong("webhook_url_file", "is required, or token_file and channel to post as a bot")
+
+
+def _email(name: str, settings: Settings) -> Channel:
+    security = Security(settings.choice("security", [way.value for way in Security], Security.STARTTLS))
+    username = settings.text("username") if settings.has("username") else None
+    password = settings.secret("password_file") if username is not None else None
+    if username is not None and security is Security.NONE:
+        raise settings.wrong("security", "none would send the password in clear; use starttls or tls")
+    server = Server(
+        host=settings.text("host"),
+        port=int(settings.number("port", _PORTS[security], least=1, most=65_535)),
+        security=security,
+        username=username,
+        password=password,
+        context=_tls_context(settings),
+        seconds=settings.number("timeout_seconds", 30, least=1, most=300),
+    )
+    sender = _address(settings, "from", settings.text("from"))
+    to = tuple(_address(settings, "to", address) for address in settings.texts("to"))
+    renderer = Renderer(settings.template("text_template"), settings.template("html_template", html=True))
+    return MailChannel(name, server, sender, to, renderer)
+
+
+def _pagerduty(name: str, settings: Settings) -> Channel:
+    poster, allow_private = _poster(settings)
+    url = _url(settings, settings.text("url", EVENTS_URL), allow_private=allow_private)
+    return PagerDutyChannel(name, settings.secret("routing_key_file"), poster, url)
+
+
+def _apprise(name: str, settings: Settings) -> Channel:
+    try:
+        load()
+    except AppriseMissing as error:
+        raise settings.wrong("type", f"needs the apprise extra; {error}") from error
+    return AppriseChannel(name, settings.secret("urls_file"), Renderer(settings.template("text_template")))
+
+
+_BUILDERS: Final[Mapping[str, Callable[[str, Settings], Channel]]] = {
+    "apprise": _apprise,
+    "email": _email,
+    "jsonl": _jsonl,
+    "pagerduty": _pagerduty,
+    "slack": _slack,
+    "stdout": _stdout,
+    "webhook": _webhook,
+}
+
+
+def _poster(settings: Settings) -> tuple[GuardedPoster, bool]:
+    allow_private = settings.flag("allow_private", default=False)
+    seconds = settings.number("timeout_seconds", 15, least=1, most=120)
+    return GuardedPoster(allow_private=allow_private, seconds=seconds, context=_tls_context(settings)), allow_private
+
+
+def _url(settings: Settings, url: str, key: str = "url", *, allow_private: bool) -> str:
+    if problem := check_url(url, allow_private=allow_private):
+        raise settings.wrong(key, problem)
+    return url
+
+
+def _tls_context(settings: Settings) -> ssl.SSLContext:
+    path = settings.optional_path("ca_file")
+    try:
+        return ssl.create_default_context(cafile=None if path is None else str(path))
+    except (OSError, ssl.SSLError) as error:
+        raise settings.wrong("ca_file", f"{path} cannot be read as PEM certificates: {error}") from error
+
+
+def _address(settings: Settings, key: str, text: str) -> str:
+    try:
+        address = Address(addr_spec=text)
+    except (MessageError, ValueError, IndexError) as error:
+        raise settings.wrong(key, f"{text!r} is not an e-mail address") from error
+    if not address.username or not address.domain:
+        raise settings.wrong(key, f"{text!r} is not an e-mail address")
+    return text

@@ -1,0 +1,149 @@
+"""Alerts as Slack messages, through an incoming webhook or as a bot."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from http.client import HTTPException
+from typing import Any, Final
+
+from slack_sdk import WebClient
+from slack_sdk.errors import SlackApiError, SlackClientError
+from slack_sdk.webhook import WebhookClient
+
+from alerts.alert import Alert
+from alerts.channels.channel import DeliveryFailed
+from alerts.channels.guarded_http import Answer, check_url, raise_for
+from alerts.channels.settings import SecretFile, SecretUnreadable
+from alerts.inert import inert_line
+from alerts.page import Page, page_of
+
+API_URL: Final = "https://slack.com/api/"
+# Block Kit limits: header 150 characters, a text object 3000; we stay under both with the note of what was cut.
+_HEADER: Final = 120
+_SECTION: Final = 2_800
+_CONTEXT: Final = 1_500
+_MARKS: Final = {"page": "🔴", "warn": "🟡", "info": "🔵"}
+# What an operator can mend without the message changing; anything else Slack will refuse again.
+_MENDABLE: Final = frozenset(
+    {
+        *("ratelimited", "rate_limited", "internal_error", "fatal_error", "service_unavailable", "request_timeout"),
+        *("invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired", "no_permission"),
+        *("missing_scope", "channel_not_found", "not_in_channel", "is_archived", "team_access_not_granted"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SlackWebhookChannel:
+    """Posts to an incoming webhook. Its URL is the secret, so it comes from a file."""
+
+    name: str
+    url: SecretFile
+    seconds: float = 15.0
+    allow_private: bool = False
+    digests: bool = True
+
+    def send(self, alert: Alert, key: str, now: datetime) -> None:
+        """Post one message."""
+        url = _secret(self.url)
+        if problem := check_url(url, allow_private=self.allow_private):
+            raise DeliveryFailed(f"the URL in {self.url.path} {problem}")
+        # Retries are the outbox's: the client must not sleep in our thread.
+        client = WebhookClient(url, timeout=int(self.seconds), retry_handlers=[])
+        try:
+            answer = client.send(
+                text=fallback(alert, key), blocks=blocks(alert, key), unfurl_links=False, unfurl_media=False
+            )
+        except (SlackClientError, OSError, HTTPException, ValueError) as error:
+            raise DeliveryFailed(f"Slack: {type(error).__name__}") from error
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        raise_for(Answer(answer.status_code, answer.body.encode("utf-8", "replace")), headers, "Slack", now)
+
+
+@dataclass(frozen=True, slots=True)
+class SlackBotChannel:
+    """Posts to one channel with a bot's token (scope `chat:write`)."""
+
+    name: str
+    token: SecretFile
+    channel: str
+    base_url: str = API_URL
+    seconds: float = 15.0
+    digests: bool = True
+
+    def send(self, alert: Alert, key: str, now: datetime) -> None:  # noqa: ARG002 - the protocol's shape
+        """Post one message with `chat.postMessage`."""
+        client = WebClient(
+            token=_secret(self.token), base_url=self.base_url, timeout=int(self.seconds), retry_handlers=[]
+        )
+        try:
+            client.chat_postMessage(
+                channel=self.channel,
+                text=fallback(alert, key),
+                blocks=blocks(alert, key),
+                parse="none",
+                link_names=False,
+                mrkdwn=False,
+                unfurl_links=False,
+                unfurl_media=False,
+            )
+        except SlackApiError as error:
+            raise _refused(error) from error
+        except (SlackClientError, OSError, HTTPException, ValueError) as error:
+            raise DeliveryFailed(f"Slack: {type(error).__name__}") from error
+
+
+def _secret(file: SecretFile) -> str:
+    try:
+        return file.read()
+    except SecretUnreadable as error:
+        raise DeliveryFailed(str(error)) from error
+
+
+def _refused(error: SlackApiError) -> DeliveryFailed:
+    response: Any = error.response
+    reason = str(response.get("error") or f"HTTP {response.status_code}")
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    wait = str(headers.get("retry-after", ""))
+    retry_after = timedelta(seconds=int(wait)) if wait.isascii() and wait.isdigit() and len(wait) < 10 else None  # noqa: PLR2004 - thirty years of seconds
+    mendable = reason in _MENDABLE or response.status_code != 200  # noqa: PLR2004 - Slack refuses with HTTP 200
+    return DeliveryFailed(f"Slack: {inert_line(reason, 200)}", permanent=not mendable, retry_after=retry_after)
+
+
+def fallback(alert: Alert, key: str) -> str:
+    """The notification's text. Slack reads markup in it, so its three control characters are escaped."""
+    return escape(page_of(alert, key).heading)
+
+
+def escape(text: str) -> str:
+    """Slack's own escaping: without `<` there is no link, mention or `<!channel>`."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def blocks(alert: Alert, key: str) -> list[dict[str, Any]]:
+    """The message as blocks. Everything is `plain_text`: Slack looks for no markup or mention in it."""
+    page = page_of(alert, key)
+    sections = [page.summary]
+    if page.reasons:
+        sections.append("Why\n" + "\n".join(f"• {reason}" for reason in page.reasons))
+    if page.facts:
+        sections.append("Facts\n" + "\n".join(f"{label}: {value}" for label, value in page.facts))
+    sections += [f"What this means\n{page.consequence}", f"What to do\n{page.next_step}"]
+    header = _cut(f"{_MARKS[page.severity]} {page.title}", _HEADER)
+    return [
+        {"type": "header", "text": _plain(header)},
+        *({"type": "section", "text": _plain(_cut(text, _SECTION))} for text in sections if text.strip()),
+        {"type": "context", "elements": [_plain(_cut(_footer(page), _CONTEXT))]},
+    ]
+
+
+def _footer(page: Page) -> str:
+    where = f" ({page.where})" if page.where else ""
+    return f"{page.owner}{where}, {page.kind}, {page.created}, key {page.key}"
+
+
+def _plain(text: str) -> dict[str, Any]:
+    return {"type": "plain_text", "text": text, "emoji": False}
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}… (+{len(text) - limit} characters)"

@@ -1,0 +1,34 @@
+"""Alerts on standard output, as pages to read or JSON lines to pipe."""
+
+import sys
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TextIO
+
+from alerts.alert import Alert
+from alerts.channels.channel import DeliveryFailed
+from alerts.rendering import Renderer, json_line
+
+
+@dataclass(frozen=True, slots=True)
+class StdoutChannel:
+    """Writes to `stream`; standard output when none is given."""
+
+    name: str
+    as_json: bool = False
+    renderer: Renderer = field(default_factory=Renderer)
+    stream: TextIO | None = None
+    digests: bool = False
+
+    def send(self, alert: Alert, key: str, now: datetime) -> None:  # noqa: ARG002 - the protocol's shape
+        """Write and flush one alert."""
+        text = json_line(alert, key) + "\n" if self.as_json else self.renderer.text(alert, key) + "\n"
+        # Looked up at each call: a program may have replaced sys.stdout since.
+        stream = self.stream or sys.stdout
+        encoding = stream.encoding or "utf-8"
+        try:
+            # A terminal that cannot show a character gets its escape, not an error that stops the alert.
+            stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+            stream.flush()
+        except (OSError, ValueError) as error:
+            raise DeliveryFailed(f"standard output is closed: {error}") from error

@@ -1,0 +1,65 @@
+"""Text that an attacker chose, made harmless to look at: one line, visible, capped."""
+
+import hashlib
+import re
+import unicodedata
+from typing import Any, Final
+
+# Cc: ANSI escapes and newlines. Cf: bidi overrides, zero-width and tag characters. Cs, Co, Cn: no agreed look.
+# Zl, Zp: line breaks by another name.
+_UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+# Letters and symbols by category, blank by look: they hide where a name ends.
+_BLANK: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+_SHORT: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_MAX_MARKS: Final = 3
+_PLAIN_KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,179}")
+_JSON_TEXT: Final = 2_000
+_JSON_ITEMS: Final = 64
+
+
+def inert_line(text: str, limit: int) -> str:
+    r"""One visible line of at most `limit` characters of `text`, plus a note of how many were left out.
+
+    Characters that move the cursor, change direction, break the line or show nothing become `\u{202e}`-style escapes;
+    a pile of combining marks is cut after three.
+    """
+    shown: list[str] = []
+    length = marks = 0
+    for position, char in enumerate(text):
+        category = unicodedata.category(char)
+        marks = marks + 1 if category in {"Mn", "Me"} else 0
+        piece = _piece(char, category, too_many_marks=marks > _MAX_MARKS)
+        if length + len(piece) > limit:
+            return "".join(shown) + f"… (+{len(text) - position} characters)"
+        shown.append(piece)
+        length += len(piece)
+    return "".join(shown)
+
+
+def _piece(char: str, category: str, *, too_many_marks: bool) -> str:
+    if char in _SHORT:
+        return _SHORT[char]
+    if category in _UNSEEN or char in _BLANK or too_many_marks:
+        return f"\\u{{{ord(char):x}}}"
+    return " " if category == "Zs" else char
+
+
+def inert_json(value: Any) -> Any:
+    """Plain JSON with long strings and lists cut and lone surrogates replaced; the encoder escapes the rest."""
+    match value:
+        case str():
+            text = value[:_JSON_TEXT].encode("utf-8", "replace").decode()
+            return text if len(value) <= _JSON_TEXT else f"{text}… (+{len(value) - _JSON_TEXT} characters)"
+        case dict():
+            return {inert_json(key): inert_json(item) for key, item in value.items()}
+        case list() | tuple():
+            return [inert_json(item) for item in value[:_JSON_ITEMS]]
+        case _:
+            return value
+
+
+def header_token(key: str) -> str:
+    """`key` itself when it is short plain ASCII, fit for any header; otherwise a digest of it, just as stable."""
+    if _PLAIN_KEY.fullmatch(key):
+        return key
+    return "sha256-" + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,91 @@
+"""What delivery needs from whatever keeps the outbox, by guarantee. `monitor` keeps it in its database."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from alerts.alert import Alert, Severity
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One alert on its way to one channel.
+
+    `id` is the outbox's own name for it. `attempts` is what the last `failed` stored, 0 before. `digest` is set once
+    the delivery was put into a digest message, for ever. `lease` names the claim: the outbox ignores the outcome of a
+    claim that has been taken over.
+    """
+
+    id: str
+    alert: Alert
+    channel: str
+    enqueued_at: datetime
+    attempts: int = 0
+    digest: str | None = None
+    lease: str = ""
+
+    @property
+    def urgent(self) -> bool:
+        """Whether it pages somebody."""
+        return self.alert.severity is Severity.PAGE
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Messages a channel was sent: single deliveries, plus one for each digest; and when the newest digest was."""
+
+    messages: int = 0
+    last_digest: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Deliveries of a channel not yet delivered or given up, and when the oldest was put in."""
+
+    pending: int
+    oldest: datetime
+
+
+class Outbox(Protocol):
+    """Durable deliveries, safe to use from several threads and processes. A method that returned is durable.
+
+    A delivery is pending, delivered or given up. Given-up ones are kept and stay visible until somebody replays them.
+    """
+
+    def claim(self, channel: str, now: datetime, lease: timedelta, limit: int) -> Sequence[Delivery]:
+        """Lease due deliveries of `channel`: pending, retry time reached, no live lease.
+
+        Nobody else gets them until `now + lease`; after a crash they are due again then.
+
+        Returns either all members of one digest, whatever the limit, or up to `limit` deliveries that are in none. A
+        due digest comes first. Otherwise fewest attempts first, then pages before the rest, then oldest first: an alert
+        that always fails never stands before one that was not tried.
+        """
+
+    def bundle(self, deliveries: Sequence[Delivery], digest: str) -> None:
+        """Put claimed deliveries into one digest, before it is sent: whatever happens, they are sent together again.
+
+        The members stay leased.
+        """
+
+    def delivered(self, deliveries: Sequence[Delivery], now: datetime) -> None:
+        """Mark delivered. Idempotent; counts even when the lease was lost, for the message is out."""
+
+    def failed(self, deliveries: Sequence[Delivery], *, attempts: int, retry_at: datetime, error: str) -> None:
+        """Release claimed deliveries until `retry_at`, with their new number of attempts and the reason."""
+
+    def postpone(self, deliveries: Sequence[Delivery], until: datetime) -> None:
+        """Release claimed deliveries until `until`; nothing was attempted."""
+
+    def give_up(self, deliveries: Sequence[Delivery], now: datetime, error: str) -> None:
+        """Stop trying claimed deliveries; they stay visible with the reason."""
+
+    def traffic(self, channel: str, *, urgent: bool, since: datetime) -> Traffic:
+        """Messages delivered to `channel` at or after `since`, of pages (`urgent`) or of the rest.
+
+        `last_digest` is the newest digest at or after `since`.
+        """
+
+    def backlog(self) -> Mapping[str, Backlog]:
+        """Per channel that has any: what is pending."""

@@ -1,0 +1,103 @@
+"""`python -m benchmarks`: take every figure in a process of its own, print a table, write `bench.json`."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from benchmarks.corpus import ENTRIES, make_corpus
+from benchmarks.tasks import TASKS, Task, task_of
+
+_TIMEOUT: Final = 900  # seconds for one task
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def bench(
+    *,
+    only: Annotated[list[str] | None, typer.Option(help="Take this figure only; may be repeated.")] = None,
+    output: Annotated[Path, typer.Option(help="Where the figures go, as one flat JSON object.")] = Path("bench.json"),
+    corpus: Annotated[Path | None, typer.Option(help="Keep the entries in this folder, or take them from it.")] = None,
+    check: Annotated[bool, typer.Option(help="Exit with 1 when a target is missed.")] = False,
+    task: Annotated[str | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Measure speed as ratios within one run, memory and noise.
+
+    Examples: python -m benchmarks; python -m benchmarks --only examine_v2_over_naive --only rules_1m_build_s
+    """
+    if task is not None and corpus is not None:
+        typer.echo(json.dumps(task_of(task).run(corpus)))
+        return
+    tasks = _chosen(only)
+    with tempfile.TemporaryDirectory(prefix="signwatch-bench-") as temporary:
+        figures = _measure(tasks, corpus or Path(temporary))
+    output.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    Console().print(_table(tasks, figures))
+    if check and not all(each.met(figures[each.name]) for task in tasks for each in task.figures):
+        raise typer.Exit(1)
+
+
+def _chosen(only: Sequence[str] | None) -> list[Task]:
+    if not only:
+        return list(TASKS)
+    try:
+        chosen = [task_of(name) for name in only]
+    except KeyError as unknown:
+        names = ", ".join(each.name for task in TASKS for each in task.figures)
+        raise typer.BadParameter(f"no figure is called {unknown}; there are {names}") from None
+    return [task for task in TASKS if task in chosen]
+
+
+def _measure(tasks: Sequence[Task], corpus: Path) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        shown = progress.add_task("making entries", total=None)
+        corpus.mkdir(parents=True, exist_ok=True)
+        if not (corpus / "complete").exists():
+            for done in make_corpus(corpus):
+                progress.update(shown, description=f"making entries: {done:,} of {ENTRIES:,}")
+            (corpus / "complete").touch()
+        for number, task in enumerate(tasks, start=1):
+            names = ", ".join(each.name for each in task.figures)
+            progress.update(shown, description=f"{number} of {len(tasks)}: {names}")
+            figures.update(_run(task, corpus))
+    return figures
+
+
+def _run(task: Task, corpus: Path) -> dict[str, float]:
+    # A process of its own: no figure inherits another one's memory, caches or collector state.
+    command = [sys.executable, "-m", "benchmarks", "--task", task.figures[0].name, "--corpus", str(corpus)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=_TIMEOUT, check=False)
+    if done.returncode:
+        typer.echo(f"{task.figures[0].name} could not be measured; the reason stands above.", err=True)
+        raise typer.Exit(3)
+    figures: dict[str, float] = {name: round(value, 3) for name, value in json.loads(done.stdout).items()}
+    return figures
+
+
+def _table(tasks: Sequence[Task], figures: dict[str, float]) -> Table:
+    table = Table(title="Signwatch benchmarks")
+    table.add_column("figure", no_wrap=True)
+    table.add_column("value", justify="right")
+    table.add_column("target", justify="right")
+    table.add_column("")
+    table.add_column("what it is")
+    for task in tasks:
+        for each in task.figures:
+            value = figures[each.name]
+            table.add_row(each.name, f"{value:,.2f}", each.target, "met" if each.met(value) else "MISSED", each.meaning)
+    return table
+
+
+if __name__ == "__main__":
+    app()

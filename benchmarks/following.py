@@ -1,0 +1,123 @@
+"""Following end to end: fetch over HTTP, hash, prove, match, judge, commit to a database file; speed and memory."""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from alerts.alert import Alert
+from benchmarks.corpus import authority, read_corpus
+from benchmarks.examining import RULES, make_workload
+from benchmarks.measure import peak_memory, relative_rate
+from benchmarks.product import make_scanner
+from benchmarks.tile_log import ORIGIN, ServedLog, served
+from benchmarks.watched import make_rules
+from monitor.follow import Follower, baseline
+from monitor.judging import RuleJudge
+from monitor.net import HttpFetcher
+from monitor.source import LogApi, LogIdentity
+from monitor.sources.rekor_v2 import RekorV2Source
+from monitor.store.database import create
+from monitor.store.store import Store
+from sigstore_entries.trust import CertificateAuthorities, CertificateAuthority
+from tlog.note import tile_log_key
+
+_SPEED_ENTRIES: Final = 40_960
+_BACKLOGS: Final = (10_000, 1_000_000)
+_ROUNDS: Final = 5
+_MIB: Final = 1 << 20
+_TIMEOUT: Final = 800
+
+
+class Following:
+    """A follower as the daemon makes it, at entry 0 of a log, over a new database file in `folder`."""
+
+    def __init__(self, log: ServedLog, folder: Path) -> None:
+        self._log = log
+        identity = LogIdentity(ORIGIN, LogApi.REKOR_V2, ORIGIN, ORIGIN, log.spki)
+        scanner = make_scanner(make_rules(RULES))
+        trusted = CertificateAuthorities([CertificateAuthority("benchmark", authority().chain)])
+        self._store = Store(create(str(folder / "state.db"), _clock(), "benchmark"), clock=_clock, route=_everything)
+        self._fetcher = HttpFetcher(log.url)
+        self._ahead = ThreadPoolExecutor(2)
+        source = RekorV2Source(identity, self._fetcher, tile_log_key(ORIGIN, log.spki))
+        baseline(source, self._store, 0)
+        self._follower = Follower(
+            source,
+            self._store,
+            scanner,
+            RuleJudge(scanner.matcher, self._store.facts, lambda: (trusted, ())),
+            clock=_clock,
+            pause=time.sleep,
+            executor=self._ahead,
+        )
+
+    def run(self) -> int:
+        """Follow the log to its end; returns how many entries that were."""
+        report = self._follower.run_pass()
+        if report.backlog or report.entries != self._log.size or not report.findings or report.unreadable:
+            raise RuntimeError(f"following did not read everything, or found nothing: {report}")
+        return report.entries
+
+    def close(self) -> None:
+        """Release the connections, the database and the threads."""
+        self._ahead.shutdown()
+        self._fetcher.close()
+        self._store.close()
+
+
+def measure_speed(corpus: Path) -> dict[str, float]:
+    """Figure `follow_over_examine`: wall-clock rate of following over that of examining the same entries."""
+    workload = make_workload("v2", read_corpus(corpus, "v2", _SPEED_ENTRIES), make_scanner(make_rules(RULES)))
+    with ExitStack() as stack:
+        log = stack.enter_context(served(corpus, _SPEED_ENTRIES))
+        runs = []
+        for _ in range(_ROUNDS + 1):
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            runs.append(stack.enter_context(closing(Following(log, folder))))
+        waiting = iter(runs)
+        ratio = relative_rate(lambda: next(waiting).run(), workload.examine, rounds=_ROUNDS, clock=time.perf_counter)
+    return {"follow_over_examine": ratio}
+
+
+def measure_memory(corpus: Path) -> dict[str, float]:
+    """Figure `follow_memory_growth_mb`: MiB that a backlog of a million entries needs more than one of ten thousand.
+
+    The peak resident size of a process that does nothing but follow, for each backlog in a process of its own.
+    """
+    small, large = (_peak_following(corpus, size) for size in _BACKLOGS)
+    return {"follow_memory_growth_mb": (large - small) / _MIB}
+
+
+def _peak_following(corpus: Path, size: int) -> int:
+    with served(corpus, size) as log:
+        told = json.dumps({"url": log.url, "spki": log.spki.hex(), "size": size})
+        command = [sys.executable, "-m", "benchmarks.following", told]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=_TIMEOUT, check=True)
+    return int(done.stdout)
+
+
+def _clock() -> datetime:
+    return datetime.now(UTC)
+
+
+def _everything(_: Alert) -> list[str]:
+    return ["channel"]
+
+
+def _main() -> None:
+    told = json.loads(sys.argv[1])
+    log = ServedLog(told["url"], bytes.fromhex(told["spki"]), told["size"])
+    with tempfile.TemporaryDirectory() as folder, closing(Following(log, Path(folder))) as following:
+        following.run()
+    print(peak_memory())
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,122 @@
+"""Every figure by name, what it means, and what it should be. Names are what `bench.json` holds."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmarks import examining, following, noise, rule_count
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One number. `at_least` and `at_most` are the target; `meaning` says what is divided by what."""
+
+    name: str
+    meaning: str
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def met(self, value: float) -> bool:
+        """Whether the target is met."""
+        return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
+
+    @property
+    def target(self) -> str:
+        """The target as people read it."""
+        if self.at_least is not None and self.at_least == self.at_most:
+            return f"{self.at_least:g}"
+        return f"≥ {self.at_least:g}" if self.at_least is not None else f"≤ {self.at_most:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Figures that are taken together, in a process of their own. `run` gets the corpus folder."""
+
+    figures: tuple[Figure, ...]
+    run: Callable[[Path], dict[str, float]]
+
+
+def _examine(version: str) -> Task:
+    return Task(
+        (
+            Figure(
+                f"examine_{version}_over_naive",
+                f"entries/s of examine (hash, decode, match; {version} bodies, one core, 1,000 rules) over those of "
+                "the obvious pipeline in benchmarks/naive.py",
+                at_least=20,
+            ),
+            Figure(
+                f"examine_{version}_over_sha256",
+                f"entries/s of examine ({version} bodies, one core, 1,000 rules) over those of a loop that calls "
+                "hashlib.sha256(body).digest() for the same bodies and does nothing else: no tree, no decoding",
+                at_least=0.25,
+            ),
+        ),
+        lambda corpus: examining.measure_examine(corpus, version),
+    )
+
+
+TASKS: Final[tuple[Task, ...]] = (
+    _examine("v1"),
+    _examine("v2"),
+    Task(
+        (Figure("two_processes_over_one", "wall-clock entries/s of two examining processes over one", at_least=1.85),),
+        examining.measure_two_processes,
+    ),
+    Task(
+        (
+            Figure(
+                "follow_over_examine",
+                "wall-clock entries/s of following a Rekor v2 log over HTTP (fetch, hash, prove, match, judge, commit "
+                "to SQLite; 1,000 rules) over those of examine alone",
+                at_least=0.5,
+            ),
+        ),
+        following.measure_speed,
+    ),
+    Task(
+        (
+            Figure(
+                "follow_memory_growth_mb",
+                "peak MiB of following a backlog of 1,000,000 entries less that of 10,000",
+                at_most=20,
+            ),
+        ),
+        following.measure_memory,
+    ),
+    Task(
+        (Figure("rules_100k_over_1", "entries/s of examine with 100,000 rules over one rule", at_least=0.75),),
+        lambda corpus: rule_count.measure_count(corpus, 100_000, "rules_100k_over_1"),
+    ),
+    Task(
+        (Figure("rules_1m_over_1", "entries/s of examine with 1,000,000 rules over one rule", at_least=0.6),),
+        lambda corpus: rule_count.measure_count(corpus, 1_000_000, "rules_1m_over_1"),
+    ),
+    Task(
+        (
+            Figure("rules_1m_build_s", "processor seconds to compile 1,000,000 rules", at_most=20),
+            Figure("rules_1m_build_gb", "peak GiB of a process that makes and compiles 1,000,000 rules", at_most=1.5),
+        ),
+        lambda _: rule_count.measure_build(),
+    ),
+    Task(
+        (
+            Figure(
+                "noise_attacks_found",
+                "of the 20 attacks in a simulated year (benchmarks/year.py), paged with exactly the right reasons",
+                at_least=20,
+            ),
+            Figure("noise_false_pages", "pages of that year that were about no attack", at_most=0),
+        ),
+        lambda _: noise.measure_noise(),
+    ),
+)
+
+
+def task_of(figure: str) -> Task:
+    """The task that takes a figure. Raises `KeyError`."""
+    for task in TASKS:
+        if any(each.name == figure for each in task.figures):
+            return task
+    raise KeyError(figure)

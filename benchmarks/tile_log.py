@@ -1,0 +1,131 @@
+"""A tile log as static files in memory (C2SP tlog-tiles), served over HTTP by a process of its own.
+
+The log repeats the corpus, whole bundle after whole bundle, to whatever size is asked for: what a follower has to
+fetch, hash, prove and commit does not depend on entries being new. `python -m benchmarks.tile_log CORPUS SIZE` prints
+one JSON line with its URL and key, and serves until its standard input ends.
+"""
+
+import json
+import subprocess
+import sys
+from base64 import b64decode, b64encode
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import ClassVar, Final
+
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from benchmarks.corpus import framed, read_corpus
+from tlog.frontier import Frontier, subtree_root
+from tlog.merkle import leaf_hash
+from tlog.note import tile_log_key
+from tlog.tiles import TILE_WIDTH, entries_path, right_edge, tile_path
+
+ORIGIN: Final = "tiles.bench.example"
+_KEY: Final = ed25519.Ed25519PrivateKey.from_private_bytes(sha256(b"signwatch benchmark tile log").digest())
+
+
+@dataclass(frozen=True, slots=True)
+class ServedLog:
+    """Where a served log is, and the key (SPKI DER) that signs its checkpoint."""
+
+    url: str
+    spki: bytes
+    size: int
+
+
+@contextmanager
+def served(corpus: Path, size: int) -> Iterator[ServedLog]:
+    """Serve a log of `size` entries from another process for as long as the block runs."""
+    command = [sys.executable, "-m", "benchmarks.tile_log", str(corpus), str(size)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        try:
+            yield ServedLog(told["url"], b64decode(told["spki"]), size)
+        finally:
+            process.stdin.close()
+
+
+def make_files(bodies: Sequence[bytes], size: int) -> dict[str, bytes]:
+    """Every file of a log of `size` entries, by path."""
+    bundles = [bodies[start : start + TILE_WIDTH] for start in range(0, len(bodies) - TILE_WIDTH + 1, TILE_WIDTH)]
+    contents = [b"".join(framed(body) for body in bundle) for bundle in bundles]
+    tiles = [[leaf_hash(body) for body in bundle] for bundle in bundles]
+    full, rest = divmod(size, TILE_WIDTH)
+    files: dict[str, bytes] = {}
+    for index in range(full):
+        files[entries_path(index)] = contents[index % len(bundles)]
+    if rest:
+        last = bundles[full % len(bundles)][:rest]
+        files[entries_path(full, rest)] = b"".join(framed(body) for body in last)
+    # Level 0 repeats as the bundles do; what is above is worked out from it.
+    hashes: list[bytes] = [leaf for index in range(full) for leaf in tiles[index % len(bundles)]]
+    hashes.extend(tiles[full % len(bundles)][:rest])
+    frontier = Frontier().extended(hashes)
+    level = 0
+    while hashes:
+        for start in range(0, len(hashes), TILE_WIDTH):
+            tile = hashes[start : start + TILE_WIDTH]
+            files[tile_path(level, start // TILE_WIDTH, len(tile))] = b"".join(tile)
+        hashes = [
+            subtree_root(hashes[start : start + TILE_WIDTH])
+            for start in range(0, len(hashes) - TILE_WIDTH + 1, TILE_WIDTH)
+        ]
+        level += 1
+    missing = [edge for edge in right_edge(size) if tile_path(*edge) not in files]
+    if missing:
+        raise RuntimeError(f"tiles of the right edge were not made: {missing}")
+    files["checkpoint"] = _checkpoint(size, frontier.root())
+    return files
+
+
+def public_key() -> bytes:
+    """SPKI DER of the key that signs the checkpoint."""
+    return _KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _checkpoint(size: int, root: bytes) -> bytes:
+    text = f"{ORIGIN}\n{size}\n{b64encode(root).decode()}\n".encode()
+    blob = tile_log_key(ORIGIN, public_key()).key_id + _KEY.sign(text)
+    return text + b"\n" + f"— {ORIGIN} {b64encode(blob).decode()}\n".encode()
+
+
+class _Files(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    files: ClassVar[dict[str, bytes]] = {}
+
+    def do_GET(self) -> None:
+        content = self.files.get(self.path.lstrip("/"))
+        self.send_response(200 if content is not None else 404)
+        kind = "text/plain" if self.path.endswith("checkpoint") else "application/octet-stream"
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content or b"")))
+        self.end_headers()
+        self.wfile.write(content or b"")
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  http.server's name
+        """Say nothing: a benchmark's terminal is for its figures."""
+
+
+def _serve(corpus: Path, size: int) -> None:
+    _Files.files = make_files(read_corpus(corpus, "v2"), size)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Files)
+    server.daemon_threads = True
+    Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+    print(json.dumps({"url": url, "spki": b64encode(public_key()).decode()}), flush=True)
+    sys.stdin.buffer.read()
+    server.shutdown()
+
+
+if __name__ == "__main__":
+    _serve(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,1 @@
+"""A Fulcio-compatible certificate authority with its own OIDC issuer and timestamp authority."""

@@ -1,0 +1,137 @@
+"""Puts the routes together, and serves them on every address of the configured host."""
+
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import PurePosixPath
+
+import uvicorn
+from fastapi import FastAPI, Response
+
+from ca_lite.api import certificate_routes, operator_routes, timestamp_routes
+from ca_lite.api_oidc import oidc_routes
+from ca_lite.errors import ConfigError
+from ca_lite.http import install, json_answer
+from ca_lite.keys import now, read_limited
+from ca_lite.service import Service
+from ca_lite.settings import Settings
+from ca_lite.tuf_repository import refresh
+
+
+def create_app(service: Service) -> FastAPI:
+    """ASGI application of one CA."""
+    app = FastAPI(title="ca-lite", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    install(app, service.metrics, service.settings.cors_origins)
+    for router in (
+        certificate_routes(service),
+        timestamp_routes(service),
+        oidc_routes(service),
+        operator_routes(service),
+    ):
+        app.include_router(router)
+
+    refreshing = threading.Lock()
+
+    @app.get("/tuf/{path:path}")
+    def tuf_file(path: str) -> Response:
+        if path == "timestamp.json":
+            with refreshing:  # two requests at once must not sign the same version twice
+                refresh(service.layout.tuf, service.layout.tuf_keys, now())
+        return _file(service, path)
+
+    return app
+
+
+def _file(service: Service, path: str) -> Response:
+    """A file of the TUF repository: names are matched against what is there, never joined unchecked."""
+    wanted = PurePosixPath(path)
+    folder = service.layout.tuf / "targets" if wanted.parent == PurePosixPath("targets") else service.layout.tuf
+    known = {each.name: each for each in folder.iterdir() if each.is_file() and not each.name.startswith(".")}
+    if wanted.parent not in (PurePosixPath("targets"), PurePosixPath()) or wanted.name not in known:
+        return json_answer({"code": 5, "message": "Not Found", "details": []}, 404)
+    return Response(read_limited(known[wanted.name]), media_type="application/json")
+
+
+def listen(settings: Settings) -> list[socket.socket]:
+    """Listening sockets: both loopback addresses for localhost, else the address in `bind`. Raises `ConfigError`.
+
+    The URL's host is bound only when it is loopback: a CA is not put on a network by accident.
+    """
+    if settings.bind is not None:
+        addresses = [settings.bind]
+    elif settings.host in ("localhost", "127.0.0.1", "::1"):
+        addresses = ["127.0.0.1", "::1"] if settings.host == "localhost" else [settings.host]
+    else:
+        raise ConfigError(
+            f"url is {settings.url}, not this machine: name the address to listen on as `bind` in ca.yaml"
+        )
+    with ExitStack() as stack:
+        sockets = [each for each in (_bound(address, settings.port) for address in addresses) if each is not None]
+        for each in sockets:
+            stack.callback(each.close)
+        if not sockets:
+            raise ConfigError(f"no address of {addresses} can be bound")
+        stack.pop_all()
+    return sockets
+
+
+def _bound(address: str, port: int) -> socket.socket | None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        # With the protocol named, asyncio switches Nagle's algorithm off: without, answers wait 40 ms for an ACK.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    except OSError:
+        return None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((address, port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        if family == socket.AF_INET6 and address == "::1":
+            return None  # a machine without IPv6 is served over IPv4
+        raise ConfigError(f"{address} port {port} cannot be listened on: {error.strerror}") from error
+    return listener
+
+
+def serve(service: Service, sockets: list[socket.socket], ready: str) -> None:
+    """Serve until a signal asks to stop; prints `ready` once requests are answered."""
+    config = uvicorn.Config(
+        create_app(service),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=True,
+        timeout_keep_alive=30,
+        limit_concurrency=200,
+        lifespan="off",
+    )
+    _Announcing(config, ready).run(sockets)
+
+
+class _Announcing(uvicorn.Server):
+    """Says that it serves only once it does."""
+
+    def __init__(self, config: uvicorn.Config, ready: str) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """End in order on SIGTERM and SIGINT. uvicorn's own version raises the signal again: no end with 0."""
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then print the line."""
+        await super().startup(sockets)
+        if self.started:
+            print(self._ready, flush=True)  # noqa: T201  the one line a script waits for

@@ -1,0 +1,94 @@
+"""Reads the bodies of both signingCert end points into a token and a proof of possession (Fulcio's fulcio.proto)."""
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from ca_lite.errors import CSR_UNPARSABLE, KEY_UNPARSABLE, SIGNATURE_INVALID, bad_request
+from ca_lite.proof import (
+    ClientKey,
+    decode_bytes_field,
+    key_from_csr,
+    parse_public_key,
+    verify_possession,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CsrProof:
+    """The caller sent a certificate signing request: its own signature is the proof."""
+
+    csr: Any
+
+    def __call__(self, challenges: Collection[str], permitted: Collection[str]) -> ClientKey:
+        """Proven key. Raises `Refused`."""
+        del challenges
+        raw = decode_bytes_field(self.csr, bad_request(CSR_UNPARSABLE, "CSR_UNPARSABLE", "not base64"))
+        return key_from_csr(raw, permitted)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedChallenge:
+    """The caller sent a key and a signature over its e-mail or subject. `bare` content is bytes (v1), else text."""
+
+    content: Any
+    proof: Any
+    bare: bool
+
+    def __call__(self, challenges: Collection[str], permitted: Collection[str]) -> ClientKey:
+        """Proven key. Raises `Refused`."""
+        unparsable = bad_request(KEY_UNPARSABLE, "KEY_UNPARSABLE", "a PEM or DER public key, or a CSR, is required")
+        if not isinstance(self.content, str) or not self.content:
+            raise unparsable
+        raw = decode_bytes_field(self.content, unparsable) if self.bare else _text_key(self.content)
+        key = parse_public_key(raw)
+        missing = bad_request(SIGNATURE_INVALID, "PROOF_OF_POSSESSION_INVALID", "the proof of possession is not base64")
+        proof = decode_bytes_field(self.proof, missing)
+        verify_possession(key, proof, challenges, permitted)
+        return key
+
+
+def read_v2(raw: bytes, header_token: str) -> tuple[str, CsrProof | SignedChallenge]:
+    """Token and proof of a v2 request; the body's token comes before the header's. Raises `Refused`."""
+    body = _object(raw)
+    token = _field(_field(body, "credentials"), "oidcIdentityToken")
+    token = token if isinstance(token, str) and token else header_token
+    if csr := _field(body, "certificateSigningRequest"):
+        return token, CsrProof(csr)
+    request = _field(body, "publicKeyRequest")
+    content = _field(_field(request, "publicKey"), "content")
+    return token, SignedChallenge(content, _field(request, "proofOfPossession"), bare=False)
+
+
+def read_v1(raw: bytes) -> CsrProof | SignedChallenge:
+    """Proof of a v1 request (gitsign). Raises `Refused`."""
+    body = _object(raw)
+    if csr := _field(body, "certificateSigningRequest"):
+        return CsrProof(csr)
+    content = _field(_field(body, "publicKey"), "content")
+    return SignedChallenge(content, _field(body, "signedEmailAddress"), bare=True)
+
+
+def _object(raw: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise bad_request(f"the request body is not JSON: {error}", "BODY_MALFORMED") from error
+    if not isinstance(body, dict):
+        raise bad_request("the request body is not a JSON object", "BODY_MALFORMED")
+    return body
+
+
+def _field(value: Any, name: str) -> Any:
+    """A message's field by its camelCase or snake_case name, None when absent (protojson takes both)."""
+    if not isinstance(value, dict):
+        return None
+    snake = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
+    found = value.get(name)
+    return value.get(snake) if found is None else found
+
+
+def _text_key(content: str) -> bytes:
+    # Fulcio: "PEM, else the raw DER as a string"; a JSON string carries DER bytes as code points below 256.
+    return content.encode() if "-----BEGIN" in content else content.encode("latin-1", "replace")

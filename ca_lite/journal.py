@@ -1,0 +1,116 @@
+"""The issuance journal: every certificate this CA made, written before the CT log sees it."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Column, Engine, LargeBinary, event
+from sqlalchemy.exc import SQLAlchemyError
+from sqlmodel import Field, Session, SQLModel, col, create_engine, select
+
+from ca_lite.errors import ConfigError
+
+_VERSION: Final = 1
+REQUESTED: Final = "requested"
+ISSUED: Final = "issued"
+FAILED: Final = "failed"
+
+
+class Issuance(SQLModel, table=True):
+    """One request that passed every check.
+
+    `state` is `requested` from before the CT log is asked, then `issued` or `failed`. A row left at `requested` tells
+    of a crash in between: the CT log may hold a precertificate nobody received.
+    """
+
+    __tablename__ = "issuance"
+
+    id: int | None = Field(default=None, primary_key=True)
+    request_id: str = Field(index=True)
+    serial: str = Field(index=True, unique=True)  # lower-case hex
+    name_form: str
+    name: str = Field(index=True)
+    issuer: str = Field(index=True)
+    subject: str
+    not_before: datetime
+    not_after: datetime
+    state: str
+    sct_timestamp: int | None = None  # milliseconds since the epoch
+    certificate: bytes | None = Field(default=None, sa_column=Column(LargeBinary))
+
+
+class Journal:
+    """Rows in one SQLite file; safe to share between threads."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @classmethod
+    def create(cls, path: Path) -> "Journal":
+        """Make the file. Raises `ConfigError` when there is one."""
+        if path.exists():
+            raise ConfigError(f"{path}: exists already")
+        journal = cls(_engine(path))
+        with journal._engine.begin() as connection:
+            SQLModel.metadata.create_all(connection, tables=[SQLModel.metadata.tables["issuance"]])
+            connection.exec_driver_sql(f"PRAGMA user_version = {_VERSION}")
+        path.chmod(0o600)
+        return journal
+
+    @classmethod
+    def open(cls, path: Path) -> "Journal":
+        """Open the file. Raises `ConfigError` when it is missing, damaged or newer than this program."""
+        if not path.exists():
+            raise ConfigError(f"{path}: missing; a CA without its journal does not start. Restore it from a backup")
+        journal = cls(_engine(path))
+        try:
+            with journal._engine.connect() as connection:
+                version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+        except SQLAlchemyError as error:
+            raise ConfigError(f"{path}: not a journal: {error}") from error
+        if version != _VERSION:
+            raise ConfigError(f"{path}: has version {version}, this program knows version {_VERSION}")
+        return journal
+
+    def request(self, row: Issuance) -> None:
+        """Record a request durably, before anything is signed for it."""
+        with Session(self._engine) as session:
+            session.add(row)
+            session.commit()
+
+    def finish(
+        self, serial: str, state: str, *, sct_timestamp: int | None = None, certificate: bytes | None = None
+    ) -> None:
+        """Record how a request ended."""
+        with Session(self._engine) as session:
+            row = session.exec(select(Issuance).where(Issuance.serial == serial)).one()
+            row.state, row.sct_timestamp, row.certificate = state, sct_timestamp, certificate
+            session.add(row)
+            session.commit()
+
+    def search(self, *, name: str | None, issuer: str | None, serial: str | None, limit: int) -> Sequence[Issuance]:
+        """Newest rows first that match every filter given."""
+        query = select(Issuance).order_by(col(Issuance.id).desc()).limit(limit)
+        for column, wanted in ((Issuance.name, name), (Issuance.issuer, issuer), (Issuance.serial, serial)):
+            if wanted is not None:
+                query = query.where(column == wanted)
+        with Session(self._engine, expire_on_commit=False) as session:
+            return session.exec(query).all()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+
+def _engine(path: Path) -> Engine:
+    engine = create_engine(f"sqlite:///{path}")
+
+    @event.listens_for(engine, "connect")
+    def _pragmas(connection: Any, _record: Any) -> None:
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    return engine

@@ -1,0 +1,167 @@
+"""`ca-lite init` and `ca-lite trust`: make the directory, and write the trust files whenever the log changes."""
+
+import json
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from cryptography import x509
+
+from ca_lite.chains import Issued, make_intermediate, make_root, make_timestamp_leaf
+from ca_lite.errors import ConfigError
+from ca_lite.journal import Journal
+from ca_lite.keys import (
+    SigningKey,
+    chain_pem,
+    generate,
+    read_chain,
+    read_limited,
+    replace_file,
+    write_private_key,
+    write_secret,
+)
+from ca_lite.log_trust import LogTrust, parse_log_trust
+from ca_lite.oidc_keys import rotate_oidc_keys
+from ca_lite.presets import GITHUB
+from ca_lite.settings import Layout, Settings, checked_url, own_issuers
+from ca_lite.trust_files import ValidChain, client_trust_config, signing_config, trusted_root
+from ca_lite.tuf_repository import create_repository, publish_targets
+
+CLIENT_ID: Final = "sigstore"
+_RFC3339: Final = "%Y-%m-%dT%H:%M:%SZ"
+
+
+def initialise(
+    directory: Path,
+    url: str,
+    log_trust: Path,
+    now: datetime,
+    *,
+    organization: str,
+    key_kind: str,
+    passphrase: bytes | None,
+) -> Layout:
+    """Make keys, chains, configuration and trust files in an empty or missing directory. Raises `ConfigError`."""
+    layout = Layout(directory)
+    try:
+        settings = Settings(version=1, url=checked_url(url), organization=organization)
+    except ValueError as error:
+        raise ConfigError(f"--url or --organization: {error}") from error
+    raw_trust = read_limited(log_trust)
+    parse_log_trust(raw_trust, str(log_trust))
+    if directory.exists() and any(directory.iterdir()):
+        raise ConfigError(f"{directory}: not empty; a CA is made once. Use `ca-lite trust` to refresh its trust files")
+    root_key = generate(key_kind)
+    layout.private.mkdir(parents=True, mode=0o700)
+    _make_chains(layout, organization, root_key, key_kind, passphrase=passphrase, now=now)
+    rotate_oidc_keys(layout.oidc)
+    write_secret(layout.login_secret, secrets.token_urlsafe(24).encode() + b"\n")
+    create_repository(layout.tuf, layout.tuf_keys, now)
+    replace_file(layout.issuers, _issuers_yaml(url).encode())
+    Journal.create(layout.journal).close()
+    replace_file(layout.log_trust, raw_trust)
+    # Last: a directory without ca.yaml is an unfinished one, and every other command says so.
+    replace_file(layout.settings, _settings_yaml(url, organization).encode())
+    write_trust(layout, settings, now)
+    return layout
+
+
+def write_trust(layout: Layout, settings: Settings, now: datetime, new_log_trust: Path | None = None) -> None:
+    """Write the trust files, after a rotation of the log with its new trust file. Raises `ConfigError`."""
+    if new_log_trust is not None:
+        raw = read_limited(new_log_trust)
+        parse_log_trust(raw, str(new_log_trust))
+        replace_file(layout.log_trust, raw)
+    log = load_log_trust(layout)
+    authorities, timestamping = (valid_chains(layout, name) for name in ("ca", "tsa"))
+    root = trusted_root(settings, authorities, timestamping, log)
+    config = signing_config(settings, authorities[-1].start, log)
+    files = {
+        "trusted_root.json": _json(root),
+        "signing_config.json": _json(config),
+        "client_trust_config.json": _json(client_trust_config(root, config)),
+        "ca-chain.pem": "".join(chain_pem(each.chain) for each in authorities).encode(),
+        "tsa-chain.pem": "".join(chain_pem(each.chain) for each in timestamping).encode(),
+    }
+    for name, content in files.items():
+        replace_file(layout.trust / name, content)
+    targets = {
+        "trusted_root.json": files["trusted_root.json"],
+        "signing_config.v0.2.json": files["signing_config.json"],
+    }
+    publish_targets(layout.tuf, layout.tuf_keys, targets, now)
+
+
+def load_log_trust(layout: Layout) -> LogTrust:
+    """Trust file of the log as stored. Raises `ConfigError`."""
+    return parse_log_trust(read_limited(layout.log_trust), str(layout.log_trust))
+
+
+def valid_chains(layout: Layout, name: str) -> list[ValidChain]:
+    """Chains of `ca` or `tsa`, retired ones first: `chains/<name>.pem` and `chains/<name>-retired-*.pem`."""
+    retired = sorted(layout.chains.glob(f"{name}-retired-*.pem"))
+    chains = [_valid(read_chain(path), _end_of(path)) for path in retired]
+    return [*chains, _valid(read_chain(layout.chains / f"{name}.pem"), None)]
+
+
+def _end_of(path: Path) -> str:
+    return datetime.fromtimestamp(int(path.stem.rsplit("-", 1)[1]), UTC).strftime(_RFC3339)
+
+
+def _valid(chain: tuple[x509.Certificate, ...], end: str | None) -> ValidChain:
+    return ValidChain(chain, chain[0].not_valid_before_utc.strftime(_RFC3339), end)
+
+
+def _make_chains(
+    layout: Layout, organization: str, root_key: SigningKey, kind: str, *, passphrase: bytes | None, now: datetime
+) -> None:
+    root = make_root(organization, f"{organization} root", root_key, now)
+    issuer = make_intermediate(root, organization, f"{organization} intermediate", generate(kind), now)
+    tsa_root = make_root(organization, f"{organization} timestamp root", generate("p384"), now)
+    tsa = make_timestamp_leaf(tsa_root, organization, f"{organization} timestamps", generate("p256"), now)
+    named: dict[str, Issued] = {"ca-root": root, "ca": issuer, "tsa-root": tsa_root, "tsa": tsa}
+    for name, issued in named.items():
+        write_private_key(layout.private / f"{name}.pem", issued.key, passphrase)
+    replace_file(layout.chains / "ca.pem", chain_pem((issuer.certificate, root.certificate)).encode())
+    replace_file(layout.chains / "tsa.pem", chain_pem((tsa.certificate, tsa_root.certificate)).encode())
+
+
+_SETTINGS_TAIL: Final = """\
+# Defaults; remove the # to change one, then restart the server.
+# certificate_lifetime_seconds: 600     # at most ten minutes
+# client_signing_algorithms: [ecdsa-sha2-256-nistp256]   # default: every one Fulcio permits
+# timestamp_policy: 1.3.6.1.4.1.57264.2
+# rate_limit: {per_minute: 120, burst: 60}    # certificates per identity
+# ct_timeout_seconds: 4
+# cors_origins: ["*"]
+# bind: 0.0.0.0                         # needed when the url is not this machine
+"""
+
+
+def _settings_yaml(url: str, organization: str) -> str:
+    values = {"version": 1, "url": url, "organization": organization}
+    return yaml.safe_dump(values, sort_keys=False) + _SETTINGS_TAIL
+
+
+def _issuers_yaml(url: str) -> str:
+    """Fulcio's issuer configuration with the three issuers this process serves."""
+    own = own_issuers(url)
+    origin = url.rsplit(":", 1)[0] if url.count(":") > 1 else url
+    issuers: dict[str, Any] = {
+        own["email"]: {"issuer-url": own["email"], "client-id": CLIENT_ID, "type": "email"},
+        own["github"]: {
+            "issuer-url": own["github"],
+            "client-id": CLIENT_ID,
+            "type": "ci-provider",
+            "ci-provider": GITHUB,
+        },
+        own["uri"]: {"issuer-url": own["uri"], "client-id": CLIENT_ID, "type": "uri", "subject-domain": origin},
+    }
+    head = "# OIDC issuers this CA believes, in Fulcio's format. Changes are picked up while the server runs.\n"
+    return head + yaml.safe_dump({"oidc-issuers": issuers}, sort_keys=False)
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, indent=2).encode() + b"\n"

@@ -1,0 +1,73 @@
+"""The web application: three APIs, health, metrics, and one place where errors become answers."""
+
+import logging
+
+from fastapi import FastAPI, Request
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from log_lite import api_ct, api_v1, api_v2
+from log_lite.metrics import CountRequests, Metrics
+from log_lite.service import Service
+from log_lite.store import StoreUnusable
+from log_lite.wire import Problem, TooLarge
+
+_logger = logging.getLogger(__name__)
+
+
+def application(service: Service, *, accept_dsse: bool = True) -> FastAPI:
+    """Build the application around a running service."""
+    app = FastAPI(title="log-lite", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    metrics = Metrics()
+    app.include_router(api_v1.router(service))
+    app.include_router(api_v2.router(service, accept_dsse=accept_dsse))
+    app.include_router(api_ct.router(service))
+    app.include_router(metrics.router(service))
+    app.add_middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], expose_headers=["ETag", "Location"])
+    app.add_middleware(CountRequests, metrics=metrics)
+    _health(app, service)
+    _errors(app)
+    return app
+
+
+def _health(app: FastAPI, service: Service) -> None:
+    @app.get("/ping")
+    def ping() -> Response:
+        return Response("ok", media_type="text/plain")
+
+    @app.get("/healthz")
+    def healthz() -> Response:
+        serving = service.sequencer.alive()
+        return JSONResponse({"status": "SERVING" if serving else "NOT_SERVING"}, 200 if serving else 503)
+
+    @app.get("/")
+    def home() -> Response:
+        origins = "\n".join(f"{s.row.log}  {s.row.state:8}  {s.row.origin}" for s in service.ledger.shards.values())
+        return Response(f"log-lite, a transparency log for one machine\n\n{origins}\n", media_type="text/plain")
+
+
+def _errors(app: FastAPI) -> None:
+    @app.exception_handler(Problem)
+    def problem(_request: Request, error: Problem) -> Response:
+        return JSONResponse(error.content, error.status, error.headers)
+
+    @app.exception_handler(TooLarge)
+    def too_large(request: Request, _error: TooLarge) -> Response:
+        answer = api_v2.too_large() if request.url.path.startswith("/api/v2/") else api_v1.too_large()
+        # What is left of the body is not read, so the connection cannot be used again.
+        return JSONResponse(answer.content, answer.status, {"Connection": "close"})
+
+    @app.exception_handler(HTTPException)
+    def unknown(request: Request, error: HTTPException) -> Response:
+        path = request.url.path
+        if path.startswith("/api/v2/"):
+            answer = api_v2.not_found() if error.status_code == 404 else api_v2.wrong_method()  # noqa: PLR2004
+            return JSONResponse(answer.content, answer.status)
+        message = f"path {path:.200} was not found" if error.status_code == 404 else str(error.detail)  # noqa: PLR2004
+        return JSONResponse({"code": error.status_code, "message": message}, error.status_code, error.headers)
+
+    @app.exception_handler(StoreUnusable)
+    def unusable(_request: Request, error: StoreUnusable) -> Response:
+        _logger.error("cannot read the log: %s", error)
+        return JSONResponse({"code": 500, "message": "the log cannot be read at the moment"}, 500)

@@ -1,0 +1,134 @@
+"""Faults that show another tree: forked, older, frozen, or changed after it was closed."""
+
+import itertools
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from log_lite.faults.settings import Settings
+from log_lite.lens import Lens
+from log_lite.shard import View
+from log_lite.store import Entry
+from log_lite.tree import Tree
+from tlog.merkle import leaf_hash
+from tlog.tiles import TILE_WIDTH
+
+
+class Forged:
+    """A tree with one leaf replaced, which goes on growing with the real one."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._leaf = leaf_hash(settings.body)
+        self._tree = Tree()
+        self._lock = threading.Lock()
+
+    def view(self, view: View) -> View:
+        """Return a view of the forged tree: every hash, proof and entry in it fits together."""
+        index = self._settings.index
+        if view.size <= index:
+            return view
+        with self._lock:
+            grown = range(self._tree.size, view.size)
+            self._tree.extend(self._leaf if i == index else view.tree.leaf(i) for i in grown)
+
+        def read(start: int, end: int) -> Sequence[Entry]:
+            return [self._settings.forged(e) if e.index == index else e for e in view.read(start, end)]
+
+        def find(leaf: bytes) -> Sequence[int]:
+            return [index] if leaf == self._leaf else [i for i in view.find(leaf) if i != index]
+
+        return replace(view, tree=self._tree, read=read, find=find)
+
+
+class Fork(Lens):
+    """A consistent alternate history from entry N on."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._forged = Forged(settings)
+
+    def view(self, view: View) -> View:
+        """Show the forged tree."""
+        return self._forged.view(view)
+
+
+class PartialNotPrefix(Lens):
+    """A forged entry until its tile is full: what the partial tiles said is not what the full one says."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._forged = Forged(settings)
+        self._full_at = (settings.index // TILE_WIDTH + 1) * TILE_WIDTH
+
+    def view(self, view: View) -> View:
+        """Show the forged tree as long as the tile is partial."""
+        return self._forged.view(view) if view.size < self._full_at else view
+
+
+class InactiveShardChanged(Lens):
+    """A closed Rekor v1 shard with another last entry, and so another root."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._forged = Forged(settings)
+        self._tree_name = settings.tree
+
+    def past_view(self, view: View) -> View:
+        """Show the forged tree of that shard only."""
+        return self._forged.view(view) if view.row.name == self._tree_name else view
+
+
+class Rewind(Lens):
+    """A tree that has stopped, or gone back, to one size."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._size = settings.size
+
+    def view(self, view: View) -> View:
+        """Show no more than that size."""
+        return replace(view, size=min(view.size, self._size))
+
+
+class Freeze(Rewind):
+    """A tree that has stopped, and a head signed as of then: nothing in it tells that time goes on."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._now_ms = settings.now_ms
+
+    def now_ms(self, now_ms: int) -> int:  # noqa: ARG002  the time of now is what this lens keeps back
+        """The moment the log froze."""
+        return self._now_ms
+
+
+class StaleReplica(Rewind):
+    """Two replicas behind one name, one of them behind: every second request reaches it."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._stale: Callable[[], bool] = itertools.cycle((True, False)).__next__
+
+    def view(self, view: View) -> View:
+        """Show the old size every second time."""
+        return super().view(view) if self._stale() else view
+
+
+class Unfreeze(Lens):
+    """A frozen shard without its freeze line, one entry longer than it was."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def view(self, view: View) -> View:
+        """Show the grown tree, if this is the shard."""
+        return self.past_view(view)
+
+    def past_view(self, view: View) -> View:
+        """Show the grown tree, if this is the shard."""
+        if view.row.name != self._settings.tree:
+            return view
+        tree = Tree([*(view.tree.leaf(i) for i in range(view.size)), leaf_hash(self._settings.body)])
+        added = Entry(view.size, tree.leaf(view.size), 0, self._settings.body, self._settings.extra)
+
+        def read(start: int, end: int) -> Sequence[Entry]:
+            return [*view.read(start, min(end, view.size)), *([added] if start <= added.index < end else [])]
+
+        return replace(view, row=replace(view.row, extension=None), tree=tree, size=tree.size, read=read)

@@ -1,0 +1,27 @@
+"""A log that promises and does not keep: signed timestamps and proofs for entries its tree never gets."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from log_lite.ledger import Draft
+from log_lite.lens import Lens
+from log_lite.shard import View
+from log_lite.store import Entry
+from log_lite.tree import Tree
+from tlog.merkle import leaf_hash
+
+
+class SetNotIncluded(Lens):
+    """Every submission gets a tree of its own, correctly signed, that nobody else will see."""
+
+    def promise(self, view: View, draft: Draft, now_ms: int) -> tuple[View, Entry] | None:
+        """Build the private tree."""
+        index = view.size
+        sealed = draft.seal(index, now_ms)
+        entry = Entry(index, leaf_hash(sealed.body), now_ms, sealed.body, sealed.extra)
+        tree = Tree([*(view.tree.leaf(i) for i in range(index)), entry.leaf_hash])
+
+        def read(start: int, end: int) -> Sequence[Entry]:
+            return [*view.read(start, end), *([entry] if start <= index < end else [])]
+
+        return replace(view, tree=tree, size=tree.size, read=read), entry

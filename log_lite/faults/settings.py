@@ -1,0 +1,96 @@
+"""What a fault needs to stay the same lie over requests and restarts: chosen when it is switched on, then stored."""
+
+import json
+from base64 import b64decode, b64encode
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from log_lite.chain import Submission
+from log_lite.genesis import statement_ct, statement_v1, statement_v2
+from log_lite.home import CT_KEY, V1_KEY, Misused
+from log_lite.keys import read_key
+from log_lite.ledger import CT, KEYS, V1, Ledger, Sealed
+from log_lite.shard import Shard
+from log_lite.store import Entry
+from tlog.merkle import leaf_hash
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What to lie about: the `tree`, the entry at `index` or a tree `size`, a `part` of the API.
+
+    `body` and `extra` are a forged entry; `now_ms` is when the fault was switched on.
+    """
+
+    tree: str
+    index: int = 0
+    size: int = 0
+    part: str = "reads"
+    body: bytes = b""
+    extra: bytes = b""
+    now_ms: int = 0
+
+    def dump(self) -> str:
+        """Serialise as JSON."""
+        values = asdict(self)
+        return json.dumps({k: b64encode(v).decode() if isinstance(v, bytes) else v for k, v in values.items()})
+
+    @classmethod
+    def load(cls, text: str) -> "Settings":
+        """Read what `dump` wrote."""
+        values: dict[str, Any] = json.loads(text)
+        values.update({name: b64decode(values[name]) for name in ("body", "extra")})
+        return cls(**values)
+
+    def forged(self, original: Entry) -> Entry:
+        """Return the forged entry, in the place of an original."""
+        return Entry(original.index, leaf_hash(self.body), original.time_ms, self.body, self.extra)
+
+
+def choose(ledger: Ledger, log: str, mode: str, index: int | None, part: str) -> Settings:
+    """Fill in what was not said. Raises `Misused` when the log has nothing this mode could lie about."""
+    shard = _shard(ledger, log, mode)
+    size = shard.published
+    if mode == "rewind":
+        place, shown = 0, index if index is not None else max(1, size // 2)
+        if not 0 <= shown < size:
+            raise Misused(f"{shard.row.origin} has size {size}: rewind needs a smaller one, not {shown}")
+    else:
+        place, shown = index if index is not None else size - 1, size
+        if mode == "duplicate-index" and index is None:
+            place = size - 2
+        if mode == "stale-replica":
+            place, shown = 0, max(1, size - 1) if index is None else index
+        if not 0 <= place < size:
+            raise Misused(f"{shard.row.origin} has {size} entries: there is no entry {place} that {mode} could take")
+    forged = _forge(ledger, shard, size if mode == "unfreeze" else place)
+    now_ms = int(datetime.now(UTC).timestamp() * 1000)
+    return Settings(shard.row.name, place, shown, part, forged.body, forged.extra, now_ms)
+
+
+def _shard(ledger: Ledger, log: str, mode: str) -> Shard:
+    shards = ledger.of_log(log)
+    if mode == "inactive-shard-changed":
+        inactive = [shard for shard in shards if shard.row.state == "inactive"]
+        if not inactive:
+            raise Misused("there is no inactive shard: run `log-lite rotate --log v1` first")
+        return inactive[0]
+    if mode == "unfreeze":
+        frozen = [shard for shard in shards if shard.row.state == "frozen"]
+        if not frozen:
+            raise Misused("there is no frozen shard: run `log-lite freeze` or `log-lite rotate --log v2` first")
+        return frozen[-1]
+    return shards[-1]
+
+
+def _forge(ledger: Ledger, shard: Shard, index: int) -> Sealed:
+    """Make an entry that reads like any other and that nobody submitted."""
+    text = f"forged entry {index} of {shard.row.origin}"
+    if shard.row.log == CT:
+        now = datetime.now(UTC).replace(microsecond=0)
+        submission: Submission = statement_ct(read_key(ledger.folder / KEYS / CT_KEY), text, now)
+        return submission.draft().seal(index, int(now.timestamp() * 1000))
+    key = read_key(ledger.folder / KEYS / V1_KEY)
+    proposal = statement_v1(key, text) if shard.row.log == V1 else statement_v2(key, text)
+    return Sealed(proposal.body)

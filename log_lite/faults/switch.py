@@ -1,0 +1,89 @@
+"""Switching faults on and off: the database says which are in force, so they work on a running server."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from log_lite.faults import entries, heads, histories, promises
+from log_lite.faults.modes import MODES, NONE
+from log_lite.faults.settings import Settings, choose
+from log_lite.faults.transport import TRANSPORT_MODES, HttpFault
+from log_lite.home import CT_KEY, V1_KEY, Misused
+from log_lite.keys import read_key
+from log_lite.ledger import CT, KEYS, V1, V2, Ledger
+from log_lite.lens import Lens
+
+_LENSES: Final[dict[str, Callable[[Settings], Lens]]] = {
+    "fork": histories.Fork,
+    "rewind": histories.Rewind,
+    "hide": entries.Hide,
+    "swap": entries.Swap,
+    "freeze": histories.Freeze,
+    "same-size-other-root": lambda _s: heads.SameSizeOtherRoot(),
+    "bad-signature": lambda _s: heads.BadSignature(),
+    "wrong-origin": lambda _s: heads.WrongOrigin(),
+    "truncated-tile": lambda _s: heads.TruncatedTile(),
+    "padded-bundle": lambda _s: heads.PaddedBundle(),
+    "partial-not-prefix": histories.PartialNotPrefix,
+    "malformed-proof": lambda _s: heads.MalformedProof(),
+    "inactive-shard-changed": histories.InactiveShardChanged,
+    "unfreeze": histories.Unfreeze,
+    "extra-signature": lambda _s: heads.ExtraSignature(),
+    "future-time": lambda _s: heads.FutureTime(),
+    "stale-replica": histories.StaleReplica,
+    "duplicate-index": entries.DuplicateIndex,
+    "out-of-order": lambda _s: entries.OutOfOrder(),
+    "set-not-included": lambda _s: promises.SetNotIncluded(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """Faults that are switched on: by log, the mode's name, and what makes it happen."""
+
+    modes: Mapping[str, str] = field(default_factory=dict)
+    lenses: Mapping[str, Lens] = field(default_factory=dict)
+    http: Mapping[str, HttpFault] = field(default_factory=dict)
+
+
+def in_force(ledger: Ledger) -> InForce:
+    """Read which faults are switched on."""
+    modes: dict[str, str] = {}
+    lenses: dict[str, Lens] = {}
+    http: dict[str, HttpFault] = {}
+    for log, (mode, text) in ledger.store.faults().items():
+        settings = Settings.load(text)
+        modes[log] = mode
+        if mode in TRANSPORT_MODES:
+            http[log] = HttpFault(mode, settings.part)
+        elif mode == "wrong-key":
+            # Rekor v1 and CT both sign with ECDSA: each takes the other's key; v2 takes v1's.
+            other = CT_KEY if log == V1 else V1_KEY
+            lenses[log] = heads.WrongKey(read_key(ledger.folder / KEYS / other))
+        else:
+            lenses[log] = _LENSES[mode](settings)
+    return InForce(modes, lenses, http)
+
+
+def switch(
+    ledger: Ledger, mode: str, log: str | None, index: int | None, part: str
+) -> list[tuple[str, Settings | None]]:
+    """Switch `mode` on (`none`: off) for one log, or for every log it makes sense for. Raises `Misused`.
+
+    Returns each log with the settings chosen for it.
+    """
+    if mode != NONE and mode not in MODES:
+        raise Misused(f"there is no fault {mode!r}; the faults are: none, {', '.join(MODES)}")
+    possible = MODES[mode].logs if mode in MODES else (V1, V2, CT)
+    if log is not None and log not in possible:
+        raise Misused(f"{mode} makes no sense for {log}: only for {', '.join(possible)}")
+    logs = [log] if log else list(possible)
+    chosen: list[tuple[str, Settings | None]] = [
+        (name, None if mode == NONE else choose(ledger, name, mode, index, part)) for name in logs
+    ]
+    with ledger.store.write() as connection:
+        for name, settings in chosen:
+            connection.execute("DELETE FROM faults WHERE log = ?", (name,))
+            if settings is not None:
+                connection.execute("INSERT INTO faults VALUES (?, ?, ?)", (name, mode, settings.dump()))
+    return chosen

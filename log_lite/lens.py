@@ -1,0 +1,71 @@
+"""How a log shows itself. The honest lens changes nothing; each fault for drills is another lens.
+
+The API code asks its lens at six points and knows nothing about faults. A lens never touches what is stored.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from log_lite.ledger import Draft
+from log_lite.notes import HeadText, NoteSigner, assemble
+from log_lite.shard import View
+from log_lite.store import Entry
+from tlog.merkle import NodeHash
+
+if TYPE_CHECKING:
+    from log_lite.rekor_v1 import Place
+
+
+class Lens:
+    """The honest lens."""
+
+    def view(self, view: View) -> View:
+        """Which tree the readers of the newest tree see."""
+        return view
+
+    def past_view(self, view: View) -> View:
+        """Which tree the readers of an inactive or older shard see."""
+        return view
+
+    def head(self, head: HeadText) -> HeadText:
+        """What the checkpoint says."""
+        return head
+
+    def sign(self, signer: NoteSigner, head: HeadText, now_ms: int) -> bytes:
+        """Sign the checkpoint."""
+        return assemble(head.to_bytes(), signer.line(signer.blob(head, now_ms)))
+
+    def tree_head_signer(self, signer: NoteSigner) -> NoteSigner:
+        """Whose key signs an RFC 6962 tree head."""
+        return signer
+
+    def tree_head_signature(self, signature: bytes) -> bytes:
+        """Signature of an RFC 6962 tree head, as served."""
+        return signature
+
+    def proof(self, hashes: Sequence[NodeHash]) -> list[NodeHash]:
+        """Hashes of an inclusion or consistency proof, as served."""
+        return list(hashes)
+
+    def tile(self, raw: bytes, width: int) -> bytes:  # noqa: ARG002  for lenses that treat partial tiles otherwise
+        """Bytes of a hash tile, as served."""
+        return raw
+
+    def bundle(self, raw: bytes, width: int) -> bytes:  # noqa: ARG002  for lenses that treat partial tiles otherwise
+        """Bytes of an entry bundle or data tile, as served."""
+        return raw
+
+    def retrieved(self, places: list["Place"]) -> list["Place"]:
+        """Order of what Rekor v1's retrieve answers."""
+        return places
+
+    def now_ms(self, now_ms: int) -> int:
+        """Time the log claims, in milliseconds."""
+        return now_ms
+
+    def promise(self, view: View, draft: Draft, now_ms: int) -> tuple[View, Entry] | None:  # noqa: ARG002  for lenses that lie
+        """Promise an entry without adding it: a tree that holds it, for its submitter alone. `None`: add it."""
+        return None
+
+
+HONEST = Lens()

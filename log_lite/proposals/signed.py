@@ -1,0 +1,12 @@
+"""What the four signature formats of a rekord have in common."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A verified signature and its key, both in the form the log stores, and the names the key carries."""
+
+    signature: bytes
+    public_key: bytes
+    subjects: tuple[str, ...] = ()

@@ -1,0 +1,87 @@
+"""SSH signatures (OpenSSH PROTOCOL.sshsig), as `ssh-keygen -Y sign -n file` makes them."""
+
+import base64
+import binascii
+import hashlib
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
+from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+
+from log_lite.proposals.proposal import Rejected
+from log_lite.proposals.signed import Signed
+from tlog.ct import MalformedCt, Reader
+
+_BEGIN: Final = "-----BEGIN SSH SIGNATURE-----"
+_END: Final = "-----END SSH SIGNATURE-----"
+_MAGIC: Final = b"SSHSIG"
+_NAMESPACE: Final = b"file"
+_RSA: Final[dict[bytes, HashAlgorithm]] = {b"rsa-sha2-256": SHA256(), b"rsa-sha2-512": SHA512()}
+_CURVES: Final[dict[bytes, HashAlgorithm]] = {
+    b"ecdsa-sha2-nistp256": SHA256(),
+    b"ecdsa-sha2-nistp384": SHA384(),
+    b"ecdsa-sha2-nistp521": SHA512(),
+}
+
+
+def verify_ssh(data: bytes, signature: bytes, public_key: bytes) -> Signed:
+    """Check an armored SSH signature in namespace `file` over `data`. Raises `Rejected`."""
+    # The comment may hold an e-mail address that nothing proves: Rekor drops it, so does this log.
+    parts = public_key.decode("utf-8", "replace").split()
+    if len(parts) < 2:  # noqa: PLR2004  type and key
+        raise Rejected("not an SSH public key")
+    line = f"{parts[0]} {parts[1]}"
+    try:
+        key = load_ssh_public_key(line.encode())
+        blob = _unarmor(signature)
+        _check(key, base64.b64decode(parts[1], validate=True), blob, data)
+    except (ValueError, UnsupportedAlgorithm, MalformedCt, binascii.Error) as error:
+        raise Rejected(f"not an SSH key and signature: {error}") from error
+    except InvalidSignature as error:
+        raise Rejected("verifying signature: invalid SSH signature") from error
+    return Signed(_armor(blob), f"{line}\n".encode())
+
+
+def _check(key: object, key_blob: bytes, blob: bytes, data: bytes) -> None:
+    reader = Reader(blob)
+    if reader.take(len(_MAGIC)) != _MAGIC or reader.number(4) != 1:
+        raise Rejected("not an SSH signature of version 1")
+    signing_key, namespace, reserved, hash_name = (reader.vector(4) for _ in range(4))
+    signature = Reader(reader.vector(4))
+    if signing_key != key_blob:
+        raise Rejected("the SSH signature is by another key")
+    if namespace != _NAMESPACE or hash_name not in {b"sha256", b"sha512"}:
+        raise Rejected("an SSH signature must be in namespace 'file' and hash with sha256 or sha512")
+    digest = hashlib.new(hash_name.decode(), data).digest()
+    message = _MAGIC + b"".join(_string(part) for part in (namespace, reserved, hash_name, digest))
+    algorithm, raw = signature.vector(4), signature.vector(4)
+    if isinstance(key, ed25519.Ed25519PublicKey) and algorithm == b"ssh-ed25519":
+        key.verify(raw, message)
+    elif isinstance(key, rsa.RSAPublicKey) and algorithm in _RSA:
+        key.verify(raw, message, padding.PKCS1v15(), _RSA[algorithm])
+    elif isinstance(key, ec.EllipticCurvePublicKey) and algorithm in _CURVES:
+        numbers = Reader(raw)
+        r, s = (int.from_bytes(numbers.vector(4), "big") for _ in range(2))
+        key.verify(encode_dss_signature(r, s), message, ec.ECDSA(_CURVES[algorithm]))
+    else:
+        raise Rejected(f"unsupported SSH signature algorithm {algorithm!r:.40}")
+
+
+def _string(value: bytes) -> bytes:
+    return len(value).to_bytes(4, "big") + value
+
+
+def _unarmor(signature: bytes) -> bytes:
+    lines = signature.decode("ascii").strip().splitlines()
+    if len(lines) < 3 or lines[0] != _BEGIN or lines[-1] != _END:  # noqa: PLR2004  two frames and some base64
+        raise Rejected("not an armored SSH signature")
+    return base64.b64decode("".join(lines[1:-1]), validate=True)
+
+
+def _armor(blob: bytes) -> bytes:
+    encoded = base64.b64encode(blob).decode()
+    lines = [encoded[i : i + 64] for i in range(0, len(encoded), 64)]
+    return "\n".join([_BEGIN, *lines, _END, ""]).encode()

@@ -1,0 +1,105 @@
+"""The one thread that writes: it collects submissions into batches, so that many share one fsync."""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Final
+
+from log_lite.ledger import Draft, Ledger, LogDamaged, Receipt, Refused
+from log_lite.store import StoreUnusable
+
+_QUEUE_SIZE: Final = 4096
+_BATCH_SIZE: Final = 256
+_IDLE_SECONDS: Final = 0.1
+_ANSWER_SECONDS: Final = 20.0
+_logger = logging.getLogger(__name__)
+
+
+class Pushback(Exception):
+    """More submissions wait than this log takes; try again."""
+
+
+class NotStored(Exception):
+    """The entry could not be stored, or not within the time limit. Nobody was told that it was."""
+
+
+def wall_clock_ms() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+class Sequencer:
+    """Runs `Ledger.commit` on batches in a thread of its own, and notices what other processes changed."""
+
+    def __init__(self, ledger: Ledger, now_ms: Callable[[], int] = wall_clock_ms) -> None:
+        self._ledger = ledger
+        self._now_ms = now_ms
+        self._queue: queue.Queue[tuple[Draft, Future[Receipt | Refused]]] = queue.Queue(_QUEUE_SIZE)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+        self.on_change: Callable[[], None] = lambda: None
+
+    def start(self) -> None:
+        """Start the writer thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish what is queued, then end the thread."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(_ANSWER_SECONDS)
+
+    def alive(self) -> bool:
+        """Whether submissions can be answered."""
+        return self._thread.is_alive()
+
+    def submit(self, draft: Draft) -> Receipt | Refused:
+        """Wait until the draft is durable and published. Raises `Pushback`, `NotStored`."""
+        future: Future[Receipt | Refused] = Future()
+        try:
+            self._queue.put_nowait((draft, future))
+        except queue.Full as error:
+            raise Pushback from error
+        try:
+            return future.result(_ANSWER_SECONDS)
+        except TimeoutError as error:
+            raise NotStored(f"not integrated within {_ANSWER_SECONDS:.0f} s") from error
+
+    def _run(self) -> None:
+        while not (self._stopping.is_set() and self._queue.empty()):
+            batch = self._batch()
+            try:
+                if batch:
+                    self._commit(batch)
+                elif self._ledger.sync_if_changed(self._now_ms()):
+                    self.on_change()
+            except (StoreUnusable, LogDamaged) as error:
+                _logger.error("the database cannot be used, submissions fail until it is repaired: %s", error)  # noqa: TRY400  the message says all
+                time.sleep(_IDLE_SECONDS)
+            except Exception:
+                # A dead writer would refuse every later submission for one bad one.
+                _logger.exception("a batch failed; its submitters were told")
+
+    def _batch(self) -> list[tuple[Draft, Future[Receipt | Refused]]]:
+        batch: list[tuple[Draft, Future[Receipt | Refused]]] = []
+        try:
+            batch.append(self._queue.get(timeout=_IDLE_SECONDS))
+            while len(batch) < _BATCH_SIZE:
+                batch.append(self._queue.get_nowait())
+        except queue.Empty:
+            pass
+        return batch
+
+    def _commit(self, batch: list[tuple[Draft, Future[Receipt | Refused]]]) -> None:
+        try:
+            results = self._ledger.commit([draft for draft, _ in batch], self._now_ms())
+        except Exception as error:
+            # Whatever went wrong, every submitter must hear that the entry is not promised.
+            for _, future in batch:
+                future.set_exception(NotStored(f"the entry was not stored: {error}"))
+            raise
+        for (_, future), result in zip(batch, results, strict=True):
+            future.set_result(result)

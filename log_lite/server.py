@@ -1,0 +1,175 @@
+"""Running the log: sockets, the writer thread, and an orderly end."""
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import uvicorn
+from cryptography import x509
+
+from log_lite.app import application
+from log_lite.faults.switch import InForce, in_force
+from log_lite.faults.transport import HttpFault, Misbehave
+from log_lite.home import Misused
+from log_lite.ledger import DATABASE, Ledger
+from log_lite.sequencer import Sequencer, wall_clock_ms
+from log_lite.service import Service
+from log_lite.store import Store
+
+_HTTP_PORT: Final = 80
+# Further loopback addresses that Rekor v2 shards made by `rotate` live under.
+_SPARE_HOSTS: Final = tuple(f"127.0.0.{n}" for n in range(2, 10))
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1", *_SPARE_HOSTS})
+_BACKLOG: Final = 512
+_logger = logging.getLogger(__name__)
+
+
+class CannotListen(Exception):
+    """The address is taken or not ours."""
+
+
+class AlreadyServing(Exception):
+    """Another process serves this directory."""
+
+
+def read_anchors(path: Path | None) -> tuple[x509.Certificate, ...]:
+    """Read the certificates a CT log accepts chains to, from a PEM file. Raises `Misused`."""
+    if path is None:
+        return ()
+    try:
+        return tuple(x509.load_pem_x509_certificates(path.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise Misused(f"cannot read the CT log's accepted roots from {path}: {error}") from error
+
+
+@contextlib.contextmanager
+def sole_server(folder: Path) -> Iterator[None]:
+    """Hold the directory's lock: two servers would answer with different sizes.
+
+    Raises `AlreadyServing`, and `StoreUnusable` when there is no log.
+    """
+    Store.open(folder / DATABASE).close()
+    with (folder / "serve.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise AlreadyServing(f"another log-lite serves {folder} already") from error
+        yield
+
+
+def addresses(url: str, listen: str | None) -> list[tuple[str, int]]:
+    """Where to listen: the URL's port on loopback, or what `listen` (`host:port`) says. Raises `Misused`."""
+    if listen is not None:
+        host, separator, port = listen.rpartition(":")
+        if not separator or not port.isdecimal() or not host:
+            raise Misused(f"--listen {listen!r} is not host:port")
+        return [(host.strip("[]"), int(port))]
+    parts = urlsplit(url)
+    port_number, host = parts.port or _HTTP_PORT, parts.hostname or ""
+    if host not in _LOOPBACK:
+        raise Misused(f"{url} is not on loopback: say where to listen with --listen, such as --listen 0.0.0.0:3000")
+    # A name resolves to either family, and clients differ in which they try first.
+    return [(name, port_number) for name in ("127.0.0.1", "::1", *_SPARE_HOSTS)]
+
+
+def bind(wanted: Sequence[tuple[str, int]]) -> list[socket.socket]:
+    """Bind every address this machine has; the first one must work. Raises `CannotListen`.
+
+    An address that another process holds is an error: half of our clients would talk to that process.
+    """
+    bound: list[socket.socket] = []
+    for host, port in wanted:
+        try:
+            bound.append(_listener(host, port))
+        except OSError as error:
+            if not bound or error.errno == errno.EADDRINUSE:
+                for other in bound:
+                    other.close()
+                raise CannotListen(f"cannot listen on {host}:{port}: {error.strerror}") from error
+            _logger.info("not listening on %s:%d: %s", host, port, error.strerror)
+    return bound
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # With the protocol named, asyncio switches Nagle's algorithm off: without, every answer waits 40 ms for an ACK.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def serve(folder: Path, *, anchors: Sequence[x509.Certificate], listen: str | None, accept_dsse: bool) -> None:
+    """Serve until SIGTERM or SIGINT. Raises what opening the log raises, `CannotListen`, `AlreadyServing`."""
+    with sole_server(folder), contextlib.closing(Ledger.open(folder, wall_clock_ms())) as ledger:
+        sockets = bind(addresses(ledger.url, listen))
+        sequencer = Sequencer(ledger)
+        service = Service(ledger, sequencer, anchors)
+        switch = _FaultSwitch(service)
+        switch.read()
+        sequencer.on_change = switch.read
+        app = Misbehave(application(service, accept_dsse=accept_dsse), lambda: switch.http)
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, server_header=False,
+            timeout_graceful_shutdown=5, timeout_keep_alive=30,
+        )  # fmt: skip
+        sequencer.start()
+        try:
+            _Server(config, f"log-lite ready at {ledger.url} (pid {os.getpid()})").run(sockets)
+        finally:
+            sequencer.stop()
+
+
+class _FaultSwitch:
+    """Takes over the faults that the database says are switched on."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self.http: Mapping[str, HttpFault] = {}
+
+    def read(self) -> None:
+        """Read the database; called by the writer thread whenever another process has written."""
+        faults: InForce = in_force(self._service.ledger)
+        if faults.modes != self._service.fault_modes:
+            _logger.warning("faults switched on: %s", dict(faults.modes) or "none")
+        self.http, self._service.lenses, self._service.fault_modes = faults.http, faults.lenses, faults.modes
+
+
+class _Server(uvicorn.Server):
+    """Says so on stdout, once connections are answered."""
+
+    def __init__(self, config: uvicorn.Config, ready: str) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """End in order on SIGTERM and SIGINT. uvicorn's own version raises the signal again and skips our `finally`."""
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            sys.stdout.write(self._ready + "\n")
+            sys.stdout.flush()

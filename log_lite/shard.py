@@ -1,0 +1,67 @@
+"""One tree of a log: its metadata, its hashes in memory, its signer, and the head it last published."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from log_lite.notes import HeadText, NoteSigner, assemble
+from log_lite.store import Entry, Store, TreeRow
+from log_lite.tree import Tree
+
+EntryReader = Callable[[int, int], Sequence[Entry]]
+LeafFinder = Callable[[bytes], Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one reader is shown of a tree: its first `size` leaves, and where their bytes come from.
+
+    `read(start, end)` returns the entries in that range in order; an honest log returns all of them. `find` returns the
+    indexes of a leaf hash. A lying log is another view, so the API code is the same for both.
+    """
+
+    row: TreeRow
+    tree: Tree
+    size: int
+    read: EntryReader
+    find: LeafFinder
+
+    def entry(self, index: int) -> Entry | None:
+        """Return the entry at `index`, `None` when the log does not show it."""
+        if not 0 <= index < self.size:
+            return None
+        return next((e for e in self.read(index, index + 1) if e.index == index), None)
+
+    def range(self, start: int, end: int) -> list[Entry]:
+        """Entries of `[start, end)` that the log shows."""
+        return list(self.read(start, min(end, self.size)))
+
+    def head(self) -> HeadText:
+        """Return what a checkpoint of this view says."""
+        extensions = (self.row.extension,) if self.row.extension else ()
+        return HeadText(self.row.origin, self.size, self.tree.root(self.size), extensions)
+
+
+class Shard:
+    """A tree this process serves. Only the log's writer changes it; readers take a `view()` and keep it."""
+
+    def __init__(self, row: TreeRow, store: Store, signer: NoteSigner) -> None:
+        self.row = row
+        self.signer = signer
+        self._store = store
+        self.tree = Tree()
+        self.published = 0
+
+    def view(self) -> View:
+        """Return the published tree: complete, durable, and covered by the stored checkpoint."""
+        return View(self.row, self.tree, self.published, self._read, self._find)
+
+    def _read(self, start: int, end: int) -> list[Entry]:
+        return self._store.entries(self.row.name, start, end)
+
+    def _find(self, leaf: bytes) -> list[int]:
+        return [index for tree, index in self._store.find_leaf(leaf) if tree == self.row.name]
+
+    def note(self, timestamp_ms: int, size: int) -> bytes:
+        """Sign a checkpoint of the first `size` leaves."""
+        head = replace(self.view(), size=size).head()
+        return assemble(head.to_bytes(), self.signer.line(self.signer.blob(head, timestamp_ms)))

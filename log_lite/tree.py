@@ -1,0 +1,137 @@
+"""A Merkle tree that builds proofs and tiles (RFC 6962 section 2.1, C2SP tlog-tiles).
+
+The tree keeps the root of every full aligned subtree, level by level, in memory (64 bytes a leaf). It is a cache of the
+leaf hashes in the database: rebuilt on start, never stored, so it cannot disagree with them.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from tlog.merkle import EMPTY_ROOT, HASH_SIZE, LeafHash, NodeHash, RootHash, node_hash
+from tlog.tiles import TILE_WIDTH
+
+_TILE_HEIGHT: Final = 8
+
+
+class OutsideTree(ValueError):
+    """An index, size or tile that this tree does not have."""
+
+
+class Tree:
+    """Append-only hashes of `[0, size)`. One writer may append while readers ask about sizes published before."""
+
+    def __init__(self, leaf_hashes: Iterable[bytes] = ()) -> None:
+        self._levels: list[list[bytes]] = [[]]
+        self.extend(leaf_hashes)
+
+    @property
+    def size(self) -> int:
+        """Number of leaves."""
+        return len(self._levels[0])
+
+    def extend(self, leaf_hashes: Iterable[bytes]) -> None:
+        """Append leaf hashes, 32 bytes each, in order."""
+        for leaf in leaf_hashes:
+            self._append(leaf)
+
+    def _append(self, leaf: bytes) -> None:
+        if len(leaf) != HASH_SIZE:
+            raise ValueError(f"a leaf hash has {HASH_SIZE} bytes, not {len(leaf)}")
+        self._levels[0].append(leaf)
+        level = 0
+        while len(self._levels[level]) % 2 == 0:
+            left, right = self._levels[level][-2:]
+            level += 1
+            if level == len(self._levels):
+                self._levels.append([])
+            self._levels[level].append(node_hash(left, right))
+
+    def leaf(self, index: int) -> LeafHash:
+        """Hash of the leaf at `index`. Raises `OutsideTree`."""
+        if not 0 <= index < self.size:
+            raise OutsideTree(f"leaf {index} is outside a tree of {self.size}")
+        return LeafHash(self._levels[0][index])
+
+    def root(self, size: int | None = None) -> RootHash:
+        """Root of the first `size` leaves, default all. Raises `OutsideTree`."""
+        size = self._checked_size(self.size if size is None else size)
+        return EMPTY_ROOT if size == 0 else RootHash(self._subtree(0, size))
+
+    def inclusion_proof(self, index: int, size: int) -> list[NodeHash]:
+        """Audit path of the leaf at `index` in the tree of `size` leaves, leaf upwards. Raises `OutsideTree`."""
+        self._checked_size(size)
+        if not 0 <= index < size:
+            raise OutsideTree(f"leaf {index} is outside a tree of {size}")
+        start, end = 0, size
+        path: list[NodeHash] = []
+        while end - start > 1:
+            middle = start + _split(end - start)
+            if index < middle:
+                path.append(self._subtree(middle, end))
+                end = middle
+            else:
+                path.append(self._subtree(start, middle))
+                start = middle
+        path.reverse()
+        return path
+
+    def consistency_proof(self, size1: int, size2: int) -> list[NodeHash]:
+        """Proof that the first `size1` leaves are a prefix of the first `size2`. Raises `OutsideTree`.
+
+        Equal sizes, and an empty first tree, have the empty proof.
+        """
+        self._checked_size(size2)
+        if not 0 <= size1 <= size2:
+            raise OutsideTree(f"no consistency proof from size {size1} to size {size2}")
+        if size1 in (0, size2):
+            return []
+        start, end, left_edge = 0, size2, True
+        path: list[NodeHash] = []
+        # RFC 6962 2.1.2, SUBPROOF(m, D[n], b), unrolled: `left_edge` is b, which says that the subtree still starts
+        # at leaf 0 and its root is known to whoever holds the first tree.
+        while size1 != end:
+            middle = start + _split(end - start)
+            if size1 <= middle:
+                path.append(self._subtree(middle, end))
+                end = middle
+            else:
+                path.append(self._subtree(start, middle))
+                start, left_edge = middle, False
+        if not left_edge:
+            path.append(self._subtree(start, end))
+        path.reverse()
+        return path
+
+    def tile(self, level: int, index: int, width: int, size: int) -> bytes:
+        """Hash tile of `width` hashes at tile `level` in the tree of `size` leaves. Raises `OutsideTree`."""
+        self._checked_size(size)
+        start = index * TILE_WIDTH
+        hashes = size >> (_TILE_HEIGHT * level)
+        if not 1 <= width <= TILE_WIDTH or start + width > hashes:
+            raise OutsideTree(f"tile {level}/{index} of width {width} is outside a tree of {size}")
+        return b"".join(self._levels[_TILE_HEIGHT * level][start : start + width])
+
+    def _subtree(self, start: int, end: int) -> NodeHash:
+        width = end - start
+        if width & (width - 1) == 0 and start % width == 0:
+            level = width.bit_length() - 1
+            return NodeHash(self._levels[level][start >> level])
+        middle = start + _split(width)
+        return node_hash(self._subtree(start, middle), self._subtree(middle, end))
+
+    def _checked_size(self, size: int) -> int:
+        if not 0 <= size <= self.size:
+            raise OutsideTree(f"size {size} is outside a tree of {self.size}")
+        return size
+
+
+def _split(width: int) -> int:
+    # RFC 6962 2.1: "k is the largest power of two smaller than n".
+    return 1 << ((width - 1).bit_length() - 1)
+
+
+def with_leaf(tree: Tree, index: int, leaf: bytes) -> Tree:
+    """Another tree: `tree`'s leaves with the one at `index` replaced. For a log that rewrites its history."""
+    leaves: list[bytes] = [tree.leaf(i) for i in range(tree.size)]
+    leaves[index] = leaf
+    return Tree(leaves)

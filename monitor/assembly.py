@@ -1,0 +1,272 @@
+"""From the configuration to the parts that run: the store, the rules, the trust root, the logs, the channels."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Final, Literal
+
+from alerts.alert import Alert
+from alerts.channels.channel import Channel
+from alerts.channels.registry import build_channel
+from alerts.channels.settings import ChannelMisconfigured
+from monitor.config import BadConfig, Config, LogConfig, Objectives
+from monitor.digest_lists import DigestLists
+from monitor.examining import Examiners
+from monitor.follow import Limits
+from monitor.meter import Meter, MeteredFetcher
+from monitor.net import Fetcher, HttpFetcher, TokenBucket
+from monitor.rule_keeper import RuleKeeper
+from monitor.source import LogApi, LogSource
+from monitor.sources.opening import LogDescription, open_sources
+from monitor.store.database import open_database
+from monitor.store.facts import DatabaseFacts
+from monitor.store.store import Route, Store
+from monitor.trust import TrustRoot
+from monitor.trust_keeper import TrustKeeper
+from monitor.trust_watch import TrustWatch
+from monitor.watching import LogWatch, Timing
+
+# Rekor v1 allows 500 requests a minute and address; tile logs are static files.
+_REQUESTS_PER_SECOND: Final = {LogApi.REKOR_V1: 8}
+_OTHERWISE: Final = 50
+_REKOR: Final = frozenset({LogApi.REKOR_V1, LogApi.REKOR_V2})
+_CT: Final = frozenset({LogApi.CT_RFC6962, LogApi.CT_STATIC})
+_BURST: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Monitor:
+    """Everything that runs, put together. `close` ends connections; whatever runs must have ended before.
+
+    `more_logs` adds the logs that the trust root came to name since it was last called, and returns them with what
+    watches them.
+    """
+
+    config: Config
+    store: Store
+    rules: RuleKeeper
+    trust: TrustKeeper
+    channels: Sequence[Channel]
+    watches: Sequence[LogWatch]
+    logs: Sequence[LogConfig]
+    lists: DigestLists
+    trust_watch: TrustWatch
+    more_logs: Callable[[], Sequence[tuple[LogConfig, LogWatch]]]
+    parts: ExitStack = field(default_factory=ExitStack)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.parts.close()
+
+
+def utc_now() -> datetime:
+    """The clock of the programs; everything below takes it as a parameter."""
+    return datetime.now(UTC)
+
+
+def assemble(config: Config, meter: Meter, timing: Timing, *, limits: Limits | None = None) -> Monitor:
+    """Open and check everything that needs no log to answer. Raises `OwnFault`, `FetchFailed`."""
+    channels = build_channels(config)
+    rules = RuleKeeper(config.rules, config.channels)
+    with ExitStack() as parts:
+        database = open_database(config.database, check=True)
+        parts.callback(database.close)
+        store = Store(database, clock=timing.clock, route=route_of(config, rules))
+        trust = TrustKeeper(config.trust, timing.clock)
+        trust_watch = TrustWatch(config, trust, store)
+        trust_watch.record(timing.clock())
+        logs = list(configured_logs(config, trust))
+        # Where no log shows signatures, there is nothing that a certificate's alert could wait for.
+        if any(log.api not in _CT for log in logs):
+            store.certificate_hold = config.objectives.certificate_hold
+        lists = DigestLists(config.base, timing.clock)
+        store.facts.digests = lists.digests
+        lists.refresh(rules.held.rules.rules)
+        tell_facts(store.facts, logs, timing.clock)
+        examiners = Examiners(processes_of(config.objectives))
+        parts.callback(examiners.close)
+        watch = partial(
+            _watch,
+            config=config,
+            store=store,
+            rules=rules,
+            trust=trust,
+            meter=meter,
+            timing=timing,
+            limits=limits,
+            examiners=examiners,
+            parts=parts,
+        )
+        watches = [watch(log) for log in logs]
+
+        def more_logs() -> Sequence[tuple[LogConfig, LogWatch]]:
+            known = {log.name for log in logs}
+            more = [(log, watch(log)) for log in configured_logs(config, trust) if log.name not in known]
+            logs.extend(log for log, _ in more)
+            watches.extend(each for _, each in more)
+            tell_facts(store.facts, logs, timing.clock)
+            return more
+
+        all_parts = parts.pop_all()
+        watch.keywords["parts"] = all_parts
+        return Monitor(config, store, rules, trust, channels, watches, logs, lists, trust_watch, more_logs, all_parts)
+    raise AssertionError  # for mypy: an ExitStack may swallow exceptions, this one holds nothing that does
+
+
+def processes_of(objectives: Objectives) -> int:
+    """How many processes may examine a large backlog: as configured, else one less than there are cores."""
+    return objectives.examine_processes or max(1, (os.cpu_count() or 1) - 1)
+
+
+def build_channels(config: Config) -> list[Channel]:
+    """Every configured channel. Raises `BadConfig`."""
+    try:
+        return [build_channel(name, settings, base=config.base) for name, settings in config.channels.items()]
+    except ChannelMisconfigured as error:
+        raise BadConfig(
+            f"{config.path}: {error}\nNothing was started: alerts would have reached nobody. docs/channels.md lists "
+            "every setting."
+        ) from error
+
+
+def route_of(config: Config, rules: RuleKeeper | None) -> Route:
+    """Which channels an alert goes to: those its rule names, else the default ones."""
+
+    def route(alert: Alert) -> Sequence[str]:
+        return (rules.channels_of(alert.rule) if rules is not None else ()) or config.notify
+
+    return route
+
+
+def configured_logs(config: Config, trust: TrustKeeper) -> Sequence[LogConfig]:
+    """Logs as configured, or every log any trust root named, the first known first. Raises `OwnFault`, `FetchFailed`.
+
+    One that appeared later is begun at its first entry: nothing of it is the past.
+    """
+    if config.logs is not None:
+        return config.logs
+    names: dict[str, int] = {}
+    logs = []
+    for known in trust.history().logs():
+        log = known.log
+        name = log.name.replace("/", "-").replace(":", "-")
+        names[name] = names.get(name, 0) + 1
+        # Two keys of one log are two trees: the id tells them apart where the address does not. Names are given in the
+        # order in which logs appeared, because state belongs to them.
+        unique = name if names[name] == 1 else f"{name}-{log.log_id.hex()[:8]}"
+        api = log.apis[0] if len(log.apis) == 1 else None
+        start: int | Literal["head"] = "head" if known.since is None else 0
+        reached = config.trust
+        logs.append(LogConfig(unique, log.url, api, start, log.log_id, ca_file=reached.ca_file, proxy=reached.proxy))
+    return logs
+
+
+def followed_keys(monitor: Monitor) -> dict[tuple[str, bytes], LogConfig]:
+    """Followed logs by URL and key id, as far as the trust root holds their keys."""
+    found = {}
+    root = monitor.trust.history().followable()
+    for log in monitor.logs:
+        for known in root.logs:
+            if known.url == log.url and log.log_id in {None, known.log_id}:
+                found[known.url, known.log_id] = log
+    return found
+
+
+def describe(log: LogConfig, root: TrustRoot) -> LogDescription:
+    """Pin the log's key from the trust root. Raises `OwnFault` when the root does not hold exactly one."""
+    trusted = root.log_at(log.url, log.api, log.log_id)
+    return LogDescription(
+        name=log.name,
+        url=log.url,
+        spki=trusted.spki,
+        apis=(log.api,) if log.api is not None else trusted.apis,
+        log_id=trusted.log_id,
+        origin=log.origin,
+        tree_id=log.tree_id,
+        offset=log.offset,
+        witnesses=() if log.witnesses is None else log.witnesses.witnesses,
+        trust_root=root.fingerprint,
+        valid_until=trusted.valid_until,
+    )
+
+
+def http_fetcher(log: LogConfig, pause: Callable[[float], object]) -> HttpFetcher:
+    """Make what asks a log over HTTP, no faster than the log allows; whoever asked for it closes it."""
+    rate = log.requests_per_second or (_REQUESTS_PER_SECOND.get(log.api, _OTHERWISE) if log.api else _OTHERWISE)
+    bucket = TokenBucket(rate, max(rate, _BURST), clock=time.monotonic, sleep=pause)
+    ca_file = str(log.ca_file) if log.ca_file is not None else None
+    return HttpFetcher(log.url, bucket=bucket, ca_file=ca_file, proxy=log.proxy)
+
+
+def _watch(
+    log: LogConfig,
+    *,
+    config: Config,
+    store: Store,
+    rules: RuleKeeper,
+    trust: TrustKeeper,
+    meter: Meter,
+    timing: Timing,
+    limits: Limits | None,
+    examiners: Examiners,
+    parts: ExitStack,
+) -> LogWatch:
+    http = http_fetcher(log, timing.pause)
+    parts.callback(http.close)
+    executor = ThreadPoolExecutor((limits or Limits()).ahead, thread_name_prefix=f"fetch {log.name}")
+    parts.callback(executor.shutdown, cancel_futures=True)
+    fetcher = MeteredFetcher(http, meter, log.name, time.monotonic)
+    return LogWatch(
+        log.name,
+        partial(_open, log, trust, store, fetcher),
+        stale_after=config.stale_after(log),
+        appeared=config.logs is None and log.start == 0,
+        executor=executor,
+        examiners=examiners,
+        witnesses=log.witnesses,
+        store=store,
+        rules=rules,
+        trust=trust,
+        meter=meter,
+        timing=timing,
+        limits=limits,
+    )
+
+
+def _open(log: LogConfig, trust: TrustKeeper, store: Store, fetcher: Fetcher) -> Sequence[LogSource]:
+    return open_sources(describe(pinned(log, trust, store), trust.history().followable()), fetcher)
+
+
+def pinned(log: LogConfig, trust: TrustKeeper, store: Store) -> LogConfig:
+    """The log with the key id it was first known under, once something is followed under its name.
+
+    A trust root that later names another key for the same address names another log: never the key of this one's state.
+    """
+    if log.log_id is not None or not store.is_followed(log.name):
+        return log
+    return replace(log, log_id=trust.history().first_key(log.url, log.api))
+
+
+def tell_facts(facts: DatabaseFacts, logs: Sequence[LogConfig], clock: Callable[[], datetime]) -> None:
+    """Let absences count as facts only where the logs in question are all watched closely."""
+    # A log whose protocol is found out later may be of either kind.
+    facts.certificate_logs = frozenset(log.name for log in logs if log.api not in _REKOR)
+    facts.signature_logs = frozenset(log.name for log in logs if log.api not in _CT)
+    facts.clock = clock
+
+
+def folder_is_writable(folder: Path) -> bool:
+    """Whether a file can be made in `folder`."""
+    probe = folder / ".signwatch-probe"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,152 @@
+"""`signwatch alerts`: look at alerts, try channels, say that an alert was seen, deliver again what was given up."""
+
+import secrets
+from contextlib import closing
+from typing import Annotated
+
+import typer
+from sqlalchemy import select, update
+
+from alerts.alert import Alert, Owner, Severity
+from alerts.channels.channel import DeliveryFailed
+from alerts.delivery import idempotency_key
+from monitor.assembly import build_channels, utc_now
+from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say, say_json, table
+from monitor.config import load_config
+from monitor.store.database import open_database
+from monitor.store.outbox import DatabaseOutbox
+from monitor.store.reading import Reading
+from monitor.store.tables import AlertRow
+from monitor.store.tables import table as database_table
+
+app = typer.Typer(name="alerts", help="Alerts: list, test channels, acknowledge, replay.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_alerts(
+    config: ConfigOption = DEFAULT_CONFIG,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most this many.")] = 50,
+    digest: Annotated[str | None, typer.Option("--digest", help="Only what this digest stood for.")] = None,
+    *,
+    open_only: Annotated[bool, typer.Option("--open", help="Leave out acknowledged ones.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List alerts, newest first, with what became of each delivery.
+
+    Examples:
+      signwatch alerts list --open
+      signwatch alerts list --digest digest-3f2a91 --limit 1000
+    """
+    settings = load_config(config)
+    with closing(open_database(settings.database)) as database:
+        kept = Reading(database).alerts(limit, open_only=open_only, digest=digest)
+    if as_json:
+        say_json(
+            {
+                "alerts": [
+                    each.alert.to_json()
+                    | {
+                        "enqueued_at": each.enqueued_at.isoformat(),
+                        "acknowledged_at": each.acknowledged_at.isoformat() if each.acknowledged_at else None,
+                        "note": each.note,
+                        "deliveries": dict(each.deliveries),
+                        "errors": dict(each.errors),
+                    }
+                    for each in kept
+                ]
+            }
+        )
+        return
+    rows = [
+        (
+            each.alert.id,
+            f"{each.enqueued_at:%Y-%m-%d %H:%M}Z",
+            each.alert.severity.value,
+            each.alert.title,
+            ", ".join(f"{channel}: {state}" for channel, state in each.deliveries.items()),
+            "seen" if each.acknowledged_at else "open",
+        )
+        for each in kept
+    ]
+    table(("id", "at", "severity", "title", "deliveries", ""), rows)
+
+
+@app.command("test")
+def send_test(
+    channels: Annotated[list[str] | None, typer.Argument(help="Channels to try; all by default.")] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Send a test alert straight to each channel, without the outbox. Exits 3 when one does not take it.
+
+    Examples:
+      signwatch alerts test
+      signwatch alerts test slack
+    """
+    settings = load_config(config)
+    built = {channel.name: channel for channel in build_channels(settings)}
+    if unknown := sorted(set(channels or ()) - set(built)):
+        known = ", ".join(built) or "none"
+        raise typer.BadParameter(f"there is no channel {unknown[0]!r}; channels: {known}", param_hint="CHANNELS")
+    failures = 0
+    for name in channels or built:
+        alert, now = _test_alert(name), utc_now()
+        try:
+            built[name].send(alert, idempotency_key(alert.id, name), now)
+        except DeliveryFailed as failed:
+            failures += 1
+            note(f"{name}: did not take it: {failed}. Alerts for this channel would wait and be tried again.", "red")
+        else:
+            note(f"{name}: took it", "green")
+    raise leave(Exit.UNFINISHED if failures or not built else Exit.FINE)
+
+
+@app.command()
+def ack(
+    alert_id: Annotated[str, typer.Argument(help="The alert's id, or its beginning.", metavar="ID")],
+    why: Annotated[str | None, typer.Option("--note", help="What was found out.")] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Say that somebody has seen an alert.
+
+    Examples:
+      signwatch alerts ack 3f2a --note "rotated the token"
+    """
+    settings, kept = load_config(config), database_table(AlertRow)
+    with closing(open_database(settings.database)) as database, database.write() as connection:
+        found = connection.scalars(select(kept.c.id).where(kept.c.id.startswith(alert_id, autoescape=True))).all()
+        if len(found) != 1:
+            what = "no alert begins" if not found else f"{len(found)} alerts begin"
+            raise typer.BadParameter(f"{what} with {alert_id!r}; see `signwatch alerts list`", param_hint="ID")
+        connection.execute(update(kept).where(kept.c.id == found[0]).values(acknowledged_at=utc_now(), note=why))
+    say(f"{found[0]}: seen")
+
+
+@app.command()
+def replay(
+    alert_id: Annotated[str | None, typer.Option("--alert", help="Only this alert.")] = None,
+    channel: Annotated[str | None, typer.Option("--channel", help="Only to this channel.")] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Put deliveries that were given up back into the outbox; a running daemon delivers them.
+
+    Examples:
+      signwatch alerts replay --channel slack
+    """
+    settings = load_config(config)
+    with closing(open_database(settings.database)) as database:
+        count = DatabaseOutbox(database).replay(utc_now(), alert_id, channel)
+    say(f"{count} deliveries will be tried again")
+
+
+def _test_alert(channel: str) -> Alert:
+    return Alert(
+        id=f"test-{secrets.token_hex(8)}",
+        kind="signwatch-test",
+        owner=Owner.OURSELVES,
+        severity=Severity.INFO,
+        title="Test alert from Signwatch",
+        summary=f"Somebody ran `signwatch alerts test`; channel {channel} works if you read this.",
+        consequence="None: nothing was signed and no log misbehaved.",
+        next_step="Nothing.",
+        created_at=utc_now(),
+    )

@@ -1,0 +1,124 @@
+"""`signwatch audit`: ask every log once, prove what it shows, judge what is new, and say so in one report."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from monitor.assembly import assemble, utc_now
+from monitor.commands.run import one_line, verdict
+from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, say, say_json
+from monitor.config import load_config
+from monitor.errors import NotShown
+from monitor.junit import Timed, write_junit
+from monitor.metrics import PrometheusMeter
+from monitor.program import VERSION
+from monitor.store.reading import Reading
+from monitor.watching import LogWatch, Outcome, Timing
+
+_FURTHER_PASSES = 2
+_MEANING = {
+    Exit.FINE: "honest: every log proved that it only grew, and every new entry was read",
+    Exit.MISBEHAVED: "a log misbehaved, or something unexpected was signed",
+    Exit.UNFINISHED: "not finished: a log could not be asked, or we are ill",
+}
+
+
+def audit(
+    config: ConfigOption = DEFAULT_CONFIG,
+    only: Annotated[list[str] | None, typer.Option("--log", help="Audit only this log; may be given again.")] = None,
+    *,
+    as_json: JsonOption = False,
+    report: Annotated[Path | None, typer.Option("--junit", help="Also write JUnit XML here.", dir_okay=False)] = None,
+) -> None:
+    """Check every log once, from where it was left: signatures, consistency, and each new entry against the rules.
+
+    Needs no daemon and does no harm beside one. Alerts go to the outbox, for `signwatch run` to deliver; the exit code
+    tells a scheduler: 0 honest, 1 misbehaved or unexpected, 3 could not ask.
+
+    Examples:
+      signwatch audit
+      signwatch audit --json --log rekor-v2
+      signwatch audit --junit audit.xml
+    """
+    settings = load_config(config)
+    monitor = assemble(settings, PrometheusMeter(VERSION), Timing(utc_now, time.sleep))
+    try:
+        known = [log.name for log in monitor.logs]
+        if unknown := sorted(set(only or ()) - set(known)):
+            raise typer.BadParameter(f"no log is named {unknown[0]!r}; logs: {', '.join(known)}", param_hint="--log")
+        watches = [watch for watch in monitor.watches if not only or watch.name in only]
+        with ThreadPoolExecutor(max(1, len(watches))) as at_once:
+            timed = [each for found in at_once.map(_timed, watches) for each in found]
+        waiting = sum(Reading(monitor.store.database).pending().values())
+    finally:
+        monitor.close()
+    outcomes = [each.outcome for each in timed]
+    code = verdict(outcomes)
+    if report is not None:
+        write_junit(report, timed, utc_now())
+    if as_json:
+        say_json(
+            {
+                "at": utc_now().isoformat(timespec="seconds"),
+                "exit_code": int(code),
+                "verdict": _MEANING[code],
+                "logs": [_document(outcome) for outcome in outcomes],
+                "alerts_waiting": waiting,
+            }
+        )
+    else:
+        for outcome in outcomes:
+            say(one_line(outcome))
+        say(_MEANING[code], "green" if code is Exit.FINE else "bold red")
+    raise leave(code)
+
+
+def _timed(watch: LogWatch) -> list[Timed]:
+    """Pass over one log, timed; trees of one log share its time."""
+    began = time.monotonic()
+    outcomes = insist(watch)
+    seconds = (time.monotonic() - began) / max(1, len(outcomes))
+    return [Timed(outcome, seconds) for outcome in outcomes]
+
+
+def insist(watch: LogWatch) -> list[Outcome]:
+    """Pass over one log; again, up to a bound, while it leaves a signed promise unkept that a lagging replica might.
+
+    The daemon holds such a thing against a log only after several passes. An audit has to decide before it ends.
+    """
+    outcomes = watch.run_pass()
+    for _ in range(_FURTHER_PASSES):
+        if not any(outcome.reason == NotShown.reason for outcome in outcomes):
+            break
+        outcomes = [*(each for each in outcomes if each.reason != NotShown.reason), *_again(watch, outcomes)]
+    return outcomes
+
+
+def _again(watch: LogWatch, before: list[Outcome]) -> list[Outcome]:
+    """Outcomes of a further pass for the trees that left something unkept, with what the pass before had read."""
+    unkept = {outcome.log: outcome for outcome in before if outcome.reason == NotShown.reason}
+    found = []
+    for outcome in watch.run_pass():
+        if (earlier := unkept.get(outcome.log)) is not None:
+            outcome.first = earlier.first
+            outcome.findings = {**earlier.findings, **outcome.findings}
+            found.append(outcome)
+    return found
+
+
+def _document(outcome: Outcome) -> dict[str, Any]:
+    head = outcome.head
+    return {
+        "log": outcome.log,
+        "trouble": outcome.owner.value if outcome.owner else None,
+        "kind": outcome.reason or None,
+        "detail": outcome.detail or None,
+        "covered": None if outcome.first is None else {"from": outcome.first, "to": outcome.last},
+        "head": {"size": head.size, "root": head.root.hex()} if head else None,
+        "findings": outcome.findings,
+        "unreadable": outcome.unreadable,
+        "evidence": outcome.evidence,
+    }

@@ -1,0 +1,160 @@
+"""`signwatch check-bundle`: was the signer shown the same log as we are? Users' own bundles tell."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from alerts.inert import inert_json
+from monitor.assembly import configured_logs, route_of, utc_now
+from monitor.bundles import MAX_SIZE, BadBundle, View, read_entries
+from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, table
+from monitor.config import Config, load_config
+from monitor.cross_check import CrossCheck, Standing, Verdict
+from monitor.errors import OwnFault
+from monitor.evidence import event_id
+from monitor.scanning.logs import opened_trees
+from monitor.source import LogSource
+from monitor.store.database import open_database
+from monitor.store.store import Store
+from monitor.trust_keeper import TrustKeeper
+from monitor.watching import Timing
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """What became of one log entry of one file; no view when it proves nothing."""
+
+    file: Path
+    verdict: Verdict
+    view: View | None = None
+
+
+@dataclass(slots=True)
+class _Trees:
+    """Trees of the configured logs, opened when a bundle names their key for the first time."""
+
+    config: Config
+    trust: TrustKeeper
+    parts: ExitStack
+    opened: dict[str, list[LogSource]] = field(default_factory=dict)
+
+    def find(self, view: View) -> LogSource | None:
+        """See `monitor.cross_check.FindSource`."""
+        root = self.trust.kept().root
+        for log in configured_logs(self.config, self.trust):
+            try:
+                spki = root.log_at(log.url, log.api, log.log_id).spki
+            except OwnFault:
+                continue
+            if spki != view.identity.spki:
+                continue
+            if log.name not in self.opened:
+                timing = Timing(utc_now, time.sleep)
+                trees = self.parts.enter_context(opened_trees(self.config, self.trust, timing, log.name))
+                self.opened[log.name] = trees
+            for tree in self.opened[log.name]:
+                if tree.identity.origin == view.identity.origin:
+                    return tree
+        return None
+
+
+def check_bundle(
+    files: Annotated[list[Path], typer.Argument(help="Sigstore bundles, or bare log entries (JSON).", metavar="FILE…")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    *,
+    offline: Annotated[bool, typer.Option("--offline", help="Ask no log: compare with what is known here.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare what bundles prove of a log with what this monitor was shown: a log with two faces is caught.
+
+    Only the log's statements in a bundle are checked, not the artifact's signature. What each proves is kept, so that
+    later bundles are compared with it too. A contradiction is evidence: kept, alerted, exportable.
+
+    Exits 0 when nothing contradicts, 1 when the log contradicted itself, 3 when an entry proves nothing or the log
+    could not be asked.
+
+    Examples:
+      signwatch check-bundle artifact.sigstore.json
+      signwatch check-bundle --offline --json dist/*.sigstore.json
+    """
+    settings = load_config(config)
+    with ExitStack() as parts:
+        database = open_database(settings.database)
+        parts.callback(database.close)
+        store = Store(database, clock=utc_now, route=route_of(settings, None))
+        trust = TrustKeeper(settings.trust, utc_now)
+        trees = _Trees(settings, trust, parts)
+        checker = CrossCheck(store, utc_now, None if offline else trees.find)
+        checked = [each for file in files for each in _check(file, trust, checker)]
+    if as_json:
+        # Every entry, however many files: only what is in each is cut.
+        entries = [inert_json(_document(each)) for each in checked]
+        sys.stdout.write(json.dumps({"entries": entries}, indent=2) + "\n")
+    else:
+        _show(checked)
+    raise leave(_code(checked))
+
+
+def _check(file: Path, trust: TrustKeeper, checker: CrossCheck) -> Iterator[_Checked]:
+    try:
+        with file.open("rb") as opened:
+            raw = opened.read(MAX_SIZE + 1)
+    except OSError as error:
+        raise typer.BadParameter(f"{file}: cannot be read: {error.strerror}", param_hint="FILE") from error
+    try:
+        entries = read_entries(raw, trust.kept().root)
+    except BadBundle as bad:
+        entries = [bad]
+    for entry in entries:
+        if isinstance(entry, BadBundle):
+            yield _Checked(file, Verdict(Standing.UNVERIFIABLE, str(entry)))
+        else:
+            yield _Checked(file, checker.check(entry), entry)
+
+
+def _code(checked: list[_Checked]) -> Exit:
+    if any(each.verdict.standing is Standing.CONTRADICTION for each in checked):
+        return Exit.MISBEHAVED
+    unsure = any(each.verdict.unfinished or each.verdict.standing is Standing.UNVERIFIABLE for each in checked)
+    return Exit.UNFINISHED if unsure else Exit.FINE
+
+
+def _show(checked: list[_Checked]) -> None:
+    rows = [
+        (
+            each.file,
+            each.view.identity.origin if each.view else None,
+            each.view.index if each.view else None,
+            each.verdict.standing.value,
+            each.verdict.detail,
+        )
+        for each in checked
+    ]
+    table(("file", "log", "entry", "verdict", "why"), rows)
+    for each in checked:
+        if each.verdict.evidence is not None:
+            name = event_id(each.verdict.evidence)[:8]
+            note(f"the evidence is kept: `signwatch evidence export {name}` makes a file anybody can check", "bold red")
+
+
+def _document(checked: _Checked) -> dict[str, Any]:
+    view, verdict = checked.view, checked.verdict
+    return {
+        "file": str(checked.file),
+        "log": view.identity.origin if view else None,
+        "index": view.index if view else None,
+        "tree_size": view.head.size if view else None,
+        "root": view.head.root.hex() if view else None,
+        "verdict": verdict.standing.value,
+        "detail": verdict.detail,
+        "agreeing_nodes": verdict.agreeing,
+        "asked_in_vain": verdict.unfinished,
+        "evidence": event_id(verdict.evidence) if verdict.evidence else None,
+    }

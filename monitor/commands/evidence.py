@@ -1,0 +1,110 @@
+"""`signwatch evidence`: list what was kept against logs, export it, and verify an exported file anywhere."""
+
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say, say_json, table
+from monitor.config import load_config
+from monitor.errors import OwnFault
+from monitor.evidence import MAX_SIZE, NotEvidence, verify_evidence
+from monitor.store.database import open_database
+from monitor.store.reading import KeptEvidence, Reading
+
+app = typer.Typer(name="evidence", help="Evidence against logs: list, export, verify.", no_args_is_help=True)
+_MANY = 10_000
+
+
+@app.command("list")
+def list_evidence(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False) -> None:
+    """List all evidence, newest first.
+
+    Examples:
+      signwatch evidence list
+    """
+    kept = _kept(config, "")
+    if as_json:
+        say_json(
+            {
+                "evidence": [
+                    {
+                        "id": each.id,
+                        "log": each.log,
+                        "kind": each.kind,
+                        "kept_at": each.kept_at.isoformat(),
+                        "strength": each.document.get("strength"),
+                        "detail": each.document.get("detail"),
+                    }
+                    for each in kept
+                ]
+            }
+        )
+        return
+    rows = [(e.id, e.log, e.kind, f"{e.kept_at:%Y-%m-%d %H:%M:%S}Z", e.document.get("strength")) for e in kept]
+    table(("id", "log", "kind", "kept at", "strength"), rows)
+
+
+@app.command()
+def export(
+    evidence_id: Annotated[str, typer.Argument(help="The id, or its beginning.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file; standard output by default.")] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Write one piece of evidence as a file that verifies without this program's state.
+
+    Examples:
+      signwatch evidence export 3f2a --output fork.json
+    """
+    found = _kept(config, evidence_id)
+    if len(found) != 1:
+        what = "no evidence begins" if not found else f"{len(found)} pieces of evidence begin"
+        raise typer.BadParameter(f"{what} with {evidence_id!r}; see `signwatch evidence list`", param_hint="ID")
+    text = json.dumps(found[0].document, indent=2) + "\n"
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OwnFault(f"{output}: cannot be written: {error.strerror}") from error
+    note(f"wrote {output}; anybody can check it with `signwatch evidence verify {output.name}`")
+
+
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(help="An exported evidence file.", dir_okay=False)],
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Check an evidence file by itself: every signature in it, and what it shows. Exits 1 when it shows nothing.
+
+    Examples:
+      signwatch evidence verify fork.json
+    """
+    try:
+        with file.open("rb") as opened:
+            raw = opened.read(MAX_SIZE + 1)
+    except OSError as error:
+        raise typer.BadParameter(f"{file}: cannot be read: {error.strerror}", param_hint="FILE") from error
+    try:
+        conclusion = verify_evidence(raw)
+    except NotEvidence as error:
+        if as_json:
+            say_json({"verified": False, "reason": str(error)})
+        note(f"{file}: this is no evidence of anything: {error}", "bold red")
+        raise leave(Exit.MISBEHAVED) from error
+    if as_json:
+        say_json({"verified": True, "transferable": conclusion.transferable, "shows": list(conclusion.sentences)})
+        return
+    say(f"verified, {'transferable' if conclusion.transferable else 'a record only'}")
+    for sentence in conclusion.sentences:
+        say(sentence)
+
+
+def _kept(config: Path, prefix: str) -> list[KeptEvidence]:
+    settings = load_config(config)
+    with closing(open_database(settings.database)) as database:
+        return Reading(database).evidence(_MANY, prefix=prefix)

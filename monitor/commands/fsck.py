@@ -1,0 +1,47 @@
+"""`signwatch fsck` and `signwatch migrate`: the state, checked and brought up to date."""
+
+from contextlib import closing
+
+from monitor.assembly import utc_now
+from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say, say_json
+from monitor.config import load_config
+from monitor.errors import OwnFault
+from monitor.program import VERSION
+from monitor.store.database import NoDatabase, create, open_database, schema_version, sqlite_path
+from monitor.store.fsck import fsck as check
+
+
+def fsck(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False) -> None:
+    """Recompute what can be recomputed from the database, and say what does not fit. Changes nothing. Exits 3 then.
+
+    Examples:
+      signwatch fsck
+    """
+    settings = load_config(config)
+    with closing(open_database(settings.database)) as database:
+        problems = check(database)
+    if as_json:
+        say_json({"sound": not problems, "problems": problems})
+    else:
+        for problem in problems:
+            say(problem, "red")
+        say("the state is sound" if not problems else f"{len(problems)} problems: restore the database from a backup")
+    raise leave(Exit.UNFINISHED if problems else Exit.FINE)
+
+
+def migrate(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Bring an older database to this version's schema. Make a backup first; `signwatch run` never does this by itself.
+
+    Examples:
+      signwatch migrate
+    """
+    settings = load_config(config)
+    path = sqlite_path(settings.database)
+    if path is not None and not path.exists():
+        raise NoDatabase(f"{path}: there is no database to migrate; run `signwatch init` for a first start.")
+    try:
+        create(settings.database, utc_now(), VERSION).close()
+    except OwnFault:
+        note("nothing was changed")
+        raise
+    say(f"the database has schema {schema_version()}")

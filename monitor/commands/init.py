@@ -1,0 +1,143 @@
+"""`signwatch init`: files to begin with, the database, and an explicit first position for every log."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Final
+from urllib.parse import urlsplit
+
+import typer
+
+from monitor.assembly import assemble, utc_now
+from monitor.commands.starting_files import CONFIG, RULES, config_text
+from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, leave, note, say
+from monitor.config import BadConfig, Config, load_config
+from monitor.errors import FetchFailed, OwnFault
+from monitor.metrics import PrometheusMeter
+from monitor.program import VERSION
+from monitor.rule_keeper import read_rules
+from monitor.store.database import create
+from monitor.trust import MAX_SIZE, read_trust_root
+from monitor.trust_repository import first_root, repository_url
+from monitor.watching import Timing
+from rules.starter import starter_rule
+
+_TIMEOUT: Final = 2.0
+
+
+def init(
+    config: ConfigOption = DEFAULT_CONFIG,
+    watch: Annotated[
+        str | None,
+        typer.Option(
+            "--watch", "--rule-for", help="A repository URL or an e-mail address to write the first rule for."
+        ),
+    ] = None,
+    tuf: Annotated[
+        str | None, typer.Option("--tuf", help="Where keys come from: public-good, staging, or a TUF repository's URL.")
+    ] = None,
+    tuf_root: Annotated[
+        Path | None, typer.Option("--tuf-root", help="First root metadata of a private TUF repository.")
+    ] = None,
+    trusted_root: Annotated[
+        Path | None, typer.Option("--trusted-root", help="A trusted_root.json file that keys come from instead.")
+    ] = None,
+    *,
+    files_only: Annotated[bool, typer.Option("--files-only", help="Write the files and stop.")] = False,
+) -> None:
+    """Write signwatch.yaml and rules.yaml if they are absent, make the database, and say where to begin with each log.
+
+    Run it again after adding a log: what is followed already is left as it is.
+
+    Examples:
+      signwatch init --watch https://github.com/acme/widget --files-only
+      signwatch init --tuf public-good --rule-for release@acme.example --files-only
+      signwatch init --tuf https://tuf.acme.example --tuf-root root.json --files-only
+      signwatch init --trusted-root trusted_root.json --files-only
+      signwatch init --config signwatch.yaml
+    """
+    wrote = _write_files(config, watch, _config_text(tuf, tuf_root, trusted_root))
+    if files_only or wrote:
+        if wrote:
+            note("Look through the file, then run `signwatch init` again to begin following.")
+        raise leave(Exit.FINE)
+    settings = load_config(config)
+    read_rules(settings.rules, settings.channels)
+    create(settings.database, utc_now(), VERSION).close()
+    say(f"database ready: {settings.database.rpartition('@')[2]}")
+    failures = _baseline(settings)
+    if failures:
+        note(f"{failures} of the logs could not be begun; run `signwatch init` again when they answer.", "bold red")
+        raise leave(Exit.UNFINISHED)
+
+
+def _baseline(settings: Config) -> int:
+    meter = PrometheusMeter(VERSION)
+    failures = 0
+    monitor = assemble(settings, meter, Timing(utc_now, time.sleep))
+    try:
+        for log, watch in zip(monitor.logs, monitor.watches, strict=True):
+            try:
+                for line in watch.baseline(log.start):
+                    say(line)
+            except (FetchFailed, OwnFault) as error:
+                failures += 1
+                note(f"{log.name}: not followed yet: {error}", "red")
+    finally:
+        monitor.close()
+    return failures
+
+
+def _config_text(tuf: str | None, tuf_root: Path | None, trusted_root: Path | None) -> str | None:
+    """Configuration for where keys are said to come from, checked as far as files go; `None` when nothing is said."""
+    if trusted_root is not None:
+        if tuf is not None or tuf_root is not None:
+            raise BadConfig("--trusted-root takes the place of --tuf and --tuf-root: give one or the other.")
+        try:
+            with trusted_root.open("rb") as file:
+                read_trust_root(file.read(MAX_SIZE + 1))
+        except (OSError, OwnFault) as error:
+            raise BadConfig(
+                f"--trusted-root {trusted_root}: {error}. Nothing was written: name the trusted_root.json of your "
+                "deployment (for ca-lite: DIR/trust/trusted_root.json)."
+            ) from error
+        return config_text(trusted_root=trusted_root.resolve())
+    if tuf is None:
+        if tuf_root is not None:
+            raise BadConfig("--tuf-root says nothing without --tuf URL: which repository is it the root of?")
+        return None
+    url = repository_url(tuf)
+    if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
+        raise BadConfig(f"--tuf {tuf!r:.200} is neither public-good nor staging nor the http(s) URL of a repository.")
+    try:
+        first_root(url, tuf_root)
+    except OwnFault as error:
+        raise BadConfig(f"--tuf {tuf}: {error} Nothing was written; give the root with --tuf-root FILE.") from error
+    return config_text(tuf, tuf_root=tuf_root.resolve() if tuf_root is not None else None)
+
+
+def _write_files(config: Path, watch: str | None, text: str | None) -> bool:
+    """Write what is absent; returns whether the configuration was. `text` is the one asked for."""
+    try:
+        rules = starter_rule(watch) if watch is not None else RULES
+    except ValueError as error:
+        raise BadConfig(f"--watch: {error}") from error
+    is_new = not config.exists()
+    folder = config.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if is_new:
+            config.write_text(text or CONFIG, encoding="utf-8")
+            say(f"wrote {config}")
+        elif text is not None:
+            note(f"{config} exists and was left as it is: change `trust` in it by hand.")
+        rules_path = folder / "rules.yaml" if is_new else load_config(config).rules
+        if not rules_path.exists():
+            rules_path.write_text(rules, encoding="utf-8")
+            say(f"wrote {rules_path}")
+        elif watch is not None:
+            note(f"{rules_path} exists and was left as it is; `signwatch rules init` prints a rule to add to it.")
+    except OSError as error:
+        raise OwnFault(
+            f"{folder}: cannot write here: {error.strerror}. Choose another folder or make it writable."
+        ) from error
+    return is_new

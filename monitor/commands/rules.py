@@ -1,0 +1,229 @@
+"""`signwatch rules`: write, check, try and explain rules."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from monitor.assembly import utc_now
+from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say, say_json, table
+from monitor.config import BadConfig, Config, load_config
+from monitor.examine import Hit
+from monitor.judging import RuleJudge
+from monitor.program import VERSION
+from monitor.rule_keeper import HeldRules, RuleKeeper, read_rules
+from monitor.state import Finding
+from monitor.store.database import create, open_database
+from monitor.store.facts import DatabaseFacts
+from monitor.trust_keeper import TrustKeeper
+from rules.document import RuleFileError
+from rules.explain import Explanation
+from rules.explain import explain as explain_rule
+from rules.index import TooManyUnindexed, compile_rules
+from rules.lint import lint as lint_rules
+from rules.rekor_monitor import import_rekor_monitor
+from rules.starter import starter_rule
+from sigstore_entries.certificate import read_certificate
+from sigstore_entries.der import MalformedDer
+from sigstore_entries.pem import MalformedText, blocks
+from sigstore_entries.rekor import decode_rekor
+from sigstore_entries.signing import EntryRef, Signing, Unreadable
+
+app = typer.Typer(name="rules", help="Identity rules: write, check, try, explain.", no_args_is_help=True)
+_MAX_ENTRY: Final = 16 * 1024 * 1024
+EntryArgument = Annotated[
+    Path, typer.Argument(help="A Rekor entry body (JSON) or a certificate (PEM).", dir_okay=False)
+]
+
+
+@app.command("init")
+def init_rule(
+    subject: Annotated[str, typer.Argument(help="A repository URL or an e-mail address.")],
+) -> None:
+    """Print a rule file for a repository or an e-mail address.
+
+    Examples:
+      signwatch rules init https://github.com/acme/widget > rules.yaml
+      signwatch rules init release@acme.example
+    """
+    try:
+        typer.echo(starter_rule(subject), nl=False)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="SUBJECT") from error
+
+
+@app.command("import")
+def import_rules(
+    file: Annotated[Path, typer.Argument(help="A rekor-monitor configuration (YAML).", dir_okay=False)],
+) -> None:
+    """Print a rule file made from a rekor-monitor configuration; what could not be carried over stands at its top.
+
+    Examples:
+      signwatch rules import monitor-config.yaml > rules.yaml
+    """
+    try:
+        typer.echo(import_rekor_monitor(_read(file).decode("utf-8"), str(file)), nl=False)
+    except (RuleFileError, UnicodeDecodeError) as error:
+        raise BadConfig(f"{error}\nNothing was imported.") from error
+
+
+@app.command()
+def lint(
+    file: Annotated[Path | None, typer.Argument(help="A rule file; the configured one by default.")] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a rule file: every problem and every hint at once, with its place. Exits 2 when it cannot be used.
+
+    Examples:
+      signwatch rules lint
+      signwatch rules lint rules.yaml
+    """
+    settings = load_config(config) if file is None else None
+    path = settings.rules if settings is not None else file
+    if path is None:
+        raise typer.BadParameter("name a rule file")
+    found = read_rules(path, settings.channels if settings is not None else None)
+    try:
+        compile_rules(found.rules)
+    except TooManyUnindexed as error:
+        raise BadConfig(f"{path}: {error}") from error
+    hints = lint_rules(found)
+    if as_json:
+        say_json({"rules": len(found.rules), "hints": [asdict(hint) for hint in hints]})
+        return
+    for hint in hints:
+        place = f"{path}:{hint.line}:{hint.column}" if hint.line else str(path)
+        note(f"{place}: {hint.id}: rule {hint.rule}: {hint.message}", "yellow")
+    say(f"{path}: {len(found.rules)} rules, all of them usable{f'; {len(hints)} hints' if hints else ''}")
+
+
+@app.command("test")
+def try_rules(
+    files: Annotated[list[Path], typer.Argument(help="Rekor entry bodies (JSON) or certificates (PEM).")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge entries as if they stood in a log now. Exits 1 when one of them is unexpected.
+
+    Examples:
+      signwatch rules test entry.json certificate.pem
+    """
+    settings = load_config(config)
+    rows: list[dict[str, Any]] = []
+    with _judging(settings) as (judge, held, _):
+        for number, file in enumerate(files):
+            signing = _signing_in(file, number)
+            rules = tuple(rule.id for rule in held.matcher.confirm_all(signing).rules)
+            findings = judge.judge([Hit(signing, rules, b"")], utc_now())
+            rows += [_row(file, finding) for finding in findings]
+            if not findings:
+                rows.append({"file": str(file), "rule": None, "outcome": "not selected", "reasons": []})
+    if as_json:
+        say_json({"results": rows})
+    else:
+        cells = [
+            (r["file"], r["rule"], r["outcome"], "; ".join(each["sentence"] for each in r["reasons"])) for r in rows
+        ]
+        table(("file", "rule", "verdict", "why"), cells)
+    raise leave(Exit.MISBEHAVED if any(row["outcome"] == "unexpected" for row in rows) else Exit.FINE)
+
+
+@app.command()
+def explain(
+    rule_id: Annotated[str, typer.Argument(help="The rule's id.", metavar="RULE")],
+    file: EntryArgument,
+    config: ConfigOption = DEFAULT_CONFIG,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Say of one entry and one rule what was looked at, what was wanted and what was found.
+
+    Examples:
+      signwatch rules explain acme-release entry.json
+    """
+    settings = load_config(config)
+    with _judging(settings) as (judge, held, facts):
+        rule = next((each for each in held.rules.rules if each.id == rule_id), None)
+        if rule is None:
+            known = ", ".join(each.id for each in held.rules.rules[:20]) or "none"
+            raise typer.BadParameter(f"there is no rule {rule_id!r}; rules: {known}", param_hint="RULE")
+        # Judged once for the label: whether the certificate comes from a trusted authority.
+        labelled = judge.judge([Hit(_signing_in(file, 0), (rule.id,), b"")], utc_now())[0].signing
+        told = explain_rule(rule, labelled, facts, utc_now())
+    if as_json:
+        verdict = asdict(told.verdict) if told.verdict else None
+        say_json({"selected": told.selected, "verdict": verdict, "rows": [asdict(row) for row in told.rows]})
+        return
+    _show(told)
+
+
+def _show(told: Explanation) -> None:
+    rows = [(row.part, row.label, row.expected, row.found, "met" if row.ok else "NOT met") for row in told.rows]
+    table(("part", "what", "wanted", "found", ""), rows)
+    if told.verdict is None:
+        say("the rule does not select this entry")
+        return
+    say(f"verdict: {told.verdict.outcome.value}")
+    for reason in told.verdict.reasons:
+        say(f"- {reason.sentence}")
+
+
+@contextmanager
+def _judging(settings: Config) -> Iterator[tuple[RuleJudge, HeldRules, DatabaseFacts]]:
+    """The judge of the daemon, on the daemon's database; on an empty one when nothing is followed yet."""
+    held = RuleKeeper(settings.rules, settings.channels).held
+    trust = TrustKeeper(settings.trust, utc_now)
+    with tempfile.TemporaryDirectory(prefix="signwatch-") as folder:
+        is_there = "://" in settings.database or Path(settings.database).exists()
+        if not is_there:
+            note("there is no database yet: judged as if nothing had been seen before")
+        opened = open_database(settings.database) if is_there else create(f"{folder}/empty.db", utc_now(), VERSION)
+        with closing(opened) as database:
+            facts = DatabaseFacts(database)
+            yield RuleJudge(held.matcher, facts, trust.authorities), held, facts
+
+
+def _row(file: Path, finding: Finding) -> dict[str, Any]:
+    reasons = [asdict(reason) for reason in finding.verdict.reasons]
+    return {"file": str(file), "rule": finding.rule, "outcome": finding.verdict.outcome.value, "reasons": reasons}
+
+
+def _signing_in(file: Path, number: int) -> Signing:
+    raw, where = _read(file), EntryRef("file", number)
+    if raw.lstrip().startswith(b"-----BEGIN"):
+        try:
+            first, *chain = (block.content for block in blocks(raw, str(file)) if block.label == "CERTIFICATE")
+            return Signing(where, "certificate", "", (read_certificate(first, tuple(chain)),))
+        except (MalformedText, MalformedDer, ValueError) as error:
+            raise typer.BadParameter(f"{file}: not a certificate in PEM: {error}", param_hint="FILE") from error
+    decoded = decode_rekor(_body(raw), where)
+    if isinstance(decoded, Unreadable):
+        raise typer.BadParameter(f"{file}: not a Rekor entry body: {decoded.reason}", param_hint="FILE")
+    return decoded
+
+
+def _body(raw: bytes) -> bytes:
+    """The canonical bytes of a body somebody may have pretty-printed."""
+    try:
+        return json.dumps(json.loads(raw), separators=(",", ":"), sort_keys=True).encode()
+    except (ValueError, RecursionError):
+        return raw
+
+
+def _read(file: Path) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            raw = opened.read(_MAX_ENTRY + 1)
+    except OSError as error:
+        raise typer.BadParameter(f"{file}: cannot be read: {error.strerror}", param_hint="FILE") from error
+    if len(raw) > _MAX_ENTRY:
+        raise typer.BadParameter(f"{file}: larger than {_MAX_ENTRY // 2**20} MiB", param_hint="FILE")
+    return raw

@@ -1,0 +1,121 @@
+"""`signwatch run`: the daemon, or one pass over everything."""
+
+import logging
+import random
+import signal
+import threading
+import time
+from contextlib import ExitStack
+from datetime import timedelta
+from typing import Annotated, Any, Final
+
+import typer
+
+from alerts.alert import Owner
+from alerts.delivery import deliver_due
+from monitor.assembly import Monitor, assemble, utc_now
+from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, leave, note
+from monitor.config import BadConfig, Config, load_config
+from monitor.daemon import Daemon, only_daemon
+from monitor.metrics import PrometheusMeter
+from monitor.own_sources import own_sources
+from monitor.peer_exchange import Peers, allowance_of, peers_router
+from monitor.program import VERSION
+from monitor.status import Status, read_status, status_document
+from monitor.store.database import sqlite_path
+from monitor.watching import Outcome, Timing
+from monitor.web import WebServer, create_app
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+def run(
+    config: ConfigOption = DEFAULT_CONFIG,
+    *,
+    once: Annotated[bool, typer.Option("--once", help="One pass over every log, deliver, and end.")] = False,
+) -> None:
+    """Follow the logs, judge what was signed, deliver alerts, serve the status page; until SIGTERM or Ctrl-C.
+
+    SIGHUP reads the rules again; so does a change of their file. With --once the exit code says what was found:
+    0 nothing, 1 a log misbehaved or something unexpected was signed, 3 a log could not be asked.
+
+    Examples:
+      signwatch run
+      signwatch run --once --config /etc/signwatch/signwatch.yaml
+    """
+    settings = load_config(config)
+    if not settings.notify:
+        raise BadConfig(
+            f"{config}: no alert channel is configured, so nobody would hear of anything. Add one under `channels` "
+            "(stdout, jsonl, webhook, slack, email, pagerduty, apprise) and name it under `notify`."
+        )
+    stop = threading.Event()
+    timing = Timing(utc_now, stop.wait, stop.is_set)
+    meter = PrometheusMeter(VERSION, settings.channels)
+    with ExitStack() as parts:
+        parts.enter_context(only_daemon(sqlite_path(settings.database)))
+        monitor = assemble(settings, meter, timing)
+        parts.callback(monitor.close)
+        if sqlite_path(settings.database) is not None:
+            # Whoever was delivering when it was killed would otherwise keep its alerts back until its lease ran out.
+            monitor.store.outbox.release()
+        if once:
+            raise leave(_once(monitor))
+        _serve(settings, monitor, meter, timing, stop)
+
+
+def _once(monitor: Monitor) -> Exit:
+    # All logs are read before anything is delivered: whatever belongs to one event has met by then.
+    monitor.store.certificate_hold = timedelta(0)
+    outcomes = [outcome for watch in monitor.watches for outcome in watch.run_pass()]
+    report = deliver_due(monitor.store.outbox, monitor.channels, utc_now(), random=random.random)
+    for outcome in outcomes:
+        note(one_line(outcome))
+    for channel, done in report.channels.items():
+        if done.failed or done.given_up:
+            note(f"channel {channel}: {done.failed + done.given_up} alerts not delivered: {done.last_error}", "red")
+    undelivered = any(done.failed or done.given_up for done in report.channels.values())
+    code = verdict(outcomes)
+    return Exit.UNFINISHED if code is Exit.FINE and undelivered else code
+
+
+def verdict(outcomes: list[Outcome]) -> Exit:
+    """What passes over all logs come to: misbehaviour before outage, outage before silence."""
+    if any(outcome.owner is Owner.LOG_MISBEHAVED or outcome.findings.get("unexpected") for outcome in outcomes):
+        return Exit.MISBEHAVED
+    return Exit.UNFINISHED if any(outcome.owner is not None for outcome in outcomes) or not outcomes else Exit.FINE
+
+
+def one_line(outcome: Outcome) -> str:
+    """How one pass ended, for a terminal or a log file."""
+    read = "" if outcome.first is None or outcome.last is None else f" read entries {outcome.first} to {outcome.last};"
+    found = ", ".join(f"{count} {name}" for name, count in sorted(outcome.findings.items()))
+    trouble = f" {outcome.owner.value} ({outcome.reason}): {outcome.detail}" if outcome.owner else " no trouble"
+    return f"{outcome.log}:{read}{' ' + found + ';' if found else ''}{trouble}"
+
+
+def _serve(settings: Config, monitor: Monitor, meter: PrometheusMeter, timing: Timing, stop: threading.Event) -> None:
+    daemon = Daemon(monitor, meter, timing)
+
+    def look() -> tuple[Status, dict[str, Any]]:
+        status = read_status(settings, monitor.store, utc_now(), daemon.reasons())
+        return status, status_document(status, monitor.store)
+
+    web = create_app(look, meter)
+    own = own_sources(monitor, timing, monitor.parts)
+    limit = allowance_of(time.monotonic)
+    web.include_router(peers_router(Peers(monitor.store, own, clock=utc_now, allowance=limit)))
+    server = WebServer(web, settings.web) if settings.web is not None else None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    signal.signal(signal.SIGHUP, lambda _number, _frame: daemon.reload_rules())
+    daemon.start()
+    if server is not None:
+        server.start()
+        note(f"signwatch {VERSION}: status page on {server.url}")
+    _LOG.info("started logs=%d rules=%d", len(monitor.watches), len(monitor.rules.held.rules.rules))
+    stop.wait()
+    _LOG.info("stopping")
+    if server is not None:
+        server.stop()
+    daemon.stop()

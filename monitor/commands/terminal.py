@@ -1,0 +1,67 @@
+"""What every command shares: the configuration option, tables for people, plain lines and JSON for scripts."""
+
+import json
+import sys
+from collections.abc import Sequence
+from enum import IntEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from alerts.inert import inert_json, inert_line
+
+_LONGEST = 400
+
+
+class Exit(IntEnum):
+    """Exit codes, the same for every command."""
+
+    FINE = 0
+    MISBEHAVED = 1
+    MISUSED = 2
+    UNFINISHED = 3
+
+
+ConfigOption = Annotated[
+    Path, typer.Option("--config", "-c", help="The configuration file.", envvar="SIGNWATCH_CONFIG", dir_okay=False)
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document for scripts.")]
+DEFAULT_CONFIG = Path("signwatch.yaml")
+
+
+def leave(code: Exit) -> typer.Exit:
+    """Exception that ends a command with this code."""
+    return typer.Exit(int(code))
+
+
+def say(line: str = "", style: str = "") -> None:
+    """Print one line of data. Whatever an attacker wrote must have been made inert before."""
+    Console(highlight=False).print(Text(line, style=style), soft_wrap=True)
+
+
+def note(line: str, style: str = "") -> None:
+    """Print one line for people on standard error."""
+    Console(stderr=True, highlight=False).print(Text(line, style=style), soft_wrap=True)
+
+
+def say_json(document: Any) -> None:
+    """Print one JSON document; every text in it is escaped to ASCII and cut."""
+    sys.stdout.write(json.dumps(inert_json(document), indent=2) + "\n")
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table on a terminal, and tab-separated lines into a pipe."""
+    shown = [[inert_line("-" if cell is None else str(cell), _LONGEST) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        for row in shown:
+            sys.stdout.write("\t".join(row) + "\n")
+        return
+    drawn = Table(*columns, box=box.SIMPLE)
+    for row in shown:
+        drawn.add_row(*(Text(cell) for cell in row))
+    Console(highlight=False).print(drawn)

@@ -1,0 +1,235 @@
+"""The demonstration's story: three acts, each checked, shown as a timeline."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+from rich.console import Console
+from rich.text import Text
+
+from monitor.demo.processes import DemoFailed, Programs, free_ports, program, wait_until
+
+REPOSITORY: Final = "acme/widget"
+WORKFLOW: Final = ".github/workflows/release.yml"
+EXPECTED_REF: Final = "refs/tags/v1.4.2"
+ATTACKER_REF: Final = "refs/heads/totally-legit"
+_START_SECONDS: Final = 60.0
+_NOTICE_SECONDS: Final = 60.0
+_SETTLE_SECONDS: Final = 30.0  # less than a certificate's alert waits
+
+_CONFIG: Final = """\
+version: 1
+database: signwatch.db
+trust:
+  trusted_root: ca/trust/trusted_root.json
+logs:
+  - {{name: rekor-v1, api: rekor-v1, url: "{log}", start: head, poll_seconds: 1}}
+  - {{name: rekor-v2, api: rekor-v2, url: "{log}", start: head, poll_seconds: 1}}
+  - {{name: ct, api: ct-rfc6962, url: "{log}/ct", start: head, poll_seconds: 1}}
+rules: rules.yaml
+channels:
+  console: {{type: stdout}}
+  file: {{type: jsonl, path: alerts.jsonl}}
+notify: [console, file]
+web: {{listen: "127.0.0.1:{web_port}"}}
+"""
+
+_RULES: Final = """\
+version: 1
+rules:
+  - id: widget-release
+    title: Acme Widget is released by its release workflow, from a version tag
+    select:
+      all:
+        - identity: {{glob: "https://github.com/{repository}/**"}}
+        - issuer: "{issuer}"
+    expect:
+      workflow: "{workflow}"
+      ref: {{glob: "refs/tags/v*"}}
+      trigger: [push]
+"""
+
+
+@dataclass
+class Story:
+    """One run of the loop in `folder`: where everything listens, and what was seen so far."""
+
+    folder: Path
+    console: Console
+    programs: Programs
+    keep: bool = False
+    began: float = field(default_factory=time.monotonic)
+    log_url: str = ""
+    ca_url: str = ""
+    web_url: str = ""
+
+    def tell(self, who: str, what: str, style: str = "") -> None:
+        """Print one line of the timeline."""
+        seconds = time.monotonic() - self.began
+        line = Text.assemble((f"{seconds:6.1f} s  ", "dim"), (f"{who:<10}", "bold"), (what, style))
+        self.console.print(line, soft_wrap=True)
+
+    def act(self, title: str) -> None:
+        """Print the heading of one part."""
+        self.console.print()
+        self.console.print(Text(title, style="bold underline"))
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """Alerts delivered to the JSON-lines channel so far."""
+        path = self.folder / "alerts.jsonl"
+        if not path.exists():
+            return []
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+
+    def status(self) -> dict[str, Any]:
+        """What the daemon says of itself; raises `DemoFailed` when it does not answer."""
+        try:
+            answer = httpx.get(f"{self.web_url}/api/status.json", timeout=5, trust_env=False)
+            answer.raise_for_status()
+            document: dict[str, Any] = answer.json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise DemoFailed(f"the daemon's status page does not answer: {error}") from error
+        return document
+
+
+def show(folder: Path, console: Console, running: Programs, *, keep: bool) -> Story:
+    """Play all three acts. Raises `DemoFailed` as soon as one does not end as it must.
+
+    With `keep`, the log is made honest again at the end; otherwise every program is stopped before the evidence is
+    verified, to show that verifying needs none of them.
+    """
+    story = Story(folder, console, running, keep)
+    _set_up(story)
+    _expected_signing(story)
+    _strange_signing(story)
+    _forked_log(story)
+    return story
+
+
+def _set_up(story: Story) -> None:
+    story.act("The loop, as real processes on this machine")
+    log_port, ca_port, web_port = free_ports(3)
+    story.log_url, story.ca_url = f"http://localhost:{log_port}", f"http://localhost:{ca_port}"
+    story.web_url = f"http://127.0.0.1:{web_port}"
+    run, start = story.programs.run, story.programs.start
+    run([program("log-lite"), "init", "--dir", "log", "--url", story.log_url])
+    run([program("ca-lite"), "init", "--dir", "ca", "--url", story.ca_url, "--log-trust", "log/trust.json"])
+    start("log-lite", [program("log-lite"), "serve", "--dir", "log", "--ct-roots", "ca/trust/ca-chain.pem"])
+    _wait_for_answer(story, "log-lite", f"{story.log_url}/healthz")
+    story.tell("log-lite", f"Rekor v1, Rekor v2 and a CT log on {story.log_url}")
+    start("ca-lite", [program("ca-lite"), "serve", "--dir", "ca"])
+    _wait_for_answer(story, "ca-lite", f"{story.ca_url}/healthz")
+    story.tell("ca-lite", f"certificates, identity tokens and timestamps on {story.ca_url}")
+
+    config = _CONFIG.format(log=story.log_url, web_port=web_port)
+    (story.folder / "signwatch.yaml").write_text(config, encoding="utf-8")
+    issuer = f"{story.ca_url}/oidc/github"
+    rules = _RULES.format(repository=REPOSITORY, issuer=issuer, workflow=WORKFLOW)
+    (story.folder / "rules.yaml").write_text(rules, encoding="utf-8")
+    run([program("signwatch"), "init", "--config", "signwatch.yaml"])
+    start("signwatch", [program("signwatch"), "run", "--config", "signwatch.yaml"])
+    _wait_for_answer(story, "signwatch", f"{story.web_url}/readyz")
+    story.tell("signwatch", f"follows all three logs; status page on {story.web_url}")
+    story.tell("signwatch", f"one rule: {REPOSITORY} signs in {WORKFLOW}, from a tag refs/tags/v*")
+
+
+def _wait_for_answer(story: Story, who: str, url: str) -> None:
+    def answers() -> bool:
+        story.programs.check_alive()
+        try:
+            return httpx.get(url, timeout=2, trust_env=False).is_success
+        except httpx.HTTPError:
+            return False
+
+    wait_until(f"{who} to answer on {url}", answers, seconds=_START_SECONDS)
+
+
+def _sign(story: Story, name: str, ref: str) -> None:
+    artifact = story.folder / name
+    artifact.write_text(f"release built from {ref}\n", encoding="utf-8")
+    github = ["--github", REPOSITORY, "--ref", ref, "--workflow", WORKFLOW, "--event", "push"]
+    token = story.programs.run([program("ca-lite"), "token", "--dir", "ca", *github]).strip()
+    token_file = story.folder / f"{name}.token"
+    token_file.write_text(token, encoding="utf-8")
+    token_file.chmod(0o600)
+    trust = ["--trust-config", "ca/trust/client_trust_config.json"]
+    sign = [program("sign-lite"), "sign", name, *trust, "--identity-token-file", token_file.name]
+    story.programs.run([*sign, "--rekor-version", "2", "--bundle", f"{name}.sigstore.json"])
+
+
+def _verified_sizes(story: Story) -> dict[str, int]:
+    return {log["name"]: log["verified_size"] for log in story.status()["logs"]}
+
+
+def _sign_and_wait(story: Story, name: str, ref: str) -> None:
+    before = _verified_sizes(story)
+    _sign(story, name, ref)
+    noticed: Callable[[], bool] = lambda: _verified_sizes(story)["rekor-v2"] > before["rekor-v2"]  # noqa: E731
+    wait_until("the daemon to verify the new entry", noticed, seconds=_NOTICE_SECONDS)
+
+
+def _expected_signing(story: Story) -> None:
+    story.act("Act 1: a release, signed as expected")
+    _sign_and_wait(story, "widget-1.4.2.tar.gz", EXPECTED_REF)
+    story.tell("acme", f"signs widget-1.4.2.tar.gz in {WORKFLOW} at {EXPECTED_REF}")
+    story.tell("signwatch", "hashed the entry into the signed root and judged it: expected", "green")
+    if found := story.alerts():
+        raise DemoFailed(f"an expected signing raised an alert: {found[0]['title']}")
+    story.tell("signwatch", "0 alerts", "green")
+
+
+def _strange_signing(story: Story) -> None:
+    story.act("Act 2: the same repository, from an attacker's branch")
+    _sign_and_wait(story, "widget-1.4.3.tar.gz", ATTACKER_REF)
+    story.tell("attacker", f"signs widget-1.4.3.tar.gz in {WORKFLOW} at {ATTACKER_REF}")
+    wait_until("the alert", lambda: bool(story.alerts()), seconds=_NOTICE_SECONDS)
+    alert = _exactly(story, 1)[0]
+    story.tell("signwatch", f"1 alert: {alert['title']}", "bold red")
+    for reason in alert["reasons"]:
+        story.tell("", f"- {reason}", "red")
+
+
+def _forked_log(story: Story) -> None:
+    story.act("Act 3: the log rewrites its history")
+    story.programs.run([program("log-lite"), "fault", "--dir", "log", "fork", "--log", "v2"])
+    story.tell("log", "rewrites its Rekor v2 tree and signs the new root with the real key")
+    wait_until("the alert about the fork", lambda: len(story.alerts()) > 1, seconds=_NOTICE_SECONDS)
+    alert = _exactly(story, 2)[1]
+    if alert["owner"] != "log-misbehaved":
+        raise DemoFailed(f"expected an alert about the log, got {alert['kind']}: {alert['title']}")
+    story.tell("signwatch", f"1 alert: {alert['title']}", "bold red")
+    story.tell("", alert["consequence"], "red")
+    signwatch = [program("signwatch"), "evidence"]
+    listed = json.loads(story.programs.run([*signwatch, "list", "--json", "--config", "signwatch.yaml"]))
+    evidence_id = str(listed["evidence"][0]["id"])
+    exported = ["export", evidence_id, "--output", "evidence.json", "--config", "signwatch.yaml"]
+    story.programs.run([*signwatch, *exported])
+    if story.keep:
+        story.programs.run([program("log-lite"), "fault", "--dir", "log", "none"])
+        story.tell("log", "shows its honest history again")
+    else:
+        story.programs.stop()
+        story.tell("demo", "stops every process: what follows needs no network and no database")
+    story.programs.run([*signwatch, "verify", "evidence.json"])
+    story.tell("auditor", "signwatch evidence verify evidence.json: the log signed both histories", "green")
+
+
+def _exactly(story: Story, count: int) -> list[dict[str, Any]]:
+    """Give a second alert of the same event time to show itself before saying there is none, and none that waits."""
+    time.sleep(3)
+    story.programs.check_alive()
+
+    def waiting() -> int:
+        return sum(int(channel["pending"]) for channel in story.status()["deliveries"])
+
+    wait_until("every alert to be delivered or withdrawn", lambda: not waiting(), seconds=_SETTLE_SECONDS)
+    found = story.alerts()
+    if len(found) != count:
+        titles = "; ".join(alert["title"] for alert in found)
+        raise DemoFailed(f"expected exactly {count} alerts so far, got {len(found)}: {titles}")
+    return found

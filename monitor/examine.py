@@ -1,0 +1,75 @@
+"""What a batch of entries holds: their hashes for the tree, and every signing some rule may want to know of.
+
+Pure: bytes in, values out, so the same function runs inline, in a pool of processes, or on other machines.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from monitor.source import LogApi, LogEntry
+from monitor.state import UnreadableEntry
+from sigstore_entries.signing import Signing
+from tlog.frontier import Frontier, subtree_root
+from tlog.merkle import leaf_hashes
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """Rules that select this signing, by id; not judged yet. `leaf` is the entry as hashed, `extra` as served."""
+
+    signing: Signing
+    rules: tuple[str, ...]
+    leaf: bytes
+    extra: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What reading a batch found: hits, entries nobody could decode, and how many entries of each kind there were."""
+
+    hits: tuple[Hit, ...] = ()
+    unreadable: tuple[UnreadableEntry, ...] = ()
+    kinds: Mapping[str, int] = field(default_factory=dict)
+
+
+class Scanner(Protocol):
+    """Decodes entries and matches them against the active rules, without any I/O."""
+
+    def scan(self, entries: Sequence[LogEntry], start: int, log: str, api: LogApi) -> Scan:
+        """Read entries `[start, start + len(entries))`. Never raises because of what an entry holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A batch, hashed and read. `subtrees` are `(level, root)` of aligned full subtrees covering the batch in order."""
+
+    start: int
+    end: int
+    subtrees: tuple[tuple[int, bytes], ...]
+    scan: Scan
+
+    def extend(self, frontier: Frontier) -> Frontier:
+        """Append this batch to the frontier it follows. Raises `MalformedFrontier` when it follows another."""
+        for level, root in self.subtrees:
+            frontier = frontier.stitched(level, root)
+        return frontier
+
+
+def examine(entries: Sequence[LogEntry], start: int, log: str, api: LogApi, scanner: Scanner) -> Examined:
+    """Hash and read entries `[start, start + len(entries))` of one tree."""
+    hashes = leaf_hashes(entry.leaf for entry in entries)
+    subtrees = tuple(
+        (level, subtree_root(hashes[first - start : first - start + (1 << level)]))
+        for level, first in _aligned(start, start + len(entries))
+    )
+    return Examined(start, start + len(entries), subtrees, scanner.scan(entries, start, log, api))
+
+
+def _aligned(start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Cut `[start, end)` into the fewest full subtrees: `(level, first leaf)`, left to right."""
+    while start < end:
+        fits = (end - start).bit_length() - 1
+        level = min(fits, (start & -start).bit_length() - 1) if start else fits
+        yield level, start
+        start += 1 << level

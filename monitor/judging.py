@@ -1,0 +1,57 @@
+"""The real `Judge`: who issued the certificate, what each rule expects, and how loudly to say that it is otherwise."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from alerts.alert import Alert
+from monitor.batch_facts import BatchFacts
+from monitor.examine import Hit
+from monitor.signing_alerts import alerts_of_findings
+from monitor.state import Finding
+from rules.facts import Facts
+from rules.index import Matcher
+from rules.judge import judge, recheck_at
+from sigstore_entries.signing import Signer, Signing
+from sigstore_entries.trust import CertificateAuthorities, CtLogKey
+
+
+class RuleJudge:
+    """Judges hits of one set of rules. `authorities` is asked anew for each hit: the trust root may have moved on."""
+
+    def __init__(
+        self,
+        matcher: Matcher,
+        facts: Facts,
+        authorities: Callable[[], tuple[CertificateAuthorities, Sequence[CtLogKey]]],
+    ) -> None:
+        self._rules = {rule.id: rule for rule in matcher.rules}
+        self._facts, self._authorities = facts, authorities
+
+    def judge(self, hits: Sequence[Hit], now: datetime) -> Sequence[Finding]:
+        """See `monitor.follow.Judge.judge`."""
+        facts = BatchFacts(self._facts, now)
+        findings = []
+        for hit in hits:
+            signing = self._labelled(hit.signing)
+            for name in hit.rules:
+                rule = self._rules[name]
+                verdict, again = judge(rule, signing, facts, now), recheck_at(rule, signing, facts, now)
+                finding = Finding(name, signing, verdict, hit.leaf, hit.extra if again else b"", again)
+                facts.remember(finding)
+                findings.append(finding)
+        return findings
+
+    def alerts(self, findings: Sequence[Finding], now: datetime) -> Sequence[Alert]:
+        """See `monitor.follow.Judge.alerts`."""
+        return alerts_of_findings(findings, self._rules, now)
+
+    def _labelled(self, signing: Signing) -> Signing:
+        authorities, ct_keys = self._authorities()
+        at = next((time.at for time in signing.times if time.source == "integrated-time"), None)
+
+        def label(signer: Signer) -> Signer:
+            judged = authorities.judge_chain(signer, at)
+            return replace(judged, sct_verified=authorities.check_sct(judged, ct_keys))
+
+        return replace(signing, signers=tuple(label(signer) for signer in signing.signers))

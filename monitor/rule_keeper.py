@@ -1,0 +1,100 @@
+"""Keeps the compiled rules: read at start and whenever the file changes; a bad change leaves the old ones in force."""
+
+import threading
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from monitor.config import BadConfig
+from rules.document import MAX_BYTES, RuleFileError
+from rules.index import Matcher, TooManyUnindexed, compile_rules
+from rules.rule import RuleSet
+from rules.rule_file import load_rules
+
+_SHOWN: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRules:
+    """One compiled set of rules. `selections` says what each selects, for the ranges scanned for it."""
+
+    generation: int
+    rules: RuleSet
+    matcher: Matcher
+    selections: dict[str, str]
+
+
+class RuleKeeper:
+    """Holds the rules of one file. Safe to use from several threads."""
+
+    def __init__(self, path: Path, channels: Collection[str]) -> None:
+        self._path, self._channels = path, frozenset(channels)
+        self._lock = threading.Lock()
+        self._seen = _state_of(path)
+        self._held = self._load(1)
+
+    @property
+    def held(self) -> HeldRules:
+        """The rules in force."""
+        with self._lock:
+            return self._held
+
+    def changed(self) -> bool:
+        """Whether the file looks different from when it was last read."""
+        return _state_of(self._path) != self._seen
+
+    def reload(self) -> HeldRules:
+        """Read the file again. Raises `BadConfig` and keeps the rules in force when it cannot be used."""
+        self._seen = _state_of(self._path)
+        held = self._load(self.held.generation + 1)
+        with self._lock:
+            self._held = held
+        return held
+
+    def channels_of(self, rule_id: str | None) -> tuple[str, ...]:
+        """Channels the rule names itself; none when it takes the default or is gone."""
+        return self._notify.get(rule_id or "", ())
+
+    def _load(self, generation: int) -> HeldRules:
+        rules = read_rules(self._path, self._channels)
+        try:
+            matcher = compile_rules(rules.rules)
+        except TooManyUnindexed as error:
+            raise BadConfig(f"{self._path}: {error}") from error
+        self._notify = {rule.id: rule.notify for rule in rules.rules if rule.notify}
+        return HeldRules(generation, rules, matcher, {rule.id: rule.selection_id() for rule in rules.rules})
+
+
+def read_rules(path: Path, channels: Collection[str] | None = None) -> RuleSet:
+    """Read a rule file, and check the channels it names where they are known. Raises `BadConfig`."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise BadConfig(f"{path}: a rule file of more than {MAX_BYTES // 2**20} MiB is not read")
+        rules = load_rules(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadConfig(
+            f"{path}: the rules cannot be read: {error}. Without rules no signing is judged: run `signwatch init`, or "
+            "name the right file under `rules`."
+        ) from error
+    except RuleFileError as error:
+        told = str(error).splitlines()
+        more = [f"… and {len(told) - _SHOWN} more"] if len(told) > _SHOWN else []
+        raise BadConfig("\n".join([*told[:_SHOWN], *more, "No rule of this file is in force."])) from error
+    known = None if channels is None else frozenset(channels)
+    for rule in rules.rules if known is not None else ():
+        for channel in rule.notify:
+            if known is not None and channel not in known:
+                raise BadConfig(
+                    f"{path}:{rule.line}: rule {rule.id} notifies {channel!r}, which is not under `channels`. Its "
+                    "alerts would reach nobody: add the channel or name another."
+                )
+    return rules
+
+
+def _state_of(path: Path) -> tuple[int, int, int] | None:
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_mtime_ns, state.st_size, state.st_ino

@@ -1,0 +1,263 @@
+"""One event for one signing: a certificate in a CT log and, seconds later, the log entry made with it.
+
+The alert for a certificate waits. When the entry comes, its alert takes the waiting one's place, in the transaction
+that commits the entry; when none comes, the alert for the certificate goes out by itself. Only an entry that is alerted
+itself takes another's place, so no event is ever left without an alert. One exception: a certificate names no artifact,
+so where nothing else is held against it, an entry that is as expected answers the question it left open.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import Connection, and_, exists, or_, select, update
+
+from alerts.alert import Alert
+from monitor.state import Finding
+from monitor.store.database import lock_name
+from monitor.store.findings import is_certificate_only
+from monitor.store.outbox import PENDING, WITHDRAWN
+from monitor.store.tables import AlertRow, DeliveryRow, FindingCertificate, FindingRow, table
+from monitor.store.writing import add_new, chunks
+from rules.expectations.authorised import AuthorisedExpectation
+from rules.expectations.digests import DigestsExpectation, DigestsFromExpectation
+from rules.verdict import Outcome
+from sigstore_entries import der
+from sigstore_entries.issued import certificate_key, tbs_key
+from sigstore_entries.signing import ChainTrust, EntryRef
+from tlog.ct import EntryType, MalformedCt, parse_leaf
+
+_ALERT: Final = table(AlertRow)
+_CERTIFICATE: Final = table(FindingCertificate)
+_DELIVERY: Final = table(DeliveryRow)
+_FINDING: Final = table(FindingRow)
+_MAX_SHOWN: Final = 10
+ANSWERED: Final = "The log entry made with this certificate is as expected."
+_NAMES_NO_ARTIFACT: Final = frozenset({DigestsExpectation.id, DigestsFromExpectation.id, AuthorisedExpectation.id})
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """What becomes of one alert: to these channels, not before `due`. `takes` are alerts whose place it takes.
+
+    With a `note` it is kept for the record only, and the note says why.
+    """
+
+    alert: Alert
+    channels: Sequence[str]
+    due: datetime
+    takes: tuple[str, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Entry:
+    """A stored finding about a certificate. `is_open`: all that is held against it is that it names no artifact."""
+
+    log: str
+    index: int
+    is_certificate: bool
+    is_expected: bool
+    is_open: bool
+
+
+def keys_of(finding: Finding) -> frozenset[bytes]:
+    """Keys of an entry's certificates, equal in every log that shows one.
+
+    Only of those from a trusted authority: anybody can make a certificate that has another's key. A CT entry's is
+    computed from the leaf alone: what a server adds to it proves nothing.
+    """
+    signing = finding.signing
+    trusted = [signer for signer in signing.signers if signer.trust is ChainTrust.TRUSTED]
+    keys = set()
+    try:
+        if trusted and is_certificate_only(signing):
+            leaf = parse_leaf(finding.leaf)
+            key_of = tbs_key if leaf.entry_type is EntryType.PRECERT else certificate_key
+            return frozenset({key_of(leaf.certificate)})
+        for signer in trusted:
+            if signer.certificate is not None:
+                keys.add(certificate_key(signer.certificate))
+    except (der.MalformedDer, MalformedCt):
+        # It stays an event of its own: an alert too many, never one too few.
+        return frozenset()
+    return frozenset(keys)
+
+
+def add_certificates(connection: Connection, findings: Sequence[Finding]) -> dict[tuple[str, int, str], set[bytes]]:
+    """Store which certificates findings are about; return their keys by (log, index, rule).
+
+    Findings that nobody vouches for are about none.
+    """
+    found: dict[tuple[str, int, str], set[bytes]] = {}
+    known: dict[EntryRef, frozenset[bytes]] = {}
+    for finding in findings:
+        if finding.verdict.outcome is Outcome.UNVERIFIED:
+            continue
+        where = finding.signing.where
+        if where not in known:
+            known[where] = keys_of(finding)
+        if known[where]:
+            found[where.log, where.index, finding.rule] = set(known[where])
+    rows = [
+        {"rule": rule, "certificate": key, "log": log, "entry": index}
+        for (log, index, rule), keys in found.items()
+        for key in keys
+    ]
+    add_new(connection, _CERTIFICATE, rows)
+    return found
+
+
+class Events:
+    """Decides, within one transaction, which alerts of new findings are news and which belong to an event known."""
+
+    def __init__(self, connection: Connection, findings: Sequence[Finding], now: datetime, hold: timedelta) -> None:
+        """Store the certificates of `findings`, which must be stored already."""
+        self._connection, self._now, self._hold = connection, now, hold
+        if any(finding.verdict.outcome is not Outcome.UNVERIFIED for finding in findings):
+            # Two logs' batches must not each miss what the other is about to commit.
+            lock_name(connection, "certificates")
+        self._keys = add_certificates(connection, findings)
+        self._issued = {f.signing.where for f in findings if is_certificate_only(f.signing)}
+        wanted = {(rule, key) for (_, _, rule), keys in self._keys.items() for key in keys}
+        self._entries = _entries_with(connection, wanted, certificates_only=not self._issued)
+        self._expected = [
+            (finding.signing.where, finding.rule)
+            for finding in findings
+            if finding.verdict.outcome is Outcome.EXPECTED and finding.signing.where not in self._issued
+        ]
+
+    def dispatch(self, alert: Alert, channels: Sequence[str]) -> Dispatch:
+        """What becomes of one alert, given the channels it would go to."""
+        at_once = Dispatch(alert, channels, self._now)
+        if alert.log is None or alert.index is None or alert.rule is None or not channels:
+            return at_once
+        where = EntryRef(alert.log, alert.index)
+        others = self._others(where, alert.rule)
+        if where in self._issued:
+            return (
+                self._certificate(at_once, alert.rule, others)
+                if (alert.log, alert.index, alert.rule) in self._keys
+                else at_once
+            )
+        certificates = [each for each in others if each.is_certificate]
+        if not certificates:
+            return at_once
+        takes = tuple(each for other in certificates for each in self._alerts_of(other, alert.rule))
+        sources = [
+            f"{log} #{index}"
+            for log, index in [(where.log, where.index), *((c.log, c.index) for c in certificates[:_MAX_SHOWN])]
+        ]
+        named = replace(alert, facts=(*alert.facts, ("Backed by", ", ".join(sources))))
+        return Dispatch(named, channels, self._now, takes)
+
+    def answered(self) -> list[str]:
+        """Alerts for certificates whose only question an entry of this batch answered: it is as expected."""
+        return [
+            alert
+            for where, rule in self._expected
+            for other in self._others(where, rule)
+            if other.is_certificate and other.is_open
+            for alert in self._alerts_of(other, rule)
+        ]
+
+    def _certificate(self, at_once: Dispatch, rule: str, others: Sequence[_Entry]) -> Dispatch:
+        told = (self._told_by(other, rule) for other in others)
+        if (known := next(filter(None, told), None)) is not None:
+            return replace(at_once, channels=(), note=_told(known))
+        where = EntryRef(at_once.alert.log or "", at_once.alert.index or 0)
+        keys = self._keys[where.log, where.index, rule]
+        is_open = any(
+            each.is_open
+            for key in keys
+            for each in self._entries[rule, key]
+            if (each.log, each.index) == (where.log, where.index)
+        )
+        if is_open and any(other.is_expected and not other.is_certificate for other in others):
+            return replace(at_once, channels=(), note=ANSWERED)
+        return replace(at_once, due=self._now + self._hold)
+
+    def _others(self, where: EntryRef, rule: str) -> list[_Entry]:
+        keys = self._keys.get((where.log, where.index, rule), ())
+        found = {entry for key in keys for entry in self._entries.get((rule, key), ())}
+        return sorted(each for each in found if (each.log, each.index) != (where.log, where.index))
+
+    def _alerts_of(self, entry: _Entry, rule: str) -> list[str]:
+        about = (_ALERT.c.log == entry.log, _ALERT.c.entry == entry.index, _ALERT.c.rule == rule)
+        return list(self._connection.execute(select(_ALERT.c.id).where(*about)).scalars())
+
+    def _told_by(self, entry: _Entry, rule: str) -> str | None:
+        """The alert by which anybody was or will be told of a finding."""
+        about = (_ALERT.c.log == entry.log, _ALERT.c.entry == entry.index, _ALERT.c.rule == rule)
+        on_its_way = exists().where(_DELIVERY.c.alert == _ALERT.c.id, _DELIVERY.c.state != WITHDRAWN)
+        return self._connection.execute(select(_ALERT.c.id).where(*about, on_its_way).limit(1)).scalar()
+
+
+def settle(connection: Connection, sent: Dispatch) -> None:
+    """Bring the alerts of one event in line once `sent` is in the outbox.
+
+    Deliveries of alerts whose place it takes are taken back, except those under way and those to other channels. An
+    alert that nobody is told of is marked as seen: it stays on record and asks for nothing.
+    """
+    if sent.note:
+        _mark_seen(connection, [sent.alert.id], sent.note, sent.due)
+    withdraw(connection, sent.takes, _told(sent.alert.id), sent.due, _DELIVERY.c.channel.in_(sent.channels))
+
+
+def withdraw(connection: Connection, alerts: Sequence[str], note: str, now: datetime, only: Any = None) -> None:
+    """Take back deliveries that are not under way, of those that `only` holds for."""
+    waiting = and_(
+        _DELIVERY.c.state == PENDING, or_(_DELIVERY.c.leased_until.is_(None), _DELIVERY.c.leased_until <= now)
+    )
+    for part in chunks(alerts):
+        gone = {"state": WITHDRAWN, "finished_at": now, "leased_until": None, "error": ""}
+        chosen = update(_DELIVERY).where(_DELIVERY.c.alert.in_(part), waiting)
+        connection.execute((chosen if only is None else chosen.where(only)).values(**gone))
+        _mark_seen(connection, part, note, now)
+
+
+def _mark_seen(connection: Connection, alerts: Sequence[str], note: str, now: datetime) -> None:
+    remains = exists().where(_DELIVERY.c.alert == _ALERT.c.id, _DELIVERY.c.state != WITHDRAWN)
+    silent = (_ALERT.c.id.in_(alerts), _ALERT.c.acknowledged_at.is_(None), ~remains)
+    connection.execute(update(_ALERT).where(*silent).values(acknowledged_at=now, note=note))
+
+
+def _told(by: str) -> str:
+    return f"The same certificate: told by alert {by}."
+
+
+def _entries_with(
+    connection: Connection, wanted: set[tuple[str, bytes]], *, certificates_only: bool
+) -> dict[tuple[str, bytes], list[_Entry]]:
+    """By rule and certificate, the findings about it.
+
+    `certificates_only` leaves out all but those in CT logs: one certificate may be used for any number of entries.
+    """
+    known: dict[tuple[str, bytes], list[_Entry]] = {}
+    by_rule: dict[str, list[bytes]] = {}
+    for rule, key in sorted(wanted):
+        by_rule.setdefault(rule, []).append(key)
+    for rule, keys in by_rule.items():
+        for part in chunks(keys):
+            for row in _rows(connection, rule, part, certificates_only=certificates_only):
+                reasons = frozenset(reason["id"] for reason in json.loads(row.reasons))
+                unexpected = row.outcome == Outcome.UNEXPECTED.value
+                entry = _Entry(
+                    row.log,
+                    row.entry,
+                    is_certificate=row.certificate_log,
+                    is_expected=row.outcome == Outcome.EXPECTED.value,
+                    is_open=unexpected and reasons <= _NAMES_NO_ARTIFACT,
+                )
+                known.setdefault((rule, bytes(row.certificate)), []).append(entry)
+    return known
+
+
+def _rows(connection: Connection, rule: str, keys: Sequence[bytes], *, certificates_only: bool) -> Iterator[Any]:
+    about, found = _CERTIFICATE.c, _FINDING.c
+    same = and_(found.log == about.log, found.entry == about.entry, found.rule == about.rule)
+    columns = (about.certificate, about.log, about.entry, found.certificate_log, found.outcome, found.reasons)
+    query = select(*columns).join(_FINDING, same).where(about.rule == rule, about.certificate.in_(keys))
+    yield from connection.execute(query.where(found.certificate_log.is_(True)) if certificates_only else query)

@@ -1,0 +1,175 @@
+"""Which entries each rule was offered: a new rule knows its range, and what lies before it is a number.
+
+While a rule is active on a log its range has no end: it grows with the log's position, at no cost per batch. So what is
+written is only which rules came, went or changed what they select, each time with the position at that moment.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from sqlalchemy import Connection, delete, func, select, update
+
+from monitor.store.database import Database, lock_name
+from monitor.store.tables import LogPosition, ScannedRange, table
+from monitor.store.writing import chunks
+
+_RANGE = table(ScannedRange)
+_LOG_POSITION = table(LogPosition)
+
+
+@dataclass(frozen=True, slots=True)
+class RuleCoverage:
+    """Entries of one log one rule was offered, as sorted ranges `[first, last)` that do not touch."""
+
+    rule: str
+    log: str
+    selection: str
+    ranges: tuple[tuple[int, int], ...]
+
+    def missing(self, first: int, last: int) -> tuple[tuple[int, int], ...]:
+        """Parts of `[first, last)` the rule was not offered."""
+        gaps, at = [], first
+        for start, end in self.ranges:
+            if start > at:
+                gaps.append((at, min(start, last)))
+            at = max(at, end)
+            if at >= last:
+                break
+        if at < last:
+            gaps.append((at, last))
+        return tuple(gap for gap in gaps if gap[0] < gap[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Entries `[first, last)` of a log that exactly these rules were not offered."""
+
+    first: int
+    last: int
+    rules: frozenset[str]
+
+
+class Coverage:
+    """Scanned ranges of rules in the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def activate(self, log: str, rules: Mapping[str, str]) -> None:
+        """Say which rules (id to what they select) judge every entry of `log` from its present position on.
+
+        Call it before following with other rules than before, never while a batch is under way.
+        """
+        with self._database.write() as connection:
+            lock_name(connection, f"coverage {log}")
+            position = _position(connection, log)
+            is_open = (_RANGE.c.log == log, _RANGE.c.last.is_(None))
+            rows = connection.execute(select(_RANGE.c.id, _RANGE.c.rule, _RANGE.c.selection).where(*is_open)).all()
+            gone = [row.id for row in rows if rules.get(row.rule) != row.selection]
+            kept = {row.rule for row in rows if rules.get(row.rule) == row.selection}
+            for part in chunks(gone):
+                connection.execute(delete(_RANGE).where(_RANGE.c.id.in_(part), _RANGE.c.first >= position))
+                connection.execute(update(_RANGE).where(_RANGE.c.id.in_(part)).values(last=position))
+            self._add(
+                connection,
+                [
+                    {"log": log, "rule": rule, "selection": selection, "first": position, "last": None}
+                    for rule, selection in rules.items()
+                    if rule not in kept
+                ],
+            )
+
+    def scanned(self, log: str, rule: str, selection: str, first: int, last: int) -> None:
+        """Record that a rule was offered entries `[first, last)` apart from following."""
+        if first < last:
+            row = {"log": log, "rule": rule, "selection": selection, "first": first, "last": last}
+            with self._database.write() as connection:
+                self._add(connection, [row])
+
+    def gaps(self, log: str, rules: Mapping[str, str], first: int, last: int) -> list[Gap]:
+        """Parts of `[first, last)` that some of `rules` (id to what they select) were not offered, in order."""
+        with self._database.read() as connection:
+            position = _position(connection, log)
+            rows = connection.execute(
+                select(_RANGE.c.rule, _RANGE.c.selection, _RANGE.c.first, _RANGE.c.last).where(_RANGE.c.log == log)
+            ).all()
+        offered: dict[str, list[tuple[int, int]]] = {rule: [] for rule in rules}
+        for row in rows:
+            if rules.get(row.rule) == row.selection:
+                offered[row.rule].append((row.first, position if row.last is None else row.last))
+        # Rules that came together lack the same ranges, so there are few different answers however many rules.
+        lacking: dict[tuple[int, int], set[str]] = {}
+        for rule, ranges in offered.items():
+            for missing in RuleCoverage(rule, log, rules[rule], merged(ranges)).missing(first, last):
+                lacking.setdefault(missing, set()).add(rule)
+        edges = sorted({edge for missing in lacking for edge in missing})
+        parts = [
+            Gap(start, end, frozenset().union(*(who for (a, b), who in lacking.items() if a <= start and end <= b)))
+            for start, end in pairwise(edges)
+        ]
+        return [part for part in parts if part.rules]
+
+    def of_rule(self, log: str, rule: str, selection: str) -> RuleCoverage:
+        """Coverage of one rule in one log, for what it selects now."""
+        with self._database.read() as connection:
+            position = _position(connection, log)
+            wanted = (_RANGE.c.log == log, _RANGE.c.rule == rule, _RANGE.c.selection == selection)
+            rows = connection.execute(select(_RANGE.c.first, _RANGE.c.last).where(*wanted)).all()
+        ranges = [(row.first, position if row.last is None else row.last) for row in rows]
+        return RuleCoverage(rule, log, selection, merged(ranges))
+
+    def begun_later(self) -> dict[str, int]:
+        """Per log, how many active rules began after the log's own baseline: their earlier entries were not offered."""
+        later = (
+            select(_RANGE.c.log, func.count(_RANGE.c.rule.distinct()))
+            .join(_LOG_POSITION, _LOG_POSITION.c.log == _RANGE.c.log)
+            .where(_RANGE.c.last.is_(None), _RANGE.c.first > _LOG_POSITION.c.baseline_size)
+            .group_by(_RANGE.c.log)
+        )
+        with self._database.read() as connection:
+            return {log: count for log, count in connection.execute(later)}  # noqa: C416  rows are not tuples to mypy
+
+    @staticmethod
+    def _add(connection: Connection, rows: list[dict[str, Any]]) -> None:
+        if rows:
+            connection.execute(_RANGE.insert(), rows)
+
+
+def extend(connection: Connection, log: str, rules: Mapping[str, str], first: int, last: int) -> None:
+    """Record that rules (id to what they select) were offered `[first, last)`, joined to a range that ends there."""
+    if first >= last:
+        return
+    ends_here = select(_RANGE.c.id, _RANGE.c.rule, _RANGE.c.selection).where(
+        _RANGE.c.log == log, _RANGE.c.last == first
+    )
+    joined: dict[str, int] = {}
+    for row in connection.execute(ends_here):
+        if rules.get(row.rule) == row.selection:
+            joined[row.rule] = row.id
+    for part in chunks(list(joined.values())):
+        connection.execute(update(_RANGE).where(_RANGE.c.id.in_(part)).values(last=last))
+    rows = [
+        {"log": log, "rule": rule, "selection": selection, "first": first, "last": last}
+        for rule, selection in rules.items()
+        if rule not in joined
+    ]
+    if rows:
+        connection.execute(_RANGE.insert(), rows)
+
+
+def merged(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Sort ranges and join those that touch."""
+    joined: list[tuple[int, int]] = []
+    for first, last in sorted(each for each in ranges if each[0] < each[1]):
+        if joined and first <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(last, joined[-1][1]))
+        else:
+            joined.append((first, last))
+    return tuple(joined)
+
+
+def _position(connection: Connection, log: str) -> int:
+    found = connection.execute(select(_LOG_POSITION.c.size).where(_LOG_POSITION.c.log == log)).scalar()
+    return int(found or 0)

@@ -1,0 +1,327 @@
+"""Opening the database: never by accident, never a damaged or a newer one, never with less durability than promised."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, inspect, make_url, select, text
+from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from monitor.errors import OwnFault
+from monitor.store.tables import Instance, table
+
+_MIGRATIONS: Final = Path(__file__).parent / "migrations"
+_BUSY_MILLISECONDS: Final = 30_000
+_QUICK_CHECK_BYTES: Final = 64 * 1024 * 1024
+_SQLITE_MAGIC: Final = b"SQLite format 3\x00"
+
+
+class NoDatabase(OwnFault):
+    """There is no database where the configuration says: never taken for a first run."""
+
+
+class DamagedDatabase(OwnFault):
+    """The database is there but cannot be trusted to hold what was written."""
+
+
+class WrongSchema(OwnFault):
+    """The database was written by another version of the program."""
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """One open database. `read` and `write` hand out connections inside one transaction each."""
+
+    engine: Engine
+    where: str
+    path: Path | None = None
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether it is a file of ours rather than a server shared with others."""
+        return self.engine.dialect.name == "sqlite"
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Connection that sees one consistent state and changes nothing."""
+        with _own_fault(self.where), self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Connection whose changes are all durable when the block ends, or none of them is."""
+        with _own_fault(self.where), self.engine.connect() as connection:
+            options = connection.execution_options(signwatch_write=True)
+            with options.begin():
+                yield options
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.engine.dispose()
+
+
+def lock_name(connection: Connection, name: str) -> None:
+    """Hold whatever `name` stands for until the transaction ends: only PostgreSQL has a second writer."""
+    if connection.dialect.name == "postgresql":
+        key = int.from_bytes(sha256(f"signwatch {name}".encode()).digest()[:8], "big", signed=True)
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
+
+
+def create(where: str, now: datetime, version: str) -> Database:
+    """Make the database if there is none, and bring an older one up to date. Raises `OwnFault`."""
+    path = sqlite_path(where)
+    if path is not None and not path.exists():
+        _make_whole(path, now, version)
+    elif path is not None:
+        _check_file(path)
+    return _upgraded(where, path, now, version)
+
+
+def open_database(where: str, *, check: bool = False) -> Database:
+    """Open an existing database of exactly this version. Raises `NoDatabase`, `DamagedDatabase`, `WrongSchema`.
+
+    With `check`, a small SQLite file is also read through for damage.
+    """
+    path = sqlite_path(where)
+    if path is not None:
+        if not path.exists():
+            raise NoDatabase(
+                f"{path}: there is no database here. What was followed so far is not known, and that is never taken "
+                "for a first start: run `signwatch init`, or restore the file from a backup."
+            )
+        _check_file(path)
+    database = Database(_engine(where, path), _shown(where), path)
+    try:
+        with database.read() as connection:
+            _check_version(connection, database.where)
+            if check and path is not None and path.stat().st_size <= _QUICK_CHECK_BYTES:
+                check_pages(connection, database.where)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def sqlite_path(where: str) -> Path | None:
+    """File of a SQLite database given as a path or a `sqlite:///` URL; `None` for a server."""
+    if "://" not in where:
+        return Path(where)
+    try:
+        url = make_url(where)
+    except ArgumentError as error:
+        raise OwnFault(f"database: {_shown(where)!r} is not a path or a database URL: {error}") from error
+    if url.get_backend_name() != "sqlite":
+        return None
+    if not url.database or url.database == ":memory:":
+        raise OwnFault("database: state that is forgotten at the end is no state; name a file")
+    return Path(url.database)
+
+
+def check_pages(connection: Connection, where: str) -> None:
+    """Have SQLite read every page. Raises `DamagedDatabase`."""
+    found = connection.execute(text("PRAGMA quick_check(1)")).scalar_one()
+    if found != "ok":
+        raise DamagedDatabase(_damaged(where, str(found)))
+
+
+def _make_whole(path: Path, now: datetime, version: str) -> None:
+    """Make the database beside its place and move it there: a crash in between must not leave half a database.
+
+    Half a database looks like one that was cut short, and such a one is never begun anew.
+    """
+    draft = path.with_name(path.name + ".new")
+    try:
+        for name in (draft.name, f"{draft.name}-wal", f"{draft.name}-shm", f"{draft.name}-journal"):
+            draft.with_name(name).unlink(missing_ok=True)
+        _make_file(draft)
+        _upgraded(str(draft), draft, now, version).close()
+        if draft.with_name(f"{draft.name}-wal").exists():
+            # Closing the last connection moves the write-ahead log into the file, and tells nobody if that fails.
+            raise OwnFault(f"{path}: the database could not be written to the disk. Nothing was begun: try again.")
+        draft.rename(path)
+        descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise OwnFault(f"{path}: the database cannot be made here: {error.strerror}. Nothing was begun.") from error
+
+
+def _upgraded(where: str, path: Path | None, now: datetime, version: str) -> Database:
+    database = Database(_engine(where, path), _shown(where), path)
+    try:
+        _upgrade(database, now, version)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _make_file(path: Path) -> None:
+    try:
+        # Made by us, empty, readable by nobody else; opening for use never creates.
+        path.touch(mode=0o600, exist_ok=False)
+    except OSError as error:
+        raise OwnFault(
+            f"{path}: the database cannot be made here: {error.strerror}. Nothing can be followed without one: "
+            "make the folder writable, or name another file under `database`."
+        ) from error
+
+
+def _check_file(path: Path) -> None:
+    """Look at the header before SQLite does: it would take an empty file for a new database."""
+    try:
+        with path.open("rb") as file:
+            header, size = file.read(100), path.stat().st_size
+    except OSError as error:
+        raise OwnFault(f"{path}: the database cannot be read: {error.strerror}") from error
+    wal = path.with_name(path.name + "-wal")
+    has_wal = wal.exists() and wal.stat().st_size > 0
+    if not header and not has_wal:
+        raise DamagedDatabase(_damaged(path, "the file is empty"))
+    if header and not header.startswith(_SQLITE_MAGIC):
+        raise DamagedDatabase(_damaged(path, "the file is not an SQLite database"))
+    if len(header) == 100 and not has_wal:  # noqa: PLR2004  SQLite's header is 100 bytes
+        page = int.from_bytes(header[16:18], "big")
+        pages = int.from_bytes(header[28:32], "big")
+        # SPEC SQLite file format 1.3.7: the page count is valid when both change counters agree.
+        if header[24:28] == header[92:96] and pages * (65536 if page == 1 else page) > size:
+            raise DamagedDatabase(_damaged(path, f"the file ends after {size} bytes: it was cut short"))
+
+
+def _damaged(where: object, what: str) -> str:
+    return (
+        f"{where}: the database is damaged: {what}. What was followed so far cannot be relied on, and following does "
+        "not begin anew by itself: restore the file from a backup, or move it away and run `signwatch init`."
+    )
+
+
+def _engine(where: str, path: Path | None) -> Engine:
+    if path is None:
+        try:
+            return create_engine(where, pool_pre_ping=True, future=True)
+        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+            raise OwnFault(
+                f"database: {_shown(where)!r} cannot be used: {error}. SQLite paths and postgresql:// URLs are "
+                "supported; PostgreSQL needs the [postgres] extra."
+            ) from error
+
+    def connect() -> sqlite3.Connection:
+        # mode=rw: opening must never create a file that looks like a first start.
+        uri = f"file:{quote(str(path.absolute()))}?mode=rw"
+        return sqlite3.connect(uri, uri=True, check_same_thread=False, timeout=_BUSY_MILLISECONDS / 1000)
+
+    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool)
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _entry: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None  # transactions are begun by `_begin_sqlite`, not guessed by the driver
+    for pragma in (
+        f"busy_timeout={_BUSY_MILLISECONDS}",
+        "journal_mode=WAL",
+        # In WAL mode only FULL makes a commit survive a power cut.
+        "synchronous=FULL",
+        "foreign_keys=ON",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # IMMEDIATE: a transaction that reads first and writes later would fail with BUSY instead of waiting.
+    is_write = connection.get_execution_options().get("signwatch_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")
+
+
+def _alembic(connection: Connection | None = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
+
+
+def schema_version() -> str:
+    """Schema revision this program writes."""
+    return str(ScriptDirectory.from_config(_alembic()).get_current_head())
+
+
+def _upgrade(database: Database, now: datetime, version: str) -> None:
+    with database.write() as connection:
+        lock_name(connection, "schema")
+        found = _found_version(connection)
+        if found is not None:
+            _refuse_newer(found, database.where)
+        elif inspect(connection).get_table_names():
+            raise OwnFault(f"{database.where}: this database holds somebody else's tables; name another one.")
+        command.upgrade(_alembic(connection), "head")
+        if connection.execute(select(table(Instance))).first() is None:
+            row = {"id": 1, "created_at": now, "created_by": version}
+            connection.execute(table(Instance).insert(), row)
+
+
+def _check_version(connection: Connection, where: str) -> None:
+    found = _found_version(connection)
+    if found is None or connection.execute(select(table(Instance))).first() is None:
+        raise NoDatabase(
+            f"{where}: this is no Signwatch database: nobody ran `signwatch init` here, or it did not finish. "
+            "Check `database` in the configuration; run `signwatch init` if this is a first start."
+        )
+    _refuse_newer(found, where)
+    if found != schema_version():
+        raise WrongSchema(
+            f"{where}: the database has schema {found}, this version writes {schema_version()}. Nothing was changed: "
+            "make a backup and run `signwatch migrate`."
+        )
+
+
+def _refuse_newer(found: str, where: str) -> None:
+    known = {script.revision for script in ScriptDirectory.from_config(_alembic()).walk_revisions()}
+    if found not in known:
+        raise WrongSchema(
+            f"{where}: the database has schema {found}, which this version does not know: a newer one wrote it. "
+            "Nothing was changed: run the newer version, or restore a backup from before the upgrade."
+        )
+
+
+def _found_version(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return None if found is None else str(found)
+
+
+def _shown(where: str) -> str:
+    """The place without its password."""
+    try:
+        return make_url(where).render_as_string(hide_password=True) if "://" in where else where
+    except ArgumentError:
+        return where.partition("@")[2] or "the URL"
+
+
+@contextmanager
+def _own_fault(where: str) -> Iterator[None]:
+    """Whatever the database says is our own illness; our own errors pass."""
+    try:
+        yield
+    except DatabaseError as error:
+        told = str(error.orig)
+        if "malformed" in told or "not a database" in told:
+            raise DamagedDatabase(_damaged(where, told)) from error
+        raise OwnFault(f"{where}: the database failed: {told.strip()}. Nothing of this step was kept.") from error
+    except SQLAlchemyError as error:
+        raise OwnFault(f"{where}: the database cannot be used: {error}") from error

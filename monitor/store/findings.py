@@ -1,0 +1,169 @@
+"""Findings and unreadable entries as rows, and what of a finding is past that later judgements may ask about."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, select
+
+from monitor.state import Batch, Finding
+from monitor.store.columns import text_key
+from monitor.store.tables import FindingDigest, FindingRow, KindCount, Seen, Unreadable, table
+from monitor.store.writing import add_new, add_up
+from rules.selection import digest_text
+from sigstore_entries.signing import ChainTrust, EntryRef, Signer, SignerForm, Signing
+
+_BELIEVED: Final = frozenset({ChainTrust.TRUSTED, ChainTrust.NO_CERTIFICATE})
+_CERTIFICATE_KINDS: Final = frozenset({"certificate", "precertificate"})
+_SAID_BY_AUTHORITY: Final = ("timestamp-response", "integrated-time", "ct-timestamp")
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A subject seen with a value in an entry: an identity with an issuer, a repository with its id."""
+
+    fact: str
+    subject: str
+    value: str
+    where: EntryRef
+
+
+def add_findings(connection: Connection, findings: Sequence[Finding], now: datetime) -> None:
+    """Store findings; those already known are left alone."""
+    add_new(connection, table(FindingRow), [_row(finding, now) for finding in findings])
+    believed = [finding for finding in findings if is_believed(finding.signing)]
+    digests = [
+        {"rule": f.rule, "digest_key": text_key(digest), "log": f.signing.where.log, "entry": f.signing.where.index}
+        for f in believed
+        for digest in digests_of(f.signing)
+    ]
+    add_new(connection, table(FindingDigest), digests)
+    seen = [
+        {
+            "fact": each.fact,
+            "subject_key": text_key(each.subject),
+            "value_key": text_key(each.value),
+            "value": each.value,
+            "log": each.where.log,
+            "entry": each.where.index,
+        }
+        for finding in findings
+        for each in sightings(finding.signing)
+    ]
+    add_new(connection, table(Seen), seen)
+
+
+def add_unreadable(connection: Connection, batch: Batch, now: datetime) -> None:
+    """Store entries nobody could decode, and count what kinds the batch held."""
+    rows = [
+        {
+            "log": each.unreadable.where.log,
+            "entry": each.unreadable.where.index,
+            "code": each.unreadable.code,
+            "reason": each.unreadable.reason,
+            "leaf": each.leaf,
+            "seen_at": now,
+        }
+        for each in batch.unreadable
+    ]
+    add_new(connection, table(Unreadable), rows)
+    counts = [{"log": batch.log, "kind": kind, "entries": count} for kind, count in sorted(batch.kinds.items())]
+    add_up(connection, table(KindCount), counts, ("log", "kind"))
+
+
+def known_findings(connection: Connection, batch: Batch) -> set[tuple[str, int, str]]:
+    """Findings of the batch's range that are already stored, as (log, index, rule)."""
+    if not batch.findings:
+        return set()
+    found = table(FindingRow)
+    stored = select(found.c.log, found.c.entry, found.c.rule).where(
+        found.c.log == batch.log, found.c.entry >= batch.start, found.c.entry < batch.end
+    )
+    return {(row.log, row.entry, row.rule) for row in connection.execute(stored)}
+
+
+def is_believed(signing: Signing) -> bool:
+    """Whether it belongs to the past: anyone can log a self-made certificate, so those do not."""
+    return any(signer.trust in _BELIEVED for signer in signing.signers)
+
+
+def is_certificate_only(signing: Signing) -> bool:
+    """Whether the entry is a certificate in a CT log: somebody may sign, nobody signed yet."""
+    return signing.kind in _CERTIFICATE_KINDS
+
+
+def digests_of(signing: Signing) -> set[str]:
+    """Digests as rules write them: `sha256:…`."""
+    return {digest_text(digest) for digest in signing.digests}
+
+
+def signed_at(signing: Signing, otherwise: datetime) -> datetime:
+    """When it was signed: by a believed certificate first, then by an authority, else when it was found."""
+    starts = [signer.not_before for signer in signing.signers if signer.trust in _BELIEVED and signer.not_before]
+    told = [time.at for source in _SAID_BY_AUTHORITY for time in signing.times if time.source == source]
+    return next(iter([*starts, *told]), otherwise)
+
+
+def sightings(signing: Signing) -> Iterator[Sighting]:
+    """What an entry shows about who vouches for whom, from believed signers only."""
+    log_form = "fingerprint-ct" if is_certificate_only(signing) else "fingerprint-rekor"
+    for signer in signing.signers:
+        if signer.trust not in _BELIEVED:
+            continue
+        if signer.issuer is not None:
+            for name in signer.names:
+                yield Sighting("issuer", name.value, signer.issuer, signing.where)
+        repository = signer.claims.get("source_repository_uri")
+        identifier = signer.claims.get("source_repository_identifier")
+        if repository is not None and identifier is not None:
+            yield Sighting("repository", repository, identifier, signing.where)
+        for fingerprint in signer.fingerprints:
+            yield Sighting(log_form, fingerprint, "", signing.where)
+
+
+def signing_document(signing: Signing) -> dict[str, Any]:
+    """What people and scripts are shown of a signing, as plain JSON types. The entry itself is kept beside it."""
+    return {
+        "log": signing.where.log,
+        "index": signing.where.index,
+        "kind": signing.kind,
+        "version": signing.version,
+        "signers": [_signer_document(signer) for signer in signing.signers],
+        "digests": [asdict(digest) for digest in signing.digests],
+        "times": [{"source": time.source, "at": time.at.isoformat()} for time in signing.times],
+    }
+
+
+def _signer_document(signer: Signer) -> dict[str, Any]:
+    return {
+        "form": SignerForm(signer.form).value,
+        "names": [{"form": name.form.value, "value": name.value} for name in signer.names],
+        "issuer": signer.issuer,
+        "claims": dict(signer.claims),
+        "fingerprints": list(signer.fingerprints),
+        "not_before": signer.not_before.isoformat() if signer.not_before else None,
+        "trust": ChainTrust(signer.trust).value,
+        "trusted_by": signer.trusted_by,
+        "sct_verified": signer.sct_verified,
+        "defects": list(signer.defects),
+    }
+
+
+def _row(finding: Finding, now: datetime) -> dict[str, Any]:
+    signing = finding.signing
+    return {
+        "log": signing.where.log,
+        "entry": signing.where.index,
+        "rule": finding.rule,
+        "outcome": finding.verdict.outcome.value,
+        "reasons": json.dumps([asdict(reason) for reason in finding.verdict.reasons]),
+        "kind": signing.kind,
+        "signing": json.dumps(signing_document(signing)),
+        "leaf": finding.leaf,
+        "signed_at": signed_at(signing, now),
+        "counts": is_believed(signing),
+        "certificate_log": is_certificate_only(signing),
+        "found_at": now,
+    }

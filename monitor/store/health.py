@@ -1,0 +1,107 @@
+"""How asking each log goes, kept so that a restart does not forget since when there is trouble."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import and_, delete, func, select
+
+from alerts.alert import Owner
+from monitor.store.database import Database
+from monitor.store.tables import Head, LogHealth, LogPosition, table
+from monitor.store.writing import add_or_replace
+
+_HEALTH = table(LogHealth)
+_MAX_DETAIL = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What is wrong with a log now: whose trouble, a fixed word, a sentence, and since when."""
+
+    owner: Owner
+    reason: str
+    detail: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A log's condition. `fresh_at` is when it last showed a head it had not shown before."""
+
+    log: str
+    last_pass_at: datetime | None = None
+    last_success_at: datetime | None = None
+    fresh_at: datetime | None = None
+    trouble: Trouble | None = None
+
+
+class Health:
+    """Conditions of all logs in the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def of(self, log: str) -> Condition:
+        """Condition of one log; an empty one when it was never asked."""
+        return self.all().get(log, Condition(log))
+
+    def all(self) -> dict[str, Condition]:
+        """Conditions by log."""
+        with self._database.read() as connection:
+            return {row["log"]: _condition(row) for row in connection.execute(select(_HEALTH)).mappings()}
+
+    def went_well(self, log: str, at: datetime, fresh_at: datetime | None) -> Condition:
+        """Record a pass that succeeded; `fresh_at` is how young its head is, `None` when that is not new.
+
+        Whatever trouble there was is over.
+        """
+        before = self.of(log)
+        if fresh_at is None and before.fresh_at is not None:
+            # A pass that was killed after it kept a new head never came to say so: the history still knows when.
+            fresh_at = max(before.fresh_at, self._newest_head(log) or before.fresh_at)
+        return self._keep(Condition(log, at, at, fresh_at or at))
+
+    def went_wrong(self, log: str, at: datetime, owner: Owner, reason: str, detail: str) -> Condition:
+        """Record a pass that failed. `since` stays for as long as the same kind of trouble lasts."""
+        before = self.of(log)
+        since = before.trouble.since if before.trouble is not None and before.trouble.owner is owner else at
+        trouble = Trouble(owner, reason, detail[:_MAX_DETAIL], since)
+        return self._keep(Condition(log, at, before.last_success_at, before.fresh_at, trouble))
+
+    def forget(self, log: str) -> None:
+        """Drop what is known of a log under a name that stands for none any more."""
+        with self._database.write() as connection:
+            connection.execute(delete(_HEALTH).where(_HEALTH.c.log == log))
+
+    def _newest_head(self, log: str) -> datetime | None:
+        """How young the trusted head is: when it was signed, where it says so, but no later than it was first seen."""
+        at, seen = table(LogPosition).c, table(Head).c
+        same = and_(seen.log == at.log, seen.size == at.head_size, seen.root == at.head_root)
+        query = select(func.min(seen.seen_at), at.head_timestamp).join_from(table(LogPosition), table(Head), same)
+        with self._database.read() as connection:
+            row = connection.execute(query.where(at.log == log).group_by(at.head_timestamp)).first()
+        return None if row is None else min(filter(None, row))
+
+    def _keep(self, now: Condition) -> Condition:
+        trouble = now.trouble
+        row = {
+            "log": now.log,
+            "last_pass_at": now.last_pass_at,
+            "last_success_at": now.last_success_at,
+            "fresh_at": now.fresh_at,
+            "trouble": trouble.owner.value if trouble else None,
+            "reason": trouble.reason if trouble else None,
+            "detail": trouble.detail if trouble else None,
+            "since": trouble.since if trouble else None,
+        }
+        with self._database.write() as connection:
+            add_or_replace(connection, _HEALTH, row, ("log",))
+        return now
+
+
+def _condition(row: Any) -> Condition:
+    trouble = None
+    if row["trouble"] is not None and row["since"] is not None:
+        trouble = Trouble(Owner(row["trouble"]), row["reason"] or "", row["detail"] or "", row["since"])
+    return Condition(row["log"], row["last_pass_at"], row["last_success_at"], row["fresh_at"], trouble)

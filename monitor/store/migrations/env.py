@@ -1,0 +1,14 @@
+"""Runs migrations on the connection handed over: always from inside the program, never from an ini file."""
+
+from alembic import context
+
+from monitor.store.tables import Base
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=Base.metadata,
+    render_as_batch=True,
+    transaction_per_migration=False,
+)
+with context.begin_transaction():
+    context.run_migrations()

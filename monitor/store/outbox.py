@@ -1,0 +1,195 @@
+"""The outbox in the database: `alerts.outbox.Outbox`, and putting alerts in."""
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, and_, func, or_, select, update
+
+from alerts.alert import Alert, Severity
+from alerts.outbox import Backlog, Delivery, Traffic
+from monitor.store.database import Database, lock_name
+from monitor.store.tables import AlertRow, DeliveryRow, table
+from monitor.store.writing import add_new, chunks, known_values
+
+PENDING: Final = "pending"
+DELIVERED: Final = "delivered"
+GIVEN_UP: Final = "given-up"
+WITHDRAWN: Final = "withdrawn"
+
+_ALERT = table(AlertRow)
+_DELIVERY = table(DeliveryRow)
+
+
+def put(
+    connection: Connection, alert: Alert, channels: Sequence[str], now: datetime, due: datetime | None = None
+) -> None:
+    """Record an alert and a delivery for each channel; whatever is already there is left alone.
+
+    Nothing is delivered before `due`, nor counted as waiting since an earlier time.
+    """
+    due = now if due is None else due
+    add_new(connection, _ALERT, [_alert_row(alert, now)])
+    rows = [
+        {
+            "alert": alert.id,
+            "channel": channel,
+            "state": PENDING,
+            "urgent": alert.severity is Severity.PAGE,
+            "attempts": 0,
+            "enqueued_at": due,
+            "due_at": due,
+            "lease": "",
+            "error": "",
+        }
+        for channel in channels
+    ]
+    add_new(connection, _DELIVERY, rows)
+
+
+def new_alerts(connection: Connection, alerts: Sequence[Alert]) -> list[Alert]:
+    """Those that were never enqueued, each once."""
+    known = known_values(connection, _ALERT.c.id, [alert.id for alert in alerts])
+    return list({alert.id: alert for alert in reversed(alerts) if alert.id not in known}.values())[::-1]
+
+
+class DatabaseOutbox:
+    """See `alerts.outbox.Outbox`. Several processes may share one on PostgreSQL."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def release(self) -> None:
+        """End every lease. Only for who holds the only lock there is: the holders of these leases are dead."""
+        with self._database.write() as connection:
+            held = and_(_DELIVERY.c.state == PENDING, _DELIVERY.c.leased_until.is_not(None))
+            connection.execute(update(_DELIVERY).where(held).values(leased_until=None))
+
+    def claim(self, channel: str, now: datetime, lease: timedelta, limit: int) -> Sequence[Delivery]:
+        """See `Outbox.claim`."""
+        with self._database.write() as connection:
+            # One claimer at a time per channel: a digest is claimed whole, so rows cannot simply be skipped.
+            lock_name(connection, f"claim {channel}")
+            due = and_(
+                _DELIVERY.c.channel == channel,
+                _DELIVERY.c.state == PENDING,
+                _DELIVERY.c.due_at <= now,
+                or_(_DELIVERY.c.leased_until.is_(None), _DELIVERY.c.leased_until <= now),
+            )
+            order = (_DELIVERY.c.attempts, _DELIVERY.c.urgent.desc(), _DELIVERY.c.id)
+            digests = select(_DELIVERY.c.digest).where(due, _DELIVERY.c.digest.is_not(None)).order_by(*order).limit(1)
+            digest = connection.execute(digests).scalar()
+            chosen = (
+                select(_DELIVERY, _ALERT.c.document).join(_ALERT, _ALERT.c.id == _DELIVERY.c.alert).order_by(*order)
+            )
+            if digest is not None:
+                chosen = chosen.where(due, _DELIVERY.c.digest == digest)
+            else:
+                chosen = chosen.where(due, _DELIVERY.c.digest.is_(None)).limit(limit)
+            rows = connection.execute(chosen).all()
+            token = secrets.token_hex(8)
+            _set(connection, [row.id for row in rows], {"lease": token, "leased_until": now + lease})
+        return [_delivery(row, token) for row in rows]
+
+    def bundle(self, deliveries: Sequence[Delivery], digest: str) -> None:
+        """See `Outbox.bundle`."""
+        self._set_held(deliveries, {"digest": digest})
+
+    def delivered(self, deliveries: Sequence[Delivery], now: datetime) -> None:
+        """See `Outbox.delivered`."""
+        with self._database.write() as connection:
+            ids = [int(delivery.id) for delivery in deliveries]
+            values = {"state": DELIVERED, "finished_at": now, "leased_until": None}
+            _set(connection, ids, values, _DELIVERY.c.state != DELIVERED)
+
+    def failed(self, deliveries: Sequence[Delivery], *, attempts: int, retry_at: datetime, error: str) -> None:
+        """See `Outbox.failed`."""
+        changed = {"attempts": attempts, "due_at": retry_at, "leased_until": None, "error": error}
+        self._set_held(deliveries, changed)
+
+    def postpone(self, deliveries: Sequence[Delivery], until: datetime) -> None:
+        """See `Outbox.postpone`."""
+        self._set_held(deliveries, {"due_at": until, "leased_until": None})
+
+    def give_up(self, deliveries: Sequence[Delivery], now: datetime, error: str) -> None:
+        """See `Outbox.give_up`."""
+        self._set_held(deliveries, {"state": GIVEN_UP, "finished_at": now, "leased_until": None, "error": error})
+
+    def traffic(self, channel: str, *, urgent: bool, since: datetime) -> Traffic:
+        """See `Outbox.traffic`."""
+        sent = and_(
+            _DELIVERY.c.channel == channel,
+            _DELIVERY.c.state == DELIVERED,
+            _DELIVERY.c.urgent == urgent,
+            _DELIVERY.c.finished_at >= since,
+        )
+        is_single = _DELIVERY.c.digest.is_(None)
+        with self._database.read() as connection:
+            singles = connection.execute(select(func.count()).where(sent, is_single)).scalar_one()
+            digests, newest = connection.execute(
+                select(func.count(_DELIVERY.c.digest.distinct()), func.max(_DELIVERY.c.finished_at)).where(
+                    sent, ~is_single
+                )
+            ).one()
+        return Traffic(singles + digests, newest)
+
+    def backlog(self) -> Mapping[str, Backlog]:
+        """See `Outbox.backlog`."""
+        waiting = (
+            select(_DELIVERY.c.channel, func.count(), func.min(_DELIVERY.c.enqueued_at))
+            .where(_DELIVERY.c.state == PENDING)
+            .group_by(_DELIVERY.c.channel)
+        )
+        with self._database.read() as connection:
+            return {channel: Backlog(count, oldest) for channel, count, oldest in connection.execute(waiting)}
+
+    def replay(self, now: datetime, alert: str | None = None, channel: str | None = None) -> int:
+        """Make given-up deliveries (of one alert, to one channel) pending again; returns how many."""
+        with self._database.write() as connection:
+            dead = [_DELIVERY.c.state == GIVEN_UP]
+            dead += [_DELIVERY.c.alert == alert] if alert is not None else []
+            dead += [_DELIVERY.c.channel == channel] if channel is not None else []
+            fresh = {"state": PENDING, "attempts": 0, "due_at": now, "enqueued_at": now, "finished_at": None}
+            return connection.execute(update(_DELIVERY).where(*dead).values(**fresh)).rowcount
+
+    def _set_held(self, deliveries: Sequence[Delivery], values: Mapping[str, Any]) -> None:
+        with self._database.write() as connection:
+            by_lease: dict[str, list[int]] = {}
+            for delivery in deliveries:
+                by_lease.setdefault(delivery.lease, []).append(int(delivery.id))
+            for lease, ids in by_lease.items():
+                _set(connection, ids, values, and_(_DELIVERY.c.lease == lease, _DELIVERY.c.state == PENDING))
+
+
+def _set(connection: Connection, ids: Sequence[int], values: Mapping[str, Any], only: Any = None) -> None:
+    for part in chunks(ids):
+        change = update(_DELIVERY).where(_DELIVERY.c.id.in_(part)).values(**values)
+        connection.execute(change if only is None else change.where(only))
+
+
+def _alert_row(alert: Alert, now: datetime) -> dict[str, Any]:
+    return {
+        "id": alert.id,
+        "kind": alert.kind,
+        "owner": alert.owner.value,
+        "severity": alert.severity.value,
+        "log": alert.log,
+        "entry": alert.index,
+        "rule": alert.rule,
+        "document": json.dumps(alert.to_json()),
+        "enqueued_at": now,
+    }
+
+
+def _delivery(row: Row[Any], lease: str) -> Delivery:
+    return Delivery(
+        id=str(row.id),
+        alert=Alert.from_json(json.loads(row.document)),
+        channel=row.channel,
+        enqueued_at=row.enqueued_at,
+        attempts=row.attempts,
+        digest=row.digest,
+        lease=lease,
+    )

@@ -1,0 +1,79 @@
+"""Positions: stored with everything that proves them, moved only from the exact value somebody read."""
+
+import json
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, and_, select, update
+
+from monitor.errors import OwnFault, StateConflict
+from monitor.heads import Position, SignedHead, TrustedHead
+from monitor.store.tables import LogPosition, table
+from monitor.store.writing import add_new
+from tlog.frontier import Frontier, MalformedFrontier
+from tlog.merkle import HASH_SIZE, RootHash
+
+_LOG_POSITION = table(LogPosition)
+
+
+def read_position(connection: Connection, log: str) -> Position | None:
+    """Return the stored position. Raises `OwnFault` when what is stored cannot be one."""
+    row = connection.execute(select(_LOG_POSITION).where(_LOG_POSITION.c.log == log)).mappings().first()
+    return None if row is None else position_of(row)
+
+
+def position_of(row: Any) -> Position:
+    """Position in one row of the table."""
+    try:
+        frontier = Frontier.from_bytes(row["size"], bytes(row["frontier"]))
+        cosigned = tuple(str(name) for name in json.loads(row["head_cosigned_by"]))
+    except (MalformedFrontier, ValueError, TypeError) as error:
+        raise OwnFault(
+            f"{row['log']}: the stored position is damaged: {error}. Nothing is followed from it; restore the database."
+        ) from error
+    if len(row["head_root"]) != HASH_SIZE or frontier.size > row["head_size"]:
+        raise OwnFault(f"{row['log']}: the stored position contradicts its head. Restore the database from a backup.")
+    head = SignedHead(
+        log=row["log"],
+        size=row["head_size"],
+        root=RootHash(bytes(row["head_root"])),
+        raw=bytes(row["head_raw"]),
+        timestamp=row["head_timestamp"],
+        final=row["head_final"],
+        cosigned_by=cosigned,
+    )
+    return Position(row["log"], frontier, TrustedHead(head))
+
+
+def first_position(connection: Connection, position: Position, how: str, now: datetime) -> None:
+    """Store a baseline. Raises `StateConflict` if the log has a position."""
+    if read_position(connection, position.log) is not None:
+        raise StateConflict(f"{position.log} already has a position; a baseline is made once")
+    row = _row(position) | {"baseline_size": position.frontier.size, "baseline_how": how, "baseline_at": now}
+    add_new(connection, _LOG_POSITION, [{"log": position.log, **row}])
+    if read_position(connection, position.log) != position:
+        raise StateConflict(f"{position.log} got a position from somebody else meanwhile")
+
+
+def move_position(connection: Connection, old: Position, new: Position) -> None:
+    """Compare and swap. Raises `StateConflict` when what is stored is no longer exactly `old`."""
+    if old.log != new.log or new.frontier.size > new.head.head.size or new.frontier.size < old.frontier.size:
+        raise OwnFault(f"{old.log}: refused to store a position that goes back or beyond its head")
+    expected = and_(*(_LOG_POSITION.c[name] == value for name, value in _row(old).items() if value is not None))
+    done = connection.execute(update(_LOG_POSITION).where(_LOG_POSITION.c.log == old.log, expected).values(**_row(new)))
+    if done.rowcount != 1:
+        raise StateConflict(f"{old.log} is no longer at entry {old.frontier.size}: somebody else moved it")
+
+
+def _row(position: Position) -> dict[str, Any]:
+    head = position.head.head
+    return {
+        "size": position.frontier.size,
+        "frontier": position.frontier.to_bytes(),
+        "head_size": head.size,
+        "head_root": bytes(head.root),
+        "head_raw": head.raw,
+        "head_timestamp": head.timestamp,
+        "head_final": head.final,
+        "head_cosigned_by": json.dumps(list(head.cosigned_by)),
+    }

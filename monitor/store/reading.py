@@ -1,0 +1,207 @@
+"""What status, web page, API and commands show: reads only, newest first, always with a limit."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select
+
+from alerts.alert import Alert
+from monitor.heads import Position
+from monitor.store.database import Database
+from monitor.store.outbox import GIVEN_UP, PENDING
+from monitor.store.positions import position_of
+from monitor.store.tables import (
+    AlertRow,
+    AuthorisationRow,
+    DeliveryRow,
+    EvidenceRow,
+    FindingRow,
+    KindCount,
+    LogPosition,
+    Unreadable,
+    table,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """A log that was baselined: where it stands and how it began."""
+
+    position: Position
+    baseline_size: int
+    baseline_how: str
+    baseline_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class FoundSigning:
+    """One finding as people are shown it; `signing` and `reasons` are plain JSON types of untrusted text."""
+
+    log: str
+    index: int
+    rule: str
+    outcome: str
+    reasons: Sequence[Mapping[str, str]]
+    signing: Mapping[str, Any]
+    found_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class KeptAlert:
+    """One alert with what became of its deliveries: state per channel, and the last error."""
+
+    alert: Alert
+    enqueued_at: datetime
+    acknowledged_at: datetime | None
+    note: str | None
+    deliveries: Mapping[str, str]
+    errors: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptEvidence:
+    """One piece of evidence, as the document that is exported."""
+
+    id: str
+    log: str
+    kind: str
+    kept_at: datetime
+    document: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class GivenLeave:
+    """One authorisation with its number and fate."""
+
+    number: int
+    rule: str
+    digest: str
+    count: int
+    used: int
+    expires: datetime
+    note: str
+    revoked_at: datetime | None
+
+
+class Reading:
+    """Questions about what is stored."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def followed(self) -> dict[str, Followed]:
+        """Every log that was baselined."""
+        rows = self._all(select(table(LogPosition)))
+        return {
+            row["log"]: Followed(position_of(row), row["baseline_size"], row["baseline_how"], row["baseline_at"])
+            for row in rows
+        }
+
+    def findings(self, limit: int, *, outcome: str | None = None) -> list[FoundSigning]:
+        """Newest findings."""
+        found = table(FindingRow)
+        query = select(found).order_by(found.c.found_at.desc(), found.c.entry.desc()).limit(limit)
+        rows = self._all(query if outcome is None else query.where(found.c.outcome == outcome))
+        return [
+            FoundSigning(
+                log=row["log"],
+                index=row["entry"],
+                rule=row["rule"],
+                outcome=row["outcome"],
+                reasons=json.loads(row["reasons"]),
+                signing=json.loads(row["signing"]),
+                found_at=row["found_at"],
+            )
+            for row in rows
+        ]
+
+    def outcomes(self) -> dict[str, int]:
+        """How many findings of each outcome there are."""
+        found = table(FindingRow)
+        return self._counts(select(found.c.outcome, func.count()).group_by(found.c.outcome))
+
+    def unreadable(self) -> dict[tuple[str, str], int]:
+        """How many unreadable entries each log has, by reason code."""
+        kept = table(Unreadable)
+        rows = self._all(select(kept.c.log, kept.c.code, func.count().label("n")).group_by(kept.c.log, kept.c.code))
+        return {(row["log"], row["code"]): row["n"] for row in rows}
+
+    def kinds(self) -> dict[tuple[str, str], int]:
+        """How many entries of each kind were read from each log."""
+        return {(row["log"], row["kind"]): row["entries"] for row in self._all(select(table(KindCount)))}
+
+    def alerts(
+        self, limit: int, *, open_only: bool = False, ids: Sequence[str] = (), digest: str | None = None
+    ) -> list[KeptAlert]:
+        """Newest alerts; `open_only` leaves out acknowledged ones, `digest` gives only what that digest stood for."""
+        kept, sent = table(AlertRow), table(DeliveryRow)
+        query = select(kept).order_by(kept.c.enqueued_at.desc(), kept.c.id).limit(limit)
+        if open_only:
+            query = query.where(kept.c.acknowledged_at.is_(None))
+        if ids:
+            query = query.where(kept.c.id.in_(ids))
+        if digest is not None:
+            query = query.where(kept.c.id.in_(select(sent.c.alert).where(sent.c.digest == digest)))
+        rows = self._all(query)
+        deliveries = self._all(select(sent).where(sent.c.alert.in_([row["id"] for row in rows])).order_by(sent.c.id))
+        return [
+            KeptAlert(
+                alert=Alert.from_json(json.loads(row["document"])),
+                enqueued_at=row["enqueued_at"],
+                acknowledged_at=row["acknowledged_at"],
+                note=row["note"],
+                deliveries={each["channel"]: each["state"] for each in deliveries if each["alert"] == row["id"]},
+                errors={e["channel"]: e["error"] for e in deliveries if e["alert"] == row["id"] and e["error"]},
+            )
+            for row in rows
+        ]
+
+    def given_up(self) -> dict[str, int]:
+        """How many deliveries each channel gave up."""
+        return self._deliveries(GIVEN_UP)
+
+    def pending(self) -> dict[str, int]:
+        """How many deliveries wait for each channel."""
+        return self._deliveries(PENDING)
+
+    def evidence(self, limit: int, *, prefix: str = "") -> list[KeptEvidence]:
+        """Newest evidence whose id begins with `prefix`."""
+        kept = table(EvidenceRow)
+        query = select(kept).order_by(kept.c.kept_at.desc(), kept.c.id).limit(limit)
+        rows = self._all(query.where(kept.c.id.startswith(prefix, autoescape=True)) if prefix else query)
+        return [
+            KeptEvidence(row["id"], row["log"], row["kind"], row["kept_at"], json.loads(row["document"]))
+            for row in rows
+        ]
+
+    def authorisations(self, used: Any) -> list[GivenLeave]:
+        """Every authorisation ever given; `used(rule, digest)` counts the signings seen."""
+        given = table(AuthorisationRow)
+        return [
+            GivenLeave(
+                number=row["id"],
+                rule=row["rule"],
+                digest=row["digest"],
+                count=row["count"],
+                used=used(row["rule"], row["digest"]),
+                expires=row["expires"],
+                note=row["note"],
+                revoked_at=row["revoked_at"],
+            )
+            for row in self._all(select(given).order_by(given.c.id))
+        ]
+
+    def _deliveries(self, state: str) -> dict[str, int]:
+        sent = table(DeliveryRow)
+        return self._counts(select(sent.c.channel, func.count()).where(sent.c.state == state).group_by(sent.c.channel))
+
+    def _counts(self, query: Any) -> dict[str, int]:
+        with self._database.read() as connection:
+            return {str(name): int(count) for name, count in connection.execute(query)}
+
+    def _all(self, query: Any) -> Sequence[Any]:
+        with self._database.read() as connection:
+            return connection.execute(query).mappings().all()

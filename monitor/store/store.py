@@ -1,0 +1,177 @@
+"""Everything durable behind one object: `monitor.state.State`, with the outbox and the facts beside it."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, select
+
+from alerts.alert import Alert
+from monitor.errors import Evidence, OwnFault
+from monitor.evidence import event_id, to_document
+from monitor.heads import Position, SignedHead
+from monitor.state import Batch, Finding
+from monitor.store.certificates import ANSWERED, Events, settle, withdraw
+from monitor.store.coverage import Coverage, extend
+from monitor.store.database import Database
+from monitor.store.facts import DatabaseFacts
+from monitor.store.findings import add_findings, add_unreadable, known_findings
+from monitor.store.heads import append_head, heads_at
+from monitor.store.health import Health
+from monitor.store.outbox import DatabaseOutbox, new_alerts, put
+from monitor.store.positions import first_position, move_position, read_position
+from monitor.store.rechecks import DueFinding, add_rechecks, settle_recheck
+from monitor.store.tables import EvidenceRow, LogPosition, table
+from monitor.store.trust_roots import KeptRoot, add_root, kept_roots
+from monitor.store.writing import add_new
+
+Route = Callable[[Alert], Sequence[str]]
+
+
+class Store:
+    """See `monitor.state.State`. `route` names the channels an alert goes to.
+
+    An alert for a certificate waits for `certificate_hold`: the entry made with it makes one event of both.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        clock: Callable[[], datetime],
+        route: Route,
+        certificate_hold: timedelta = timedelta(0),
+    ) -> None:
+        self.database = database
+        self.outbox = DatabaseOutbox(database)
+        self.facts = DatabaseFacts(database)
+        self.coverage = Coverage(database)
+        self.health = Health(database)
+        self.certificate_hold = certificate_hold
+        self._clock, self._route = clock, route
+
+    def position(self, log: str) -> Position | None:
+        """See `State.position`."""
+        with self.database.read() as connection:
+            return read_position(connection, log)
+
+    def is_followed(self, name: str) -> bool:
+        """Whether a log of this configured name, or a tree of it, has a position."""
+        at = table(LogPosition).c.log
+        with self.database.read() as connection:
+            found = connection.execute(select(at)).scalars()
+            return any(log == name or log.startswith(f"{name}/") for log in found)
+
+    def baseline(self, position: Position, how: str) -> None:
+        """See `State.baseline`."""
+        with self.database.write() as connection:
+            first_position(connection, position, how, self._clock())
+
+    def advance(self, old: Position, new: Position, batch: Batch, alerts: Sequence[Alert]) -> None:
+        """See `State.advance`."""
+        if (batch.log, batch.start, batch.end) != (old.log, old.frontier.size, new.frontier.size):
+            raise ValueError(f"the batch {batch.start}-{batch.end} is not what lies between the two positions")
+        now = self._clock()
+        with self.database.write() as connection:
+            # First the swap: it locks the row, so a second daemon waits here and then conflicts.
+            move_position(connection, old, new)
+            known = known_findings(connection, batch)
+            add_findings(connection, batch.findings, now)
+            add_rechecks(connection, [each for each in batch.findings if _key(each) not in known])
+            add_unreadable(connection, batch, now)
+            # The (log, index, rule) of an alert is its finding: a known one was alerted before, under whatever id.
+            news = [alert for alert in alerts if (alert.log, alert.index, alert.rule) not in known]
+            self._put_found(connection, batch, news, now, deliver=True)
+
+    def record_scan(self, batch: Batch, rules: Mapping[str, str], alerts: Sequence[Alert], *, deliver: bool) -> None:
+        """Commit what a scan of entries followed before found: findings, unreadable entries, alerts, covered ranges.
+
+        One transaction, or nothing. `rules` (id to what they select) were offered the batch. Findings already known are
+        left alone. Each alert is kept beside its finding; unless `deliver`, nobody is told of it. Raises `OwnFault` for
+        entries that were not verified by following.
+        """
+        now = self._clock()
+        with self.database.write() as connection:
+            position = read_position(connection, batch.log)
+            if position is None or batch.end > position.frontier.size:
+                at = "nowhere" if position is None else f"at entry {position.frontier.size}"
+                raise OwnFault(f"{batch.log}: following stands {at}; findings up to {batch.end} cannot be kept yet")
+            known = known_findings(connection, batch)
+            add_findings(connection, batch.findings, now)
+            add_rechecks(connection, [each for each in batch.findings if _key(each) not in known])
+            # Kinds are counted once, by following.
+            add_unreadable(connection, replace(batch, kinds={}), now)
+            news = [alert for alert in alerts if (alert.log, alert.index, alert.rule) not in known]
+            self._put_found(connection, batch, news, now, deliver=deliver)
+            extend(connection, batch.log, rules, batch.start, batch.end)
+
+    def rejudged(self, due: DueFinding, worse: Finding | None, alerts: Sequence[Alert]) -> None:
+        """Commit a second judgement: that it was made, and, where it is worse than the first, its verdict and alert."""
+        now = self._clock()
+        with self.database.write() as connection:
+            if settle_recheck(connection, due, worse) and worse is not None:
+                self._put(connection, alerts, now)
+
+    def record_head(self, head: SignedHead) -> None:
+        """See `State.record_head`."""
+        with self.database.write() as connection:
+            append_head(connection, head, self._clock())
+
+    def heads_at(self, log: str, size: int) -> Sequence[SignedHead]:
+        """See `monitor.peers.PeerState.heads_at`."""
+        with self.database.read() as connection:
+            return heads_at(connection, log, size)
+
+    def keep_evidence(self, evidence: Evidence, alerts: Sequence[Alert]) -> bool:
+        """See `State.keep_evidence`."""
+        evidence_id, now = event_id(evidence), self._clock()
+        kept = table(EvidenceRow)
+        with self.database.write() as connection:
+            if connection.execute(select(kept.c.id).where(kept.c.id == evidence_id)).first() is not None:
+                return False
+            row = {"id": evidence_id, "log": evidence.log, "kind": evidence.kind, "kept_at": now}
+            add_new(connection, kept, [row | {"document": json.dumps(to_document(evidence))}])
+            self._put(connection, alerts, now)
+        return True
+
+    def enqueue(self, alerts: Sequence[Alert]) -> None:
+        """See `State.enqueue`."""
+        with self.database.write() as connection:
+            self._put(connection, alerts, self._clock())
+
+    def trust_roots(self) -> list[KeptRoot]:
+        """Every trust root that was ever in force, oldest first."""
+        with self.database.read() as connection:
+            return kept_roots(connection)
+
+    def record_trust_root(self, root: KeptRoot, alerts: Sequence[Alert]) -> bool:
+        """Record a trust root with the alerts about what it changes; false when somebody recorded that number first."""
+        with self.database.write() as connection:
+            is_new = add_root(connection, root)
+            if is_new:
+                self._put(connection, alerts, self._clock())
+        return is_new
+
+    def close(self) -> None:
+        """Close the database."""
+        self.database.close()
+
+    def _put(self, connection: Connection, alerts: Sequence[Alert], now: datetime) -> None:
+        for alert in new_alerts(connection, alerts):
+            put(connection, alert, self._route(alert), now)
+
+    def _put_found(
+        self, connection: Connection, batch: Batch, alerts: Sequence[Alert], now: datetime, *, deliver: bool
+    ) -> None:
+        """Put alerts of findings just stored; those of an event that was told already are none."""
+        events = Events(connection, batch.findings, now, self.certificate_hold)
+        for alert in new_alerts(connection, alerts):
+            sent = events.dispatch(alert, self._route(alert) if deliver else ())
+            put(connection, sent.alert, sent.channels, now, sent.due)
+            settle(connection, sent)
+        withdraw(connection, events.answered(), ANSWERED, now)
+
+
+def _key(finding: Finding) -> tuple[str, int, str]:
+    return finding.signing.where.log, finding.signing.where.index, finding.rule

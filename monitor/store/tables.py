@@ -1,0 +1,288 @@
+"""What the database holds: one class per table. Changes go into `migrations/` as well; a test compares the two.
+
+Log ids, rule ids and channel names are ours and short. Everything else may come from an attacker: it is kept as
+`AnyText`, and indexed only by a digest of it.
+"""
+
+from datetime import datetime
+from typing import ClassVar
+
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, LargeBinary, MetaData, Table, Text
+from sqlmodel import Field, SQLModel
+
+from monitor.store.columns import AnyText, RowNumber, UtcTime
+
+
+class Base(SQLModel):
+    """Tables of the monitor: metadata of their own, apart from any other program's in the same process."""
+
+    metadata: ClassVar[MetaData] = MetaData()
+
+
+class Instance(Base, table=True):
+    """One row that says: this is a Signwatch database, made on purpose, then."""
+
+    __tablename__ = "instance"
+    id: int = Field(primary_key=True)
+    created_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+    created_by: str = Field(sa_column=Column(Text, nullable=False))
+
+
+class LogPosition(Base, table=True):
+    """Where following one log stands, with everything that proves it; and how it was begun."""
+
+    __tablename__ = "log_position"
+    log: str = Field(sa_column=Column(Text, primary_key=True))
+    size: int = Field(sa_column=Column(BigInteger, nullable=False))
+    frontier: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    head_size: int = Field(sa_column=Column(BigInteger, nullable=False))
+    head_root: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    head_raw: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    head_timestamp: datetime | None = Field(sa_column=Column(UtcTime))
+    head_final: bool = Field(sa_column=Column(Boolean, nullable=False))
+    head_cosigned_by: str = Field(sa_column=Column(Text, nullable=False))
+    baseline_size: int = Field(sa_column=Column(BigInteger, nullable=False))
+    baseline_how: str = Field(sa_column=Column(AnyText, nullable=False))
+    baseline_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+
+
+class Head(Base, table=True):
+    """Every tree head a log ever signed for us, hash-chained per log: `link` covers this row and the link before."""
+
+    __tablename__ = "head"
+    __table_args__ = (Index("head_statement", "log", "size", "root", "final", unique=True),)
+    log: str = Field(sa_column=Column(Text, primary_key=True))
+    number: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    size: int = Field(sa_column=Column(BigInteger, nullable=False))
+    root: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    final: bool = Field(sa_column=Column(Boolean, nullable=False))
+    raw: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    seen_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+    link: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class LogHealth(Base, table=True):
+    """How asking one log goes: last pass, last success, and the trouble there is now, with since when."""
+
+    __tablename__ = "log_health"
+    log: str = Field(sa_column=Column(Text, primary_key=True))
+    last_pass_at: datetime | None = Field(sa_column=Column(UtcTime))
+    last_success_at: datetime | None = Field(sa_column=Column(UtcTime))
+    fresh_at: datetime | None = Field(sa_column=Column(UtcTime))
+    trouble: str | None = Field(sa_column=Column(Text))
+    reason: str | None = Field(sa_column=Column(Text))
+    detail: str | None = Field(sa_column=Column(AnyText))
+    since: datetime | None = Field(sa_column=Column(UtcTime))
+
+
+class FindingRow(Base, table=True):
+    """A rule matched an entry. `counts` says whether it belongs to the past that later judgements may rely on."""
+
+    __tablename__ = "finding"
+    __table_args__ = (
+        Index("finding_rate", "rule", "signed_at"),
+        Index("finding_recent", "found_at"),
+    )
+    log: str = Field(sa_column=Column(Text, primary_key=True))
+    index: int = Field(sa_column=Column("entry", BigInteger, primary_key=True, autoincrement=False))
+    rule: str = Field(sa_column=Column(Text, primary_key=True))
+    outcome: str = Field(sa_column=Column(Text, nullable=False))
+    reasons: str = Field(sa_column=Column(Text, nullable=False))
+    kind: str = Field(sa_column=Column(AnyText, nullable=False))
+    signing: str = Field(sa_column=Column(Text, nullable=False))
+    leaf: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    signed_at: datetime | None = Field(sa_column=Column(UtcTime))
+    counts: bool = Field(sa_column=Column(Boolean, nullable=False))
+    certificate_log: bool = Field(sa_column=Column(Boolean, nullable=False))
+    found_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+
+
+class FindingDigest(Base, table=True):
+    """Digests of a finding, to count how often a rule saw one."""
+
+    __tablename__ = "finding_digest"
+    rule: str = Field(sa_column=Column(Text, primary_key=True))
+    digest_key: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
+    log: str = Field(sa_column=Column(Text, primary_key=True))
+    index: int = Field(sa_column=Column("entry", BigInteger, primary_key=True, autoincrement=False))
+
+
+class FindingCertificate(Base, table=True):
+    """Trusted certificates of a finding, by what every log that shows one agrees on (`sigstore_entries.issued`)."""
+
+    __tablename__ = "finding_certificate"
+    rule: str = Field(sa_column=Column(Text, primary_key=True))
+    certificate: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
+    log: str = Field(sa_column=Column(Text, primary_key=True))
+    index: int = Field(sa_column=Column("entry", BigInteger, primary_key=True, autoincrement=False))
+
+
+class Recheck(Base, table=True):
+    """A finding to be judged again once `due_at` has come; gone when that was done. `extra` as served with the leaf."""
+
+    __tablename__ = "recheck"
+    __table_args__ = (Index("recheck_due", "due_at"),)
+    log: str = Field(sa_column=Column(Text, primary_key=True))
+    index: int = Field(sa_column=Column("entry", BigInteger, primary_key=True, autoincrement=False))
+    rule: str = Field(sa_column=Column(Text, primary_key=True))
+    due_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+    extra: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class Seen(Base, table=True):
+    """First entry in which a subject (identity, repository, fingerprint) was seen with a value (issuer, identifier)."""
+
+    __tablename__ = "seen"
+    fact: str = Field(sa_column=Column(Text, primary_key=True))
+    subject_key: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
+    value_key: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
+    value: str = Field(sa_column=Column(AnyText, nullable=False))
+    log: str = Field(sa_column=Column(Text, nullable=False))
+    index: int = Field(sa_column=Column("entry", BigInteger, nullable=False))
+
+
+class Unreadable(Base, table=True):
+    """An entry nobody could decode, kept whole."""
+
+    __tablename__ = "unreadable"
+    log: str = Field(sa_column=Column(Text, primary_key=True))
+    index: int = Field(sa_column=Column("entry", BigInteger, primary_key=True, autoincrement=False))
+    code: str = Field(sa_column=Column(AnyText, nullable=False))
+    reason: str = Field(sa_column=Column(AnyText, nullable=False))
+    leaf: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    seen_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+
+
+class KindCount(Base, table=True):
+    """How many entries of each kind were read from each log."""
+
+    __tablename__ = "kind_count"
+    log: str = Field(sa_column=Column(Text, primary_key=True))
+    kind: str = Field(sa_column=Column(AnyText, primary_key=True))
+    entries: int = Field(sa_column=Column(BigInteger, nullable=False))
+
+
+class AlertRow(Base, table=True):
+    """An alert, whole, kept for ever; `acknowledged_at` is when somebody said they saw it."""
+
+    __tablename__ = "alert"
+    __table_args__ = (Index("alert_finding", "log", "entry", "rule"), Index("alert_recent", "enqueued_at"))
+    id: str = Field(sa_column=Column(Text, primary_key=True))
+    kind: str = Field(sa_column=Column(Text, nullable=False))
+    owner: str = Field(sa_column=Column(Text, nullable=False))
+    severity: str = Field(sa_column=Column(Text, nullable=False))
+    log: str | None = Field(sa_column=Column(Text))
+    index: int | None = Field(sa_column=Column("entry", BigInteger))
+    rule: str | None = Field(sa_column=Column(Text))
+    document: str = Field(sa_column=Column(Text, nullable=False))
+    enqueued_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+    acknowledged_at: datetime | None = Field(sa_column=Column(UtcTime))
+    note: str | None = Field(sa_column=Column(AnyText))
+
+
+class DeliveryRow(Base, table=True):
+    """The outbox: one alert on its way to one channel."""
+
+    __tablename__ = "delivery"
+    __table_args__ = (
+        Index("delivery_once", "alert", "channel", unique=True),
+        Index("delivery_due", "state", "channel", "due_at"),
+        Index("delivery_finished", "channel", "finished_at"),
+    )
+    id: int | None = Field(default=None, sa_column=Column(RowNumber, primary_key=True, autoincrement=True))
+    alert: str = Field(sa_column=Column(Text, ForeignKey("alert.id"), nullable=False))
+    channel: str = Field(sa_column=Column(Text, nullable=False))
+    state: str = Field(sa_column=Column(Text, nullable=False))
+    urgent: bool = Field(sa_column=Column(Boolean, nullable=False))
+    attempts: int = Field(sa_column=Column(BigInteger, nullable=False))
+    enqueued_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+    due_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+    lease: str = Field(sa_column=Column(Text, nullable=False))
+    leased_until: datetime | None = Field(sa_column=Column(UtcTime))
+    digest: str | None = Field(sa_column=Column(Text))
+    finished_at: datetime | None = Field(sa_column=Column(UtcTime))
+    error: str = Field(sa_column=Column(AnyText, nullable=False))
+
+
+class EvidenceRow(Base, table=True):
+    """One misbehaviour with everything that shows it, as the document that is exported. Never deleted."""
+
+    __tablename__ = "evidence"
+    id: str = Field(sa_column=Column(Text, primary_key=True))
+    log: str = Field(sa_column=Column(Text, nullable=False))
+    kind: str = Field(sa_column=Column(Text, nullable=False))
+    document: str = Field(sa_column=Column(Text, nullable=False))
+    kept_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+
+
+class AuthorisationRow(Base, table=True):
+    """Leave to sign one digest some times until a day. Revoked ones stay, for the record."""
+
+    __tablename__ = "authorisation"
+    __table_args__ = (Index("authorisation_rule", "rule", "digest"),)
+    id: int | None = Field(default=None, sa_column=Column(RowNumber, primary_key=True, autoincrement=True))
+    rule: str = Field(sa_column=Column(Text, nullable=False))
+    digest: str = Field(sa_column=Column(Text, nullable=False))
+    count: int = Field(sa_column=Column(BigInteger, nullable=False))
+    expires: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+    note: str = Field(sa_column=Column(AnyText, nullable=False))
+    created_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+    revoked_at: datetime | None = Field(sa_column=Column(UtcTime))
+
+
+class ScannedRange(Base, table=True):
+    """Entries `[first, last)` of a log that were offered to a rule; `last` empty while the rule is active there."""
+
+    __tablename__ = "scanned_range"
+    __table_args__ = (Index("scanned_open", "log", "last"), Index("scanned_rule", "rule", "log"))
+    id: int | None = Field(default=None, sa_column=Column(RowNumber, primary_key=True, autoincrement=True))
+    log: str = Field(sa_column=Column(Text, nullable=False))
+    rule: str = Field(sa_column=Column(Text, nullable=False))
+    selection: str = Field(sa_column=Column(Text, nullable=False))
+    first: int = Field(sa_column=Column(BigInteger, nullable=False))
+    last: int | None = Field(sa_column=Column(BigInteger))
+
+
+class ViewRow(Base, table=True):
+    """What somebody's bundle proves a log signed: a head, a leaf and the proof between. Evidence in waiting.
+
+    `tree` stands for the log's key and origin, whatever the log is called here.
+    """
+
+    __tablename__ = "bundle_view"
+    __table_args__ = (Index("bundle_view_size", "tree", "size"),)
+    id: str = Field(sa_column=Column(Text, primary_key=True))
+    tree: str = Field(sa_column=Column(Text, nullable=False))
+    size: int = Field(sa_column=Column(BigInteger, nullable=False))
+    root: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    head: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    index: int = Field(sa_column=Column("entry", BigInteger, nullable=False))
+    leaf: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    proof: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    seen_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+
+
+class NodeRow(Base, table=True):
+    """Hash of one full subtree, which never changes in an honest log; `view` was the first to vouch for it."""
+
+    __tablename__ = "node"
+    tree: str = Field(sa_column=Column(Text, primary_key=True))
+    level: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    place: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    hash: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    view: str = Field(sa_column=Column(Text, ForeignKey("bundle_view.id"), nullable=False))
+
+
+class TrustRootRow(Base, table=True):
+    """A trust root that was in force from `seen_at` until the next one. Never deleted: findings were judged by it."""
+
+    __tablename__ = "trust_root"
+    number: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    fingerprint: str = Field(sa_column=Column(Text, nullable=False))
+    document: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    seen_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+
+
+def table(model: type[Base]) -> Table:
+    """SQLAlchemy Core table of a model: what the hot paths write through."""
+    return Base.metadata.tables[str(model.__tablename__)]

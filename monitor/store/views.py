@@ -1,0 +1,122 @@
+"""What users' bundles proved of logs: views kept whole, and the tree nodes each of them fixes."""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+
+from sqlalchemy import Connection, select, tuple_
+
+from monitor.store.database import Database
+from monitor.store.tables import NodeRow, ViewRow, table
+from monitor.store.writing import add_new, chunks
+from tlog.merkle import HASH_SIZE, NodeHash, ProofInvalid, RootHash, leaf_hash
+from tlog.nodes import Coordinate, full_subtrees
+
+_VIEW = table(ViewRow)
+_NODE = table(NodeRow)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptView:
+    """A view as it was verified when it was kept: raw head, leaf, and the inclusion proof between the two."""
+
+    tree: str
+    size: int
+    root: RootHash
+    head: bytes
+    index: int
+    leaf: bytes
+    proof: tuple[NodeHash, ...]
+
+    @property
+    def id(self) -> str:
+        """Stands for what is proven, however often the head is signed anew."""
+        parts = (self.tree, str(self.size), self.root.hex(), str(self.index), sha256(self.leaf).hexdigest())
+        return sha256("\0".join(parts).encode()).hexdigest()
+
+
+def tree_id(spki: bytes, origin: str) -> str:
+    """Return what stands for one tree, whatever it is called: its key and the origin its heads name."""
+    return sha256(spki + b"\n" + origin.encode()).hexdigest()
+
+
+class Views:
+    """Views and nodes in the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def keep(self, view: KeptView, nodes: Mapping[Coordinate, bytes], now: datetime) -> None:
+        """Keep a view and the nodes nobody vouched for before; the others keep their first witness."""
+        row = {
+            "id": view.id,
+            "tree": view.tree,
+            "size": view.size,
+            "root": bytes(view.root),
+            "head": view.head,
+            "entry": view.index,
+            "leaf": view.leaf,
+            "proof": b"".join(view.proof),
+            "seen_at": now,
+        }
+        rows = [
+            {"tree": view.tree, "level": level, "place": place, "hash": bytes(value), "view": view.id}
+            for (level, place), value in nodes.items()
+        ]
+        with self._database.write() as connection:
+            add_new(connection, _VIEW, [row])
+            add_new(connection, _NODE, rows)
+
+    def known(self, tree: str, places: Collection[Coordinate]) -> dict[Coordinate, tuple[NodeHash, str]]:
+        """Hashes known for these places, each with the id of the view that vouched for it first."""
+        found: dict[Coordinate, tuple[NodeHash, str]] = {}
+        with self._database.read() as connection:
+            for part in chunks(sorted(places)):
+                wanted = tuple_(_NODE.c.level, _NODE.c.place).in_(list(part))
+                for row in connection.execute(select(_NODE).where(_NODE.c.tree == tree, wanted)).mappings():
+                    found[row["level"], row["place"]] = NodeHash(bytes(row["hash"])), row["view"]
+        return found
+
+    def view(self, view_id: str) -> KeptView | None:
+        """One view by its id."""
+        with self._database.read() as connection:
+            found = _views(connection, _VIEW.c.id == view_id)
+        return found[0] if found else None
+
+    def of_size(self, tree: str, size: int, limit: int = 16) -> list[KeptView]:
+        """Views of a tree of this very size; more than one root among them is a fork."""
+        with self._database.read() as connection:
+            return _views(connection, _VIEW.c.tree == tree, _VIEW.c.size == size, limit=limit)
+
+
+def broken_views(connection: Connection) -> Iterator[str]:
+    """Recompute every node from the view that vouches for it; one sentence for each view that does not lead to them."""
+    for row in connection.execute(select(_VIEW.c.id).order_by(_VIEW.c.id)).all():
+        (view,) = _views(connection, _VIEW.c.id == row.id)
+        rows = connection.execute(select(_NODE).where(_NODE.c.view == row.id)).mappings().all()
+        try:
+            shown = full_subtrees(view.index, view.size, leaf_hash(view.leaf), view.proof, view.root)
+        except ProofInvalid as error:
+            yield f"view {row.id} of a bundle is not what was verified: {error}"
+            continue
+        if view.id != row.id or any(shown.get((each["level"], each["place"])) != bytes(each["hash"]) for each in rows):
+            yield f"view {row.id} of a bundle does not lead to the tree nodes it is said to vouch for"
+
+
+def _views(connection: Connection, *wanted: object, limit: int = 1) -> list[KeptView]:
+    query = select(_VIEW).where(*wanted).order_by(_VIEW.c.seen_at).limit(limit)  # type: ignore[arg-type]
+    return [
+        KeptView(
+            tree=row["tree"],
+            size=row["size"],
+            root=RootHash(bytes(row["root"])),
+            head=bytes(row["head"]),
+            index=row["entry"],
+            leaf=bytes(row["leaf"]),
+            proof=tuple(
+                NodeHash(bytes(row["proof"][i : i + HASH_SIZE])) for i in range(0, len(row["proof"]), HASH_SIZE)
+            ),
+        )
+        for row in connection.execute(query).mappings()
+    ]

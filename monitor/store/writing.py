@@ -1,0 +1,51 @@
+"""Inserts that both databases understand the same way."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Column, Connection, Table, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+_CHUNK: Final = 500
+
+
+def add_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows; those whose key is already there are left as they are."""
+    if rows:
+        connection.execute(_insert(connection, table).on_conflict_do_nothing(), [dict(row) for row in rows])
+
+
+def add_or_replace(connection: Connection, table: Table, row: Mapping[str, Any], keys: Sequence[str]) -> None:
+    """Insert one row, or overwrite the named columns of the row with the same key."""
+    fields = {name: value for name, value in row.items() if name not in keys}
+    insert = _insert(connection, table)
+    connection.execute(insert.values(**row).on_conflict_do_update(index_elements=list(keys), set_=fields))
+
+
+def add_up(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], key: Sequence[str]) -> None:
+    """Insert rows of `key` columns plus `entries`; where the key is there, add the number to what stands there."""
+    if rows:
+        insert = _insert(connection, table)
+        total = {"entries": table.c.entries + insert.excluded.entries}
+        connection.execute(
+            insert.on_conflict_do_update(index_elements=list(key), set_=total), [dict(row) for row in rows]
+        )
+
+
+def known_values(connection: Connection, column: Column[Any], values: Sequence[Any]) -> set[Any]:
+    """Which of `values` stand in `column`, asked a bounded number at a time."""
+    known: set[Any] = set()
+    for part in chunks(values):
+        known.update(connection.execute(select(column).where(column.in_(part))).scalars())
+    return known
+
+
+def chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Cut a sequence into parts that fit a statement's parameters."""
+    for start in range(0, len(values), _CHUNK):
+        yield values[start : start + _CHUNK]
+
+
+def _insert(connection: Connection, table: Table) -> Any:
+    # The two dialects spell ON CONFLICT alike but share no base class for it.
+    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)

@@ -1,0 +1,342 @@
+"""One configured log, watched pass by pass: opened when it can be, every tree of it followed, every trouble recorded.
+
+Whatever happens in a pass becomes a value: a log that lies or cannot be asked must not end the watch over the others.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+from alerts.alert import Alert, Owner
+from alerts.inert import inert_line
+from monitor.alerting import could_not_ask_alert, new_shard_alert, own_fault_alert, rewound_head_alert, stale_head_alert
+from monitor.errors import Evidence, FetchFailed, LogMisbehaved, OwnFault
+from monitor.evidence import event_id
+from monitor.examining import Examiners
+from monitor.follow import Follower, Limits, PassReport, baseline
+from monitor.heads import Position, SignedHead
+from monitor.judging import RuleJudge
+from monitor.meter import Meter
+from monitor.rule_keeper import RuleKeeper
+from monitor.scan import RuleScanner
+from monitor.source import LogSource
+from monitor.state import Batch
+from monitor.store.health import Condition
+from monitor.store.store import Store
+from monitor.trust_keeper import TrustKeeper
+from monitor.witnesses import Standing, WitnessPolicy, follow_up, witness_alerts
+
+_LOG: Final = logging.getLogger(__name__)
+_ILL_AFTER: Final = timedelta(minutes=5)
+_MAX_LINE: Final = 1_000
+_LIST_TREES_EVERY: Final = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What a pass needs of the world: a clock, a way to wait, and whether it should come to an end."""
+
+    clock: Callable[[], datetime]
+    pause: Callable[[float], object]
+    stop: Callable[[], bool] = lambda: False
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How one pass over one tree ended. `owner` is whose trouble it was, `None` when there was none.
+
+    `answered` says that the log showed a signed head, whatever came of it. `first` and `last` bound the entries that
+    were read and judged; `findings` counts them by verdict. `unrecorded` says that the trouble could not even be
+    written down.
+    """
+
+    log: str
+    owner: Owner | None = None
+    reason: str = ""
+    detail: str = ""
+    first: int | None = None
+    last: int | None = None
+    head: SignedHead | None = None
+    findings: dict[str, int] = field(default_factory=dict)
+    unreadable: int = 0
+    evidence: list[str] = field(default_factory=list)
+    answered: bool = False
+    unrecorded: bool = False
+
+
+class ObservedState:
+    """The store, with everything that is committed reported to the meter and to the outcome of the pass."""
+
+    def __init__(self, store: Store, meter: Meter, outcome: Outcome) -> None:
+        self._store, self._meter, self.outcome = store, meter, outcome
+
+    def position(self, log: str) -> Position | None:
+        """See `State.position`."""
+        return self._store.position(log)
+
+    def baseline(self, position: Position, how: str) -> None:
+        """See `State.baseline`."""
+        self._store.baseline(position, how)
+
+    def advance(self, old: Position, new: Position, batch: Batch, alerts: Sequence[Alert]) -> None:
+        """See `State.advance`."""
+        self._store.advance(old, new, batch, alerts)
+        self._meter.batch(batch)
+        self._meter.position(new.log, new.frontier.size, new.head.head.size, new.head.head.timestamp)
+        for finding in batch.findings:
+            name = finding.verdict.outcome.value
+            self.outcome.findings[name] = self.outcome.findings.get(name, 0) + 1
+        self.outcome.unreadable += len(batch.unreadable)
+
+    def record_head(self, head: SignedHead) -> None:
+        """See `State.record_head`."""
+        self.outcome.answered = True
+        self._store.record_head(head)
+
+    def keep_evidence(self, evidence: Evidence, alerts: Sequence[Alert]) -> bool:
+        """See `State.keep_evidence`."""
+        is_new = self._store.keep_evidence(evidence, alerts)
+        self.outcome.evidence.append(event_id(evidence))
+        if is_new:
+            self._meter.misbehaved(evidence.log, evidence.kind)
+        return is_new
+
+    def enqueue(self, alerts: Sequence[Alert]) -> None:
+        """See `State.enqueue`."""
+        self._store.enqueue(alerts)
+
+
+@dataclass(slots=True)
+class _Tree:
+    """One tree being followed, with the rules it is followed with."""
+
+    source: LogSource
+    state: ObservedState
+    follower: Follower
+    generation: int
+
+
+class LogWatch:
+    """Watches one configured log; `run_pass` is called by one thread at a time.
+
+    `appeared` says that the trust root came to name the log while others were watched: it is begun at its first entry.
+    `executor` fetches ahead, `examiners` examine large backlogs.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_trees: Callable[[], Sequence[LogSource]],
+        *,
+        stale_after: timedelta,
+        store: Store,
+        rules: RuleKeeper,
+        trust: TrustKeeper,
+        meter: Meter,
+        timing: Timing,
+        limits: Limits | None = None,
+        witnesses: WitnessPolicy | None = None,
+        appeared: bool = False,
+        executor: Executor | None = None,
+        examiners: Examiners | None = None,
+    ) -> None:
+        self.name = name
+        self._open_trees, self._stale_after = open_trees, stale_after
+        self._store, self._rules, self._trust, self._meter = store, rules, trust, meter
+        self._timing, self._limits, self._witnesses = timing, limits, witnesses
+        self._appeared, self._executor, self._examiners = appeared, executor, examiners
+        self._sources: Sequence[LogSource] = ()
+        self._unkept: dict[str, dict[tuple[str, str], int]] = {}
+        self._listed_at: datetime | None = None
+        self._trees: dict[str, _Tree] = {}
+        self._standings: dict[str, Standing] = {}
+
+    def run_pass(self) -> list[Outcome]:
+        """One pass over every tree of the log; never raises for what a log, the network or the database does."""
+        try:
+            self._list_trees()
+        except Exception as error:  # noqa: BLE001  see `_trouble`
+            if not self._sources:
+                opening = Outcome(self.name)
+                self._settle(opening, error)
+                return [opening]
+            # The trees known before are asked all the same, and tell their own trouble.
+            _LOG.warning("trees_not_listed log=%s detail=%s", self.name, error)
+        return [self._follow(source) for source in self._sources if not self._timing.stop()]
+
+    def baseline(self, start: int | Literal["head"]) -> list[str]:
+        """Baseline every tree that has no position; one sentence for each. Raises what following raises."""
+        told = []
+        for source in self._open_trees():
+            log = source.identity.log
+            if self._store.position(log) is None:
+                position = baseline(source, self._store, start)
+                told.append(f"{log}: followed from entry {position.frontier.size} of {position.head.head.size} on")
+            else:
+                told.append(f"{log}: already followed, left as it is")
+        return told
+
+    def forget_sources(self) -> None:
+        """Open the log anew at the next pass: its keys may have changed."""
+        self._listed_at = None
+
+    def _list_trees(self) -> None:
+        now = self._timing.clock()
+        if self._listed_at is not None and now - self._listed_at < _LIST_TREES_EVERY:
+            return
+        known = {source.identity.log for source in self._sources}
+        self._sources = self._open_trees()
+        self._listed_at = now
+        self._trees.clear()
+        if self.name not in {source.identity.log for source in self._sources}:
+            self._store.health.forget(self.name)
+        for source in self._sources:
+            if source.identity.log not in known:
+                self._meter.add_log(source.identity.log)
+                self._tell_position(source.identity.log)
+
+    def _tell_position(self, log: str) -> None:
+        position = self._store.position(log)
+        if position is not None:
+            head = position.head.head
+            self._meter.position(log, position.frontier.size, head.size, head.timestamp)
+
+    def _follow(self, source: LogSource) -> Outcome:
+        log = source.identity.log
+        outcome = Outcome(log)
+        try:
+            before = self._store.position(log) or self._new_tree(source)
+            tree = self._tree(source)
+            tree.state.outcome = outcome
+            outcome.first = outcome.last = before.frontier.size
+            report = tree.follower.run_pass()
+            self._went_well(outcome, before, report, source.identity.valid_until)
+        except Exception as error:  # noqa: BLE001  see `_trouble`
+            self._settle(outcome, error)
+        return outcome
+
+    def _new_tree(self, source: LogSource) -> Position:
+        """A tree nobody baselined: followed from its first entry when the log or the tree is new, refused otherwise."""
+        if self._appeared:
+            # The trust root's change was told when it was recorded.
+            return baseline(source, self._store, 0)
+        siblings = [each.identity.log for each in self._sources if each.identity.log != source.identity.log]
+        if not any(self._store.position(log) for log in siblings):
+            raise OwnFault(
+                f"{source.identity.log}: nobody said where to begin with this log, so it is not followed. "
+                "Run `signwatch init` once; it leaves what is followed already as it is."
+            )
+        position = baseline(source, self._store, 0)
+        identity = source.identity
+        alert = new_shard_alert(identity.log, identity.origin, "the log's own list of trees", self._timing.clock())
+        self._store.enqueue([alert])
+        return position
+
+    def _tree(self, source: LogSource) -> _Tree:
+        log, held = source.identity.log, self._rules.held
+        tree = self._trees.get(log)
+        if tree is not None and tree.generation == held.generation:
+            return tree
+        # Between two passes nothing is under way: from here on every entry is offered to exactly these rules.
+        self._store.coverage.activate(log, held.selections)
+        state = ObservedState(self._store, self._meter, Outcome(log))
+        follower = Follower(
+            source,
+            state,
+            RuleScanner(held.matcher),
+            RuleJudge(held.matcher, self._store.facts, self._trust.authorities),
+            clock=self._timing.clock,
+            pause=self._timing.pause,
+            limits=self._limits,
+            executor=self._executor,
+            examiner=self._examiners.examiner(held, log, source.identity.api) if self._examiners else None,
+            stop=self._timing.stop,
+            # Polls may be slower than trees are listed anew: what a log owes is counted over both.
+            unkept=self._unkept.setdefault(log, {}),
+        )
+        tree = self._trees[log] = _Tree(source, state, follower, held.generation)
+        return tree
+
+    def _went_well(self, outcome: Outcome, before: Position, report: PassReport, valid_until: datetime | None) -> None:
+        now, log = self._timing.clock(), outcome.log
+        outcome.last, outcome.head = report.position.frontier.size, report.head
+        known, shown = before.head.head, report.head
+        # An older head is nothing new, however often it is signed again.
+        moved = shown.size > known.size or (shown.size == known.size and _later(shown.timestamp, known.timestamp))
+        # Where the log says when it signed, a head is as old as it says, however late it is met.
+        signed_at = min(shown.timestamp, now) if shown.timestamp is not None else now
+        condition = self._store.health.went_well(log, now, signed_at if moved else None)
+        head = report.position.head.head
+        self._meter.position(log, report.position.frontier.size, head.size, head.timestamp or condition.fresh_at)
+        self._meter.passed(log, now, None)
+        fresh = condition.fresh_at or now
+        # Of a log that ended by the trust root, and was read to its end, nothing newer is expected.
+        ended = valid_until is not None and valid_until < now and report.backlog == 0
+        if not (head.final or ended) and now - fresh > self._stale_after:
+            # The log answers, yet shows nothing new: gone back, frozen, or somebody replays an old answer.
+            stale = stale_head_alert(log, head, fresh, now)
+            alert = rewound_head_alert(head, shown, fresh, now) if report.lagging else stale
+            outcome.owner, outcome.reason, outcome.detail = Owner.LOG_MISBEHAVED, alert.kind, alert.summary
+            self._store.enqueue([alert])
+        if self._witnesses is not None:
+            standing = follow_up(self._witnesses, self._standings.get(log, Standing()), shown, now)
+            self._standings[log] = standing
+            self._store.enqueue(witness_alerts(self._witnesses, standing, shown, now, self._stale_after))
+
+    def _settle(self, outcome: Outcome, error: Exception) -> None:
+        """Record trouble; when even that fails, the database is ill and the log line is all there is."""
+        outcome.owner, outcome.reason, outcome.detail = _trouble(error)
+        now = self._timing.clock()
+        self._meter.add_log(outcome.log)
+        self._meter.passed(outcome.log, now, outcome.owner)
+        try:
+            position = self._store.position(outcome.log)
+            if position is not None:
+                outcome.last = position.frontier.size
+            before = self._store.health.of(outcome.log).trouble
+            condition = self._store.health.went_wrong(outcome.log, now, outcome.owner, outcome.reason, outcome.detail)
+            if before is None or (before.owner, before.reason) != (outcome.owner, outcome.reason):
+                # Once for each trouble: a log that stays down must not fill the disk with lines that say so.
+                _LOG.warning("trouble %s", _line(outcome))
+            self._store.enqueue(self._alerts(condition, now, answered=outcome.answered))
+        except OwnFault as fault:
+            outcome.unrecorded = True
+            _LOG.error("state_failed %s also=%s", _line(outcome), fault)
+
+    def _alerts(self, condition: Condition, now: datetime, *, answered: bool) -> list[Alert]:
+        trouble = condition.trouble
+        if trouble is None:
+            return []
+        lasting = now - trouble.since
+        if trouble.owner is Owner.COULD_NOT_ASK and lasting > self._stale_after:
+            since = trouble.since
+            return [could_not_ask_alert(condition.log, trouble.reason, trouble.detail, since, now, answered=answered)]
+        if trouble.owner is Owner.OURSELVES and lasting > _ILL_AFTER:
+            return [own_fault_alert(f"following {condition.log}", trouble.detail, trouble.since, now)]
+        return []
+
+
+def _line(outcome: Outcome) -> str:
+    detail = inert_line(outcome.detail, _MAX_LINE)
+    return f"log={outcome.log} owner={outcome.owner} reason={outcome.reason} detail={detail}"
+
+
+def _later(shown: datetime | None, known: datetime | None) -> bool:
+    return shown is not None and (known is None or shown > known)
+
+
+def _trouble(error: Exception) -> tuple[Owner, str, str]:
+    match error:
+        case LogMisbehaved():
+            return Owner.LOG_MISBEHAVED, error.kind, str(error)
+        case FetchFailed():
+            return Owner.COULD_NOT_ASK, error.reason, str(error)
+        case OwnFault():
+            return Owner.OURSELVES, "own-fault", str(error)
+        case _:
+            # A defect of ours must not end the watch over the other logs, nor be blamed on this one.
+            _LOG.error("defect", exc_info=error)
+            return Owner.OURSELVES, "defect", f"{type(error).__name__}: {error}"

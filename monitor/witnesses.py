@@ -1,0 +1,136 @@
+"""Witness cosignatures as a policy: of n witnesses somebody chose, k must have seen the very head we are shown.
+
+A log that shows each visitor a history of its own has to fool k witnesses as well. Their absence proves nothing against
+the log: a witness may be down, or the log may not have asked. So it is told as something we could not get, never as a
+lie.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from alerts.alert import Alert, Owner, Severity
+from monitor.alerting import alert_id, day_of
+from monitor.heads import SignedHead
+from rules.document import Misplaced, Node
+from rules.reading import Fields, read_list, read_number, read_text
+from tlog.cosignature import WitnessKey, parse_witness_vkey
+from tlog.note import MalformedNote
+
+WITNESS_KEYS: Final = ("required", "keys")
+MAX_WITNESSES: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessPolicy:
+    """At least `required` of `witnesses` must have cosigned. Two keys of one name are one witness, mid-rotation.
+
+    Raises `ValueError` for a policy that nothing or everything meets.
+    """
+
+    required: int
+    witnesses: tuple[WitnessKey, ...]
+
+    def __post_init__(self) -> None:
+        """Check that the policy can be met and can be missed."""
+        if not 1 <= self.required <= len(self.names):
+            raise ValueError(f"{self.required} of {len(self.names)} witnesses can never be what is wanted")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Name of each witness once, in the order given."""
+        return tuple(dict.fromkeys(key.name for key in self.witnesses))
+
+
+@dataclass(frozen=True, slots=True)
+class Cosigning:
+    """Which witnesses of a policy cosigned one head, and whether they are `enough`."""
+
+    present: tuple[str, ...]
+    missing: tuple[str, ...]
+    enough: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a log stood with its witnesses when last asked: since when each is missing, since when too many are.
+
+    `short_since` is `None` while enough cosign. Kept in memory: after a restart the wait begins anew.
+    """
+
+    missing_since: tuple[tuple[str, datetime], ...] = ()
+    short_since: datetime | None = None
+
+
+def judge(policy: WitnessPolicy, head: SignedHead) -> Cosigning:
+    """Hold a head against the policy. `head.cosigned_by` names witnesses whose cosignatures were verified already."""
+    present = tuple(name for name in policy.names if name in head.cosigned_by)
+    missing = tuple(name for name in policy.names if name not in head.cosigned_by)
+    return Cosigning(present, missing, len(present) >= policy.required)
+
+
+def follow_up(policy: WitnessPolicy, before: Standing, head: SignedHead, now: datetime) -> Standing:
+    """Return the standing after seeing `head` at `now`; what was missing before keeps its since."""
+    cosigning, known = judge(policy, head), dict(before.missing_since)
+    missing = tuple((name, known.get(name, now)) for name in cosigning.missing)
+    return Standing(missing, None if cosigning.enough else before.short_since or now)
+
+
+def witness_alerts(
+    policy: WitnessPolicy, standing: Standing, head: SignedHead, now: datetime, patience: timedelta
+) -> Sequence[Alert]:
+    """One alert a day for a log that had too few witnesses for longer than `patience`; none otherwise.
+
+    Witnesses cosign after the log signs, so a newest head without them is ordinary for a while.
+    """
+    since = standing.short_since
+    if since is None or now - since <= patience:
+        return ()
+    cosigning, missing = judge(policy, head), dict(standing.missing_since)
+    facts = [("Log", head.log), ("Size", str(head.size)), ("Required", f"{policy.required} of {len(policy.names)}")]
+    facts += [("Cosigned by", ", ".join(cosigning.present) or "nobody")]
+    facts += [("Missing", f"{name} since {at.isoformat()}") for name, at in missing.items()]
+    return (
+        Alert(
+            id=alert_id("witness-missing", head.log, day_of(now)),
+            kind="witness-missing",
+            owner=Owner.COULD_NOT_ASK,
+            severity=Severity.WARN,
+            title=f"{head.log} is seen by too few witnesses",
+            summary=f"{len(cosigning.present)} of the {policy.required} witnesses wanted cosigned the newest head; it "
+            f"has been too few since {since.isoformat()}.",
+            consequence="Entries are being checked as before, but only the log's own word says that others see the "
+            "same history. This shows no wrongdoing of the log.",
+            next_step="Ask the missing witnesses' operators, and compare heads with another installation: "
+            "`signwatch peers compare`.",
+            created_at=now,
+            facts=tuple(facts),
+            log=head.log,
+        ),
+    )
+
+
+def read_witnesses(node: Node) -> WitnessPolicy:
+    """Read `{required: 2, keys: [vkey, …]}` of a log in the configuration. Raises `Misplaced`."""
+    fields = Fields(node, WITNESS_KEYS, "witnesses")
+    keys = read_list(fields.need("keys"), _read_key)
+    if len(keys) > MAX_WITNESSES:
+        raise Misplaced(f"more than {MAX_WITNESSES} witnesses", node)
+    if len({(key.name, key.raw) for key in keys}) < len(keys):
+        raise Misplaced("a witness key stands here twice; it counts once", node)
+    required = fields.need("required")
+    try:
+        return WitnessPolicy(read_number(required), keys)
+    except ValueError:
+        names = len({key.name for key in keys})
+        raise Misplaced(
+            f"`required` is from 1 to {names}: that many witnesses are named under `keys`", required
+        ) from None
+
+
+def _read_key(node: Node) -> WitnessKey:
+    try:
+        return parse_witness_vkey(read_text(node))
+    except MalformedNote as error:
+        raise Misplaced(f"not a witness's verifier key (name+key id+base64): {error}", node) from None

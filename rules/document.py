@@ -1,0 +1,208 @@
+"""YAML as a tree that remembers where everything stands. Hostile or damaged text ends in `RuleFileError`, never worse.
+
+Only mappings, lists and scalars: no tags, no merge keys, no second document. A scalar keeps the text that was written,
+so `on`, `1.10` and `0123` mean what they look like.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import yaml
+
+MAX_BYTES: Final = 64 * 1024 * 1024
+MAX_NODES: Final = 5_000_000
+MAX_DEPTH: Final = 24
+MAX_ALIASES: Final = 1_000
+MAX_PROBLEMS: Final = 50
+
+_LOADER: Final[type[yaml.SafeLoader | yaml.CSafeLoader]] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_NULLS: Final = frozenset({"", "~", "null", "Null", "NULL"})
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with a rule file. Lines and columns count from 1; 0 means that no place is known."""
+
+    message: str
+    line: int = 0
+    column: int = 0
+
+
+class RuleFileError(ValueError):
+    """The rule file cannot be used. `problems` holds everything found wrong, in file order."""
+
+    def __init__(self, problems: Sequence[Problem], name: str = "rules") -> None:
+        self.problems = tuple(problems)
+        self.name = name
+        super().__init__("\n".join(f"{name}:{each.line}:{each.column}: {each.message}" for each in self.problems))
+
+
+class Misplaced(Exception):
+    """One problem, on its way up to whoever collects them."""
+
+    def __init__(self, message: str, node: "Node") -> None:
+        super().__init__(message)
+        self.problem = Problem(message, node.line, node.column)
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """A scalar as written. `plain` is false when it was quoted or a block."""
+
+    text: str
+    plain: bool
+    line: int
+    column: int
+
+    @property
+    def is_null(self) -> bool:
+        """Whether nothing was written: an empty value or one of YAML's nulls."""
+        return self.plain and self.text in _NULLS
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A YAML sequence."""
+
+    items: tuple["Node", ...]
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """A YAML mapping whose keys are scalars, each written once."""
+
+    entries: tuple[tuple[Scalar, "Node"], ...]
+    line: int
+    column: int
+
+
+Node = Scalar | Listing | Mapping
+
+
+class _Open:
+    """A collection whose end has not been seen."""
+
+    __slots__ = ("anchor", "children", "column", "is_mapping", "line", "size")
+
+    def __init__(self, event: yaml.MappingStartEvent | yaml.SequenceStartEvent) -> None:
+        self.is_mapping = isinstance(event, yaml.MappingStartEvent)
+        self.anchor = event.anchor
+        self.line, self.column = _place(event)
+        self.children: list[Node] = []
+        self.size = 1
+
+    def close(self) -> Node:
+        if not self.is_mapping:
+            return Listing(tuple(self.children), self.line, self.column)
+        entries: list[tuple[Scalar, Node]] = []
+        seen: dict[str, int] = {}
+        for key, value in zip(self.children[::2], self.children[1::2], strict=True):
+            if not isinstance(key, Scalar):
+                raise Misplaced("a key is a plain word here, not a list or a mapping", key)
+            if key.text == "<<" and key.plain:
+                raise Misplaced("merge keys (<<) are not read: repeat the keys, or alias the whole value", key)
+            if key.text in seen:
+                raise Misplaced(f"key {key.text!r} was already given on line {seen[key.text]}", key)
+            seen[key.text] = key.line
+            entries.append((key, value))
+        return Mapping(tuple(entries), self.line, self.column)
+
+
+def read_yaml(text: str, name: str = "rules") -> Node:
+    """Read one YAML document. Raises `RuleFileError`; time and memory are bounded by the caps above."""
+    if len(text) > MAX_BYTES:
+        raise RuleFileError([Problem(f"the file is larger than {MAX_BYTES // 2**20} MiB")], name)
+    try:
+        return _Composer().run(text)
+    except Misplaced as misplaced:
+        raise RuleFileError([misplaced.problem], name) from None
+    except yaml.YAMLError as error:
+        raise RuleFileError([_yaml_problem(error)], name) from None
+    except UnicodeEncodeError:
+        raise RuleFileError([Problem("the file holds characters that are not Unicode text")], name) from None
+
+
+class _Composer:
+    """Builds the tree from parser events, so that each cap holds before the memory is spent."""
+
+    def __init__(self) -> None:
+        self._stack: list[_Open] = []
+        self._anchors: dict[str, tuple[Node, int]] = {}
+        self._nodes = 0
+        self._aliases = 0
+        self._root: Node | None = None
+
+    def run(self, text: str) -> Node:
+        for event in _events(text):
+            if isinstance(event, yaml.DocumentStartEvent) and self._root is not None:
+                raise Misplaced("a rule file is one YAML document: remove this '---'", _at(event))
+            if isinstance(event, yaml.NodeEvent):
+                self._node(event)
+            elif isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
+                done = self._stack.pop()
+                self._add(done.close(), done.size, 1, done.anchor)
+        if self._root is None:
+            raise Misplaced("the file is empty", Scalar("", plain=True, line=1, column=1))
+        return self._root
+
+    def _node(self, event: yaml.NodeEvent) -> None:
+        here = _at(event)
+        if isinstance(event, yaml.AliasEvent):
+            self._alias(event, here)
+            return
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            raise Misplaced(f"tags are not read here: {tag!r}", here)
+        if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
+            if len(self._stack) >= MAX_DEPTH:
+                raise Misplaced(f"nested deeper than {MAX_DEPTH} levels", here)
+            self._stack.append(_Open(event))
+        elif isinstance(event, yaml.ScalarEvent):
+            scalar = Scalar(event.value, not event.style, here.line, here.column)
+            self._add(scalar, 1, 1, event.anchor)
+
+    def _alias(self, event: yaml.AliasEvent, here: Scalar) -> None:
+        self._aliases += 1
+        if self._aliases > MAX_ALIASES:
+            raise Misplaced(f"more than {MAX_ALIASES} aliases", here)
+        known = self._anchors.get(event.anchor or "")
+        if known is None:
+            raise Misplaced(f"alias *{event.anchor} stands before its anchor, or inside it", here)
+        self._add(known[0], known[1], known[1], None)
+
+    def _add(self, node: Node, size: int, cost: int, anchor: str | None) -> None:
+        # An alias costs its whole size at each use: nested aliases would otherwise unfold to more than memory holds.
+        self._nodes += cost
+        if self._nodes > MAX_NODES:
+            raise Misplaced(f"more than {MAX_NODES} values, counting each use of an alias", node)
+        if anchor is not None:
+            self._anchors[anchor] = (node, size)
+        if self._stack:
+            self._stack[-1].children.append(node)
+            self._stack[-1].size += size
+        else:
+            self._root = node
+
+
+def _events(text: str) -> Iterator[yaml.Event]:
+    yield from yaml.parse(text, Loader=_LOADER)
+
+
+def _place(event: yaml.Event) -> tuple[int, int]:
+    mark = event.start_mark
+    return (mark.line + 1, mark.column + 1) if mark is not None else (0, 0)
+
+
+def _at(event: yaml.Event) -> Scalar:
+    line, column = _place(event)
+    return Scalar("", plain=True, line=line, column=column)
+
+
+def _yaml_problem(error: yaml.YAMLError) -> Problem:
+    mark = getattr(error, "problem_mark", None)
+    what = getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be read"
+    message = f"not YAML: {what}"
+    return Problem(message, mark.line + 1, mark.column + 1) if mark is not None else Problem(message)

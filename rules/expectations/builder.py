@@ -1,0 +1,18 @@
+"""The build instructions that hold the signing identity: the called workflow, where one workflow calls another."""
+
+from rules.expectations.claim import ClaimExpectation, without_ref
+from rules.pattern import Pattern
+
+
+class BuilderExpectation(ClaimExpectation):
+    """`builder: https://github.com/acme/ci/.github/workflows/build.yml`, compared without its ref unless it has one."""
+
+    __slots__ = ()
+    id = "builder"
+    key = "builder"
+    claims = ("build_signer_uri",)
+    sentence = "It was signed by build instructions that the rule does not list."
+
+    def accepts(self, pattern: Pattern, value: str) -> bool:
+        """Compare with and without the ref."""
+        return pattern.matches(value) or pattern.matches(without_ref(value))

@@ -1,0 +1,100 @@
+"""What an expectation is asked and what it answers."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+
+from rules.document import Node
+from rules.facts import Facts
+from rules.rule import Rule
+from rules.verdict import Reason
+from sigstore_entries.signing import Signer, SignerForm, Signing
+
+_SAID_BY_AUTHORITY = ("timestamp-response", "integrated-time", "ct-timestamp")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One signer of one entry under one rule. `now` is when it is judged, which may be for the second time."""
+
+    rule: Rule
+    signing: Signing
+    signer: Signer | None
+    facts: Facts
+    now: datetime
+
+    def claim(self, name: str) -> str | None:
+        """A Fulcio claim of the signer's certificate; `None` when it is absent or could not be read."""
+        if self.signer is None:
+            return None
+        return self.signer.issuer if name == "issuer" else self.signer.claims.get(name)
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """The names the signer carries."""
+        return tuple(name.value for name in self.signer.names) if self.signer is not None else ()
+
+    @property
+    def certificate_only(self) -> bool:
+        """Whether the entry is a certificate in a CT log: it tells who may sign, not what was signed."""
+        return self.signer is not None and (
+            self.signer.form is SignerForm.PRECERTIFICATE
+            or (not self.signing.digests and self.signing.kind in CT_KINDS)
+        )
+
+    @property
+    def signed_at(self) -> datetime | None:
+        """When it was signed, by the best authority the entry offers; `None` when nobody says."""
+        if self.signer is not None and self.signer.not_before is not None:
+            return self.signer.not_before
+        ranked = [time for source in _SAID_BY_AUTHORITY for time in self.signing.times if time.source == source]
+        return ranked[0].at if ranked else None
+
+
+Schema = Mapping[str, Any]
+CT_KINDS = ("certificate", "precertificate")  # what the decoder calls entries of a CT log
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at: what it is called, what was expected, what was found, and whether it was as expected.
+
+    `sentence` tells what it means when it was not.
+    """
+
+    label: str
+    expected: str
+    found: str
+    ok: bool
+    sentence: str
+
+
+class Expectation(Protocol):
+    """One kind of expectation. `id` names `docs/expectations/<id>.md`, `key` its place in a rule's `expect`."""
+
+    id: ClassVar[str]
+    key: ClassVar[str]
+    schema: ClassVar[Schema]
+
+    @classmethod
+    def read(cls, node: Node) -> Self:
+        """Read the value under `key`. Raises `Misplaced`."""
+
+    def checks(self, case: Case) -> Iterator[Check]:
+        """Everything this expectation looks at, met or not."""
+
+
+@runtime_checkable
+class DelayedExpectation(Protocol):
+    """An expectation on something that happens after the entry was seen."""
+
+    def due_at(self, case: Case) -> datetime | None:
+        """When it must have happened; before that, `checks` says nothing. `None` when it does not concern the case."""
+
+
+def unmet(expectation: Expectation, case: Case) -> Iterator[Reason]:
+    """The reasons an expectation gives against a signing; none when it is met."""
+    for check in expectation.checks(case):
+        if not check.ok:
+            yield Reason(expectation.id, check.sentence, check.expected, check.found)

@@ -1,0 +1,87 @@
+"""Only artifacts on a list: the digests of what was really released."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Final, Self
+
+from rules.document import Mapping, Misplaced, Node
+from rules.expectations.case import Case, Check, Schema
+from rules.facts import DigestSource, SourceForm
+from rules.reading import Fields, read_list, read_text
+from rules.selection import digest_text, read_digest
+
+_LONGEST_SHOWN: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class DigestsExpectation:
+    """`digests: [sha256:…]`: a digest of the entry is on the list."""
+
+    allowed: frozenset[str]
+
+    id: ClassVar[str] = "digests"
+    key: ClassVar[str] = "digests"
+    schema: ClassVar[Schema] = {"$ref": "#/$defs/digests"}
+
+    @classmethod
+    def read(cls, node: Node) -> Self:
+        """Read one digest or a list of them."""
+        return cls(frozenset(read_list(node, read_digest)))
+
+    def checks(self, case: Case) -> Iterator[Check]:
+        """The list against the digests of the entry."""
+        yield check_digests(case, self.allowed, f"one of {len(self.allowed)} listed digests")
+
+
+@dataclass(frozen=True, slots=True)
+class DigestsFromExpectation:
+    """`digests_from: {file: released.txt}`: a digest of the entry is on a list kept elsewhere."""
+
+    source: DigestSource
+
+    id: ClassVar[str] = "digests-from"
+    key: ClassVar[str] = "digests_from"
+    schema: ClassVar[Schema] = {"$ref": "#/$defs/digestSource"}
+
+    @classmethod
+    def read(cls, node: Node) -> Self:
+        """Read `{file: path}`, `{url: https://…}` or `{command: [program, argument, …]}`."""
+        if not isinstance(node, Mapping) or len(node.entries) != 1:
+            raise Misplaced("digests_from is one of: {file: path}, {url: https://…}, {command: [program, …]}", node)
+        Fields(node, [form.value for form in SourceForm], "digests_from")
+        key, value = node.entries[0]
+        form = SourceForm(key.text)
+        target = read_list(value, read_text) if form is SourceForm.COMMAND else (read_text(value),)
+        if form is SourceForm.URL and not target[0].startswith(("https://", "http://localhost", "http://127.0.0.1")):
+            raise Misplaced("a list of digests is only fetched over https", value)
+        return cls(DigestSource(form, target))
+
+    def checks(self, case: Case) -> Iterator[Check]:
+        """The fetched list against the digests of the entry; no list means that nothing is on it."""
+        expected = f"on the list from {self.source}"
+        allowed = case.facts.digests_from(self.source)
+        if allowed is None:
+            sentence = "The list of allowed digests could not be read, so nothing counts as being on it."
+            yield Check("digest", expected, "(no list)", ok=False, sentence=sentence)
+            return
+        yield check_digests(case, allowed, expected)
+
+
+def check_digests(case: Case, allowed: frozenset[str], expected: str) -> Check:
+    """Whether a digest of the entry is on a list."""
+    found = [digest_text(digest) for digest in case.signing.digests]
+    if not found:
+        return no_digest(case, expected)
+    ok = not allowed.isdisjoint(found)
+    return Check("digest", expected, ", ".join(found[:_LONGEST_SHOWN]), ok, "What was signed is not on the list.")
+
+
+def no_digest(case: Case, expected: str) -> Check:
+    """An entry that names no artifact: met by a certificate whose log entry is awaited, unmet otherwise."""
+    if case.certificate_only:
+        awaited = any(each.key == "log_entry_within" for each in case.rule.expect)
+        sentence = "A certificate names no artifact: add `log_entry_within`, and its log entry is awaited and judged."
+        return Check("digest", expected, "(a certificate, its log entry is awaited)", awaited, sentence)
+    return Check(
+        "digest", expected, "(the entry names no digest)", ok=False, sentence="The entry does not say what was signed."
+    )

@@ -1,0 +1,13 @@
+"""The deployment environment the job ran in, with its own protection rules."""
+
+from rules.expectations.claim import ClaimExpectation
+
+
+class EnvironmentExpectation(ClaimExpectation):
+    """`environment: release`."""
+
+    __slots__ = ()
+    id = "environment"
+    key = "environment"
+    claims = ("deployment_environment",)
+    sentence = "The job ran outside the deployment environment that the rule lists."

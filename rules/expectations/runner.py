@@ -1,0 +1,13 @@
+"""Where the build ran: the platform's own machines or somebody's."""
+
+from rules.expectations.claim import ClaimExpectation
+
+
+class RunnerExpectation(ClaimExpectation):
+    """`runner: github-hosted`."""
+
+    __slots__ = ()
+    id = "runner"
+    key = "runner"
+    claims = ("runner_environment",)
+    sentence = "The build ran on a kind of machine that the rule does not list."

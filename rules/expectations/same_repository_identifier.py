@@ -1,0 +1,38 @@
+"""A repository that keeps its name and changes its number: deleted and made again, perhaps by somebody else."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from rules.document import Node
+from rules.expectations.case import Case, Check, Schema
+from rules.expectations.flag import read_true
+
+
+@dataclass(frozen=True, slots=True)
+class SameRepositoryIdentifierExpectation:
+    """`same_repository_identifier: true`: a repository keeps the identifier it was first seen with."""
+
+    id: ClassVar[str] = "repository-identifier-changed"
+    key: ClassVar[str] = "same_repository_identifier"
+    schema: ClassVar[Schema] = {"const": True}
+
+    @classmethod
+    def read(cls, node: Node) -> Self:
+        """Read `true`."""
+        read_true(node)
+        return cls()
+
+    def checks(self, case: Case) -> Iterator[Check]:
+        """The identifier against those seen with this repository. The first sighting of a repository is fine."""
+        label, repository = "source_repository_identifier", case.claim("source_repository_uri")
+        found = case.claim(label)
+        known = case.facts.repository_identifiers_of(repository, case.signing.where) if repository is not None else None
+        if known is None or found is None:
+            sentence = "Nobody can tell whether this is the repository that signed before."
+            yield Check(
+                label, "the identifier seen before", found or "(not in the certificate)", ok=False, sentence=sentence
+            )
+        elif known:
+            sentence = "A repository of this name signed before, but it was another one: made again or replaced."
+            yield Check(label, " or ".join(sorted(known)), found, found in known, sentence)

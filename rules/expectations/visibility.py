@@ -1,0 +1,13 @@
+"""Whether the repository was public when it signed."""
+
+from rules.expectations.claim import ClaimExpectation
+
+
+class VisibilityExpectation(ClaimExpectation):
+    """`visibility: public`."""
+
+    __slots__ = ()
+    id = "visibility"
+    key = "visibility"
+    claims = ("source_repository_visibility",)
+    sentence = "The repository had a visibility that the rule does not list."

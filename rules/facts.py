@@ -1,0 +1,73 @@
+"""What a judgement may ask about the past. The monitor answers from its database; nothing in `rules` reaches for it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from sigstore_entries.signing import EntryRef
+
+
+class SourceForm(StrEnum):
+    """Where a list of allowed digests comes from."""
+
+    FILE = "file"
+    URL = "url"
+    COMMAND = "command"
+
+
+@dataclass(frozen=True, slots=True)
+class DigestSource:
+    """A list of digests kept outside the rule file. `target` is a path, a URL or a command with its arguments."""
+
+    form: SourceForm
+    target: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.form}: {' '.join(self.target)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Authorisation:
+    """Leave to sign one digest `count` times until `expires`. `digest` is `sha256:…`."""
+
+    digest: str
+    count: int
+    expires: datetime
+    note: str = ""
+
+
+class Facts(Protocol):
+    """The past as far as it is known. Answers never include the entry being judged, and never wait on a network.
+
+    A fact that cannot be told is `None`, and what depends on it fails closed. Only signings whose certificate chain
+    was trusted, or that carry no certificate, count as the past: anyone can log a self-made certificate.
+    """
+
+    def authorisations(self, rule: str, digest: str) -> Sequence[Authorisation]:
+        """Every authorisation recorded for this rule and digest, expired and used up ones included."""
+
+    def times_signed(self, rule: str, digest: str, besides: EntryRef) -> int:
+        """How many other entries under this rule carried this digest, in any log."""
+
+    def issuers_of(self, identity: str, besides: EntryRef) -> frozenset[str] | None:
+        """Every issuer this very identity was seen under; empty when it was never seen, `None` when nobody kept it."""
+
+    def repository_identifiers_of(self, repository: str, besides: EntryRef) -> frozenset[str] | None:
+        """Every source repository identifier seen with this repository URI; empty when never seen."""
+
+    def signings(self, rule: str, after: datetime, up_to: datetime, besides: EntryRef) -> int:
+        """How many signings under this rule fall into `(after, up_to]`, by the time judged, entries of CT left out."""
+
+    def digests_from(self, source: DigestSource) -> frozenset[str] | None:
+        """The source's digests, each `sha256:…`, as last fetched within its age limit; `None` when there are none."""
+
+    def in_certificate_log(self, fingerprints: Sequence[str]) -> bool | None:
+        """Whether a CT log showed a certificate or key with one of these fingerprints.
+
+        `None` when the CT logs were not followed over the time in question, so that absence says nothing.
+        """
+
+    def in_signature_log(self, fingerprints: Sequence[str]) -> bool | None:
+        """Whether a Rekor log showed an entry with one of these fingerprints; `None` as above."""

@@ -1,0 +1,233 @@
+"""Hints about rules that load and yet may not say what was meant. None of them stops the monitor."""
+
+import difflib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from rules.cover import cover_of_condition
+from rules.expectations.claim import ClaimExpectation
+from rules.index import compile_rules
+from rules.pattern import Pattern, PatternForm, glob_literals
+from rules.rule import Rule, RuleSet
+from rules.selection import AllOf, AnyOf, Condition, Match, Not, outline, walk
+from sigstore_entries.signing import EntryRef, Name, NameForm, Signer, SignerForm, Signing
+
+KNOWN_ISSUERS: Final = (
+    "https://token.actions.githubusercontent.com",
+    "https://gitlab.com",
+    "https://agent.buildkite.com",
+    "https://accounts.google.com",
+    "https://github.com/login/oauth",
+    "https://login.microsoftonline.com",
+    "https://oauth2.sigstore.dev/auth",
+    "https://issuer.enforce.dev",
+    "https://oidc.codefresh.io",
+    "https://app.circleci.com",
+)
+_BROAD_FIELDS: Final = frozenset(
+    {
+        "issuer",
+        "issuer_v1",
+        "kind",
+        "log",
+        "runner_environment",
+        "build_trigger",
+        "github_workflow_trigger",
+        "source_repository_visibility",
+        "deployment_environment",
+    }
+)
+_REFS: Final = ("refs/heads/", "refs/tags/", "refs/pull/")
+
+
+class HintId(StrEnum):
+    """Each hint has its section in `docs/rules.md`."""
+
+    NO_EXPECTATIONS = "no-expectations"
+    NEVER_MATCHES = "never-matches"
+    TOO_BROAD = "too-broad"
+    UNINDEXED = "unindexed"
+    DUPLICATE = "duplicate"
+    CONFLICT = "conflict"
+    SHADOWED = "shadowed"
+    UNKNOWN_ISSUER = "unknown-issuer"
+    LOOKS_LIKE_A_PATTERN = "looks-like-a-pattern"
+    UNESCAPED_DOT = "unescaped-dot"
+    OPEN_ENDED = "open-ended"
+    REF_WITHOUT_REFS = "ref-without-refs"
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """One hint. Lines and columns count from 1; line 0 means a rule that did not come from a file."""
+
+    id: HintId
+    rule: str
+    message: str
+    line: int
+    column: int
+
+
+def lint(ruleset: RuleSet) -> list[Hint]:
+    """Every hint about a set of rules, in file order."""
+    return [*(hint for rule in ruleset.rules for hint in _lint_rule(rule)), *_compare(ruleset.rules)]
+
+
+def _lint_rule(rule: Rule) -> Iterator[Hint]:
+    for hint_id, message in (*_shape_hints(rule), *_text_hints(rule)):
+        yield Hint(hint_id, rule.id, message, rule.line, rule.column)
+
+
+def _shape_hints(rule: Rule) -> Iterator[tuple[HintId, str]]:
+    if not rule.expect:
+        message = "no `expect`: every trusted match is news. Say what a legitimate signing looks like"
+        yield HintId.NO_EXPECTATIONS, message
+    if contradiction := _contradiction(rule.select):
+        yield HintId.NEVER_MATCHES, f"this rule can never match: {contradiction}"
+    fields = dict.fromkeys(match.field for match in walk(rule.select))
+    if fields.keys() <= _BROAD_FIELDS:
+        message = f"selects by {', '.join(fields)} alone, which a large part of every log shares. Add an identity"
+        yield HintId.TOO_BROAD, message
+    elif cover_of_condition(rule.select) is None:
+        message = "names nothing an entry must contain, so every entry of every log is decoded for it. "
+        yield HintId.UNINDEXED, f"{message}Add an identity, or 6 fixed characters to the pattern"
+
+
+def _text_hints(rule: Rule) -> Iterator[tuple[HintId, str]]:
+    for match in walk(rule.select):
+        for pattern in match.patterns:
+            yield from _pattern_hints(match.field, pattern)
+    for expectation in rule.expect:
+        if isinstance(expectation, ClaimExpectation):
+            for pattern in expectation.patterns:
+                yield from _pattern_hints(expectation.key, pattern)
+
+
+def _pattern_hints(field: str, pattern: Pattern) -> Iterator[tuple[HintId, str]]:
+    shown = f"{field} {pattern.text[:100]!r}"
+    if field == "issuer" and pattern.form is PatternForm.EXACT and pattern.text not in KNOWN_ISSUERS:
+        near = difflib.get_close_matches(pattern.text, KNOWN_ISSUERS, n=1, cutoff=0.85)
+        if near:
+            yield HintId.UNKNOWN_ISSUER, f"{shown} is not a well-known issuer: did you mean {near[0]!r}?"
+    if pattern.form is PatternForm.EXACT and _looks_like_a_pattern(pattern.text):
+        yield (
+            HintId.LOOKS_LIKE_A_PATTERN,
+            f"{shown} is taken literally: write {{glob: …}} or {{regex: …}} if it is a pattern",
+        )
+    if pattern.form is PatternForm.REGEX and _has_bare_dot(pattern.text):
+        yield HintId.UNESCAPED_DOT, f"{shown}: a '.' matches any character; write '\\.' for a dot"
+    if field in ("identity", "source_repository_uri", "repository", "builder") and _is_open_ended(pattern):
+        yield HintId.OPEN_ENDED, f"{shown} also matches longer names such as …-evil: end the fixed part with '/' or '@'"
+    if field in ("ref", "source_repository_ref") and _lacks_refs(pattern):
+        yield HintId.REF_WITHOUT_REFS, f"{shown}: refs are whole, such as refs/tags/v1 or refs/heads/main"
+
+
+def _looks_like_a_pattern(text: str) -> bool:
+    return "*" in text or "\\." in text or text.startswith("^") or text.endswith("$")
+
+
+def _has_bare_dot(text: str) -> bool:
+    """A dot between letters that is neither escaped nor the start of `.*`: nearly always meant as a dot."""
+    for at, char in enumerate(text):
+        if char != "." or text[:at].endswith("\\") or text[at + 1 : at + 2] in ("*", "+", "?", "{"):
+            continue
+        if at and text[at - 1].isalnum() and text[at + 1 : at + 2].isalnum():
+            return True
+    return False
+
+
+def _is_open_ended(pattern: Pattern) -> bool:
+    """A fixed part that stops in the middle of a name, then anything: `https://github.com/acme*`."""
+    if pattern.form is PatternForm.EXACT or "/" not in pattern.text:
+        return False
+    if pattern.form is PatternForm.GLOB:
+        pieces = glob_literals(pattern.text)
+        return pattern.text.endswith("*") and bool(pieces) and pieces[-1][-1].isalnum()
+    return pattern.text.removesuffix("$").endswith(".*") and pattern.text.removesuffix("$")[:-2][-1:].isalnum()
+
+
+def _lacks_refs(pattern: Pattern) -> bool:
+    return pattern.form is not PatternForm.REGEX and not pattern.text.startswith((*_REFS, "*"))
+
+
+def _contradiction(condition: Condition) -> str | None:
+    """Why a condition cannot hold, as far as exact values show it."""
+    if isinstance(condition, AnyOf):
+        reasons = [_contradiction(each) for each in condition.conditions]
+        return reasons[0] if all(reasons) else None
+    if not isinstance(condition, AllOf):
+        return None
+    for each in condition.conditions:
+        if found := _contradiction(each):
+            return found
+    flat = list(_flatten(condition))
+    negated = {json.dumps(outline(each.condition)) for each in flat if isinstance(each, Not)}
+    for each in flat:
+        if json.dumps(outline(each)) in negated:
+            return "it asks for a condition and for its opposite"
+    return _disjoint(match for match in flat if isinstance(match, Match))
+
+
+def _flatten(condition: Condition) -> Iterator[Condition]:
+    if isinstance(condition, AllOf):
+        for each in condition.conditions:
+            yield from _flatten(each)
+    else:
+        yield condition
+
+
+def _disjoint(matches: Iterator[Match]) -> str | None:
+    """Two conditions on a field with one value, none of whose exact values satisfies the other."""
+    known: dict[str, list[Match]] = {}
+    for match in matches:
+        # A signer may carry several names and fingerprints, an entry several digests.
+        if match.field in ("identity", "fingerprint", "digest", "issuer") or match.field[0].isdigit():
+            continue
+        for other in known.get(match.field, []):
+            for one, two in ((match, other), (other, match)):
+                exact = [each.text for each in one.patterns if each.form is PatternForm.EXACT and not each.ignore_case]
+                if len(exact) == len(one.patterns) and not any(p.matches(text) for p in two.patterns for text in exact):
+                    return (
+                        f"no {match.field} is both {', '.join(exact[:3])} and {', '.join(map(str, two.patterns[:3]))}"
+                    )
+        known.setdefault(match.field, []).append(match)
+    return None
+
+
+def _compare(rules: tuple[Rule, ...]) -> Iterator[Hint]:
+    """Rules that select the same as an earlier one, and exact ones that a pattern with the same `expect` covers."""
+    first: dict[str, Rule] = {}
+    for rule in rules:
+        known = first.setdefault(json.dumps(outline(rule.select)), rule)
+        if known is rule:
+            continue
+        if known.expect == rule.expect:
+            message = f"selects and expects the same as {known.id!r}: each match is told twice"
+            yield Hint(HintId.DUPLICATE, rule.id, message, rule.line, rule.column)
+        else:
+            message = (
+                f"selects the same as {known.id!r} and expects something else: what one expects is news to the other"
+            )
+            yield Hint(HintId.CONFLICT, rule.id, message, rule.line, rule.column)
+    yield from _shadowed(rules)
+
+
+def _shadowed(rules: tuple[Rule, ...]) -> Iterator[Hint]:
+    broad = [rule for rule in rules if isinstance(rule.select, Match) and not _is_exact_identity(rule.select)]
+    matcher = compile_rules(broad, max_unindexed=len(broad))
+    for rule in rules:
+        if not isinstance(rule.select, Match) or not _is_exact_identity(rule.select):
+            continue
+        for pattern in rule.select.patterns:
+            signer = Signer(SignerForm.CERTIFICATE, (Name(NameForm.OTHER, pattern.text),))
+            covering = matcher.confirm_all(Signing(EntryRef("", 0), "", "", (signer,)))
+            for other in (each for each in covering if each.expect == rule.expect):
+                message = f"{pattern.text[:100]!r} also matches {other.id!r}, which expects the same: it is told twice"
+                yield Hint(HintId.SHADOWED, rule.id, message, rule.line, rule.column)
+
+
+def _is_exact_identity(match: Match) -> bool:
+    return match.field == "identity" and all(each.form is PatternForm.EXACT for each in match.patterns)

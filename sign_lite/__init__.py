@@ -1,0 +1,1 @@
+"""The signing CLI: sign and verify files with standard Sigstore bundles."""

@@ -1,0 +1,67 @@
+"""Reading what is signed and writing bundles."""
+
+import hashlib
+import os
+import secrets
+from pathlib import Path
+from typing import Final
+
+from sigstore.hashes import Hashed
+from sigstore_models.common.v1 import HashAlgorithm
+
+from sign_lite.errors import Misuse
+
+BUNDLE_SUFFIX: Final = ".sigstore.json"
+ATTESTATION_SUFFIX: Final = ".attestation.sigstore.json"
+SMALL_LIMIT: Final = 16 * 1024 * 1024  # bundles, trust files, predicates
+_CHUNK: Final = 1024 * 1024
+
+
+def hash_file(path: Path) -> Hashed:
+    """SHA-256 of a file of any size, read once in pieces. Raises `Misuse`."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise Misuse(f"{path}: cannot be read: {error.strerror}") from error
+    return Hashed(algorithm=HashAlgorithm.SHA2_256, digest=digest.digest())
+
+
+def read_small(path: Path, what: str) -> bytes:
+    """Content of a file that must be small. Raises `Misuse`."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(SMALL_LIMIT + 1)
+    except OSError as error:
+        raise Misuse(f"{path}: the {what} cannot be read: {error.strerror}") from error
+    if len(content) > SMALL_LIMIT:
+        raise Misuse(f"{path}: larger than {SMALL_LIMIT} bytes, so not a {what}")
+    return content
+
+
+def default_bundle(file: Path, suffix: str = BUNDLE_SUFFIX) -> Path:
+    """Where a file's bundle is unless somebody says otherwise: beside it."""
+    return file.with_name(file.name + suffix)
+
+
+def check_writable(path: Path, *, overwrite: bool) -> None:
+    """Raise `Misuse` before anything is signed when the bundle could not be kept: a log entry cannot be taken back."""
+    if path.exists() and not overwrite:
+        raise Misuse(f"{path}: exists already; give --overwrite or another --bundle")
+    if not os.access(path.parent, os.W_OK):
+        raise Misuse(f"{path.parent}: cannot be written to")
+
+
+def write_bundle(path: Path, content: str) -> None:
+    """Write a bundle so that it is there whole or not at all. Raises `Misuse`."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with temporary.open("x", encoding="utf-8") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise Misuse(f"{path}: cannot be written: {error.strerror}") from error

@@ -1,0 +1,101 @@
+"""Signs files and statements through the `sigstore` package, and turns what goes wrong into our words."""
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import requests
+from sigstore.dsse import Statement
+from sigstore.errors import Error
+from sigstore.hashes import Hashed
+from sigstore.models import Bundle, ClientTrustConfig
+from sigstore.oidc import ExpiredIdentity, IdentityToken
+from sigstore.sign import Signer, SigningContext
+
+from sign_lite.errors import Misuse, Refused, SignLiteError, Unreachable
+
+
+@contextlib.contextmanager
+def signer(config: ClientTrustConfig, token: IdentityToken) -> Iterator[Signer]:
+    """One certificate for several signatures. Raises `Refused`, `Unreachable` or `Misuse`."""
+    with _translated():
+        context = SigningContext.from_trust_config(config)
+        with context.signer(token) as opened:
+            yield opened
+
+
+def sign_file(opened: Signer, digest: Hashed) -> Bundle:
+    """Bundle with a signature over the file of this digest. Raises `Refused` or `Unreachable`."""
+    with _translated():
+        return opened.sign_artifact(digest)
+
+
+def sign_statement(opened: Signer, statement: Statement) -> Bundle:
+    """Bundle with a signed in-toto statement. Raises `Refused` or `Unreachable`."""
+    with _translated():
+        return opened.sign_dsse(statement)
+
+
+def build_statement(subjects: Sequence[tuple[Path, Hashed]], predicate_type: str, predicate: Any) -> Statement:
+    """In-toto statement v1 about these files. Raises `Misuse`."""
+    if not isinstance(predicate, dict):
+        raise Misuse("the predicate must be a JSON object")
+    if len({path.name for path, _ in subjects}) != len(subjects):
+        raise Misuse("two files have the same name; a statement could not tell them apart")
+    content = {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"name": path.name, "digest": {"sha256": digest.digest.hex()}} for path, digest in subjects],
+        "predicateType": predicate_type,
+        "predicate": predicate,
+    }
+    try:
+        return Statement(json.dumps(content).encode())
+    except (Error, ValueError) as error:
+        raise Misuse(f"the statement cannot be built: {error}") from error
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except SignLiteError:
+        raise
+    except ExpiredIdentity as error:
+        raise Misuse("the identity token has expired; get a new one") from error
+    except requests.RequestException as error:
+        url = str(error.request.url) if error.request is not None else "a service"
+        raise Unreachable(f"{url} did not answer: {type(error).__name__}; try again later") from error
+    except Exception as error:
+        # The package's own errors (FulcioClientError, RekorClientError, …) have no common base class.
+        if not type(error).__module__.startswith("sigstore."):
+            raise
+        raise _service_error(error) from error
+
+
+def _service_error(error: Exception) -> SignLiteError:
+    """The server's own words: the package drops them for 4xx answers."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, requests.RequestException):
+        cause = cause.__cause__
+    response = cause.response if isinstance(cause, requests.RequestException) else None
+    if response is None:
+        if isinstance(cause, requests.RequestException):
+            return Unreachable(f"a service did not answer: {type(cause).__name__}; try again later")
+        return Refused(str(error).strip() or type(error).__name__)
+    return Refused(f"{response.url} answered {response.status_code}: {_reason(response)}")
+
+
+def _reason(response: requests.Response) -> str:
+    """`message` and, when the server gives it, the precise reason of an error answer."""
+    try:
+        body = json.loads(response.content[:65536])
+        message = str(body["message"])
+    except (ValueError, KeyError, TypeError):
+        return "no reason given"
+    for detail in body.get("details") or ():
+        if isinstance(detail, dict) and detail.get("reason"):
+            metadata = detail.get("metadata") or {}
+            return f"{message} ({detail['reason']}: {metadata.get('detail', '')})".replace(": )", ")")
+    return message

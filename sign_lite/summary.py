@@ -1,0 +1,48 @@
+"""What a bundle says, as plain values for people and scripts."""
+
+import base64
+import json
+from typing import Any
+
+from cryptography import x509
+from sigstore.models import Bundle
+
+from sigstore_entries.fulcio import BY_NAME
+
+
+def describe(bundle: Bundle) -> dict[str, Any]:
+    """Log entry and signer of a bundle. Everything in it may be hostile text unless the bundle was verified."""
+    raw = json.loads(bundle.to_json())
+    entry = raw["verificationMaterial"]["tlogEntries"][0]
+    certificate = bundle.signing_certificate
+    return {
+        "log_index": int(entry.get("logIndex", 0)),
+        "log_id": base64.b64decode(entry["logId"]["keyId"]).hex(),
+        "entry_kind": f"{entry['kindVersion']['kind']}/{entry['kindVersion']['version']}",
+        "names": _names(certificate),
+        "issuer": _issuer(certificate),
+        "certificate_serial": f"{certificate.serial_number:x}",
+        "not_before": f"{certificate.not_valid_before_utc:%Y-%m-%dT%H:%M:%SZ}",
+    }
+
+
+def _names(certificate: x509.Certificate) -> list[str]:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return [str(each.value) for each in names]
+
+
+def _issuer(certificate: x509.Certificate) -> str | None:
+    extension = BY_NAME["issuer"]
+    try:
+        found = certificate.extensions.get_extension_for_oid(x509.ObjectIdentifier(extension.oid)).value
+    except x509.ExtensionNotFound:
+        return None
+    if not isinstance(found, x509.UnrecognizedExtension):
+        return None
+    try:
+        return extension.decode(found.value)
+    except ValueError:
+        return None

@@ -1,0 +1,254 @@
+"""A certificate (or a precertificate's TBSCertificate) becomes a `Signer`.
+
+Two readers look at it. Our own strict walk finds the raw parts, because it also reads certificates that a library
+refuses; then `cryptography` gives a second opinion. What either objects to, and every difference between them, is a
+defect: the names are still offered to the rules, and whatever depends on a defective part fails closed.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from hashlib import sha256
+from types import MappingProxyType
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+
+from sigstore_entries import der
+from sigstore_entries.fulcio import BY_OID, USERNAME_OTHER_NAME_OID, decode_utf8_string
+from sigstore_entries.signing import Name, NameForm, Signer, SignerForm
+from sigstore_entries.tbs import Tbs, read_tbs, split_certificate
+
+SAN_OID: Final = "2.5.29.17"
+MAX_CERTIFICATE: Final = 1024 * 1024
+# The library makes an object of every name there is, however many; Fulcio's certificates have about two kilobytes.
+MAX_SECOND_OPINION: Final = 32 * 1024
+MAX_NAMES: Final = 64
+MAX_TEXT: Final = 8192
+MAX_DEFECTS: Final = 32
+
+# Everything `cryptography` raises for a certificate that it refuses, while loading or while reading its parts.
+X509_ERRORS: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+    Warning,  # where warnings are errors
+)
+
+_IA5_NAMES: Final = {0x81: NameForm.EMAIL, 0x82: NameForm.DNS, 0x86: NameForm.URI}  # RFC 5280 4.2.1.6 GeneralName
+_OTHER_NAME: Final = 0xA0
+_EXPLICIT_0: Final = 0xA0
+
+
+@dataclass(slots=True)
+class _Findings:
+    """What reading a certificate collects on its way."""
+
+    names: list[Name] = field(default_factory=list)
+    defects: list[str] = field(default_factory=list)
+
+    def defect(self, text: str) -> None:
+        if len(self.defects) < MAX_DEFECTS:
+            self.defects.append(text)
+
+
+def read_certificate(raw: bytes, chain: tuple[bytes, ...] = ()) -> Signer:
+    """Read a DER certificate. Raises `der.MalformedDer` when not even its outline can be read."""
+    if len(raw) > MAX_CERTIFICATE:
+        raise der.MalformedDer(f"a certificate of {len(raw)} bytes")
+    tbs = read_tbs(split_certificate(raw).encoded)
+    fingerprints = (sha256(raw).hexdigest(), sha256(tbs.spki).hexdigest())
+    return _signer(tbs, raw, SignerForm.CERTIFICATE, fingerprints, certificate=raw, chain=chain)
+
+
+def read_precertificate(
+    tbs: bytes, certificate: bytes | None, chain: tuple[bytes, ...], defects: tuple[str, ...] = ()
+) -> Signer:
+    """Read the TBSCertificate of a CT precertificate entry. Raises `der.MalformedDer`.
+
+    `certificate` is the signed precertificate where the log served one that matches the TBS.
+    """
+    if len(tbs) > MAX_CERTIFICATE:
+        raise der.MalformedDer(f"a TBSCertificate of {len(tbs)} bytes")
+    parts = read_tbs(tbs)
+    # A library reads certificates only, so the second opinion is about this TBS under an empty signature.
+    wrapped = der.encode(der.SEQUENCE, tbs + parts.algorithm + der.encode(der.BIT_STRING, b"\x00\x00"))
+    fingerprints = (sha256(parts.spki).hexdigest(),)
+    return _signer(
+        parts, wrapped, SignerForm.PRECERTIFICATE, fingerprints, certificate=certificate, chain=chain, defects=defects
+    )
+
+
+def _signer(
+    tbs: Tbs,
+    readable: bytes,
+    form: SignerForm,
+    fingerprints: tuple[str, ...],
+    *,
+    certificate: bytes | None,
+    chain: tuple[bytes, ...],
+    defects: tuple[str, ...] = (),
+) -> Signer:
+    findings = _Findings(defects=list(defects))
+    extensions: dict[str, bytes] = {}
+    for extension in tbs.extensions:
+        if extension.oid in extensions:
+            findings.defect(f"extension:{extension.oid}: appears twice")
+            _defect_of(extension.oid, "appears twice", findings)
+        else:
+            extensions[extension.oid] = extension.value
+        if extension.oid == SAN_OID:
+            _read_san(extension.value, findings)
+    claims = _claims(extensions, findings)
+    issuer = _issuer(extensions, claims, findings)
+    not_before, not_after = _validity(tbs.validity, findings)
+    if int.from_bytes(tbs.serial, "big", signed=True) <= 0:
+        # RFC 5280 4.1.2.2: "The serial number MUST be a positive integer". The library warns and will refuse later.
+        findings.defect("certificate: the serial number is not positive")
+    elif len(readable) > MAX_SECOND_OPINION:
+        findings.defect(f"certificate: longer than {MAX_SECOND_OPINION} bytes")
+    else:
+        _second_opinion(readable, findings)
+    return Signer(
+        form,
+        names=tuple(findings.names),
+        issuer=issuer,
+        claims=MappingProxyType(claims),
+        extensions=MappingProxyType(extensions),
+        fingerprints=fingerprints,
+        certificate=certificate,
+        chain=chain,
+        not_before=not_before,
+        not_after=not_after,
+        defects=tuple(findings.defects),
+    )
+
+
+def _defect_of(oid: str, sentence: str, findings: _Findings) -> None:
+    if oid == SAN_OID:
+        findings.defect(f"names: the subject alternative name {sentence}")
+    elif oid in BY_OID:
+        findings.defect(f"claim:{BY_OID[oid].name}: {sentence}")
+
+
+def _claims(extensions: dict[str, bytes], findings: _Findings) -> dict[str, str]:
+    claims = {}
+    for oid, value in extensions.items():
+        known = BY_OID.get(oid)
+        if known is None:
+            continue
+        try:
+            if len(value) > MAX_TEXT:
+                raise ValueError(f"{len(value)} bytes long")  # noqa: TRY301  one place turns it into a defect
+            claims[known.name] = plain_text(known.decode(value), f"claim:{known.name}", findings.defects)
+        except ValueError as error:
+            findings.defect(f"claim:{known.name}: {error}")
+    return claims
+
+
+def _issuer(extensions: dict[str, bytes], claims: dict[str, str], findings: _Findings) -> str | None:
+    # Fulcio's oid-info: .8 replaces .1; a certificate that holds an unreadable .8 has no issuer to rely on.
+    new, old = claims.get("issuer"), claims.get("issuer_v1")
+    oids = {BY_OID[oid].name for oid in extensions if oid in BY_OID}
+    if "issuer" in oids:
+        if new is None:
+            findings.defect("issuer: cannot be read")
+        elif old is not None and old != new:
+            findings.defect("issuer: the certificate names two different issuers")
+        return new
+    if "issuer_v1" in oids and old is None:
+        findings.defect("issuer: cannot be read")
+    return old
+
+
+def _validity(value: der.Value, findings: _Findings) -> tuple[datetime | None, datetime | None]:
+    try:
+        not_before, not_after = map(der.time, der.children(value))
+    except ValueError as error:  # MalformedDer, or not exactly two
+        findings.defect(f"validity: {error}")
+        return None, None
+    return not_before, not_after
+
+
+def _read_san(raw: bytes, findings: _Findings) -> None:
+    try:
+        for count, value in enumerate(der.children(der.only(raw, der.SEQUENCE, "the subject alternative name"))):
+            if count == MAX_NAMES:
+                raise der.MalformedDer(f"more than {MAX_NAMES} names")  # noqa: TRY301  one place makes the defect
+            _read_name(value, findings)
+    except der.MalformedDer as error:
+        findings.defect(f"names: {error}")
+
+
+def _read_name(value: der.Value, findings: _Findings) -> None:
+    form = _IA5_NAMES.get(value.tag)
+    try:
+        if form is not None:
+            content = value.content
+            text = _short(content).decode("utf-8")
+            if not content.isascii():
+                # RFC 5280 4.2.1.6: these are IA5String. The text is still offered, so that a look-alike is seen.
+                findings.defect(f"names: {form.value} is not ASCII")
+            findings.names.append(Name(form, plain_text(text, "names", findings.defects)))
+        elif value.tag == _OTHER_NAME:
+            findings.names.append(Name(NameForm.OTHER, _username(value, findings)))
+        else:
+            findings.defect(f"names: a name of form {value.tag:#04x} is not read")
+    except ValueError as error:
+        findings.defect(f"names: {error}")
+
+
+def _username(value: der.Value, findings: _Findings) -> str:
+    kind, wrapped, *rest = der.children(value)
+    oid = der.oid_text(kind.expect(der.OBJECT_IDENTIFIER, "an otherName's type").content)
+    if rest or wrapped.tag != _EXPLICIT_0 or oid != USERNAME_OTHER_NAME_OID:
+        raise ValueError(f"an otherName of type {oid} is not read")
+    return plain_text(decode_utf8_string(_short(wrapped.content)), "names", findings.defects)
+
+
+def _short(content: bytes) -> bytes:
+    if len(content) > MAX_TEXT:
+        raise ValueError(f"a name of {len(content)} bytes")
+    return content
+
+
+def plain_text(text: str, part: str, defects: list[str]) -> str:
+    """Return `text`, with control characters spelled as escapes and noted as a defect.
+
+    A NUL is refused by databases and cuts strings elsewhere; an entry must neither stop us nor look like another.
+    """
+    if text.isprintable():
+        return text
+    if len(defects) < MAX_DEFECTS:
+        defects.append(f"{part}: holds a control or unprintable character")
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
+
+
+def _second_opinion(readable: bytes, findings: _Findings) -> None:
+    try:
+        extensions = x509.load_der_x509_certificate(readable).extensions
+        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        theirs: list[str] = []
+    except x509.DuplicateExtension:
+        return  # found above, with the name of the extension
+    except X509_ERRORS as error:
+        findings.defect(f"certificate: refused by the X.509 library ({str(error)[:100]!a})")
+        return
+    else:
+        theirs = [_library_name(each) for each in names]
+    ours = [each.value for each in findings.names]
+    if theirs != ours:
+        findings.defect("names: two X.509 readers disagree")
+
+
+def _library_name(name: x509.GeneralName) -> str:
+    if isinstance(name, x509.OtherName):
+        try:
+            return decode_utf8_string(name.value)
+        except ValueError:
+            return ""
+    return str(name.value)

@@ -1,0 +1,107 @@
+"""Kinds whose verifier is a certificate or key in PEM or DER: hashedrekord, dsse, intoto and cose."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from sigstore_entries.body import Fields, MalformedBody, shown
+from sigstore_entries.decoded import Decoded, hex_digest
+from sigstore_entries.signing import Digest, Signer
+from sigstore_entries.verifier import (
+    MalformedVerifier,
+    all_signers,
+    signer_from_certificate,
+    signer_from_key,
+    signer_from_pem,
+)
+
+# sigstore_common.proto HashAlgorithm, as protojson spells it; sizes in bytes.
+_V2_ALGORITHMS: Final = {
+    "SHA2_256": ("sha256", 32),
+    "SHA2_384": ("sha384", 48),
+    "SHA2_512": ("sha512", 64),
+    "SHA3_256": ("sha3-256", 32),
+    "SHA3_384": ("sha3-384", 48),
+}
+
+
+def hashedrekord_v1(spec: Fields) -> Decoded:
+    """Decode hashedrekord 0.0.1: one digest, one PEM verifier."""
+    text = spec.object("signature", "publicKey").bytes("content")
+    signer = signer_from_pem(text, "signature.publicKey.content")
+    return Decoded((signer,), (hex_digest(spec.object("data", "hash")),))
+
+
+def hashedrekord_v2(spec: Fields) -> Decoded:
+    """Decode hashedrekord 0.0.2 (Rekor v2). Newer clients log a DSSE envelope this way, over SHA-256 of its PAE."""
+    inner = spec.object("hashedRekordV002")
+    signer = _signer_v2(inner.object("signature", "verifier"))
+    return Decoded((signer,), (_digest_v2(inner.object("data"), "artifact"),))
+
+
+def dsse_v1(spec: Fields) -> Decoded:
+    """Decode dsse 0.0.1: payload and envelope digests, any number of PEM verifiers."""
+    readers = [partial(_signer_of, each, "verifier") for each in spec.list("signatures")]
+    digests = (hex_digest(spec.object("payloadHash"), "payload"), hex_digest(spec.object("envelopeHash"), "envelope"))
+    return Decoded(all_signers(readers), digests)
+
+
+def dsse_v2(spec: Fields) -> Decoded:
+    """Decode dsse 0.0.2 (Rekor v2 up to 2.2)."""
+    inner = spec.object("dsseV002")
+    readers = [partial(_signer_v2, each.object("verifier")) for each in inner.list("signatures")]
+    return Decoded(all_signers(readers), (_digest_v2(inner.object("payloadHash"), "payload"),))
+
+
+def intoto_v1(spec: Fields) -> Decoded:
+    """Decode intoto 0.0.1: one PEM key; entries of the first year have no payload digest."""
+    return Decoded((_signer_of(spec, "publicKey"),), _envelope_digests(spec.object("content")))
+
+
+def intoto_v2(spec: Fields) -> Decoded:
+    """Decode intoto 0.0.2: the envelope's signatures, each with its PEM key."""
+    content = spec.object("content")
+    readers = [partial(_signer_of, each, "publicKey") for each in content.object("envelope").list("signatures")]
+    return Decoded(all_signers(readers), _envelope_digests(content))
+
+
+def cose_v1(spec: Fields) -> Decoded:
+    """Decode cose 0.0.1: digests of payload and envelope, one PEM key."""
+    data = spec.object("data")
+    digests = [
+        hex_digest(data.object(name), of)
+        for name, of in (("payloadHash", "payload"), ("envelopeHash", "envelope"))
+        if name in data
+    ]
+    return Decoded((_signer_of(spec, "publicKey"),), tuple(digests))
+
+
+def _signer_of(fields: Fields, name: str) -> Signer:
+    return signer_from_pem(fields.bytes(name), name)
+
+
+def _envelope_digests(content: Fields) -> tuple[Digest, ...]:
+    digests = [hex_digest(content.object("hash"), "envelope")]
+    if "payloadHash" in content:
+        digests.insert(0, hex_digest(content.object("payloadHash"), "payload"))
+    return tuple(digests)
+
+
+def _signer_v2(verifier: Fields) -> Signer:
+    forms: dict[str, Callable[[bytes], Signer]] = {
+        "x509Certificate": signer_from_certificate,
+        "publicKey": signer_from_key,
+    }
+    present = [name for name in forms if name in verifier]
+    if len(present) != 1:
+        # The proto has a oneof here: two of them would be two different signers for two readers.
+        raise MalformedVerifier("a verifier holds not exactly one of x509Certificate and publicKey", "malformed-body")
+    return forms[present[0]](verifier.object(present[0]).bytes("rawBytes"))
+
+
+def _digest_v2(data: Fields, of: str) -> Digest:
+    name, value = data.text("algorithm"), data.bytes("digest")
+    algorithm, size = _V2_ALGORITHMS.get(name, (None, 0))
+    if algorithm is None or len(value) != size:
+        raise MalformedBody(f"a digest of {len(value)} bytes by algorithm {shown(name)}")
+    return Digest(algorithm, value.hex(), of)

@@ -1,0 +1,252 @@
+"""The fast path: what is searchable in an entry, without JSON objects and without X.509.
+
+Nearly every entry is of nobody's interest, so the first look must be cheap *and* must not miss. An outline is only
+given for a body that is, byte for byte, the canonical form of one of a few kinds with holes in it: no hole may hold a
+quotation mark, an escape or anything else that JSON would not read as itself, and nothing else may stand anywhere. So
+a JSON reader would find exactly these fields: no repeated key, no escape, no second signer can hide. Everything else
+gets `None`, which means *decode it fully*, never *skip it*.
+
+Names in a certificate are ASCII or UTF-8 inside its DER, and `decode_rekor` reads no other encoding; so a name it
+would report is a substring of the haystack, except where a control character was escaped.
+"""
+
+import re
+from binascii import a2b_base64
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from typing import Final
+
+import msgspec
+from pybase64 import b64decode
+
+from sigstore_entries.body import MAX_BODY
+from sigstore_entries.der import SEQUENCE, MalformedDer, only
+from sigstore_entries.signing import SignerForm
+from sigstore_entries.tbs import read_spki_of, split_certificate
+from tlog.merkle import HASH_SIZE
+
+_CERTIFICATE_BEGIN: Final = b"-----BEGIN CERTIFICATE-----\n"
+_CERTIFICATE_END: Final = b"\n-----END CERTIFICATE-----"
+_KEY_BEGIN: Final = b"-----BEGIN PUBLIC KEY-----\n"
+_KEY_END: Final = b"\n-----END PUBLIC KEY-----"
+_CERTIFICATE: Final = SignerForm.CERTIFICATE
+_KEY: Final = SignerForm.KEY
+_CT_PRECERT_HEAD: Final = 44  # version, type, timestamp (8), entry type (2), issuer key hash (32)
+_CT_X509_HEAD: Final = 12
+_LONG_HEAD: Final = 4  # bytes: a SEQUENCE's tag, the size of its length, and a length of two bytes
+
+
+class Outline(msgspec.Struct, frozen=True, gc=False):
+    """Raw searchable material of one entry with one signer.
+
+    `kind` is what `decode` would call the entry. `haystack` is the DER of the signer's certificate, TBSCertificate or
+    SPKI, `form` says which. `raw_digests` are as the body spells them, in hex or base64.
+    """
+
+    kind: str
+    form: SignerForm
+    haystack: bytes
+    raw_digests: tuple[bytes, ...]
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Lower-case hex, whatever they are of. Worked out when asked for: few rules are about digests."""
+        return tuple(
+            (each if len(each) == _HEX_DIGEST else a2b_base64(each).hex().encode()).decode("ascii")
+            for each in self.raw_digests
+        )
+
+
+_HEX_DIGEST: Final = 2 * HASH_SIZE
+# What may stand in each hole, and whether anybody wants to know what does. No class holds the quotation mark behind its
+# hole, so no body can be matched in two ways, and this takes linear time for any body.
+_HOLES: Final = {
+    "<plain>": r"[A-Za-z0-9+/=_\-.:@]*",
+    "<hex>": r"([0-9a-f]{64})",
+    "<base64>": r"([A-Za-z0-9+/]{43}=)",
+    "<material>": r'([^"]*)',
+    # For the last hole, found from the body's end: decoding it shows that it is base64 and nothing else.
+    "<rest>": r"(.*)",
+}
+
+
+class _Template:
+    """Canonical body with holes of the kinds in `_HOLES`. The caller must check that its material is base64."""
+
+    __slots__ = ("_match",)
+
+    def __init__(self, text: str) -> None:
+        pieces = re.split("(" + "|".join(_HOLES) + ")", text)
+        pattern = "".join(_HOLES.get(piece) or re.escape(piece) for piece in pieces)
+        self._match = re.compile(pattern.encode(), re.DOTALL).fullmatch
+
+    def holes(self, body: bytes) -> Sequence[bytes] | None:
+        """Contents of the holes, other than plain ones, when the whole body is this template, else None."""
+        found = self._match(body)
+        return None if found is None else found.groups()
+
+
+def _template(text: str) -> _Template:
+    for mark, meaning in (
+        ("$CERTIFICATE", '{"keyDetails":"<plain>","x509Certificate":{"rawBytes":"<rest>"}}'),
+        ("$KEY", '{"keyDetails":"<plain>","publicKey":{"rawBytes":"<rest>"}}'),
+        ("$HASH", '{"algorithm":"sha256","value":"<hex>"}'),
+        ("$DIGEST", '{"algorithm":"SHA2_256","digest":"<base64>"}'),
+    ):
+        text = text.replace(mark, meaning)
+    return _Template(text)
+
+
+_HASHEDREKORD_V1: Final = _template(
+    '{"apiVersion":"0.0.1","kind":"hashedrekord","spec":{"data":{"hash":$HASH},'
+    '"signature":{"content":"<plain>","publicKey":{"content":"<rest>"}}}}'
+)
+_DSSE_V1: Final = _template(
+    '{"apiVersion":"0.0.1","kind":"dsse","spec":{"envelopeHash":$HASH,"payloadHash":$HASH,'
+    '"signatures":[{"signature":"<plain>","verifier":"<rest>"}]}}'
+)
+_INTOTO_V2_SPEC = (
+    '{"apiVersion":"0.0.2","kind":"intoto","spec":{"content":{"envelope":{"payloadType":"<plain>",'
+    '"signatures":[{$KEYID"publicKey":"<material>","sig":"<plain>"}]},"hash":$HASH,"payloadHash":$HASH}}}'
+)
+_INTOTO_V2: Final = _template(_INTOTO_V2_SPEC.replace("$KEYID", ""))
+_INTOTO_V2_KEYID: Final = _template(_INTOTO_V2_SPEC.replace("$KEYID", '"keyid":"<plain>",'))
+_HASHEDREKORD_V2_SPEC = (
+    '{"apiVersion":"0.0.2","kind":"hashedrekord","spec":{"hashedRekordV002":{"data":$DIGEST,'
+    '"signature":{"content":"<plain>","verifier":$VERIFIER}}}}'
+)
+_HASHEDREKORD_V2: Final = _template(_HASHEDREKORD_V2_SPEC.replace("$VERIFIER", "$CERTIFICATE"))
+_HASHEDREKORD_V2_KEY: Final = _template(_HASHEDREKORD_V2_SPEC.replace("$VERIFIER", "$KEY"))
+_DSSE_V2_SPEC = (
+    '{"apiVersion":"0.0.2","kind":"dsse","spec":{"dsseV002":{"payloadHash":$DIGEST,'
+    '"signatures":[{"content":"<plain>","verifier":$VERIFIER}]}}}'
+)
+_DSSE_V2: Final = _template(_DSSE_V2_SPEC.replace("$VERIFIER", "$CERTIFICATE"))
+_DSSE_V2_KEY: Final = _template(_DSSE_V2_SPEC.replace("$VERIFIER", "$KEY"))
+
+
+def outline_rekor(body: bytes) -> Outline | None:
+    """Outline of a canonical body, or None: decode it fully. Never raises for any bytes."""
+    read = _READERS.get(body[:_KIND_END])
+    if read is None or len(body) > MAX_BODY:
+        return None
+    try:
+        return read(body)
+    except ValueError:  # a hole that is not base64
+        return None
+
+
+def outline_ct(leaf: bytes) -> Outline | None:
+    """Outline of a CT MerkleTreeLeaf, or None: decode it fully. Never raises for any bytes."""
+    kind = leaf[:2] + leaf[10:12]  # version and leaf type; entry type (RFC 6962 3.4)
+    if kind == b"\x00\x00\x00\x01":
+        head, form = _CT_PRECERT_HEAD, SignerForm.PRECERTIFICATE
+    elif kind == b"\x00\x00\x00\x00":
+        head, form = _CT_X509_HEAD, SignerForm.CERTIFICATE
+    else:
+        return None
+    end = head + 3 + int.from_bytes(leaf[head : head + 3], "big")
+    if len(leaf) != end + 2 + int.from_bytes(leaf[end : end + 2], "big"):
+        return None
+    found = leaf[head + 3 : end]
+    return Outline(form.value, form, found, ()) if _is_sequence(found) else None
+
+
+def outline_fingerprints(outline: Outline) -> tuple[str, ...] | None:
+    """Fingerprints that `decode` would give this signer, or None: decode it fully.
+
+    Apart from the outline because only rules about fingerprints need it, and it costs more than the outline itself.
+    """
+    raw = outline.haystack
+    own = sha256(raw).hexdigest()
+    if outline.form is SignerForm.KEY:
+        return (own,)
+    try:
+        if outline.form is SignerForm.PRECERTIFICATE:
+            return (sha256(read_spki_of(raw)).hexdigest(),)
+        return own, sha256(read_spki_of(split_certificate(raw).encoded)).hexdigest()
+    except MalformedDer:
+        return None
+
+
+def _hashedrekord_v1(body: bytes) -> Outline | None:
+    holes = _HASHEDREKORD_V1.holes(body)
+    if holes is None:
+        return None
+    value, material = holes
+    return _from_pem("hashedrekord", material, (value,))
+
+
+def _dsse_v1(body: bytes) -> Outline | None:
+    holes = _DSSE_V1.holes(body)
+    if holes is None:
+        return None
+    envelope, payload, material = holes
+    return _from_pem("dsse", material, (payload, envelope))
+
+
+def _intoto_v2(body: bytes) -> Outline | None:
+    holes = _INTOTO_V2.holes(body) or _INTOTO_V2_KEYID.holes(body)
+    if holes is None:
+        return None
+    material, envelope, payload = holes
+    return _from_pem("intoto", material, (payload, envelope))
+
+
+def _hashedrekord_v2(body: bytes) -> Outline | None:
+    holes = _HASHEDREKORD_V2.holes(body)
+    if holes is not None:
+        return _from_der("hashedrekord", holes, _CERTIFICATE)
+    holes = _HASHEDREKORD_V2_KEY.holes(body)
+    return None if holes is None else _from_der("hashedrekord", holes, _KEY)
+
+
+def _dsse_v2(body: bytes) -> Outline | None:
+    holes = _DSSE_V2.holes(body)
+    if holes is not None:
+        return _from_der("dsse", holes, _CERTIFICATE)
+    holes = _DSSE_V2_KEY.holes(body)
+    return None if holes is None else _from_der("dsse", holes, _KEY)
+
+
+def _from_der(kind: str, holes: Sequence[bytes], form: SignerForm) -> Outline | None:
+    digest, material = holes
+    # pybase64's `validate`, by position here and below: naming it costs nearly as much as decoding a certificate.
+    found = b64decode(material, None, True)
+    return Outline(kind, form, found, (digest,)) if _is_sequence(found) else None
+
+
+def _from_pem(kind: str, material: bytes, digests: tuple[bytes, ...]) -> Outline | None:
+    text = b64decode(material, None, True)
+    end = len(text) - text.endswith(b"\n")  # in-toto entries lack the last newline
+    if text.startswith(_CERTIFICATE_BEGIN) and text.endswith(_CERTIFICATE_END, 0, end):
+        form, inner = _CERTIFICATE, text[len(_CERTIFICATE_BEGIN) : end - len(_CERTIFICATE_END)]
+    elif text.startswith(_KEY_BEGIN) and text.endswith(_KEY_END, 0, end):
+        form, inner = _KEY, text[len(_KEY_BEGIN) : end - len(_KEY_END)]
+    else:
+        return None
+    # A second block would leave its dashes in here, and dashes are not base64.
+    found = b64decode(inner.replace(b"\n", b""), None, True)
+    return Outline(kind, form, found, digests) if _is_sequence(found) else None
+
+
+def _is_sequence(raw: bytes) -> bool:
+    # One DER SEQUENCE that is all of it: of 256 to 65,535 bytes as nearly every certificate, or of any other size.
+    if raw[:2] == b"\x30\x82" and len(raw) >= _LONG_HEAD:
+        return raw[2] << 8 | raw[3] == len(raw) - _LONG_HEAD
+    try:
+        only(raw, SEQUENCE, "a key or certificate")
+    except MalformedDer:
+        return False
+    return True
+
+
+# Canonical JSON sorts its keys, so version and kind always stand first: enough of them to tell the kinds apart.
+_KIND_END: Final = 35
+_READERS: Final[dict[bytes, Callable[[bytes], Outline | None]]] = {
+    b'{"apiVersion":"0.0.1","kind":"hashe': _hashedrekord_v1,
+    b'{"apiVersion":"0.0.2","kind":"hashe': _hashedrekord_v2,
+    b'{"apiVersion":"0.0.1","kind":"dsse"': _dsse_v1,
+    b'{"apiVersion":"0.0.2","kind":"dsse"': _dsse_v2,
+    b'{"apiVersion":"0.0.2","kind":"intot': _intoto_v2,
+}

@@ -1,0 +1,58 @@
+"""Kinds of signed packages and of rekord's four key formats: rekord, jar, rpm, alpine and helm."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Final
+
+from sigstore_entries.body import Fields, MalformedBody, shown
+from sigstore_entries.decoded import Decoded, hex_digest
+from sigstore_entries.signing import Signer
+from sigstore_entries.verifier import signer_from_minisign, signer_from_pem, signer_from_pgp, signer_from_ssh
+
+_FORMATS: Final[Mapping[str, Callable[[bytes], Signer]]] = MappingProxyType(
+    {
+        "x509": partial(signer_from_pem, what="signature.publicKey.content"),
+        "pgp": signer_from_pgp,
+        "ssh": signer_from_ssh,
+        "minisign": signer_from_minisign,
+    }
+)
+
+
+def rekord_v1(spec: Fields) -> Decoded:
+    """Decode rekord 0.0.1: a digest and a key in one of four formats."""
+    signature = spec.object("signature")
+    form = signature.text("format")
+    read = _FORMATS.get(form)
+    if read is None:
+        raise MalformedBody(f"rekord has no key format {shown(form)}", "unsupported-kind")
+    return Decoded((read(signature.object("publicKey").bytes("content")),), (hex_digest(spec.object("data", "hash")),))
+
+
+def jar_v1(spec: Fields) -> Decoded:
+    """Decode jar 0.0.1."""
+    text = spec.object("signature", "publicKey").bytes("content")
+    return Decoded(
+        (signer_from_pem(text, "signature.publicKey.content"),), (hex_digest(spec.object("archive", "hash")),)
+    )
+
+
+def rpm_v1(spec: Fields) -> Decoded:
+    """Decode rpm 0.0.1."""
+    return Decoded((_pgp(spec),), (hex_digest(spec.object("package", "hash")),))
+
+
+def alpine_v1(spec: Fields) -> Decoded:
+    """Decode alpine 0.0.1."""
+    signer = signer_from_pem(spec.object("publicKey").bytes("content"), "publicKey.content")
+    return Decoded((signer,), (hex_digest(spec.object("package", "hash")),))
+
+
+def helm_v1(spec: Fields) -> Decoded:
+    """Decode helm 0.0.1."""
+    return Decoded((_pgp(spec),), (hex_digest(spec.object("chart", "hash")),))
+
+
+def _pgp(spec: Fields) -> Signer:
+    return signer_from_pgp(spec.object("publicKey").bytes("content"))

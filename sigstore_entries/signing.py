@@ -1,0 +1,133 @@
+"""The one value every log entry becomes."""
+
+import copyreg
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+
+
+def _read_only(mapping: dict[str, object]) -> MappingProxyType[str, object]:
+    return MappingProxyType(mapping)
+
+
+# A signing travels between processes, and Python does not pickle the read-only mappings in it by itself.
+copyreg.pickle(MappingProxyType, lambda mapping: (_read_only, (dict(mapping),)))
+
+
+class SignerForm(StrEnum):
+    """What kind of verifier material an entry holds."""
+
+    CERTIFICATE = "certificate"
+    PRECERTIFICATE = "precertificate"
+    KEY = "key"
+    PGP = "pgp"
+    SSH = "ssh"
+    MINISIGN = "minisign"
+
+
+class NameForm(StrEnum):
+    """Which kind of name a signer carries."""
+
+    EMAIL = "email"
+    URI = "uri"
+    OTHER = "othername"
+    DNS = "dns"
+    PGP_USER_ID = "pgp-user-id"
+
+
+class ChainTrust(StrEnum):
+    """Whether the certificate chains to a certificate authority in the trust root, at the time it was used."""
+
+    NOT_CHECKED = "not-checked"
+    TRUSTED = "trusted"
+    UNTRUSTED = "untrusted"
+    NO_CERTIFICATE = "no-certificate"
+
+
+@dataclass(frozen=True, slots=True)
+class EntryRef:
+    """Where an entry stands: the log's id as configured or discovered, and the leaf index in that one tree."""
+
+    log: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A name as the certificate or key spells it. Untrusted text: never render it as markup."""
+
+    form: NameForm
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """A digest of the artifact, envelope or payload: `algorithm` as `sha256`, `value` as lower-case hex."""
+
+    algorithm: str
+    value: str
+    of: str = "artifact"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownTime:
+    """A time and who says so: `certificate-not-before`, `integrated-time`, `ct-timestamp`, `timestamp-response`."""
+
+    source: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """One key that signed, and everything its certificate or key block says about its owner.
+
+    `claims` maps readable Fulcio claim names (`sigstore_entries.fulcio`) to text; `extensions` maps every dotted OID
+    to the raw extension value. `fingerprints` are lower-case hex SHA-256 (certificate, SPKI), upper-case-insensitive
+    PGP hex, or `SHA256:` SSH form. `issuer_key_hash` is a CT precertificate leaf's SHA-256 of the issuer's SPKI.
+
+    `defects` names parts that could not be read, or are not as a certificate authority would write them: what depends
+    on them fails closed. Each is `part: sentence`; parts are `names`, `issuer`, `claim:<name>`, `extension:<oid>`,
+    `validity`, `fingerprint`, `chain`, and `certificate` for all of it.
+    """
+
+    form: SignerForm
+    names: tuple[Name, ...] = ()
+    issuer: str | None = None
+    claims: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    extensions: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}))
+    fingerprints: tuple[str, ...] = ()
+    certificate: bytes | None = None
+    chain: tuple[bytes, ...] = ()
+    issuer_key_hash: bytes | None = None
+    not_before: datetime | None = None
+    not_after: datetime | None = None
+    trust: ChainTrust = ChainTrust.NOT_CHECKED
+    trusted_by: str | None = None
+    sct_verified: bool | None = None
+    defects: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Signing:
+    """Who signed what, as one log entry tells it."""
+
+    where: EntryRef
+    kind: str
+    version: str
+    signers: tuple[Signer, ...]
+    digests: tuple[Digest, ...] = ()
+    times: tuple[KnownTime, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """An entry that is in the log but could not be decoded. `reason` is for people, `code` for metrics.
+
+    The raw bytes are kept by whoever holds the entry: an unreadable entry is recorded and reported, never skipped.
+    """
+
+    where: EntryRef
+    code: str
+    reason: str

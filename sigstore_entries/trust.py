@@ -1,0 +1,277 @@
+"""Whether a certificate was issued by a certificate authority of the trust root, and whether a CT log vouches for it.
+
+The question here is who *issued* a certificate, not whether a client would accept a signature made with it. So the
+path is judged at the certificate's own notBefore, which its issuer signed; a use outside notBefore and notAfter is a
+defect of the signing, not a reason to call the issuer a stranger: whoever used it late still had the identity.
+"""
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from sigstore_entries import der
+from sigstore_entries.certificate import MAX_SECOND_OPINION, X509_ERRORS
+from sigstore_entries.fulcio import POISON_OID, SCT_LIST_OID
+from sigstore_entries.issued import tbs_without_scts
+from sigstore_entries.signing import ChainTrust, Signer, SignerForm
+from sigstore_entries.tbs import read_spki_of, split_certificate
+from tlog.ct import MalformedCt, Sct, parse_sct_list, verify_sct
+from tlog.note import BadSignature
+
+MAX_DEPTH: Final = 4
+MAX_SCTS: Final = 10
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_BAD_X509: Final = (*X509_ERRORS, InvalidSignature)
+# RFC 5280 4.2: "a certificate-using system MUST reject the certificate if it encounters a critical extension it does
+# not recognize". These are the ones a code-signing leaf may have that are looked at here or in the decoder.
+_KNOWN_CRITICAL: Final = frozenset({"2.5.29.15", "2.5.29.17", "2.5.29.19", "2.5.29.37", POISON_OID})
+
+
+class BadAuthority(ValueError):
+    """A certificate authority of the trust root is not one."""
+
+
+class NotTrusted(Exception):
+    """A certificate does not chain to an authority of the trust root. The message says which step failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateAuthority:
+    """One entry of a trusted root: `chain` in DER, the issuer of leaves first, the root last.
+
+    `name` is what people see: the entry's URI or subject. The period says when it may have issued.
+    """
+
+    name: str
+    chain: tuple[bytes, ...]
+    valid_from: datetime | None = None
+    valid_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CtLogKey:
+    """One CT log of a trusted root. `log_id` is SHA-256 of `spki`; the period says when it may have signed."""
+
+    log_id: bytes
+    spki: bytes
+    valid_from: datetime | None = None
+    valid_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Anchor:
+    authority: CertificateAuthority
+    chain: tuple[x509.Certificate, ...]
+    key_hash: bytes
+
+
+class CertificateAuthorities:
+    """The certificate authorities of a trust root. Immutable; pure: no network, no clock."""
+
+    def __init__(self, authorities: Iterable[CertificateAuthority]) -> None:
+        """Check every chain once: signatures, CA flags, key usage, path lengths. Raises `BadAuthority`."""
+        self._anchors = tuple(_anchor(each) for each in authorities)
+
+    def judge_chain(self, signer: Signer, at: datetime | None = None) -> Signer:
+        """Return the signer with `trust` and `trusted_by` filled; `at` is when it is known to have signed, if it is.
+
+        A precertificate without its signed form is judged by the issuer key hash in the leaf, which the log computed
+        from a chain it verified: what a server leaves out of `extra_data` must not make an alert go away.
+        """
+        defects = list(signer.defects)
+        if signer.form is SignerForm.PRECERTIFICATE and signer.issuer_key_hash is not None:
+            name = self._by_key_hash(signer, defects)
+        elif signer.certificate is not None:
+            name = self._by_path(signer)
+        else:
+            return replace(signer, trust=ChainTrust.NO_CERTIFICATE)
+        if name is None:
+            return replace(signer, trust=ChainTrust.UNTRUSTED, trusted_by=None)
+        if at is not None and not _within(at, signer.not_before, signer.not_after):
+            defects.append(f"validity: used at {at.isoformat()}, outside the certificate's validity")
+        return replace(signer, trust=ChainTrust.TRUSTED, trusted_by=name, defects=tuple(defects))
+
+    def verify_chain(self, certificate: bytes, chain: Sequence[bytes] = ()) -> CertificateAuthority:
+        """Verify the path of a leaf to one of the authorities and return it; `chain` are intermediates on offer.
+
+        Checked at the leaf's notBefore: signatures and names along the path, validity, CA flags, path length, code
+        signing in the leaf and in every intermediate that restricts its usage. Raises `NotTrusted`.
+        """
+        if len(certificate) > MAX_SECOND_OPINION:
+            raise NotTrusted(f"a certificate of {len(certificate)} bytes is too long to be judged")
+        try:
+            leaf = x509.load_der_x509_certificate(certificate)
+            _check_leaf(leaf)
+            when = leaf.not_valid_before_utc
+        except _BAD_X509 as error:
+            raise NotTrusted(f"the certificate cannot be judged: {str(error)[:100]!a}") from error
+        path = [leaf]
+        offered = [each for each in map(_load, chain[:MAX_DEPTH]) if each is not None]
+        while len(path) <= MAX_DEPTH:
+            anchor = self._anchor_of(path, when)
+            if anchor is not None:
+                return anchor.authority
+            above = next((each for each in offered if each not in path and _issues(each, path, when)), None)
+            if above is None:
+                break
+            path.append(above)
+        raise NotTrusted("no authority of the trust root issued the certificate")
+
+    def check_sct(self, signer: Signer, ct_keys: Iterable[CtLogKey]) -> bool | None:
+        """Whether an SCT embedded in the signer's certificate verifies under one of the logs' keys.
+
+        None: there is no certificate or no SCT in it. False: none of its SCTs verifies.
+        """
+        value = signer.extensions.get(SCT_LIST_OID)
+        if signer.certificate is None or value is None:
+            return None
+        try:
+            scts = parse_sct_list(der.only(value, der.OCTET_STRING, "the SCT list").content)[:MAX_SCTS]
+            tbs = tbs_without_scts(signer.certificate)
+        except (MalformedCt, der.MalformedDer):
+            return False
+        keys = {each.log_id: each for each in ct_keys}
+        issuers = [_spki(anchor.authority.chain[0]) for anchor in self._anchors]
+        with suppress(der.MalformedDer):
+            issuers += [_spki(each) for each in signer.chain[:1]]
+        return any(
+            _sct_verifies(sct, keys[sct.log_id], issuer, tbs)
+            for sct in scts
+            if sct.log_id in keys
+            for issuer in dict.fromkeys(issuers)
+        )
+
+    def _by_key_hash(self, signer: Signer, defects: list[str]) -> str | None:
+        when = signer.not_before
+        for anchor in self._anchors:
+            if anchor.key_hash == signer.issuer_key_hash and when is not None and _covers(anchor, when):
+                if signer.certificate is not None:
+                    try:
+                        self.verify_chain(signer.certificate, signer.chain)
+                    except NotTrusted as error:
+                        defects.append(f"chain: the precertificate that the log served does not verify: {error}")
+                return anchor.authority.name
+        return None
+
+    def _by_path(self, signer: Signer) -> str | None:
+        if signer.certificate is None:
+            return None
+        with suppress(NotTrusted):
+            return self.verify_chain(signer.certificate, signer.chain).name
+        return None
+
+    def _anchor_of(self, path: list[x509.Certificate], when: datetime) -> _Anchor | None:
+        for anchor in self._anchors:
+            if not _covers(anchor, when):
+                continue
+            # Any certificate of the chain may be the issuer: a root that signs leaves itself is an anchor as well.
+            for depth, issuer in enumerate(anchor.chain):
+                above = enumerate(anchor.chain[depth + 1 :], start=len(path))
+                if _issues(issuer, path, when) and all(_may_issue(each, below, when) for below, each in above):
+                    return anchor
+        return None
+
+
+def _anchor(authority: CertificateAuthority) -> _Anchor:
+    try:
+        chain = tuple(x509.load_der_x509_certificate(each) for each in authority.chain)
+        if not chain:
+            raise ValueError("no certificates")
+        for below, certificate in enumerate(chain):
+            _check_issuer(certificate, below)
+            above = chain[min(below + 1, len(chain) - 1)]
+            # The last one is a self-signed root, or an intermediate that the trust root itself vouches for.
+            if above is not certificate or certificate.issuer == certificate.subject:
+                certificate.verify_directly_issued_by(above)
+    except _BAD_X509 as error:
+        raise BadAuthority(
+            f"certificate authority {authority.name!a:.80}: {str(error) or type(error).__name__}"
+        ) from error
+    return _Anchor(authority, chain, sha256(_spki(authority.chain[0])).digest())
+
+
+def _issues(issuer: x509.Certificate, path: list[x509.Certificate], when: datetime) -> bool:
+    try:
+        path[-1].verify_directly_issued_by(issuer)
+    except _BAD_X509:
+        return False
+    return _may_issue(issuer, len(path) - 1, when)
+
+
+def _may_issue(issuer: x509.Certificate, below: int, when: datetime) -> bool:
+    try:
+        _check_issuer(issuer, below)
+    except _BAD_X509:
+        return False
+    return issuer.not_valid_before_utc <= when <= issuer.not_valid_after_utc
+
+
+def _check_issuer(certificate: x509.Certificate, below: int) -> None:
+    """Raise `ValueError` unless this may issue certificates with `below` issuers between it and the leaf."""
+    extensions = certificate.extensions
+    try:
+        constraints = extensions.get_extension_for_class(x509.BasicConstraints).value
+    except x509.ExtensionNotFound as error:
+        raise ValueError("an issuer without basic constraints") from error
+    if not constraints.ca or (constraints.path_length is not None and constraints.path_length < below):
+        raise ValueError("an issuer that is not a CA, or has too many others below it")
+    with suppress(x509.ExtensionNotFound):
+        if not extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign:
+            raise ValueError("an issuer whose key may not sign certificates")
+    with suppress(x509.ExtensionNotFound):
+        _check_code_signing(extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
+
+
+def _check_leaf(leaf: x509.Certificate) -> None:
+    unknown = {each.oid.dotted_string for each in leaf.extensions if each.critical} - _KNOWN_CRITICAL
+    if unknown:
+        raise ValueError(f"critical extension {min(unknown)} is not understood")
+    with suppress(x509.ExtensionNotFound):
+        if leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+            raise ValueError("the leaf is a CA certificate")
+    try:
+        _check_code_signing(leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
+    except x509.ExtensionNotFound as error:
+        raise ValueError("the leaf has no extended key usage") from error
+
+
+def _check_code_signing(usage: x509.ExtendedKeyUsage) -> None:
+    if ExtendedKeyUsageOID.CODE_SIGNING not in usage:
+        raise ValueError("the extended key usage is not code signing")
+
+
+def _sct_verifies(sct: Sct, key: CtLogKey, issuer: bytes, tbs: bytes) -> bool:
+    try:
+        at = _EPOCH + timedelta(milliseconds=sct.timestamp)
+        verify_sct(sct, key.spki, issuer_spki=issuer, tbs=tbs)
+    except (OverflowError, BadSignature, MalformedCt):
+        return False
+    return _within(at, key.valid_from, key.valid_until)
+
+
+def _load(raw: bytes) -> x509.Certificate | None:
+    if len(raw) > MAX_SECOND_OPINION:
+        return None
+    try:
+        return x509.load_der_x509_certificate(raw)
+    except _BAD_X509:
+        return None
+
+
+def _spki(certificate: bytes) -> bytes:
+    return read_spki_of(split_certificate(certificate).encoded)
+
+
+def _covers(anchor: _Anchor, when: datetime) -> bool:
+    return _within(when, anchor.authority.valid_from, anchor.authority.valid_until)
+
+
+def _within(when: datetime, start: datetime | None, end: datetime | None) -> bool:
+    return (start is None or start <= when) and (end is None or when <= end)

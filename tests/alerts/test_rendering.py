@@ -1,0 +1,246 @@
+"""Whatever stands in a log, a page shows it and obeys none of it."""
+
+import json
+import re
+import unicodedata
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alerts.alert import Alert
+from alerts.channels.apprise_urls import defuse
+from alerts.channels.mail import compose
+from alerts.channels.pagerduty import event
+from alerts.channels.slack import blocks, fallback
+from alerts.channels.webhook import encode
+from alerts.inert import header_token, inert_line
+from alerts.rendering import Renderer, json_line
+from tests.support.alerts import NOW, an_alert
+
+HOSTILE = {
+    "a plain name (control)": "release@acme.example",
+    "ansi escape": "\x1b[2J\x1b[31mall is well\x1b[0m",
+    "osc title": "\x1b]0;owned\x07",
+    "eight-bit csi": "\x9b2J",
+    "bidi override": "user@\u202eelpmaxe.live\u202c",
+    "bidi isolate": "\u2066evil\u2069",
+    "zero width": "rel\u200bease@acme.example",
+    "tag characters": "ok\U000e0041\U000e0042",
+    "newline": "first\nBcc: everybody@example.org\r\n\r\nbody",
+    "line separator": "a\u2028b\u2029c\x85d\x0be\x0cf",
+    "nul": "a\x00b",
+    "lone surrogate": "a\ud800b",
+    "script": "<script>alert(1)</script>",
+    "attribute": "\" onmouseover=\"alert(1)' x='",
+    "image": "<img src=x onerror=alert(1)>",
+    "comment": "--><!-- ]]> <!DOCTYPE",
+    "template": "{{ 7*7 }}{% for x in ().__class__.__mro__ %}{{ x }}{% endfor %}",
+    "slack everybody": "<!channel> <!here> <!everyone> <@U0123> <#C0123>",
+    "slack link": "<https://evil.example|https://acme.example> *bold* _it_ `code`",
+    "marks pile": "Z" + "\u0301" * 500,
+    "hangul filler": "a\u3164b",
+    "very long": "x" * 200_000,
+    "very long escapes": "\x1b" * 200_000,
+    "private use": "\ue000\uf8ff",
+    "noncharacter": "\uffff",
+}
+UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+
+def hostile_alert(text: str) -> Alert:
+    return an_alert(
+        title=text,
+        summary=text,
+        consequence=text,
+        next_step=text,
+        reasons=(text,) * 60,
+        facts=((text, text),) * 90,
+        alert_id=f"id/{text[:300]}",
+    )
+
+
+def assert_visible(text: str, *, allowed: str = "\n") -> None:
+    seen = [char for char in text if char not in allowed and unicodedata.category(char) in UNSEEN]
+    assert seen == [], f"{[hex(ord(char)) for char in seen][:5]}"
+
+
+class Tags(HTMLParser):
+    """Every tag and attribute name of a document, and its text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def parsed(document: str) -> Tags:
+    tags = Tags()
+    tags.feed(document)
+    tags.close()
+    return tags
+
+
+BENIGN = parsed(Renderer().html(an_alert(), "key"))
+
+
+def check_text(alert: Alert) -> None:
+    page = Renderer().text(alert, "key")
+    assert_visible(page)
+    assert len(page) < 80_000
+    assert page.count("\n") < 120
+
+
+def check_html(alert: Alert) -> None:
+    document = Renderer().html(alert, "key")
+    assert_visible(document)
+    assert len(document) < 600_000
+    found = parsed(document)
+    assert found.tags == BENIGN.tags
+    assert found.attributes == BENIGN.attributes
+    assert not found.tags & {"a", "img", "script", "link", "iframe", "form"}
+
+
+def check_slack(alert: Alert) -> None:
+    shown = blocks(alert, "key")
+    assert 0 < len(shown) <= 50
+    texts = [block["text"] if "text" in block else block["elements"][0] for block in shown]
+    assert {text["type"] for text in texts} == {"plain_text"}, "plain text has neither markup nor mentions"
+    assert {text["emoji"] for text in texts} == {False}
+    for text in texts:
+        assert_visible(text["text"])
+        assert 0 < len(text["text"]) <= 3000
+    assert len(texts[0]["text"]) <= 150
+    assert not re.search(r"[<>]", fallback(alert, "key"))
+    assert_visible(fallback(alert, "key"), allowed="")
+
+
+def check_json(alert: Alert) -> None:
+    for line in (json_line(alert, "key"), encode(alert, "key").decode("ascii")):
+        assert_visible(line, allowed="")
+        assert line.isascii()
+        assert len(line) < 3_000_000
+        # A strict reader must take it: no lone surrogate.
+        json.dumps(json.loads(line), ensure_ascii=False).encode()
+
+
+def check_mail(alert: Alert) -> None:
+    message = compose(alert, alert.id, NOW, sender="a@example.org", to=("b@example.org",), renderer=Renderer())
+    raw = message.as_bytes()
+    benign = compose(an_alert(), "k", NOW, sender="a@example.org", to=("b@example.org",), renderer=Renderer())
+    assert set(message.keys()) == set(benign.keys())
+    assert raw.isascii()
+    assert max(len(line) for line in raw.split(b"\r\n")) <= 998
+    assert b"\n" not in raw.replace(b"\r\n", b"")
+    assert_visible(str(message["Subject"]), allowed="")
+    assert message["To"] == "b@example.org"
+    assert re.fullmatch(r"<[0-9a-f]{40}@example\.org>", message["Message-ID"])
+
+
+def check_pagerduty(alert: Alert) -> None:
+    document = event(alert, alert.id, "r" * 32)
+    assert len(document["payload"]["summary"]) <= 1024
+    assert len(document["dedup_key"]) <= 255
+    assert document["dedup_key"].isascii()
+    assert len(json.dumps(document)) < 512_000
+    for value in (document["payload"]["summary"], document["payload"]["source"]):
+        assert_visible(value, allowed="")
+
+
+def check_apprise(alert: Alert) -> None:
+    shown = defuse(Renderer().text(alert, "key"))
+    assert not re.search(r"[<>`\[\]*]|@(?!\u2060)", shown)
+
+
+CHECKS = [check_text, check_html, check_slack, check_json, check_mail, check_pagerduty, check_apprise]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_log_content_is_inert_everywhere(check: object, text: str) -> None:
+    assert callable(check)
+    check(hostile_alert(text))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(alphabet=st.characters(exclude_categories=()), max_size=200))
+def test_any_text_is_inert_everywhere(text: str) -> None:
+    for check in CHECKS:
+        check(hostile_alert(text))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(alphabet=st.characters(exclude_categories=()), max_size=300), st.integers(0, 100))
+def test_a_line_is_visible_bounded_and_stable(text: str, limit: int) -> None:
+    shown = inert_line(text, limit)
+    assert_visible(shown, allowed="")
+    assert len(shown) <= limit + 40
+    assert inert_line(inert_line(text, 10_000), 10_000) == inert_line(text, 10_000)
+
+
+def test_what_was_cut_is_said() -> None:
+    assert inert_line("x" * 10, 10) == "x" * 10
+    assert inert_line("x" * 15, 10) == "xxxxxxxxxx… (+5 characters)"
+    page = Renderer().text(replace(an_alert(), reasons=("r",) * 30, facts=(("f", "v"),) * 50), "k")
+    assert "… and 5 more" in page
+    assert "and 10 more" in page
+
+
+def test_ordinary_names_in_any_script_stay_readable() -> None:
+    for name in (
+        "release@acme.example",
+        "Zoë Müller",
+        "田中",
+        "Владимир",
+        "नमस्ते",
+        "https://github.com/a/b@refs/tags/v1",
+    ):
+        assert inert_line(name, 200) == name
+
+
+@pytest.mark.parametrize("part", ["title", "summary", "consequence", "next_step", "reason", "fact", "label"])
+def test_every_part_of_the_alert_is_on_every_page(part: str) -> None:
+    marked = an_alert(
+        title="the title",
+        summary="the summary",
+        consequence="the consequence",
+        next_step="the next_step",
+        reasons=("the reason",),
+        facts=(("the label", "the fact"),),
+    )
+    wanted = f"the {part}"
+    assert wanted in Renderer().text(marked, "k")
+    assert wanted in Renderer().html(marked, "k")
+    assert wanted in json.dumps(blocks(marked, "k"))
+    assert wanted in json.dumps(event(marked, "k", "r"))
+    assert wanted in json_line(marked, "k")
+
+
+def test_a_page_names_the_rule_the_log_the_entry_and_the_key() -> None:
+    for page in (Renderer().text(an_alert(7), "the-key"), Renderer().html(an_alert(7), "the-key")):
+        assert "rule acme-release, log rekor-v2, entry 7" in page
+        assert "the-key" in page
+        assert "2026-03-01 12:00:00 UTC" in page
+
+
+def test_a_json_line_reads_back_as_the_alert() -> None:
+    document = json.loads(json_line(an_alert(), "the-key"))
+    assert document.pop("key") == "the-key"
+    assert Alert.from_json(document) == an_alert()
+
+
+def test_a_header_token_keeps_plain_keys_and_hashes_the_rest() -> None:
+    assert header_token("rekor-v2/7/rule:mail") == "rekor-v2/7/rule:mail"
+    for key in ("", "a b", "a\r\nX: y", "ü", "x" * 181, "a\n"):
+        assert re.fullmatch(r"sha256-[0-9a-f]{64}", header_token(key))
+        assert header_token(key) == header_token(key)

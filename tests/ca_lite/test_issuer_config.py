@@ -1,0 +1,148 @@
+"""An issuer configuration is Fulcio's file format, with Fulcio's start-up errors."""
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+
+from ca_lite.errors import ConfigError
+from ca_lite.issuer_config import load_issuers
+from ca_lite.issuers import IssuerType
+from ca_lite.templates import TemplateError, check_template, render
+
+URL = "https://accounts.example.com"
+
+
+def config(key: str = "oidc-issuers", url: str = URL, **entry: Any) -> str:
+    values = {"client-id": "sigstore", **{name.replace("_", "-"): value for name, value in entry.items()}}
+    return yaml.safe_dump({key: {url: values}})
+
+
+def test_the_control_case_loads_without_a_warning() -> None:
+    issuers = load_issuers(config(type="email"), "test")
+    assert issuers.exact[URL].type is IssuerType.EMAIL
+    assert issuers.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (config(type="spiffe"), "spiffe issuer must have SPIFFETrustDomain set"),
+        (config(type="spiffe", spiffe_trust_domain="UPPER/x"), "spiffe trust domain is invalid"),
+        (config("meta-issuers", type="spiffe", spiffe_trust_domain="a.b"), "SPIFFE meta issuers not supported"),
+        (config(type="uri"), "uri issuer must have SubjectDomain set"),
+        (config(type="uri", subject_domain="example.com"), "SubjectDomain for uri must contain scheme"),
+        (config(url="accounts.example.com", type="uri", subject_domain="https://example.com"), "issuer for uri must"),
+        (config(type="uri", subject_domain="http://example.com"), "URI schemes do not match"),
+        (config(type="uri", subject_domain="https://example.org"), "second-level domains do not match"),
+        (config(type="uri", subject_domain="https://localhost"), "URI hostname too short: localhost"),
+        (config(type="username"), "username issuer must have SubjectDomain set"),
+        (config(type="username", subject_domain="https://example.com"), "should not contain scheme"),
+        (config(type="username", subject_domain="example.org"), "second-level domains do not match"),
+        (config(type="uri", subject_domain="https://example.com", issuer_claim="$.x"), "only email issuers can use"),
+        (config(type="surprise"), "issuer missing challenge claim"),
+        (config(), "issuer missing challenge claim"),
+        (config(type="email", ca_cert="garbage"), "ca-cert is not a PEM certificate"),
+        (config(type="email", client_id=""), "client-id is missing"),
+        (config(type="email", colour="red"), "unknown key 'colour'"),
+        (config(type="ci-provider", ci_provider="nobody"), "metadata not found for ci provider 'nobody'"),
+        (config(type="email", subject_domain=7), "subject-domain must be text"),
+        ("", "nil config"),
+        ("[]", "must be a mapping"),
+        ("{", "not YAML"),
+        ("oidc-issuers: [1]", "must be a mapping"),
+        ("surprise: {}", "unknown key 'surprise'"),
+        ("ci-issuer-metadata: {x: {subject-alternative-name-template: '{{ .a'}}", "unclosed action"),
+        ("ci-issuer-metadata: {x: {extension-templates: {colour: a}}}", "'colour' is not a Fulcio extension"),
+    ],
+)
+def test_a_bad_configuration_is_named_with_fulcios_words(text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_issuers(text, "issuers.yaml")
+    assert str(raised.value).startswith("issuers.yaml: ")
+    assert message in str(raised.value)
+
+
+def test_subdomains_of_one_owner_may_speak_for_each_other() -> None:
+    issuers = load_issuers(config(type="uri", subject_domain="https://users.example.com"), "test")
+    assert issuers.find(URL) is not None
+
+
+def test_json_with_go_names_is_the_same_configuration() -> None:
+    go = {"OIDCIssuers": {URL: {"IssuerURL": URL, "ClientID": "sigstore", "Type": "email"}}}
+    assert load_issuers(json.dumps(go), "test") == load_issuers(config(type="email", issuer_url=URL), "test")
+
+
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        (config(type="username", subject_domain="example.com"), "cannot match their name"),
+        (config(type="email", skip_email_verification=True), "anybody claim any address"),
+        (config(url="http://issuer.example.com", type="email"), "plain http"),
+    ],
+)
+def test_traps_are_warned_of(text: str, warning: str) -> None:
+    (found,) = load_issuers(text, "test").warnings
+    assert warning in found
+
+
+def test_the_configuration_end_point_shows_empty_fields() -> None:
+    issuers = load_issuers(config("meta-issuers", url="https://*.example.com/*", type="kubernetes"), "test")
+    assert issuers.all()[0].as_json() == {
+        "wildcardIssuerUrl": "https://*.example.com/*",
+        "audience": "sigstore",
+        "challengeClaim": "sub",
+        "spiffeTrustDomain": "",
+        "issuerType": "kubernetes",
+        "subjectDomain": "",
+        "skipEmailVerification": False,
+    }
+
+
+VALUES = {"a": "1", "b": "two", "example.com/c": "3"}
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("a", "1"),
+        ("{{ .a }}/{{.b}}", "1/two"),
+        ('{{ index . "example.com/c" }}', "3"),
+        ('{{(index . "example.com/c")}}', "3"),
+        ('x{{ if eq .a "1" }}yes{{ else }}no{{ end }}', "xyes"),
+        ('{{if eq .a "2"}}yes{{ else }}no-{{ .b }}{{end}}', "no-two"),
+        ('{{if eq .a "2"}}{{ .missing }}{{end}}', ""),
+        ('{{ if eq .a "1" }}{{ if eq .b "two" }}both{{ end }}{{ end }}', "both"),
+    ],
+)
+def test_templates_mean_what_go_means(template: str, text: str) -> None:
+    assert render(template, VALUES, "iss") == text
+
+
+@pytest.mark.parametrize("template", ["missing", "{{ .missing }}", '{{ if eq .missing "1" }}{{ end }}'])
+def test_a_missing_claim_is_an_error_not_an_empty_text(template: str) -> None:
+    with pytest.raises(TemplateError, match=r"value <missing> not present in either claims or defaults\. Issuer: iss"):
+        render(template, VALUES, "iss")
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{",
+        "{{ .a",
+        "a }}",
+        "{{ }}",
+        "{{ .a | printf }}",
+        "{{ range . }}{{ end }}",
+        "{{ end }}",
+        "{{ else }}",
+        '{{ if eq .a "1" }}',
+        '{{ if eq .a "1" }}{{ else }}{{ else }}{{ end }}',
+        '{{ if eq .a "1" }}' * 10 + "{{ end }}" * 10,
+        "x" * 5000,
+    ],
+)
+def test_no_other_template_is_accepted(template: str) -> None:
+    with pytest.raises(TemplateError):
+        check_template(template)

@@ -1,0 +1,80 @@
+"""What a story came to: every row that must not depend on how often it was interrupted, and every message received."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import select
+
+from monitor.store.database import open_database
+from monitor.store.tables import Base, DeliveryRow, table
+from tests.crash.story import CHANNELS, LOG, log_at
+from tests.support.state_checker import check_state
+
+# When and how often something was tried differs between an interrupted run and another; nothing else may.
+_INCIDENTAL: Final = {
+    "delivery": {"id", "state", "attempts", "due_at", "lease", "leased_until", "digest", "finished_at", "error"},
+    "scanned_range": {"id"},
+}
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """Every table by name, and which alerts the file channel holds."""
+    with closing(open_database(str(folder / "signwatch.db"))) as database, database.read() as connection:
+        tables = {
+            name: sorted(
+                json.dumps(_plain(row, _INCIDENTAL.get(name, set())), sort_keys=True)
+                for row in connection.execute(select(each)).mappings()
+            )
+            for name, each in Base.metadata.tables.items()
+        }
+    return {**tables, "file": sorted(messages(folder, "file"))}
+
+
+def _plain(row: Mapping[Any, Any], without: set[str]) -> dict[str, Any]:
+    return {
+        str(name): value.hex() if isinstance(value, bytes) else str(value)
+        for name, value in row.items()
+        if name not in without
+    }
+
+
+def messages(folder: Path, channel: str) -> dict[str, str]:
+    """What a channel received, by key; fails when the same key ever came with another content."""
+    found: dict[str, str] = {}
+    path = folder / f"{channel}.jsonl"
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        document = json.loads(line)
+        key = document.pop("key")
+        content = json.dumps(document, sort_keys=True)
+        assert found.setdefault(key, content) == content, f"two different messages under the key {key}"
+    return found
+
+
+def check_delivered(folder: Path) -> None:
+    """Every delivery is over, and its receiver holds the message it became part of; nothing else was ever sent."""
+    with closing(open_database(str(folder / "signwatch.db"))) as database, database.read() as connection:
+        rows = connection.execute(select(table(DeliveryRow))).mappings().all()
+    for channel in CHANNELS:
+        keys = {f"{row['digest'] or row['alert']}:{channel}" for row in rows if row["channel"] == channel}
+        assert set(messages(folder, channel)) == keys
+
+
+def check_remains(folder: Path, stage: int) -> None:
+    """Check the state a dead process left behind, on a copy: looking must not repair what a restart has to bear."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as copy:
+        for name in ("signwatch.db", "signwatch.db-wal", "signwatch.db-shm"):
+            if (folder / name).exists():
+                shutil.copy(folder / name, copy)
+        check_folder(Path(copy), stage)
+
+
+def check_folder(folder: Path, stage: int, *, complete: bool = False) -> None:
+    """The whole-state checker on the database in `folder`. A forked log is held to the history it showed first."""
+    with closing(open_database(str(folder / "signwatch.db"))) as database:
+        honest = log_at(min(stage, 2)).oracle()
+        check_state(database, {LOG: honest}, CHANNELS, complete=complete)

@@ -1,0 +1,303 @@
+"""Reads an exported evidence file and says whether the log's own signatures in it contradict each other.
+
+Written from the public specifications alone (RFC 6962, C2SP signed-note, tlog-checkpoint and static-ct-api, Rekor's
+checkpoint.go) and from docs of the file's fields; nothing of this project is imported. It judges the real reader, so it
+does things the slow, obvious way: trees are recomputed recursively from the definition of the proofs.
+
+    python independent_reader.py evidence.json [hex SHA-256 of the log's key, from a source you trust]
+"""
+
+import base64
+import hashlib
+import json
+import struct
+import sys
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+Head = tuple[str, int, bytes, bool]  # origin, size, root, declared final
+Node = tuple[int, int]  # level, index
+
+
+class ShowsNothing(Exception):
+    """A signature or the file itself is not what it claims to be."""
+
+
+def read(raw: bytes, expected_key: str | None = None) -> str | None:
+    """What contradicts what, in a sentence; `None` when the file is a record that proves nothing to strangers."""
+    try:
+        document = json.loads(raw)
+        spki = unb64(document["key"]["spki"])
+        heads = [read_head(unb64(head), document["api"], document["key"]["name"], spki) for head in document["heads"]]
+        proof = [unb64(node) for node in document["proof"]]
+        second = [unb64(node) for node in document.get("secondProof", [])]
+        prefix = [unb64(node) for node in document["prefix"]]
+        leaves = [(leaf["index"], sha256(b"\x00" + unb64(leaf["leaf"]))) for leaf in document["leaves"]]
+        sizes = document["sizes"]
+    except (KeyError, TypeError, ValueError, struct.error) as error:
+        raise ShowsNothing(f"not an evidence file: {error!r}") from error
+    if expected_key is not None and sha256(spki).hex() != expected_key:
+        raise ShowsNothing("the key in the file is not the log's")
+    if len(heads) != 2 or heads[0][0] != heads[1][0]:
+        return None
+    return (
+        same_size(heads)
+        or grown_after_the_end(heads)
+        or other_beginning(heads, proof, prefix)
+        or other_nodes(heads, leaves, (proof, second, prefix), sizes)
+    )
+
+
+# -- what two heads say by themselves
+
+
+def same_size(heads: list[Head]) -> str | None:
+    (_, size1, root1, _), (_, size2, root2, _) = heads
+    return f"two roots for size {size1}" if size1 == size2 and root1 != root2 else None
+
+
+def grown_after_the_end(heads: list[Head]) -> str | None:
+    for one, other in (heads, heads[::-1]):
+        if one[3] and other[1] > one[1]:
+            return f"declared final at {one[1]}, then signed {other[1]}"
+    return None
+
+
+# -- what a proof into the larger tree says of its first leaves
+
+
+def other_beginning(heads: list[Head], proof: list[bytes], prefix: list[bytes]) -> str | None:
+    small, large = sorted(heads, key=lambda head: head[1])
+    size1, size2 = small[1], large[1]
+    if not 0 < size1 < size2:
+        return None
+    try:
+        if prefix:
+            shown = fold(prefix, size1)
+            if larger_root(size1, size2, shown, proof) != large[2]:
+                return None
+        else:
+            if size1 & (size1 - 1) == 0:
+                return None  # the proof does not carry this hash
+            shown, root2 = both_roots(size1, size2, proof)
+            if root2 != large[2]:
+                return None
+    except IndexError:
+        return None
+    return f"size {size2} does not begin with what was signed for size {size1}" if shown != small[2] else None
+
+
+def both_roots(size1: int, size2: int, proof: list[bytes]) -> tuple[bytes, bytes]:
+    """RFC 6962 2.1.2 read backwards: SUBPROOF(m, D[n], b) consumed from its end."""
+    rest = list(proof)
+
+    def walk(m: int, n: int, *, whole: bool) -> tuple[bytes, bytes]:
+        if m == n:
+            if whole:
+                raise IndexError("the first root would be needed")
+            node = rest.pop(0)
+            return node, node
+        k = 1 << ((n - 1).bit_length() - 1)
+        if m <= k:
+            old, new = walk(m, k, whole=whole)
+            return old, node_hash(new, rest.pop(0))
+        old, new = walk(m - k, n - k, whole=False)
+        left = rest.pop(0)
+        return node_hash(left, old), node_hash(left, new)
+
+    roots = walk(size1, size2, whole=True)
+    if rest:
+        raise IndexError("hashes are left over")
+    return roots
+
+
+def larger_root(size1: int, size2: int, root1: bytes, proof: list[bytes]) -> bytes:
+    """Root of the larger tree if the smaller one has `root1`; raises `IndexError` when the proof is of neither."""
+    rest = list(proof)
+
+    def walk(m: int, n: int, *, whole: bool) -> tuple[bytes, bytes]:
+        if m == n:
+            node = root1 if whole else rest.pop(0)
+            return node, node
+        k = 1 << ((n - 1).bit_length() - 1)
+        if m <= k:
+            old, new = walk(m, k, whole=whole)
+            return old, node_hash(new, rest.pop(0))
+        old, new = walk(m - k, n - k, whole=False)
+        left = rest.pop(0)
+        return node_hash(left, old), node_hash(left, new)
+
+    if size1 == size2:
+        if rest:
+            raise IndexError("hashes are left over")
+        return root1
+    old, new = walk(size1, size2, whole=True)
+    if rest or old != root1:
+        raise IndexError("the proof does not begin at that root")
+    return new
+
+
+def fold(prefix: list[bytes], size: int) -> bytes:
+    if len(prefix) != size.bit_count():
+        raise IndexError("a frontier has one hash for every bit that is set")
+    root = prefix[-1]
+    for left in reversed(prefix[:-1]):
+        root = node_hash(left, root)
+    return root
+
+
+# -- what two proofs say of the subtrees they share
+
+
+def other_nodes(
+    heads: list[Head], leaves: list[tuple[int, bytes]], hashes: tuple[list[bytes], ...], sizes: list[int]
+) -> str | None:
+    proof, second, prefix = hashes
+    if not leaves:
+        return None
+    try:
+        if prefix:
+            known = nodes_of_frontier(prefix, sizes[0])
+            if larger_root(sizes[0], heads[0][1], fold(prefix, sizes[0]), proof) != heads[0][2]:
+                return None
+        else:
+            known = nodes_of_proof(*leaves[0], heads[0], proof)
+        seen = nodes_of_proof(*leaves[-1], heads[1], second)
+    except (IndexError, ValueError):
+        return None
+    for place in sorted(known.keys() & seen.keys()):
+        if known[place] != seen[place]:
+            return f"two hashes for the subtree at level {place[0]}, index {place[1]}"
+    return None
+
+
+def nodes_of_proof(index: int, leaf: bytes, head: Head, proof: list[bytes]) -> dict[Node, bytes]:
+    """RFC 6962 2.1.1: PATH(m, D[n]), its hashes placed by walking down from the root."""
+    size, found, rest = head[1], dict[Node, bytes](), list(proof)
+    if not 0 <= index < size:
+        raise IndexError("no such leaf")
+
+    def place(start: int, end: int, value: bytes) -> None:
+        width = end - start
+        if width & (width - 1) == 0 and start % width == 0:
+            found[width.bit_length() - 1, start // width] = value
+
+    def walk(start: int, end: int) -> bytes:
+        if end - start == 1:
+            value = leaf
+        else:
+            k = start + (1 << ((end - start - 1).bit_length() - 1))
+            if index < k:
+                left = walk(start, k)
+                right = rest.pop(0)
+                place(k, end, right)
+            else:
+                right = walk(k, end)
+                left = rest.pop(0)
+                place(start, k, left)
+            value = node_hash(left, right)
+        place(start, end, value)
+        return value
+
+    if walk(0, size) != head[2] or rest:
+        raise IndexError("the proof does not lead to the signed root")
+    return found
+
+
+def nodes_of_frontier(prefix: list[bytes], size: int) -> dict[Node, bytes]:
+    found, start = {}, 0
+    for value in prefix:
+        width = 1 << ((size - start).bit_length() - 1)
+        found[width.bit_length() - 1, start // width] = value
+        start += width
+    return found
+
+
+# -- what the key signed
+
+
+def read_head(raw: bytes, api: str, name: str, spki: bytes) -> Head:
+    if api == "ct-rfc6962":
+        return read_sth(raw, name, spki)
+    text, _, signatures = raw.partition(b"\n\n")
+    text += b"\n"
+    origin, size, root, *more = text.decode().split("\n")[:-1]
+    head = (origin, int(size), unb64(root), any(line.startswith("Log frozen ") for line in more))
+    if api == "rekor-v1":
+        key_hash = sha256(spki)[:4]
+    elif api == "rekor-v2":
+        key_hash = v2_key_hash(name, spki)
+    elif api == "ct-static":
+        key_hash = sha256(name.encode() + b"\n\x05" + sha256(spki))[:4]
+    else:
+        raise ShowsNothing(f"no such protocol: {api}")
+    for line in signatures.decode().splitlines():
+        dash, signer, blob = line.split(" ")
+        signed = unb64(blob)
+        if (dash, signer, signed[:4]) != ("\u2014", name, key_hash):
+            continue
+        if api == "ct-static":
+            (timestamp,) = struct.unpack(">Q", signed[4:12])
+            check_tree_head(spki, timestamp, head[1], head[2], signed[12:])
+        else:
+            check(spki, text, signed[4:])
+        return head
+    raise ShowsNothing("the log's key did not sign this head")
+
+
+def v2_key_hash(name: str, spki: bytes) -> bytes:
+    key = load_der_public_key(spki)
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        return sha256(name.encode() + b"\n\x01" + key.public_bytes_raw())[:4]
+    return sha256(spki)[:4]
+
+
+def read_sth(raw: bytes, name: str, spki: bytes) -> Head:
+    sth = json.loads(raw)
+    size, root = sth["tree_size"], unb64(sth["sha256_root_hash"])
+    check_tree_head(spki, sth["timestamp"], size, root, unb64(sth["tree_head_signature"]))
+    return name, size, root, False
+
+
+def check_tree_head(spki: bytes, timestamp: int, size: int, root: bytes, signed: bytes) -> None:
+    """RFC 6962 3.5: version 0, signature type 1, timestamp, size, root; signed as TLS `digitally-signed`."""
+    (length,) = struct.unpack(">H", signed[2:4])
+    if signed[0] != 4 or len(signed) != 4 + length:
+        raise ShowsNothing("not a SHA-256 signature")
+    check(spki, struct.pack(">BBQQ32s", 0, 1, timestamp, size, root), signed[4:])
+
+
+def check(spki: bytes, message: bytes, signature: bytes) -> None:
+    key: Any = load_der_public_key(spki)
+    try:
+        if isinstance(key, ed25519.Ed25519PublicKey):
+            key.verify(signature, message)
+        elif isinstance(key, ec.EllipticCurvePublicKey):
+            key.verify(signature, message, ec.ECDSA(SHA256()))
+        elif isinstance(key, rsa.RSAPublicKey):
+            key.verify(signature, message, padding.PKCS1v15(), SHA256())
+        else:
+            raise ShowsNothing("no such key")
+    except InvalidSignature as error:
+        raise ShowsNothing("the log's key did not sign this head") from error
+
+
+def node_hash(left: bytes, right: bytes) -> bytes:
+    return sha256(b"\x01" + left + right)
+
+
+def sha256(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
+def unb64(text: str) -> bytes:
+    return base64.b64decode(text, validate=True)
+
+
+if __name__ == "__main__":
+    with open(sys.argv[1], "rb") as file:  # noqa: PTH123
+        print(read(file.read(), *sys.argv[2:3]) or "a record: convincing only to who trusts the witness")

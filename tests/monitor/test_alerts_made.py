@@ -1,0 +1,147 @@
+"""Alerts made here: every kind has a page, ids are stable, floods become one alert a day, and who signed is told."""
+
+import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from alerts.alert import Owner, Severity
+from monitor import alerting
+from monitor.alerting import (
+    ALERT_KINDS,
+    alert_of_evidence,
+    alerts_of_unreadable,
+    could_not_ask_alert,
+    new_shard_alert,
+    own_fault_alert,
+    stale_head_alert,
+)
+from monitor.errors import Evidence
+from monitor.signing_alerts import alerts_of_findings
+from monitor.state import Finding, UnreadableEntry
+from rules.rule import RuleSeverity
+from rules.rule_file import load_rules
+from rules.verdict import Outcome, Reason, Verdict
+from sigstore_entries.signing import Digest, EntryRef, Name, NameForm, Signer, SignerForm, Signing, Unreadable
+
+NOW = datetime(2031, 3, 1, 12, 0, tzinfo=UTC)
+DOCS = Path(__file__).parents[2] / "docs" / "alerts"
+RULES = {
+    rule.id: rule
+    for rule in load_rules(
+        "version: 1\nrules:\n  - {id: acme, title: Acme, select: {identity: a@acme.example}, severity: warn}\n"
+    ).rules
+}
+SIGNER = Signer(
+    SignerForm.CERTIFICATE, (Name(NameForm.EMAIL, "a@acme.example"),), "https://issuer.example", {"ref": "r"}
+)
+REASON = Reason("ref", "The signing was made from another ref.", "refs/tags/v*", "refs/heads/evil")
+
+
+def finding(index: int, outcome: Outcome, kind: str = "hashedrekord", signer: Signer = SIGNER) -> Finding:
+    signing = Signing(EntryRef("v2", index), kind, "0.0.2", (signer,), (Digest("sha256", "00" * 32),))
+    return Finding("acme", signing, Verdict(outcome, (REASON,)), b"leaf")
+
+
+def test_every_kind_of_alert_has_a_page_and_every_page_a_kind() -> None:
+    pages = {page.stem: page.read_text() for page in DOCS.glob("*.md")}
+    assert set(pages) == set(ALERT_KINDS)
+    for kind, text in pages.items():
+        assert text.startswith(f"# {kind}\n")
+        assert "\n## What it means\n" in text
+        assert "\n## What to do\n" in text
+
+
+def test_every_kind_raised_in_the_code_is_a_known_one() -> None:
+    room = Path(alerting.__file__).parent
+    raised = {
+        kind
+        for path in [*room.glob("*.py"), *(room / "sources").glob("*.py")]
+        for kind in re.findall(r'(?:kind=|unproven\(\s*(?:self\._)?identity,\s*)"([a-z-]+)"', path.read_text())
+    }
+    assert {"log-forked", "log-entry-missing", "unexpected-signing"} <= raised
+    assert raised <= set(ALERT_KINDS)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ALERT_KINDS if kind in alerting._MEANING])
+def test_a_log_that_misbehaves_pages_with_consequence_and_next_step(kind: str) -> None:
+    evidence = Evidence("v2", "rekor-v2", kind, "it lied", b"spki", "name", (b"head",), (5,), leaves=((5, b"x"),))
+    alert = alert_of_evidence(evidence, NOW)
+    assert (alert.owner, alert.severity, alert.kind) == (Owner.LOG_MISBEHAVED, Severity.PAGE, kind)
+    assert "v2" in alert.title
+    assert alert.summary == "it lied"
+    assert alert.consequence
+    assert alert.next_step
+    assert alert.index == 5
+    assert alert.id == alert_of_evidence(evidence, NOW + timedelta(days=2)).id
+
+
+def test_an_unexpected_signing_says_who_where_why_and_what_to_do() -> None:
+    (alert,) = alerts_of_findings([finding(7, Outcome.UNEXPECTED)], RULES, NOW)
+    assert (alert.kind, alert.owner, alert.severity) == ("unexpected-signing", Owner.SIGNING, Severity.WARN)
+    assert (alert.log, alert.index, alert.rule) == ("v2", 7, "acme")
+    assert alert.title == "Unexpected signing: Acme"
+    assert alert.summary.startswith("a@acme.example signed something")
+    assert alert.reasons == ("The signing was made from another ref. Expected: refs/tags/v*. Found: refs/heads/evil.",)
+    assert ("Issuer", "https://issuer.example") in alert.facts
+    assert ("Digest of artifact", "sha256:" + "00" * 32) in alert.facts
+
+
+def test_a_certificate_is_told_as_a_certificate() -> None:
+    (alert,) = alerts_of_findings([finding(7, Outcome.UNEXPECTED, "precertificate")], RULES, NOW)
+    assert alert.title == "Unexpected certificate: Acme"
+    assert "was issued a signing certificate" in alert.summary
+
+
+def test_the_severity_is_the_rules() -> None:
+    for given, expected in zip(RuleSeverity, Severity, strict=True):
+        rules = {"acme": replace(RULES["acme"], severity=given)}
+        assert alerts_of_findings([finding(1, Outcome.UNEXPECTED)], rules, NOW)[0].severity is expected
+
+
+def test_an_expected_signing_is_no_alert() -> None:
+    assert alerts_of_findings([finding(7, Outcome.EXPECTED)], RULES, NOW) == []
+
+
+def test_a_flood_of_self_made_certificates_is_one_alert_a_day_and_hides_no_real_one() -> None:
+    flood = [finding(i, Outcome.UNVERIFIED) for i in range(500)]
+    alerts = alerts_of_findings([*flood[:250], finding(1000, Outcome.UNEXPECTED), *flood[250:]], RULES, NOW)
+    assert [(a.kind, a.severity) for a in alerts] == [
+        ("unexpected-signing", Severity.WARN),
+        ("unverified-signing", Severity.INFO),
+    ]
+    again = alerts_of_findings([finding(501, Outcome.UNVERIFIED)], RULES, NOW + timedelta(hours=3))
+    tomorrow = alerts_of_findings([finding(502, Outcome.UNVERIFIED)], RULES, NOW + timedelta(days=1))
+    assert again[0].id == alerts[1].id
+    assert tomorrow[0].id != alerts[1].id
+
+
+def test_what_an_attacker_wrote_is_cut_to_what_a_person_reads() -> None:
+    names = tuple(Name(NameForm.URI, f"https://{i}/" + "x" * 100_000) for i in range(3000))
+    (alert,) = alerts_of_findings([finding(7, Outcome.UNEXPECTED, signer=replace(SIGNER, names=names))], RULES, NOW)
+    assert len(str(alert.to_json())) < 50_000
+    assert alert.facts[-1][0] == "More"
+
+
+def test_unreadable_entries_are_one_alert_a_day_and_reason() -> None:
+    def entry(index: int, code: str) -> UnreadableEntry:
+        return UnreadableEntry(Unreadable(EntryRef("v2", index), code, "why"), b"leaf")
+
+    batch = [entry(9, "b"), entry(3, "a"), entry(4, "a")]
+    alerts = alerts_of_unreadable("v2", batch, NOW)
+    assert [(a.index, a.summary[0]) for a in alerts] == [(3, "2"), (9, "1")]
+    assert {a.owner for a in alerts} == {Owner.OURSELVES}
+    later = alerts_of_unreadable("v2", [entry(50, "a")], NOW + timedelta(hours=1))
+    assert later[0].id == alerts[0].id
+
+
+def test_the_three_kinds_of_trouble_are_never_mixed() -> None:
+    since = NOW - timedelta(minutes=90)
+    assert could_not_ask_alert("v2", "timeout", "no answer", since, NOW).owner is Owner.COULD_NOT_ASK
+    assert stale_head_alert("v2", None, since, NOW).owner is Owner.LOG_MISBEHAVED
+    assert own_fault_alert("database", "disk full", since, NOW).owner is Owner.OURSELVES
+    assert new_shard_alert("v2", "log2031-2.example.org", "the trust root", NOW).severity is Severity.INFO
+    assert "90 minutes" in could_not_ask_alert("v2", "timeout", "no answer", since, NOW).title
+    assert "3 hours" in stale_head_alert("v2", None, NOW - timedelta(hours=3), NOW).title

@@ -1,0 +1,196 @@
+"""The real scanner and judge on real entries: nothing a rule selects is missed, whatever shape it comes in."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from monitor.batch_facts import BatchFacts
+from monitor.examine import Scan, examine
+from monitor.judging import RuleJudge
+from monitor.scan import RuleScanner
+from monitor.source import LogApi, LogEntry
+from monitor.state import Finding
+from rules.facts import Authorisation
+from rules.index import Matcher, compile_rules
+from rules.rule_file import load_rules
+from rules.verdict import Outcome
+from sigstore_entries.signing import ChainTrust, EntryRef, Signing
+from sigstore_entries.trust import CertificateAuthorities, CertificateAuthority, CtLogKey
+from tests.support import entries as made
+from tests.support.memory_facts import MemoryFacts, PastSigning
+from tlog.frontier import Frontier
+from tlog.merkle import leaf_hash
+
+NOW = made.NOT_BEFORE + timedelta(hours=1)
+CA, STRANGER = made.make_ca(), made.make_ca("stranger")
+CT_LOG = made.make_ct_log()
+MINE = made.make_github_certificate(CA, "acme/widget", ref="refs/heads/main")
+OTHERS = made.make_github_certificate(CA, "other/thing")
+FORGED = made.make_github_certificate(STRANGER, "acme/widget")
+RULES = """
+version: 1
+rules:
+  - id: acme
+    select: {identity: {glob: "https://github.com/acme/widget/*"}}
+    expect: {ref: {glob: "refs/tags/v*"}}
+"""
+
+
+def matcher(text: str = RULES) -> Matcher:
+    return compile_rules(load_rules(text).rules)
+
+
+def scan(leaves: Sequence[bytes | LogEntry], api: LogApi = LogApi.REKOR_V1, rules: Matcher | None = None) -> Scan:
+    entries = [leaf if isinstance(leaf, LogEntry) else LogEntry(leaf) for leaf in leaves]
+    return RuleScanner(rules or matcher()).scan(entries, 1000, "log", api)
+
+
+def indexes(found: Scan) -> list[int]:
+    return [hit.signing.where.index for hit in found.hits]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        made.hashedrekord_v1,
+        made.hashedrekord_v2,
+        made.dsse_v1,
+        made.dsse_v2,
+        made.intoto_v1,
+        made.intoto_v2,
+        made.cose,
+        lambda cert: made.dsse_v1(OTHERS, cert),
+        lambda cert: made.hashedrekord_v1(cert).replace(b'"apiVersion"', b' "apiVersion"', 1),
+    ],
+    ids=["hashedrekord1", "hashedrekord2", "dsse1", "dsse2", "intoto1", "intoto2", "cose", "second signer", "not JCS"],
+)
+def test_a_matching_entry_is_found_in_every_kind_of_body(body: Any) -> None:
+    found = scan([body(OTHERS), body(MINE), body(OTHERS), body(MINE)])
+    assert indexes(found) == [1001, 1003]
+    assert found.hits[0].rules == ("acme",)
+    assert found.hits[0].leaf == body(MINE)
+    assert sum(found.kinds.values()) == 4
+    assert found.unreadable == ()
+
+
+def test_a_matching_certificate_is_found_in_a_ct_log() -> None:
+    claims = made.github_claims("acme/widget")
+    poisoned, tbs = made.make_precertificate(CA, san=claims["build_config_uri"], claims=claims)
+    entry = LogEntry(made.precert_leaf(CA, tbs), made.precert_extra(poisoned, CA.chain))
+    for api in (LogApi.CT_RFC6962, LogApi.CT_STATIC):
+        found = scan([made.x509_leaf(OTHERS), entry, made.x509_leaf(MINE)], api)
+        assert indexes(found) == [1001, 1002]
+        assert found.kinds == {"certificate": 2, "precertificate": 1}
+        assert found.hits[0].extra == entry.extra
+
+
+def test_rules_by_digest_and_by_fingerprint_find_what_no_haystack_shows() -> None:
+    digest = "ab" * 32
+    rules = matcher(f"version: 1\nrules:\n  - {{id: d, select: {{digest: 'sha256:{digest}'}}}}\n")
+    assert indexes(scan([made.hashedrekord_v1(OTHERS), made.hashedrekord_v1(OTHERS, digest)], rules=rules)) == [1001]
+    mine = made.make_certificate(CA, san="https://github.com/acme/widget/x", key=made.make_key("mine"))
+    (hit,) = scan([made.hashedrekord_v1(mine)]).hits
+    assert len(hit.signing.signers[0].fingerprints) == 2
+    for fingerprint in hit.signing.signers[0].fingerprints:
+        rules = matcher(f"version: 1\nrules:\n  - {{id: f, select: {{fingerprint: '{fingerprint}'}}}}\n")
+        assert indexes(scan([made.hashedrekord_v1(OTHERS), made.hashedrekord_v1(mine)], rules=rules)) == [1001]
+
+
+def test_what_cannot_be_decoded_is_kept_and_its_neighbours_are_found() -> None:
+    leaves = [b"\xff", made.hashedrekord_v1(MINE), b"{}", b"", made.hashedrekord_v1(MINE)]
+    found = scan(leaves)
+    assert indexes(found) == [1001, 1004]
+    assert [(u.unreadable.where.index, u.leaf) for u in found.unreadable] == [
+        (1000, b"\xff"),
+        (1002, b"{}"),
+        (1003, b""),
+    ]
+    assert found.kinds == {"hashedrekord": 2, "unreadable": 3}
+
+
+def test_a_name_in_the_wrong_place_is_a_candidate_and_no_match() -> None:
+    decoy = made.make_certificate(
+        CA, san="https://github.com/evil/x", claims={"github_workflow_name": "https://github.com/acme/widget/x"}
+    )
+    assert indexes(scan([made.hashedrekord_v1(decoy)])) == []
+
+
+def test_examining_hashes_every_leaf_wherever_the_batch_begins() -> None:
+    leaves = [b"leaf %d" % i for i in range(40)]
+    whole = Frontier().extended(leaf_hash(leaf) for leaf in leaves)
+    for cut in range(41):
+        before = Frontier().extended(leaf_hash(leaf) for leaf in leaves[:cut])
+        batch = examine([LogEntry(x) for x in leaves[cut:]], cut, "log", LogApi.REKOR_V2, RuleScanner(matcher()))
+        assert (batch.start, batch.end) == (cut, 40)
+        assert batch.extend(before) == whole
+
+
+def judged(
+    leaves: Sequence[bytes | LogEntry], facts: MemoryFacts | None = None, rules: Matcher | None = None
+) -> list[Finding]:
+    rules = rules or matcher()
+    authorities = CertificateAuthorities([CertificateAuthority("https://ca.example", CA.chain)])
+    keys = (CtLogKey(CT_LOG.log_id, CT_LOG.spki),)
+    judge = RuleJudge(rules, facts or MemoryFacts(), lambda: (authorities, keys))
+    return list(judge.judge(scan(leaves, rules=rules).hits, NOW))
+
+
+def test_a_trusted_chain_and_an_unmet_expectation_are_unexpected() -> None:
+    good = made.make_github_certificate(CA, "acme/widget", ref="refs/tags/v1")
+    first, second = judged([made.hashedrekord_v1(good), made.hashedrekord_v1(MINE)])
+    assert first.verdict.outcome is Outcome.EXPECTED
+    assert second.verdict.outcome is Outcome.UNEXPECTED
+    assert second.signing.signers[0].trust is ChainTrust.TRUSTED
+    assert second.signing.signers[0].trusted_by == "https://ca.example"
+
+
+def test_a_self_made_certificate_is_unverified_whatever_it_says() -> None:
+    (finding,) = judged([made.hashedrekord_v1(FORGED)])
+    assert finding.verdict.outcome is Outcome.UNVERIFIED
+
+
+def test_a_certificate_used_outside_its_validity_is_a_defect_of_the_signing() -> None:
+    late = LogEntry(made.hashedrekord_v1(MINE), integrated_time=datetime(2027, 1, 1, tzinfo=UTC))
+    (finding,) = judged([late])
+    assert any(defect.startswith("validity") for defect in finding.signing.signers[0].defects)
+
+
+def test_the_certificate_timestamp_is_checked_against_the_ct_logs_of_the_root() -> None:
+    stamped = made.make_certificate(CA, san="https://github.com/acme/widget/x", ct_log=CT_LOG)
+    other = made.make_certificate(CA, san="https://github.com/acme/widget/x", ct_log=made.make_ct_log("other"))
+    found = judged([made.hashedrekord_v1(stamped), made.hashedrekord_v1(other), made.hashedrekord_v1(MINE)])
+    assert [f.signing.signers[0].sct_verified for f in found] == [True, False, None]
+
+
+def test_findings_of_one_batch_know_of_each_other() -> None:
+    """A leave to sign once is used up by the first of two signings, in one batch as in two."""
+    digest = f"sha256:{made.ARTIFACT}"
+    stored = MemoryFacts(past=[PastSigning("acme", EntryRef("log", 1), NOW - timedelta(hours=2), frozenset({digest}))])
+    facts = BatchFacts(stored, NOW)
+    found = judged([made.hashedrekord_v1(MINE), made.hashedrekord_v1(MINE), made.hashedrekord_v1(FORGED)])
+    for finding in found:
+        facts.remember(finding)
+    here = found[1].signing.where
+    assert facts.times_signed("acme", digest, here) == 2
+    assert facts.times_signed("acme", digest, EntryRef("log", 99_999)) == 3
+    assert facts.times_signed("other", digest, here) == 0
+    assert facts.signings("acme", made.NOT_BEFORE - timedelta(seconds=1), NOW, here) == 1
+    assert facts.signings("acme", NOW - timedelta(hours=3), NOW, here) == 2
+    assert facts.signings("acme", made.NOT_BEFORE, NOW, here) == 0
+    name = found[0].signing.signers[0].names[0].value
+    assert facts.issuers_of(name, here) == frozenset([made.GITHUB_ISSUER])
+    assert facts.repository_identifiers_of("https://github.com/acme/widget", here) == frozenset(["420001"])
+    stored.issuers = stored.repository_identifiers = None
+    assert facts.issuers_of(name, here) is None
+    assert facts.repository_identifiers_of("https://github.com/acme/widget", here) is None
+    stored.recorded.append(("acme", Authorisation(digest, 1, NOW)))
+    assert facts.authorisations("acme", digest) == [Authorisation(digest, 1, NOW)]
+
+
+def test_a_signing_can_be_told_apart_from_its_neighbour_under_several_rules() -> None:
+    both = matcher(RULES + "  - {id: all, select: {issuer: '" + made.GITHUB_ISSUER + "'}}\n")
+    found = judged([made.hashedrekord_v1(MINE), made.hashedrekord_v1(OTHERS)], rules=both)
+    assert [(f.rule, f.signing.where.index) for f in found] == [("acme", 1000), ("all", 1000), ("all", 1001)]
+    assert all(isinstance(f.signing, Signing) for f in found)

@@ -1,0 +1,128 @@
+"""The configuration is read strictly, and every mistake is told with its place and what would be right."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from monitor import config as module
+from monitor.commands.starting_files import CONFIG, RULES
+from monitor.config import BadConfig, WebConfig, load_config, parse_config
+from monitor.source import LogApi
+from rules.rule_file import load_rules
+
+GOOD = """\
+version: 1
+database: signwatch.db
+trust: {trusted_root: trust/trusted_root.json}
+logs:
+  - {name: rekor-v2, api: rekor-v2, url: "http://localhost:3000/", start: head, poll_seconds: 5}
+rules: rules.yaml
+channels: {console: {type: stdout}, hook: {type: webhook, url: "https://h.example", seconds: 2.5, unsigned: true}}
+notify: [console]
+web: {listen: "[::1]:9464"}
+objectives: {delivery_age: 5m}
+"""
+BASE = Path("/etc/signwatch")
+ROOT = Path(__file__).parents[2]
+
+
+def read(text: str) -> module.Config:
+    return parse_config(text, BASE / "signwatch.yaml")
+
+
+def test_a_good_file_becomes_values() -> None:
+    config = read(GOOD)
+    assert config.database == "/etc/signwatch/signwatch.db"
+    assert config.trust.trusted_root == BASE / "trust/trusted_root.json"
+    assert config.logs is not None
+    assert (config.logs[0].api, config.logs[0].url, config.logs[0].start) == (
+        LogApi.REKOR_V2,
+        "http://localhost:3000",
+        "head",
+    )
+    assert config.poll_seconds(config.logs[0]) == 5
+    assert config.stale_after(config.logs[0]) == timedelta(hours=1)
+    assert config.channels["hook"] == {
+        "type": "webhook",
+        "url": "https://h.example",
+        "seconds": 2.5,
+        "unsigned": True,
+    }
+    assert (config.notify, config.web) == (("console",), WebConfig("::1", 9464))
+    assert config.objectives.delivery_age == timedelta(minutes=5)
+
+
+@pytest.mark.parametrize(
+    ("database", "where"),
+    [
+        ("signwatch.db", "/etc/signwatch/signwatch.db"),
+        ("/var/lib/x.db", "/var/lib/x.db"),
+        ("sqlite:///x.db", "sqlite:////etc/signwatch/x.db"),
+        ("postgresql+psycopg://u@h/db", "postgresql+psycopg://u@h/db"),
+    ],
+)
+def test_the_database_is_a_path_from_the_files_folder_or_a_url(database: str, where: str) -> None:
+    assert read(GOOD.replace("signwatch.db", database)).database == where
+
+
+WRONG = {
+    "unknown key": ("rules:", "ruels:", "6", "did you mean 'rules'"),
+    "unknown log key": ("poll_seconds", "pol_seconds", "5", "did you mean 'poll_seconds'"),
+    "unknown objective": ("delivery_age", "deliveryage", "10", "did you mean 'delivery_age'"),
+    "unknown web key": ("{listen", "{lissten", "9", "did you mean 'listen'"),
+    "other version": ("version: 1", "version: 2", "1", "version 1"),
+    "no database": ("database: signwatch.db\n", "", "1", "'database' is missing"),
+    "no key source": ("{trusted_root: trust/trusted_root.json}", "{}", "3", "either"),
+    "two key sources": ("{trusted_root:", "{tuf: staging, trusted_root:", "3", "either"),
+    "bad api": ("api: rekor-v2", "api: rekor-v3", "5", "rekor-v1, rekor-v2"),
+    "bad url": ("http://localhost:3000/", "ftp://localhost", "5", "base URL of a log"),
+    "url with a password": ("http://localhost", "http://u:p@localhost", "5", "base URL of a log"),
+    "bad start": ("start: head", "start: -1", "5", "entry index"),
+    "bad name": ("name: rekor-v2", "name: 'a b'", "5", "a name is letters"),
+    "no polling": ("poll_seconds: 5", "poll_seconds: 0", "5", "at least 1"),
+    "bad log id": ("start: head", "log_id: abc", "5", "32 bytes"),
+    "unknown channel": ("notify: [console]", "notify: [consle]", "8", "there is no channel 'consle'"),
+    "bad address": ('"[::1]:9464"', '"9464"', "9", "127.0.0.1:9464"),
+    "bad port": ('"[::1]:9464"', '"[::1]:99999"', "9", "127.0.0.1:9464"),
+    "bad duration": ("5m", "5 minutes", "10", "not a duration"),
+    "channels as a list": ("channels: {", "channels: [", "", "YAML"),
+    "channel without settings": ("{type: stdout}", "stdout", "7", "mapping with a `type`"),
+    "a tag": ("rules: rules.yaml", "rules: !!python/name:os.system x", "6", "tags"),
+    "a key twice": ("rules: rules.yaml", "rules: rules.yaml\nrules: b.yaml", "7", "already given"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_mistake_is_told_with_its_place(name: str) -> None:
+    good, wrong, line, told = WRONG[name]
+    assert good in GOOD
+    with pytest.raises(BadConfig) as caught:
+        read(GOOD.replace(good, wrong))
+    message = str(caught.value)
+    assert told in message
+    assert message.startswith(f"/etc/signwatch/signwatch.yaml:{line}")
+    assert "docs/configuration.md" in message
+
+
+def test_two_logs_of_one_name_are_a_mistake() -> None:
+    log = next(line for line in GOOD.splitlines() if "name: rekor-v2" in line)
+    with pytest.raises(BadConfig, match="two logs are named"):
+        read(GOOD.replace(log, f"{log}\n{log}"))
+
+
+def test_a_missing_file_names_the_next_step(tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match="signwatch init"):
+        load_config(tmp_path / "signwatch.yaml")
+
+
+def test_what_init_writes_can_be_read() -> None:
+    assert read(CONFIG).notify == ("console",)
+    assert [rule.id for rule in load_rules(RULES).rules] == ["example-release"]
+
+
+def test_every_key_is_documented() -> None:
+    page = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+    groups = (module.KEYS, module.TRUST_KEYS, module.LOG_KEYS, module.WEB_KEYS, module.OBJECTIVE_KEYS)
+    missing = [key for keys in groups for key in keys if f"`{key}`" not in page]
+    assert missing == []

@@ -1,0 +1,103 @@
+"""The daemon looks after itself: what is wrong with it is not green, and told when it lasts."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from monitor.assembly import assemble
+from monitor.config import load_config
+from monitor.daemon import Daemon, only_daemon
+from monitor.errors import OwnFault
+from monitor.metrics import PrometheusMeter
+from monitor.store.database import create
+from monitor.store.reading import Reading
+from monitor.watching import Timing
+from tests.monitor_programs.parts import Clock, alert_for
+from tests.monitor_programs.served_log import RULES, ServedLog, served_log
+from tests.support.alerts import NOW
+
+
+class Place:
+    """A daemon that is not started: its jobs are run by hand, at times the test chooses."""
+
+    def __init__(self, served: ServedLog) -> None:
+        self.served, self.clock = served, Clock()
+        config = load_config(served.config)
+        create(config.database, NOW, "test").close()
+        self.meter = PrometheusMeter("test", config.channels)
+        timing = Timing(self.clock, lambda _seconds: None)
+        self.monitor = assemble(config, self.meter, timing)
+        self.daemon = Daemon(self.monitor, self.meter, timing)
+
+    def alerts(self) -> list[str]:
+        return [each.alert.title for each in Reading(self.monitor.store.database).alerts(100)]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    with served_log(tmp_path) as served:
+        made = Place(served)
+        yield made
+        made.monitor.close()
+
+
+def test_a_bad_rule_file_is_not_green_and_told_when_it_lasts(place: Place) -> None:
+    place.daemon.heartbeat()
+    assert place.daemon.reasons() == [], "control: all is well"
+    rules = place.served.folder / "rules.yaml"
+    rules.write_text("version: 1\nrules: nonsense\n", encoding="utf-8")
+    place.daemon.heartbeat()
+    assert "rules.yaml" in place.daemon.reasons()[0]
+    assert place.alerts() == []
+    place.clock.advance(minutes=6)
+    place.daemon.heartbeat()
+    place.daemon.heartbeat()
+    assert len(place.alerts()) == 1
+    assert place.monitor.rules.held.generation == 1, "the rules that were good stay in force"
+    rules.write_text(RULES + "    severity: warn\n", encoding="utf-8")
+    place.daemon.heartbeat()
+    assert place.daemon.reasons() == []
+    assert place.monitor.rules.held.generation == 2
+
+
+def test_an_alert_that_nobody_gets_is_an_alert(place: Place) -> None:
+    place.monitor.store.enqueue([alert_for(1)])
+    place.daemon.heartbeat()
+    assert len(place.alerts()) == 1, "control: a moment is allowed"
+    place.clock.advance(hours=1)
+    place.daemon.heartbeat()
+    place.daemon.heartbeat()
+    assert [title for title in place.alerts() if "delivery to file" in title] == place.alerts()[:1]
+    assert 'signwatch_outbox_oldest_age_seconds{channel="file"} 3600.0' in place.meter.expose().decode()
+    for channel in place.monitor.channels:
+        place.daemon.deliver(channel)
+    assert place.monitor.store.outbox.backlog() == {}
+
+
+def test_a_trust_root_that_cannot_be_read_again_leaves_the_old_one_in_force(place: Place) -> None:
+    place.daemon.refresh_trust()
+    assert place.daemon.reasons() == []
+    root = place.served.folder / "trusted_root.json"
+    good = root.read_bytes()
+    root.unlink()
+    place.daemon.refresh_trust()
+    assert "trusted_root.json" in place.daemon.reasons()[0]
+    assert place.monitor.trust.current().logs, "the last good one stays"
+    place.clock.advance(days=4)
+    place.daemon.heartbeat()
+    assert len(place.alerts()) == 1
+    root.write_bytes(good)
+    place.daemon.refresh_trust()
+    assert place.daemon.reasons() == []
+
+
+def test_a_second_daemon_on_one_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "signwatch.db"
+    with only_daemon(path):
+        with pytest.raises(OwnFault, match="another daemon"), only_daemon(path):
+            pass
+        with only_daemon(None):
+            pass
+    with only_daemon(path):
+        pass

@@ -1,0 +1,91 @@
+"""Lists of allowed digests from files, servers and programs: bounded, and unknown when they cannot be had."""
+
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from pytest_httpserver import HTTPServer
+
+from monitor.digest_lists import DigestLists
+from rules.digest_list import MAX_SIZE
+from rules.facts import DigestSource
+from rules.rule_file import load_rules
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+DIGEST = sha256(b"artifact").hexdigest()
+LINE = f"{DIGEST}  widget.tar.gz\n"
+
+
+class Lists:
+    """Lists whose clock can be moved, for one rule that takes its digests from one place."""
+
+    def __init__(self, folder: Path, place: str) -> None:
+        self.now = NOW
+        rule = f"""\
+version: 1
+rules:
+  - id: widget
+    select: {{identity: "https://github.com/acme/widget/.github/workflows/release.yml@refs/tags/v1"}}
+    expect: {{digests_from: {place}}}
+"""
+        self.rules = load_rules(rule, "rules.yaml").rules
+        self.lists = DigestLists(folder, lambda: self.now, command_seconds=2)
+
+    def refresh(self) -> tuple[list[str], frozenset[str] | None]:
+        failures = self.lists.refresh(self.rules)
+        (expectation,) = self.rules[0].expect
+        source = expectation.source  # type: ignore[attr-defined]
+        assert isinstance(source, DigestSource)
+        return failures, self.lists.digests(source)
+
+
+def test_a_file_a_program_and_a_server_give_the_same_list(tmp_path: Path, httpserver: HTTPServer) -> None:
+    (tmp_path / "list.txt").write_text(LINE)
+    httpserver.expect_request("/list", query_string="a=1").respond_with_data(LINE, content_type="text/plain")
+    url = httpserver.url_for("/list?a=1")
+    for place in ("{file: list.txt}", "{command: [cat, list.txt]}", f'{{url: "{url}"}}'):
+        failures, digests = Lists(tmp_path, place).refresh()
+        assert failures == []
+        assert digests is not None
+        assert any(DIGEST in digest for digest in digests)
+
+
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("{command: [cat, missing.txt]}", "ended with 1"),
+        ("{command: [no-such-program-here]}", "No such file"),
+        ('{command: ["yes", "00000000000000000000000000000000"]}', "printed more than"),
+        ('{command: ["sh", "-c", "sleep 60 & sleep 60"]}', "ended with -9"),
+        ("{command: [cat, list.txt, ';', touch, harm]}", "ended with 1"),
+        ("{file: missing.txt}", "No such file"),
+        ('{url: "http://127.0.0.1:9/list"}', "127.0.0.1:9"),
+    ],
+)
+def test_what_cannot_be_had_is_told_and_nothing_counts_as_on_the_list(tmp_path: Path, place: str, why: str) -> None:
+    (tmp_path / "list.txt").write_text(LINE)
+    failures, digests = Lists(tmp_path, place).refresh()
+    assert digests is None
+    (failure,) = failures
+    assert why in failure
+    assert "nothing counts as being on this list" in failure
+    assert not (tmp_path / "harm").exists(), "a command is never given to a shell"
+
+
+def test_an_oversized_file_is_no_list(tmp_path: Path) -> None:
+    with (tmp_path / "list.txt").open("wb") as file:
+        file.truncate(MAX_SIZE + 1)
+    failures, digests = Lists(tmp_path, "{file: list.txt}").refresh()
+    assert (len(failures), digests) == (1, None)
+
+
+def test_a_list_that_could_not_be_read_again_for_too_long_is_no_longer_known(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text(LINE)
+    lists = Lists(tmp_path, "{file: list.txt}")
+    assert lists.refresh()[1] is not None
+    (tmp_path / "list.txt").unlink()
+    lists.now += timedelta(minutes=59)
+    assert lists.refresh()[1] is not None
+    lists.now += timedelta(minutes=2)
+    assert lists.refresh()[1] is None

@@ -1,0 +1,80 @@
+"""Facts from the database mean what the rules' own tests mean by them."""
+
+from datetime import timedelta
+
+from alerts.alert import Owner
+from monitor.store.database import Database
+from monitor.store.facts import Authorisations
+from rules.facts import Authorisation, Facts
+from sigstore_entries.signing import ChainTrust, EntryRef
+from tests.monitor_programs.parts import DIGEST, LOG, Clock, a_batch, a_finding, a_position, a_signing, a_store
+from tests.support.alerts import NOW
+
+RULE = "acme-release"
+HERE = EntryRef(LOG, 3)
+ELSEWHERE = EntryRef(LOG, 99)
+
+
+def test_the_past_is_what_was_found_and_believed(database: Database) -> None:
+    store = a_store(database)
+    store.baseline(a_position(0, head=9), "index 0")
+    findings = [
+        a_finding(1, signing=a_signing(1, issuer="https://one", repository="https://r")),
+        a_finding(2, signing=a_signing(2, issuer="https://fake", trust=ChainTrust.UNTRUSTED)),
+        a_finding(3, signing=a_signing(3, issuer="https://two")),
+        a_finding(4, signing=a_signing(4, issuer="https://ct", kind="certificate", fingerprint="c7")),
+    ]
+    store.advance(a_position(0, head=9), a_position(5, head=9), a_batch(0, 5, findings), [])
+    facts: Facts = store.facts
+    name = "release@acme.example"
+    assert facts.issuers_of(name, ELSEWHERE) == frozenset({"https://one", "https://two", "https://ct"})
+    assert facts.issuers_of(name, HERE) == frozenset({"https://one", "https://ct"})
+    assert facts.issuers_of("other@acme.example", HERE) == frozenset()
+    assert facts.repository_identifiers_of("https://r", HERE) == frozenset({"17"})
+    assert facts.times_signed(RULE, f"sha256:{DIGEST}", ELSEWHERE) == 3
+    assert facts.times_signed(RULE, f"sha256:{DIGEST}", HERE) == 2
+    assert facts.times_signed("other", f"sha256:{DIGEST}", HERE) == 0
+    assert facts.signings(RULE, NOW - timedelta(hours=1), NOW, ELSEWHERE) == 2, "certificates are no signings"
+    assert facts.signings(RULE, NOW - timedelta(hours=1), NOW, HERE) == 1
+    assert facts.signings(RULE, NOW, NOW + timedelta(hours=1), ELSEWHERE) == 0, "the beginning is left out"
+
+
+def test_an_absence_counts_only_while_every_such_log_is_read(database: Database) -> None:
+    clock = Clock()
+    store = a_store(database, clock=clock)
+    facts = store.facts
+    assert facts.in_certificate_log(["aa"]) is None, "no CT log is followed"
+    facts.certificate_logs, facts.clock = frozenset({"ct"}), clock
+    assert facts.in_certificate_log(["aa"]) is None, "it was never read"
+    store.health.went_well("ct", NOW, NOW)
+    assert facts.in_certificate_log(["aa"]) is False
+    clock.advance(hours=1)
+    assert facts.in_certificate_log(["aa"]) is None, "it was read too long ago"
+    store.baseline(a_position(0, head=9), "index 0")
+    finding = a_finding(0, signing=a_signing(0, kind="certificate", fingerprint="aa"))
+    store.advance(a_position(0, head=9), a_position(1, head=9), a_batch(0, 1, [finding]), [])
+    assert facts.in_certificate_log(["bb", "aa"]) is True
+    assert facts.in_signature_log(["aa"]) is None
+
+
+def test_an_absence_counts_only_when_every_tree_of_every_such_log_was_read(database: Database) -> None:
+    clock = Clock()
+    store = a_store(database, clock=clock)
+    store.facts.signature_logs, store.facts.clock = frozenset({"v1", "v2"}), clock
+    store.health.went_well("v2", NOW, NOW)
+    assert store.facts.in_signature_log(["aa"]) is None
+    store.health.went_well("v1/11", NOW, NOW)
+    assert store.facts.in_signature_log(["aa"]) is False
+    store.health.went_wrong("v1/22", NOW, Owner.COULD_NOT_ASK, "timeout", "too slow")
+    assert store.facts.in_signature_log(["aa"]) is None
+
+
+def test_authorisations_hold_until_revoked(database: Database) -> None:
+    store, given = a_store(database), Authorisations(database)
+    leave = Authorisation(f"sha256:{DIGEST}", 1, NOW + timedelta(hours=1), "release 1.4.2")
+    number = given.add(RULE, leave, NOW)
+    assert store.facts.authorisations(RULE, leave.digest) == [leave]
+    assert store.facts.authorisations("other", leave.digest) == []
+    assert given.revoke(number, NOW)
+    assert not given.revoke(number, NOW)
+    assert store.facts.authorisations(RULE, leave.digest) == []

@@ -1,0 +1,126 @@
+"""What must follow a signing is looked for when its time is over, once, whatever happens in between."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from monitor.config import TrustConfig
+from monitor.examine import Hit
+from monitor.judging import RuleJudge
+from monitor.rechecking import recheck
+from monitor.rule_keeper import RuleKeeper
+from monitor.state import Batch
+from monitor.store.database import Database
+from monitor.store.fsck import fsck
+from monitor.store.reading import Reading
+from monitor.store.store import Store
+from monitor.trust_keeper import TrustKeeper
+from sigstore_entries.ct_leaf import decode_ct
+from sigstore_entries.rekor import decode_rekor
+from sigstore_entries.signing import EntryRef, Signing
+from tests.monitor_programs.parts import Clock, a_position
+from tests.monitor_programs.served_log import CA, ServedLog
+from tests.support import entries as make
+from tests.support.misbehaving_log import RekorV2Log
+
+SIZE = 9
+RULES = """\
+version: 1
+rules:
+  - id: used
+    select: {identity: dev@acme.example, kind: precertificate}
+    expect: {issuer: "https://accounts.google.com", log_entry_within: 1h}
+  - id: seen
+    select: {identity: dev@acme.example, kind: hashedrekord}
+    expect: {issuer: "https://accounts.google.com"}
+"""
+
+
+class Site:
+    """A store that follows a CT log and a Rekor log with rules from a file and a trust root."""
+
+    def __init__(self, database: Database, folder: Path) -> None:
+        self.clock = Clock()
+        self.clock.now = make.NOT_BEFORE
+        self.store = Store(database, clock=self.clock, route=lambda _: ("mail",))
+        ServedLog(RekorV2Log(), "http://127.0.0.1:1", folder).write_files()
+        (folder / "rules.yaml").write_text(RULES, encoding="utf-8")
+        self.rules = RuleKeeper(folder / "rules.yaml", ["mail"])
+        self.trust = TrustKeeper(TrustConfig(trusted_root=folder / "trusted_root.json"), self.clock)
+        self.store.facts.signature_logs = frozenset({"rekor"})
+        self.store.facts.clock = self.clock
+        for log in ("ct", "rekor"):
+            self.store.record_head(a_position(SIZE, SIZE, log).head.head)
+            self.store.baseline(a_position(0, SIZE, log), "index 0")
+
+    def take(self, log: str, rule: str, signing: object, leaf: bytes) -> None:
+        assert isinstance(signing, Signing)
+        judge = RuleJudge(self.rules.held.matcher, self.store.facts, self.trust.authorities)
+        findings = tuple(judge.judge([Hit(signing, (rule,), leaf)], self.clock()))
+        batch = Batch(log, 0, 1, findings, (), {"any": 1})
+        alerts = judge.alerts(findings, self.clock())
+        self.store.advance(a_position(0, SIZE, log), a_position(1, SIZE, log), batch, alerts)
+
+    def issue(self) -> None:
+        _, tbs = make.make_precertificate(CA, san="dev@acme.example", serial=7)
+        leaf = make.precert_leaf(CA, tbs)
+        self.take("ct", "used", decode_ct(leaf, EntryRef("ct", 0)), leaf)
+
+    def sign(self) -> None:
+        certificate = make.make_certificate(CA, san="dev@acme.example", serial=7)
+        leaf = make.hashedrekord_v2(certificate)
+        self.take("rekor", "seen", decode_rekor(leaf, EntryRef("rekor", 0)), leaf)
+
+    def recheck(self) -> int:
+        return recheck(self.store, self.rules.held, self.trust, self.clock())
+
+    def read_everything(self) -> None:
+        self.store.health.went_well("rekor", self.clock(), self.clock())
+
+    def alerts(self) -> list[tuple[str | None, int | None]]:
+        return [(each.alert.rule, each.alert.index) for each in Reading(self.store.database).alerts(9)]
+
+
+@pytest.fixture
+def site(database: Database, tmp_path: Path) -> Site:
+    return Site(database, tmp_path)
+
+
+def test_a_certificate_that_no_entry_follows_is_told_once_its_time_is_over(site: Site) -> None:
+    site.issue()
+    assert (site.recheck(), site.alerts()) == (0, []), "control: there is an hour for it"
+    site.clock.advance(hours=1)
+    site.read_everything()
+    assert (site.recheck(), site.alerts()) == (1, [("used", 0)])
+    assert (site.recheck(), site.alerts()) == (0, [("used", 0)])
+    [found] = Reading(site.store.database).findings(9)
+    assert (found.outcome, [reason["id"] for reason in found.reasons]) == ("unexpected", ["certificate-without-entry"])
+    assert fsck(site.store.database) == []
+    assert json.dumps(found.signing), "what was found stays"
+
+
+def test_an_entry_that_came_in_time_is_the_end_of_it(site: Site) -> None:
+    site.issue()
+    site.sign()
+    site.clock.advance(hours=1)
+    site.read_everything()
+    assert (site.recheck(), site.recheck(), site.alerts()) == (1, 0, [])
+
+
+def test_an_outage_of_the_other_log_is_not_held_against_a_signing(site: Site) -> None:
+    site.issue()
+    site.clock.advance(hours=3)
+    assert (site.recheck(), site.alerts()) == (1, []), "nobody knows what the log shows"
+    site.clock.advance(minutes=2)
+    site.read_everything()
+    assert (site.recheck(), site.alerts()) == (1, [("used", 0)])
+
+
+def test_a_rule_that_is_gone_asks_no_more(site: Site, tmp_path: Path) -> None:
+    site.issue()
+    (tmp_path / "rules.yaml").write_text(RULES.replace("id: used", "id: other"), encoding="utf-8")
+    site.rules.reload()
+    site.clock.advance(hours=2)
+    site.read_everything()
+    assert (site.recheck(), site.recheck(), site.alerts()) == (1, 0, [])

@@ -1,0 +1,277 @@
+"""Watching logs with the real store: every trouble becomes a value, a record and at most one alert."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection
+
+from alerts.alert import Owner
+from monitor.config import TrustConfig
+from monitor.errors import FetchFailed, OwnFault
+from monitor.follow import Follower, Limits, baseline
+from monitor.metrics import PrometheusMeter
+from monitor.rule_keeper import RuleKeeper
+from monitor.source import LogSource
+from monitor.store.database import Database, create
+from monitor.store.fsck import fsck
+from monitor.store.reading import Reading
+from monitor.store.store import Store
+from monitor.trust_keeper import TrustKeeper
+from monitor.watching import LogWatch, Timing
+from tests.monitor.harness import EverythingIsNews, NumberScanner
+from tests.monitor_programs.parts import Clock, a_store
+from tests.support.alerts import NOW
+from tests.support.misbehaving_log import MisbehavingLog, RekorV1Log, RekorV2Log
+
+RULES = """\
+version: 1
+rules:
+  - {id: acme, select: {identity: release@acme.example}}
+"""
+
+
+class Place:
+    """One misbehaving log in memory, watched with a real store, rules and meter."""
+
+    def __init__(self, folder: Path) -> None:
+        self.clock = Clock()
+        self.log: MisbehavingLog = RekorV2Log()
+        self.log.grow(20)
+        self.store = a_store(create(str(folder / "signwatch.db"), NOW, "test"), ["mail"], self.clock)
+        (folder / "rules.yaml").write_text(RULES, encoding="utf-8")
+        self.rules = RuleKeeper(folder / "rules.yaml", ["mail"])
+        self.trust = TrustKeeper(TrustConfig(trusted_root=folder / "none.json"), self.clock)
+        self.meter = PrometheusMeter("test")
+        self.down: Exception | None = None
+        self.watch = self.watching(self.open)
+
+    @property
+    def name(self) -> str:
+        return self.log.source().identity.log
+
+    def open(self) -> Sequence[LogSource]:
+        if self.down is not None:
+            raise self.down
+        return [self.log.source()]
+
+    def watching(self, opening: Callable[[], Sequence[LogSource]]) -> LogWatch:
+        return LogWatch(
+            self.name,
+            opening,
+            stale_after=timedelta(hours=1),
+            store=self.store,
+            rules=self.rules,
+            trust=self.trust,
+            meter=self.meter,
+            timing=Timing(self.clock, lambda _seconds: None),
+            limits=Limits(batch_entries=8),
+        )
+
+    def alerts(self) -> list[str]:
+        kinds = [each.alert.kind for each in Reading(self.store.database).alerts(100)]
+        # The log's entries are numbers, which no decoder of Rekor bodies reads.
+        return [kind for kind in kinds if kind != "entry-unreadable"]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    made = Place(tmp_path)
+    yield made
+    made.store.close()
+
+
+def test_a_baselined_log_is_followed_to_its_head(place: Place) -> None:
+    place.watch.baseline(5)
+    [outcome] = place.watch.run_pass()
+    assert (outcome.owner, outcome.first, outcome.last) == (None, 5, 20)
+    assert place.store.health.of(place.name).trouble is None
+    assert place.store.coverage.of_rule(place.name, "acme", place.rules.held.selections["acme"]).ranges == ((5, 20),)
+    assert fsck(place.store.database) == []
+
+
+def test_a_log_nobody_baselined_is_our_trouble_and_not_a_first_run(place: Place) -> None:
+    [outcome] = place.watch.run_pass()
+    assert outcome.owner is Owner.OURSELVES
+    assert "signwatch init" in outcome.detail
+    assert place.store.position(place.name) is None
+
+
+def test_an_outage_is_told_once_and_only_when_it_lasts(place: Place) -> None:
+    place.watch.baseline(0)
+    place.watch.run_pass()
+    place.down = FetchFailed("connection refused")
+    place.watch.forget_sources()
+    watch = place.watching(place.open)
+    for minutes in (0, 30, 31, 60):
+        place.clock.advance(minutes=minutes)
+        [outcome] = watch.run_pass()
+        assert outcome.owner is Owner.COULD_NOT_ASK
+        assert place.alerts() == ([] if minutes < 31 else ["log-unreachable"])
+    place.down = None
+    place.log.grow(1)
+    assert [outcome.owner for outcome in watch.run_pass()] == [None]
+    assert place.store.health.of(place.name).trouble is None
+
+
+def test_a_fork_is_evidence_and_one_alert_and_watching_goes_on(place: Place) -> None:
+    place.watch.baseline(0)
+    place.watch.run_pass()
+    place.log.rewrite_from(10)
+    for _ in range(3):
+        [outcome] = place.watch.run_pass()
+        assert outcome.owner is Owner.LOG_MISBEHAVED
+        assert outcome.evidence
+    assert len(Reading(place.store.database).evidence(10)) == 1
+    assert len(place.alerts()) == 1
+    assert 'signwatch_inconsistencies_total{kind="log-forked"' in place.meter.expose().decode()
+    position = place.store.position(place.name)
+    assert position is not None
+    assert position.frontier.size == 20, "the last proven entry stays"
+
+
+def test_a_log_that_shows_nothing_new_is_stale(place: Place) -> None:
+    place.watch.baseline(0)
+    place.watch.run_pass()
+    [outcome] = place.watch.run_pass()
+    assert outcome.owner is None, "control: a quiet moment is nothing"
+    place.clock.advance(hours=2)
+    [outcome] = place.watch.run_pass()
+    assert outcome.owner is Owner.LOG_MISBEHAVED
+    assert outcome.reason.endswith("stale")
+    assert place.alerts() == ["log-stale"]
+    place.log.grow(1)
+    assert [outcome.owner for outcome in place.watch.run_pass()] == [None]
+
+
+def test_a_defect_of_ours_is_not_blamed_on_the_log(place: Place) -> None:
+    place.down = ZeroDivisionError("a defect")
+    [outcome] = place.watch.run_pass()
+    assert (outcome.owner, outcome.reason) == (Owner.OURSELVES, "defect")
+
+
+def test_new_rules_apply_from_the_next_pass_on(place: Place, tmp_path: Path) -> None:
+    place.watch.baseline(0)
+    place.watch.run_pass()
+    (tmp_path / "rules.yaml").write_text(RULES + "  - {id: other, select: {identity: o@acme.example}}\n")
+    assert place.rules.changed()
+    held = place.rules.reload()
+    place.log.grow(5)
+    place.watch.run_pass()
+    assert place.store.coverage.of_rule(place.name, "other", held.selections["other"]).ranges == ((20, 25),)
+    assert place.store.coverage.begun_later() == {place.name: 1}
+    (tmp_path / "rules.yaml").write_text("version: 1\nrules: nonsense\n")
+    with pytest.raises(OwnFault):
+        place.rules.reload()
+    assert len(place.rules.held.rules.rules) == 2, "a bad change leaves the old rules in force"
+
+
+class Died(BaseException):
+    """The process was killed here."""
+
+
+class DyingDatabase(Database):
+    """A database that dies before the k-th commit, in its middle, or right after it."""
+
+    steps = 0
+    die_at = 0
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        self._step()
+        with super().write() as connection:
+            yield connection
+            self._step()
+        self._step()
+
+    @classmethod
+    def _step(cls) -> None:
+        cls.steps += 1
+        if cls.steps == cls.die_at:
+            raise Died
+
+
+def _follow_once(store: Store, log: MisbehavingLog) -> None:
+    source = log.source()
+    if store.position(source.identity.log) is None:
+        baseline(source, store, 0)
+    follower = Follower(
+        source,
+        store,
+        NumberScanner(),
+        EverythingIsNews(),
+        clock=Clock(),
+        pause=lambda _seconds: None,
+        limits=Limits(batch_entries=8),
+    )
+    follower.run_pass()
+
+
+def _state(store: Store) -> tuple[object, ...]:
+    reading = Reading(store.database)
+    found = sorted((each.index, each.rule) for each in reading.findings(1000))
+    alerts = sorted(each.alert.id for each in reading.alerts(1000))
+    return found, alerts, reading.kinds(), reading.unreadable(), store.outbox.backlog()["mail"].pending
+
+
+def test_killed_at_any_step_it_ends_with_the_same_findings(tmp_path: Path) -> None:
+    """SIGKILL before a commit, inside it and after it: a restart finds what an undisturbed run finds, once."""
+    log = RekorV2Log()
+    log.grow(30)
+    calm = a_store(create(str(tmp_path / "calm.db"), NOW, "test"), ["mail"])
+    _follow_once(calm, log)
+    expected = _state(calm)
+    calm.close()
+    assert expected[4] == 5, "control: there is something to lose"
+    for die_at in range(1, 100):
+        made = create(str(tmp_path / f"{die_at}.db"), NOW, "test")
+        DyingDatabase.steps, DyingDatabase.die_at = 0, die_at
+        store = a_store(DyingDatabase(made.engine, made.where, made.path), ["mail"])
+        try:
+            _follow_once(store, log)
+        except Died:
+            DyingDatabase.die_at = 0
+            _follow_once(store, log)
+            assert _state(store) == expected, f"died at step {die_at}"
+            assert fsck(store.database) == []
+            store.close()
+            continue
+        store.close()
+        break
+    else:
+        raise AssertionError("the run never completed")
+    assert die_at > 15, "every commit was tried"
+
+
+def test_a_log_that_answers_without_proofs_is_told_in_words_when_it_lasts(place: Place) -> None:
+    place.watch.baseline(0)
+    place.watch.run_pass()
+    place.log.grow(300)
+    place.log.failures.append((re.compile("tile/[0-9]/"), FetchFailed("the tile is garbage"), 10_000))
+    for minutes in (0, 61):
+        place.clock.advance(minutes=minutes)
+        [outcome] = place.watch.run_pass()
+        assert (outcome.owner, outcome.answered) == (Owner.COULD_NOT_ASK, True)
+    [alert] = [each.alert for each in Reading(place.store.database).alerts(10) if each.alert.kind != "entry-unreadable"]
+    assert alert.kind == "log-unreachable"
+    assert "answers" in alert.title
+    assert "never with a proof that can be checked" in alert.title
+    assert "the tile is garbage" in alert.summary
+
+
+def test_a_missing_entry_is_blamed_after_three_passes_however_slow_polls_are(place: Place) -> None:
+    place.log = RekorV1Log()
+    place.log.grow(20)
+    place.watch = place.watching(place.open)
+    place.watch.baseline(0)
+    place.log.hidden.add(7)
+    owners = []
+    for _ in range(3):
+        owners += [outcome.owner for outcome in place.watch.run_pass()]
+        # Longer than trees stay listed: each pass opens the log anew.
+        place.clock.advance(minutes=15)
+    assert owners == [Owner.COULD_NOT_ASK, Owner.COULD_NOT_ASK, Owner.LOG_MISBEHAVED]
+    assert place.alerts() == ["log-entry-missing"]

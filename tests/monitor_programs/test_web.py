@@ -1,0 +1,175 @@
+"""The page shows everything and nothing on it can run; the probes say the truth."""
+
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from monitor.config import Config, WebConfig, parse_config
+from monitor.errors import OwnFault
+from monitor.metrics import PrometheusMeter
+from monitor.status import Status, read_status, status_document
+from monitor.store.database import create
+from monitor.store.store import Store
+from monitor.web import WebServer, create_app
+from tests.monitor_programs.parts import LOG, Clock, a_batch, a_finding, a_position, a_signing, a_store, alert_for
+from tests.support.alerts import NOW
+
+CONFIG = """\
+version: 1
+database: signwatch.db
+trust: {trusted_root: root.json}
+logs: [{name: rekor-v2, url: "http://localhost:1"}]
+rules: rules.yaml
+"""
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'><a href=javascript:alert(1)>\u202emoc\x00\x1b[2J"
+
+
+class Place:
+    """A store, a web server over it, and what the daemon says of itself."""
+
+    def __init__(self, folder: Path) -> None:
+        self.clock = Clock()
+        self.config: Config = parse_config(CONFIG, folder / "signwatch.yaml")
+        database = create(self.config.database, NOW, "test")
+        self.store: Store = a_store(database, ["mail"], self.clock)
+        self.meter = PrometheusMeter("test", ["mail"])
+        self.fault: OwnFault | None = None
+        self.server = WebServer(create_app(self.look, self.meter), WebConfig("127.0.0.1", 0))
+        self.server.start()
+        self.client = httpx.Client(base_url=self.server.url, trust_env=False, timeout=10)
+
+    def look(self) -> tuple[Status, dict[str, Any]]:
+        if self.fault is not None:
+            raise self.fault
+        status = read_status(self.config, self.store, self.clock.now)
+        return status, status_document(status, self.store)
+
+    def follow(self) -> None:
+        self.store.baseline(a_position(0, head=9), "index 0")
+        self.store.advance(a_position(0, head=9), a_position(9), a_batch(0, 9), [])
+        self.store.health.went_well(LOG, self.clock.now, self.clock.now)
+
+    def reasons(self) -> list[str]:
+        answer = self.client.get("/readyz")
+        reasons: list[str] = answer.json()["reasons"]
+        assert answer.status_code == (503 if reasons else 200)
+        return reasons
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    made = Place(tmp_path)
+    yield made
+    made.client.close()
+    made.server.stop()
+    made.store.close()
+
+
+def test_green_is_earned(place: Place) -> None:
+    assert place.client.get("/healthz").status_code == 200, "the process lives from the start"
+    assert any("not followed" in reason for reason in place.reasons())
+    place.follow()
+    assert place.reasons() == []
+
+
+def test_an_old_success_a_stale_head_and_a_waiting_alert_are_not_green(place: Place) -> None:
+    place.follow()
+    place.store.enqueue([alert_for(1)])
+    assert place.reasons() == [], "control: a moment is allowed"
+    place.clock.advance(hours=2)
+    told = " ".join(place.reasons())
+    assert "last pass that succeeded" in told
+    assert "no newer tree head" in told
+    assert "1 alerts wait" in told
+
+
+def test_a_gap_beyond_the_objective_is_not_green(place: Place) -> None:
+    place.store.baseline(a_position(0, head=10_001), "index 0")
+    place.store.health.went_well(LOG, NOW, NOW)
+    assert any("not read yet" in reason for reason in place.reasons())
+
+
+def test_an_ill_database_is_an_answer_not_a_traceback(place: Place) -> None:
+    place.fault = OwnFault("the database failed: disk full")
+    answer = place.client.get("/readyz")
+    assert (answer.status_code, answer.json()["reasons"]) == (503, ["the database failed: disk full"])
+    assert place.client.get("/").status_code == 503
+    assert place.client.get("/metrics").status_code == 200
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def test_hostile_content_is_inert(place: Place) -> None:
+    place.store.baseline(a_position(0, head=9), "index 0")
+    signing = a_signing(1, identity=HOSTILE, issuer=HOSTILE)
+    place.store.advance(a_position(0, head=9), a_position(9), a_batch(0, 9, [a_finding(1, signing=signing)]), [])
+    place.store.health.went_wrong(LOG, NOW, owner("could-not-ask"), "malformed", HOSTILE)
+    page = place.client.get("/")
+    tags = _Tags()
+    tags.feed(page.text)
+    names = {tag for tag, _ in tags.found}
+    assert "bdi" in names, "control: the identity is shown"
+    assert names.isdisjoint({"script", "img", "iframe", "object", "form", "style"})
+    attributes = [(name, value or "") for _, attrs in tags.found for name, value in attrs.items()]
+    assert not [name for name, _ in attributes if name.startswith("on")]
+    assert {value for name, value in attributes if name in {"href", "src"}} <= {
+        "/style.css",
+        "/api/status.json",
+        "/metrics",
+        "/readyz",
+    }
+    assert "\u202e" not in page.text
+    assert "\x1b" not in page.text
+    assert "&lt;script&gt;" in page.text
+    assert "<script" not in place.client.get("/api/status.json").headers["content-type"]
+
+
+def owner(word: str) -> Any:
+    from alerts.alert import Owner  # noqa: PLC0415
+
+    return Owner(word)
+
+
+@pytest.mark.parametrize("path", ["/", "/api/status.json", "/metrics", "/readyz", "/healthz", "/style.css", "/nothing"])
+def test_every_answer_forbids_scripts_frames_and_guessing(place: Place, path: str) -> None:
+    headers = place.client.get(path).headers
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert "script-src" not in headers["content-security-policy"]
+    assert headers["x-content-type-options"] == "nosniff"
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    assert "server" not in headers
+
+
+def test_nothing_can_be_changed_over_the_web(place: Place) -> None:
+    for method in ("POST", "PUT", "DELETE", "PATCH"):
+        assert place.client.request(method, "/").status_code == 405
+
+
+def test_the_document_says_what_was_not_looked_at(place: Place) -> None:
+    place.store.baseline(a_position(4, head=9), "index 4")
+    place.store.advance(a_position(4, head=9), a_position(7, head=9), a_batch(4, 7, unreadable=[5]), [])
+    document = place.client.get("/api/status.json").json()
+    assert document["logs"][0]["verified_size"] == 7
+    assert document["not_looked_at"] == {
+        "unread_entries": {LOG: 2},
+        "unreadable_entries": {LOG: 1},
+        "before_baseline": {LOG: 4},
+        "rules_begun_later": {},
+    }
+
+
+def test_a_port_in_use_is_told(place: Place) -> None:
+    port = int(place.server.url.rpartition(":")[2])
+    with pytest.raises(OwnFault, match="cannot be had"):
+        WebServer(create_app(place.look, place.meter), WebConfig("127.0.0.1", port))

@@ -1,0 +1,152 @@
+"""Verdict tables. Each table opens with the control case: a signing that meets the expectation."""
+
+import pytest
+
+from rules.judge import judge
+from rules.verdict import Outcome
+from sigstore_entries.signing import ChainTrust, Name, NameForm, Signer, SignerForm, Signing
+from tests.rules.signings import DIGEST, REPOSITORY, SEEN_AT, WHERE, WORKFLOW, email_signer, rule, signer, signing
+from tests.support.memory_facts import MemoryFacts
+
+ANY_RELEASE = '{identity: {glob: "https://github.com/acme/widget/*"}}'
+CONTROL = None
+Claims = dict[str, str | None]
+
+CLAIM_TABLE: list[tuple[str, str, Claims, str | None]] = [
+    ("workflow", ".github/workflows/release.yml", {}, CONTROL),
+    ("workflow", WORKFLOW, {}, CONTROL),
+    ("workflow", '{glob: ".github/workflows/rel*.yml"}', {}, CONTROL),
+    ("workflow", ".github/workflows/release.yml", {"build_config_uri": f"{WORKFLOW}@refs/heads/a@b"}, CONTROL),
+    ("workflow", ".github/workflows/release.yml", {"build_config_uri": f"{REPOSITORY}/x.yml@refs/tags/v1"}, "workflow"),
+    (
+        "workflow",
+        ".github/workflows/release.yml",
+        {"build_config_uri": f"{WORKFLOW}@refs.yml@refs/tags/v1"},
+        "workflow",
+    ),
+    ("workflow", ".github/workflows/release.yml", {"build_config_uri": None}, "workflow"),
+    ("workflow", ".github/workflows/release.yml", {"source_repository_uri": None}, "workflow"),
+    ("workflow", ".github/workflows/release.yml", {"source_repository_uri": "https://github.com/ev/il"}, "workflow"),
+    ("builder", WORKFLOW, {}, CONTROL),
+    ("builder", f"{WORKFLOW}@refs/tags/v1.2.3", {}, CONTROL),
+    ("builder", WORKFLOW, {"build_signer_uri": "https://github.com/ev/il/.github/workflows/release.yml@x"}, "builder"),
+    ("builder", WORKFLOW, {"build_signer_uri": None}, "builder"),
+    ("ref", '{glob: "refs/tags/v*"}', {}, CONTROL),
+    ("ref", '{regex: "refs/tags/v[0-9.]+"}', {}, CONTROL),
+    ("ref", "[refs/heads/main, refs/tags/v1.2.3]", {}, CONTROL),
+    ("ref", '{glob: "refs/tags/v*"}', {"source_repository_ref": "refs/heads/main"}, "ref"),
+    ("ref", '{glob: "refs/tags/v*"}', {"source_repository_ref": None}, CONTROL),  # older certificates carry only .6
+    ("ref", '{glob: "refs/tags/v*"}', {"source_repository_ref": None, "github_workflow_ref": None}, "ref"),
+    ("ref", '{glob: "refs/tags/v*"}', {"github_workflow_ref": "refs/heads/main"}, "ref"),  # the two disagree
+    ("ref", '{regex: "tags"}', {}, "ref"),  # anchored: a part does not match
+    ("trigger", "[push, release]", {}, CONTROL),
+    ("trigger", "[push, release]", {"build_trigger": "workflow_dispatch"}, "trigger"),
+    ("trigger", "[push]", {"build_trigger": None, "github_workflow_trigger": None}, "trigger"),
+    ("runner", "github-hosted", {}, CONTROL),
+    ("runner", "github-hosted", {"runner_environment": "self-hosted"}, "runner"),
+    ("runner", "github-hosted", {"runner_environment": None}, "runner"),
+    ("repository", REPOSITORY, {}, CONTROL),
+    ("repository", "acme/widget", {}, CONTROL),
+    ("repository", "acme/widget", {"source_repository_uri": "https://gitlab.com/acme/widget"}, "repository"),
+    ("repository", "acme/widget", {"source_repository_uri": "https://github.com/acme/widget2"}, "repository"),
+    ("repository", REPOSITORY, {"source_repository_uri": None, "github_workflow_repository": None}, "repository"),
+    ("repository_identifier", "123456789", {}, CONTROL),
+    ("repository_identifier", '"123456789"', {"source_repository_identifier": "1"}, "repository-identifier"),
+    ("repository_identifier", "123456789", {"source_repository_identifier": None}, "repository-identifier"),
+    ("owner_identifier", "4711", {}, CONTROL),
+    ("owner_identifier", "4711", {"source_repository_owner_identifier": "47110"}, "owner-identifier"),
+    ("owner_identifier", "4711", {"source_repository_owner_identifier": None}, "owner-identifier"),
+    ("visibility", "public", {}, CONTROL),
+    ("visibility", "public", {"source_repository_visibility": "private"}, "visibility"),
+    ("visibility", "public", {"source_repository_visibility": None}, "visibility"),
+    ("environment", "release", {"deployment_environment": "release"}, CONTROL),
+    ("environment", "release", {"deployment_environment": "staging"}, "environment"),
+    ("environment", "release", {}, "environment"),
+    ("issuer", "https://token.actions.githubusercontent.com", {}, CONTROL),
+    ("issuer", "https://token.actions.githubusercontent.com", {"issuer": "https://evil.example"}, "issuer"),
+    ("issuer", "https://token.actions.githubusercontent.com", {"issuer": None}, "issuer"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "claims", "reason"), CLAIM_TABLE)
+def test_a_claim_expectation_is_met_or_names_itself(key: str, value: str, claims: Claims, reason: str | None) -> None:
+    verdict = judge(rule(ANY_RELEASE, f"{{{key}: {value}}}"), signing(claims), MemoryFacts(), SEEN_AT)
+    if reason is CONTROL:
+        assert (verdict.outcome, verdict.reasons) == (Outcome.EXPECTED, ())
+    else:
+        assert verdict.outcome is Outcome.UNEXPECTED
+        assert reason in {each.id for each in verdict.reasons}
+
+
+def test_every_reason_is_told_and_not_only_the_first() -> None:
+    under = rule(ANY_RELEASE, '{ref: {glob: "refs/tags/v*"}, trigger: push, runner: github-hosted}')
+    bent = signing({"source_repository_ref": "refs/heads/x", "build_trigger": "schedule", "runner_environment": "mine"})
+    verdict = judge(under, bent, MemoryFacts(), SEEN_AT)
+    assert {each.id for each in verdict.reasons} == {"ref", "trigger", "runner"}
+    found = {each.id: each.found for each in verdict.reasons}
+    assert found == {"ref": "refs/heads/x", "trigger": "schedule", "runner": "mine"}
+
+
+def test_a_rule_without_expectations_makes_every_match_news() -> None:
+    verdict = judge(rule(ANY_RELEASE), signing(), MemoryFacts(), SEEN_AT)
+    assert verdict.outcome is Outcome.UNEXPECTED
+    assert [each.id for each in verdict.reasons] == ["no-expectations"]
+
+
+EXPECT_TAG = '{ref: {glob: "refs/tags/v*"}}'
+
+
+@pytest.mark.parametrize(
+    ("trust", "outcome", "reasons"),
+    [
+        (ChainTrust.TRUSTED, Outcome.EXPECTED, []),
+        (ChainTrust.UNTRUSTED, Outcome.UNVERIFIED, ["untrusted-chain"]),
+        (ChainTrust.NOT_CHECKED, Outcome.UNEXPECTED, ["chain-not-checked"]),
+        (ChainTrust.NO_CERTIFICATE, Outcome.EXPECTED, []),
+    ],
+)
+def test_the_chain_decides_after_the_match(trust: ChainTrust, outcome: Outcome, reasons: list[str]) -> None:
+    verdict = judge(rule(ANY_RELEASE, EXPECT_TAG), signing(trust=trust), MemoryFacts(), SEEN_AT)
+    assert (verdict.outcome, [each.id for each in verdict.reasons]) == (outcome, reasons)
+
+
+def test_an_untrusted_chain_still_lists_what_else_was_wrong() -> None:
+    bent = signing({"source_repository_ref": "refs/heads/x"}, trust=ChainTrust.UNTRUSTED)
+    verdict = judge(rule(ANY_RELEASE, EXPECT_TAG), bent, MemoryFacts(), SEEN_AT)
+    assert verdict.outcome is Outcome.UNVERIFIED
+    assert {"untrusted-chain", "ref"} <= {each.id for each in verdict.reasons}
+
+
+def test_a_part_nobody_could_read_makes_a_signing_unexpected() -> None:
+    verdict = judge(
+        rule(ANY_RELEASE, EXPECT_TAG), signing(defects=("claim:build_trigger: appears twice",)), MemoryFacts(), SEEN_AT
+    )
+    assert verdict.outcome is Outcome.UNEXPECTED
+    assert [(each.id, each.found) for each in verdict.reasons] == [
+        ("unreadable-part", "claim:build_trigger: appears twice")
+    ]
+
+
+def test_the_worst_signer_of_an_entry_decides() -> None:
+    under = rule(ANY_RELEASE, EXPECT_TAG)
+    good, bad = signer(), signer({"source_repository_ref": "refs/heads/x"})
+    self_made = signer(trust=ChainTrust.UNTRUSTED)
+
+    def outcome(*signers: Signer) -> Outcome:
+        return judge(under, signing(signers=signers), MemoryFacts(), SEEN_AT).outcome
+
+    assert outcome(good) is Outcome.EXPECTED
+    assert outcome(good, bad) is outcome(bad, good) is Outcome.UNEXPECTED
+    assert outcome(good, self_made) is Outcome.UNVERIFIED
+    assert outcome(self_made, bad) is Outcome.UNEXPECTED
+    assert outcome(good, email_signer()) is Outcome.EXPECTED  # the other signer is not selected
+
+
+def test_a_plain_key_is_judged_without_a_chain() -> None:
+    key = Signer(
+        SignerForm.PGP, (Name(NameForm.PGP_USER_ID, "Acme <release@acme.example>"),), fingerprints=("A1" * 20,)
+    )
+    entry = Signing(WHERE, "rekord", "0.0.1", (key,))
+    selected = rule(f"{{fingerprint: {'a1' * 20}}}")
+    assert judge(selected, entry, MemoryFacts(), SEEN_AT).outcome is Outcome.UNEXPECTED
+    assert DIGEST not in str(entry)

@@ -1,0 +1,234 @@
+"""Verdicts that depend on the past, on time and on lists. Each table opens with the control case."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from rules.facts import Authorisation, DigestSource, SourceForm
+from rules.judge import judge, recheck_at
+from rules.verdict import Outcome, Verdict
+from sigstore_entries.signing import Digest, EntryRef, KnownTime, SignerForm, Signing
+from tests.rules.signings import (
+    DIGEST,
+    REPOSITORY,
+    SEEN_AT,
+    SIGNED_AT,
+    TAG,
+    WHERE,
+    WORKFLOW,
+    email_signer,
+    rule,
+    signing,
+)
+from tests.support.memory_facts import MemoryFacts, PastSigning
+
+RELEASE = f'{{identity: {{glob: "{WORKFLOW}@*"}}}}'
+THIS = f"sha256:{DIGEST}"
+OTHER = f"sha256:{'00' * 32}"
+
+
+def verdict_of(expect: str, entry: Signing, facts: MemoryFacts | None = None, now: datetime = SEEN_AT) -> Verdict:
+    return judge(rule(RELEASE, expect), entry, facts or MemoryFacts(), now)
+
+
+def ids(verdict: Verdict) -> list[str]:
+    return [reason.id for reason in verdict.reasons]
+
+
+def certificate() -> Signing:
+    return signing(form=SignerForm.PRECERTIFICATE, kind="precertificate", digests=())
+
+
+@pytest.mark.parametrize(
+    ("allowed", "digests", "reasons"),
+    [
+        (THIS, (DIGEST,), []),
+        (f"[{OTHER}, {DIGEST.upper()}]", (DIGEST,), []),
+        (THIS, ("00" * 32, DIGEST), []),
+        (OTHER, (DIGEST,), ["digests"]),
+        (THIS, (), ["digests"]),
+    ],
+)
+def test_a_digest_must_be_on_the_list(allowed: str, digests: tuple[str, ...], reasons: list[str]) -> None:
+    entry = signing(digests=tuple(Digest("sha256", value) for value in digests))
+    assert ids(verdict_of(f"{{digests: {allowed if allowed.startswith('[') else [allowed]}}}", entry)) == reasons
+
+
+SOURCE = DigestSource(SourceForm.FILE, ("released.txt",))
+
+
+@pytest.mark.parametrize(
+    ("sources", "reasons"),
+    [({SOURCE: frozenset({THIS})}, []), ({SOURCE: frozenset({OTHER})}, ["digests-from"]), ({}, ["digests-from"])],
+)
+def test_a_list_kept_elsewhere_fails_closed(sources: dict[DigestSource, frozenset[str]], reasons: list[str]) -> None:
+    assert ids(verdict_of("{digests_from: {file: released.txt}}", signing(), MemoryFacts(sources=sources))) == reasons
+
+
+def test_a_certificate_names_no_digest_and_is_only_let_through_when_its_entry_is_awaited() -> None:
+    assert ids(verdict_of(f"{{digests: '{THIS}'}}", certificate())) == ["digests"]
+    awaited = f"{{digests: '{THIS}', log_entry_within: 1h}}"
+    assert verdict_of(awaited, certificate()).outcome is Outcome.EXPECTED
+    late = verdict_of(awaited, certificate(), MemoryFacts(signature_log=set()), SIGNED_AT + timedelta(hours=1))
+    assert ids(late) == ["certificate-without-entry"]
+
+
+def past(number: int, digest: str = THIS, rule_id: str = "under-test") -> PastSigning:
+    return PastSigning(rule_id, EntryRef("rekor", number), SIGNED_AT - timedelta(minutes=number), frozenset({digest}))
+
+
+LATER = SIGNED_AT + timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "before", "reasons"),
+    [
+        (Authorisation(THIS, 1, LATER), [], []),
+        (Authorisation(THIS, 1, LATER), [PastSigning("under-test", WHERE, SIGNED_AT, frozenset({THIS}))], []),
+        (Authorisation(THIS, 2, LATER), [past(1)], []),
+        (Authorisation(THIS, 1, LATER), [past(1)], ["authorised"]),
+        (Authorisation(THIS, 1, LATER), [past(1, rule_id="other")], []),
+        (Authorisation(THIS, 1, SIGNED_AT), [], []),
+        (Authorisation(THIS, 1, SIGNED_AT - timedelta(seconds=1)), [], ["authorised"]),
+        (Authorisation(OTHER, 1, LATER), [], ["authorised"]),
+    ],
+)
+def test_an_authorisation_counts_and_expires(
+    recorded: Authorisation, before: list[PastSigning], reasons: list[str]
+) -> None:
+    facts = MemoryFacts(past=before, recorded=[("under-test", recorded)])
+    assert ids(verdict_of("{authorised: []}", signing(), facts)) == reasons
+    item = f"{{digest: '{recorded.digest}', count: {recorded.count}, expires: '{recorded.expires.isoformat()}'}}"
+    assert ids(verdict_of(f"{{authorised: [{item}]}}", signing(), MemoryFacts(past=before))) == reasons
+
+
+@pytest.mark.parametrize(
+    ("window", "when", "reasons"),
+    [
+        ('{days: [fri], from: "08:00", to: "18:00"}', SIGNED_AT, []),
+        ('{from: "12:00", to: "12:01"}', SIGNED_AT, []),
+        ('{from: "12:01"}', SIGNED_AT, ["time-windows"]),
+        ('{from: "08:00", to: "12:00"}', SIGNED_AT, ["time-windows"]),
+        ("{days: [mon, tue]}", SIGNED_AT, ["time-windows"]),
+        ('{from: "13:00", to: "14:00", utc_offset: "+01:00"}', SIGNED_AT, []),
+        ('{days: thu, from: "22:00", to: "02:00"}', datetime(2026, 11, 20, 1, 0, tzinfo=UTC), []),
+        ('{days: fri, from: "22:00", to: "02:00"}', datetime(2026, 11, 20, 1, 0, tzinfo=UTC), ["time-windows"]),
+        ("[{days: mon}, {days: fri}]", SIGNED_AT, []),
+        ('{not_after: "2026-11-20T11:59:59Z"}', SIGNED_AT, ["time-windows"]),
+        ('{not_before: "2026-11-20T12:00:00Z"}', SIGNED_AT, []),
+        ("{days: fri}", None, ["time-windows"]),
+    ],
+)
+def test_signing_happens_in_a_time_window(window: str, when: datetime | None, reasons: list[str]) -> None:
+    assert ids(verdict_of(f"{{time_windows: {window}}}", signing(not_before=when))) == reasons
+
+
+def test_a_key_is_judged_by_the_time_the_log_gives() -> None:
+    entry = signing(not_before=None, times=(KnownTime("integrated-time", SIGNED_AT),))
+    assert ids(verdict_of("{time_windows: {days: fri}}", entry)) == []
+
+
+@pytest.mark.parametrize(("before", "reasons"), [(1, []), (2, ["rate"]), (3, ["rate"])])
+def test_more_signings_than_the_rate_are_news(before: int, reasons: list[str]) -> None:
+    facts = MemoryFacts(past=[past(number) for number in range(1, before + 1)])
+    assert ids(verdict_of("{rate: {at_most: 2, per: 1h}}", signing(), facts)) == reasons
+
+
+def test_what_lies_longer_back_than_the_rate_looks_does_not_count() -> None:
+    facts = MemoryFacts(past=[past(60), past(61), past(62)])
+    assert ids(verdict_of("{rate: {at_most: 1, per: 1h}}", signing(), facts)) == []
+
+
+IDENTITY = f"{WORKFLOW}@{TAG}"
+EARLIER = EntryRef("rekor", 7)
+
+
+@pytest.mark.parametrize(
+    ("known", "reasons"),
+    [
+        ({IDENTITY: {"https://token.actions.githubusercontent.com": EARLIER}}, []),
+        ({}, []),
+        ({IDENTITY: {"https://evil.example": WHERE}}, []),
+        ({IDENTITY: {"https://evil.example": EARLIER}}, ["new-issuer"]),
+        (None, ["new-issuer"]),
+    ],
+)
+def test_an_identity_keeps_its_issuer(known: dict[str, dict[str, EntryRef]] | None, reasons: list[str]) -> None:
+    assert ids(verdict_of("{same_issuer: true}", signing(), MemoryFacts(issuers=known))) == reasons
+
+
+@pytest.mark.parametrize(
+    ("known", "reasons"),
+    [
+        ({REPOSITORY: {"123456789": EARLIER}}, []),
+        ({}, []),
+        ({REPOSITORY: {"1": EARLIER}}, ["repository-identifier-changed"]),
+        (None, ["repository-identifier-changed"]),
+    ],
+)
+def test_a_repository_keeps_its_identifier(known: dict[str, dict[str, EntryRef]] | None, reasons: list[str]) -> None:
+    facts = MemoryFacts(repository_identifiers=known)
+    assert ids(verdict_of("{same_repository_identifier: true}", signing(), facts)) == reasons
+
+
+HOUR_LATER = SIGNED_AT + timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("now", "seen", "reasons"),
+    [
+        (HOUR_LATER, {"d" * 64}, []),
+        (HOUR_LATER - timedelta(seconds=1), set(), []),
+        (HOUR_LATER, set(), ["late"]),
+        (HOUR_LATER, {"0" * 64}, ["late"]),
+        (HOUR_LATER, None, ["late"]),
+    ],
+)
+def test_a_certificate_and_its_log_entry_must_both_appear(
+    now: datetime, seen: set[str] | None, reasons: list[str]
+) -> None:
+    for expect, entry, facts, reason in (
+        ("{log_entry_within: 1h}", certificate(), MemoryFacts(signature_log=seen), "certificate-without-entry"),
+        ("{certificate_log_within: 1h}", signing(), MemoryFacts(certificate_log=seen), "entry-without-certificate"),
+    ):
+        assert ids(verdict_of(expect, entry, facts, now)) == [reason for _ in reasons]
+
+
+def test_a_delayed_expectation_says_when_to_judge_again() -> None:
+    both = rule(RELEASE, "{log_entry_within: 1h, certificate_log_within: 15m}")
+    facts = MemoryFacts()
+    assert recheck_at(both, certificate(), facts, SEEN_AT) == HOUR_LATER
+    assert recheck_at(both, signing(), facts, SEEN_AT) == SIGNED_AT + timedelta(minutes=15)
+    assert recheck_at(both, signing(), facts, HOUR_LATER) is None
+    assert recheck_at(rule(RELEASE, f"{{ref: {TAG}}}"), signing(), facts, SEEN_AT) is None
+
+
+CALLED_BY_EVIL: dict[str, str | None] = {
+    "source_repository_uri": "https://github.com/ev/il",
+    "build_config_uri": f"https://github.com/ev/il/.github/workflows/release.yml@{TAG}",
+}
+
+
+@pytest.mark.parametrize(
+    ("select", "expect", "claims", "reasons"),
+    [
+        (RELEASE, '{ref: {glob: "refs/tags/v*"}}', {}, []),
+        (RELEASE, '{ref: {glob: "refs/tags/v*"}}', CALLED_BY_EVIL, ["repository"]),
+        (RELEASE, "{workflow: .github/workflows/release.yml}", CALLED_BY_EVIL, ["repository"]),
+        (RELEASE, '{ref: {glob: "refs/tags/v*"}, repository: [acme/widget, ev/il]}', CALLED_BY_EVIL, []),
+        ('{source_repository_uri: "https://github.com/ev/il"}', "{trigger: push}", CALLED_BY_EVIL, []),
+        (RELEASE, "{issuer: {glob: '*'}}", CALLED_BY_EVIL, []),
+    ],
+)
+def test_a_workflow_that_others_may_call_does_not_lend_its_name(
+    select: str, expect: str, claims: dict[str, str | None], reasons: list[str]
+) -> None:
+    assert ids(judge(rule(select, expect), signing(claims), MemoryFacts(), SEEN_AT)) == reasons
+
+
+def test_a_person_can_be_judged_by_what_they_release() -> None:
+    under = rule("{identity: alice@acme.example}", f"{{digests: '{THIS}', same_issuer: true}}")
+    entry = signing(signers=(email_signer(),))
+    assert judge(under, entry, MemoryFacts(), SEEN_AT).outcome is Outcome.EXPECTED
+    stranger = signing(signers=(email_signer(),), digests=(Digest("sha256", "11" * 32),))
+    assert ids(judge(under, stranger, MemoryFacts(), SEEN_AT)) == ["digests"]

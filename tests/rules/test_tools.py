@@ -1,0 +1,243 @@
+"""Hints, explanations, starter rules and imported configurations."""
+
+import pytest
+
+from rules.digest_list import parse_digest_list
+from rules.document import RuleFileError
+from rules.explain import explain
+from rules.index import compile_rules
+from rules.judge import judge
+from rules.lint import Hint, HintId, lint
+from rules.rekor_monitor import import_rekor_monitor
+from rules.rule import Rule, RuleSet
+from rules.rule_file import load_rules
+from rules.starter import starter_rule
+from rules.verdict import Outcome
+from sigstore_entries.signing import Name, NameForm, Signer, SignerForm, Signing
+from tests.rules.signings import (
+    GITHUB,
+    REPOSITORY,
+    SEEN_AT,
+    TAG,
+    WHERE,
+    WORKFLOW,
+    email_signer,
+    rule,
+    signer,
+    signing,
+)
+from tests.support.memory_facts import MemoryFacts
+
+EXPECT = "{issuer: https://token.actions.githubusercontent.com}"
+RELEASES = '{identity: {glob: "https://github.com/acme/widget/*"}}'
+
+
+def hints(select: str, expect: str = EXPECT) -> list[str]:
+    return [hint.id for hint in lint(RuleSet((rule(select, expect),)))]
+
+
+@pytest.mark.parametrize(
+    ("select", "expect", "expected"),
+    [
+        (RELEASES, EXPECT, []),
+        ("{identity: alice@acme.example}", EXPECT, []),
+        ('{identity: {regex: "https://github\\\\.com/acme/widget/.*"}}', EXPECT, []),
+        (RELEASES, "", ["no-expectations"]),
+        ("{kind: dsse, all: [{kind: rekord}]}", EXPECT, ["never-matches", "too-broad"]),
+        ("{token_subject: a-long-one, all: [{token_subject: {glob: 'another*'}}]}", EXPECT, ["never-matches"]),
+        ("{identity: alice@acme.example, not: {identity: alice@acme.example}}", EXPECT, ["never-matches"]),
+        (f"{{issuer: {GITHUB}}}", EXPECT, ["too-broad"]),
+        ("{runner_environment: self-hosted}", EXPECT, ["too-broad"]),
+        ("{identity: {regex: '[a-z]+'}}", EXPECT, ["unindexed"]),
+        ("{not: {identity: alice@acme.example}}", EXPECT, ["unindexed"]),
+        ('{identity: "https://github.com/acme/widget/*"}', EXPECT, ["looks-like-a-pattern"]),
+        ("{identity: {regex: 'alice@acme.example'}}", EXPECT, ["unescaped-dot"]),
+        ("{identity: {glob: 'https://github.com/acme*'}}", EXPECT, ["open-ended"]),
+        ("{identity: {regex: 'https://github\\.com/acme.*'}}", EXPECT, ["open-ended"]),
+        ("{identity: a@acme.example, issuer: https://token.actions.githubusercontent.co}", EXPECT, ["unknown-issuer"]),
+        (RELEASES, "{ref: v1}", ["ref-without-refs"]),
+        (RELEASES, "{ref: refs/tags/v1}", []),
+    ],
+)  # fmt: skip
+def test_a_hint_is_given_where_it_is_due_and_nowhere_else(select: str, expect: str, expected: list[str]) -> None:
+    assert hints(select, expect) == expected
+
+
+def test_rules_are_compared_with_each_other() -> None:
+    text = "version: 1\nrules:\n" + "".join(
+        f"  - {{id: {name}, select: {select}, expect: {expect}}}\n"
+        for name, select, expect in (
+            ("one", "{identity: alice@acme.example}", EXPECT),
+            ("same", "{identity: alice@acme.example}", EXPECT),
+            ("other", "{identity: alice@acme.example}", "{same_issuer: true}"),
+            ("broad", "{identity: {glob: '*@kite.example'}}", EXPECT),
+            ("inside", "{identity: bob@kite.example}", EXPECT),
+            ("outside", "{identity: bob@skies.example}", EXPECT),
+        )
+    )
+    found = [(hint.id, hint.rule, hint.line) for hint in lint(load_rules(text))]
+    assert found == [
+        (HintId.DUPLICATE, "same", 4),
+        (HintId.CONFLICT, "other", 5),
+        (HintId.SHADOWED, "inside", 7),
+    ]
+
+
+def test_a_hint_carries_its_place() -> None:
+    (hint,) = lint(RuleSet((rule(RELEASES),)))
+    assert (hint.line, hint.column) == (3, 5)
+    assert isinstance(hint, Hint)
+
+
+def test_an_explanation_shows_every_value_met_or_not() -> None:
+    under = rule(RELEASES, '{ref: {glob: "refs/tags/v*"}, trigger: [push]}')
+    told = explain(under, signing({"build_trigger": "schedule"}), MemoryFacts(), SEEN_AT)
+    rows = {(row.part, row.label): (row.expected, row.found, row.ok) for row in told.rows}
+    assert told.selected
+    assert told.verdict == judge(under, signing({"build_trigger": "schedule"}), MemoryFacts(), SEEN_AT)
+    assert rows["select", "identity"] == ("glob:https://github.com/acme/widget/*", f"{WORKFLOW}@{TAG}", True)
+    assert rows["expect", "ref: source_repository_ref"] == ("glob:refs/tags/v*", TAG, True)
+    assert rows["expect", "trigger: build_trigger"] == ("push", "schedule", False)
+
+
+def test_an_explanation_tells_why_a_rule_does_not_select() -> None:
+    under = rule("{identity: alice@acme.example, not: {issuer: https://accounts.google.com}}")
+    told = explain(under, signing(signers=(email_signer(),)), MemoryFacts(), SEEN_AT)
+    assert (told.selected, told.verdict) == (False, None)
+    assert [(row.label, row.ok) for row in told.rows] == [
+        ("identity", True),
+        ("issuer", False),
+        ("all of these", False),
+    ]
+
+
+def starter(subject: str) -> Rule:
+    return load_rules(starter_rule(subject)).rules[0]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        REPOSITORY,
+        f"{REPOSITORY}/",
+        f"{REPOSITORY}.git",
+        "git@github.com:acme/widget.git",
+        "ssh://git@github.com/acme/widget",
+    ],
+)
+def test_a_repository_url_becomes_a_rule_that_knows_its_releases(url: str) -> None:
+    made = starter(url)
+    matcher = compile_rules([made])
+    assert not matcher.unindexed
+    assert list(matcher.confirm_all(signing())) == [made]
+    assert judge(made, signing(), MemoryFacts(), SEEN_AT).outcome is Outcome.EXPECTED
+    on_main = signing({"source_repository_ref": "refs/heads/main", "github_workflow_ref": "refs/heads/main"})
+    assert judge(made, on_main, MemoryFacts(), SEEN_AT).outcome is Outcome.UNEXPECTED
+    borrowed = signing({"source_repository_uri": "https://github.com/ev/il", "github_workflow_repository": "ev/il"})
+    assert judge(made, borrowed, MemoryFacts(), SEEN_AT).outcome is Outcome.UNEXPECTED
+    built_elsewhere = signer(
+        names=(Name(NameForm.URI, "https://github.com/slsa/gen/.github/workflows/g.yml@refs/tags/v1"),)
+    )
+    assert len(matcher.confirm_all(signing(signers=(built_elsewhere,)))) == 1
+    assert {hint.id for hint in lint(RuleSet((made,)))} == set()
+
+
+def test_an_email_becomes_a_rule_that_ignores_case() -> None:
+    made = starter("Alice@Acme.Example")
+    assert len(compile_rules([made]).confirm_all(signing(signers=(email_signer("alice@acme.example"),)))) == 1
+
+
+@pytest.mark.parametrize(
+    "subject", ["", "acme/widget", "https://github.com/acme", "a@b", 'a"b@c.example', "https://evil.example/x/y"]
+)
+def test_what_is_neither_repository_nor_email_is_refused(subject: str) -> None:
+    with pytest.raises(ValueError, match="neither the URL"):
+        starter_rule(subject)
+
+
+REKOR_MONITOR = r"""
+startIndex: 1000
+monitoredValues:
+  certIdentities:
+    - certSubject: user@domain\.com
+    - certSubject: other@domain\.com
+      issuers:
+        - https://accounts\.google\.com
+        - https://github\.com/login
+    - certSubject: plain-words
+    - certSubject: lookahead(?=x)
+  subjects:
+    - ^subject@domain\.com$
+  fingerprints:
+    - A0B1C2D3E4F5
+    - 25:CF:CE:A8:F8:8F:9E:06:25:CF:CE:A8:F8:8F:9E:06:25:CF:CE:A8
+  fulcioExtensions:
+    build-config-uri:
+      - https://example.com/owner/repository/build-config.yml
+    source-repository-visibility-at-signing: [private]
+    no-such-extension: [x]
+  customExtensions:
+    - objectIdentifier: 1.3.6.1.4.1.57264.1.9
+      extensionValues: https://builder.example/x.yml@v1
+  oidMatchers:
+    oidExtensions:
+      - objectIdentifier: [1, 2, 3, 4]
+        extensionValues: [one, two]
+githubIssue: {assigneeUsername: x}
+"""
+
+
+def person(address: str, issuer: str = "https://accounts.google.com") -> Signing:
+    return signing(signers=(email_signer(address, issuer),))
+
+
+def test_a_rekor_monitor_configuration_keeps_its_meaning() -> None:
+    text = import_rekor_monitor(REKOR_MONITOR)
+    matcher = compile_rules(load_rules(text).rules)
+
+    def matched(entry: Signing) -> list[str]:
+        return [each.id for each in matcher.confirm_all(entry)]
+
+    assert matched(person("user@domain.com")) == ["identity-1"]
+    assert matched(person("other.user@domain.community")) == ["identity-1"]  # found anywhere, as there
+    assert matched(person("user@domainXcom")) == []
+    assert matched(person("other@domain.com")) == ["identity-2"]
+    assert matched(person("other@domain.com", "https://github.com/login/oauth")) == ["identity-2"]
+    assert matched(person("other@domain.com", "https://evil.example")) == []
+    assert matched(person("so-plain-words-it-is")) == ["identity-3"]
+    assert matched(person("subject@domain.com")) == ["subject-1"]
+    assert matched(person("a-subject@domain.com")) == []
+    key = Signer(SignerForm.PGP, (), fingerprints=("25cfcea8f88f9e06" * 2 + "25cfcea8",))
+    assert matched(Signing(WHERE, "rekord", "0.0.1", (key,))) == ["fingerprint-1"]
+    config = "https://example.com/owner/repository/build-config.yml"
+    assert matched(signing({"build_config_uri": config})) == ["extension-1"]
+    assert matched(signing({"source_repository_visibility": "private"})) == ["extension-2"]
+    assert matched(signing({"build_signer_uri": "https://builder.example/x.yml@v1"})) == ["extension-3"]
+    assert matched(signing(extensions={"1.2.3.4": b"two"})) == ["extension-4"]
+    assert matched(signing(extensions={"1.2.3.4": b"\x0c\x03two"})) == ["extension-4"]
+
+
+def test_what_cannot_be_imported_is_said_with_its_line() -> None:
+    remarks = [line for line in import_rekor_monitor(REKOR_MONITOR).splitlines() if line.startswith("# Line")]
+    for line, word in (
+        (2, "startIndex"),
+        (11, "lookahead"),
+        (15, "A0B1C2D3E4F5"),
+        (21, "no-such-extension"),
+        (29, "githubIssue"),
+    ):
+        assert any(remark.startswith(f"# Line {line}:") and word in remark for remark in remarks), (line, word, remarks)
+    assert len(remarks) == 5
+
+
+@pytest.mark.parametrize("text", ["", "[]", "monitoredValues: {}", "monitoredValues: {fingerprints: [xx]}", "a: b"])
+def test_a_configuration_that_watches_nothing_is_refused(text: str) -> None:
+    with pytest.raises(RuleFileError):
+        import_rekor_monitor(text)
+
+
+def test_digest_lists_are_read_as_sha256sum_writes_them() -> None:
+    text = f"# released\n{'AB' * 32}  widget.tar.gz\n\nsha512:{'0' * 128}\n\\{'cd' * 32} *odd\\nname\n"
+    assert parse_digest_list(text) == {f"sha256:{'ab' * 32}", f"sha512:{'0' * 128}", f"sha256:{'cd' * 32}"}
+    with pytest.raises(ValueError, match="line 2: a sha256 digest"):
+        parse_digest_list(f"{'ab' * 32}\n{'ab' * 31}\n")

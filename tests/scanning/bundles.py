@@ -1,0 +1,65 @@
+"""Bundles as a signer gets them from a log in memory, and a trust root that knows that log."""
+
+import json
+from typing import Any
+
+from monitor.source import LogApi
+from monitor.trust import TrustedLog, TrustRoot
+from tests.support.misbehaving_log import MisbehavingLog, RekorV1Log, RekorV2Log, b64, spki_of
+from tlog.note import rekor_v1_key, tile_log_key
+
+
+def entry(log: MisbehavingLog, index: int, size: int | None = None) -> dict[str, Any]:
+    """The log's present answer for an entry, in the tree of `size`: a TransparencyLogEntry."""
+    size = len(log.leaves) if size is None else size
+    return {
+        "logIndex": str(index),
+        "logId": {"keyId": b64(log_id(log))},
+        "kindVersion": {"kind": "hashedrekord", "version": "0.0.1"},
+        "inclusionProof": {
+            "logIndex": str(index),
+            "rootHash": b64(log.oracle().root(size)),
+            "treeSize": str(size),
+            "hashes": [b64(node) for node in log.oracle().inclusion_proof(index, size)],
+            "checkpoint": {"envelope": checkpoint(log, size).decode()},
+        },
+        "canonicalizedBody": b64(log.leaves[index]),
+    }
+
+
+def bundle(*entries: dict[str, Any]) -> bytes:
+    document = {
+        "mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json",
+        "verificationMaterial": {"certificate": {"rawBytes": ""}, "tlogEntries": list(entries)},
+        "messageSignature": {},
+    }
+    return json.dumps(document).encode()
+
+
+def checkpoint(log: MisbehavingLog, size: int) -> bytes:
+    if isinstance(log, RekorV1Log):
+        return log.head_note(size)
+    shown, log.shown_size = log.shown_size, size
+    try:
+        return log.answer("checkpoint", {}, None)
+    finally:
+        log.shown_size = shown
+
+
+def log_id(log: MisbehavingLog) -> bytes:
+    spki = spki_of(log.log_key)
+    return rekor_v1_key(RekorV1Log.host, spki).log_id if isinstance(log, RekorV1Log) else _v2_id(spki)
+
+
+def _v2_id(spki: bytes) -> bytes:
+    return tile_log_key(RekorV2Log.host, spki).log_id
+
+
+def trust_root(*logs: MisbehavingLog) -> TrustRoot:
+    trusted = []
+    for log in logs:
+        is_v1 = isinstance(log, RekorV1Log)
+        host = RekorV1Log.host if is_v1 else RekorV2Log.host
+        apis = (LogApi.REKOR_V1, LogApi.REKOR_V2) if is_v1 else (LogApi.REKOR_V2,)
+        trusted.append(TrustedLog(f"https://{host}", spki_of(log.log_key), log_id(log), apis))
+    return TrustRoot("f" * 64, tuple(trusted), ())

@@ -1,0 +1,131 @@
+"""`signwatch audit --junit`: what CI systems read says who is to blame, and no log can write into it."""
+
+import logging
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alerts.alert import Owner
+from monitor.cli import run_command
+from monitor.heads import SignedHead
+from monitor.junit import Timed, junit, write_junit
+from monitor.watching import Outcome
+from tests.monitor_programs.served_log import ServedLog, served_log, signing_body
+from tlog.merkle import EMPTY_ROOT
+
+AT = datetime(2031, 3, 1, 12, 0, tzinfo=UTC)
+FINE = Outcome("rekor-v2", first=3, last=7, head=SignedHead("rekor-v2", 7, EMPTY_ROOT, b"note"))
+
+
+def parsed(*outcomes: Outcome) -> ET.Element:
+    return ET.fromstring(junit([Timed(outcome, 1.5) for outcome in outcomes], AT))
+
+
+def test_an_honest_log_is_a_passed_case_with_the_range_it_covered() -> None:
+    root = parsed(FINE)
+    assert root.attrib == {
+        "name": "signwatch audit",
+        "tests": "1",
+        "failures": "0",
+        "errors": "0",
+        "skipped": "0",
+        "time": "1.500",
+    }
+    (suite,) = root
+    assert suite.attrib["timestamp"] == "2031-03-01T12:00:00+00:00"
+    (case,) = suite
+    assert (case.tag, case.attrib["name"], case.attrib["time"]) == ("testcase", "rekor-v2", "1.500")
+    assert [child.tag for child in case] == ["system-out"]
+    told = case.findtext("system-out") or ""
+    assert "covered: entries 3 to 7" in told
+    assert f"head: size 7, root {EMPTY_ROOT.hex()}" in told
+
+
+@pytest.mark.parametrize(
+    ("outcome", "tag", "kind"),
+    [
+        (Outcome("v2", Owner.LOG_MISBEHAVED, "log-forked", "two roots", evidence=["3f2a"]), "failure", "log-forked"),
+        (Outcome("v2", findings={"unexpected": 2, "expected": 5}), "failure", "unexpected-signing"),
+        (Outcome("v2", Owner.COULD_NOT_ASK, "timeout", "no answer"), "error", "timeout"),
+        (Outcome("v2", Owner.OURSELVES, "own-fault", "disk full"), "error", "own-fault"),
+        (Outcome("v2", Owner.COULD_NOT_ASK, "late", "", findings={"unexpected": 1}), "failure", "unexpected-signing"),
+    ],
+)  # fmt: skip
+def test_what_a_log_did_is_a_failure_and_what_befell_us_an_error(outcome: Outcome, tag: str, kind: str) -> None:
+    root = parsed(FINE, outcome, FINE)
+    assert (root.attrib["tests"], root.attrib["failures"], root.attrib["errors"]) == (
+        "3",
+        "1" if tag == "failure" else "0",
+        "1" if tag == "error" else "0",
+    )
+    trouble, out = root[0][1]
+    assert (trouble.tag, trouble.attrib["type"], out.tag) == (tag, kind, "system-out")
+    assert trouble.attrib["message"] == trouble.text
+    assert all(each in (out.text or "") for each in outcome.evidence)
+
+
+def test_nothing_audited_is_no_success() -> None:
+    assert parsed().attrib["errors"] == "1"
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_whatever_a_log_says_the_report_is_well_formed_and_visible(name: str, detail: str) -> None:
+    root = parsed(Outcome(name, Owner.LOG_MISBEHAVED, detail, detail, evidence=[detail]))
+    case = root[0][0]
+    assert len(case) == 2
+    for text in (case.attrib["name"], case[0].attrib["message"], *(case[1].text or "").split("\n")):
+        assert all(char.isprintable() for char in text)
+
+
+def test_markup_and_control_characters_stay_text() -> None:
+    hostile = '</failure><testcase name="x"/>\x1b[31m\x00\u202e]]>\ud800&lt;'
+    root = parsed(Outcome("v2", Owner.LOG_MISBEHAVED, "log-forked", hostile))
+    assert len(root[0]) == 1
+    assert '</failure><testcase name="x"/>' in root[0][0][0].attrib["message"]
+    assert "\x1b" not in (root[0][0][0].text or "")
+
+
+def test_a_report_is_whole_or_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "audit.xml"
+    write_junit(path, [Timed(FINE, 0.1)], AT)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="format"):
+        write_junit(path, [Timed(FINE, "x")], AT)  # type: ignore[arg-type]
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["audit.xml"]
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[ServedLog]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    with served_log(tmp_path) as log:
+        yield log
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def test_an_audit_writes_it_whatever_its_exit_code(served: ServedLog, tmp_path: Path) -> None:
+    config = ["--config", str(served.config)]
+    assert run_command(["init", *config]) == 0
+    report = tmp_path / "report.xml"
+
+    def audited(expect: int) -> ET.Element:
+        assert run_command(["audit", "--junit", str(report), *config]) == expect
+        return ET.fromstring(report.read_bytes())[0][0]
+
+    assert audited(0).find("failure") is None
+    served.log.append(signing_body("refs/heads/evil"))
+    failure = audited(1).find("failure")
+    assert failure is not None
+    assert failure.attrib["type"] == "unexpected-signing"
+    served.down = True
+    error = audited(3).find("error")
+    assert error is not None
+    assert run_command(["audit", "--junit", str(tmp_path / "no" / "folder.xml"), *config]) == 3

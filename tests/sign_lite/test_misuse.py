@@ -1,0 +1,127 @@
+"""Wrong files, options and bundles end with a sentence and the right exit code, never with a traceback."""
+
+import json
+import time
+from pathlib import Path
+
+import jwt
+import pytest
+from sigstore.hashes import Hashed
+from sigstore_models.common.v1 import HashAlgorithm
+from typer.testing import CliRunner, Result
+
+from sign_lite.cli import app
+from sign_lite.errors import Misuse, VerificationFailed
+from sign_lite.files import check_writable, default_bundle, hash_file, write_bundle
+from sign_lite.signing import build_statement
+from sign_lite.trust import load_identity_token
+from sign_lite.verifying import _matching_statement, read_bundle
+
+DIGEST = Hashed(algorithm=HashAlgorithm.SHA2_256, digest=b"\x01" * 32)
+
+
+def token(**changed: object) -> str:
+    now = int(time.time())
+    claims = {"iss": "https://issuer", "sub": "x", "aud": "sigstore", "iat": now, "exp": now + 60, **changed}
+    return jwt.encode(claims, "s" * 64, algorithm="HS256")
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    return path
+
+
+def test_a_file_is_hashed_in_pieces(file: Path) -> None:
+    assert hash_file(file).digest.hex() == "ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73"
+    with pytest.raises(Misuse, match="cannot be read"):
+        hash_file(file.with_name("missing"))
+
+
+def test_a_token_comes_from_one_place(file: Path) -> None:
+    file.write_text(token() + "\n")
+    assert load_identity_token(token=None, token_file=file, environment={}).issuer == "https://issuer"
+    variable = {"SIGSTORE_IDENTITY_TOKEN": token()}
+    assert load_identity_token(token=None, token_file=None, environment=variable).identity == "x"
+    for given, why in (
+        ({"token": token(), "token_file": file}, "give one of"),
+        ({"token": None, "token_file": None}, "no identity token"),
+        ({"token": "garbage", "token_file": None}, "cannot be used"),
+        ({"token": token(exp=1), "token_file": None}, "cannot be used"),
+    ):
+        with pytest.raises(Misuse, match=why):
+            load_identity_token(**given, environment={})
+
+
+def test_a_bundle_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = default_bundle(tmp_path / "a.whl")
+    write_bundle(target, "{}")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.whl.sigstore.json"]
+    check_writable(target, overwrite=True)
+    with pytest.raises(Misuse, match="exists already"):
+        check_writable(target, overwrite=False)
+    with pytest.raises(Misuse, match="cannot be written"):
+        write_bundle(tmp_path / "missing" / "x", "{}")
+
+
+@pytest.mark.parametrize("raw", [b"", b"{}", b"[]", b"null", b"[" * 100_000, b'{"mediaType": "x"}', b"\xff"])
+def test_garbage_is_not_a_bundle(raw: bytes) -> None:
+    with pytest.raises(VerificationFailed, match="not a Sigstore bundle"):
+        read_bundle(raw)
+
+
+@pytest.mark.parametrize(
+    ("payload_type", "payload", "why"),
+    [
+        ("text/plain", {}, "not an in-toto statement"),
+        ("application/vnd.in-toto+json", {}, "no readable subjects"),
+        ("application/vnd.in-toto+json", {"subject": [1]}, "no readable subjects"),
+        ("application/vnd.in-toto+json", {"subject": []}, "other files"),
+        ("application/vnd.in-toto+json", {"subject": [{"digest": {"sha512": "01" * 32}}]}, "other files"),
+    ],
+)
+def test_a_statement_must_be_about_the_file(payload_type: str, payload: object, why: str) -> None:
+    good = {"subject": [{"digest": {"sha256": "01" * 32}}], "predicateType": "x"}
+    assert _matching_statement("application/vnd.in-toto+json", json.dumps(good).encode(), DIGEST) == good
+    with pytest.raises(VerificationFailed, match=why):
+        _matching_statement(payload_type, json.dumps(payload).encode(), DIGEST)
+
+
+def test_a_statement_needs_an_object_and_different_names() -> None:
+    subjects = [(Path("a/x"), DIGEST)]
+    assert build_statement(subjects, "https://example.com/v1", {}) is not None
+    with pytest.raises(Misuse, match="must be a JSON object"):
+        build_statement(subjects, "https://example.com/v1", [])
+    with pytest.raises(Misuse, match="the same name"):
+        build_statement([*subjects, (Path("b/x"), DIGEST)], "https://example.com/v1", {})
+
+
+def test_commands_report_misuse_with_exit_code_two(file: Path, tmp_path: Path) -> None:
+    trust = tmp_path / "trust.json"
+    trust.write_text("{}")
+    base = ("--trust-config", str(trust))
+    who = ("--identity", "x", "--issuer", "y")
+    for arguments in (
+        ("verify", str(file), *base, *who),
+        ("verify", str(file), "--trust-config", str(tmp_path / "missing"), *who),
+        ("sign", str(file), *base),
+        ("sign", str(file), str(file), *base),
+        ("sign", str(file), str(trust), "--bundle", "x", *base),
+        ("sign", str(file), *base, "--rekor-version", "3"),
+        ("attest", str(file), *base, "--predicate", str(file), "--predicate-type", "x"),
+        ("verify", str(file)),
+        ("surprise",),
+    ):
+        result = invoke(*arguments)
+        assert result.exit_code == 2, (arguments, result.output)
+        assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("command", ["sign", "verify", "attest"])
+def test_every_command_shows_an_example(command: str) -> None:
+    assert f"Example: sign-lite {command}" in invoke(command, "--help").output

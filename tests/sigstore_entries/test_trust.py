@@ -1,0 +1,185 @@
+"""A certificate is trusted when an authority of the trust root issued it, and only then."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from sigstore_entries.certificate import read_certificate
+from sigstore_entries.ct_leaf import decode_ct
+from sigstore_entries.keys import read_spki
+from sigstore_entries.signing import ChainTrust, EntryRef, Signer, Signing
+from sigstore_entries.trust import BadAuthority, CertificateAuthorities, CertificateAuthority, CtLogKey, NotTrusted
+from tests.support import entries as make
+
+CA, OTHER = make.make_ca(), make.make_ca("other", name="test.example")
+AUTHORITY = CertificateAuthority("https://ca.example", CA.chain)
+TRUSTED = CertificateAuthorities([AUTHORITY])
+IN_TIME = make.NOT_BEFORE + timedelta(minutes=5)
+CT_LOG = make.make_ct_log()
+CT_KEY = CtLogKey(CT_LOG.log_id, CT_LOG.spki)
+
+
+def test_a_certificate_of_the_authority_is_trusted() -> None:
+    signer = TRUSTED.judge_chain(read_certificate(make.make_certificate(CA)), IN_TIME)
+    assert (signer.trust, signer.trusted_by, signer.defects) == (ChainTrust.TRUSTED, "https://ca.example", ())
+
+
+def test_a_precertificate_served_in_full_is_trusted() -> None:
+    precertificate, tbs = make.make_precertificate(CA)
+    signer = TRUSTED.judge_chain(ct_signer(tbs, make.precert_extra(precertificate, CA.chain)), IN_TIME)
+    assert (signer.trust, signer.defects) == (ChainTrust.TRUSTED, ())
+
+
+def ct_signer(tbs: bytes, extra: bytes = b"", ca: make.Authority = CA) -> Signer:
+    signing = decode_ct(make.precert_leaf(ca, tbs), EntryRef("ct", 0), extra)
+    assert isinstance(signing, Signing)
+    return signing.signers[0]
+
+
+def test_leaving_out_extra_data_cannot_make_a_precertificate_a_strangers() -> None:
+    _, tbs = make.make_precertificate(CA)
+    assert TRUSTED.judge_chain(ct_signer(tbs)).trust is ChainTrust.TRUSTED
+
+
+def test_spoiling_extra_data_is_a_defect_and_cannot_make_it_a_strangers() -> None:
+    precertificate, tbs = make.make_precertificate(CA)
+    spoiled = precertificate[:-1] + bytes((precertificate[-1] ^ 1,))
+    signer = TRUSTED.judge_chain(ct_signer(tbs, make.precert_extra(spoiled, CA.chain)))
+    assert signer.trust is ChainTrust.TRUSTED
+    assert [defect.partition(":")[0] for defect in signer.defects] == ["chain"]
+
+
+def test_a_precertificate_of_another_authority_is_untrusted() -> None:
+    precertificate, tbs = make.make_precertificate(OTHER)
+    for extra in (b"", make.precert_extra(precertificate, OTHER.chain)):
+        assert TRUSTED.judge_chain(ct_signer(tbs, extra, OTHER)).trust is ChainTrust.UNTRUSTED
+
+
+def test_a_key_has_no_certificate_to_judge() -> None:
+    assert TRUSTED.judge_chain(read_spki(make.spki_of(make.make_key(1)))).trust is ChainTrust.NO_CERTIFICATE
+
+
+BEFORE_CA = make.CA_NOT_BEFORE - timedelta(days=1)
+UNTRUSTED = {
+    "same names, other keys": make.make_certificate(OTHER),
+    "before the authority existed": make.make_certificate(CA, not_before=BEFORE_CA),
+    "after the authority ended": make.make_certificate(CA, not_before=make.CA_NOT_AFTER + timedelta(days=1)),
+    "not for code signing": make.make_certificate(CA, code_signing=False),
+    "a CA itself": make.make_certificate(CA, extra=[(x509.BasicConstraints(ca=True, path_length=None), True)]),
+    "an unknown critical extension": make.make_certificate(
+        CA, extra=[(x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3"), b""), True)]
+    ),
+    "a placeholder for a signature": make.OddCertificate(
+        issuer=CA.certificate.subject.public_bytes(),
+        extensions=(("2.5.29.37", False, bytes.fromhex("300a06082b06010505070303")),),
+    ).certificate(),
+}
+
+
+@pytest.mark.parametrize("case", UNTRUSTED)
+def test_anything_else_is_untrusted(case: str) -> None:
+    assert TRUSTED.verify_chain(make.make_certificate(CA)) == AUTHORITY
+    signer = TRUSTED.judge_chain(read_certificate(UNTRUSTED[case]))
+    assert (signer.trust, signer.trusted_by) == (ChainTrust.UNTRUSTED, None)
+    with pytest.raises(NotTrusted):
+        TRUSTED.verify_chain(UNTRUSTED[case])
+
+
+def test_every_flipped_byte_of_a_certificate_makes_it_untrusted() -> None:
+    certificate = make.make_certificate(CA)
+    for at in range(0, len(certificate), 7):
+        spoiled = certificate[:at] + bytes((certificate[at] ^ 0x01,)) + certificate[at + 1 :]
+        with pytest.raises(NotTrusted):
+            TRUSTED.verify_chain(spoiled)
+
+
+def test_an_authority_outside_its_period_is_not_asked() -> None:
+    year = timedelta(days=365)
+    ended = replace(AUTHORITY, valid_until=make.NOT_BEFORE - year)
+    for outside in (ended, replace(AUTHORITY, valid_from=make.NOT_BEFORE + year)):
+        authorities = CertificateAuthorities([outside])
+        assert authorities.judge_chain(read_certificate(make.make_certificate(CA))).trust is ChainTrust.UNTRUSTED
+    rotated = CertificateAuthorities([CertificateAuthority("old", OTHER.chain), AUTHORITY])
+    assert rotated.verify_chain(make.make_certificate(CA)) == AUTHORITY
+
+
+@pytest.mark.parametrize("minutes", [-1, 11])
+def test_a_use_outside_the_validity_is_a_defect_and_not_a_strangers(minutes: int) -> None:
+    late = make.NOT_BEFORE + timedelta(minutes=minutes)
+    signer = TRUSTED.judge_chain(read_certificate(make.make_certificate(CA)), late)
+    assert signer.trust is ChainTrust.TRUSTED
+    assert [defect.partition(":")[0] for defect in signer.defects] == ["validity"]
+
+
+def test_an_intermediate_that_the_entry_brings_along_leads_to_a_trusted_root() -> None:
+    authorities = CertificateAuthorities([CertificateAuthority("root only", CA.chain[1:])])
+    leaf = make.make_certificate(CA)
+    assert authorities.verify_chain(leaf, CA.chain).name == "root only"
+    for chain in ((), OTHER.chain, (leaf,), (b"junk",) * 50):
+        with pytest.raises(NotTrusted):
+            authorities.verify_chain(leaf, chain)
+
+
+@pytest.mark.parametrize(
+    "weak",
+    [
+        make.make_ca("weak", intermediate_is_ca=False),
+        make.make_ca("weak", intermediate_usage=ExtendedKeyUsageOID.SERVER_AUTH),
+        make.make_ca("weak", not_after=datetime(2025, 6, 1, tzinfo=UTC)),
+    ],
+    ids=["not a CA", "for web servers", "expired"],
+)
+def test_an_intermediate_that_may_not_issue_leads_nowhere(weak: make.Authority) -> None:
+    authorities = CertificateAuthorities([CertificateAuthority("root only", weak.chain[1:])])
+    with pytest.raises(NotTrusted):
+        authorities.verify_chain(make.make_certificate(weak), weak.chain)
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        (),
+        (b"junk",),
+        (CA.chain[1], CA.chain[0]),
+        (CA.chain[0], OTHER.chain[1]),
+        make.make_ca("weak", intermediate_is_ca=False).chain,
+        (make.make_certificate(CA),),
+    ],
+    ids=["empty", "junk", "wrong order", "of two authorities", "intermediate is no CA", "a leaf"],
+)
+def test_a_trust_root_with_a_broken_authority_is_refused(chain: tuple[bytes, ...]) -> None:
+    with pytest.raises(BadAuthority):
+        CertificateAuthorities([AUTHORITY, CertificateAuthority("broken", chain)])
+
+
+def certificate_with_sct(at: datetime = make.NOT_BEFORE) -> Signer:
+    return read_certificate(make.make_certificate(CA, ct_log=CT_LOG, sct_at=at))
+
+
+def test_an_embedded_timestamp_of_a_known_log_verifies() -> None:
+    assert TRUSTED.check_sct(certificate_with_sct(), [CT_KEY]) is True
+
+
+def test_a_certificate_without_timestamp_has_none_to_check() -> None:
+    assert TRUSTED.check_sct(read_certificate(make.make_certificate(CA)), [CT_KEY]) is None
+    assert TRUSTED.check_sct(read_spki(make.spki_of(make.make_key(1))), [CT_KEY]) is None
+
+
+def test_a_timestamp_that_does_not_verify_is_told() -> None:
+    signer = certificate_with_sct()
+    unknown, wrong = make.make_ct_log("unknown"), make.make_ct_log("wrong")
+    later = make.NOT_BEFORE + timedelta(days=1)
+    other_authority = CertificateAuthorities([CertificateAuthority("other", OTHER.chain)])
+    oid = "1.3.6.1.4.1.11129.2.4.2"
+    assert TRUSTED.check_sct(signer, []) is False
+    assert TRUSTED.check_sct(signer, [CtLogKey(unknown.log_id, unknown.spki)]) is False
+    assert TRUSTED.check_sct(signer, [CtLogKey(CT_LOG.log_id, wrong.spki)]) is False
+    assert TRUSTED.check_sct(signer, [replace(CT_KEY, valid_from=later)]) is False
+    assert other_authority.check_sct(signer, [CT_KEY]) is False
+    assert TRUSTED.check_sct(replace(signer, extensions={oid: b"junk"}), [CT_KEY]) is False
+    assert signer.certificate is not None
+    spoiled = signer.certificate.replace(b"dev@example.com", b"eve@example.com")
+    assert TRUSTED.check_sct(read_certificate(spoiled), [CT_KEY]) is False

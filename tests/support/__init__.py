@@ -1,0 +1,1 @@
+"""Builders and misbehaving parts that tests share."""

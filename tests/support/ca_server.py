@@ -1,0 +1,150 @@
+"""A real `ca-lite serve` process in a directory of its own, on a free port; alone or with a real `log-lite`."""
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ca_lite.cli import mint
+from ca_lite.keys import now
+from ca_lite.oidc_keys import email_claims
+from ca_lite.settings import Layout
+from ca_lite.setup import CLIENT_ID
+from tests.support import log_server
+from tests.support.log_server import LogServer, free_port
+
+READY_SECONDS = 60.0
+STOP_SECONDS = 15.0
+CA_LITE: Sequence[str] = (sys.executable, "-c", "from ca_lite.cli import main; main()")
+SIGN_LITE: Sequence[str] = (sys.executable, "-c", "from sign_lite.cli import main; main()")
+SIGSTORE: Sequence[str] = (sys.executable, "-m", "sigstore")
+
+
+@dataclass
+class CaServer:
+    """One CA. `oidc` is the issuer of e-mail identities, `github` that of GitHub-shaped tokens."""
+
+    folder: Path
+    url: str
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def oidc(self) -> str:
+        return f"{self.url}/oidc"
+
+    @property
+    def github(self) -> str:
+        return f"{self.url}/oidc/github"
+
+    @property
+    def trust_config(self) -> Path:
+        return self.folder / "trust" / "client_trust_config.json"
+
+    def start(self) -> None:
+        """Start serving and wait for the line that says it is ready."""
+        with (self.folder / "serve.err").open("ab") as errors:
+            self.process = subprocess.Popen(
+                [*CA_LITE, "serve", "--dir", str(self.folder)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+            )
+        assert self.process.stdout is not None
+        deadline = time.monotonic() + READY_SECONDS
+        line = b""
+        while not line.endswith(b"\n"):
+            readable, _, _ = select.select([self.process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+            chunk = os.read(self.process.stdout.fileno(), 4096) if readable else b""
+            if not chunk:
+                self.stop()
+                raise AssertionError(f"ca-lite did not get ready:\n{self.errors()}")
+            line += chunk
+        assert line.startswith(b"ca-lite ready"), line
+
+    def errors(self) -> str:
+        """What the server wrote to stderr."""
+        return (self.folder / "serve.err").read_text(errors="replace")
+
+    def stop(self) -> int:
+        """Stop in order, and return the exit code."""
+        if self.process is None:
+            return 0
+        with self.process:
+            if self.process.poll() is None:
+                self.process.send_signal(signal.SIGTERM)
+            try:
+                code = self.process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                code = self.process.wait(STOP_SECONDS)
+        self.process = None
+        return code
+
+    def token(self, *arguments: str) -> str:
+        """Identity token from `ca-lite token`."""
+        return run(CA_LITE, "token", "--dir", str(self.folder), *arguments).strip()
+
+    def email_token(self, email: str) -> str:
+        """Identity token of a person; made in this process, which is quicker than the command."""
+        return self.mint(email_claims(self.oidc, email))
+
+    def mint(self, claims: dict[str, Any]) -> str:
+        """Identity token with these claims, signed with the CA's own keys."""
+        return mint(Layout(self.folder), claims, CLIENT_ID, now())
+
+
+def run(command: Sequence[str], *arguments: str, expect: int = 0) -> str:
+    """Run a command to its end; fails on another exit code. Returns stdout, or stderr when failure is expected."""
+    done = subprocess.run(
+        [*command, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "200"},
+    )
+    assert done.returncode == expect, f"{arguments} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+    return done.stdout if expect == 0 else done.stdout + done.stderr
+
+
+def make_ca(folder: Path, log_trust: Path, *, key: str = "p256") -> CaServer:
+    """Make a CA directory on a free port, not served yet."""
+    server = CaServer(folder, f"http://localhost:{free_port()}")
+    run(CA_LITE, "init", "--dir", str(folder), "--url", server.url, "--log-trust", str(log_trust), "--key", key)
+    return server
+
+
+@contextlib.contextmanager
+def ca_server(folder: Path, log_trust: Path, *, key: str = "p256") -> Iterator[CaServer]:
+    """Make and serve a CA for a log with this trust file; stopped by process id however the block ends."""
+    server = make_ca(folder, log_trust, key=key)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@contextlib.contextmanager
+def ca_and_log(folder: Path, *, key: str = "p256") -> Iterator[tuple[CaServer, LogServer]]:
+    """A real CA and a real log that know each other, both served."""
+    log = LogServer(folder / "log", f"http://localhost:{free_port()}")
+    log_server.run("init", "--dir", str(log.folder), "--url", log.url)
+    trust = folder / "log-trust.json"
+    trust.write_text(log.command("export-trust"))
+    ca = make_ca(folder / "ca", trust, key=key)
+    log.options = ("--ct-roots", str(ca.folder / "trust" / "ca-chain.pem"))
+    try:
+        log.start()
+        ca.start()
+        yield ca, log
+    finally:
+        ca.stop()
+        log.stop()

@@ -1,0 +1,61 @@
+"""`rules.facts.Facts` kept in memory: what tests judge with, and the meaning a database has to reproduce."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from rules.facts import Authorisation, DigestSource
+from sigstore_entries.signing import EntryRef
+
+
+@dataclass(frozen=True, slots=True)
+class PastSigning:
+    """One entry that a rule matched before."""
+
+    rule: str
+    where: EntryRef
+    at: datetime
+    digests: frozenset[str] = frozenset()
+
+
+@dataclass
+class MemoryFacts:
+    """Facts a test writes down. Sets left `None` stand for facts nobody kept."""
+
+    past: list[PastSigning] = field(default_factory=list)
+    recorded: list[tuple[str, Authorisation]] = field(default_factory=list)
+    issuers: dict[str, dict[str, EntryRef]] | None = field(default_factory=dict)
+    repository_identifiers: dict[str, dict[str, EntryRef]] | None = field(default_factory=dict)
+    sources: dict[DigestSource, frozenset[str]] = field(default_factory=dict)
+    certificate_log: set[str] | None = None
+    signature_log: set[str] | None = None
+
+    def authorisations(self, rule: str, digest: str) -> Sequence[Authorisation]:
+        return [each for owner, each in self.recorded if owner == rule and each.digest == digest]
+
+    def times_signed(self, rule: str, digest: str, besides: EntryRef) -> int:
+        return sum(1 for each in self.past if each.rule == rule and digest in each.digests and each.where != besides)
+
+    def issuers_of(self, identity: str, besides: EntryRef) -> frozenset[str] | None:
+        return _others(self.issuers, identity, besides)
+
+    def repository_identifiers_of(self, repository: str, besides: EntryRef) -> frozenset[str] | None:
+        return _others(self.repository_identifiers, repository, besides)
+
+    def signings(self, rule: str, after: datetime, up_to: datetime, besides: EntryRef) -> int:
+        return sum(1 for each in self.past if each.rule == rule and after < each.at <= up_to and each.where != besides)
+
+    def digests_from(self, source: DigestSource) -> frozenset[str] | None:
+        return self.sources.get(source)
+
+    def in_certificate_log(self, fingerprints: Sequence[str]) -> bool | None:
+        return None if self.certificate_log is None else not self.certificate_log.isdisjoint(fingerprints)
+
+    def in_signature_log(self, fingerprints: Sequence[str]) -> bool | None:
+        return None if self.signature_log is None else not self.signature_log.isdisjoint(fingerprints)
+
+
+def _others(known: dict[str, dict[str, EntryRef]] | None, key: str, besides: EntryRef) -> frozenset[str] | None:
+    if known is None:
+        return None
+    return frozenset(value for value, where in known.get(key, {}).items() if where != besides)

@@ -1,0 +1,111 @@
+"""Checks a monitor's whole state against the log it followed: what is stored is what was signed, and nothing is owed.
+
+Works on the rows alone, with a Merkle tree of its own, so that it judges the store rather than repeats it.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from monitor.store.database import Database
+from monitor.store.fsck import fsck
+from monitor.store.tables import (
+    AlertRow,
+    DeliveryRow,
+    FindingRow,
+    Head,
+    KindCount,
+    LogPosition,
+    ScannedRange,
+    Unreadable,
+    table,
+)
+from tests.support.tree_oracle import TreeOracle
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def check_state(
+    database: Database, trees: Mapping[str, TreeOracle], channels: Sequence[str], *, complete: bool = False
+) -> None:
+    """Fail with a sentence when something does not hold. `trees` are the logs' honest trees, `channels` the route.
+
+    With `complete`, every log must also have been read to the head that is trusted, and every delivery be over.
+    """
+    assert fsck(database) == []
+    with database.read() as connection:
+        positions = _rows(connection, LogPosition)
+        for position in positions:
+            _check_position(position, trees.get(position["log"]), complete=complete)
+        _check_chain(_rows(connection, Head))
+        where = {row["log"]: range(row["baseline_size"], row["size"]) for row in positions}
+        for row in (*_rows(connection, FindingRow), *_rows(connection, Unreadable)):
+            _check_entry(row, where, trees)
+        _check_counts(_rows(connection, KindCount), where)
+        _check_outbox(connection, channels, complete=complete)
+        _check_ranges(_rows(connection, ScannedRange), where)
+
+
+def _rows(connection: Connection, model: Any) -> Rows:
+    return [dict(row) for row in connection.execute(select(table(model))).mappings()]
+
+
+def _check_position(row: Mapping[str, Any], tree: TreeOracle | None, *, complete: bool) -> None:
+    assert row["baseline_size"] <= row["size"] <= row["head_size"], "a position lies between its baseline and its head"
+    if complete:
+        assert row["size"] == row["head_size"], "everything below the trusted head was read"
+    if tree is None:
+        return
+    assert bytes(row["head_root"]) == tree.root(row["head_size"]), "the trusted head is the honest one"
+    frontier, at = [], 0
+    for bit in reversed(range(row["size"].bit_length())):
+        if row["size"] >> bit & 1:
+            frontier.append(tree.range_root(at, at + (1 << bit)))
+            at += 1 << bit
+    assert bytes(row["frontier"]) == b"".join(frontier), "the frontier is the one of the log's own entries"
+
+
+def _check_chain(rows: Rows) -> None:
+    """Each link is SHA-256 over the previous one and the row's contents, as `monitor.store.heads` documents it."""
+    for log in {row["log"] for row in rows}:
+        link = sha256(f"signwatch head history\n{log}".encode()).digest()
+        for number, row in enumerate(sorted((row for row in rows if row["log"] == log), key=lambda r: r["number"])):
+            assert row["number"] == number, f"{log}: head {number} is missing from the history"
+            told = [log, number, row["size"], bytes(row["root"]).hex(), row["final"], bytes(row["raw"]).hex()]
+            told.append(row["seen_at"].isoformat())
+            link = sha256(link + json.dumps(told, separators=(",", ":")).encode()).digest()
+            assert bytes(row["link"]) == link, f"{log}: the history does not hold together at head {number}"
+
+
+def _check_entry(row: Mapping[str, Any], where: Mapping[str, range], trees: Mapping[str, TreeOracle]) -> None:
+    log, index = row["log"], row["entry"]
+    assert index in where[log], f"{log}: entry {index} is recorded but lies outside what was verified"
+    if log in trees:
+        assert bytes(row["leaf"]) == trees[log].leaves[index], f"{log}: entry {index} is not what the log holds there"
+
+
+def _check_counts(rows: Rows, where: Mapping[str, range]) -> None:
+    for log, followed in where.items():
+        counts = [row["entries"] for row in rows if row["log"] == log]
+        assert sum(counts) == len(followed), f"{log}: every verified entry is counted once, by kind"
+
+
+def _check_outbox(connection: Connection, channels: Sequence[str], *, complete: bool) -> None:
+    alerts, deliveries = _rows(connection, AlertRow), _rows(connection, DeliveryRow)
+    told = sorted((row["log"], row["entry"], row["rule"]) for row in alerts if row["kind"] == "unexpected-signing")
+    found = _rows(connection, FindingRow)
+    wanted = sorted((row["log"], row["entry"], row["rule"]) for row in found if row["outcome"] == "unexpected")
+    assert told == wanted, "each unexpected signing has exactly one alert"
+    due = sorted((row["id"], channel) for row in alerts for channel in channels)
+    assert sorted((row["alert"], row["channel"]) for row in deliveries) == due, "each alert goes to each channel once"
+    if complete:
+        assert {row["state"] for row in deliveries} <= {"delivered"}, "nothing waits and nothing was given up"
+
+
+def _check_ranges(rows: Rows, where: Mapping[str, range]) -> None:
+    for row in rows:
+        last = row["last"] if row["last"] is not None else where[row["log"]].stop
+        assert row["first"] <= last <= where[row["log"]].stop, "a rule was offered no more than was verified"

@@ -1,0 +1,107 @@
+"""Static CT (C2SP static-ct-api): checkpoints that carry an RFC 6962 tree head, and data tiles."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature
+
+from tlog.checkpoint import Checkpoint, parse_checkpoint
+from tlog.ct import (
+    CtLeaf,
+    EntryType,
+    MalformedCt,
+    Reader,
+    leaf_timestamped_entry,
+    read_timestamped_entry,
+    tree_head_message,
+    verify_digitally_signed,
+)
+from tlog.merkle import HASH_SIZE
+from tlog.note import KEY_ID_SIZE, BadSignature, MalformedNote, Note, NoteKey, checked_name, open_note
+from tlog.tiles import TILE_WIDTH, MalformedTile
+
+_SIGNATURE_TYPE: Final = b"\x05"
+_TIMESTAMP_SIZE: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class TileLeaf:
+    """One entry of a data tile. `chain` holds SHA-256 fingerprints of the issuers, leaf's issuer first."""
+
+    leaf: CtLeaf
+    precertificate: bytes
+    chain: tuple[bytes, ...]
+
+    def merkle_tree_leaf(self) -> bytes:
+        """Bytes that are hashed into the tree: the MerkleTreeLeaf of RFC 6962 3.4."""
+        return b"\x00\x00" + leaf_timestamped_entry(self.leaf)
+
+
+def static_ct_key(origin: str, spki: bytes) -> NoteKey:
+    """Key of a static CT log.
+
+    SPEC static-ct-api: the key ID is SHA-256(key name || 0x0A || 0x05 || 32-byte RFC 6962 LogID)[:4].
+    The signature covers the TreeHeadSignature, not the note, so it is verified by `open_ct_checkpoint`.
+    """
+    origin = checked_name(origin)
+    log_id = sha256(spki).digest()
+    key_id = sha256(origin.encode() + b"\n" + _SIGNATURE_TYPE + log_id).digest()[:KEY_ID_SIZE]
+    return NoteKey(origin, key_id, log_id, spki, _verify_tree_head(origin, spki))
+
+
+def _verify_tree_head(origin: str, spki: bytes) -> Callable[[bytes, bytes], None]:
+    def verify(text: bytes, blob: bytes) -> None:
+        # SPEC static-ct-api, RFC6962NoteSignature: uint64 timestamp, then the digitally-signed TreeHeadSignature.
+        unsigned = parse_checkpoint(Note(text, text, NoteKey("-", b"", b"", spki, lambda _t, _b: None), ()))
+        # The signature covers size, root and time only, so whatever else the text says has to be exactly known.
+        if unsigned.origin != origin:
+            raise InvalidSignature("a static CT checkpoint has its key name as its origin line")
+        if unsigned.extensions:
+            raise InvalidSignature("a static CT checkpoint has no extension lines")
+        timestamp = int.from_bytes(blob[:_TIMESTAMP_SIZE], "big")
+        message = tree_head_message(unsigned.size, timestamp, unsigned.root)
+        try:
+            verify_digitally_signed(spki, message, blob[_TIMESTAMP_SIZE:])
+        except (BadSignature, MalformedCt, MalformedNote) as error:
+            raise InvalidSignature(str(error)) from error
+
+    return verify
+
+
+def open_ct_checkpoint(raw: bytes, key: NoteKey) -> tuple[Checkpoint, int]:
+    """Return the checkpoint and its timestamp in milliseconds.
+
+    Raises `MalformedNote`, `BadSignature`, `MalformedCheckpoint`.
+    """
+    note = open_note(raw, key)
+    blob = next(s.blob for s in note.signatures if s.name == key.name and s.key_id == key.key_id)
+    return parse_checkpoint(note), int.from_bytes(blob[:_TIMESTAMP_SIZE], "big")
+
+
+def parse_data_tile(raw: bytes, width: int) -> list[TileLeaf]:
+    """Split a data tile into exactly `width` leaves. Raises `MalformedTile`.
+
+    SPEC static-ct-api, TileLeaf: timestamped entry, the precertificate for precert entries, fingerprints of the chain.
+    """
+    if not 1 <= width <= TILE_WIDTH:
+        raise MalformedTile(f"a tile is 1 to {TILE_WIDTH} wide, not {width}")
+    reader = Reader(raw)
+    try:
+        leaves = [_read_tile_leaf(reader) for _ in range(width)]
+        reader.finish()
+    except MalformedCt as error:
+        raise MalformedTile(f"data tile of width {width}: {error}") from error
+    return leaves
+
+
+def _read_tile_leaf(reader: Reader) -> TileLeaf:
+    leaf = read_timestamped_entry(reader)
+    # SPEC static-ct-api: "ASN.1Cert pre_certificate" follows precert entries only.
+    precertificate = reader.vector(3) if leaf.entry_type is EntryType.PRECERT else b""
+    fingerprints = Reader(reader.vector(2))
+    chain = []
+    while fingerprints.left():
+        chain.append(fingerprints.take(HASH_SIZE))
+    return TileLeaf(leaf, precertificate, tuple(chain))
