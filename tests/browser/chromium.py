@@ -48,10 +48,14 @@ class Seen:
 
 @dataclass
 class Browser:
-    """A running browser with one page. `complaints` are console messages, blocked content, dialogs and exceptions."""
+    """A running browser, a new page at each visit: an earlier one reloads itself and finds its server gone.
+
+    `complaints` are the page's console messages, blocked content, dialogs and exceptions.
+    """
 
     to_browser: int
     from_browser: int
+    page: str = ""
     session: str = ""
     complaints: list[str] = field(default_factory=list)
     loaded: bool = False
@@ -59,14 +63,18 @@ class Browser:
     _rest: bytes = b""
 
     def open_page(self) -> None:
-        """Make the page and listen to everything it may complain of."""
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        """Make a page, listen to everything it may complain of, and close the one before it."""
+        before, self.session = self.page, ""
+        self.page = self.call("Target.createTarget", url="about:blank")["targetId"]
+        if before:
+            self.call("Target.closeTarget", targetId=before)
+        self.session = self.call("Target.attachToTarget", targetId=self.page, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
 
     def visit(self, url: str, *, width: int, dark: bool = False) -> Seen:
         """Lay a page out in a window of `width` pixels."""
+        self.open_page()
         self.complaints, self.loaded = [], False
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
@@ -110,7 +118,8 @@ class Browser:
             self._rest += more
         whole, _, self._rest = self._rest.partition(b"\0")
         said: dict[str, Any] = json.loads(whole)
-        self._note(said.get("method", ""), said.get("params", {}))
+        if said.get("sessionId", "") == self.session:
+            self._note(said.get("method", ""), said.get("params", {}))
         return said
 
     def _note(self, event: str, what: dict[str, Any]) -> None:
@@ -143,9 +152,7 @@ def running_browser(folder: Path) -> Iterator[Browser]:
     os.close(its_input)
     os.close(its_output)
     try:
-        browser = Browser(to_browser, from_browser)
-        browser.open_page()
-        yield browser
+        yield Browser(to_browser, from_browser)
     finally:
         os.close(to_browser)
         os.close(from_browser)
