@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal
@@ -82,9 +82,7 @@ def assemble(config: Config, meter: Meter, timing: Timing, *, limits: Limits | N
         trust_watch = TrustWatch(config, trust, store)
         trust_watch.record(timing.clock())
         logs = list(configured_logs(config, trust))
-        # Where no log shows signatures, there is nothing that a certificate's alert could wait for.
-        if any(log.api not in _CT for log in logs):
-            store.certificate_hold = config.objectives.certificate_hold
+        store.certificate_hold = hold_of(config, logs)
         lists = DigestLists(config.base, timing.clock)
         store.facts.digests = lists.digests
         lists.refresh(rules.held.rules.rules)
@@ -251,6 +249,11 @@ def pinned(log: LogConfig, trust: TrustKeeper, store: Store) -> LogConfig:
     if log.log_id is not None or not store.is_followed(log.name):
         return log
     return replace(log, log_id=trust.history().first_key(log.url, log.api))
+
+
+def hold_of(config: Config, logs: Sequence[LogConfig]) -> timedelta:
+    """How long the alert for a certificate waits for the entry made with it: not at all where no log shows entries."""
+    return config.objectives.certificate_hold if any(log.api not in _CT for log in logs) else timedelta(0)
 
 
 def tell_facts(facts: DatabaseFacts, logs: Sequence[LogConfig], clock: Callable[[], datetime]) -> None:

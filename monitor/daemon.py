@@ -113,7 +113,8 @@ class Daemon:
             self._meter.outbox(backlog, now)
             store.enqueue([*self._delivery_alerts(backlog, now), *self._own_alerts(now)])
         with self._ill_on_trouble("second judgements"):
-            recheck(store, self._monitor.rules.held, self._monitor.trust, now)
+            if trouble := recheck(store, self._monitor.rules.held, self._monitor.trust, now).trouble:
+                raise OwnFault(trouble)
         if self._reload.is_set() or self._monitor.rules.changed():
             self._reload.clear()
             with self._ill_on_trouble("rules"):

@@ -1,4 +1,4 @@
-"""An audit's report as JUnit XML, which every CI system shows: one test case per log tree.
+"""An audit's report as JUnit XML, which every CI system shows: a test case per log tree, one for second judgements.
 
 A failure is what the log did or somebody signed; an error is that we could not ask, or are ill ourselves.
 """
@@ -16,6 +16,7 @@ from xml.etree import ElementTree as ET
 from alerts.alert import Owner
 from alerts.inert import inert_line
 from monitor.errors import OwnFault
+from monitor.rechecking import Rechecked
 from monitor.watching import Outcome
 
 _NAME: Final = "signwatch audit"
@@ -30,11 +31,13 @@ class Timed:
     seconds: float
 
 
-def junit(found: Sequence[Timed], at: datetime) -> bytes:
+def junit(found: Sequence[Timed], again: Rechecked, at: datetime) -> bytes:
     """JUnit XML of an audit that ended `at`. Whatever a log said in it is one visible line, escaped and cut."""
     suite = ET.Element("testsuite", {"name": _NAME, "timestamp": at.isoformat(timespec="seconds")})
     for each in found:
         _add_case(suite, each)
+    if again != Rechecked():
+        _add_rechecked(suite, again)
     if not found:
         # Nothing to verify is no success.
         case = ET.SubElement(suite, "testcase", {"classname": _NAME, "name": "logs", "time": "0.000"})
@@ -54,13 +57,13 @@ def junit(found: Sequence[Timed], at: datetime) -> bytes:
     return written + b"\n"
 
 
-def write_junit(path: Path, found: Sequence[Timed], at: datetime) -> None:
+def write_junit(path: Path, found: Sequence[Timed], again: Rechecked, at: datetime) -> None:
     """Write the report, whole or not at all. Raises `OwnFault`."""
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(junit(found, at))
+                file.write(junit(found, again, at))
             # mkstemp's files are for our eyes only; a report is for whoever runs the CI.
             Path(name).chmod(0o644)
             Path(name).replace(path)
@@ -88,6 +91,17 @@ def _add_case(suite: ET.Element, each: Timed) -> None:
     elif outcome.owner is not None:
         _add(case, "error", outcome.reason, outcome.detail)
     ET.SubElement(case, "system-out").text = "\n".join(map(_inert, _lines(outcome)))
+
+
+def _add_rechecked(suite: ET.Element, again: Rechecked) -> None:
+    case = ET.SubElement(suite, "testcase", {"classname": _NAME, "name": "second judgements", "time": "0.000"})
+    if again.unexpected:
+        detail = f"{again.unexpected} signings were not followed by what the rules expect"
+        _add(case, "failure", "unexpected-signing", detail)
+    elif again.trouble:
+        _add(case, "error", "own-fault", again.trouble)
+    told = f"due: {again.looked_at}\nwaiting for a log that was not read: {again.waiting}"
+    ET.SubElement(case, "system-out").text = told
 
 
 def _add(case: ET.Element, tag: str, kind: str, detail: str) -> None:

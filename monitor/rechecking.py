@@ -1,6 +1,7 @@
 """Second judgements: what must follow a signing is looked for once its time is over."""
 
 import logging
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -19,13 +20,52 @@ from sigstore_entries.signing import Signing, Unreadable
 _LOG: Final = logging.getLogger(__name__)
 _AT_ONCE: Final = 500
 _ASK_AGAIN: Final = timedelta(minutes=1)
+_ROUNDS: Final = 20
 
 
-def recheck(store: Store, held: HeldRules, trust: TrustKeeper, now: datetime) -> int:
-    """Judge again what is due, at most some hundred findings; returns how many.
+@dataclass(frozen=True, slots=True)
+class Rechecked:
+    """How many findings were looked at, turned out unexpected, and wait on because a log could not be asked.
+
+    `trouble` is our own, when it kept one or more from being judged; they stay due.
+    """
+
+    looked_at: int = 0
+    unexpected: int = 0
+    waiting: int = 0
+    trouble: str = ""
+
+
+def recheck_all(store: Store, held: HeldRules, trust: TrustKeeper, now: datetime) -> Rechecked:
+    """Judge again everything that is due, for a command that ends; at most `_ROUNDS * _AT_ONCE` findings.
+
+    What is left beyond that is still due: the next command, or a daemon, goes on. Our own trouble is a value here: what
+    a log did must be told all the same.
+    """
+    total = Rechecked()
+    for _ in range(_ROUNDS):
+        try:
+            done = recheck(store, held, trust, now)
+        except OwnFault as fault:
+            return replace(total, trouble=str(fault))
+        total = Rechecked(
+            total.looked_at + done.looked_at,
+            total.unexpected + done.unexpected,
+            total.waiting + done.waiting,
+            total.trouble or done.trouble,
+        )
+        if done.looked_at < _AT_ONCE:
+            break
+    return total
+
+
+def recheck(store: Store, held: HeldRules, trust: TrustKeeper, now: datetime) -> Rechecked:
+    """Judge again what is due, at most some hundred findings.
 
     A crash between two of them repeats none: each is committed with its alert and with the end of its wait.
     """
+    unexpected = waiting = 0
+    trouble = ""
     judge = RuleJudge(held.matcher, store.facts, trust.authorities)
     due = due_findings(store.database, now, _AT_ONCE)
     for each in due:
@@ -34,16 +74,24 @@ def recheck(store: Store, held: HeldRules, trust: TrustKeeper, now: datetime) ->
             store.rejudged(each, None, ())
             continue
         signing = _signing(each)
+        if isinstance(signing, Unreadable):
+            # Must not keep those behind it from being judged.
+            postpone(store.database, each, now + _ASK_AGAIN)
+            where = f"{each.where.log}: entry {each.where.index}"
+            trouble = trouble or f"{where} was read once and cannot be read again: {signing.reason}"
+            continue
         if _cannot_tell(store, each, signing):
             # An outage is told as an outage: nothing is held against a signing for what we could not ask.
             postpone(store.database, each, now + _ASK_AGAIN)
+            waiting += 1
             continue
         [finding] = judge.judge([Hit(signing, (each.rule,), each.leaf, each.extra)], now)
         worse = finding if finding.verdict.outcome is not Outcome.EXPECTED else None
         if worse is not None:
             _LOG.info("verdict_changed log=%s index=%d rule=%s", each.where.log, each.where.index, each.rule)
         store.rejudged(each, worse, judge.alerts([finding], now))
-    return len(due)
+        unexpected += finding.verdict.outcome is Outcome.UNEXPECTED
+    return Rechecked(len(due), unexpected, waiting, trouble)
 
 
 def _cannot_tell(store: Store, due: DueFinding, signing: Signing) -> bool:
@@ -57,13 +105,7 @@ def _cannot_tell(store: Store, due: DueFinding, signing: Signing) -> bool:
     return bool(logs) and any(shown(fingerprints) is None for fingerprints in known)
 
 
-def _signing(due: DueFinding) -> Signing:
+def _signing(due: DueFinding) -> Signing | Unreadable:
     if due.is_certificate:
-        signing: Signing | Unreadable = decode_ct(due.leaf, due.where, due.extra)
-    else:
-        signing = decode_rekor(due.leaf, due.where, due.integrated_time)
-    if isinstance(signing, Unreadable):
-        raise OwnFault(
-            f"{due.where.log}: entry {due.where.index} was read once and cannot be read again: {signing.reason}"
-        )
-    return signing
+        return decode_ct(due.leaf, due.where, due.extra)
+    return decode_rekor(due.leaf, due.where, due.integrated_time)

@@ -8,13 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from monitor.assembly import assemble, utc_now
-from monitor.commands.run import one_line, verdict
+from monitor.commands.run import one_line, rechecked_line, verdict
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, say, say_json
 from monitor.config import load_config
 from monitor.errors import NotShown
 from monitor.junit import Timed, write_junit
 from monitor.metrics import PrometheusMeter
 from monitor.program import VERSION
+from monitor.rechecking import Rechecked, recheck_all
 from monitor.store.reading import Reading
 from monitor.watching import LogWatch, Outcome, Timing
 
@@ -35,8 +36,9 @@ def audit(
 ) -> None:
     """Check every log once, from where it was left: signatures, consistency, and each new entry against the rules.
 
-    Needs no daemon and does no harm beside one. Alerts go to the outbox, for `signwatch run` to deliver; the exit code
-    tells a scheduler: 0 honest, 1 misbehaved or unexpected, 3 could not ask.
+    Then findings whose second judgement is due are judged again. Needs no daemon and does no harm beside one. Alerts go
+    to the outbox, for `signwatch run` to deliver; the exit code tells a scheduler: 0 honest, 1 misbehaved or
+    unexpected, 3 could not ask.
 
     Examples:
       signwatch audit
@@ -52,13 +54,14 @@ def audit(
         watches = [watch for watch in monitor.watches if not only or watch.name in only]
         with ThreadPoolExecutor(max(1, len(watches))) as at_once:
             timed = [each for found in at_once.map(_timed, watches) for each in found]
+        again = recheck_all(monitor.store, monitor.rules.held, monitor.trust, utc_now())
         waiting = sum(Reading(monitor.store.database).pending().values())
     finally:
         monitor.close()
     outcomes = [each.outcome for each in timed]
-    code = verdict(outcomes)
+    code = verdict(outcomes, again)
     if report is not None:
-        write_junit(report, timed, utc_now())
+        write_junit(report, timed, again, utc_now())
     if as_json:
         say_json(
             {
@@ -66,12 +69,20 @@ def audit(
                 "exit_code": int(code),
                 "verdict": _MEANING[code],
                 "logs": [_document(outcome) for outcome in outcomes],
+                "second_judgements": {
+                    "due": again.looked_at,
+                    "unexpected": again.unexpected,
+                    "waiting": again.waiting,
+                    "trouble": again.trouble or None,
+                },
                 "alerts_waiting": waiting,
             }
         )
     else:
         for outcome in outcomes:
             say(one_line(outcome))
+        if again != Rechecked():
+            say(rechecked_line(again))
         say(_MEANING[code], "green" if code is Exit.FINE else "bold red")
     raise leave(code)
 

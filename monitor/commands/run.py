@@ -21,6 +21,7 @@ from monitor.metrics import PrometheusMeter
 from monitor.own_sources import own_sources
 from monitor.peer_exchange import Peers, allowance_of, peers_router
 from monitor.program import VERSION
+from monitor.rechecking import Rechecked, recheck_all
 from monitor.status import Status, read_status, status_document
 from monitor.store.database import sqlite_path
 from monitor.watching import Outcome, Timing
@@ -36,8 +37,9 @@ def run(
 ) -> None:
     """Follow the logs, judge what was signed, deliver alerts, serve the status page; until SIGTERM or Ctrl-C.
 
-    SIGHUP reads the rules again; so does a change of their file. With --once the exit code says what was found:
-    0 nothing, 1 a log misbehaved or something unexpected was signed, 3 a log could not be asked.
+    SIGHUP reads the rules again; so does a change of their file. With --once, findings whose second judgement is due
+    are judged again once the logs are read, and the exit code says what was found: 0 nothing, 1 a log misbehaved or
+    something unexpected was signed, 3 a log could not be asked.
 
     Examples:
       signwatch run
@@ -68,22 +70,37 @@ def _once(monitor: Monitor) -> Exit:
     # All logs are read before anything is delivered: whatever belongs to one event has met by then.
     monitor.store.certificate_hold = timedelta(0)
     outcomes = [outcome for watch in monitor.watches for outcome in watch.run_pass()]
+    # Only now: whether something followed a signing is known once the logs that would show it were read.
+    again = recheck_all(monitor.store, monitor.rules.held, monitor.trust, utc_now())
     report = deliver_due(monitor.store.outbox, monitor.channels, utc_now(), random=random.random)
     for outcome in outcomes:
         note(one_line(outcome))
+    if again != Rechecked():
+        note(rechecked_line(again))
     for channel, done in report.channels.items():
         if done.failed or done.given_up:
             note(f"channel {channel}: {done.failed + done.given_up} alerts not delivered: {done.last_error}", "red")
     undelivered = any(done.failed or done.given_up for done in report.channels.values())
-    code = verdict(outcomes)
+    code = verdict(outcomes, again)
     return Exit.UNFINISHED if code is Exit.FINE and undelivered else code
 
 
-def verdict(outcomes: list[Outcome]) -> Exit:
-    """What passes over all logs come to: misbehaviour before outage, outage before silence."""
-    if any(outcome.owner is Owner.LOG_MISBEHAVED or outcome.findings.get("unexpected") for outcome in outcomes):
+def verdict(outcomes: list[Outcome], again: Rechecked) -> Exit:
+    """What passes over all logs and second judgements come to: misbehaviour before outage, outage before silence."""
+    if again.unexpected or any(
+        outcome.owner is Owner.LOG_MISBEHAVED or outcome.findings.get("unexpected") for outcome in outcomes
+    ):
         return Exit.MISBEHAVED
-    return Exit.UNFINISHED if any(outcome.owner is not None for outcome in outcomes) or not outcomes else Exit.FINE
+    is_ill = bool(again.trouble) or not outcomes
+    return Exit.UNFINISHED if is_ill or any(outcome.owner is not None for outcome in outcomes) else Exit.FINE
+
+
+def rechecked_line(again: Rechecked) -> str:
+    """How second judgements ended, for a terminal or a log file."""
+    if again.trouble:
+        return f"second judgements: not finished: {again.trouble}"
+    waiting = f"; {again.waiting} wait on: a log that would show more was not read" if again.waiting else ""
+    return f"second judgements: {again.looked_at} were due, {again.unexpected} are unexpected{waiting}"
 
 
 def one_line(outcome: Outcome) -> str:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from monitor.assembly import configured_logs, route_of, tell_facts, utc_now
+from monitor.assembly import configured_logs, hold_of, route_of, tell_facts, utc_now
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, leave, note
 from monitor.config import BadConfig, Config, load_config
 from monitor.digest_lists import DigestLists
@@ -30,7 +30,7 @@ from monitor.scanning.pool import ExaminerPool, usable_jobs
 from monitor.scanning.run import NotInLog, World, begin_range, scan_range, waits
 from monitor.scanning.show import json_line, progress, show_findings, stored
 from monitor.scanning.state import PassingProgress, Progress, Recording, ScanState, SomeRules
-from monitor.source import LogSource
+from monitor.source import LogApi, LogSource
 from monitor.state import Batch
 from monitor.store.coverage import Gap
 from monitor.store.database import open_database, sqlite_path
@@ -42,6 +42,7 @@ from rules.index import TooManyUnindexed, compile_rules
 from rules.rule import Rule
 
 _FOLDER: Final = "scans"
+_CT: Final = frozenset({LogApi.CT_RFC6962, LogApi.CT_STATIC})
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +182,9 @@ def _assemble(
         note(failure, "yellow")
     if store is not None:
         store.facts.digests = lists.digests
-        tell_facts(store.facts, configured_logs(config, trust), utc_now)
+        logs = configured_logs(config, trust)
+        tell_facts(store.facts, logs, utc_now)
+        store.certificate_hold = hold_of(config, logs)
     ahead = usable_jobs(jobs) + 1
     executor = parts.enter_context(ThreadPoolExecutor(ahead, thread_name_prefix="fetch"))
     digest = sha256(path.read_bytes() + json.dumps(sorted(only or ())).encode()).hexdigest()
@@ -240,7 +243,8 @@ def _scan_missing(parts: _Parts, trees: list[LogSource], wanted: _Wanted, tally:
     if parts.store is None:
         raise AssertionError
     ranges = []
-    for source in trees:
+    # Entries before certificates: what an entry tells of is not told again for its certificate.
+    for source in sorted(trees, key=lambda source: source.identity.api in _CT):
         for gap in missing_ranges(parts.store, source.identity.log, parts.selections, wanted.first):
             _scan_gap(parts, source, gap, wanted, tally)
             ranges.append({"log": source.identity.log, "from": gap.first, "to": gap.last, "rules": len(gap.rules)})

@@ -3,7 +3,7 @@
 import base64
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from monitor.errors import FetchFailed
 from monitor.net import Expect
 from tests.support.entries import Authority, github_claims, hashedrekord_v2, make_ca, make_certificate
-from tests.support.misbehaving_log import RekorV2Log, spki_of
+from tests.support.misbehaving_log import MisbehavingLog, RekorV2Log, spki_of
 from tlog.note import tile_log_key
 
 CA = make_ca()
@@ -93,11 +93,20 @@ class ServedLog:
 def served_log(folder: Path) -> Iterator[ServedLog]:
     """Serve a log with three expected signings in it."""
     log = RekorV2Log([signing_body()] * 3)
+    with serving(log, lambda: served.down) as url:
+        served = ServedLog(log, url, folder)
+        served.write_files()
+        yield served
+
+
+@contextmanager
+def serving(log: MisbehavingLog, is_down: Callable[[], bool] = lambda: False) -> Iterator[str]:
+    """Serve a log of any protocol on loopback; yields its URL. While it is down it answers 503."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             try:
-                if served.down:
+                if is_down():
                     self.send_error(503)
                     return
                 body = log.get(self.path.lstrip("/"), max_bytes=1 << 24, expect=Expect.BYTES)
@@ -105,7 +114,8 @@ def served_log(folder: Path) -> Iterator[ServedLog]:
                 self.send_error(404)
                 return
             self.send_response(200)
-            self.send_header("Content-Type", "application/octet-stream")
+            is_json = "/ct/v1/" in self.path
+            self.send_header("Content-Type", "application/json" if is_json else "application/octet-stream")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -114,12 +124,10 @@ def served_log(folder: Path) -> Iterator[ServedLog]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    served = ServedLog(log, f"http://127.0.0.1:{server.server_address[1]}", folder)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
-        served.write_files()
-        yield served
+        yield f"http://127.0.0.1:{server.server_address[1]}"
     finally:
         server.shutdown()
         server.server_close()

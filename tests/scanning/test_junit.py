@@ -14,6 +14,7 @@ from alerts.alert import Owner
 from monitor.cli import run_command
 from monitor.heads import SignedHead
 from monitor.junit import Timed, junit, write_junit
+from monitor.rechecking import Rechecked
 from monitor.watching import Outcome
 from tests.monitor_programs.served_log import ServedLog, served_log, signing_body
 from tlog.merkle import EMPTY_ROOT
@@ -23,7 +24,7 @@ FINE = Outcome("rekor-v2", first=3, last=7, head=SignedHead("rekor-v2", 7, EMPTY
 
 
 def parsed(*outcomes: Outcome) -> ET.Element:
-    return ET.fromstring(junit([Timed(outcome, 1.5) for outcome in outcomes], AT))
+    return ET.fromstring(junit([Timed(outcome, 1.5) for outcome in outcomes], Rechecked(), AT))
 
 
 def test_an_honest_log_is_a_passed_case_with_the_range_it_covered() -> None:
@@ -44,6 +45,22 @@ def test_an_honest_log_is_a_passed_case_with_the_range_it_covered() -> None:
     told = case.findtext("system-out") or ""
     assert "covered: entries 3 to 7" in told
     assert f"head: size 7, root {EMPTY_ROOT.hex()}" in told
+
+
+@pytest.mark.parametrize(
+    ("again", "tag", "kind"),
+    [
+        (Rechecked(3, 1, 1), "failure", "unexpected-signing"),
+        (Rechecked(trouble="disk full"), "error", "own-fault"),
+        (Rechecked(2, 0, 2), None, None),
+    ],
+)  # fmt: skip
+def test_second_judgements_are_a_case_of_their_own(again: Rechecked, tag: str | None, kind: str | None) -> None:
+    [suite] = ET.fromstring(junit([Timed(FINE, 1.5)], again, AT))
+    [_, case] = suite
+    found = [(child.tag, child.attrib["type"]) for child in case if child.tag != "system-out"]
+    assert case.attrib["name"] == "second judgements"
+    assert found == ([(tag, kind)] if tag else [])
 
 
 @pytest.mark.parametrize(
@@ -93,10 +110,10 @@ def test_markup_and_control_characters_stay_text() -> None:
 
 def test_a_report_is_whole_or_not_there(tmp_path: Path) -> None:
     path = tmp_path / "audit.xml"
-    write_junit(path, [Timed(FINE, 0.1)], AT)
+    write_junit(path, [Timed(FINE, 0.1)], Rechecked(), AT)
     before = path.read_bytes()
     with pytest.raises(ValueError, match="format"):
-        write_junit(path, [Timed(FINE, "x")], AT)  # type: ignore[arg-type]
+        write_junit(path, [Timed(FINE, "x")], Rechecked(), AT)  # type: ignore[arg-type]
     assert path.read_bytes() == before
     assert [each.name for each in tmp_path.iterdir()] == ["audit.xml"]
 
