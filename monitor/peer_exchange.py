@@ -1,20 +1,15 @@
-"""What two installations say to each other: one document of signed heads either way, and one of verdicts back.
+"""How two installations compare: one asks, both judge, and each believes the other in nothing but signatures.
 
 `GET /api/checkpoints` shows the newest signed head of every log followed here; `POST /api/checkpoints` takes such a
 document from somebody else and says of each head how it stands to what was seen here. Who may call this is up to the
 web server in front: nothing in it is secret, and a head that the log did not sign costs one signature check.
 """
 
-import base64
-import binascii
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from hashlib import sha256
 from typing import Any, Final
 
-import msgspec
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
@@ -23,138 +18,50 @@ from alerts.inert import inert_json
 from monitor.errors import FetchFailed
 from monitor.evidence import NotEvidence, from_document, to_document
 from monitor.net import MIB, Expect, Fetcher
-from monitor.peers import MAX_HEAD_SIZE, Allowance, PeerState, Relation, Verdict, judge, judge_evidence
-from monitor.source import LogApi, LogIdentity, LogSource
+from monitor.peer_documents import (
+    MAX_CHECKPOINTS,
+    MAX_DOCUMENT,
+    Answer,
+    Comparison,
+    NoPeer,
+    Offered,
+    latest_heads,
+    read_answers,
+    read_offers,
+    verdicts_document,
+)
+from monitor.peer_evidence import judge_evidence
+from monitor.peers import PeerState, Relation, Verdict, judge
+from monitor.source import LogSource
 
-MEDIA_TYPE: Final = "application/vnd.signwatch.checkpoints+json"
-VERDICTS_TYPE: Final = "application/vnd.signwatch.verdicts+json"
-VERSION: Final = 1
 PATH: Final = "/api/checkpoints"
-MAX_DOCUMENT: Final = MIB
 MAX_ANSWER: Final = 8 * MIB
-MAX_CHECKPOINTS: Final = 64
 # A peer compares a few heads a minute; whoever wants more wants something else.
 HEADS_PER_SECOND: Final = 1.0
 BURST: Final = 2 * MAX_CHECKPOINTS
-_MAX_TEXT: Final = 500
 
 
-class NoPeer(FetchFailed):
-    """The other side does not speak this: no document of checkpoints, or not one of this version."""
+class Allowance:
+    """At most `rate` a second on average and `burst` at once; unlike a waiting bucket, it says no."""
+
+    def __init__(self, rate: float, burst: int, clock: Callable[[], float]) -> None:
+        self._rate, self._burst, self._clock = rate, burst, clock
+        self._left, self._filled_at = float(burst), clock()
+
+    def take(self, count: int = 1) -> bool:
+        """Whether this many more are allowed now; if so, they are counted."""
+        now = self._clock()
+        self._left = min(float(self._burst), self._left + (now - self._filled_at) * self._rate)
+        self._filled_at = now
+        if count > self._left:
+            return False
+        self._left -= count
+        return True
 
 
-class _Checkpoint(msgspec.Struct):
-    api: str
-    origin: str
-    key: str
-    head: str
-    log: str = ""
-    evidence: dict[str, Any] | None = None
-
-
-class _Document(msgspec.Struct):
-    mediaType: str  # noqa: N815
-    version: int
-    checkpoints: list[_Checkpoint]
-
-
-class _Answer(msgspec.Struct):
-    relation: str
-    detail: str = ""
-    log: str = ""
-    evidence: dict[str, Any] | None = None
-
-
-class _Answers(msgspec.Struct):
-    mediaType: str  # noqa: N815
-    version: int
-    verdicts: list[_Answer]
-
-
-@dataclass(frozen=True, slots=True)
-class Offered:
-    """One head as somebody offers it: of which log (protocol, origin, hex SHA-256 of the key's SPKI), and its bytes.
-
-    `evidence` is a document that is said to show a contradiction of this log.
-    """
-
-    api: str
-    origin: str
-    key: str
-    raw: bytes
-    name: str = ""
-    evidence: dict[str, Any] | None = None
-
-    def is_of(self, identity: LogIdentity) -> bool:
-        """Whether it claims to be of this very tree. Names differ between installations; keys and origins do not."""
-        same_origin = identity.api is LogApi.CT_RFC6962 or self.origin == identity.origin
-        return self.api == identity.api and self.key == fingerprint(identity) and same_origin
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """One log put side by side. `theirs` is what we make of the peer's head, `ours` what the peer makes of ours.
-
-    `ours` is the peer's word only. It is empty when the peer said nothing about this log.
-    """
-
-    log: str
-    theirs: Verdict
-    ours: str = ""
-
-
-def fingerprint(identity: LogIdentity) -> str:
-    """Hex SHA-256 of the log's key."""
-    return sha256(identity.spki).hexdigest()
-
-
-def latest_heads(state: PeerState, sources: Sequence[LogSource]) -> dict[str, Any]:
-    """Document of the newest trusted head of every tree that is followed, as the log signed it."""
-    checkpoints = []
-    for identity in (source.identity for source in sources[:MAX_CHECKPOINTS]):
-        position = state.position(identity.log)
-        if position is not None:
-            head = position.head.head
-            checkpoints.append(
-                {
-                    "log": identity.log,
-                    "api": identity.api.value,
-                    "origin": identity.origin,
-                    "key": fingerprint(identity),
-                    "size": head.size,
-                    "root": head.root.hex(),
-                    "head": base64.b64encode(head.raw).decode(),
-                }
-            )
-    return {"mediaType": MEDIA_TYPE, "version": VERSION, "checkpoints": checkpoints}
-
-
-def read_offers(raw: bytes) -> list[Offered]:
-    """Read a document of checkpoints. Raises `NoPeer`; nothing in it is verified yet."""
-    if len(raw) > MAX_DOCUMENT:
-        raise NoPeer(f"a document of {len(raw)} bytes is longer than {MAX_DOCUMENT}")
-    try:
-        document = msgspec.json.decode(raw, type=_Document)
-        offers = [_offered(each) for each in document.checkpoints]
-    except (msgspec.DecodeError, RecursionError, ValueError) as error:
-        raise NoPeer(f"not a document of checkpoints: {error!s:.200}") from error
-    if document.mediaType != MEDIA_TYPE or document.version != VERSION:
-        raise NoPeer(f"not version {VERSION} of {MEDIA_TYPE}")
-    if len(offers) > MAX_CHECKPOINTS:
-        raise NoPeer(f"{len(offers)} checkpoints; at most {MAX_CHECKPOINTS} are compared at once")
-    return offers
-
-
-def _offered(each: _Checkpoint) -> Offered:
-    if any(len(text) > _MAX_TEXT for text in (each.api, each.origin, each.key, each.log)):
-        raise ValueError(f"a name in it is longer than {_MAX_TEXT} characters")
-    if len(each.head) > MAX_HEAD_SIZE * 4 // 3 + 4:
-        raise ValueError(f"a head in it is longer than {MAX_HEAD_SIZE} bytes")
-    try:
-        raw = base64.b64decode(each.head, validate=True)
-    except binascii.Error as error:
-        raise ValueError("a head in it is not base64") from error
-    return Offered(each.api, each.origin, each.key, raw, each.log, each.evidence)
+def allowance_of(clock: Callable[[], float]) -> Allowance:
+    """The rate at which heads from outside are judged."""
+    return Allowance(HEADS_PER_SECOND, BURST, clock)
 
 
 class Peers:
@@ -219,26 +126,13 @@ def peers_router(peers: Peers) -> APIRouter:
         verdicts = await run_in_threadpool(peers.judge, offers)
         if verdicts is None:
             return _refusal(429, "too many comparisons; try again in a minute", {"Retry-After": "60"})
-        told = [_told(offer, verdict) for offer, verdict in verdicts]
-        return JSONResponse({"mediaType": VERDICTS_TYPE, "version": VERSION, "verdicts": told})
+        return JSONResponse(verdicts_document(verdicts))
 
     return router
 
 
 def _refusal(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
     return JSONResponse(inert_json({"detail": detail}), status, headers)
-
-
-def _told(offer: Offered, verdict: Verdict) -> dict[str, Any]:
-    told: dict[str, Any] = {"log": offer.name, "relation": verdict.relation.value, "detail": verdict.detail}
-    told = dict(inert_json(told))
-    if verdict.compared is not None:
-        head = verdict.compared
-        told["compared"] = {"size": head.size, "root": head.root.hex(), "head": base64.b64encode(head.raw).decode()}
-    told["proof"] = [base64.b64encode(node).decode() for node in verdict.proof]
-    if verdict.evidence is not None:
-        told["evidence"] = to_document(verdict.evidence)
-    return told
 
 
 def ask_peer(fetcher: Fetcher, sources: Sequence[LogSource], state: PeerState, now: datetime) -> list[Comparison]:
@@ -252,11 +146,12 @@ def ask_peer(fetcher: Fetcher, sources: Sequence[LogSource], state: PeerState, n
     for offer in read_offers(raw):
         source = next((each for each in sources if offer.is_of(each.identity)), None)
         if source is not None:
-            compared.append((source, judge(offer.raw, source, state, now)))
+            verdict = judge(offer.raw, source, state, now)
+            compared.append((source, _weigh(verdict, offer.evidence, source, state, now)))
     answers = _ask_to_judge(fetcher, compared, state)
     comparisons = []
     for source, verdict in compared:
-        answer = answers.get(source.identity.log, _Answer(""))
+        answer = answers.get(source.identity.log, Answer(""))
         weighed = _weigh(verdict, answer.evidence, source, state, now)
         said = answer.relation if answer.relation in {*Relation, ""} else "something else"
         comparisons.append(Comparison(source.identity.log, weighed, said))
@@ -265,23 +160,17 @@ def ask_peer(fetcher: Fetcher, sources: Sequence[LogSource], state: PeerState, n
 
 def _ask_to_judge(
     fetcher: Fetcher, compared: Sequence[tuple[LogSource, Verdict]], state: PeerState
-) -> dict[str, _Answer]:
-    ours = latest_heads(state, [source for source, _ in compared])
+) -> dict[str, Answer]:
+    # The peer's own view may be too short to see the contradiction by itself.
     shown = {source.identity.log: to_document(v.evidence) for source, v in compared if v.evidence is not None}
-    for each in ours["checkpoints"]:
-        if each["log"] in shown:
-            # The peer's own view may be too short to see the contradiction by itself.
-            each["evidence"] = shown[each["log"]]
+    ours = latest_heads(state, [source for source, _ in compared], shown)
     try:
-        raw = fetcher.post_json(PATH, ours, max_bytes=MAX_ANSWER)
-        answers = msgspec.json.decode(raw, type=_Answers)
-    except (FetchFailed, msgspec.DecodeError, RecursionError, ValueError):
+        answers = read_answers(fetcher.post_json(PATH, ours, max_bytes=MAX_ANSWER))
+    except FetchFailed:
         # Its own heads were judged already; what it thinks of ours is a second chance, not the comparison.
         return {}
-    if (answers.mediaType, answers.version) != (VERDICTS_TYPE, VERSION):
-        return {}
     # In the order asked: the peer's names for logs are not ours.
-    return {each["log"]: answer for each, answer in zip(ours["checkpoints"], answers.verdicts, strict=False)}
+    return {each["log"]: answer for each, answer in zip(ours["checkpoints"], answers, strict=False)}
 
 
 def _weigh(
@@ -297,27 +186,3 @@ def _weigh(
     if kept is None:
         return verdict
     return Verdict(Relation.CONTRADICTION, kept.detail, verdict.offered, None, kept.proof, kept)
-
-
-def allowance_of(clock: Callable[[], float]) -> Allowance:
-    """The rate at which heads from outside are judged."""
-    return Allowance(HEADS_PER_SECOND, BURST, clock)
-
-
-def comparison_document(peer: str, comparisons: Sequence[Comparison]) -> dict[str, Any]:
-    """Plain JSON types for scripts."""
-    return {
-        "peer": peer,
-        "logs": [
-            {
-                "log": each.log,
-                "relation": each.theirs.relation.value,
-                "detail": each.theirs.detail,
-                "peer_says": each.ours or None,
-                "size": each.theirs.offered.size if each.theirs.offered else None,
-                "compared_size": each.theirs.compared.size if each.theirs.compared else None,
-                "proof": [base64.b64encode(node).decode() for node in each.theirs.proof],
-            }
-            for each in comparisons
-        ],
-    }

@@ -4,7 +4,7 @@ A peer may lie. Its word is only ever as good as the log's signature: an offered
 says nothing, one that it did sign is held against what this installation was shown.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from alerts.alert import Alert
 from monitor.alerting import alert_of_evidence
 from monitor.errors import Evidence, FetchFailed, LogMisbehaved, NotShown, OwnFault
-from monitor.evidence import NotEvidence, conclude, read_head
+from monitor.evidence import read_head
 from monitor.heads import Position, SignedHead, TrustedHead
 from monitor.source import LogApi, LogIdentity, LogSource
 from monitor.verify import advance, contradicting_prefix, sizes_to_prove
@@ -64,6 +64,9 @@ class PeerState(Protocol):
 
     def keep_evidence(self, evidence: Evidence, alerts: Sequence[Alert]) -> bool:
         """Store evidence, then its alerts."""
+
+    def evidence_of(self, log: str) -> Sequence[Evidence]:
+        """Evidence against this log that convinces anybody, the newest first, at most a handful. Raises `OwnFault`."""
 
 
 def read_offered(raw: bytes, identity: LogIdentity) -> SignedHead:
@@ -185,61 +188,3 @@ def judge(raw: bytes, source: LogSource, state: PeerState, now: datetime) -> Ver
         # Whatever the log signed is history, whoever brought it.
         state.record_head(verdict.offered)
     return verdict
-
-
-def judge_evidence(evidence: Evidence, source: LogSource, state: PeerState, now: datetime) -> Evidence | None:
-    """Keep evidence that a peer offers if the log's own signatures in it contradict each other, told in our words.
-
-    Returns what was kept, `None` when it shows nothing about this log. Nothing a peer wrote beside signatures and
-    hashes is used: the event is named after the heads, so one fork offered in many disguises is one event.
-    """
-    identity = source.identity
-    try:
-        first, second = sorted((read_offered(raw, identity) for raw in evidence.heads), key=lambda head: head.size)
-    except ValueError:
-        return None
-    frozen = next((head for head, other in ((first, second), (second, first)) if _ended_before(head, other)), None)
-    told = frozen or first
-    ours = Evidence(
-        log=identity.log,
-        api=identity.api,
-        kind="log-unfrozen" if frozen else "log-forked",
-        detail=f"another installation was shown size {second.size} of a history that size {first.size} is not part of",
-        spki=identity.spki,
-        key_name=identity.key_name,
-        heads=(told.raw, (second if told is first else first).raw),
-        sizes=(told.size, (second if told is first else first).size),
-        proof=evidence.proof,
-        prefix=evidence.prefix,
-        trust_root=identity.trust_root,
-        event=f"{told.size}:{told.root.hex()}",
-    )
-    try:
-        if not conclude(ours).transferable:
-            return None
-    except NotEvidence:
-        return None
-    state.keep_evidence(ours, [alert_of_evidence(ours, now)])
-    return ours
-
-
-def _ended_before(head: SignedHead, other: SignedHead) -> bool:
-    return head.final and other.size > head.size
-
-
-class Allowance:
-    """At most `rate` a second on average and `burst` at once; unlike a waiting bucket, it says no."""
-
-    def __init__(self, rate: float, burst: int, clock: Callable[[], float]) -> None:
-        self._rate, self._burst, self._clock = rate, burst, clock
-        self._left, self._filled_at = float(burst), clock()
-
-    def take(self, count: int = 1) -> bool:
-        """Whether this many more are allowed now; if so, they are counted."""
-        now = self._clock()
-        self._left = min(float(self._burst), self._left + (now - self._filled_at) * self._rate)
-        self._filled_at = now
-        if count > self._left:
-            return False
-        self._left -= count
-        return True

@@ -12,7 +12,8 @@ from monitor.config import load_config
 from monitor.metrics import PrometheusMeter
 from monitor.net import HttpFetcher
 from monitor.own_sources import own_sources
-from monitor.peer_exchange import Comparison, ask_peer, comparison_document
+from monitor.peer_documents import Comparison, comparison_document
+from monitor.peer_exchange import ask_peer
 from monitor.peers import Relation
 from monitor.program import VERSION
 from monitor.watching import Timing

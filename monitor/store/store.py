@@ -4,14 +4,16 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Final
 
 from sqlalchemy import Connection, select
 
 from alerts.alert import Alert
 from monitor.errors import Evidence, OwnFault
-from monitor.evidence import event_id, to_document
+from monitor.evidence import NotEvidence, event_id, from_document, to_document
 from monitor.heads import Position, SignedHead
 from monitor.state import Batch, Finding
+from monitor.store.backscans import BackScans
 from monitor.store.certificates import ANSWERED, Events, settle, withdraw
 from monitor.store.coverage import Coverage, extend
 from monitor.store.database import Database
@@ -22,10 +24,12 @@ from monitor.store.health import Health
 from monitor.store.outbox import DatabaseOutbox, new_alerts, put
 from monitor.store.positions import first_position, move_position, read_position
 from monitor.store.rechecks import DueFinding, add_rechecks, settle_recheck
+from monitor.store.rule_load import RuleLoad, add_dropped
 from monitor.store.tables import EvidenceRow, LogPosition, table
 from monitor.store.trust_roots import KeptRoot, add_root, kept_roots
 from monitor.store.writing import add_new
 
+_EVIDENCE_SHOWN: Final = 8
 Route = Callable[[Alert], Sequence[str]]
 
 
@@ -47,6 +51,8 @@ class Store:
         self.outbox = DatabaseOutbox(database)
         self.facts = DatabaseFacts(database)
         self.coverage = Coverage(database)
+        self.back_scans = BackScans(database)
+        self.rule_load = RuleLoad(database)
         self.health = Health(database)
         self.certificate_hold = certificate_hold
         self._clock, self._route = clock, route
@@ -80,16 +86,25 @@ class Store:
             add_findings(connection, batch.findings, now)
             add_rechecks(connection, [each for each in batch.findings if _key(each) not in known])
             add_unreadable(connection, batch, now)
+            add_dropped(connection, batch.log, batch.dropped, now)
             # The (log, index, rule) of an alert is its finding: a known one was alerted before, under whatever id.
             news = [alert for alert in alerts if (alert.log, alert.index, alert.rule) not in known]
             self._put_found(connection, batch, news, now, deliver=True)
 
-    def record_scan(self, batch: Batch, rules: Mapping[str, str], alerts: Sequence[Alert], *, deliver: bool) -> None:
+    def record_scan(
+        self,
+        batch: Batch,
+        rules: Mapping[str, str],
+        alerts: Sequence[Alert],
+        *,
+        deliver: bool,
+        not_before: datetime | None = None,
+    ) -> None:
         """Commit what a scan of entries followed before found: findings, unreadable entries, alerts, covered ranges.
 
         One transaction, or nothing. `rules` (id to what they select) were offered the batch. Findings already known are
-        left alone. Each alert is kept beside its finding; unless `deliver`, nobody is told of it. Raises `OwnFault` for
-        entries that were not verified by following.
+        left alone. Each alert is kept beside its finding; unless `deliver`, nobody is told of it, and not before
+        `not_before` then. Raises `OwnFault` for entries that were not verified by following.
         """
         now = self._clock()
         with self.database.write() as connection:
@@ -102,8 +117,9 @@ class Store:
             add_rechecks(connection, [each for each in batch.findings if _key(each) not in known])
             # Kinds are counted once, by following.
             add_unreadable(connection, replace(batch, kinds={}), now)
+            add_dropped(connection, batch.log, batch.dropped, now)
             news = [alert for alert in alerts if (alert.log, alert.index, alert.rule) not in known]
-            self._put_found(connection, batch, news, now, deliver=deliver)
+            self._put_found(connection, batch, news, now, deliver=deliver, not_before=not_before)
             extend(connection, batch.log, rules, batch.start, batch.end)
 
     def rejudged(self, due: DueFinding, worse: Finding | None, alerts: Sequence[Alert]) -> None:
@@ -135,6 +151,19 @@ class Store:
             self._put(connection, alerts, now)
         return True
 
+    def evidence_of(self, log: str) -> Sequence[Evidence]:
+        """See `monitor.peers.PeerState.evidence_of`."""
+        kept = table(EvidenceRow)
+        # As `monitor.evidence.to_document` writes it; inside a text both quotes would be escaped.
+        strong = kept.c.document.contains('"strength": "transferable"', autoescape=True)
+        newest = select(kept.c.document).where(kept.c.log == log, strong).order_by(kept.c.kept_at.desc())
+        with self.database.read() as connection:
+            documents = connection.execute(newest.limit(_EVIDENCE_SHOWN)).scalars()
+            try:
+                return [from_document(json.loads(document)) for document in documents]
+            except (ValueError, NotEvidence) as error:
+                raise OwnFault(f"{log}: evidence in the database is damaged: {error}. See `signwatch fsck`.") from error
+
     def enqueue(self, alerts: Sequence[Alert]) -> None:
         """See `State.enqueue`."""
         with self.database.write() as connection:
@@ -162,13 +191,20 @@ class Store:
             put(connection, alert, self._route(alert), now)
 
     def _put_found(
-        self, connection: Connection, batch: Batch, alerts: Sequence[Alert], now: datetime, *, deliver: bool
+        self,
+        connection: Connection,
+        batch: Batch,
+        alerts: Sequence[Alert],
+        now: datetime,
+        *,
+        deliver: bool,
+        not_before: datetime | None = None,
     ) -> None:
         """Put alerts of findings just stored; those of an event that was told already are none."""
         events = Events(connection, batch.findings, now, self.certificate_hold)
         for alert in new_alerts(connection, alerts):
             sent = events.dispatch(alert, self._route(alert) if deliver else ())
-            put(connection, sent.alert, sent.channels, now, sent.due)
+            put(connection, sent.alert, sent.channels, now, max(sent.due, not_before or sent.due))
             settle(connection, sent)
         withdraw(connection, events.answered(), ANSWERED, now)
 

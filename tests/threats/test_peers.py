@@ -13,25 +13,20 @@ import pytest
 from fastapi import FastAPI
 
 from monitor.errors import Evidence, FetchFailed, OwnFault
-from monitor.evidence import to_document, verify_evidence
+from monitor.evidence import conclude, to_document, verify_evidence
 from monitor.follow import baseline
 from monitor.heads import SignedHead, TrustedHead
 from monitor.net import Expect, Unreachable
-from monitor.peer_exchange import (
-    BURST,
+from monitor.peer_documents import (
     MAX_CHECKPOINTS,
     MAX_DOCUMENT,
-    PATH,
     VERDICTS_TYPE,
     NoPeer,
-    Peers,
-    allowance_of,
-    ask_peer,
     latest_heads,
-    peers_router,
     read_offers,
 )
-from monitor.peers import MAX_HEAD_SIZE, Allowance, Relation, Verdict, judge
+from monitor.peer_exchange import BURST, PATH, Allowance, Peers, allowance_of, ask_peer, peers_router
+from monitor.peers import MAX_HEAD_SIZE, Relation, Verdict, judge
 from monitor.source import LogSource
 from tests.monitor.harness import KINDS, NOW
 from tests.support.memory_state import MemoryState
@@ -47,6 +42,9 @@ class PeerMemory(MemoryState):
 
     def heads_at(self, log: str, size: int) -> Sequence[SignedHead]:
         return [head for head in self.heads if (head.log, head.size) == (log, size)]
+
+    def evidence_of(self, log: str) -> Sequence[Evidence]:
+        return [each for each in reversed(self.evidence.values()) if each.log == log and conclude(each).transferable]
 
 
 @dataclass
