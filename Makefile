@@ -41,7 +41,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
 
 soak: $(VENV)/.dev
-	$(BIN)/python -m pytest -m soak
+	$(BIN)/python -m pytest -m soak -n 0 -vv -s -rs
 
 lock:
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \

@@ -1,8 +1,8 @@
 """`python -m tests.crash.dying FOLDER WHICH PART PARTS`: dies at one step after another, restarts, and compares.
 
 WHICH is `distinct` (a step before which something lasting changed since the step before it: dying at any other step
-leaves the very same files) or `every`, which also goes on to the story's end. Prints one JSON line of figures; exits 1
-with the first thing that differs.
+leaves the very same files) or `every`, which also goes on to the story's end. Prints one JSON line of figures, and its
+progress on standard error; exits 1 with the first thing that differs.
 """
 
 import json
@@ -14,6 +14,7 @@ from tests.crash.forking import Steps, live
 from tests.crash.outcome import check_remains
 from tests.crash.story import STAGES
 from tests.crash.undisturbed import Undisturbed
+from tests.support.progress import told
 
 
 def die(undisturbed: Undisturbed, stage: int, step: int, last: int) -> None:
@@ -34,7 +35,7 @@ def main(folder: Path, which: str, part: int, parts: int) -> None:
     undisturbed = Undisturbed(folder)
     stages, every = range(len(STAGES)), which == "every"
     chosen = [(stage, step) for stage in stages for step in undisturbed.steps(stage, every=every)]
-    for stage, step in chosen[part::parts]:
+    for stage, step in told(chosen[part::parts], "deaths"):
         try:
             die(undisturbed, stage, step, stages[-1] if every else stage)
         except AssertionError as error:

@@ -2,8 +2,8 @@
 
 A call that fails may have had its effect or not, and whoever made it cannot know: a commit that is reported as failed
 may be durable, a message that timed out may have arrived, a request that broke off was counted by the server. WHICH is
-`telling` (commits that change something, requests, sends) or `every` call. Prints one JSON line of figures; exits 1
-with the first thing that differs from the undisturbed life.
+`telling` (commits that change something, requests, sends) or `every` call. Prints one JSON line of figures, and its
+progress on standard error; exits 1 with the first thing that differs from the undisturbed life.
 """
 
 import json
@@ -20,6 +20,7 @@ from monitor.errors import FetchFailed
 from tests.crash.forking import live
 from tests.crash.story import STAGES
 from tests.crash.undisturbed import Call, Undisturbed
+from tests.support.progress import told
 
 _LIVES: Final = 3
 
@@ -76,7 +77,7 @@ def main(folder: Path, which: str, part: int, parts: int) -> None:
         for happened in (False, True)
         if which == "every" or call.seam in {"fetch", "send"} or (call.seam == "do_commit" and call.changed)
     ]
-    for stage, call, happened in chosen[part::parts]:
+    for stage, call, happened in told(chosen[part::parts], "calls that failed"):
         try:
             fail(undisturbed, stage, Fault(call, happened))
         except AssertionError as error:

@@ -145,7 +145,9 @@ def test_a_full_disk_makes_it_ill_and_loses_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
-def test_a_file_that_may_not_grow_makes_it_ill_and_loses_nothing(tmp_path: Path) -> None:
+def test_a_file_that_may_not_grow_makes_it_ill_and_loses_nothing(
+    tmp_path: Path, covered: Callable[[str], None]
+) -> None:
     """The same by a limit on the process, which needs no privileges; SQLite calls it an I/O error."""
     database = tmp_path / "signwatch.db"
     with daemon(tmp_path, database) as running:
@@ -161,3 +163,4 @@ def test_a_file_that_may_not_grow_makes_it_ill_and_loses_nothing(tmp_path: Path)
         with contextlib.suppress(ProcessLookupError):
             stand_a_full_disk(running, fill, lambda: limit(resource.RLIM_INFINITY), "I/O error")
         check_nothing_missing(running.served, database)
+    covered(f"a daemon whose files may not grow while {_STRANGERS} strangers sign: red meanwhile, complete afterwards")

@@ -4,7 +4,7 @@ Every call on the database's files and the alert file, in `init` and in `run --o
 full (ENOSPC), the process is killed (SIGKILL); at the first such call, the second, and so on until a run meets no fault
 any more. After each, the commands are run again without faults, and what they end with is compared with a run that was
 never disturbed. WHICH is `every`, or a number: then only so many faults are chosen, spread over all of them. Prints one
-JSON line of figures; exits 1 with everything that differs.
+JSON line of figures, and its progress on standard error; exits 1 with everything that differs.
 """
 
 import json
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.crash.traced_site import Fault, fresh, outcome, signwatch, site
+from tests.support.progress import told
 
 CALLS: Final = (
     "openat",
@@ -93,7 +94,7 @@ def main(folder: Path, which: str) -> None:
         faults = list(traced.faults())
         assert len(faults) <= _MOST, f"{len(faults)} faults are too many to try"
         chosen = faults if which == "every" else faults[:: max(1, len(faults) // int(which))]
-        for number, fault in chosen:
+        for number, fault in told(chosen, "faults at system calls"):
             words = " ".join(_COMMANDS[number])
             try:
                 met[f"{words}: {fault.how}"] += traced.disturb(number, fault)

@@ -4,7 +4,7 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +17,7 @@ from sigstore_entries.outline import outline_ct, outline_fingerprints, outline_r
 from sigstore_entries.rekor import KINDS, decode_rekor
 from sigstore_entries.signing import EntryRef, Signing, Unreadable
 from tests.support import entries as make
+from tests.support.progress import Progress
 
 WHERE = EntryRef("rekor.example", 9)
 CA = make.make_ca()
@@ -295,10 +296,19 @@ def test_a_few_thousand_wounded_entries_are_values_and_none_is_a_surprise() -> N
     assert counts["signing"] > 100
 
 
+def followed(entries: Iterator[tuple[str, bytes]], count: int) -> Iterator[tuple[str, bytes]]:
+    progress = Progress("wounded entries", count)
+    for done, entry in enumerate(entries, start=1):
+        yield entry
+        if done % 1000 == 0:
+            progress.at(done)
+
+
 @pytest.mark.soak
-def test_a_million_wounded_entries_raise_nothing_and_none_is_slow() -> None:
+def test_a_million_wounded_entries_raise_nothing_and_none_is_slow(covered: Callable[[str], None]) -> None:
     count = int(os.environ.get("SIGNWATCH_SOAK_ENTRIES", "1000000"))
-    counts = run(hostile_entries(2, count))
-    print(dict(counts))
+    counts = run(followed(hostile_entries(2, count), count))
     assert (counts["decoder-failed"], counts["unclean"], counts["slow"]) == (0, 0, 0)
     assert counts.total() == count
+    ends = ", ".join(f"{name} {number}" for name, number in counts.most_common() if number)
+    covered(f"{count} wounded entries decoded in both ways: {ends}")

@@ -1,6 +1,6 @@
 """A backlog of a million entries, followed by a daemon that is killed every few seconds.
 
-`SIGNWATCH_SOAK_ENTRIES` makes it another number. The figures are printed; docs/crash-safety.md keeps the last ones.
+`SIGNWATCH_SOAK_ENTRIES` makes it another number. docs/crash-safety.md keeps the last figures.
 """
 
 import json
@@ -13,6 +13,7 @@ import sys
 import time
 from base64 import b64encode
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from benchmarks.corpus import authority, identity_of, read_corpus
 from benchmarks.tile_log import ORIGIN, ServedLog, served
 from monitor.demo.processes import wait_until
 from monitor.store.database import open_database
+from tests.support.progress import Progress
 from tests.support.state_checker import check_state
 from tlog.note import tile_log_key
 
@@ -125,7 +127,9 @@ def _b64(raw: bytes) -> str:
 
 
 @pytest.mark.soak
-def test_a_million_entries_are_read_once_each_whatever_is_killed(tmp_path: Path) -> None:
+def test_a_million_entries_are_read_once_each_whatever_is_killed(
+    tmp_path: Path, covered: Callable[[str], None]
+) -> None:
     make = f"from benchmarks.corpus import *; [*make_corpus(Path({str(tmp_path)!r}), {_CORPUS})]"
     subprocess.run([sys.executable, "-c", make], check=True, timeout=600)
     assert len(read_corpus(tmp_path, "v2")) == _CORPUS
@@ -134,10 +138,12 @@ def test_a_million_entries_are_read_once_each_whatever_is_killed(tmp_path: Path)
         backlog.write_files()
         backlog.run("init")
         moments, began = random.Random(_SEED), time.monotonic()
+        progress = Progress("entries followed", _ENTRIES)
         while not backlog.positions or backlog.positions[-1] < _ENTRIES:
             assert len(backlog.positions) < _MOST_LIVES, f"no end in sight: {backlog.positions[-5:]}"
             assert time.monotonic() - began < _MOST_SECONDS, f"no end in sight: {backlog.positions[-5:]}"
             backlog.live(moments.uniform(0, 6))
+            progress.at(backlog.positions[-1], f"{len(backlog.positions)} kills, peak {backlog.peaks[-1]} MiB")
         took = time.monotonic() - began
         assert backlog.positions == sorted(backlog.positions), "a position never goes back"
         assert max(backlog.peaks) < _MOST_MIB, f"memory does not grow with the backlog: {backlog.peaks}"
@@ -157,7 +163,7 @@ def test_a_million_entries_are_read_once_each_whatever_is_killed(tmp_path: Path)
         with closing(open_database(str(tmp_path / "signwatch.db"))) as database:
             check_state(database, {}, ["file"], complete=True)
         repeated = sum(count - 1 for count in backlog.alerted().values())
-    print(
+    covered(
         f"{_ENTRIES} entries, {len(backlog.positions)} kills in {took:.0f} s, {len(wanted)} findings, "
         f"{repeated} repeated deliveries, peak memory {min(backlog.peaks)} to {max(backlog.peaks)} MiB"
     )
