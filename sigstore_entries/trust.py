@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final
 
@@ -28,6 +29,7 @@ from tlog.note import BadSignature
 MAX_DEPTH: Final = 4
 MAX_SCTS: Final = 10
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_KNOWN_ISSUERS: Final = 64
 _BAD_X509: Final = (*X509_ERRORS, InvalidSignature)
 # RFC 5280 4.2: "a certificate-using system MUST reject the certificate if it encounters a critical extension it does
 # not recognize". These are the ones a code-signing leaf may have that are looked at here or in the decoder.
@@ -66,10 +68,25 @@ class CtLogKey:
 
 
 @dataclass(frozen=True, slots=True)
+class _Issuer:
+    """A certificate that may issue others: at most `below` issuers between it and a leaf, any number when `None`."""
+
+    certificate: x509.Certificate
+    below: int | None
+    not_before: datetime
+    not_after: datetime
+
+    def may_issue(self, below: int, when: datetime) -> bool:
+        """Whether a certificate of that time, with `below` issuers between it and the leaf, may be issued by this."""
+        return (self.below is None or below <= self.below) and self.not_before <= when <= self.not_after
+
+
+@dataclass(frozen=True, slots=True)
 class _Anchor:
     authority: CertificateAuthority
-    chain: tuple[x509.Certificate, ...]
+    chain: tuple[_Issuer, ...]
     key_hash: bytes
+    spki: bytes
 
 
 class CertificateAuthorities:
@@ -108,21 +125,12 @@ class CertificateAuthorities:
             raise NotTrusted(f"a certificate of {len(certificate)} bytes is too long to be judged")
         try:
             leaf = x509.load_der_x509_certificate(certificate)
+            authority = self._issued(leaf, chain, leaf.not_valid_before_utc)
+            # Last, because it costs most: anybody can make thousands of leaves that nobody issued.
             _check_leaf(leaf)
-            when = leaf.not_valid_before_utc
         except _BAD_X509 as error:
             raise NotTrusted(f"the certificate cannot be judged: {str(error)[:100]!a}") from error
-        path = [leaf]
-        offered = [each for each in map(_load, chain[:MAX_DEPTH]) if each is not None]
-        while len(path) <= MAX_DEPTH:
-            anchor = self._anchor_of(path, when)
-            if anchor is not None:
-                return anchor.authority
-            above = next((each for each in offered if each not in path and _issues(each, path, when)), None)
-            if above is None:
-                break
-            path.append(above)
-        raise NotTrusted("no authority of the trust root issued the certificate")
+        return authority
 
     def check_sct(self, signer: Signer, ct_keys: Iterable[CtLogKey]) -> bool | None:
         """Whether an SCT embedded in the signer's certificate verifies under one of the logs' keys.
@@ -138,7 +146,7 @@ class CertificateAuthorities:
         except (MalformedCt, der.MalformedDer):
             return False
         keys = {each.log_id: each for each in ct_keys}
-        issuers = [_spki(anchor.authority.chain[0]) for anchor in self._anchors]
+        issuers = [anchor.spki for anchor in self._anchors]
         with suppress(der.MalformedDer):
             issuers += [_spki(each) for each in signer.chain[:1]]
         return any(
@@ -167,66 +175,99 @@ class CertificateAuthorities:
             return self.verify_chain(signer.certificate, signer.chain).name
         return None
 
-    def _anchor_of(self, path: list[x509.Certificate], when: datetime) -> _Anchor | None:
+    def _issued(self, leaf: x509.Certificate, chain: Sequence[bytes], when: datetime) -> CertificateAuthority:
+        """Authority to which the path from the leaf leads. Raises `NotTrusted`."""
+        top, path = leaf, list[_Issuer]()
+        offered = [each for each in map(_offered, chain[:MAX_DEPTH]) if each is not None]
+        while len(path) < MAX_DEPTH:
+            anchor = self._anchor_of(top, len(path), when)
+            if anchor is not None:
+                return anchor.authority
+            fresh = (each for each in offered if each not in path)
+            above = next((each for each in fresh if _issues(each, top, len(path), when)), None)
+            if above is None:
+                break
+            path.append(above)
+            top = above.certificate
+        raise NotTrusted("no authority of the trust root issued the certificate")
+
+    def _anchor_of(self, top: x509.Certificate, below: int, when: datetime) -> _Anchor | None:
         for anchor in self._anchors:
             if not _covers(anchor, when):
                 continue
             # Any certificate of the chain may be the issuer: a root that signs leaves itself is an anchor as well.
             for depth, issuer in enumerate(anchor.chain):
-                above = enumerate(anchor.chain[depth + 1 :], start=len(path))
-                if _issues(issuer, path, when) and all(_may_issue(each, below, when) for below, each in above):
+                above = enumerate(anchor.chain[depth + 1 :], start=below + 1)
+                if _issues(issuer, top, below, when) and all(each.may_issue(under, when) for under, each in above):
                     return anchor
         return None
 
 
 def _anchor(authority: CertificateAuthority) -> _Anchor:
     try:
-        chain = tuple(x509.load_der_x509_certificate(each) for each in authority.chain)
+        chain = tuple(_issuer(each) for each in authority.chain)
         if not chain:
             raise ValueError("no certificates")
-        for below, certificate in enumerate(chain):
-            _check_issuer(certificate, below)
-            above = chain[min(below + 1, len(chain) - 1)]
+        for below, issuer in enumerate(chain):
+            if issuer.below is not None and issuer.below < below:
+                raise ValueError("an issuer has too many others below it")
+            above = chain[min(below + 1, len(chain) - 1)].certificate
             # The last one is a self-signed root, or an intermediate that the trust root itself vouches for.
-            if above is not certificate or certificate.issuer == certificate.subject:
-                certificate.verify_directly_issued_by(above)
+            if above is not issuer.certificate or above.issuer == above.subject:
+                issuer.certificate.verify_directly_issued_by(above)
     except _BAD_X509 as error:
         raise BadAuthority(
             f"certificate authority {authority.name!a:.80}: {str(error) or type(error).__name__}"
         ) from error
-    return _Anchor(authority, chain, sha256(_spki(authority.chain[0])).digest())
+    spki = _spki(authority.chain[0])
+    return _Anchor(authority, chain, sha256(spki).digest(), spki)
 
 
-def _issues(issuer: x509.Certificate, path: list[x509.Certificate], when: datetime) -> bool:
+def _issues(issuer: _Issuer, certificate: x509.Certificate, below: int, when: datetime) -> bool:
+    # Above a leaf the same few certificates come again and again; a leaf is new nearly always.
+    is_signed_by = _issuer_is_signed_by if below else _is_signed_by
+    return issuer.may_issue(below, when) and is_signed_by(certificate, issuer.certificate)
+
+
+def _is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
-        path[-1].verify_directly_issued_by(issuer)
+        certificate.verify_directly_issued_by(issuer)
     except _BAD_X509:
         return False
-    return _may_issue(issuer, len(path) - 1, when)
+    return True
 
 
-def _may_issue(issuer: x509.Certificate, below: int, when: datetime) -> bool:
-    try:
-        _check_issuer(issuer, below)
-    except _BAD_X509:
-        return False
-    return issuer.not_valid_before_utc <= when <= issuer.not_valid_after_utc
+# Certificates are equal when all their bytes are, so what is remembered is about these two and no namesakes.
+_issuer_is_signed_by = lru_cache(maxsize=_KNOWN_ISSUERS)(_is_signed_by)
 
 
-def _check_issuer(certificate: x509.Certificate, below: int) -> None:
-    """Raise `ValueError` unless this may issue certificates with `below` issuers between it and the leaf."""
+def _issuer(raw: bytes) -> _Issuer:
+    """Read a certificate that may issue others. Raises one of `_BAD_X509` when it may not."""
+    certificate = x509.load_der_x509_certificate(raw)
     extensions = certificate.extensions
     try:
         constraints = extensions.get_extension_for_class(x509.BasicConstraints).value
     except x509.ExtensionNotFound as error:
         raise ValueError("an issuer without basic constraints") from error
-    if not constraints.ca or (constraints.path_length is not None and constraints.path_length < below):
-        raise ValueError("an issuer that is not a CA, or has too many others below it")
+    if not constraints.ca:
+        raise ValueError("an issuer that is not a CA")
     with suppress(x509.ExtensionNotFound):
         if not extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign:
             raise ValueError("an issuer whose key may not sign certificates")
     with suppress(x509.ExtensionNotFound):
         _check_code_signing(extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
+    return _Issuer(
+        certificate, constraints.path_length, certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    )
+
+
+@lru_cache(maxsize=_KNOWN_ISSUERS)
+def _offered(raw: bytes) -> _Issuer | None:
+    """Read an intermediate that an entry brings along; `None` when it is none."""
+    try:
+        return _issuer(raw) if len(raw) <= MAX_SECOND_OPINION else None
+    except _BAD_X509:
+        return None
 
 
 def _check_leaf(leaf: x509.Certificate) -> None:
@@ -254,15 +295,6 @@ def _sct_verifies(sct: Sct, key: CtLogKey, issuer: bytes, tbs: bytes) -> bool:
     except (OverflowError, BadSignature, MalformedCt):
         return False
     return _within(at, key.valid_from, key.valid_until)
-
-
-def _load(raw: bytes) -> x509.Certificate | None:
-    if len(raw) > MAX_SECOND_OPINION:
-        return None
-    try:
-        return x509.load_der_x509_certificate(raw)
-    except _BAD_X509:
-        return None
 
 
 def _spki(certificate: bytes) -> bytes:

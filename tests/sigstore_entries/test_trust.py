@@ -138,6 +138,24 @@ def test_an_intermediate_that_may_not_issue_leads_nowhere(weak: make.Authority) 
         authorities.verify_chain(make.make_certificate(weak), weak.chain)
 
 
+def test_what_was_found_about_one_intermediate_is_not_held_of_its_namesakes() -> None:
+    """Verdicts on issuers are remembered; one of the same name and even the same key is another certificate."""
+    authorities = CertificateAuthorities([CertificateAuthority("root only", CA.chain[1:])])
+    leaf = make.make_certificate(CA)
+    namesakes = [
+        OTHER,
+        make.make_ca(intermediate_is_ca=False),
+        make.make_ca(intermediate_usage=ExtendedKeyUsageOID.SERVER_AUTH),
+        make.make_ca(not_after=datetime(2025, 6, 1, tzinfo=UTC)),
+    ]
+    for _ in range(2):
+        assert authorities.verify_chain(leaf, CA.chain).name == "root only"
+        for namesake in namesakes:
+            assert namesake.certificate.subject == CA.certificate.subject
+            with pytest.raises(NotTrusted):
+                authorities.verify_chain(leaf, namesake.chain)
+
+
 @pytest.mark.parametrize(
     "chain",
     [
