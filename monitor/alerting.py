@@ -71,6 +71,7 @@ _MEANING: Final = {
 
 ALERT_KINDS: Final = (
     *_MEANING,
+    "back-scan-stuck",
     "digest",
     "entry-unreadable",
     "log-appeared",
@@ -80,6 +81,7 @@ ALERT_KINDS: Final = (
     "log-rewound",
     "log-stale",
     "log-unreachable",
+    "rules-dropped",
     "signwatch-ill",
     "trust-changed",
     "trust-root-stale",
@@ -177,7 +179,7 @@ def stale_head_alert(log: str, head: SignedHead | None, since: datetime, now: da
         kind="log-stale",
         owner=Owner.LOG_MISBEHAVED,
         severity=Severity.WARN,
-        title=f"{log} has not moved for {_span(now - since)}",
+        title=f"{log} has not moved for {lasting(now - since)}",
         summary=f"The newest head is still of size {head.size if head else 'unknown'}, first seen {since.isoformat()}.",
         consequence="Signings made since then may be kept from you. They are not being checked.",
         next_step="Check whether the log is retired or quiet; ask it from another network.",
@@ -215,7 +217,7 @@ def could_not_ask_alert(
 
     `answered` says that it does show signed heads, but nothing they could be checked with.
     """
-    span = _span(now - since)
+    span = lasting(now - since)
     unproven = f"{log} answers, but for {span} never with a proof that can be checked"
     consequence = "New entries of this log are not being checked; none is lost, they are read when it answers."
     return Alert(
@@ -281,6 +283,7 @@ def day_of(now: datetime) -> str:
     return now.date().isoformat()
 
 
-def _span(length: timedelta) -> str:
+def lasting(length: timedelta) -> str:
+    """How long something lasts, in words."""
     minutes = int(length.total_seconds() // 60)
     return f"{minutes} minutes" if minutes < 120 else f"{minutes // 60} hours"  # noqa: PLR2004

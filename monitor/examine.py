@@ -26,11 +26,15 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What reading a batch found: hits, entries nobody could decode, and how many entries of each kind there were."""
+    """What reading a batch found: hits, entries nobody could decode, and how many entries of each kind there were.
+
+    `dropped` are entries that more rules select than are judged, with how many of them are left out.
+    """
 
     hits: tuple[Hit, ...] = ()
     unreadable: tuple[UnreadableEntry, ...] = ()
     kinds: Mapping[str, int] = field(default_factory=dict)
+    dropped: tuple[tuple[int, int], ...] = ()
 
 
 class Scanner(Protocol):

@@ -11,7 +11,13 @@ from datetime import datetime, timedelta
 from typing import Final, Literal, Protocol, TypeVar
 
 from alerts.alert import Alert
-from monitor.alerting import alert_of_evidence, alerts_of_unreadable, key_expired_alert, log_clock_alert
+from monitor.alerting import (
+    alert_of_evidence,
+    alerts_of_unreadable,
+    key_expired_alert,
+    log_clock_alert,
+)
+from monitor.coverage_alerts import alerts_of_dropped
 from monitor.errors import Evidence, FetchFailed, Lagging, LogMisbehaved, NotShown, OwnFault, StateConflict
 from monitor.evidence import read_head
 from monitor.examine import Examined, Hit, Scanner, examine
@@ -301,8 +307,12 @@ class Follower:
         self._prove(frontier, position.head.head, fetched)
         scan, now = examined.scan, self._clock()
         findings = tuple(self._judge.judge(scan.hits, now))
-        batch = Batch(log, examined.start, examined.end, findings, scan.unreadable, scan.kinds)
-        alerts = [*self._judge.alerts(findings, now), *alerts_of_unreadable(log, scan.unreadable, now)]
+        batch = Batch(log, examined.start, examined.end, findings, scan.unreadable, scan.kinds, scan.dropped)
+        alerts = [
+            *self._judge.alerts(findings, now),
+            *alerts_of_unreadable(log, scan.unreadable, now),
+            *alerts_of_dropped(log, scan.dropped, now),
+        ]
         moved = replace(position, frontier=frontier)
         # A crash before this commit reads the batch again; after it, the batch is never looked at again.
         self._state.advance(position, moved, batch, alerts)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from monitor.examine import Hit, Scan
 from monitor.source import LogApi, LogEntry
 from monitor.state import UnreadableEntry
-from rules.index import Matcher
+from rules.index import Matcher, Matches
 from sigstore_entries.ct_leaf import decode_ct
 from sigstore_entries.outline import Outline, outline_ct, outline_fingerprints, outline_rekor
 from sigstore_entries.rekor import decode_rekor
@@ -42,7 +42,7 @@ class RuleScanner:
             candidates = {position: None for position, outline in enumerate(outlines) if outline is None}
         for place, numbers in self._matcher.candidates_batch([outline.haystack for outline in looked_at], values):
             candidates[positions[place]] = numbers
-        hits, unreadable = [], []
+        hits, unreadable, dropped = [], [], []
         for position in sorted(candidates):
             entry = entries[position]
             signing = _decode(entry, EntryRef(log, start + position), api)
@@ -50,9 +50,13 @@ class RuleScanner:
                 kinds[signing.kind if isinstance(signing, Signing) else "unreadable"] += 1
             if isinstance(signing, Unreadable):
                 unreadable.append(UnreadableEntry(signing, entry.leaf))
-            elif rules := self._confirmed(signing, candidates[position]):
-                hits.append(Hit(signing, rules, entry.leaf, entry.extra))
-        return Scan(tuple(hits), tuple(unreadable), dict(kinds))
+            else:
+                found = self._confirmed(signing, candidates[position])
+                if found.rules:
+                    hits.append(Hit(signing, tuple(rule.id for rule in found.rules), entry.leaf, entry.extra))
+                if found.dropped:
+                    dropped.append((start + position, found.dropped))
+        return Scan(tuple(hits), tuple(unreadable), dict(kinds), tuple(dropped))
 
     def _values(self, outline: Outline) -> tuple[str, ...] | None:
         """Values that rules may be filed under and no haystack shows; None when only a full decode tells them."""
@@ -62,10 +66,10 @@ class RuleScanner:
             return None if fingerprints is None else (*values, *fingerprints)
         return values
 
-    def _confirmed(self, signing: Signing, numbers: Sequence[int] | None) -> tuple[str, ...]:
+    def _confirmed(self, signing: Signing, numbers: Sequence[int] | None) -> Matches:
         found = self._matcher.confirm_all(signing) if numbers is None else self._matcher.confirm(signing, numbers)
         self.dropped += found.dropped
-        return tuple(rule.id for rule in found.rules)
+        return found
 
 
 def _decode(entry: LogEntry, where: EntryRef, api: LogApi) -> Signing | Unreadable:

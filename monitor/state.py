@@ -37,7 +37,10 @@ class UnreadableEntry:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What was seen in leaves `[start, end)` of one log."""
+    """What was seen in leaves `[start, end)` of one log.
+
+    `dropped` are entries that more rules select than are judged, with how many of them are left out.
+    """
 
     log: str
     start: int
@@ -45,6 +48,7 @@ class Batch:
     findings: tuple[Finding, ...] = ()
     unreadable: tuple[UnreadableEntry, ...] = ()
     kinds: Mapping[str, int] = field(default_factory=dict)
+    dropped: tuple[tuple[int, int], ...] = ()
 
 
 class State(Protocol):

@@ -243,6 +243,44 @@ class ScannedRange(Base, table=True):
     last: int | None = Field(sa_column=Column(BigInteger))
 
 
+class BackScanRow(Base, table=True):
+    """How looking back in one log goes: entries that remain, entries a second lately, and the trouble there is."""
+
+    __tablename__ = "back_scan"
+    log: str = Field(sa_column=Column(Text, primary_key=True))
+    at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+    remaining: int = Field(sa_column=Column(BigInteger, nullable=False))
+    rate: int = Field(sa_column=Column(BigInteger, nullable=False))
+    trouble: str | None = Field(sa_column=Column(Text))
+    reason: str | None = Field(sa_column=Column(Text))
+    detail: str | None = Field(sa_column=Column(AnyText))
+    since: datetime | None = Field(sa_column=Column(UtcTime))
+
+
+class DroppedMatch(Base, table=True):
+    """Matches nobody judged, because more rules than the cap selected one entry; `index` is the newest such entry."""
+
+    __tablename__ = "dropped_match"
+    log: str = Field(sa_column=Column(Text, primary_key=True))
+    matches: int = Field(sa_column=Column(BigInteger, nullable=False))
+    index: int = Field(sa_column=Column("entry", BigInteger, nullable=False))
+    at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+
+
+class RulesInForce(Base, table=True):
+    """One row about the rules last put in force: how many, and how many of them are asked about every entry.
+
+    `names` are the first few of those, as a JSON list.
+    """
+
+    __tablename__ = "rules_in_force"
+    id: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+    rules: int = Field(sa_column=Column(BigInteger, nullable=False))
+    unindexed: int = Field(sa_column=Column(BigInteger, nullable=False))
+    names: str = Field(sa_column=Column(Text, nullable=False))
+
+
 class ViewRow(Base, table=True):
     """What somebody's bundle proves a log signed: a head, a leaf and the proof between. Evidence in waiting.
 
