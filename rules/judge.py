@@ -45,10 +45,12 @@ def recheck_at(rule: Rule, signing: Signing, facts: Facts, seen_at: datetime) ->
 
     The latest of several times: by then all of them can be told. A verdict can only get worse.
     """
+    delayed = [each for each in rule.expect if isinstance(each, DelayedExpectation)]
+    if not delayed:
+        return None
     times: list[datetime] = []
     for signer in matching_signers(rule.select, signing):
         case = Case(rule, signing, signer, facts, seen_at)
-        delayed = (each for each in rule.expect if isinstance(each, DelayedExpectation))
         times.extend(due for each in delayed if (due := each.due_at(case)) is not None and due > seen_at)
     return max(times, default=None)
 

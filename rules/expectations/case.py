@@ -1,9 +1,10 @@
 """What an expectation is asked and what it answers."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self
 
 from rules.document import Node
 from rules.facts import Facts
@@ -85,10 +86,15 @@ class Expectation(Protocol):
         """Everything this expectation looks at, met or not."""
 
 
-@runtime_checkable
-class DelayedExpectation(Protocol):
-    """An expectation on something that happens after the entry was seen."""
+class DelayedExpectation(ABC):
+    """An expectation on something that happens after the entry was seen.
 
+    A base class, not a protocol: every hit asks every expectation whether it is one.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
     def due_at(self, case: Case) -> datetime | None:
         """When it must have happened; before that, `checks` says nothing. `None` when it does not concern the case."""
 

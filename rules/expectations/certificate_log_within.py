@@ -6,14 +6,14 @@ from datetime import datetime, timedelta
 from typing import ClassVar, Self
 
 from rules.document import Node
-from rules.expectations.case import Case, Check, Schema
+from rules.expectations.case import Case, Check, DelayedExpectation, Schema
 from rules.expectations.delayed import check_seen, due_at
 from rules.reading import read_duration
 from sigstore_entries.signing import SignerForm
 
 
 @dataclass(frozen=True, slots=True)
-class CertificateLogWithinExpectation:
+class CertificateLogWithinExpectation(DelayedExpectation):
     """`certificate_log_within: 15m`: the certificate of an entry is seen in a CT log too."""
 
     within: timedelta

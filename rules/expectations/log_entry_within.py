@@ -6,13 +6,13 @@ from datetime import datetime, timedelta
 from typing import ClassVar, Self
 
 from rules.document import Node
-from rules.expectations.case import Case, Check, Schema
+from rules.expectations.case import Case, Check, DelayedExpectation, Schema
 from rules.expectations.delayed import check_seen, due_at
 from rules.reading import read_duration
 
 
 @dataclass(frozen=True, slots=True)
-class LogEntryWithinExpectation:
+class LogEntryWithinExpectation(DelayedExpectation):
     """`log_entry_within: 1h`: a certificate is followed by an entry in a signature log."""
 
     within: timedelta
