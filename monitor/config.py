@@ -19,10 +19,11 @@ from monitor.source import LogApi
 from monitor.witnesses import WitnessPolicy, read_witnesses
 from rules.document import Listing, Misplaced, Node, Problem, RuleFileError, Scalar, read_yaml
 from rules.document import Mapping as YamlMapping
+from rules.lookback import LookBack, read_look_back
 from rules.reading import Fields, read_choice, read_duration, read_list, read_number, read_text
 
 VERSION: Final = "1"
-KEYS: Final = ("version", "database", "trust", "logs", "rules", "channels", "notify", "web", "objectives")
+KEYS: Final = ("version", "database", "trust", "logs", "rules", "channels", "notify", "web", "objectives", "backscan")
 TRUST_KEYS: Final = (
     "trusted_root",
     "signing_configs",
@@ -51,6 +52,7 @@ LOG_KEYS: Final = (
     "proxy",
 )
 WEB_KEYS: Final = ("listen",)
+BACKSCAN_KEYS: Final = ("range", "entries_per_second")
 OBJECTIVE_KEYS: Final = (
     "poll_seconds",
     "stale_after_seconds",
@@ -131,6 +133,14 @@ class Objectives:
 
 
 @dataclass(frozen=True, slots=True)
+class BackscanConfig:
+    """What rules that came late are offered of the past, unless they say so themselves, and how fast at most."""
+
+    range: LookBack = "none"
+    entries_per_second: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
 class WebConfig:
     """Where the status page and the metrics are served."""
 
@@ -151,6 +161,7 @@ class Config:
     notify: tuple[str, ...] = ()
     web: WebConfig | None = None
     objectives: Objectives = field(default_factory=Objectives)
+    backscan: BackscanConfig = field(default_factory=BackscanConfig)
 
     @property
     def base(self) -> Path:
@@ -214,6 +225,7 @@ def _read(fields: Fields, path: Path) -> Config:
         notify=fields.read("notify", lambda node: read_list(node, _one_of(channels)), ()),
         web=fields.read("web", _read_web, None),
         objectives=fields.read("objectives", _read_objectives, Objectives()),
+        backscan=fields.read("backscan", _read_backscan, BackscanConfig()),
     )
 
 
@@ -358,6 +370,14 @@ def _read_objectives(node: Node) -> Objectives:
         delivery_age=fields.read("delivery_age", read_duration, default.delivery_age),
         certificate_hold=fields.read("certificate_hold", read_duration, default.certificate_hold),
         examine_processes=fields.read("examine_processes", _read_positive, None),
+    )
+
+
+def _read_backscan(node: Node) -> BackscanConfig:
+    fields, default = Fields(node, BACKSCAN_KEYS, "backscan"), BackscanConfig()
+    return BackscanConfig(
+        range=fields.read("range", read_look_back, default.range),
+        entries_per_second=fields.read("entries_per_second", _read_positive, default.entries_per_second),
     )
 
 

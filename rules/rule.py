@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from rules.lookback import LookBack
 from rules.selection import Condition, outline
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ class RuleSeverity(StrEnum):
 class Rule:
     """Which signings somebody cares about, and what a legitimate one looks like.
 
-    `expect` empty means that every trusted match is news. `notify` empty means the default channels. `line` and
-    `column` are where the rule starts in its file, 0 when it did not come from one.
+    `expect` empty means that every trusted match is news. `notify` empty means the default channels, no `backscan` the
+    default range. `line` and `column` are where the rule starts in its file, 0 when it did not come from one.
     """
 
     id: str
@@ -34,6 +35,7 @@ class Rule:
     title: str = ""
     notify: tuple[str, ...] = ()
     severity: RuleSeverity = RuleSeverity.PAGE
+    backscan: LookBack | None = None
     line: int = 0
     column: int = 0
 

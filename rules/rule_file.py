@@ -5,13 +5,14 @@ from typing import Final
 
 from rules.document import MAX_PROBLEMS, Listing, Misplaced, Node, Problem, RuleFileError, read_yaml
 from rules.expectations.kinds import read_expect
+from rules.lookback import read_look_back
 from rules.reading import Fields, read_choice, read_list, read_text
 from rules.rule import Rule, RuleSet, RuleSeverity
 from rules.selection import read_select
 
 VERSION: Final = "1"
 FILE_KEYS: Final = ("version", "rules")
-RULE_KEYS: Final = ("id", "title", "select", "expect", "notify", "severity")
+RULE_KEYS: Final = ("id", "title", "select", "expect", "notify", "severity", "backscan")
 
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}", re.ASCII)
 _CHANNEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
@@ -64,6 +65,7 @@ def _read_rule(node: Node, lines: dict[str, int]) -> Rule:
         title=fields.read("title", read_text, ""),
         notify=fields.read("notify", _read_channels, ()),
         severity=fields.read("severity", _read_severity, RuleSeverity.PAGE),
+        backscan=fields.read("backscan", read_look_back, None),
         line=node.line,
         column=node.column,
     )

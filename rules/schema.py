@@ -10,6 +10,7 @@ from typing import Any, Final
 from rules.expectations.kinds import KINDS
 from rules.expectations.time_windows import DAYS
 from rules.facts import SourceForm
+from rules.lookback import WORDS
 from rules.pattern import MAX_PATTERN
 from rules.reading import MAX_TEXT
 from rules.rule import RuleSeverity
@@ -73,6 +74,7 @@ def _rule() -> dict[str, Any]:
             "expect": {"$ref": "#/$defs/expect"},
             "notify": _one_or_many(_CHANNEL),
             "severity": {"enum": [severity.value for severity in RuleSeverity]},
+            "backscan": {"anyOf": [{"enum": list(WORDS)}, {"type": "integer", "minimum": 1, "maximum": 999_999_999}]},
         },
         "id",
         "select",

@@ -88,6 +88,8 @@ WRONG = {
     "bad duration": ("5m", "5 minutes", "10", "not a duration"),
     "channels as a list": ("channels: {", "channels: [", "", "YAML"),
     "channel without settings": ("{type: stdout}", "stdout", "7", "mapping with a `type`"),
+    "looking back nowhere": ("web:", "backscan: {range: 0}\nweb:", "9", "none, followed, all, or a number"),
+    "a back-scan that never moves": ("web:", "backscan: {entries_per_second: 0}\nweb:", "9", "at least 1"),
     "a tag": ("rules: rules.yaml", "rules: !!python/name:os.system x", "6", "tags"),
     "a key twice": ("rules: rules.yaml", "rules: rules.yaml\nrules: b.yaml", "7", "already given"),
 }
@@ -123,6 +125,22 @@ def test_what_init_writes_can_be_read() -> None:
 
 def test_every_key_is_documented() -> None:
     page = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
-    groups = (module.KEYS, module.TRUST_KEYS, module.LOG_KEYS, module.WEB_KEYS, module.OBJECTIVE_KEYS)
+    groups = (
+        module.KEYS,
+        module.TRUST_KEYS,
+        module.LOG_KEYS,
+        module.WEB_KEYS,
+        module.OBJECTIVE_KEYS,
+        module.BACKSCAN_KEYS,
+    )
     missing = [key for keys in groups for key in keys if f"`{key}`" not in page]
     assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("written", "wanted"), [("none", "none"), ("followed", "followed"), ("all", "all"), ("5000", 5000)]
+)
+def test_how_far_to_look_back(written: str, wanted: str | int) -> None:
+    assert read(GOOD).backscan == module.BackscanConfig("none", 1000), "control: nothing unless it is asked for"
+    config = read(f"{GOOD}\nbackscan: {{range: {written}, entries_per_second: 50}}\n")
+    assert config.backscan == module.BackscanConfig(wanted, 50)  # type: ignore[arg-type]

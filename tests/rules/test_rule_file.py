@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rules.document import MAX_DEPTH, RuleFileError, read_yaml
+from rules.lookback import LookBack, first_wanted
 from rules.rule import RuleSeverity
 from rules.rule_file import load_rules
 from rules.schema import json_schema, schema_text
@@ -69,6 +70,9 @@ REFUSED = [
     ("select: {oid: {1.2.x: y}}", 4, 20, "oid has no key"),
     ("select: {any: x}", 4, 19, "list of conditions"),
     ("select: {kind: dsse}\n    severity: loud", 5, 15, "page, warn, info"),
+    ("select: {kind: dsse}\n    backscan: everything", 5, 15, "none, followed, all, or a number"),
+    ("select: {kind: dsse}\n    backscan: -1", 5, 15, "none, followed, all, or a number"),
+    ("select: {kind: dsse}\n    backscan: [all]", 5, 15, "none, followed, all, or a number"),
     ("select: {kind: dsse}\n    notify: 'a b'", 5, 13, "a channel is named"),
     ("select: {kind: dsse}\n    expect: {ref: r, rate: {at_most: -1, per: 1h}}", 5, 38, "not a plain number"),
     ("select: {kind: dsse}\n    expect: {rate: {at_most: 1, per: 1 hour}}", 5, 38, "not a duration"),
@@ -171,3 +175,17 @@ def test_the_schema_agrees_with_the_reader() -> None:
         document = yaml.safe_load(f"{HEAD}  - id: a\n    {body}\n")
         assert not validator.is_valid(document), body
     assert json.loads(schema_text()) == json_schema()
+
+
+@pytest.mark.parametrize(
+    ("look_back", "wanted"), [("none", None), ("followed", 40), ("all", 0), (30, 70), (90, 10), (100, 0), (999, 0)]
+)
+def test_a_rule_says_how_far_back_it_looks_and_its_selection_stays_the_same(
+    look_back: LookBack, wanted: int | None
+) -> None:
+    (plain,) = load_rules(GOOD).rules
+    (rule,) = load_rules(f"{GOOD}    backscan: {look_back}\n").rules
+    assert (plain.backscan, rule.backscan) == (None, look_back)
+    assert rule.selection_id() == plain.selection_id(), "or every range scanned so far would be lost"
+    jsonschema.validate(yaml.safe_load(f"{GOOD}    backscan: {look_back}\n"), json_schema())
+    assert first_wanted(look_back, 100, 40) == wanted
