@@ -61,6 +61,12 @@ _MEANING: Final = {
         "An entry may be hidden from you. Entries from here on are not being checked.",
         f"Ask the log from another network, past any cache. {_EXPORT} who watch it if it stays so.",
     ),
+    "log-promise-broken": _Meaning(
+        "{log} did not keep a promise to include an entry",
+        "Somebody holds the log's signature that an entry is in it, and it is not: clients accept a signing that "
+        "nobody who watches the log can see.",
+        f"{_EXPORT} who watch this log. Treat the promised entry as a signing that was made and kept out of the log.",
+    ),
     "log-shard-vanished": _Meaning(
         "{log} no longer lists a tree it had",
         "What is in that tree can no longer be checked by anybody.",

@@ -32,6 +32,19 @@ class StateConflict(OwnFault):
 
 
 @dataclass(frozen=True, slots=True)
+class SignedPromise:
+    """A log's promise to include an entry, as it signed it. `kind` is a `monitor.promises.PromiseKind`.
+
+    `statement` are the bytes under the signature: for a signed entry timestamp canonical JSON, for a signed certificate
+    timestamp the CertificateTimestamp of RFC 6962 3.2, which is the promised leaf byte for byte.
+    """
+
+    kind: str
+    statement: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """Everything needed to show a log's misbehaviour to somebody who trusts neither of us.
 
@@ -39,8 +52,9 @@ class Evidence:
     their index. `spki` is the log key that signed the heads, `detail` a sentence for people. `prefix` is a frontier of
     `[0, sizes[0])` that was proven to lie in the tree of the last head. Where two proofs give two hashes for one place,
     `second_proof` leads the last leaf up to the second head, and `proof` the first leaf, or else the frontier in
-    `prefix`, up to the first. `event` names what happened so that seeing it
-    again is no second event: it holds no signature bytes, because logs sign the same head anew for every request.
+    `prefix`, up to the first. `promises` are what the log signed about entries beside its heads: the one that was
+    broken first. `event` names what happened so that seeing it again is no second event: it holds no signature bytes,
+    because logs sign the same head anew for every request.
     """
 
     log: str
@@ -57,6 +71,7 @@ class Evidence:
     prefix: tuple[bytes, ...] = ()
     event: str = ""
     second_proof: tuple[bytes, ...] = ()
+    promises: tuple[SignedPromise, ...] = ()
 
 
 class LogMisbehaved(SignwatchError):

@@ -2,7 +2,8 @@
 
 Two strengths, and the file says which it is. *Transferable*: the log's own signatures contradict each other, which
 nobody but the holder of its key can make. *Record*: what a server answered; convincing only to who trusts the witness,
-because anybody can make a proof that fails or an entry that was never signed.
+because anybody can make a proof that fails or an entry that was never signed. That a log does *not* show an entry is
+always a record; that it signed two entries for one index is not.
 """
 
 import base64
@@ -12,12 +13,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
 
-from monitor.errors import Evidence, SignwatchError
+from monitor.errors import Evidence, SignedPromise, SignwatchError
+from monitor.promises import BadPromise, Promise, PromiseKind, read_promise
 from monitor.source import LogApi
 from monitor.sources.sth import read_sth
 from tlog.checkpoint import parse_checkpoint
 from tlog.frontier import Frontier, MalformedFrontier
-from tlog.merkle import NodeHash, ProofInvalid, RootHash, leaf_hash, prefix_root, verify_consistency
+from tlog.merkle import NodeHash, ProofInvalid, RootHash, leaf_hash, prefix_root, verify_consistency, verify_inclusion
 from tlog.nodes import Coordinate, conflicts, frontier_nodes, full_subtrees
 from tlog.note import BadSignature, open_note, rekor_v1_key, tile_log_key
 from tlog.static_ct import open_ct_checkpoint, static_ct_key
@@ -25,7 +27,13 @@ from tlog.static_ct import open_ct_checkpoint, static_ct_key
 MEDIA_TYPE: Final = "application/vnd.signwatch.evidence+json"
 VERSION: Final = 1
 MAX_SIZE: Final = 16 * 1024 * 1024
+BROKEN_PROMISE: Final = "log-promise-broken"
 _FROZEN: Final = "Log frozen — "
+_PROMISES: Final = {
+    LogApi.REKOR_V1: PromiseKind.SET,
+    LogApi.CT_RFC6962: PromiseKind.SCT,
+    LogApi.CT_STATIC: PromiseKind.SCT,
+}
 
 
 class NotEvidence(SignwatchError):
@@ -75,6 +83,10 @@ def to_document(evidence: Evidence) -> dict[str, Any]:
         "secondProof": [_b64(node) for node in evidence.second_proof],
         "prefix": [_b64(node) for node in evidence.prefix],
         "leaves": [{"index": index, "leaf": _b64(leaf)} for index, leaf in evidence.leaves],
+        "promises": [
+            {"kind": each.kind, "statement": _b64(each.statement), "signature": _b64(each.signature)}
+            for each in evidence.promises
+        ],
     }
     try:
         conclusion = conclude(evidence)
@@ -106,6 +118,10 @@ def from_document(document: Any) -> Evidence:
             second_proof=tuple(_unb64(node) for node in document.get("secondProof", ())),
             prefix=tuple(_unb64(node) for node in document["prefix"]),
             leaves=tuple((int(leaf["index"]), _unb64(leaf["leaf"])) for leaf in document["leaves"]),
+            promises=tuple(
+                SignedPromise(_text(each["kind"]), _unb64(each["statement"]), _unb64(each["signature"]))
+                for each in document.get("promises", ())
+            ),
         )
     except (KeyError, TypeError, ValueError, binascii.Error, IndexError) as error:
         raise NotEvidence(f"the evidence file lacks or garbles a field: {error}") from error
@@ -140,6 +156,8 @@ def conclude(evidence: Evidence) -> Conclusion:
     ]
     if len({s.origin for s in statements}) > 1:
         raise NotEvidence("the heads are of different logs: they cannot contradict each other")
+    if evidence.kind == BROKEN_PROMISE:
+        return _conclude_promise(evidence, statements, sentences)
     contradiction = _contradiction(statements, evidence) if len(statements) == 2 else None  # noqa: PLR2004  a pair
     if contradiction:
         return Conclusion(True, (*sentences, contradiction))
@@ -204,6 +222,68 @@ def _shown_prefix(first: Statement, second: Statement, evidence: Evidence) -> Ro
         return prefix_root(first.size, second.size, evidence.proof, second.root)
     except (ProofInvalid, MalformedFrontier):
         return None
+
+
+def _conclude_promise(evidence: Evidence, statements: list[Statement], sentences: list[str]) -> Conclusion:
+    """What a promise, the log's head, and what stands in the promised place show. All in the file must verify."""
+    promises = [_read_own_promise(evidence, each) for each in evidence.promises]
+    if not promises or evidence.event != promises[0].id:
+        raise NotEvidence("the file does not hold the promise it is about")
+    if len(statements) > 1 or evidence.sizes != tuple(s.size for s in statements):
+        raise NotEvidence("the sizes are not those of the heads")
+    sentences += [f"It promised {_promised(each)}." for each in promises]
+    shown = _shown_leaf(evidence, statements, promises[0])
+    if len(promises) > 1 and (len(promises) > 2 or shown is None or shown[1] != promises[1].leaf):  # noqa: PLR2004  a pair
+        raise NotEvidence("the second promise is not of the entry that is shown")
+    contradiction = _promise_contradiction(promises, shown)
+    if contradiction:
+        return Conclusion(True, (*sentences, contradiction))
+    if shown is not None:
+        sentences.append(
+            f"At index {shown[0]} of that tree stands another entry. It is the promised place if this tree begins at "
+            f"index {(promises[0].index or 0) - shown[0]} of the log, which no log signs."
+        )
+    sentences.append("Record only: " + evidence.detail)
+    return Conclusion(False, tuple(sentences))
+
+
+def _promise_contradiction(promises: list[Promise], shown: tuple[int, bytes] | None) -> str | None:
+    promised, *more = promises
+    if more and more[0].index == promised.index and promised.index is not None and more[0].leaf != promised.leaf:
+        return f"One index, two entries: both were promised index {promised.index}, which holds only one."
+    if promised.kind is PromiseKind.SCT and shown is not None and shown[0] == promised.index:
+        # A CT log has one tree, so the index names one place. Rekor's counts through all trees of the log, and where
+        # one of them begins is signed nowhere: whoever made the file could have chosen it.
+        return f"The signed tree holds another entry at index {promised.index}; the proof leads it up to the root."
+    return None
+
+
+def _shown_leaf(evidence: Evidence, statements: list[Statement], promised: Promise) -> tuple[int, bytes] | None:
+    """Index and bytes of the leaf that stands in the place of the promised one, proven into the head."""
+    if not evidence.leaves and not evidence.proof:
+        return None
+    try:
+        ((index, leaf),), (head,) = evidence.leaves, statements
+        verify_inclusion(index, head.size, leaf_hash(leaf), evidence.proof, head.root)
+    except (ProofInvalid, ValueError) as error:
+        raise NotEvidence(f"the proof in the file does not lead the entry up to the signed root: {error}") from error
+    if leaf == promised.leaf:
+        raise NotEvidence("the entry that is shown is the promised one: the promise was kept")
+    return index, leaf
+
+
+def _promised(promise: Promise) -> str:
+    where = "" if promise.index is None else f" at index {promise.index}"
+    return f"an entry with leaf hash {promise.leaf_hash.hex()}{where}, by its own time {promise.at.isoformat()}"
+
+
+def _read_own_promise(evidence: Evidence, signed: SignedPromise) -> Promise:
+    if signed.kind != _PROMISES.get(LogApi(evidence.api)):
+        raise NotEvidence(f"a log of this kind makes no promise of kind {signed.kind!r:.40}")
+    try:
+        return read_promise(signed, evidence.spki)
+    except BadPromise as error:
+        raise NotEvidence(f"a promise in the file does not verify: {error}") from error
 
 
 def _read_own_head(evidence: Evidence, raw: bytes) -> Statement:

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from monitor.errors import SignedPromise
 from monitor.heads import SignedHead
+from monitor.promises import Promise
 from tlog.frontier import Frontier
 from tlog.merkle import NodeHash
 
@@ -25,12 +27,14 @@ class LogEntry:
     """One entry as served. `leaf` is what is hashed into the tree, byte for byte.
 
     Rekor: the canonical body. CT: the MerkleTreeLeaf. `extra` is what the API adds and no hash covers (a CT chain);
-    `integrated_time` is Rekor v1's claim. Both are unverified.
+    `integrated_time` is Rekor v1's claim. Both are unverified, and so is `timestamp`: what was signed beside the entry,
+    for `monitor.promises.unpack_timestamp`.
     """
 
     leaf: bytes
     extra: bytes = b""
     integrated_time: datetime | None = None
+    timestamp: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,4 +77,32 @@ class LogSource(Protocol):
         """Heads that came along with other answers since the last call, signatures checked: another view of the log.
 
         At most a handful; none where the protocol shows heads in one place only.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a log shows for a promise: the leaf at `index` of its tree, proven into `head`.
+
+    `promised` is the log's own promise of this very leaf, where one came with it, as served.
+    """
+
+    index: int
+    leaf: bytes
+    head: SignedHead
+    proof: tuple[NodeHash, ...]
+    promised: SignedPromise | None = None
+
+
+@runtime_checkable
+class PromisingSource(LogSource, Protocol):
+    """A log tree that signs promises beside its heads."""
+
+    def promised_range(self, head: SignedHead) -> tuple[int, int | None]:
+        """Promised indexes that this tree is for: the one of its first leaf, and where the next tree takes over."""
+
+    def place_of(self, promise: Promise, head: SignedHead) -> Place:
+        """Where the promised leaf stands, or what stands at the promised index, which is below `head`.
+
+        Raises `FetchFailed`, and `NotShown` when the log has nothing to show or cannot prove it.
         """

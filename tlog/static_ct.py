@@ -24,6 +24,8 @@ from tlog.tiles import TILE_WIDTH, MalformedTile
 
 _SIGNATURE_TYPE: Final = b"\x05"
 _TIMESTAMP_SIZE: Final = 8
+_LEAF_INDEX: Final = 0
+_LEAF_INDEX_SIZE: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,23 @@ class TileLeaf:
     def merkle_tree_leaf(self) -> bytes:
         """Bytes that are hashed into the tree: the MerkleTreeLeaf of RFC 6962 3.4."""
         return b"\x00\x00" + leaf_timestamped_entry(self.leaf)
+
+
+def leaf_index(extensions: bytes) -> int | None:
+    """Index that a log put into the extensions of an SCT or leaf, `None` where there is none. Raises `MalformedCt`.
+
+    SPEC static-ct-api, SCT Extension: a list of (uint8 extension_type, opaque extension_data<0..2^16-1>), of which
+    type 0 is leaf_index, "a big-endian 40-bit unsigned integer"; there must be only one, and others are ignored.
+    """
+    reader, found = Reader(extensions), None
+    while reader.left():
+        kind, data = reader.number(1), reader.vector(2)
+        if kind != _LEAF_INDEX:
+            continue
+        if found is not None or len(data) != _LEAF_INDEX_SIZE:
+            raise MalformedCt("a leaf_index extension that is not one number of 40 bits")
+        found = int.from_bytes(data, "big")
+    return found
 
 
 def static_ct_key(origin: str, spki: bytes) -> NoteKey:

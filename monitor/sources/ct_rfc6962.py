@@ -10,7 +10,8 @@ import pybase64
 from monitor.errors import FetchFailed, Lagging
 from monitor.heads import SignedHead
 from monitor.net import MIB, Expect, Fetcher, NotFound, Refused, denied
-from monitor.source import LogEntry, LogIdentity
+from monitor.promises import Promise
+from monitor.source import LogEntry, LogIdentity, Place
 from monitor.sources.signed import from_millis, missing_entries, refused_head, unproven
 from monitor.sources.sth import read_sth
 from tlog.ct import MalformedCt
@@ -86,11 +87,35 @@ class CtRfc6962Source:
         """See `LogSource.frontier`: read off the audit path of the last leaf below `size`."""
         if size == 0:
             return Frontier()
-        index = size - 1
-        leaf, path = self._leaf_and_path(index, head)
-        hashed = leaf_hash(leaf)
+        place = self._shown(size - 1, *self._leaf_and_path(size - 1, head), head)
+        return frontier_before(place.index, head.size, place.proof).extended([leaf_hash(place.leaf)])
+
+    def promised_range(self, head: SignedHead) -> tuple[int, int | None]:  # noqa: ARG002  one tree, now and later
+        """See `PromisingSource.promised_range`."""
+        return 0, None
+
+    def place_of(self, promise: Promise, head: SignedHead) -> Place:
+        """See `PromisingSource.place_of`: asked by the leaf's hash where no index was promised."""
+        if promise.index is not None:
+            return self._shown(promise.index, *self._leaf_and_path(promise.index, head), head)
         try:
-            verify_inclusion(index, head.size, hashed, path, head.root)
+            index, path = self._path_by_hash(promise.leaf, head)
+        except Refused as error:
+            if denied(error):
+                raise unproven(
+                    self._identity,
+                    "log-promise-broken",
+                    f"it has no proof for this leaf in its tree of size {head.size}: {error}",
+                    heads=(head.raw,),
+                    sizes=(head.size,),
+                    event=promise.id,
+                ) from error
+            raise
+        return self._shown(index, promise.leaf, path, head)
+
+    def _shown(self, index: int, leaf: bytes, path: Sequence[NodeHash], head: SignedHead) -> Place:
+        try:
+            verify_inclusion(index, head.size, leaf_hash(leaf), path, head.root)
         except ProofInvalid as error:
             raise unproven(
                 self._identity,
@@ -102,7 +127,7 @@ class CtRfc6962Source:
                 leaves=((index, leaf),),
                 event=f"inclusion {index}",
             ) from error
-        return frontier_before(index, head.size, path).extended([hashed])
+        return Place(index, leaf, head, tuple(path))
 
     def entries(self, start: int, end: int, head: SignedHead) -> Sequence[LogEntry]:
         """See `LogSource.entries`: as many as the log cares to send."""
@@ -137,15 +162,17 @@ class CtRfc6962Source:
 
     def _leaf_and_path_by_hash(self, index: int, head: SignedHead) -> tuple[bytes, list[NodeHash]]:
         leaf = self.entries(index, index + 1, head)[0].leaf
+        found, path = self._path_by_hash(leaf, head)
+        if found != index:
+            # The same leaf may stand twice in a log; then its first place is what this question finds.
+            raise FetchFailed(f"{self._identity.log}: entry {index} also stands at {found}; cannot start here")
+        return leaf, path
+
+    def _path_by_hash(self, leaf: bytes, head: SignedHead) -> tuple[int, list[NodeHash]]:
         wanted = quote(pybase64.b64encode(leaf_hash(leaf)).decode(), safe="")
         raw = self._get(f"get-proof-by-hash?hash={wanted}&tree_size={head.size}", _MAX_SMALL_ANSWER)
         found = _parse(raw, _ProofByHash, "proof by hash")
-        if found.leaf_index != index:
-            # The same leaf may stand twice in a log; then its first place is what this question finds.
-            raise FetchFailed(
-                f"{self._identity.log}: entry {index} also stands at {found.leaf_index}; cannot start here"
-            )
-        return leaf, _nodes(found.audit_path or [])
+        return found.leaf_index, _nodes(found.audit_path or [])
 
     def _get(self, question: str, max_bytes: int) -> bytes:
         return self._fetcher.get(f"ct/v1/{question}", max_bytes=max_bytes, expect=Expect.JSON)

@@ -7,12 +7,13 @@ from typing import Final
 from monitor.errors import FetchFailed
 from monitor.heads import SignedHead
 from monitor.net import MIB, Expect, Fetcher, Refused, denied
-from monitor.source import LogEntry, LogIdentity
-from monitor.sources.signed import check_origin, from_millis, missing_entries, refused_head
+from monitor.promises import Promise
+from monitor.source import LogEntry, LogIdentity, Place
+from monitor.sources.signed import check_origin, from_millis, missing_entries, refused_head, unproven
 from monitor.sources.tile_tree import TileTree, fetch_tile, tile_frontier
 from tlog.checkpoint import MalformedCheckpoint
 from tlog.frontier import Frontier
-from tlog.merkle import NodeHash
+from tlog.merkle import NodeHash, ProofInvalid, leaf_hash, verify_inclusion
 from tlog.note import MAX_NOTE_SIZE, BadSignature, MalformedNote, NoteKey
 from tlog.static_ct import open_ct_checkpoint, parse_data_tile
 from tlog.tiles import TILE_WIDTH, MalformedTile, data_path
@@ -86,6 +87,32 @@ class CtStaticSource:
     def sightings(self) -> Sequence[SignedHead]:
         """See `LogSource.sightings`: this protocol shows heads in one place only."""
         return ()
+
+    def promised_range(self, head: SignedHead) -> tuple[int, int | None]:  # noqa: ARG002  one tree, now and later
+        """See `PromisingSource.promised_range`."""
+        return 0, None
+
+    def place_of(self, promise: Promise, head: SignedHead) -> Place:
+        """See `PromisingSource.place_of`. SPEC static-ct-api: every SCT of such a log has the leaf's index in it."""
+        index = promise.index
+        if index is None:
+            raise FetchFailed(f"{self._identity.log}: a promise without an index cannot be looked up in tiles")
+        leaf = self.entries(index, index + 1, head)[0].leaf
+        proof = tuple(self._tree(head.size).inclusion_proof(index, head.size))
+        try:
+            verify_inclusion(index, head.size, leaf_hash(leaf), proof, head.root)
+        except ProofInvalid as error:
+            raise unproven(
+                self._identity,
+                "log-entries-not-in-tree",
+                f"the tiles do not lead entry {index} up to the signed root: {error}",
+                heads=(head.raw,),
+                sizes=(index, head.size),
+                proof=proof,
+                leaves=((index, leaf),),
+                event=f"inclusion {index}",
+            ) from error
+        return Place(index, leaf, head, proof)
 
     def _tree(self, size: int) -> TileTree:
         return TileTree(self._fetcher, "", size)

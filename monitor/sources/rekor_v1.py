@@ -17,7 +17,8 @@ import msgspec
 from monitor.errors import FetchFailed, Lagging
 from monitor.heads import SignedHead, TrustedHead
 from monitor.net import MIB, Expect, Fetcher, Refused, denied
-from monitor.source import LogEntry, LogIdentity
+from monitor.promises import BadPromise, Promise, pack_timestamp, unpack_timestamp
+from monitor.source import LogEntry, LogIdentity, Place
 from monitor.sources.signed import from_millis, head_of, missing_entries, read_checkpoint, unproven
 from monitor.verify import advance, sizes_to_prove
 from tlog.frontier import Frontier, frontier_before
@@ -58,6 +59,7 @@ class _InclusionProof(msgspec.Struct):
 
 
 class _Verification(msgspec.Struct):
+    signedEntryTimestamp: str | None = None  # noqa: N815
     inclusionProof: _InclusionProof | None = None  # noqa: N815
 
 
@@ -145,15 +147,30 @@ class RekorV1Source:
         """See `LogSource.frontier`: read off the inclusion proof of the last leaf below `size`."""
         if size == 0:
             return Frontier()
-        index = size - 1
-        served = self._retrieve(index, size)
-        entry = served.get(index)
+        place = self._shown(size - 1, head)
+        return frontier_before(place.index, place.head.size, place.proof).extended([leaf_hash(place.leaf)])
+
+    def promised_range(self, head: SignedHead) -> tuple[int, int | None]:
+        """See `PromisingSource.promised_range`: a signed entry timestamp counts through all trees of the log."""
+        if self._offset is None:
+            self.latest()
+        offset = self._offset or 0
+        return offset, offset + head.size if head.final else None
+
+    def place_of(self, promise: Promise, head: SignedHead) -> Place:
+        """See `PromisingSource.place_of`."""
+        first, _ = self.promised_range(head)
+        return self._shown((promise.index or 0) - first, head)
+
+    def _shown(self, index: int, head: SignedHead) -> Place:
+        """Leaf at an index of this tree, with the head its inclusion proof leads to, which is tied to `head`."""
+        entry = self._retrieve(index, index + 1).get(index)
         proof = entry.verification.inclusionProof if entry and entry.verification else None
         if entry is None or proof is None:
             raise missing_entries(self._identity, index, head, "not in the answer, or without an inclusion proof")
         read = read_checkpoint(proof.checkpoint.encode(), self._key, self._identity)
         leaf = leaf_hash(_body(entry))
-        hashes = [_hash(value) for value in proof.hashes]
+        hashes = tuple(NodeHash(_hash(value)) for value in proof.hashes)
         try:
             if proof.logIndex != index or proof.treeSize != read.checkpoint.size:
                 raise ProofInvalid(f"proof is for leaf {proof.logIndex} of {proof.treeSize}, not for {index}")  # noqa: TRY301
@@ -165,12 +182,17 @@ class RekorV1Source:
                 f"the inclusion proof of entry {index} fails: {error}",
                 heads=(read.checkpoint.raw,),
                 sizes=(index, read.checkpoint.size),
-                proof=tuple(hashes),
+                proof=hashes,
                 leaves=((index, _body(entry)),),
                 event=f"inclusion {index}",
             ) from error
-        self._tie(head_of(read, self._identity), head)
-        return frontier_before(index, read.checkpoint.size, hashes).extended([leaf])
+        shown = head_of(read, self._identity)
+        self._tie(shown, head)
+        try:
+            promised = unpack_timestamp(_packed(entry), _body(entry), self._identity.spki).signed
+        except BadPromise:
+            promised = None
+        return Place(index, _body(entry), shown, hashes, promised)
 
     def entries(self, start: int, end: int, head: SignedHead) -> Sequence[LogEntry]:
         """See `LogSource.entries`: at most ten, and only up to the first one the server left out."""
@@ -183,7 +205,8 @@ class RekorV1Source:
             if index not in served:
                 break
             entry = served[index]
-            found.append(LogEntry(_body(entry), integrated_time=_time(entry.integratedTime)))
+            at = _time(entry.integratedTime)
+            found.append(LogEntry(_body(entry), integrated_time=at, timestamp=_packed(entry)))
         return found
 
     def sightings(self) -> Sequence[SignedHead]:
@@ -287,6 +310,11 @@ def _body(entry: _Entry) -> bytes:
         return base64.b64decode(entry.body, validate=True)
     except (binascii.Error, ValueError) as error:
         raise FetchFailed(f"entry {entry.logIndex}: body is not base64") from error
+
+
+def _packed(entry: _Entry) -> bytes:
+    signature = entry.verification.signedEntryTimestamp if entry.verification else None
+    return pack_timestamp(signature, entry.logIndex, entry.integratedTime)
 
 
 def _time(seconds: int | None) -> datetime | None:

@@ -44,6 +44,10 @@ class TileTree:
         """Consistency proof between two sizes not above this tree's (RFC 6962 2.1.2); not verified."""
         return [NodeHash(self._range_hash(start, end)) for start, end in consistency_ranges(size1, size2)]
 
+    def inclusion_proof(self, index: int, size: int) -> list[NodeHash]:
+        """Inclusion proof of a leaf in the tree of a size not above this one's (RFC 6962 2.1.1); not verified."""
+        return [NodeHash(self._range_hash(start, end)) for start, end in inclusion_ranges(index, size)]
+
     def _range_hash(self, start: int, end: int) -> bytes:
         # A range in a proof starts aligned to its largest subtree, so it splits into full subtrees, largest first.
         parts: list[bytes] = []
@@ -134,3 +138,22 @@ def consistency_ranges(size1: int, size2: int) -> Iterator[tuple[int, int]]:
     if not whole:
         yield start, end
     yield from reversed(tail)
+
+
+def inclusion_ranges(index: int, size: int) -> list[tuple[int, int]]:
+    """Leaf ranges `[start, end)` whose hashes make the inclusion proof of a leaf, from the leaf upwards.
+
+    SPEC RFC 6962 2.1.1: PATH(m, D[n]), unrolled from the root down.
+    """
+    if not 0 <= index < size:
+        raise ValueError(f"no inclusion proof of leaf {index} in a tree of {size}")
+    start, end, found = 0, size, []
+    while end - start > 1:
+        split = start + (1 << ((end - start - 1).bit_length() - 1))
+        if index < split:
+            found.append((split, end))
+            end = split
+        else:
+            found.append((start, split))
+            start = split
+    return found[::-1]

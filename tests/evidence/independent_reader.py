@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 Head = tuple[str, int, bytes, bool]  # origin, size, root, declared final
+Promise = tuple[str, bytes, int | None]  # kind, leaf, promised index
 Node = tuple[int, int]  # level, index
 
 
@@ -37,11 +38,14 @@ def read(raw: bytes, expected_key: str | None = None) -> str | None:
         second = [unb64(node) for node in document.get("secondProof", [])]
         prefix = [unb64(node) for node in document["prefix"]]
         leaves = [(leaf["index"], sha256(b"\x00" + unb64(leaf["leaf"]))) for leaf in document["leaves"]]
+        promises = [(p["kind"], unb64(p["statement"]), unb64(p["signature"])) for p in document.get("promises", [])]
         sizes = document["sizes"]
     except (KeyError, TypeError, ValueError, struct.error) as error:
         raise ShowsNothing(f"not an evidence file: {error!r}") from error
     if expected_key is not None and sha256(spki).hex() != expected_key:
         raise ShowsNothing("the key in the file is not the log's")
+    if document.get("kind") == "log-promise-broken":
+        return broken_promise(document, heads, proof, [read_promise(*each, spki) for each in promises])
     if len(heads) != 2 or heads[0][0] != heads[1][0]:
         return None
     return (
@@ -217,6 +221,111 @@ def nodes_of_frontier(prefix: list[bytes], size: int) -> dict[Node, bytes]:
     return found
 
 
+# -- what a promise says, and what stands in its place
+
+
+def broken_promise(
+    document: dict[str, Any], heads: list[Head], proof: list[bytes], promises: list[Promise]
+) -> str | None:
+    """Two entries for one index, both promised; or one promised and another in the one tree of a CT log."""
+    if not promises or {each[0] for each in promises} != {"rekor-set" if document["api"] == "rekor-v1" else "ct-sct"}:
+        raise ShowsNothing("no promise that a log of this kind makes")
+    kind, leaf, index = promises[0]
+    told = "\0".join((sha256(unb64(document["key"]["spki"])).hex(), kind, str(index), sha256(b"\x00" + leaf).hex()))
+    if document["event"] != sha256(told.encode()).hex():
+        raise ShowsNothing("the file is about another promise")
+    if len(heads) > 1 or document["sizes"] != [head[1] for head in heads]:
+        raise ShowsNothing("the sizes are not those of the heads")
+    shown = [(each["index"], unb64(each["leaf"])) for each in document["leaves"]]
+    if not shown and not proof:
+        if len(promises) > 1:
+            raise ShowsNothing("a second promise of an entry that is not shown")
+        return None
+    return other_entry(promises, shown, heads, proof)
+
+
+def other_entry(
+    promises: list[Promise], shown: list[tuple[int, bytes]], heads: list[Head], proof: list[bytes]
+) -> str | None:
+    """Is it the promised index at which another entry is proven to stand?"""
+    kind, leaf, index = promises[0]
+    try:
+        ((place, other),), (head,) = shown, heads
+        nodes_of_proof(place, sha256(b"\x00" + other), head, proof)
+    except (IndexError, ValueError) as error:
+        raise ShowsNothing("the entry is not proven to be in the tree") from error
+    if other == leaf:
+        raise ShowsNothing("the promise was kept")
+    if [each[1] for each in promises[1:]] not in ([], [other]):
+        raise ShowsNothing("a second promise that is not of the entry shown")
+    if kind == "ct-sct" and place == index:
+        return f"index {index} was promised to one entry and holds another"
+    if len(promises) > 1 and index is not None and promises[1][2] == index:
+        return f"index {index} was promised to two entries"
+    return None
+
+
+def read_promise(kind: str, statement: bytes, signature: bytes, spki: bytes) -> Promise:
+    if kind == "rekor-set":
+        return read_set(statement, signature, spki)
+    if kind == "ct-sct":
+        return read_sct(statement, signature, spki)
+    raise ShowsNothing(f"no such promise: {kind}")
+
+
+def read_set(statement: bytes, signature: bytes, spki: bytes) -> Promise:
+    """Rekor's verify.go: canonical JSON of four fields, of which two are whole numbers and two plain ASCII texts."""
+    try:
+        told = json.loads(statement)
+        plain = {"body": str, "integratedTime": int, "logID": str, "logIndex": int}
+        if {name: type(value) for name, value in told.items()} != plain or min(
+            told["integratedTime"], told["logIndex"]
+        ) < 0:
+            raise ShowsNothing("not a signed entry timestamp")
+        leaf = unb64(told["body"])
+        again = f'{{"body":"{base64.b64encode(leaf).decode()}","integratedTime":{told["integratedTime"]},'
+        again += f'"logID":"{sha256(spki).hex()}","logIndex":{told["logIndex"]}}}'
+    except (ValueError, AttributeError) as error:
+        raise ShowsNothing("not a signed entry timestamp") from error
+    if again.encode() != statement:
+        raise ShowsNothing("a signed entry timestamp of another log, or in another spelling")
+    check(spki, statement, signature)
+    return "rekor-set", leaf, told["logIndex"]
+
+
+def read_sct(statement: bytes, signature: bytes, spki: bytes) -> Promise:
+    """RFC 6962 3.2: the signed bytes are those of the leaf (3.4), because both kinds of type are 0."""
+    try:
+        check_signed(spki, statement, signature)
+        version, kind, _, entry_type = struct.unpack(">BBQH", statement[:12])
+        place = 12 if entry_type == 0 else 44
+        place += 3 + int.from_bytes(statement[place : place + 3], "big")
+        (length,) = struct.unpack(">H", statement[place : place + 2])
+        extensions = statement[place + 2 :]
+        if (version, kind) != (0, 0) or entry_type not in {0, 1} or length != len(extensions):
+            raise ShowsNothing("not a certificate timestamp")
+        return "ct-sct", statement, promised_index(extensions)
+    except struct.error as error:
+        raise ShowsNothing("not a certificate timestamp") from error
+
+
+def promised_index(extensions: bytes) -> int | None:
+    """C2SP static-ct-api: extension 0 is leaf_index, 40 bits."""
+    found = []
+    while extensions:
+        kind, length = struct.unpack(">BH", extensions[:3])
+        data, extensions = extensions[3 : 3 + length], extensions[3 + length :]
+        if len(data) != length:
+            raise ShowsNothing("an extension that is cut short")
+        if kind == 0:
+            found.append(data)
+    if not found:
+        return None
+    if len(found) > 1 or len(found[0]) != 5:
+        raise ShowsNothing("no leaf_index")
+    return int.from_bytes(found[0], "big")
+
+
 # -- what the key signed
 
 
@@ -265,10 +374,14 @@ def read_sth(raw: bytes, name: str, spki: bytes) -> Head:
 
 def check_tree_head(spki: bytes, timestamp: int, size: int, root: bytes, signed: bytes) -> None:
     """RFC 6962 3.5: version 0, signature type 1, timestamp, size, root; signed as TLS `digitally-signed`."""
+    check_signed(spki, struct.pack(">BBQQ32s", 0, 1, timestamp, size, root), signed)
+
+
+def check_signed(spki: bytes, message: bytes, signed: bytes) -> None:
     (length,) = struct.unpack(">H", signed[2:4])
     if signed[0] != 4 or len(signed) != 4 + length:
         raise ShowsNothing("not a SHA-256 signature")
-    check(spki, struct.pack(">BBQQ32s", 0, 1, timestamp, size, root), signed[4:])
+    check(spki, message, signed[4:])
 
 
 def check(spki: bytes, message: bytes, signature: bytes) -> None:
