@@ -88,6 +88,7 @@ def commands(story: Story) -> str:
     """The exact commands that sign against this loop, one block per client."""
     trust = story.folder / "ca" / "trust"
     token = f"{program('ca-lite')} token --dir {story.folder / 'ca'} --email you@example.com"
+    tuf = f"--tuf-mirror-url {story.ca_url}/tuf --tuf-root-path {story.folder / 'ca' / 'tuf' / '1.root.json'}"
     mine = f"--certificate-identity you@example.com --certificate-oidc-issuer {story.ca_url}/oidc"
     return f"""\
 echo hello > hello.txt
@@ -99,10 +100,11 @@ sigstore --trust-config {trust}/client_trust_config.json verify identity --bundl
   --cert-identity you@example.com --cert-oidc-issuer {story.ca_url}/oidc hello.txt
 
 # npm sigstore
-npm install sigstore && node -e '
-  const {{ sign }} = require("sigstore"), fs = require("fs");
-  sign(fs.readFileSync("hello.txt"), {{ fulcioURL: "{story.ca_url}", rekorURL: "{story.log_url}",
-    identityToken: process.argv[1] }}).then(b => fs.writeFileSync("hello.npm.json", JSON.stringify(b)))' "$TOKEN"
+npm install @sigstore/cli
+CI=true SIGSTORE_ID_TOKEN="$TOKEN" npx sigstore attest hello.txt -t text/plain -o hello.npm.json \\
+  --fulcio-url {story.ca_url} --rekor-url {story.log_url}
+npx sigstore verify hello.npm.json {tuf} \\
+  --certificate-identity-email you@example.com --certificate-issuer {story.ca_url}/oidc
 
 # cosign
 cosign sign-blob hello.txt --yes --identity-token "$TOKEN" --bundle hello.cosign.json \\
