@@ -238,7 +238,15 @@ def _watch(
 
 
 def _open(log: LogConfig, trust: TrustKeeper, store: Store, fetcher: Fetcher) -> Sequence[LogSource]:
-    return open_sources(describe(pinned(log, trust, store), trust.history().followable()), fetcher)
+    return open_sources(as_followed(log, trust, store), fetcher)
+
+
+def as_followed(log: LogConfig, trust: TrustKeeper, store: Store | None) -> LogDescription:
+    """Describe the log under the key its state belongs to, whether or not the newest root still names it.
+
+    Raises `FetchFailed`, `OwnFault`.
+    """
+    return describe(pinned(log, trust, store) if store is not None else log, trust.history().followable())
 
 
 def pinned(log: LogConfig, trust: TrustKeeper, store: Store) -> LogConfig:

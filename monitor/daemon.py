@@ -64,9 +64,7 @@ class Daemon:
         self._meter.trust_root(kept.refreshed_at, kept.expires)
         config = self._monitor.config
         for watch, log in zip(self._monitor.watches, self._monitor.logs, strict=True):
-            seconds = config.poll_seconds(log)
-            jitter = seconds / 10 if seconds > 1 else None
-            self._every(seconds, partial(self.follow, watch), f"follow {log.name}", jitter=jitter)
+            self._follow(log, watch)
         for channel in self._monitor.channels:
             self._every(_DELIVER_EVERY, partial(self.deliver, channel), f"deliver {channel.name}")
         self._every(_HEARTBEAT_EVERY, self.heartbeat, "heartbeat")
@@ -168,7 +166,8 @@ class Daemon:
 
     def _follow(self, log: LogConfig, watch: LogWatch) -> None:
         seconds = self._monitor.config.poll_seconds(log)
-        self._every(seconds, watch.run_pass, f"follow {log.name}", jitter=seconds / 10 if seconds > 1 else None)
+        jitter = seconds / 10 if seconds > 1 else None
+        self._every(seconds, partial(self.follow, watch), f"follow {log.name}", jitter=jitter)
 
     def refresh_lists(self) -> None:
         """Fetch the digest lists that the rules name."""

@@ -5,19 +5,18 @@ A source remembers things while it is read, so two threads never share one.
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
-from monitor.assembly import Monitor, describe, http_fetcher
+from monitor.assembly import Monitor, as_followed, http_fetcher
 from monitor.config import LogConfig
 from monitor.errors import SignwatchError
 from monitor.net import Fetcher
 from monitor.source import LogSource
 from monitor.sources.opening import open_sources
-from monitor.trust_keeper import TrustKeeper
 from monitor.watching import Timing
 
 _LOG: Final = logging.getLogger(__name__)
@@ -26,35 +25,48 @@ Opener = Callable[[], Sequence[LogSource]]
 
 
 class OwnSources:
-    """Every tree of every log, listed again after ten minutes. A log that cannot be opened is left out until then."""
+    """Every tree of every log, listed again after ten minutes. A log that cannot be opened is left out until then.
 
-    def __init__(self, openers: Sequence[Opener], clock: Callable[[], datetime]) -> None:
+    `openers` are asked for each time: when others are wanted than those listed, all are listed anew at once.
+    """
+
+    def __init__(self, openers: Callable[[], Mapping[Hashable, Opener]], clock: Callable[[], datetime]) -> None:
         self._openers, self._clock = openers, clock
         self._lock = threading.Lock()
-        self._listed: tuple[datetime, list[LogSource]] | None = None
+        self._listed: tuple[datetime, frozenset[Hashable], list[LogSource]] | None = None
 
     def __call__(self) -> Sequence[LogSource]:
         """The sources; asks the logs for their trees when it is time to."""
         with self._lock:
-            now = self._clock()
-            if self._listed is None or now - self._listed[0] >= _LIST_AGAIN:
-                self._listed = now, [source for opener in self._openers for source in _opened(opener)]
-            return self._listed[1]
+            now, openers = self._clock(), self._openers()
+            wanted = frozenset(openers)
+            if self._listed is None or self._listed[1] != wanted or now - self._listed[0] >= _LIST_AGAIN:
+                sources = [source for opener in openers.values() for source in _opened(opener)]
+                self._listed = now, wanted, sources
+            return self._listed[2]
 
 
 def own_sources(monitor: Monitor, timing: Timing, parts: ExitStack) -> OwnSources:
-    """Sources of all configured logs, their connections closed with `parts`."""
-    openers = []
-    for log in monitor.logs:
-        fetcher = http_fetcher(log, timing.pause)
-        parts.callback(fetcher.close)
-        openers.append(partial(_open, log, monitor.trust, fetcher))
+    """Sources of all logs that are followed at the time of asking; their connections are closed with `parts`."""
+    fetchers: dict[LogConfig, Fetcher] = {}
+
+    def fetcher_of(log: LogConfig) -> Fetcher:
+        if log not in fetchers:
+            made = http_fetcher(log, timing.pause)
+            parts.callback(made.close)
+            fetchers[log] = made
+        return fetchers[log]
+
+    def openers() -> dict[Hashable, Opener]:
+        # Another trust root may hold other keys; the daemon adds to `logs` while it runs.
+        root = monitor.trust.kept().root.fingerprint
+        return {(root, log): partial(_open, log, monitor, fetcher_of(log)) for log in tuple(monitor.logs)}
+
     return OwnSources(openers, timing.clock)
 
 
-def _open(log: LogConfig, trust: TrustKeeper, fetcher: Fetcher) -> Sequence[LogSource]:
-    # Described anew each time: the keys may have changed.
-    return open_sources(describe(log, trust.kept().root), fetcher)
+def _open(log: LogConfig, monitor: Monitor, fetcher: Fetcher) -> Sequence[LogSource]:
+    return open_sources(as_followed(log, monitor.trust, monitor.store), fetcher)
 
 
 def _opened(opener: Opener) -> Sequence[LogSource]:

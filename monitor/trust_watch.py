@@ -3,12 +3,12 @@
 The first root ever recorded is where watching began and is no news. Everything after it is.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Final
 
 from alerts.alert import Alert
-from monitor.config import Config, LogConfig
+from monitor.config import Config, LogConfig, TrustConfig
 from monitor.signing_configs import disagreements, read_signing_config
 from monitor.store.store import Store
 from monitor.store.trust_roots import KeptRoot
@@ -92,6 +92,17 @@ class TrustWatch:
             asked = condition.last_success_at is not None and condition.last_success_at > until
             if asked and position is not None and position.frontier.size == position.head.head.size:
                 yield log_final_alert(log, position.frontier.size, until, now)
+
+
+def trust_of(config: TrustConfig, clock: Callable[[], datetime], store: Store | None) -> TrustKeeper:
+    """Keeper that knows every root recorded so far: what logs are called, and which are gone, hangs on it.
+
+    Without a store the present root is all there is. Raises `FetchFailed`, `OwnFault`.
+    """
+    keeper = TrustKeeper(config, clock)
+    if store is not None:
+        keeper.remember(history_of(store))
+    return keeper
 
 
 def history_of(store: Store) -> TrustHistory:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from alerts.inert import inert_json
-from monitor.assembly import configured_logs, route_of, utc_now
+from monitor.assembly import as_followed, configured_logs, route_of, utc_now
 from monitor.bundles import MAX_SIZE, BadBundle, View, read_entries
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, table
 from monitor.config import Config, load_config
@@ -24,6 +24,7 @@ from monitor.source import LogSource
 from monitor.store.database import open_database
 from monitor.store.store import Store
 from monitor.trust_keeper import TrustKeeper
+from monitor.trust_watch import trust_of
 from monitor.watching import Timing
 
 
@@ -42,22 +43,22 @@ class _Trees:
 
     config: Config
     trust: TrustKeeper
+    store: Store
     parts: ExitStack
     opened: dict[str, list[LogSource]] = field(default_factory=dict)
 
     def find(self, view: View) -> LogSource | None:
         """See `monitor.cross_check.FindSource`."""
-        root = self.trust.kept().root
         for log in configured_logs(self.config, self.trust):
             try:
-                spki = root.log_at(log.url, log.api, log.log_id).spki
+                spki = as_followed(log, self.trust, self.store).spki
             except OwnFault:
                 continue
             if spki != view.identity.spki:
                 continue
             if log.name not in self.opened:
                 timing = Timing(utc_now, time.sleep)
-                trees = self.parts.enter_context(opened_trees(self.config, self.trust, timing, log.name))
+                trees = self.parts.enter_context(opened_trees(self.config, self.trust, self.store, timing, log.name))
                 self.opened[log.name] = trees
             for tree in self.opened[log.name]:
                 if tree.identity.origin == view.identity.origin:
@@ -89,8 +90,8 @@ def check_bundle(
         database = open_database(settings.database)
         parts.callback(database.close)
         store = Store(database, clock=utc_now, route=route_of(settings, None))
-        trust = TrustKeeper(settings.trust, utc_now)
-        trees = _Trees(settings, trust, parts)
+        trust = trust_of(settings.trust, utc_now, store)
+        trees = _Trees(settings, trust, store, parts)
         checker = CrossCheck(store, utc_now, None if offline else trees.find)
         checked = [each for file in files for each in _check(file, trust, checker)]
     if as_json:
@@ -109,7 +110,8 @@ def _check(file: Path, trust: TrustKeeper, checker: CrossCheck) -> Iterator[_Che
     except OSError as error:
         raise typer.BadParameter(f"{file}: cannot be read: {error.strerror}", param_hint="FILE") from error
     try:
-        entries = read_entries(raw, trust.kept().root)
+        # A bundle outlives its log: one whose log the root no longer names is as good a witness.
+        entries = read_entries(raw, trust.history().followable())
     except BadBundle as bad:
         entries = [bad]
     for entry in entries:

@@ -8,20 +8,28 @@ import ssl
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from monitor.assembly import build_channels, configured_logs, describe, folder_is_writable, utc_now
+from monitor.assembly import (
+    as_followed,
+    build_channels,
+    configured_logs,
+    folder_is_writable,
+    route_of,
+    utc_now,
+)
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, say, say_json
 from monitor.config import Config, load_config
-from monitor.errors import SignwatchError
+from monitor.errors import OwnFault, SignwatchError
 from monitor.program import VERSION
 from monitor.rule_keeper import RuleKeeper
 from monitor.store.database import open_database, sqlite_path
-from monitor.trust_keeper import TrustKeeper
+from monitor.store.store import Store
+from monitor.trust_watch import trust_of
 
 _TOP_LEVEL: Final = ("alerts", "ca_lite", "log_lite", "monitor", "rules", "sign_lite", "sigstore_entries", "tlog")
 _LEAST_FREE: Final = 1024**3
@@ -121,10 +129,17 @@ def _rules(config: Config) -> str:
 
 
 def _trust(config: Config) -> str:
-    trust = TrustKeeper(config.trust, utc_now)
-    root, logs = trust.kept().root, configured_logs(config, trust)
-    for log in logs:
-        describe(log, root)
+    with ExitStack() as parts:
+        store = None
+        # What is wrong with the database is told under its own name.
+        with suppress(OwnFault):
+            database = open_database(config.database)
+            parts.callback(database.close)
+            store = Store(database, clock=utc_now, route=route_of(config, None))
+        trust = trust_of(config.trust, utc_now, store)
+        root, logs = trust.kept().root, configured_logs(config, trust)
+        for log in logs:
+            as_followed(log, trust, store)
     skipped = f"; of no use: {'; '.join(root.skipped)}" if root.skipped else ""
     return f"{len(logs)} logs, each with its key; {len(root.authorities)} certificate authorities{skipped}"
 

@@ -37,6 +37,7 @@ from monitor.store.database import open_database, sqlite_path
 from monitor.store.facts import DatabaseFacts
 from monitor.store.store import Store
 from monitor.trust_keeper import TrustKeeper
+from monitor.trust_watch import trust_of
 from monitor.watching import Timing
 from rules.index import TooManyUnindexed, compile_rules
 from rules.rule import Rule
@@ -133,7 +134,7 @@ def scan(
         shared = _assemble(load_config(config), rules, only, jobs, parts, patience=patience, needs_store=wanted.record)
         timing = Timing(utc_now, time.sleep)
         try:
-            trees = parts.enter_context(opened_trees(shared.config, shared.trust, timing, log))
+            trees = parts.enter_context(opened_trees(shared.config, shared.trust, shared.store, timing, log))
             if missing:
                 _scan_missing(shared, trees, wanted, tally)
             else:
@@ -176,7 +177,7 @@ def _assemble(
     store = _store(config, needs_store=needs_store)
     if store is not None:
         parts.callback(store.close)
-    trust = TrustKeeper(config.trust, utc_now)
+    trust = trust_of(config.trust, utc_now, store)
     lists = DigestLists(config.base, utc_now)
     for failure in lists.refresh(rules):
         note(failure, "yellow")

@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from monitor.assembly import configured_logs, describe, http_fetcher
+from monitor.assembly import as_followed, configured_logs, http_fetcher
 from monitor.config import Config, LogConfig
 from monitor.source import LogSource
 from monitor.sources.opening import open_sources
+from monitor.store.store import Store
 from monitor.trust_keeper import TrustKeeper
 from monitor.watching import Timing
 
@@ -16,7 +17,9 @@ class UnknownLog(ValueError):
 
 
 @contextmanager
-def opened_trees(config: Config, trust: TrustKeeper, timing: Timing, name: str | None) -> Iterator[list[LogSource]]:
+def opened_trees(
+    config: Config, trust: TrustKeeper, store: Store | None, timing: Timing, name: str | None
+) -> Iterator[list[LogSource]]:
     """Every tree `name` stands for, all of them without one. Connections are closed when the block ends.
 
     Raises `UnknownLog`, and what opening a log raises: `FetchFailed`, `OwnFault`.
@@ -26,7 +29,7 @@ def opened_trees(config: Config, trust: TrustKeeper, timing: Timing, name: str |
     if not wanted:
         raise UnknownLog(f"no log is named {name!r}; logs: {', '.join(log.name for log in logs) or 'none'}")
     with ExitStack() as parts:
-        trees = [tree for log in wanted for tree in _open(log, trust, timing, parts)]
+        trees = [tree for log in wanted for tree in _open(log, trust, store, timing, parts)]
         named = [tree for tree in trees if tree.identity.log == name]
         if name is not None and "/" in name and not named:
             known = ", ".join(tree.identity.log for tree in trees)
@@ -42,7 +45,9 @@ def only_tree(trees: Sequence[LogSource], name: str) -> LogSource:
     return trees[0]
 
 
-def _open(log: LogConfig, trust: TrustKeeper, timing: Timing, parts: ExitStack) -> Sequence[LogSource]:
+def _open(
+    log: LogConfig, trust: TrustKeeper, store: Store | None, timing: Timing, parts: ExitStack
+) -> Sequence[LogSource]:
     fetcher = http_fetcher(log, timing.pause)
     parts.callback(fetcher.close)
-    return open_sources(describe(log, trust.kept().root), fetcher)
+    return open_sources(as_followed(log, trust, store), fetcher)
