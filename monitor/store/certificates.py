@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, exists, or_, select, update
+from sqlalchemy import Connection, and_, exists, or_, select, true, update
 
 from alerts.alert import Alert
 from monitor.state import Finding
@@ -20,7 +20,7 @@ from monitor.store.database import lock_name
 from monitor.store.findings import is_certificate_only
 from monitor.store.outbox import PENDING, WITHDRAWN
 from monitor.store.tables import AlertRow, DeliveryRow, FindingCertificate, FindingRow, table
-from monitor.store.writing import add_new, chunks
+from monitor.store.writing import add_new, chunks, lock_rows
 from rules.expectations.authorised import AuthorisedExpectation
 from rules.expectations.digests import DigestsExpectation, DigestsFromExpectation
 from rules.verdict import Outcome
@@ -207,14 +207,22 @@ def settle(connection: Connection, sent: Dispatch) -> None:
 
 
 def withdraw(connection: Connection, alerts: Sequence[str], note: str, now: datetime, only: Any = None) -> None:
-    """Take back deliveries that are not under way, of those that `only` holds for."""
+    """Take back deliveries that are not under way, of those that `only` holds for.
+
+    What was put into a digest stays: the receiver may have it, and the same key must not come with another content.
+    """
     waiting = and_(
-        _DELIVERY.c.state == PENDING, or_(_DELIVERY.c.leased_until.is_(None), _DELIVERY.c.leased_until <= now)
+        _DELIVERY.c.state == PENDING,
+        _DELIVERY.c.digest.is_(None),
+        or_(_DELIVERY.c.leased_until.is_(None), _DELIVERY.c.leased_until <= now),
+        true() if only is None else only,
     )
+    gone = {"state": WITHDRAWN, "finished_at": now, "leased_until": None, "error": ""}
     for part in chunks(alerts):
-        gone = {"state": WITHDRAWN, "finished_at": now, "leased_until": None, "error": ""}
-        chosen = update(_DELIVERY).where(_DELIVERY.c.alert.in_(part), waiting)
-        connection.execute((chosen if only is None else chosen.where(only)).values(**gone))
+        # Who is claiming one of them at this moment is waited for; it is under way then, and not among those locked.
+        chosen = lock_rows(connection, _DELIVERY.c.id, and_(_DELIVERY.c.alert.in_(part), waiting))
+        for ids in chunks(chosen):
+            connection.execute(update(_DELIVERY).where(_DELIVERY.c.id.in_(ids)).values(**gone))
         _mark_seen(connection, part, note, now)
 
 

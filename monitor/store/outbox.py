@@ -12,7 +12,7 @@ from alerts.alert import Alert, Severity
 from alerts.outbox import Backlog, Delivery, Traffic
 from monitor.store.database import Database, lock_name
 from monitor.store.tables import AlertRow, DeliveryRow, table
-from monitor.store.writing import add_new, chunks, known_values
+from monitor.store.writing import add_new, chunks, known_values, lock_rows
 
 PENDING: Final = "pending"
 DELIVERED: Final = "delivered"
@@ -70,7 +70,7 @@ class DatabaseOutbox:
     def claim(self, channel: str, now: datetime, lease: timedelta, limit: int) -> Sequence[Delivery]:
         """See `Outbox.claim`."""
         with self._database.write() as connection:
-            # One claimer at a time per channel: a digest is claimed whole, so rows cannot simply be skipped.
+            # One claimer at a time per channel: a digest is claimed whole.
             lock_name(connection, f"claim {channel}")
             due = and_(
                 _DELIVERY.c.channel == channel,
@@ -85,9 +85,13 @@ class DatabaseOutbox:
                 select(_DELIVERY, _ALERT.c.document).join(_ALERT, _ALERT.c.id == _DELIVERY.c.alert).order_by(*order)
             )
             if digest is not None:
+                lock_rows(connection, _DELIVERY.c.id, and_(due, _DELIVERY.c.digest == digest))
                 chosen = chosen.where(due, _DELIVERY.c.digest == digest)
             else:
+                # Skipped: one that is being withdrawn at this moment must not be sent as well. If it is not withdrawn
+                # after all, the next claim has it.
                 chosen = chosen.where(due, _DELIVERY.c.digest.is_(None)).limit(limit)
+                chosen = chosen.with_for_update(of=_DELIVERY, skip_locked=True)
             rows = connection.execute(chosen).all()
             token = secrets.token_hex(8)
             _set(connection, [row.id for row in rows], {"lease": token, "leased_until": now + lease})
@@ -164,7 +168,8 @@ class DatabaseOutbox:
 
 
 def _set(connection: Connection, ids: Sequence[int], values: Mapping[str, Any], only: Any = None) -> None:
-    for part in chunks(ids):
+    for part in chunks(sorted(ids)):
+        lock_rows(connection, _DELIVERY.c.id, _DELIVERY.c.id.in_(part))
         change = update(_DELIVERY).where(_DELIVERY.c.id.in_(part)).values(**values)
         connection.execute(change if only is None else change.where(only))
 

@@ -12,7 +12,10 @@ _CHUNK: Final = 500
 def add_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert rows; those whose key is already there are left as they are."""
     if rows:
-        connection.execute(_insert(connection, table).on_conflict_do_nothing(), [dict(row) for row in rows])
+        key = [column.name for column in table.primary_key if column.name in rows[0]]
+        # PostgreSQL waits for whoever is inserting the same key. In one order for all, two never wait for each other.
+        ordered = sorted((dict(row) for row in rows), key=lambda row: [row[name] for name in key])
+        connection.execute(_insert(connection, table).on_conflict_do_nothing(), ordered)
 
 
 def add_or_replace(connection: Connection, table: Table, row: Mapping[str, Any], keys: Sequence[str]) -> None:
@@ -30,6 +33,14 @@ def add_up(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any
         connection.execute(
             insert.on_conflict_do_update(index_elements=list(key), set_=total), [dict(row) for row in rows]
         )
+
+
+def lock_rows(connection: Connection, key: Column[int], only: Any) -> list[int]:
+    """Keys of the rows that `only` holds for, locked until the transaction ends; only PostgreSQL has a second writer.
+
+    In the order of the keys, so that two who lock the same rows never wait for each other.
+    """
+    return list(connection.execute(select(key).where(only).order_by(key).with_for_update()).scalars())
 
 
 def known_values(connection: Connection, column: Column[Any], values: Sequence[Any]) -> set[Any]:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -55,6 +56,7 @@ def postgres() -> Iterator[str]:
         yield f"postgresql+psycopg://signwatch@/postgres?host={folder}"
     finally:
         if server is not None:
-            server.terminate()
+            # Fast shutdown: a smart one, SIGTERM, waits for whoever a failed test left connected.
+            server.send_signal(signal.SIGINT)
             server.wait(30)
         shutil.rmtree(folder, ignore_errors=True)

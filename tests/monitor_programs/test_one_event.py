@@ -178,6 +178,22 @@ def test_a_delivery_under_way_is_left_to_end(site: Site) -> None:
     assert {each.deliveries["mail"] for each in Reading(site.store.database).alerts(9)} == {"delivered", "pending"}
 
 
+def test_what_was_put_into_a_digest_stays_in_it(site: Site) -> None:
+    """The receiver may have the digest already: the same key must not come with another content."""
+    site.issue()
+    site.issue(serial=8)
+    site.clock.advance(seconds=61)
+    together = site.due()
+    site.store.outbox.bundle(together, "digest-1")
+    site.store.outbox.failed(together, attempts=1, retry_at=site.clock(), error="no answer in time")
+    site.sign()
+    site.clock.advance(seconds=2)
+    assert [(each.alert.log, each.alert.index, each.digest) for each in site.due()] == [
+        ("ct", 0, "digest-1"),
+        ("ct", 1, "digest-1"),
+    ]
+
+
 def test_one_certificate_in_two_places_of_a_ct_log_is_one_event(site: Site) -> None:
     site.issue()
     site.issue()
