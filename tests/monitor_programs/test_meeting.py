@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -80,7 +81,8 @@ class Party(threading.Thread):
 
     def __init__(self, work: Callable[[], Any]) -> None:
         super().__init__(daemon=True)
-        self._work, self._result, self._error = work, None, None
+        self._work, self._result = work, None
+        self._error: BaseException | None = None
         self.start()
 
     def run(self) -> None:
@@ -173,8 +175,8 @@ def test_many_at_once_lose_nothing_send_nothing_twice_and_never_wait_for_each_ot
     together = threading.Barrier(2, timeout=PATIENCE)
     followed = threading.Event()
     senders = [Sender(shared(), channel, seed) for seed, channel in enumerate(CHANNELS * 2)]
-    parties = [Party(lambda log=log: follow(Follower(shared(), log), numbers, together)) for log in ("ct", "rekor")]
-    sending = [Party(lambda sender=sender: sender.send_until(followed)) for sender in senders]
+    parties = [Party(partial(follow, Follower(shared(), log), numbers, together)) for log in ("ct", "rekor")]
+    sending = [Party(partial(sender.send_until, followed)) for sender in senders]
     try:
         for party in parties:
             party.result()
