@@ -4,13 +4,24 @@ Without it, a limit of one signing would let any number pass as long as they com
 depend on how a log happened to be cut into batches.
 """
 
+from bisect import bisect_right, insort
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Protocol
 
+from monitor.examine import Hit
 from monitor.state import Finding
 from monitor.store.findings import digests_of, is_believed, is_certificate_only, sightings, signed_at
 from rules.facts import Authorisation, DigestSource, Facts
-from sigstore_entries.signing import EntryRef, Signing
+from sigstore_entries.signing import EntryRef
+
+
+class FactStore(Protocol):
+    """Where the past is kept. One question about many hits is cheaper there than many about one."""
+
+    def ahead(self, hits: Sequence[Hit]) -> Facts:
+        """Facts for judging these hits of one batch, as stored now."""
 
 
 class BatchFacts:
@@ -18,12 +29,23 @@ class BatchFacts:
 
     def __init__(self, stored: Facts, now: datetime) -> None:
         self._stored, self._now = stored, now
-        self._found: list[Finding] = []
+        self._digests = defaultdict[tuple[str, str], set[EntryRef]](set)
+        self._seen = defaultdict[tuple[str, str], dict[str, set[EntryRef]]](dict)
+        self._times = defaultdict[str, list[datetime]](list)
+        self._time_of: dict[tuple[str, EntryRef], datetime] = {}
 
     def remember(self, finding: Finding) -> None:
         """Let later judgements of this batch know of a finding. One nobody vouches for is no past."""
-        if is_believed(finding.signing):
-            self._found.append(finding)
+        signing, rule = finding.signing, finding.rule
+        if not is_believed(signing):
+            return
+        for digest in digests_of(signing):
+            self._digests[rule, digest].add(signing.where)
+        for seen in sightings(signing):
+            self._seen[seen.fact, seen.subject].setdefault(seen.value, set()).add(signing.where)
+        if not is_certificate_only(signing) and (rule, signing.where) not in self._time_of:
+            self._time_of[rule, signing.where] = at = signed_at(signing, self._now)
+            insort(self._times[rule], at)
 
     def authorisations(self, rule: str, digest: str) -> Sequence[Authorisation]:
         """See `Facts.authorisations`."""
@@ -31,8 +53,8 @@ class BatchFacts:
 
     def times_signed(self, rule: str, digest: str, besides: EntryRef) -> int:
         """See `Facts.times_signed`."""
-        here = sum(digest in digests_of(signing) for signing in self._others(besides, rule))
-        return self._stored.times_signed(rule, digest, besides) + here
+        here = self._digests.get((rule, digest), set())
+        return self._stored.times_signed(rule, digest, besides) + len(here) - (besides in here)
 
     def issuers_of(self, identity: str, besides: EntryRef) -> frozenset[str] | None:
         """See `Facts.issuers_of`."""
@@ -45,10 +67,9 @@ class BatchFacts:
 
     def signings(self, rule: str, after: datetime, up_to: datetime, besides: EntryRef) -> int:
         """See `Facts.signings`."""
-        here = sum(
-            not is_certificate_only(signing) and after < signed_at(signing, self._now) <= up_to
-            for signing in self._others(besides, rule)
-        )
+        times = self._times.get(rule, ())
+        own = self._time_of.get((rule, besides))
+        here = bisect_right(times, up_to) - bisect_right(times, after) - (own is not None and after < own <= up_to)
         return self._stored.signings(rule, after, up_to, besides) + here
 
     def digests_from(self, source: DigestSource) -> frozenset[str] | None:
@@ -68,17 +89,5 @@ class BatchFacts:
     ) -> frozenset[str] | None:
         if stored is None:
             return None
-        return stored | {
-            seen.value
-            for signing in self._others(besides)
-            for seen in sightings(signing)
-            if (seen.fact, seen.subject) == (fact, subject)
-        }
-
-    def _others(self, besides: EntryRef, rule: str | None = None) -> list[Signing]:
-        seen = {
-            finding.signing.where: finding.signing
-            for finding in self._found
-            if finding.signing.where != besides and rule in {None, finding.rule}
-        }
-        return list(seen.values())
+        seen = self._seen.get((fact, subject), {})
+        return stored | {value for value, where in seen.items() if len(where) > (besides in where)}

@@ -5,14 +5,13 @@ from dataclasses import replace
 from datetime import datetime
 
 from alerts.alert import Alert
-from monitor.batch_facts import BatchFacts
+from monitor.batch_facts import BatchFacts, FactStore
 from monitor.examine import Hit
 from monitor.signing_alerts import alerts_of_findings
 from monitor.state import Finding
-from rules.facts import Facts
 from rules.index import Matcher
 from rules.judge import judge, recheck_at
-from sigstore_entries.signing import Signer, Signing
+from sigstore_entries.signing import ChainTrust, Signer, Signing
 from sigstore_entries.trust import CertificateAuthorities, CtLogKey
 
 
@@ -22,7 +21,7 @@ class RuleJudge:
     def __init__(
         self,
         matcher: Matcher,
-        facts: Facts,
+        facts: FactStore,
         authorities: Callable[[], tuple[CertificateAuthorities, Sequence[CtLogKey]]],
     ) -> None:
         self._rules = {rule.id: rule for rule in matcher.rules}
@@ -30,7 +29,7 @@ class RuleJudge:
 
     def judge(self, hits: Sequence[Hit], now: datetime) -> Sequence[Finding]:
         """See `monitor.follow.Judge.judge`."""
-        facts = BatchFacts(self._facts, now)
+        facts = BatchFacts(self._facts.ahead(hits), now)
         findings = []
         for hit in hits:
             signing = self._labelled(hit.signing)
@@ -52,6 +51,9 @@ class RuleJudge:
 
         def label(signer: Signer) -> Signer:
             judged = authorities.judge_chain(signer, at)
+            if judged.trust is not ChainTrust.TRUSTED:
+                # Whatever a CT log says of a certificate that nobody issued, it is nobody's.
+                return judged
             return replace(judged, sct_verified=authorities.check_sct(judged, ct_keys))
 
         return replace(signing, signers=tuple(label(signer) for signer in signing.signers))

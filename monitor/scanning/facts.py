@@ -6,11 +6,24 @@ Only what people decide (authorisations, digest lists) and what other logs show 
 from collections.abc import Sequence
 from datetime import datetime
 
+from monitor.batch_facts import FactStore
+from monitor.examine import Hit
 from rules.facts import Authorisation, DigestSource, Facts
 from sigstore_entries.signing import EntryRef
 
 
 class ScanFacts:
+    """`monitor.batch_facts.FactStore`: the past from `read`, the rest from `known`."""
+
+    def __init__(self, read: FactStore, known: FactStore) -> None:
+        self._read, self._known = read, known
+
+    def ahead(self, hits: Sequence[Hit]) -> Facts:
+        """See `FactStore.ahead`."""
+        return _PastAndRest(self._read.ahead(hits), self._known.ahead(hits))
+
+
+class _PastAndRest:
     """`rules.facts.Facts`: the past from `read`, the rest from `known`."""
 
     def __init__(self, read: Facts, known: Facts) -> None:

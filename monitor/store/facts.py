@@ -3,13 +3,15 @@
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import and_, func, not_, or_, select, update
+from sqlalchemy import and_, bindparam, func, not_, or_, select, update
 
 from monitor.errors import OwnFault
+from monitor.examine import Hit
 from monitor.store.columns import text_key
 from monitor.store.database import Database
+from monitor.store.facts_ahead import FactsAhead
 from monitor.store.tables import AuthorisationRow, FindingDigest, FindingRow, LogHealth, Seen, table
-from rules.facts import Authorisation, DigestSource
+from rules.facts import Authorisation, DigestSource, Facts
 from sigstore_entries.signing import EntryRef
 
 _FINDING = table(FindingRow)
@@ -17,6 +19,19 @@ _DIGEST = table(FindingDigest)
 _SEEN = table(Seen)
 _AUTHORISATION = table(AuthorisationRow)
 _HEALTH = table(LogHealth)
+# Made once: every hit of a rule with a rate asks this, and making it costs more than the answer.
+_SIGNINGS = (
+    select(func.count())
+    .select_from(_FINDING)
+    .where(
+        _FINDING.c.rule == bindparam("rule"),
+        _FINDING.c.signed_at > bindparam("after"),
+        _FINDING.c.signed_at <= bindparam("up_to"),
+        _FINDING.c.counts.is_(True),
+        _FINDING.c.certificate_log.is_(False),
+        not_(and_(_FINDING.c.log == bindparam("log"), _FINDING.c.entry == bindparam("entry"))),
+    )
+)
 
 
 class DatabaseFacts:
@@ -33,6 +48,10 @@ class DatabaseFacts:
         self.signature_logs: frozenset[str] = frozenset()
         self.fresh_within = timedelta(minutes=15)
         self.clock: Callable[[], datetime] | None = None
+
+    def ahead(self, hits: Sequence[Hit]) -> Facts:
+        """See `monitor.batch_facts.FactStore.ahead`."""
+        return FactsAhead(self, self._database, hits)
 
     def authorisations(self, rule: str, digest: str) -> Sequence[Authorisation]:
         """See `Facts.authorisations`: revoked ones are none."""
@@ -65,16 +84,9 @@ class DatabaseFacts:
 
     def signings(self, rule: str, after: datetime, up_to: datetime, besides: EntryRef) -> int:
         """See `Facts.signings`."""
-        wanted = (
-            _FINDING.c.rule == rule,
-            _FINDING.c.signed_at > after,
-            _FINDING.c.signed_at <= up_to,
-            _FINDING.c.counts.is_(True),
-            _FINDING.c.certificate_log.is_(False),
-            not_(and_(_FINDING.c.log == besides.log, _FINDING.c.entry == besides.index)),
-        )
+        asked = {"rule": rule, "after": after, "up_to": up_to, "log": besides.log, "entry": besides.index}
         with self._database.read() as connection:
-            return connection.execute(select(func.count()).select_from(_FINDING).where(*wanted)).scalar_one()
+            return int(connection.execute(_SIGNINGS, asked).scalar_one())
 
     def digests_from(self, source: DigestSource) -> frozenset[str] | None:
         """See `Facts.digests_from`."""

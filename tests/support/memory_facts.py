@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from rules.facts import Authorisation, DigestSource
+from monitor.examine import Hit
+from rules.facts import Authorisation, DigestSource, Facts
 from sigstore_entries.signing import EntryRef
 
 
@@ -29,6 +30,9 @@ class MemoryFacts:
     sources: dict[DigestSource, frozenset[str]] = field(default_factory=dict)
     certificate_log: set[str] | None = None
     signature_log: set[str] | None = None
+
+    def ahead(self, hits: Sequence[Hit]) -> Facts:
+        return self
 
     def authorisations(self, rule: str, digest: str) -> Sequence[Authorisation]:
         return [each for owner, each in self.recorded if owner == rule and each.digest == digest]

@@ -1,0 +1,159 @@
+"""Facts for the hits of one batch: what one hit asks about, the database is asked about for all of them at once.
+
+A busy identity, or somebody who logs thousands of self-made certificates in its name, makes a hit of every entry: a
+query for each would cost more than all else that is done with it.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import func, select
+
+from monitor.examine import Hit
+from monitor.store.columns import text_key
+from monitor.store.database import Database
+from monitor.store.findings import digests_of
+from monitor.store.tables import AuthorisationRow, FindingDigest, Seen, table
+from monitor.store.writing import chunks
+from rules.facts import Authorisation, DigestSource, Facts
+from sigstore_entries.signing import EntryRef, Signer, Signing
+
+_AUTHORISATION: Final = table(AuthorisationRow)
+_DIGEST: Final = table(FindingDigest)
+_SEEN: Final = table(Seen)
+
+
+@dataclass(frozen=True, slots=True)
+class _Signed:
+    """How many entries carry a digest, and which of the batch's own are among them."""
+
+    entries: int
+    here: frozenset[EntryRef]
+
+
+class FactsAhead:
+    """`rules.facts.Facts` as `stored` answers them, about these hits with far fewer queries.
+
+    Answers are as of when the first of their kind was asked for: make a new one for each batch. What is asked about
+    anything else goes to `stored`.
+    """
+
+    def __init__(self, stored: Facts, database: Database, hits: Sequence[Hit]) -> None:
+        self._stored, self._database = stored, database
+        self._signings = {hit.signing.where: hit.signing for hit in hits}
+        self._by_rule = defaultdict[str, list[Signing]](list)
+        for hit in hits:
+            for rule in hit.rules:
+                self._by_rule[rule].append(hit.signing)
+        self._leaves: dict[str, Mapping[str, Sequence[Authorisation]]] = {}
+        self._signed: dict[str, Mapping[str, _Signed]] = {}
+        self._seen: dict[str, Mapping[str, Sequence[tuple[str, EntryRef]]]] = {}
+
+    def authorisations(self, rule: str, digest: str) -> Sequence[Authorisation]:
+        """See `Facts.authorisations`."""
+        if rule not in self._leaves:
+            self._leaves[rule] = self._fetch_authorisations(rule)
+        known = self._leaves[rule].get(digest)
+        return self._stored.authorisations(rule, digest) if known is None else known
+
+    def times_signed(self, rule: str, digest: str, besides: EntryRef) -> int:
+        """See `Facts.times_signed`."""
+        if rule not in self._signed:
+            self._signed[rule] = self._fetch_signed(rule)
+        known = self._signed[rule].get(digest)
+        if known is None or besides not in self._signings:
+            return self._stored.times_signed(rule, digest, besides)
+        return known.entries - (besides in known.here)
+
+    def issuers_of(self, identity: str, besides: EntryRef) -> frozenset[str] | None:
+        """See `Facts.issuers_of`."""
+        if "issuer" not in self._seen:
+            self._seen["issuer"] = self._fetch_seen("issuer", {n.value for each in self._signers() for n in each.names})
+        known = self._seen["issuer"].get(identity)
+        return self._stored.issuers_of(identity, besides) if known is None else _besides(known, besides)
+
+    def repository_identifiers_of(self, repository: str, besides: EntryRef) -> frozenset[str] | None:
+        """See `Facts.repository_identifiers_of`."""
+        if "repository" not in self._seen:
+            named = {each.claims.get("source_repository_uri") for each in self._signers()}
+            self._seen["repository"] = self._fetch_seen("repository", {name for name in named if name is not None})
+        known = self._seen["repository"].get(repository)
+        return (
+            self._stored.repository_identifiers_of(repository, besides) if known is None else _besides(known, besides)
+        )
+
+    def signings(self, rule: str, after: datetime, up_to: datetime, besides: EntryRef) -> int:
+        """See `Facts.signings`: every hit asks about a time of its own."""
+        return self._stored.signings(rule, after, up_to, besides)
+
+    def digests_from(self, source: DigestSource) -> frozenset[str] | None:
+        """See `Facts.digests_from`."""
+        return self._stored.digests_from(source)
+
+    def in_certificate_log(self, fingerprints: Sequence[str]) -> bool | None:
+        """See `Facts.in_certificate_log`."""
+        return self._stored.in_certificate_log(fingerprints)
+
+    def in_signature_log(self, fingerprints: Sequence[str]) -> bool | None:
+        """See `Facts.in_signature_log`."""
+        return self._stored.in_signature_log(fingerprints)
+
+    def _signers(self) -> Iterator[Signer]:
+        for signing in self._signings.values():
+            yield from signing.signers
+
+    def _digests(self, rule: str) -> Sequence[str]:
+        """Digests of the hits of one rule, each once."""
+        return sorted({digest for signing in self._by_rule[rule] for digest in digests_of(signing)})
+
+    def _fetch_authorisations(self, rule: str) -> Mapping[str, Sequence[Authorisation]]:
+        found: dict[str, list[Authorisation]] = {digest: [] for digest in self._digests(rule)}
+        in_force = _AUTHORISATION.c.rule == rule, _AUTHORISATION.c.revoked_at.is_(None)
+        query = select(_AUTHORISATION).where(*in_force).order_by(_AUTHORISATION.c.id)
+        with self._database.read() as connection:
+            for part in chunks(list(found)):
+                for each in connection.execute(query.where(_AUTHORISATION.c.digest.in_(part))).mappings():
+                    # By name: a row has a method called `count`.
+                    leave = Authorisation(each["digest"], each["count"], each["expires"], each["note"])
+                    found[leave.digest].append(leave)
+        return found
+
+    def _fetch_signed(self, rule: str) -> Mapping[str, _Signed]:
+        by_key = {text_key(digest): digest for digest in self._digests(rule)}
+        entries, here = dict.fromkeys(by_key, 0), defaultdict[bytes, set[EntryRef]](set)
+        with self._database.read() as connection:
+            for part in chunks(list(by_key)):
+                wanted = _DIGEST.c.rule == rule, _DIGEST.c.digest_key.in_(part)
+                counts = select(_DIGEST.c.digest_key, func.count()).where(*wanted).group_by(_DIGEST.c.digest_key)
+                entries.update((bytes(key), count) for key, count in connection.execute(counts))
+                for log, first, last in _ranges(self._signings):
+                    near = _DIGEST.c.log == log, _DIGEST.c.entry >= first, _DIGEST.c.entry <= last
+                    for row in connection.execute(select(_DIGEST.c.digest_key, _DIGEST.c.entry).where(*wanted, *near)):
+                        here[bytes(row.digest_key)].add(EntryRef(log, row.entry))
+        return {digest: _Signed(entries[key], frozenset(here[key])) for key, digest in by_key.items()}
+
+    def _fetch_seen(self, fact: str, subjects: set[str]) -> Mapping[str, Sequence[tuple[str, EntryRef]]]:
+        by_key = {text_key(subject): subject for subject in subjects}
+        found: dict[str, list[tuple[str, EntryRef]]] = {subject: [] for subject in subjects}
+        columns = _SEEN.c.subject_key, _SEEN.c.value, _SEEN.c.log, _SEEN.c.entry
+        with self._database.read() as connection:
+            for part in chunks(sorted(by_key)):
+                wanted = _SEEN.c.fact == fact, _SEEN.c.subject_key.in_(part)
+                for row in connection.execute(select(*columns).where(*wanted)):
+                    found[by_key[bytes(row.subject_key)]].append((row.value, EntryRef(row.log, row.entry)))
+        return found
+
+
+def _besides(known: Sequence[tuple[str, EntryRef]], besides: EntryRef) -> frozenset[str]:
+    return frozenset(value for value, where in known if where != besides)
+
+
+def _ranges(entries: Iterable[EntryRef]) -> Iterable[tuple[str, int, int]]:
+    """For each log its lowest and highest entry among these."""
+    by_log = defaultdict[str, list[int]](list)
+    for entry in entries:
+        by_log[entry.log].append(entry.index)
+    return [(log, min(indexes), max(indexes)) for log, indexes in by_log.items()]
