@@ -10,7 +10,7 @@ from monitor.errors import LogMisbehaved, NotShown
 from monitor.heads import SignedHead, TrustedHead
 from monitor.source import LogApi, LogIdentity
 from monitor.verify import advance, check_frontier_in_head, contradicting_prefix, sizes_to_prove
-from tests.support.tree_oracle import TreeOracle
+from tests.support.rfc6962_oracle import TreeOracle
 from tlog.frontier import Frontier
 from tlog.merkle import ProofInvalid, RootHash, leaf_hash, prefix_root
 

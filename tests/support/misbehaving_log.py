@@ -22,7 +22,7 @@ from monitor.sources.ct_rfc6962 import CtRfc6962Source
 from monitor.sources.ct_static import CtStaticSource
 from monitor.sources.rekor_v1 import RekorV1Source
 from monitor.sources.rekor_v2 import RekorV2Source
-from tests.support.tree_oracle import TreeOracle
+from tests.support.rfc6962_oracle import TreeOracle
 from tlog.ct import CtLeaf, EntryType, leaf_timestamped_entry, tree_head_message
 from tlog.note import rekor_v1_key, tile_log_key
 from tlog.static_ct import static_ct_key

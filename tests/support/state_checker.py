@@ -23,7 +23,7 @@ from monitor.store.tables import (
     Unreadable,
     table,
 )
-from tests.support.tree_oracle import TreeOracle
+from tests.support.rfc6962_oracle import TreeOracle
 
 Rows = Sequence[Mapping[str, Any]]
 

@@ -3,7 +3,7 @@
 from hashlib import sha256
 
 from tests.support.misbehaving_log import RekorV2Log
-from tests.support.tree_oracle import TreeOracle
+from tests.support.rfc6962_oracle import TreeOracle
 
 
 class TallTree(TreeOracle):
