@@ -34,7 +34,8 @@ _COMMANDS: Final = (("init",), ("run", "--once"))
 _FOUND_SOMETHING: Final = 1
 _UNFINISHED: Final = 3
 _RESTARTS: Final = 3
-_MOST: Final = 2_000
+# An hour of sweeping at a second each. Every migration adds some: `init` applies them all.
+_MOST: Final = 3_600
 
 
 class Traced:
