@@ -1,7 +1,7 @@
 """The alert: one thing a person should know, with what it means and what to do about it."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -50,7 +50,7 @@ class Alert:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types, times as RFC 3339 in UTC."""
-        document = asdict(self)
+        document = {each.name: getattr(self, each.name) for each in fields(self)}
         document["created_at"] = self.created_at.astimezone(UTC).isoformat().replace("+00:00", "Z")
         document["reasons"] = list(self.reasons)
         document["facts"] = [list(fact) for fact in self.facts]

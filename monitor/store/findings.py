@@ -2,17 +2,18 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 
 from monitor.state import Batch, Finding
 from monitor.store.columns import text_key
 from monitor.store.tables import FindingDigest, FindingRow, KindCount, Seen, Unreadable, table
 from monitor.store.writing import add_new, add_up
 from rules.selection import digest_text
+from rules.verdict import Reason
 from sigstore_entries.signing import ChainTrust, EntryRef, Signer, SignerForm, Signing
 
 _BELIEVED: Final = frozenset({ChainTrust.TRUSTED, ChainTrust.NO_CERTIFICATE})
@@ -33,6 +34,20 @@ class Sighting:
 def add_findings(connection: Connection, findings: Sequence[Finding], now: datetime) -> None:
     """Store findings; those already known are left alone."""
     add_new(connection, table(FindingRow), [_row(finding, now) for finding in findings])
+    _add_past(connection, findings)
+
+
+def vouched_for(connection: Connection, finding: Finding, now: datetime) -> None:
+    """Replace a finding that nobody vouched for by what it is now; when it was found stays."""
+    row, found = _row(finding, now), table(FindingRow).c
+    here = (found.log == row["log"], found.entry == row["entry"], found.rule == row["rule"])
+    changed = {name: value for name, value in row.items() if name not in {"log", "entry", "rule", "found_at"}}
+    connection.execute(update(table(FindingRow)).where(*here).values(**changed))
+    _add_past(connection, [finding])
+
+
+def _add_past(connection: Connection, findings: Sequence[Finding]) -> None:
+    """Store what later judgements may ask about these findings."""
     believed = [finding for finding in findings if is_believed(finding.signing)]
     digests = [
         {"rule": f.rule, "digest_key": text_key(digest), "log": f.signing.where.log, "entry": f.signing.where.index}
@@ -131,7 +146,7 @@ def signing_document(signing: Signing) -> dict[str, Any]:
         "kind": signing.kind,
         "version": signing.version,
         "signers": [_signer_document(signer) for signer in signing.signers],
-        "digests": [asdict(digest) for digest in signing.digests],
+        "digests": [{"algorithm": each.algorithm, "value": each.value, "of": each.of} for each in signing.digests],
         "times": [{"source": time.source, "at": time.at.isoformat()} for time in signing.times],
     }
 
@@ -151,6 +166,10 @@ def _signer_document(signer: Signer) -> dict[str, Any]:
     }
 
 
+def _reason_document(reason: Reason) -> dict[str, str]:
+    return {"id": reason.id, "sentence": reason.sentence, "expected": reason.expected, "found": reason.found}
+
+
 def _row(finding: Finding, now: datetime) -> dict[str, Any]:
     signing = finding.signing
     return {
@@ -158,7 +177,7 @@ def _row(finding: Finding, now: datetime) -> dict[str, Any]:
         "entry": signing.where.index,
         "rule": finding.rule,
         "outcome": finding.verdict.outcome.value,
-        "reasons": json.dumps([asdict(reason) for reason in finding.verdict.reasons]),
+        "reasons": json.dumps([_reason_document(reason) for reason in finding.verdict.reasons]),
         "kind": signing.kind,
         "signing": json.dumps(signing_document(signing)),
         "leaf": finding.leaf,
