@@ -15,6 +15,7 @@ from alerts.alert import Alert, Owner, Severity
 from monitor.errors import Evidence
 from monitor.evidence import event_id
 from monitor.heads import SignedHead
+from monitor.promises import BadPromise, read_promise
 from monitor.state import UnreadableEntry
 
 
@@ -104,6 +105,7 @@ def alert_of_evidence(evidence: Evidence, now: datetime) -> Alert:
     meaning = _MEANING[evidence.kind]
     facts = [("Log", evidence.log), ("Protocol", evidence.api), ("Log key", sha256(evidence.spki).hexdigest())]
     facts += [("Size", str(size)) for size in evidence.sizes]
+    facts += _promise_facts(evidence)
     return Alert(
         id=event_id(evidence),
         kind=evidence.kind,
@@ -118,6 +120,17 @@ def alert_of_evidence(evidence: Evidence, now: datetime) -> Alert:
         log=evidence.log,
         index=evidence.leaves[0][0] if evidence.leaves else None,
     )
+
+
+def _promise_facts(evidence: Evidence) -> list[tuple[str, str]]:
+    """What was promised, for whoever has to find out whose signing it is."""
+    try:
+        promises = [read_promise(signed, evidence.spki) for signed in evidence.promises[:1]]
+    except BadPromise:
+        return []
+    facts = [("Promised leaf", each.leaf_hash.hex()) for each in promises]
+    facts += [("Promised index", str(each.index)) for each in promises if each.index is not None]
+    return [*facts, *(("Promised at", each.at.isoformat()) for each in promises)]
 
 
 def alerts_of_unreadable(log: str, unreadable: Sequence[UnreadableEntry], now: datetime) -> list[Alert]:

@@ -8,6 +8,7 @@ from typing import Protocol
 from alerts.alert import Alert
 from monitor.errors import Evidence
 from monitor.heads import Position, SignedHead
+from monitor.promises import Promise
 from rules.verdict import Verdict
 from sigstore_entries.signing import Signing, Unreadable
 
@@ -17,6 +18,7 @@ class Finding:
     """A rule matched an entry. Identified by (log, index, rule): a second pass over the entry adds nothing.
 
     `recheck` says when to judge it again, for what must happen later; `extra` is what was served beside the leaf.
+    `promises` are those CT logs made to whoever was issued the certificate in it.
     """
 
     rule: str
@@ -25,6 +27,7 @@ class Finding:
     leaf: bytes
     extra: bytes = b""
     recheck: datetime | None = None
+    promises: tuple[Promise, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from monitor.evidence import NotEvidence, event_id, from_document
 from monitor.store.database import Database
 from monitor.store.heads import broken_links
 from monitor.store.positions import position_of
+from monitor.store.promises import broken_promises
 from monitor.store.tables import (
     AlertRow,
     DeliveryRow,
@@ -34,7 +35,7 @@ def fsck(database: Database) -> list[str]:
     """Check everything; one sentence for each thing wrong, none when all is well. Changes nothing."""
     with database.read() as connection:
         problems = list(_pages(connection)) if database.is_sqlite else []
-        for check in (_positions, broken_links, _findings, _outbox, _evidence, _ranges, broken_views):
+        for check in (_positions, broken_links, _findings, _outbox, _evidence, _ranges, broken_views, broken_promises):
             problems.extend(check(connection))
     return problems
 

@@ -1,7 +1,8 @@
 """Everything durable behind one object: `monitor.state.State`, with the outbox and the facts beside it."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -10,8 +11,9 @@ from sqlalchemy import Connection, select
 
 from alerts.alert import Alert
 from monitor.errors import Evidence, OwnFault
-from monitor.evidence import NotEvidence, event_id, from_document, to_document
+from monitor.evidence import BROKEN_PROMISE, NotEvidence, event_id, from_document, to_document
 from monitor.heads import Position, SignedHead
+from monitor.promises import BadPromise, Promise, read_promise
 from monitor.state import Batch, Finding
 from monitor.store.backscans import BackScans
 from monitor.store.certificates import ANSWERED, Events, settle, withdraw
@@ -23,6 +25,7 @@ from monitor.store.heads import append_head, heads_at
 from monitor.store.health import Health
 from monitor.store.outbox import DatabaseOutbox, new_alerts, put
 from monitor.store.positions import first_position, move_position, read_position
+from monitor.store.promises import Promises, add_promises
 from monitor.store.rechecks import DueFinding, add_rechecks, settle_recheck
 from monitor.store.rule_load import RuleLoad, add_dropped
 from monitor.store.tables import EvidenceRow, LogPosition, table
@@ -54,6 +57,7 @@ class Store:
         self.back_scans = BackScans(database)
         self.rule_load = RuleLoad(database)
         self.health = Health(database)
+        self.promises = Promises(database)
         self.certificate_hold = certificate_hold
         self._clock, self._route = clock, route
 
@@ -87,6 +91,7 @@ class Store:
             add_rechecks(connection, [each for each in batch.findings if _key(each) not in known])
             add_unreadable(connection, batch, now)
             add_dropped(connection, batch.log, batch.dropped, now)
+            add_promises(connection, _of_certificates(batch), now)
             # The (log, index, rule) of an alert is its finding: a known one was alerted before, under whatever id.
             news = [alert for alert in alerts if (alert.log, alert.index, alert.rule) not in known]
             self._put_found(connection, batch, news, now, deliver=True)
@@ -118,6 +123,7 @@ class Store:
             # Kinds are counted once, by following.
             add_unreadable(connection, replace(batch, kinds={}), now)
             add_dropped(connection, batch.log, batch.dropped, now)
+            add_promises(connection, _of_certificates(batch), now)
             news = [alert for alert in alerts if (alert.log, alert.index, alert.rule) not in known]
             self._put_found(connection, batch, news, now, deliver=deliver, not_before=not_before)
             extend(connection, batch.log, rules, batch.start, batch.end)
@@ -148,6 +154,9 @@ class Store:
                 return False
             row = {"id": evidence_id, "log": evidence.log, "kind": evidence.kind, "kept_at": now}
             add_new(connection, kept, [row | {"document": json.dumps(to_document(evidence))}])
+            if evidence.kind != BROKEN_PROMISE:
+                # What was promised of an entry that the tree does not hold: the log will be asked what it does hold.
+                add_promises(connection, _promises(evidence), now)
             self._put(connection, alerts, now)
         return True
 
@@ -207,6 +216,16 @@ class Store:
             put(connection, sent.alert, sent.channels, now, max(sent.due, not_before or sent.due))
             settle(connection, sent)
         withdraw(connection, events.answered(), ANSWERED, now)
+
+
+def _of_certificates(batch: Batch) -> Iterator[Promise]:
+    return (promise for finding in batch.findings for promise in finding.promises)
+
+
+def _promises(evidence: Evidence) -> Iterator[Promise]:
+    for signed in evidence.promises:
+        with suppress(BadPromise):
+            yield read_promise(signed, evidence.spki)
 
 
 def _key(finding: Finding) -> tuple[str, int, str]:

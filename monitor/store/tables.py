@@ -311,6 +311,39 @@ class NodeRow(Base, table=True):
     view: str = Field(sa_column=Column(Text, ForeignKey("bundle_view.id"), nullable=False))
 
 
+class PromiseRow(Base, table=True):
+    """A log's signed promise to include an entry: pending until it was shown to be kept, then gone; or broken.
+
+    `log_id` is the hex SHA-256 of the key that promised, `index` where the entry must stand, where that was promised.
+    """
+
+    __tablename__ = "promise"
+    __table_args__ = (Index("promise_waiting", "log_id", "state", "next_at"),)
+    id: str = Field(sa_column=Column(Text, primary_key=True))
+    log_id: str = Field(sa_column=Column(Text, nullable=False))
+    kind: str = Field(sa_column=Column(Text, nullable=False))
+    index: int | None = Field(sa_column=Column("entry", BigInteger))
+    spki: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    statement: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    signature: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    seen_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+    due_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+    next_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+    tries: int = Field(sa_column=Column(BigInteger, nullable=False))
+    state: str = Field(sa_column=Column(Text, nullable=False))
+    detail: str = Field(sa_column=Column(AnyText, nullable=False))
+    evidence: str | None = Field(sa_column=Column(Text))
+
+
+class PromiseCount(Base, table=True):
+    """How many promises of a log ended in a way that leaves no row: kept, undecided, or refused for want of room."""
+
+    __tablename__ = "promise_count"
+    log_id: str = Field(sa_column=Column(Text, primary_key=True))
+    outcome: str = Field(sa_column=Column(Text, primary_key=True))
+    entries: int = Field(sa_column=Column(BigInteger, nullable=False))
+
+
 class TrustRootRow(Base, table=True):
     """A trust root that was in force from `seen_at` until the next one. Never deleted: findings were judged by it."""
 

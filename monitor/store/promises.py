@@ -1,0 +1,228 @@
+"""Promises of followed logs that nobody has seen kept yet, and how many were, or were not."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Any, Final
+
+from sqlalchemy import Connection, and_, delete, func, or_, select, update
+
+from monitor.errors import OwnFault, SignedPromise
+from monitor.evidence import read_head
+from monitor.promises import BadPromise, Promise, PromiseKind, read_promise
+from monitor.source import LogApi
+from monitor.store.database import Database
+from monitor.store.tables import EvidenceRow, LogPosition, PromiseCount, PromiseRow, table
+from monitor.store.writing import add_new, add_up
+
+PENDING: Final = "pending"
+BROKEN: Final = "broken"
+# How a promise may end, beside broken: shown to be kept, never decided, or not taken because too many wait already.
+KEPT: Final = "kept"
+UNDECIDED: Final = "undecided"
+REFUSED: Final = "refused"
+MAX_PENDING: Final = 10_000
+_AT_ONCE: Final = 20
+_MAX_DETAIL: Final = 2_000
+# Longer than any merge delay or outage: what was not decided by then, nobody can be asked about any more.
+_GIVE_UP_AFTER: Final = timedelta(days=30)
+
+_PROMISE = table(PromiseRow)
+_COUNT = table(PromiseCount)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPromise:
+    """A promise that waits: `due` is when it must have been kept, `tries` how often the log did not show that."""
+
+    promise: Promise
+    seen_at: datetime
+    due: datetime
+    tries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many promises there are: waiting, of these overdue, and how the others ended."""
+
+    pending: int = 0
+    overdue: int = 0
+    kept: int = 0
+    broken: int = 0
+    undecided: int = 0
+    refused: int = 0
+
+
+class Promises:
+    """Promises in the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def remember(self, promises: Iterable[Promise], now: datetime) -> int:
+        """Keep promises of followed logs until they are settled; returns how many are new."""
+        with self._database.write() as connection:
+            return add_promises(connection, promises, now)
+
+    def waiting(self, log_id: str, places: tuple[int, int | None], size: int, now: datetime) -> list[KeptPromise]:
+        """Promises of a tree that are to be looked at now, the longest waiting first, at most some dozens.
+
+        `places` are the promised indexes the tree is for (`PromisingSource.promised_range`), `size` how many entries it
+        has: what it does not reach is looked at when it is due.
+        """
+        at, (start, stop) = _PROMISE.c, places
+        reached = at.entry < start + size
+        mine = and_(at.entry >= start, or_(reached, at.due_at < now), *([at.entry < stop] if stop is not None else []))
+        query = (
+            select(_PROMISE)
+            .where(at.log_id == log_id, at.state == PENDING, at.next_at <= now, or_(at.entry.is_(None), mine))
+            .order_by(at.next_at, at.id)
+            .limit(_AT_ONCE)
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(query).mappings().all()
+        return [KeptPromise(_promise(row), row["seen_at"], row["due_at"], row["tries"]) for row in rows]
+
+    def look_again(self, waiting: KeptPromise, at: datetime, detail: str, *, unshown: bool = False) -> None:
+        """Look at a promise again at `at`; `unshown` counts one more time the log owed it and did not show it."""
+        values = {"next_at": at, "detail": detail[:_MAX_DETAIL], "tries": waiting.tries + unshown}
+        with self._database.write() as connection:
+            connection.execute(update(_PROMISE).where(_PROMISE.c.id == waiting.promise.id).values(**values))
+
+    def kept(self, promise: Promise) -> None:
+        """A promise was shown to be kept: there is nothing more to remember of it."""
+        with self._database.write() as connection:
+            if connection.execute(delete(_PROMISE).where(_PROMISE.c.id == promise.id)).rowcount:
+                _count(connection, promise.log_id, KEPT, 1)
+
+    def broken(self, promise: Promise, evidence: str) -> None:
+        """A promise was broken, and `evidence` of it is kept: it stays on record."""
+        with self._database.write() as connection:
+            here = _PROMISE.c.id == promise.id
+            connection.execute(update(_PROMISE).where(here).values(state=BROKEN, evidence=evidence))
+
+    def give_up(self, now: datetime) -> None:
+        """Forget promises that were due and here for a month and could not be decided, and count them."""
+        before, at = now - _GIVE_UP_AFTER, _PROMISE.c
+        # A bundle may be years old: it was not looked at for any longer than it is known here.
+        old = and_(at.state == PENDING, at.due_at < before, at.seen_at < before)
+        with self._database.read() as connection:
+            if connection.execute(select(_PROMISE.c.id).where(old).limit(1)).first() is None:
+                return
+        with self._database.write() as connection:
+            given_up = select(_PROMISE.c.log_id, func.count().label("n")).where(old).group_by(_PROMISE.c.log_id)
+            for log_id, number in connection.execute(given_up).all():
+                _count(connection, log_id, UNDECIDED, number)
+            connection.execute(delete(_PROMISE).where(old))
+
+    def tally(self, now: datetime) -> Tally:
+        """Numbers over all logs."""
+        at = _PROMISE.c
+        with self._database.read() as connection:
+            by_state = connection.execute(select(at.state, func.count()).group_by(at.state))
+            states = {state: int(number) for state, number in by_state}
+            late = select(func.count()).select_from(_PROMISE).where(at.state == PENDING, at.due_at < now)
+            overdue = connection.execute(late).scalar_one()
+            counted = select(_COUNT.c.outcome, func.sum(_COUNT.c.entries)).group_by(_COUNT.c.outcome)
+            ended = {outcome: int(number) for outcome, number in connection.execute(counted)}
+        return Tally(
+            pending=states.get(PENDING, 0),
+            overdue=overdue,
+            kept=ended.get(KEPT, 0),
+            broken=states.get(BROKEN, 0),
+            undecided=ended.get(UNDECIDED, 0),
+            refused=ended.get(REFUSED, 0),
+        )
+
+
+def add_promises(connection: Connection, promises: Iterable[Promise], now: datetime) -> int:
+    """Keep the promises that followed logs made, within the caller's transaction; returns how many are new.
+
+    Those of other logs are not kept: nobody here could ever say whether they were. Nor are more than `MAX_PENDING` of
+    one log, which are counted: what was not looked at is a number.
+    """
+    by_log: dict[tuple[bytes, PromiseKind], dict[str, Promise]] = {}
+    for promise in promises:
+        by_log.setdefault((promise.spki, promise.kind), {})[promise.id] = promise
+    added = 0
+    for (spki, kind), wanted in by_log.items():
+        if not _is_followed(connection, spki, kind):
+            continue
+        log_id = sha256(spki).hexdigest()
+        known = set(connection.execute(select(_PROMISE.c.id).where(_PROMISE.c.id.in_(list(wanted)))).scalars())
+        waiting = and_(_PROMISE.c.log_id == log_id, _PROMISE.c.state == PENDING)
+        room = MAX_PENDING - connection.execute(select(func.count()).select_from(_PROMISE).where(waiting)).scalar_one()
+        new = [each for each in wanted.values() if each.id not in known]
+        add_new(connection, _PROMISE, [_row(each, now) for each in new[: max(0, room)]])
+        if len(new) > room:
+            _count(connection, log_id, REFUSED, len(new) - max(0, room))
+        added += min(len(new), max(0, room))
+    return added
+
+
+def broken_promises(connection: Connection) -> Iterator[str]:
+    """Verify every promise again; one sentence for each that is not what was kept, or has no evidence."""
+    evidence = set(connection.execute(select(table(EvidenceRow).c.id)).scalars())
+    for row in connection.execute(select(_PROMISE).order_by(_PROMISE.c.id)).mappings():
+        try:
+            promise = _promise(row)
+        except OwnFault as fault:
+            yield str(fault)
+            continue
+        if (promise.id, promise.log_id, promise.index) != (row["id"], row["log_id"], row["entry"]):
+            yield f"promise {row['id']} is filed under another name than its own"
+        if row["state"] == BROKEN and row["evidence"] not in evidence:
+            yield f"promise {row['id']} is told to be broken, and there is no evidence of it"
+    for row in connection.execute(select(_COUNT).where(_COUNT.c.entries < 0)).mappings():
+        yield f"{row['entries']} promises of log {row['log_id']} are counted as {row['outcome']}"
+
+
+def _is_followed(connection: Connection, spki: bytes, kind: PromiseKind) -> bool:
+    """Whether the stored head of some followed log is signed by this key."""
+    apis = (LogApi.REKOR_V1,) if kind is PromiseKind.SET else (LogApi.CT_RFC6962, LogApi.CT_STATIC)
+    raws = [bytes(raw) for raw in connection.execute(select(table(LogPosition).c.head_raw)).scalars()]
+    return any(_signed(raw, api, spki) for raw in raws for api in apis)
+
+
+def _signed(raw: bytes, api: LogApi, spki: bytes) -> bool:
+    # SPEC rekor checkpoint.go: the origin is "<host> - <tree ID>", the key's name the host. Elsewhere both are one.
+    name = raw.split(b"\n", 1)[0].decode(errors="replace").partition(" - ")[0]
+    try:
+        read_head(raw, api, name, spki)
+    except ValueError:
+        return False
+    return True
+
+
+def _row(promise: Promise, now: datetime) -> dict[str, object]:
+    return {
+        "id": promise.id,
+        "log_id": promise.log_id,
+        "kind": promise.kind.value,
+        "entry": promise.index,
+        "spki": promise.spki,
+        "statement": promise.signed.statement,
+        "signature": promise.signed.signature,
+        "seen_at": now,
+        "due_at": promise.due(now),
+        "next_at": now,
+        "tries": 0,
+        "state": PENDING,
+        "detail": "",
+        "evidence": None,
+    }
+
+
+def _promise(row: Any) -> Promise:
+    signed = SignedPromise(row["kind"], bytes(row["statement"]), bytes(row["signature"]))
+    try:
+        return read_promise(signed, bytes(row["spki"]))
+    except BadPromise as error:
+        raise OwnFault(
+            f"promise {row['id']} is not what was kept: {error}. Restore the database from a backup."
+        ) from error
+
+
+def _count(connection: Connection, log_id: str, outcome: str, number: int) -> None:
+    add_up(connection, _COUNT, [{"log_id": log_id, "outcome": outcome, "entries": number}], ("log_id", "outcome"))
