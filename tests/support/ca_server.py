@@ -2,13 +2,9 @@
 
 import contextlib
 import os
-import select
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +15,22 @@ from ca_lite.settings import Layout
 from ca_lite.setup import CLIENT_ID
 from tests.support import log_server
 from tests.support.log_server import LogServer, free_port
+from tests.support.served_process import ServedProcess
 
-READY_SECONDS = 60.0
-STOP_SECONDS = 15.0
 CA_LITE: Sequence[str] = (sys.executable, "-c", "from ca_lite.cli import main; main()")
 SIGN_LITE: Sequence[str] = (sys.executable, "-c", "from sign_lite.cli import main; main()")
 SIGSTORE: Sequence[str] = (sys.executable, "-m", "sigstore")
 
 
-@dataclass
-class CaServer:
+class CaServer(ServedProcess):
     """One CA. `oidc` is the issuer of e-mail identities, `github` that of GitHub-shaped tokens."""
 
-    folder: Path
-    url: str
-    process: subprocess.Popen[bytes] | None = None
+    name = "ca-lite"
+    ready_seconds = 60.0
+
+    def serving(self) -> Sequence[str]:
+        """See `ServedProcess.serving`."""
+        return [*CA_LITE, "serve", "--dir", str(self.folder)]
 
     @property
     def oidc(self) -> str:
@@ -46,46 +43,6 @@ class CaServer:
     @property
     def trust_config(self) -> Path:
         return self.folder / "trust" / "client_trust_config.json"
-
-    def start(self) -> None:
-        """Start serving and wait for the line that says it is ready."""
-        with (self.folder / "serve.err").open("ab") as errors:
-            self.process = subprocess.Popen(
-                [*CA_LITE, "serve", "--dir", str(self.folder)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-            )
-        assert self.process.stdout is not None
-        deadline = time.monotonic() + READY_SECONDS
-        line = b""
-        while not line.endswith(b"\n"):
-            readable, _, _ = select.select([self.process.stdout], [], [], max(0.0, deadline - time.monotonic()))
-            chunk = os.read(self.process.stdout.fileno(), 4096) if readable else b""
-            if not chunk:
-                self.stop()
-                raise AssertionError(f"ca-lite did not get ready:\n{self.errors()}")
-            line += chunk
-        assert line.startswith(b"ca-lite ready"), line
-
-    def errors(self) -> str:
-        """What the server wrote to stderr."""
-        return (self.folder / "serve.err").read_text(errors="replace")
-
-    def stop(self) -> int:
-        """Stop in order, and return the exit code."""
-        if self.process is None:
-            return 0
-        with self.process:
-            if self.process.poll() is None:
-                self.process.send_signal(signal.SIGTERM)
-            try:
-                code = self.process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                code = self.process.wait(STOP_SECONDS)
-        self.process = None
-        return code
 
     def token(self, *arguments: str) -> str:
         """Identity token from `ca-lite token`."""

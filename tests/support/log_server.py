@@ -2,12 +2,8 @@
 
 import contextlib
 import errno
-import os
 import re
-import select
-import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -18,75 +14,28 @@ import httpx
 from typer.testing import CliRunner
 
 from log_lite.cli import app
+from tests.support.served_process import ServedProcess
 
-READY_SECONDS = 30.0
-STOP_SECONDS = 15.0
+LOG_LITE: Sequence[str] = (sys.executable, "-c", "from log_lite.cli import main; main()")
+_FAULT_SECONDS = 30.0
 
 
 @dataclass
-class LogServer:
+class LogServer(ServedProcess):
     """One served log. `url` is its base URL; the CT log's is `url + "/ct"`."""
 
-    folder: Path
-    url: str
-    process: subprocess.Popen[bytes] | None = None
     options: tuple[str, ...] = ()
+
+    name = "log-lite"
+    ready_seconds = 30.0
+
+    def serving(self) -> Sequence[str]:
+        """See `ServedProcess.serving`."""
+        return [*LOG_LITE, "serve", "--dir", str(self.folder), *self.options]
 
     @property
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])
-
-    def start(self) -> None:
-        """Start serving and wait for the line that says it is ready."""
-        errors = (self.folder / "serve.err").open("ab")
-        with errors:
-            self.process = subprocess.Popen(
-                [*LOG_LITE, "serve", "--dir", str(self.folder), *self.options],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-            )
-        self._wait_ready()
-
-    def _wait_ready(self) -> None:
-        assert self.process is not None
-        assert self.process.stdout is not None
-        deadline = time.monotonic() + READY_SECONDS
-        line = b""
-        while not line.endswith(b"\n"):
-            readable, _, _ = select.select([self.process.stdout], [], [], max(0.0, deadline - time.monotonic()))
-            chunk = os.read(self.process.stdout.fileno(), 4096) if readable else b""
-            if not chunk:
-                self.kill()
-                raise AssertionError(f"log-lite did not get ready:\n{self.errors()}")
-            line += chunk
-        assert line.startswith(b"log-lite ready"), line
-
-    def errors(self) -> str:
-        """What the server wrote to stderr."""
-        return (self.folder / "serve.err").read_text(errors="replace")
-
-    def stop(self) -> int:
-        """Stop in order, and return the exit code."""
-        return self._end(signal.SIGTERM)
-
-    def kill(self) -> int:
-        """Kill without any warning (SIGKILL)."""
-        return self._end(signal.SIGKILL)
-
-    def _end(self, how: signal.Signals) -> int:
-        if self.process is None:
-            return 0
-        with self.process:
-            if self.process.poll() is None:
-                self.process.send_signal(how)
-            try:
-                code = self.process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                code = self.process.wait(STOP_SECONDS)
-        self.process = None
-        return code
 
     def command(self, name: str, *arguments: str, expect: int = 0) -> str:
         """Run another `log-lite` command on the same directory and return its stdout."""
@@ -95,18 +44,15 @@ class LogServer:
     def fault(self, mode: str, *arguments: str) -> None:
         """Switch a fault on a running server and wait until it is in force: `none` switches everything off."""
         wanted = {line.split("\t")[0] for line in self.command("fault", mode, *arguments).splitlines()}
-        deadline = time.monotonic() + READY_SECONDS
+        deadline = time.monotonic() + _FAULT_SECONDS
         while not self._in_force(wanted, mode):
             assert time.monotonic() < deadline, f"the server did not take over {mode} for {wanted}"
             time.sleep(0.02)
 
     def _in_force(self, logs: set[str], mode: str) -> bool:
-        text = httpx.get(f"{self.url}/metrics", timeout=READY_SECONDS).text
+        text = httpx.get(f"{self.url}/metrics", timeout=_FAULT_SECONDS).text
         modes = dict(re.findall(r'^log_lite_fault_active\{log="(\w+)",mode="([\w-]+)"\} 1', text, re.MULTILINE))
         return all(modes.get(log, "none") == mode for log in logs)
-
-
-LOG_LITE: Sequence[str] = (sys.executable, "-c", "from log_lite.cli import main; main()")
 
 
 def run(*arguments: str, expect: int = 0) -> str:
