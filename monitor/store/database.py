@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -257,7 +258,14 @@ def _alembic(connection: Connection | None = None) -> Config:
 
 def schema_version() -> str:
     """Schema revision this program writes."""
-    return str(ScriptDirectory.from_config(_alembic()).get_current_head())
+    return _schemas()[0]
+
+
+@cache
+def _schemas() -> tuple[str, frozenset[str]]:
+    """Newest revision, and all there are. Read once: the scripts are part of the program."""
+    scripts = ScriptDirectory.from_config(_alembic())
+    return str(scripts.get_current_head()), frozenset(script.revision for script in scripts.walk_revisions())
 
 
 def _upgrade(database: Database, now: datetime, version: str) -> None:
@@ -290,8 +298,7 @@ def _check_version(connection: Connection, where: str) -> None:
 
 
 def _refuse_newer(found: str, where: str) -> None:
-    known = {script.revision for script in ScriptDirectory.from_config(_alembic()).walk_revisions()}
-    if found not in known:
+    if found not in _schemas()[1]:
         raise WrongSchema(
             f"{where}: the database has schema {found}, which this version does not know: a newer one wrote it. "
             "Nothing was changed: run the newer version, or restore a backup from before the upgrade."
