@@ -1,6 +1,5 @@
 """A served log followed for real: `log-lite` as a process, the sources over HTTP, the follower, a database on disk."""
 
-import base64
 import json
 import shutil
 import time
@@ -33,7 +32,7 @@ from monitor.trust import TrustRoot, read_trust_root
 from monitor.trust_keeper import TrustKeeper
 from monitor.watching import LogWatch, Timing
 from tests.monitor.harness import NOW, EverythingIsNews, NumberScanner
-from tests.support import entries as made
+from tests.monitor.served import add
 from tests.support.log_server import LogServer, log_server
 
 MEDIA_TYPE = "application/vnd.dev.sigstore.trustedroot+json;version=0.1"
@@ -285,15 +284,7 @@ def add_entries(server: LogServer, log: str, count: int) -> None:
     counted = server.folder / "bodies.count"
     first = int(counted.read_text()) if counted.exists() else 0
     counted.write_text(str(first + count))
-    numbers = range(first, first + count)
-    if log == "ct":
-        one = made.make_certificate(made.make_ca())
-        bodies = [made.x509_leaf(one, at=made.NOT_BEFORE + timedelta(seconds=n)) for n in numbers]
-    else:
-        bodies = [made.canonical("hashedrekord", "0.0.1", {"number": n}) for n in numbers]
-    file = server.folder / "bodies.jsonl"
-    file.write_text("".join(json.dumps(base64.b64encode(body).decode()) + "\n" for body in bodies))
-    server.command("import", "--log", log, str(file))
+    add(server, log, count, first)
 
 
 @contextmanager
