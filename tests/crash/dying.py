@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.crash.forking import Steps, live
 from tests.crash.outcome import check_remains
-from tests.crash.story import STAGES
+from tests.crash.scene import STAGES
 from tests.crash.undisturbed import Undisturbed
 from tests.support.progress import told
 

@@ -2,7 +2,8 @@
 
 A call that fails may have had its effect or not, and whoever made it cannot know: a commit that is reported as failed
 may be durable, a message that timed out may have arrived, a request that broke off was counted by the server. WHICH is
-`telling` (commits that change something, requests, sends) or `every` call. Prints one JSON line of figures, and its
+`telling` (commits that change something, requests, sends) or `every` call; the log of the story does not count
+requests, so of the telling ones they fail in one way. Prints one JSON line of figures, and its
 progress on standard error; exits 1 with the first thing that differs from the undisturbed life.
 """
 
@@ -18,7 +19,7 @@ from typing import Any, Final
 from alerts.channels.channel import DeliveryFailed
 from monitor.errors import FetchFailed
 from tests.crash.forking import live
-from tests.crash.story import STAGES
+from tests.crash.scene import STAGES
 from tests.crash.undisturbed import Call, Undisturbed
 from tests.support.progress import told
 
@@ -54,6 +55,16 @@ def _error(seam: str) -> Exception:
             return sqlite3.OperationalError("disk I/O error")
 
 
+def _is_telling(call: Call, *, happened: bool) -> bool:
+    match call.seam:
+        case "fetch":
+            return not happened
+        case "do_commit":
+            return call.changed
+        case _:
+            return call.seam == "send"
+
+
 def fail(undisturbed: Undisturbed, stage: int, fault: Fault) -> None:
     """Let one call fail, go on, restart where a process ends itself over it, and compare."""
     home = undisturbed.before(stage)
@@ -75,7 +86,7 @@ def main(folder: Path, which: str, part: int, parts: int) -> None:
         for stage in range(len(STAGES))
         for call in undisturbed.calls(stage)
         for happened in (False, True)
-        if which == "every" or call.seam in {"fetch", "send"} or (call.seam == "do_commit" and call.changed)
+        if which == "every" or _is_telling(call, happened=happened)
     ]
     for stage, call, happened in told(chosen[part::parts], "calls that failed"):
         try:

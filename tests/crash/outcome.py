@@ -3,6 +3,7 @@
 import json
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import Any, Final
 from sqlalchemy import select
 
 from monitor.store.database import open_database
-from monitor.store.tables import Base, DeliveryRow, table
-from tests.crash.story import CHANNELS, LOG, log_at
+from monitor.store.tables import AlertRow, Base, DeliveryRow, FindingRow, Unreadable, table
+from tests.crash.scene import CHANNELS, FORK, FOUND, LOG, TOLD, UNREADABLE, log_at
 from tests.support.state_checker import check_state
 
 # When and how often something was tried differs between an interrupted run and another; nothing else may.
@@ -55,6 +56,16 @@ def messages(folder: Path, channel: str) -> dict[str, str]:
     return found
 
 
+def check_truth(folder: Path) -> None:
+    """Whether a life found and told what the scene says, neither more nor less."""
+    found, unread, alerts = table(FindingRow), table(Unreadable), table(AlertRow)
+    with closing(open_database(str(folder / "signwatch.db"))) as database, database.read() as connection:
+        rows = connection.execute(select(found.c.entry, found.c.rule, found.c.outcome))
+        assert {(row.entry, row.rule): row.outcome for row in rows} == FOUND
+        assert set(connection.execute(select(unread.c.entry)).scalars()) == UNREADABLE
+        assert Counter(connection.execute(select(alerts.c.kind)).scalars()) == TOLD
+
+
 def check_delivered(folder: Path) -> None:
     """Every delivery is over, and its receiver holds the message it became part of; nothing else was ever sent."""
     with closing(open_database(str(folder / "signwatch.db"))) as database, database.read() as connection:
@@ -76,5 +87,5 @@ def check_remains(folder: Path, stage: int) -> None:
 def check_folder(folder: Path, stage: int, *, complete: bool = False) -> None:
     """The whole-state checker on the database in `folder`. A forked log is held to the history it showed first."""
     with closing(open_database(str(folder / "signwatch.db"))) as database:
-        honest = log_at(min(stage, 2)).oracle()
+        honest = log_at(min(stage, FORK - 1)).oracle()
         check_state(database, {LOG: honest}, CHANNELS, complete=complete)

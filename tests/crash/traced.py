@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from tests.crash.traced_site import Fault, fresh, outcome, signwatch, site
+from tests.crash.traced_site import Fault, check_truth, fresh, outcome, signwatch, site
 from tests.support.progress import told
 
 CALLS: Final = (
@@ -58,6 +58,7 @@ class Traced:
                 fresh(self._templates[1], home)
         assert {"openat", "pwrite64", "fdatasync"} <= set(self.counts[1]), f"strace saw too little: {self.counts}"
         self._expected = outcome(self._home)
+        check_truth(self._home)
 
     def faults(self) -> Iterator[tuple[int, Fault]]:
         """Every fault there is, with the number of the command it is for."""

@@ -1,5 +1,6 @@
 """What `signwatch` is run against when its system calls fail: a log over HTTP, its files, and the two commands."""
 
+import json
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ from sqlalchemy import select
 from monitor.cli import run_command
 from monitor.store.columns import UtcTime
 from monitor.store.database import open_database
-from monitor.store.tables import Base
+from monitor.store.tables import Base, FindingRow, Unreadable, table
 from tests.crash.outcome import messages
 from tests.monitor_programs.served_log import served_log, signing_body
 from tests.support.misbehaving_log import RekorV2Log
@@ -157,6 +158,17 @@ def outcome(home: Path) -> dict[str, Any]:
                 for name, each in Base.metadata.tables.items()
             }
     return {**tables, "file": sorted(messages(home, "alerts"))}
+
+
+def check_truth(home: Path) -> None:
+    """Whether what is in the log was found: a comparison alone would not notice what is lost in every run."""
+    found, unread = table(FindingRow), table(Unreadable)
+    with closing(open_database(str(home / "signwatch.db"))) as database, database.read() as connection:
+        judged = dict(connection.execute(select(found.c.entry, found.c.outcome)).tuples().all())
+        assert judged == dict.fromkeys(range(3), "expected") | {3: "unexpected", 5: "unexpected"}
+        assert list(connection.execute(select(unread.c.entry)).scalars()) == [4]
+    told = [json.loads(message)["kind"] for message in messages(home, "alerts").values()]
+    assert sorted(told) == ["entry-unreadable", "unexpected-signing", "unexpected-signing"]
 
 
 def _kept(name: str, column: Any) -> bool:

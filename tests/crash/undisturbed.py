@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.crash.forking import Watching, fresh, live
-from tests.crash.outcome import check_delivered, check_folder, outcome
-from tests.crash.story import STAGES
+from tests.crash.outcome import check_delivered, check_folder, check_truth, outcome
+from tests.crash.scene import STAGES
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,7 @@ class Undisturbed:
             self._seen.append(seen)
             self._expected.append(outcome(home))
             self._before.append(home)
+        check_truth(home)
 
     def before(self, stage: int) -> Path:
         """A fresh folder as it was when the stage began."""

@@ -15,6 +15,7 @@ from monitor.store.fsck import fsck
 from monitor.store.tables import (
     AlertRow,
     DeliveryRow,
+    EvidenceRow,
     FindingRow,
     Head,
     KindCount,
@@ -26,6 +27,16 @@ from monitor.store.tables import (
 from tests.support.rfc6962_oracle import TreeOracle
 
 Rows = Sequence[Mapping[str, Any]]
+_ALWAYS_WITH_EVIDENCE = {
+    "log-entries-not-in-tree",
+    "log-entry-missing",
+    "log-forked",
+    "log-head-refused",
+    "log-inconsistent",
+    "log-promise-broken",
+    "log-shard-vanished",
+    "log-unfrozen",
+}
 
 
 def check_state(
@@ -46,6 +57,7 @@ def check_state(
             _check_entry(row, where, trees)
         _check_counts(_rows(connection, KindCount), where)
         _check_outbox(connection, channels, complete=complete)
+        _check_evidence(connection)
         _check_ranges(_rows(connection, ScannedRange), where)
 
 
@@ -103,6 +115,15 @@ def _check_outbox(connection: Connection, channels: Sequence[str], *, complete: 
     assert sorted((row["alert"], row["channel"]) for row in deliveries) == due, "each alert goes to each channel once"
     if complete:
         assert {row["state"] for row in deliveries} <= {"delivered"}, "nothing waits and nothing was given up"
+
+
+def _check_evidence(connection: Connection) -> None:
+    """An alert of evidence has the evidence's id, as `monitor.alerting.alert_of_evidence` documents it."""
+    kept = {row["id"]: (row["log"], row["kind"]) for row in _rows(connection, EvidenceRow)}
+    alerts = {row["id"]: (row["log"], row["kind"]) for row in _rows(connection, AlertRow)}
+    kinds = {kind for _, kind in kept.values()} | _ALWAYS_WITH_EVIDENCE
+    told = {id_: about for id_, about in alerts.items() if about[1] in kinds}
+    assert told == kept, "each misbehaviour somebody is alerted of is on disk, and each one on disk is alerted"
 
 
 def _check_ranges(rows: Rows, where: Mapping[str, range]) -> None:
