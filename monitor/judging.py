@@ -11,19 +11,27 @@ from monitor.signing_alerts import alerts_of_findings
 from monitor.state import Finding
 from rules.index import Matcher
 from rules.judge import judge, recheck_at
+from rules.verdict import Outcome
 from sigstore_entries.signing import ChainTrust, Signer, Signing
 from sigstore_entries.trust import CertificateAuthorities, CtLogKey
 
 
 class RuleJudge:
-    """Judges hits of one set of rules. `authorities` is asked anew for each hit: the trust root may have moved on."""
+    """Judges hits of one set of rules. `authorities` is asked anew for each hit: the trust root may have moved on.
+
+    What must follow a signing is left to a second judgement, however late the entry is met: the logs that would show it
+    may be read only after this one. A judge that is `final` looks at it now, because nobody judges again.
+    """
 
     def __init__(
         self,
         matcher: Matcher,
         facts: FactStore,
         authorities: Callable[[], tuple[CertificateAuthorities, Sequence[CtLogKey]]],
+        *,
+        final: bool = False,
     ) -> None:
+        self._final = final
         self._rules = {rule.id: rule for rule in matcher.rules}
         self._facts, self._authorities = facts, authorities
 
@@ -35,8 +43,12 @@ class RuleJudge:
             signing = self._labelled(hit.signing)
             for name in hit.rules:
                 rule = self._rules[name]
-                verdict, again = judge(rule, signing, facts, now), recheck_at(rule, signing, facts, now)
-                finding = Finding(name, signing, verdict, hit.leaf, hit.extra if again else b"", again)
+                verdict = judge(rule, signing, facts, now, again=self._final)
+                due = None if self._final else recheck_at(rule, signing, facts, now)
+                again = None if due is None else max(due, now)
+                # What nobody vouches for may be vouched for by an authority that is not known yet.
+                is_open = again is not None or verdict.outcome is Outcome.UNVERIFIED
+                finding = Finding(name, signing, verdict, hit.leaf, hit.extra if is_open else b"", again)
                 facts.remember(finding)
                 findings.append(finding)
         return findings

@@ -12,6 +12,7 @@ from monitor.rule_keeper import HeldRules
 from monitor.store.rechecks import DueFinding, due_findings, postpone
 from monitor.store.store import Store
 from monitor.trust_keeper import TrustKeeper
+from rules.judge import recheck_at
 from rules.verdict import Outcome
 from sigstore_entries.ct_leaf import decode_ct
 from sigstore_entries.rekor import decode_rekor
@@ -66,7 +67,8 @@ def recheck(store: Store, held: HeldRules, trust: TrustKeeper, now: datetime) ->
     """
     unexpected = waiting = 0
     trouble = ""
-    judge = RuleJudge(held.matcher, store.facts, trust.authorities)
+    judge = RuleJudge(held.matcher, store.facts, trust.authorities, final=True)
+    rules = {rule.id: rule for rule in held.rules.rules}
     due = due_findings(store.database, now, _AT_ONCE)
     for each in due:
         if each.rule not in held.selections:
@@ -80,7 +82,7 @@ def recheck(store: Store, held: HeldRules, trust: TrustKeeper, now: datetime) ->
             where = f"{each.where.log}: entry {each.where.index}"
             trouble = trouble or f"{where} was read once and cannot be read again: {signing.reason}"
             continue
-        if _cannot_tell(store, each, signing):
+        if _cannot_tell(store, each, signing, recheck_at(rules[each.rule], signing, store.facts, now)):
             # An outage is told as an outage: nothing is held against a signing for what we could not ask.
             postpone(store.database, each, now + _ASK_AGAIN)
             waiting += 1
@@ -94,7 +96,8 @@ def recheck(store: Store, held: HeldRules, trust: TrustKeeper, now: datetime) ->
     return Rechecked(len(due), unexpected, waiting, trouble)
 
 
-def _cannot_tell(store: Store, due: DueFinding, signing: Signing) -> bool:
+def _cannot_tell(store: Store, due: DueFinding, signing: Signing, by: datetime | None) -> bool:
+    """Whether the logs that would show what had to follow `by` then were not all read since."""
     facts = store.facts
     logs, shown = (
         (facts.signature_logs, facts.in_signature_log)
@@ -102,7 +105,10 @@ def _cannot_tell(store: Store, due: DueFinding, signing: Signing) -> bool:
         else (facts.certificate_logs, facts.in_certificate_log)
     )
     known = [signer.fingerprints for signer in signing.signers if signer.fingerprints]
-    return bool(logs) and any(shown(fingerprints) is None for fingerprints in known)
+    answers = [shown(fingerprints) for fingerprints in known]
+    if not logs or all(answers):
+        return False
+    return None in answers or (by is not None and not facts.were_read(logs, by))
 
 
 def _signing(due: DueFinding) -> Signing | Unreadable:

@@ -27,43 +27,54 @@ UNTRUSTED_CHAIN: Final = Reason(
 NOT_SELECTED: Final = Reason("not-selected", "No signer of this entry is one that the rule selects.")
 
 
-def judge(rule: Rule, signing: Signing, facts: Facts, now: datetime) -> Verdict:
+def judge(rule: Rule, signing: Signing, facts: Facts, now: datetime, *, again: bool = True) -> Verdict:
     """Judge every signer the rule selects; the worst outcome wins and every reason is told once.
 
-    A signing the rule does not select is `expected`, with the reason `not-selected`: call this for matches only.
+    Without `again`, what must happen later is left to a second judgement, at `recheck_at`. A signing the rule does not
+    select is `expected`, with the reason `not-selected`: call this for matches only.
     """
     signers = matching_signers(rule.select, signing)
     if not signers:
         return Verdict(Outcome.EXPECTED, (NOT_SELECTED,))
-    verdicts = [_judge_signer(Case(rule, signing, signer, facts, now)) for signer in signers]
+    verdicts = [_judge_signer(Case(rule, signing, signer, facts, now), again=again) for signer in signers]
     outcome = min((verdict.outcome for verdict in verdicts), key=_WORST_FIRST.index)
     return Verdict(outcome, tuple(dict.fromkeys(reason for verdict in verdicts for reason in verdict.reasons)))
 
 
 def recheck_at(rule: Rule, signing: Signing, facts: Facts, seen_at: datetime) -> datetime | None:
-    """When to judge a signing again, for expectations on what happens later; `None` when the first verdict stands.
+    """When a signing can be judged again, for expectations on what happens later; `None` when it has none.
 
-    The latest of several times: by then all of them can be told. A verdict can only get worse.
+    The latest of several times: by then all of them can be told. It may be over when an entry is met late. A verdict
+    can only get worse.
     """
-    delayed = [each for each in rule.expect if isinstance(each, DelayedExpectation)]
+    delayed = _delayed(rule)
     if not delayed:
         return None
     times: list[datetime] = []
     for signer in matching_signers(rule.select, signing):
         case = Case(rule, signing, signer, facts, seen_at)
-        times.extend(due for each in delayed if (due := each.due_at(case)) is not None and due > seen_at)
+        times.extend(due for each in delayed if (due := each.due_at(case)) is not None)
     return max(times, default=None)
 
 
-def _judge_signer(case: Case) -> Verdict:
-    reasons = tuple(_reasons(case))
+def is_delayed(rule: Rule) -> bool:
+    """Whether the rule expects something of what happens after a signing."""
+    return bool(_delayed(rule))
+
+
+def _delayed(rule: Rule) -> list[DelayedExpectation]:
+    return [each for each in rule.expect if isinstance(each, DelayedExpectation)]
+
+
+def _judge_signer(case: Case, *, again: bool) -> Verdict:
+    reasons = tuple(_reasons(case, again=again))
     if case.signer is not None and case.signer.trust is ChainTrust.UNTRUSTED:
         # Matching comes before judging the chain: the reasons stay, so that a reader sees what was attempted.
         return Verdict(Outcome.UNVERIFIED, (UNTRUSTED_CHAIN, *reasons))
     return Verdict(Outcome.UNEXPECTED if reasons else Outcome.EXPECTED, reasons)
 
 
-def _reasons(case: Case) -> Iterator[Reason]:
+def _reasons(case: Case, *, again: bool) -> Iterator[Reason]:
     signer = case.signer
     if signer is not None and signer.trust is ChainTrust.NOT_CHECKED:
         yield CHAIN_NOT_CHECKED
@@ -74,7 +85,8 @@ def _reasons(case: Case) -> Iterator[Reason]:
         yield from _unreadable(signer)
     yield from implied_repository(case)
     for expectation in case.rule.expect:
-        yield from unmet(expectation, case)
+        if again or not isinstance(expectation, DelayedExpectation):
+            yield from unmet(expectation, case)
 
 
 def _unreadable(signer: Signer) -> Iterator[Reason]:

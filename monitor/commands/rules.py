@@ -188,7 +188,7 @@ def _judging(settings: Config) -> Iterator[tuple[RuleJudge, HeldRules, DatabaseF
         opened = open_database(settings.database) if is_there else create(f"{folder}/empty.db", utc_now(), VERSION)
         with closing(opened) as database:
             facts = DatabaseFacts(database)
-            yield RuleJudge(held.matcher, facts, trust.authorities), held, facts
+            yield RuleJudge(held.matcher, facts, trust.authorities, final=True), held, facts
 
 
 def _row(file: Path, finding: Finding) -> dict[str, Any]:

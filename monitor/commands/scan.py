@@ -229,7 +229,9 @@ def _scan_one(parts: _Parts, source: LogSource, wanted: _Wanted, tally: _Tally) 
         at = ledger.position(log)
         with progress(log, first, ledger.last, at.frontier.size if at else first) as tell:
             state = _state(parts, ledger, recording=recording, on_batch=lambda batch: tell(batch.end))
-            judge = RuleJudge(parts.pool.matcher, _facts(parts, ledger, recording), parts.trust.authorities)
+            # Only what is recorded is judged again.
+            facts, final = _facts(parts, ledger, recording), recording is None
+            judge = RuleJudge(parts.pool.matcher, facts, parts.trust.authorities, final=final)
             reached = scan_range(source, state, judge, parts.pool, last=ledger.last, world=parts.world)
         tally.entries, tally.findings = ledger.last - first, Counter(ledger.outcomes())
         tally.unreadable = sum(ledger.unreadable().values())

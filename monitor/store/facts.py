@@ -116,12 +116,16 @@ class DatabaseFacts:
                 return True
             if not logs or self.clock is None:
                 return None
+        return False if self.were_read(logs, self.clock() - self.fresh_within) else None
+
+    def were_read(self, logs: frozenset[str], since: datetime) -> bool:
+        """Whether every tree of these logs was read to its end at or after a time."""
+        with self._database.read() as connection:
             rows = connection.execute(select(_HEALTH.c.log, _HEALTH.c.last_success_at)).all()
-        recent = self.clock() - self.fresh_within
-        # A log of several trees is known by each tree's name; an absence says something only when all were just read.
-        read = {row.log: row.last_success_at is not None and row.last_success_at >= recent for row in rows}
-        trees = [[is_fresh for name, is_fresh in read.items() if name.partition("/")[0] == log] for log in logs]
-        return False if all(each and all(each) for each in trees) else None
+        # A log of several trees is known by each tree's name.
+        read = {row.log: row.last_success_at is not None and row.last_success_at >= since for row in rows}
+        trees = [[is_read for name, is_read in read.items() if name.partition("/")[0] == log] for log in logs]
+        return all(each and all(each) for each in trees)
 
 
 class Authorisations:

@@ -124,3 +124,27 @@ def test_a_rule_that_is_gone_asks_no_more(site: Site, tmp_path: Path) -> None:
     site.clock.advance(hours=2)
     site.read_everything()
     assert (site.recheck(), site.recheck(), site.alerts()) == (1, 0, [])
+
+
+def test_a_certificate_met_late_waits_until_the_other_log_was_read_too(site: Site) -> None:
+    """After an outage of ours the certificate log may be read to its end before the log that shows the entry."""
+    site.read_everything()
+    site.clock.advance(hours=5)
+    site.issue()
+    assert site.alerts() == [], "what the other log shows is not known yet"
+    assert (site.recheck(), site.alerts()) == (1, [])
+    site.sign()
+    site.read_everything()
+    site.clock.advance(minutes=2)
+    assert (site.recheck(), site.recheck(), site.alerts()) == (1, 0, [])
+
+
+def test_a_log_read_before_the_time_was_over_says_nothing_of_what_came_since(site: Site) -> None:
+    site.issue()
+    site.clock.advance(minutes=55)
+    site.read_everything()
+    site.clock.advance(minutes=5)
+    assert (site.recheck(), site.alerts()) == (1, []), "it was read five minutes ago, and there are five more to read"
+    site.clock.advance(minutes=2)
+    site.read_everything()
+    assert (site.recheck(), site.alerts()) == (1, [("used", 0)])

@@ -199,7 +199,9 @@ def test_a_delayed_expectation_says_when_to_judge_again() -> None:
     facts = MemoryFacts()
     assert recheck_at(both, certificate(), facts, SEEN_AT) == HOUR_LATER
     assert recheck_at(both, signing(), facts, SEEN_AT) == SIGNED_AT + timedelta(minutes=15)
-    assert recheck_at(both, signing(), facts, HOUR_LATER) is None
+    assert recheck_at(both, signing(), facts, HOUR_LATER) == SIGNED_AT + timedelta(minutes=15), "met late"
+    assert judge(both, signing(), facts, HOUR_LATER, again=False).outcome is Outcome.EXPECTED
+    assert judge(both, signing(), facts, HOUR_LATER).outcome is Outcome.UNEXPECTED
     assert recheck_at(rule(RELEASE, f"{{ref: {TAG}}}"), signing(), facts, SEEN_AT) is None
 
 
