@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, exists, or_, select, true, update
+from sqlalchemy import Connection, and_, bindparam, exists, or_, select, true, update
 
 from alerts.alert import Alert
 from monitor.state import Finding
@@ -34,6 +34,21 @@ _CERTIFICATE: Final = table(FindingCertificate)
 _DELIVERY: Final = table(DeliveryRow)
 _FINDING: Final = table(FindingRow)
 _MAX_SHOWN: Final = 10
+_SAME: Final = and_(
+    _FINDING.c.log == _CERTIFICATE.c.log,
+    _FINDING.c.entry == _CERTIFICATE.c.entry,
+    _FINDING.c.rule == _CERTIFICATE.c.rule,
+)
+# Made once: every rule with a finding in a batch asks one of them.
+_FOUND_WITH: Final = (
+    select(*_CERTIFICATE.c["certificate", "log", "entry"], *_FINDING.c["certificate_log", "outcome", "reasons"])
+    .join(_FINDING, _SAME)
+    .where(
+        _CERTIFICATE.c.rule == bindparam("about_rule"),
+        _CERTIFICATE.c.certificate.in_(bindparam("keys", expanding=True)),
+    )
+)
+_ISSUED_WITH: Final = _FOUND_WITH.where(_FINDING.c.certificate_log.is_(True))
 ANSWERED: Final = "The log entry made with this certificate is as expected."
 _NAMES_NO_ARTIFACT: Final = frozenset({DigestsExpectation.id, DigestsFromExpectation.id, AuthorisedExpectation.id})
 
@@ -264,8 +279,5 @@ def _entries_with(
 
 
 def _rows(connection: Connection, rule: str, keys: Sequence[bytes], *, certificates_only: bool) -> Iterator[Any]:
-    about, found = _CERTIFICATE.c, _FINDING.c
-    same = and_(found.log == about.log, found.entry == about.entry, found.rule == about.rule)
-    columns = (about.certificate, about.log, about.entry, found.certificate_log, found.outcome, found.reasons)
-    query = select(*columns).join(_FINDING, same).where(about.rule == rule, about.certificate.in_(keys))
-    yield from connection.execute(query.where(found.certificate_log.is_(True)) if certificates_only else query)
+    query = _ISSUED_WITH if certificates_only else _FOUND_WITH
+    yield from connection.execute(query, {"about_rule": rule, "keys": keys})

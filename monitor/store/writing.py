@@ -1,12 +1,15 @@
 """Inserts that both databases understand the same way."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import Column, Connection, Table, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 _CHUNK: Final = 500
+# The two dialects spell ON CONFLICT alike but share no base class for it.
+_INSERT: Final[Mapping[str, Callable[[Table], Any]]] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 
 
 def add_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -15,7 +18,7 @@ def add_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, An
         key = [column.name for column in table.primary_key if column.name in rows[0]]
         # PostgreSQL waits for whoever is inserting the same key. In one order for all, two never wait for each other.
         ordered = sorted((dict(row) for row in rows), key=lambda row: [row[name] for name in key])
-        connection.execute(_insert(connection, table).on_conflict_do_nothing(), ordered)
+        connection.execute(_insert_new(connection.dialect.name, table), ordered)
 
 
 def add_or_replace(connection: Connection, table: Table, row: Mapping[str, Any], keys: Sequence[str]) -> None:
@@ -57,6 +60,11 @@ def chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
         yield values[start : start + _CHUNK]
 
 
+@cache
+def _insert_new(dialect: str, table: Table) -> Any:
+    """Made once for each table: working a statement out anew costs more than inserting a row."""
+    return _INSERT[dialect](table).on_conflict_do_nothing()
+
+
 def _insert(connection: Connection, table: Table) -> Any:
-    # The two dialects spell ON CONFLICT alike but share no base class for it.
-    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
+    return _INSERT[connection.dialect.name](table)
