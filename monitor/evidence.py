@@ -156,8 +156,10 @@ def conclude(evidence: Evidence) -> Conclusion:
     ]
     if len({s.origin for s in statements}) > 1:
         raise NotEvidence("the heads are of different logs: they cannot contradict each other")
+    promises = [_read_own_promise(evidence, each) for each in evidence.promises]
+    sentences += [f"It promised {_promised(each)}." for each in promises]
     if evidence.kind == BROKEN_PROMISE:
-        return _conclude_promise(evidence, statements, sentences)
+        return _conclude_promise(evidence, statements, promises, sentences)
     contradiction = _contradiction(statements, evidence) if len(statements) == 2 else None  # noqa: PLR2004  a pair
     if contradiction:
         return Conclusion(True, (*sentences, contradiction))
@@ -224,14 +226,14 @@ def _shown_prefix(first: Statement, second: Statement, evidence: Evidence) -> Ro
         return None
 
 
-def _conclude_promise(evidence: Evidence, statements: list[Statement], sentences: list[str]) -> Conclusion:
+def _conclude_promise(
+    evidence: Evidence, statements: list[Statement], promises: list[Promise], sentences: list[str]
+) -> Conclusion:
     """What a promise, the log's head, and what stands in the promised place show. All in the file must verify."""
-    promises = [_read_own_promise(evidence, each) for each in evidence.promises]
     if not promises or evidence.event != promises[0].id:
         raise NotEvidence("the file does not hold the promise it is about")
     if len(statements) > 1 or evidence.sizes != tuple(s.size for s in statements):
         raise NotEvidence("the sizes are not those of the heads")
-    sentences += [f"It promised {_promised(each)}." for each in promises]
     shown = _shown_leaf(evidence, statements, promises[0])
     if len(promises) > 1 and (len(promises) > 2 or shown is None or shown[1] != promises[1].leaf):  # noqa: PLR2004  a pair
         raise NotEvidence("the second promise is not of the entry that is shown")

@@ -18,12 +18,22 @@ from monitor.alerting import (
     log_clock_alert,
 )
 from monitor.coverage_alerts import alerts_of_dropped
-from monitor.errors import Evidence, FetchFailed, Lagging, LogMisbehaved, NotShown, OwnFault, StateConflict
+from monitor.errors import (
+    Evidence,
+    FetchFailed,
+    Lagging,
+    LogMisbehaved,
+    NotShown,
+    OwnFault,
+    SignedPromise,
+    StateConflict,
+)
 from monitor.evidence import read_head
 from monitor.examine import Examined, Hit, Scanner, examine
 from monitor.fetch_ahead import Fetched, fetch_batches
 from monitor.heads import Position, SignedHead, TrustedHead
-from monitor.source import LogIdentity, LogSource
+from monitor.promises import BadPromise, unpack_timestamp
+from monitor.source import LogEntry, LogIdentity, LogSource
 from monitor.state import Batch, Finding, State
 from monitor.verify import advance, check_frontier_in_head, contradicting_prefix, sizes_to_prove
 from tlog.frontier import Frontier
@@ -326,8 +336,16 @@ class Follower:
         except NotShown as unproven:
             if len(fetched.entries) > 1:
                 raise
-            leaves = ((fetched.start, fetched.entries[0].leaf),)
-            raise NotShown(replace(unproven.evidence, leaves=leaves)) from unproven
+            (entry,) = fetched.entries
+            leaves = ((fetched.start, entry.leaf),)
+            raise NotShown(replace(unproven.evidence, leaves=leaves, promises=self._promised(entry))) from unproven
+
+    def _promised(self, entry: LogEntry) -> tuple[SignedPromise, ...]:
+        """What the log signed about an entry that its tree does not hold."""
+        try:
+            return (unpack_timestamp(entry.timestamp, entry.leaf, self._identity.spki).signed,)
+        except BadPromise:
+            return ()
 
     def _insist(self, ask: Callable[[], _T]) -> _T:
         """Ask until the log keeps its promise or the tries are used up; other failures are not worth insisting on."""

@@ -13,16 +13,17 @@ from typing import Final, Literal
 from alerts.alert import Alert, Owner
 from alerts.inert import inert_line
 from monitor.alerting import could_not_ask_alert, new_shard_alert, own_fault_alert, rewound_head_alert, stale_head_alert
-from monitor.errors import Evidence, FetchFailed, LogMisbehaved, OwnFault
+from monitor.errors import Evidence, FetchFailed, LogMisbehaved, NotShown, OwnFault
 from monitor.evidence import event_id
 from monitor.examining import Examiners
 from monitor.follow import Follower, Limits, PassReport, baseline
 from monitor.heads import Position, SignedHead
 from monitor.judging import RuleJudge
 from monitor.meter import Meter
+from monitor.promise_round import PromiseRounds
 from monitor.rule_keeper import RuleKeeper
 from monitor.scan import RuleScanner
-from monitor.source import LogSource
+from monitor.source import LogSource, PromisingSource
 from monitor.state import Batch
 from monitor.store.health import Condition
 from monitor.store.store import Store
@@ -214,6 +215,7 @@ class LogWatch:
             outcome.first = outcome.last = before.frontier.size
             report = tree.follower.run_pass()
             self._went_well(outcome, before, report, source.identity.valid_until)
+            self._hold_to_promises(outcome, source, report.position.head.head, tree.state)
         except Exception as error:  # noqa: BLE001  see `_trouble`
             self._settle(outcome, error)
         return outcome
@@ -285,6 +287,20 @@ class LogWatch:
             standing = follow_up(self._witnesses, self._standings.get(log, Standing()), shown, now)
             self._standings[log] = standing
             self._store.enqueue(witness_alerts(self._witnesses, standing, shown, now, self._stale_after))
+
+    def _hold_to_promises(self, outcome: Outcome, source: LogSource, head: SignedHead, state: ObservedState) -> None:
+        """Look for what the log promised others in the tree it showed us, below a head that was just proven."""
+        if not isinstance(source, PromisingSource):
+            return
+        signed_at = head.timestamp or self._store.health.of(outcome.log).fresh_at
+        rounds = PromiseRounds(self._store.promises, source, state.keep_evidence)
+        done = rounds.run(head, signed_at, self._timing.clock())
+        if done.broken:
+            worst = done.broken[0]
+            outcome.owner, outcome.reason, outcome.detail = Owner.LOG_MISBEHAVED, worst.kind, worst.detail
+        elif done.unshown and outcome.owner is None:
+            # One more pass may tell: whoever has to decide now asks again (`monitor.commands.audit`).
+            outcome.owner, outcome.reason, outcome.detail = Owner.COULD_NOT_ASK, NotShown.reason, done.unshown[0]
 
     def _settle(self, outcome: Outcome, error: Exception) -> None:
         """Record trouble; when even that fails, the database is ill and the log line is all there is."""

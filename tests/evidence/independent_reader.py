@@ -44,8 +44,9 @@ def read(raw: bytes, expected_key: str | None = None) -> str | None:
         raise ShowsNothing(f"not an evidence file: {error!r}") from error
     if expected_key is not None and sha256(spki).hex() != expected_key:
         raise ShowsNothing("the key in the file is not the log's")
+    promised = [read_promise(*each, spki) for each in promises]
     if document.get("kind") == "log-promise-broken":
-        return broken_promise(document, heads, proof, [read_promise(*each, spki) for each in promises])
+        return broken_promise(document, heads, proof, promised)
     if len(heads) != 2 or heads[0][0] != heads[1][0]:
         return None
     return (
