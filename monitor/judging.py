@@ -7,6 +7,7 @@ from datetime import datetime
 from alerts.alert import Alert
 from monitor.batch_facts import BatchFacts, FactStore
 from monitor.examine import Hit
+from monitor.promises import Promise, promises_of
 from monitor.signing_alerts import alerts_of_findings
 from monitor.state import Finding
 from rules.index import Matcher
@@ -40,7 +41,7 @@ class RuleJudge:
         facts = BatchFacts(self._facts.ahead(hits), now)
         findings = []
         for hit in hits:
-            signing = self._labelled(hit.signing)
+            signing, promises = self._labelled(hit.signing)
             for name in hit.rules:
                 rule = self._rules[name]
                 verdict = judge(rule, signing, facts, now, again=self._final)
@@ -48,7 +49,7 @@ class RuleJudge:
                 again = None if due is None else max(due, now)
                 # What nobody vouches for may be vouched for by an authority that is not known yet.
                 is_open = again is not None or verdict.outcome is Outcome.UNVERIFIED
-                finding = Finding(name, signing, verdict, hit.leaf, hit.extra if is_open else b"", again)
+                finding = Finding(name, signing, verdict, hit.leaf, hit.extra if is_open else b"", again, promises)
                 facts.remember(finding)
                 findings.append(finding)
         return findings
@@ -57,15 +58,20 @@ class RuleJudge:
         """See `monitor.follow.Judge.alerts`."""
         return alerts_of_findings(findings, self._rules, now)
 
-    def _labelled(self, signing: Signing) -> Signing:
+    def _labelled(self, signing: Signing) -> tuple[Signing, tuple[Promise, ...]]:
+        """What the trust root says of the signers, and what CT logs promised whoever was issued their certificates."""
         authorities, ct_keys = self._authorities()
         at = next((time.at for time in signing.times if time.source == "integrated-time"), None)
+        promises: list[Promise] = []
 
         def label(signer: Signer) -> Signer:
             judged = authorities.judge_chain(signer, at)
             if judged.trust is not ChainTrust.TRUSTED:
                 # Whatever a CT log says of a certificate that nobody issued, it is nobody's.
                 return judged
-            return replace(judged, sct_verified=authorities.check_sct(judged, ct_keys))
+            scts = authorities.embedded_scts(judged, ct_keys)
+            promises.extend(promises_of(scts or ()))
+            return replace(judged, sct_verified=None if scts is None else bool(scts))
 
-        return replace(signing, signers=tuple(label(signer) for signer in signing.signers))
+        labelled = replace(signing, signers=tuple(label(signer) for signer in signing.signers))
+        return labelled, tuple(promises)

@@ -8,6 +8,8 @@ keeps the entry out of its tree has hidden a signature. Pure: bytes, keys and ti
 import base64
 import binascii
 import json
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -19,7 +21,8 @@ import rfc8785
 from cryptography.exceptions import InvalidSignature
 
 from monitor.errors import SignedPromise, SignwatchError
-from tlog.ct import MalformedCt, parse_leaf, verify_digitally_signed
+from sigstore_entries.trust import EmbeddedSct
+from tlog.ct import MalformedCt, parse_leaf, sct_message, verify_digitally_signed
 from tlog.merkle import MAX_TREE_SIZE, LeafHash, leaf_hash
 from tlog.note import BadSignature, MalformedNote, load_public_key, verify_signature
 from tlog.static_ct import leaf_index
@@ -116,6 +119,15 @@ def set_of(leaf: bytes, integrated_time: int, log_id: bytes, index: int, signatu
     except (rfc8785.CanonicalizationError, ValueError) as error:
         raise BadPromise(f"not a signed entry timestamp: {error!s:.200}") from error
     return SignedPromise(PromiseKind.SET, statement, signature)
+
+
+def promises_of(scts: Iterable[EmbeddedSct]) -> Iterator[Promise]:
+    """What CT logs promised in the SCTs of a certificate."""
+    for each in scts:
+        signed = SignedPromise(PromiseKind.SCT, sct_message(each.leaf), each.sct.signature)
+        with suppress(BadPromise):
+            # An SCT that verified and is none of ours all the same: too long to be kept, or with an odd extension.
+            yield read_promise(signed, each.spki)
 
 
 def _read_set(signed: SignedPromise, spki: bytes) -> Promise:

@@ -23,7 +23,7 @@ from sigstore_entries.fulcio import POISON_OID, SCT_LIST_OID
 from sigstore_entries.issued import tbs_without_scts
 from sigstore_entries.signing import ChainTrust, Signer, SignerForm
 from sigstore_entries.tbs import read_spki_of, split_certificate
-from tlog.ct import MalformedCt, Sct, parse_sct_list, verify_sct
+from tlog.ct import CtLeaf, EntryType, MalformedCt, Sct, parse_sct_list, verify_sct
 from tlog.note import BadSignature
 
 MAX_DEPTH: Final = 4
@@ -89,6 +89,15 @@ class _Anchor:
     spki: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class EmbeddedSct:
+    """An SCT in a certificate that verified: the key of the log that signed it, and the leaf it promises to have."""
+
+    spki: bytes
+    leaf: CtLeaf
+    sct: Sct
+
+
 class CertificateAuthorities:
     """The certificate authorities of a trust root. Immutable; pure: no network, no clock."""
 
@@ -137,6 +146,14 @@ class CertificateAuthorities:
 
         None: there is no certificate or no SCT in it. False: none of its SCTs verifies.
         """
+        found = self.embedded_scts(signer, ct_keys)
+        return None if found is None else bool(found)
+
+    def embedded_scts(self, signer: Signer, ct_keys: Iterable[CtLogKey]) -> list[EmbeddedSct] | None:
+        """SCTs in the signer's certificate that verify under one of the logs' keys; `None` where there is none at all.
+
+        SPEC RFC 6962 3.2: each is over the certificate without its SCTs, and the hash of its issuer's key.
+        """
         value = signer.extensions.get(SCT_LIST_OID)
         if signer.certificate is None or value is None:
             return None
@@ -144,17 +161,17 @@ class CertificateAuthorities:
             scts = parse_sct_list(der.only(value, der.OCTET_STRING, "the SCT list").content)[:MAX_SCTS]
             tbs = tbs_without_scts(signer.certificate)
         except (MalformedCt, der.MalformedDer):
-            return False
+            return []
         keys = {each.log_id: each for each in ct_keys}
         issuers = [anchor.spki for anchor in self._anchors]
         with suppress(der.MalformedDer):
             issuers += [_spki(each) for each in signer.chain[:1]]
-        return any(
-            _sct_verifies(sct, keys[sct.log_id], issuer, tbs)
+        return [
+            EmbeddedSct(keys[sct.log_id].spki, CtLeaf(sct.timestamp, EntryType.PRECERT, key, tbs, sct.extensions), sct)
             for sct in scts
             if sct.log_id in keys
-            for issuer in dict.fromkeys(issuers)
-        )
+            for key in _signed_over(sct, keys[sct.log_id], dict.fromkeys(issuers), tbs)
+        ]
 
     def _by_key_hash(self, signer: Signer, defects: list[str]) -> str | None:
         when = signer.not_before
@@ -286,6 +303,12 @@ def _check_leaf(leaf: x509.Certificate) -> None:
 def _check_code_signing(usage: x509.ExtendedKeyUsage) -> None:
     if ExtendedKeyUsageOID.CODE_SIGNING not in usage:
         raise ValueError("the extended key usage is not code signing")
+
+
+def _signed_over(sct: Sct, key: CtLogKey, issuers: Iterable[bytes], tbs: bytes) -> list[bytes]:
+    """SHA-256 of the issuer's key that the SCT was signed over: one, or none when it does not verify."""
+    found = next((issuer for issuer in issuers if _sct_verifies(sct, key, issuer, tbs)), None)
+    return [] if found is None else [sha256(found).digest()]
 
 
 def _sct_verifies(sct: Sct, key: CtLogKey, issuer: bytes, tbs: bytes) -> bool:

@@ -162,6 +162,7 @@ def test_the_certificate_timestamp_is_checked_against_the_ct_logs_of_the_root() 
     other = made.make_certificate(CA, san="https://github.com/acme/widget/x", ct_log=made.make_ct_log("other"))
     found = judged([made.hashedrekord_v1(stamped), made.hashedrekord_v1(other), made.hashedrekord_v1(MINE)])
     assert [f.signing.signers[0].sct_verified for f in found] == [True, False, None]
+    assert [len(f.promises) for f in found] == [1, 0, 0]
 
 
 def test_findings_of_one_batch_know_of_each_other() -> None:

@@ -9,10 +9,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from sigstore_entries.certificate import read_certificate
 from sigstore_entries.ct_leaf import decode_ct
+from sigstore_entries.issued import tbs_without_scts
 from sigstore_entries.keys import read_spki
 from sigstore_entries.signing import ChainTrust, EntryRef, Signer, Signing
 from sigstore_entries.trust import BadAuthority, CertificateAuthorities, CertificateAuthority, CtLogKey, NotTrusted
 from tests.support import entries as make
+from tlog.ct import leaf_timestamped_entry, verify_digitally_signed
 
 CA, OTHER = make.make_ca(), make.make_ca("other", name="test.example")
 AUTHORITY = CertificateAuthority("https://ca.example", CA.chain)
@@ -179,6 +181,16 @@ def certificate_with_sct(at: datetime = make.NOT_BEFORE) -> Signer:
 
 def test_an_embedded_timestamp_of_a_known_log_verifies() -> None:
     assert TRUSTED.check_sct(certificate_with_sct(), [CT_KEY]) is True
+
+
+def test_an_embedded_timestamp_is_a_promise_of_the_leaf_that_the_log_will_have() -> None:
+    scts = TRUSTED.embedded_scts(certificate_with_sct(), [CT_KEY])
+    assert scts is not None
+    (found,) = scts
+    assert found.spki == CT_KEY.spki
+    assert found.leaf.issuer_key_hash == CA.issuer_key_hash
+    assert found.leaf.certificate == tbs_without_scts(certificate_with_sct().certificate or b"")
+    verify_digitally_signed(found.spki, b"\0\0" + leaf_timestamped_entry(found.leaf), found.sct.signature)
 
 
 def test_a_certificate_without_timestamp_has_none_to_check() -> None:
