@@ -14,9 +14,10 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from alerts.alert import Severity
 from monitor.errors import FetchFailed, LogMisbehaved, NotShown
-from monitor.evidence import conclude
+from monitor.evidence import conclude, read_head
 from monitor.follow import Limits
 from monitor.net import NotFound, Refused, WrongContent
+from monitor.source import LogApi
 from monitor.sources.rekor_v2 import RekorV2Source
 from tests.monitor.harness import KINDS, NOW, Watch, watch
 from tests.support.misbehaving_log import (
@@ -47,6 +48,11 @@ def misbehaves(seen: Watch, kind: str) -> LogMisbehaved:
     assert [a.kind for a in seen.state.outbox.values() if a.kind.startswith("log-")] == [kind]
     assert seen.position.frontier == before.frontier
     assert seen.found() == found
+    if kind != "log-head-refused":
+        # Whatever the log signed is history, above all what contradicts it.
+        shown = caught.value.evidence
+        signed = [read_head(raw, LogApi(shown.api), shown.key_name, shown.spki) for raw in shown.heads]
+        assert {(each.size, each.root) for each in signed} <= {(each.size, each.root) for each in seen.state.heads}
     return caught.value
 
 
