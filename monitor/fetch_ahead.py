@@ -87,5 +87,5 @@ def _fetch(source: LogSource, head: SignedHead, part: range, batch_bytes: int) -
         if not 1 <= len(more) <= part.stop - start:
             raise FetchFailed(f"{head.log}: {len(more)} entries served where 1 to {part.stop - start} were asked for")
         entries.extend(more)
-        size += sum(len(entry.leaf) + len(entry.extra) for entry in more)
+        size += sum([len(entry.leaf) + len(entry.extra) for entry in more])
     return Fetched(part.start, tuple(entries))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from monitor.errors import SignedPromise
 from monitor.heads import SignedHead
@@ -22,13 +22,14 @@ class LogApi(StrEnum):
     CT_STATIC = "ct-static"
 
 
-@dataclass(frozen=True, slots=True)
-class LogEntry:
+class LogEntry(NamedTuple):
     """One entry as served. `leaf` is what is hashed into the tree, byte for byte.
 
     Rekor: the canonical body. CT: the MerkleTreeLeaf. `extra` is what the API adds and no hash covers (a CT chain);
     `integrated_time` is Rekor v1's claim. Both are unverified, and so is `timestamp`: what was signed beside the entry,
     for `monitor.promises.unpack_timestamp`.
+
+    A tuple, because a backlog has millions: quick to make and to send to another process, and the collector forgets it.
     """
 
     leaf: bytes

@@ -63,7 +63,7 @@ class RekorV2Source:
         except MalformedTile as error:
             # One that stays so keeps entries from everybody just as well as none at all.
             raise missing_entries(self._identity, start, head, str(error)) from error
-        return [LogEntry(body) for body in bodies[offset : min(width, end - index * TILE_WIDTH)]]
+        return list(map(LogEntry, bodies[offset : min(width, end - index * TILE_WIDTH)]))
 
     def sightings(self) -> Sequence[SignedHead]:
         """See `LogSource.sightings`: this protocol shows heads in one place only."""
