@@ -4,7 +4,7 @@ A `SignedHead` carries a valid signature by the key pinned to this log and this 
 has also been proven consistent with every head trusted before. Only `monitor.verify` makes the latter.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from tlog.frontier import Frontier
@@ -16,7 +16,8 @@ class SignedHead:
     """A tree head signed by the log's pinned key. `raw` is the evidence: the note, or the STH's JSON, as served.
 
     `timestamp` is when the log says it signed, where the format has one. `final` means the operator declared the log
-    frozen. `cosigned_by` names witnesses whose cosignatures verified.
+    frozen. `cosigned_by` names witnesses whose cosignatures verified, `cosigned_at` says for each when it signed.
+    Signed anew by a witness, a head is still the same head.
     """
 
     log: str
@@ -26,6 +27,7 @@ class SignedHead:
     timestamp: datetime | None = None
     final: bool = False
     cosigned_by: tuple[str, ...] = ()
+    cosigned_at: tuple[datetime, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

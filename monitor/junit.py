@@ -90,6 +90,8 @@ def _add_case(suite: ET.Element, each: Timed) -> None:
         _add(case, "failure", "unexpected-signing", f"{unexpected} signings are not what the rules expect")
     elif outcome.owner is not None:
         _add(case, "error", outcome.reason, outcome.detail)
+    elif outcome.witnessed is not None and not outcome.witnessed.cosigning.enough:
+        _add(case, "error", "witness-missing", outcome.witnessed.line)
     ET.SubElement(case, "system-out").text = "\n".join(map(_inert, _lines(outcome)))
 
 
@@ -110,15 +112,24 @@ def _add(case: ET.Element, tag: str, kind: str, detail: str) -> None:
 
 
 def _lines(outcome: Outcome) -> list[str]:
-    covered = outcome.first is not None and outcome.last is not None
-    lines = [f"covered: entries {outcome.first} to {outcome.last}" if covered else "covered: nothing"]
+    lines = [_covered(outcome)]
     if outcome.head is not None:
         lines.append(f"head: size {outcome.head.size}, root {outcome.head.root.hex()}")
     found = ", ".join(f"{count} {name}" for name, count in sorted(outcome.findings.items()))
     lines += [f"findings: {found or 'none'}", f"unreadable entries: {outcome.unreadable}"]
+    if outcome.witnessed is not None:
+        lines.append(f"witnesses: {outcome.witnessed.line}")
     if outcome.owner is not None:
         lines.append(f"trouble: {outcome.owner.value} ({outcome.reason}): {outcome.detail}")
     return lines + [f"evidence: {each}" for each in outcome.evidence]
+
+
+def _covered(outcome: Outcome) -> str:
+    if outcome.first is None or outcome.last is None:
+        return "covered: nothing"
+    if outcome.first == outcome.last:
+        return f"covered: nothing new after {outcome.last} entries"
+    return f"covered: entries {outcome.first} to {outcome.last}"
 
 
 def _inert(text: str) -> str:

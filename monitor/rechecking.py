@@ -1,14 +1,16 @@
-"""Second judgements: what must follow a signing is looked for once its time is over."""
+"""Second judgements: once what must follow a signing had its time, and once another authority may vouch for it."""
 
 import logging
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from monitor.batch_facts import BatchFacts
 from monitor.errors import OwnFault
 from monitor.examine import Hit
 from monitor.judging import RuleJudge
 from monitor.rule_keeper import HeldRules
+from monitor.state import Finding
 from monitor.store.rechecks import DueFinding, due_findings, postpone
 from monitor.store.store import Store
 from monitor.trust_keeper import TrustKeeper
@@ -65,35 +67,73 @@ def recheck(store: Store, held: HeldRules, trust: TrustKeeper, now: datetime) ->
 
     A crash between two of them repeats none: each is committed with its alert and with the end of its wait.
     """
-    unexpected = waiting = 0
-    trouble = ""
-    judge = RuleJudge(held.matcher, store.facts, trust.authorities, final=True)
-    rules = {rule.id: rule for rule in held.rules.rules}
+    again = _Again(store, held, trust, now)
     due = due_findings(store.database, now, _AT_ONCE)
     for each in due:
-        if each.rule not in held.selections:
+        again.look_at(each)
+    return again.ended(len(due))
+
+
+class _Again:
+    """Second judgements over one set of rules, at one moment."""
+
+    def __init__(self, store: Store, held: HeldRules, trust: TrustKeeper, now: datetime) -> None:
+        self._store, self._now = store, now
+        self._rules = {rule.id: rule for rule in held.matcher.rules}
+        self._first = RuleJudge(held.matcher, store.facts, trust.authorities)
+        self._last = RuleJudge(held.matcher, store.facts, trust.authorities, final=True)
+        self._still_unverified: list[DueFinding] = []
+        self._unexpected = self._waiting = 0
+        self._trouble = ""
+
+    def look_at(self, due: DueFinding) -> None:
+        """Judge one finding again, if that can be done now."""
+        if due.rule not in self._rules:
             # The rule is gone, and whom it would have told with it.
-            store.rejudged(each, None, ())
-            continue
-        signing = _signing(each)
+            self._store.rejudged(due, None, ())
+            return
+        signing = _signing(due)
         if isinstance(signing, Unreadable):
             # Must not keep those behind it from being judged.
-            postpone(store.database, each, now + _ASK_AGAIN)
-            where = f"{each.where.log}: entry {each.where.index}"
-            trouble = trouble or f"{where} was read once and cannot be read again: {signing.reason}"
-            continue
-        if _cannot_tell(store, each, signing, recheck_at(rules[each.rule], signing, store.facts, now)):
+            postpone(self._store.database, due, self._now + _ASK_AGAIN)
+            where = f"{due.where.log}: entry {due.where.index}"
+            self._trouble = self._trouble or f"{where} was read once and cannot be read again: {signing.reason}"
+        elif due.was is Outcome.UNVERIFIED:
+            self._ask_authorities(due, signing)
+        else:
+            self._look_for_what_follows(due, signing)
+
+    def ended(self, looked_at: int) -> Rechecked:
+        """Leave what nobody vouches for to wait on, and say how it went."""
+        if self._still_unverified:
+            self._store.wait_on(self._still_unverified)
+        return Rechecked(looked_at, self._unexpected, self._waiting, self._trouble)
+
+    def _ask_authorities(self, due: DueFinding, signing: Signing) -> None:
+        """Judge it as if it had just been met: what must follow it may get its own second judgement."""
+        [finding] = self._first.judge([Hit(signing, (due.rule,), due.leaf, due.extra)], self._now)
+        if finding.verdict.outcome is Outcome.UNVERIFIED:
+            self._still_unverified.append(due)
+            return
+        self._note(due, finding)
+        self._store.vouched_for(due, finding, self._first.alerts([finding], self._now))
+
+    def _look_for_what_follows(self, due: DueFinding, signing: Signing) -> None:
+        by = recheck_at(self._rules[due.rule], signing, BatchFacts(self._store.facts.ahead([]), self._now), self._now)
+        if _cannot_tell(self._store, due, signing, by):
             # An outage is told as an outage: nothing is held against a signing for what we could not ask.
-            postpone(store.database, each, now + _ASK_AGAIN)
-            waiting += 1
-            continue
-        [finding] = judge.judge([Hit(signing, (each.rule,), each.leaf, each.extra)], now)
+            postpone(self._store.database, due, self._now + _ASK_AGAIN)
+            self._waiting += 1
+            return
+        [finding] = self._last.judge([Hit(signing, (due.rule,), due.leaf, due.extra)], self._now)
         worse = finding if finding.verdict.outcome is not Outcome.EXPECTED else None
-        if worse is not None:
-            _LOG.info("verdict_changed log=%s index=%d rule=%s", each.where.log, each.where.index, each.rule)
-        store.rejudged(each, worse, judge.alerts([finding], now))
-        unexpected += finding.verdict.outcome is Outcome.UNEXPECTED
-    return Rechecked(len(due), unexpected, waiting, trouble)
+        self._note(due, finding)
+        self._store.rejudged(due, worse, self._last.alerts([finding], self._now))
+
+    def _note(self, due: DueFinding, finding: Finding) -> None:
+        if finding.verdict.outcome is not due.was:
+            _LOG.info("verdict_changed log=%s index=%d rule=%s", due.where.log, due.where.index, due.rule)
+        self._unexpected += finding.verdict.outcome is Outcome.UNEXPECTED
 
 
 def _cannot_tell(store: Store, due: DueFinding, signing: Signing, by: datetime | None) -> bool:

@@ -63,10 +63,13 @@ _CONSEQUENCES: Final[Mapping[ChangeKind, Callable[[bool], str]]] = {
     ),
     ChangeKind.LOG_PERIOD: lambda _: "It is in force now: entries are judged by the new period.",
     ChangeKind.AUTHORITY_APPEARED: lambda _: (
-        "It is in force now. Certificates it issued that were read before were counted as unverified."
+        "It is in force now. Signings read before that nobody vouched for are judged again: what it does vouch for is "
+        "told if it is unexpected."
     ),
     ChangeKind.AUTHORITY_GONE: lambda _: "Certificates it issued are counted as unverified from now on.",
-    ChangeKind.AUTHORITY_PERIOD: lambda _: "It is in force now: certificates are judged by the new period.",
+    ChangeKind.AUTHORITY_PERIOD: lambda _: (
+        "It is in force now: certificates are judged by the new period, also those that nobody vouched for before."
+    ),
 }
 
 

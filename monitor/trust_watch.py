@@ -46,9 +46,12 @@ class TrustWatch:
             if roots and roots[-1].fingerprint == kept.root.fingerprint:
                 break
             number = len(roots)
-            found = changes(read_trust_root(roots[-1].document), kept.root) if roots else []
+            before = read_trust_root(roots[-1].document) if roots else kept.root
+            found = changes(before, kept.root)
             alerts = [change_alert(each, number, now, followed=self._follows_all) for each in found]
-            self._store.record_trust_root(KeptRoot(number, kept.root.fingerprint, kept.raw, now), alerts)
+            more_trusted = not set(kept.root.authorities) <= set(before.authorities)
+            root = KeptRoot(number, kept.root.fingerprint, kept.raw, now)
+            self._store.record_trust_root(root, alerts, more_trusted=more_trusted)
         self._keeper.remember(history_of(self._store))
 
     def age_alerts(self, now: datetime, error: str = "") -> list[Alert]:

@@ -28,7 +28,7 @@ from monitor.state import Batch
 from monitor.store.health import Condition
 from monitor.store.store import Store
 from monitor.trust_keeper import TrustKeeper
-from monitor.witnesses import Standing, WitnessPolicy, follow_up, witness_alerts
+from monitor.witnesses import Witnessed, WitnessPolicy, follow_up, judge, witness_alerts
 
 _LOG: Final = logging.getLogger(__name__)
 _ILL_AFTER: Final = timedelta(minutes=5)
@@ -50,8 +50,8 @@ class Outcome:
     """How one pass over one tree ended. `owner` is whose trouble it was, `None` when there was none.
 
     `answered` says that the log showed a signed head, whatever came of it. `first` and `last` bound the entries that
-    were read and judged; `findings` counts them by verdict. `unrecorded` says that the trouble could not even be
-    written down.
+    were read and judged; `findings` counts them by verdict. `witnessed` is there where witnesses are wanted.
+    `unrecorded` says that the trouble could not even be written down.
     """
 
     log: str
@@ -64,6 +64,7 @@ class Outcome:
     findings: dict[str, int] = field(default_factory=dict)
     unreadable: int = 0
     evidence: list[str] = field(default_factory=list)
+    witnessed: Witnessed | None = None
     answered: bool = False
     unrecorded: bool = False
 
@@ -153,7 +154,6 @@ class LogWatch:
         self._unkept: dict[str, dict[tuple[str, str], int]] = {}
         self._listed_at: datetime | None = None
         self._trees: dict[str, _Tree] = {}
-        self._standings: dict[str, Standing] = {}
 
     def run_pass(self) -> list[Outcome]:
         """One pass over every tree of the log; never raises for what a log, the network or the database does."""
@@ -196,6 +196,9 @@ class LogWatch:
             self._store.health.forget(self.name)
         for source in self._sources:
             if source.identity.log not in known:
+                if self._witnesses is None:
+                    # Asked for again one day, the wait begins anew.
+                    self._store.witnesses.forget(source.identity.log)
                 self._meter.add_log(source.identity.log)
                 self._tell_position(source.identity.log)
 
@@ -244,6 +247,7 @@ class LogWatch:
             return tree
         # Between two passes nothing is under way: from here on every entry is offered to exactly these rules.
         self._store.coverage.activate(log, held.selections)
+        self._store.rule_load.put_in_force(len(held.matcher.rules), held.unindexed, self._timing.clock())
         state = ObservedState(self._store, self._meter, Outcome(log))
         follower = Follower(
             source,
@@ -277,16 +281,29 @@ class LogWatch:
         fresh = condition.fresh_at or now
         # Of a log that ended by the trust root, and was read to its end, nothing newer is expected.
         ended = valid_until is not None and valid_until < now and report.backlog == 0
-        if not (head.final or ended) and now - fresh > self._stale_after:
+        is_over = head.final or ended
+        if not is_over and now - fresh > self._stale_after:
             # The log answers, yet shows nothing new: gone back, frozen, or somebody replays an old answer.
             stale = stale_head_alert(log, head, fresh, now)
             alert = rewound_head_alert(head, shown, fresh, now) if report.lagging else stale
             outcome.owner, outcome.reason, outcome.detail = Owner.LOG_MISBEHAVED, alert.kind, alert.summary
             self._store.enqueue([alert])
         if self._witnesses is not None:
-            standing = follow_up(self._witnesses, self._standings.get(log, Standing()), shown, now)
-            self._standings[log] = standing
-            self._store.enqueue(witness_alerts(self._witnesses, standing, shown, now, self._stale_after))
+            fresh_for = None if is_over else self._stale_after
+            outcome.witnessed = self._ask_witnesses(self._witnesses, shown, now, fresh_for)
+
+    def _ask_witnesses(
+        self, policy: WitnessPolicy, shown: SignedHead, now: datetime, fresh_for: timedelta | None
+    ) -> Witnessed:
+        """Hold the newest head against the policy; since when it is unmet outlives a restart."""
+        before = self._store.witnesses.standing(shown.log)
+        cosigning = judge(policy, shown, now, fresh_for)
+        standing = follow_up(policy, before, cosigning, now)
+        if standing != before:
+            self._store.witnesses.keep(shown.log, standing)
+        witnessed = Witnessed(policy.required, cosigning, standing)
+        self._store.enqueue(witness_alerts(policy, witnessed, shown, now, self._stale_after))
+        return witnessed
 
     def _hold_to_promises(self, outcome: Outcome, source: LogSource, head: SignedHead, state: ObservedState) -> None:
         """Look for what the log promised others in the tree it showed us, below a head that was just proven."""

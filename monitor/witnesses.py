@@ -2,13 +2,13 @@
 
 A log that shows each visitor a history of its own has to fool k witnesses as well. Their absence proves nothing against
 the log: a witness may be down, or the log may not have asked. So it is told as something we could not get, never as a
-lie.
+lie. A cosignature counts for as long as a head of the log does: whoever replays one replays its cosignatures too.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from alerts.alert import Alert, Owner, Severity
 from monitor.alerting import alert_id, day_of
@@ -20,6 +20,7 @@ from tlog.note import MalformedNote
 
 WITNESS_KEYS: Final = ("required", "keys")
 MAX_WITNESSES: Final = 64
+_CLOCK_SKEW: Final = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,52 +46,100 @@ class WitnessPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Cosigning:
-    """Which witnesses of a policy cosigned one head, and whether they are `enough`."""
+    """Which witnesses of a policy vouch for one head, and whether they are `enough`.
+
+    `last` says for everyone who cosigned it when they last did; who did too long ago is `missing` all the same.
+    """
 
     present: tuple[str, ...]
     missing: tuple[str, ...]
     enough: bool
+    last: Mapping[str, datetime] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
     """How a log stood with its witnesses when last asked: since when each is missing, since when too many are.
 
-    `short_since` is `None` while enough cosign. Kept in memory: after a restart the wait begins anew.
+    `short_since` is `None` while enough cosign.
     """
 
     missing_since: tuple[tuple[str, datetime], ...] = ()
     short_since: datetime | None = None
 
 
-def judge(policy: WitnessPolicy, head: SignedHead) -> Cosigning:
-    """Hold a head against the policy. `head.cosigned_by` names witnesses whose cosignatures were verified already."""
-    present = tuple(name for name in policy.names if name in head.cosigned_by)
-    missing = tuple(name for name in policy.names if name not in head.cosigned_by)
-    return Cosigning(present, missing, len(present) >= policy.required)
+@dataclass(frozen=True, slots=True)
+class Witnessed:
+    """What one look at a log's newest head says about its witnesses, for reports."""
+
+    required: int
+    cosigning: Cosigning
+    standing: Standing
+
+    @property
+    def line(self) -> str:
+        """One sentence without a full stop."""
+        told = f"{len(self.cosigning.present)} witnesses cosigned, {self.required} are wanted"
+        missing = ", ".join(f"{name} since {at:%Y-%m-%d %H:%M} UTC" for name, at in self.standing.missing_since)
+        return f"{told}; missing: {missing}" if missing else told
+
+    def document(self) -> dict[str, Any]:
+        """Plain JSON types for scripts."""
+        short = self.standing.short_since
+        return {
+            "required": self.required,
+            "enough": self.cosigning.enough,
+            "cosigned_by": list(self.cosigning.present),
+            "missing": [{"witness": name, "since": at.isoformat()} for name, at in self.standing.missing_since],
+            "too_few_since": short.isoformat() if short else None,
+        }
 
 
-def follow_up(policy: WitnessPolicy, before: Standing, head: SignedHead, now: datetime) -> Standing:
-    """Return the standing after seeing `head` at `now`; what was missing before keeps its since."""
-    cosigning, known = judge(policy, head), dict(before.missing_since)
-    missing = tuple((name, known.get(name, now)) for name in cosigning.missing)
-    return Standing(missing, None if cosigning.enough else before.short_since or now)
+def judge(policy: WitnessPolicy, head: SignedHead, now: datetime, fresh_for: timedelta | None) -> Cosigning:
+    """Hold a head against the policy. Its cosignatures were verified already.
+
+    SPEC tlog-cosignature: a cosignature's timestamp is when it was made, so one that is older than `fresh_for`, or from
+    the future, says nothing about what the witness sees now. `None`: no newer one is expected of this log.
+    """
+    last: dict[str, datetime] = {}
+    for name, at in zip(head.cosigned_by, head.cosigned_at, strict=True):
+        last[name] = max(at, last.get(name, at))
+    fresh = {name for name, at in last.items() if fresh_for is None or now - fresh_for <= at <= now + _CLOCK_SKEW}
+    present = tuple(name for name in policy.names if name in fresh)
+    missing = tuple(name for name in policy.names if name not in fresh)
+    known = {name: at for name, at in last.items() if name in policy.names}
+    return Cosigning(present, missing, len(present) >= policy.required, known)
+
+
+def follow_up(policy: WitnessPolicy, before: Standing, cosigning: Cosigning, now: datetime) -> Standing:
+    """Return the standing after a head was judged at `now`; what was missing before keeps its since.
+
+    Whoever cosigned the head too long ago is missing since then.
+    """
+    known = dict(before.missing_since)
+    missing = tuple((name, known.get(name) or min(cosigning.last.get(name, now), now)) for name in cosigning.missing)
+    if cosigning.enough:
+        return Standing(missing, None)
+    # The policy was last met when as many as it takes had cosigned, the latest of them no later than that.
+    latest = sorted((min(at, now) for at in cosigning.last.values()), reverse=True)[: policy.required]
+    began = latest[-1] if len(latest) == policy.required else now
+    return Standing(missing, before.short_since or began)
 
 
 def witness_alerts(
-    policy: WitnessPolicy, standing: Standing, head: SignedHead, now: datetime, patience: timedelta
+    policy: WitnessPolicy, witnessed: Witnessed, head: SignedHead, now: datetime, patience: timedelta
 ) -> Sequence[Alert]:
     """One alert a day for a log that had too few witnesses for longer than `patience`; none otherwise.
 
     Witnesses cosign after the log signs, so a newest head without them is ordinary for a while.
     """
+    cosigning, standing = witnessed.cosigning, witnessed.standing
     since = standing.short_since
     if since is None or now - since <= patience:
         return ()
-    cosigning, missing = judge(policy, head), dict(standing.missing_since)
     facts = [("Log", head.log), ("Size", str(head.size)), ("Required", f"{policy.required} of {len(policy.names)}")]
     facts += [("Cosigned by", ", ".join(cosigning.present) or "nobody")]
-    facts += [("Missing", f"{name} since {at.isoformat()}") for name, at in missing.items()]
+    facts += [("Missing", f"{name} since {at.isoformat()}") for name, at in standing.missing_since]
     return (
         Alert(
             id=alert_id("witness-missing", head.log, day_of(now)),
@@ -98,8 +147,8 @@ def witness_alerts(
             owner=Owner.COULD_NOT_ASK,
             severity=Severity.WARN,
             title=f"{head.log} is seen by too few witnesses",
-            summary=f"{len(cosigning.present)} of the {policy.required} witnesses wanted cosigned the newest head; it "
-            f"has been too few since {since.isoformat()}.",
+            summary=f"{len(cosigning.present)} of the {policy.required} witnesses wanted cosigned the newest head of "
+            f"late; it has been too few since {since.isoformat()}.",
             consequence="Entries are being checked as before, but only the log's own word says that others see the "
             "same history. This shows no wrongdoing of the log.",
             next_step="Ask the missing witnesses' operators, and compare heads with another installation: "

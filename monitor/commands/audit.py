@@ -23,7 +23,7 @@ _FURTHER_PASSES = 2
 _MEANING = {
     Exit.FINE: "honest: every log proved that it only grew, and every new entry was read",
     Exit.MISBEHAVED: "a log misbehaved, or something unexpected was signed",
-    Exit.UNFINISHED: "not finished: a log could not be asked, or we are ill",
+    Exit.UNFINISHED: "not finished: a log could not be asked, too few witnesses cosigned, or we are ill",
 }
 
 
@@ -68,7 +68,7 @@ def audit(
                 "at": utc_now().isoformat(timespec="seconds"),
                 "exit_code": int(code),
                 "verdict": _MEANING[code],
-                "logs": [_document(outcome) for outcome in outcomes],
+                "logs": [document_of(outcome) for outcome in outcomes],
                 "second_judgements": {
                     "due": again.looked_at,
                     "unexpected": again.unexpected,
@@ -120,7 +120,8 @@ def _again(watch: LogWatch, before: list[Outcome]) -> list[Outcome]:
     return found
 
 
-def _document(outcome: Outcome) -> dict[str, Any]:
+def document_of(outcome: Outcome) -> dict[str, Any]:
+    """One pass over one log as plain JSON types."""
     head = outcome.head
     return {
         "log": outcome.log,
@@ -131,5 +132,6 @@ def _document(outcome: Outcome) -> dict[str, Any]:
         "head": {"size": head.size, "root": head.root.hex()} if head else None,
         "findings": outcome.findings,
         "unreadable": outcome.unreadable,
+        "witnesses": outcome.witnessed.document() if outcome.witnessed else None,
         "evidence": outcome.evidence,
     }

@@ -92,6 +92,8 @@ def verdict(outcomes: list[Outcome], again: Rechecked) -> Exit:
     ):
         return Exit.MISBEHAVED
     is_ill = bool(again.trouble) or not outcomes
+    # Too few witnesses prove nothing, neither good nor bad: we could not get what was asked for.
+    is_ill = is_ill or any(each.witnessed is not None and not each.witnessed.cosigning.enough for each in outcomes)
     return Exit.UNFINISHED if is_ill or any(outcome.owner is not None for outcome in outcomes) else Exit.FINE
 
 
@@ -105,7 +107,12 @@ def rechecked_line(again: Rechecked) -> str:
 
 def one_line(outcome: Outcome) -> str:
     """How one pass ended, for a terminal or a log file."""
-    read = "" if outcome.first is None or outcome.last is None else f" read entries {outcome.first} to {outcome.last};"
+    read = ""
+    if outcome.first is not None and outcome.last is not None:
+        first, last = outcome.first, outcome.last
+        read = f" read entries {first} to {last};" if last > first else f" nothing new after {last} entries;"
+    if outcome.witnessed is not None and not outcome.witnessed.cosigning.enough:
+        read += f" too few cosignatures: {outcome.witnessed.line};"
     found = ", ".join(f"{count} {name}" for name, count in sorted(outcome.findings.items()))
     trouble = f" {outcome.owner.value} ({outcome.reason}): {outcome.detail}" if outcome.owner else " no trouble"
     return f"{outcome.log}:{read}{' ' + found + ';' if found else ''}{trouble}"

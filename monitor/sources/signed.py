@@ -1,6 +1,6 @@
 """From a served note to a `SignedHead`: the pinned key, the expected origin, and what a note without them means."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -94,6 +94,7 @@ def unproven(
 def head_of(read: ReadNote, identity: LogIdentity, witnesses: Sequence[WitnessKey] = ()) -> SignedHead:
     """Make the `SignedHead` of an opened checkpoint: freeze line, time line, witnesses whose cosignature verifies."""
     extensions = read.checkpoint.extensions
+    cosigned = list(_cosigned(read.note, witnesses))
     return SignedHead(
         log=identity.log,
         size=read.checkpoint.size,
@@ -101,8 +102,17 @@ def head_of(read: ReadNote, identity: LogIdentity, witnesses: Sequence[WitnessKe
         raw=read.checkpoint.raw,
         timestamp=_timestamp(extensions),
         final=any(line.startswith(_FROZEN) for line in extensions),
-        cosigned_by=tuple(w.name for w in witnesses if verify_cosignature(read.note, w) is not None),
+        cosigned_by=tuple(name for name, _ in cosigned),
+        cosigned_at=tuple(at for _, at in cosigned),
     )
+
+
+def _cosigned(note: Note, witnesses: Sequence[WitnessKey]) -> Iterator[tuple[str, datetime]]:
+    for witness in witnesses:
+        seen = verify_cosignature(note, witness)
+        # One that names a time no calendar holds vouches for nothing now.
+        if seen is not None and (at := from_millis(seen.time * 1000)) is not None:
+            yield witness.name, at
 
 
 def from_millis(milliseconds: int) -> datetime | None:

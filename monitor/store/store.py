@@ -20,14 +20,15 @@ from monitor.store.certificates import ANSWERED, Events, settle, withdraw
 from monitor.store.coverage import Coverage, extend
 from monitor.store.database import Database
 from monitor.store.facts import DatabaseFacts
-from monitor.store.findings import add_findings, add_unreadable, known_findings
+from monitor.store.findings import add_findings, add_unreadable, known_findings, vouched_for
 from monitor.store.heads import append_head, heads_at
 from monitor.store.health import Health
 from monitor.store.outbox import DatabaseOutbox, new_alerts, put
 from monitor.store.positions import first_position, move_position, read_position
 from monitor.store.promises import Promises, add_promises
-from monitor.store.rechecks import DueFinding, add_rechecks, settle_recheck
+from monitor.store.rechecks import DueFinding, add_rechecks, rest, settle_recheck, wake
 from monitor.store.rule_load import RuleLoad, add_dropped
+from monitor.store.standings import Standings
 from monitor.store.tables import EvidenceRow, LogPosition, table
 from monitor.store.trust_roots import KeptRoot, add_root, kept_roots
 from monitor.store.writing import add_new
@@ -57,6 +58,7 @@ class Store:
         self.back_scans = BackScans(database)
         self.rule_load = RuleLoad(database)
         self.health = Health(database)
+        self.witnesses = Standings(database)
         self.promises = Promises(database)
         self.certificate_hold = certificate_hold
         self._clock, self._route = clock, route
@@ -88,7 +90,7 @@ class Store:
             move_position(connection, old, new)
             known = known_findings(connection, batch)
             add_findings(connection, batch.findings, now)
-            add_rechecks(connection, [each for each in batch.findings if _key(each) not in known])
+            add_rechecks(connection, [each for each in batch.findings if _key(each) not in known], now)
             add_unreadable(connection, batch, now)
             add_dropped(connection, batch.log, batch.dropped, now)
             add_promises(connection, _of_certificates(batch), now)
@@ -119,7 +121,7 @@ class Store:
                 raise OwnFault(f"{batch.log}: following stands {at}; findings up to {batch.end} cannot be kept yet")
             known = known_findings(connection, batch)
             add_findings(connection, batch.findings, now)
-            add_rechecks(connection, [each for each in batch.findings if _key(each) not in known])
+            add_rechecks(connection, [each for each in batch.findings if _key(each) not in known], now)
             # Kinds are counted once, by following.
             add_unreadable(connection, replace(batch, kinds={}), now)
             add_dropped(connection, batch.log, batch.dropped, now)
@@ -134,6 +136,22 @@ class Store:
         with self.database.write() as connection:
             if settle_recheck(connection, due, worse) and worse is not None:
                 self._put(connection, alerts, now)
+
+    def vouched_for(self, due: DueFinding, finding: Finding, alerts: Sequence[Alert]) -> None:
+        """Commit what a finding that nobody vouched for is now that an authority does, as if it had just been found."""
+        now = self._clock()
+        where = finding.signing.where
+        with self.database.write() as connection:
+            if settle_recheck(connection, due, None):
+                vouched_for(connection, finding, now)
+                add_rechecks(connection, [finding], now)
+                batch = Batch(where.log, where.index, where.index + 1, (finding,))
+                add_promises(connection, _of_certificates(batch), now)
+                self._put_found(connection, batch, alerts, now, deliver=True)
+
+    def wait_on(self, due: Sequence[DueFinding]) -> None:
+        """Let findings that still nobody vouches for wait for another authority."""
+        rest(self.database, due, self._clock())
 
     def record_head(self, head: SignedHead) -> None:
         """See `State.record_head`."""
@@ -183,12 +201,18 @@ class Store:
         with self.database.read() as connection:
             return kept_roots(connection)
 
-    def record_trust_root(self, root: KeptRoot, alerts: Sequence[Alert]) -> bool:
-        """Record a trust root with the alerts about what it changes; false when somebody recorded that number first."""
+    def record_trust_root(self, root: KeptRoot, alerts: Sequence[Alert], *, more_trusted: bool = False) -> bool:
+        """Record a trust root with the alerts about what it changes; false when somebody recorded that number first.
+
+        `more_trusted`: an authority may vouch for what none did. Findings that wait for that are due at once.
+        """
+        now = self._clock()
         with self.database.write() as connection:
             is_new = add_root(connection, root)
             if is_new:
-                self._put(connection, alerts, self._clock())
+                self._put(connection, alerts, now)
+                if more_trusted:
+                    wake(connection, now)
         return is_new
 
     def close(self) -> None:

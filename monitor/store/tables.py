@@ -344,6 +344,15 @@ class PromiseCount(Base, table=True):
     entries: int = Field(sa_column=Column(BigInteger, nullable=False))
 
 
+class WitnessStanding(Base, table=True):
+    """Since when a log's head has too few cosignatures, and since when each witness of its policy is missing (JSON)."""
+
+    __tablename__ = "witness_standing"
+    log: str = Field(sa_column=Column(Text, primary_key=True))
+    short_since: datetime | None = Field(sa_column=Column(UtcTime))
+    missing: str = Field(sa_column=Column(Text, nullable=False))
+
+
 class TrustRootRow(Base, table=True):
     """A trust root that was in force from `seen_at` until the next one. Never deleted: findings were judged by it."""
 

@@ -1,22 +1,33 @@
 """Witnesses are a policy on top of the log's signature: who is missing is known, and nobody is called a liar."""
 
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alerts.alert import Owner, Severity
+from alerts.alert import Alert, Owner, Severity
+from monitor.commands.audit import document_of
+from monitor.commands.run import one_line, verdict
+from monitor.commands.terminal import Exit
 from monitor.config import BadConfig, parse_config
 from monitor.heads import SignedHead
+from monitor.junit import Timed, junit
+from monitor.rechecking import Rechecked
 from monitor.sources.rekor_v2 import RekorV2Source
+from monitor.watching import Outcome
 from monitor.witnesses import (
     MAX_WITNESSES,
+    Cosigning,
     Standing,
+    Witnessed,
     WitnessPolicy,
     follow_up,
     judge,
@@ -49,18 +60,33 @@ def vkey(name: str, seed: int | None = None) -> str:
     return f"{name}+{made.key_id.hex()}+{b64(bytes([4]) + made.raw)}"
 
 
-def cosignature(name: str, text: bytes, seed: int | None = None, cut: int | None = None) -> str:
-    blob = witness(name, seed).key_id + NOW_SECONDS.to_bytes(8, "big")
-    blob += key_of(name, seed).sign(cosigned_message(text, NOW_SECONDS))
+NOW_SECONDS = int(NOW.timestamp())
+
+
+def cosignature(name: str, text: bytes, seed: int | None = None, cut: int | None = None, at: int = NOW_SECONDS) -> str:
+    blob = witness(name, seed).key_id + at.to_bytes(8, "big")
+    blob += key_of(name, seed).sign(cosigned_message(text, at))
     return f"— {name} {b64(blob[:cut])}\n"
 
 
-NOW_SECONDS = int(NOW.timestamp())
 TWO_OF_THREE = WitnessPolicy(2, tuple(witness(name) for name in NAMES))
 
 
-def head(*cosigned_by: str, size: int = 5) -> SignedHead:
-    return SignedHead("v2", size, RootHash(bytes(32)), b"", cosigned_by=cosigned_by)
+def head(*cosigned_by: str, at: datetime = NOW, size: int = 5) -> SignedHead:
+    """A head that these witnesses cosigned at that time."""
+    return SignedHead(
+        "v2", size, RootHash(bytes(32)), b"", cosigned_by=cosigned_by, cosigned_at=(at,) * len(cosigned_by)
+    )
+
+
+def judged(policy: WitnessPolicy, shown: SignedHead, now: datetime = NOW) -> Cosigning:
+    return judge(policy, shown, now, HOUR)
+
+
+def after(standing: Standing, *names: str, hours: int) -> Standing:
+    """The standing after a head that these witnesses cosigned just now."""
+    now = NOW + hours * HOUR
+    return follow_up(TWO_OF_THREE, standing, judged(TWO_OF_THREE, head(*names, at=now), now), now)
 
 
 def shown_by_a_log(policy: WitnessPolicy, *lines: Callable[[bytes], str]) -> SignedHead:
@@ -76,7 +102,7 @@ def test_real_cosignatures_of_enough_witnesses_meet_the_policy() -> None:
     shown = shown_by_a_log(
         TWO_OF_THREE, lambda text: cosignature(NAMES[0], text), lambda text: cosignature(NAMES[2], text)
     )
-    cosigning = judge(TWO_OF_THREE, shown)
+    cosigning = judged(TWO_OF_THREE, shown)
     assert cosigning.enough
     assert (cosigning.present, cosigning.missing) == ((NAMES[0], NAMES[2]), (NAMES[1],))
 
@@ -95,10 +121,10 @@ def test_a_cosignature_that_is_none_does_not_count(forgery: str) -> None:
         return cosignature(NAMES[0], text)
 
     control = shown_by_a_log(TWO_OF_THREE, honest, lambda text: cosignature(NAMES[1], text))
-    assert judge(TWO_OF_THREE, control).enough
+    assert judged(TWO_OF_THREE, control).enough
     line = FORGERIES[forgery]
     shown = shown_by_a_log(TWO_OF_THREE, honest, line)
-    assert not judge(TWO_OF_THREE, shown).enough
+    assert not judged(TWO_OF_THREE, shown).enough
 
 
 def test_two_keys_of_one_witness_count_as_one() -> None:
@@ -107,7 +133,7 @@ def test_two_keys_of_one_witness_count_as_one() -> None:
     shown = shown_by_a_log(
         policy, lambda text: cosignature(NAMES[0], text), lambda text: cosignature(NAMES[0], text, seed=555)
     )
-    assert judge(policy, shown).present == (NAMES[0],)
+    assert judged(policy, shown).present == (NAMES[0],)
 
 
 @pytest.mark.parametrize("required", [0, -1, 4])
@@ -118,30 +144,67 @@ def test_a_policy_that_nothing_or_everything_meets_is_refused(required: int) -> 
 
 
 def test_what_is_missing_keeps_its_since_until_it_is_back() -> None:
-    standing = follow_up(TWO_OF_THREE, Standing(), head(NAMES[0], NAMES[1]), NOW)
+    standing = after(Standing(), NAMES[0], NAMES[1], hours=0)
     assert standing == Standing(((NAMES[2], NOW),), None)
-    standing = follow_up(TWO_OF_THREE, standing, head(NAMES[0]), NOW + HOUR)
+    standing = after(standing, NAMES[0], hours=1)
     assert standing == Standing(((NAMES[1], NOW + HOUR), (NAMES[2], NOW)), NOW + HOUR)
-    standing = follow_up(TWO_OF_THREE, standing, head(NAMES[0], size=9), NOW + 2 * HOUR)
+    standing = after(standing, NAMES[0], hours=2)
     assert standing.short_since == NOW + HOUR
-    standing = follow_up(TWO_OF_THREE, standing, head(*NAMES), NOW + 3 * HOUR)
+    standing = after(standing, *NAMES, hours=3)
     assert standing == Standing()
 
 
+def test_a_cosignature_counts_for_as_long_as_a_head_does() -> None:
+    """Whoever replays an old head replays its cosignatures: when they were made is signed."""
+    shown = head(*NAMES)
+    for hours, enough in ((0, True), (1, True), (2, False)):
+        assert judged(TWO_OF_THREE, shown, NOW + hours * HOUR).enough is enough
+    assert judge(TWO_OF_THREE, shown, NOW + 99 * HOUR, None).enough, "of a log that is over none newer is expected"
+    assert not judged(TWO_OF_THREE, shown, NOW - HOUR).enough, "a witness from the future"
+    assert judged(TWO_OF_THREE, shown, NOW - timedelta(minutes=5)).enough, "clocks differ a little"
+    now = NOW + 2 * HOUR
+    standing = follow_up(TWO_OF_THREE, Standing(), judged(TWO_OF_THREE, shown, now), now)
+    assert standing == Standing(tuple((name, NOW) for name in NAMES), NOW), "missing since they last cosigned"
+
+
+def test_the_policy_was_last_met_when_the_kth_newest_cosignature_was_made() -> None:
+    ages = dict(zip(NAMES, (1, 2, 3), strict=True))
+    shown = SignedHead(
+        "v2", 5, RootHash(bytes(32)), b"", cosigned_by=NAMES, cosigned_at=tuple(NOW - n * HOUR for n in ages.values())
+    )
+    standing = follow_up(TWO_OF_THREE, Standing(), judged(TWO_OF_THREE, shown), NOW)
+    assert standing.short_since == NOW - 2 * HOUR
+    assert dict(standing.missing_since) == {NAMES[1]: NOW - 2 * HOUR, NAMES[2]: NOW - 3 * HOUR}
+
+
+@pytest.mark.parametrize("seconds", [0, 1, 2**63, 2**64 - 1])
+def test_a_cosignature_of_no_time_that_could_be_vouches_for_nothing(seconds: int) -> None:
+    control = shown_by_a_log(TWO_OF_THREE, *(partial(cosignature, name) for name in NAMES))
+    assert judged(TWO_OF_THREE, control).enough
+    odd = shown_by_a_log(TWO_OF_THREE, *(partial(cosignature, name, at=seconds) for name in NAMES))
+    assert judged(TWO_OF_THREE, odd).present == ()
+
+
+def alerts(standing: Standing, shown: SignedHead, now: datetime, patience: timedelta) -> Sequence[Alert]:
+    witnessed = Witnessed(2, judged(TWO_OF_THREE, shown, now), standing)
+    return witness_alerts(TWO_OF_THREE, witnessed, shown, now, patience)
+
+
 def test_too_few_witnesses_for_too_long_is_told_once_a_day_and_never_as_a_lie() -> None:
-    short, patience = head(NAMES[1]), 2 * HOUR
-    standing = follow_up(TWO_OF_THREE, Standing(), short, NOW)
+    patience = 2 * HOUR
+    standing = after(Standing(), NAMES[1], hours=0)
     for hours in (0, 1, 2):
-        assert witness_alerts(TWO_OF_THREE, standing, short, NOW + hours * HOUR, patience) == ()
-    (alert,) = witness_alerts(TWO_OF_THREE, standing, short, NOW + 3 * HOUR, patience)
+        assert alerts(standing, head(NAMES[1]), NOW + hours * HOUR, patience) == ()
+    now = NOW + 3 * HOUR
+    (alert,) = alerts(standing, head(NAMES[1], at=now), now, patience)
     assert (alert.kind, alert.owner, alert.severity) == ("witness-missing", Owner.COULD_NOT_ASK, Severity.WARN)
     assert ("Cosigned by", NAMES[1]) in alert.facts
     assert ("Missing", f"{NAMES[0]} since {NOW.isoformat()}") in alert.facts
-    (again,) = witness_alerts(TWO_OF_THREE, standing, short, NOW + 4 * HOUR, patience)
-    (tomorrow,) = witness_alerts(TWO_OF_THREE, standing, short, NOW + 27 * HOUR, patience)
+    (again,) = alerts(standing, head(NAMES[1]), NOW + 4 * HOUR, patience)
+    (tomorrow,) = alerts(standing, head(NAMES[1]), NOW + 27 * HOUR, patience)
     assert alert.id == again.id != tomorrow.id
-    met = follow_up(TWO_OF_THREE, standing, head(*NAMES), NOW + 5 * HOUR)
-    assert witness_alerts(TWO_OF_THREE, met, head(*NAMES), NOW + 27 * HOUR, patience) == ()
+    met = after(standing, *NAMES, hours=5)
+    assert alerts(met, head(*NAMES, at=NOW + 27 * HOUR), NOW + 27 * HOUR, patience) == ()
 
 
 @given(st.lists(st.sets(st.sampled_from([*NAMES, "stranger.example.org"])), max_size=12))
@@ -149,7 +212,7 @@ def test_too_few_witnesses_for_too_long_is_told_once_a_day_and_never_as_a_lie() 
 def test_short_since_is_the_start_of_the_last_unbroken_run_of_too_few(passes: list[set[str]]) -> None:
     standing = Standing()
     for hour, names in enumerate(passes):
-        standing = follow_up(TWO_OF_THREE, standing, head(*names), NOW + hour * HOUR)
+        standing = after(standing, *sorted(names), hours=hour)
     enough = [len(names & set(NAMES)) >= 2 for names in passes]
     run = next((n for n, met in enumerate(reversed(enough)) if met), len(enough))
     assert standing.short_since == (NOW + (len(enough) - run) * HOUR if run else None)
@@ -204,22 +267,117 @@ def test_a_log_in_the_configuration_may_name_its_witnesses() -> None:
             parse_config(CONFIGURED.format(api=api, keys=keys), Path("signwatch.yaml"))
 
 
-def test_a_watched_log_without_enough_witnesses_is_followed_and_told_of(tmp_path: Path) -> None:
-    log = RekorV2Log([signing(number=number) for number in range(3)])
-    watched = Watched(log, tmp_path, witnesses=TWO_OF_THREE)
+@dataclass
+class Cosigned:
+    """A watched log whose every head is cosigned by whom the test says."""
 
-    def witnessed_by(*names: str) -> None:
-        log.append(signing(number=len(log.leaves)))
-        text = log.note_text(log.host, log.size)
-        log.extra_signatures = [cosignature(name, text) for name in names]
+    folder: Path
 
+    def __post_init__(self) -> None:
+        self.log = RekorV2Log([signing(number=number) for number in range(3)])
+        self.watched = Watched(self.log, self.folder, witnesses=TWO_OF_THREE)
+
+    def look(self, *names: str, grow: bool = True) -> Outcome:
+        """One pass over a head that these witnesses cosigned just now."""
+        now = int(self.watched.clock.now.timestamp())
+        if grow:
+            self.log.append(signing(number=len(self.log.leaves)))
+        text = self.log.note_text(self.log.host, self.log.size)
+        self.log.extra_signatures = [cosignature(name, text, at=now) for name in names]
+        return self.watched.run()
+
+
+@pytest.fixture
+def cosigned(tmp_path: Path) -> Iterator[Cosigned]:
+    made = Cosigned(tmp_path)
+    yield made
+    made.watched.check()
+    made.watched.store.close()
+
+
+def test_a_watched_log_without_enough_witnesses_is_followed_and_told_of(cosigned: Cosigned) -> None:
+    watched = cosigned.watched
     for hours, names in enumerate([NAMES, NAMES[:2], NAMES[:1], NAMES[:1], (), NAMES[1:], NAMES[:1]]):
-        witnessed_by(*names)
-        assert watched.run().owner is None, "it is followed all the same"
-        assert watched.read == len(log.leaves)
+        assert cosigned.look(*names).owner is None, "it is followed all the same"
+        assert watched.read == len(cosigned.log.leaves)
         # Short since the third pass, two hours ago in the fifth: longer than the hour it may take.
         assert watched.alerts() == (["witness-missing"] if hours >= 4 else [])
         watched.clock.pass_by(hours=1)
     assert watched.evidence() == []
-    watched.check()
-    watched.store.close()
+
+
+def test_a_restart_does_not_forget_since_when_witnesses_are_missing(cosigned: Cosigned) -> None:
+    watched = cosigned.watched
+    cosigned.look(*NAMES)
+    began = watched.clock.now
+    for _ in range(2):
+        cosigned.look(NAMES[0])
+        assert watched.alerts() == []
+        watched.restart()
+        watched.clock.pass_by(minutes=40)
+    outcome = cosigned.look(NAMES[0])
+    assert watched.alerts() == ["witness-missing"]
+    assert outcome.witnessed is not None
+    assert outcome.witnessed.standing == Standing(((NAMES[1], began), (NAMES[2], began)), began)
+    watched.restart()
+    cosigned.look(*NAMES)
+    assert watched.store.witnesses.standing("v2") == Standing()
+
+
+def test_a_wait_that_nobody_asks_for_any_more_is_forgotten(cosigned: Cosigned) -> None:
+    cosigned.look(NAMES[0])
+    assert cosigned.watched.store.witnesses.standing("v2").short_since is not None
+    cosigned.watched.witnesses = None
+    cosigned.watched.restart()
+    assert cosigned.look().witnessed is None
+    assert cosigned.watched.store.witnesses.standing("v2") == Standing()
+
+
+def test_a_replayed_head_is_not_vouched_for_by_the_cosignatures_it_had(cosigned: Cosigned) -> None:
+    watched = cosigned.watched
+    assert witnessed_by(cosigned.look(*NAMES)) == NAMES
+    watched.clock.pass_by(hours=2)
+    assert witnessed_by(watched.run()) == ()
+    assert sorted(watched.alerts()) == ["log-stale", "witness-missing"]
+    assert witnessed_by(cosigned.look(*NAMES, grow=False)) == NAMES, "the same head, cosigned anew"
+
+
+def test_a_frozen_log_needs_no_newer_cosignatures(cosigned: Cosigned) -> None:
+    cosigned.look(*NAMES)
+    cosigned.log.freeze()
+    text = cosigned.log.note_text(cosigned.log.host, cosigned.log.size, [cosigned.log.freeze_line])
+    now = int(cosigned.watched.clock.now.timestamp())
+    cosigned.log.extra_signatures = [cosignature(name, text, at=now) for name in NAMES]
+    assert witnessed_by(cosigned.watched.run()) == NAMES
+    cosigned.watched.clock.pass_by(days=30)
+    assert witnessed_by(cosigned.watched.run()) == NAMES
+    assert cosigned.watched.alerts() == []
+
+
+def witnessed_by(outcome: Outcome) -> tuple[str, ...]:
+    assert outcome.witnessed is not None
+    return outcome.witnessed.cosigning.present
+
+
+def test_too_few_cosignatures_are_in_every_report_and_leave_it_unfinished(cosigned: Cosigned) -> None:
+    """Not a lie, not fine: exit code 3, in a line for people, for JUnit and for scripts."""
+    fine, short = cosigned.look(*NAMES), cosigned.look(NAMES[2])
+    assert verdict([fine], Rechecked()) is Exit.FINE
+    assert verdict([short], Rechecked()) is Exit.UNFINISHED
+    assert "too few cosignatures: 1 witnesses cosigned, 2 are wanted; missing: amber.example.org since" in one_line(
+        short
+    )
+    assert "cosignatures" not in one_line(fine)
+    document = document_of(short)["witnesses"]
+    assert (document["enough"], document["required"], document["cosigned_by"]) == (False, 2, [NAMES[2]])
+    assert [each["witness"] for each in document["missing"]] == [*NAMES[:2]]
+    suite = ET.fromstring(junit([Timed(fine, 0.1), Timed(short, 0.1)], Rechecked(), NOW))
+    assert [(each.tag, each.attrib["type"]) for each in suite.iter() if "type" in each.attrib] == [
+        ("error", "witness-missing")
+    ]
+
+
+def test_misbehaviour_outweighs_missing_witnesses(cosigned: Cosigned) -> None:
+    short = cosigned.look()
+    short.findings["unexpected"] = 1
+    assert verdict([short], Rechecked()) is Exit.MISBEHAVED
