@@ -1,9 +1,10 @@
 """`python -m tests.crash.traced FOLDER WHICH`: system calls of `signwatch` fail one after the other, by strace.
 
-Every call on the database's files and the alert file, in `init` and in `run --once`: the disk fails (EIO), the disk is
-full (ENOSPC), the process is killed (SIGKILL); at the first such call, the second, and so on until a run meets no fault
-any more. After each, the commands are run again without faults, and what they end with is compared with a run that was
-never disturbed. WHICH is `every`, or a number: then only so many faults are chosen, spread over all of them. Prints one
+Every call on the database's files, the alert file and their folder, in `init` and in `run --once`: the disk fails
+(EIO), the disk is full (ENOSPC), the process is killed (SIGKILL); at the first such call, the second, and so on until a
+run meets no fault any more. After each, the commands are run again without faults, and what they end with is compared
+with a run that was never disturbed; of that one, the order of the calls is checked too. WHICH is `every`, or a number:
+then only so many faults are chosen, spread over all of them. Prints one
 JSON line of figures, and its progress on standard error; exits 1 with everything that differs.
 """
 
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from tests.crash.ordering import check_order
 from tests.crash.traced_site import Fault, check_truth, fresh, outcome, signwatch, site
 from tests.support.progress import told
 
@@ -44,7 +46,7 @@ class Traced:
     def __init__(self, folder: Path, template: Path) -> None:
         self._home = folder / "home"
         self._templates = [template, folder / "initialised"]
-        self.counts = []
+        self.counts, self.synced = [], []
         for number, words in enumerate(_COMMANDS):
             home = fresh(self._home, self._templates[number])
             run = signwatch(home, *words, trace=CALLS)
@@ -54,9 +56,12 @@ class Traced:
             self.counts.append(
                 {name: max(n for (_, each), n in threads.items() if each == name) for _, name in threads}
             )
+            self.synced.append(check_order(run.calls, home))
             if number == 0:
                 fresh(self._templates[1], home)
         assert {"openat", "pwrite64", "fdatasync"} <= set(self.counts[1]), f"strace saw too little: {self.counts}"
+        assert home.name in self.synced[0], "the database's name is on disk"
+        assert {"signwatch.db-wal", "alerts.jsonl", home.name} <= self.synced[1], f"never synchronised: {self.synced}"
         self._expected = outcome(self._home)
         check_truth(self._home)
 

@@ -107,9 +107,21 @@ def signwatch(home: Path, *words: str, hours: float = 0, trace: Sequence[str] = 
         return Run(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     os.waitpid(child, os.WUNTRACED)
     out = home.parent / "strace.out"
-    paths = [word for name in LASTING for word in ("-P", str(home / name))]
+    paths = [word for path in (home, *(home / name for name in LASTING)) for word in ("-P", str(path))]
     inject = [] if fault is None else ["-e", f"inject={fault.call}:{fault.how}:when={fault.when}"]
-    command = ["strace", "-f", "-p", str(child), "-o", str(out), *paths, "-e", f"trace={','.join(trace)}", *inject]
+    command = [
+        "strace",
+        "-f",
+        "-y",
+        "-p",
+        str(child),
+        "-o",
+        str(out),
+        *paths,
+        "-e",
+        f"trace={','.join(trace)}",
+        *inject,
+    ]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as tracer:
         assert tracer.stderr is not None
         attached = tracer.stderr.readline()
