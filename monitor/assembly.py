@@ -22,6 +22,7 @@ from monitor.follow import Limits
 from monitor.meter import Meter, MeteredFetcher
 from monitor.net import Fetcher, HttpFetcher, TokenBucket
 from monitor.rule_keeper import RuleKeeper
+from monitor.scanning.backscanner import LogBackscan
 from monitor.source import LogApi, LogSource
 from monitor.sources.opening import LogDescription, open_sources
 from monitor.store.database import open_database
@@ -38,14 +39,15 @@ _OTHERWISE: Final = 50
 _REKOR: Final = frozenset({LogApi.REKOR_V1, LogApi.REKOR_V2})
 _CT: Final = frozenset({LogApi.CT_RFC6962, LogApi.CT_STATIC})
 _BURST: Final = 20
+_BACKSCAN_SHARE: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Monitor:
     """Everything that runs, put together. `close` ends connections; whatever runs must have ended before.
 
-    `more_logs` adds the logs that the trust root came to name since it was last called, and returns them with what
-    watches them.
+    `backscan` makes what looks back in one of `logs`. `more_logs` adds the logs that the trust root came to name since
+    it was last called, and returns them with what watches them.
     """
 
     config: Config
@@ -58,6 +60,7 @@ class Monitor:
     lists: DigestLists
     trust_watch: TrustWatch
     more_logs: Callable[[], Sequence[tuple[LogConfig, LogWatch]]]
+    backscan: Callable[[LogConfig], LogBackscan]
     parts: ExitStack = field(default_factory=ExitStack)
 
     def close(self) -> None:
@@ -111,9 +114,14 @@ def assemble(config: Config, meter: Meter, timing: Timing, *, limits: Limits | N
             tell_facts(store.facts, logs, timing.clock)
             return more
 
+        backscan = partial(
+            _backscan, config=config, store=store, rules=rules, trust=trust, meter=meter, timing=timing, parts=parts
+        )
         all_parts = parts.pop_all()
-        watch.keywords["parts"] = all_parts
-        return Monitor(config, store, rules, trust, channels, watches, logs, lists, trust_watch, more_logs, all_parts)
+        watch.keywords["parts"] = backscan.keywords["parts"] = all_parts
+        return Monitor(
+            config, store, rules, trust, channels, watches, logs, lists, trust_watch, more_logs, backscan, all_parts
+        )
     raise AssertionError  # for mypy: an ExitStack may swallow exceptions, this one holds nothing that does
 
 
@@ -196,10 +204,15 @@ def describe(log: LogConfig, root: TrustRoot) -> LogDescription:
 
 def http_fetcher(log: LogConfig, pause: Callable[[float], object]) -> HttpFetcher:
     """Make what asks a log over HTTP, no faster than the log allows; whoever asked for it closes it."""
-    rate = log.requests_per_second or (_REQUESTS_PER_SECOND.get(log.api, _OTHERWISE) if log.api else _OTHERWISE)
+    rate = requests_per_second(log)
     bucket = TokenBucket(rate, max(rate, _BURST), clock=time.monotonic, sleep=pause)
     ca_file = str(log.ca_file) if log.ca_file is not None else None
     return HttpFetcher(log.url, bucket=bucket, ca_file=ca_file, proxy=log.proxy)
+
+
+def requests_per_second(log: LogConfig) -> int:
+    """How often a log may be asked."""
+    return log.requests_per_second or (_REQUESTS_PER_SECOND.get(log.api, _OTHERWISE) if log.api else _OTHERWISE)
 
 
 def _watch(
@@ -234,6 +247,34 @@ def _watch(
         meter=meter,
         timing=timing,
         limits=limits,
+    )
+
+
+def _backscan(
+    log: LogConfig,
+    *,
+    config: Config,
+    store: Store,
+    rules: RuleKeeper,
+    trust: TrustKeeper,
+    meter: Meter,
+    timing: Timing,
+    parts: ExitStack,
+) -> LogBackscan:
+    # Connections and an allowance of its own: following never waits for it, and the log is not asked much more often.
+    rate = max(1, requests_per_second(log) // _BACKSCAN_SHARE)
+    http = http_fetcher(replace(log, requests_per_second=rate), timing.pause)
+    parts.callback(http.close)
+    return LogBackscan(
+        log.name,
+        partial(_open, log, trust, store, http),
+        config=config.backscan,
+        stale_after=config.stale_after(log),
+        store=store,
+        rules=rules,
+        trust=trust,
+        meter=meter,
+        timing=timing,
     )
 
 

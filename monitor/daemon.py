@@ -26,15 +26,21 @@ from alerts.outbox import Backlog
 from monitor.alerting import own_fault_alert
 from monitor.assembly import Monitor, followed_keys
 from monitor.config import LogConfig
+from monitor.coverage import read_coverage
 from monitor.errors import FetchFailed, OwnFault
 from monitor.meter import Meter
 from monitor.rechecking import recheck
+from monitor.scanning.backscanner import LogBackscan
+from monitor.store.reading import Reading
 from monitor.watching import LogWatch, Timing
 
 _LOG: Final = logging.getLogger(__name__)
 _DELIVER_EVERY: Final = 1
 _HEARTBEAT_EVERY: Final = 5
 _LISTS_EVERY: Final = 300
+_LOOK_BACK_EVERY: Final = 1
+_COVERAGE_EVERY: Final = 30
+_BACKSCANS: Final = "backscans"
 _TRUST: Final = "trust root"
 _SPARE_WORKERS: Final = 8
 _ILL_AFTER: Final = timedelta(minutes=5)
@@ -51,8 +57,11 @@ class Daemon:
         self._reload = threading.Event()
         # Some to spare for logs that the trust root comes to name.
         workers = len(monitor.watches) + len(monitor.channels) + _SPARE_WORKERS
+        # Looking back has threads of its own: whatever hangs there, a pass never waits for one.
+        looking_back = ThreadPoolExecutor(len(monitor.watches) + _SPARE_WORKERS)
+        self._backscans: list[LogBackscan] = []
         self._scheduler = BackgroundScheduler(
-            executors={"default": ThreadPoolExecutor(workers)},
+            executors={"default": ThreadPoolExecutor(workers), _BACKSCANS: looking_back},
             # A late pass runs late instead of being dropped, and one at a time.
             job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
             timezone="UTC",
@@ -65,6 +74,7 @@ class Daemon:
         config = self._monitor.config
         for watch, log in zip(self._monitor.watches, self._monitor.logs, strict=True):
             self._follow(log, watch)
+        self._every(_COVERAGE_EVERY, self.tell_coverage, "coverage")
         for channel in self._monitor.channels:
             self._every(_DELIVER_EVERY, partial(self.deliver, channel), f"deliver {channel.name}")
         self._every(_HEARTBEAT_EVERY, self.heartbeat, "heartbeat")
@@ -90,12 +100,28 @@ class Daemon:
         for outcome in watch.run_pass():
             self._note(f"following {outcome.log}", outcome.detail if outcome.unrecorded else None)
 
+    def look_back(self, backscan: LogBackscan) -> None:
+        """Offer older entries of one log to the rules that lack them, for as long as there is anything to do."""
+        with self._ill_on_trouble(f"looking back in {backscan.name}"):
+            while not self._timing.stop() and (seconds := backscan.step()) is not None:
+                self._timing.pause(seconds)
+
+    def tell_coverage(self) -> None:
+        """Count what the rules in force were not offered."""
+        with self._ill_on_trouble("coverage"):
+            matcher = self._monitor.rules.held.matcher
+            self._meter.rules(len(matcher.rules), len(matcher.unindexed))
+            store = self._monitor.store
+            for log, found in read_coverage(store, Reading(store.database).followed(), 0).items():
+                self._meter.coverage(log, found.uncovered, found.lacking)
+
     def deliver(self, channel: Channel) -> None:
         """One delivery pass over one channel."""
         with self._ill_on_trouble(f"delivery {channel.name}"):
-            if channel.name not in self._monitor.store.outbox.backlog():
-                return
             now = self._timing.clock()
+            waiting = self._monitor.store.outbox.backlog().get(channel.name)
+            if waiting is None or waiting.oldest > now:
+                return
             report = deliver_channel(
                 self._monitor.store.outbox, channel, now, random=random.random, policy=self._policy
             )
@@ -156,6 +182,8 @@ class Daemon:
                 _LOG.warning("trust_root_changed fingerprint=%s", kept.root.fingerprint)
                 for watch in self._monitor.watches:
                     watch.forget_sources()
+                for backscan in self._backscans:
+                    backscan.forget_sources()
             for log, watch in self._monitor.more_logs():
                 self._follow(log, watch)
         self._tell_trust(now)
@@ -168,6 +196,9 @@ class Daemon:
         seconds = self._monitor.config.poll_seconds(log)
         jitter = seconds / 10 if seconds > 1 else None
         self._every(seconds, partial(self.follow, watch), f"follow {log.name}", jitter=jitter)
+        backscan = self._monitor.backscan(log)
+        self._backscans.append(backscan)
+        self._every(_LOOK_BACK_EVERY, partial(self.look_back, backscan), f"look back {log.name}", executor=_BACKSCANS)
 
     def refresh_lists(self) -> None:
         """Fetch the digest lists that the rules name."""
@@ -195,9 +226,17 @@ class Daemon:
         elif what not in self._troubles:
             self._troubles[what] = (detail, self._timing.clock())
 
-    def _every(self, seconds: float, job: Callable[[], Any], name: str, jitter: float | None = None) -> None:
-        now = self._timing.clock()
-        self._scheduler.add_job(job, "interval", seconds=seconds, jitter=jitter, id=name, name=name, next_run_time=now)
+    def _every(
+        self,
+        seconds: float,
+        job: Callable[[], Any],
+        name: str,
+        *,
+        jitter: float | None = None,
+        executor: str = "default",
+    ) -> None:
+        now, every = self._timing.clock(), {"seconds": seconds, "jitter": jitter}
+        self._scheduler.add_job(job, "interval", **every, id=name, name=name, executor=executor, next_run_time=now)
 
 
 @contextmanager

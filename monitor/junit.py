@@ -15,6 +15,7 @@ from xml.etree import ElementTree as ET
 
 from alerts.alert import Owner
 from alerts.inert import inert_line
+from monitor.coverage import LogCoverage, coverage_line
 from monitor.errors import OwnFault
 from monitor.rechecking import Rechecked
 from monitor.watching import Outcome
@@ -25,10 +26,11 @@ _LONGEST: Final = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """What became of one tree, and how many seconds it took."""
+    """What became of one tree, how many seconds it took, and what its rules were offered by then."""
 
     outcome: Outcome
     seconds: float
+    coverage: LogCoverage | None = None
 
 
 def junit(found: Sequence[Timed], again: Rechecked, at: datetime) -> bytes:
@@ -92,7 +94,8 @@ def _add_case(suite: ET.Element, each: Timed) -> None:
         _add(case, "error", outcome.reason, outcome.detail)
     elif outcome.witnessed is not None and not outcome.witnessed.cosigning.enough:
         _add(case, "error", "witness-missing", outcome.witnessed.line)
-    ET.SubElement(case, "system-out").text = "\n".join(map(_inert, _lines(outcome)))
+    lines = [*_lines(outcome), *([coverage_line(each.coverage)] if each.coverage is not None else [])]
+    ET.SubElement(case, "system-out").text = "\n".join(map(_inert, lines))
 
 
 def _add_rechecked(suite: ET.Element, again: Rechecked) -> None:

@@ -31,6 +31,18 @@ class Meter(Protocol):
     def batch(self, batch: Batch) -> None:
         """A batch was committed."""
 
+    def looked_back(self, log: str, entries: int, findings: Mapping[str, int], dropped: int) -> None:
+        """Entries were offered to rules that came late: findings by outcome, and matches left out."""
+
+    def back_scan(self, log: str, remaining: int) -> None:
+        """How many entries are still to be offered to rules that came late."""
+
+    def rules(self, rules: int, unindexed: int) -> None:
+        """Rules were put in force; so many of them are asked about every entry."""
+
+    def coverage(self, log: str, rules: int, entries: int) -> None:
+        """So many active rules were not offered all that was followed, and so many entries are lacking to one."""
+
     def fetched(self, log: str, result: str, seconds: float) -> None:
         """A request to a log ended; `result` is `ok` or a `FetchFailed.reason`."""
 

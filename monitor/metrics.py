@@ -68,6 +68,18 @@ class PrometheusMeter:
         self._entries = counter("entries_processed", "Entries read, by kind.", "log", "kind")
         self._unreadable = counter("entries_unreadable", "Entries nobody could decode, by reason.", "log", "code")
         self._findings = counter("findings", "Entries a rule selected, by verdict.", "outcome")
+        self._rules = gauge("rules", "Rules in force.")
+        self._unindexed = gauge("rules_unindexed", "Rules that are asked about every entry.")
+        self._dropped = counter(
+            "matches_dropped", "Matches left out: more rules selected an entry than are judged.", "log"
+        )
+        self._uncovered_rules = gauge("rules_uncovered", "Rules not offered everything that was followed.", "log")
+        self._uncovered = gauge("uncovered_entries", "Entries followed that some rule was not offered.", "log")
+        self._owed = gauge(
+            "backscan_pending_entries", "Older entries still to be offered to rules that came late.", "log"
+        )
+        self._looked_back = counter("backscan_entries", "Older entries offered to rules that came late.", "log")
+        self._found_back = counter("backscan_findings", "Older entries such a rule selected, by verdict.", "outcome")
         self._pending = gauge("outbox_pending", "Deliveries that wait.", "channel")
         self._oldest = gauge("outbox_oldest_age_seconds", "Age of the oldest delivery that waits.", "channel")
         self._deliveries = counter("deliveries", "Deliveries by how they ended.", "channel", "result")
@@ -89,6 +101,7 @@ class PrometheusMeter:
         gauge("build_info", "Always 1; the label says which version runs.", "version").labels(version).set(1)
         for outcome in Outcome:
             self._findings.labels(outcome.value)
+            self._found_back.labels(outcome.value)
         self._channels: set[str] = set()
         for channel in channels:
             self._add_channel(channel)
@@ -100,7 +113,8 @@ class PrometheusMeter:
     def add_log(self, log: str) -> None:
         """See `Meter.add_log`."""
         plain = (self._size, self._signed_at, self._verified, self._gap, self._seconds, self._last_pass)
-        for metric in (*plain, self._last_success):
+        coverage = (self._dropped, self._uncovered_rules, self._uncovered, self._owed, self._looked_back)
+        for metric in (*plain, self._last_success, *coverage):
             metric.labels(log)
         for counter, words in (
             (self._verifications, VERIFICATIONS),
@@ -139,6 +153,28 @@ class PrometheusMeter:
             self._unreadable.labels(batch.log, entry.unreadable.code).inc()
         for finding in batch.findings:
             self._findings.labels(finding.verdict.outcome.value).inc()
+        self._dropped.labels(batch.log).inc(sum(matches for _, matches in batch.dropped))
+
+    def looked_back(self, log: str, entries: int, findings: Mapping[str, int], dropped: int) -> None:
+        """See `Meter.looked_back`."""
+        self._looked_back.labels(log).inc(entries)
+        self._dropped.labels(log).inc(dropped)
+        for outcome, count in findings.items():
+            self._found_back.labels(outcome).inc(count)
+
+    def back_scan(self, log: str, remaining: int) -> None:
+        """See `Meter.back_scan`."""
+        self._owed.labels(log).set(remaining)
+
+    def rules(self, rules: int, unindexed: int) -> None:
+        """See `Meter.rules`."""
+        self._rules.set(rules)
+        self._unindexed.set(unindexed)
+
+    def coverage(self, log: str, rules: int, entries: int) -> None:
+        """See `Meter.coverage`."""
+        self._uncovered_rules.labels(log).set(rules)
+        self._uncovered.labels(log).set(entries)
 
     def fetched(self, log: str, result: str, seconds: float) -> None:
         """See `Meter.fetched`."""

@@ -9,6 +9,7 @@ from typing import Final
 from monitor.config import BadConfig
 from rules.document import MAX_BYTES, RuleFileError
 from rules.index import Matcher, TooManyUnindexed, compile_rules
+from rules.lookback import LookBack
 from rules.rule import RuleSet
 from rules.rule_file import load_rules
 
@@ -17,12 +18,22 @@ _SHOWN: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class HeldRules:
-    """One compiled set of rules. `selections` says what each selects, for the ranges scanned for it."""
+    """One compiled set of rules. `selections` says what each selects, for the ranges scanned for it.
+
+    `backscans` says how far back those look that say so themselves, `notify` which channels those name that name any.
+    """
 
     generation: int
     rules: RuleSet
     matcher: Matcher
     selections: dict[str, str]
+    backscans: dict[str, LookBack]
+    notify: dict[str, tuple[str, ...]]
+
+    @property
+    def unindexed(self) -> list[str]:
+        """Ids of the rules that are asked about every entry."""
+        return [self.matcher.rules[number].id for number in self.matcher.unindexed]
 
 
 class RuleKeeper:
@@ -31,7 +42,7 @@ class RuleKeeper:
     def __init__(self, path: Path, channels: Collection[str]) -> None:
         self._path, self._channels = path, frozenset(channels)
         self._lock = threading.Lock()
-        self._seen = _state_of(path)
+        self._seen = self._looked = _state_of(path)
         self._held = self._load(1)
 
     @property
@@ -41,20 +52,28 @@ class RuleKeeper:
             return self._held
 
     def changed(self) -> bool:
-        """Whether the file looks different from when it was last read."""
-        return _state_of(self._path) != self._seen
+        """Whether the file looks different from when it was last read, and the same as at the last look.
+
+        A file that is still being written may be whole rules all the same, only not all of them: it is left to settle.
+        """
+        looked, self._looked = self._looked, _state_of(self._path)
+        return self._looked != self._seen and self._looked == looked
 
     def reload(self) -> HeldRules:
         """Read the file again. Raises `BadConfig` and keeps the rules in force when it cannot be used."""
-        self._seen = _state_of(self._path)
+        self._seen = self._looked = _state_of(self._path)
         held = self._load(self.held.generation + 1)
+        if _state_of(self._path) != self._seen:
+            raise BadConfig(
+                f"{self._path}: the file changed while it was read. The rules in force stay until it settles."
+            )
         with self._lock:
             self._held = held
         return held
 
     def channels_of(self, rule_id: str | None) -> tuple[str, ...]:
         """Channels the rule names itself; none when it takes the default or is gone."""
-        return self._notify.get(rule_id or "", ())
+        return self.held.notify.get(rule_id or "", ())
 
     def _load(self, generation: int) -> HeldRules:
         rules = read_rules(self._path, self._channels)
@@ -62,8 +81,10 @@ class RuleKeeper:
             matcher = compile_rules(rules.rules)
         except TooManyUnindexed as error:
             raise BadConfig(f"{self._path}: {error}") from error
-        self._notify = {rule.id: rule.notify for rule in rules.rules if rule.notify}
-        return HeldRules(generation, rules, matcher, {rule.id: rule.selection_id() for rule in rules.rules})
+        selections = {rule.id: rule.selection_id() for rule in rules.rules}
+        backscans = {rule.id: rule.backscan for rule in rules.rules if rule.backscan is not None}
+        notify = {rule.id: rule.notify for rule in rules.rules if rule.notify}
+        return HeldRules(generation, rules, matcher, selections, backscans, notify)
 
 
 def read_rules(path: Path, channels: Collection[str] | None = None) -> RuleSet:

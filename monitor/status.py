@@ -9,15 +9,19 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from alerts.alert import Owner
 from alerts.outbox import Backlog
 from monitor.config import Config
-from monitor.store.health import Condition
+from monitor.coverage import LogCoverage, coverage_document, read_coverage
+from monitor.store.backscans import BackScan
+from monitor.store.health import Condition, Trouble
 from monitor.store.reading import Followed, Reading
+from monitor.store.rule_load import Dropped, InForce
 from monitor.store.store import Store
 
 _RECENT: Final = 20
 _OPEN: Final = 20
-_MANY: Final = 2_000
+_RULES: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,9 @@ class LogStatus:
     poll: timedelta
     unreadable: int = 0
     entries: int = 0
-    rules_begun_later: int = 0
+    coverage: LogCoverage | None = None
+    back_scan: BackScan | None = None
+    dropped: Dropped | None = None
 
     @property
     def lag(self) -> int:
@@ -57,6 +63,9 @@ class LogStatus:
             told.append(f"{self.name}: no newer tree head since {_time(self.condition.fresh_at)}")
         if self.lag > gap_entries:
             told.append(f"{self.name}: {self.lag} entries are not read yet, more than {gap_entries}")
+        behind = self.back_scan.trouble if self.back_scan is not None else None
+        if behind is not None and (behind.owner is Owner.LOG_MISBEHAVED or now - behind.since > self.stale_after):
+            told.append(f"{self.name}: looking back: {behind.owner.value} since {_time(behind.since)}: {behind.detail}")
         return told
 
     def is_stale(self, now: datetime) -> bool:
@@ -76,6 +85,7 @@ class Status:
     given_up: Mapping[str, int]
     outcomes: Mapping[str, int]
     reasons: Sequence[str]
+    in_force: InForce | None = None
 
     @property
     def ready(self) -> bool:
@@ -87,7 +97,9 @@ def read_status(config: Config, store: Store, now: datetime, further: Sequence[s
     """Look everything up. `further` are reasons only the running daemon knows."""
     reading = Reading(store.database)
     followed, conditions = reading.followed(), store.health.all()
-    unreadable, kinds, later = reading.unreadable(), reading.kinds(), store.coverage.begun_later()
+    unreadable, kinds = reading.unreadable(), reading.kinds()
+    coverage, back_scans = read_coverage(store, followed, _RULES), store.back_scans.all()
+    dropped = store.rule_load.dropped()
     by_name = {log.name: log for log in config.logs or ()}
     logs = []
     for name in sorted({*followed, *conditions, *_expected(config, followed, conditions)}):
@@ -103,7 +115,9 @@ def read_status(config: Config, store: Store, now: datetime, further: Sequence[s
                 poll=timedelta(seconds=poll),
                 unreadable=sum(count for (each, _), count in unreadable.items() if each == name),
                 entries=sum(count for (each, _), count in kinds.items() if each == name),
-                rules_begun_later=later.get(name, 0),
+                coverage=coverage.get(name),
+                back_scan=back_scans.get(name),
+                dropped=dropped.get(name),
             )
         )
     backlog, given_up = store.outbox.backlog(), reading.given_up()
@@ -115,7 +129,8 @@ def read_status(config: Config, store: Store, now: datetime, further: Sequence[s
             reasons.append(
                 f"channel {channel}: {waiting.pending} alerts wait, the oldest since {_time(waiting.oldest)}"
             )
-    return Status(now, logs, backlog, given_up, reading.outcomes(), [*further, *reasons])
+    in_force = store.rule_load.in_force()
+    return Status(now, logs, backlog, given_up, reading.outcomes(), [*further, *reasons], in_force)
 
 
 def _expected(config: Config, followed: Mapping[str, Any], conditions: Mapping[str, Any]) -> list[str]:
@@ -177,14 +192,50 @@ def status_document(status: Status, store: Store) -> dict[str, Any]:
                 for log in status.logs
                 if log.followed and log.followed.baseline_size
             },
-            "rules_begun_later": {log.name: log.rules_begun_later for log in status.logs if log.rules_begun_later},
+            "rules_not_covered": {
+                log.name: log.coverage.uncovered for log in status.logs if log.coverage and log.coverage.uncovered
+            },
+            "matches_dropped": {log.name: log.dropped.matches for log in status.logs if log.dropped},
         },
+        "rules": _rules_document(status.in_force),
+    }
+
+
+def _rules_document(in_force: InForce | None) -> dict[str, Any] | None:
+    if in_force is None:
+        return None
+    return {
+        "in_force": in_force.rules,
+        "since": _time(in_force.at),
+        "unindexed": in_force.unindexed,
+        "unindexed_rules": list(in_force.names),
+    }
+
+
+def _back_scan_document(scan: BackScan | None) -> dict[str, Any] | None:
+    if scan is None:
+        return None
+    return {
+        "entries_left": scan.remaining,
+        "entries_per_second": scan.rate,
+        "at": _time(scan.at),
+        "trouble": _trouble_document(scan.trouble),
+    }
+
+
+def _trouble_document(trouble: Trouble | None) -> dict[str, Any] | None:
+    if trouble is None:
+        return None
+    return {
+        "owner": trouble.owner.value,
+        "reason": trouble.reason,
+        "detail": trouble.detail,
+        "since": _time(trouble.since),
     }
 
 
 def _log_document(log: LogStatus, now: datetime) -> dict[str, Any]:
     followed, condition = log.followed, log.condition
-    trouble = condition.trouble
     document: dict[str, Any] = {"name": log.name, "followed": followed is not None}
     document |= {
         "verified_size": followed.position.frontier.size if followed else None,
@@ -207,14 +258,9 @@ def _log_document(log: LogStatus, now: datetime) -> dict[str, Any]:
         "newest_head_since": _time(condition.fresh_at),
         "stale": log.is_stale(now),
         "unreadable_entries": log.unreadable,
-        "trouble": {
-            "owner": trouble.owner.value,
-            "reason": trouble.reason,
-            "detail": trouble.detail,
-            "since": _time(trouble.since),
-        }
-        if trouble
-        else None,
+        "trouble": _trouble_document(condition.trouble),
+        "coverage": coverage_document(log.coverage) if log.coverage else None,
+        "back_scan": _back_scan_document(log.back_scan),
     }
     return document
 

@@ -2,6 +2,7 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from monitor.assembly import assemble, utc_now
 from monitor.commands.run import one_line, rechecked_line, verdict
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, say, say_json
 from monitor.config import load_config
+from monitor.coverage import coverage_document, coverage_line, read_coverage
 from monitor.errors import NotShown
 from monitor.junit import Timed, write_junit
 from monitor.metrics import PrometheusMeter
@@ -20,6 +22,7 @@ from monitor.store.reading import Reading
 from monitor.watching import LogWatch, Outcome, Timing
 
 _FURTHER_PASSES = 2
+_RULES_SHOWN = 20
 _MEANING = {
     Exit.FINE: "honest: every log proved that it only grew, and every new entry was read",
     Exit.MISBEHAVED: "a log misbehaved, or something unexpected was signed",
@@ -55,7 +58,10 @@ def audit(
         with ThreadPoolExecutor(max(1, len(watches))) as at_once:
             timed = [each for found in at_once.map(_timed, watches) for each in found]
         again = recheck_all(monitor.store, monitor.rules.held, monitor.trust, utc_now())
-        waiting = sum(Reading(monitor.store.database).pending().values())
+        reading = Reading(monitor.store.database)
+        waiting = sum(reading.pending().values())
+        coverage = read_coverage(monitor.store, reading.followed(), _RULES_SHOWN)
+        timed = [replace(each, coverage=coverage.get(each.outcome.log)) for each in timed]
     finally:
         monitor.close()
     outcomes = [each.outcome for each in timed]
@@ -68,7 +74,11 @@ def audit(
                 "at": utc_now().isoformat(timespec="seconds"),
                 "exit_code": int(code),
                 "verdict": _MEANING[code],
-                "logs": [document_of(outcome) for outcome in outcomes],
+                "logs": [
+                    document_of(each.outcome)
+                    | {"coverage": coverage_document(each.coverage) if each.coverage is not None else None}
+                    for each in timed
+                ],
                 "second_judgements": {
                     "due": again.looked_at,
                     "unexpected": again.unexpected,
@@ -79,8 +89,10 @@ def audit(
             }
         )
     else:
-        for outcome in outcomes:
-            say(one_line(outcome))
+        for each in timed:
+            say(one_line(each.outcome))
+            if each.coverage is not None and each.coverage.uncovered:
+                say(f"{each.outcome.log}: {coverage_line(each.coverage)}", "yellow")
         if again != Rechecked():
             say(rechecked_line(again))
         say(_MEANING[code], "green" if code is Exit.FINE else "bold red")

@@ -28,12 +28,14 @@ from monitor.errors import OwnFault, SignwatchError
 from monitor.program import VERSION
 from monitor.rule_keeper import RuleKeeper
 from monitor.store.database import open_database, sqlite_path
+from monitor.store.rule_load import RuleLoad
 from monitor.store.store import Store
 from monitor.trust_watch import trust_of
 
 _TOP_LEVEL: Final = ("alerts", "ca_lite", "log_lite", "monitor", "rules", "sign_lite", "sigstore_entries", "tlog")
 _LEAST_FREE: Final = 1024**3
 _LEAST_SQLITE: Final = (3, 35, 0)
+_NAMED: Final = 5
 _HASHED: Final = 32 * 1024 * 1024
 # SHA-NI hashes at well above 1 GB/s, plain code at about a third of a GB/s.
 _SLOW: Final = 0.6e9
@@ -125,7 +127,9 @@ def _channels(config: Config) -> str:
 
 def _rules(config: Config) -> str:
     held = RuleKeeper(config.rules, config.channels).held
-    return f"{len(held.rules.rules)} in {config.rules}, {len(held.matcher.unindexed)} of them asked about every entry"
+    names = held.unindexed
+    named = f": {', '.join(names[:_NAMED])}{', …' if len(names) > _NAMED else ''}" if names else ""
+    return f"{len(held.rules.rules)} in {config.rules}, {len(names)} of them asked about every entry{named}"
 
 
 def _trust(config: Config) -> str:
@@ -148,4 +152,6 @@ def _database(config: Config) -> str:
     with closing(open_database(config.database, check=True)) as database:
         path = sqlite_path(config.database)
         size = f", {path.stat().st_size // 1024} KiB" if path is not None else ""
-        return f"{database.where}{size}, schema current"
+        dropped = sum(each.matches for each in RuleLoad(database).dropped().values())
+        left_out = f"; {dropped} matches were left out, see docs/alerts/rules-dropped.md" if dropped else ""
+        return f"{database.where}{size}, schema current{left_out}"

@@ -1,18 +1,36 @@
 """`signwatch status`: where every log stands, from the database, whether or not a daemon runs."""
 
+from typing import Annotated, Any, Final
+
+import typer
+
 from monitor.assembly import utc_now
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say, say_json, table
-from monitor.config import load_config
+from monitor.config import Config, load_config
+from monitor.coverage import rule_coverage
+from monitor.rule_keeper import read_rules
 from monitor.status import read_status, status_document
+from monitor.store.coverage import RuleCoverage
 from monitor.store.database import open_database
+from monitor.store.reading import Followed, Reading
 from monitor.store.store import Store
 
+_SHOWN: Final = 20
 
-def status(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False) -> None:
-    """Show where every log stands and what is wrong. Exits 3 when it is not all green.
+
+def status(
+    config: ConfigOption = DEFAULT_CONFIG,
+    only: Annotated[
+        list[str] | None, typer.Option("--rule", help="Also: what this rule was offered; may be given again.")
+    ] = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Show where every log stands, what rules were not offered, and what is wrong. Exits 3 when it is not all green.
 
     Examples:
       signwatch status
+      signwatch status --rule acme-release
       signwatch status --json | jq .logs
     """
     settings = load_config(config)
@@ -21,25 +39,91 @@ def status(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False
         store = Store(database, clock=utc_now, route=lambda _alert: settings.notify)
         found = read_status(settings, store, utc_now())
         document = status_document(found, store)
+        followed = Reading(database).followed()
+        asked = _asked_for(settings, store, followed, only)
     finally:
         database.close()
+    rules = [_rule_row(each, followed[each.log]) for each in asked]
     if as_json:
-        say_json(document)
+        say_json(document | ({"rules_asked_for": rules} if only else {}))
     else:
-        rows = [
-            (log["name"], log["verified_size"], log["lag_entries"], log["last_success"], _trouble(log))
-            for log in document["logs"]
-        ]
-        table(("log", "verified", "still to read", "last success", "trouble"), rows)
-        counts = document["findings"]["by_outcome"]
-        say(f"findings: {counts.get('unexpected', 0)} unexpected, {counts.get('unverified', 0)} unverified, "
-            f"{counts.get('expected', 0)} expected")  # fmt: skip
+        _show(document)
+        if rules:
+            table(
+                ("rule", "log", "offered", "not offered"),
+                [(r["rule"], r["log"], _spans(r), r["not_offered"]) for r in rules],
+            )
         for reason in found.reasons:
             note(reason, "red")
     raise leave(Exit.FINE if found.ready else Exit.UNFINISHED)
 
 
-def _trouble(log: dict[str, object]) -> str:
+def _show(document: dict[str, Any]) -> None:
+    rows = [
+        (log["name"], log["verified_size"], log["lag_entries"], log["last_success"], _covered(log), _trouble(log))
+        for log in document["logs"]
+    ]
+    table(("log", "verified", "still to read", "last success", "rules not covered", "trouble"), rows)
+    least = sorted(
+        ((each, log) for log in document["logs"] if log["coverage"] for each in log["coverage"]["least_covered"]),
+        key=lambda found: (-found[0]["entries_not_covered"], found[0]["rule"]),
+    )
+    if least:
+        shown = [(each["rule"], log["name"], _spans(each), each["entries_not_covered"]) for each, log in least[:_SHOWN]]
+        table(("least covered rule", "log", "offered", "not offered"), shown)
+        more = sum(log["coverage"]["rules_not_covered"] for log in document["logs"] if log["coverage"]) - len(shown)
+        if more > 0:
+            say(f"and {more} more")
+    for log in document["logs"]:
+        if (scan := log["back_scan"]) is not None:
+            trouble = scan["trouble"]
+            told = f": {trouble['owner']} since {trouble['since']}: {trouble['detail']}" if trouble else ""
+            rate = f", {scan['entries_per_second']} a second" if scan["entries_per_second"] else ""
+            say(f"looking back in {log['name']}: {scan['entries_left']} entries left{rate}{told}")
+    rules = document["rules"]
+    if rules is not None and rules["unindexed"]:
+        say(f"rules: {rules['in_force']} in force, {rules['unindexed']} of them asked about every entry: "
+            f"{', '.join(rules['unindexed_rules'])}")  # fmt: skip
+    for name, matches in document["not_looked_at"]["matches_dropped"].items():
+        note(f"{name}: {matches} matches were left out: more rules selected an entry than are judged", "yellow")
+    counts = document["findings"]["by_outcome"]
+    say(f"findings: {counts.get('unexpected', 0)} unexpected, {counts.get('unverified', 0)} unverified, "
+        f"{counts.get('expected', 0)} expected")  # fmt: skip
+
+
+def _asked_for(
+    settings: Config, store: Store, followed: dict[str, Followed], only: list[str] | None
+) -> list[RuleCoverage]:
+    if not only:
+        return []
+    selections = {rule.id: rule.selection_id() for rule in read_rules(settings.rules).rules}
+    if unknown := sorted(set(only) - set(selections)):
+        raise typer.BadParameter(f"{settings.rules}: there is no rule {unknown[0]!r}", param_hint="--rule")
+    return rule_coverage(store, followed, selections, only)
+
+
+def _rule_row(rule: RuleCoverage, followed: Followed) -> dict[str, Any]:
+    size = followed.position.frontier.size
+    return {
+        "rule": rule.rule,
+        "log": rule.log,
+        "covered": [list(span) for span in rule.ranges],
+        "not_offered": sum(last - first for first, last in rule.missing(followed.baseline_size, size)),
+    }
+
+
+def _spans(document: dict[str, Any]) -> str:
+    return ", ".join(f"{first} to {last}" for first, last in document["covered"]) or "nothing"
+
+
+def _covered(log: dict[str, Any]) -> str:
+    coverage = log["coverage"]
+    if coverage is None or not coverage["rules_not_covered"]:
+        return "-"
+    return f"{coverage['rules_not_covered']} of {coverage['rules']}"
+
+
+def _trouble(log: dict[str, Any]) -> str:
     trouble = log["trouble"]
     if isinstance(trouble, dict):
         return f"{trouble['owner']} since {trouble['since']}: {trouble['detail']}"

@@ -1,30 +1,43 @@
 """Back-scanning beside a running daemon: one small step at a time, so that following is never held up."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
+from alerts.alert import Alert, Severity
+from monitor.examine import Hit
 from monitor.follow import Judge
 from monitor.scanning.missing import missing_ranges
 from monitor.scanning.pool import ExaminerPool
 from monitor.scanning.run import World, begin_range, scan_range
 from monitor.scanning.state import PassingProgress, Recording, ScanState, SomeRules
 from monitor.source import LogSource
-from monitor.state import Batch
+from monitor.state import Batch, Finding
+from monitor.store.coverage import Gap
 from monitor.store.store import Store
+from rules.expectations.certificate_log_within import CertificateLogWithinExpectation
+from rules.expectations.log_entry_within import LogEntryWithinExpectation
 from rules.index import Matcher
+from rules.verdict import Outcome, Verdict
+
+_HOUR: Final = timedelta(hours=1)
+_ABSENCES: Final = frozenset({CertificateLogWithinExpectation.id, LogEntryWithinExpectation.id})
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one step did: entries `[first, last)` were offered to `rules`; `left` entries are still to be offered."""
+    """What one step did: entries `[first, last)` were offered to `rules`, and gave findings by outcome.
+
+    `dropped` are matches that were left out because more rules than are judged select one entry.
+    """
 
     log: str
     first: int
     last: int
     rules: frozenset[str]
-    findings: int
-    left: int
+    findings: Mapping[str, int]
+    dropped: int = 0
 
 
 def backscan_step(
@@ -38,35 +51,81 @@ def backscan_step(
     pause: Callable[[float], object],
     entries: int = 4096,
     first: int | None = None,
+    gap: Gap | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    unkept: dict[tuple[str, str], int] | None = None,
 ) -> Step | None:
     """Offer the next `entries` entries of one tree to the rules that were never offered them; `None` when none is left.
 
-    `rules` are the active ones (id to what they select), compiled in `matcher`. Findings, their alerts and the covered
-    range are committed together, so a step may be killed at any point. How often it is called bounds the rate; give it
-    a `source` of its own, so that its requests do not wait in the same queue as following's.
+    `rules` are the active ones (id to what they select), compiled in `matcher`. The entries are those of `gap`, by
+    default of the first one from `first` on. Findings, their alerts and the covered range are committed together, so a
+    step may be killed at any point. How often it is called bounds the rate; give it a `source` of its own, so that its
+    requests do not wait in the same queue as following's. `unkept` counts broken promises over several steps.
 
     Raises `FetchFailed`, `LogMisbehaved` with its evidence kept, `OwnFault`.
     """
     log = source.identity.log
-    gaps = missing_ranges(store, log, rules, first)
-    if not gaps:
+    gap = gap or next(iter(missing_ranges(store, log, rules, first)), None)
+    if gap is None:
         return None
-    gap, known = gaps[0], store.position(log)
+    known = store.position(log)
     # Cut at multiples, so that a step's batch is one aligned subtree.
     last = min(gap.last, (gap.first // entries + 1) * entries)
-    found = 0
+    found: dict[str, int] = {}
+    dropped = 0
 
     def count(batch: Batch) -> None:
-        nonlocal found
-        found += len(batch.findings)
+        nonlocal dropped
+        dropped += sum(matches for _, matches in batch.dropped)
+        for finding in batch.findings:
+            name = finding.verdict.outcome.value
+            found[name] = found.get(name, 0) + 1
 
-    recording = Recording({rule: rules[rule] for rule in gap.rules}, deliver=True)
+    offered = {rule: rules[rule] for rule in gap.rules}
+    recording = Recording(offered, deliver=True, due=lambda: next_full_hour(clock()))
     state = ScanState(PassingProgress(), store, recording=recording, on_batch=count)
-    world = World(clock, pause, ahead=1, patience=(), pauses=(1.0,), batch_entries=entries)
+    world = World(clock, pause, ahead=1, patience=(), pauses=(1.0,), batch_entries=entries, stop=stop)
     trusted = known.head if known is not None else None
     position, _ = begin_range(source, trusted, gap.first, last, state=state, world=world)
     state.baseline(position, "back-scan")
     pool = ExaminerPool(matcher, 1)
-    scan_range(source, state, SomeRules(judge, gap.rules), pool, last=last, world=world)
-    left = sum(each.last - each.first for each in gaps) - (last - gap.first)
-    return Step(log, gap.first, last, gap.rules, found, left)
+    looking_back = LookingBack(SomeRules(judge, gap.rules))
+    reached = scan_range(source, state, looking_back, pool, last=last, world=world, unkept=unkept)
+    return Step(log, gap.first, reached.frontier.size, gap.rules, found, dropped)
+
+
+def next_full_hour(now: datetime) -> datetime:
+    """When alerts of looking back are due: what one hour finds meets there, and is one message where it is much."""
+    return now + _HOUR - (now - datetime.fromtimestamp(0, UTC)) % _HOUR
+
+
+class LookingBack:
+    """A judge of entries that were logged before their rules began.
+
+    What is old wakes nobody: alerts are no louder than a warning, and say that they look back. And what another log
+    does not show is not held against an old entry: the rule may never have been offered what that log held then.
+    """
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+
+    def judge(self, hits: Sequence[Hit], now: datetime) -> Sequence[Finding]:
+        """See `Judge.judge`."""
+        return [_without_absences(finding) for finding in self._judge.judge(hits, now)]
+
+    def alerts(self, findings: Sequence[Finding], now: datetime) -> Sequence[Alert]:
+        """See `Judge.alerts`."""
+        return [_of_the_past(alert) for alert in self._judge.alerts(findings, now)]
+
+
+def _without_absences(finding: Finding) -> Finding:
+    verdict = finding.verdict
+    reasons = tuple(reason for reason in verdict.reasons if reason.id not in _ABSENCES)
+    outcome = Outcome.EXPECTED if verdict.outcome is Outcome.UNEXPECTED and not reasons else verdict.outcome
+    return replace(finding, verdict=Verdict(outcome, reasons), recheck=None)
+
+
+def _of_the_past(alert: Alert) -> Alert:
+    severity = Severity.WARN if alert.severity is Severity.PAGE else alert.severity
+    told = ("Found", "looking back: it was logged before the rule came")
+    return replace(alert, severity=severity, title=f"Looking back: {alert.title}", facts=(*alert.facts, told))

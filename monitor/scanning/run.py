@@ -36,7 +36,8 @@ class World:
     """What a scan needs of the world: a clock, a way to wait, threads that fetch ahead, and patience with outages.
 
     `patience` are the seconds to wait before asking again when a log cannot be asked; progress makes it new. `pauses`
-    are those between tries before a promise counts as broken. `batch_entries` go before what suits the protocol.
+    are those between tries before a promise counts as broken. `batch_entries` go before what suits the protocol. Once
+    `stop` says so, a scan ends after the batch under way.
     """
 
     clock: Callable[[], datetime]
@@ -46,6 +47,7 @@ class World:
     patience: Sequence[float] = (1.0, 2.0, 4.0, 8.0)
     pauses: tuple[float, ...] = (1.0, 4.0)
     batch_entries: int | None = None
+    stop: Callable[[], bool] = lambda: False
 
 
 def waits(patience: float) -> tuple[float, ...]:
@@ -68,35 +70,42 @@ def begin_range(
     tries = iter(world.patience)
     while True:
         try:
-            head = _newest(source, known, state, world)
+            head = _newest(source, known, state)
             end = head.size if last is None else last
             if not 0 <= first <= end <= head.size:
                 raise NotInLog(f"{head.log} has {head.size} entries; there is no range from {first} to {end} in it")
             return Position(head.log, source.frontier(first, head), TrustedHead(head)), end
+        except LogMisbehaved as misbehaved:
+            state.keep_evidence(misbehaved.evidence, [alert_of_evidence(misbehaved.evidence, world.clock())])
+            raise
         except FetchFailed:
             if (seconds := next(tries, None)) is None:
                 raise
             world.pause(seconds)
 
 
-def _newest(source: LogSource, known: TrustedHead | None, state: ScanState, world: World) -> SignedHead:
+def _newest(source: LogSource, known: TrustedHead | None, state: ScanState) -> SignedHead:
     offered = source.latest()
     state.record_head(offered)
     sizes = sizes_to_prove(known, offered)
-    try:
-        return advance(known, offered, source.consistency_proof(*sizes) if sizes else (), source.identity).head
-    except LogMisbehaved as misbehaved:
-        state.keep_evidence(misbehaved.evidence, [alert_of_evidence(misbehaved.evidence, world.clock())])
-        raise
+    return advance(known, offered, source.consistency_proof(*sizes) if sizes else (), source.identity).head
 
 
 def scan_range(
-    source: LogSource, state: ScanState, judge: Judge, pool: ExaminerPool, *, last: int, world: World
+    source: LogSource,
+    state: ScanState,
+    judge: Judge,
+    pool: ExaminerPool,
+    *,
+    last: int,
+    world: World,
+    unkept: dict[tuple[str, str], int] | None = None,
 ) -> Position:
     """Read, prove and judge everything from where `state` stands up to `last`; returns where it stands then.
 
-    Raises `FetchFailed` when the log cannot be asked for longer than `world.patience`, `LogMisbehaved` with its
-    evidence kept, `OwnFault`. Whatever was proven before is kept: calling again goes on from there.
+    `unkept` counts broken promises over several scans, as `Follower` does over its passes. Raises `FetchFailed` when
+    the log cannot be asked for longer than `world.patience`, `LogMisbehaved` with its evidence kept, `OwnFault`.
+    Whatever was proven before is kept: calling again goes on from there.
     """
     identity = source.identity
     follower = Follower(
@@ -115,9 +124,11 @@ def scan_range(
         ),
         executor=world.executor,
         examiner=pool.examiner(identity.log, identity.api),
+        stop=world.stop,
+        unkept=unkept,
     )
     tries = 0
-    while (position := _stands(state, identity.log)).frontier.size < last:
+    while (position := _stands(state, identity.log)).frontier.size < last and not world.stop():
         try:
             follower.run_pass()
         except FetchFailed:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, and_, case, delete, func, select, update
 
 from monitor.store.database import Database, lock_name
 from monitor.store.tables import LogPosition, ScannedRange, table
@@ -49,6 +49,23 @@ class Gap:
     first: int
     last: int
     rules: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Active rules of one log that were offered the same entries.
+
+    They began when the log had `began` entries, and are offered everything since; `ranges` are sorted ranges
+    `[first, last)` that they were offered of what came before. `rules` are ids, with what each selects.
+    """
+
+    began: int
+    ranges: tuple[tuple[int, int], ...]
+    rules: Mapping[str, str]
+
+    def missing(self, first: int) -> tuple[tuple[int, int], ...]:
+        """Ranges from `first` on that they were not offered."""
+        return RuleCoverage("", "", "", self.ranges).missing(first, self.began)
 
 
 class Coverage:
@@ -120,16 +137,45 @@ class Coverage:
         ranges = [(row.first, position if row.last is None else row.last) for row in rows]
         return RuleCoverage(rule, log, selection, merged(ranges))
 
-    def begun_later(self) -> dict[str, int]:
-        """Per log, how many active rules began after the log's own baseline: their earlier entries were not offered."""
-        later = (
-            select(_RANGE.c.log, func.count(_RANGE.c.rule.distinct()))
+    def standings(self, log: str, after: int, limit: int | None = None) -> list[Standing]:
+        """Active rules that began when the log had more than `after` entries; the last to begin first, up to a limit.
+
+        All others were offered every entry from `after` on.
+        """
+        is_open = (_RANGE.c.log == log, _RANGE.c.last.is_(None), _RANGE.c.first > after)
+        chosen = select(_RANGE.c.rule, _RANGE.c.selection, _RANGE.c.first).where(*is_open)
+        active = chosen.order_by(_RANGE.c.first.desc(), _RANGE.c.rule).limit(limit).subquery()
+        before = and_(
+            _RANGE.c.log == log,
+            _RANGE.c.rule == active.c.rule,
+            _RANGE.c.selection == active.c.selection,
+            _RANGE.c.last.is_not(None),
+        )
+        columns = (active.c.rule, active.c.selection, active.c.first.label("began"), _RANGE.c.first, _RANGE.c.last)
+        query = select(*columns).join_from(active, _RANGE, before, isouter=True)
+        ranges: dict[tuple[str, str, int], list[tuple[int, int]]] = {}
+        with self._database.read() as connection:
+            for row in connection.execute(query):
+                known = ranges.setdefault((row.rule, row.selection, row.began), [])
+                if row.last is not None:
+                    known.append((row.first, row.last))
+        # Rules that came together were offered the same, so there are few different answers however many rules.
+        alike: dict[tuple[int, tuple[tuple[int, int], ...]], dict[str, str]] = {}
+        for (rule, selection, began), offered in ranges.items():
+            alike.setdefault((began, merged(offered)), {})[rule] = selection
+        return [Standing(began, offered, rules) for (began, offered), rules in alike.items()]
+
+    def active(self) -> dict[str, tuple[int, int]]:
+        """Per log, how many rules are active, and how many of them began after following the log did."""
+        later = case((_RANGE.c.first > _LOG_POSITION.c.baseline_size, 1), else_=0)
+        query = (
+            select(_RANGE.c.log, func.count(), func.sum(later))
             .join(_LOG_POSITION, _LOG_POSITION.c.log == _RANGE.c.log)
-            .where(_RANGE.c.last.is_(None), _RANGE.c.first > _LOG_POSITION.c.baseline_size)
+            .where(_RANGE.c.last.is_(None))
             .group_by(_RANGE.c.log)
         )
         with self._database.read() as connection:
-            return {log: count for log, count in connection.execute(later)}  # noqa: C416  rows are not tuples to mypy
+            return {log: (int(count), int(late)) for log, count, late in connection.execute(query)}
 
     @staticmethod
     def _add(connection: Connection, rows: list[dict[str, Any]]) -> None:
@@ -168,6 +214,32 @@ def merged(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
         else:
             joined.append((first, last))
     return tuple(joined)
+
+
+def first_gap(lacking: Mapping[tuple[int, int], frozenset[str]]) -> Gap:
+    """First run of entries that the same rules lack. `lacking` (at least one) are ranges, each with rules that do."""
+    begin = min(first for first, _ in lacking)
+    here = {(first, last): rules for (first, last), rules in lacking.items() if first == begin}
+    end = min([last for _, last in here], default=begin)
+    end = min([end, *(first for first, _ in lacking if first > begin)])
+    return Gap(begin, end, frozenset().union(*here.values()))
+
+
+def without_first(
+    lacking: Mapping[tuple[int, int], frozenset[str]], first: int, last: int
+) -> dict[tuple[int, int], frozenset[str]]:
+    """What is still lacking once the rules that lack entries from `first` on were offered `[first, last)`."""
+    left: dict[tuple[int, int], frozenset[str]] = {}
+    for (begin, end), rules in lacking.items():
+        now = (max(begin, last) if begin == first else begin, end)
+        if now[0] < end:
+            left[now] = left.get(now, frozenset()) | rules
+    return left
+
+
+def union_size(ranges: Iterable[tuple[int, int]]) -> int:
+    """How many entries lie in at least one of the ranges."""
+    return sum(last - first for first, last in merged(ranges))
 
 
 def _position(connection: Connection, log: str) -> int:

@@ -48,6 +48,8 @@ def test_a_bad_rule_file_is_not_green_and_told_when_it_lasts(place: Place) -> No
     rules = place.served.folder / "rules.yaml"
     rules.write_text("version: 1\nrules: nonsense\n", encoding="utf-8")
     place.daemon.heartbeat()
+    assert place.daemon.reasons() == [], "it may still be being written"
+    place.daemon.heartbeat()
     assert "rules.yaml" in place.daemon.reasons()[0]
     assert place.alerts() == []
     place.clock.advance(minutes=6)
@@ -56,6 +58,7 @@ def test_a_bad_rule_file_is_not_green_and_told_when_it_lasts(place: Place) -> No
     assert len(place.alerts()) == 1
     assert place.monitor.rules.held.generation == 1, "the rules that were good stay in force"
     rules.write_text(RULES + "    severity: warn\n", encoding="utf-8")
+    place.daemon.heartbeat()
     place.daemon.heartbeat()
     assert place.daemon.reasons() == []
     assert place.monitor.rules.held.generation == 2

@@ -178,7 +178,7 @@ def test_rules_know_what_they_were_offered(database: Database) -> None:
     assert store.coverage.of_rule(LOG, "old", "s1").ranges == ((2, 8),)
     new = store.coverage.of_rule(LOG, "new", "s2")
     assert (new.ranges, new.missing(2, 8)) == (((5, 8),), ((2, 5),))
-    assert store.coverage.begun_later() == {LOG: 1}
+    assert store.coverage.active() == {LOG: (2, 1)}
     store.coverage.scanned(LOG, "new", "s2", 2, 5)
     assert store.coverage.of_rule(LOG, "new", "s2").missing(2, 8) == ()
     store.coverage.activate(LOG, {"old": "changed"})

@@ -157,12 +157,13 @@ def test_new_rules_apply_from_the_next_pass_on(place: Place, tmp_path: Path) -> 
     place.watch.baseline(0)
     place.watch.run_pass()
     (tmp_path / "rules.yaml").write_text(RULES + "  - {id: other, select: {identity: o@acme.example}}\n")
+    assert not place.rules.changed(), "it may still be being written"
     assert place.rules.changed()
     held = place.rules.reload()
     place.log.grow(5)
     place.watch.run_pass()
     assert place.store.coverage.of_rule(place.name, "other", held.selections["other"]).ranges == ((20, 25),)
-    assert place.store.coverage.begun_later() == {place.name: 1}
+    assert place.store.coverage.active() == {place.name: (2, 1)}
     (tmp_path / "rules.yaml").write_text("version: 1\nrules: nonsense\n")
     with pytest.raises(OwnFault):
         place.rules.reload()

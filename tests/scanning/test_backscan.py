@@ -122,9 +122,9 @@ def test_a_new_rule_sees_the_past_step_by_step_and_each_finding_is_alerted_once(
         step = watched.step(NEW)
         if step is None:
             break
-        steps.append((step.first, step.last, step.findings, step.left))
+        steps.append((step.first, step.last, dict(step.findings)))
         assert step.rules == {"new"}
-    assert steps == [(0, 16, 1, 34), (16, 32, 0, 18), (32, 48, 1, 2), (48, 50, 0, 0)]
+    assert steps == [(0, 16, {"unexpected": 1}), (16, 32, {}), (32, 48, {"unexpected": 1}), (48, 50, {})]
     assert [row for row in watched.rows() if row[0] == "new"] == [("new", 5), ("new", 40)]
     alerts = [each for each in Reading(watched.store.database).alerts(100) if each.alert.rule == "new"]
     assert sorted(each.alert.index or 0 for each in alerts) == [5, 40]
