@@ -51,7 +51,7 @@ def measure_noise() -> dict[str, float]:
     events, _ = simulated_year()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        size = _write_log(folder, events)
+        size = write_log(folder, events)
         with served(folder, size) as log:
             findings, alerts = _follow(log, folder)
     pages = {(alert.index, alert.rule) for alert in alerts if alert.severity is Severity.PAGE}
@@ -115,7 +115,8 @@ def _impatient(seconds: float) -> None:
     raise RuntimeError(f"a log that never fails asked for a pause of {seconds} s")
 
 
-def _write_log(folder: Path, events: Sequence[Event]) -> int:
+def write_log(folder: Path, events: Sequence[Event]) -> int:
+    """Write the events' entries, on every core, as `benchmarks.tile_log` serves them; returns how many there are."""
     parts = [events[start : start + _PART] for start in range(0, len(events), _PART)]
     with ProcessPoolExecutor() as pool:
         bodies = b"".join(pool.map(_bodies, parts))

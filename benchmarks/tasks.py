@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks import examining, following, noise, rule_count
+from benchmarks import examining, following, hits, noise, rule_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,22 @@ TASKS: Final[tuple[Task, ...]] = (
             ),
         ),
         following.measure_memory,
+    ),
+    Task(
+        (
+            Figure(
+                "hit_cost_us",
+                "processor microseconds of following one of 50,000 self-made certificates in a watched name, from the "
+                "bundle it came in to its committed finding",
+                at_most=700,
+            ),
+            Figure(
+                "hits_over_examine",
+                "entries/s of following those certificates, every one a hit, over those of examine alone",
+                at_least=0.4,
+            ),
+        ),
+        lambda _: hits.measure_hits(),
     ),
     Task(
         (Figure("rules_100k_over_1", "entries/s of examine with 100,000 rules over one rule", at_least=0.75),),

@@ -1,0 +1,57 @@
+"""What a hit costs: fifty thousand certificates that anybody can make, all in the name that somebody watches."""
+
+import statistics
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+from benchmarks.corpus import read_corpus
+from benchmarks.examining import make_workload
+from benchmarks.following import Following
+from benchmarks.noise import write_log
+from benchmarks.product import make_scanner
+from benchmarks.tile_log import served
+from benchmarks.year import RULES, SELF_SIGNED, simulated_year
+from monitor.follow import Limits
+from rules.rule_file import load_rules
+
+_PASSES: Final = 5
+_MICROSECONDS: Final = 1_000_000
+
+
+def measure_hits() -> dict[str, float]:
+    """Figures `hit_cost_us` and `hits_over_examine`: processor time of following entries all of which are hits.
+
+    Each pass over a fifth of them is compared with examining (hashing, decoding, matching) the same entries.
+    """
+    scanner = make_scanner(load_rules(RULES).rules)
+    forged = [event for event in simulated_year()[0] if not event.genuine]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        size = write_log(folder, forged)
+        part = -(-size // _PASSES)
+        bodies = read_corpus(folder, "v2", size)
+        with (
+            served(folder, size) as log,
+            closing(Following(log, folder, scanner, Limits(entries_per_pass=part))) as following,
+        ):
+            costs, ratios, hits = [], [], 0
+            for first in range(0, size, part):
+                workload = make_workload("v2", bodies[first : first + part], scanner)
+                began = time.process_time()
+                report = following.run_pass()
+                followed = time.process_time() - began
+                began = time.process_time()
+                workload.examine()
+                examined = time.process_time() - began
+                hits += report.findings
+                costs.append(followed / report.entries)
+                ratios.append(examined / followed)
+    if size != SELF_SIGNED or hits < size:
+        raise RuntimeError(f"{hits} findings in {size} entries: not every entry is a hit")
+    return {
+        "hit_cost_us": statistics.median(costs) * _MICROSECONDS,
+        "hits_over_examine": statistics.median(ratios),
+    }
