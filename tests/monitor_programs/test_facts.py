@@ -1,6 +1,10 @@
 """Facts from the database mean what the rules' own tests mean by them."""
 
 from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import event, text
 
 from alerts.alert import Owner
 from monitor.store.database import Database
@@ -67,6 +71,26 @@ def test_an_absence_counts_only_when_every_tree_of_every_such_log_was_read(datab
     assert store.facts.in_signature_log(["aa"]) is False
     store.health.went_wrong("v1/22", NOW, Owner.COULD_NOT_ASK, "timeout", "too slow")
     assert store.facts.in_signature_log(["aa"]) is None
+
+
+def test_a_rate_is_counted_without_reading_past_what_nobody_vouches_for(database: Database) -> None:
+    """Fifty thousand self-made certificates in the time a rate looks at must not be fifty thousand rows to skip."""
+    if not database.is_sqlite:
+        pytest.skip("SQLite says which index it reads, PostgreSQL decides by how much there is")
+    steps: list[str] = []
+
+    def explain(_: Any, cursor: Any, statement: str, parameters: Any, *__: Any) -> None:
+        if "finding.signed_at" in statement:
+            plan = cursor.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            steps.extend(row[3] for row in plan)
+
+    event.listen(database.engine, "before_cursor_execute", explain)
+    a_store(database).facts.signings(RULE, NOW - timedelta(hours=1), NOW, HERE)
+    event.remove(database.engine, "before_cursor_execute", explain)
+    assert [step for step in steps if "finding_rate (rule=? AND signed_at>? AND signed_at<?)" in step], steps
+    with database.read() as connection:
+        kept = connection.execute(text("SELECT sql FROM sqlite_master WHERE name = 'finding_rate'")).scalar_one()
+    assert kept.endswith("WHERE counts IS 1 AND certificate_log IS 0")
 
 
 def test_authorisations_hold_until_revoked(database: Database) -> None:
