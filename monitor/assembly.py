@@ -20,7 +20,7 @@ from monitor.digest_lists import DigestLists
 from monitor.examining import Examiners
 from monitor.follow import Limits
 from monitor.meter import Meter, MeteredFetcher
-from monitor.net import Fetcher, HttpFetcher, TokenBucket
+from monitor.net import HttpFetcher, MovableFetcher, TokenBucket
 from monitor.rule_keeper import RuleKeeper
 from monitor.scanning.backscanner import LogBackscan
 from monitor.source import LogApi, LogSource
@@ -160,8 +160,8 @@ def configured_logs(config: Config, trust: TrustKeeper) -> Sequence[LogConfig]:
     names: dict[str, int] = {}
     logs = []
     for known in trust.history().logs():
-        log = known.log
-        name = log.name.replace("/", "-").replace(":", "-")
+        log, former = known.log, tuple(each.url for each in known.former)
+        name = known.first.name.replace("/", "-").replace(":", "-")
         names[name] = names.get(name, 0) + 1
         # Two keys of one log are two trees: the id tells them apart where the address does not. Names are given in the
         # order in which logs appeared, because state belongs to them.
@@ -169,15 +169,38 @@ def configured_logs(config: Config, trust: TrustKeeper) -> Sequence[LogConfig]:
         api = log.apis[0] if len(log.apis) == 1 else None
         start: int | Literal["head"] = "head" if known.since is None else 0
         reached = config.trust
-        logs.append(LogConfig(unique, log.url, api, start, log.log_id, ca_file=reached.ca_file, proxy=reached.proxy))
+        logs.append(
+            LogConfig(
+                unique,
+                log.url,
+                api,
+                start,
+                log.log_id,
+                ca_file=reached.ca_file,
+                proxy=reached.proxy,
+                of_root=True,
+                former=former,
+            )
+        )
     return logs
+
+
+def where_it_is(log: LogConfig, trust: TrustKeeper) -> LogConfig:
+    """The log at the URL that the newest root gives it, if it is from there; one that is configured stays put."""
+    if not log.of_root:
+        return log
+    for known in trust.history().logs():
+        former = tuple(each.url for each in known.former)
+        if known.log.log_id == log.log_id and log.url in {known.log.url, *former}:
+            return replace(log, url=known.log.url, former=former)
+    return log
 
 
 def followed_keys(monitor: Monitor) -> dict[tuple[str, bytes], LogConfig]:
     """Followed logs by URL and key id, as far as the trust root holds their keys."""
     found = {}
     root = monitor.trust.history().followable()
-    for log in monitor.logs:
+    for log in (where_it_is(each, monitor.trust) for each in monitor.logs):
         for known in root.logs:
             if known.url == log.url and log.log_id in {None, known.log_id}:
                 found[known.url, known.log_id] = log
@@ -199,6 +222,7 @@ def describe(log: LogConfig, root: TrustRoot) -> LogDescription:
         witnesses=() if log.witnesses is None else log.witnesses.witnesses,
         trust_root=root.fingerprint,
         valid_until=trusted.valid_until,
+        former=log.former,
     )
 
 
@@ -235,7 +259,7 @@ def _watch(
     fetcher = MeteredFetcher(http, meter, log.name, time.monotonic)
     return LogWatch(
         log.name,
-        partial(_open, log, trust, store, fetcher),
+        partial(open_log, log, trust, store, fetcher),
         stale_after=config.stale_after(log),
         appeared=config.logs is None and log.start == 0,
         executor=executor,
@@ -267,7 +291,7 @@ def _backscan(
     parts.callback(http.close)
     return LogBackscan(
         log.name,
-        partial(_open, log, trust, store, http),
+        partial(open_log, log, trust, store, http),
         config=config.backscan,
         stale_after=config.stale_after(log),
         store=store,
@@ -278,8 +302,12 @@ def _backscan(
     )
 
 
-def _open(log: LogConfig, trust: TrustKeeper, store: Store, fetcher: Fetcher) -> Sequence[LogSource]:
-    return open_sources(as_followed(log, trust, store), fetcher)
+def open_log(log: LogConfig, trust: TrustKeeper, store: Store | None, fetcher: MovableFetcher) -> Sequence[LogSource]:
+    """Every tree of the log, asked where it is now. Raises `FetchFailed`, `OwnFault`."""
+    # Found out each time: the log may have moved since, and with it what it must prove.
+    here = where_it_is(log, trust)
+    fetcher.move_to(here.url)
+    return open_sources(as_followed(here, trust, store), fetcher)
 
 
 def as_followed(log: LogConfig, trust: TrustKeeper, store: Store | None) -> LogDescription:

@@ -97,7 +97,8 @@ class TrustConfig:
 class LogConfig:
     """One log to follow. `start` is where the first baseline is made; `log_id` the 32-byte key id.
 
-    `ca_file` (PEM) says whose TLS certificates to believe, `proxy` (URL) through whom to ask.
+    `ca_file` (PEM) says whose TLS certificates to believe, `proxy` (URL) through whom to ask. A log of the trust root
+    (`of_root`) is asked where the newest root says it is; `former` are the URLs it had before.
     """
 
     name: str
@@ -114,6 +115,8 @@ class LogConfig:
     ca_file: Path | None = None
     proxy: str | None = None
     witnesses: WitnessPolicy | None = None
+    of_root: bool = False
+    former: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

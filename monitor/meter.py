@@ -7,7 +7,7 @@ from typing import Any, Final, Protocol
 from alerts.alert import Owner
 from alerts.outbox import Backlog
 from monitor.errors import FetchFailed
-from monitor.net import Expect, Fetcher
+from monitor.net import Expect, MovableFetcher
 from monitor.state import Batch
 
 FETCHED: Final = "ok"
@@ -62,8 +62,12 @@ class Meter(Protocol):
 class MeteredFetcher:
     """A `Fetcher` that reports each request. `clock` counts seconds."""
 
-    def __init__(self, inner: Fetcher, meter: Meter, log: str, clock: Callable[[], float]) -> None:
+    def __init__(self, inner: MovableFetcher, meter: Meter, log: str, clock: Callable[[], float]) -> None:
         self._inner, self._meter, self._log, self._clock = inner, meter, log, clock
+
+    def move_to(self, base_url: str) -> None:
+        """See `MovableFetcher.move_to`."""
+        self._inner.move_to(base_url)
 
     def get(self, path: str, *, max_bytes: int, expect: Expect) -> bytes:
         """See `Fetcher.get`."""

@@ -107,6 +107,13 @@ class Fetcher(Protocol):
         """Answer to a JSON document posted to `path`; the answer is JSON too."""
 
 
+class MovableFetcher(Fetcher, Protocol):
+    """A `Fetcher` that can be told that its server moved. What is under way ends where it began."""
+
+    def move_to(self, base_url: str) -> None:
+        """Ask at another base URL from now on. Raises `OwnFault` when it is none."""
+
+
 class TokenBucket:
     """At most `rate` requests a second on average, `burst` at once. Safe to share between threads."""
 
@@ -146,10 +153,7 @@ class HttpFetcher:
         ca_file: str | None = None,
         proxy: str | None = None,
     ) -> None:
-        parts = urlsplit(base_url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
-            raise OwnFault(f"not an http(s) base URL: {base_url!r:.200}")
-        self._base = base_url.rstrip("/") + "/"
+        self.move_to(base_url)
         self._limits = limits or HttpLimits()
         self._bucket = bucket
         self._clock = clock
@@ -164,6 +168,13 @@ class HttpFetcher:
             headers={"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"},
             timeout=httpx.Timeout(self._limits.operation, connect=self._limits.connect),
         )
+
+    def move_to(self, base_url: str) -> None:
+        """See `MovableFetcher.move_to`."""
+        parts = urlsplit(base_url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+            raise OwnFault(f"not an http(s) base URL: {base_url!r:.200}")
+        self._base = base_url.rstrip("/") + "/"
 
     def get(self, path: str, *, max_bytes: int, expect: Expect) -> bytes:
         """See `Fetcher.get`."""

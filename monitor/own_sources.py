@@ -11,12 +11,11 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
-from monitor.assembly import Monitor, as_followed, http_fetcher
+from monitor.assembly import Monitor, http_fetcher, open_log
 from monitor.config import LogConfig
 from monitor.errors import SignwatchError
-from monitor.net import Fetcher
+from monitor.net import MovableFetcher
 from monitor.source import LogSource
-from monitor.sources.opening import open_sources
 from monitor.watching import Timing
 
 _LOG: Final = logging.getLogger(__name__)
@@ -48,9 +47,9 @@ class OwnSources:
 
 def own_sources(monitor: Monitor, timing: Timing, parts: ExitStack) -> OwnSources:
     """Sources of all logs that are followed at the time of asking; their connections are closed with `parts`."""
-    fetchers: dict[LogConfig, Fetcher] = {}
+    fetchers: dict[LogConfig, MovableFetcher] = {}
 
-    def fetcher_of(log: LogConfig) -> Fetcher:
+    def fetcher_of(log: LogConfig) -> MovableFetcher:
         if log not in fetchers:
             made = http_fetcher(log, timing.pause)
             parts.callback(made.close)
@@ -60,13 +59,12 @@ def own_sources(monitor: Monitor, timing: Timing, parts: ExitStack) -> OwnSource
     def openers() -> dict[Hashable, Opener]:
         # Another trust root may hold other keys; the daemon adds to `logs` while it runs.
         root = monitor.trust.kept().root.fingerprint
-        return {(root, log): partial(_open, log, monitor, fetcher_of(log)) for log in tuple(monitor.logs)}
+        return {
+            (root, log): partial(open_log, log, monitor.trust, monitor.store, fetcher_of(log))
+            for log in tuple(monitor.logs)
+        }
 
     return OwnSources(openers, timing.clock)
-
-
-def _open(log: LogConfig, monitor: Monitor, fetcher: Fetcher) -> Sequence[LogSource]:
-    return open_sources(as_followed(log, monitor.trust, monitor.store), fetcher)
 
 
 def _opened(opener: Opener) -> Sequence[LogSource]:

@@ -41,6 +41,8 @@ def _title(change: Change) -> str:
     match change.kind:
         case ChangeKind.LOG_APPEARED:
             return f"A new log appeared: {change.subject}"
+        case ChangeKind.LOG_MOVED:
+            return f"A log moved to {change.subject}"
         case ChangeKind.LOG_GONE:
             return f"The trust root no longer names {change.subject}"
         case _:
@@ -53,6 +55,18 @@ def _new_log(followed: bool) -> str:
     return "It is not followed: the configuration lists which logs are. Signings in it are not being checked."
 
 
+def _moved(followed: bool) -> str:
+    if followed:
+        return (
+            "It is asked there from now on, under the name it had. Nothing is begun anew: the first head it shows "
+            "there must be proven to extend the last one it showed before."
+        )
+    return (
+        "The configuration lists which logs are followed, and where: its old address is still the one that is asked. "
+        "Once nothing is added there, signings are missed."
+    )
+
+
 _CONSEQUENCES: Final[Mapping[ChangeKind, Callable[[bool], str]]] = {
     ChangeKind.LOG_APPEARED: _new_log,
     ChangeKind.KEY_CHANGED: lambda followed: (
@@ -61,6 +75,7 @@ _CONSEQUENCES: Final[Mapping[ChangeKind, Callable[[bool], str]]] = {
     ChangeKind.LOG_GONE: lambda _: (
         "Clients no longer accept it. It is read to its end under the key it had; whatever it signs later is told."
     ),
+    ChangeKind.LOG_MOVED: _moved,
     ChangeKind.LOG_PERIOD: lambda _: "It is in force now: entries are judged by the new period.",
     ChangeKind.AUTHORITY_APPEARED: lambda _: (
         "It is in force now. Signings read before that nobody vouched for are judged again: what it does vouch for is "

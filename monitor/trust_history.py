@@ -1,9 +1,10 @@
 """Every trust root there was, in order: when a log came, when it went, and what one root changed about the one before.
 
-A log is its URL and its key id together: a new key at an old address is another log, and so is an old key elsewhere.
+A log is its URL and its key id together: a new key at an old address is another log. An old key elsewhere is another
+log as well, unless the same root takes it from where it was: then the log moved, and is the same.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -26,17 +27,24 @@ class Recorded:
 class KnownLog:
     """A log that some root named, when it appeared and when it went. `since` is `None` when the first root had it.
 
-    `log.valid_until` is the earlier of what the last root that named it said and `gone_at`.
+    `log.valid_until` is the earlier of what the last root that named it said and `gone_at`. `former` is the log as it
+    was at each URL that it moved away from, oldest first, valid until it did.
     """
 
     log: TrustedLog
     since: datetime | None = None
     gone_at: datetime | None = None
+    former: tuple[TrustedLog, ...] = ()
 
     @property
     def key(self) -> tuple[str, bytes]:
         """What makes it this log."""
         return self.log.url, self.log.log_id
+
+    @property
+    def first(self) -> TrustedLog:
+        """The log where it was first met: it keeps the name it got there."""
+        return (*self.former, self.log)[0]
 
 
 class ChangeKind(StrEnum):
@@ -44,6 +52,7 @@ class ChangeKind(StrEnum):
 
     LOG_APPEARED = "log appeared"
     LOG_GONE = "log gone"
+    LOG_MOVED = "log moved"
     KEY_CHANGED = "another key at a known address"
     LOG_PERIOD = "log's time changed"
     AUTHORITY_APPEARED = "authority appeared"
@@ -77,7 +86,11 @@ class TrustHistory:
     def logs(self) -> list[KnownLog]:
         """Every log there ever was, in the order they appeared; within one root, in its order."""
         known: dict[tuple[str, bytes], KnownLog] = {}
+        before_it: Sequence[TrustedLog] = ()
         for number, recorded in enumerate(self.roots):
+            for old, log in moves(before_it, recorded.root.logs, known):
+                known = _moved(known, old, log, recorded.at)
+            before_it = recorded.root.logs
             present = {(log.url, log.log_id) for log in recorded.root.logs}
             for key, gone in known.items():
                 if key not in present and gone.gone_at is None:
@@ -85,14 +98,20 @@ class TrustHistory:
             for log in recorded.root.logs:
                 before = known.get((log.url, log.log_id))
                 since = before.since if before is not None else (recorded.at if number else None)
-                known[log.url, log.log_id] = KnownLog(log, since)
+                former = before.former if before is not None else ()
+                known[log.url, log.log_id] = KnownLog(log, since, former=former)
         return list(known.values())
 
     def followable(self) -> TrustRoot:
-        """Newest root with the logs it no longer names: what they signed before must still be read to its end."""
-        newest = self.roots[-1].root
-        gone = tuple(known.log for known in self.logs() if known.gone_at is not None)
-        return replace(newest, logs=(*newest.logs, *gone))
+        """Newest root with the logs it no longer names: what they signed before must still be read to its end.
+
+        One that moved is found where it was as well: whoever wrote that address down still asks there.
+        """
+        newest, every = self.roots[-1].root, self.logs()
+        gone = [known.log for known in every if known.gone_at is not None]
+        named = {(log.url, log.log_id) for log in (*newest.logs, *gone)}
+        left = {(log.url, log.log_id): log for known in every for log in known.former}
+        return replace(newest, logs=(*newest.logs, *gone, *(log for key, log in left.items() if key not in named)))
 
     def first_key(self, url: str, api: LogApi | None) -> bytes | None:
         """Key id under which the log at this URL was first known, where that root had exactly one."""
@@ -105,19 +124,64 @@ class TrustHistory:
         return None
 
 
-def changes(old: TrustRoot, new: TrustRoot) -> list[Change]:
-    """What `new` changes about `old`, logs first. A different file that says the same changes nothing."""
+def moves(
+    old: Sequence[TrustedLog], new: Sequence[TrustedLog], known: Collection[tuple[str, bytes]] = ()
+) -> list[tuple[TrustedLog, TrustedLog]]:
+    """Logs that are elsewhere in `new`: a key id that stood at one URL alone stands at another one alone.
+
+    Not where it is in `known`, URLs and key ids of every log so far: one with a state of its own is back there.
+    """
+    before, after = _by_key_id(old), _by_key_id(new)
     return [
-        *_log_changes(old.logs, new.logs),
+        (before[key_id][0], after[key_id][0])
+        for key_id in before
+        if len(before[key_id]) == len(after.get(key_id, ())) == 1
+        and before[key_id][0].url != after[key_id][0].url
+        and before[key_id][0].spki == after[key_id][0].spki
+        and (after[key_id][0].url, key_id) not in known
+    ]
+
+
+def _by_key_id(logs: Sequence[TrustedLog]) -> dict[bytes, list[TrustedLog]]:
+    found: dict[bytes, list[TrustedLog]] = {}
+    for log in logs:
+        found.setdefault(log.log_id, []).append(log)
+    return found
+
+
+def _moved(
+    known: dict[tuple[str, bytes], KnownLog], old: TrustedLog, log: TrustedLog, at: datetime
+) -> dict[tuple[str, bytes], KnownLog]:
+    """The known logs, with one of them at its new URL; it keeps its place in the order."""
+    was, now = (old.url, old.log_id), (log.url, log.log_id)
+    before = known[was]
+    left = (*before.former, _gone(before, at).log)
+    moved = KnownLog(log, before.since, former=left)
+    return {(now if key == was else key): (moved if key == was else each) for key, each in known.items()}
+
+
+def changes(old: TrustRoot, new: TrustRoot, known: Collection[tuple[str, bytes]] = ()) -> list[Change]:
+    """What `new` changes about `old`, logs first. A different file that says the same changes nothing.
+
+    `known` are the keys of every log so far, see `moves`.
+    """
+    return [
+        *_log_changes(old.logs, new.logs, known),
         *_authority_changes("", old.authorities, new.authorities),
         *_authority_changes("timestamp ", old.timestamp_authorities, new.timestamp_authorities),
     ]
 
 
-def _log_changes(old: Sequence[TrustedLog], new: Sequence[TrustedLog]) -> Iterator[Change]:
+def _log_changes(
+    old: Sequence[TrustedLog], new: Sequence[TrustedLog], known: Collection[tuple[str, bytes]]
+) -> Iterator[Change]:
     before = {(log.url, log.log_id): log for log in old}
     after = {(log.url, log.log_id): log for log in new}
     addresses = {log.url for log in old}
+    for was, log in moves(old, new, known):
+        del before[was.url, was.log_id], after[log.url, log.log_id]
+        detail = f"was at {was.url}; valid {_period(log)}"
+        yield Change(ChangeKind.LOG_MOVED, log.url, log.log_id.hex(), detail, log)
     for key, log in after.items():
         if key not in before:
             kind = ChangeKind.KEY_CHANGED if log.url in addresses else ChangeKind.LOG_APPEARED

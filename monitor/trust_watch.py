@@ -47,7 +47,8 @@ class TrustWatch:
                 break
             number = len(roots)
             before = read_trust_root(roots[-1].document) if roots else kept.root
-            found = changes(before, kept.root)
+            known = {each.key for each in history_of(self._store).logs()}
+            found = changes(before, kept.root, known)
             alerts = [change_alert(each, number, now, followed=self._follows_all) for each in found]
             more_trusted = not set(kept.root.authorities) <= set(before.authorities)
             root = KeptRoot(number, kept.root.fingerprint, kept.raw, now)

@@ -189,8 +189,13 @@ class LogWatch:
         if self._listed_at is not None and now - self._listed_at < _LIST_TREES_EVERY:
             return
         known = {source.identity.log for source in self._sources}
-        self._sources = self._open_trees()
+        # Said before they are opened: what makes this listing out of date while it is made must not be lost.
         self._listed_at = now
+        try:
+            self._sources = self._open_trees()
+        except BaseException:
+            self._listed_at = None
+            raise
         self._trees.clear()
         if self.name not in {source.identity.log for source in self._sources}:
             self._store.health.forget(self.name)

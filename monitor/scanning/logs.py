@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from monitor.assembly import as_followed, configured_logs, http_fetcher
+from monitor.assembly import configured_logs, http_fetcher, open_log
 from monitor.config import Config, LogConfig
 from monitor.source import LogSource
-from monitor.sources.opening import open_sources
 from monitor.store.store import Store
 from monitor.trust_keeper import TrustKeeper
 from monitor.watching import Timing
@@ -50,4 +49,4 @@ def _open(
 ) -> Sequence[LogSource]:
     fetcher = http_fetcher(log, timing.pause)
     parts.callback(fetcher.close)
-    return open_sources(as_followed(log, trust, store), fetcher)
+    return open_log(log, trust, store, fetcher)

@@ -1,6 +1,6 @@
 """From a log's description to the sources to follow: which protocol it speaks, which origin it signs, which trees."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import urlsplit
@@ -22,7 +22,8 @@ class LogDescription:
     """One log to follow. `name` is its id in state, metrics and alerts; `apis` the protocols it may speak.
 
     `log_id` is the 32-byte key id of the trust root, where there is one. `origin` and, for Rekor v1, `tree_id` and
-    `offset` pin what would otherwise be derived from the URL and the log's own list of trees.
+    `offset` pin what would otherwise be derived from the URL and the log's own list of trees. `former` are URLs the log
+    had before: it signs under the name it was given there.
     """
 
     name: str
@@ -36,6 +37,12 @@ class LogDescription:
     witnesses: tuple[WitnessKey, ...] = ()
     trust_root: str = ""
     valid_until: datetime | None = None
+    former: tuple[str, ...] = ()
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Every URL it had, the first one first."""
+        return *self.former, self.url
 
 
 def open_sources(description: LogDescription, fetcher: Fetcher) -> list[LogSource]:
@@ -64,22 +71,28 @@ def _candidates(description: LogDescription, fetcher: Fetcher) -> Iterator[list[
     for api in description.apis:
         match api:
             case LogApi.REKOR_V1:
-                if trees := _rekor_v1(description, fetcher):
-                    yield trees
+                for host in _hosts(description):
+                    if trees := _rekor_v1(description, fetcher, host):
+                        yield trees
             case LogApi.REKOR_V2:
                 yield from ([source] for source in _rekor_v2(description, fetcher))
             case LogApi.CT_RFC6962:
-                origin = description.origin or _origins(description.url)[0]
+                origin = description.origin or _origins(description.urls)[0]
                 yield [CtRfc6962Source(_identity(description, api, description.name, origin, origin), fetcher)]
             case LogApi.CT_STATIC:
-                for origin in [description.origin] if description.origin else _origins(description.url):
+                for origin in [description.origin] if description.origin else _origins(description.urls):
                     identity = _identity(description, api, description.name, origin, origin)
                     yield [CtStaticSource(identity, fetcher, static_ct_key(origin, description.spki))]
 
 
-def _rekor_v1(description: LogDescription, fetcher: Fetcher) -> list[LogSource]:
+def _hosts(description: LogDescription) -> list[str]:
+    """Host names that a Rekor v1 log may sign under."""
+    pinned = (description.origin or "").rpartition(" - ")[0]
+    return [pinned] if pinned else list(dict.fromkeys(_host(url) for url in description.urls))
+
+
+def _rekor_v1(description: LogDescription, fetcher: Fetcher, host: str) -> list[LogSource]:
     """One source per tree, oldest first; none when the server does not speak Rekor v1 and need not."""
-    host = (description.origin or "").rpartition(" - ")[0] or _host(description.url)
     key = rekor_v1_key(host, description.spki)
     if description.tree_id is not None:
         trees = [(description.tree_id, description.offset, description.name)]
@@ -105,7 +118,7 @@ def _rekor_v1(description: LogDescription, fetcher: Fetcher) -> list[LogSource]:
 
 
 def _rekor_v2(description: LogDescription, fetcher: Fetcher) -> Iterator[LogSource]:
-    origins = [description.origin] if description.origin else _origins(description.url, path_first=False)
+    origins = [description.origin] if description.origin else _origins(description.urls, path_first=False)
     keys = [tile_log_key(origin, description.spki) for origin in origins]
     # The key id of an Ed25519 log hashes its name, so the trust root itself says which name is right.
     named = [key for key in keys if key.log_id == description.log_id] or keys
@@ -130,9 +143,12 @@ def _host(url: str) -> str:
     return host
 
 
-def _origins(url: str, *, path_first: bool = True) -> list[str]:
-    """Names a log at this URL may sign under: with and without port, with and without path."""
-    parts = urlsplit(url)
-    host, path = _host(url), parts.path.rstrip("/")
-    names = [host + path, parts.netloc.rpartition("@")[2] + path, host, parts.netloc.rpartition("@")[2]]
-    return list(dict.fromkeys(names if path_first else [host, *names]))
+def _origins(urls: Sequence[str], *, path_first: bool = True) -> list[str]:
+    """Names a log that was at these URLs may sign under: with and without port, with and without path."""
+    found: list[str] = []
+    for url in urls:
+        parts = urlsplit(url)
+        host, path = _host(url), parts.path.rstrip("/")
+        names = [host + path, parts.netloc.rpartition("@")[2] + path, host, parts.netloc.rpartition("@")[2]]
+        found += names if path_first else [host, *names]
+    return list(dict.fromkeys(found))

@@ -81,6 +81,9 @@ def test_every_code_of_unreadable_entries_has_its_series() -> None:
 
 
 class _Failing:
+    def move_to(self, base_url: str) -> None:
+        raise AssertionError(base_url)
+
     def get(self, path: str, *, max_bytes: int, expect: Expect) -> bytes:
         if path == "good":
             return b"answer"
