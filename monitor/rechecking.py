@@ -14,8 +14,10 @@ from monitor.state import Finding
 from monitor.store.rechecks import DueFinding, due_findings, postpone
 from monitor.store.store import Store
 from monitor.trust_keeper import TrustKeeper
+from rules.expectations.case import DelayedExpectation
 from rules.judge import recheck_at
-from rules.verdict import Outcome
+from rules.rule import Rule
+from rules.verdict import Outcome, Verdict
 from sigstore_entries.ct_leaf import decode_ct
 from sigstore_entries.rekor import decode_rekor
 from sigstore_entries.signing import Signing, Unreadable
@@ -126,6 +128,7 @@ class _Again:
             self._waiting += 1
             return
         [finding] = self._last.judge([Hit(signing, (due.rule,), due.leaf, due.extra)], self._now)
+        finding = _of_what_follows(finding, self._rules[due.rule])
         worse = finding if finding.verdict.outcome is not Outcome.EXPECTED else None
         self._note(due, finding)
         self._store.rejudged(due, worse, self._last.alerts([finding], self._now))
@@ -134,6 +137,19 @@ class _Again:
         if finding.verdict.outcome is not due.was:
             _LOG.info("verdict_changed log=%s index=%d rule=%s", due.where.log, due.where.index, due.rule)
         self._unexpected += finding.verdict.outcome is Outcome.UNEXPECTED
+
+
+def _of_what_follows(finding: Finding, rule: Rule) -> Finding:
+    """Leave only the reasons that are about what had to follow.
+
+    Everything else was judged when the entry was met: what others signed since, perhaps under a stolen identity, must
+    not make it unexpected.
+    """
+    if finding.verdict.outcome is not Outcome.UNEXPECTED:
+        return finding
+    late = {each.id for each in rule.expect if isinstance(each, DelayedExpectation)}
+    reasons = tuple(reason for reason in finding.verdict.reasons if reason.id in late)
+    return replace(finding, verdict=Verdict(Outcome.UNEXPECTED if reasons else Outcome.EXPECTED, reasons))
 
 
 def _cannot_tell(store: Store, due: DueFinding, signing: Signing, by: datetime | None) -> bool:

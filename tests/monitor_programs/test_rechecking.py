@@ -30,7 +30,7 @@ version: 1
 rules:
   - id: used
     select: {identity: dev@acme.example, kind: precertificate}
-    expect: {issuer: "https://accounts.google.com", log_entry_within: 1h}
+    expect: {issuer: "https://accounts.google.com", same_issuer: true, log_entry_within: 1h}
   - id: seen
     select: {identity: dev@acme.example, kind: hashedrekord}
     expect: {issuer: "https://accounts.google.com"}
@@ -67,8 +67,8 @@ class Site:
         leaf = make.precert_leaf(CA, tbs)
         self.take("ct", "used", decode_ct(leaf, EntryRef("ct", 0)), leaf)
 
-    def sign(self) -> None:
-        certificate = make.make_certificate(CA, san="dev@acme.example", serial=7)
+    def sign(self, issuer: str = make.GOOGLE_ISSUER) -> None:
+        certificate = make.make_certificate(CA, san="dev@acme.example", serial=7, issuer=issuer)
         leaf = make.hashedrekord_v2(certificate)
         self.take("rekor", "seen", decode_rekor(leaf, EntryRef("rekor", 0)), leaf)
 
@@ -106,6 +106,16 @@ def test_an_entry_that_came_in_time_is_the_end_of_it(site: Site) -> None:
     site.clock.advance(hours=1)
     site.read_everything()
     assert (site.recheck(), site.recheck(), site.alerts()) == (1, 0, [])
+
+
+def test_what_a_stranger_signed_since_is_not_held_against_it(site: Site) -> None:
+    site.issue()
+    site.sign(issuer="https://stranger.example")
+    site.clock.advance(hours=1)
+    site.read_everything()
+    assert (site.recheck(), site.alerts()) == (1, [("seen", 0)]), "the stranger's entry is news, the first one is not"
+    outcomes = {found.log: found.outcome for found in Reading(site.store.database).findings(9)}
+    assert outcomes == {"ct": "expected", "rekor": "unexpected"}
 
 
 def test_an_outage_of_the_other_log_is_not_held_against_a_signing(site: Site) -> None:
