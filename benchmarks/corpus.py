@@ -20,7 +20,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sigstore_entries.fulcio import BY_NAME, SCT_LIST_OID
@@ -135,13 +135,20 @@ class Authority:
         self._constant: tuple[tuple[x509.ExtensionType, bool], ...] = (
             (_usage(signs_certificates=False), True),
             (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING]), False),
-            (x509.SubjectKeyIdentifier.from_public_key(self._leaf_key), False),
             (x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), False),
         )
         self._scts = x509.UnrecognizedExtension(x509.ObjectIdentifier(SCT_LIST_OID), scts + b"s" * 72)
 
-    def issue(self, identity: Identity, *, at: datetime = _START, serial: int = 1) -> bytes:
-        """DER certificate for an identity, valid for ten minutes."""
+    def issue(
+        self,
+        identity: Identity,
+        *,
+        at: datetime = _START,
+        serial: int = 1,
+        key: ec.EllipticCurvePublicKey | None = None,
+    ) -> bytes:
+        """DER certificate for an identity, valid for ten minutes; for the one key of the corpus unless told another."""
+        key = key or self._leaf_key
         name: x509.GeneralName = x509.UniformResourceIdentifier(identity.san)
         if "://" not in identity.san:
             name = x509.RFC822Name(identity.san)
@@ -149,13 +156,14 @@ class Authority:
             x509.CertificateBuilder()
             .subject_name(x509.Name([]))
             .issuer_name(self.certificate.subject)
-            .public_key(self._leaf_key)
+            .public_key(key)
             .serial_number(serial)
             .not_valid_before(at)
             .not_valid_after(at + _LIFETIME)
         )
         for extension, critical in self._constant:
             builder = builder.add_extension(extension, critical=critical)
+        builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
         builder = builder.add_extension(x509.SubjectAlternativeName([name]), critical=True)
         told = {"issuer_v1": identity.issuer, "issuer": identity.issuer, **identity.claims}
         for claim in sorted((BY_NAME[each] for each in told), key=lambda each: each.number):
@@ -165,6 +173,12 @@ class Authority:
             )
         builder = builder.add_extension(self._scts, critical=False)
         return builder.sign(self.key, SHA256()).public_bytes(Encoding.DER)
+
+    @property
+    def issuer_key_hash(self) -> bytes:
+        """SHA-256 of the issuing key (SPKI DER), as a CT leaf of a precertificate names it."""
+        spki = self.key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return sha256(spki).digest()
 
     @property
     def chain(self) -> tuple[bytes, ...]:
