@@ -160,7 +160,7 @@ def configured_logs(config: Config, trust: TrustKeeper) -> Sequence[LogConfig]:
     names: dict[str, int] = {}
     logs = []
     for known in trust.history().logs():
-        log, former = known.log, tuple(each.url for each in known.former)
+        log = known.log
         name = known.first.name.replace("/", "-").replace(":", "-")
         names[name] = names.get(name, 0) + 1
         # Two keys of one log are two trees: the id tells them apart where the address does not. Names are given in the
@@ -179,7 +179,6 @@ def configured_logs(config: Config, trust: TrustKeeper) -> Sequence[LogConfig]:
                 ca_file=reached.ca_file,
                 proxy=reached.proxy,
                 of_root=True,
-                former=former,
             )
         )
     return logs
@@ -190,9 +189,9 @@ def where_it_is(log: LogConfig, trust: TrustKeeper) -> LogConfig:
     if not log.of_root:
         return log
     for known in trust.history().logs():
-        former = tuple(each.url for each in known.former)
-        if known.log.log_id == log.log_id and log.url in {known.log.url, *former}:
-            return replace(log, url=known.log.url, former=former)
+        urls = {known.log.url, *(each.url for each in known.former)}
+        if known.log.log_id == log.log_id and log.url in urls:
+            return replace(log, url=known.log.url)
     return log
 
 
@@ -222,7 +221,6 @@ def describe(log: LogConfig, root: TrustRoot) -> LogDescription:
         witnesses=() if log.witnesses is None else log.witnesses.witnesses,
         trust_root=root.fingerprint,
         valid_until=trusted.valid_until,
-        former=log.former,
     )
 
 
@@ -315,7 +313,11 @@ def as_followed(log: LogConfig, trust: TrustKeeper, store: Store | None) -> LogD
 
     Raises `FetchFailed`, `OwnFault`.
     """
-    return describe(pinned(log, trust, store) if store is not None else log, trust.history().followable())
+    history = trust.history()
+    described = describe(pinned(log, trust, store) if store is not None else log, history.followable())
+    found = (known for known in history.logs() if known.key == (described.url, described.log_id))
+    # Whoever writes down the new address of a log that moved still has to do with the name it signs under.
+    return replace(described, former=tuple(each.url for known in found for each in known.former))
 
 
 def pinned(log: LogConfig, trust: TrustKeeper, store: Store) -> LogConfig:

@@ -98,7 +98,7 @@ class LogConfig:
     """One log to follow. `start` is where the first baseline is made; `log_id` the 32-byte key id.
 
     `ca_file` (PEM) says whose TLS certificates to believe, `proxy` (URL) through whom to ask. A log of the trust root
-    (`of_root`) is asked where the newest root says it is; `former` are the URLs it had before.
+    (`of_root`) is asked where the newest root says it is.
     """
 
     name: str
@@ -116,7 +116,6 @@ class LogConfig:
     proxy: str | None = None
     witnesses: WitnessPolicy | None = None
     of_root: bool = False
-    former: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

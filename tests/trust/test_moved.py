@@ -151,6 +151,11 @@ def test_a_configured_address_is_not_left_behind_the_operators_back(world: World
     [alert] = [each.alert for each in Reading(monitor.store.database).alerts(9) if each.alert.kind == "trust-changed"]
     assert "still the one that is asked" in alert.consequence
     assert "`logs`" in alert.next_step
+    # As the alert and its page say: the new address under the old name.
+    monitor, _ = world.start(f'logs: [{{name: mine, api: rekor-v2, url: "{moved.url}"}}]')
+    moved.log.leaves[:] = [*served.log.leaves, signing_body()]
+    outcome = only(passes(monitor))
+    assert (outcome.owner, outcome.first, outcome.last) == (None, 4, 5), outcome.detail
 
 
 def log(url: str, key: int = 1) -> TrustedLog:
