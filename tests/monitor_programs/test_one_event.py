@@ -20,6 +20,7 @@ from sigstore_entries.ct_leaf import decode_ct
 from sigstore_entries.rekor import decode_rekor
 from sigstore_entries.signing import EntryRef, Signing
 from sigstore_entries.trust import CertificateAuthorities, CertificateAuthority
+from tests.monitor_programs.dying import die_before_each_statement
 from tests.monitor_programs.parts import Clock, a_position
 from tests.support import entries as make
 
@@ -167,6 +168,18 @@ def test_what_was_told_before_the_entry_came_is_not_taken_back(site: Site) -> No
         ("mail", "delivered"),
         ("hook", "pending"),
     ]
+
+
+@pytest.mark.parametrize("only", ["acme", "digest"])
+def test_a_withdrawal_is_made_with_the_entry_or_not_at_all(site: Site, only: str) -> None:
+    """An entry that is alerted takes the place, one that is as expected answers: both in the entry's transaction."""
+    site.issue(only=only)
+    site.clock.advance(seconds=20)
+    deaths = die_before_each_statement(site.store.database, lambda: site.sign(only=only))
+    assert deaths > 10, "there are steps to die at"
+    states = {kept.alert.log: kept.deliveries["mail"] for kept in Reading(site.store.database).alerts(9)}
+    assert states == {"ct": "withdrawn"} | ({"rekor": "pending"} if only == "acme" else {})
+    assert fsck(site.store.database) == []
 
 
 def test_a_delivery_under_way_is_left_to_end(site: Site) -> None:

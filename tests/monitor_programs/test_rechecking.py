@@ -19,6 +19,7 @@ from monitor.trust_keeper import TrustKeeper
 from sigstore_entries.ct_leaf import decode_ct
 from sigstore_entries.rekor import decode_rekor
 from sigstore_entries.signing import EntryRef, Signing
+from tests.monitor_programs.dying import die_before_each_statement
 from tests.monitor_programs.parts import Clock, a_position
 from tests.monitor_programs.served_log import CA, ServedLog
 from tests.support import entries as make
@@ -158,3 +159,13 @@ def test_a_log_read_before_the_time_was_over_says_nothing_of_what_came_since(sit
     site.clock.advance(minutes=2)
     site.read_everything()
     assert (site.recheck(), site.alerts()) == (1, [("used", 0)])
+
+
+def test_a_second_judgement_is_kept_with_its_alert_or_not_at_all(site: Site) -> None:
+    site.issue()
+    site.clock.advance(hours=1)
+    site.read_everything()
+    deaths = die_before_each_statement(site.store.database, site.recheck)
+    assert deaths > 5, "there are steps to die at"
+    assert (site.recheck(), site.alerts()) == (0, [("used", 0)])
+    assert fsck(site.store.database) == []
