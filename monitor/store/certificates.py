@@ -144,6 +144,11 @@ class Events:
             if finding.verdict.outcome is Outcome.EXPECTED and finding.signing.where not in self._issued
         ]
 
+    @property
+    def of_certificates(self) -> bool:
+        """Whether some finding is about a CT entry: what its alert comes to depends on those that stand already."""
+        return bool(self._issued)
+
     def dispatch(self, alert: Alert, channels: Sequence[str]) -> Dispatch:
         """What becomes of one alert, given the channels it would go to."""
         at_once = Dispatch(alert, channels, self._now)
@@ -218,7 +223,8 @@ def settle(connection: Connection, sent: Dispatch) -> None:
     """
     if sent.note:
         _mark_seen(connection, [sent.alert.id], sent.note, sent.due)
-    withdraw(connection, sent.takes, _told(sent.alert.id), sent.due, _DELIVERY.c.channel.in_(sent.channels))
+    if sent.takes:
+        withdraw(connection, sent.takes, _told(sent.alert.id), sent.due, _DELIVERY.c.channel.in_(sent.channels))
 
 
 def withdraw(connection: Connection, alerts: Sequence[str], note: str, now: datetime, only: Any = None) -> None:

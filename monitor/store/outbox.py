@@ -4,7 +4,7 @@ import json
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, Row, and_, func, or_, select, update
 
@@ -23,28 +23,31 @@ _ALERT = table(AlertRow)
 _DELIVERY = table(DeliveryRow)
 
 
-def put(
-    connection: Connection, alert: Alert, channels: Sequence[str], now: datetime, due: datetime | None = None
-) -> None:
-    """Record an alert and a delivery for each channel; whatever is already there is left alone.
+class Post(NamedTuple):
+    """An alert on its way to some channels; nothing is delivered, nor counted as waiting, before `due`."""
 
-    Nothing is delivered before `due`, nor counted as waiting since an earlier time.
-    """
-    due = now if due is None else due
-    add_new(connection, _ALERT, [_alert_row(alert, now)])
+    alert: Alert
+    channels: Sequence[str]
+    due: datetime
+
+
+def put(connection: Connection, posts: Sequence[Post], now: datetime) -> None:
+    """Record alerts and a delivery for each channel of theirs; whatever is already there is left alone."""
+    add_new(connection, _ALERT, [_alert_row(post.alert, now) for post in posts])
     rows = [
         {
-            "alert": alert.id,
+            "alert": post.alert.id,
             "channel": channel,
             "state": PENDING,
-            "urgent": alert.severity is Severity.PAGE,
+            "urgent": post.alert.severity is Severity.PAGE,
             "attempts": 0,
-            "enqueued_at": due,
-            "due_at": due,
+            "enqueued_at": post.due,
+            "due_at": post.due,
             "lease": "",
             "error": "",
         }
-        for channel in channels
+        for post in posts
+        for channel in post.channels
     ]
     add_new(connection, _DELIVERY, rows)
 

@@ -23,7 +23,7 @@ from monitor.store.facts import DatabaseFacts
 from monitor.store.findings import add_findings, add_unreadable, known_findings, vouched_for
 from monitor.store.heads import append_head, heads_at
 from monitor.store.health import Health
-from monitor.store.outbox import DatabaseOutbox, new_alerts, put
+from monitor.store.outbox import DatabaseOutbox, Post, new_alerts, put
 from monitor.store.positions import first_position, move_position, read_position
 from monitor.store.promises import Promises, add_promises
 from monitor.store.rechecks import DueFinding, add_rechecks, rest, settle_recheck, wake
@@ -220,8 +220,7 @@ class Store:
         self.database.close()
 
     def _put(self, connection: Connection, alerts: Sequence[Alert], now: datetime) -> None:
-        for alert in new_alerts(connection, alerts):
-            put(connection, alert, self._route(alert), now)
+        put(connection, [Post(alert, self._route(alert), now) for alert in new_alerts(connection, alerts)], now)
 
     def _put_found(
         self,
@@ -235,10 +234,13 @@ class Store:
     ) -> None:
         """Put alerts of findings just stored; those of an event that was told already are none."""
         events = Events(connection, batch.findings, now, self.certificate_hold)
-        for alert in new_alerts(connection, alerts):
-            sent = events.dispatch(alert, self._route(alert) if deliver else ())
-            put(connection, sent.alert, sent.channels, now, max(sent.due, not_before or sent.due))
-            settle(connection, sent)
+        news = new_alerts(connection, alerts)
+        for part in ([alert] for alert in news) if events.of_certificates else [news]:
+            sent = [events.dispatch(alert, self._route(alert) if deliver else ()) for alert in part]
+            posts = [Post(each.alert, each.channels, max(each.due, not_before or each.due)) for each in sent]
+            put(connection, posts, now)
+            for each in sent:
+                settle(connection, each)
         withdraw(connection, events.answered(), ANSWERED, now)
 
 
