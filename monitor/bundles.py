@@ -8,7 +8,7 @@ statements are verified here, not the artifact's signature: that is a Sigstore c
 import base64
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -16,9 +16,12 @@ from urllib.parse import urlsplit
 from monitor.errors import NotShown, SignwatchError
 from monitor.heads import SignedHead
 from monitor.net import MIB
+from monitor.promises import BadPromise, Promise, PromiseKind, promises_of, read_promise, set_of
 from monitor.source import LogApi, LogIdentity
 from monitor.sources.signed import head_of, read_checkpoint
 from monitor.trust import TrustedLog, TrustRoot
+from sigstore_entries.certificate import read_certificate
+from sigstore_entries.trust import CertificateAuthorities
 from tlog.checkpoint import MalformedCheckpoint, parse_tree_size
 from tlog.merkle import NodeHash, ProofInvalid, leaf_hash
 from tlog.nodes import Coordinate, full_subtrees
@@ -26,12 +29,17 @@ from tlog.note import MalformedNote, NoteKey, parse_note, rekor_v1_key, tile_log
 
 MAX_SIZE: Final = 32 * MIB
 _MAX_ENTRIES: Final = 100
+_MAX_CHAIN: Final = 10
 # SPEC rekor checkpoint.go: "<host> - <tree ID>".
 _V1_ORIGIN: Final = re.compile(r"(\S+) - ([0-9]{1,20})")
 
 
 class BadBundle(SignwatchError):
     """The file is no bundle, or what it holds of a log does not verify. It shows nothing about the log."""
+
+
+class NoProof(BadBundle):
+    """A log entry without an inclusion proof: all it may hold of the log is a promise (`read_timestamps`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,15 @@ class View:
     leaf: bytes
     proof: tuple[NodeHash, ...]
     nodes: Mapping[Coordinate, NodeHash]
+
+
+@dataclass(frozen=True, slots=True)
+class Promised:
+    """What one bundle shows that a log promised. `identity` is the log as its key makes it; a promise names no tree."""
+
+    log: TrustedLog
+    identity: LogIdentity
+    promise: Promise
 
 
 def read_bundle(raw: bytes, trust: TrustRoot) -> list[View]:
@@ -69,13 +86,37 @@ def read_entries(raw: bytes, trust: TrustRoot) -> list[View | BadBundle]:
 
     Raises `BadBundle` when the file is no bundle or holds no log entry.
     """
-    if len(raw) > MAX_SIZE:
-        raise BadBundle(f"a file of {len(raw)} bytes is longer than any bundle ({MAX_SIZE})")
+    return [_read_entry(entry, trust) for entry in _entries(_document(raw))]
+
+
+def read_timestamps(raw: bytes, trust: TrustRoot) -> list[Promised | BadBundle | None]:
+    """Verify the signed entry timestamp of every log entry of a bundle file; `None` where an entry has none.
+
+    In the order of `read_entries`. A timestamp the log did not sign shows nothing about the log: somebody else made it.
+    Raises `BadBundle` when the file is no bundle or holds no log entry.
+    """
+    return [_read_timestamp(entry, trust) for entry in _entries(_document(raw))]
+
+
+def read_certificate_timestamps(
+    raw: bytes, trust: TrustRoot, authorities: CertificateAuthorities
+) -> list[Promised | BadBundle]:
+    """Verify the certificate timestamps in the certificate of a bundle; none where the bundle has no certificate.
+
+    Raises `BadBundle` when the file is no bundle.
+    """
     try:
-        entries = list(_entries(json.loads(raw)))
-    except (ValueError, RecursionError, TypeError, AttributeError) as error:
-        raise BadBundle("not a bundle: not a JSON document with log entries") from error
-    return [_read_entry(entry, trust) for entry in entries]
+        leaf, *chain = _certificates(_document(raw).get("verificationMaterial") or {}) or [b""]
+        if not leaf:
+            return []
+        scts = authorities.embedded_scts(read_certificate(leaf, tuple(chain)), trust.ct_keys())
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        return [BadBundle(f"the certificate in the bundle cannot be read ({type(error).__name__}: {error!s:.80})")]
+    if scts is None:
+        return []
+    logs = {log.spki: log for log in trust.logs if LogApi.CT_RFC6962 in log.apis}
+    promises = [_promised(logs[each.spki], promise, trust) for each in scts for promise in promises_of([each])]
+    return [*promises] or [BadBundle("no timestamp in the certificate verifies under a CT log of the trust root")]
 
 
 def _read_entry(entry: Mapping[str, Any], trust: TrustRoot) -> View | BadBundle:
@@ -88,18 +129,70 @@ def _read_entry(entry: Mapping[str, Any], trust: TrustRoot) -> View | BadBundle:
         return BadBundle(f"a log entry in the bundle lacks or garbles a field ({type(error).__name__}: {error!s:.80})")
 
 
-def _entries(document: Any) -> Iterator[Mapping[str, Any]]:
-    material = document.get("verificationMaterial", document)
-    entries = material.get("tlogEntries", [material.get("tlogEntry", material)])
+def _read_timestamp(entry: Mapping[str, Any], trust: TrustRoot) -> Promised | BadBundle | None:
+    try:
+        signature = (entry.get("inclusionPromise") or {}).get("signedEntryTimestamp")
+        if not signature:
+            return None
+        log = _log(_bytes(entry["logId"]["keyId"]), trust)
+        if LogApi.REKOR_V1 not in log.apis:
+            raise BadBundle(f"{log.name} signs no entry timestamps")  # noqa: TRY301
+        # protojson omits zero.
+        seconds, index = (parse_tree_size(str(entry.get(name, 0))) for name in ("integratedTime", "logIndex"))
+        signed = set_of(_bytes(entry["canonicalizedBody"]), seconds, log.log_id, index, _bytes(signature))
+        promise = read_promise(signed, log.spki)
+    except BadBundle as bad:
+        return bad
+    except BadPromise as error:
+        return BadBundle(f"the signed entry timestamp in the bundle shows nothing: {error}")
+    except (KeyError, TypeError, AttributeError, ValueError, MalformedCheckpoint) as error:
+        return BadBundle(f"a log entry in the bundle lacks or garbles a field ({type(error).__name__}: {error!s:.80})")
+    if (log.valid_from and promise.at < log.valid_from) or (log.valid_until and promise.at > log.valid_until):
+        return BadBundle(f"the signed entry timestamp is of {promise.at.isoformat()}, when the log's key was not valid")
+    return _promised(log, promise, trust)
+
+
+def _promised(log: TrustedLog, promise: Promise, trust: TrustRoot) -> Promised:
+    name = urlsplit(log.url).hostname or log.name
+    api = LogApi.REKOR_V1 if promise.kind is PromiseKind.SET else LogApi.CT_RFC6962
+    return Promised(log, LogIdentity(log.name, api, name, name, log.spki, trust.fingerprint), promise)
+
+
+def _certificates(material: Mapping[str, Any]) -> list[bytes]:
+    """SPEC protobuf-specs sigstore_bundle.proto: one certificate, or a chain with the leaf first."""
+    if certificate := material.get("certificate"):
+        return [_bytes(certificate.get("rawBytes", ""))]
+    chain = (material.get("x509CertificateChain") or {}).get("certificates", [])
+    return [_bytes(each["rawBytes"]) for each in chain[:_MAX_CHAIN]]
+
+
+def _document(raw: bytes) -> Any:
+    if len(raw) > MAX_SIZE:
+        raise BadBundle(f"a file of {len(raw)} bytes is longer than any bundle ({MAX_SIZE})")
+    try:
+        document = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise BadBundle("not a bundle: not a JSON document with log entries") from error
+    if not isinstance(document, dict):
+        raise BadBundle("not a bundle: not a JSON document with log entries")
+    return document
+
+
+def _entries(document: Any) -> list[Mapping[str, Any]]:
+    try:
+        material = document.get("verificationMaterial", document)
+        entries = material.get("tlogEntries", [material.get("tlogEntry", material)])
+    except (TypeError, AttributeError) as error:
+        raise BadBundle("not a bundle: not a JSON document with log entries") from error
     if not isinstance(entries, list) or not entries or len(entries) > _MAX_ENTRIES:
         raise BadBundle("the bundle holds no log entry")
-    yield from entries
+    return entries
 
 
 def _view(entry: Mapping[str, Any], trust: TrustRoot) -> View:
     proof = entry.get("inclusionProof")
     if not proof or not proof.get("checkpoint"):
-        raise BadBundle("a log entry has no inclusion proof with a checkpoint: nothing the log signed can be compared")
+        raise NoProof("a log entry has no inclusion proof with a checkpoint: nothing the log signed can be compared")
     checkpoint = proof["checkpoint"]["envelope"].encode()
     log = _log(_bytes(entry["logId"]["keyId"]), trust)
     identity, key = _identity(log, checkpoint, trust)

@@ -135,6 +135,7 @@ class Daemon:
         with self._ill_on_trouble("database"):
             backlog = store.outbox.backlog()
             self._meter.outbox(backlog, now)
+            self._meter.promises(store.promises.tally(now))
             store.enqueue([*self._delivery_alerts(backlog, now), *self._own_alerts(now)])
         with self._ill_on_trouble("second judgements"):
             if trouble := recheck(store, self._monitor.rules.held, self._monitor.trust, now).trouble:

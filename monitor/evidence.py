@@ -235,8 +235,7 @@ def _conclude_promise(
     if len(statements) > 1 or evidence.sizes != tuple(s.size for s in statements):
         raise NotEvidence("the sizes are not those of the heads")
     shown = _shown_leaf(evidence, statements, promises[0])
-    if len(promises) > 1 and (len(promises) > 2 or shown is None or shown[1] != promises[1].leaf):  # noqa: PLR2004  a pair
-        raise NotEvidence("the second promise is not of the entry that is shown")
+    _check_second(promises, shown)
     contradiction = _promise_contradiction(promises, shown)
     if contradiction:
         return Conclusion(True, (*sentences, contradiction))
@@ -247,6 +246,18 @@ def _conclude_promise(
         )
     sentences.append("Record only: " + evidence.detail)
     return Conclusion(False, tuple(sentences))
+
+
+def _check_second(promises: list[Promise], shown: tuple[int, bytes] | None) -> None:
+    """A second promise is of the other entry: the one that is shown, or one that was promised the same index."""
+    promised, *more = promises
+    if len(more) > 1 or any(each.leaf == promised.leaf for each in more):
+        raise NotEvidence("the file holds more promises than the one that was broken and the one that breaks it")
+    for each in more:
+        if shown is None and each.index != promised.index:
+            raise NotEvidence("the second promise contradicts nothing")
+        if shown is not None and each.leaf != shown[1]:
+            raise NotEvidence("the second promise is not of the entry that is shown")
 
 
 def _promise_contradiction(promises: list[Promise], shown: tuple[int, bytes] | None) -> str | None:

@@ -9,6 +9,7 @@ from alerts.outbox import Backlog
 from monitor.errors import FetchFailed
 from monitor.net import Expect, MovableFetcher
 from monitor.state import Batch
+from monitor.store.promises import Tally
 
 FETCHED: Final = "ok"
 
@@ -51,6 +52,9 @@ class Meter(Protocol):
 
     def outbox(self, backlog: Mapping[str, Backlog], now: datetime) -> None:
         """What waits in the outbox, per channel that has any."""
+
+    def promises(self, tally: Tally) -> None:
+        """How many promises of logs wait to be seen kept, and how the others ended."""
 
     def trust_root(self, refreshed_at: datetime, expires: datetime | None) -> None:
         """The trust root was refreshed; `expires` where its metadata says so."""

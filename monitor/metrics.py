@@ -5,6 +5,7 @@ those are without number and are nobody's business on a metrics page. docs/metri
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from datetime import datetime
 from typing import Final
 
@@ -15,6 +16,7 @@ from alerts.outbox import Backlog
 from monitor.alerting import ALERT_KINDS
 from monitor.meter import FETCHED
 from monitor.state import Batch
+from monitor.store.promises import Tally
 from rules.verdict import Outcome
 
 PREFIX: Final = "signwatch_"
@@ -91,6 +93,9 @@ class PrometheusMeter:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self._promises = gauge("promises", "Promises of logs to include an entry, by what became of them.", "state")
+        for state in asdict(Tally()):
+            self._promises.labels(state)
         self._refreshed = gauge("trust_root_refresh_timestamp_seconds", "When the trust root was last refreshed.")
         self._refreshes = counter("trust_root_refreshes", "Refreshes of the trust root, by how they ended.", "result")
         for result in REFRESHES:
@@ -195,6 +200,11 @@ class PrometheusMeter:
             waiting = backlog.get(channel)
             self._pending.labels(channel).set(waiting.pending if waiting else 0)
             self._oldest.labels(channel).set(max(0.0, (now - waiting.oldest).total_seconds()) if waiting else 0)
+
+    def promises(self, tally: Tally) -> None:
+        """See `Meter.promises`."""
+        for state, count in asdict(tally).items():
+            self._promises.labels(state).set(count)
 
     def trust_root(self, refreshed_at: datetime, expires: datetime | None) -> None:
         """See `Meter.trust_root`."""

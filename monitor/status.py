@@ -5,7 +5,7 @@ leave the house, the trust root is fresh. Whatever is not so is a sentence that 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -184,6 +184,7 @@ def status_document(status: Status, store: Store) -> dict[str, Any]:
             }
             for channel in channels
         ],
+        "promises": asdict(store.promises.tally(status.at)),
         "not_looked_at": {
             "unread_entries": {log.name: log.lag for log in status.logs if log.lag},
             "unreadable_entries": {log.name: log.unreadable for log in status.logs if log.unreadable},

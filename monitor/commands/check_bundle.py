@@ -13,14 +13,24 @@ import typer
 
 from alerts.inert import inert_json
 from monitor.assembly import as_followed, configured_logs, route_of, utc_now
-from monitor.bundles import MAX_SIZE, BadBundle, View, read_entries
+from monitor.bundles import (
+    MAX_SIZE,
+    BadBundle,
+    NoProof,
+    Promised,
+    View,
+    read_certificate_timestamps,
+    read_entries,
+    read_timestamps,
+)
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, table
 from monitor.config import Config, load_config
 from monitor.cross_check import CrossCheck, Standing, Verdict
 from monitor.errors import OwnFault
 from monitor.evidence import event_id
+from monitor.promise_check import PromiseCheck
 from monitor.scanning.logs import opened_trees
-from monitor.source import LogSource
+from monitor.source import LogSource, PromisingSource
 from monitor.store.database import open_database
 from monitor.store.store import Store
 from monitor.trust_keeper import TrustKeeper
@@ -30,11 +40,27 @@ from monitor.watching import Timing
 
 @dataclass(frozen=True, slots=True)
 class _Checked:
-    """What became of one log entry of one file; no view when it proves nothing."""
+    """What became of one log entry, or one promise, of one file; neither when it proves nothing."""
 
     file: Path
     verdict: Verdict
     view: View | None = None
+    promised: Promised | None = None
+    is_promise: bool = False
+
+    @property
+    def log(self) -> str | None:
+        """Which log it is about: the origin where a head names one."""
+        if self.view is not None:
+            return self.view.identity.origin
+        return self.promised.log.name if self.promised is not None else None
+
+    @property
+    def index(self) -> int | None:
+        """Where the entry is, or was promised to be."""
+        if self.view is not None:
+            return self.view.index
+        return self.promised.promise.index if self.promised is not None else None
 
 
 @dataclass(slots=True)
@@ -49,21 +75,26 @@ class _Trees:
 
     def find(self, view: View) -> LogSource | None:
         """See `monitor.cross_check.FindSource`."""
+        trees = self._of_key(view.identity.spki)
+        return next((tree for tree in trees if tree.identity.origin == view.identity.origin), None)
+
+    def find_all(self, promised: Promised) -> list[PromisingSource]:
+        """See `monitor.promise_check.FindTrees`."""
+        return [tree for tree in self._of_key(promised.promise.spki) if isinstance(tree, PromisingSource)]
+
+    def _of_key(self, spki: bytes) -> Iterator[LogSource]:
         for log in configured_logs(self.config, self.trust):
             try:
-                spki = as_followed(log, self.trust, self.store).spki
+                pinned = as_followed(log, self.trust, self.store).spki
             except OwnFault:
                 continue
-            if spki != view.identity.spki:
+            if pinned != spki:
                 continue
             if log.name not in self.opened:
                 timing = Timing(utc_now, time.sleep)
                 trees = self.parts.enter_context(opened_trees(self.config, self.trust, self.store, timing, log.name))
                 self.opened[log.name] = trees
-            for tree in self.opened[log.name]:
-                if tree.identity.origin == view.identity.origin:
-                    return tree
-        return None
+            yield from self.opened[log.name]
 
 
 def check_bundle(
@@ -75,11 +106,12 @@ def check_bundle(
 ) -> None:
     """Compare what bundles prove of a log with what this monitor was shown: a log with two faces is caught.
 
-    Only the log's statements in a bundle are checked, not the artifact's signature. What each proves is kept, so that
-    later bundles are compared with it too. A contradiction is evidence: kept, alerted, exportable.
+    Only the log's statements in a bundle are checked, not the artifact's signature: the proof of inclusion, the signed
+    entry timestamp of Rekor v1, and the certificate timestamps of CT logs. What each proves is kept, so that later
+    bundles are compared with it too. A contradiction is evidence: kept, alerted, exportable.
 
-    Exits 0 when nothing contradicts, 1 when the log contradicted itself, 3 when an entry proves nothing or the log
-    could not be asked.
+    Exits 0 when nothing contradicts, 1 when a log contradicted itself or broke a promise it signed, 3 when an entry
+    proves nothing, or the log could not be asked or does not show what it promised.
 
     Examples:
       signwatch check-bundle artifact.sigstore.json
@@ -93,17 +125,21 @@ def check_bundle(
         trust = trust_of(settings.trust, utc_now, store)
         trees = _Trees(settings, trust, store, parts)
         checker = CrossCheck(store, utc_now, None if offline else trees.find)
-        checked = [each for file in files for each in _check(file, trust, checker)]
+        promises = PromiseCheck(store, utc_now, None if offline else trees.find_all)
+        checked = [each for file in files for each in _check(file, trust, checker, promises)]
     if as_json:
         # Every entry, however many files: only what is in each is cut.
-        entries = [inert_json(_document(each)) for each in checked]
-        sys.stdout.write(json.dumps({"entries": entries}, indent=2) + "\n")
+        document = {
+            "entries": [inert_json(_document(each)) for each in checked if not each.is_promise],
+            "promises": [inert_json(_promise_document(each)) for each in checked if each.is_promise],
+        }
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
     else:
         _show(checked)
     raise leave(_code(checked))
 
 
-def _check(file: Path, trust: TrustKeeper, checker: CrossCheck) -> Iterator[_Checked]:
+def _check(file: Path, trust: TrustKeeper, checker: CrossCheck, promises: PromiseCheck) -> Iterator[_Checked]:
     try:
         with file.open("rb") as opened:
             raw = opened.read(MAX_SIZE + 1)
@@ -111,14 +147,22 @@ def _check(file: Path, trust: TrustKeeper, checker: CrossCheck) -> Iterator[_Che
         raise typer.BadParameter(f"{file}: cannot be read: {error.strerror}", param_hint="FILE") from error
     try:
         # A bundle outlives its log: one whose log the root no longer names is as good a witness.
-        entries = read_entries(raw, trust.history().followable())
+        root = trust.history().followable()
+        entries, timestamps = read_entries(raw, root), read_timestamps(raw, root)
+        stamped = read_certificate_timestamps(raw, root, trust.authorities()[0])
     except BadBundle as bad:
-        entries = [bad]
-    for entry in entries:
-        if isinstance(entry, BadBundle):
-            yield _Checked(file, Verdict(Standing.UNVERIFIABLE, str(entry)))
-        else:
+        entries, timestamps, stamped = [bad], [None], []
+    for entry, timestamp in zip(entries, timestamps, strict=True):
+        if not isinstance(entry, BadBundle):
             yield _Checked(file, checker.check(entry), entry)
+        elif not (isinstance(entry, NoProof) and isinstance(timestamp, Promised)):
+            # An older bundle has no proof, and the promise is all there is to check.
+            yield _Checked(file, Verdict(Standing.UNVERIFIABLE, str(entry)))
+    for promised in [*timestamps, *stamped]:
+        if isinstance(promised, BadBundle):
+            yield _Checked(file, Verdict(Standing.UNVERIFIABLE, str(promised)), is_promise=True)
+        elif promised is not None:
+            yield _Checked(file, promises.check(promised), promised=promised, is_promise=True)
 
 
 def _code(checked: list[_Checked]) -> Exit:
@@ -132,8 +176,8 @@ def _show(checked: list[_Checked]) -> None:
     rows = [
         (
             each.file,
-            each.view.identity.origin if each.view else None,
-            each.view.index if each.view else None,
+            each.log,
+            each.index,
             each.verdict.standing.value,
             each.verdict.detail,
         )
@@ -150,13 +194,29 @@ def _document(checked: _Checked) -> dict[str, Any]:
     view, verdict = checked.view, checked.verdict
     return {
         "file": str(checked.file),
-        "log": view.identity.origin if view else None,
-        "index": view.index if view else None,
+        "log": checked.log,
+        "index": checked.index,
         "tree_size": view.head.size if view else None,
         "root": view.head.root.hex() if view else None,
         "verdict": verdict.standing.value,
         "detail": verdict.detail,
         "agreeing_nodes": verdict.agreeing,
+        "asked_in_vain": verdict.unfinished,
+        "evidence": event_id(verdict.evidence) if verdict.evidence else None,
+    }
+
+
+def _promise_document(checked: _Checked) -> dict[str, Any]:
+    promise, verdict = checked.promised.promise if checked.promised else None, checked.verdict
+    return {
+        "file": str(checked.file),
+        "log": checked.log,
+        "kind": promise.kind.value if promise else None,
+        "index": checked.index,
+        "leaf_hash": promise.leaf_hash.hex() if promise else None,
+        "promised_at": promise.at.isoformat() if promise else None,
+        "verdict": verdict.standing.value,
+        "detail": verdict.detail,
         "asked_in_vain": verdict.unfinished,
         "evidence": event_id(verdict.evidence) if verdict.evidence else None,
     }

@@ -24,6 +24,7 @@ UNDECIDED: Final = "undecided"
 REFUSED: Final = "refused"
 MAX_PENDING: Final = 10_000
 _AT_ONCE: Final = 20
+_FEW: Final = 4
 _MAX_DETAIL: Final = 2_000
 # Longer than any merge delay or outage: what was not decided by then, nobody can be asked about any more.
 _GIVE_UP_AFTER: Final = timedelta(days=30)
@@ -83,6 +84,22 @@ class Promises:
         with self._database.read() as connection:
             rows = connection.execute(query).mappings().all()
         return [KeptPromise(_promise(row), row["seen_at"], row["due_at"], row["tries"]) for row in rows]
+
+    def of_index(self, promise: Promise) -> list[Promise]:
+        """Known promises of other entries for the very index: at most a handful."""
+        if promise.index is None:
+            return []
+        at = _PROMISE.c
+        same = (at.log_id == promise.log_id, at.kind == promise.kind.value, at.entry == promise.index)
+        with self._database.read() as connection:
+            query = select(_PROMISE).where(*same, at.id != promise.id).order_by(at.seen_at, at.id).limit(_FEW)
+            return [_promise(row) for row in connection.execute(query).mappings()]
+
+    def is_pending(self, promise: Promise) -> bool:
+        """Whether a promise is remembered, and not settled."""
+        here = (_PROMISE.c.id == promise.id, _PROMISE.c.state == PENDING)
+        with self._database.read() as connection:
+            return connection.execute(select(_PROMISE.c.id).where(*here)).first() is not None
 
     def look_again(self, waiting: KeptPromise, at: datetime, detail: str, *, unshown: bool = False) -> None:
         """Look at a promise again at `at`; `unshown` counts one more time the log owed it and did not show it."""

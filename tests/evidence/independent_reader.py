@@ -238,11 +238,15 @@ def broken_promise(
     if len(heads) > 1 or document["sizes"] != [head[1] for head in heads]:
         raise ShowsNothing("the sizes are not those of the heads")
     shown = [(each["index"], unb64(each["leaf"])) for each in document["leaves"]]
-    if not shown and not proof:
-        if len(promises) > 1:
-            raise ShowsNothing("a second promise of an entry that is not shown")
-        return None
-    return other_entry(promises, shown, heads, proof)
+    others = promises[1:]
+    if len(others) > 1 or leaf in [each[1] for each in others]:
+        raise ShowsNothing("more promises than two of two entries")
+    found = other_entry(promises, shown, heads, proof) if shown or proof else None
+    if others and index is not None and others[0][2] == index:
+        return f"index {index} was promised to two entries"
+    if others and not shown:
+        raise ShowsNothing("a second promise that contradicts nothing")
+    return found
 
 
 def other_entry(
@@ -261,8 +265,6 @@ def other_entry(
         raise ShowsNothing("a second promise that is not of the entry shown")
     if kind == "ct-sct" and place == index:
         return f"index {index} was promised to one entry and holds another"
-    if len(promises) > 1 and index is not None and promises[1][2] == index:
-        return f"index {index} was promised to two entries"
     return None
 
 

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from monitor.bundles import BadBundle, read_entries
 from monitor.cli import run_command
 from monitor.cross_check import CrossCheck, Standing
+from monitor.evidence import verify_evidence
 from monitor.store.database import create, open_database
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
@@ -21,6 +22,7 @@ from monitor.store.store import Store
 from monitor.trust import read_trust_root
 from sign_lite.cli import app as sign_lite
 from tests.corpus.test_real_entries import CORPUS, ENTRIES, TRUSTED_ROOT
+from tests.evidence import independent_reader
 from tests.monitor.harness import NOW
 from tests.support.ca_server import CaServer, ca_and_log
 from tests.support.log_server import LogServer
@@ -32,6 +34,7 @@ trust: {{trusted_root: "{trust}"}}
 logs:
   - {{name: rekor-v1, api: rekor-v1, url: "{url}"}}
   - {{name: rekor-v2, api: rekor-v2, url: "{url}"}}
+  - {{name: ct, api: ct-rfc6962, url: "{url}/ct"}}
 rules: rules.yaml
 channels: {{file: {{type: jsonl, path: alerts.jsonl}}}}
 notify: [file]
@@ -73,6 +76,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             log.fault("fork", "--log", f"v{version}", "--index", "0")
             made.sign(f"hidden-{version}", version)
             log.fault("none", "--log", f"v{version}")
+            if version == 1:
+                for name in ("v1", "ct"):
+                    log.fault("set-not-included", "--log", name)
+                    made.sign(f"promised-{name}", version)
+                    log.fault("none", "--log", name)
             made.sign(f"later-{version}", version)
         yield made
 
@@ -106,6 +114,10 @@ def verdicts(out: str) -> list[str]:
     return [each["verdict"] for each in json.loads(out)["entries"]]
 
 
+def promises(out: str) -> list[tuple[str, str]]:
+    return [(each["kind"], each["verdict"]) for each in json.loads(out)["promises"]]
+
+
 def bundles(place: Place, *names: str) -> list[str]:
     return [str(place.folder / f"{name}.json") for name in names]
 
@@ -113,6 +125,8 @@ def bundles(place: Place, *names: str) -> list[str]:
 def test_honest_bundles_are_consistent(place: Place, run: Run) -> None:
     out, _ = run("check-bundle", "--json", *bundles(place, "first-1", "first-2", "later-1", "later-2"))
     assert verdicts(out) == ["consistent"] * 4
+    stamped, certified = ("rekor-set", "consistent"), ("ct-sct", "consistent")
+    assert promises(out) == [stamped, certified, certified, stamped, certified, certified]
     out, _ = run("check-bundle", "--json", "--offline", *bundles(place, "first-1", "first-2"))
     assert set(verdicts(out)) <= {"consistent", "not-yet-covered"}
 
@@ -136,6 +150,49 @@ def test_a_history_that_only_one_signer_was_shown_is_evidence(
     assert verdicts(out) == ["consistent", "consistent"]
 
 
+@pytest.mark.parametrize(("name", "kind"), [("promised-v1", "rekor-set"), ("promised-ct", "ct-sct")])
+def test_19_a_promise_that_a_log_broke_is_evidence(
+    place: Place, run: Run, name: str, kind: str, tmp_path: Path
+) -> None:
+    """The timestamp alone, as bundles before version 0.2 have it: nothing in the file proves anything else."""
+    document: dict[str, Any] = json.loads((place.folder / f"{name}.json").read_text())
+    del document["verificationMaterial"]["tlogEntries"][0]["inclusionProof"]
+    bare = tmp_path / "bare.json"
+    bare.write_text(json.dumps(document))
+    out, _ = run("check-bundle", "--json", "--offline", str(bare))
+    assert verdicts(out) == []
+    assert promises(out) == [("rekor-set", "not-yet-covered"), ("ct-sct", "not-yet-covered")]
+    assert "remembered" in json.loads(out)["promises"][0]["detail"]
+    out, _ = run("check-bundle", "--json", str(bare), expect=1)
+    broken = [each for each in json.loads(out)["promises"] if each["verdict"] == "contradiction"]
+    assert [each["kind"] for each in broken] == [kind]
+    file = tmp_path / "broken.json"
+    run("evidence", "export", broken[0]["evidence"], "--output", str(file))
+    assert json.loads(file.read_text())["strength"] == "transferable"
+    assert verify_evidence(file.read_bytes()).transferable
+    assert independent_reader.read(file.read_bytes()) is not None
+    alerts = json.loads(run("alerts", "list", "--json")[0])["alerts"]
+    assert [each["kind"] for each in alerts] == ["log-promise-broken"]
+
+
+def test_19_an_audit_holds_the_logs_to_what_bundles_promised(place: Place, run: Run) -> None:
+    offline = ("check-bundle", "--json", "--offline")
+    run(*offline, *bundles(place, "first-1", "later-1", "later-2"))
+    out, _ = run("status", "--json", expect=3)
+    assert json.loads(out)["promises"]["pending"] == 5
+    run("audit")
+    out, _ = run("status", "--json")
+    told = json.loads(out)["promises"]
+    assert (told["pending"], told["kept"], told["broken"]) == (0, 5, 0)
+    run(*offline, *bundles(place, "promised-ct"))
+    report, _ = run("audit", "--json", expect=1)
+    (log,) = [each for each in json.loads(report)["logs"] if each["kind"] == "log-promise-broken"]
+    assert (log["log"], len(log["evidence"])) == ("ct", 1)
+    told = json.loads(run("status", "--json")[0])["promises"]
+    assert (told["pending"], told["kept"], told["broken"]) == (0, 6, 1)
+    run("audit")
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_real_logs_signings_are_found_by_a_scan(run: Run, version: int, tmp_path: Path) -> None:
     rules = tmp_path / "dev.yaml"
@@ -143,7 +200,8 @@ def test_a_real_logs_signings_are_found_by_a_scan(run: Run, version: int, tmp_pa
     asked = ["scan", "--log", f"rekor-v{version}", "--from", "0", "--rules", str(rules), "--json", "--jobs", "1"]
     out, _ = run(*asked, expect=1)
     *findings, last = [json.loads(line) for line in out.splitlines()]
-    assert len(findings) == 3
+    # Each time the certificate's log lied, the signing itself was logged.
+    assert len(findings) == (4 if version == 1 else 3)
     assert {each["outcome"] for each in findings} == {"unexpected"}
     assert last["summary"]["entries"] == last["summary"]["to"]
     log = findings[0]["log"]
@@ -160,7 +218,8 @@ def test_what_cannot_be_verified_says_why_and_is_exit_code_3(place: Place, run: 
     (tmp_path / "none.json").write_text("[]")
     out, _ = run("check-bundle", "--offline", str(bad), str(tmp_path / "none.json"), expect=3)
     rows = [line.split("\t") for line in out.splitlines()]
-    assert [row[3] for row in rows] == ["unverifiable", "unverifiable"]
+    # The promise of its certificate's log stands on its own feet.
+    assert [row[3] for row in rows] == ["unverifiable", "not-yet-covered", "unverifiable"]
     assert "no inclusion proof" in rows[0][4]
     run("check-bundle", str(tmp_path / "absent.json"), expect=2)
 
