@@ -17,6 +17,7 @@ from alerts.channels.registry import build_channel
 from alerts.channels.settings import ChannelMisconfigured
 from monitor.config import BadConfig, Config, LogConfig, Objectives
 from monitor.digest_lists import DigestLists
+from monitor.errors import OwnFault
 from monitor.examining import Examiners
 from monitor.follow import Limits
 from monitor.meter import Meter, MeteredFetcher
@@ -229,7 +230,10 @@ def http_fetcher(log: LogConfig, pause: Callable[[float], object]) -> HttpFetche
     rate = requests_per_second(log)
     bucket = TokenBucket(rate, max(rate, _BURST), clock=time.monotonic, sleep=pause)
     ca_file = str(log.ca_file) if log.ca_file is not None else None
-    return HttpFetcher(log.url, bucket=bucket, ca_file=ca_file, proxy=log.proxy)
+    try:
+        return HttpFetcher(log.url, bucket=bucket, ca_file=ca_file, proxy=log.proxy)
+    except OwnFault as error:
+        raise BadConfig(f"{'trust' if log.of_root else f'logs: {log.name}'}: {error}") from error
 
 
 def requests_per_second(log: LogConfig) -> int:
@@ -317,7 +321,8 @@ def as_followed(log: LogConfig, trust: TrustKeeper, store: Store | None) -> LogD
     described = describe(pinned(log, trust, store) if store is not None else log, history.followable())
     found = (known for known in history.logs() if known.key == (described.url, described.log_id))
     # Whoever writes down the new address of a log that moved still has to do with the name it signs under.
-    return replace(described, former=tuple(each.url for known in found for each in known.former))
+    former = tuple(each.url for known in found for each in known.former)
+    return replace(described, former=former, known_trees=store.trees_of(log.name) if store is not None else ())
 
 
 def pinned(log: LogConfig, trust: TrustKeeper, store: Store) -> LogConfig:

@@ -1,9 +1,12 @@
 """An httpx transport whose sockets obey a deadline for the whole request, not only a timeout for each read."""
 
+import errno
+import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import httpcore
@@ -95,18 +98,23 @@ class _DeadlineBackend(httpcore.SyncBackend):
 
 
 class DeadlineTransport(httpx.BaseTransport):
-    """httpx's own transport, but over a pool whose sockets obey the deadline."""
+    """httpx's own transport, but over a pool whose sockets obey the deadline.
+
+    Raises `OSError` (which `ssl.SSLError` is) when `ca_file` cannot be read or holds no PEM certificate.
+    """
 
     def __init__(self, deadline: Deadline, limits: HttpLimits, ca_file: str | None, proxy: str | None) -> None:
         settings: dict[str, Any] = {
-            "ssl_context": httpx.create_ssl_context(verify=ca_file or True, trust_env=False),
+            "ssl_context": _believed(ca_file),
             "max_connections": limits.connections,
             "max_keepalive_connections": limits.connections,
             "keepalive_expiry": limits.keepalive,
             "network_backend": _DeadlineBackend(deadline),
         }
         if proxy:
-            self._pool: httpcore.ConnectionPool = httpcore.HTTPProxy(proxy_url=proxy, **settings)
+            # A proxy that is itself asked over TLS is believed by the same authorities; httpcore refuses one otherwise.
+            its_own = {"proxy_ssl_context": settings["ssl_context"]} if proxy.startswith("https:") else {}
+            self._pool: httpcore.ConnectionPool = httpcore.HTTPProxy(proxy_url=proxy, **settings, **its_own)
         else:
             self._pool = httpcore.ConnectionPool(**settings)
 
@@ -130,6 +138,15 @@ class DeadlineTransport(httpx.BaseTransport):
     def close(self) -> None:
         """Close every connection of the pool."""
         self._pool.close()
+
+
+def _believed(ca_file: str | None) -> ssl.SSLContext:
+    """Whose certificates are believed: those of the file alone, else those everybody believes."""
+    if ca_file is None:
+        return httpx.create_ssl_context(trust_env=False)
+    if Path(ca_file).is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder")
+    return ssl.create_default_context(cafile=ca_file)
 
 
 class _BodyStream(httpx.SyncByteStream):

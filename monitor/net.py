@@ -159,7 +159,15 @@ class HttpFetcher:
         self._clock = clock
         self._deadline = Deadline(clock)
         self._not_before = float("-inf")
-        transport = DeadlineTransport(self._deadline, self._limits, ca_file, proxy)
+        self._through = f" through the proxy {proxy}" if proxy else ""
+        try:
+            transport = DeadlineTransport(self._deadline, self._limits, ca_file, proxy)
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise OwnFault(
+                f"ca_file: {ca_file} cannot be used: {why}. {base_url} cannot be asked without it: name a PEM file "
+                "with the certificates of the authorities to believe."
+            ) from error
         self._client = httpx.Client(
             transport=transport,
             # Redirects would let a server choose whom we ask; compression would let it choose how much we hold.
@@ -207,7 +215,7 @@ class HttpFetcher:
             headers["Content-Type"] = "application/json"
         with (
             self._deadline.running(self._limits.total),
-            _as_fetch_failed(url),
+            _as_fetch_failed(url, self._through),
             self._client.stream(method, url, content=content, headers=headers) as response,
         ):
             if response.status_code != httpx.codes.OK:
@@ -293,10 +301,18 @@ def _retry_after(value: str | None) -> float | None:
 
 
 @contextmanager
-def _as_fetch_failed(url: str) -> Iterator[None]:
+def _as_fetch_failed(url: str, through: str) -> Iterator[None]:
     try:
         yield
     except (httpx.TimeoutException, httpcore.TimeoutException) as error:
-        raise TimedOut(f"{url}: {type(error).__name__}, no complete answer in time") from error
+        raise TimedOut(f"{url}{through}: {type(error).__name__}, no complete answer in time") from error
+    except httpcore.ProxyError as error:
+        raise Unreachable(f"{url}{through}: the proxy would not connect: {error}") from error
     except (httpx.HTTPError, httpx.InvalidURL, httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
-        raise Unreachable(f"{url}: {type(error).__name__}: {error}") from error
+        told = f"{type(error).__name__}: {error}"
+        if "CERTIFICATE_VERIFY_FAILED" in told:
+            told = (
+                f"its TLS certificate is from nobody who is believed ({error}). `ca_file` in the configuration names "
+                "the authorities to believe; if this one is yours, somebody else may be answering"
+            )
+        raise Unreachable(f"{url}{through}: {told}") from error

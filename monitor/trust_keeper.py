@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from monitor.config import TrustConfig
+from monitor.config import BadConfig, TrustConfig
 from monitor.errors import FetchFailed, OwnFault
 from monitor.net import HttpFetcher
 from monitor.trust import MAX_SIZE, TrustRoot, read_trust_root
@@ -44,7 +44,14 @@ class TrustKeeper:
         """Read or fetch the root again; returns whether it differs from before. Raises `FetchFailed`, `OwnFault`."""
         # One at a time: a TUF client keeps its metadata in files.
         with self._refreshing:
-            return self._refresh()
+            try:
+                return self._refresh()
+            except FetchFailed as error:
+                if self._kept is None:
+                    raise
+                raise FetchFailed(
+                    f"{error} The keys verified last stay in force; rotations are not seen until a refresh succeeds."
+                ) from error
 
     def _refresh(self) -> bool:
         if self._config.trusted_root is not None:
@@ -120,7 +127,14 @@ class TrustKeeper:
         url = repository_url(config.tuf)
         root = first_root(url, config.tuf_root)
         ca_file = str(config.ca_file) if config.ca_file is not None else None
-        return TrustRepository(url, root, config.folder, partial(HttpFetcher, ca_file=ca_file, proxy=config.proxy))
+        return TrustRepository(url, root, config.folder, partial(_fetcher, ca_file=ca_file, proxy=config.proxy))
+
+
+def _fetcher(url: str, *, ca_file: str | None, proxy: str | None) -> HttpFetcher:
+    try:
+        return HttpFetcher(url, ca_file=ca_file, proxy=proxy)
+    except OwnFault as error:
+        raise BadConfig(f"trust.{error}") from error
 
 
 def _read_capped(key: str, path: Path) -> bytes:

@@ -92,10 +92,7 @@ class TrustRepository:
             if now is not None:
                 _keep_good(self._folder / _LAST_GOOD, documents, now)
         except (DownloadError, RepositoryError) as error:
-            raise FetchFailed(
-                f"trust root: {self._url} could not be refreshed: {error}. The keys verified last stay in force; "
-                "rotations are not seen until a refresh succeeds."
-            ) from error
+            raise FetchFailed(f"trust root: {self._url} could not be refreshed: {error}.") from error
         except OSError as error:
             raise OwnFault(f"trust root: cannot write {self._folder}: {error.strerror or error}") from error
         return documents

@@ -76,6 +76,7 @@ def test_a_repository_that_cannot_be_reached_is_an_outage_with_a_next_step(
     said = " ".join(capsys.readouterr().err.split())
     for part in ("http://127.0.0.1:9", "could not be refreshed", "nothing was begun", "trust.proxy", "trusted_root"):
         assert part in said
+    assert "verified last" not in said, "there are none"
 
 
 def _a_root(folder: Path) -> bytes:

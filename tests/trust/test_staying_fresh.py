@@ -132,6 +132,7 @@ def test_a_repository_that_fails_for_days_is_told_before_and_when_the_root_is_st
         daemon.heartbeat()
         expected += ["trust-root-stale"] * new
         assert told(monitor, "trust-root-stale") == expected
+    assert "The keys verified last stay in force" in " ".join(daemon.reasons())
     assert 'signwatch_trust_root_refreshes_total{result="failed"} 5.0' in world.meter.expose().decode()
     served.log.leaves.append(signing_body())
     assert passes(monitor)[0].detail == "", "the keys known last stay in force"
