@@ -140,7 +140,7 @@ class Daemon:
         with self._ill_on_trouble("second judgements"):
             if trouble := recheck(store, self._monitor.rules.held, self._monitor.trust, now).trouble:
                 raise OwnFault(trouble)
-        if self._reload.is_set() or self._monitor.rules.changed():
+        if self._monitor.rules.is_due(asked=self._reload.is_set()):
             self._reload.clear()
             with self._ill_on_trouble("rules"):
                 held = self._monitor.rules.reload()

@@ -51,13 +51,13 @@ class RuleKeeper:
         with self._lock:
             return self._held
 
-    def changed(self) -> bool:
-        """Whether the file looks different from when it was last read, and the same as at the last look.
+    def is_due(self, *, asked: bool = False) -> bool:
+        """Whether to read the file again: it changed or somebody asked for it, and it looks as it did at the last look.
 
         A file that is still being written may be whole rules all the same, only not all of them: it is left to settle.
         """
         looked, self._looked = self._looked, _state_of(self._path)
-        return self._looked != self._seen and self._looked == looked
+        return self._looked == looked and (asked or self._looked != self._seen)
 
     def reload(self) -> HeldRules:
         """Read the file again. Raises `BadConfig` and keeps the rules in force when it cannot be used."""

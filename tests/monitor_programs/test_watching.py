@@ -157,8 +157,8 @@ def test_new_rules_apply_from_the_next_pass_on(place: Place, tmp_path: Path) -> 
     place.watch.baseline(0)
     place.watch.run_pass()
     (tmp_path / "rules.yaml").write_text(RULES + "  - {id: other, select: {identity: o@acme.example}}\n")
-    assert not place.rules.changed(), "it may still be being written"
-    assert place.rules.changed()
+    assert not place.rules.is_due(asked=True), "it may still be being written"
+    assert place.rules.is_due()
     held = place.rules.reload()
     place.log.grow(5)
     place.watch.run_pass()

@@ -64,14 +64,21 @@ def _certificate(ref: str) -> bytes:
 class LookedBack:
     """`followed` and `looked` are the log's sources: each of the two is seen to ask through its own."""
 
-    def __init__(self, folder: Path, log: MisbehavingLog, look_back: LookBack = "followed", rate: int = 8) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        log: MisbehavingLog,
+        look_back: LookBack = "followed",
+        rate: int = 8,
+        rules: str = OLD,
+    ) -> None:
         self.folder, self.log, self.clock = folder, log, Clock()
         files = ServedLog(log, "http://localhost:1", folder)  # type: ignore[arg-type]  # only its files are wanted
         files.write_files()
         path = str(folder / "signwatch.db")
         database = open_database(path) if Path(path).exists() else create(path, NOW, "test")
         self.store = Store(database, clock=self.clock, route=lambda _alert: ["mail"])
-        self.write(OLD)
+        self.write(rules)
         self.rules = RuleKeeper(folder / "rules.yaml", ["mail"])
         self.trust = TrustKeeper(TrustConfig(trusted_root=folder / "trusted_root.json"), self.clock)
         self.meter = PrometheusMeter("test")
