@@ -3,15 +3,18 @@
 Pure: bytes in, values out, so the same function runs inline, in a pool of processes, or on other machines.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from monitor.source import LogApi, LogEntry
 from monitor.state import UnreadableEntry
 from sigstore_entries.signing import Signing
 from tlog.frontier import Frontier, subtree_root
-from tlog.merkle import leaf_hashes
+from tlog.merkle import LeafHash, leaf_hashes
+
+_PIECE: Final = 128  # entries hashed and read at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +65,30 @@ class Examined:
 
 def examine(entries: Sequence[LogEntry], start: int, log: str, api: LogApi, scanner: Scanner) -> Examined:
     """Hash and read entries `[start, start + len(entries))` of one tree."""
-    hashes = leaf_hashes(entry.leaf for entry in entries)
+    hashes: list[LeafHash] = []
+    scans: list[Scan] = []
+    for first in range(0, len(entries), _PIECE):
+        # What was just hashed is still in the processor's cache when it is read.
+        piece = entries[first : first + _PIECE]
+        hashes += leaf_hashes(entry.leaf for entry in piece)
+        scans.append(scanner.scan(piece, start + first, log, api))
     subtrees = tuple(
         (level, subtree_root(hashes[first - start : first - start + (1 << level)]))
         for level, first in _aligned(start, start + len(entries))
     )
-    return Examined(start, start + len(entries), subtrees, scanner.scan(entries, start, log, api))
+    return Examined(start, start + len(entries), subtrees, _together(scans))
+
+
+def _together(scans: Sequence[Scan]) -> Scan:
+    kinds: Counter[str] = Counter()
+    for scan in scans:
+        kinds.update(scan.kinds)
+    return Scan(
+        hits=tuple(each for scan in scans for each in scan.hits),
+        unreadable=tuple(each for scan in scans for each in scan.unreadable),
+        kinds=dict(kinds),
+        dropped=tuple(each for scan in scans for each in scan.dropped),
+    )
 
 
 def _aligned(start: int, end: int) -> Iterator[tuple[int, int]]:

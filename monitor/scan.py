@@ -8,11 +8,13 @@ from monitor.source import LogApi, LogEntry
 from monitor.state import UnreadableEntry
 from rules.index import Matcher, Matches
 from sigstore_entries.ct_leaf import decode_ct
+from sigstore_entries.field_texts import FieldTexts
 from sigstore_entries.outline import Outline, outline_ct, outline_fingerprints, outline_rekor
 from sigstore_entries.rekor import decode_rekor
 from sigstore_entries.signing import EntryRef, Signing, Unreadable
 
 _CT = frozenset({LogApi.CT_RFC6962, LogApi.CT_STATIC})
+_VALUES = frozenset({"digest", "fingerprint"})
 
 
 class RuleScanner:
@@ -20,48 +22,60 @@ class RuleScanner:
 
     def __init__(self, matcher: Matcher) -> None:
         self._matcher = matcher
+        self._texts = FieldTexts(matcher.fields)
         self.dropped = 0
 
     def scan(self, entries: Sequence[LogEntry], start: int, log: str, api: LogApi) -> Scan:
         """See `monitor.examine.Scanner.scan`."""
         outline_of = outline_ct if api in _CT else outline_rekor
         outlines = [outline_of(entry.leaf) for entry in entries]
-        # Candidates by position: rule numbers, or None when only the decoded signing can tell.
-        candidates: dict[int, Sequence[int] | None] = {}
-        values: list[Sequence[str]] | None = None
-        if self._matcher.needs_digests or self._matcher.needs_fingerprints:
-            told = [None if outline is None else self._values(outline) for outline in outlines]
-            outlines = [outline if known is not None else None for outline, known in zip(outlines, told, strict=True)]
-            values = [known for known in told if known is not None]
-        looked_at = [outline for outline in outlines if outline is not None]
-        kinds = Counter([outline.kind for outline in looked_at])
-        positions: Sequence[int] = range(len(entries))
-        if len(looked_at) < len(entries):
-            positions = [position for position, outline in enumerate(outlines) if outline is not None]
-            # No cheap look to be had at the others: an entry is never passed over because it is unusual.
-            candidates = {position: None for position, outline in enumerate(outlines) if outline is None}
-        for place, numbers in self._matcher.candidates_batch([outline.haystack for outline in looked_at], values):
-            candidates[positions[place]] = numbers
+        kinds = Counter([outline.kind for outline in outlines if outline is not None])
+        candidates = self._candidates(outlines)
         hits, unreadable, dropped = [], [], []
         for position in sorted(candidates):
-            entry = entries[position]
+            entry, outline = entries[position], outlines[position]
             signing = _decode(entry, EntryRef(log, start + position), api)
-            if outlines[position] is None:
-                kinds[signing.kind if isinstance(signing, Signing) else "unreadable"] += 1
+            kinds[signing.kind if isinstance(signing, Signing) else "unreadable"] += 1
+            if outline is not None:
+                kinds[outline.kind] -= 1
             if isinstance(signing, Unreadable):
                 unreadable.append(UnreadableEntry(signing, entry.leaf))
-            else:
-                found = self._confirmed(signing, candidates[position])
-                if found.rules:
-                    hits.append(Hit(signing, tuple(rule.id for rule in found.rules), entry.leaf, entry.extra))
-                if found.dropped:
-                    dropped.append((start + position, found.dropped))
-        return Scan(tuple(hits), tuple(unreadable), dict(kinds), tuple(dropped))
+                continue
+            found = self._confirmed(signing, candidates[position])
+            if found.rules:
+                hits.append(Hit(signing, tuple(rule.id for rule in found.rules), entry.leaf, entry.extra))
+            if found.dropped:
+                dropped.append((start + position, found.dropped))
+        return Scan(tuple(hits), tuple(unreadable), dict(+kinds), tuple(dropped))
+
+    def _candidates(self, outlines: Sequence[Outline | None]) -> dict[int, Sequence[int] | None]:
+        """Rule numbers by position; `None` where only the decoded signing can tell, and so for all that is unusual."""
+        looked_at = [outline.haystack for outline in outlines if outline is not None]
+        shown = self._texts.find(looked_at)
+        texts, owners, unsure = shown.texts, shown.owners, shown.unsure
+        if len(looked_at) < len(outlines):
+            positions = [position for position, outline in enumerate(outlines) if outline is not None]
+            owners, unsure = [positions[owner] for owner in owners], [positions[owner] for owner in unsure]
+            unsure += [position for position, outline in enumerate(outlines) if outline is None]
+        if not self._matcher.fields.isdisjoint(_VALUES):
+            for position, outline in enumerate(outlines):
+                values = () if outline is None else self._values(outline)
+                if values is None:
+                    unsure.append(position)
+                else:
+                    texts += values
+                    owners += [position] * len(values)
+        candidates: dict[int, Sequence[int] | None] = {}
+        if self._matcher.unindexed:
+            candidates.update(dict.fromkeys(range(len(outlines)), self._matcher.unindexed))
+        candidates.update(self._matcher.candidates_batch(texts, owners))
+        candidates.update(dict.fromkeys(unsure))
+        return candidates
 
     def _values(self, outline: Outline) -> tuple[str, ...] | None:
-        """Values that rules may be filed under and no haystack shows; None when only a full decode tells them."""
-        values = outline.digests if self._matcher.needs_digests else ()
-        if self._matcher.needs_fingerprints:
+        """Digests and fingerprints, as far as rules are about them; None when only a full decode tells."""
+        values = outline.digests if "digest" in self._matcher.fields else ()
+        if "fingerprint" in self._matcher.fields:
             fingerprints = outline_fingerprints(outline)
             return None if fingerprints is None else (*values, *fingerprints)
         return values

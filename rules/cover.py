@@ -2,29 +2,22 @@
 
 from typing import Final, NamedTuple
 
-from rules.literals import Literal, cover_of, quality
-from rules.pattern import Pattern, PatternForm
+from rules.keys import MIN_LITERAL, Key, Keys, Whole, best_of, head_of, literal_of, quality, whole_of
+from rules.pattern import Pattern, PatternForm, glob_pieces, glob_prefix
+from rules.regex_keys import keys_of_regex
 from rules.selection import AllOf, AnyOf, Condition, Match, Not
 
 MAX_KEYS: Final = 64
 _GOOD: Final = 24  # six rare characters
-
-
-class ValueKey(NamedTuple):
-    """A digest (hex, without its algorithm) or a fingerprint, looked up whole."""
-
-    value: str
-    is_digest: bool
-
-
-Key = Literal | ValueKey
+_SURE: Final = 250  # as rare as a digest
+_IDENTITY: Final = ("identity",)
 
 
 class Cover(NamedTuple):  # a tuple, because a million of them are made
-    """Keys of which every matching signing shows at least one. `exact` are the whole values, when all are exact."""
+    """Keys of which every matching signing shows at least one, and the fields whose values show them."""
 
-    keys: tuple[Key, ...]
-    exact: tuple[str, ...]
+    keys: Keys
+    fields: tuple[str, ...]
     quality: int
 
 
@@ -32,7 +25,8 @@ def cover_of_condition(condition: Condition) -> Cover | None:
     """The best cover of a condition; `None` when nothing certain must occur, as for a negation."""
     if isinstance(condition, Match):
         if condition.field == "identity" and len(condition.patterns) == 1:
-            return _cover_of_identity(condition.patterns[0])
+            keys = keys_of(condition.patterns[0])  # what nearly every rule is about; there may be a million
+            return None if keys is None else Cover(keys, _IDENTITY, quality(keys))
         return _cover_of_match(condition)
     if isinstance(condition, Not):
         return None
@@ -45,6 +39,28 @@ def cover_of_condition(condition: Condition) -> Cover | None:
     return max(known, key=lambda cover: cover.quality, default=None)
 
 
+def keys_of(pattern: Pattern) -> Keys | None:
+    """Keys of which every value that the pattern matches shows one; `None` when there is no such short list."""
+    text, folded = pattern.text, pattern.ignore_case
+    if pattern.form is PatternForm.EXACT:
+        return (whole_of(text, folded=folded),)
+    if pattern.form is PatternForm.REGEX:
+        return keys_of_regex(text, folded=folded)
+    prefix, has_star = glob_prefix(text)
+    if not has_star:
+        return (whole_of(prefix, folded=folded),)
+    head = head_of(prefix, folded=folded)
+    if head is not None and head.rare * 4 >= _GOOD:
+        return (head,)
+    pieces = (literal_of(each, folded=folded) for each in glob_pieces(text) if isinstance(each, str))
+    return best_of([(key,) for key in (head, *pieces) if key is not None])
+
+
+def value_key(text: str) -> str:
+    """How digests are filed: without the name of their algorithm."""
+    return text if text.startswith("SHA256:") else text.rpartition(":")[2]
+
+
 def _first_good(conditions: tuple[Condition, ...]) -> Cover | None:
     """A cover good enough to look no further: most rules name an identity and then an issuer."""
     for each in conditions:
@@ -53,54 +69,41 @@ def _first_good(conditions: tuple[Condition, ...]) -> Cover | None:
     return None
 
 
-def value_key(text: str) -> str:
-    """How digests and fingerprints are filed: without the name of their algorithm."""
-    return text if text.startswith("SHA256:") else text.rpartition(":")[2]
-
-
-def _cover_of_identity(pattern: Pattern) -> Cover | None:
-    """The same for the one identity that nearly every rule is about; there may be a million of them."""
-    found = cover_of(pattern)
-    is_exact = pattern.form is PatternForm.EXACT and not pattern.ignore_case
-    return None if found is None else Cover(found, (pattern.text,) if is_exact else (), quality(found))
-
-
 def _cover_of_match(match: Match) -> Cover | None:
-    is_exact = all(each.form is PatternForm.EXACT and not each.ignore_case for each in match.patterns)
     if match.field in ("kind", "log"):
         return None
     if match.field in ("digest", "fingerprint"):
-        if not is_exact or len(match.patterns) > MAX_KEYS:
-            return None
-        return Cover(
-            tuple(ValueKey(value_key(each.text), match.field == "digest") for each in match.patterns), (), 1000
-        )
-    literals: dict[Literal, None] = {}
+        return _cover_of_values(match)
+    found: dict[Key, None] = {}
     for pattern in match.patterns:
-        cover = cover_of(pattern)
-        if cover is None:
+        keys = keys_of(pattern)
+        # A short claim, such as `push`, is found everywhere; a short name is not.
+        if keys is None or (match.field != "identity" and any(map(_is_short, keys))):
             return None
-        literals.update(dict.fromkeys(cover))
-        if len(literals) > MAX_KEYS:
+        found.update(dict.fromkeys(keys))
+        if len(found) > MAX_KEYS:
             return None
-    exact = tuple(each.text for each in match.patterns) if is_exact else ()
     # An issuer vouches for many: a cover by identity or by a claim is worth more whenever there is one.
-    worth = quality(tuple(literals)) - (1000 if match.field in ("issuer", "issuer_v1") else 0)
-    return Cover(tuple(literals), exact, worth)
+    worth = quality(tuple(found)) - (1000 if match.field in ("issuer", "issuer_v1") else 0)
+    return Cover(tuple(found), (match.field,), worth)
+
+
+def _is_short(key: Key) -> bool:
+    return isinstance(key, Whole) and len(key.text) < MIN_LITERAL
+
+
+def _cover_of_values(match: Match) -> Cover | None:
+    exact = [each.text for each in match.patterns if each.form is PatternForm.EXACT and not each.ignore_case]
+    if len(exact) < len(match.patterns) or len(exact) > MAX_KEYS:
+        return None
+    keys = tuple(Whole(value_key(text), rare=_SURE) for text in exact)
+    return Cover(keys, (match.field,), quality(keys))
 
 
 def _union(covers: list[Cover | None]) -> Cover | None:
-    keys: dict[Key, None] = {}
-    exact: list[str] = []
-    worth = 1000
-    all_exact = True
-    for cover in covers:
-        if cover is None:
-            return None
-        keys.update(dict.fromkeys(cover.keys))
-        exact.extend(cover.exact)
-        all_exact = all_exact and (bool(cover.exact) or all(isinstance(key, ValueKey) for key in cover.keys))
-        worth = min(worth, cover.quality)
-    if len(keys) > MAX_KEYS:
+    known = [cover for cover in covers if cover is not None]
+    keys = dict.fromkeys(key for cover in known for key in cover.keys)
+    if len(known) < len(covers) or len(keys) > MAX_KEYS:
         return None
-    return Cover(tuple(keys), tuple(exact) if all_exact else (), worth)
+    fields = tuple(dict.fromkeys(field for cover in known for field in cover.fields))
+    return Cover(tuple(keys), fields, min(cover.quality for cover in known))

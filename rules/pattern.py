@@ -114,6 +114,15 @@ def glob_literals(text: str) -> list[str]:
     return [piece for piece in glob_pieces(text) if isinstance(piece, str)]
 
 
+def glob_prefix(text: str) -> tuple[str, bool]:
+    """The fixed text that a glob begins with, and whether there is a star behind it."""
+    if "\\" not in text:
+        prefix, star, _ = text.partition("*")
+        return prefix, bool(star)
+    first, *rest = glob_pieces(text)
+    return (first, bool(rest)) if isinstance(first, str) else ("", True)
+
+
 @functools.lru_cache(maxsize=4096)
 def _glob_parts(text: str) -> tuple[str, tuple[str, ...], str, bool]:
     pieces = glob_pieces(text)

@@ -12,6 +12,7 @@ from typing import Final
 from rules.document import Listing, Misplaced, Node
 from rules.pattern import Pattern, exact, read_pattern
 from rules.reading import Fields, read_list, read_text
+from sigstore_entries.field_texts import extension_texts
 from sigstore_entries.fulcio import BY_NAME
 from sigstore_entries.signing import Digest, Signer, Signing
 
@@ -26,8 +27,6 @@ SELECT_KEYS: Final = (*SIGNER_FIELDS, *ENTRY_FIELDS, *CLAIM_FIELDS, "oid", *COMB
 
 _OID = re.compile(r"[0-2](\.(0|[1-9][0-9]{0,17})){1,30}", re.ASCII)
 _HEX = re.compile(r"[0-9a-f]+")
-_DER_TEXT_TAGS: Final = frozenset({0x0C, 0x13, 0x16})  # UTF8String, PrintableString, IA5String
-_SHORT_FORM: Final = 0x80
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,23 +114,6 @@ def _signer_values(field: str, signer: Signer) -> Iterator[str]:
 
 def _each_once(*candidates: str | None) -> Iterator[str]:
     yield from dict.fromkeys(value for value in candidates if value is not None)
-
-
-def extension_texts(raw: bytes | None) -> Iterator[str]:
-    """The readings of an extension value as text: the bare bytes, and the content of one DER string."""
-    if not raw:
-        return
-    contents = [raw]
-    if len(raw) > 1 and raw[0] in _DER_TEXT_TAGS:
-        size = 0 if raw[1] < _SHORT_FORM else raw[1] & 0x7F
-        length = raw[1] if not size else int.from_bytes(raw[2 : 2 + size], "big")
-        if len(raw) == 2 + size + length:
-            contents.append(raw[2 + size :])
-    for content in contents:
-        try:
-            yield content.decode()
-        except UnicodeDecodeError:
-            continue
 
 
 def digest_text(digest: Digest) -> str:

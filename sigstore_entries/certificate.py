@@ -173,6 +173,13 @@ def _validity(value: der.Value, findings: _Findings) -> tuple[datetime | None, d
     return not_before, not_after
 
 
+def read_names(san: bytes) -> tuple[tuple[Name, ...], tuple[str, ...]]:
+    """Names in the value of a SAN extension, and defects of it, as a signer with this one extension has them."""
+    findings = _Findings()
+    _read_san(san, findings)
+    return tuple(findings.names), tuple(findings.defects)
+
+
 def _read_san(raw: bytes, findings: _Findings) -> None:
     try:
         for count, value in enumerate(der.children(der.only(raw, der.SEQUENCE, "the subject alternative name"))):

@@ -138,6 +138,18 @@ def oid_text(content: bytes) -> str:
     return ".".join(map(str, (first, arcs[0] - first * 40, *arcs[1:])))
 
 
+def oid_content(dotted: str) -> bytes | None:
+    """Content of an object identifier, or None when `oid_text` gives this dotted form for no content at all."""
+    first, *others = map(int, dotted.split("."))
+    if not others or first > 2 or (first < 2 and others[0] >= 40):  # noqa: PLR2004  X.690 8.19.4
+        return None
+    content = bytearray()
+    for arc in (first * 40 + others[0], *others[1:]):
+        groups = range((max(arc.bit_length(), 1) - 1) // 7, -1, -1)
+        content += bytes(arc >> 7 * group & 0x7F | (0x80 if group else 0) for group in groups)
+    return bytes(content) if len(content) <= _MAX_OID_OCTETS else None
+
+
 def time(value: Value) -> datetime:
     """Time of a UTCTime or GeneralizedTime as RFC 5280 4.1.2.5 restricts them. Raises `MalformedDer`."""
     text = value.content

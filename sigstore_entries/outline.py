@@ -33,7 +33,9 @@ _CERTIFICATE: Final = SignerForm.CERTIFICATE
 _KEY: Final = SignerForm.KEY
 _CT_PRECERT_HEAD: Final = 44  # version, type, timestamp (8), entry type (2), issuer key hash (32)
 _CT_X509_HEAD: Final = 12
-_LONG_HEAD: Final = 4  # bytes: a SEQUENCE's tag, the size of its length, and a length of two bytes
+_LONG_SEQUENCE: Final = b"\x30\x82"  # tag, and that the length takes two bytes
+_LONG_HEAD: Final = 4  # bytes: with the length
+_PEM_LINE: Final = 64
 
 
 class Outline(msgspec.Struct, frozen=True, gc=False):
@@ -70,23 +72,11 @@ _HOLES: Final = {
 }
 
 
-class _Template:
-    """Canonical body with holes of the kinds in `_HOLES`. The caller must check that its material is base64."""
-
-    __slots__ = ("_match",)
-
-    def __init__(self, text: str) -> None:
-        pieces = re.split("(" + "|".join(_HOLES) + ")", text)
-        pattern = "".join(_HOLES.get(piece) or re.escape(piece) for piece in pieces)
-        self._match = re.compile(pattern.encode(), re.DOTALL).fullmatch
-
-    def holes(self, body: bytes) -> Sequence[bytes] | None:
-        """Contents of the holes, other than plain ones, when the whole body is this template, else None."""
-        found = self._match(body)
-        return None if found is None else found.groups()
+_Match = Callable[[bytes], re.Match[bytes] | None]
 
 
-def _template(text: str) -> _Template:
+def _template(text: str) -> _Match:
+    """Matcher of a canonical body with holes of the kinds in `_HOLES`. The material is still to be decoded."""
     for mark, meaning in (
         ("$CERTIFICATE", '{"keyDetails":"<plain>","x509Certificate":{"rawBytes":"<rest>"}}'),
         ("$KEY", '{"keyDetails":"<plain>","publicKey":{"rawBytes":"<rest>"}}'),
@@ -94,7 +84,9 @@ def _template(text: str) -> _Template:
         ("$DIGEST", '{"algorithm":"SHA2_256","digest":"<base64>"}'),
     ):
         text = text.replace(mark, meaning)
-    return _Template(text)
+    pieces = re.split("(" + "|".join(_HOLES) + ")", text)
+    pattern = "".join(_HOLES.get(piece) or re.escape(piece) for piece in pieces)
+    return re.compile(pattern.encode(), re.DOTALL).fullmatch
 
 
 _HASHEDREKORD_V1: Final = _template(
@@ -127,13 +119,17 @@ _DSSE_V2_KEY: Final = _template(_DSSE_V2_SPEC.replace("$VERIFIER", "$KEY"))
 
 def outline_rekor(body: bytes) -> Outline | None:
     """Outline of a canonical body, or None: decode it fully. Never raises for any bytes."""
-    read = _READERS.get(body[:_KIND_END])
-    if read is None or len(body) > MAX_BODY:
+    shapes = _SHAPES.get(body[:_KIND_END])
+    if shapes is None or len(body) > MAX_BODY:
         return None
-    try:
-        return read(body)
-    except ValueError:  # a hole that is not base64
-        return None
+    for match, kind, read in shapes:
+        found = match(body)
+        if found is not None:
+            try:
+                return read(kind, found.groups())
+            except ValueError:  # a hole that is not base64
+                return None
+    return None
 
 
 def outline_ct(leaf: bytes) -> Outline | None:
@@ -169,71 +165,57 @@ def outline_fingerprints(outline: Outline) -> tuple[str, ...] | None:
         return None
 
 
-def _hashedrekord_v1(body: bytes) -> Outline | None:
-    holes = _HASHEDREKORD_V1.holes(body)
-    if holes is None:
-        return None
-    value, material = holes
-    return _from_pem("hashedrekord", material, (value,))
-
-
-def _dsse_v1(body: bytes) -> Outline | None:
-    holes = _DSSE_V1.holes(body)
-    if holes is None:
-        return None
-    envelope, payload, material = holes
-    return _from_pem("dsse", material, (payload, envelope))
-
-
-def _intoto_v2(body: bytes) -> Outline | None:
-    holes = _INTOTO_V2.holes(body) or _INTOTO_V2_KEYID.holes(body)
-    if holes is None:
-        return None
-    material, envelope, payload = holes
-    return _from_pem("intoto", material, (payload, envelope))
-
-
-def _hashedrekord_v2(body: bytes) -> Outline | None:
-    holes = _HASHEDREKORD_V2.holes(body)
-    if holes is not None:
-        return _from_der("hashedrekord", holes, _CERTIFICATE)
-    holes = _HASHEDREKORD_V2_KEY.holes(body)
-    return None if holes is None else _from_der("hashedrekord", holes, _KEY)
-
-
-def _dsse_v2(body: bytes) -> Outline | None:
-    holes = _DSSE_V2.holes(body)
-    if holes is not None:
-        return _from_der("dsse", holes, _CERTIFICATE)
-    holes = _DSSE_V2_KEY.holes(body)
-    return None if holes is None else _from_der("dsse", holes, _KEY)
-
-
-def _from_der(kind: str, holes: Sequence[bytes], form: SignerForm) -> Outline | None:
+def _certificate_der(kind: str, holes: Sequence[bytes]) -> Outline | None:
     digest, material = holes
     # pybase64's `validate`, by position here and below: naming it costs nearly as much as decoding a certificate.
     found = b64decode(material, None, True)
-    return Outline(kind, form, found, (digest,)) if _is_sequence(found) else None
+    # One SEQUENCE that is all of it, of 256 to 65,535 bytes: nearly every certificate. Function calls add up here.
+    if found[:2] == _LONG_SEQUENCE and len(found) - _LONG_HEAD == found[2] << 8 | found[3]:
+        return Outline(kind, _CERTIFICATE, found, (digest,))
+    return Outline(kind, _CERTIFICATE, found, (digest,)) if _is_sequence(found) else None
 
 
-def _from_pem(kind: str, material: bytes, digests: tuple[bytes, ...]) -> Outline | None:
+def _key_der(kind: str, holes: Sequence[bytes]) -> Outline | None:
+    digest, material = holes
+    found = b64decode(material, None, True)
+    return Outline(kind, _KEY, found, (digest,)) if _is_sequence(found) else None
+
+
+def _dsse_pem(kind: str, holes: Sequence[bytes]) -> Outline | None:
+    envelope, payload, material = holes
+    return _pem(kind, (payload, envelope, material))
+
+
+def _intoto_pem(kind: str, holes: Sequence[bytes]) -> Outline | None:
+    material, envelope, payload = holes
+    return _pem(kind, (payload, envelope, material))
+
+
+def _pem(kind: str, holes: Sequence[bytes]) -> Outline | None:
+    *digests, material = holes
     text = b64decode(material, None, True)
     end = len(text) - text.endswith(b"\n")  # in-toto entries lack the last newline
     if text.startswith(_CERTIFICATE_BEGIN) and text.endswith(_CERTIFICATE_END, 0, end):
-        form, inner = _CERTIFICATE, text[len(_CERTIFICATE_BEGIN) : end - len(_CERTIFICATE_END)]
+        form, inner = _CERTIFICATE, bytearray(text[len(_CERTIFICATE_BEGIN) : end - len(_CERTIFICATE_END)])
     elif text.startswith(_KEY_BEGIN) and text.endswith(_KEY_END, 0, end):
-        form, inner = _KEY, text[len(_KEY_BEGIN) : end - len(_KEY_END)]
+        form, inner = _KEY, bytearray(text[len(_KEY_BEGIN) : end - len(_KEY_END)])
     else:
         return None
-    # A second block would leave its dashes in here, and dashes are not base64.
-    found = b64decode(inner.replace(b"\n", b""), None, True)
-    return Outline(kind, form, found, digests) if _is_sequence(found) else None
+    # RFC 7468 2: lines of "exactly 64" characters. Taking out what stands between such lines is quicker than looking
+    # for newlines; lines of another length leave some in here. A second block would leave its dashes.
+    between = inner[_PEM_LINE :: _PEM_LINE + 1]
+    if between.count(b"\n") == len(between):
+        del inner[_PEM_LINE :: _PEM_LINE + 1]
+    if b"\n" in inner:
+        inner = inner.replace(b"\n", b"")
+    found = b64decode(inner, None, True)
+    if found[:2] == _LONG_SEQUENCE and len(found) - _LONG_HEAD == found[2] << 8 | found[3]:
+        return Outline(kind, form, found, tuple(digests))
+    return Outline(kind, form, found, tuple(digests)) if _is_sequence(found) else None
 
 
 def _is_sequence(raw: bytes) -> bool:
-    # One DER SEQUENCE that is all of it: of 256 to 65,535 bytes as nearly every certificate, or of any other size.
-    if raw[:2] == b"\x30\x82" and len(raw) >= _LONG_HEAD:
-        return raw[2] << 8 | raw[3] == len(raw) - _LONG_HEAD
+    """Whether this is one DER SEQUENCE, all of it."""
     try:
         only(raw, SEQUENCE, "a key or certificate")
     except MalformedDer:
@@ -243,10 +225,16 @@ def _is_sequence(raw: bytes) -> bool:
 
 # Canonical JSON sorts its keys, so version and kind always stand first: enough of them to tell the kinds apart.
 _KIND_END: Final = 35
-_READERS: Final[dict[bytes, Callable[[bytes], Outline | None]]] = {
-    b'{"apiVersion":"0.0.1","kind":"hashe': _hashedrekord_v1,
-    b'{"apiVersion":"0.0.2","kind":"hashe': _hashedrekord_v2,
-    b'{"apiVersion":"0.0.1","kind":"dsse"': _dsse_v1,
-    b'{"apiVersion":"0.0.2","kind":"dsse"': _dsse_v2,
-    b'{"apiVersion":"0.0.2","kind":"intot': _intoto_v2,
+_SHAPES: Final[dict[bytes, tuple[tuple[_Match, str, Callable[[str, Sequence[bytes]], Outline | None]], ...]]] = {
+    b'{"apiVersion":"0.0.1","kind":"hashe': ((_HASHEDREKORD_V1, "hashedrekord", _pem),),
+    b'{"apiVersion":"0.0.2","kind":"hashe': (
+        (_HASHEDREKORD_V2, "hashedrekord", _certificate_der),
+        (_HASHEDREKORD_V2_KEY, "hashedrekord", _key_der),
+    ),
+    b'{"apiVersion":"0.0.1","kind":"dsse"': ((_DSSE_V1, "dsse", _dsse_pem),),
+    b'{"apiVersion":"0.0.2","kind":"dsse"': ((_DSSE_V2, "dsse", _certificate_der), (_DSSE_V2_KEY, "dsse", _key_der)),
+    b'{"apiVersion":"0.0.2","kind":"intot': (
+        (_INTOTO_V2, "intoto", _intoto_pem),
+        (_INTOTO_V2_KEYID, "intoto", _intoto_pem),
+    ),
 }

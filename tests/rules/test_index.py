@@ -11,6 +11,7 @@ from rules.index import Matcher, TooManyUnindexed, compile_rules
 from rules.pattern import Pattern, PatternForm, compile_regex
 from rules.rule import Rule
 from rules.selection import AllOf, AnyOf, Condition, Match, Not, matching_signers
+from sigstore_entries.field_texts import extension_texts
 from sigstore_entries.fulcio import encode_utf8_string
 from sigstore_entries.signing import Digest, EntryRef, Name, NameForm, Signer, SignerForm, Signing
 from tests.rules.signings import email_signer, rule, signing
@@ -24,19 +25,14 @@ FIELDS = ("identity", "issuer", "source_repository_uri", "1.2.3.4")
 DIGESTS = tuple(f"{number:02x}" * 32 for number in range(4))
 
 
-def haystack_of(signing: Signing) -> bytes:
-    """What a certificate's DER shows: every name, claim and extension, with bytes of structure between them."""
-    parts: list[bytes] = []
+def texts_of(signing: Signing) -> list[str]:
+    """Every text anywhere in the entry, whatever field it stands in."""
+    texts = [digest.value for digest in signing.digests]
     for signer in signing.signers:
-        parts += [name.value.encode() for name in signer.names]
-        parts += [value.encode() for value in signer.claims.values()]
-        parts += [(signer.issuer or "").encode(), *signer.extensions.values()]
-    return b"\x0c\x81".join(parts)
-
-
-def exact_values(signing: Signing) -> list[str]:
-    prints = [fingerprint for signer in signing.signers for fingerprint in signer.fingerprints]
-    return [digest.value for digest in signing.digests] + prints
+        texts += [name.value for name in signer.names]
+        texts += [*signer.claims.values(), *signer.fingerprints, *filter(None, [signer.issuer])]
+        texts += [text for raw in signer.extensions.values() for text in extension_texts(raw)]
+    return texts
 
 
 def brute_force(rules: list[Rule], signing: Signing) -> list[str]:
@@ -102,14 +98,14 @@ class Draw:
 
 def check_matcher(matcher: Matcher, rules: list[Rule], signings: list[Signing]) -> int:
     """Compare every way of asking with brute force; how many matches there were."""
-    haystacks, values = [haystack_of(each) for each in signings], [exact_values(each) for each in signings]
-    batch = dict(matcher.candidates_batch(haystacks, values))
+    shown = [(text, position) for position, entry in enumerate(signings) for text in texts_of(entry)]
+    batch = matcher.candidates_batch([text for text, _ in shown], [position for _, position in shown])
     matches = 0
     for position, entry in enumerate(signings):
         wanted = brute_force(rules, entry)
         matches += len(wanted)
-        alone = matcher.candidates(haystacks[position], values[position])
-        assert tuple(batch.get(position, ())) == tuple(alone)
+        alone = matcher.candidates(texts_of(entry))
+        assert batch.get(position, list(matcher.unindexed)) == alone
         assert [each.id for each in matcher.confirm(entry, alone)] == wanted
         assert [each.id for each in matcher.confirm_all(entry)] == wanted
     return matches
@@ -135,18 +131,10 @@ def test_no_single_rule_is_lost(seed: int) -> None:
     check_matcher(compile_rules(rules), rules, signings)
 
 
-def test_a_match_that_only_joining_two_entries_makes_is_none() -> None:
-    matcher = compile_rules([rule("{identity: alice@acme.example}")])
-    assert matcher.candidates_batch([b"..alice@acme.example..", b"alice@", b"acme.example", b""]) == [(0, (0,))]
-
-
-def test_a_literal_at_every_offset_of_a_large_entry_is_found() -> None:
-    matcher = compile_rules([rule("{identity: alice@acme.example}")])
-    needle, size = b"alice@acme.example", 256 * 1024
-    for offset in [0, *range(size - 45, size + 5), 2 * size - 45, 700_000 - len(needle)]:
-        haystack = bytearray(700_000)
-        haystack[offset : offset + len(needle)] = needle
-        assert matcher.candidates(bytes(haystack)) == (0,)
+def test_a_match_that_only_joining_two_texts_makes_is_none() -> None:
+    matcher = compile_rules([rule("{identity: {glob: '*alice@acme.example*'}}")])
+    texts = ["..alice@acme.example..", "alice@", "acme.example", ""]
+    assert matcher.candidates_batch(texts, [0, 1, 2, 3]) == {0: [0]}
 
 
 def test_only_the_parsed_name_decides_not_bytes_that_look_like_it() -> None:
@@ -159,8 +147,8 @@ def test_only_the_parsed_name_decides_not_bytes_that_look_like_it() -> None:
         rule('{identity: {glob: "*acme/widget/*"}}'),
     )
     matcher = compile_rules([good, real])
-    numbers = matcher.candidates(haystack_of(spoof))
-    assert numbers == (0, 1)
+    numbers = matcher.candidates([*texts_of(spoof), "https://github.com/good/repo/x.yml@refs/heads/y"])
+    assert numbers == [0, 1]
     assert list(matcher.confirm(spoof, numbers)) == list(matcher.confirm_all(spoof)) == [real]
 
 
@@ -168,7 +156,7 @@ def test_rules_that_cannot_be_indexed_are_visible_and_capped() -> None:
     wild = rule("{not: {identity: alice@acme.example}}")
     matcher = compile_rules([rule("{identity: bob@acme.example}"), wild])
     assert matcher.unindexed == (1,)
-    assert matcher.candidates(b"nothing") == (1,)
+    assert matcher.candidates(["nothing"]) == [1]
     with pytest.raises(TooManyUnindexed, match="under-test") as caught:
         compile_rules([wild] * 3, max_unindexed=2)
     assert len(caught.value.rules) == 3
@@ -178,7 +166,7 @@ def test_matches_beyond_the_cap_are_counted_never_silent() -> None:
     rules = [rule("{identity: alice@acme.example}")] * 30
     matcher = compile_rules(rules, max_matches=10)
     entry = signing(signers=(email_signer(),))
-    matches = matcher.confirm(entry, matcher.candidates(haystack_of(entry)))
+    matches = matcher.confirm(entry, matcher.candidates(texts_of(entry)))
     assert (len(matches), matches.dropped) == (10, 20)
 
 
@@ -189,9 +177,10 @@ def test_digests_and_fingerprints_are_found_by_their_values() -> None:
         rule("{digest: %s}" % ("00" * 32)),
     ]
     matcher = compile_rules(rules)
-    assert (matcher.needs_digests, matcher.needs_fingerprints, matcher.unindexed) == (True, True, ())
-    numbers = matcher.candidates(b"", exact_values(signing()))
-    assert numbers == (0, 1)
+    assert matcher.fields == {"digest", "fingerprint"}
+    assert not matcher.unindexed
+    numbers = matcher.candidates(texts_of(signing()))
+    assert numbers == [0, 1]
     assert list(matcher.confirm(signing(), numbers)) == rules[:2]
 
 
@@ -201,3 +190,27 @@ def test_identity_and_issuer_must_belong_to_one_signer() -> None:
     matcher = compile_rules([both])
     assert len(matcher.confirm_all(signing(signers=(email_signer(issuer="https://login.acme.example"),)))) == 1
     assert len(matcher.confirm_all(mixed)) == 0
+
+
+def test_rules_with_one_head_in_several_depths_and_cases_are_all_found() -> None:
+    globs = (
+        "https://github.com/acme/*",
+        "https://github.com/acme/widget/*",
+        "https://github.com/acme/widget/.github/workflows/*",
+        "*@refs/tags/v1.2.3",
+    )
+    cased = [(glob, case) for glob in globs for case in ("false", "true")]
+    rules = [rule(f"{{identity: {{glob: '{glob}', ignore_case: {case}}}}}") for glob, case in cased]
+    matcher = compile_rules(rules)
+    assert matcher.unindexed == ()
+    assert matcher.candidates([signing().signers[0].names[0].value]) == list(range(8))
+    assert list(matcher.confirm_all(signing())) == rules
+    upper = signing(names=(Name(NameForm.URI, signing().signers[0].names[0].value.upper()),))
+    assert list(matcher.confirm_all(upper)) == rules[1::2]
+    assert matcher.candidates(["https://github.com/acme", "https://github.com/acm/widget/x", "", "/////"]) == []
+
+
+def test_a_text_with_half_a_character_is_what_a_regular_expression_sees_of_it() -> None:
+    odd = signing(names=(Name(NameForm.PGP_USER_ID, "https://host.example/a\udc80b/c"),))
+    matching = rule("{identity: {regex: 'https://host\\.example/a\\?b/c'}}")
+    assert list(compile_rules([matching]).confirm_all(odd)) == [matching]

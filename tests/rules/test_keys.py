@@ -1,22 +1,39 @@
-"""Literals are sound: whatever a pattern matches holds one of them."""
+"""Keys are sound: whatever a pattern matches shows one of them."""
 
 import random
 
 import pytest
 
-from rules.literals import MAX_LITERAL, MIN_LITERAL, cover_of
-from rules.pattern import Pattern, PatternForm, compile_regex, glob_matches
+from rules.cover import keys_of
+from rules.keys import MAX_LITERAL, MAX_SLASHES, MIN_LITERAL, Head, Key, Literal, Whole
+from rules.pattern import Pattern, PatternForm, compile_regex, fold, glob_matches
+
+WORKFLOW = "https://github.com/acme/widget/.github/workflows/x.yml@refs/heads/y"
 
 
-def literals(text: str, *, ignore_case: bool = False, form: PatternForm = PatternForm.REGEX) -> set[bytes] | None:
-    cover = cover_of(Pattern(form, text, ignore_case))
-    return None if cover is None else {literal.data for literal in cover}
+def keys(text: str, *, ignore_case: bool = False, form: PatternForm = PatternForm.REGEX) -> set[bytes | str] | None:
+    """Literals as bytes, heads as text with a star behind it, whole values as text."""
+    found = keys_of(Pattern(form, text, ignore_case))
+    return None if found is None else {_shown(key) for key in found}
+
+
+def _shown(key: Key) -> bytes | str:
+    return key.data if isinstance(key, Literal) else key.text + "*" if isinstance(key, Head) else key.text
 
 
 @pytest.mark.parametrize(
     ("regex", "expected"),
     [
-        (r"https://github\.com/acme/widget/.*", {b"/acme/widget/"}),
+        (r"https://github\.com/acme/widget/.*", {"https://github.com/acme/widget/*"}),
+        (r"^https://github\.com/acme/widget/[.]github/.*$", {"https://github.com/acme/widget/*"}),
+        (r"https://github\.com/acme/(widget|gadget)/.*", {"https://github.com/acme/*"}),
+        (r"https://(github|gitlab)\.com/acme/widget/.*", {b"/acme/widget/"}),
+        (r".?https://github\.com/acme/widget/.*", {b"/acme/widget/"}),
+        (r"(?i)https://example\.invalid/team/project/.*", {b"//example.invali"}),
+        (
+            r"https://a\.example/bcd/e/.*|https://f\.example/ghi/j/.*",
+            {"https://a.example/bcd/e/*", "https://f.example/ghi/j/*"},
+        ),
         (r"alice@acme\.example", {b"alice@acme.examp"}),
         (r"(alice|bobby)@acme\.example", {b"@acme.example"}),
         (r"(alice@ac|bobby@ac).*", {b"alice@ac", b"bobby@ac"}),
@@ -53,25 +70,56 @@ def literals(text: str, *, ignore_case: bool = False, form: PatternForm = Patter
         (r"abc.def", None),
     ],
 )
-def test_the_literals_of_a_regular_expression(regex: str, expected: set[bytes] | None) -> None:
-    assert literals(regex) == expected
+def test_the_keys_of_a_regular_expression(regex: str, expected: set[bytes | str] | None) -> None:
+    assert keys(regex) == expected
 
 
 @pytest.mark.parametrize(
     ("text", "form", "expected"),
     [
-        ("https://github.com/acme/widget/.github/workflows/x.yml@refs/heads/y", PatternForm.EXACT, {b"/acme/widget/"}),
-        ("https://github.com/a/b/.github/workflows/c.yml@refs/heads/main", PatternForm.EXACT, {b"/a/b/."}),
-        ("https://github.com/organisation/repository/*", PatternForm.GLOB, {b"/repository/"}),
+        (WORKFLOW, PatternForm.EXACT, {WORKFLOW}),
+        (
+            "https://github.com/organisation/repository/*",
+            PatternForm.GLOB,
+            {"https://github.com/organisation/repository/*"},
+        ),
+        ("https://github.com/acme/widget/.github/workflows/*", PatternForm.GLOB, {"https://github.com/acme/widget/*"}),
+        ("https://github.com/acme/*/x", PatternForm.GLOB, {"https://github.com/acme/*"}),
+        ("https://github.com/acme*", PatternForm.GLOB, {b"m/acme"}),
+        ("https://github.com/*/widget/*", PatternForm.GLOB, {b"/widget/"}),
+        ("*/organisation/repository/*", PatternForm.GLOB, {b"/repository/"}),
         ("*@acme.example", PatternForm.GLOB, {b"@acme.example"}),
         ("*", PatternForm.GLOB, None),
-        ("a@b.c", PatternForm.EXACT, None),
+        ("a@b.c", PatternForm.EXACT, {"a@b.c"}),
+        ("a@b.c", PatternForm.GLOB, {"a@b.c"}),
+        (r"a\*b", PatternForm.GLOB, {"a*b"}),
+        ("", PatternForm.GLOB, {""}),
         (r"\*acme\\widget*", PatternForm.GLOB, {b"*acme\\widget"}),
-        ("größe@müller.example", PatternForm.EXACT, {"größe@müller.ex".encode()[:MAX_LITERAL]}),
+        ("größe@müller.example*", PatternForm.GLOB, {"größe@müller.ex".encode()[:MAX_LITERAL]}),
     ],
 )
-def test_the_literals_of_names_and_globs(text: str, form: PatternForm, expected: set[bytes] | None) -> None:
-    assert literals(text, form=form) == expected
+def test_the_keys_of_names_and_globs(text: str, form: PatternForm, expected: set[bytes | str] | None) -> None:
+    assert keys(text, form=form) == expected
+
+
+def test_a_name_has_the_key_of_its_own_case_unless_case_is_ignored() -> None:
+    assert keys("Alice@Acme.example", form=PatternForm.EXACT) == {"Alice@Acme.example"}
+    assert keys("Alice@Acme.example", form=PatternForm.EXACT, ignore_case=True) == {"alice@acme.example"}
+    assert keys("https://HOST.example/Team/A/*", form=PatternForm.GLOB, ignore_case=True) == {
+        "https://host.example/team/a/*"
+    }
+
+
+def shows(value: str, key: Key) -> bool:
+    value = fold(value) if key.folded else value
+    if isinstance(key, Whole):
+        return value == key.text
+    if isinstance(key, Head):
+        assert key.text.endswith("/")
+        assert key.text.count("/") <= MAX_SLASHES
+        return value.startswith(key.text)
+    assert MIN_LITERAL <= len(key.data) <= MAX_LITERAL
+    return key.data in value.encode()
 
 
 class Writer:
@@ -81,7 +129,7 @@ class Writer:
         self.random = random.Random(seed)
 
     def word(self) -> str:
-        return "".join(self.random.choice("abcdeKs-/@") for _ in range(self.random.randint(3, 12)))
+        return "".join(self.random.choice("abcdeKs-//@") for _ in range(self.random.randint(3, 12)))
 
     def item(self, depth: int) -> tuple[str, str]:
         kind = self.random.randint(0, 11)
@@ -132,8 +180,8 @@ def bent(text: str, chance: random.Random) -> str:
 
 
 @pytest.mark.parametrize("ignore_case", [False, True])
-def test_every_text_a_regular_expression_matches_holds_a_literal(ignore_case: bool) -> None:
-    indexed = 0
+def test_every_text_a_regular_expression_matches_shows_a_key(ignore_case: bool) -> None:
+    indexed, headed = 0, 0
     for seed in range(3000):
         writer = Writer(seed)
         regex, text = writer.sequence()
@@ -141,16 +189,16 @@ def test_every_text_a_regular_expression_matches_holds_a_literal(ignore_case: bo
             compiled = compile_regex(regex, ignore_case)
         except ValueError:
             continue
-        cover = cover_of(Pattern(PatternForm.REGEX, regex, ignore_case))
-        if cover is None:
+        found = keys_of(Pattern(PatternForm.REGEX, regex, ignore_case))
+        if found is None:
             continue
         indexed += 1
-        assert all(MIN_LITERAL <= len(literal.data) <= MAX_LITERAL for literal in cover)
+        headed += any(isinstance(key, Head) for key in found)
         for value in (text, bent(text, writer.random), bent(text, writer.random)):
-            data = value.encode()
-            if compiled.fullmatch(data) is not None:
-                assert any(each.data in (data.lower() if each.folded else data) for each in cover), (regex, value)
+            if compiled.fullmatch(value.encode()) is not None:
+                assert any(shows(value, key) for key in found), (regex, value)
     assert indexed > 500
+    assert headed > 100 or ignore_case
 
 
 def naive_glob(pattern: str, value: str) -> bool:
@@ -170,6 +218,22 @@ def test_globs_agree_with_a_slow_reading_of_them() -> None:
         assert glob_matches(pattern, value) is naive_glob(pattern, value), (pattern, value)
         matched += glob_matches(pattern, value)
     assert matched > 300
+
+
+def test_every_value_a_glob_matches_shows_a_key() -> None:
+    chance = random.Random(11)
+    matched = 0
+    for _ in range(6000):
+        pattern = "".join(chance.choice(("abc", "/", "/", "*", "K@s-", "\\*")) for _ in range(chance.randint(1, 9)))
+        value = pattern.replace("\\*", "\0").replace("*", "x/y").replace("\0", "*")
+        ignore_case = chance.random() < 0.5
+        asked = Pattern(chance.choice((PatternForm.GLOB, PatternForm.EXACT)), pattern, ignore_case)
+        found = keys_of(asked)
+        for each in (value, pattern, value.swapcase()):
+            if found is not None and asked.matches(each):
+                matched += 1
+                assert any(shows(each, key) for key in found), (pattern, each)
+    assert matched > 3000
 
 
 def test_hostile_patterns_and_values_take_linear_time() -> None:

@@ -1,0 +1,137 @@
+"""Under which texts a pattern is filed: what every value it matches is, begins with, or holds.
+
+The one rule here is soundness: every value a pattern matches shows one of its keys, after folding A-Z for folded ones.
+When in doubt a key is cut short or given up; that costs speed, never a match. A literal is searched for in UTF-8.
+"""
+
+import re
+from typing import Final, NamedTuple
+
+from rules.pattern import fold
+
+MIN_LITERAL: Final = 6  # bytes; shorter ones are found everywhere
+MAX_LITERAL: Final = 16  # bytes; longer ones make the automaton bigger, not better
+MAX_SLASHES: Final = 5  # of a head: `https://host/organisation/repository/`
+_TELLING: Final = 12  # bytes of a path with its slashes that are not found in everybody's
+
+# Found in very many identities, so worth little as a key: what stands around them is taken instead.
+_COMMON: Final = re.compile(
+    r"https?://(?:token\.actions\.githubusercontent\.com|accounts\.google\.com|github\.com/login/oauth)"
+    r"|(?:https?://)?(?:www\.)?git(?:hub|lab)\.com/?|https?://|oauth"
+    r"|/?\.github/workflows/?|/?\.gitlab-ci|@?refs/(?:heads|tags|pull)/|@refs/|(?:heads|tags|pull)/"
+    r"|(?:release|publish|build|main|ci)(?:\.ya?ml)?\b|\bmaster\b|\.ya?ml|github-hosted|self-hosted|workflow_dispatch"
+    r"|\.?iam\.gserviceaccount\.com",
+    re.ASCII,
+)
+_GITHUB: Final = "https://github.com/"
+_WORKFLOWS: Final = "/.github/workflows/"
+_RARE_ENOUGH: Final = 3
+
+
+class Whole(NamedTuple):
+    """All of the value. `folded` keys are compared with A-Z lowered; `rare` is how selective a key is."""
+
+    text: str
+    folded: bool = False
+    rare: int = 0
+
+
+class Head(NamedTuple):
+    """What the value begins with, up to and with its last slash, or its fifth."""
+
+    text: str
+    folded: bool = False
+    rare: int = 0
+
+
+class Literal(NamedTuple):
+    """Bytes that stand somewhere in the value."""
+
+    data: bytes
+    folded: bool = False
+    rare: int = 0
+
+
+Key = Whole | Head | Literal
+Keys = tuple[Key, ...]
+
+
+def quality(keys: Keys) -> int:
+    """How selective keys are, for choosing between them: the weakest counts, and few beat many."""
+    return min([key.rare for key in keys]) * 4 - len(keys)
+
+
+def best_of(candidates: list[Keys]) -> Keys | None:
+    """The keys to file under, of several that would each do."""
+    return max(candidates, key=_preference, default=None)
+
+
+def _preference(keys: Keys) -> int:
+    # A head is looked up at once, a literal searched for byte by byte: it has to tell much more to be worth that.
+    return quality(keys) * (2 if all(isinstance(key, Head) for key in keys) else 1)
+
+
+def whole_of(text: str, *, folded: bool) -> Whole:
+    """The key of a pattern that only this text matches."""
+    text = fold(text) if folded else text
+    start, end = _rare_span(text)
+    return Whole(text, folded, end - start)
+
+
+def head_of(text: str, *, folded: bool) -> Head | None:
+    """The key of a pattern whose every value begins with `text`; `None` when it tells nothing."""
+    parts = text.split("/", MAX_SLASHES)
+    text = text[: len(text) - len(parts[-1])]
+    text = fold(text) if folded else text
+    if text.startswith(_GITHUB):
+        rare = len(text) - len(_GITHUB) - 1
+    else:
+        start, end = _rare_span(text)
+        rare = end - start
+    return Head(text, folded, rare) if rare >= _RARE_ENOUGH else None
+
+
+def literal_of(text: str, *, folded: bool) -> Literal | None:
+    """The piece worth searching for of a text that every value holds; `None` when it is too short."""
+    text = fold(text) if folded else text
+    start, end = _rare_span(text)
+    rare = end - start
+    if not rare:
+        end = len(text)
+    # One more character on either side keeps `/acme/widget/` from being found in `acme/widget2`.
+    start, end = max(start - 1, 0), min(end + 1, len(text))
+    if end - start < MIN_LITERAL:
+        end = min(start + MIN_LITERAL, len(text))
+        start = max(end - MIN_LITERAL, 0)
+    start = _telling_end(text, start, end)
+    data = text[start:end].encode("utf-8", "replace")[:MAX_LITERAL]
+    return Literal(data, folded, rare) if len(data) >= MIN_LITERAL else None
+
+
+def _telling_end(text: str, start: int, end: int) -> int:
+    """Where in `text[start:end]` to start when it is too long to search for."""
+    if end - start <= MAX_LITERAL:
+        return start
+    at = text.find("@", start, end)
+    if at >= 0 and "/" not in text[start:end]:
+        # Both sides of it: many names share the domain, and many domains share a name.
+        return min(max(at - MAX_LITERAL // 2 - 1, start), end - MAX_LITERAL)
+    # Of `/organisation/repository/` the end says more, if there is enough of it.
+    slash = text.find("/", start + 1, end - 1)
+    return slash if slash >= 0 and end - slash >= _TELLING else start
+
+
+def _rare_span(text: str) -> tuple[int, int]:
+    """The first stretch without common parts that is not tiny, else the longest; `(0, 0)` when all is common."""
+    if text.startswith(_GITHUB) and (end := text.find(_WORKFLOWS, len(_GITHUB))) >= len(_GITHUB) + _RARE_ENOUGH:
+        return len(_GITHUB), end
+    if "@" in text and "/" not in text:
+        return 0, len(text)
+    best, position = (0, 0), 0
+    for common in _COMMON.finditer(text):
+        span = (position, common.start())
+        if span[1] - span[0] >= _RARE_ENOUGH:
+            return span
+        best = max(best, span, key=lambda each: each[1] - each[0])
+        position = common.end()
+    return max(best, (position, len(text)), key=lambda each: each[1] - each[0])
