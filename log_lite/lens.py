@@ -1,6 +1,6 @@
 """How a log shows itself. The honest lens changes nothing; each fault for drills is another lens.
 
-The API code asks its lens at six points and knows nothing about faults. A lens never touches what is stored.
+The API code asks its lens at a few points and knows nothing about faults. A lens never touches what is stored.
 """
 
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from log_lite.ledger import Draft
 from log_lite.notes import HeadText, NoteSigner, assemble
-from log_lite.shard import View
+from log_lite.shard import Shard, View
 from log_lite.store import Entry
 from tlog.merkle import NodeHash
 
@@ -26,6 +26,10 @@ class Lens:
     def past_view(self, view: View) -> View:
         """Which tree the readers of an inactive or older shard see."""
         return view
+
+    def listed(self, shards: Sequence[Shard]) -> list[Shard]:
+        """Which trees of its own a Rekor v1 log knows of, oldest first."""
+        return list(shards)
 
     def head(self, head: HeadText) -> HeadText:
         """What the checkpoint says."""

@@ -47,9 +47,14 @@ class RekorV1:
         """Virtual index of a shard's first entry: the sizes of all shards before it."""
         return sum(s.published for s in self.shards() if s.row.position < shard.row.position)
 
+    def _listed(self) -> list[Shard]:
+        """What of them it shows."""
+        shards = self.shards()
+        return self._service.lens(shards[-1]).listed(shards)
+
     def log_info(self) -> dict[str, Any]:
         """GET /api/v1/log."""
-        *inactive, active = self.shards()
+        *inactive, active = self._listed()
         return {**self._head(active), "inactiveShards": [self._head(shard) for shard in inactive]}
 
     def _head(self, shard: Shard) -> dict[str, Any]:
@@ -67,11 +72,11 @@ class RekorV1:
         """Return the shard with a tree id; the active one when none is asked for."""
         if tree_id is None:
             return self.shards()[-1]
-        return next((shard for shard in self.shards() if shard.row.tree_id == tree_id), None)
+        return next((shard for shard in self._listed() if shard.row.tree_id == tree_id), None)
 
     def by_virtual_index(self, index: int) -> Place | None:
         """Find an entry by its index over all shards."""
-        for shard in reversed(self.shards()):
+        for shard in reversed(self._listed()):
             offset = self.offset(shard)
             if index >= offset:
                 view = self._service.view(shard)
@@ -84,7 +89,7 @@ class RekorV1:
         uuid = uuid.lower()
         leaf = bytes.fromhex(uuid[-_LEAF_DIGITS:])
         tree_id = str(int(uuid[:_TREE_ID_DIGITS], 16)) if len(uuid) > _LEAF_DIGITS else None
-        for shard in reversed(self.shards()):
+        for shard in reversed(self._listed()):
             if tree_id in (None, shard.row.tree_id):
                 place = self.by_leaf(shard, leaf)
                 if place is not None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from monitor.errors import Evidence, NotShown
+from monitor.errors import Evidence, Lagging, NotShown
 from monitor.evidence import BROKEN_PROMISE, conclude
 from monitor.heads import SignedHead
 from monitor.promises import BadPromise, Promise, read_promise
@@ -56,12 +56,20 @@ def hold(
     try:
         place = source.place_of(promise, head)
     except NotShown as unshown:
+        _check_not_behind(source, head.size if promise.index is None else promise.index - start + 1)
         # Below the promised index there is no waiting: the tree the log signed has an entry there.
         is_late = is_late or promise.index is not None
         return _absent(promise, source.identity, head, unshown.evidence.detail, is_late=is_late)
     if place.leaf == promise.leaf:
         return Finding(Standing.KEPT, f"the entry is in the log, at index {place.index} of its tree")
     return _another(promise, source.identity, place)
+
+
+def _check_not_behind(source: PromisingSource, size: int) -> None:
+    """Whether whoever answers has as large a tree as was asked about; `Lagging` when not: it has nothing to show."""
+    shown = source.latest().size
+    if shown < size:
+        raise Lagging(f"{source.identity.log}: whoever answers has a tree of {shown} entries, {size} are needed")
 
 
 def _absent(promise: Promise, identity: LogIdentity, head: SignedHead, detail: str, *, is_late: bool) -> Finding:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from log_lite.faults.settings import Settings
 from log_lite.lens import Lens
-from log_lite.shard import View
+from log_lite.shard import Shard, View
 from log_lite.store import Entry
 from log_lite.tree import Tree
 from tlog.merkle import leaf_hash
@@ -74,6 +74,17 @@ class InactiveShardChanged(Lens):
     def past_view(self, view: View) -> View:
         """Show the forged tree of that shard only."""
         return self._forged.view(view) if view.row.name == self._tree_name else view
+
+
+class ShardVanished(Lens):
+    """A closed Rekor v1 shard that is listed no more, and whose entries nobody finds."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._tree_name = settings.tree
+
+    def listed(self, shards: Sequence[Shard]) -> list[Shard]:
+        """Leave that shard out."""
+        return [shard for shard in shards if shard.row.name != self._tree_name]
 
 
 class Rewind(Lens):

@@ -36,6 +36,7 @@ MODES: Final = {
         Mode("partial-not-prefix", _TILED, "entry N differs until its tile is full, then it is the real one"),
         Mode("malformed-proof", (V1, CT), "proofs have one hash too many"),
         Mode("inactive-shard-changed", (V1,), "an inactive shard has another root than when it was closed"),
+        Mode("shard-vanished", (V1,), "an inactive shard is listed no more, and nothing of it is served"),
         Mode("unfreeze", (V2,), "a frozen shard loses its freeze line and grows"),
         Mode("extra-signature", _ALL, "checkpoints carry a second signature by an unknown key"),
         Mode("future-time", (V1, CT), "the log's clock is a day ahead"),
@@ -48,6 +49,7 @@ MODES: Final = {
         Mode("html", _ALL, "answers are a web page with status 200"),
         Mode("slow", _ALL, "answers arrive one byte at a time"),
         Mode("error-500", _ALL, "answers are errors"),
+        Mode("gone", _ALL, "answers are 410: the log was taken down"),
         Mode("rate-limit", _ALL, "answers are 429 with Retry-After"),
     )
 }

@@ -71,7 +71,7 @@ def choose(ledger: Ledger, log: str, mode: str, index: int | None, part: str) ->
 
 def _shard(ledger: Ledger, log: str, mode: str) -> Shard:
     shards = ledger.of_log(log)
-    if mode == "inactive-shard-changed":
+    if mode in {"inactive-shard-changed", "shard-vanished"}:
         inactive = [shard for shard in shards if shard.row.state == "inactive"]
         if not inactive:
             raise Misused("there is no inactive shard: run `log-lite rotate --log v1` first")

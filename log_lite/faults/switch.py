@@ -27,6 +27,7 @@ _LENSES: Final[dict[str, Callable[[Settings], Lens]]] = {
     "partial-not-prefix": histories.PartialNotPrefix,
     "malformed-proof": lambda _s: heads.MalformedProof(),
     "inactive-shard-changed": histories.InactiveShardChanged,
+    "shard-vanished": histories.ShardVanished,
     "unfreeze": histories.Unfreeze,
     "extra-signature": lambda _s: heads.ExtraSignature(),
     "future-time": lambda _s: heads.FutureTime(),

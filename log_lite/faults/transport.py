@@ -108,6 +108,10 @@ def _error(_path: str) -> Response:
     return JSONResponse({"code": 500, "message": "internal error"}, 500)
 
 
+def _gone(_path: str) -> Response:
+    return JSONResponse({"code": 410, "message": "this log was retired"}, 410)
+
+
 def _rate_limit(_path: str) -> Response:
     return JSONResponse({"code": 429, "message": "too many requests"}, 429, {"Retry-After": "2"})
 
@@ -139,6 +143,7 @@ _ANSWERS: Final[dict[str, Callable[[str], Response]]] = {
     "gzip": _gzip,
     "html": _html,
     "error-500": _error,
+    "gone": _gone,
     "rate-limit": _rate_limit,
 }
 TRANSPORT_MODES: Final = frozenset({*_ANSWERS, "slow"})

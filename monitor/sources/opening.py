@@ -23,7 +23,8 @@ class LogDescription:
 
     `log_id` is the 32-byte key id of the trust root, where there is one. `origin` and, for Rekor v1, `tree_id` and
     `offset` pin what would otherwise be derived from the URL and the log's own list of trees. `former` are URLs the log
-    had before: it signs under the name it was given there.
+    had before: it signs under the name it was given there. `known_trees` are the IDs of trees that are followed
+    already: one that a Rekor v1 log lists no more is asked for all the same, and missed.
     """
 
     name: str
@@ -38,6 +39,7 @@ class LogDescription:
     trust_root: str = ""
     valid_until: datetime | None = None
     former: tuple[str, ...] = ()
+    known_trees: tuple[str, ...] = ()
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -103,7 +105,10 @@ def _rekor_v1(description: LogDescription, fetcher: Fetcher, host: str) -> list[
             if description.apis == (LogApi.REKOR_V1,):
                 raise
             return []
-        trees = [(tree.tree_id, tree.offset, f"{description.name}/{tree.tree_id}") for tree in found]
+        offsets = {tree.tree_id: tree.offset for tree in found}
+        missed = [tree_id for tree_id in description.known_trees if tree_id not in offsets]
+        named = [*missed, *offsets]
+        trees = [(tree_id, offsets.get(tree_id), f"{description.name}/{tree_id}") for tree_id in named]
     # SPEC rekor checkpoint.go: the origin is "<host> - <tree ID>", the note's key name the bare host.
     return [
         RekorV1Source(

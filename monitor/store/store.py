@@ -75,6 +75,13 @@ class Store:
             found = connection.execute(select(at)).scalars()
             return any(log == name or log.startswith(f"{name}/") for log in found)
 
+    def trees_of(self, name: str) -> tuple[str, ...]:
+        """Tree IDs that have a position under a configured log's name, in order."""
+        at = table(LogPosition).c.log
+        with self.database.read() as connection:
+            found = [log.partition(f"{name}/") for log in connection.execute(select(at).order_by(at)).scalars()]
+        return tuple(tree for before, separator, tree in found if separator and not before)
+
     def baseline(self, position: Position, how: str) -> None:
         """See `State.baseline`."""
         with self.database.write() as connection:

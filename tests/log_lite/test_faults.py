@@ -297,6 +297,21 @@ def test_an_inactive_shard_changes_its_root(log: LogClient) -> None:
     assert note.root.hex() == after["rootHash"]
 
 
+def test_an_inactive_shard_vanishes_with_all_that_is_in_it(log: LogClient) -> None:
+    (before,) = log.log_info()["inactiveShards"]
+    tree, size = before["treeID"], before["treeSize"]
+    proof_of = f"/api/v1/log/proof?firstSize=1&lastSize={size}&treeID={tree}"
+    assert log.get(proof_of).status_code == 200
+    log.server.fault("shard-vanished")
+    assert log.log_info()["inactiveShards"] == []
+    assert log.get(proof_of).status_code == 400
+    retrieve = {"logIndexes": [size - 1, size]}
+    (left,) = log.post("/api/v1/log/entries/retrieve", retrieve).json()
+    assert next(iter(left.values()))["logIndex"] == size, "the active shard is where it was"
+    log.server.fault("none")
+    assert len(log.post("/api/v1/log/entries/retrieve", retrieve).json()) == 2
+
+
 def test_promised_entries_are_in_no_tree(log: LogClient) -> None:
     sizes = [signed_head(log, name).size for name in ALL]
     log.server.fault("set-not-included")
@@ -330,6 +345,8 @@ def test_http_faults_answer_in_the_logs_place(log: LogClient, name: str) -> None
     assert (answer.status_code, answer.headers["content-type"].startswith("text/html")) == (200, True)
     log.server.fault("error-500", "--log", name)
     assert log.get(path).status_code == 500
+    log.server.fault("gone", "--log", name)
+    assert log.get(path).status_code == 410
     log.server.fault("rate-limit", "--log", name)
     answer = log.get(path)
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "2")

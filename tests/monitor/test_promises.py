@@ -12,8 +12,9 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.errors import FetchFailed, SignedPromise
+from monitor.errors import FetchFailed, Lagging, SignedPromise
 from monitor.evidence import conclude
+from monitor.net import Refused
 from monitor.promise_audit import Finding, Standing, hold, is_of
 from monitor.promises import (
     MAX_STATEMENT,
@@ -285,6 +286,30 @@ def test_19_a_swapped_entry_beside_an_honest_proof_is_not_shown() -> None:
         log = with_entries(kind, 100)
         log.swap_leaf(40, indexed_leaf(4711, 40))
         assert held(log, promise_of(log, 40, 40)).standing is Standing.NOT_SHOWN
+
+
+@pytest.mark.parametrize("kind", [RekorV1Log, CtStaticLog], ids=lambda k: k.api)
+def test_19_a_replica_that_is_behind_has_nothing_to_show(kind: type[MisbehavingLog]) -> None:
+    log = with_entries(kind, 100)
+    source, promise = log.source(), promise_of(log, 40, 40)
+    assert isinstance(source, PromisingSource)
+    head = source.latest()
+    # Its tree of 30 entries is all it knows of.
+    del log.leaves[30:]
+    with pytest.raises(Lagging):
+        hold(promise, source, head, promise.due(LATE), LATE)
+
+
+def test_19_a_replica_that_is_behind_has_no_proof_by_hash() -> None:
+    log = CtRfc6962Log()
+    log.grow(100)
+    source, promise = log.source(), promised(log, signed_sct(log.log_key, log.leaf(40)))
+    assert isinstance(source, PromisingSource)
+    head = source.latest()
+    log.rewind_to(30)
+    log.fail("proof-by-hash", Refused("HTTP 400: tree size too large", 400))
+    with pytest.raises(Lagging):
+        hold(promise, source, head, promise.due(LATE), LATE)
 
 
 @promising

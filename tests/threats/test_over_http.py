@@ -9,23 +9,28 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import closing, suppress
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 
 from alerts.alert import Owner, Severity
-from monitor.bundles import read_bundle
+from monitor.bundles import Promised, read_bundle, read_timestamps
 from monitor.deadline import HttpLimits
-from monitor.errors import Lagging
+from monitor.errors import Lagging, NotShown
 from monitor.evidence import verify_evidence
 from monitor.follow import baseline
 from monitor.net import HttpFetcher
 from monitor.peers import Relation, judge
-from monitor.source import LogApi, LogSource
+from monitor.promise_round import PromiseRounds, Round
+from monitor.promises import Promise
+from monitor.source import LogApi, LogSource, PromisingSource
 from monitor.sources.opening import open_sources
+from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
+from tests.evidence import independent_reader
 from tests.log_lite.client import b64, hashedrekord
 from tests.monitor.harness import NOW
 from tests.threats.site import (
@@ -277,6 +282,43 @@ def test_12_a_rotated_shard_is_finished_before_and_beside_the_new_one(turning: S
     assert followed.evidence() == []
 
 
+def test_12_a_shard_that_vanished_is_held_against_the_log_in_the_third_pass(turning: Site, tmp_path: Path) -> None:
+    turning.control(tmp_path, V1)
+    turning.server.command("rotate", "--log", "v1")
+    wait_until(turning.sources[V1], lambda head: head.final)
+    followed = turning.followed(V1, tmp_path)
+    followed.read_to_the_end()
+    old, read = followed.source.identity.log, followed.position.frontier.size
+    turning.server.fault("shard-vanished")
+    for _ in range(2):
+        followed.cannot_be_asked("not-shown", read=read)
+    followed.misbehaves("log-shard-vanished", read=read, transferable=False)
+    # Another process, which never saw the list it was on, knows that it was followed.
+    fetcher = HttpFetcher(turning.server.url)
+    with closing(fetcher):
+        known = replace(describe(turning.server, V1), known_trees=followed.store.trees_of(V1.value))
+        gone, *others = open_sources(known, fetcher)
+        assert (gone.identity.log, old in [each.identity.log for each in others]) == (old, False)
+        with pytest.raises(NotShown, match="neither active nor"):
+            gone.latest()
+    goes_on(turning, followed)
+
+
+def test_12_a_log_that_was_taken_down_is_told_as_one_that_cannot_be_asked(site: Site, tmp_path: Path) -> None:
+    site.control(tmp_path, V2)
+    clock, source = Clock(), site.sources[V2]
+    followed = site.followed(V2, tmp_path, clock)
+    watched = watch(V2.value, followed.store, lambda: [source], trusted_root_of(site.server), clock)
+    site.server.fault("gone")
+    for _ in range(2):
+        assert [outcome.owner for outcome in watched.run_pass()] == [Owner.COULD_NOT_ASK]
+        clock.pass_by(hours=2)
+    watched.run_pass()
+    assert [alert.kind for alert in followed.alerts()] == ["log-unreachable"]
+    assert followed.evidence() == []
+    goes_on(site, followed)
+
+
 def test_13_a_closed_shard_with_another_root_is_a_fork_that_anybody_can_check(turning: Site, tmp_path: Path) -> None:
     turning.control(tmp_path, V1)
     turning.server.command("rotate", "--log", "v1")
@@ -330,6 +372,7 @@ def test_16_a_log_whose_clock_is_ahead_is_told_of_and_followed_all_the_same(site
 
 
 TRICKS = {
+    "gone": (ALL, "refused"),
     "redirect": (ALL, "wrong-content"),
     "gzip": ((V1, V2, CT), "wrong-content"),
     "html": (ALL, "wrong-content"),
@@ -409,6 +452,65 @@ def test_19_a_promise_that_was_not_kept_is_shown_by_the_signers_own_bundle(site:
     followed.read_to_the_end()
 
 
+def test_19_a_signed_entry_timestamp_that_was_not_kept_is_proof_once_another_entry_has_its_place(
+    site: Site, tmp_path: Path
+) -> None:
+    """Neither bundle holds anything but the timestamp: what clients of Rekor v1 believed for years."""
+    (followed,) = each(site, tmp_path, V1)
+    kept = timestamp_of(site)
+    site.server.fault("set-not-included", "--log", "v1")
+    broken = timestamp_of(site)
+    followed.read_to_the_end()
+    followed.store.promises.remember([kept, broken], NOW)
+    assert (held(followed).kept, followed.evidence()) == (1, []), "the tree does not reach the other one yet"
+    site.be_honest()
+    site.grow("v1", 1)
+    followed.read_to_the_end()
+    done = held(followed, minutes=1)
+    assert [evidence.kind for evidence in done.broken] == ["log-promise-broken"]
+    (evidence,) = followed.evidence()
+    raw = json.dumps(evidence.document).encode()
+    assert verify_evidence(raw).transferable
+    assert "promised to two entries" in (independent_reader.read(raw) or "")
+    (alert,) = followed.alerts()
+    assert (alert.kind, alert.severity, alert.owner) == ("log-promise-broken", Severity.PAGE, Owner.LOG_MISBEHAVED)
+    assert [name for name in followed.written if name in {"evidence", "alert"}][-2:] == ["evidence", "alert"]
+    assert fsck(followed.store.database) == []
+    followed.read_to_the_end()
+
+
+def test_19_a_promised_entry_that_is_not_served_is_held_against_the_log_in_the_third_round(
+    site: Site, tmp_path: Path
+) -> None:
+    (followed,) = each(site, tmp_path, V1)
+    promise = timestamp_of(site)
+    followed.read_to_the_end()
+    followed.store.promises.remember([promise], NOW)
+    site.server.fault("hide", "--log", "v1", "--index", str(promise.index))
+    assert [len(held(followed).unshown) for _ in range(2)] == [1, 1]
+    followed.holds_nothing_against_the_log()
+    assert len(held(followed).broken) == 1
+    (evidence,) = followed.evidence()
+    assert not verify_evidence(json.dumps(evidence.document).encode()).transferable
+    goes_on(site, followed)
+
+
+def test_19_a_replica_that_lags_breaks_no_promise(site: Site, tmp_path: Path) -> None:
+    (followed,) = each(site, tmp_path, V1)
+    promise = timestamp_of(site)
+    followed.read_to_the_end()
+    followed.store.promises.remember([promise], NOW)
+    site.server.fault("rewind", "--log", "v1", "--index", "150")
+    for minutes in range(0, 8, 2):
+        done = held(followed, minutes)
+        assert (done.broken, done.unshown) == ([], [])
+        assert "whoever answers has a tree of 150" in done.unasked
+        followed.run()
+    followed.holds_nothing_against_the_log()
+    goes_on(site, followed)
+    assert held(followed, minutes=10).kept == 1
+
+
 def test_every_threat_of_the_page_has_its_test_here() -> None:
     page = (Path(__file__).parents[2] / "docs" / "threats.md").read_text(encoding="utf-8")
     told = [int(number) for number in re.findall(r"^\| *([0-9]+) *\|", page, re.MULTILINE)]
@@ -416,14 +518,37 @@ def test_every_threat_of_the_page_has_its_test_here() -> None:
     assert told == sorted(tested) == list(range(1, 20))
 
 
+def held(followed: Followed, minutes: int = 0) -> Round:
+    """A round over the promises that wait, some minutes from now."""
+    assert isinstance(followed.source, PromisingSource)
+    rounds = PromiseRounds(followed.store.promises, followed.source, followed.store.keep_evidence)
+    return rounds.run(followed.position.head.head, None, NOW + timedelta(minutes=minutes))
+
+
 def promised_by(site: Site) -> bytes:
     """Sign something; returns the checkpoint that the signer's bundle holds, read as this monitor reads bundles."""
+    (view,) = read_bundle(signed_by(site), trust_of(site.server))
+    return view.head.raw
+
+
+def timestamp_of(site: Site) -> Promise:
+    """Sign something; returns the log's promise to have it, read as this monitor reads bundles."""
+    (told,) = read_timestamps(signed_by(site), trust_of(site.server))
+    assert isinstance(told, Promised)
+    return told.promise
+
+
+def signed_by(site: Site) -> bytes:
+    """Sign something; returns what the signer's bundle holds of the log."""
     answer = httpx.post(f"{site.server.url}/api/v1/log/entries", json=hashedrekord(b"%d" % next(NUMBERS)), timeout=30)
     assert answer.status_code == 201, answer.text
     (entry,) = answer.json().values()
     proof = entry["verification"]["inclusionProof"]
     bundle = {
+        "logIndex": str(entry["logIndex"]),
         "logId": {"keyId": b64(bytes.fromhex(entry["logID"]))},
+        "integratedTime": str(entry["integratedTime"]),
+        "inclusionPromise": {"signedEntryTimestamp": entry["verification"]["signedEntryTimestamp"]},
         "canonicalizedBody": entry["body"],
         "inclusionProof": {
             "logIndex": str(proof["logIndex"]),
@@ -431,5 +556,4 @@ def promised_by(site: Site) -> bytes:
             "checkpoint": {"envelope": proof["checkpoint"]},
         },
     }
-    (view,) = read_bundle(json.dumps(bundle).encode(), trust_of(site.server))
-    return view.head.raw
+    return json.dumps(bundle).encode()
