@@ -15,6 +15,7 @@ _EXTENSIONS: Final = 0xA3
 _BEFORE_SPKI: Final = 5  # serial number, algorithm, issuer, validity, subject
 _UNIQUE_IDS: Final = (0x81, 0x82)
 _EXPLICIT_0: Final = 0xA0
+_SHORT_FORM: Final = 0x80
 
 
 class Extension(NamedTuple):
@@ -105,6 +106,11 @@ def _extensions(part: der.Value) -> list[Extension]:
 
 
 def _extension(raw: bytes, start: int, end: int) -> Extension:
+    # Not critical, all lengths in short form: nearly every extension, and a certificate has thirty.
+    if start + 2 <= end and raw[start] == der.OBJECT_IDENTIFIER and (size := raw[start + 1]) < _SHORT_FORM:
+        at = start + 2 + size
+        if at + 2 <= end and raw[at] == der.OCTET_STRING and raw[at + 1] == end - at - 2 < _SHORT_FORM:
+            return Extension(der.oid_text(raw[start + 2 : at]), False, raw[at + 2 : end])
     oid_tag, oid, oid_end = der.header(raw, start, end)
     tag, value, value_end = der.header(raw, oid_end, end)
     critical = False
