@@ -205,4 +205,7 @@ def _yaml_problem(error: yaml.YAMLError) -> Problem:
     mark = getattr(error, "problem_mark", None)
     what = getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be read"
     message = f"not YAML: {what}"
+    if what == "found character that cannot start any token":
+        # The YAML reader does not name it: nearly always a tab, else one of @, ` and %.
+        message = "not YAML: a tab, or a text that begins with @, ` or %. Indent with spaces, and quote such a text"
     return Problem(message, mark.line + 1, mark.column + 1) if mark is not None else Problem(message)

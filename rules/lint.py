@@ -9,6 +9,7 @@ from typing import Final
 
 from rules.cover import cover_of_condition
 from rules.expectations.claim import ClaimExpectation
+from rules.expectations.log_entry_within import LogEntryWithinExpectation
 from rules.index import compile_rules
 from rules.pattern import Pattern, PatternForm, glob_literals
 from rules.rule import Rule, RuleSet
@@ -41,6 +42,16 @@ _BROAD_FIELDS: Final = frozenset(
     }
 )
 _REFS: Final = ("refs/heads/", "refs/tags/", "refs/pull/")
+_STRANGERS: Final = (
+    ("https://github.com/qzwxv/brimful/.github/workflows/publish.yml@refs/heads/main", KNOWN_ISSUERS[0]),
+    ("https://github.com/jkplo/uvular/.github/workflows/build.yaml@refs/tags/1.0", KNOWN_ISSUERS[0]),
+    ("https://gitlab.com/wxyzq/tundra//.gitlab-ci.yml@refs/heads/main", KNOWN_ISSUERS[1]),
+    ("https://gitlab.com/vbnmq/oxbow//.gitlab-ci.yml@refs/tags/v2.0.0", KNOWN_ISSUERS[1]),
+    ("qzwxv.jkplo@gmail.com", KNOWN_ISSUERS[3]),
+    ("vbnmq@gmail.com", KNOWN_ISSUERS[4]),
+    ("wxyzq@uvular.example", KNOWN_ISSUERS[5]),
+)
+"""Names that have nothing to do with each other: a rule for two of them is a rule for everybody."""
 
 
 class HintId(StrEnum):
@@ -58,6 +69,8 @@ class HintId(StrEnum):
     UNESCAPED_DOT = "unescaped-dot"
     OPEN_ENDED = "open-ended"
     REF_WITHOUT_REFS = "ref-without-refs"
+    WHOLE_VALUE = "whole-value"
+    NEVER_FOLLOWED = "never-followed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +104,26 @@ def _shape_hints(rule: Rule) -> Iterator[tuple[HintId, str]]:
     if fields.keys() <= _BROAD_FIELDS:
         message = f"selects by {', '.join(fields)} alone, which a large part of every log shares. Add an identity"
         yield HintId.TOO_BROAD, message
-    elif cover_of_condition(rule.select) is None:
+        return
+    if len(found := _strangers(rule.select)) > 1:
+        message = f"selects the signings of people who have nothing to do with each other, such as {found[0]} and "
+        yield HintId.TOO_BROAD, f"{message}{found[-1]}. Name an owner, a repository or a domain"
+    if cover_of_condition(rule.select) is None:
         message = "names nothing an entry must contain, so every entry of every log is decoded for it. "
         yield HintId.UNINDEXED, f"{message}Add an identity, or 6 fixed characters to the pattern"
+
+
+def _strangers(condition: Condition) -> list[str]:
+    """Which of the names that no rule is for it selects."""
+    selected = []
+    for name, issuer in _STRANGERS:
+        owner, is_uri = name.partition("//.")[0].partition("/.github/")[0], "://" in name
+        claims = {"source_repository_uri": owner, "build_signer_uri": name} if is_uri else {}
+        form = NameForm.URI if is_uri else NameForm.EMAIL
+        signer = Signer(SignerForm.CERTIFICATE, (Name(form, name),), issuer, claims)
+        if condition.holds(Signing(EntryRef("", 0), "hashedrekord", "", (signer,)), signer):
+            selected.append(name)
+    return selected
 
 
 def _text_hints(rule: Rule) -> Iterator[tuple[HintId, str]]:
@@ -101,6 +131,9 @@ def _text_hints(rule: Rule) -> Iterator[tuple[HintId, str]]:
         for pattern in match.patterns:
             yield from _pattern_hints(match.field, pattern)
     for expectation in rule.expect:
+        if isinstance(expectation, LogEntryWithinExpectation) and _is_about_one_log(rule.select):
+            message = "`log_entry_within` looks for entries that some rule selects, and `kind` or `log` keeps this one "
+            yield HintId.NEVER_FOLLOWED, f"{message}from selecting them: each certificate would be news. Leave it out"
         if isinstance(expectation, ClaimExpectation):
             for pattern in expectation.patterns:
                 yield from _pattern_hints(expectation.key, pattern)
@@ -117,12 +150,22 @@ def _pattern_hints(field: str, pattern: Pattern) -> Iterator[tuple[HintId, str]]
             HintId.LOOKS_LIKE_A_PATTERN,
             f"{shown} is taken literally: write {{glob: …}} or {{regex: …}} if it is a pattern",
         )
-    if pattern.form is PatternForm.REGEX and _has_bare_dot(pattern.text):
+    if pattern.form is PatternForm.REGEX and not set("*+?{[|\\").intersection(pattern.text.replace("\\.", "")):
+        message = f"{shown} matches this very text alone: a regular expression is for the whole value. "
+        yield HintId.WHOLE_VALUE, f"{message}Write '.*' where something may stand before or after it"
+    elif pattern.form is PatternForm.REGEX and _has_bare_dot(pattern.text):
         yield HintId.UNESCAPED_DOT, f"{shown}: a '.' matches any character; write '\\.' for a dot"
     if field in ("identity", "source_repository_uri", "repository", "builder") and _is_open_ended(pattern):
         yield HintId.OPEN_ENDED, f"{shown} also matches longer names such as …-evil: end the fixed part with '/' or '@'"
     if field in ("ref", "source_repository_ref") and _lacks_refs(pattern):
         yield HintId.REF_WITHOUT_REFS, f"{shown}: refs are whole, such as refs/tags/v1 or refs/heads/main"
+
+
+def _is_about_one_log(condition: Condition) -> bool:
+    """Whether every match must be of a kind or in a log: the entry and its certificate never both are."""
+    if isinstance(condition, Match):
+        return condition.field in ("kind", "log")
+    return isinstance(condition, AllOf) and any(_is_about_one_log(each) for each in condition.conditions)
 
 
 def _looks_like_a_pattern(text: str) -> bool:

@@ -8,15 +8,16 @@ from rules.writing import rule_id, rule_lines, scalar
 GITHUB_ISSUER = "https://token.actions.githubusercontent.com"
 GITLAB_ISSUER = "https://gitlab.com"
 
-_REPOSITORY = re.compile(r"(?:https://|git@|ssh://git@)(github\.com|gitlab\.com)[/:]([\w.-]+(?:/[\w.-]+)+)", re.ASCII)
+_REPOSITORY = re.compile(
+    r"(?:https://|git@|ssh://git@)?(?:www\.)?(github\.com|gitlab\.com)[/:]([\w.-]+(?:/[\w.-]+)+)", re.ASCII
+)
 _EMAIL = re.compile(r"[^@\s\"\\<>{}]{1,64}@[A-Za-z0-9.-]{3,190}")
 
 
 def starter_rule(subject: str) -> str:
     """YAML text of a rule file for a repository URL or an e-mail address. Raises `ValueError` for anything else."""
     text = subject.strip()
-    url = text.rstrip("/").removesuffix(".git")
-    if match := _REPOSITORY.fullmatch(url):
+    if match := _REPOSITORY.fullmatch(_without_page(text)):
         written = _repository(match[1], match[2])
     elif _EMAIL.fullmatch(text) and text.isprintable():
         written = _email(text)
@@ -27,6 +28,14 @@ def starter_rule(subject: str) -> str:
         )
     load_rules(written, "the starter rule")
     return written
+
+
+def _without_page(url: str) -> str:
+    """The repository's own address, where somebody copied that of a page in it."""
+    address = re.split(r"[?#]|/-/", url, maxsplit=1)[0]
+    host, at, path = address.partition("github.com/")
+    found = host + at + "/".join(path.split("/")[:2]) if at else address
+    return found.rstrip("/").removesuffix(".git")
 
 
 def _repository(host: str, path: str) -> str:

@@ -1,16 +1,16 @@
 """`signwatch rules`: write, check, try and explain rules."""
 
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 
 from monitor.assembly import utc_now
+from monitor.commands.entry_file import read_capped, signings_in
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say, say_json, table
 from monitor.config import BadConfig, Config, load_config
 from monitor.examine import Hit
@@ -28,16 +28,13 @@ from rules.index import TooManyUnindexed, compile_rules
 from rules.lint import lint as lint_rules
 from rules.rekor_monitor import import_rekor_monitor
 from rules.starter import starter_rule
-from sigstore_entries.certificate import read_certificate
-from sigstore_entries.der import MalformedDer
-from sigstore_entries.pem import MalformedText, blocks
-from sigstore_entries.rekor import decode_rekor
-from sigstore_entries.signing import EntryRef, Signing, Unreadable
 
 app = typer.Typer(name="rules", help="Identity rules: write, check, try, explain.", no_args_is_help=True)
-_MAX_ENTRY: Final = 16 * 1024 * 1024
 EntryArgument = Annotated[
-    Path, typer.Argument(help="A Rekor entry body (JSON) or a certificate (PEM).", dir_okay=False)
+    Path,
+    typer.Argument(
+        help="A Sigstore bundle, a Rekor entry (JSON) or a certificate (PEM).", metavar="FILE", dir_okay=False
+    ),
 ]
 
 
@@ -67,7 +64,7 @@ def import_rules(
       signwatch rules import monitor-config.yaml > rules.yaml
     """
     try:
-        typer.echo(import_rekor_monitor(_read(file).decode("utf-8"), str(file)), nl=False)
+        typer.echo(import_rekor_monitor(read_capped(file).decode("utf-8"), str(file)), nl=False)
     except (RuleFileError, UnicodeDecodeError) as error:
         raise BadConfig(f"{error}\nNothing was imported.") from error
 
@@ -101,26 +98,39 @@ def lint(
     for hint in hints:
         place = f"{path}:{hint.line}:{hint.column}" if hint.line else str(path)
         note(f"{place}: {hint.id}: rule {hint.rule}: {hint.message}", "yellow")
-    say(f"{path}: {len(found.rules)} rules, all of them usable{f'; {len(hints)} hints' if hints else ''}")
+    if not found.rules:
+        note(f"{path}: there is no rule in it, so nothing is watched", "yellow")
+    told = f"; {_count(len(hints), 'hint')}" if hints else ""
+    say(f"{path}: {_count(len(found.rules), 'rule')}, usable{told}")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 @app.command("test")
 def try_rules(
-    files: Annotated[list[Path], typer.Argument(help="Rekor entry bodies (JSON) or certificates (PEM).")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Sigstore bundles, Rekor entries (JSON) or certificates (PEM).", metavar="FILE..."),
+    ],
     config: ConfigOption = DEFAULT_CONFIG,
     *,
     as_json: JsonOption = False,
 ) -> None:
     """Judge entries as if they stood in a log now. Exits 1 when one of them is unexpected.
 
+    Rules are tried on a range of a log by `signwatch scan --rules FILE`.
+
     Examples:
+      signwatch rules test artifact.sigstore.json
       signwatch rules test entry.json certificate.pem
+      signwatch scan --log rekor-v2 --from 0 --to 100000 --rules draft.yaml
     """
     settings = load_config(config)
     rows: list[dict[str, Any]] = []
     with _judging(settings) as (judge, held, _):
-        for number, file in enumerate(files):
-            signing = _signing_in(file, number)
+        for file, signing in [(each, signing) for each in files for signing in signings_in(each)]:
             rules = tuple(rule.id for rule in held.matcher.confirm_all(signing).rules)
             findings = judge.judge([Hit(signing, rules, b"")], utc_now())
             rows += [_row(file, finding) for finding in findings]
@@ -156,8 +166,11 @@ def explain(
             known = ", ".join(each.id for each in held.rules.rules[:20]) or "none"
             raise typer.BadParameter(f"there is no rule {rule_id!r}; rules: {known}", param_hint="RULE")
         # Judged once for the label: whether the certificate comes from a trusted authority.
-        labelled = judge.judge([Hit(_signing_in(file, 0), (rule.id,), b"")], utc_now())[0].signing
+        first, *more = signings_in(file)
+        labelled = judge.judge([Hit(first, (rule.id,), b"")], utc_now())[0].signing
         told = explain_rule(rule, labelled, facts, utc_now())
+    if more:
+        note(f"{file}: explained is the first of {len(more) + 1} entries")
     if as_json:
         verdict = asdict(told.verdict) if told.verdict else None
         say_json({"selected": told.selected, "verdict": verdict, "rows": [asdict(row) for row in told.rows]})
@@ -194,36 +207,3 @@ def _judging(settings: Config) -> Iterator[tuple[RuleJudge, HeldRules, DatabaseF
 def _row(file: Path, finding: Finding) -> dict[str, Any]:
     reasons = [asdict(reason) for reason in finding.verdict.reasons]
     return {"file": str(file), "rule": finding.rule, "outcome": finding.verdict.outcome.value, "reasons": reasons}
-
-
-def _signing_in(file: Path, number: int) -> Signing:
-    raw, where = _read(file), EntryRef("file", number)
-    if raw.lstrip().startswith(b"-----BEGIN"):
-        try:
-            first, *chain = (block.content for block in blocks(raw, str(file)) if block.label == "CERTIFICATE")
-            return Signing(where, "certificate", "", (read_certificate(first, tuple(chain)),))
-        except (MalformedText, MalformedDer, ValueError) as error:
-            raise typer.BadParameter(f"{file}: not a certificate in PEM: {error}", param_hint="FILE") from error
-    decoded = decode_rekor(_body(raw), where)
-    if isinstance(decoded, Unreadable):
-        raise typer.BadParameter(f"{file}: not a Rekor entry body: {decoded.reason}", param_hint="FILE")
-    return decoded
-
-
-def _body(raw: bytes) -> bytes:
-    """The canonical bytes of a body somebody may have pretty-printed."""
-    try:
-        return json.dumps(json.loads(raw), separators=(",", ":"), sort_keys=True).encode()
-    except (ValueError, RecursionError):
-        return raw
-
-
-def _read(file: Path) -> bytes:
-    try:
-        with file.open("rb") as opened:
-            raw = opened.read(_MAX_ENTRY + 1)
-    except OSError as error:
-        raise typer.BadParameter(f"{file}: cannot be read: {error.strerror}", param_hint="FILE") from error
-    if len(raw) > _MAX_ENTRY:
-        raise typer.BadParameter(f"{file}: larger than {_MAX_ENTRY // 2**20} MiB", param_hint="FILE")
-    return raw

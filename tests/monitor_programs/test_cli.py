@@ -1,5 +1,6 @@
 """The commands: what they print, their exit codes, and that no bad input ends in a traceback."""
 
+import base64
 import json
 import logging
 import os
@@ -19,7 +20,15 @@ from sqlalchemy import text
 from monitor.cli import run_command
 from monitor.store.database import open_database
 from tests.monitor_programs.served_log import RULES, ServedLog, served_log, signing_body
-from tests.support.entries import ARTIFACT, make_ca, make_certificate, pem
+from tests.support.entries import (
+    ARTIFACT,
+    NOT_BEFORE,
+    hashedrekord_v1,
+    make_ca,
+    make_certificate,
+    make_github_certificate,
+    pem,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -161,6 +170,49 @@ def test_rules_can_be_tried_and_explained_without_a_log(signwatch: Command, tmp_
     told = signwatch.json("rules", "explain", "widget", str(bad))
     assert told["selected"] is True
     assert {row["found"] for row in told["rows"] if not row["ok"]} == {"refs/heads/evil"}
+
+
+def test_rules_can_be_tried_on_what_people_have(signwatch: Command, tmp_path: Path) -> None:
+    """A Sigstore bundle, one entry of it, and what a Rekor server answered; the time the log claims is looked at."""
+    body = base64.b64encode(signing_body("refs/heads/evil")).decode()
+    entry = {"canonicalizedBody": body, "integratedTime": str(int(NOT_BEFORE.timestamp()) + 60)}
+    files = {
+        "bundle": {"mediaType": "x", "verificationMaterial": {"tlogEntries": [entry, entry]}},
+        "entry": entry,
+        "answer": {"24296fb2": {"body": body, "integratedTime": int(NOT_BEFORE.timestamp()) + 60, "logIndex": 7}},
+    }
+    for name, document in files.items():
+        file = tmp_path / f"{name}.json"
+        file.write_text(json.dumps(document), encoding="utf-8")
+        results = signwatch.json("rules", "test", str(file))["results"]
+        assert [(each["rule"], each["outcome"]) for each in results] == [("widget", "unexpected")] * (
+            2 if name == "bundle" else 1
+        )
+        assert signwatch.json("rules", "explain", "widget", str(file))["selected"] is True
+    of_v1 = base64.b64encode(hashedrekord_v1(make_github_certificate(make_ca(), ref="refs/heads/evil"))).decode()
+    late = {"canonicalizedBody": of_v1, "integratedTime": str(int(NOT_BEFORE.timestamp()) + 86_400)}
+    (tmp_path / "late.json").write_text(json.dumps(late), encoding="utf-8")
+    [result] = signwatch.json("rules", "test", str(tmp_path / "late.json"))["results"]
+    found = [each["found"] for each in result["reasons"] if each["id"] == "unreadable-part"]
+    assert "outside the certificate's validity" in " ".join(found), "it had expired when the log says it was used"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("nonsense", "neither a certificate in PEM nor JSON"),
+        ("[]", "neither a Rekor entry nor a bundle"),
+        ('{"verificationMaterial": {"tlogEntries": []}}', "without an entry"),
+        ('{"verificationMaterial": {"tlogEntries": [7]}}', "not an object"),
+        ('{"canonicalizedBody": "%%%"}', "no canonicalizedBody in base64"),
+        ('{"a": {"body": "e30="}}', "not a Rekor entry"),
+        ("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----", "not a certificate in PEM"),
+    ],
+)
+def test_a_file_that_is_no_entry_is_wrong_usage(signwatch: Command, tmp_path: Path, content: str, told: str) -> None:
+    (tmp_path / "entry.json").write_text(content, encoding="utf-8")
+    assert signwatch("rules", "test", str(tmp_path / "entry.json")) == 2
+    assert told in " ".join(signwatch.err.replace("│", " ").split())
 
 
 def test_lint_gives_every_hint_with_its_place(signwatch: Command) -> None:
