@@ -263,7 +263,10 @@ def issued(
 
     Example: ca-lite issued --dir ca --name you@example.com --json
     """
-    journal = Journal.open(Layout(directory).journal)
+    layout = Layout(directory)
+    # Where there is no CA at all, a missing journal is not what is wrong.
+    load_settings(layout)
+    journal = Journal.open(layout.journal)
     try:
         rows = journal.search(name=name, issuer=issuer, serial=serial.lower() if serial else None, limit=limit)
     finally:

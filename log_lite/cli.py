@@ -27,7 +27,7 @@ from log_lite.keys import KeyUnusable
 from log_lite.ledger import DATABASE, LogDamaged
 from log_lite.sequencer import wall_clock_ms
 from log_lite.server import AlreadyServing, CannotListen, read_anchors, serve
-from log_lite.store import Store, StoreUnusable
+from log_lite.store import Store, StoreUnusable, WrongFolder
 from log_lite.trust import trust_document
 
 _MISBEHAVED: Final = 1
@@ -50,7 +50,7 @@ class LogName(StrEnum):
 def _exit_codes() -> Iterator[None]:
     try:
         yield
-    except home.Misused as error:
+    except (home.Misused, WrongFolder) as error:
         raise _stop(error, _MISUSED) from error
     except LogDamaged as error:
         raise _stop(error, _MISBEHAVED) from error

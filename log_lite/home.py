@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from log_lite.genesis import statement_ct, statement_v1, statement_v2, utc
 from log_lite.keys import new_ecdsa_key, new_ed25519_key, read_key, write_key
 from log_lite.ledger import CT, DATABASE, KEYS, V1, V2, Draft, Ledger, insert
-from log_lite.store import Store, StoreUnusable, TreeRow
+from log_lite.store import Store, TreeRow, WrongFolder
 
 V1_KEY: Final = "rekor-v1.pem"
 CT_KEY: Final = "ct.pem"
@@ -44,12 +44,12 @@ def host_of(url: str) -> str:
 
 
 def initialise(folder: Path, url: str, now_ms: int) -> None:
-    """Make keys, database and the three trees. Raises `Misused`, `StoreUnusable`."""
+    """Make keys, database and the three trees. Raises `Misused`, `WrongFolder`, `StoreUnusable`."""
     url = check_url(url)
     host = host_of(url)
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / DATABASE).exists() or (folder / KEYS).exists():
-        raise StoreUnusable(f"{folder} holds a log already: a log is made once; take another directory to start over")
+        raise WrongFolder(f"{folder} holds a log already: a log is made once; take another directory to start over")
     (folder / KEYS).mkdir(mode=0o700)
     v2_key = _v2_key_file(0)
     write_key(new_ecdsa_key(), folder / KEYS / V1_KEY)

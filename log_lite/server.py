@@ -55,14 +55,17 @@ def read_anchors(path: Path | None) -> tuple[x509.Certificate, ...]:
 def sole_server(folder: Path) -> Iterator[None]:
     """Hold the directory's lock: two servers would answer with different sizes.
 
-    Raises `AlreadyServing`, and `StoreUnusable` when there is no log.
+    Raises `AlreadyServing`, and `WrongFolder` when there is no log.
     """
     Store.open(folder / DATABASE).close()
     with (folder / "serve.lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise AlreadyServing(f"another log-lite serves {folder} already") from error
+            raise AlreadyServing(
+                f"another log-lite serves {folder} already, and two would answer with different sizes; nothing was "
+                "started: use the one that runs, or stop it first"
+            ) from error
         yield
 
 

@@ -36,7 +36,11 @@ CREATE TABLE faults (log TEXT PRIMARY KEY, mode TEXT NOT NULL, settings TEXT NOT
 
 
 class StoreUnusable(Exception):
-    """The database is missing, of another version, damaged, or cannot be written."""
+    """The database is of another version, damaged, or cannot be written."""
+
+
+class WrongFolder(Exception):
+    """There is no log in a folder that should hold one, or one in a folder that should not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +94,9 @@ class Store:
 
     @classmethod
     def create(cls, path: Path) -> "Store":
-        """Make a new database. Raises `StoreUnusable` when there is one already."""
+        """Make a new database. Raises `WrongFolder` when there is one already."""
         if path.exists():
-            raise StoreUnusable(f"{path} exists already: a log is made once; delete the directory to start over")
+            raise WrongFolder(f"{path} exists already: a log is made once; delete the directory to start over")
         store = cls(path)
         connection = store._connection(create=True)
         with _translated(path):
@@ -103,9 +107,12 @@ class Store:
 
     @classmethod
     def open(cls, path: Path) -> "Store":
-        """Open an existing database. A missing one is an error, never a first start."""
+        """Open an existing database. Raises `WrongFolder` for a missing one: that is never a first start."""
         if not path.is_file():
-            raise StoreUnusable(f"there is no log in {path.parent}: run `log-lite init` first")
+            raise WrongFolder(
+                f"there is no log in {path.parent}, so nothing was done: name its folder with --dir, or make one with "
+                f"`log-lite init --dir {path.parent}`"
+            )
         store = cls(path)
         found = store.meta("schema")
         if found != str(SCHEMA_VERSION):

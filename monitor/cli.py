@@ -3,6 +3,7 @@
 Exit codes: 0 fine, 1 a log misbehaved or something unexpected was signed, 2 misused, 3 could not finish.
 """
 
+import json
 import logging
 import os
 import sys
@@ -11,6 +12,8 @@ from typing import Annotated, Any, Final, TextIO
 
 import typer
 
+from alerts.alert import Owner
+from alerts.inert import inert_json
 from monitor.commands import alerts, authorise, doctor, evidence, peers, rules
 from monitor.commands.audit import audit
 from monitor.commands.check_bundle import check_bundle
@@ -25,10 +28,11 @@ from monitor.config import BadConfig
 from monitor.errors import FetchFailed, LogMisbehaved, OwnFault
 from monitor.program import VERSION
 
-_CODES: Final[Sequence[tuple[type[Exception] | tuple[type[Exception], ...], Exit]]] = (
-    (BadConfig, Exit.MISUSED),
-    (LogMisbehaved, Exit.MISBEHAVED),
-    ((OwnFault, FetchFailed), Exit.UNFINISHED),
+_CODES: Final[Sequence[tuple[type[Exception], Exit, str]]] = (
+    (BadConfig, Exit.MISUSED, "misused"),
+    (LogMisbehaved, Exit.MISBEHAVED, Owner.LOG_MISBEHAVED.value),
+    (OwnFault, Exit.UNFINISHED, Owner.OURSELVES.value),
+    (FetchFailed, Exit.UNFINISHED, Owner.COULD_NOT_ASK.value),
 )
 app = typer.Typer(
     name="signwatch",
@@ -87,9 +91,10 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     for chatty in ("alembic", "apscheduler", "httpx", "httpcore", "uvicorn", "tuf"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     command: Any = typer.main.get_command(app)
-    words = None if arguments is None else list(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        with command.make_context("signwatch", sys.argv[1:] if words is None else words) as context:
+        # A copy: click takes the list apart.
+        with command.make_context("signwatch", list(words)) as context:
             command.invoke(context)
     except (typer.Exit, typer.Abort) as ended:
         return int(getattr(ended, "exit_code", Exit.UNFINISHED))
@@ -101,19 +106,30 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return int(Exit.UNFINISHED)
     except Exception as error:  # noqa: BLE001  what is not ours to explain is raised again
-        return _told(error)
+        return _told(error, as_json="--json" in words)
     return int(Exit.FINE)
 
 
-def _told(error: Exception) -> int:
-    """Say what went wrong and return whose trouble it was; a defect of ours goes on as it is."""
+def _told(error: Exception, *, as_json: bool) -> int:
+    """Say what went wrong and return whose trouble it was; a defect of ours goes on as it is.
+
+    Who asked for JSON gets the error as one line of it besides: a script reads standard output.
+    """
     show: Any = getattr(error, "show", None)
     if show is not None:
         # What click and typer say about wrong arguments, whichever of them raised it.
         show()
-        return int(Exit.MISUSED)
-    for kind, code in _CODES:
+        message: Any = getattr(error, "format_message", None)
+        return _document(str(error) if message is None else message(), Exit.MISUSED, "misused", as_json=as_json)
+    for kind, code, trouble in _CODES:
         if isinstance(error, kind):
             note(f"signwatch: {error}", "red")
-            return int(code)
+            return _document(str(error), code, trouble, as_json=as_json)
     raise error
+
+
+def _document(message: str, code: Exit, trouble: str, *, as_json: bool) -> int:
+    if as_json:
+        told = {"error": {"trouble": trouble, "message": message}, "exit_code": int(code)}
+        sys.stdout.write(json.dumps(inert_json(told)) + "\n")
+    return int(code)

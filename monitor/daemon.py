@@ -31,6 +31,7 @@ from monitor.errors import FetchFailed, OwnFault
 from monitor.meter import Meter
 from monitor.rechecking import recheck
 from monitor.scanning.backscanner import LogBackscan
+from monitor.seldom import Seldom
 from monitor.store.reading import Reading
 from monitor.watching import LogWatch, Timing
 
@@ -54,6 +55,7 @@ class Daemon:
         self._monitor, self._meter, self._timing = monitor, meter, timing
         self._policy = policy or DeliveryPolicy()
         self._troubles: dict[str, tuple[str, datetime]] = {}
+        self._seldom = Seldom(timing.clock)
         self._reload = threading.Event()
         # Some to spare for logs that the trust root comes to name.
         workers = len(monitor.watches) + len(monitor.channels) + _SPARE_WORKERS
@@ -212,13 +214,16 @@ class Daemon:
         try:
             yield
         except (OwnFault, FetchFailed) as error:
-            _LOG.error("own_trouble part=%s detail=%s", what, error)
+            if self._seldom.is_news(what):
+                _LOG.error("own_trouble part=%s detail=%s", what, error)
             self._note(what, str(error))
         except Exception as error:  # noqa: BLE001
             # A defect must not end the daemon.
-            _LOG.exception("defect part=%s", what)
+            if self._seldom.is_news(what):
+                _LOG.exception("defect part=%s", what)
             self._note(what, f"{type(error).__name__}: {error}")
         else:
+            self._seldom.is_over(what)
             self._note(what, None)
 
     def _note(self, what: str, detail: str | None) -> None:

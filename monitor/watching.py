@@ -23,6 +23,7 @@ from monitor.meter import Meter
 from monitor.promise_round import PromiseRounds
 from monitor.rule_keeper import RuleKeeper
 from monitor.scan import RuleScanner
+from monitor.seldom import Seldom
 from monitor.source import LogSource, PromisingSource
 from monitor.state import Batch
 from monitor.store.health import Condition
@@ -154,6 +155,7 @@ class LogWatch:
         self._unkept: dict[str, dict[tuple[str, str], int]] = {}
         self._listed_at: datetime | None = None
         self._trees: dict[str, _Tree] = {}
+        self._seldom = Seldom(timing.clock)
 
     def run_pass(self) -> list[Outcome]:
         """One pass over every tree of the log; never raises for what a log, the network or the database does."""
@@ -280,6 +282,7 @@ class LogWatch:
         # Where the log says when it signed, a head is as old as it says, however late it is met.
         signed_at = min(shown.timestamp, now) if shown.timestamp is not None else now
         condition = self._store.health.went_well(log, now, signed_at if moved else None)
+        self._seldom.is_over(log)
         head = report.position.head.head
         self._meter.position(log, report.position.frontier.size, head.size, head.timestamp or condition.fresh_at)
         self._meter.passed(log, now, None)
@@ -340,9 +343,11 @@ class LogWatch:
                 # Once for each trouble: a log that stays down must not fill the disk with lines that say so.
                 _LOG.warning("trouble %s", _line(outcome))
             self._store.enqueue(self._alerts(condition, now, answered=outcome.answered))
+            self._seldom.is_over(outcome.log)
         except OwnFault as fault:
             outcome.unrecorded = True
-            _LOG.error("state_failed %s also=%s", _line(outcome), fault)
+            if self._seldom.is_news(outcome.log):
+                _LOG.error("state_failed %s also=%s", _line(outcome), fault)
 
     def _alerts(self, condition: Condition, now: datetime, *, answered: bool) -> list[Alert]:
         trouble = condition.trouble

@@ -187,7 +187,11 @@ def _check_file(path: Path) -> None:
         with path.open("rb") as file:
             header, size = file.read(100), path.stat().st_size
     except OSError as error:
-        raise OwnFault(f"{path}: the database cannot be read: {error.strerror}") from error
+        why = "it is a folder" if path.is_dir() else error.strerror
+        raise OwnFault(
+            f"{path}: the database cannot be read: {why}. Nothing is followed without it, and nothing was begun: name "
+            "the file under `database` in the configuration, or make it readable."
+        ) from error
     wal = path.with_name(path.name + "-wal")
     has_wal = wal.exists() and wal.stat().st_size > 0
     if not header and not has_wal:

@@ -150,6 +150,22 @@ def test_a_repository_that_fails_for_days_is_told_before_and_when_the_root_is_st
     assert daemon.reasons() == []
 
 
+def test_trouble_of_ours_is_logged_when_it_begins_and_then_seldom(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.publish([world.log("one")])
+    _, daemon = world.begin()
+    world.break_repository()
+    for said in (1, 1, 1, 2):
+        daemon.refresh_trust()
+        assert sum(each.getMessage().startswith("own_trouble") for each in caplog.records) == said
+        world.clock.advance(minutes=20)
+    assert len(daemon.reasons()) == 1
+    world.mend_repository()
+    daemon.refresh_trust()
+    assert daemon.reasons() == []
+
+
 def test_metadata_about_to_expire_is_told_though_every_refresh_goes_well(world: World) -> None:
     world.publish([world.log("one")])
     monitor, daemon = world.begin()
