@@ -4,41 +4,25 @@ What is stored after any step is a position that was proven: kill the process an
 same findings. Nothing here sleeps, reads a clock or starts a thread unless it was handed one.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final, Literal, Protocol, TypeVar
+from typing import Final, Literal
 
-from alerts.alert import Alert
-from monitor.alerting import (
-    alert_of_evidence,
-    alerts_of_unreadable,
-    key_expired_alert,
-    log_clock_alert,
-)
-from monitor.coverage_alerts import alerts_of_dropped
-from monitor.errors import (
-    Evidence,
-    FetchFailed,
-    Lagging,
-    LogMisbehaved,
-    NotShown,
-    OwnFault,
-    SignedPromise,
-    StateConflict,
-)
-from monitor.evidence import read_head
-from monitor.examine import Examined, Hit, Scanner, examine
+from monitor.alerting import alert_of_evidence, key_expired_alert, log_clock_alert
+from monitor.errors import Evidence, Lagging, LogMisbehaved, NotShown, OwnFault, StateConflict
+from monitor.examine import Examined, Scanner, examine
 from monitor.fetch_ahead import Fetched, fetch_batches
-from monitor.heads import Position, SignedHead, TrustedHead
-from monitor.promises import BadPromise, unpack_timestamp
-from monitor.source import LogEntry, LogIdentity, LogSource
-from monitor.state import Batch, Finding, State
-from monitor.verify import advance, check_frontier_in_head, contradicting_prefix, sizes_to_prove
-from tlog.frontier import Frontier
+from monitor.heads import Position, SignedHead
+from monitor.insisting import Patience
+from monitor.own_damage import check_frontier_undamaged, check_undamaged, is_wrong_entries
+from monitor.source import LogSource
+from monitor.state import Batch, State
+from monitor.taking import Judge, Taking
+from monitor.trusting import compare_sightings, consistent
+from monitor.verify import advance
 
-_T = TypeVar("_T")
 _NARROWING: Final = 16
 _CONFLICTS: Final = 3
 _CLOCK_SKEW: Final = timedelta(minutes=10)
@@ -66,16 +50,6 @@ class Limits:
 
 Examiner = Callable[[Iterator[Fetched]], Iterator[tuple[Fetched, Examined]]]
 """Examines batches in order; may read ahead of what it yields. What fetching raises, it raises in the same place."""
-
-
-class Judge(Protocol):
-    """Says of each hit what its rules make of it: chain of trust first, then the expectations."""
-
-    def judge(self, hits: Sequence[Hit], now: datetime) -> Sequence[Finding]:
-        """One finding per hit and rule. Each judgement knows of the ones before it, as if they were stored already."""
-
-    def alerts(self, findings: Sequence[Finding], now: datetime) -> Sequence[Alert]:
-        """Alerts that these findings call for; expected ones call for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +104,10 @@ class Follower:
         unkept: dict[tuple[str, str], int] | None = None,
     ) -> None:
         """`unkept` counts broken promises by kind and event; handed on, the count outlives this follower."""
-        self._source, self._state, self._scanner, self._judge = source, state, scanner, judge
-        self._clock, self._pause, self._limits = clock, pause, limits or Limits()
+        self._source, self._state, self._scanner = source, state, scanner
+        self._clock, self._limits = clock, limits or Limits()
+        self._patience = Patience(self._limits.pauses, pause)
+        self._taking = Taking(source, state, judge, clock)
         self._executor, self._examiner, self._stop = executor, examiner or self._examine, stop
         self._identity = source.identity
         self._unkept = unkept if unkept is not None else {}
@@ -164,11 +140,11 @@ class Follower:
                 f"{self._identity.log}: nothing is known about where to follow from; a missing position is never taken "
                 "for a first run. Run `signwatch init`, or restore the database."
             )
-        self._check_undamaged(position)
-        offered = self._insist(self._source.latest)
+        check_undamaged(position, self._identity)
+        offered = self._patience.insist(self._source.latest)
         # Everything the log signs is history, whether or not it turns out consistent: evidence first.
         self._state.record_head(offered)
-        trusted = self._consistent(position.head, offered)
+        trusted = consistent(self._source, position.head, offered, self._patience)
         known = position.head.head
         if _statement(trusted.head) != _statement(known):
             # The newer head is kept before its entries are read: consistency is checked at once, however long the rest
@@ -179,58 +155,10 @@ class Follower:
         self._check_times(position.head.head, grew=trusted.head.size > known.size)
         first = position.frontier.size
         position, findings, unreadable = self._catch_up(position)
-        self._compare_sightings(position.head)
+        compare_sightings(self._source, self._state, position.head, self._patience)
         self._unkept.clear()
         lagging = offered.size < position.head.head.size
         return PassReport(offered, position, position.frontier.size - first, findings, unreadable, lagging)
-
-    def _check_undamaged(self, position: Position) -> None:
-        """Check that what was stored is what the log signed: our own damage must not be blamed on the log."""
-        head, frontier, identity = position.head.head, position.frontier, self._identity
-        try:
-            signed = read_head(head.raw, identity.api, identity.key_name, identity.spki)
-        except ValueError as error:
-            raise _damaged(
-                identity, f"the stored head is not signed by the key now pinned to the log: {error}"
-            ) from error
-        if (signed.size, signed.root) != (head.size, head.root):
-            raise _damaged(identity, f"the stored head of size {head.size} is not what its own signed note says")
-        if frontier.size > head.size or (frontier.size == head.size and frontier.root() != head.root):
-            raise _damaged(identity, f"the stored frontier of size {frontier.size} does not belong to the stored head")
-
-    def _check_frontier_undamaged(self, position: Position) -> None:
-        """Before entries are blamed: what they were appended to must itself still be a prefix of the signed tree."""
-        frontier, head = position.frontier, position.head.head
-        if not 0 < frontier.size < head.size:
-            return
-        proof = self._source.consistency_proof(frontier.size, head.size)
-        try:
-            check_frontier_in_head(frontier, head, proof, self._identity, event="")
-        except NotShown as error:
-            if _is_wrong_entries(error):
-                reason = f"the stored frontier of size {frontier.size} is no prefix of the tree the log signed"
-                raise _damaged(self._identity, reason) from error
-
-    def _consistent(self, trusted: TrustedHead, offered: SignedHead) -> TrustedHead:
-        sizes = sizes_to_prove(trusted, offered)
-
-        def proven() -> TrustedHead:
-            proof = self._source.consistency_proof(*sizes) if sizes else ()
-            return advance(trusted, offered, proof, self._identity)
-
-        try:
-            return self._insist(proven)
-        except Lagging:
-            if offered.size < trusted.head.size:
-                # SPEC rekor tlog.go: a replica that lags refuses a proof up to a size it has not reached. The head is
-                # on record; there is nothing to hold against anybody, and nothing to stop for.
-                return trusted
-            raise
-        except NotShown:
-            contradiction = self._contradiction(trusted.head, offered)
-            if contradiction is not None:
-                raise contradiction from None
-            raise
 
     def _check_times(self, head: SignedHead, *, grew: bool) -> None:
         """Tell of times that do not fit. They stop nothing: what was signed is proven by hashes, not by clocks."""
@@ -239,28 +167,6 @@ class Follower:
             self._state.enqueue([log_clock_alert(head.log, head.timestamp, now)])
         if grew and until is not None and (head.timestamp or now) > until:
             self._state.enqueue([key_expired_alert(head.log, until, head, now)])
-
-    def _compare_sightings(self, trusted: TrustedHead) -> None:
-        """Hold heads that came with entries against the trusted one: whoever answered may have another view.
-
-        Each costs at most one proof. One that cannot be had now is no loss: the head is on record.
-        """
-        for head in self._source.sightings():
-            self._state.record_head(head)
-            try:
-                self._consistent(trusted, head)
-            except Lagging:
-                continue
-
-    def _contradiction(self, known: SignedHead, offered: SignedHead) -> LogMisbehaved | None:
-        """Look for what the failing proof could not show: what the larger tree holds in place of the smaller one."""
-        smaller, larger = sorted((known, offered), key=lambda head: head.size)
-        try:
-            frontier = self._source.frontier(smaller.size, larger)
-            proof = self._source.consistency_proof(smaller.size, larger.size)
-        except FetchFailed:
-            return None
-        return contradicting_prefix(smaller, larger, frontier, proof, self._identity)
 
     def _catch_up(self, position: Position) -> tuple[Position, int, int]:
         """Read, prove and commit batch after batch up to the trusted head."""
@@ -274,21 +180,21 @@ class Follower:
         while position.frontier.size < end and not self._stop():
             try:
                 for fetched, examined in self._examiner(self._fetch(position, end, size)):
-                    position, batch = self._take(position, fetched, examined)
+                    position, batch = self._taking.take(position, fetched, examined)
                     findings, unreadable = findings + len(batch.findings), unreadable + len(batch.unreadable)
                     tries = 0
                     if self._stop():
                         break
             except (NotShown, Lagging) as unkept:
                 # One wrong entry spoils its batch: commit the good ones before it, and name exactly the one that fails.
-                if _is_wrong_entries(unkept) and size > 1:
+                if is_wrong_entries(unkept) and size > 1:
                     size = max(1, size // _NARROWING)
                     continue
                 if tries == len(self._limits.pauses):
-                    if _is_wrong_entries(unkept):
-                        self._check_frontier_undamaged(position)
+                    if is_wrong_entries(unkept):
+                        check_frontier_undamaged(position, self._source)
                     raise
-                self._pause(self._limits.pauses[tries])
+                self._patience.pause(self._limits.pauses[tries])
                 tries += 1
         return position, findings, unreadable
 
@@ -310,52 +216,6 @@ class Follower:
                 examine(fetched.entries, fetched.start, self._identity.log, self._identity.api, self._scanner),
             )
 
-    def _take(self, position: Position, fetched: Fetched, examined: Examined) -> tuple[Position, Batch]:
-        """Prove, judge and commit one hashed batch; the order is the promise: nothing unproven is committed."""
-        log = self._identity.log
-        frontier = examined.extend(position.frontier)
-        self._prove(frontier, position.head.head, fetched)
-        scan, now = examined.scan, self._clock()
-        findings = tuple(self._judge.judge(scan.hits, now))
-        batch = Batch(log, examined.start, examined.end, findings, scan.unreadable, scan.kinds, scan.dropped)
-        alerts = [
-            *self._judge.alerts(findings, now),
-            *alerts_of_unreadable(log, scan.unreadable, now),
-            *alerts_of_dropped(log, scan.dropped, now),
-        ]
-        moved = replace(position, frontier=frontier)
-        # A crash before this commit reads the batch again; after it, the batch is never looked at again.
-        self._state.advance(position, moved, batch, alerts)
-        return moved, batch
-
-    def _prove(self, frontier: Frontier, head: SignedHead, fetched: Fetched) -> None:
-        behind = frontier.size < head.size
-        proof = self._source.consistency_proof(frontier.size, head.size) if behind else ()
-        try:
-            check_frontier_in_head(frontier, head, proof, self._identity, event=f"entry {fetched.start}")
-        except NotShown as unproven:
-            if len(fetched.entries) > 1:
-                raise
-            (entry,) = fetched.entries
-            leaves = ((fetched.start, entry.leaf),)
-            raise NotShown(replace(unproven.evidence, leaves=leaves, promises=self._promised(entry))) from unproven
-
-    def _promised(self, entry: LogEntry) -> tuple[SignedPromise, ...]:
-        """What the log signed about an entry that its tree does not hold."""
-        try:
-            return (unpack_timestamp(entry.timestamp, entry.leaf, self._identity.spki).signed,)
-        except BadPromise:
-            return ()
-
-    def _insist(self, ask: Callable[[], _T]) -> _T:
-        """Ask until the log keeps its promise or the tries are used up; other failures are not worth insisting on."""
-        for seconds in self._limits.pauses:
-            try:
-                return ask()
-            except (NotShown, Lagging):
-                self._pause(seconds)
-        return ask()
-
     def _blame(self, unkept: NotShown) -> None:
         """Raise `LogMisbehaved` when this promise was broken in enough passes; otherwise remember and return."""
         evidence = unkept.evidence
@@ -367,17 +227,6 @@ class Follower:
 
     def _keep(self, evidence: Evidence) -> None:
         self._state.keep_evidence(evidence, [alert_of_evidence(evidence, self._clock())])
-
-
-def _is_wrong_entries(error: FetchFailed) -> bool:
-    return isinstance(error, NotShown) and error.evidence.kind == "log-entries-not-in-tree"
-
-
-def _damaged(identity: LogIdentity, reason: str) -> OwnFault:
-    return OwnFault(
-        f"{identity.log}: the stored position is damaged: {reason}. Nothing is being checked and nothing was changed. "
-        "Restore the database from a backup: an older one is followed forward again."
-    )
 
 
 def _statement(head: SignedHead) -> tuple[int, bytes, bool, datetime | None]:

@@ -37,7 +37,7 @@ class RuleJudge:
         self._facts, self._authorities = facts, authorities
 
     def judge(self, hits: Sequence[Hit], now: datetime) -> Sequence[Finding]:
-        """See `monitor.follow.Judge.judge`."""
+        """See `monitor.taking.Judge.judge`."""
         facts = BatchFacts(self._facts.ahead(hits), now)
         findings = []
         for hit in hits:
@@ -55,7 +55,7 @@ class RuleJudge:
         return findings
 
     def alerts(self, findings: Sequence[Finding], now: datetime) -> Sequence[Alert]:
-        """See `monitor.follow.Judge.alerts`."""
+        """See `monitor.taking.Judge.alerts`."""
         return alerts_of_findings(findings, self._rules, now)
 
     def _labelled(self, signing: Signing) -> tuple[Signing, tuple[Promise, ...]]:

@@ -7,7 +7,6 @@ from typing import Final
 
 from alerts.alert import Alert, Severity
 from monitor.examine import Hit
-from monitor.follow import Judge
 from monitor.scanning.missing import missing_ranges
 from monitor.scanning.pool import ExaminerPool
 from monitor.scanning.run import World, begin_range, scan_range
@@ -16,6 +15,7 @@ from monitor.source import LogSource
 from monitor.state import Batch, Finding
 from monitor.store.coverage import Gap
 from monitor.store.store import Store
+from monitor.taking import Judge
 from rules.expectations.certificate_log_within import CertificateLogWithinExpectation
 from rules.expectations.log_entry_within import LogEntryWithinExpectation
 from rules.index import Matcher

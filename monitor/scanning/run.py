@@ -12,12 +12,13 @@ from typing import Final
 
 from monitor.alerting import alert_of_evidence
 from monitor.errors import FetchFailed, LogMisbehaved, OwnFault
-from monitor.follow import Follower, Judge, Limits
+from monitor.follow import Follower, Limits
 from monitor.heads import Position, SignedHead, TrustedHead
 from monitor.scan import RuleScanner
 from monitor.scanning.pool import ExaminerPool
 from monitor.scanning.state import ScanState
 from monitor.source import LogApi, LogSource
+from monitor.taking import Judge
 from monitor.verify import advance, sizes_to_prove
 
 # A question to Rekor v1 answers ten entries: a batch there is half a minute's work already.

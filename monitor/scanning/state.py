@@ -9,10 +9,10 @@ from alerts.alert import Alert
 from monitor.coverage_alerts import DROPPED
 from monitor.errors import Evidence
 from monitor.examine import Hit
-from monitor.follow import Judge
 from monitor.heads import Position, SignedHead
 from monitor.state import Batch, Finding
 from monitor.store.store import Store
+from monitor.taking import Judge
 
 
 class Progress(Protocol):

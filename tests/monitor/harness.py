@@ -1,6 +1,6 @@
 """One log, one state, one follower, put together the same way in every test of following."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -69,6 +69,7 @@ class Watch:
     limits: Limits = field(default_factory=lambda: Limits(batch_entries=64))
     pauses: list[float] = field(default_factory=list)
     start: int | str = 0
+    meanwhile: Callable[[], object] = lambda: None
 
     def __post_init__(self) -> None:
         self.source = self.log.source()
@@ -91,9 +92,14 @@ class Watch:
             NumberScanner(),
             EverythingIsNews(),
             clock=lambda: NOW,
-            pause=self.pauses.append,
+            pause=self.pause,
             limits=self.limits,
         )
+
+    def pause(self, seconds: float) -> None:
+        """Wait no time; `meanwhile` is what happens in it."""
+        self.pauses.append(seconds)
+        self.meanwhile()
 
     def begin(self, start: int = 0) -> "Watch":
         """Baseline at `start` and follow to the head."""

@@ -212,7 +212,7 @@ def test_5_a_wrong_entry_from_a_bad_cache_is_asked_for_again(kind: type[Misbehav
     seen = watch(kind, 100)
     seen.log.grow(40)
     seen.log.swap_leaf(110, seen.log.leaf(999_999))
-    seen.follower._pause = lambda _: seen.log.honest()
+    seen.meanwhile = seen.log.honest
     seen.follow()
     assert seen.found() == list(range(0, 140, 7))
     assert seen.state.evidence == {}
@@ -240,7 +240,7 @@ def test_7_one_garbled_answer_is_asked_for_again() -> None:
     seen = watch(RekorV2Log, 100)
     seen.log.grow(5)
     seen.log.sign_with(ed25519_key(99))
-    seen.follower._pause = lambda _: seen.log.honest()
+    seen.meanwhile = seen.log.honest
     assert seen.follow().entries == 5
 
 
