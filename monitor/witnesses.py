@@ -79,7 +79,7 @@ class Witnessed:
     @property
     def line(self) -> str:
         """One sentence without a full stop."""
-        told = f"{len(self.cosigning.present)} witnesses cosigned, {self.required} are wanted"
+        told = f"cosigned by {len(self.cosigning.present)} of the {self.required} witnesses wanted"
         missing = ", ".join(f"{name} since {at:%Y-%m-%d %H:%M} UTC" for name, at in self.standing.missing_since)
         return f"{told}; missing: {missing}" if missing else told
 

@@ -111,10 +111,11 @@ def one_line(outcome: Outcome) -> str:
     if outcome.first is not None and outcome.last is not None:
         first, last = outcome.first, outcome.last
         read = f" read entries {first} to {last};" if last > first else f" nothing new after {last} entries;"
-    if outcome.witnessed is not None and not outcome.witnessed.cosigning.enough:
-        read += f" too few cosignatures: {outcome.witnessed.line};"
     found = ", ".join(f"{count} {name}" for name, count in sorted(outcome.findings.items()))
     trouble = f" {outcome.owner.value} ({outcome.reason}): {outcome.detail}" if outcome.owner else " no trouble"
+    if outcome.witnessed is not None and not outcome.witnessed.cosigning.enough:
+        short = f" too few cosignatures: {outcome.witnessed.line}"
+        trouble = f"{trouble};{short}" if outcome.owner else short
     return f"{outcome.log}:{read}{' ' + found + ';' if found else ''}{trouble}"
 
 
