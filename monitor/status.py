@@ -21,7 +21,7 @@ from monitor.store.store import Store
 
 _RECENT: Final = 20
 _OPEN: Final = 20
-_RULES: Final = 100
+_RULES: Final = 50
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import pytest
 
 from alerts.alert import Owner
+from monitor.store.backscans import BackScan
 from tests.browser.chromium import Browser, chromium, running_browser
 from tests.monitor_programs.parts import LOG, a_batch, a_finding, a_position, a_signing
 from tests.monitor_programs.test_web import HOSTILE, Place
@@ -46,6 +47,9 @@ def fill_with_hostile_words(place: Place) -> None:
     batch = a_batch(0, 9, [a_finding(1, signing=signing)], unreadable=[5])
     place.store.advance(a_position(0, head=9), a_position(9), batch, alerts)
     place.store.health.went_wrong(LOG, NOW, Owner.COULD_NOT_ASK, "malformed", LONG)
+    late = {f"{number}-{'w' * 90}": "selection" for number in range(12)}
+    place.store.coverage.activate(LOG, late)
+    place.store.back_scans.went_wrong(BackScan(LOG, NOW, 9), Owner.COULD_NOT_ASK, "malformed", LONG)
 
 
 def page_of(html: str) -> str:

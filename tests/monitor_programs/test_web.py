@@ -8,11 +8,15 @@ from typing import Any
 import httpx
 import pytest
 
+from alerts.alert import Owner
 from monitor.config import Config, WebConfig, parse_config
+from monitor.coverage import read_coverage
 from monitor.errors import OwnFault
 from monitor.metrics import PrometheusMeter
 from monitor.status import Status, read_status, status_document
+from monitor.store.backscans import BackScan
 from monitor.store.database import create
+from monitor.store.reading import Reading
 from monitor.store.store import Store
 from monitor.web import WebServer, create_app
 from tests.monitor_programs.parts import LOG, Clock, a_batch, a_finding, a_position, a_signing, a_store, alert_for
@@ -114,7 +118,7 @@ def test_hostile_content_is_inert(place: Place) -> None:
     place.store.baseline(a_position(0, head=9), "index 0")
     signing = a_signing(1, identity=HOSTILE, issuer=HOSTILE)
     place.store.advance(a_position(0, head=9), a_position(9), a_batch(0, 9, [a_finding(1, signing=signing)]), [])
-    place.store.health.went_wrong(LOG, NOW, owner("could-not-ask"), "malformed", HOSTILE)
+    place.store.health.went_wrong(LOG, NOW, Owner.COULD_NOT_ASK, "malformed", HOSTILE)
     page = place.client.get("/")
     tags = _Tags()
     tags.feed(page.text)
@@ -133,12 +137,6 @@ def test_hostile_content_is_inert(place: Place) -> None:
     assert "\x1b" not in page.text
     assert "&lt;script&gt;" in page.text
     assert "<script" not in place.client.get("/api/status.json").headers["content-type"]
-
-
-def owner(word: str) -> Any:
-    from alerts.alert import Owner  # noqa: PLC0415
-
-    return Owner(word)
 
 
 @pytest.mark.parametrize("path", ["/", "/api/status.json", "/metrics", "/readyz", "/healthz", "/style.css", "/nothing"])
@@ -174,3 +172,45 @@ def test_a_port_in_use_is_told(place: Place) -> None:
     port = int(place.server.url.rpartition(":")[2])
     with pytest.raises(OwnFault, match="cannot be had"):
         WebServer(create_app(place.look, place.meter), WebConfig("127.0.0.1", port))
+
+
+def test_what_rules_were_not_offered_is_shown_least_covered_first_and_bounded(place: Place) -> None:
+    place.store.baseline(a_position(0, head=9), "index 0")
+    place.store.coverage.activate(LOG, {"from-the-start": "s"})
+    place.store.advance(a_position(0, head=9), a_position(6, head=9), a_batch(0, 6), [])
+    late = {f"late-{number:03}": "s" for number in range(300)}
+    place.store.coverage.activate(LOG, {"from-the-start": "s", **late})
+    place.store.advance(a_position(6, head=9), a_position(9), a_batch(6, 9), [])
+    place.store.coverage.scanned(LOG, "late-000", "s", 2, 4)
+    place.store.coverage.scanned(LOG, "late-001", "s", 0, 6)
+    place.store.back_scans.got_on(BackScan(LOG, NOW, 6, 40))
+    coverage = place.client.get("/api/status.json").json()["logs"][0]["coverage"]
+    assert (coverage["from"], coverage["to"], coverage["rules"]) == (0, 9, 301)
+    assert (coverage["rules_not_covered"], coverage["entries_not_covered"]) == (299, 6)
+    assert len(coverage["least_covered"]) == 50
+    assert coverage["least_covered"][0] == {"rule": "late-002", "covered": [[6, 9]], "entries_not_covered": 6}
+    page = place.client.get("/").text
+    assert "299 of 301 rules lack some of 6 entries" in page
+    assert "<strong>6</strong> entries left, 40 a second" in page
+    assert page.count(" lacks ") == 5
+    assert "and 294 more" in page
+    [found] = read_coverage(place.store, Reading(place.store.database).followed(), 1000).values()
+    [offered] = [each.ranges for each in found.least if each.rule == "late-000"]
+    assert offered == ((2, 4), (6, 9))
+    [cut] = read_coverage(place.store, Reading(place.store.database).followed(), 1000, looked_at=10).values()
+    assert (cut.uncovered, cut.unlooked, len(cut.least)) == (290 + 9, 290, 9), "those not looked at count as uncovered"
+
+
+def test_looking_back_that_hangs_is_not_green(place: Place) -> None:
+    place.follow()
+    scan = BackScan(LOG, NOW, 6)
+    place.store.back_scans.went_wrong(scan, Owner.COULD_NOT_ASK, "timeout", "too slow")
+    assert place.reasons() == [], "control: an outage is given time"
+    place.store.back_scans.went_wrong(scan, Owner.LOG_MISBEHAVED, "log-entry-missing", "it hides entry 3")
+    assert any("looking back" in reason and "it hides entry 3" in reason for reason in place.reasons())
+    place.store.back_scans.got_on(scan)
+    place.clock.advance(minutes=1)
+    assert place.reasons() == []
+    place.store.back_scans.went_wrong(scan, Owner.COULD_NOT_ASK, "timeout", "too slow")
+    place.clock.advance(hours=2)
+    assert any("looking back" in reason and "too slow" in reason for reason in place.reasons())
