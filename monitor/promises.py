@@ -122,12 +122,13 @@ def set_of(leaf: bytes, integrated_time: int, log_id: bytes, index: int, signatu
 
 
 def promises_of(scts: Iterable[EmbeddedSct]) -> Iterator[Promise]:
-    """What CT logs promised in the SCTs of a certificate."""
+    """What CT logs promised in SCTs of a certificate that were verified. One that is too long or odd is left out."""
     for each in scts:
-        signed = SignedPromise(PromiseKind.SCT, sct_message(each.leaf), each.sct.signature)
-        with suppress(BadPromise):
-            # An SCT that verified and is none of ours all the same: too long to be kept, or with an odd extension.
-            yield read_promise(signed, each.spki)
+        statement = sct_message(each.leaf)
+        if len(statement) > MAX_STATEMENT:
+            continue
+        with suppress(MalformedCt, OverflowError):
+            yield _sct(SignedPromise(PromiseKind.SCT, statement, each.sct.signature), each.spki)
 
 
 def _read_set(signed: SignedPromise, spki: bytes) -> Promise:
@@ -148,10 +149,15 @@ def _read_set(signed: SignedPromise, spki: bytes) -> Promise:
 
 
 def _read_sct(signed: SignedPromise, spki: bytes) -> Promise:
+    promise = _sct(signed, spki)
+    verify_digitally_signed(spki, signed.statement, signed.signature)
+    return promise
+
+
+def _sct(signed: SignedPromise, spki: bytes) -> Promise:
     # SPEC RFC 6962 3.2 and 3.4: what is signed begins with version v1 and signature type certificate_timestamp, the
     # leaf with version v1 and leaf type timestamped_entry: all of them 0, and the rest is the same.
     leaf = parse_leaf(signed.statement)
-    verify_digitally_signed(spki, signed.statement, signed.signature)
     return Promise(
         signed, spki, signed.statement, leaf_index(leaf.extensions), _EPOCH + timedelta(milliseconds=leaf.timestamp)
     )

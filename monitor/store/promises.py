@@ -14,7 +14,7 @@ from monitor.promises import BadPromise, Promise, PromiseKind, read_promise
 from monitor.source import LogApi
 from monitor.store.database import Database
 from monitor.store.tables import EvidenceRow, LogPosition, PromiseCount, PromiseRow, table
-from monitor.store.writing import add_new, add_up
+from monitor.store.writing import add_new, add_up, known_values
 
 PENDING: Final = "pending"
 BROKEN: Final = "broken"
@@ -167,7 +167,7 @@ def add_promises(connection: Connection, promises: Iterable[Promise], now: datet
         if not _is_followed(connection, spki, kind):
             continue
         log_id = sha256(spki).hexdigest()
-        known = set(connection.execute(select(_PROMISE.c.id).where(_PROMISE.c.id.in_(list(wanted)))).scalars())
+        known = known_values(connection, _PROMISE.c.id, list(wanted))
         waiting = and_(_PROMISE.c.log_id == log_id, _PROMISE.c.state == PENDING)
         room = MAX_PENDING - connection.execute(select(func.count()).select_from(_PROMISE).where(waiting)).scalar_one()
         new = [each for each in wanted.values() if each.id not in known]
