@@ -1,7 +1,7 @@
 """Entries of a range, batch by batch, fetched ahead of whoever reads them, with a bound on how far."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
@@ -21,6 +21,11 @@ class Fetched:
     def end(self) -> int:
         """Index after the last entry."""
         return self.start + len(self.entries)
+
+    @property
+    def size(self) -> int:
+        """Bytes that were served for these entries."""
+        return _size(self.entries)
 
 
 def fetch_batches(
@@ -87,5 +92,9 @@ def _fetch(source: LogSource, head: SignedHead, part: range, batch_bytes: int) -
         if not 1 <= len(more) <= part.stop - start:
             raise FetchFailed(f"{head.log}: {len(more)} entries served where 1 to {part.stop - start} were asked for")
         entries.extend(more)
-        size += sum([len(entry.leaf) + len(entry.extra) for entry in more])
+        size += _size(more)
     return Fetched(part.start, tuple(entries))
+
+
+def _size(entries: Sequence[LogEntry]) -> int:
+    return sum([len(entry.leaf) + len(entry.extra) for entry in entries])

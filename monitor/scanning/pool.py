@@ -1,4 +1,4 @@
-"""Batches examined on all cores, handed back in order, with a bound on how many are under way.
+"""Batches examined on all cores, handed back in order, with a bound on how many are under way and on their bytes.
 
 Processes are forked before anything else runs, so the compiled rules are shared memory, however many there are.
 """
@@ -25,6 +25,7 @@ from rules.index import Matcher, compile_rules
 from rules.rule import RuleSet
 
 _AHEAD_PER_JOB: Final = 2
+_AHEAD_BYTES: Final = 256 * 1024 * 1024
 _matcher: Matcher | None = None
 
 
@@ -33,12 +34,14 @@ class ExaminerPool:
 
     Make it before any thread is started: its processes are forked at once. With one job nothing is forked. Where there
     are threads already, `spawn_with` are the rules that `matcher` was compiled from: processes are then spawned when
-    the first batch comes, and each compiles them itself.
+    the first batch comes, and each compiles them itself. No batch is begun while those under way have `ahead_bytes`.
     """
 
-    def __init__(self, matcher: Matcher, jobs: int, *, spawn_with: RuleSet | None = None) -> None:
+    def __init__(
+        self, matcher: Matcher, jobs: int, *, spawn_with: RuleSet | None = None, ahead_bytes: int = _AHEAD_BYTES
+    ) -> None:
         self.matcher, self.dropped = matcher, 0
-        self._ahead = jobs * _AHEAD_PER_JOB
+        self._ahead, self._ahead_bytes = jobs * _AHEAD_PER_JOB, ahead_bytes
         self._pool: ProcessPoolExecutor | None = None
         if jobs > 1:
             self._pool = _forked(matcher, jobs) if spawn_with is None else _spawned(spawn_with, jobs)
@@ -71,10 +74,10 @@ class ExaminerPool:
     ) -> Iterator[tuple[Fetched, Examined]]:
         under_way: deque[tuple[Fetched, Future[tuple[Examined, int]]]] = deque()
         failure: Exception | None = None
-        more = True
+        more, size = True, 0
         try:
             while more or under_way:
-                while more and len(under_way) < self._ahead:
+                while more and len(under_way) < self._ahead and size < self._ahead_bytes:
                     try:
                         fetched = next(batches)
                     except StopIteration:
@@ -84,8 +87,10 @@ class ExaminerPool:
                     else:
                         future = pool.submit(_work, fetched.entries, fetched.start, log, api)
                         under_way.append((fetched, future))
+                        size += fetched.size
                 if under_way:
                     fetched, future = under_way.popleft()
+                    size -= fetched.size
                     examined, dropped = future.result()
                     self.dropped += dropped
                     yield fetched, examined

@@ -16,6 +16,7 @@ from monitor.examining import Examiners
 from monitor.fetch_ahead import Fetched
 from monitor.rule_keeper import HeldRules, RuleKeeper
 from monitor.scan import RuleScanner
+from monitor.scanning.pool import ExaminerPool
 from monitor.source import LogApi, LogEntry
 from tests.monitor_programs.served_log import RULES, signing_body
 from tlog.frontier import Frontier
@@ -88,6 +89,29 @@ def test_how_far_is_read_ahead_is_bounded(rules: RuleKeeper, examiners: Examiner
 
     for done, _ in enumerate(examiners.examiner(rules.held, "v2", LogApi.REKOR_V2)(counted()), 1):
         assert taken - done <= 5
+
+
+@pytest.mark.parametrize(("bytes_of", "most"), [(1, 2), (3, 4)])
+def test_large_batches_are_read_ahead_by_their_bytes(rules: RuleKeeper, bytes_of: int, most: int) -> None:
+    """Batches of many megabytes each, twice as many as cores, would be more than a machine has."""
+    begun, done, seen = 0, 0, 0
+    one = next(batches(1)).size
+
+    def counted() -> Iterator[Fetched]:
+        nonlocal begun, seen
+        for each in batches(12):
+            begun += 1
+            seen = max(seen, begun - done)
+            yield each
+
+    pool = ExaminerPool(rules.held.matcher, 2, spawn_with=rules.held.rules, ahead_bytes=bytes_of * one)
+    try:
+        for _ in pool.examiner("v2", LogApi.REKOR_V2)(counted()):
+            done += 1
+    finally:
+        pool.close()
+    assert done == 12
+    assert seen <= most
 
 
 def test_new_rules_are_what_the_next_batches_are_examined_with(
