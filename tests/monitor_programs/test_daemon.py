@@ -104,3 +104,40 @@ def test_a_second_daemon_on_one_file_is_refused(tmp_path: Path) -> None:
             pass
     with only_daemon(path):
         pass
+
+
+def test_a_late_rule_is_looked_back_for_shown_and_counted(place: Place) -> None:
+    [watch], [log] = place.monitor.watches, place.monitor.logs
+    watch.baseline(0)
+    place.daemon.follow(watch)
+    (place.served.folder / "rules.yaml").write_text(
+        RULES + '  - {id: late, select: {identity: {glob: "https://github.com/acme/**"}}, backscan: followed}\n'
+    )
+    place.daemon.heartbeat()
+    place.daemon.heartbeat()
+    place.daemon.follow(watch)
+    place.daemon.tell_coverage()
+    shown = place.meter.expose().decode()
+    assert 'signwatch_rules_uncovered{log="rekor-v2"} 1.0' in shown
+    assert 'signwatch_uncovered_entries{log="rekor-v2"} 3.0' in shown
+    assert "signwatch_rules 2.0" in shown
+    backscan = place.monitor.backscan(log)
+    place.daemon.look_back(backscan)
+    place.daemon.tell_coverage()
+    assert 'signwatch_rules_uncovered{log="rekor-v2"} 0.0' in place.meter.expose().decode()
+    assert len([found for found in Reading(place.monitor.store.database).findings(100) if found.rule == "late"]) == 3
+    assert place.daemon.reasons() == []
+
+
+def test_our_own_trouble_in_looking_back_is_not_green_until_it_is_mended(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backscan = place.monitor.backscan(place.monitor.logs[0])
+    monkeypatch.setattr(place.monitor.rules, "_held", None)
+    for _ in range(2):
+        place.daemon.look_back(backscan)
+        assert "looking back in rekor-v2" in place.daemon.reasons()[0], "a defect ends no daemon"
+    monkeypatch.undo()
+    place.clock.advance(minutes=1)
+    place.daemon.look_back(backscan)
+    assert place.daemon.reasons() == []

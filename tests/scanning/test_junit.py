@@ -1,9 +1,11 @@
 """`signwatch audit --junit`: what CI systems read says who is to blame, and no log can write into it."""
 
+import json
 import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -146,3 +148,39 @@ def test_an_audit_writes_it_whatever_its_exit_code(served: ServedLog, tmp_path: 
     error = audited(3).find("error")
     assert error is not None
     assert run_command(["audit", "--junit", str(tmp_path / "no" / "folder.xml"), *config]) == 3
+
+
+def test_an_audit_says_what_rules_were_not_offered(
+    served: ServedLog, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = ["--config", str(served.config)]
+    served.config.write_text(served.config.read_text().replace("poll_seconds: 1", "poll_seconds: 1, start: 0"))
+    assert run_command(["init", *config]) == 0
+    report = tmp_path / "report.xml"
+
+    def audited() -> tuple[str, dict[str, Any]]:
+        capsys.readouterr()
+        assert run_command(["audit", "--json", "--junit", str(report), *config]) == 0
+        case = ET.fromstring(report.read_bytes())[0][0]
+        return case.findtext("system-out") or "", json.loads(capsys.readouterr().out)["logs"][0]["coverage"]
+
+    told, coverage = audited()
+    assert "coverage: all 1 rules were offered entries 0 to 3" in told
+    assert (coverage["rules_not_covered"], coverage["least_covered"]) == (0, [])
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(rules.read_text() + "  - {id: late, select: {identity: late@acme.example}}\n")
+    served.log.append(signing_body())
+    told, coverage = audited()
+    assert "coverage: 1 of 2 rules were not offered all of entries 0 to 4; 3 entries lack at least one rule" in told
+    [late] = coverage["least_covered"]
+    assert late == {"rule": "late", "covered": [[3, 4]], "entries_not_covered": 3}
+
+    capsys.readouterr()
+    assert run_command(["status", "--rule", "late", "--json", *config]) == 0
+    document = json.loads(capsys.readouterr().out)
+    [asked] = document["rules_asked_for"]
+    assert asked == {"rule": "late", "log": "rekor-v2", "covered": [[3, 4]], "not_offered": 3}
+    assert document["rules"]["in_force"] == 2
+    assert run_command(["status", "--rule", "late", *config]) == 0
+    assert "3 to 4" in capsys.readouterr().out
+    assert run_command(["status", "--rule", "unknown", *config]) == 2
