@@ -115,15 +115,14 @@ class _Identifier:
         if self._automaton is None:  # DER has no such identifier
             return [_NOWHERE] * len(ends)
         places = [end for _, _, end in self._automaton.find_matches_as_indexes(joined, overlapping=True)]
-        size = self._size
-        # Each ends in a certificate of its own, and begins there: joining two makes occurrences that are in neither.
-        if len(places) == len(ends) and all(map(le, places, ends)):  # noqa: SIM102  two questions
-            if all(map(le, ends, [place - size for place in places[1:]])):
-                return places
+        begins = [place - self._size for place in places]
+        # Each in a certificate of its own; joining two certificates makes occurrences that are in neither.
+        if len(places) == len(ends) and all(map(le, places, ends)) and all(map(le, ends, begins[1:])):
+            return places
         found = [_NOWHERE] * len(ends)
-        for place in places:
+        for begin, place in zip(begins, places, strict=True):
             number = bisect_left(ends, place)
-            if place - size >= (ends[number - 1] if number else 0):
+            if begin >= (ends[number - 1] if number else 0):
                 found[number] = _TWICE if found[number] else place
         return found
 
