@@ -11,8 +11,8 @@ from enum import StrEnum
 from monitor.errors import Evidence, Lagging, NotShown
 from monitor.evidence import BROKEN_PROMISE, conclude
 from monitor.heads import SignedHead
-from monitor.promises import BadPromise, Promise, read_promise
-from monitor.source import LogIdentity, Place, PromisingSource
+from monitor.promises import BadPromise, Promise, PromiseKind, read_promise
+from monitor.source import LogApi, LogIdentity, Place, PromisingSource
 
 
 class Standing(StrEnum):
@@ -35,9 +35,17 @@ class Finding:
 
 def is_of(promise: Promise, source: PromisingSource, head: SignedHead) -> bool:
     """Whether this tree is the one that has to keep the promise: a log of several trees promises one index for all."""
+    if promise.kind is not kind_of(source.identity):
+        # One key may sign for two logs.
+        return False
     start, stop = source.promised_range(head)
     index = promise.index
     return index is None or (start <= index and (stop is None or index < stop))
+
+
+def kind_of(identity: LogIdentity) -> PromiseKind:
+    """Which kind of promise a log makes, if it makes any."""
+    return PromiseKind.SET if identity.api is LogApi.REKOR_V1 else PromiseKind.SCT
 
 
 def hold(

@@ -16,7 +16,7 @@ from monitor.alerting import alert_of_evidence
 from monitor.errors import Evidence, FetchFailed, LogMisbehaved
 from monitor.evidence import event_id
 from monitor.heads import SignedHead
-from monitor.promise_audit import Finding, Standing, hold
+from monitor.promise_audit import Finding, Standing, hold, kind_of
 from monitor.source import PromisingSource
 from monitor.store.promises import KeptPromise, Promises
 
@@ -53,11 +53,12 @@ class PromiseRounds:
 
         Never raises `FetchFailed`: what could not be asked is asked later. Raises `OwnFault`.
         """
-        done, log_id = Round(), sha256(self._source.identity.spki).hexdigest()
+        done, identity = Round(), self._source.identity
+        log_id, kind = sha256(identity.spki).hexdigest(), kind_of(identity)
         self._promises.give_up(now)
         try:
             places = self._source.promised_range(head)
-            for waiting in self._promises.waiting(log_id, places, head.size, now):
+            for waiting in self._promises.waiting(log_id, kind, places, head.size, now):
                 self._settle(waiting, self._ask(waiting, head, signed_at, now), done, now)
         except LogMisbehaved as misbehaved:
             # Looking for a promised entry showed something worse.

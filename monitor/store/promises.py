@@ -66,7 +66,9 @@ class Promises:
         with self._database.write() as connection:
             return add_promises(connection, promises, now)
 
-    def waiting(self, log_id: str, places: tuple[int, int | None], size: int, now: datetime) -> list[KeptPromise]:
+    def waiting(
+        self, log_id: str, kind: PromiseKind, places: tuple[int, int | None], size: int, now: datetime
+    ) -> list[KeptPromise]:
         """Promises of a tree that are to be looked at now, the longest waiting first, at most some dozens.
 
         `places` are the promised indexes the tree is for (`PromisingSource.promised_range`), `size` how many entries it
@@ -77,7 +79,8 @@ class Promises:
         mine = and_(at.entry >= start, or_(reached, at.due_at < now), *([at.entry < stop] if stop is not None else []))
         query = (
             select(_PROMISE)
-            .where(at.log_id == log_id, at.state == PENDING, at.next_at <= now, or_(at.entry.is_(None), mine))
+            .where(at.log_id == log_id, at.kind == kind.value, at.state == PENDING, at.next_at <= now)
+            .where(or_(at.entry.is_(None), mine))
             .order_by(at.next_at, at.id)
             .limit(_AT_ONCE)
         )

@@ -24,12 +24,18 @@ from tests.monitor.test_promises import PROMISING, promise_of, with_entries
 from tests.monitor_programs.conftest import database, postgres_url, where
 from tests.monitor_programs.parts import a_store
 from tests.support import alerts
-from tests.support.misbehaving_log import CtRfc6962Log, MisbehavingLog, RekorV1Log
+from tests.support.misbehaving_log import CtRfc6962Log, MisbehavingLog, RekorV1Log, spki_of
 from tests.support.promises import promised, signed_sct, signed_set
 
 __all__ = ["database", "postgres_url", "where"]
 
 promising = pytest.mark.parametrize("kind", PROMISING, ids=lambda k: k.api)
+
+
+class Died(BaseException):
+    """The process was killed here."""
+
+
 LATER = NOW + timedelta(days=2)
 # When the store of these tests thinks it is.
 SINCE = alerts.NOW
@@ -85,6 +91,38 @@ def test_19_a_promise_of_a_log_that_is_not_followed_is_not_kept(database: Databa
     follow(store, log)
     # Both logs of this test sign with one key; what makes them two is what they sign.
     assert store.promises.remember([promise_of(log, 3, 3), promise_of(other, 3, 3)], NOW) == 1
+
+
+def test_19_two_logs_under_one_key_keep_their_own_promises(database: Database) -> None:
+    store, rekor, ct = a_store(database), with_entries(RekorV1Log, 60), with_entries(CtRfc6962Log, 60)
+    assert spki_of(rekor.log_key) == spki_of(ct.log_key), "control"
+    follow(store, rekor)
+    follow(store, ct)
+    store.promises.remember([promise_of(rekor, 5, 5), promise_of(ct, 5, 5), promise_of(ct, 6, 6)], NOW)
+    assert (a_round(store, rekor).kept, a_round(store, ct).kept) == (1, 2)
+    assert Reading(database).evidence(10) == []
+
+
+def test_19_killed_between_evidence_and_record_it_is_told_once(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, log = a_store(database), with_entries(RekorV1Log, 70)
+    follow(store, log)
+    store.promises.remember([promise_of(log, 4711, 40)], NOW)
+
+    def die(*_: object) -> None:
+        raise Died
+
+    with monkeypatch.context() as dying:
+        dying.setattr(store.promises, "broken", die)
+        with pytest.raises(Died):
+            a_round(store, log)
+    assert len(Reading(database).evidence(10)) == 1, "evidence first"
+    assert len(a_round(store, log).broken) == 1
+    assert tally(store) == Tally(broken=1)
+    assert len(Reading(database).evidence(10)) == 1
+    assert [each.alert.kind for each in Reading(database).alerts(1000)].count("log-promise-broken") == 1
+    assert fsck(database) == []
 
 
 @promising
