@@ -22,6 +22,8 @@ from rules.index import Matcher
 from rules.verdict import Outcome, Verdict
 
 _HOUR: Final = timedelta(hours=1)
+_MANY: Final = 1_000  # rules whose ranges are written in the time that a batch takes to be read
+_LONGEST: Final = 100
 _ABSENCES: Final = frozenset({CertificateLogWithinExpectation.id, LogEntryWithinExpectation.id})
 
 
@@ -59,8 +61,10 @@ def backscan_step(
 
     `rules` are the active ones (id to what they select), compiled in `matcher`. The entries are those of `gap`, by
     default of the first one from `first` on. Findings, their alerts and the covered range are committed together, so a
-    step may be killed at any point. How often it is called bounds the rate; give it a `source` of its own, so that its
-    requests do not wait in the same queue as following's. `unkept` counts broken promises over several steps.
+    step may be killed at any point. Where many rules lack the same entries a step is as much longer, and their ranges
+    are written once, at its end: killed before, it offers the same again, and nothing known counts twice. How often it
+    is called bounds the rate; give it a `source` of its own, so that its requests do not wait in the same queue as
+    following's. `unkept` counts broken promises over several steps.
 
     Raises `FetchFailed`, `LogMisbehaved` with its evidence kept, `OwnFault`.
     """
@@ -70,7 +74,8 @@ def backscan_step(
         return None
     known = store.position(log)
     # Cut at multiples, so that a step's batch is one aligned subtree.
-    last = min(gap.last, (gap.first // entries + 1) * entries)
+    many = min(len(gap.rules) // _MANY, _LONGEST)
+    last = min(gap.last, (gap.first // entries + 1 + many) * entries)
     found: dict[str, int] = {}
     dropped = 0
 
@@ -82,7 +87,7 @@ def backscan_step(
             found[name] = found.get(name, 0) + 1
 
     offered = {rule: rules[rule] for rule in gap.rules}
-    recording = Recording(offered, deliver=True, due=lambda: next_full_hour(clock()))
+    recording = Recording({} if many else offered, deliver=True, due=lambda: next_full_hour(clock()))
     state = ScanState(PassingProgress(), store, recording=recording, on_batch=count)
     world = World(clock, pause, ahead=1, patience=(), pauses=(1.0,), batch_entries=entries, stop=stop)
     trusted = known.head if known is not None else None
@@ -90,8 +95,13 @@ def backscan_step(
     state.baseline(position, "back-scan")
     pool = ExaminerPool(matcher, 1)
     looking_back = LookingBack(SomeRules(judge, gap.rules))
-    reached = scan_range(source, state, looking_back, pool, last=last, world=world, unkept=unkept)
-    return Step(log, gap.first, reached.frontier.size, gap.rules, found, dropped)
+    try:
+        scan_range(source, state, looking_back, pool, last=last, world=world, unkept=unkept)
+    finally:
+        reached = (state.position(log) or position).frontier.size
+        if many:
+            store.coverage.offered(log, offered, gap.first, reached)
+    return Step(log, gap.first, reached, gap.rules, found, dropped)
 
 
 def next_full_hour(now: datetime) -> datetime:

@@ -105,6 +105,11 @@ class Coverage:
             with self._database.write() as connection:
                 self._add(connection, [row])
 
+    def offered(self, log: str, rules: Mapping[str, str], first: int, last: int) -> None:
+        """Record that rules (id to what they select) were offered `[first, last)` apart from following."""
+        with self._database.write() as connection:
+            extend(connection, log, rules, first, last)
+
     def gaps(self, log: str, rules: Mapping[str, str], first: int, last: int) -> list[Gap]:
         """Parts of `[first, last)` that some of `rules` (id to what they select) were not offered, in order."""
         with self._database.read() as connection:

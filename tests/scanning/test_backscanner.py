@@ -1,6 +1,6 @@
 """Looking back beside following: what was asked for and no more, never in the way, and every trouble owned."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import pytest
 from alerts.alert import Owner, Severity
 from monitor.errors import FetchFailed, OwnFault
 from monitor.net import TimedOut
+from monitor.scanning import backscan
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
 from rules.lookback import LookBack
@@ -279,6 +280,30 @@ def test_what_another_log_does_not_show_is_not_held_against_the_past(tmp_path: P
     assert {reason["id"] for each in found for reason in each.reasons} <= {"untrusted-chain"}
     assert {each.outcome for each in found} <= {"expected", "unverified"}
     place.store.close()
+
+
+def test_many_rules_that_lack_the_same_are_written_once_for_many_entries(
+    place: LookedBack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backscan, "_MANY", 4)
+    others = "".join(f"  - {{id: r{number}, select: {{identity: r{number}@acme.example}}}}\n" for number in range(7))
+    place.put_in_force(NEW + others)
+    wrote, offered = [], place.store.coverage.offered
+
+    def counted(log: str, rules: Mapping[str, str], first: int, last: int) -> None:
+        wrote.append((len(rules), first, last))
+        offered(log, rules, first, last)
+
+    monkeypatch.setattr(place.store.coverage, "offered", counted)
+    place.log.fail("tile/entries", TimedOut("too slow"), times=1)
+    assert place.backscan.step() is None, "control: a step that fails is tried again"
+    place.clock.advance(minutes=1)
+    place.run()
+    # Steps of 32 entries are three times as long for eight rules.
+    assert wrote == [(8, 30, 30), (8, 30, 80)]
+    assert place.found() == [40, 77]
+    assert place.gaps() == [(0, 30)]
+    assert fsck(place.store.database) == []
 
 
 def test_progress_is_counted(place: LookedBack) -> None:
