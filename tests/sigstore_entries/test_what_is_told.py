@@ -130,11 +130,11 @@ def test_a_certificate_is_the_authoritys_that_was_in_force_when_it_was_issued(at
         (LogApi.REKOR_V2, make.canonical("novel", "0.0.9", {}), "unsupported-kind"),
         (LogApi.REKOR_V1, b"[" * 100_000, "malformed-json"),
         (LogApi.CT_RFC6962, b"\x00\x00" + bytes(40), "malformed-leaf"),
-        (LogApi.CT_STATIC, make.x509_leaf(b"\x30\x11" + b"\x16\x0fdev@example.com"), "malformed-certificate"),
+        (LogApi.CT_STATIC, make.x509_leaf(make.make_certificate(CA)[:-10]), "malformed-certificate"),
     ],
 )
 def test_what_cannot_be_read_is_kept_whole_with_why(api: LogApi, leaf: bytes, code: str) -> None:
-    """Bytes without any structure always; a damaged certificate when it holds the text that some rule asks for."""
+    """No rule is asked first: nobody can say that an entry nobody can read is not about it."""
     rules = "version: 1\nrules:\n  - {id: any, select: {identity: dev@example.com}}\n"
     scanner = RuleScanner(compile_rules(load_rules(rules).rules))
     found = examine([LogEntry(b"{}"), LogEntry(leaf)], 6, "log.example", api, scanner).scan.unreadable
