@@ -1,20 +1,21 @@
 """Evidence that a peer sends: kept only where the log's own signatures in it contradict each other, in our own words.
 
-Three shapes show a contradiction: two heads by themselves, two heads and a proof between their trees, and two heads
-with two proofs that give one full subtree two hashes. Of what a peer sends, only what the plainest of them needs is
-kept.
+Three shapes show a fork: two heads by themselves, two heads and a proof between their trees, and two heads with two
+proofs that give one full subtree two hashes. A broken promise is shown by the promise, and by what the log signed about
+the place it named. Of what a peer sends, only what the plainest of them needs is kept.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
 from monitor.alerting import alert_of_evidence
 from monitor.errors import Evidence
-from monitor.evidence import NotEvidence, conclude
+from monitor.evidence import BROKEN_PROMISE, NotEvidence, conclude
 from monitor.heads import SignedHead
 from monitor.peers import PeerState, read_offered
+from monitor.promises import BadPromise, read_promise
 from monitor.source import LogIdentity, LogSource
 
 _LEAVES: Final = 2
@@ -27,14 +28,41 @@ def judge_evidence(evidence: Evidence, source: LogSource, state: PeerState, now:
     hashes is used: the event is named after the heads, so one fork offered in many disguises is one event.
     """
     try:
-        first, second = (read_offered(raw, source.identity) for raw in evidence.heads)
-    except ValueError:
+        heads = [read_offered(raw, source.identity) for raw in evidence.heads]
+        readings = _of_promise(evidence, heads, source.identity)
+        if not readings:
+            first, second = heads
+            readings = list(_readings(evidence, first, second, source.identity))
+    except (ValueError, BadPromise):
         return None
-    for told in _readings(evidence, first, second, source.identity):
+    for told in readings:
         if _convinces(told):
             state.keep_evidence(told, [alert_of_evidence(told, now)])
             return told
     return None
+
+
+def _of_promise(evidence: Evidence, heads: Sequence[SignedHead], identity: LogIdentity) -> list[Evidence]:
+    """What a broken promise in the offered evidence comes to. Raises `BadPromise`."""
+    if evidence.kind != BROKEN_PROMISE or not evidence.promises:
+        return []
+    promise = read_promise(evidence.promises[0], identity.spki)
+    told = Evidence(
+        log=identity.log,
+        api=identity.api,
+        kind=BROKEN_PROMISE,
+        detail=f"another installation was shown that index {promise.index} was promised to two entries",
+        spki=identity.spki,
+        key_name=identity.key_name,
+        heads=evidence.heads,
+        sizes=tuple(head.size for head in heads),
+        proof=evidence.proof,
+        leaves=evidence.leaves,
+        trust_root=identity.trust_root,
+        promises=evidence.promises,
+        event=promise.id,
+    )
+    return [told]
 
 
 def _readings(evidence: Evidence, first: SignedHead, second: SignedHead, identity: LogIdentity) -> Iterator[Evidence]:

@@ -3,6 +3,7 @@
 import base64
 import copy
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
@@ -11,16 +12,29 @@ import pytest
 
 from monitor.errors import Evidence
 from monitor.evidence import NotEvidence, event_id, from_document, to_document, verify_evidence
+from monitor.heads import SignedHead
+from monitor.peer_evidence import judge_evidence
 from monitor.promise_audit import hold
 from monitor.source import PromisingSource
 from tests.evidence import independent_reader
 from tests.evidence.independent_reader import ShowsNothing
 from tests.evidence.test_independent_reader import verdicts
 from tests.monitor.test_promises import LATE, PROMISING, promise_of, with_entries
+from tests.support.memory_state import MemoryState
 from tests.support.misbehaving_log import MisbehavingLog, RekorV1Log, b64, ecdsa_key, spki_of
 from tests.support.promises import promised, signed_set
 
 kinds = pytest.mark.parametrize("kind", PROMISING, ids=lambda k: k.api)
+
+
+class Kept(MemoryState):
+    """What a peer's evidence is kept in."""
+
+    def heads_at(self, log: str, size: int) -> Sequence[SignedHead]:
+        return [head for head in self.heads if (head.log, head.size) == (log, size)]
+
+    def evidence_of(self, log: str) -> Sequence[Evidence]:
+        return [each for each in self.evidence.values() if each.log == log]
 
 
 def broken(log: MisbehavingLog, number: int = 4711, index: int = 40) -> Evidence:
@@ -161,6 +175,36 @@ def test_the_promise_alone_names_what_happened() -> None:
     log.append(log.leaf(100))
     assert event_id(broken(log)) == event_id(once), "the same promise, seen under another head"
     assert event_id(broken(log, 4712)) != event_id(once)
+
+
+@kinds
+def test_a_broken_promise_that_a_peer_hands_on_is_kept_in_our_words(kind: type[MisbehavingLog]) -> None:
+    log = with_entries(kind, 100)
+    offered = replace(broken(log), log="whatever the peer calls it", detail="whatever it says", trust_root="its own")
+    state = Kept()
+    kept = judge_evidence(from_document(to_document(offered)), log.source(), state, LATE)
+    assert kept is not None
+    assert (kept.log, kept.promises, kept.heads) == (log.source().identity.log, offered.promises, offered.heads)
+    assert "whatever" not in kept.detail
+    assert verdicts(to_document(kept)) == (True, True)
+    assert [alert.kind for alert in state.outbox.values()] == ["log-promise-broken"]
+
+
+@kinds
+def test_a_record_or_a_lie_that_a_peer_hands_on_is_not_kept(kind: type[MisbehavingLog]) -> None:
+    log = with_entries(kind, 100)
+    good, record = broken(log), broken(log, 100, 100)
+    (promise, *more) = good.promises
+    for lie in (
+        record,
+        replace(good, promises=()),
+        replace(good, promises=(replace(promise, signature=promise.signature[:-1] + b"x"), *more)),
+        replace(good, heads=good.heads * 2),
+        replace(good, leaves=()),
+    ):
+        state = Kept()
+        assert judge_evidence(lie, log.source(), state, LATE) is None
+        assert state.evidence == {}
 
 
 def _named(document: dict[str, Any]) -> dict[str, Any]:
