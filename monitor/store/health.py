@@ -57,9 +57,9 @@ class Health:
         Whatever trouble there was is over.
         """
         before = self.of(log)
-        if fresh_at is None and before.fresh_at is not None:
+        if fresh_at is None:
             # A pass that was killed after it kept a new head never came to say so: the history still knows when.
-            fresh_at = max(before.fresh_at, self._newest_head(log) or before.fresh_at)
+            fresh_at = max(filter(None, (before.fresh_at, self._newest_head(log))), default=None)
         return self._keep(Condition(log, at, at, fresh_at or at))
 
     def went_wrong(self, log: str, at: datetime, owner: Owner, reason: str, detail: str) -> Condition:

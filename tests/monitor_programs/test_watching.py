@@ -23,7 +23,7 @@ from monitor.store.store import Store
 from monitor.trust_keeper import TrustKeeper
 from monitor.watching import LogWatch, Timing
 from tests.monitor.harness import EverythingIsNews, NumberScanner
-from tests.monitor_programs.parts import Clock, a_store
+from tests.monitor_programs.parts import LOG, Clock, a_position, a_store
 from tests.support.alerts import NOW
 from tests.support.misbehaving_log import MisbehavingLog, RekorV1Log, RekorV2Log
 
@@ -145,6 +145,17 @@ def test_a_log_that_shows_nothing_new_is_stale(place: Place) -> None:
     assert place.alerts() == ["log-stale"]
     place.log.grow(1)
     assert [outcome.owner for outcome in place.watch.run_pass()] == [None]
+
+
+def test_a_head_kept_by_a_first_pass_that_never_ended_is_as_old_as_it_says(place: Place) -> None:
+    store = place.store
+    begun = a_position(0, head=9)
+    store.record_head(begun.head.head)
+    store.baseline(begun, "index 0")
+    place.clock.advance(hours=3)
+    assert store.health.went_well(LOG, place.clock(), None).fresh_at == NOW, "the head was signed then"
+    place.clock.advance(hours=1)
+    assert store.health.went_well(LOG, place.clock(), place.clock()).fresh_at == place.clock(), "control: a newer head"
 
 
 def test_a_defect_of_ours_is_not_blamed_on_the_log(place: Place) -> None:
