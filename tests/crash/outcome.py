@@ -13,12 +13,23 @@ from sqlalchemy import select
 
 from monitor.store.database import open_database
 from monitor.store.tables import AlertRow, Base, DeliveryRow, FindingRow, Unreadable, table
-from tests.crash.scene import CHANNELS, FORK, FOUND, LOG, TOLD, UNREADABLE, log_at
+from tests.crash.scene import (
+    CERTIFICATE_LOG,
+    CERTIFICATES_FOUND,
+    CHANNELS,
+    FORK,
+    FOUND,
+    LOG,
+    TOLD,
+    UNREADABLE,
+    certificate_log_at,
+    log_at,
+)
 from tests.support.state_checker import check_state
 
 # When and how often something was tried differs between an interrupted run and another; nothing else may.
 _INCIDENTAL: Final = {
-    "delivery": {"id", "state", "attempts", "due_at", "lease", "leased_until", "digest", "finished_at", "error"},
+    "delivery": {"id", "attempts", "due_at", "lease", "leased_until", "digest", "finished_at", "error"},
     "scanned_range": {"id"},
 }
 
@@ -60,16 +71,21 @@ def check_truth(folder: Path) -> None:
     """Whether a life found and told what the scene says, neither more nor less."""
     found, unread, alerts = table(FindingRow), table(Unreadable), table(AlertRow)
     with closing(open_database(str(folder / "signwatch.db"))) as database, database.read() as connection:
-        rows = connection.execute(select(found.c.entry, found.c.rule, found.c.outcome))
-        assert {(row.entry, row.rule): row.outcome for row in rows} == FOUND
+        for log, wanted in ((LOG, FOUND), (CERTIFICATE_LOG, CERTIFICATES_FOUND)):
+            rows = connection.execute(select(found.c.entry, found.c.rule, found.c.outcome).where(found.c.log == log))
+            assert {(row.entry, row.rule): row.outcome for row in rows} == wanted
         assert set(connection.execute(select(unread.c.entry)).scalars()) == UNREADABLE
         assert Counter(connection.execute(select(alerts.c.kind)).scalars()) == TOLD
 
 
 def check_delivered(folder: Path) -> None:
-    """Every delivery is over, and its receiver holds the message it became part of; nothing else was ever sent."""
+    """Every delivery is over, and its receiver holds the message it became part of; nothing else was ever sent.
+
+    But for those taken back: the whole-state checker looks whether another alert was told in their place.
+    """
     with closing(open_database(str(folder / "signwatch.db"))) as database, database.read() as connection:
-        rows = connection.execute(select(table(DeliveryRow))).mappings().all()
+        deliveries = table(DeliveryRow)
+        rows = connection.execute(select(deliveries).where(deliveries.c.state != "withdrawn")).mappings().all()
     for channel in CHANNELS:
         keys = {f"{row['digest'] or row['alert']}:{channel}" for row in rows if row["channel"] == channel}
         assert set(messages(folder, channel)) == keys
@@ -87,5 +103,8 @@ def check_remains(folder: Path, stage: int) -> None:
 def check_folder(folder: Path, stage: int, *, complete: bool = False) -> None:
     """The whole-state checker on the database in `folder`. A forked log is held to the history it showed first."""
     with closing(open_database(str(folder / "signwatch.db"))) as database:
-        honest = log_at(min(stage, FORK - 1)).oracle()
-        check_state(database, {LOG: honest}, CHANNELS, complete=complete)
+        honest = {
+            LOG: log_at(min(stage, FORK - 1)).oracle(),
+            CERTIFICATE_LOG: certificate_log_at(stage).oracle(),
+        }
+        check_state(database, honest, CHANNELS, complete=complete)

@@ -1,26 +1,39 @@
-"""What the story is about: the log's entries, rules and trust root of each stage, and what must be found in the end.
+"""What the story is about: the logs' entries, rules and trust root of each stage, and what must be found in the end.
 
 What must be found is written down here by hand. A comparison with an undisturbed life would not notice what is lost in
 every life.
 """
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from tests.support.entries import b64, github_claims, hashedrekord_v2, make_ca, make_certificate
-from tests.support.misbehaving_log import RekorV2Log
+from tests.support.entries import (
+    b64,
+    github_claims,
+    hashedrekord_v2,
+    make_ca,
+    make_certificate,
+    make_key,
+    make_precertificate,
+    precert_leaf,
+)
+from tests.support.misbehaving_log import CtStaticLog, RekorV2Log
 
 LOG: Final = "v2"
+CERTIFICATE_LOG: Final = "static"
 CHANNELS: Final = ("file", "people")
 STAGES: Final = ("init", "first entries", "more entries", "looking back", "fork")
 LOOKING_BACK: Final = STAGES.index("looking back")
 FORK: Final = STAGES.index("fork")
-_SIZES: Final = (2, 9, 14, 14, 14)
+_SIZES: Final = (2, 9, 15, 15, 15)
+_CERTIFICATES: Final = (1, 1, 3, 3, 3)
 _BASE: Final = datetime(2026, 1, 2, 12, tzinfo=UTC)
 _FORKED_AT: Final = 11
+_ISSUER: Final = "https://accounts.example"
 
 _RULES: Final = """\
 version: 1
@@ -32,6 +45,8 @@ rules:
     select: {identity: alice@acme.example}
     expect: {same_issuer: true, certificate_log_within: 25d}
     severity: warn
+  - id: team
+    select: {identity: {glob: "*@team.example"}}
 """
 _NEW_RULE: Final = """\
   - id: newcomers
@@ -39,14 +54,15 @@ _NEW_RULE: Final = """\
     severity: warn
 """
 
-# Judgement by entry and rule. A certificate log is followed and shows none of these certificates: when the 25 days are
-# over, what was expected of alice is no longer.
+# Judgement by entry and rule. The certificate log shows only the first of alice's certificates: when the 25 days are
+# over, what was expected of the others is no longer. Nobody vouched for entry 5 until a trust root named another
+# authority.
 FOUND: Final = {
     (0, "release"): "expected",
     (1, "newcomers"): "unexpected",
     (2, "release"): "unexpected",
-    (4, "alice"): "unexpected",
-    (5, "alice"): "unverified",
+    (4, "alice"): "expected",
+    (5, "alice"): "unexpected",
     (6, "release"): "expected",
     (7, "release"): "unexpected",
     (8, "alice"): "unexpected",
@@ -54,11 +70,14 @@ FOUND: Final = {
     (10, "alice"): "unexpected",
     (12, "alice"): "unexpected",
     (13, "release"): "unexpected",
+    (14, "team"): "unexpected",
 }
+# The log serves other bytes beside its leaves than those it hashed, so nothing in it is as expected.
+CERTIFICATES_FOUND: Final = {(0, "alice"): "unexpected", (1, "team"): "unexpected", (2, "team"): "unexpected"}
 UNREADABLE: Final = {3, 11}
-# How many alerts of each kind that is.
+# How many alerts of each kind that is; one of them is told by another, which is about the same certificate.
 TOLD: Final = {
-    "unexpected-signing": 9,
+    "unexpected-signing": 13,
     "unverified-signing": 1,
     "entry-unreadable": 2,
     "trust-changed": 1,
@@ -78,11 +97,12 @@ def _release(number: int, ref: str = "refs/tags/v1.2.3") -> bytes:
 
 
 def _signed(san: str, issuer: str, number: int, *, ca: str = "crash", claims: dict[str, str] | None = None) -> bytes:
-    certificate = make_certificate(make_ca(ca), san=san, issuer=issuer, claims=claims, serial=1000 + number)
+    key, serial = make_key(number), 1000 + number
+    certificate = make_certificate(make_ca(ca), san=san, issuer=issuer, claims=claims, key=key, serial=serial)
     return hashedrekord_v2(certificate, f"{number:064x}")
 
 
-def _alice(number: int, issuer: str = "https://accounts.example", ca: str = "crash") -> bytes:
+def _alice(number: int, issuer: str = _ISSUER, ca: str = "crash") -> bytes:
     return _signed("alice@acme.example", issuer, number, ca=ca)
 
 
@@ -95,7 +115,7 @@ def entries() -> tuple[bytes, ...]:
         _release(2, "refs/heads/main"),
         b"{not json at all",
         _alice(4),
-        _alice(5, ca="nobody's"),
+        _alice(5, ca="late"),
         _release(6),
         _release(7),
         _alice(8, "https://other.example"),
@@ -105,7 +125,24 @@ def entries() -> tuple[bytes, ...]:
         b"\xff\xfe",
         _alice(12),
         _release(13, "refs/heads/evil"),
+        # The certificate is in the certificate log as well, and both are one event.
+        _signed("dave@team.example", _ISSUER, 14),
     )
+
+
+@cache
+def certificates() -> tuple[bytes, ...]:
+    """Two that entries are made with, and one that nobody uses."""
+    return (
+        _precertificate("alice@acme.example", 4),
+        _precertificate("dave@team.example", 14),
+        _precertificate("erin@team.example", 15),
+    )
+
+
+def _precertificate(san: str, number: int) -> bytes:
+    ca, key, serial = make_ca("crash"), make_key(number), 1000 + number
+    return precert_leaf(ca, make_precertificate(ca, san=san, issuer=_ISSUER, key=key, serial=serial)[1])
 
 
 @cache
@@ -117,6 +154,28 @@ def log_at(stage: int) -> RekorV2Log:
         log.rewrite_from(_FORKED_AT)
         log.grow(2)
     log.oracle().root(log.size)
+    return log
+
+
+class SignedOnce(CtStaticLog):
+    """Answers in the same bytes each time: its signatures are random, and what lives were shown is compared."""
+
+    def __init__(self, leaves: Sequence[bytes]) -> None:
+        super().__init__(leaves)
+        self._answers: dict[str, bytes] = {}
+
+    def answer(self, path: str, query: dict[str, str], document: Any) -> bytes:
+        if path not in self._answers:
+            self._answers[path] = super().answer(path, query, document)
+        return self._answers[path]
+
+
+@cache
+def certificate_log_at(stage: int) -> CtStaticLog:
+    """The certificate log as it is in a stage; an honest one."""
+    log = SignedOnce(certificates()[: _CERTIFICATES[stage]])
+    log.timestamp += 1000 * stage
+    log.source().latest()
     return log
 
 

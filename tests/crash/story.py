@@ -1,7 +1,7 @@
 """A short life of a monitor, in stages, told so that every call it makes to the world can be interrupted.
 
 Everything of ours is real: the SQLite store on disk, the rules, the judge, second judgements, back-scans, the record of
-trust roots, the outbox, the delivery loop, the file channel. Only the log answers from memory. What goes out to the
+trust roots, the outbox, the delivery loop, the file channel. Only the logs answer from memory. What goes out to the
 world goes through a `Seam`, which sits where the programs end: SQLAlchemy's calls of the driver (every `do_…`), the
 log's answers, the channels' sends. A step that is added to the programs is therefore met without a change here.
 """
@@ -32,20 +32,31 @@ from monitor.rechecking import recheck
 from monitor.rule_keeper import RuleKeeper
 from monitor.scanning.backscan import backscan_step
 from monitor.source import LogSource
+from monitor.sources.ct_static import CtStaticSource
 from monitor.sources.rekor_v2 import RekorV2Source
 from monitor.store.database import create, open_database
 from monitor.store.store import Store
 from monitor.trust_keeper import TrustKeeper
 from monitor.trust_watch import TrustWatch
 from monitor.watching import LogWatch, Outcome, Timing
-from tests.crash.scene import CHANNELS, LOG, STAGES, log_at, time_of, write_files
-from tests.support.misbehaving_log import RekorV2Log, spki_of
+from tests.crash.scene import (
+    CERTIFICATE_LOG,
+    CHANNELS,
+    LOG,
+    STAGES,
+    certificate_log_at,
+    log_at,
+    time_of,
+    write_files,
+)
+from tests.support.misbehaving_log import MisbehavingLog, spki_of
 from tlog.note import tile_log_key
+from tlog.static_ct import static_ct_key
 
 _POLICY: Final = DeliveryPolicy(singles=2, urgent_singles=2)
 _LIMITS: Final = Limits(batch_entries=4, pauses=())
 _PASSES: Final = 6
-_CERTIFICATE_LOG: Final = "ct"
+_HOLD: Final = timedelta(minutes=1)
 
 Around = Callable[[str, Callable[[], Any]], Any]
 
@@ -53,7 +64,7 @@ Around = Callable[[str, Callable[[], Any]], Any]
 class SteppingFetcher:
     """A log whose answers are steps."""
 
-    def __init__(self, log: RekorV2Log, around: Around) -> None:
+    def __init__(self, log: MisbehavingLog, around: Around) -> None:
         self._log, self._around = log, around
 
     def get(self, path: str, *, max_bytes: int, expect: Expect) -> bytes:
@@ -124,7 +135,7 @@ class Desk:
     rules: RuleKeeper
     trust: TrustKeeper
     trust_watch: TrustWatch
-    watch: LogWatch
+    watches: Sequence[LogWatch]
 
 
 @dataclass
@@ -152,7 +163,8 @@ class Life:
         create(str(self.database), time_of(0), "crash test").close()
         store = self._open(0)
         try:
-            self._desk(store, 0).watch.baseline(0)
+            for watch in self._desk(store, 0).watches:
+                watch.baseline(0)
         finally:
             store.close()
 
@@ -160,32 +172,26 @@ class Life:
         store = self._open(stage)
         try:
             desk = self._desk(store, stage)
-            _insist(lambda: self._look_around(desk, stage))
-            quiet = 0
-            for _ in range(_PASSES):
-                # Until two in a row go well: what one could not write down at its end, the next one does.
-                quiet = 0 if _went_wrong(desk.watch.run_pass()) else quiet + 1
-                if quiet == 2:
-                    break
-            else:
-                raise AssertionError("the passes did not come to an end")
+            _insist(lambda: desk.trust_watch.record(time_of(stage)))
+            for watch in desk.watches:
+                _run_passes(watch)
             _insist(lambda: self._look_back(desk, stage))
             for channel in self._channels():
                 self._deliver(store, channel, stage)
         finally:
             store.close()
 
-    def _look_around(self, desk: Desk, stage: int) -> None:
-        """What comes from elsewhere: another trust root, and the certificate log, which was just read."""
-        now = time_of(stage)
-        desk.trust_watch.record(now)
-        desk.store.health.went_well(_CERTIFICATE_LOG, now, now)
-
     def _look_back(self, desk: Desk, stage: int) -> None:
         """What is due about the past: second judgements, and entries that a new rule was never offered."""
-        if trouble := recheck(desk.store, desk.rules.held, desk.trust, time_of(stage)).trouble:
-            raise OwnFault(trouble)
         held = desk.rules.held
+        for _ in range(_PASSES):
+            done = recheck(desk.store, held, desk.trust, time_of(stage))
+            if done.trouble:
+                raise OwnFault(done.trouble)
+            if not done.looked_at:
+                break
+        else:
+            raise AssertionError("the second judgements did not come to an end")
         while backscan_step(
             self._source(stage),
             desk.store,
@@ -211,8 +217,8 @@ class Life:
 
     def _open(self, stage: int) -> Store:
         database = open_database(str(self.database), check=True)
-        store = Store(database, clock=lambda: time_of(stage), route=lambda _: CHANNELS)
-        store.facts.certificate_logs = frozenset({_CERTIFICATE_LOG})
+        store = Store(database, clock=lambda: time_of(stage), route=lambda _: CHANNELS, certificate_hold=_HOLD)
+        store.facts.certificate_logs = frozenset({CERTIFICATE_LOG})
         store.facts.clock = lambda: time_of(stage)
         return store
 
@@ -233,23 +239,43 @@ class Life:
             logs=(),
         )
         trust = TrustKeeper(config.trust, clock)
-        watch = LogWatch(
-            LOG,
-            lambda: [self._source(stage)],
-            stale_after=timedelta(days=1000),
-            store=store,
-            rules=rules,
-            trust=trust,
-            meter=PrometheusMeter("crash test"),
-            timing=Timing(clock, lambda _seconds: None),
-            limits=_LIMITS,
-        )
-        return Desk(store, rules, trust, TrustWatch(config, trust, store), watch)
+        meter = PrometheusMeter("crash test")
+        watches = [
+            LogWatch(
+                name,
+                lambda source=source: [source(stage)],  # type: ignore[misc]
+                stale_after=timedelta(days=1000),
+                store=store,
+                rules=rules,
+                trust=trust,
+                meter=meter,
+                timing=Timing(clock, lambda _seconds: None),
+                limits=_LIMITS,
+            )
+            # Certificates first, so that the alerts for them wait when the entries made with them are read.
+            for name, source in ((CERTIFICATE_LOG, self._certificates), (LOG, self._source))
+        ]
+        return Desk(store, rules, trust, TrustWatch(config, trust, store), watches)
 
     def _source(self, stage: int) -> LogSource:
         log = log_at(stage)
         key = tile_log_key(log.host, spki_of(log.log_key))
         return RekorV2Source(log.source().identity, SteppingFetcher(log, self.around), key)
+
+    def _certificates(self, stage: int) -> LogSource:
+        log = certificate_log_at(stage)
+        key = static_ct_key(log.origin, spki_of(log.log_key))
+        return CtStaticSource(log.source().identity, SteppingFetcher(log, self.around), key)
+
+
+def _run_passes(watch: LogWatch) -> None:
+    quiet = 0
+    for _ in range(_PASSES):
+        # Until two in a row go well: what one could not write down at its end, the next one does.
+        quiet = 0 if _went_wrong(watch.run_pass()) else quiet + 1
+        if quiet == 2:
+            return
+    raise AssertionError("the passes did not come to an end")
 
 
 def _insist(job: Callable[[], None]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.crash.forking import Watching, fresh, live
 from tests.crash.outcome import check_delivered, check_folder, check_truth, outcome
-from tests.crash.scene import STAGES
+from tests.crash.scene import STAGES, certificate_log_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,9 @@ class Undisturbed:
         self._before: list[Path | None] = [None]
         self._seen: list[list[tuple[str, bytes]]] = []
         self._expected: list[dict[str, Any]] = []
+        for stage in range(len(STAGES)):
+            # Signed before any life is forked, so that all of them are shown the same bytes.
+            certificate_log_at(stage)
         for stage in range(len(STAGES)):
             home = fresh(folder / f"after {stage}", self._before[-1])
             watching = Watching(home)

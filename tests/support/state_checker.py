@@ -114,7 +114,19 @@ def _check_outbox(connection: Connection, channels: Sequence[str], *, complete: 
     due = sorted((row["id"], channel) for row in alerts for channel in channels)
     assert sorted((row["alert"], row["channel"]) for row in deliveries) == due, "each alert goes to each channel once"
     if complete:
-        assert {row["state"] for row in deliveries} <= {"delivered"}, "nothing waits and nothing was given up"
+        states = {row["state"] for row in deliveries}
+        assert states <= {"delivered", "withdrawn"}, "nothing waits and nothing was given up"
+        _check_withdrawn(alerts, deliveries)
+
+
+def _check_withdrawn(alerts: Rows, deliveries: Rows) -> None:
+    """An alert that was taken back was answered, or its note names one that the same channel was told of."""
+    notes = {row["id"]: row["note"] or "" for row in alerts}
+    for row in deliveries:
+        if row["state"] == "withdrawn":
+            note, same = notes[row["alert"]], [each for each in deliveries if each["channel"] == row["channel"]]
+            told = [each["alert"] for each in same if each["state"] == "delivered"]
+            assert "as expected" in note or any(each in note for each in told), "nobody was told in its place"
 
 
 def _check_evidence(connection: Connection) -> None:
