@@ -98,13 +98,6 @@ class Coverage:
                 ],
             )
 
-    def scanned(self, log: str, rule: str, selection: str, first: int, last: int) -> None:
-        """Record that a rule was offered entries `[first, last)` apart from following."""
-        if first < last:
-            row = {"log": log, "rule": rule, "selection": selection, "first": first, "last": last}
-            with self._database.write() as connection:
-                self._add(connection, [row])
-
     def offered(self, log: str, rules: Mapping[str, str], first: int, last: int) -> None:
         """Record that rules (id to what they select) were offered `[first, last)` apart from following."""
         with self._database.write() as connection:

@@ -179,7 +179,7 @@ def test_rules_know_what_they_were_offered(database: Database) -> None:
     new = store.coverage.of_rule(LOG, "new", "s2")
     assert (new.ranges, new.missing(2, 8)) == (((5, 8),), ((2, 5),))
     assert store.coverage.active() == {LOG: (2, 1)}
-    store.coverage.scanned(LOG, "new", "s2", 2, 5)
+    store.coverage.offered(LOG, {"new": "s2"}, 2, 5)
     assert store.coverage.of_rule(LOG, "new", "s2").missing(2, 8) == ()
     store.coverage.activate(LOG, {"old": "changed"})
     store.advance(a_position(8, head=9), a_position(9), a_batch(8, 9), [])

@@ -181,8 +181,8 @@ def test_what_rules_were_not_offered_is_shown_least_covered_first_and_bounded(pl
     late = {f"late-{number:03}": "s" for number in range(300)}
     place.store.coverage.activate(LOG, {"from-the-start": "s", **late})
     place.store.advance(a_position(6, head=9), a_position(9), a_batch(6, 9), [])
-    place.store.coverage.scanned(LOG, "late-000", "s", 2, 4)
-    place.store.coverage.scanned(LOG, "late-001", "s", 0, 6)
+    place.store.coverage.offered(LOG, {"late-000": "s"}, 2, 4)
+    place.store.coverage.offered(LOG, {"late-001": "s"}, 0, 6)
     place.store.back_scans.got_on(BackScan(LOG, NOW, 6, 40))
     coverage = place.client.get("/api/status.json").json()["logs"][0]["coverage"]
     assert (coverage["from"], coverage["to"], coverage["rules"]) == (0, 9, 301)

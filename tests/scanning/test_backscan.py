@@ -164,8 +164,8 @@ def test_a_rule_that_selects_something_else_than_before_has_seen_nothing(watched
 
 def test_rules_with_different_gaps_are_each_offered_only_what_they_lack(watched: Watched) -> None:
     rules = selections(rules_of(NEW)) | {"third": "x"}
-    watched.store.coverage.scanned(LOG, "new", rules["new"], 10, 20)
-    watched.store.coverage.scanned(LOG, "third", "x", 15, 60)
+    watched.store.coverage.offered(LOG, {"new": rules["new"]}, 10, 20)
+    watched.store.coverage.offered(LOG, {"third": "x"}, 15, 60)
     assert missing_ranges(watched.store, LOG, rules) == [
         Gap(0, 10, frozenset({"new", "third"})),
         Gap(10, 15, frozenset({"third"})),
