@@ -165,6 +165,15 @@ def test_the_certificate_timestamp_is_checked_against_the_ct_logs_of_the_root() 
     assert [len(f.promises) for f in found] == [1, 0, 0]
 
 
+def test_what_a_ct_log_says_of_a_strangers_certificate_is_not_asked() -> None:
+    """Anybody can make one by the thousand: each is refused before anything dear is done with it."""
+    stamped = made.make_certificate(STRANGER, san="https://github.com/acme/widget/x", ct_log=CT_LOG)
+    (finding,) = judged([made.hashedrekord_v1(stamped)])
+    signer = finding.signing.signers[0]
+    assert (signer.trust, signer.sct_verified) == (ChainTrust.UNTRUSTED, None)
+    assert finding.promises == (), "what it carries was promised to nobody"
+
+
 def test_findings_of_one_batch_know_of_each_other() -> None:
     """A leave to sign once is used up by the first of two signings, in one batch as in two."""
     digest = f"sha256:{made.ARTIFACT}"
