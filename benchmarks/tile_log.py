@@ -16,7 +16,7 @@ from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -116,10 +116,18 @@ class _Files(BaseHTTPRequestHandler):
         """Say nothing: a benchmark's terminal is for its figures."""
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A follower that is killed in the middle of a request is no news; anything else is."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 def _serve(corpus: Path, size: int) -> None:
     _Files.files = make_files(read_corpus(corpus, "v2"), size)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Files)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), _Files)
     Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_address[1]}"
     print(json.dumps({"url": url, "spki": b64encode(public_key()).decode()}), flush=True)
