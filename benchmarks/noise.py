@@ -55,10 +55,13 @@ _CT, _V1, _V2 = "ct", "rekor-v1", "rekor-v2"
 _APIS: Final = {_CT: LogApi.CT_RFC6962, _V1: LogApi.REKOR_V1, _V2: LogApi.REKOR_V2}
 _ENTRY_AFTER: Final = timedelta(seconds=10)
 _HOLD: Final = timedelta(seconds=60)
-# When the daemon wakes around a certificate: it is known; the entry is known; the hold and the hour for it are over.
+# When the daemon wakes around a certificate: it is known; the entry is known; for an attack, the hold and the hour for
+# it are over. For others the next time it wakes will do.
 _WAKES: Final = (timedelta(seconds=5), timedelta(seconds=35), timedelta(minutes=61))
-_OTHERWISE: Final = timedelta(days=14)
+_OTHERWISE: Final = timedelta(days=28)
+# The daemon begins anew after so many wakes, and between certificate and entry of each so manieth attack.
 _RESTART_EVERY: Final = 97
+_RESTART_AT: Final = 3
 _PART: Final = 1_000
 _EPOCH: Final = datetime.fromtimestamp(0, YEAR.tzinfo)
 
@@ -114,8 +117,10 @@ def _missing(where: _Page, attack: Attack, pages: Counter[_Page], outcomes: dict
 
 def _live(site: "_Site", events: Sequence[Event]) -> int:
     """Wake as the daemon would; returns how often it was begun anew."""
-    known = {each.at + _WAKES[0] for each in events if each.attack is not None}
-    around = (each.at + wake for each in events if _is_ours(each) for wake in _WAKES)
+    attacks = [each for each in events if each.attack is not None]
+    known = {each.at + _WAKES[0] for each in attacks[::_RESTART_AT]}
+    ours = [each for each in events if _is_ours(each)]
+    around = (each.at + wake for each in ours for wake in (_WAKES if each.attack is not None else _WAKES[:2]))
     quiet = (YEAR + _OTHERWISE * number for number in range(1, 1 + int(timedelta(days=DAYS + 1) / _OTHERWISE)))
     restarts = 0
     process = _Process(site)
@@ -207,7 +212,7 @@ class _Process:
             LogWatch(
                 source.identity.log,
                 lambda source=source: [source],  # type: ignore[misc]
-                stale_after=timedelta(days=30),
+                stale_after=timedelta(days=60),
                 store=self._store,
                 rules=self._rules,
                 trust=self._trust,
