@@ -39,6 +39,9 @@ web: {listen: "127.0.0.1:9464"}
 
 # What counts as healthy.
 # objectives: {poll_seconds: 30, stale_after_seconds: 3600, gap_entries: 10000, delivery_age: 15m}
+
+# What a rule added later is offered of the past: none, followed, all, or a number of entries.
+# backscan: {range: followed, entries_per_second: 1000}
 """
 
 _TUF: Final = "  tuf: {tuf}                    # or: staging, or the URL of a private TUF repository"
