@@ -35,7 +35,6 @@ _CT_PRECERT_HEAD: Final = 44  # version, type, timestamp (8), entry type (2), is
 _CT_X509_HEAD: Final = 12
 _LONG_SEQUENCE: Final = b"\x30\x82"  # tag, and that the length takes two bytes
 _LONG_HEAD: Final = 4  # bytes: with the length
-_PEM_LINE: Final = 64
 
 
 class Outline(msgspec.Struct, frozen=True, gc=False):
@@ -196,19 +195,13 @@ def _pem(kind: str, holes: Sequence[bytes]) -> Outline | None:
     text = b64decode(material, None, True)
     end = len(text) - text.endswith(b"\n")  # in-toto entries lack the last newline
     if text.startswith(_CERTIFICATE_BEGIN) and text.endswith(_CERTIFICATE_END, 0, end):
-        form, inner = _CERTIFICATE, bytearray(text[len(_CERTIFICATE_BEGIN) : end - len(_CERTIFICATE_END)])
+        form, inner = _CERTIFICATE, text[len(_CERTIFICATE_BEGIN) : end - len(_CERTIFICATE_END)]
     elif text.startswith(_KEY_BEGIN) and text.endswith(_KEY_END, 0, end):
-        form, inner = _KEY, bytearray(text[len(_KEY_BEGIN) : end - len(_KEY_END)])
+        form, inner = _KEY, text[len(_KEY_BEGIN) : end - len(_KEY_END)]
     else:
         return None
-    # RFC 7468 2: lines of "exactly 64" characters. Taking out what stands between such lines is quicker than looking
-    # for newlines; lines of another length leave some in here. A second block would leave its dashes.
-    between = inner[_PEM_LINE :: _PEM_LINE + 1]
-    if between.count(b"\n") == len(between):
-        del inner[_PEM_LINE :: _PEM_LINE + 1]
-    if b"\n" in inner:
-        inner = inner.replace(b"\n", b"")
-    found = b64decode(inner, None, True)
+    # A second block would leave its dashes in here, and dashes are not base64.
+    found = b64decode(inner.replace(b"\n", b""), None, True)
     if found[:2] == _LONG_SEQUENCE and len(found) - _LONG_HEAD == found[2] << 8 | found[3]:
         return Outline(kind, form, found, tuple(digests))
     return Outline(kind, form, found, tuple(digests)) if _is_sequence(found) else None
