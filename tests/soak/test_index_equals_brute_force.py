@@ -148,11 +148,4 @@ def test_the_sorted_search_begins_with_what_a_pattern_fixes() -> None:
     assert fixed_head(r"https://github\.com/a/b\-c/\.github/.*") == "https://github.com/a/b-c/.github/"
     assert fixed_head(r"alice@acme\.example") == "alice@acme.example"
     assert fixed_head("ab|c") == ""
-    assert [fixed_head(each) for each in ("ab*", "a(b)", r"a\d", "ab{2}", "a[b]")] == [
-        "a",
-        "a",
-        "a",
-        "a",
-        "a",
-        "a",
-    ]
+    assert {fixed_head(each) for each in ("ab*", "a(b)", r"a\d", "ab{2}", "a[b]")} == {"a"}
