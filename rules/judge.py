@@ -47,7 +47,7 @@ def recheck_at(rule: Rule, signing: Signing, facts: Facts, seen_at: datetime) ->
     The latest of several times: by then all of them can be told. It may be over when an entry is met late. A verdict
     can only get worse.
     """
-    delayed = _delayed(rule)
+    delayed = [each for each in rule.expect if isinstance(each, DelayedExpectation)]
     if not delayed:
         return None
     times: list[datetime] = []
@@ -55,15 +55,6 @@ def recheck_at(rule: Rule, signing: Signing, facts: Facts, seen_at: datetime) ->
         case = Case(rule, signing, signer, facts, seen_at)
         times.extend(due for each in delayed if (due := each.due_at(case)) is not None)
     return max(times, default=None)
-
-
-def is_delayed(rule: Rule) -> bool:
-    """Whether the rule expects something of what happens after a signing."""
-    return bool(_delayed(rule))
-
-
-def _delayed(rule: Rule) -> list[DelayedExpectation]:
-    return [each for each in rule.expect if isinstance(each, DelayedExpectation)]
 
 
 def _judge_signer(case: Case, *, again: bool) -> Verdict:
