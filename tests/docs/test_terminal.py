@@ -46,7 +46,7 @@ def test_help_fits_a_narrow_window_and_has_no_colour_when_asked_for_none(name: s
     [
         ("signwatch", ["stauts"], 2),
         ("signwatch", ["run", "--config", "nowhere.yaml"], 2),
-        ("log-lite", ["serve", "--dir", "nowhere"], 3),
+        ("log-lite", ["serve", "--dir", "nowhere"], 2),
         ("ca-lite", ["serve", "--dir", "nowhere"], 2),
         ("sign-lite", ["sign", "nothing.txt", "--trust-config", "nowhere.json"], 2),
     ],
