@@ -18,9 +18,10 @@ from benchmarks.measure import peak_memory, relative_best, wait_for_quiet
 from benchmarks.product import BenchScanner, make_scanner
 from benchmarks.tile_log import ORIGIN, ServedLog, served
 from benchmarks.watched import make_rules
-from monitor.follow import Follower, Limits, PassReport, baseline
+from monitor.follow import Examiner, Follower, Limits, PassReport, baseline
 from monitor.judging import RuleJudge
 from monitor.net import HttpFetcher
+from monitor.scanning.pool import ExaminerPool, usable_jobs
 from monitor.source import LogApi, LogIdentity
 from monitor.sources.rekor_v2 import RekorV2Source
 from monitor.store.database import create
@@ -36,9 +37,19 @@ _TIMEOUT: Final = 800
 
 
 class Following:
-    """A follower as the daemon makes it, at entry 0 of a log, over a new database file in `folder`."""
+    """A follower as the daemon makes it, at entry 0 of a log, over a new database file in `folder`.
 
-    def __init__(self, log: ServedLog, folder: Path, scanner: BenchScanner, limits: Limits | None = None) -> None:
+    The daemon hands a backlog to `examiner`, a pool of processes, where it may use several; else it is examined here.
+    """
+
+    def __init__(
+        self,
+        log: ServedLog,
+        folder: Path,
+        scanner: BenchScanner,
+        limits: Limits | None = None,
+        examiner: Examiner | None = None,
+    ) -> None:
         self._log = log
         identity = LogIdentity(ORIGIN, LogApi.REKOR_V2, ORIGIN, ORIGIN, log.spki)
         trusted = CertificateAuthorities([CertificateAuthority("benchmark", authority().chain)])
@@ -56,6 +67,7 @@ class Following:
             pause=time.sleep,
             limits=limits,
             executor=self._ahead,
+            examiner=examiner,
         )
 
     def run_pass(self) -> PassReport:
@@ -79,17 +91,21 @@ class Following:
 def measure_speed(corpus: Path) -> dict[str, float]:
     """Figure `follow_over_examine`: wall-clock rate of following over that of examining the same entries.
 
-    Following needs a second core for the server, so other people's work slows it down more than examining: each side
-    is the best of several runs, taken in turn and begun when the cores are idle.
+    Entries are examined in one process for each core, as the daemon does with a backlog when `examine_processes` says
+    so (unasked it leaves a core to others). Following needs a second core for them and for the server, so other
+    people's work slows it down more than examining: each side is the best of several runs, taken in turn and begun
+    when the cores are idle.
     """
     scanner = make_scanner(make_rules(RULES))
     workload = make_workload("v2", read_corpus(corpus, "v2", _SPEED_ENTRIES), scanner)
     with ExitStack() as stack:
+        pool = stack.enter_context(closing(ExaminerPool(scanner.matcher, usable_jobs(None))))
+        examiner = pool.examiner(ORIGIN, LogApi.REKOR_V2)
         log = stack.enter_context(served(corpus, _SPEED_ENTRIES))
         runs = []
         for _ in range(_ROUNDS):
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            runs.append(stack.enter_context(closing(Following(log, folder, scanner))))
+            runs.append(stack.enter_context(closing(Following(log, folder, scanner, None, examiner))))
         waiting = iter(runs)
         ratio = relative_best(lambda: next(waiting).run(), workload.examine, rounds=_ROUNDS, begin=wait_for_quiet)
     return {"follow_over_examine": ratio}
