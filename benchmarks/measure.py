@@ -77,11 +77,6 @@ def peak_memory() -> int:
     return _status("VmHWM")
 
 
-def resident_memory() -> int:
-    """Resident size of this process now, in bytes."""
-    return _status("VmRSS")
-
-
 def _status(field: str) -> int:
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         name, _, value = line.partition(":")

@@ -128,10 +128,3 @@ class Tree:
 def _split(width: int) -> int:
     # RFC 6962 2.1: "k is the largest power of two smaller than n".
     return 1 << ((width - 1).bit_length() - 1)
-
-
-def with_leaf(tree: Tree, index: int, leaf: bytes) -> Tree:
-    """Another tree: `tree`'s leaves with the one at `index` replaced. For a log that rewrites its history."""
-    leaves: list[bytes] = [tree.leaf(i) for i in range(tree.size)]
-    leaves[index] = leaf
-    return Tree(leaves)

@@ -141,14 +141,6 @@ class CertificateAuthorities:
             raise NotTrusted(f"the certificate cannot be judged: {str(error)[:100]!a}") from error
         return authority
 
-    def check_sct(self, signer: Signer, ct_keys: Iterable[CtLogKey]) -> bool | None:
-        """Whether an SCT embedded in the signer's certificate verifies under one of the logs' keys.
-
-        None: there is no certificate or no SCT in it. False: none of its SCTs verifies.
-        """
-        found = self.embedded_scts(signer, ct_keys)
-        return None if found is None else bool(found)
-
     def embedded_scts(self, signer: Signer, ct_keys: Iterable[CtLogKey]) -> list[EmbeddedSct] | None:
         """SCTs in the signer's certificate that verify under one of the logs' keys; `None` where there is none at all.
 

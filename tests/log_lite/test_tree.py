@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from log_lite.tree import OutsideTree, Tree, with_leaf
+from log_lite.tree import OutsideTree, Tree
 from tests.support import rfc6962_oracle as oracle
 from tlog.merkle import leaf_hash, verify_consistency, verify_inclusion
 from tlog.tiles import frontier_from_tiles, parse_hash_tile, partial_width, right_edge
@@ -84,10 +84,3 @@ def test_questions_outside_the_tree_are_refused() -> None:
             ask()
     with pytest.raises(ValueError, match="32 bytes"):
         Tree([b"short"])
-
-
-def test_a_replaced_leaf_makes_another_tree_from_there_on() -> None:
-    other = with_leaf(WHOLE, 300, leaf_hash(b"another"))
-    assert other.root(300) == WHOLE.root(300)
-    assert other.root(301) != WHOLE.root(301)
-    assert other.size == WHOLE.size

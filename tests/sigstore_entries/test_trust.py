@@ -180,7 +180,7 @@ def certificate_with_sct(at: datetime = make.NOT_BEFORE) -> Signer:
 
 
 def test_an_embedded_timestamp_of_a_known_log_verifies() -> None:
-    assert TRUSTED.check_sct(certificate_with_sct(), [CT_KEY]) is True
+    assert TRUSTED.embedded_scts(certificate_with_sct(), [CT_KEY])
 
 
 def test_an_embedded_timestamp_is_a_promise_of_the_leaf_that_the_log_will_have() -> None:
@@ -194,8 +194,8 @@ def test_an_embedded_timestamp_is_a_promise_of_the_leaf_that_the_log_will_have()
 
 
 def test_a_certificate_without_timestamp_has_none_to_check() -> None:
-    assert TRUSTED.check_sct(read_certificate(make.make_certificate(CA)), [CT_KEY]) is None
-    assert TRUSTED.check_sct(read_spki(make.spki_of(make.make_key(1))), [CT_KEY]) is None
+    assert TRUSTED.embedded_scts(read_certificate(make.make_certificate(CA)), [CT_KEY]) is None
+    assert TRUSTED.embedded_scts(read_spki(make.spki_of(make.make_key(1))), [CT_KEY]) is None
 
 
 def test_a_timestamp_that_does_not_verify_is_told() -> None:
@@ -204,12 +204,12 @@ def test_a_timestamp_that_does_not_verify_is_told() -> None:
     later = make.NOT_BEFORE + timedelta(days=1)
     other_authority = CertificateAuthorities([CertificateAuthority("other", OTHER.chain)])
     oid = "1.3.6.1.4.1.11129.2.4.2"
-    assert TRUSTED.check_sct(signer, []) is False
-    assert TRUSTED.check_sct(signer, [CtLogKey(unknown.log_id, unknown.spki)]) is False
-    assert TRUSTED.check_sct(signer, [CtLogKey(CT_LOG.log_id, wrong.spki)]) is False
-    assert TRUSTED.check_sct(signer, [replace(CT_KEY, valid_from=later)]) is False
-    assert other_authority.check_sct(signer, [CT_KEY]) is False
-    assert TRUSTED.check_sct(replace(signer, extensions={oid: b"junk"}), [CT_KEY]) is False
+    assert TRUSTED.embedded_scts(signer, []) == []
+    assert TRUSTED.embedded_scts(signer, [CtLogKey(unknown.log_id, unknown.spki)]) == []
+    assert TRUSTED.embedded_scts(signer, [CtLogKey(CT_LOG.log_id, wrong.spki)]) == []
+    assert TRUSTED.embedded_scts(signer, [replace(CT_KEY, valid_from=later)]) == []
+    assert other_authority.embedded_scts(signer, [CT_KEY]) == []
+    assert TRUSTED.embedded_scts(replace(signer, extensions={oid: b"junk"}), [CT_KEY]) == []
     assert signer.certificate is not None
     spoiled = signer.certificate.replace(b"dev@example.com", b"eve@example.com")
-    assert TRUSTED.check_sct(read_certificate(spoiled), [CT_KEY]) is False
+    assert TRUSTED.embedded_scts(read_certificate(spoiled), [CT_KEY]) == []
