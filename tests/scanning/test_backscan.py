@@ -17,7 +17,7 @@ from monitor.scanning.backscan import Step, backscan_step
 from monitor.scanning.missing import missing_ranges
 from monitor.state import Batch
 from monitor.store.coverage import Gap
-from monitor.store.database import create, open_database
+from monitor.store.database import open_database
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
 from monitor.store.store import Store
@@ -27,23 +27,10 @@ from rules.rule_file import load_rules
 from sigstore_entries.trust import CertificateAuthorities, CertificateAuthority
 from tests.monitor.harness import NOW
 from tests.monitor_programs.served_log import CA, signing_body
+from tests.scanning.looking_back import NEW, OLD
 from tests.support.misbehaving_log import RekorV2Log
 
 LOG: Final = "v2"
-OLD = """\
-version: 1
-rules:
-  - id: old
-    select: {identity: {glob: "https://github.com/acme/widget/**"}}
-    expect: {ref: {glob: "refs/tags/v*"}}
-"""
-NEW = (
-    OLD
-    + """\
-  - id: new
-    select: {identity: {glob: "https://github.com/acme/**/release.yml@refs/heads/evil"}}
-"""
-)
 GOOD, EVIL = signing_body(), signing_body("refs/heads/evil")
 
 
@@ -97,13 +84,6 @@ class Watched:
 
     def rows(self) -> list[tuple[str, int]]:
         return sorted((each.rule, each.index) for each in Reading(self.store.database).findings(1000))
-
-
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("empty") / "signwatch.db"
-    create(str(path), NOW, "test").close()
-    return path
 
 
 @pytest.fixture

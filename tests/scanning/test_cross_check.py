@@ -3,7 +3,6 @@
 import copy
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from monitor.errors import FetchFailed
 from monitor.evidence import to_document, verify_evidence
 from monitor.follow import Follower, baseline
 from monitor.source import LogSource
-from monitor.store.database import create, open_database
+from monitor.store.database import open_database
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
 from monitor.store.store import Store
@@ -27,22 +26,6 @@ from tests.support.misbehaving_log import MisbehavingLog, RekorV1Log, RekorV2Log
 
 KINDS: list[type[MisbehavingLog]] = [RekorV1Log, RekorV2Log]
 kinds = pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.api)
-
-
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("empty") / "signwatch.db"
-    create(str(path), NOW, "test").close()
-    return path
-
-
-@pytest.fixture
-def store(empty: Path, tmp_path: Path) -> Iterator[Store]:
-    path = shutil.copy(empty, tmp_path / "signwatch.db")
-    opened = Store(open_database(str(path)), clock=lambda: NOW, route=lambda _: ["console"])
-    yield opened
-    assert fsck(opened.database) == []
-    opened.close()
 
 
 def follow(store: Store, log: MisbehavingLog, start: int = 0) -> None:

@@ -2,11 +2,8 @@
 
 import base64
 import json
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +13,6 @@ from monitor.cross_check import Standing
 from monitor.errors import FetchFailed
 from monitor.evidence import verify_evidence
 from monitor.promise_check import PromiseCheck
-from monitor.store.database import create, open_database
-from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
 from monitor.store.store import Store
 from monitor.trust import read_trust_root
@@ -30,22 +25,6 @@ from tests.scanning.bundles import bundle, entry, trust_root
 from tests.scanning.test_cross_check import follow
 from tests.support.misbehaving_log import RekorV1Log, RekorV2Log, b64, ecdsa_key, sign
 from tests.support.promises import signed_set
-
-
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("empty") / "signwatch.db"
-    create(str(path), NOW, "test").close()
-    return path
-
-
-@pytest.fixture
-def store(empty: Path, tmp_path: Path) -> Iterator[Store]:
-    path = shutil.copy(empty, tmp_path / "signwatch.db")
-    opened = Store(open_database(str(path)), clock=lambda: NOW, route=lambda _: ["console"])
-    yield opened
-    assert fsck(opened.database) == []
-    opened.close()
 
 
 def v1(count: int = 50) -> RekorV1Log:
