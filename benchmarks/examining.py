@@ -1,4 +1,4 @@
-"""How fast `monitor.examine` is: against the obvious pipeline, against bare SHA-256, and on two processes."""
+"""Speed of `monitor.following.scan_batch`: against the obvious pipeline, against bare SHA-256, and on two processes."""
 
 import gc
 import multiprocessing
@@ -15,8 +15,8 @@ from benchmarks.measure import relative_best, relative_rate, wait_for_quiet
 from benchmarks.naive import NaivePipeline
 from benchmarks.product import make_scanner
 from benchmarks.watched import make_rules, make_watches
-from monitor.examine import Examined, Scanner, examine
-from monitor.source import LogApi, LogEntry
+from monitor.following.scan_batch import Examined, Scanner, examine
+from monitor.model.log_source import LogApi, LogEntry
 
 RULES: Final = 1_000
 BATCH: Final = 2_048  # the follower's own batch

@@ -18,12 +18,12 @@ from benchmarks.measure import peak_memory, relative_best, wait_for_quiet
 from benchmarks.product import BenchScanner, make_scanner
 from benchmarks.tile_log import ORIGIN, ServedLog, served
 from benchmarks.watched import make_rules
-from monitor.follow import Examiner, Follower, Limits, PassReport, baseline
-from monitor.judging import RuleJudge
-from monitor.net import HttpFetcher
-from monitor.scanning.pool import ExaminerPool, usable_jobs
-from monitor.source import LogApi, LogIdentity
-from monitor.sources.rekor_v2 import RekorV2Source
+from monitor.following.follower import Examiner, Follower, Limits, PassReport, baseline
+from monitor.following.pool import ExaminerPool, usable_jobs
+from monitor.http_fetcher import HttpFetcher
+from monitor.judging.judge import RuleJudge
+from monitor.logs.rekor_v2 import RekorV2Source
+from monitor.model.log_source import LogApi, LogIdentity
 from monitor.store.database import create
 from monitor.store.store import Store
 from sigstore_entries.trust import CertificateAuthorities, CertificateAuthority

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from benchmarks.corpus import fixed_key
 from log_lite.tree import Tree
-from monitor.heads import SignedHead
-from monitor.source import LogApi, LogEntry, LogIdentity
+from monitor.model.heads import SignedHead
+from monitor.model.log_source import LogApi, LogEntry, LogIdentity
 from tlog.ct import tree_head_message
 from tlog.frontier import Frontier
 from tlog.merkle import NodeHash, leaf_hash
@@ -24,7 +24,7 @@ _EPOCH: Final = datetime.fromisoformat("1970-01-01T00:00:00Z")
 
 
 class GrownLog:
-    """See `monitor.source.LogSource`. `entries` come with the time at which the log shows them, in order.
+    """See `monitor.model.log_source.LogSource`. `entries` come with the time at which the log shows them, in order.
 
     Heads are signed as the protocol has it: a monitor that begins anew checks the one it stored.
     """

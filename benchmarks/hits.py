@@ -16,7 +16,7 @@ from benchmarks.noise import impostor
 from benchmarks.product import make_scanner
 from benchmarks.tile_log import served
 from benchmarks.year import RULES, WHOLE_YEAR, Event, simulated_year
-from monitor.follow import Limits
+from monitor.following.follower import Limits
 from rules.rule_file import load_rules
 from tlog.tiles import TILE_WIDTH
 

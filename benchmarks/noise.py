@@ -37,16 +37,17 @@ from benchmarks.year import (
     simulated_year,
 )
 from monitor.config import TrustConfig
-from monitor.metrics import PrometheusMeter
-from monitor.rechecking import recheck
-from monitor.rule_keeper import RuleKeeper
-from monitor.source import LogApi, LogEntry
+from monitor.daemon.supervisor import LogWatch
+from monitor.following.timing import Timing
+from monitor.judging.active_rules import RuleKeeper
+from monitor.judging.reevaluation import recheck
+from monitor.model.log_source import LogApi, LogEntry
 from monitor.store.database import create, open_database
 from monitor.store.facts import Authorisations
 from monitor.store.reading import Reading
 from monitor.store.store import Store
-from monitor.trust_keeper import TrustKeeper
-from monitor.watching import LogWatch, Timing
+from monitor.telemetry.prometheus import PrometheusMeter
+from monitor.trust.provider import TrustKeeper
 from rules.facts import Authorisation
 from sigstore_entries.issued import tbs_without_scts
 from tlog.ct import CtLeaf, EntryType, leaf_timestamped_entry

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from monitor.scan import RuleScanner
+from monitor.following.rule_matcher import RuleScanner
 from rules.index import compile_rules
 from rules.rule import Rule
 

@@ -25,7 +25,7 @@ from monitor.commands.scan import scan
 from monitor.commands.status import status
 from monitor.commands.terminal import Exit, note
 from monitor.config import BadConfig
-from monitor.errors import FetchFailed, LogMisbehaved, OwnFault
+from monitor.model.errors import FetchFailed, LogMisbehaved, OwnFault
 from monitor.program import VERSION
 
 _CODES: Final[Sequence[tuple[type[Exception], Exit, str]]] = (

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from monitor.errors import OwnFault
-from monitor.source import LogApi
-from monitor.witnesses import WitnessPolicy, read_witnesses
+from monitor.model.errors import OwnFault
+from monitor.model.log_source import LogApi
+from monitor.model.witness_policy import WitnessPolicy, read_witnesses
 from rules.document import Listing, Misplaced, Node, Problem, RuleFileError, Scalar, read_yaml
 from rules.document import Mapping as YamlMapping
 from rules.lookback import LookBack, read_look_back

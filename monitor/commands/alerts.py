@@ -10,9 +10,9 @@ from sqlalchemy import select, update
 from alerts.alert import Alert, Owner, Severity
 from alerts.channels.channel import DeliveryFailed
 from alerts.delivery import idempotency_key
-from monitor.assembly import build_channels, utc_now
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say, say_json, table
 from monitor.config import load_config
+from monitor.daemon.assembly import build_channels, utc_now
 from monitor.store.database import open_database
 from monitor.store.outbox import DatabaseOutbox
 from monitor.store.reading import Reading

@@ -8,18 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from monitor.assembly import assemble, utc_now
+from monitor.commands.junit import Timed, write_junit
 from monitor.commands.run import one_line, rechecked_line, verdict
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, say, say_json
 from monitor.config import load_config
-from monitor.coverage import coverage_document, coverage_line, read_coverage
-from monitor.errors import NotShown
-from monitor.junit import Timed, write_junit
-from monitor.metrics import PrometheusMeter
+from monitor.daemon.assembly import assemble, utc_now
+from monitor.daemon.supervisor import LogWatch, Outcome
+from monitor.following.timing import Timing
+from monitor.judging.coverage import coverage_document, coverage_line, read_coverage
+from monitor.judging.reevaluation import Rechecked, recheck_all
+from monitor.model.errors import NotShown
 from monitor.program import VERSION
-from monitor.rechecking import Rechecked, recheck_all
 from monitor.store.reading import Reading
-from monitor.watching import LogWatch, Outcome, Timing
+from monitor.telemetry.prometheus import PrometheusMeter
 
 _FURTHER_PASSES = 2
 _RULES_SHOWN = 20

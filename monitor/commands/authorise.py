@@ -6,10 +6,10 @@ from typing import Annotated, Final
 
 import typer
 
-from monitor.assembly import utc_now
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, say, say_json, table
 from monitor.config import load_config
-from monitor.rule_keeper import read_rules
+from monitor.daemon.assembly import utc_now
+from monitor.judging.active_rules import read_rules
 from monitor.store.database import open_database
 from monitor.store.facts import Authorisations, DatabaseFacts
 from monitor.store.reading import Reading

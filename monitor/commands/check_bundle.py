@@ -12,8 +12,11 @@ from typing import Annotated, Any
 import typer
 
 from alerts.inert import inert_json
-from monitor.assembly import as_followed, configured_logs, route_of, utc_now
-from monitor.bundles import (
+from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, table
+from monitor.config import Config, load_config
+from monitor.crosscheck.bundle_check import CrossCheck, Standing, Verdict
+from monitor.crosscheck.bundle_promises import PromiseCheck
+from monitor.crosscheck.bundles import (
     MAX_SIZE,
     BadBundle,
     NoProof,
@@ -23,19 +26,16 @@ from monitor.bundles import (
     read_entries,
     read_timestamps,
 )
-from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, table
-from monitor.config import Config, load_config
-from monitor.cross_check import CrossCheck, Standing, Verdict
-from monitor.errors import OwnFault
-from monitor.evidence import event_id
-from monitor.promise_check import PromiseCheck
-from monitor.scanning.logs import opened_trees
-from monitor.source import LogSource, PromisingSource
+from monitor.daemon.assembly import as_followed, configured_logs, route_of, utc_now
+from monitor.daemon.named_logs import opened_trees
+from monitor.daemon.trust_watch import trust_of
+from monitor.following.timing import Timing
+from monitor.model.errors import OwnFault
+from monitor.model.log_source import LogSource, PromisingSource
+from monitor.proof.evidence import event_id
 from monitor.store.database import open_database
 from monitor.store.store import Store
-from monitor.trust_keeper import TrustKeeper
-from monitor.trust_watch import trust_of
-from monitor.watching import Timing
+from monitor.trust.provider import TrustKeeper
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +74,12 @@ class _Trees:
     opened: dict[str, list[LogSource]] = field(default_factory=dict)
 
     def find(self, view: View) -> LogSource | None:
-        """See `monitor.cross_check.FindSource`."""
+        """See `monitor.crosscheck.bundle_check.FindSource`."""
         trees = self._of_key(view.identity.spki)
         return next((tree for tree in trees if tree.identity.origin == view.identity.origin), None)
 
     def find_all(self, promised: Promised) -> list[PromisingSource]:
-        """See `monitor.promise_check.FindTrees`."""
+        """See `monitor.crosscheck.bundle_promises.FindTrees`."""
         return [tree for tree in self._of_key(promised.promise.spki) if isinstance(tree, PromisingSource)]
 
     def _of_key(self, spki: bytes) -> Iterator[LogSource]:

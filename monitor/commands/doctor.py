@@ -14,7 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from monitor.assembly import (
+from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, say, say_json
+from monitor.config import Config, load_config
+from monitor.daemon.assembly import (
     as_followed,
     build_channels,
     configured_logs,
@@ -22,17 +24,26 @@ from monitor.assembly import (
     route_of,
     utc_now,
 )
-from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, say, say_json
-from monitor.config import Config, load_config
-from monitor.errors import OwnFault, SignwatchError
+from monitor.daemon.trust_watch import trust_of
+from monitor.judging.active_rules import RuleKeeper
+from monitor.model.errors import OwnFault, SignwatchError
 from monitor.program import VERSION
-from monitor.rule_keeper import RuleKeeper
 from monitor.store.database import open_database, sqlite_path
 from monitor.store.rule_load import RuleLoad
 from monitor.store.store import Store
-from monitor.trust_watch import trust_of
 
-_TOP_LEVEL: Final = ("alerts", "ca_lite", "log_lite", "monitor", "rules", "sign_lite", "sigstore_entries", "tlog")
+_TOP_LEVEL: Final = (
+    "alerts",
+    "ca_lite",
+    "log_lite",
+    "monitor",
+    "outbound",
+    "rules",
+    "settings",
+    "sign_lite",
+    "sigstore_entries",
+    "tlog",
+)
 _LEAST_FREE: Final = 1024**3
 _LEAST_SQLITE: Final = (3, 35, 0)
 _NAMED: Final = 5

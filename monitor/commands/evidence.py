@@ -9,8 +9,8 @@ import typer
 
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say, say_json, table
 from monitor.config import load_config
-from monitor.errors import OwnFault
-from monitor.evidence import MAX_SIZE, NotEvidence, verify_evidence
+from monitor.model.errors import OwnFault
+from monitor.proof.evidence import MAX_SIZE, NotEvidence, verify_evidence
 from monitor.store.database import open_database
 from monitor.store.reading import KeptEvidence, Reading
 

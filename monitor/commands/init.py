@@ -7,18 +7,18 @@ from urllib.parse import urlsplit
 
 import typer
 
-from monitor.assembly import assemble, utc_now
 from monitor.commands.starting_files import CONFIG, RULES, config_text
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, leave, note, say
 from monitor.config import BadConfig, Config, load_config
-from monitor.errors import FetchFailed, OwnFault
-from monitor.metrics import PrometheusMeter
+from monitor.daemon.assembly import assemble, utc_now
+from monitor.following.timing import Timing
+from monitor.judging.active_rules import read_rules
+from monitor.model.errors import FetchFailed, OwnFault
 from monitor.program import VERSION
-from monitor.rule_keeper import read_rules
 from monitor.store.database import create
-from monitor.trust import MAX_SIZE, read_trust_root
-from monitor.trust_repository import first_root, repository_url
-from monitor.watching import Timing
+from monitor.telemetry.prometheus import PrometheusMeter
+from monitor.trust.trust_root import MAX_SIZE, read_trust_root
+from monitor.trust.tuf import first_root, repository_url
 from rules.starter import starter_rule
 
 _TIMEOUT: Final = 2.0

@@ -6,17 +6,17 @@ from typing import Annotated
 
 import typer
 
-from monitor.assembly import assemble, utc_now
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say_json, table
 from monitor.config import load_config
-from monitor.metrics import PrometheusMeter
-from monitor.net import HttpFetcher
-from monitor.own_sources import own_sources
-from monitor.peer_documents import Comparison, comparison_document
-from monitor.peer_exchange import ask_peer
-from monitor.peers import Relation
+from monitor.crosscheck.peer_documents import Comparison, comparison_document
+from monitor.crosscheck.peer_exchange import ask_peer
+from monitor.crosscheck.peers import Relation
+from monitor.daemon.assembly import assemble, utc_now
+from monitor.daemon.log_trees import own_sources
+from monitor.following.timing import Timing
+from monitor.http_fetcher import HttpFetcher
 from monitor.program import VERSION
-from monitor.watching import Timing
+from monitor.telemetry.prometheus import PrometheusMeter
 
 app = typer.Typer(name="peers", help="Compare what the logs signed with another installation.", no_args_is_help=True)
 _NOTHING_SHOWN = frozenset({Relation.NOT_SIGNED, Relation.UNDECIDED})

@@ -9,18 +9,17 @@ from typing import Annotated, Any
 
 import typer
 
-from monitor.assembly import utc_now
 from monitor.commands.entry_file import read_capped, signings_in
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say, say_json, table
 from monitor.config import BadConfig, Config, load_config
-from monitor.examine import Hit
-from monitor.judging import RuleJudge
+from monitor.daemon.assembly import utc_now
+from monitor.judging.active_rules import HeldRules, RuleKeeper, read_rules
+from monitor.judging.judge import RuleJudge
+from monitor.model.state import Finding, Hit
 from monitor.program import VERSION
-from monitor.rule_keeper import HeldRules, RuleKeeper, read_rules
-from monitor.state import Finding
 from monitor.store.database import create, open_database
 from monitor.store.facts import DatabaseFacts
-from monitor.trust_keeper import TrustKeeper
+from monitor.trust.provider import TrustKeeper
 from rules.document import RuleFileError
 from rules.explain import Explanation
 from rules.explain import explain as explain_rule

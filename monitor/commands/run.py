@@ -13,19 +13,20 @@ import typer
 
 from alerts.alert import Owner
 from alerts.delivery import deliver_due
-from monitor.assembly import Monitor, assemble, utc_now
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, leave, note
 from monitor.config import BadConfig, Config, load_config
-from monitor.daemon import Daemon, only_daemon
-from monitor.metrics import PrometheusMeter
-from monitor.own_sources import own_sources
-from monitor.peer_exchange import Peers, allowance_of, peers_router
+from monitor.crosscheck.peer_exchange import Peers, allowance_of, peers_router
+from monitor.daemon.assembly import Monitor, assemble, utc_now
+from monitor.daemon.daemon import Daemon, only_daemon
+from monitor.daemon.log_trees import own_sources
+from monitor.daemon.status import Status, read_status, status_document
+from monitor.daemon.supervisor import Outcome
+from monitor.daemon.web import WebServer, create_app
+from monitor.following.timing import Timing
+from monitor.judging.reevaluation import Rechecked, recheck_all
 from monitor.program import VERSION
-from monitor.rechecking import Rechecked, recheck_all
-from monitor.status import Status, read_status, status_document
 from monitor.store.database import sqlite_path
-from monitor.watching import Outcome, Timing
-from monitor.web import WebServer, create_app
+from monitor.telemetry.prometheus import PrometheusMeter
 
 _LOG: Final = logging.getLogger(__name__)
 

@@ -13,32 +13,32 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from monitor.assembly import configured_logs, hold_of, route_of, tell_facts, utc_now
+from monitor.backscan.facts import ScanFacts
+from monitor.backscan.ledger import Ledger, Scope, Unfinished, open_ledger
+from monitor.backscan.missing import missing_ranges
+from monitor.backscan.progress import PassingProgress, Progress, Recording, ScanState, SomeRules
+from monitor.backscan.range import NotInLog, World, begin_range, scan_range, waits
+from monitor.commands.scan_output import json_line, progress, show_findings, stored
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, leave, note
 from monitor.config import BadConfig, Config, load_config
-from monitor.digest_lists import DigestLists
-from monitor.errors import Evidence
-from monitor.evidence import event_id, to_document
-from monitor.heads import Position
-from monitor.judging import RuleJudge
-from monitor.rule_keeper import RuleKeeper, read_rules
-from monitor.scanning.facts import ScanFacts
-from monitor.scanning.ledger import Ledger, Scope, Unfinished, open_ledger
-from monitor.scanning.logs import UnknownLog, only_tree, opened_trees
-from monitor.scanning.missing import missing_ranges
-from monitor.scanning.pool import ExaminerPool, usable_jobs
-from monitor.scanning.run import NotInLog, World, begin_range, scan_range, waits
-from monitor.scanning.show import json_line, progress, show_findings, stored
-from monitor.scanning.state import PassingProgress, Progress, Recording, ScanState, SomeRules
-from monitor.source import LogApi, LogSource
-from monitor.state import Batch
+from monitor.daemon.assembly import configured_logs, hold_of, route_of, tell_facts, utc_now
+from monitor.daemon.named_logs import UnknownLog, only_tree, opened_trees
+from monitor.daemon.trust_watch import trust_of
+from monitor.following.pool import ExaminerPool, usable_jobs
+from monitor.following.timing import Timing
+from monitor.judging.active_rules import RuleKeeper, read_rules
+from monitor.judging.digest_lists import DigestLists
+from monitor.judging.judge import RuleJudge
+from monitor.model.errors import Evidence
+from monitor.model.heads import Position
+from monitor.model.log_source import LogApi, LogSource
+from monitor.model.state import Batch
+from monitor.proof.evidence import event_id, to_document
 from monitor.store.coverage import Gap
 from monitor.store.database import open_database, sqlite_path
 from monitor.store.facts import DatabaseFacts
 from monitor.store.store import Store
-from monitor.trust_keeper import TrustKeeper
-from monitor.trust_watch import trust_of
-from monitor.watching import Timing
+from monitor.trust.provider import TrustKeeper
 from rules.index import TooManyUnindexed, compile_rules
 from rules.rule import Rule
 

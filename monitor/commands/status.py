@@ -4,12 +4,12 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from monitor.assembly import utc_now
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say, say_json, table
 from monitor.config import Config, load_config
-from monitor.coverage import rule_coverage
-from monitor.rule_keeper import read_rules
-from monitor.status import read_status, status_document
+from monitor.daemon.assembly import utc_now
+from monitor.daemon.status import read_status, status_document
+from monitor.judging.active_rules import read_rules
+from monitor.judging.coverage import rule_coverage
 from monitor.store.coverage import RuleCoverage
 from monitor.store.database import open_database
 from monitor.store.reading import Followed, Reading

@@ -1,5 +1,5 @@
 """Durable state in one database, SQLite or PostgreSQL: positions, heads, findings, evidence, the outbox.
 
 `monitor.store.database` opens it, `monitor.store.store.Store` implements the contracts that other rooms declare
-(`monitor.state.State`, `alerts.outbox.Outbox`, `rules.facts.Facts`).
+(`monitor.model.state.State`, `alerts.outbox.Outbox`, `rules.facts.Facts`).
 """

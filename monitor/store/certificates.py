@@ -15,7 +15,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, and_, bindparam, exists, or_, select, true, update
 
 from alerts.alert import Alert
-from monitor.state import Finding
+from monitor.model.state import Finding
 from monitor.store.database import lock_name
 from monitor.store.findings import is_certificate_only
 from monitor.store.outbox import PENDING, WITHDRAWN

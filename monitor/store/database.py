@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, insp
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from monitor.errors import OwnFault
+from monitor.model.errors import OwnFault
 from monitor.store.tables import Instance, table
 
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"

@@ -5,8 +5,8 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import and_, bindparam, func, not_, or_, select, update
 
-from monitor.errors import OwnFault
-from monitor.examine import Hit
+from monitor.model.errors import OwnFault
+from monitor.model.state import Hit
 from monitor.store.columns import text_key
 from monitor.store.database import Database
 from monitor.store.facts_ahead import FactsAhead
@@ -50,7 +50,7 @@ class DatabaseFacts:
         self.clock: Callable[[], datetime] | None = None
 
     def ahead(self, hits: Sequence[Hit]) -> Facts:
-        """See `monitor.batch_facts.FactStore.ahead`."""
+        """See `monitor.judging.history.FactStore.ahead`."""
         return FactsAhead(self, self._database, hits)
 
     def authorisations(self, rule: str, digest: str) -> Sequence[Authorisation]:

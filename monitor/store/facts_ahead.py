@@ -12,7 +12,7 @@ from typing import Final
 
 from sqlalchemy import func, select
 
-from monitor.examine import Hit
+from monitor.model.state import Hit
 from monitor.store.columns import text_key
 from monitor.store.database import Database
 from monitor.store.findings import digests_of

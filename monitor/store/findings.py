@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, select, update
 
-from monitor.state import Batch, Finding
+from monitor.model.state import Batch, Finding
 from monitor.store.columns import text_key
 from monitor.store.tables import FindingDigest, FindingRow, KindCount, Seen, Unreadable, table
 from monitor.store.writing import add_new, add_up

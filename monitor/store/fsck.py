@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection, and_, func, not_, or_, select, text
 
-from monitor.errors import OwnFault
-from monitor.evidence import NotEvidence, event_id, from_document
+from monitor.model.errors import OwnFault
+from monitor.proof.evidence import NotEvidence, event_id, from_document
 from monitor.store.database import Database
 from monitor.store.heads import broken_links
 from monitor.store.positions import position_of

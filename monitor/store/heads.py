@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from monitor.heads import SignedHead
+from monitor.model.heads import SignedHead
 from monitor.store.database import lock_name
 from monitor.store.tables import Head, table
 from tlog.merkle import RootHash

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, and_, delete, func, or_, select, update
 
-from monitor.errors import OwnFault, SignedPromise
-from monitor.evidence import read_head
-from monitor.promises import BadPromise, Promise, PromiseKind, read_promise
-from monitor.source import LogApi
+from monitor.model.errors import OwnFault, SignedPromise
+from monitor.model.inclusion_promise import BadPromise, Promise, PromiseKind, read_promise
+from monitor.model.log_source import LogApi
+from monitor.proof.evidence import read_head
 from monitor.store.database import Database
 from monitor.store.tables import EvidenceRow, LogPosition, PromiseCount, PromiseRow, table
 from monitor.store.writing import add_new, add_up, known_values

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import func, select
 
 from alerts.alert import Alert
-from monitor.heads import Position
+from monitor.model.heads import Position
 from monitor.store.database import Database
 from monitor.store.outbox import GIVEN_UP, PENDING
 from monitor.store.positions import position_of

@@ -12,7 +12,7 @@ from typing import Final
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, select, update
 
-from monitor.state import Finding
+from monitor.model.state import Finding
 from monitor.store.database import Database
 from monitor.store.tables import FindingRow, Recheck, TrustRootRow, table
 from monitor.store.writing import add_new

@@ -5,11 +5,11 @@ from datetime import datetime
 
 from sqlalchemy import delete, select
 
-from monitor.errors import OwnFault
+from monitor.model.errors import OwnFault
+from monitor.model.witness_policy import Standing
 from monitor.store.database import Database
 from monitor.store.tables import WitnessStanding, table
 from monitor.store.writing import add_or_replace
-from monitor.witnesses import Standing
 
 _STANDING = table(WitnessStanding)
 

@@ -1,4 +1,4 @@
-"""Everything durable behind one object: `monitor.state.State`, with the outbox and the facts beside it."""
+"""Everything durable behind one object: `monitor.model.state.State`, with the outbox and the facts beside it."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,11 +10,11 @@ from typing import Final
 from sqlalchemy import Connection, select
 
 from alerts.alert import Alert
-from monitor.errors import Evidence, OwnFault
-from monitor.evidence import BROKEN_PROMISE, NotEvidence, event_id, from_document, to_document
-from monitor.heads import Position, SignedHead
-from monitor.promises import BadPromise, Promise, read_promise
-from monitor.state import Batch, Finding
+from monitor.model.errors import Evidence, OwnFault
+from monitor.model.heads import Position, SignedHead
+from monitor.model.inclusion_promise import BadPromise, Promise, read_promise
+from monitor.model.state import Batch, Finding
+from monitor.proof.evidence import BROKEN_PROMISE, NotEvidence, event_id, from_document, to_document
 from monitor.store.backscans import BackScans
 from monitor.store.certificates import ANSWERED, Events, settle, withdraw
 from monitor.store.coverage import Coverage, extend
@@ -38,7 +38,7 @@ Route = Callable[[Alert], Sequence[str]]
 
 
 class Store:
-    """See `monitor.state.State`. `route` names the channels an alert goes to.
+    """See `monitor.model.state.State`. `route` names the channels an alert goes to.
 
     An alert for a certificate waits for `certificate_hold`: the entry made with it makes one event of both.
     """
@@ -166,7 +166,7 @@ class Store:
             append_head(connection, head, self._clock())
 
     def heads_at(self, log: str, size: int) -> Sequence[SignedHead]:
-        """See `monitor.peers.PeerState.heads_at`."""
+        """See `monitor.crosscheck.peers.PeerState.heads_at`."""
         with self.database.read() as connection:
             return heads_at(connection, log, size)
 
@@ -186,9 +186,9 @@ class Store:
         return True
 
     def evidence_of(self, log: str) -> Sequence[Evidence]:
-        """See `monitor.peers.PeerState.evidence_of`."""
+        """See `monitor.crosscheck.peers.PeerState.evidence_of`."""
         kept = table(EvidenceRow)
-        # As `monitor.evidence.to_document` writes it; inside a text both quotes would be escaped.
+        # As `monitor.proof.evidence.to_document` writes it; inside a text both quotes would be escaped.
         strong = kept.c.document.contains('"strength": "transferable"', autoescape=True)
         newest = select(kept.c.document).where(kept.c.log == log, strong).order_by(kept.c.kept_at.desc())
         with self.database.read() as connection:

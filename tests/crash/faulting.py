@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from alerts.channels.channel import DeliveryFailed
-from monitor.errors import FetchFailed
+from monitor.model.errors import FetchFailed
 from tests.crash.forking import live
 from tests.crash.scene import STAGES
 from tests.crash.undisturbed import Call, Undisturbed

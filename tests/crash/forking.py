@@ -14,7 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
-from monitor.errors import FetchFailed, OwnFault
+from monitor.model.errors import FetchFailed, OwnFault
 from tests.crash.story import Around, Life, step_through_database
 
 DIED: Final = 86

@@ -22,23 +22,24 @@ from alerts.alert import Alert
 from alerts.channels.channel import Channel
 from alerts.channels.jsonl import JsonlChannel
 from alerts.delivery import DeliveryPolicy, deliver_channel
+from monitor.backscan.step import backscan_step
 from monitor.config import Config, TrustConfig
-from monitor.errors import FetchFailed, OwnFault
-from monitor.follow import Limits
-from monitor.judging import RuleJudge
-from monitor.metrics import PrometheusMeter
-from monitor.net import Expect
-from monitor.rechecking import recheck
-from monitor.rule_keeper import RuleKeeper
-from monitor.scanning.backscan import backscan_step
-from monitor.source import LogSource
-from monitor.sources.ct_static import CtStaticSource
-from monitor.sources.rekor_v2 import RekorV2Source
+from monitor.daemon.supervisor import LogWatch, Outcome
+from monitor.daemon.trust_watch import TrustWatch
+from monitor.following.follower import Limits
+from monitor.following.timing import Timing
+from monitor.http_fetcher import Expect
+from monitor.judging.active_rules import RuleKeeper
+from monitor.judging.judge import RuleJudge
+from monitor.judging.reevaluation import recheck
+from monitor.logs.ct_static import CtStaticSource
+from monitor.logs.rekor_v2 import RekorV2Source
+from monitor.model.errors import FetchFailed, OwnFault
+from monitor.model.log_source import LogSource
 from monitor.store.database import create, open_database
 from monitor.store.store import Store
-from monitor.trust_keeper import TrustKeeper
-from monitor.trust_watch import TrustWatch
-from monitor.watching import LogWatch, Outcome, Timing
+from monitor.telemetry.prometheus import PrometheusMeter
+from monitor.trust.provider import TrustKeeper
 from tests.crash.scene import (
     CERTIFICATE_LOG,
     CHANNELS,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from monitor.metrics import PrometheusMeter
+from monitor.telemetry.prometheus import PrometheusMeter
 
 _FOLDER = Path(__file__).parents[2] / "docker" / "prometheus"
 

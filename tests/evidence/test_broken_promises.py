@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from monitor.errors import Evidence
-from monitor.evidence import NotEvidence, event_id, from_document, to_document, verify_evidence
-from monitor.heads import SignedHead
-from monitor.peer_evidence import judge_evidence
-from monitor.promise_audit import hold
-from monitor.source import PromisingSource
+from monitor.crosscheck.peer_evidence import judge_evidence
+from monitor.crosscheck.promise_audit import hold
+from monitor.model.errors import Evidence
+from monitor.model.heads import SignedHead
+from monitor.model.log_source import PromisingSource
+from monitor.proof.evidence import NotEvidence, event_id, from_document, to_document, verify_evidence
 from tests.evidence import independent_reader
 from tests.evidence.independent_reader import ShowsNothing
 from tests.evidence.test_independent_reader import verdicts

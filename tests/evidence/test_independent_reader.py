@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from monitor.bundles import View, read_bundle
-from monitor.cross_check import _two_views
-from monitor.errors import Evidence, LogMisbehaved
-from monitor.evidence import NotEvidence, to_document, verify_evidence
-from monitor.heads import TrustedHead
+from monitor.crosscheck.bundle_check import _two_views
+from monitor.crosscheck.bundles import View, read_bundle
+from monitor.model.errors import Evidence, LogMisbehaved
+from monitor.model.heads import TrustedHead
+from monitor.proof.evidence import NotEvidence, to_document, verify_evidence
+from monitor.proof.verify import advance
 from monitor.store.views import KeptView
-from monitor.verify import advance
 from tests.evidence import independent_reader
 from tests.evidence.independent_reader import ShowsNothing
 from tests.monitor.harness import KINDS, watch

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from alerts.alert import Alert, Owner, Severity
-from monitor.examine import Hit, Scan
-from monitor.follow import Follower, Limits, PassReport, baseline
-from monitor.heads import Position
-from monitor.source import LogApi, LogEntry
-from monitor.state import Finding, UnreadableEntry
+from monitor.following.follower import Follower, Limits, PassReport, baseline
+from monitor.following.scan_batch import Scan
+from monitor.model.heads import Position
+from monitor.model.log_source import LogApi, LogEntry
+from monitor.model.state import Finding, Hit, UnreadableEntry
 from rules.verdict import Outcome, Verdict
 from sigstore_entries.signing import EntryRef, Signing, Unreadable
 from tests.support.memory_state import MemoryState

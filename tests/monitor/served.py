@@ -6,11 +6,11 @@ import threading
 from dataclasses import dataclass
 from datetime import timedelta
 
-from monitor.errors import FetchFailed, LogMisbehaved
-from monitor.follow import Follower, Limits
-from monitor.heads import Position
-from monitor.source import LogApi, LogSource
-from monitor.trust import TrustRoot, read_trust_root
+from monitor.following.follower import Follower, Limits
+from monitor.model.errors import FetchFailed, LogMisbehaved
+from monitor.model.heads import Position
+from monitor.model.log_source import LogApi, LogSource
+from monitor.trust.trust_root import TrustRoot, read_trust_root
 from tests.monitor.harness import NOW, EverythingIsNews, NumberScanner
 from tests.support import entries as made
 from tests.support.log_server import LogServer

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from alerts.alert import Owner, Severity
-from monitor import alerting
-from monitor.alerting import (
+from monitor.model.errors import Evidence
+from monitor.model.state import Finding, UnreadableEntry
+from monitor.raising import log_alerts as alerting
+from monitor.raising.log_alerts import (
     ALERT_KINDS,
     alert_of_evidence,
     alerts_of_unreadable,
@@ -18,9 +20,7 @@ from monitor.alerting import (
     own_fault_alert,
     stale_head_alert,
 )
-from monitor.errors import Evidence
-from monitor.signing_alerts import alerts_of_findings
-from monitor.state import Finding, UnreadableEntry
+from monitor.raising.signing_alerts import alerts_of_findings
 from rules.rule import RuleSeverity
 from rules.rule_file import load_rules
 from rules.verdict import Outcome, Reason, Verdict

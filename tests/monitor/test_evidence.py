@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from monitor.errors import Evidence, LogMisbehaved
-from monitor.evidence import NotEvidence, conclude, event_id, from_document, to_document, verify_evidence
+from monitor.model.errors import Evidence, LogMisbehaved
+from monitor.proof.evidence import NotEvidence, conclude, event_id, from_document, to_document, verify_evidence
 from tests.monitor.harness import KINDS, watch
 from tests.support.misbehaving_log import MisbehavingLog, RekorV1Log, RekorV2Log, ecdsa_key, ed25519_key, spki_of
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.errors import FetchFailed, LogMisbehaved, OwnFault, StateConflict
-from monitor.follow import Limits, baseline
-from monitor.heads import TrustedHead
-from monitor.net import ServerFailed
+from monitor.following.follower import Limits, baseline
+from monitor.http_fetcher import ServerFailed
+from monitor.model.errors import FetchFailed, LogMisbehaved, OwnFault, StateConflict
+from monitor.model.heads import TrustedHead
 from tests.monitor.harness import KINDS, Watch, watch
 from tests.support.memory_state import Died, MemoryState, Steps
 from tests.support.misbehaving_log import CtRfc6962Log, MisbehavingLog, RekorV1Log, RekorV2Log

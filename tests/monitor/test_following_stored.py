@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import select
 
 from alerts.alert import Alert
-from monitor.errors import Evidence, LogMisbehaved
-from monitor.follow import Follower, Limits, baseline
-from monitor.heads import Position, SignedHead
-from monitor.state import Batch
+from monitor.following.follower import Follower, Limits, baseline
+from monitor.model.errors import Evidence, LogMisbehaved
+from monitor.model.heads import Position, SignedHead
+from monitor.model.state import Batch
 from monitor.store.database import create, open_database
 from monitor.store.store import Store
 from monitor.store.tables import EvidenceRow, FindingRow, table

@@ -8,9 +8,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from monitor.deadline import HttpLimits
-from monitor.errors import FetchFailed, OwnFault
-from monitor.net import (
+from monitor.http_fetcher import (
     Expect,
     HttpFetcher,
     NotFound,
@@ -23,6 +21,8 @@ from monitor.net import (
     Unreachable,
     WrongContent,
 )
+from monitor.model.errors import FetchFailed, OwnFault
+from outbound.deadline import HttpLimits
 
 Script = Callable[[socket.socket], None]
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from monitor.errors import FetchFailed, NotShown, OwnFault
-from monitor.net import Unreachable
-from monitor.source import LogApi
-from monitor.sources.opening import LogDescription, open_sources
+from monitor.http_fetcher import Unreachable
+from monitor.logs.opening import LogDescription, open_sources
+from monitor.model.errors import FetchFailed, NotShown, OwnFault
+from monitor.model.log_source import LogApi
 from tests.monitor.harness import KINDS
 from tests.support.misbehaving_log import (
     CtRfc6962Log,

@@ -12,11 +12,10 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.errors import FetchFailed, Lagging, SignedPromise
-from monitor.evidence import conclude
-from monitor.net import Refused
-from monitor.promise_audit import Finding, Standing, hold, is_of
-from monitor.promises import (
+from monitor.crosscheck.promise_audit import Finding, Standing, hold, is_of
+from monitor.http_fetcher import Refused
+from monitor.model.errors import FetchFailed, Lagging, SignedPromise
+from monitor.model.inclusion_promise import (
     MAX_STATEMENT,
     BadPromise,
     Promise,
@@ -26,7 +25,8 @@ from monitor.promises import (
     set_of,
     unpack_timestamp,
 )
-from monitor.source import PromisingSource
+from monitor.model.log_source import PromisingSource
+from monitor.proof.evidence import conclude
 from tests.support.misbehaving_log import (
     CtRfc6962Log,
     CtStaticLog,

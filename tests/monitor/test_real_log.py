@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from monitor.deadline import HttpLimits
-from monitor.evidence import to_document, verify_evidence
-from monitor.follow import baseline
-from monitor.net import HttpFetcher
-from monitor.source import LogApi, LogSource
-from monitor.sources.opening import LogDescription, open_sources
+from monitor.following.follower import baseline
+from monitor.http_fetcher import HttpFetcher
+from monitor.logs.opening import LogDescription, open_sources
+from monitor.model.log_source import LogApi, LogSource
+from monitor.proof.evidence import to_document, verify_evidence
+from outbound.deadline import HttpLimits
 from tests.monitor.served import ALL, CT, PATHS, READ, STATIC, V1, V2, Followed, add, trust_of, wait_for
 from tests.support.log_server import LogServer, log_server
 from tests.support.memory_state import MemoryState

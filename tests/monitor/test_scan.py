@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from monitor.batch_facts import BatchFacts
-from monitor.examine import Scan, examine
-from monitor.judging import RuleJudge
-from monitor.scan import RuleScanner
-from monitor.source import LogApi, LogEntry
-from monitor.state import Finding
+from monitor.following.rule_matcher import RuleScanner
+from monitor.following.scan_batch import Scan, examine
+from monitor.judging.history import BatchFacts
+from monitor.judging.judge import RuleJudge
+from monitor.model.log_source import LogApi, LogEntry
+from monitor.model.state import Finding
 from rules.facts import Authorisation
 from rules.index import Matcher, compile_rules
 from rules.rule_file import load_rules

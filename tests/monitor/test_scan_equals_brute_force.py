@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from monitor.examine import examine
-from monitor.scan import RuleScanner
-from monitor.source import LogApi, LogEntry
+from monitor.following.rule_matcher import RuleScanner
+from monitor.following.scan_batch import examine
+from monitor.model.log_source import LogApi, LogEntry
 from rules.index import compile_rules
 from rules.pattern import Pattern, PatternForm
 from rules.rule import Rule

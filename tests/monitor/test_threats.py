@@ -13,12 +13,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from alerts.alert import Severity
-from monitor.errors import FetchFailed, LogMisbehaved, NotShown
-from monitor.evidence import conclude, read_head
-from monitor.follow import Limits
-from monitor.net import NotFound, Refused, WrongContent
-from monitor.source import LogApi
-from monitor.sources.rekor_v2 import RekorV2Source
+from monitor.following.follower import Limits
+from monitor.http_fetcher import NotFound, Refused, WrongContent
+from monitor.logs.rekor_v2 import RekorV2Source
+from monitor.model.errors import FetchFailed, LogMisbehaved, NotShown
+from monitor.model.log_source import LogApi
+from monitor.proof.evidence import conclude, read_head
 from tests.monitor.harness import KINDS, NOW, Watch, watch
 from tests.support.misbehaving_log import (
     CtRfc6962Log,

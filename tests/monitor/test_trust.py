@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from monitor.errors import OwnFault
-from monitor.source import LogApi
-from monitor.trust import MAX_SIZE, read_trust_root
+from monitor.model.errors import OwnFault
+from monitor.model.log_source import LogApi
+from monitor.trust.trust_root import MAX_SIZE, read_trust_root
 from tests.support.entries import make_ca
 from tests.support.misbehaving_log import ecdsa_key, ed25519_key, spki_of
 from tlog.note import tile_log_key

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.errors import LogMisbehaved, NotShown
-from monitor.heads import SignedHead, TrustedHead
-from monitor.source import LogApi, LogIdentity
-from monitor.verify import advance, check_frontier_in_head, contradicting_prefix, sizes_to_prove
+from monitor.model.errors import LogMisbehaved, NotShown
+from monitor.model.heads import SignedHead, TrustedHead
+from monitor.model.log_source import LogApi, LogIdentity
+from monitor.proof.verify import advance, check_frontier_in_head, contradicting_prefix, sizes_to_prove
 from tests.support.rfc6962_oracle import TreeOracle
 from tlog.frontier import Frontier
 from tlog.merkle import ProofInvalid, RootHash, leaf_hash, prefix_root

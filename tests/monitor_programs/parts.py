@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from alerts.alert import Alert
-from monitor.errors import Evidence
-from monitor.heads import Position, SignedHead, TrustedHead
-from monitor.state import Batch, Finding, UnreadableEntry
+from monitor.model.errors import Evidence
+from monitor.model.heads import Position, SignedHead, TrustedHead
+from monitor.model.state import Batch, Finding, UnreadableEntry
 from monitor.store.database import Database
 from monitor.store.store import Store
 from rules.verdict import Outcome, Reason, Verdict

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from monitor.errors import FetchFailed
-from monitor.net import Expect
+from monitor.http_fetcher import Expect
+from monitor.model.errors import FetchFailed
 from tests.support.entries import Authority, github_claims, hashedrekord_v2, make_ca, make_certificate
 from tests.support.misbehaving_log import MisbehavingLog, RekorV2Log, spki_of
 from tlog.note import tile_log_key

@@ -9,11 +9,11 @@ from typing import Final
 
 from sqlalchemy import event
 
-from monitor.examine import Hit, Scan
-from monitor.judging import RuleJudge
-from monitor.scan import RuleScanner
-from monitor.source import LogApi, LogEntry
-from monitor.state import Batch, Finding
+from monitor.following.rule_matcher import RuleScanner
+from monitor.following.scan_batch import Scan
+from monitor.judging.judge import RuleJudge
+from monitor.model.log_source import LogApi, LogEntry
+from monitor.model.state import Batch, Finding, Hit
 from monitor.store.database import Database
 from monitor.store.facts import Authorisations
 from monitor.store.findings import digests_of

@@ -8,7 +8,7 @@ import pytest
 from monitor import config as module
 from monitor.commands.starting_files import CONFIG, RULES
 from monitor.config import BadConfig, WebConfig, load_config, parse_config
-from monitor.source import LogApi
+from monitor.model.log_source import LogApi
 from rules.rule_file import load_rules
 
 GOOD = """\

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from monitor.assembly import assemble
 from monitor.config import load_config
-from monitor.daemon import Daemon, only_daemon
-from monitor.errors import OwnFault
-from monitor.metrics import PrometheusMeter
+from monitor.daemon.assembly import assemble
+from monitor.daemon.daemon import Daemon, only_daemon
+from monitor.following.timing import Timing
+from monitor.model.errors import OwnFault
 from monitor.store.database import create
 from monitor.store.reading import Reading
-from monitor.watching import Timing
+from monitor.telemetry.prometheus import PrometheusMeter
 from tests.monitor_programs.parts import Clock, alert_for
 from tests.monitor_programs.served_log import RULES, ServedLog, served_log
 from tests.support.alerts import NOW

@@ -9,7 +9,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
 
-from monitor.errors import OwnFault
+from monitor.model.errors import OwnFault
 from monitor.store.database import DamagedDatabase, Database, NoDatabase, WrongSchema, create, open_database
 from monitor.store.tables import Base
 from tests.monitor_programs.parts import a_position, a_store

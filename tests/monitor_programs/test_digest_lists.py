@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pytest_httpserver import HTTPServer
 
-from monitor.digest_lists import DigestLists
+from monitor.judging.digest_lists import DigestLists
 from rules.digest_list import MAX_SIZE
 from rules.facts import DigestSource
 from rules.rule_file import load_rules

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from monitor.errors import FetchFailed, OwnFault
-from monitor.examine import examine
-from monitor.examining import Examiners
-from monitor.fetch_ahead import Fetched
-from monitor.rule_keeper import HeldRules, RuleKeeper
-from monitor.scan import RuleScanner
-from monitor.scanning.pool import ExaminerPool
-from monitor.source import LogApi, LogEntry
+from monitor.following.fetch_ahead import Fetched
+from monitor.following.pool import ExaminerPool
+from monitor.following.rule_matcher import RuleScanner
+from monitor.following.scan_batch import examine
+from monitor.following.workers import Examiners
+from monitor.judging.active_rules import HeldRules, RuleKeeper
+from monitor.model.errors import FetchFailed, OwnFault
+from monitor.model.log_source import LogApi, LogEntry
 from tests.monitor_programs.served_log import RULES, signing_body
 from tlog.frontier import Frontier
 
@@ -147,9 +147,9 @@ def test_a_killed_process_is_our_trouble_and_the_next_pass_starts_anew(rules: Ru
 PROGRAM = """\
 import sys, time
 from pathlib import Path
-from monitor.examining import Examiners
-from monitor.rule_keeper import RuleKeeper
-from monitor.source import LogApi
+from monitor.following.workers import Examiners
+from monitor.judging.active_rules import RuleKeeper
+from monitor.model.log_source import LogApi
 from tests.monitor_programs.test_examining import batches
 
 if __name__ == "__main__":

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from alerts.alert import Owner
 from alerts.outbox import Backlog
-from monitor.errors import FetchFailed
-from monitor.meter import MeteredFetcher
-from monitor.metrics import FETCHES, PREFIX, UNREADABLE_CODES, PrometheusMeter
-from monitor.net import Expect, TimedOut
+from monitor.http_fetcher import Expect, TimedOut
+from monitor.model.errors import FetchFailed
+from monitor.telemetry.metered_fetcher import MeteredFetcher
+from monitor.telemetry.prometheus import FETCHES, PREFIX, UNREADABLE_CODES, PrometheusMeter
 from tests.monitor_programs.parts import LOG, a_batch, a_finding
 from tests.support.alerts import NOW
 

@@ -6,9 +6,8 @@ import pytest
 from sqlalchemy import select
 
 from alerts.outbox import Delivery
-from monitor.examine import Hit
-from monitor.judging import RuleJudge
-from monitor.state import Batch
+from monitor.judging.judge import RuleJudge
+from monitor.model.state import Batch, Hit
 from monitor.store.database import Database
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading

@@ -7,12 +7,12 @@ import pytest
 from sqlalchemy import text
 
 from alerts.alert import Owner, Severity
-from monitor.errors import Evidence, FetchFailed
-from monitor.follow import Follower, baseline
-from monitor.heads import SignedHead
-from monitor.promise_round import PromiseRounds, Round
-from monitor.promises import Promise
-from monitor.source import PromisingSource
+from monitor.crosscheck.promise_rounds import PromiseRounds, Round
+from monitor.following.follower import Follower, baseline
+from monitor.model.errors import Evidence, FetchFailed
+from monitor.model.heads import SignedHead
+from monitor.model.inclusion_promise import Promise
+from monitor.model.log_source import PromisingSource
 from monitor.store import promises as room
 from monitor.store.database import Database
 from monitor.store.fsck import fsck

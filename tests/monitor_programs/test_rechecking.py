@@ -6,16 +6,15 @@ from pathlib import Path
 import pytest
 
 from monitor.config import TrustConfig
-from monitor.examine import Hit
-from monitor.judging import RuleJudge
-from monitor.rechecking import recheck
-from monitor.rule_keeper import RuleKeeper
-from monitor.state import Batch
+from monitor.judging.active_rules import RuleKeeper
+from monitor.judging.judge import RuleJudge
+from monitor.judging.reevaluation import recheck
+from monitor.model.state import Batch, Hit
 from monitor.store.database import Database
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
 from monitor.store.store import Store
-from monitor.trust_keeper import TrustKeeper
+from monitor.trust.provider import TrustKeeper
 from sigstore_entries.ct_leaf import decode_ct
 from sigstore_entries.rekor import decode_rekor
 from sigstore_entries.signing import EntryRef, Signing

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from alerts.alert import Alert
-from monitor.errors import OwnFault
-from monitor.follow import Follower, baseline
-from monitor.judging import RuleJudge
-from monitor.scan import RuleScanner
+from monitor.following.follower import Follower, baseline
+from monitor.following.rule_matcher import RuleScanner
+from monitor.judging.judge import RuleJudge
+from monitor.model.errors import OwnFault
 from monitor.store.database import Database, create
 from monitor.store.reading import Reading
 from monitor.store.rule_load import InForce

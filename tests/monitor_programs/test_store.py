@@ -1,9 +1,9 @@
-"""What `monitor.state.State` guarantees, kept by the database on every engine."""
+"""What `monitor.model.state.State` guarantees, kept by the database on every engine."""
 
 import pytest
 from sqlalchemy import func, select, update
 
-from monitor.errors import Evidence, OwnFault, StateConflict
+from monitor.model.errors import Evidence, OwnFault, StateConflict
 from monitor.store.database import Database, open_database
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading

@@ -11,17 +11,18 @@ from sqlalchemy import Connection
 
 from alerts.alert import Owner
 from monitor.config import TrustConfig
-from monitor.errors import FetchFailed, OwnFault
-from monitor.follow import Follower, Limits, baseline
-from monitor.metrics import PrometheusMeter
-from monitor.rule_keeper import RuleKeeper
-from monitor.source import LogSource
+from monitor.daemon.supervisor import LogWatch
+from monitor.following.follower import Follower, Limits, baseline
+from monitor.following.timing import Timing
+from monitor.judging.active_rules import RuleKeeper
+from monitor.model.errors import FetchFailed, OwnFault
+from monitor.model.log_source import LogSource
 from monitor.store.database import Database, create
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
 from monitor.store.store import Store
-from monitor.trust_keeper import TrustKeeper
-from monitor.watching import LogWatch, Timing
+from monitor.telemetry.prometheus import PrometheusMeter
+from monitor.trust.provider import TrustKeeper
 from tests.monitor.harness import EverythingIsNews, NumberScanner
 from tests.monitor_programs.parts import LOG, Clock, a_position, a_store
 from tests.support.alerts import NOW

@@ -10,15 +10,15 @@ import pytest
 
 from alerts.alert import Owner
 from monitor.config import Config, WebConfig, parse_config
-from monitor.coverage import read_coverage
-from monitor.errors import OwnFault
-from monitor.metrics import PrometheusMeter
-from monitor.status import Status, read_status, status_document
+from monitor.daemon.status import Status, read_status, status_document
+from monitor.daemon.web import WebServer, create_app
+from monitor.judging.coverage import read_coverage
+from monitor.model.errors import OwnFault
 from monitor.store.backscans import BackScan
 from monitor.store.database import create
 from monitor.store.reading import Reading
 from monitor.store.store import Store
-from monitor.web import WebServer, create_app
+from monitor.telemetry.prometheus import PrometheusMeter
 from tests.monitor_programs.parts import LOG, Clock, a_batch, a_finding, a_position, a_signing, a_store, alert_for
 from tests.support.alerts import NOW
 

@@ -10,7 +10,18 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[2]
-NAMES = {"alerts", "ca_lite", "log_lite", "monitor", "rules", "sign_lite", "sigstore_entries", "tlog"}
+NAMES = {
+    "alerts",
+    "ca_lite",
+    "log_lite",
+    "monitor",
+    "outbound",
+    "rules",
+    "settings",
+    "sign_lite",
+    "sigstore_entries",
+    "tlog",
+}
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from monitor.source import LogApi
-from monitor.trust import TrustedLog, TrustRoot
+from monitor.model.log_source import LogApi
+from monitor.trust.trust_root import TrustedLog, TrustRoot
 from tests.support.misbehaving_log import MisbehavingLog, RekorV1Log, RekorV2Log, b64, spki_of
 from tlog.note import rekor_v1_key, tile_log_key
 

@@ -6,18 +6,19 @@ from pathlib import Path
 
 from cryptography.x509 import load_der_x509_certificate
 
+from monitor.backscan.planner import LogBackscan
 from monitor.config import BackscanConfig, TrustConfig
-from monitor.errors import FetchFailed
-from monitor.follow import Limits
-from monitor.metrics import PrometheusMeter
-from monitor.rule_keeper import RuleKeeper
-from monitor.scanning.backscanner import LogBackscan
-from monitor.source import LogSource
+from monitor.daemon.supervisor import LogWatch
+from monitor.following.follower import Limits
+from monitor.following.timing import Timing
+from monitor.judging.active_rules import RuleKeeper
+from monitor.model.errors import FetchFailed
+from monitor.model.log_source import LogSource
 from monitor.store.database import create, open_database
 from monitor.store.reading import Reading
 from monitor.store.store import Store
-from monitor.trust_keeper import TrustKeeper
-from monitor.watching import LogWatch, Timing
+from monitor.telemetry.prometheus import PrometheusMeter
+from monitor.trust.provider import TrustKeeper
 from rules.lookback import LookBack
 from tests.monitor_programs.parts import Clock
 from tests.monitor_programs.served_log import CA, ISSUER, ServedLog, signing_body

@@ -9,13 +9,13 @@ from typing import Final
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from monitor.errors import LogMisbehaved, NotShown, OwnFault
-from monitor.follow import Follower, baseline
-from monitor.judging import RuleJudge
-from monitor.scan import RuleScanner
-from monitor.scanning.backscan import Step, backscan_step
-from monitor.scanning.missing import missing_ranges
-from monitor.state import Batch
+from monitor.backscan.missing import missing_ranges
+from monitor.backscan.step import Step, backscan_step
+from monitor.following.follower import Follower, baseline
+from monitor.following.rule_matcher import RuleScanner
+from monitor.judging.judge import RuleJudge
+from monitor.model.errors import LogMisbehaved, NotShown, OwnFault
+from monitor.model.state import Batch
 from monitor.store.coverage import Gap
 from monitor.store.database import open_database
 from monitor.store.fsck import fsck

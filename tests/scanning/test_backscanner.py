@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from alerts.alert import Owner, Severity
-from monitor.errors import FetchFailed, OwnFault
-from monitor.net import TimedOut
-from monitor.scanning import backscan
+from monitor.backscan import step as backscan
+from monitor.http_fetcher import TimedOut
+from monitor.model.errors import FetchFailed, OwnFault
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
 from rules.lookback import LookBack

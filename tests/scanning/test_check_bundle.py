@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from monitor.bundles import BadBundle, read_entries
 from monitor.cli import run_command
-from monitor.cross_check import CrossCheck, Standing
-from monitor.evidence import verify_evidence
+from monitor.crosscheck.bundle_check import CrossCheck, Standing
+from monitor.crosscheck.bundles import BadBundle, read_entries
+from monitor.proof.evidence import verify_evidence
 from monitor.store.database import create, open_database
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
 from monitor.store.store import Store
-from monitor.trust import read_trust_root
+from monitor.trust.trust_root import read_trust_root
 from sign_lite.cli import app as sign_lite
 from tests.corpus.test_real_entries import CORPUS, ENTRIES, TRUSTED_ROOT
 from tests.evidence import independent_reader

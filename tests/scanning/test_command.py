@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from monitor.assembly import utc_now
 from monitor.cli import run_command
-from monitor.rule_keeper import read_rules
+from monitor.daemon.assembly import utc_now
+from monitor.judging.active_rules import read_rules
 from monitor.store.database import open_database
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.bundles import BadBundle, View, read_bundle, read_entries
-from monitor.cross_check import CrossCheck, Standing, Verdict
-from monitor.errors import FetchFailed
-from monitor.evidence import to_document, verify_evidence
-from monitor.follow import Follower, baseline
-from monitor.source import LogSource
+from monitor.crosscheck.bundle_check import CrossCheck, Standing, Verdict
+from monitor.crosscheck.bundles import BadBundle, View, read_bundle, read_entries
+from monitor.following.follower import Follower, baseline
+from monitor.model.errors import FetchFailed
+from monitor.model.log_source import LogSource
+from monitor.proof.evidence import to_document, verify_evidence
 from monitor.store.database import open_database
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading

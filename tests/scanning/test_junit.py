@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from alerts.alert import Owner
 from monitor.cli import run_command
-from monitor.heads import SignedHead
-from monitor.junit import Timed, junit, write_junit
-from monitor.rechecking import Rechecked
-from monitor.watching import Outcome
+from monitor.commands.junit import Timed, junit, write_junit
+from monitor.daemon.supervisor import Outcome
+from monitor.judging.reevaluation import Rechecked
+from monitor.model.heads import SignedHead
 from tests.monitor_programs.served_log import ServedLog, served_log, signing_body
 from tlog.merkle import EMPTY_ROOT
 

@@ -8,14 +8,21 @@ from typing import Any
 
 import pytest
 
-from monitor.bundles import BadBundle, NoProof, Promised, read_certificate_timestamps, read_entries, read_timestamps
-from monitor.cross_check import Standing
-from monitor.errors import FetchFailed
-from monitor.evidence import verify_evidence
-from monitor.promise_check import PromiseCheck
+from monitor.crosscheck.bundle_check import Standing
+from monitor.crosscheck.bundle_promises import PromiseCheck
+from monitor.crosscheck.bundles import (
+    BadBundle,
+    NoProof,
+    Promised,
+    read_certificate_timestamps,
+    read_entries,
+    read_timestamps,
+)
+from monitor.model.errors import FetchFailed
+from monitor.proof.evidence import verify_evidence
 from monitor.store.reading import Reading
 from monitor.store.store import Store
-from monitor.trust import read_trust_root
+from monitor.trust.trust_root import read_trust_root
 from sigstore_entries.trust import CertificateAuthorities
 from tests.corpus.test_real_entries import CORPUS, ENTRIES, TRUSTED_ROOT
 from tests.evidence import independent_reader

@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 
 from alerts.alert import Alert
-from monitor.errors import FetchFailed, LogMisbehaved, OwnFault
-from monitor.examine import Examined, examine
-from monitor.fetch_ahead import Fetched
-from monitor.follow import Examiner
-from monitor.heads import Position
-from monitor.scanning.ledger import Scope, Unfinished, open_ledger
-from monitor.scanning.pool import ExaminerPool
-from monitor.scanning.run import NotInLog, World, begin_range, scan_range
-from monitor.scanning.state import PassingProgress, Progress, ScanState
-from monitor.source import LogApi
-from monitor.state import Batch
+from monitor.backscan.ledger import Scope, Unfinished, open_ledger
+from monitor.backscan.progress import PassingProgress, Progress, ScanState
+from monitor.backscan.range import NotInLog, World, begin_range, scan_range
+from monitor.following.fetch_ahead import Fetched
+from monitor.following.follower import Examiner
+from monitor.following.pool import ExaminerPool
+from monitor.following.scan_batch import Examined, examine
+from monitor.model.errors import FetchFailed, LogMisbehaved, OwnFault
+from monitor.model.heads import Position
+from monitor.model.log_source import LogApi
+from monitor.model.state import Batch
 from rules.index import compile_rules
 from tests.monitor.harness import KINDS, NOW, EverythingIsNews, NumberScanner
 from tests.support.memory_state import Died, Steps

@@ -2,7 +2,7 @@
 
 import pytest
 
-from monitor.state import Batch
+from monitor.model.state import Batch
 from monitor.store.coverage import Gap
 from monitor.store.database import Database
 from monitor.store.fsck import fsck

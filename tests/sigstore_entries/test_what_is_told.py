@@ -6,9 +6,9 @@ from typing import Final
 
 import pytest
 
-from monitor.examine import examine
-from monitor.scan import RuleScanner
-from monitor.source import LogApi, LogEntry
+from monitor.following.rule_matcher import RuleScanner
+from monitor.following.scan_batch import examine
+from monitor.model.log_source import LogApi, LogEntry
 from rules.index import compile_rules
 from rules.rule_file import load_rules
 from sigstore_entries.ct_leaf import decode_ct

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from monitor.examine import Hit
+from monitor.model.state import Hit
 from rules.facts import Authorisation, DigestSource, Facts
 from sigstore_entries.signing import EntryRef
 

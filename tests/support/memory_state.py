@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from alerts.alert import Alert
-from monitor.errors import Evidence, StateConflict
-from monitor.evidence import event_id
-from monitor.heads import Position, SignedHead
-from monitor.state import Batch, Finding, UnreadableEntry
+from monitor.model.errors import Evidence, StateConflict
+from monitor.model.heads import Position, SignedHead
+from monitor.model.state import Batch, Finding, UnreadableEntry
+from monitor.proof.evidence import event_id
 
 
 class Died(BaseException):
@@ -29,7 +29,7 @@ class Steps:
 
 @dataclass
 class MemoryState:
-    """See `monitor.state.State`. Each write has a step before it (nothing happened) and one after (it did)."""
+    """See `monitor.model.state.State`. Each write has a step before it (nothing happened) and one after (it did)."""
 
     steps: Steps = field(default_factory=Steps)
     positions: dict[str, Position] = field(default_factory=dict)

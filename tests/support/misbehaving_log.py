@@ -16,12 +16,12 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from monitor.net import Expect, NotFound, Refused, TooLarge
-from monitor.source import LogApi, LogIdentity, LogSource
-from monitor.sources.ct_rfc6962 import CtRfc6962Source
-from monitor.sources.ct_static import CtStaticSource
-from monitor.sources.rekor_v1 import RekorV1Source
-from monitor.sources.rekor_v2 import RekorV2Source
+from monitor.http_fetcher import Expect, NotFound, Refused, TooLarge
+from monitor.logs.ct_rfc6962 import CtRfc6962Source
+from monitor.logs.ct_static import CtStaticSource
+from monitor.logs.rekor_v1 import RekorV1Source
+from monitor.logs.rekor_v2 import RekorV2Source
+from monitor.model.log_source import LogApi, LogIdentity, LogSource
 from tests.support.rfc6962_oracle import TreeOracle
 from tlog.ct import CtLeaf, EntryType, leaf_timestamped_entry, tree_head_message
 from tlog.note import rekor_v1_key, tile_log_key
@@ -153,7 +153,7 @@ class MisbehavingLog:
         self.edits, self.failures, self.served, self.hidden, self.shown_size = [], [], {}, set(), None
         self.signing_key, self.signed_origin = self.log_key, None
 
-    # -- monitor.net.Fetcher
+    # -- monitor.http_fetcher.Fetcher
 
     def get(self, path: str, *, max_bytes: int, expect: Expect) -> bytes:
         return self._ask(path, None, max_bytes)

@@ -130,7 +130,7 @@ def _check_withdrawn(alerts: Rows, deliveries: Rows) -> None:
 
 
 def _check_evidence(connection: Connection) -> None:
-    """An alert of evidence has the evidence's id, as `monitor.alerting.alert_of_evidence` documents it."""
+    """An alert of evidence has the evidence's id, as `monitor.raising.log_alerts.alert_of_evidence` documents it."""
     kept = {row["id"]: (row["log"], row["kind"]) for row in _rows(connection, EvidenceRow)}
     alerts = {row["id"]: (row["log"], row["kind"]) for row in _rows(connection, AlertRow)}
     kinds = {kind for _, kind in kept.values()} | _ALWAYS_WITH_EVIDENCE

@@ -14,23 +14,24 @@ from sqlalchemy import event
 
 from alerts.alert import Alert, Owner, Severity
 from monitor.config import TrustConfig
-from monitor.deadline import HttpLimits
-from monitor.errors import FetchFailed, LogMisbehaved
-from monitor.evidence import Conclusion, event_id, from_document, verify_evidence
-from monitor.follow import Follower, Limits, PassReport, baseline
-from monitor.heads import Position, SignedHead
-from monitor.metrics import PrometheusMeter
-from monitor.net import HttpFetcher
-from monitor.rule_keeper import RuleKeeper
-from monitor.source import LogApi, LogSource
-from monitor.sources.opening import LogDescription, open_sources
+from monitor.daemon.supervisor import LogWatch
+from monitor.following.follower import Follower, Limits, PassReport, baseline
+from monitor.following.timing import Timing
+from monitor.http_fetcher import HttpFetcher
+from monitor.judging.active_rules import RuleKeeper
+from monitor.logs.opening import LogDescription, open_sources
+from monitor.model.errors import FetchFailed, LogMisbehaved
+from monitor.model.heads import Position, SignedHead
+from monitor.model.log_source import LogApi, LogSource
+from monitor.proof.evidence import Conclusion, event_id, from_document, verify_evidence
 from monitor.store.database import create, open_database
 from monitor.store.fsck import fsck
 from monitor.store.reading import KeptEvidence, Reading
 from monitor.store.store import Store
-from monitor.trust import TrustRoot, read_trust_root
-from monitor.trust_keeper import TrustKeeper
-from monitor.watching import LogWatch, Timing
+from monitor.telemetry.prometheus import PrometheusMeter
+from monitor.trust.provider import TrustKeeper
+from monitor.trust.trust_root import TrustRoot, read_trust_root
+from outbound.deadline import HttpLimits
 from tests.monitor.harness import NOW, EverythingIsNews, NumberScanner
 from tests.monitor.served import add
 from tests.support.log_server import LogServer, log_server

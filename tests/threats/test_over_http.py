@@ -17,19 +17,19 @@ import httpx
 import pytest
 
 from alerts.alert import Owner, Severity
-from monitor.bundles import Promised, read_bundle, read_timestamps
-from monitor.deadline import HttpLimits
-from monitor.errors import Lagging, NotShown
-from monitor.evidence import verify_evidence
-from monitor.follow import baseline
-from monitor.net import HttpFetcher
-from monitor.peers import Relation, judge
-from monitor.promise_round import PromiseRounds, Round
-from monitor.promises import Promise
-from monitor.source import LogApi, LogSource, PromisingSource
-from monitor.sources.opening import open_sources
+from monitor.crosscheck.bundles import Promised, read_bundle, read_timestamps
+from monitor.crosscheck.peers import Relation, judge
+from monitor.crosscheck.promise_rounds import PromiseRounds, Round
+from monitor.following.follower import baseline
+from monitor.http_fetcher import HttpFetcher
+from monitor.logs.opening import open_sources
+from monitor.model.errors import Lagging, NotShown
+from monitor.model.inclusion_promise import Promise
+from monitor.model.log_source import LogApi, LogSource, PromisingSource
+from monitor.proof.evidence import verify_evidence
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
+from outbound.deadline import HttpLimits
 from tests.evidence import independent_reader
 from tests.log_lite.client import b64, hashedrekord
 from tests.monitor.harness import NOW

@@ -12,12 +12,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from monitor.errors import Evidence, FetchFailed, OwnFault
-from monitor.evidence import conclude, to_document, verify_evidence
-from monitor.follow import baseline
-from monitor.heads import SignedHead, TrustedHead
-from monitor.net import Expect, Unreachable
-from monitor.peer_documents import (
+from monitor.crosscheck.peer_documents import (
     MAX_CHECKPOINTS,
     MAX_DOCUMENT,
     VERDICTS_TYPE,
@@ -25,9 +20,14 @@ from monitor.peer_documents import (
     latest_heads,
     read_offers,
 )
-from monitor.peer_exchange import BURST, PATH, Allowance, Peers, allowance_of, ask_peer, peers_router
-from monitor.peers import MAX_HEAD_SIZE, Relation, Verdict, judge
-from monitor.source import LogSource
+from monitor.crosscheck.peer_exchange import BURST, PATH, Allowance, Peers, allowance_of, ask_peer, peers_router
+from monitor.crosscheck.peers import MAX_HEAD_SIZE, Relation, Verdict, judge
+from monitor.following.follower import baseline
+from monitor.http_fetcher import Expect, Unreachable
+from monitor.model.errors import Evidence, FetchFailed, OwnFault
+from monitor.model.heads import SignedHead, TrustedHead
+from monitor.model.log_source import LogSource
+from monitor.proof.evidence import conclude, to_document, verify_evidence
 from tests.monitor.harness import KINDS, NOW
 from tests.support.memory_state import MemoryState
 from tests.support.misbehaving_log import MisbehavingLog, RekorV1Log, RekorV2Log, ecdsa_key, ed25519_key

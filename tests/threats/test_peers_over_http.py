@@ -11,19 +11,19 @@ import pytest
 from fastapi import FastAPI
 
 from monitor.config import WebConfig
-from monitor.cross_check import CrossCheck, Standing
-from monitor.errors import Evidence
-from monitor.evidence import from_document, to_document, verify_evidence
-from monitor.follow import Follower, baseline
-from monitor.net import HttpFetcher
-from monitor.peer_documents import Comparison
-from monitor.peer_exchange import Peers, allowance_of, ask_peer, peers_router
-from monitor.peers import Relation
-from monitor.source import LogSource
+from monitor.crosscheck.bundle_check import CrossCheck, Standing
+from monitor.crosscheck.peer_documents import Comparison
+from monitor.crosscheck.peer_exchange import Peers, allowance_of, ask_peer, peers_router
+from monitor.crosscheck.peers import Relation
+from monitor.daemon.web import WebServer
+from monitor.following.follower import Follower, baseline
+from monitor.http_fetcher import HttpFetcher
+from monitor.model.errors import Evidence
+from monitor.model.log_source import LogSource
+from monitor.proof.evidence import from_document, to_document, verify_evidence
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
 from monitor.store.store import Store
-from monitor.web import WebServer
 from tests.monitor.harness import NOW, EverythingIsNews, NumberScanner
 from tests.scanning.test_cross_check import KINDS, view
 from tests.support.misbehaving_log import MisbehavingLog

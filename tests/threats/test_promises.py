@@ -10,10 +10,10 @@ from alerts.alert import Owner
 from monitor.commands.audit import insist
 from monitor.commands.run import verdict
 from monitor.commands.terminal import Exit
-from monitor.promises import Promise
-from monitor.rechecking import Rechecked
+from monitor.daemon.supervisor import Outcome
+from monitor.judging.reevaluation import Rechecked
+from monitor.model.inclusion_promise import Promise
 from monitor.store.promises import Tally
-from monitor.watching import Outcome
 from tests.monitor.test_promises import promise_of, with_entries
 from tests.support.entries import milliseconds
 from tests.support.misbehaving_log import CtRfc6962Log, MisbehavingLog, RekorV1Log, ct_leaf, merkle_tree_leaf

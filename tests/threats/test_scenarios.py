@@ -15,11 +15,11 @@ from alerts.alert import Owner
 from monitor.cli import run_command
 from monitor.commands.run import verdict
 from monitor.commands.terminal import Exit
-from monitor.follow import Limits
-from monitor.net import HttpFetcher
-from monitor.rechecking import Rechecked
-from monitor.source import LogSource
-from monitor.sources.opening import open_sources
+from monitor.following.follower import Limits
+from monitor.http_fetcher import HttpFetcher
+from monitor.judging.reevaluation import Rechecked
+from monitor.logs.opening import open_sources
+from monitor.model.log_source import LogSource
 from monitor.store.database import DamagedDatabase, NoDatabase, open_database
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading

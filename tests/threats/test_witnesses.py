@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 
 from alerts.alert import Alert, Owner, Severity
 from monitor.commands.audit import document_of
+from monitor.commands.junit import Timed, junit
 from monitor.commands.run import one_line, verdict
 from monitor.commands.terminal import Exit
 from monitor.config import BadConfig, parse_config
-from monitor.heads import SignedHead
-from monitor.junit import Timed, junit
-from monitor.rechecking import Rechecked
-from monitor.sources.rekor_v2 import RekorV2Source
-from monitor.watching import Outcome
-from monitor.witnesses import (
+from monitor.daemon.supervisor import Outcome
+from monitor.judging.reevaluation import Rechecked
+from monitor.logs.rekor_v2 import RekorV2Source
+from monitor.model.heads import SignedHead
+from monitor.model.witness_policy import (
     MAX_WITNESSES,
     Cosigning,
     Standing,
@@ -32,8 +32,8 @@ from monitor.witnesses import (
     follow_up,
     judge,
     read_witnesses,
-    witness_alerts,
 )
+from monitor.raising.witness_alerts import witness_alerts
 from rules.document import Misplaced, read_yaml
 from tests.monitor.harness import NOW
 from tests.support.misbehaving_log import RekorV2Log, b64, ed25519_key, spki_of

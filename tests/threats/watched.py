@@ -8,18 +8,19 @@ from datetime import timedelta
 from pathlib import Path
 
 from monitor.config import TrustConfig
-from monitor.follow import Limits
-from monitor.metrics import PrometheusMeter
-from monitor.rule_keeper import RuleKeeper
-from monitor.source import LogSource
-from monitor.sources.rekor_v2 import RekorV2Source
+from monitor.daemon.supervisor import LogWatch, Outcome
+from monitor.following.follower import Limits
+from monitor.following.timing import Timing
+from monitor.judging.active_rules import RuleKeeper
+from monitor.logs.rekor_v2 import RekorV2Source
+from monitor.model.log_source import LogSource
+from monitor.model.witness_policy import WitnessPolicy
 from monitor.store.database import open_database
 from monitor.store.fsck import fsck
 from monitor.store.reading import FoundSigning, KeptEvidence, Reading
 from monitor.store.store import Store
-from monitor.trust_keeper import TrustKeeper
-from monitor.watching import LogWatch, Outcome, Timing
-from monitor.witnesses import WitnessPolicy
+from monitor.telemetry.prometheus import PrometheusMeter
+from monitor.trust.provider import TrustKeeper
 from tests.support.entries import Authority, hashedrekord_v2, make_ca, make_github_certificate, milliseconds
 from tests.support.misbehaving_log import MisbehavingLog, RekorV2Log, spki_of
 from tests.threats.site import MEDIA_TYPE, Clock, new_database

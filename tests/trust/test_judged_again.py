@@ -17,10 +17,10 @@ from ca_lite.keys import chain_pem, generate, read_chain, read_private_key, writ
 from ca_lite.settings import Layout, load_settings
 from ca_lite.setup import initialise, write_trust
 from ca_lite.tuf_repository import publish_targets
-from monitor.assembly import Monitor
-from monitor.daemon import Daemon
-from monitor.heads import Position
-from monitor.state import Batch
+from monitor.daemon.assembly import Monitor
+from monitor.daemon.daemon import Daemon
+from monitor.model.heads import Position
+from monitor.model.state import Batch
 from monitor.store.reading import Reading
 from tests.monitor_programs.served_log import ISSUER, ServedLog
 from tests.support.entries import Authority, github_claims, hashedrekord_v2, make_ca, make_certificate, make_key

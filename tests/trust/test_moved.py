@@ -6,15 +6,15 @@ import json
 import pytest
 
 from alerts.alert import Owner
-from monitor.assembly import Monitor
-from monitor.daemon import Daemon
-from monitor.evidence import verify_evidence
-from monitor.source import LogApi
+from monitor.daemon.assembly import Monitor
+from monitor.daemon.daemon import Daemon
+from monitor.daemon.supervisor import Outcome
+from monitor.model.log_source import LogApi
+from monitor.proof.evidence import verify_evidence
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
-from monitor.trust import TrustedLog, TrustRoot
-from monitor.trust_history import Change, ChangeKind, TrustHistory, changes
-from monitor.watching import Outcome
+from monitor.trust.history import Change, ChangeKind, TrustHistory, changes
+from monitor.trust.trust_root import TrustedLog, TrustRoot
 from tests.monitor_programs.served_log import ServedLog, signing_body
 from tests.support.alerts import NOW
 from tests.support.misbehaving_log import RekorV2Log

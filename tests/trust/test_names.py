@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from monitor.assembly import utc_now
 from monitor.cli import run_command
-from monitor.own_sources import own_sources
-from monitor.peer_documents import latest_heads
-from monitor.source import LogSource
-from monitor.watching import Timing
+from monitor.crosscheck.peer_documents import latest_heads
+from monitor.daemon.assembly import utc_now
+from monitor.daemon.log_trees import own_sources
+from monitor.following.timing import Timing
+from monitor.model.log_source import LogSource
 from tests.monitor_programs.served_log import ServedLog, signing_body
 from tests.scanning.bundles import bundle, entry
 from tests.support.misbehaving_log import RekorV2Log, b64, spki_of

@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 
 from ca_lite.tuf_repository import create_repository, publish_targets
-from monitor.assembly import utc_now
 from monitor.cli import run_command
-from monitor.deadline import HttpLimits
+from monitor.daemon.assembly import utc_now
 from monitor.store.database import open_database
 from monitor.store.reading import Reading
+from outbound.deadline import HttpLimits
 from tests.support.log_server import LogServer, log_server
 from tests.support.private_network import Front, PrivateCa, Proxy, http_proxy, private_ca, tls_front
 from tests.threats.site import V2, add_entries, opened, trusted_root_of, wait_for_size

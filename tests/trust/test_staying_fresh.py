@@ -8,7 +8,7 @@ import json
 import pytest
 
 from ca_lite.tuf_repository import publish_targets
-from monitor.errors import FetchFailed
+from monitor.model.errors import FetchFailed
 from monitor.store.reading import Reading
 from tests.monitor_programs.served_log import CA, signing_body
 from tests.support.misbehaving_log import spki_of

@@ -11,9 +11,9 @@ from threading import Thread
 import pytest
 
 from ca_lite.tuf_repository import create_repository, publish_targets
-from monitor.errors import FetchFailed, OwnFault
-from monitor.net import HttpFetcher
-from monitor.trust_repository import PUBLIC_GOOD, TrustRepository, first_root, repository_url
+from monitor.http_fetcher import HttpFetcher
+from monitor.model.errors import FetchFailed, OwnFault
+from monitor.trust.tuf import PUBLIC_GOOD, TrustRepository, first_root, repository_url
 
 NOW = datetime.now(UTC)
 OLD, NEW = b'{"trusted": "old"}', b'{"trusted": "new"}'

@@ -10,13 +10,14 @@ from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
 from ca_lite.tuf_repository import publish_targets
-from monitor.assembly import Monitor, assemble
 from monitor.config import load_config
-from monitor.daemon import Daemon
-from monitor.metrics import PrometheusMeter
+from monitor.daemon.assembly import Monitor, assemble
+from monitor.daemon.daemon import Daemon
+from monitor.daemon.supervisor import Outcome
+from monitor.following.timing import Timing
 from monitor.store.database import create
 from monitor.store.reading import Reading
-from monitor.watching import Outcome, Timing
+from monitor.telemetry.prometheus import PrometheusMeter
 from tests.monitor_programs.parts import Clock
 from tests.monitor_programs.served_log import CA, RULES, ServedLog, serving, signing_body
 from tests.support.alerts import NOW

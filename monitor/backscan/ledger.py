@@ -1,0 +1,202 @@
+"""The ledger of one scan: a small database of its own, so that a killed scan goes on where it was proven to be.
+
+It holds the scan's frontier, the head it is proven against and every finding so far, committed together batch by batch
+by the same code that keeps the monitor's own state.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import select
+
+from alerts.alert import Alert
+from monitor.model.errors import OwnFault
+from monitor.model.heads import Position
+from monitor.model.state import Batch
+from monitor.program import VERSION
+from monitor.store.database import create, open_database
+from monitor.store.reading import Reading
+from monitor.store.store import Store
+from monitor.store.tables import FindingRow, LogPosition, table
+
+_FOUND: Final = table(FindingRow)
+_POSITION: Final = table(LogPosition)
+
+
+class Unfinished(OwnFault):
+    """There is a ledger of an unfinished scan, and it was not said whether to go on with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a scan is of: the tree and its key, the range as asked for, and a digest of the rules it runs."""
+
+    log: str
+    key: str
+    first: int
+    last: int | None
+    recorded: bool
+    rules: str
+
+    def id(self) -> str:
+        """Stable name of a scan: the same words on the command line mean the same scan, whatever the rules say."""
+        asked = [self.log, self.key, self.first, self.last, self.recorded]
+        return sha256(json.dumps(asked).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerFinding:
+    """One finding of a scan; `signing` and `reasons` are plain JSON types of untrusted text."""
+
+    log: str
+    index: int
+    rule: str
+    outcome: str
+    reasons: Sequence[Mapping[str, str]]
+    signing: Mapping[str, Any]
+
+
+class Ledger:
+    """An open ledger. Implements `monitor.backscan.progress.Progress`; `last` is where the scan ends."""
+
+    def __init__(self, path: Path, store: Store, log: str, last: int) -> None:
+        self.path, self.store, self.last = path, store, last
+        self._log = log
+
+    def position(self, log: str) -> Position | None:
+        """See `Progress.position`."""
+        return self.store.position(log)
+
+    def baseline(self, position: Position, how: str) -> None:
+        """See `Progress.baseline`."""
+        self.store.baseline(position, how)
+
+    def advance(self, old: Position, new: Position, batch: Batch, alerts: Sequence[Alert]) -> None:
+        """See `Progress.advance`."""
+        self.store.advance(old, new, batch, alerts)
+
+    def outcomes(self) -> dict[str, int]:
+        """How many findings of each outcome there are."""
+        return Reading(self.store.database).outcomes()
+
+    def unreadable(self) -> dict[str, int]:
+        """How many entries could not be read, by reason code."""
+        return {code: count for (_, code), count in Reading(self.store.database).unreadable().items()}
+
+    def kinds(self) -> dict[str, int]:
+        """How many entries of each kind there were."""
+        return {kind: count for (_, kind), count in Reading(self.store.database).kinds().items()}
+
+    def findings(self) -> Iterator[LedgerFinding]:
+        """Every finding in the order of the log, a few at a time."""
+        query = select(_FOUND).order_by(_FOUND.c.entry, _FOUND.c.rule).execution_options(yield_per=200)
+        with self.store.database.read() as connection:
+            for row in connection.execute(query).mappings():
+                yield LedgerFinding(
+                    row["log"],
+                    row["entry"],
+                    row["rule"],
+                    row["outcome"],
+                    json.loads(row["reasons"]),
+                    json.loads(row["signing"]),
+                )
+
+
+@contextmanager
+def open_ledger(
+    folder: Path,
+    scope: Scope,
+    begin: Callable[[], tuple[Position, int]],
+    clock: Callable[[], datetime],
+    *,
+    resume: bool,
+) -> Iterator[Ledger]:
+    """Open the ledger of this scan, or `begin` a new one; it stays when the block ends with an error.
+
+    A ledger is removed once the block ends well: then its findings were shown. Raises `Unfinished`, `OwnFault`.
+    """
+    path = folder / f"{scope.id()}.db"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise OwnFault(
+            f"{folder}: the ledger of the scan cannot be kept here: {error.strerror}. Make the folder writable."
+        ) from error
+    with _alone(path):
+        if path.exists() and not resume:
+            raise Unfinished(
+                f"{path}: there is an unfinished scan of this range. Go on with --resume, or remove the file to begin "
+                "anew."
+            )
+        if not path.exists():
+            _make(path, scope, *begin(), clock)
+        store = Store(open_database(str(path), check=True), clock=clock, route=lambda _: ())
+        try:
+            yield Ledger(path, store, scope.log, _asked(store, path, scope))
+        finally:
+            store.close()
+        _remove(path)
+
+
+def _make(path: Path, scope: Scope, position: Position, last: int, clock: Callable[[], datetime]) -> None:
+    """Make the ledger under another name: one that stands at its place is whole, whenever we are killed."""
+    new = path.with_suffix(".new")
+    _remove(new)
+    store = Store(create(str(new), clock(), VERSION), clock=clock, route=lambda _: ())
+    try:
+        store.baseline(position, json.dumps({**asdict(scope), "end": last}))
+    finally:
+        # Closing the last connection folds SQLite's write-ahead log into the file that is renamed.
+        store.close()
+    os.replace(new, path)  # noqa: PTH105  the rename that makes it so
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _asked(store: Store, path: Path, scope: Scope) -> int:
+    with store.database.read() as connection:
+        how = connection.execute(select(_POSITION.c.baseline_how).where(_POSITION.c.log == scope.log)).scalar()
+    try:
+        kept = json.loads(how or "")
+        begun_with, last = str(kept["rules"]), int(kept["end"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise OwnFault(f"{path}: this is no ledger of a scan of {scope.log}; remove the file to begin anew.") from error
+    if begun_with != scope.rules:
+        raise Unfinished(
+            f"{path}: this scan was begun with other rules, and its findings would be by both. Give it the rules it "
+            "was begun with, or remove the file to begin anew."
+        )
+    return last
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    lock = path.with_suffix(".lock")
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise OwnFault(f"{path}: this very scan is running already.") from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    for each in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
+        with suppress(FileNotFoundError):
+            each.unlink()
+    with suppress(FileNotFoundError, OSError):
+        path.with_suffix(".lock").unlink()

@@ -1,0 +1,271 @@
+"""What one log still owes to rules that came late, offered to them little by little beside following.
+
+Following comes first: while it has a backlog of its own, nothing is looked back at; and a step is followed by a pause
+at least as long as the step. What was offered is in the database, so a restart goes on where the last commit was.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+from alerts.alert import Owner
+from alerts.inert import inert_line
+from monitor.backscan.step import Step, backscan_step
+from monitor.config import BackscanConfig
+from monitor.following.timing import Timing
+from monitor.judging.active_rules import HeldRules, RuleKeeper
+from monitor.judging.judge import RuleJudge
+from monitor.model.errors import FetchFailed, LogMisbehaved
+from monitor.model.heads import Position
+from monitor.model.log_source import LogApi, LogSource
+from monitor.raising.coverage_alerts import back_scan_stuck_alert
+from monitor.store.backscans import BackScan
+from monitor.store.coverage import Standing, first_gap, union_size, without_first
+from monitor.store.reading import Reading
+from monitor.store.store import Store
+from monitor.telemetry.hooks import Meter
+from monitor.trust.provider import TrustKeeper
+from rules.index import Matcher, compile_rules
+from rules.lookback import LookBack, first_wanted
+
+_LOG: Final = logging.getLogger(__name__)
+# A question to Rekor v1 answers ten entries: a step there is some seconds' work already.
+_ENTRIES: Final = {LogApi.REKOR_V1: 64}
+_ENTRIES_OTHERWISE: Final = 2048
+_STEP_SECONDS: Final = 4
+_BACKLOG: Final = 4096  # entries that following may be behind before looking back makes way
+_PLAN_AGAIN: Final = timedelta(seconds=5)
+_PLANNING_SHARE: Final = 50  # planning takes no more than this part of the time
+_LIST_TREES_EVERY: Final = timedelta(minutes=10)
+_TELL_EVERY: Final = timedelta(seconds=2)
+_FIRST_RETRY: Final = timedelta(seconds=15)
+_LONGEST_RETRY: Final = timedelta(minutes=15)
+_MAX_LINE: Final = 1_000
+
+
+@dataclass(slots=True)
+class _Tree:
+    """One tree: ranges that rules still lack, and how looking back in it goes."""
+
+    log: str
+    lacking: dict[tuple[int, int], frozenset[str]] = field(default_factory=dict)
+    unkept: dict[tuple[str, str], int] = field(default_factory=dict)
+    began_at: datetime | None = None
+    read: int = 0
+    told_at: datetime | None = None
+    failures: int = 0
+    retry_at: datetime | None = None
+
+    @property
+    def remaining(self) -> int:
+        """Entries still to be read."""
+        return union_size(self.lacking)
+
+
+class LogBackscan:
+    """Looks back in one configured log, all trees of it; `step` is called by one thread at a time.
+
+    `open_trees` opens sources for nobody else: what following asks never waits behind what is asked here.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_trees: Callable[[], Sequence[LogSource]],
+        *,
+        config: BackscanConfig,
+        stale_after: timedelta,
+        store: Store,
+        rules: RuleKeeper,
+        trust: TrustKeeper,
+        meter: Meter,
+        timing: Timing,
+    ) -> None:
+        self.name = name
+        self._open_trees, self._config, self._stale_after = open_trees, config, stale_after
+        self._store, self._rules, self._trust, self._meter, self._timing = store, rules, trust, meter, timing
+        # A power of two, so that steps stay aligned: what is allowed in some seconds is not read in one go.
+        self._most = 1 << (config.entries_per_second * _STEP_SECONDS).bit_length() - 1
+        self._trees: dict[str, _Tree] = {}
+        self._planned: tuple[int, datetime] | None = None
+        self._sources: dict[str, LogSource] = {}
+        self._listed_at: datetime | None = None
+        self._matcher: tuple[int, frozenset[str], Matcher] | None = None
+        self._own: tuple[Exception, datetime] | None = None
+
+    def step(self) -> float | None:
+        """Offer some entries of one tree to the rules that lack them.
+
+        Seconds to wait before the next step, `None` when there is nothing to do for now. What a log did or did not
+        answer is recorded, told and tried again later; what is wrong with us is raised, and again until it is mended.
+        """
+        now = self._timing.clock()
+        if self._own is not None and now < self._own[1]:
+            raise self._own[0]
+        try:
+            waiting = self._step(now)
+        except Exception as error:
+            self._own = error, now + _FIRST_RETRY
+            raise
+        self._own = None
+        return waiting
+
+    def forget_sources(self) -> None:
+        """Open the log anew at the next step: its keys may have changed."""
+        self._listed_at = None
+
+    def _step(self, now: datetime) -> float | None:
+        held = self._rules.held
+        if self._planned is None or self._planned[0] != held.generation or now >= self._planned[1]:
+            self._plan(held, now)
+        tree = next((tree for tree in self._trees.values() if tree.lacking and _is_due(tree, now)), None)
+        if tree is None or self._timing.stop() or _backlog(self._store.position(tree.log)) > _BACKLOG:
+            return None
+        tree.began_at = tree.began_at or now
+        try:
+            done = self._offer(tree, held)
+        except (FetchFailed, LogMisbehaved) as error:
+            self._failed(tree, error)
+            return None
+        except Exception:
+            # Whatever was committed of it is known by the next plan.
+            self._planned = None
+            raise
+        return self._went_well(tree, done, now)
+
+    def _plan(self, held: HeldRules, now: datetime) -> None:
+        """Look up what is lacking; the longer it takes, the longer until the next time."""
+        for log, each in Reading(self._store.database).followed().items():
+            if log.partition("/")[0] != self.name:
+                continue
+            tree = self._trees.setdefault(log, _Tree(log))
+            before = tree.remaining
+            tree.lacking = self._lacking(held, log, each.baseline_size)
+            if before and not tree.lacking:
+                # Somebody else did it, or nobody wants it any more.
+                self._tell(tree, self._timing.clock(), 0)
+        ended = self._timing.clock()
+        self._planned = held.generation, ended + max(_PLAN_AGAIN, (ended - now) * _PLANNING_SHARE)
+
+    def _lacking(self, held: HeldRules, log: str, followed_from: int) -> dict[tuple[int, int], frozenset[str]]:
+        """Ranges that some rules are to be offered and were not, each with those rules."""
+        asked = {self._config.range, *held.backscans.values()}
+        if asked == {"none"}:
+            return {}
+        after = followed_from if asked <= {"none", "followed"} else 0
+        found: dict[tuple[int, int], set[str]] = {}
+        for standing in self._store.coverage.standings(log, after):
+            for look_back, rules in self._by_look_back(held, standing).items():
+                first = first_wanted(look_back, standing.began, followed_from)
+                for missing in () if first is None else standing.missing(first):
+                    found.setdefault(missing, set()).update(rules)
+        return {missing: frozenset(rules) for missing, rules in found.items()}
+
+    def _by_look_back(self, held: HeldRules, standing: Standing) -> dict[LookBack, list[str]]:
+        found: dict[LookBack, list[str]] = {}
+        for rule, selection in standing.rules.items():
+            # One that was changed or withdrawn a moment ago is active in the database until the next pass.
+            if held.selections.get(rule) == selection:
+                found.setdefault(held.backscans.get(rule, self._config.range), []).append(rule)
+        return found
+
+    def _offer(self, tree: _Tree, held: HeldRules) -> Step:
+        source = self._source(tree.log)
+        gap = first_gap(tree.lacking)
+        matcher = self._matcher_of(held, gap.rules)
+        done = backscan_step(
+            source,
+            self._store,
+            matcher,
+            held.selections,
+            RuleJudge(matcher, self._store.facts, self._trust.authorities),
+            clock=self._timing.clock,
+            pause=self._timing.pause,
+            entries=min(_ENTRIES.get(source.identity.api, _ENTRIES_OTHERWISE), self._most),
+            gap=gap,
+            stop=self._timing.stop,
+            unkept=tree.unkept,
+        )
+        if done is None:
+            raise AssertionError("a step over a gap is a step")
+        return done
+
+    def _matcher_of(self, held: HeldRules, rules: frozenset[str]) -> Matcher:
+        """The rules that are to be asked, compiled: the others would cost time, and places under the cap."""
+        if len(rules) == len(held.selections):
+            return held.matcher
+        if self._matcher is None or self._matcher[:2] != (held.generation, rules):
+            chosen = [rule for rule in held.rules.rules if rule.id in rules]
+            self._matcher = held.generation, rules, compile_rules(chosen)
+        return self._matcher[2]
+
+    def _source(self, log: str) -> LogSource:
+        now = self._timing.clock()
+        if self._listed_at is None or now - self._listed_at >= _LIST_TREES_EVERY or log not in self._sources:
+            self._sources = {source.identity.log: source for source in self._open_trees()}
+            self._listed_at = now
+        if (source := self._sources.get(log)) is None:
+            raise FetchFailed(f"{log}: the log does not list this tree any more, so it cannot be looked at")
+        return source
+
+    def _went_well(self, tree: _Tree, done: Step, began: datetime) -> float:
+        now = self._timing.clock()
+        tree.lacking = without_first(tree.lacking, done.first, done.last)
+        tree.read += done.last - done.first
+        tree.failures, tree.retry_at = 0, None
+        tree.unkept.clear()
+        self._meter.looked_back(tree.log, done.last - done.first, done.findings, done.dropped)
+        took = (now - began).total_seconds()
+        if done.findings:
+            _LOG.info(
+                "backscan_found log=%s first=%d last=%d findings=%s", tree.log, done.first, done.last, done.findings
+            )
+        self._tell(tree, now, done.last - done.first)
+        return max((done.last - done.first) / self._config.entries_per_second, took)
+
+    def _tell(self, tree: _Tree, now: datetime, entries: int) -> None:
+        """Record how far it is: now and then, and whenever something begins or ends."""
+        if entries and tree.lacking and tree.told_at is not None and now - tree.told_at < _TELL_EVERY:
+            return
+        seconds = (now - tree.began_at).total_seconds() if tree.began_at is not None else 0.0
+        rate = round(tree.read / seconds) if seconds > 0 else 0
+        if tree.lacking:
+            if tree.told_at is None:
+                _LOG.info("backscan_began log=%s entries=%d", tree.log, tree.remaining)
+            tree.told_at = now
+        else:
+            _LOG.info("backscan_done log=%s entries=%d", tree.log, tree.read)
+            tree.began_at = tree.told_at = None
+            tree.read = 0
+        self._meter.back_scan(tree.log, tree.remaining)
+        self._store.back_scans.got_on(BackScan(tree.log, now, tree.remaining, rate))
+
+    def _failed(self, tree: _Tree, error: FetchFailed | LogMisbehaved) -> None:
+        """Record what a log did or did not answer; ask again, less and less often."""
+        now = self._timing.clock()
+        tree.failures += 1
+        tree.retry_at = now + min(_FIRST_RETRY * 2 ** min(tree.failures - 1, 16), _LONGEST_RETRY)
+        tree.began_at, tree.read = None, 0
+        owner = Owner.LOG_MISBEHAVED if isinstance(error, LogMisbehaved) else Owner.COULD_NOT_ASK
+        reason = error.kind if isinstance(error, LogMisbehaved) else error.reason
+        if tree.failures == 1:
+            _LOG.warning(
+                "backscan_trouble log=%s reason=%s detail=%s", tree.log, reason, inert_line(str(error), _MAX_LINE)
+            )
+        kept = self._store.back_scans.went_wrong(BackScan(tree.log, now, tree.remaining), owner, reason, str(error))
+        self._meter.back_scan(tree.log, tree.remaining)
+        trouble = kept.trouble
+        if trouble is not None and owner is Owner.COULD_NOT_ASK and now - trouble.since > self._stale_after:
+            alert = back_scan_stuck_alert(tree.log, trouble.detail, tree.remaining, trouble.since, now)
+            self._store.enqueue([alert])
+
+
+def _is_due(tree: _Tree, now: datetime) -> bool:
+    return tree.retry_at is None or now >= tree.retry_at
+
+
+def _backlog(position: Position | None) -> int:
+    """Entries that following has yet to read."""
+    return 0 if position is None else position.head.head.size - position.frontier.size

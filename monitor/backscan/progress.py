@@ -1,0 +1,130 @@
+"""Where a scan keeps what it proved and found: its own position, and the monitor's database where that is wanted."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from alerts.alert import Alert
+from monitor.following.batch_commit import Judge
+from monitor.model.errors import Evidence
+from monitor.model.heads import Position, SignedHead
+from monitor.model.state import Batch, Finding, Hit
+from monitor.raising.coverage_alerts import DROPPED
+from monitor.store.store import Store
+
+
+class Progress(Protocol):
+    """How far a scan came. A method that returned has made its effect as lasting as this progress is."""
+
+    def position(self, log: str) -> Position | None:
+        """Where the scan stands."""
+
+    def baseline(self, position: Position, how: str) -> None:
+        """Begin here."""
+
+    def advance(self, old: Position, new: Position, batch: Batch, alerts: Sequence[Alert]) -> None:
+        """Move on, and keep what the batch held. Raises `StateConflict` when the scan is not at `old`."""
+
+
+class PassingProgress:
+    """Progress that ends with the process: for scans whose findings and covered ranges are kept elsewhere."""
+
+    def __init__(self) -> None:
+        self._position: Position | None = None
+
+    def position(self, log: str) -> Position | None:
+        """See `Progress.position`."""
+        return self._position if self._position is not None and self._position.log == log else None
+
+    def baseline(self, position: Position, how: str) -> None:  # noqa: ARG002  nobody will ask
+        """See `Progress.baseline`."""
+        self._position = position
+
+    def advance(self, old: Position, new: Position, batch: Batch, alerts: Sequence[Alert]) -> None:  # noqa: ARG002
+        """See `Progress.advance`."""
+        self._position = new
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """Keep findings in the monitor's database, as offered to these rules (id to what they select).
+
+    Alerts are kept beside unexpected findings; `deliver` says whether anybody is told, `due` how late.
+    """
+
+    rules: Mapping[str, str]
+    deliver: bool = False
+    due: Callable[[], datetime | None] = lambda: None
+
+
+class ScanState:
+    """`monitor.model.state.State` for one scan. Heads and evidence go to `store`, the monitor's, so that none is lost.
+
+    `on_batch` is told of every batch once it is kept.
+    """
+
+    def __init__(
+        self,
+        progress: Progress,
+        store: Store | None,
+        *,
+        recording: Recording | None = None,
+        on_evidence: Callable[[Evidence], None] = lambda _: None,
+        on_batch: Callable[[Batch], None] = lambda _: None,
+    ) -> None:
+        self._progress, self._store, self._recording = progress, store, recording
+        self._on_evidence, self._on_batch = on_evidence, on_batch
+
+    def position(self, log: str) -> Position | None:
+        """See `State.position`: that of the scan."""
+        return self._progress.position(log)
+
+    def baseline(self, position: Position, how: str) -> None:
+        """See `State.baseline`."""
+        self._progress.baseline(position, how)
+
+    def advance(self, old: Position, new: Position, batch: Batch, alerts: Sequence[Alert]) -> None:
+        """See `State.advance`."""
+        if self._store is not None and self._recording is not None and batch.start < batch.end:
+            # Only what is about rules: of the entries themselves following has told before.
+            kept = [alert for alert in alerts if alert.rule is not None or alert.kind == DROPPED]
+            kept = (
+                kept if self._recording.deliver else [alert for alert in kept if alert.rule and alert.index is not None]
+            )
+            self._store.record_scan(
+                batch, self._recording.rules, kept, deliver=self._recording.deliver, not_before=self._recording.due()
+            )
+        # A crash between the two reads the batch again; its findings are known by then and add nothing.
+        self._progress.advance(old, new, batch, ())
+        self._on_batch(batch)
+
+    def record_head(self, head: SignedHead) -> None:
+        """See `State.record_head`."""
+        if self._store is not None:
+            self._store.record_head(head)
+
+    def keep_evidence(self, evidence: Evidence, alerts: Sequence[Alert]) -> bool:
+        """See `State.keep_evidence`: a log that misbehaves towards a scan has misbehaved."""
+        is_new = self._store.keep_evidence(evidence, alerts) if self._store is not None else True
+        self._on_evidence(evidence)
+        return is_new
+
+    def enqueue(self, alerts: Sequence[Alert]) -> None:
+        """See `State.enqueue`: a scan tells of nothing but findings and evidence; following tells the rest."""
+
+
+class SomeRules:
+    """A judge that hears of these rules only; the others were offered the entries before."""
+
+    def __init__(self, judge: Judge, rules: frozenset[str]) -> None:
+        self._judge, self._rules = judge, rules
+
+    def judge(self, hits: Sequence[Hit], now: datetime) -> Sequence[Finding]:
+        """See `Judge.judge`."""
+        wanted = [(hit, tuple(rule for rule in hit.rules if rule in self._rules)) for hit in hits]
+        return self._judge.judge([Hit(hit.signing, rules, hit.leaf, hit.extra) for hit, rules in wanted if rules], now)
+
+    def alerts(self, findings: Sequence[Finding], now: datetime) -> Sequence[Alert]:
+        """See `Judge.alerts`."""
+        return self._judge.alerts(findings, now)

@@ -1,0 +1,149 @@
+"""One range of one tree, read and proven from end to end.
+
+A scan is following with a beginning and an end: the same code hashes every entry into the tree, proves each batch
+against the head the log signed, and holds the log to what it signed before.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from monitor.backscan.progress import ScanState
+from monitor.following.batch_commit import Judge
+from monitor.following.follower import Follower, Limits
+from monitor.following.pool import ExaminerPool
+from monitor.following.rule_matcher import RuleScanner
+from monitor.model.errors import FetchFailed, LogMisbehaved, OwnFault
+from monitor.model.heads import Position, SignedHead, TrustedHead
+from monitor.model.log_source import LogApi, LogSource
+from monitor.proof.verify import advance, sizes_to_prove
+from monitor.raising.log_alerts import alert_of_evidence
+
+# A question to Rekor v1 answers ten entries: a batch there is half a minute's work already.
+_BATCH: Final = {LogApi.REKOR_V1: 256}
+_BATCH_OTHERWISE: Final = 4096
+_LONGEST_WAIT: Final = 30.0
+_BATCH_BYTES: Final = 64 * 1024 * 1024
+
+
+class NotInLog(OwnFault):
+    """The range asked for reaches beyond what the log has."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What a scan needs of the world: a clock, a way to wait, threads that fetch ahead, and patience with outages.
+
+    `patience` are the seconds to wait before asking again when a log cannot be asked; progress makes it new. `pauses`
+    are those between tries before a promise counts as broken. `batch_entries` go before what suits the protocol. Once
+    `stop` says so, a scan ends after the batch under way.
+    """
+
+    clock: Callable[[], datetime]
+    pause: Callable[[float], object]
+    executor: Executor | None = None
+    ahead: int = 2
+    patience: Sequence[float] = (1.0, 2.0, 4.0, 8.0)
+    pauses: tuple[float, ...] = (1.0, 4.0)
+    batch_entries: int | None = None
+    stop: Callable[[], bool] = lambda: False
+
+
+def waits(patience: float) -> tuple[float, ...]:
+    """Growing waits that come to `patience` seconds, for `World.patience`."""
+    found, wait = [], 1.0
+    while patience > 0:
+        found.append(min(wait, patience))
+        patience, wait = patience - found[-1], min(wait * 2, _LONGEST_WAIT)
+    return tuple(found)
+
+
+def begin_range(
+    source: LogSource, known: TrustedHead | None, first: int, last: int | None, *, state: ScanState, world: World
+) -> tuple[Position, int]:
+    """Authenticated beginning of a scan of `[first, last)`, and its end; `last` is the head's size if left out.
+
+    Proven against the newest head that is consistent with `known`, the one trusted so far. Raises `NotInLog`,
+    `FetchFailed`, and `LogMisbehaved` when the log contradicts itself: its evidence is kept before.
+    """
+    tries = iter(world.patience)
+    while True:
+        try:
+            head = _newest(source, known, state)
+            end = head.size if last is None else last
+            if not 0 <= first <= end <= head.size:
+                raise NotInLog(f"{head.log} has {head.size} entries; there is no range from {first} to {end} in it")
+            return Position(head.log, source.frontier(first, head), TrustedHead(head)), end
+        except LogMisbehaved as misbehaved:
+            state.keep_evidence(misbehaved.evidence, [alert_of_evidence(misbehaved.evidence, world.clock())])
+            raise
+        except FetchFailed:
+            if (seconds := next(tries, None)) is None:
+                raise
+            world.pause(seconds)
+
+
+def _newest(source: LogSource, known: TrustedHead | None, state: ScanState) -> SignedHead:
+    offered = source.latest()
+    state.record_head(offered)
+    sizes = sizes_to_prove(known, offered)
+    return advance(known, offered, source.consistency_proof(*sizes) if sizes else (), source.identity).head
+
+
+def scan_range(
+    source: LogSource,
+    state: ScanState,
+    judge: Judge,
+    pool: ExaminerPool,
+    *,
+    last: int,
+    world: World,
+    unkept: dict[tuple[str, str], int] | None = None,
+) -> Position:
+    """Read, prove and judge everything from where `state` stands up to `last`; returns where it stands then.
+
+    `unkept` counts broken promises over several scans, as `Follower` does over its passes. Raises `FetchFailed` when
+    the log cannot be asked for longer than `world.patience`, `LogMisbehaved` with its evidence kept, `OwnFault`.
+    Whatever was proven before is kept: calling again goes on from there.
+    """
+    identity = source.identity
+    follower = Follower(
+        source,
+        state,
+        RuleScanner(pool.matcher),
+        judge,
+        clock=world.clock,
+        pause=world.pause,
+        limits=Limits(
+            batch_entries=world.batch_entries or _BATCH.get(identity.api, _BATCH_OTHERWISE),
+            batch_bytes=_BATCH_BYTES,
+            ahead=world.ahead,
+            pauses=world.pauses,
+            end=last,
+        ),
+        executor=world.executor,
+        examiner=pool.examiner(identity.log, identity.api),
+        stop=world.stop,
+        unkept=unkept,
+    )
+    tries = 0
+    while (position := _stands(state, identity.log)).frontier.size < last and not world.stop():
+        try:
+            follower.run_pass()
+        except FetchFailed:
+            if _stands(state, identity.log).frontier.size > position.frontier.size:
+                tries = 0
+            if tries == len(world.patience):
+                raise
+            world.pause(world.patience[tries])
+            tries += 1
+    return position
+
+
+def _stands(state: ScanState, log: str) -> Position:
+    position = state.position(log)
+    if position is None:
+        raise OwnFault(f"{log}: the scan was never begun")
+    return position

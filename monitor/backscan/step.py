@@ -1,0 +1,140 @@
+"""Back-scanning beside a running daemon: one small step at a time, so that following is never held up."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from alerts.alert import Alert, Severity
+from monitor.backscan.missing import missing_ranges
+from monitor.backscan.progress import PassingProgress, Recording, ScanState, SomeRules
+from monitor.backscan.range import World, begin_range, scan_range
+from monitor.following.batch_commit import Judge
+from monitor.following.pool import ExaminerPool
+from monitor.model.log_source import LogSource
+from monitor.model.state import Batch, Finding, Hit
+from monitor.store.coverage import Gap
+from monitor.store.store import Store
+from rules.expectations.certificate_log_within import CertificateLogWithinExpectation
+from rules.expectations.log_entry_within import LogEntryWithinExpectation
+from rules.index import Matcher
+from rules.verdict import Outcome, Verdict
+
+_HOUR: Final = timedelta(hours=1)
+_MANY: Final = 1_000  # rules whose ranges are written in the time that a batch takes to be read
+_LONGEST: Final = 100
+_ABSENCES: Final = frozenset({CertificateLogWithinExpectation.id, LogEntryWithinExpectation.id})
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one step did: entries `[first, last)` were offered to `rules`, and gave findings by outcome.
+
+    `dropped` are matches that were left out because more rules than are judged select one entry.
+    """
+
+    log: str
+    first: int
+    last: int
+    rules: frozenset[str]
+    findings: Mapping[str, int]
+    dropped: int = 0
+
+
+def backscan_step(
+    source: LogSource,
+    store: Store,
+    matcher: Matcher,
+    rules: Mapping[str, str],
+    judge: Judge,
+    *,
+    clock: Callable[[], datetime],
+    pause: Callable[[float], object],
+    entries: int = 4096,
+    first: int | None = None,
+    gap: Gap | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    unkept: dict[tuple[str, str], int] | None = None,
+) -> Step | None:
+    """Offer the next `entries` entries of one tree to the rules that were never offered them; `None` when none is left.
+
+    `rules` are the active ones (id to what they select), compiled in `matcher`. The entries are those of `gap`, by
+    default of the first one from `first` on. Findings, their alerts and the covered range are committed together, so a
+    step may be killed at any point. Where many rules lack the same entries a step is as much longer, and their ranges
+    are written once, at its end: killed before, it offers the same again, and nothing known counts twice. How often it
+    is called bounds the rate; give it a `source` of its own, so that its requests do not wait in the same queue as
+    following's. `unkept` counts broken promises over several steps.
+
+    Raises `FetchFailed`, `LogMisbehaved` with its evidence kept, `OwnFault`.
+    """
+    log = source.identity.log
+    gap = gap or next(iter(missing_ranges(store, log, rules, first)), None)
+    if gap is None:
+        return None
+    known = store.position(log)
+    # Cut at multiples, so that a step's batch is one aligned subtree.
+    many = min(len(gap.rules) // _MANY, _LONGEST)
+    last = min(gap.last, (gap.first // entries + 1 + many) * entries)
+    found: dict[str, int] = {}
+    dropped = 0
+
+    def count(batch: Batch) -> None:
+        nonlocal dropped
+        dropped += sum(matches for _, matches in batch.dropped)
+        for finding in batch.findings:
+            name = finding.verdict.outcome.value
+            found[name] = found.get(name, 0) + 1
+
+    offered = {rule: rules[rule] for rule in gap.rules}
+    recording = Recording({} if many else offered, deliver=True, due=lambda: next_full_hour(clock()))
+    state = ScanState(PassingProgress(), store, recording=recording, on_batch=count)
+    world = World(clock, pause, ahead=1, patience=(), pauses=(1.0,), batch_entries=entries, stop=stop)
+    trusted = known.head if known is not None else None
+    position, _ = begin_range(source, trusted, gap.first, last, state=state, world=world)
+    state.baseline(position, "back-scan")
+    pool = ExaminerPool(matcher, 1)
+    looking_back = LookingBack(SomeRules(judge, gap.rules))
+    try:
+        scan_range(source, state, looking_back, pool, last=last, world=world, unkept=unkept)
+    finally:
+        reached = (state.position(log) or position).frontier.size
+        if many:
+            store.coverage.offered(log, offered, gap.first, reached)
+    return Step(log, gap.first, reached, gap.rules, found, dropped)
+
+
+def next_full_hour(now: datetime) -> datetime:
+    """When alerts of looking back are due: what one hour finds meets there, and is one message where it is much."""
+    return now + _HOUR - (now - datetime.fromtimestamp(0, UTC)) % _HOUR
+
+
+class LookingBack:
+    """A judge of entries that were logged before their rules began.
+
+    What is old wakes nobody: alerts are no louder than a warning, and say that they look back. And what another log
+    does not show is not held against an old entry: the rule may never have been offered what that log held then.
+    """
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+
+    def judge(self, hits: Sequence[Hit], now: datetime) -> Sequence[Finding]:
+        """See `Judge.judge`."""
+        return [_without_absences(finding) for finding in self._judge.judge(hits, now)]
+
+    def alerts(self, findings: Sequence[Finding], now: datetime) -> Sequence[Alert]:
+        """See `Judge.alerts`."""
+        return [_of_the_past(alert) for alert in self._judge.alerts(findings, now)]
+
+
+def _without_absences(finding: Finding) -> Finding:
+    verdict = finding.verdict
+    reasons = tuple(reason for reason in verdict.reasons if reason.id not in _ABSENCES)
+    outcome = Outcome.EXPECTED if verdict.outcome is Outcome.UNEXPECTED and not reasons else verdict.outcome
+    return replace(finding, verdict=Verdict(outcome, reasons), recheck=None)
+
+
+def _of_the_past(alert: Alert) -> Alert:
+    severity = Severity.WARN if alert.severity is Severity.PAGE else alert.severity
+    told = ("Found", "looking back: it was logged before the rule came")
+    return replace(alert, severity=severity, title=f"Looking back: {alert.title}", facts=(*alert.facts, told))

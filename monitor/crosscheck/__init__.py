@@ -1,0 +1,1 @@
+"""Comparison with what the logs showed to others: bundles, peers, inclusion promises."""

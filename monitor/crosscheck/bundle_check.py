@@ -1,0 +1,241 @@
+"""Views that users' bundles prove, held against everything this monitor knows of the same tree, and against the log.
+
+A bundle is a vantage point the log cannot know: whoever was shown another history than we were has it in writing, with
+the log's own signature under it. Without asking the log: heads of the same size, and every tree node two proofs share.
+With the log at hand: a consistency proof between the bundle's head and the newest one we trust.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+
+from monitor.crosscheck.bundles import View
+from monitor.crosscheck.peers import Relation, compare
+from monitor.model.errors import Evidence, FetchFailed, LogMisbehaved, NotShown
+from monitor.model.heads import Position, SignedHead, TrustedHead
+from monitor.model.log_source import LogIdentity, LogSource
+from monitor.proof.evidence import read_head
+from monitor.proof.verify import advance, sizes_to_prove
+from monitor.raising.log_alerts import alert_of_evidence
+from monitor.store.reading import Reading
+from monitor.store.store import Store
+from monitor.store.views import KeptView, Views, tree_id
+from tlog.nodes import Coordinate, conflicts, frontier_nodes
+
+
+class Standing(StrEnum):
+    """What became of one log entry of a bundle."""
+
+    CONSISTENT = "consistent"
+    NOT_COVERED = "not-yet-covered"
+    CONTRADICTION = "contradiction"
+    UNVERIFIABLE = "unverifiable"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What holding one view against the rest shows. `agreeing` counts nodes that others had vouched for before.
+
+    `unfinished` says that the log was to be asked and gave no usable answer.
+    """
+
+    standing: Standing
+    detail: str
+    agreeing: int = 0
+    evidence: Evidence | None = None
+    unfinished: bool = False
+
+
+FindSource = Callable[[View], LogSource | None]
+"""Finds the tree a view is of among the logs that can be asked. Raises `FetchFailed`."""
+
+
+class CrossCheck:
+    """Checks views one after the other; what each proves is kept for the next. `find_source` is `None` when offline."""
+
+    def __init__(self, store: Store, clock: Callable[[], datetime], find_source: FindSource | None = None) -> None:
+        self._store, self._clock, self._find_source = store, clock, find_source
+        self._views = Views(store.database)
+
+    def check(self, view: View) -> Verdict:
+        """Hold one view against everything known; a contradiction is kept and alerted. Raises `OwnFault`."""
+        position = self._followed(view.identity)
+        identity = replace(view.identity, log=position.log) if position is not None else view.identity
+        kept, nodes = _kept(view), view.nodes
+        known = self._views.known(kept.tree, nodes)
+        contradiction = self._find(view, kept, identity, position, known)
+        if contradiction is not None:
+            return self._accuse(contradiction)
+        agreeing = sum(known[place][0] == value for place, value in nodes.items() if place in known)
+        agreeing += len(self._shared(nodes, position))
+        verdict = self._online(view, identity, position, agreeing)
+        if verdict.standing is not Standing.CONTRADICTION:
+            # One that contradicts is kept whole as evidence, not as knowledge: later bundles are no worse for it.
+            self._views.keep(kept, nodes, self._clock())
+        return verdict
+
+    def _followed(self, identity: LogIdentity) -> Position | None:
+        """Return the position of the log whose stored head this very key signed for this very origin."""
+        for each in Reading(self._store.database).followed().values():
+            try:
+                told = read_head(each.position.head.head.raw, identity.api, identity.key_name, identity.spki)
+            except ValueError:
+                continue
+            if told.origin == identity.origin:
+                return each.position
+        return None
+
+    def _find(
+        self,
+        view: View,
+        kept: KeptView,
+        identity: LogIdentity,
+        position: Position | None,
+        known: Mapping[Coordinate, tuple[bytes, str]],
+    ) -> Evidence | None:
+        """Find a contradiction among what the log signed, without asking it anything."""
+        try:
+            for head in self._heads(kept, identity, position):
+                try:
+                    advance(TrustedHead(head), view.head, (), identity)
+                except NotShown:
+                    # Sizes differ and no proof was given: nothing follows from the two heads alone.
+                    continue
+        except LogMisbehaved as misbehaved:
+            return misbehaved.evidence
+        for place in conflicts({place: value for place, (value, _) in known.items()}, view.nodes):
+            witness = self._views.view(known[place][1])
+            if witness is not None:
+                return _two_views(witness, kept, place, identity)
+        return self._against_frontier(kept, view, identity, position)
+
+    def _heads(self, kept: KeptView, identity: LogIdentity, position: Position | None) -> Iterator[SignedHead]:
+        if position is not None:
+            yield from self._store.heads_at(identity.log, kept.size)
+            yield position.head.head
+        for each in self._views.of_size(kept.tree, kept.size):
+            yield SignedHead(identity.log, each.size, each.root, each.head)
+
+    def _against_frontier(
+        self, kept: KeptView, view: View, identity: LogIdentity, position: Position | None
+    ) -> Evidence | None:
+        if position is None:
+            return None
+        frontier, head = position.frontier, position.head.head
+        places = conflicts(frontier_nodes(frontier), view.nodes)
+        if not places:
+            return None
+        return replace(
+            _evidence(identity, _sentence(places[-1], head.size, kept.size), head.size, bytes(head.root)),
+            heads=(head.raw, kept.head),
+            sizes=(frontier.size, kept.size),
+            proof=self._frontier_proof(view, frontier.size, head.size),
+            prefix=frontier.hashes,
+            leaves=((kept.index, kept.leaf),),
+            second_proof=tuple(kept.proof),
+        )
+
+    def _frontier_proof(self, view: View, size: int, head_size: int) -> tuple[bytes, ...]:
+        """Proof that what was read lies in the head it was proven against; without the log it may be out of reach."""
+        if size == head_size or self._find_source is None:
+            return ()
+        try:
+            source = self._find_source(view)
+            return tuple(source.consistency_proof(size, head_size)) if source is not None else ()
+        except FetchFailed:
+            return ()
+
+    @staticmethod
+    def _shared(nodes: Mapping[Coordinate, bytes], position: Position | None) -> list[Coordinate]:
+        return [] if position is None else [place for place in frontier_nodes(position.frontier) if place in nodes]
+
+    def _accuse(self, evidence: Evidence) -> Verdict:
+        self._store.keep_evidence(evidence, [alert_of_evidence(evidence, self._clock())])
+        return Verdict(Standing.CONTRADICTION, evidence.detail, evidence=evidence)
+
+    def _online(self, view: View, identity: LogIdentity, position: Position | None, agreeing: int) -> Verdict:
+        try:
+            source = self._find_source(view) if self._find_source is not None else None
+            if source is None:
+                return _offline(view, position, agreeing)
+            trusted = _newest(source, position)
+        except LogMisbehaved as misbehaved:
+            return self._accuse(misbehaved.evidence)
+        except FetchFailed as error:
+            told = _offline(view, position, agreeing)
+            is_open = told.standing is Standing.NOT_COVERED
+            return replace(told, detail=f"the log was not asked: {error}", unfinished=True) if is_open else told
+        compared = compare(view.head.raw, source, trusted, self._store.heads_at(identity.log, view.head.size))
+        if compared.evidence is not None:
+            return self._accuse(replace(compared.evidence, log=identity.log))
+        is_proven = compared.relation in {Relation.SAME, Relation.OLDER}
+        if is_proven and position is not None:
+            # Proven to be of the history we follow, so it belongs to it.
+            self._store.record_head(replace(view.head, log=identity.log))
+        if is_proven:
+            by = "this monitor's verified history" if position is not None else "the log's present head"
+            return Verdict(Standing.CONSISTENT, f"proven consistent with {by} of size {trusted.size}", agreeing)
+        shows = f"the log shows only {trusted.size} entries here, the bundle proves {view.head.size}"
+        is_newer = compared.relation is Relation.NEWER
+        return Verdict(Standing.NOT_COVERED, shows if is_newer else compared.detail, agreeing, unfinished=not is_newer)
+
+
+def _newest(source: LogSource, position: Position | None) -> SignedHead:
+    """Newest head of the log that is proven consistent with ours. Raises `FetchFailed`, `LogMisbehaved`."""
+    offered, trusted = source.latest(), position.head if position is not None else None
+    sizes = sizes_to_prove(trusted, offered)
+    proof = source.consistency_proof(*sizes) if sizes else ()
+    return advance(trusted, offered, proof, source.identity).head
+
+
+def _offline(view: View, position: Position | None, agreeing: int) -> Verdict:
+    if position is None:
+        return Verdict(Standing.NOT_COVERED, "this log is not followed here", agreeing)
+    head, frontier = position.head.head, frontier_nodes(position.frontier)
+    if (view.head.size, view.head.root) == (head.size, head.root):
+        return Verdict(Standing.CONSISTENT, "the very head this monitor trusts", agreeing)
+    if frontier and all(view.nodes.get(place) == value for place, value in frontier.items()):
+        detail = f"its tree begins with the {position.frontier.size} entries this monitor verified"
+        return Verdict(Standing.CONSISTENT, detail, agreeing)
+    detail = f"nothing contradicts it, and {agreeing} tree nodes agree; only the log can prove the rest"
+    return Verdict(Standing.NOT_COVERED, detail, agreeing)
+
+
+def _kept(view: View) -> KeptView:
+    head = view.head
+    tree = tree_id(view.identity.spki, view.identity.origin)
+    return KeptView(tree, head.size, head.root, head.raw, view.index, view.leaf, view.proof)
+
+
+def _two_views(first: KeptView, second: KeptView, place: Coordinate, identity: LogIdentity) -> Evidence:
+    return replace(
+        _evidence(identity, _sentence(place, first.size, second.size), first.size, bytes(first.root)),
+        heads=(first.head, second.head),
+        sizes=(first.size, second.size),
+        proof=tuple(first.proof),
+        second_proof=tuple(second.proof),
+        leaves=((first.index, first.leaf), (second.index, second.leaf)),
+    )
+
+
+def _evidence(identity: LogIdentity, detail: str, size: int, root: bytes) -> Evidence:
+    return Evidence(
+        log=identity.log,
+        api=identity.api,
+        kind="log-forked",
+        detail=detail,
+        spki=identity.spki,
+        key_name=identity.key_name,
+        heads=(),
+        trust_root=identity.trust_root,
+        # One fork shows at many places and in many bundles: it is named after the side that was known first.
+        event=f"node {size}:{root.hex()}",
+    )
+
+
+def _sentence(place: Coordinate, known: int, seen: int) -> str:
+    level, index = place
+    first, last = index << level, ((index + 1) << level) - 1
+    what = f"entry {first} is" if first == last else f"entries {first} to {last} are"
+    return f"{what} not the same in the tree of size {seen} a bundle proves and in the tree of size {known} known here"

@@ -1,0 +1,97 @@
+"""Promises that users' bundles hold, held to what is known here and to the log.
+
+A bundle's signed timestamps are why its verifier believes that the signing was logged. One that the log broke by its
+own signatures is told at once; one that it only does not show is remembered, if the log is followed, and looked for.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from monitor.crosscheck.bundle_check import Standing, Verdict
+from monitor.crosscheck.bundles import Promised
+from monitor.crosscheck.promise_audit import Finding, hold, is_of
+from monitor.crosscheck.promise_audit import Standing as Held
+from monitor.model.errors import Evidence, FetchFailed, LogMisbehaved
+from monitor.model.inclusion_promise import Promise
+from monitor.model.log_source import PromisingSource
+from monitor.proof.evidence import BROKEN_PROMISE, event_id
+from monitor.raising.log_alerts import alert_of_evidence
+from monitor.store.store import Store
+
+FindTrees = Callable[[Promised], Sequence[PromisingSource]]
+"""Finds the trees of the log that promised among the logs that can be asked. Raises `FetchFailed`, `OwnFault`."""
+
+
+class PromiseCheck:
+    """Checks promises one after the other. `find_trees` is `None` when offline."""
+
+    def __init__(self, store: Store, clock: Callable[[], datetime], find_trees: FindTrees | None = None) -> None:
+        self._store, self._clock, self._find_trees = store, clock, find_trees
+
+    def check(self, promised: Promised) -> Verdict:
+        """Hold one promise against everything known, and ask the log. Raises `OwnFault`."""
+        promise, now = promised.promise, self._clock()
+        if others := self._store.promises.of_index(promise):
+            return self._broken(promise, _two_promises(promised, others[0]))
+        try:
+            found = self._ask(promised, now)
+        except LogMisbehaved as misbehaved:
+            return self._accuse(misbehaved.evidence)
+        except FetchFailed as error:
+            return self._open(promise, f"the log was not asked: {error}", now, unfinished=True)
+        return self._told(promise, found, now)
+
+    def _told(self, promise: Promise, found: Finding | None, now: datetime) -> Verdict:
+        if found is None:
+            return self._open(promise, "the log was not asked", now, unfinished=False)
+        if found.standing is Held.KEPT:
+            self._store.promises.kept(promise)
+            return Verdict(Standing.CONSISTENT, f"the promise was kept: {found.detail}")
+        if found.standing is Held.BROKEN and found.evidence is not None:
+            return self._broken(promise, found.evidence)
+        return self._open(promise, found.detail, now, unfinished=found.standing is Held.NOT_SHOWN)
+
+    def _ask(self, promised: Promised, now: datetime) -> Finding | None:
+        """Ask the tree that has to keep the promise; `None` when there is none to ask."""
+        if self._find_trees is None:
+            return None
+        for tree in self._find_trees(promised):
+            position = self._store.position(tree.identity.log)
+            head = position.head.head if position is not None else tree.latest()
+            if is_of(promised.promise, tree, head):
+                signed_at = head.timestamp or self._store.health.of(tree.identity.log).fresh_at
+                return hold(promised.promise, tree, head, promised.promise.due(now), signed_at)
+        return None
+
+    def _open(self, promise: Promise, detail: str, now: datetime, *, unfinished: bool) -> Verdict:
+        self._store.promises.remember([promise], now)
+        is_remembered = self._store.promises.is_pending(promise)
+        then = "remembered, and looked for as the log is followed" if is_remembered else "this log is not followed here"
+        return Verdict(Standing.NOT_COVERED, f"{detail}; {then}", unfinished=unfinished)
+
+    def _broken(self, promise: Promise, evidence: Evidence) -> Verdict:
+        verdict = self._accuse(evidence)
+        # What was broken stays on record, if the log is followed.
+        self._store.promises.remember([promise], self._clock())
+        self._store.promises.broken(promise, event_id(evidence))
+        return verdict
+
+    def _accuse(self, evidence: Evidence) -> Verdict:
+        self._store.keep_evidence(evidence, [alert_of_evidence(evidence, self._clock())])
+        return Verdict(Standing.CONTRADICTION, evidence.detail, evidence=evidence)
+
+
+def _two_promises(promised: Promised, other: Promise) -> Evidence:
+    promise, identity = promised.promise, promised.identity
+    bare = Evidence(
+        log=identity.log,
+        api=identity.api,
+        kind=BROKEN_PROMISE,
+        detail=f"index {promise.index} was promised to two entries, by two signatures of the log",
+        spki=identity.spki,
+        key_name=identity.key_name,
+        heads=(),
+        trust_root=identity.trust_root,
+    )
+    return replace(bare, promises=(promise.signed, other.signed), event=promise.id)

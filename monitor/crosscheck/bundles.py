@@ -1,0 +1,242 @@
+"""Users' own bundles as a vantage point the log cannot know.
+
+A bundle carries the log's own signature over the tree its signer was shown. Put beside what this monitor was shown, a
+split view has nowhere to hide. Reading is pure: bytes and a trust root in, verified views out. Only the log's
+statements are verified here, not the artifact's signature: that is a Sigstore client's job.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from monitor.http_fetcher import MIB
+from monitor.logs.checkpoint import head_of, read_checkpoint
+from monitor.model.errors import NotShown, SignwatchError
+from monitor.model.heads import SignedHead
+from monitor.model.inclusion_promise import BadPromise, Promise, PromiseKind, promises_of, read_promise, set_of
+from monitor.model.log_source import LogApi, LogIdentity
+from monitor.trust.trust_root import TrustedLog, TrustRoot
+from sigstore_entries.certificate import read_certificate
+from sigstore_entries.trust import CertificateAuthorities
+from tlog.checkpoint import MalformedCheckpoint, parse_tree_size
+from tlog.merkle import NodeHash, ProofInvalid, leaf_hash
+from tlog.nodes import Coordinate, full_subtrees
+from tlog.note import MalformedNote, NoteKey, parse_note, rekor_v1_key, tile_log_key
+
+MAX_SIZE: Final = 32 * MIB
+_MAX_ENTRIES: Final = 100
+_MAX_CHAIN: Final = 10
+# SPEC rekor checkpoint.go: "<host> - <tree ID>".
+_V1_ORIGIN: Final = re.compile(r"(\S+) - ([0-9]{1,20})")
+
+
+class BadBundle(SignwatchError):
+    """The file is no bundle, or what it holds of a log does not verify. It shows nothing about the log."""
+
+
+class NoProof(BadBundle):
+    """A log entry without an inclusion proof: all it may hold of the log is a promise (`read_timestamps`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one bundle proves a log signed: a head, the leaf below it, and every full subtree between them.
+
+    `identity` is the tree and its key, as the bundle names it and the signature confirms; `log` is the log of the trust
+    root that the key belongs to. `proof` is the inclusion proof.
+    """
+
+    log: TrustedLog
+    identity: LogIdentity
+    head: SignedHead
+    index: int
+    leaf: bytes
+    proof: tuple[NodeHash, ...]
+    nodes: Mapping[Coordinate, NodeHash]
+
+
+@dataclass(frozen=True, slots=True)
+class Promised:
+    """What one bundle shows that a log promised. `identity` is the log as its key makes it; a promise names no tree."""
+
+    log: TrustedLog
+    identity: LogIdentity
+    promise: Promise
+
+
+def read_bundle(raw: bytes, trust: TrustRoot) -> list[View]:
+    """Verify every log entry of a bundle file (Sigstore bundle, or a bare TransparencyLogEntry).
+
+    Raises `BadBundle` when there is no entry with an inclusion proof and checkpoint, or when one does not verify.
+    """
+    views = []
+    for entry in read_entries(raw, trust):
+        if isinstance(entry, BadBundle):
+            raise entry
+        views.append(entry)
+    return views
+
+
+def read_entries(raw: bytes, trust: TrustRoot) -> list[View | BadBundle]:
+    """Verify every log entry of a bundle file by itself: what each proves, or why it proves nothing.
+
+    Raises `BadBundle` when the file is no bundle or holds no log entry.
+    """
+    return [_read_entry(entry, trust) for entry in _entries(_document(raw))]
+
+
+def read_timestamps(raw: bytes, trust: TrustRoot) -> list[Promised | BadBundle | None]:
+    """Verify the signed entry timestamp of every log entry of a bundle file; `None` where an entry has none.
+
+    In the order of `read_entries`. A timestamp the log did not sign shows nothing about the log: somebody else made it.
+    Raises `BadBundle` when the file is no bundle or holds no log entry.
+    """
+    return [_read_timestamp(entry, trust) for entry in _entries(_document(raw))]
+
+
+def read_certificate_timestamps(
+    raw: bytes, trust: TrustRoot, authorities: CertificateAuthorities
+) -> list[Promised | BadBundle]:
+    """Verify the certificate timestamps in the certificate of a bundle; none where the bundle has no certificate.
+
+    Raises `BadBundle` when the file is no bundle.
+    """
+    try:
+        leaf, *chain = _certificates(_document(raw).get("verificationMaterial") or {}) or [b""]
+        if not leaf:
+            return []
+        scts = authorities.embedded_scts(read_certificate(leaf, tuple(chain)), trust.ct_keys())
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        return [BadBundle(f"the certificate in the bundle cannot be read ({type(error).__name__}: {error!s:.80})")]
+    if scts is None:
+        return []
+    logs = {log.spki: log for log in trust.logs if LogApi.CT_RFC6962 in log.apis}
+    promises = [_promised(logs[each.spki], promise, trust) for each in scts for promise in promises_of([each])]
+    return [*promises] or [BadBundle("no timestamp in the certificate verifies under a CT log of the trust root")]
+
+
+def _read_entry(entry: Mapping[str, Any], trust: TrustRoot) -> View | BadBundle:
+    try:
+        return _view(entry, trust)
+    except BadBundle as bad:
+        return bad
+    except (KeyError, TypeError, AttributeError, ValueError, MalformedCheckpoint) as error:
+        # What is in the file is somebody else's text: its kind of damage is told, not its words.
+        return BadBundle(f"a log entry in the bundle lacks or garbles a field ({type(error).__name__}: {error!s:.80})")
+
+
+def _read_timestamp(entry: Mapping[str, Any], trust: TrustRoot) -> Promised | BadBundle | None:
+    try:
+        signature = (entry.get("inclusionPromise") or {}).get("signedEntryTimestamp")
+        if not signature:
+            return None
+        log = _log(_bytes(entry["logId"]["keyId"]), trust)
+        if LogApi.REKOR_V1 not in log.apis:
+            raise BadBundle(f"{log.name} signs no entry timestamps")  # noqa: TRY301
+        # protojson omits zero.
+        seconds, index = (parse_tree_size(str(entry.get(name, 0))) for name in ("integratedTime", "logIndex"))
+        signed = set_of(_bytes(entry["canonicalizedBody"]), seconds, log.log_id, index, _bytes(signature))
+        promise = read_promise(signed, log.spki)
+    except BadBundle as bad:
+        return bad
+    except BadPromise as error:
+        return BadBundle(f"the signed entry timestamp in the bundle shows nothing: {error}")
+    except (KeyError, TypeError, AttributeError, ValueError, MalformedCheckpoint) as error:
+        return BadBundle(f"a log entry in the bundle lacks or garbles a field ({type(error).__name__}: {error!s:.80})")
+    if (log.valid_from and promise.at < log.valid_from) or (log.valid_until and promise.at > log.valid_until):
+        return BadBundle(f"the signed entry timestamp is of {promise.at.isoformat()}, when the log's key was not valid")
+    return _promised(log, promise, trust)
+
+
+def _promised(log: TrustedLog, promise: Promise, trust: TrustRoot) -> Promised:
+    name = urlsplit(log.url).hostname or log.name
+    api = LogApi.REKOR_V1 if promise.kind is PromiseKind.SET else LogApi.CT_RFC6962
+    return Promised(log, LogIdentity(log.name, api, name, name, log.spki, trust.fingerprint), promise)
+
+
+def _certificates(material: Mapping[str, Any]) -> list[bytes]:
+    """SPEC protobuf-specs sigstore_bundle.proto: one certificate, or a chain with the leaf first."""
+    if certificate := material.get("certificate"):
+        return [_bytes(certificate.get("rawBytes", ""))]
+    chain = (material.get("x509CertificateChain") or {}).get("certificates", [])
+    return [_bytes(each["rawBytes"]) for each in chain[:_MAX_CHAIN]]
+
+
+def _document(raw: bytes) -> Any:
+    if len(raw) > MAX_SIZE:
+        raise BadBundle(f"a file of {len(raw)} bytes is longer than any bundle ({MAX_SIZE})")
+    try:
+        document = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise BadBundle("not a bundle: not a JSON document with log entries") from error
+    if not isinstance(document, dict):
+        raise BadBundle("not a bundle: not a JSON document with log entries")
+    return document
+
+
+def _entries(document: Any) -> list[Mapping[str, Any]]:
+    try:
+        material = document.get("verificationMaterial", document)
+        entries = material.get("tlogEntries", [material.get("tlogEntry", material)])
+    except (TypeError, AttributeError) as error:
+        raise BadBundle("not a bundle: not a JSON document with log entries") from error
+    if not isinstance(entries, list) or not entries or len(entries) > _MAX_ENTRIES:
+        raise BadBundle("the bundle holds no log entry")
+    return entries
+
+
+def _view(entry: Mapping[str, Any], trust: TrustRoot) -> View:
+    proof = entry.get("inclusionProof")
+    if not proof or not proof.get("checkpoint"):
+        raise NoProof("a log entry has no inclusion proof with a checkpoint: nothing the log signed can be compared")
+    checkpoint = proof["checkpoint"]["envelope"].encode()
+    log = _log(_bytes(entry["logId"]["keyId"]), trust)
+    identity, key = _identity(log, checkpoint, trust)
+    try:
+        read = read_checkpoint(checkpoint, key, identity)
+    except NotShown as error:
+        raise BadBundle(f"the checkpoint in the bundle is not signed by {log.name}: {error.evidence.detail}") from error
+    except SignwatchError as error:
+        raise BadBundle(str(error)) from error
+    # protojson omits zero: an index of 0 and an empty proof may be absent.
+    index = parse_tree_size(str(proof.get("logIndex", 0)))
+    leaf = _bytes(entry["canonicalizedBody"])
+    hashes = tuple(NodeHash(_bytes(value)) for value in proof.get("hashes", []))
+    try:
+        nodes = full_subtrees(index, read.checkpoint.size, leaf_hash(leaf), hashes, read.checkpoint.root)
+    except ProofInvalid as error:
+        raise BadBundle(f"the inclusion proof does not lead to the signed checkpoint: {error}") from error
+    head = head_of(read, identity)
+    return View(log, identity, head, index, leaf, hashes, nodes)
+
+
+def _log(log_id: bytes, trust: TrustRoot) -> TrustedLog:
+    for log in trust.logs:
+        if log.log_id == log_id and LogApi.CT_RFC6962 not in log.apis:
+            return log
+    raise BadBundle(f"the trust root knows no log with key id {log_id.hex()[:16]}…: nothing can be verified")
+
+
+def _identity(log: TrustedLog, checkpoint: bytes, trust: TrustRoot) -> tuple[LogIdentity, NoteKey]:
+    """Which tree of the log the checkpoint says it is of; `read_checkpoint` then verifies that claim."""
+    try:
+        claimed = parse_note(checkpoint).text.split(b"\n", 1)[0].decode()
+    except MalformedNote as error:
+        raise BadBundle(f"the checkpoint in the bundle is none: {error}") from error
+    host = urlsplit(log.url).hostname or ""
+    tree = _V1_ORIGIN.fullmatch(claimed)
+    if tree and LogApi.REKOR_V1 in log.apis:
+        key, api = rekor_v1_key(tree[1], log.spki), LogApi.REKOR_V1
+    else:
+        key, api = tile_log_key(claimed if " " not in claimed else host, log.spki), LogApi.REKOR_V2
+    if key.log_id != log.log_id:
+        raise BadBundle(f"the checkpoint names {claimed!r:.120}, which is no name of {log.name}")
+    return LogIdentity(log.name, api, key.name, claimed, log.spki, trust.fingerprint), key
+
+
+def _bytes(value: Any) -> bytes:
+    return base64.b64decode(value, validate=True)

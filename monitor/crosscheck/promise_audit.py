@@ -1,0 +1,130 @@
+"""Holding a log to one promise: is the promised entry where the log signed that it is, or will be by now?
+
+What the log's own signatures contradict is proof at once. What it merely does not show may lie with a replica that lags
+or a cache, so it is `NotShown` until it stayed so: whoever keeps the promises counts. Nothing here keeps anything.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from monitor.model.errors import Evidence, Lagging, NotShown
+from monitor.model.heads import SignedHead
+from monitor.model.inclusion_promise import BadPromise, Promise, PromiseKind, read_promise
+from monitor.model.log_source import LogApi, LogIdentity, Place, PromisingSource
+from monitor.proof.evidence import BROKEN_PROMISE, conclude
+
+
+class Standing(StrEnum):
+    """What became of a promise."""
+
+    KEPT = "kept"
+    WAITING = "not-yet-due"
+    NOT_SHOWN = "not-shown"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """How a promise stands, and why. `evidence` is what there is against the log; broken means that it is proof."""
+
+    standing: Standing
+    detail: str
+    evidence: Evidence | None = None
+
+
+def is_of(promise: Promise, source: PromisingSource, head: SignedHead) -> bool:
+    """Whether this tree is the one that has to keep the promise: a log of several trees promises one index for all."""
+    if promise.kind is not kind_of(source.identity):
+        # One key may sign for two logs.
+        return False
+    start, stop = source.promised_range(head)
+    index = promise.index
+    return index is None or (start <= index and (stop is None or index < stop))
+
+
+def kind_of(identity: LogIdentity) -> PromiseKind:
+    """Which kind of promise a log makes, if it makes any."""
+    return PromiseKind.SET if identity.api is LogApi.REKOR_V1 else PromiseKind.SCT
+
+
+def hold(
+    promise: Promise, source: PromisingSource, head: SignedHead, due: datetime, signed_at: datetime | None
+) -> Finding:
+    """Ask the log for what it promised, below a head it signed. The promise must be this tree's (`is_of`).
+
+    `signed_at` is how young the head is at least: only one from after `due` is held against the log for what it lacks.
+    Raises `FetchFailed` when it could not be asked, and `LogMisbehaved` when its answer forks the log.
+    """
+    start, _ = source.promised_range(head)
+    is_late = signed_at is not None and signed_at > due
+    if promise.index is not None and promise.index - start >= head.size:
+        detail = f"its tree of {head.size} entries does not reach the promised index {promise.index}"
+        return _absent(promise, source.identity, head, detail, is_late=is_late)
+    try:
+        place = source.place_of(promise, head)
+    except NotShown as unshown:
+        _check_not_behind(source, head.size if promise.index is None else promise.index - start + 1)
+        # Below the promised index there is no waiting: the tree the log signed has an entry there.
+        is_late = is_late or promise.index is not None
+        return _absent(promise, source.identity, head, unshown.evidence.detail, is_late=is_late)
+    if place.leaf == promise.leaf:
+        return Finding(Standing.KEPT, f"the entry is in the log, at index {place.index} of its tree")
+    return _another(promise, source.identity, place)
+
+
+def _check_not_behind(source: PromisingSource, size: int) -> None:
+    """Whether whoever answers has as large a tree as was asked about; `Lagging` when not: it has nothing to show."""
+    shown = source.latest().size
+    if shown < size:
+        raise Lagging(f"{source.identity.log}: whoever answers has a tree of {shown} entries, {size} are needed")
+
+
+def _absent(promise: Promise, identity: LogIdentity, head: SignedHead, detail: str, *, is_late: bool) -> Finding:
+    if not is_late:
+        return Finding(Standing.WAITING, f"not in the log yet, and not overdue: {detail}")
+    told = f"the log does not show the entry it promised on {promise.at.isoformat()}: {detail}"
+    return Finding(Standing.NOT_SHOWN, told, _evidence(promise, identity, head, told))
+
+
+def _another(promise: Promise, identity: LogIdentity, place: Place) -> Finding:
+    """Another leaf stands, proven, at the promised index."""
+    told = f"index {promise.index} was promised to one entry on {promise.at.isoformat()}, and another one stands there"
+    evidence = _evidence(promise, identity, place.head, told, place=place, second=_second(promise, place))
+    is_proof = conclude(evidence).transferable
+    return Finding(Standing.BROKEN if is_proof else Standing.NOT_SHOWN, told, evidence)
+
+
+def _second(promise: Promise, place: Place) -> Promise | None:
+    """The log's promise of the other entry, where it made one for the same index."""
+    try:
+        second = read_promise(place.promised, promise.spki) if place.promised is not None else None
+    except BadPromise:
+        return None
+    return second if second is not None and (second.index, second.leaf) == (promise.index, place.leaf) else None
+
+
+def _evidence(
+    promise: Promise,
+    identity: LogIdentity,
+    head: SignedHead,
+    detail: str,
+    *,
+    place: Place | None = None,
+    second: Promise | None = None,
+) -> Evidence:
+    return Evidence(
+        log=identity.log,
+        api=identity.api,
+        kind=BROKEN_PROMISE,
+        detail=detail,
+        spki=identity.spki,
+        key_name=identity.key_name,
+        heads=(head.raw,),
+        sizes=(head.size,),
+        proof=place.proof if place is not None else (),
+        leaves=((place.index, place.leaf),) if place is not None else (),
+        promises=(promise.signed, *((second.signed,) if second is not None else ())),
+        trust_root=identity.trust_root,
+        event=promise.id,
+    )

@@ -1,0 +1,1 @@
+"""The long-running program: assembly, supervision of each log, the status page."""

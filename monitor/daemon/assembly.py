@@ -1,0 +1,361 @@
+"""From the configuration to the parts that run: the store, the rules, the trust root, the logs, the channels."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Final, Literal
+
+from alerts.alert import Alert
+from alerts.channels.channel import Channel
+from alerts.channels.registry import build_channel
+from alerts.channels.settings import ChannelMisconfigured
+from monitor.backscan.planner import LogBackscan
+from monitor.config import BadConfig, Config, LogConfig, Objectives
+from monitor.daemon.supervisor import LogWatch
+from monitor.daemon.trust_watch import TrustWatch
+from monitor.following.follower import Limits
+from monitor.following.timing import Timing
+from monitor.following.workers import Examiners
+from monitor.http_fetcher import HttpFetcher, MovableFetcher, TokenBucket
+from monitor.judging.active_rules import RuleKeeper
+from monitor.judging.digest_lists import DigestLists
+from monitor.logs.opening import LogDescription, open_sources
+from monitor.model.errors import OwnFault
+from monitor.model.log_source import LogApi, LogSource
+from monitor.store.database import open_database
+from monitor.store.facts import DatabaseFacts
+from monitor.store.store import Route, Store
+from monitor.telemetry.hooks import Meter
+from monitor.telemetry.metered_fetcher import MeteredFetcher
+from monitor.trust.provider import TrustKeeper
+from monitor.trust.trust_root import TrustRoot
+
+# Rekor v1 allows 500 requests a minute and address; tile logs are static files.
+_REQUESTS_PER_SECOND: Final = {LogApi.REKOR_V1: 8}
+_OTHERWISE: Final = 50
+_REKOR: Final = frozenset({LogApi.REKOR_V1, LogApi.REKOR_V2})
+_CT: Final = frozenset({LogApi.CT_RFC6962, LogApi.CT_STATIC})
+_BURST: Final = 20
+_BACKSCAN_SHARE: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Monitor:
+    """Everything that runs, put together. `close` ends connections; whatever runs must have ended before.
+
+    `backscan` makes what looks back in one of `logs`. `more_logs` adds the logs that the trust root came to name since
+    it was last called, and returns them with what watches them.
+    """
+
+    config: Config
+    store: Store
+    rules: RuleKeeper
+    trust: TrustKeeper
+    channels: Sequence[Channel]
+    watches: Sequence[LogWatch]
+    logs: Sequence[LogConfig]
+    lists: DigestLists
+    trust_watch: TrustWatch
+    more_logs: Callable[[], Sequence[tuple[LogConfig, LogWatch]]]
+    backscan: Callable[[LogConfig], LogBackscan]
+    parts: ExitStack = field(default_factory=ExitStack)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.parts.close()
+
+
+def utc_now() -> datetime:
+    """The clock of the programs; everything below takes it as a parameter."""
+    return datetime.now(UTC)
+
+
+def assemble(config: Config, meter: Meter, timing: Timing, *, limits: Limits | None = None) -> Monitor:
+    """Open and check everything that needs no log to answer. Raises `OwnFault`, `FetchFailed`."""
+    channels = build_channels(config)
+    rules = RuleKeeper(config.rules, config.channels)
+    with ExitStack() as parts:
+        database = open_database(config.database, check=True)
+        parts.callback(database.close)
+        store = Store(database, clock=timing.clock, route=route_of(config, rules))
+        trust = TrustKeeper(config.trust, timing.clock)
+        trust_watch = TrustWatch(config, trust, store)
+        trust_watch.record(timing.clock())
+        logs = list(configured_logs(config, trust))
+        store.certificate_hold = hold_of(config, logs)
+        lists = DigestLists(config.base, timing.clock)
+        store.facts.digests = lists.digests
+        lists.refresh(rules.held.rules.rules)
+        tell_facts(store.facts, logs, timing.clock)
+        examiners = Examiners(processes_of(config.objectives))
+        parts.callback(examiners.close)
+        watch = partial(
+            _watch,
+            config=config,
+            store=store,
+            rules=rules,
+            trust=trust,
+            meter=meter,
+            timing=timing,
+            limits=limits,
+            examiners=examiners,
+            parts=parts,
+        )
+        watches = [watch(log) for log in logs]
+
+        def more_logs() -> Sequence[tuple[LogConfig, LogWatch]]:
+            known = {log.name for log in logs}
+            more = [(log, watch(log)) for log in configured_logs(config, trust) if log.name not in known]
+            logs.extend(log for log, _ in more)
+            watches.extend(each for _, each in more)
+            tell_facts(store.facts, logs, timing.clock)
+            return more
+
+        backscan = partial(
+            _backscan, config=config, store=store, rules=rules, trust=trust, meter=meter, timing=timing, parts=parts
+        )
+        all_parts = parts.pop_all()
+        watch.keywords["parts"] = backscan.keywords["parts"] = all_parts
+        return Monitor(
+            config, store, rules, trust, channels, watches, logs, lists, trust_watch, more_logs, backscan, all_parts
+        )
+    raise AssertionError  # for mypy: an ExitStack may swallow exceptions, this one holds nothing that does
+
+
+def processes_of(objectives: Objectives) -> int:
+    """How many processes may examine a large backlog: as configured, else one less than there are cores."""
+    return objectives.examine_processes or max(1, (os.cpu_count() or 1) - 1)
+
+
+def build_channels(config: Config) -> list[Channel]:
+    """Every configured channel. Raises `BadConfig`."""
+    try:
+        return [build_channel(name, settings, base=config.base) for name, settings in config.channels.items()]
+    except ChannelMisconfigured as error:
+        raise BadConfig(
+            f"{config.path}: {error}\nNothing was started: alerts would have reached nobody. docs/channels.md lists "
+            "every setting."
+        ) from error
+
+
+def route_of(config: Config, rules: RuleKeeper | None) -> Route:
+    """Which channels an alert goes to: those its rule names, else the default ones."""
+
+    def route(alert: Alert) -> Sequence[str]:
+        return (rules.channels_of(alert.rule) if rules is not None else ()) or config.notify
+
+    return route
+
+
+def configured_logs(config: Config, trust: TrustKeeper) -> Sequence[LogConfig]:
+    """Logs as configured, or every log any trust root named, the first known first. Raises `OwnFault`, `FetchFailed`.
+
+    One that appeared later is begun at its first entry: nothing of it is the past.
+    """
+    if config.logs is not None:
+        return config.logs
+    names: dict[str, int] = {}
+    logs = []
+    for known in trust.history().logs():
+        log = known.log
+        name = known.first.name.replace("/", "-").replace(":", "-")
+        names[name] = names.get(name, 0) + 1
+        # Two keys of one log are two trees: the id tells them apart where the address does not. Names are given in the
+        # order in which logs appeared, because state belongs to them.
+        unique = name if names[name] == 1 else f"{name}-{log.log_id.hex()[:8]}"
+        api = log.apis[0] if len(log.apis) == 1 else None
+        start: int | Literal["head"] = "head" if known.since is None else 0
+        reached = config.trust
+        logs.append(
+            LogConfig(
+                unique,
+                log.url,
+                api,
+                start,
+                log.log_id,
+                ca_file=reached.ca_file,
+                proxy=reached.proxy,
+                of_root=True,
+            )
+        )
+    return logs
+
+
+def where_it_is(log: LogConfig, trust: TrustKeeper) -> LogConfig:
+    """The log at the URL that the newest root gives it, if it is from there; one that is configured stays put."""
+    if not log.of_root:
+        return log
+    for known in trust.history().logs():
+        urls = {known.log.url, *(each.url for each in known.former)}
+        if known.log.log_id == log.log_id and log.url in urls:
+            return replace(log, url=known.log.url)
+    return log
+
+
+def followed_keys(monitor: Monitor) -> dict[tuple[str, bytes], LogConfig]:
+    """Followed logs by URL and key id, as far as the trust root holds their keys."""
+    found = {}
+    root = monitor.trust.history().followable()
+    for log in (where_it_is(each, monitor.trust) for each in monitor.logs):
+        for known in root.logs:
+            if known.url == log.url and log.log_id in {None, known.log_id}:
+                found[known.url, known.log_id] = log
+    return found
+
+
+def describe(log: LogConfig, root: TrustRoot) -> LogDescription:
+    """Pin the log's key from the trust root. Raises `OwnFault` when the root does not hold exactly one."""
+    trusted = root.log_at(log.url, log.api, log.log_id)
+    return LogDescription(
+        name=log.name,
+        url=log.url,
+        spki=trusted.spki,
+        apis=(log.api,) if log.api is not None else trusted.apis,
+        log_id=trusted.log_id,
+        origin=log.origin,
+        tree_id=log.tree_id,
+        offset=log.offset,
+        witnesses=() if log.witnesses is None else log.witnesses.witnesses,
+        trust_root=root.fingerprint,
+        valid_until=trusted.valid_until,
+    )
+
+
+def http_fetcher(log: LogConfig, pause: Callable[[float], object]) -> HttpFetcher:
+    """Make what asks a log over HTTP, no faster than the log allows; whoever asked for it closes it."""
+    rate = requests_per_second(log)
+    bucket = TokenBucket(rate, max(rate, _BURST), clock=time.monotonic, sleep=pause)
+    ca_file = str(log.ca_file) if log.ca_file is not None else None
+    try:
+        return HttpFetcher(log.url, bucket=bucket, ca_file=ca_file, proxy=log.proxy)
+    except OwnFault as error:
+        raise BadConfig(f"{'trust' if log.of_root else f'logs: {log.name}'}: {error}") from error
+
+
+def requests_per_second(log: LogConfig) -> int:
+    """How often a log may be asked."""
+    return log.requests_per_second or (_REQUESTS_PER_SECOND.get(log.api, _OTHERWISE) if log.api else _OTHERWISE)
+
+
+def _watch(
+    log: LogConfig,
+    *,
+    config: Config,
+    store: Store,
+    rules: RuleKeeper,
+    trust: TrustKeeper,
+    meter: Meter,
+    timing: Timing,
+    limits: Limits | None,
+    examiners: Examiners,
+    parts: ExitStack,
+) -> LogWatch:
+    http = http_fetcher(log, timing.pause)
+    parts.callback(http.close)
+    executor = ThreadPoolExecutor((limits or Limits()).ahead, thread_name_prefix=f"fetch {log.name}")
+    parts.callback(executor.shutdown, cancel_futures=True)
+    fetcher = MeteredFetcher(http, meter, log.name, time.monotonic)
+    return LogWatch(
+        log.name,
+        partial(open_log, log, trust, store, fetcher),
+        stale_after=config.stale_after(log),
+        appeared=config.logs is None and log.start == 0,
+        executor=executor,
+        examiners=examiners,
+        witnesses=log.witnesses,
+        store=store,
+        rules=rules,
+        trust=trust,
+        meter=meter,
+        timing=timing,
+        limits=limits,
+    )
+
+
+def _backscan(
+    log: LogConfig,
+    *,
+    config: Config,
+    store: Store,
+    rules: RuleKeeper,
+    trust: TrustKeeper,
+    meter: Meter,
+    timing: Timing,
+    parts: ExitStack,
+) -> LogBackscan:
+    # Connections and an allowance of its own: following never waits for it, and the log is not asked much more often.
+    rate = max(1, requests_per_second(log) // _BACKSCAN_SHARE)
+    http = http_fetcher(replace(log, requests_per_second=rate), timing.pause)
+    parts.callback(http.close)
+    return LogBackscan(
+        log.name,
+        partial(open_log, log, trust, store, http),
+        config=config.backscan,
+        stale_after=config.stale_after(log),
+        store=store,
+        rules=rules,
+        trust=trust,
+        meter=meter,
+        timing=timing,
+    )
+
+
+def open_log(log: LogConfig, trust: TrustKeeper, store: Store | None, fetcher: MovableFetcher) -> Sequence[LogSource]:
+    """Every tree of the log, asked where it is now. Raises `FetchFailed`, `OwnFault`."""
+    # Found out each time: the log may have moved since, and with it what it must prove.
+    here = where_it_is(log, trust)
+    fetcher.move_to(here.url)
+    return open_sources(as_followed(here, trust, store), fetcher)
+
+
+def as_followed(log: LogConfig, trust: TrustKeeper, store: Store | None) -> LogDescription:
+    """Describe the log under the key its state belongs to, whether or not the newest root still names it.
+
+    Raises `FetchFailed`, `OwnFault`.
+    """
+    history = trust.history()
+    described = describe(pinned(log, trust, store) if store is not None else log, history.followable())
+    found = (known for known in history.logs() if known.key == (described.url, described.log_id))
+    # Whoever writes down the new address of a log that moved still has to do with the name it signs under.
+    former = tuple(each.url for known in found for each in known.former)
+    return replace(described, former=former, known_trees=store.trees_of(log.name) if store is not None else ())
+
+
+def pinned(log: LogConfig, trust: TrustKeeper, store: Store) -> LogConfig:
+    """The log with the key id it was first known under, once something is followed under its name.
+
+    A trust root that later names another key for the same address names another log: never the key of this one's state.
+    """
+    if log.log_id is not None or not store.is_followed(log.name):
+        return log
+    return replace(log, log_id=trust.history().first_key(log.url, log.api))
+
+
+def hold_of(config: Config, logs: Sequence[LogConfig]) -> timedelta:
+    """How long the alert for a certificate waits for the entry made with it: not at all where no log shows entries."""
+    return config.objectives.certificate_hold if any(log.api not in _CT for log in logs) else timedelta(0)
+
+
+def tell_facts(facts: DatabaseFacts, logs: Sequence[LogConfig], clock: Callable[[], datetime]) -> None:
+    """Let absences count as facts only where the logs in question are all watched closely."""
+    # A log whose protocol is found out later may be of either kind.
+    facts.certificate_logs = frozenset(log.name for log in logs if log.api not in _REKOR)
+    facts.signature_logs = frozenset(log.name for log in logs if log.api not in _CT)
+    facts.clock = clock
+
+
+def folder_is_writable(folder: Path) -> bool:
+    """Whether a file can be made in `folder`."""
+    probe = folder / ".signwatch-probe"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,270 @@
+"""The daemon: a clock that starts passes, deliveries and refreshes, and ends them cleanly.
+
+APScheduler is only the clock: its jobs live in memory and are made anew from the configuration at each start. What must
+survive is in the database.
+"""
+
+import fcntl
+import logging
+import os
+import random
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from alerts.alert import Alert
+from alerts.channels.channel import Channel
+from alerts.delivery import DeliveryPolicy, deliver_channel
+from alerts.outbox import Backlog
+from monitor.backscan.planner import LogBackscan
+from monitor.config import LogConfig
+from monitor.daemon.assembly import Monitor, followed_keys
+from monitor.daemon.log_throttle import Seldom
+from monitor.daemon.supervisor import LogWatch
+from monitor.following.timing import Timing
+from monitor.judging.coverage import read_coverage
+from monitor.judging.reevaluation import recheck
+from monitor.model.errors import FetchFailed, OwnFault
+from monitor.raising.log_alerts import own_fault_alert
+from monitor.store.reading import Reading
+from monitor.telemetry.hooks import Meter
+
+_LOG: Final = logging.getLogger(__name__)
+_DELIVER_EVERY: Final = 1
+_HEARTBEAT_EVERY: Final = 5
+_LISTS_EVERY: Final = 300
+_LOOK_BACK_EVERY: Final = 1
+_COVERAGE_EVERY: Final = 30
+_BACKSCANS: Final = "backscans"
+_TRUST: Final = "trust root"
+_SPARE_WORKERS: Final = 8
+_ILL_AFTER: Final = timedelta(minutes=5)
+_RETRY_TRUST_EVERY: Final = timedelta(minutes=1)
+
+
+class Daemon:
+    """Runs everything until told to stop. `reasons` is what only the running daemon knows to be wrong."""
+
+    def __init__(self, monitor: Monitor, meter: Meter, timing: Timing, policy: DeliveryPolicy | None = None) -> None:
+        self._monitor, self._meter, self._timing = monitor, meter, timing
+        self._policy = policy or DeliveryPolicy()
+        self._troubles: dict[str, tuple[str, datetime]] = {}
+        self._seldom = Seldom(timing.clock)
+        self._reload = threading.Event()
+        # Some to spare for logs that the trust root comes to name.
+        workers = len(monitor.watches) + len(monitor.channels) + _SPARE_WORKERS
+        # Looking back has threads of its own: whatever hangs there, a pass never waits for one.
+        looking_back = ThreadPoolExecutor(len(monitor.watches) + _SPARE_WORKERS)
+        self._backscans: list[LogBackscan] = []
+        self._scheduler = BackgroundScheduler(
+            executors={"default": ThreadPoolExecutor(workers), _BACKSCANS: looking_back},
+            # A late pass runs late instead of being dropped, and one at a time.
+            job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
+            timezone="UTC",
+        )
+
+    def start(self) -> None:
+        """Start every job; the first passes begin at once."""
+        kept = self._monitor.trust.kept()
+        self._meter.trust_root(kept.refreshed_at, kept.expires)
+        config = self._monitor.config
+        for watch, log in zip(self._monitor.watches, self._monitor.logs, strict=True):
+            self._follow(log, watch)
+        self._every(_COVERAGE_EVERY, self.tell_coverage, "coverage")
+        for channel in self._monitor.channels:
+            self._every(_DELIVER_EVERY, partial(self.deliver, channel), f"deliver {channel.name}")
+        self._every(_HEARTBEAT_EVERY, self.heartbeat, "heartbeat")
+        trust = min(config.trust.refresh, _RETRY_TRUST_EVERY * 10)
+        self._every(int(trust.total_seconds()), self.refresh_trust, _TRUST)
+        self._every(_LISTS_EVERY, self.refresh_lists, "digest lists")
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        """Let what runs come to an end; `timing.stop` must say so already. Nothing is cut off in a commit."""
+        self._scheduler.shutdown(wait=True)
+
+    def reload_rules(self) -> None:
+        """Read the rules again at the next heartbeat; safe to call from a signal handler."""
+        self._reload.set()
+
+    def reasons(self) -> list[str]:
+        """What is wrong with us, as sentences."""
+        return [f"{what}: {detail}" for what, (detail, _) in sorted(self._troubles.items())]
+
+    def follow(self, watch: LogWatch) -> None:
+        """One pass over one log. Trouble is kept in the database; what an ill one cannot keep is kept here."""
+        for outcome in watch.run_pass():
+            self._note(f"following {outcome.log}", outcome.detail if outcome.unrecorded else None)
+
+    def look_back(self, backscan: LogBackscan) -> None:
+        """Offer older entries of one log to the rules that lack them, for as long as there is anything to do."""
+        with self._ill_on_trouble(f"looking back in {backscan.name}"):
+            while not self._timing.stop() and (seconds := backscan.step()) is not None:
+                self._timing.pause(seconds)
+
+    def tell_coverage(self) -> None:
+        """Count what the rules in force were not offered."""
+        with self._ill_on_trouble("coverage"):
+            matcher = self._monitor.rules.held.matcher
+            self._meter.rules(len(matcher.rules), len(matcher.unindexed))
+            store = self._monitor.store
+            for log, found in read_coverage(store, Reading(store.database).followed(), 0).items():
+                self._meter.coverage(log, found.uncovered, found.lacking)
+
+    def deliver(self, channel: Channel) -> None:
+        """One delivery pass over one channel."""
+        with self._ill_on_trouble(f"delivery {channel.name}"):
+            now = self._timing.clock()
+            waiting = self._monitor.store.outbox.backlog().get(channel.name)
+            if waiting is None or waiting.oldest > now:
+                return
+            report = deliver_channel(
+                self._monitor.store.outbox, channel, now, random=random.random, policy=self._policy
+            )
+            self._meter.delivered(
+                channel.name, delivered=report.delivered, failed=report.failed, given_up=report.given_up
+            )
+
+    def heartbeat(self) -> None:
+        """Look after ourselves: the outbox, the rules, second judgements, and alerts about our own illness."""
+        now, store = self._timing.clock(), self._monitor.store
+        with self._ill_on_trouble("database"):
+            backlog = store.outbox.backlog()
+            self._meter.outbox(backlog, now)
+            self._meter.promises(store.promises.tally(now))
+            store.enqueue([*self._delivery_alerts(backlog, now), *self._own_alerts(now)])
+        with self._ill_on_trouble("second judgements"):
+            if trouble := recheck(store, self._monitor.rules.held, self._monitor.trust, now).trouble:
+                raise OwnFault(trouble)
+        if self._monitor.rules.is_due(asked=self._reload.is_set()):
+            self._reload.clear()
+            with self._ill_on_trouble("rules"):
+                held = self._monitor.rules.reload()
+                _LOG.info("rules_loaded rules=%d generation=%d", len(held.rules.rules), held.generation)
+                self.refresh_lists()
+
+    def _delivery_alerts(self, backlog: Mapping[str, Backlog], now: datetime) -> Iterator[Alert]:
+        limit = self._monitor.config.objectives.delivery_age
+        for channel, waiting in sorted(backlog.items()):
+            if now - waiting.oldest > limit:
+                detail = f"{waiting.pending} alerts for channel {channel} wait since {waiting.oldest.isoformat()}"
+                # One alert for the day the oldest stems from, whatever is delivered or added meanwhile.
+                day = waiting.oldest.replace(hour=0, minute=0, second=0, microsecond=0)
+                yield own_fault_alert(f"delivery to {channel}", detail, day, now)
+
+    def _own_alerts(self, now: datetime) -> Iterator[Alert]:
+        """What has been wrong with us for so long that somebody has to look."""
+        error, _ = self._troubles.get(_TRUST, ("", now))
+        yield from self._monitor.trust_watch.age_alerts(now, error)
+        for what, (detail, since) in sorted(self._troubles.items()):
+            # Keys stay good for a while without a refresh: `trust-root-stale` says when they no longer do.
+            if what != _TRUST and now - since > _ILL_AFTER:
+                yield own_fault_alert(what, detail, since, now)
+
+    def refresh_trust(self) -> None:
+        """Refresh the trust root; what it changes is recorded, told, and in force from the next pass on."""
+        trust, now = self._monitor.trust, self._timing.clock()
+        with self._ill_on_trouble(_TRUST):
+            try:
+                changed = trust.refresh()
+            except (OwnFault, FetchFailed):
+                self._meter.trust_refreshed(well=False)
+                raise
+            self._meter.trust_refreshed(well=True)
+            kept = trust.kept()
+            self._meter.trust_root(kept.refreshed_at, kept.expires)
+            # Recorded before anything acts on it: a log that appeared is only begun at its first entry if this is.
+            self._monitor.trust_watch.record(now)
+            if changed:
+                _LOG.warning("trust_root_changed fingerprint=%s", kept.root.fingerprint)
+                for watch in self._monitor.watches:
+                    watch.forget_sources()
+                for backscan in self._backscans:
+                    backscan.forget_sources()
+            for log, watch in self._monitor.more_logs():
+                self._follow(log, watch)
+        self._tell_trust(now)
+
+    def _tell_trust(self, now: datetime) -> None:
+        with self._ill_on_trouble("trust sources"):
+            self._monitor.trust_watch.tell(followed_keys(self._monitor), now)
+
+    def _follow(self, log: LogConfig, watch: LogWatch) -> None:
+        seconds = self._monitor.config.poll_seconds(log)
+        jitter = seconds / 10 if seconds > 1 else None
+        self._every(seconds, partial(self.follow, watch), f"follow {log.name}", jitter=jitter)
+        backscan = self._monitor.backscan(log)
+        self._backscans.append(backscan)
+        self._every(_LOOK_BACK_EVERY, partial(self.look_back, backscan), f"look back {log.name}", executor=_BACKSCANS)
+
+    def refresh_lists(self) -> None:
+        """Fetch the digest lists that the rules name."""
+        failures = self._monitor.lists.refresh(self._monitor.rules.held.rules.rules)
+        self._note("digest lists", "; ".join(failures) or None)
+
+    @contextmanager
+    def _ill_on_trouble(self, what: str) -> Iterator[None]:
+        """Turn whatever goes wrong into a reason for not being green; it ends when the same thing goes well again."""
+        try:
+            yield
+        except (OwnFault, FetchFailed) as error:
+            if self._seldom.is_news(what):
+                _LOG.error("own_trouble part=%s detail=%s", what, error)
+            self._note(what, str(error))
+        except Exception as error:  # noqa: BLE001
+            # A defect must not end the daemon.
+            if self._seldom.is_news(what):
+                _LOG.exception("defect part=%s", what)
+            self._note(what, f"{type(error).__name__}: {error}")
+        else:
+            self._seldom.is_over(what)
+            self._note(what, None)
+
+    def _note(self, what: str, detail: str | None) -> None:
+        if detail is None:
+            self._troubles.pop(what, None)
+        elif what not in self._troubles:
+            self._troubles[what] = (detail, self._timing.clock())
+
+    def _every(
+        self,
+        seconds: float,
+        job: Callable[[], Any],
+        name: str,
+        *,
+        jitter: float | None = None,
+        executor: str = "default",
+    ) -> None:
+        now, every = self._timing.clock(), {"seconds": seconds, "jitter": jitter}
+        self._scheduler.add_job(job, "interval", **every, id=name, name=name, executor=executor, next_run_time=now)
+
+
+@contextmanager
+def only_daemon(path: Path | None) -> Iterator[None]:
+    """Hold the lock beside an SQLite database for as long as a daemon runs on it. Raises `OwnFault` when one does."""
+    if path is None:
+        yield
+        return
+    lock = path.with_name(path.name + ".lock")
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise OwnFault(f"{lock}: the lock file cannot be made: {error.strerror}. Make the folder writable.") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise OwnFault(
+                f"{path}: another daemon runs on this database. Two do no harm but twice the work; stop the other one "
+                "first, or use PostgreSQL to run several."
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)

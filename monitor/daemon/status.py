@@ -1,0 +1,270 @@
+"""What is known of every log, finding and delivery right now, and whether that counts as green.
+
+Green is earned: each log answered lately with something new, nothing waits to be read beyond the objective, alerts
+leave the house, the trust root is fresh. Whatever is not so is a sentence that says which part, and since when.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from alerts.alert import Owner
+from alerts.outbox import Backlog
+from monitor.config import Config
+from monitor.judging.coverage import LogCoverage, coverage_document, read_coverage
+from monitor.store.backscans import BackScan
+from monitor.store.health import Condition, Trouble
+from monitor.store.reading import Followed, Reading
+from monitor.store.rule_load import Dropped, InForce
+from monitor.store.store import Store
+
+_RECENT: Final = 20
+_OPEN: Final = 20
+_RULES: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class LogStatus:
+    """One followed tree. `lag` are entries below the newest head not read yet; `stale` means that nothing is new."""
+
+    name: str
+    followed: Followed | None
+    condition: Condition
+    stale_after: timedelta
+    poll: timedelta
+    unreadable: int = 0
+    entries: int = 0
+    coverage: LogCoverage | None = None
+    back_scan: BackScan | None = None
+    dropped: Dropped | None = None
+
+    @property
+    def lag(self) -> int:
+        """Entries below the trusted head that were not read yet."""
+        if self.followed is None:
+            return 0
+        return self.followed.position.head.head.size - self.followed.position.frontier.size
+
+    def reasons(self, now: datetime, gap_entries: int) -> list[str]:
+        """Why this log is not green; empty when it is."""
+        trouble, told = self.condition.trouble, []
+        if self.followed is None:
+            told.append(f"{self.name}: not followed: run `signwatch init`")
+        if trouble is not None:
+            told.append(f"{self.name}: {trouble.owner.value} since {_time(trouble.since)}: {trouble.detail}")
+        overdue = max(self.poll * 5, timedelta(minutes=2))
+        last = self.condition.last_success_at
+        if last is None:
+            told.append(f"{self.name}: no pass has succeeded yet")
+        elif now - last > max(overdue, self.stale_after) and trouble is None:
+            told.append(f"{self.name}: the last pass that succeeded was at {_time(last)}")
+        if self.is_stale(now):
+            told.append(f"{self.name}: no newer tree head since {_time(self.condition.fresh_at)}")
+        if self.lag > gap_entries:
+            told.append(f"{self.name}: {self.lag} entries are not read yet, more than {gap_entries}")
+        behind = self.back_scan.trouble if self.back_scan is not None else None
+        if behind is not None and (behind.owner is Owner.LOG_MISBEHAVED or now - behind.since > self.stale_after):
+            told.append(f"{self.name}: looking back: {behind.owner.value} since {_time(behind.since)}: {behind.detail}")
+        return told
+
+    def is_stale(self, now: datetime) -> bool:
+        """Whether a log that may grow has shown nothing new for too long."""
+        fresh, followed = self.condition.fresh_at, self.followed
+        is_final = followed is not None and followed.position.head.head.final
+        return fresh is not None and not is_final and now - fresh > self.stale_after
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Everything a person or a probe may ask. `reasons` says why it is not green."""
+
+    at: datetime
+    logs: Sequence[LogStatus]
+    backlog: Mapping[str, Backlog]
+    given_up: Mapping[str, int]
+    outcomes: Mapping[str, int]
+    reasons: Sequence[str]
+    in_force: InForce | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is green."""
+        return not self.reasons
+
+
+def read_status(config: Config, store: Store, now: datetime, further: Sequence[str] = ()) -> Status:
+    """Look everything up. `further` are reasons only the running daemon knows."""
+    reading = Reading(store.database)
+    followed, conditions = reading.followed(), store.health.all()
+    unreadable, kinds = reading.unreadable(), reading.kinds()
+    coverage, back_scans = read_coverage(store, followed, _RULES), store.back_scans.all()
+    dropped = store.rule_load.dropped()
+    by_name = {log.name: log for log in config.logs or ()}
+    logs = []
+    for name in sorted({*followed, *conditions, *_expected(config, followed, conditions)}):
+        log = by_name.get(name.partition("/")[0])
+        stale = config.objectives.stale_after_seconds if log is None else config.stale_after(log).total_seconds()
+        poll = config.objectives.poll_seconds if log is None else config.poll_seconds(log)
+        logs.append(
+            LogStatus(
+                name=name,
+                followed=followed.get(name),
+                condition=conditions.get(name, Condition(name)),
+                stale_after=timedelta(seconds=stale),
+                poll=timedelta(seconds=poll),
+                unreadable=sum(count for (each, _), count in unreadable.items() if each == name),
+                entries=sum(count for (each, _), count in kinds.items() if each == name),
+                coverage=coverage.get(name),
+                back_scan=back_scans.get(name),
+                dropped=dropped.get(name),
+            )
+        )
+    backlog, given_up = store.outbox.backlog(), reading.given_up()
+    reasons = [reason for log in logs for reason in log.reasons(now, config.objectives.gap_entries)]
+    if not logs:
+        reasons.append("no log is followed: run `signwatch init`")
+    for channel, waiting in sorted(backlog.items()):
+        if now - waiting.oldest > config.objectives.delivery_age:
+            reasons.append(
+                f"channel {channel}: {waiting.pending} alerts wait, the oldest since {_time(waiting.oldest)}"
+            )
+    in_force = store.rule_load.in_force()
+    return Status(now, logs, backlog, given_up, reading.outcomes(), [*further, *reasons], in_force)
+
+
+def _expected(config: Config, followed: Mapping[str, Any], conditions: Mapping[str, Any]) -> list[str]:
+    """Configured logs nothing is known of: they must show as missing, not be missing."""
+    known = {name.partition("/")[0] for name in (*followed, *conditions)}
+    return [log.name for log in config.logs or () if log.name not in known]
+
+
+def status_document(status: Status, store: Store) -> dict[str, Any]:
+    """Plain JSON types for scripts: the same as the page shows."""
+    reading = Reading(store.database)
+    channels = sorted({*status.backlog, *status.given_up})
+    return {
+        "at": _time(status.at),
+        "ready": status.ready,
+        "reasons": list(status.reasons),
+        "logs": [_log_document(log, status.at) for log in status.logs],
+        "findings": {
+            "by_outcome": dict(status.outcomes),
+            "recent": [
+                {
+                    "log": found.log,
+                    "index": found.index,
+                    "rule": found.rule,
+                    "outcome": found.outcome,
+                    "reasons": list(found.reasons),
+                    "signing": found.signing,
+                    "found_at": _time(found.found_at),
+                }
+                for found in reading.findings(_RECENT)
+            ],
+        },
+        "open_alerts": [
+            {
+                "id": kept.alert.id,
+                "at": _time(kept.alert.created_at),
+                "severity": kept.alert.severity.value,
+                "kind": kept.alert.kind,
+                "owner": kept.alert.owner.value,
+                "log": kept.alert.log,
+                "title": kept.alert.title,
+            }
+            for kept in reading.alerts(_OPEN, open_only=True)
+        ],
+        "deliveries": [
+            {
+                "channel": channel,
+                "pending": status.backlog[channel].pending if channel in status.backlog else 0,
+                "oldest": _time(status.backlog[channel].oldest) if channel in status.backlog else None,
+                "given_up": status.given_up.get(channel, 0),
+            }
+            for channel in channels
+        ],
+        "promises": asdict(store.promises.tally(status.at)),
+        "not_looked_at": {
+            "unread_entries": {log.name: log.lag for log in status.logs if log.lag},
+            "unreadable_entries": {log.name: log.unreadable for log in status.logs if log.unreadable},
+            "before_baseline": {
+                log.name: log.followed.baseline_size
+                for log in status.logs
+                if log.followed and log.followed.baseline_size
+            },
+            "rules_not_covered": {
+                log.name: log.coverage.uncovered for log in status.logs if log.coverage and log.coverage.uncovered
+            },
+            "matches_dropped": {log.name: log.dropped.matches for log in status.logs if log.dropped},
+        },
+        "rules": _rules_document(status.in_force),
+    }
+
+
+def _rules_document(in_force: InForce | None) -> dict[str, Any] | None:
+    if in_force is None:
+        return None
+    return {
+        "in_force": in_force.rules,
+        "since": _time(in_force.at),
+        "unindexed": in_force.unindexed,
+        "unindexed_rules": list(in_force.names),
+    }
+
+
+def _back_scan_document(scan: BackScan | None) -> dict[str, Any] | None:
+    if scan is None:
+        return None
+    return {
+        "entries_left": scan.remaining,
+        "entries_per_second": scan.rate,
+        "at": _time(scan.at),
+        "trouble": _trouble_document(scan.trouble),
+    }
+
+
+def _trouble_document(trouble: Trouble | None) -> dict[str, Any] | None:
+    if trouble is None:
+        return None
+    return {
+        "owner": trouble.owner.value,
+        "reason": trouble.reason,
+        "detail": trouble.detail,
+        "since": _time(trouble.since),
+    }
+
+
+def _log_document(log: LogStatus, now: datetime) -> dict[str, Any]:
+    followed, condition = log.followed, log.condition
+    document: dict[str, Any] = {"name": log.name, "followed": followed is not None}
+    document |= {
+        "verified_size": followed.position.frontier.size if followed else None,
+        "head_size": followed.position.head.head.size if followed else None,
+        "head_root": followed.position.head.head.root.hex() if followed else None,
+        "head_timestamp": _time(followed.position.head.head.timestamp) if followed else None,
+        "final": followed.position.head.head.final if followed else None,
+        "lag_entries": log.lag,
+        "baseline": {
+            "size": followed.baseline_size,
+            "how": followed.baseline_how,
+            "at": _time(followed.baseline_at),
+        }
+        if followed
+        else None,
+    }
+    document |= {
+        "last_pass": _time(condition.last_pass_at),
+        "last_success": _time(condition.last_success_at),
+        "newest_head_since": _time(condition.fresh_at),
+        "stale": log.is_stale(now),
+        "unreadable_entries": log.unreadable,
+        "trouble": _trouble_document(condition.trouble),
+        "coverage": coverage_document(log.coverage) if log.coverage else None,
+        "back_scan": _back_scan_document(log.back_scan),
+    }
+    return document
+
+
+def _time(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat(timespec="seconds").replace("+00:00", "Z")

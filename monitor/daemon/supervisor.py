@@ -1,0 +1,384 @@
+"""One configured log, watched pass by pass: opened when it can be, every tree of it followed, every trouble recorded.
+
+Whatever happens in a pass becomes a value: a log that lies or cannot be asked must not end the watch over the others.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+from alerts.alert import Alert, Owner
+from alerts.inert import inert_line
+from monitor.crosscheck.promise_rounds import PromiseRounds
+from monitor.daemon.log_throttle import Seldom
+from monitor.following.follower import Follower, Limits, PassReport, baseline
+from monitor.following.rule_matcher import RuleScanner
+from monitor.following.timing import Timing
+from monitor.following.workers import Examiners
+from monitor.judging.active_rules import RuleKeeper
+from monitor.judging.judge import RuleJudge
+from monitor.model.errors import Evidence, FetchFailed, LogMisbehaved, NotShown, OwnFault
+from monitor.model.heads import Position, SignedHead
+from monitor.model.log_source import LogSource, PromisingSource
+from monitor.model.state import Batch
+from monitor.model.witness_policy import Witnessed, WitnessPolicy, follow_up, judge
+from monitor.proof.evidence import event_id
+from monitor.raising.log_alerts import (
+    could_not_ask_alert,
+    new_shard_alert,
+    own_fault_alert,
+    rewound_head_alert,
+    stale_head_alert,
+)
+from monitor.raising.witness_alerts import witness_alerts
+from monitor.store.health import Condition
+from monitor.store.store import Store
+from monitor.telemetry.hooks import Meter
+from monitor.trust.provider import TrustKeeper
+
+_LOG: Final = logging.getLogger(__name__)
+_ILL_AFTER: Final = timedelta(minutes=5)
+_MAX_LINE: Final = 1_000
+_LIST_TREES_EVERY: Final = timedelta(minutes=10)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How one pass over one tree ended. `owner` is whose trouble it was, `None` when there was none.
+
+    `answered` says that the log showed a signed head, whatever came of it. `first` and `last` bound the entries that
+    were read and judged; `findings` counts them by verdict. `witnessed` is there where witnesses are wanted.
+    `unrecorded` says that the trouble could not even be written down.
+    """
+
+    log: str
+    owner: Owner | None = None
+    reason: str = ""
+    detail: str = ""
+    first: int | None = None
+    last: int | None = None
+    head: SignedHead | None = None
+    findings: dict[str, int] = field(default_factory=dict)
+    unreadable: int = 0
+    evidence: list[str] = field(default_factory=list)
+    witnessed: Witnessed | None = None
+    answered: bool = False
+    unrecorded: bool = False
+
+
+class ObservedState:
+    """The store, with everything that is committed reported to the meter and to the outcome of the pass."""
+
+    def __init__(self, store: Store, meter: Meter, outcome: Outcome) -> None:
+        self._store, self._meter, self.outcome = store, meter, outcome
+
+    def position(self, log: str) -> Position | None:
+        """See `State.position`."""
+        return self._store.position(log)
+
+    def baseline(self, position: Position, how: str) -> None:
+        """See `State.baseline`."""
+        self._store.baseline(position, how)
+
+    def advance(self, old: Position, new: Position, batch: Batch, alerts: Sequence[Alert]) -> None:
+        """See `State.advance`."""
+        self._store.advance(old, new, batch, alerts)
+        self._meter.batch(batch)
+        self._meter.position(new.log, new.frontier.size, new.head.head.size, new.head.head.timestamp)
+        for finding in batch.findings:
+            name = finding.verdict.outcome.value
+            self.outcome.findings[name] = self.outcome.findings.get(name, 0) + 1
+        self.outcome.unreadable += len(batch.unreadable)
+
+    def record_head(self, head: SignedHead) -> None:
+        """See `State.record_head`."""
+        self.outcome.answered = True
+        self._store.record_head(head)
+
+    def keep_evidence(self, evidence: Evidence, alerts: Sequence[Alert]) -> bool:
+        """See `State.keep_evidence`."""
+        is_new = self._store.keep_evidence(evidence, alerts)
+        self.outcome.evidence.append(event_id(evidence))
+        if is_new:
+            self._meter.misbehaved(evidence.log, evidence.kind)
+        return is_new
+
+    def enqueue(self, alerts: Sequence[Alert]) -> None:
+        """See `State.enqueue`."""
+        self._store.enqueue(alerts)
+
+
+@dataclass(slots=True)
+class _Tree:
+    """One tree being followed, with the rules it is followed with."""
+
+    source: LogSource
+    state: ObservedState
+    follower: Follower
+    generation: int
+
+
+class LogWatch:
+    """Watches one configured log; `run_pass` is called by one thread at a time.
+
+    `appeared` says that the trust root came to name the log while others were watched: it is begun at its first entry.
+    `executor` fetches ahead, `examiners` examine large backlogs.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_trees: Callable[[], Sequence[LogSource]],
+        *,
+        stale_after: timedelta,
+        store: Store,
+        rules: RuleKeeper,
+        trust: TrustKeeper,
+        meter: Meter,
+        timing: Timing,
+        limits: Limits | None = None,
+        witnesses: WitnessPolicy | None = None,
+        appeared: bool = False,
+        executor: Executor | None = None,
+        examiners: Examiners | None = None,
+    ) -> None:
+        self.name = name
+        self._open_trees, self._stale_after = open_trees, stale_after
+        self._store, self._rules, self._trust, self._meter = store, rules, trust, meter
+        self._timing, self._limits, self._witnesses = timing, limits, witnesses
+        self._appeared, self._executor, self._examiners = appeared, executor, examiners
+        self._sources: Sequence[LogSource] = ()
+        self._unkept: dict[str, dict[tuple[str, str], int]] = {}
+        self._listed_at: datetime | None = None
+        self._trees: dict[str, _Tree] = {}
+        self._seldom = Seldom(timing.clock)
+
+    def run_pass(self) -> list[Outcome]:
+        """One pass over every tree of the log; never raises for what a log, the network or the database does."""
+        try:
+            self._list_trees()
+        except Exception as error:  # noqa: BLE001  see `_trouble`
+            if not self._sources:
+                opening = Outcome(self.name)
+                self._settle(opening, error)
+                return [opening]
+            # The trees known before are asked all the same, and tell their own trouble.
+            _LOG.warning("trees_not_listed log=%s detail=%s", self.name, error)
+        return [self._follow(source) for source in self._sources if not self._timing.stop()]
+
+    def baseline(self, start: int | Literal["head"]) -> list[str]:
+        """Baseline every tree that has no position; one sentence for each. Raises what following raises."""
+        told = []
+        for source in self._open_trees():
+            log = source.identity.log
+            if self._store.position(log) is None:
+                position = baseline(source, self._store, start)
+                told.append(f"{log}: followed from entry {position.frontier.size} of {position.head.head.size} on")
+            else:
+                told.append(f"{log}: already followed, left as it is")
+        return told
+
+    def forget_sources(self) -> None:
+        """Open the log anew at the next pass: its keys may have changed."""
+        self._listed_at = None
+
+    def _list_trees(self) -> None:
+        now = self._timing.clock()
+        if self._listed_at is not None and now - self._listed_at < _LIST_TREES_EVERY:
+            return
+        known = {source.identity.log for source in self._sources}
+        # Said before they are opened: what makes this listing out of date while it is made must not be lost.
+        self._listed_at = now
+        try:
+            self._sources = self._open_trees()
+        except BaseException:
+            self._listed_at = None
+            raise
+        self._trees.clear()
+        if self.name not in {source.identity.log for source in self._sources}:
+            self._store.health.forget(self.name)
+        for source in self._sources:
+            if source.identity.log not in known:
+                if self._witnesses is None:
+                    # Asked for again one day, the wait begins anew.
+                    self._store.witnesses.forget(source.identity.log)
+                self._meter.add_log(source.identity.log)
+                self._tell_position(source.identity.log)
+
+    def _tell_position(self, log: str) -> None:
+        position = self._store.position(log)
+        if position is not None:
+            head = position.head.head
+            self._meter.position(log, position.frontier.size, head.size, head.timestamp)
+
+    def _follow(self, source: LogSource) -> Outcome:
+        log = source.identity.log
+        outcome = Outcome(log)
+        try:
+            before = self._store.position(log) or self._new_tree(source)
+            tree = self._tree(source)
+            tree.state.outcome = outcome
+            outcome.first = outcome.last = before.frontier.size
+            report = tree.follower.run_pass()
+            self._went_well(outcome, before, report, source.identity.valid_until)
+            self._hold_to_promises(outcome, source, report.position.head.head, tree.state)
+        except Exception as error:  # noqa: BLE001  see `_trouble`
+            self._settle(outcome, error)
+        return outcome
+
+    def _new_tree(self, source: LogSource) -> Position:
+        """A tree nobody baselined: followed from its first entry when the log or the tree is new, refused otherwise."""
+        if self._appeared:
+            # The trust root's change was told when it was recorded.
+            return baseline(source, self._store, 0)
+        siblings = [each.identity.log for each in self._sources if each.identity.log != source.identity.log]
+        if not any(self._store.position(log) for log in siblings):
+            raise OwnFault(
+                f"{source.identity.log}: nobody said where to begin with this log, so it is not followed. "
+                "Run `signwatch init` once; it leaves what is followed already as it is."
+            )
+        position = baseline(source, self._store, 0)
+        identity = source.identity
+        alert = new_shard_alert(identity.log, identity.origin, "the log's own list of trees", self._timing.clock())
+        self._store.enqueue([alert])
+        return position
+
+    def _tree(self, source: LogSource) -> _Tree:
+        log, held = source.identity.log, self._rules.held
+        tree = self._trees.get(log)
+        if tree is not None and tree.generation == held.generation:
+            return tree
+        # Between two passes nothing is under way: from here on every entry is offered to exactly these rules.
+        self._store.coverage.activate(log, held.selections)
+        self._store.rule_load.put_in_force(len(held.matcher.rules), held.unindexed, self._timing.clock())
+        state = ObservedState(self._store, self._meter, Outcome(log))
+        follower = Follower(
+            source,
+            state,
+            RuleScanner(held.matcher),
+            RuleJudge(held.matcher, self._store.facts, self._trust.authorities),
+            clock=self._timing.clock,
+            pause=self._timing.pause,
+            limits=self._limits,
+            executor=self._executor,
+            examiner=self._examiners.examiner(held, log, source.identity.api) if self._examiners else None,
+            stop=self._timing.stop,
+            # Polls may be slower than trees are listed anew: what a log owes is counted over both.
+            unkept=self._unkept.setdefault(log, {}),
+        )
+        tree = self._trees[log] = _Tree(source, state, follower, held.generation)
+        return tree
+
+    def _went_well(self, outcome: Outcome, before: Position, report: PassReport, valid_until: datetime | None) -> None:
+        now, log = self._timing.clock(), outcome.log
+        outcome.last, outcome.head = report.position.frontier.size, report.head
+        known, shown = before.head.head, report.head
+        # An older head is nothing new, however often it is signed again.
+        moved = shown.size > known.size or (shown.size == known.size and _later(shown.timestamp, known.timestamp))
+        # Where the log says when it signed, a head is as old as it says, however late it is met.
+        signed_at = min(shown.timestamp, now) if shown.timestamp is not None else now
+        condition = self._store.health.went_well(log, now, signed_at if moved else None)
+        self._seldom.is_over(log)
+        head = report.position.head.head
+        self._meter.position(log, report.position.frontier.size, head.size, head.timestamp or condition.fresh_at)
+        self._meter.passed(log, now, None)
+        fresh = condition.fresh_at or now
+        # Of a log that ended by the trust root, and was read to its end, nothing newer is expected.
+        ended = valid_until is not None and valid_until < now and report.backlog == 0
+        is_over = head.final or ended
+        if not is_over and now - fresh > self._stale_after:
+            # The log answers, yet shows nothing new: gone back, frozen, or somebody replays an old answer.
+            stale = stale_head_alert(log, head, fresh, now)
+            alert = rewound_head_alert(head, shown, fresh, now) if report.lagging else stale
+            outcome.owner, outcome.reason, outcome.detail = Owner.LOG_MISBEHAVED, alert.kind, alert.summary
+            self._store.enqueue([alert])
+        if self._witnesses is not None:
+            fresh_for = None if is_over else self._stale_after
+            outcome.witnessed = self._ask_witnesses(self._witnesses, shown, now, fresh_for)
+
+    def _ask_witnesses(
+        self, policy: WitnessPolicy, shown: SignedHead, now: datetime, fresh_for: timedelta | None
+    ) -> Witnessed:
+        """Hold the newest head against the policy; since when it is unmet outlives a restart."""
+        before = self._store.witnesses.standing(shown.log)
+        cosigning = judge(policy, shown, now, fresh_for)
+        standing = follow_up(policy, before, cosigning, now)
+        if standing != before:
+            self._store.witnesses.keep(shown.log, standing)
+        witnessed = Witnessed(policy.required, cosigning, standing)
+        self._store.enqueue(witness_alerts(policy, witnessed, shown, now, self._stale_after))
+        return witnessed
+
+    def _hold_to_promises(self, outcome: Outcome, source: LogSource, head: SignedHead, state: ObservedState) -> None:
+        """Look for what the log promised others in the tree it showed us, below a head that was just proven."""
+        if not isinstance(source, PromisingSource):
+            return
+        signed_at = head.timestamp or self._store.health.of(outcome.log).fresh_at
+        rounds = PromiseRounds(self._store.promises, source, state.keep_evidence)
+        done = rounds.run(head, signed_at, self._timing.clock())
+        if done.broken:
+            worst = done.broken[0]
+            outcome.owner, outcome.reason, outcome.detail = Owner.LOG_MISBEHAVED, worst.kind, worst.detail
+        elif done.unshown and outcome.owner is None:
+            # One more pass may tell: whoever has to decide now asks again (`monitor.commands.audit`).
+            outcome.owner, outcome.reason, outcome.detail = Owner.COULD_NOT_ASK, NotShown.reason, done.unshown[0]
+
+    def _settle(self, outcome: Outcome, error: Exception) -> None:
+        """Record trouble; when even that fails, the database is ill and the log line is all there is."""
+        outcome.owner, outcome.reason, outcome.detail = _trouble(error)
+        now = self._timing.clock()
+        self._meter.add_log(outcome.log)
+        self._meter.passed(outcome.log, now, outcome.owner)
+        try:
+            position = self._store.position(outcome.log)
+            if position is not None:
+                outcome.last = position.frontier.size
+            before = self._store.health.of(outcome.log).trouble
+            condition = self._store.health.went_wrong(outcome.log, now, outcome.owner, outcome.reason, outcome.detail)
+            if before is None or (before.owner, before.reason) != (outcome.owner, outcome.reason):
+                # Once for each trouble: a log that stays down must not fill the disk with lines that say so.
+                _LOG.warning("trouble %s", _line(outcome))
+            self._store.enqueue(self._alerts(condition, now, answered=outcome.answered))
+            self._seldom.is_over(outcome.log)
+        except OwnFault as fault:
+            outcome.unrecorded = True
+            if self._seldom.is_news(outcome.log):
+                _LOG.error("state_failed %s also=%s", _line(outcome), fault)
+
+    def _alerts(self, condition: Condition, now: datetime, *, answered: bool) -> list[Alert]:
+        trouble = condition.trouble
+        if trouble is None:
+            return []
+        lasting = now - trouble.since
+        if trouble.owner is Owner.COULD_NOT_ASK and lasting > self._stale_after:
+            since = trouble.since
+            return [could_not_ask_alert(condition.log, trouble.reason, trouble.detail, since, now, answered=answered)]
+        if trouble.owner is Owner.OURSELVES and lasting > _ILL_AFTER:
+            return [own_fault_alert(f"following {condition.log}", trouble.detail, trouble.since, now)]
+        return []
+
+
+def _line(outcome: Outcome) -> str:
+    detail = inert_line(outcome.detail, _MAX_LINE)
+    return f"log={outcome.log} owner={outcome.owner} reason={outcome.reason} detail={detail}"
+
+
+def _later(shown: datetime | None, known: datetime | None) -> bool:
+    return shown is not None and (known is None or shown > known)
+
+
+def _trouble(error: Exception) -> tuple[Owner, str, str]:
+    match error:
+        case LogMisbehaved():
+            return Owner.LOG_MISBEHAVED, error.kind, str(error)
+        case FetchFailed():
+            return Owner.COULD_NOT_ASK, error.reason, str(error)
+        case OwnFault():
+            return Owner.OURSELVES, "own-fault", str(error)
+        case _:
+            # A defect of ours must not end the watch over the other logs, nor be blamed on this one.
+            _LOG.error("defect", exc_info=error)
+            return Owner.OURSELVES, "defect", f"{type(error).__name__}: {error}"

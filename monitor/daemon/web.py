@@ -1,0 +1,180 @@
+"""The status page, its JSON, the metrics and the probes: read only, no script, nothing from anywhere else.
+
+Everything on the page may hold words an attacker put into a log: they are escaped, cut and never become a link.
+"""
+
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+from alerts.inert import inert_json, inert_line
+from monitor.config import WebConfig
+from monitor.daemon.status import Status
+from monitor.model.errors import OwnFault
+from monitor.telemetry.prometheus import CONTENT_TYPE, PrometheusMeter
+
+_LOG: Final = logging.getLogger(__name__)
+_TEMPLATES: Final = Path(__file__).parent / "templates"
+_LONGEST: Final = 300
+# No script at all, one style sheet of our own in the page: what an entry says can neither run nor call home.
+_POLICY: Final = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_HEADERS: Final = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+Look = Callable[[], tuple[Status, dict[str, Any]]]
+
+
+def create_app(look: Look, meter: PrometheusMeter) -> FastAPI:
+    """The web application. `look` reads the status and its document; it raises `OwnFault` when it cannot."""
+    app = FastAPI(title="Signwatch", docs_url=None, redoc_url=None, openapi_url=None)
+    page = _environment().get_template("status.html.j2")
+    _add_fixed_answers(app)
+
+    @app.middleware("http")
+    async def headers(request: Request, call_next: Any) -> Response:
+        response: Response = await call_next(request)
+        for name, value in _HEADERS.items():
+            response.headers[name] = value
+        return response
+
+    @app.exception_handler(OwnFault)
+    def ill(_request: Request, fault: OwnFault) -> Response:
+        return JSONResponse({"ready": False, "reasons": [str(fault)]}, status_code=503)
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(meter.expose(), headers={"Content-Type": CONTENT_TYPE})
+
+    @app.get("/readyz")
+    def readyz() -> Response:
+        status, _ = look()
+        answer = {"ready": status.ready, "reasons": list(status.reasons)}
+        return JSONResponse(inert_json(answer), status_code=200 if status.ready else 503)
+
+    @app.get("/api/status.json")
+    def status_json() -> Response:
+        _, document = look()
+        return JSONResponse(inert_json(document))
+
+    @app.get("/")
+    def status_page() -> HTMLResponse:
+        status, document = look()
+        return HTMLResponse(page.render(status=document, ready=status.ready))
+
+    return app
+
+
+def _add_fixed_answers(app: FastAPI) -> None:
+    style = (_TEMPLATES / "style.css").read_text(encoding="utf-8")
+
+    @app.get("/healthz")
+    def healthz() -> Response:
+        return Response("alive\n", media_type="text/plain")
+
+    @app.get("/style.css")
+    def style_sheet() -> Response:
+        return Response(style, media_type="text/css")
+
+    @app.get("/favicon.ico")
+    def no_icon() -> Response:
+        return Response(status_code=204)
+
+
+class WebServer:
+    """The application on an address, in a thread of its own. Raises `OwnFault` when the address cannot be had."""
+
+    def __init__(self, app: FastAPI, config: WebConfig) -> None:
+        self._socket = _bound(config)
+        self.url = _url(config.host, self._socket.getsockname()[1])
+        self._server = uvicorn.Server(
+            uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5, server_header=False)
+        )
+        self._thread = threading.Thread(target=self._run, name="web", daemon=True)
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Answer what is under way, then end."""
+        self._server.should_exit = True
+        self._thread.join(10)
+        self._socket.close()
+
+    def _run(self) -> None:
+        try:
+            self._server.run(sockets=[self._socket])
+        except Exception:  # noqa: BLE001  following goes on without a page
+            _LOG.exception("web_failed")
+
+
+def _bound(config: WebConfig) -> socket.socket:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((config.host, config.port))
+        listening.listen(128)
+    except OSError as error:
+        listening.close()
+        raise OwnFault(
+            f"web.listen: {config.host}:{config.port} cannot be had: {error.strerror or error}. Nothing was started: "
+            "stop what listens there, or set another address under `web`."
+        ) from error
+    return listening
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["inert"] = _inert
+    environment.filters["ago"] = _ago
+    environment.filters["moment"] = _moment
+    environment.filters["number"] = lambda value: "-" if value is None else f"{value:,}".replace(",", "\u202f")
+    return environment
+
+
+def _inert(value: object) -> str:
+    return inert_line(str(value), _LONGEST)
+
+
+def _moment(at: str) -> str:
+    """A time as people write it; UTC, to the second."""
+    return f"{datetime.fromisoformat(at):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _ago(at: str | None, now: str) -> str:
+    """How long before `now` something was, in the unit a person would use."""
+    if at is None:
+        return "never"
+    seconds = int((datetime.fromisoformat(now) - datetime.fromisoformat(at)).total_seconds())
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit} ago"
+    return f"{max(seconds, 0)} s ago"

@@ -1,0 +1,80 @@
+"""One batch of entries, examined: proven, judged and committed, in this order. Nothing unproven is committed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Protocol
+
+from alerts.alert import Alert
+from monitor.following.fetch_ahead import Fetched
+from monitor.following.scan_batch import Examined
+from monitor.model.errors import NotShown, SignedPromise
+from monitor.model.heads import Position, SignedHead
+from monitor.model.inclusion_promise import BadPromise, unpack_timestamp
+from monitor.model.log_source import LogEntry, LogSource
+from monitor.model.state import Batch, Finding, Hit, State
+from monitor.proof.verify import check_frontier_in_head
+from monitor.raising.coverage_alerts import alerts_of_dropped
+from monitor.raising.log_alerts import alerts_of_unreadable
+from tlog.frontier import Frontier
+
+
+class Judge(Protocol):
+    """Says of each hit what its rules make of it: chain of trust first, then the expectations."""
+
+    def judge(self, hits: Sequence[Hit], now: datetime) -> Sequence[Finding]:
+        """One finding per hit and rule. Each judgement knows of the ones before it, as if they were stored already."""
+
+    def alerts(self, findings: Sequence[Finding], now: datetime) -> Sequence[Alert]:
+        """Alerts that these findings call for; expected ones call for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taking:
+    """What taking a batch needs: the log to ask for a proof, the judge, and where to keep what came of it."""
+
+    source: LogSource
+    state: State
+    judge: Judge
+    clock: Callable[[], datetime]
+
+    def take(self, position: Position, fetched: Fetched, examined: Examined) -> tuple[Position, Batch]:
+        """Prove, judge and commit one hashed batch; returns where following stands then, and what was committed.
+
+        Raises `NotShown` when the entries are not those the log signed: an only one is named in the evidence. Raises
+        `StateConflict`, `FetchFailed`, `OwnFault`.
+        """
+        log = self.source.identity.log
+        frontier = examined.extend(position.frontier)
+        self._prove(frontier, position.head.head, fetched)
+        scan, now = examined.scan, self.clock()
+        findings = tuple(self.judge.judge(scan.hits, now))
+        batch = Batch(log, examined.start, examined.end, findings, scan.unreadable, scan.kinds, scan.dropped)
+        alerts = [
+            *self.judge.alerts(findings, now),
+            *alerts_of_unreadable(log, scan.unreadable, now),
+            *alerts_of_dropped(log, scan.dropped, now),
+        ]
+        moved = replace(position, frontier=frontier)
+        # A crash before this commit reads the batch again; after it, the batch is never looked at again.
+        self.state.advance(position, moved, batch, alerts)
+        return moved, batch
+
+    def _prove(self, frontier: Frontier, head: SignedHead, fetched: Fetched) -> None:
+        behind = frontier.size < head.size
+        proof = self.source.consistency_proof(frontier.size, head.size) if behind else ()
+        try:
+            check_frontier_in_head(frontier, head, proof, self.source.identity, event=f"entry {fetched.start}")
+        except NotShown as unproven:
+            if len(fetched.entries) > 1:
+                raise
+            (entry,) = fetched.entries
+            leaves = ((fetched.start, entry.leaf),)
+            raise NotShown(replace(unproven.evidence, leaves=leaves, promises=self._promised(entry))) from unproven
+
+    def _promised(self, entry: LogEntry) -> tuple[SignedPromise, ...]:
+        """What the log signed about an entry that its tree does not hold."""
+        try:
+            return (unpack_timestamp(entry.timestamp, entry.leaf, self.source.identity.spki).signed,)
+        except BadPromise:
+            return ()

@@ -1,0 +1,235 @@
+"""One pass over one log: newest head, proof, entries, judgement, one commit per batch.
+
+What is stored after any step is a position that was proven: kill the process anywhere and the next pass ends with the
+same findings. Nothing here sleeps, reads a clock or starts a thread unless it was handed one.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+from monitor.following.batch_commit import Judge, Taking
+from monitor.following.fetch_ahead import Fetched, fetch_batches
+from monitor.following.scan_batch import Examined, Scanner, examine
+from monitor.model.errors import Evidence, Lagging, LogMisbehaved, NotShown, OwnFault, StateConflict
+from monitor.model.heads import Position, SignedHead
+from monitor.model.log_source import LogSource
+from monitor.model.state import Batch, State
+from monitor.proof.insisting import Patience
+from monitor.proof.stored_state import check_frontier_undamaged, check_undamaged, is_wrong_entries
+from monitor.proof.trusting import compare_sightings, consistent
+from monitor.proof.verify import advance
+from monitor.raising.log_alerts import alert_of_evidence, key_expired_alert, log_clock_alert
+
+_NARROWING: Final = 16
+_CONFLICTS: Final = 3
+_CLOCK_SKEW: Final = timedelta(minutes=10)
+
+# A replica or a cache may lag behind the head it is asked about, so an absence is held against a log only when several
+# passes in a row met it. Wrong bytes and failing proofs need no such patience.
+_PASSES_BEFORE_BLAME: Final = {"log-entry-missing": 3, "log-shard-vanished": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Entries and bytes a batch may have, batches fetched ahead, tries before a broken promise is blamed on the log.
+
+    `pauses` are the seconds between those tries. `entries_per_pass` ends a pass early; the next one goes on. No entry
+    from `end` on is read.
+    """
+
+    batch_entries: int = 2048
+    batch_bytes: int = 64 * 1024 * 1024
+    ahead: int = 2
+    pauses: tuple[float, ...] = (1.0, 4.0)
+    entries_per_pass: int | None = None
+    end: int | None = None
+
+
+Examiner = Callable[[Iterator[Fetched]], Iterator[tuple[Fetched, Examined]]]
+"""Examines batches in order; may read ahead of what it yields. What fetching raises, it raises in the same place."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassReport:
+    """What one pass did. `head` is the one the log showed, `lagging` says that it was older than the trusted one."""
+
+    head: SignedHead
+    position: Position
+    entries: int
+    findings: int
+    unreadable: int
+    lagging: bool
+
+    @property
+    def backlog(self) -> int:
+        """Entries below the trusted head that were not read yet."""
+        return self.position.head.head.size - self.position.frontier.size
+
+
+def baseline(source: LogSource, state: State, start: int | Literal["head"]) -> Position:
+    """Record where following a log begins: at its present head, or at an index; an explicit act, done once.
+
+    The head is taken as it is shown: what the log did before is not known. Everything after it is verified. Raises
+    `FetchFailed`, `NotShown`, `OwnFault`, `StateConflict`.
+    """
+    head = source.latest()
+    state.record_head(head)
+    size = head.size if start == "head" else start
+    if not 0 <= size <= head.size:
+        raise OwnFault(f"{head.log}: cannot start at entry {size}, the log has {head.size}")
+    position = Position(head.log, source.frontier(size, head), advance(None, head, (), source.identity))
+    state.baseline(position, how=f"{'head' if start == 'head' else 'index'} {size} of {head.size}")
+    return position
+
+
+class Follower:
+    """Follows one log. Safe to kill at any point; two at once are harmless and wasteful."""
+
+    def __init__(
+        self,
+        source: LogSource,
+        state: State,
+        scanner: Scanner,
+        judge: Judge,
+        *,
+        clock: Callable[[], datetime],
+        pause: Callable[[float], object],
+        limits: Limits | None = None,
+        executor: Executor | None = None,
+        examiner: Examiner | None = None,
+        stop: Callable[[], bool] = lambda: False,
+        unkept: dict[tuple[str, str], int] | None = None,
+    ) -> None:
+        """`unkept` counts broken promises by kind and event; handed on, the count outlives this follower."""
+        self._source, self._state, self._scanner = source, state, scanner
+        self._clock, self._limits = clock, limits or Limits()
+        self._patience = Patience(self._limits.pauses, pause)
+        self._taking = Taking(source, state, judge, clock)
+        self._executor, self._examiner, self._stop = executor, examiner or self._examine, stop
+        self._identity = source.identity
+        self._unkept = unkept if unkept is not None else {}
+
+    def run_pass(self) -> PassReport:
+        """Follow the log to the head it shows now, or to a limit.
+
+        Raises `FetchFailed` (try later), `LogMisbehaved` (its evidence is stored and its alert enqueued before it is
+        raised) and `OwnFault`.
+        """
+        try:
+            for _ in range(_CONFLICTS - 1):
+                try:
+                    return self._pass()
+                except StateConflict:
+                    # Another daemon moved the position; what it committed is as good as ours. Read it and go on.
+                    continue
+            return self._pass()
+        except NotShown as unkept:
+            self._blame(unkept)
+            raise
+        except LogMisbehaved as misbehaved:
+            self._keep(misbehaved.evidence)
+            raise
+
+    def _pass(self) -> PassReport:
+        position = self._state.position(self._identity.log)
+        if position is None:
+            raise OwnFault(
+                f"{self._identity.log}: nothing is known about where to follow from; a missing position is never taken "
+                "for a first run. Run `signwatch init`, or restore the database."
+            )
+        check_undamaged(position, self._identity)
+        offered = self._patience.insist(self._source.latest)
+        # Everything the log signs is history, whether or not it turns out consistent: evidence first.
+        self._state.record_head(offered)
+        trusted = consistent(self._source, position.head, offered, self._patience)
+        known = position.head.head
+        if _statement(trusted.head) != _statement(known):
+            # The newer head is kept before its entries are read: consistency is checked at once, however long the rest
+            # takes.
+            ahead, here = replace(position, head=trusted), position.frontier.size
+            self._state.advance(position, ahead, Batch(position.log, here, here), ())
+            position = ahead
+        self._check_times(position.head.head, grew=trusted.head.size > known.size)
+        first = position.frontier.size
+        position, findings, unreadable = self._catch_up(position)
+        compare_sightings(self._source, self._state, position.head, self._patience)
+        self._unkept.clear()
+        lagging = offered.size < position.head.head.size
+        return PassReport(offered, position, position.frontier.size - first, findings, unreadable, lagging)
+
+    def _check_times(self, head: SignedHead, *, grew: bool) -> None:
+        """Tell of times that do not fit. They stop nothing: what was signed is proven by hashes, not by clocks."""
+        now, until = self._clock(), self._identity.valid_until
+        if head.timestamp is not None and head.timestamp > now + _CLOCK_SKEW:
+            self._state.enqueue([log_clock_alert(head.log, head.timestamp, now)])
+        if grew and until is not None and (head.timestamp or now) > until:
+            self._state.enqueue([key_expired_alert(head.log, until, head, now)])
+
+    def _catch_up(self, position: Position) -> tuple[Position, int, int]:
+        """Read, prove and commit batch after batch up to the trusted head."""
+        first, size = position.frontier.size, self._limits.batch_entries
+        end = position.head.head.size
+        if self._limits.entries_per_pass is not None:
+            end = min(end, first + self._limits.entries_per_pass)
+        if self._limits.end is not None:
+            end = min(end, self._limits.end)
+        findings = unreadable = tries = 0
+        while position.frontier.size < end and not self._stop():
+            try:
+                for fetched, examined in self._examiner(self._fetch(position, end, size)):
+                    position, batch = self._taking.take(position, fetched, examined)
+                    findings, unreadable = findings + len(batch.findings), unreadable + len(batch.unreadable)
+                    tries = 0
+                    if self._stop():
+                        break
+            except (NotShown, Lagging) as unkept:
+                # One wrong entry spoils its batch: commit the good ones before it, and name exactly the one that fails.
+                if is_wrong_entries(unkept) and size > 1:
+                    size = max(1, size // _NARROWING)
+                    continue
+                if tries == len(self._limits.pauses):
+                    if is_wrong_entries(unkept):
+                        check_frontier_undamaged(position, self._source)
+                    raise
+                self._patience.pause(self._limits.pauses[tries])
+                tries += 1
+        return position, findings, unreadable
+
+    def _fetch(self, position: Position, end: int, batch_entries: int) -> Iterator[Fetched]:
+        return fetch_batches(
+            self._source,
+            position.head.head,
+            range(position.frontier.size, end),
+            batch_entries=batch_entries,
+            batch_bytes=self._limits.batch_bytes,
+            ahead=self._limits.ahead,
+            executor=self._executor,
+        )
+
+    def _examine(self, batches: Iterator[Fetched]) -> Iterator[tuple[Fetched, Examined]]:
+        for fetched in batches:
+            yield (
+                fetched,
+                examine(fetched.entries, fetched.start, self._identity.log, self._identity.api, self._scanner),
+            )
+
+    def _blame(self, unkept: NotShown) -> None:
+        """Raise `LogMisbehaved` when this promise was broken in enough passes; otherwise remember and return."""
+        evidence = unkept.evidence
+        key = (evidence.kind, evidence.event)
+        self._unkept[key] = self._unkept.get(key, 0) + 1
+        if self._unkept[key] >= _PASSES_BEFORE_BLAME.get(evidence.kind, 1):
+            self._keep(evidence)
+            raise LogMisbehaved(evidence) from unkept
+
+    def _keep(self, evidence: Evidence) -> None:
+        self._state.keep_evidence(evidence, [alert_of_evidence(evidence, self._clock())])
+
+
+def _statement(head: SignedHead) -> tuple[int, bytes, bool, datetime | None]:
+    # Logs sign the same head anew for every request: what they say is compared, not how it is signed. The time they
+    # say is part of it: a head that never gets any younger is how a frozen log shows.
+    return head.size, head.root, head.final, head.timestamp

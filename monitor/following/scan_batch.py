@@ -1,0 +1,89 @@
+"""What a batch of entries holds: their hashes for the tree, and every signing some rule may want to know of.
+
+Pure: bytes in, values out, so the same function runs inline, in a pool of processes, or on other machines.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from monitor.model.log_source import LogApi, LogEntry
+from monitor.model.state import Hit, UnreadableEntry
+from tlog.frontier import Frontier, subtree_root
+from tlog.merkle import LeafHash, leaf_hashes
+
+_PIECE: Final = 128  # entries hashed and read at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What reading a batch found: hits, entries nobody could decode, and how many entries of each kind there were.
+
+    `dropped` are entries that more rules select than are judged, with how many of them are left out.
+    """
+
+    hits: tuple[Hit, ...] = ()
+    unreadable: tuple[UnreadableEntry, ...] = ()
+    kinds: Mapping[str, int] = field(default_factory=dict)
+    dropped: tuple[tuple[int, int], ...] = ()
+
+
+class Scanner(Protocol):
+    """Decodes entries and matches them against the active rules, without any I/O."""
+
+    def scan(self, entries: Sequence[LogEntry], start: int, log: str, api: LogApi) -> Scan:
+        """Read entries `[start, start + len(entries))`. Never raises because of what an entry holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A batch, hashed and read. `subtrees` are `(level, root)` of aligned full subtrees covering the batch in order."""
+
+    start: int
+    end: int
+    subtrees: tuple[tuple[int, bytes], ...]
+    scan: Scan
+
+    def extend(self, frontier: Frontier) -> Frontier:
+        """Append this batch to the frontier it follows. Raises `MalformedFrontier` when it follows another."""
+        for level, root in self.subtrees:
+            frontier = frontier.stitched(level, root)
+        return frontier
+
+
+def examine(entries: Sequence[LogEntry], start: int, log: str, api: LogApi, scanner: Scanner) -> Examined:
+    """Hash and read entries `[start, start + len(entries))` of one tree."""
+    hashes: list[LeafHash] = []
+    scans: list[Scan] = []
+    for first in range(0, len(entries), _PIECE):
+        # What was just hashed is still in the processor's cache when it is read.
+        piece = entries[first : first + _PIECE]
+        hashes += leaf_hashes(entry.leaf for entry in piece)
+        scans.append(scanner.scan(piece, start + first, log, api))
+    subtrees = tuple(
+        (level, subtree_root(hashes[first - start : first - start + (1 << level)]))
+        for level, first in _aligned(start, start + len(entries))
+    )
+    return Examined(start, start + len(entries), subtrees, _together(scans))
+
+
+def _together(scans: Sequence[Scan]) -> Scan:
+    kinds: Counter[str] = Counter()
+    for scan in scans:
+        kinds.update(scan.kinds)
+    return Scan(
+        hits=tuple(each for scan in scans for each in scan.hits),
+        unreadable=tuple(each for scan in scans for each in scan.unreadable),
+        kinds=dict(kinds),
+        dropped=tuple(each for scan in scans for each in scan.dropped),
+    )
+
+
+def _aligned(start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Cut `[start, end)` into the fewest full subtrees: `(level, first leaf)`, left to right."""
+    while start < end:
+        fits = (end - start).bit_length() - 1
+        level = min(fits, (start & -start).bit_length() - 1) if start else fits
+        yield level, start
+        start += 1 << level

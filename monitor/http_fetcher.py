@@ -1,0 +1,318 @@
+"""Bytes over HTTP from servers that may lie, stall or flood: every read has a size, every request a deadline.
+
+One `Fetcher` asks one base URL. It follows no redirect, decodes no compression it was not told to expect, and turns
+whatever goes wrong into a `FetchFailed` whose `reason` is a metric label. What the bytes mean is the caller's business.
+"""
+
+import json
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
+
+import httpcore
+import httpx
+
+from monitor.model.errors import FetchFailed, OwnFault
+from outbound.deadline import Deadline, DeadlineTransport, HttpLimits
+
+MIB: Final = 1024 * 1024
+_USER_AGENT: Final = "signwatch"
+_SHOWN_BODY: Final = 300
+_MAX_RETRY_AFTER: Final = 3600.0
+
+
+class Expect(StrEnum):
+    """What kind of body an answer must be; a login page or an error page is neither."""
+
+    JSON = "json"
+    TEXT = "text"
+    BYTES = "bytes"
+    GZIP_ALLOWED = "gzip-allowed"
+
+
+class Unreachable(FetchFailed):
+    """No connection, or it broke."""
+
+    reason = "unreachable"
+
+
+class TimedOut(FetchFailed):
+    """The answer was not complete by its deadline."""
+
+    reason = "timeout"
+
+
+class TooLarge(FetchFailed):
+    """The answer is longer than such an answer can be."""
+
+    reason = "too-large"
+
+
+class WrongContent(FetchFailed):
+    """The answer is of another kind than asked for: HTML, compressed, or a redirect."""
+
+    reason = "wrong-content"
+
+
+class Refused(FetchFailed):
+    """The server said no (HTTP 4xx or 5xx): `status`, and the start of what it gave as a reason."""
+
+    reason = "refused"
+
+    def __init__(self, message: str, status: int, body: bytes = b"") -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = body
+
+
+class NotFound(Refused):
+    """HTTP 404: nothing there."""
+
+    reason = "not-found"
+
+
+class Throttled(Refused):
+    """HTTP 429, or 503 with Retry-After: too many questions. `retry_after` in seconds, where the server said so."""
+
+    reason = "throttled"
+
+    def __init__(self, message: str, status: int, retry_after: float | None) -> None:
+        super().__init__(message, status)
+        self.retry_after = retry_after
+
+
+class ServerFailed(Refused):
+    """HTTP 5xx: the server is ill."""
+
+    reason = "server-failed"
+
+
+def denied(error: FetchFailed) -> bool:
+    """Whether the server understood the question and has nothing to show: 404, or another server's 400, 403 or 410."""
+    return isinstance(error, Refused) and not isinstance(error, Throttled | ServerFailed)
+
+
+class Fetcher(Protocol):
+    """Asks one server. Returns the whole body of a 200 answer, at most `max_bytes` long, or raises `FetchFailed`."""
+
+    def get(self, path: str, *, max_bytes: int, expect: Expect) -> bytes:
+        """Body at `path`, relative to the base URL, query included."""
+
+    def post_json(self, path: str, document: Any, *, max_bytes: int) -> bytes:
+        """Answer to a JSON document posted to `path`; the answer is JSON too."""
+
+
+class MovableFetcher(Fetcher, Protocol):
+    """A `Fetcher` that can be told that its server moved. What is under way ends where it began."""
+
+    def move_to(self, base_url: str) -> None:
+        """Ask at another base URL from now on. Raises `OwnFault` when it is none."""
+
+
+class TokenBucket:
+    """At most `rate` requests a second on average, `burst` at once. Safe to share between threads."""
+
+    def __init__(
+        self, rate: float, burst: float, *, clock: Callable[[], float], sleep: Callable[[float], object]
+    ) -> None:
+        if rate <= 0 or burst < 1:
+            raise OwnFault(f"a request rate of {rate}/s with a burst of {burst} lets nothing through")
+        self._rate, self._burst = rate, burst
+        self._clock, self._sleep = clock, sleep
+        self._lock = threading.Lock()
+        self._tokens, self._filled_at = burst, clock()
+
+    def take(self) -> None:
+        """Wait until one request is allowed, and count it."""
+        with self._lock:
+            now = self._clock()
+            self._tokens = min(self._burst, self._tokens + (now - self._filled_at) * self._rate)
+            self._filled_at = now
+            self._tokens -= 1
+            debt = -self._tokens
+        # Tokens may go below zero: each waiter then sleeps its own share, so waiting needs no queue.
+        if debt > 0:
+            self._sleep(debt / self._rate)
+
+
+class HttpFetcher:
+    """A `Fetcher` over httpx for one base URL, safe to use from several threads."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        limits: HttpLimits | None = None,
+        bucket: TokenBucket | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        ca_file: str | None = None,
+        proxy: str | None = None,
+    ) -> None:
+        self.move_to(base_url)
+        self._limits = limits or HttpLimits()
+        self._bucket = bucket
+        self._clock = clock
+        self._deadline = Deadline(clock)
+        self._not_before = float("-inf")
+        self._through = f" through the proxy {proxy}" if proxy else ""
+        try:
+            transport = DeadlineTransport(self._deadline, self._limits, ca_file, proxy)
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise OwnFault(
+                f"ca_file: {ca_file} cannot be used: {why}. {base_url} cannot be asked without it: name a PEM file "
+                "with the certificates of the authorities to believe."
+            ) from error
+        self._client = httpx.Client(
+            transport=transport,
+            # Redirects would let a server choose whom we ask; compression would let it choose how much we hold.
+            follow_redirects=False,
+            trust_env=False,
+            headers={"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"},
+            timeout=httpx.Timeout(self._limits.operation, connect=self._limits.connect),
+        )
+
+    def move_to(self, base_url: str) -> None:
+        """See `MovableFetcher.move_to`."""
+        parts = urlsplit(base_url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+            raise OwnFault(f"not an http(s) base URL: {base_url!r:.200}")
+        self._base = base_url.rstrip("/") + "/"
+
+    def get(self, path: str, *, max_bytes: int, expect: Expect) -> bytes:
+        """See `Fetcher.get`."""
+        return self._ask("GET", path, None, max_bytes, expect)
+
+    def post_json(self, path: str, document: Any, *, max_bytes: int) -> bytes:
+        """See `Fetcher.post_json`."""
+        return self._ask("POST", path, json.dumps(document).encode(), max_bytes, Expect.JSON)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._client.close()
+
+    def _ask(self, method: str, path: str, content: bytes | None, max_bytes: int, expect: Expect) -> bytes:
+        url = self._base + path.lstrip("/")
+        left = self._not_before - self._clock()
+        if left > 0:
+            raise Throttled(f"{url}: not asked: the server wants {left:.0f} more seconds of rest", 429, left)
+        if self._bucket is not None:
+            self._bucket.take()
+        try:
+            return self._exchange(method, url, content, max_bytes, expect)
+        except Throttled as error:
+            self._not_before = self._clock() + (error.retry_after or 0.0)
+            raise
+
+    def _exchange(self, method: str, url: str, content: bytes | None, max_bytes: int, expect: Expect) -> bytes:
+        headers = {"Accept": "application/json" if expect is Expect.JSON else "*/*"}
+        if content is not None:
+            headers["Content-Type"] = "application/json"
+        with (
+            self._deadline.running(self._limits.total),
+            _as_fetch_failed(url, self._through),
+            self._client.stream(method, url, content=content, headers=headers) as response,
+        ):
+            if response.status_code != httpx.codes.OK:
+                raise _refusal(url, response)
+            _check_content(url, response, expect)
+            body = _read_capped(url, response, max_bytes)
+        if response.headers.get("content-encoding") == "gzip":
+            return _gunzip_capped(url, body, max_bytes)
+        return body
+
+
+def _read_capped(url: str, response: httpx.Response, max_bytes: int) -> bytes:
+    declared = response.headers.get("content-length", "0")
+    if declared.isascii() and declared.isdigit() and int(declared) > max_bytes:
+        raise TooLarge(f"{url}: answer of {declared} bytes, at most {max_bytes} expected")
+    chunks, size = [], 0
+    for chunk in response.iter_raw():
+        size += len(chunk)
+        if size > max_bytes:
+            raise TooLarge(f"{url}: answer is longer than {max_bytes} bytes")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _gunzip_capped(url: str, body: bytes, max_bytes: int) -> bytes:
+    decompressor = zlib.decompressobj(wbits=31)
+    try:
+        plain = decompressor.decompress(body, max_bytes + 1)
+    except zlib.error as error:
+        raise WrongContent(f"{url}: answer is no gzip stream") from error
+    if len(plain) > max_bytes or decompressor.unconsumed_tail:
+        raise TooLarge(f"{url}: answer unpacks to more than {max_bytes} bytes")
+    if not decompressor.eof or decompressor.unused_data:
+        raise WrongContent(f"{url}: gzip stream is cut short or followed by more")
+    return plain
+
+
+def _check_content(url: str, response: httpx.Response, expect: Expect) -> None:
+    encoding = response.headers.get("content-encoding", "identity").lower()
+    if encoding != "identity" and not (encoding == "gzip" and expect is Expect.GZIP_ALLOWED):
+        raise WrongContent(f"{url}: answer is {encoding!r:.40} encoded, asked for identity")
+    content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type in {"text/html", "application/xhtml+xml"}:
+        raise WrongContent(f"{url}: answer is a web page, not {expect}")
+    if expect is Expect.JSON and not (content_type == "application/json" or content_type.endswith("+json")):
+        raise WrongContent(f"{url}: answer is {content_type!r:.60}, not JSON")
+
+
+def _refusal(url: str, response: httpx.Response) -> FetchFailed:
+    status = response.status_code
+    if httpx.codes.is_redirect(status):
+        return WrongContent(f"{url}: redirected to {response.headers.get('location', '?')!r:.200}; not followed")
+    if status < httpx.codes.BAD_REQUEST:
+        return WrongContent(f"{url}: HTTP {status} is no answer")
+    retry_after = _retry_after(response.headers.get("retry-after"))
+    if status == httpx.codes.TOO_MANY_REQUESTS or (
+        status == httpx.codes.SERVICE_UNAVAILABLE and retry_after is not None
+    ):
+        return Throttled(f"{url}: HTTP {status}, too many requests", status, retry_after)
+    body = _start_of_body(response)
+    message = f"{url}: HTTP {status}: {body.decode('utf-8', 'replace')!r}"
+    if status == httpx.codes.NOT_FOUND:
+        return NotFound(message, status, body)
+    if status >= httpx.codes.INTERNAL_SERVER_ERROR:
+        return ServerFailed(message, status, body)
+    return Refused(message, status, body)
+
+
+def _start_of_body(response: httpx.Response) -> bytes:
+    start = b""
+    for chunk in response.iter_raw():
+        start += chunk
+        if len(start) >= _SHOWN_BODY:
+            break
+    return start[:_SHOWN_BODY]
+
+
+def _retry_after(value: str | None) -> float | None:
+    # RFC 9110 10.2.3 also allows a date; a server that sends one is simply asked again after the usual pause.
+    if value is None or not (value.isascii() and value.isdigit()):
+        return None
+    return min(float(value), _MAX_RETRY_AFTER)
+
+
+@contextmanager
+def _as_fetch_failed(url: str, through: str) -> Iterator[None]:
+    try:
+        yield
+    except (httpx.TimeoutException, httpcore.TimeoutException) as error:
+        raise TimedOut(f"{url}{through}: {type(error).__name__}, no complete answer in time") from error
+    except httpcore.ProxyError as error:
+        raise Unreachable(f"{url}{through}: the proxy would not connect: {error}") from error
+    except (httpx.HTTPError, httpx.InvalidURL, httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
+        told = f"{type(error).__name__}: {error}"
+        if "CERTIFICATE_VERIFY_FAILED" in told:
+            told = (
+                f"its TLS certificate is from nobody who is believed ({error}). `ca_file` in the configuration names "
+                "the authorities to believe; if this one is yours, somebody else may be answering"
+            )
+        raise Unreachable(f"{url}{through}: {told}") from error

@@ -1,0 +1,172 @@
+"""Second judgements: once what must follow a signing had its time, and once another authority may vouch for it."""
+
+import logging
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from monitor.judging.active_rules import HeldRules
+from monitor.judging.history import BatchFacts
+from monitor.judging.judge import RuleJudge
+from monitor.model.errors import OwnFault
+from monitor.model.state import Finding, Hit
+from monitor.store.rechecks import DueFinding, due_findings, postpone
+from monitor.store.store import Store
+from monitor.trust.provider import TrustKeeper
+from rules.expectations.case import DelayedExpectation
+from rules.judge import recheck_at
+from rules.rule import Rule
+from rules.verdict import Outcome, Verdict
+from sigstore_entries.ct_leaf import decode_ct
+from sigstore_entries.rekor import decode_rekor
+from sigstore_entries.signing import Signing, Unreadable
+
+_LOG: Final = logging.getLogger(__name__)
+_AT_ONCE: Final = 500
+_ASK_AGAIN: Final = timedelta(minutes=1)
+_ROUNDS: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Rechecked:
+    """How many findings were looked at, turned out unexpected, and wait on because a log could not be asked.
+
+    `trouble` is our own, when it kept one or more from being judged; they stay due.
+    """
+
+    looked_at: int = 0
+    unexpected: int = 0
+    waiting: int = 0
+    trouble: str = ""
+
+
+def recheck_all(store: Store, held: HeldRules, trust: TrustKeeper, now: datetime) -> Rechecked:
+    """Judge again everything that is due, for a command that ends; at most `_ROUNDS * _AT_ONCE` findings.
+
+    What is left beyond that is still due: the next command, or a daemon, goes on. Our own trouble is a value here: what
+    a log did must be told all the same.
+    """
+    total = Rechecked()
+    for _ in range(_ROUNDS):
+        try:
+            done = recheck(store, held, trust, now)
+        except OwnFault as fault:
+            return replace(total, trouble=str(fault))
+        total = Rechecked(
+            total.looked_at + done.looked_at,
+            total.unexpected + done.unexpected,
+            total.waiting + done.waiting,
+            total.trouble or done.trouble,
+        )
+        if done.looked_at < _AT_ONCE:
+            break
+    return total
+
+
+def recheck(store: Store, held: HeldRules, trust: TrustKeeper, now: datetime) -> Rechecked:
+    """Judge again what is due, at most some hundred findings.
+
+    A crash between two of them repeats none: each is committed with its alert and with the end of its wait.
+    """
+    again = _Again(store, held, trust, now)
+    due = due_findings(store.database, now, _AT_ONCE)
+    for each in due:
+        again.look_at(each)
+    return again.ended(len(due))
+
+
+class _Again:
+    """Second judgements over one set of rules, at one moment."""
+
+    def __init__(self, store: Store, held: HeldRules, trust: TrustKeeper, now: datetime) -> None:
+        self._store, self._now = store, now
+        self._rules = {rule.id: rule for rule in held.matcher.rules}
+        self._first = RuleJudge(held.matcher, store.facts, trust.authorities)
+        self._last = RuleJudge(held.matcher, store.facts, trust.authorities, final=True)
+        self._still_unverified: list[DueFinding] = []
+        self._unexpected = self._waiting = 0
+        self._trouble = ""
+
+    def look_at(self, due: DueFinding) -> None:
+        """Judge one finding again, if that can be done now."""
+        if due.rule not in self._rules:
+            # The rule is gone, and whom it would have told with it.
+            self._store.rejudged(due, None, ())
+            return
+        signing = _signing(due)
+        if isinstance(signing, Unreadable):
+            # Must not keep those behind it from being judged.
+            postpone(self._store.database, due, self._now + _ASK_AGAIN)
+            where = f"{due.where.log}: entry {due.where.index}"
+            self._trouble = self._trouble or f"{where} was read once and cannot be read again: {signing.reason}"
+        elif due.was is Outcome.UNVERIFIED:
+            self._ask_authorities(due, signing)
+        else:
+            self._look_for_what_follows(due, signing)
+
+    def ended(self, looked_at: int) -> Rechecked:
+        """Leave what nobody vouches for to wait on, and say how it went."""
+        if self._still_unverified:
+            self._store.wait_on(self._still_unverified)
+        return Rechecked(looked_at, self._unexpected, self._waiting, self._trouble)
+
+    def _ask_authorities(self, due: DueFinding, signing: Signing) -> None:
+        """Judge it as if it had just been met: what must follow it may get its own second judgement."""
+        [finding] = self._first.judge([Hit(signing, (due.rule,), due.leaf, due.extra)], self._now)
+        if finding.verdict.outcome is Outcome.UNVERIFIED:
+            self._still_unverified.append(due)
+            return
+        self._note(due, finding)
+        self._store.vouched_for(due, finding, self._first.alerts([finding], self._now))
+
+    def _look_for_what_follows(self, due: DueFinding, signing: Signing) -> None:
+        by = recheck_at(self._rules[due.rule], signing, BatchFacts(self._store.facts.ahead([]), self._now), self._now)
+        if _cannot_tell(self._store, due, signing, by):
+            # An outage is told as an outage: nothing is held against a signing for what we could not ask.
+            postpone(self._store.database, due, self._now + _ASK_AGAIN)
+            self._waiting += 1
+            return
+        [finding] = self._last.judge([Hit(signing, (due.rule,), due.leaf, due.extra)], self._now)
+        finding = _of_what_follows(finding, self._rules[due.rule])
+        worse = finding if finding.verdict.outcome is not Outcome.EXPECTED else None
+        self._note(due, finding)
+        self._store.rejudged(due, worse, self._last.alerts([finding], self._now))
+
+    def _note(self, due: DueFinding, finding: Finding) -> None:
+        if finding.verdict.outcome is not due.was:
+            _LOG.info("verdict_changed log=%s index=%d rule=%s", due.where.log, due.where.index, due.rule)
+        self._unexpected += finding.verdict.outcome is Outcome.UNEXPECTED
+
+
+def _of_what_follows(finding: Finding, rule: Rule) -> Finding:
+    """Leave only the reasons that are about what had to follow.
+
+    Everything else was judged when the entry was met: what others signed since, perhaps under a stolen identity, must
+    not make it unexpected.
+    """
+    if finding.verdict.outcome is not Outcome.UNEXPECTED:
+        return finding
+    late = {each.id for each in rule.expect if isinstance(each, DelayedExpectation)}
+    reasons = tuple(reason for reason in finding.verdict.reasons if reason.id in late)
+    return replace(finding, verdict=Verdict(Outcome.UNEXPECTED if reasons else Outcome.EXPECTED, reasons))
+
+
+def _cannot_tell(store: Store, due: DueFinding, signing: Signing, by: datetime | None) -> bool:
+    """Whether the logs that would show what had to follow `by` then were not all read since."""
+    facts = store.facts
+    logs, shown = (
+        (facts.signature_logs, facts.in_signature_log)
+        if due.is_certificate
+        else (facts.certificate_logs, facts.in_certificate_log)
+    )
+    known = [signer.fingerprints for signer in signing.signers if signer.fingerprints]
+    answers = [shown(fingerprints) for fingerprints in known]
+    if not logs or all(answers):
+        return False
+    return None in answers or (by is not None and not facts.were_read(logs, by))
+
+
+def _signing(due: DueFinding) -> Signing | Unreadable:
+    if due.is_certificate:
+        return decode_ct(due.leaf, due.where, due.extra)
+    return decode_rekor(due.leaf, due.where, due.integrated_time)

@@ -1,0 +1,123 @@
+"""Certificate Transparency as static files (C2SP static-ct-api): checkpoint, hash tiles, data tiles."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Final
+
+from monitor.http_fetcher import MIB, Expect, Fetcher, Refused, denied
+from monitor.logs.checkpoint import check_origin, from_millis, missing_entries, refused_head, unproven
+from monitor.logs.tile_tree import TileTree, fetch_tile, tile_frontier
+from monitor.model.errors import FetchFailed
+from monitor.model.heads import SignedHead
+from monitor.model.inclusion_promise import Promise
+from monitor.model.log_source import LogEntry, LogIdentity, Place
+from tlog.checkpoint import MalformedCheckpoint
+from tlog.frontier import Frontier
+from tlog.merkle import NodeHash, ProofInvalid, leaf_hash, verify_inclusion
+from tlog.note import MAX_NOTE_SIZE, BadSignature, MalformedNote, NoteKey
+from tlog.static_ct import open_ct_checkpoint, parse_data_tile
+from tlog.tiles import TILE_WIDTH, MalformedTile, data_path
+
+# A tile's entries have no limit but the certificate's 2^24; Fulcio's stay far below 64 KiB each.
+_MAX_DATA_TILE: Final = 32 * MIB
+
+
+class CtStaticSource:
+    """One static CT log. Implements `monitor.model.log_source.LogSource`."""
+
+    def __init__(self, identity: LogIdentity, fetcher: Fetcher, key: NoteKey) -> None:
+        self._identity, self._fetcher, self._key = identity, fetcher, key
+
+    @property
+    def identity(self) -> LogIdentity:
+        """See `LogSource.identity`."""
+        return self._identity
+
+    def latest(self) -> SignedHead:
+        """See `LogSource.latest`."""
+        raw = self._fetcher.get("checkpoint", max_bytes=MAX_NOTE_SIZE, expect=Expect.TEXT)
+        try:
+            checkpoint, milliseconds = open_ct_checkpoint(raw, self._key)
+        except BadSignature as error:
+            raise refused_head(self._identity, raw, str(error)) from error
+        except (MalformedNote, MalformedCheckpoint) as error:
+            raise FetchFailed(f"{self._identity.log}: the checkpoint served is none: {error}") from error
+        check_origin(checkpoint, self._identity)
+        return SignedHead(
+            self._identity.log, checkpoint.size, checkpoint.root, raw, timestamp=from_millis(milliseconds)
+        )
+
+    def consistency_proof(self, size1: int, size2: int) -> Sequence[NodeHash]:
+        """See `LogSource.consistency_proof`: built from hash tiles, so it is only as good as they are."""
+        return self._tree(size2).consistency_proof(size1, size2)
+
+    def frontier(self, size: int, head: SignedHead) -> Frontier:
+        """See `LogSource.frontier`."""
+        return tile_frontier(self._tree(head.size), size, head, self._identity)
+
+    def entries(self, start: int, end: int, head: SignedHead) -> Sequence[LogEntry]:
+        """See `LogSource.entries`: what one data tile holds. `extra` is an RFC 6962 chain without the issuers.
+
+        Issuers are named by fingerprint in a data tile; only the precertificate itself is there in full.
+        """
+        index, offset = divmod(start, TILE_WIDTH)
+        width = min(TILE_WIDTH, head.size - index * TILE_WIDTH)
+        try:
+            raw, served = fetch_tile(
+                self._fetcher,
+                partial(data_path, index),
+                width,
+                prefix="",
+                max_bytes=_MAX_DATA_TILE,
+                expect=Expect.GZIP_ALLOWED,
+            )
+            leaves = parse_data_tile(raw, served)
+        except Refused as error:
+            if denied(error):
+                raise missing_entries(self._identity, start, head, str(error)) from error
+            raise
+        except MalformedTile as error:
+            # One that stays so keeps entries from everybody just as well as none at all.
+            raise missing_entries(self._identity, start, head, str(error)) from error
+        return [
+            LogEntry(leaf.merkle_tree_leaf(), extra=_extra(leaf.precertificate))
+            for leaf in leaves[offset : min(width, end - index * TILE_WIDTH)]
+        ]
+
+    def sightings(self) -> Sequence[SignedHead]:
+        """See `LogSource.sightings`: this protocol shows heads in one place only."""
+        return ()
+
+    def promised_range(self, head: SignedHead) -> tuple[int, int | None]:  # noqa: ARG002  one tree, now and later
+        """See `PromisingSource.promised_range`."""
+        return 0, None
+
+    def place_of(self, promise: Promise, head: SignedHead) -> Place:
+        """See `PromisingSource.place_of`. SPEC static-ct-api: every SCT of such a log has the leaf's index in it."""
+        index = promise.index
+        if index is None:
+            raise FetchFailed(f"{self._identity.log}: a promise without an index cannot be looked up in tiles")
+        leaf = self.entries(index, index + 1, head)[0].leaf
+        proof = tuple(self._tree(head.size).inclusion_proof(index, head.size))
+        try:
+            verify_inclusion(index, head.size, leaf_hash(leaf), proof, head.root)
+        except ProofInvalid as error:
+            raise unproven(
+                self._identity,
+                "log-entries-not-in-tree",
+                f"the tiles do not lead entry {index} up to the signed root: {error}",
+                heads=(head.raw,),
+                sizes=(index, head.size),
+                proof=proof,
+                leaves=((index, leaf),),
+                event=f"inclusion {index}",
+            ) from error
+        return Place(index, leaf, head, proof)
+
+    def _tree(self, size: int) -> TileTree:
+        return TileTree(self._fetcher, "", size)
+
+
+def _extra(precertificate: bytes) -> bytes:
+    # SPEC RFC 6962 3.1, PrecertChainEntry: the precertificate, then its chain, which a data tile does not hold.
+    return len(precertificate).to_bytes(3, "big") + precertificate + b"\0\0\0" if precertificate else b""

@@ -1,0 +1,159 @@
+"""From a log's description to the sources to follow: which protocol it speaks, which origin it signs, which trees."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from urllib.parse import urlsplit
+
+from monitor.http_fetcher import Fetcher, Refused, WrongContent
+from monitor.logs.ct_rfc6962 import CtRfc6962Source
+from monitor.logs.ct_static import CtStaticSource
+from monitor.logs.rekor_v1 import RekorV1Source, shards
+from monitor.logs.rekor_v2 import RekorV2Source
+from monitor.model.errors import FetchFailed, NotShown, OwnFault
+from monitor.model.log_source import LogApi, LogIdentity, LogSource
+from tlog.cosignature import WitnessKey
+from tlog.note import rekor_v1_key, tile_log_key
+from tlog.static_ct import static_ct_key
+
+
+@dataclass(frozen=True, slots=True)
+class LogDescription:
+    """One log to follow. `name` is its id in state, metrics and alerts; `apis` the protocols it may speak.
+
+    `log_id` is the 32-byte key id of the trust root, where there is one. `origin` and, for Rekor v1, `tree_id` and
+    `offset` pin what would otherwise be derived from the URL and the log's own list of trees. `former` are URLs the log
+    had before: it signs under the name it was given there. `known_trees` are the IDs of trees that are followed
+    already: one that a Rekor v1 log lists no more is asked for all the same, and missed.
+    """
+
+    name: str
+    url: str
+    spki: bytes
+    apis: tuple[LogApi, ...]
+    log_id: bytes = b""
+    origin: str | None = None
+    tree_id: str | None = None
+    offset: int | None = None
+    witnesses: tuple[WitnessKey, ...] = ()
+    trust_root: str = ""
+    valid_until: datetime | None = None
+    former: tuple[str, ...] = ()
+    known_trees: tuple[str, ...] = ()
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Every URL it had, the first one first."""
+        return *self.former, self.url
+
+
+def open_sources(description: LogDescription, fetcher: Fetcher) -> list[LogSource]:
+    """Return one source per tree of the log: several for a Rekor v1 log with shards, oldest first.
+
+    Asks the log where the description leaves a choice. Raises `FetchFailed`; `NotShown` when every answer was signed
+    by another key or for another origin; `OwnFault` when nothing can be made of the description.
+    """
+    candidates = list(_candidates(description, fetcher))
+    if len(candidates) == 1:
+        return candidates[0]
+    refusal: FetchFailed = FetchFailed(f"{description.name}: no protocol of {', '.join(description.apis)} fits its key")
+    for sources in candidates:
+        try:
+            # The newest tree tells: a retired one may be empty, or no longer be served.
+            sources[-1].latest()
+        except (NotShown, Refused, WrongContent) as error:
+            # A head signed by another key says more about what is wrong than a path that is not there.
+            refusal = refusal if isinstance(refusal, NotShown) else error
+            continue
+        return sources
+    raise refusal
+
+
+def _candidates(description: LogDescription, fetcher: Fetcher) -> Iterator[list[LogSource]]:
+    for api in description.apis:
+        match api:
+            case LogApi.REKOR_V1:
+                for host in _hosts(description):
+                    if trees := _rekor_v1(description, fetcher, host):
+                        yield trees
+            case LogApi.REKOR_V2:
+                yield from ([source] for source in _rekor_v2(description, fetcher))
+            case LogApi.CT_RFC6962:
+                origin = description.origin or _origins(description.urls)[0]
+                yield [CtRfc6962Source(_identity(description, api, description.name, origin, origin), fetcher)]
+            case LogApi.CT_STATIC:
+                for origin in [description.origin] if description.origin else _origins(description.urls):
+                    identity = _identity(description, api, description.name, origin, origin)
+                    yield [CtStaticSource(identity, fetcher, static_ct_key(origin, description.spki))]
+
+
+def _hosts(description: LogDescription) -> list[str]:
+    """Host names that a Rekor v1 log may sign under."""
+    pinned = (description.origin or "").rpartition(" - ")[0]
+    return [pinned] if pinned else list(dict.fromkeys(_host(url) for url in description.urls))
+
+
+def _rekor_v1(description: LogDescription, fetcher: Fetcher, host: str) -> list[LogSource]:
+    """One source per tree, oldest first; none when the server does not speak Rekor v1 and need not."""
+    key = rekor_v1_key(host, description.spki)
+    if description.tree_id is not None:
+        trees = [(description.tree_id, description.offset, description.name)]
+    else:
+        try:
+            found = shards(fetcher)
+        except (Refused, WrongContent):
+            if description.apis == (LogApi.REKOR_V1,):
+                raise
+            return []
+        offsets = {tree.tree_id: tree.offset for tree in found}
+        missed = [tree_id for tree_id in description.known_trees if tree_id not in offsets]
+        named = [*missed, *offsets]
+        trees = [(tree_id, offsets.get(tree_id), f"{description.name}/{tree_id}") for tree_id in named]
+    # SPEC rekor checkpoint.go: the origin is "<host> - <tree ID>", the note's key name the bare host.
+    return [
+        RekorV1Source(
+            _identity(description, LogApi.REKOR_V1, name, host, f"{host} - {tree_id}"),
+            fetcher,
+            key,
+            tree_id=tree_id,
+            offset=offset,
+        )
+        for tree_id, offset, name in trees
+    ]
+
+
+def _rekor_v2(description: LogDescription, fetcher: Fetcher) -> Iterator[LogSource]:
+    origins = [description.origin] if description.origin else _origins(description.urls, path_first=False)
+    keys = [tile_log_key(origin, description.spki) for origin in origins]
+    # The key id of an Ed25519 log hashes its name, so the trust root itself says which name is right.
+    named = [key for key in keys if key.log_id == description.log_id] or keys
+    if description.log_id and not description.origin and named is keys:
+        raise OwnFault(
+            f"{description.name}: the key id in the trust root fits none of the origins {', '.join(origins)}; "
+            "set the log's `origin`"
+        )
+    for key in named:
+        identity = _identity(description, LogApi.REKOR_V2, description.name, key.name, key.name)
+        yield RekorV2Source(identity, fetcher, key, description.witnesses)
+
+
+def _identity(description: LogDescription, api: LogApi, name: str, key_name: str, origin: str) -> LogIdentity:
+    return LogIdentity(name, api, key_name, origin, description.spki, description.trust_root, description.valid_until)
+
+
+def _host(url: str) -> str:
+    host = urlsplit(url).hostname
+    if not host:
+        raise OwnFault(f"not a URL with a host: {url!r:.200}")
+    return host
+
+
+def _origins(urls: Sequence[str], *, path_first: bool = True) -> list[str]:
+    """Names a log that was at these URLs may sign under: with and without port, with and without path."""
+    found: list[str] = []
+    for url in urls:
+        parts = urlsplit(url)
+        host, path = _host(url), parts.path.rstrip("/")
+        names = [host + path, parts.netloc.rpartition("@")[2] + path, host, parts.netloc.rpartition("@")[2]]
+        found += names if path_first else [host, *names]
+    return list(dict.fromkeys(found))

@@ -1,0 +1,321 @@
+"""Rekor v1: one source per tree (the active one, and each inactive shard), over the REST API.
+
+An entry has two indexes: the *virtual* one counts through all shards and is what the API takes; the *local* one is the
+leaf's place in its tree. Everything above this module speaks local indexes only.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final, TypeVar
+
+import msgspec
+
+from monitor.http_fetcher import MIB, Expect, Fetcher, Refused, denied
+from monitor.logs.checkpoint import from_millis, head_of, missing_entries, read_checkpoint, unproven
+from monitor.model.errors import FetchFailed, Lagging
+from monitor.model.heads import SignedHead, TrustedHead
+from monitor.model.inclusion_promise import BadPromise, Promise, pack_timestamp, unpack_timestamp
+from monitor.model.log_source import LogEntry, LogIdentity, Place
+from monitor.proof.verify import advance, sizes_to_prove
+from tlog.frontier import Frontier, frontier_before
+from tlog.merkle import HASH_SIZE, MAX_TREE_SIZE, NodeHash, ProofInvalid, leaf_hash, verify_inclusion
+from tlog.note import NoteKey
+
+# SPEC rekor entries.go: more than 10 in one request is refused.
+MAX_PER_REQUEST: Final = 10
+_MAX_ENTRIES_ANSWER: Final = 64 * MIB
+_MAX_INFO_ANSWER: Final = 4 * MIB
+_MAX_SIGHTINGS: Final = 8
+_MAX_PROOF_ANSWER: Final = 64 * 1024
+_UUID: Final = re.compile(r"(?:([0-9a-f]{16}))?([0-9a-f]{64})")
+_HEX_HASH: Final = re.compile(r"[0-9a-f]{64}")
+_T = TypeVar("_T")
+
+
+class _Tree(msgspec.Struct):
+    rootHash: str  # noqa: N815  the API's names
+    treeSize: int  # noqa: N815
+    signedTreeHead: str  # noqa: N815
+    treeID: str  # noqa: N815
+
+
+class _LogInfo(_Tree):
+    inactiveShards: list[_Tree] | None = None  # noqa: N815
+
+
+class _Proof(msgspec.Struct):
+    hashes: list[str]
+
+
+class _InclusionProof(msgspec.Struct):
+    logIndex: int  # noqa: N815  local
+    treeSize: int  # noqa: N815
+    hashes: list[str]
+    checkpoint: str = ""
+
+
+class _Verification(msgspec.Struct):
+    signedEntryTimestamp: str | None = None  # noqa: N815
+    inclusionProof: _InclusionProof | None = None  # noqa: N815
+
+
+class _Entry(msgspec.Struct):
+    body: str
+    logIndex: int  # noqa: N815  virtual
+    integratedTime: int | None = None  # noqa: N815
+    verification: _Verification | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShardInfo:
+    """One tree of a Rekor v1 log: `offset` is the virtual index of its first leaf, `size` as the API claims it."""
+
+    tree_id: str
+    active: bool
+    offset: int
+    size: int
+
+
+def shards(fetcher: Fetcher) -> list[ShardInfo]:
+    """List every tree the log names, oldest first. Not signed: it says what to follow, not what to trust."""
+    info = _log_info(fetcher)
+    found, offset = [], 0
+    for tree in info.inactiveShards or []:
+        found.append(ShardInfo(tree.treeID, False, offset, tree.treeSize))
+        offset += tree.treeSize
+    return [*found, ShardInfo(info.treeID, True, offset, info.treeSize)]
+
+
+class RekorV1Source:
+    """One tree of a Rekor v1 log. Implements `monitor.model.log_source.LogSource`.
+
+    `tree_id` is the decimal tree ID in the origin. `offset` pins the virtual index of leaf 0; otherwise it is the sum
+    of the sizes of the shards before it, as the API lists them.
+    """
+
+    def __init__(
+        self, identity: LogIdentity, fetcher: Fetcher, key: NoteKey, *, tree_id: str, offset: int | None = None
+    ) -> None:
+        self._identity, self._fetcher, self._key = identity, fetcher, key
+        self._tree_id, self._offset = tree_id, offset
+        self._seen: dict[int, SignedHead] = {}
+
+    @property
+    def identity(self) -> LogIdentity:
+        """See `LogSource.identity`."""
+        return self._identity
+
+    def latest(self) -> SignedHead:
+        """See `LogSource.latest`. An inactive shard's head is final."""
+        info = _log_info(self._fetcher)
+        offset = 0
+        for tree in info.inactiveShards or []:
+            if tree.treeID == self._tree_id:
+                return self._head(tree, offset, final=True)
+            offset += tree.treeSize
+        if info.treeID != self._tree_id:
+            raise unproven(
+                self._identity,
+                "log-shard-vanished",
+                f"tree {self._tree_id} is neither active nor among the inactive shards the log lists",
+                event=self._tree_id,
+            )
+        return self._head(info, offset, final=False)
+
+    def consistency_proof(self, size1: int, size2: int) -> Sequence[NodeHash]:
+        """See `LogSource.consistency_proof`. The answer's `rootHash` is the newest root, not `size2`'s: not read."""
+        if size1 == size2:
+            return []
+        try:
+            raw = self._fetcher.get(
+                f"api/v1/log/proof?firstSize={size1}&lastSize={size2}&treeID={self._tree_id}",
+                max_bytes=_MAX_PROOF_ANSWER,
+                expect=Expect.JSON,
+            )
+        except Refused as error:
+            if denied(error):
+                # SPEC rekor tlog.go, 400: "the tree size requested was greater than what is currently observable".
+                raise Lagging(f"{self._identity.log}: no proof to size {size2} here: {error}") from error
+            raise
+        return [NodeHash(_hash(value)) for value in _parse(raw, _Proof, "consistency proof").hashes]
+
+    def frontier(self, size: int, head: SignedHead) -> Frontier:
+        """See `LogSource.frontier`: read off the inclusion proof of the last leaf below `size`."""
+        if size == 0:
+            return Frontier()
+        place = self._shown(size - 1, head)
+        return frontier_before(place.index, place.head.size, place.proof).extended([leaf_hash(place.leaf)])
+
+    def promised_range(self, head: SignedHead) -> tuple[int, int | None]:
+        """See `PromisingSource.promised_range`: a signed entry timestamp counts through all trees of the log."""
+        if self._offset is None:
+            self.latest()
+        offset = self._offset or 0
+        return offset, offset + head.size if head.final else None
+
+    def place_of(self, promise: Promise, head: SignedHead) -> Place:
+        """See `PromisingSource.place_of`."""
+        first, _ = self.promised_range(head)
+        return self._shown((promise.index or 0) - first, head)
+
+    def _shown(self, index: int, head: SignedHead) -> Place:
+        """Leaf at an index of this tree, with the head its inclusion proof leads to, which is tied to `head`."""
+        entry = self._retrieve(index, index + 1).get(index)
+        proof = entry.verification.inclusionProof if entry and entry.verification else None
+        if entry is None or proof is None:
+            raise missing_entries(self._identity, index, head, "not in the answer, or without an inclusion proof")
+        read = read_checkpoint(proof.checkpoint.encode(), self._key, self._identity)
+        leaf = leaf_hash(_body(entry))
+        hashes = tuple(NodeHash(_hash(value)) for value in proof.hashes)
+        try:
+            if proof.logIndex != index or proof.treeSize != read.checkpoint.size:
+                raise ProofInvalid(f"proof is for leaf {proof.logIndex} of {proof.treeSize}, not for {index}")  # noqa: TRY301
+            verify_inclusion(index, read.checkpoint.size, leaf, hashes, read.checkpoint.root)
+        except ProofInvalid as error:
+            raise unproven(
+                self._identity,
+                "log-entries-not-in-tree",
+                f"the inclusion proof of entry {index} fails: {error}",
+                heads=(read.checkpoint.raw,),
+                sizes=(index, read.checkpoint.size),
+                proof=hashes,
+                leaves=((index, _body(entry)),),
+                event=f"inclusion {index}",
+            ) from error
+        shown = head_of(read, self._identity)
+        self._tie(shown, head)
+        try:
+            promised = unpack_timestamp(_packed(entry), _body(entry), self._identity.spki).signed
+        except BadPromise:
+            promised = None
+        return Place(index, _body(entry), shown, hashes, promised)
+
+    def entries(self, start: int, end: int, head: SignedHead) -> Sequence[LogEntry]:
+        """See `LogSource.entries`: at most ten, and only up to the first one the server left out."""
+        served = self._retrieve(start, end)
+        if start not in served:
+            # SPEC rekor entries.go: missing items are silently omitted from a 200 answer.
+            raise missing_entries(self._identity, start, head, "left out of a complete answer")
+        found = []
+        for index in range(start, min(end, start + MAX_PER_REQUEST)):
+            if index not in served:
+                break
+            entry = served[index]
+            at = _time(entry.integratedTime)
+            found.append(LogEntry(_body(entry), integrated_time=at, timestamp=_packed(entry)))
+        return found
+
+    def sightings(self) -> Sequence[SignedHead]:
+        """See `LogSource.sightings`: every entry comes with the head its inclusion proof leads to."""
+        seen, self._seen = self._seen, {}
+        return list(seen.values())
+
+    def _keep_sighting(self, entry: _Entry) -> None:
+        proof = entry.verification.inclusionProof if entry.verification else None
+        if proof is None or not proof.checkpoint or len(self._seen) >= _MAX_SIGHTINGS or proof.treeSize in self._seen:
+            return
+        read = read_checkpoint(proof.checkpoint.encode(), self._key, self._identity)
+        self._seen[proof.treeSize] = head_of(read, self._identity)
+
+    def _head(self, tree: _Tree, offset: int, *, final: bool) -> SignedHead:
+        raw = tree.signedTreeHead.encode()
+        read = read_checkpoint(raw, self._key, self._identity)
+        if len(read.note.signatures) != 1:
+            # SPEC rekor SignedNote.Verify: every signature line must be by the log's key, so there is exactly one.
+            raise FetchFailed(f"{self._identity.log}: a Rekor v1 tree head has one signature, this one has more")
+        if read.checkpoint.size != tree.treeSize or read.checkpoint.root.hex() != tree.rootHash:
+            raise FetchFailed(f"{self._identity.log}: the tree head's JSON and its signed note disagree")
+        if self._offset is None:
+            self._offset = offset
+        return replace(head_of(read, self._identity), final=final)
+
+    def _tie(self, other: SignedHead, head: SignedHead) -> None:
+        """Prove a head that came with an entry consistent with `head`, whichever is larger."""
+        needed = sizes_to_prove(TrustedHead(head), other)
+        advance(
+            TrustedHead(replace(head, final=False)),
+            other,
+            self.consistency_proof(*needed) if needed else [],
+            self._identity,
+        )
+
+    def _retrieve(self, start: int, end: int) -> dict[int, _Entry]:
+        """Fetch local indexes `[start, end)`, at most ten; by local index, each checked for where it says it is."""
+        if self._offset is None:
+            self.latest()
+        offset = self._offset or 0
+        wanted = range(start, min(end, start + MAX_PER_REQUEST))
+        raw = self._fetcher.post_json(
+            "api/v1/log/entries/retrieve",
+            {"logIndexes": [offset + index for index in wanted]},
+            max_bytes=_MAX_ENTRIES_ANSWER,
+        )
+        served: dict[int, _Entry] = {}
+        for item in _parse(raw, list[dict[str, _Entry]], "entries"):
+            # SPEC rekor entries.go: answers come in no reliable order; the index inside each says which it is.
+            for uuid, entry in item.items():
+                index = entry.logIndex - offset
+                if index not in wanted or index in served:
+                    raise FetchFailed(f"{self._identity.log}: entry {entry.logIndex} was not asked for, or came twice")
+                self._check_uuid(uuid, entry, index)
+                self._keep_sighting(entry)
+                served[index] = entry
+        return served
+
+    def _check_uuid(self, uuid: str, entry: _Entry, index: int) -> None:
+        # SPEC rekor sharding.go: entry UUID = 16 hex digits of tree ID, then 64 of the leaf hash.
+        match = _UUID.fullmatch(uuid.lower())
+        if not match:
+            raise FetchFailed(f"{self._identity.log}: not an entry UUID: {uuid!r:.100}")
+        if match[1] is not None and int(match[1], 16) != int(self._tree_id):
+            raise FetchFailed(f"{self._identity.log}: entry {index} is of tree {int(match[1], 16)}")
+        if match[2] != leaf_hash(_body(entry)).hex():
+            raise unproven(
+                self._identity,
+                "log-entries-not-in-tree",
+                f"the body of entry {index} does not hash to its own UUID",
+                sizes=(index,),
+                leaves=((index, _body(entry)),),
+                event=f"uuid {index}",
+            )
+
+
+def _log_info(fetcher: Fetcher) -> _LogInfo:
+    info = _parse(fetcher.get("api/v1/log", max_bytes=_MAX_INFO_ANSWER, expect=Expect.JSON), _LogInfo, "log info")
+    for tree in [info, *(info.inactiveShards or [])]:
+        if not 0 <= tree.treeSize <= MAX_TREE_SIZE or not (tree.treeID.isascii() and tree.treeID.isdigit()):
+            raise FetchFailed(f"log info names an impossible tree: {tree.treeID!r:.40} of size {tree.treeSize}")
+    return info
+
+
+def _parse(raw: bytes, shape: type[_T], what: str) -> _T:
+    try:
+        return msgspec.json.decode(raw, type=shape)
+    except (msgspec.DecodeError, RecursionError, ValueError) as error:
+        raise FetchFailed(f"{what}: not the JSON it should be: {error}") from error
+
+
+def _hash(value: str) -> bytes:
+    if not _HEX_HASH.fullmatch(value):
+        raise FetchFailed(f"not a hash of {HASH_SIZE} bytes in hex: {value!r:.80}")
+    return bytes.fromhex(value)
+
+
+def _body(entry: _Entry) -> bytes:
+    try:
+        return base64.b64decode(entry.body, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise FetchFailed(f"entry {entry.logIndex}: body is not base64") from error
+
+
+def _packed(entry: _Entry) -> bytes:
+    signature = entry.verification.signedEntryTimestamp if entry.verification else None
+    return pack_timestamp(signature, entry.logIndex, entry.integratedTime)
+
+
+def _time(seconds: int | None) -> datetime | None:
+    return None if not seconds else from_millis(seconds * 1000)

@@ -1,0 +1,93 @@
+"""Rekor v2: a signed checkpoint, hash tiles and entry bundles, all static files (C2SP tlog-tiles)."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Final
+
+from monitor.http_fetcher import Expect, Fetcher, NotFound, Refused, denied
+from monitor.logs.checkpoint import head_of, missing_entries, read_checkpoint
+from monitor.logs.tile_tree import TileTree, fetch_tile, tile_frontier
+from monitor.model.heads import SignedHead
+from monitor.model.log_source import LogEntry, LogIdentity
+from tlog.cosignature import WitnessKey
+from tlog.frontier import Frontier
+from tlog.merkle import NodeHash
+from tlog.note import MAX_NOTE_SIZE, NoteKey
+from tlog.tiles import MAX_BUNDLE_SIZE, TILE_WIDTH, MalformedTile, entries_path, parse_entry_bundle
+
+# Deployments publish at the root of the URL; some only below the API path, where witnesses read.
+_PREFIXES: Final = ("", "api/v2/")
+
+
+class RekorV2Source:
+    """One Rekor v2 shard. Implements `monitor.model.log_source.LogSource`."""
+
+    def __init__(
+        self, identity: LogIdentity, fetcher: Fetcher, key: NoteKey, witnesses: Sequence[WitnessKey] = ()
+    ) -> None:
+        self._identity, self._fetcher, self._key, self._witnesses = identity, fetcher, key, witnesses
+        self._prefix: str | None = None
+
+    @property
+    def identity(self) -> LogIdentity:
+        """See `LogSource.identity`."""
+        return self._identity
+
+    def latest(self) -> SignedHead:
+        """See `LogSource.latest`."""
+        read = read_checkpoint(self._checkpoint(), self._key, self._identity)
+        return head_of(read, self._identity, self._witnesses)
+
+    def consistency_proof(self, size1: int, size2: int) -> Sequence[NodeHash]:
+        """See `LogSource.consistency_proof`: built from hash tiles, so it is only as good as they are."""
+        return self._tree(size2).consistency_proof(size1, size2)
+
+    def frontier(self, size: int, head: SignedHead) -> Frontier:
+        """See `LogSource.frontier`."""
+        return tile_frontier(self._tree(head.size), size, head, self._identity)
+
+    def entries(self, start: int, end: int, head: SignedHead) -> Sequence[LogEntry]:
+        """See `LogSource.entries`: what one bundle holds."""
+        index, offset = divmod(start, TILE_WIDTH)
+        width = min(TILE_WIDTH, head.size - index * TILE_WIDTH)
+        prefix = self._where()
+        try:
+            raw, served = fetch_tile(
+                self._fetcher, partial(entries_path, index), width, prefix=prefix, max_bytes=MAX_BUNDLE_SIZE
+            )
+            bodies = parse_entry_bundle(raw, served)
+        except Refused as error:
+            if denied(error):
+                raise missing_entries(self._identity, start, head, str(error)) from error
+            raise
+        except MalformedTile as error:
+            # One that stays so keeps entries from everybody just as well as none at all.
+            raise missing_entries(self._identity, start, head, str(error)) from error
+        return list(map(LogEntry, bodies[offset : min(width, end - index * TILE_WIDTH)]))
+
+    def sightings(self) -> Sequence[SignedHead]:
+        """See `LogSource.sightings`: this protocol shows heads in one place only."""
+        return ()
+
+    def _checkpoint(self) -> bytes:
+        if self._prefix is not None:
+            return self._fetcher.get(self._prefix + "checkpoint", max_bytes=MAX_NOTE_SIZE, expect=Expect.TEXT)
+        *others, last = _PREFIXES
+        for prefix in others:
+            try:
+                raw = self._fetcher.get(prefix + "checkpoint", max_bytes=MAX_NOTE_SIZE, expect=Expect.TEXT)
+            except NotFound:
+                continue
+            self._prefix = prefix
+            return raw
+        raw = self._fetcher.get(last + "checkpoint", max_bytes=MAX_NOTE_SIZE, expect=Expect.TEXT)
+        self._prefix = last
+        return raw
+
+    def _where(self) -> str:
+        if self._prefix is None:
+            self._checkpoint()
+        return self._prefix or ""
+
+    def _tree(self, size: int) -> TileTree:
+        return TileTree(self._fetcher, self._where(), size)

@@ -1,0 +1,194 @@
+"""Promises a log signs to whoever submits: "your entry is in my tree", or "it will be before long".
+
+Rekor v1 signs an entry timestamp (SET) over an entry's body and its index; a CT log signs a certificate timestamp (SCT)
+that holds for its maximum merge delay. Clients believe them without looking at the log, so a log that signs one and
+keeps the entry out of its tree has hidden a signature. Pure: bytes, keys and times in, verified promises out.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from hashlib import sha256
+from typing import Any, Final
+
+import msgspec
+import rfc8785
+from cryptography.exceptions import InvalidSignature
+
+from monitor.model.errors import SignedPromise, SignwatchError
+from sigstore_entries.trust import EmbeddedSct
+from tlog.ct import MalformedCt, parse_leaf, sct_message, verify_digitally_signed
+from tlog.merkle import MAX_TREE_SIZE, LeafHash, leaf_hash
+from tlog.note import BadSignature, MalformedNote, load_public_key, verify_signature
+from tlog.static_ct import leaf_index
+
+# A promise is kept until it is settled; no entry of the public logs comes near this.
+MAX_STATEMENT: Final = 1024 * 1024
+# SPEC rekor entries.go: the timestamp is signed when the entry is integrated already. What is given here is for
+# replicas that lag and clocks that differ.
+SET_MERGE_DELAY: Final = timedelta(hours=1)
+# CTFE's default, and what Sigstore's CT logs are run with; no trusted root tells another.
+SCT_MERGE_DELAY: Final = timedelta(hours=24)
+_SET_FIELDS: Final = frozenset({"body", "integratedTime", "logID", "logIndex"})
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class PromiseKind(StrEnum):
+    """What a log signs about an entry beside its tree heads."""
+
+    SET = "rekor-set"
+    SCT = "ct-sct"
+
+
+class BadPromise(SignwatchError):
+    """The log's key did not sign this, or it promises nothing. It shows nothing about the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """A promise whose signature verified under `spki`. `leaf` is what must be hashed into the tree, byte for byte.
+
+    `index` is where it must stand, where that was promised: through all trees of a Rekor v1 log (the virtual index),
+    in the one tree of a static CT log. `at` is when the log says that it promised.
+    """
+
+    signed: SignedPromise
+    spki: bytes
+    leaf: bytes
+    index: int | None
+    at: datetime
+
+    @property
+    def kind(self) -> PromiseKind:
+        """Which kind of promise it is."""
+        return PromiseKind(self.signed.kind)
+
+    @property
+    def log_id(self) -> str:
+        """Hex SHA-256 of the key that promised: what both kinds call the log's id."""
+        return sha256(self.spki).hexdigest()
+
+    @property
+    def leaf_hash(self) -> LeafHash:
+        """Hash of the promised leaf (RFC 6962 2.1)."""
+        return leaf_hash(self.leaf)
+
+    @property
+    def id(self) -> str:
+        """Stands for what was promised, however often it is signed."""
+        parts = (self.log_id, self.kind.value, str(self.index), self.leaf_hash.hex())
+        return sha256("\0".join(parts).encode()).hexdigest()
+
+    def due(self, seen: datetime) -> datetime:
+        """When it must have been kept, if it was first seen at `seen`: a time in the future buys the log no time."""
+        delay = SET_MERGE_DELAY if self.kind is PromiseKind.SET else SCT_MERGE_DELAY
+        return min(self.at, seen) + delay
+
+
+def read_promise(signed: SignedPromise, spki: bytes) -> Promise:
+    """Verify a promise by the one key pinned to the log. Raises `BadPromise`."""
+    if len(signed.statement) > MAX_STATEMENT:
+        raise BadPromise(f"a promise of {len(signed.statement)} bytes is longer than any that is kept")
+    try:
+        if signed.kind == PromiseKind.SET:
+            return _read_set(signed, spki)
+        if signed.kind == PromiseKind.SCT:
+            return _read_sct(signed, spki)
+    except (BadSignature, InvalidSignature) as error:
+        raise BadPromise("the log's key did not sign this promise") from error
+    except (MalformedCt, MalformedNote, OverflowError, ValueError, RecursionError) as error:
+        raise BadPromise(f"not a promise: {error!s:.200}") from error
+    raise BadPromise(f"no such kind of promise: {signed.kind!r:.40}")
+
+
+def set_of(leaf: bytes, integrated_time: int, log_id: bytes, index: int, signature: bytes) -> SignedPromise:
+    """A signed entry timestamp with the bytes it must have been signed over.
+
+    SPEC rekor verify.go: RFC 8785 of exactly body (base64), integratedTime (seconds), logID (hex) and logIndex (through
+    all trees of the log). Raises `BadPromise` for numbers that JSON cannot hold exactly.
+    """
+    body = base64.b64encode(leaf).decode()
+    told: dict[str, str | int] = {"body": body, "integratedTime": integrated_time, "logID": log_id.hex()}
+    try:
+        statement = rfc8785.dumps({**told, "logIndex": index})
+    except (rfc8785.CanonicalizationError, ValueError) as error:
+        raise BadPromise(f"not a signed entry timestamp: {error!s:.200}") from error
+    return SignedPromise(PromiseKind.SET, statement, signature)
+
+
+def promises_of(scts: Iterable[EmbeddedSct]) -> Iterator[Promise]:
+    """What CT logs promised in SCTs of a certificate that were verified. One that is too long or odd is left out."""
+    for each in scts:
+        statement = sct_message(each.leaf)
+        if len(statement) > MAX_STATEMENT:
+            continue
+        with suppress(MalformedCt, OverflowError):
+            yield _sct(SignedPromise(PromiseKind.SCT, statement, each.sct.signature), each.spki)
+
+
+def _read_set(signed: SignedPromise, spki: bytes) -> Promise:
+    told: Any = json.loads(signed.statement)
+    # One spelling only: a key that stands twice, or a number that is written otherwise, would be read in two ways.
+    if not isinstance(told, dict) or set(told) != _SET_FIELDS or rfc8785.dumps(told) != signed.statement:
+        raise BadPromise("a signed entry timestamp is the canonical JSON of four fields")
+    body, at, log_id, index = (told[name] for name in ("body", "integratedTime", "logID", "logIndex"))
+    if not isinstance(body, str) or not _is_number(at) or not _is_number(index):
+        raise BadPromise("a signed entry timestamp with fields of other types")
+    if log_id != sha256(spki).hexdigest():
+        raise BadPromise("a signed entry timestamp of another log")
+    leaf = base64.b64decode(body, validate=True)
+    if base64.b64encode(leaf).decode() != body:
+        raise BadPromise("a signed entry timestamp over a body in no canonical base64")
+    verify_signature(load_public_key(spki), signed.statement, signed.signature)
+    return Promise(signed, spki, leaf, index, _EPOCH + timedelta(seconds=at))
+
+
+def _read_sct(signed: SignedPromise, spki: bytes) -> Promise:
+    promise = _sct(signed, spki)
+    verify_digitally_signed(spki, signed.statement, signed.signature)
+    return promise
+
+
+def _sct(signed: SignedPromise, spki: bytes) -> Promise:
+    # SPEC RFC 6962 3.2 and 3.4: what is signed begins with version v1 and signature type certificate_timestamp, the
+    # leaf with version v1 and leaf type timestamped_entry: all of them 0, and the rest is the same.
+    leaf = parse_leaf(signed.statement)
+    return Promise(
+        signed, spki, signed.statement, leaf_index(leaf.extensions), _EPOCH + timedelta(milliseconds=leaf.timestamp)
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_TREE_SIZE
+
+
+class _Timestamp(msgspec.Struct):
+    """What Rekor v1 serves of a promise beside the entry."""
+
+    signature: bytes
+    index: int
+    seconds: int
+
+
+def pack_timestamp(signature: str | None, index: int, seconds: int | None) -> bytes:
+    """Keep what a signed entry timestamp takes beside the body, for `unpack_timestamp`; empty where there is none."""
+    try:
+        raw = base64.b64decode(signature or "", validate=True)
+    except (binascii.Error, ValueError):
+        return b""
+    if not raw or not _is_number(index) or not _is_number(seconds):
+        return b""
+    return msgspec.msgpack.encode(_Timestamp(raw, index, seconds or 0))
+
+
+def unpack_timestamp(packed: bytes, leaf: bytes, spki: bytes) -> Promise:
+    """Verify the signed timestamp that was served with an entry. Raises `BadPromise`."""
+    if not packed:
+        raise BadPromise("no signed entry timestamp was served")
+    told = msgspec.msgpack.decode(packed, type=_Timestamp)
+    return read_promise(set_of(leaf, told.seconds, sha256(spki).digest(), told.index, told.signature), spki)

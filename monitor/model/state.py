@@ -1,0 +1,90 @@
+"""What following needs from whatever keeps its state, by guarantee. `monitor.store` keeps it in a database."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from alerts.alert import Alert
+from monitor.model.errors import Evidence
+from monitor.model.heads import Position, SignedHead
+from monitor.model.inclusion_promise import Promise
+from rules.verdict import Verdict
+from sigstore_entries.signing import Signing, Unreadable
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """Rules that select this signing, by id; not judged yet. `leaf` is the entry as hashed, `extra` as served."""
+
+    signing: Signing
+    rules: tuple[str, ...]
+    leaf: bytes
+    extra: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A rule matched an entry. Identified by (log, index, rule): a second pass over the entry adds nothing.
+
+    `recheck` says when to judge it again, for what must happen later; `extra` is what was served beside the leaf.
+    `promises` are those CT logs made to whoever was issued the certificate in it.
+    """
+
+    rule: str
+    signing: Signing
+    verdict: Verdict
+    leaf: bytes
+    extra: bytes = b""
+    recheck: datetime | None = None
+    promises: tuple[Promise, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableEntry:
+    """An entry nobody could decode, kept whole: counted, reported, tried again after an upgrade."""
+
+    unreadable: Unreadable
+    leaf: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What was seen in leaves `[start, end)` of one log.
+
+    `dropped` are entries that more rules select than are judged, with how many of them are left out.
+    """
+
+    log: str
+    start: int
+    end: int
+    findings: tuple[Finding, ...] = ()
+    unreadable: tuple[UnreadableEntry, ...] = ()
+    kinds: Mapping[str, int] = field(default_factory=dict)
+    dropped: tuple[tuple[int, int], ...] = ()
+
+
+class State(Protocol):
+    """Durable state of following. A method that returned has made its effect durable."""
+
+    def position(self, log: str) -> Position | None:
+        """Where following this log stands; `None` when the log was never baselined."""
+
+    def baseline(self, position: Position, how: str) -> None:
+        """Record the explicit first position of a log and how it was chosen. Raises `StateConflict` if it has one."""
+
+    def advance(self, old: Position, new: Position, batch: Batch, alerts: Sequence[Alert]) -> None:
+        """Commit findings, unreadable entries, outbox rows and the new position in one transaction, or nothing.
+
+        Raises `StateConflict` when the stored position is no longer `old`. Findings already known are left alone and
+        enqueue no second alert.
+        """
+
+    def record_head(self, head: SignedHead) -> None:
+        """Append a head to the hash-chained history of everything the log ever signed for us; known ones are kept."""
+
+    def keep_evidence(self, evidence: Evidence, alerts: Sequence[Alert]) -> bool:
+        """Store evidence and enqueue its alerts, evidence first. False when this very event is already known."""
+
+    def enqueue(self, alerts: Sequence[Alert]) -> None:
+        """Put alerts in the outbox of every channel they go to. An alert id that was ever enqueued is not repeated."""

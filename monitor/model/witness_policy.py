@@ -1,0 +1,149 @@
+"""Witness cosignatures as a policy: of n witnesses somebody chose, k must have seen the very head we are shown.
+
+A log that shows each visitor a history of its own has to fool k witnesses as well. Their absence proves nothing against
+the log: a witness may be down, or the log may not have asked. So it is told as something we could not get, never as a
+lie. A cosignature counts for as long as a head of the log does: whoever replays one replays its cosignatures too.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from monitor.model.heads import SignedHead
+from rules.document import Misplaced, Node
+from rules.reading import Fields, read_list, read_number, read_text
+from tlog.cosignature import WitnessKey, parse_witness_vkey
+from tlog.note import MalformedNote
+
+WITNESS_KEYS: Final = ("required", "keys")
+MAX_WITNESSES: Final = 64
+_CLOCK_SKEW: Final = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessPolicy:
+    """At least `required` of `witnesses` must have cosigned. Two keys of one name are one witness, mid-rotation.
+
+    Raises `ValueError` for a policy that nothing or everything meets.
+    """
+
+    required: int
+    witnesses: tuple[WitnessKey, ...]
+
+    def __post_init__(self) -> None:
+        """Check that the policy can be met and can be missed."""
+        if not 1 <= self.required <= len(self.names):
+            raise ValueError(f"{self.required} of {len(self.names)} witnesses can never be what is wanted")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Name of each witness once, in the order given."""
+        return tuple(dict.fromkeys(key.name for key in self.witnesses))
+
+
+@dataclass(frozen=True, slots=True)
+class Cosigning:
+    """Which witnesses of a policy vouch for one head, and whether they are `enough`.
+
+    `last` says for everyone who cosigned it when they last did; who did too long ago is `missing` all the same.
+    """
+
+    present: tuple[str, ...]
+    missing: tuple[str, ...]
+    enough: bool
+    last: Mapping[str, datetime] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a log stood with its witnesses when last asked: since when each is missing, since when too many are.
+
+    `short_since` is `None` while enough cosign.
+    """
+
+    missing_since: tuple[tuple[str, datetime], ...] = ()
+    short_since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Witnessed:
+    """What one look at a log's newest head says about its witnesses, for reports."""
+
+    required: int
+    cosigning: Cosigning
+    standing: Standing
+
+    @property
+    def line(self) -> str:
+        """One sentence without a full stop."""
+        told = f"cosigned by {len(self.cosigning.present)} of the {self.required} witnesses wanted"
+        missing = ", ".join(f"{name} since {at:%Y-%m-%d %H:%M} UTC" for name, at in self.standing.missing_since)
+        return f"{told}; missing: {missing}" if missing else told
+
+    def document(self) -> dict[str, Any]:
+        """Plain JSON types for scripts."""
+        short = self.standing.short_since
+        return {
+            "required": self.required,
+            "enough": self.cosigning.enough,
+            "cosigned_by": list(self.cosigning.present),
+            "missing": [{"witness": name, "since": at.isoformat()} for name, at in self.standing.missing_since],
+            "too_few_since": short.isoformat() if short else None,
+        }
+
+
+def judge(policy: WitnessPolicy, head: SignedHead, now: datetime, fresh_for: timedelta | None) -> Cosigning:
+    """Hold a head against the policy. Its cosignatures were verified already.
+
+    SPEC tlog-cosignature: a cosignature's timestamp is when it was made, so one that is older than `fresh_for`, or from
+    the future, says nothing about what the witness sees now. `None`: no newer one is expected of this log.
+    """
+    last: dict[str, datetime] = {}
+    for name, at in zip(head.cosigned_by, head.cosigned_at, strict=True):
+        last[name] = max(at, last.get(name, at))
+    fresh = {name for name, at in last.items() if fresh_for is None or now - fresh_for <= at <= now + _CLOCK_SKEW}
+    present = tuple(name for name in policy.names if name in fresh)
+    missing = tuple(name for name in policy.names if name not in fresh)
+    known = {name: at for name, at in last.items() if name in policy.names}
+    return Cosigning(present, missing, len(present) >= policy.required, known)
+
+
+def follow_up(policy: WitnessPolicy, before: Standing, cosigning: Cosigning, now: datetime) -> Standing:
+    """Return the standing after a head was judged at `now`; what was missing before keeps its since.
+
+    Whoever cosigned the head too long ago is missing since then.
+    """
+    known = dict(before.missing_since)
+    missing = tuple((name, known.get(name) or min(cosigning.last.get(name, now), now)) for name in cosigning.missing)
+    if cosigning.enough:
+        return Standing(missing, None)
+    # The policy was last met when as many as it takes had cosigned, the latest of them no later than that.
+    latest = sorted((min(at, now) for at in cosigning.last.values()), reverse=True)[: policy.required]
+    began = latest[-1] if len(latest) == policy.required else now
+    return Standing(missing, before.short_since or began)
+
+
+def read_witnesses(node: Node) -> WitnessPolicy:
+    """Read `{required: 2, keys: [vkey, …]}` of a log in the configuration. Raises `Misplaced`."""
+    fields = Fields(node, WITNESS_KEYS, "witnesses")
+    keys = read_list(fields.need("keys"), _read_key)
+    if len(keys) > MAX_WITNESSES:
+        raise Misplaced(f"more than {MAX_WITNESSES} witnesses", node)
+    if len({(key.name, key.raw) for key in keys}) < len(keys):
+        raise Misplaced("a witness key stands here twice; it counts once", node)
+    required = fields.need("required")
+    try:
+        return WitnessPolicy(read_number(required), keys)
+    except ValueError:
+        names = len({key.name for key in keys})
+        raise Misplaced(
+            f"`required` is from 1 to {names}: that many witnesses are named under `keys`", required
+        ) from None
+
+
+def _read_key(node: Node) -> WitnessKey:
+    try:
+        return parse_witness_vkey(read_text(node))
+    except MalformedNote as error:
+        raise Misplaced(f"not a witness's verifier key (name+key id+base64): {error}", node) from None

@@ -1,0 +1,339 @@
+"""Evidence as one file that verifies offline, without this program's state and without trusting who sent it.
+
+Two strengths, and the file says which it is. *Transferable*: the log's own signatures contradict each other, which
+nobody but the holder of its key can make. *Record*: what a server answered; convincing only to who trusts the witness,
+because anybody can make a proof that fails or an entry that was never signed. That a log does *not* show an entry is
+always a record; that it signed two entries for one index is not.
+"""
+
+import base64
+import binascii
+import json
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Final
+
+from monitor.model.errors import Evidence, SignedPromise, SignwatchError
+from monitor.model.inclusion_promise import BadPromise, Promise, PromiseKind, read_promise
+from monitor.model.log_source import LogApi
+from monitor.model.sth import read_sth
+from tlog.checkpoint import parse_checkpoint
+from tlog.frontier import Frontier, MalformedFrontier
+from tlog.merkle import NodeHash, ProofInvalid, RootHash, leaf_hash, prefix_root, verify_consistency, verify_inclusion
+from tlog.nodes import Coordinate, conflicts, frontier_nodes, full_subtrees
+from tlog.note import BadSignature, open_note, rekor_v1_key, tile_log_key
+from tlog.static_ct import open_ct_checkpoint, static_ct_key
+
+MEDIA_TYPE: Final = "application/vnd.signwatch.evidence+json"
+VERSION: Final = 1
+MAX_SIZE: Final = 16 * 1024 * 1024
+BROKEN_PROMISE: Final = "log-promise-broken"
+_FROZEN: Final = "Log frozen — "
+_PROMISES: Final = {
+    LogApi.REKOR_V1: PromiseKind.SET,
+    LogApi.CT_RFC6962: PromiseKind.SCT,
+    LogApi.CT_STATIC: PromiseKind.SCT,
+}
+
+
+class NotEvidence(SignwatchError):
+    """The document is no evidence file, or its signatures do not verify: it shows nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What the log's key signed: one tree head."""
+
+    origin: str
+    size: int
+    root: RootHash
+    frozen: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """What an evidence file shows. `transferable`: to anybody who knows the log's key; otherwise it is a record."""
+
+    transferable: bool
+    sentences: tuple[str, ...]
+
+
+def event_id(evidence: Evidence) -> str:
+    """Return a stable id of what happened: seeing it again is no second event."""
+    parts = (evidence.log, evidence.kind, sha256(evidence.spki).hexdigest(), evidence.event)
+    return sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def to_document(evidence: Evidence) -> dict[str, Any]:
+    """Plain JSON types for one evidence file; `from_document` reads it back."""
+    document: dict[str, Any] = {
+        "mediaType": MEDIA_TYPE,
+        "version": VERSION,
+        "id": event_id(evidence),
+        "log": evidence.log,
+        "api": evidence.api,
+        "kind": evidence.kind,
+        "detail": evidence.detail,
+        "event": evidence.event,
+        "key": {"name": evidence.key_name, "spki": _b64(evidence.spki)},
+        "trustRoot": evidence.trust_root,
+        "heads": [_b64(head) for head in evidence.heads],
+        "sizes": list(evidence.sizes),
+        "proof": [_b64(node) for node in evidence.proof],
+        "secondProof": [_b64(node) for node in evidence.second_proof],
+        "prefix": [_b64(node) for node in evidence.prefix],
+        "leaves": [{"index": index, "leaf": _b64(leaf)} for index, leaf in evidence.leaves],
+        "promises": [
+            {"kind": each.kind, "statement": _b64(each.statement), "signature": _b64(each.signature)}
+            for each in evidence.promises
+        ],
+    }
+    try:
+        conclusion = conclude(evidence)
+    except NotEvidence as error:
+        # What was seen is kept even if nothing follows from it: evidence is never dropped for being odd.
+        conclusion = Conclusion(False, (f"Record only: {evidence.detail}", f"Its heads show nothing: {error}"))
+    document["strength"] = "transferable" if conclusion.transferable else "record"
+    document["shows"] = list(conclusion.sentences)
+    return document
+
+
+def from_document(document: Any) -> Evidence:
+    """Read what `to_document` wrote. Raises `NotEvidence`; verifies nothing."""
+    try:
+        if document["mediaType"] != MEDIA_TYPE or document["version"] != VERSION:
+            raise NotEvidence(f"not version {VERSION} of {MEDIA_TYPE}")
+        return Evidence(
+            log=_text(document["log"]),
+            api=LogApi(document["api"]).value,
+            kind=_text(document["kind"]),
+            detail=_text(document["detail"]),
+            event=_text(document["event"]),
+            spki=_unb64(document["key"]["spki"]),
+            key_name=_text(document["key"]["name"]),
+            trust_root=_text(document["trustRoot"]),
+            heads=tuple(_unb64(head) for head in document["heads"]),
+            sizes=tuple(int(size) for size in document["sizes"]),
+            proof=tuple(_unb64(node) for node in document["proof"]),
+            second_proof=tuple(_unb64(node) for node in document.get("secondProof", ())),
+            prefix=tuple(_unb64(node) for node in document["prefix"]),
+            leaves=tuple((int(leaf["index"]), _unb64(leaf["leaf"])) for leaf in document["leaves"]),
+            promises=tuple(
+                SignedPromise(_text(each["kind"]), _unb64(each["statement"]), _unb64(each["signature"]))
+                for each in document.get("promises", ())
+            ),
+        )
+    except (KeyError, TypeError, ValueError, binascii.Error, IndexError) as error:
+        raise NotEvidence(f"the evidence file lacks or garbles a field: {error}") from error
+
+
+def verify_evidence(raw: bytes) -> Conclusion:
+    """Check an evidence file on its own: read it, verify every signature in it, and say what it shows.
+
+    Does not check that the key in it belongs to the log it names: compare its SHA-256 with a trust root you have.
+    Raises `NotEvidence`.
+    """
+    if len(raw) > MAX_SIZE:
+        raise NotEvidence(f"an evidence file of {len(raw)} bytes is longer than {MAX_SIZE}")
+    try:
+        document = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise NotEvidence("not a JSON document") from error
+    evidence = from_document(document)
+    if document.get("id") != event_id(evidence):
+        raise NotEvidence("the id does not belong to what the file describes")
+    return conclude(evidence)
+
+
+def conclude(evidence: Evidence) -> Conclusion:
+    """Say what the signatures, sizes and hashes in `evidence` show by themselves. Raises `NotEvidence`."""
+    if evidence.kind == "log-head-refused":
+        return Conclusion(False, ("A tree head was served that the log's key did not sign as this log's head.",))
+    statements = [_read_own_head(evidence, raw) for raw in evidence.heads]
+    key = sha256(evidence.spki).hexdigest()
+    sentences = [
+        f"The key with SHA-256 {key} signed size {s.size}, root {s.root.hex()} for {s.origin}." for s in statements
+    ]
+    if len({s.origin for s in statements}) > 1:
+        raise NotEvidence("the heads are of different logs: they cannot contradict each other")
+    promises = [_read_own_promise(evidence, each) for each in evidence.promises]
+    sentences += [f"It promised {_promised(each)}." for each in promises]
+    if evidence.kind == BROKEN_PROMISE:
+        return _conclude_promise(evidence, statements, promises, sentences)
+    contradiction = _contradiction(statements, evidence) if len(statements) == 2 else None  # noqa: PLR2004  a pair
+    if contradiction:
+        return Conclusion(True, (*sentences, contradiction))
+    sentences.append("Record only: " + evidence.detail)
+    return Conclusion(False, tuple(sentences))
+
+
+def _contradiction(statements: list[Statement], evidence: Evidence) -> str | None:
+    first, second = sorted(statements, key=lambda s: s.size)
+    if first.size == second.size:
+        return f"One size, two roots: size {first.size} has only one." if first.root != second.root else None
+    for frozen, other in ((first, second), (second, first)):
+        if frozen.frozen and other.size > frozen.size:
+            return f"The log declared itself final at size {frozen.size} and signed size {other.size}."
+    shown = _shown_prefix(first, second, evidence)
+    if shown is not None and shown != first.root:
+        return (
+            f"The tree of size {second.size} begins with {first.size} leaves whose root is {shown.hex()}, which the "
+            f"proof leads up to its signed root; the log signed root {first.root.hex()} for that size."
+        )
+    return _node_contradiction(statements, evidence)
+
+
+def _node_contradiction(statements: list[Statement], evidence: Evidence) -> str | None:
+    """Two hashes for one full subtree, each led up to a root the log signed."""
+    try:
+        known, seen = _first_nodes(statements[0], evidence), _second_nodes(statements[1], evidence)
+    except (ProofInvalid, MalformedFrontier, IndexError):
+        return None
+    places = conflicts(known, seen)
+    if not places:
+        return None
+    level, index = places[-1]
+    return (
+        f"A full subtree never changes, but entries {index << level} to {((index + 1) << level) - 1} hash to "
+        f"{known[level, index].hex()} in the tree of size {statements[0].size} and to {seen[level, index].hex()} in "
+        f"the tree of size {statements[1].size}; the proofs lead both up to their signed roots."
+    )
+
+
+def _first_nodes(head: Statement, evidence: Evidence) -> dict[Coordinate, NodeHash]:
+    if evidence.prefix:
+        frontier = Frontier(evidence.sizes[0], evidence.prefix)
+        verify_consistency(frontier.size, head.size, evidence.proof, frontier.root(), head.root)
+        return frontier_nodes(frontier)
+    index, leaf = evidence.leaves[0]
+    return full_subtrees(index, head.size, leaf_hash(leaf), evidence.proof, head.root)
+
+
+def _second_nodes(head: Statement, evidence: Evidence) -> dict[Coordinate, NodeHash]:
+    index, leaf = evidence.leaves[-1]
+    return full_subtrees(index, head.size, leaf_hash(leaf), evidence.second_proof, head.root)
+
+
+def _shown_prefix(first: Statement, second: Statement, evidence: Evidence) -> RootHash | None:
+    """Root of the second tree's first leaves, as far as the hashes in the file prove it."""
+    try:
+        if evidence.prefix:
+            frontier = Frontier(first.size, evidence.prefix)
+            verify_consistency(first.size, second.size, evidence.proof, frontier.root(), second.root)
+            return frontier.root()
+        return prefix_root(first.size, second.size, evidence.proof, second.root)
+    except (ProofInvalid, MalformedFrontier):
+        return None
+
+
+def _conclude_promise(
+    evidence: Evidence, statements: list[Statement], promises: list[Promise], sentences: list[str]
+) -> Conclusion:
+    """What a promise, the log's head, and what stands in the promised place show. All in the file must verify."""
+    if not promises or evidence.event != promises[0].id:
+        raise NotEvidence("the file does not hold the promise it is about")
+    if len(statements) > 1 or evidence.sizes != tuple(s.size for s in statements):
+        raise NotEvidence("the sizes are not those of the heads")
+    shown = _shown_leaf(evidence, statements, promises[0])
+    _check_second(promises, shown)
+    contradiction = _promise_contradiction(promises, shown)
+    if contradiction:
+        return Conclusion(True, (*sentences, contradiction))
+    if shown is not None:
+        sentences.append(
+            f"At index {shown[0]} of that tree stands another entry. It is the promised place if this tree begins at "
+            f"index {(promises[0].index or 0) - shown[0]} of the log, which no log signs."
+        )
+    sentences.append("Record only: " + evidence.detail)
+    return Conclusion(False, tuple(sentences))
+
+
+def _check_second(promises: list[Promise], shown: tuple[int, bytes] | None) -> None:
+    """A second promise is of the other entry: the one that is shown, or one that was promised the same index."""
+    promised, *more = promises
+    if len(more) > 1 or any(each.leaf == promised.leaf for each in more):
+        raise NotEvidence("the file holds more promises than the one that was broken and the one that breaks it")
+    for each in more:
+        if shown is None and each.index != promised.index:
+            raise NotEvidence("the second promise contradicts nothing")
+        if shown is not None and each.leaf != shown[1]:
+            raise NotEvidence("the second promise is not of the entry that is shown")
+
+
+def _promise_contradiction(promises: list[Promise], shown: tuple[int, bytes] | None) -> str | None:
+    promised, *more = promises
+    if more and more[0].index == promised.index and promised.index is not None and more[0].leaf != promised.leaf:
+        return f"One index, two entries: both were promised index {promised.index}, which holds only one."
+    if promised.kind is PromiseKind.SCT and shown is not None and shown[0] == promised.index:
+        # A CT log has one tree, so the index names one place. Rekor's counts through all trees of the log, and where
+        # one of them begins is signed nowhere: whoever made the file could have chosen it.
+        return f"The signed tree holds another entry at index {promised.index}; the proof leads it up to the root."
+    return None
+
+
+def _shown_leaf(evidence: Evidence, statements: list[Statement], promised: Promise) -> tuple[int, bytes] | None:
+    """Index and bytes of the leaf that stands in the place of the promised one, proven into the head."""
+    if not evidence.leaves and not evidence.proof:
+        return None
+    try:
+        ((index, leaf),), (head,) = evidence.leaves, statements
+        verify_inclusion(index, head.size, leaf_hash(leaf), evidence.proof, head.root)
+    except (ProofInvalid, ValueError) as error:
+        raise NotEvidence(f"the proof in the file does not lead the entry up to the signed root: {error}") from error
+    if leaf == promised.leaf:
+        raise NotEvidence("the entry that is shown is the promised one: the promise was kept")
+    return index, leaf
+
+
+def _promised(promise: Promise) -> str:
+    where = "" if promise.index is None else f" at index {promise.index}"
+    return f"an entry with leaf hash {promise.leaf_hash.hex()}{where}, by its own time {promise.at.isoformat()}"
+
+
+def _read_own_promise(evidence: Evidence, signed: SignedPromise) -> Promise:
+    if signed.kind != _PROMISES.get(LogApi(evidence.api)):
+        raise NotEvidence(f"a log of this kind makes no promise of kind {signed.kind!r:.40}")
+    try:
+        return read_promise(signed, evidence.spki)
+    except BadPromise as error:
+        raise NotEvidence(f"a promise in the file does not verify: {error}") from error
+
+
+def _read_own_head(evidence: Evidence, raw: bytes) -> Statement:
+    try:
+        return read_head(raw, LogApi(evidence.api), evidence.key_name, evidence.spki)
+    except ValueError as error:
+        raise NotEvidence(f"a tree head in the file is not signed by the key in it: {error}") from error
+
+
+def read_head(raw: bytes, api: LogApi, key_name: str, spki: bytes) -> Statement:
+    """Verify one raw tree head on its own. Raises `ValueError` when the key did not sign it, or it is no tree head."""
+    try:
+        match api:
+            case LogApi.CT_RFC6962:
+                head = read_sth(raw, spki)
+                return Statement(key_name, head.size, head.root)
+            case LogApi.CT_STATIC:
+                checkpoint, _ = open_ct_checkpoint(raw, static_ct_key(key_name, spki))
+            case LogApi.REKOR_V1:
+                checkpoint = parse_checkpoint(open_note(raw, rekor_v1_key(key_name, spki)))
+            case LogApi.REKOR_V2:
+                checkpoint = parse_checkpoint(open_note(raw, tile_log_key(key_name, spki)))
+    except BadSignature as error:
+        raise ValueError(str(error)) from error
+    frozen = any(line.startswith(_FROZEN) for line in checkpoint.extensions)
+    return Statement(checkpoint.origin, checkpoint.size, checkpoint.root, frozen)
+
+
+def _b64(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()
+
+
+def _unb64(text: Any) -> bytes:
+    return base64.b64decode(_text(text), validate=True)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise NotEvidence(f"a text is wanted where {type(value).__name__} stands")
+    return value

@@ -1,0 +1,1 @@
+"""Findings, evidence and trouble become `Alert` values here and nowhere else."""

@@ -1,0 +1,308 @@
+"""From trouble with a log, or our own, to an `Alert`: how loud it is, what it means and what to do next.
+
+An alert's id is stable for one event, so seeing it again enqueues nothing. Whatever anybody can cause in bulk (entries
+nobody can decode) is told once a day with a count, never one by one. Signings: `monitor.raising.signing_alerts`.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Final
+
+from alerts.alert import Alert, Owner, Severity
+from monitor.model.errors import Evidence
+from monitor.model.heads import SignedHead
+from monitor.model.inclusion_promise import BadPromise, read_promise
+from monitor.model.state import UnreadableEntry
+from monitor.proof.evidence import event_id
+
+
+@dataclass(frozen=True, slots=True)
+class _Meaning:
+    """What a kind of misbehaviour means for whoever relies on the log, and what to do."""
+
+    title: str
+    consequence: str
+    next_step: str
+
+
+_EXPORT: Final = "Export the evidence with `signwatch evidence export`, show it to the log's operator and to others"
+_MEANING: Final = {
+    "log-forked": _Meaning(
+        "{log} showed two different histories",
+        "The log's own signatures contradict each other: somebody may have been shown signings that you were not. "
+        "Nothing after the last proven entry is being checked.",
+        f"{_EXPORT} who watch this log. Treat signatures that rely on this log alone as unproven.",
+    ),
+    "log-inconsistent": _Meaning(
+        "{log} cannot prove that it only grew",
+        "Entries seen before may have been changed or removed. Nothing after the last proven entry is being checked.",
+        f"Ask the log from another network. {_EXPORT} who watch it if it stays so.",
+    ),
+    "log-unfrozen": _Meaning(
+        "{log} changed after it was declared final",
+        "A retired shard must never change again; entries added now are outside everybody's watch.",
+        f"{_EXPORT} who watch this log.",
+    ),
+    "log-head-refused": _Meaning(
+        "{log} serves a tree head that is not its own",
+        "Until it is signed by the pinned key under the right origin, nothing new is being checked.",
+        "Check that the trust root is fresh and the log's URL, key and tree ID are right. If they are, somebody "
+        "answers in the log's place: export the evidence and tell its operator.",
+    ),
+    "log-entries-not-in-tree": _Meaning(
+        "{log} serves an entry other than the one it signed",
+        "What was signed at this place in the log is not known. Entries from here on are not being checked.",
+        f"Ask the log from another network, past any cache. {_EXPORT} who watch it if it stays so.",
+    ),
+    "log-entry-missing": _Meaning(
+        "{log} does not show an entry it signed for",
+        "An entry may be hidden from you. Entries from here on are not being checked.",
+        f"Ask the log from another network, past any cache. {_EXPORT} who watch it if it stays so.",
+    ),
+    "log-promise-broken": _Meaning(
+        "{log} did not keep a promise to include an entry",
+        "Somebody holds the log's signature that an entry is in it, and it is not: clients accept a signing that "
+        "nobody who watches the log can see.",
+        f"{_EXPORT} who watch this log. Treat the promised entry as a signing that was made and kept out of the log.",
+    ),
+    "log-shard-vanished": _Meaning(
+        "{log} no longer lists a tree it had",
+        "What is in that tree can no longer be checked by anybody.",
+        "Check the log's configuration and announcements; export the heads kept for this tree.",
+    ),
+}
+
+
+ALERT_KINDS: Final = (
+    *_MEANING,
+    "back-scan-stuck",
+    "digest",
+    "entry-unreadable",
+    "log-appeared",
+    "log-clock",
+    "log-ended",
+    "log-key-expired",
+    "log-rewound",
+    "log-stale",
+    "log-unreachable",
+    "rules-dropped",
+    "signwatch-ill",
+    "trust-changed",
+    "trust-root-stale",
+    "trust-sources-disagree",
+    "unexpected-signing",
+    "unverified-signing",
+    "witness-missing",
+)
+"""Every kind of alert there is; each has a page `docs/alerts/<kind>.md`."""
+
+
+def alert_of_evidence(evidence: Evidence, now: datetime) -> Alert:
+    """Alert for a log that broke a promise; `evidence.kind` must be one this module knows."""
+    meaning = _MEANING[evidence.kind]
+    facts = [("Log", evidence.log), ("Protocol", evidence.api), ("Log key", sha256(evidence.spki).hexdigest())]
+    facts += [("Size", str(size)) for size in evidence.sizes]
+    facts += _promise_facts(evidence)
+    return Alert(
+        id=event_id(evidence),
+        kind=evidence.kind,
+        owner=Owner.LOG_MISBEHAVED,
+        severity=Severity.PAGE,
+        title=meaning.title.format(log=evidence.log),
+        summary=evidence.detail,
+        consequence=meaning.consequence,
+        next_step=meaning.next_step,
+        created_at=now,
+        facts=tuple(facts),
+        log=evidence.log,
+        index=evidence.leaves[0][0] if evidence.leaves else None,
+    )
+
+
+def _promise_facts(evidence: Evidence) -> list[tuple[str, str]]:
+    """What was promised, for whoever has to find out whose signing it is."""
+    try:
+        promises = [read_promise(signed, evidence.spki) for signed in evidence.promises[:1]]
+    except BadPromise:
+        return []
+    facts = [("Promised leaf", each.leaf_hash.hex()) for each in promises]
+    facts += [("Promised index", str(each.index)) for each in promises if each.index is not None]
+    return [*facts, *(("Promised at", each.at.isoformat()) for each in promises)]
+
+
+def alerts_of_unreadable(log: str, unreadable: Sequence[UnreadableEntry], now: datetime) -> list[Alert]:
+    """One alert a day per log and reason for entries nobody could decode: they are kept, not skipped."""
+    firsts = {entry.unreadable.code: entry.unreadable for entry in reversed(unreadable)}
+    counts = Counter(entry.unreadable.code for entry in unreadable)
+    return [
+        Alert(
+            id=alert_id("entry-unreadable", log, code, day_of(now)),
+            kind="entry-unreadable",
+            owner=Owner.OURSELVES,
+            severity=Severity.WARN,
+            title=f"{log} holds entries this version cannot read",
+            summary=f"{counts[code]} in the batch that met them first today; the first is {first.where.index}: "
+            f"{first.reason}",
+            consequence="Whether a rule selects these entries is not known. They are kept whole and counted.",
+            next_step="Look at them with `signwatch status`; an upgrade that can read them tries them again.",
+            created_at=now,
+            facts=(("Log", log), ("Reason", code), ("First index", str(first.where.index))),
+            log=log,
+            index=first.where.index,
+        )
+        for code, first in sorted(firsts.items())
+    ]
+
+
+def key_expired_alert(log: str, until: datetime, head: SignedHead, now: datetime) -> Alert:
+    """Alert for a log that grew although the trust root says that its key stopped signing at `until`."""
+    return Alert(
+        id=alert_id("log-key-expired", log, until.isoformat()),
+        kind="log-key-expired",
+        owner=Owner.LOG_MISBEHAVED,
+        severity=Severity.WARN,
+        title=f"{log} still grows after its key's time",
+        summary=f"The trust root ends the key's validity at {until.isoformat()}, but it signed size {head.size} since.",
+        consequence="Clients no longer accept what this log signs now. Its entries are still being checked.",
+        next_step="Check that the trust root is fresh, and ask the operator whether the log is retired.",
+        created_at=now,
+        facts=(("Log", log), ("Key valid until", until.isoformat()), ("Size", str(head.size))),
+        log=log,
+    )
+
+
+def log_clock_alert(log: str, told: datetime, now: datetime) -> Alert:
+    """Alert for a log that signs with a time ahead of ours; one a day."""
+    return Alert(
+        id=alert_id("log-clock", log, day_of(now)),
+        kind="log-clock",
+        owner=Owner.LOG_MISBEHAVED,
+        severity=Severity.WARN,
+        title=f"{log} signs with a time in the future",
+        summary=f"Its newest head says {told.isoformat()}; here it is {now.isoformat()}.",
+        consequence="Times in this log prove nothing until this is explained; its entries are still being checked.",
+        next_step="Check this machine's clock first, then ask the log's operator.",
+        created_at=now,
+        facts=(("Log", log), ("Time signed", told.isoformat()), ("Time here", now.isoformat())),
+        log=log,
+    )
+
+
+def stale_head_alert(log: str, head: SignedHead | None, since: datetime, now: datetime) -> Alert:
+    """Alert for a log that answers, but has shown no newer head since `since`: frozen, or replaying an old answer."""
+    return Alert(
+        id=alert_id("log-stale", log, since.isoformat()),
+        kind="log-stale",
+        owner=Owner.LOG_MISBEHAVED,
+        severity=Severity.WARN,
+        title=f"{log} has not moved for {lasting(now - since)}",
+        summary=f"The newest head is still of size {head.size if head else 'unknown'}, first seen {since.isoformat()}.",
+        consequence="Signings made since then may be kept from you. They are not being checked.",
+        next_step="Check whether the log is retired or quiet; ask it from another network.",
+        created_at=now,
+        facts=(("Log", log), ("Since", since.isoformat())),
+        log=log,
+    )
+
+
+def rewound_head_alert(trusted: SignedHead, shown: SignedHead, since: datetime, now: datetime) -> Alert:
+    """Alert for a log that has shown nothing but trees older than one it signed before, and still does."""
+    log = trusted.log
+    return Alert(
+        id=alert_id("log-rewound", log, since.isoformat()),
+        kind="log-rewound",
+        owner=Owner.LOG_MISBEHAVED,
+        severity=Severity.PAGE,
+        title=f"{log} went back from {trusted.size} to {shown.size} entries",
+        summary=f"It signed size {trusted.size} before and has shown nothing newer since {since.isoformat()}; now it "
+        f"shows size {shown.size}, which that tree does contain.",
+        consequence=f"Entries from {shown.size} on are no longer shown to anybody who asks now. Signings made since "
+        "then are not being checked.",
+        next_step="Ask the log from another network: one replica may lag. If all do, tell the log's operator: both "
+        "signed heads are in the history of heads.",
+        created_at=now,
+        facts=(("Log", log), ("Size signed", str(trusted.size)), ("Size shown", str(shown.size))),
+        log=log,
+    )
+
+
+def could_not_ask_alert(
+    log: str, reason: str, last_error: str, since: datetime, now: datetime, *, answered: bool = False
+) -> Alert:
+    """Alert for a log that could not be asked since `since`; `reason` is a `FetchFailed.reason`.
+
+    `answered` says that it does show signed heads, but nothing they could be checked with.
+    """
+    span = lasting(now - since)
+    unproven = f"{log} answers, but for {span} never with a proof that can be checked"
+    consequence = "New entries of this log are not being checked; none is lost, they are read when it answers."
+    return Alert(
+        id=alert_id("log-unreachable", log, since.isoformat()),
+        kind="log-unreachable",
+        owner=Owner.COULD_NOT_ASK,
+        severity=Severity.WARN,
+        title=unproven if answered else f"{log} could not be asked for {span}",
+        summary=last_error,
+        consequence=f"It signs new heads that nobody here can tell from a fork. {consequence}"
+        if answered
+        else consequence,
+        next_step="Ask the log from another network: a log that keeps its proofs from you alone has something to hide. "
+        "Tell its operator."
+        if answered
+        else "Check the network and the log's status page. Nothing needs to be reset.",
+        created_at=now,
+        facts=(("Log", log), ("Reason", reason), ("Since", since.isoformat())),
+        log=log,
+    )
+
+
+def own_fault_alert(what: str, detail: str, since: datetime, now: datetime) -> Alert:
+    """Alert for our own illness: `what` is a short fixed word such as `database`, `delivery`, `backlog`."""
+    return Alert(
+        id=alert_id("signwatch-ill", what, since.isoformat()),
+        kind="signwatch-ill",
+        owner=Owner.OURSELVES,
+        severity=Severity.PAGE,
+        title=f"Signwatch itself is in trouble: {what}",
+        summary=detail,
+        consequence="Logs are not being checked as promised until this is mended. No finding is lost.",
+        next_step="Run `signwatch doctor` and look at the daemon's log.",
+        created_at=now,
+        facts=(("Part", what), ("Since", since.isoformat())),
+    )
+
+
+def new_shard_alert(log: str, origin: str, how: str, now: datetime) -> Alert:
+    """Alert for a log or shard that appeared in the trust root or in a log's own list."""
+    return Alert(
+        id=alert_id("log-appeared", log, origin),
+        kind="log-appeared",
+        owner=Owner.LOG_MISBEHAVED,
+        severity=Severity.INFO,
+        title=f"A new log appeared: {log}",
+        summary=f"{origin} was found in {how}.",
+        consequence="It is followed from its first entry on.",
+        next_step="Check that its operator announced it.",
+        created_at=now,
+        facts=(("Log", log), ("Origin", origin), ("Found in", how)),
+        log=log,
+    )
+
+
+def alert_id(*parts: str) -> str:
+    """Return an id that is the same for the same event, however often it is seen."""
+    return sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def day_of(now: datetime) -> str:
+    """Date that a once-a-day alert is about."""
+    return now.date().isoformat()
+
+
+def lasting(length: timedelta) -> str:
+    """How long something lasts, in words."""
+    minutes = int(length.total_seconds() // 60)
+    return f"{minutes} minutes" if minutes < 120 else f"{minutes // 60} hours"  # noqa: PLR2004

@@ -1,0 +1,110 @@
+"""From findings to alerts: who signed, why it was not expected, what it means and what to do next.
+
+Every text here may hold words an attacker chose; each is cut to a length a person would read.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+from alerts.alert import Alert, Owner, Severity
+from monitor.model.state import Finding
+from monitor.raising.log_alerts import alert_id, day_of
+from rules.rule import Rule, RuleSeverity
+from rules.verdict import Outcome, Reason
+from sigstore_entries.signing import Signing
+
+_SEVERITY: Final = {
+    RuleSeverity.PAGE: Severity.PAGE,
+    RuleSeverity.WARN: Severity.WARN,
+    RuleSeverity.INFO: Severity.INFO,
+}
+_CERTIFICATES: Final = {"certificate", "precertificate"}
+_MAX_FACTS: Final = 40
+_MAX_TEXT: Final = 500
+
+
+def alerts_of_findings(findings: Sequence[Finding], rules: Mapping[str, Rule], now: datetime) -> list[Alert]:
+    """One alert per unexpected signing, one a day per rule for those nobody vouches for, none for expected ones."""
+    alerts = [
+        _alert_of_unexpected(finding, rules[finding.rule], now)
+        for finding in findings
+        if finding.verdict.outcome is Outcome.UNEXPECTED
+    ]
+    unverified = [finding for finding in findings if finding.verdict.outcome is Outcome.UNVERIFIED]
+    counts = Counter(finding.rule for finding in unverified)
+    firsts = {finding.rule: finding for finding in reversed(unverified)}
+    return alerts + [_alert_of_unverified(firsts[rule], counts[rule], now) for rule in sorted(firsts)]
+
+
+def _alert_of_unexpected(finding: Finding, rule: Rule, now: datetime) -> Alert:
+    signing = finding.signing
+    where = signing.where
+    issued = signing.kind in _CERTIFICATES
+    return Alert(
+        id=alert_id("unexpected-signing", where.log, str(where.index), finding.rule),
+        kind="unexpected-signing",
+        owner=Owner.SIGNING,
+        severity=_SEVERITY[rule.severity],
+        title=f"Unexpected {'certificate' if issued else 'signing'}: {rule.title or rule.id}",
+        summary=f"{_who(signing)} {'was issued a signing certificate' if issued else 'signed something'} in a way the "
+        f"rule {rule.id} does not expect.{' No log entry has used it yet.' if issued else ''}",
+        consequence="Whoever did this could act under your identity: what they sign verifies as yours."
+        if issued
+        else "What was signed verifies as yours, wherever it is shown.",
+        next_step="If it was you, extend the rule. If not, find out how the identity was used: revoke the token, "
+        "workflow or account behind it, and warn whoever relies on what was signed.",
+        created_at=now,
+        reasons=tuple(_sentence(reason) for reason in finding.verdict.reasons),
+        facts=_facts(signing),
+        log=where.log,
+        index=where.index,
+        rule=finding.rule,
+    )
+
+
+def _alert_of_unverified(first: Finding, count: int, now: datetime) -> Alert:
+    where = first.signing.where
+    return Alert(
+        id=alert_id("unverified-signing", where.log, first.rule, day_of(now)),
+        kind="unverified-signing",
+        owner=Owner.SIGNING,
+        severity=Severity.INFO,
+        title=f"Entries in your name that no trusted authority vouches for: {first.rule}",
+        summary=f"{count} in the batch that met them first today; the first is {where.index} in {where.log}.",
+        consequence="Anyone can log a self-made certificate with any name in it, and no Sigstore client accepts it.",
+        next_step="Nothing, unless you issue certificates of your own: then add their authority to the trust root.",
+        created_at=now,
+        facts=_facts(first.signing),
+        log=where.log,
+        rule=first.rule,
+    )
+
+
+def _who(signing: Signing) -> str:
+    names = [name.value for signer in signing.signers for name in signer.names]
+    keys = [signer.fingerprints[0] for signer in signing.signers if signer.fingerprints]
+    return (names or [f"The key {key}" for key in keys] or ["Somebody"])[0][:_MAX_TEXT]
+
+
+def _sentence(reason: Reason) -> str:
+    wanted = f" Expected: {reason.expected:.500}." if reason.expected else ""
+    found = f" Found: {reason.found:.500}." if reason.found else ""
+    return reason.sentence + wanted + found
+
+
+def _facts(signing: Signing) -> tuple[tuple[str, str], ...]:
+    facts = [("Log", signing.where.log), ("Index", str(signing.where.index)), ("Kind", signing.kind)]
+    for signer in signing.signers:
+        facts += [("Identity", name.value) for name in signer.names]
+        facts += [("Issuer", signer.issuer)] if signer.issuer else []
+        facts += sorted(signer.claims.items())
+        facts += [("Issued by", signer.trusted_by or signer.trust.value)]
+        facts += [("Fingerprint", fingerprint) for fingerprint in signer.fingerprints]
+    facts += [(f"Digest of {digest.of}", f"{digest.algorithm}:{digest.value}") for digest in signing.digests]
+    facts += [(f"Time ({time.source})", time.at.isoformat()) for time in signing.times]
+    if len(facts) > _MAX_FACTS:
+        # An entry may name thousands of subjects; the alert says that it does, the entry itself is kept whole.
+        facts = [*facts[:_MAX_FACTS], ("More", f"{len(facts) - _MAX_FACTS} further facts are left out")]
+    return tuple((label[:_MAX_TEXT], value[:_MAX_TEXT]) for label, value in facts)

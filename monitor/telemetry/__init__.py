@@ -1,0 +1,1 @@
+"""Measurements: hooks that the other packages call, and their Prometheus implementation."""

@@ -1,0 +1,61 @@
+"""What following tells whoever counts, and a fetcher that counts requests. Nothing here knows of Prometheus."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final, Protocol
+
+from alerts.alert import Owner
+from alerts.outbox import Backlog
+from monitor.model.state import Batch
+from monitor.store.promises import Tally
+
+FETCHED: Final = "ok"
+
+
+class Meter(Protocol):
+    """Receives numbers. Never raises, never blocks."""
+
+    def add_log(self, log: str) -> None:
+        """A log is followed: every series of it exists from now on."""
+
+    def passed(self, log: str, at: datetime, owner: Owner | None) -> None:
+        """A pass ended: well, or with trouble of this owner."""
+
+    def misbehaved(self, log: str, kind: str) -> None:
+        """New evidence against a log was stored."""
+
+    def position(self, log: str, verified: int, head: int, head_at: datetime | None) -> None:
+        """Where a log stands: entries verified, size of the trusted head, and when that was signed or first seen."""
+
+    def batch(self, batch: Batch) -> None:
+        """A batch was committed."""
+
+    def looked_back(self, log: str, entries: int, findings: Mapping[str, int], dropped: int) -> None:
+        """Entries were offered to rules that came late: findings by outcome, and matches left out."""
+
+    def back_scan(self, log: str, remaining: int) -> None:
+        """How many entries are still to be offered to rules that came late."""
+
+    def rules(self, rules: int, unindexed: int) -> None:
+        """Rules were put in force; so many of them are asked about every entry."""
+
+    def coverage(self, log: str, rules: int, entries: int) -> None:
+        """So many active rules were not offered all that was followed, and so many entries are lacking to one."""
+
+    def fetched(self, log: str, result: str, seconds: float) -> None:
+        """A request to a log ended; `result` is `ok` or a `FetchFailed.reason`."""
+
+    def delivered(self, channel: str, *, delivered: int, failed: int, given_up: int) -> None:
+        """A delivery pass over a channel ended."""
+
+    def outbox(self, backlog: Mapping[str, Backlog], now: datetime) -> None:
+        """What waits in the outbox, per channel that has any."""
+
+    def promises(self, tally: Tally) -> None:
+        """How many promises of logs wait to be seen kept, and how the others ended."""
+
+    def trust_root(self, refreshed_at: datetime, expires: datetime | None) -> None:
+        """The trust root was refreshed; `expires` where its metadata says so."""
+
+    def trust_refreshed(self, *, well: bool) -> None:
+        """A refresh of the trust root was tried."""

@@ -1,0 +1,231 @@
+"""`monitor.telemetry.hooks.Meter` on a Prometheus registry. Every series exists at 0 before anything happens.
+
+Labels are log ids, channel names and words of ours: never an identity, a rule or anything a log entry holds, because
+those are without number and are nobody's business on a metrics page. docs/metrics.md says what each is for.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from datetime import datetime
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+
+from alerts.alert import Owner
+from alerts.outbox import Backlog
+from monitor.model.state import Batch
+from monitor.raising.log_alerts import ALERT_KINDS
+from monitor.store.promises import Tally
+from monitor.telemetry.hooks import FETCHED
+from rules.verdict import Outcome
+
+PREFIX: Final = "signwatch_"
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_NOT_MISBEHAVIOUR: Final = frozenset({"log-appeared", "log-ended", "log-rewound", "log-stale", "log-unreachable"})
+MISBEHAVIOURS: Final = tuple(kind for kind in ALERT_KINDS if kind.startswith("log-") and kind not in _NOT_MISBEHAVIOUR)
+VERIFICATIONS: Final = ("consistent", *(owner.value for owner in Owner if owner is not Owner.SIGNING))
+DELIVERIES: Final = ("delivered", "failed", "given-up")
+REFRESHES: Final = ("ok", "failed")
+FETCHES: Final = (
+    FETCHED,
+    "lagging",
+    "malformed",
+    "not-found",
+    "not-shown",
+    "refused",
+    "server-failed",
+    "throttled",
+    "timeout",
+    "too-large",
+    "unreachable",
+    "wrong-content",
+)
+ENTRY_KINDS: Final = ("certificate", "dsse", "hashedrekord", "intoto", "precertificate", "unreadable")
+UNREADABLE_CODES: Final = (
+    "decoder-failed",
+    "malformed-body",
+    "malformed-certificate",
+    "malformed-json",
+    "malformed-key",
+    "repeated-key",
+    "too-large",
+    "unsupported-kind",
+)
+_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class PrometheusMeter:
+    """See `monitor.telemetry.hooks.Meter`. Safe to use from several threads."""
+
+    def __init__(self, version: str, channels: Iterable[str] = ()) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry()
+        gauge, counter = self._gauge, self._counter
+        self._size = gauge("checkpoint_size", "Size of the newest tree head proven consistent.", "log")
+        self._signed_at = gauge("checkpoint_timestamp_seconds", "When that head was signed or first seen.", "log")
+        self._verifications = counter("checkpoint_verifications", "Passes by how they ended.", "log", "result")
+        self._inconsistencies = counter("inconsistencies", "Broken promises with evidence stored.", "log", "kind")
+        self._verified = gauge("verified_size", "Entries hashed into a signed root and offered to the rules.", "log")
+        self._gap = gauge("gap_entries", "Entries below the newest head that were not read yet.", "log")
+        self._entries = counter("entries_processed", "Entries read, by kind.", "log", "kind")
+        self._unreadable = counter("entries_unreadable", "Entries nobody could decode, by reason.", "log", "code")
+        self._findings = counter("findings", "Entries a rule selected, by verdict.", "outcome")
+        self._rules = gauge("rules", "Rules in force.")
+        self._unindexed = gauge("rules_unindexed", "Rules that are asked about every entry.")
+        self._dropped = counter(
+            "matches_dropped", "Matches left out: more rules selected an entry than are judged.", "log"
+        )
+        self._uncovered_rules = gauge("rules_uncovered", "Rules not offered everything that was followed.", "log")
+        self._uncovered = gauge("uncovered_entries", "Entries followed that some rule was not offered.", "log")
+        self._owed = gauge(
+            "backscan_pending_entries", "Older entries still to be offered to rules that came late.", "log"
+        )
+        self._looked_back = counter("backscan_entries", "Older entries offered to rules that came late.", "log")
+        self._found_back = counter("backscan_findings", "Older entries such a rule selected, by verdict.", "outcome")
+        self._pending = gauge("outbox_pending", "Deliveries that wait.", "channel")
+        self._oldest = gauge("outbox_oldest_age_seconds", "Age of the oldest delivery that waits.", "channel")
+        self._deliveries = counter("deliveries", "Deliveries by how they ended.", "channel", "result")
+        self._fetches = counter("fetch_requests", "Requests to logs, by how they ended.", "log", "result")
+        self._seconds = Histogram(
+            PREFIX + "fetch_duration_seconds",
+            "Duration of requests to logs.",
+            ["log"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._promises = gauge("promises", "Promises of logs to include an entry, by what became of them.", "state")
+        for state in asdict(Tally()):
+            self._promises.labels(state)
+        self._refreshed = gauge("trust_root_refresh_timestamp_seconds", "When the trust root was last refreshed.")
+        self._refreshes = counter("trust_root_refreshes", "Refreshes of the trust root, by how they ended.", "result")
+        for result in REFRESHES:
+            self._refreshes.labels(result)
+        self._expiry = gauge("trust_root_expiry_seconds", "When the trust root's metadata expires; 0 when it does not.")
+        self._last_pass = gauge("last_pass_timestamp_seconds", "When a pass over the log last ended.", "log")
+        self._last_success = gauge("last_success_timestamp_seconds", "When a pass last ended without trouble.", "log")
+        gauge("build_info", "Always 1; the label says which version runs.", "version").labels(version).set(1)
+        for outcome in Outcome:
+            self._findings.labels(outcome.value)
+            self._found_back.labels(outcome.value)
+        self._channels: set[str] = set()
+        for channel in channels:
+            self._add_channel(channel)
+
+    def expose(self) -> bytes:
+        """All series in the text format."""
+        return generate_latest(self.registry)
+
+    def add_log(self, log: str) -> None:
+        """See `Meter.add_log`."""
+        plain = (self._size, self._signed_at, self._verified, self._gap, self._seconds, self._last_pass)
+        coverage = (self._dropped, self._uncovered_rules, self._uncovered, self._owed, self._looked_back)
+        for metric in (*plain, self._last_success, *coverage):
+            metric.labels(log)
+        for counter, words in (
+            (self._verifications, VERIFICATIONS),
+            (self._inconsistencies, MISBEHAVIOURS),
+            (self._entries, ENTRY_KINDS),
+            (self._unreadable, UNREADABLE_CODES),
+            (self._fetches, FETCHES),
+        ):
+            for word in words:
+                counter.labels(log, word)
+
+    def passed(self, log: str, at: datetime, owner: Owner | None) -> None:
+        """See `Meter.passed`."""
+        self._verifications.labels(log, VERIFICATIONS[0] if owner is None else owner.value).inc()
+        self._last_pass.labels(log).set(at.timestamp())
+        if owner is None:
+            self._last_success.labels(log).set(at.timestamp())
+
+    def misbehaved(self, log: str, kind: str) -> None:
+        """See `Meter.misbehaved`."""
+        self._inconsistencies.labels(log, kind).inc()
+
+    def position(self, log: str, verified: int, head: int, head_at: datetime | None) -> None:
+        """See `Meter.position`."""
+        self._verified.labels(log).set(verified)
+        self._size.labels(log).set(head)
+        self._gap.labels(log).set(head - verified)
+        if head_at is not None:
+            self._signed_at.labels(log).set(head_at.timestamp())
+
+    def batch(self, batch: Batch) -> None:
+        """See `Meter.batch`."""
+        for kind, count in batch.kinds.items():
+            self._entries.labels(batch.log, kind).inc(count)
+        for entry in batch.unreadable:
+            self._unreadable.labels(batch.log, entry.unreadable.code).inc()
+        for finding in batch.findings:
+            self._findings.labels(finding.verdict.outcome.value).inc()
+        self._dropped.labels(batch.log).inc(sum(matches for _, matches in batch.dropped))
+
+    def looked_back(self, log: str, entries: int, findings: Mapping[str, int], dropped: int) -> None:
+        """See `Meter.looked_back`."""
+        self._looked_back.labels(log).inc(entries)
+        self._dropped.labels(log).inc(dropped)
+        for outcome, count in findings.items():
+            self._found_back.labels(outcome).inc(count)
+
+    def back_scan(self, log: str, remaining: int) -> None:
+        """See `Meter.back_scan`."""
+        self._owed.labels(log).set(remaining)
+
+    def rules(self, rules: int, unindexed: int) -> None:
+        """See `Meter.rules`."""
+        self._rules.set(rules)
+        self._unindexed.set(unindexed)
+
+    def coverage(self, log: str, rules: int, entries: int) -> None:
+        """See `Meter.coverage`."""
+        self._uncovered_rules.labels(log).set(rules)
+        self._uncovered.labels(log).set(entries)
+
+    def fetched(self, log: str, result: str, seconds: float) -> None:
+        """See `Meter.fetched`."""
+        self._fetches.labels(log, result).inc()
+        self._seconds.labels(log).observe(seconds)
+
+    def delivered(self, channel: str, *, delivered: int, failed: int, given_up: int) -> None:
+        """See `Meter.delivered`."""
+        self._add_channel(channel)
+        for result, count in zip(DELIVERIES, (delivered, failed, given_up), strict=True):
+            self._deliveries.labels(channel, result).inc(count)
+
+    def outbox(self, backlog: Mapping[str, Backlog], now: datetime) -> None:
+        """See `Meter.outbox`."""
+        for channel in backlog:
+            self._add_channel(channel)
+        for channel in self._channels:
+            waiting = backlog.get(channel)
+            self._pending.labels(channel).set(waiting.pending if waiting else 0)
+            self._oldest.labels(channel).set(max(0.0, (now - waiting.oldest).total_seconds()) if waiting else 0)
+
+    def promises(self, tally: Tally) -> None:
+        """See `Meter.promises`."""
+        for state, count in asdict(tally).items():
+            self._promises.labels(state).set(count)
+
+    def trust_root(self, refreshed_at: datetime, expires: datetime | None) -> None:
+        """See `Meter.trust_root`."""
+        self._refreshed.set(refreshed_at.timestamp())
+        self._expiry.set(expires.timestamp() if expires else 0)
+
+    def trust_refreshed(self, *, well: bool) -> None:
+        """See `Meter.trust_refreshed`."""
+        self._refreshes.labels(REFRESHES[0] if well else REFRESHES[1]).inc()
+
+    def _add_channel(self, channel: str) -> None:
+        if channel in self._channels:
+            return
+        self._channels.add(channel)
+        self._pending.labels(channel)
+        self._oldest.labels(channel)
+        for result in DELIVERIES:
+            self._deliveries.labels(channel, result)
+
+    def _gauge(self, name: str, help_text: str, *labels: str) -> Gauge:
+        return Gauge(PREFIX + name, help_text, labels, registry=self.registry)
+
+    def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
+        return Counter(PREFIX + name, help_text, labels, registry=self.registry)

@@ -1,0 +1,226 @@
+"""Every trust root there was, in order: when a log came, when it went, and what one root changed about the one before.
+
+A log is its URL and its key id together: a new key at an old address is another log. An old key elsewhere is another
+log as well, unless the same root takes it from where it was: then the log moved, and is the same.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from hashlib import sha256
+
+from monitor.model.log_source import LogApi
+from monitor.trust.trust_root import TrustedLog, TrustRoot
+from sigstore_entries.trust import CertificateAuthority
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A trust root, and when it was first met."""
+
+    root: TrustRoot
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class KnownLog:
+    """A log that some root named, when it appeared and when it went. `since` is `None` when the first root had it.
+
+    `log.valid_until` is the earlier of what the last root that named it said and `gone_at`. `former` is the log as it
+    was at each URL that it moved away from, oldest first, valid until it did.
+    """
+
+    log: TrustedLog
+    since: datetime | None = None
+    gone_at: datetime | None = None
+    former: tuple[TrustedLog, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, bytes]:
+        """What makes it this log."""
+        return self.log.url, self.log.log_id
+
+    @property
+    def first(self) -> TrustedLog:
+        """The log where it was first met: it keeps the name it got there."""
+        return (*self.former, self.log)[0]
+
+
+class ChangeKind(StrEnum):
+    """What a new root may change."""
+
+    LOG_APPEARED = "log appeared"
+    LOG_GONE = "log gone"
+    LOG_MOVED = "log moved"
+    KEY_CHANGED = "another key at a known address"
+    LOG_PERIOD = "log's time changed"
+    AUTHORITY_APPEARED = "authority appeared"
+    AUTHORITY_GONE = "authority gone"
+    AUTHORITY_PERIOD = "authority's time changed"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One difference between two roots. `subject` is a log's URL or an authority's name; `key` a hex id or digest."""
+
+    kind: ChangeKind
+    subject: str
+    key: str
+    detail: str = ""
+    log: TrustedLog | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrustHistory:
+    """Roots, oldest first. Empty while nothing was ever recorded."""
+
+    roots: tuple[Recorded, ...] = ()
+
+    def followed_by(self, root: TrustRoot, at: datetime) -> "TrustHistory":
+        """With one more root, unless the newest is that one already."""
+        if self.roots and self.roots[-1].root.fingerprint == root.fingerprint:
+            return self
+        return TrustHistory((*self.roots, Recorded(root, at)))
+
+    def logs(self) -> list[KnownLog]:
+        """Every log there ever was, in the order they appeared; within one root, in its order."""
+        known: dict[tuple[str, bytes], KnownLog] = {}
+        before_it: Sequence[TrustedLog] = ()
+        for number, recorded in enumerate(self.roots):
+            for old, log in moves(before_it, recorded.root.logs, known):
+                known = _moved(known, old, log, recorded.at)
+            before_it = recorded.root.logs
+            present = {(log.url, log.log_id) for log in recorded.root.logs}
+            for key, gone in known.items():
+                if key not in present and gone.gone_at is None:
+                    known[key] = _gone(gone, recorded.at)
+            for log in recorded.root.logs:
+                before = known.get((log.url, log.log_id))
+                since = before.since if before is not None else (recorded.at if number else None)
+                former = before.former if before is not None else ()
+                known[log.url, log.log_id] = KnownLog(log, since, former=former)
+        return list(known.values())
+
+    def followable(self) -> TrustRoot:
+        """Newest root with the logs it no longer names: what they signed before must still be read to its end.
+
+        One that moved is found where it was as well: whoever wrote that address down still asks there.
+        """
+        newest, every = self.roots[-1].root, self.logs()
+        gone = [known.log for known in every if known.gone_at is not None]
+        named = {(log.url, log.log_id) for log in (*newest.logs, *gone)}
+        left = {(log.url, log.log_id): log for known in every for log in known.former}
+        return replace(newest, logs=(*newest.logs, *gone, *(log for key, log in left.items() if key not in named)))
+
+    def first_key(self, url: str, api: LogApi | None) -> bytes | None:
+        """Key id under which the log at this URL was first known, where that root had exactly one."""
+        for recorded in self.roots:
+            found = [
+                log for log in recorded.root.logs if log.url == url.rstrip("/") and (api is None or api in log.apis)
+            ]
+            if found:
+                return found[0].log_id if len(found) == 1 else None
+        return None
+
+
+def moves(
+    old: Sequence[TrustedLog], new: Sequence[TrustedLog], known: Collection[tuple[str, bytes]] = ()
+) -> list[tuple[TrustedLog, TrustedLog]]:
+    """Logs that are elsewhere in `new`: a key id that stood at one URL alone stands at another one alone.
+
+    Not where it is in `known`, URLs and key ids of every log so far: one with a state of its own is back there.
+    """
+    before, after = _by_key_id(old), _by_key_id(new)
+    return [
+        (before[key_id][0], after[key_id][0])
+        for key_id in before
+        if len(before[key_id]) == len(after.get(key_id, ())) == 1
+        and before[key_id][0].url != after[key_id][0].url
+        and before[key_id][0].spki == after[key_id][0].spki
+        and (after[key_id][0].url, key_id) not in known
+    ]
+
+
+def _by_key_id(logs: Sequence[TrustedLog]) -> dict[bytes, list[TrustedLog]]:
+    found: dict[bytes, list[TrustedLog]] = {}
+    for log in logs:
+        found.setdefault(log.log_id, []).append(log)
+    return found
+
+
+def _moved(
+    known: dict[tuple[str, bytes], KnownLog], old: TrustedLog, log: TrustedLog, at: datetime
+) -> dict[tuple[str, bytes], KnownLog]:
+    """The known logs, with one of them at its new URL; it keeps its place in the order."""
+    was, now = (old.url, old.log_id), (log.url, log.log_id)
+    before = known[was]
+    left = (*before.former, _gone(before, at).log)
+    moved = KnownLog(log, before.since, former=left)
+    return {(now if key == was else key): (moved if key == was else each) for key, each in known.items()}
+
+
+def changes(old: TrustRoot, new: TrustRoot, known: Collection[tuple[str, bytes]] = ()) -> list[Change]:
+    """What `new` changes about `old`, logs first. A different file that says the same changes nothing.
+
+    `known` are the keys of every log so far, see `moves`.
+    """
+    return [
+        *_log_changes(old.logs, new.logs, known),
+        *_authority_changes("", old.authorities, new.authorities),
+        *_authority_changes("timestamp ", old.timestamp_authorities, new.timestamp_authorities),
+    ]
+
+
+def _log_changes(
+    old: Sequence[TrustedLog], new: Sequence[TrustedLog], known: Collection[tuple[str, bytes]]
+) -> Iterator[Change]:
+    before = {(log.url, log.log_id): log for log in old}
+    after = {(log.url, log.log_id): log for log in new}
+    addresses = {log.url for log in old}
+    for was, log in moves(old, new, known):
+        del before[was.url, was.log_id], after[log.url, log.log_id]
+        detail = f"was at {was.url}; valid {_period(log)}"
+        yield Change(ChangeKind.LOG_MOVED, log.url, log.log_id.hex(), detail, log)
+    for key, log in after.items():
+        if key not in before:
+            kind = ChangeKind.KEY_CHANGED if log.url in addresses else ChangeKind.LOG_APPEARED
+            yield Change(kind, log.url, log.log_id.hex(), f"valid {_period(log)}", log)
+        elif before[key].spki != log.spki:
+            yield Change(ChangeKind.KEY_CHANGED, log.url, log.log_id.hex(), "the same key id names another key", log)
+        elif _period(before[key]) != _period(log):
+            detail = f"valid {_period(log)}; before: {_period(before[key])}"
+            yield Change(ChangeKind.LOG_PERIOD, log.url, log.log_id.hex(), detail, log)
+    for key, log in before.items():
+        if key not in after:
+            yield Change(ChangeKind.LOG_GONE, log.url, log.log_id.hex(), f"was valid {_period(log)}", log)
+
+
+def _authority_changes(
+    sort: str, old: Sequence[CertificateAuthority], new: Sequence[CertificateAuthority]
+) -> Iterator[Change]:
+    before, after = {each.chain: each for each in old}, {each.chain: each for each in new}
+    for chain, each in after.items():
+        was = before.get(chain)
+        if was is None:
+            yield _authority(ChangeKind.AUTHORITY_APPEARED, sort, each, f"valid {_period(each)}")
+        elif _period(was) != _period(each):
+            detail = f"valid {_period(each)}; before: {_period(was)}"
+            yield _authority(ChangeKind.AUTHORITY_PERIOD, sort, each, detail)
+    for chain, each in before.items():
+        if chain not in after:
+            yield _authority(ChangeKind.AUTHORITY_GONE, sort, each, f"was valid {_period(each)}")
+
+
+def _authority(kind: ChangeKind, sort: str, each: CertificateAuthority, detail: str) -> Change:
+    return Change(kind, f"{sort}authority {each.name}", sha256(b"".join(each.chain)).hexdigest(), detail)
+
+
+def _gone(known: KnownLog, at: datetime) -> KnownLog:
+    until = at if known.log.valid_until is None else min(at, known.log.valid_until)
+    return replace(known, log=replace(known.log, valid_until=until), gone_at=at)
+
+
+def _period(of: TrustedLog | CertificateAuthority) -> str:
+    start = of.valid_from.isoformat() if of.valid_from else "the beginning"
+    return f"from {start}" + (f" until {of.valid_until.isoformat()}" if of.valid_until else "")

@@ -1,0 +1,148 @@
+"""Keeps the trust root current: read again from its file, or refreshed over TUF; the last good one stays in force."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+from monitor.config import BadConfig, TrustConfig
+from monitor.http_fetcher import HttpFetcher
+from monitor.model.errors import FetchFailed, OwnFault
+from monitor.trust.history import TrustHistory
+from monitor.trust.trust_root import MAX_SIZE, TrustRoot, read_trust_root
+from monitor.trust.tuf import TrustDocuments, TrustRepository, first_root, last_good, repository_url
+from sigstore_entries.trust import CertificateAuthorities, CtLogKey
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A trust root, when it was last confirmed, and when its metadata expires where it has any.
+
+    `raw` is the file; `signing_configs` are those that came with it, as they are.
+    """
+
+    root: TrustRoot
+    refreshed_at: datetime
+    expires: datetime | None = None
+    raw: bytes = b""
+    signing_configs: tuple[bytes, ...] = ()
+
+
+class TrustKeeper:
+    """Holds the newest trust root. Safe to use from several threads."""
+
+    def __init__(self, config: TrustConfig, clock: Callable[[], datetime]) -> None:
+        self._config, self._clock = config, clock
+        self._lock, self._refreshing = threading.Lock(), threading.Lock()
+        self._kept: Kept | None = None
+        self._history = TrustHistory()
+        self._authorities: tuple[CertificateAuthorities, tuple[CtLogKey, ...]] | None = None
+
+    def refresh(self) -> bool:
+        """Read or fetch the root again; returns whether it differs from before. Raises `FetchFailed`, `OwnFault`."""
+        # One at a time: a TUF client keeps its metadata in files.
+        with self._refreshing:
+            try:
+                return self._refresh()
+            except FetchFailed as error:
+                if self._kept is None:
+                    raise
+                raise FetchFailed(
+                    f"{error} The keys verified last stay in force; rotations are not seen until a refresh succeeds."
+                ) from error
+
+    def _refresh(self) -> bool:
+        if self._config.trusted_root is not None:
+            raw = _read_capped("trust.trusted_root", self._config.trusted_root)
+            configs = tuple(_read_capped("trust.signing_configs", path) for path in self._config.signing_configs)
+            return self._keep(TrustDocuments(raw, configs, 0, None), self._clock())
+        return self._keep(self._repository().refresh(self._clock()), self._clock())
+
+    def _keep(self, documents: TrustDocuments, refreshed_at: datetime) -> bool:
+        before = self._kept
+        root = read_trust_root(documents.trusted_root)
+        kept = Kept(root, refreshed_at, documents.expires, documents.trusted_root, documents.signing_configs)
+        authorities = CertificateAuthorities(root.authorities), root.ct_keys()
+        with self._lock:
+            self._kept, self._authorities = kept, authorities
+            self._history = self._history.followed_by(root, refreshed_at)
+        return before is not None and before.root.fingerprint != root.fingerprint
+
+    def kept(self) -> Kept:
+        """What is held; fetched first when nothing is, or taken from what was verified last while nobody answers.
+
+        Raises `FetchFailed`, `OwnFault`.
+        """
+        if self._kept is None:
+            try:
+                self.refresh()
+            except FetchFailed as error:
+                if self._config.tuf is None or (last := last_good(self._config.folder)) is None:
+                    raise FetchFailed(
+                        f"{error} Nothing was ever verified here, so no log can be followed yet and nothing was begun. "
+                        "Check the network and `trust.tuf`; behind a proxy set `trust.proxy`, behind a TLS authority "
+                        "of your own `trust.ca_file`; or fetch the trusted root elsewhere and name it as "
+                        "`trust.trusted_root`."
+                    ) from error
+                # Its age is that of the last refresh: it goes stale like any other, and is told.
+                self._keep(*last)
+        with self._lock:
+            if self._kept is None:
+                raise OwnFault("trust root: nothing was read yet")
+            return self._kept
+
+    def remember(self, past: TrustHistory) -> None:
+        """Take over the roots of before the one that is held now."""
+        kept = self.kept()
+        with self._lock:
+            self._history = past.followed_by(kept.root, kept.refreshed_at)
+
+    def history(self) -> TrustHistory:
+        """Every root known of, the one in force last. Raises `FetchFailed`, `OwnFault`."""
+        self.kept()
+        with self._lock:
+            return self._history
+
+    def current(self) -> TrustRoot:
+        """See `monitor.trust.trust_root.TrustRootProvider`: `FetchFailed` when the last refresh is too long ago."""
+        kept = self.kept()
+        if self._clock() - kept.refreshed_at > self._config.stale_after:
+            raise FetchFailed(f"trust root: last refreshed {kept.refreshed_at.isoformat()}, longer ago than allowed")
+        return kept.root
+
+    def authorities(self) -> tuple[CertificateAuthorities, tuple[CtLogKey, ...]]:
+        """Who may issue certificates, and the keys of CT logs, as `monitor.judging.judge.RuleJudge` asks for them."""
+        self.kept()
+        with self._lock:
+            if self._authorities is None:
+                raise OwnFault("trust root: nothing was read yet")
+            return self._authorities
+
+    def _repository(self) -> TrustRepository:
+        config = self._config
+        if config.tuf is None:
+            raise OwnFault("trust: neither a file nor a repository is configured")
+        url = repository_url(config.tuf)
+        root = first_root(url, config.tuf_root)
+        ca_file = str(config.ca_file) if config.ca_file is not None else None
+        return TrustRepository(url, root, config.folder, partial(_fetcher, ca_file=ca_file, proxy=config.proxy))
+
+
+def _fetcher(url: str, *, ca_file: str | None, proxy: str | None) -> HttpFetcher:
+    try:
+        return HttpFetcher(url, ca_file=ca_file, proxy=proxy)
+    except OwnFault as error:
+        raise BadConfig(f"trust.{error}") from error
+
+
+def _read_capped(key: str, path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_SIZE + 1)
+    except OSError as error:
+        raise OwnFault(
+            f"{key}: {path} cannot be read: {error.strerror}. Without keys no log can be verified: name "
+            "the trusted root of your Sigstore deployment (for ca-lite: DIR/trust/trusted_root.json)."
+        ) from error

@@ -1,0 +1,202 @@
+"""What a Sigstore trusted root says, as values: which logs there are and under which keys, who may issue certificates.
+
+Nothing is guessed from a name: a log's key is pinned to the log, and no key is ever good for any log of the root.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import Final, Protocol
+from urllib.parse import urlsplit
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric import ed25519
+
+from monitor.http_fetcher import MIB
+from monitor.model.errors import OwnFault
+from monitor.model.log_source import LogApi
+from sigstore_entries.trust import BadAuthority, CertificateAuthorities, CertificateAuthority, CtLogKey
+from tlog.note import MalformedNote, load_public_key
+
+MAX_SIZE: Final = 5 * MIB
+_MEDIA_TYPE: Final = "application/vnd.dev.sigstore.trustedroot"
+_SHA256: Final = {"SHA2_256", "HASH_ALGORITHM_UNSPECIFIED", ""}
+
+
+class _Period(msgspec.Struct):
+    start: datetime | None = None
+    end: datetime | None = None
+
+
+class _PublicKey(msgspec.Struct):
+    rawBytes: bytes = b""  # noqa: N815  protobuf-specs' names
+    validFor: _Period | None = None  # noqa: N815
+
+
+class _LogId(msgspec.Struct):
+    keyId: bytes = b""  # noqa: N815
+
+
+class _Log(msgspec.Struct):
+    baseUrl: str = ""  # noqa: N815
+    hashAlgorithm: str = ""  # noqa: N815
+    publicKey: _PublicKey = msgspec.field(default_factory=_PublicKey)  # noqa: N815
+    logId: _LogId = msgspec.field(default_factory=_LogId)  # noqa: N815
+    operator: str = ""
+
+
+class _Certificate(msgspec.Struct):
+    rawBytes: bytes = b""  # noqa: N815
+
+
+class _Chain(msgspec.Struct):
+    certificates: list[_Certificate] = []
+
+
+class _Subject(msgspec.Struct):
+    organization: str = ""
+    commonName: str = ""  # noqa: N815
+
+
+class _Authority(msgspec.Struct):
+    subject: _Subject = msgspec.field(default_factory=_Subject)
+    uri: str = ""
+    certChain: _Chain = msgspec.field(default_factory=_Chain)  # noqa: N815
+    validFor: _Period | None = None  # noqa: N815
+
+
+class _TrustedRoot(msgspec.Struct):
+    mediaType: str  # noqa: N815
+    tlogs: list[_Log] = []
+    certificateAuthorities: list[_Authority] = []  # noqa: N815
+    ctlogs: list[_Log] = []
+    timestampAuthorities: list[_Authority] = []  # noqa: N815
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedLog:
+    """One log of a trusted root. `apis` are the protocols its key and id allow, the likeliest first: ask which it is.
+
+    `log_id` is the 32-byte key id as the root gives it; the period says when the key may have signed.
+    """
+
+    url: str
+    spki: bytes
+    log_id: bytes
+    apis: tuple[LogApi, ...]
+    valid_from: datetime | None = None
+    valid_until: datetime | None = None
+
+    @property
+    def name(self) -> str:
+        """Host and path of the URL: how people know the log."""
+        return self.url.partition("://")[2].rstrip("/")
+
+
+@dataclass(frozen=True, slots=True)
+class TrustRoot:
+    """A trusted root. `fingerprint` is the hex SHA-256 of the file; `skipped` says what in it was of no use and why."""
+
+    fingerprint: str
+    logs: tuple[TrustedLog, ...]
+    authorities: tuple[CertificateAuthority, ...]
+    timestamp_authorities: tuple[CertificateAuthority, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+    def ct_keys(self) -> tuple[CtLogKey, ...]:
+        """Keys of the CT logs, for checking timestamps embedded in certificates."""
+        return tuple(
+            CtLogKey(log.log_id, log.spki, log.valid_from, log.valid_until)
+            for log in self.logs
+            if LogApi.CT_RFC6962 in log.apis
+        )
+
+    def log_at(self, url: str, api: LogApi | None = None, log_id: bytes | None = None) -> TrustedLog:
+        """Find the one log at a URL, narrowed by protocol and key id. Raises `OwnFault` for none or several."""
+        found = [
+            log
+            for log in self.logs
+            if log.url.rstrip("/") == url.rstrip("/")
+            and (api is None or api in log.apis)
+            and (log_id is None or log.log_id == log_id)
+        ]
+        # A key that allows only this protocol is a better answer than one that allows it among others.
+        certain = [log for log in found if log.apis == (api,)]
+        found = certain or found
+        if len(found) != 1:
+            known = ", ".join(sorted({log.url for log in self.logs})) or "none"
+            raise OwnFault(
+                f"the trust root holds {len(found)} keys for a log at {url}; say which by `log_id`. Logs in it: {known}"
+            )
+        return found[0]
+
+
+class TrustRootProvider(Protocol):
+    """Where the trust root comes from, and comes from again: a file, or TUF."""
+
+    def current(self) -> TrustRoot:
+        """Newest trust root there is; raises `OwnFault` when there never was one, `FetchFailed` when it is too old."""
+
+
+def read_trust_root(raw: bytes) -> TrustRoot:
+    """Read a trusted_root.json. Raises `OwnFault` when it is none, or when an authority in it is not one."""
+    if len(raw) > MAX_SIZE:
+        raise OwnFault(f"a trusted root of {len(raw)} bytes is longer than {MAX_SIZE}")
+    try:
+        root = msgspec.json.decode(raw, type=_TrustedRoot)
+    except (msgspec.DecodeError, RecursionError, ValueError) as error:
+        raise OwnFault(f"not a trusted root: {error}") from error
+    if not root.mediaType.startswith(_MEDIA_TYPE):
+        raise OwnFault(f"not a trusted root: its media type is {root.mediaType!r:.120}")
+    skipped: list[str] = []
+    logs = [log for each in root.tlogs if (log := _read_log(each, skipped, ct=False)) is not None]
+    logs += [log for each in root.ctlogs if (log := _read_log(each, skipped, ct=True)) is not None]
+    authorities = tuple(_read_authority(each) for each in root.certificateAuthorities)
+    try:
+        CertificateAuthorities(authorities)
+    except BadAuthority as error:
+        raise OwnFault(f"the trusted root names a certificate authority that is none: {error}") from error
+    stampers = tuple(_read_authority(each) for each in root.timestampAuthorities)
+    return TrustRoot(sha256(raw).hexdigest(), tuple(logs), authorities, stampers, tuple(skipped))
+
+
+def _read_log(log: _Log, skipped: list[str], *, ct: bool) -> TrustedLog | None:
+    spki, log_id = log.publicKey.rawBytes, log.logId.keyId
+    try:
+        apis = _ct_apis(spki, log_id) if ct else _rekor_apis(spki, log_id)
+        if log.hashAlgorithm not in _SHA256:
+            raise ValueError(f"hashes with {log.hashAlgorithm!r:.40}")  # noqa: TRY301
+        if urlsplit(log.baseUrl).scheme not in {"http", "https"} or not urlsplit(log.baseUrl).hostname:
+            raise ValueError("has no http(s) URL")  # noqa: TRY301
+    except ValueError as error:
+        # A log of a kind this version does not know must not take the others down with it; it is shown as skipped.
+        skipped.append(f"log {log.baseUrl!r:.120}: {error}")
+        return None
+    period = log.publicKey.validFor or _Period()
+    return TrustedLog(log.baseUrl.rstrip("/"), spki, log_id, apis, period.start, period.end)
+
+
+def _rekor_apis(spki: bytes, log_id: bytes) -> tuple[LogApi, ...]:
+    key = load_public_key(spki)
+    if log_id != sha256(spki).digest():
+        # Only C2SP key ids hash the log's name too, and only Rekor v2 uses them.
+        return (LogApi.REKOR_V2,)
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        return (LogApi.REKOR_V1,)
+    return (LogApi.REKOR_V1, LogApi.REKOR_V2)
+
+
+def _ct_apis(spki: bytes, log_id: bytes) -> tuple[LogApi, ...]:
+    load_public_key(spki)
+    if log_id != sha256(spki).digest():
+        # SPEC RFC 6962 3.2: "The "key_id" is the SHA-256 hash of the log's public key".
+        raise MalformedNote("the log id is not the hash of its key")
+    return (LogApi.CT_RFC6962, LogApi.CT_STATIC)
+
+
+def _read_authority(authority: _Authority) -> CertificateAuthority:
+    period = authority.validFor or _Period()
+    subject = authority.subject
+    name = authority.uri or " ".join(part for part in (subject.organization, subject.commonName) if part)
+    chain = tuple(each.rawBytes for each in authority.certChain.certificates)
+    return CertificateAuthority(name, chain, period.start, period.end)
