@@ -1,4 +1,4 @@
-"""What the database holds: one class per table. Changes go into `migrations/` as well; a test compares the two.
+"""What the database holds: one class per table. `migrations/` makes them; a test compares the two.
 
 Log ids, rule ids and channel names are ours and short. Everything else may come from an attacker: it is kept as
 `AnyText`, and indexed only by a digest of it.

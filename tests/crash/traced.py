@@ -36,7 +36,7 @@ _COMMANDS: Final = (("init",), ("run", "--once"))
 _FOUND_SOMETHING: Final = 1
 _UNFINISHED: Final = 3
 _RESTARTS: Final = 3
-# An hour of sweeping at a second each. Every migration adds some: `init` applies them all.
+# An hour of sweeping at a second each.
 _MOST: Final = 3_600
 
 
