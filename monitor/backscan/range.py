@@ -16,9 +16,9 @@ from monitor.following.follower import Follower, Limits
 from monitor.following.pool import ExaminerPool
 from monitor.following.rule_matcher import RuleScanner
 from monitor.model.errors import FetchFailed, LogMisbehaved, OwnFault
-from monitor.model.heads import Position, SignedHead, TrustedHead
+from monitor.model.heads import Position, TrustedHead
 from monitor.model.log_source import LogApi, LogSource
-from monitor.proof.verify import advance, sizes_to_prove
+from monitor.proof.consistency import newest
 from monitor.raising.log_alerts import alert_of_evidence
 
 # A question to Rekor v1 answers ten entries: a batch there is half a minute's work already.
@@ -71,11 +71,12 @@ def begin_range(
     tries = iter(world.patience)
     while True:
         try:
-            head = _newest(source, known, state)
+            trusted = newest(source, known, state.record_head)
+            head = trusted.head
             end = head.size if last is None else last
             if not 0 <= first <= end <= head.size:
                 raise NotInLog(f"{head.log} has {head.size} entries; there is no range from {first} to {end} in it")
-            return Position(head.log, source.frontier(first, head), TrustedHead(head)), end
+            return Position(head.log, source.frontier(first, head), trusted), end
         except LogMisbehaved as misbehaved:
             state.keep_evidence(misbehaved.evidence, [alert_of_evidence(misbehaved.evidence, world.clock())])
             raise
@@ -83,13 +84,6 @@ def begin_range(
             if (seconds := next(tries, None)) is None:
                 raise
             world.pause(seconds)
-
-
-def _newest(source: LogSource, known: TrustedHead | None, state: ScanState) -> SignedHead:
-    offered = source.latest()
-    state.record_head(offered)
-    sizes = sizes_to_prove(known, offered)
-    return advance(known, offered, source.consistency_proof(*sizes) if sizes else (), source.identity).head
 
 
 def scan_range(

@@ -1,4 +1,4 @@
-"""`signwatch peers`: put what the logs signed for us beside what they signed for somebody else."""
+"""`signwatch peers`: compare the heads that the logs signed for us and for another installation."""
 
 import time
 from contextlib import ExitStack, closing
@@ -8,9 +8,7 @@ import typer
 
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say_json, table
 from monitor.config import load_config
-from monitor.crosscheck.peer_documents import Comparison, comparison_document
-from monitor.crosscheck.peer_exchange import ask_peer
-from monitor.crosscheck.peers import Relation
+from monitor.crosscheck.peers import PeerComparison, PeerRelation, compare_with_peer
 from monitor.daemon.assembly import assemble, utc_now
 from monitor.daemon.log_trees import own_sources
 from monitor.following.timing import Timing
@@ -19,7 +17,7 @@ from monitor.program import VERSION
 from monitor.telemetry.prometheus import PrometheusMeter
 
 app = typer.Typer(name="peers", help="Compare what the logs signed with another installation.", no_args_is_help=True)
-_NOTHING_SHOWN = frozenset({Relation.NOT_SIGNED, Relation.UNDECIDED})
+_NOTHING_SHOWN = frozenset({PeerRelation.NOT_SIGNED, PeerRelation.UNPROVEN})
 
 
 @app.callback()
@@ -36,8 +34,9 @@ def compare(
 ) -> None:
     """Compare the newest signed heads with another Signwatch: a log that shows two histories cannot hide it from both.
 
-    The other side is believed in nothing but the logs' signatures. A contradiction is kept as evidence and alerted,
-    here and there. Exits 1 when a log contradicted itself, 3 when a head could not be compared.
+    Only the logs' signatures count, so the other installation needs no trust. A contradiction is kept as evidence and
+    alerted here; the other side finds it when it compares with you. Exits 1 when a log contradicted itself, 3 when a
+    head could not be compared.
 
     Examples:
       signwatch peers compare https://signwatch.example.org
@@ -49,24 +48,20 @@ def compare(
         parts.callback(monitor.close)
         sources = own_sources(monitor, timing, parts)()
         with closing(HttpFetcher(url)) as fetcher:
-            comparisons = ask_peer(fetcher, sources, monitor.store, utc_now())
+            comparisons = compare_with_peer(fetcher, sources, monitor.store, utc_now)
     followed = [source.identity.log for source in sources]
     missing = sorted(set(followed) - {each.log for each in comparisons})
     if as_json:
-        say_json(comparison_document(url, comparisons) | {"not_compared": missing})
+        say_json({"peer": url, "logs": [each.document() for each in comparisons], "not_compared": missing})
     else:
-        table(("log", "verdict", "detail", "peer says"), [_row(each) for each in comparisons])
+        table(("log", "verdict", "detail"), [(each.log, each.relation.value, each.detail) for each in comparisons])
     if missing:
         note(f"not compared, because the other side does not show them: {', '.join(missing)}", "yellow")
     raise leave(_code(comparisons))
 
 
-def _row(each: Comparison) -> tuple[str, str, str, str | None]:
-    return each.log, each.theirs.relation.value, each.theirs.detail, each.ours or None
-
-
-def _code(comparisons: list[Comparison]) -> Exit:
-    relations = {each.theirs.relation for each in comparisons}
-    if Relation.CONTRADICTION in relations:
+def _code(comparisons: list[PeerComparison]) -> Exit:
+    relations = {each.relation for each in comparisons}
+    if PeerRelation.CONTRADICTION in relations:
         return Exit.MISBEHAVED
     return Exit.UNFINISHED if relations & _NOTHING_SHOWN or not relations else Exit.FINE

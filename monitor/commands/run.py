@@ -4,18 +4,18 @@ import logging
 import random
 import signal
 import threading
-import time
 from contextlib import ExitStack
 from datetime import timedelta
 from typing import Annotated, Any, Final
 
 import typer
+from fastapi.responses import JSONResponse
 
 from alerts.alert import Owner
 from alerts.delivery import deliver_due
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, leave, note
 from monitor.config import BadConfig, Config, load_config
-from monitor.crosscheck.peer_exchange import Peers, allowance_of, peers_router
+from monitor.crosscheck.peers import PATH, checkpoints_document
 from monitor.daemon.assembly import Monitor, assemble, utc_now
 from monitor.daemon.daemon import Daemon, only_daemon
 from monitor.daemon.log_trees import own_sources
@@ -127,10 +127,9 @@ def _serve(settings: Config, monitor: Monitor, meter: PrometheusMeter, timing: T
         status = read_status(settings, monitor.store, utc_now(), daemon.reasons())
         return status, status_document(status, monitor.store)
 
-    web = create_app(look, meter)
     own = own_sources(monitor, timing, monitor.parts)
-    limit = allowance_of(time.monotonic)
-    web.include_router(peers_router(Peers(monitor.store, own, clock=utc_now, allowance=limit)))
+    web = create_app(look, meter)
+    web.add_api_route(PATH, lambda: JSONResponse(checkpoints_document(monitor.store, own())))
     server = WebServer(web, settings.web) if settings.web is not None else None
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())

@@ -11,12 +11,11 @@ from datetime import datetime
 from enum import StrEnum
 
 from monitor.crosscheck.bundles import View
-from monitor.crosscheck.peers import Relation, compare
-from monitor.model.errors import Evidence, FetchFailed, LogMisbehaved, NotShown
-from monitor.model.heads import Position, SignedHead, TrustedHead
+from monitor.model.errors import Evidence, FetchFailed, LogMisbehaved
+from monitor.model.heads import Position, SignedHead
 from monitor.model.log_source import LogIdentity, LogSource
+from monitor.proof.consistency import HeadRelation, compare, contradiction_of, newest
 from monitor.proof.evidence import read_head
-from monitor.proof.verify import advance, sizes_to_prove
 from monitor.raising.log_alerts import alert_of_evidence
 from monitor.store.reading import Reading
 from monitor.store.store import Store
@@ -95,15 +94,9 @@ class CrossCheck:
         known: Mapping[Coordinate, tuple[bytes, str]],
     ) -> Evidence | None:
         """Find a contradiction among what the log signed, without asking it anything."""
-        try:
-            for head in self._heads(kept, identity, position):
-                try:
-                    advance(TrustedHead(head), view.head, (), identity)
-                except NotShown:
-                    # Sizes differ and no proof was given: nothing follows from the two heads alone.
-                    continue
-        except LogMisbehaved as misbehaved:
-            return misbehaved.evidence
+        by_signatures = contradiction_of(self._heads(kept, identity, position), view.head, identity)
+        if by_signatures is not None:
+            return by_signatures
         for place in conflicts({place: value for place, (value, _) in known.items()}, view.nodes):
             witness = self._views.view(known[place][1])
             if witness is not None:
@@ -159,17 +152,17 @@ class CrossCheck:
             source = self._find_source(view) if self._find_source is not None else None
             if source is None:
                 return _offline(view, position, agreeing)
-            trusted = _newest(source, position)
+            trusted = self._newest(source, identity, position)
         except LogMisbehaved as misbehaved:
             return self._accuse(misbehaved.evidence)
         except FetchFailed as error:
             told = _offline(view, position, agreeing)
             is_open = told.standing is Standing.NOT_COVERED
             return replace(told, detail=f"the log was not asked: {error}", unfinished=True) if is_open else told
-        compared = compare(view.head.raw, source, trusted, self._store.heads_at(identity.log, view.head.size))
+        compared = compare(source, trusted, view.head, self._store.heads_at(identity.log, view.head.size))
         if compared.evidence is not None:
             return self._accuse(replace(compared.evidence, log=identity.log))
-        is_proven = compared.relation in {Relation.SAME, Relation.OLDER}
+        is_proven = compared.relation in {HeadRelation.SAME, HeadRelation.OLDER}
         if is_proven and position is not None:
             # Proven to be of the history we follow, so it belongs to it.
             self._store.record_head(replace(view.head, log=identity.log))
@@ -177,16 +170,13 @@ class CrossCheck:
             by = "this monitor's verified history" if position is not None else "the log's present head"
             return Verdict(Standing.CONSISTENT, f"proven consistent with {by} of size {trusted.size}", agreeing)
         shows = f"the log shows only {trusted.size} entries here, the bundle proves {view.head.size}"
-        is_newer = compared.relation is Relation.NEWER
+        is_newer = compared.relation is HeadRelation.NEWER
         return Verdict(Standing.NOT_COVERED, shows if is_newer else compared.detail, agreeing, unfinished=not is_newer)
 
-
-def _newest(source: LogSource, position: Position | None) -> SignedHead:
-    """Newest head of the log that is proven consistent with ours. Raises `FetchFailed`, `LogMisbehaved`."""
-    offered, trusted = source.latest(), position.head if position is not None else None
-    sizes = sizes_to_prove(trusted, offered)
-    proof = source.consistency_proof(*sizes) if sizes else ()
-    return advance(trusted, offered, proof, source.identity).head
+    def _newest(self, source: LogSource, identity: LogIdentity, position: Position | None) -> SignedHead:
+        if position is None:
+            return newest(source, None, lambda _: None).head
+        return newest(source, position.head, lambda head: self._store.record_head(replace(head, log=identity.log))).head
 
 
 def _offline(view: View, position: Position | None, agreeing: int) -> Verdict:

@@ -1,63 +1,87 @@
-"""Two installations put what a log signed for each of them side by side: a split view has nowhere to hide.
+"""Two installations compare the heads that a log signed for each of them: a split view shows when both are compared.
 
-A peer may lie. Its word is only ever as good as the log's signature: an offered head that the log's key did not sign
-says nothing, one that it did sign is held against what this installation was shown.
+`GET /api/checkpoints` shows the newest signed head of every followed tree; `signwatch peers compare` fetches that
+document from another installation and compares each head with the trusted one here. Only the log's signature counts: a
+head that the log's key did not sign says nothing.
 """
 
-from collections.abc import Sequence
+import base64
+import binascii
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, Protocol
+from hashlib import sha256
+from typing import Any, Final, Protocol
+
+import msgspec
 
 from alerts.alert import Alert
-from monitor.model.errors import Evidence, FetchFailed, LogMisbehaved, NotShown, OwnFault
-from monitor.model.heads import Position, SignedHead, TrustedHead
+from monitor.http_fetcher import MIB, Expect, Fetcher
+from monitor.model.errors import Evidence, FetchFailed, OwnFault
+from monitor.model.heads import Position, SignedHead
 from monitor.model.log_source import LogApi, LogIdentity, LogSource
+from monitor.proof.consistency import HeadComparison, HeadRelation, compare
 from monitor.proof.evidence import read_head
-from monitor.proof.verify import advance, contradicting_prefix, sizes_to_prove
 from monitor.raising.log_alerts import alert_of_evidence
 from tlog.note import MAX_NOTE_SIZE
 
+PATH: Final = "/api/checkpoints"
+MEDIA_TYPE: Final = "application/vnd.signwatch.checkpoints+json"
+VERSION: Final = 1
+MAX_DOCUMENT: Final = MIB
+MAX_CHECKPOINTS: Final = 64
 MAX_HEAD_SIZE: Final = MAX_NOTE_SIZE
+_MAX_TEXT: Final = 500
 
 
-class Relation(StrEnum):
-    """How an offered head stands to what this installation was shown."""
+class NoPeer(FetchFailed):
+    """The other installation sent no document of checkpoints, or one of another version."""
 
-    SAME = "same"
-    OLDER = "older-and-consistent"
-    NEWER = "newer-not-yet-seen"
-    CONTRADICTION = "contradiction"
+
+class PeerRelation(StrEnum):
+    """How a peer's head relates to ours: `monitor.proof.consistency.HeadRelation`, or why it was not compared."""
+
+    SAME = HeadRelation.SAME
+    OLDER = HeadRelation.OLDER
+    NEWER = HeadRelation.NEWER
+    CONTRADICTION = HeadRelation.CONTRADICTION
+    UNPROVEN = HeadRelation.UNPROVEN
     NOT_SIGNED = "not-signed-by-this-log"
     UNKNOWN_LOG = "unknown-log"
-    UNDECIDED = "undecided"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What became of one offered head. `proof` is the consistency proof between the offered and the compared head.
+class PeerComparison:
+    """Result for one head of a peer. `offered` and `heads` are absent where the head could not be compared."""
 
-    `compared` is our side. A newer head with a proof is consistent with what the log shows now; one without is not
-    proven to be anything yet. `evidence` is there exactly for a contradiction.
-    """
-
-    relation: Relation
+    log: str
+    relation: PeerRelation
     detail: str
     offered: SignedHead | None = None
-    compared: SignedHead | None = None
-    proof: tuple[bytes, ...] = ()
-    evidence: Evidence | None = None
+    heads: HeadComparison | None = None
+
+    def document(self) -> dict[str, Any]:
+        """Plain JSON types for scripts."""
+        proof = self.heads.proof if self.heads else ()
+        return {
+            "log": self.log,
+            "relation": self.relation.value,
+            "detail": self.detail,
+            "size": self.offered.size if self.offered else None,
+            "compared_size": self.heads.compared.size if self.heads else None,
+            "proof": [base64.b64encode(node).decode() for node in proof],
+        }
 
 
 class PeerState(Protocol):
-    """What comparing needs of the state; see `monitor.model.state.State` for the guarantees."""
+    """Part of the state that comparing uses; see `monitor.model.state.State` for the guarantees."""
 
     def position(self, log: str) -> Position | None:
-        """Where following this log stands."""
+        """Position up to which this log is followed."""
 
     def heads_at(self, log: str, size: int) -> Sequence[SignedHead]:
-        """Every head of this size that the log ever signed for us."""
+        """Every recorded head of this size."""
 
     def record_head(self, head: SignedHead) -> None:
         """Append a head to the history."""
@@ -65,14 +89,95 @@ class PeerState(Protocol):
     def keep_evidence(self, evidence: Evidence, alerts: Sequence[Alert]) -> bool:
         """Store evidence, then its alerts."""
 
-    def evidence_of(self, log: str) -> Sequence[Evidence]:
-        """Evidence against this log that convinces anybody, the newest first, at most a handful. Raises `OwnFault`."""
+
+class _Checkpoint(msgspec.Struct):
+    api: str
+    origin: str
+    key: str
+    head: str
+    log: str = ""
+
+
+class _Document(msgspec.Struct):
+    mediaType: str  # noqa: N815
+    version: int
+    checkpoints: list[_Checkpoint]
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedHead:
+    """One head in a peer's document: the log it claims (protocol, origin, hex SHA-256 of the key's SPKI), its bytes."""
+
+    api: str
+    origin: str
+    key: str
+    raw: bytes
+
+    def is_of(self, identity: LogIdentity) -> bool:
+        """True if it claims this very tree. Names differ between installations; keys and origins do not."""
+        same_origin = identity.api is LogApi.CT_RFC6962 or self.origin == identity.origin
+        return self.api == identity.api and self.key == key_fingerprint(identity) and same_origin
+
+
+def key_fingerprint(identity: LogIdentity) -> str:
+    """Hex SHA-256 of the log's key."""
+    return sha256(identity.spki).hexdigest()
+
+
+def checkpoints_document(state: PeerState, sources: Sequence[LogSource]) -> dict[str, Any]:
+    """Document of the newest trusted head of each followed tree, as the log signed it; at most `MAX_CHECKPOINTS`."""
+    checkpoints = []
+    for identity in (source.identity for source in sources[:MAX_CHECKPOINTS]):
+        position = state.position(identity.log)
+        if position is None:
+            continue
+        head = position.head.head
+        checkpoints.append(
+            {
+                "log": identity.log,
+                "api": identity.api.value,
+                "origin": identity.origin,
+                "key": key_fingerprint(identity),
+                "size": head.size,
+                "root": head.root.hex(),
+                "head": base64.b64encode(head.raw).decode(),
+            }
+        )
+    return {"mediaType": MEDIA_TYPE, "version": VERSION, "checkpoints": checkpoints}
+
+
+def read_checkpoints(raw: bytes) -> list[OfferedHead]:
+    """Read a document of checkpoints. Raises `NoPeer`; nothing in it is verified yet."""
+    if len(raw) > MAX_DOCUMENT:
+        raise NoPeer(f"a document of {len(raw)} bytes is longer than {MAX_DOCUMENT}")
+    try:
+        document = msgspec.json.decode(raw, type=_Document)
+        offers = [_offered(each) for each in document.checkpoints]
+    except (msgspec.DecodeError, RecursionError, ValueError) as error:
+        raise NoPeer(f"not a document of checkpoints: {error!s:.200}") from error
+    if document.mediaType != MEDIA_TYPE or document.version != VERSION:
+        raise NoPeer(f"not version {VERSION} of {MEDIA_TYPE}")
+    if len(offers) > MAX_CHECKPOINTS:
+        raise NoPeer(f"{len(offers)} checkpoints; at most {MAX_CHECKPOINTS} are compared at once")
+    return offers
+
+
+def _offered(each: _Checkpoint) -> OfferedHead:
+    if any(len(text) > _MAX_TEXT for text in (each.api, each.origin, each.key, each.log)):
+        raise ValueError(f"a name in it is longer than {_MAX_TEXT} characters")
+    if len(each.head) > MAX_HEAD_SIZE * 4 // 3 + 4:
+        raise ValueError(f"a head in it is longer than {MAX_HEAD_SIZE} bytes")
+    try:
+        raw = base64.b64decode(each.head, validate=True)
+    except binascii.Error as error:
+        raise ValueError("a head in it is not base64") from error
+    return OfferedHead(each.api, each.origin, each.key, raw)
 
 
 def read_offered(raw: bytes, identity: LogIdentity) -> SignedHead:
-    """Read a head somebody offers as this log's. Raises `ValueError` unless the log's pinned key signed it as its own.
+    """Read a head offered as this log's. Raises `ValueError` unless the log's pinned key signed it for its origin.
 
-    Only what the signature covers is taken from it: Rekor v1's unsigned word that a shard is closed is not.
+    Only the signed part is taken from it: Rekor v1's unsigned statement that a shard is closed is left out.
     """
     if len(raw) > MAX_HEAD_SIZE:
         raise ValueError(f"a tree head of {len(raw)} bytes is longer than {MAX_HEAD_SIZE}")
@@ -83,33 +188,31 @@ def read_offered(raw: bytes, identity: LogIdentity) -> SignedHead:
     return SignedHead(identity.log, statement.size, statement.root, raw, final=statement.frozen)
 
 
-def compare(raw: bytes, source: LogSource, trusted: SignedHead, at_size: Sequence[SignedHead] = ()) -> Verdict:
-    """Hold one offered head against the trusted head, asking the log itself for the proof between the two.
+def compare_offered(raw: bytes, source: LogSource, state: PeerState, now: datetime) -> PeerComparison:
+    """Compare an offered head with the trusted one. A contradiction is kept and alerted, a newer head recorded.
 
-    `at_size` are heads of the same size in our own history. They prove nothing by themselves, but another root in one
-    of them is a contradiction that needs no answer from the log, which may have its reasons to give none. Changes
-    nothing; never raises for what a peer or the log sends, `OwnFault` when our own head is damaged.
+    Never raises for what a peer or the log sends; `OwnFault` when the stored head is damaged.
     """
-    identity = source.identity
+    log = source.identity.log
+    position = state.position(log)
+    if position is None:
+        return PeerComparison(log, PeerRelation.UNKNOWN_LOG, "this log is not followed here yet")
     try:
-        offered = read_offered(raw, identity)
+        offered = read_offered(raw, source.identity)
     except ValueError as error:
-        return Verdict(Relation.NOT_SIGNED, f"not a tree head that this log's key signed: {error}")
-    trusted = _as_signed(trusted, identity)
-    try:
-        for known in (trusted, *at_size):
-            if known.size == offered.size:
-                advance(TrustedHead(known), offered, (), identity)
-        if trusted.size == offered.size:
-            return Verdict(Relation.SAME, "the same tree", offered, trusted)
-        # Signed statements about a frozen log contradict each other without any proof.
-        _check_final(trusted, offered, identity)
-        return _prove(offered, source, trusted)
-    except LogMisbehaved as contradiction:
-        return _contradiction(offered, trusted, contradiction.evidence)
+        detail = f"not a tree head that this log's key signed: {error}"
+        return PeerComparison(log, PeerRelation.NOT_SIGNED, detail)
+    trusted = _signed_part(position.head.head, source.identity)
+    compared = compare(source, trusted, offered, state.heads_at(log, offered.size))
+    if compared.evidence is not None:
+        state.keep_evidence(compared.evidence, [alert_of_evidence(compared.evidence, now)])
+    elif compared.relation is HeadRelation.NEWER:
+        # The log signed it, so it belongs to the log's history, no matter who brought it.
+        state.record_head(offered)
+    return PeerComparison(log, PeerRelation(compared.relation.value), compared.detail, offered, compared)
 
 
-def _as_signed(trusted: SignedHead, identity: LogIdentity) -> SignedHead:
+def _signed_part(trusted: SignedHead, identity: LogIdentity) -> SignedHead:
     try:
         return replace(read_offered(trusted.raw, identity), timestamp=trusted.timestamp)
     except ValueError as error:
@@ -119,72 +222,13 @@ def _as_signed(trusted: SignedHead, identity: LogIdentity) -> SignedHead:
         ) from error
 
 
-def _check_final(trusted: SignedHead, offered: SignedHead, identity: LogIdentity) -> None:
-    try:
-        advance(TrustedHead(trusted), offered, (), identity)
-    except NotShown:
-        # No proof was given here, so none held; `_prove` asks for one.
-        return
-
-
-def _prove(offered: SignedHead, source: LogSource, trusted: SignedHead) -> Verdict:
-    compared = trusted
-    if offered.size > trusted.size:
-        try:
-            # What the log shows now is as good a side to compare with: two signatures either agree or they do not.
-            compared = source.latest()
-        except FetchFailed as error:
-            return Verdict(
-                Relation.NEWER, f"newer than anything seen here; the log could not be asked: {error}", offered
-            )
-        if compared.size < offered.size:
-            detail = f"newer than anything seen here: the log shows size {compared.size}"
-            return Verdict(Relation.NEWER, detail, offered, compared)
-    try:
-        sizes = sizes_to_prove(TrustedHead(compared), offered)
-        proof = tuple(source.consistency_proof(*sizes)) if sizes else ()
-        advance(TrustedHead(compared), offered, proof, source.identity)
-    except NotShown as unproven:
-        return _undecided(offered, compared, source, unproven)
-    except FetchFailed as error:
-        return Verdict(Relation.UNDECIDED, f"the log gave no proof: {error}", offered, compared)
-    if offered.size > trusted.size:
-        return Verdict(Relation.NEWER, "newer, and consistent with what the log shows now", offered, compared, proof)
-    return Verdict(Relation.OLDER, "an earlier state of the same tree", offered, compared, proof)
-
-
-def _undecided(offered: SignedHead, compared: SignedHead, source: LogSource, unproven: NotShown) -> Verdict:
-    """A proof that fails shows nothing yet: look for what stands in the larger tree in place of the smaller one."""
-    smaller, larger = sorted((offered, compared), key=lambda head: head.size)
-    try:
-        frontier = source.frontier(smaller.size, larger)
-        proof = source.consistency_proof(smaller.size, larger.size)
-    except FetchFailed:
-        return Verdict(Relation.UNDECIDED, f"the log's proof does not hold: {unproven}", offered, compared)
-    shown = contradicting_prefix(smaller, larger, frontier, proof, source.identity)
-    if shown is None:
-        return Verdict(Relation.UNDECIDED, f"the log's proof does not hold: {unproven}", offered, compared)
-    return _contradiction(offered, compared, shown.evidence)
-
-
-def _contradiction(offered: SignedHead, compared: SignedHead, evidence: Evidence) -> Verdict:
-    return Verdict(Relation.CONTRADICTION, evidence.detail, offered, compared, evidence.proof, evidence)
-
-
-def judge(raw: bytes, source: LogSource, state: PeerState, now: datetime) -> Verdict:
-    """Compare an offered head and act on it: a contradiction is kept and alerted, a newer head goes on record."""
-    log = source.identity.log
-    position = state.position(log)
-    if position is None:
-        return Verdict(Relation.UNKNOWN_LOG, "this log is not followed here yet")
-    try:
-        size = read_offered(raw, source.identity).size
-    except ValueError as error:
-        return Verdict(Relation.NOT_SIGNED, f"not a tree head that this log's key signed: {error}")
-    verdict = compare(raw, source, position.head.head, state.heads_at(log, size))
-    if verdict.evidence is not None:
-        state.keep_evidence(verdict.evidence, [alert_of_evidence(verdict.evidence, now)])
-    elif verdict.relation is Relation.NEWER and verdict.offered is not None:
-        # Whatever the log signed is history, whoever brought it.
-        state.record_head(verdict.offered)
-    return verdict
+def compare_with_peer(
+    fetcher: Fetcher, sources: Sequence[LogSource], state: PeerState, now: Callable[[], datetime]
+) -> list[PeerComparison]:
+    """Fetch a peer's heads and compare each that is of a tree followed here. Raises `FetchFailed`, `OwnFault`."""
+    compared = []
+    for offer in read_checkpoints(fetcher.get(PATH, max_bytes=MAX_DOCUMENT, expect=Expect.JSON)):
+        source = next((each for each in sources if offer.is_of(each.identity)), None)
+        if source is not None:
+            compared.append(compare_offered(offer.raw, source, state, now()))
+    return compared

@@ -17,9 +17,8 @@ from monitor.model.errors import Evidence, Lagging, LogMisbehaved, NotShown, Own
 from monitor.model.heads import Position, SignedHead
 from monitor.model.log_source import LogSource
 from monitor.model.state import Batch, State
-from monitor.proof.insisting import Patience
+from monitor.proof.consistency import RetryPolicy, check, compare_sightings
 from monitor.proof.stored_state import check_frontier_undamaged, check_undamaged, is_wrong_entries
-from monitor.proof.trusting import compare_sightings, consistent
 from monitor.proof.verify import advance
 from monitor.raising.log_alerts import alert_of_evidence, key_expired_alert, log_clock_alert
 
@@ -106,7 +105,7 @@ class Follower:
         """`unkept` counts broken promises by kind and event; handed on, the count outlives this follower."""
         self._source, self._state, self._scanner = source, state, scanner
         self._clock, self._limits = clock, limits or Limits()
-        self._patience = Patience(self._limits.pauses, pause)
+        self._retry = RetryPolicy(self._limits.pauses, pause)
         self._taking = Taking(source, state, judge, clock)
         self._executor, self._examiner, self._stop = executor, examiner or self._examine, stop
         self._identity = source.identity
@@ -141,10 +140,10 @@ class Follower:
                 "for a first run. Run `signwatch init`, or restore the database."
             )
         check_undamaged(position, self._identity)
-        offered = self._patience.insist(self._source.latest)
+        offered = self._retry.call(self._source.latest)
         # Everything the log signs is history, whether or not it turns out consistent: evidence first.
         self._state.record_head(offered)
-        trusted = consistent(self._source, position.head, offered, self._patience)
+        trusted = check(self._source, position.head, offered, self._retry)
         known = position.head.head
         if _statement(trusted.head) != _statement(known):
             # The newer head is kept before its entries are read: consistency is checked at once, however long the rest
@@ -155,7 +154,7 @@ class Follower:
         self._check_times(position.head.head, grew=trusted.head.size > known.size)
         first = position.frontier.size
         position, findings, unreadable = self._catch_up(position)
-        compare_sightings(self._source, self._state, position.head, self._patience)
+        compare_sightings(self._source, self._state, position.head, self._retry)
         self._unkept.clear()
         lagging = offered.size < position.head.head.size
         return PassReport(offered, position, position.frontier.size - first, findings, unreadable, lagging)
@@ -194,7 +193,7 @@ class Follower:
                     if is_wrong_entries(unkept):
                         check_frontier_undamaged(position, self._source)
                     raise
-                self._patience.pause(self._limits.pauses[tries])
+                self._retry.pause(self._limits.pauses[tries])
                 tries += 1
         return position, findings, unreadable
 

@@ -17,10 +17,10 @@ import msgspec
 from monitor.http_fetcher import MIB, Expect, Fetcher, Refused, denied
 from monitor.logs.checkpoint import from_millis, head_of, missing_entries, read_checkpoint, unproven
 from monitor.model.errors import FetchFailed, Lagging
-from monitor.model.heads import SignedHead, TrustedHead
+from monitor.model.heads import SignedHead
 from monitor.model.inclusion_promise import BadPromise, Promise, pack_timestamp, unpack_timestamp
 from monitor.model.log_source import LogEntry, LogIdentity, Place
-from monitor.proof.verify import advance, sizes_to_prove
+from monitor.proof.consistency import prove_pair
 from tlog.frontier import Frontier, frontier_before
 from tlog.merkle import HASH_SIZE, MAX_TREE_SIZE, NodeHash, ProofInvalid, leaf_hash, verify_inclusion
 from tlog.note import NoteKey
@@ -187,7 +187,8 @@ class RekorV1Source:
                 event=f"inclusion {index}",
             ) from error
         shown = head_of(read, self._identity)
-        self._tie(shown, head)
+        # The head that came with the entry may be larger or smaller than `head`. Its unsigned word "final" is left out.
+        prove_pair(self, replace(head, final=False), shown)
         try:
             promised = unpack_timestamp(_packed(entry), _body(entry), self._identity.spki).signed
         except BadPromise:
@@ -232,16 +233,6 @@ class RekorV1Source:
         if self._offset is None:
             self._offset = offset
         return replace(head_of(read, self._identity), final=final)
-
-    def _tie(self, other: SignedHead, head: SignedHead) -> None:
-        """Prove a head that came with an entry consistent with `head`, whichever is larger."""
-        needed = sizes_to_prove(TrustedHead(head), other)
-        advance(
-            TrustedHead(replace(head, final=False)),
-            other,
-            self.consistency_proof(*needed) if needed else [],
-            self._identity,
-        )
 
     def _retrieve(self, start: int, end: int) -> dict[int, _Entry]:
         """Fetch local indexes `[start, end)`, at most ten; by local index, each checked for where it says it is."""

@@ -14,7 +14,7 @@ from monitor.model.errors import Evidence, OwnFault
 from monitor.model.heads import Position, SignedHead
 from monitor.model.inclusion_promise import BadPromise, Promise, read_promise
 from monitor.model.state import Batch, Finding
-from monitor.proof.evidence import BROKEN_PROMISE, NotEvidence, event_id, from_document, to_document
+from monitor.proof.evidence import BROKEN_PROMISE, event_id, to_document
 from monitor.store.backscans import BackScans
 from monitor.store.certificates import ANSWERED, Events, settle, withdraw
 from monitor.store.coverage import Coverage, extend
@@ -184,19 +184,6 @@ class Store:
                 add_promises(connection, _promises(evidence), now)
             self._put(connection, alerts, now)
         return True
-
-    def evidence_of(self, log: str) -> Sequence[Evidence]:
-        """See `monitor.crosscheck.peers.PeerState.evidence_of`."""
-        kept = table(EvidenceRow)
-        # As `monitor.proof.evidence.to_document` writes it; inside a text both quotes would be escaped.
-        strong = kept.c.document.contains('"strength": "transferable"', autoescape=True)
-        newest = select(kept.c.document).where(kept.c.log == log, strong).order_by(kept.c.kept_at.desc())
-        with self.database.read() as connection:
-            documents = connection.execute(newest.limit(_EVIDENCE_SHOWN)).scalars()
-            try:
-                return [from_document(json.loads(document)) for document in documents]
-            except (ValueError, NotEvidence) as error:
-                raise OwnFault(f"{log}: evidence in the database is damaged: {error}. See `signwatch fsck`.") from error
 
     def enqueue(self, alerts: Sequence[Alert]) -> None:
         """See `State.enqueue`."""

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from monitor.crosscheck.peer_evidence import judge_evidence
 from monitor.crosscheck.promise_audit import hold
 from monitor.model.errors import Evidence
 from monitor.model.heads import SignedHead
@@ -175,36 +174,6 @@ def test_the_promise_alone_names_what_happened() -> None:
     log.append(log.leaf(100))
     assert event_id(broken(log)) == event_id(once), "the same promise, seen under another head"
     assert event_id(broken(log, 4712)) != event_id(once)
-
-
-@kinds
-def test_a_broken_promise_that_a_peer_hands_on_is_kept_in_our_words(kind: type[MisbehavingLog]) -> None:
-    log = with_entries(kind, 100)
-    offered = replace(broken(log), log="whatever the peer calls it", detail="whatever it says", trust_root="its own")
-    state = Kept()
-    kept = judge_evidence(from_document(to_document(offered)), log.source(), state, LATE)
-    assert kept is not None
-    assert (kept.log, kept.promises, kept.heads) == (log.source().identity.log, offered.promises, offered.heads)
-    assert "whatever" not in kept.detail
-    assert verdicts(to_document(kept)) == (True, True)
-    assert [alert.kind for alert in state.outbox.values()] == ["log-promise-broken"]
-
-
-@kinds
-def test_a_record_or_a_lie_that_a_peer_hands_on_is_not_kept(kind: type[MisbehavingLog]) -> None:
-    log = with_entries(kind, 100)
-    good, record = broken(log), broken(log, 100, 100)
-    (promise, *more) = good.promises
-    for lie in (
-        record,
-        replace(good, promises=()),
-        replace(good, promises=(replace(promise, signature=promise.signature[:-1] + b"x"), *more)),
-        replace(good, heads=good.heads * 2),
-        replace(good, leaves=()),
-    ):
-        state = Kept()
-        assert judge_evidence(lie, log.source(), state, LATE) is None
-        assert state.evidence == {}
 
 
 def _named(document: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import pytest
 
 from alerts.alert import Owner, Severity
 from monitor.crosscheck.bundles import Promised, read_bundle, read_timestamps
-from monitor.crosscheck.peers import Relation, judge
+from monitor.crosscheck.peers import PeerRelation, compare_offered
 from monitor.crosscheck.promise_rounds import PromiseRounds, Round
 from monitor.following.follower import baseline
 from monitor.http_fetcher import HttpFetcher
@@ -442,10 +442,10 @@ def test_19_a_promise_that_was_not_kept_is_shown_by_the_signers_own_bundle(site:
     site.be_honest()
     site.grow("v1", 5)
     followed.read_to_the_end()
-    assert judge(kept, followed.source, followed.store, NOW).relation is Relation.OLDER
+    assert compare_offered(kept, followed.source, followed.store, NOW).relation is PeerRelation.OLDER
     followed.holds_nothing_against_the_log()
-    verdict = judge(broken, followed.source, followed.store, NOW)
-    assert verdict.relation is Relation.CONTRADICTION
+    verdict = compare_offered(broken, followed.source, followed.store, NOW)
+    assert verdict.relation is PeerRelation.CONTRADICTION
     (evidence,) = followed.evidence()
     assert verify_evidence(json.dumps(evidence.document).encode()).transferable
     assert [alert.kind for alert in followed.alerts()] == ["log-forked"]

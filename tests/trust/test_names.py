@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from monitor.cli import run_command
-from monitor.crosscheck.peer_documents import latest_heads
+from monitor.crosscheck.peers import checkpoints_document
 from monitor.daemon.assembly import utc_now
 from monitor.daemon.log_trees import own_sources
 from monitor.following.timing import Timing
@@ -137,7 +137,7 @@ def test_a_log_that_appears_is_shown_to_peers_without_a_restart(world: World) ->
         names = names_of(sources())
         assert names == [log.name for log in monitor.logs]
         assert len(names) == 2
-        assert len(latest_heads(monitor.store, sources())["checkpoints"]) == 2
+        assert len(checkpoints_document(monitor.store, sources())["checkpoints"]) == 2
         world.publish([second])
         daemon.refresh_trust()
         assert names_of(sources()) == names, "also once the root no longer names one"
