@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tlog.merkle import EMPTY_ROOT, HASH_SIZE, MAX_TREE_SIZE, RootHash
-from tlog.note import Note
+from tlog.note import Note, UnverifiedNote
 
 # SPEC tlog-checkpoint: "The number of leaves ... encoded as an ASCII decimal with no leading zeroes".
 _SIZE: Final = re.compile(r"0|[1-9][0-9]{0,18}")
@@ -37,6 +37,11 @@ def parse_checkpoint(note: Note) -> Checkpoint:
 
     Does not compare the origin with the one expected: `Checkpoint.origin` is what the log says.
     """
+    return claimed_checkpoint(note)
+
+
+def claimed_checkpoint(note: Note | UnverifiedNote) -> Checkpoint:
+    """Read a checkpoint out of a note of which nothing need be verified. Raises `MalformedCheckpoint`."""
     lines = note.text.decode("utf-8")[:-1].split("\n")
     if len(lines) < _HEADER_LINES or not all(lines):
         raise MalformedCheckpoint("a checkpoint has origin, size and root, and no empty line")

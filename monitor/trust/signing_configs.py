@@ -9,7 +9,7 @@ import msgspec
 
 from monitor.model.errors import OwnFault
 from monitor.model.log_source import LogApi
-from monitor.trust.trust_root import TrustedLog, TrustRoot
+from monitor.trust.trust_root import Period, TrustedLog, TrustRoot, read_message
 from tlog.note import MalformedNote, tile_log_key
 
 MAX_SIZE: Final = 1024 * 1024
@@ -17,17 +17,12 @@ _MEDIA_TYPE: Final = "application/vnd.dev.sigstore.signingconfig.v0.2"
 _APIS: Final = {1: LogApi.REKOR_V1, 2: LogApi.REKOR_V2}
 
 
-class _Period(msgspec.Struct):
-    start: datetime | None = None
-    end: datetime | None = None
-
-
 class LogService(msgspec.Struct, frozen=True):
     """One log that clients may be told to write to."""
 
     url: str
     majorApiVersion: int = 0  # noqa: N815  protobuf-specs' names
-    validFor: _Period | None = None  # noqa: N815
+    validFor: Period | None = None  # noqa: N815
 
     def is_used(self, now: datetime) -> bool:
         """Whether clients may write to it now or later."""
@@ -44,8 +39,8 @@ def read_signing_config(raw: bytes) -> Sequence[LogService]:
     if len(raw) > MAX_SIZE:
         raise OwnFault(f"a signing configuration of {len(raw)} bytes is longer than {MAX_SIZE}")
     try:
-        config = msgspec.json.decode(raw, type=_SigningConfig)
-    except (msgspec.DecodeError, RecursionError, ValueError) as error:
+        config = read_message(raw, _SigningConfig)
+    except ValueError as error:
         raise OwnFault(f"not a signing configuration: {error}") from error
     if not config.mediaType.startswith(_MEDIA_TYPE):
         raise OwnFault(f"not a signing configuration of version 0.2: its media type is {config.mediaType!r:.120}")

@@ -6,7 +6,7 @@ Nothing is guessed from a name: a log's key is pinned to the log, and no key is 
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
-from typing import Final, Protocol
+from typing import Annotated, Final, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -15,22 +15,28 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from monitor.http_fetcher import MIB
 from monitor.model.errors import OwnFault
 from monitor.model.log_source import LogApi
+from sigstore_entries.protobuf_json import canonical, read_json
 from sigstore_entries.trust import BadAuthority, CertificateAuthorities, CertificateAuthority, CtLogKey
 from tlog.note import MalformedNote, load_public_key
 
 MAX_SIZE: Final = 5 * MIB
 _MEDIA_TYPE: Final = "application/vnd.dev.sigstore.trustedroot"
 _SHA256: Final = {"SHA2_256", "HASH_ALGORITHM_UNSPECIFIED", ""}
+_T = TypeVar("_T")
+# SPEC protobuf ProtoJSON: a Timestamp names its offset from UTC.
+_Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
-class _Period(msgspec.Struct):
-    start: datetime | None = None
-    end: datetime | None = None
+class Period(msgspec.Struct, frozen=True):
+    """SPEC protobuf-specs sigstore_common.proto TimeRange: "start" must be there, "end" may be; both are inside it."""
+
+    start: _Instant | None = None
+    end: _Instant | None = None
 
 
 class _PublicKey(msgspec.Struct):
     rawBytes: bytes = b""  # noqa: N815  protobuf-specs' names
-    validFor: _Period | None = None  # noqa: N815
+    validFor: Period | None = None  # noqa: N815
 
 
 class _LogId(msgspec.Struct):
@@ -62,7 +68,7 @@ class _Authority(msgspec.Struct):
     subject: _Subject = msgspec.field(default_factory=_Subject)
     uri: str = ""
     certChain: _Chain = msgspec.field(default_factory=_Chain)  # noqa: N815
-    validFor: _Period | None = None  # noqa: N815
+    validFor: Period | None = None  # noqa: N815
 
 
 class _TrustedRoot(msgspec.Struct):
@@ -143,8 +149,8 @@ def read_trust_root(raw: bytes) -> TrustRoot:
     if len(raw) > MAX_SIZE:
         raise OwnFault(f"a trusted root of {len(raw)} bytes is longer than {MAX_SIZE}")
     try:
-        root = msgspec.json.decode(raw, type=_TrustedRoot)
-    except (msgspec.DecodeError, RecursionError, ValueError) as error:
+        root = read_message(raw, _TrustedRoot)
+    except ValueError as error:
         raise OwnFault(f"not a trusted root: {error}") from error
     if not root.mediaType.startswith(_MEDIA_TYPE):
         raise OwnFault(f"not a trusted root: its media type is {root.mediaType!r:.120}")
@@ -160,6 +166,12 @@ def read_trust_root(raw: bytes) -> TrustRoot:
     return TrustRoot(sha256(raw).hexdigest(), tuple(logs), authorities, stampers, tuple(skipped))
 
 
+def read_message(raw: bytes, kind: type[_T]) -> _T:
+    """Read protobuf JSON, in any spelling the format allows, into a struct. Raises `ValueError`."""
+    # Lenient about one thing only: a number may be written as text, as 64-bit ones must be.
+    return msgspec.convert(canonical(read_json(raw)), type=kind, strict=False)
+
+
 def _read_log(log: _Log, skipped: list[str], *, ct: bool) -> TrustedLog | None:
     spki, log_id = log.publicKey.rawBytes, log.logId.keyId
     try:
@@ -168,11 +180,14 @@ def _read_log(log: _Log, skipped: list[str], *, ct: bool) -> TrustedLog | None:
             raise ValueError(f"hashes with {log.hashAlgorithm!r:.40}")  # noqa: TRY301
         if urlsplit(log.baseUrl).scheme not in {"http", "https"} or not urlsplit(log.baseUrl).hostname:
             raise ValueError("has no http(s) URL")  # noqa: TRY301
+        if log.publicKey.validFor is None or log.publicKey.validFor.start is None:
+            # A bound that is missing is not a bound that is open: clients refuse the key too.
+            raise ValueError("has a key without a start of validity")  # noqa: TRY301
     except ValueError as error:
         # A log of a kind this version does not know must not take the others down with it; it is shown as skipped.
         skipped.append(f"log {log.baseUrl!r:.120}: {error}")
         return None
-    period = log.publicKey.validFor or _Period()
+    period = log.publicKey.validFor
     return TrustedLog(log.baseUrl.rstrip("/"), spki, log_id, apis, period.start, period.end)
 
 
@@ -195,7 +210,7 @@ def _ct_apis(spki: bytes, log_id: bytes) -> tuple[LogApi, ...]:
 
 
 def _read_authority(authority: _Authority) -> CertificateAuthority:
-    period = authority.validFor or _Period()
+    period = authority.validFor or Period()
     subject = authority.subject
     name = authority.uri or " ".join(part for part in (subject.organization, subject.commonName) if part)
     chain = tuple(each.rawBytes for each in authority.certChain.certificates)

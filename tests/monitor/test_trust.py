@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from hashlib import sha256
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from monitor.model.errors import OwnFault
 from monitor.model.log_source import LogApi
+from monitor.trust.signing_configs import read_signing_config
 from monitor.trust.trust_root import MAX_SIZE, read_trust_root
 from tests.support.entries import make_ca
 from tests.support.misbehaving_log import ecdsa_key, ed25519_key, spki_of
@@ -137,3 +139,66 @@ BROKEN_CA = {**root()["certificateAuthorities"][0], "certChain": {"certificates"
 def test_anything_else_is_no_trust_root(raw: bytes) -> None:
     with pytest.raises(OwnFault):
         read_trust_root(raw)
+
+
+def snake(value: Any) -> Any:
+    """Spell names as the .proto files do."""
+    if isinstance(value, list):
+        return [snake(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {re.sub("[A-Z]", lambda m: f"_{m[0].lower()}", name): snake(each) for name, each in value.items()}
+
+
+def test_a_trusted_root_is_read_in_every_spelling_that_protobuf_json_allows() -> None:
+    plain = root()
+    expected = read(plain)
+    spellings = {"snake_case": snake(plain), "nulls": root(timestampAuthorities=None, tlogs=[*plain["tlogs"]])}
+    for each in spellings["nulls"]["tlogs"]:
+        each.update(operator=None, checkpointKeyId=None)
+    spellings["numbers"] = json.loads(
+        json.dumps(plain).replace('"SHA2_256"', "1").replace('"PKIX_ECDSA_P256_SHA_256"', "5")
+    )
+    url_safe = json.loads(json.dumps(plain))
+    for each in [*url_safe["tlogs"], *url_safe["ctlogs"]]:
+        for field in (each["publicKey"], each["logId"]):
+            name = "rawBytes" if "rawBytes" in field else "keyId"
+            field[name] = field[name].translate(str.maketrans("+/", "-_")).rstrip("=")
+    spellings["URL-safe base64"] = url_safe
+    for name, document in spellings.items():
+        found = read(document)
+        assert (found.logs, found.authorities, found.skipped) == (expected.logs, expected.authorities, ()), name
+    config = {
+        "media_type": "application/vnd.dev.sigstore.signingconfig.v0.2+json",
+        "rekor_tlog_urls": [
+            {"url": "https://a", "major_api_version": "2", "valid_for": {"start": "2020-01-01T00:00:00Z"}}
+        ],
+        "tsa_urls": None,
+    }
+    (service,) = read_signing_config(json.dumps(config).encode())
+    assert (service.url, service.majorApiVersion) == ("https://a", 2)
+
+
+@pytest.mark.parametrize("period", [None, {}, {"end": "2030-01-01T00:00:00Z"}, {"start": None}])
+def test_a_key_without_a_start_of_validity_is_refused_and_named(period: Any) -> None:
+    document = root()
+    assert read(document).skipped == ()
+    document["tlogs"][0]["publicKey"]["validFor"] = period
+    found = read(document)
+    assert [each.name for each in found.logs] == ["log2031.example.org", "ct.example.org/2031"]
+    assert found.skipped == ("log 'https://rekor.example.org': has a key without a start of validity",)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        json.dumps(root()).replace('"tlogs"', '"mediaType": "x", "tlogs"', 1),
+        json.dumps({**root(), "media_type": "x"}),
+        json.dumps(root()).replace("2021-01-12T11:53:27Z", "2021-01-12T11:53:27"),
+        json.dumps(root(tlogs=[{"baseUrl": float("nan")}])),
+    ],
+    ids=["a name twice", "one field under two names", "a time without its offset", "not a number"],
+)
+def test_what_protobuf_json_does_not_allow_is_no_trusted_root(raw: str) -> None:
+    with pytest.raises(OwnFault, match="not a trusted root"):
+        read_trust_root(raw.encode())

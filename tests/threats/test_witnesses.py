@@ -1,5 +1,6 @@
 """Witnesses are a policy on top of the log's signature: who is missing is known, and nobody is called a liar."""
 
+from base64 import b64decode
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -9,6 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import mldsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -38,7 +40,7 @@ from rules.document import Misplaced, read_yaml
 from tests.monitor.harness import NOW
 from tests.support.misbehaving_log import RekorV2Log, b64, ed25519_key, spki_of
 from tests.threats.watched import Watched, signing
-from tlog.cosignature import WitnessKey, cosigned_message
+from tlog.cosignature import WitnessKey, cosigned_message, cosigned_tree, parse_witness_vkey
 from tlog.merkle import RootHash
 from tlog.note import tile_log_key
 
@@ -105,6 +107,24 @@ def test_real_cosignatures_of_enough_witnesses_meet_the_policy() -> None:
     cosigning = judged(TWO_OF_THREE, shown)
     assert cosigning.enough
     assert (cosigning.present, cosigning.missing) == ((NAMES[0], NAMES[2]), (NAMES[1],))
+
+
+def test_a_post_quantum_witness_counts_beside_an_ed25519_one() -> None:
+    name, key = "large.example.org", mldsa.MLDSA44PrivateKey.from_seed_bytes(sha256(b"large").digest())
+    raw = key.public_key().public_bytes_raw()
+    key_id = sha256(name.encode() + b"\n\x06" + raw).digest()[:4]
+    large = parse_witness_vkey(f"{name}+{key_id.hex()}+{b64(bytes([6]) + raw)}")
+    policy = WitnessPolicy(2, (witness(NAMES[0]), large))
+
+    def cosigned(text: bytes, at: int = NOW_SECONDS) -> str:
+        origin, size, root = text.decode().split("\n")[:3]
+        message = cosigned_tree(name, at, origin, int(size), b64decode(root))
+        return f"— {name} {b64(key_id + at.to_bytes(8, 'big') + key.sign(message))}\n"
+
+    shown = shown_by_a_log(policy, partial(cosignature, NAMES[0]), cosigned)
+    assert judged(policy, shown).present == (NAMES[0], name)
+    late = shown_by_a_log(policy, partial(cosignature, NAMES[0]), partial(cosigned, at=NOW_SECONDS - 2 * 3600))
+    assert judged(policy, late).missing == (name,)
 
 
 FORGERIES: dict[str, Callable[[bytes], str]] = {
