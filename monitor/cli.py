@@ -16,6 +16,7 @@ from alerts.alert import Owner
 from alerts.inert import inert_json
 from monitor.commands import alerts, authorise, doctor, evidence, peers, rules
 from monitor.commands.audit import audit
+from monitor.commands.backscan import backscan
 from monitor.commands.check_bundle import check_bundle
 from monitor.commands.demo import demo
 from monitor.commands.fsck import fsck, migrate
@@ -42,7 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (init, run, status, audit, scan, check_bundle, fsck, migrate, demo):
+for command in (init, run, status, audit, scan, backscan, check_bundle, fsck, migrate, demo):
     app.command()(command)
 app.command("doctor")(doctor.doctor)
 for group in (rules.app, alerts.app, evidence.app, authorise.app, peers.app):

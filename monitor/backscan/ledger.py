@@ -43,12 +43,11 @@ class Scope:
     key: str
     first: int
     last: int | None
-    recorded: bool
     rules: str
 
     def id(self) -> str:
         """Stable name of a scan: the same words on the command line mean the same scan, whatever the rules say."""
-        asked = [self.log, self.key, self.first, self.last, self.recorded]
+        asked = [self.log, self.key, self.first, self.last]
         return sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 

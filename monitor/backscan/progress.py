@@ -50,11 +50,10 @@ class PassingProgress:
 class Recording:
     """Keep findings in the monitor's database, as offered to these rules (id to what they select).
 
-    Alerts are kept beside unexpected findings; `deliver` says whether anybody is told, `due` how late.
+    Alerts of unexpected findings are delivered no earlier than `due` says.
     """
 
     rules: Mapping[str, str]
-    deliver: bool = False
     due: Callable[[], datetime | None] = lambda: None
 
 
@@ -87,14 +86,9 @@ class ScanState:
     def advance(self, old: Position, new: Position, batch: Batch, alerts: Sequence[Alert]) -> None:
         """See `State.advance`."""
         if self._store is not None and self._recording is not None and batch.start < batch.end:
-            # Only what is about rules: of the entries themselves following has told before.
+            # Only alerts about rules: following has told of the entries themselves before.
             kept = [alert for alert in alerts if alert.rule is not None or alert.kind == DROPPED]
-            kept = (
-                kept if self._recording.deliver else [alert for alert in kept if alert.rule and alert.index is not None]
-            )
-            self._store.record_scan(
-                batch, self._recording.rules, kept, deliver=self._recording.deliver, not_before=self._recording.due()
-            )
+            self._store.record_scan(batch, self._recording.rules, kept, not_before=self._recording.due())
         # A crash between the two reads the batch again; its findings are known by then and add nothing.
         self._progress.advance(old, new, batch, ())
         self._on_batch(batch)

@@ -1,6 +1,7 @@
-"""Back-scanning beside a running daemon: one small step at a time, so that following is never held up."""
+"""Entries of a gap offered to the rules that lack them: one small step beside following, or a whole gap at once."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -71,36 +72,63 @@ def backscan_step(
     gap = gap or next(iter(missing_ranges(store, log, rules, first)), None)
     if gap is None:
         return None
-    known = store.position(log)
     # Cut at multiples, so that a step's batch is one aligned subtree.
-    many = min(len(gap.rules) // _MANY, _LONGEST)
-    last = min(gap.last, (gap.first // entries + 1 + many) * entries)
-    found: dict[str, int] = {}
+    more = min(len(gap.rules) // _MANY, _LONGEST)
+    last = min(gap.last, (gap.first // entries + 1 + more) * entries)
+    found: Counter[str] = Counter()
     dropped = 0
 
     def count(batch: Batch) -> None:
         nonlocal dropped
         dropped += sum(matches for _, matches in batch.dropped)
-        for finding in batch.findings:
-            name = finding.verdict.outcome.value
-            found[name] = found.get(name, 0) + 1
+        found.update(finding.verdict.outcome.value for finding in batch.findings)
 
-    offered = {rule: rules[rule] for rule in gap.rules}
-    recording = Recording({} if many else offered, deliver=True, due=lambda: next_full_hour(clock()))
-    state = ScanState(PassingProgress(), store, recording=recording, on_batch=count)
     world = World(clock, pause, ahead=1, patience=(), pauses=(1.0,), batch_entries=entries, stop=stop)
-    trusted = known.head if known is not None else None
-    position, _ = begin_range(source, trusted, gap.first, last, state=state, world=world)
-    state.baseline(position, "back-scan")
+    state = ScanState(PassingProgress(), store, recording=recording_of(gap.rules, rules, clock), on_batch=count)
     pool = ExaminerPool(matcher, 1)
+    reached = offer_gap(
+        source, store, replace(gap, last=last), rules, state=state, judge=judge, pool=pool, world=world, unkept=unkept
+    )
+    return Step(log, gap.first, reached, gap.rules, found, dropped)
+
+
+def recording_of(offered: Collection[str], rules: Mapping[str, str], clock: Callable[[], datetime]) -> Recording:
+    """Recording for a gap of these rules: ranges of a few rules are written per batch, those of many once at the end."""
+    kept = {} if len(offered) >= _MANY else {rule: rules[rule] for rule in offered}
+    return Recording(kept, due=lambda: next_full_hour(clock()))
+
+
+def offer_gap(
+    source: LogSource,
+    store: Store,
+    gap: Gap,
+    rules: Mapping[str, str],
+    *,
+    state: ScanState,
+    judge: Judge,
+    pool: ExaminerPool,
+    world: World,
+    unkept: dict[tuple[str, str], int] | None = None,
+) -> int:
+    """Offer every entry of `gap` to its rules (id to what they select); returns the entry reached.
+
+    Findings, alerts and covered ranges are committed batch by batch through `state`. Raises `FetchFailed`,
+    `LogMisbehaved` with its evidence kept, `OwnFault`.
+    """
+    log = source.identity.log
+    known = store.position(log)
+    trusted = known.head if known is not None else None
+    position, last = begin_range(source, trusted, gap.first, gap.last, state=state, world=world)
+    state.baseline(position, "back-scan")
     looking_back = LookingBack(SomeRules(judge, gap.rules))
+    reached = position.frontier.size
     try:
         scan_range(source, state, looking_back, pool, last=last, world=world, unkept=unkept)
     finally:
         reached = (state.position(log) or position).frontier.size
-        if many:
-            store.coverage.offered(log, offered, gap.first, reached)
-    return Step(log, gap.first, reached, gap.rules, found, dropped)
+        if len(gap.rules) >= _MANY:
+            store.coverage.offered(log, {rule: rules[rule] for rule in gap.rules}, gap.first, reached)
+    return reached
 
 
 def next_full_hour(now: datetime) -> datetime:

@@ -103,7 +103,7 @@ class Store:
             add_promises(connection, _of_certificates(batch), now)
             # The (log, index, rule) of an alert is its finding: a known one was alerted before, under whatever id.
             news = [alert for alert in alerts if (alert.log, alert.index, alert.rule) not in known]
-            self._put_found(connection, batch, news, now, deliver=True)
+            self._put_found(connection, batch, news, now)
 
     def record_scan(
         self,
@@ -111,14 +111,12 @@ class Store:
         rules: Mapping[str, str],
         alerts: Sequence[Alert],
         *,
-        deliver: bool,
         not_before: datetime | None = None,
     ) -> None:
-        """Commit what a scan of entries followed before found: findings, unreadable entries, alerts, covered ranges.
+        """Commit a back-scanned batch: findings, unreadable entries, alerts, covered ranges.
 
         One transaction, or nothing. `rules` (id to what they select) were offered the batch. Findings already known are
-        left alone. Each alert is kept beside its finding; unless `deliver`, nobody is told of it, and not before
-        `not_before` then. Raises `OwnFault` for entries that were not verified by following.
+        left alone. Alerts are due at `not_before`. Raises `OwnFault` for entries that were not verified by following.
         """
         now = self._clock()
         with self.database.write() as connection:
@@ -134,7 +132,7 @@ class Store:
             add_dropped(connection, batch.log, batch.dropped, now)
             add_promises(connection, _of_certificates(batch), now)
             news = [alert for alert in alerts if (alert.log, alert.index, alert.rule) not in known]
-            self._put_found(connection, batch, news, now, deliver=deliver, not_before=not_before)
+            self._put_found(connection, batch, news, now, not_before=not_before)
             extend(connection, batch.log, rules, batch.start, batch.end)
 
     def rejudged(self, due: DueFinding, worse: Finding | None, alerts: Sequence[Alert]) -> None:
@@ -154,7 +152,7 @@ class Store:
                 add_rechecks(connection, [finding], now)
                 batch = Batch(where.log, where.index, where.index + 1, (finding,))
                 add_promises(connection, _of_certificates(batch), now)
-                self._put_found(connection, batch, alerts, now, deliver=True)
+                self._put_found(connection, batch, alerts, now)
 
     def wait_on(self, due: Sequence[DueFinding]) -> None:
         """Let findings that still nobody vouches for wait for another authority."""
@@ -223,14 +221,13 @@ class Store:
         alerts: Sequence[Alert],
         now: datetime,
         *,
-        deliver: bool,
         not_before: datetime | None = None,
     ) -> None:
         """Put alerts of findings just stored; those of an event that was told already are none."""
         events = Events(connection, batch.findings, now, self.certificate_hold)
         news = new_alerts(connection, alerts)
         for part in ([alert] for alert in news) if events.of_certificates else [news]:
-            sent = [events.dispatch(alert, self._route(alert) if deliver else ()) for alert in part]
+            sent = [events.dispatch(alert, self._route(alert)) for alert in part]
             posts = [Post(each.alert, each.channels, max(each.due, not_before or each.due)) for each in sent]
             put(connection, posts, now)
             for each in sent:

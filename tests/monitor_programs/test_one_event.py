@@ -232,7 +232,7 @@ def test_findings_that_nobody_is_told_of_take_no_place(site: Site) -> None:
     assert isinstance(signing, Signing)
     findings = tuple(other.judge([Hit(signing, ("broad",), leaf)], site.clock()))
     batch = Batch("rekor", 0, 1, findings)
-    silent.record_scan(batch, {"broad": "x"}, other.alerts(findings, site.clock()), deliver=False)
+    silent.record_scan(batch, {"broad": "x"}, other.alerts(findings, site.clock()))
     site.issue(serial=9, only="broad")
     assert site.told() == [("rekor", 0)]
     assert site.told(after=61) == [("ct", 1)]

@@ -184,18 +184,18 @@ def test_an_audit_reports_second_judgements_to_programs(site: Site) -> None:
     assert 'failures="1"' in report.read_text(encoding="utf-8")
 
 
-def test_a_scan_that_alerts_tells_of_a_certificate_and_its_entry_once(site: Site) -> None:
-    """The alert of a certificate waits as it does in the daemon, and one whose entry is found as well is none."""
+def test_a_backscan_tells_of_a_certificate_and_its_entry_once(site: Site) -> None:
+    """Alerts of looking back wait for the full hour; a certificate whose entry is found as well has none of its own."""
     site.rules(NOTHING)
     site.issue(7, 8)
     site.sign(8)
     site.run("init", expect=0)
     site.run("audit", expect=0)
     site.rules(EVERYTHING)
-    site.run("scan", "--missing", "--deliver", expect=1)
-    waiting = site.waiting()
-    assert waiting.keys() == {("ct", 0), ("rekor", 0)}
-    assert waiting["ct", 0] > timedelta(seconds=60) > timedelta(seconds=1) > waiting["rekor", 0]
-    site.clock.shift(timedelta(seconds=91))
+    site.run("backscan", expect=1)
+    assert site.waiting().keys() == {("ct", 0), ("rekor", 0)}
+    site.run("run", "--once", expect=0)
+    assert site.told() == [], "nothing is due before the full hour"
+    site.clock.shift(timedelta(hours=1, seconds=91))
     site.run("run", "--once", expect=0)
     assert sorted(site.told()) == [("ct", 0), ("rekor", 0)]

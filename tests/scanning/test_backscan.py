@@ -131,7 +131,7 @@ def test_a_step_killed_after_its_commit_offers_nothing_twice(watched: Watched) -
     before = watched.rows(), len(Reading(watched.store.database).alerts(1000))
     rules = rules_of(NEW)
     # A step that did not hear of its own commit: the same batch again.
-    watched.store.record_scan(Batch(LOG, 0, 16), {"new": selections(rules)["new"]}, (), deliver=True)
+    watched.store.record_scan(Batch(LOG, 0, 16), {"new": selections(rules)["new"]}, ())
     assert (watched.rows(), len(Reading(watched.store.database).alerts(1000))) == before
     assert missing_ranges(watched.store, LOG, selections(rules)) == [Gap(16, 50, frozenset({"new"}))]
 
@@ -168,6 +168,6 @@ def test_an_entry_served_otherwise_than_signed_is_not_judged(watched: Watched) -
 
 def test_nothing_beyond_what_was_verified_is_ever_recorded(watched: Watched) -> None:
     with pytest.raises(OwnFault, match="stands at entry 50"):
-        watched.store.record_scan(Batch(LOG, 40, 51), {"old": "x"}, (), deliver=False)
+        watched.store.record_scan(Batch(LOG, 40, 51), {"old": "x"}, ())
     with pytest.raises(OwnFault, match="stands nowhere"):
-        watched.store.record_scan(Batch("another", 0, 1), {"old": "x"}, (), deliver=False)
+        watched.store.record_scan(Batch("another", 0, 1), {"old": "x"}, ())

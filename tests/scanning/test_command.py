@@ -152,37 +152,40 @@ def test_a_new_rule_is_offered_what_it_missed_and_coverage_says_so(place: Place)
     place.run("audit", expect=1)
     rules = (place.folder / "rules.yaml").read_text() + OTHER_RULES.partition("rules:\n")[2]
     (place.folder / "rules.yaml").write_text(rules)
-    out, _ = place.run("scan", "--missing", "--json", expect=1)
+    out, _ = place.run("backscan", "--json", expect=1)
     *findings, last = [json.loads(line) for line in out.splitlines()]
     assert {(each["rule"], each["index"]) for each in findings} == {("everything-of-acme", i) for i in range(4)}
     assert last["summary"]["ranges"] == [{"log": "rekor-v2", "from": 0, "to": 4, "rules": 1}]
-    # Kept, with an alert each that nobody is told of, and never offered again.
+    # Kept, with an alert each that waits for the next full hour, and never offered again.
     with closing(open_database(str(place.folder / "signwatch.db"))) as database:
         reading = Reading(database)
         assert reading.outcomes() == {"expected": 3, "unexpected": 5}
-        untold = [each for each in reading.alerts(100) if each.alert.rule == "everything-of-acme"]
-        assert len(untold) == 4
-        assert all(not each.deliveries for each in untold)
+        told = [each for each in reading.alerts(100) if each.alert.rule == "everything-of-acme"]
+        assert len(told) == 4
+        assert all(each.alert.title.startswith("Looking back: ") for each in told)
+        assert all(set(each.deliveries.values()) == {"pending"} for each in told)
         assert fsck(database) == []
-    out, _ = place.run("scan", "--missing", "--json")
+    out, _ = place.run("backscan", "--json")
     assert json.loads(out)["summary"]["ranges"] == []
     place.run("audit")
-    place.run("scan", "--missing", "--json", "--rule", "everything-of-acme")
+    place.run("backscan", "--json", "--rule", "everything-of-acme")
 
 
-def test_what_is_recorded_may_be_alerted_too_and_only_what_following_verified_can_be(place: Place) -> None:
+def test_a_backscan_covers_entries_before_following_began_once_they_are_asked_for(place: Place) -> None:
     place.run("init")
     place.served.log.append(STRANGER)
     place.run("audit", expect=1)
-    place.served.log.append(STRANGER)
-    findings, summary = place.scan("--from", "0", "--record", "--deliver", expect=1)
-    assert (summary["to"], found(findings)[-1]) == (4, (3, "widget", "unexpected"))
+    out, _ = place.run("backscan", "--json")
+    assert json.loads(out)["summary"]["ranges"] == [], "by default from where following began"
+    out, _ = place.run("backscan", "--from", "0", "--json")
+    assert json.loads(out.splitlines()[-1])["summary"]["ranges"] == [
+        {"log": "rekor-v2", "from": 0, "to": 3, "rules": 1}
+    ]
     with closing(open_database(str(place.folder / "signwatch.db"))) as database:
         store = Store(database, clock=utc_now, route=lambda _: ())
         selection = next(iter(_selections(place).values()))
         assert store.coverage.of_rule("rekor-v2", "widget", selection).ranges == ((0, 4),)
         assert fsck(database) == []
-    place.run("scan", "--log", "rekor-v2", "--from", "0", "--to", "5", "--record", expect=3)
 
 
 def _selections(place: Place) -> dict[str, str]:
@@ -216,16 +219,13 @@ def test_a_log_that_cannot_be_asked_is_exit_code_3(place: Place) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ((), "say which entries"),
-        (("--log", "rekor-v2"), "say which entries"),
+        ((), "--log"),
+        (("--log", "rekor-v2"), "--from"),
         (("--log", "nothing", "--from", "0"), "no log is named 'nothing'"),
         (("--log", "rekor-v2/17", "--from", "0"), "no tree"),
         (("--log", "rekor-v2", "--from", "4"), "has 3 entries"),
         (("--log", "rekor-v2", "--from", "-1"), "--from"),
         (("--log", "rekor-v2", "--from", "0", "--rule", "nope"), "no rule 'nope'"),
-        (("--log", "rekor-v2", "--from", "0", "--rules", "rules.yaml", "--record"), "without --rules"),
-        (("--log", "rekor-v2", "--from", "0", "--deliver"), "--record"),
-        (("--missing", "--resume"), "without --to and --resume"),
     ],
 )
 def test_wrong_usage_is_exit_code_2_and_says_what_is_right(place: Place, arguments: tuple[str, ...], told: str) -> None:

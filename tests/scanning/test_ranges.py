@@ -61,7 +61,7 @@ class Mortal:
 
 
 def scope(log: str, first: int, last: int | None, rules: str = "r") -> Scope:
-    return Scope(log, "key", first, last, False, rules)
+    return Scope(log, "key", first, last, rules)
 
 
 def scan(

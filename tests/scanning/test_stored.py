@@ -1,7 +1,5 @@
 """What scans and bundles leave in the database, on every engine that can run here."""
 
-import pytest
-
 from monitor.model.state import Batch
 from monitor.store.coverage import Gap
 from monitor.store.database import Database
@@ -22,7 +20,7 @@ def test_ranges_that_follow_each_other_are_one_row(database: Database) -> None:
     store.baseline(a_position(200), "test")
     rules = {"new": "a", "newer": "b"}
     for first, last in ((0, 64), (64, 128), (128, 200)):
-        store.record_scan(Batch(LOG, first, last), rules, (), deliver=False)
+        store.record_scan(Batch(LOG, first, last), rules, ())
     assert store.coverage.of_rule(LOG, "new", "a").ranges == ((0, 200),)
     assert store.coverage.of_rule(LOG, "new", "b").ranges == ()
     with database.read() as connection:
@@ -36,26 +34,25 @@ def test_gaps_are_told_per_set_of_rules_and_many_rules_cost_one_question(databas
     store.baseline(a_position(200), "test")
     rules = {f"rule-{number}": "s" for number in range(2000)}
     store.coverage.activate(LOG, dict(list(rules.items())[:1000]))
-    store.record_scan(Batch(LOG, 50, 80), rules, (), deliver=False)
+    store.record_scan(Batch(LOG, 50, 80), rules, ())
     late = frozenset(list(rules)[1000:])
     assert store.coverage.gaps(LOG, rules, 0, 200) == [
         Gap(0, 50, frozenset(rules)),
         Gap(80, 200, frozenset(rules)),
     ]
-    store.record_scan(Batch(LOG, 80, 200), {rule: "s" for rule in rules if rule not in late}, (), deliver=False)
+    store.record_scan(Batch(LOG, 80, 200), {rule: "s" for rule in rules if rule not in late}, ())
     assert store.coverage.gaps(LOG, rules, 60, 150) == [Gap(80, 150, late)]
 
 
-@pytest.mark.parametrize("deliver", [True, False])
-def test_what_a_scan_records_has_one_alert_whether_or_not_anybody_is_told(database: Database, deliver: bool) -> None:
+def test_a_back_scanned_batch_that_is_committed_twice_has_one_alert(database: Database) -> None:
     store = a_store(database)
     store.record_head(a_position(20).head.head)
     store.baseline(a_position(20), "test")
     batch = a_batch(0, 20, [a_finding(7)], unreadable=[3])
     for _ in range(2):
-        store.record_scan(batch, {"acme-release": "s"}, [alert_for(7)], deliver=deliver)
+        store.record_scan(batch, {"acme-release": "s"}, [alert_for(7)])
     (alert,) = Reading(database).alerts(10)
-    assert set(alert.deliveries) == ({"mail", "hook"} if deliver else set())
+    assert set(alert.deliveries) == {"mail", "hook"}
     assert Reading(database).kinds() == {}, "kinds are counted once, by following"
     assert sum(Reading(database).unreadable().values()) == 1
 

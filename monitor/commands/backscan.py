@@ -1,0 +1,101 @@
+"""`signwatch backscan`: offer the rules every older entry that they were never offered, at once and on all cores."""
+
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Annotated, Final
+
+import typer
+
+from monitor.backscan.missing import missing_ranges
+from monitor.backscan.progress import PassingProgress, ScanState
+from monitor.backscan.range import NotInLog
+from monitor.backscan.step import offer_gap, recording_of
+from monitor.commands.scan import tell_evidence
+from monitor.commands.scan_output import Tell, progress, show_findings, stored
+from monitor.commands.scan_parts import JobsOption, PatienceOption, RuleOption, ScanParts, Tally, scan_parts
+from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, leave
+from monitor.config import load_config
+from monitor.daemon.assembly import utc_now
+from monitor.daemon.named_logs import UnknownLog, opened_trees
+from monitor.following.timing import Timing
+from monitor.judging.judge import RuleJudge
+from monitor.model.log_source import LogApi, LogSource
+from monitor.model.state import Batch
+from monitor.store.coverage import Gap
+from monitor.store.store import Store
+
+_CT: Final = frozenset({LogApi.CT_RFC6962, LogApi.CT_STATIC})
+# Covered ranges of very many rules are written at the end of a piece: no more than this is read again after a kill.
+_PIECE: Final = 1 << 16
+
+
+def backscan(
+    *,
+    log: Annotated[
+        str | None, typer.Option("--log", help="Only this log, or one tree of it: NAME or NAME/TREE.")
+    ] = None,
+    first: Annotated[
+        int | None, typer.Option("--from", min=0, help="First entry; where following began if left out.")
+    ] = None,
+    only: RuleOption = None,
+    jobs: JobsOption = None,
+    patience: PatienceOption = 120,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Offer the rules every older entry that they were never offered, and record the findings.
+
+    A new rule learns of the past with it: the daemon's `backscan` setting does the same little by little. Alerts of
+    unexpected signings go out through `signwatch run` at the next full hour, marked as looking back. A run that was
+    ended continues where it was. Exits 1 when an unexpected signing was found or a log misbehaved.
+
+    Examples:
+      signwatch backscan
+      signwatch backscan --rule acme-release --log rekor-v2 --from 0
+    """
+    tally, ranges = Tally(), []
+    with ExitStack() as parts:
+        shared = scan_parts(load_config(config), None, only, jobs, patience=patience, parts=parts, database=True)
+        store = shared.store
+        if store is None:
+            raise AssertionError("the database was asked for")
+        try:
+            trees = parts.enter_context(
+                opened_trees(shared.config, shared.trust, store, Timing(utc_now, time.sleep), log)
+            )
+            # Entries before certificates: a signing that its entry told of is not told again for its certificate.
+            for source in sorted(trees, key=lambda source: source.identity.api in _CT):
+                for gap in missing_ranges(store, source.identity.log, shared.selections, first):
+                    _offer(shared, store, source, gap, tally, as_json=as_json)
+                    told = {"log": source.identity.log, "from": gap.first, "to": gap.last, "rules": len(gap.rules)}
+                    ranges.append(told)
+        except (UnknownLog, NotInLog) as error:
+            raise typer.BadParameter(str(error)) from error
+        tally.summarise({"ranges": ranges}, shared.pool.dropped, as_json=as_json)
+    raise leave(tally.code())
+
+
+def _offer(parts: ScanParts, store: Store, source: LogSource, gap: Gap, tally: Tally, *, as_json: bool) -> None:
+    judge = RuleJudge(parts.pool.matcher, store.facts, parts.trust.authorities)
+    with progress(source.identity.log, gap.first, gap.last, gap.first) as tell:
+        for first in range(gap.first, gap.last, _PIECE):
+            state = ScanState(
+                PassingProgress(),
+                store,
+                recording=recording_of(gap.rules, parts.selections, parts.world.clock),
+                on_evidence=tell_evidence,
+                on_batch=lambda batch: _show(batch, tally, tell, as_json=as_json),
+            )
+            piece = replace(gap, first=first, last=min(first + _PIECE, gap.last))
+            offer_gap(
+                source, store, piece, parts.selections, state=state, judge=judge, pool=parts.pool, world=parts.world
+            )
+
+
+def _show(batch: Batch, tally: Tally, tell: Tell, *, as_json: bool) -> None:
+    tally.entries += batch.end - batch.start
+    tally.unreadable += len(batch.unreadable)
+    tally.findings.update(finding.verdict.outcome.value for finding in batch.findings)
+    show_findings(map(stored, batch.findings), as_json=as_json)
+    tell(batch.end)

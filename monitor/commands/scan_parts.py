@@ -1,0 +1,131 @@
+"""Parts that `signwatch scan` and `signwatch backscan` share: the chosen rules, processes, trust root and database."""
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from monitor.backscan.range import World, waits
+from monitor.commands.scan_output import json_line
+from monitor.commands.terminal import Exit, note
+from monitor.config import BadConfig, Config
+from monitor.daemon.assembly import configured_logs, hold_of, route_of, tell_facts, utc_now
+from monitor.daemon.trust_watch import trust_of
+from monitor.following.pool import ExaminerPool, usable_jobs
+from monitor.judging.active_rules import RuleKeeper, read_rules
+from monitor.judging.digest_lists import DigestLists
+from monitor.store.database import open_database
+from monitor.store.store import Store
+from monitor.trust.provider import TrustKeeper
+from rules.index import TooManyUnindexed, compile_rules
+from rules.rule import Rule
+
+RuleOption = Annotated[list[str] | None, typer.Option("--rule", help="Only this rule; may be given again.")]
+JobsOption = Annotated[
+    int | None, typer.Option("--jobs", "-j", min=1, max=256, help="Processes; one per core by default.")
+]
+PatienceOption = Annotated[int, typer.Option("--patience", min=0, help="Seconds to wait for a log that is down.")]
+
+
+@dataclass(frozen=True, slots=True)
+class ScanParts:
+    """Parts of one run. `store` is absent where there is no database yet."""
+
+    config: Config
+    rules: tuple[Rule, ...]
+    pool: ExaminerPool
+    trust: TrustKeeper
+    store: Store | None
+    lists: DigestLists
+    world: World
+
+    @property
+    def selections(self) -> dict[str, str]:
+        """Rule ids to what they select."""
+        return {rule.id: rule.selection_id() for rule in self.rules}
+
+
+@dataclass(slots=True)
+class Tally:
+    """Entries read and findings by outcome in one run."""
+
+    entries: int = 0
+    findings: Counter[str] = field(default_factory=Counter)
+    unreadable: int = 0
+
+    def code(self) -> Exit:
+        """Exit code of the run."""
+        return Exit.MISBEHAVED if self.findings["unexpected"] else Exit.FINE
+
+    def summarise(self, about: Mapping[str, Any], dropped: int, *, as_json: bool) -> None:
+        """Print the last line of a run: JSON for scripts, sentences for people."""
+        if as_json:
+            numbers = {"entries": self.entries, "findings": dict(self.findings), "unreadable": self.unreadable}
+            json_line({"summary": {**about, **numbers, "matches_left_out": dropped}})
+            return
+        found = ", ".join(f"{count} {name}" for name, count in sorted(self.findings.items())) or "nothing found"
+        colour = "bold red" if self.findings["unexpected"] else "green"
+        note(f"{self.entries} entries read and proven: {found}", colour)
+        if self.unreadable:
+            note(f"{self.unreadable} entries could not be decoded; no rule could be applied to them", "yellow")
+        if dropped:
+            note(f"{dropped} matches are left out: more rules match one entry than are judged", "yellow")
+
+
+def scan_parts(
+    config: Config,
+    rule_file: Path | None,
+    only: list[str] | None,
+    jobs: int | None,
+    *,
+    patience: int,
+    parts: ExitStack,
+    database: bool,
+) -> ScanParts:
+    """Read the rules, fork the processes, open the trust root and, where `database` says so, the database.
+
+    Everything opened is closed with `parts`. Raises `OwnFault`, `FetchFailed`, `typer.BadParameter`.
+    """
+    path = rule_file or config.rules
+    rules = _chosen(path, read_rules(path, config.channels if rule_file is None else None).rules, only)
+    try:
+        matcher = compile_rules(rules)
+    except TooManyUnindexed as error:
+        raise BadConfig(f"{path}: {error}") from error
+    # Forked before a connection or a thread is there to be inherited.
+    pool = ExaminerPool(matcher, usable_jobs(jobs))
+    parts.callback(pool.close)
+    store = _open_store(config) if database else None
+    if store is not None:
+        parts.callback(store.close)
+    trust = trust_of(config.trust, utc_now, store)
+    lists = DigestLists(config.base, utc_now)
+    for failure in lists.refresh(rules):
+        note(failure, "yellow")
+    if store is not None:
+        store.facts.digests = lists.digests
+        logs = configured_logs(config, trust)
+        tell_facts(store.facts, logs, utc_now)
+        store.certificate_hold = hold_of(config, logs)
+    ahead = usable_jobs(jobs) + 1
+    executor = parts.enter_context(ThreadPoolExecutor(ahead, thread_name_prefix="fetch"))
+    world = World(utc_now, time.sleep, executor, ahead, waits(patience))
+    return ScanParts(config, rules, pool, trust, store, lists, world)
+
+
+def _chosen(path: Path, rules: tuple[Rule, ...], only: list[str] | None) -> tuple[Rule, ...]:
+    known = {rule.id for rule in rules}
+    if unknown := sorted(set(only or ()) - known):
+        raise typer.BadParameter(f"{path}: there is no rule {unknown[0]!r}", param_hint="--rule")
+    return tuple(rule for rule in rules if not only or rule.id in only)
+
+
+def _open_store(config: Config) -> Store:
+    database = open_database(config.database)
+    return Store(database, clock=utc_now, route=route_of(config, RuleKeeper(config.rules, config.channels)))
