@@ -93,7 +93,7 @@ def backscan_step(
 
 
 def recording_of(offered: Collection[str], rules: Mapping[str, str], clock: Callable[[], datetime]) -> Recording:
-    """Recording for a gap of these rules: ranges of a few rules are written per batch, those of many once at the end."""
+    """Recording for a gap of these rules: ranges of a few rules per batch, those of many once at the end."""
     kept = {} if len(offered) >= _MANY else {rule: rules[rule] for rule in offered}
     return Recording(kept, due=lambda: next_full_hour(clock()))
 
