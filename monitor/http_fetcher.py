@@ -19,11 +19,16 @@ import httpx
 
 from monitor.model.errors import FetchFailed, OwnFault
 from outbound.deadline import Deadline, DeadlineTransport, HttpLimits
+from outbound.retry_after import parse_http_date, parse_retry_after
 
 MIB: Final = 1024 * 1024
 _USER_AGENT: Final = "signwatch"
 _SHOWN_BODY: Final = 300
 _MAX_RETRY_AFTER: Final = 3600.0
+# What one question may spend on the rest a server asks for; a server that names no time is given one second, then two.
+_SHORT_REST: Final = 10.0
+_UNSAID_REST: Final = 1.0
+_EARLY: Final = 0.05  # seconds by which a pause may end too soon
 
 
 class Expect(StrEnum):
@@ -141,7 +146,11 @@ class TokenBucket:
 
 
 class HttpFetcher:
-    """A `Fetcher` over httpx for one base URL, safe to use from several threads."""
+    """A `Fetcher` over httpx for one base URL, safe to use from several threads.
+
+    A server that wants rest (HTTP 429) gets it: a short one is waited for with `pause`, and the question asked again; a
+    longer one is raised as `Throttled`, and the server is left alone for as long.
+    """
 
     def __init__(
         self,
@@ -150,13 +159,14 @@ class HttpFetcher:
         limits: HttpLimits | None = None,
         bucket: TokenBucket | None = None,
         clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], object] = time.sleep,
         ca_file: str | None = None,
         proxy: str | None = None,
     ) -> None:
         self.move_to(base_url)
         self._limits = limits or HttpLimits()
         self._bucket = bucket
-        self._clock = clock
+        self._clock, self._pause = clock, pause
         self._deadline = Deadline(clock)
         self._not_before = float("-inf")
         self._through = f" through the proxy {proxy}" if proxy else ""
@@ -198,16 +208,29 @@ class HttpFetcher:
 
     def _ask(self, method: str, path: str, content: bytes | None, max_bytes: int, expect: Expect) -> bytes:
         url = self._base + path.lstrip("/")
-        left = self._not_before - self._clock()
-        if left > 0:
-            raise Throttled(f"{url}: not asked: the server wants {left:.0f} more seconds of rest", 429, left)
-        if self._bucket is not None:
-            self._bucket.take()
-        try:
-            return self._exchange(method, url, content, max_bytes, expect)
-        except Throttled as error:
-            self._not_before = self._clock() + (error.retry_after or 0.0)
-            raise
+        patience, unsaid = _SHORT_REST, _UNSAID_REST
+        while True:
+            left = self._not_before - self._clock()
+            if left > 0 and not self._rested(left, patience):
+                raise Throttled(f"{url}: not asked: the server wants {left:.0f} more seconds of rest", 429, left)
+            if self._bucket is not None:
+                self._bucket.take()
+            try:
+                return self._exchange(method, url, content, max_bytes, expect)
+            except Throttled as error:
+                # A wait of nothing is given a second too: every further question costs patience.
+                wait = unsaid if error.retry_after is None else max(error.retry_after, _UNSAID_REST)
+                self._not_before = self._clock() + wait
+                if not self._rested(wait, patience):
+                    raise
+                patience, unsaid = patience - wait, unsaid * 2
+
+    def _rested(self, seconds: float, patience: float) -> bool:
+        """Wait, if that is short; false when it is not, or when the pause was cut short because the program ends."""
+        if seconds > patience:
+            return False
+        self._pause(seconds)
+        return self._not_before - self._clock() < _EARLY
 
     def _exchange(self, method: str, url: str, content: bytes | None, max_bytes: int, expect: Expect) -> bytes:
         headers = {"Accept": "application/json" if expect is Expect.JSON else "*/*"}
@@ -270,7 +293,7 @@ def _refusal(url: str, response: httpx.Response) -> FetchFailed:
         return WrongContent(f"{url}: redirected to {response.headers.get('location', '?')!r:.200}; not followed")
     if status < httpx.codes.BAD_REQUEST:
         return WrongContent(f"{url}: HTTP {status} is no answer")
-    retry_after = _retry_after(response.headers.get("retry-after"))
+    retry_after = _retry_after(response.headers)
     if status == httpx.codes.TOO_MANY_REQUESTS or (
         status == httpx.codes.SERVICE_UNAVAILABLE and retry_after is not None
     ):
@@ -293,11 +316,10 @@ def _start_of_body(response: httpx.Response) -> bytes:
     return start[:_SHOWN_BODY]
 
 
-def _retry_after(value: str | None) -> float | None:
-    # RFC 9110 10.2.3 also allows a date; a server that sends one is simply asked again after the usual pause.
-    if value is None or not (value.isascii() and value.isdigit()):
-        return None
-    return min(float(value), _MAX_RETRY_AFTER)
+def _retry_after(headers: httpx.Headers) -> float | None:
+    # A date counts from the answer's own, so that our clock does not matter.
+    wait = parse_retry_after(headers.get("retry-after"), parse_http_date(headers.get("date")))
+    return None if wait is None else min(wait.total_seconds(), _MAX_RETRY_AFTER)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from tlog.ct import (
 )
 from tlog.merkle import HASH_SIZE
 from tlog.note import KEY_ID_SIZE, BadSignature, MalformedNote, Note, NoteKey, checked_name, open_note
-from tlog.tiles import TILE_WIDTH, MalformedTile
+from tlog.tiles import TILE_WIDTH, MalformedTile, ShortBundle
 
 _SIGNATURE_TYPE: Final = b"\x05"
 _TIMESTAMP_SIZE: Final = 8
@@ -100,7 +100,7 @@ def open_ct_checkpoint(raw: bytes, key: NoteKey) -> tuple[Checkpoint, int]:
 
 
 def parse_data_tile(raw: bytes, width: int) -> list[TileLeaf]:
-    """Split a data tile into exactly `width` leaves. Raises `MalformedTile`.
+    """Split a data tile into exactly `width` leaves. Raises `MalformedTile`, `ShortBundle`.
 
     SPEC static-ct-api, TileLeaf: timestamped entry, the precertificate for precert entries, fingerprints of the chain.
     """
@@ -108,10 +108,14 @@ def parse_data_tile(raw: bytes, width: int) -> list[TileLeaf]:
         raise MalformedTile(f"a tile is 1 to {TILE_WIDTH} wide, not {width}")
     reader = Reader(raw)
     try:
-        leaves = [_read_tile_leaf(reader) for _ in range(width)]
+        leaves: list[TileLeaf] = []
+        while reader.left() and len(leaves) < width:
+            leaves.append(_read_tile_leaf(reader))
         reader.finish()
     except MalformedCt as error:
         raise MalformedTile(f"data tile of width {width}: {error}") from error
+    if len(leaves) < width:
+        raise ShortBundle(f"data tile ends after {len(leaves)} of {width} entries")
     return leaves
 
 

@@ -16,6 +16,10 @@ class MalformedTile(ValueError):
     """A tile or bundle is not exactly as long as the specification says, or could not exist."""
 
 
+class ShortBundle(MalformedTile):
+    """A bundle or data tile ends between two entries, before as many as its width: entries were left out of it."""
+
+
 def tile_path(level: int, index: int, width: int = TILE_WIDTH) -> str:
     """Path of the hash tile at `level` and `index`; `width` below 256 names a partial tile.
 
@@ -81,7 +85,7 @@ def parse_hash_tile(raw: bytes, width: int) -> list[LeafHash]:
 
 
 def parse_entry_bundle(raw: bytes, width: int) -> list[bytes]:
-    """Split an entry bundle into exactly `width` entries. Raises `MalformedTile`.
+    """Split an entry bundle into exactly `width` entries. Raises `MalformedTile`, `ShortBundle`.
 
     SPEC tlog-tiles: "sequence of big-endian uint16 length-prefixed log entries"; a short, long or padded bundle is
     refused whole, because entries after a bad length cannot be told from garbage.
@@ -93,7 +97,8 @@ def parse_entry_bundle(raw: bytes, width: int) -> list[bytes]:
     for _ in range(width):
         start = position + 2
         if start > end:
-            raise MalformedTile(f"bundle ends after {len(entries)} of {width} entries")
+            short = ShortBundle if position == end else MalformedTile
+            raise short(f"bundle ends after {len(entries)} of {width} entries")
         position = start + (raw[position] << 8 | raw[position + 1])
         if position > end:
             raise MalformedTile(f"entry {len(entries)} of {width} is cut short")

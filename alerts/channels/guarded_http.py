@@ -11,8 +11,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -21,6 +20,7 @@ import httpx
 
 from alerts.channels.channel import DeliveryFailed
 from alerts.inert import inert_line
+from outbound.retry_after import parse_retry_after
 
 _MAX_BODY: Final = 64 * 1024
 _SHOWN_BODY: Final = 200
@@ -283,18 +283,3 @@ def raise_for(answer: Answer, headers: Mapping[str, str], host: str, now: dateti
         permanent=answer.status in _HOPELESS,
         retry_after=parse_retry_after(headers.get("retry-after"), now),
     )
-
-
-def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:
-    """RFC 9110 §10.2.3: seconds or an HTTP date; None when absent or not understood."""
-    if value is None:
-        return None
-    value = value.strip()
-    if value.isascii() and value.isdigit() and len(value) <= 9:  # noqa: PLR2004 - thirty years of seconds
-        return timedelta(seconds=int(value))
-    try:
-        at = parsedate_to_datetime(value)
-    except (TypeError, ValueError):
-        return None
-    at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
-    return max(at - now, timedelta(0))

@@ -1,7 +1,7 @@
 """Alerts as Slack messages, through an incoming webhook or as a bot."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from http.client import HTTPException
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from alerts.channels.guarded_http import Answer, check_url, raise_for
 from alerts.channels.settings import SecretFile, SecretUnreadable
 from alerts.inert import inert_line
 from alerts.page import Page, page_of
+from outbound.retry_after import parse_http_date, parse_retry_after
 
 API_URL: Final = "https://slack.com/api/"
 # Block Kit limits: header 150 characters, a text object 3000; we stay under both with the note of what was cut.
@@ -103,8 +104,7 @@ def _refused(error: SlackApiError) -> DeliveryFailed:
     response: Any = error.response
     reason = str(response.get("error") or f"HTTP {response.status_code}")
     headers = {name.lower(): value for name, value in response.headers.items()}
-    wait = str(headers.get("retry-after", ""))
-    retry_after = timedelta(seconds=int(wait)) if wait.isascii() and wait.isdigit() and len(wait) < 10 else None  # noqa: PLR2004 - thirty years of seconds
+    retry_after = parse_retry_after(headers.get("retry-after"), parse_http_date(headers.get("date")))
     mendable = reason in _MENDABLE or response.status_code != 200  # noqa: PLR2004 - Slack refuses with HTTP 200
     return DeliveryFailed(f"Slack: {inert_line(reason, 200)}", permanent=not mendable, retry_after=retry_after)
 

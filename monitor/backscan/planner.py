@@ -14,6 +14,7 @@ from alerts.alert import Owner
 from alerts.inert import inert_line
 from monitor.backscan.step import Step, backscan_step
 from monitor.config import BackscanConfig
+from monitor.following.follower import Unkept
 from monitor.following.timing import Timing
 from monitor.judging.active_rules import HeldRules, RuleKeeper
 from monitor.judging.judge import RuleJudge
@@ -51,7 +52,7 @@ class _Tree:
 
     log: str
     lacking: dict[tuple[int, int], frozenset[str]] = field(default_factory=dict)
-    unkept: dict[tuple[str, str], int] = field(default_factory=dict)
+    unkept: Unkept = field(default_factory=dict)
     began_at: datetime | None = None
     read: int = 0
     told_at: datetime | None = None

@@ -12,7 +12,7 @@ from typing import Final
 
 from monitor.backscan.progress import ScanState
 from monitor.following.batch_commit import Judge
-from monitor.following.follower import Follower, Limits
+from monitor.following.follower import Follower, Limits, Unkept
 from monitor.following.pool import ExaminerPool
 from monitor.following.rule_matcher import RuleScanner
 from monitor.model.errors import FetchFailed, LogMisbehaved, OwnFault
@@ -94,7 +94,7 @@ def scan_range(
     *,
     last: int,
     world: World,
-    unkept: dict[tuple[str, str], int] | None = None,
+    unkept: Unkept | None = None,
 ) -> Position:
     """Read, prove and judge everything from where `state` stands up to `last`; returns where it stands then.
 

@@ -11,6 +11,7 @@ from monitor.backscan.missing import missing_ranges
 from monitor.backscan.progress import PassingProgress, Recording, ScanState, SomeRules
 from monitor.backscan.range import World, begin_range, scan_range
 from monitor.following.batch_commit import Judge
+from monitor.following.follower import Unkept
 from monitor.following.pool import ExaminerPool
 from monitor.model.log_source import LogSource
 from monitor.model.state import Batch, Finding, Hit
@@ -55,7 +56,7 @@ def backscan_step(
     first: int | None = None,
     gap: Gap | None = None,
     stop: Callable[[], bool] = lambda: False,
-    unkept: dict[tuple[str, str], int] | None = None,
+    unkept: Unkept | None = None,
 ) -> Step | None:
     """Offer the next `entries` entries of one tree to the rules that were never offered them; `None` when none is left.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from monitor.model.errors import Evidence, Lagging, NotShown
+from monitor.model.errors import Evidence, Lagging, MalformedEntries, NotShown
 from monitor.model.heads import SignedHead
 from monitor.model.inclusion_promise import BadPromise, Promise, PromiseKind, read_promise
 from monitor.model.log_source import LogApi, LogIdentity, Place, PromisingSource
@@ -63,6 +63,9 @@ def hold(
         return _absent(promise, source.identity, head, detail, is_late=is_late)
     try:
         place = source.place_of(promise, head)
+    except MalformedEntries:
+        # A file of the wrong length says nothing about what the log holds.
+        raise
     except NotShown as unshown:
         _check_not_behind(source, head.size if promise.index is None else promise.index - start + 1)
         # Below the promised index there is no waiting: the tree the log signed has an entry there.

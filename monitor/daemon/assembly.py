@@ -233,7 +233,7 @@ def http_fetcher(log: LogConfig, pause: Callable[[float], object]) -> HttpFetche
     bucket = TokenBucket(rate, max(rate, _BURST), clock=time.monotonic, sleep=pause)
     ca_file = str(log.ca_file) if log.ca_file is not None else None
     try:
-        return HttpFetcher(log.url, bucket=bucket, ca_file=ca_file, proxy=log.proxy)
+        return HttpFetcher(log.url, bucket=bucket, pause=pause, ca_file=ca_file, proxy=log.proxy)
     except OwnFault as error:
         raise BadConfig(f"{'trust' if log.of_root else f'logs: {log.name}'}: {error}") from error
 

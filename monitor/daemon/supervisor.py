@@ -14,7 +14,7 @@ from alerts.alert import Alert, Owner
 from alerts.inert import inert_line
 from monitor.crosscheck.promise_rounds import PromiseRounds
 from monitor.daemon.log_throttle import Seldom
-from monitor.following.follower import Follower, Limits, PassReport, baseline
+from monitor.following.follower import Follower, Limits, PassReport, Unkept, baseline
 from monitor.following.rule_matcher import RuleScanner
 from monitor.following.timing import Timing
 from monitor.following.workers import Examiners
@@ -151,7 +151,7 @@ class LogWatch:
         self._timing, self._limits, self._witnesses = timing, limits, witnesses
         self._appeared, self._executor, self._examiners = appeared, executor, examiners
         self._sources: Sequence[LogSource] = ()
-        self._unkept: dict[str, dict[tuple[str, str], int]] = {}
+        self._unkept: dict[str, Unkept] = {}
         self._listed_at: datetime | None = None
         self._trees: dict[str, _Tree] = {}
         self._seldom = Seldom(timing.clock)

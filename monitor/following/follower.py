@@ -13,7 +13,15 @@ from typing import Final, Literal
 from monitor.following.batch_commit import Judge, Taking
 from monitor.following.fetch_ahead import Fetched, fetch_batches
 from monitor.following.scan_batch import Examined, Scanner, examine
-from monitor.model.errors import Evidence, Lagging, LogMisbehaved, NotShown, OwnFault, StateConflict
+from monitor.model.errors import (
+    Evidence,
+    Lagging,
+    LogMisbehaved,
+    MalformedEntries,
+    NotShown,
+    OwnFault,
+    StateConflict,
+)
 from monitor.model.heads import Position, SignedHead
 from monitor.model.log_source import LogSource
 from monitor.model.state import Batch, State
@@ -29,6 +37,11 @@ _CLOCK_SKEW: Final = timedelta(minutes=10)
 # A replica or a cache may lag behind the head it is asked about, so an absence is held against a log only when several
 # passes in a row met it. Wrong bytes and failing proofs need no such patience.
 _PASSES_BEFORE_BLAME: Final = {"log-entry-missing": 3, "log-shard-vanished": 3}
+# A file of the wrong length is a bad cache until it has stayed so for this long, however many passes that are.
+_MALFORMED_LASTS: Final = timedelta(minutes=5)
+
+Unkept = dict[tuple[str, str], tuple[int, datetime]]
+"""Broken promises by kind and event: how many passes in a row met one, and when the first did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +113,7 @@ class Follower:
         executor: Executor | None = None,
         examiner: Examiner | None = None,
         stop: Callable[[], bool] = lambda: False,
-        unkept: dict[tuple[str, str], int] | None = None,
+        unkept: Unkept | None = None,
     ) -> None:
         """`unkept` counts broken promises by kind and event; handed on, the count outlives this follower."""
         self._source, self._state, self._scanner = source, state, scanner
@@ -218,9 +231,11 @@ class Follower:
     def _blame(self, unkept: NotShown) -> None:
         """Raise `LogMisbehaved` when this promise was broken in enough passes; otherwise remember and return."""
         evidence = unkept.evidence
-        key = (evidence.kind, evidence.event)
-        self._unkept[key] = self._unkept.get(key, 0) + 1
-        if self._unkept[key] >= _PASSES_BEFORE_BLAME.get(evidence.kind, 1):
+        key, now = (evidence.kind, evidence.event), self._clock()
+        passes, since = self._unkept.get(key, (0, now))
+        self._unkept[key] = passes + 1, since
+        lasts = _MALFORMED_LASTS if isinstance(unkept, MalformedEntries) else timedelta(0)
+        if passes + 1 >= _PASSES_BEFORE_BLAME.get(evidence.kind, 1) and now - since >= lasts:
             self._keep(evidence)
             raise LogMisbehaved(evidence) from unkept
 

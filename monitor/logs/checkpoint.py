@@ -1,16 +1,19 @@
 """From a served note to a `SignedHead`: the pinned key, the expected origin, and what a note without them means."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from monitor.model.errors import Evidence, FetchFailed, NotShown
+from cryptography.exceptions import InvalidSignature
+
+from monitor.model.errors import Evidence, FetchFailed, MalformedEntries, NotShown
 from monitor.model.heads import SignedHead
 from monitor.model.log_source import LogIdentity
 from tlog.checkpoint import Checkpoint, MalformedCheckpoint, parse_checkpoint
 from tlog.cosignature import WitnessKey, verify_cosignature
-from tlog.note import BadSignature, MalformedNote, Note, NoteKey, open_note
+from tlog.note import BadSignature, MalformedNote, Note, NoteKey, open_note, parse_note
 
 # rekor-tiles freeze-checkpoint: the operator re-signs the last head with this extension line.
 _FROZEN: Final = "Log frozen — "
@@ -32,11 +35,27 @@ def read_checkpoint(raw: bytes, key: NoteKey, identity: LogIdentity) -> ReadNote
         checkpoint = parse_checkpoint(note)
     except BadSignature as error:
         # A note that parses is no network accident: somebody serves tree heads the log's key did not sign.
-        raise refused_head(identity, raw, str(error)) from error
+        raise refused_head(identity, raw, f"{error}{_other_origin(raw, key)}") from error
     except (MalformedNote, MalformedCheckpoint) as error:
         raise FetchFailed(f"{identity.log}: the checkpoint served is none: {error}") from error
     check_origin(checkpoint, identity)
     return ReadNote(note, checkpoint)
+
+
+def _other_origin(raw: bytes, key: NoteKey) -> str:
+    """Name the origin of a note that the pinned key signed under another name than expected, and the setting for it.
+
+    Empty where the key did not sign, and for Ed25519 keys of tiled logs, whose key id hashes the name. The operator
+    decides whether the name is this log's: one key may sign for several.
+    """
+    note = parse_note(raw)
+    for line in note.signatures:
+        if line.key_id == key.key_id and line.name != key.name:
+            with suppress(InvalidSignature):
+                key.verify(note.text, line.blob)
+                origin = note.text.partition(b"\n")[0].decode("utf-8", "replace")
+                return f"; the pinned key signed it for origin {origin!r:.120}: if that is this log, set its `origin`"
+    return ""
 
 
 def check_origin(checkpoint: Checkpoint, identity: LogIdentity) -> None:
@@ -59,6 +78,11 @@ def missing_entries(identity: LogIdentity, index: int, head: SignedHead, why: st
     return unproven(
         identity, "log-entry-missing", detail, heads=(head.raw,), sizes=(index, head.size), event=str(index)
     )
+
+
+def malformed_entries(identity: LogIdentity, index: int, head: SignedHead, why: str) -> MalformedEntries:
+    """Make the error for an answer that should hold an entry and has the wrong length or shape."""
+    return MalformedEntries(missing_entries(identity, index, head, why).evidence)
 
 
 def unproven(

@@ -5,7 +5,14 @@ from functools import partial
 from typing import Final
 
 from monitor.http_fetcher import MIB, Expect, Fetcher, Refused, denied
-from monitor.logs.checkpoint import check_origin, from_millis, missing_entries, refused_head, unproven
+from monitor.logs.checkpoint import (
+    check_origin,
+    from_millis,
+    malformed_entries,
+    missing_entries,
+    refused_head,
+    unproven,
+)
 from monitor.logs.tile_tree import TileTree, fetch_tile, tile_frontier
 from monitor.model.errors import FetchFailed
 from monitor.model.heads import SignedHead
@@ -16,7 +23,7 @@ from tlog.frontier import Frontier
 from tlog.merkle import NodeHash, ProofInvalid, leaf_hash, verify_inclusion
 from tlog.note import MAX_NOTE_SIZE, BadSignature, MalformedNote, NoteKey
 from tlog.static_ct import open_ct_checkpoint, parse_data_tile
-from tlog.tiles import TILE_WIDTH, MalformedTile, data_path
+from tlog.tiles import TILE_WIDTH, MalformedTile, ShortBundle, data_path
 
 # A tile's entries have no limit but the certificate's 2^24; Fulcio's stay far below 64 KiB each.
 _MAX_DATA_TILE: Final = 32 * MIB
@@ -76,9 +83,11 @@ class CtStaticSource:
             if denied(error):
                 raise missing_entries(self._identity, start, head, str(error)) from error
             raise
-        except MalformedTile as error:
-            # One that stays so keeps entries from everybody just as well as none at all.
+        except ShortBundle as error:
             raise missing_entries(self._identity, start, head, str(error)) from error
+        except MalformedTile as error:
+            # A file that stays so keeps entries from everybody just as well as none at all.
+            raise malformed_entries(self._identity, start, head, str(error)) from error
         return [
             LogEntry(leaf.merkle_tree_leaf(), extra=_extra(leaf.precertificate))
             for leaf in leaves[offset : min(width, end - index * TILE_WIDTH)]

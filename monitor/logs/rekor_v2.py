@@ -5,7 +5,7 @@ from functools import partial
 from typing import Final
 
 from monitor.http_fetcher import Expect, Fetcher, NotFound, Refused, denied
-from monitor.logs.checkpoint import head_of, missing_entries, read_checkpoint
+from monitor.logs.checkpoint import head_of, malformed_entries, missing_entries, read_checkpoint
 from monitor.logs.tile_tree import TileTree, fetch_tile, tile_frontier
 from monitor.model.heads import SignedHead
 from monitor.model.log_source import LogEntry, LogIdentity
@@ -13,7 +13,7 @@ from tlog.cosignature import WitnessKey
 from tlog.frontier import Frontier
 from tlog.merkle import NodeHash
 from tlog.note import MAX_NOTE_SIZE, NoteKey
-from tlog.tiles import MAX_BUNDLE_SIZE, TILE_WIDTH, MalformedTile, entries_path, parse_entry_bundle
+from tlog.tiles import MAX_BUNDLE_SIZE, TILE_WIDTH, MalformedTile, ShortBundle, entries_path, parse_entry_bundle
 
 # Deployments publish at the root of the URL; some only below the API path, where witnesses read.
 _PREFIXES: Final = ("", "api/v2/")
@@ -60,9 +60,11 @@ class RekorV2Source:
             if denied(error):
                 raise missing_entries(self._identity, start, head, str(error)) from error
             raise
-        except MalformedTile as error:
-            # One that stays so keeps entries from everybody just as well as none at all.
+        except ShortBundle as error:
             raise missing_entries(self._identity, start, head, str(error)) from error
+        except MalformedTile as error:
+            # A file that stays so keeps entries from everybody just as well as none at all.
+            raise malformed_entries(self._identity, start, head, str(error)) from error
         return list(map(LogEntry, bodies[offset : min(width, end - index * TILE_WIDTH)]))
 
     def sightings(self) -> Sequence[SignedHead]:

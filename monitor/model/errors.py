@@ -102,3 +102,12 @@ class NotShown(FetchFailed):
     def __init__(self, evidence: Evidence) -> None:
         super().__init__(f"{evidence.log}: {evidence.detail}")
         self.evidence = evidence
+
+
+class MalformedEntries(NotShown):
+    """Entries came in a file of the wrong length or shape: a bad cache as likely as a log that keeps them from us.
+
+    Held against the log as a missing entry only when it has stayed so for minutes (`monitor.following.follower`).
+    """
+
+    reason = FetchFailed.reason

@@ -24,10 +24,11 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Response
 
 from alerts.channels.channel import Channel, DeliveryFailed
-from alerts.channels.guarded_http import GuardedPoster, check_url, is_public, parse_retry_after
+from alerts.channels.guarded_http import GuardedPoster, check_url, is_public
 from alerts.channels.registry import build_channel
 from alerts.channels.settings import ChannelMisconfigured
 from alerts.channels.stdout import StdoutChannel
+from outbound.retry_after import parse_retry_after
 from tests.support.alerts import NOW, an_alert
 from tests.support.smtp_server import Mailbox, smtp_server
 

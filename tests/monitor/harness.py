@@ -70,6 +70,7 @@ class Watch:
     pauses: list[float] = field(default_factory=list)
     start: int | str = 0
     meanwhile: Callable[[], object] = lambda: None
+    now: datetime = NOW
 
     def __post_init__(self) -> None:
         self.source = self.log.source()
@@ -91,7 +92,7 @@ class Watch:
             self.state,
             NumberScanner(),
             EverythingIsNews(),
-            clock=lambda: NOW,
+            clock=lambda: self.now,
             pause=self.pause,
             limits=self.limits,
         )

@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -80,7 +81,7 @@ def ask(
     script: Script, *, expect: Expect = Expect.JSON, max_bytes: int = 1000, limits: HttpLimits | None = None
 ) -> bytes:
     with server(script) as url:
-        fetcher = HttpFetcher(url, limits=limits or HttpLimits(total=10, operation=5, connect=5))
+        fetcher = HttpFetcher(url, limits=limits or HttpLimits(total=10, operation=5, connect=5), pause=lambda _: None)
         try:
             return fetcher.get("thing?x=1", max_bytes=max_bytes, expect=expect)
         finally:
@@ -208,10 +209,73 @@ def test_gzip_is_unpacked_where_it_is_allowed_and_never_beyond_the_cap() -> None
 
 
 def test_what_the_server_asks_for_is_passed_on_but_bounded() -> None:
-    for value, expected in (("7", 7.0), ("999999999", 3600.0), ("Fri, 31 Dec 1999 23:59:59 GMT", None), ("-1", None)):
+    new_year = {"Retry_After": "Sat, 01 Jan 2000 00:00:00 GMT"}
+    for headers, expected in (
+        ({"Retry_After": "7"}, 7.0),
+        ({"Retry_After": "999999999"}, 3600.0),
+        ({"Retry_After": "-1"}, None),
+        (new_year, None),
+        # A date counts from the answer's own, not from our clock.
+        (new_year | {"Date": "Fri, 31 Dec 1999 23:59:30 GMT"}, 30.0),
+        (new_year | {"Date": "Sat, 01 Jan 2000 00:00:30 GMT"}, 0.0),
+    ):
         with pytest.raises(Throttled) as caught:
-            ask(reply(b"", "429 Too Many Requests", Retry_After=value))
+            ask(reply(b"", "429 Too Many Requests", **headers))
         assert caught.value.retry_after == expected
+
+
+@dataclass
+class Waiting:
+    """A server that answers `busy` this often before it answers, and a clock that only pauses move."""
+
+    busy: list[Script]
+    now: float = 0.0
+    asked: int = 0
+    questions: int = 0
+    waited: list[float] = field(default_factory=list)
+
+    def script(self, connection: socket.socket) -> None:
+        self.asked += 1
+        answer = self.busy.pop(0) if self.busy else reply()
+        with suppress(OSError):
+            answer(connection)
+
+    def pause(self, seconds: float) -> None:
+        self.waited.append(seconds)
+        self.now += seconds
+
+    def ask(self) -> bytes:
+        with server(self.script) as url:
+            fetcher = HttpFetcher(url, clock=lambda: self.now, pause=self.pause)
+            try:
+                return fetcher.get("a", max_bytes=10, expect=Expect.JSON)
+            finally:
+                # The server is connected to once more, to end it.
+                self.questions = self.asked
+                fetcher.close()
+
+
+def too_many(**headers: str) -> Script:
+    return reply(b"", "429 Too Many Requests", **headers)
+
+
+def test_a_short_rest_is_waited_for_and_the_question_asked_again() -> None:
+    waiting = Waiting([too_many(Retry_After="2"), reply(b"", "503 Service Unavailable", Retry_After="3"), too_many()])
+    assert waiting.ask() == b'{"ok":1}'
+    assert (waiting.questions, waiting.waited[:2]) == (4, [2.0, 3.0])
+
+
+def test_waiting_for_a_server_that_wants_rest_has_an_end() -> None:
+    for headers in ({"Retry_After": "0"}, {"Retry_After": "2"}, {}):
+        waiting = Waiting([too_many(**headers)] * 100)
+        with pytest.raises(Throttled):
+            waiting.ask()
+        assert waiting.questions <= 11
+        assert sum(waiting.waited) <= 10
+    waiting = Waiting([too_many(Retry_After="11")])
+    with pytest.raises(Throttled):
+        waiting.ask()
+    assert (waiting.questions, waiting.waited) == (1, [])
 
 
 def test_a_server_that_wants_rest_is_left_alone_for_as_long() -> None:

@@ -114,6 +114,19 @@ def test_a_rekor_v1_log_whose_origin_is_not_its_host_is_pinned_by_configuration(
     assert open_sources(opened, log)[0].latest().size == 4
 
 
+@pytest.mark.parametrize("apis", [(LogApi.REKOR_V1,), REKOR], ids=["configured", "found out"])
+def test_a_rekor_v1_log_that_signs_under_another_name_is_told_with_the_setting_for_it(apis: tuple[LogApi, ...]) -> None:
+    log = RekorV1Log()
+    log.host = "rekor-00001-deployment"
+    log.grow(4)
+    with pytest.raises(NotShown, match=f"signed it for origin '{log.host} - {log.tree_id}'.* set its `origin`"):
+        open_sources(description(log, apis=apis), log)[-1].latest()
+    log.sign_with(ecdsa_key(1234))
+    with pytest.raises(NotShown) as caught:
+        open_sources(description(log, apis=apis), log)[-1].latest()
+    assert "set its" not in str(caught.value), "the name on a stranger's head is no advice"
+
+
 def test_a_ct_log_without_entry_and_proof_is_started_by_hash() -> None:
     log = CtRfc6962Log()
     log.grow(40)

@@ -16,7 +16,7 @@ from alerts.alert import Severity
 from monitor.following.follower import Limits
 from monitor.http_fetcher import NotFound, Refused, WrongContent
 from monitor.logs.rekor_v2 import RekorV2Source
-from monitor.model.errors import FetchFailed, LogMisbehaved, NotShown
+from monitor.model.errors import FetchFailed, LogMisbehaved, MalformedEntries, NotShown
 from monitor.model.log_source import LogApi
 from monitor.proof.evidence import conclude, read_head
 from tests.monitor.harness import KINDS, NOW, Watch, watch
@@ -284,9 +284,12 @@ def test_9_entries_that_stay_garbled_are_entries_kept_from_us(kind: type[Misbeha
     seen = watch(kind, 300)
     seen.log.grow(300)
     seen.log.edit("tile/(entries|data)/", SHAPES["truncated"])
-    for _ in range(2):
-        with pytest.raises(NotShown):
+    for _ in range(4):
+        with pytest.raises(MalformedEntries) as caught:
             seen.follow()
+        assert caught.value.reason == "malformed"
+    assert seen.state.evidence == {}
+    seen.now += timedelta(minutes=6)
     misbehaves(seen, "log-entry-missing")
 
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -49,12 +50,23 @@ def signing_body(ref: str = "refs/tags/v1.2.3", ca: Authority = CA) -> bytes:
 
 @dataclass
 class ServedLog:
-    """The log, its URL, and the folder of a `signwatch` that follows it. `down` answers 503 to everything."""
+    """The log, its URL, and the folder of a `signwatch` that follows it. `down` answers 503 to everything.
+
+    `busy` is how many of the next questions are refused with 429 and a second of rest.
+    """
 
     log: RekorV2Log
     url: str
     folder: Path
     down: bool = False
+    busy: int = 0
+
+    def refusal(self) -> int | None:
+        """Status that the next question is refused with."""
+        if self.busy:
+            self.busy -= 1
+            return 429
+        return 503 if self.down else None
 
     @property
     def config(self) -> Path:
@@ -93,21 +105,25 @@ class ServedLog:
 def served_log(folder: Path) -> Iterator[ServedLog]:
     """Serve a log with three expected signings in it."""
     log = RekorV2Log([signing_body()] * 3)
-    with serving(log, lambda: served.down) as url:
+    with serving(log, lambda: served.refusal()) as url:  # noqa: PLW0108  made below
         served = ServedLog(log, url, folder)
         served.write_files()
         yield served
 
 
 @contextmanager
-def serving(log: MisbehavingLog, is_down: Callable[[], bool] = lambda: False) -> Iterator[str]:
-    """Serve a log of any protocol on loopback; yields its URL. While it is down it answers 503."""
+def serving(log: MisbehavingLog, refusal: Callable[[], int | None] = lambda: None) -> Iterator[str]:
+    """Serve a log of any protocol on loopback; yields its URL. `refusal` gives each question's status, if refused."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             try:
-                if is_down():
-                    self.send_error(503)
+                if status := refusal():
+                    self.send_response(status)
+                    if status == HTTPStatus.TOO_MANY_REQUESTS:
+                        self.send_header("Retry-After", "1")
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
                     return
                 body = log.get(self.path.lstrip("/"), max_bytes=1 << 24, expect=Expect.BYTES)
             except FetchFailed:

@@ -98,6 +98,30 @@ def test_an_audit_of_an_honest_log_is_fine_and_says_what_it_covered(signwatch: C
     assert signwatch("fsck") == 0
 
 
+@pytest.mark.parametrize("words", [("audit",), ("run", "--once")], ids=" ".join)
+def test_a_log_that_asks_for_a_second_of_rest_is_read_all_the_same(signwatch: Command, words: tuple[str, ...]) -> None:
+    signwatch("init")
+    signwatch.served.log.append(signing_body())
+    signwatch.served.busy = 2
+    assert signwatch(*words) == 0
+    assert signwatch.served.busy == 0
+    assert "read entries 3 to 4" in signwatch.out + signwatch.err
+
+
+def test_a_malformed_bundle_is_no_answer_and_held_against_no_log_by_an_audit(signwatch: Command) -> None:
+    """Row 9 of docs/threats.md: entries that stay unreadable for minutes are row 4, an audit takes seconds."""
+    signwatch("init")
+    signwatch.served.log.append(signing_body())
+    signwatch.served.log.edit("tile/entries/", lambda bundle: bundle + b"padding")
+    for _ in range(3):
+        assert signwatch("audit", "--json") == 3
+        (log,) = json.loads(signwatch.out)["logs"]
+        assert (log["trouble"], log["kind"], log["evidence"]) == ("could-not-ask", "malformed", [])
+    assert signwatch.json("alerts", "list")["alerts"] == []
+    signwatch.served.log.honest()
+    assert signwatch("audit") == 0
+
+
 def test_an_unexpected_signing_is_exit_code_1_and_an_alert(signwatch: Command) -> None:
     signwatch("init")
     signwatch.served.log.append(signing_body("refs/heads/evil"))

@@ -142,7 +142,7 @@ def site(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Site]:
     handlers, level = root.handlers[:], root.level
     with time_machine.travel(START) as clock:
         made = Site(tmp_path, capsys, clock)
-        with serving(made.ct) as ct, serving(made.rekor, lambda: made.rekor_is_down) as rekor:
+        with serving(made.ct) as ct, serving(made.rekor, lambda: 503 if made.rekor_is_down else None) as rekor:
             for log in (made.ct, made.rekor):
                 log.timestamp = make.milliseconds(make.NOT_BEFORE)
             made.write_files(ct, rekor)

@@ -13,6 +13,7 @@ from tlog.tiles import (
     MAX_BUNDLE_SIZE,
     TILE_WIDTH,
     MalformedTile,
+    ShortBundle,
     data_path,
     entries_path,
     frontier_from_tiles,
@@ -172,3 +173,14 @@ def test_no_bytes_raise_anything_else(noise: bytes, width: int) -> None:
             parse(noise, width)
         except MalformedTile:
             continue
+
+
+def test_a_bundle_that_ends_between_two_entries_is_told_from_one_that_is_garbled() -> None:
+    bundle = b"\x00\x03abc" * 3
+    for short in (b"", bundle[:5], bundle[:10]):
+        with pytest.raises(ShortBundle):
+            parse_entry_bundle(short, 3)
+    for garbled in (bundle[:1], bundle[:6], bundle[:8], bundle + b"\x00"):
+        with pytest.raises(MalformedTile) as caught:
+            parse_entry_bundle(garbled, 3)
+        assert type(caught.value) is MalformedTile
