@@ -109,7 +109,7 @@ def offer_gap(
     judge: Judge,
     pool: ExaminerPool,
     world: World,
-    unkept: dict[tuple[str, str], int] | None = None,
+    unkept: Unkept | None = None,
 ) -> int:
     """Offer every entry of `gap` to its rules (id to what they select); returns the entry reached.
 
