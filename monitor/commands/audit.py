@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from alerts.alert import Severity
 from monitor.commands.junit import Timed, write_junit
-from monitor.commands.run import one_line, rechecked_line, verdict
+from monitor.commands.run import EVIDENCE_SHOWN, one_line, rechecked_line, verdict
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, say, say_json
 from monitor.config import load_config
 from monitor.daemon.assembly import assemble, utc_now
@@ -23,10 +24,11 @@ from monitor.store.reading import Reading
 from monitor.telemetry.prometheus import PrometheusMeter
 
 _FURTHER_PASSES = 2
+_EVIDENCE = 1_000
 _RULES_SHOWN = 20
 _MEANING = {
     Exit.FINE: "honest: every log proved that it only grew, and every new entry was read",
-    Exit.MISBEHAVED: "a log misbehaved, or something unexpected was signed",
+    Exit.MISBEHAVED: "a log misbehaved, evidence against one is open, or something unexpected was signed",
     Exit.UNFINISHED: "not finished: a log could not be asked, too few witnesses cosigned, or we are ill",
 }
 
@@ -42,7 +44,7 @@ def audit(
 
     Then findings whose second judgement is due are judged again. Needs no daemon and does no harm beside one. Alerts go
     to the outbox, for `signwatch run` to deliver; the exit code tells a scheduler: 0 honest, 1 misbehaved or
-    unexpected, 3 could not ask.
+    unexpected, 3 could not ask. Evidence found earlier counts until `signwatch evidence close` says it is dealt with.
 
     Examples:
       signwatch audit
@@ -60,15 +62,17 @@ def audit(
             timed = [each for found in at_once.map(_timed, watches) for each in found]
         again = recheck_all(monitor.store, monitor.rules.held, monitor.trust, utc_now())
         reading = Reading(monitor.store.database)
+        evidence = [each for each in reading.open_evidence(_EVIDENCE) if not only or each.log.partition("/")[0] in only]
+        alerts = reading.open_alerts()
         waiting = sum(reading.pending().values())
         coverage = read_coverage(monitor.store, reading.followed(), _RULES_SHOWN)
         timed = [replace(each, coverage=coverage.get(each.outcome.log)) for each in timed]
     finally:
         monitor.close()
     outcomes = [each.outcome for each in timed]
-    code = verdict(outcomes, again)
+    code = verdict(outcomes, again, evidence)
     if report is not None:
-        write_junit(report, timed, again, utc_now())
+        write_junit(report, timed, again, utc_now(), evidence)
     if as_json:
         say_json(
             {
@@ -86,6 +90,8 @@ def audit(
                     "waiting": again.waiting,
                     "trouble": again.trouble or None,
                 },
+                "open_evidence": [each.document() for each in evidence],
+                "open_alerts": {severity.value: alerts.get(severity.value, 0) for severity in Severity},
                 "alerts_waiting": waiting,
             }
         )
@@ -96,6 +102,12 @@ def audit(
                 say(f"{each.outcome.log}: {coverage_line(each.coverage)}", "yellow")
         if again != Rechecked():
             say(rechecked_line(again))
+        for piece in evidence[:EVIDENCE_SHOWN]:
+            say(piece.sentence, "bold red")
+        if len(evidence) > EVIDENCE_SHOWN:
+            say(f"and {len(evidence) - EVIDENCE_SHOWN} more pieces of evidence are open", "bold red")
+        if pages := alerts.get(Severity.PAGE.value, 0):
+            say(f"{pages} alerts that page are open: `signwatch alerts list`", "yellow")
         say(_MEANING[code], "green" if code is Exit.FINE else "bold red")
     raise leave(code)
 

@@ -1,4 +1,4 @@
-"""An audit's report as JUnit XML, which every CI system shows: a test case per log tree, one for second judgements.
+"""An audit's report as JUnit XML: a case per log tree, one for second judgements, one per open evidence.
 
 A failure is what the log did or somebody signed; an error is that we could not ask, or are ill ourselves.
 """
@@ -19,6 +19,7 @@ from monitor.daemon.supervisor import Outcome
 from monitor.judging.coverage import LogCoverage, coverage_line
 from monitor.judging.reevaluation import Rechecked
 from monitor.model.errors import OwnFault
+from monitor.store.reading import OpenEvidence
 
 _NAME: Final = "signwatch audit"
 _LONGEST: Final = 2_000
@@ -33,13 +34,18 @@ class Timed:
     coverage: LogCoverage | None = None
 
 
-def junit(found: Sequence[Timed], again: Rechecked, at: datetime) -> bytes:
+def junit(found: Sequence[Timed], again: Rechecked, at: datetime, evidence: Sequence[OpenEvidence] = ()) -> bytes:
     """JUnit XML of an audit that ended `at`. Whatever a log said in it is one visible line, escaped and cut."""
     suite = ET.Element("testsuite", {"name": _NAME, "timestamp": at.isoformat(timespec="seconds")})
     for each in found:
         _add_case(suite, each)
     if again != Rechecked():
         _add_rechecked(suite, again)
+    for piece in evidence:
+        case = ET.SubElement(
+            suite, "testcase", {"classname": _NAME, "name": f"evidence {piece.id[:12]}", "time": "0.000"}
+        )
+        _add(case, "failure", piece.kind, piece.sentence)
     if not found:
         # Nothing to verify is no success.
         case = ET.SubElement(suite, "testcase", {"classname": _NAME, "name": "logs", "time": "0.000"})
@@ -59,13 +65,15 @@ def junit(found: Sequence[Timed], again: Rechecked, at: datetime) -> bytes:
     return written + b"\n"
 
 
-def write_junit(path: Path, found: Sequence[Timed], again: Rechecked, at: datetime) -> None:
+def write_junit(
+    path: Path, found: Sequence[Timed], again: Rechecked, at: datetime, evidence: Sequence[OpenEvidence] = ()
+) -> None:
     """Write the report, whole or not at all. Raises `OwnFault`."""
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(junit(found, again, at))
+                file.write(junit(found, again, at, evidence))
             # mkstemp's files are for our eyes only; a report is for whoever runs the CI.
             Path(name).chmod(0o644)
             Path(name).replace(path)

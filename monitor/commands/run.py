@@ -4,6 +4,7 @@ import logging
 import random
 import signal
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import timedelta
 from typing import Annotated, Any, Final
@@ -26,8 +27,10 @@ from monitor.following.timing import Timing
 from monitor.judging.reevaluation import Rechecked, recheck_all
 from monitor.program import VERSION
 from monitor.store.database import sqlite_path
+from monitor.store.reading import OpenEvidence, Reading
 from monitor.telemetry.prometheus import PrometheusMeter
 
+EVIDENCE_SHOWN: Final = 20
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -40,7 +43,8 @@ def run(
 
     SIGHUP reads the rules again; so does a change of their file. With --once, findings whose second judgement is due
     are judged again once the logs are read, and the exit code says what was found: 0 nothing, 1 a log misbehaved or
-    something unexpected was signed, 3 a log could not be asked.
+    something unexpected was signed, 3 a log could not be asked. Open evidence
+    (`signwatch evidence list --open`) is 1 as well.
 
     Examples:
       signwatch run
@@ -82,14 +86,19 @@ def _once(monitor: Monitor) -> Exit:
         if done.failed or done.given_up:
             note(f"channel {channel}: {done.failed + done.given_up} alerts not delivered: {done.last_error}", "red")
     undelivered = any(done.failed or done.given_up for done in report.channels.values())
-    code = verdict(outcomes, again)
+    evidence = Reading(monitor.store.database).open_evidence(EVIDENCE_SHOWN)
+    for each in evidence:
+        note(each.sentence, "bold red")
+    code = verdict(outcomes, again, evidence)
     return Exit.UNFINISHED if code is Exit.FINE and undelivered else code
 
 
-def verdict(outcomes: list[Outcome], again: Rechecked) -> Exit:
-    """What passes over all logs and second judgements come to: misbehaviour before outage, outage before silence."""
-    if again.unexpected or any(
-        outcome.owner is Owner.LOG_MISBEHAVED or outcome.findings.get("unexpected") for outcome in outcomes
+def verdict(outcomes: list[Outcome], again: Rechecked, evidence: Sequence[OpenEvidence] = ()) -> Exit:
+    """What passes, second judgements and open evidence come to: misbehaviour before outage, outage before silence."""
+    if (
+        evidence
+        or again.unexpected
+        or any(outcome.owner is Owner.LOG_MISBEHAVED or outcome.findings.get("unexpected") for outcome in outcomes)
     ):
         return Exit.MISBEHAVED
     is_ill = bool(again.trouble) or not outcomes

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from alerts.alert import Severity
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say, say_json, table
 from monitor.config import Config, load_config
 from monitor.daemon.assembly import utc_now
@@ -26,7 +27,9 @@ def status(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Show where every log stands, what rules were not offered, and what is wrong. Exits 3 when it is not all green.
+    """Show where every log stands, what rules were not offered, and what is wrong.
+
+    Exits 1 when evidence against a log is open or a log misbehaves now, 3 when something else is not green.
 
     Examples:
       signwatch status
@@ -55,6 +58,8 @@ def status(
             )
         for reason in found.reasons:
             note(reason, "red")
+    if found.misbehaved:
+        raise leave(Exit.MISBEHAVED)
     raise leave(Exit.FINE if found.ready else Exit.UNFINISHED)
 
 
@@ -86,9 +91,21 @@ def _show(document: dict[str, Any]) -> None:
             f"{', '.join(rules['unindexed_rules'])}")  # fmt: skip
     for name, matches in document["not_looked_at"]["matches_dropped"].items():
         note(f"{name}: {matches} matches were left out: more rules selected an entry than are judged", "yellow")
+    _show_alerts(document)
     counts = document["findings"]["by_outcome"]
     say(f"findings: {counts.get('unexpected', 0)} unexpected, {counts.get('unverified', 0)} unverified, "
         f"{counts.get('expected', 0)} expected")  # fmt: skip
+
+
+def _show_alerts(document: dict[str, Any]) -> None:
+    """Alerts that nobody acknowledged: all of them counted, the newest named."""
+    counts = {severity: count for severity, count in document["alerts_open"].items() if count}
+    if not counts:
+        return
+    told = ", ".join(f"{count} {severity}" for severity, count in counts.items())
+    say(f"open alerts: {told}", "bold red" if counts.get(Severity.PAGE.value) else "yellow")
+    rows = [(each["id"][:12], each["at"], each["severity"], each["title"]) for each in document["open_alerts"]]
+    table(("open alert", "at", "severity", "title"), rows)
 
 
 def _asked_for(

@@ -139,6 +139,7 @@ class Daemon:
             backlog = store.outbox.backlog()
             self._meter.outbox(backlog, now)
             self._meter.promises(store.promises.tally(now))
+            self._meter.open_evidence(Reading(store.database).open_evidence_counts())
             store.enqueue([*self._delivery_alerts(backlog, now), *self._own_alerts(now)])
         with self._ill_on_trouble("second judgements"):
             if trouble := recheck(store, self._monitor.rules.held, self._monitor.trust, now).trouble:

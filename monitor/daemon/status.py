@@ -5,17 +5,17 @@ leave the house, the trust root is fresh. Whatever is not so is a sentence that 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from alerts.alert import Owner
+from alerts.alert import Owner, Severity
 from alerts.outbox import Backlog
 from monitor.config import Config
 from monitor.judging.coverage import LogCoverage, coverage_document, read_coverage
 from monitor.store.backscans import BackScan
 from monitor.store.health import Condition, Trouble
-from monitor.store.reading import Followed, Reading
+from monitor.store.reading import Followed, OpenEvidence, Reading
 from monitor.store.rule_load import Dropped, InForce
 from monitor.store.store import Store
 
@@ -38,6 +38,13 @@ class LogStatus:
     coverage: LogCoverage | None = None
     back_scan: BackScan | None = None
     dropped: Dropped | None = None
+    evidence: int = 0
+
+    @property
+    def misbehaved(self) -> bool:
+        """Whether evidence against this log is open, or its last pass showed that it broke a promise."""
+        trouble = self.condition.trouble
+        return self.evidence > 0 or (trouble is not None and trouble.owner is Owner.LOG_MISBEHAVED)
 
     @property
     def lag(self) -> int:
@@ -77,7 +84,10 @@ class LogStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Everything a person or a probe may ask. `reasons` says why it is not green."""
+    """Everything a person or a probe may ask. `reasons` says why it is not green.
+
+    `evidence` is the newest that is open, `evidence_open` how much is; `alerts_open` counts open alerts by severity.
+    """
 
     at: datetime
     logs: Sequence[LogStatus]
@@ -86,6 +96,14 @@ class Status:
     outcomes: Mapping[str, int]
     reasons: Sequence[str]
     in_force: InForce | None = None
+    evidence: Sequence[OpenEvidence] = ()
+    evidence_open: int = 0
+    alerts_open: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def misbehaved(self) -> bool:
+        """Whether something that a log signed against itself is not dealt with."""
+        return self.evidence_open > 0 or any(log.misbehaved for log in self.logs)
 
     @property
     def ready(self) -> bool:
@@ -99,7 +117,7 @@ def read_status(config: Config, store: Store, now: datetime, further: Sequence[s
     followed, conditions = reading.followed(), store.health.all()
     unreadable, kinds = reading.unreadable(), reading.kinds()
     coverage, back_scans = read_coverage(store, followed, _RULES), store.back_scans.all()
-    dropped = store.rule_load.dropped()
+    dropped, against = store.rule_load.dropped(), reading.open_evidence_counts()
     by_name = {log.name: log for log in config.logs or ()}
     logs = []
     for name in sorted({*followed, *conditions, *_expected(config, followed, conditions)}):
@@ -118,6 +136,7 @@ def read_status(config: Config, store: Store, now: datetime, further: Sequence[s
                 coverage=coverage.get(name),
                 back_scan=back_scans.get(name),
                 dropped=dropped.get(name),
+                evidence=against.get(name, 0),
             )
         )
     backlog, given_up = store.outbox.backlog(), reading.given_up()
@@ -129,8 +148,22 @@ def read_status(config: Config, store: Store, now: datetime, further: Sequence[s
             reasons.append(
                 f"channel {channel}: {waiting.pending} alerts wait, the oldest since {_time(waiting.oldest)}"
             )
-    in_force = store.rule_load.in_force()
-    return Status(now, logs, backlog, given_up, reading.outcomes(), [*further, *reasons], in_force)
+    evidence, count = reading.open_evidence(_OPEN), sum(against.values())
+    told = [each.sentence for each in evidence]
+    if count > len(evidence):
+        told.append(f"and {count - len(evidence)} more pieces of evidence are open: `signwatch evidence list --open`")
+    return Status(
+        at=now,
+        logs=logs,
+        backlog=backlog,
+        given_up=given_up,
+        outcomes=reading.outcomes(),
+        reasons=[*told, *further, *reasons],
+        in_force=store.rule_load.in_force(),
+        evidence=evidence,
+        evidence_open=count,
+        alerts_open=reading.open_alerts(),
+    )
 
 
 def _expected(config: Config, followed: Mapping[str, Any], conditions: Mapping[str, Any]) -> list[str]:
@@ -175,6 +208,9 @@ def status_document(status: Status, store: Store) -> dict[str, Any]:
             }
             for kept in reading.alerts(_OPEN, open_only=True)
         ],
+        "alerts_open": {severity.value: status.alerts_open.get(severity.value, 0) for severity in Severity},
+        "evidence_open": status.evidence_open,
+        "evidence": [each.document() for each in status.evidence],
         "deliveries": [
             {
                 "channel": channel,
@@ -258,6 +294,7 @@ def _log_document(log: LogStatus, now: datetime) -> dict[str, Any]:
         "last_success": _time(condition.last_success_at),
         "newest_head_since": _time(condition.fresh_at),
         "stale": log.is_stale(now),
+        "evidence_open": log.evidence,
         "unreadable_entries": log.unreadable,
         "trouble": _trouble_document(condition.trouble),
         "coverage": coverage_document(log.coverage) if log.coverage else None,

@@ -63,13 +63,40 @@ class KeptAlert:
 
 @dataclass(frozen=True, slots=True)
 class KeptEvidence:
-    """One piece of evidence, as the document that is exported."""
+    """One piece of evidence, as the document that is exported; `closed_at` and `note` once an operator closed it."""
 
     id: str
     log: str
     kind: str
     kept_at: datetime
     document: Mapping[str, Any]
+    closed_at: datetime | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenEvidence:
+    """One piece of evidence that no operator closed, without its document, which may hold megabytes."""
+
+    id: str
+    log: str
+    kind: str
+    kept_at: datetime
+
+    @property
+    def sentence(self) -> str:
+        """Why the log is not green, and what ends it."""
+        at = self.kept_at.isoformat(timespec="seconds").replace("+00:00", "Z")
+        short = self.id[:12]
+        return (
+            f"{self.log}: evidence {short} of {self.kind} from {at} is open; when it is dealt with: "
+            f"`signwatch evidence close {short} --note TEXT`"
+        )
+
+    def document(self) -> dict[str, str]:
+        """Plain JSON types."""
+        at = self.kept_at.isoformat(timespec="seconds").replace("+00:00", "Z")
+        return {"id": self.id, "log": self.log, "kind": self.kind, "kept_at": at}
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,15 +194,43 @@ class Reading:
         """How many deliveries wait for each channel."""
         return self._deliveries(PENDING)
 
-    def evidence(self, limit: int, *, prefix: str = "") -> list[KeptEvidence]:
-        """Newest evidence whose id begins with `prefix`."""
+    def open_alerts(self) -> dict[str, int]:
+        """How many alerts of each severity nobody acknowledged."""
+        kept = table(AlertRow)
+        query = select(kept.c.severity, func.count()).where(kept.c.acknowledged_at.is_(None))
+        return self._counts(query.group_by(kept.c.severity))
+
+    def evidence(self, limit: int, *, prefix: str = "", open_only: bool = False) -> list[KeptEvidence]:
+        """Newest evidence whose id begins with `prefix`; `open_only` leaves out closed pieces."""
         kept = table(EvidenceRow)
         query = select(kept).order_by(kept.c.kept_at.desc(), kept.c.id).limit(limit)
+        if open_only:
+            query = query.where(kept.c.closed_at.is_(None))
         rows = self._all(query.where(kept.c.id.startswith(prefix, autoescape=True)) if prefix else query)
         return [
-            KeptEvidence(row["id"], row["log"], row["kind"], row["kept_at"], json.loads(row["document"]))
+            KeptEvidence(
+                id=row["id"],
+                log=row["log"],
+                kind=row["kind"],
+                kept_at=row["kept_at"],
+                document=json.loads(row["document"]),
+                closed_at=row["closed_at"],
+                note=row["note"],
+            )
             for row in rows
         ]
+
+    def open_evidence(self, limit: int) -> list[OpenEvidence]:
+        """Newest evidence that no operator closed."""
+        kept = table(EvidenceRow)
+        query = select(kept.c.id, kept.c.log, kept.c.kind, kept.c.kept_at).where(kept.c.closed_at.is_(None))
+        rows = self._all(query.order_by(kept.c.kept_at.desc(), kept.c.id).limit(limit))
+        return [OpenEvidence(row["id"], row["log"], row["kind"], row["kept_at"]) for row in rows]
+
+    def open_evidence_counts(self) -> dict[str, int]:
+        """How much evidence is open against each log."""
+        kept = table(EvidenceRow)
+        return self._counts(select(kept.c.log, func.count()).where(kept.c.closed_at.is_(None)).group_by(kept.c.log))
 
     def authorisations(self, used: Any) -> list[GivenLeave]:
         """Every authorisation ever given; `used(rule, digest)` counts the signings seen."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, and_, select, update
 
 from alerts.alert import Alert
 from monitor.model.errors import Evidence, OwnFault
@@ -182,6 +182,17 @@ class Store:
                 add_promises(connection, _promises(evidence), now)
             self._put(connection, alerts, now)
         return True
+
+    def close_evidence(self, evidence_id: str, note: str) -> bool:
+        """Record that an operator dealt with a piece of evidence, and how; false when it is closed already or absent.
+
+        The evidence itself stays for ever.
+        """
+        kept = table(EvidenceRow)
+        is_open = and_(kept.c.id == evidence_id, kept.c.closed_at.is_(None))
+        with self.database.write() as connection:
+            closed = update(kept).where(is_open).values(closed_at=self._clock(), note=note)
+            return bool(connection.execute(closed).rowcount)
 
     def enqueue(self, alerts: Sequence[Alert]) -> None:
         """See `State.enqueue`."""

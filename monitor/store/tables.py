@@ -221,14 +221,20 @@ class DeliveryRow(Base, table=True):
 
 
 class EvidenceRow(Base, table=True):
-    """One misbehaviour with everything that shows it, as the document that is exported. Never deleted."""
+    """One misbehaviour with everything that shows it, as the document that is exported. Never deleted.
+
+    Open until an operator closes it with a note; while it is open the log is not green.
+    """
 
     __tablename__ = "evidence"
+    __table_args__ = (Index("evidence_open", "closed_at", "log"),)
     id: str = Field(sa_column=Column(Text, primary_key=True))
     log: str = Field(sa_column=Column(Text, nullable=False))
     kind: str = Field(sa_column=Column(Text, nullable=False))
     document: str = Field(sa_column=Column(Text, nullable=False))
     kept_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+    closed_at: datetime | None = Field(sa_column=Column(UtcTime))
+    note: str | None = Field(sa_column=Column(AnyText))
 
 
 class AuthorisationRow(Base, table=True):

@@ -51,6 +51,9 @@ class Meter(Protocol):
     def outbox(self, backlog: Mapping[str, Backlog], now: datetime) -> None:
         """What waits in the outbox, per channel that has any."""
 
+    def open_evidence(self, counts: Mapping[str, int]) -> None:
+        """How much evidence against each log no operator has closed."""
+
     def promises(self, tally: Tally) -> None:
         """How many promises of logs wait to be seen kept, and how the others ended."""
 

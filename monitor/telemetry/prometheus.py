@@ -65,6 +65,8 @@ class PrometheusMeter:
         self._signed_at = gauge("checkpoint_timestamp_seconds", "When that head was signed or first seen.", "log")
         self._verifications = counter("checkpoint_verifications", "Passes by how they ended.", "log", "result")
         self._inconsistencies = counter("inconsistencies", "Broken promises with evidence stored.", "log", "kind")
+        self._evidence = gauge("evidence_open", "Evidence against the log that no operator has closed.", "log")
+        self._evidence_against: set[str] = set()
         self._verified = gauge("verified_size", "Entries hashed into a signed root and offered to the rules.", "log")
         self._gap = gauge("gap_entries", "Entries below the newest head that were not read yet.", "log")
         self._entries = counter("entries_processed", "Entries read, by kind.", "log", "kind")
@@ -119,7 +121,7 @@ class PrometheusMeter:
         """See `Meter.add_log`."""
         plain = (self._size, self._signed_at, self._verified, self._gap, self._seconds, self._last_pass)
         coverage = (self._dropped, self._uncovered_rules, self._uncovered, self._owed, self._looked_back)
-        for metric in (*plain, self._last_success, *coverage):
+        for metric in (*plain, self._last_success, self._evidence, *coverage):
             metric.labels(log)
         for counter, words in (
             (self._verifications, VERIFICATIONS),
@@ -200,6 +202,14 @@ class PrometheusMeter:
             waiting = backlog.get(channel)
             self._pending.labels(channel).set(waiting.pending if waiting else 0)
             self._oldest.labels(channel).set(max(0.0, (now - waiting.oldest).total_seconds()) if waiting else 0)
+
+    def open_evidence(self, counts: Mapping[str, int]) -> None:
+        """See `Meter.open_evidence`."""
+        for log in self._evidence_against - set(counts):
+            self._evidence.labels(log).set(0)
+        self._evidence_against |= set(counts)
+        for log, count in counts.items():
+            self._evidence.labels(log).set(count)
 
     def promises(self, tally: Tally) -> None:
         """See `Meter.promises`."""

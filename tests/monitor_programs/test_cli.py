@@ -158,6 +158,48 @@ def test_a_forked_log_is_exit_code_1_with_evidence_that_verifies_anywhere(signwa
     assert run_command(["evidence", "verify", str(output)]) == 1
 
 
+def test_evidence_counts_in_every_command_until_an_operator_closes_it(signwatch: Command, tmp_path: Path) -> None:
+    signwatch("init")
+    assert signwatch("audit") == 0, "control"
+    assert signwatch("status") == 0, "control"
+    log = signwatch.served.log
+    log.append(signing_body())
+    log.swap_leaf(3, signing_body("refs/tags/v9"))
+    assert signwatch("audit") == 1
+    log.honest()
+    assert signwatch("audit", "--json") == 1, "the log behaves again, and what it signed stays"
+    report = json.loads(signwatch.out)
+    assert report["logs"][0]["trouble"] is None
+    [piece] = report["open_evidence"]
+    assert (piece["log"], piece["kind"], report["open_alerts"]["page"]) == ("rekor-v2", "log-entries-not-in-tree", 1)
+    assert "honest" not in report["verdict"]
+    assert signwatch("audit", "--log", "rekor-v2", "--junit", str(tmp_path / "audit.xml")) == 1
+    assert "evidence close" in signwatch.out
+    assert "1 alerts that page are open" in signwatch.out
+    assert 'type="log-entries-not-in-tree"' in (tmp_path / "audit.xml").read_text(encoding="utf-8")
+    assert signwatch("run", "--once") == 1
+    assert "evidence close" in signwatch.err
+    assert signwatch("status") == 1
+    assert "evidence close" in signwatch.err
+    assert "open alerts: 1 page" in signwatch.out
+    document = signwatch.json("status")
+    assert (document["ready"], document["evidence"], document["evidence_open"]) == (False, [piece], 1)
+    assert document["logs"][0]["evidence_open"] == 1
+
+    assert signwatch("evidence", "close", piece["id"][:8]) == 2, "a note is needed"
+    assert signwatch("evidence", "close", piece["id"][:8], "--note", " ") == 2
+    assert signwatch("evidence", "close", piece["id"][:8], "--note", "told the operator") == 0
+    assert signwatch("evidence", "close", piece["id"][:8], "--note", "again") == 2
+    assert "told the operator" in signwatch.err
+    assert signwatch("audit") == 0
+    assert signwatch("status") == 0
+    assert signwatch("run", "--once") == 0
+    assert signwatch.json("evidence", "list", "--open")["evidence"] == []
+    [kept] = signwatch.json("evidence", "list")["evidence"]
+    assert (kept["id"], kept["note"]) == (piece["id"], "told the operator")
+    assert signwatch("evidence", "export", kept["id"][:8]) == 0, "closed evidence stays"
+
+
 def test_a_log_that_cannot_be_asked_is_exit_code_3(signwatch: Command) -> None:
     signwatch("init")
     signwatch.served.down = True

@@ -19,7 +19,17 @@ from monitor.store.database import create
 from monitor.store.reading import Reading
 from monitor.store.store import Store
 from monitor.telemetry.prometheus import PrometheusMeter
-from tests.monitor_programs.parts import LOG, Clock, a_batch, a_finding, a_position, a_signing, a_store, alert_for
+from tests.monitor_programs.parts import (
+    LOG,
+    Clock,
+    a_batch,
+    a_finding,
+    a_position,
+    a_signing,
+    a_store,
+    alert_for,
+    some_evidence,
+)
 from tests.support.alerts import NOW
 
 CONFIG = """\
@@ -103,6 +113,28 @@ def test_an_ill_database_is_an_answer_not_a_traceback(place: Place) -> None:
     assert (answer.status_code, answer.json()["reasons"]) == (503, ["the database failed: disk full"])
     assert place.client.get("/").status_code == 503
     assert place.client.get("/metrics").status_code == 200
+
+
+def test_open_evidence_keeps_the_page_and_the_log_red_until_it_is_closed(place: Place) -> None:
+    place.follow()
+    assert place.reasons() == [], "control"
+    assert 'class="card good"' in place.client.get("/").text, "control"
+    place.store.keep_evidence(some_evidence(), [])
+    [reason] = place.reasons()
+    [piece] = place.client.get("/api/status.json").json()["evidence"]
+    assert f"signwatch evidence close {piece['id'][:12]} --note" in reason
+    page = place.client.get("/").text
+    assert "A log broke its promise" in page
+    assert 'class="card bad"' in page
+    assert f"signwatch evidence export {piece['id'][:12]}" in page
+    place.meter.open_evidence(Reading(place.store.database).open_evidence_counts())
+    assert f'signwatch_evidence_open{{log="{LOG}"}} 1.0' in place.client.get("/metrics").text
+    assert place.store.close_evidence(piece["id"], "dealt with")
+    assert not place.store.close_evidence(piece["id"], "twice")
+    assert place.reasons() == []
+    assert 'class="card good"' in place.client.get("/").text
+    place.meter.open_evidence(Reading(place.store.database).open_evidence_counts())
+    assert f'signwatch_evidence_open{{log="{LOG}"}} 0.0' in place.client.get("/metrics").text
 
 
 class _Tags(HTMLParser):
