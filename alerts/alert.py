@@ -17,7 +17,7 @@ class Owner(StrEnum):
 
 
 class Severity(StrEnum):
-    """How loud: `page` wakes somebody, `warn` waits for the morning, `info` is for the digest."""
+    """How loud: `page` wakes a person, `warn` waits for the morning, `info` is for the digest."""
 
     PAGE = "page"
     WARN = "warn"
@@ -26,7 +26,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One alert, complete: whoever reads it needs no other system to know what happened and what to do.
+    """One alert, complete: its reader needs no other system to know what happened and what to do.
 
     `id` is stable for one event, so a receiver can drop repeats; with the channel's name it is the idempotency key.
     `kind` names the page under `docs/alerts/`. `facts` are ordered label and value rows. Every text may hold words an

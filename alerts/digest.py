@@ -18,7 +18,7 @@ _LOUDNESS: Final = (Severity.PAGE, Severity.WARN, Severity.INFO)
 
 
 def digest_id(deliveries: Sequence[Delivery]) -> str:
-    """The same members give the same id, in whatever order."""
+    """The same members give the same id, in any order."""
     members = "\n".join(sorted(delivery.alert.id for delivery in deliveries))
     return "digest-" + hashlib.sha256(members.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 

@@ -1,4 +1,4 @@
-"""What delivery needs from whatever keeps the outbox, by guarantee. `monitor` keeps it in its database."""
+"""Guarantees that delivery needs of an outbox. `monitor` keeps it in its database."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Delivery:
 
     @property
     def urgent(self) -> bool:
-        """Whether it pages somebody."""
+        """True if it pages a person."""
         return self.alert.severity is Severity.PAGE
 
 
@@ -50,21 +50,21 @@ class Backlog:
 class Outbox(Protocol):
     """Durable deliveries, safe to use from several threads and processes. A method that returned is durable.
 
-    A delivery is pending, delivered or given up. Given-up ones are kept and stay visible until somebody replays them.
+    A delivery is pending, delivered or given up. Given-up ones are kept and stay visible until they are replayed.
     """
 
     def claim(self, channel: str, now: datetime, lease: timedelta, limit: int) -> Sequence[Delivery]:
         """Lease due deliveries of `channel`: pending, retry time reached, no live lease.
 
-        Nobody else gets them until `now + lease`; after a crash they are due again then.
+        No other process gets them until `now + lease`; after a crash they are due again then.
 
-        Returns either all members of one digest, whatever the limit, or up to `limit` deliveries that are in none. A
-        due digest comes first. Otherwise fewest attempts first, then pages before the rest, then oldest first: an alert
+        Returns either all members of one digest, beyond the limit if need be, or up to `limit` deliveries that are in
+        none. A due digest comes first. Otherwise fewest attempts first, then pages before the rest, then oldest first: an alert
         that always fails never stands before one that was not tried.
         """
 
     def bundle(self, deliveries: Sequence[Delivery], digest: str) -> None:
-        """Put claimed deliveries into one digest, before it is sent: whatever happens, they are sent together again.
+        """Put claimed deliveries into one digest, before it is sent: after a crash they are sent together again.
 
         The members stay leased.
         """

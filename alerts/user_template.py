@@ -1,4 +1,4 @@
-"""A template somebody wrote for their own taste: sandboxed by Jinja2, and run in a process that can be stopped.
+"""A template of the operator's own: sandboxed by Jinja2, and run in a process that can be stopped.
 
 Jinja2's sandbox keeps a template from reaching Python's internals; it bounds neither time nor memory. So a user's
 template runs in a child process with a deadline, a memory limit and an output limit.

@@ -1,4 +1,4 @@
-"""Fifty thousand log entries nobody signed: distinct Fulcio-profile certificates in Rekor v1 and v2 bodies.
+"""Fifty thousand made-up log entries: distinct Fulcio-profile certificates in Rekor v1 and v2 bodies.
 
 Nine of ten are GitHub Actions certificates with every claim such a certificate carries (about 1.8 KB), one of ten is
 an e-mail certificate. All leaves share one key and one issuer, which nothing in the pipelines looks at twice; every
@@ -130,7 +130,7 @@ class Authority:
         self.root = _authority(root_name, root_name, self.root_key, self.root_key, path_length=1)
         self.certificate = _authority(own_name, root_name, self.key, self.root_key, path_length=0)
         self._leaf_key = fixed_key("leaf").public_key()
-        # Signed by nobody: about as long as the list with one SCT that a certificate carries.
+        # Not signed: about as long as the list with one SCT that a certificate carries.
         scts = b"\x04\x7b\x00\x79\x00\x77\x00" + sha256(b"ct log").digest() + bytes(8) + b"\x00\x00\x04\x03\x00\x48"
         self._constant: tuple[tuple[x509.ExtensionType, bool], ...] = (
             (_usage(signs_certificates=False), True),

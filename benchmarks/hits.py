@@ -1,4 +1,4 @@
-"""What a hit costs: fifty thousand certificates that anybody can make, all in the name that somebody watches."""
+"""Cost of a hit: fifty thousand self-made certificates, all in a watched name."""
 
 import statistics
 import tempfile
@@ -66,7 +66,7 @@ def _write_log(folder: Path, events: Sequence[Event]) -> int:
     parts = [events[start : start + _PART] for start in range(0, len(events), _PART)]
     with ProcessPoolExecutor() as pool:
         bodies = b"".join(pool.map(_bodies, parts))
-    # The served log is made of whole bundles: entries of nobody fill the last one.
+    # The served log is made of whole bundles: entries without a watched name fill the last one.
     missing = -len(events) % TILE_WIDTH
     (folder / "v2").write_bytes(bodies + framed(b'{"kind":"padding"}') * missing)
     return len(events)

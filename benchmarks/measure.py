@@ -17,7 +17,7 @@ Clock = Callable[[], float]
 def relative_rate(ours: Run, theirs: Run, *, rounds: int, clock: Clock = time.process_time) -> float:
     """Rate of `ours` over rate of `theirs`: the median over `rounds` of a pair taken one right after the other.
 
-    A run does its work once and returns how many entries that were. Pairs share whatever else the machine is doing;
+    A run does its work once and returns how many entries that were. Pairs share the machine's other load;
     the default clock counts the processor time of this process alone. One pair before the first is not counted.
     """
     ratios = []
@@ -45,7 +45,7 @@ def relative_best(ours: Run, theirs: Run, *, rounds: int, begin: Callable[[], ob
 def wait_for_quiet(patience: float = 3.0, busy: float = 0.1) -> bool:
     """Wait until all cores together were less than `busy` of a core busy for a moment; at most `patience` seconds.
 
-    Returns whether they were: whoever measures then has the machine to himself.
+    Returns whether they were: the measurement then runs alone on the machine.
     """
     until = time.monotonic() + patience
     while time.monotonic() < until:

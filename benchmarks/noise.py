@@ -1,4 +1,4 @@
-"""The simulated year, followed by the product: the attacks it finds, and how often it wakes somebody for nothing.
+"""The simulated year, followed by the product: the attacks it finds, and how often it pages without reason.
 
 What is counted is what reaches a pager: alerts are held, withdrawn and delivered as in the daemon, findings are judged
 again when their time has come, and the daemon ends and begins anew all through the year, most of all while an attack's
@@ -137,7 +137,7 @@ def _live(site: "_Site", events: Sequence[Event]) -> int:
 
 
 def _is_ours(event: Event) -> bool:
-    """Whether a genuine certificate is about the project: what strangers do wakes nobody."""
+    """Whether a genuine certificate is about the project: signings of strangers page no person."""
     return event.genuine and (event.attack is not None or event.identity.san.startswith(_OURS))
 
 
@@ -289,5 +289,5 @@ def _certificate_leaf(certificate: bytes, at: datetime) -> bytes:
 
 @cache
 def impostor() -> Authority:
-    """Whoever makes certificates himself."""
+    """A person with self-made certificates."""
     return Authority("impostor")

@@ -1,6 +1,6 @@
 """A tile log as static files in memory (C2SP tlog-tiles), served over HTTP by a process of its own.
 
-The log repeats the corpus, whole bundle after whole bundle, to whatever size is asked for: what a follower has to
+The log repeats the corpus, whole bundle after whole bundle, up to the size asked for: what a follower has to
 fetch, hash, prove and commit does not depend on entries being new. `python -m benchmarks.tile_log CORPUS SIZE` prints
 one JSON line with its URL and key, and serves until its standard input ends.
 """

@@ -1,6 +1,6 @@
 """The rules a service with many subscribers would hold, and which entries of the corpus they are about.
 
-Whatever their number, the same hundred entries (two in a thousand) are of interest to somebody: all other rules watch
+At any number of rules the same hundred entries (two in a thousand) are selected: all other rules watch
 projects and people of the same shape that signed nothing, so what grows is only the number of rules.
 """
 

@@ -3,8 +3,8 @@
 Everything is fixed: the same year every time. A certificate stands in a CT log; the entry made with it follows in one
 of two Rekor logs, seconds later. Releases go out through tags, are run again, are tagged anew after a mistake, have
 candidates before them, and the repository moves to a foundation in summer. Fifty thousand certificates carry the
-project's name and come from nobody. Among all this stand twenty certificates that Fulcio really issued to somebody who
-should not have had them, some of which are seen in one of the two places only.
+project's name and come from no authority. Among them are twenty certificates that Fulcio really issued
+to a thief; some of these are seen in one of the two places only.
 """
 
 import random
@@ -90,7 +90,7 @@ class Where(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """What somebody did, the rule that should notice, and exactly the reasons it should give.
+    """One attack, the rule that should notice it, and exactly the reasons that the rule should give.
 
     One page for each: about the entry where there is one, else about the certificate.
     """
@@ -102,7 +102,7 @@ class Attack:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One certificate. `genuine` says that Fulcio issued it; no CT log takes those that somebody made himself."""
+    """One certificate. `genuine` says that Fulcio issued it; no CT log takes self-made ones."""
 
     at: datetime
     identity: Identity
@@ -279,7 +279,7 @@ def _attack_list() -> list[_Planned]:
             None,
             both,
         ),
-        ("our workflow calls somebody else's builder", _calling_another(), {"builder"}, None, both),
+        ("our workflow calls a stranger's builder", _calling_another(), {"builder"}, None, both),
         (
             "an old artifact signed again",
             _release("v1.2.0", moved=True),

@@ -143,7 +143,7 @@ def _ci_principal(issuer: Issuer, claims: Mapping[str, Any], own: dict[str, str]
         raise bad_request(str(error), "CLAIM_MISSING") from error
     if not _plain_uri(name):
         raise bad_request("subject alternative name is not an absolute URI", "SUBJECT_INVALID")
-    # Issuer and subject always come from the token, whatever a template says. An empty value means no extension.
+    # Issuer and subject always come from the token and never from a template. An empty value means no extension.
     kept = {key: value for key, value in {**rendered, **own}.items() if value}
     return Principal(NameForm.URI, name, MappingProxyType(kept))
 

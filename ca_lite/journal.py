@@ -21,7 +21,7 @@ class Issuance(SQLModel, table=True):
     """One request that passed every check.
 
     `state` is `requested` from before the CT log is asked, then `issued` or `failed`. A row left at `requested` tells
-    of a crash in between: the CT log may hold a precertificate nobody received.
+    of a crash in between: the CT log may hold a precertificate that no client received.
     """
 
     __tablename__ = "issuance"

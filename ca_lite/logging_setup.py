@@ -9,7 +9,7 @@ _STANDARD: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: time, level, logger, event, and whatever fields the caller added."""
+    """One JSON object a line: time, level, logger, event, and the fields that the caller added."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Line for a record; line breaks in fields are escaped by JSON."""

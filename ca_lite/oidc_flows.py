@@ -133,7 +133,7 @@ class Flows:
         return code
 
     def redeem_code(self, code: str, redirect_uri: str, verifier: str, now: float) -> tuple[str, str]:
-        """E-mail and nonce behind a code; the code is spent whatever happens. Raises `OAuthError`."""
+        """E-mail and nonce behind a code; the code is spent even when this fails. Raises `OAuthError`."""
         with self._lock:
             found = self._codes.pop(code, None)
         if found is None or now > found[2]:

@@ -46,7 +46,7 @@ def _expiring(service: Service, now: datetime) -> list[str]:
 
 
 def _check_certificate(service: Service, now: datetime) -> None:
-    """Sign a precertificate for nobody: proves key, chain and profile without an entry in the CT log."""
+    """Sign a precertificate that is thrown away: proves key, chain and profile without an entry in the CT log."""
     issuing = service.issuing()
     principal = Principal(
         NameForm.EMAIL, "self-check@invalid", {"issuer": service.settings.url, "token_subject": "self-check"}

@@ -38,7 +38,7 @@ class Submission:
     chain: tuple[bytes, ...]
 
     def leaf(self, index: int, now_ms: int) -> CtLeaf:
-        """Return the leaf at `index`. The SCT's extension names the place, so nobody needs to search for it."""
+        """Return the leaf at `index`. The SCT's extension names the index, so readers need no search for it."""
         return CtLeaf(now_ms, self.entry_type, self.issuer_key_hash, self.signed, leaf_index_extension(index))
 
     def draft(self) -> Draft:

@@ -1,7 +1,7 @@
 """The first leaf of every tree, signed by the log itself.
 
 Some clients treat log index 0 as "no index" (protobuf leaves out zero values), so no client ever gets it. The leaf is
-an ordinary, verifiable entry: whoever follows the log reads it like any other.
+an ordinary, verifiable entry: a monitor reads it like any other.
 """
 
 from datetime import UTC, datetime, timedelta

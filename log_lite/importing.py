@@ -1,4 +1,4 @@
-"""Adding raw leaf bodies to a log: real entries from elsewhere, or hostile ones, for whoever tests a reader."""
+"""Adding raw leaf bodies to a log: real entries from elsewhere, or hostile ones, for tests of a reader."""
 
 import base64
 import binascii

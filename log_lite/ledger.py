@@ -2,7 +2,8 @@
 
 The order within one batch is the promise of this program: (1) entries and leaf hashes are committed with an fsync,
 (2) the trees in memory grow, (3) a checkpoint is signed and committed, (4) readers see the new size, (5) submitters get
-their answer. A crash before 1 loses entries nobody was told about; between 1 and 3 the next start integrates them.
+their answer. A crash before 1 loses entries whose submitters got no answer; between 1 and 3 the next start integrates
+them.
 """
 
 import logging
@@ -166,7 +167,7 @@ class Ledger:
         return results
 
     def _catch_up(self, connection: sqlite3.Connection) -> None:
-        # Under the write lock nobody else can add: what is read here is what the new entries will follow.
+        # Under the write lock no other process can add entries, so the new entries follow the size read here.
         for row in self.store.trees():
             shard = self.shards.get(row.name)
             if shard is None:
@@ -194,7 +195,7 @@ class Ledger:
             return
         with self.store.write() as connection:
             for shard, size in grown:
-                # A head never goes back, whoever else publishes at the same time.
+                # A head never goes back, also when two processes publish at the same time.
                 connection.execute(
                     "INSERT INTO heads VALUES (?, ?, ?, ?) ON CONFLICT (tree) DO UPDATE SET size = excluded.size,"
                     " root = excluded.root, note = excluded.note WHERE excluded.size >= heads.size",

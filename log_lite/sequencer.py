@@ -23,7 +23,7 @@ class Pushback(Exception):
 
 
 class NotStored(Exception):
-    """The entry could not be stored, or not within the time limit. Nobody was told that it was."""
+    """The entry could not be stored, or not within the time limit. No client was told that it was."""
 
 
 def wall_clock_ms() -> int:
@@ -97,7 +97,7 @@ class Sequencer:
         try:
             results = self._ledger.commit([draft for draft, _ in batch], self._now_ms())
         except Exception as error:
-            # Whatever went wrong, every submitter must hear that the entry is not promised.
+            # After any error every submitter must learn that the entry is not promised.
             for _, future in batch:
                 future.set_exception(NotStored(f"the entry was not stored: {error}"))
             raise

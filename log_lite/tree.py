@@ -88,7 +88,7 @@ class Tree:
         start, end, left_edge = 0, size2, True
         path: list[NodeHash] = []
         # RFC 6962 2.1.2, SUBPROOF(m, D[n], b), unrolled: `left_edge` is b, which says that the subtree still starts
-        # at leaf 0 and its root is known to whoever holds the first tree.
+        # at leaf 0 and its root is known to every holder of the first tree.
         while size1 != end:
             middle = start + _split(end - start)
             if size1 <= middle:

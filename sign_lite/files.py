@@ -42,7 +42,7 @@ def read_small(path: Path, what: str) -> bytes:
 
 
 def default_bundle(file: Path, suffix: str = BUNDLE_SUFFIX) -> Path:
-    """Where a file's bundle is unless somebody says otherwise: beside it."""
+    """Default path of a file's bundle: beside the file."""
     return file.with_name(file.name + suffix)
 
 

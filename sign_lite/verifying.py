@@ -36,7 +36,7 @@ def verify(bundle: Bundle, digest: Hashed, root: TrustedRoot, *, identity: str, 
             return None
         payload_type, payload = verifier.verify_dsse(bundle, policy)
     except Exception as error:
-        # The bundle is somebody else's: whatever it makes the package raise, it did not verify.
+        # The bundle is untrusted: any exception that it makes the package raise means that it did not verify.
         raise VerificationFailed(str(error).strip() or type(error).__name__) from error
     return _matching_statement(payload_type, payload, digest)
 

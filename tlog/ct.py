@@ -63,7 +63,7 @@ class Sct:
 def verify_tree_head(spki: bytes, size: int, timestamp: int, root: bytes, signature: bytes) -> TreeHead:
     """Check a `tree_head_signature` (RFC 6962 3.5) over size, timestamp (ms) and root.
 
-    Raises `BadSignature`, or `MalformedCt` for values that no log can sign, whatever JSON made of them.
+    Raises `BadSignature`, or `MalformedCt` for values that no log can sign.
     """
     for name, value in (("tree_size", size), ("timestamp", timestamp)):
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_TREE_SIZE:

@@ -63,7 +63,7 @@ def inclusion_proof_shape(leaf_index: int, tree_size: int) -> tuple[int, int]:
 
 
 def check_inclusion_proof(leaf_index: int, tree_size: int, proof: Sequence[bytes]) -> int:
-    """Check that `proof` has the form of an inclusion proof for this leaf and size, whatever it leads to.
+    """Check that `proof` has the form of an inclusion proof for this leaf and size; no root is checked.
 
     Returns the number of hashes in its inner part. Raises `ProofInvalid` when it is no list or tuple of exactly as many
     32-byte hashes as the two numbers demand.
@@ -133,7 +133,7 @@ def verify_consistency(size1: int, size2: int, proof: Sequence[bytes], root1: by
 def prefix_root(size1: int, size2: int, proof: Sequence[bytes], root2: bytes) -> RootHash:
     """Root of the first `size1` leaves of the tree with `root2`, as a consistency proof into that tree shows it.
 
-    What it returns is as certain as `root2`, whatever anybody claims the first root to be: two signed heads that
+    The result is as certain as `root2`, and independent of any root claimed for the first tree: two signed heads that
     disagree with it cannot both be of one log. Raises `ProofInvalid` when the proof does not lead to `root2`, and when
     `size1` is a power of two, because then the proof leaves that very hash out.
     """

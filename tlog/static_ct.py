@@ -74,7 +74,7 @@ def _verify_tree_head(origin: str, spki: bytes) -> Callable[[bytes, bytes], None
     def verify(text: bytes, blob: bytes) -> None:
         # SPEC static-ct-api, RFC6962NoteSignature: uint64 timestamp, then the digitally-signed TreeHeadSignature.
         unsigned = parse_checkpoint(Note(text, text, NoteKey("-", b"", b"", spki, lambda _t, _b: None), ()))
-        # The signature covers size, root and time only, so whatever else the text says has to be exactly known.
+        # The signature covers size, root and time only, so every other part of the text has to be exactly known.
         if unsigned.origin != origin:
             raise InvalidSignature("a static CT checkpoint has its key name as its origin line")
         if unsigned.extensions:

@@ -1,1 +1,1 @@
-"""Ways an alert reaches somebody: one file each, all behind `alerts.channels.channel.Channel`."""
+"""Ways to send an alert: one file each, all behind `alerts.channels.channel.Channel`."""

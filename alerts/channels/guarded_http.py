@@ -1,6 +1,6 @@
-"""One POST to a receiver somebody else named: an address check that cannot be raced, a deadline, and a cap.
+"""One POST to a receiver that a user named: an address check that cannot be raced, a deadline, and a cap.
 
-A webhook's URL may come from whoever writes the configuration, and its name is resolved by somebody else again. So
+A webhook's URL comes from the configuration or a subscriber, and a name server resolves its name. So
 the check is made on the address that is connected to, at the moment of connecting: a name that resolves to a public
 address once and to the metadata service the next time (DNS rebinding) gains nothing.
 """

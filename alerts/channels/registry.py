@@ -29,7 +29,7 @@ _PORTS: Final = {Security.STARTTLS: 587, Security.TLS: 465, Security.NONE: 25}
 def build_channel(name: str, settings: Mapping[str, Any], *, base: Path = Path()) -> Channel:
     """The channel `name` as the operator configured it; relative paths count from `base`.
 
-    Raises `ChannelMisconfigured` with what to write instead. Nothing is sent and nobody is asked.
+    Raises `ChannelMisconfigured` with what to write instead. Nothing is sent and no host is asked.
     """
     if not _NAME.fullmatch(name):
         raise ChannelMisconfigured(

@@ -126,7 +126,7 @@ class Settings:
             raise self.wrong(key, f"the template cannot be read: {error}") from error
 
     def finish(self) -> None:
-        """Refuse keys nobody asked for."""
+        """Refuse unknown keys."""
         if self._left:
             unknown = ", ".join(sorted(inert_line(str(key), 60) for key in self._left))
             raise ChannelMisconfigured(

@@ -23,7 +23,7 @@ class SameSizeOtherRoot(Lens):
 
 
 class WrongOrigin(Lens):
-    """A checkpoint under somebody else's origin, signed by this log."""
+    """A checkpoint under another log's origin, signed by this log."""
 
     def head(self, head: HeadText) -> HeadText:
         """Name another origin, in the form this log's clients expect."""
@@ -63,7 +63,7 @@ def _flip(signature: bytes) -> bytes:
 
 
 class ExtraSignature(Lens):
-    """A second signature by a key nobody knows, after the log's own."""
+    """A second signature by an unknown key, after the log's own."""
 
     def __init__(self) -> None:
         self._unknown = rekor_v2_signer(new_ed25519_key(), "unknown.invalid")

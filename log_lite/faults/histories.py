@@ -77,7 +77,7 @@ class InactiveShardChanged(Lens):
 
 
 class ShardVanished(Lens):
-    """A closed Rekor v1 shard that is listed no more, and whose entries nobody finds."""
+    """A closed Rekor v1 shard that is listed no more, and whose entries are not found."""
 
     def __init__(self, settings: Settings) -> None:
         self._tree_name = settings.tree

@@ -12,7 +12,7 @@ from tlog.merkle import leaf_hash
 
 
 class SetNotIncluded(Lens):
-    """Every submission gets a tree of its own, correctly signed, that nobody else will see."""
+    """Every submission gets a tree of its own, correctly signed, that no other client sees."""
 
     def promise(self, view: View, draft: Draft, now_ms: int) -> tuple[View, Entry] | None:
         """Build the private tree."""

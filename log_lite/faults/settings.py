@@ -85,7 +85,7 @@ def _shard(ledger: Ledger, log: str, mode: str) -> Shard:
 
 
 def _forge(ledger: Ledger, shard: Shard, index: int) -> Sealed:
-    """Make an entry that reads like any other and that nobody submitted."""
+    """Make an entry that reads like any other and that no client submitted."""
     text = f"forged entry {index} of {shard.row.origin}"
     if shard.row.log == CT:
         now = datetime.now(UTC).replace(microsecond=0)

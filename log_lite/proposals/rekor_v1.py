@@ -139,7 +139,7 @@ def _intoto_2(spec: Mapping[str, Any]) -> Proposal:
 
 
 def _canonical_dsse(spec: Mapping[str, Any]) -> Proposal:
-    # `rekor-cli verify` and cosign look an entry up by its canonical form, which nobody can insert.
+    # `rekor-cli verify` and cosign look an entry up by its canonical form, which cannot be inserted.
     raise NotInsertable(canonical_body("dsse", "0.0.1", {k: member(spec, k) for k in _DSSE_CANONICAL}))
 
 
