@@ -59,8 +59,8 @@ class Outbox(Protocol):
         No other process gets them until `now + lease`; after a crash they are due again then.
 
         Returns either all members of one digest, beyond the limit if need be, or up to `limit` deliveries that are in
-        none. A due digest comes first. Otherwise fewest attempts first, then pages before the rest, then oldest first: an alert
-        that always fails never stands before one that was not tried.
+        none. A due digest comes first. Otherwise fewest attempts first, then pages before the rest, then oldest first:
+        an alert that always fails never stands before one that was not tried.
         """
 
     def bundle(self, deliveries: Sequence[Delivery], digest: str) -> None:
