@@ -81,7 +81,9 @@ class _DeadlineStream(httpcore.NetworkStream):
         return self._stream.get_extra_info(info)
 
 
-class _DeadlineBackend(httpcore.SyncBackend):
+class DeadlineBackend(httpcore.SyncBackend):
+    """Connections whose every operation is held to the deadline."""
+
     def __init__(self, deadline: Deadline) -> None:
         self._deadline = deadline
 
@@ -93,6 +95,7 @@ class _DeadlineBackend(httpcore.SyncBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
+        """See `httpcore.NetworkBackend.connect_tcp`."""
         stream = super().connect_tcp(host, port, self._deadline.cut(timeout), local_address, socket_options)
         return _DeadlineStream(stream, self._deadline)
 
@@ -109,7 +112,7 @@ class DeadlineTransport(httpx.BaseTransport):
             "max_connections": limits.connections,
             "max_keepalive_connections": limits.connections,
             "keepalive_expiry": limits.keepalive,
-            "network_backend": _DeadlineBackend(deadline),
+            "network_backend": DeadlineBackend(deadline),
         }
         if proxy:
             # A proxy that is itself asked over TLS is believed by the same authorities; httpcore refuses one otherwise.

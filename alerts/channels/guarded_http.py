@@ -1,15 +1,8 @@
-"""One POST to a receiver that a user named: an address check that cannot be raced, a deadline, and a cap.
+"""One POST to a receiver that a user named: a checked address, a deadline, and a cap on the answer."""
 
-A webhook's URL comes from the configuration or a subscriber, and a name server resolves its name. So
-the check is made on the address that is connected to, at the moment of connecting: a name that resolves to a public
-address once and to the metadata service the next time (DNS rebinding) gains nothing.
-"""
-
-import ipaddress
-import socket
 import ssl
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -20,6 +13,8 @@ import httpx
 
 from alerts.channels.channel import DeliveryFailed
 from alerts.inert import inert_line
+from outbound.address_guard import GuardedBackend, Resolve, is_private_literal, resolve
+from outbound.deadline import Deadline, DeadlineBackend
 from outbound.retry_after import parse_retry_after
 
 _MAX_BODY: Final = 64 * 1024
@@ -28,10 +23,6 @@ _SUCCESS: Final = range(200, 300)
 # The same bytes will be refused again: malformed, gone, too long, or not understood. 401, 403 and 404 are an
 # operator's to mend, so those are tried again.
 _HOPELESS: Final = frozenset({400, 410, 413, 414, 415, 422})
-
-
-class AddressRefused(OSError):
-    """The receiver's name leads to an address that is not on the public internet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,103 +51,11 @@ def check_url(url: str, *, allow_private: bool) -> str:
             "must be https (or set allow_private: true for a receiver in your own network)",
         ),
         (
-            not allow_private and _is_private_literal(parts.hostname or ""),
+            not allow_private and is_private_literal(parts.hostname or ""),
             "names an address that is not public (set allow_private: true if that is your own network)",
         ),
     )
     return next((problem for failed, problem in checks if failed), "")
-
-
-def _is_private_literal(host: str) -> bool:
-    try:
-        return not is_public(host)
-    except ValueError:
-        return False
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public internet, also when it hides an IPv4 address inside IPv6."""
-    parsed = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(parsed, ipaddress.IPv6Address):
-        inner = parsed.ipv4_mapped or parsed.sixtofour or _nat64(parsed)
-        if inner is not None:
-            return is_public(str(inner))
-        if parsed.teredo is not None:
-            return False
-    return parsed.is_global and not parsed.is_multicast
-
-
-def _nat64(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    # RFC 6052: 64:ff9b::/96 carries an IPv4 address in its last 32 bits.
-    if address in ipaddress.ip_network("64:ff9b::/96"):
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return None
-
-
-Resolve = Callable[[str, int], list[str]]
-
-
-def resolve(host: str, port: int) -> list[str]:
-    """Every address of `host`, as the system resolves it."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(item[4][0]) for item in found))
-
-
-class _Stream(httpcore.NetworkStream):
-    """A connection whose every wait ends at the request's deadline."""
-
-    def __init__(self, inner: httpcore.NetworkStream, left: Callable[[], float]) -> None:
-        self._inner, self._left = inner, left
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - the deadline is stricter
-        return self._inner.read(max_bytes, self._left())
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002 - the deadline is stricter
-        self._inner.write(buffer, self._left())
-
-    def close(self) -> None:
-        self._inner.close()
-
-    def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ARG002 - the deadline is stricter
-    ) -> httpcore.NetworkStream:
-        return _Stream(self._inner.start_tls(ssl_context, server_hostname, self._left()), self._left)
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._inner.get_extra_info(info)
-
-
-class _Backend(httpcore.NetworkBackend):
-    """Connects to a checked address of the host, and to no other. TLS still checks the host's name."""
-
-    def __init__(self, resolver: Resolve, left: Callable[[], float], *, allow_private: bool) -> None:
-        self._inner = httpcore.SyncBackend()
-        self._resolve, self._left, self._allow_private = resolver, left, allow_private
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ARG002 - the deadline is stricter
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.NetworkStream:
-        addresses = self._resolve(host, port)
-        allowed = [address for address in addresses if self._allow_private or is_public(address)]
-        if not allowed:
-            raise AddressRefused(f"{host} leads to no public address")
-        failure: Exception = httpcore.ConnectError(f"{host} has no address")
-        for address in allowed:
-            try:
-                stream = self._inner.connect_tcp(address, port, self._left(), local_address, socket_options)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-                failure = error
-            else:
-                return _Stream(stream, self._left)
-        raise failure
 
 
 class _Body(httpx.SyncByteStream):
@@ -173,7 +72,7 @@ class _Body(httpx.SyncByteStream):
 class _Transport(httpx.BaseTransport):
     """httpx over one fresh httpcore pool with our network backend."""
 
-    def __init__(self, backend: _Backend, context: ssl.SSLContext) -> None:
+    def __init__(self, backend: httpcore.NetworkBackend, context: ssl.SSLContext) -> None:
         self._pool = httpcore.ConnectionPool(ssl_context=context, max_connections=1, network_backend=backend)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -209,25 +108,18 @@ class GuardedPoster:
         context: ssl.SSLContext | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._allow_private, self._seconds, self._clock = allow_private, seconds, clock
-        self._resolver = resolver
+        self._allow_private, self._seconds, self._resolver = allow_private, seconds, resolver
+        self._deadline = Deadline(clock)
         self._context = context or ssl.create_default_context()
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str], now: datetime) -> Answer:
         """Post and read at most 64 KiB of the answer. Raises `DeliveryFailed` unless the answer is a 2xx."""
-        until = self._clock() + self._seconds
-
-        def left() -> float:
-            remaining = until - self._clock()
-            if remaining <= 0:
-                raise httpcore.ReadTimeout("the deadline has passed")
-            return remaining
-
         host = inert_line(urlsplit(url).netloc, 200)
-        backend = _Backend(self._resolver, left, allow_private=self._allow_private)
+        backend = GuardedBackend(DeadlineBackend(self._deadline), self._resolver, allow_private=self._allow_private)
         try:
             # A fresh connection each time: alerts are rare, and a pool that died would take the alerts with it.
             with (
+                self._deadline.running(self._seconds),
                 httpx.Client(
                     transport=_Transport(backend, self._context),
                     follow_redirects=False,
