@@ -5,18 +5,20 @@ which a rule cannot match. *Does* it match? Only the parsed signing decides: a t
 anywhere in a certificate its requester could influence.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from rules.cover import cover_of_condition, value_key
 from rules.filing import Files
 from rules.rule import Rule
 from rules.selection import matching_signers, values
-from sigstore_entries.signing import Signing
+from sigstore_entries.signing import Signer, Signing
 
 MAX_UNINDEXED: Final = 1_000
 MAX_MATCHES: Final = 1_000
+MAX_VALUES: Final = 1_000  # names, claims and fingerprints of an entry whose every signer is kept
+MAX_ASKED: Final = 5_000_000  # values compared with rules for one entry: about a second
 
 
 class TooManyUnindexed(ValueError):
@@ -33,9 +35,13 @@ class TooManyUnindexed(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Matches(Sequence[Rule]):
-    """The rules that match a signing, in file order. `dropped` counts those left out beyond the cap: show it."""
+    """The rules that match a signing, in file order. `dropped` counts those left out beyond the caps: show it.
+
+    `signing` is the entry as it is to be judged: of a very large one, only the signers that these rules select.
+    """
 
     rules: tuple[Rule, ...]
+    signing: Signing
     dropped: int = 0
 
     def __getitem__(self, index: int) -> Rule:  # type: ignore[override]  # no slices: take `rules`
@@ -105,6 +111,8 @@ class Matcher:
 
     def confirm(self, signing: Signing, numbers: Sequence[int]) -> Matches:
         """Which of the candidates match, decided on the parsed signing alone."""
+        if len(signing.signers) > 1 and sum(map(_values_of, signing.signers)) > MAX_VALUES:
+            return self._confirm_large(signing)
         matched: list[Rule] = []
         dropped = 0
         for number in numbers:
@@ -115,11 +123,49 @@ class Matcher:
                 matched.append(rule)
             else:
                 dropped += 1
-        return Matches(tuple(matched), dropped)
+        return Matches(tuple(matched), signing, dropped)
+
+    def _confirm_large(self, signing: Signing) -> Matches:
+        """Matches of an entry with so many signers that asking each rule about each of them has no bound.
+
+        A signer is asked about the rules of which it shows a key. Small signers come first: a certificate that a
+        trusted authority issued is small, so a flood of others cuts off the flood. What is cut off is counted.
+        """
+        shared = {*self.unindexed, *self._numbers(texts_of(replace(signing, signers=()), self.fields))}
+        rules: set[int] = set()
+        places: list[int] = []
+        cut: set[int] = set()
+        asked, size = 0, 0
+        for place in sorted(range(len(signing.signers)), key=lambda each: _values_of(signing.signers[each])):
+            signer = signing.signers[place]
+            values_of = _values_of(signer)
+            numbers = shared | self._numbers(texts_of(replace(signing, signers=(signer,)), self.fields))
+            asked += values_of * len(numbers)
+            if asked > MAX_ASKED:
+                cut |= numbers
+                continue
+            chosen = {number for number in numbers if self.rules[number].select.holds(signing, signer)}
+            together = rules | chosen
+            # Judging asks each of these rules about each of these signers once more.
+            if len(together) > self._max_matches or len(together) * (size + values_of) > MAX_ASKED:
+                cut |= chosen
+            elif chosen:
+                rules, size = together, size + values_of
+                places.append(place)
+        kept = replace(signing, signers=tuple(signing.signers[place] for place in sorted(places)))
+        return Matches(tuple(self.rules[number] for number in sorted(rules)), kept, len(cut - rules))
+
+    def _numbers(self, texts: Iterable[str]) -> set[int]:
+        return {number for _, numbers in self._find(list(texts)) for number in numbers}
 
     def confirm_all(self, signing: Signing) -> Matches:
         """Every rule that matches a signing, found through its values: for entries that only decoding can tell of."""
         return self.confirm(signing, self.candidates(list(texts_of(signing, self.fields))))
+
+
+def _values_of(signer: Signer) -> int:
+    """How many values rules may be asked about, and at least one."""
+    return 1 + len(signer.names) + len(signer.fingerprints) + len(signer.claims)
 
 
 def compile_rules(

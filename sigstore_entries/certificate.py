@@ -8,6 +8,7 @@ defect: the names are still offered to the rules, and whatever depends on a defe
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from types import MappingProxyType
 from typing import Final
 
@@ -23,7 +24,7 @@ SAN_OID: Final = "2.5.29.17"
 MAX_CERTIFICATE: Final = 1024 * 1024
 # The library makes an object of every name there is, however many; Fulcio's certificates have about two kilobytes.
 MAX_SECOND_OPINION: Final = 32 * 1024
-MAX_NAMES: Final = 64
+MAX_NAMES: Final = 64 * 1024  # bytes of a SAN extension
 MAX_TEXT: Final = 8192
 MAX_DEFECTS: Final = 32
 
@@ -40,6 +41,8 @@ X509_ERRORS: Final = (
 
 _IA5_NAMES: Final = {0x81: NameForm.EMAIL, 0x82: NameForm.DNS, 0x86: NameForm.URI}  # RFC 5280 4.2.1.6 GeneralName
 _OTHER_NAME: Final = 0xA0
+_IP_ADDRESS: Final = 0x87
+_SMALLEST: Final = 2  # bytes of a DER value: the bound on how many the SAN can hold
 _EXPLICIT_0: Final = 0xA0
 
 
@@ -182,9 +185,12 @@ def read_names(san: bytes) -> tuple[tuple[Name, ...], tuple[str, ...]]:
 
 def _read_san(raw: bytes, findings: _Findings) -> None:
     try:
-        for count, value in enumerate(der.children(der.only(raw, der.SEQUENCE, "the subject alternative name"))):
-            if count == MAX_NAMES:
-                raise der.MalformedDer(f"more than {MAX_NAMES} names")  # noqa: TRY301  one place makes the defect
+        listed = der.only(raw, der.SEQUENCE, "the subject alternative name")
+        for value in der.children(listed, limit=len(raw) // _SMALLEST):
+            if value.end > MAX_NAMES:
+                # In front, so that no number of other defects cuts it off.
+                findings.defects.insert(0, f"unread: {len(raw) - value.start} bytes of names, beyond {MAX_NAMES}")
+                return
             _read_name(value, findings)
     except der.MalformedDer as error:
         findings.defect(f"names: {error}")
@@ -200,12 +206,23 @@ def _read_name(value: der.Value, findings: _Findings) -> None:
                 # RFC 5280 4.2.1.6: these are IA5String. The text is still offered, so that a look-alike is seen.
                 findings.defect(f"names: {form.value} is not ASCII")
             findings.names.append(Name(form, plain_text(text, "names", findings.defects)))
+        elif value.tag == _IP_ADDRESS:
+            findings.names.append(Name(NameForm.IP, _ip_text(value.content)))
         elif value.tag == _OTHER_NAME:
             findings.names.append(Name(NameForm.OTHER, _username(value, findings)))
         else:
             findings.defect(f"names: a name of form {value.tag:#04x} is not read")
     except ValueError as error:
         findings.defect(f"names: {error}")
+
+
+def _ip_text(content: bytes) -> str:
+    """RFC 5280 4.2.1.6: four or sixteen octets. Raises `ValueError`."""
+    if len(content) not in {4, 16}:
+        raise ValueError(f"an IP address of {len(content)} bytes")
+    address = ip_address(content)
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return str(address) if mapped is None else f"::ffff:{mapped}"  # RFC 5952 5; releases of Python disagree
 
 
 def _username(value: der.Value, findings: _Findings) -> str:
@@ -258,4 +275,4 @@ def _library_name(name: x509.GeneralName) -> str:
             return decode_utf8_string(name.value)
         except ValueError:
             return ""
-    return str(name.value)
+    return _ip_text(name.value.packed) if isinstance(name.value, IPv4Address | IPv6Address) else str(name.value)

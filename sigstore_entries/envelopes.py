@@ -1,6 +1,6 @@
 """Kinds whose verifier is a certificate or key in PEM or DER: hashedrekord, dsse, intoto and cose."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -15,6 +15,9 @@ from sigstore_entries.verifier import (
     signer_from_pem,
 )
 
+# The name in the log's first releases and the one since: its proto renamed the field before version 2.0.
+_HASHEDREKORD_V2: Final = ("hashedRekordV002", "hashedRekordV0_0_2")
+_DSSE_V2: Final = ("dsseV002", "dsseV0_0_2")
 # sigstore_common.proto HashAlgorithm, as protojson spells it; sizes in bytes.
 _V2_ALGORITHMS: Final = {
     "SHA2_256": ("sha256", 32),
@@ -34,8 +37,8 @@ def hashedrekord_v1(spec: Fields) -> Decoded:
 
 def hashedrekord_v2(spec: Fields) -> Decoded:
     """Decode hashedrekord 0.0.2 (Rekor v2). Newer clients log a DSSE envelope this way, over SHA-256 of its PAE."""
-    inner = spec.object("hashedRekordV002")
-    signer = _signer_v2(inner.object("signature", "verifier"))
+    inner = _only_one(spec, _HASHEDREKORD_V2)
+    signer = _signer_v2(inner.object("signature"), "verifier")
     return Decoded((signer,), (_digest_v2(inner.object("data"), "artifact"),))
 
 
@@ -48,8 +51,8 @@ def dsse_v1(spec: Fields) -> Decoded:
 
 def dsse_v2(spec: Fields) -> Decoded:
     """Decode dsse 0.0.2 (Rekor v2 up to 2.2)."""
-    inner = spec.object("dsseV002")
-    readers = [partial(_signer_v2, each.object("verifier")) for each in inner.list("signatures")]
+    inner = _only_one(spec, _DSSE_V2)
+    readers = [partial(_signer_v2, each, "verifier") for each in inner.list("signatures")]
     return Decoded(all_signers(readers), (_digest_v2(inner.object("payloadHash"), "payload"),))
 
 
@@ -87,7 +90,16 @@ def _envelope_digests(content: Fields) -> tuple[Digest, ...]:
     return tuple(digests)
 
 
-def _signer_v2(verifier: Fields) -> Signer:
+def _only_one(spec: Fields, names: Sequence[str]) -> Fields:
+    """The object under the one of these names that is there. Two would be two entries for two readers."""
+    present = [name for name in names if name in spec]
+    if len(present) > 1:
+        raise MalformedBody(f"the body holds both {' and '.join(present)}")
+    return spec.object(present[0] if present else names[0])
+
+
+def _signer_v2(fields: Fields, name: str) -> Signer:
+    verifier = fields.object(name)
     forms: dict[str, Callable[[bytes], Signer]] = {
         "x509Certificate": signer_from_certificate,
         "publicKey": signer_from_key,

@@ -7,20 +7,20 @@ ID, valid bindings included, so only a fingerprint ever identifies, and an unbou
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from hashlib import sha1, sha256
-from typing import Final, NamedTuple
+from typing import Final
 
 from sigstore_entries.certificate import MAX_TEXT, plain_text
 from sigstore_entries.pem import MalformedText, from_base64
 from sigstore_entries.signing import Name, NameForm, Signer, SignerForm
 
-MAX_PACKETS: Final = 4096
-MAX_KEYS: Final = 64
-MAX_USER_IDS: Final = 64
+MAX_NAMES: Final = 64 * 1024  # bytes of user IDs; a user ID proves nothing, so what is beyond is only counted
 
 _PUBLIC_KEY: Final = 6
 _USER_ID: Final = 13
 _PUBLIC_SUBKEY: Final = 14
+_READ: Final = frozenset({_PUBLIC_KEY, _USER_ID, _PUBLIC_SUBKEY})
 _V4: Final = 4
 _V6: Final = 6
 _ARMOR = re.compile(
@@ -37,46 +37,70 @@ class MalformedPgp(ValueError):
     """The bytes are not an OpenPGP public key block."""
 
 
-class _Packet(NamedTuple):
-    tag: int
-    body: bytes
-
-
 def read_pgp(block: bytes) -> Signer:
     """Read an armored or binary public key block, keyrings of several keys included. Raises `MalformedPgp`.
 
-    Fingerprints are lower-case hex of primary keys and subkeys, in the block's order.
+    Fingerprints are lower-case hex of all primary keys and subkeys, in the block's order: the entry's size is the
+    bound, because a count could be stepped over. Keys and names that are left out are counted in an `unread` defect.
     """
-    fingerprints: list[str] = []
-    names: list[Name] = []
-    defects: list[str] = []
-    for count, packet in enumerate(_packets(_dearmored(block))):
-        if count == MAX_PACKETS or len(fingerprints) > MAX_KEYS or len(names) > MAX_USER_IDS:
-            defects.append("names: the key block is longer than is read")
-            break
-        if packet.tag in {_PUBLIC_KEY, _PUBLIC_SUBKEY}:
-            fingerprint = _fingerprint(packet.body)
-            if fingerprint is None:
-                defects.append("fingerprint: a key of a version that is not read")
-            else:
-                fingerprints.append(fingerprint)
-        elif packet.tag == _USER_ID:
-            _user_id(packet.body, names, defects)
-    if not fingerprints:
-        raise MalformedPgp("no public key in the OpenPGP block")
-    return Signer(
-        SignerForm.PGP, names=tuple(names), fingerprints=tuple(dict.fromkeys(fingerprints)), defects=tuple(defects[:32])
-    )
-
-
-def _user_id(body: bytes, names: list[Name], defects: list[str]) -> None:
+    found = _Found()
     try:
-        if len(body) > MAX_TEXT:
-            raise ValueError(f"{len(body)} bytes long")  # noqa: TRY301  one place makes the defect
+        for tag, body in _packets(_dearmored(block)):
+            if tag == _USER_ID:
+                found.user_id(body)
+            else:
+                found.key(body)
+    except MalformedPgp as error:
+        if not found.fingerprints:
+            raise
+        found.cut = f"the rest of the block: {error}"
+    if not found.fingerprints:
+        raise MalformedPgp("no public key in the OpenPGP block")
+    names = tuple(Name(NameForm.PGP_USER_ID, text) for text in found.names)
+    return Signer(SignerForm.PGP, names=names, fingerprints=tuple(found.fingerprints), defects=tuple(found.defects()))
+
+
+@dataclass(slots=True)
+class _Found:
+    """Keys and user IDs of a block, each once and in its order."""
+
+    fingerprints: dict[str, None] = field(default_factory=dict)
+    names: dict[str, None] = field(default_factory=dict)
+    oddities: list[str] = field(default_factory=list)
+    room: int = MAX_NAMES
+    unread_keys: int = 0
+    unread_names: int = 0
+    cut: str = ""
+
+    def key(self, body: bytes) -> None:
+        fingerprint = _fingerprint(body)
+        if fingerprint is None:
+            self.unread_keys += 1
+        else:
+            self.fingerprints[fingerprint] = None
+
+    def user_id(self, body: bytes) -> None:
         # RFC 9580 5.11: "By convention, it includes a mail name-addr, but there are no restrictions on its content."
-        names.append(Name(NameForm.PGP_USER_ID, plain_text(body.decode("utf-8"), "names", defects)))
-    except ValueError as error:
-        defects.append(f"names: a user ID is not read: {error}")
+        self.room -= len(body)
+        if len(body) > MAX_TEXT or self.room < 0:
+            self.unread_names += 1
+            return
+        try:
+            self.names[plain_text(body.decode("utf-8"), "names", self.oddities)] = None
+        except UnicodeDecodeError:
+            self.unread_names += 1
+
+    def defects(self) -> Iterator[str]:
+        yield from self.oddities
+        if self.cut:
+            yield f"unread: {self.cut}"
+        if self.unread_keys:
+            yield f"unread: {self.unread_keys} keys of a version that is not read"
+        if self.unread_names:
+            yield (
+                f"unread: {self.unread_names} user IDs that are not UTF-8, or are longer than {MAX_TEXT} bytes each "
+                f"or {MAX_NAMES} bytes together"
+            )
 
 
 def _fingerprint(body: bytes) -> str | None:
@@ -100,14 +124,13 @@ def _dearmored(block: bytes) -> bytes:
         except MalformedText as error:
             raise MalformedPgp(str(error)) from error
         found.append(raw)
-        if len(found) > MAX_KEYS:
-            raise MalformedPgp(f"more than {MAX_KEYS} OpenPGP blocks")
     if not found:
         raise MalformedPgp("not an armored OpenPGP public key block")
     return b"".join(found)
 
 
-def _packets(raw: bytes) -> Iterator[_Packet]:
+def _packets(raw: bytes) -> Iterator[tuple[int, bytes]]:
+    """Tag and body of each packet that is a key or a user ID."""
     at = 0
     while at < len(raw):
         header = raw[at]
@@ -116,7 +139,8 @@ def _packets(raw: bytes) -> Iterator[_Packet]:
         tag, length, at = _new_format(raw, at) if header & 0x40 else _old_format(raw, at)
         if at + length > len(raw):
             raise MalformedPgp("a packet is cut short")
-        yield _Packet(tag, raw[at : at + length])
+        if tag in _READ:
+            yield tag, raw[at : at + length]
         at += length
 
 

@@ -39,7 +39,7 @@ def decode_rekor(body: bytes, where: EntryRef, integrated_time: datetime | None 
 
     `integrated_time` is Rekor v1's, which stands outside the body; version 2 has none. Codes: `too-large`,
     `malformed-json`, `repeated-key`, `malformed-body`, `unsupported-kind`, `malformed-certificate`, `malformed-key`,
-    `decoder-failed`.
+    `decoder-failed`. Of an entry that is read in part `signing.left_out` tells: `unreadable-signer`.
     """
     try:
         return _decode(body, where, integrated_time)

@@ -34,6 +34,7 @@ class NameForm(StrEnum):
     URI = "uri"
     OTHER = "othername"
     DNS = "dns"
+    IP = "ip"
     PGP_USER_ID = "pgp-user-id"
 
 
@@ -90,7 +91,7 @@ class Signer:
 
     `defects` names parts that could not be read, or are not as a certificate authority would write them: what depends
     on them fails closed. Each is `part: sentence`; parts are `names`, `issuer`, `claim:<name>`, `extension:<oid>`,
-    `validity`, `fingerprint`, `chain`, and `certificate` for all of it.
+    `validity`, `chain`, `certificate` for all of it, and `unread` for signers, keys or names that are left out.
     """
 
     form: SignerForm
@@ -121,6 +122,16 @@ class Signing:
     digests: tuple[Digest, ...] = ()
     times: tuple[KnownTime, ...] = ()
 
+    @property
+    def unread(self) -> str:
+        """What of the entry's signers is left out because it cannot be read; empty when nothing is."""
+        return "; ".join(
+            text
+            for signer in self.signers
+            for part, _, text in (each.partition(": ") for each in signer.defects)
+            if part == "unread"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
@@ -132,3 +143,17 @@ class Unreadable:
     where: EntryRef
     code: str
     reason: str
+
+
+UNREADABLE_SIGNER = "unreadable-signer"
+_SHOWN_NAMES = 3
+
+
+def left_out(signing: Signing) -> Unreadable | None:
+    """The part of a decoded entry that cannot be read, with the part that can; `None` when all of it is read."""
+    if not signing.unread:
+        return None
+    names = [name.value for signer in signing.signers for name in signer.names[:_SHOWN_NAMES]]
+    keys = [f"key {key}" for signer in signing.signers for key in signer.fingerprints[:1]]
+    shown = ", ".join(ascii(each)[1:-1][:100] for each in (names or keys)[:_SHOWN_NAMES])
+    return Unreadable(signing.where, UNREADABLE_SIGNER, f"{signing.unread[:300]}. Read in it: {shown or 'no signer'}")

@@ -1,16 +1,17 @@
 """Kind rfc3161: a time stamp response (RFC 3161), signed by a timestamp authority."""
 
+import re
+from collections.abc import Iterator
+from datetime import datetime, timedelta
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
-from rfc3161_client import decode_timestamp_response
-
-from sigstore_entries.body import MAX_ITEMS, Fields, MalformedBody
+from sigstore_entries import der
+from sigstore_entries.body import Fields, MalformedBody
 from sigstore_entries.decoded import Decoded
-from sigstore_entries.signing import Digest, KnownTime
-from sigstore_entries.verifier import all_signers, signer_from_certificate
+from sigstore_entries.signing import Digest, KnownTime, Signer
+from sigstore_entries.verifier import MalformedVerifier, all_signers, signer_from_certificate
 
-MAX_RESPONSE: Final = 256 * 1024
 # NIST and OIW object identifiers of the digests a message imprint may have.
 _DIGESTS: Final = {
     "1.3.14.3.2.26": ("sha1", 20),
@@ -18,28 +19,95 @@ _DIGESTS: Final = {
     "2.16.840.1.101.3.4.2.2": ("sha384", 48),
     "2.16.840.1.101.3.4.2.3": ("sha512", 64),
 }
+_SIGNED_DATA: Final = "1.2.840.113549.1.7.2"  # RFC 5652 5.1
+_TST_INFO: Final = "1.2.840.113549.1.9.16.1.4"  # RFC 3161 2.4.2
+_CONTEXT_0: Final = 0xA0
+_SMALLEST: Final = 2  # bytes of a DER value: the bound on how many a set can hold
+_FRACTION = re.compile(rb"(\d{14})\.(\d{1,9})Z")
+
+
+class _Response(NamedTuple):
+    """The parts that are read: the hash's OID and value, the time, and the values in the set of certificates."""
+
+    hash_oid: str
+    imprint: bytes
+    at: datetime
+    certificates: tuple[der.Value, ...]
 
 
 def rfc3161_v1(spec: Fields) -> Decoded:
     """Decode rfc3161 0.0.1: the imprint, the time, and the authority's certificates if the response has them.
 
-    The CMS signature is not verified. A response without certificates has no signer that can be named.
+    The CMS signature is not verified, so the order of the sets in it does not matter: OpenSSL and Rekor read sets that
+    are not in DER's order. A response without certificates has no signer that can be named.
     """
     raw = spec.object("tsr").bytes("content")
-    if len(raw) > MAX_RESPONSE:
-        raise MalformedBody(f"a time stamp response of {len(raw)} bytes", "too-large")
     try:
-        response = decode_timestamp_response(raw)
-        info, certificates = response.tst_info, sorted(response.signed_data.certificates)
-        imprint, oid = bytes(info.message_imprint.message), info.message_imprint.hash_algorithm.dotted_string
-        times = (KnownTime("timestamp-response", info.gen_time),)
-    except ValueError as error:
+        response = _read(raw)
+    except ValueError as error:  # MalformedDer, or too few values to unpack
         raise MalformedBody(f"not a time stamp response: {str(error)[:80]!a}") from error
-    algorithm, size = _DIGESTS.get(oid, (oid, len(imprint)))
-    if size != len(imprint) or len(certificates) > MAX_ITEMS:
-        raise MalformedBody(f"a {algorithm} imprint of {len(imprint)} bytes, {len(certificates)} certificates")
-    digests = (Digest(algorithm, imprint.hex()),)
-    if not certificates:
+    algorithm, size = _DIGESTS.get(response.hash_oid, (response.hash_oid, len(response.imprint)))
+    if size != len(response.imprint):
+        raise MalformedBody(f"a {algorithm} imprint of {len(response.imprint)} bytes")
+    digests = (Digest(algorithm, response.imprint.hex()),)
+    times = (KnownTime("timestamp-response", response.at),)
+    if not response.certificates:
         return Decoded((), digests, times)
     # CMS holds the certificates as a set: which of them signed is in the SignerInfo, and a chain may come along.
-    return Decoded(all_signers(partial(signer_from_certificate, each) for each in certificates), digests, times)
+    ordered = sorted(response.certificates, key=lambda each: each.encoded)
+    return Decoded(all_signers(partial(_signer, each) for each in ordered), digests, times)
+
+
+def _signer(certificate: der.Value) -> Signer:
+    if certificate.tag != der.SEQUENCE:  # RFC 5652 10.2.2: CertificateChoices has four older forms
+        raise MalformedVerifier(f"a certificate of form {certificate.tag:#04x} is not read", "malformed-certificate")
+    return signer_from_certificate(certificate.encoded)
+
+
+def _read(raw: bytes) -> _Response:
+    """Walk TimeStampResp, ContentInfo, SignedData and TSTInfo (RFC 3161 2.4, RFC 5652 5.1). Raises `ValueError`."""
+    _, token, *_ = _parts(der.only(raw, der.SEQUENCE, "the response"), der.SEQUENCE, der.SEQUENCE)
+    kind, wrapped = _parts(token, der.OBJECT_IDENTIFIER, _CONTEXT_0)
+    _check_type(kind, _SIGNED_DATA)
+    signed = der.only(wrapped.content, der.SEQUENCE, "the signed data")
+    _, _, content, *others = _parts(signed, der.INTEGER, der.SET, der.SEQUENCE)
+    kind, wrapped = _parts(content, der.OBJECT_IDENTIFIER, _CONTEXT_0)
+    _check_type(kind, _TST_INFO)
+    info = der.only(der.only(wrapped.content, der.OCTET_STRING, "the content").content, der.SEQUENCE, "TSTInfo")
+    _, _, imprint, _, at, *_ = _parts(
+        info, der.INTEGER, der.OBJECT_IDENTIFIER, der.SEQUENCE, der.INTEGER, der.GENERALIZED_TIME
+    )
+    algorithm, value = _parts(imprint, der.SEQUENCE, der.OCTET_STRING)
+    hash_oid, *_ = _parts(algorithm, der.OBJECT_IDENTIFIER)
+    certificates = others[0] if others and others[0].tag == _CONTEXT_0 else None
+    return _Response(
+        der.oid_text(hash_oid.content),
+        value.content,
+        _time(at),
+        tuple(_all(certificates)) if certificates is not None else (),
+    )
+
+
+def _parts(value: der.Value, *tags: int) -> list[der.Value]:
+    """Values inside a constructed one, of which the first have these tags."""
+    found = list(der.children(value))
+    if [each.tag for each in found[: len(tags)]] != list(tags):
+        raise der.MalformedDer("a part is missing or of another type")
+    return found
+
+
+def _all(value: der.Value) -> Iterator[der.Value]:
+    return der.children(value, limit=len(value.content) // _SMALLEST + 1)
+
+
+def _check_type(kind: der.Value, wanted: str) -> None:
+    if der.oid_text(kind.content) != wanted:
+        raise der.MalformedDer(f"content of type {der.oid_text(kind.content)}, not {wanted}")
+
+
+def _time(value: der.Value) -> datetime:
+    """SPEC RFC 3161 2.4.2: genTime is GeneralizedTime in UTC, with or without a fraction of a second."""
+    if (match := _FRACTION.fullmatch(value.content)) is None:
+        return der.time(value)
+    seconds = der.encode(der.GENERALIZED_TIME, match[1] + b"Z")
+    return der.time(der.read(seconds)) + timedelta(microseconds=int(match[2].ljust(6, b"0")[:6]))

@@ -5,24 +5,27 @@ path is judged at the certificate's own notBefore, which its issuer signed; a us
 defect of the signing, not a reason to call the issuer a stranger: whoever used it late still had the identity.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
 from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from sigstore_entries import der
-from sigstore_entries.certificate import MAX_SECOND_OPINION, X509_ERRORS
+from sigstore_entries.certificate import MAX_CERTIFICATE, MAX_SECOND_OPINION, X509_ERRORS
 from sigstore_entries.fulcio import POISON_OID, SCT_LIST_OID
 from sigstore_entries.issued import tbs_without_scts
 from sigstore_entries.signing import ChainTrust, Signer, SignerForm
-from sigstore_entries.tbs import read_spki_of, split_certificate
+from sigstore_entries.tbs import Tbs, read_spki_of, read_tbs, split_certificate
 from tlog.ct import CtLeaf, EntryType, MalformedCt, Sct, parse_sct_list, verify_sct
 from tlog.note import BadSignature
 
@@ -34,6 +37,14 @@ _BAD_X509: Final = (*X509_ERRORS, InvalidSignature)
 # RFC 5280 4.2: "a certificate-using system MUST reject the certificate if it encounters a critical extension it does
 # not recognize". These are the ones a code-signing leaf may have that are looked at here or in the decoder.
 _KNOWN_CRITICAL: Final = frozenset({"2.5.29.15", "2.5.29.17", "2.5.29.19", "2.5.29.37", POISON_OID})
+_BASIC_CONSTRAINTS: Final = "2.5.29.19"
+_EXTENDED_KEY_USAGE: Final = "2.5.29.37"
+_CODE_SIGNING: Final = bytes.fromhex("06082b06010505070303")  # RFC 5280 4.2.1.12: id-kp-codeSigning
+_CA_TRUE: Final = (b"\x30\x03\x01\x01\xff", b"\x30\x06\x01\x01\xff")  # RFC 5280 4.2.1.9, with a path length or not
+# RFC 5758 3.2, RFC 4055 5, RFC 8410 3.
+_ECDSA: Final = {"1.2.840.10045.4.3.2": SHA256(), "1.2.840.10045.4.3.3": SHA384(), "1.2.840.10045.4.3.4": SHA512()}
+_RSA: Final = {"1.2.840.113549.1.1.11": SHA256(), "1.2.840.113549.1.1.12": SHA384(), "1.2.840.113549.1.1.13": SHA512()}
+_ED25519: Final = "1.3.101.112"
 
 
 class BadAuthority(ValueError):
@@ -76,9 +87,9 @@ class _Issuer:
     not_before: datetime
     not_after: datetime
 
-    def may_issue(self, below: int, when: datetime) -> bool:
+    def may_issue(self, below: int, when: datetime | None) -> bool:
         """Whether a certificate of that time, with `below` issuers between it and the leaf, may be issued by this."""
-        return (self.below is None or below <= self.below) and self.not_before <= when <= self.not_after
+        return (self.below is None or below <= self.below) and _within(when, self.not_before, self.not_after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,15 +139,16 @@ class CertificateAuthorities:
         """Verify the path of a leaf to one of the authorities and return it; `chain` are intermediates on offer.
 
         Checked at the leaf's notBefore: signatures and names along the path, validity, CA flags, path length, code
-        signing in the leaf and in every intermediate that restricts its usage. Raises `NotTrusted`.
+        signing in the leaf and in every intermediate that restricts its usage. A leaf that is odd, long or refused by
+        the library still has the issuer that signed it; `read_certificate` calls its odd parts defects, which makes
+        the signing unexpected. Raises `NotTrusted`.
         """
-        if len(certificate) > MAX_SECOND_OPINION:
+        if len(certificate) > MAX_CERTIFICATE:
             raise NotTrusted(f"a certificate of {len(certificate)} bytes is too long to be judged")
         try:
-            leaf = x509.load_der_x509_certificate(certificate)
-            authority = self._issued(leaf, chain, leaf.not_valid_before_utc)
-            # Last, because it costs most: anybody can make thousands of leaves that nobody issued.
-            _check_leaf(leaf)
+            tbs = read_tbs(split_certificate(certificate).encoded)
+            authority = self._issued(_leaf(certificate), chain, _not_before(tbs))
+            _check_leaf(tbs)
         except _BAD_X509 as error:
             raise NotTrusted(f"the certificate cannot be judged: {str(error)[:100]!a}") from error
         return authority
@@ -184,7 +196,7 @@ class CertificateAuthorities:
             return self.verify_chain(signer.certificate, signer.chain).name
         return None
 
-    def _issued(self, leaf: x509.Certificate, chain: Sequence[bytes], when: datetime) -> CertificateAuthority:
+    def _issued(self, leaf: "_SignedBy", chain: Sequence[bytes], when: datetime | None) -> CertificateAuthority:
         """Authority to which the path from the leaf leads. Raises `NotTrusted`."""
         top, path = leaf, list[_Issuer]()
         offered = [each for each in map(_offered, chain[:MAX_DEPTH]) if each is not None]
@@ -197,10 +209,10 @@ class CertificateAuthorities:
             if above is None:
                 break
             path.append(above)
-            top = above.certificate
+            top = partial(_issuer_is_signed_by, above.certificate)
         raise NotTrusted("no authority of the trust root issued the certificate")
 
-    def _anchor_of(self, top: x509.Certificate, below: int, when: datetime) -> _Anchor | None:
+    def _anchor_of(self, top: "_SignedBy", below: int, when: datetime | None) -> _Anchor | None:
         for anchor in self._anchors:
             if not _covers(anchor, when):
                 continue
@@ -232,10 +244,38 @@ def _anchor(authority: CertificateAuthority) -> _Anchor:
     return _Anchor(authority, chain, sha256(spki).digest(), spki)
 
 
-def _issues(issuer: _Issuer, certificate: x509.Certificate, below: int, when: datetime) -> bool:
-    # Above a leaf the same few certificates come again and again; a leaf is new nearly always.
-    is_signed_by = _issuer_is_signed_by if below else _is_signed_by
-    return issuer.may_issue(below, when) and is_signed_by(certificate, issuer.certificate)
+_SignedBy = Callable[[x509.Certificate], bool]
+
+
+def _issues(issuer: _Issuer, is_signed_by: _SignedBy, below: int, when: datetime | None) -> bool:
+    return issuer.may_issue(below, when) and is_signed_by(issuer.certificate)
+
+
+def _leaf(raw: bytes) -> _SignedBy:
+    """Whether an issuer signed this leaf, which the library may refuse to read."""
+    try:
+        return partial(_is_signed_by, x509.load_der_x509_certificate(raw))
+    except X509_ERRORS:
+        return partial(_raw_is_signed_by, raw)
+
+
+def _raw_is_signed_by(raw: bytes, issuer: x509.Certificate) -> bool:
+    """RFC 5280 4.1.1.3: the signature is over the DER TBSCertificate, whatever is in it."""
+    tbs, algorithm, signature = der.children(der.only(raw, der.SEQUENCE, "the certificate"))
+    oid = der.oid_text(der.read(algorithm.content).expect(der.OBJECT_IDENTIFIER, "an algorithm").content)
+    signed, key = signature.content[1:], issuer.public_key()
+    try:
+        if isinstance(key, ed25519.Ed25519PublicKey) and oid == _ED25519:
+            key.verify(signed, tbs.encoded)
+        elif isinstance(key, ec.EllipticCurvePublicKey) and oid in _ECDSA:
+            key.verify(signed, tbs.encoded, ec.ECDSA(_ECDSA[oid]))
+        elif isinstance(key, rsa.RSAPublicKey) and oid in _RSA:
+            key.verify(signed, tbs.encoded, PKCS1v15(), _RSA[oid])
+        else:
+            return False
+    except InvalidSignature:
+        return False
+    return True
 
 
 def _is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
@@ -246,7 +286,8 @@ def _is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bo
     return True
 
 
-# Certificates are equal when all their bytes are, so what is remembered is about these two and no namesakes.
+# Above a leaf the same few certificates come again and again; a leaf is new nearly always. Certificates are equal when
+# all their bytes are, so what is remembered is about these two and no namesakes.
 _issuer_is_signed_by = lru_cache(maxsize=_KNOWN_ISSUERS)(_is_signed_by)
 
 
@@ -279,17 +320,38 @@ def _offered(raw: bytes) -> _Issuer | None:
         return None
 
 
-def _check_leaf(leaf: x509.Certificate) -> None:
-    unknown = {each.oid.dotted_string for each in leaf.extensions if each.critical} - _KNOWN_CRITICAL
+def _check_leaf(leaf: Tbs) -> None:
+    """Refuse certificates that are not for code signing. Raises `ValueError`.
+
+    Read without the library, which refuses all extensions when one is repeated. An unreadable value refuses nothing:
+    the decoder calls it a defect, and what cannot be read is unexpected.
+    """
+    unknown = {each.oid for each in leaf.extensions if each.critical} - _KNOWN_CRITICAL
     if unknown:
         raise ValueError(f"critical extension {min(unknown)} is not understood")
-    with suppress(x509.ExtensionNotFound):
-        if leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
-            raise ValueError("the leaf is a CA certificate")
+    if any(each.value.startswith(_CA_TRUE) for each in leaf.extensions if each.oid == _BASIC_CONSTRAINTS):
+        raise ValueError("the leaf is a CA certificate")
+    usages = [each.value for each in leaf.extensions if each.oid == _EXTENDED_KEY_USAGE]
+    if not usages:
+        raise ValueError("the leaf has no extended key usage")
+    if not any(_allows_code_signing(each) for each in usages):
+        raise ValueError("the extended key usage is not code signing")
+
+
+def _allows_code_signing(usage: bytes) -> bool:
     try:
-        _check_code_signing(leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
-    except x509.ExtensionNotFound as error:
-        raise ValueError("the leaf has no extended key usage") from error
+        listed = der.only(usage, der.SEQUENCE, "the extended key usage")
+        return any(each.encoded == _CODE_SIGNING for each in der.children(listed))
+    except der.MalformedDer:
+        return True
+
+
+def _not_before(tbs: Tbs) -> datetime | None:
+    """When the certificate's validity begins; `None` when it cannot be read, which is a defect of the certificate."""
+    try:
+        return der.time(der.read(tbs.validity.content))
+    except der.MalformedDer:
+        return None
 
 
 def _check_code_signing(usage: x509.ExtendedKeyUsage) -> None:
@@ -316,9 +378,10 @@ def _spki(certificate: bytes) -> bytes:
     return read_spki_of(split_certificate(certificate).encoded)
 
 
-def _covers(anchor: _Anchor, when: datetime) -> bool:
+def _covers(anchor: _Anchor, when: datetime | None) -> bool:
     return _within(when, anchor.authority.valid_from, anchor.authority.valid_until)
 
 
-def _within(when: datetime, start: datetime | None, end: datetime | None) -> bool:
-    return (start is None or start <= when) and (end is None or when <= end)
+def _within(when: datetime | None, start: datetime | None, end: datetime | None) -> bool:
+    """Whether a time lies in a period; an unknown time could."""
+    return when is None or ((start is None or start <= when) and (end is None or when <= end))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from sigstore_entries import der, keys, pem
+from sigstore_entries.body import MalformedBody
 from sigstore_entries.certificate import read_certificate
 from sigstore_entries.openpgp import MalformedPgp, read_pgp
 from sigstore_entries.signing import Signer, SignerForm
@@ -76,17 +77,20 @@ def _of_key(read: Callable[[bytes], Signer], block: bytes) -> Signer:
 def all_signers(readers: Iterable[Callable[[], Signer]]) -> tuple[Signer, ...]:
     """Signers of an entry with several signatures.
 
-    One unreadable verifier must not hide the others, so it becomes a signer that is nothing but a defect; when none
-    can be read, the entry is unreadable: raises the first `MalformedVerifier`.
+    One unreadable verifier must not hide the others: all unreadable ones together become one more signer that is
+    nothing but a defect, `unread: …`. When none can be read, the entry is unreadable: raises the first failure.
     """
     signers: list[Signer] = []
-    failures: list[MalformedVerifier] = []
+    failed, first = 0, None
     for read in readers:
         try:
             signers.append(read())
-        except MalformedVerifier as error:
-            failures.append(error)
-            signers.append(Signer(SignerForm.KEY, defects=(f"certificate: {error}",)))
-    if len(failures) == len(signers):
-        raise failures[0]
+        except (MalformedVerifier, MalformedBody) as error:
+            failed, first = failed + 1, first or error
+    if first is not None:
+        if not signers:
+            raise first
+        total = len(signers) + failed
+        defect = f"unread: {failed} of {total} signers cannot be read, the first because {first}"
+        signers.append(Signer(SignerForm.KEY, defects=(defect,)))
     return tuple(signers)

@@ -11,7 +11,7 @@ from sigstore_entries.ct_leaf import decode_ct
 from sigstore_entries.field_texts import FieldTexts
 from sigstore_entries.outline import Outline, outline_ct, outline_fingerprints, outline_rekor
 from sigstore_entries.rekor import decode_rekor
-from sigstore_entries.signing import EntryRef, Signing, Unreadable
+from sigstore_entries.signing import EntryRef, Signing, Unreadable, left_out
 
 _CT = frozenset({LogApi.CT_RFC6962, LogApi.CT_STATIC})
 _VALUES = frozenset({"digest", "fingerprint"})
@@ -41,9 +41,11 @@ class RuleScanner:
             if isinstance(signing, Unreadable):
                 unreadable.append(UnreadableEntry(signing, entry.leaf))
                 continue
+            if (rest := left_out(signing)) is not None:
+                unreadable.append(UnreadableEntry(rest, entry.leaf))
             found = self._confirmed(signing, candidates[position])
             if found.rules:
-                hits.append(Hit(signing, tuple(rule.id for rule in found.rules), entry.leaf, entry.extra))
+                hits.append(Hit(found.signing, tuple(rule.id for rule in found.rules), entry.leaf, entry.extra))
             if found.dropped:
                 dropped.append((start + position, found.dropped))
         return Scan(tuple(hits), tuple(unreadable), dict(+kinds), tuple(dropped))

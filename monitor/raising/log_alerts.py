@@ -17,6 +17,7 @@ from monitor.model.heads import SignedHead
 from monitor.model.inclusion_promise import BadPromise, read_promise
 from monitor.model.state import UnreadableEntry
 from monitor.proof.evidence import event_id
+from sigstore_entries.signing import UNREADABLE_SIGNER
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,8 @@ def alerts_of_unreadable(log: str, unreadable: Sequence[UnreadableEntry], now: d
     """One alert a day per log and reason for entries nobody could decode: they are kept, not skipped."""
     firsts = {entry.unreadable.code: entry.unreadable for entry in reversed(unreadable)}
     counts = Counter(entry.unreadable.code for entry in unreadable)
+    in_part = "Rules were asked about the part that is read; whether one selects the rest is not known. "
+    whole = "Whether a rule selects these entries is not known. "
     return [
         Alert(
             id=alert_id("entry-unreadable", log, code, day_of(now)),
@@ -146,7 +149,7 @@ def alerts_of_unreadable(log: str, unreadable: Sequence[UnreadableEntry], now: d
             title=f"{log} holds entries this version cannot read",
             summary=f"{counts[code]} in the batch that met them first today; the first is {first.where.index}: "
             f"{first.reason}",
-            consequence="Whether a rule selects these entries is not known. They are kept whole and counted.",
+            consequence=f"{in_part if code == UNREADABLE_SIGNER else whole}They are kept whole and counted.",
             next_step="Look at them with `signwatch status`; an upgrade that can read them tries them again.",
             created_at=now,
             facts=(("Log", log), ("Reason", code), ("First index", str(first.where.index))),

@@ -43,6 +43,7 @@ FETCHES: Final = (
 ENTRY_KINDS: Final = ("certificate", "dsse", "hashedrekord", "intoto", "precertificate", "unreadable")
 UNREADABLE_CODES: Final = (
     "decoder-failed",
+    "unreadable-signer",
     "malformed-body",
     "malformed-certificate",
     "malformed-json",

@@ -132,6 +132,9 @@ def test_unreadable_entries_are_one_alert_a_day_and_reason() -> None:
     alerts = alerts_of_unreadable("v2", batch, NOW)
     assert [(a.index, a.summary[0]) for a in alerts] == [(3, "2"), (9, "1")]
     assert {a.owner for a in alerts} == {Owner.OURSELVES}
+    assert all("Whether a rule selects these entries is not known." in a.consequence for a in alerts)
+    (in_part,) = alerts_of_unreadable("v2", [entry(5, "unreadable-signer")], NOW)
+    assert "the part that is read" in in_part.consequence
     later = alerts_of_unreadable("v2", [entry(50, "a")], NOW + timedelta(hours=1))
     assert later[0].id == alerts[0].id
 

@@ -110,6 +110,26 @@ def test_what_cannot_be_decoded_is_kept_and_its_neighbours_are_found() -> None:
     assert found.kinds == {"hashedrekord": 2, "unreadable": 3}
 
 
+def test_a_signer_that_is_not_read_leaves_a_trace_beside_one_that_is() -> None:
+    junk = made.dsse_v1(made.pem(b"junk"), MINE)
+    strangers = made.dsse_v1(OTHERS, made.pem(b"junk"))
+    found = scan([junk, strangers, made.dsse_v1(OTHERS, MINE)])
+    assert indexes(found) == [1000, 1002]
+    assert [(u.unreadable.where.index, u.unreadable.code, u.leaf) for u in found.unreadable] == [
+        (1000, "unreadable-signer", junk),
+        (1001, "unreadable-signer", strangers),
+    ]
+    assert "1 of 2 signers cannot be read" in found.unreadable[0].unreadable.reason
+    assert "Read in it: https://github.com/acme/widget/" in found.unreadable[0].unreadable.reason
+    assert found.kinds == {"dsse": 3}
+
+
+def test_no_number_of_other_signatures_hides_a_signer_from_its_rule() -> None:
+    junk = [made.spki_of(made.make_key(f"junk {number}")) for number in range(200)]
+    found = scan([made.dsse_v1(*junk, OTHERS), made.dsse_v1(*junk, MINE), made.dsse_v1(MINE, *junk)])
+    assert indexes(found) == [1001, 1002]
+
+
 def test_a_name_in_the_wrong_place_is_a_candidate_and_no_match() -> None:
     decoy = made.make_certificate(
         CA, san="https://github.com/evil/x", claims={"github_workflow_name": "https://github.com/acme/widget/x"}

@@ -1,6 +1,7 @@
 """The index finds exactly what asking every rule finds, only faster."""
 
 import random
+from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
@@ -168,6 +169,44 @@ def test_matches_beyond_the_cap_are_counted_never_silent() -> None:
     entry = signing(signers=(email_signer(),))
     matches = matcher.confirm(entry, matcher.candidates(texts_of(entry)))
     assert (len(matches), matches.dropped) == (10, 20)
+
+
+def crowd(count: int, names: int = 4) -> tuple[Signer, ...]:
+    """Signers with several names each, among which rules find nothing."""
+    return tuple(
+        email_signer(names=tuple(Name(NameForm.EMAIL, f"b{at}-{number}@crowd.example") for number in range(names)))
+        for at in range(count)
+    )
+
+
+def test_a_crowd_of_signers_changes_nothing_about_what_matches() -> None:
+    digest = "ab" * 32
+    rules = [
+        rule("{identity: alice@acme.example, issuer: https://login.acme.example}"),
+        rule("{identity: alice@acme.example}"),
+        rule(f"{{digest: sha256:{digest}, identity: bob@acme.example}}"),
+        rule("{all: [{not: {identity: {glob: '*crowd*'}}}, {issuer: https://accounts.google.com}]}"),
+        rule("{identity: carol@acme.example}"),
+        rule(f"{{digest: sha256:{'00' * 32}}}"),
+    ]
+    alice, bob = email_signer(), email_signer("bob@acme.example")
+    entry = signing(signers=(*crowd(200), bob, *crowd(200), alice), digests=(Digest("sha256", digest),))
+    matches = compile_rules(rules).confirm_all(entry)
+    assert (list(matches), matches.dropped) == ([rules[1], rules[2], rules[3]], 0)
+    assert matches.signing == replace(entry, signers=(bob, alice))
+    small = signing(signers=(*crowd(2), alice))
+    assert compile_rules(rules).confirm_all(small).signing is small
+
+
+def test_a_flood_of_names_cuts_off_itself_and_not_the_certificate_among_it() -> None:
+    """What a rule may be asked about is bounded; the small signer is asked about first, the rest is counted."""
+    victims = [f"victim{number}@acme.example" for number in range(3_000)]
+    rules = [rule(f"{{identity: {address}}}") for address in (*victims[:300], "alice@acme.example")]
+    flood = email_signer(names=tuple(Name(NameForm.EMAIL, each) for each in victims * 10))
+    matches = compile_rules(rules).confirm_all(signing(signers=(flood, email_signer(), flood)))
+    assert list(matches) == [rules[-1]]
+    assert matches.signing.signers == (email_signer(),)
+    assert matches.dropped == 300
 
 
 def test_digests_and_fingerprints_are_found_by_their_values() -> None:

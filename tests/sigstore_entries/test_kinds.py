@@ -1,7 +1,7 @@
 """Every Rekor kind and version is decoded into who signed what."""
 
 import base64
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
 import pytest
@@ -9,9 +9,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, ssh_key_fingerprint
+from rfc3161_client import decode_timestamp_response
 
 from sigstore_entries.rekor import KINDS, decode_rekor
-from sigstore_entries.signing import Digest, EntryRef, KnownTime, NameForm, SignerForm, Signing, Unreadable
+from sigstore_entries.signing import Digest, EntryRef, KnownTime, Name, NameForm, SignerForm, Signing, Unreadable
 from tests.support import entries as make
 
 WHERE = EntryRef("rekor.example", 42)
@@ -103,11 +104,51 @@ def test_an_envelope_of_several_signatures_tells_every_signer() -> None:
 
 
 def test_one_unreadable_verifier_does_not_hide_the_others() -> None:
-    body = make.dsse_v1(make.pem(b"junk"), CERTIFICATE)
-    broken, whole = decoded(body).signers
-    assert broken.defects
-    assert broken.defects[0].startswith("certificate: ")
+    body = make.dsse_v1(make.pem(b"junk"), CERTIFICATE, make.pem(b"trash"))
+    signing = decoded(body)
+    whole, broken = signing.signers
     assert whole.names[0].value == "dev@example.com"
+    assert whole.defects == ()
+    assert [defect.partition(": ")[0] for defect in broken.defects] == ["unread"]
+    assert signing.unread.startswith("2 of 3 signers cannot be read, the first because ")
+
+
+def test_a_verifier_that_is_not_base64_does_not_hide_the_others() -> None:
+    body = make.dsse_v1(CERTIFICATE, CERTIFICATE).replace(b'"verifier":"L', b'"verifier":"!', 1)
+    assert [signer.names[:1] for signer in decoded(body).signers] == [(Name(NameForm.EMAIL, "dev@example.com"),), ()]
+
+
+JUNK = [make.spki_of(make.make_key(f"junk {number}")) for number in range(65)]
+FLOODED = {
+    "dsse 0.0.1": make.dsse_v1(*JUNK, CERTIFICATE),
+    "dsse 0.0.2": make.dsse_v2(*JUNK, CERTIFICATE),
+    "intoto 0.0.2": make.intoto_v2(*JUNK, CERTIFICATE),
+    "rfc3161 0.0.1": make.rfc3161(
+        make.timestamp_response(
+            bytes.fromhex(make.ARTIFACT), *(make.make_certificate(CA, serial=at) for at in range(1, 400)), CERTIFICATE
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FLOODED)
+def test_no_number_of_other_signatures_hides_a_signer(kind: str) -> None:
+    signing = decoded(FLOODED[kind])
+    assert "dev@example.com" in {name.value for signer in signing.signers for name in signer.names}
+    assert signing.unread == ""
+
+
+def test_no_number_of_keys_hides_a_key_of_a_tuf_root() -> None:
+    keys = {str(at): {"keytype": "ed25519", "keyval": {"public": f"{at:064x}"}} for at in range(200)}
+    keys["last"] = {"keytype": "ecdsa", "keyval": {"public": make.pem_of(SPKI).decode()}}
+    signing = decoded(make.tuf({"signed": {"keys": keys}}, {}))
+    assert sha256(SPKI).hexdigest() in {each for signer in signing.signers for each in signer.fingerprints}
+
+
+@pytest.mark.parametrize(("new", "old"), [("hashedRekordV002", "hashedRekordV0_0_2"), ("dsseV002", "dsseV0_0_2")])
+def test_the_first_names_of_version_2_are_read(new: str, old: str) -> None:
+    body = {"hashedRekordV002": make.hashedrekord_v2, "dsseV002": make.dsse_v2}[new](CERTIFICATE)
+    assert decoded(body.replace(new.encode(), old.encode())) == decoded(body)
 
 
 def test_an_old_intoto_entry_without_payload_digest_is_read() -> None:
@@ -175,12 +216,31 @@ def test_tuf_signers_are_the_keys_of_the_root() -> None:
         ]
 
 
+@pytest.mark.parametrize("kind", ["ecdsa", "ecdsa-sha2-nistp256"])
+def test_an_ecdsa_key_of_an_older_tuf_root_is_hex_of_its_point(kind: str) -> None:
+    point = make.make_key("plain").public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    root = {"signed": {"keys": {"a": {"keytype": kind, "scheme": "x", "keyval": {"public": point.hex()}}}}}
+    (signer,) = decoded(make.tuf(root, {})).signers
+    assert signer.fingerprints == (sha256(SPKI).hexdigest(),)
+
+
 def test_a_time_stamp_response_tells_imprint_time_and_authority() -> None:
     authority = make.make_certificate(CA, san="https://tsa.example", code_signing=False)
     signing = decoded(make.rfc3161(make.timestamp_response(bytes.fromhex(make.ARTIFACT), authority)))
     assert signing.digests == (ARTIFACT,)
     assert signing.times[0] == KnownTime("timestamp-response", make.NOT_BEFORE)
     assert [signer.names[0].value for signer in signing.signers] == ["https://tsa.example"]
+
+
+def test_a_time_stamp_response_is_read_whatever_the_order_of_its_sets() -> None:
+    """DER sorts the values of a SET OF; what makes responses does not always, and OpenSSL and Rekor read them."""
+    chain = sorted([make.make_certificate(CA, serial=at) for at in range(1, 4)], reverse=True)
+    response = make.timestamp_response(bytes.fromhex(make.ARTIFACT), *chain, fraction=".25")
+    with pytest.raises(ValueError, match=r"parsing|Invalid"):
+        decode_timestamp_response(response)
+    signing = decoded(make.rfc3161(response))
+    assert {signer.certificate for signer in signing.signers} == set(chain)
+    assert signing.times[0].at == make.NOT_BEFORE + timedelta(milliseconds=250)
 
 
 @pytest.mark.parametrize(

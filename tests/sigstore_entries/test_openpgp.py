@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from sigstore_entries.openpgp import MAX_KEYS, MalformedPgp, read_pgp
+from sigstore_entries.openpgp import MAX_NAMES, MalformedPgp, read_pgp
 from sigstore_entries.rekor import decode_rekor
 from sigstore_entries.signing import EntryRef, NameForm, SignerForm, Signing
 from tests.support import entries as make
@@ -103,14 +103,43 @@ def test_a_version_6_key_has_a_sha256_fingerprint() -> None:
 def test_a_user_id_that_is_not_text_is_a_defect() -> None:
     signer = read_pgp(KEY + packet(13, b"\xff\xfe") + packet(13, b"eve\x1b[2J"))
     assert [name.value for name in signer.names] == ["eve\\x1b[2J"]
-    assert len(signer.defects) == 2
+    assert [defect.partition(": ")[0] for defect in signer.defects] == ["names", "unread"]
 
 
-def test_more_keys_than_are_read_is_a_defect() -> None:
-    ring = b"".join(packet(6, b"\x04" + number.to_bytes(4, "big")) for number in range(3 * MAX_KEYS))
-    signer = read_pgp(ring)
-    assert len(signer.fingerprints) <= MAX_KEYS + 1
-    assert signer.defects
+def ring(keys: int) -> bytes:
+    """Many keys, each another."""
+    return b"".join(packet(6, b"\x04" + number.to_bytes(4, "big")) for number in range(keys))
+
+
+FLOODS = {
+    "71 keys": ring(71),
+    "5,000 keys": ring(5_000),
+    "65 user IDs": b"".join(packet(13, b"bystander %d" % number) for number in range(65)),
+    "10,000 signatures": packet(2, b"\x04") * 10_000,
+    "200 KB of user IDs": packet(13, b"x" * 8000) * 25,
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS.keys())
+def test_no_number_of_packets_hides_the_keys_behind_them(flood: bytes) -> None:
+    for block in (flood + BINARY, packet(6, b"\x04junk") + flood + BINARY):
+        assert set(FINGERPRINTS) <= set(read_pgp(block).fingerprints)
+
+
+def test_no_number_of_armored_blocks_hides_a_key() -> None:
+    junk = b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n%s\n-----END PGP PUBLIC KEY BLOCK-----\n"
+    blocks = b"".join(junk % base64.b64encode(packet(6, b"\x04%d" % number)) for number in range(100))
+    assert set(FINGERPRINTS) <= set(read_pgp(blocks + ARMORED).fingerprints)
+
+
+def test_keys_and_names_that_are_left_out_are_counted() -> None:
+    many = b"".join(packet(13, b"%d %s" % (number, b"x" * 1000)) for number in range(100))
+    signer = read_pgp(KEY + packet(6, b"\x03" + b"\x00" * 40) * 2 + many + b"\x00")
+    told = sorted(signer.defects)
+    assert sum(len(name.value) for name in signer.names) <= MAX_NAMES
+    assert told[0] == "unread: 2 keys of a version that is not read"
+    assert told[1].startswith(f"unread: {100 - len(signer.names)} user IDs")
+    assert told[2].startswith("unread: the rest of the block")
 
 
 MALFORMED = {

@@ -90,6 +90,36 @@ def test_anything_else_is_untrusted(case: str) -> None:
         TRUSTED.verify_chain(UNTRUSTED[case])
 
 
+CODE_SIGNING = bytes.fromhex("300a06082b06010505070303")
+ISSUED = make.OddCertificate().with_extension("2.5.29.37", CODE_SIGNING)
+ODD_BUT_ISSUED = {
+    "40 kB long": ISSUED.with_extension("1.2.3", b"a" * 40_000),
+    "a repeated extension": ISSUED.with_extension("1.2.3", b"a").with_extension("1.2.3", b"b"),
+    "a repeated usage": ISSUED.with_extension("2.5.29.37", CODE_SIGNING),
+    "a repeated claim": ISSUED.with_extension("1.3.6.1.4.1.57264.1.1", b"https://a").with_extension(
+        "1.3.6.1.4.1.57264.1.1", b"https://b"
+    ),
+    "an extension that the library refuses": ISSUED.with_extension("2.5.29.19", b"junk"),
+    "a serial number that is not positive": replace(ISSUED, serial=b"\x02\x01\xff"),
+    "a time that no clock shows": replace(ISSUED, validity=make.der(0x30, make.der(0x17, b"260230000000Z") * 2)),
+}
+
+
+@pytest.mark.parametrize("case", ODD_BUT_ISSUED)
+def test_an_odd_certificate_of_the_authority_is_trusted_with_a_defect(case: str) -> None:
+    raw = ODD_BUT_ISSUED[case].signed_by(CA)
+    signer = TRUSTED.judge_chain(read_certificate(raw), IN_TIME)
+    assert (signer.trust, signer.trusted_by) == (ChainTrust.TRUSTED, "https://ca.example")
+    assert signer.defects
+    for forged in (ODD_BUT_ISSUED[case].signed_by(OTHER), raw[:-9] + bytes((raw[-9] ^ 1,)) + raw[-8:]):
+        assert TRUSTED.judge_chain(read_certificate(forged)).trust is ChainTrust.UNTRUSTED
+
+
+def test_the_control_case_of_odd_certificates_is_trusted_without_a_defect() -> None:
+    signer = TRUSTED.judge_chain(read_certificate(ISSUED.signed_by(CA)), IN_TIME)
+    assert (signer.trust, signer.defects) == (ChainTrust.TRUSTED, ())
+
+
 def test_every_flipped_byte_of_a_certificate_makes_it_untrusted() -> None:
     certificate = make.make_certificate(CA)
     for at in range(0, len(certificate), 7):

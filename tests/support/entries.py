@@ -655,6 +655,12 @@ class OddCertificate:
         """DER certificate."""
         return der(0x30, self.tbs() + self.algorithm + der(0x03, b"\x00" + PLACEHOLDER_SIGNATURE))
 
+    def signed_by(self, ca: Authority) -> bytes:
+        """DER certificate that this authority signed, under its name."""
+        tbs = replace(self, issuer=ca.certificate.subject.public_bytes()).tbs()
+        signature = ca.key.sign(tbs, ec.ECDSA(SHA256(), deterministic_signing=True))
+        return der(0x30, tbs + self.algorithm + der(0x03, b"\x00" + signature))
+
     def with_extension(self, oid: str, value: bytes, *, critical: bool = False) -> "OddCertificate":
         """Return the same certificate with one more extension."""
         return replace(self, extensions=(*self.extensions, (oid, critical, value)))
@@ -668,8 +674,8 @@ def san_value(*names: tuple[int, bytes]) -> bytes:
     return der(0x30, b"".join(der(tag, content) for tag, content in names))
 
 
-def timestamp_response(imprint: bytes, *certificates: bytes, at: datetime = NOT_BEFORE) -> bytes:
-    """DER TimeStampResp (RFC 3161) for a SHA-256 imprint; its CMS signature is a placeholder."""
+def timestamp_response(imprint: bytes, *certificates: bytes, at: datetime = NOT_BEFORE, fraction: str = "") -> bytes:
+    """TimeStampResp (RFC 3161) for a SHA-256 imprint, its sets as given; its CMS signature is a placeholder."""
     sha256_algorithm = der(0x30, der_oid("2.16.840.1.101.3.4.2.1"))
     info = der(
         0x30,
@@ -677,7 +683,7 @@ def timestamp_response(imprint: bytes, *certificates: bytes, at: datetime = NOT_
         + der_oid("1.3.6.1.4.1.57264.2")
         + der(0x30, sha256_algorithm + der(0x04, imprint))
         + b"\x02\x01\x07"
-        + der(0x18, at.strftime("%Y%m%d%H%M%SZ").encode()),
+        + der(0x18, f"{at:%Y%m%d%H%M%S}{fraction}Z".encode()),
     )
     content = der(0x30, der_oid("1.2.840.113549.1.9.16.1.4") + der(0xA0, der(0x04, info)))
     signer = der(
