@@ -124,7 +124,8 @@ def _told(error: Exception, *, as_json: bool) -> int:
         return _document(str(error) if message is None else message(), Exit.MISUSED, "misused", as_json=as_json)
     for kind, code, trouble in _CODES:
         if isinstance(error, kind):
-            note(f"signwatch: {error}", "red")
+            for line in f"signwatch: {error}".split("\n"):
+                note(line, "red")
             return _document(str(error), code, trouble, as_json=as_json)
     raise error
 

@@ -135,4 +135,4 @@ def _write_evidence(folder: Path, evidence: Evidence) -> None:
     folder.mkdir(mode=0o700, exist_ok=True)
     path = folder / f"evidence-{event_id(evidence)}.json"
     path.write_text(json.dumps(to_document(evidence), indent=2) + "\n", encoding="utf-8")
-    note(f"wrote {path}; anybody can check it with `signwatch evidence verify {path.name}`", "bold red")
+    note(f"wrote {path}; `signwatch evidence verify {path.name}` says what it shows to others", "bold red")

@@ -16,6 +16,7 @@ from rich.text import Text
 from alerts.inert import inert_json, inert_line
 
 _LONGEST = 400
+_LONGEST_LINE = 10_000
 
 
 class Exit(IntEnum):
@@ -40,13 +41,13 @@ def leave(code: Exit) -> typer.Exit:
 
 
 def say(line: str = "", style: str = "") -> None:
-    """Print one line of data. Whatever an attacker wrote must have been made inert before."""
-    Console(highlight=False).print(Text(line, style=style), soft_wrap=True)
+    """Print one line of data, made inert: a line break or a control character in it shows as an escape."""
+    Console(highlight=False).print(Text(inert_line(line, _LONGEST_LINE), style=style), soft_wrap=True)
 
 
 def note(line: str, style: str = "") -> None:
-    """Print one line for people on standard error."""
-    Console(stderr=True, highlight=False).print(Text(line, style=style), soft_wrap=True)
+    """Print one line for people on standard error, made inert like `say`."""
+    Console(stderr=True, highlight=False).print(Text(inert_line(line, _LONGEST_LINE), style=style), soft_wrap=True)
 
 
 def say_json(document: Any) -> None:

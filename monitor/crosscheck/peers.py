@@ -29,7 +29,8 @@ from tlog.note import MAX_NOTE_SIZE
 PATH: Final = "/api/checkpoints"
 MEDIA_TYPE: Final = "application/vnd.signwatch.checkpoints+json"
 VERSION: Final = 1
-MAX_DOCUMENT: Final = MIB
+# A head that sixteen witnesses cosigned with post-quantum keys is 100 kB long.
+MAX_DOCUMENT: Final = 8 * MIB
 MAX_CHECKPOINTS: Final = 64
 MAX_HEAD_SIZE: Final = MAX_NOTE_SIZE
 _MAX_TEXT: Final = 500

@@ -28,6 +28,20 @@ MEDIA_TYPE: Final = "application/vnd.signwatch.evidence+json"
 VERSION: Final = 1
 MAX_SIZE: Final = 16 * 1024 * 1024
 BROKEN_PROMISE: Final = "log-promise-broken"
+_REFUSED: Final = "log-head-refused"
+# What a server left out, or served in place of an entry, may come without anything that is signed.
+_MAY_BE_UNSIGNED: Final = frozenset({"log-entries-not-in-tree", "log-shard-vanished"})
+KINDS: Final = frozenset(
+    {
+        *_MAY_BE_UNSIGNED,
+        "log-entry-missing",
+        "log-forked",
+        "log-inconsistent",
+        "log-unfrozen",
+        BROKEN_PROMISE,
+        _REFUSED,
+    }
+)
 _FROZEN: Final = "Log frozen — "
 _PROMISES: Final = {
     LogApi.REKOR_V1: PromiseKind.SET,
@@ -52,10 +66,27 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """What an evidence file shows. `transferable`: to anybody who knows the log's key; otherwise it is a record."""
+    """What an evidence file shows. `transferable`: to anybody who knows the log's key; otherwise it is a record.
+
+    `signed` says that the key in the file signed something in it. Whose key that is, a file cannot say of itself.
+    """
 
     transferable: bool
     sentences: tuple[str, ...]
+    signed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """An evidence file whose signatures verify under the key in it, and what they show."""
+
+    evidence: Evidence
+    conclusion: Conclusion
+
+    @property
+    def key_hash(self) -> str:
+        """Hex SHA-256 of the key's SubjectPublicKeyInfo."""
+        return sha256(self.evidence.spki).hexdigest()
 
 
 def event_id(evidence: Evidence) -> str:
@@ -128,10 +159,15 @@ def from_document(document: Any) -> Evidence:
 
 
 def verify_evidence(raw: bytes) -> Conclusion:
+    """Say what an evidence file shows under the key in it. Raises `NotEvidence`."""
+    return check_evidence(raw).conclusion
+
+
+def check_evidence(raw: bytes) -> Checked:
     """Check an evidence file on its own: read it, verify every signature in it, and say what it shows.
 
-    Does not check that the key in it belongs to the log it names: compare its SHA-256 with a trust root you have.
-    Raises `NotEvidence`.
+    Does not check that the key in it belongs to the log it names: anybody can sign with a key of their own. Compare
+    `Checked.evidence.spki` with a trust root (`TrustRoot.signer`). Raises `NotEvidence`.
     """
     if len(raw) > MAX_SIZE:
         raise NotEvidence(f"an evidence file of {len(raw)} bytes is longer than {MAX_SIZE}")
@@ -142,13 +178,16 @@ def verify_evidence(raw: bytes) -> Conclusion:
     evidence = from_document(document)
     if document.get("id") != event_id(evidence):
         raise NotEvidence("the id does not belong to what the file describes")
-    return conclude(evidence)
+    return Checked(evidence, conclude(evidence))
 
 
 def conclude(evidence: Evidence) -> Conclusion:
     """Say what the signatures, sizes and hashes in `evidence` show by themselves. Raises `NotEvidence`."""
-    if evidence.kind == "log-head-refused":
-        return Conclusion(False, ("A tree head was served that the log's key did not sign as this log's head.",))
+    if evidence.kind not in KINDS:
+        raise NotEvidence(f"{evidence.kind!r:.60} is no kind of evidence")
+    if evidence.kind == _REFUSED:
+        told = "A tree head was served that the log's key did not sign as this log's head."
+        return Conclusion(False, (f"Record only: {told}",), signed=False)
     statements = [_read_own_head(evidence, raw) for raw in evidence.heads]
     key = sha256(evidence.spki).hexdigest()
     sentences = [
@@ -158,6 +197,10 @@ def conclude(evidence: Evidence) -> Conclusion:
         raise NotEvidence("the heads are of different logs: they cannot contradict each other")
     promises = [_read_own_promise(evidence, each) for each in evidence.promises]
     sentences += [f"It promised {_promised(each)}." for each in promises]
+    if not statements and not promises:
+        if evidence.kind not in _MAY_BE_UNSIGNED:
+            raise NotEvidence("nothing in the file is signed")
+        return Conclusion(False, (f"Record only: {evidence.detail}",), signed=False)
     if evidence.kind == BROKEN_PROMISE:
         return _conclude_promise(evidence, statements, promises, sentences)
     contradiction = _contradiction(statements, evidence) if len(statements) == 2 else None  # noqa: PLR2004  a pair

@@ -17,7 +17,7 @@ from monitor.model.errors import OwnFault
 from monitor.model.log_source import LogApi
 from sigstore_entries.protobuf_json import canonical, read_json
 from sigstore_entries.trust import BadAuthority, CertificateAuthorities, CertificateAuthority, CtLogKey
-from tlog.note import MalformedNote, load_public_key
+from tlog.note import MalformedNote, load_public_key, tile_log_key
 
 MAX_SIZE: Final = 5 * MIB
 _MEDIA_TYPE: Final = "application/vnd.dev.sigstore.trustedroot"
@@ -117,6 +117,19 @@ class TrustRoot:
             if LogApi.CT_RFC6962 in log.apis
         )
 
+    def signer(self, api: LogApi, key_name: str, spki: bytes) -> TrustedLog | None:
+        """Find the log of this root that signs with the key under this name in this protocol.
+
+        A name is compared where the log's id covers it (Rekor v2 with Ed25519 or RSA). Where it does not, one key may
+        sign for trees of several names, and the root says nothing about them.
+        """
+        for log in self.logs:
+            if log.spki != spki or api not in log.apis:
+                continue
+            if api is not LogApi.REKOR_V2 or log.log_id in {sha256(spki).digest(), _named_id(key_name, spki)}:
+                return log
+        return None
+
     def log_at(self, url: str, api: LogApi | None = None, log_id: bytes | None = None) -> TrustedLog:
         """Find the one log at a URL, narrowed by protocol and key id. Raises `OwnFault` for none or several."""
         found = [
@@ -199,6 +212,13 @@ def _rekor_apis(spki: bytes, log_id: bytes) -> tuple[LogApi, ...]:
     if isinstance(key, ed25519.Ed25519PublicKey):
         return (LogApi.REKOR_V1,)
     return (LogApi.REKOR_V1, LogApi.REKOR_V2)
+
+
+def _named_id(name: str, spki: bytes) -> bytes | None:
+    try:
+        return tile_log_key(name, spki).log_id
+    except MalformedNote:
+        return None
 
 
 def _ct_apis(spki: bytes, log_id: bytes) -> tuple[LogApi, ...]:

@@ -24,6 +24,18 @@ Promise = tuple[str, bytes, int | None]  # kind, leaf, promised index
 Node = tuple[int, int]  # level, index
 
 
+KINDS = [
+    "log-forked",
+    "log-inconsistent",
+    "log-unfrozen",
+    "log-entries-not-in-tree",
+    "log-entry-missing",
+    "log-head-refused",
+    "log-promise-broken",
+    "log-shard-vanished",
+]
+
+
 class ShowsNothing(Exception):
     """A signature or the file itself is not what it claims to be."""
 
@@ -42,6 +54,8 @@ def read(raw: bytes, expected_key: str | None = None) -> str | None:
         sizes = document["sizes"]
     except (KeyError, TypeError, ValueError, struct.error) as error:
         raise ShowsNothing(f"not an evidence file: {error!r}") from error
+    if document.get("kind") not in KINDS:
+        raise ShowsNothing("no kind of evidence that there is")
     if expected_key is not None and sha256(spki).hex() != expected_key:
         raise ShowsNothing("the key in the file is not the log's")
     promised = [read_promise(*each, spki) for each in promises]

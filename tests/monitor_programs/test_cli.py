@@ -153,7 +153,9 @@ def test_a_forked_log_is_exit_code_1_with_evidence_that_verifies_anywhere(signwa
     assert entry["evidence"] == [kept["id"]]
     output = tmp_path / "fork.json"
     assert signwatch("evidence", "export", kept["id"][:8], "--output", str(output)) == 0
-    assert run_command(["evidence", "verify", str(output)]) == 0
+    root = str(signwatch.served.folder / "trusted_root.json")
+    assert run_command(["evidence", "verify", str(output), "--trusted-root", root]) == 0
+    assert signwatch("evidence", "verify", str(output)) == 0, "the configuration's trust root knows the key"
     output.write_text(output.read_text(encoding="utf-8").replace(kept["id"], "0" * 32), encoding="utf-8")
     assert run_command(["evidence", "verify", str(output)]) == 1
 

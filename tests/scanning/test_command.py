@@ -207,7 +207,8 @@ def test_evidence_of_a_scan_without_a_database_is_a_file_that_verifies(place: Pl
     place.served.log.swap_leaf(1, STRANGER)
     place.run("scan", "--log", "rekor-v2", "--from", "0", expect=1)
     (file,) = (place.folder / "scans").glob("evidence-*.json")
-    out, _ = place.run("evidence", "verify", str(file))
+    config = str(place.served.config)
+    out, _ = place.run("evidence", "verify", str(file), "--config", config, expect=3)
     assert "a record only" in out
 
 

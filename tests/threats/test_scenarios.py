@@ -295,7 +295,8 @@ def test_one_size_with_two_roots_ends_the_audit_with_code_1_and_leaves_a_file_th
     assert (log, kind) == ("rekor-v2", "log-forked")
     assert run_command(["evidence", "export", identity, "--output", file, "--config", config]) == 0
     (tmp_path / "signwatch.db").unlink()
-    assert run_command(["evidence", "verify", file]) == 0
+    capsys.readouterr()
+    assert run_command(["evidence", "verify", file, "--config", config]) == 0
     assert "One size, two roots" in capsys.readouterr().out
     Path(file).write_text(Path(file).read_text().replace("rekor-v2", "rekor-v9"))
     assert run_command(["evidence", "verify", file]) == 1
