@@ -10,11 +10,12 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from typing_extensions import override
 
 from benchmarks.corpus import fixed_key
 from log_lite.tree import Tree
 from monitor.model.heads import SignedHead
-from monitor.model.log_source import LogApi, LogEntry, LogIdentity
+from monitor.model.log_source import LogApi, LogEntry, LogIdentity, LogSource
 from tlog.ct import tree_head_message
 from tlog.frontier import Frontier
 from tlog.merkle import NodeHash, leaf_hash
@@ -23,8 +24,8 @@ from tlog.note import rekor_v1_key, tile_log_key
 _EPOCH: Final = datetime.fromisoformat("1970-01-01T00:00:00Z")
 
 
-class GrownLog:
-    """See `monitor.model.log_source.LogSource`. `entries` come with the time at which the log shows them, in order.
+class GrownLog(LogSource):
+    """A log that grows with the clock. `entries` come with the time at which the log shows them, in order.
 
     Heads are signed as the protocol has it: a monitor that begins anew checks the one it stored.
     """
@@ -34,35 +35,40 @@ class GrownLog:
     ) -> None:
         self._key = fixed_key(f"log {name}")
         spki = self._key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        self.identity = LogIdentity(name, api, name, name, spki)
+        self._identity = LogIdentity(name, api, name, name, spki)
         self._times = [at for at, _ in entries]
         self._entries = [entry for _, entry in entries]
         self._hashes = [leaf_hash(entry.leaf) for entry in self._entries]
         self._tree = Tree(self._hashes)
         self._clock = clock
 
+    @property
+    @override
+    def identity(self) -> LogIdentity:
+        return self._identity
+
+    @override
     def latest(self) -> SignedHead:
-        """See `LogSource.latest`."""
         now, name = self._clock(), self.identity.log
         size = bisect_right(self._times, now)
         root = self._tree.root(size)
         signed = self._tree_head if self.identity.api is LogApi.CT_RFC6962 else self._checkpoint
         return SignedHead(name, size, root, signed(size, root, now), now)
 
+    @override
     def consistency_proof(self, size1: int, size2: int) -> Sequence[NodeHash]:
-        """See `LogSource.consistency_proof`."""
         return self._tree.consistency_proof(size1, size2) if size1 else []
 
-    def frontier(self, size: int, head: SignedHead) -> Frontier:  # noqa: ARG002
-        """See `LogSource.frontier`."""
+    @override
+    def frontier(self, size: int, head: SignedHead) -> Frontier:
         return Frontier().extended(self._hashes[:size])
 
-    def entries(self, start: int, end: int, head: SignedHead) -> Sequence[LogEntry]:  # noqa: ARG002
-        """See `LogSource.entries`."""
+    @override
+    def entries(self, start: int, end: int, head: SignedHead) -> Sequence[LogEntry]:
         return self._entries[start:end]
 
+    @override
     def sightings(self) -> Sequence[SignedHead]:
-        """See `LogSource.sightings`."""
         return ()
 
     def _sign(self, message: bytes) -> bytes:

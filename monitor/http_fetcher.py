@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import httpcore
 import httpx
+from typing_extensions import override
 
 from monitor.model.errors import FetchFailed, OwnFault
 from outbound.deadline import Deadline, DeadlineTransport, HttpLimits
@@ -145,7 +146,7 @@ class TokenBucket:
             self._sleep(debt / self._rate)
 
 
-class HttpFetcher:
+class HttpFetcher(MovableFetcher):
     """A `Fetcher` over httpx for one base URL, safe to use from several threads.
 
     A server that wants rest (HTTP 429) gets it: a short one is waited for with `pause`, and the question asked again; a
@@ -187,19 +188,19 @@ class HttpFetcher:
             timeout=httpx.Timeout(self._limits.operation, connect=self._limits.connect),
         )
 
+    @override
     def move_to(self, base_url: str) -> None:
-        """See `MovableFetcher.move_to`."""
         parts = urlsplit(base_url)
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
             raise OwnFault(f"not an http(s) base URL: {base_url!r:.200}")
         self._base = base_url.rstrip("/") + "/"
 
+    @override
     def get(self, path: str, *, max_bytes: int, expect: Expect) -> bytes:
-        """See `Fetcher.get`."""
         return self._ask("GET", path, None, max_bytes, expect)
 
+    @override
     def post_json(self, path: str, document: Any, *, max_bytes: int) -> bytes:
-        """See `Fetcher.post_json`."""
         return self._ask("POST", path, json.dumps(document).encode(), max_bytes, Expect.JSON)
 
     def close(self) -> None:

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import select
+from typing_extensions import override
 
 from alerts.alert import Alert
+from monitor.backscan.progress import Progress
 from monitor.model.errors import OwnFault
 from monitor.model.heads import Position
 from monitor.model.state import Batch
@@ -63,23 +65,23 @@ class LedgerFinding:
     signing: Mapping[str, Any]
 
 
-class Ledger:
+class Ledger(Progress):
     """An open ledger. Implements `monitor.backscan.progress.Progress`; `last` is where the scan ends."""
 
     def __init__(self, path: Path, store: Store, log: str, last: int) -> None:
         self.path, self.store, self.last = path, store, last
         self._log = log
 
+    @override
     def position(self, log: str) -> Position | None:
-        """See `Progress.position`."""
         return self.store.position(log)
 
+    @override
     def baseline(self, position: Position, how: str) -> None:
-        """See `Progress.baseline`."""
         self.store.baseline(position, how)
 
+    @override
     def advance(self, old: Position, new: Position, batch: Batch, alerts: Sequence[Alert]) -> None:
-        """See `Progress.advance`."""
         self.store.advance(old, new, batch, alerts)
 
     def outcomes(self) -> dict[str, int]:

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from typing_extensions import override
+
 from alerts.alert import Alert
-from monitor.following.batch_commit import Judge
+from monitor.judging.judge import Judge
 from monitor.model.errors import Evidence
 from monitor.model.heads import Position, SignedHead
-from monitor.model.state import Batch, Finding, Hit
+from monitor.model.state import Batch, Finding, Hit, State
 from monitor.raising.coverage_alerts import DROPPED
 from monitor.store.store import Store
 
@@ -27,22 +29,22 @@ class Progress(Protocol):
         """Move on, and keep what the batch held. Raises `StateConflict` when the scan is not at `old`."""
 
 
-class PassingProgress:
+class PassingProgress(Progress):
     """Progress that ends with the process: for scans whose findings and covered ranges are kept elsewhere."""
 
     def __init__(self) -> None:
         self._position: Position | None = None
 
+    @override
     def position(self, log: str) -> Position | None:
-        """See `Progress.position`."""
         return self._position if self._position is not None and self._position.log == log else None
 
-    def baseline(self, position: Position, how: str) -> None:  # noqa: ARG002  nobody will ask
-        """See `Progress.baseline`."""
+    @override
+    def baseline(self, position: Position, how: str) -> None:
         self._position = position
 
-    def advance(self, old: Position, new: Position, batch: Batch, alerts: Sequence[Alert]) -> None:  # noqa: ARG002
-        """See `Progress.advance`."""
+    @override
+    def advance(self, old: Position, new: Position, batch: Batch, alerts: Sequence[Alert]) -> None:
         self._position = new
 
 
@@ -57,7 +59,7 @@ class Recording:
     due: Callable[[], datetime | None] = lambda: None
 
 
-class ScanState:
+class ScanState(State):
     """`monitor.model.state.State` for one scan. Heads and evidence go to `store`, the monitor's, so that none is lost.
 
     `on_batch` is told of every batch once it is kept.
@@ -75,16 +77,17 @@ class ScanState:
         self._progress, self._store, self._recording = progress, store, recording
         self._on_evidence, self._on_batch = on_evidence, on_batch
 
+    @override
     def position(self, log: str) -> Position | None:
-        """See `State.position`: that of the scan."""
+        """That of the scan."""
         return self._progress.position(log)
 
+    @override
     def baseline(self, position: Position, how: str) -> None:
-        """See `State.baseline`."""
         self._progress.baseline(position, how)
 
+    @override
     def advance(self, old: Position, new: Position, batch: Batch, alerts: Sequence[Alert]) -> None:
-        """See `State.advance`."""
         if self._store is not None and self._recording is not None and batch.start < batch.end:
             # Only alerts about rules: following has told of the entries themselves before.
             kept = [alert for alert in alerts if alert.rule is not None or alert.kind == DROPPED]
@@ -93,32 +96,34 @@ class ScanState:
         self._progress.advance(old, new, batch, ())
         self._on_batch(batch)
 
+    @override
     def record_head(self, head: SignedHead) -> None:
-        """See `State.record_head`."""
         if self._store is not None:
             self._store.record_head(head)
 
+    @override
     def keep_evidence(self, evidence: Evidence, alerts: Sequence[Alert]) -> bool:
-        """See `State.keep_evidence`: a log that misbehaves towards a scan has misbehaved."""
+        """A log that misbehaves towards a scan has misbehaved."""
         is_new = self._store.keep_evidence(evidence, alerts) if self._store is not None else True
         self._on_evidence(evidence)
         return is_new
 
+    @override
     def enqueue(self, alerts: Sequence[Alert]) -> None:
-        """See `State.enqueue`: a scan tells of nothing but findings and evidence; following tells the rest."""
+        """A scan tells of nothing but findings and evidence; following tells the rest."""
 
 
-class SomeRules:
+class SomeRules(Judge):
     """A judge that hears of these rules only; the others were offered the entries before."""
 
     def __init__(self, judge: Judge, rules: frozenset[str]) -> None:
         self._judge, self._rules = judge, rules
 
+    @override
     def judge(self, hits: Sequence[Hit], now: datetime) -> Sequence[Finding]:
-        """See `Judge.judge`."""
         wanted = [(hit, tuple(rule for rule in hit.rules if rule in self._rules)) for hit in hits]
         return self._judge.judge([Hit(hit.signing, rules, hit.leaf, hit.extra) for hit, rules in wanted if rules], now)
 
+    @override
     def alerts(self, findings: Sequence[Finding], now: datetime) -> Sequence[Alert]:
-        """See `Judge.alerts`."""
         return self._judge.alerts(findings, now)

@@ -11,10 +11,10 @@ from datetime import datetime
 from typing import Final
 
 from monitor.backscan.progress import ScanState
-from monitor.following.batch_commit import Judge
 from monitor.following.follower import Follower, Limits, Unkept
 from monitor.following.pool import ExaminerPool
 from monitor.following.rule_matcher import RuleScanner
+from monitor.judging.judge import Judge
 from monitor.model.errors import FetchFailed, LogMisbehaved, OwnFault
 from monitor.model.heads import Position, TrustedHead
 from monitor.model.log_source import LogApi, LogSource

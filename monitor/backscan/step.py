@@ -6,13 +6,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from typing_extensions import override
+
 from alerts.alert import Alert, Severity
 from monitor.backscan.missing import missing_ranges
 from monitor.backscan.progress import PassingProgress, Recording, ScanState, SomeRules
 from monitor.backscan.range import World, begin_range, scan_range
-from monitor.following.batch_commit import Judge
 from monitor.following.follower import Unkept
 from monitor.following.pool import ExaminerPool
+from monitor.judging.judge import Judge
 from monitor.model.log_source import LogSource
 from monitor.model.state import Batch, Finding, Hit
 from monitor.store.coverage import Gap
@@ -137,7 +139,7 @@ def next_full_hour(now: datetime) -> datetime:
     return now + _HOUR - (now - datetime.fromtimestamp(0, UTC)) % _HOUR
 
 
-class LookingBack:
+class LookingBack(Judge):
     """A judge of entries that were logged before their rules began.
 
     What is old wakes nobody: alerts are no louder than a warning, and say that they look back. And what another log
@@ -147,12 +149,12 @@ class LookingBack:
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
 
+    @override
     def judge(self, hits: Sequence[Hit], now: datetime) -> Sequence[Finding]:
-        """See `Judge.judge`."""
         return [_without_absences(finding) for finding in self._judge.judge(hits, now)]
 
+    @override
     def alerts(self, findings: Sequence[Finding], now: datetime) -> Sequence[Alert]:
-        """See `Judge.alerts`."""
         return [_of_the_past(alert) for alert in self._judge.alerts(findings, now)]
 
 

@@ -74,12 +74,12 @@ class _Trees:
     opened: dict[str, list[LogSource]] = field(default_factory=dict)
 
     def find(self, view: View) -> LogSource | None:
-        """See `monitor.crosscheck.bundle_check.FindSource`."""
+        """Source of the tree that the view is of, if it can be asked."""
         trees = self._of_key(view.identity.spki)
         return next((tree for tree in trees if tree.identity.origin == view.identity.origin), None)
 
     def find_all(self, promised: Promised) -> list[PromisingSource]:
-        """See `monitor.crosscheck.bundle_promises.FindTrees`."""
+        """Trees in which the promised entry can be."""
         return [tree for tree in self._of_key(promised.promise.spki) if isinstance(tree, PromisingSource)]
 
     def _of_key(self, spki: bytes) -> Iterator[LogSource]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
+from typing_extensions import override
+
 from alerts.alert import Alert, Owner
 from alerts.inert import inert_line
 from monitor.crosscheck.promise_rounds import PromiseRounds
@@ -23,7 +25,7 @@ from monitor.judging.judge import RuleJudge
 from monitor.model.errors import Evidence, FetchFailed, LogMisbehaved, NotShown, OwnFault
 from monitor.model.heads import Position, SignedHead
 from monitor.model.log_source import LogSource, PromisingSource
-from monitor.model.state import Batch
+from monitor.model.state import Batch, State
 from monitor.model.witness_policy import Witnessed, WitnessPolicy, follow_up, judge
 from monitor.proof.evidence import event_id
 from monitor.raising.log_alerts import (
@@ -69,22 +71,22 @@ class Outcome:
     unrecorded: bool = False
 
 
-class ObservedState:
+class ObservedState(State):
     """The store, with everything that is committed reported to the meter and to the outcome of the pass."""
 
     def __init__(self, store: Store, meter: Meter, outcome: Outcome) -> None:
         self._store, self._meter, self.outcome = store, meter, outcome
 
+    @override
     def position(self, log: str) -> Position | None:
-        """See `State.position`."""
         return self._store.position(log)
 
+    @override
     def baseline(self, position: Position, how: str) -> None:
-        """See `State.baseline`."""
         self._store.baseline(position, how)
 
+    @override
     def advance(self, old: Position, new: Position, batch: Batch, alerts: Sequence[Alert]) -> None:
-        """See `State.advance`."""
         self._store.advance(old, new, batch, alerts)
         self._meter.batch(batch)
         self._meter.position(new.log, new.frontier.size, new.head.head.size, new.head.head.timestamp)
@@ -93,21 +95,21 @@ class ObservedState:
             self.outcome.findings[name] = self.outcome.findings.get(name, 0) + 1
         self.outcome.unreadable += len(batch.unreadable)
 
+    @override
     def record_head(self, head: SignedHead) -> None:
-        """See `State.record_head`."""
         self.outcome.answered = True
         self._store.record_head(head)
 
+    @override
     def keep_evidence(self, evidence: Evidence, alerts: Sequence[Alert]) -> bool:
-        """See `State.keep_evidence`."""
         is_new = self._store.keep_evidence(evidence, alerts)
         self.outcome.evidence.append(event_id(evidence))
         if is_new:
             self._meter.misbehaved(evidence.log, evidence.kind)
         return is_new
 
+    @override
     def enqueue(self, alerts: Sequence[Alert]) -> None:
-        """See `State.enqueue`."""
         self._store.enqueue(alerts)
 
 

@@ -1,32 +1,21 @@
 """One batch of entries, examined: proven, judged and committed, in this order. Nothing unproven is committed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Protocol
 
-from alerts.alert import Alert
 from monitor.following.fetch_ahead import Fetched
 from monitor.following.scan_batch import Examined
+from monitor.judging.judge import Judge
 from monitor.model.errors import NotShown, SignedPromise
 from monitor.model.heads import Position, SignedHead
 from monitor.model.inclusion_promise import BadPromise, unpack_timestamp
 from monitor.model.log_source import LogEntry, LogSource
-from monitor.model.state import Batch, Finding, Hit, State
+from monitor.model.state import Batch, State
 from monitor.proof.verify import check_frontier_in_head
 from monitor.raising.coverage_alerts import alerts_of_dropped
 from monitor.raising.log_alerts import alerts_of_unreadable
 from tlog.frontier import Frontier
-
-
-class Judge(Protocol):
-    """Says of each hit what its rules make of it: chain of trust first, then the expectations."""
-
-    def judge(self, hits: Sequence[Hit], now: datetime) -> Sequence[Finding]:
-        """One finding per hit and rule. Each judgement knows of the ones before it, as if they were stored already."""
-
-    def alerts(self, findings: Sequence[Finding], now: datetime) -> Sequence[Alert]:
-        """Alerts that these findings call for; expected ones call for none."""
 
 
 @dataclass(frozen=True, slots=True)

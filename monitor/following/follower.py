@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
-from monitor.following.batch_commit import Judge, Taking
+from monitor.following.batch_commit import Taking
 from monitor.following.fetch_ahead import Fetched, fetch_batches
 from monitor.following.scan_batch import Examined, Scanner, examine
+from monitor.judging.judge import Judge
 from monitor.model.errors import (
     Evidence,
     Lagging,

@@ -3,7 +3,9 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from monitor.following.scan_batch import Scan
+from typing_extensions import override
+
+from monitor.following.scan_batch import Scan, Scanner
 from monitor.model.log_source import LogApi, LogEntry
 from monitor.model.state import Hit, UnreadableEntry
 from rules.index import Matcher, Matches
@@ -17,7 +19,7 @@ _CT = frozenset({LogApi.CT_RFC6962, LogApi.CT_STATIC})
 _VALUES = frozenset({"digest", "fingerprint"})
 
 
-class RuleScanner:
+class RuleScanner(Scanner):
     """Scans with compiled rules. `dropped` counts matches beyond the matcher's cap, since the scanner was made."""
 
     def __init__(self, matcher: Matcher) -> None:
@@ -25,8 +27,8 @@ class RuleScanner:
         self._texts = FieldTexts(matcher.fields)
         self.dropped = 0
 
+    @override
     def scan(self, entries: Sequence[LogEntry], start: int, log: str, api: LogApi) -> Scan:
-        """See `monitor.following.scan_batch.Scanner.scan`."""
         outline_of = outline_ct if api in _CT else outline_rekor
         outlines = [outline_of(entry.leaf) for entry in entries]
         kinds = Counter([outline.kind for outline in outlines if outline is not None])

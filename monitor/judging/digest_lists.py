@@ -49,7 +49,7 @@ class DigestLists:
         self._lists: dict[DigestSource, _Fetched] = {}
 
     def digests(self, source: DigestSource) -> frozenset[str] | None:
-        """See `rules.facts.Facts.digests_from`."""
+        """Digests on the list, as last fetched; None once it could not be fetched for `max_age`."""
         with self._lock:
             fetched = self._lists.get(source)
         if fetched is None or self._clock() - fetched.at > self._max_age:

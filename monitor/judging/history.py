@@ -8,22 +8,16 @@ from bisect import bisect_right, insort
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Protocol
 
-from monitor.model.state import Finding, Hit
+from typing_extensions import override
+
+from monitor.model.state import Finding
 from monitor.store.findings import digests_of, is_believed, is_certificate_only, sightings, signed_at
 from rules.facts import Authorisation, DigestSource, Facts
 from sigstore_entries.signing import EntryRef
 
 
-class FactStore(Protocol):
-    """Where the past is kept. One question about many hits is cheaper there than many about one."""
-
-    def ahead(self, hits: Sequence[Hit]) -> Facts:
-        """Facts for judging these hits of one batch, as stored now."""
-
-
-class BatchFacts:
+class BatchFacts(Facts):
     """`rules.facts.Facts` over stored facts plus the findings remembered here, as if they had been stored at `now`."""
 
     def __init__(self, stored: Facts, now: datetime) -> None:
@@ -46,41 +40,43 @@ class BatchFacts:
             self._time_of[rule, signing.where] = at = signed_at(signing, self._now)
             insort(self._times[rule], at)
 
+    @override
     def authorisations(self, rule: str, digest: str) -> Sequence[Authorisation]:
-        """See `Facts.authorisations`."""
         return self._stored.authorisations(rule, digest)
 
+    @override
     def times_signed(self, rule: str, digest: str, besides: EntryRef) -> int:
-        """See `Facts.times_signed`."""
         here = self._digests.get((rule, digest), set())
         return self._stored.times_signed(rule, digest, besides) + len(here) - (besides in here)
 
+    @override
     def issuers_of(self, identity: str, besides: EntryRef) -> frozenset[str] | None:
-        """See `Facts.issuers_of`."""
         return self._with_seen(self._stored.issuers_of(identity, besides), "issuer", identity, besides)
 
+    @override
     def repository_identifiers_of(self, repository: str, besides: EntryRef) -> frozenset[str] | None:
-        """See `Facts.repository_identifiers_of`."""
         stored = self._stored.repository_identifiers_of(repository, besides)
         return self._with_seen(stored, "repository", repository, besides)
 
+    @override
     def signings(self, rule: str, after: datetime, up_to: datetime, besides: EntryRef) -> int:
-        """See `Facts.signings`."""
         times = self._times.get(rule, ())
         own = self._time_of.get((rule, besides))
         here = bisect_right(times, up_to) - bisect_right(times, after) - (own is not None and after < own <= up_to)
         return self._stored.signings(rule, after, up_to, besides) + here
 
+    @override
     def digests_from(self, source: DigestSource) -> frozenset[str] | None:
-        """See `Facts.digests_from`."""
         return self._stored.digests_from(source)
 
+    @override
     def in_certificate_log(self, fingerprints: Sequence[str]) -> bool | None:
-        """See `Facts.in_certificate_log`: another log than the one of this batch answers it."""
+        """Another log than the one of this batch answers it."""
         return self._stored.in_certificate_log(fingerprints)
 
+    @override
     def in_signature_log(self, fingerprints: Sequence[str]) -> bool | None:
-        """See `Facts.in_signature_log`: another log than the one of this batch answers it."""
+        """Another log than the one of this batch answers it."""
         return self._stored.in_signature_log(fingerprints)
 
     def _with_seen(

@@ -3,11 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Protocol
+
+from typing_extensions import override
 
 from alerts.alert import Alert
-from monitor.judging.history import BatchFacts, FactStore
+from monitor.judging.history import BatchFacts
 from monitor.model.inclusion_promise import Promise, promises_of
-from monitor.model.state import Finding, Hit
+from monitor.model.state import FactStore, Finding, Hit
 from monitor.raising.signing_alerts import alerts_of_findings
 from rules.index import Matcher
 from rules.judge import judge, recheck_at
@@ -16,7 +19,17 @@ from sigstore_entries.signing import ChainTrust, Signer, Signing
 from sigstore_entries.trust import CertificateAuthorities, CtLogKey
 
 
-class RuleJudge:
+class Judge(Protocol):
+    """Says of each hit what its rules make of it: chain of trust first, then the expectations."""
+
+    def judge(self, hits: Sequence[Hit], now: datetime) -> Sequence[Finding]:
+        """One finding per hit and rule. Each judgement knows of the ones before it, as if they were stored already."""
+
+    def alerts(self, findings: Sequence[Finding], now: datetime) -> Sequence[Alert]:
+        """Alerts that these findings call for; expected ones call for none."""
+
+
+class RuleJudge(Judge):
     """Judges hits of one set of rules. `authorities` is asked anew for each hit: the trust root may have moved on.
 
     What must follow a signing is left to a second judgement, however late the entry is met: the logs that would show it
@@ -35,8 +48,8 @@ class RuleJudge:
         self._rules = {rule.id: rule for rule in matcher.rules}
         self._facts, self._authorities = facts, authorities
 
+    @override
     def judge(self, hits: Sequence[Hit], now: datetime) -> Sequence[Finding]:
-        """See `monitor.following.batch_commit.Judge.judge`."""
         facts = BatchFacts(self._facts.ahead(hits), now)
         findings = []
         for hit in hits:
@@ -53,8 +66,8 @@ class RuleJudge:
                 findings.append(finding)
         return findings
 
+    @override
     def alerts(self, findings: Sequence[Finding], now: datetime) -> Sequence[Alert]:
-        """See `monitor.following.batch_commit.Judge.alerts`."""
         return alerts_of_findings(findings, self._rules, now)
 
     def _labelled(self, signing: Signing) -> tuple[Signing, tuple[Promise, ...]]:

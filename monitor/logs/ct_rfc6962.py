@@ -6,13 +6,14 @@ from urllib.parse import quote
 
 import msgspec
 import pybase64
+from typing_extensions import override
 
 from monitor.http_fetcher import MIB, Expect, Fetcher, NotFound, Refused, denied
 from monitor.logs.checkpoint import from_millis, missing_entries, refused_head, unproven
 from monitor.model.errors import FetchFailed, Lagging
 from monitor.model.heads import SignedHead
 from monitor.model.inclusion_promise import Promise
-from monitor.model.log_source import LogEntry, LogIdentity, Place
+from monitor.model.log_source import LogEntry, LogIdentity, Place, PromisingSource
 from monitor.model.sth import read_sth
 from tlog.ct import MalformedCt
 from tlog.frontier import Frontier, frontier_before
@@ -49,19 +50,20 @@ class _ProofByHash(msgspec.Struct):
     audit_path: list[str] | None = None
 
 
-class CtRfc6962Source:
+class CtRfc6962Source(PromisingSource):
     """One RFC 6962 log. Implements `monitor.model.log_source.LogSource`; the origin is the log's URL without scheme."""
 
     def __init__(self, identity: LogIdentity, fetcher: Fetcher) -> None:
         self._identity, self._fetcher = identity, fetcher
 
+    @override
     @property
     def identity(self) -> LogIdentity:
-        """See `LogSource.identity`."""
         return self._identity
 
+    @override
     def latest(self) -> SignedHead:
-        """See `LogSource.latest`. `raw` is the JSON as served: the signature covers what it says."""
+        """`raw` is the JSON as served: the signature covers what it says."""
         raw = self._get("get-sth", _MAX_SMALL_ANSWER)
         try:
             head = read_sth(raw, self._identity.spki)
@@ -71,8 +73,8 @@ class CtRfc6962Source:
             raise FetchFailed(f"{self._identity.log}: the tree head served is none: {error}") from error
         return SignedHead(self._identity.log, head.size, head.root, raw, timestamp=from_millis(head.timestamp))
 
+    @override
     def consistency_proof(self, size1: int, size2: int) -> Sequence[NodeHash]:
-        """See `LogSource.consistency_proof`."""
         if size1 == size2:
             return []
         try:
@@ -83,19 +85,21 @@ class CtRfc6962Source:
             raise
         return _nodes(_parse(raw, _Consistency, "consistency proof").consistency)
 
+    @override
     def frontier(self, size: int, head: SignedHead) -> Frontier:
-        """See `LogSource.frontier`: read off the audit path of the last leaf below `size`."""
+        """Read off the audit path of the last leaf below `size`."""
         if size == 0:
             return Frontier()
         place = self._shown(size - 1, *self._leaf_and_path(size - 1, head), head)
         return frontier_before(place.index, head.size, place.proof).extended([leaf_hash(place.leaf)])
 
-    def promised_range(self, head: SignedHead) -> tuple[int, int | None]:  # noqa: ARG002  one tree, now and later
-        """See `PromisingSource.promised_range`."""
+    @override
+    def promised_range(self, head: SignedHead) -> tuple[int, int | None]:
         return 0, None
 
+    @override
     def place_of(self, promise: Promise, head: SignedHead) -> Place:
-        """See `PromisingSource.place_of`: asked by the leaf's hash where no index was promised."""
+        """Asked by the leaf's hash where no index was promised."""
         if promise.index is not None:
             return self._shown(promise.index, *self._leaf_and_path(promise.index, head), head)
         try:
@@ -129,8 +133,9 @@ class CtRfc6962Source:
             ) from error
         return Place(index, leaf, head, tuple(path))
 
+    @override
     def entries(self, start: int, end: int, head: SignedHead) -> Sequence[LogEntry]:
-        """See `LogSource.entries`: as many as the log cares to send."""
+        """As many as the log cares to send."""
         last = min(end, start + MAX_PER_REQUEST) - 1
         # SPEC RFC 6962 4.6: "start" and "end" are inclusive, and a log may return fewer entries than asked for.
         try:
@@ -146,8 +151,9 @@ class CtRfc6962Source:
             raise FetchFailed(f"{self._identity.log}: {len(served)} entries served, {last - start + 1} asked for")
         return [LogEntry(_decode(e.leaf_input), extra=_decode(e.extra_data)) for e in served]
 
+    @override
     def sightings(self) -> Sequence[SignedHead]:
-        """See `LogSource.sightings`: this protocol shows heads in one place only."""
+        """This protocol shows heads in one place only."""
         return ()
 
     def _leaf_and_path(self, index: int, head: SignedHead) -> tuple[bytes, list[NodeHash]]:

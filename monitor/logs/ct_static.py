@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
+from typing_extensions import override
+
 from monitor.http_fetcher import MIB, Expect, Fetcher, Refused, denied
 from monitor.logs.checkpoint import (
     check_origin,
@@ -17,7 +19,7 @@ from monitor.logs.tile_tree import TileTree, fetch_tile, tile_frontier
 from monitor.model.errors import FetchFailed
 from monitor.model.heads import SignedHead
 from monitor.model.inclusion_promise import Promise
-from monitor.model.log_source import LogEntry, LogIdentity, Place
+from monitor.model.log_source import LogEntry, LogIdentity, Place, PromisingSource
 from tlog.checkpoint import MalformedCheckpoint
 from tlog.frontier import Frontier
 from tlog.merkle import NodeHash, ProofInvalid, leaf_hash, verify_inclusion
@@ -29,19 +31,19 @@ from tlog.tiles import TILE_WIDTH, MalformedTile, ShortBundle, data_path
 _MAX_DATA_TILE: Final = 32 * MIB
 
 
-class CtStaticSource:
+class CtStaticSource(PromisingSource):
     """One static CT log. Implements `monitor.model.log_source.LogSource`."""
 
     def __init__(self, identity: LogIdentity, fetcher: Fetcher, key: NoteKey) -> None:
         self._identity, self._fetcher, self._key = identity, fetcher, key
 
+    @override
     @property
     def identity(self) -> LogIdentity:
-        """See `LogSource.identity`."""
         return self._identity
 
+    @override
     def latest(self) -> SignedHead:
-        """See `LogSource.latest`."""
         raw = self._fetcher.get("checkpoint", max_bytes=MAX_NOTE_SIZE, expect=Expect.TEXT)
         try:
             checkpoint, milliseconds = open_ct_checkpoint(raw, self._key)
@@ -54,16 +56,18 @@ class CtStaticSource:
             self._identity.log, checkpoint.size, checkpoint.root, raw, timestamp=from_millis(milliseconds)
         )
 
+    @override
     def consistency_proof(self, size1: int, size2: int) -> Sequence[NodeHash]:
-        """See `LogSource.consistency_proof`: built from hash tiles, so it is only as good as they are."""
+        """Built from hash tiles, so it is only as good as they are."""
         return self._tree(size2).consistency_proof(size1, size2)
 
+    @override
     def frontier(self, size: int, head: SignedHead) -> Frontier:
-        """See `LogSource.frontier`."""
         return tile_frontier(self._tree(head.size), size, head, self._identity)
 
+    @override
     def entries(self, start: int, end: int, head: SignedHead) -> Sequence[LogEntry]:
-        """See `LogSource.entries`: what one data tile holds. `extra` is an RFC 6962 chain without the issuers.
+        """What one data tile holds. `extra` is an RFC 6962 chain without the issuers.
 
         Issuers are named by fingerprint in a data tile; only the precertificate itself is there in full.
         """
@@ -93,16 +97,18 @@ class CtStaticSource:
             for leaf in leaves[offset : min(width, end - index * TILE_WIDTH)]
         ]
 
+    @override
     def sightings(self) -> Sequence[SignedHead]:
-        """See `LogSource.sightings`: this protocol shows heads in one place only."""
+        """This protocol shows heads in one place only."""
         return ()
 
-    def promised_range(self, head: SignedHead) -> tuple[int, int | None]:  # noqa: ARG002  one tree, now and later
-        """See `PromisingSource.promised_range`."""
+    @override
+    def promised_range(self, head: SignedHead) -> tuple[int, int | None]:
         return 0, None
 
+    @override
     def place_of(self, promise: Promise, head: SignedHead) -> Place:
-        """See `PromisingSource.place_of`. SPEC static-ct-api: every SCT of such a log has the leaf's index in it."""
+        """SPEC static-ct-api: every SCT of such a log has the leaf's index in it."""
         index = promise.index
         if index is None:
             raise FetchFailed(f"{self._identity.log}: a promise without an index cannot be looked up in tiles")

@@ -13,13 +13,14 @@ from datetime import datetime
 from typing import Final, TypeVar
 
 import msgspec
+from typing_extensions import override
 
 from monitor.http_fetcher import MIB, Expect, Fetcher, Refused, denied
 from monitor.logs.checkpoint import from_millis, head_of, missing_entries, read_checkpoint, unproven
 from monitor.model.errors import FetchFailed, Lagging
 from monitor.model.heads import SignedHead
 from monitor.model.inclusion_promise import BadPromise, Promise, pack_timestamp, unpack_timestamp
-from monitor.model.log_source import LogEntry, LogIdentity, Place
+from monitor.model.log_source import LogEntry, LogIdentity, Place, PromisingSource
 from monitor.proof.consistency import prove_pair
 from tlog.frontier import Frontier, frontier_before
 from tlog.merkle import HASH_SIZE, MAX_TREE_SIZE, NodeHash, ProofInvalid, leaf_hash, verify_inclusion
@@ -90,7 +91,7 @@ def shards(fetcher: Fetcher) -> list[ShardInfo]:
     return [*found, ShardInfo(info.treeID, True, offset, info.treeSize)]
 
 
-class RekorV1Source:
+class RekorV1Source(PromisingSource):
     """One tree of a Rekor v1 log. Implements `monitor.model.log_source.LogSource`.
 
     `tree_id` is the decimal tree ID in the origin. `offset` pins the virtual index of leaf 0; otherwise it is the sum
@@ -104,13 +105,14 @@ class RekorV1Source:
         self._tree_id, self._offset = tree_id, offset
         self._seen: dict[int, SignedHead] = {}
 
+    @override
     @property
     def identity(self) -> LogIdentity:
-        """See `LogSource.identity`."""
         return self._identity
 
+    @override
     def latest(self) -> SignedHead:
-        """See `LogSource.latest`. An inactive shard's head is final."""
+        """An inactive shard's head is final."""
         info = _log_info(self._fetcher)
         offset = 0
         for tree in info.inactiveShards or []:
@@ -126,8 +128,9 @@ class RekorV1Source:
             )
         return self._head(info, offset, final=False)
 
+    @override
     def consistency_proof(self, size1: int, size2: int) -> Sequence[NodeHash]:
-        """See `LogSource.consistency_proof`. The answer's `rootHash` is the newest root, not `size2`'s: not read."""
+        """The answer's `rootHash` is the newest root, not `size2`'s: not read."""
         if size1 == size2:
             return []
         try:
@@ -143,22 +146,24 @@ class RekorV1Source:
             raise
         return [NodeHash(_hash(value)) for value in _parse(raw, _Proof, "consistency proof").hashes]
 
+    @override
     def frontier(self, size: int, head: SignedHead) -> Frontier:
-        """See `LogSource.frontier`: read off the inclusion proof of the last leaf below `size`."""
+        """Read off the inclusion proof of the last leaf below `size`."""
         if size == 0:
             return Frontier()
         place = self._shown(size - 1, head)
         return frontier_before(place.index, place.head.size, place.proof).extended([leaf_hash(place.leaf)])
 
+    @override
     def promised_range(self, head: SignedHead) -> tuple[int, int | None]:
-        """See `PromisingSource.promised_range`: a signed entry timestamp counts through all trees of the log."""
+        """A signed entry timestamp counts through all trees of the log."""
         if self._offset is None:
             self.latest()
         offset = self._offset or 0
         return offset, offset + head.size if head.final else None
 
+    @override
     def place_of(self, promise: Promise, head: SignedHead) -> Place:
-        """See `PromisingSource.place_of`."""
         first, _ = self.promised_range(head)
         return self._shown((promise.index or 0) - first, head)
 
@@ -195,8 +200,9 @@ class RekorV1Source:
             promised = None
         return Place(index, _body(entry), shown, hashes, promised)
 
+    @override
     def entries(self, start: int, end: int, head: SignedHead) -> Sequence[LogEntry]:
-        """See `LogSource.entries`: at most ten, and only up to the first one the server left out."""
+        """At most ten, and only up to the first one the server left out."""
         served = self._retrieve(start, end)
         if start not in served:
             # SPEC rekor entries.go: missing items are silently omitted from a 200 answer.
@@ -210,8 +216,9 @@ class RekorV1Source:
             found.append(LogEntry(_body(entry), integrated_time=at, timestamp=_packed(entry)))
         return found
 
+    @override
     def sightings(self) -> Sequence[SignedHead]:
-        """See `LogSource.sightings`: every entry comes with the head its inclusion proof leads to."""
+        """Every entry comes with the head its inclusion proof leads to."""
         seen, self._seen = self._seen, {}
         return list(seen.values())
 

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
+from typing_extensions import override
+
 from monitor.http_fetcher import Expect, Fetcher, NotFound, Refused, denied
 from monitor.logs.checkpoint import head_of, malformed_entries, missing_entries, read_checkpoint
 from monitor.logs.tile_tree import TileTree, fetch_tile, tile_frontier
 from monitor.model.heads import SignedHead
-from monitor.model.log_source import LogEntry, LogIdentity
+from monitor.model.log_source import LogEntry, LogIdentity, LogSource
 from tlog.cosignature import WitnessKey
 from tlog.frontier import Frontier
 from tlog.merkle import NodeHash
@@ -19,7 +21,7 @@ from tlog.tiles import MAX_BUNDLE_SIZE, TILE_WIDTH, MalformedTile, ShortBundle, 
 _PREFIXES: Final = ("", "api/v2/")
 
 
-class RekorV2Source:
+class RekorV2Source(LogSource):
     """One Rekor v2 shard. Implements `monitor.model.log_source.LogSource`."""
 
     def __init__(
@@ -28,26 +30,28 @@ class RekorV2Source:
         self._identity, self._fetcher, self._key, self._witnesses = identity, fetcher, key, witnesses
         self._prefix: str | None = None
 
+    @override
     @property
     def identity(self) -> LogIdentity:
-        """See `LogSource.identity`."""
         return self._identity
 
+    @override
     def latest(self) -> SignedHead:
-        """See `LogSource.latest`."""
         read = read_checkpoint(self._checkpoint(), self._key, self._identity)
         return head_of(read, self._identity, self._witnesses)
 
+    @override
     def consistency_proof(self, size1: int, size2: int) -> Sequence[NodeHash]:
-        """See `LogSource.consistency_proof`: built from hash tiles, so it is only as good as they are."""
+        """Built from hash tiles, so it is only as good as they are."""
         return self._tree(size2).consistency_proof(size1, size2)
 
+    @override
     def frontier(self, size: int, head: SignedHead) -> Frontier:
-        """See `LogSource.frontier`."""
         return tile_frontier(self._tree(head.size), size, head, self._identity)
 
+    @override
     def entries(self, start: int, end: int, head: SignedHead) -> Sequence[LogEntry]:
-        """See `LogSource.entries`: what one bundle holds."""
+        """What one bundle holds."""
         index, offset = divmod(start, TILE_WIDTH)
         width = min(TILE_WIDTH, head.size - index * TILE_WIDTH)
         prefix = self._where()
@@ -67,8 +71,9 @@ class RekorV2Source:
             raise malformed_entries(self._identity, start, head, str(error)) from error
         return list(map(LogEntry, bodies[offset : min(width, end - index * TILE_WIDTH)]))
 
+    @override
     def sightings(self) -> Sequence[SignedHead]:
-        """See `LogSource.sightings`: this protocol shows heads in one place only."""
+        """This protocol shows heads in one place only."""
         return ()
 
     def _checkpoint(self) -> bytes:

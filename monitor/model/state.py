@@ -9,6 +9,7 @@ from alerts.alert import Alert
 from monitor.model.errors import Evidence
 from monitor.model.heads import Position, SignedHead
 from monitor.model.inclusion_promise import Promise
+from rules.facts import Facts
 from rules.verdict import Verdict
 from sigstore_entries.signing import Signing, Unreadable
 
@@ -88,3 +89,10 @@ class State(Protocol):
 
     def enqueue(self, alerts: Sequence[Alert]) -> None:
         """Put alerts in the outbox of every channel they go to. An alert id that was ever enqueued is not repeated."""
+
+
+class FactStore(Protocol):
+    """Where the past is kept. One question about many hits is cheaper there than many about one."""
+
+    def ahead(self, hits: Sequence[Hit]) -> Facts:
+        """Facts for judging these hits of one batch, as stored now."""

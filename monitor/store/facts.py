@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import and_, bindparam, func, not_, or_, select, update
+from typing_extensions import override
 
 from monitor.model.errors import OwnFault
-from monitor.model.state import Hit
+from monitor.model.state import FactStore, Hit
 from monitor.store.columns import text_key
 from monitor.store.database import Database
 from monitor.store.facts_ahead import FactsAhead
@@ -34,8 +35,8 @@ _SIGNINGS = (
 )
 
 
-class DatabaseFacts:
-    """See `rules.facts.Facts`. `digests` answers for digest lists kept outside; without it none is known.
+class DatabaseFacts(FactStore, Facts):
+    """Facts from the database. `digests` answers for digest lists kept outside; without it none is known.
 
     `covers` says which logs show certificates and which show signatures, and how long ago each must have been read for
     an absence to mean something.
@@ -49,12 +50,13 @@ class DatabaseFacts:
         self.fresh_within = timedelta(minutes=15)
         self.clock: Callable[[], datetime] | None = None
 
+    @override
     def ahead(self, hits: Sequence[Hit]) -> Facts:
-        """See `monitor.judging.history.FactStore.ahead`."""
         return FactsAhead(self, self._database, hits)
 
+    @override
     def authorisations(self, rule: str, digest: str) -> Sequence[Authorisation]:
-        """See `Facts.authorisations`: revoked ones are none."""
+        """Revoked ones are none."""
         wanted = (
             _AUTHORISATION.c.rule == rule,
             _AUTHORISATION.c.digest == digest,
@@ -67,37 +69,41 @@ class DatabaseFacts:
         # By name: a row has a method called `count`.
         return [Authorisation(each["digest"], each["count"], each["expires"], each["note"]) for each in rows]
 
+    @override
     def times_signed(self, rule: str, digest: str, besides: EntryRef) -> int:
-        """See `Facts.times_signed`."""
         wanted = (_DIGEST.c.rule == rule, _DIGEST.c.digest_key == text_key(digest))
         other = not_(and_(_DIGEST.c.log == besides.log, _DIGEST.c.entry == besides.index))
         with self._database.read() as connection:
             return connection.execute(select(func.count()).select_from(_DIGEST).where(*wanted, other)).scalar_one()
 
+    @override
     def issuers_of(self, identity: str, besides: EntryRef) -> frozenset[str] | None:
-        """See `Facts.issuers_of`, over entries some rule selected."""
+        """, over entries some rule selected."""
         return self._values("issuer", identity, besides)
 
+    @override
     def repository_identifiers_of(self, repository: str, besides: EntryRef) -> frozenset[str] | None:
-        """See `Facts.repository_identifiers_of`, over entries some rule selected."""
+        """, over entries some rule selected."""
         return self._values("repository", repository, besides)
 
+    @override
     def signings(self, rule: str, after: datetime, up_to: datetime, besides: EntryRef) -> int:
-        """See `Facts.signings`."""
         asked = {"rule": rule, "after": after, "up_to": up_to, "log": besides.log, "entry": besides.index}
         with self._database.read() as connection:
             return int(connection.execute(_SIGNINGS, asked).scalar_one())
 
+    @override
     def digests_from(self, source: DigestSource) -> frozenset[str] | None:
-        """See `Facts.digests_from`."""
         return self.digests(source)
 
+    @override
     def in_certificate_log(self, fingerprints: Sequence[str]) -> bool | None:
-        """See `Facts.in_certificate_log`, over entries some rule selected."""
+        """, over entries some rule selected."""
         return self._shown("fingerprint-ct", fingerprints, self.certificate_logs)
 
+    @override
     def in_signature_log(self, fingerprints: Sequence[str]) -> bool | None:
-        """See `Facts.in_signature_log`, over entries some rule selected."""
+        """, over entries some rule selected."""
         return self._shown("fingerprint-rekor", fingerprints, self.signature_logs)
 
     def _values(self, fact: str, subject: str, besides: EntryRef) -> frozenset[str]:

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Final
 
 from sqlalchemy import func, select
+from typing_extensions import override
 
 from monitor.model.state import Hit
 from monitor.store.columns import text_key
@@ -34,7 +35,7 @@ class _Signed:
     here: frozenset[EntryRef]
 
 
-class FactsAhead:
+class FactsAhead(Facts):
     """`rules.facts.Facts` as `stored` answers them, about these hits with far fewer queries.
 
     Answers are as of when the first of their kind was asked for: make a new one for each batch. What is asked about
@@ -52,15 +53,15 @@ class FactsAhead:
         self._signed: dict[str, Mapping[str, _Signed]] = {}
         self._seen: dict[str, Mapping[str, Sequence[tuple[str, EntryRef]]]] = {}
 
+    @override
     def authorisations(self, rule: str, digest: str) -> Sequence[Authorisation]:
-        """See `Facts.authorisations`."""
         if rule not in self._leaves:
             self._leaves[rule] = self._fetch_authorisations(rule)
         known = self._leaves[rule].get(digest)
         return self._stored.authorisations(rule, digest) if known is None else known
 
+    @override
     def times_signed(self, rule: str, digest: str, besides: EntryRef) -> int:
-        """See `Facts.times_signed`."""
         if rule not in self._signed:
             self._signed[rule] = self._fetch_signed(rule)
         known = self._signed[rule].get(digest)
@@ -68,15 +69,15 @@ class FactsAhead:
             return self._stored.times_signed(rule, digest, besides)
         return known.entries - (besides in known.here)
 
+    @override
     def issuers_of(self, identity: str, besides: EntryRef) -> frozenset[str] | None:
-        """See `Facts.issuers_of`."""
         if "issuer" not in self._seen:
             self._seen["issuer"] = self._fetch_seen("issuer", {n.value for each in self._signers() for n in each.names})
         known = self._seen["issuer"].get(identity)
         return self._stored.issuers_of(identity, besides) if known is None else _besides(known, besides)
 
+    @override
     def repository_identifiers_of(self, repository: str, besides: EntryRef) -> frozenset[str] | None:
-        """See `Facts.repository_identifiers_of`."""
         if "repository" not in self._seen:
             named = {each.claims.get("source_repository_uri") for each in self._signers()}
             self._seen["repository"] = self._fetch_seen("repository", {name for name in named if name is not None})
@@ -85,20 +86,21 @@ class FactsAhead:
             self._stored.repository_identifiers_of(repository, besides) if known is None else _besides(known, besides)
         )
 
+    @override
     def signings(self, rule: str, after: datetime, up_to: datetime, besides: EntryRef) -> int:
-        """See `Facts.signings`: every hit asks about a time of its own."""
+        """Every hit asks about a time of its own."""
         return self._stored.signings(rule, after, up_to, besides)
 
+    @override
     def digests_from(self, source: DigestSource) -> frozenset[str] | None:
-        """See `Facts.digests_from`."""
         return self._stored.digests_from(source)
 
+    @override
     def in_certificate_log(self, fingerprints: Sequence[str]) -> bool | None:
-        """See `Facts.in_certificate_log`."""
         return self._stored.in_certificate_log(fingerprints)
 
+    @override
     def in_signature_log(self, fingerprints: Sequence[str]) -> bool | None:
-        """See `Facts.in_signature_log`."""
         return self._stored.in_signature_log(fingerprints)
 
     def _signers(self) -> Iterator[Signer]:

@@ -7,9 +7,10 @@ from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, Row, and_, func, or_, select, update
+from typing_extensions import override
 
 from alerts.alert import Alert, Severity
-from alerts.outbox import Backlog, Delivery, Traffic
+from alerts.outbox import Backlog, Delivery, Outbox, Traffic
 from monitor.store.database import Database, lock_name
 from monitor.store.tables import AlertRow, DeliveryRow, table
 from monitor.store.writing import add_new, chunks, known_values, lock_rows
@@ -58,8 +59,8 @@ def new_alerts(connection: Connection, alerts: Sequence[Alert]) -> list[Alert]:
     return list({alert.id: alert for alert in reversed(alerts) if alert.id not in known}.values())[::-1]
 
 
-class DatabaseOutbox:
-    """See `alerts.outbox.Outbox`. Several processes may share one on PostgreSQL."""
+class DatabaseOutbox(Outbox):
+    """Outbox in the database. Several processes may share one on PostgreSQL."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -70,8 +71,8 @@ class DatabaseOutbox:
             held = and_(_DELIVERY.c.state == PENDING, _DELIVERY.c.leased_until.is_not(None))
             connection.execute(update(_DELIVERY).where(held).values(leased_until=None))
 
+    @override
     def claim(self, channel: str, now: datetime, lease: timedelta, limit: int) -> Sequence[Delivery]:
-        """See `Outbox.claim`."""
         with self._database.write() as connection:
             # One claimer at a time per channel: a digest is claimed whole.
             lock_name(connection, f"claim {channel}")
@@ -100,32 +101,32 @@ class DatabaseOutbox:
             _set(connection, [row.id for row in rows], {"lease": token, "leased_until": now + lease})
         return [_delivery(row, token) for row in rows]
 
+    @override
     def bundle(self, deliveries: Sequence[Delivery], digest: str) -> None:
-        """See `Outbox.bundle`."""
         self._set_held(deliveries, {"digest": digest})
 
+    @override
     def delivered(self, deliveries: Sequence[Delivery], now: datetime) -> None:
-        """See `Outbox.delivered`."""
         with self._database.write() as connection:
             ids = [int(delivery.id) for delivery in deliveries]
             values = {"state": DELIVERED, "finished_at": now, "leased_until": None}
             _set(connection, ids, values, _DELIVERY.c.state != DELIVERED)
 
+    @override
     def failed(self, deliveries: Sequence[Delivery], *, attempts: int, retry_at: datetime, error: str) -> None:
-        """See `Outbox.failed`."""
         changed = {"attempts": attempts, "due_at": retry_at, "leased_until": None, "error": error}
         self._set_held(deliveries, changed)
 
+    @override
     def postpone(self, deliveries: Sequence[Delivery], until: datetime) -> None:
-        """See `Outbox.postpone`."""
         self._set_held(deliveries, {"due_at": until, "leased_until": None})
 
+    @override
     def give_up(self, deliveries: Sequence[Delivery], now: datetime, error: str) -> None:
-        """See `Outbox.give_up`."""
         self._set_held(deliveries, {"state": GIVEN_UP, "finished_at": now, "leased_until": None, "error": error})
 
+    @override
     def traffic(self, channel: str, *, urgent: bool, since: datetime) -> Traffic:
-        """See `Outbox.traffic`."""
         sent = and_(
             _DELIVERY.c.channel == channel,
             _DELIVERY.c.state == DELIVERED,
@@ -142,8 +143,8 @@ class DatabaseOutbox:
             ).one()
         return Traffic(singles + digests, newest)
 
+    @override
     def backlog(self) -> Mapping[str, Backlog]:
-        """See `Outbox.backlog`."""
         waiting = (
             select(_DELIVERY.c.channel, func.count(), func.min(_DELIVERY.c.enqueued_at))
             .where(_DELIVERY.c.state == PENDING)

@@ -8,12 +8,13 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from sqlalchemy import Connection, and_, select, update
+from typing_extensions import override
 
 from alerts.alert import Alert
 from monitor.model.errors import Evidence, OwnFault
 from monitor.model.heads import Position, SignedHead
 from monitor.model.inclusion_promise import BadPromise, Promise, read_promise
-from monitor.model.state import Batch, Finding
+from monitor.model.state import Batch, Finding, State
 from monitor.proof.evidence import BROKEN_PROMISE, event_id, to_document
 from monitor.store.backscans import BackScans
 from monitor.store.certificates import ANSWERED, Events, settle, withdraw
@@ -37,8 +38,8 @@ _EVIDENCE_SHOWN: Final = 8
 Route = Callable[[Alert], Sequence[str]]
 
 
-class Store:
-    """See `monitor.model.state.State`. `route` names the channels an alert goes to.
+class Store(State):
+    """State of the monitor in the database. `route` names the channels an alert goes to.
 
     An alert for a certificate waits for `certificate_hold`: the entry made with it makes one event of both.
     """
@@ -63,8 +64,8 @@ class Store:
         self.certificate_hold = certificate_hold
         self._clock, self._route = clock, route
 
+    @override
     def position(self, log: str) -> Position | None:
-        """See `State.position`."""
         with self.database.read() as connection:
             return read_position(connection, log)
 
@@ -82,13 +83,13 @@ class Store:
             found = [log.partition(f"{name}/") for log in connection.execute(select(at).order_by(at)).scalars()]
         return tuple(tree for before, separator, tree in found if separator and not before)
 
+    @override
     def baseline(self, position: Position, how: str) -> None:
-        """See `State.baseline`."""
         with self.database.write() as connection:
             first_position(connection, position, how, self._clock())
 
+    @override
     def advance(self, old: Position, new: Position, batch: Batch, alerts: Sequence[Alert]) -> None:
-        """See `State.advance`."""
         if (batch.log, batch.start, batch.end) != (old.log, old.frontier.size, new.frontier.size):
             raise ValueError(f"the batch {batch.start}-{batch.end} is not what lies between the two positions")
         now = self._clock()
@@ -158,18 +159,18 @@ class Store:
         """Let findings that still nobody vouches for wait for another authority."""
         rest(self.database, due, self._clock())
 
+    @override
     def record_head(self, head: SignedHead) -> None:
-        """See `State.record_head`."""
         with self.database.write() as connection:
             append_head(connection, head, self._clock())
 
     def heads_at(self, log: str, size: int) -> Sequence[SignedHead]:
-        """See `monitor.crosscheck.peers.PeerState.heads_at`."""
+        """Every recorded head of this log with this size."""
         with self.database.read() as connection:
             return heads_at(connection, log, size)
 
+    @override
     def keep_evidence(self, evidence: Evidence, alerts: Sequence[Alert]) -> bool:
-        """See `State.keep_evidence`."""
         evidence_id, now = event_id(evidence), self._clock()
         kept = table(EvidenceRow)
         with self.database.write() as connection:
@@ -194,8 +195,8 @@ class Store:
             closed = update(kept).where(is_open).values(closed_at=self._clock(), note=note)
             return bool(connection.execute(closed).rowcount)
 
+    @override
     def enqueue(self, alerts: Sequence[Alert]) -> None:
-        """See `State.enqueue`."""
         with self.database.write() as connection:
             self._put(connection, alerts, self._clock())
 

@@ -3,27 +3,29 @@
 from collections.abc import Callable
 from typing import Any
 
+from typing_extensions import override
+
 from monitor.http_fetcher import Expect, MovableFetcher
 from monitor.model.errors import FetchFailed
 from monitor.telemetry.hooks import FETCHED, Meter
 
 
-class MeteredFetcher:
+class MeteredFetcher(MovableFetcher):
     """A `Fetcher` that reports each request. `clock` counts seconds."""
 
     def __init__(self, inner: MovableFetcher, meter: Meter, log: str, clock: Callable[[], float]) -> None:
         self._inner, self._meter, self._log, self._clock = inner, meter, log, clock
 
+    @override
     def move_to(self, base_url: str) -> None:
-        """See `MovableFetcher.move_to`."""
         self._inner.move_to(base_url)
 
+    @override
     def get(self, path: str, *, max_bytes: int, expect: Expect) -> bytes:
-        """See `Fetcher.get`."""
         return self._metered(lambda: self._inner.get(path, max_bytes=max_bytes, expect=expect))
 
+    @override
     def post_json(self, path: str, document: Any, *, max_bytes: int) -> bytes:
-        """See `Fetcher.post_json`."""
         return self._metered(lambda: self._inner.post_json(path, document, max_bytes=max_bytes))
 
     def _metered(self, ask: Callable[[], bytes]) -> bytes:

@@ -10,13 +10,14 @@ from datetime import datetime
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from typing_extensions import override
 
 from alerts.alert import Owner
 from alerts.outbox import Backlog
 from monitor.model.state import Batch
 from monitor.raising.log_alerts import ALERT_KINDS
 from monitor.store.promises import Tally
-from monitor.telemetry.hooks import FETCHED
+from monitor.telemetry.hooks import FETCHED, Meter
 from rules.verdict import Outcome
 
 PREFIX: Final = "signwatch_"
@@ -55,8 +56,8 @@ UNREADABLE_CODES: Final = (
 _SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
-class PrometheusMeter:
-    """See `monitor.telemetry.hooks.Meter`. Safe to use from several threads."""
+class PrometheusMeter(Meter):
+    """Prometheus metrics on a registry of their own. Safe to use from several threads."""
 
     def __init__(self, version: str, channels: Iterable[str] = ()) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -118,8 +119,8 @@ class PrometheusMeter:
         """All series in the text format."""
         return generate_latest(self.registry)
 
+    @override
     def add_log(self, log: str) -> None:
-        """See `Meter.add_log`."""
         plain = (self._size, self._signed_at, self._verified, self._gap, self._seconds, self._last_pass)
         coverage = (self._dropped, self._uncovered_rules, self._uncovered, self._owed, self._looked_back)
         for metric in (*plain, self._last_success, self._evidence, *coverage):
@@ -134,27 +135,27 @@ class PrometheusMeter:
             for word in words:
                 counter.labels(log, word)
 
+    @override
     def passed(self, log: str, at: datetime, owner: Owner | None) -> None:
-        """See `Meter.passed`."""
         self._verifications.labels(log, VERIFICATIONS[0] if owner is None else owner.value).inc()
         self._last_pass.labels(log).set(at.timestamp())
         if owner is None:
             self._last_success.labels(log).set(at.timestamp())
 
+    @override
     def misbehaved(self, log: str, kind: str) -> None:
-        """See `Meter.misbehaved`."""
         self._inconsistencies.labels(log, kind).inc()
 
+    @override
     def position(self, log: str, verified: int, head: int, head_at: datetime | None) -> None:
-        """See `Meter.position`."""
         self._verified.labels(log).set(verified)
         self._size.labels(log).set(head)
         self._gap.labels(log).set(head - verified)
         if head_at is not None:
             self._signed_at.labels(log).set(head_at.timestamp())
 
+    @override
     def batch(self, batch: Batch) -> None:
-        """See `Meter.batch`."""
         for kind, count in batch.kinds.items():
             self._entries.labels(batch.log, kind).inc(count)
         for entry in batch.unreadable:
@@ -163,40 +164,40 @@ class PrometheusMeter:
             self._findings.labels(finding.verdict.outcome.value).inc()
         self._dropped.labels(batch.log).inc(sum(matches for _, matches in batch.dropped))
 
+    @override
     def looked_back(self, log: str, entries: int, findings: Mapping[str, int], dropped: int) -> None:
-        """See `Meter.looked_back`."""
         self._looked_back.labels(log).inc(entries)
         self._dropped.labels(log).inc(dropped)
         for outcome, count in findings.items():
             self._found_back.labels(outcome).inc(count)
 
+    @override
     def back_scan(self, log: str, remaining: int) -> None:
-        """See `Meter.back_scan`."""
         self._owed.labels(log).set(remaining)
 
+    @override
     def rules(self, rules: int, unindexed: int) -> None:
-        """See `Meter.rules`."""
         self._rules.set(rules)
         self._unindexed.set(unindexed)
 
+    @override
     def coverage(self, log: str, rules: int, entries: int) -> None:
-        """See `Meter.coverage`."""
         self._uncovered_rules.labels(log).set(rules)
         self._uncovered.labels(log).set(entries)
 
+    @override
     def fetched(self, log: str, result: str, seconds: float) -> None:
-        """See `Meter.fetched`."""
         self._fetches.labels(log, result).inc()
         self._seconds.labels(log).observe(seconds)
 
+    @override
     def delivered(self, channel: str, *, delivered: int, failed: int, given_up: int) -> None:
-        """See `Meter.delivered`."""
         self._add_channel(channel)
         for result, count in zip(DELIVERIES, (delivered, failed, given_up), strict=True):
             self._deliveries.labels(channel, result).inc(count)
 
+    @override
     def outbox(self, backlog: Mapping[str, Backlog], now: datetime) -> None:
-        """See `Meter.outbox`."""
         for channel in backlog:
             self._add_channel(channel)
         for channel in self._channels:
@@ -204,26 +205,26 @@ class PrometheusMeter:
             self._pending.labels(channel).set(waiting.pending if waiting else 0)
             self._oldest.labels(channel).set(max(0.0, (now - waiting.oldest).total_seconds()) if waiting else 0)
 
+    @override
     def open_evidence(self, counts: Mapping[str, int]) -> None:
-        """See `Meter.open_evidence`."""
         for log in self._evidence_against - set(counts):
             self._evidence.labels(log).set(0)
         self._evidence_against |= set(counts)
         for log, count in counts.items():
             self._evidence.labels(log).set(count)
 
+    @override
     def promises(self, tally: Tally) -> None:
-        """See `Meter.promises`."""
         for state, count in asdict(tally).items():
             self._promises.labels(state).set(count)
 
+    @override
     def trust_root(self, refreshed_at: datetime, expires: datetime | None) -> None:
-        """See `Meter.trust_root`."""
         self._refreshed.set(refreshed_at.timestamp())
         self._expiry.set(expires.timestamp() if expires else 0)
 
+    @override
     def trust_refreshed(self, *, well: bool) -> None:
-        """See `Meter.trust_refreshed`."""
         self._refreshes.labels(REFRESHES[0] if well else REFRESHES[1]).inc()
 
     def _add_channel(self, channel: str) -> None:

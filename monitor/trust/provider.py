@@ -106,7 +106,7 @@ class TrustKeeper:
             return self._history
 
     def current(self) -> TrustRoot:
-        """See `monitor.trust.trust_root.TrustRootProvider`: `FetchFailed` when the last refresh is too long ago."""
+        """Trust root in force. Raises `FetchFailed` when the last refresh is too long ago."""
         kept = self.kept()
         if self._clock() - kept.refreshed_at > self._config.stale_after:
             raise FetchFailed(f"trust root: last refreshed {kept.refreshed_at.isoformat()}, longer ago than allowed")
