@@ -17,8 +17,7 @@ from ca_lite.oidc_flows import DEVICE_INTERVAL, DEVICE_SECONDS, AuthorizationReq
 from ca_lite.oidc_keys import ALGORITHM, TOKEN_LIFETIME, completed, email_claims
 from ca_lite.oidc_pages import HEADERS, page
 from ca_lite.service import Service
-from ca_lite.settings import OIDC_PATH
-from ca_lite.setup import CLIENT_ID
+from ca_lite.settings import CLIENT_ID, OIDC_PATH
 
 _FORM_LIMIT: Final = 64 * 1024
 _DEVICE_GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,7 +13,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ca_lite.errors import ConfigError
-from ca_lite.issuer_keys import IssuerKeys, parse_jwks
+from ca_lite.issuer_keys import Discovery, IssuerKeys, parse_jwks
 from ca_lite.issuers import Issuer
 from ca_lite.keys import generate, read_limited, read_private_key, replace_file, spki, write_private_key
 
@@ -110,3 +111,17 @@ def completed(claims: dict[str, Any], *, audience: str, token_id: str, now: date
     issued = int(now.timestamp())
     lifetime = int(TOKEN_LIFETIME.total_seconds())
     return {"aud": audience, "iat": issued, "nbf": issued, "exp": issued + lifetime, "jti": token_id, **claims}
+
+
+class Keys:
+    """`KeySource`: our own issuers from disk, every other by discovery."""
+
+    def __init__(self, own: OwnKeys, own_urls: frozenset[str]) -> None:
+        self._own = own
+        self._own_urls = own_urls
+        self._discovery = Discovery(time.monotonic)
+
+    def keys(self, issuer: Issuer, url: str, *, refresh: bool) -> IssuerKeys:
+        """Keys of the issuer at `url`. Raises `Outage`."""
+        source = self._own if url in self._own_urls else self._discovery
+        return source.keys(issuer, url, refresh=refresh)

@@ -17,13 +17,12 @@ from ca_lite.chains import check_chain
 from ca_lite.ct_client import CtClient
 from ca_lite.errors import ConfigError
 from ca_lite.issuer_config import load_issuers
-from ca_lite.issuer_keys import Discovery, IssuerKeys
-from ca_lite.issuers import Issuer, Issuers
+from ca_lite.issuers import Issuers
 from ca_lite.journal import Journal
 from ca_lite.keys import now, read_chain, read_limited, read_private_key
 from ca_lite.metrics import Metrics
 from ca_lite.oidc_flows import Flows
-from ca_lite.oidc_keys import OwnKeys
+from ca_lite.oidc_keys import Keys, OwnKeys
 from ca_lite.rate_limit import RateLimiter
 from ca_lite.settings import Layout, Settings, load_settings, own_issuers
 from ca_lite.setup import load_log_trust
@@ -63,20 +62,6 @@ class Reloaded(Generic[_T]):
 
     def _current_stamp(self) -> tuple[int, ...]:
         return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in self._paths)
-
-
-class Keys:
-    """`KeySource`: our own issuers from disk, every other by discovery."""
-
-    def __init__(self, own: OwnKeys, own_urls: frozenset[str]) -> None:
-        self._own = own
-        self._own_urls = own_urls
-        self._discovery = Discovery(time.monotonic)
-
-    def keys(self, issuer: Issuer, url: str, *, refresh: bool) -> IssuerKeys:
-        """Keys of the issuer at `url`. Raises `Outage`."""
-        source = self._own if url in self._own_urls else self._discovery
-        return source.keys(issuer, url, refresh=refresh)
 
 
 class Service:

@@ -13,6 +13,9 @@ from ca_lite.keys import read_limited
 from ca_lite.proof import ALGORITHMS
 from ca_lite.timestamp import DEFAULT_POLICY
 
+# SPEC Sigstore clients: the audience of every token.
+CLIENT_ID: Final = "sigstore"
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:

@@ -25,11 +25,10 @@ from ca_lite.keys import (
 from ca_lite.log_trust import LogTrust, parse_log_trust
 from ca_lite.oidc_keys import rotate_oidc_keys
 from ca_lite.presets import GITHUB
-from ca_lite.settings import Layout, Settings, checked_url, own_issuers
+from ca_lite.settings import CLIENT_ID, Layout, Settings, checked_url, own_issuers
 from ca_lite.trust_files import ValidChain, client_trust_config, signing_config, trusted_root
 from ca_lite.tuf_repository import create_repository, publish_targets
 
-CLIENT_ID: Final = "sigstore"
 _RFC3339: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 

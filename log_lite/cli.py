@@ -3,236 +3,39 @@
 Exit codes: 0 fine, 1 the stored log is not what was signed, 2 misused, 3 could not finish.
 """
 
-import contextlib
-import functools
-import json
 import logging
-import os
 import sys
-from collections.abc import Iterator
-from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, Final
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
-from log_lite import home
-from log_lite.faults.modes import MODES, PARTS
-from log_lite.faults.switch import switch
-from log_lite.fsck import check_tree
-from log_lite.importing import import_bodies
-from log_lite.keys import KeyUnusable
-from log_lite.ledger import DATABASE, LogDamaged
-from log_lite.sequencer import wall_clock_ms
-from log_lite.server import AlreadyServing, CannotListen, read_anchors, serve
-from log_lite.store import Store, StoreUnusable, WrongFolder
-from log_lite.trust import trust_document
+from command_line.program import LazyCommand, ToStandardError, VersionOption, listing, run
 
-_MISBEHAVED: Final = 1
-_MISUSED: Final = 2
-_UNFINISHED: Final = 3
-app = typer.Typer(name="log-lite", help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
-_errors = Console(stderr=True, highlight=False)
-Dir = Annotated[Path, typer.Option("--dir", help="The log's directory.", file_okay=False)]
+app = typer.Typer(
+    name="log-lite",
+    cls=listing(
+        LazyCommand("init", "log_lite.commands.directory:init", "Make keys, database and trust.json."),
+        LazyCommand("serve", "log_lite.commands.serving:serve_command", "Serve the log until it is stopped."),
+        LazyCommand("export-trust", "log_lite.commands.directory:export_trust", "Print trust.json."),
+        LazyCommand("rotate", "log_lite.commands.directory:rotate", "End the active tree and start a new one."),
+        LazyCommand("freeze", "log_lite.commands.directory:freeze", "Make a log read-only for ever."),
+        LazyCommand("fault", "log_lite.commands.directory:fault", "Make the log misbehave, or be honest again."),
+        LazyCommand("verify", "log_lite.commands.directory:verify", "Check every entry against the signed heads."),
+        LazyCommand("import", "log_lite.commands.directory:import_command", "Add raw leaf bodies, for drills."),
+    ),
+    help=__doc__,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
 
 
-class LogName(StrEnum):
-    """The three logs of one server."""
-
-    V1 = "v1"
-    V2 = "v2"
-    CT = "ct"
-
-
-@contextlib.contextmanager
-def _exit_codes() -> Iterator[None]:
-    try:
-        yield
-    except (home.Misused, WrongFolder) as error:
-        raise _stop(error, _MISUSED) from error
-    except LogDamaged as error:
-        raise _stop(error, _MISBEHAVED) from error
-    except (StoreUnusable, KeyUnusable, CannotListen, AlreadyServing) as error:
-        raise _stop(error, _UNFINISHED) from error
-
-
-def progress(console: Console) -> Progress:
-    """Return a progress bar, silent unless stderr is a terminal."""
-    return Progress(console=console, transient=True, disable=not console.is_terminal)
-
-
-def _stop(error: Exception, code: int) -> typer.Exit:
-    _errors.print(f"log-lite: {error}", markup=False, soft_wrap=True)
-    return typer.Exit(code)
-
-
-@app.command()
-def init(
-    folder: Dir,
-    url: Annotated[
-        str, typer.Option(help="Base URL clients will use; its host is the logs' origin.")
-    ] = "http://localhost:3000",
-) -> None:
-    """Make keys, database and trust.json in a new directory.
-
-    Example: log-lite init --dir log --url http://localhost:3000
-    """
-    with _exit_codes():
-        home.initialise(folder, url, wall_clock_ms())
-        _write_trust(folder)
-    typer.echo(f"log in {folder} for {url}; serve it with: log-lite serve --dir {folder}")
-
-
-@app.command("serve")
-def serve_command(
-    folder: Dir,
-    ct_roots: Annotated[
-        Path | None, typer.Option(help="PEM file of CA certificates the CT log accepts chains to.")
-    ] = None,
-    listen: Annotated[
-        str | None, typer.Option(help="host:port to listen on instead of the URL's port on loopback.")
-    ] = None,
-    accept_dsse_v002: Annotated[
-        bool, typer.Option(help="Take Rekor v2's dsseRequestV002, which older clients send.")
-    ] = True,
-) -> None:
-    """Serve the log until it is stopped; prints one line when it is ready.
-
-    Example: log-lite serve --dir log --ct-roots ca/trust/ca-chain.pem
-    """
-    with _exit_codes():
-        serve(folder, anchors=read_anchors(ct_roots), listen=listen, accept_dsse=accept_dsse_v002)
-
-
-@app.command("export-trust")
-def export_trust(folder: Dir) -> None:
-    """Print trust.json: the log entries of a trusted root and a signing config.
-
-    Example: log-lite export-trust --dir log > trust.json
-    """
-    with _exit_codes():
-        typer.echo(_trust_text(folder))
-
-
-@app.command()
-def rotate(
-    folder: Dir,
-    log: Annotated[
-        LogName, typer.Option(help="v1: a new active tree; v2: a new shard, the old one frozen.")
-    ] = LogName.V1,
-    url: Annotated[
-        str | None, typer.Option(help="Base URL of a new v2 shard; a loopback log picks the next address.")
-    ] = None,
-) -> None:
-    """End the active tree and start a new one, also while the log is served.
-
-    Example: log-lite rotate --dir log --log v2
-    """
-    with _exit_codes(), home.opened(folder, wall_clock_ms()) as ledger:
-        if log is LogName.CT:
-            raise _stop(home.Misused("a CT log is not rotated: start a new one with `log-lite init`"), _MISUSED)
-        now = wall_clock_ms()
-        row = home.rotate_v1(ledger, now) if log is LogName.V1 else home.rotate_v2(ledger, now, url)
-    with _exit_codes():
-        _write_trust(folder)
-    typer.echo(f"{row.origin}\t{row.url}")
-
-
-@app.command()
-def freeze(folder: Dir, log: Annotated[LogName, typer.Option(help="Which log to freeze.")] = LogName.V2) -> None:
-    """Make a log read-only for ever, also while it is served.
-
-    Example: log-lite freeze --dir log --log v2
-    """
-    with _exit_codes(), home.opened(folder, wall_clock_ms()) as ledger:
-        row = home.freeze(ledger, log.value, wall_clock_ms())
-    with _exit_codes():
-        _write_trust(folder)
-    typer.echo(f"{row.origin}\tfrozen")
-
-
-@app.command()
-def fault(
-    folder: Dir,
-    mode: Annotated[str, typer.Argument(help="The fault, or `none`. `list` prints all of them.")],
-    log: Annotated[
-        LogName | None, typer.Option(help="Only this log; default: every log the fault makes sense for.")
-    ] = None,
-    index: Annotated[int | None, typer.Option(help="The entry (or, for rewind, the size) to lie about.")] = None,
-    on: Annotated[str, typer.Option(help=f"Part of the API, for HTTP faults: {', '.join(PARTS)}.")] = "reads",
-) -> None:
-    """Make the log misbehave, or `none`: be honest again. Works on a running server and survives a restart.
-
-    Example: log-lite fault --dir log fork --log v2
-    """
-    with _exit_codes():
-        if mode == "list":
-            for row in MODES.values():
-                typer.echo(f"{row.name}\t{','.join(row.logs)}\t{row.summary}")
-            return
-        if on not in PARTS:
-            raise _stop(home.Misused(f"--on {on!r} is none of {', '.join(PARTS)}"), _MISUSED)
-        with home.opened(folder, wall_clock_ms()) as ledger:
-            for name, settings in switch(ledger, mode, log.value if log else None, index, on):
-                detail = f"entry {settings.index}, size {settings.size}, {settings.part}" if settings else "honest"
-                typer.echo(f"{name}\t{mode}\t{detail}")
-
-
-@app.command()
-def verify(
-    folder: Dir, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per tree.")] = False
-) -> None:
-    """Check every stored entry against the heads this log has signed. Exit code 1: the log is damaged.
-
-    Example: log-lite verify --dir log
-    """
-    with _exit_codes(), contextlib.closing(Store.open(folder / DATABASE)) as store, progress(_errors) as bar:
-        reports = []
-        for row in store.trees():
-            task = bar.add_task(row.origin, total=store.count(row.name))
-            reports.append(check_tree(store, row, folder, functools.partial(bar.advance, task)))
-    for report in reports:
-        typer.echo(json.dumps(report.as_json()) if as_json else report.line())
-    if any(report.defects for report in reports):
-        raise typer.Exit(_MISBEHAVED)
-
-
-@app.command("import")
-def import_command(
-    folder: Dir,
-    file: Annotated[
-        Path, typer.Argument(help="JSON lines: base64 strings, or objects with body or canonicalizedBody.")
-    ],
-    log: Annotated[LogName, typer.Option(help="Which log to add them to.")] = LogName.V1,
-) -> None:
-    """Add raw leaf bodies without any check of what they say, for tests and drills.
-
-    Example: log-lite import --dir log bodies.jsonl --log v2
-    """
-    with _exit_codes(), home.opened(folder, wall_clock_ms()) as ledger, progress(_errors) as bar:
-        task = bar.add_task("importing", total=file.stat().st_size if file.is_file() else None)
-        added, skipped = import_bodies(ledger, log.value, file, wall_clock_ms, functools.partial(bar.advance, task))
-    typer.echo(f"{added} added, {skipped} there already")
-
-
-def _trust_text(folder: Path) -> str:
-    with home.opened(folder, wall_clock_ms()) as ledger:
-        return json.dumps(trust_document(ledger), indent=2)
-
-
-def _write_trust(folder: Path) -> None:
-    # Readers see the old file or the new one, never half of it.
-    text, temporary = _trust_text(folder) + "\n", folder / "trust.json.new"
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(folder / "trust.json")
+@app.callback()
+def _options(*, _version: VersionOption = False) -> None:
+    """Options of the program itself."""
 
 
 def main() -> None:
     """Entry point of `log-lite`."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    app()
+    logging.basicConfig(
+        level=logging.INFO, handlers=[ToStandardError()], format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
+    sys.exit(run(app, "log-lite", sys.argv[1:]))

@@ -1,33 +1,23 @@
-"""The `signwatch` command: one subcommand per file in `monitor.commands`, one place for errors and exit codes.
+"""The `signwatch` command: the list of its commands, and one place for errors and exit codes.
+
+A command is a function in a file of `monitor.commands`; its file is imported when the command is used.
 
 Exit codes: 0 fine, 1 a log misbehaved or something unexpected was signed, 2 misused, 3 could not finish.
 """
 
 import json
 import logging
-import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any, Final, TextIO
+from typing import Annotated, Final
 
 import typer
 
 from alerts.alert import Owner
 from alerts.inert import inert_json
-from monitor.commands import alerts, authorise, doctor, evidence, peers, rules
-from monitor.commands.audit import audit
-from monitor.commands.backscan import backscan
-from monitor.commands.check_bundle import check_bundle
-from monitor.commands.demo import demo
-from monitor.commands.fsck import fsck, migrate
-from monitor.commands.init import init
-from monitor.commands.run import run
-from monitor.commands.scan import scan
-from monitor.commands.status import status
+from command_line.program import LazyCommand, ToStandardError, VersionOption, group, listing, misuse, run
 from monitor.commands.terminal import Exit, note
-from monitor.config import BadConfig
-from monitor.model.errors import FetchFailed, LogMisbehaved, OwnFault
-from monitor.program import VERSION
+from monitor.model.errors import BadConfig, FetchFailed, LogMisbehaved, OwnFault
 
 _CODES: Final[Sequence[tuple[type[Exception], Exit, str]]] = (
     (BadConfig, Exit.MISUSED, "misused"),
@@ -35,48 +25,87 @@ _CODES: Final[Sequence[tuple[type[Exception], Exit, str]]] = (
     (OwnFault, Exit.UNFINISHED, Owner.OURSELVES.value),
     (FetchFailed, Exit.UNFINISHED, Owner.COULD_NOT_ASK.value),
 )
+_COMMANDS: Final = (
+    LazyCommand("init", "monitor.commands.init:init", "Write starting files, make the database, set where logs begin."),
+    LazyCommand("run", "monitor.commands.run:run", "Follow the logs, judge, deliver alerts, serve the status page."),
+    LazyCommand("status", "monitor.commands.status:status", "Show where every log stands and what is wrong."),
+    LazyCommand("audit", "monitor.commands.audit:audit", "Check every log once, and each new entry against the rules."),
+    LazyCommand("scan", "monitor.commands.scan:scan", "Run rules over a range of a log, on all cores."),
+    LazyCommand("backscan", "monitor.commands.backscan:backscan", "Offer rules what they were not offered yet."),
+    LazyCommand(
+        "check-bundle",
+        "monitor.commands.check_bundle:check_bundle",
+        "Compare what bundles prove with what logs showed us.",
+    ),
+    LazyCommand("fsck", "monitor.commands.fsck:fsck", "Recompute from the database what can be, and say what differs."),
+    LazyCommand("migrate", "monitor.commands.fsck:migrate", "Bring an older database to this version's schema."),
+    LazyCommand(
+        "demo", "monitor.commands.demo:demo", "Sign as expected, sign as a stranger, fork the log: see the alerts."
+    ),
+    LazyCommand("doctor", "monitor.commands.doctor:doctor", "Check this installation, machine and configuration."),
+    group(
+        "rules",
+        "Identity rules: write, check, try, explain.",
+        LazyCommand(
+            "init", "monitor.commands.rules:init_rule", "Print a rule file for a repository or an e-mail address."
+        ),
+        LazyCommand("import", "monitor.commands.rules:import_rules", "Print a rule file made from rekor-monitor's."),
+        LazyCommand("lint", "monitor.commands.rules:lint", "Check a rule file: every problem and every hint at once."),
+        LazyCommand(
+            "test", "monitor.commands.rules_on_entries:try_rules", "Judge entries as if they stood in a log now."
+        ),
+        LazyCommand(
+            "explain", "monitor.commands.rules_on_entries:explain", "Say why a rule judges one entry as it does."
+        ),
+    ),
+    group(
+        "alerts",
+        "Alerts: list, test channels, acknowledge, replay.",
+        LazyCommand("list", "monitor.commands.alerts:list_alerts", "List alerts, newest first, with their deliveries."),
+        LazyCommand("test", "monitor.commands.alerts:send_test", "Send a test alert straight to each channel."),
+        LazyCommand("ack", "monitor.commands.alerts:ack", "Say that somebody has seen an alert."),
+        LazyCommand(
+            "replay", "monitor.commands.alerts:replay", "Put deliveries that were given up back into the outbox."
+        ),
+    ),
+    group(
+        "evidence",
+        "Evidence against logs: list, export, verify, close.",
+        LazyCommand("list", "monitor.commands.evidence:list_evidence", "List all evidence, newest first."),
+        LazyCommand("export", "monitor.commands.evidence:export", "Write evidence as a file that verifies anywhere."),
+        LazyCommand("close", "monitor.commands.evidence:close", "Close evidence: it was looked into, with a note."),
+        LazyCommand("verify", "monitor.commands.evidence:verify", "Check an evidence file by itself."),
+    ),
+    group(
+        "authorise",
+        "Leave to sign one artifact: add, list, revoke.",
+        LazyCommand("add", "monitor.commands.authorise:add", "Authorise a number of signings of one digest."),
+        LazyCommand("list", "monitor.commands.authorise:list_authorisations", "List every authorisation and its use."),
+        LazyCommand("revoke", "monitor.commands.authorise:revoke", "End an authorisation."),
+    ),
+    group(
+        "peers",
+        "Compare what the logs signed with another installation.",
+        LazyCommand("compare", "monitor.commands.peers:compare", "Compare the newest heads with another Signwatch's."),
+    ),
+)
 app = typer.Typer(
     name="signwatch",
+    cls=listing(*_COMMANDS),
     help="Watches Sigstore's transparency logs, proves what they showed, alerts on signings nobody expected.\n\n"
     "Exit codes: 0 fine, 1 a log misbehaved or something unexpected was signed, 2 misused, 3 could not finish.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
-for command in (init, run, status, audit, scan, backscan, check_bundle, fsck, migrate, demo):
-    app.command()(command)
-app.command("doctor")(doctor.doctor)
-for group in (rules.app, alerts.app, evidence.app, authorise.app, peers.app):
-    app.add_typer(group)
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"signwatch {VERSION}")
-        raise typer.Exit
 
 
 @app.callback()
 def _options(
     *,
-    _version: Annotated[
-        bool, typer.Option("--version", help="Show the version and end.", callback=_show_version, is_eager=True)
-    ] = False,
+    _version: VersionOption = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more to standard error.")] = False,
 ) -> None:
     logging.getLogger().setLevel(logging.DEBUG if verbose else logging.INFO)
-
-
-class _ToStandardError(logging.StreamHandler[TextIO]):
-    """Writes to whatever standard error is when something is logged, which may not be what it was at the start."""
-
-    def __init__(self) -> None:
-        logging.Handler.__init__(self)
-
-    @property
-    def stream(self) -> TextIO:  # type: ignore[override]  # a plain attribute there
-        """Standard error of now."""
-        return sys.stderr
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -87,47 +116,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run_command(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; returns its exit code. Whatever is wrong becomes a sentence, never a traceback."""
     logging.basicConfig(
-        level=logging.INFO, handlers=[_ToStandardError()], format="%(asctime)s %(levelname)s %(name)s %(message)s"
+        level=logging.INFO, handlers=[ToStandardError()], format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
     for chatty in ("alembic", "apscheduler", "httpx", "httpcore", "uvicorn", "tuf"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    command: Any = typer.main.get_command(app)
     words = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        # A copy: click takes the list apart.
-        with command.make_context("signwatch", list(words)) as context:
-            command.invoke(context)
-    except (typer.Exit, typer.Abort) as ended:
-        return int(getattr(ended, "exit_code", Exit.UNFINISHED))
-    except KeyboardInterrupt:
-        return int(Exit.UNFINISHED)
-    except (BrokenPipeError, SystemExit):
-        # Whoever read our output has read enough (`| head`). What is still buffered has nowhere to go. Rich ends the
-        # program with 1 then, which here would say that a log misbehaved.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return int(Exit.UNFINISHED)
-    except Exception as error:  # noqa: BLE001  what is not ours to explain is raised again
-        return _told(error, as_json="--json" in words)
-    return int(Exit.FINE)
+    return run(app, "signwatch", words, lambda error: _tell(error, as_json="--json" in words))
 
 
-def _told(error: Exception, *, as_json: bool) -> int:
-    """Say what went wrong and return whose trouble it was; a defect of ours goes on as it is.
+def _tell(error: Exception, *, as_json: bool) -> int | None:
+    """Say what went wrong and return the exit code of its owner; `None` for a defect of ours.
 
-    Who asked for JSON gets the error as one line of it besides: a script reads standard output.
+    A script that asked for JSON gets the error as one line of it besides.
     """
-    show: Any = getattr(error, "show", None)
-    if show is not None:
-        # What click and typer say about wrong arguments, whichever of them raised it.
-        show()
-        message: Any = getattr(error, "format_message", None)
-        return _document(str(error) if message is None else message(), Exit.MISUSED, "misused", as_json=as_json)
+    message = misuse(error)
+    if message is not None:
+        return _document(message, Exit.MISUSED, "misused", as_json=as_json)
     for kind, code, trouble in _CODES:
         if isinstance(error, kind):
             for line in f"signwatch: {error}".split("\n"):
                 note(line, "red")
             return _document(str(error), code, trouble, as_json=as_json)
-    raise error
+    return None
 
 
 def _document(message: str, code: Exit, trouble: str, *, as_json: bool) -> int:

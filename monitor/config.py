@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from monitor.model.errors import OwnFault
+from monitor.model.errors import BadConfig
 from monitor.model.log_source import LogApi
 from monitor.model.witness_policy import WitnessPolicy, read_witnesses
 from rules.document import Listing, Misplaced, Node, Problem, RuleFileError, Scalar, read_yaml
@@ -68,10 +68,6 @@ _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})", re.ASCII)
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,17})\.[0-9]{1,9}", re.ASCII)
 _LOG_ID_BYTES: Final = 32
 _T = TypeVar("_T")
-
-
-class BadConfig(OwnFault):
-    """The configuration cannot be used; the message says where and what would be right."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,12 @@
-"""Which program this is."""
+"""Which program this is, and the clock it goes by."""
 
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+
+
+def utc_now() -> datetime:
+    """The clock of the programs; everything below them takes it as a parameter."""
+    return datetime.now(UTC)
 
 
 def _version() -> str:

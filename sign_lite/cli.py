@@ -3,206 +3,44 @@
 Exit codes: 0 fine, 1 verification failed, 2 wrong usage or configuration, 3 a service refused or did not answer.
 """
 
-import json
 import logging
-import os
 import sys
-from collections.abc import Callable
-from functools import wraps
-from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import Final
 
 import typer
-from rich.console import Console
-from rich.progress import track
 
-try:
-    from sign_lite.errors import Misuse, SignLiteError, VerificationFailed
-    from sign_lite.files import (
-        ATTESTATION_SUFFIX,
-        check_writable,
-        default_bundle,
-        hash_file,
-        read_small,
-        write_bundle,
-    )
-    from sign_lite.signing import build_statement, sign_file, sign_statement, signer
-    from sign_lite.summary import describe
-    from sign_lite.trust import TOKEN_VARIABLE, load_identity_token, load_trust_config, load_trusted_root
-    from sign_lite.verifying import read_bundle, verify
-except ModuleNotFoundError as missing:
-    sys.exit(f"sign-lite needs the `sign` extra of signwatch ({missing.name} is not installed)")
+from command_line.program import LazyCommand, VersionOption, listing, only_misuse, run
 
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
-
+_MISUSED: Final = 2
+_OURS: Final = ("sign_lite", "sigstore_entries", "command_line", "tlog")
 app = typer.Typer(
+    cls=listing(
+        LazyCommand("sign", "sign_lite.commands:sign", "Sign files; writes FILE.sigstore.json beside each."),
+        LazyCommand("attest", "sign_lite.commands:attest", "Sign one in-toto statement about all the files."),
+        LazyCommand("verify", "sign_lite.commands:verify_command", "Verify files against their bundles."),
+    ),
     help="Sign, verify and attest files with standard Sigstore bundles.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
-_errors = Console(stderr=True, soft_wrap=True, highlight=False)
-
-Files = Annotated[list[Path], typer.Argument(help="Files.", metavar="FILE...")]
-TrustConfig = Annotated[Path, typer.Option(help="Client trust configuration of the deployment.", metavar="JSON")]
-Token = Annotated[str | None, typer.Option(help=f"Identity token; {TOKEN_VARIABLE} is taken when left out.")]
-TokenFile = Annotated[Path | None, typer.Option(help="File with the identity token.", metavar="FILE")]
-RekorVersion = Annotated[
-    int | None, typer.Option(help="Log API to enter the signature in; the newest when left out.", min=1, max=2)
-]
-BundleOption = Annotated[Path | None, typer.Option(help="Bundle file; beside the file when left out.", metavar="FILE")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace bundles that exist.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def _reported(command: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Turn our errors into one line and an exit code."""
-
-    @wraps(command)
-    def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        try:
-            return command(*args, **kwargs)
-        except SignLiteError as error:
-            _errors.print(f"sign-lite: {error}", style="red", markup=False)
-            raise typer.Exit(error.exit_code) from error
-
-    return run
-
-
-@app.command()
-@_reported
-def sign(
-    *,
-    files: Files,
-    trust_config: TrustConfig,
-    identity_token: Token = None,
-    identity_token_file: TokenFile = None,
-    rekor_version: RekorVersion = None,
-    bundle: BundleOption = None,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
-) -> None:
-    """Sign files; writes FILE.sigstore.json beside each.
-
-    Example: sign-lite sign wheel.whl --trust-config ca/trust/client_trust_config.json --identity-token-file token
-    """
-    targets = _targets(files, bundle)
-    for target in targets:
-        check_writable(target, overwrite=overwrite)
-    digests = [hash_file(file) for file in files]
-    config = load_trust_config(trust_config, rekor_version)
-    token = load_identity_token(token=identity_token, token_file=identity_token_file, environment=os.environ)
-    results = []
-    with signer(config, token) as opened:
-        work = zip(files, targets, digests, strict=True)
-        for file, target, digest in track(list(work), "signing", console=_errors, disable=not _errors.is_terminal):
-            made = sign_file(opened, digest)
-            write_bundle(target, made.to_json())
-            results.append({"file": str(file), "sha256": digest.digest.hex(), "bundle": str(target), **describe(made)})
-    _print(results, "signed", as_json=as_json)
-
-
-@app.command()
-@_reported
-def attest(
-    *,
-    files: Files,
-    trust_config: TrustConfig,
-    predicate: Annotated[Path, typer.Option(help="JSON object with what is claimed.", metavar="FILE")],
-    predicate_type: Annotated[str, typer.Option(help="URI that names the kind of predicate.", metavar="URI")],
-    identity_token: Token = None,
-    identity_token_file: TokenFile = None,
-    rekor_version: RekorVersion = None,
-    bundle: BundleOption = None,
-    overwrite: Overwrite = False,
-    as_json: AsJson = False,
-) -> None:
-    """Sign one in-toto statement about all the files; writes FILE.attestation.sigstore.json beside the first.
-
-    Example: sign-lite attest a.whl --predicate sbom.json --predicate-type https://spdx.dev/D --trust-config tc.json
-    """
-    target = bundle or default_bundle(files[0], ATTESTATION_SUFFIX)
-    check_writable(target, overwrite=overwrite)
-    try:
-        content = json.loads(read_small(predicate, "predicate"))
-    except (ValueError, RecursionError) as error:
-        raise Misuse(f"{predicate}: not JSON: {error}") from error
-    subjects = [(file, hash_file(file)) for file in files]
-    statement = build_statement(subjects, predicate_type, content)
-    config = load_trust_config(trust_config, rekor_version)
-    token = load_identity_token(token=identity_token, token_file=identity_token_file, environment=os.environ)
-    with signer(config, token) as opened:
-        made = sign_statement(opened, statement)
-    write_bundle(target, made.to_json())
-    described = describe(made)
-    results = [
-        {"file": str(file), "sha256": digest.digest.hex(), "bundle": str(target), **described}
-        for file, digest in subjects
-    ]
-    _print(results, "attested", as_json=as_json)
-
-
-@app.command("verify")
-@_reported
-def verify_command(
-    *,
-    files: Files,
-    trust_config: TrustConfig,
-    identity: Annotated[str, typer.Option(help="Who must have signed: the certificate's name.")],
-    issuer: Annotated[str, typer.Option(help="Which OIDC issuer must vouch for that name.", metavar="URL")],
-    bundle: BundleOption = None,
-    as_json: AsJson = False,
-) -> None:
-    """Verify files against their bundles; exit code 1 when any of them fails.
-
-    Example: sign-lite verify a.whl --trust-config tc.json --identity me@example.com --issuer http://localhost:8080/oidc
-    """
-    root = load_trusted_root(trust_config)
-    results: list[dict[str, Any]] = []
-    for file, source in zip(files, _targets(files, bundle), strict=True):
-        digest = hash_file(file)
-        raw = read_small(source, "bundle")
-        result: dict[str, Any] = {"file": str(file), "sha256": digest.digest.hex(), "bundle": str(source)}
-        try:
-            read = read_bundle(raw)
-            statement = verify(read, digest, root, identity=identity, issuer=issuer)
-            attested = {"predicate_type": statement.get("predicateType")} if statement is not None else {}
-            results.append({**result, "verified": True, **describe(read), **attested})
-        except VerificationFailed as error:
-            results.append({**result, "verified": False, "problem": str(error)})
-    _print(results, "verified", as_json=as_json)
-    if not all(each["verified"] for each in results):
-        raise typer.Exit(1)
-
-
-def _targets(files: list[Path], bundle: Path | None) -> list[Path]:
-    if bundle is not None and len(files) > 1:
-        raise Misuse("--bundle names one file; with several files leave it out")
-    targets = [bundle] if bundle is not None else [default_bundle(file) for file in files]
-    if len(set(targets)) != len(targets):
-        raise Misuse("the same file is given twice")
-    return targets
-
-
-def _print(results: list[dict[str, Any]], verb: str, *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(results, indent=2))  # noqa: T201
-        return
-    for each in results:
-        if "problem" in each:
-            _errors.print(f"FAILED {each['file']}: {each['problem']}", style="red", markup=False)
-        else:
-            names = ", ".join(_visible(name) for name in each["names"])
-            print(f"{verb} {each['file']} by {names}, {each['entry_kind']} at index {each['log_index']}")  # noqa: T201
-
-
-def _visible(text: str) -> str:
-    """Names come from certificates: keep terminal control sequences from acting."""
-    return "".join(character if character.isprintable() else "?" for character in text)
+@app.callback()
+def _options(*, _version: VersionOption = False) -> None:
+    """Options of the program itself."""
 
 
 def main() -> None:
     """Run the command line."""
     logging.basicConfig(level=logging.WARNING, format="sign-lite: %(message)s")
-    app()
+    sys.exit(run(app, "sign-lite", sys.argv[1:], _tell))
+
+
+def _tell(error: Exception) -> int | None:
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] not in _OURS:
+        sys.stderr.write(
+            f"sign-lite: {error.name} is not installed: sign-lite needs the `sign` extra of signwatch. "
+            "docs/operations.md says how to install it.\n"
+        )
+        return _MISUSED
+    return only_misuse(error)

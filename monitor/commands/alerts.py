@@ -12,17 +12,15 @@ from alerts.channels.channel import DeliveryFailed
 from alerts.delivery import idempotency_key
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say, say_json, table
 from monitor.config import load_config
-from monitor.daemon.assembly import build_channels, utc_now
+from monitor.daemon.assembly import build_channels
+from monitor.program import utc_now
 from monitor.store.database import open_database
 from monitor.store.outbox import DatabaseOutbox
 from monitor.store.reading import Reading
 from monitor.store.tables import AlertRow
 from monitor.store.tables import table as database_table
 
-app = typer.Typer(name="alerts", help="Alerts: list, test channels, acknowledge, replay.", no_args_is_help=True)
 
-
-@app.command("list")
 def list_alerts(
     config: ConfigOption = DEFAULT_CONFIG,
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most this many.")] = 50,
@@ -71,7 +69,6 @@ def list_alerts(
     table(("id", "at", "severity", "title", "deliveries", ""), rows)
 
 
-@app.command("test")
 def send_test(
     channels: Annotated[list[str] | None, typer.Argument(help="Channels to try; all by default.")] = None,
     config: ConfigOption = DEFAULT_CONFIG,
@@ -100,7 +97,6 @@ def send_test(
     raise leave(Exit.UNFINISHED if failures or not built else Exit.FINE)
 
 
-@app.command()
 def ack(
     alert_id: Annotated[str, typer.Argument(help="The alert's id, or its beginning.", metavar="ID")],
     why: Annotated[str | None, typer.Option("--note", help="What was found out.")] = None,
@@ -121,7 +117,6 @@ def ack(
     say(f"{found[0]}: seen")
 
 
-@app.command()
 def replay(
     alert_id: Annotated[str | None, typer.Option("--alert", help="Only this alert.")] = None,
     channel: Annotated[str | None, typer.Option("--channel", help="Only to this channel.")] = None,

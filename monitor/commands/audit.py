@@ -13,13 +13,13 @@ from monitor.commands.junit import Timed, write_junit
 from monitor.commands.run import EVIDENCE_SHOWN, one_line, rechecked_line, verdict
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, say, say_json
 from monitor.config import load_config
-from monitor.daemon.assembly import assemble, utc_now
+from monitor.daemon.assembly import assemble
 from monitor.daemon.supervisor import LogWatch, Outcome
 from monitor.following.timing import Timing
 from monitor.judging.coverage import coverage_document, coverage_line, read_coverage
 from monitor.judging.reevaluation import Rechecked, recheck_all
 from monitor.model.errors import NotShown
-from monitor.program import VERSION
+from monitor.program import VERSION, utc_now
 from monitor.store.reading import Reading
 from monitor.telemetry.prometheus import PrometheusMeter
 

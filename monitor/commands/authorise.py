@@ -8,8 +8,8 @@ import typer
 
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, say, say_json, table
 from monitor.config import load_config
-from monitor.daemon.assembly import utc_now
 from monitor.judging.active_rules import read_rules
+from monitor.program import utc_now
 from monitor.store.database import open_database
 from monitor.store.facts import Authorisations, DatabaseFacts
 from monitor.store.reading import Reading
@@ -19,11 +19,9 @@ from rules.reading import read_duration
 from rules.selection import normal_digest
 from sigstore_entries.signing import EntryRef
 
-app = typer.Typer(name="authorise", help="Leave to sign one artifact: add, list, revoke.", no_args_is_help=True)
 _NO_ENTRY: Final = EntryRef("", -1)
 
 
-@app.command()
 def add(
     rule: Annotated[str, typer.Argument(help="The rule's id.")],
     digest: Annotated[str, typer.Argument(help="The artifact's digest, such as sha256:….")],
@@ -51,7 +49,6 @@ def add(
     say(f"authorisation {number}: {count} times {leave_given.digest} under {rule} until {_time(leave_given.expires)}")
 
 
-@app.command("list")
 def list_authorisations(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False) -> None:
     """List every authorisation ever given, with how much of it was used.
 
@@ -84,7 +81,6 @@ def list_authorisations(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonO
     )
 
 
-@app.command()
 def revoke(
     number: Annotated[int, typer.Argument(help="The authorisation's number.")],
     config: ConfigOption = DEFAULT_CONFIG,

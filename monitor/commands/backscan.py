@@ -16,12 +16,12 @@ from monitor.commands.scan_output import Tell, progress, show_findings, stored
 from monitor.commands.scan_parts import JobsOption, PatienceOption, RuleOption, ScanParts, Tally, scan_parts
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, leave
 from monitor.config import load_config
-from monitor.daemon.assembly import utc_now
 from monitor.daemon.named_logs import UnknownLog, opened_trees
 from monitor.following.timing import Timing
 from monitor.judging.judge import RuleJudge
 from monitor.model.log_source import LogApi, LogSource
 from monitor.model.state import Batch
+from monitor.program import utc_now
 from monitor.store.coverage import Gap
 from monitor.store.store import Store
 

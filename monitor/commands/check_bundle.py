@@ -26,12 +26,13 @@ from monitor.crosscheck.bundles import (
     read_entries,
     read_timestamps,
 )
-from monitor.daemon.assembly import as_followed, configured_logs, route_of, utc_now
+from monitor.daemon.assembly import as_followed, configured_logs, route_of
 from monitor.daemon.named_logs import opened_trees
 from monitor.daemon.trust_watch import trust_of
 from monitor.following.timing import Timing
 from monitor.model.errors import OwnFault
 from monitor.model.log_source import LogSource, PromisingSource
+from monitor.program import utc_now
 from monitor.proof.evidence import event_id
 from monitor.store.database import open_database
 from monitor.store.store import Store

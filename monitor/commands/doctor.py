@@ -16,18 +16,11 @@ from typing import Final
 
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, say, say_json
 from monitor.config import Config, load_config
-from monitor.daemon.assembly import (
-    as_followed,
-    build_channels,
-    configured_logs,
-    folder_is_writable,
-    route_of,
-    utc_now,
-)
+from monitor.daemon.assembly import as_followed, build_channels, configured_logs, folder_is_writable, route_of
 from monitor.daemon.trust_watch import trust_of
 from monitor.judging.active_rules import RuleKeeper
 from monitor.model.errors import OwnFault, SignwatchError
-from monitor.program import VERSION
+from monitor.program import VERSION, utc_now
 from monitor.store.database import open_database, sqlite_path
 from monitor.store.rule_load import RuleLoad
 from monitor.store.store import Store
@@ -35,6 +28,7 @@ from monitor.store.store import Store
 _TOP_LEVEL: Final = (
     "alerts",
     "ca_lite",
+    "command_line",
     "log_lite",
     "monitor",
     "outbound",

@@ -15,10 +15,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from alerts.inert import inert_line
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say, say_json, table
 from monitor.config import TrustConfig, load_config
-from monitor.daemon.assembly import route_of, utc_now
+from monitor.daemon.assembly import route_of
 from monitor.daemon.trust_watch import history_of
 from monitor.model.errors import Evidence, OwnFault
 from monitor.model.log_source import LogApi
+from monitor.program import utc_now
 from monitor.proof.evidence import MAX_SIZE, Checked, NotEvidence, check_evidence
 from monitor.store.database import open_database
 from monitor.store.reading import KeptEvidence, Reading
@@ -28,12 +29,10 @@ from monitor.trust.trust_root import MAX_SIZE as MAX_ROOT
 from monitor.trust.trust_root import TrustRoot, read_trust_root
 from tlog.note import load_public_key
 
-app = typer.Typer(name="evidence", help="Evidence against logs: list, export, verify, close.", no_args_is_help=True)
 _MANY = 10_000
 _LONGEST = 2_000
 
 
-@app.command("list")
 def list_evidence(
     config: ConfigOption = DEFAULT_CONFIG,
     *,
@@ -80,7 +79,6 @@ def list_evidence(
     table(("id", "log", "kind", "kept at", "strength", "state"), rows)
 
 
-@app.command()
 def close(
     ids: Annotated[list[str], typer.Argument(help="The id, or its beginning; several at once.", metavar="ID...")],
     why: Annotated[str, typer.Option("--note", help="What was found out, and what was done.")],
@@ -105,7 +103,6 @@ def close(
             say(f"{piece.id}: closed")
 
 
-@app.command()
 def export(
     evidence_id: Annotated[str, typer.Argument(help="The id, or its beginning.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A file; standard output by default.")] = None,
@@ -166,7 +163,6 @@ class _Keys:
         return f"the key of the log at {log.url} in {self.source}{ended}"
 
 
-@app.command()
 def verify(
     file: Annotated[Path, typer.Argument(help="An exported evidence file.", dir_okay=False)],
     *,

@@ -4,9 +4,8 @@ from contextlib import closing
 
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say, say_json
 from monitor.config import load_config
-from monitor.daemon.assembly import utc_now
 from monitor.model.errors import OwnFault
-from monitor.program import VERSION
+from monitor.program import VERSION, utc_now
 from monitor.store.database import NoDatabase, create, open_database, schema_version, sqlite_path
 from monitor.store.fsck import fsck as check
 

@@ -9,12 +9,12 @@ import typer
 
 from monitor.commands.starting_files import CONFIG, RULES, config_text
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, leave, note, say
-from monitor.config import BadConfig, Config, load_config
-from monitor.daemon.assembly import assemble, utc_now
+from monitor.config import Config, load_config
+from monitor.daemon.assembly import assemble
 from monitor.following.timing import Timing
 from monitor.judging.active_rules import read_rules
-from monitor.model.errors import FetchFailed, OwnFault
-from monitor.program import VERSION
+from monitor.model.errors import BadConfig, FetchFailed, OwnFault
+from monitor.program import VERSION, utc_now
 from monitor.store.database import create
 from monitor.telemetry.prometheus import PrometheusMeter
 from monitor.trust.trust_root import MAX_SIZE, read_trust_root

@@ -9,23 +9,16 @@ import typer
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say_json, table
 from monitor.config import load_config
 from monitor.crosscheck.peers import PeerComparison, PeerRelation, compare_with_peer
-from monitor.daemon.assembly import assemble, utc_now
+from monitor.daemon.assembly import assemble
 from monitor.daemon.log_trees import own_sources
 from monitor.following.timing import Timing
 from monitor.http_fetcher import HttpFetcher
-from monitor.program import VERSION
+from monitor.program import VERSION, utc_now
 from monitor.telemetry.prometheus import PrometheusMeter
 
-app = typer.Typer(name="peers", help="Compare what the logs signed with another installation.", no_args_is_help=True)
 _NOTHING_SHOWN = frozenset({PeerRelation.NOT_SIGNED, PeerRelation.UNPROVEN})
 
 
-@app.callback()
-def _group() -> None:
-    """Keep `compare` a command of its own even while it is the only one."""
-
-
-@app.command()
 def compare(
     url: Annotated[str, typer.Argument(help="Base URL of the other installation's web address.")],
     config: ConfigOption = DEFAULT_CONFIG,

@@ -15,9 +15,9 @@ from fastapi.responses import JSONResponse
 from alerts.alert import Owner
 from alerts.delivery import deliver_due
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, leave, note
-from monitor.config import BadConfig, Config, load_config
+from monitor.config import Config, load_config
 from monitor.crosscheck.peers import PATH, checkpoints_document
-from monitor.daemon.assembly import Monitor, assemble, utc_now
+from monitor.daemon.assembly import Monitor, assemble
 from monitor.daemon.daemon import Daemon, only_daemon
 from monitor.daemon.log_trees import own_sources
 from monitor.daemon.status import Status, read_status, status_document
@@ -25,7 +25,8 @@ from monitor.daemon.supervisor import Outcome
 from monitor.daemon.web import WebServer, create_app
 from monitor.following.timing import Timing
 from monitor.judging.reevaluation import Rechecked, recheck_all
-from monitor.program import VERSION
+from monitor.model.errors import BadConfig
+from monitor.program import VERSION, utc_now
 from monitor.store.database import sqlite_path
 from monitor.store.reading import OpenEvidence, Reading
 from monitor.telemetry.prometheus import PrometheusMeter

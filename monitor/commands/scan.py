@@ -19,7 +19,6 @@ from monitor.commands.scan_output import progress, show_findings
 from monitor.commands.scan_parts import JobsOption, PatienceOption, RuleOption, ScanParts, Tally, scan_parts
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, leave, note
 from monitor.config import Config, load_config
-from monitor.daemon.assembly import utc_now
 from monitor.daemon.named_logs import UnknownLog, only_tree, opened_trees
 from monitor.following.timing import Timing
 from monitor.judging.judge import RuleJudge
@@ -27,6 +26,7 @@ from monitor.model.errors import Evidence
 from monitor.model.heads import Position
 from monitor.model.log_source import LogSource
 from monitor.model.state import Batch
+from monitor.program import utc_now
 from monitor.proof.evidence import event_id, to_document
 from monitor.store.database import sqlite_path
 from monitor.store.facts import DatabaseFacts

@@ -14,12 +14,14 @@ import typer
 from monitor.backscan.range import World, waits
 from monitor.commands.scan_output import json_line
 from monitor.commands.terminal import Exit, note
-from monitor.config import BadConfig, Config
-from monitor.daemon.assembly import configured_logs, hold_of, route_of, tell_facts, utc_now
+from monitor.config import Config
+from monitor.daemon.assembly import configured_logs, hold_of, route_of, tell_facts
 from monitor.daemon.trust_watch import trust_of
 from monitor.following.pool import ExaminerPool, usable_jobs
 from monitor.judging.active_rules import RuleKeeper, read_rules
 from monitor.judging.digest_lists import DigestLists
+from monitor.model.errors import BadConfig
+from monitor.program import utc_now
 from monitor.store.database import open_database
 from monitor.store.store import Store
 from monitor.trust.provider import TrustKeeper

@@ -7,10 +7,10 @@ import typer
 from alerts.alert import Severity
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say, say_json, table
 from monitor.config import Config, load_config
-from monitor.daemon.assembly import utc_now
 from monitor.daemon.status import read_status, status_document
 from monitor.judging.active_rules import read_rules
 from monitor.judging.coverage import rule_coverage
+from monitor.program import utc_now
 from monitor.store.coverage import RuleCoverage
 from monitor.store.database import open_database
 from monitor.store.reading import Followed, Reading

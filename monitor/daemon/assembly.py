@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal
@@ -16,7 +16,7 @@ from alerts.channels.channel import Channel
 from alerts.channels.registry import build_channel
 from alerts.channels.settings import ChannelMisconfigured
 from monitor.backscan.planner import LogBackscan
-from monitor.config import BadConfig, Config, LogConfig, Objectives
+from monitor.config import Config, LogConfig, Objectives
 from monitor.daemon.supervisor import LogWatch
 from monitor.daemon.trust_watch import TrustWatch
 from monitor.following.follower import Limits
@@ -26,7 +26,7 @@ from monitor.http_fetcher import HttpFetcher, MovableFetcher, TokenBucket
 from monitor.judging.active_rules import RuleKeeper
 from monitor.judging.digest_lists import DigestLists
 from monitor.logs.opening import LogDescription, open_sources
-from monitor.model.errors import OwnFault
+from monitor.model.errors import BadConfig, OwnFault
 from monitor.model.log_source import LogApi, LogSource
 from monitor.store.database import open_database
 from monitor.store.facts import DatabaseFacts
@@ -69,11 +69,6 @@ class Monitor:
     def close(self) -> None:
         """Close every connection."""
         self.parts.close()
-
-
-def utc_now() -> datetime:
-    """The clock of the programs; everything below takes it as a parameter."""
-    return datetime.now(UTC)
 
 
 def assemble(config: Config, meter: Meter, timing: Timing, *, limits: Limits | None = None) -> Monitor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from monitor.config import BadConfig
+from monitor.model.errors import BadConfig
 from rules.document import MAX_BYTES, RuleFileError
 from rules.index import Matcher, TooManyUnindexed, compile_rules
 from rules.lookback import LookBack

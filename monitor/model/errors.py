@@ -27,6 +27,10 @@ class OwnFault(SignwatchError):
     """We are ill: disk, database, configuration. The log is not to blame."""
 
 
+class BadConfig(OwnFault):
+    """The configuration cannot be used; the message says where and what would be right."""
+
+
 class StateConflict(OwnFault):
     """Somebody else moved the position first. Nothing was written; read the state again."""
 

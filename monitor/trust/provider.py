@@ -7,9 +7,9 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from monitor.config import BadConfig, TrustConfig
+from monitor.config import TrustConfig
 from monitor.http_fetcher import HttpFetcher
-from monitor.model.errors import FetchFailed, OwnFault
+from monitor.model.errors import BadConfig, FetchFailed, OwnFault
 from monitor.trust.history import TrustHistory
 from monitor.trust.trust_root import MAX_SIZE, TrustRoot, read_trust_root
 from monitor.trust.tuf import TrustDocuments, TrustRepository, first_root, last_good, repository_url

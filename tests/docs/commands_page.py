@@ -7,6 +7,7 @@ from typing import Any
 import typer
 
 from ca_lite.cli import app as ca_lite
+from command_line.program import LazyCommand
 from log_lite.cli import app as log_lite
 from monitor.cli import app as signwatch
 from sign_lite.cli import app as sign_lite
@@ -28,7 +29,13 @@ def page() -> str:
     return "\n".join(parts)
 
 
+def loaded(command: Any) -> Any:
+    """The command with its arguments and options: a listed one is imported."""
+    return command.load() if isinstance(command, LazyCommand) else command
+
+
 def _commands(words: str, command: Any) -> Iterator[tuple[str, Any]]:
+    command = loaded(command)
     yield words, command
     for name, child in getattr(command, "commands", {}).items():
         if not child.hidden:

@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from tests.docs.blocks import ROOT, blocks
-from tests.docs.commands_page import PROGRAMS
+from tests.docs.commands_page import PROGRAMS, loaded
 
 _PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "alerts").glob("*.md")])
 _SUBSTITUTED = re.compile(r'"?\$\(.*?\)"?')
@@ -33,7 +33,7 @@ def unknown(line: str) -> str | None:
     program, *words = shlex.split(_NEXT.split(_SUBSTITUTED.sub("VALUE", line))[0])
     command: Any = typer.main.get_command(PROGRAMS[program])
     while words and words[0] in getattr(command, "commands", {}):
-        command = command.commands[words.pop(0)]
+        command = loaded(command.commands[words.pop(0)])
     if hasattr(command, "commands"):
         return f"command {words[0]!r}" if words and not re.match(r"[-{…]", words[0]) else None
     options = {flag for each in command.params for flag in (*each.opts, *each.secondary_opts)} | {"--help"}

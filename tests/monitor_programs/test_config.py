@@ -7,7 +7,8 @@ import pytest
 
 from monitor import config as module
 from monitor.commands.starting_files import CONFIG, RULES
-from monitor.config import BadConfig, WebConfig, load_config, parse_config
+from monitor.config import WebConfig, load_config, parse_config
+from monitor.model.errors import BadConfig
 from monitor.model.log_source import LogApi
 from rules.rule_file import load_rules
 

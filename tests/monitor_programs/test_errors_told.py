@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from monitor.cli import run_command
-from monitor.daemon.assembly import utc_now
 from monitor.daemon.log_throttle import Seldom
 from monitor.model.errors import OwnFault
+from monitor.program import utc_now
 from monitor.store.database import create
 from tests.monitor_programs.parts import Clock
 from tests.monitor_programs.served_log import ServedLog, served_log

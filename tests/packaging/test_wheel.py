@@ -13,6 +13,7 @@ PROJECT = Path(__file__).parents[2]
 NAMES = {
     "alerts",
     "ca_lite",
+    "command_line",
     "log_lite",
     "monitor",
     "outbound",

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from monitor.config import BadConfig
+from monitor.model.errors import BadConfig
 from monitor.store.database import create
 from monitor.store.fsck import fsck
 from rules.rule_file import load_rules

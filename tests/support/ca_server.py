@@ -8,11 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ca_lite.cli import mint
+from ca_lite.commands.tokens import mint
 from ca_lite.keys import now
 from ca_lite.oidc_keys import email_claims
-from ca_lite.settings import Layout
-from ca_lite.setup import CLIENT_ID
+from ca_lite.settings import CLIENT_ID, Layout
 from tests.support import log_server
 from tests.support.log_server import LogServer, free_port
 from tests.support.served_process import ServedProcess

@@ -20,10 +20,11 @@ from monitor.commands.audit import document_of
 from monitor.commands.junit import Timed, junit
 from monitor.commands.run import one_line, verdict
 from monitor.commands.terminal import Exit
-from monitor.config import BadConfig, parse_config
+from monitor.config import parse_config
 from monitor.daemon.supervisor import Outcome
 from monitor.judging.reevaluation import Rechecked
 from monitor.logs.rekor_v2 import RekorV2Source
+from monitor.model.errors import BadConfig
 from monitor.model.heads import SignedHead
 from monitor.model.witness_policy import (
     MAX_WITNESSES,

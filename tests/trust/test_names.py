@@ -10,10 +10,10 @@ import pytest
 
 from monitor.cli import run_command
 from monitor.crosscheck.peers import checkpoints_document
-from monitor.daemon.assembly import utc_now
 from monitor.daemon.log_trees import own_sources
 from monitor.following.timing import Timing
 from monitor.model.log_source import LogSource
+from monitor.program import utc_now
 from tests.monitor_programs.served_log import ServedLog, signing_body
 from tests.scanning.bundles import bundle, entry
 from tests.support.misbehaving_log import RekorV2Log, b64, spki_of

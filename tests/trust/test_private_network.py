@@ -18,7 +18,7 @@ import pytest
 
 from ca_lite.tuf_repository import create_repository, publish_targets
 from monitor.cli import run_command
-from monitor.daemon.assembly import utc_now
+from monitor.program import utc_now
 from monitor.store.database import open_database
 from monitor.store.reading import Reading
 from outbound.deadline import HttpLimits

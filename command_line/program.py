@@ -1,0 +1,133 @@
+"""A program of many commands. Its list is known at once; the module of a command is imported when the command is used.
+
+So `--help`, `--version` and the completion of names import no server, no database and no HTTP client.
+"""
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Final, TextIO
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from command_line.completion import mend_completion
+
+_FINE: Final = 0
+_MISUSED: Final = 2
+_UNFINISHED: Final = 3
+_INTERRUPTED: Final = 130
+
+
+class LazyCommand(TyperCommand):
+    """A listed command. `where` is `module:function`, `summary` the first line of the function's docstring."""
+
+    def __init__(self, name: str, where: str, summary: str) -> None:
+        super().__init__(name, help=summary)
+        self._where = where
+
+    def load(self) -> Any:
+        """Import the function; returns the command with its arguments and options."""
+        module, _, function = self._where.partition(":")
+        single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        single.command(self.name)(getattr(importlib.import_module(module), function))
+        return typer.main.get_command(single)
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Begin a use of the command: a run, its `--help`, the completion of its options."""
+        return self.load().make_context(info_name, args, parent, **extra)
+
+
+Listed = LazyCommand | TyperGroup
+
+
+def group(name: str, summary: str, *commands: Listed) -> TyperGroup:
+    """Commands under a common word."""
+    return TyperGroup(name=name, help=summary, commands=commands, no_args_is_help=True)
+
+
+def listing(*commands: Listed) -> type[TyperGroup]:
+    """The class of a program with these commands, for `typer.Typer(cls=…)`."""
+
+    class Listing(TyperGroup):
+        def __init__(self, **attributes: Any) -> None:
+            super().__init__(**attributes)
+            for command in commands:
+                self.add_command(command)
+
+    return Listing
+
+
+def _show_version(context: typer.Context, wanted: bool) -> None:
+    if wanted:
+        # Reading metadata of packages costs more than the rest of --version.
+        metadata = importlib.import_module("importlib.metadata")
+        typer.echo(f"{context.info_name} {metadata.version('signwatch')}")
+        raise typer.Exit
+
+
+VersionOption = Annotated[
+    bool, typer.Option("--version", help="Show the version and end.", callback=_show_version, is_eager=True)
+]
+
+
+class ToStandardError(logging.StreamHandler[TextIO]):
+    """Writes to whatever standard error is when something is logged, which may not be what it was at the start."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]  # a plain attribute there
+        """Standard error of now."""
+        return sys.stderr
+
+
+def misuse(error: Exception) -> str | None:
+    """Show an error of typer about wrong arguments and return its message; `None` for any other error."""
+    show: Any = getattr(error, "show", None)
+    if show is None:
+        return None
+    show()
+    message: Any = getattr(error, "format_message", None)
+    return str(error) if message is None else str(message())
+
+
+def only_misuse(error: Exception) -> int | None:
+    """Tell an error about wrong arguments, as `run` wants it, of a program whose commands tell every other error."""
+    return None if misuse(error) is None else _MISUSED
+
+
+def run(
+    app: typer.Typer, name: str, words: Sequence[str], tell: Callable[[Exception], int | None] = only_misuse
+) -> int:
+    """Run one command line; returns its exit code.
+
+    `tell` shows an error to the user and returns its exit code, or `None` for a defect of ours, which is raised again.
+    """
+    command: Any = typer.main.get_command(app)
+    mend_completion(command)
+    try:
+        code = command.main(list(words), prog_name=name, standalone_mode=False)
+    except (typer.Abort, BrokenPipeError):
+        return _unfinished()
+    except SystemExit as ended:
+        # Completion ends the program itself. So does rich when the reader of our output has gone, with 1, which here
+        # would say that a log misbehaved.
+        return _unfinished() if ended.code else _FINE
+    except Exception as error:
+        told = tell(error)
+        if told is None:
+            raise
+        return told
+    if code == _INTERRUPTED:
+        return _UNFINISHED
+    return int(code or _FINE)
+
+
+def _unfinished() -> int:
+    # The reader of our output has read enough (`| head`): what is still buffered has nowhere to go.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return _UNFINISHED

@@ -1,0 +1,1 @@
+"""What `log-lite` does: the server in one file, what works on a directory in another."""

@@ -1,0 +1,129 @@
+"""`signwatch rules test` and `explain`: entries of files, judged as the daemon would."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from monitor.commands.entry_file import signings_in
+from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say, say_json, table
+from monitor.config import Config, load_config
+from monitor.judging.active_rules import HeldRules, RuleKeeper
+from monitor.judging.judge import RuleJudge
+from monitor.model.state import Finding, Hit
+from monitor.program import VERSION, utc_now
+from monitor.store.database import create, open_database
+from monitor.store.facts import DatabaseFacts
+from monitor.trust.provider import TrustKeeper
+from rules.explain import Explanation
+from rules.explain import explain as explain_rule
+
+EntryArgument = Annotated[
+    Path,
+    typer.Argument(
+        help="A Sigstore bundle, a Rekor entry (JSON) or a certificate (PEM).", metavar="FILE", dir_okay=False
+    ),
+]
+
+
+def try_rules(
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Sigstore bundles, Rekor entries (JSON) or certificates (PEM).", metavar="FILE..."),
+    ],
+    config: ConfigOption = DEFAULT_CONFIG,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge entries as if they stood in a log now. Exits 1 when one of them is unexpected.
+
+    Rules are tried on a range of a log by `signwatch scan --rules FILE`.
+
+    Examples:
+      signwatch rules test artifact.sigstore.json
+      signwatch rules test entry.json certificate.pem
+      signwatch scan --log rekor-v2 --from 0 --to 100000 --rules draft.yaml
+    """
+    settings = load_config(config)
+    rows: list[dict[str, Any]] = []
+    with _judging(settings) as (judge, held, _):
+        for file, signing in [(each, signing) for each in files for signing in signings_in(each)]:
+            rules = tuple(rule.id for rule in held.matcher.confirm_all(signing).rules)
+            findings = judge.judge([Hit(signing, rules, b"")], utc_now())
+            rows += [_row(file, finding) for finding in findings]
+            if not findings:
+                rows.append({"file": str(file), "rule": None, "outcome": "not selected", "reasons": []})
+    if as_json:
+        say_json({"results": rows})
+    else:
+        cells = [
+            (r["file"], r["rule"], r["outcome"], "; ".join(each["sentence"] for each in r["reasons"])) for r in rows
+        ]
+        table(("file", "rule", "verdict", "why"), cells)
+    raise leave(Exit.MISBEHAVED if any(row["outcome"] == "unexpected" for row in rows) else Exit.FINE)
+
+
+def explain(
+    rule_id: Annotated[str, typer.Argument(help="The rule's id.", metavar="RULE")],
+    file: EntryArgument,
+    config: ConfigOption = DEFAULT_CONFIG,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Say of one entry and one rule what was looked at, what was wanted and what was found.
+
+    Examples:
+      signwatch rules explain acme-release entry.json
+    """
+    settings = load_config(config)
+    with _judging(settings) as (judge, held, facts):
+        rule = next((each for each in held.rules.rules if each.id == rule_id), None)
+        if rule is None:
+            known = ", ".join(each.id for each in held.rules.rules[:20]) or "none"
+            raise typer.BadParameter(f"there is no rule {rule_id!r}; rules: {known}", param_hint="RULE")
+        # Judged once for the label: whether the certificate comes from a trusted authority.
+        first, *more = signings_in(file)
+        labelled = judge.judge([Hit(first, (rule.id,), b"")], utc_now())[0].signing
+        told = explain_rule(rule, labelled, facts, utc_now())
+    if more:
+        note(f"{file}: explained is the first of {len(more) + 1} entries")
+    if as_json:
+        verdict = asdict(told.verdict) if told.verdict else None
+        say_json({"selected": told.selected, "verdict": verdict, "rows": [asdict(row) for row in told.rows]})
+        return
+    _show(told)
+
+
+def _show(told: Explanation) -> None:
+    rows = [(row.part, row.label, row.expected, row.found, "met" if row.ok else "NOT met") for row in told.rows]
+    table(("part", "what", "wanted", "found", ""), rows)
+    if told.verdict is None:
+        say("the rule does not select this entry")
+        return
+    say(f"verdict: {told.verdict.outcome.value}")
+    for reason in told.verdict.reasons:
+        say(f"- {reason.sentence}")
+
+
+@contextmanager
+def _judging(settings: Config) -> Iterator[tuple[RuleJudge, HeldRules, DatabaseFacts]]:
+    """The judge of the daemon, on the daemon's database; on an empty one when nothing is followed yet."""
+    held = RuleKeeper(settings.rules, settings.channels).held
+    trust = TrustKeeper(settings.trust, utc_now)
+    with tempfile.TemporaryDirectory(prefix="signwatch-") as folder:
+        is_there = "://" in settings.database or Path(settings.database).exists()
+        if not is_there:
+            note("there is no database yet: judged as if nothing had been seen before")
+        opened = open_database(settings.database) if is_there else create(f"{folder}/empty.db", utc_now(), VERSION)
+        with closing(opened) as database:
+            facts = DatabaseFacts(database)
+            yield RuleJudge(held.matcher, facts, trust.authorities, final=True), held, facts
+
+
+def _row(file: Path, finding: Finding) -> dict[str, Any]:
+    reasons = [asdict(reason) for reason in finding.verdict.reasons]
+    return {"file": str(file), "rule": finding.rule, "outcome": finding.verdict.outcome.value, "reasons": reasons}
