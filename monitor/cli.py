@@ -32,6 +32,7 @@ _COMMANDS: Final = (
     LazyCommand("audit", "monitor.commands.audit:audit", "Check every log once, and each new entry against the rules."),
     LazyCommand("scan", "monitor.commands.scan:scan", "Run rules over a range of a log, on all cores."),
     LazyCommand("backscan", "monitor.commands.backscan:backscan", "Offer rules what they were not offered yet."),
+    LazyCommand("search", "monitor.commands.search:search", "Find every archived entry that names a value."),
     LazyCommand(
         "check-bundle",
         "monitor.commands.check_bundle:check_bundle",
@@ -43,6 +44,11 @@ _COMMANDS: Final = (
         "demo", "monitor.commands.demo:demo", "Sign as expected, sign as a stranger, fork the log: see the alerts."
     ),
     LazyCommand("doctor", "monitor.commands.doctor:doctor", "Check this installation, machine and configuration."),
+    group(
+        "archive",
+        "The archive that `search` reads: build, verify, compact.",
+        LazyCommand("build", "monitor.commands.archive:build", "Archive what is not archived yet of logs."),
+    ),
     group(
         "rules",
         "Identity rules: write, check, try, explain.",

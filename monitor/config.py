@@ -23,7 +23,19 @@ from rules.lookback import LookBack, read_look_back
 from rules.reading import Fields, read_choice, read_duration, read_list, read_number, read_text
 
 VERSION: Final = "1"
-KEYS: Final = ("version", "database", "trust", "logs", "rules", "channels", "notify", "web", "objectives", "backscan")
+KEYS: Final = (
+    "version",
+    "database",
+    "trust",
+    "logs",
+    "rules",
+    "channels",
+    "notify",
+    "web",
+    "objectives",
+    "backscan",
+    "archive",
+)
 TRUST_KEYS: Final = (
     "trusted_root",
     "signing_configs",
@@ -53,6 +65,7 @@ LOG_KEYS: Final = (
 )
 WEB_KEYS: Final = ("listen",)
 BACKSCAN_KEYS: Final = ("range", "entries_per_second")
+ARCHIVE_KEYS: Final = ("location", "write_every")
 OBJECTIVE_KEYS: Final = (
     "poll_seconds",
     "stale_after_seconds",
@@ -139,6 +152,17 @@ class BackscanConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ArchiveConfig:
+    """Where rows of all proven entries are kept: a folder, or a URI such as `s3://bucket/prefix`.
+
+    `write_every` is how long proven entries may wait before they are in a file, while they do not fill a range.
+    """
+
+    location: str
+    write_every: timedelta = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
 class WebConfig:
     """Where the status page and the metrics are served."""
 
@@ -160,6 +184,7 @@ class Config:
     web: WebConfig | None = None
     objectives: Objectives = field(default_factory=Objectives)
     backscan: BackscanConfig = field(default_factory=BackscanConfig)
+    archive: ArchiveConfig | None = None
 
     @property
     def base(self) -> Path:
@@ -224,6 +249,7 @@ def _read(fields: Fields, path: Path) -> Config:
         web=fields.read("web", _read_web, None),
         objectives=fields.read("objectives", _read_objectives, Objectives()),
         backscan=fields.read("backscan", _read_backscan, BackscanConfig()),
+        archive=fields.read("archive", lambda node: _read_archive(node, base), None),
     )
 
 
@@ -376,6 +402,18 @@ def _read_backscan(node: Node) -> BackscanConfig:
     return BackscanConfig(
         range=fields.read("range", read_look_back, default.range),
         entries_per_second=fields.read("entries_per_second", _read_positive, default.entries_per_second),
+    )
+
+
+def _read_archive(node: Node, base: Path) -> ArchiveConfig:
+    fields = Fields(node, ARCHIVE_KEYS, "archive")
+    location = fields.need("location")
+    text = read_text(location)
+    if text.partition("://")[0] in {"http", "https", "file"}:
+        raise Misplaced("a folder, or a URI of an object store such as s3://bucket/prefix", location)
+    return ArchiveConfig(
+        location=text if "://" in text else str(base / text),
+        write_every=fields.read("write_every", read_duration, timedelta(minutes=1)),
     )
 
 

@@ -126,6 +126,18 @@ def subtree_root(leaf_hashes: Sequence[bytes]) -> bytes:
     return level[0]
 
 
+def aligned_subtrees(start: int, leaf_hashes: Sequence[bytes]) -> tuple[tuple[int, bytes], ...]:
+    """Cut leaves `[start, start + n)` into the fewest aligned full subtrees: `(level, root)`, left to right."""
+    found = []
+    at, end = start, start + len(leaf_hashes)
+    while at < end:
+        fits = (end - at).bit_length() - 1
+        level = min(fits, (at & -at).bit_length() - 1) if at else fits
+        found.append((level, subtree_root(leaf_hashes[at - start : at - start + (1 << level)])))
+        at += 1 << level
+    return tuple(found)
+
+
 def _check_hash(value: object) -> None:
     if not isinstance(value, bytes) or len(value) != HASH_SIZE:
         raise MalformedFrontier(f"a hash is not {HASH_SIZE} bytes")

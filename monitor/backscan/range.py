@@ -8,11 +8,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, Protocol
 
 from monitor.backscan.progress import ScanState
-from monitor.following.follower import Follower, Limits, Unkept
-from monitor.following.pool import ExaminerPool
+from monitor.following.follower import Examiner, Follower, Limits, Unkept
 from monitor.following.rule_matcher import RuleScanner
 from monitor.judging.judge import Judge
 from monitor.model.errors import FetchFailed, LogMisbehaved, OwnFault
@@ -20,12 +19,24 @@ from monitor.model.heads import Position, TrustedHead
 from monitor.model.log_source import LogApi, LogSource
 from monitor.proof.consistency import newest
 from monitor.raising.log_alerts import alert_of_evidence
+from rules.index import Matcher
 
 # A question to Rekor v1 answers ten entries: a batch there is half a minute's work already.
 _BATCH: Final = {LogApi.REKOR_V1: 256}
 _BATCH_OTHERWISE: Final = 4096
 _LONGEST_WAIT: Final = 30.0
 _BATCH_BYTES: Final = 64 * 1024 * 1024
+
+
+class BatchExaminers(Protocol):
+    """Makes what reads the batches of a tree, with the rules in `matcher`."""
+
+    @property
+    def matcher(self) -> Matcher:
+        """The rules that entries are offered to."""
+
+    def examiner(self, log: str, api: LogApi) -> Examiner:
+        """What reads the batches of one tree."""
 
 
 class NotInLog(OwnFault):
@@ -90,7 +101,7 @@ def scan_range(
     source: LogSource,
     state: ScanState,
     judge: Judge,
-    pool: ExaminerPool,
+    pool: BatchExaminers,
     *,
     last: int,
     world: World,

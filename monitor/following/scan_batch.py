@@ -4,13 +4,13 @@ Pure: bytes in, values out, so the same function runs inline, in a pool of proce
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from monitor.model.log_source import LogApi, LogEntry
 from monitor.model.state import Hit, UnreadableEntry
-from tlog.frontier import Frontier, subtree_root
+from tlog.frontier import Frontier, aligned_subtrees
 from tlog.merkle import LeafHash, leaf_hashes
 
 _PIECE: Final = 128  # entries hashed and read at a time
@@ -61,11 +61,7 @@ def examine(entries: Sequence[LogEntry], start: int, log: str, api: LogApi, scan
         piece = entries[first : first + _PIECE]
         hashes += leaf_hashes(entry.leaf for entry in piece)
         scans.append(scanner.scan(piece, start + first, log, api))
-    subtrees = tuple(
-        (level, subtree_root(hashes[first - start : first - start + (1 << level)]))
-        for level, first in _aligned(start, start + len(entries))
-    )
-    return Examined(start, start + len(entries), subtrees, _together(scans))
+    return Examined(start, start + len(entries), aligned_subtrees(start, hashes), _together(scans))
 
 
 def _together(scans: Sequence[Scan]) -> Scan:
@@ -78,12 +74,3 @@ def _together(scans: Sequence[Scan]) -> Scan:
         kinds=dict(kinds),
         dropped=tuple(each for scan in scans for each in scan.dropped),
     )
-
-
-def _aligned(start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Cut `[start, end)` into the fewest full subtrees: `(level, first leaf)`, left to right."""
-    while start < end:
-        fits = (end - start).bit_length() - 1
-        level = min(fits, (start & -start).bit_length() - 1) if start else fits
-        yield level, start
-        start += 1 << level

@@ -132,6 +132,7 @@ def test_every_key_is_documented() -> None:
         module.LOG_KEYS,
         module.WEB_KEYS,
         module.OBJECTIVE_KEYS,
+        module.ARCHIVE_KEYS,
         module.BACKSCAN_KEYS,
     )
     missing = [key for keys in groups for key in keys if f"`{key}`" not in page]

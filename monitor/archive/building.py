@@ -1,0 +1,151 @@
+"""Rows of a log's entries made on all cores, while `Follower` proves that these are the entries the log signed.
+
+`RowMaker` reads batches instead of the rules' scanner; `ArchiveProgress` is where a scan stands, and hands every batch
+to the archive's writer once it was proven.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from typing import Final
+
+import pyarrow as pa
+
+from alerts.alert import Alert
+from monitor.archive.rows import rows_of
+from monitor.archive.writing import ArchiveWriter
+from monitor.following.fetch_ahead import Fetched
+from monitor.following.follower import Examiner
+from monitor.following.scan_batch import Examined, Scan
+from monitor.model.errors import OwnFault
+from monitor.model.heads import Position
+from monitor.model.log_source import LogApi, LogEntry
+from monitor.model.state import Batch
+from rules.index import Matcher, compile_rules
+from tlog.frontier import aligned_subtrees
+
+_AHEAD_PER_JOB: Final = 2
+_AHEAD_BYTES: Final = 128 * 1024 * 1024
+
+
+class RowMaker:
+    """Makes rows of batches, in `jobs` processes, or in this one. `take` hands over the rows of a batch once.
+
+    Processes are spawned when the first batch comes: pyarrow has threads of its own, which a fork would not copy.
+    """
+
+    def __init__(self, jobs: int) -> None:
+        self.matcher: Matcher = compile_rules(())
+        self._jobs = jobs
+        self._pool: ProcessPoolExecutor | None = None
+        self._made: dict[int, pa.RecordBatch] = {}
+
+    def examiner(self, log: str, api: LogApi) -> Examiner:
+        """What reads the batches of one tree."""
+
+        def run(batches: Iterator[Fetched]) -> Iterator[tuple[Fetched, Examined]]:
+            # What an earlier pass left was never proven.
+            self._made.clear()
+            made = self._inline(batches, log, api) if self._jobs <= 1 else self._parallel(batches, log, api)
+            for fetched, rows in made:
+                self._made = {fetched.start: rows}
+                subtrees = aligned_subtrees(fetched.start, rows["leaf_hash"].to_pylist())
+                yield fetched, Examined(fetched.start, fetched.end, subtrees, Scan())
+
+        return run
+
+    def take(self, start: int) -> pa.RecordBatch:
+        """Rows of the batch that begins at `start` and was yielded last."""
+        return self._made.pop(start)
+
+    def close(self) -> None:
+        """End the processes."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def _inline(self, batches: Iterator[Fetched], log: str, api: LogApi) -> Iterator[tuple[Fetched, pa.RecordBatch]]:
+        for fetched in batches:
+            yield fetched, rows_of(fetched.entries, fetched.start, log, api)
+
+    def _parallel(self, batches: Iterator[Fetched], log: str, api: LogApi) -> Iterator[tuple[Fetched, pa.RecordBatch]]:
+        pool = self._pool = self._pool or _spawned(self._jobs)
+        under_way: deque[tuple[Fetched, Future[pa.RecordBatch]]] = deque()
+        failure: Exception | None = None
+        more, size = True, 0
+        try:
+            while more or under_way:
+                while more and len(under_way) < self._jobs * _AHEAD_PER_JOB and size < _AHEAD_BYTES:
+                    try:
+                        fetched = next(batches)
+                    except StopIteration:
+                        more = False
+                    except Exception as error:  # noqa: BLE001  raised below, after the batches that came before it
+                        more, failure = False, error
+                    else:
+                        under_way.append((fetched, pool.submit(_rows, fetched.entries, fetched.start, log, api)))
+                        size += fetched.size
+                if under_way:
+                    fetched, future = under_way.popleft()
+                    size -= fetched.size
+                    yield fetched, future.result()
+        except BrokenProcessPool as error:
+            self._pool = None
+            raise OwnFault(
+                f"{log}: a process that reads entries was killed, perhaps for want of memory. What was archived is "
+                "kept: start again, with fewer --jobs if it happens again."
+            ) from error
+        finally:
+            for _, future in under_way:
+                future.cancel()
+        if failure is not None:
+            raise failure
+
+
+class ArchiveProgress:
+    """`monitor.backscan.progress.Progress` of a scan whose proven batches are archived."""
+
+    def __init__(self, writer: ArchiveWriter, rows: Callable[[int], pa.RecordBatch]) -> None:
+        self._writer, self._rows = writer, rows
+        self._position: Position | None = None
+
+    def position(self, log: str) -> Position | None:
+        """Where the scan stands."""
+        return self._position if self._position is not None and self._position.log == log else None
+
+    def baseline(self, position: Position, how: str) -> None:  # noqa: ARG002  nobody will ask
+        """Begin here."""
+        self._position = position
+
+    def advance(self, old: Position, new: Position, batch: Batch, alerts: Sequence[Alert]) -> None:  # noqa: ARG002
+        """Move on, and archive what the batch held."""
+        self._position = new
+        if batch.start < batch.end:
+            self._writer.add(self._rows(batch.start), old.frontier, new)
+
+
+def _spawned(jobs: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_begin)
+
+
+def _begin() -> None:
+    # Ctrl-C reaches the whole group; the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed closes nothing: without this its processes would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _rows(entries: tuple[LogEntry, ...], start: int, log: str, api: LogApi) -> pa.RecordBatch:
+    return rows_of(entries, start, log, api)

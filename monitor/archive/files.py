@@ -1,0 +1,150 @@
+"""Files of an archive in a folder or an object store: written whole and durably, or not at all.
+
+Everything goes through `pyarrow.fs`, except what it lacks for a folder: fsync of the file and of the folder's entry.
+"""
+
+import errno
+import os
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import IO, Final
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from monitor.model.errors import OwnFault
+
+_LARGEST_MANIFEST: Final = 64 * 1024 * 1024
+
+
+class ArchiveFault(OwnFault):
+    """The archive cannot be read or written: disk, object store, or a file that is not as the manifest says."""
+
+
+class DiskFull(ArchiveFault):
+    """There is no room for the archive. Following goes on; archiving goes on once there is room."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileRef:
+    """One file as the manifest names it: size in bytes and SHA-256 of all of it."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+class ArchiveFiles:
+    """Files under one location: a folder, or `s3://bucket/prefix` and whatever else `pyarrow.fs` opens by URI."""
+
+    def __init__(self, location: str) -> None:
+        self.location = location
+        try:
+            self._files, root = _opened(location)
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise ArchiveFault(f"archive {location}: cannot be opened: {error}") from error
+        self._root = root.rstrip("/")
+        self._is_local = isinstance(self._files, pafs.LocalFileSystem)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder, where it is one."""
+        return Path(self._root) if self._is_local else None
+
+    def names(self, suffix: str) -> list[str]:
+        """Names of all files that end in `suffix`, sorted."""
+        selector = pafs.FileSelector(self._root, allow_not_found=True, recursive=True)
+        try:
+            found = self._files.get_file_info(selector)
+        except OSError as error:
+            raise self.fault("", error) from error
+        names = (each.path[len(self._root) :].lstrip("/") for each in found if each.type == pafs.FileType.File)
+        return sorted(name for name in names if name.endswith(suffix))
+
+    def size(self, name: str) -> int | None:
+        """Bytes in a file; `None` when there is none of this name."""
+        try:
+            found = self._files.get_file_info(self._path(name))
+        except OSError as error:
+            raise self.fault(name, error) from error
+        return found.size if found.type == pafs.FileType.File else None
+
+    def open(self, name: str) -> pa.NativeFile:
+        """Open a file for reading at any place. Raises `ArchiveFault`."""
+        try:
+            return self._files.open_input_file(self._path(name))
+        except OSError as error:
+            raise self.fault(name, error) from error
+
+    def read(self, name: str, largest: int = _LARGEST_MANIFEST) -> bytes | None:
+        """All of a file of at most `largest` bytes; `None` when there is none of this name."""
+        if self.size(name) is None:
+            return None
+        with self.open(name) as opened:
+            raw: bytes = opened.read(largest + 1)
+        if len(raw) > largest:
+            raise ArchiveFault(f"archive file {self._path(name)}: larger than {largest} bytes")
+        return raw
+
+    def write(self, name: str, raw: bytes | memoryview) -> FileRef:
+        """Write a file so that it is there whole after a crash, or not at all. Raises `ArchiveFault`, `DiskFull`."""
+        try:
+            if self._is_local:
+                _write_durably(Path(self._path(name)), raw)
+            else:
+                # An object appears with its last byte: an upload that was not completed leaves nothing to be read.
+                with self._files.open_output_stream(self._path(name)) as opened:
+                    opened.write(raw)
+        except OSError as error:
+            raise self.fault(name, error) from error
+        return FileRef(name, len(raw), sha256(raw).hexdigest())
+
+    def remove(self, name: str) -> None:
+        """Remove a file that the manifest no longer names; one that is gone is fine."""
+        try:
+            if self.size(name) is not None:
+                self._files.delete_file(self._path(name))
+        except OSError as error:
+            raise self.fault(name, error) from error
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}" if name else self._root
+
+    def fault(self, name: str, error: OSError) -> ArchiveFault:
+        """What an error of the file system means here."""
+        where = f"archive file {self._path(name)}"
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            return DiskFull(f"{where}: no room is left on the disk. Nothing is archived until there is; make room.")
+        return ArchiveFault(f"{where}: {error.strerror or error}")
+
+
+def _opened(location: str) -> tuple[pafs.FileSystem, str]:
+    if "://" not in location:
+        return pafs.LocalFileSystem(), str(Path(location).absolute())
+    files, root = pafs.FileSystem.from_uri(location)
+    return files, root
+
+
+def _write_durably(path: Path, raw: bytes | memoryview) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.new")
+    try:
+        with beside.open("wb") as opened:
+            _write_all(opened, raw)
+            opened.flush()
+            os.fsync(opened.fileno())
+        # A crash before this leaves the file as it was; after it, whole as it is now.
+        beside.replace(path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _write_all(opened: IO[bytes], raw: bytes | memoryview) -> None:
+    opened.write(raw)

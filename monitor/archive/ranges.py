@@ -1,0 +1,309 @@
+"""The manifest of one archived log: which aligned ranges are kept, in which files, and the heads that prove them.
+
+A run is a gapless sequence of ranges. It begins with the frontier of everything before it, and ends in a signed head:
+the frontier extended by every leaf hash in the run has a root, and a consistency proof leads from it to the head. So
+the manifest and the files together can be checked without asking the log.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Final
+
+from monitor.archive.files import ArchiveFault, FileRef
+from monitor.archive.rows import DECODER
+from monitor.model.heads import SignedHead
+from monitor.model.log_source import LogApi, LogIdentity
+from tlog.frontier import Frontier, MalformedFrontier
+from tlog.merkle import ProofInvalid, RootHash, verify_consistency
+
+FORMAT: Final = "signwatch-archive"
+VERSION: Final = 1
+MANIFEST: Final = "archive.json"
+RANGE: Final = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivedRange:
+    """Entries `[first, last)` in two files. `subtrees` are `(level, root)` of the aligned full subtrees they fill.
+
+    `earliest` and `latest` bound the times of its rows; `timeless` counts rows that have none, `unreadable` entries
+    that could not be decoded, `defective` those of which a part could not.
+    """
+
+    first: int
+    last: int
+    rows: FileRef
+    index: FileRef
+    subtrees: tuple[tuple[int, bytes], ...]
+    earliest: datetime | None = None
+    latest: datetime | None = None
+    timeless: int = 0
+    unreadable: int = 0
+    defective: int = 0
+
+    def extend(self, frontier: Frontier) -> Frontier:
+        """Append the range to the frontier it follows. Raises `MalformedFrontier`."""
+        for level, root in self.subtrees:
+            frontier = frontier.stitched(level, root)
+        return frontier
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Ranges without a gap, from `start.size` on, proven into `head`. `proof` leads from the run's end to the head."""
+
+    start: Frontier
+    ranges: tuple[ArchivedRange, ...]
+    head: SignedHead
+    proof: tuple[bytes, ...] = ()
+
+    @property
+    def first(self) -> int:
+        """First entry of the run."""
+        return self.start.size
+
+    @property
+    def last(self) -> int:
+        """Index after the last entry."""
+        return self.ranges[-1].last if self.ranges else self.first
+
+    def end(self) -> Frontier:
+        """Frontier after the last range. Raises `ArchiveFault` when the ranges do not follow each other."""
+        frontier = self.start
+        for each in self.ranges:
+            if each.first != frontier.size:
+                raise ArchiveFault(f"the archive's ranges do not follow each other at entry {frontier.size}")
+            try:
+                frontier = each.extend(frontier)
+            except MalformedFrontier as error:
+                raise ArchiveFault(f"the archive's hashes of entries {each.first} to {each.last}: {error}") from error
+            if frontier.size != each.last:
+                raise ArchiveFault(f"the archive's hashes of entries {each.first} to {each.last} are not complete")
+        return frontier
+
+    def check(self) -> None:
+        """Prove the run into its head. Raises `ArchiveFault` when the hashes do not lead there."""
+        frontier = self.end()
+        if frontier.size == 0:
+            return
+        try:
+            verify_consistency(frontier.size, self.head.size, self.proof, frontier.root(), self.head.root)
+        except ProofInvalid as error:
+            raise ArchiveFault(
+                f"entries {self.first} to {self.last} are not proven to be in the head of {self.head.size}: {error}"
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What is archived of one log tree. `generation` grows with every change: two writers would show in it."""
+
+    identity: LogIdentity
+    runs: tuple[Run, ...] = ()
+    generation: int = 0
+    decoder: int = DECODER
+    name: str = field(default="")
+
+    @property
+    def log(self) -> str:
+        """The log's id."""
+        return self.identity.log
+
+    @property
+    def head(self) -> SignedHead | None:
+        """Largest signed head that a run is proven into."""
+        return max((run.head for run in self.runs), key=lambda head: head.size, default=None)
+
+    def spans(self) -> list[tuple[int, int]]:
+        """Archived entries as `(first, last)`, in order."""
+        return [(run.first, run.last) for run in self.runs if run.last > run.first]
+
+    def run_at(self, index: int) -> Run | None:
+        """The run that holds an entry."""
+        return next((run for run in self.runs if run.first <= index < run.last), None)
+
+    def run_ending(self, index: int) -> Run | None:
+        """The run that ends before an entry, so that it can go on there."""
+        return next((run for run in self.runs if run.last == index), None)
+
+    def with_run(self, run: Run) -> "Manifest":
+        """Add a run, or put it in place of those it begins with; runs that meet become one.
+
+        Raises `ArchiveFault` when it overlaps another, or does not follow from the one before it.
+        """
+        kept = [each for each in self.runs if not (run.first <= each.first and each.last <= run.last)]
+        kept = sorted([*kept, run], key=lambda each: each.first)
+        joined: list[Run] = []
+        for each in kept:
+            before = joined[-1] if joined else None
+            if before is not None and each.first < before.last:
+                raise ArchiveFault(f"{self.log}: entries {each.first} to {before.last} would be archived twice")
+            if before is not None and each.first == before.last:
+                if before.end() != each.start:
+                    raise ArchiveFault(f"{self.log}: two archived runs that meet at entry {each.first} do not fit")
+                joined[-1] = replace(each, start=before.start, ranges=before.ranges + each.ranges)
+            else:
+                joined.append(each)
+        return replace(self, runs=tuple(joined), generation=self.generation + 1)
+
+    def replaced(self, old: Sequence[ArchivedRange], new: ArchivedRange) -> "Manifest":
+        """Put one range where several stood (compaction), or where one stood (mended files)."""
+        runs = []
+        for run in self.runs:
+            if old[0] in run.ranges:
+                at = run.ranges.index(old[0])
+                ranges = (*run.ranges[:at], new, *run.ranges[at + len(old) :])
+                run = replace(run, ranges=ranges)  # noqa: PLW2901  a run with one range changed
+            runs.append(run)
+        return replace(self, runs=tuple(runs), generation=self.generation + 1)
+
+
+def to_json(manifest: Manifest) -> bytes:
+    """The manifest as it is stored."""
+    identity = manifest.identity
+    document = {
+        "format": FORMAT,
+        "version": VERSION,
+        "decoder": manifest.decoder,
+        "generation": manifest.generation,
+        "log": identity.log,
+        "api": identity.api.value,
+        "origin": identity.origin,
+        "key": {"name": identity.key_name, "spki": _b64(identity.spki)},
+        "runs": [_run_document(run) for run in manifest.runs],
+    }
+    return json.dumps(document, indent=1).encode() + b"\n"
+
+
+def from_json(raw: bytes, name: str) -> Manifest:
+    """Read a manifest. Raises `ArchiveFault` when it is damaged, or of a format that this release does not know."""
+    try:
+        document = json.loads(raw)
+        _check_format(document, name)
+        log = _text(document["log"])
+        identity = LogIdentity(
+            log=log,
+            api=LogApi(document["api"]),
+            key_name=_text(document["key"]["name"]),
+            origin=_text(document["origin"]),
+            spki=_unb64(document["key"]["spki"]),
+        )
+        runs = tuple(_read_run(each, log) for each in document["runs"])
+        manifest = Manifest(identity, runs, int(document["generation"]), int(document["decoder"]), name)
+    except (KeyError, TypeError, ValueError, binascii.Error, IndexError, RecursionError, AttributeError) as error:
+        raise ArchiveFault(
+            f"{name}: the archive's manifest is damaged: {type(error).__name__}: {str(error)[:200]}. Restore it, or "
+            "move the log's folder away and run `signwatch archive build`."
+        ) from error
+    for run in manifest.runs:
+        run.check()
+    return manifest
+
+
+def _check_format(document: Mapping[str, Any], name: str) -> None:
+    if document["format"] != FORMAT:
+        raise ArchiveFault(f"{name}: not the manifest of a Signwatch archive")
+    if document["version"] != VERSION or document["decoder"] != DECODER:
+        raise ArchiveFault(
+            f"{name}: the archive is of format {document['version']!r:.20}, decoder {document['decoder']!r:.20}; this "
+            f"release reads format {VERSION}, decoder {DECODER}. It is left as it is: use the release that wrote it, "
+            "or build another archive elsewhere."
+        )
+
+
+def _run_document(run: Run) -> dict[str, Any]:
+    head = run.head
+    return {
+        "first": run.first,
+        "last": run.last,
+        "frontier": [each.hex() for each in run.start.hashes],
+        "head": {
+            "size": head.size,
+            "root": head.root.hex(),
+            "raw": _b64(head.raw),
+            "timestamp": None if head.timestamp is None else head.timestamp.isoformat(),
+        },
+        "proof": [each.hex() for each in run.proof],
+        "ranges": [_range_document(each) for each in run.ranges],
+    }
+
+
+def _range_document(each: ArchivedRange) -> dict[str, Any]:
+    return {
+        "first": each.first,
+        "last": each.last,
+        "subtrees": [[level, root.hex()] for level, root in each.subtrees],
+        "rows": [each.rows.name, each.rows.size, each.rows.sha256],
+        "index": [each.index.name, each.index.size, each.index.sha256],
+        "earliest": None if each.earliest is None else each.earliest.isoformat(),
+        "latest": None if each.latest is None else each.latest.isoformat(),
+        "timeless": each.timeless,
+        "unreadable": each.unreadable,
+        "defective": each.defective,
+    }
+
+
+def _read_run(document: Mapping[str, Any], log: str) -> Run:
+    head, at = document["head"], document["head"]["timestamp"]
+    return Run(
+        Frontier(int(document["first"]), tuple(bytes.fromhex(each) for each in document["frontier"])),
+        tuple(_read_range(each) for each in document["ranges"]),
+        SignedHead(
+            log=log,
+            size=int(head["size"]),
+            root=RootHash(bytes.fromhex(head["root"])),
+            raw=_unb64(head["raw"]),
+            timestamp=_time(at),
+        ),
+        tuple(bytes.fromhex(each) for each in document["proof"]),
+    )
+
+
+def _read_range(document: Mapping[str, Any]) -> ArchivedRange:
+    return ArchivedRange(
+        int(document["first"]),
+        int(document["last"]),
+        _read_file(document["rows"]),
+        _read_file(document["index"]),
+        tuple((int(level), bytes.fromhex(root)) for level, root in document["subtrees"]),
+        _time(document["earliest"]),
+        _time(document["latest"]),
+        int(document["timeless"]),
+        int(document["unreadable"]),
+        int(document["defective"]),
+    )
+
+
+def _read_file(document: Sequence[Any]) -> FileRef:
+    name, size, digest = document
+    text = _text(name)
+    if text.startswith("/") or ".." in text.split("/"):
+        raise ValueError("a file outside the archive")
+    return FileRef(text, int(size), _text(digest))
+
+
+def _time(text: Any) -> datetime | None:
+    if text is None:
+        return None
+    at = datetime.fromisoformat(_text(text))
+    if at.tzinfo is None:
+        raise ValueError("a time without a zone")
+    return at
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"a text is wanted where {type(value).__name__} stands")
+    return value
+
+
+def _b64(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()
+
+
+def _unb64(text: Any) -> bytes:
+    return base64.b64decode(_text(text), validate=True)

@@ -1,0 +1,618 @@
+"""Search over an archive: every entry that names a value, and exactly what the answer covers.
+
+An answer is counted from the indexes alone, and shown from the rows. Memory is bounded by one range of entries and by
+the rows asked for; answers of any length are streamed by `Archive.stream`.
+"""
+
+import threading
+from bisect import bisect_left
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from enum import StrEnum
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from monitor.archive.files import ArchiveFault, ArchiveFiles
+from monitor.archive.ranges import ArchivedRange, Manifest
+from monitor.archive.rows import SCHEMA, fingerprint_bytes
+from monitor.archive.search_index import LONGEST, TEXTS, KeyKind, lowered, text_key, value_key
+from monitor.archive.writing import open_parquet, read_manifests
+from rules.pattern import glob_matches, glob_prefix
+
+MOST_ROWS: Final = 10_000
+_TRIES: Final = 3
+_OPENED: Final = 256  # files whose footers are kept
+_HEX: Final = {40: "sha1", 64: "sha256", 96: "sha384", 128: "sha512"}
+_HEX_DIGITS: Final = frozenset("0123456789abcdef")
+
+
+class BadQuery(ValueError):
+    """The query cannot be asked; the message says why."""
+
+
+class Match(StrEnum):
+    """How the text of a query is compared. A to Z and a to z are the same; nothing else is."""
+
+    EXACT = "exact"
+    PREFIX = "prefix"
+    GLOB = "glob"
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What to look for. Without `kinds`, the text decides: hexadecimal digests, else identities and everything alike.
+
+    `since` and `until` bound the time: at or after the one, before the other; entries without a time are kept. `logs`
+    are log ids, or names of logs of several trees; all without them.
+    """
+
+    text: str
+    kinds: frozenset[KeyKind] = frozenset()
+    match: Match = Match.EXACT
+    since: datetime | None = None
+    until: datetime | None = None
+    logs: frozenset[str] = frozenset()
+    limit: int = 100
+
+    def wants(self, log: str) -> bool:
+        """Whether a log is to be searched."""
+        return not self.logs or log in self.logs or log.partition("/")[0] in self.logs
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One entry as archived. Texts are an attacker's: render them inert. Digests and fingerprints are hexadecimal."""
+
+    log: str
+    index: int
+    time: datetime | None
+    time_source: str | None
+    kind: str
+    identities: tuple[str, ...]
+    issuers: tuple[str, ...]
+    repositories: tuple[str, ...]
+    workflows: tuple[str, ...]
+    refs: tuple[str, ...]
+    triggers: tuple[str, ...]
+    digests: tuple[str, ...]
+    fingerprints: tuple[str, ...]
+    chain: str
+    defect: str | None
+    leaf_hash: str
+
+    def document(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "log": self.log,
+            "index": self.index,
+            "time": None if self.time is None else self.time.isoformat(),
+            "time_source": self.time_source,
+            "kind": self.kind,
+            "identities": list(self.identities),
+            "issuers": list(self.issuers),
+            "repositories": list(self.repositories),
+            "workflows": list(self.workflows),
+            "refs": list(self.refs),
+            "triggers": list(self.triggers),
+            "digests": list(self.digests),
+            "fingerprints": list(self.fingerprints),
+            "chain": self.chain,
+            "defect": self.defect,
+            "leaf_hash": self.leaf_hash,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class LogCoverage:
+    """What an answer covers of one log: `spans` of entries, of the `size` that the newest archived head signs.
+
+    `damaged` are ranges that could not be read, with the reason. `unreadable` entries in the spans could not be
+    decoded, and of `defective` ones a part could not: what these would say is not known.
+    """
+
+    log: str
+    spans: tuple[tuple[int, int], ...]
+    size: int
+    signed_at: datetime | None
+    damaged: tuple[tuple[int, int, str], ...] = ()
+    unreadable: int = 0
+    defective: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every entry below the head was searched."""
+        return self.spans == ((0, self.size),) and not self.damaged
+
+    def sentence(self) -> str:
+        """What is covered, for people."""
+        head = "" if self.signed_at is None else f" (signed head of {self.signed_at:%Y-%m-%d %H:%M} UTC)"
+        if self.complete:
+            said = (
+                f"complete for {self.log}, entries 0 to {self.size - 1}{head}" if self.size else f"{self.log} is empty"
+            )
+        else:
+            spans = ", ".join(f"{first} to {last - 1}" for first, last in self.spans) or "none"
+            said = f"{self.log}: entries {spans} of {self.size}{head}"
+        if self.unreadable or self.defective:
+            said += f"; {self.unreadable} entries could not be read, {self.defective} only in part"
+        return said + "".join(f"; not {first} to {last - 1}: {why}" for first, last, why in self.damaged)
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What an answer covers: archived logs, and logs that are followed but of which nothing is archived."""
+
+    logs: tuple[LogCoverage, ...]
+    missing: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every entry of every log was searched."""
+        return not self.missing and all(each.complete for each in self.logs)
+
+    def sentences(self) -> list[str]:
+        """What is covered, a line for each log."""
+        return [*(each.sentence() for each in self.logs), *(f"not covered: {log}" for log in self.missing)]
+
+    def document(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "complete": self.complete,
+            "logs": [
+                {
+                    "log": each.log,
+                    "spans": [list(span) for span in each.spans],
+                    "size": each.size,
+                    "signed_at": None if each.signed_at is None else each.signed_at.isoformat(),
+                    "damaged": [{"from": first, "to": last, "reason": why} for first, last, why in each.damaged],
+                    "unreadable": each.unreadable,
+                    "defective": each.defective,
+                }
+                for each in self.logs
+            ],
+            "not_covered": list(self.missing),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The newest `rows` of `total` entries that match, and what was searched. `per_day` counts all, where asked for.
+
+    `timeless` of the entries have no time, and are in no day.
+    """
+
+    rows: tuple[Row, ...]
+    total: int
+    coverage: Coverage
+    per_day: Mapping[date, int] = field(default_factory=dict)
+    timeless: int = 0
+
+    @property
+    def cut(self) -> int:
+        """How many entries match and are not among `rows`."""
+        return self.total - len(self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """Keys to look for in an index: those from `low` to `high`, of which `glob` is asked where there is one."""
+
+    low: bytes
+    high: bytes | None
+    glob: str | None = None
+
+
+@dataclass(slots=True)
+class _Found:
+    """What one search gathers on its way through the ranges."""
+
+    total: int = 0
+    timeless: int = 0
+    per_day: Counter[date] = field(default_factory=Counter)
+    damaged: dict[str, list[tuple[int, int, str]]] = field(default_factory=dict)
+
+
+class Archive:
+    """Reads one archive. Safe to use from several threads; what a writer adds is seen by the next search."""
+
+    def __init__(self, files: ArchiveFiles, followed: Sequence[str] = ()) -> None:
+        """`followed` are logs that an answer should cover: those not archived are named in its coverage."""
+        self._files, self._followed = files, tuple(followed)
+        self._lock = threading.Lock()
+        self._opened: OrderedDict[tuple[str, str], _Opened] = OrderedDict()
+
+    def manifests(self) -> dict[str, Manifest]:
+        """What is archived, by log id. Raises `ArchiveFault`."""
+        return read_manifests(self._files)
+
+    def search(self, query: Query, *, per_day: bool = False) -> Answer:
+        """The newest entries that match, how many there are, and what was searched. Raises `BadQuery`, `ArchiveFault`.
+
+        A range whose files are damaged is left out and named in the coverage.
+        """
+        keys = keys_of(query)
+        for _ in range(_TRIES - 1):
+            manifests = self.manifests()
+            found, answer = self._answered(query, keys, manifests, per_day=per_day)
+            # A writer may have put other files in the place of those that were missed.
+            if not found.damaged or _generations(self.manifests()) == _generations(manifests):
+                return answer
+        return self._answered(query, keys, self.manifests(), per_day=per_day)[1]
+
+    def _answered(
+        self, query: Query, keys: "Sequence[_Key]", manifests: Mapping[str, Manifest], *, per_day: bool
+    ) -> "tuple[_Found, Answer]":
+        limit = min(query.limit, MOST_ROWS)
+        found = _Found()
+        rows: list[Row] = []
+        for manifest in self._wanted(query, manifests):
+            mine: list[Row] = []
+            for each in _newest_first(manifest):
+                table = self._matching(manifest, each, keys, query, found, per_day=per_day, limit=limit - len(mine))
+                mine += reversed(_rows(table))
+            rows += mine
+        rows.sort(key=_newest, reverse=True)
+        coverage = self._coverage(query, manifests, found.damaged)
+        days = dict(sorted(found.per_day.items()))
+        return found, Answer(tuple(rows[:limit]), found.total, coverage, days, found.timeless)
+
+    def stream(self, query: Query, damaged: dict[str, list[tuple[int, int, str]]]) -> Iterator[pa.Table]:
+        """Every matching entry, log by log, oldest first, some thousands at a time.
+
+        Ranges that cannot be read are put into `damaged`. Raises `BadQuery`, `ArchiveFault`.
+        """
+        keys, found = keys_of(query), _Found(damaged=damaged)
+        for manifest in self._wanted(query, self.manifests()):
+            for run in manifest.runs:
+                for each in run.ranges:
+                    table = self._matching(manifest, each, keys, query, found, per_day=False, limit=each.last)
+                    if len(table):
+                        yield table
+
+    def coverage(self, query: Query, damaged: dict[str, list[tuple[int, int, str]]]) -> Coverage:
+        """What a search for this covers."""
+        return self._coverage(query, self.manifests(), damaged)
+
+    def numbers(self, query: Query, log: str) -> Iterator[tuple[ArchivedRange, list[int]]]:
+        """Indexes of all matching entries of one log, range by range, in order. Raises `BadQuery`, `ArchiveFault`."""
+        keys = keys_of(query)
+        manifest = self.manifests().get(log)
+        if manifest is None:
+            return
+        for each in (each for run in manifest.runs for each in run.ranges):
+            yield each, [each.first + offset for offset in self._offsets(manifest, each, keys).to_pylist()]
+
+    def entry(self, log: str, index: int) -> Row | None:
+        """One entry; `None` when it is not archived. Raises `ArchiveFault`."""
+        manifest = self.manifests().get(log)
+        run = manifest.run_at(index) if manifest is not None else None
+        if manifest is None or run is None:
+            return None
+        each = next(each for each in run.ranges if each.first <= index < each.last)
+        return _rows(self._read(manifest, each, [index - each.first]))[0]
+
+    def _wanted(self, query: Query, manifests: Mapping[str, Manifest]) -> list[Manifest]:
+        return [manifest for log, manifest in sorted(manifests.items()) if query.wants(log)]
+
+    def _coverage(
+        self, query: Query, manifests: Mapping[str, Manifest], damaged: Mapping[str, list[tuple[int, int, str]]]
+    ) -> Coverage:
+        logs = []
+        for manifest in self._wanted(query, manifests):
+            head = manifest.head
+            ranges = [each for run in manifest.runs for each in run.ranges]
+            logs.append(
+                LogCoverage(
+                    manifest.log,
+                    tuple(manifest.spans()),
+                    0 if head is None else head.size,
+                    None if head is None else head.timestamp,
+                    tuple(sorted(damaged.get(manifest.log, ()))),
+                    sum(each.unreadable for each in ranges),
+                    sum(each.defective for each in ranges),
+                )
+            )
+        known = {name for log in manifests for name in (log, log.partition("/")[0])}
+        asked = query.logs or self._followed
+        return Coverage(tuple(logs), tuple(sorted(name for name in asked if name not in known)))
+
+    def _matching(
+        self,
+        manifest: Manifest,
+        each: ArchivedRange,
+        keys: Sequence[_Key],
+        query: Query,
+        found: _Found,
+        *,
+        per_day: bool,
+        limit: int,
+    ) -> pa.Table:
+        """Count the matching entries of one range, and return the newest `limit` of them, oldest first."""
+        none = SCHEMA.empty_table()
+        if _outside(each, query):
+            return none
+        try:
+            offsets = self._offsets(manifest, each, keys)
+            if len(offsets) and (per_day or _straddles(each, query)):
+                offsets = self._timed(manifest, each, offsets, query, found, per_day=per_day)
+            shown = offsets.slice(max(0, len(offsets) - max(0, limit))).to_pylist()
+            table = self._read(manifest, each, shown) if shown else none
+        except ArchiveFault as fault:
+            found.damaged.setdefault(manifest.log, []).append((each.first, each.last, str(fault)))
+            return none
+        found.total += len(offsets)
+        return table
+
+    def _timed(
+        self,
+        manifest: Manifest,
+        each: ArchivedRange,
+        offsets: pa.Array,
+        query: Query,
+        found: _Found,
+        *,
+        per_day: bool,
+    ) -> pa.Array:
+        times = self._read(manifest, each, offsets.to_pylist(), columns=["time"])["time"].combine_chunks()
+        keep = pc.is_null(times)
+        inside = pc.is_valid(times)
+        if query.since is not None:
+            inside = pc.and_(inside, pc.fill_null(pc.greater_equal(times, _moment(query.since)), fill_value=False))
+        if query.until is not None:
+            inside = pc.and_(inside, pc.fill_null(pc.less(times, _moment(query.until)), fill_value=False))
+        keep = pc.or_(keep, inside)
+        if per_day:
+            found.timeless += times.null_count
+            days = pc.value_counts(
+                pc.cast(pc.floor_temporal(times.filter(inside), unit="day"), pa.timestamp("s", "UTC"))
+            )
+            for counted in days.to_pylist():
+                found.per_day[counted["values"].date()] += counted["counts"]
+        return offsets.filter(keep)
+
+    def _offsets(self, manifest: Manifest, each: ArchivedRange, keys: Sequence[_Key]) -> pa.Array:
+        """Entries of a range under any of these keys, counted from its first, in order."""
+        opened = self._open(manifest, each, is_index=True)
+        lists = [lines for key in keys for lines in opened.lines(key)]
+        if not lists:
+            return pa.array([], pa.uint32())
+        if len(lists) == 1 and len(lists[0]) == 1:
+            return lists[0].combine_chunks().flatten()
+        joined = pa.concat_arrays([chunk.flatten() for lines in lists for chunk in lines.chunks])
+        unique = pc.unique(joined)
+        return unique.take(pc.sort_indices(unique))
+
+    def _read(
+        self, manifest: Manifest, each: ArchivedRange, offsets: Sequence[int], columns: list[str] | None = None
+    ) -> pa.Table:
+        return self._open(manifest, each, is_index=False).take(offsets, columns)
+
+    def _open(self, manifest: Manifest, each: ArchivedRange, *, is_index: bool) -> "_Opened":
+        file = each.index if is_index else each.rows
+        key = (file.name, file.sha256)
+        with self._lock:
+            opened = self._opened.get(key)
+            if opened is not None:
+                self._opened.move_to_end(key)
+                return opened
+        opened = _Opened(file.name, open_parquet(self._files, manifest, each, file))
+        with self._lock:
+            self._opened[key] = opened
+            while len(self._opened) > _OPENED:
+                self._opened.popitem(last=False)
+        return opened
+
+
+class _Opened:
+    """One Parquet file, its footer read. One thread at a time reads from it."""
+
+    def __init__(self, name: str, file: pq.ParquetFile) -> None:
+        self._name, self._file = name, file
+        self._lock = threading.Lock()
+        meta = file.metadata
+        self._starts = [0]
+        for number in range(meta.num_row_groups):
+            self._starts.append(self._starts[-1] + meta.row_group(number).num_rows)
+        self._bounds: tuple[list[bytes], list[bytes]] | None = None
+
+    def take(self, offsets: Sequence[int], columns: list[str] | None) -> pa.Table:
+        """Rows with these numbers, in order. Raises `ArchiveFault`."""
+        parts = []
+        at = 0
+        while at < len(offsets):
+            group = bisect_left(self._starts, offsets[at] + 1) - 1
+            end = bisect_left(offsets, self._starts[group + 1], at)
+            rows = self._group(group, columns)
+            wanted = [offset - self._starts[group] for offset in offsets[at:end]]
+            parts.append(rows if len(wanted) == len(rows) else rows.take(pa.array(wanted, pa.int64())))
+            at = end
+        schema = SCHEMA if columns is None else pa.schema([SCHEMA.field(name) for name in columns])
+        return pa.concat_tables([part.cast(schema) for part in parts]) if parts else schema.empty_table()
+
+    def lines(self, key: _Key) -> Iterator[pa.ChunkedArray]:
+        """Lists of entries of the lines whose keys are wanted. Raises `ArchiveFault`."""
+        lows, highs = self._key_bounds()
+        group = bisect_left(highs, key.low)
+        while group < len(lows) and (key.high is None or lows[group] <= key.high):
+            rows = self._group(group, None)
+            keys = rows["key"]
+            if key.high == key.low:
+                mask = pc.equal(keys, key.low)
+            else:
+                mask = pc.greater_equal(keys, key.low)
+                mask = mask if key.high is None else pc.and_(mask, pc.less(keys, key.high))
+            rows = rows.filter(mask)
+            if key.glob is not None and len(rows):
+                rows = rows.filter(pa.array([_glob(key.glob, each) for each in rows["key"].to_pylist()], pa.bool_()))
+            if len(rows):
+                yield rows["entries"]
+            group += 1
+
+    def _group(self, number: int, columns: list[str] | None) -> pa.Table:
+        try:
+            with self._lock:
+                return self._file.read_row_group(number, columns=columns)
+        except (pa.ArrowException, OSError) as error:
+            raise ArchiveFault(
+                f"archive file {self._name}: cannot be read: {error}. `signwatch archive verify` says more"
+            ) from error
+
+    def _key_bounds(self) -> tuple[list[bytes], list[bytes]]:
+        if self._bounds is None:
+            meta = self._file.metadata
+            found = [meta.row_group(number).column(0).statistics for number in range(meta.num_row_groups)]
+            if any(each is None or not each.has_min_max for each in found):
+                raise ArchiveFault(f"archive file {self._name}: says nothing about its keys")
+            self._bounds = [each.min for each in found], [each.max for each in found]
+        return self._bounds
+
+
+def keys_of(query: Query) -> list[_Key]:
+    """Keys that a query looks for. Raises `BadQuery`."""
+    text = query.text
+    if not text or len(text.encode("utf-8", "replace")) > 8 * LONGEST:
+        raise BadQuery(f"a text of 1 to {8 * LONGEST} bytes can be searched for")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise BadQuery("the text is not Unicode") from None
+    kinds = query.kinds or _kinds_of(text, query.match)
+    found: list[_Key] = []
+    for kind in sorted(kinds):
+        if not kind.is_text:
+            if query.match is not Match.EXACT:
+                raise BadQuery(f"a {kind.word} is searched for as a whole")
+            found += [_Key(key, key) for key in _value_keys(kind, text, strict=bool(query.kinds))]
+        elif query.match is Match.EXACT:
+            key = text_key(kind, text)
+            found.append(_Key(key, key))
+        else:
+            found.append(_open_ended(kind, text, query.match))
+    if not found:
+        raise BadQuery(f"{text[:80]!r} is no {' and no '.join(kind.word for kind in sorted(kinds))}")
+    return found
+
+
+def guessed_match(text: str) -> Match:
+    """How a text is meant: a star at its end makes it a prefix, one elsewhere a glob."""
+    if "*" not in text:
+        return Match.EXACT
+    return Match.PREFIX if text.index("*") == len(text) - 1 and not text.endswith("\\*") else Match.GLOB
+
+
+def _open_ended(kind: KeyKind, text: str, match: Match) -> _Key:
+    glob = lowered(text if match is Match.GLOB else "")
+    head = glob_prefix(glob)[0] if match is Match.GLOB else lowered(text.removesuffix("*"))
+    low = text_key(kind, head) if len(head.encode()) <= LONGEST else b""
+    if not low:
+        raise BadQuery(f"at most {LONGEST} bytes of a value's beginning can be searched for")
+    return _Key(low, _after(low), glob if match is Match.GLOB else None)
+
+
+def _after(low: bytes) -> bytes:
+    """The first key behind all that begin with `low`; kinds are small, so there is one."""
+    head = low.rstrip(b"\xff")
+    return head[:-1] + bytes((head[-1] + 1,))
+
+
+def _glob(pattern: str, key: bytes) -> bool:
+    # A long text ends in bytes that are no text: they match nothing but a star.
+    return glob_matches(pattern, key[1:].decode("utf-8", "replace"))
+
+
+def _kinds_of(text: str, match: Match) -> Iterable[KeyKind]:
+    is_value = _is_hex(text) or text.startswith("SHA256:") or text.partition(":")[0].lower() in _HEX.values()
+    if match is Match.EXACT and is_value:
+        return (KeyKind.DIGEST, KeyKind.FINGERPRINT)
+    return TEXTS
+
+
+def _is_hex(text: str) -> bool:
+    plain = text.replace(":", "").replace(" ", "").lower()
+    return len(plain) in _HEX and not set(plain) - _HEX_DIGITS
+
+
+def _value_keys(kind: KeyKind, text: str, *, strict: bool) -> list[bytes]:
+    algorithm, colon, value = text.partition(":")
+    if kind is KeyKind.DIGEST:
+        plain = value if colon and algorithm.lower() in _HEX.values() else text
+        plain = plain.lower()
+        if len(plain) in _HEX and not set(plain) - _HEX_DIGITS:
+            return [value_key(kind, bytes.fromhex(plain))]
+        if strict:
+            raise BadQuery(f"{text[:80]!r} is no digest: write hexadecimal, or sha256:HEX")
+        return []
+    if text.startswith("SHA256:"):
+        return [value_key(kind, fingerprint_bytes(text))]
+    if algorithm.lower() in _HEX.values() and colon:
+        text = value
+    if not _is_hex(text):
+        if strict:
+            raise BadQuery(f"{text[:80]!r} is no fingerprint: write hexadecimal, or SHA256:BASE64")
+        return []
+    return [value_key(kind, bytes.fromhex(text.replace(":", "").replace(" ", "")))]
+
+
+def _outside(each: ArchivedRange, query: Query) -> bool:
+    """Whether no entry of the range can have a time that is wanted."""
+    if each.timeless or each.earliest is None or each.latest is None:
+        return False
+    after = query.until is not None and each.earliest >= query.until
+    return after or (query.since is not None and each.latest < query.since)
+
+
+def _straddles(each: ArchivedRange, query: Query) -> bool:
+    """Whether some entries of the range may have a time that is wanted, and others one that is not."""
+    if each.earliest is None or each.latest is None:
+        return False
+    ends = query.until is not None and each.latest >= query.until
+    return ends or (query.since is not None and each.earliest < query.since)
+
+
+def _newest_first(manifest: Manifest) -> Iterator[ArchivedRange]:
+    for run in reversed(manifest.runs):
+        yield from reversed(run.ranges)
+
+
+def _newest(row: Row) -> tuple[float, str, int]:
+    return (row.time or datetime.min.replace(tzinfo=UTC)).timestamp(), row.log, row.index
+
+
+def _generations(manifests: Mapping[str, Manifest]) -> dict[str, int]:
+    return {log: manifest.generation for log, manifest in manifests.items()}
+
+
+def _moment(at: datetime) -> pa.Scalar:
+    return pa.scalar(at, pa.timestamp("us", tz="UTC"))
+
+
+def _rows(table: pa.Table) -> list[Row]:
+    return [row_of(each) for each in table.to_pylist()]
+
+
+def row_of(each: Mapping[str, Any]) -> Row:
+    """One row as a value."""
+    digests = tuple(f"{_HEX.get(2 * len(raw), 'unknown')}:{raw.hex()}" for raw in each["digests"])
+    return Row(
+        each["log"],
+        each["index"],
+        None if each["time"] is None else each["time"].astimezone(UTC),
+        each["time_source"],
+        each["kind"],
+        tuple(each["identities"]),
+        tuple(each["issuers"]),
+        tuple(each["repositories"]),
+        tuple(each["workflows"]),
+        tuple(each["refs"]),
+        tuple(each["triggers"]),
+        digests,
+        tuple(raw.hex() for raw in each["fingerprints"]),
+        each["chain"],
+        each["defect"],
+        each["leaf_hash"].hex(),
+    )

@@ -1,0 +1,135 @@
+"""Search keys: the values people look for, normalised, and for each the entries of one range that have it.
+
+A key is one byte for its kind and the normalised value. The index of a range is a table sorted by key, one line per
+key, in a Parquet file of small row groups: a look-up reads the footer and the row groups whose bounds admit the key.
+Normalisation is part of the archive's format (`rows.DECODER`), and specified in docs/search-index.md.
+"""
+
+from collections.abc import Iterator
+from enum import IntEnum
+from hashlib import sha256
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+LONGEST: Final = 200  # bytes of a text in its key; longer texts end in a digest of all of it
+_ADDRESS: Final = r"<(?P<address>[^<>@\s]{1,128}@[^<>@\s]{1,255})>\s*$"  # RFC 9580 5.11: a user ID holds a name-addr
+
+
+class KeyKind(IntEnum):
+    """Kinds of search keys; the number is the first byte of each key."""
+
+    IDENTITY = 1
+    ISSUER = 2
+    REPOSITORY = 3
+    WORKFLOW = 4
+    DIGEST = 5
+    FINGERPRINT = 6
+
+    @property
+    def word(self) -> str:
+        """Name as people write it."""
+        return self.name.lower()
+
+    @property
+    def is_text(self) -> bool:
+        """Whether values are texts, which have prefixes that mean something."""
+        return self in TEXTS
+
+
+TEXTS: Final = (KeyKind.IDENTITY, KeyKind.ISSUER, KeyKind.REPOSITORY, KeyKind.WORKFLOW)
+_COLUMNS: Final = {
+    KeyKind.IDENTITY: "identities",
+    KeyKind.ISSUER: "issuers",
+    KeyKind.REPOSITORY: "repositories",
+    KeyKind.WORKFLOW: "workflows",
+    KeyKind.DIGEST: "digests",
+    KeyKind.FINGERPRINT: "fingerprints",
+}
+INDEX_SCHEMA: Final = pa.schema(
+    [pa.field("key", pa.binary(), nullable=False), pa.field("entries", pa.list_(pa.uint32()), nullable=False)]
+)
+
+
+def text_key(kind: KeyKind, text: str) -> bytes:
+    """Key of a text: A-Z lowered, because addresses, hosts and repository names are compared so."""
+    raw = lowered(text).encode()
+    if len(raw) > LONGEST:
+        raw = raw[:LONGEST] + sha256(raw).digest()
+    return bytes((kind,)) + raw
+
+
+def value_key(kind: KeyKind, value: bytes) -> bytes:
+    """Key of a digest or a fingerprint."""
+    return bytes((kind,)) + value
+
+
+def lowered(text: str) -> str:
+    """`text` with A-Z lowered and nothing else: what Unicode calls lower case changes with its versions."""
+    return text.translate(_LOWER)
+
+
+_LOWER: Final = {number: number + 32 for number in range(ord("A"), ord("Z") + 1)}
+
+
+def index_of(rows: pa.Table, first: int) -> pa.Table:
+    """Index of the entries in `rows`, which begin at `first`: one line per key, sorted; entries count from `first`."""
+    offsets = pc.cast(pc.subtract(rows["index"], first), pa.uint32()).combine_chunks()
+    keys: list[pa.Array] = []
+    entries: list[pa.Array] = []
+    for kind, column in _COLUMNS.items():
+        for values, owners in _values(kind, rows[column].combine_chunks()):
+            keys.append(values)
+            entries.append(offsets.take(owners))
+    found = pa.table({"key": pa.chunked_array(keys, pa.binary()), "entry": pa.chunked_array(entries, pa.uint32())})
+    return lines_of(found)
+
+
+def lines_of(found: pa.Table) -> pa.Table:
+    """Index lines of `(key, entry)` pairs in any order: keys ascend, and so do the entries of each; none twice."""
+    if not len(found):
+        return INDEX_SCHEMA.empty_table()
+    found = found.sort_by([("key", "ascending"), ("entry", "ascending")]).combine_chunks()
+    keys, entries = found["key"].combine_chunks(), found["entry"].combine_chunks()
+    begins = _changes(keys)
+    # A value may be there twice in one entry, spelled with other capitals.
+    is_new = pc.or_(begins, _changes(entries))
+    keys, entries, begins = keys.filter(is_new), entries.filter(is_new), begins.filter(is_new)
+    starts = pc.cast(pc.indices_nonzero(begins), pa.int32())
+    ends = pa.concat_arrays([starts, pa.array([len(entries)], pa.int32())])
+    return pa.table([keys.filter(begins), pa.ListArray.from_arrays(ends, entries)], schema=INDEX_SCHEMA)
+
+
+def _changes(values: pa.Array) -> pa.Array:
+    """Where a value differs from the one before it; the first does."""
+    differs = pc.not_equal(values.slice(1), values.slice(0, len(values) - 1))
+    return pa.concat_arrays([pa.array([True]), differs])
+
+
+def _values(kind: KeyKind, column: pa.Array) -> Iterator[tuple[pa.Array, pa.Array]]:
+    """Keys of one column, each with the number of its row."""
+    owners, values = pc.list_parent_indices(column), column.flatten()
+    if not kind.is_text:
+        yield _with_kind(kind, values), owners
+        return
+    yield _text_keys(kind, values), owners
+    if kind is KeyKind.IDENTITY:
+        named = pc.match_substring(values, "<")
+        shown, of = values.filter(named), owners.filter(named)
+        address = pc.struct_field(pc.extract_regex(shown, _ADDRESS), "address")
+        there = pc.is_valid(address)
+        yield _text_keys(kind, address.filter(there)), of.filter(there)
+
+
+def _text_keys(kind: KeyKind, texts: pa.Array) -> pa.Array:
+    raw = pc.cast(pc.ascii_lower(texts), pa.binary())
+    long = pc.greater(pc.binary_length(raw), LONGEST)
+    if pc.any(long).as_py():
+        short = [text_key(kind, text.as_py())[1:] for text in texts.filter(long)]
+        raw = pc.replace_with_mask(raw, long, pa.array(short, pa.binary()))
+    return _with_kind(kind, raw)
+
+
+def _with_kind(kind: KeyKind, values: pa.Array) -> pa.Array:
+    return pc.binary_join_element_wise(pa.scalar(bytes((kind,)), pa.binary()), values, pa.scalar(b"", pa.binary()))

@@ -1,0 +1,329 @@
+"""Writes proven rows of one log tree into an archive, crash-safely: files first, then the manifest that names them.
+
+What a crash leaves behind is the manifest of before and perhaps files that it does not name; these are overwritten or
+removed later. A row is only in a file that the manifest names once its run was proven into a signed head.
+"""
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from hashlib import sha256
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from monitor.archive.files import ArchiveFault, ArchiveFiles, FileRef
+from monitor.archive.ranges import MANIFEST, RANGE, ArchivedRange, Manifest, Run, from_json, to_json
+from monitor.archive.rows import DECODER, SCHEMA, UNREADABLE
+from monitor.archive.search_index import INDEX_SCHEMA, index_of
+from monitor.model.heads import Position
+from monitor.model.log_source import LogIdentity
+from tlog.frontier import Frontier, aligned_subtrees
+
+Prove = Callable[[int, int], Sequence[bytes]]
+"""Consistency proof from one size of the log to another; asks the log."""
+
+ROW_GROUP: Final = 4096  # rows read to show one
+INDEX_GROUP: Final = 4096
+_DICTIONARIES: Final = [
+    "log",
+    "time_source",
+    "kind",
+    *(f"{name}.list.element" for name in ("identities", "issuers", "repositories", "workflows", "refs", "triggers")),
+    "chain",
+    "trust_root",
+    "defect",
+]
+_META: Final = "signwatch."
+
+
+def manifest_name(log: str) -> str:
+    """Name of a log's manifest in the archive."""
+    return f"{log}/{MANIFEST}"
+
+
+def read_manifest(files: ArchiveFiles, log: str) -> Manifest | None:
+    """The manifest of one log; `None` when nothing of it is archived. Raises `ArchiveFault`."""
+    name = manifest_name(log)
+    raw = files.read(name)
+    return None if raw is None else from_json(raw, name)
+
+
+def read_manifests(files: ArchiveFiles) -> dict[str, Manifest]:
+    """Manifests of all archived logs, by log id. Raises `ArchiveFault`."""
+    found = {}
+    for name in files.names(f"/{MANIFEST}"):
+        raw = files.read(name)
+        if raw is not None:
+            manifest = from_json(raw, name)
+            if manifest_name(manifest.log) != name:
+                raise ArchiveFault(f"{name}: the manifest is of log {manifest.log}, which belongs elsewhere")
+            found[manifest.log] = manifest
+    return found
+
+
+class ArchiveWriter:
+    """Writes one log tree's archive.
+
+    Several writers of one folder take turns. In an object store there is no lock: there, one program writes at a time.
+    """
+
+    def __init__(self, files: ArchiveFiles, identity: LogIdentity, prove: Prove) -> None:
+        """Raises `ArchiveFault` when the archive holds this log under another key, or cannot be read."""
+        self._files, self._prove, self._identity = files, prove, identity
+        self.manifest = self.reread()
+        if self.manifest.identity.spki != identity.spki or self.manifest.identity.origin != identity.origin:
+            raise ArchiveFault(
+                f"archive {files.location}: holds log {identity.log} as signed by another key or under another origin. "
+                "Nothing is added to it: two logs never share an archive. Name one of them differently."
+            )
+        self._pending: list[pa.RecordBatch] = []
+        self._before: Frontier | None = None
+        self._after: Position | None = None
+
+    @property
+    def end(self) -> int | None:
+        """Index after the last entry that was added and not written yet; `None` when all is written."""
+        return None if self._after is None else self._after.frontier.size
+
+    @property
+    def pending(self) -> int:
+        """Rows that wait to be written."""
+        return sum(map(len, self._pending))
+
+    def add(self, rows: pa.RecordBatch, before: Frontier, after: Position) -> None:
+        """Add the rows between two proven positions; written as soon as they fill a range.
+
+        Rows that do not follow the ones added before begin a new run, once those are written. Raises `ArchiveFault`,
+        and what asking for a proof raises; the rows then wait for the next call.
+        """
+        if before.size + len(rows) != after.frontier.size:
+            raise ArchiveFault(f"{after.log}: {len(rows)} rows do not lead from {before.size} to {after.frontier.size}")
+        if self._after is not None and self._after.frontier != before:
+            self.flush()
+        if self._before is None:
+            self._before = before
+        self._pending.append(rows)
+        self._after = after
+        if before.size // RANGE != after.frontier.size // RANGE:
+            self.flush()
+
+    def discard(self) -> None:
+        """Forget rows that were not written: they will be read again."""
+        self._pending, self._before, self._after = [], None, None
+
+    def flush(self) -> None:
+        """Write what waits. Raises `ArchiveFault`, and what asking for a proof raises."""
+        if self._before is None or self._after is None:
+            return
+        before, after = self._before, self._after
+        head = after.head.head
+        ahead = after.frontier.size < head.size
+        proof = tuple(self._prove(after.frontier.size, head.size)) if ahead else ()
+        with self.locked():
+            self._write(before, after, proof)
+        self.discard()
+
+    def _write(self, before: Frontier, after: Position, proof: tuple[bytes, ...]) -> None:
+        head = after.head.head
+        self.manifest = self.reread()
+        run = self.manifest.run_ending(before.size) or Run(before, (), head)
+        if run.end() != before:
+            raise ArchiveFault(
+                f"{after.log}: the archive's entries before {before.size} are not those that were proven"
+            )
+        rows = pa.Table.from_batches(self._pending, SCHEMA)
+        kept, tail = run.ranges, None
+        if run.ranges and run.last % RANGE:
+            kept, tail = run.ranges[:-1], run.ranges[-1]
+            rows = pa.concat_tables([read_rows(self._files, self.manifest, tail), rows])
+        written = tuple(write_range(self._files, self.manifest.identity, part) for part in _cut(rows))
+        grown = Run(run.start, (*kept, *written), head, proof)
+        # What the leaf hashes in the files lead to, against what the log signed: before any manifest names them.
+        grown.check()
+        self.keep(self.manifest.with_run(grown), () if tail is None else (tail,))
+
+    def reread(self) -> Manifest:
+        """The manifest as it is stored now. Raises `ArchiveFault`."""
+        return read_manifest(self._files, self._identity.log) or Manifest(self._identity)
+
+    def keep(self, manifest: Manifest, gone: Sequence[ArchivedRange] = ()) -> None:
+        """Store a manifest made from `self.manifest`, and remove the files of ranges it no longer names.
+
+        Raises `ArchiveFault` when another program changed the stored one meanwhile. Call it inside `locked`.
+        """
+        if self.reread().generation != self.manifest.generation:
+            raise ArchiveFault(
+                f"archive {self._files.location}: another program writes the archive of {manifest.log} at the same "
+                "time. Stop one of the two."
+            )
+        # A crash before this leaves files that nothing names; after it, they are the archive.
+        self._files.write(manifest_name(manifest.log), to_json(manifest))
+        self.manifest = manifest
+        named = {file.name for run in manifest.runs for each in run.ranges for file in (each.rows, each.index)}
+        for file in (file for each in gone for file in (each.rows, each.index)):
+            if file.name not in named:
+                self._files.remove(file.name)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lock of this log's folder: taken for as long as one manifest is changed. Raises `ArchiveFault`."""
+        folder = self._files.folder
+        if folder is None:
+            yield
+            return
+        path = folder / self._identity.log / ".lock"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise self._files.fault(path.name, error) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _cut(rows: pa.Table) -> Iterator[pa.Table]:
+    """Cut rows at multiples of `RANGE`."""
+    first = rows["index"][0].as_py()
+    at = 0
+    while at < len(rows):
+        size = min(RANGE - (first + at) % RANGE, len(rows) - at)
+        yield rows.slice(at, size)
+        at += size
+
+
+def write_range(files: ArchiveFiles, identity: LogIdentity, rows: pa.Table) -> ArchivedRange:
+    """Write the rows of one range and their index. The manifest does not name them yet. Raises `ArchiveFault`."""
+    first = rows["index"][0].as_py()
+    last = first + len(rows)
+    subtrees = aligned_subtrees(first, rows["leaf_hash"].to_pylist())
+    name = f"{identity.log}/{{}}/{first:012d}-{last:012d}.parquet"
+    meta = _meta(identity, first, last)
+    earliest_latest = pc.min_max(rows["time"])
+    return ArchivedRange(
+        first,
+        last,
+        files.write(name.format("rows"), _rows_file(rows, meta)),
+        files.write(name.format("index"), _index_file(index_of(rows, first), meta)),
+        subtrees,
+        earliest_latest["min"].as_py(),
+        earliest_latest["max"].as_py(),
+        rows["time"].null_count,
+        pc.sum(pc.equal(rows["kind"], UNREADABLE)).as_py() or 0,
+        pc.sum(pc.and_(pc.is_valid(rows["defect"]), pc.not_equal(rows["kind"], UNREADABLE))).as_py() or 0,
+    )
+
+
+def _meta(identity: LogIdentity, first: int, last: int) -> dict[str, str]:
+    """Metadata of every file: which log, key and entries it is of, and by which decoder."""
+    return {
+        f"{_META}log": identity.log,
+        f"{_META}key": sha256(identity.spki).hexdigest(),
+        f"{_META}first": str(first),
+        f"{_META}last": str(last),
+        f"{_META}decoder": str(DECODER),
+    }
+
+
+def _rows_file(rows: pa.Table, meta: dict[str, str]) -> memoryview:
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        rows.replace_schema_metadata(meta),
+        sink,
+        row_group_size=ROW_GROUP,
+        compression="zstd",
+        use_dictionary=_DICTIONARIES,
+        column_encoding={"index": "DELTA_BINARY_PACKED", "time": "DELTA_BINARY_PACKED"},
+        write_page_checksum=True,
+    )
+    return memoryview(sink.getvalue())
+
+
+def _index_file(index: pa.Table, meta: dict[str, str]) -> memoryview:
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        index.replace_schema_metadata(meta),
+        sink,
+        row_group_size=INDEX_GROUP,
+        compression="zstd",
+        use_dictionary=False,
+        column_encoding={"key": "DELTA_BYTE_ARRAY", "entries.list.element": "DELTA_BINARY_PACKED"},
+        write_page_checksum=True,
+    )
+    return memoryview(sink.getvalue())
+
+
+def open_parquet(files: ArchiveFiles, manifest: Manifest, each: ArchivedRange, file: FileRef) -> pq.ParquetFile:
+    """Open one file of a range: there, as long as the manifest says, and by its own metadata of this log and range.
+
+    Raises `ArchiveFault`, which names the file and what is wrong with it.
+    """
+    size = files.size(file.name)
+    if size is None:
+        raise ArchiveFault(_damaged(file, "is missing"))
+    if size != file.size:
+        raise ArchiveFault(_damaged(file, f"has {size} bytes, not {file.size}"))
+    try:
+        opened = pq.ParquetFile(files.open(file.name), page_checksum_verification=True)
+        held = opened.metadata.metadata or {}
+    except (pa.ArrowException, OSError) as error:
+        raise ArchiveFault(_damaged(file, f"cannot be read: {error}")) from error
+    for key, wanted in _meta(manifest.identity, each.first, each.last).items():
+        if (found := held.get(key.encode(), b"").decode(errors="replace")) != wanted:
+            raise ArchiveFault(
+                _damaged(file, f"is of another {key.removeprefix(_META)}: {found!r:.80}, not {wanted!r}")
+            )
+    return opened
+
+
+def read_rows(files: ArchiveFiles, manifest: Manifest, each: ArchivedRange) -> pa.Table:
+    """All rows of a range, from a file whose SHA-256 is the manifest's. Raises `ArchiveFault`."""
+    check_digest(files, each.rows)
+    return read_table(open_parquet(files, manifest, each, each.rows), each.rows, SCHEMA)
+
+
+def read_index(files: ArchiveFiles, manifest: Manifest, each: ArchivedRange) -> pa.Table:
+    """All of a range's index, from a file whose SHA-256 is the manifest's. Raises `ArchiveFault`."""
+    check_digest(files, each.index)
+    return read_table(open_parquet(files, manifest, each, each.index), each.index, INDEX_SCHEMA)
+
+
+def read_table(opened: pq.ParquetFile, file: FileRef, schema: pa.Schema) -> pa.Table:
+    """Read an opened file whole. Raises `ArchiveFault`."""
+    try:
+        return opened.read().cast(schema)
+    except (pa.ArrowException, OSError) as error:
+        raise ArchiveFault(_damaged(file, f"cannot be read: {error}")) from error
+
+
+def check_digest(files: ArchiveFiles, file: FileRef) -> None:
+    """Compare all bytes of a file with what the manifest says of them. Raises `ArchiveFault`."""
+    if files.size(file.name) is None:
+        raise ArchiveFault(_damaged(file, "is missing"))
+    digest, size = sha256(), 0
+    with files.open(file.name) as opened:
+        while part := opened.read(1 << 20):
+            digest.update(part)
+            size += len(part)
+    if size != file.size:
+        raise ArchiveFault(_damaged(file, f"has {size} bytes, not {file.size}"))
+    if digest.hexdigest() != file.sha256:
+        raise ArchiveFault(_damaged(file, "holds other bytes than were written"))
+
+
+def _damaged(file: FileRef, what: str) -> str:
+    return f"archive file {file.name}: {what}. `signwatch archive verify --mend` reads its entries again"
+
+
+def mended(old: ArchivedRange, new: ArchivedRange) -> ArchivedRange:
+    """The range written anew, if its leaves are those that were proven. Raises `ArchiveFault`."""
+    if old.subtrees != new.subtrees:
+        raise ArchiveFault(f"entries {old.first} to {old.last} are not those that were proven when they were archived")
+    return replace(new)

@@ -1,0 +1,225 @@
+"""`signwatch search`: every archived entry that names a value, and exactly what the answer covers."""
+
+import csv
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import IO, Annotated, Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import typer
+
+from alerts.inert import inert_json, inert_line
+from monitor.archive.files import ArchiveFiles
+from monitor.archive.histogram import as_svg, as_text
+from monitor.archive.rows import SCHEMA
+from monitor.archive.search import Answer, Archive, BadQuery, Coverage, Match, Query, Row, guessed_match, row_of
+from monitor.archive.search_index import KeyKind
+from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, leave, note, say, table
+from monitor.config import Config, load_config
+from monitor.daemon.assembly import configured_logs
+from monitor.daemon.trust_watch import trust_of
+from monitor.model.errors import BadConfig, FetchFailed, OwnFault
+from monitor.program import utc_now
+
+_SHOWN: Final = 50
+_WORD: Final = 200
+Damaged = dict[str, list[tuple[int, int, str]]]
+
+
+def archive_of(config: Config) -> Archive:
+    """The configured archive. Raises `BadConfig` when there is none."""
+    if config.archive is None:
+        raise BadConfig(
+            f"{config.path}: no archive is configured: there is nothing to search. Add `archive:` with a `location`, "
+            "then `signwatch archive build`, or let `signwatch run` fill it. docs/search.md says how."
+        )
+    followed: list[str] = []
+    with suppress(OwnFault, FetchFailed):
+        # Without a trust root the archive can be searched all the same.
+        followed = [log.name for log in configured_logs(config, trust_of(config.trust, utc_now, None))]
+    return Archive(ArchiveFiles(config.archive.location), followed)
+
+
+def search(
+    text: Annotated[str, typer.Argument(help="An identity, repository, workflow, issuer, digest or fingerprint.")],
+    *,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option("--kind", help="identity, issuer, repository, workflow, digest or fingerprint; may be repeated."),
+    ] = None,
+    match: Annotated[
+        Match | None, typer.Option("--match", help="exact, prefix or glob; a star in the text says which by default.")
+    ] = None,
+    since: Annotated[str | None, typer.Option("--since", help="2026-01-31, with a time, or 30d before now.")] = None,
+    until: Annotated[str | None, typer.Option("--until", help="Before this moment, written like --since.")] = None,
+    logs: Annotated[list[str] | None, typer.Option("--log", help="Only this log; may be given again.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", "-n", min=0, help="Entries shown; exports give all.")] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON lines: an entry each, then a summary.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV on standard output.")] = False,
+    parquet: Annotated[Path | None, typer.Option("--parquet", help="Write a Parquet file.", dir_okay=False)] = None,
+    histogram: Annotated[Path | None, typer.Option("--svg", help="Write entries a day as SVG.", dir_okay=False)] = None,
+) -> None:
+    """Find every archived entry that names a value, newest first, and say what the answer covers.
+
+    A to Z and a to z are the same. `acme*` finds what begins so, `*@acme.example` what matches the glob. Exits 3 when a
+    file of the archive is damaged, because the answer may lack entries then.
+
+    Examples:
+      signwatch search you@example.com
+      signwatch search 'https://github.com/acme/*' --since 30d
+      signwatch search sha256:8b1a9953c4611296a827abf8c47804d7e6c49c6b97f2b4d3c5e8a9f0b1c2d3e4 --json
+      signwatch search 'https://github.com/acme/*' --parquet acme.parquet
+    """
+    if sum((as_json, as_csv, parquet is not None)) > 1:
+        raise typer.BadParameter("one of --json, --csv and --parquet at a time")
+    archive = archive_of(load_config(config))
+    query = Query(
+        text,
+        frozenset(_kind(each) for each in kind or ()),
+        match or guessed_match(text),
+        _moment(since, "--since"),
+        _moment(until, "--until"),
+        frozenset(logs or ()),
+        _SHOWN if limit is None else limit,
+    )
+    damaged: Damaged = {}
+    try:
+        if as_json or as_csv or parquet is not None:
+            with _sink(parquet, as_csv=as_csv) as put:
+                count = _export(archive, query, limit, damaged, put)
+            coverage = archive.coverage(query, damaged)
+            _summarise(coverage, count, as_json=as_json)
+        else:
+            answer = archive.search(query, per_day=True)
+            coverage = answer.coverage
+            _show(answer)
+        if histogram is not None:
+            days = archive.search(query, per_day=True).per_day
+            _write(histogram, as_svg(days, f"Entries a day that name {inert_line(text, _WORD)}"))
+    except BadQuery as error:
+        raise typer.BadParameter(str(error)) from error
+    raise leave(Exit.UNFINISHED if any(each.damaged for each in coverage.logs) else Exit.FINE)
+
+
+def _kind(word: str) -> KeyKind:
+    known = {kind.word: kind for kind in KeyKind}
+    if word not in known:
+        raise typer.BadParameter(f"{word!r} is none of {', '.join(known)}", param_hint="--kind")
+    return known[word]
+
+
+def _moment(text: str | None, option: str) -> datetime | None:
+    if text is None:
+        return None
+    units = {"d": timedelta(days=1), "h": timedelta(hours=1), "w": timedelta(weeks=1)}
+    try:
+        if text[-1:] in units and text[:-1].isdecimal():
+            return utc_now() - int(text[:-1][:6]) * units[text[-1]]
+        at = datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(
+            f"{text[:40]!r} is no moment: write 2026-01-31, 2026-01-31T12:00+00:00, or 30d", param_hint=option
+        ) from None
+    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+
+
+def _show(answer: Answer) -> None:
+    if answer.rows:
+        columns = ("time", "log", "entry", "kind", "who", "issuer", "digest")
+        table(columns, [_cells(row) for row in answer.rows])
+    if sys.stdout.isatty() and len(answer.per_day) > 1:
+        for line in as_text(answer.per_day):
+            say(line)
+    note(f"{answer.total} entries match" + (f"; the newest {len(answer.rows)} are shown" if answer.cut else ""), "bold")
+    _tell_coverage(answer.coverage)
+
+
+def _cells(row: Row) -> tuple[object, ...]:
+    at = "-" if row.time is None else f"{row.time:%Y-%m-%d %H:%M:%S}Z"
+    who = next(iter((*row.identities, *row.fingerprints)), None)
+    return at, row.log, row.index, row.kind, who, next(iter(row.issuers), None), next(iter(row.digests), None)
+
+
+def _tell_coverage(coverage: Coverage) -> None:
+    for each in coverage.logs:
+        note(inert_line(each.sentence(), 2_000), "green" if each.complete else "yellow")
+    for log in coverage.missing:
+        note(f"not covered: {log}: nothing of it is archived", "yellow")
+    if not coverage.logs and not coverage.missing:
+        note("not covered: nothing is archived", "yellow")
+
+
+def _export(archive: Archive, query: Query, limit: int | None, damaged: Damaged, put: Any) -> int:
+    """Hand on every entry, or the first `limit`; returns how many."""
+    count = 0
+    for rows in archive.stream(query, damaged):
+        part = rows if limit is None else rows.slice(0, limit - count)
+        put(part)
+        count += len(part)
+        if limit is not None and count >= limit:
+            break
+    return count
+
+
+@contextmanager
+def _sink(parquet: Path | None, *, as_csv: bool) -> Iterator[Any]:
+    if parquet is not None:
+        try:
+            with parquet.open("wb") as opened, pq.ParquetWriter(opened, SCHEMA, compression="zstd") as writer:
+                yield writer.write_table
+        except OSError as error:
+            raise OwnFault(f"{parquet}: cannot be written: {error.strerror or error}") from error
+    elif as_csv:
+        yield _CsvLines(sys.stdout).put
+    else:
+        yield _json_lines
+
+
+def _json_lines(rows: pa.Table) -> None:
+    for each in rows.to_pylist():
+        sys.stdout.write(json.dumps(inert_json(row_of(each).document())) + "\n")
+
+
+class _CsvLines:
+    """Rows as CSV; lists are joined by spaces, and nothing begins like a formula of a spreadsheet."""
+
+    def __init__(self, out: IO[str]) -> None:
+        self._writer = csv.writer(out, lineterminator="\n")
+        self._has_head = False
+
+    def put(self, rows: pa.Table) -> None:
+        """Write some rows."""
+        for each in rows.to_pylist():
+            document = row_of(each).document()
+            if not self._has_head:
+                self._writer.writerow(document)
+                self._has_head = True
+            self._writer.writerow([_cell(value) for value in document.values()])
+
+
+def _cell(value: Any) -> str:
+    text = " ".join(value) if isinstance(value, list) else "" if value is None else str(value)
+    text = inert_line(text, 10_000)
+    return f"'{text}" if text[:1] in {"=", "+", "-", "@"} else text
+
+
+def _summarise(coverage: Coverage, count: int, *, as_json: bool) -> None:
+    if as_json:
+        summary: Mapping[str, Any] = {"summary": {"entries": count, "coverage": coverage.document()}}
+        sys.stdout.write(json.dumps(inert_json(dict(summary))) + "\n")
+        return
+    note(f"{count} entries", "bold")
+    _tell_coverage(coverage)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OwnFault(f"{path}: cannot be written: {error.strerror or error}") from error
