@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from cryptography import x509
+from cryptography.hazmat import asn1
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from ca_lite import der
 from ca_lite.identity import Principal
 from ca_lite.keys import SigningKey, hash_for
 from ca_lite.proof import ClientKey
@@ -70,7 +70,7 @@ def sct_list_extension(sct: Sct) -> bytes:
     )
     entry = len(body).to_bytes(2, "big") + body
     scts = len(entry).to_bytes(2, "big") + entry
-    return der.value(der.OCTET_STRING, scts)
+    return asn1.encode_der(scts)
 
 
 def pem(certificate: x509.Certificate) -> str:

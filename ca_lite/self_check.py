@@ -60,7 +60,7 @@ def _check_certificate(service: Service, now: datetime) -> None:
 def _check_timestamp(service: Service, now: datetime) -> None:
     digest = hashlib.sha256(b"self-check").digest()
     imprint = message_imprint(_SHA256, digest)
-    reply = service.timestamping.stamp(TimestampRequest(imprint, None, b"\x07", want_certificate=True), now)
+    reply = service.timestamping.stamp(TimestampRequest(imprint, None, 7, want_certificate=True), now)
     leaf, *rest = service.timestamping.chain
     builder = VerifierBuilder().tsa_certificate(leaf).nonce(7).add_root_certificate(rest[-1])
     for intermediate in rest[:-1]:

@@ -7,26 +7,40 @@ from datetime import UTC, datetime
 from typing import Final
 
 from cryptography import x509
+from cryptography.hazmat import asn1
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import ObjectIdentifier
 
-from ca_lite import der
+from ca_lite.timestamp_messages import (
+    Accuracy,
+    AlgorithmIdentifier,
+    Attribute,
+    ContentInfo,
+    EncapsulatedContent,
+    EssCertificateIdV2,
+    IssuerAndSerialNumber,
+    PkiStatusInfo,
+    SignedData,
+    SignerInfo,
+    SigningCertificateV2,
+    TimeStampResp,
+    TstInfo,
+)
 from ca_lite.timestamp_request import TimestampRefused, TimestampRequest
 
 DEFAULT_POLICY: Final = "1.3.6.1.4.1.57264.2"
 
-_SIGNED_DATA: Final = der.oid("1.2.840.113549.1.7.2")
-_TST_INFO: Final = der.oid("1.2.840.113549.1.9.16.1.4")
-_CONTENT_TYPE: Final = der.oid("1.2.840.113549.1.9.3")
-_MESSAGE_DIGEST: Final = der.oid("1.2.840.113549.1.9.4")
-_SIGNING_TIME: Final = der.oid("1.2.840.113549.1.9.5")
-_SIGNING_CERTIFICATE_V2: Final = der.oid("1.2.840.113549.1.9.16.2.47")
-_SHA256: Final = der.sequence(der.oid("2.16.840.1.101.3.4.2.1"))
-_ECDSA_SHA256: Final = der.sequence(der.oid("1.2.840.10045.4.3.2"))
-_UTC_TIME: Final = 0x17
+_SIGNED_DATA: Final = ObjectIdentifier("1.2.840.113549.1.7.2")
+_TST_INFO: Final = ObjectIdentifier("1.2.840.113549.1.9.16.1.4")
+_CONTENT_TYPE: Final = ObjectIdentifier("1.2.840.113549.1.9.3")
+_MESSAGE_DIGEST: Final = ObjectIdentifier("1.2.840.113549.1.9.4")
+_SIGNING_TIME: Final = ObjectIdentifier("1.2.840.113549.1.9.5")
+_SIGNING_CERTIFICATE_V2: Final = ObjectIdentifier("1.2.840.113549.1.9.16.2.47")
+_SHA256: Final = AlgorithmIdentifier(algorithm=ObjectIdentifier("2.16.840.1.101.3.4.2.1"), parameters=None)
+_ECDSA_SHA256: Final = AlgorithmIdentifier(algorithm=ObjectIdentifier("1.2.840.10045.4.3.2"), parameters=None)
 _LAST_UTC_TIME_YEAR: Final = 2049  # RFC 5652 11.3
-_ACCURACY: Final = der.sequence(der.integer(1))  # one second
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,62 +58,63 @@ class TimestampAuthority:
             raise TimestampRefused("unaccepted policy: requested TSA policy is not supported by the TSA")
         # Truncated like certificate validity, so that a timestamp never precedes the certificate it vouches for.
         at = now.astimezone(UTC).replace(microsecond=0)
-        info = self._info(request, at)
-        content = der.sequence(_TST_INFO, der.value(der.CONTEXT_0, der.value(der.OCTET_STRING, info)))
-        certificates = der.value(der.CONTEXT_0, self._certificate_der()) if request.want_certificate else b""
-        signed_data = der.sequence(
-            der.integer(3), der.set_of([_SHA256]), content, certificates, der.set_of([self._signer_info(info, at)])
+        info = asn1.encode_der(self._info(request, at))
+        certificates = asn1.SetOf([self._certificate()]) if request.want_certificate else None
+        signed = SignedData(
+            version=3,
+            digest_algorithms=asn1.SetOf([_SHA256]),
+            content=EncapsulatedContent(content_type=_TST_INFO, content=info),
+            certificates=certificates,
+            signer_infos=asn1.SetOf([self._signer_info(info, at)]),
         )
-        token = der.sequence(_SIGNED_DATA, der.value(der.CONTEXT_0, signed_data))
-        return der.sequence(der.sequence(der.integer(0)), token)
+        token = ContentInfo(content_type=_SIGNED_DATA, content=signed)
+        return asn1.encode_der(TimeStampResp(status=PkiStatusInfo(status=0), token=token))
 
-    def _info(self, request: TimestampRequest, at: datetime) -> bytes:
-        nonce = der.value(der.INTEGER, request.nonce) if request.nonce is not None else b""
-        return der.sequence(
-            der.integer(1),
-            der.oid(self.policy),
-            request.imprint,
-            der.integer(self.serial()),
-            der.generalized_time(at),
-            _ACCURACY,
-            nonce,
+    def _info(self, request: TimestampRequest, at: datetime) -> TstInfo:
+        return TstInfo(
+            version=1,
+            policy=ObjectIdentifier(self.policy),
+            message_imprint=request.imprint,
+            serial_number=self.serial(),
+            generated_at=asn1.GeneralizedTime(at),
+            accuracy=Accuracy(seconds=1),
+            nonce=request.nonce,
         )
 
-    def _signer_info(self, info: bytes, at: datetime) -> bytes:
-        attributes = sorted(
-            (
+    def _signer_info(self, info: bytes, at: datetime) -> SignerInfo:
+        identifier = EssCertificateIdV2(certificate_hash=hashlib.sha256(self._certificate_der()).digest())
+        attributes = asn1.SetOf(
+            [
                 _attribute(_CONTENT_TYPE, _TST_INFO),
-                _attribute(_MESSAGE_DIGEST, der.value(der.OCTET_STRING, hashlib.sha256(info).digest())),
+                _attribute(_MESSAGE_DIGEST, hashlib.sha256(info).digest()),
                 _attribute(_SIGNING_TIME, _time(at)),
-                _attribute(_SIGNING_CERTIFICATE_V2, der.sequence(der.sequence(self._certificate_id()))),
-            )
+                _attribute(_SIGNING_CERTIFICATE_V2, SigningCertificateV2(certificates=[identifier])),
+            ]
         )
         # RFC 5652 5.4: signed as SET OF, stored with the implicit tag [0].
-        signature = self.key.sign(der.set_of(attributes), ec.ECDSA(hashes.SHA256()))
+        signature = self.key.sign(asn1.encode_der(attributes), ec.ECDSA(hashes.SHA256()))
         certificate = self.chain[0]
-        issuer_and_serial = der.sequence(certificate.issuer.public_bytes(), der.integer(certificate.serial_number))
-        return der.sequence(
-            der.integer(1),
-            issuer_and_serial,
-            _SHA256,
-            der.value(der.CONTEXT_0, *attributes),
-            _ECDSA_SHA256,
-            der.value(der.OCTET_STRING, signature),
+        issuer = asn1.decode_der(asn1.TLV, certificate.issuer.public_bytes())
+        return SignerInfo(
+            version=1,
+            issuer_and_serial_number=IssuerAndSerialNumber(issuer=issuer, serial_number=certificate.serial_number),
+            digest_algorithm=_SHA256,
+            signed_attributes=attributes,
+            signature_algorithm=_ECDSA_SHA256,
+            signature=signature,
         )
 
-    def _certificate_id(self) -> bytes:
-        """ESSCertIDv2 (RFC 5816); SHA-256 is the default hash and so left out."""
-        return der.sequence(der.value(der.OCTET_STRING, hashlib.sha256(self._certificate_der()).digest()))
+    def _certificate(self) -> asn1.TLV:
+        return asn1.decode_der(asn1.TLV, self._certificate_der())
 
     def _certificate_der(self) -> bytes:
         return self.chain[0].public_bytes(Encoding.DER)
 
 
-def _attribute(oid: bytes, content: bytes) -> bytes:
-    return der.sequence(oid, der.set_of([content]))
+def _attribute(identifier: ObjectIdentifier, value: object) -> Attribute:
+    encoded = asn1.decode_der(asn1.TLV, asn1.encode_der(value))
+    return Attribute(attribute_type=identifier, values=asn1.SetOf([encoded]))
 
 
-def _time(at: datetime) -> bytes:
-    if at.year <= _LAST_UTC_TIME_YEAR:
-        return der.value(_UTC_TIME, at.strftime("%y%m%d%H%M%SZ").encode())
-    return der.generalized_time(at)
+def _time(at: datetime) -> asn1.UTCTime | asn1.GeneralizedTime:
+    return asn1.UTCTime(at) if at.year <= _LAST_UTC_TIME_YEAR else asn1.GeneralizedTime(at)

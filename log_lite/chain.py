@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from log_lite.ledger import CT, Draft, Sealed
-from log_lite.precert import MalformedCertificate, tbs_without
+from sigstore_entries.der import MalformedDer
+from sigstore_entries.issued import tbs_without_scts
 from tlog.ct import CtLeaf, EntryType, leaf_timestamped_entry
 
 _MAX_CHAIN: Final = 10
@@ -77,7 +78,7 @@ def check_chain(chain: Sequence[bytes], anchors: Sequence[x509.Certificate], *, 
         _check_leaf(leaf, precertificate=precertificate)
         issuers = _issuers(certificates, anchors)
         return _submission(leaf, issuers, precertificate=precertificate)
-    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, MalformedCertificate) as error:
+    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, MalformedDer) as error:
         raise BadChain(f"certificate cannot be read: {error}") from error
 
 
@@ -88,6 +89,8 @@ def _check_leaf(leaf: x509.Certificate, *, precertificate: bool) -> None:
         raise BadChain("cert / precert mismatch: add-pre-chain takes precertificates, add-chain takes certificates")
     if poison is not None and not poison.critical:
         raise BadChain("the precertificate poison is not critical")
+    if poison is not None and ExtensionOID.PRECERT_SIGNED_CERTIFICATE_TIMESTAMPS in extensions:
+        raise BadChain("a precertificate holds no signed certificate timestamps yet")
     usage = extensions.get(ExtensionOID.EXTENDED_KEY_USAGE)
     if usage is None or ExtendedKeyUsageOID.CODE_SIGNING not in usage.value:
         raise BadChain("certificate is not for code signing (extended key usage)")
@@ -133,5 +136,6 @@ def _submission(leaf: x509.Certificate, issuers: list[x509.Certificate], *, prec
     if not precertificate:
         return Submission(EntryType.X509, b"", der, der, chain)
     spki = issuers[0].public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    tbs = tbs_without(leaf.tbs_certificate_bytes, ExtensionOID.PRECERT_POISON.dotted_string)
+    # SPEC RFC 6962 3.2: the leaf holds the TBSCertificate without the poison; everything else keeps its bytes.
+    tbs = tbs_without_scts(der)
     return Submission(EntryType.PRECERT, sha256(spki).digest(), der, tbs, chain)
