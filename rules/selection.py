@@ -87,6 +87,22 @@ def matching_signers(condition: Condition, signing: Signing) -> tuple[Signer | N
     return tuple(signer for signer in signers if condition.holds(signing, signer))
 
 
+def matched_values(condition: Condition, field: str, signing: Signing, signer: Signer | None) -> Iterator[str]:
+    """Values of a field by which a condition holds for this signer, each once; what negations ask is left out."""
+    positive = [match for match in _positive(condition) if match.field == field]
+    for value in dict.fromkeys(values(field, signing, signer)):
+        if any(pattern.matches(value) for match in positive for pattern in match.patterns):
+            yield value
+
+
+def _positive(condition: Condition) -> Iterator[Match]:
+    if isinstance(condition, Match):
+        yield condition
+    elif not isinstance(condition, Not):
+        for each in condition.conditions:
+            yield from _positive(each)
+
+
 def values(field: str, signing: Signing, signer: Signer | None) -> Iterator[str]:
     """Every value a field has, as patterns see it: digests as `sha256:…`, hex in lower case."""
     if field == "digest":

@@ -12,6 +12,7 @@ from alerts.alert import Alert, Owner, Severity
 from monitor.model.state import Finding
 from monitor.raising.log_alerts import alert_id, day_of
 from rules.rule import Rule, RuleSeverity
+from rules.selection import matched_values, matching_signers
 from rules.verdict import Outcome, Reason
 from sigstore_entries.signing import Signing
 
@@ -35,7 +36,7 @@ def alerts_of_findings(findings: Sequence[Finding], rules: Mapping[str, Rule], n
     unverified = [finding for finding in findings if finding.verdict.outcome is Outcome.UNVERIFIED]
     counts = Counter(finding.rule for finding in unverified)
     firsts = {finding.rule: finding for finding in reversed(unverified)}
-    return alerts + [_alert_of_unverified(firsts[rule], counts[rule], now) for rule in sorted(firsts)]
+    return alerts + [_alert_of_unverified(firsts[rule], rules[rule], counts[rule], now) for rule in sorted(firsts)]
 
 
 def _alert_of_unexpected(finding: Finding, rule: Rule, now: datetime) -> Alert:
@@ -48,8 +49,8 @@ def _alert_of_unexpected(finding: Finding, rule: Rule, now: datetime) -> Alert:
         owner=Owner.SIGNING,
         severity=_SEVERITY[rule.severity],
         title=f"Unexpected {'certificate' if issued else 'signing'}: {rule.title or rule.id}",
-        summary=f"{_who(signing)} {'was issued a signing certificate' if issued else 'signed something'} in a way the "
-        f"rule {rule.id} does not expect.{' No log entry has used it yet.' if issued else ''}",
+        summary=f"{_who(rule, signing)} {'was issued a signing certificate' if issued else 'signed something'} in a "
+        f"way the rule {rule.id} does not expect.{' No log entry has used it yet.' if issued else ''}",
         consequence="Whoever did this could act under your identity: what they sign verifies as yours."
         if issued
         else "What was signed verifies as yours, wherever it is shown.",
@@ -57,14 +58,14 @@ def _alert_of_unexpected(finding: Finding, rule: Rule, now: datetime) -> Alert:
         "workflow or account behind it, and warn whoever relies on what was signed.",
         created_at=now,
         reasons=tuple(_sentence(reason) for reason in finding.verdict.reasons),
-        facts=_facts(signing),
+        facts=_facts(rule, signing),
         log=where.log,
         index=where.index,
         rule=finding.rule,
     )
 
 
-def _alert_of_unverified(first: Finding, count: int, now: datetime) -> Alert:
+def _alert_of_unverified(first: Finding, rule: Rule, count: int, now: datetime) -> Alert:
     where = first.signing.where
     return Alert(
         id=alert_id("unverified-signing", where.log, first.rule, day_of(now)),
@@ -76,16 +77,23 @@ def _alert_of_unverified(first: Finding, count: int, now: datetime) -> Alert:
         consequence="Anyone can log a self-made certificate with any name in it, and no Sigstore client accepts it.",
         next_step="Nothing, unless you issue certificates of your own: then add their authority to the trust root.",
         created_at=now,
-        facts=_facts(first.signing),
+        facts=_facts(rule, first.signing),
         log=where.log,
         rule=first.rule,
     )
 
 
-def _who(signing: Signing) -> str:
-    names = [name.value for signer in signing.signers for name in signer.names]
-    keys = [signer.fingerprints[0] for signer in signing.signers if signer.fingerprints]
-    return (names or [f"The key {key}" for key in keys] or ["Somebody"])[0][:_MAX_TEXT]
+def _who(rule: Rule, signing: Signing) -> str:
+    """The name or key by which the rule selects a signer, else the selected signer's first one."""
+    selected = [signer for signer in matching_signers(rule.select, signing) if signer is not None]
+    for signer in selected:
+        if name := next(matched_values(rule.select, "identity", signing, signer), ""):
+            return name[:_MAX_TEXT]
+        if key := next(matched_values(rule.select, "fingerprint", signing, signer), ""):
+            return f"The key {key}"[:_MAX_TEXT]
+    names = [name.value for signer in selected for name in signer.names[:1]]
+    keys = [f"The key {signer.fingerprints[0]}" for signer in selected if signer.fingerprints]
+    return (names or keys or ["An unnamed signer"])[0][:_MAX_TEXT]
 
 
 def _sentence(reason: Reason) -> str:
@@ -94,14 +102,19 @@ def _sentence(reason: Reason) -> str:
     return reason.sentence + wanted + found
 
 
-def _facts(signing: Signing) -> tuple[tuple[str, str], ...]:
+def _facts(rule: Rule, signing: Signing) -> tuple[tuple[str, str], ...]:
+    """What the entry says, the signers that the rule selects first, each with the selected name and key first."""
     facts = [("Log", signing.where.log), ("Index", str(signing.where.index)), ("Kind", signing.kind)]
-    for signer in signing.signers:
-        facts += [("Identity", name.value) for name in signer.names]
+    for signer in sorted(signing.signers, key=lambda each: not rule.select.holds(signing, each)):
+        names = dict.fromkeys(matched_values(rule.select, "identity", signing, signer))
+        keys = dict.fromkeys(matched_values(rule.select, "fingerprint", signing, signer))
+        names |= dict.fromkeys(name.value for name in signer.names)
+        keys |= dict.fromkeys(signer.fingerprints)
+        facts += [("Identity", name) for name in names]
         facts += [("Issuer", signer.issuer)] if signer.issuer else []
         facts += sorted(signer.claims.items())
         facts += [("Issued by", signer.trusted_by or signer.trust.value)]
-        facts += [("Fingerprint", fingerprint) for fingerprint in signer.fingerprints]
+        facts += [("Fingerprint", key) for key in keys]
     facts += [(f"Digest of {digest.of}", f"{digest.algorithm}:{digest.value}") for digest in signing.digests]
     facts += [(f"Time ({time.source})", time.at.isoformat()) for time in signing.times]
     if len(facts) > _MAX_FACTS:

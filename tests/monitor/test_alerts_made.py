@@ -88,6 +88,40 @@ def test_an_unexpected_signing_says_who_where_why_and_what_to_do() -> None:
     assert ("Digest of artifact", "sha256:" + "00" * 32) in alert.facts
 
 
+RING = Signer(
+    SignerForm.PGP,
+    (Name(NameForm.PGP_USER_ID, "Mallory"), Name(NameForm.PGP_USER_ID, "Alice <alice@acme.example>")),
+    fingerprints=("11" * 20, "22" * 20, "33" * 20),
+)
+CROWD = Signer(SignerForm.CERTIFICATE, (Name(NameForm.EMAIL, "crowd@other.example"),), fingerprints=("44" * 32,))
+
+
+@pytest.mark.parametrize(
+    ("select", "who", "fact"),
+    [
+        ("{fingerprint: %s}" % ("33" * 20), f"The key {'33' * 20} signed", ("Fingerprint", "33" * 20)),
+        ("{identity: {glob: '*alice@acme*'}}", "Alice <alice@acme.example> signed", ("Identity", RING.names[1].value)),
+        ("{all: [{identity: Mallory}, {not: {fingerprint: %s}}]}" % ("55" * 20), "Mallory", ("Identity", "Mallory")),
+        (
+            "{all: [{issuer: {glob: '*'}}, {identity: a@acme.example}]}",
+            "a@acme.example",
+            ("Identity", "a@acme.example"),
+        ),
+        ("{issuer: https://issuer.example}", "a@acme.example", ("Identity", "a@acme.example")),
+    ],
+)
+def test_an_alert_names_the_key_or_name_that_the_rule_selects(select: str, who: str, fact: tuple[str, str]) -> None:
+    rules = load_rules(f"version: 1\nrules:\n  - {{id: acme, select: {select}}}\n").rules
+    made = finding(7, Outcome.UNEXPECTED)
+    made = replace(made, signing=replace(made.signing, signers=(*[CROWD] * 50, RING, SIGNER)))
+    for outcome in (Outcome.UNEXPECTED, Outcome.UNVERIFIED):
+        shown = replace(made, verdict=replace(made.verdict, outcome=outcome))
+        (alert,) = alerts_of_findings([shown], {"acme": rules[0]}, NOW)
+        assert next(each for each in alert.facts if each[0] == fact[0]) == fact
+        if outcome is Outcome.UNEXPECTED:
+            assert alert.summary.startswith(who)
+
+
 def test_a_certificate_is_told_as_a_certificate() -> None:
     (alert,) = alerts_of_findings([finding(7, Outcome.UNEXPECTED, "precertificate")], RULES, NOW)
     assert alert.title == "Unexpected certificate: Acme"
