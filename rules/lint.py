@@ -10,6 +10,7 @@ from typing import Final
 from rules.cover import cover_of_condition
 from rules.expectations.claim import ClaimExpectation
 from rules.expectations.log_entry_within import LogEntryWithinExpectation
+from rules.forges import GITLAB, NAME_FIELDS, Forge, forge_of, names_ignore_case
 from rules.index import compile_rules
 from rules.pattern import Pattern, PatternForm, glob_literals
 from rules.rule import Rule, RuleSet
@@ -41,6 +42,7 @@ _BROAD_FIELDS: Final = frozenset(
         "deployment_environment",
     }
 )
+_GITLAB_CLAIMS: Final = frozenset({"source_repository_uri", "source_repository_owner_uri", "run_invocation_uri"})
 _REFS: Final = ("refs/heads/", "refs/tags/", "refs/pull/")
 _STRANGERS: Final = (
     ("https://github.com/qzwxv/brimful/.github/workflows/publish.yml@refs/heads/main", KNOWN_ISSUERS[0]),
@@ -71,6 +73,8 @@ class HintId(StrEnum):
     REF_WITHOUT_REFS = "ref-without-refs"
     WHOLE_VALUE = "whole-value"
     NEVER_FOLLOWED = "never-followed"
+    TWO_HOSTS = "two-hosts"
+    CASE_SENSITIVE = "case-sensitive"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +131,7 @@ def _strangers(condition: Condition) -> list[str]:
 
 
 def _text_hints(rule: Rule) -> Iterator[tuple[HintId, str]]:
+    yield from _two_hosts(rule)
     for match in walk(rule.select):
         for pattern in match.patterns:
             yield from _pattern_hints(match.field, pattern)
@@ -157,8 +162,32 @@ def _pattern_hints(field: str, pattern: Pattern) -> Iterator[tuple[HintId, str]]
         yield HintId.UNESCAPED_DOT, f"{shown}: a '.' matches any character; write '\\.' for a dot"
     if field in ("identity", "source_repository_uri", "repository", "builder") and _is_open_ended(pattern):
         yield HintId.OPEN_ENDED, f"{shown} also matches longer names such as …-evil: end the fixed part with '/' or '@'"
+    if field in NAME_FIELDS and pattern.form is PatternForm.REGEX and _minds_case(pattern):
+        message = f"{shown}: names on this host ignore case, and certificates carry the spelling of their owner. "
+        yield HintId.CASE_SENSITIVE, f"{message}Add ignore_case: true"
     if field in ("ref", "source_repository_ref") and _lacks_refs(pattern):
         yield HintId.REF_WITHOUT_REFS, f"{shown}: refs are whole, such as refs/tags/v1 or refs/heads/main"
+
+
+def _two_hosts(rule: Rule) -> Iterator[tuple[HintId, str]]:
+    """Claims about the host of a self-managed GitLab, which Fulcio until September 2026 does not write."""
+    matches = list(walk(rule.select))
+    if any(match.field == "identity" for match in matches):
+        return
+    for match in matches:
+        for pattern in match.patterns if match.field in _GITLAB_CLAIMS else ():
+            host = "/".join(pattern.text.split("/", 3)[:3])
+            if pattern.form is PatternForm.REGEX or not host.startswith("https://") or "*" in host:
+                continue
+            if not names_ignore_case(pattern.text) and forge_of(host) is not Forge.GITHUB:
+                message = f"{match.field} {pattern.text[:100]!r}: for a self-managed GitLab, Fulcio until September "
+                message += f"2026 writes {GITLAB} into this claim, so it selects nothing. Select by identity "
+                yield HintId.TWO_HOSTS, f"{message}({host}/…) as well, as `rules init {pattern.text[:100]}` does"
+
+
+def _minds_case(pattern: Pattern) -> bool:
+    plain = pattern.text.replace("\\", "").lstrip("^.*(?:")
+    return not pattern.ignore_case and "(?i" not in pattern.text and names_ignore_case(plain)
 
 
 def _is_about_one_log(condition: Condition) -> bool:

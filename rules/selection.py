@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from rules.document import Listing, Misplaced, Node
+from rules.document import Listing, Mapping, Misplaced, Node
+from rules.forges import as_selected
 from rules.pattern import Pattern, exact, read_pattern
 from rules.reading import Fields, read_list, read_text
 from sigstore_entries.field_texts import extension_texts
@@ -146,25 +147,25 @@ def normal_fingerprint(text: str) -> str:
 
 def read_select(node: Node) -> Condition:
     """Read a `select` mapping: every key in it must hold."""
-    condition = _read_all(node)
+    condition = _read_all(node, negated=False)
     if count(condition) > MAX_CONDITIONS:
         raise Misplaced(f"more than {MAX_CONDITIONS} conditions in one rule", node)
     return condition
 
 
-def _read_all(node: Node) -> Condition:
+def _read_all(node: Node, *, negated: bool) -> Condition:
     fields = Fields(node, SELECT_KEYS, "select")
     conditions: list[Condition] = []
     for key, value in fields.node.entries:
         if key.text in ("all", "any"):
-            parts = tuple(_read_all(item) for item in _branches(value))
+            parts = tuple(_read_all(item, negated=negated) for item in _branches(value))
             conditions.append(AllOf(parts) if key.text == "all" else AnyOf(parts))
         elif key.text == "not":
-            conditions.append(Not(_read_all(value)))
+            conditions.append(Not(_read_all(value, negated=not negated)))
         elif key.text == "oid":
             conditions.extend(_read_oids(value))
         else:
-            conditions.append(Match(key.text, _read_patterns(key.text, value)))
+            conditions.append(Match(key.text, _read_patterns(key.text, value, negated=negated)))
     if not conditions:
         raise Misplaced("select is empty: it would match every entry of every log", node)
     return conditions[0] if len(conditions) == 1 else AllOf(tuple(conditions))
@@ -179,7 +180,7 @@ def _branches(node: Node) -> tuple[Node, ...]:
 def _read_oids(node: Node) -> Iterator[Condition]:
     fields = Fields(node, [], "oid", extra=is_oid)
     for key, value in fields.node.entries:
-        yield Match(key.text, _read_patterns(key.text, value))
+        yield Match(key.text, read_list(value, read_pattern))
 
 
 def is_oid(text: str) -> bool:
@@ -187,12 +188,19 @@ def is_oid(text: str) -> bool:
     return _OID.fullmatch(text) is not None
 
 
-def _read_patterns(field: str, node: Node) -> tuple[Pattern, ...]:
+def _read_patterns(field: str, node: Node, *, negated: bool) -> tuple[Pattern, ...]:
     if field == "digest":
         return read_list(node, lambda item: exact(read_digest(item)))
     if field == "fingerprint":
         return read_list(node, lambda item: exact(_read_fingerprint(item)))
-    return read_list(node, read_pattern)
+    return read_list(node, lambda item: _read_pattern(field, item, negated=negated))
+
+
+def _read_pattern(field: str, node: Node, *, negated: bool) -> Pattern:
+    pattern = read_pattern(node)
+    # Whoever writes `ignore_case` has decided, in either way.
+    decided = isinstance(node, Mapping) and any(key.text == "ignore_case" for key, _ in node.entries)
+    return pattern if decided else as_selected(field, pattern, negated=negated)
 
 
 def read_digest(node: Node) -> str:

@@ -2,14 +2,13 @@
 
 import re
 
+from rules.forges import GHE_CLOUD, GITHUB, GITHUB_ISSUER, GITLAB, Forge, forge_of
 from rules.rule_file import load_rules
-from rules.writing import rule_id, rule_lines, scalar
-
-GITHUB_ISSUER = "https://token.actions.githubusercontent.com"
-GITLAB_ISSUER = "https://gitlab.com"
+from rules.writing import Value, flow, rule_id, rule_lines, scalar
 
 _REPOSITORY = re.compile(
-    r"(?:https://|git@|ssh://git@)?(?:www\.)?(github\.com|gitlab\.com)[/:]([\w.-]+(?:/[\w.-]+)+)", re.ASCII
+    r"(?:https://|git@|ssh://git@)?(?:www\.)?((?:[a-z0-9-]+\.)+[a-z]{2,}(?::[0-9]{1,5})?)[/:]([\w.-]+(?:/[\w.-]+)+)",
+    re.ASCII | re.IGNORECASE,
 )
 _EMAIL = re.compile(r"[^@\s\"\\<>{}]{1,64}@[A-Za-z0-9.-]{3,190}")
 
@@ -17,13 +16,13 @@ _EMAIL = re.compile(r"[^@\s\"\\<>{}]{1,64}@[A-Za-z0-9.-]{3,190}")
 def starter_rule(subject: str) -> str:
     """YAML text of a rule file for a repository URL or an e-mail address. Raises `ValueError` for anything else."""
     text = subject.strip()
-    if match := _REPOSITORY.fullmatch(_without_page(text)):
-        written = _repository(match[1], match[2])
-    elif _EMAIL.fullmatch(text) and text.isprintable():
+    if _EMAIL.fullmatch(text) and text.isprintable():
         written = _email(text)
+    elif match := _REPOSITORY.fullmatch(_without_page(text)):
+        written = _repository(match[1].lower(), match[2])
     else:
         raise ValueError(
-            f"{subject[:100]!r} is neither the URL of a repository on GitHub or GitLab nor an e-mail address. "
+            f"{subject[:100]!r} is neither the URL of a repository nor an e-mail address. "
             "Give one such as https://github.com/acme/widget or release@acme.example"
         )
     load_rules(written, "the starter rule")
@@ -32,15 +31,26 @@ def starter_rule(subject: str) -> str:
 
 def _without_page(url: str) -> str:
     """The repository's own address, where somebody copied that of a page in it."""
-    address = re.split(r"[?#]|/-/", url, maxsplit=1)[0]
-    host, at, path = address.partition("github.com/")
-    found = host + at + "/".join(path.split("/")[:2]) if at else address
-    return found.rstrip("/").removesuffix(".git")
+    return re.split(r"[?#]|/-/", url, maxsplit=1)[0].rstrip("/").removesuffix(".git")
+
+
+def _issuers(host: str, forge: Forge) -> tuple[str, ...]:
+    """Who vouches for builds on a host; for GitHub Enterprise Server and GitLab where the name does not tell which."""
+    url = f"https://{host}"
+    if url == GITHUB:
+        return (GITHUB_ISSUER,)
+    if host.endswith(GHE_CLOUD):
+        return (f"https://token.actions.{host}",)
+    servers = {Forge.GITHUB: f"{url}/_services/token", Forge.GITLAB: url}
+    return (servers[forge],) if forge in servers else tuple(servers.values())
 
 
 def _repository(host: str, path: str) -> str:
-    repository = f"https://{host}/{path}"
-    github = host == "github.com"
+    forge = forge_of(f"https://{host}/")
+    if forge is Forge.GITHUB:
+        path = "/".join(path.split("/")[:2]).removesuffix(".git")
+    repository, issuers = f"https://{host}/{path}", _issuers(host, forge)
+    exact: Value = {"exact": repository, "ignore_case": True}
     lines = [
         "version: 1",
         "rules:",
@@ -49,17 +59,28 @@ def _repository(host: str, path: str) -> str:
         f"    title: {scalar('Signings of ' + path)}",
         "    select:",
         "      any:",
-        f"        - identity: {{glob: {scalar(repository + '/*')}}}",
-        f"        - source_repository_uri: {scalar(repository)}",
-        "    # Fill in what a release looks like; until then, release tags of this repository count as expected.",
+        f"        - identity: {flow({'glob': repository + '/*', 'ignore_case': True})}",
+        f"        - source_repository_uri: {flow(exact)}",
+    ]
+    if forge is not Forge.GITHUB and f"https://{host}" != GITLAB:
+        lines += [
+            "        # Fulcio until September 2026 names gitlab.com here whatever the host; the issuer is the host.",
+            f"        - issuer: {scalar('https://' + host)}",
+            f"          source_repository_uri: {flow({'exact': f'{GITLAB}/{path}', 'ignore_case': True})}",
+        ]
+    lines += ["    # Fill in what a release looks like; until then, release tags of this repository count as expected."]
+    if len(issuers) > 1:
+        lines += ["    # The issuers are those of GitHub Enterprise Server and of GitLab: keep the one of this host."]
+    issuer: Value = issuers if len(issuers) > 1 else issuers[0]
+    lines += [
         "    expect:",
-        f"      issuer: {scalar(GITHUB_ISSUER if github else GITLAB_ISSUER)}",
-        f"      repository: {scalar(repository)}",
+        f"      issuer: {flow(issuer)}",
+        f"      repository: {flow(exact)}",
         '      ref: {glob: "refs/tags/*"}',
         "      # Survives neither deleting nor replacing the repository, unlike its name.",
         "      same_repository_identifier: true",
     ]
-    if github:
+    if forge is not Forge.GITLAB:
         lines += ["      # workflow: .github/workflows/release.yml", "      # trigger: [push, release]"]
     return "\n".join([*lines, ""])
 

@@ -1,6 +1,7 @@
 """The build instructions that hold the signing identity: the called workflow, where one workflow calls another."""
 
 from rules.expectations.claim import ClaimExpectation, without_ref
+from rules.forges import spelled_like
 from rules.pattern import Pattern
 
 
@@ -15,4 +16,5 @@ class BuilderExpectation(ClaimExpectation):
 
     def accepts(self, pattern: Pattern, value: str) -> bool:
         """Compare with and without the ref."""
+        pattern = spelled_like(pattern, value)
         return pattern.matches(value) or pattern.matches(without_ref(value))

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Protocol, Self
 
 from rules.document import Node
 from rules.facts import Facts
+from rules.forges import source_repository
 from rules.rule import Rule
 from rules.verdict import Reason
 from sigstore_entries.signing import Signer, SignerForm, Signing
@@ -30,6 +31,11 @@ class Case:
         if self.signer is None:
             return None
         return self.signer.issuer if name == "issuer" else self.signer.claims.get(name)
+
+    @property
+    def repository(self) -> str | None:
+        """URI of the source repository on the host that the certificate means."""
+        return source_repository(self.signer) if self.signer is not None else None
 
     @property
     def identities(self) -> tuple[str, ...]:

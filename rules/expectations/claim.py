@@ -32,7 +32,7 @@ class ClaimExpectation:
 
     def checks(self, case: Case) -> Iterator[Check]:
         """One check for each of the claims the certificate carries; one that fails when it carries none."""
-        found = [(name, value) for name in self.claims if (value := case.claim(name)) is not None]
+        found = list(self.found(case))
         expected = " or ".join(str(pattern) for pattern in self.patterns)
         if not found:
             sentence = f"{self.sentence} The certificate does not say, so it counts as unexpected."
@@ -40,6 +40,12 @@ class ClaimExpectation:
         for name, value in found:
             ok = any(self.accepts(pattern, value) for pattern in self.patterns)
             yield Check(name, expected, value, ok, self.sentence)
+
+    def found(self, case: Case) -> Iterator[tuple[str, str]]:
+        """Names and values of the claims that the certificate carries."""
+        for name in self.claims:
+            if (value := case.claim(name)) is not None:
+                yield name, value
 
     def accepts(self, pattern: Pattern, value: str) -> bool:
         """Whether the claim is what the pattern means."""

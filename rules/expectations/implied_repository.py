@@ -29,7 +29,7 @@ def implied_repository(case: Case) -> Iterator[Reason]:
     keys = {expectation.key for expectation in case.rule.expect}
     if not keys & _BUILD_KEYS or keys & _REPOSITORY_KEYS or constrains(case.rule.select, _REPOSITORY_FIELDS):
         return
-    repository = case.claim("source_repository_uri")
+    repository = case.repository
     if repository is None or any(identity.startswith(repository + "/") for identity in case.identities):
         return
     sentence = "Another repository called this workflow. If it may, list it under `repository`."

@@ -1,9 +1,12 @@
 """The repository the build was for."""
 
-from rules.expectations.claim import ClaimExpectation
-from rules.pattern import Pattern
+from collections.abc import Iterator
+from dataclasses import replace
 
-_GITHUB = "https://github.com/"
+from rules.expectations.case import Case
+from rules.expectations.claim import ClaimExpectation
+from rules.forges import GITHUB, github_repository, names_ignore_case
+from rules.pattern import Pattern
 
 
 class RepositoryExpectation(ClaimExpectation):
@@ -15,8 +18,15 @@ class RepositoryExpectation(ClaimExpectation):
     claims = ("source_repository_uri", "github_workflow_repository")
     sentence = "The build was for a repository that the rule does not list."
 
+    def found(self, case: Case) -> Iterator[tuple[str, str]]:
+        """Both claims as URIs on the host that the certificate means."""
+        if case.repository is not None:
+            yield "source_repository_uri", case.repository
+        if case.signer is not None and (older := github_repository(case.signer)) is not None:
+            yield "github_workflow_repository", older
+
     def accepts(self, pattern: Pattern, value: str) -> bool:
-        """GitHub repositories compare as `owner/name` when the rule writes them so."""
-        if "://" in pattern.text:
-            return pattern.matches(value if "://" in value else _GITHUB + value)
-        return pattern.matches(value.removeprefix(_GITHUB))
+        """GitHub repositories compare as `owner/name` when the rule writes them so; known hosts ignore case."""
+        if names_ignore_case(value):
+            pattern = replace(pattern, ignore_case=True)
+        return pattern.matches(value if "://" in pattern.text else value.removeprefix(GITHUB + "/"))

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from rules.expectations.case import Case, Check
 from rules.expectations.claim import ABSENT, ClaimExpectation, without_ref
+from rules.forges import spelled_like
 from rules.pattern import Pattern
 
 
@@ -24,7 +25,7 @@ class WorkflowExpectation(ClaimExpectation):
             sentence = f"{self.sentence} The certificate does not say, so it counts as unexpected."
             yield Check("build_config_uri", expected, ABSENT, ok=False, sentence=sentence)
             return
-        ok = any(workflow_matches(pattern, uri, case.claim("source_repository_uri")) for pattern in self.patterns)
+        ok = any(workflow_matches(pattern, uri, case.repository) for pattern in self.patterns)
         yield Check("build_config_uri", expected, uri, ok, self.sentence)
 
 
@@ -32,6 +33,7 @@ def workflow_matches(pattern: Pattern, uri: str, repository: str | None) -> bool
     """Whether a workflow claim (`https://host/owner/name/path@ref`) is the one a pattern means."""
     workflow = without_ref(uri)
     if "://" in pattern.text:
+        pattern = spelled_like(pattern, uri)
         return pattern.matches(workflow) or pattern.matches(uri)
     # GitLab puts two slashes between the project and the path.
     if repository is None or not workflow.startswith(repository + "/"):

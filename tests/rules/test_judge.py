@@ -2,7 +2,9 @@
 
 import pytest
 
+from rules.index import compile_rules
 from rules.judge import judge
+from rules.selection import matching_signers
 from rules.verdict import Outcome
 from sigstore_entries.signing import ChainTrust, Name, NameForm, Signer, SignerForm, Signing
 from tests.rules.signings import DIGEST, REPOSITORY, SEEN_AT, WHERE, WORKFLOW, email_signer, rule, signer, signing
@@ -50,6 +52,13 @@ CLAIM_TABLE: list[tuple[str, str, Claims, str | None]] = [
     ("repository", "acme/widget", {"source_repository_uri": "https://gitlab.com/acme/widget"}, "repository"),
     ("repository", "acme/widget", {"source_repository_uri": "https://github.com/acme/widget2"}, "repository"),
     ("repository", REPOSITORY, {"source_repository_uri": None, "github_workflow_repository": None}, "repository"),
+    ("repository", "https://github.com/ACME/Widget", {}, CONTROL),
+    ("repository", "ACME/Widget", {}, CONTROL),
+    ("repository", "{regex: 'https://github\\.com/ACME/[a-z]+'}", {}, CONTROL),
+    ("workflow", "https://github.com/ACME/Widget/.github/workflows/release.yml", {}, CONTROL),
+    ("workflow", "https://github.com/ACME/Widget/.github/workflows/Release.yml", {}, "workflow"),
+    ("builder", "https://github.com/ACME/Widget/.github/workflows/release.yml", {}, CONTROL),
+    ("builder", "https://github.com/ACME/Widget/.github/workflows/Release.yml", {}, "builder"),
     ("repository_identifier", "123456789", {}, CONTROL),
     ("repository_identifier", '"123456789"', {"source_repository_identifier": "1"}, "repository-identifier"),
     ("repository_identifier", "123456789", {"source_repository_identifier": None}, "repository-identifier"),
@@ -150,3 +159,68 @@ def test_a_plain_key_is_judged_without_a_chain() -> None:
     selected = rule(f"{{fingerprint: {'a1' * 20}}}")
     assert judge(selected, entry, MemoryFacts(), SEEN_AT).outcome is Outcome.UNEXPECTED
     assert DIGEST not in str(entry)
+
+
+GHE: Claims = {
+    "issuer": "https://token.actions.acme.ghe.com",
+    "source_repository_uri": "https://acme.ghe.com/acme/widget",
+    "build_config_uri": "https://acme.ghe.com/acme/widget/.github/workflows/release.yml@refs/tags/v1.2.3",
+}
+GITLAB: Claims = {
+    "issuer": "https://gitlab.acme.example",
+    "source_repository_uri": "https://gitlab.com/group/proj",
+    "build_config_uri": "https://gitlab.acme.example/group/proj//.gitlab-ci.yml@refs/tags/v1.2.3",
+    "github_workflow_repository": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("claims", "expect", "reasons"),
+    [
+        (GHE, "{repository: https://acme.ghe.com/Acme/widget}", []),
+        (GHE, "{repository: https://github.com/acme/widget}", ["repository"]),
+        (GHE, "{repository: acme/widget}", ["repository"]),
+        (GHE | {"source_repository_uri": None}, "{repository: https://acme.ghe.com/acme/widget}", []),
+        (GHE | {"source_repository_uri": None}, "{repository: https://github.com/acme/widget}", ["repository"]),
+        (GHE, "{workflow: .github/workflows/release.yml}", []),
+        (GITLAB, "{workflow: .gitlab-ci.yml}", []),
+        (GITLAB, "{workflow: other.yml}", ["workflow"]),
+        (GITLAB, "{repository: https://gitlab.acme.example/group/proj}", []),
+        (GITLAB, "{repository: https://gitlab.com/group/proj}", ["repository"]),
+        (
+            GITLAB | {"source_repository_uri": "https://gitlab.com/ev/il"},
+            "{workflow: .gitlab-ci.yml}",
+            ["repository", "workflow"],
+        ),
+        (GITLAB | {"source_repository_uri": "https://gitlab.com/ev/il"}, "{trigger: push}", ["repository"]),
+        (GITLAB | {"issuer": "https://evil.example"}, "{trigger: push}", ["repository"]),
+        (GITLAB | {"issuer": "https://gitlab.com"}, "{trigger: push}", ["repository"]),
+    ],
+)
+def test_a_repository_is_on_the_host_that_the_certificate_means(
+    claims: Claims, expect: str, reasons: list[str]
+) -> None:
+    name = Name(NameForm.URI, str(claims["build_config_uri"]))
+    verdict = judge(rule("{identity: {glob: '*'}}", expect), signing(claims, names=(name,)), MemoryFacts(), SEEN_AT)
+    assert list(dict.fromkeys(reason.id for reason in verdict.reasons)) == list(dict.fromkeys(reasons))
+
+
+@pytest.mark.parametrize(
+    ("select", "selected"),
+    [
+        ("{identity: {glob: 'https://github.com/ACME/Widget/*'}}", True),
+        ("{identity: {glob: 'https://github.com/ACME/Widget/*', ignore_case: false}}", False),
+        ("{source_repository_uri: https://github.com/ACME/Widget}", True),
+        ("{source_repository_owner_uri: https://github.com/ACME}", True),
+        ("{github_workflow_repository: ACME/Widget}", True),
+        ("{identity: {regex: 'https://github\\.com/ACME/.*'}}", False),
+        ("{identity: {regex: 'https://github\\.com/ACME/.*', ignore_case: true}}", True),
+        ("{all: [{kind: hashedrekord}, {not: {identity: {glob: 'https://github.com/ACME/Widget/*'}}}]}", False),
+        ("{all: [{kind: hashedrekord}, {not: {identity: {glob: 'https://github.com/acme/widget/*@REFS/*'}}}]}", True),
+        ("{identity: {glob: 'https://git.example/ACME/*'}}", False),
+    ],
+)
+def test_names_on_known_hosts_are_selected_in_any_case(select: str, selected: bool) -> None:
+    entry = signing({"source_repository_owner_uri": "https://github.com/acme"})
+    assert bool(matching_signers(rule(select).select, entry)) is selected
+    assert bool(len(compile_rules([rule(select)]).confirm_all(entry))) is selected

@@ -41,7 +41,15 @@ def hints(select: str, expect: str = EXPECT) -> list[str]:
     [
         (RELEASES, EXPECT, []),
         ("{identity: alice@acme.example}", EXPECT, []),
-        ('{identity: {regex: "https://github\\\\.com/acme/widget/.*"}}', EXPECT, []),
+        ('{identity: {regex: "https://github\\\\.com/acme/widget/.*"}}', EXPECT, ["case-sensitive"]),
+        ('{identity: {regex: "https://github\\\\.com/acme/widget/.*", ignore_case: true}}', EXPECT, []),
+        ('{identity: {regex: "(?i)https://github\\\\.com/acme/widget/.*"}}', EXPECT, []),
+        ("{source_repository_uri: https://gitlab.acme.example/group/proj}", EXPECT, ["two-hosts"]),
+        ("{source_repository_uri: https://git.acme.example/group/proj}", EXPECT, ["two-hosts"]),
+        ("{source_repository_owner_uri: https://gitlab.acme.example/group}", EXPECT, ["two-hosts"]),
+        ("{source_repository_uri: https://github.acme.example/acme/widget}", EXPECT, []),
+        ("{source_repository_uri: https://acme.ghe.com/acme/widget}", EXPECT, []),
+        ("{source_repository_uri: https://gitlab.com/group/proj}", EXPECT, []),
         (RELEASES, "", ["no-expectations"]),
         ("{kind: dsse, all: [{kind: rekord}]}", EXPECT, ["never-matches", "too-broad"]),
         ("{token_subject: a-long-one, all: [{token_subject: {glob: 'another*'}}]}", EXPECT, ["never-matches"]),
@@ -53,7 +61,7 @@ def hints(select: str, expect: str = EXPECT) -> list[str]:
         ('{identity: "https://github.com/acme/widget/*"}', EXPECT, ["looks-like-a-pattern"]),
         ("{identity: {regex: '(alice|bob)@acme.example'}}", EXPECT, ["unescaped-dot"]),
         ("{identity: {glob: 'https://github.com/acme*'}}", EXPECT, ["open-ended"]),
-        ("{identity: {regex: 'https://github\\.com/acme.*'}}", EXPECT, ["open-ended"]),
+        ("{identity: {regex: 'https://github\\.com/acme.*', ignore_case: true}}", EXPECT, ["open-ended"]),
         ("{identity: a@acme.example, issuer: https://token.actions.githubusercontent.co}", EXPECT, ["unknown-issuer"]),
         ("{identity: {regex: 'acme.example'}}", EXPECT, ["whole-value"]),
         ("{identity: {regex: '^alice@acme\\.example$'}}", EXPECT, ["whole-value"]),
@@ -105,7 +113,11 @@ def test_an_explanation_shows_every_value_met_or_not() -> None:
     rows = {(row.part, row.label): (row.expected, row.found, row.ok) for row in told.rows}
     assert told.selected
     assert told.verdict == judge(under, signing({"build_trigger": "schedule"}), MemoryFacts(), SEEN_AT)
-    assert rows["select", "identity"] == ("glob:https://github.com/acme/widget/*", f"{WORKFLOW}@{TAG}", True)
+    assert rows["select", "identity"] == (
+        "glob:https://github.com/acme/widget/* (any case)",
+        f"{WORKFLOW}@{TAG}",
+        True,
+    )
     assert rows["expect", "ref: source_repository_ref"] == ("glob:refs/tags/v*", TAG, True)
     assert rows["expect", "trigger: build_trigger"] == ("push", "schedule", False)
 
@@ -156,13 +168,71 @@ def test_a_repository_url_becomes_a_rule_that_knows_its_releases(url: str) -> No
     assert {hint.id for hint in lint(RuleSet((made,)))} == set()
 
 
+HOSTS = {
+    "https://acme.ghe.com": ["https://token.actions.acme.ghe.com"],
+    "https://github.acme.example": ["https://github.acme.example/_services/token"],
+    "https://gitlab.acme.example:8443": ["https://gitlab.acme.example:8443"],
+    "https://git.acme.example": ["https://git.acme.example/_services/token", "https://git.acme.example"],
+}
+
+
+def claims_on(host: str, issuer: str, *, stated: str = "") -> dict[str, str | None]:
+    """Claims of a release on a host; `stated` is the host in the claim about the source repository, when another."""
+    return {
+        "issuer": issuer,
+        "source_repository_uri": f"{stated or host}/Acme/Widget",
+        "build_signer_uri": f"{host}/Acme/Widget/.github/workflows/release.yml@refs/tags/v1.2.3",
+        "build_config_uri": f"{host}/Acme/Widget/.github/workflows/release.yml@refs/tags/v1.2.3",
+        "github_workflow_repository": None if stated else "Acme/Widget",
+    }
+
+
+def release_on(host: str, issuer: str, *, stated: str = "") -> Signing:
+    claims = claims_on(host, issuer, stated=stated)
+    return signing(claims, names=(Name(NameForm.URI, str(claims["build_signer_uri"])),))
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_starter_rule_knows_hosts_other_than_the_public_ones(host: str) -> None:
+    made = starter(f"{host}/acme/widget")
+    assert {hint.id for hint in lint(RuleSet((made,)))} == set()
+    for issuer in HOSTS[host]:
+        release = release_on(host, issuer)
+        assert list(compile_rules([made]).confirm_all(release)) == [made]
+        assert judge(made, release, MemoryFacts(repository_identifiers={}), SEEN_AT).reasons == ()
+    strangers = release_on(host, "https://token.actions.githubusercontent.com")
+    assert judge(made, strangers, MemoryFacts(), SEEN_AT).outcome is Outcome.UNEXPECTED
+    elsewhere = release_on("https://github.com", "https://token.actions.githubusercontent.com")
+    assert list(compile_rules([made]).confirm_all(elsewhere)) == []
+
+
+@pytest.mark.parametrize("host", ["https://gitlab.acme.example:8443", "https://git.acme.example"])
+def test_a_starter_rule_for_a_self_managed_gitlab_knows_what_fulcio_writes_of_it(host: str) -> None:
+    made = starter(f"{host}/acme/widget")
+    release = release_on(host, host, stated="https://gitlab.com")
+    assert judge(made, release, MemoryFacts(), SEEN_AT).reasons == ()
+    called = signing(
+        claims_on(host, host, stated="https://gitlab.com"),
+        names=(Name(NameForm.URI, f"{host}/ci/x//y.yml@refs/heads/m"),),
+    )
+    assert list(compile_rules([made]).confirm_all(called)) == [made]
+    namesake = release_on("https://gitlab.com", "https://gitlab.com")
+    assert list(compile_rules([made]).confirm_all(namesake)) == []
+
+
+def test_a_starter_rule_selects_whatever_the_case_of_the_name() -> None:
+    made = starter("https://github.com/aCME/widGET")
+    assert list(compile_rules([made]).confirm_all(signing())) == [made]
+    assert judge(made, signing(), MemoryFacts(), SEEN_AT).outcome is Outcome.EXPECTED
+
+
 def test_an_email_becomes_a_rule_that_ignores_case() -> None:
     made = starter("Alice@Acme.Example")
     assert len(compile_rules([made]).confirm_all(signing(signers=(email_signer("alice@acme.example"),)))) == 1
 
 
 @pytest.mark.parametrize(
-    "subject", ["", "acme/widget", "https://github.com/acme", "a@b", 'a"b@c.example', "https://evil.example/x/y"]
+    "subject", ["", "acme/widget", "https://github.com/acme", "a@b", 'a"b@c.example', "https://evil.example/x y"]
 )
 def test_what_is_neither_repository_nor_email_is_refused(subject: str) -> None:
     with pytest.raises(ValueError, match="neither the URL"):
