@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from tlog.merkle import EMPTY_ROOT, HASH_SIZE, LeafHash, NodeHash, RootHash, node_hash
+from tlog.proof_ranges import consistency_ranges, inclusion_ranges, range_root
 from tlog.tiles import TILE_WIDTH
 
 _TILE_HEIGHT: Final = 8
@@ -55,25 +56,14 @@ class Tree:
     def root(self, size: int | None = None) -> RootHash:
         """Root of the first `size` leaves, default all. Raises `OutsideTree`."""
         size = self._checked_size(self.size if size is None else size)
-        return EMPTY_ROOT if size == 0 else RootHash(self._subtree(0, size))
+        return EMPTY_ROOT if size == 0 else RootHash(range_root(0, size, self._node))
 
     def inclusion_proof(self, index: int, size: int) -> list[NodeHash]:
         """Audit path of the leaf at `index` in the tree of `size` leaves, leaf upwards. Raises `OutsideTree`."""
         self._checked_size(size)
         if not 0 <= index < size:
             raise OutsideTree(f"leaf {index} is outside a tree of {size}")
-        start, end = 0, size
-        path: list[NodeHash] = []
-        while end - start > 1:
-            middle = start + _split(end - start)
-            if index < middle:
-                path.append(self._subtree(middle, end))
-                end = middle
-            else:
-                path.append(self._subtree(start, middle))
-                start = middle
-        path.reverse()
-        return path
+        return [range_root(start, end, self._node) for start, end in inclusion_ranges(index, size)]
 
     def consistency_proof(self, size1: int, size2: int) -> list[NodeHash]:
         """Proof that the first `size1` leaves are a prefix of the first `size2`. Raises `OutsideTree`.
@@ -85,22 +75,7 @@ class Tree:
             raise OutsideTree(f"no consistency proof from size {size1} to size {size2}")
         if size1 in (0, size2):
             return []
-        start, end, left_edge = 0, size2, True
-        path: list[NodeHash] = []
-        # RFC 6962 2.1.2, SUBPROOF(m, D[n], b), unrolled: `left_edge` is b, which says that the subtree still starts
-        # at leaf 0 and its root is known to every holder of the first tree.
-        while size1 != end:
-            middle = start + _split(end - start)
-            if size1 <= middle:
-                path.append(self._subtree(middle, end))
-                end = middle
-            else:
-                path.append(self._subtree(start, middle))
-                start, left_edge = middle, False
-        if not left_edge:
-            path.append(self._subtree(start, end))
-        path.reverse()
-        return path
+        return [range_root(start, end, self._node) for start, end in consistency_ranges(size1, size2)]
 
     def tile(self, level: int, index: int, width: int, size: int) -> bytes:
         """Hash tile of `width` hashes at tile `level` in the tree of `size` leaves. Raises `OutsideTree`."""
@@ -111,20 +86,10 @@ class Tree:
             raise OutsideTree(f"tile {level}/{index} of width {width} is outside a tree of {size}")
         return b"".join(self._levels[_TILE_HEIGHT * level][start : start + width])
 
-    def _subtree(self, start: int, end: int) -> NodeHash:
-        width = end - start
-        if width & (width - 1) == 0 and start % width == 0:
-            level = width.bit_length() - 1
-            return NodeHash(self._levels[level][start >> level])
-        middle = start + _split(width)
-        return node_hash(self._subtree(start, middle), self._subtree(middle, end))
+    def _node(self, level: int, index: int) -> bytes:
+        return self._levels[level][index]
 
     def _checked_size(self, size: int) -> int:
         if not 0 <= size <= self.size:
             raise OutsideTree(f"size {size} is outside a tree of {self.size}")
         return size
-
-
-def _split(width: int) -> int:
-    # RFC 6962 2.1: "k is the largest power of two smaller than n".
-    return 1 << ((width - 1).bit_length() - 1)

@@ -3,7 +3,7 @@
 Every hash here is as served. Callers hold signed roots and verify what is built from these hashes against them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -13,7 +13,8 @@ from monitor.model.heads import SignedHead
 from monitor.model.log_source import LogIdentity
 from monitor.proof.verify import check_frontier_in_head
 from tlog.frontier import Frontier, subtree_root
-from tlog.merkle import LeafHash, NodeHash, node_hash
+from tlog.merkle import LeafHash, NodeHash
+from tlog.proof_ranges import consistency_ranges, inclusion_ranges, range_root
 from tlog.tiles import (
     FULL_TILE_SIZE,
     TILE_WIDTH,
@@ -42,23 +43,11 @@ class TileTree:
 
     def consistency_proof(self, size1: int, size2: int) -> list[NodeHash]:
         """Consistency proof between two sizes not above this tree's (RFC 6962 2.1.2); not verified."""
-        return [NodeHash(self._range_hash(start, end)) for start, end in consistency_ranges(size1, size2)]
+        return [range_root(start, end, self._node) for start, end in consistency_ranges(size1, size2)]
 
     def inclusion_proof(self, index: int, size: int) -> list[NodeHash]:
         """Inclusion proof of a leaf in the tree of a size not above this one's (RFC 6962 2.1.1); not verified."""
-        return [NodeHash(self._range_hash(start, end)) for start, end in inclusion_ranges(index, size)]
-
-    def _range_hash(self, start: int, end: int) -> bytes:
-        # A range in a proof starts aligned to its largest subtree, so it splits into full subtrees, largest first.
-        parts: list[bytes] = []
-        while start < end:
-            level = (end - start).bit_length() - 1
-            parts.append(self._node(level, start >> level))
-            start += 1 << level
-        root = parts.pop()
-        while parts:
-            root = node_hash(parts.pop(), root)
-        return root
+        return [range_root(start, end, self._node) for start, end in inclusion_ranges(index, size)]
 
     def _node(self, level: int, index: int) -> bytes:
         tile_level, height = divmod(level, _TILE_HEIGHT)
@@ -116,44 +105,3 @@ def fetch_tile(
         if width == TILE_WIDTH:
             raise
         return fetcher.get(prefix + path(TILE_WIDTH), max_bytes=max_bytes, expect=expect), TILE_WIDTH
-
-
-def consistency_ranges(size1: int, size2: int) -> Iterator[tuple[int, int]]:
-    """Leaf ranges `[start, end)` whose hashes make the consistency proof from `size1` to `size2`, in order.
-
-    SPEC RFC 6962 2.1.2: PROOF(m, D[n]) = SUBPROOF(m, D[n], true), unrolled from the inside out.
-    """
-    if not 0 < size1 <= size2:
-        raise ValueError(f"no consistency proof from size {size1} to {size2}")
-    start, end, whole = 0, size2, True
-    tail = []
-    while size1 - start != end - start:
-        split = start + (1 << ((end - start - 1).bit_length() - 1))
-        if size1 <= split:
-            tail.append((split, end))
-            end = split
-        else:
-            tail.append((start, split))
-            start, whole = split, False
-    if not whole:
-        yield start, end
-    yield from reversed(tail)
-
-
-def inclusion_ranges(index: int, size: int) -> list[tuple[int, int]]:
-    """Leaf ranges `[start, end)` whose hashes make the inclusion proof of a leaf, from the leaf upwards.
-
-    SPEC RFC 6962 2.1.1: PATH(m, D[n]), unrolled from the root down.
-    """
-    if not 0 <= index < size:
-        raise ValueError(f"no inclusion proof of leaf {index} in a tree of {size}")
-    start, end, found = 0, size, []
-    while end - start > 1:
-        split = start + (1 << ((end - start - 1).bit_length() - 1))
-        if index < split:
-            found.append((split, end))
-            end = split
-        else:
-            found.append((start, split))
-            start = split
-    return found[::-1]
