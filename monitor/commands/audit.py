@@ -1,6 +1,8 @@
 """`signwatch audit`: ask every log once, prove what it shows, judge what is new, and say so in one report."""
 
 import time
+from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +12,7 @@ import typer
 
 from alerts.alert import Severity
 from monitor.commands.junit import Timed, write_junit
-from monitor.commands.run import EVIDENCE_SHOWN, one_line, rechecked_line, verdict
+from monitor.commands.run import EVIDENCE_SHOWN, one_line, rechecked_line, unreadable_line, verdict
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, say, say_json
 from monitor.config import load_config
 from monitor.daemon.assembly import assemble
@@ -44,7 +46,8 @@ def audit(
 
     Then findings whose second judgement is due are judged again. Needs no daemon and does no harm beside one. Alerts go
     to the outbox, for `signwatch run` to deliver; the exit code tells a scheduler: 0 honest, 1 misbehaved or
-    unexpected, 3 could not ask. Evidence found earlier counts until `signwatch evidence close` says it is dealt with.
+    unexpected, 3 could not ask, or new entries that cannot be read. Evidence found earlier counts until
+    `signwatch evidence close` says it is dealt with.
 
     Examples:
       signwatch audit
@@ -78,7 +81,7 @@ def audit(
             {
                 "at": utc_now().isoformat(timespec="seconds"),
                 "exit_code": int(code),
-                "verdict": _MEANING[code],
+                "verdict": meaning(code, outcomes),
                 "logs": [
                     document_of(each.outcome)
                     | {"coverage": coverage_document(each.coverage) if each.coverage is not None else None}
@@ -108,8 +111,18 @@ def audit(
             say(f"and {len(evidence) - EVIDENCE_SHOWN} more pieces of evidence are open", "bold red")
         if pages := alerts.get(Severity.PAGE.value, 0):
             say(f"{pages} alerts that page are open: `signwatch alerts list`", "yellow")
-        say(_MEANING[code], "green" if code is Exit.FINE else "bold red")
+        say(meaning(code, outcomes), "green" if code is Exit.FINE else "bold red")
     raise leave(code)
+
+
+def meaning(code: Exit, outcomes: Sequence[Outcome]) -> str:
+    """What the audit comes to, in one sentence; entries that cannot be read are counted in it in any case."""
+    count = sum(outcome.unreadable for outcome in outcomes)
+    if not count:
+        return _MEANING[code]
+    unread = f"{unreadable_line(count)}, so whether a rule selects {'it' if count == 1 else 'them'} is not known"
+    is_all = code is Exit.UNFINISHED and all(outcome.owner is None and outcome.cosigned for outcome in outcomes)
+    return f"not finished: {unread}" if is_all else f"{_MEANING[code]}; {unread}"
 
 
 def _timed(watch: LogWatch) -> list[Timed]:
@@ -140,7 +153,8 @@ def _again(watch: LogWatch, before: list[Outcome]) -> list[Outcome]:
     for outcome in watch.run_pass():
         if (earlier := unkept.get(outcome.log)) is not None:
             outcome.first = earlier.first
-            outcome.findings = {**earlier.findings, **outcome.findings}
+            outcome.findings = dict(Counter(earlier.findings) + Counter(outcome.findings))
+            outcome.unreadable += earlier.unreadable
             found.append(outcome)
     return found
 

@@ -15,6 +15,7 @@ from xml.etree import ElementTree as ET
 
 from alerts.alert import Owner
 from alerts.inert import inert_line
+from monitor.commands.run import unreadable_line
 from monitor.daemon.supervisor import Outcome
 from monitor.judging.coverage import LogCoverage, coverage_line
 from monitor.judging.reevaluation import Rechecked
@@ -100,7 +101,9 @@ def _add_case(suite: ET.Element, each: Timed) -> None:
         _add(case, "failure", "unexpected-signing", f"{unexpected} signings are not what the rules expect")
     elif outcome.owner is not None:
         _add(case, "error", outcome.reason, outcome.detail)
-    elif outcome.witnessed is not None and not outcome.witnessed.cosigning.enough:
+    elif outcome.unreadable:
+        _add(case, "error", "entry-unreadable", unreadable_line(outcome.unreadable))
+    elif outcome.witnessed is not None and not outcome.cosigned:
         _add(case, "error", "witness-missing", outcome.witnessed.line)
     lines = [*_lines(outcome), *([coverage_line(each.coverage)] if each.coverage is not None else [])]
     ET.SubElement(case, "system-out").text = "\n".join(map(_inert, lines))

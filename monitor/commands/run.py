@@ -44,7 +44,7 @@ def run(
 
     SIGHUP reads the rules again; so does a change of their file. With --once, findings whose second judgement is due
     are judged again once the logs are read, and the exit code says what was found: 0 nothing, 1 a log misbehaved or
-    something unexpected was signed, 3 a log could not be asked. Open evidence
+    something unexpected was signed, 3 a log could not be asked or a new entry cannot be read. Open evidence
     (`signwatch evidence list --open`) is 1 as well.
 
     Examples:
@@ -102,9 +102,10 @@ def verdict(outcomes: list[Outcome], again: Rechecked, evidence: Sequence[OpenEv
         or any(outcome.owner is Owner.LOG_MISBEHAVED or outcome.findings.get("unexpected") for outcome in outcomes)
     ):
         return Exit.MISBEHAVED
-    is_ill = bool(again.trouble) or not outcomes
+    # A rule may select an entry that cannot be read: nothing is known to be wrong, nor to be right.
+    is_ill = bool(again.trouble) or not outcomes or any(outcome.unreadable for outcome in outcomes)
     # Too few witnesses prove nothing, neither good nor bad: we could not get what was asked for.
-    is_ill = is_ill or any(each.witnessed is not None and not each.witnessed.cosigning.enough for each in outcomes)
+    is_ill = is_ill or not all(outcome.cosigned for outcome in outcomes)
     return Exit.UNFINISHED if is_ill or any(outcome.owner is not None for outcome in outcomes) else Exit.FINE
 
 
@@ -116,6 +117,11 @@ def rechecked_line(again: Rechecked) -> str:
     return f"second judgements: {again.looked_at} were due, {again.unexpected} are unexpected{waiting}"
 
 
+def unreadable_line(count: int) -> str:
+    """How many new entries no rule could be applied to."""
+    return "1 new entry cannot be read" if count == 1 else f"{count} new entries cannot be read"
+
+
 def one_line(outcome: Outcome) -> str:
     """How one pass ended, for a terminal or a log file."""
     read = ""
@@ -123,8 +129,10 @@ def one_line(outcome: Outcome) -> str:
         first, last = outcome.first, outcome.last
         read = f" read entries {first} to {last};" if last > first else f" nothing new after {last} entries;"
     found = ", ".join(f"{count} {name}" for name, count in sorted(outcome.findings.items()))
+    if outcome.unreadable:
+        found = f"{found}; {unreadable_line(outcome.unreadable)}".removeprefix("; ")
     trouble = f" {outcome.owner.value} ({outcome.reason}): {outcome.detail}" if outcome.owner else " no trouble"
-    if outcome.witnessed is not None and not outcome.witnessed.cosigning.enough:
+    if outcome.witnessed is not None and not outcome.cosigned:
         short = f" too few cosignatures: {outcome.witnessed.line}"
         trouble = f"{trouble};{short}" if outcome.owner else short
     return f"{outcome.log}:{read}{' ' + found + ';' if found else ''}{trouble}"

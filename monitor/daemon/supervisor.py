@@ -70,6 +70,11 @@ class Outcome:
     answered: bool = False
     unrecorded: bool = False
 
+    @property
+    def cosigned(self) -> bool:
+        """False when fewer witnesses than wanted have cosigned the newest head."""
+        return self.witnessed is None or self.witnessed.cosigning.enough
+
 
 class ObservedState(State):
     """The store, with everything that is committed reported to the meter and to the outcome of the pass."""

@@ -1,7 +1,7 @@
 """From trouble with a log, or our own, to an `Alert`: how loud it is, what it means and what to do next.
 
 An alert's id is stable for one event, so seeing it again enqueues nothing. Whatever anybody can cause in bulk (entries
-nobody can decode) is told once a day with a count, never one by one. Signings: `monitor.raising.signing_alerts`.
+nobody can decode) is told once a batch with a count, never one by one. Signings: `monitor.raising.signing_alerts`.
 """
 
 from collections import Counter
@@ -17,6 +17,7 @@ from monitor.model.heads import SignedHead
 from monitor.model.inclusion_promise import BadPromise, read_promise
 from monitor.model.state import UnreadableEntry
 from monitor.proof.evidence import event_id
+from sigstore_entries.readable_part import readable_part
 from sigstore_entries.signing import UNREADABLE_SIGNER
 
 
@@ -135,29 +136,43 @@ def _promise_facts(evidence: Evidence) -> list[tuple[str, str]]:
 
 
 def alerts_of_unreadable(log: str, unreadable: Sequence[UnreadableEntry], now: datetime) -> list[Alert]:
-    """One alert a day per log and reason for entries nobody could decode: they are kept, not skipped."""
-    firsts = {entry.unreadable.code: entry.unreadable for entry in reversed(unreadable)}
+    """One alert per reason for the entries of one batch that cannot be decoded: they are kept, not skipped.
+
+    Every batch that meets more of them is news: a second one must not hide behind the first.
+    """
+    firsts = {entry.unreadable.code: entry for entry in reversed(unreadable)}
     counts = Counter(entry.unreadable.code for entry in unreadable)
-    in_part = "Rules were asked about the part that is read; whether one selects the rest is not known. "
-    whole = "Whether a rule selects these entries is not known. "
-    return [
-        Alert(
-            id=alert_id("entry-unreadable", log, code, day_of(now)),
-            kind="entry-unreadable",
-            owner=Owner.OURSELVES,
-            severity=Severity.WARN,
-            title=f"{log} holds entries this version cannot read",
-            summary=f"{counts[code]} in the batch that met them first today; the first is {first.where.index}: "
-            f"{first.reason}",
-            consequence=f"{in_part if code == UNREADABLE_SIGNER else whole}They are kept whole and counted.",
-            next_step="Look at them with `signwatch status`; an upgrade that can read them tries them again.",
-            created_at=now,
-            facts=(("Log", log), ("Reason", code), ("First index", str(first.where.index))),
-            log=log,
-            index=first.where.index,
-        )
-        for code, first in sorted(firsts.items())
-    ]
+    return [_unreadable_alert(log, firsts[code], counts[code], now) for code in sorted(firsts)]
+
+
+_IN_PART: Final = "Rules were asked about the part that is read; whether one selects the rest is not known. "
+_WHOLE: Final = "Whether a rule selects these entries is not known. "
+
+
+def _unreadable_alert(log: str, first: UnreadableEntry, count: int, now: datetime) -> Alert:
+    where, code = first.unreadable.where, first.unreadable.code
+    more = f", with {count - 1} more in the same batch" if count > 1 else ""
+    return Alert(
+        id=alert_id("entry-unreadable", log, code, str(where.index)),
+        kind="entry-unreadable",
+        owner=Owner.OURSELVES,
+        severity=Severity.WARN,
+        title=f"{log} holds entries this version cannot read",
+        summary=f"Entry {where.index}{more}: {first.unreadable.reason}",
+        consequence=f"{_IN_PART if code == UNREADABLE_SIGNER else _WHOLE}They are kept whole and counted.",
+        next_step="See whether its readable part concerns you. `signwatch status` counts such entries; an upgrade that "
+        "can read them tries them again.",
+        created_at=now,
+        facts=(
+            ("Log", log),
+            ("Reason", code),
+            ("First index", str(where.index)),
+            ("Entries", str(count)),
+            ("Readable in it", readable_part(first.leaf)),
+        ),
+        log=log,
+        index=where.index,
+    )
 
 
 def key_expired_alert(log: str, until: datetime, head: SignedHead, now: datetime) -> Alert:

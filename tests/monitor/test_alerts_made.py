@@ -1,8 +1,10 @@
 """Alerts made here: every kind has a page, ids are stable, floods become one alert a day, and who signed is told."""
 
+import base64
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,7 @@ from monitor.raising.signing_alerts import alerts_of_findings
 from rules.rule import RuleSeverity
 from rules.rule_file import load_rules
 from rules.verdict import Outcome, Reason, Verdict
+from sigstore_entries.readable_part import readable_part
 from sigstore_entries.signing import Digest, EntryRef, Name, NameForm, Signer, SignerForm, Signing, Unreadable
 
 NOW = datetime(2031, 3, 1, 12, 0, tzinfo=UTC)
@@ -158,19 +161,45 @@ def test_what_an_attacker_wrote_is_cut_to_what_a_person_reads() -> None:
     assert alert.facts[-1][0] == "More"
 
 
-def test_unreadable_entries_are_one_alert_a_day_and_reason() -> None:
-    def entry(index: int, code: str) -> UnreadableEntry:
-        return UnreadableEntry(Unreadable(EntryRef("v2", index), code, "why"), b"leaf")
+def unreadable(index: int, code: str, leaf: bytes = b"leaf") -> UnreadableEntry:
+    return UnreadableEntry(Unreadable(EntryRef("v2", index), code, "why"), leaf)
 
-    batch = [entry(9, "b"), entry(3, "a"), entry(4, "a")]
+
+def test_every_batch_that_meets_unreadable_entries_is_news_with_a_count_by_reason() -> None:
+    batch = [unreadable(9, "b"), unreadable(3, "a"), unreadable(4, "a")]
     alerts = alerts_of_unreadable("v2", batch, NOW)
-    assert [(a.index, a.summary[0]) for a in alerts] == [(3, "2"), (9, "1")]
+    assert [(a.index, dict(a.facts)["Entries"]) for a in alerts] == [(3, "2"), (9, "1")]
     assert {a.owner for a in alerts} == {Owner.OURSELVES}
     assert all("Whether a rule selects these entries is not known." in a.consequence for a in alerts)
-    (in_part,) = alerts_of_unreadable("v2", [entry(5, "unreadable-signer")], NOW)
+    (in_part,) = alerts_of_unreadable("v2", [unreadable(5, "unreadable-signer")], NOW)
     assert "the part that is read" in in_part.consequence
-    later = alerts_of_unreadable("v2", [entry(50, "a")], NOW + timedelta(hours=1))
-    assert later[0].id == alerts[0].id
+    assert [a.id for a in alerts_of_unreadable("v2", batch, NOW + timedelta(days=2))] == [a.id for a in alerts]
+    (later,) = alerts_of_unreadable("v2", [unreadable(50, "a")], NOW + timedelta(minutes=1))
+    assert later.id not in {a.id for a in alerts}
+
+
+def test_the_alert_for_an_unreadable_entry_names_its_readable_part() -> None:
+    names = b"release@acme.example\x00https://github.com/acme/widget"
+    pem = base64.b64encode(
+        b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(b"\x30\x82" * 20 + names) + b"-----END"
+    )
+    leaf = b'{"apiVersion":"9.0.0","kind":"newkind","spec":{"signer":"%s"}}' % pem
+    (alert,) = alerts_of_unreadable("v2", [unreadable(7, "unsupported-kind", leaf)], NOW)
+    told = dict(alert.facts)["Readable in it"]
+    assert told.startswith("kind newkind; release@acme.example, https://github.com/acme/widget; ")
+    assert f"{len(leaf)} bytes, SHA-256 {sha256(leaf).hexdigest()}" in told
+
+
+@pytest.mark.parametrize(
+    "leaf",
+    [b"", b"a" * 1_000_000, b"a@" * 500_000, b"https://" * 100_000, b"\xff" * 65_536, b'"kind":' * 100_000],
+    ids=["empty", "letters", "ats", "urls", "binary", "kinds"],
+)
+def test_the_readable_part_of_any_bytes_is_one_short_inert_line(leaf: bytes) -> None:
+    told = readable_part(leaf)
+    assert len(told) < 1000
+    assert told.isascii()
+    assert told.isprintable()
 
 
 def test_the_three_kinds_of_trouble_are_never_mixed() -> None:

@@ -136,7 +136,7 @@ def test_an_unreadable_entry_is_kept_and_told_and_the_next_one_still_matches() -
     assert sorted(index for _, index in seen.state.unreadable) == [17, 18, 19, 20]
     assert 21 in seen.found()
     told = [a for a in seen.state.outbox.values() if a.kind == "entry-unreadable"]
-    assert [(a.index, a.summary.split(" ")[0]) for a in told] == [(17, "4")]
+    assert [(a.index, dict(a.facts)["Entries"]) for a in told] == [(17, "4")]
 
 
 def test_a_missing_position_is_never_a_first_run() -> None:

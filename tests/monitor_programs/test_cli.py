@@ -113,13 +113,36 @@ def test_a_malformed_bundle_is_no_answer_and_held_against_no_log_by_an_audit(sig
     signwatch("init")
     signwatch.served.log.append(signing_body())
     signwatch.served.log.edit("tile/entries/", lambda bundle: bundle + b"padding")
-    for _ in range(3):
+    for _ in range(2):
         assert signwatch("audit", "--json") == 3
         (log,) = json.loads(signwatch.out)["logs"]
         assert (log["trouble"], log["kind"], log["evidence"]) == ("could-not-ask", "malformed", [])
     assert signwatch.json("alerts", "list")["alerts"] == []
     signwatch.served.log.honest()
     assert signwatch("audit") == 0
+
+
+def test_new_entries_that_cannot_be_read_leave_an_audit_unfinished_and_every_pass_that_meets_more_is_news(
+    signwatch: Command,
+) -> None:
+    signwatch("init")
+    signwatch.served.log.append(b"garbage of mallory@example.org", signing_body(), b"more garbage")
+    assert signwatch("audit", "--json") == 3
+    report = json.loads(signwatch.out)
+    assert (
+        report["verdict"] == "not finished: 2 new entries cannot be read, so whether a rule selects them is not known"
+    )
+    assert (report["logs"][0]["unreadable"], report["logs"][0]["trouble"]) == (2, None)
+    assert signwatch("audit") == 0, "nothing new"
+    signwatch.served.log.append(b"garbage once more")
+    assert signwatch("audit") == 3
+    assert "1 new entry cannot be read" in signwatch.out
+    signwatch.served.log.append(b"garbage in a daemon's pass")
+    assert signwatch("run", "--once") == 3
+    alerts = signwatch.json("alerts", "list")["alerts"]
+    assert sorted((alert["kind"], alert["index"]) for alert in alerts) == [
+        ("entry-unreadable", index) for index in (3, 6, 7)
+    ]
 
 
 def test_an_unexpected_signing_is_exit_code_1_and_an_alert(signwatch: Command) -> None:
