@@ -5,7 +5,7 @@ from contextlib import closing
 from typing import Annotated
 
 import typer
-from sqlalchemy import select, update
+from sqlalchemy import select
 
 from alerts.alert import Alert, Owner, Severity
 from alerts.channels.channel import DeliveryFailed
@@ -17,6 +17,7 @@ from monitor.program import utc_now
 from monitor.store.database import open_database
 from monitor.store.outbox import DatabaseOutbox
 from monitor.store.reading import Reading
+from monitor.store.seals import change_sealed
 from monitor.store.tables import AlertRow
 from monitor.store.tables import table as database_table
 
@@ -113,7 +114,7 @@ def ack(
         if len(found) != 1:
             what = "no alert begins" if not found else f"{len(found)} alerts begin"
             raise typer.BadParameter(f"{what} with {alert_id!r}; see `signwatch alerts list`", param_hint="ID")
-        connection.execute(update(kept).where(kept.c.id == found[0]).values(acknowledged_at=utc_now(), note=why))
+        change_sealed(connection, kept, kept.c.id == found[0], {"acknowledged_at": utc_now(), "note": why})
     say(f"{found[0]}: seen")
 
 

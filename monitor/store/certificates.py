@@ -19,6 +19,7 @@ from monitor.model.state import Finding
 from monitor.store.database import lock_name
 from monitor.store.findings import is_certificate_only
 from monitor.store.outbox import PENDING, WITHDRAWN
+from monitor.store.seals import change_sealed
 from monitor.store.tables import AlertRow, DeliveryRow, FindingCertificate, FindingRow, table
 from monitor.store.writing import add_new, chunks, lock_rows
 from rules.expectations.authorised import AuthorisedExpectation
@@ -249,8 +250,8 @@ def withdraw(connection: Connection, alerts: Sequence[str], note: str, now: date
 
 def _mark_seen(connection: Connection, alerts: Sequence[str], note: str, now: datetime) -> None:
     remains = exists().where(_DELIVERY.c.alert == _ALERT.c.id, _DELIVERY.c.state != WITHDRAWN)
-    silent = (_ALERT.c.id.in_(alerts), _ALERT.c.acknowledged_at.is_(None), ~remains)
-    connection.execute(update(_ALERT).where(*silent).values(acknowledged_at=now, note=note))
+    silent = and_(_ALERT.c.id.in_(alerts), _ALERT.c.acknowledged_at.is_(None), ~remains)
+    change_sealed(connection, _ALERT, silent, {"acknowledged_at": now, "note": note})
 
 
 def _told(by: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import and_, bindparam, func, not_, or_, select, update
+from sqlalchemy import and_, bindparam, func, not_, or_, select
 from typing_extensions import override
 
 from monitor.model.errors import OwnFault
@@ -11,6 +11,7 @@ from monitor.model.state import FactStore, Hit
 from monitor.store.columns import text_key
 from monitor.store.database import Database
 from monitor.store.facts_ahead import FactsAhead
+from monitor.store.seals import change_sealed, sealed
 from monitor.store.tables import AuthorisationRow, FindingDigest, FindingRow, LogHealth, Seen, table
 from rules.facts import Authorisation, DigestSource, Facts
 from sigstore_entries.signing import EntryRef
@@ -151,13 +152,13 @@ class Authorisations:
             "created_at": now,
         }
         with self._database.write() as connection:
-            key = connection.execute(_AUTHORISATION.insert().values(**row)).inserted_primary_key
+            key = connection.execute(_AUTHORISATION.insert().values(**sealed(_AUTHORISATION, row))).inserted_primary_key
         if key is None:
             raise OwnFault("the database did not say which authorisation it stored")
         return int(key[0])
 
     def revoke(self, number: int, now: datetime) -> bool:
         """End one; `False` when there is none of this number in force."""
-        wanted = (_AUTHORISATION.c.id == number, _AUTHORISATION.c.revoked_at.is_(None))
+        wanted = and_(_AUTHORISATION.c.id == number, _AUTHORISATION.c.revoked_at.is_(None))
         with self._database.write() as connection:
-            return connection.execute(update(_AUTHORISATION).where(*wanted).values(revoked_at=now)).rowcount == 1
+            return change_sealed(connection, _AUTHORISATION, wanted, {"revoked_at": now}) == 1

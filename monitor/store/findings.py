@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, and_, select
 
 from monitor.model.state import Batch, Finding
 from monitor.store.columns import text_key
+from monitor.store.seals import change_sealed
 from monitor.store.tables import FindingDigest, FindingRow, KindCount, Seen, Unreadable, table
 from monitor.store.writing import add_new, add_up
 from rules.selection import digest_text
@@ -40,9 +41,9 @@ def add_findings(connection: Connection, findings: Sequence[Finding], now: datet
 def vouched_for(connection: Connection, finding: Finding, now: datetime) -> None:
     """Replace a finding that nobody vouched for by what it is now; when it was found stays."""
     row, found = _row(finding, now), table(FindingRow).c
-    here = (found.log == row["log"], found.entry == row["entry"], found.rule == row["rule"])
+    here = and_(found.log == row["log"], found.entry == row["entry"], found.rule == row["rule"])
     changed = {name: value for name, value in row.items() if name not in {"log", "entry", "rule", "found_at"}}
-    connection.execute(update(table(FindingRow)).where(*here).values(**changed))
+    change_sealed(connection, table(FindingRow), here, changed)
     _add_past(connection, [finding])
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, se
 
 from monitor.model.state import Finding
 from monitor.store.database import Database
+from monitor.store.seals import change_sealed
 from monitor.store.tables import FindingRow, Recheck, TrustRootRow, table
 from monitor.store.writing import add_new
 from rules.verdict import Outcome
@@ -122,10 +123,10 @@ def settle_recheck(connection: Connection, due: DueFinding, worse: Finding | Non
     if connection.execute(delete(_RECHECK).where(*_is(due))).rowcount != 1:
         return False
     if worse is not None:
-        found = (_FINDING.c.log == due.where.log, _FINDING.c.entry == due.where.index, _FINDING.c.rule == due.rule)
+        found = and_(_FINDING.c.log == due.where.log, _FINDING.c.entry == due.where.index, _FINDING.c.rule == due.rule)
         reasons = json.dumps([asdict(reason) for reason in worse.verdict.reasons])
         values = {"outcome": worse.verdict.outcome.value, "reasons": reasons}
-        connection.execute(update(_FINDING).where(*found).values(**values))
+        change_sealed(connection, _FINDING, found, values)
     return True
 
 

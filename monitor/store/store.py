@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import Connection, and_, select, update
+from sqlalchemy import Connection, and_, select
 from typing_extensions import override
 
 from alerts.alert import Alert
@@ -29,6 +29,7 @@ from monitor.store.positions import first_position, move_position, read_position
 from monitor.store.promises import Promises, add_promises
 from monitor.store.rechecks import DueFinding, add_rechecks, rest, settle_recheck, wake
 from monitor.store.rule_load import RuleLoad, add_dropped
+from monitor.store.seals import change_sealed
 from monitor.store.standings import Standings
 from monitor.store.tables import EvidenceRow, LogPosition, table
 from monitor.store.trust_roots import KeptRoot, add_root, kept_roots
@@ -192,8 +193,7 @@ class Store(State):
         kept = table(EvidenceRow)
         is_open = and_(kept.c.id == evidence_id, kept.c.closed_at.is_(None))
         with self.database.write() as connection:
-            closed = update(kept).where(is_open).values(closed_at=self._clock(), note=note)
-            return bool(connection.execute(closed).rowcount)
+            return bool(change_sealed(connection, kept, is_open, {"closed_at": self._clock(), "note": note}))
 
     @override
     def enqueue(self, alerts: Sequence[Alert]) -> None:

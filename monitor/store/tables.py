@@ -1,7 +1,7 @@
 """What the database holds: one class per table. `migrations/` makes them; a test compares the two.
 
 Log ids, rule ids and channel names are ours and short. Everything else may come from an attacker: it is kept as
-`AnyText`, and indexed only by a digest of it.
+`AnyText`, and indexed only by a digest of it. A `seal` is the row's checksum (`monitor.store.seals`).
 """
 
 from datetime import datetime
@@ -111,6 +111,7 @@ class FindingRow(Base, table=True):
     counts: bool = Field(sa_column=Column(Boolean, nullable=False))
     certificate_log: bool = Field(sa_column=Column(Boolean, nullable=False))
     found_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+    seal: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
 
 
 class FindingDigest(Base, table=True):
@@ -155,6 +156,7 @@ class Seen(Base, table=True):
     value: str = Field(sa_column=Column(AnyText, nullable=False))
     log: str = Field(sa_column=Column(Text, nullable=False))
     index: int = Field(sa_column=Column("entry", BigInteger, nullable=False))
+    seal: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
 
 
 class Unreadable(Base, table=True):
@@ -167,6 +169,7 @@ class Unreadable(Base, table=True):
     reason: str = Field(sa_column=Column(AnyText, nullable=False))
     leaf: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     seen_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+    seal: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
 
 
 class KindCount(Base, table=True):
@@ -194,6 +197,7 @@ class AlertRow(Base, table=True):
     enqueued_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
     acknowledged_at: datetime | None = Field(sa_column=Column(UtcTime))
     note: str | None = Field(sa_column=Column(AnyText))
+    seal: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
 
 
 class DeliveryRow(Base, table=True):
@@ -235,6 +239,7 @@ class EvidenceRow(Base, table=True):
     kept_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
     closed_at: datetime | None = Field(sa_column=Column(UtcTime))
     note: str | None = Field(sa_column=Column(AnyText))
+    seal: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
 
 
 class AuthorisationRow(Base, table=True):
@@ -250,6 +255,7 @@ class AuthorisationRow(Base, table=True):
     note: str = Field(sa_column=Column(AnyText, nullable=False))
     created_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
     revoked_at: datetime | None = Field(sa_column=Column(UtcTime))
+    seal: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
 
 
 class ScannedRange(Base, table=True):

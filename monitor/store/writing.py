@@ -7,17 +7,19 @@ from typing import Any, Final
 from sqlalchemy import Column, Connection, Table, select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from monitor.store.seals import sealed
+
 _CHUNK: Final = 500
 # The two dialects spell ON CONFLICT alike but share no base class for it.
 _INSERT: Final[Mapping[str, Callable[[Table], Any]]] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 
 
 def add_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert rows; those whose key is already there are left as they are."""
+    """Insert rows, sealed where the table is; those whose key is already there are left as they are."""
     if rows:
         key = [column.name for column in table.primary_key if column.name in rows[0]]
         # PostgreSQL waits for whoever is inserting the same key. In one order for all, two never wait for each other.
-        ordered = sorted((dict(row) for row in rows), key=lambda row: [row[name] for name in key])
+        ordered = sorted((sealed(table, row) for row in rows), key=lambda row: [row[name] for name in key])
         connection.execute(_insert_new(connection.dialect.name, table), ordered)
 
 
