@@ -63,7 +63,7 @@ LOG_KEYS: Final = (
     "ca_file",
     "proxy",
 )
-WEB_KEYS: Final = ("listen",)
+WEB_KEYS: Final = ("listen", "hosts")
 BACKSCAN_KEYS: Final = ("range", "entries_per_second")
 ARCHIVE_KEYS: Final = ("location", "write_every")
 OBJECTIVE_KEYS: Final = (
@@ -77,6 +77,7 @@ OBJECTIVE_KEYS: Final = (
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 _LISTEN = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})", re.ASCII)
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252})", re.ASCII)
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})", re.ASCII)
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,17})\.[0-9]{1,9}", re.ASCII)
 _LOG_ID_BYTES: Final = 32
@@ -164,10 +165,16 @@ class ArchiveConfig:
 
 @dataclass(frozen=True, slots=True)
 class WebConfig:
-    """Where the status page and the metrics are served."""
+    """Where the status page and the metrics are served, and by which names (`hosts`) beside localhost and addresses."""
 
     host: str
     port: int
+    hosts: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names that a `Host` header may have."""
+        return (self.host, *self.hosts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,11 +385,21 @@ def _read_log_id(node: Node) -> bytes:
 
 
 def _read_web(node: Node) -> WebConfig:
-    listen = Fields(node, WEB_KEYS, "web").need("listen")
+    fields = Fields(node, WEB_KEYS, "web")
+    listen = fields.need("listen")
     match = _LISTEN.fullmatch(read_text(listen))
     if match is None or int(match[2]) > 65535:  # noqa: PLR2004  the largest port
         raise Misplaced('not an address and a port such as "127.0.0.1:9464"', listen)
-    return WebConfig(match[1].strip("[]"), int(match[2]))
+    none: tuple[str, ...] = ()
+    hosts = fields.read("hosts", lambda each: read_list(each, _read_host), none)
+    return WebConfig(match[1].strip("[]"), int(match[2]), hosts)
+
+
+def _read_host(node: Node) -> str:
+    text = read_text(node)
+    if not _HOST.fullmatch(text):
+        raise Misplaced(f"{text[:80]!r} is not the name of a host, such as signwatch.example.org (no port)", node)
+    return text
 
 
 def _read_objectives(node: Node) -> Objectives:

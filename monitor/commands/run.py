@@ -22,7 +22,8 @@ from monitor.daemon.daemon import Daemon, only_daemon
 from monitor.daemon.log_trees import own_sources
 from monitor.daemon.status import Status, read_status, status_document
 from monitor.daemon.supervisor import Outcome
-from monitor.daemon.web import WebServer, create_app
+from monitor.daemon.web import create_app
+from monitor.daemon.web_server import WebServer
 from monitor.following.timing import Timing
 from monitor.judging.reevaluation import Rechecked, recheck_all
 from monitor.model.errors import BadConfig
@@ -146,7 +147,7 @@ def _serve(settings: Config, monitor: Monitor, meter: PrometheusMeter, timing: T
         return status, status_document(status, monitor.store)
 
     own = own_sources(monitor, timing, monitor.parts)
-    web = create_app(look, meter)
+    web = create_app(look, meter, settings.web.names if settings.web is not None else ())
     web.add_api_route(PATH, lambda: JSONResponse(checkpoints_document(monitor.store, own())))
     server = WebServer(web, settings.web) if settings.web is not None else None
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -3,26 +3,21 @@
 Everything on the page may hold words an attacker put into a log: they are escaped, cut and never become a link.
 """
 
-import logging
-import socket
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from alerts.inert import inert_json, inert_line
-from monitor.config import WebConfig
 from monitor.daemon.status import Status
+from monitor.daemon.web_server import HostAndHead
 from monitor.model.errors import OwnFault
 from monitor.telemetry.prometheus import CONTENT_TYPE, PrometheusMeter
 
-_LOG: Final = logging.getLogger(__name__)
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 _LONGEST: Final = 300
 # No script at all, one style sheet of our own in the page: what an entry says can neither run nor call home.
@@ -41,11 +36,15 @@ _HEADERS: Final = {
 Look = Callable[[], tuple[Status, dict[str, Any]]]
 
 
-def create_app(look: Look, meter: PrometheusMeter) -> FastAPI:
-    """The web application. `look` reads the status and its document; it raises `OwnFault` when it cannot."""
+def create_app(look: Look, meter: PrometheusMeter, hosts: Iterable[str] = ()) -> FastAPI:
+    """The web application. `look` reads the status and its document; it raises `OwnFault` when it cannot.
+
+    `hosts` are the names it is reached by beside localhost and addresses.
+    """
     app = FastAPI(title="Signwatch", docs_url=None, redoc_url=None, openapi_url=None)
     page = _environment().get_template("status.html.j2")
     _add_fixed_answers(app)
+    app.add_middleware(HostAndHead, names=hosts)
 
     @app.middleware("http")
     async def headers(request: Request, call_next: Any) -> Response:
@@ -95,54 +94,6 @@ def _add_fixed_answers(app: FastAPI) -> None:
     @app.get("/favicon.ico")
     def no_icon() -> Response:
         return Response(status_code=204)
-
-
-class WebServer:
-    """The application on an address, in a thread of its own. Raises `OwnFault` when the address cannot be had."""
-
-    def __init__(self, app: FastAPI, config: WebConfig) -> None:
-        self._socket = _bound(config)
-        self.url = _url(config.host, self._socket.getsockname()[1])
-        self._server = uvicorn.Server(
-            uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5, server_header=False)
-        )
-        self._thread = threading.Thread(target=self._run, name="web", daemon=True)
-
-    def start(self) -> None:
-        """Begin to answer."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Answer what is under way, then end."""
-        self._server.should_exit = True
-        self._thread.join(10)
-        self._socket.close()
-
-    def _run(self) -> None:
-        try:
-            self._server.run(sockets=[self._socket])
-        except Exception:  # noqa: BLE001  following goes on without a page
-            _LOG.exception("web_failed")
-
-
-def _bound(config: WebConfig) -> socket.socket:
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((config.host, config.port))
-        listening.listen(128)
-    except OSError as error:
-        listening.close()
-        raise OwnFault(
-            f"web.listen: {config.host}:{config.port} cannot be had: {error.strerror or error}. Nothing was started: "
-            "stop what listens there, or set another address under `web`."
-        ) from error
-    return listening
-
-
-def _url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _environment() -> Environment:

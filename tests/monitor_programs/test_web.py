@@ -11,7 +11,8 @@ import pytest
 from alerts.alert import Owner
 from monitor.config import Config, WebConfig, parse_config
 from monitor.daemon.status import Status, read_status, status_document
-from monitor.daemon.web import WebServer, create_app
+from monitor.daemon.web import create_app
+from monitor.daemon.web_server import WebServer
 from monitor.judging.coverage import read_coverage
 from monitor.model.errors import OwnFault
 from monitor.store.backscans import BackScan
