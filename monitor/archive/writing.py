@@ -74,7 +74,7 @@ class ArchiveWriter:
 
     def __init__(self, files: ArchiveFiles, identity: LogIdentity, prove: Prove) -> None:
         """Raises `ArchiveFault` when the archive holds this log under another key, or cannot be read."""
-        self._files, self._prove, self._identity = files, prove, identity
+        self.files, self._prove, self._identity = files, prove, identity
         self.manifest = self.reread()
         if self.manifest.identity.spki != identity.spki or self.manifest.identity.origin != identity.origin:
             raise ArchiveFault(
@@ -140,8 +140,8 @@ class ArchiveWriter:
         kept, tail = run.ranges, None
         if run.ranges and run.last % RANGE:
             kept, tail = run.ranges[:-1], run.ranges[-1]
-            rows = pa.concat_tables([read_rows(self._files, self.manifest, tail), rows])
-        written = tuple(write_range(self._files, self.manifest.identity, part) for part in _cut(rows))
+            rows = pa.concat_tables([read_rows(self.files, self.manifest, tail), rows])
+        written = tuple(write_range(self.files, self.manifest.identity, part) for part in _cut(rows))
         grown = Run(run.start, (*kept, *written), head, proof)
         # What the leaf hashes in the files lead to, against what the log signed: before any manifest names them.
         grown.check()
@@ -149,7 +149,7 @@ class ArchiveWriter:
 
     def reread(self) -> Manifest:
         """The manifest as it is stored now. Raises `ArchiveFault`."""
-        return read_manifest(self._files, self._identity.log) or Manifest(self._identity)
+        return read_manifest(self.files, self._identity.log) or Manifest(self._identity)
 
     def keep(self, manifest: Manifest, gone: Sequence[ArchivedRange] = ()) -> None:
         """Store a manifest made from `self.manifest`, and remove the files of ranges it no longer names.
@@ -158,21 +158,21 @@ class ArchiveWriter:
         """
         if self.reread().generation != self.manifest.generation:
             raise ArchiveFault(
-                f"archive {self._files.location}: another program writes the archive of {manifest.log} at the same "
+                f"archive {self.files.location}: another program writes the archive of {manifest.log} at the same "
                 "time. Stop one of the two."
             )
         # A crash before this leaves files that nothing names; after it, they are the archive.
-        self._files.write(manifest_name(manifest.log), to_json(manifest))
+        self.files.write(manifest_name(manifest.log), to_json(manifest))
         self.manifest = manifest
         named = {file.name for run in manifest.runs for each in run.ranges for file in (each.rows, each.index)}
         for file in (file for each in gone for file in (each.rows, each.index)):
             if file.name not in named:
-                self._files.remove(file.name)
+                self.files.remove(file.name)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the lock of this log's folder: taken for as long as one manifest is changed. Raises `ArchiveFault`."""
-        folder = self._files.folder
+        folder = self.files.folder
         if folder is None:
             yield
             return
@@ -181,7 +181,7 @@ class ArchiveWriter:
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise self._files.fault(path.name, error) from error
+            raise self.files.fault(path.name, error) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield

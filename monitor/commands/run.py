@@ -26,7 +26,7 @@ from monitor.daemon.web import create_app
 from monitor.daemon.web_server import WebServer
 from monitor.following.timing import Timing
 from monitor.judging.reevaluation import Rechecked, recheck_all
-from monitor.model.errors import BadConfig
+from monitor.model.errors import BadConfig, FetchFailed, OwnFault
 from monitor.program import VERSION, utc_now
 from monitor.store.database import sqlite_path
 from monitor.store.reading import OpenEvidence, Reading
@@ -77,6 +77,7 @@ def _once(monitor: Monitor) -> Exit:
     # All logs are read before anything is delivered: whatever belongs to one event has met by then.
     monitor.store.certificate_hold = timedelta(0)
     outcomes = [outcome for watch in monitor.watches for outcome in watch.run_pass()]
+    archived = _archive(monitor)
     # Only now: whether something followed a signing is known once the logs that would show it were read.
     again = recheck_all(monitor.store, monitor.rules.held, monitor.trust, utc_now())
     report = deliver_due(monitor.store.outbox, monitor.channels, utc_now(), random=random.random)
@@ -92,7 +93,22 @@ def _once(monitor: Monitor) -> Exit:
     for each in evidence:
         note(each.sentence, "bold red")
     code = verdict(outcomes, again, evidence)
+    undelivered = undelivered or not archived
     return Exit.UNFINISHED if code is Exit.FINE and undelivered else code
+
+
+def _archive(monitor: Monitor) -> bool:
+    """Archive what the passes proved, where an archive is configured; whether that went well."""
+    went_well = True
+    for archiver in map(monitor.archiver, monitor.logs) if monitor.archiver is not None else ():
+        try:
+            archiver.finish()
+        except (OwnFault, FetchFailed) as error:
+            went_well = False
+            note(f"archiving {archiver.name}: {error}", "red")
+        finally:
+            archiver.close()
+    return went_well
 
 
 def verdict(outcomes: list[Outcome], again: Rechecked, evidence: Sequence[OpenEvidence] = ()) -> Exit:

@@ -15,6 +15,7 @@ from alerts.alert import Alert
 from alerts.channels.channel import Channel
 from alerts.channels.registry import build_channel
 from alerts.channels.settings import ChannelMisconfigured
+from monitor.archive.handover import Archiver, Handovers
 from monitor.backscan.planner import LogBackscan
 from monitor.config import Config, LogConfig, Objectives
 from monitor.daemon.supervisor import LogWatch
@@ -49,8 +50,9 @@ _BACKSCAN_SHARE: Final = 4
 class Monitor:
     """Everything that runs, put together. `close` ends connections; whatever runs must have ended before.
 
-    `backscan` makes what looks back in one of `logs`. `more_logs` adds the logs that the trust root came to name since
-    it was last called, and returns them with what watches them.
+    `backscan` makes what looks back in one of `logs`, `archiver` what archives one, where that is configured.
+    `more_logs` adds the logs that the trust root came to name since it was last called, and returns them with what
+    watches them.
     """
 
     config: Config
@@ -64,6 +66,7 @@ class Monitor:
     trust_watch: TrustWatch
     more_logs: Callable[[], Sequence[tuple[LogConfig, LogWatch]]]
     backscan: Callable[[LogConfig], LogBackscan]
+    archiver: Callable[[LogConfig], Archiver] | None = None
     parts: ExitStack = field(default_factory=ExitStack)
 
     def close(self) -> None:
@@ -88,6 +91,7 @@ def assemble(config: Config, meter: Meter, timing: Timing, *, limits: Limits | N
         store.facts.digests = lists.digests
         lists.refresh(rules.held.rules.rules)
         tell_facts(store.facts, logs, timing.clock)
+        handovers = None if config.archive is None else Handovers()
         examiners = Examiners(processes_of(config.objectives))
         parts.callback(examiners.close)
         watch = partial(
@@ -100,6 +104,7 @@ def assemble(config: Config, meter: Meter, timing: Timing, *, limits: Limits | N
             timing=timing,
             limits=limits,
             examiners=examiners,
+            handovers=handovers,
             parts=parts,
         )
         watches = [watch(log) for log in logs]
@@ -115,10 +120,29 @@ def assemble(config: Config, meter: Meter, timing: Timing, *, limits: Limits | N
         backscan = partial(
             _backscan, config=config, store=store, rules=rules, trust=trust, meter=meter, timing=timing, parts=parts
         )
+        archiver = None
+        if handovers is not None:
+            archiver = partial(
+                _archiver, config=config, handovers=handovers, store=store, trust=trust, meter=meter, timing=timing
+            )
         all_parts = parts.pop_all()
         watch.keywords["parts"] = backscan.keywords["parts"] = all_parts
+        if archiver is not None:
+            archiver.keywords["parts"] = all_parts
         return Monitor(
-            config, store, rules, trust, channels, watches, logs, lists, trust_watch, more_logs, backscan, all_parts
+            config,
+            store,
+            rules,
+            trust,
+            channels,
+            watches,
+            logs,
+            lists,
+            trust_watch,
+            more_logs,
+            backscan,
+            archiver,
+            all_parts,
         )
     raise AssertionError  # for mypy: an ExitStack may swallow exceptions, this one holds nothing that does
 
@@ -249,6 +273,7 @@ def _watch(
     timing: Timing,
     limits: Limits | None,
     examiners: Examiners,
+    handovers: Handovers | None,
     parts: ExitStack,
 ) -> LogWatch:
     http = http_fetcher(log, timing.pause)
@@ -263,6 +288,7 @@ def _watch(
         appeared=config.logs is None and log.start == 0,
         executor=executor,
         examiners=examiners,
+        archive=handovers,
         witnesses=log.witnesses,
         store=store,
         rules=rules,
@@ -296,6 +322,35 @@ def _backscan(
         store=store,
         rules=rules,
         trust=trust,
+        meter=meter,
+        timing=timing,
+    )
+
+
+def _archiver(
+    log: LogConfig,
+    *,
+    config: Config,
+    handovers: Handovers,
+    store: Store,
+    trust: TrustKeeper,
+    meter: Meter,
+    timing: Timing,
+    parts: ExitStack,
+) -> Archiver:
+    from monitor.daemon.archiver import LogArchiver  # noqa: PLC0415  imports pyarrow
+
+    if config.archive is None:
+        raise AssertionError("made only where an archive is configured")
+    rate = max(1, requests_per_second(log) // _BACKSCAN_SHARE)
+    http = http_fetcher(replace(log, requests_per_second=rate), timing.pause)
+    parts.callback(http.close)
+    return LogArchiver(
+        log.name,
+        partial(open_log, log, trust, store, http),
+        config=config.archive,
+        handovers=handovers,
+        store=store,
         meter=meter,
         timing=timing,
     )

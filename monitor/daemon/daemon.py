@@ -23,6 +23,7 @@ from alerts.alert import Alert
 from alerts.channels.channel import Channel
 from alerts.delivery import DeliveryPolicy, deliver_channel
 from alerts.outbox import Backlog
+from monitor.archive.handover import Archiver
 from monitor.backscan.planner import LogBackscan
 from monitor.config import LogConfig
 from monitor.daemon.assembly import Monitor, followed_keys
@@ -41,8 +42,10 @@ _DELIVER_EVERY: Final = 1
 _HEARTBEAT_EVERY: Final = 5
 _LISTS_EVERY: Final = 300
 _LOOK_BACK_EVERY: Final = 1
+_ARCHIVE_EVERY: Final = 1
 _COVERAGE_EVERY: Final = 30
 _BACKSCANS: Final = "backscans"
+_ARCHIVES: Final = "archives"
 _TRUST: Final = "trust root"
 _SPARE_WORKERS: Final = 8
 _ILL_AFTER: Final = timedelta(minutes=5)
@@ -62,9 +65,11 @@ class Daemon:
         workers = len(monitor.watches) + len(monitor.channels) + _SPARE_WORKERS
         # Looking back has threads of its own: whatever hangs there, a pass never waits for one.
         looking_back = ThreadPoolExecutor(len(monitor.watches) + _SPARE_WORKERS)
+        archiving = ThreadPoolExecutor(len(monitor.watches) + _SPARE_WORKERS)
         self._backscans: list[LogBackscan] = []
+        self._archivers: list[Archiver] = []
         self._scheduler = BackgroundScheduler(
-            executors={"default": ThreadPoolExecutor(workers), _BACKSCANS: looking_back},
+            executors={"default": ThreadPoolExecutor(workers), _BACKSCANS: looking_back, _ARCHIVES: archiving},
             # A late pass runs late instead of being dropped, and one at a time.
             job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
             timezone="UTC",
@@ -89,6 +94,8 @@ class Daemon:
     def stop(self) -> None:
         """Let what runs come to an end; `timing.stop` must say so already. Nothing is cut off in a commit."""
         self._scheduler.shutdown(wait=True)
+        for archiver in self._archivers:
+            archiver.close()
 
     def reload_rules(self) -> None:
         """Read the rules again at the next heartbeat; safe to call from a signal handler."""
@@ -108,6 +115,12 @@ class Daemon:
         with self._ill_on_trouble(f"looking back in {backscan.name}"):
             while not self._timing.stop() and (seconds := backscan.step()) is not None:
                 self._timing.pause(seconds)
+
+    def archive(self, archiver: Archiver) -> None:
+        """Archive what following proved of one log, for as long as there is anything to do."""
+        with self._ill_on_trouble(f"archiving {archiver.name}"):
+            while not self._timing.stop() and archiver.step():
+                pass
 
     def tell_coverage(self) -> None:
         """Count what the rules in force were not offered."""
@@ -189,6 +202,8 @@ class Daemon:
                     watch.forget_sources()
                 for backscan in self._backscans:
                     backscan.forget_sources()
+                for archiver in self._archivers:
+                    archiver.forget_sources()
             for log, watch in self._monitor.more_logs():
                 self._follow(log, watch)
         self._tell_trust(now)
@@ -204,6 +219,10 @@ class Daemon:
         backscan = self._monitor.backscan(log)
         self._backscans.append(backscan)
         self._every(_LOOK_BACK_EVERY, partial(self.look_back, backscan), f"look back {log.name}", executor=_BACKSCANS)
+        if self._monitor.archiver is not None:
+            archiver = self._monitor.archiver(log)
+            self._archivers.append(archiver)
+            self._every(_ARCHIVE_EVERY, partial(self.archive, archiver), f"archive {log.name}", executor=_ARCHIVES)
 
     def refresh_lists(self) -> None:
         """Fetch the digest lists that the rules name."""

@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from alerts.alert import Alert, Owner
 from alerts.inert import inert_line
+from monitor.archive.handover import Handover, Handovers
 from monitor.crosscheck.promise_rounds import PromiseRounds
 from monitor.daemon.log_throttle import Seldom
 from monitor.following.follower import Follower, Limits, PassReport, Unkept, baseline
@@ -79,8 +80,8 @@ class Outcome:
 class ObservedState(State):
     """The store, with everything that is committed reported to the meter and to the outcome of the pass."""
 
-    def __init__(self, store: Store, meter: Meter, outcome: Outcome) -> None:
-        self._store, self._meter, self.outcome = store, meter, outcome
+    def __init__(self, store: Store, meter: Meter, outcome: Outcome, archive: Handover | None = None) -> None:
+        self._store, self._meter, self.outcome, self._archive = store, meter, outcome, archive
 
     @override
     def position(self, log: str) -> Position | None:
@@ -93,6 +94,8 @@ class ObservedState(State):
     @override
     def advance(self, old: Position, new: Position, batch: Batch, alerts: Sequence[Alert]) -> None:
         self._store.advance(old, new, batch, alerts)
+        if self._archive is not None:
+            self._archive.committed(old, new, batch)
         self._meter.batch(batch)
         self._meter.position(new.log, new.frontier.size, new.head.head.size, new.head.head.timestamp)
         for finding in batch.findings:
@@ -132,7 +135,7 @@ class LogWatch:
     """Watches one configured log; `run_pass` is called by one thread at a time.
 
     `appeared` says that the trust root came to name the log while others were watched: it is begun at its first entry.
-    `executor` fetches ahead, `examiners` examine large backlogs.
+    `executor` fetches ahead, `examiners` examine large backlogs, and `archive` is handed what was committed.
     """
 
     def __init__(
@@ -151,12 +154,14 @@ class LogWatch:
         appeared: bool = False,
         executor: Executor | None = None,
         examiners: Examiners | None = None,
+        archive: Handovers | None = None,
     ) -> None:
         self.name = name
         self._open_trees, self._stale_after = open_trees, stale_after
         self._store, self._rules, self._trust, self._meter = store, rules, trust, meter
         self._timing, self._limits, self._witnesses = timing, limits, witnesses
         self._appeared, self._executor, self._examiners = appeared, executor, examiners
+        self._archive = archive
         self._sources: Sequence[LogSource] = ()
         self._unkept: dict[str, Unkept] = {}
         self._listed_at: datetime | None = None
@@ -261,7 +266,11 @@ class LogWatch:
         # Between two passes nothing is under way: from here on every entry is offered to exactly these rules.
         self._store.coverage.activate(log, held.selections)
         self._store.rule_load.put_in_force(len(held.matcher.rules), held.unindexed, self._timing.clock())
-        state = ObservedState(self._store, self._meter, Outcome(log))
+        handover = self._archive.of(log) if self._archive is not None else None
+        state = ObservedState(self._store, self._meter, Outcome(log), handover)
+        examiner = self._examiners.examiner(held, log, source.identity.api) if self._examiners else None
+        if handover is not None and examiner is not None:
+            examiner = handover.watching(examiner)
         follower = Follower(
             source,
             state,
@@ -271,7 +280,7 @@ class LogWatch:
             pause=self._timing.pause,
             limits=self._limits,
             executor=self._executor,
-            examiner=self._examiners.examiner(held, log, source.identity.api) if self._examiners else None,
+            examiner=examiner,
             stop=self._timing.stop,
             # Polls may be slower than trees are listed anew: what a log owes is counted over both.
             unkept=self._unkept.setdefault(log, {}),

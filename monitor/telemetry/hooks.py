@@ -36,6 +36,9 @@ class Meter(Protocol):
     def back_scan(self, log: str, remaining: int) -> None:
         """How many entries are still to be offered to rules that came late."""
 
+    def archived(self, log: str, reached: int, behind: int) -> None:
+        """The archive reaches to this entry; so many that were followed are not in it yet."""
+
     def rules(self, rules: int, unindexed: int) -> None:
         """Rules were put in force; so many of them are asked about every entry."""
 

@@ -84,6 +84,8 @@ class PrometheusMeter(Meter):
         self._owed = gauge(
             "backscan_pending_entries", "Older entries still to be offered to rules that came late.", "log"
         )
+        self._archived = gauge("archived_size", "Entry that the archive of the log reaches to.", "log")
+        self._unarchived = gauge("archive_pending_entries", "Entries followed that are not in the archive yet.", "log")
         self._looked_back = counter("backscan_entries", "Older entries offered to rules that came late.", "log")
         self._found_back = counter("backscan_findings", "Older entries such a rule selected, by verdict.", "outcome")
         self._pending = gauge("outbox_pending", "Deliveries that wait.", "channel")
@@ -170,6 +172,11 @@ class PrometheusMeter(Meter):
         self._dropped.labels(log).inc(dropped)
         for outcome, count in findings.items():
             self._found_back.labels(outcome).inc(count)
+
+    @override
+    def archived(self, log: str, reached: int, behind: int) -> None:
+        self._archived.labels(log).set(reached)
+        self._unarchived.labels(log).set(behind)
 
     @override
     def back_scan(self, log: str, remaining: int) -> None:

@@ -1,0 +1,120 @@
+"""Proven batches on their way from following to the archive: following never waits, and what does not fit is dropped.
+
+What was dropped, or was on its way when the process ended, is read from the log again.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from monitor.following.fetch_ahead import Fetched
+from monitor.following.follower import Examiner
+from monitor.following.scan_batch import Examined
+from monitor.model.heads import Position
+from monitor.model.log_source import LogEntry
+from monitor.model.state import Batch
+
+_MOST_BYTES: Final = 32 * 1024 * 1024
+
+
+class Archiver(Protocol):
+    """Archives one configured log beside following. Kept apart from what does it, which imports pyarrow."""
+
+    @property
+    def name(self) -> str:
+        """Name of the log."""
+
+    def step(self) -> bool:
+        """Archive some of what waits; whether more could be done at once. Raises `OwnFault`, `FetchFailed`."""
+
+    def finish(self) -> None:
+        """Archive all that waits. Raises `OwnFault`, `FetchFailed`."""
+
+    def forget_sources(self) -> None:
+        """Open the log anew when it is asked next: its keys may have changed."""
+
+    def close(self) -> None:
+        """Write what waits, as far as that is possible, and end."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenBatch:
+    """Entries between two positions that following proved and committed."""
+
+    before: Position
+    after: Position
+    entries: tuple[LogEntry, ...]
+
+
+class Handover:
+    """Proven batches of one tree. Following puts them in, the archive takes them out; at most `most` bytes wait."""
+
+    def __init__(self, most: int = _MOST_BYTES) -> None:
+        self._most, self._bytes = most, 0
+        self._lock = threading.Lock()
+        self._waiting: deque[tuple[ProvenBatch, int]] = deque()
+        self._fetched: Fetched | None = None
+        self._open = True
+
+    def watching(self, examiner: Examiner) -> Examiner:
+        """The same examiner; the batch it yields last is kept until it is committed or the next one comes."""
+
+        def run(batches: Iterator[Fetched]) -> Iterator[tuple[Fetched, Examined]]:
+            for fetched, examined in examiner(batches):
+                self._fetched = fetched
+                yield fetched, examined
+
+        return run
+
+    def committed(self, before: Position, after: Position, batch: Batch) -> None:
+        """Following committed a batch: its entries may be archived. Never waits, never raises."""
+        fetched, self._fetched = self._fetched, None
+        if fetched is None or (fetched.start, fetched.end) != (batch.start, batch.end):
+            return
+        size = fetched.size
+        with self._lock:
+            if self._open and self._bytes + size <= self._most:
+                self._waiting.append((ProvenBatch(before, after, fetched.entries), size))
+                self._bytes += size
+
+    def first(self) -> ProvenBatch | None:
+        """The batch that waits longest."""
+        with self._lock:
+            return self._waiting[0][0] if self._waiting else None
+
+    def remove(self) -> None:
+        """Take the batch that waits longest out."""
+        with self._lock:
+            if self._waiting:
+                self._bytes -= self._waiting.popleft()[1]
+
+    def close(self) -> None:
+        """Drop what waits, and whatever comes until `reopen`."""
+        with self._lock:
+            self._open, self._bytes = False, 0
+            self._waiting.clear()
+
+    def reopen(self) -> None:
+        """Take batches again."""
+        with self._lock:
+            self._open = True
+
+
+class Handovers:
+    """The handover of each tree that is followed, by log id."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._of: dict[str, Handover] = {}
+
+    def of(self, log: str) -> Handover:
+        """The tree's handover, made when it is asked for first."""
+        with self._lock:
+            return self._of.setdefault(log, Handover())
+
+    def trees(self, name: str) -> list[str]:
+        """Trees of one configured log that are followed."""
+        with self._lock:
+            return [log for log in self._of if log.partition("/")[0] == name]

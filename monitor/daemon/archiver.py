@@ -1,0 +1,225 @@
+"""Keeps the archive of one configured log beside following: what following proved goes in, gaps are read again.
+
+Following never waits for it. A full disk, or any other trouble of the archive, is raised to the daemon, which tells of
+it; the batches of that time are dropped, and read from the log again once the archive can be written.
+"""
+
+import logging
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+import pyarrow as pa
+from typing_extensions import override
+
+from monitor.archive.building import RowMaker
+from monitor.archive.files import ArchiveFiles
+from monitor.archive.handover import Archiver, Handover, Handovers, ProvenBatch
+from monitor.archive.rows import rows_of
+from monitor.archive.writing import ArchiveWriter
+from monitor.backscan.archiving import archive_range, missing_from
+from monitor.backscan.range import World
+from monitor.config import ArchiveConfig
+from monitor.following.timing import Timing
+from monitor.model.errors import FetchFailed
+from monitor.model.log_source import LogApi, LogSource
+from monitor.store.reading import Reading
+from monitor.store.store import Store
+from monitor.telemetry.hooks import Meter
+
+_LOG: Final = logging.getLogger(__name__)
+_STEP: Final = {LogApi.REKOR_V1: 256}
+_STEP_OTHERWISE: Final = 8192
+_MANY: Final = 1024  # entries of which rows are made in another process, so that following keeps this one
+_FIRST_RETRY: Final = timedelta(seconds=15)
+_LONGEST_RETRY: Final = timedelta(minutes=15)
+_LIST_TREES_EVERY: Final = timedelta(minutes=10)
+
+
+@dataclass(slots=True)
+class _Tree:
+    """One tree: its writer, since when rows wait to be written, and how a gap is dealt with."""
+
+    log: str
+    handover: Handover
+    writer: ArchiveWriter | None = None
+    waiting_since: datetime | None = None
+    gap: tuple[int, int] | None = None
+    failures: int = 0
+    retry_at: datetime | None = None
+    trouble: Exception | None = field(default=None, repr=False)
+
+
+class LogArchiver(Archiver):
+    """Archives one configured log, all trees of it; `step` is called by one thread at a time.
+
+    `open_trees` opens sources for nothing else: what following asks never waits behind what is asked here.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_trees: Callable[[], Sequence[LogSource]],
+        *,
+        config: ArchiveConfig,
+        handovers: Handovers,
+        store: Store,
+        meter: Meter,
+        timing: Timing,
+    ) -> None:
+        self._name = name
+        self._open_trees, self._config, self._handovers = open_trees, config, handovers
+        self._store, self._meter, self._timing = store, meter, timing
+        self._trees: dict[str, _Tree] = {}
+        self._sources: dict[str, LogSource] = {}
+        self._listed_at: datetime | None = None
+        self._process: ProcessPoolExecutor | None = None
+
+    @property
+    @override
+    def name(self) -> str:
+        return self._name
+
+    @override
+    def step(self) -> bool:
+        """Archive some of what waits in each tree. The first trouble is raised, and again until it is mended."""
+        more = False
+        for log in self._handovers.trees(self.name):
+            tree = self._trees.setdefault(log, _Tree(log, self._handovers.of(log)))
+            more = self._step(tree) or more
+        troubles = [tree.trouble for tree in self._trees.values() if tree.trouble is not None]
+        if troubles:
+            raise troubles[0]
+        return more
+
+    @override
+    def finish(self) -> None:
+        # Nothing is on its way any more: a gap that shows twice in a row is read now, not a second later.
+        while self.step() or self.step():
+            pass
+        for tree in self._trees.values():
+            if tree.writer is not None:
+                tree.writer.flush()
+
+    @override
+    def forget_sources(self) -> None:
+        self._listed_at = None
+
+    @override
+    def close(self) -> None:
+        for tree in self._trees.values():
+            if tree.writer is not None and tree.trouble is None:
+                try:
+                    tree.writer.flush()
+                except Exception as error:  # noqa: BLE001  what is lost here is read from the log again
+                    _LOG.warning("archive_not_written log=%s detail=%s", tree.log, error)
+        if self._process is not None:
+            self._process.shutdown()
+
+    def _step(self, tree: _Tree) -> bool:
+        now = self._timing.clock()
+        if tree.retry_at is not None:
+            if now < tree.retry_at:
+                return False
+            tree.handover.reopen()
+        try:
+            more = self._archive(tree, now)
+        except Exception as error:  # noqa: BLE001  told by `step`, which goes on with the other trees
+            self._failed(tree, error, now)
+            return False
+        tree.trouble, tree.failures, tree.retry_at = None, 0, None
+        return more
+
+    def _archive(self, tree: _Tree, now: datetime) -> bool:
+        position = self._store.position(tree.log)
+        if position is None:
+            return False
+        if tree.writer is None:
+            source = self._source(tree.log)
+            tree.writer = ArchiveWriter(ArchiveFiles(self._config.location), source.identity, self._prover(tree.log))
+        writer, size = tree.writer, position.frontier.size
+        began = Reading(self._store.database).followed()[tree.log].baseline_size
+        batch = tree.handover.first()
+        end = size if batch is None else batch.after.frontier.size
+        missing = missing_from(writer.manifest, began, end) if writer.end is None else [(writer.end, end)]
+        self._meter.archived(tree.log, missing[0][0] if missing else end, size - (missing[0][0] if missing else end))
+        if batch is not None:
+            tree.gap = None
+            whole = (batch.before.frontier.size, end)
+            if not missing or missing[0][0] >= end:
+                tree.handover.remove()
+                return True
+            if missing[0] == whole:
+                writer.add(self._rows(tree.log, batch), batch.before.frontier, batch.after)
+                tree.handover.remove()
+                tree.waiting_since = tree.waiting_since or now
+                self._write_in_time(tree, writer, now)
+                return True
+            writer.flush()
+            first, last = missing[0]
+            return self._fill(tree, writer, first, last if first >= whole[0] else min(last, whole[0]))
+        self._write_in_time(tree, writer, now)
+        if writer.end is not None or not missing:
+            return False
+        # A batch may be committed already, and on its way: what is missing twice in a row is missing.
+        seen, tree.gap = tree.gap, missing[0]
+        return seen is not None and seen[0] == tree.gap[0] and self._fill(tree, writer, *missing[0])
+
+    def _write_in_time(self, tree: _Tree, writer: ArchiveWriter, now: datetime) -> None:
+        if writer.pending and tree.waiting_since is not None and now - tree.waiting_since >= self._config.write_every:
+            writer.flush()
+        if not writer.pending:
+            tree.waiting_since = None
+
+    def _fill(self, tree: _Tree, writer: ArchiveWriter, first: int, last: int) -> bool:
+        """Read some of the gap `[first, last)` from the log again."""
+        source = self._source(tree.log)
+        end = min(last, first + _STEP.get(source.identity.api, _STEP_OTHERWISE))
+        known = self._store.position(tree.log)
+        _LOG.info("archive_gap log=%s first=%d last=%d", tree.log, first, end)
+        world = World(self._timing.clock, self._timing.pause, patience=(), pauses=(1.0,), stop=self._timing.stop)
+        archive_range(
+            source,
+            writer.files,
+            known.head if known is not None else None,
+            first,
+            end,
+            store=self._store,
+            rows=RowMaker(1),
+            world=world,
+        )
+        writer.manifest = writer.reread()
+        tree.gap = (end, last)
+        return True
+
+    def _rows(self, log: str, batch: ProvenBatch) -> pa.RecordBatch:
+        api, start = self._source(log).identity.api, batch.before.frontier.size
+        if len(batch.entries) < _MANY:
+            return rows_of(batch.entries, start, log, api)
+        if self._process is None:
+            self._process = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+        return self._process.submit(rows_of, batch.entries, start, log, api).result()
+
+    def _failed(self, tree: _Tree, error: Exception, now: datetime) -> None:
+        if tree.writer is not None:
+            tree.writer.discard()
+        tree.handover.close()
+        tree.writer = tree.waiting_since = tree.gap = None
+        tree.trouble = error
+        tree.retry_at = now + min(_FIRST_RETRY * 2 ** min(tree.failures, 16), _LONGEST_RETRY)
+        tree.failures += 1
+
+    def _prover(self, log: str) -> Callable[[int, int], Sequence[bytes]]:
+        return lambda size1, size2: self._source(log).consistency_proof(size1, size2)
+
+    def _source(self, log: str) -> LogSource:
+        now = self._timing.clock()
+        if self._listed_at is None or now - self._listed_at >= _LIST_TREES_EVERY or log not in self._sources:
+            self._sources = {source.identity.log: source for source in self._open_trees()}
+            self._listed_at = now
+        if (source := self._sources.get(log)) is None:
+            raise FetchFailed(f"{log}: the log does not list this tree any more, so it cannot be archived")
+        return source
