@@ -61,14 +61,14 @@ def unknown_key(key: str, known: Iterable[str], what: str) -> str:
     return f"{what} has no key {key[:80]!r}: {hint}"
 
 
-def read_text(node: Node) -> str:
+def read_text(node: Node, longest: int = MAX_TEXT) -> str:
     """One line of text, as written."""
     if not isinstance(node, Scalar):
         raise Misplaced("this is one text, not a list or a mapping", node)
     if node.is_null or not node.text:
         raise Misplaced("this is empty: write a value or remove the key", node)
-    if len(node.text) > MAX_TEXT:
-        raise Misplaced(f"longer than {MAX_TEXT} characters", node)
+    if len(node.text) > longest:
+        raise Misplaced(f"longer than {longest} characters", node)
     if _UNPRINTABLE.search(node.text):
         raise Misplaced("holds a control character or a line break", node)
     return node.text

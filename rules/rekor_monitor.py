@@ -2,13 +2,18 @@
 
 What it matches, as its code has it: `certSubject`, `issuers` and `subjects` are Go regular expressions (RE2) that may
 match anywhere in the value; fingerprints and extension values are exact. Every match is news there, so the rules
-written here have no `expect`.
+written here have no `expect`. Empty lists and empty values are legal there and watch nothing.
+
+Three forms are read: the configuration file, a file with the content of `monitoredValues` alone (its older form), and a
+GitHub workflow that calls the reusable workflow with the configuration as a block of text.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
+from rules.alternatives import split_alternatives
 from rules.document import Listing, Mapping, Misplaced, Node, Problem, RuleFileError, Scalar, read_yaml
 from rules.pattern import MAX_PATTERN, compile_regex
 from rules.reading import read_list, read_text
@@ -24,6 +29,7 @@ _ELSEWHERE: Final = {
     "startIndex": "`start` of a log in signwatch.yaml says where to begin",
     "endIndex": "following has no end",
     "outputIdentities": "use a channel of type jsonl",
+    "outputIdentitiesFormat": "use a channel of type jsonl",
     "logInfoFile": "checkpoints are kept in the database",
     "identityMetadataFile": "positions are kept in the database",
     "githubIssue": "use a channel",
@@ -31,49 +37,70 @@ _ELSEWHERE: Final = {
     "emailNotificationMailgun": "use a channel of type email",
     "emailNotificationSendGrid": "use a channel of type email",
     "trustedCAs": "authorities come from the trusted root",
+    "caRootsFile": "authorities come from the trusted root",
+    "caIntermediatesFile": "authorities come from the trusted root",
     "ctLogs": "logs come from the trusted root",
+    "ctShards": "logs come from the trusted root",
 }
 _REGEX_SPECIAL: Final = frozenset(".*+?()[]{}|^$\\")
+_MAX_VALUE: Final = 100_000  # characters of one value, a long alternation for example
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
-    name: str
-    title: str
-    select: dict[str, Value]
+class Imported:
+    """A rule file as YAML text. `lost` is what the configuration watches and the rules do not, with its place."""
+
+    text: str
+    lost: tuple[Problem, ...]
 
 
 class _Import:
-    """Rules as they are found, and remarks on what could not be carried over."""
+    """Rules as they are found, and remarks on what is left out. `above` are the lines before the configuration."""
 
     def __init__(self) -> None:
-        self.rules: list[_Made] = []
+        self.rules: list[str] = []
         self.remarks: list[Problem] = []
+        self.lost: list[Problem] = []
+        self.above = 0
+        self._numbers: Counter[str] = Counter()
 
     def remark(self, node: Node, text: str) -> None:
-        self.remarks.append(Problem(text, node.line, node.column))
+        """Say of something that watches nothing why it is left out."""
+        self.remarks.append(Problem(text, node.line + self.above, node.column))
 
-    def add(self, kind: str, title: str, select: dict[str, Value]) -> None:
-        number = sum(1 for each in self.rules if each.name.startswith(kind)) + 1
-        self.rules.append(_Made(f"{kind}-{number}", title, select))
+    def lose(self, node: Node, text: str) -> None:
+        """Say of something that watches why it cannot be carried over."""
+        self.remark(node, text)
+        self.lost.append(self.remarks[-1])
+
+    def add(self, node: Node, kind: str, title: str, select: dict[str, Value]) -> None:
+        """Add a rule, when it is one that loads."""
+        lines = rule_lines(f"{kind}-{self._numbers[kind] + 1}", title[:200], select, {})
+        try:
+            load_rules("\n".join(["version: 1", "rules:", *lines, ""]))
+        except RuleFileError as error:
+            self.lose(node, f"{title[:80]!r} is left out: {error.problems[0].message}")
+            return
+        self._numbers[kind] += 1
+        self.rules += lines
 
 
-def import_rekor_monitor(text: str, name: str = "rekor-monitor configuration") -> str:
-    """YAML text of a rule file. What cannot be expressed stands in comments at its top, with its line.
+def import_rekor_monitor(text: str, name: str = "rekor-monitor configuration") -> Imported:
+    """Rules that watch what the configuration watches. What is left out stands in comments at the top, with its line.
 
     Raises `RuleFileError` when the text is no rekor-monitor configuration or watches nothing that can be expressed.
     """
-    root = read_yaml(text, name)
     found = _Import()
     try:
-        _read_root(root, found)
+        _read_root(read_yaml(text, name), found)
     except Misplaced as misplaced:
-        raise RuleFileError([misplaced.problem], name) from None
+        problem = replace(misplaced.problem, line=misplaced.problem.line + found.above)
+        raise RuleFileError([problem], name) from None
     if not found.rules:
         raise RuleFileError([*found.remarks, Problem("nothing to watch was found under monitoredValues")], name)
-    written = "\n".join([*_head(found.remarks), *_body(found.rules), ""])
+    written = "\n".join([*_head(found.remarks), "version: 1", "rules:", *found.rules, ""])
     load_rules(written, "the imported rules")
-    return written
+    return Imported(written, tuple(found.lost))
 
 
 def _head(remarks: Sequence[Problem]) -> Iterator[str]:
@@ -83,33 +110,63 @@ def _head(remarks: Sequence[Problem]) -> Iterator[str]:
         yield f"# Line {remark.line}: {remark.message}".encode("ascii", "backslashreplace").decode()
 
 
-def _body(rules: Sequence[_Made]) -> Iterator[str]:
-    yield "version: 1"
-    yield "rules:"
-    for made in rules:
-        yield from rule_lines(made.name, made.title[:200], made.select, {})
-
-
 def _read_root(root: Node, found: _Import) -> None:
-    values: Node | None = None
+    keys = {key.text: value for key, value in _entries(root, "the configuration")}
+    if "monitoredValues" in keys:
+        _read_configuration(root, found)
+    elif not keys.keys().isdisjoint(_READERS):
+        _read_monitored(root, found)
+    elif "jobs" in keys:
+        _read_workflow(keys["jobs"], found)
+    else:
+        raise Misplaced("monitoredValues is missing", root)
+
+
+def _read_configuration(root: Node, found: _Import) -> None:
     for key, node in _entries(root, "the configuration"):
         if key.text == "monitoredValues":
-            values = node
+            _read_monitored(node, found)
+        elif key.text in _ELSEWHERE:
+            found.remark(key, f"{key.text!r} is left out: {_ELSEWHERE[key.text]}")
         else:
-            found.remark(key, f"{key.text[:60]!r} is left out: {_ELSEWHERE.get(key.text, 'it is not known')}")
-    if values is None:
-        raise Misplaced("monitoredValues is missing", root)
+            found.lose(key, f"{key.text[:60]!r} is left out: it is not known")
+
+
+def _read_monitored(values: Node, found: _Import) -> None:
     for key, node in _entries(values, "monitoredValues"):
-        if isinstance(node, Scalar) and node.is_null:
-            continue
         _read_values(key, node, found)
+
+
+def _read_workflow(jobs: Node, found: _Import) -> None:
+    """Configurations that jobs of a GitHub workflow pass on, each as one text."""
+    texts = [value for _, job in _entries(jobs, "jobs") for value in _passed_on(job)]
+    if not texts:
+        raise Misplaced("no job has `with: {config: …}`: import the configuration file that the workflow names", jobs)
+    for scalar in texts:
+        # A block of text begins on the line after its `|`.
+        found.above = scalar.line - (0 if "\n" in scalar.text else 1)
+        try:
+            root = read_yaml(scalar.text, "the configuration")
+        except RuleFileError as error:
+            first = error.problems[0]
+            raise Misplaced(first.message, Scalar("", plain=True, line=first.line, column=first.column)) from None
+        _read_root(root, found)
+        found.above = 0
+
+
+def _passed_on(job: Node) -> Iterator[Scalar]:
+    for key, inputs in job.entries if isinstance(job, Mapping) else ():
+        if key.text == "with":
+            for name, value in _entries(inputs, "with"):
+                if name.text in ("config", "identities") and isinstance(value, Scalar):
+                    yield value
 
 
 def _read_values(key: Scalar, node: Node, found: _Import) -> None:
     reader = _READERS.get(key.text)
     if reader is None:
-        found.remark(key, f"{key.text[:60]!r} is left out: it is not known")
-    else:
+        found.lose(key, f"{key.text[:60]!r} is left out: it is not known")
+    elif not _is_nothing(node):
         reader(node, found)
 
 
@@ -129,8 +186,8 @@ def _cert_identities(node: Node, found: _Import) -> None:
 
 def _subjects(node: Node, found: _Import) -> None:
     for item in _items(node):
-        if (pattern := _regex(item, found)) is not None:
-            found.add("subject", f"Subject {read_text(item)}", {"identity": pattern})
+        for pattern in _regexes(item, found):
+            found.add(item, "subject", f"Subject {_text(item)}", {"identity": pattern})
 
 
 def _extensions(node: Node, found: _Import) -> None:
@@ -142,22 +199,21 @@ def _cert_identity(item: Node, found: _Import) -> None:
     fields = {key.text: value for key, value in _entries(item, "an item of certIdentities")}
     for key, _ in _entries(item, "an item of certIdentities"):
         if key.text not in ("certSubject", "issuers"):
-            found.remark(key, f"{key.text[:60]!r} is left out: it is not known")
+            found.lose(key, f"{key.text[:60]!r} is left out: it is not known")
     if "certSubject" not in fields:
         raise Misplaced("'certSubject' is missing", item)
-    subject = _regex(fields["certSubject"], found)
-    select: dict[str, Value] = {} if subject is None else {"identity": subject}
-    issuers = [_regex(each, found) for each in _items(fields["issuers"])] if "issuers" in fields else []
-    # An issuer that cannot be carried over would make the rule match less than it did.
-    if issuers and None not in issuers:
-        select["issuer"] = [issuer for issuer in issuers if issuer is not None]
-    if subject is not None:
-        found.add("identity", f"Identity {read_text(fields['certSubject'])}", select)
+    subject = fields["certSubject"]
+    # No issuer means any issuer, so one that cannot be carried over leaves the rule without: it matches more then.
+    issuers = [_regexes(each, found) for each in _items(fields["issuers"])] if "issuers" in fields else []
+    every: list[Value] = [pattern for patterns in issuers for pattern in patterns]
+    narrowed: dict[str, Value] = {"issuer": every} if issuers and all(issuers) else {}
+    for pattern in _regexes(subject, found):
+        found.add(subject, "identity", f"Identity {_text(subject)}", {"identity": pattern, **narrowed})
 
 
 def _fingerprints(node: Node, found: _Import) -> None:
     for item in _items(node):
-        text = read_text(item)
+        text = _text(item)
         normal = normal_fingerprint(text)
         is_hex = len(normal) in (40, 64) and not set(normal) - set("0123456789abcdef")
         if not is_hex and not normal.startswith("SHA256:"):
@@ -165,17 +221,16 @@ def _fingerprints(node: Node, found: _Import) -> None:
                 item, f"fingerprint {text[:80]!r} is left out: no whole fingerprint looks like it, so it never matched"
             )
             continue
-        found.add("fingerprint", f"Fingerprint {text}", {"fingerprint": normal})
+        found.add(item, "fingerprint", f"Fingerprint {text}", {"fingerprint": normal})
 
 
 def _fulcio_extensions(node: Node, found: _Import) -> None:
     for key, value in _entries(node, "fulcioExtensions"):
         claim = _NAMES.get(key.text.lower(), key.text.lower().replace("-", "_"))
         if claim not in BY_NAME:
-            found.remark(key, f"extension {key.text[:60]!r} is left out: it is not known")
-            continue
-        texts = [read_text(each) for each in _items(value)]
-        found.add("extension", f"{BY_NAME[claim].title}: {', '.join(texts)}", {claim: texts})
+            found.lose(key, f"extension {key.text[:60]!r} is left out: it is not known")
+        else:
+            _add_extension(key, BY_NAME[claim].title, claim, value, found)
 
 
 def _extension(item: Node, found: _Import) -> None:
@@ -185,27 +240,37 @@ def _extension(item: Node, found: _Import) -> None:
     oid_node = fields["objectIdentifier"]
     oid = ".".join(read_list(oid_node, read_text)) if isinstance(oid_node, Listing) else read_text(oid_node)
     if not is_oid(oid):
-        found.remark(oid_node, f"extension {oid[:60]!r} is left out: not a dotted object identifier")
+        found.lose(oid_node, f"extension {oid[:60]!r} is left out: not a dotted object identifier")
         return
-    texts = [read_text(each) for each in _items(fields["extensionValues"])]
-    found.add("extension", f"{oid}: {', '.join(texts)}", {"oid": {oid: texts}})
+    _add_extension(item, oid, oid, fields["extensionValues"], found)
 
 
-def _regex(node: Node, found: _Import) -> Value | None:
-    """A Go regular expression that may match anywhere, as one that matches the whole value."""
-    text = read_text(node)
+def _add_extension(place: Node, title: str, field: str, values: Node, found: _Import) -> None:
+    texts = [_text(each) for each in _items(values)]
+    if not texts:
+        found.remark(place, f"extension {title!r} is left out: it has no values, so it watched nothing")
+        return
+    select: dict[str, Value] = {field: texts} if field in BY_NAME else {"oid": {field: texts}}
+    found.add(place, "extension", f"{title}: {', '.join(texts)}", select)
+
+
+def _regexes(node: Node, found: _Import) -> list[Value]:
+    """A Go regular expression that may match anywhere, as ones that match the whole value: any of them may.
+
+    One that is longer than a pattern may be is cut at its alternatives. None when it cannot be carried over.
+    """
+    text = _text(node)
     if not _REGEX_SPECIAL & set(text):
-        return {"glob": f"*{text}*"}
-    whole = f".*(?:{text}).*"
+        return [{"glob": f"*{text}*"}]
+    whole = ".*(?:{}).*"
     try:
-        if len(whole) > MAX_PATTERN:
-            raise ValueError(f"longer than {MAX_PATTERN} characters")  # noqa: TRY301  both are told the same way
-        compile_regex(text, ignore_case=False)
-        compile_regex(whole, ignore_case=False)
+        parts = split_alternatives(text, MAX_PATTERN - len(whole.format("")))
+        for part in parts:
+            compile_regex(part, ignore_case=False)
     except ValueError as error:
-        found.remark(node, f"pattern {text[:80]!r} is left out: {error}")
-        return None
-    return {"regex": whole}
+        found.lose(node, f"pattern {text[:80]!r} is left out: {error}")
+        return []
+    return [{"regex": whole.format(part)} for part in parts]
 
 
 _READERS: Final = {
@@ -219,6 +284,15 @@ _READERS: Final = {
 }
 
 
+def _text(node: Node) -> str:
+    return read_text(node, _MAX_VALUE)
+
+
+def _is_nothing(node: Node) -> bool:
+    """Whether nothing is written, or an empty list: legal there, and watches nothing."""
+    return (isinstance(node, Scalar) and node.is_null) or (isinstance(node, Listing) and not node.items)
+
+
 def _entries(node: Node, what: str) -> tuple[tuple[Scalar, Node], ...]:
     if not isinstance(node, Mapping):
         raise Misplaced(f"{what} is a mapping (key: value)", node)
@@ -226,4 +300,6 @@ def _entries(node: Node, what: str) -> tuple[tuple[Scalar, Node], ...]:
 
 
 def _items(node: Node) -> tuple[Node, ...]:
-    return node.items if isinstance(node, Listing) else (node,)
+    if isinstance(node, Listing):
+        return node.items
+    return () if _is_nothing(node) else (node,)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from monitor.commands.entry_file import read_capped
-from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, note, say, say_json
+from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say, say_json
 from monitor.config import load_config
 from monitor.judging.active_rules import read_rules
 from monitor.model.errors import BadConfig
@@ -34,17 +34,32 @@ def init_rule(
 
 
 def import_rules(
-    file: Annotated[Path, typer.Argument(help="A rekor-monitor configuration (YAML).", dir_okay=False)],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="A rekor-monitor configuration, or a GitHub workflow that holds one (YAML).", dir_okay=False
+        ),
+    ],
 ) -> None:
-    """Print a rule file made from a rekor-monitor configuration; what could not be carried over stands at its top.
+    """Print a rule file made from a rekor-monitor configuration.
+
+    What it watches and the rules do not is named on standard error with its line, and the command exits with 3; what
+    else is left out stands in comments at the top.
 
     Examples:
       signwatch rules import monitor-config.yaml > rules.yaml
+      signwatch rules import .github/workflows/monitor.yml > rules.yaml
     """
     try:
-        typer.echo(import_rekor_monitor(read_capped(file).decode("utf-8"), str(file)), nl=False)
+        found = import_rekor_monitor(read_capped(file).decode("utf-8"), str(file))
     except (RuleFileError, UnicodeDecodeError) as error:
         raise BadConfig(f"{error}\nNothing was imported.") from error
+    typer.echo(found.text, nl=False)
+    for problem in found.lost:
+        note(f"{file}:{problem.line}:{problem.column}: {problem.message}", "yellow")
+    if found.lost:
+        note(f"{_count(len(found.lost), 'part')} of the configuration is not watched by these rules", "yellow")
+        raise leave(Exit.UNFINISHED)
 
 
 def lint(

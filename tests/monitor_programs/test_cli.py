@@ -511,3 +511,21 @@ def test_a_port_in_use_is_told(signwatch: Command) -> None:
         assert signwatch("run") == 3
     assert "cannot be had" in signwatch.err
     assert "another address under `web`" in " ".join(signwatch.err.split())
+
+
+def test_an_import_says_on_standard_error_and_by_its_code_what_the_rules_do_not_watch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "monitor.yaml"
+    whole = "monitoredValues:\n  subjects: [^a@acme\\.example$]\nstartIndex: 3\n"
+    file.write_text(whole, encoding="utf-8")
+    assert run_command(["rules", "import", str(file)]) == 0
+    assert capsys.readouterr().err == "", "control: a setting of the program is no loss"
+    file.write_text(whole.replace("subjects: [", "subjects: [a(?=b), "), encoding="utf-8")
+    assert run_command(["rules", "import", str(file)]) == 3
+    out, err = capsys.readouterr()
+    assert "id: subject-1" in out
+    assert f"{file}:2:14: pattern 'a(?=b)' is left out" in err.replace("\n", " ")
+    file.write_text("monitoredValues:\n  subjects: [a(?=b)]\n", encoding="utf-8")
+    assert run_command(["rules", "import", str(file)]) == 2
+    assert "monitor.yaml:2:14" in capsys.readouterr().err

@@ -1,16 +1,22 @@
 """Hints, explanations, starter rules and imported configurations."""
 
+import itertools
+from contextlib import suppress
+
 import pytest
 
+from rules.alternatives import split_alternatives
 from rules.digest_list import parse_digest_list
 from rules.document import RuleFileError
 from rules.explain import explain
 from rules.index import compile_rules
 from rules.judge import judge
 from rules.lint import Hint, HintId, lint
+from rules.pattern import Pattern, PatternForm
 from rules.rekor_monitor import import_rekor_monitor
 from rules.rule import Rule, RuleSet
 from rules.rule_file import load_rules
+from rules.selection import walk
 from rules.starter import starter_rule
 from rules.verdict import Outcome
 from sigstore_entries.signing import Name, NameForm, Signer, SignerForm, Signing
@@ -276,8 +282,7 @@ def person(address: str, issuer: str = "https://accounts.google.com") -> Signing
 
 
 def test_a_rekor_monitor_configuration_keeps_its_meaning() -> None:
-    text = import_rekor_monitor(REKOR_MONITOR)
-    matcher = compile_rules(load_rules(text).rules)
+    matcher = compile_rules(load_rules(import_rekor_monitor(REKOR_MONITOR).text).rules)
 
     def matched(entry: Signing) -> list[str]:
         return [each.id for each in matcher.confirm_all(entry)]
@@ -302,7 +307,8 @@ def test_a_rekor_monitor_configuration_keeps_its_meaning() -> None:
 
 
 def test_what_cannot_be_imported_is_said_with_its_line() -> None:
-    remarks = [line for line in import_rekor_monitor(REKOR_MONITOR).splitlines() if line.startswith("# Line")]
+    imported = import_rekor_monitor(REKOR_MONITOR)
+    remarks = [line for line in imported.text.splitlines() if line.startswith("# Line")]
     for line, word in (
         (2, "startIndex"),
         (11, "lookahead"),
@@ -312,6 +318,133 @@ def test_what_cannot_be_imported_is_said_with_its_line() -> None:
     ):
         assert any(remark.startswith(f"# Line {line}:") and word in remark for remark in remarks), (line, word, remarks)
     assert len(remarks) == 5
+    assert [problem.line for problem in imported.lost] == [11, 21], "what it watches and the rules do not"
+
+
+def identities(text: str) -> list[str]:
+    """Regular expressions and issuers of the rules that a configuration becomes, all of it carried over."""
+    imported = import_rekor_monitor(text)
+    assert imported.lost == ()
+    return [
+        str(pattern) for rule in load_rules(imported.text).rules for m in walk(rule.select) for pattern in m.patterns
+    ]
+
+
+ONE = ["regex:.*(?:^ci@acme\\.example$).*", "regex:.*(?:^https://login\\.acme\\.example$).*"]
+OLD_FORM = r"""certIdentities:
+  - certSubject: ^ci@acme\.example$
+    issuers: [^https://login\.acme\.example$]
+"""
+WORKFLOW_FILE = r"""name: monitor
+on:
+  schedule: [{cron: '0 * * * *'}]
+jobs:
+  build: {runs-on: ubuntu-latest, steps: []}
+  monitor:
+    uses: sigstore/rekor-monitor/.github/workflows/reusable_monitoring.yml@main
+    with:
+      file_issue: true
+      KEY: |
+        PREFIXcertIdentities:
+          INDENT- certSubject: ^ci@acme\.example$
+          INDENT  issuers: [^https://login\.acme\.example$]
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        OLD_FORM,
+        "monitoredValues:\n  " + OLD_FORM.replace("\n", "\n  "),
+        WORKFLOW_FILE.replace("KEY", "config").replace("PREFIX", "").replace("INDENT", ""),
+        WORKFLOW_FILE.replace("KEY", "identities").replace("PREFIX", "").replace("INDENT", ""),
+        WORKFLOW_FILE.replace("KEY", "config")
+        .replace("PREFIX", "monitoredValues:\n          ")
+        .replace("INDENT", "  "),
+    ],
+    ids=["older form", "file", "workflow", "older workflow", "newer workflow"],
+)
+def test_every_form_of_a_rekor_monitor_configuration_is_read(text: str) -> None:
+    assert identities(text) == ONE
+
+
+def test_a_mistake_in_a_workflow_is_told_with_its_line_in_the_workflow() -> None:
+    workflow = WORKFLOW_FILE.replace("KEY", "config").replace("PREFIX", "").replace("INDENT", "")
+    imported = import_rekor_monitor(workflow.replace("issuers: [^", "issuerz: [^"))
+    assert [problem.line for problem in imported.lost] == [13]
+    for broken, line in (
+        (workflow.replace("- certSubject", "- certSubjectz"), 12),
+        (workflow.replace("certIdentities:", "certIdentities: ["), 12),
+    ):
+        with pytest.raises(RuleFileError) as refused:
+            import_rekor_monitor(broken, "monitor.yml")
+        assert line <= refused.value.problems[0].line <= 14, refused.value.problems
+
+
+def test_empty_lists_and_values_watch_nothing_and_lose_nothing() -> None:
+    text = r"""
+monitoredValues:
+  certIdentities:
+    - certSubject: ^ci@acme\.example$
+      issuers:
+  subjects: []
+  fingerprints:
+  oidMatchers:
+    fulcioExtensions:
+    oidExtensions: []
+    customExtensions: [{objectIdentifier: 1.2.3, extensionValues: []}]
+  fulcioExtensions: {github-workflow-sha: [], build-trigger: }
+outputIdentitiesFormat: json
+caRootsFile: roots.pem
+caIntermediatesFile: inter.pem
+ctShards: [https://ct.acme.example/2022]
+"""
+    assert identities(text) == ONE[:1]
+    assert "it is not known" not in import_rekor_monitor(text).text
+
+
+def test_a_long_list_of_repositories_is_carried_over_whole() -> None:
+    names = [f"service-{number:03}-controller" for number in range(300)]
+    subject = rf"^https://github\.com/acme/({'|'.join(names)})/\.github/workflows/release\.yml@.*$"
+    text = f"monitoredValues:\n  certIdentities:\n    - certSubject: '{subject}'\n"
+    imported = import_rekor_monitor(text)
+    assert imported.lost == ()
+    matcher = compile_rules(load_rules(imported.text).rules, max_unindexed=0)
+    for name in (*names, "service-300-controller", "service-00"):
+        workflow = f"https://github.com/acme/{name}/.github/workflows/release.yml@refs/tags/v1"
+        entry = signing(names=(Name(NameForm.URI, workflow),))
+        assert len(matcher.confirm_all(entry)) == (name in names), name
+
+
+@pytest.mark.parametrize("subject", ["x" * 3000, "[a-z]" * 300, r"(?:a|b)(?i)" + "|c" * 900, "(" + "a|b" * 900 + ")+"])
+def test_a_pattern_that_cannot_be_carried_over_is_lost_with_its_line(subject: str) -> None:
+    text = f"monitoredValues:\n  certIdentities:\n    - certSubject: ok@acme.example\n    - certSubject: '{subject}'\n"
+    imported = import_rekor_monitor(text)
+    assert [problem.line for problem in imported.lost] == [4]
+    assert len(load_rules(imported.text).rules) == 1
+
+
+SPLITTABLE = (
+    "a|bc|d", "^(ab|c)d$", "x(a|b)y(c|d|e)z", "(?i)(ab|c)|d", "(?:a|b)*c|d", r"\((a|\|)\)", "[|)(](a|b)", "[]|](a|b)",
+    "[[:alpha:]|](a|b)", "(a(b|c)|d)e", "(?P<n>a|b)c", "(a|b){2}(c|d)", "(|a)b", "a||b", "(a|b)?(c|dd)", r"(\d|x)\|y",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", SPLITTABLE)
+def test_the_pieces_of_a_regular_expression_match_together_what_it_matches(text: str) -> None:
+    values = ["".join(each) for size in range(5) for each in itertools.product("abcde|)", repeat=size)]
+    values += ["xayc", "xaycz", "xbydz", "xayez", "xay", "1|y", "x|y", "AB", "(a)", "(|)", "abd"]
+    whole = Pattern(PatternForm.REGEX, text)
+    matched = {value for value in values if whole.matches(value)}
+    assert matched
+    cut = 0
+    for limit in range(1, len(text)):
+        with suppress(ValueError):
+            pieces = [Pattern(PatternForm.REGEX, each) for each in split_alternatives(text, limit)]
+            assert max(len(each.text) for each in pieces) <= limit
+            assert {value for value in values if any(each.matches(value) for each in pieces)} == matched, limit
+            cut += 1
+    assert cut
 
 
 @pytest.mark.parametrize("text", ["", "[]", "monitoredValues: {}", "monitoredValues: {fingerprints: [xx]}", "a: b"])
