@@ -13,6 +13,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from monitor.model.log_source import LogApi, LogEntry
+from rules.forges import github_repository, source_repository
 from sigstore_entries.ct_leaf import decode_ct
 from sigstore_entries.rekor import decode_rekor
 from sigstore_entries.signing import ChainTrust, EntryRef, KnownTime, Signer, SignerForm, Signing, Unreadable
@@ -23,7 +24,6 @@ UNREADABLE: Final = "unreadable"
 _CT: Final = frozenset({LogApi.CT_RFC6962, LogApi.CT_STATIC})
 # The log's or an authority's clock before the certificate's: a certificate is issued shortly before it is used.
 _TIMES: Final = ("integrated-time", "timestamp-response", "ct-timestamp", "certificate-not-before")
-_GITHUB: Final = "https://token.actions.githubusercontent.com"
 _SSH: Final = "SHA256:"
 
 _texts: Final = pa.list_(pa.string())
@@ -138,10 +138,11 @@ def _claims(signer: Signer, *names: str) -> Iterable[str]:
 
 
 def _repositories(signer: Signer) -> Iterable[str]:
+    """The repository as the certificate says it, and on the host that the certificate means."""
     yield from _claims(signer, "source_repository_uri")
-    if "source_repository_uri" not in signer.claims:
-        for name in _claims(signer, "github_workflow_repository"):
-            yield f"https://github.com/{name}" if signer.issuer == _GITHUB else name
+    found = source_repository(signer) or github_repository(signer)
+    if found is not None:
+        yield found
 
 
 def fingerprint_bytes(text: str) -> bytes:

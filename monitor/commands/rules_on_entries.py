@@ -21,6 +21,7 @@ from monitor.store.facts import DatabaseFacts
 from monitor.trust.provider import TrustKeeper
 from rules.explain import Explanation
 from rules.explain import explain as explain_rule
+from sigstore_entries.signing import Signing
 
 EntryArgument = Annotated[
     Path,
@@ -52,8 +53,10 @@ def try_rules(
     rows: list[dict[str, Any]] = []
     with _judging(settings) as (judge, held, _):
         for file, signing in [(each, signing) for each in files for signing in signings_in(each)]:
-            rules = tuple(rule.id for rule in held.matcher.confirm_all(signing).rules)
-            findings = judge.judge([Hit(signing, rules, b"")], utc_now())
+            matches = held.matcher.confirm_all(signing)
+            _note_left_out(file, signing, matches.dropped)
+            rules = tuple(rule.id for rule in matches.rules)
+            findings = judge.judge([Hit(matches.signing, rules, b"")], utc_now())
             rows += [_row(file, finding) for finding in findings]
             if not findings:
                 rows.append({"file": str(file), "rule": None, "outcome": "not selected", "reasons": []})
@@ -87,6 +90,7 @@ def explain(
             raise typer.BadParameter(f"there is no rule {rule_id!r}; rules: {known}", param_hint="RULE")
         # Judged once for the label: whether the certificate comes from a trusted authority.
         first, *more = signings_in(file)
+        _note_left_out(file, first, 0)
         labelled = judge.judge([Hit(first, (rule.id,), b"")], utc_now())[0].signing
         told = explain_rule(rule, labelled, facts, utc_now())
     if more:
@@ -96,6 +100,13 @@ def explain(
         say_json({"selected": told.selected, "verdict": verdict, "rows": [asdict(row) for row in told.rows]})
         return
     _show(told)
+
+
+def _note_left_out(file: Path, signing: Signing, dropped: int) -> None:
+    if signing.unread:
+        note(f"{file}: read in part: {signing.unread}", "yellow")
+    if dropped:
+        note(f"{file}: {dropped} more rules may select it, and were not asked about all its signers", "yellow")
 
 
 def _show(told: Explanation) -> None:

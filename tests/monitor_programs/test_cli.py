@@ -19,15 +19,19 @@ from sqlalchemy import text
 
 from monitor.cli import run_command
 from monitor.store.database import open_database
-from tests.monitor_programs.served_log import RULES, ServedLog, served_log, signing_body
+from tests.monitor_programs.served_log import CA, RULES, ServedLog, served_log, signing_body
 from tests.support.entries import (
     ARTIFACT,
     NOT_BEFORE,
+    dsse_v1,
+    dsse_v2,
     hashedrekord_v1,
     make_ca,
     make_certificate,
     make_github_certificate,
+    make_key,
     pem,
+    spki_of,
 )
 
 
@@ -529,3 +533,19 @@ def test_an_import_says_on_standard_error_and_by_its_code_what_the_rules_do_not_
     file.write_text("monitoredValues:\n  subjects: [a(?=b)]\n", encoding="utf-8")
     assert run_command(["rules", "import", str(file)]) == 2
     assert "monitor.yaml:2:14" in capsys.readouterr().err
+
+
+def test_a_signer_among_many_and_one_that_is_not_read_are_both_told(signwatch: Command, tmp_path: Path) -> None:
+    signwatch("init")
+    junk = [spki_of(make_key(f"junk {number}")) for number in range(65)]
+    evil = make_github_certificate(CA, ref="refs/heads/evil")
+    signwatch.served.log.append(dsse_v2(*junk, evil), dsse_v2(b"junk", evil), dsse_v2(*junk[:2]))
+    code = signwatch("audit", "--json")
+    [log] = json.loads(signwatch.out)["logs"]
+    assert (code, log["findings"], log["unreadable"]) == (1, {"unexpected": 2}, 1)
+    alerts = [each for each in signwatch.json("alerts", "list")["alerts"] if each["kind"] == "entry-unreadable"]
+    assert len(alerts) == 1
+    assert "1 of 2 signers cannot be read" in str(alerts)
+    (tmp_path / "entry.json").write_bytes(dsse_v1(pem(b"junk"), evil))
+    assert signwatch("rules", "test", str(tmp_path / "entry.json")) == 1
+    assert "read in part: 1 of 2 signers" in signwatch.err
