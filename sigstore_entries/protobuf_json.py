@@ -70,7 +70,7 @@ _ENUMS: Final[Mapping[str, Mapping[int, str]]] = {
 def read_json(raw: bytes) -> Any:
     """Read one JSON document in UTF-8. Raises `ValueError`, also for a name that stands twice in one object."""
     try:
-        return json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_number)
+        return json.loads(raw.decode("utf-8"), object_pairs_hook=unique, parse_constant=no_number)
     except RecursionError as error:
         raise ValueError("JSON nested too deeply") from error
 
@@ -81,7 +81,7 @@ def canonical(value: Any) -> Any:
         return [canonical(each) for each in value]
     if not isinstance(value, dict):
         return value
-    return _unique((name, _field(name, each)) for name, each in _named(value))
+    return unique((name, _field(name, each)) for name, each in _named(value))
 
 
 def _named(value: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
@@ -104,7 +104,8 @@ def _base64(value: Any) -> Any:
     return bare + "=" * (-len(bare) % 4) if len(value) - len(value.rstrip("=")) <= 2 else value  # noqa: PLR2004
 
 
-def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+def unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its members. Raises `ValueError` for a name that stands twice."""
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
@@ -113,5 +114,6 @@ def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _no_number(text: str) -> Any:
+def no_number(text: str) -> Any:
+    """Refuse NaN and the infinities, which Python's reader takes. Raises `ValueError`."""
     raise ValueError(f"{text} is no number in JSON")

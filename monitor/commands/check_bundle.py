@@ -12,12 +12,12 @@ from typing import Annotated, Any
 import typer
 
 from alerts.inert import inert_json
+from monitor.commands.entry_file import files_named, read_capped
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, table
 from monitor.config import Config, load_config
 from monitor.crosscheck.bundle_check import CrossCheck, Standing, Verdict
 from monitor.crosscheck.bundle_promises import PromiseCheck
 from monitor.crosscheck.bundles import (
-    MAX_SIZE,
     BadBundle,
     NoProof,
     Promised,
@@ -25,6 +25,7 @@ from monitor.crosscheck.bundles import (
     read_certificate_timestamps,
     read_entries,
     read_timestamps,
+    read_unlogged,
 )
 from monitor.daemon.assembly import as_followed, configured_logs, route_of
 from monitor.daemon.named_logs import opened_trees
@@ -37,17 +38,27 @@ from monitor.proof.evidence import event_id
 from monitor.store.database import open_database
 from monitor.store.store import Store
 from monitor.trust.provider import TrustKeeper
+from sigstore_entries.bundle_file import HeldBundle, NotHeld, read_bundle_file
 
 
 @dataclass(frozen=True, slots=True)
 class _Checked:
-    """What became of one log entry, or one promise, of one file; neither when it proves nothing."""
+    """What became of one log entry, or one promise, of one file; neither when it proves nothing.
+
+    `place` is where in the file the bundle stands; empty when it is the whole file.
+    """
 
     file: Path
+    place: str
     verdict: Verdict
     view: View | None = None
     promised: Promised | None = None
     is_promise: bool = False
+
+    @property
+    def where(self) -> str:
+        """File and place, for people."""
+        return f"{self.file}: {self.place}" if self.place else str(self.file)
 
     @property
     def log(self) -> str | None:
@@ -99,7 +110,12 @@ class _Trees:
 
 
 def check_bundle(
-    files: Annotated[list[Path], typer.Argument(help="Sigstore bundles, or bare log entries (JSON).", metavar="FILE…")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Bundles or log entries; folders and patterns of them; - is standard input.", metavar="FILE…"
+        ),
+    ],
     config: ConfigOption = DEFAULT_CONFIG,
     *,
     offline: Annotated[bool, typer.Option("--offline", help="Ask no log: compare with what is known here.")] = False,
@@ -111,12 +127,17 @@ def check_bundle(
     entry timestamp of Rekor v1, and the certificate timestamps of CT logs. What each proves is kept, so that later
     bundles are compared with it too. A contradiction is evidence: kept, alerted, exportable.
 
+    Read are Sigstore bundles of every version, JSON Lines and arrays of them, answers of Rekor v1, PyPI provenance and
+    attestations (PEP 740), npm's and GitHub's attestation APIs, `gh attestation download`, and cosign's older bundles.
+
     Exits 0 when nothing contradicts, 1 when a log contradicted itself or broke a promise it signed, 3 when an entry
-    proves nothing, or the log could not be asked or does not show what it promised.
+    proves nothing, a bundle has no log entry, or the log could not be asked or does not show what it promised.
 
     Examples:
       signwatch check-bundle artifact.sigstore.json
       signwatch check-bundle --offline --json dist/*.sigstore.json
+      signwatch check-bundle dist/ provenance.json
+      signwatch check-bundle --json - < attestations.json
     """
     settings = load_config(config)
     with ExitStack() as parts:
@@ -127,7 +148,7 @@ def check_bundle(
         trees = _Trees(settings, trust, store, parts)
         checker = CrossCheck(store, utc_now, None if offline else trees.find)
         promises = PromiseCheck(store, utc_now, None if offline else trees.find_all)
-        checked = [each for file in files for each in _check(file, trust, checker, promises)]
+        checked = [each for file in files_named(files) for each in _check(file, trust, checker, promises)]
     if as_json:
         # Every entry, however many files: only what is in each is cut.
         document = {
@@ -141,42 +162,51 @@ def check_bundle(
 
 
 def _check(file: Path, trust: TrustKeeper, checker: CrossCheck, promises: PromiseCheck) -> Iterator[_Checked]:
-    try:
-        with file.open("rb") as opened:
-            raw = opened.read(MAX_SIZE + 1)
-    except OSError as error:
-        raise typer.BadParameter(f"{file}: cannot be read: {error.strerror}", param_hint="FILE") from error
-    try:
-        # A bundle outlives its log: one whose log the root no longer names is as good a witness.
-        root = trust.history().followable()
-        entries, timestamps = read_entries(raw, root), read_timestamps(raw, root)
-        stamped = read_certificate_timestamps(raw, root, trust.authorities()[0])
-    except BadBundle as bad:
-        entries, timestamps, stamped = [bad], [None], []
+    for held in read_bundle_file(read_capped(file)):
+        if isinstance(held, NotHeld):
+            yield _Checked(file, held.place, Verdict(Standing.UNVERIFIABLE, held.why))
+            continue
+        try:
+            yield from _check_one(file, held, trust, checker, promises)
+        except BadBundle as bad:
+            yield _Checked(file, held.place, Verdict(Standing.UNVERIFIABLE, str(bad)))
+
+
+def _check_one(
+    file: Path, held: HeldBundle, trust: TrustKeeper, checker: CrossCheck, promises: PromiseCheck
+) -> Iterator[_Checked]:
+    # A bundle outlives its log: one whose log the root no longer names is as good a witness.
+    root, authorities = trust.history().followable(), trust.authorities()[0]
+    unlogged = read_unlogged(held, root, authorities)
+    if unlogged is not None:
+        yield _Checked(file, held.place, Verdict(Standing.NO_LOG_ENTRY, unlogged.told))
+    entries, timestamps = read_entries(held, root), read_timestamps(held, root)
+    stamped = read_certificate_timestamps(held, root, authorities)
     for entry, timestamp in zip(entries, timestamps, strict=True):
         if not isinstance(entry, BadBundle):
-            yield _Checked(file, checker.check(entry), entry)
+            yield _Checked(file, held.place, checker.check(entry), entry)
         elif not (isinstance(entry, NoProof) and isinstance(timestamp, Promised)):
             # An older bundle has no proof, and the promise is all there is to check.
-            yield _Checked(file, Verdict(Standing.UNVERIFIABLE, str(entry)))
+            yield _Checked(file, held.place, Verdict(Standing.UNVERIFIABLE, str(entry)))
     for promised in [*timestamps, *stamped]:
         if isinstance(promised, BadBundle):
-            yield _Checked(file, Verdict(Standing.UNVERIFIABLE, str(promised)), is_promise=True)
+            yield _Checked(file, held.place, Verdict(Standing.UNVERIFIABLE, str(promised)), is_promise=True)
         elif promised is not None:
-            yield _Checked(file, promises.check(promised), promised=promised, is_promise=True)
+            yield _Checked(file, held.place, promises.check(promised), promised=promised, is_promise=True)
 
 
 def _code(checked: list[_Checked]) -> Exit:
     if any(each.verdict.standing is Standing.CONTRADICTION for each in checked):
         return Exit.MISBEHAVED
-    unsure = any(each.verdict.unfinished or each.verdict.standing is Standing.UNVERIFIABLE for each in checked)
+    proves_nothing = {Standing.UNVERIFIABLE, Standing.NO_LOG_ENTRY}
+    unsure = any(each.verdict.unfinished or each.verdict.standing in proves_nothing for each in checked)
     return Exit.UNFINISHED if unsure else Exit.FINE
 
 
 def _show(checked: list[_Checked]) -> None:
     rows = [
         (
-            each.file,
+            each.where,
             each.log,
             each.index,
             each.verdict.standing.value,
@@ -195,6 +225,7 @@ def _document(checked: _Checked) -> dict[str, Any]:
     view, verdict = checked.view, checked.verdict
     return {
         "file": str(checked.file),
+        "place": checked.place or None,
         "log": checked.log,
         "index": checked.index,
         "tree_size": view.head.size if view else None,
@@ -211,6 +242,7 @@ def _promise_document(checked: _Checked) -> dict[str, Any]:
     promise, verdict = checked.promised.promise if checked.promised else None, checked.verdict
     return {
         "file": str(checked.file),
+        "place": checked.place or None,
         "log": checked.log,
         "kind": promise.kind.value if promise else None,
         "index": checked.index,

@@ -1,55 +1,117 @@
-"""Signings from the files people have: certificates, entry bodies, what a Rekor server answered, Sigstore bundles."""
+"""Files that commands read: bundles in every form, log entries, certificates; by name, folder, pattern, or `-`."""
 
-import json
-from base64 import b64decode
-from binascii import Error
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import BinaryIO, Final
 
 import typer
 
+from alerts.inert import inert_line
+from monitor.commands.terminal import note
+from sigstore_entries.bundle_file import HeldBundle, NoBundle, NotHeld, decoded, integrated_time, read_bundle_file
 from sigstore_entries.certificate import read_certificate
 from sigstore_entries.der import MalformedDer
 from sigstore_entries.pem import MalformedText, blocks
 from sigstore_entries.rekor import decode_rekor
 from sigstore_entries.signing import EntryRef, Signing, Unreadable
 
-MAX_FILE: Final = 16 * 1024 * 1024
-MAX_ENTRIES: Final = 100
+MAX_FILE: Final = 32 * 1024 * 1024
+MAX_ENTRIES: Final = 1_000
+MAX_FILES: Final = 10_000
+STANDARD_INPUT: Final = Path("-")
+_SUFFIXES: Final = frozenset({".json", ".jsonl", ".sigstore", ".bundle", ".attestation", ".provenance"})
+_SHOWN: Final = 400
+
+
+def files_named(names: Iterable[Path]) -> Iterator[Path]:
+    """Files that arguments stand for: themselves, files in folders below them, matches of a pattern, or `-`.
+
+    In a folder only names that bundles have are taken; how many others there are is told. Raises `typer.BadParameter`.
+    """
+    for number, file in enumerate(each for name in names for each in _files(name)):
+        if number >= MAX_FILES:
+            raise typer.BadParameter(f"more than {MAX_FILES} files: name fewer at once", param_hint="FILE")
+        yield file
+
+
+def _files(name: Path) -> list[Path]:
+    if name == STANDARD_INPUT or name.is_file():
+        return [name]
+    if name.is_dir():
+        every = sorted(each for each in name.rglob("*") if each.is_file())
+        found = [each for each in every if each.suffix in _SUFFIXES]
+        if not found:
+            wanted = ", ".join(sorted(_SUFFIXES))
+            raise typer.BadParameter(f"{name}: no file in this folder is named like a bundle ({wanted})")
+        if len(found) < len(every):
+            note(f"{name}: {len(every) - len(found)} other files are not looked at", "yellow")
+        return found
+    if any(character in str(name) for character in "*?["):
+        # A pattern that the shell left as it is.
+        base = Path(name.anchor or ".")
+        if found := sorted(each for each in base.glob(str(name.relative_to(name.anchor))) if each.is_file()):
+            return found
+        raise typer.BadParameter(f"{name}: no file matches", param_hint="FILE")
+    return [name]
 
 
 def signings_in(file: Path) -> list[Signing]:
-    """Every signing a file tells of, numbered from 0. Raises `typer.BadParameter`; nothing in the file is verified."""
+    """Every signing a file tells of, numbered from 0. Raises `typer.BadParameter`; nothing in the file is verified.
+
+    A bundle without a log entry tells of its certificate.
+    """
     raw = read_capped(file)
     if raw.lstrip().startswith(b"-----BEGIN"):
         return [_certificate(raw, file)]
-    try:
-        document = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise _bad(file, f"neither a certificate in PEM nor JSON: {error}") from error
-    found = []
-    for number, (body, integrated) in enumerate(_bodies(document, file)):
-        decoded = decode_rekor(body, EntryRef("file", number), integrated)
-        if isinstance(decoded, Unreadable):
-            raise _bad(file, f"not a Rekor entry: {decoded.reason}")
-        found.append(decoded)
-    if not found:
-        raise _bad(file, "a bundle without an entry of a transparency log: there is nothing that a rule could select")
+    found: list[Signing] = []
+    for held in read_bundle_file(raw):
+        if isinstance(held, NotHeld):
+            raise _bad(file, f"{held.place}: {held.why}" if held.place else held.why)
+        try:
+            found += _signings(held, len(found))
+        except (NoBundle, MalformedDer, ValueError) as error:
+            raise _bad(file, f"{held.place}: {error}" if held.place else str(error)) from error
+        if len(found) > MAX_ENTRIES:
+            raise _bad(file, f"more than {MAX_ENTRIES} entries: split it")
     return found
 
 
+def _signings(held: HeldBundle, first: int) -> Iterator[Signing]:
+    """Entries of one bundle. Raises `NoBundle`, `ValueError`."""
+    for number, entry in enumerate(held.entries, first):
+        body = decoded(entry.get("canonicalizedBody"), "the body of a log entry")
+        signing = decode_rekor(body, EntryRef("file", number), integrated_time(entry))
+        if isinstance(signing, Unreadable):
+            raise NoBundle(f"not a Rekor entry: {signing.reason}")
+        yield signing
+    if not held.entries:
+        if not held.certificates:
+            raise NoBundle("a bundle with neither a log entry nor a certificate: a rule can select nothing of it")
+        leaf, *chain = held.certificates
+        yield Signing(EntryRef("file", first), "certificate", "", (read_certificate(leaf, tuple(chain)),))
+
+
 def read_capped(file: Path) -> bytes:
-    """A file's bytes. Raises `typer.BadParameter` when it cannot be read or is larger than `MAX_FILE`."""
+    """Bytes of a file, or of standard input for `-`.
+
+    Raises `typer.BadParameter` when it cannot be read or is larger than `MAX_FILE`.
+    """
     try:
-        with file.open("rb") as opened:
-            raw = opened.read(MAX_FILE + 1)
+        if file == STANDARD_INPUT:
+            raw = _capped(sys.stdin.buffer)
+        else:
+            with file.open("rb") as opened:
+                raw = _capped(opened)
     except OSError as error:
         raise _bad(file, f"cannot be read: {error.strerror}") from error
     if len(raw) > MAX_FILE:
         raise _bad(file, f"larger than {MAX_FILE // 2**20} MiB")
     return raw
+
+
+def _capped(opened: BinaryIO) -> bytes:
+    return opened.read(MAX_FILE + 1)
 
 
 def _certificate(raw: bytes, file: Path) -> Signing:
@@ -60,46 +122,5 @@ def _certificate(raw: bytes, file: Path) -> Signing:
         raise _bad(file, f"not a certificate in PEM: {error}") from error
 
 
-def _bodies(document: Any, file: Path) -> Iterator[tuple[bytes, datetime | None]]:
-    """Entry bodies with the times the log claims: of a bundle, of a Rekor server's answer, or the document itself."""
-    if not isinstance(document, dict):
-        raise _bad(file, "JSON, but neither a Rekor entry nor a bundle")
-    material = document.get("verificationMaterial")
-    if isinstance(material, dict):
-        entries, field = material.get("tlogEntries"), "canonicalizedBody"
-        entries = entries if isinstance(entries, list) else []
-    elif "canonicalizedBody" in document:
-        entries, field = [document], "canonicalizedBody"
-    elif document and all(isinstance(each, dict) and "body" in each for each in document.values()):
-        # SPEC rekor openapi.yaml LogEntry: a mapping of entry UUIDs.
-        entries, field = list(document.values()), "body"
-    else:
-        # Somebody may have pretty-printed it: rules look at what it says, not at how it is hashed.
-        yield json.dumps(document, separators=(",", ":"), sort_keys=True).encode(), None
-        return
-    if len(entries) > MAX_ENTRIES:
-        raise _bad(file, f"{len(entries)} entries; at most {MAX_ENTRIES} are looked at")
-    for entry in entries:
-        if not isinstance(entry, dict):
-            raise _bad(file, "an entry in it is not an object")
-        yield _decoded(entry, field, file), _integrated(entry)
-
-
-def _decoded(entry: Mapping[str, Any], field: str, file: Path) -> bytes:
-    try:
-        return b64decode(entry[field], validate=True)
-    except (KeyError, TypeError, ValueError, Error) as error:
-        raise _bad(file, f"an entry in it has no {field} in base64") from error
-
-
-def _integrated(entry: Mapping[str, Any]) -> datetime | None:
-    """SPEC protobuf JSON: 64-bit integers are text; 0 means that the log claims no time."""
-    try:
-        seconds = int(entry.get("integratedTime") or 0)
-        return datetime.fromtimestamp(seconds, UTC) if seconds > 0 else None
-    except (TypeError, ValueError, OverflowError, OSError):
-        return None
-
-
 def _bad(file: Path, why: str) -> typer.BadParameter:
-    return typer.BadParameter(f"{file}: {why}", param_hint="FILE")
+    return typer.BadParameter(f"{file}: {inert_line(why, _SHOWN)}", param_hint="FILE")

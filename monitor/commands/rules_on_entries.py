@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from monitor.commands.entry_file import signings_in
+from monitor.commands.entry_file import files_named, signings_in
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say, say_json, table
 from monitor.config import Config, load_config
 from monitor.judging.active_rules import HeldRules, RuleKeeper
@@ -26,7 +26,8 @@ from sigstore_entries.signing import Signing
 EntryArgument = Annotated[
     Path,
     typer.Argument(
-        help="A Sigstore bundle, a Rekor entry (JSON) or a certificate (PEM).", metavar="FILE", dir_okay=False
+        help="A bundle in any form (see check-bundle), a Rekor entry or a certificate (PEM); - is standard input.",
+        metavar="FILE",
     ),
 ]
 
@@ -34,7 +35,10 @@ EntryArgument = Annotated[
 def try_rules(
     files: Annotated[
         list[Path],
-        typer.Argument(help="Sigstore bundles, Rekor entries (JSON) or certificates (PEM).", metavar="FILE..."),
+        typer.Argument(
+            help="Bundles in any form (see check-bundle), Rekor entries or certificates (PEM); - is standard input.",
+            metavar="FILE...",
+        ),
     ],
     config: ConfigOption = DEFAULT_CONFIG,
     *,
@@ -46,13 +50,14 @@ def try_rules(
 
     Examples:
       signwatch rules test artifact.sigstore.json
+      signwatch rules test dist/
       signwatch rules test entry.json certificate.pem
       signwatch scan --log rekor-v2 --from 0 --to 100000 --rules draft.yaml
     """
     settings = load_config(config)
     rows: list[dict[str, Any]] = []
     with _judging(settings) as (judge, held, _):
-        for file, signing in [(each, signing) for each in files for signing in signings_in(each)]:
+        for file, signing in [(each, signing) for each in files_named(files) for signing in signings_in(each)]:
             matches = held.matcher.confirm_all(signing)
             _note_left_out(file, signing, matches.dropped)
             rules = tuple(rule.id for rule in matches.rules)

@@ -30,6 +30,7 @@ class Standing(StrEnum):
     NOT_COVERED = "not-yet-covered"
     CONTRADICTION = "contradiction"
     UNVERIFIABLE = "unverifiable"
+    NO_LOG_ENTRY = "no-log-entry"
 
 
 @dataclass(frozen=True, slots=True)

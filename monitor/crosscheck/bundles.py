@@ -6,30 +6,35 @@ statements are verified here, not the artifact's signature: that is a Sigstore c
 """
 
 import base64
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from monitor.http_fetcher import MIB
+from cryptography.x509 import load_der_x509_certificate
+from rfc3161_client import VerificationError, VerifierBuilder, decode_timestamp_response
+
+from alerts.inert import inert_line
 from monitor.logs.checkpoint import head_of, read_checkpoint
 from monitor.model.errors import NotShown, SignwatchError
 from monitor.model.heads import SignedHead
 from monitor.model.inclusion_promise import BadPromise, Promise, PromiseKind, promises_of, read_promise, set_of
 from monitor.model.log_source import LogApi, LogIdentity
 from monitor.trust.trust_root import TrustedLog, TrustRoot
+from sigstore_entries.bundle_file import HeldBundle, NoBundle
 from sigstore_entries.certificate import read_certificate
-from sigstore_entries.trust import CertificateAuthorities
+from sigstore_entries.trust import CertificateAuthorities, NotTrusted
 from tlog.checkpoint import MalformedCheckpoint, parse_tree_size
 from tlog.merkle import NodeHash, ProofInvalid, leaf_hash
 from tlog.nodes import Coordinate, full_subtrees
 from tlog.note import MalformedNote, NoteKey, parse_note, rekor_v1_key, tile_log_key
 
-MAX_SIZE: Final = 32 * MIB
 _MAX_ENTRIES: Final = 100
-_MAX_CHAIN: Final = 10
+_MAX_ORIGIN: Final = 200
+_STAGING: Final = ".sigstage.dev"
 # SPEC rekor checkpoint.go: "<host> - <tree ID>".
 _V1_ORIGIN: Final = re.compile(r"(\S+) - ([0-9]{1,20})")
 
@@ -40,6 +45,10 @@ class BadBundle(SignwatchError):
 
 class NoProof(BadBundle):
     """A log entry without an inclusion proof: all it may hold of the log is a promise (`read_timestamps`)."""
+
+
+class UnknownLog(BadBundle):
+    """A log entry of a log that the trust root does not name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,45 +77,55 @@ class Promised:
     promise: Promise
 
 
-def read_bundle(raw: bytes, trust: TrustRoot) -> list[View]:
-    """Verify every log entry of a bundle file (Sigstore bundle, or a bare TransparencyLogEntry).
+@dataclass(frozen=True, slots=True)
+class Unlogged:
+    """What was checked of a bundle without a log entry: who issued its certificate, and which timestamps verify.
 
-    Raises `BadBundle` when there is no entry with an inclusion proof and checkpoint, or when one does not verify.
+    `issuer` is `None` where no authority of the trust root issued it, `timestamps` are (authority, time).
     """
-    views = []
-    for entry in read_entries(raw, trust):
-        if isinstance(entry, BadBundle):
-            raise entry
-        views.append(entry)
-    return views
+
+    has_certificate: bool
+    issuer: str | None
+    timestamps: tuple[tuple[str, datetime], ...]
+    unverified: int
+
+    @property
+    def told(self) -> str:
+        """One sentence about each, without a full stop."""
+        parts = ["the bundle holds no log entry, so no log is shown to know of it"]
+        if self.has_certificate:
+            by = f"was issued by {self.issuer}" if self.issuer else "is of no certificate authority of the trust root"
+            parts.append(f"its certificate {by}")
+        for authority, at in self.timestamps:
+            parts.append(f"its timestamp of {at.isoformat()} by {authority} verifies")
+        if self.unverified:
+            parts.append(f"{self.unverified} timestamps verify under no timestamp authority of the trust root")
+        return "; ".join(parts)
 
 
-def read_entries(raw: bytes, trust: TrustRoot) -> list[View | BadBundle]:
-    """Verify every log entry of a bundle file by itself: what each proves, or why it proves nothing.
+def read_entries(held: HeldBundle, trust: TrustRoot) -> list[View | BadBundle]:
+    """Verify every log entry of a bundle by itself: what each proves, or why it proves nothing.
 
-    Raises `BadBundle` when the file is no bundle or holds no log entry.
+    Raises `BadBundle` when the entries are none that could be read.
     """
-    return [_read_entry(entry, trust) for entry in _entries(_document(raw))]
+    return [_read_entry(entry, trust) for entry in _entries(held)]
 
 
-def read_timestamps(raw: bytes, trust: TrustRoot) -> list[Promised | BadBundle | None]:
-    """Verify the signed entry timestamp of every log entry of a bundle file; `None` where an entry has none.
+def read_timestamps(held: HeldBundle, trust: TrustRoot) -> list[Promised | BadBundle | None]:
+    """Verify the signed entry timestamp of every log entry of a bundle; `None` where an entry has none.
 
     In the order of `read_entries`. A timestamp the log did not sign shows nothing about the log: somebody else made it.
-    Raises `BadBundle` when the file is no bundle or holds no log entry.
+    Raises `BadBundle` when the entries are none that could be read.
     """
-    return [_read_timestamp(entry, trust) for entry in _entries(_document(raw))]
+    return [_read_timestamp(entry, trust) for entry in _entries(held)]
 
 
 def read_certificate_timestamps(
-    raw: bytes, trust: TrustRoot, authorities: CertificateAuthorities
+    held: HeldBundle, trust: TrustRoot, authorities: CertificateAuthorities
 ) -> list[Promised | BadBundle]:
-    """Verify the certificate timestamps in the certificate of a bundle; none where the bundle has no certificate.
-
-    Raises `BadBundle` when the file is no bundle.
-    """
+    """Verify the certificate timestamps in the certificate of a bundle; none where the bundle has no certificate."""
     try:
-        leaf, *chain = _certificates(_document(raw).get("verificationMaterial") or {}) or [b""]
+        leaf, *chain = held.certificates or (b"",)
         if not leaf:
             return []
         scts = authorities.embedded_scts(read_certificate(leaf, tuple(chain)), trust.ct_keys())
@@ -117,6 +136,46 @@ def read_certificate_timestamps(
     logs = {log.spki: log for log in trust.logs if LogApi.CT_RFC6962 in log.apis}
     promises = [_promised(logs[each.spki], promise, trust) for each in scts for promise in promises_of([each])]
     return [*promises] or [BadBundle("no timestamp in the certificate verifies under a CT log of the trust root")]
+
+
+def read_unlogged(held: HeldBundle, trust: TrustRoot, authorities: CertificateAuthorities) -> Unlogged | None:
+    """Check what a bundle without a log entry has instead; `None` for a bundle with one. Raises `BadBundle`."""
+    try:
+        if held.entries:
+            return None
+        certificates, stamps = held.certificates, held.timestamps
+        signature = held.signature if stamps else b""
+    except NoBundle as error:
+        raise BadBundle(str(error)) from error
+    issuer = None
+    with suppress(NotTrusted):
+        issuer = authorities.verify_chain(certificates[0], certificates[1:]).name if certificates else None
+    found = [stamped for raw in stamps if (stamped := _stamped(raw, signature, trust)) is not None]
+    return Unlogged(bool(certificates), issuer, tuple(found), len(stamps) - len(found))
+
+
+def _stamped(raw: bytes, signature: bytes, trust: TrustRoot) -> tuple[str, datetime] | None:
+    """Authority and time of a timestamp over the signature; `None` where no authority of the root made it."""
+    try:
+        response = decode_timestamp_response(raw)
+        at = response.tst_info.gen_time
+    except ValueError:
+        return None
+    for authority in trust.timestamp_authorities:
+        if (authority.valid_from and at < authority.valid_from) or (
+            authority.valid_until and at > authority.valid_until
+        ):
+            continue
+        try:
+            leaf, *above = (load_der_x509_certificate(each) for each in authority.chain)
+            verifier = VerifierBuilder().tsa_certificate(leaf).add_root_certificate((above or [leaf])[-1])
+            for each in above[:-1]:
+                verifier = verifier.add_intermediate_certificate(each)
+            verifier.build().verify_message(response, signature)
+        except (VerificationError, ValueError):
+            continue
+        return authority.name, at
+    return None
 
 
 def _read_entry(entry: Mapping[str, Any], trust: TrustRoot) -> View | BadBundle:
@@ -158,34 +217,13 @@ def _promised(log: TrustedLog, promise: Promise, trust: TrustRoot) -> Promised:
     return Promised(log, LogIdentity(log.name, api, name, name, log.spki, trust.fingerprint), promise)
 
 
-def _certificates(material: Mapping[str, Any]) -> list[bytes]:
-    """SPEC protobuf-specs sigstore_bundle.proto: one certificate, or a chain with the leaf first."""
-    if certificate := material.get("certificate"):
-        return [_bytes(certificate.get("rawBytes", ""))]
-    chain = (material.get("x509CertificateChain") or {}).get("certificates", [])
-    return [_bytes(each["rawBytes"]) for each in chain[:_MAX_CHAIN]]
-
-
-def _document(raw: bytes) -> Any:
-    if len(raw) > MAX_SIZE:
-        raise BadBundle(f"a file of {len(raw)} bytes is longer than any bundle ({MAX_SIZE})")
+def _entries(held: HeldBundle) -> Sequence[Mapping[str, Any]]:
     try:
-        document = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise BadBundle("not a bundle: not a JSON document with log entries") from error
-    if not isinstance(document, dict):
-        raise BadBundle("not a bundle: not a JSON document with log entries")
-    return document
-
-
-def _entries(document: Any) -> list[Mapping[str, Any]]:
-    try:
-        material = document.get("verificationMaterial", document)
-        entries = material.get("tlogEntries", [material.get("tlogEntry", material)])
-    except (TypeError, AttributeError) as error:
-        raise BadBundle("not a bundle: not a JSON document with log entries") from error
-    if not isinstance(entries, list) or not entries or len(entries) > _MAX_ENTRIES:
-        raise BadBundle("the bundle holds no log entry")
+        entries = held.entries
+    except NoBundle as error:
+        raise BadBundle(str(error)) from error
+    if len(entries) > _MAX_ENTRIES:
+        raise BadBundle(f"the bundle holds {len(entries)} log entries; at most {_MAX_ENTRIES} are looked at")
     return entries
 
 
@@ -193,8 +231,13 @@ def _view(entry: Mapping[str, Any], trust: TrustRoot) -> View:
     proof = entry.get("inclusionProof")
     if not proof or not proof.get("checkpoint"):
         raise NoProof("a log entry has no inclusion proof with a checkpoint: nothing the log signed can be compared")
-    checkpoint = proof["checkpoint"]["envelope"].encode()
-    log = _log(_bytes(entry["logId"]["keyId"]), trust)
+    checkpoint = str(proof["checkpoint"].get("envelope") or "").encode()
+    if not checkpoint:
+        raise NoProof("the inclusion proof of a log entry has no checkpoint: nothing the log signed can be compared")
+    try:
+        log = _log(_bytes(entry["logId"]["keyId"]), trust)
+    except UnknownLog as unknown:
+        raise BadBundle(f"{unknown}{_named(checkpoint)}") from unknown
     identity, key = _identity(log, checkpoint, trust)
     try:
         read = read_checkpoint(checkpoint, key, identity)
@@ -218,7 +261,20 @@ def _log(log_id: bytes, trust: TrustRoot) -> TrustedLog:
     for log in trust.logs:
         if log.log_id == log_id and LogApi.CT_RFC6962 not in log.apis:
             return log
-    raise BadBundle(f"the trust root knows no log with key id {log_id.hex()[:16]}…: nothing can be verified")
+    raise UnknownLog(f"the trust root knows no log with key id {log_id.hex()[:16]}…: nothing can be verified")
+
+
+def _named(checkpoint: bytes) -> str:
+    """Which deployment an unknown log says it is of; not verified, because nothing of it can be."""
+    try:
+        origin = inert_line(parse_note(checkpoint).text.split(b"\n", 1)[0].decode(), _MAX_ORIGIN)
+    except MalformedNote:
+        return ""
+    if origin.partition(" ")[0].endswith(_STAGING):
+        return (
+            f". Its checkpoint says it is of {origin}: Sigstore's staging deployment, which has a trust root of its own"
+        )
+    return f". Its checkpoint says it is of {origin}: check it with the trust root of that deployment"
 
 
 def _identity(log: TrustedLog, checkpoint: bytes, trust: TrustRoot) -> tuple[LogIdentity, NoteKey]:

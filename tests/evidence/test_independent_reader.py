@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from monitor.crosscheck.bundle_check import _two_views
-from monitor.crosscheck.bundles import View, read_bundle
+from monitor.crosscheck.bundles import View
 from monitor.model.errors import Evidence, LogMisbehaved
 from monitor.model.heads import TrustedHead
 from monitor.proof.evidence import NotEvidence, to_document, verify_evidence
@@ -24,7 +24,7 @@ from monitor.store.views import KeptView
 from tests.evidence import independent_reader
 from tests.evidence.independent_reader import ShowsNothing
 from tests.monitor.harness import KINDS, watch
-from tests.scanning.bundles import bundle, entry, trust_root
+from tests.scanning.bundles import bundle, entry, trust_root, views_in
 from tests.support.misbehaving_log import (
     CtRfc6962Log,
     CtStaticLog,
@@ -229,7 +229,7 @@ def verdicts(document: dict[str, Any]) -> tuple[bool, bool]:
 def test_bundles_of_a_split_view_convince_it_too() -> None:
     for kind in (RekorV1Log, RekorV2Log):
         public, hidden = split(kind, 100, 117, 20)
-        one, other = (read_bundle(bundle(entry(log, 30)), trust_root(log))[0] for log in (public, hidden))
+        one, other = (views_in(bundle(entry(log, 30)), trust_root(log))[0] for log in (public, hidden))
         document = to_document(_two_views(_of(one), _of(other), (0, 30), public.source().identity))
         assert verdicts(document) == (True, True)
 

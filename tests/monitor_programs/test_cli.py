@@ -295,12 +295,12 @@ def test_rules_can_be_tried_on_what_people_have(signwatch: Command, tmp_path: Pa
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("nonsense", "neither a certificate in PEM nor JSON"),
-        ("[]", "neither a Rekor entry nor a bundle"),
-        ('{"verificationMaterial": {"tlogEntries": []}}', "without an entry"),
-        ('{"verificationMaterial": {"tlogEntries": [7]}}', "not an object"),
-        ('{"canonicalizedBody": "%%%"}', "no canonicalizedBody in base64"),
-        ('{"a": {"body": "e30="}}', "not a Rekor entry"),
+        ("nonsense", "not a JSON document"),
+        ("[]", "an empty list"),
+        ('{"verificationMaterial": {"tlogEntries": []}}', "neither a log entry nor a certificate"),
+        ('{"verificationMaterial": {"tlogEntries": [7]}}', "the body of a log entry is missing"),
+        ('{"canonicalizedBody": "%%%"}', "the body of a log entry is missing, or not base64"),
+        ('{"a": {"body": "e30=", "logIndex": 1}}', "not a Rekor entry"),
         ("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----", "not a certificate in PEM"),
     ],
 )

@@ -3,8 +3,10 @@
 import json
 from typing import Any
 
+from monitor.crosscheck.bundles import BadBundle, Promised, View, read_entries, read_timestamps
 from monitor.model.log_source import LogApi
 from monitor.trust.trust_root import TrustedLog, TrustRoot
+from sigstore_entries.bundle_file import HeldBundle, NotHeld, read_bundle_file
 from tests.support.misbehaving_log import MisbehavingLog, RekorV1Log, RekorV2Log, b64, spki_of
 from tlog.note import rekor_v1_key, tile_log_key
 
@@ -34,6 +36,34 @@ def bundle(*entries: dict[str, Any]) -> bytes:
         "messageSignature": {},
     }
     return json.dumps(document).encode()
+
+
+def held(raw: bytes) -> HeldBundle:
+    """The one bundle of a file. Raises `BadBundle` where there is none."""
+    (only,) = read_bundle_file(raw)
+    if isinstance(only, NotHeld):
+        raise BadBundle(only.why)
+    return only
+
+
+def entries_in(raw: bytes, trust: TrustRoot) -> list[View | BadBundle]:
+    return read_entries(held(raw), trust)
+
+
+def views_in(raw: bytes, trust: TrustRoot) -> list[View]:
+    """What a bundle proves. Raises the first `BadBundle` in it."""
+    found = []
+    for each in entries_in(raw, trust):
+        if isinstance(each, BadBundle):
+            raise each
+        found.append(each)
+    if not found:
+        raise BadBundle("no log entry")
+    return found
+
+
+def timestamps_in(raw: bytes, trust: TrustRoot) -> list[Promised | BadBundle | None]:
+    return read_timestamps(held(raw), trust)
 
 
 def checkpoint(log: MisbehavingLog, size: int) -> bytes:

@@ -1,7 +1,9 @@
 """`signwatch check-bundle` on bundles of a real log: two faces are caught though the monitor was only shown one."""
 
+import io
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from typer.testing import CliRunner
 
 from monitor.cli import run_command
 from monitor.crosscheck.bundle_check import CrossCheck, Standing
-from monitor.crosscheck.bundles import BadBundle, read_entries
+from monitor.crosscheck.bundles import BadBundle
 from monitor.proof.evidence import verify_evidence
 from monitor.store.database import create, open_database
 from monitor.store.fsck import fsck
@@ -24,6 +26,9 @@ from sign_lite.cli import app as sign_lite
 from tests.corpus.test_real_entries import CORPUS, ENTRIES, TRUSTED_ROOT
 from tests.evidence import independent_reader
 from tests.monitor.harness import NOW
+from tests.scanning.bundles import entries_in
+from tests.sigstore_entries.test_bundle_file import BUNDLE as SIGNED
+from tests.support.bundle_forms import with_promise, with_proof
 from tests.support.ca_server import CaServer, ca_and_log
 from tests.support.log_server import LogServer
 
@@ -210,6 +215,76 @@ def test_a_real_logs_signings_are_found_by_a_scan(run: Run, version: int, tmp_pa
     assert again == out
 
 
+FORMS = sorted({*with_proof(SIGNED), *with_promise(SIGNED)})
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_real_bundle_is_checked_in_every_form_that_people_hold(
+    place: Place, run: Run, form: str, tmp_path: Path
+) -> None:
+    document = json.loads((place.folder / "first-1.json").read_text())
+    forms = with_proof(document)
+    has_proof = form in forms
+    (tmp_path / "held").write_bytes((forms | with_promise(document))[form])
+    out, _ = run("check-bundle", "--json", str(tmp_path / "held"))
+    assert verdicts(out) == ["consistent"] * has_proof
+    assert ("rekor-set", "consistent") in promises(out)
+    out, _ = run("rules", "test", "--json", str(tmp_path / "held"))
+    assert [each["outcome"] for each in json.loads(out)["results"]] == ["not selected"]
+    run("rules", "explain", "somebody", str(tmp_path / "held"))
+
+
+def test_folders_patterns_and_standard_input_are_read(
+    place: Place, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "dist"
+    (folder / "deeper").mkdir(parents=True)
+    for name in ("first-1", "first-2"):
+        raw = (place.folder / f"{name}.json").read_bytes()
+        (folder / "deeper" / f"{name}.sigstore.json").write_bytes(raw)
+        (folder / f"{name}.whl").write_bytes(b"no bundle")
+    out, errors = run("check-bundle", "--json", "--offline", str(folder))
+    assert len(json.loads(out)["entries"]) == 2
+    assert "2 other files are not looked at" in errors
+    monkeypatch.chdir(folder)
+    out, _ = run("check-bundle", "--json", "--offline", "deeper/*-1.sigstore.json")
+    assert len(json.loads(out)["entries"]) == 1
+    run("check-bundle", "--offline", "*.none", expect=2)
+    (tmp_path / "empty").mkdir()
+    run("check-bundle", "--offline", str(tmp_path / "empty"), expect=2)
+    both = b"\n".join((place.folder / f"{name}.json").read_bytes() for name in ("first-1", "first-2"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(both)))
+    out, _ = run("check-bundle", "--json", "--offline", "-")
+    entries = json.loads(out)["entries"]
+    assert [(each["file"], each["place"]) for each in entries] == [("-", "document 1"), ("-", "document 2")]
+
+
+def test_a_bundle_without_a_log_entry_is_told_as_that_with_what_was_checked(
+    place: Place, run: Run, tmp_path: Path
+) -> None:
+    document = json.loads((place.folder / "first-2.json").read_text())
+    document["verificationMaterial"]["tlogEntries"] = []
+    file = tmp_path / "private.json"
+    file.write_text(json.dumps(document))
+    out, _ = run("check-bundle", "--json", "--offline", str(file), expect=3)
+    (entry,) = json.loads(out)["entries"]
+    assert entry["verdict"] == "no-log-entry"
+    assert "holds no log entry" in entry["detail"]
+    assert "its certificate was issued by http" in entry["detail"]
+    assert re.search(r"its timestamp of 20\S+ by http\S+ verifies", entry["detail"])
+    out, _ = run("rules", "test", "--json", str(file))
+    assert [each["outcome"] for each in json.loads(out)["results"]] == ["not selected"], "its certificate is judged"
+    document["messageSignature"]["signature"] = "AAAA"
+    file.write_text(json.dumps(document))
+    out, _ = run("check-bundle", "--json", "--offline", str(file), expect=3)
+    (entry,) = json.loads(out)["entries"]
+    assert "1 timestamps verify under no timestamp authority" in entry["detail"]
+    (tmp_path / "empty.json").write_text("{}")
+    out, _ = run("check-bundle", "--json", "--offline", str(tmp_path / "empty.json"), expect=3)
+    (entry,) = json.loads(out)["entries"]
+    assert (entry["verdict"], entry["detail"]) == ("unverifiable", "an empty JSON object: it holds no bundle")
+
+
 def test_what_cannot_be_verified_says_why_and_is_exit_code_3(place: Place, run: Run, tmp_path: Path) -> None:
     document: dict[str, Any] = json.loads((place.folder / "first-2.json").read_text())
     del document["verificationMaterial"]["tlogEntries"][0]["inclusionProof"]
@@ -243,7 +318,7 @@ def test_bundles_of_the_public_logs_never_contradict_each_other(tmp_path: Path) 
     with closing(store):
         checker, standings, agreeing = CrossCheck(store, lambda: NOW), [], 0
         for line in ENTRIES.read_text().splitlines():
-            (entry,) = read_entries(json.dumps(json.loads(line)["tlogEntry"]).encode(), trust)
+            (entry,) = entries_in(json.dumps(json.loads(line)["tlogEntry"]).encode(), trust)
             if isinstance(entry, BadBundle):
                 continue
             verdict = checker.check(entry)

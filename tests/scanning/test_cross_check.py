@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitor.crosscheck.bundle_check import CrossCheck, Standing, Verdict
-from monitor.crosscheck.bundles import BadBundle, View, read_bundle, read_entries
+from monitor.crosscheck.bundles import BadBundle, View
 from monitor.following.follower import Follower, baseline
 from monitor.model.errors import FetchFailed
 from monitor.model.log_source import LogSource
@@ -21,7 +21,7 @@ from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
 from monitor.store.store import Store
 from tests.monitor.harness import NOW, EverythingIsNews, NumberScanner
-from tests.scanning.bundles import bundle, entry, trust_root
+from tests.scanning.bundles import bundle, entries_in, entry, trust_root, views_in
 from tests.support.misbehaving_log import MisbehavingLog, RekorV1Log, RekorV2Log, b64, ecdsa_key, ed25519_key
 
 KINDS: list[type[MisbehavingLog]] = [RekorV1Log, RekorV2Log]
@@ -36,7 +36,7 @@ def follow(store: Store, log: MisbehavingLog, start: int = 0) -> None:
 
 
 def views(log: MisbehavingLog, index: int, size: int | None = None) -> list[View]:
-    return read_bundle(bundle(entry(log, index, size)), trust_root(log))
+    return views_in(bundle(entry(log, index, size)), trust_root(log))
 
 
 def view(log: MisbehavingLog, index: int, size: int | None = None) -> View:
@@ -272,13 +272,13 @@ def test_a_spoiled_entry_proves_nothing_and_spoils_no_other(kind: type[Misbehavi
     good = entry(log, 4)
     bad = copy.deepcopy(good)
     spoiled()[how](bad)
-    first, second, third = read_entries(bundle(good, bad, entry(log, 5)), trust_root(log))
+    first, second, third = entries_in(bundle(good, bad, entry(log, 5)), trust_root(log))
     assert isinstance(first, View)
     assert isinstance(second, BadBundle)
     assert len(str(second)) < 400
     assert isinstance(third, View)
     with pytest.raises(BadBundle):
-        read_bundle(bundle(good, bad), trust_root(log))
+        views_in(bundle(good, bad), trust_root(log))
 
 
 @kinds
@@ -286,8 +286,26 @@ def test_a_checkpoint_by_another_key_of_the_same_root_proves_nothing(kind: type[
     log = kind()
     log.grow(20)
     log.sign_with(ed25519_key(99) if kind is RekorV2Log else ecdsa_key(99))
-    (only,) = read_entries(bundle(entry(log, 4)), trust_root(log))
+    (only,) = entries_in(bundle(entry(log, 4)), trust_root(log))
     assert isinstance(only, BadBundle)
+
+
+@pytest.mark.parametrize(
+    ("host", "told"),
+    [
+        ("log2025-alpha1.rekor.sigstage.dev", "log2025-alpha1.rekor.sigstage.dev: Sigstore's staging deployment"),
+        ("log.acme.example", "it is of log.acme.example: check it with the trust root of that deployment"),
+        ("log\u202e.example", "it is of log\\u{202e}.example"),
+    ],
+)
+def test_a_bundle_of_another_deployment_says_so_by_its_checkpoint(host: str, told: str) -> None:
+    log = RekorV2Log()
+    log.grow(9)
+    log.host = host
+    (only,) = entries_in(bundle(entry(log, 4)), trust_root())
+    assert isinstance(only, BadBundle)
+    assert told in str(only)
+    assert "the trust root knows no log with key id" in str(only)
 
 
 @pytest.mark.parametrize(
@@ -297,13 +315,13 @@ def test_any_other_file_is_no_bundle(raw: bytes) -> None:
     log = RekorV2Log()
     log.grow(1)
     with pytest.raises(BadBundle):
-        read_bundle(raw, trust_root(log))
+        views_in(raw, trust_root(log))
 
 
 def test_a_bare_entry_is_read_like_a_bundle() -> None:
     log = RekorV2Log()
     log.grow(9)
-    (only,) = read_bundle(json.dumps(entry(log, 4)).encode(), trust_root(log))
+    (only,) = views_in(json.dumps(entry(log, 4)).encode(), trust_root(log))
     assert (only.index, only.head.size) == (4, 9)
 
 

@@ -15,8 +15,6 @@ from monitor.crosscheck.bundles import (
     NoProof,
     Promised,
     read_certificate_timestamps,
-    read_entries,
-    read_timestamps,
 )
 from monitor.model.errors import FetchFailed
 from monitor.proof.evidence import verify_evidence
@@ -28,7 +26,8 @@ from tests.corpus.test_real_entries import CORPUS, ENTRIES, TRUSTED_ROOT
 from tests.evidence import independent_reader
 from tests.monitor.harness import NOW
 from tests.monitor.test_promises import with_entries
-from tests.scanning.bundles import bundle, entry, trust_root
+from tests.scanning.bundles import bundle, entries_in, entry, timestamps_in, trust_root
+from tests.scanning.bundles import held as held_bundle
 from tests.scanning.test_cross_check import follow
 from tests.support.misbehaving_log import RekorV1Log, RekorV2Log, b64, ecdsa_key, sign
 from tests.support.promises import signed_set
@@ -55,7 +54,7 @@ def stamped(log: RekorV1Log, index: int, number: int | None = None, at: int = 1_
 
 
 def read(log: RekorV1Log, made: dict[str, Any]) -> Promised | BadBundle | None:
-    (told,) = read_timestamps(bundle(made), trust_root(log))
+    (told,) = timestamps_in(bundle(made), trust_root(log))
     return told
 
 
@@ -71,7 +70,7 @@ def online(store: Store, log: RekorV1Log) -> PromiseCheck:
 
 def test_an_entry_with_nothing_but_a_timestamp_is_read() -> None:
     log = v1()
-    (only,) = read_entries(bundle(stamped(log, 7)), trust_root(log))
+    (only,) = entries_in(bundle(stamped(log, 7)), trust_root(log))
     assert isinstance(only, NoProof)
     told = promised(log, 7)
     assert (told.promise.index, told.promise.leaf) == (7, log.leaves[7])
@@ -114,7 +113,7 @@ def test_a_timestamp_from_outside_the_keys_time_is_none() -> None:
         ((None, at - timedelta(seconds=1)), False),
     ):
         root = replace(trust_root(log), logs=(replace(known, valid_from=period[0], valid_until=period[1]),))
-        (told,) = read_timestamps(bundle(stamped(log, 7)), root)
+        (told,) = timestamps_in(bundle(stamped(log, 7)), root)
         assert isinstance(told, Promised) is good
 
 
@@ -122,7 +121,7 @@ def test_a_log_that_signs_no_timestamps_has_made_none() -> None:
     log = RekorV2Log()
     log.grow(5)
     made = entry(log, 3) | {"inclusionPromise": {"signedEntryTimestamp": b64(b"x" * 64)}}
-    (told,) = read_timestamps(bundle(made), trust_root(log))
+    (told,) = timestamps_in(bundle(made), trust_root(log))
     assert isinstance(told, BadBundle)
     assert "signs no entry timestamps" in str(told)
 
@@ -134,10 +133,17 @@ def test_a_certificate_nobody_can_read_promises_nothing(certificate: object) -> 
     log = v1()
     document = json.loads(bundle(stamped(log, 7)))
     document["verificationMaterial"]["certificate"] = {"rawBytes": certificate}
-    told = read_certificate_timestamps(json.dumps(document).encode(), trust_root(log), CertificateAuthorities([]))
+    told = read_certificate_timestamps(
+        held_bundle(json.dumps(document).encode()), trust_root(log), CertificateAuthorities([])
+    )
     assert [type(each) for each in told] == [BadBundle]
     document["verificationMaterial"]["certificate"] = {"rawBytes": ""}
-    assert read_certificate_timestamps(json.dumps(document).encode(), trust_root(log), CertificateAuthorities([])) == []
+    assert (
+        read_certificate_timestamps(
+            held_bundle(json.dumps(document).encode()), trust_root(log), CertificateAuthorities([])
+        )
+        == []
+    )
 
 
 def test_19_a_kept_promise_of_a_bundle_is_consistent(store: Store) -> None:
@@ -221,7 +227,7 @@ def test_timestamps_of_the_public_log_verify() -> None:
     found = []
     for line in ENTRIES.read_text().splitlines():
         raw = json.dumps(json.loads(line)["tlogEntry"]).encode()
-        (told,) = read_timestamps(raw, trust)
+        (told,) = timestamps_in(raw, trust)
         if isinstance(told, BadBundle):
             assert "knows no log" in str(told)
         elif told is not None:

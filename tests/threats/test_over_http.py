@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from alerts.alert import Owner, Severity
-from monitor.crosscheck.bundles import Promised, read_bundle, read_timestamps
+from monitor.crosscheck.bundles import Promised
 from monitor.crosscheck.peers import PeerRelation, compare_offered
 from monitor.crosscheck.promise_rounds import PromiseRounds, Round
 from monitor.following.follower import baseline
@@ -33,6 +33,7 @@ from outbound.deadline import HttpLimits
 from tests.evidence import independent_reader
 from tests.log_lite.client import b64, hashedrekord
 from tests.monitor.harness import NOW
+from tests.scanning.bundles import timestamps_in, views_in
 from tests.threats.site import (
     ALL,
     CT,
@@ -531,13 +532,13 @@ def held(followed: Followed, minutes: int = 0) -> Round:
 
 def promised_by(site: Site) -> bytes:
     """Sign something; returns the checkpoint that the signer's bundle holds, read as this monitor reads bundles."""
-    (view,) = read_bundle(signed_by(site), trust_of(site.server))
+    (view,) = views_in(signed_by(site), trust_of(site.server))
     return view.head.raw
 
 
 def timestamp_of(site: Site) -> Promise:
     """Sign something; returns the log's promise to have it, read as this monitor reads bundles."""
-    (told,) = read_timestamps(signed_by(site), trust_of(site.server))
+    (told,) = timestamps_in(signed_by(site), trust_of(site.server))
     assert isinstance(told, Promised)
     return told.promise
 
