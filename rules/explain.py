@@ -7,9 +7,10 @@ from datetime import datetime
 from rules.expectations.case import Case
 from rules.expectations.implied_repository import implied_repository
 from rules.facts import Facts
-from rules.judge import judge
+from rules.judge import case_of, judge_selected
 from rules.rule import Rule
-from rules.selection import AllOf, AnyOf, Condition, Match, Not, matching_signers, values
+from rules.selected import SelectedSigner, select
+from rules.selection import AllOf, AnyOf, Condition, Match, Not, values
 from rules.verdict import Verdict
 from sigstore_entries.signing import Signer, Signing
 
@@ -37,14 +38,16 @@ class Explanation:
 
 def explain(rule: Rule, signing: Signing, facts: Facts, now: datetime) -> Explanation:
     """Look at everything, met or not. Names and claims are untrusted text."""
-    selected = matching_signers(rule.select, signing)
+    selected = select(rule.select, signing)
     signers: tuple[Signer | None, ...] = signing.signers or (None,)
     rows: list[Row] = []
     for number, signer in enumerate(signers, start=1 if signing.signers else 0):
         rows.extend(_select_rows(rule.select, signing, signer, number, wanted=True))
-        if rule.select.holds(signing, signer):
-            rows.extend(_expect_rows(Case(rule, signing, signer, facts, now), number))
-    return Explanation(bool(selected), judge(rule, signing, facts, now) if selected else None, tuple(rows))
+        for each in selected.signers:
+            if each.signer is signer:
+                rows.extend(_expect_rows(case_of(rule, selected, each, facts, now), each, number))
+    verdict = judge_selected(rule, selected, facts, now) if selected.signers else None
+    return Explanation(bool(selected.signers), verdict, tuple(rows))
 
 
 def _select_rows(
@@ -67,12 +70,13 @@ def _select_rows(
             yield Row("select", number, label, str(wanted).lower(), str(holds).lower(), holds is wanted)
 
 
-def _expect_rows(case: Case, number: int) -> Iterator[Row]:
-    if case.signer is not None:
-        trust = case.signer.trust
-        yield Row(
-            "expect", number, "chain", "trusted, or no certificate", trust, trust in ("trusted", "no-certificate")
-        )
+def _expect_rows(case: Case, selected: SelectedSigner, number: int) -> Iterator[Row]:
+    if selected.signer is not None and case.signer is not None:
+        trust = selected.signer.trust
+        wanted = "trusted, or no certificate"
+        yield Row("expect", number, "chain", wanted, trust, trust in ("trusted", "no-certificate"))
+        wanted = "a trusted authority, or the key's fingerprint in the rule"
+        yield Row("expect", number, "vouched for by", wanted, selected.voucher, not selected.is_unverified)
         for defect in case.signer.defects:
             yield Row("expect", number, "unreadable part", "readable", defect, ok=False)
     for reason in implied_repository(case):

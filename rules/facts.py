@@ -41,8 +41,8 @@ class Authorisation:
 class Facts(Protocol):
     """The past as far as it is known. Answers never include the entry being judged, and never wait on a network.
 
-    A fact that cannot be told is `None`, and what depends on it fails closed. Only signings whose certificate chain
-    was trusted, or that carry no certificate, count as the past: anyone can log a self-made certificate.
+    A fact that cannot be told is `None`, and what depends on it fails closed. Only signers that the rule selected and
+    somebody vouches for (`rules.selected.Selected.vouched`) count as the past.
     """
 
     def authorisations(self, rule: str, digest: str) -> Sequence[Authorisation]:
@@ -51,11 +51,15 @@ class Facts(Protocol):
     def times_signed(self, rule: str, digest: str, besides: EntryRef) -> int:
         """How many other entries under this rule carried this digest, in any log."""
 
-    def issuers_of(self, identity: str, besides: EntryRef) -> frozenset[str] | None:
-        """Every issuer this very identity was seen under; empty when it was never seen, `None` when nobody kept it."""
+    def issuers_of(self, rule: str, identity: str, besides: frozenset[bytes]) -> frozenset[str] | None:
+        """Every issuer this very identity was seen under by this rule; empty when never seen, `None` when not kept.
 
-    def repository_identifiers_of(self, repository: str, besides: EntryRef) -> frozenset[str] | None:
-        """Every source repository identifier seen with this repository URI; empty when never seen."""
+        Sightings that were unexpected are left out until an operator acknowledges their alert, and so are those of the
+        certificates in `besides` (`Signer.issued`), in whichever log they were seen.
+        """
+
+    def repository_identifiers_of(self, rule: str, repository: str, besides: frozenset[bytes]) -> frozenset[str] | None:
+        """Every source repository identifier seen with this repository URI; otherwise as `issuers_of`."""
 
     def signings(self, rule: str, after: datetime, up_to: datetime, besides: EntryRef) -> int:
         """How many signings under this rule fall into `(after, up_to]`, by the time judged, entries of CT left out."""
@@ -63,11 +67,15 @@ class Facts(Protocol):
     def digests_from(self, source: DigestSource) -> frozenset[str] | None:
         """The source's digests, each `sha256:…`, as last fetched within its age limit; `None` when there are none."""
 
-    def in_certificate_log(self, fingerprints: Sequence[str]) -> bool | None:
-        """Whether a CT log showed a certificate or key with one of these fingerprints.
+    def in_certificate_log(self, certificate: bytes | None) -> bool | None:
+        """Whether a CT log showed this trusted certificate (`Signer.issued`) as a signer that some rule selected.
 
-        `None` when the CT logs were not followed over the time in question, so that absence says nothing.
+        `None` when the CT logs were not followed over the time in question, so that absence says nothing, and for an
+        unknown certificate.
         """
 
-    def in_signature_log(self, fingerprints: Sequence[str]) -> bool | None:
-        """Whether a Rekor log showed an entry with one of these fingerprints; `None` as above."""
+    def in_signature_log(self, certificate: bytes | None) -> bool | None:
+        """Whether a Rekor log showed an entry signed with this very certificate; otherwise as above."""
+
+    def absent_at(self, where: EntryRef) -> datetime | None:
+        """When the log was last read to its end without holding this entry; `None` when not known."""

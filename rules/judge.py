@@ -8,9 +8,9 @@ from rules.expectations.case import Case, DelayedExpectation, unmet
 from rules.expectations.implied_repository import implied_repository
 from rules.facts import Facts
 from rules.rule import Rule
-from rules.selection import matching_signers
+from rules.selected import Selected, SelectedSigner, Voucher, select
 from rules.verdict import Outcome, Reason, Verdict
-from sigstore_entries.signing import ChainTrust, Signer, Signing
+from sigstore_entries.signing import Signer, Signing
 
 # Worst first: an unexpected signature is news even beside one whose certificate nobody vouches for.
 _WORST_FIRST: Final = (Outcome.UNEXPECTED, Outcome.UNVERIFIED, Outcome.EXPECTED)
@@ -24,24 +24,33 @@ CHAIN_NOT_CHECKED: Final = Reason(
 UNTRUSTED_CHAIN: Final = Reason(
     "untrusted-chain", "The certificate does not come from a trusted authority; anybody can make one."
 )
+NAME_ALONE: Final = Reason(
+    "name-alone", "The key was selected by a name alone; anyone can put this name on a key of their own."
+)
+_UNVERIFIED: Final = {Voucher.UNTRUSTED_CHAIN: UNTRUSTED_CHAIN, Voucher.NAME_ALONE: NAME_ALONE}
 NOT_SELECTED: Final = Reason("not-selected", "No signer of this entry is one that the rule selects.")
 
 
 def judge(rule: Rule, signing: Signing, facts: Facts, now: datetime, *, again: bool = True) -> Verdict:
-    """Judge every signer the rule selects; the worst outcome wins and every reason is told once.
+    """Judge every signer the rule selects; see `judge_selected`."""
+    return judge_selected(rule, select(rule.select, signing), facts, now, again=again)
+
+
+def judge_selected(rule: Rule, selected: Selected, facts: Facts, now: datetime, *, again: bool = True) -> Verdict:
+    """Judge every selected signer; the worst outcome wins and every reason is told once.
 
     Without `again`, what must happen later is left to a second judgement, at `recheck_at`. A signing the rule does not
     select is `expected`, with the reason `not-selected`: call this for matches only.
     """
-    signers = matching_signers(rule.select, signing)
-    if not signers:
+    if not selected.signers:
         return Verdict(Outcome.EXPECTED, (NOT_SELECTED,))
-    verdicts = [_judge_signer(Case(rule, signing, signer, facts, now), again=again) for signer in signers]
+    cases = [(each, case_of(rule, selected, each, facts, now)) for each in selected.signers]
+    verdicts = [_judge_signer(each, case, again=again) for each, case in cases]
     outcome = min((verdict.outcome for verdict in verdicts), key=_WORST_FIRST.index)
     return Verdict(outcome, tuple(dict.fromkeys(reason for verdict in verdicts for reason in verdict.reasons)))
 
 
-def recheck_at(rule: Rule, signing: Signing, facts: Facts, seen_at: datetime) -> datetime | None:
+def recheck_at(rule: Rule, selected: Selected, facts: Facts, seen_at: datetime) -> datetime | None:
     """When a signing can be judged again, for expectations on what happens later; `None` when it has none.
 
     The latest of several times: by then all of them can be told. It may be over when an entry is met late. A verdict
@@ -51,23 +60,28 @@ def recheck_at(rule: Rule, signing: Signing, facts: Facts, seen_at: datetime) ->
     if not delayed:
         return None
     times: list[datetime] = []
-    for signer in matching_signers(rule.select, signing):
-        case = Case(rule, signing, signer, facts, seen_at)
+    for signer in selected.signers:
+        case = case_of(rule, selected, signer, facts, seen_at)
         times.extend(due for each in delayed if (due := each.due_at(case)) is not None)
     return max(times, default=None)
 
 
-def _judge_signer(case: Case, *, again: bool) -> Verdict:
-    reasons = tuple(_reasons(case, again=again))
-    if case.signer is not None and case.signer.trust is ChainTrust.UNTRUSTED:
+def case_of(rule: Rule, selected: Selected, signer: SelectedSigner, facts: Facts, now: datetime) -> Case:
+    """What expectations are asked about one selected signer."""
+    return Case(rule, selected.signing, signer.believed, facts, now, selected.certificates)
+
+
+def _judge_signer(selected: SelectedSigner, case: Case, *, again: bool) -> Verdict:
+    reasons = tuple(_reasons(selected, case, again=again))
+    if selected.is_unverified:
         # Matching comes before judging the chain: the reasons stay, so that a reader sees what was attempted.
-        return Verdict(Outcome.UNVERIFIED, (UNTRUSTED_CHAIN, *reasons))
+        return Verdict(Outcome.UNVERIFIED, (_UNVERIFIED[selected.voucher], *reasons))
     return Verdict(Outcome.UNEXPECTED if reasons else Outcome.EXPECTED, reasons)
 
 
-def _reasons(case: Case, *, again: bool) -> Iterator[Reason]:
+def _reasons(selected: SelectedSigner, case: Case, *, again: bool) -> Iterator[Reason]:
     signer = case.signer
-    if signer is not None and signer.trust is ChainTrust.NOT_CHECKED:
+    if selected.voucher is Voucher.NOT_CHECKED:
         yield CHAIN_NOT_CHECKED
     if not case.rule.expect:
         yield NO_EXPECTATIONS

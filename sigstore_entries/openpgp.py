@@ -6,7 +6,7 @@ ID, valid bindings included, so only a fingerprint ever identifies, and an unbou
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha1, sha256
 from typing import Final
@@ -56,7 +56,8 @@ def read_pgp(block: bytes) -> Signer:
         found.cut = f"the rest of the block: {error}"
     if not found.fingerprints:
         raise MalformedPgp("no public key in the OpenPGP block")
-    names = tuple(Name(NameForm.PGP_USER_ID, text) for text in found.names)
+    user_ids = tuple(Name(NameForm.PGP_USER_ID, text) for text in found.names)
+    names = (*user_ids, *_addresses(found.names))
     return Signer(SignerForm.PGP, names=names, fingerprints=tuple(found.fingerprints), defects=tuple(found.defects()))
 
 
@@ -101,6 +102,21 @@ class _Found:
                 f"unread: {self.unread_names} user IDs that are not UTF-8, or are longer than {MAX_TEXT} bytes each "
                 f"or {MAX_NAMES} bytes together"
             )
+
+
+def _addresses(user_ids: Iterable[str]) -> Iterator[Name]:
+    """Mail addresses in user IDs of the form `Name (comment) <address>`, each once.
+
+    Readers differ in which of several they take, so it is the first and the last.
+    """
+    found: dict[str, None] = {}
+    for user_id in user_ids:
+        _, *parts = user_id.split("<")
+        for part in (parts[0], parts[-1]) if parts else ():
+            address = part.partition(">")[0].strip()
+            if "@" in address and not any(map(str.isspace, address)):
+                found[address] = None
+    yield from (Name(NameForm.PGP_ADDRESS, address) for address in found)
 
 
 def _fingerprint(body: bytes) -> str | None:

@@ -36,6 +36,7 @@ class NameForm(StrEnum):
     DNS = "dns"
     IP = "ip"
     PGP_USER_ID = "pgp-user-id"
+    PGP_ADDRESS = "pgp-address"
 
 
 class ChainTrust(StrEnum):
@@ -87,7 +88,8 @@ class Signer:
     `claims` maps readable Fulcio claim names (`sigstore_entries.fulcio`) to text; `extensions` maps every dotted OID
     to the raw extension value. `fingerprints` are lower-case hex SHA-256 (certificate, SPKI), upper-case-insensitive
     PGP hex, or `SHA256:` SSH form. `issuer_key_hash` is a CT precertificate leaf's SHA-256 of the issuer's SPKI.
-    `sct_verified` is `None` where there is no SCT, and where no trusted authority issued the certificate.
+    `sct_verified` is `None` where there is no SCT, and where no trusted authority issued the certificate. `issued` is
+    the identity of a trusted certificate in every log that shows it (`sigstore_entries.issued`), filled with `trust`.
 
     `defects` names parts that could not be read, or are not as a certificate authority would write them: what depends
     on them fails closed. Each is `part: sentence`; parts are `names`, `issuer`, `claim:<name>`, `extension:<oid>`,
@@ -108,6 +110,7 @@ class Signer:
     trust: ChainTrust = ChainTrust.NOT_CHECKED
     trusted_by: str | None = None
     sct_verified: bool | None = None
+    issued: bytes | None = None
     defects: tuple[str, ...] = ()
 
 

@@ -3,7 +3,7 @@
 Only what people decide (authorisations, digest lists) and what other logs show is asked of the monitor's database.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from typing_extensions import override
@@ -18,6 +18,11 @@ class ScanFacts(FactStore):
 
     def __init__(self, read: FactStore, known: FactStore) -> None:
         self._read, self._known = read, known
+
+    @override
+    def revisions(self, rules: Collection[str]) -> Mapping[str, int]:
+        """Of the scan's own past."""
+        return self._read.revisions(rules)
 
     @override
     def ahead(self, hits: Sequence[Hit]) -> Facts:
@@ -39,12 +44,12 @@ class _PastAndRest(Facts):
         return self._read.times_signed(rule, digest, besides)
 
     @override
-    def issuers_of(self, identity: str, besides: EntryRef) -> frozenset[str] | None:
-        return self._read.issuers_of(identity, besides)
+    def issuers_of(self, rule: str, identity: str, besides: frozenset[bytes]) -> frozenset[str] | None:
+        return self._read.issuers_of(rule, identity, besides)
 
     @override
-    def repository_identifiers_of(self, repository: str, besides: EntryRef) -> frozenset[str] | None:
-        return self._read.repository_identifiers_of(repository, besides)
+    def repository_identifiers_of(self, rule: str, repository: str, besides: frozenset[bytes]) -> frozenset[str] | None:
+        return self._read.repository_identifiers_of(rule, repository, besides)
 
     @override
     def signings(self, rule: str, after: datetime, up_to: datetime, besides: EntryRef) -> int:
@@ -55,9 +60,14 @@ class _PastAndRest(Facts):
         return self._known.digests_from(source)
 
     @override
-    def in_certificate_log(self, fingerprints: Sequence[str]) -> bool | None:
-        return self._known.in_certificate_log(fingerprints)
+    def in_certificate_log(self, certificate: bytes | None) -> bool | None:
+        return self._known.in_certificate_log(certificate)
 
     @override
-    def in_signature_log(self, fingerprints: Sequence[str]) -> bool | None:
-        return self._known.in_signature_log(fingerprints)
+    def in_signature_log(self, certificate: bytes | None) -> bool | None:
+        return self._known.in_signature_log(certificate)
+
+    @override
+    def absent_at(self, where: EntryRef) -> datetime | None:
+        """A scan reads what was logged before."""
+        return self._read.absent_at(where)

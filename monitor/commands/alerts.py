@@ -16,8 +16,8 @@ from monitor.daemon.assembly import build_channels
 from monitor.program import utc_now
 from monitor.store.database import open_database
 from monitor.store.outbox import DatabaseOutbox
+from monitor.store.past import acknowledge
 from monitor.store.reading import Reading
-from monitor.store.seals import change_sealed
 from monitor.store.tables import AlertRow
 from monitor.store.tables import table as database_table
 
@@ -114,7 +114,7 @@ def ack(
         if len(found) != 1:
             what = "no alert begins" if not found else f"{len(found)} alerts begin"
             raise typer.BadParameter(f"{what} with {alert_id!r}; see `signwatch alerts list`", param_hint="ID")
-        change_sealed(connection, kept, kept.c.id == found[0], {"acknowledged_at": utc_now(), "note": why})
+        acknowledge(connection, found[0], why, utc_now())
     say(f"{found[0]}: seen")
 
 

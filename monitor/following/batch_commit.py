@@ -1,13 +1,15 @@
 """One batch of entries, examined: proven, judged and committed, in this order. Nothing unproven is committed."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Final
 
 from monitor.following.fetch_ahead import Fetched
 from monitor.following.scan_batch import Examined
 from monitor.judging.judge import Judge
-from monitor.model.errors import NotShown, SignedPromise
+from monitor.model.errors import NotShown, PastMoved, SignedPromise
 from monitor.model.heads import Position, SignedHead
 from monitor.model.inclusion_promise import BadPromise, unpack_timestamp
 from monitor.model.log_source import LogEntry, LogSource
@@ -16,6 +18,9 @@ from monitor.proof.verify import check_frontier_in_head
 from monitor.raising.coverage_alerts import alerts_of_dropped
 from monitor.raising.log_alerts import alerts_of_unreadable
 from tlog.frontier import Frontier
+
+# Each time another log's pass committed signings under the same rules in between, and so came further itself.
+_JUDGEMENTS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +38,17 @@ class Taking:
         Raises `NotShown` when the entries are not those the log signed: an only one is named in the evidence. Raises
         `StateConflict`, `FetchFailed`, `OwnFault`.
         """
-        log = self.source.identity.log
         frontier = examined.extend(position.frontier)
         self._prove(frontier, position.head.head, fetched)
-        scan, now = examined.scan, self.clock()
+        moved = replace(position, frontier=frontier)
+        for _ in range(_JUDGEMENTS - 1):
+            with suppress(PastMoved):
+                return moved, self._commit(position, moved, examined)
+        return moved, self._commit(position, moved, examined)
+
+    def _commit(self, position: Position, moved: Position, examined: Examined) -> Batch:
+        """Judge a batch by the past as it is now, and commit it; `PastMoved` when that past grew meanwhile."""
+        log, scan, now = self.source.identity.log, examined.scan, self.clock()
         findings = tuple(self.judge.judge(scan.hits, now))
         batch = Batch(log, examined.start, examined.end, findings, scan.unreadable, scan.kinds, scan.dropped)
         alerts = [
@@ -44,10 +56,9 @@ class Taking:
             *alerts_of_unreadable(log, scan.unreadable, now),
             *alerts_of_dropped(log, scan.dropped, now),
         ]
-        moved = replace(position, frontier=frontier)
         # A crash before this commit reads the batch again; after it, the batch is never looked at again.
         self.state.advance(position, moved, batch, alerts)
-        return moved, batch
+        return batch
 
     def _prove(self, frontier: Frontier, head: SignedHead, fetched: Fetched) -> None:
         behind = frontier.size < head.size

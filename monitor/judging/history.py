@@ -12,7 +12,8 @@ from datetime import datetime
 from typing_extensions import override
 
 from monitor.model.state import Finding
-from monitor.store.findings import digests_of, is_believed, is_certificate_only, sightings, signed_at
+from monitor.store.findings import is_certificate_only, signed_at
+from monitor.store.past import digests_of, is_past, seen_in
 from rules.facts import Authorisation, DigestSource, Facts
 from sigstore_entries.signing import EntryRef
 
@@ -23,21 +24,21 @@ class BatchFacts(Facts):
     def __init__(self, stored: Facts, now: datetime) -> None:
         self._stored, self._now = stored, now
         self._digests = defaultdict[tuple[str, str], set[EntryRef]](set)
-        self._seen = defaultdict[tuple[str, str], dict[str, set[EntryRef]]](dict)
+        self._seen = defaultdict[tuple[str, str, str], dict[str, set[bytes]]](dict)
         self._times = defaultdict[str, list[datetime]](list)
         self._time_of: dict[tuple[str, EntryRef], datetime] = {}
 
     def remember(self, finding: Finding) -> None:
-        """Let later judgements of this batch know of a finding. One nobody vouches for is no past."""
+        """Let later judgements of this batch know of a finding. Signers that are not vouched for are no past."""
         signing, rule = finding.signing, finding.rule
-        if not is_believed(signing):
+        if not finding.selected.vouched:
             return
         for digest in digests_of(signing):
             self._digests[rule, digest].add(signing.where)
-        for seen in sightings(signing):
-            self._seen[seen.fact, seen.subject].setdefault(seen.value, set()).add(signing.where)
+        for seen in seen_in(finding) if is_past(finding) else ():
+            self._seen[rule, seen.fact, seen.subject].setdefault(seen.value, set()).add(seen.certificate)
         if not is_certificate_only(signing) and (rule, signing.where) not in self._time_of:
-            self._time_of[rule, signing.where] = at = signed_at(signing, self._now)
+            self._time_of[rule, signing.where] = at = signed_at(finding.selected, self._now)
             insort(self._times[rule], at)
 
     @override
@@ -50,13 +51,14 @@ class BatchFacts(Facts):
         return self._stored.times_signed(rule, digest, besides) + len(here) - (besides in here)
 
     @override
-    def issuers_of(self, identity: str, besides: EntryRef) -> frozenset[str] | None:
-        return self._with_seen(self._stored.issuers_of(identity, besides), "issuer", identity, besides)
+    def issuers_of(self, rule: str, identity: str, besides: frozenset[bytes]) -> frozenset[str] | None:
+        stored = self._stored.issuers_of(rule, identity, besides)
+        return self._with_seen(stored, (rule, "issuer", identity), besides)
 
     @override
-    def repository_identifiers_of(self, repository: str, besides: EntryRef) -> frozenset[str] | None:
-        stored = self._stored.repository_identifiers_of(repository, besides)
-        return self._with_seen(stored, "repository", repository, besides)
+    def repository_identifiers_of(self, rule: str, repository: str, besides: frozenset[bytes]) -> frozenset[str] | None:
+        stored = self._stored.repository_identifiers_of(rule, repository, besides)
+        return self._with_seen(stored, (rule, "repository", repository), besides)
 
     @override
     def signings(self, rule: str, after: datetime, up_to: datetime, besides: EntryRef) -> int:
@@ -70,19 +72,24 @@ class BatchFacts(Facts):
         return self._stored.digests_from(source)
 
     @override
-    def in_certificate_log(self, fingerprints: Sequence[str]) -> bool | None:
+    def in_certificate_log(self, certificate: bytes | None) -> bool | None:
         """Another log than the one of this batch answers it."""
-        return self._stored.in_certificate_log(fingerprints)
+        return self._stored.in_certificate_log(certificate)
 
     @override
-    def in_signature_log(self, fingerprints: Sequence[str]) -> bool | None:
+    def in_signature_log(self, certificate: bytes | None) -> bool | None:
         """Another log than the one of this batch answers it."""
-        return self._stored.in_signature_log(fingerprints)
+        return self._stored.in_signature_log(certificate)
+
+    @override
+    def absent_at(self, where: EntryRef) -> datetime | None:
+        """The pass that met the entry has not ended."""
+        return self._stored.absent_at(where)
 
     def _with_seen(
-        self, stored: frozenset[str] | None, fact: str, subject: str, besides: EntryRef
+        self, stored: frozenset[str] | None, key: tuple[str, str, str], besides: frozenset[bytes]
     ) -> frozenset[str] | None:
         if stored is None:
             return None
-        seen = self._seen.get((fact, subject), {})
-        return stored | {value for value, where in seen.items() if len(where) > (besides in where)}
+        seen = self._seen.get(key, {})
+        return stored | {value for value, certificates in seen.items() if certificates - besides}

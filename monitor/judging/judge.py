@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from hashlib import sha256
 from typing import Protocol
 
 from typing_extensions import override
@@ -12,11 +13,16 @@ from monitor.judging.history import BatchFacts
 from monitor.model.inclusion_promise import Promise, promises_of
 from monitor.model.state import FactStore, Finding, Hit
 from monitor.raising.signing_alerts import alerts_of_findings
+from rules.expectations.case import CT_KINDS, JudgedByPast
 from rules.index import Matcher
-from rules.judge import judge, recheck_at
+from rules.judge import judge_selected, recheck_at
+from rules.selected import select
 from rules.verdict import Outcome
+from sigstore_entries import der
+from sigstore_entries.issued import certificate_key, tbs_key
 from sigstore_entries.signing import ChainTrust, Signer, Signing
 from sigstore_entries.trust import CertificateAuthorities, CtLogKey
+from tlog.ct import EntryType, MalformedCt, parse_leaf
 
 
 class Judge(Protocol):
@@ -46,22 +52,29 @@ class RuleJudge(Judge):
     ) -> None:
         self._final = final
         self._rules = {rule.id: rule for rule in matcher.rules}
+        self._by_past = {
+            rule.id for rule in matcher.rules if any(isinstance(each, JudgedByPast) for each in rule.expect)
+        }
         self._facts, self._authorities = facts, authorities
 
     @override
     def judge(self, hits: Sequence[Hit], now: datetime) -> Sequence[Finding]:
+        # Before any fact is asked for: what grows in between is then noticed when the findings are committed.
+        past = self._facts.revisions({name for hit in hits for name in hit.rules} & self._by_past)
         facts = BatchFacts(self._facts.ahead(hits), now)
         findings = []
         for hit in hits:
-            signing, promises = self._labelled(hit.signing)
+            signing, promises = self._labelled(hit)
             for name in hit.rules:
                 rule = self._rules[name]
-                verdict = judge(rule, signing, facts, now, again=self._final)
-                due = None if self._final else recheck_at(rule, signing, facts, now)
+                selected = select(rule.select, signing)
+                verdict = judge_selected(rule, selected, facts, now, again=self._final)
+                due = None if self._final else recheck_at(rule, selected, facts, now)
                 again = None if due is None else max(due, now)
-                # What nobody vouches for may be vouched for by an authority that is not known yet.
+                # What no authority vouches for may be vouched for by one that is not known yet.
                 is_open = again is not None or verdict.outcome is Outcome.UNVERIFIED
-                finding = Finding(name, signing, verdict, hit.leaf, hit.extra if is_open else b"", again, promises)
+                extra = hit.extra if is_open else b""
+                finding = Finding(name, selected, verdict, hit.leaf, extra, again, promises, past.get(name))
                 facts.remember(finding)
                 findings.append(finding)
         return findings
@@ -70,8 +83,9 @@ class RuleJudge(Judge):
     def alerts(self, findings: Sequence[Finding], now: datetime) -> Sequence[Alert]:
         return alerts_of_findings(findings, self._rules, now)
 
-    def _labelled(self, signing: Signing) -> tuple[Signing, tuple[Promise, ...]]:
+    def _labelled(self, hit: Hit) -> tuple[Signing, tuple[Promise, ...]]:
         """What the trust root says of the signers, and what CT logs promised whoever was issued their certificates."""
+        signing = hit.signing
         authorities, ct_keys = self._authorities()
         at = next((time.at for time in signing.times if time.source == "integrated-time"), None)
         promises: list[Promise] = []
@@ -83,7 +97,26 @@ class RuleJudge(Judge):
                 return judged
             scts = authorities.embedded_scts(judged, ct_keys)
             promises.extend(promises_of(scts or ()))
-            return replace(judged, sct_verified=None if scts is None else bool(scts))
+            known = None if scts is None else bool(scts)
+            return replace(judged, sct_verified=known, issued=_issued(judged, hit))
 
         labelled = replace(signing, signers=tuple(label(signer) for signer in signing.signers))
         return labelled, tuple(promises)
+
+
+def _issued(signer: Signer, hit: Hit) -> bytes:
+    """Identity of a trusted certificate, equal in every log that shows it.
+
+    A CT entry's is computed from the leaf alone: what a server adds to it proves nothing. One that cannot be computed
+    is that of this entry alone: the certificate stays an event of its own, and no other entry answers it.
+    """
+    try:
+        if hit.signing.kind in CT_KINDS:
+            leaf = parse_leaf(hit.leaf)
+            return (tbs_key if leaf.entry_type is EntryType.PRECERT else certificate_key)(leaf.certificate)
+        if signer.certificate is not None:
+            return certificate_key(signer.certificate)
+    except (der.MalformedDer, MalformedCt):
+        pass
+    where = hit.signing.where
+    return sha256(f"signwatch entry\x00{where.log}\x00{where.index}".encode()).digest()

@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from monitor.judging.active_rules import HeldRules
-from monitor.judging.history import BatchFacts
 from monitor.judging.judge import RuleJudge
 from monitor.model.errors import OwnFault
 from monitor.model.state import Finding, Hit
@@ -16,6 +15,7 @@ from monitor.trust.provider import TrustKeeper
 from rules.expectations.case import DelayedExpectation
 from rules.judge import recheck_at
 from rules.rule import Rule
+from rules.selected import Selected
 from rules.verdict import Outcome, Verdict
 from sigstore_entries.ct_leaf import decode_ct
 from sigstore_entries.rekor import decode_rekor
@@ -120,13 +120,13 @@ class _Again:
         self._store.vouched_for(due, finding, self._first.alerts([finding], self._now))
 
     def _look_for_what_follows(self, due: DueFinding, signing: Signing) -> None:
-        by = recheck_at(self._rules[due.rule], signing, BatchFacts(self._store.facts.ahead([]), self._now), self._now)
-        if _cannot_tell(self._store, due, signing, by):
+        [finding] = self._last.judge([Hit(signing, (due.rule,), due.leaf, due.extra)], self._now)
+        by = recheck_at(self._rules[due.rule], finding.selected, self._store.facts, self._now)
+        if _cannot_tell(self._store, due, finding.selected, by):
             # An outage is told as an outage: nothing is held against a signing for what we could not ask.
             postpone(self._store.database, due, self._now + _ASK_AGAIN)
             self._waiting += 1
             return
-        [finding] = self._last.judge([Hit(signing, (due.rule,), due.leaf, due.extra)], self._now)
         finding = _of_what_follows(finding, self._rules[due.rule])
         worse = finding if finding.verdict.outcome is not Outcome.EXPECTED else None
         self._note(due, finding)
@@ -151,7 +151,7 @@ def _of_what_follows(finding: Finding, rule: Rule) -> Finding:
     return replace(finding, verdict=Verdict(Outcome.UNEXPECTED if reasons else Outcome.EXPECTED, reasons))
 
 
-def _cannot_tell(store: Store, due: DueFinding, signing: Signing, by: datetime | None) -> bool:
+def _cannot_tell(store: Store, due: DueFinding, selected: Selected, by: datetime | None) -> bool:
     """Whether the logs that would show what had to follow `by` then were not all read since."""
     facts = store.facts
     logs, shown = (
@@ -159,8 +159,7 @@ def _cannot_tell(store: Store, due: DueFinding, signing: Signing, by: datetime |
         if due.is_certificate
         else (facts.certificate_logs, facts.in_certificate_log)
     )
-    known = [signer.fingerprints for signer in signing.signers if signer.fingerprints]
-    answers = [shown(fingerprints) for fingerprints in known]
+    answers = [shown(signer.issued) for signer in selected.vouched if signer.issued is not None]
     if not logs or all(answers):
         return False
     return None in answers or (by is not None and not facts.were_read(logs, by))

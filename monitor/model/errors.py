@@ -35,6 +35,10 @@ class StateConflict(OwnFault):
     """Somebody else moved the position first. Nothing was written; read the state again."""
 
 
+class PastMoved(StateConflict):
+    """Another log's pass changed the past that findings were judged by. Nothing was written; judge them again."""
+
+
 @dataclass(frozen=True, slots=True)
 class SignedPromise:
     """A log's promise to include an entry, as it signed it. `kind` is a `monitor.model.inclusion_promise.PromiseKind`.

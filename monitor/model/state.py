@@ -1,6 +1,6 @@
 """What following needs from whatever keeps its state, by guarantee. `monitor.store` keeps it in a database."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -10,6 +10,7 @@ from monitor.model.errors import Evidence
 from monitor.model.heads import Position, SignedHead
 from monitor.model.inclusion_promise import Promise
 from rules.facts import Facts
+from rules.selected import Selected
 from rules.verdict import Verdict
 from sigstore_entries.signing import Signing, Unreadable
 
@@ -28,17 +29,24 @@ class Hit:
 class Finding:
     """A rule matched an entry. Identified by (log, index, rule): a second pass over the entry adds nothing.
 
-    `recheck` says when to judge it again, for what must happen later; `extra` is what was served beside the leaf.
-    `promises` are those CT logs made to whoever was issued the certificate in it.
+    `selected` are the signers the rule selected. `past` is the revision of the rule's past that the verdict depends on,
+    `None` where it depends on none. `recheck` says when to judge it again, for what must happen later; `extra` is what
+    was served beside the leaf. `promises` are those CT logs made to whoever was issued the certificate in it.
     """
 
     rule: str
-    signing: Signing
+    selected: Selected
     verdict: Verdict
     leaf: bytes
     extra: bytes = b""
     recheck: datetime | None = None
     promises: tuple[Promise, ...] = ()
+    past: int | None = None
+
+    @property
+    def signing(self) -> Signing:
+        """The entry."""
+        return self.selected.signing
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +85,8 @@ class State(Protocol):
     def advance(self, old: Position, new: Position, batch: Batch, alerts: Sequence[Alert]) -> None:
         """Commit findings, unreadable entries, outbox rows and the new position in one transaction, or nothing.
 
-        Raises `StateConflict` when the stored position is no longer `old`. Findings already known are left alone and
+        Raises `StateConflict` when the stored position is no longer `old`, `PastMoved` when findings were judged by a
+        past that another pass changed since. Findings already known are left alone and
         enqueue no second alert.
         """
 
@@ -96,3 +105,6 @@ class FactStore(Protocol):
 
     def ahead(self, hits: Sequence[Hit]) -> Facts:
         """Facts for judging these hits of one batch, as stored now."""
+
+    def revisions(self, rules: Collection[str]) -> Mapping[str, int]:
+        """How often the past of each rule grew, as stored now (`Finding.past`)."""

@@ -12,7 +12,7 @@ from alerts.alert import Alert, Owner, Severity
 from monitor.model.state import Finding
 from monitor.raising.log_alerts import alert_id, day_of
 from rules.rule import Rule, RuleSeverity
-from rules.selection import matched_values, matching_signers
+from rules.selection import matched_values
 from rules.verdict import Outcome, Reason
 from sigstore_entries.signing import Signing
 
@@ -49,7 +49,7 @@ def _alert_of_unexpected(finding: Finding, rule: Rule, now: datetime) -> Alert:
         owner=Owner.SIGNING,
         severity=_SEVERITY[rule.severity],
         title=f"Unexpected {'certificate' if issued else 'signing'}: {rule.title or rule.id}",
-        summary=f"{_who(rule, signing)} {'was issued a signing certificate' if issued else 'signed something'} in a "
+        summary=f"{_who(rule, finding)} {'was issued a signing certificate' if issued else 'signed something'} in a "
         f"way the rule {rule.id} does not expect.{' No log entry has used it yet.' if issued else ''}",
         consequence="Whoever did this could act under your identity: what they sign verifies as yours."
         if issued
@@ -74,8 +74,9 @@ def _alert_of_unverified(first: Finding, rule: Rule, count: int, now: datetime) 
         severity=Severity.INFO,
         title=f"Entries in your name that no trusted authority vouches for: {first.rule}",
         summary=f"{count} in the batch that met them first today; the first is {where.index} in {where.log}.",
-        consequence="Anyone can log a self-made certificate with any name in it, and no Sigstore client accepts it.",
-        next_step="Nothing, unless you issue certificates of your own: then add their authority to the trust root.",
+        consequence="Anyone can log a self-made certificate or PGP key with any name in it, and no client accepts it.",
+        next_step="Nothing, unless you issue certificates of your own: then add their authority to the trust root. "
+        "Select keys of your own by fingerprint.",
         created_at=now,
         facts=_facts(rule, first.signing),
         log=where.log,
@@ -83,16 +84,17 @@ def _alert_of_unverified(first: Finding, rule: Rule, count: int, now: datetime) 
     )
 
 
-def _who(rule: Rule, signing: Signing) -> str:
-    """The name or key by which the rule selects a signer, else the selected signer's first one."""
-    selected = [signer for signer in matching_signers(rule.select, signing) if signer is not None]
-    for signer in selected:
+def _who(rule: Rule, finding: Finding) -> str:
+    """The name or key by which the rule selects a signer, vouched ones first, else the selected signer's first one."""
+    signing, selected = finding.signing, finding.selected
+    signers = selected.vouched or tuple(each.signer for each in selected.signers if each.signer is not None)
+    for signer in signers:
         if name := next(matched_values(rule.select, "identity", signing, signer), ""):
             return name[:_MAX_TEXT]
         if key := next(matched_values(rule.select, "fingerprint", signing, signer), ""):
             return f"The key {key}"[:_MAX_TEXT]
-    names = [name.value for signer in selected for name in signer.names[:1]]
-    keys = [f"The key {signer.fingerprints[0]}" for signer in selected if signer.fingerprints]
+    names = [name.value for signer in signers for name in signer.names[:1]]
+    keys = [f"The key {signer.fingerprints[0]}" for signer in signers if signer.fingerprints]
     return (names or keys or ["An unnamed signer"])[0][:_MAX_TEXT]
 
 

@@ -25,10 +25,7 @@ from monitor.store.writing import add_new, chunks, lock_rows
 from rules.expectations.authorised import AuthorisedExpectation
 from rules.expectations.digests import DigestsExpectation, DigestsFromExpectation
 from rules.verdict import Outcome
-from sigstore_entries import der
-from sigstore_entries.issued import certificate_key, tbs_key
-from sigstore_entries.signing import ChainTrust, EntryRef
-from tlog.ct import EntryType, MalformedCt, parse_leaf
+from sigstore_entries.signing import EntryRef
 
 _ALERT: Final = table(AlertRow)
 _CERTIFICATE: Final = table(FindingCertificate)
@@ -79,44 +76,17 @@ class _Entry:
     is_open: bool
 
 
-def keys_of(finding: Finding) -> frozenset[bytes]:
-    """Keys of an entry's certificates, equal in every log that shows one.
-
-    Only of those from a trusted authority: anybody can make a certificate that has another's key. A CT entry's is
-    computed from the leaf alone: what a server adds to it proves nothing.
-    """
-    signing = finding.signing
-    trusted = [signer for signer in signing.signers if signer.trust is ChainTrust.TRUSTED]
-    keys = set()
-    try:
-        if trusted and is_certificate_only(signing):
-            leaf = parse_leaf(finding.leaf)
-            key_of = tbs_key if leaf.entry_type is EntryType.PRECERT else certificate_key
-            return frozenset({key_of(leaf.certificate)})
-        for signer in trusted:
-            if signer.certificate is not None:
-                keys.add(certificate_key(signer.certificate))
-    except (der.MalformedDer, MalformedCt):
-        # It stays an event of its own: an alert too many, never one too few.
-        return frozenset()
-    return frozenset(keys)
-
-
 def add_certificates(connection: Connection, findings: Sequence[Finding]) -> dict[tuple[str, int, str], set[bytes]]:
-    """Store which certificates findings are about; return their keys by (log, index, rule).
+    """Store which trusted certificates findings are about; return their keys by (log, index, rule).
 
-    Findings that nobody vouches for are about none.
+    Only those of signers that the rule selected: an entry may carry other people's certificates.
     """
     found: dict[tuple[str, int, str], set[bytes]] = {}
-    known: dict[EntryRef, frozenset[bytes]] = {}
     for finding in findings:
-        if finding.verdict.outcome is Outcome.UNVERIFIED:
-            continue
         where = finding.signing.where
-        if where not in known:
-            known[where] = keys_of(finding)
-        if known[where]:
-            found[where.log, where.index, finding.rule] = set(known[where])
+        keys = {signer.issued for signer in finding.selected.vouched if signer.issued is not None}
+        if keys:
+            found[where.log, where.index, finding.rule] = keys
     rows = [
         {"rule": rule, "certificate": key, "log": log, "entry": index}
         for (log, index, rule), keys in found.items()
@@ -132,7 +102,7 @@ class Events:
     def __init__(self, connection: Connection, findings: Sequence[Finding], now: datetime, hold: timedelta) -> None:
         """Store the certificates of `findings`, which must be stored already."""
         self._connection, self._now, self._hold = connection, now, hold
-        if any(finding.verdict.outcome is not Outcome.UNVERIFIED for finding in findings):
+        if any(finding.selected.vouched for finding in findings):
             # Two logs' batches must not each miss what the other is about to commit.
             lock_name(connection, "certificates")
         self._keys = add_certificates(connection, findings)

@@ -1,9 +1,9 @@
 """What judgements may ask about the past: `rules.facts.Facts` over the database."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import and_, bindparam, func, not_, or_, select
+from sqlalchemy import and_, bindparam, exists, func, not_, select
 from typing_extensions import override
 
 from monitor.model.errors import OwnFault
@@ -11,14 +11,26 @@ from monitor.model.state import FactStore, Hit
 from monitor.store.columns import text_key
 from monitor.store.database import Database
 from monitor.store.facts_ahead import FactsAhead
+from monitor.store.past import revisions
 from monitor.store.seals import change_sealed, sealed
-from monitor.store.tables import AuthorisationRow, FindingDigest, FindingRow, LogHealth, Seen, table
+from monitor.store.tables import (
+    AuthorisationRow,
+    FindingCertificate,
+    FindingDigest,
+    FindingRow,
+    LogHealth,
+    SeenValue,
+    Sighting,
+    table,
+)
 from rules.facts import Authorisation, DigestSource, Facts
 from sigstore_entries.signing import EntryRef
 
 _FINDING = table(FindingRow)
 _DIGEST = table(FindingDigest)
-_SEEN = table(Seen)
+_CERTIFICATE = table(FindingCertificate)
+_VALUE = table(SeenValue)
+_SIGHTING = table(Sighting)
 _AUTHORISATION = table(AuthorisationRow)
 _HEALTH = table(LogHealth)
 # Made once: every hit of a rule with a rate asks this, and making it costs more than the answer.
@@ -78,14 +90,19 @@ class DatabaseFacts(FactStore, Facts):
             return connection.execute(select(func.count()).select_from(_DIGEST).where(*wanted, other)).scalar_one()
 
     @override
-    def issuers_of(self, identity: str, besides: EntryRef) -> frozenset[str] | None:
-        """, over entries some rule selected."""
-        return self._values("issuer", identity, besides)
+    def revisions(self, rules: Collection[str]) -> Mapping[str, int]:
+        if not rules:
+            return {}
+        with self._database.read() as connection:
+            return revisions(connection, rules)
 
     @override
-    def repository_identifiers_of(self, repository: str, besides: EntryRef) -> frozenset[str] | None:
-        """, over entries some rule selected."""
-        return self._values("repository", repository, besides)
+    def issuers_of(self, rule: str, identity: str, besides: frozenset[bytes]) -> frozenset[str] | None:
+        return self._values(rule, "issuer", identity, besides)
+
+    @override
+    def repository_identifiers_of(self, rule: str, repository: str, besides: frozenset[bytes]) -> frozenset[str] | None:
+        return self._values(rule, "repository", repository, besides)
 
     @override
     def signings(self, rule: str, after: datetime, up_to: datetime, besides: EntryRef) -> int:
@@ -98,28 +115,35 @@ class DatabaseFacts(FactStore, Facts):
         return self.digests(source)
 
     @override
-    def in_certificate_log(self, fingerprints: Sequence[str]) -> bool | None:
-        """, over entries some rule selected."""
-        return self._shown("fingerprint-ct", fingerprints, self.certificate_logs)
+    def in_certificate_log(self, certificate: bytes | None) -> bool | None:
+        return self._shown(certificate, self.certificate_logs, in_ct=True)
 
     @override
-    def in_signature_log(self, fingerprints: Sequence[str]) -> bool | None:
-        """, over entries some rule selected."""
-        return self._shown("fingerprint-rekor", fingerprints, self.signature_logs)
+    def in_signature_log(self, certificate: bytes | None) -> bool | None:
+        return self._shown(certificate, self.signature_logs, in_ct=False)
 
-    def _values(self, fact: str, subject: str, besides: EntryRef) -> frozenset[str]:
-        first_seen_elsewhere = not_(and_(_SEEN.c.log == besides.log, _SEEN.c.entry == besides.index))
-        wanted = (_SEEN.c.fact == fact, _SEEN.c.subject_key == text_key(subject), first_seen_elsewhere)
+    @override
+    def absent_at(self, where: EntryRef) -> datetime | None:
+        """From the last pass that read the whole tree."""
+        read = select(_HEALTH.c.read_at).where(_HEALTH.c.log == where.log, _HEALTH.c.read_size <= where.index)
         with self._database.read() as connection:
-            return frozenset(connection.execute(select(_SEEN.c.value).where(*wanted)).scalars())
+            return connection.execute(read).scalar()
 
-    def _shown(self, fact: str, fingerprints: Sequence[str], logs: frozenset[str]) -> bool | None:
-        if not fingerprints:
+    def _values(self, rule: str, fact: str, subject: str, besides: frozenset[bytes]) -> frozenset[str]:
+        shown = _SIGHTING.alias()
+        same = (shown.c[name] == _VALUE.c[name] for name in ("rule", "fact", "subject_key", "value_key"))
+        other = exists().where(*same, shown.c.past.is_(True), shown.c.certificate.not_in(sorted(besides)))
+        subjects = (_VALUE.c.rule == rule, _VALUE.c.fact == fact, _VALUE.c.subject_key == text_key(subject))
+        with self._database.read() as connection:
+            return frozenset(connection.execute(select(_VALUE.c.value).where(*subjects, other)).scalars())
+
+    def _shown(self, certificate: bytes | None, logs: frozenset[str], *, in_ct: bool) -> bool | None:
+        if certificate is None:
             return None
-        keys = [text_key(fingerprint) for fingerprint in fingerprints]
+        same = and_(*(_CERTIFICATE.c[name] == _FINDING.c[name] for name in ("log", "entry", "rule")))
+        query = select(_FINDING.c.rule).join(_CERTIFICATE, same).where(_CERTIFICATE.c.certificate == certificate)
         with self._database.read() as connection:
-            wanted = (_SEEN.c.fact == fact, or_(*(_SEEN.c.subject_key == key for key in keys)))
-            if connection.execute(select(_SEEN.c.fact).where(*wanted).limit(1)).first() is not None:
+            if connection.execute(query.where(_FINDING.c.certificate_log.is_(in_ct)).limit(1)).first() is not None:
                 return True
             if not logs or self.clock is None:
                 return None

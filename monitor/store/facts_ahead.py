@@ -10,21 +10,34 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, select
 from typing_extensions import override
 
 from monitor.model.state import Hit
 from monitor.store.columns import text_key
 from monitor.store.database import Database
-from monitor.store.findings import digests_of
-from monitor.store.tables import AuthorisationRow, FindingDigest, Seen, table
+from monitor.store.past import digests_of
+from monitor.store.tables import AuthorisationRow, FindingDigest, SeenValue, Sighting, table
 from monitor.store.writing import chunks
 from rules.facts import Authorisation, DigestSource, Facts
 from sigstore_entries.signing import EntryRef, Signer, Signing
 
 _AUTHORISATION: Final = table(AuthorisationRow)
 _DIGEST: Final = table(FindingDigest)
-_SEEN: Final = table(Seen)
+_SIGHTING: Final = table(Sighting)
+_VALUE: Final = table(SeenValue)
+_OF_VALUE: Final = and_(
+    _SIGHTING.c.past.is_(True),
+    *(_SIGHTING.c[name] == _VALUE.c[name] for name in ("rule", "fact", "subject_key", "value_key")),
+)
+_SHOWING: Final = select(_SIGHTING.c.certificate).where(_OF_VALUE).correlate(_VALUE)
+_SHOWN: Final = select(
+    _VALUE.c.subject_key,
+    _VALUE.c.value,
+    # Two looks into an index, however many certificates there are.
+    _SHOWING.order_by(_SIGHTING.c.certificate).limit(1).scalar_subquery().label("first"),
+    _SHOWING.order_by(_SIGHTING.c.certificate.desc()).limit(1).scalar_subquery().label("last"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +46,15 @@ class _Signed:
 
     entries: int
     here: frozenset[EntryRef]
+
+
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """A value of the past, with the first and the last (by bytes) of the certificates that showed it."""
+
+    value: str
+    first: bytes
+    last: bytes
 
 
 class FactsAhead(Facts):
@@ -51,7 +73,8 @@ class FactsAhead(Facts):
                 self._by_rule[rule].append(hit.signing)
         self._leaves: dict[str, Mapping[str, Sequence[Authorisation]]] = {}
         self._signed: dict[str, Mapping[str, _Signed]] = {}
-        self._seen: dict[str, Mapping[str, Sequence[tuple[str, EntryRef]]]] = {}
+        self._seen: dict[tuple[str, str], Mapping[str, Sequence[_Value]]] = {}
+        self._absent: dict[str, tuple[int, datetime | None]] = {}
 
     @override
     def authorisations(self, rule: str, digest: str) -> Sequence[Authorisation]:
@@ -70,21 +93,21 @@ class FactsAhead(Facts):
         return known.entries - (besides in known.here)
 
     @override
-    def issuers_of(self, identity: str, besides: EntryRef) -> frozenset[str] | None:
-        if "issuer" not in self._seen:
-            self._seen["issuer"] = self._fetch_seen("issuer", {n.value for each in self._signers() for n in each.names})
-        known = self._seen["issuer"].get(identity)
-        return self._stored.issuers_of(identity, besides) if known is None else _besides(known, besides)
+    def issuers_of(self, rule: str, identity: str, besides: frozenset[bytes]) -> frozenset[str] | None:
+        if (rule, "issuer") not in self._seen:
+            names = {name.value for signer in self._signers(rule) for name in signer.names}
+            self._seen[rule, "issuer"] = self._fetch_seen(rule, "issuer", names)
+        known = self._besides(self._seen[rule, "issuer"].get(identity), besides)
+        return self._stored.issuers_of(rule, identity, besides) if known is None else known
 
     @override
-    def repository_identifiers_of(self, repository: str, besides: EntryRef) -> frozenset[str] | None:
-        if "repository" not in self._seen:
-            named = {each.claims.get("source_repository_uri") for each in self._signers()}
-            self._seen["repository"] = self._fetch_seen("repository", {name for name in named if name is not None})
-        known = self._seen["repository"].get(repository)
-        return (
-            self._stored.repository_identifiers_of(repository, besides) if known is None else _besides(known, besides)
-        )
+    def repository_identifiers_of(self, rule: str, repository: str, besides: frozenset[bytes]) -> frozenset[str] | None:
+        if (rule, "repository") not in self._seen:
+            named = {each.claims.get("source_repository_uri") for each in self._signers(rule)}
+            names = {name for name in named if name is not None}
+            self._seen[rule, "repository"] = self._fetch_seen(rule, "repository", names)
+        known = self._besides(self._seen[rule, "repository"].get(repository), besides)
+        return self._stored.repository_identifiers_of(rule, repository, besides) if known is None else known
 
     @override
     def signings(self, rule: str, after: datetime, up_to: datetime, besides: EntryRef) -> int:
@@ -96,15 +119,25 @@ class FactsAhead(Facts):
         return self._stored.digests_from(source)
 
     @override
-    def in_certificate_log(self, fingerprints: Sequence[str]) -> bool | None:
-        return self._stored.in_certificate_log(fingerprints)
+    def in_certificate_log(self, certificate: bytes | None) -> bool | None:
+        return self._stored.in_certificate_log(certificate)
 
     @override
-    def in_signature_log(self, fingerprints: Sequence[str]) -> bool | None:
-        return self._stored.in_signature_log(fingerprints)
+    def in_signature_log(self, certificate: bytes | None) -> bool | None:
+        return self._stored.in_signature_log(certificate)
 
-    def _signers(self) -> Iterator[Signer]:
-        for signing in self._signings.values():
+    @override
+    def absent_at(self, where: EntryRef) -> datetime | None:
+        """One answer for each log of the batch, about its first entry."""
+        if where.log not in self._absent:
+            mine = [entry for entry in self._signings if entry.log == where.log]
+            first = min(mine, key=lambda entry: entry.index, default=where)
+            self._absent[where.log] = first.index, self._stored.absent_at(first)
+        first_index, at = self._absent[where.log]
+        return at if at is not None and where.index >= first_index else self._stored.absent_at(where)
+
+    def _signers(self, rule: str) -> Iterator[Signer]:
+        for signing in self._by_rule[rule]:
             yield from signing.signers
 
     def _digests(self, rule: str) -> Sequence[str]:
@@ -137,20 +170,26 @@ class FactsAhead(Facts):
                         here[bytes(row.digest_key)].add(EntryRef(log, row.entry))
         return {digest: _Signed(entries[key], frozenset(here[key])) for key, digest in by_key.items()}
 
-    def _fetch_seen(self, fact: str, subjects: set[str]) -> Mapping[str, Sequence[tuple[str, EntryRef]]]:
+    def _fetch_seen(self, rule: str, fact: str, subjects: set[str]) -> Mapping[str, Sequence[_Value]]:
         by_key = {text_key(subject): subject for subject in subjects}
-        found: dict[str, list[tuple[str, EntryRef]]] = {subject: [] for subject in subjects}
-        columns = _SEEN.c.subject_key, _SEEN.c.value, _SEEN.c.log, _SEEN.c.entry
+        found: dict[str, list[_Value]] = {subject: [] for subject in subjects}
         with self._database.read() as connection:
             for part in chunks(sorted(by_key)):
-                wanted = _SEEN.c.fact == fact, _SEEN.c.subject_key.in_(part)
-                for row in connection.execute(select(*columns).where(*wanted)):
-                    found[by_key[bytes(row.subject_key)]].append((row.value, EntryRef(row.log, row.entry)))
+                wanted = _VALUE.c.rule == rule, _VALUE.c.fact == fact, _VALUE.c.subject_key.in_(part)
+                for row in connection.execute(_SHOWN.where(*wanted)):
+                    if row.first is not None:
+                        shown = _Value(row.value, bytes(row.first), bytes(row.last))
+                        found[by_key[bytes(row.subject_key)]].append(shown)
         return found
 
-
-def _besides(known: Sequence[tuple[str, EntryRef]], besides: EntryRef) -> frozenset[str]:
-    return frozenset(value for value, where in known if where != besides)
+    def _besides(self, known: Sequence[_Value] | None, besides: frozenset[bytes]) -> frozenset[str] | None:
+        """Values that other certificates showed; `None` where the first and the last do not tell."""
+        if known is None:
+            return None
+        # Two certificates are not both one's own when one has only one.
+        if len(besides) > 1 and any({each.first, each.last} <= besides for each in known):
+            return None
+        return frozenset(each.value for each in known if not {each.first, each.last} <= besides)
 
 
 def _ranges(entries: Iterable[EntryRef]) -> Iterable[tuple[str, int, int]]:

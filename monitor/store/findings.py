@@ -1,74 +1,39 @@
-"""Findings and unreadable entries as rows, and what of a finding is past that later judgements may ask about."""
+"""Findings and unreadable entries as rows."""
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection, and_, select
 
 from monitor.model.state import Batch, Finding
-from monitor.store.columns import text_key
+from monitor.store.past import add_past, is_past, set_past
 from monitor.store.seals import change_sealed
-from monitor.store.tables import FindingDigest, FindingRow, KindCount, Seen, Unreadable, table
+from monitor.store.tables import FindingRow, KindCount, Unreadable, table
 from monitor.store.writing import add_new, add_up
-from rules.selection import digest_text
+from rules.selected import Selected
 from rules.verdict import Reason
-from sigstore_entries.signing import ChainTrust, EntryRef, Signer, SignerForm, Signing
+from sigstore_entries.signing import ChainTrust, Signer, SignerForm, Signing
 
-_BELIEVED: Final = frozenset({ChainTrust.TRUSTED, ChainTrust.NO_CERTIFICATE})
 _CERTIFICATE_KINDS: Final = frozenset({"certificate", "precertificate"})
 _SAID_BY_AUTHORITY: Final = ("timestamp-response", "integrated-time", "ct-timestamp")
-
-
-@dataclass(frozen=True, slots=True)
-class Sighting:
-    """A subject seen with a value in an entry: an identity with an issuer, a repository with its id."""
-
-    fact: str
-    subject: str
-    value: str
-    where: EntryRef
 
 
 def add_findings(connection: Connection, findings: Sequence[Finding], now: datetime) -> None:
     """Store findings; those already known are left alone."""
     add_new(connection, table(FindingRow), [_row(finding, now) for finding in findings])
-    _add_past(connection, findings)
+    add_past(connection, findings)
 
 
 def vouched_for(connection: Connection, finding: Finding, now: datetime) -> None:
-    """Replace a finding that nobody vouched for by what it is now; when it was found stays."""
+    """Replace a finding that no authority vouched for by what it is now; when it was found stays."""
     row, found = _row(finding, now), table(FindingRow).c
     here = and_(found.log == row["log"], found.entry == row["entry"], found.rule == row["rule"])
     changed = {name: value for name, value in row.items() if name not in {"log", "entry", "rule", "found_at"}}
     change_sealed(connection, table(FindingRow), here, changed)
-    _add_past(connection, [finding])
-
-
-def _add_past(connection: Connection, findings: Sequence[Finding]) -> None:
-    """Store what later judgements may ask about these findings."""
-    believed = [finding for finding in findings if is_believed(finding.signing)]
-    digests = [
-        {"rule": f.rule, "digest_key": text_key(digest), "log": f.signing.where.log, "entry": f.signing.where.index}
-        for f in believed
-        for digest in digests_of(f.signing)
-    ]
-    add_new(connection, table(FindingDigest), digests)
-    seen = [
-        {
-            "fact": each.fact,
-            "subject_key": text_key(each.subject),
-            "value_key": text_key(each.value),
-            "value": each.value,
-            "log": each.where.log,
-            "entry": each.where.index,
-        }
-        for finding in findings
-        for each in sightings(finding.signing)
-    ]
-    add_new(connection, table(Seen), seen)
+    add_past(connection, [finding])
+    set_past(connection, finding.signing.where, finding.rule, past=is_past(finding))
 
 
 def add_unreadable(connection: Connection, batch: Batch, now: datetime) -> None:
@@ -100,43 +65,17 @@ def known_findings(connection: Connection, batch: Batch) -> set[tuple[str, int, 
     return {(row.log, row.entry, row.rule) for row in connection.execute(stored)}
 
 
-def is_believed(signing: Signing) -> bool:
-    """Whether it belongs to the past: anyone can log a self-made certificate, so those do not."""
-    return any(signer.trust in _BELIEVED for signer in signing.signers)
-
-
 def is_certificate_only(signing: Signing) -> bool:
     """Whether the entry is a certificate in a CT log: somebody may sign, nobody signed yet."""
     return signing.kind in _CERTIFICATE_KINDS
 
 
-def digests_of(signing: Signing) -> set[str]:
-    """Digests as rules write them: `sha256:…`."""
-    return {digest_text(digest) for digest in signing.digests}
-
-
-def signed_at(signing: Signing, otherwise: datetime) -> datetime:
-    """When it was signed: by a believed certificate first, then by an authority, else when it was found."""
-    starts = [signer.not_before for signer in signing.signers if signer.trust in _BELIEVED and signer.not_before]
-    told = [time.at for source in _SAID_BY_AUTHORITY for time in signing.times if time.source == source]
+def signed_at(selected: Selected, otherwise: datetime) -> datetime:
+    """When it was signed: by a vouched signer's certificate first, then by an authority, else when it was found."""
+    starts = [signer.not_before for signer in selected.vouched if signer.not_before is not None]
+    times = selected.signing.times
+    told = [time.at for source in _SAID_BY_AUTHORITY for time in times if time.source == source]
     return next(iter([*starts, *told]), otherwise)
-
-
-def sightings(signing: Signing) -> Iterator[Sighting]:
-    """What an entry shows about who vouches for whom, from believed signers only."""
-    log_form = "fingerprint-ct" if is_certificate_only(signing) else "fingerprint-rekor"
-    for signer in signing.signers:
-        if signer.trust not in _BELIEVED:
-            continue
-        if signer.issuer is not None:
-            for name in signer.names:
-                yield Sighting("issuer", name.value, signer.issuer, signing.where)
-        repository = signer.claims.get("source_repository_uri")
-        identifier = signer.claims.get("source_repository_identifier")
-        if repository is not None and identifier is not None:
-            yield Sighting("repository", repository, identifier, signing.where)
-        for fingerprint in signer.fingerprints:
-            yield Sighting(log_form, fingerprint, "", signing.where)
 
 
 def signing_document(signing: Signing) -> dict[str, Any]:
@@ -182,8 +121,8 @@ def _row(finding: Finding, now: datetime) -> dict[str, Any]:
         "kind": signing.kind,
         "signing": json.dumps(signing_document(signing)),
         "leaf": finding.leaf,
-        "signed_at": signed_at(signing, now),
-        "counts": is_believed(signing),
+        "signed_at": signed_at(finding.selected, now),
+        "counts": bool(finding.selected.vouched),
         "certificate_log": is_certificate_only(signing),
         "found_at": now,
     }

@@ -14,11 +14,12 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, se
 
 from monitor.model.state import Finding
 from monitor.store.database import Database
+from monitor.store.past import is_past, set_past
 from monitor.store.seals import change_sealed
 from monitor.store.tables import FindingRow, Recheck, TrustRootRow, table
 from monitor.store.writing import add_new
 from rules.verdict import Outcome
-from sigstore_entries.signing import EntryRef
+from sigstore_entries.signing import ChainTrust, EntryRef
 
 _FINDING: Final = table(FindingRow)
 _RECHECK: Final = table(Recheck)
@@ -42,7 +43,7 @@ class DueFinding:
 
 def add_rechecks(connection: Connection, findings: Sequence[Finding], now: datetime) -> None:
     """Store when to judge findings again. One that is unexpected already cannot get worse."""
-    unverified = [each for each in findings if each.verdict.outcome is Outcome.UNVERIFIED]
+    unverified = [each for each in findings if _may_be_vouched_for(each)]
     rows = [
         _row(finding, finding.recheck)
         for finding in findings
@@ -52,6 +53,12 @@ def add_rechecks(connection: Connection, findings: Sequence[Finding], now: datet
         rest = _rest(connection, now)
         rows += [_row(finding, rest) for finding in unverified]
     add_new(connection, _RECHECK, rows)
+
+
+def _may_be_vouched_for(finding: Finding) -> bool:
+    """Whether another authority could vouch for it: none ever does for a bare key."""
+    chains = {each.signer.trust for each in finding.selected.signers if each.signer is not None}
+    return finding.verdict.outcome is Outcome.UNVERIFIED and ChainTrust.UNTRUSTED in chains
 
 
 def wake(connection: Connection, now: datetime) -> None:
@@ -127,6 +134,7 @@ def settle_recheck(connection: Connection, due: DueFinding, worse: Finding | Non
         reasons = json.dumps([asdict(reason) for reason in worse.verdict.reasons])
         values = {"outcome": worse.verdict.outcome.value, "reasons": reasons}
         change_sealed(connection, _FINDING, found, values)
+        set_past(connection, due.where, due.rule, past=is_past(worse))
     return True
 
 

@@ -25,6 +25,7 @@ from monitor.store.findings import add_findings, add_unreadable, known_findings,
 from monitor.store.heads import append_head, heads_at
 from monitor.store.health import Health
 from monitor.store.outbox import DatabaseOutbox, Post, new_alerts, put
+from monitor.store.past import claim_past
 from monitor.store.positions import first_position, move_position, read_position
 from monitor.store.promises import Promises, add_promises
 from monitor.store.rechecks import DueFinding, add_rechecks, rest, settle_recheck, wake
@@ -97,6 +98,7 @@ class Store(State):
         with self.database.write() as connection:
             # First the swap: it locks the row, so a second daemon waits here and then conflicts.
             move_position(connection, old, new)
+            claim_past(connection, batch.findings)
             known = known_findings(connection, batch)
             add_findings(connection, batch.findings, now)
             add_rechecks(connection, [each for each in batch.findings if _key(each) not in known], now)
@@ -126,6 +128,7 @@ class Store(State):
             if position is None or batch.end > position.frontier.size:
                 at = "nowhere" if position is None else f"at entry {position.frontier.size}"
                 raise OwnFault(f"{batch.log}: following stands {at}; findings up to {batch.end} cannot be kept yet")
+            claim_past(connection, batch.findings)
             known = known_findings(connection, batch)
             add_findings(connection, batch.findings, now)
             add_rechecks(connection, [each for each in batch.findings if _key(each) not in known], now)
@@ -150,6 +153,7 @@ class Store(State):
         where = finding.signing.where
         with self.database.write() as connection:
             if settle_recheck(connection, due, None):
+                claim_past(connection, [finding])
                 vouched_for(connection, finding, now)
                 add_rechecks(connection, [finding], now)
                 batch = Batch(where.log, where.index, where.index + 1, (finding,))

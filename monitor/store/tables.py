@@ -74,13 +74,18 @@ class Head(Base, table=True):
 
 
 class LogHealth(Base, table=True):
-    """How asking one log goes: last pass, last success, and the trouble there is now, with since when."""
+    """How asking one log goes: last pass, last success, and the trouble there is now, with since when.
+
+    At `read_at` the newest tree the log showed was of `read_size` entries, and all of them were read.
+    """
 
     __tablename__ = "log_health"
     log: str = Field(sa_column=Column(Text, primary_key=True))
     last_pass_at: datetime | None = Field(sa_column=Column(UtcTime))
     last_success_at: datetime | None = Field(sa_column=Column(UtcTime))
     fresh_at: datetime | None = Field(sa_column=Column(UtcTime))
+    read_size: int | None = Field(sa_column=Column(BigInteger))
+    read_at: datetime | None = Field(sa_column=Column(UtcTime))
     trouble: str | None = Field(sa_column=Column(Text))
     reason: str | None = Field(sa_column=Column(Text))
     detail: str | None = Field(sa_column=Column(AnyText))
@@ -125,9 +130,10 @@ class FindingDigest(Base, table=True):
 
 
 class FindingCertificate(Base, table=True):
-    """Trusted certificates of a finding, by what every log that shows one agrees on (`sigstore_entries.issued`)."""
+    """Trusted certificates that a finding's rule selected, by what every log agrees on (`sigstore_entries.issued`)."""
 
     __tablename__ = "finding_certificate"
+    __table_args__ = (Index("finding_certificate_shown", "certificate"),)
     rule: str = Field(sa_column=Column(Text, primary_key=True))
     certificate: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
     log: str = Field(sa_column=Column(Text, primary_key=True))
@@ -146,17 +152,56 @@ class Recheck(Base, table=True):
     extra: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
 
 
-class Seen(Base, table=True):
-    """First entry in which a subject (identity, repository, fingerprint) was seen with a value (issuer, identifier)."""
+class SeenValue(Base, table=True):
+    """Values (issuer, repository identifier) that a rule ever saw with a subject (identity, repository)."""
 
-    __tablename__ = "seen"
+    __tablename__ = "seen_value"
+    rule: str = Field(sa_column=Column(Text, primary_key=True))
     fact: str = Field(sa_column=Column(Text, primary_key=True))
     subject_key: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
     value_key: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
     value: str = Field(sa_column=Column(AnyText, nullable=False))
-    log: str = Field(sa_column=Column(Text, nullable=False))
-    index: int = Field(sa_column=Column("entry", BigInteger, nullable=False))
     seal: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+_IS_PAST: Final = column("past", Boolean).is_(True)
+
+
+class Sighting(Base, table=True):
+    """A trusted certificate in a finding that showed a subject with a value; `past` unless it was unexpected."""
+
+    __tablename__ = "sighting"
+    __table_args__ = (
+        # The first and the last certificate of a value: whether any but one's own showed it.
+        Index(
+            "sighting_past",
+            "rule",
+            "fact",
+            "subject_key",
+            "value_key",
+            "certificate",
+            sqlite_where=_IS_PAST,
+            postgresql_where=_IS_PAST,
+        ),
+        Index("sighting_finding", "log", "entry", "rule"),
+    )
+    rule: str = Field(sa_column=Column(Text, primary_key=True))
+    fact: str = Field(sa_column=Column(Text, primary_key=True))
+    subject_key: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
+    value_key: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
+    certificate: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
+    log: str = Field(sa_column=Column(Text, primary_key=True))
+    index: int = Field(sa_column=Column("entry", BigInteger, primary_key=True, autoincrement=False))
+    past: bool = Field(sa_column=Column(Boolean, nullable=False))
+    seal: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class RulePast(Base, table=True):
+    """How often the past of a rule grew: a verdict that depends on the past holds for one revision of it."""
+
+    __tablename__ = "rule_past"
+    rule: str = Field(sa_column=Column(Text, primary_key=True))
+    revision: int = Field(sa_column=Column(BigInteger, nullable=False))
 
 
 class Unreadable(Base, table=True):

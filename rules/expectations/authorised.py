@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from rules.document import Listing, Misplaced, Node
-from rules.expectations.case import Case, Check, Schema
+from rules.expectations.case import Case, Check, JudgedByPast, Schema
 from rules.expectations.digests import no_digest
 from rules.facts import Authorisation
 from rules.reading import Fields, read_number, read_text, read_timestamp
@@ -13,7 +13,7 @@ from rules.selection import digest_text, read_digest
 
 
 @dataclass(frozen=True, slots=True)
-class AuthorisedExpectation:
+class AuthorisedExpectation(JudgedByPast):
     """`authorised: [{digest: sha256:…, count: 1, expires: 2026-12-01T00:00:00Z}]`; `[]` for recorded ones alone."""
 
     inline: tuple[Authorisation, ...]

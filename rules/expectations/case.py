@@ -18,13 +18,17 @@ _SAID_BY_AUTHORITY = ("timestamp-response", "integrated-time", "ct-timestamp")
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One signer of one entry under one rule. `now` is when it is judged, which may be for the second time."""
+    """One signer of one entry under one rule. `now` is when it is judged, which may be for the second time.
+
+    `signer` is as far as it is believed; `certificates` are the trusted ones of the whole entry.
+    """
 
     rule: Rule
     signing: Signing
     signer: Signer | None
     facts: Facts
     now: datetime
+    certificates: frozenset[bytes] = frozenset()
 
     def claim(self, name: str) -> str | None:
         """A Fulcio claim of the signer's certificate; `None` when it is absent or could not be read."""
@@ -103,6 +107,12 @@ class DelayedExpectation(ABC):
     @abstractmethod
     def due_at(self, case: Case) -> datetime | None:
         """When it must have happened; before that, `checks` says nothing. `None` when it does not concern the case."""
+
+
+class JudgedByPast:
+    """Base class of expectations that ask about earlier signings: a verdict holds only while that past stands still."""
+
+    __slots__ = ()
 
 
 def unmet(expectation: Expectation, case: Case) -> Iterator[Reason]:

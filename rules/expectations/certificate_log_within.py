@@ -33,9 +33,9 @@ class CertificateLogWithinExpectation(DelayedExpectation):
         return due_at(self.within, case) if has_one and not case.certificate_only else None
 
     def checks(self, case: Case) -> Iterator[Check]:
-        """Once the time is over, the certificate or its key must have been seen in a CT log."""
+        """Once the time is over, this very certificate must have been seen in a CT log."""
         due = self.due_at(case)
         if due is not None and case.signer is not None and case.now >= due:
-            seen = case.facts.in_certificate_log(case.signer.fingerprints)
+            seen = case.facts.in_certificate_log(case.signer.issued)
             sentence = "The certificate of this entry is in none of the certificate logs."
             yield from check_seen("certificate log", self.within, seen, sentence)

@@ -31,10 +31,8 @@ class LogEntryWithinExpectation(DelayedExpectation):
         return due_at(self.within, case) if case.certificate_only else None
 
     def checks(self, case: Case) -> Iterator[Check]:
-        """Once the time is over, the certificate's key must have been seen in a signature log."""
+        """Once the time is over, an entry signed with this very certificate must have been seen."""
         due = self.due_at(case)
         if due is not None and case.signer is not None and case.now >= due:
             sentence = "A certificate was issued for this identity and no signature made with it was logged."
-            yield from check_seen(
-                "log entry", self.within, case.facts.in_signature_log(case.signer.fingerprints), sentence
-            )
+            yield from check_seen("log entry", self.within, case.facts.in_signature_log(case.signer.issued), sentence)

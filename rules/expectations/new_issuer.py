@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from rules.document import Node
-from rules.expectations.case import Case, Check, Schema
+from rules.expectations.case import Case, Check, JudgedByPast, Schema
 from rules.expectations.flag import read_true
 
 
 @dataclass(frozen=True, slots=True)
-class NewIssuerExpectation:
+class NewIssuerExpectation(JudgedByPast):
     """`same_issuer: true`: an identity keeps the issuer it was first seen under."""
 
     id: ClassVar[str] = "new-issuer"
@@ -27,7 +27,7 @@ class NewIssuerExpectation:
         """Each name of the signer against the issuers it was seen under. The first sighting of a name is fine."""
         issuer = case.claim("issuer")
         for identity in case.identities:
-            known = case.facts.issuers_of(identity, case.signing.where)
+            known = case.facts.issuers_of(case.rule.id, identity, case.certificates)
             if known is None or issuer is None:
                 sentence = "Nobody can tell whether this identity was seen under this issuer before."
                 yield Check("issuer", "the issuer seen before", issuer or "(no issuer)", ok=False, sentence=sentence)

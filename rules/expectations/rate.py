@@ -6,12 +6,12 @@ from datetime import timedelta
 from typing import ClassVar, Self
 
 from rules.document import Node
-from rules.expectations.case import Case, Check, Schema
+from rules.expectations.case import Case, Check, JudgedByPast, Schema
 from rules.reading import Fields, read_duration, read_number
 
 
 @dataclass(frozen=True, slots=True)
-class RateExpectation:
+class RateExpectation(JudgedByPast):
     """`rate: {at_most: 5, per: 1d}`."""
 
     at_most: int

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from rules.document import Node
-from rules.expectations.case import Case, Check, Schema
+from rules.expectations.case import Case, Check, JudgedByPast, Schema
 from rules.expectations.flag import read_true
 
 
 @dataclass(frozen=True, slots=True)
-class SameRepositoryIdentifierExpectation:
+class SameRepositoryIdentifierExpectation(JudgedByPast):
     """`same_repository_identifier: true`: a repository keeps the identifier it was first seen with."""
 
     id: ClassVar[str] = "repository-identifier-changed"
@@ -27,7 +27,11 @@ class SameRepositoryIdentifierExpectation:
         """The identifier against those seen with this repository. The first sighting of a repository is fine."""
         label, repository = "source_repository_identifier", case.claim("source_repository_uri")
         found = case.claim(label)
-        known = case.facts.repository_identifiers_of(repository, case.signing.where) if repository is not None else None
+        known = (
+            case.facts.repository_identifiers_of(case.rule.id, repository, case.certificates)
+            if repository is not None
+            else None
+        )
         if known is None or found is None:
             sentence = "Nobody can tell whether this is the repository that signed before."
             yield Check(

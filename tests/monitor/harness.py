@@ -12,6 +12,7 @@ from monitor.model.log_source import LogApi, LogEntry
 from monitor.model.state import Finding, Hit, UnreadableEntry
 from rules.verdict import Outcome, Verdict
 from sigstore_entries.signing import EntryRef, Signing, Unreadable
+from tests.rules.signings import everyone
 from tests.support.memory_state import MemoryState
 from tests.support.misbehaving_log import CtRfc6962Log, CtStaticLog, MisbehavingLog, RekorV1Log, RekorV2Log
 
@@ -38,7 +39,7 @@ class EverythingIsNews:
 
     def judge(self, hits: Sequence[Hit], now: datetime) -> Sequence[Finding]:
         verdict = Verdict(Outcome.UNEXPECTED)
-        return [Finding(rule, hit.signing, verdict, hit.leaf) for hit in hits for rule in hit.rules]
+        return [Finding(rule, everyone(hit.signing), verdict, hit.leaf) for hit in hits for rule in hit.rules]
 
     def alerts(self, findings: Sequence[Finding], now: datetime) -> Sequence[Alert]:
         return [

@@ -25,9 +25,11 @@ from monitor.raising.log_alerts import (
 from monitor.raising.signing_alerts import alerts_of_findings
 from rules.rule import RuleSeverity
 from rules.rule_file import load_rules
+from rules.selected import select as selected_by
 from rules.verdict import Outcome, Reason, Verdict
 from sigstore_entries.readable_part import readable_part
 from sigstore_entries.signing import Digest, EntryRef, Name, NameForm, Signer, SignerForm, Signing, Unreadable
+from tests.rules.signings import everyone
 
 NOW = datetime(2031, 3, 1, 12, 0, tzinfo=UTC)
 DOCS = Path(__file__).parents[2] / "docs" / "alerts"
@@ -45,7 +47,7 @@ REASON = Reason("ref", "The signing was made from another ref.", "refs/tags/v*",
 
 def finding(index: int, outcome: Outcome, kind: str = "hashedrekord", signer: Signer = SIGNER) -> Finding:
     signing = Signing(EntryRef("v2", index), kind, "0.0.2", (signer,), (Digest("sha256", "00" * 32),))
-    return Finding("acme", signing, Verdict(outcome, (REASON,)), b"leaf")
+    return Finding("acme", everyone(signing), Verdict(outcome, (REASON,)), b"leaf")
 
 
 def test_every_kind_of_alert_has_a_page_and_every_page_a_kind() -> None:
@@ -116,7 +118,8 @@ CROWD = Signer(SignerForm.CERTIFICATE, (Name(NameForm.EMAIL, "crowd@other.exampl
 def test_an_alert_names_the_key_or_name_that_the_rule_selects(select: str, who: str, fact: tuple[str, str]) -> None:
     rules = load_rules(f"version: 1\nrules:\n  - {{id: acme, select: {select}}}\n").rules
     made = finding(7, Outcome.UNEXPECTED)
-    made = replace(made, signing=replace(made.signing, signers=(*[CROWD] * 50, RING, SIGNER)))
+    signing = replace(made.signing, signers=(*[CROWD] * 50, RING, SIGNER))
+    made = replace(made, selected=selected_by(rules[0].select, signing))
     for outcome in (Outcome.UNEXPECTED, Outcome.UNVERIFIED):
         shown = replace(made, verdict=replace(made.verdict, outcome=outcome))
         (alert,) = alerts_of_findings([shown], {"acme": rules[0]}, NOW)

@@ -1,6 +1,7 @@
 """The real scanner and judge on real entries: nothing a rule selects is missed, whatever shape it comes in."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,7 +16,7 @@ from monitor.model.state import Finding
 from rules.facts import Authorisation
 from rules.index import Matcher, compile_rules
 from rules.rule_file import load_rules
-from rules.verdict import Outcome
+from rules.verdict import Outcome, Verdict
 from sigstore_entries.signing import ChainTrust, EntryRef, Signing
 from sigstore_entries.trust import CertificateAuthorities, CertificateAuthority, CtLogKey
 from tests.support import entries as made
@@ -202,6 +203,7 @@ def test_findings_of_one_batch_know_of_each_other() -> None:
     found = judged([made.hashedrekord_v1(MINE), made.hashedrekord_v1(MINE), made.hashedrekord_v1(FORGED)])
     for finding in found:
         facts.remember(finding)
+    facts.remember(replace(found[1], rule="calm", verdict=Verdict(Outcome.EXPECTED)))
     here = found[1].signing.where
     assert facts.times_signed("acme", digest, here) == 2
     assert facts.times_signed("acme", digest, EntryRef("log", 99_999)) == 3
@@ -210,11 +212,14 @@ def test_findings_of_one_batch_know_of_each_other() -> None:
     assert facts.signings("acme", NOW - timedelta(hours=3), NOW, here) == 2
     assert facts.signings("acme", made.NOT_BEFORE, NOW, here) == 0
     name = found[0].signing.signers[0].names[0].value
-    assert facts.issuers_of(name, here) == frozenset([made.GITHUB_ISSUER])
-    assert facts.repository_identifiers_of("https://github.com/acme/widget", here) == frozenset(["420001"])
+    repository, own = "https://github.com/acme/widget", found[1].selected.certificates
+    assert facts.issuers_of("acme", name, frozenset()) == frozenset(), "what was unexpected is no past"
+    assert facts.issuers_of("calm", name, frozenset()) == frozenset([made.GITHUB_ISSUER])
+    assert facts.issuers_of("calm", name, own) == frozenset(), "a certificate is not the past of its own entry"
+    assert facts.repository_identifiers_of("calm", repository, frozenset()) == frozenset(["420001"])
     stored.issuers = stored.repository_identifiers = None
-    assert facts.issuers_of(name, here) is None
-    assert facts.repository_identifiers_of("https://github.com/acme/widget", here) is None
+    assert facts.issuers_of("calm", name, own) is None
+    assert facts.repository_identifiers_of("calm", repository, own) is None
     stored.recorded.append(("acme", Authorisation(digest, 1, NOW)))
     assert facts.authorisations("acme", digest) == [Authorisation(digest, 1, NOW)]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from hashlib import sha256
 
 from alerts.alert import Alert
 from monitor.model.errors import Evidence
@@ -21,6 +22,7 @@ from sigstore_entries.signing import (
     Signing,
     Unreadable,
 )
+from tests.rules.signings import everyone
 from tests.support.alerts import NOW, an_alert
 from tlog.frontier import Frontier
 from tlog.merkle import RootHash, leaf_hash
@@ -67,7 +69,7 @@ def a_signing(
     issuer: str = "https://accounts.example",
     trust: ChainTrust = ChainTrust.TRUSTED,
     repository: str | None = None,
-    fingerprint: str = "f0" * 32,
+    issued: bytes | None = None,
 ) -> Signing:
     claims = {} if repository is None else {"source_repository_uri": repository, "source_repository_identifier": "17"}
     signer = Signer(
@@ -75,16 +77,17 @@ def a_signing(
         (Name(NameForm.EMAIL, identity),),
         issuer,
         claims,
-        fingerprints=(fingerprint,),
+        fingerprints=("f0" * 32,),
         not_before=NOW,
         trust=trust,
+        issued=(issued or sha256(f"{log} {index}".encode()).digest()) if trust is ChainTrust.TRUSTED else None,
     )
     return Signing(EntryRef(log, index), kind, "0.0.1", (signer,), (Digest("sha256", DIGEST),))
 
 
 def a_finding(index: int, rule: str = "acme-release", signing: Signing | None = None) -> Finding:
     reasons = (Reason("ref", "The ref is not one the rule lists.", "refs/tags/v*", "refs/heads/x"),)
-    return Finding(rule, signing or a_signing(index), Verdict(Outcome.UNEXPECTED, reasons), b"leaf")
+    return Finding(rule, everyone(signing or a_signing(index)), Verdict(Outcome.UNEXPECTED, reasons), b"leaf")
 
 
 def a_batch(start: int, end: int, findings: Sequence[Finding] = (), unreadable: Sequence[int] = ()) -> Batch:

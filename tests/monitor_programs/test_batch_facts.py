@@ -16,7 +16,7 @@ from monitor.model.log_source import LogApi, LogEntry
 from monitor.model.state import Batch, Finding, Hit
 from monitor.store.database import Database
 from monitor.store.facts import Authorisations
-from monitor.store.findings import digests_of
+from monitor.store.past import digests_of
 from monitor.store.store import Store
 from rules.facts import Authorisation
 from rules.index import compile_rules
@@ -38,7 +38,7 @@ rules:
   - {id: leave, select: {identity: {glob: "*acme*"}}, expect: {authorised: []}}
   - {id: issuer, select: {identity: {glob: "*acme*"}}, expect: {same_issuer: true}}
   - {id: repository, select: {source_repository_uri: {glob: "*acme*"}}, expect: {same_repository_identifier: true}}
-  - {id: rate, select: {identity: {glob: "*@acme.example"}}, expect: {rate: {at_most: 30, per: 1h}}}
+  - {id: rate, select: {identity: {glob: "*@acme.example"}}, expect: {rate: {at_most: 12, per: 1h}}}
 """).rules
 )
 DIGESTS: Final = [f"{number:064x}" for number in range(12)]
@@ -137,6 +137,7 @@ def test_what_is_asked_for_a_batch_is_what_is_asked_one_by_one(database: Databas
     hits = scan(entries, 0).hits + scan(a_log(4, 20), last).hits
     facts, single = store.facts.ahead(hits), store.facts
     elsewhere = EntryRef("another log", 1)
+    labelled = {found.signing.where: found.selected.certificates for found in judge(store, hits)}
     for hit in hits:
         for besides in (hit.signing.where, elsewhere):
             for rule in (*hit.rules, "no such rule"):
@@ -144,11 +145,15 @@ def test_what_is_asked_for_a_batch_is_what_is_asked_one_by_one(database: Databas
                     assert facts.authorisations(rule, digest) == single.authorisations(rule, digest)
                     counted = facts.times_signed(rule, digest, besides)
                     assert counted == single.times_signed(rule, digest, besides)
-            for name in (*(name.value for signer in hit.signing.signers for name in signer.names), "nobody"):
-                assert facts.issuers_of(name, besides) == single.issuers_of(name, besides)
-            for repository in {signer.claims.get("source_repository_uri", "nowhere") for signer in hit.signing.signers}:
-                known = facts.repository_identifiers_of(repository, besides)
-                assert known == single.repository_identifiers_of(repository, besides)
+        certificates = sorted(labelled[hit.signing.where])
+        for own in map(frozenset[bytes], ((), certificates[:1], certificates)):
+            for rule in hit.rules:
+                for name in (*(name.value for signer in hit.signing.signers for name in signer.names), "nobody"):
+                    assert facts.issuers_of(rule, name, own) == single.issuers_of(rule, name, own)
+                for signer in hit.signing.signers:
+                    repository = signer.claims.get("source_repository_uri", "nowhere")
+                    known = facts.repository_identifiers_of(rule, repository, own)
+                    assert known == single.repository_identifiers_of(rule, repository, own)
 
 
 def test_a_thousand_hits_are_no_thousand_queries(database: Database) -> None:

@@ -1,5 +1,6 @@
 """Facts from the database mean what the rules' own tests mean by them."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -7,10 +8,12 @@ import pytest
 from sqlalchemy import event, text
 
 from alerts.alert import Owner
+from monitor.model.state import Finding
 from monitor.store.database import Database
 from monitor.store.facts import Authorisations
 from rules.facts import Authorisation, Facts
-from sigstore_entries.signing import ChainTrust, EntryRef
+from rules.verdict import Outcome, Verdict
+from sigstore_entries.signing import ChainTrust, EntryRef, Signing
 from tests.monitor_programs.parts import DIGEST, LOG, Clock, a_batch, a_finding, a_position, a_signing, a_store
 from tests.support.alerts import NOW
 
@@ -19,27 +22,33 @@ HERE = EntryRef(LOG, 3)
 ELSEWHERE = EntryRef(LOG, 99)
 
 
+def expected(signing: Signing) -> Finding:
+    return replace(a_finding(signing.where.index, signing=signing), verdict=Verdict(Outcome.EXPECTED))
+
+
 def test_the_past_is_what_was_found_and_believed(database: Database) -> None:
     store = a_store(database)
     store.baseline(a_position(0, head=9), "index 0")
     findings = [
-        a_finding(1, signing=a_signing(1, issuer="https://one", repository="https://r")),
-        a_finding(2, signing=a_signing(2, issuer="https://fake", trust=ChainTrust.UNTRUSTED)),
-        a_finding(3, signing=a_signing(3, issuer="https://two")),
-        a_finding(4, signing=a_signing(4, issuer="https://ct", kind="certificate", fingerprint="c7")),
+        expected(a_signing(1, issuer="https://one", repository="https://r")),
+        expected(a_signing(2, issuer="https://fake", trust=ChainTrust.UNTRUSTED)),
+        expected(a_signing(3, issuer="https://two", issued=b"3")),
+        expected(a_signing(4, issuer="https://ct", kind="certificate")),
+        a_finding(5, signing=a_signing(5, issuer="https://thief")),
     ]
-    store.advance(a_position(0, head=9), a_position(5, head=9), a_batch(0, 5, findings), [])
+    store.advance(a_position(0, head=9), a_position(6, head=9), a_batch(0, 6, findings), [])
     facts: Facts = store.facts
     name = "release@acme.example"
-    assert facts.issuers_of(name, ELSEWHERE) == frozenset({"https://one", "https://two", "https://ct"})
-    assert facts.issuers_of(name, HERE) == frozenset({"https://one", "https://ct"})
-    assert facts.issuers_of("other@acme.example", HERE) == frozenset()
-    assert facts.repository_identifiers_of("https://r", HERE) == frozenset({"17"})
-    assert facts.times_signed(RULE, f"sha256:{DIGEST}", ELSEWHERE) == 3
-    assert facts.times_signed(RULE, f"sha256:{DIGEST}", HERE) == 2
+    assert facts.issuers_of(RULE, name, frozenset()) == frozenset({"https://one", "https://two", "https://ct"})
+    assert facts.issuers_of(RULE, name, frozenset({b"3"})) == frozenset({"https://one", "https://ct"})
+    assert facts.issuers_of(RULE, "other@acme.example", frozenset()) == frozenset()
+    assert facts.issuers_of("other", name, frozenset()) == frozenset(), "another rule is another past"
+    assert facts.repository_identifiers_of(RULE, "https://r", frozenset()) == frozenset({"17"})
+    assert facts.times_signed(RULE, f"sha256:{DIGEST}", ELSEWHERE) == 4
+    assert facts.times_signed(RULE, f"sha256:{DIGEST}", HERE) == 3
     assert facts.times_signed("other", f"sha256:{DIGEST}", HERE) == 0
-    assert facts.signings(RULE, NOW - timedelta(hours=1), NOW, ELSEWHERE) == 2, "certificates are no signings"
-    assert facts.signings(RULE, NOW - timedelta(hours=1), NOW, HERE) == 1
+    assert facts.signings(RULE, NOW - timedelta(hours=1), NOW, ELSEWHERE) == 3, "certificates are no signings"
+    assert facts.signings(RULE, NOW - timedelta(hours=1), NOW, HERE) == 2
     assert facts.signings(RULE, NOW, NOW + timedelta(hours=1), ELSEWHERE) == 0, "the beginning is left out"
 
 
@@ -47,18 +56,18 @@ def test_an_absence_counts_only_while_every_such_log_is_read(database: Database)
     clock = Clock()
     store = a_store(database, clock=clock)
     facts = store.facts
-    assert facts.in_certificate_log(["aa"]) is None, "no CT log is followed"
+    assert facts.in_certificate_log(b"aa") is None, "no CT log is followed"
     facts.certificate_logs, facts.clock = frozenset({"ct"}), clock
-    assert facts.in_certificate_log(["aa"]) is None, "it was never read"
+    assert facts.in_certificate_log(b"aa") is None, "it was never read"
     store.health.went_well("ct", NOW, NOW)
-    assert facts.in_certificate_log(["aa"]) is False
+    assert facts.in_certificate_log(b"aa") is False
     clock.advance(hours=1)
-    assert facts.in_certificate_log(["aa"]) is None, "it was read too long ago"
+    assert facts.in_certificate_log(b"aa") is None, "it was read too long ago"
     store.baseline(a_position(0, head=9), "index 0")
-    finding = a_finding(0, signing=a_signing(0, kind="certificate", fingerprint="aa"))
+    finding = a_finding(0, signing=a_signing(0, kind="certificate", issued=b"aa"))
     store.advance(a_position(0, head=9), a_position(1, head=9), a_batch(0, 1, [finding]), [])
-    assert facts.in_certificate_log(["bb", "aa"]) is True
-    assert facts.in_signature_log(["aa"]) is None
+    assert facts.in_certificate_log(b"aa") is True
+    assert facts.in_signature_log(b"aa") is None
 
 
 def test_an_absence_counts_only_when_every_tree_of_every_such_log_was_read(database: Database) -> None:
@@ -66,11 +75,11 @@ def test_an_absence_counts_only_when_every_tree_of_every_such_log_was_read(datab
     store = a_store(database, clock=clock)
     store.facts.signature_logs, store.facts.clock = frozenset({"v1", "v2"}), clock
     store.health.went_well("v2", NOW, NOW)
-    assert store.facts.in_signature_log(["aa"]) is None
+    assert store.facts.in_signature_log(b"aa") is None
     store.health.went_well("v1/11", NOW, NOW)
-    assert store.facts.in_signature_log(["aa"]) is False
+    assert store.facts.in_signature_log(b"aa") is False
     store.health.went_wrong("v1/22", NOW, Owner.COULD_NOT_ASK, "timeout", "too slow")
-    assert store.facts.in_signature_log(["aa"]) is None
+    assert store.facts.in_signature_log(b"aa") is None
 
 
 def test_a_rate_is_counted_without_reading_past_what_nobody_vouches_for(database: Database) -> None:

@@ -1,5 +1,7 @@
 """What `monitor.model.state.State` guarantees, kept by the database on every engine."""
 
+from dataclasses import replace
+
 import pytest
 from sqlalchemy import func, select, update
 
@@ -8,6 +10,7 @@ from monitor.store.database import Database, open_database
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
 from monitor.store.tables import Base, DeliveryRow, EvidenceRow, FindingRow, Head, LogPosition, table
+from rules.verdict import Outcome, Verdict
 from tests.monitor_programs.parts import (
     LOG,
     Clock,
@@ -162,10 +165,11 @@ def test_what_an_attacker_wrote_is_stored_whatever_it_is(database: Database) -> 
     hostile = "\x00\\0\ud800\u202e" + "x" * 100_000
     store.baseline(a_position(0, head=2), "index 0")
     signing = a_signing(0, identity=hostile, issuer=hostile, repository=hostile, kind=hostile)
-    store.advance(a_position(0, head=2), a_position(1, head=2), a_batch(0, 1, [a_finding(0, signing=signing)]), [])
+    finding = replace(a_finding(0, signing=signing), verdict=Verdict(Outcome.EXPECTED))
+    store.advance(a_position(0, head=2), a_position(1, head=2), a_batch(0, 1, [finding]), [])
     found = Reading(database).findings(1)[0]
     assert found.signing["signers"][0]["names"][0]["value"] == hostile
-    assert store.facts.issuers_of(hostile, a_signing(5).where) == frozenset({hostile})
+    assert store.facts.issuers_of("acme-release", hostile, frozenset()) == frozenset({hostile})
 
 
 def test_rules_know_what_they_were_offered(database: Database) -> None:

@@ -6,8 +6,11 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from rules.document import read_yaml
+from rules.pattern import exact
 from rules.rule import Rule
 from rules.rule_file import load_rules
+from rules.selected import Selected, select
+from rules.selection import Match
 from sigstore_entries.fulcio import BY_NAME
 from sigstore_entries.signing import ChainTrust, Digest, EntryRef, Name, NameForm, Signer, SignerForm, Signing
 
@@ -19,6 +22,7 @@ DIGEST: Final = "ab" * 32
 SIGNED_AT: Final = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)  # a Friday
 SEEN_AT: Final = datetime(2026, 11, 20, 12, 1, tzinfo=UTC)
 WHERE: Final = EntryRef("rekor", 1042)
+ISSUED: Final = b"d" * 32
 
 CLAIMS: Final = {
     "issuer": GITHUB,
@@ -59,6 +63,7 @@ def signer(claims: dict[str, str | None] | None = None, **changes: Any) -> Signe
         fingerprints=("c" * 64, "d" * 64),
         not_before=SIGNED_AT,
         trust=ChainTrust.TRUSTED,
+        issued=ISSUED,
     )
     return replace(made, **changes)
 
@@ -84,8 +89,14 @@ def email_signer(
         fingerprints=("e" * 64, "f" * 64),
         not_before=SIGNED_AT,
         trust=ChainTrust.TRUSTED,
+        issued=b"e" * 32,
     )
     return replace(made, **changes)
+
+
+def everyone(signing: Signing) -> Selected:
+    """Every signer, selected by something that is no name and no fingerprint."""
+    return select(Match("kind", (exact(signing.kind),)), signing)
 
 
 def rule(select: str, expect: str = "", **keys: str) -> Rule:

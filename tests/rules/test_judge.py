@@ -111,7 +111,7 @@ EXPECT_TAG = '{ref: {glob: "refs/tags/v*"}}'
         (ChainTrust.TRUSTED, Outcome.EXPECTED, []),
         (ChainTrust.UNTRUSTED, Outcome.UNVERIFIED, ["untrusted-chain"]),
         (ChainTrust.NOT_CHECKED, Outcome.UNEXPECTED, ["chain-not-checked"]),
-        (ChainTrust.NO_CERTIFICATE, Outcome.EXPECTED, []),
+        (ChainTrust.NO_CERTIFICATE, Outcome.UNVERIFIED, ["name-alone"]),
     ],
 )
 def test_the_chain_decides_after_the_match(trust: ChainTrust, outcome: Outcome, reasons: list[str]) -> None:

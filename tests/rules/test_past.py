@@ -6,10 +6,12 @@ import pytest
 
 from rules.facts import Authorisation, DigestSource, SourceForm
 from rules.judge import judge, recheck_at
+from rules.selected import select
 from rules.verdict import Outcome, Verdict
 from sigstore_entries.signing import Digest, EntryRef, KnownTime, SignerForm, Signing
 from tests.rules.signings import (
     DIGEST,
+    ISSUED,
     REPOSITORY,
     SEEN_AT,
     SIGNED_AT,
@@ -140,7 +142,7 @@ def test_what_lies_longer_back_than_the_rate_looks_does_not_count() -> None:
 
 
 IDENTITY = f"{WORKFLOW}@{TAG}"
-EARLIER = EntryRef("rekor", 7)
+EARLIER = b"7" * 32
 
 
 @pytest.mark.parametrize(
@@ -148,12 +150,12 @@ EARLIER = EntryRef("rekor", 7)
     [
         ({IDENTITY: {"https://token.actions.githubusercontent.com": EARLIER}}, []),
         ({}, []),
-        ({IDENTITY: {"https://evil.example": WHERE}}, []),
+        ({IDENTITY: {"https://evil.example": ISSUED}}, []),
         ({IDENTITY: {"https://evil.example": EARLIER}}, ["new-issuer"]),
         (None, ["new-issuer"]),
     ],
 )
-def test_an_identity_keeps_its_issuer(known: dict[str, dict[str, EntryRef]] | None, reasons: list[str]) -> None:
+def test_an_identity_keeps_its_issuer(known: dict[str, dict[str, bytes]] | None, reasons: list[str]) -> None:
     assert ids(verdict_of("{same_issuer: true}", signing(), MemoryFacts(issuers=known))) == reasons
 
 
@@ -166,7 +168,7 @@ def test_an_identity_keeps_its_issuer(known: dict[str, dict[str, EntryRef]] | No
         (None, ["repository-identifier-changed"]),
     ],
 )
-def test_a_repository_keeps_its_identifier(known: dict[str, dict[str, EntryRef]] | None, reasons: list[str]) -> None:
+def test_a_repository_keeps_its_identifier(known: dict[str, dict[str, bytes]] | None, reasons: list[str]) -> None:
     facts = MemoryFacts(repository_identifiers=known)
     assert ids(verdict_of("{same_repository_identifier: true}", signing(), facts)) == reasons
 
@@ -177,15 +179,15 @@ HOUR_LATER = SIGNED_AT + timedelta(hours=1)
 @pytest.mark.parametrize(
     ("now", "seen", "reasons"),
     [
-        (HOUR_LATER, {"d" * 64}, []),
+        (HOUR_LATER, {ISSUED}, []),
         (HOUR_LATER - timedelta(seconds=1), set(), []),
         (HOUR_LATER, set(), ["late"]),
-        (HOUR_LATER, {"0" * 64}, ["late"]),
+        (HOUR_LATER, {b"0" * 32}, ["late"]),
         (HOUR_LATER, None, ["late"]),
     ],
 )
 def test_a_certificate_and_its_log_entry_must_both_appear(
-    now: datetime, seen: set[str] | None, reasons: list[str]
+    now: datetime, seen: set[bytes] | None, reasons: list[str]
 ) -> None:
     for expect, entry, facts, reason in (
         ("{log_entry_within: 1h}", certificate(), MemoryFacts(signature_log=seen), "certificate-without-entry"),
@@ -197,12 +199,14 @@ def test_a_certificate_and_its_log_entry_must_both_appear(
 def test_a_delayed_expectation_says_when_to_judge_again() -> None:
     both = rule(RELEASE, "{log_entry_within: 1h, certificate_log_within: 15m}")
     facts = MemoryFacts()
-    assert recheck_at(both, certificate(), facts, SEEN_AT) == HOUR_LATER
-    assert recheck_at(both, signing(), facts, SEEN_AT) == SIGNED_AT + timedelta(minutes=15)
-    assert recheck_at(both, signing(), facts, HOUR_LATER) == SIGNED_AT + timedelta(minutes=15), "met late"
+    issued, signed = select(both.select, certificate()), select(both.select, signing())
+    assert recheck_at(both, issued, facts, SEEN_AT) == HOUR_LATER
+    assert recheck_at(both, signed, facts, SEEN_AT) == SIGNED_AT + timedelta(minutes=15)
+    assert recheck_at(both, signed, facts, HOUR_LATER) == SIGNED_AT + timedelta(minutes=15), "met late"
     assert judge(both, signing(), facts, HOUR_LATER, again=False).outcome is Outcome.EXPECTED
     assert judge(both, signing(), facts, HOUR_LATER).outcome is Outcome.UNEXPECTED
-    assert recheck_at(rule(RELEASE, f"{{ref: {TAG}}}"), signing(), facts, SEEN_AT) is None
+    plain = rule(RELEASE, f"{{ref: {TAG}}}")
+    assert recheck_at(plain, select(plain.select, signing()), facts, SEEN_AT) is None
 
 
 CALLED_BY_EVIL: dict[str, str | None] = {

@@ -71,8 +71,12 @@ def test_fingerprints_of_subkeys_and_user_ids_are_read(block: bytes) -> None:
     signer = read_pgp(block)
     assert signer.form is SignerForm.PGP
     assert signer.fingerprints == FINGERPRINTS
-    assert [name.value for name in signer.names] == ["Alice Example <alice@example.com>", "Bob <bob@example.com>"]
-    assert {name.form for name in signer.names} == {NameForm.PGP_USER_ID}
+    assert [(name.form, name.value) for name in signer.names] == [
+        (NameForm.PGP_USER_ID, "Alice Example <alice@example.com>"),
+        (NameForm.PGP_USER_ID, "Bob <bob@example.com>"),
+        (NameForm.PGP_ADDRESS, "alice@example.com"),
+        (NameForm.PGP_ADDRESS, "bob@example.com"),
+    ]
     assert signer.defects == ()
 
 

@@ -1,6 +1,6 @@
 """`rules.facts.Facts` kept in memory: what tests judge with, and the meaning a database has to reproduce."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -25,11 +25,12 @@ class MemoryFacts:
 
     past: list[PastSigning] = field(default_factory=list)
     recorded: list[tuple[str, Authorisation]] = field(default_factory=list)
-    issuers: dict[str, dict[str, EntryRef]] | None = field(default_factory=dict)
-    repository_identifiers: dict[str, dict[str, EntryRef]] | None = field(default_factory=dict)
+    issuers: dict[str, dict[str, bytes]] | None = field(default_factory=dict)
+    repository_identifiers: dict[str, dict[str, bytes]] | None = field(default_factory=dict)
     sources: dict[DigestSource, frozenset[str]] = field(default_factory=dict)
-    certificate_log: set[str] | None = None
-    signature_log: set[str] | None = None
+    certificate_log: set[bytes] | None = None
+    signature_log: set[bytes] | None = None
+    read_at: datetime | None = None
 
     def ahead(self, hits: Sequence[Hit]) -> Facts:
         return self
@@ -40,10 +41,18 @@ class MemoryFacts:
     def times_signed(self, rule: str, digest: str, besides: EntryRef) -> int:
         return sum(1 for each in self.past if each.rule == rule and digest in each.digests and each.where != besides)
 
-    def issuers_of(self, identity: str, besides: EntryRef) -> frozenset[str] | None:
+    def revisions(self, rules: Collection[str]) -> Mapping[str, int]:
+        return dict.fromkeys(rules, 0)
+
+    def issuers_of(self, rule: str, identity: str, besides: frozenset[bytes]) -> frozenset[str] | None:
         return _others(self.issuers, identity, besides)
 
-    def repository_identifiers_of(self, repository: str, besides: EntryRef) -> frozenset[str] | None:
+    def repository_identifiers_of(
+        self,
+        rule: str,
+        repository: str,
+        besides: frozenset[bytes],
+    ) -> frozenset[str] | None:
         return _others(self.repository_identifiers, repository, besides)
 
     def signings(self, rule: str, after: datetime, up_to: datetime, besides: EntryRef) -> int:
@@ -52,14 +61,17 @@ class MemoryFacts:
     def digests_from(self, source: DigestSource) -> frozenset[str] | None:
         return self.sources.get(source)
 
-    def in_certificate_log(self, fingerprints: Sequence[str]) -> bool | None:
-        return None if self.certificate_log is None else not self.certificate_log.isdisjoint(fingerprints)
+    def in_certificate_log(self, certificate: bytes | None) -> bool | None:
+        return None if self.certificate_log is None else certificate in self.certificate_log
 
-    def in_signature_log(self, fingerprints: Sequence[str]) -> bool | None:
-        return None if self.signature_log is None else not self.signature_log.isdisjoint(fingerprints)
+    def in_signature_log(self, certificate: bytes | None) -> bool | None:
+        return None if self.signature_log is None else certificate in self.signature_log
+
+    def absent_at(self, where: EntryRef) -> datetime | None:
+        return self.read_at
 
 
-def _others(known: dict[str, dict[str, EntryRef]] | None, key: str, besides: EntryRef) -> frozenset[str] | None:
+def _others(known: dict[str, dict[str, bytes]] | None, key: str, besides: frozenset[bytes]) -> frozenset[str] | None:
     if known is None:
         return None
-    return frozenset(value for value, where in known.get(key, {}).items() if where != besides)
+    return frozenset(value for value, certificate in known.get(key, {}).items() if certificate not in besides)
