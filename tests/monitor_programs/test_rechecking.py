@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from monitor.config import TrustConfig
 from monitor.judging.active_rules import RuleKeeper
@@ -12,6 +14,7 @@ from monitor.judging.reevaluation import recheck
 from monitor.model.state import Batch, Hit
 from monitor.store.database import Database
 from monitor.store.fsck import fsck
+from monitor.store.past import acknowledge
 from monitor.store.reading import Reading
 from monitor.store.store import Store
 from monitor.trust.provider import TrustKeeper
@@ -34,6 +37,9 @@ rules:
   - id: seen
     select: {identity: dev@acme.example, kind: hashedrekord}
     expect: {issuer: "https://accounts.google.com"}
+  - {id: kept, select: {identity: dev@acme.example}, expect: {same_issuer: true}}
+  - {id: anything, select: {any: [{kind: hashedrekord}, {kind: dsse}]}}
+  - {id: named, select: {identity: dev@acme.example, kind: dsse}}
 """
 
 
@@ -56,21 +62,24 @@ class Site:
 
     def take(self, log: str, rule: str, signing: object, leaf: bytes) -> None:
         assert isinstance(signing, Signing)
+        at = signing.where.index
         judge = RuleJudge(self.rules.held.matcher, self.store.facts, self.trust.authorities)
         findings = tuple(judge.judge([Hit(signing, (rule,), leaf)], self.clock()))
-        batch = Batch(log, 0, 1, findings, (), {"any": 1})
+        batch = Batch(log, at, at + 1, findings, (), {"any": 1})
         alerts = judge.alerts(findings, self.clock())
-        self.store.advance(a_position(0, SIZE, log), a_position(1, SIZE, log), batch, alerts)
+        self.store.advance(a_position(at, SIZE, log), a_position(at + 1, SIZE, log), batch, alerts)
 
     def issue(self) -> None:
         _, tbs = make.make_precertificate(CA, san="dev@acme.example", serial=7)
         leaf = make.precert_leaf(CA, tbs)
         self.take("ct", "used", decode_ct(leaf, EntryRef("ct", 0)), leaf)
 
-    def sign(self, issuer: str = make.GOOGLE_ISSUER) -> None:
+    def sign(self, issuer: str = make.GOOGLE_ISSUER, index: int = 0) -> None:
         certificate = make.make_certificate(CA, san="dev@acme.example", serial=7, issuer=issuer)
-        leaf = make.hashedrekord_v2(certificate)
-        self.take("rekor", "seen", decode_rekor(leaf, EntryRef("rekor", 0)), leaf)
+        self.log(make.hashedrekord_v2(certificate), index)
+
+    def log(self, leaf: bytes, index: int = 0, rule: str = "seen") -> None:
+        self.take("rekor", rule, decode_rekor(leaf, EntryRef("rekor", index)), leaf)
 
     def recheck(self) -> int:
         return recheck(self.store, self.rules.held, self.trust, self.clock()).looked_at
@@ -110,12 +119,59 @@ def test_an_entry_that_came_in_time_is_the_end_of_it(site: Site) -> None:
 
 def test_what_a_stranger_signed_since_is_not_held_against_it(site: Site) -> None:
     site.issue()
-    site.sign(issuer="https://stranger.example")
+    site.sign()
+    site.sign(issuer="https://stranger.example", index=1)
     site.clock.advance(hours=1)
     site.read_everything()
-    assert (site.recheck(), site.alerts()) == (1, [("seen", 0)]), "the stranger's entry is news, the first one is not"
-    outcomes = {found.log: found.outcome for found in Reading(site.store.database).findings(9)}
-    assert outcomes == {"ct": "expected", "rekor": "unexpected"}
+    assert (site.recheck(), site.alerts()) == (1, [("seen", 1)]), "the stranger's entry is news, the first one is not"
+    outcomes = {(found.log, found.index): found.outcome for found in Reading(site.store.database).findings(9)}
+    assert outcomes == {("ct", 0): "expected", ("rekor", 0): "expected", ("rekor", 1): "unexpected"}
+
+
+@pytest.mark.parametrize("rule", ["named", "anything"])
+def test_a_stranger_cannot_answer_an_awaited_certificate(site: Site, rule: str) -> None:
+    """A bare key, a self-made certificate and a trusted one of somebody else: none is the entry that is awaited."""
+    site.issue()
+    mine = make.make_certificate(CA, san="dev@acme.example", serial=7, issuer=make.GOOGLE_ISSUER)
+    key = (
+        x509.load_der_x509_certificate(mine).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    )
+    forged = make.make_certificate(make.make_ca("stranger"), san="dev@acme.example", serial=7)
+    theirs = make.make_certificate(CA, san="thief@acme.example", serial=7)
+    site.log(make.dsse_v1(forged, key, theirs), rule=rule)
+    site.clock.advance(hours=1)
+    site.read_everything()
+    site.recheck()
+    told = [alert for alert in site.alerts() if alert[0] == "used"]
+    assert told == [("used", 0)], "the certificate is still without an entry"
+
+
+def test_the_entry_made_with_the_awaited_certificate_answers_whichever_rule_selects_it(site: Site) -> None:
+    site.issue()
+    mine = make.make_certificate(CA, san="dev@acme.example", serial=7, issuer=make.GOOGLE_ISSUER)
+    site.log(make.hashedrekord_v2(mine), rule="anything")
+    site.clock.advance(hours=1)
+    site.read_everything()
+    site.recheck()
+    assert ("used", 0) not in site.alerts()
+
+
+def test_a_second_theft_is_as_unexpected_as_the_first_until_it_is_acknowledged(site: Site) -> None:
+    """Also when the certificate was met first in a CT log: it is not the past of its own entry."""
+    for index, issuer in enumerate((make.GOOGLE_ISSUER, "https://thief.example")):
+        certificate = make.make_certificate(CA, san="dev@acme.example", serial=index, issuer=issuer)
+        site.log(make.hashedrekord_v2(certificate), index, "kept")
+    stolen = make.make_certificate(CA, san="dev@acme.example", serial=8, issuer="https://thief.example")
+    site.take("ct", "kept", decode_ct(make.x509_leaf(stolen), EntryRef("ct", 0)), make.x509_leaf(stolen))
+    site.log(make.hashedrekord_v2(stolen), 2, "kept")
+    outcomes = [found.outcome for found in Reading(site.store.database).findings(9) if found.outcome != "expected"]
+    assert outcomes == ["unexpected"] * 3
+    [alert, *_] = [each for each in Reading(site.store.database).alerts(9) if each.alert.index == 1]
+    with site.store.database.write() as connection:
+        acknowledge(connection, alert.alert.id, "moved to another provider", site.clock())
+    later = make.make_certificate(CA, san="dev@acme.example", serial=9, issuer="https://thief.example")
+    site.log(make.hashedrekord_v2(later), 3, "kept")
+    assert {found.outcome for found in Reading(site.store.database).findings(9) if found.index == 3} == {"expected"}
 
 
 def test_an_outage_of_the_other_log_is_not_held_against_a_signing(site: Site) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from monitor.store.database import Database, create
+from monitor.store.database import Database
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
 from monitor.store.trust_roots import KeptRoot
@@ -15,7 +15,6 @@ from sigstore_entries.rekor import decode_rekor
 from sigstore_entries.signing import EntryRef
 from tests.monitor_programs.test_rechecking import Site
 from tests.support import entries as make
-from tests.support.alerts import NOW
 from tests.support.misbehaving_log import b64
 
 LATER = make.make_ca("later", name="later.example")
@@ -78,23 +77,11 @@ def test_a_certificate_and_the_entry_made_with_it_are_one_event_when_they_are_vo
 
 def test_what_is_vouched_for_later_belongs_to_the_past_that_rules_ask_about(site: Site, tmp_path: Path) -> None:
     certificate_and_entry(site)
-    count = "SELECT count(*) FROM seen WHERE fact = 'issuer'"
+    count = "SELECT count(*) FROM sighting WHERE fact = 'issuer'"
     with site.store.database.read() as connection:
         assert connection.execute(text(count)).scalar_one() == 0, "control"
     name_the_authority(site, tmp_path)
     site.recheck()
     with site.store.database.read() as connection:
-        assert connection.execute(text(count)).scalar_one() == 1
+        assert connection.execute(text(count)).scalar_one() == 2, "one certificate in two entries"
         assert connection.execute(text("SELECT count(*) FROM finding WHERE counts")).scalar_one() == 2
-
-
-def test_findings_of_before_the_upgrade_wait_as_well(site: Site, where: str, tmp_path: Path) -> None:
-    certificate_and_entry(site)
-    with site.store.database.write() as connection:
-        connection.execute(text("DELETE FROM recheck"))
-        connection.execute(text("UPDATE alembic_version SET version_num = '0008'"))
-    create(where, NOW, "test").close()
-    assert site.recheck() == 0
-    name_the_authority(site, tmp_path)
-    assert site.recheck() == 2
-    assert [log for log, _ in told(site)] == ["ct", "rekor"]

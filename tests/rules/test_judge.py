@@ -224,3 +224,53 @@ def test_names_on_known_hosts_are_selected_in_any_case(select: str, selected: bo
     entry = signing({"source_repository_owner_uri": "https://github.com/acme"})
     assert bool(matching_signers(rule(select).select, entry)) is selected
     assert bool(len(compile_rules([rule(select)]).confirm_all(entry))) is selected
+
+
+def pgp(*user_ids: str, fingerprint: str = "A1" * 20) -> Signer:
+    names = tuple(Name(NameForm.PGP_USER_ID, user_id) for user_id in user_ids)
+    return Signer(SignerForm.PGP, names, fingerprints=(fingerprint,), trust=ChainTrust.NO_CERTIFICATE)
+
+
+PINNED = f"fingerprint: {'a1' * 20}"
+
+
+@pytest.mark.parametrize(
+    ("select", "signer", "outcome"),
+    [
+        ("{identity: alice@acme.example}", pgp("alice@acme.example"), Outcome.UNVERIFIED),
+        (f"{{{PINNED}}}", pgp("alice@acme.example"), Outcome.UNEXPECTED),
+        (f"{{{PINNED}, identity: alice@acme.example}}", pgp("alice@acme.example"), Outcome.UNEXPECTED),
+        (f"{{any: [{{{PINNED}}}, {{identity: alice@acme.example}}]}}", pgp("alice@acme.example"), Outcome.UNEXPECTED),
+        (
+            f"{{any: [{{{PINNED}}}, {{identity: alice@acme.example}}]}}",
+            pgp("alice@acme.example", fingerprint="B2" * 20),
+            Outcome.UNVERIFIED,
+        ),
+        (
+            f"{{identity: alice@acme.example, not: {{{PINNED}}}}}",
+            pgp("alice@acme.example", fingerprint="B2" * 20),
+            Outcome.UNVERIFIED,
+        ),
+        (f"{{digest: 'sha256:{DIGEST}'}}", pgp("alice@acme.example"), Outcome.UNEXPECTED),
+        (f"{{{PINNED}}}", email_signer(fingerprints=("a1" * 20,), trust=ChainTrust.UNTRUSTED), Outcome.UNEXPECTED),
+        ("{identity: alice@acme.example}", email_signer(trust=ChainTrust.UNTRUSTED), Outcome.UNVERIFIED),
+    ],
+)
+def test_a_key_selected_by_its_name_alone_is_unverified_and_by_its_fingerprint_is_not(
+    select: str, signer: Signer, outcome: Outcome
+) -> None:
+    entry = signing(signers=(signer,))
+    assert judge(rule(select), entry, MemoryFacts(), SEEN_AT).outcome is outcome
+
+
+def test_nothing_that_a_self_made_certificate_says_of_a_named_key_is_believed() -> None:
+    forged = email_signer(fingerprints=("a1" * 20,), trust=ChainTrust.UNTRUSTED)
+    verdict = judge(
+        rule(f"{{{PINNED}}}", "{issuer: https://accounts.google.com}"),
+        signing(signers=(forged,)),
+        MemoryFacts(),
+        SEEN_AT,
+    )
+    assert (verdict.outcome, [reason.id for reason in verdict.reasons]) == (Outcome.UNEXPECTED, ["issuer"])
+    allowed = rule(f"{{{PINNED}}}", f"{{digests: 'sha256:{DIGEST}'}}")
+    assert judge(allowed, signing(signers=(forged,)), MemoryFacts(), SEEN_AT).outcome is Outcome.EXPECTED
