@@ -39,6 +39,9 @@ _CI_KEYS: Final = {"default-template-values", "extension-templates", "subject-al
 _TRUST_DOMAIN: Final = re.compile(r"[a-z0-9._-]{1,255}")
 _VISIBILITY: Final = "source_repository_visibility"
 _MIN_LABELS: Final = 2
+# SPEC fulcio pkg/identity: principals of fixed CI services, "Deprecated: Use ciprovider".
+_REPLACED: Final = frozenset({"buildkite-job", "codefresh-workflow", "github-workflow", "gitlab-pipeline"})
+_FOREIGN: Final = frozenset({"chainguard-identity"})
 
 
 def load_issuers(text: str, source: str) -> Issuers:
@@ -61,16 +64,33 @@ def _issuers(raw: Any) -> Issuers:
         name: _ci_metadata(name, each)
         for name, each in _mapping(top.get("ci-issuer-metadata") or {}, "ci-issuer-metadata").items()
     }
-    exact = {}
-    for key, each in _mapping(top.get("oidc-issuers") or {}, "oidc-issuers").items():
-        issuer = _issuer(key, each, metadata, wildcard=False)
-        exact[issuer.url] = issuer
-    wildcards = tuple(
-        _issuer(key, each, metadata, wildcard=True)
-        for key, each in _mapping(top.get("meta-issuers") or {}, "meta-issuers").items()
-    )
-    issuers = (*exact.values(), *wildcards)
-    return Issuers(MappingProxyType(exact), wildcards, tuple(text for each in issuers for text in _warnings(each)))
+    read: list[Issuer] = []
+    skipped: list[str] = []
+    for name, wildcard in (("oidc-issuers", False), ("meta-issuers", True)):
+        for key, each in _mapping(top.get(name) or {}, name).items():
+            if (why := _skipped(key, _mapping(each, key))) is not None:
+                skipped.append(why)
+            else:
+                read.append(_issuer(key, each, metadata, wildcard=wildcard))
+    exact = MappingProxyType({each.url: each for each in read if not each.wildcard})
+    wildcards = tuple(each for each in read if each.wildcard)
+    warnings = [*skipped, *(text for each in (*exact.values(), *wildcards) for text in _warnings(each))]
+    return Issuers(exact, wildcards, tuple(warnings))
+
+
+def _skipped(key: str, values: Mapping[str, Any]) -> str | None:
+    """Why an issuer with which Fulcio starts is left out here; `None` for one that is read.
+
+    SPEC fulcio pkg/config/config.go: a type that Fulcio does not know stops it only without a challenge claim.
+    """
+    kind = _text(values, "type", key)
+    if kind in _REPLACED:
+        now = f"type: ci-provider with ci-provider: {kind}"
+        hint = "" if kind in PRESETS else " and its templates under ci-issuer-metadata"
+        return f"{key}: skipped: the type {kind!r} is deprecated in Fulcio; write {now}{hint}. Its tokens are refused"
+    if kind in _FOREIGN or (kind not in set(IssuerType) and _text(values, "challenge-claim", key)):
+        return f"{key}: skipped: this CA has no issuers of type {kind!r:.60}. Its tokens are refused"
+    return None
 
 
 def _issuer(key: str, raw: Any, metadata: Mapping[str, CiMetadata], *, wildcard: bool) -> Issuer:

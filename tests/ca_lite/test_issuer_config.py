@@ -146,3 +146,53 @@ def test_a_missing_claim_is_an_error_not_an_empty_text(template: str) -> None:
 def test_no_other_template_is_accepted(template: str) -> None:
     with pytest.raises(TemplateError):
         check_template(template)
+
+
+SERVICES = """\
+define:
+  - &github-type "github-workflow"
+oidc-issuers:
+  https://ci.example.com:
+    issuer-url: https://ci.example.com
+    client-id: sigstore
+    type: ci-provider
+    ci-provider: *github-type
+  https://issuer.enforce.example:
+    issuer-url: https://issuer.enforce.example
+    client-id: sigstore
+    type: chainguard-identity
+    contact: someone@example.com
+  https://new.example.com: {client-id: sigstore, type: of-tomorrow, challenge-claim: sub}
+  https://old.example.com: {client-id: sigstore, type: github-workflow}
+  https://older.example.com: {client-id: sigstore, type: codefresh-workflow}
+meta-issuers:
+  https://*.oic.prod-aks.azure.example/*: {client-id: sigstore, type: kubernetes}
+  https://old.example.com/*: {client-id: sigstore, type: gitlab-pipeline}
+ci-issuer-metadata:
+  *github-type:
+    default-template-values: {url: "https://github.com", environment: ""}
+    extension-templates:
+      runner-environment: '{{if eq (index . "ci.example.com/ssh-rerun") "true"}}ssh-rerun{{ else }}""{{end}}'
+    subject-alternative-name-template: "{{ .url }}/{{ .job_workflow_ref }}"
+"""
+
+
+def test_a_configuration_of_the_shape_of_fulcios_own_is_read_whole() -> None:
+    """Fulcio starts with all of these; what this CA has no rules for is named and left out."""
+    issuers = load_issuers(SERVICES, "config.yaml")
+    assert list(issuers.exact) == ["https://ci.example.com"]
+    assert [each.url for each in issuers.wildcards] == ["https://*.oic.prod-aks.azure.example/*"]
+    told = {text.partition(": ")[0]: text for text in issuers.warnings}
+    assert len(told) == 5
+    assert "no issuers of type 'chainguard-identity'" in told["https://issuer.enforce.example"]
+    assert "no issuers of type 'of-tomorrow'" in told["https://new.example.com"]
+    assert "write type: ci-provider with ci-provider: github-workflow. Its" in told["https://old.example.com"]
+    assert "ci-provider: codefresh-workflow and its templates" in told["https://older.example.com"]
+    assert "ci-provider: gitlab-pipeline" in told["https://old.example.com/*"]
+    assert all("skipped" in text and "refused" in text for text in told.values())
+    assert issuers.find("https://old.example.com") is None
+
+
+def test_a_type_with_which_fulcio_would_not_start_is_still_an_error() -> None:
+    with pytest.raises(ConfigError, match="issuer missing challenge claim"):
+        load_issuers(SERVICES.replace(", challenge-claim: sub", ""), "config.yaml")
