@@ -30,9 +30,10 @@ from tlog.ct import CtLeaf, EntryType, MalformedCt, Sct, parse_sct_list, verify_
 from tlog.note import BadSignature
 
 MAX_DEPTH: Final = 4
+MAX_OFFERED: Final = 10  # intermediates that an entry brings along; Rekor takes no longer chain
 MAX_SCTS: Final = 10
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_KNOWN_ISSUERS: Final = 64
+_KNOWN_ISSUERS: Final = 256
 _BAD_X509: Final = (*X509_ERRORS, InvalidSignature)
 # RFC 5280 4.2: "a certificate-using system MUST reject the certificate if it encounters a critical extension it does
 # not recognize". These are the ones a code-signing leaf may have that are looked at here or in the decoder.
@@ -168,8 +169,9 @@ class CertificateAuthorities:
             return []
         keys = {each.log_id: each for each in ct_keys}
         issuers = [anchor.spki for anchor in self._anchors]
-        with suppress(der.MalformedDer):
-            issuers += [_spki(each) for each in signer.chain[:1]]
+        for each in signer.chain[:MAX_OFFERED]:
+            with suppress(der.MalformedDer):
+                issuers.append(_spki(each))
         return [
             EmbeddedSct(keys[sct.log_id].spki, CtLeaf(sct.timestamp, EntryType.PRECERT, key, tbs, sct.extensions), sct)
             for sct in scts
@@ -198,18 +200,16 @@ class CertificateAuthorities:
 
     def _issued(self, leaf: "_SignedBy", chain: Sequence[bytes], when: datetime | None) -> CertificateAuthority:
         """Authority to which the path from the leaf leads. Raises `NotTrusted`."""
-        top, path = leaf, list[_Issuer]()
-        offered = [each for each in map(_offered, chain[:MAX_DEPTH]) if each is not None]
-        while len(path) < MAX_DEPTH:
-            anchor = self._anchor_of(top, len(path), when)
-            if anchor is not None:
-                return anchor.authority
-            fresh = (each for each in offered if each not in path)
-            above = next((each for each in fresh if _issues(each, top, len(path), when)), None)
-            if above is None:
-                break
-            path.append(above)
-            top = partial(_issuer_is_signed_by, above.certificate)
+        offered = [each for each in map(_offered, dict.fromkeys(chain[:MAX_OFFERED])) if each is not None]
+        tops = [leaf]
+        for below in range(MAX_DEPTH):
+            for top in tops:
+                if (anchor := self._anchor_of(top, below, when)) is not None:
+                    return anchor.authority
+            # Every one that issued some certificate below: anybody can make a certificate with a real issuer's name and
+            # key in it, and offer it before the real one.
+            issuers = [each for each in offered if any(_issues(each, top, below, when) for top in tops)]
+            tops = [partial(_issuer_is_signed_by, each.certificate) for each in issuers]
         raise NotTrusted("no authority of the trust root issued the certificate")
 
     def _anchor_of(self, top: "_SignedBy", below: int, when: datetime | None) -> _Anchor | None:

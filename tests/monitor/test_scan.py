@@ -172,6 +172,34 @@ def test_a_self_made_certificate_is_unverified_whatever_it_says() -> None:
     assert finding.verdict.outcome is Outcome.UNVERIFIED
 
 
+ODD = (
+    made.OddCertificate()
+    .with_extension("2.5.29.37", bytes.fromhex("300a06082b06010505070303"))
+    .with_extension(made.SAN_OID, made.san_value((0x86, b"https://github.com/acme/widget/x@refs/tags/v1")))
+    .with_extension("1.3.6.1.4.1.57264.1.14", made.der(0x0C, b"refs/tags/v1"))
+)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        ODD.with_extension("1.2.3", b"a" * 40_000),
+        ODD.with_extension("1.2.3", b"a").with_extension("1.2.3", b"a"),
+        ODD.with_extension("2.5.29.19", b"junk"),
+    ],
+    ids=["40 kB", "a repeated extension", "refused by the library"],
+)
+def test_an_odd_certificate_is_unexpected_from_the_authority_and_unverified_from_a_stranger(
+    odd: made.OddCertificate,
+) -> None:
+    (control,) = judged([made.hashedrekord_v1(ODD.signed_by(CA))])
+    assert control.verdict.outcome is Outcome.EXPECTED
+    by_authority, by_stranger = judged([made.hashedrekord_v1(odd.signed_by(ca)) for ca in (CA, STRANGER)])
+    assert by_authority.verdict.outcome is Outcome.UNEXPECTED
+    assert {reason.id for reason in by_authority.verdict.reasons} == {"unreadable-part"}
+    assert by_stranger.verdict.outcome is Outcome.UNVERIFIED
+
+
 def test_a_certificate_used_outside_its_validity_is_a_defect_of_the_signing() -> None:
     late = LogEntry(made.hashedrekord_v1(MINE), integrated_time=datetime(2027, 1, 1, tzinfo=UTC))
     (finding,) = judged([late])

@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from sigstore_entries.certificate import read_certificate
@@ -153,6 +155,29 @@ def test_an_intermediate_that_the_entry_brings_along_leads_to_a_trusted_root() -
     for chain in ((), OTHER.chain, (leaf,), (b"junk",) * 50):
         with pytest.raises(NotTrusted):
             authorities.verify_chain(leaf, chain)
+
+
+def lookalike(of: x509.Certificate, number: int) -> bytes:
+    """A certificate with the same name and key and whatever else it says, signed by a key that anybody can make."""
+    builder = x509.CertificateBuilder(
+        of.issuer, of.subject, of.public_key(), number, of.not_valid_before_utc, of.not_valid_after_utc
+    )
+    for extension in of.extensions:
+        builder = builder.add_extension(extension.value, extension.critical)
+    return builder.sign(make.make_key("anybody"), SHA256()).public_bytes(Encoding.DER)
+
+
+@pytest.mark.parametrize("number", [1, 4, 8])
+def test_certificates_offered_before_the_real_intermediate_do_not_hide_it(number: int) -> None:
+    authorities = CertificateAuthorities([CertificateAuthority("root only", CA.chain[1:])])
+    lookalikes = tuple(lookalike(CA.certificate, serial) for serial in range(1, number + 1))
+    leaf = make.make_certificate(CA, ct_log=CT_LOG)
+    with pytest.raises(NotTrusted):
+        authorities.verify_chain(leaf, lookalikes)
+    for others in (lookalikes, (b"junk",) * number, OTHER.chain[:1] * number):
+        signer = read_certificate(leaf, (*others, *CA.chain))
+        assert authorities.judge_chain(signer).trust is ChainTrust.TRUSTED
+        assert len(authorities.embedded_scts(signer, [CT_KEY]) or ()) == 1
 
 
 @pytest.mark.parametrize(
