@@ -42,6 +42,7 @@ from monitor.following.timing import Timing
 from monitor.judging.active_rules import RuleKeeper
 from monitor.judging.reevaluation import recheck
 from monitor.model.log_source import LogApi, LogEntry
+from monitor.model.pace import Freshness
 from monitor.store.database import create, open_database
 from monitor.store.facts import Authorisations
 from monitor.store.reading import Reading
@@ -213,7 +214,7 @@ class _Process:
             LogWatch(
                 source.identity.log,
                 lambda source=source: [source],  # type: ignore[misc]
-                stale_after=timedelta(days=60),
+                freshness=Freshness(timedelta(days=60)),
                 store=self._store,
                 rules=self._rules,
                 trust=self._trust,

@@ -16,11 +16,12 @@ from urllib.parse import urlsplit
 
 from monitor.model.errors import BadConfig
 from monitor.model.log_source import LogApi
+from monitor.model.pace import Freshness
 from monitor.model.witness_policy import WitnessPolicy, read_witnesses
 from rules.document import Listing, Misplaced, Node, Problem, RuleFileError, Scalar, read_yaml
 from rules.document import Mapping as YamlMapping
 from rules.lookback import LookBack, read_look_back
-from rules.reading import Fields, read_choice, read_duration, read_list, read_number, read_text
+from rules.reading import Fields, read_choice, read_duration, read_flag, read_list, read_number, read_text
 
 VERSION: Final = "1"
 KEYS: Final = (
@@ -58,6 +59,7 @@ LOG_KEYS: Final = (
     "offset",
     "poll_seconds",
     "stale_after_seconds",
+    "busy",
     "requests_per_second",
     "witnesses",
     "ca_file",
@@ -69,6 +71,7 @@ ARCHIVE_KEYS: Final = ("location", "write_every")
 OBJECTIVE_KEYS: Final = (
     "poll_seconds",
     "stale_after_seconds",
+    "busy",
     "gap_entries",
     "delivery_age",
     "certificate_hold",
@@ -121,6 +124,7 @@ class LogConfig:
     offset: int | None = None
     poll_seconds: int | None = None
     stale_after_seconds: int | None = None
+    busy: bool | None = None
     requests_per_second: int | None = None
     ca_file: Path | None = None
     proxy: str | None = None
@@ -130,7 +134,7 @@ class LogConfig:
 
 @dataclass(frozen=True, slots=True)
 class Objectives:
-    """What counts as healthy. A log's own `poll_seconds` and `stale_after_seconds` go before these.
+    """What counts as healthy. A log's own `poll_seconds`, `stale_after_seconds` and `busy` go before these.
 
     `certificate_hold` is how long the alert for a certificate waits for the log entry made with it.
     `examine_processes` is how many processes read a large backlog; left out, one less than there are cores.
@@ -138,6 +142,7 @@ class Objectives:
 
     poll_seconds: int = 30
     stale_after_seconds: int = 3600
+    busy: bool | None = None
     gap_entries: int = 10_000
     delivery_age: timedelta = timedelta(minutes=15)
     certificate_hold: timedelta = timedelta(seconds=60)
@@ -201,6 +206,12 @@ class Config:
     def poll_seconds(self, log: LogConfig) -> int:
         """Seconds between two passes over a log."""
         return log.poll_seconds or self.objectives.poll_seconds
+
+    def freshness(self, log: LogConfig | None) -> Freshness:
+        """How long a log may show nothing new; `None` for one that is only in the trust root."""
+        if log is None:
+            return Freshness(timedelta(seconds=self.objectives.stale_after_seconds), self.objectives.busy)
+        return Freshness(self.stale_after(log), self.objectives.busy if log.busy is None else log.busy)
 
     def stale_after(self, log: LogConfig) -> timedelta:
         """How long a log may fail to answer, or show nothing new, before somebody is told."""
@@ -317,6 +328,7 @@ def _read_log(node: Node, base: Path) -> LogConfig:
         offset=fields.read("offset", _read_index, None),
         poll_seconds=fields.read("poll_seconds", _read_positive, None),
         stale_after_seconds=fields.read("stale_after_seconds", _read_positive, None),
+        busy=fields.read("busy", read_flag, None),
         requests_per_second=fields.read("requests_per_second", _read_positive, None),
         ca_file=fields.read("ca_file", lambda each: base / read_text(each), None),
         proxy=fields.read("proxy", _read_proxy, None),
@@ -407,6 +419,7 @@ def _read_objectives(node: Node) -> Objectives:
     return Objectives(
         poll_seconds=fields.read("poll_seconds", _read_positive, default.poll_seconds),
         stale_after_seconds=fields.read("stale_after_seconds", _read_positive, default.stale_after_seconds),
+        busy=fields.read("busy", read_flag, default.busy),
         gap_entries=fields.read("gap_entries", read_number, default.gap_entries),
         delivery_age=fields.read("delivery_age", read_duration, default.delivery_age),
         certificate_hold=fields.read("certificate_hold", read_duration, default.certificate_hold),

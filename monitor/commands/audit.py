@@ -167,6 +167,7 @@ def document_of(outcome: Outcome) -> dict[str, Any]:
         "trouble": outcome.owner.value if outcome.owner else None,
         "kind": outcome.reason or None,
         "detail": outcome.detail or None,
+        "note": outcome.note or None,
         "covered": None if outcome.first is None else {"from": outcome.first, "to": outcome.last},
         "head": {"size": head.size, "root": head.root.hex()} if head else None,
         "findings": outcome.findings,

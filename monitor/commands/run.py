@@ -149,6 +149,8 @@ def one_line(outcome: Outcome) -> str:
     if outcome.unreadable:
         found = f"{found}; {unreadable_line(outcome.unreadable)}".removeprefix("; ")
     trouble = f" {outcome.owner.value} ({outcome.reason}): {outcome.detail}" if outcome.owner else " no trouble"
+    if outcome.note:
+        trouble = f"{trouble}; {outcome.note}"
     if outcome.witnessed is not None and not outcome.cosigned:
         short = f" too few cosignatures: {outcome.witnessed.line}"
         trouble = f"{trouble};{short}" if outcome.owner else short

@@ -284,7 +284,7 @@ def _watch(
     return LogWatch(
         log.name,
         partial(open_log, log, trust, store, fetcher),
-        stale_after=config.stale_after(log),
+        freshness=config.freshness(log),
         appeared=config.logs is None and log.start == 0,
         executor=executor,
         examiners=examiners,

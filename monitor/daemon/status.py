@@ -7,12 +7,14 @@ leave the house, the trust root is fresh. Whatever is not so is a sentence that 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 from alerts.alert import Owner, Severity
 from alerts.outbox import Backlog
 from monitor.config import Config
 from monitor.judging.coverage import LogCoverage, coverage_document, read_coverage
+from monitor.model.pace import Freshness
 from monitor.store.backscans import BackScan
 from monitor.store.health import Condition, Trouble
 from monitor.store.reading import Followed, OpenEvidence, Reading
@@ -26,7 +28,10 @@ _RULES: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class LogStatus:
-    """One followed tree. `lag` are entries below the newest head not read yet; `stale` means that nothing is new."""
+    """One followed tree. `lag` are entries below the newest head not read yet.
+
+    `quiet`: nothing new is shown, and for this log that need not mean anything.
+    """
 
     name: str
     followed: Followed | None
@@ -39,6 +44,7 @@ class LogStatus:
     back_scan: BackScan | None = None
     dropped: Dropped | None = None
     evidence: int = 0
+    quiet: bool = False
 
     @property
     def misbehaved(self) -> bool:
@@ -79,7 +85,7 @@ class LogStatus:
         """Whether a log that may grow has shown nothing new for too long."""
         fresh, followed = self.condition.fresh_at, self.followed
         is_final = followed is not None and followed.position.head.head.final
-        return fresh is not None and not is_final and now - fresh > self.stale_after
+        return fresh is not None and not is_final and not self.quiet and now - fresh > self.stale_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +128,16 @@ def read_status(config: Config, store: Store, now: datetime, further: Sequence[s
     logs = []
     for name in sorted({*followed, *conditions, *_expected(config, followed, conditions)}):
         log = by_name.get(name.partition("/")[0])
-        stale = config.objectives.stale_after_seconds if log is None else config.stale_after(log).total_seconds()
+        freshness = config.freshness(log)
+        condition = conditions.get(name, Condition(name))
         poll = config.objectives.poll_seconds if log is None else config.poll_seconds(log)
         logs.append(
             LogStatus(
                 name=name,
                 followed=followed.get(name),
-                condition=conditions.get(name, Condition(name)),
-                stale_after=timedelta(seconds=stale),
+                condition=condition,
+                stale_after=freshness.stale_after,
+                quiet=_is_quiet(store, freshness, condition, followed.get(name), now),
                 poll=timedelta(seconds=poll),
                 unreadable=sum(count for (each, _), count in unreadable.items() if each == name),
                 entries=sum(count for (each, _), count in kinds.items() if each == name),
@@ -164,6 +172,17 @@ def read_status(config: Config, store: Store, now: datetime, further: Sequence[s
         evidence_open=count,
         alerts_open=reading.open_alerts(),
     )
+
+
+def _is_quiet(
+    store: Store, freshness: Freshness, condition: Condition, followed: Followed | None, now: datetime
+) -> bool:
+    """Whether the log is silent, and that need not mean anything for it."""
+    if condition.fresh_at is None or followed is None or not freshness.is_silent(condition.fresh_at, now):
+        return False
+    signs_time = followed.position.head.head.timestamp is not None
+    growth = partial(store.health.growth, condition.log)
+    return not freshness.is_unusual(condition.fresh_at, now, growth, signs_time=signs_time)
 
 
 def _expected(config: Config, followed: Mapping[str, Any], conditions: Mapping[str, Any]) -> list[str]:

@@ -26,11 +26,13 @@ from monitor.judging.judge import RuleJudge
 from monitor.model.errors import Evidence, FetchFailed, LogMisbehaved, NotShown, OwnFault
 from monitor.model.heads import Position, SignedHead
 from monitor.model.log_source import LogSource, PromisingSource
+from monitor.model.pace import Freshness
 from monitor.model.state import Batch, State
 from monitor.model.witness_policy import Witnessed, WitnessPolicy, follow_up, judge
 from monitor.proof.evidence import event_id
 from monitor.raising.log_alerts import (
     could_not_ask_alert,
+    lasting,
     new_shard_alert,
     own_fault_alert,
     rewound_head_alert,
@@ -53,8 +55,8 @@ class Outcome:
     """How one pass over one tree ended. `owner` is whose trouble it was, `None` when there was none.
 
     `answered` says that the log showed a signed head, whatever came of it. `first` and `last` bound the entries that
-    were read and judged; `findings` counts them by verdict. `witnessed` is there where witnesses are wanted.
-    `unrecorded` says that the trouble could not even be written down.
+    were read and judged; `findings` counts them by verdict. `witnessed` is there where witnesses are wanted. `note` is
+    a sentence for people about what is no trouble. `unrecorded` says that the trouble could not even be written down.
     """
 
     log: str
@@ -69,6 +71,7 @@ class Outcome:
     evidence: list[str] = field(default_factory=list)
     witnessed: Witnessed | None = None
     answered: bool = False
+    note: str = ""
     unrecorded: bool = False
 
     @property
@@ -143,7 +146,7 @@ class LogWatch:
         name: str,
         open_trees: Callable[[], Sequence[LogSource]],
         *,
-        stale_after: timedelta,
+        freshness: Freshness,
         store: Store,
         rules: RuleKeeper,
         trust: TrustKeeper,
@@ -157,7 +160,7 @@ class LogWatch:
         archive: Handovers | None = None,
     ) -> None:
         self.name = name
-        self._open_trees, self._stale_after = open_trees, stale_after
+        self._open_trees, self._freshness, self._stale_after = open_trees, freshness, freshness.stale_after
         self._store, self._rules, self._trust, self._meter = store, rules, trust, meter
         self._timing, self._limits, self._witnesses = timing, limits, witnesses
         self._appeared, self._executor, self._examiners = appeared, executor, examiners
@@ -305,15 +308,26 @@ class LogWatch:
         # Of a log that ended by the trust root, and was read to its end, nothing newer is expected.
         ended = valid_until is not None and valid_until < now and report.backlog == 0
         is_over = head.final or ended
-        if not is_over and now - fresh > self._stale_after:
-            # The log answers, yet shows nothing new: gone back, frozen, or somebody replays an old answer.
-            stale = stale_head_alert(log, head, fresh, now)
-            alert = rewound_head_alert(head, shown, fresh, now) if report.lagging else stale
-            outcome.owner, outcome.reason, outcome.detail = Owner.LOG_MISBEHAVED, alert.kind, alert.summary
-            self._store.enqueue([alert])
+        if not is_over and self._freshness.is_silent(fresh, now):
+            self._tell_silence(outcome, report, fresh, now)
         if self._witnesses is not None:
             fresh_for = None if is_over else self._stale_after
             outcome.witnessed = self._ask_witnesses(self._witnesses, shown, now, fresh_for)
+
+    def _tell_silence(self, outcome: Outcome, report: PassReport, fresh: datetime, now: datetime) -> None:
+        """The log answers, yet shows nothing new: gone back, frozen, quiet, or somebody replays an old answer."""
+        log, head = outcome.log, report.position.head.head
+        if report.lagging:
+            alert = rewound_head_alert(head, report.head, fresh, now)
+        elif self._freshness.is_unusual(
+            fresh, now, lambda: self._store.health.growth(log), signs_time=head.timestamp is not None
+        ):
+            alert = stale_head_alert(log, head, fresh, now)
+        else:
+            outcome.note = f"no new head for {lasting(now - fresh)}, which may be usual for this log"
+            return
+        outcome.owner, outcome.reason, outcome.detail = alert.owner, alert.kind, alert.summary
+        self._store.enqueue([alert])
 
     def _ask_witnesses(
         self, policy: WitnessPolicy, shown: SignedHead, now: datetime, fresh_for: timedelta | None

@@ -210,16 +210,20 @@ def log_clock_alert(log: str, told: datetime, now: datetime) -> Alert:
 
 
 def stale_head_alert(log: str, head: SignedHead | None, since: datetime, now: datetime) -> Alert:
-    """Alert for a log that answers, but has shown no newer head since `since`: frozen, or replaying an old answer."""
+    """Alert for a busy log that answers, but has shown no newer head since `since`: whether it has one cannot be told.
+
+    Silence is no lie: Rekor's heads carry no signed time, and a replica or a cache that shows an old head looks alike.
+    """
     return Alert(
         id=alert_id("log-stale", log, since.isoformat()),
         kind="log-stale",
-        owner=Owner.LOG_MISBEHAVED,
-        severity=Severity.WARN,
+        owner=Owner.COULD_NOT_ASK,
+        severity=Severity.PAGE,
         title=f"{log} has not moved for {lasting(now - since)}",
-        summary=f"The newest head is still of size {head.size if head else 'unknown'}, first seen {since.isoformat()}.",
+        summary=f"No new head for {lasting(now - since)}, from a log that is busy: the newest is still of size "
+        f"{head.size if head else 'unknown'}, first seen {since.isoformat()}.",
         consequence="Signings made since then may be kept from you. They are not being checked.",
-        next_step="Check whether the log is retired or quiet; ask it from another network.",
+        next_step="Ask the log from another network and compare sizes. If it is quiet or retired, set `busy: false`.",
         created_at=now,
         facts=(("Log", log), ("Since", since.isoformat())),
         log=log,

@@ -13,6 +13,7 @@ from monitor.store.writing import add_or_replace
 
 _HEALTH = table(LogHealth)
 _MAX_DETAIL = 2_000
+_GROWTH = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,13 @@ class Health:
         since = before.trouble.since if before.trouble is not None and before.trouble.owner is owner else at
         trouble = Trouble(owner, reason, detail[:_MAX_DETAIL], since)
         return self._keep(Condition(log, at, before.last_success_at, before.fresh_at, trouble))
+
+    def growth(self, log: str) -> list[tuple[datetime, int]]:
+        """When the newest heads of a log were first seen, and their sizes, oldest first; at most a few thousand."""
+        head = table(Head).c
+        query = select(head.seen_at, head.size).where(head.log == log).order_by(head.number.desc()).limit(_GROWTH)
+        with self._database.read() as connection:
+            return [(row.seen_at, row.size) for row in connection.execute(query)][::-1]
 
     def forget(self, log: str) -> None:
         """Drop what is known of a log under a name that stands for none any more."""

@@ -36,6 +36,7 @@ from monitor.logs.ct_static import CtStaticSource
 from monitor.logs.rekor_v2 import RekorV2Source
 from monitor.model.errors import FetchFailed, OwnFault
 from monitor.model.log_source import LogSource
+from monitor.model.pace import Freshness
 from monitor.store.database import create, open_database
 from monitor.store.store import Store
 from monitor.telemetry.prometheus import PrometheusMeter
@@ -245,7 +246,7 @@ class Life:
             LogWatch(
                 name,
                 lambda source=source: [source(stage)],  # type: ignore[misc]
-                stale_after=timedelta(days=1000),
+                freshness=Freshness(timedelta(days=1000)),
                 store=store,
                 rules=rules,
                 trust=trust,

@@ -208,7 +208,7 @@ def test_the_readable_part_of_any_bytes_is_one_short_inert_line(leaf: bytes) -> 
 def test_the_three_kinds_of_trouble_are_never_mixed() -> None:
     since = NOW - timedelta(minutes=90)
     assert could_not_ask_alert("v2", "timeout", "no answer", since, NOW).owner is Owner.COULD_NOT_ASK
-    assert stale_head_alert("v2", None, since, NOW).owner is Owner.LOG_MISBEHAVED
+    assert stale_head_alert("v2", None, since, NOW).owner is Owner.COULD_NOT_ASK
     assert own_fault_alert("database", "disk full", since, NOW).owner is Owner.OURSELVES
     assert new_shard_alert("v2", "log2031-2.example.org", "the trust root", NOW).severity is Severity.INFO
     assert "90 minutes" in could_not_ask_alert("v2", "timeout", "no answer", since, NOW).title

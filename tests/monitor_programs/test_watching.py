@@ -7,16 +7,22 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import Connection
 
-from alerts.alert import Owner
+from alerts.alert import Owner, Severity
+from monitor.commands.run import one_line, verdict
+from monitor.commands.terminal import Exit
 from monitor.config import TrustConfig
-from monitor.daemon.supervisor import LogWatch
+from monitor.daemon.supervisor import LogWatch, Outcome
 from monitor.following.follower import Follower, Limits, baseline
 from monitor.following.timing import Timing
 from monitor.judging.active_rules import RuleKeeper
+from monitor.judging.reevaluation import Rechecked
 from monitor.model.errors import FetchFailed, OwnFault
 from monitor.model.log_source import LogSource
+from monitor.model.pace import Freshness, is_unusual_silence
 from monitor.store.database import Database, create
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
@@ -48,6 +54,7 @@ class Place:
         self.trust = TrustKeeper(TrustConfig(trusted_root=folder / "none.json"), self.clock)
         self.meter = PrometheusMeter("test")
         self.down: Exception | None = None
+        self.busy: bool | None = None
         self.watch = self.watching(self.open)
 
     @property
@@ -63,7 +70,7 @@ class Place:
         return LogWatch(
             self.name,
             opening,
-            stale_after=timedelta(hours=1),
+            freshness=Freshness(timedelta(hours=1), self.busy),
             store=self.store,
             rules=self.rules,
             trust=self.trust,
@@ -134,18 +141,71 @@ def test_a_fork_is_evidence_and_one_alert_and_watching_goes_on(place: Place) -> 
     assert position.frontier.size == 20, "the last proven entry stays"
 
 
-def test_a_log_that_shows_nothing_new_is_stale(place: Place) -> None:
+def silence(place: Place, **span: float) -> Outcome:
+    """Nothing new is shown for so long; returns how the pass after it ends."""
+    place.clock.advance(**span)
+    [outcome] = place.watch.run_pass()
+    return outcome
+
+
+def grown(place: Place, growths: int, **every: float) -> None:
+    """Read a log that has grown so often by five entries, each time after such a pause."""
     place.watch.baseline(0)
-    place.watch.run_pass()
-    [outcome] = place.watch.run_pass()
-    assert outcome.owner is None, "control: a quiet moment is nothing"
-    place.clock.advance(hours=2)
-    [outcome] = place.watch.run_pass()
-    assert outcome.owner is Owner.LOG_MISBEHAVED
-    assert outcome.reason.endswith("stale")
-    assert place.alerts() == ["log-stale"]
+    for _ in range(growths):
+        place.clock.advance(**every)
+        place.log.grow(5)
+        assert [outcome.owner for outcome in place.watch.run_pass()] == [None]
+
+
+def test_a_quiet_log_is_no_liar_and_pages_nobody(place: Place) -> None:
+    grown(place, 3, hours=12)
+    outcome = silence(place, hours=2)
+    assert (outcome.owner, outcome.note) == (None, "no new head for 2 hours, which may be usual for this log")
+    assert "no trouble; no new head for 2 hours" in one_line(outcome)
+    assert verdict([outcome], Rechecked()) is Exit.FINE
+    assert place.alerts() == []
+    grown(place, 10, hours=12)
+    assert silence(place, hours=30).owner is None, "its past has pauses of half a day"
+    assert place.alerts() == []
+
+
+def test_a_busy_log_that_falls_silent_is_told_by_its_own_past_and_never_as_a_lie(place: Place) -> None:
+    grown(place, 20, minutes=5)
+    assert silence(place, minutes=50).owner is None
+    outcome = silence(place, minutes=20)
+    assert (outcome.owner, outcome.reason) == (Owner.COULD_NOT_ASK, "log-stale")
+    assert verdict([outcome], Rechecked()) is Exit.UNFINISHED
+    (alert,) = (each.alert for each in Reading(place.store.database).alerts(50) if each.alert.kind.startswith("log-"))
+    assert (alert.kind, alert.owner, alert.severity) == ("log-stale", Owner.COULD_NOT_ASK, Severity.PAGE)
+    assert Reading(place.store.database).evidence(10) == []
     place.log.grow(1)
-    assert [outcome.owner for outcome in place.watch.run_pass()] == [None]
+    assert silence(place, minutes=1).owner is None
+
+
+@pytest.mark.parametrize(("busy", "owner"), [(True, Owner.COULD_NOT_ASK), (False, None)])
+def test_a_setting_says_whether_a_log_must_move(place: Place, busy: bool, owner: Owner | None) -> None:
+    place.busy = busy
+    place.watch = place.watching(place.open)
+    grown(place, 20, minutes=5)
+    assert silence(place, hours=2).owner is owner
+    assert place.alerts() == (["log-stale"] if busy else [])
+
+
+@given(
+    gaps=st.lists(st.integers(min_value=1, max_value=10_000), max_size=40),
+    sizes=st.lists(st.integers(min_value=0, max_value=10_000), min_size=41, max_size=41),
+    silence_seconds=st.integers(min_value=0, max_value=30_000),
+)
+def test_no_silence_is_unusual_that_is_not_much_longer_than_any_before(
+    gaps: list[int], sizes: list[int], silence_seconds: int
+) -> None:
+    growth, at, size = [], NOW, 0
+    for gap, more in zip(gaps, sizes, strict=False):
+        at, size = at + timedelta(seconds=gap), size + more
+        growth.append((at, size))
+    if is_unusual_silence(growth, timedelta(seconds=silence_seconds)):
+        assert silence_seconds > 3 * max(gaps[1:])
+        assert len(growth) > 8
 
 
 def test_a_head_kept_by_a_first_pass_that_never_ended_is_as_old_as_it_says(place: Place) -> None:

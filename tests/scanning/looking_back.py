@@ -14,6 +14,7 @@ from monitor.following.timing import Timing
 from monitor.judging.active_rules import RuleKeeper
 from monitor.model.errors import FetchFailed
 from monitor.model.log_source import LogSource
+from monitor.model.pace import Freshness
 from monitor.store.database import create, open_database
 from monitor.store.reading import Reading
 from monitor.store.store import Store
@@ -97,7 +98,7 @@ class LookedBack:
         return LogWatch(
             self.name,
             lambda: [self.log.source()],
-            stale_after=timedelta(hours=1),
+            freshness=Freshness(timedelta(hours=1)),
             store=self.store,
             rules=self.rules,
             trust=self.trust,

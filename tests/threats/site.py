@@ -23,6 +23,7 @@ from monitor.logs.opening import LogDescription, open_sources
 from monitor.model.errors import FetchFailed, LogMisbehaved
 from monitor.model.heads import Position, SignedHead
 from monitor.model.log_source import LogApi, LogSource
+from monitor.model.pace import Freshness
 from monitor.proof.evidence import Conclusion, event_id, from_document, verify_evidence
 from monitor.store.database import create, open_database
 from monitor.store.fsck import fsck
@@ -244,7 +245,7 @@ def watch(name: str, store: Store, trees: Callable[[], Sequence[LogSource]], roo
     return LogWatch(
         name,
         trees,
-        stale_after=timedelta(hours=1),
+        freshness=Freshness(timedelta(hours=1), busy=True),
         store=store,
         rules=RuleKeeper(rules, ["console"]),
         trust=TrustKeeper(TrustConfig(trusted_root=trusted), clock),

@@ -187,9 +187,9 @@ def test_8_a_head_replayed_for_a_day_is_told_as_stale_and_not_as_a_lie(site: Sit
     followed.holds_nothing_against_the_log()
     clock.pass_by(hours=23, minutes=1)
     for _ in range(2):
-        assert [outcome.owner for outcome in watched.run_pass()] == [Owner.LOG_MISBEHAVED]
+        assert [outcome.owner for outcome in watched.run_pass()] == [Owner.COULD_NOT_ASK]
     (alert,) = followed.alerts()
-    assert (alert.kind, alert.severity, alert.log) == ("log-stale", Severity.WARN, source.identity.log)
+    assert (alert.kind, alert.severity, alert.log) == ("log-stale", Severity.PAGE, source.identity.log)
     assert followed.evidence() == [], "an old head is no lie"
     assert followed.position.frontier.size == frozen_at
     site.server.fault("none")

@@ -121,7 +121,7 @@ def test_a_head_frozen_for_a_day_is_told_while_every_answer_is_ok(kind: type[Mis
     watched = Watched(made, tmp_path)
     for hours in range(24):
         outcome = watched.run()
-        assert outcome.owner is (Owner.LOG_MISBEHAVED if hours > 1 else None)
+        assert outcome.owner is (Owner.COULD_NOT_ASK if hours > 1 else None)
         watched.clock.pass_by(hours=1)
     assert [alert for alert in watched.alerts() if alert != "entry-unreadable"] == ["log-stale"]
     assert watched.evidence() == []

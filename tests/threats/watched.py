@@ -14,6 +14,7 @@ from monitor.following.timing import Timing
 from monitor.judging.active_rules import RuleKeeper
 from monitor.logs.rekor_v2 import RekorV2Source
 from monitor.model.log_source import LogSource
+from monitor.model.pace import Freshness
 from monitor.model.witness_policy import WitnessPolicy
 from monitor.store.database import open_database
 from monitor.store.fsck import fsck
@@ -84,7 +85,7 @@ class Watched:
         self.watch = LogWatch(
             self.log.source().identity.log,
             self.trees,
-            stale_after=timedelta(hours=1),
+            freshness=Freshness(timedelta(hours=1), busy=True),
             witnesses=self.witnesses,
             store=self.store,
             rules=RuleKeeper(self.folder / "rules.yaml", ["console"]),
