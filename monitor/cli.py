@@ -80,7 +80,7 @@ _COMMANDS: Final = (
         LazyCommand("list", "monitor.commands.evidence:list_evidence", "List all evidence, newest first."),
         LazyCommand("export", "monitor.commands.evidence:export", "Write evidence as a file that verifies anywhere."),
         LazyCommand("close", "monitor.commands.evidence:close", "Close evidence: it was looked into, with a note."),
-        LazyCommand("verify", "monitor.commands.evidence:verify", "Check an evidence file by itself."),
+        LazyCommand("verify", "monitor.commands.evidence_file:verify", "Check an evidence file by itself."),
     ),
     group(
         "authorise",

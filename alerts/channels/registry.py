@@ -8,14 +8,11 @@ from email.headerregistry import Address
 from pathlib import Path
 from typing import Any, Final
 
-from alerts.channels.apprise_urls import AppriseChannel, AppriseMissing, load
 from alerts.channels.channel import Channel
 from alerts.channels.guarded_http import GuardedPoster, check_url
 from alerts.channels.jsonl import JsonlChannel
-from alerts.channels.mail import MailChannel, Security, Server
 from alerts.channels.pagerduty import EVENTS_URL, PagerDutyChannel
 from alerts.channels.settings import ChannelMisconfigured, SecretFile, Settings
-from alerts.channels.slack import API_URL, SlackBotChannel, SlackWebhookChannel
 from alerts.channels.stdout import StdoutChannel
 from alerts.channels.webhook import WebhookChannel, decode_secret
 from alerts.inert import inert_line
@@ -23,7 +20,6 @@ from alerts.rendering import Renderer
 
 # A channel's name is part of every idempotency key and a metric label.
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
-_PORTS: Final = {Security.STARTTLS: 587, Security.TLS: 465, Security.NONE: 25}
 
 
 def build_channel(name: str, settings: Mapping[str, Any], *, base: Path = Path()) -> Channel:
@@ -78,6 +74,8 @@ def _webhook_secret(settings: Settings) -> SecretFile | None:
 
 
 def _slack(name: str, settings: Settings) -> Channel:
+    from alerts.channels.slack import API_URL, SlackBotChannel, SlackWebhookChannel
+
     seconds = settings.number("timeout_seconds", 15, least=1, most=120)
     if settings.has("webhook_url_file"):
         url = settings.secret("webhook_url_file")
@@ -94,6 +92,9 @@ def _slack(name: str, settings: Settings) -> Channel:
 
 
 def _email(name: str, settings: Settings) -> Channel:
+    from alerts.channels.mail import MailChannel, Security, Server
+
+    ports = {Security.STARTTLS: 587, Security.TLS: 465, Security.NONE: 25}
     security = Security(settings.choice("security", [way.value for way in Security], Security.STARTTLS))
     username = settings.text("username") if settings.has("username") else None
     password = settings.secret("password_file") if username is not None else None
@@ -101,7 +102,7 @@ def _email(name: str, settings: Settings) -> Channel:
         raise settings.wrong("security", "none would send the password in clear; use starttls or tls")
     server = Server(
         host=settings.text("host"),
-        port=int(settings.number("port", _PORTS[security], least=1, most=65_535)),
+        port=int(settings.number("port", ports[security], least=1, most=65_535)),
         security=security,
         username=username,
         password=password,
@@ -121,6 +122,8 @@ def _pagerduty(name: str, settings: Settings) -> Channel:
 
 
 def _apprise(name: str, settings: Settings) -> Channel:
+    from alerts.channels.apprise_urls import AppriseChannel, AppriseMissing, load
+
     try:
         load()
     except AppriseMissing as error:

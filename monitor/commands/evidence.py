@@ -1,33 +1,23 @@
 """`signwatch evidence`: list what was kept against logs, export it, and verify an exported file anywhere."""
 
 import json
-import tempfile
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated
 
 import typer
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
-from alerts.inert import inert_line
-from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say, say_json, table
-from monitor.config import TrustConfig, load_config
+from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, note, say, say_json, table
+from monitor.config import load_config
 from monitor.daemon.assembly import route_of
 from monitor.daemon.trust_watch import history_of
-from monitor.model.errors import Evidence, OwnFault
-from monitor.model.log_source import LogApi
+from monitor.model.errors import OwnFault
 from monitor.program import utc_now
-from monitor.proof.evidence import MAX_SIZE, Checked, NotEvidence, check_evidence
 from monitor.store.database import open_database
 from monitor.store.reading import KeptEvidence, Reading
 from monitor.store.store import Store
 from monitor.trust.provider import TrustKeeper
-from monitor.trust.trust_root import MAX_SIZE as MAX_ROOT
-from monitor.trust.trust_root import TrustRoot, read_trust_root
-from tlog.note import load_public_key
+from monitor.trust.trust_root import TrustRoot
 
 _MANY = 10_000
 _LONGEST = 2_000
@@ -125,209 +115,10 @@ def export(
     note(f"wrote {output}; anybody who knows the log's key can check it: `signwatch evidence verify {output.name}`")
 
 
-class Verdict(StrEnum):
-    """What became of an evidence file."""
-
-    VERIFIED = "verified"
-    RECORD = "record"
-    KEY_NOT_CHECKED = "key-not-checked"
-    ANOTHER_KEY = "another-key"
-    SHOWS_NOTHING = "shows-nothing"
-
-
-_CODES: Final = {
-    Verdict.VERIFIED: Exit.FINE,
-    Verdict.RECORD: Exit.UNFINISHED,
-    Verdict.KEY_NOT_CHECKED: Exit.UNFINISHED,
-    Verdict.ANOTHER_KEY: Exit.MISBEHAVED,
-    Verdict.SHOWS_NOTHING: Exit.MISBEHAVED,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class _Keys:
-    """Whose keys count: those of `root`, and `bare` ones (SubjectPublicKeyInfo). `source` says where they are from."""
-
-    source: str
-    root: TrustRoot | None = None
-    bare: tuple[bytes, ...] = ()
-
-    def owner(self, evidence: Evidence) -> str | None:
-        """Whose key signed, in words; `None` when it is none of these."""
-        if evidence.spki in self.bare:
-            return f"the key given with {self.source}"
-        log = self.root.signer(LogApi(evidence.api), evidence.key_name, evidence.spki) if self.root else None
-        if log is None:
-            return None
-        ended = f", which names it as valid until {log.valid_until.isoformat()}" if log.valid_until else ""
-        return f"the key of the log at {log.url} in {self.source}{ended}"
-
-
-def verify(
-    file: Annotated[Path, typer.Argument(help="An exported evidence file.", dir_okay=False)],
-    *,
-    trusted_root: Annotated[
-        Path | None, typer.Option("--trusted-root", help="A trusted_root.json whose logs' keys count.", dir_okay=False)
-    ] = None,
-    key: Annotated[
-        list[Path] | None,
-        typer.Option("--key", help="The log's public key (PEM or DER); may be given again.", dir_okay=False),
-    ] = None,
-    tuf: Annotated[
-        str | None, typer.Option("--tuf", help="Ask public-good, staging, or a TUF repository's URL for the keys.")
-    ] = None,
-    tuf_root: Annotated[
-        Path | None, typer.Option("--tuf-root", help="First root metadata of a private TUF repository.", dir_okay=False)
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            "--config",
-            "-c",
-            help=f"A configuration whose trust root counts; {DEFAULT_CONFIG} here, if there is one.",
-            envvar="SIGNWATCH_CONFIG",
-            dir_okay=False,
-        ),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Check an evidence file: every signature in it, what it shows, and whether the key in it is the log's.
-
-    Anybody can sign a file with a key of their own, so the key must be found in a trust root that you name, or in that
-    of the configuration. Exits 0 when the log's own signatures contradict each other; 1 when the file shows nothing or
-    the key is not the log's; 3 when that cannot be decided: the key was not checked, or the file is a record, which
-    convinces only someone who trusts its author.
-
-    Examples:
-      signwatch evidence verify fork.json
-      signwatch evidence verify fork.json --trusted-root trusted_root.json
-      signwatch evidence verify fork.json --key log.pub --json
-      signwatch evidence verify fork.json --tuf public-good
-    """
-    if sum(each is not None for each in (trusted_root, tuf)) + bool(key) > 1:
-        raise typer.BadParameter("give one of --trusted-root, --tuf and --key", param_hint="--trusted-root")
-    raw = _read(file, MAX_SIZE, "FILE")
-    try:
-        checked = check_evidence(raw)
-    except NotEvidence as error:
-        if as_json:
-            say_json({"verified": False, "verdict": Verdict.SHOWS_NOTHING, "reason": inert_line(str(error), _LONGEST)})
-        note(f"{file}: this is no evidence of anything: {error}", "bold red")
-        raise leave(_CODES[Verdict.SHOWS_NOTHING]) from error
-    is_named = trusted_root is not None or tuf is not None or bool(key)
-    keys = _named_keys(trusted_root, key or [], tuf, tuf_root) if is_named else _configured_keys(config)
-    owner = keys.owner(checked.evidence) if keys is not None and checked.conclusion.signed else None
-    verdict = _verdict(checked, keys, owner)
-    if as_json:
-        say_json(_document(checked, verdict, keys, owner))
-    else:
-        _show(checked, verdict, keys, owner)
-    raise leave(_CODES[verdict])
-
-
-def _verdict(checked: Checked, keys: _Keys | None, owner: str | None) -> Verdict:
-    conclusion = checked.conclusion
-    if not conclusion.signed:
-        return Verdict.RECORD
-    if keys is None:
-        return Verdict.KEY_NOT_CHECKED
-    if owner is None:
-        return Verdict.ANOTHER_KEY
-    return Verdict.VERIFIED if conclusion.transferable else Verdict.RECORD
-
-
-def _show(checked: Checked, verdict: Verdict, keys: _Keys | None, owner: str | None) -> None:
-    signed = f"signed by key {checked.key_hash}"
-    match verdict:
-        case Verdict.VERIFIED:
-            say("verified, transferable: the log signed against itself", "green")
-            say(f"{signed}, {owner}")
-        case Verdict.RECORD if owner is not None:
-            say("a record only: what a server answered, which its signatures alone do not show", "yellow")
-            say(f"{signed}, {owner}")
-        case Verdict.RECORD:
-            say(
-                "a record only: nothing in the file is signed, so it convinces only someone who trusts its author",
-                "yellow",
-            )
-        case Verdict.ANOTHER_KEY:
-            source = keys.source if keys is not None else ""
-            say(f"not verified: {signed}, which is no log's key in {source}", "bold red")
-            say("Anybody can sign such a file with a key of their own: it shows nothing of a log that you know.")
-            return
-        case _:
-            say(f"not decided: {signed}; whether that is the log's key was not checked", "yellow")
-            say(f"The file names the log {checked.evidence.log} with the key name {checked.evidence.key_name}.")
-            note("Say whose key counts: --trusted-root FILE, --key FILE, --tuf public-good, or --config FILE.")
-    for sentence in checked.conclusion.sentences:
-        say(sentence)
-
-
-def _document(checked: Checked, verdict: Verdict, keys: _Keys | None, owner: str | None) -> dict[str, Any]:
-    evidence, conclusion = checked.evidence, checked.conclusion
-    return {
-        "verified": verdict is Verdict.VERIFIED,
-        "verdict": verdict,
-        "transferable": conclusion.transferable,
-        "kind": evidence.kind,
-        "key": {
-            "sha256": checked.key_hash,
-            "name": inert_line(evidence.key_name, _LONGEST),
-            "checked_against": keys.source if keys is not None else None,
-            "owner": owner,
-        },
-        "shows": [inert_line(each, _LONGEST) for each in conclusion.sentences],
-    }
-
-
-def _named_keys(trusted_root: Path | None, files: list[Path], tuf: str | None, tuf_root: Path | None) -> _Keys:
-    if tuf_root is not None and tuf is None:
-        raise typer.BadParameter("--tuf-root says nothing without --tuf: which repository is it the root of?")
-    if files:
-        return _Keys("--key", bare=tuple(_public_key(each) for each in files))
-    if trusted_root is not None:
-        try:
-            return _Keys(str(trusted_root), read_trust_root(_read(trusted_root, MAX_ROOT, "--trusted-root")))
-        except OwnFault as error:
-            raise typer.BadParameter(f"{trusted_root}: {error}", param_hint="--trusted-root") from error
-    with tempfile.TemporaryDirectory(prefix="signwatch-") as folder:
-        trust = TrustKeeper(TrustConfig(tuf=tuf, tuf_root=tuf_root, folder=Path(folder)), utc_now)
-        return _Keys(f"the trust root of {tuf}", trust.kept().root)
-
-
-def _configured_keys(config: Path | None) -> _Keys | None:
-    """Keys of every log that the configuration's trust root names or named; `None` without a configuration."""
-    path = config or DEFAULT_CONFIG
-    if config is None and not path.is_file():
-        return None
-    settings = load_config(path)
-    trust = TrustKeeper(settings.trust, utc_now)
-    with ExitStack() as parts:
-        if "://" in settings.database or Path(settings.database).exists():
-            # A log outlives its place in the trust root: the roots recorded before still know its key.
-            database = parts.enter_context(closing(open_database(settings.database)))
-            trust.remember(history_of(Store(database, clock=utc_now, route=route_of(settings, None))))
-        return _Keys(f"the trust root of {path}", trust.history().followable())
-
-
-def _public_key(file: Path) -> bytes:
-    raw = _read(file, MAX_ROOT, "--key")
-    try:
-        if raw.lstrip().startswith(b"-----BEGIN"):
-            loaded = load_pem_public_key(raw)
-            raw = loaded.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        load_public_key(raw)
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise typer.BadParameter(f"{file}: not a public key in PEM or DER: {error}", param_hint="--key") from error
-    return raw
-
-
-def _read(file: Path, limit: int, hint: str) -> bytes:
-    try:
-        with file.open("rb") as opened:
-            return opened.read(limit + 1)
-    except OSError as error:
-        raise typer.BadParameter(f"{file}: cannot be read: {error.strerror}", param_hint=hint) from error
+def _kept(config: Path, prefix: str, *, open_only: bool = False) -> list[KeptEvidence]:
+    settings = load_config(config)
+    with closing(open_database(settings.database)) as database:
+        return Reading(database).evidence(_MANY, prefix=prefix, open_only=open_only)
 
 
 def _only_one(found: list[KeptEvidence], prefix: str) -> KeptEvidence:
@@ -338,7 +129,14 @@ def _only_one(found: list[KeptEvidence], prefix: str) -> KeptEvidence:
     return found[0]
 
 
-def _kept(config: Path, prefix: str, *, open_only: bool = False) -> list[KeptEvidence]:
-    settings = load_config(config)
-    with closing(open_database(settings.database)) as database:
-        return Reading(database).evidence(_MANY, prefix=prefix, open_only=open_only)
+def configured_root(path: Path) -> TrustRoot:
+    """Every log that the trust root of a configuration names or named. Raises `OwnFault`, `FetchFailed`."""
+    settings = load_config(path)
+    trust = TrustKeeper(settings.trust, utc_now)
+    with ExitStack() as parts:
+        if "://" in settings.database or Path(settings.database).exists():
+            # A log outlives its place in the trust root: the roots recorded before still know its key.
+            database = parts.enter_context(closing(open_database(settings.database)))
+            trust.remember(history_of(Store(database, clock=utc_now, route=route_of(settings, None))))
+        return trust.history().followable()
+    raise AssertionError  # for mypy: an ExitStack may swallow exceptions, this one holds nothing that does

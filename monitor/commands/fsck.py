@@ -6,8 +6,9 @@ from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOp
 from monitor.config import load_config
 from monitor.model.errors import OwnFault
 from monitor.program import VERSION, utc_now
-from monitor.store.database import NoDatabase, create, open_database, schema_version, sqlite_path
+from monitor.store.database import NoDatabase, create, open_database, sqlite_path
 from monitor.store.fsck import fsck as check
+from monitor.store.tables import SCHEMA
 
 
 def fsck(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False) -> None:
@@ -43,4 +44,4 @@ def migrate(config: ConfigOption = DEFAULT_CONFIG) -> None:
     except OwnFault:
         note("nothing was changed")
         raise
-    say(f"the database has schema {schema_version()}")
+    say(f"the database has schema {SCHEMA}")

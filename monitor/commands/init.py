@@ -18,7 +18,6 @@ from monitor.program import VERSION, utc_now
 from monitor.store.database import create
 from monitor.telemetry.prometheus import PrometheusMeter
 from monitor.trust.trust_root import MAX_SIZE, read_trust_root
-from monitor.trust.tuf import first_root, repository_url
 from rules.starter import starter_rule
 
 _TIMEOUT: Final = 2.0
@@ -105,6 +104,8 @@ def _config_text(tuf: str | None, tuf_root: Path | None, trusted_root: Path | No
         if tuf_root is not None:
             raise BadConfig("--tuf-root says nothing without --tuf URL: which repository is it the root of?")
         return None
+    from monitor.trust.tuf import first_root, repository_url
+
     url = repository_url(tuf)
     if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
         raise BadConfig(f"--tuf {tuf!r:.200} is neither public-good nor staging nor the http(s) URL of a repository.")

@@ -10,7 +10,6 @@ from datetime import timedelta
 from typing import Annotated, Any, Final
 
 import typer
-from fastapi.responses import JSONResponse
 
 from alerts.alert import Owner
 from alerts.delivery import deliver_due
@@ -18,12 +17,9 @@ from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, leave,
 from monitor.config import Config, load_config
 from monitor.crosscheck.peers import PATH, checkpoints_document
 from monitor.daemon.assembly import Monitor, assemble
-from monitor.daemon.daemon import Daemon, only_daemon
 from monitor.daemon.log_trees import own_sources
 from monitor.daemon.status import Status, read_status, status_document
 from monitor.daemon.supervisor import Outcome
-from monitor.daemon.web import create_app
-from monitor.daemon.web_server import WebServer
 from monitor.following.timing import Timing
 from monitor.judging.reevaluation import Rechecked, recheck_all
 from monitor.model.errors import BadConfig, FetchFailed, OwnFault
@@ -58,6 +54,8 @@ def run(
             f"{config}: no alert channel is configured, so nobody would hear of anything. Add one under `channels` "
             "(stdout, jsonl, webhook, slack, email, pagerduty, apprise) and name it under `notify`."
         )
+    from monitor.daemon.daemon import only_daemon
+
     stop = threading.Event()
     timing = Timing(utc_now, stop.wait, stop.is_set)
     meter = PrometheusMeter(VERSION, settings.channels)
@@ -158,6 +156,10 @@ def one_line(outcome: Outcome) -> str:
 
 
 def _serve(settings: Config, monitor: Monitor, meter: PrometheusMeter, timing: Timing, stop: threading.Event) -> None:
+    from monitor.daemon.daemon import Daemon
+    from monitor.daemon.web import add_document, create_app
+    from monitor.daemon.web_server import WebServer
+
     daemon = Daemon(monitor, meter, timing)
 
     def look() -> tuple[Status, dict[str, Any]]:
@@ -166,7 +168,7 @@ def _serve(settings: Config, monitor: Monitor, meter: PrometheusMeter, timing: T
 
     own = own_sources(monitor, timing, monitor.parts)
     web = create_app(look, meter, settings.web.names if settings.web is not None else ())
-    web.add_api_route(PATH, lambda: JSONResponse(checkpoints_document(monitor.store, own())))
+    add_document(web, PATH, lambda: checkpoints_document(monitor.store, own()))
     server = WebServer(web, settings.web) if settings.web is not None else None
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())

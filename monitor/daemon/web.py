@@ -36,6 +36,11 @@ _HEADERS: Final = {
 Look = Callable[[], tuple[Status, dict[str, Any]]]
 
 
+def add_document(web: FastAPI, path: str, document: Callable[[], Any]) -> None:
+    """Serve what `document` returns, as JSON, at one more path."""
+    web.add_api_route(path, lambda: JSONResponse(document()))
+
+
 def create_app(look: Look, meter: PrometheusMeter, hosts: Iterable[str] = ()) -> FastAPI:
     """The web application. `look` reads the status and its document; it raises `OwnFault` when it cannot.
 

@@ -6,23 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, QueuePool, create_engine, event, inspect, make_url, select, text
 from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from monitor.model.errors import OwnFault
-from monitor.store.tables import Instance, table
+from monitor.store.tables import SCHEMA, Instance, table
 
-_MIGRATIONS: Final = Path(__file__).parent / "migrations"
 _BUSY_MILLISECONDS: Final = 30_000
 _QUICK_CHECK_BYTES: Final = 64 * 1024 * 1024
 _SQLITE_MAGIC: Final = b"SQLite format 3\x00"
@@ -252,27 +247,9 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")
 
 
-def _alembic(connection: Connection | None = None) -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    config.attributes["connection"] = connection
-    return config
-
-
-def schema_version() -> str:
-    """Schema revision this program writes."""
-    return _schemas()[0]
-
-
-@cache
-def _schemas() -> tuple[str, frozenset[str]]:
-    """Newest revision, and all there are. Read once: the scripts are part of the program."""
-    scripts = ScriptDirectory.from_config(_alembic())
-    return str(scripts.get_current_head()), frozenset(script.revision for script in scripts.walk_revisions())
-
-
 def _upgrade(database: Database, now: datetime, version: str) -> None:
+    from monitor.store import schema
+
     with database.write() as connection:
         lock_name(connection, "schema")
         found = _found_version(connection)
@@ -280,7 +257,7 @@ def _upgrade(database: Database, now: datetime, version: str) -> None:
             _refuse_newer(found, database.where)
         elif inspect(connection).get_table_names():
             raise OwnFault(f"{database.where}: this database holds somebody else's tables; name another one.")
-        command.upgrade(_alembic(connection), "head")
+        schema.upgrade(connection)
         if connection.execute(select(table(Instance))).first() is None:
             row = {"id": 1, "created_at": now, "created_by": version}
             connection.execute(table(Instance).insert(), row)
@@ -294,15 +271,19 @@ def _check_version(connection: Connection, where: str) -> None:
             "Check `database` in the configuration; run `signwatch init` if this is a first start."
         )
     _refuse_newer(found, where)
-    if found != schema_version():
+    if found != SCHEMA:
         raise WrongSchema(
-            f"{where}: the database has schema {found}, this version writes {schema_version()}. Nothing was changed: "
+            f"{where}: the database has schema {found}, this version writes {SCHEMA}. Nothing was changed: "
             "make a backup and run `signwatch migrate`."
         )
 
 
 def _refuse_newer(found: str, where: str) -> None:
-    if found not in _schemas()[1]:
+    if found == SCHEMA:
+        return
+    from monitor.store import schema
+
+    if found not in schema.revisions()[1]:
         raise WrongSchema(
             f"{where}: the database has schema {found}, which this version does not know: a newer one wrote it. "
             "Nothing was changed: run the newer version, or restore a backup from before the upgrade."

@@ -24,6 +24,9 @@ from sqlmodel import Field, SQLModel
 
 from monitor.store.columns import AnyText, RowNumber, UtcTime
 
+# The newest revision in `migrations/`: a database that has it is opened without reading them.
+SCHEMA: Final = "0001"
+
 
 class Base(SQLModel):
     """Tables of the monitor: metadata of their own, apart from any other program's in the same process."""

@@ -4,15 +4,13 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 
 from monitor.config import TrustConfig
-from monitor.http_fetcher import HttpFetcher
-from monitor.model.errors import BadConfig, FetchFailed, OwnFault
+from monitor.model.errors import FetchFailed, OwnFault
+from monitor.trust.documents import TrustDocuments, last_good
 from monitor.trust.history import TrustHistory
 from monitor.trust.trust_root import MAX_SIZE, TrustRoot, read_trust_root
-from monitor.trust.tuf import TrustDocuments, TrustRepository, first_root, last_good, repository_url
 from sigstore_entries.trust import CertificateAuthorities, CtLogKey
 
 
@@ -58,7 +56,9 @@ class TrustKeeper:
             raw = _read_capped("trust.trusted_root", self._config.trusted_root)
             configs = tuple(_read_capped("trust.signing_configs", path) for path in self._config.signing_configs)
             return self._keep(TrustDocuments(raw, configs, 0, None), self._clock())
-        return self._keep(self._repository().refresh(self._clock()), self._clock())
+        from monitor.trust.tuf import refresh_configured
+
+        return self._keep(refresh_configured(self._config, self._clock()), self._clock())
 
     def _keep(self, documents: TrustDocuments, refreshed_at: datetime) -> bool:
         before = self._kept
@@ -119,22 +119,6 @@ class TrustKeeper:
             if self._authorities is None:
                 raise OwnFault("trust root: nothing was read yet")
             return self._authorities
-
-    def _repository(self) -> TrustRepository:
-        config = self._config
-        if config.tuf is None:
-            raise OwnFault("trust: neither a file nor a repository is configured")
-        url = repository_url(config.tuf)
-        root = first_root(url, config.tuf_root)
-        ca_file = str(config.ca_file) if config.ca_file is not None else None
-        return TrustRepository(url, root, config.folder, partial(_fetcher, ca_file=ca_file, proxy=config.proxy))
-
-
-def _fetcher(url: str, *, ca_file: str | None, proxy: str | None) -> HttpFetcher:
-    try:
-        return HttpFetcher(url, ca_file=ca_file, proxy=proxy)
-    except OwnFault as error:
-        raise BadConfig(f"trust.{error}") from error
 
 
 def _read_capped(key: str, path: Path) -> bytes:

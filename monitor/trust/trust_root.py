@@ -12,14 +12,13 @@ from urllib.parse import urlsplit
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from monitor.http_fetcher import MIB
 from monitor.model.errors import OwnFault
 from monitor.model.log_source import LogApi
 from sigstore_entries.protobuf_json import canonical, read_json
 from sigstore_entries.trust import BadAuthority, CertificateAuthorities, CertificateAuthority, CtLogKey
 from tlog.note import MalformedNote, load_public_key, tile_log_key
 
-MAX_SIZE: Final = 5 * MIB
+MAX_SIZE: Final = 5 * 1024 * 1024
 _MEDIA_TYPE: Final = "application/vnd.dev.sigstore.trustedroot"
 _SHA256: Final = {"SHA2_256", "HASH_ALGORITHM_UNSPECIFIED", ""}
 _T = TypeVar("_T")

@@ -4,12 +4,8 @@ The public-good and staging repositories are known by name; a private one is a U
 verified last is kept in a folder, so an outage of the repository is an age that grows, not an end of trust.
 """
 
-import json
-import os
-from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
@@ -19,8 +15,10 @@ from urllib.parse import quote
 from tuf.api.exceptions import DownloadError, DownloadHTTPError, RepositoryError
 from tuf.ngclient import FetcherInterface, Updater
 
+from monitor.config import TrustConfig
 from monitor.http_fetcher import MIB, Expect, Fetcher, HttpFetcher, Refused
-from monitor.model.errors import FetchFailed, OwnFault
+from monitor.model.errors import BadConfig, FetchFailed, OwnFault
+from monitor.trust.documents import TrustDocuments, keep_good
 
 PUBLIC_GOOD: Final = "https://tuf-repo-cdn.sigstore.dev"
 STAGING: Final = "https://tuf-repo-cdn.sigstage.dev"
@@ -29,21 +27,6 @@ _TRUSTED_ROOT: Final = "trusted_root.json"
 # Production's default signing config names Rekor v1 only; the Rekor v2 shard stands in the second one.
 _SIGNING_CONFIGS: Final = ("signing_config.v0.2.json", "signing_config_rekor_v2.v0.2.json")
 _MAX_FILE: Final = 5 * MIB
-_LAST_GOOD: Final = "last_good.json"
-
-
-@dataclass(frozen=True, slots=True)
-class TrustDocuments:
-    """What the repository says now: raw target files, all verified, and the metadata they hang on.
-
-    `expires` is the earliest expiry of the metadata chain: past it a refresh must succeed or the root is stale. A plain
-    file has none.
-    """
-
-    trusted_root: bytes
-    signing_configs: tuple[bytes, ...]
-    root_version: int
-    expires: datetime | None
 
 
 def repository_url(name_or_url: str) -> str:
@@ -71,6 +54,23 @@ def first_root(url: str, root_file: Path | None) -> bytes:
         ) from error
 
 
+def refresh_configured(config: TrustConfig, now: datetime) -> TrustDocuments:
+    """Refresh from the configured repository. Raises `FetchFailed`, `OwnFault`."""
+    if config.tuf is None:
+        raise OwnFault("trust: neither a file nor a repository is configured")
+    url = repository_url(config.tuf)
+    root = first_root(url, config.tuf_root)
+    ca_file = str(config.ca_file) if config.ca_file is not None else None
+
+    def fetcher(base: str) -> HttpFetcher:
+        try:
+            return HttpFetcher(base, ca_file=ca_file, proxy=config.proxy)
+        except OwnFault as error:
+            raise BadConfig(f"trust.{error}") from error
+
+    return TrustRepository(url, root, config.folder, fetcher).refresh(now)
+
+
 class TrustRepository:
     """One TUF repository, with what it verified last kept in `folder`."""
 
@@ -90,7 +90,7 @@ class TrustRepository:
             with closing(self._fetcher(self._url)) as fetcher:
                 documents = self._refresh(_Bytes(self._url, fetcher), now)
             if now is not None:
-                _keep_good(self._folder / _LAST_GOOD, documents, now)
+                keep_good(self._folder, documents, now)
         except (DownloadError, RepositoryError) as error:
             raise FetchFailed(f"trust root: {self._url} could not be refreshed: {error}.") from error
         except OSError as error:
@@ -112,36 +112,6 @@ class TrustRepository:
         chain = updater._trusted_set  # noqa: SLF001  the only way to the versions that were verified
         expires = min(role.expires for role in (chain.root, chain.timestamp, chain.snapshot, chain.targets))
         return TrustDocuments(trusted, configs, chain.root.version, expires)
-
-
-def last_good(folder: Path) -> tuple[TrustDocuments, datetime] | None:
-    """What a refresh verified last, and when; `None` when none ever did, or when what it left cannot be read."""
-    try:
-        kept = json.loads((folder / _LAST_GOOD).read_bytes())
-        expires = datetime.fromisoformat(kept["expires"]) if kept["expires"] else None
-        configs = tuple(b64decode(each, validate=True) for each in kept["signing_configs"])
-        root = b64decode(kept["trusted_root"], validate=True)
-        documents = TrustDocuments(root, configs, int(kept["root_version"]), expires)
-        return documents, datetime.fromisoformat(kept["refreshed_at"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _keep_good(path: Path, documents: TrustDocuments, now: datetime) -> None:
-    """Keep what was verified in one file, replaced whole: a crash leaves the one before."""
-    kept = {
-        "refreshed_at": now.isoformat(),
-        "expires": documents.expires.isoformat() if documents.expires else None,
-        "root_version": documents.root_version,
-        "trusted_root": b64encode(documents.trusted_root).decode(),
-        "signing_configs": [b64encode(each).decode() for each in documents.signing_configs],
-    }
-    draft = path.with_name(path.name + ".new")
-    with draft.open("w", encoding="utf-8") as file:
-        json.dump(kept, file)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
 
 
 def _target(updater: Updater, name: str) -> bytes | None:

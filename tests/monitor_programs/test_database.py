@@ -10,8 +10,9 @@ from alembic.migration import MigrationContext
 from sqlalchemy import text
 
 from monitor.model.errors import OwnFault
+from monitor.store import schema
 from monitor.store.database import DamagedDatabase, Database, NoDatabase, WrongSchema, create, open_database
-from monitor.store.tables import Base
+from monitor.store.tables import SCHEMA, Base
 from tests.monitor_programs.parts import a_position, a_store
 from tests.support.alerts import NOW
 
@@ -125,3 +126,9 @@ def test_a_password_is_never_shown() -> None:
     with pytest.raises(OwnFault) as caught:
         open_database("postgresql+psycopg://user:hunter2@127.0.0.1:1/db?connect_timeout=1")
     assert "hunter2" not in str(caught.value)
+
+
+def test_the_schema_that_is_opened_without_alembic_is_its_newest(tmp_path: Path) -> None:
+    newest, known = schema.revisions()
+    assert newest == SCHEMA
+    assert newest in known

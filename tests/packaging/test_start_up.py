@@ -6,12 +6,14 @@
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from monitor.cli import run_command
 from tests.docs.commands_page import PROGRAMS
+from tests.monitor_programs.served_log import ServedLog, served_log
 
 # Runs a program as its script does; writes what was imported since to the file named first.
 _RUNNER = """
@@ -36,6 +38,15 @@ TYPER = {"typer", "shellingham", "annotated_doc", "rich"}
 HELP = TYPER | {"markdown_it", "mdurl", "attr", "pygments"}
 # typer reads the values of options with it.
 PYDANTIC = {"pydantic", "pydantic_core", "annotated_types", "typing_inspection", "typing_extensions"}
+CRYPTOGRAPHY = {"cryptography", "_cffi_backend", "_openssl"}
+MEANING = {"yaml", "re2", "msgspec", "rfc8785", "ahocorasick_rs", "pybase64", "cython_runtime"} | CRYPTOGRAPHY
+OURS = {"alerts", "command_line", "monitor", "rules", "sigstore_entries", "tlog"}
+LIGHT = TYPER | PYDANTIC | MEANING | OURS
+DATABASE = {"sqlalchemy", "sqlmodel", "sqlite3", "asyncio", "ssl"}  # SQLAlchemy imports asyncio, and that ssl
+# httpx imports its own command line, and with it click and pygments.
+HTTP = {"httpx", "httpcore", "h11", "anyio", "certifi", "idna", "http", "click", "pygments", "outbound"}
+METRICS = {"prometheus_client", "http", "socketserver"}
+WORKERS = {"multiprocessing"}
 # Parts of the standard library that serve, ask or store.
 HEAVY = {"asyncio", "http", "sqlite3", "ssl", "multiprocessing", "smtplib", "socketserver", "xml"}
 
@@ -46,7 +57,9 @@ def imported(tmp_path: Path, name: str, *words: str, code: int = 0) -> set[str]:
     command = [sys.executable, "-c", _RUNNER, str(into), _MODULES[name], name, *words]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == code, (done.stdout, done.stderr)
-    names = {each for each in json.loads(into.read_text()) if not each.startswith("_sysconfigdata")}
+    names = {
+        each for each in json.loads(into.read_text()) if not each.startswith(("_sysconfigdata", "_cython", "__mp_"))
+    }
     return {each for each in names if each not in sys.stdlib_module_names or each in HEAVY}
 
 
@@ -63,5 +76,35 @@ def test_nor_do_the_help_of_a_group_and_a_mistyped_command(words: Sequence[str],
     assert imported(tmp_path, "signwatch", *words, code=code) <= HELP | PYDANTIC | {"monitor", "command_line", "alerts"}
 
 
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedLog]:
+    """A log that answers, followed from its start."""
+    with served_log(tmp_path_factory.mktemp("followed")) as served:
+        for word in ("init", "audit"):
+            assert run_command([word, "--config", str(served.config)]) == 0
+        yield served
+
+
+COMMANDS = {
+    ("rules", "lint"): LIGHT,
+    ("rules", "init", "https://github.com/acme/widget"): LIGHT,
+    ("status",): LIGHT | DATABASE,
+    ("evidence", "list"): LIGHT | DATABASE | HTTP | METRICS | WORKERS | {"jinja2", "markupsafe"},
+    ("audit",): LIGHT | DATABASE | HTTP | METRICS | WORKERS | {"jinja2", "markupsafe", "xml"},
+    ("run", "--once"): LIGHT | DATABASE | HTTP | METRICS | WORKERS | {"jinja2", "markupsafe", "apscheduler", "tzlocal"},
+}
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_a_command_imports_what_it_uses(words: Sequence[str], followed: ServedLog, tmp_path: Path) -> None:
+    config = () if words[:2] == ("rules", "init") else ("--config", str(followed.config))
+    assert imported(tmp_path, "signwatch", *words, *config) <= COMMANDS[tuple(words)]
+
+
+def test_checking_evidence_needs_no_database_and_no_http_client(tmp_path: Path) -> None:
+    (tmp_path / "none.json").write_text("{}")
+    assert imported(tmp_path, "signwatch", "evidence", "verify", "none.json", code=1) <= LIGHT
+
+
 def test_a_heavy_import_would_be_noticed(tmp_path: Path) -> None:
-    assert imported(tmp_path, "signwatch", "run", "--help") & {"fastapi", "sqlalchemy", "asyncio"}
+    assert imported(tmp_path, "log-lite", "serve", "--help") & {"fastapi", "uvicorn", "asyncio"}

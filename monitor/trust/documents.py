@@ -1,0 +1,56 @@
+"""What a trust root hangs on, and the file that keeps what was verified last."""
+
+import json
+import os
+from base64 import b64decode, b64encode
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+_LAST_GOOD: Final = "last_good.json"
+
+
+@dataclass(frozen=True, slots=True)
+class TrustDocuments:
+    """What the repository says now: raw target files, all verified, and the metadata they hang on.
+
+    `expires` is the earliest expiry of the metadata chain: past it a refresh must succeed or the root is stale. A plain
+    file has none.
+    """
+
+    trusted_root: bytes
+    signing_configs: tuple[bytes, ...]
+    root_version: int
+    expires: datetime | None
+
+
+def last_good(folder: Path) -> tuple[TrustDocuments, datetime] | None:
+    """What a refresh verified last, and when; `None` when none ever did, or when what it left cannot be read."""
+    try:
+        kept = json.loads((folder / _LAST_GOOD).read_bytes())
+        expires = datetime.fromisoformat(kept["expires"]) if kept["expires"] else None
+        configs = tuple(b64decode(each, validate=True) for each in kept["signing_configs"])
+        root = b64decode(kept["trusted_root"], validate=True)
+        documents = TrustDocuments(root, configs, int(kept["root_version"]), expires)
+        return documents, datetime.fromisoformat(kept["refreshed_at"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def keep_good(folder: Path, documents: TrustDocuments, now: datetime) -> None:
+    """Keep what was verified in one file, replaced whole: a crash leaves the one before."""
+    kept = {
+        "refreshed_at": now.isoformat(),
+        "expires": documents.expires.isoformat() if documents.expires else None,
+        "root_version": documents.root_version,
+        "trusted_root": b64encode(documents.trusted_root).decode(),
+        "signing_configs": [b64encode(each).decode() for each in documents.signing_configs],
+    }
+    path = folder / _LAST_GOOD
+    draft = path.with_name(path.name + ".new")
+    with draft.open("w", encoding="utf-8") as file:
+        json.dump(kept, file)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
