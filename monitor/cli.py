@@ -48,6 +48,10 @@ _COMMANDS: Final = (
         "archive",
         "The archive that `search` reads: build, verify, compact.",
         LazyCommand("build", "monitor.commands.archive:build", "Archive what is not archived yet of logs."),
+        LazyCommand(
+            "verify", "monitor.commands.archive:verify", "Compute roots and indexes again; mend damaged files."
+        ),
+        LazyCommand("compact", "monitor.commands.archive:compact_archive", "Join ranges, to open fewer files."),
     ),
     group(
         "rules",

@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
-from typing import Final
+from typing import Final, Protocol
 
 import pyarrow as pa
 
 from alerts.alert import Alert
 from monitor.archive.rows import rows_of
-from monitor.archive.writing import ArchiveWriter
 from monitor.following.fetch_ahead import Fetched
 from monitor.following.follower import Examiner
 from monitor.following.scan_batch import Examined, Scan
@@ -28,7 +27,7 @@ from monitor.model.heads import Position
 from monitor.model.log_source import LogApi, LogEntry
 from monitor.model.state import Batch
 from rules.index import Matcher, compile_rules
-from tlog.frontier import aligned_subtrees
+from tlog.frontier import Frontier, aligned_subtrees
 
 _AHEAD_PER_JOB: Final = 2
 _AHEAD_BYTES: Final = 128 * 1024 * 1024
@@ -107,10 +106,28 @@ class RowMaker:
             raise failure
 
 
+class RowSink(Protocol):
+    """Takes the rows between two proven positions."""
+
+    def add(self, rows: pa.RecordBatch, before: Frontier, after: Position) -> None:
+        """Take rows that were proven."""
+
+
+class CollectedRows:
+    """Proven rows of one range, kept in memory."""
+
+    def __init__(self) -> None:
+        self.batches: list[pa.RecordBatch] = []
+
+    def add(self, rows: pa.RecordBatch, before: Frontier, after: Position) -> None:  # noqa: ARG002
+        """See `RowSink`."""
+        self.batches.append(rows)
+
+
 class ArchiveProgress:
     """`monitor.backscan.progress.Progress` of a scan whose proven batches are archived."""
 
-    def __init__(self, writer: ArchiveWriter, rows: Callable[[int], pa.RecordBatch]) -> None:
+    def __init__(self, writer: RowSink, rows: Callable[[int], pa.RecordBatch]) -> None:
         self._writer, self._rows = writer, rows
         self._position: Position | None = None
 

@@ -5,7 +5,6 @@ the rows asked for; answers of any length are streamed by `Archive.stream`.
 """
 
 import threading
-from bisect import bisect_left
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,14 +14,14 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from monitor.archive.files import ArchiveFault, ArchiveFiles
 from monitor.archive.ranges import ArchivedRange, Manifest
+from monitor.archive.reading import KeySpan, OpenedFile
 from monitor.archive.rows import SCHEMA, fingerprint_bytes
 from monitor.archive.search_index import LONGEST, TEXTS, KeyKind, lowered, text_key, value_key
 from monitor.archive.writing import open_parquet, read_manifests
-from rules.pattern import glob_matches, glob_prefix
+from rules.pattern import glob_prefix
 
 MOST_ROWS: Final = 10_000
 _TRIES: Final = 3
@@ -198,15 +197,6 @@ class Answer:
         return self.total - len(self.rows)
 
 
-@dataclass(frozen=True, slots=True)
-class _Key:
-    """Keys to look for in an index: those from `low` to `high`, of which `glob` is asked where there is one."""
-
-    low: bytes
-    high: bytes | None
-    glob: str | None = None
-
-
 @dataclass(slots=True)
 class _Found:
     """What one search gathers on its way through the ranges."""
@@ -224,7 +214,7 @@ class Archive:
         """`followed` are logs that an answer should cover: those not archived are named in its coverage."""
         self._files, self._followed = files, tuple(followed)
         self._lock = threading.Lock()
-        self._opened: OrderedDict[tuple[str, str], _Opened] = OrderedDict()
+        self._opened: OrderedDict[tuple[str, str], OpenedFile] = OrderedDict()
 
     def manifests(self) -> dict[str, Manifest]:
         """What is archived, by log id. Raises `ArchiveFault`."""
@@ -245,7 +235,7 @@ class Archive:
         return self._answered(query, keys, self.manifests(), per_day=per_day)[1]
 
     def _answered(
-        self, query: Query, keys: "Sequence[_Key]", manifests: Mapping[str, Manifest], *, per_day: bool
+        self, query: Query, keys: Sequence[KeySpan], manifests: Mapping[str, Manifest], *, per_day: bool
     ) -> "tuple[_Found, Answer]":
         limit = min(query.limit, MOST_ROWS)
         found = _Found()
@@ -325,7 +315,7 @@ class Archive:
         self,
         manifest: Manifest,
         each: ArchivedRange,
-        keys: Sequence[_Key],
+        keys: Sequence[KeySpan],
         query: Query,
         found: _Found,
         *,
@@ -375,10 +365,10 @@ class Archive:
                 found.per_day[counted["values"].date()] += counted["counts"]
         return offsets.filter(keep)
 
-    def _offsets(self, manifest: Manifest, each: ArchivedRange, keys: Sequence[_Key]) -> pa.Array:
+    def _offsets(self, manifest: Manifest, each: ArchivedRange, keys: Sequence[KeySpan]) -> pa.Array:
         """Entries of a range under any of these keys, counted from its first, in order."""
         opened = self._open(manifest, each, is_index=True)
-        lists = [lines for key in keys for lines in opened.lines(key)]
+        lists = [lines["entries"] for key in keys for lines in opened.lines(key)]
         if not lists:
             return pa.array([], pa.uint32())
         if len(lists) == 1 and len(lists[0]) == 1:
@@ -392,7 +382,7 @@ class Archive:
     ) -> pa.Table:
         return self._open(manifest, each, is_index=False).take(offsets, columns)
 
-    def _open(self, manifest: Manifest, each: ArchivedRange, *, is_index: bool) -> "_Opened":
+    def _open(self, manifest: Manifest, each: ArchivedRange, *, is_index: bool) -> OpenedFile:
         file = each.index if is_index else each.rows
         key = (file.name, file.sha256)
         with self._lock:
@@ -400,7 +390,7 @@ class Archive:
             if opened is not None:
                 self._opened.move_to_end(key)
                 return opened
-        opened = _Opened(file.name, open_parquet(self._files, manifest, each, file))
+        opened = OpenedFile(file.name, open_parquet(self._files, manifest, each, file))
         with self._lock:
             self._opened[key] = opened
             while len(self._opened) > _OPENED:
@@ -408,71 +398,7 @@ class Archive:
         return opened
 
 
-class _Opened:
-    """One Parquet file, its footer read. One thread at a time reads from it."""
-
-    def __init__(self, name: str, file: pq.ParquetFile) -> None:
-        self._name, self._file = name, file
-        self._lock = threading.Lock()
-        meta = file.metadata
-        self._starts = [0]
-        for number in range(meta.num_row_groups):
-            self._starts.append(self._starts[-1] + meta.row_group(number).num_rows)
-        self._bounds: tuple[list[bytes], list[bytes]] | None = None
-
-    def take(self, offsets: Sequence[int], columns: list[str] | None) -> pa.Table:
-        """Rows with these numbers, in order. Raises `ArchiveFault`."""
-        parts = []
-        at = 0
-        while at < len(offsets):
-            group = bisect_left(self._starts, offsets[at] + 1) - 1
-            end = bisect_left(offsets, self._starts[group + 1], at)
-            rows = self._group(group, columns)
-            wanted = [offset - self._starts[group] for offset in offsets[at:end]]
-            parts.append(rows if len(wanted) == len(rows) else rows.take(pa.array(wanted, pa.int64())))
-            at = end
-        schema = SCHEMA if columns is None else pa.schema([SCHEMA.field(name) for name in columns])
-        return pa.concat_tables([part.cast(schema) for part in parts]) if parts else schema.empty_table()
-
-    def lines(self, key: _Key) -> Iterator[pa.ChunkedArray]:
-        """Lists of entries of the lines whose keys are wanted. Raises `ArchiveFault`."""
-        lows, highs = self._key_bounds()
-        group = bisect_left(highs, key.low)
-        while group < len(lows) and (key.high is None or lows[group] <= key.high):
-            rows = self._group(group, None)
-            keys = rows["key"]
-            if key.high == key.low:
-                mask = pc.equal(keys, key.low)
-            else:
-                mask = pc.greater_equal(keys, key.low)
-                mask = mask if key.high is None else pc.and_(mask, pc.less(keys, key.high))
-            rows = rows.filter(mask)
-            if key.glob is not None and len(rows):
-                rows = rows.filter(pa.array([_glob(key.glob, each) for each in rows["key"].to_pylist()], pa.bool_()))
-            if len(rows):
-                yield rows["entries"]
-            group += 1
-
-    def _group(self, number: int, columns: list[str] | None) -> pa.Table:
-        try:
-            with self._lock:
-                return self._file.read_row_group(number, columns=columns)
-        except (pa.ArrowException, OSError) as error:
-            raise ArchiveFault(
-                f"archive file {self._name}: cannot be read: {error}. `signwatch archive verify` says more"
-            ) from error
-
-    def _key_bounds(self) -> tuple[list[bytes], list[bytes]]:
-        if self._bounds is None:
-            meta = self._file.metadata
-            found = [meta.row_group(number).column(0).statistics for number in range(meta.num_row_groups)]
-            if any(each is None or not each.has_min_max for each in found):
-                raise ArchiveFault(f"archive file {self._name}: says nothing about its keys")
-            self._bounds = [each.min for each in found], [each.max for each in found]
-        return self._bounds
-
-
-def keys_of(query: Query) -> list[_Key]:
+def keys_of(query: Query) -> list[KeySpan]:
     """Keys that a query looks for. Raises `BadQuery`."""
     text = query.text
     if not text or len(text.encode("utf-8", "replace")) > 8 * LONGEST:
@@ -482,15 +408,15 @@ def keys_of(query: Query) -> list[_Key]:
     except UnicodeEncodeError:
         raise BadQuery("the text is not Unicode") from None
     kinds = query.kinds or _kinds_of(text, query.match)
-    found: list[_Key] = []
+    found: list[KeySpan] = []
     for kind in sorted(kinds):
         if not kind.is_text:
             if query.match is not Match.EXACT:
                 raise BadQuery(f"a {kind.word} is searched for as a whole")
-            found += [_Key(key, key) for key in _value_keys(kind, text, strict=bool(query.kinds))]
+            found += [KeySpan(key, key) for key in _value_keys(kind, text, strict=bool(query.kinds))]
         elif query.match is Match.EXACT:
             key = text_key(kind, text)
-            found.append(_Key(key, key))
+            found.append(KeySpan(key, key))
         else:
             found.append(_open_ended(kind, text, query.match))
     if not found:
@@ -505,24 +431,19 @@ def guessed_match(text: str) -> Match:
     return Match.PREFIX if text.index("*") == len(text) - 1 and not text.endswith("\\*") else Match.GLOB
 
 
-def _open_ended(kind: KeyKind, text: str, match: Match) -> _Key:
+def _open_ended(kind: KeyKind, text: str, match: Match) -> KeySpan:
     glob = lowered(text if match is Match.GLOB else "")
     head = glob_prefix(glob)[0] if match is Match.GLOB else lowered(text.removesuffix("*"))
     low = text_key(kind, head) if len(head.encode()) <= LONGEST else b""
     if not low:
         raise BadQuery(f"at most {LONGEST} bytes of a value's beginning can be searched for")
-    return _Key(low, _after(low), glob if match is Match.GLOB else None)
+    return KeySpan(low, _after(low), glob if match is Match.GLOB else None)
 
 
 def _after(low: bytes) -> bytes:
     """The first key behind all that begin with `low`; kinds are small, so there is one."""
     head = low.rstrip(b"\xff")
     return head[:-1] + bytes((head[-1] + 1,))
-
-
-def _glob(pattern: str, key: bytes) -> bool:
-    # A long text ends in bytes that are no text: they match nothing but a star.
-    return glob_matches(pattern, key[1:].decode("utf-8", "replace"))
 
 
 def _kinds_of(text: str, match: Match) -> Iterable[KeyKind]:

@@ -8,9 +8,9 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from datetime import datetime
 from hashlib import sha256
-from typing import Final
+from typing import Any, Final, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -205,23 +205,31 @@ def write_range(files: ArchiveFiles, identity: LogIdentity, rows: pa.Table) -> A
     last = first + len(rows)
     subtrees = aligned_subtrees(first, rows["leaf_hash"].to_pylist())
     name = f"{identity.log}/{{}}/{first:012d}-{last:012d}.parquet"
-    meta = _meta(identity, first, last)
-    earliest_latest = pc.min_max(rows["time"])
-    return ArchivedRange(
-        first,
-        last,
-        files.write(name.format("rows"), _rows_file(rows, meta)),
-        files.write(name.format("index"), _index_file(index_of(rows, first), meta)),
-        subtrees,
-        earliest_latest["min"].as_py(),
-        earliest_latest["max"].as_py(),
+    meta = meta_of(identity, first, last)
+    with rows_sink(meta) as sink:
+        sink.write(rows)
+        rows_file = files.write(name.format("rows"), sink.content())
+    with index_sink(meta) as sink:
+        sink.write(index_of(rows, first))
+        index_file = files.write(name.format("index"), sink.content())
+    return ArchivedRange(first, last, rows_file, index_file, subtrees, *bounds_of(rows))
+
+
+def bounds_of(rows: pa.Table) -> tuple[datetime | None, datetime | None, int, int, int]:
+    """Earliest and latest time of rows, and how many have no time, are unreadable, or have a defect."""
+    times = pc.min_max(rows["time"])
+    unreadable = pc.equal(rows["kind"], UNREADABLE)
+    defective = pc.and_(pc.is_valid(rows["defect"]), pc.invert(unreadable))
+    return (
+        times["min"].as_py(),
+        times["max"].as_py(),
         rows["time"].null_count,
-        pc.sum(pc.equal(rows["kind"], UNREADABLE)).as_py() or 0,
-        pc.sum(pc.and_(pc.is_valid(rows["defect"]), pc.not_equal(rows["kind"], UNREADABLE))).as_py() or 0,
+        pc.sum(unreadable).as_py() or 0,
+        pc.sum(defective).as_py() or 0,
     )
 
 
-def _meta(identity: LogIdentity, first: int, last: int) -> dict[str, str]:
+def meta_of(identity: LogIdentity, first: int, last: int) -> dict[str, str]:
     """Metadata of every file: which log, key and entries it is of, and by which decoder."""
     return {
         f"{_META}log": identity.log,
@@ -232,32 +240,42 @@ def _meta(identity: LogIdentity, first: int, last: int) -> dict[str, str]:
     }
 
 
-def _rows_file(rows: pa.Table, meta: dict[str, str]) -> memoryview:
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        rows.replace_schema_metadata(meta),
-        sink,
-        row_group_size=ROW_GROUP,
-        compression="zstd",
-        use_dictionary=_DICTIONARIES,
-        column_encoding={"index": "DELTA_BINARY_PACKED", "time": "DELTA_BINARY_PACKED"},
-        write_page_checksum=True,
-    )
-    return memoryview(sink.getvalue())
+class Sink:
+    """A Parquet file made in memory, part by part."""
+
+    def __init__(self, schema: pa.Schema, group: int, meta: dict[str, str], **options: Any) -> None:
+        self._made, self._group = pa.BufferOutputStream(), group
+        self._schema = schema.with_metadata(meta)
+        self._writer = pq.ParquetWriter(
+            self._made, self._schema, compression="zstd", write_page_checksum=True, **options
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+    def write(self, part: pa.Table) -> None:
+        """Append rows, in groups of their own."""
+        self._writer.write_table(part.replace_schema_metadata(self._schema.metadata), row_group_size=self._group)
+
+    def content(self) -> memoryview:
+        """All of the file; nothing can be appended any more."""
+        self._writer.close()
+        return memoryview(self._made.getvalue())
 
 
-def _index_file(index: pa.Table, meta: dict[str, str]) -> memoryview:
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        index.replace_schema_metadata(meta),
-        sink,
-        row_group_size=INDEX_GROUP,
-        compression="zstd",
-        use_dictionary=False,
-        column_encoding={"key": "DELTA_BYTE_ARRAY", "entries.list.element": "DELTA_BINARY_PACKED"},
-        write_page_checksum=True,
-    )
-    return memoryview(sink.getvalue())
+def rows_sink(meta: dict[str, str]) -> Sink:
+    """A file of rows."""
+    encoding = {"index": "DELTA_BINARY_PACKED", "time": "DELTA_BINARY_PACKED"}
+    return Sink(SCHEMA, ROW_GROUP, meta, use_dictionary=_DICTIONARIES, column_encoding=encoding)
+
+
+def index_sink(meta: dict[str, str]) -> Sink:
+    """A file of index lines."""
+    encoding = {"key": "DELTA_BYTE_ARRAY", "entries.list.element": "DELTA_BINARY_PACKED"}
+    return Sink(INDEX_SCHEMA, INDEX_GROUP, meta, use_dictionary=False, column_encoding=encoding)
 
 
 def open_parquet(files: ArchiveFiles, manifest: Manifest, each: ArchivedRange, file: FileRef) -> pq.ParquetFile:
@@ -275,7 +293,7 @@ def open_parquet(files: ArchiveFiles, manifest: Manifest, each: ArchivedRange, f
         held = opened.metadata.metadata or {}
     except (pa.ArrowException, OSError) as error:
         raise ArchiveFault(_damaged(file, f"cannot be read: {error}")) from error
-    for key, wanted in _meta(manifest.identity, each.first, each.last).items():
+    for key, wanted in meta_of(manifest.identity, each.first, each.last).items():
         if (found := held.get(key.encode(), b"").decode(errors="replace")) != wanted:
             raise ArchiveFault(
                 _damaged(file, f"is of another {key.removeprefix(_META)}: {found!r:.80}, not {wanted!r}")
@@ -320,10 +338,3 @@ def check_digest(files: ArchiveFiles, file: FileRef) -> None:
 
 def _damaged(file: FileRef, what: str) -> str:
     return f"archive file {file.name}: {what}. `signwatch archive verify --mend` reads its entries again"
-
-
-def mended(old: ArchivedRange, new: ArchivedRange) -> ArchivedRange:
-    """The range written anew, if its leaves are those that were proven. Raises `ArchiveFault`."""
-    if old.subtrees != new.subtrees:
-        raise ArchiveFault(f"entries {old.first} to {old.last} are not those that were proven when they were archived")
-    return replace(new)

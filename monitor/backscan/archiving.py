@@ -3,17 +3,21 @@
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
+import pyarrow as pa
+
 from alerts.alert import Alert
-from monitor.archive.building import ArchiveProgress, RowMaker
-from monitor.archive.files import ArchiveFiles
+from monitor.archive.building import ArchiveProgress, CollectedRows, RowMaker, RowSink
+from monitor.archive.files import ArchiveFault, ArchiveFiles
 from monitor.archive.ranges import Manifest
-from monitor.archive.writing import ArchiveWriter
+from monitor.archive.verifying import Damage
+from monitor.archive.writing import ArchiveWriter, read_rows, write_range
 from monitor.backscan.progress import ScanState
 from monitor.backscan.range import World, begin_range, scan_range
 from monitor.model.heads import TrustedHead
 from monitor.model.log_source import LogSource
 from monitor.model.state import Batch, Finding, Hit
 from monitor.store.store import Store
+from tlog.frontier import aligned_subtrees
 
 
 class NoJudge:
@@ -59,15 +63,61 @@ def archive_range(
     What was proven before an outage is kept. Raises `FetchFailed`, `LogMisbehaved` with its evidence kept, `OwnFault`.
     """
     writer = ArchiveWriter(files, source.identity, source.consistency_proof)
-    progress = ArchiveProgress(writer, rows.take)
+    try:
+        _scan(source, writer, known, (first, last), store=store, rows=rows, world=world, tell=tell)
+    finally:
+        writer.flush()
+
+
+def mend(
+    source: LogSource | None,
+    writer: ArchiveWriter,
+    damage: Damage,
+    known: TrustedHead | None,
+    *,
+    store: Store | None,
+    rows: RowMaker,
+    world: World,
+) -> None:
+    """Write a damaged range's files again: its index from its rows, or both from the log.
+
+    Raises `ArchiveFault` when the log now shows other entries than were proven, or `source` is wanted and missing;
+    and what reading a log raises.
+    """
+    old, manifest = damage.each, writer.manifest
+    if damage.index_only:
+        table = read_rows(writer.files, manifest, old)
+    else:
+        if source is None:
+            raise ArchiveFault(f"{damage.reason}. Its entries must be read again: the log has to be asked")
+        collected = CollectedRows()
+        _scan(source, collected, known, (old.first, old.last), store=store, rows=rows, world=world)
+        table = pa.Table.from_batches(collected.batches)
+    if aligned_subtrees(old.first, table["leaf_hash"].to_pylist()) != old.subtrees:
+        raise ArchiveFault(f"{manifest.log}: entries {old.first} to {old.last} are not those that were archived before")
+    with writer.locked():
+        writer.manifest = writer.reread()
+        new = write_range(writer.files, manifest.identity, table)
+        writer.keep(writer.manifest.replaced([old], new))
+
+
+def _scan(
+    source: LogSource,
+    sink: RowSink,
+    known: TrustedHead | None,
+    span: tuple[int, int],
+    *,
+    store: Store | None,
+    rows: RowMaker,
+    world: World,
+    tell: Callable[[int], None] = lambda _: None,
+) -> None:
+    progress = ArchiveProgress(sink, rows.take)
 
     def on_batch(batch: Batch) -> None:
         tell(batch.end)
 
     state = ScanState(progress, store, on_batch=on_batch)
-    position, end = begin_range(source, known, first, last, state=state, world=world)
+    position, end = begin_range(source, known, *span, state=state, world=world)
     state.baseline(position, "")
-    try:
-        scan_range(source, state, NoJudge(), rows, last=end, world=world)
-    finally:
-        writer.flush()
+    scan_range(source, state, NoJudge(), rows, last=end, world=world)

@@ -1,16 +1,24 @@
 """`signwatch archive`: build, verify and compact the rows of whole logs."""
 
 import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from random import Random
 from typing import Annotated
 
 import typer
 
+from alerts.inert import inert_line
 from monitor.archive.building import RowMaker
-from monitor.archive.files import ArchiveFiles
-from monitor.archive.writing import read_manifest
-from monitor.backscan.archiving import archive_range, missing_from
+from monitor.archive.compacting import compact, compactable
+from monitor.archive.files import ArchiveFault, ArchiveFiles
+from monitor.archive.ranges import Manifest
+from monitor.archive.verifying import check_heads, check_ranges, check_sample
+from monitor.archive.verifying import sample as sample_of
+from monitor.archive.writing import ArchiveWriter, read_manifest, read_manifests
+from monitor.backscan.archiving import archive_range, mend, missing_from
 from monitor.backscan.range import NotInLog, World, waits
 from monitor.commands.scan_output import progress
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, leave, note
@@ -20,11 +28,15 @@ from monitor.daemon.named_logs import UnknownLog, only_tree, opened_trees
 from monitor.daemon.trust_watch import trust_of
 from monitor.following.pool import usable_jobs
 from monitor.following.timing import Timing
-from monitor.model.errors import BadConfig
+from monitor.model.errors import BadConfig, LogMisbehaved
+from monitor.model.heads import SignedHead, TrustedHead
 from monitor.model.log_source import LogSource
 from monitor.program import utc_now
+from monitor.proof.consistency import newest, prove_pair
+from monitor.raising.log_alerts import alert_of_evidence
 from monitor.store.database import open_database, sqlite_path
 from monitor.store.store import Store
+from monitor.trust.provider import TrustKeeper
 
 
 def files_of(config: Config) -> ArchiveFiles:
@@ -63,50 +75,191 @@ def build(
         raise typer.BadParameter("--to counts the entries of one log: add --log")
     settings = load_config(config)
     files = files_of(settings)
-    with ExitStack() as parts:
-        store = _store(settings)
-        if store is not None:
-            parts.callback(store.close)
-        trust = trust_of(settings.trust, utc_now, store)
-        used = usable_jobs(jobs)
-        rows = RowMaker(used)
-        parts.callback(rows.close)
-        executor = parts.enter_context(ThreadPoolExecutor(used + 1, thread_name_prefix="fetch"))
-        world = World(utc_now, time.sleep, executor, used + 1, waits(patience))
+    with _opened(settings, files, jobs, patience) as parts:
         try:
-            trees = parts.enter_context(opened_trees(settings, trust, store, Timing(utc_now, time.sleep), log))
-            for source in trees if last is None else [only_tree(trees, log or "")]:
-                _build(source, files, store, rows, world, span=(first, last))
+            with parts.trees(log) as trees:
+                for source in trees if last is None else [only_tree(trees, log or "")]:
+                    _build(source, parts, span=(first, last))
         except (UnknownLog, NotInLog) as error:
             raise typer.BadParameter(str(error)) from error
     raise leave(Exit.FINE)
 
 
-def _build(
-    source: LogSource,
-    files: ArchiveFiles,
-    store: Store | None,
-    rows: RowMaker,
-    world: World,
+def verify(
     *,
-    span: tuple[int, int | None],
+    log: Annotated[
+        str | None, typer.Option("--log", help="Only this log, or one tree of it: NAME or NAME/TREE.")
+    ] = None,
+    sample: Annotated[
+        int, typer.Option("--sample", min=0, help="Entries to fetch and derive again, for each run.")
+    ] = 64,
+    every: Annotated[bool, typer.Option("--all", help="Fetch and derive every entry again.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Ask no log: files, roots and indexes only.")] = False,
+    mend_it: Annotated[bool, typer.Option("--mend", help="Write what is damaged again.")] = False,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", min=1, max=256, help="Processes that read a damaged range again.")
+    ] = None,
+    patience: Annotated[int, typer.Option("--patience", min=0, help="Seconds to wait for a log that is down.")] = 120,
+    config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
+    """Compute every root again from the archived leaf hashes, and every index from its rows; derive a sample of rows.
+
+    Each damaged file is named. With --mend it is written again: an index from its rows, rows from the log, which must
+    show the entries that were proven. Exits 3 when something is damaged and was not mended.
+
+    Examples:
+      signwatch archive verify
+      signwatch archive verify --offline
+      signwatch archive verify --log rekor-v2 --all --mend
+    """
+    settings = load_config(config)
+    files = files_of(settings)
+    manifests = {name: each for name, each in read_manifests(files).items() if _is_named(name, log)}
+    if not manifests:
+        raise typer.BadParameter(f"nothing is archived of {log or 'any log'}")
+    left = 0
+    with _opened(settings, files, jobs, patience) as parts:
+        for name, manifest in sorted(manifests.items()):
+            if offline:
+                left += _verify(manifest, None, parts, count=0, mending=mend_it)
+                continue
+            with parts.trees(name) as trees:
+                left += _verify(
+                    manifest, only_tree(trees, name), parts, count=None if every else sample, mending=mend_it
+                )
+    raise leave(Exit.UNFINISHED if left else Exit.FINE)
+
+
+def compact_archive(
+    *,
+    log: Annotated[
+        str | None, typer.Option("--log", help="Only this log, or one tree of it: NAME or NAME/TREE.")
+    ] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Join full ranges of 65,536 entries into ranges of 1,048,576, so that a search opens fewer files.
+
+    Killed at any point nothing is lost. `signwatch run` does the same when it has nothing else to do.
+
+    Examples:
+      signwatch archive compact
+    """
+    files = files_of(load_config(config))
+    for name, manifest in sorted(read_manifests(files).items()):
+        if not _is_named(name, log):
+            continue
+        writer = ArchiveWriter(files, manifest.identity, _prove_nothing)
+        groups = compactable(manifest)
+        for group in groups:
+            compact(writer, group)
+            note(f"{name}: entries {group[0].first} to {group[-1].last - 1} are one range now")
+        note(f"{name}: {len(groups)} ranges made", "green")
+
+
+def _is_named(tree: str, log: str | None) -> bool:
+    return log is None or log in {tree, tree.partition("/")[0]}
+
+
+def _prove_nothing(_size1: int, _size2: int) -> Sequence[bytes]:
+    raise AssertionError("compacting adds no entry")
+
+
+def _verify(manifest: Manifest, source: LogSource | None, parts: "_Parts", *, count: int | None, mending: bool) -> int:
+    """Check one log's archive; returns how many ranges stay damaged."""
+    check_heads(manifest)
+    entries = sum(last - first for first, last in manifest.spans())
+    with progress(manifest.log, 0, max((run.last for run in manifest.runs), default=0), 0) as tell:
+        damaged = {each.each.first: each for each in check_ranges(parts.files, manifest, tell)}
+    if source is not None:
+        if source.identity.spki != manifest.identity.spki:
+            raise ArchiveFault(f"{manifest.log}: the archive is of a log under another key than the trust root names")
+        head = parts.newest(source, manifest)
+        for run in manifest.runs:
+            wanted = sample_of(run, count, Random())  # noqa: S311  any sample will do
+            unsound = {first for first, each in damaged.items() if not each.index_only}
+            found = check_sample(parts.files, manifest, source, head, wanted, unsound=unsound)
+            damaged |= {each.each.first: each for each in found}
+    left = 0
+    for each in damaged.values():
+        note(inert_line(each.reason, 2_000), "red")
+        if mending:
+            writer = ArchiveWriter(parts.files, manifest.identity, _prove_nothing)
+            mend(source, writer, each, parts.known(manifest.log), store=parts.store, rows=parts.rows, world=parts.world)
+            note(f"{manifest.log}: entries {each.each.first} to {each.each.last - 1} were written again", "green")
+        else:
+            left += 1
+    if not left:
+        note(f"{manifest.log}: {entries} entries lead to the heads that the log signed", "green")
+    return left
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What reading logs again needs."""
+
+    config: Config
+    files: ArchiveFiles
+    store: Store | None
+    trust: TrustKeeper
+    rows: RowMaker
+    world: World
+
+    def trees(self, log: str | None) -> AbstractContextManager[list[LogSource]]:
+        """Trees of one log, or of all."""
+        return opened_trees(self.config, self.trust, self.store, Timing(utc_now, time.sleep), log)
+
+    def newest(self, source: LogSource, manifest: Manifest) -> SignedHead:
+        """The log's newest head, consistent with what following trusts and with each archived head.
+
+        Raises `FetchFailed`, and `LogMisbehaved` with its evidence kept.
+        """
+        record = self.store.record_head if self.store is not None else lambda _: None
+        try:
+            head = newest(source, self.known(manifest.log), record).head
+            for run in manifest.runs:
+                prove_pair(source, run.head, head)
+        except LogMisbehaved as misbehaved:
+            if self.store is not None:
+                self.store.keep_evidence(misbehaved.evidence, [alert_of_evidence(misbehaved.evidence, utc_now())])
+            raise
+        return head
+
+    def known(self, log: str) -> TrustedHead | None:
+        """The head that following trusts."""
+        position = self.store.position(log) if self.store is not None else None
+        return None if position is None else position.head
+
+
+@contextmanager
+def _opened(config: Config, files: ArchiveFiles, jobs: int | None, patience: int) -> Iterator[_Parts]:
+    with ExitStack() as parts:
+        store = _store(config)
+        if store is not None:
+            parts.callback(store.close)
+        used = usable_jobs(jobs)
+        rows = RowMaker(used)
+        parts.callback(rows.close)
+        executor = parts.enter_context(ThreadPoolExecutor(used + 1, thread_name_prefix="fetch"))
+        world = World(utc_now, time.sleep, executor, used + 1, waits(patience))
+        yield _Parts(config, files, store, trust_of(config.trust, utc_now, store), rows, world)
+
+
+def _build(source: LogSource, parts: _Parts, *, span: tuple[int, int | None]) -> None:
     first, last = span
     log = source.identity.log
-    known = store.position(log) if store is not None else None
     end = source.latest().size if last is None else last
-    gaps = missing_from(read_manifest(files, log), min(first, end), end)
+    gaps = missing_from(read_manifest(parts.files, log), min(first, end), end)
     for begin, stop in gaps:
         with progress(log, begin, stop, begin) as tell:
             archive_range(
                 source,
-                files,
-                known.head if known is not None else None,
+                parts.files,
+                parts.known(log),
                 begin,
                 stop,
-                store=store,
-                rows=rows,
-                world=world,
+                store=parts.store,
+                rows=parts.rows,
+                world=parts.world,
                 tell=tell,
             )
     count = sum(stop - begin for begin, stop in gaps)

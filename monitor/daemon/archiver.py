@@ -16,6 +16,7 @@ import pyarrow as pa
 from typing_extensions import override
 
 from monitor.archive.building import RowMaker
+from monitor.archive.compacting import compact, compactable
 from monitor.archive.files import ArchiveFiles
 from monitor.archive.handover import Archiver, Handover, Handovers, ProvenBatch
 from monitor.archive.rows import rows_of
@@ -162,7 +163,9 @@ class LogArchiver(Archiver):
             first, last = missing[0]
             return self._fill(tree, writer, first, last if first >= whole[0] else min(last, whole[0]))
         self._write_in_time(tree, writer, now)
-        if writer.end is not None or not missing:
+        if writer.end is None and not missing:
+            return self._compact(tree, writer)
+        if writer.end is not None:
             return False
         # A batch may be committed already, and on its way: what is missing twice in a row is missing.
         seen, tree.gap = tree.gap, missing[0]
@@ -193,6 +196,15 @@ class LogArchiver(Archiver):
         )
         writer.manifest = writer.reread()
         tree.gap = (end, last)
+        return True
+
+    def _compact(self, tree: _Tree, writer: ArchiveWriter) -> bool:
+        """Join ranges when there is nothing else to do."""
+        group = next(iter(compactable(writer.manifest)), None)
+        if group is None:
+            return False
+        _LOG.info("archive_compacting log=%s first=%d last=%d", tree.log, group[0].first, group[-1].last)
+        compact(writer, group)
         return True
 
     def _rows(self, log: str, batch: ProvenBatch) -> pa.RecordBatch:

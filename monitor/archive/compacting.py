@@ -1,0 +1,94 @@
+"""Many ranges become one: fewer files to open for a search. Rows and keys stay what they are, and so do the hashes."""
+
+from collections.abc import Iterator
+from heapq import merge
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from monitor.archive.files import ArchiveFiles
+from monitor.archive.ranges import RANGE, ArchivedRange, Manifest
+from monitor.archive.reading import KeySpan, OpenedFile
+from monitor.archive.search_index import lines_of
+from monitor.archive.writing import ArchiveWriter, check_digest, index_sink, meta_of, open_parquet, read_rows, rows_sink
+from tlog.frontier import subtree_root
+
+TOGETHER: Final = 16  # ranges that become one: 2^20 entries
+_SPLIT: Final = 64  # row groups of one index whose keys are merged at once
+
+
+def compactable(manifest: Manifest, width: int = RANGE, together: int = TOGETHER) -> list[tuple[ArchivedRange, ...]]:
+    """Groups of full ranges that fill an aligned range `together` times as wide, in order."""
+    found = []
+    for run in manifest.runs:
+        full = [each for each in run.ranges if each.last - each.first == width and each.first % width == 0]
+        by_block: dict[int, list[ArchivedRange]] = {}
+        for each in full:
+            by_block.setdefault(each.first // (width * together), []).append(each)
+        found += [tuple(group) for group in by_block.values() if len(group) == together]
+    return found
+
+
+def compact(writer: ArchiveWriter, group: tuple[ArchivedRange, ...]) -> None:
+    """Write the ranges of `group` as one, and forget their files. Killed at any point, nothing is lost.
+
+    Memory is bounded by one range's rows and a part of the indexes. Raises `ArchiveFault`.
+    """
+    files, manifest = writer.files, writer.manifest
+    first, last = group[0].first, group[-1].last
+    name = f"{manifest.log}/{{}}/{first:012d}-{last:012d}.parquet"
+    meta = meta_of(manifest.identity, first, last)
+    with rows_sink(meta) as rows:
+        for each in group:
+            rows.write(read_rows(files, manifest, each))
+        rows_file = files.write(name.format("rows"), rows.content())
+    with index_sink(meta) as index:
+        for lines in _merged(files, manifest, group):
+            index.write(lines)
+        index_file = files.write(name.format("index"), index.content())
+    roots = [root for each in group for _, root in each.subtrees]
+    level = (last - first).bit_length() - 1
+    times = [(each.earliest, each.latest) for each in group]
+    joined = ArchivedRange(
+        first,
+        last,
+        rows_file,
+        index_file,
+        ((level, subtree_root(roots)),),
+        min((earliest for earliest, _ in times if earliest is not None), default=None),
+        max((latest for _, latest in times if latest is not None), default=None),
+        sum(each.timeless for each in group),
+        sum(each.unreadable for each in group),
+        sum(each.defective for each in group),
+    )
+    with writer.locked():
+        writer.manifest = writer.reread()
+        for run in writer.manifest.runs:
+            if set(group) <= set(run.ranges):
+                writer.keep(writer.manifest.replaced(group, joined), group)
+                return
+
+
+def _merged(files: ArchiveFiles, manifest: Manifest, group: tuple[ArchivedRange, ...]) -> Iterator[pa.Table]:
+    """Lines of all the indexes as one, sorted; entries count from the first range."""
+    opened = []
+    for each in group:
+        check_digest(files, each.index)
+        opened.append(OpenedFile(each.index.name, open_parquet(files, manifest, each, each.index)))
+    lows = list(dict.fromkeys(merge(*(each.group_lows() for each in opened))))
+    bounds = [b"", *lows[_SPLIT::_SPLIT]]
+    for low, high in zip(bounds, [*bounds[1:], None], strict=True):
+        pairs = [
+            _pairs(lines, each.first - group[0].first)
+            for each, index in zip(group, opened, strict=True)
+            for lines in index.lines(KeySpan(low, high))
+        ]
+        if pairs:
+            yield lines_of(pa.concat_tables(pairs))
+
+
+def _pairs(lines: pa.Table, shift: int) -> pa.Table:
+    lists = lines["entries"].combine_chunks()
+    keys = lines["key"].combine_chunks().take(pc.list_parent_indices(lists))
+    return pa.table([keys, pc.cast(pc.add(lists.flatten(), shift), pa.uint32())], names=["key", "entry"])

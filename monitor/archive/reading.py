@@ -1,0 +1,99 @@
+"""One file of the archive, opened: rows by number, index lines by key, and as little read as that takes."""
+
+import threading
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from monitor.archive.files import ArchiveFault
+from monitor.archive.rows import SCHEMA
+from rules.pattern import glob_matches
+
+
+@dataclass(frozen=True, slots=True)
+class KeySpan:
+    """Keys to look for in an index: `low` alone if `high` is the same, else from `low` to before `high`.
+
+    Without `high`, all from `low` on. `glob` is asked of those where there is one.
+    """
+
+    low: bytes
+    high: bytes | None
+    glob: str | None = None
+
+
+class OpenedFile:
+    """One Parquet file, its footer read. One thread at a time reads from it."""
+
+    def __init__(self, name: str, file: pq.ParquetFile) -> None:
+        self._name, self._file = name, file
+        self._lock = threading.Lock()
+        meta = file.metadata
+        self._starts = [0]
+        for number in range(meta.num_row_groups):
+            self._starts.append(self._starts[-1] + meta.row_group(number).num_rows)
+        self._bounds: tuple[list[bytes], list[bytes]] | None = None
+
+    def take(self, offsets: Sequence[int], columns: list[str] | None) -> pa.Table:
+        """Rows with these numbers, in order. Raises `ArchiveFault`."""
+        parts = []
+        at = 0
+        while at < len(offsets):
+            group = bisect_left(self._starts, offsets[at] + 1) - 1
+            end = bisect_left(offsets, self._starts[group + 1], at)
+            rows = self._group(group, columns)
+            wanted = [offset - self._starts[group] for offset in offsets[at:end]]
+            parts.append(rows if len(wanted) == len(rows) else rows.take(pa.array(wanted, pa.int64())))
+            at = end
+        schema = SCHEMA if columns is None else pa.schema([SCHEMA.field(name) for name in columns])
+        return pa.concat_tables([part.cast(schema) for part in parts]) if parts else schema.empty_table()
+
+    def group_lows(self) -> list[bytes]:
+        """The least key of each row group of an index. Raises `ArchiveFault`."""
+        return self._key_bounds()[0]
+
+    def lines(self, key: KeySpan) -> Iterator[pa.Table]:
+        """Lines of an index whose keys are wanted, in order. Raises `ArchiveFault`."""
+        lows, highs = self._key_bounds()
+        group = bisect_left(highs, key.low)
+        while group < len(lows) and (key.high is None or lows[group] <= key.high):
+            rows = self._group(group, None)
+            keys = rows["key"]
+            if key.high == key.low:
+                mask = pc.equal(keys, key.low)
+            else:
+                mask = pc.greater_equal(keys, key.low)
+                mask = mask if key.high is None else pc.and_(mask, pc.less(keys, key.high))
+            rows = rows.filter(mask)
+            if key.glob is not None and len(rows):
+                rows = rows.filter(pa.array([_glob(key.glob, each) for each in rows["key"].to_pylist()], pa.bool_()))
+            if len(rows):
+                yield rows
+            group += 1
+
+    def _group(self, number: int, columns: list[str] | None) -> pa.Table:
+        try:
+            with self._lock:
+                return self._file.read_row_group(number, columns=columns)
+        except (pa.ArrowException, OSError) as error:
+            raise ArchiveFault(
+                f"archive file {self._name}: cannot be read: {error}. `signwatch archive verify` says more"
+            ) from error
+
+    def _key_bounds(self) -> tuple[list[bytes], list[bytes]]:
+        if self._bounds is None:
+            meta = self._file.metadata
+            found = [meta.row_group(number).column(0).statistics for number in range(meta.num_row_groups)]
+            if any(each is None or not each.has_min_max for each in found):
+                raise ArchiveFault(f"archive file {self._name}: says nothing about its keys")
+            self._bounds = [each.min for each in found], [each.max for each in found]
+        return self._bounds
+
+
+def _glob(pattern: str, key: bytes) -> bool:
+    # A long text ends in bytes that are no text: they match nothing but a star.
+    return glob_matches(pattern, key[1:].decode("utf-8", "replace"))
