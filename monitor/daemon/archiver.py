@@ -149,27 +149,33 @@ class LogArchiver(Archiver):
         self._meter.archived(tree.log, missing[0][0] if missing else end, size - (missing[0][0] if missing else end))
         if batch is not None:
             tree.gap = None
-            whole = (batch.before.frontier.size, end)
-            if not missing or missing[0][0] >= end:
-                tree.handover.remove()
-                return True
-            if missing[0] == whole:
-                writer.add(self._rows(tree.log, batch), batch.before.frontier, batch.after)
-                tree.handover.remove()
-                tree.waiting_since = tree.waiting_since or now
-                self._write_in_time(tree, writer, now)
-                return True
-            writer.flush()
-            first, last = missing[0]
-            return self._fill(tree, writer, first, last if first >= whole[0] else min(last, whole[0]))
+            return self._take(tree, writer, batch, missing, now)
         self._write_in_time(tree, writer, now)
-        if writer.end is None and not missing:
-            return self._compact(tree, writer)
         if writer.end is not None:
             return False
+        if not missing:
+            return self._compact(tree, writer)
         # A batch may be committed already, and on its way: what is missing twice in a row is missing.
         seen, tree.gap = tree.gap, missing[0]
         return seen is not None and seen[0] == tree.gap[0] and self._fill(tree, writer, *missing[0])
+
+    def _take(
+        self, tree: _Tree, writer: ArchiveWriter, batch: ProvenBatch, missing: Sequence[tuple[int, int]], now: datetime
+    ) -> bool:
+        """Archive the batch that waits longest, or some of the gap before it. `missing` are gaps up to its end."""
+        whole = (batch.before.frontier.size, batch.after.frontier.size)
+        if not missing or missing[0][0] >= whole[1]:
+            tree.handover.remove()
+            return True
+        if missing[0] == whole:
+            writer.add(self._rows(tree.log, batch), batch.before.frontier, batch.after)
+            tree.handover.remove()
+            tree.waiting_since = tree.waiting_since or now
+            self._write_in_time(tree, writer, now)
+            return True
+        writer.flush()
+        first, last = missing[0]
+        return self._fill(tree, writer, first, last if first >= whole[0] else min(last, whole[0]))
 
     def _write_in_time(self, tree: _Tree, writer: ArchiveWriter, now: datetime) -> None:
         if writer.pending and tree.waiting_since is not None and now - tree.waiting_since >= self._config.write_every:

@@ -49,6 +49,12 @@ def varied_bodies(count: int, first: int = 0) -> list[bytes]:
     return bodies
 
 
+def readable_bodies(count: int, first: int = 0) -> list[bytes]:
+    """Entries of people and workflows."""
+    bodies = varied_bodies(2 * count, 2 * first)
+    return [body for number, body in enumerate(bodies, 2 * first) if number % 6 != 2][:count]
+
+
 @dataclass
 class Place:
     """The served log, the folder `signwatch` runs in, and its archive."""

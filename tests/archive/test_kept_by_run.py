@@ -6,13 +6,14 @@ import pytest
 
 from monitor.archive.search import Match, Query
 from monitor.archive.writing import read_manifest
-from tests.archive.conftest import Place, varied_bodies
+from tests.archive.conftest import Place, readable_bodies
 from tests.monitor_programs.served_log import signing_body
 
 
 @pytest.fixture
 def followed(place: Place) -> Place:
-    """The log is followed from its first entry on."""
+    """The log, with entries that can be read, is followed from its first entry on."""
+    place.served.log.leaves[:] = readable_bodies(200)
     config = place.served.config.read_text().replace("poll_seconds: 1", "poll_seconds: 1, start: 0")
     place.served.config.write_text(config)
     place.run("init")
@@ -31,16 +32,16 @@ def spans(place: Place) -> list[tuple[int, int]]:
 def test_a_pass_archives_what_it_proved_and_the_next_goes_on(followed: Place) -> None:
     followed.run("run", "--once", expect=0)
     assert spans(followed) == [(0, 200)]
-    followed.served.log.append(*varied_bodies(70, 200))
+    followed.served.log.append(*readable_bodies(70, 200))
     followed.run("run", "--once")
     assert spans(followed) == [(0, 270)]
-    assert followed.archive.search(Query("*", match=Match.GLOB)).total == len([n for n in range(270) if n % 6 != 2])
+    assert followed.archive.search(Query("*", match=Match.GLOB)).total == 270
 
 
 def test_what_was_followed_without_the_archive_is_read_again(followed: Place) -> None:
     followed.run("audit")
     assert spans(followed) == []
-    followed.served.log.append(*varied_bodies(10, 200))
+    followed.served.log.append(*readable_bodies(10, 200))
     followed.run("run", "--once")
     assert spans(followed) == [(0, 210)]
 
