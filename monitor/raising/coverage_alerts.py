@@ -5,26 +5,30 @@ from datetime import datetime
 from typing import Final
 
 from alerts.alert import Alert, Owner, Severity
-from monitor.raising.log_alerts import alert_id, day_of, lasting
+from monitor.raising.log_alerts import alert_id, lasting
 
 DROPPED: Final = "rules-dropped"
 
 
 def alerts_of_dropped(log: str, dropped: Sequence[tuple[int, int]], now: datetime) -> list[Alert]:
-    """One alert a day per log for entries, as (index, matches left out), that more rules select than are judged."""
+    """One alert for the entries of a batch, as (index, matches left out), that more rules may select than are judged.
+
+    Every batch that meets more of them is news: a second entry must not hide behind the first.
+    """
     if not dropped:
         return []
     index, matches = dropped[0][0], sum(count for _, count in dropped)
+    others = f" and {len(dropped) - 1} more entries of the same batch" if len(dropped) > 1 else ""
     return [
         Alert(
-            id=alert_id(DROPPED, log, day_of(now)),
+            id=alert_id(DROPPED, log, str(index)),
             kind=DROPPED,
             owner=Owner.OURSELVES,
             severity=Severity.WARN,
             title=f"More rules select an entry of {log} than are judged",
-            summary=f"{matches} matches were left out in the batch that met the first today, at entry {index}. The "
-            "rules that come first in the file were judged.",
-            consequence="Whoever wrote the rules that were left out is not told of this entry.",
+            summary=f"{matches} matches of entry {index}{others} were left out. The rules that come first in the file, "
+            "and the signers with the fewest names and keys, were judged.",
+            consequence="The recipients of the rules that were left out are not told of this entry.",
             next_step="Look at the entry and at the rules that select it: one rule with a list of channels does the "
             "work of many. `signwatch status` counts what was left out.",
             created_at=now,
