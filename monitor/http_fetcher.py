@@ -21,6 +21,7 @@ from typing_extensions import override
 from monitor.model.errors import FetchFailed, OwnFault
 from outbound.deadline import Deadline, DeadlineTransport, HttpLimits
 from outbound.retry_after import parse_http_date, parse_retry_after
+from outbound.shortage import own_shortage
 
 MIB: Final = 1024 * 1024
 _USER_AGENT: Final = "signwatch"
@@ -332,6 +333,11 @@ def _as_fetch_failed(url: str, through: str) -> Iterator[None]:
     except httpcore.ProxyError as error:
         raise Unreachable(f"{url}{through}: the proxy would not connect: {error}") from error
     except (httpx.HTTPError, httpx.InvalidURL, httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
+        if lacking := own_shortage(error):
+            raise OwnFault(
+                f"{url} could not be asked: {lacking} on this machine. Raise the limit of file descriptors "
+                "(`ulimit -n`, LimitNOFILE) or free memory; `signwatch doctor` shows the limit."
+            ) from error
         told = f"{type(error).__name__}: {error}"
         if "CERTIFICATE_VERIFY_FAILED" in told:
             told = (

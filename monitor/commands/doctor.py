@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import resource
 import shutil
 import sqlite3
 import ssl
@@ -39,6 +40,7 @@ _TOP_LEVEL: Final = (
     "tlog",
 )
 _LEAST_FREE: Final = 1024**3
+_LEAST_DESCRIPTORS: Final = 512
 _LEAST_SQLITE: Final = (3, 35, 0)
 _NAMED: Final = 5
 _HASHED: Final = 32 * 1024 * 1024
@@ -98,6 +100,9 @@ def _machine(folder: Path) -> Iterator[Check]:
     yield Check("disk", True if free > _LEAST_FREE else None, f"{free // 2**20} MiB free at {there.resolve()}")
     writable = folder_is_writable(there)
     yield Check("folder", writable, f"{there.resolve()} is {'' if writable else 'NOT '}writable")
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limited = "no limit" if soft == resource.RLIM_INFINITY else f"{soft} at once"
+    yield Check("file descriptors", True if soft >= _LEAST_DESCRIPTORS or soft < 0 else None, limited)
     began = time.perf_counter()
     hashlib.sha256(bytes(_HASHED)).digest()
     speed = _HASHED / (time.perf_counter() - began)

@@ -1,22 +1,30 @@
 """`signwatch status`: where every log stands, from the database, whether or not a daemon runs."""
 
+import json
 from typing import Annotated, Any, Final
 
 import typer
 
 from alerts.alert import Severity
+from alerts.inert import inert_line
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say, say_json, table
 from monitor.config import Config, load_config
 from monitor.daemon.status import read_status, status_document
+from monitor.http_fetcher import Expect, HttpFetcher, ServerFailed
 from monitor.judging.active_rules import read_rules
 from monitor.judging.coverage import rule_coverage
+from monitor.model.errors import FetchFailed
 from monitor.program import utc_now
 from monitor.store.coverage import RuleCoverage
 from monitor.store.database import open_database
 from monitor.store.reading import Followed, Reading
 from monitor.store.store import Store
+from outbound.deadline import HttpLimits
 
 _SHOWN: Final = 20
+_DAEMON: Final = HttpLimits(connect=1.0, operation=3.0, total=5.0)
+_MOST_REASONS: Final = 1 << 20
+_LONGEST: Final = 1_000
 
 
 def status(
@@ -29,6 +37,7 @@ def status(
 ) -> None:
     """Show where every log stands, what rules were not offered, and what is wrong.
 
+    A daemon that runs on this configuration is asked for what only it knows, at the address under `web`.
     Exits 1 when evidence against a log is open or a log misbehaves now, 3 when something else is not green.
 
     Examples:
@@ -40,7 +49,7 @@ def status(
     database = open_database(settings.database)
     try:
         store = Store(database, clock=utc_now, route=lambda _alert: settings.notify)
-        found = read_status(settings, store, utc_now())
+        found = read_status(settings, store, utc_now(), daemon_reasons(settings))
         document = status_document(found, store)
         followed = Reading(database).followed()
         asked = _asked_for(settings, store, followed, only)
@@ -106,6 +115,28 @@ def _show_alerts(document: dict[str, Any]) -> None:
     say(f"open alerts: {told}", "bold red" if counts.get(Severity.PAGE.value) else "yellow")
     rows = [(each["id"][:12], each["at"], each["severity"], each["title"]) for each in document["open_alerts"]]
     table(("open alert", "at", "severity", "title"), rows)
+
+
+def daemon_reasons(settings: Config) -> list[str]:
+    """Why a daemon that runs on this configuration is not green, as far as only it knows: a full disk, unread rules.
+
+    Nothing is known where no daemon answers: that none runs is no trouble of the state.
+    """
+    if settings.web is None or settings.web.port == 0:
+        return []
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.web.host, settings.web.host)  # noqa: S104
+    url = f"http://[{host}]:{settings.web.port}" if ":" in host else f"http://{host}:{settings.web.port}"
+    fetcher = HttpFetcher(url, limits=_DAEMON)
+    try:
+        answer = json.loads(fetcher.get("api/reasons.json", max_bytes=_MOST_REASONS, expect=Expect.JSON))
+        reasons = answer["daemon"]
+    except ServerFailed as error:
+        return [f"the daemon at {url} is ill: {inert_line(error.body.decode('utf-8', 'replace'), _LONGEST)}"]
+    except (FetchFailed, ValueError, KeyError, TypeError):
+        return []
+    finally:
+        fetcher.close()
+    return [inert_line(str(each), _LONGEST) for each in reasons] if isinstance(reasons, list) else []
 
 
 def _asked_for(

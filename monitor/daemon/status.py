@@ -4,6 +4,7 @@ Green is earned: each log answered lately with something new, nothing waits to b
 leave the house, the trust root is fresh. Whatever is not so is a sentence that says which part, and since when.
 """
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
@@ -21,6 +22,8 @@ from monitor.store.reading import Followed, OpenEvidence, Reading
 from monitor.store.rule_load import Dropped, InForce
 from monitor.store.store import Store
 
+_CLOCK_SKEW: Final = timedelta(minutes=10)
+_LEAST_FREE: Final = 1 << 20
 _RECENT: Final = 20
 _OPEN: Final = 20
 _RULES: Final = 50
@@ -72,6 +75,11 @@ class LogStatus:
             told.append(f"{self.name}: no pass has succeeded yet")
         elif now - last > max(overdue, self.stale_after) and trouble is None:
             told.append(f"{self.name}: the last pass that succeeded was at {_time(last)}")
+        if (ahead := self._ahead(now)) is not None:
+            told.append(
+                f"{self.name}: ourselves: the database holds the time {_time(ahead)} of a pass, and this machine's "
+                "clock says that it is earlier. Set the clock; where it was ahead, the next passes put the time right."
+            )
         if self.is_stale(now):
             told.append(f"{self.name}: no newer tree head since {_time(self.condition.fresh_at)}")
         if self.lag > gap_entries:
@@ -80,6 +88,12 @@ class LogStatus:
         if behind is not None and (behind.owner is Owner.LOG_MISBEHAVED or now - behind.since > self.stale_after):
             told.append(f"{self.name}: looking back: {behind.owner.value} since {_time(behind.since)}: {behind.detail}")
         return told
+
+    def _ahead(self, now: datetime) -> datetime | None:
+        """Newest time of a pass, where it lies in the future: this machine's clock was ahead then, or is behind."""
+        times = (self.condition.last_pass_at, self.condition.last_success_at)
+        newest = max((each for each in times if each is not None), default=now)
+        return newest if newest > now + _CLOCK_SKEW else None
 
     def is_stale(self, now: datetime) -> bool:
         """Whether a log that may grow has shown nothing new for too long."""
@@ -92,7 +106,8 @@ class LogStatus:
 class Status:
     """Everything a person or a probe may ask. `reasons` says why it is not green.
 
-    `evidence` is the newest that is open, `evidence_open` how much is; `alerts_open` counts open alerts by severity.
+    `further` are the reasons that only the running daemon knows. `evidence` is the newest that is open, `evidence_open`
+    how much is; `alerts_open` counts open alerts by severity.
     """
 
     at: datetime
@@ -105,6 +120,7 @@ class Status:
     evidence: Sequence[OpenEvidence] = ()
     evidence_open: int = 0
     alerts_open: Mapping[str, int] = field(default_factory=dict)
+    further: Sequence[str] = ()
 
     @property
     def misbehaved(self) -> bool:
@@ -126,6 +142,9 @@ def read_status(config: Config, store: Store, now: datetime, further: Sequence[s
     dropped, against = store.rule_load.dropped(), reading.open_evidence_counts()
     by_name = {log.name: log for log in config.logs or ()}
     logs = []
+    # Trouble under a log's own name is out of date once trees of it are followed.
+    trees = {name.partition("/")[0] for name in followed if "/" in name}
+    conditions = {name: each for name, each in conditions.items() if name in followed or name not in trees}
     for name in sorted({*followed, *conditions, *_expected(config, followed, conditions)}):
         log = by_name.get(name.partition("/")[0])
         freshness = config.freshness(log)
@@ -151,6 +170,7 @@ def read_status(config: Config, store: Store, now: datetime, further: Sequence[s
     reasons = [reason for log in logs for reason in log.reasons(now, config.objectives.gap_entries)]
     if not logs:
         reasons.append("no log is followed: run `signwatch init`")
+    reasons += _disk_reasons(store)
     for channel, waiting in sorted(backlog.items()):
         if now - waiting.oldest > config.objectives.delivery_age:
             reasons.append(
@@ -171,6 +191,7 @@ def read_status(config: Config, store: Store, now: datetime, further: Sequence[s
         evidence=evidence,
         evidence_open=count,
         alerts_open=reading.open_alerts(),
+        further=further,
     )
 
 
@@ -183,6 +204,15 @@ def _is_quiet(
     signs_time = followed.position.head.head.timestamp is not None
     growth = partial(store.health.growth, condition.log)
     return not freshness.is_unusual(condition.fresh_at, now, growth, signs_time=signs_time)
+
+
+def _disk_reasons(store: Store) -> list[str]:
+    """Why nothing more can be kept, where the database is a file on a disk that is full."""
+    path = store.database.path
+    free = _LEAST_FREE if path is None else shutil.disk_usage(path.parent).free
+    if free >= _LEAST_FREE:
+        return []
+    return [f"ourselves: the disk of {path} is full ({free // 1024} KiB left): nothing more can be kept; make room"]
 
 
 def _expected(config: Config, followed: Mapping[str, Any], conditions: Mapping[str, Any]) -> list[str]:

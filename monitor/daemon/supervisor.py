@@ -177,12 +177,24 @@ class LogWatch:
             self._list_trees()
         except Exception as error:  # noqa: BLE001  see `_trouble`
             if not self._sources:
-                opening = Outcome(self.name)
-                self._settle(opening, error)
-                return [opening]
+                return self._not_opened(error)
             # The trees known before are asked all the same, and tell their own trouble.
             _LOG.warning("trees_not_listed log=%s detail=%s", self.name, error)
         return [self._follow(source) for source in self._sources if not self._timing.stop()]
+
+    def _not_opened(self, error: Exception) -> list[Outcome]:
+        """Trouble of a log that could not be opened, under the names of its trees where some are followed already.
+
+        Under the log's own name it would stay when the trees are passed over again.
+        """
+        try:
+            trees = [f"{self.name}/{tree}" for tree in self._store.trees_of(self.name)]
+        except OwnFault:
+            trees = []
+        found = [Outcome(name) for name in trees or [self.name]]
+        for opening in found:
+            self._settle(opening, error)
+        return found
 
     def baseline(self, start: int | Literal["head"]) -> list[str]:
         """Baseline every tree that has no position; one sentence for each. Raises what following raises."""

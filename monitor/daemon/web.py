@@ -72,6 +72,13 @@ def create_app(look: Look, meter: PrometheusMeter, hosts: Iterable[str] = ()) ->
         answer = {"ready": status.ready, "reasons": list(status.reasons)}
         return JSONResponse(inert_json(answer), status_code=200 if status.ready else 503)
 
+    @app.get("/api/reasons.json")
+    def reasons_json() -> Response:
+        """Why it is not green, with what only the running daemon knows apart: `signwatch status` asks for that."""
+        status, _ = look()
+        answer = {"ready": status.ready, "reasons": list(status.reasons), "daemon": list(status.further)}
+        return JSONResponse(inert_json(answer))
+
     @app.get("/api/status.json")
     def status_json() -> Response:
         _, document = look()

@@ -31,17 +31,26 @@ class DamagedDatabase(OwnFault):
     """The database is there but cannot be trusted to hold what was written."""
 
 
+class VanishedDatabase(OwnFault):
+    """The file was deleted or replaced while it was in use: what is written to it is lost with it."""
+
+
 class WrongSchema(OwnFault):
     """The database was written by another version of the program."""
 
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """One open database. `read` and `write` hand out connections inside one transaction each."""
+    """One open database. `read` and `write` hand out connections inside one transaction each.
+
+    `file` are device and inode of an SQLite file: an open file lives on when its name is gone, and a commit to it
+    succeeds.
+    """
 
     engine: Engine
     where: str
     path: Path | None = None
+    file: tuple[int, int] | None = None
 
     @property
     def is_sqlite(self) -> bool:
@@ -51,12 +60,14 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Connection that sees one consistent state and changes nothing."""
+        self._check_in_place()
         with _own_fault(self.where), self.engine.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Connection whose changes are all durable when the block ends, or none of them is."""
+        self._check_in_place()
         with _own_fault(self.where), self.engine.connect() as connection:
             options = connection.execution_options(signwatch_write=True)
             with options.begin():
@@ -65,6 +76,25 @@ class Database:
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()
+
+    def _check_in_place(self) -> None:
+        if self.path is not None and self.file is not None and _file_of(self.path) != self.file:
+            raise VanishedDatabase(
+                f"{self.path}: the database was deleted or replaced while it was in use. What is committed to it now "
+                "is lost with it, so nothing more is. Stop the daemon, put the file back or restore it from a backup, "
+                "and start again."
+            )
+
+
+def _file_of(path: Path) -> tuple[int, int] | None:
+    """Device and inode of a file; `None` when it is gone."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise OwnFault(f"{path}: the database cannot be reached: {error.strerror}.") from error
+    return found.st_dev, found.st_ino
 
 
 def lock_name(connection: Connection, name: str) -> None:
@@ -97,7 +127,7 @@ def open_database(where: str, *, check: bool = False) -> Database:
                 "for a first start: run `signwatch init`, or restore the file from a backup."
             )
         _check_file(path)
-    database = Database(_engine(where, path), _shown(where), path)
+    database = Database(_engine(where, path), _shown(where), path, None if path is None else _file_of(path))
     try:
         with database.read() as connection:
             _check_version(connection, database.where)
@@ -156,7 +186,7 @@ def _make_whole(path: Path, now: datetime, version: str) -> None:
 
 
 def _upgraded(where: str, path: Path | None, now: datetime, version: str) -> Database:
-    database = Database(_engine(where, path), _shown(where), path)
+    database = Database(_engine(where, path), _shown(where), path, None if path is None else _file_of(path))
     try:
         _upgrade(database, now, version)
     except BaseException:

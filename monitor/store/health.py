@@ -60,8 +60,10 @@ class Health:
         before = self.of(log)
         if fresh_at is None:
             # A pass that was killed after it kept a new head never came to say so: the history still knows when.
-            fresh_at = max(filter(None, (before.fresh_at, self._newest_head(log))), default=None)
-        return self._keep(Condition(log, at, at, fresh_at or at))
+            known = (before.fresh_at, self._newest_head(log))
+            # A clock that was ahead once left times in the future, which would hide a frozen log until they come.
+            fresh_at = max((each for each in known if each is not None and each <= at), default=None)
+        return self._keep(Condition(log, at, at, min(fresh_at or at, at)))
 
     def went_wrong(self, log: str, at: datetime, owner: Owner, reason: str, detail: str) -> Condition:
         """Record a pass that failed. `since` stays for as long as the same kind of trouble lasts."""

@@ -102,6 +102,9 @@ def stand_a_full_disk(running: Daemon, fill: Callable[[], None], make_room: Call
         "it is nobody else's trouble"
     )
     assert running.alerted() == set(), "nothing is told that was not stored"
+    looked = [*_SIGNWATCH, "status", "--config", str(running.served.config)]
+    done = subprocess.run(looked, capture_output=True, text=True, timeout=_PATIENCE, check=False)
+    assert done.returncode == 3, done.stdout + done.stderr
     make_room()
     strangers = set(range(3, 3 + _STRANGERS))
     running.wait("every alert", lambda: running.alerted() == strangers)

@@ -496,6 +496,8 @@ def test_the_daemon_serves_delivers_reloads_and_ends_in_order(signwatch: Command
                 break
             time.sleep(0.1)
         assert "rules.yaml" in " ".join(status.json()["reasons"]), "a bad rule file is no reason to stop, but not green"
+        assert signwatch("status") == 3, "what only the daemon knows is asked of it"
+        assert "rules.yaml" in signwatch.err
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0, errors.read_text(encoding="utf-8")
         assert "Traceback" not in errors.read_text(encoding="utf-8")

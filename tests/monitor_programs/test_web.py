@@ -37,7 +37,7 @@ CONFIG = """\
 version: 1
 database: signwatch.db
 trust: {trusted_root: root.json}
-logs: [{name: rekor-v2, url: "http://localhost:1"}]
+logs: [{name: rekor-v2, url: "http://localhost:1", busy: true}]
 rules: rules.yaml
 """
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'><a href=javascript:alert(1)>\u202emoc\x00\x1b[2J"
