@@ -27,6 +27,7 @@ UNTRUSTED_CHAIN: Final = Reason(
 NAME_ALONE: Final = Reason(
     "name-alone", "The key was selected by a name alone; anyone can put this name on a key of their own."
 )
+LOGGED_AFTER_EXPIRY: Final = "logged-after-expiry"
 _UNVERIFIED: Final = {Voucher.UNTRUSTED_CHAIN: UNTRUSTED_CHAIN, Voucher.NAME_ALONE: NAME_ALONE}
 NOT_SELECTED: Final = Reason("not-selected", "No signer of this entry is one that the rule selects.")
 
@@ -83,6 +84,7 @@ def _reasons(selected: SelectedSigner, case: Case, *, again: bool) -> Iterator[R
     signer = case.signer
     if selected.voucher is Voucher.NOT_CHECKED:
         yield CHAIN_NOT_CHECKED
+    yield from _logged_after_expiry(case)
     if not case.rule.expect:
         yield NO_EXPECTATIONS
         return
@@ -92,6 +94,26 @@ def _reasons(selected: SelectedSigner, case: Case, *, again: bool) -> Iterator[R
     for expectation in case.rule.expect:
         if again or not isinstance(expectation, DelayedExpectation):
             yield from unmet(expectation, case)
+
+
+def _logged_after_expiry(case: Case) -> Iterator[Reason]:
+    """A reason when the log was read after the certificate's end and did not hold the entry yet.
+
+    Rekor v2 says of no entry when it was logged; where a log does, the chain is judged with that time.
+    """
+    signer, signing = case.signer, case.signing
+    if signer is None or signer.not_after is None or case.certificate_only:
+        return
+    if any(time.source == "integrated-time" for time in signing.times):
+        return
+    absent_at = case.facts.absent_at(signing.where)
+    # A clock that was ahead once may have left a time in the future.
+    if absent_at is not None and signer.not_after < absent_at <= case.now:
+        sentence = (
+            "The certificate had expired before this entry was logged: a key that should be gone signed or logged."
+        )
+        expected, found = f"logged by {signer.not_after.isoformat()}", f"not in the log at {absent_at.isoformat()}"
+        yield Reason(LOGGED_AFTER_EXPIRY, sentence, expected, found)
 
 
 def _unreadable(signer: Signer) -> Iterator[Reason]:

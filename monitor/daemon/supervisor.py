@@ -63,6 +63,7 @@ class Outcome:
     owner: Owner | None = None
     reason: str = ""
     detail: str = ""
+    began: datetime | None = None
     first: int | None = None
     last: int | None = None
     head: SignedHead | None = None
@@ -249,6 +250,7 @@ class LogWatch:
             tree = self._tree(source)
             tree.state.outcome = outcome
             outcome.first = outcome.last = before.frontier.size
+            outcome.began = self._timing.clock()
             report = tree.follower.run_pass()
             self._went_well(outcome, before, report, source.identity.valid_until)
             self._hold_to_promises(outcome, source, report.position.head.head, tree.state)
@@ -311,7 +313,9 @@ class LogWatch:
         moved = shown.size > known.size or (shown.size == known.size and _later(shown.timestamp, known.timestamp))
         # Where the log says when it signed, a head is as old as it says, however late it is met.
         signed_at = min(shown.timestamp, now) if shown.timestamp is not None else now
-        condition = self._store.health.went_well(log, now, signed_at if moved else None)
+        whole = outcome.began is not None and not report.lagging and report.backlog == 0
+        read = (outcome.last, outcome.began) if whole and outcome.began is not None else None
+        condition = self._store.health.went_well(log, now, signed_at if moved else None, read=read)
         self._seldom.is_over(log)
         head = report.position.head.head
         self._meter.position(log, report.position.frontier.size, head.size, head.timestamp or condition.fresh_at)

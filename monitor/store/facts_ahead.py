@@ -74,7 +74,7 @@ class FactsAhead(Facts):
         self._leaves: dict[str, Mapping[str, Sequence[Authorisation]]] = {}
         self._signed: dict[str, Mapping[str, _Signed]] = {}
         self._seen: dict[tuple[str, str], Mapping[str, Sequence[_Value]]] = {}
-        self._absent: dict[str, tuple[int, datetime | None]] = {}
+        self._absent: dict[str, datetime | None] = {}
 
     @override
     def authorisations(self, rule: str, digest: str) -> Sequence[Authorisation]:
@@ -132,9 +132,8 @@ class FactsAhead(Facts):
         if where.log not in self._absent:
             mine = [entry for entry in self._signings if entry.log == where.log]
             first = min(mine, key=lambda entry: entry.index, default=where)
-            self._absent[where.log] = first.index, self._stored.absent_at(first)
-        first_index, at = self._absent[where.log]
-        return at if at is not None and where.index >= first_index else self._stored.absent_at(where)
+            self._absent[where.log] = self._stored.absent_at(first)
+        return self._absent[where.log] if where in self._signings else self._stored.absent_at(where)
 
     def _signers(self, rule: str) -> Iterator[Signer]:
         for signing in self._by_rule[rule]:

@@ -28,13 +28,17 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A log's condition. `fresh_at` is when it last showed a head it had not shown before."""
+    """A log's condition. `fresh_at` is when it last showed a head it had not shown before.
+
+    `read` is the size of the newest tree that was read to its end, and when the pass that did so began.
+    """
 
     log: str
     last_pass_at: datetime | None = None
     last_success_at: datetime | None = None
     fresh_at: datetime | None = None
     trouble: Trouble | None = None
+    read: tuple[int, datetime] | None = None
 
 
 class Health:
@@ -52,9 +56,12 @@ class Health:
         with self._database.read() as connection:
             return {row["log"]: _condition(row) for row in connection.execute(select(_HEALTH)).mappings()}
 
-    def went_well(self, log: str, at: datetime, fresh_at: datetime | None) -> Condition:
+    def went_well(
+        self, log: str, at: datetime, fresh_at: datetime | None, *, read: tuple[int, datetime] | None = None
+    ) -> Condition:
         """Record a pass that succeeded; `fresh_at` is how young its head is, `None` when that is not new.
 
+        `read` is the size of the newest tree and when the pass began, where it read that tree to its end.
         Whatever trouble there was is over.
         """
         before = self.of(log)
@@ -63,14 +70,14 @@ class Health:
             known = (before.fresh_at, self._newest_head(log))
             # A clock that was ahead once left times in the future, which would hide a frozen log until they come.
             fresh_at = max((each for each in known if each is not None and each <= at), default=None)
-        return self._keep(Condition(log, at, at, min(fresh_at or at, at)))
+        return self._keep(Condition(log, at, at, min(fresh_at or at, at), read=read or before.read))
 
     def went_wrong(self, log: str, at: datetime, owner: Owner, reason: str, detail: str) -> Condition:
         """Record a pass that failed. `since` stays for as long as the same kind of trouble lasts."""
         before = self.of(log)
         since = before.trouble.since if before.trouble is not None and before.trouble.owner is owner else at
         trouble = Trouble(owner, reason, detail[:_MAX_DETAIL], since)
-        return self._keep(Condition(log, at, before.last_success_at, before.fresh_at, trouble))
+        return self._keep(Condition(log, at, before.last_success_at, before.fresh_at, trouble, before.read))
 
     def growth(self, log: str) -> list[tuple[datetime, int]]:
         """When the newest heads of a log were first seen, and their sizes, oldest first; at most a few thousand."""
@@ -100,6 +107,8 @@ class Health:
             "last_pass_at": now.last_pass_at,
             "last_success_at": now.last_success_at,
             "fresh_at": now.fresh_at,
+            "read_size": now.read[0] if now.read else None,
+            "read_at": now.read[1] if now.read else None,
             "trouble": trouble.owner.value if trouble else None,
             "reason": trouble.reason if trouble else None,
             "detail": trouble.detail if trouble else None,
@@ -114,4 +123,5 @@ def _condition(row: Any) -> Condition:
     trouble = None
     if row["trouble"] is not None and row["since"] is not None:
         trouble = Trouble(Owner(row["trouble"]), row["reason"] or "", row["detail"] or "", row["since"])
-    return Condition(row["log"], row["last_pass_at"], row["last_success_at"], row["fresh_at"], trouble)
+    read = None if row["read_size"] is None or row["read_at"] is None else (row["read_size"], row["read_at"])
+    return Condition(row["log"], row["last_pass_at"], row["last_success_at"], row["fresh_at"], trouble, read)

@@ -111,3 +111,16 @@ def test_authorisations_hold_until_revoked(database: Database) -> None:
     assert given.revoke(number, NOW)
     assert not given.revoke(number, NOW)
     assert store.facts.authorisations(RULE, leave.digest) == []
+
+
+def test_what_a_log_lacked_is_known_from_the_last_pass_that_read_all_of_it(database: Database) -> None:
+    store, log = a_store(database), "rekor"
+    first, later = EntryRef(log, 5), NOW + timedelta(hours=1)
+    assert store.facts.absent_at(first) is None, "it was never read"
+    store.health.went_well(log, NOW, NOW, read=(5, NOW))
+    store.health.went_well(log, later, None)
+    store.health.went_wrong(log, later, Owner.COULD_NOT_ASK, "timeout", "too slow")
+    assert store.facts.absent_at(first) == NOW, "a pass that read a part, or none, changes nothing"
+    assert store.facts.absent_at(EntryRef(log, 4)) is None, "it was there"
+    store.health.went_well(log, later, None, read=(6, later))
+    assert store.facts.absent_at(first) is None

@@ -238,3 +238,26 @@ def test_a_person_can_be_judged_by_what_they_release() -> None:
     assert judge(under, entry, MemoryFacts(), SEEN_AT).outcome is Outcome.EXPECTED
     stranger = signing(signers=(email_signer(),), digests=(Digest("sha256", "11" * 32),))
     assert ids(judge(under, stranger, MemoryFacts(), SEEN_AT)) == ["digests"]
+
+
+END = SIGNED_AT + timedelta(minutes=10)
+
+
+@pytest.mark.parametrize(
+    ("read_at", "times", "reasons"),
+    [
+        (END, (), []),
+        (None, (), []),
+        (END + timedelta(seconds=1), (), ["logged-after-expiry"]),
+        (END + timedelta(days=3), (), []),
+        (END + timedelta(days=1), (KnownTime("integrated-time", SIGNED_AT),), []),
+    ],
+)
+def test_an_entry_that_a_whole_log_lacked_after_its_certificate_expired_is_unexpected(
+    read_at: datetime | None, times: tuple[KnownTime, ...], reasons: list[str]
+) -> None:
+    entry = signing(not_after=END, times=times)
+    now = END + timedelta(days=2)
+    assert ids(verdict_of(f"{{ref: {TAG}}}", entry, MemoryFacts(read_at=read_at), now)) == reasons
+    issued = signing(form=SignerForm.PRECERTIFICATE, kind="precertificate", digests=(), not_after=END)
+    assert ids(verdict_of(f"{{ref: {TAG}}}", issued, MemoryFacts(read_at=read_at), now)) == []
