@@ -18,6 +18,7 @@ from monitor.model.errors import BadConfig
 from monitor.model.log_source import LogApi
 from monitor.model.pace import Freshness
 from monitor.model.witness_policy import WitnessPolicy, read_witnesses
+from monitor.site_config import SiteConfig, read_site
 from rules.document import Listing, Misplaced, Node, Problem, RuleFileError, Scalar, read_yaml
 from rules.document import Mapping as YamlMapping
 from rules.lookback import LookBack, read_look_back
@@ -33,6 +34,7 @@ KEYS: Final = (
     "channels",
     "notify",
     "web",
+    "site",
     "objectives",
     "backscan",
     "archive",
@@ -194,6 +196,7 @@ class Config:
     channels: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     notify: tuple[str, ...] = ()
     web: WebConfig | None = None
+    site: SiteConfig | None = None
     objectives: Objectives = field(default_factory=Objectives)
     backscan: BackscanConfig = field(default_factory=BackscanConfig)
     archive: ArchiveConfig | None = None
@@ -265,6 +268,7 @@ def _read(fields: Fields, path: Path) -> Config:
         channels=channels,
         notify=fields.read("notify", lambda node: read_list(node, _one_of(channels)), ()),
         web=fields.read("web", _read_web, None),
+        site=fields.read("site", lambda node: read_site(node, base), None),
         objectives=fields.read("objectives", _read_objectives, Objectives()),
         backscan=fields.read("backscan", _read_backscan, BackscanConfig()),
         archive=fields.read("archive", lambda node: _read_archive(node, base), None),

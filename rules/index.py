@@ -83,6 +83,13 @@ class Matcher:
         self._folded.close()
         self.unindexed: tuple[int, ...] = tuple(unindexed)
         self.fields = frozenset(fields)
+        self._by_id: dict[str, Rule] | None = None
+
+    def rule(self, rule_id: str) -> Rule | None:
+        """The rule of an id; `None` when there is none."""
+        if self._by_id is None:
+            self._by_id = {rule.id: rule for rule in self.rules}
+        return self._by_id.get(rule_id)
 
     def candidates(self, texts: Sequence[str]) -> Sequence[int]:
         """Numbers of the rules that may match an entry, in order; every rule that does match is among them.
@@ -111,7 +118,7 @@ class Matcher:
 
     def confirm(self, signing: Signing, numbers: Sequence[int]) -> Matches:
         """Which of the candidates match, decided on the parsed signing alone."""
-        if len(signing.signers) > 1 and sum(map(_values_of, signing.signers)) > MAX_VALUES:
+        if is_large(signing):
             return self._confirm_large(signing)
         matched: list[Rule] = []
         dropped = 0
@@ -136,9 +143,9 @@ class Matcher:
         places: list[int] = []
         cut: set[int] = set()
         asked, size = 0, 0
-        for place in sorted(range(len(signing.signers)), key=lambda each: _values_of(signing.signers[each])):
+        for place in sorted(range(len(signing.signers)), key=lambda each: values_of_signer(signing.signers[each])):
             signer = signing.signers[place]
-            values_of = _values_of(signer)
+            values_of = values_of_signer(signer)
             numbers = shared | self._numbers(texts_of(replace(signing, signers=(signer,)), self.fields))
             asked += values_of * len(numbers)
             if asked > MAX_ASKED:
@@ -163,9 +170,14 @@ class Matcher:
         return self.confirm(signing, self.candidates(list(texts_of(signing, self.fields))))
 
 
-def _values_of(signer: Signer) -> int:
+def values_of_signer(signer: Signer) -> int:
     """How many values rules may be asked about, and at least one."""
     return 1 + len(signer.names) + len(signer.fingerprints) + len(signer.claims)
+
+
+def is_large(signing: Signing) -> bool:
+    """Whether an entry has so many signers that not every rule is asked about each of them."""
+    return len(signing.signers) > 1 and sum(map(values_of_signer, signing.signers)) > MAX_VALUES
 
 
 def compile_rules(

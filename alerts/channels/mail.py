@@ -68,7 +68,7 @@ class MailChannel:
         except (MessageError, ValueError) as error:
             raise DeliveryFailed(f"the message cannot be composed: {error}", permanent=True) from error
         try:
-            with _conversation(self.server) as smtp:
+            with conversation(self.server) as smtp:
                 refused = smtp.send_message(message, self.sender, list(self.to))
         except SecretUnreadable as error:
             raise DeliveryFailed(str(error)) from error
@@ -103,7 +103,8 @@ def compose(
 
 
 @contextmanager
-def _conversation(server: Server) -> Iterator[smtplib.SMTP]:
+def conversation(server: Server) -> Iterator[smtplib.SMTP]:
+    """A connection that is protected and logged in, closed within `server.seconds`. Raises `SecretUnreadable`."""
     smtp = _connect(server)
     # smtplib's timeout is for one read; a server that drips a byte at a time would hold us for ever.
     watchdog = threading.Timer(server.seconds, _hang_up, [smtp])

@@ -25,10 +25,14 @@ from monitor.following.timing import Timing
 from monitor.following.workers import Examiners
 from monitor.http_fetcher import HttpFetcher, MovableFetcher, TokenBucket
 from monitor.judging.active_rules import RuleKeeper
+from monitor.judging.asked_rules import AskedRules
 from monitor.judging.digest_lists import DigestLists
 from monitor.logs.opening import LogDescription, open_sources
 from monitor.model.errors import BadConfig, OwnFault
 from monitor.model.log_source import LogApi, LogSource
+from monitor.site.delivery import SUBSCRIBERS, Courier, FanOut
+from monitor.site.parts import Site, build_site
+from monitor.store.asks import Asks
 from monitor.store.database import open_database
 from monitor.store.facts import DatabaseFacts
 from monitor.store.store import Route, Store
@@ -36,6 +40,7 @@ from monitor.telemetry.hooks import Meter
 from monitor.telemetry.metered_fetcher import MeteredFetcher
 from monitor.trust.provider import TrustKeeper
 from monitor.trust.trust_root import TrustRoot
+from rules.asking import number_of
 
 # Rekor v1 allows 500 requests a minute and address; tile logs are static files.
 _REQUESTS_PER_SECOND: Final = {LogApi.REKOR_V1: 8}
@@ -52,7 +57,7 @@ class Monitor:
 
     `backscan` makes what looks back in one of `logs`, `archiver` what archives one, where that is configured.
     `more_logs` adds the logs that the trust root came to name since it was last called, and returns them with what
-    watches them.
+    watches them. `site` and `courier` are there where one is configured.
     """
 
     config: Config
@@ -67,6 +72,8 @@ class Monitor:
     more_logs: Callable[[], Sequence[tuple[LogConfig, LogWatch]]]
     backscan: Callable[[LogConfig], LogBackscan]
     archiver: Callable[[LogConfig], Archiver] | None = None
+    site: Site | None = None
+    courier: Courier | None = None
     parts: ExitStack = field(default_factory=ExitStack)
 
     def close(self) -> None:
@@ -77,10 +84,14 @@ class Monitor:
 def assemble(config: Config, meter: Meter, timing: Timing, *, limits: Limits | None = None) -> Monitor:
     """Open and check everything that needs no log to answer. Raises `OwnFault`, `FetchFailed`."""
     channels = build_channels(config)
-    rules = RuleKeeper(config.rules, config.channels)
     with ExitStack() as parts:
         database = open_database(config.database, check=True)
         parts.callback(database.close)
+        # Whether or not a site is served here: what subscribers ask for is matched by whoever follows the logs.
+        asked = AskedRules(Asks(database))
+        asked.refresh()
+        rules = RuleKeeper(config.rules, config.channels, asked)
+        channels.append(FanOut(database))
         store = Store(database, clock=timing.clock, route=route_of(config, rules))
         trust = TrustKeeper(config.trust, timing.clock)
         trust_watch = TrustWatch(config, trust, store)
@@ -125,24 +136,30 @@ def assemble(config: Config, meter: Meter, timing: Timing, *, limits: Limits | N
             archiver = partial(
                 _archiver, config=config, handovers=handovers, store=store, trust=trust, meter=meter, timing=timing
             )
+        site = None if config.site is None else build_site(config.site, database, timing.clock)
+        courier = None if site is None else Courier(site)
+        if courier is not None:
+            parts.callback(courier.close)
         all_parts = parts.pop_all()
         watch.keywords["parts"] = backscan.keywords["parts"] = all_parts
         if archiver is not None:
             archiver.keywords["parts"] = all_parts
         return Monitor(
-            config,
-            store,
-            rules,
-            trust,
-            channels,
-            watches,
-            logs,
-            lists,
-            trust_watch,
-            more_logs,
-            backscan,
-            archiver,
-            all_parts,
+            config=config,
+            store=store,
+            rules=rules,
+            trust=trust,
+            channels=channels,
+            watches=watches,
+            logs=logs,
+            lists=lists,
+            trust_watch=trust_watch,
+            more_logs=more_logs,
+            backscan=backscan,
+            archiver=archiver,
+            site=site,
+            courier=courier,
+            parts=all_parts,
         )
     raise AssertionError  # for mypy: an ExitStack may swallow exceptions, this one holds nothing that does
 
@@ -167,6 +184,8 @@ def route_of(config: Config, rules: RuleKeeper | None) -> Route:
     """Which channels an alert goes to: those its rule names, else the default ones."""
 
     def route(alert: Alert) -> Sequence[str]:
+        if number_of(alert.rule) is not None:
+            return (SUBSCRIBERS,)
         return (rules.channels_of(alert.rule) if rules is not None else ()) or config.notify
 
     return route

@@ -34,12 +34,15 @@ from monitor.judging.coverage import read_coverage
 from monitor.judging.reevaluation import recheck
 from monitor.model.errors import FetchFailed, OwnFault
 from monitor.raising.log_alerts import own_fault_alert
+from monitor.site.weekly import forget_old, put_weekly
 from monitor.store.reading import Reading
 from monitor.telemetry.hooks import Meter
 
 _LOG: Final = logging.getLogger(__name__)
 _DELIVER_EVERY: Final = 1
 _HEARTBEAT_EVERY: Final = 5
+_ASKED_EVERY: Final = 1
+_TIDY_EVERY: Final = 600
 _LISTS_EVERY: Final = 300
 _LOOK_BACK_EVERY: Final = 1
 _ARCHIVE_EVERY: Final = 1
@@ -62,7 +65,7 @@ class Daemon:
         self._seldom = Seldom(timing.clock)
         self._reload = threading.Event()
         # Some to spare for logs that the trust root comes to name.
-        workers = len(monitor.watches) + len(monitor.channels) + _SPARE_WORKERS
+        workers = len(monitor.watches) + len(monitor.channels) + _SPARE_WORKERS + 3
         # Looking back has threads of its own: whatever hangs there, a pass never waits for one.
         looking_back = ThreadPoolExecutor(len(monitor.watches) + _SPARE_WORKERS)
         archiving = ThreadPoolExecutor(len(monitor.watches) + _SPARE_WORKERS)
@@ -85,6 +88,10 @@ class Daemon:
         self._every(_COVERAGE_EVERY, self.tell_coverage, "coverage")
         for channel in self._monitor.channels:
             self._every(_DELIVER_EVERY, partial(self.deliver, channel), f"deliver {channel.name}")
+        self._every(_ASKED_EVERY, self.refresh_asked, "subscriptions")
+        if self._monitor.courier is not None:
+            self._every(_DELIVER_EVERY, self.tell_subscribers, "subscribers")
+            self._every(_TIDY_EVERY, self.tidy_site, "tidy subscribers")
         self._every(_HEARTBEAT_EVERY, self.heartbeat, "heartbeat")
         trust = min(config.trust.refresh, _RETRY_TRUST_EVERY * 10)
         self._every(int(trust.total_seconds()), self.refresh_trust, _TRUST)
@@ -144,6 +151,32 @@ class Daemon:
             self._meter.delivered(
                 channel.name, delivered=report.delivered, failed=report.failed, given_up=report.given_up
             )
+
+    def refresh_asked(self) -> None:
+        """Put in force what subscribers asked for since the last time."""
+        with self._ill_on_trouble("subscriptions"):
+            asked = self._monitor.rules.asked
+            if asked is not None and asked.refresh():
+                asked.index.settle()
+
+    def tell_subscribers(self) -> None:
+        """One pass over what is on its way to subscribers."""
+        courier = self._monitor.courier
+        if courier is None:
+            return
+        with self._ill_on_trouble("delivery to subscribers"):
+            sent = courier.run_pass()
+            self._meter.delivered("notices", delivered=sent.delivered, failed=sent.failed, given_up=sent.given_up)
+
+    def tidy_site(self) -> None:
+        """Put weekly mails on their way, and forget what is kept for a time only."""
+        site = self._monitor.site
+        if site is None:
+            return
+        with self._ill_on_trouble("subscribers"):
+            put_weekly(site)
+            forget_old(site)
+            self._meter.subscribers(site.subscribers.stats())
 
     def heartbeat(self) -> None:
         """Look after ourselves: the outbox, the rules, second judgements, and alerts about our own illness."""

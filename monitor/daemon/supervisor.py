@@ -133,6 +133,7 @@ class _Tree:
     state: ObservedState
     follower: Follower
     generation: int
+    change: int
 
 
 class LogWatch:
@@ -278,11 +279,16 @@ class LogWatch:
     def _tree(self, source: LogSource) -> _Tree:
         log, held = source.identity.log, self._rules.held
         tree = self._trees.get(log)
-        if tree is not None and tree.generation == held.generation:
+        # Read first: what is asked for meanwhile is matched already, and counts from the next pass on.
+        change = self._rules.asked.change if self._rules.asked is not None else 0
+        if tree is not None and tree.generation == held.generation and tree.change == change:
             return tree
         # Between two passes nothing is under way: from here on every entry is offered to exactly these rules.
-        self._store.coverage.activate(log, held.selections)
-        self._store.rule_load.put_in_force(len(held.matcher.rules), held.unindexed, self._timing.clock())
+        if tree is None or tree.generation != held.generation:
+            self._store.coverage.activate(log, held.selections)
+            self._store.rule_load.put_in_force(len(held.matcher.rules), held.unindexed, self._timing.clock())
+        if change:
+            self._store.asks.offered_from(log, change, self._timing.clock())
         handover = self._archive.of(log) if self._archive is not None else None
         state = ObservedState(self._store, self._meter, Outcome(log), handover)
         examiner = self._examiners.examiner(held, log, source.identity.api) if self._examiners else None
@@ -291,8 +297,8 @@ class LogWatch:
         follower = Follower(
             source,
             state,
-            RuleScanner(held.matcher),
-            RuleJudge(held.matcher, self._store.facts, self._trust.authorities),
+            RuleScanner(held.everything),
+            RuleJudge(held.everything, self._store.facts, self._trust.authorities),
             clock=self._timing.clock,
             pause=self._timing.pause,
             limits=self._limits,
@@ -302,7 +308,7 @@ class LogWatch:
             # Polls may be slower than trees are listed anew: what a log owes is counted over both.
             unkept=self._unkept.setdefault(log, {}),
         )
-        tree = self._trees[log] = _Tree(source, state, follower, held.generation)
+        tree = self._trees[log] = _Tree(source, state, follower, held.generation, change)
         return tree
 
     def _went_well(self, outcome: Outcome, before: Position, report: PassReport, valid_until: datetime | None) -> None:

@@ -108,10 +108,13 @@ async def _misdirected(send: Send) -> None:
 
 
 class WebServer:
-    """The application on an address, in a thread of its own. Raises `OwnFault` when the address cannot be had."""
+    """The application on an address, in a thread of its own. Raises `OwnFault` when the address cannot be had.
 
-    def __init__(self, app: FastAPI, config: WebConfig, limits: WebLimits | None = None) -> None:
-        self._socket = _bound(config)
+    `part` is the part of the configuration that names the address.
+    """
+
+    def __init__(self, app: FastAPI, config: WebConfig, limits: WebLimits | None = None, part: str = "web") -> None:
+        self._socket = _bound(config, part)
         self.url = _url(config.host, self._socket.getsockname()[1])
         protocol: Any = partial(GuardedProtocol, limits or WebLimits(), {})
         self._server = _QuietServer(
@@ -132,7 +135,7 @@ class WebServer:
                 h11_max_incomplete_event_size=_MOST_HEADER_BYTES,
             )
         )
-        self._thread = threading.Thread(target=self._run, name="web", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=part, daemon=True)
 
     def start(self) -> None:
         """Begin to answer."""
@@ -222,7 +225,7 @@ class GuardedProtocol(H11Protocol):
         self._alarm = self.loop.call_later(seconds, self.transport.abort)
 
 
-def _bound(config: WebConfig) -> socket.socket:
+def _bound(config: WebConfig, part: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -232,8 +235,8 @@ def _bound(config: WebConfig) -> socket.socket:
     except OSError as error:
         listening.close()
         raise OwnFault(
-            f"web.listen: {config.host}:{config.port} cannot be had: {error.strerror or error}. Nothing was started: "
-            "stop what listens there, or set another address under `web`."
+            f"{part}.listen: {config.host}:{config.port} cannot be had: {error.strerror or error}. Nothing was "
+            f"started: stop what listens there, or set another address under `{part}`."
         ) from error
     return listening
 

@@ -8,6 +8,7 @@ from typing_extensions import override
 from monitor.following.scan_batch import Scan, Scanner
 from monitor.model.log_source import LogApi, LogEntry
 from monitor.model.state import Hit, UnreadableEntry
+from rules.ask_index import LayeredMatcher
 from rules.index import Matcher, Matches
 from sigstore_entries.ct_leaf import decode_ct
 from sigstore_entries.field_texts import FieldTexts
@@ -22,7 +23,7 @@ _VALUES = frozenset({"digest", "fingerprint"})
 class RuleScanner(Scanner):
     """Scans with compiled rules. `dropped` counts matches beyond the matcher's cap, since the scanner was made."""
 
-    def __init__(self, matcher: Matcher) -> None:
+    def __init__(self, matcher: Matcher | LayeredMatcher) -> None:
         self._matcher = matcher
         self._texts = FieldTexts(matcher.fields)
         self.dropped = 0

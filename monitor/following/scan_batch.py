@@ -5,7 +5,7 @@ Pure: bytes in, values out, so the same function runs inline, in a pool of proce
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from monitor.model.log_source import LogApi, LogEntry
@@ -73,4 +73,29 @@ def _together(scans: Sequence[Scan]) -> Scan:
         unreadable=tuple(each for scan in scans for each in scan.unreadable),
         kinds=dict(kinds),
         dropped=tuple(each for scan in scans for each in scan.dropped),
+    )
+
+
+def together(of_file: Scan, asked: Scan) -> Scan:
+    """Two readings of the same entries by different rules, as one. Kinds are those of the first."""
+    by_index = {hit.signing.where.index: hit for hit in of_file.hits}
+    for hit in asked.hits:
+        index = hit.signing.where.index
+        known = by_index.get(index)
+        if known is None:
+            by_index[index] = hit
+        else:
+            shown = known.signing.signers
+            more = tuple(signer for signer in hit.signing.signers if signer not in shown)
+            signing = replace(known.signing, signers=(*shown, *more))
+            by_index[index] = replace(known, signing=signing, rules=(*known.rules, *hit.rules))
+    known_unreadable = {each.unreadable.where.index for each in of_file.unreadable}
+    more_unreadable = [each for each in asked.unreadable if each.unreadable.where.index not in known_unreadable]
+    kinds = Counter(of_file.kinds)
+    kinds["unreadable"] += len(more_unreadable)
+    return Scan(
+        hits=tuple(by_index[index] for index in sorted(by_index)),
+        unreadable=(*of_file.unreadable, *more_unreadable),
+        kinds=dict(+kinds),
+        dropped=(*of_file.dropped, *asked.dropped),
     )

@@ -7,14 +7,14 @@ Each compiles the rules itself; they end with this process, however it ends.
 import logging
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from monitor.following.fetch_ahead import Fetched
 from monitor.following.follower import Examiner
 from monitor.following.pool import ExaminerPool
 from monitor.following.rule_matcher import RuleScanner
-from monitor.following.scan_batch import Examined, examine
+from monitor.following.scan_batch import Examined, examine, together
 from monitor.judging.active_rules import HeldRules
 from monitor.model.errors import OwnFault
 from monitor.model.log_source import LogApi
@@ -52,7 +52,7 @@ class Examiners:
 
     def examiner(self, held: HeldRules, log: str, api: LogApi) -> Examiner:
         """Examine one tree's batches with these rules."""
-        scanner = RuleScanner(held.matcher)
+        scanner = RuleScanner(held.everything)
 
         def run(batches: Iterator[Fetched]) -> Iterator[tuple[Fetched, Examined]]:
             for count, fetched in enumerate(batches, 1):
@@ -81,11 +81,12 @@ class Examiners:
         running = self._join(held)
         if running is None:
             for fetched in _again(first, batches):
-                yield fetched, examine(fetched.entries, fetched.start, log, api, RuleScanner(held.matcher))
+                yield fetched, examine(fetched.entries, fetched.start, log, api, RuleScanner(held.everything))
             return
         broken = False
         try:
-            yield from running.pool.examiner(log, api)(_again(first, batches))
+            examined = running.pool.examiner(log, api)(_again(first, batches))
+            yield from _with_asked(examined, held, log, api)
         except OwnFault:
             broken = True
             raise
@@ -124,3 +125,17 @@ class Examiners:
 def _again(first: Fetched, rest: Iterator[Fetched]) -> Iterator[Fetched]:
     yield first
     yield from rest
+
+
+def _with_asked(
+    examined: Iterator[tuple[Fetched, Examined]], held: HeldRules, log: str, api: LogApi
+) -> Iterator[tuple[Fetched, Examined]]:
+    """Add what subscribed rules select. They are matched here: the processes hold the rules of the file alone."""
+    scanner: RuleScanner | None = None
+    for fetched, each in examined:
+        if not held.everything.asks.size:
+            yield fetched, each
+            continue
+        scanner = scanner or RuleScanner(held.everything.asks_alone())
+        asked = scanner.scan(fetched.entries, fetched.start, log, api)
+        yield fetched, replace(each, scan=together(each.scan, asked))

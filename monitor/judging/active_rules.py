@@ -1,16 +1,18 @@
 """Keeps the compiled rules: read at start and whenever the file changes; a bad change leaves the old ones in force."""
 
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from monitor.judging.asked_rules import AskedRules
 from monitor.model.errors import BadConfig
+from rules.ask_index import AskIndex, LayeredMatcher
 from rules.document import MAX_BYTES, RuleFileError
 from rules.index import Matcher, TooManyUnindexed, compile_rules
 from rules.lookback import LookBack
-from rules.rule import RuleSet
+from rules.rule import Rule, RuleSet
 from rules.rule_file import load_rules
 
 _SHOWN: Final = 20
@@ -21,6 +23,7 @@ class HeldRules:
     """One compiled set of rules. `selections` says what each selects, for the ranges scanned for it.
 
     `backscans` says how far back those look that say so themselves, `notify` which channels those name that name any.
+    `everything` is `matcher` with what subscribers ask for, which changes in place.
     """
 
     generation: int
@@ -29,6 +32,7 @@ class HeldRules:
     selections: dict[str, str]
     backscans: dict[str, LookBack]
     notify: dict[str, tuple[str, ...]]
+    everything: LayeredMatcher
 
     @property
     def unindexed(self) -> list[str]:
@@ -39,8 +43,10 @@ class HeldRules:
 class RuleKeeper:
     """Holds the rules of one file. Safe to use from several threads."""
 
-    def __init__(self, path: Path, channels: Collection[str]) -> None:
+    def __init__(self, path: Path, channels: Collection[str], asked: AskedRules | None = None) -> None:
         self._path, self._channels = path, frozenset(channels)
+        self._index, self._loader = (AskIndex(), _none) if asked is None else (asked.index, asked.load)
+        self.asked = asked
         self._lock = threading.Lock()
         self._seen = self._looked = _state_of(path)
         self._held = self._load(1)
@@ -84,7 +90,12 @@ class RuleKeeper:
         selections = {rule.id: rule.selection_id() for rule in rules.rules}
         backscans = {rule.id: rule.backscan for rule in rules.rules if rule.backscan is not None}
         notify = {rule.id: rule.notify for rule in rules.rules if rule.notify}
-        return HeldRules(generation, rules, matcher, selections, backscans, notify)
+        everything = LayeredMatcher(matcher, self._index, self._loader)
+        return HeldRules(generation, rules, matcher, selections, backscans, notify, everything)
+
+
+def _none(numbers: Collection[int]) -> Mapping[int, Rule]:  # noqa: ARG001  nothing is asked for here
+    return {}
 
 
 def read_rules(path: Path, channels: Collection[str] | None = None) -> RuleSet:

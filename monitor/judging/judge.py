@@ -13,6 +13,7 @@ from monitor.judging.history import BatchFacts
 from monitor.model.inclusion_promise import Promise, promises_of
 from monitor.model.state import FactStore, Finding, Hit
 from monitor.raising.signing_alerts import alerts_of_findings
+from rules.ask_index import LayeredMatcher
 from rules.expectations.case import CT_KINDS, JudgedByPast
 from rules.index import Matcher
 from rules.judge import judge_selected, recheck_at
@@ -44,14 +45,14 @@ class RuleJudge(Judge):
 
     def __init__(
         self,
-        matcher: Matcher,
+        matcher: Matcher | LayeredMatcher,
         facts: FactStore,
         authorities: Callable[[], tuple[CertificateAuthorities, Sequence[CtLogKey]]],
         *,
         final: bool = False,
     ) -> None:
         self._final = final
-        self._rules = {rule.id: rule for rule in matcher.rules}
+        self._rule = matcher.rule
         self._by_past = {
             rule.id for rule in matcher.rules if any(isinstance(each, JudgedByPast) for each in rule.expect)
         }
@@ -66,7 +67,9 @@ class RuleJudge(Judge):
         for hit in hits:
             signing, promises = self._labelled(hit)
             for name in hit.rules:
-                rule = self._rules[name]
+                rule = self._rule(name)
+                if rule is None:
+                    continue  # a subscription that ended while the batch was read
                 selected = select(rule.select, signing)
                 verdict = judge_selected(rule, selected, facts, now, again=self._final)
                 due = None if self._final else recheck_at(rule, selected, facts, now)
@@ -81,7 +84,8 @@ class RuleJudge(Judge):
 
     @override
     def alerts(self, findings: Sequence[Finding], now: datetime) -> Sequence[Alert]:
-        return alerts_of_findings(findings, self._rules, now)
+        rules = {name: rule for name in {finding.rule for finding in findings} if (rule := self._rule(name))}
+        return alerts_of_findings([finding for finding in findings if finding.rule in rules], rules, now)
 
     def _labelled(self, hit: Hit) -> tuple[Signing, tuple[Promise, ...]]:
         """What the trust root says of the signers, and what CT logs promised whoever was issued their certificates."""

@@ -80,16 +80,17 @@ class _Again:
 
     def __init__(self, store: Store, held: HeldRules, trust: TrustKeeper, now: datetime) -> None:
         self._store, self._now = store, now
-        self._rules = {rule.id: rule for rule in held.matcher.rules}
-        self._first = RuleJudge(held.matcher, store.facts, trust.authorities)
-        self._last = RuleJudge(held.matcher, store.facts, trust.authorities, final=True)
+        self._rule = held.everything.rule
+        self._first = RuleJudge(held.everything, store.facts, trust.authorities)
+        self._last = RuleJudge(held.everything, store.facts, trust.authorities, final=True)
         self._still_unverified: list[DueFinding] = []
         self._unexpected = self._waiting = 0
         self._trouble = ""
 
     def look_at(self, due: DueFinding) -> None:
         """Judge one finding again, if that can be done now."""
-        if due.rule not in self._rules:
+        rule = self._rule(due.rule)
+        if rule is None:
             # The rule is gone, and whom it would have told with it.
             self._store.rejudged(due, None, ())
             return
@@ -102,7 +103,7 @@ class _Again:
         elif due.was is Outcome.UNVERIFIED:
             self._ask_authorities(due, signing)
         else:
-            self._look_for_what_follows(due, signing)
+            self._look_for_what_follows(due, signing, rule)
 
     def ended(self, looked_at: int) -> Rechecked:
         """Leave what nobody vouches for to wait on, and say how it went."""
@@ -119,15 +120,15 @@ class _Again:
         self._note(due, finding)
         self._store.vouched_for(due, finding, self._first.alerts([finding], self._now))
 
-    def _look_for_what_follows(self, due: DueFinding, signing: Signing) -> None:
+    def _look_for_what_follows(self, due: DueFinding, signing: Signing, rule: Rule) -> None:
         [finding] = self._last.judge([Hit(signing, (due.rule,), due.leaf, due.extra)], self._now)
-        by = recheck_at(self._rules[due.rule], finding.selected, self._store.facts, self._now)
+        by = recheck_at(rule, finding.selected, self._store.facts, self._now)
         if _cannot_tell(self._store, due, finding.selected, by):
             # An outage is told as an outage: nothing is held against a signing for what we could not ask.
             postpone(self._store.database, due, self._now + _ASK_AGAIN)
             self._waiting += 1
             return
-        finding = _of_what_follows(finding, self._rules[due.rule])
+        finding = _of_what_follows(finding, rule)
         worse = finding if finding.verdict.outcome is not Outcome.EXPECTED else None
         self._note(due, finding)
         self._store.rejudged(due, worse, self._last.alerts([finding], self._now))

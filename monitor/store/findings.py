@@ -8,11 +8,14 @@ from typing import Any, Final
 from sqlalchemy import Connection, and_, select
 
 from monitor.model.state import Batch, Finding
+from monitor.store.columns import text_key
 from monitor.store.past import add_past, is_past, set_past
 from monitor.store.seals import change_sealed
+from monitor.store.site_tables import FindingName
 from monitor.store.tables import FindingRow, KindCount, Unreadable, table
 from monitor.store.writing import add_new, add_up
 from rules.selected import Selected
+from rules.subject import names_of
 from rules.verdict import Reason
 from sigstore_entries.signing import ChainTrust, Signer, SignerForm, Signing
 
@@ -23,6 +26,7 @@ _SAID_BY_AUTHORITY: Final = ("timestamp-response", "integrated-time", "ct-timest
 def add_findings(connection: Connection, findings: Sequence[Finding], now: datetime) -> None:
     """Store findings; those already known are left alone."""
     add_new(connection, table(FindingRow), [_row(finding, now) for finding in findings])
+    _add_names(connection, findings)
     add_past(connection, findings)
 
 
@@ -34,6 +38,15 @@ def vouched_for(connection: Connection, finding: Finding, now: datetime) -> None
     change_sealed(connection, table(FindingRow), here, changed)
     add_past(connection, [finding])
     set_past(connection, finding.signing.where, finding.rule, past=is_past(finding))
+
+
+def _add_names(connection: Connection, findings: Sequence[Finding]) -> None:
+    """File signings under their names, for looking one up: each entry once, however many rules select it."""
+    signings = {finding.signing.where: finding.signing for finding in findings}
+    rows = {
+        (text_key(name), where.log, where.index) for where, signing in signings.items() for name in names_of(signing)
+    }
+    add_new(connection, table(FindingName), [{"name_key": key, "log": log, "entry": index} for key, log, index in rows])
 
 
 def add_unreadable(connection: Connection, batch: Batch, now: datetime) -> None:

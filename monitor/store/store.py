@@ -16,6 +16,7 @@ from monitor.model.heads import Position, SignedHead
 from monitor.model.inclusion_promise import BadPromise, Promise, read_promise
 from monitor.model.state import Batch, Finding, State
 from monitor.proof.evidence import BROKEN_PROMISE, event_id, to_document
+from monitor.store.asks import Asks
 from monitor.store.backscans import BackScans
 from monitor.store.certificates import ANSWERED, Events, settle, withdraw
 from monitor.store.coverage import Coverage, extend
@@ -58,6 +59,7 @@ class Store(State):
         self.outbox = DatabaseOutbox(database)
         self.facts = DatabaseFacts(database)
         self.coverage = Coverage(database)
+        self.asks = Asks(database)
         self.back_scans = BackScans(database)
         self.rule_load = RuleLoad(database)
         self.health = Health(database)

@@ -57,6 +57,9 @@ class Meter(Protocol):
     def open_evidence(self, counts: Mapping[str, int]) -> None:
         """How much evidence against each log no operator has closed."""
 
+    def subscribers(self, stats: Mapping[str, int]) -> None:
+        """How often subscriptions reached each stage, and how many there are now."""
+
     def promises(self, tally: Tally) -> None:
         """How many promises of logs wait to be seen kept, and how the others ended."""
 

@@ -17,6 +17,7 @@ from alerts.outbox import Backlog
 from monitor.model.state import Batch
 from monitor.raising.log_alerts import ALERT_KINDS
 from monitor.store.promises import Tally
+from monitor.store.subscribers import STAGES
 from monitor.telemetry.hooks import FETCHED, Meter
 from rules.verdict import Outcome
 
@@ -102,6 +103,10 @@ class PrometheusMeter(Meter):
         self._promises = gauge("promises", "Promises of logs to include an entry, by what became of them.", "state")
         for state in asdict(Tally()):
             self._promises.labels(state)
+        self._stages = gauge("subscription_stages", "How often subscriptions reached a stage.", "stage")
+        self._accounts = gauge("subscribers", "Accounts, subscriptions and destinations now.", "what")
+        for name in STAGES:
+            self._stages.labels(name)
         self._refreshed = gauge("trust_root_refresh_timestamp_seconds", "When the trust root was last refreshed.")
         self._refreshes = counter("trust_root_refreshes", "Refreshes of the trust root, by how they ended.", "result")
         for result in REFRESHES:
@@ -219,6 +224,11 @@ class PrometheusMeter(Meter):
         self._evidence_against |= set(counts)
         for log, count in counts.items():
             self._evidence.labels(log).set(count)
+
+    @override
+    def subscribers(self, stats: Mapping[str, int]) -> None:
+        for name, value in stats.items():
+            (self._stages if name in STAGES else self._accounts).labels(name).set(value)
 
     @override
     def promises(self, tally: Tally) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from monitor import config as module
+from monitor import site_config
 from monitor.commands.starting_files import CONFIG, RULES
 from monitor.config import WebConfig, load_config, parse_config
 from monitor.model.errors import BadConfig
@@ -134,6 +135,7 @@ def test_every_key_is_documented() -> None:
         module.OBJECTIVE_KEYS,
         module.ARCHIVE_KEYS,
         module.BACKSCAN_KEYS,
+        *(site_config.SITE_KEYS, site_config.MAIL_KEYS, site_config.OIDC_KEYS, site_config.LIMIT_KEYS),
     )
     missing = [key for keys in groups for key in keys if f"`{key}`" not in page]
     assert missing == []

@@ -6,6 +6,7 @@ outside development. The release writes the operations out, and from then on eac
 
 from alembic import op
 
+from monitor.store import site_tables  # noqa: F401  declares its tables
 from monitor.store.tables import Base
 
 revision = "0001"

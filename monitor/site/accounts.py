@@ -1,0 +1,420 @@
+"""Pages of an account: signing in, subscriptions, destinations, tokens, the weekly mail, export and deletion."""
+
+import csv
+import io
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from alerts.inert import inert_json
+from monitor.site import destinations
+from monitor.site.feeds import feed
+from monitor.site.looking import Row, rows_of, signing_json
+from monitor.site.parts import CONFIRM_FOR, SIGN_IN_FOR, Site
+from monitor.site.rendering import Timeline, plain, timeline
+from monitor.site.sessions import Refused, Visitor
+from monitor.site.subscribing import Form, draft_of, first, good_link, read_address, used_up
+from monitor.store.signings import LogRead
+from monitor.store.subscribers import Subscriber, Subscription
+from rules.asking import PREFIX, yaml_of
+from rules.learning import describe
+
+_CSV: Final = ("signed_at", "outcome", "log", "index", "kind", "identity", "issuer", "what", "reasons", "answer")
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one subscription saw: rows, a picture, and from where on each log was read for it."""
+
+    subscription: Subscription
+    rows: tuple[Row, ...]
+    timeline: Timeline | None
+    words: tuple[str, ...]
+    coverage: tuple[tuple[LogRead, int | None], ...]
+    now: datetime
+
+    @property
+    def unexpected(self) -> tuple[Row, ...]:
+        """Unexpected signings that were not answered."""
+        return tuple(row for row in self.rows if row.outcome == "unexpected" and row.answer is None)
+
+
+def seen_by(site: Site, subscription: Subscription) -> Seen:
+    """Everything one subscription's page shows."""
+    now = site.clock()
+    found = site.found.of_rule(f"{PREFIX}{subscription.ask}", None)
+    rows = rows_of(found, None, now, site.subscribers.answers(subscription.id))
+    offered = site.subscribers.asks.coverage(subscription.change)
+    coverage = tuple(
+        (log, span[0] if (span := offered.get(log.log)) is not None else None) for log in site.found.logs()
+    )
+    expect = json.loads(subscription.document).get("expect", {})
+    words = tuple(describe(key, value) for key, value in expect.items())
+    picture = timeline([(row.at, row.outcome) for row in rows], now)
+    return Seen(subscription, rows, picture, words, coverage, now)
+
+
+def router(site: Site) -> APIRouter:
+    """Routes of accounts."""
+    routes = APIRouter()
+    _add_signing_in(routes, site)
+    _add_subscriptions(routes, site)
+    _add_exports(routes, site)
+    _add_destinations(routes, site)
+    _add_account(routes, site)
+    return routes
+
+
+def _add_signing_in(routes: APIRouter, site: Site) -> None:
+    @routes.get("/sign-in")
+    def sign_in_page(request: Request) -> Response:
+        if request.state.visitor.subscriber is not None:
+            return RedirectResponse("/subscriptions", status_code=303)
+        return site.page(request, "sign_in", wrong="", email="")
+
+    @routes.post("/sign-in")
+    def ask_to_sign_in(request: Request, form: Annotated[Form, Depends(site.door.form)]) -> Response:
+        visitor: Visitor = request.state.visitor
+        address = read_address(site, first(form, "email"))
+        if isinstance(address, Refused):
+            email = first(form, "email")
+            return site.page(request, "sign_in", status=400, wrong=address.message, email=email)
+        site.limits.mail_from(visitor.client)
+        # The same is written for an address that nobody has an account with: neither page nor time tells.
+        known = site.subscribers.by_address(address) is not None
+        site.mail_link("sign-in", address, visitor, {}, SIGN_IN_FOR, wanted=known)
+        return RedirectResponse("/sent?what=sign-in", status_code=303)
+
+    @routes.get("/sign-in/{token}")
+    def link_page(request: Request, token: str) -> HTMLResponse:
+        good_link(site, token, ("sign-in",))
+        return site.page(request, "sign_in_link", token=token)
+
+    @routes.post("/sign-in/{token}")
+    def use_link(request: Request, token: str, form: Annotated[Form, Depends(site.door.form)]) -> Response:  # noqa: ARG001
+        good_link(site, token, ("sign-in",))
+        visitor: Visitor = request.state.visitor
+        subscriber = site.subscribers.sign_in(token, visitor.browser)
+        if subscriber is None:
+            if (link := site.subscribers.link(token)) is not None and link.used_at is None:
+                raise Refused(
+                    403,
+                    "Open this link in the browser that asked",
+                    "A sign-in link works only in the browser in which it was asked for, so that a link sent to "
+                    "somebody else is worth nothing. Copy it into that browser, or ask for a new one in this one.",
+                )
+            raise used_up(site.subscribers.link(token), site.clock())
+        answer = RedirectResponse("/subscriptions", status_code=303)
+        site.door.sign_in(answer, visitor, subscriber)
+        return answer
+
+    @routes.post("/sign-out")
+    def sign_out(request: Request, form: Annotated[Form, Depends(site.door.form)]) -> Response:
+        answer = RedirectResponse("/", status_code=303)
+        site.door.sign_out(answer, request.state.visitor, everywhere=first(form, "everywhere") == "yes")
+        return answer
+
+
+def _add_subscriptions(routes: APIRouter, site: Site) -> None:
+    @routes.get("/subscriptions")
+    def subscriptions(request: Request) -> HTMLResponse:
+        account = request.state.visitor.account
+        seen = [seen_by(site, each) for each in site.subscribers.subscriptions(account.id)]
+        troubled = [each for each in site.subscribers.destinations(account.id) if each.state == "suspended"]
+        return site.page(request, "subscriptions", seen=seen, troubled=troubled, logs=site.found.logs())
+
+    @routes.get("/subscriptions/{subscription}")
+    def subscription_page(request: Request, subscription: str, new: str = "") -> HTMLResponse:
+        mine = own(site, request, subscription)
+        return site.page(request, "subscription", seen=seen_by(site, mine), is_new=bool(new), given=mine.subject)
+
+    @routes.get("/subscriptions/{subscription}/edit")
+    def edit_page(request: Request, subscription: str) -> HTMLResponse:
+        mine = own(site, request, subscription)
+        return _edit(site, request, mine, None)
+
+    @routes.post("/subscriptions/{subscription}/edit")
+    def edit(request: Request, subscription: str, form: Annotated[Form, Depends(site.door.form)]) -> Response:
+        mine = own(site, request, subscription)
+        draft = draft_of(site, mine.subject, form)
+        if first(form, "do") != "subscribe" or draft.ask is None:
+            return _edit(site, request, mine, form)
+        site.limits.change(mine.subscriber)
+        title = first(form, "title", 80) or mine.title
+        site.subscribers.change(mine.id, mine.subscriber, draft.ask, title)
+        return RedirectResponse(f"/subscriptions/{mine.id}?new=1", status_code=303)
+
+    @routes.post("/subscriptions/{subscription}/end")
+    def end(request: Request, subscription: str, form: Annotated[Form, Depends(site.door.form)]) -> Response:  # noqa: ARG001
+        mine = own(site, request, subscription)
+        site.subscribers.unsubscribe(mine.id, mine.subscriber)
+        return RedirectResponse("/subscriptions", status_code=303)
+
+    @routes.post("/subscriptions/{subscription}/share")
+    def share(request: Request, subscription: str, form: Annotated[Form, Depends(site.door.form)]) -> Response:
+        mine = own(site, request, subscription)
+        visitor: Visitor = request.state.visitor
+        address = read_address(site, first(form, "email"))
+        if isinstance(address, Refused):
+            raise address
+        site.limits.mail_from(visitor.client)
+        hand_over = first(form, "how") == "hand-over"
+        payload = {"subscription": mine.id, "subscriber": mine.subscriber, "hand_over": hand_over}
+        payload |= {"subject": mine.subject, "title": mine.title, "document": mine.document}
+        letter = {"subject": mine.subject, "title": mine.title, "from": visitor.account.address, "hand_over": hand_over}
+        site.mail_link("share", address, visitor, payload, CONFIRM_FOR, letter=letter)
+        return site.page(
+            request,
+            "message",
+            title="An invitation is on its way",
+            message="It becomes theirs once they open the link in the mail and agree. Until then nothing changes.",
+            sign_in=False,
+        )
+
+
+def _add_exports(routes: APIRouter, site: Site) -> None:
+    @routes.get("/subscriptions/{subscription}/signings.json")
+    def as_json(request: Request, subscription: str) -> Response:
+        seen = seen_by(site, own(site, request, subscription))
+        return _download(json.dumps(seen_json(seen), indent=1) + "\n", "application/json", "signings.json")
+
+    @routes.get("/subscriptions/{subscription}/signings.csv")
+    def as_csv(request: Request, subscription: str) -> Response:
+        seen = seen_by(site, own(site, request, subscription))
+        return _download(csv_of(seen.rows), "text/csv; charset=utf-8", "signings.csv")
+
+    @routes.get("/feed/{token}")
+    def atom(token: str) -> Response:
+        values = site.keys.unseal("feed", token)
+        known = site.subscribers.destination(str(values[0]), None) if values else None
+        if values is None or known is None or known.kind != "atom" or known.secret != str(values[1]):
+            raise Refused(404, "No such feed", "The address is incomplete, or it was renewed since.")
+        owner = site.subscribers.by_id(known.subscriber)
+        if owner is None or owner.suspended_at is not None:
+            raise Refused(404, "No such feed", "The account is suspended.")
+        seen = [seen_by(site, each) for each in site.subscribers.subscriptions(owner.id)]
+        return Response(feed(site, seen, known.id), media_type="application/atom+xml")
+
+
+def _add_destinations(routes: APIRouter, site: Site) -> None:
+    @routes.get("/destinations")
+    def listed(request: Request) -> HTMLResponse:
+        return _destinations(site, request)
+
+    @routes.post("/destinations")
+    def add(request: Request, form: Annotated[Form, Depends(site.door.form)]) -> HTMLResponse:
+        account = request.state.visitor.account
+        site.limits.change(account.id)
+        shown = destinations.add(site, account, first(form, "kind"), first(form, "target", 500))
+        return _destinations(site, request, shown=shown)
+
+    @routes.post("/destinations/{destination}/{action}")
+    def act(
+        request: Request, destination: str, action: str, form: Annotated[Form, Depends(site.door.form)]
+    ) -> HTMLResponse:
+        account = request.state.visitor.account
+        site.limits.change(account.id)
+        shown = destinations.act(site, account, destination, action, first(form, "code", 200))
+        return _destinations(site, request, shown=shown)
+
+
+def _add_account(routes: APIRouter, site: Site) -> None:
+    @routes.get("/account")
+    def account_page(request: Request) -> HTMLResponse:
+        return _account(site, request)
+
+    @routes.post("/account/weekly")
+    def weekly(request: Request, form: Annotated[Form, Depends(site.door.form)]) -> Response:
+        account = request.state.visitor.account
+        site.subscribers.set_weekly(account.id, on=first(form, "on") == "yes")
+        return RedirectResponse("/account", status_code=303)
+
+    @routes.post("/account/tokens")
+    def add_token(request: Request, form: Annotated[Form, Depends(site.door.form)]) -> HTMLResponse:
+        account = request.state.visitor.account
+        site.limits.change(account.id)
+        if len(site.subscribers.tokens(account.id)) >= 20:  # noqa: PLR2004
+            raise Refused(409, "Too many tokens", "An account has at most 20. Revoke one first.")
+        token = f"swt_{secrets.token_urlsafe(32)}"
+        scope = "write" if first(form, "scope") == "write" else "read"
+        site.subscribers.add_token(account.id, token, first(form, "name", 80) or "script", scope)
+        return _account(site, request, token=token)
+
+    @routes.post("/account/tokens/{token_id}/revoke")
+    def revoke(request: Request, token_id: str, form: Annotated[Form, Depends(site.door.form)]) -> Response:  # noqa: ARG001
+        account = request.state.visitor.account
+        if not site.subscribers.revoke_token(token_id, account.id):
+            raise Refused(404, "No such token", "It was revoked already, or it is another account's.")
+        return RedirectResponse("/account", status_code=303)
+
+    @routes.get("/account/export.json")
+    def export(request: Request) -> Response:
+        document = account_document(site, request.state.visitor.account)
+        return _download(json.dumps(document, indent=1) + "\n", "application/json", "account.json")
+
+    @routes.post("/account/delete")
+    def delete(request: Request, form: Annotated[Form, Depends(site.door.form)]) -> HTMLResponse:
+        visitor: Visitor = request.state.visitor
+        account = visitor.account
+        if first(form, "address").lower() != account.address.lower():
+            raise Refused(400, "Not deleted", "Write your address into the field to delete the account.")
+        site.subscribers.delete(account.id)
+        page = site.page(
+            request,
+            "message",
+            title="Your account is deleted",
+            message="The address, the subscriptions, the destinations and the answers are gone from this database. "
+            "Backups keep them until they are overwritten; the privacy page says when.",
+            sign_in=False,
+        )
+        site.door.sign_out(page, visitor)
+        return page
+
+
+def own(site: Site, request: Request, subscription: str) -> Subscription:
+    """A subscription of the account that asks; another's is answered like one that does not exist."""
+    account: Subscriber = request.state.visitor.account
+    found = site.subscribers.subscription(subscription, account.id)
+    if found is None:
+        raise Refused(404, "No such subscription", "It ended, or it is not yours.")
+    return found
+
+
+def seen_json(seen: Seen) -> dict[str, Any]:
+    """What a subscription saw, for programs."""
+    return dict(
+        inert_json(
+            {
+                "id": seen.subscription.id,
+                "name": seen.subscription.subject,
+                "title": seen.subscription.title,
+                "rule": json.loads(seen.subscription.document),
+                "created_at": plain(seen.subscription.created_at),
+                "coverage": [
+                    {"log": log.log, "from": first, "to": log.last, "asked_at": plain(log.at)}
+                    for log, first in seen.coverage
+                ],
+            }
+        )
+    ) | {"signings": [inert_json(plain(signing_json(row))) for row in seen.rows]}
+
+
+def csv_of(rows: Sequence[Row]) -> str:
+    """Signings as CSV. A cell that a spreadsheet would run as a formula gets an apostrophe."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(_CSV)
+    for row in rows:
+        document = signing_json(row)
+        names = [name for signer in document["signers"] for name in signer["names"]]
+        issuers = [signer["issuer"] for signer in document["signers"] if signer["issuer"]]
+        reasons = "; ".join(f"{each['what']}: {each['found']}" for each in document["reasons"])
+        cells = (
+            plain(row.at),
+            row.outcome,
+            row.log,
+            str(row.index),
+            document["kind"],
+            " ".join(names),
+            " ".join(issuers),
+            row.what,
+            reasons,
+            document["answer"] or "",
+        )
+        writer.writerow([f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in map(_cell, cells)])
+    return text.getvalue()
+
+
+def account_document(site: Site, account: Subscriber) -> dict[str, Any]:
+    """Everything that is kept about an account, without secrets."""
+    return {
+        "address": account.address,
+        "confirmed_at": plain(account.confirmed_at),
+        "weekly_mail": account.weekly_due is not None,
+        "subscriptions": [
+            {
+                "id": each.id,
+                "name": each.subject,
+                "title": each.title,
+                "rule": json.loads(each.document),
+                "created_at": plain(each.created_at),
+                "answers": [
+                    {"log": log, "index": index, "mine": mine}
+                    for (log, index), mine in site.subscribers.answers(each.id).items()
+                ],
+            }
+            for each in site.subscribers.subscriptions(account.id)
+        ],
+        "destinations": [
+            {"id": each.id, "kind": each.kind, "target": destinations.shown_target(each), "state": each.state}
+            for each in site.subscribers.destinations(account.id)
+        ],
+        "tokens": [
+            {
+                "name": each.name,
+                "scope": each.scope,
+                "created_at": plain(each.created_at),
+                "used_at": plain(each.used_at),
+            }
+            for each in site.subscribers.tokens(account.id)
+        ],
+    }
+
+
+def _edit(site: Site, request: Request, mine: Subscription, form: Mapping[str, list[str]] | None) -> HTMLResponse:
+    if form is None:
+        text = yaml_of(mine.document)
+        form = {
+            "rule": [text],
+            "shown": ["-"],
+            "ticked": ["1"],
+            "use": list(json.loads(mine.document).get("expect", {})),
+        }
+    draft = draft_of(site, mine.subject, form)
+    return site.page(
+        request,
+        "subscribe",
+        status=400 if draft.problems else 200,
+        draft=draft,
+        subject=draft.subject,
+        preview=draft.looked.rows[:12],
+        given=mine.subject,
+        email="",
+        wrong_email="",
+        editing=mine,
+    )
+
+
+def _account(site: Site, request: Request, token: str = "") -> HTMLResponse:
+    account = request.state.visitor.account
+    return site.page(
+        request,
+        "account",
+        account=account,
+        tokens=site.subscribers.tokens(account.id),
+        sessions=site.subscribers.sessions(account.id),
+        new_token=token,
+    )
+
+
+def _destinations(site: Site, request: Request, shown: Any = None) -> HTMLResponse:
+    account = request.state.visitor.account
+    listed = site.subscribers.destinations(account.id)
+    feeds = {each.id: destinations.feed_url(site, each) for each in listed if each.kind == "atom"}
+    return site.page(request, "destinations", destinations=listed, feeds=feeds, shown=shown)
+
+
+def _download(text: str, kind: str, name: str) -> Response:
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(text.encode("utf-8", "replace"), media_type=kind, headers=headers)
+
+
+def _cell(value: Any) -> str:
+    return "".join(char if char.isprintable() else "\ufffd" for char in str(value))

@@ -1,0 +1,253 @@
+"""Telling subscribers: one alert fans out to everyone who asked, and one queue serves every destination.
+
+Each message has a key that is the same at every attempt. A crash before a result is written repeats the message with
+that key; a destination that fails waits by itself and is suspended after a week, or after three bounces.
+"""
+
+import hashlib
+import logging
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from limits import RateLimitItemPerSecond
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+
+from alerts.alert import Alert
+from alerts.channels.channel import DeliveryFailed
+from alerts.channels.guarded_http import GuardedPoster
+from alerts.delivery import DeliveryPolicy, backoff
+from alerts.inert import inert_line
+from monitor.site.destinations import ATOM, MAIL, post_alert
+from monitor.site.mailing import (
+    Bounced,
+    alert_values,
+    compose_alert,
+    compose_digest,
+    compose_letter,
+    hand_over,
+    smtp_server,
+)
+from monitor.site.parts import Site
+from monitor.store.database import Database
+from monitor.store.notices import LETTER, Notice, Notices, Result
+from monitor.store.subscribers import READY
+from rules.asking import number_of
+
+_LOG: Final = logging.getLogger(__name__)
+SUBSCRIBERS: Final = "subscribers"
+"""Name of the channel that every alert of a subscription is routed to."""
+CHUNK: Final = 1_000
+CLAIM: Final = 1_000
+_LEASE: Final = timedelta(minutes=10)
+_ROUNDS: Final = 20
+_MAX_ERROR: Final = 300
+_WORD_PAUSE: Final = timedelta(seconds=1)
+
+
+class FanOut:
+    """The outbox's channel to subscribers: its row commits with the finding, and expands into one notice each.
+
+    An expansion that was interrupted is begun again and adds what is lacking.
+    """
+
+    name = SUBSCRIBERS
+    digests = False
+
+    def __init__(self, database: Database) -> None:
+        self._notices = Notices(database)
+
+    def send(self, alert: Alert, key: str, now: datetime) -> None:  # noqa: ARG002  the channel's shape
+        """Expand one alert. See `alerts.channels.channel.Channel.send`."""
+        number = number_of(alert.rule)
+        if number is None:
+            raise DeliveryFailed(f"{alert.rule} is no subscription", permanent=True)
+        added = self._notices.expand(alert.id, number, now, CHUNK)
+        _LOG.info("fanned_out ask=%d notices=%d", number, added)
+
+
+@dataclass(slots=True)
+class Sent:
+    """What one pass did."""
+
+    delivered: int = 0
+    failed: int = 0
+    given_up: int = 0
+    suspended: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    """Notices that are told in one message to one destination (`None` for a letter to an address)."""
+
+    notices: tuple[Notice, ...]
+    destination: Any
+    key: str
+
+    @property
+    def host(self) -> str:
+        return str(self.destination.host) if self.destination is not None else "mail"
+
+
+class Courier:
+    """Delivers what is due. `run_pass` is called by one thread at a time; it sends from a bounded number of threads."""
+
+    def __init__(
+        self, site: Site, policy: DeliveryPolicy | None = None, draw: Callable[[], float] = random.random
+    ) -> None:
+        self._site, self._policy, self._draw = site, policy or DeliveryPolicy(), draw
+        self._server = smtp_server(site.config.mail)
+        self._poster = GuardedPoster(allow_private=site.config.allow_private)
+        self._per_host = RateLimitItemPerSecond(site.config.limits.messages_per_host_per_second)
+        self._hosts = MovingWindowRateLimiter(MemoryStorage())
+        self._threads = ThreadPoolExecutor(site.config.limits.senders, thread_name_prefix="notice")
+
+    def close(self) -> None:
+        """End the threads; a message under way is finished."""
+        self._threads.shutdown(cancel_futures=True)
+
+    def run_pass(self) -> Sent:
+        """Deliver what is due now, at most some thousands of messages."""
+        sent = Sent()
+        for _ in range(_ROUNDS):
+            now = self._site.clock()
+            claimed = self._site.notices.claim(now, _LEASE, CLAIM)
+            if not claimed:
+                break
+            self._deliver(claimed, now, sent)
+            if len(claimed) < CLAIM:
+                break
+        return sent
+
+    def _deliver(self, claimed: Sequence[Notice], now: datetime, sent: Sent) -> None:
+        ids = sorted({each.destination for each in claimed if each.destination})
+        rows = self._site.notices.destinations(ids)
+        subscriptions = self._site.notices.subscriptions(sorted({e.subscription for e in claimed if e.subscription}))
+        results, messages = self._messages(claimed, rows, now)
+        later = [message for message in messages if not self._hosts.hit(self._per_host, message.host)]
+        if later:
+            self._site.notices.postpone([each for message in later for each in message.notices], now + _WORD_PAUSE)
+        waiting = {id(message) for message in later}
+        ready = [message for message in messages if id(message) not in waiting]
+        outcomes = list(self._threads.map(lambda message: self._send(message, subscriptions, now), ready))
+        well: list[tuple[_Message, DeliveryFailed | None]] = []
+        bad: list[tuple[_Message, DeliveryFailed | None]] = []
+        for message, failure in zip(ready, outcomes, strict=True):
+            results += self._results(message, failure, now)
+            if message.destination is not None:
+                (well if failure is None else bad).append((message, failure))
+        self._site.notices.finish(results, self._site.clock())
+        if well:
+            self._site.notices.destination_well([message.destination.id for message, _ in well])
+        for message, failure in bad:
+            self._note_failure(message, failure, now, sent)
+        for each in results:
+            sent.delivered += not each.error
+            sent.given_up += bool(each.error) and each.final
+            sent.failed += bool(each.error) and not each.final
+            if each.error:
+                sent.errors[each.error[:80]] += 1
+
+    def _messages(
+        self, claimed: Sequence[Notice], rows: dict[str, Any], now: datetime
+    ) -> tuple[list[Result], list[_Message]]:
+        """Group what was claimed into messages; what has no destination any more is over."""
+        over: list[Result] = []
+        messages: list[_Message] = []
+        by_destination: defaultdict[str, list[Notice]] = defaultdict(list)
+        for each in claimed:
+            row = rows.get(each.destination)
+            if each.kind == LETTER:
+                messages.append(_Message((each,), row, each.key))
+            elif row is None or row.state != READY or row.suspended_at is not None:
+                over.append(Result(each, error="the destination is gone or suspended", final=True))
+            elif row.kind == ATOM:
+                # A feed is fetched; nothing is sent there.
+                over.append(Result(each))
+            else:
+                by_destination[each.destination].append(each)
+        told = self._site.notices.sent_since(sorted(by_destination), now - self._policy.interval)
+        for destination, notices in by_destination.items():
+            messages += self._of_one(rows[destination], notices, told.get(destination, 0))
+        return over, messages
+
+    def _of_one(self, row: Any, notices: list[Notice], told: int) -> list[_Message]:
+        bundled: defaultdict[str, list[Notice]] = defaultdict(list)
+        singles: list[Notice] = []
+        for each in notices:
+            (bundled[each.digest] if each.digest is not None else singles).append(each)
+        messages = [_Message(tuple(members), row, f"{digest}:{row.id}") for digest, members in bundled.items()]
+        if told + len(singles) > self._policy.singles and len(singles) > 1:
+            keys = "\n".join(sorted(each.key for each in singles))
+            digest = "digest-" + hashlib.sha256(keys.encode()).hexdigest()[:32]
+            # A crash after this line sends the very same digest again: its members stay together, and so does its key.
+            self._site.notices.bundle(singles, digest)
+            return [*messages, _Message(tuple(singles), row, f"{digest}:{row.id}")]
+        return [*messages, *(_Message((each,), row, each.key) for each in singles)]
+
+    def _send(self, message: _Message, subscriptions: dict[str, Any], now: datetime) -> DeliveryFailed | None:
+        try:
+            self._hand_over(message, subscriptions, now)
+        except DeliveryFailed as failed:
+            return failed
+        except Exception as error:  # noqa: BLE001  a defect of one message must not hold up the others
+            _LOG.exception("notice_defect kind=%s", message.notices[0].kind)
+            return DeliveryFailed(f"{type(error).__name__}: {error}")
+        return None
+
+    def _hand_over(self, message: _Message, subscriptions: dict[str, Any], now: datetime) -> None:
+        first, row, site = message.notices[0], message.destination, self._site
+        sender = site.config.mail.sender
+        if first.kind == LETTER:
+            letter = compose_letter(site, first.document, message.key, now)
+            hand_over(self._server, letter, sender, str(first.document["to"]))
+            return
+        alerts = [
+            (each.alert, subscriptions[each.subscription])
+            for each in message.notices
+            if each.alert is not None and each.subscription in subscriptions
+        ]
+        if not alerts:
+            return  # the subscription ended meanwhile
+        if row.kind == MAIL:
+            if len(alerts) > 1:
+                mail = compose_digest(site, alerts, row.target, message.key, now)
+            else:
+                mail = compose_alert(site, alerts[0], row.target, message.key, now)
+            hand_over(self._server, mail, sender, row.target)
+            return
+        for each in message.notices[:1] if len(alerts) == 1 else message.notices:
+            if each.alert is not None and each.subscription in subscriptions:
+                values = alert_values(site, each.alert, subscriptions[each.subscription])
+                post_alert(self._poster, row, each.alert, values, each.key, now)
+
+    def _results(self, message: _Message, failure: DeliveryFailed | None, now: datetime) -> list[Result]:
+        if failure is None:
+            return [Result(each) for each in message.notices]
+        error = inert_line(str(failure), _MAX_ERROR)
+        attempts = max(each.attempts for each in message.notices) + 1
+        asked = min(failure.retry_after or timedelta(0), self._policy.longest_asked_wait)
+        retry_at = now + max(backoff(attempts, self._policy, self._draw), asked)
+        oldest = min(each.enqueued_at for each in message.notices)
+        final = failure.permanent or now - oldest >= self._policy.give_up_after
+        if isinstance(failure, Bounced) and message.destination is None:
+            final = True
+        return [Result(each, error, final=final, retry_at=retry_at) for each in message.notices]
+
+    def _note_failure(self, message: _Message, failure: DeliveryFailed | None, now: datetime, sent: Sent) -> None:
+        limits = self._site.config.limits
+        suspended = self._site.notices.destination_failed(
+            message.destination.id,
+            inert_line(str(failure), _MAX_ERROR),
+            now,
+            bounced=isinstance(failure, Bounced),
+            bounces_allowed=limits.bounces,
+            patience=limits.patience,
+        )
+        sent.suspended += suspended

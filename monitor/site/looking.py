@@ -1,0 +1,310 @@
+"""What was signed in a name, and how each signing compares with an expectation: behind pages, API and exports."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, Protocol
+
+from monitor.site.rendering import Timeline, timeline
+from monitor.store.findings import is_certificate_only
+from monitor.store.signings import LogRead, PastSigning
+from rules.asking import Ask, ask_of, rule_of
+from rules.learning import Part, learn, verdict_of
+from rules.rule import Rule
+from rules.selection import digest_text
+from rules.subject import Subject, SubjectKind
+from rules.verdict import Outcome, Reason
+from sigstore_entries.signing import NameForm, Signer, Signing
+
+SHOWN: Final = 20
+_SAME_MOMENT: Final = timedelta(seconds=5)
+_ABOUT_TRUST: Final = frozenset({"untrusted-chain", "chain-not-checked", "name-alone"})
+_WORDS: Final[Mapping[str, str]] = {
+    "workflow": "Another workflow",
+    "ref": "Another branch or tag",
+    "trigger": "Started in another way",
+    "issuer": "Vouched for by another login service",
+    "repository": "From another repository",
+    "repository-identifier": "From a repository with another number",
+    "owner-identifier": "From an owner with another number",
+    "runner": "On other runners",
+    "builder": "By other build instructions",
+    "digests": "A digest that is not listed",
+    "no-expectations": "Nothing was signed in this way before",
+}
+
+
+class Past(Protocol):
+    """Where the past of a name is read from. `source` says which on the page: `findings` or `archive`."""
+
+    @property
+    def source(self) -> str:
+        """`findings` holds what some rule or subscription selected; `archive` every entry that was read."""
+
+    def signings(self, key: str, limit: int = ...) -> tuple[list[PastSigning], int]:
+        """Newest signings filed under `Subject.key`, at most `limit`, and how many there are."""
+
+    def logs(self) -> list[LogRead]:
+        """How far each log was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One signing as a list shows it. `failing` are the keys of the expectations it does not meet."""
+
+    signing: Signing
+    at: datetime
+    outcome: str
+    what: str
+    details: tuple[str, ...]
+    why: tuple[tuple[str, str, str], ...]
+    failing: tuple[str, ...]
+    also: tuple[str, ...] = ()
+    answer: bool | None = None
+
+    @property
+    def log(self) -> str:
+        """The log it stands in."""
+        return self.signing.where.log
+
+    @property
+    def index(self) -> int:
+        """The entry."""
+        return self.signing.where.index
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """The whole answer about a name."""
+
+    subject: Subject
+    rows: tuple[Row, ...]
+    total: int
+    parts: tuple[Part, ...]
+    ask: Ask
+    rule: Rule
+    unverified: int
+    timeline: Timeline | None
+    logs: tuple[LogRead, ...]
+    source: str
+    now: datetime
+
+    @property
+    def trusted(self) -> tuple[Row, ...]:
+        """Signings that a trusted authority vouches for."""
+        return tuple(row for row in self.rows if row.outcome != Outcome.UNVERIFIED)
+
+    @property
+    def unlike(self) -> tuple[Row, ...]:
+        """Trusted signings that the proposed expectation does not expect."""
+        return tuple(row for row in self.rows if row.outcome == Outcome.UNEXPECTED)
+
+    @property
+    def since(self) -> datetime | None:
+        """When the oldest signing shown was made."""
+        return self.rows[-1].at if self.rows else None
+
+    @property
+    def read_at(self) -> datetime | None:
+        """When the log that was asked longest ago last answered."""
+        asked = [log.at for log in self.logs]
+        return None if not asked or None in asked else min(at for at in asked if at is not None)
+
+
+def look(past: Past, subject: Subject, now: datetime, expect: Mapping[str, Any] | None = None) -> Looked:
+    """Answer about a name; `expect` is the expectation to compare with instead of the learned one."""
+    found, total = past.signings(subject.key)
+    parts = learn(subject, [each.signing for each in found])
+    chosen = {part.key: part.expect for part in parts} if expect is None else dict(expect)
+    ask = ask_of(subject.select(), chosen)
+    rule = rule_of(0, ask.document)
+    rows = rows_of(found, rule, now)
+    return Looked(
+        subject=subject,
+        rows=rows,
+        total=total - (len(found) - len(rows)),
+        parts=tuple(parts),
+        ask=ask,
+        rule=rule,
+        unverified=sum(row.outcome == Outcome.UNVERIFIED for row in rows),
+        timeline=timeline([(row.at, row.outcome) for row in rows], now),
+        logs=tuple(past.logs()),
+        source=past.source,
+        now=now,
+    )
+
+
+def rows_of(
+    found: Sequence[PastSigning],
+    rule: Rule | None,
+    now: datetime,
+    answers: Mapping[tuple[str, int], bool] | None = None,
+) -> tuple[Row, ...]:
+    """Rows of signings, newest first; with a `rule` judged by it now, without one as they were judged when found.
+
+    A certificate in a CT log and the entry made with it are one signing.
+    """
+    merged: list[tuple[PastSigning, list[str]]] = []
+    by_certificate: dict[tuple[str, datetime], int] = {}
+    entries = [each for each in found if not is_certificate_only(each.signing)]
+    for each in entries:
+        for key in _certificates(each.signing):
+            by_certificate.setdefault(key, len(merged))
+        merged.append((each, []))
+    for each in found:
+        if is_certificate_only(each.signing):
+            place = next((by_certificate[key] for key in _certificates(each.signing) if key in by_certificate), None)
+            if place is None:
+                merged.append((each, []))
+                for key in _certificates(each.signing):
+                    by_certificate.setdefault(key, len(merged) - 1)
+            else:
+                merged[place][1].append(f"{each.signing.where.log} entry {each.signing.where.index}")
+    ordered = sorted(merged, key=lambda pair: (pair[0].at, pair[0].signing.where.index), reverse=True)
+    return tuple(_row(each, rule, now, tuple(also), answers or {}) for each, also in ordered)
+
+
+def reason_words(reason: Reason) -> tuple[str, str, str]:
+    """A reason as (what differs, expected, found)."""
+    return _WORDS.get(reason.id, reason.sentence.rstrip(".")), reason.expected, reason.found
+
+
+def headline(looked: Looked) -> tuple[str, str, str]:
+    """The answer in one line, its tone (`good`, `bad`, `warn`, `calm`) and what the round mark shows."""
+    trusted, unlike = len(looked.trusted), len(looked.unlike)
+    if unlike:
+        number = "One signing does" if unlike == 1 else f"{unlike} signings do"
+        return f"{number} not look like the others", "bad", str(unlike)
+    if trusted == 1:
+        return "One signing, and nothing to compare it with", "calm", "1"
+    if trusted:
+        return f"All {trusted} signings look alike", "good", "✓"
+    if looked.unverified:
+        return "Nothing that a trusted authority vouches for", "warn", "?"
+    return "Nothing was signed in this name", "calm", "0"
+
+
+def headline_detail(looked: Looked) -> str:
+    """The sentence under the headline."""
+    unlike, trusted = looked.unlike, looked.trusted
+    if unlike:
+        usual = [part for part in looked.parts if part.key in ("ref", "workflow")]
+        others = len(trusted) - len(unlike)
+        rest = "; ".join(part.sentence for part in usual)
+        return f"{_first(unlike[0])} For the other {others}: {rest}." if usual and others else _first(unlike[0])
+    if trusted:
+        return (
+            "; ".join(part.sentence for part in looked.parts if part.key in ("workflow", "ref", "issuer")).capitalize()
+            + "."
+        )
+    if looked.unverified:
+        return "Anyone can log a certificate of their own making with any name in it. No Sigstore client accepts one."
+    return "As far as this site has looked. What it has read is listed below; it is not an all-clear for anything else."
+
+
+def _first(row: Row) -> str:
+    differs = "; ".join(f"{label.lower()}: {found}" if found else label.lower() for label, _, found in row.why[:2])
+    return f"On {row.at:%-d %B} a signing differed. {differs[:1].upper()}{differs[1:]}."
+
+
+def _row(
+    each: PastSigning, rule: Rule | None, now: datetime, also: tuple[str, ...], answers: Mapping[tuple[str, int], bool]
+) -> Row:
+    signing = each.signing
+    verdict = each.verdict if rule is None else verdict_of(rule, signing, now)
+    outcome = verdict.outcome
+    what, details = _words(signing)
+    reasons = [reason for reason in verdict.reasons if reason.id not in _ABOUT_TRUST]
+    return Row(
+        signing=signing,
+        at=each.at,
+        outcome=outcome.value,
+        what=what,
+        details=details,
+        why=tuple(reason_words(reason) for reason in reasons) if outcome is Outcome.UNEXPECTED else (),
+        failing=tuple(dict.fromkeys(reason.id.replace("-", "_") for reason in reasons)),
+        also=also,
+        answer=answers.get((signing.where.log, signing.where.index)),
+    )
+
+
+def _words(signing: Signing) -> tuple[str, tuple[str, ...]]:
+    """What a row says first, and what follows it in small letters."""
+    signer = next(iter(signing.signers), None)
+    claims: Mapping[str, str] = signer.claims if signer is not None else {}
+    ref = claims.get("source_repository_ref") or claims.get("github_workflow_ref")
+    workflow = claims.get("build_config_uri") or claims.get("build_signer_uri")
+    details = []
+    if ref and workflow:
+        details.append(workflow.partition("@refs/")[0].rpartition("/")[2])
+    trigger = claims.get("build_trigger") or claims.get("github_workflow_trigger")
+    if trigger:
+        details.append(trigger)
+    if not ref and signer is not None and signer.issuer:
+        details.append(f"login by {signer.issuer.removeprefix('https://')}")
+    details += [_artifact(signing)]
+    return ref or _who(signer) or "an entry without a readable signer", tuple(each for each in details if each)
+
+
+def _artifact(signing: Signing) -> str:
+    if is_certificate_only(signing):
+        return "a certificate; no entry made with it was seen"
+    if not signing.digests:
+        return signing.kind
+    first, more = signing.digests[0], len(signing.digests) - 1
+    text = digest_text(first)
+    shown = f"{text[:15]}…{text[-4:]}"
+    return f"{shown} and {more} more" if more else shown
+
+
+def _who(signer: Signer | None) -> str:
+    if signer is None:
+        return ""
+    names = [name.value for name in signer.names if name.form is not NameForm.DNS]
+    return next(iter([*names, *signer.fingerprints]), "")
+
+
+def _certificates(signing: Signing) -> list[tuple[str, datetime]]:
+    """What an entry and the certificate it was made with have in common."""
+    return [(name.value, signer.not_before) for signer in signing.signers if signer.not_before for name in signer.names]
+
+
+def signing_json(row: Row) -> dict[str, Any]:
+    """One signing for programs."""
+    signers = [
+        {
+            "names": [name.value for name in signer.names],
+            "issuer": signer.issuer,
+            "claims": dict(signer.claims),
+            "fingerprints": list(signer.fingerprints),
+            "trust": signer.trust.value,
+        }
+        for signer in row.signing.signers
+    ]
+    return {
+        "log": row.log,
+        "index": row.index,
+        "kind": row.signing.kind,
+        "signed_at": row.at,
+        "outcome": row.outcome,
+        "reasons": [{"what": what, "expected": expected, "found": found} for what, expected, found in row.why],
+        "signers": signers,
+        "digests": [digest_text(digest) for digest in row.signing.digests],
+        "also_in": list(row.also),
+        "answer": None if row.answer is None else ("mine" if row.answer else "not mine"),
+    }
+
+
+def covers(looked: Looked) -> str:
+    """What kind of answer it is, by where it was read from."""
+    if looked.source == "archive":
+        return "Every entry that was read is in this answer."
+    return (
+        "This answer holds the signings that a rule or a subscription of this site selected when they were read. What "
+        "was signed in a name before a rule or a subscription was about it is not in it."
+    )
+
+
+def is_person(subject: Subject) -> bool:
+    """Whether the name is a person's address."""
+    return subject.kind is SubjectKind.EMAIL

@@ -1,0 +1,140 @@
+"""Pages for anyone: the field, the answer about a name, one signing, and how this works."""
+
+import json
+from typing import Annotated, Any, Final
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+
+from alerts.inert import inert_json
+from monitor.site.looking import SHOWN, Looked, Row, covers, headline, headline_detail, look, signing_json
+from monitor.site.parts import Site
+from monitor.site.rendering import plain
+from monitor.site.sessions import Refused
+from monitor.store.signings import PastSigning
+from rules.subject import MAX_TEXT, NotASubject, Subject, read_subject
+
+Name = Annotated[str, Query(max_length=MAX_TEXT)]
+_PAGE: Final = 100
+
+
+def router(site: Site) -> APIRouter:  # noqa: C901  a list of routes
+    """Routes of the public pages."""
+    routes = APIRouter()
+
+    @routes.get("/")
+    def front(request: Request) -> HTMLResponse:
+        return site.page(request, "front", logs=site.found.logs())
+
+    @routes.get("/look")
+    def looked_up(request: Request, name: Name = "", everything: str = "") -> Response:
+        try:
+            subject = read_subject(name)
+        except NotASubject as wrong:
+            status = 200 if not name.strip() else 400
+            return site.page(request, "front", status=status, logs=site.found.logs(), given=name, wrong=wrong)
+        if subject.text != name:
+            return RedirectResponse(f"/look?{_query(subject)}{'&everything=1' if everything else ''}", status_code=303)
+        looked = look(site.past, subject, site.clock())
+        shown = looked.rows[: _PAGE * 5 if everything else SHOWN]
+        return site.page(request, "identity", **identity_values(looked), shown=shown, given=subject.text)
+
+    @routes.get("/look.json")
+    def looked_up_json(name: Name = "") -> Response:
+        try:
+            subject = read_subject(name)
+        except NotASubject as wrong:
+            detail = {"error": "not a name", "detail": str(wrong), "repair": wrong.repair}
+            return JSONResponse(detail, status_code=400)
+        return JSONResponse(inert_json(looked_json(look(site.past, subject, site.clock()))))
+
+    @routes.get("/signing")
+    def one_signing(
+        request: Request, name: Name, log: Annotated[str, Query(max_length=200)], index: int
+    ) -> HTMLResponse:
+        subject, row, found = _one(site, name, log, index)
+        return site.page(
+            request,
+            "signing",
+            subject=subject,
+            row=row,
+            raw=json.dumps(inert_json(plain(signing_json(row))), indent=2, ensure_ascii=True),
+            leaf=found.leaf,
+            given=subject.text,
+        )
+
+    @routes.get("/signing.bin")
+    def raw_entry(name: Name, log: Annotated[str, Query(max_length=200)], index: int) -> Response:
+        _, _, found = _one(site, name, log, index)
+        headers = {"Content-Disposition": f'attachment; filename="entry-{index}.bin"'}
+        return Response(found.leaf, media_type="application/octet-stream", headers=headers)
+
+    for path, template in (("/how", "how"), ("/abuse", "abuse")):
+        _add_page(routes, site, path, template)
+
+    @routes.get("/privacy")
+    def privacy(request: Request) -> HTMLResponse:
+        text = ""
+        if site.config.privacy_file is not None:
+            text = site.config.privacy_file.read_text(encoding="utf-8")[:20_000]
+        return site.page(request, "privacy", text=text)
+
+    return routes
+
+
+def _add_page(routes: APIRouter, site: Site, path: str, template: str) -> None:
+    @routes.get(path)
+    def page(request: Request) -> HTMLResponse:
+        return site.page(request, template)
+
+
+def identity_values(looked: Looked) -> dict[str, Any]:
+    """What the page about a name shows."""
+    title, tone, mark = headline(looked)
+    return {
+        "looked": looked,
+        "subject": looked.subject,
+        "headline": title,
+        "tone": tone,
+        "mark": mark,
+        "detail": headline_detail(looked),
+        "covers": covers(looked),
+    }
+
+
+def looked_json(looked: Looked) -> dict[str, Any]:
+    """The answer about a name for programs."""
+    return {
+        "name": looked.subject.text,
+        "kind": looked.subject.kind.value,
+        "source": looked.source,
+        "total": looked.total,
+        "suggested": [
+            {"key": part.key, "expect": part.expect, "words": part.sentence, "seen": part.seen, "of": part.past}
+            for part in looked.parts
+        ],
+        "signings": [plain(signing_json(row)) for row in looked.rows[: _PAGE * 5]],
+        "covers": [
+            {"log": log.log, "from": log.first, "to": log.last, "asked_at": plain(log.at)} for log in looked.logs
+        ],
+    }
+
+
+def _one(site: Site, name: str, log: str, index: int) -> tuple[Subject, Row, PastSigning]:
+    """A signing that is filed under the name: entries are not looked up by number alone."""
+    try:
+        subject = read_subject(name)
+    except NotASubject as wrong:
+        raise Refused(400, "Not a name", str(wrong)) from None
+    looked = look(site.past, subject, site.clock())
+    found, _ = site.past.signings(subject.key)
+    row = next((each for each in looked.rows if (each.log, each.index) == (log, index)), None)
+    past = next((e for e in found if (e.signing.where.log, e.signing.where.index) == (log, index)), None)
+    if row is None or past is None:
+        raise Refused(404, "No such signing", "No signing in this name stands there, as far as this site has looked.")
+    return subject, row, past
+
+
+def _query(subject: Subject) -> str:
+    return urlencode({"name": subject.text})

@@ -1,0 +1,104 @@
+"""What every part of the site uses, put together once: the store, the key, the limits, the templates, the past."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment
+
+from monitor.site.limits import Limits
+from monitor.site.looking import Past
+from monitor.site.rendering import environment
+from monitor.site.sessions import Door, Keys, Visitor
+from monitor.site_config import SiteConfig
+from monitor.store.database import Database
+from monitor.store.notices import Notices
+from monitor.store.signings import FoundPast
+from monitor.store.subscribers import Subscribers, add_link, address_key, new_id
+
+CONFIRM_FOR: Final = timedelta(hours=24)
+SIGN_IN_FOR: Final = timedelta(minutes=15)
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The parts of one site. `past` answers look-ups; `found` knows what each subscription saw."""
+
+    config: SiteConfig
+    keys: Keys
+    database: Database
+    subscribers: Subscribers
+    notices: Notices
+    past: Past
+    found: FoundPast
+    limits: Limits
+    door: Door
+    templates: Environment
+    clock: Callable[[], datetime]
+
+    def page(self, request: Request, name: str, *, status: int = 200, **values: Any) -> HTMLResponse:
+        """Render a page for whoever asks, and give a new browser its cookie."""
+        visitor: Visitor = request.state.visitor
+        html = self.templates.get_template(f"{name}.html.j2").render(
+            visitor=visitor, config=self.config, now=self.clock(), **values
+        )
+        answer = HTMLResponse(html, status_code=status)
+        self.door.remember(answer, visitor)
+        return answer
+
+    def url(self, path: str) -> str:
+        """A link for a mail: always under the configured address, whatever a request claimed."""
+        return f"{self.config.public_url}{path}"
+
+    def mail_link(
+        self,
+        purpose: str,
+        address: str,
+        visitor: Visitor,
+        payload: Mapping[str, Any],
+        lasts: timedelta,
+        *,
+        wanted: bool = True,
+        letter: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Put a link in a mail on its way. Unless `wanted`, the same is written and nothing is sent.
+
+        The token is not stored: the letter holds the nonce that it is made from when it is sent.
+        """
+        now, nonce = self.clock(), new_id()
+        allowed = self.limits.mail_to(address_key(address)) and wanted
+        document = {"letter": purpose, "to": address, "nonce": nonce, **(letter or {})}
+        with self.database.write() as connection:
+            add_link(
+                connection,
+                self.keys.link_token(nonce),
+                purpose=purpose,
+                address=address,
+                browser=visitor.browser,
+                payload=payload,
+                expires_at=now + lasts,
+            )
+            self.notices.put_letter(connection, f"letter:{nonce}", document, now, withdrawn=not allowed)
+
+
+def build_site(config: SiteConfig, database: Database, clock: Callable[[], datetime], past: Past | None = None) -> Site:
+    """Put a site together. Raises `OwnFault` when its key cannot be read."""
+    keys = Keys.read(config.key_file)
+    subscribers = Subscribers(database, clock)
+    found = FoundPast(database)
+    return Site(
+        config=config,
+        keys=keys,
+        database=database,
+        subscribers=subscribers,
+        notices=Notices(database),
+        past=past or found,
+        found=found,
+        limits=Limits(config.limits, database, clock),
+        door=Door(config, keys, subscribers),
+        templates=environment(),
+        clock=clock,
+    )

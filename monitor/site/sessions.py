@@ -1,0 +1,226 @@
+"""Who asks: the key behind tokens, cookies, sign-in, and the checks before anything changes.
+
+A token is 256 random bits or a value under the site's key. The database holds hashes of tokens only; with a copy of it
+alone no link, cookie or button can be made.
+"""
+
+import hashlib
+import hmac
+import ipaddress
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+from fastapi import Request, Response
+from itsdangerous import BadSignature, URLSafeSerializer
+
+from monitor.model.errors import OwnFault
+from monitor.site_config import SiteConfig
+from monitor.store.subscribers import Subscriber, Subscribers
+
+IDLE: Final = timedelta(days=14)
+ABSOLUTE: Final = timedelta(days=60)
+_KEY_BYTES: Final = 32
+_MAX_FORM: Final = 64 * 1024
+_MAX_TOKEN: Final = 600
+_FOREVER: Final = 400 * 86_400
+_IPV6: Final = 6
+
+
+class Refused(Exception):
+    """A request that is not done: says what happened and what to do. `retry_after` in seconds goes with 429."""
+
+    def __init__(self, status: int, title: str, message: str, *, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.status, self.title, self.message, self.retry_after = status, title, message, retry_after
+
+
+class Keys:
+    """Everything made with the site's key."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    @classmethod
+    def read(cls, path: Path) -> "Keys":
+        """Read the key file, or make it on the first start. Raises `OwnFault`."""
+        try:
+            try:
+                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            except FileExistsError:
+                pass
+            else:
+                with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                    file.write(secrets.token_hex(_KEY_BYTES) + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+            key = bytes.fromhex(path.read_text(encoding="ascii").strip())
+        except (OSError, ValueError) as error:
+            raise OwnFault(
+                f"{path}: the site's key cannot be read or made: {error}. Without it no link in a mail can be checked: "
+                "restore the file from a backup, or remove it to begin with a new key (links already sent then end)."
+            ) from error
+        if len(key) != _KEY_BYTES:
+            raise OwnFault(f"{path}: a site's key is {2 * _KEY_BYTES} hex digits; this file holds something else.")
+        return cls(key)
+
+    def link_token(self, nonce: str) -> str:
+        """The token of a link: made anew from its nonce at each attempt to send it, and stored nowhere."""
+        return hmac.new(self._key, b"link " + nonce.encode(), hashlib.sha256).hexdigest()
+
+    def csrf(self, browser: str) -> str:
+        """What a form must carry for a browser's cookie."""
+        return hmac.new(self._key, b"form " + browser.encode(), hashlib.sha256).hexdigest()
+
+    def seal(self, purpose: str, *values: str | int) -> str:
+        """Values that only this site can have written, for one purpose."""
+        return str(self._serializer(purpose).dumps(list(values)))
+
+    def code(self, destination: str, target: str) -> str:
+        """What proves that the reader of a destination agrees: eight hex digits."""
+        return hmac.new(self._key, f"code {destination} {target}".encode(), hashlib.sha256).hexdigest()[:8].upper()
+
+    def unseal(self, purpose: str, token: str) -> Sequence[Any] | None:
+        """Values that `seal` wrote for this purpose; `None` for anything else."""
+        if len(token) > _MAX_TOKEN or not token.isascii():
+            return None
+        try:
+            values = self._serializer(purpose).loads(token)
+        except BadSignature:
+            return None
+        return values if isinstance(values, list) else None
+
+    def _serializer(self, purpose: str) -> URLSafeSerializer:
+        options = {"key_derivation": "hmac", "digest_method": hashlib.sha256}
+        return URLSafeSerializer(self._key, salt=f"signwatch {purpose}", signer_kwargs=options)
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """One request's sender: the browser by its cookie, the account that is signed in, the address asked from."""
+
+    browser: str
+    is_new: bool
+    csrf: str
+    subscriber: Subscriber | None
+    session: str
+    client: str
+
+    @property
+    def account(self) -> Subscriber:
+        """The account. Raises `Refused` when nobody is signed in."""
+        if self.subscriber is None:
+            raise Refused(401, "Sign in first", "This page belongs to an account. Sign in, then open it again.")
+        return self.subscriber
+
+
+class Door:
+    """Reads visitors and checks what they send."""
+
+    def __init__(self, config: SiteConfig, keys: Keys, subscribers: Subscribers) -> None:
+        self._config, self.keys, self._subscribers = config, keys, subscribers
+        prefix = "__Host-" if config.is_secure else ""
+        self.browser_cookie, self.session_cookie = f"{prefix}signwatch-browser", f"{prefix}signwatch"
+        self._proxies = [ipaddress.ip_network(each) for each in config.trusted_proxies]
+
+    def visitor(self, request: Request) -> Visitor:
+        """Who sent a request."""
+        browser = request.cookies.get(self.browser_cookie, "")
+        is_new = len(browser) != 2 * _KEY_BYTES or not browser.isalnum()
+        if is_new:
+            browser = secrets.token_hex(_KEY_BYTES)
+        session = request.cookies.get(self.session_cookie, "")
+        known = self._subscribers.session(session, IDLE, ABSOLUTE) if len(session) == 2 * _KEY_BYTES else None
+        return Visitor(browser, is_new, self.keys.csrf(browser), known, session, self.client(request))
+
+    def client(self, request: Request) -> str:
+        """Address a request came from; a forwarded one counts only behind a configured proxy. IPv6 by its /64."""
+        address = request.client.host if request.client else ""
+        forwarded = [part.strip() for part in request.headers.get("x-forwarded-for", "").split(",") if part.strip()]
+        while forwarded and self._is_proxy(address):
+            address = forwarded.pop()
+        try:
+            parsed = ipaddress.ip_address(address.partition("%")[0])
+        except ValueError:
+            return "unknown"
+        if parsed.version == _IPV6:
+            return str(ipaddress.ip_network((parsed, 64), strict=False).network_address)
+        return str(parsed)
+
+    def remember(self, response: Response, visitor: Visitor) -> None:
+        """Give a new browser its cookie."""
+        if visitor.is_new:
+            self._set(response, self.browser_cookie, visitor.browser, _FOREVER)
+
+    def sign_in(self, response: Response, visitor: Visitor, subscriber: Subscriber) -> None:
+        """Open a session under a new token; an older one of this browser ends."""
+        if visitor.session:
+            self._subscribers.close_session(visitor.session)
+        token = secrets.token_hex(_KEY_BYTES)
+        self._subscribers.open_session(token, subscriber.id)
+        self._set(response, self.session_cookie, token, int(ABSOLUTE.total_seconds()))
+
+    def sign_out(self, response: Response, visitor: Visitor, *, everywhere: bool = False) -> None:
+        """End this browser's session, or every session of the account."""
+        if everywhere and visitor.subscriber is not None:
+            self._subscribers.close_sessions(visitor.subscriber.id)
+        elif visitor.session:
+            self._subscribers.close_session(visitor.session)
+        response.delete_cookie(
+            self.session_cookie, path="/", secure=self._config.is_secure, httponly=True, samesite="lax"
+        )
+
+    async def form(self, request: Request) -> Mapping[str, list[str]]:
+        """The fields of a form that came from a page of this site in the same browser. Raises `Refused`."""
+        fields = await read_form(request)
+        self.check_origin(request)
+        browser = request.cookies.get(self.browser_cookie, "")
+        given = (fields.get("csrf") or [""])[0]
+        if not browser or not hmac.compare_digest(self.keys.csrf(browser).encode(), given.encode()):
+            raise Refused(
+                403,
+                "This form is too old",
+                "The form did not come from this browser, or its cookie is gone. Nothing was changed: open the page "
+                "again and send it once more. Cookies must be allowed for this site.",
+            )
+        return fields
+
+    def check_origin(self, request: Request) -> None:
+        """Refuse what another site made the browser send. Raises `Refused`."""
+        origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
+        foreign = origin is not None and origin != self._config.public_url
+        if foreign or site not in (None, "same-origin", "none"):
+            raise Refused(403, "Sent from another site", "This was sent from another site, so nothing was changed.")
+
+    def _is_proxy(self, address: str) -> bool:
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self._proxies if network.version == parsed.version)
+
+    def _set(self, response: Response, name: str, value: str, seconds: int) -> None:
+        response.set_cookie(
+            name, value, max_age=seconds, path="/", secure=self._config.is_secure, httponly=True, samesite="lax"
+        )
+
+
+async def read_form(request: Request) -> Mapping[str, list[str]]:
+    """Fields of a URL-encoded body of bounded size. Raises `Refused`."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in ("application/x-www-form-urlencoded", ""):
+        raise Refused(415, "Not a form", "Only URL-encoded forms are read here.")
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > _MAX_FORM:
+            raise Refused(413, "Too long", f"A form of more than {_MAX_FORM // 1024} KiB is not read.")
+    try:
+        return parse_qs(body.decode("utf-8"), keep_blank_values=True, max_num_fields=200, strict_parsing=bool(body))
+    except (UnicodeDecodeError, ValueError):
+        raise Refused(400, "Not a form", "The form could not be read. Open the page again.") from None

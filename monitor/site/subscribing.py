@@ -1,0 +1,393 @@
+"""Subscribing, and what a mail's buttons lead to: confirm, it was me, it was not me, leave.
+
+A GET changes nothing: mail scanners follow links. Each of these opens a page with a button, except the one-click POST
+of RFC 8058.
+"""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from monitor.site.looking import Looked, Row, look, rows_of, signing_json
+from monitor.site.pages import Name
+from monitor.site.parts import CONFIRM_FOR, Site
+from monitor.site.rendering import plain
+from monitor.site.sessions import Refused, Visitor, read_form
+from monitor.store.columns import text_key
+from monitor.store.subscribers import Link, Subscription
+from rules.asking import PREFIX, Ask, ask_of, read_ask, rule_of, yaml_of
+from rules.document import RuleFileError
+from rules.learning import describe, unlike, widen
+from rules.lint import lint
+from rules.rule import RuleSet
+from rules.subject import NotASubject, Subject, SubjectKind, read_subject
+from tlog.merkle import leaf_hash
+
+_MAX_TITLE: Final = 80
+_PREVIEW: Final = 12
+Form = Mapping[str, list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A subscription as the form has it: ticked parts, or a rule written by hand, with what is wrong with it."""
+
+    subject: Subject
+    looked: Looked
+    used: tuple[str, ...]
+    text: str
+    by_hand: bool
+    ask: Ask | None
+    problems: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
+
+
+def router(site: Site) -> APIRouter:
+    """Routes of subscribing and of the buttons in mails."""
+    routes = APIRouter()
+    _add_subscribe(routes, site)
+    _add_confirm(routes, site)
+    _add_answer(routes, site)
+    _add_leave(routes, site)
+    return routes
+
+
+def first(form: Form, name: str, limit: int = 400) -> str:
+    """One field of a form, cut."""
+    return (form.get(name) or [""])[0].strip()[:limit]
+
+
+def _add_subscribe(routes: APIRouter, site: Site) -> None:
+    @routes.get("/subscribe")
+    def form_page(request: Request, name: Name = "") -> HTMLResponse:
+        return _form(site, request, draft_of(site, name, None))
+
+    @routes.post("/subscribe")
+    def subscribe(request: Request, form: Annotated[Form, Depends(site.door.form)]) -> Response:
+        draft = draft_of(site, first(form, "name"), form)
+        if first(form, "do") != "subscribe" or draft.ask is None:
+            return _form(site, request, draft, status=400 if draft.problems else 200)
+        visitor: Visitor = request.state.visitor
+        title = first(form, "title", _MAX_TITLE) or draft.subject.title
+        if visitor.subscriber is not None:
+            site.limits.change(visitor.subscriber.id)
+            made = add_subscription(site, visitor.subscriber.id, draft.ask, draft.subject.text, title)
+            return RedirectResponse(f"/subscriptions/{made.id}?new=1", status_code=303)
+        address = read_address(site, first(form, "email"))
+        if isinstance(address, Refused):
+            return _form(site, request, draft, status=400, email=first(form, "email"), wrong_email=address.message)
+        site.limits.mail_from(visitor.client)
+        payload = {
+            "document": draft.ask.document,
+            "keys": draft.ask.keys,
+            "subject": draft.subject.text,
+            "title": title,
+        }
+        letter = {"subject": draft.subject.text, "title": title, "words": _words(draft.ask)}
+        # For an address that was not invited the same is written, and nothing is sent.
+        wanted = site.config.sign_up != "invited" or site.subscribers.is_invited(address)
+        site.mail_link("confirm", address, visitor, payload, CONFIRM_FOR, wanted=wanted, letter=letter)
+        site.subscribers.count("asked")
+        return RedirectResponse("/sent?what=confirm", status_code=303)
+
+    @routes.get("/sent")
+    def sent(request: Request, what: str = "") -> HTMLResponse:
+        return site.page(request, "sent", what="confirm" if what == "confirm" else "sign-in")
+
+
+def _add_confirm(routes: APIRouter, site: Site) -> None:
+    @routes.get("/confirm/{token}")
+    def confirm_page(request: Request, token: str) -> HTMLResponse:
+        link = good_link(site, token, ("confirm", "share"))
+        return site.page(request, "confirm", link=link, token=token, words=_link_words(link))
+
+    @routes.post("/confirm/{token}")
+    def confirm(request: Request, token: str, form: Annotated[Form, Depends(site.door.form)]) -> HTMLResponse:  # noqa: ARG001
+        link = good_link(site, token, ("confirm", "share"))
+        use = site.subscribers.confirm if link.purpose == "confirm" else site.subscribers.accept
+        done = use(token)
+        if done is None:
+            raise used_up(site.subscribers.link(token))
+        subscriber, subscription = done
+        visitor: Visitor = request.state.visitor
+        page = site.page(request, "confirmed", subscription=subscription, subscriber=subscriber)
+        # The link proves the address; only the browser that asked is signed in with it.
+        if link.browser_key == text_key(visitor.browser) and subscriber.suspended_at is None:
+            site.door.sign_in(page, visitor, subscriber)
+        return page
+
+
+def _add_answer(routes: APIRouter, site: Site) -> None:
+    @routes.get("/answer/{token}")
+    def answer_page(request: Request, token: str, mine: str = "") -> HTMLResponse:
+        subscription, row = _asked(site, token)
+        return site.page(
+            request, "answer", subscription=subscription, row=row, token=token, mine=mine, given=subscription.subject
+        )
+
+    @routes.post("/answer/{token}")
+    def answer(request: Request, token: str, form: Annotated[Form, Depends(site.door.form)]) -> Response:
+        subscription, row = _asked(site, token)
+        site.limits.change(subscription.subscriber)
+        is_mine = first(form, "mine") == "yes"
+        site.subscribers.answer(subscription.id, row.log, row.index, mine=is_mine)
+        if not is_mine:
+            return RedirectResponse(f"/not-mine/{token}", status_code=303)
+        before, after = _widened(site, subscription, row)
+        return site.page(
+            request,
+            "mine",
+            subscription=subscription,
+            row=row,
+            token=token,
+            more=unlike(before, after),
+            given=subscription.subject,
+        )
+
+    @routes.post("/widen/{token}")
+    def widen_it(request: Request, token: str, form: Annotated[Form, Depends(site.door.form)]) -> HTMLResponse:  # noqa: ARG001
+        subscription, row = _asked(site, token)
+        site.limits.change(subscription.subscriber)
+        _, after = _widened(site, subscription, row)
+        select = json.loads(subscription.document)["select"]
+        ask = ask_of(select, after)
+        site.subscribers.change(subscription.id, subscription.subscriber, ask, subscription.title)
+        return site.page(
+            request,
+            "message",
+            title="The expectation is wider now",
+            message="The next signing like this one will be expected. What was signed before is judged as it was.",
+            sign_in=False,
+        )
+
+    @routes.get("/not-mine/{token}")
+    def not_mine(request: Request, token: str) -> HTMLResponse:
+        subscription, row = _asked(site, token)
+        return site.page(
+            request,
+            "not_mine",
+            subscription=subscription,
+            row=row,
+            token=token,
+            source=source_of(row),
+            given=subscription.subject,
+        )
+
+    @routes.get("/evidence/{token}")
+    def evidence(token: str) -> Response:
+        subscription, row = _asked(site, token)
+        found = site.found.one(f"{PREFIX}{subscription.ask}", row.log, row.index)
+        if found is None:
+            raise Refused(404, "Not kept", "The entry of this signing is not kept any more.")
+        document = evidence_document(site, row, found.leaf)
+        headers = {"Content-Disposition": f'attachment; filename="signing-{row.index}.json"'}
+        return Response(json.dumps(document, indent=1) + "\n", media_type="application/json", headers=headers)
+
+
+def _add_leave(routes: APIRouter, site: Site) -> None:
+    @routes.get("/leave/{token}")
+    def leave_page(request: Request, token: str) -> HTMLResponse:
+        return site.page(request, "leave", token=token, subscription=_leaving(site, token))
+
+    @routes.post("/leave/{token}")
+    async def leave(request: Request, token: str) -> Response:
+        # SPEC RFC 8058 3.2: a POST without cookies or anything else, from a mail program. The token alone decides.
+        form = await read_form(request)
+        subscription = await run_in_threadpool(_leaving, site, token)
+        if subscription is not None:
+            await run_in_threadpool(site.subscribers.unsubscribe, subscription.id, None)
+        if first(form, "List-Unsubscribe") == "One-Click":
+            return Response("You get no more mail about this.\n", media_type="text/plain")
+        return site.page(request, "left", subscription=subscription)
+
+
+def _leaving(site: Site, token: str) -> Subscription | None:
+    values = site.keys.unseal("leave", token)
+    if values is None:
+        raise Refused(
+            404,
+            "This link does not work",
+            "It is not one that this site sent, or a part of it is missing. Nothing was changed: copy the whole link "
+            "from the mail, or sign in and leave under My subscriptions.",
+        )
+    return site.subscribers.subscription(str(values[0]), None)
+
+
+def good_link(site: Site, token: str, purposes: Sequence[str]) -> Link:
+    """A link that can be used now. Raises `Refused`, which says what happened to it and what to do."""
+    link = site.subscribers.link(token)
+    if link is None or link.purpose not in purposes or link.used_at is not None or link.expires_at <= site.clock():
+        raise used_up(link, site.clock())
+    return link
+
+
+def used_up(link: Link | None, now: Any = None) -> Refused:
+    """Why a link cannot be used."""
+    if link is None:
+        return Refused(
+            404,
+            "This link does not work",
+            "It is not one that this site sent, it is incomplete, or it ended long ago. Nothing was changed: copy the "
+            "whole link from the mail, or ask for a new one.",
+        )
+    if link.used_at is not None:
+        return Refused(
+            410,
+            "This link was used already",
+            "Each link works once, and this one did its work. If that was not you, sign in and end all sessions.",
+        )
+    if now is not None and link.expires_at <= now:
+        return Refused(410, "This link is too old", "It ended. Nothing was changed: ask for a new one.")
+    return Refused(404, "This link is for something else", "Nothing was changed: open the link from the newest mail.")
+
+
+def draft_of(site: Site, name: str, form: Form | None) -> Draft:
+    """What a form says, checked. Raises `Refused` for a name that cannot be subscribed to."""
+    try:
+        subject = read_subject(name)
+    except NotASubject as wrong:
+        hint = f" Did you mean {wrong.repair}?" if wrong.repair else ""
+        raise Refused(400, "That cannot be subscribed to", f"{wrong}{hint}") from None
+    learned = look(site.past, subject, site.clock())
+    known = {part.key: part.expect for part in learned.parts}
+    given = (form or {}).get("use")
+    used = tuple(known) if form is None or "ticked" not in form else tuple(key for key in given or [] if key in known)
+    ticked = ask_of(subject.select(), {key: known[key] for key in used})
+    text, shown = yaml_of(ticked.document), first(form or {}, "shown", 20_000)
+    written = (form or {}).get("rule", [""])[0].replace("\r\n", "\n")
+    by_hand = bool(written.strip()) and written.strip() != shown.replace("\r\n", "\n").strip()
+    ask: Ask | None = ticked
+    problems: list[str] = []
+    if by_hand:
+        text = written
+        try:
+            ask = read_ask(written)
+        except RuleFileError as error:
+            ask = None
+            problems = [f"line {each.line}, column {each.column}: {each.message}" for each in error.problems]
+    hints = [] if ask is None else [hint.message for hint in lint(RuleSet((rule_of(0, ask.document),)))]
+    expect = json.loads(ask.document).get("expect", {}) if ask is not None else {}
+    looked = look(site.past, subject, site.clock(), expect)
+    return Draft(subject, looked, used, text, by_hand, ask, tuple(problems), tuple(hints))
+
+
+def add_subscription(site: Site, subscriber: str, ask: Ask, subject: str, title: str) -> Subscription:
+    """Subscribe an account, within what one account may. Raises `Refused`."""
+    most = site.config.limits.subscriptions_per_account
+    if len(site.subscribers.subscriptions(subscriber)) >= most:
+        raise Refused(409, "Too many subscriptions", f"An account has at most {most}. End one first.")
+    site.subscribers.count("asked")
+    return site.subscribers.subscribe(subscriber, ask, subject, title)
+
+
+def read_address(site: Site, text: str) -> str | Refused:
+    """An address that may subscribe here, or why it may not."""
+    try:
+        subject = read_subject(text)
+    except NotASubject as wrong:
+        hint = f" Did you mean {wrong.repair}?" if wrong.repair else ""
+        return Refused(400, "No address", f"{wrong}{hint}")
+    if subject.kind is not SubjectKind.EMAIL:
+        return Refused(400, "No address", "Write an e-mail address here, such as you@acme.example.")
+    if not site.config.admits(subject.text):
+        return Refused(
+            403, "Not for this address", f"Only addresses of {', '.join(site.config.domains)} subscribe here."
+        )
+    if site.config.sign_up == "oidc":
+        return Refused(403, "Sign in first", "Here an account begins with a login, not with a mail.")
+    return subject.text
+
+
+def source_of(row: Row) -> str:
+    """Which kind of credential made a signing: it decides what advice is right."""
+    for signer in row.signing.signers:
+        issuer = signer.issuer or ""
+        if "token.actions.githubusercontent.com" in issuer or "github_workflow_repository" in signer.claims:
+            return "github"
+        if "gitlab" in issuer and "build_config_uri" in signer.claims:
+            return "gitlab"
+        if "build_config_uri" in signer.claims or "build_signer_uri" in signer.claims:
+            return "ci"
+        if signer.issuer:
+            return "person"
+    return "key"
+
+
+def evidence_document(site: Site, row: Row, leaf: bytes) -> dict[str, Any]:
+    """One file to attach: the entry as the log holds it, its leaf hash, and how far the log was proven."""
+    log = next((each for each in site.found.logs() if each.log == row.log), None)
+    return {
+        "format": "signwatch-signing/1",
+        "log": row.log,
+        "index": row.index,
+        "leaf": base64.b64encode(leaf).decode("ascii"),
+        "leaf_hash": leaf_hash(leaf).hex(),
+        "read_and_proven_up_to": None if log is None else log.last,
+        "signing": plain(signing_json(row)),
+        "how_to_verify": (
+            "leaf_hash is SHA-256 over a zero byte and the leaf (RFC 6962 2.1). Ask the log for an inclusion proof of "
+            "this hash at this index; any Sigstore client checks it against the log's signed tree head."
+        ),
+    }
+
+
+def _asked(site: Site, token: str) -> tuple[Subscription, Row]:
+    """The subscription and the signing that a mail's button is about."""
+    values = site.keys.unseal("answer", token)
+    if values is None or len(values) != 3:  # noqa: PLR2004
+        raise Refused(
+            404,
+            "This link does not work",
+            "It is not one that this site sent, or a part of it is missing. Copy the whole link from the mail.",
+        )
+    subscription = site.subscribers.subscription(str(values[0]), None)
+    if subscription is None:
+        raise Refused(410, "This subscription ended", "You left it, so there is nothing to answer any more.")
+    log, index = str(values[1]), int(values[2])
+    found = site.found.one(f"{PREFIX}{subscription.ask}", log, index) or _before(site, subscription, log, index)
+    if found is None:
+        raise Refused(404, "No such signing", "The signing that this link is about is not kept any more.")
+    answers = site.subscribers.answers(subscription.id)
+    return subscription, rows_of([found], None, site.clock(), answers)[0]
+
+
+def _before(site: Site, subscription: Subscription, log: str, index: int) -> Any:
+    """The signing as it was found before the subscription's expectation was changed."""
+    subject = read_subject(subscription.subject)
+    found, _ = site.found.signings(subject.key)
+    return next((e for e in found if (e.signing.where.log, e.signing.where.index) == (log, index)), None)
+
+
+def _widened(site: Site, subscription: Subscription, row: Row) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    before = json.loads(subscription.document).get("expect", {})
+    rule = rule_of(subscription.ask, subscription.document)
+    return before, widen(before, row.signing, rule, site.clock())
+
+
+def _words(ask: Ask) -> list[str]:
+    return [describe(key, value) for key, value in json.loads(ask.document).get("expect", {}).items()]
+
+
+def _link_words(link: Link) -> list[str]:
+    document = link.payload.get("document")
+    return _words(Ask(str(document), "")) if document else []
+
+
+def _form(site: Site, request: Request, draft: Draft, *, status: int = 200, **values: Any) -> HTMLResponse:
+    shown = {"email": "", "wrong_email": "", **values}
+    return site.page(
+        request,
+        "subscribe",
+        status=status,
+        draft=draft,
+        subject=draft.subject,
+        preview=draft.looked.rows[:_PREVIEW],
+        given=draft.subject.text,
+        **shown,
+    )

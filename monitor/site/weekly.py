@@ -1,0 +1,105 @@
+"""The weekly mail: what was watched and what was found, or what could not be read. And what is forgotten in time."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import select, update
+
+from monitor.site.parts import Site
+from monitor.site.rendering import ago, day, number
+from monitor.store.signings import LogRead
+from monitor.store.site_tables import SubscriberRow
+from monitor.store.subscribers import WEEK, Subscriber
+from monitor.store.tables import table
+from rules.asking import PREFIX
+
+_SUBSCRIBER: Final = table(SubscriberRow)
+_AT_ONCE: Final = 500
+_OUTCOMES: Final = ("unexpected", "expected", "unverified")
+_STALE: Final = timedelta(hours=6)
+
+
+def put_weekly(site: Site) -> int:
+    """Put the weekly mail of each account whose week is over on its way; return how many. Each is a transaction."""
+    now = site.clock()
+    due = (
+        select(_SUBSCRIBER.c.id)
+        .where(_SUBSCRIBER.c.weekly_due <= now, _SUBSCRIBER.c.suspended_at.is_(None))
+        .order_by(_SUBSCRIBER.c.weekly_due)
+        .limit(_AT_ONCE)
+    )
+    with site.database.read() as connection:
+        ids = list(connection.execute(due).scalars())
+    logs = site.found.logs()
+    for each in ids:
+        subscriber = site.subscribers.by_id(each)
+        if subscriber is not None and subscriber.weekly_due is not None:
+            _put_one(site, subscriber, logs, now)
+    return len(ids)
+
+
+def forget_old(site: Site) -> None:
+    """Forget links a day after they ended, and messages after the time the configuration gives."""
+    now = site.clock()
+    site.subscribers.forget_old(now - timedelta(days=1))
+    site.notices.forget_old(now - site.config.limits.keep)
+
+
+def _put_one(site: Site, subscriber: Subscriber, logs: Sequence[LogRead], now: datetime) -> None:
+    document = weekly_document(site, subscriber, logs, now)
+    week = f"{subscriber.weekly_due:%Y-%m-%d}"
+    # A week that was slept through is told once, and the next one is a week from now.
+    values = {"weekly_due": now + WEEK, "weekly_from": now}
+    mine = (_SUBSCRIBER.c.id == subscriber.id, _SUBSCRIBER.c.weekly_due == subscriber.weekly_due)
+    with site.database.write() as connection:
+        if connection.execute(update(_SUBSCRIBER).where(*mine).values(**values)).rowcount == 1 and document:
+            site.notices.put_letter(connection, f"weekly:{subscriber.id}:{week}", document, now)
+
+
+def weekly_document(site: Site, subscriber: Subscriber, logs: Sequence[LogRead], now: datetime) -> dict[str, Any]:
+    """What the mail says; empty for an account without subscriptions."""
+    subscriptions = site.subscribers.subscriptions(subscriber.id)
+    since = subscriber.weekly_from
+    outcomes = site.found.outcomes([f"{PREFIX}{each.ask}" for each in subscriptions], since)
+    counted = [
+        {"title": each.title, **{name: outcomes.get(f"{PREFIX}{each.ask}", {}).get(name, 0) for name in _OUTCOMES}}
+        for each in subscriptions
+    ]
+    if not counted:
+        return {}
+    unexpected, expected = (
+        sum(outcomes.get(f"{PREFIX}{each.ask}", {}).get(name, 0) for each in subscriptions) for name in _OUTCOMES[:2]
+    )
+    behind = [log for log in logs if log.trouble or log.at is None or now - log.at > _STALE or log.last < log.head]
+    offered = [site.subscribers.asks.coverage(each.change) for each in subscriptions]
+    missing = sorted({log for spans in offered for log, span in spans.items() if span is None})
+    if unexpected:
+        line = f"{unexpected} unexpected, {expected} expected"
+        worth = "Each unexpected one was told by itself; My subscriptions lists them."
+    elif behind or missing or not logs:
+        line = f"Nothing unexpected, {expected} expected, but not everything was read"
+        worth = "The logs below that are behind may hold signings that nobody has looked at yet."
+    else:
+        line = f"Nothing unexpected, {expected} expected"
+        many = "1 log" if len(logs) == 1 else f"{len(logs)} logs"
+        worth = f"Every entry of {many} was read and proven, so silence means just that."
+    return {
+        "letter": "weekly",
+        "to": subscriber.address,
+        "line": line,
+        "worth": worth,
+        "since": day(since),
+        "until": day(now),
+        "subscriptions": counted,
+        "logs": [{"log": log.log, "text": _text(log, now)} for log in logs],
+    }
+
+
+def _text(log: LogRead, now: datetime) -> str:
+    text = f"every entry up to {number(log.last)}"
+    if log.last < log.head:
+        text += f" of {number(log.head)}; the rest is being read"
+    if log.trouble or log.at is None or now - log.at > _STALE:
+        text += f"; it last answered {ago(log.at, now)}"
+    return text

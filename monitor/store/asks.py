@@ -1,0 +1,150 @@
+"""Requests of subscribers in the database: equal ones are one row, and a reader learns only of what changed."""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, Table, func, select, update
+
+from monitor.store.database import Database, lock_name
+from monitor.store.site_tables import AskChange, AskRange, AskRow, SubscriptionRow
+from monitor.store.tables import LogPosition, table
+from monitor.store.writing import add_new, add_or_replace, chunks
+from rules.asking import KEYS_VERSION, Ask, cover_of_document, keys_text
+
+_ASK = table(AskRow)
+_CHANGE = table(AskChange)
+_RANGE = table(AskRange)
+_SUBSCRIPTION = table(SubscriptionRow)
+_POSITION = table(LogPosition)
+_PAGE: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A request that came in force (`active`) or went, with the index keys it is filed under."""
+
+    number: int
+    keys: str
+    active: bool
+    change: int
+
+
+class Asks:
+    """Requests in the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def hold(self, connection: Connection, ask: Ask) -> int:
+        """Number of a request, in force from this transaction on."""
+        # One at a time: numbers of changes must become visible in their order.
+        lock_name(connection, "asks")
+        row = connection.execute(select(_ASK.c.number, _ASK.c.active).where(_ASK.c.digest == ask.digest)).first()
+        if row is not None and row.active:
+            return int(row.number)
+        change = self._next(connection)
+        values = {"index_keys": ask.keys, "keys_version": KEYS_VERSION, "active": True, "change": change}
+        if row is not None:
+            connection.execute(update(_ASK).where(_ASK.c.number == row.number).values(**values))
+            return int(row.number)
+        connection.execute(_ASK.insert(), values | {"digest": ask.digest, "document": ask.document})
+        return int(connection.execute(select(_ASK.c.number).where(_ASK.c.digest == ask.digest)).scalar_one())
+
+    def release(self, connection: Connection, number: int) -> None:
+        """Take a request out of force when no subscription holds it any more."""
+        lock_name(connection, "asks")
+        held = select(_SUBSCRIPTION.c.id).where(_SUBSCRIPTION.c.ask == number).limit(1)
+        if connection.execute(held).first() is None:
+            change = self._next(connection)
+            connection.execute(update(_ASK).where(_ASK.c.number == number).values(active=False, change=change))
+
+    def last_change(self) -> int:
+        """Number of the last change; 0 when there was none."""
+        with self._database.read() as connection:
+            return int(connection.execute(select(_CHANGE.c.change)).scalar() or 0)
+
+    def changed(self, after: int, up_to: int) -> Iterator[Changed]:
+        """What changed after one change up to another, in order, each request in its last state."""
+        at = (after, -1)
+        while True:
+            columns = (_ASK.c.number, _ASK.c.index_keys, _ASK.c.keys_version, _ASK.c.active, _ASK.c.change)
+            chosen = (
+                select(*columns)
+                .where(_ASK.c.change > at[0], _ASK.c.change <= up_to)
+                .order_by(_ASK.c.change)
+                .limit(_PAGE)
+            )
+            with self._database.read() as connection:
+                rows = connection.execute(chosen).all()
+            for number, keys, version, active, change in rows:
+                if version != KEYS_VERSION:
+                    keys = self._rekeyed(number)  # noqa: PLW2901
+                yield Changed(number, keys, active, change)
+            if len(rows) < _PAGE:
+                return
+            at = (rows[-1].change, rows[-1].number)
+
+    def documents(self, numbers: Collection[int]) -> dict[int, str]:
+        """Texts of requests by number."""
+        found: dict[int, str] = {}
+        with self._database.read() as connection:
+            for part in chunks(list(numbers)):
+                rows = connection.execute(select(_ASK.c.number, _ASK.c.document).where(_ASK.c.number.in_(part)))
+                found.update({row.number: row.document for row in rows})
+        return found
+
+    def keys(self, number: int) -> str:
+        """Index keys of one request."""
+        with self._database.read() as connection:
+            return str(connection.execute(select(_ASK.c.index_keys).where(_ASK.c.number == number)).scalar_one())
+
+    def in_force(self) -> int:
+        """How many requests are in force."""
+        with self._database.read() as connection:
+            counted = select(func.count()).select_from(_ASK).where(_ASK.c.active.is_(True))
+            return int(connection.execute(counted).scalar_one())
+
+    def offered_from(self, log: str, change: int, now: datetime) -> None:
+        """Record that every request up to a change is offered each entry of a log from its present position on.
+
+        Call it between two passes, before the first with these requests.
+        """
+        with self._database.write() as connection:
+            known = select(_RANGE.c.change).where(_RANGE.c.log == log, _RANGE.c.change >= change).limit(1)
+            if connection.execute(known).first() is not None:
+                return
+            size = connection.execute(select(_POSITION.c.size).where(_POSITION.c.log == log)).scalar()
+            row = {"log": log, "change": change, "first": int(size or 0), "at": now}
+            add_new(connection, _RANGE, [row])
+
+    def coverage(self, change: int) -> dict[str, tuple[int, datetime] | None]:
+        """Per followed log, from which entry on a request was offered every one, and since when; `None`: not yet."""
+        found: dict[str, tuple[int, datetime] | None] = {}
+        with self._database.read() as connection:
+            for log in connection.execute(select(_POSITION.c.log)).scalars().all():
+                chosen = select(_RANGE.c.first, _RANGE.c.at).where(_RANGE.c.log == log, _RANGE.c.change >= change)
+                row = connection.execute(chosen.order_by(_RANGE.c.change).limit(1)).first()
+                found[log] = None if row is None else (row.first, row.at)
+        return found
+
+    @staticmethod
+    def joined(subscription: Table) -> Any:
+        """Subscriptions with the request of each."""
+        columns = (_ASK.c.document, _ASK.c.index_keys, _ASK.c.change)
+        return select(subscription, *columns).join(_ASK, _ASK.c.number == subscription.c.ask)
+
+    def _rekeyed(self, number: int) -> str:
+        document = self.documents([number])[number]
+        keys = keys_text(cover_of_document(document))
+        with self._database.write() as connection:
+            values: Mapping[str, Any] = {"index_keys": keys, "keys_version": KEYS_VERSION}
+            connection.execute(update(_ASK).where(_ASK.c.number == number).values(**values))
+        return keys
+
+    @staticmethod
+    def _next(connection: Connection) -> int:
+        change = int(connection.execute(select(_CHANGE.c.change)).scalar() or 0) + 1
+        add_or_replace(connection, _CHANGE, {"id": 1, "change": change}, ("id",))
+        return change

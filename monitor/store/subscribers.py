@@ -1,0 +1,662 @@
+"""Accounts of subscribers: addresses, sessions, links in mails, tokens, destinations, and what they subscribed to.
+
+Each method is one transaction. Every question about what belongs to a subscriber names the subscriber: an id that is
+another's is answered as one that does not exist.
+"""
+
+import json
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import Connection, delete, func, or_, select, update
+
+from monitor.store.asks import Asks
+from monitor.store.columns import text_key
+from monitor.store.database import Database, lock_name
+from monitor.store.site_tables import (
+    AnswerRow,
+    ApiTokenRow,
+    DestinationRow,
+    InvitationRow,
+    LinkRow,
+    NoticeRow,
+    OperatorAction,
+    SessionRow,
+    StageCount,
+    SubscriberRow,
+    SubscriptionRow,
+)
+from monitor.store.tables import table
+from monitor.store.writing import add_new, add_up, chunks
+from rules.asking import Ask
+
+STAGES: Final = ("asked", "confirmed", "told", "bounced", "left", "suspended")
+READY: Final = "ready"
+WAITING: Final = "waiting"
+SUSPENDED: Final = "suspended"
+WEEK: Final = timedelta(days=7)
+
+_SUBSCRIBER = table(SubscriberRow)
+_SUBSCRIPTION = table(SubscriptionRow)
+_DESTINATION = table(DestinationRow)
+_SESSION = table(SessionRow)
+_LINK = table(LinkRow)
+_TOKEN = table(ApiTokenRow)
+_ANSWER = table(AnswerRow)
+_NOTICE = table(NoticeRow)
+_ACTION = table(OperatorAction)
+_INVITATION = table(InvitationRow)
+_STAGE = table(StageCount)
+
+
+@dataclass(frozen=True, slots=True)
+class Subscriber:
+    """One account."""
+
+    id: str
+    address: str
+    confirmed_at: datetime
+    suspended_at: datetime | None
+    suspended_why: str
+    weekly_due: datetime | None
+    weekly_from: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """One subscription with the request it stands for: `document` is its JSON, `change` when that came in force."""
+
+    id: str
+    subscriber: str
+    ask: int
+    subject: str
+    title: str
+    created_at: datetime
+    document: str
+    change: int
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a subscriber is told; secrets are for signing and never shown again."""
+
+    id: str
+    subscriber: str
+    kind: str
+    target: str
+    host: str
+    secret: str
+    former_secret: str
+    former_until: datetime | None
+    state: str
+    created_at: datetime
+    failing_since: datetime | None
+    bounces: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link in a mail that is still good, or was used."""
+
+    token_key: bytes
+    purpose: str
+    address: str
+    browser_key: bytes
+    payload: Mapping[str, Any]
+    expires_at: datetime
+    used_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ApiToken:
+    """A token for scripts, without the token."""
+
+    id: str
+    subscriber: str
+    name: str
+    scope: str
+    created_at: datetime
+    used_at: datetime | None
+
+
+def address_key(address: str) -> bytes:
+    """What stands for an address in indexes: mail servers take one in any case."""
+    return text_key(address.strip().lower())
+
+
+def new_id() -> str:
+    """A random id of 96 bits."""
+    return secrets.token_hex(12)
+
+
+class Subscribers:
+    """Accounts in the database."""
+
+    def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
+        self.database, self.clock = database, clock
+        self.asks = Asks(database)
+
+    # Accounts
+
+    def by_address(self, address: str) -> Subscriber | None:
+        """The account of an address."""
+        return self._subscriber(_SUBSCRIBER.c.address_key == address_key(address))
+
+    def by_id(self, subscriber: str) -> Subscriber | None:
+        """The account of an id."""
+        return self._subscriber(_SUBSCRIBER.c.id == subscriber)
+
+    def all(self, limit: int, after: str = "") -> list[Subscriber]:
+        """Accounts in the order of their ids, `limit` of them after one."""
+        chosen = select(_SUBSCRIBER).where(_SUBSCRIBER.c.id > after).order_by(_SUBSCRIBER.c.id).limit(limit)
+        with self.database.read() as connection:
+            return [_subscriber(row) for row in connection.execute(chosen)]
+
+    def invite(self, address: str) -> None:
+        """Let an address in where the site is for invited people only."""
+        with self.database.write() as connection:
+            add_new(connection, _INVITATION, [{"address_key": address_key(address), "created_at": self.clock()}])
+
+    def is_invited(self, address: str) -> bool:
+        """Whether an address was let in."""
+        found = select(_INVITATION.c.address_key).where(_INVITATION.c.address_key == address_key(address))
+        with self.database.read() as connection:
+            return connection.execute(found).first() is not None
+
+    def set_weekly(self, subscriber: str, *, on: bool) -> None:
+        """Turn the weekly mail on or off."""
+        due = self.clock() + WEEK if on else None
+        with self.database.write() as connection:
+            connection.execute(update(_SUBSCRIBER).where(_SUBSCRIBER.c.id == subscriber).values(weekly_due=due))
+
+    def suspend(self, subscriber: str, why: str, who: str) -> None:
+        """Stop telling an account, or with an empty `why` go on; an operator's action, recorded."""
+        at = self.clock() if why else None
+        with self.database.write() as connection:
+            connection.execute(
+                update(_SUBSCRIBER).where(_SUBSCRIBER.c.id == subscriber).values(suspended_at=at, suspended_why=why)
+            )
+            if why:
+                connection.execute(delete(_SESSION).where(_SESSION.c.subscriber == subscriber))
+            self._act(connection, who, "suspend" if why else "resume", subscriber, why)
+
+    def delete(self, subscriber: str, who: str = "") -> bool:
+        """Delete an account and everything that holds its address; by an operator (`who`) it is recorded."""
+        with self.database.write() as connection:
+            found = connection.execute(select(_SUBSCRIBER).where(_SUBSCRIBER.c.id == subscriber)).first()
+            if found is None:
+                return False
+            mine = select(_SUBSCRIPTION).where(_SUBSCRIPTION.c.subscriber == subscriber)
+            rows = connection.execute(mine).all()
+            destinations = select(_DESTINATION.c.id).where(_DESTINATION.c.subscriber == subscriber)
+            connection.execute(delete(_NOTICE).where(_NOTICE.c.destination.in_(destinations)))
+            for part in chunks([row.id for row in rows]):
+                connection.execute(delete(_ANSWER).where(_ANSWER.c.subscription.in_(part)))
+            for owned in (_SUBSCRIPTION, _DESTINATION, _SESSION, _TOKEN):
+                connection.execute(delete(owned).where(owned.c.subscriber == subscriber))
+            for row in rows:
+                self.asks.release(connection, row.ask)
+            # Links and letters hold the address as text: none is left.
+            connection.execute(delete(_LINK).where(_LINK.c.address == found.address))
+            connection.execute(
+                delete(_NOTICE).where(
+                    _NOTICE.c.destination == "", _NOTICE.c.document.contains(json.dumps(found.address))
+                )
+            )
+            connection.execute(delete(_INVITATION).where(_INVITATION.c.address_key == found.address_key))
+            connection.execute(delete(_SUBSCRIBER).where(_SUBSCRIBER.c.id == subscriber))
+            count(connection, "left")
+            if who:
+                self._act(connection, who, "delete", subscriber, "")
+        return True
+
+    def record_action(self, who: str, action: str, subscriber: str, detail: str = "") -> None:
+        """Record an operator's action that changes nothing else, such as reading an account."""
+        with self.database.write() as connection:
+            self._act(connection, who, action, subscriber, detail)
+
+    def actions(self, limit: int) -> list[Mapping[str, Any]]:
+        """Newest actions of operators."""
+        with self.database.read() as connection:
+            found = connection.execute(select(_ACTION).order_by(_ACTION.c.id.desc()).limit(limit))
+            return [dict(row) for row in found.mappings()]
+
+    # Sessions
+
+    def open_session(self, token: str, subscriber: str) -> None:
+        """Remember a browser that signed in."""
+        now = self.clock()
+        row = {"token_key": text_key(token), "subscriber": subscriber, "created_at": now, "seen_at": now}
+        with self.database.write() as connection:
+            add_new(connection, _SESSION, [row])
+
+    def session(self, token: str, idle: timedelta, absolute: timedelta) -> Subscriber | None:
+        """Whose session a cookie is; `None` when it ended. Says at most every few minutes that it was used."""
+        now, key = self.clock(), text_key(token)
+        found = (
+            select(_SUBSCRIBER, _SESSION.c.seen_at)
+            .join(_SESSION, _SESSION.c.subscriber == _SUBSCRIBER.c.id)
+            .where(_SESSION.c.token_key == key, _SESSION.c.seen_at > now - idle, _SESSION.c.created_at > now - absolute)
+        )
+        with self.database.read() as connection:
+            row = connection.execute(found).first()
+        if row is None or row.suspended_at is not None:
+            return None
+        if now - row.seen_at > timedelta(minutes=5):
+            with self.database.write() as connection:
+                connection.execute(update(_SESSION).where(_SESSION.c.token_key == key).values(seen_at=now))
+        return _subscriber(row)
+
+    def close_session(self, token: str) -> None:
+        """Sign one browser out."""
+        with self.database.write() as connection:
+            connection.execute(delete(_SESSION).where(_SESSION.c.token_key == text_key(token)))
+
+    def close_sessions(self, subscriber: str) -> None:
+        """Sign every browser of an account out."""
+        with self.database.write() as connection:
+            connection.execute(delete(_SESSION).where(_SESSION.c.subscriber == subscriber))
+
+    def sessions(self, subscriber: str) -> int:
+        """How many browsers are signed in."""
+        counted = select(func.count()).select_from(_SESSION).where(_SESSION.c.subscriber == subscriber)
+        with self.database.read() as connection:
+            return int(connection.execute(counted).scalar_one())
+
+    # Links
+
+    def link(self, token: str) -> Link | None:
+        """The link of a token, used or not, as long as it is kept."""
+        with self.database.read() as connection:
+            row = connection.execute(select(_LINK).where(_LINK.c.token_key == text_key(token))).first()
+        return None if row is None else _link(row)
+
+    def sign_in(self, token: str, browser: str) -> Subscriber | None:
+        """Use a sign-in link in the browser that asked for it; `None` when it cannot be."""
+        with self.database.write() as connection:
+            link = self._use(connection, token, "sign-in")
+            if link is None or link.browser_key != text_key(browser):
+                connection.rollback()
+                return None
+            wanted = _SUBSCRIBER.c.address_key == address_key(link.address)
+            row = connection.execute(select(_SUBSCRIBER).where(wanted)).first()
+        return None if row is None or row.suspended_at is not None else _subscriber(row)
+
+    def confirm(self, token: str) -> tuple[Subscriber, Subscription] | None:
+        """Use a confirming link: the account and the subscription are there from then on, both or neither."""
+        with self.database.write() as connection:
+            link = self._use(connection, token, "confirm")
+            if link is None:
+                return None
+            subscriber = self.ensure(connection, link.address)
+            payload = link.payload
+            made = self._subscribe(
+                connection,
+                subscriber.id,
+                Ask(payload["document"], payload["keys"]),
+                payload["subject"],
+                payload["title"],
+            )
+        return subscriber, made
+
+    def accept(self, token: str) -> tuple[Subscriber, Subscription] | None:
+        """Use a link that shares or hands over a subscription: a copy is made, or it changes its owner."""
+        with self.database.write() as connection:
+            link = self._use(connection, token, "share")
+            if link is None:
+                return None
+            chosen = self._of(link.payload["subscription"], link.payload["subscriber"])
+            row = connection.execute(chosen).first()
+            if row is None:
+                return None
+            receiver = self.ensure(connection, link.address)
+            if link.payload["hand_over"]:
+                mine = _SUBSCRIPTION.c.id == row.id
+                connection.execute(update(_SUBSCRIPTION).where(mine).values(subscriber=receiver.id))
+                moved = connection.execute(self._of(row.id, receiver.id)).one()
+                return receiver, _subscription(moved)
+            made = self._subscribe(connection, receiver.id, Ask(row.document, row.index_keys), row.subject, row.title)
+        return receiver, made
+
+    def ensure(self, connection: Connection, address: str) -> Subscriber:
+        """The account of a confirmed address, made with its mail destination where there was none."""
+        now, key = self.clock(), address_key(address)
+        lock_name(connection, "subscriber")
+        row = connection.execute(select(_SUBSCRIBER).where(_SUBSCRIBER.c.address_key == key)).first()
+        if row is None:
+            values = {
+                "id": new_id(),
+                "address": address,
+                "address_key": key,
+                "confirmed_at": now,
+                "suspended_why": "",
+                "weekly_due": now + WEEK,
+                "weekly_from": now,
+            }
+            connection.execute(_SUBSCRIBER.insert(), values)
+            self._add_destination(
+                connection, str(values["id"]), "mail", address, host=address.rpartition("@")[2], secret="", state=READY
+            )
+            row = connection.execute(select(_SUBSCRIBER).where(_SUBSCRIBER.c.address_key == key)).one()
+        return _subscriber(row)
+
+    def ensure_account(self, address: str) -> Subscriber:
+        """`ensure` for an address that a login elsewhere proved, or that an operator brings."""
+        with self.database.write() as connection:
+            return self.ensure(connection, address)
+
+    # Subscriptions
+
+    def subscribe(self, subscriber: str, ask: Ask, subject: str, title: str) -> Subscription:
+        """Subscribe a confirmed account."""
+        with self.database.write() as connection:
+            return self._subscribe(connection, subscriber, ask, subject, title)
+
+    def subscriptions(self, subscriber: str) -> list[Subscription]:
+        """What an account subscribed to, oldest first."""
+        chosen = self._of(None, subscriber).order_by(_SUBSCRIPTION.c.created_at, _SUBSCRIPTION.c.id)
+        with self.database.read() as connection:
+            return [_subscription(row) for row in connection.execute(chosen)]
+
+    def subscription(self, subscription: str, subscriber: str | None) -> Subscription | None:
+        """One subscription of an account; of any account only for links that name the subscription themselves."""
+        with self.database.read() as connection:
+            row = connection.execute(self._of(subscription, subscriber)).first()
+        return None if row is None else _subscription(row)
+
+    def change(self, subscription: str, subscriber: str, ask: Ask, title: str) -> bool:
+        """Replace what a subscription selects and expects."""
+        with self.database.write() as connection:
+            row = connection.execute(self._of(subscription, subscriber)).first()
+            if row is None:
+                return False
+            number = self.asks.hold(connection, ask)
+            mine = _SUBSCRIPTION.c.id == subscription
+            connection.execute(update(_SUBSCRIPTION).where(mine).values(ask=number, title=title))
+            if number != row.ask:
+                self.asks.release(connection, row.ask)
+        return True
+
+    def unsubscribe(self, subscription: str, subscriber: str | None) -> bool:
+        """End one subscription; true also when it was ended before, as long as the link was good."""
+        with self.database.write() as connection:
+            row = connection.execute(self._of(subscription, subscriber)).first()
+            if row is None:
+                return False
+            connection.execute(delete(_ANSWER).where(_ANSWER.c.subscription == subscription))
+            connection.execute(delete(_SUBSCRIPTION).where(_SUBSCRIPTION.c.id == subscription))
+            self.asks.release(connection, row.ask)
+            count(connection, "left")
+        return True
+
+    def answer(self, subscription: str, log: str, index: int, *, mine: bool) -> None:
+        """Record what a subscriber said of one signing; the last answer counts."""
+        here = (_ANSWER.c.subscription == subscription, _ANSWER.c.log == log, _ANSWER.c.entry == index)
+        row = {"subscription": subscription, "log": log, "entry": index, "mine": mine, "at": self.clock()}
+        with self.database.write() as connection:
+            connection.execute(delete(_ANSWER).where(*here))
+            add_new(connection, _ANSWER, [row])
+
+    def answers(self, subscription: str) -> dict[tuple[str, int], bool]:
+        """What was said of signings, by log and index."""
+        with self.database.read() as connection:
+            rows = connection.execute(select(_ANSWER).where(_ANSWER.c.subscription == subscription))
+            return {(row.log, row.entry): row.mine for row in rows}
+
+    # Destinations
+
+    def destinations(self, subscriber: str) -> list[Destination]:
+        """Where an account is told, oldest first."""
+        chosen = select(_DESTINATION).where(_DESTINATION.c.subscriber == subscriber)
+        with self.database.read() as connection:
+            rows = connection.execute(chosen.order_by(_DESTINATION.c.created_at, _DESTINATION.c.id))
+            return [_destination(row) for row in rows]
+
+    def destination(self, destination: str, subscriber: str | None) -> Destination | None:
+        """One destination of an account; of any for a feed's own address."""
+        chosen = select(_DESTINATION).where(_DESTINATION.c.id == destination)
+        if subscriber is not None:
+            chosen = chosen.where(_DESTINATION.c.subscriber == subscriber)
+        with self.database.read() as connection:
+            row = connection.execute(chosen).first()
+        return None if row is None else _destination(row)
+
+    def add_destination(self, subscriber: str, kind: str, target: str, *, host: str, secret: str, state: str) -> str:
+        """Add a destination and return its id."""
+        with self.database.write() as connection:
+            return self._add_destination(connection, subscriber, kind, target, host=host, secret=secret, state=state)
+
+    def change_destination(self, destination: str, subscriber: str, **values: Any) -> bool:
+        """Change columns of one destination of an account."""
+        mine = (_DESTINATION.c.id == destination, _DESTINATION.c.subscriber == subscriber)
+        with self.database.write() as connection:
+            return connection.execute(update(_DESTINATION).where(*mine).values(**values)).rowcount == 1
+
+    def remove_destination(self, destination: str, subscriber: str) -> bool:
+        """Remove a destination and what is on its way there."""
+        mine = (_DESTINATION.c.id == destination, _DESTINATION.c.subscriber == subscriber)
+        with self.database.write() as connection:
+            if connection.execute(delete(_DESTINATION).where(*mine)).rowcount != 1:
+                return False
+            connection.execute(delete(_NOTICE).where(_NOTICE.c.destination == destination))
+        return True
+
+    # Tokens
+
+    def add_token(self, subscriber: str, token: str, name: str, scope: str) -> None:
+        """Remember a token for scripts by its hash."""
+        row = {
+            "token_key": text_key(token),
+            "id": new_id(),
+            "subscriber": subscriber,
+            "name": name,
+            "scope": scope,
+            "created_at": self.clock(),
+        }
+        with self.database.write() as connection:
+            add_new(connection, _TOKEN, [row])
+
+    def tokens(self, subscriber: str) -> list[ApiToken]:
+        """Tokens of an account, oldest first."""
+        chosen = select(_TOKEN).where(_TOKEN.c.subscriber == subscriber).order_by(_TOKEN.c.created_at, _TOKEN.c.id)
+        with self.database.read() as connection:
+            return [_token(row) for row in connection.execute(chosen)]
+
+    def revoke_token(self, token_id: str, subscriber: str) -> bool:
+        """End one token of an account."""
+        with self.database.write() as connection:
+            mine = (_TOKEN.c.id == token_id, _TOKEN.c.subscriber == subscriber)
+            return connection.execute(delete(_TOKEN).where(*mine)).rowcount == 1
+
+    def by_token(self, token: str) -> tuple[Subscriber, str] | None:
+        """Whose token it is, and its scope."""
+        now = self.clock()
+        chosen = select(_TOKEN).where(_TOKEN.c.token_key == text_key(token))
+        with self.database.read() as connection:
+            row = connection.execute(chosen).first()
+        if row is None:
+            return None
+        if row.used_at is None or now - row.used_at > timedelta(minutes=5):
+            with self.database.write() as connection:
+                connection.execute(update(_TOKEN).where(_TOKEN.c.token_key == row.token_key).values(used_at=now))
+        subscriber = self.by_id(row.subscriber)
+        return None if subscriber is None or subscriber.suspended_at is not None else (subscriber, row.scope)
+
+    # Numbers
+
+    def count(self, stage: str, more: int = 1) -> None:
+        """Count a stage that was reached."""
+        with self.database.write() as connection:
+            count(connection, stage, more)
+
+    def stats(self) -> dict[str, int]:
+        """How often each stage was reached, and how much there is now."""
+        with self.database.read() as connection:
+            stages = {row.stage: row.entries for row in connection.execute(select(_STAGE))}
+            now = {
+                "subscribers": connection.execute(select(func.count()).select_from(_SUBSCRIBER)).scalar_one(),
+                "subscriptions": connection.execute(select(func.count()).select_from(_SUBSCRIPTION)).scalar_one(),
+                "destinations": connection.execute(select(func.count()).select_from(_DESTINATION)).scalar_one(),
+                "destinations_suspended": connection.execute(
+                    select(func.count()).select_from(_DESTINATION).where(_DESTINATION.c.state == SUSPENDED)
+                ).scalar_one(),
+            }
+        return {**{stage: int(stages.get(stage, 0)) for stage in STAGES}, **{k: int(v) for k, v in now.items()}}
+
+    def forget_old(self, before: datetime) -> None:
+        """Forget links that ended before a moment, addresses included, and sessions not seen for two months."""
+        with self.database.write() as connection:
+            connection.execute(delete(_LINK).where(_LINK.c.expires_at < before))
+            connection.execute(delete(_SESSION).where(_SESSION.c.seen_at < before - timedelta(days=60)))
+
+    # Within a transaction
+
+    def _subscribe(self, connection: Connection, subscriber: str, ask: Ask, subject: str, title: str) -> Subscription:
+        number = self.asks.hold(connection, ask)
+        same = (_SUBSCRIPTION.c.subscriber == subscriber, _SUBSCRIPTION.c.ask == number)
+        known = connection.execute(select(_SUBSCRIPTION.c.id).where(*same)).scalar()
+        if known is None:
+            known = new_id()
+            row = {"id": known, "subscriber": subscriber, "ask": number, "subject": subject, "title": title}
+            connection.execute(_SUBSCRIPTION.insert(), row | {"created_at": self.clock()})
+            count(connection, "confirmed")
+        return _subscription(connection.execute(self._of(known, subscriber)).one())
+
+    def _add_destination(
+        self, connection: Connection, subscriber: str, kind: str, target: str, *, host: str, secret: str, state: str
+    ) -> str:
+        row = {
+            "id": new_id(),
+            "subscriber": subscriber,
+            "kind": kind,
+            "target": target,
+            "host": host,
+            "secret": secret,
+            "former_secret": "",
+            "state": state,
+            "created_at": self.clock(),
+            "bounces": 0,
+            "error": "",
+        }
+        connection.execute(_DESTINATION.insert(), row)
+        return str(row["id"])
+
+    def _use(self, connection: Connection, token: str, purpose: str) -> Link | None:
+        """Take a link that was not used yet; a second use in another transaction finds it used."""
+        now = self.clock()
+        here = (
+            _LINK.c.token_key == text_key(token),
+            _LINK.c.purpose == purpose,
+            _LINK.c.used_at.is_(None),
+            _LINK.c.expires_at > now,
+        )
+        if connection.execute(update(_LINK).where(*here).values(used_at=now)).rowcount != 1:
+            return None
+        return _link(connection.execute(select(_LINK).where(_LINK.c.token_key == text_key(token))).one())
+
+    def _subscriber(self, condition: Any) -> Subscriber | None:
+        with self.database.read() as connection:
+            row = connection.execute(select(_SUBSCRIBER).where(condition)).first()
+        return None if row is None else _subscriber(row)
+
+    def _act(self, connection: Connection, who: str, action: str, subscriber: str, detail: str) -> None:
+        row = {"at": self.clock(), "who": who, "action": action, "subscriber": subscriber, "detail": detail}
+        connection.execute(_ACTION.insert(), row)
+
+    def _of(self, subscription: str | None, subscriber: str | None) -> Any:
+        chosen = self.asks.joined(_SUBSCRIPTION)
+        if subscription is not None:
+            chosen = chosen.where(_SUBSCRIPTION.c.id == subscription)
+        return chosen if subscriber is None else chosen.where(_SUBSCRIPTION.c.subscriber == subscriber)
+
+
+def count(connection: Connection, stage: str, more: int = 1) -> None:
+    """Count a stage within a transaction."""
+    add_up(connection, _STAGE, [{"stage": stage, "entries": more}], ("stage",))
+
+
+def add_link(
+    connection: Connection,
+    token: str,
+    *,
+    purpose: str,
+    address: str,
+    browser: str,
+    payload: Mapping[str, Any],
+    expires_at: datetime,
+) -> None:
+    """Store a link by the hash of its token."""
+    row = {
+        "token_key": text_key(token),
+        "purpose": purpose,
+        "address": address,
+        "browser_key": text_key(browser),
+        "payload": json.dumps(payload),
+        "expires_at": expires_at,
+    }
+    add_new(connection, _LINK, [row])
+
+
+def suspended_hosts(database: Database, limit: int) -> Sequence[tuple[str, int]]:
+    """Receiving hosts by how many of their destinations are suspended, most first."""
+    bad = or_(_DESTINATION.c.state == SUSPENDED, _DESTINATION.c.bounces > 0)
+    number = func.count().label("n")
+    chosen = select(_DESTINATION.c.host, number).where(bad).group_by(_DESTINATION.c.host).order_by(number.desc())
+    with database.read() as connection:
+        return [(row.host, int(row.n)) for row in connection.execute(chosen.limit(limit))]
+
+
+def _subscriber(row: Any) -> Subscriber:
+    return Subscriber(
+        row.id,
+        row.address,
+        row.confirmed_at,
+        row.suspended_at,
+        row.suspended_why,
+        row.weekly_due,
+        row.weekly_from,
+    )
+
+
+def _subscription(row: Any) -> Subscription:
+    return Subscription(
+        row.id, row.subscriber, row.ask, row.subject, row.title, row.created_at, row.document, row.change
+    )
+
+
+def _destination(row: Any) -> Destination:
+    return Destination(
+        row.id,
+        row.subscriber,
+        row.kind,
+        row.target,
+        row.host,
+        row.secret,
+        row.former_secret,
+        row.former_until,
+        row.state,
+        row.created_at,
+        row.failing_since,
+        row.bounces,
+        row.error,
+    )
+
+
+def _link(row: Any) -> Link:
+    return Link(
+        row.token_key,
+        row.purpose,
+        row.address,
+        row.browser_key,
+        json.loads(row.payload),
+        row.expires_at,
+        row.used_at,
+    )
+
+
+def _token(row: Any) -> ApiToken:
+    return ApiToken(row.id, row.subscriber, row.name, row.scope, row.created_at, row.used_at)

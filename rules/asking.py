@@ -1,0 +1,197 @@
+"""What a subscriber may ask for: the part of the rule language that is cheap to match and judge for a million people.
+
+A request is `select` and `expect` of a rule. Selected is a name, a repository, a digest or a key; expected is what the
+entry itself shows. What depends on a past, on a list kept elsewhere or on a command stays the operator's.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping as AnyMapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from rules.cover import Cover, cover_of_condition
+from rules.document import Listing, Mapping, Misplaced, Node, Problem, RuleFileError, Scalar, read_yaml
+from rules.expectations.kinds import BY_KEY, read_expect
+from rules.keys import Head, Key, Literal, Whole
+from rules.lint import HintId, lint
+from rules.pattern import PatternForm
+from rules.reading import Fields
+from rules.rule import Rule, RuleSet
+from rules.selection import read_select, walk
+from rules.writing import flow, scalar
+
+KEYS_VERSION: Final = 1
+"""Raise it when `rules.cover` or `rules.keys` file a pattern under other keys: stored keys are then computed anew."""
+PREFIX: Final = "ask:"
+"""Ids of these rules begin with it; no id in a rule file can."""
+MAX_TEXT: Final = 16 * 1024
+MAX_PATTERNS: Final = 20
+MAX_REGEX: Final = 200
+_MAX_VALUES: Final = 200
+_ASK_KEYS: Final = ("select", "expect")
+_PAST: Final = "it depends on what was signed before. List the values that you expect instead"
+_ELSEWHERE: Final = "a subscription cannot read a list kept elsewhere. List the digests under `digests` instead"
+_REFUSED: Final[AnyMapping[str, str]] = {
+    "authorised": _PAST,
+    "rate": _PAST,
+    "same_issuer": f"{_PAST} under `issuer`",
+    "same_repository_identifier": f"{_PAST} under `repository_identifier`",
+    "log_entry_within": _PAST,
+    "certificate_log_within": _PAST,
+    "digests_from": _ELSEWHERE,
+}
+_REFUSED_FIELDS: Final = frozenset({"kind", "log"})
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A checked request. `document` is its canonical JSON: equal requests have equal documents."""
+
+    document: str
+    keys: str
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of the document."""
+        return hashlib.sha256(self.document.encode()).digest()
+
+
+def read_ask(text: str) -> Ask:
+    """Read `select` and `expect` as YAML or JSON. Raises `RuleFileError` with the place and what would be allowed."""
+    if len(text) > MAX_TEXT:
+        raise RuleFileError([Problem(f"longer than {MAX_TEXT // 1024} KiB")], "subscription")
+    node = read_yaml(text, "subscription")
+    try:
+        _check(node)
+        plain = _plain(node)
+        document = json.dumps(plain, separators=(",", ":"), ensure_ascii=True)
+        rule = _rule(node, PREFIX + "0")
+        cover = _checked_cover(rule, node)
+    except Misplaced as misplaced:
+        raise RuleFileError([misplaced.problem], "subscription") from None
+    return Ask(document, keys_text(cover))
+
+
+def ask_of(select: AnyMapping[str, Any], expect: AnyMapping[str, Any]) -> Ask:
+    """Make a request of plain values. Raises `RuleFileError`."""
+    return read_ask(json.dumps({"select": select, **({"expect": expect} if expect else {})}))
+
+
+def rule_of(number: int, document: str) -> Rule:
+    """The rule of a stored request. Raises `RuleFileError` if this version cannot read what an earlier one wrote."""
+    try:
+        return _rule(_node(json.loads(document)), f"{PREFIX}{number}")
+    except (Misplaced, ValueError) as error:
+        raise RuleFileError([Problem(f"the stored request {number} cannot be read: {error}")], "subscription") from None
+
+
+def number_of(rule: str | None) -> int | None:
+    """The number in a rule id of ours; `None` for a rule of the file."""
+    return int(rule.removeprefix(PREFIX)) if rule is not None and rule.startswith(PREFIX) else None
+
+
+def yaml_of(document: str) -> str:
+    """A request as YAML for people: what `read_ask` reads."""
+    plain = json.loads(document)
+    lines: list[str] = []
+    for part in _ASK_KEYS:
+        if part in plain:
+            lines.append(f"{part}:")
+            lines += [f"  {scalar(key)}: {flow(value)}" for key, value in plain[part].items()]
+    return "\n".join([*lines, ""])
+
+
+def keys_text(cover: Cover) -> str:
+    """Index keys as JSON: `[form, folded, text]` of each, literals in hex; then the fields."""
+    keys = [[_FORMS[type(key)], int(key.folded), _text(key)] for key in cover.keys]
+    return json.dumps([keys, list(cover.fields)], separators=(",", ":"))
+
+
+def cover_of_document(document: str) -> Cover:
+    """Keys computed from a stored request. Raises `RuleFileError`."""
+    cover = cover_of_condition(rule_of(0, document).select)
+    if cover is None:
+        raise RuleFileError([Problem("the stored request names nothing that an entry must contain")], "subscription")
+    return cover
+
+
+_FORMS: Final[AnyMapping[type, str]] = {Whole: "w", Head: "h", Literal: "l"}
+
+
+def _text(key: Key) -> str:
+    return key.data.hex() if isinstance(key, Literal) else key.text
+
+
+def _rule(node: Node, rule_id: str) -> Rule:
+    fields = Fields(node, _ASK_KEYS, "a subscription")
+    return Rule(id=rule_id, select=read_select(fields.need("select")), expect=fields.read("expect", read_expect, ()))
+
+
+def _check(node: Node) -> None:
+    """Refuse what costs more than one subscription may cost."""
+    fields = Fields(node, _ASK_KEYS, "a subscription")
+    fields.need("select")
+    expect = fields.get("expect")
+    if isinstance(expect, Mapping):
+        for key, _ in expect.entries:
+            if key.text in _REFUSED:
+                raise Misplaced(f"`{key.text}` is not for subscriptions: {_REFUSED[key.text]}", key)
+            if key.text not in BY_KEY:
+                allowed = sorted(set(BY_KEY) - set(_REFUSED))
+                raise Misplaced(f"expect has no key {key.text[:80]!r}; known keys: {', '.join(allowed)}", key)
+    if _values(node) > _MAX_VALUES:
+        raise Misplaced(f"more than {_MAX_VALUES} values in one subscription", node)
+
+
+def _checked_cover(rule: Rule, node: Node) -> Cover:
+    patterns = [(match.field, pattern) for match in walk(rule.select) for pattern in match.patterns]
+    if len(patterns) > MAX_PATTERNS:
+        raise Misplaced(f"select has {len(patterns)} patterns; a subscription may have {MAX_PATTERNS}", node)
+    for field, pattern in patterns:
+        if field in _REFUSED_FIELDS:
+            raise Misplaced(f"`{field}` is the same for many signers: select an identity, repository or key", node)
+        if pattern.form is PatternForm.REGEX and len(pattern.text) > MAX_REGEX:
+            raise Misplaced(f"a regular expression of a subscription has at most {MAX_REGEX} characters", node)
+    cover = cover_of_condition(rule.select)
+    too_broad = [hint for hint in lint(RuleSet((rule,))) if hint.id in (HintId.TOO_BROAD, HintId.NEVER_MATCHES)]
+    if too_broad:
+        raise Misplaced(f"{too_broad[0].message}. Nothing was subscribed", node)
+    if cover is None:
+        raise Misplaced(
+            "names nothing that an entry must contain, so it would match half the log. Add an identity, a repository, "
+            "a digest or a fingerprint",
+            node,
+        )
+    return cover
+
+
+def _values(node: Node) -> int:
+    if isinstance(node, Scalar):
+        return 1
+    children: Sequence[Node] = node.items if isinstance(node, Listing) else [value for _, value in node.entries]
+    return sum(_values(child) for child in children)
+
+
+def _plain(node: Node) -> Any:
+    if isinstance(node, Scalar):
+        return node.text
+    if isinstance(node, Listing):
+        return [_plain(item) for item in node.items]
+    return {key.text: _plain(value) for key, value in sorted(node.entries, key=lambda entry: _order(entry[0].text))}
+
+
+def _order(key: str) -> tuple[int, str]:
+    return (_ASK_KEYS.index(key) if key in _ASK_KEYS else len(_ASK_KEYS)), key
+
+
+def _node(value: Any) -> Node:
+    if isinstance(value, str):
+        return Scalar(value, plain=False, line=0, column=0)
+    if isinstance(value, list):
+        return Listing(tuple(_node(item) for item in value), 0, 0)
+    if isinstance(value, dict):
+        entries = tuple((Scalar(key, plain=False, line=0, column=0), _node(item)) for key, item in value.items())
+        return Mapping(entries, 0, 0)
+    raise ValueError(f"{value!r} is not a text, list or mapping")

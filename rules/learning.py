@@ -1,0 +1,262 @@
+"""A proposed expectation, learned from what was signed in a name before.
+
+Each part says one thing about the usual signing, in words a maintainer reads. What only a single signing among many
+shows is left out: one theft must not teach that thefts are expected.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from typing_extensions import override
+
+from rules.facts import Authorisation, DigestSource, Facts
+from rules.judge import judge
+from rules.rule import Rule
+from rules.subject import Subject, SubjectKind
+from rules.verdict import Outcome, Verdict
+from sigstore_entries.signing import ChainTrust, EntryRef, Signer, Signing
+
+MAX_CHOICES: Final = 8
+_FEW: Final = 4
+"""Up to so many signings, everything seen is proposed: there is no usual one yet."""
+_RARE: Final = 0.08
+_BELIEVED: Final = frozenset({ChainTrust.TRUSTED, ChainTrust.NO_CERTIFICATE})
+_GITHUB: Final = "https://token.actions.githubusercontent.com"
+_GITLAB: Final = "https://gitlab.com"
+_CLAIMS: Final[Mapping[str, tuple[str, ...]]] = {
+    "ref": ("source_repository_ref", "github_workflow_ref"),
+    "trigger": ("build_trigger", "github_workflow_trigger"),
+    "runner": ("runner_environment",),
+    "repository": ("source_repository_uri",),
+    "repository_identifier": ("source_repository_identifier",),
+    "owner_identifier": ("source_repository_owner_identifier",),
+}
+_ORDER: Final = (
+    "workflow",
+    "ref",
+    "trigger",
+    "issuer",
+    "repository",
+    "repository_identifier",
+    "owner_identifier",
+    "runner",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One proposed expectation: its key in `expect`, its values, and the sentence a form shows beside its tick box.
+
+    `seen` of the `past` trusted signings are as it says; with no past it is a guess from the name alone.
+    """
+
+    key: str
+    values: tuple[Any, ...]
+    sentence: str
+    seen: int = 0
+    past: int = 0
+
+    @property
+    def expect(self) -> Any:
+        """The value under `key`."""
+        return list(self.values) if len(self.values) > 1 else self.values[0]
+
+
+class NoPast(Facts):
+    """Facts that know nothing: expectations of subscriptions are about the entry alone."""
+
+    @override
+    def authorisations(self, rule: str, digest: str) -> Sequence[Authorisation]:
+        return ()
+
+    @override
+    def times_signed(self, rule: str, digest: str, besides: EntryRef) -> int:
+        return 0
+
+    @override
+    def issuers_of(self, rule: str, identity: str, besides: frozenset[bytes]) -> frozenset[str] | None:
+        return None
+
+    @override
+    def repository_identifiers_of(self, rule: str, repository: str, besides: frozenset[bytes]) -> frozenset[str] | None:
+        return None
+
+    @override
+    def signings(self, rule: str, after: datetime, up_to: datetime, besides: EntryRef) -> int:
+        return 0
+
+    @override
+    def digests_from(self, source: DigestSource) -> frozenset[str] | None:
+        return None
+
+    @override
+    def in_certificate_log(self, certificate: bytes | None) -> bool | None:
+        return None
+
+    @override
+    def in_signature_log(self, certificate: bytes | None) -> bool | None:
+        return None
+
+    @override
+    def absent_at(self, where: EntryRef) -> datetime | None:
+        return None
+
+
+def verdict_of(rule: Rule, signing: Signing, now: datetime) -> Verdict:
+    """What a subscription's rule says of one signing by itself."""
+    return judge(rule, signing, NoPast(), now)
+
+
+def learn(subject: Subject, past: Sequence[Signing]) -> list[Part]:
+    """Propose what to expect of signings in a name. `past` are signings in it, trusted or not; only trusted count."""
+    shown = [found for signing in past if (found := _shown(signing))]
+    parts = [part for key in _ORDER if (part := _learned(key, shown)) is not None]
+    return parts or list(_guessed(subject))
+
+
+def widen(parts: Mapping[str, Any], signing: Signing, rule: Rule, now: datetime) -> dict[str, Any]:
+    """`expect` of a rule, with exactly the values added that one signing showed and the rule did not expect.
+
+    Parts that cannot be widened by a value of the signing's own stay as they are.
+    """
+    widened = dict(parts)
+    found = _shown(signing, anyway=True)
+    reasons = {reason.id.replace("-", "_") for reason in verdict_of(rule, signing, now).reasons}
+    for key in _ORDER:
+        if key not in parts or key not in reasons:
+            continue
+        before = parts[key] if isinstance(parts[key], list) else [parts[key]]
+        more = [value for value in found.get(key, ()) if value not in before]
+        if more:
+            widened[key] = [*before, *more]
+    if not parts:
+        return {part.key: part.expect for key in _ORDER if (part := _learned(key, [found])) is not None}
+    return widened
+
+
+def unlike(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What widening adds, in words."""
+    told = []
+    for key, value in after.items():
+        old = before.get(key, [])
+        known = old if isinstance(old, list) else [old]
+        new = [each for each in (value if isinstance(value, list) else [value]) if each not in known]
+        if new:
+            told.append(f"{_SUBJECTS[key]} {_or(new)}")
+    return told
+
+
+def describe(key: str, value: Any) -> str:
+    """One part of an `expect` in words a maintainer reads."""
+    values = value if isinstance(value, list) else [value]
+    sentence = _SENTENCES.get(key)
+    if sentence is None:
+        return f"{key.replace('_', ' ')} is {_or(values)}"
+    return sentence.format(_or(values))
+
+
+_SENTENCES: Final[Mapping[str, str]] = {
+    "workflow": "releases come from the workflow {}",
+    "ref": "they are built on {}",
+    "trigger": "they are started by {}",
+    "issuer": "the signer's login comes from {}",
+    "repository": "the source repository is {}",
+    "repository_identifier": "the repository keeps its number {}, which a deleted and re-created one would not",
+    "owner_identifier": "the owner keeps the number {}, which a renamed or new account would not",
+    "runner": "they are built on {} runners",
+    "builder": "the build instructions are {}",
+    "digests": "the digest is one of {}",
+}
+_SUBJECTS: Final[Mapping[str, str]] = {
+    "workflow": "workflow",
+    "ref": "branch or tag",
+    "trigger": "start by",
+    "issuer": "login from",
+    "repository": "repository",
+    "repository_identifier": "repository number",
+    "owner_identifier": "owner number",
+    "runner": "runners",
+}
+
+
+def _shown(signing: Signing, *, anyway: bool = False) -> dict[str, tuple[Any, ...]]:
+    """What one signing shows of each part; empty for one that no trusted authority vouches for."""
+    found: dict[str, tuple[Any, ...]] = {}
+    for signer in signing.signers:
+        if signer.trust in _BELIEVED or anyway:
+            for key, value in _values(signer):
+                if value not in found.get(key, ()):
+                    found[key] = (*found.get(key, ()), value)
+    return found
+
+
+def _values(signer: Signer) -> Iterator[tuple[str, Any]]:
+    if signer.issuer is not None:
+        yield "issuer", signer.issuer
+    workflow, repository = signer.claims.get("build_config_uri"), signer.claims.get("source_repository_uri")
+    if workflow is not None and repository is not None and workflow.startswith(f"{repository}/"):
+        path = workflow[len(repository) + 1 :]
+        yield "workflow", (path.partition("@refs/")[0] if "@refs/" in path else path.rpartition("@")[0]).lstrip("/")
+    for key, names in _CLAIMS.items():
+        value = next((signer.claims[name] for name in names if name in signer.claims), None)
+        if value:
+            yield key, _ref(value) if key == "ref" else value
+
+
+def _ref(value: str) -> Any:
+    """Tags of releases as the pattern they share: nobody signs the same tag twice."""
+    tag = value.removeprefix("refs/tags/")
+    if tag == value:
+        return value
+    return {"glob": "refs/tags/v*"} if tag[:1] == "v" and tag[1:2].isdigit() else {"glob": "refs/tags/*"}
+
+
+def _learned(key: str, shown: Sequence[Mapping[str, tuple[Any, ...]]]) -> Part | None:
+    carrying = [each[key] for each in shown if key in each]
+    # A part that some signings do not carry at all would make each of those unexpected.
+    if not carrying or len(carrying) < len(shown) - max(1, int(len(shown) * _RARE)) or (key == "runner" and not shown):
+        return None
+    counts = Counter(str(value) for values in carrying for value in values)
+    by_text = {str(value): value for values in carrying for value in values}
+    least = 1 if len(carrying) <= _FEW else max(2, int(len(carrying) * _RARE))
+    usual = [text for text, count in counts.most_common(MAX_CHOICES) if count >= least]
+    if not usual:
+        return None
+    kept = tuple(by_text[text] for text in usual)
+    matching = sum(1 for values in carrying if all(str(value) in usual for value in values))
+    return Part(key, kept, describe(key, list(kept)), matching, len(shown))
+
+
+def _guessed(subject: Subject) -> Iterator[Part]:
+    """What the name alone tells, before anything was signed in it."""
+    if subject.kind is SubjectKind.REPOSITORY and subject.host in ("github.com", "gitlab.com"):
+        issuer = _GITHUB if subject.is_github else _GITLAB
+        for key, value in (("ref", {"glob": "refs/tags/*"}), ("issuer", issuer), ("repository", subject.text)):
+            yield Part(key, (value,), describe(key, value))
+
+
+def _or(values: Sequence[Any]) -> str:
+    words = [_word(value) for value in values]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, Mapping):
+        text = str(value.get("glob") or value.get("regex") or value.get("exact"))
+        text = text.removesuffix("*") + "…" if text.endswith("*") else text
+        value = text
+    text = str(value)
+    if text.startswith("refs/tags/"):
+        return f"tags {text.removeprefix('refs/tags/')}" if text != "refs/tags/…" else "any tag"
+    if text.startswith("refs/heads/"):
+        return f"branch {text.removeprefix('refs/heads/')}"
+    known = {_GITHUB: "GitHub Actions", _GITLAB: "GitLab CI"}
+    return known.get(text, text.removeprefix(".github/workflows/"))
+
+
+def is_worse(verdict: Verdict) -> bool:
+    """Whether a verdict is news."""
+    return verdict.outcome is Outcome.UNEXPECTED

@@ -1,0 +1,1 @@
+"""The subscribers' site, driven over HTTP and in a browser."""
