@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from alerts.alert import Alert
 from alerts.channels.channel import Channel
@@ -30,10 +30,9 @@ from monitor.judging.digest_lists import DigestLists
 from monitor.logs.opening import LogDescription, open_sources
 from monitor.model.errors import BadConfig, OwnFault
 from monitor.model.log_source import LogApi, LogSource
-from monitor.site.delivery import SUBSCRIBERS, Courier, FanOut
-from monitor.site.parts import Site, build_site
+from monitor.site.fan_out import SUBSCRIBERS, FanOut
 from monitor.store.asks import Asks
-from monitor.store.database import open_database
+from monitor.store.database import Database, open_database
 from monitor.store.facts import DatabaseFacts
 from monitor.store.store import Route, Store
 from monitor.telemetry.hooks import Meter
@@ -41,6 +40,9 @@ from monitor.telemetry.metered_fetcher import MeteredFetcher
 from monitor.trust.provider import TrustKeeper
 from monitor.trust.trust_root import TrustRoot
 from rules.asking import number_of
+
+if TYPE_CHECKING:
+    from monitor.site.delivery import Courier
 
 # Rekor v1 allows 500 requests a minute and address; tile logs are static files.
 _REQUESTS_PER_SECOND: Final = {LogApi.REKOR_V1: 8}
@@ -57,7 +59,7 @@ class Monitor:
 
     `backscan` makes what looks back in one of `logs`, `archiver` what archives one, where that is configured.
     `more_logs` adds the logs that the trust root came to name since it was last called, and returns them with what
-    watches them. `site` and `courier` are there where one is configured.
+    watches them. `courier` tells subscribers, where a site is configured.
     """
 
     config: Config
@@ -72,8 +74,7 @@ class Monitor:
     more_logs: Callable[[], Sequence[tuple[LogConfig, LogWatch]]]
     backscan: Callable[[LogConfig], LogBackscan]
     archiver: Callable[[LogConfig], Archiver] | None = None
-    site: Site | None = None
-    courier: Courier | None = None
+    courier: "Courier | None" = None
     parts: ExitStack = field(default_factory=ExitStack)
 
     def close(self) -> None:
@@ -136,10 +137,7 @@ def assemble(config: Config, meter: Meter, timing: Timing, *, limits: Limits | N
             archiver = partial(
                 _archiver, config=config, handovers=handovers, store=store, trust=trust, meter=meter, timing=timing
             )
-        site = None if config.site is None else build_site(config.site, database, timing.clock)
-        courier = None if site is None else Courier(site)
-        if courier is not None:
-            parts.callback(courier.close)
+        courier = _courier(config, database, timing, parts)
         all_parts = parts.pop_all()
         watch.keywords["parts"] = backscan.keywords["parts"] = all_parts
         if archiver is not None:
@@ -157,11 +155,21 @@ def assemble(config: Config, meter: Meter, timing: Timing, *, limits: Limits | N
             more_logs=more_logs,
             backscan=backscan,
             archiver=archiver,
-            site=site,
             courier=courier,
             parts=all_parts,
         )
     raise AssertionError  # for mypy: an ExitStack may swallow exceptions, this one holds nothing that does
+
+
+def _courier(config: Config, database: Database, timing: Timing, parts: ExitStack) -> "Courier | None":
+    if config.site is None:
+        return None
+    from monitor.site.delivery import Courier
+    from monitor.site.parts import build_site
+
+    courier = Courier(build_site(config.site, database, timing.clock))
+    parts.callback(courier.close)
+    return courier
 
 
 def processes_of(objectives: Objectives) -> int:

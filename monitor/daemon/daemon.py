@@ -34,7 +34,6 @@ from monitor.judging.coverage import read_coverage
 from monitor.judging.reevaluation import recheck
 from monitor.model.errors import FetchFailed, OwnFault
 from monitor.raising.log_alerts import own_fault_alert
-from monitor.site.weekly import forget_old, put_weekly
 from monitor.store.reading import Reading
 from monitor.telemetry.hooks import Meter
 
@@ -170,13 +169,9 @@ class Daemon:
 
     def tidy_site(self) -> None:
         """Put weekly mails on their way, and forget what is kept for a time only."""
-        site = self._monitor.site
-        if site is None:
-            return
-        with self._ill_on_trouble("subscribers"):
-            put_weekly(site)
-            forget_old(site)
-            self._meter.subscribers(site.subscribers.stats())
+        if self._monitor.courier is not None:
+            with self._ill_on_trouble("subscribers"):
+                self._meter.subscribers(self._monitor.courier.tidy())
 
     def heartbeat(self) -> None:
         """Look after ourselves: the outbox, the rules, second judgements, and alerts about our own illness."""

@@ -18,7 +18,6 @@ from limits import RateLimitItemPerSecond
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
-from alerts.alert import Alert
 from alerts.channels.channel import DeliveryFailed
 from alerts.channels.guarded_http import GuardedPoster
 from alerts.delivery import DeliveryPolicy, backoff
@@ -34,41 +33,16 @@ from monitor.site.mailing import (
     smtp_server,
 )
 from monitor.site.parts import Site
-from monitor.store.database import Database
-from monitor.store.notices import LETTER, Notice, Notices, Result
+from monitor.site.weekly import forget_old, put_weekly
+from monitor.store.notices import LETTER, Notice, Result
 from monitor.store.subscribers import READY
-from rules.asking import number_of
 
 _LOG: Final = logging.getLogger(__name__)
-SUBSCRIBERS: Final = "subscribers"
-"""Name of the channel that every alert of a subscription is routed to."""
-CHUNK: Final = 1_000
 CLAIM: Final = 1_000
 _LEASE: Final = timedelta(minutes=10)
 _ROUNDS: Final = 20
 _MAX_ERROR: Final = 300
 _WORD_PAUSE: Final = timedelta(seconds=1)
-
-
-class FanOut:
-    """The outbox's channel to subscribers: its row commits with the finding, and expands into one notice each.
-
-    An expansion that was interrupted is begun again and adds what is lacking.
-    """
-
-    name = SUBSCRIBERS
-    digests = False
-
-    def __init__(self, database: Database) -> None:
-        self._notices = Notices(database)
-
-    def send(self, alert: Alert, key: str, now: datetime) -> None:  # noqa: ARG002  the channel's shape
-        """Expand one alert. See `alerts.channels.channel.Channel.send`."""
-        number = number_of(alert.rule)
-        if number is None:
-            raise DeliveryFailed(f"{alert.rule} is no subscription", permanent=True)
-        added = self._notices.expand(alert.id, number, now, CHUNK)
-        _LOG.info("fanned_out ask=%d notices=%d", number, added)
 
 
 @dataclass(slots=True)
@@ -101,7 +75,8 @@ class Courier:
     def __init__(
         self, site: Site, policy: DeliveryPolicy | None = None, draw: Callable[[], float] = random.random
     ) -> None:
-        self._site, self._policy, self._draw = site, policy or DeliveryPolicy(), draw
+        self.site = self._site = site
+        self._policy, self._draw = policy or DeliveryPolicy(), draw
         self._server = smtp_server(site.config.mail)
         self._poster = GuardedPoster(allow_private=site.config.allow_private)
         self._per_host = RateLimitItemPerSecond(site.config.limits.messages_per_host_per_second)
@@ -111,6 +86,12 @@ class Courier:
     def close(self) -> None:
         """End the threads; a message under way is finished."""
         self._threads.shutdown(cancel_futures=True)
+
+    def tidy(self) -> dict[str, int]:
+        """Put weekly mails on their way, forget what is kept for a time only; returns how much there is of what."""
+        put_weekly(self._site)
+        forget_old(self._site)
+        return self._site.subscribers.stats()
 
     def run_pass(self) -> Sent:
         """Deliver what is due now, at most some thousands of messages."""

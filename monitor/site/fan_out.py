@@ -1,0 +1,46 @@
+"""One alert to everyone who asked: the outbox's channel to subscribers."""
+
+import logging
+from datetime import datetime
+from typing import Final
+
+from typing_extensions import override
+
+from alerts.alert import Alert
+from alerts.channels.channel import Channel, DeliveryFailed
+from monitor.store.database import Database
+from monitor.store.notices import Notices
+from rules.asking import number_of
+
+_LOG: Final = logging.getLogger(__name__)
+SUBSCRIBERS: Final = "subscribers"
+"""Name of the channel that every alert of a subscription is routed to."""
+_CHUNK: Final = 1_000
+
+
+class FanOut(Channel):
+    """The outbox's channel to subscribers: its row commits with the finding, and expands into one notice each.
+
+    An expansion that was interrupted is begun again and adds what is lacking.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._notices = Notices(database)
+
+    @property
+    @override
+    def name(self) -> str:
+        return SUBSCRIBERS
+
+    @property
+    @override
+    def digests(self) -> bool:
+        return False
+
+    @override
+    def send(self, alert: Alert, key: str, now: datetime) -> None:
+        number = number_of(alert.rule)
+        if number is None:
+            raise DeliveryFailed(f"{alert.rule} is no subscription", permanent=True)
+        added = self._notices.expand(alert.id, number, now, _CHUNK)
+        _LOG.info("fanned_out ask=%d notices=%d", number, added)
