@@ -212,13 +212,13 @@ class Archive:
 
     def __init__(self, files: ArchiveFiles, followed: Sequence[str] = ()) -> None:
         """`followed` are logs that an answer should cover: those not archived are named in its coverage."""
-        self._files, self._followed = files, tuple(followed)
+        self.files, self._followed = files, tuple(followed)
         self._lock = threading.Lock()
         self._opened: OrderedDict[tuple[str, str], OpenedFile] = OrderedDict()
 
     def manifests(self) -> dict[str, Manifest]:
         """What is archived, by log id. Raises `ArchiveFault`."""
-        return read_manifests(self._files)
+        return read_manifests(self.files)
 
     def search(self, query: Query, *, per_day: bool = False) -> Answer:
         """The newest entries that match, how many there are, and what was searched. Raises `BadQuery`, `ArchiveFault`.
@@ -390,7 +390,7 @@ class Archive:
             if opened is not None:
                 self._opened.move_to_end(key)
                 return opened
-        opened = OpenedFile(file.name, open_parquet(self._files, manifest, each, file))
+        opened = OpenedFile(file.name, open_parquet(self.files, manifest, each, file))
         with self._lock:
             self._opened[key] = opened
             while len(self._opened) > _OPENED:

@@ -1,6 +1,7 @@
 """`signwatch evidence verify`: an exported file, checked anywhere."""
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -11,12 +12,15 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from alerts.inert import inert_line
+from monitor.commands.proof_file import tell_proofs
 from monitor.commands.terminal import DEFAULT_CONFIG, Exit, JsonOption, leave, note, say, say_json
 from monitor.config import TrustConfig
 from monitor.model.errors import Evidence, OwnFault
 from monitor.model.log_source import LogApi
 from monitor.program import utc_now
-from monitor.proof.evidence import MAX_SIZE, Checked, NotEvidence, check_evidence
+from monitor.proof.evidence import Checked, NotEvidence, check_evidence
+from monitor.proof.signing_proof import MAX_SIZE as MAX_PROOF
+from monitor.proof.signing_proof import CheckedSignings, check_signings, is_signing_proof
 from monitor.trust.provider import TrustKeeper
 from monitor.trust.trust_root import MAX_SIZE as MAX_ROOT
 from monitor.trust.trust_root import TrustRoot, read_trust_root
@@ -54,9 +58,13 @@ class _Keys:
 
     def owner(self, evidence: Evidence) -> str | None:
         """Whose key signed, in words; `None` when it is none of these."""
-        if evidence.spki in self.bare:
+        return self.owner_of(LogApi(evidence.api), evidence.key_name, evidence.spki)
+
+    def owner_of(self, api: LogApi, key_name: str, spki: bytes) -> str | None:
+        """Whose key this is, in words; `None` when it is none of these."""
+        if spki in self.bare:
             return f"the key given with {self.source}"
-        log = self.root.signer(LogApi(evidence.api), evidence.key_name, evidence.spki) if self.root else None
+        log = self.root.signer(api, key_name, spki) if self.root else None
         if log is None:
             return None
         ended = f", which names it as valid until {log.valid_until.isoformat()}" if log.valid_until else ""
@@ -94,9 +102,10 @@ def verify(
     """Check an evidence file: every signature in it, what it shows, and whether the key in it is the log's.
 
     Anybody can sign a file with a key of their own, so the key must be found in a trust root that you name, or in that
-    of the configuration. Exits 0 when the log's own signatures contradict each other; 1 when the file shows nothing or
-    the key is not the log's; 3 when that cannot be decided: the key was not checked, or the file is a record, which
-    convinces only someone who trusts its author.
+    of the configuration. A file of `signwatch search --prove` shows that signings are in a log. Exits 0 when it does,
+    or when the log's own signatures contradict each other; 1 when the file shows nothing or the key is not the log's;
+    3 when that cannot be decided: the key was not checked, or the file is a record, which convinces only someone who
+    trusts its author.
 
     Examples:
       signwatch evidence verify fork.json
@@ -106,15 +115,19 @@ def verify(
     """
     if sum(each is not None for each in (trusted_root, tuf)) + bool(key) > 1:
         raise typer.BadParameter("give one of --trusted-root, --tuf and --key", param_hint="--trusted-root")
-    raw = _read(file, MAX_SIZE, "FILE")
+    raw = _read(file, MAX_PROOF, "FILE")
+    is_named = trusted_root is not None or tuf is not None or bool(key)
     try:
+        if is_signing_proof(raw):
+            proven = check_signings(raw)
+            keys = _named_keys(trusted_root, key or [], tuf, tuf_root) if is_named else _configured_keys(config)
+            raise leave(_proven(proven, keys, as_json=as_json))
         checked = check_evidence(raw)
     except NotEvidence as error:
         if as_json:
             say_json({"verified": False, "verdict": Verdict.SHOWS_NOTHING, "reason": inert_line(str(error), _LONGEST)})
         note(f"{file}: this is no evidence of anything: {error}", "bold red")
         raise leave(_CODES[Verdict.SHOWS_NOTHING]) from error
-    is_named = trusted_root is not None or tuf is not None or bool(key)
     keys = _named_keys(trusted_root, key or [], tuf, tuf_root) if is_named else _configured_keys(config)
     owner = keys.owner(checked.evidence) if keys is not None and checked.conclusion.signed else None
     verdict = _verdict(checked, keys, owner)
@@ -123,6 +136,13 @@ def verify(
     else:
         _show(checked, verdict, keys, owner)
     raise leave(_CODES[verdict])
+
+
+def _proven(checked: Sequence[CheckedSignings], keys: _Keys | None, *, as_json: bool) -> Exit:
+    """Tell of signings that are proven to be in a log."""
+    owner, source = (None, "") if keys is None else (keys.owner_of, keys.source)
+    verified = tell_proofs(checked, owner, source, as_json=as_json)
+    return Exit.UNFINISHED if verified is None else Exit.FINE if verified else Exit.MISBEHAVED
 
 
 def _verdict(checked: Checked, keys: _Keys | None, owner: str | None) -> Verdict:

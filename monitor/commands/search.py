@@ -19,7 +19,8 @@ from monitor.archive.histogram import as_svg, as_text
 from monitor.archive.rows import SCHEMA
 from monitor.archive.search import Answer, Archive, BadQuery, Coverage, Match, Query, Row, guessed_match, row_of
 from monitor.archive.search_index import KeyKind
-from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, leave, note, say, table
+from monitor.commands.search_proof import write_proof
+from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, leave, note, say, say_json, table
 from monitor.config import Config, load_config
 from monitor.daemon.assembly import configured_logs
 from monitor.daemon.trust_watch import trust_of
@@ -46,8 +47,11 @@ def archive_of(config: Config) -> Archive:
 
 
 def search(
-    text: Annotated[str, typer.Argument(help="An identity, repository, workflow, issuer, digest or fingerprint.")],
+    text: Annotated[
+        str | None, typer.Argument(help="An identity, repository, workflow, issuer, digest or fingerprint.")
+    ] = None,
     *,
+    entry: Annotated[str | None, typer.Option("--entry", help="Instead: this entry, as LOG:INDEX.")] = None,
     kind: Annotated[
         list[str] | None,
         typer.Option("--kind", help="identity, issuer, repository, workflow, digest or fingerprint; may be repeated."),
@@ -59,6 +63,12 @@ def search(
     until: Annotated[str | None, typer.Option("--until", help="Before this moment, written like --since.")] = None,
     logs: Annotated[list[str] | None, typer.Option("--log", help="Only this log; may be given again.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", "-n", min=0, help="Entries shown; exports give all.")] = None,
+    prove: Annotated[
+        Path | None, typer.Option("--prove", help="Write the shown entries with their proofs.", dir_okay=False)
+    ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="With --prove: ask no log for the entries' bytes.")
+    ] = False,
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines: an entry each, then a summary.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV on standard output.")] = False,
@@ -75,10 +85,24 @@ def search(
       signwatch search 'https://github.com/acme/*' --since 30d
       signwatch search sha256:8b1a9953c4611296a827abf8c47804d7e6c49c6b97f2b4d3c5e8a9f0b1c2d3e4 --json
       signwatch search 'https://github.com/acme/*' --parquet acme.parquet
+      signwatch search you@example.com --prove mine.json
+      signwatch search --entry rekor-v2:1234 --prove signing.json
     """
-    if sum((as_json, as_csv, parquet is not None)) > 1:
-        raise typer.BadParameter("one of --json, --csv and --parquet at a time")
-    archive = archive_of(load_config(config))
+    if sum((as_json, as_csv, parquet is not None, prove is not None)) > 1:
+        raise typer.BadParameter("one of --json, --csv, --parquet and --prove at a time")
+    settings = load_config(config)
+    archive = archive_of(settings)
+    if entry is not None or text is None:
+        if entry is None or text is not None:
+            raise typer.BadParameter("say what to search for, or --entry LOG:INDEX")
+        answer = _one_entry(archive, entry)
+        if prove is not None:
+            write_proof(settings, archive.files, answer, entry, prove, offline=offline)
+        elif as_json:
+            say_json(answer.rows[0].document())
+        else:
+            _show(answer)
+        raise leave(Exit.FINE)
     query = Query(
         text,
         frozenset(_kind(each) for each in kind or ()),
@@ -96,15 +120,30 @@ def search(
             coverage = archive.coverage(query, damaged)
             _summarise(coverage, count, as_json=as_json)
         else:
-            answer = archive.search(query, per_day=True)
+            answer = archive.search(query, per_day=prove is None)
             coverage = answer.coverage
             _show(answer)
+            if prove is not None:
+                write_proof(settings, archive.files, answer, text, prove, offline=offline)
         if histogram is not None:
             days = archive.search(query, per_day=True).per_day
             _write(histogram, as_svg(days, f"Entries a day that name {inert_line(text, _WORD)}"))
     except BadQuery as error:
         raise typer.BadParameter(str(error)) from error
     raise leave(Exit.UNFINISHED if any(each.damaged for each in coverage.logs) else Exit.FINE)
+
+
+def _one_entry(archive: Archive, entry: str) -> Answer:
+    log, _, number = entry.rpartition(":")
+    if not log or not number.isdecimal():
+        raise typer.BadParameter("write LOG:INDEX, such as rekor-v2:1234", param_hint="--entry")
+    row = archive.entry(log, int(number[:19]))
+    if row is None:
+        raise OwnFault(
+            f"entry {number} of {log} is not archived: `signwatch archive build --log {log} --from {number} --to "
+            f"{int(number[:19]) + 1}` archives it"
+        )
+    return Answer((row,), 1, archive.coverage(Query("*", logs=frozenset({log})), {}))
 
 
 def _kind(word: str) -> KeyKind:

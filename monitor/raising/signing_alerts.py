@@ -55,7 +55,9 @@ def _alert_of_unexpected(finding: Finding, rule: Rule, now: datetime) -> Alert:
         if issued
         else "What was signed verifies as yours, wherever it is shown.",
         next_step="If it was you, extend the rule. If not, find out how the identity was used: revoke the token, "
-        "workflow or account behind it, and warn whoever relies on what was signed.",
+        "workflow or account behind it, and warn whoever relies on what was signed. "
+        f"`signwatch search --entry {where.log}:{where.index} --prove signing.json` exports a proof of it that others "
+        "can check, where the log is archived.",
         created_at=now,
         reasons=tuple(_sentence(reason) for reason in finding.verdict.reasons),
         facts=_facts(rule, signing),
