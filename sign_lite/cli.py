@@ -9,7 +9,7 @@ from typing import Final
 
 import typer
 
-from command_line.program import LazyCommand, VersionOption, listing, only_misuse, run
+from command_line.program import LazyCommand, VersionOption, group, listing, only_misuse, run
 
 _MISUSED: Final = 2
 _OURS: Final = ("sign_lite", "sigstore_entries", "command_line", "tlog")
@@ -18,6 +18,12 @@ app = typer.Typer(
         LazyCommand("sign", "sign_lite.commands:sign", "Sign files; writes FILE.sigstore.json beside each."),
         LazyCommand("attest", "sign_lite.commands:attest", "Sign one in-toto statement about all the files."),
         LazyCommand("verify", "sign_lite.commands:verify_command", "Verify files against their bundles."),
+        group(
+            "conformance",
+            "Sign and verify as the public sigstore-conformance suite asks a client to.",
+            LazyCommand("sign-bundle", "sign_lite.conformance:sign_bundle", "Sign a file or an in-toto statement."),
+            LazyCommand("verify-bundle", "sign_lite.conformance:verify_bundle", "Verify a file or a digest."),
+        ),
     ),
     help="Sign, verify and attest files with standard Sigstore bundles.",
     no_args_is_help=True,

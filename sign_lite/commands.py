@@ -17,13 +17,16 @@ from sign_lite.files import (
     check_writable,
     default_bundle,
     hash_file,
+    hash_named,
+    is_digest,
     read_small,
     write_bundle,
 )
+from sign_lite.keyed import load_key
 from sign_lite.signing import build_statement, sign_file, sign_statement, signer
 from sign_lite.summary import describe
-from sign_lite.trust import TOKEN_VARIABLE, load_identity_token, load_trust_config, load_trusted_root
-from sign_lite.verifying import read_bundle, verify
+from sign_lite.trust import TOKEN_VARIABLE, load_identity_token, load_trust, load_trust_config
+from sign_lite.verifying import Signed, verify_file
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -42,7 +45,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace bundles th
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def _reported(command: Callable[_P, _R]) -> Callable[_P, _R]:
+def reported(command: Callable[_P, _R]) -> Callable[_P, _R]:
     """Turn our errors into one line and an exit code."""
 
     @wraps(command)
@@ -56,7 +59,7 @@ def _reported(command: Callable[_P, _R]) -> Callable[_P, _R]:
     return run
 
 
-@_reported
+@reported
 def sign(
     *,
     files: Files,
@@ -88,7 +91,7 @@ def sign(
     _print(results, "signed", as_json=as_json)
 
 
-@_reported
+@reported
 def attest(
     *,
     files: Files,
@@ -127,36 +130,63 @@ def attest(
     _print(results, "attested", as_json=as_json)
 
 
-@_reported
+@reported
 def verify_command(
     *,
-    files: Files,
-    trust_config: TrustConfig,
-    identity: Annotated[str, typer.Option(help="Who must have signed: the certificate's name.")],
-    issuer: Annotated[str, typer.Option(help="Which OIDC issuer must vouch for that name.", metavar="URL")],
+    files: Annotated[list[Path], typer.Argument(help="Files, or sha256:HEX for one of them.", metavar="FILE...")],
+    trusted_root: Annotated[
+        Path | None, typer.Option(help="Trusted root of the deployment.", metavar="JSON", dir_okay=False)
+    ] = None,
+    trust_config: Annotated[
+        Path | None, typer.Option(help="Client trust configuration, in place of a trusted root.", metavar="JSON")
+    ] = None,
+    identity: Annotated[str | None, typer.Option(help="Who must have signed: the certificate's name.")] = None,
+    issuer: Annotated[
+        str | None, typer.Option(help="Which OIDC issuer must vouch for that name.", metavar="URL")
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(help="Public key that must have signed, in place of an identity.", metavar="PEM"),
+    ] = None,
     bundle: BundleOption = None,
     as_json: AsJson = False,
 ) -> None:
     """Verify files against their bundles; exit code 1 when any of them fails.
 
+    A bundle file may be in any form in which bundles are held: a Sigstore bundle, several of them, PyPI provenance,
+    npm's or GitHub's attestations. One bundle in it must verify.
+
     Example: sign-lite verify a.whl --trust-config tc.json --identity me@example.com --issuer http://localhost:8080/oidc
     """
-    root = load_trusted_root(trust_config)
+    who = signed_by(identity, issuer, key)
+    if (trusted_root is None) == (trust_config is None):
+        raise Misuse("say what is trusted: one of --trusted-root and --trust-config")
+    if bundle is None and (digests := [str(each) for each in files if is_digest(each)]):
+        raise Misuse(f"{digests[0]} is no file, so its bundle stands beside nothing: name it with --bundle")
+    trust = load_trust(trusted_root or trust_config or Path())
     results: list[dict[str, Any]] = []
     for file, source in zip(files, _targets(files, bundle), strict=True):
-        digest = hash_file(file)
+        digest = hash_named(file)
         raw = read_small(source, "bundle")
         result: dict[str, Any] = {"file": str(file), "sha256": digest.digest.hex(), "bundle": str(source)}
         try:
-            read = read_bundle(raw)
-            statement = verify(read, digest, root, identity=identity, issuer=issuer)
-            attested = {"predicate_type": statement.get("predicateType")} if statement is not None else {}
-            results.append({**result, "verified": True, **describe(read), **attested})
+            results.append({**result, "verified": True, **verify_file(raw, digest, trust, who)})
         except VerificationFailed as error:
             results.append({**result, "verified": False, "problem": str(error)})
     _print(results, "verified", as_json=as_json)
     if not all(each["verified"] for each in results):
         raise typer.Exit(1)
+
+
+def signed_by(identity: str | None, issuer: str | None, key: Path | None) -> Signed:
+    """Who must have signed, of the options of a command. Raises `Misuse`."""
+    if key is not None:
+        if identity is not None or issuer is not None:
+            raise Misuse("give a key, or an identity with its issuer: a bundle has one of them")
+        return Signed(key=load_key(read_small(key, "key"), str(key)))
+    if identity is None or issuer is None:
+        raise Misuse("say who must have signed: --identity and --issuer, or --key")
+    return Signed(identity, issuer)
 
 
 def _targets(files: list[Path], bundle: Path | None) -> list[Path]:
@@ -174,7 +204,8 @@ def _print(results: list[dict[str, Any]], verb: str, *, as_json: bool) -> None:
         return
     for each in results:
         if "problem" in each:
-            _errors.print(f"FAILED {each['file']}: {each['problem']}", style="red", markup=False)
+            problem = _visible(each["problem"])
+            _errors.print(f"FAILED {each['file']}: {problem}", style="red", markup=False)
         else:
             names = ", ".join(_visible(name) for name in each["names"])
             print(f"{verb} {each['file']} by {names}, {each['entry_kind']} at index {each['log_index']}")  # noqa: T201

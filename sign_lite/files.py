@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import secrets
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,7 @@ from sign_lite.errors import Misuse
 BUNDLE_SUFFIX: Final = ".sigstore.json"
 ATTESTATION_SUFFIX: Final = ".attestation.sigstore.json"
 SMALL_LIMIT: Final = 16 * 1024 * 1024  # bundles, trust files, predicates
+_DIGEST: Final = re.compile(r"sha256:([0-9a-fA-F]{64})")
 _CHUNK: Final = 1024 * 1024
 
 
@@ -27,6 +29,18 @@ def hash_file(path: Path) -> Hashed:
     except OSError as error:
         raise Misuse(f"{path}: cannot be read: {error.strerror}") from error
     return Hashed(algorithm=HashAlgorithm.SHA2_256, digest=digest.digest())
+
+
+def hash_named(name: Path) -> Hashed:
+    """SHA-256 of a file, or the one that `sha256:HEX` says where no file has that name. Raises `Misuse`."""
+    if not is_digest(name):
+        return hash_file(name)
+    return Hashed(algorithm=HashAlgorithm.SHA2_256, digest=bytes.fromhex(str(name).partition(":")[2]))
+
+
+def is_digest(name: Path) -> bool:
+    """True where `hash_named` takes the argument as a digest."""
+    return _DIGEST.fullmatch(str(name)) is not None and not name.exists()
 
 
 def read_small(path: Path, what: str) -> bytes:

@@ -1,12 +1,16 @@
 """What a bundle says, as plain values for people and scripts."""
 
 import base64
+import hashlib
 import json
 from typing import Any
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sigstore.models import Bundle
 
+from sign_lite.keyed import PublicKey
+from sigstore_entries.bundle_file import HeldBundle
 from sigstore_entries.fulcio import BY_NAME
 
 
@@ -23,6 +27,20 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "issuer": _issuer(certificate),
         "certificate_serial": f"{certificate.serial_number:x}",
         "not_before": f"{certificate.not_valid_before_utc:%Y-%m-%dT%H:%M:%SZ}",
+    }
+
+
+def describe_keyed(held: HeldBundle, key: PublicKey) -> dict[str, Any]:
+    """The same of a bundle that a bare key signed; the key is named by its SHA-256."""
+    (entry,) = held.entries
+    kind = entry.get("kindVersion") or {}
+    spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return {
+        "log_index": int(entry.get("logIndex") or 0),
+        "log_id": base64.b64decode(entry["logId"]["keyId"]).hex(),
+        "entry_kind": f"{kind.get('kind')}/{kind.get('version')}",
+        "names": [f"key sha256:{hashlib.sha256(spki).hexdigest()}"],
+        "issuer": None,
     }
 
 

@@ -2,15 +2,18 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from sigstore.errors import Error
 from sigstore.models import ClientTrustConfig, TrustedRoot
 from sigstore.oidc import IdentityError, IdentityToken
+from sigstore_models.trustroot.v1 import TrustedRoot as InnerTrustedRoot
 
-from sign_lite.errors import Misuse
+from sign_lite.errors import Misuse, Unreachable
 from sign_lite.files import read_small
+from sigstore_entries.protobuf_json import canonical, read_json
 
 TOKEN_VARIABLE: Final = "SIGSTORE_IDENTITY_TOKEN"  # noqa: S105  a name
 _TRUST_CONFIG: Final = "application/vnd.dev.sigstore.clienttrustconfig"
@@ -27,18 +30,69 @@ def load_trust_config(path: Path, rekor_version: int | None) -> ClientTrustConfi
     return config
 
 
-def load_trusted_root(path: Path) -> TrustedRoot:
-    """Trust for verifying: a client trust configuration or a trusted root file. Raises `Misuse`."""
-    raw = read_small(path, "trust file")
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """A trusted root for the `sigstore` package, and its document in the one spelling of `protobuf_json`."""
+
+    root: TrustedRoot
+    document: Mapping[str, Any]
+
+
+def load_trust(path: Path) -> Trust:
+    """Trust for verifying: a client trust configuration or a trusted root, in any legal spelling. Raises `Misuse`."""
     try:
-        media_type = json.loads(raw).get("mediaType", "")
-        if str(media_type).startswith(_TRUST_CONFIG):
-            return ClientTrustConfig.from_json(raw.decode()).trusted_root
-        return TrustedRoot.from_file(str(path))
-    except (Error, ValueError, AttributeError, RecursionError) as error:
+        document = canonical(read_json(read_small(path, "trust file")))
+        if str(document.get("mediaType", "")).startswith(_TRUST_CONFIG):
+            document = document["trustedRoot"]
+        return trust_of(document)
+    except (Error, ValueError, AttributeError, KeyError, TypeError) as error:
         raise Misuse(
             f"{path}: neither a client trust configuration nor a trusted root: {_first_line(error)}"
         ) from error
+
+
+def trust_of(document: Mapping[str, Any]) -> Trust:
+    """Trust of a trusted root's document. Raises `ValueError`, or what the package raises.
+
+    A key without a start of validity is refused: a bound that is missing is not a bound that is open.
+    """
+    for log in [*(document.get("tlogs") or ()), *(document.get("ctlogs") or ())]:
+        if not ((log.get("publicKey") or {}).get("validFor") or {}).get("start"):
+            raise ValueError(f"the key of the log at {str(log.get('baseUrl'))!r:.120} has no start of validity")
+    return Trust(TrustedRoot(InnerTrustedRoot.from_json(json.dumps(document))), document)
+
+
+def public_trust(*, staging: bool) -> Trust:
+    """Trust of Sigstore's public deployment, or of its staging one, over TUF. Raises `Unreachable`."""
+    try:
+        found = (ClientTrustConfig.staging() if staging else ClientTrustConfig.production()).trusted_root
+        # The package offers no other way to the document.
+        return trust_of(canonical(json.loads(found._inner.to_json())))  # noqa: SLF001
+    except (Error, OSError, ValueError) as error:
+        raise Unreachable(f"the public trust root cannot be fetched: {_first_line(error)}") from error
+
+
+def signing_trust(trusted_root: Path | None, signing_config: Path | None, *, staging: bool) -> ClientTrustConfig:
+    """Trust configuration for signing of two files, or of a public deployment. Raises `Misuse`, `Unreachable`."""
+    if trusted_root is None or signing_config is None:
+        if trusted_root is not None or signing_config is not None:
+            raise Misuse("--trusted-root and --signing-config belong together: give both or neither")
+        try:
+            return ClientTrustConfig.staging() if staging else ClientTrustConfig.production()
+        except (Error, OSError, ValueError) as error:
+            raise Unreachable(f"the public trust configuration cannot be fetched: {_first_line(error)}") from error
+    try:
+        config = canonical(read_json(read_small(signing_config, "signing configuration")))
+        document = {
+            "mediaType": f"{_TRUST_CONFIG}.v0.1+json",
+            "trustedRoot": dict(load_trust(trusted_root).document),
+            "signingConfig": config,
+        }
+        made = ClientTrustConfig.from_json(json.dumps(document))
+        _ = made.signing_config, made.trusted_root
+    except (Error, ValueError, AttributeError, TypeError) as error:
+        raise Misuse(f"{signing_config}: not a signing configuration: {_first_line(error)}") from error
+    return made
 
 
 def load_identity_token(*, token: str | None, token_file: Path | None, environment: Mapping[str, str]) -> IdentityToken:

@@ -1,44 +1,92 @@
-"""Verifies bundles through the `sigstore` package: file signatures and attestations."""
+"""Verifies bundles: file signatures and attestations, by a certificate's identity or by a bare key.
+
+Certificates are verified by the `sigstore` package, bare keys by `sign_lite.keyed`.
+"""
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sigstore.errors import Error
 from sigstore.hashes import Hashed
-from sigstore.models import Bundle, TrustedRoot
+from sigstore.models import Bundle
 from sigstore.verify import Verifier
 from sigstore.verify.policy import Identity
 
 from sign_lite.errors import VerificationFailed
+from sign_lite.keyed import PublicKey, verify_with_key
+from sign_lite.summary import describe, describe_keyed
+from sign_lite.trust import Trust
+from sigstore_entries.bundle_file import HeldBundle, NotHeld, read_bundle_file
 
 _IN_TOTO: Final = "application/vnd.in-toto+json"
+_STATEMENTS: Final = frozenset({"https://in-toto.io/Statement/v0.1", "https://in-toto.io/Statement/v1"})
+_SHOWN: Final = 3
 
 
-def read_bundle(raw: bytes) -> Bundle:
-    """Parse a bundle. Raises `VerificationFailed`."""
-    try:
-        return Bundle.from_json(raw)
-    except (Error, ValueError, RecursionError) as error:
-        raise VerificationFailed(f"not a Sigstore bundle: {str(error).strip().splitlines()[0]}") from error
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """Who must have signed: a certificate's identity and issuer, or a key."""
+
+    identity: str = ""
+    issuer: str = ""
+    key: PublicKey | None = None
 
 
-def verify(bundle: Bundle, digest: Hashed, root: TrustedRoot, *, identity: str, issuer: str) -> dict[str, Any] | None:
-    """Prove that this identity signed the file of this digest; returns the statement of an attestation.
+def verify_file(raw: bytes, digest: Hashed, trust: Trust, who: Signed) -> dict[str, Any]:
+    """Prove with one of the bundles in `raw` that the signer wanted signed the file of this digest.
 
-    Checks the certificate chain and its SCT, the identity, the log's inclusion proof and checkpoint, a trusted time
-    inside the certificate's validity, and the signature. Raises `VerificationFailed`.
+    Returns what the bundle says (`sign_lite.summary`). A file may hold several bundles, of which others may be about
+    other files or by other signers. Raises `VerificationFailed`.
     """
+    problems: list[str] = []
+    for each in read_bundle_file(raw):
+        if isinstance(each, NotHeld):
+            problems.append(f"{each.place}: {each.why}" if each.place else f"not a bundle: {each.why}")
+            continue
+        try:
+            return (
+                _verify_keyed(each, digest, trust, who.key) if who.key else _verify_identity(each, digest, trust, who)
+            )
+        except VerificationFailed as error:
+            problems.append(f"{each.place}: {error}" if each.place else str(error))
+    more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+    raise VerificationFailed("; ".join(problems[:_SHOWN]) + more)
+
+
+def _verify_keyed(held: HeldBundle, digest: Hashed, trust: Trust, key: PublicKey) -> dict[str, Any]:
+    found = verify_with_key(held, digest.digest, trust.document, key)
+    attested = {} if found is None else _attested(*found, digest)
+    return {**describe_keyed(held, key), **attested}
+
+
+def _verify_identity(held: HeldBundle, digest: Hashed, trust: Trust, who: Signed) -> dict[str, Any]:
+    """Check the certificate chain and its SCT, identity, log entry, a trusted time, and the signature."""
+    bundle = read_bundle(held.document)
     try:
-        verifier = Verifier(trusted_root=root)
-        policy = Identity(identity=identity, issuer=issuer)
-        if "dsseEnvelope" not in json.loads(bundle.to_json()):
+        verifier = Verifier(trusted_root=trust.root)
+        policy = Identity(identity=who.identity, issuer=who.issuer)
+        if "dsseEnvelope" not in held.document:
             verifier.verify_artifact(digest, bundle, policy)
-            return None
+            return describe(bundle)
         payload_type, payload = verifier.verify_dsse(bundle, policy)
     except Exception as error:
         # The bundle is untrusted: any exception that it makes the package raise means that it did not verify.
         raise VerificationFailed(str(error).strip() or type(error).__name__) from error
-    return _matching_statement(payload_type, payload, digest)
+    return {**describe(bundle), **_attested(payload_type, payload, digest)}
+
+
+def read_bundle(document: Mapping[str, Any]) -> Bundle:
+    """Parse a bundle with a certificate. Raises `VerificationFailed`."""
+    try:
+        return Bundle.from_json(json.dumps(document))
+    except (Error, ValueError, RecursionError) as error:
+        raise VerificationFailed(f"not a Sigstore bundle: {str(error).strip().splitlines()[0]}") from error
+
+
+def _attested(payload_type: str, payload: bytes, digest: Hashed) -> dict[str, Any]:
+    return {"predicate_type": _matching_statement(payload_type, payload, digest).get("predicateType")}
 
 
 def _matching_statement(payload_type: str, payload: bytes, digest: Hashed) -> dict[str, Any]:
@@ -47,9 +95,11 @@ def _matching_statement(payload_type: str, payload: bytes, digest: Hashed) -> di
         raise VerificationFailed(f"the attestation holds {payload_type}, not an in-toto statement")
     try:
         statement = json.loads(payload)
-        subjects = [each["digest"].get("sha256") for each in statement["subject"]]
+        kind, subjects = statement.get("_type"), [each["digest"].get("sha256") for each in statement["subject"]]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise VerificationFailed("the attestation's statement has no readable subjects") from error
+    if kind not in _STATEMENTS:
+        raise VerificationFailed(f"the attestation's statement is of type {kind!r:.80}, which is none of in-toto's")
     if digest.digest.hex() not in subjects:
         raise VerificationFailed("the attestation is about other files: no subject has this file's digest")
     return dict(statement)

@@ -21,8 +21,8 @@ MAX_ITEMS: Final = 10_000
 _MAX_DEPTH: Final = 8
 _MAX_CHAIN: Final = 10
 _IN_TOTO: Final = "application/vnd.in-toto+json"
-_V01: Final = "application/vnd.dev.sigstore.bundle+json;version=0.1"
-_V03: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
+BUNDLE_0_1: Final = "application/vnd.dev.sigstore.bundle+json;version=0.1"
+BUNDLE_0_3: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
 _BOMS: Final = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 _NEWLINE: Final = "\n"
 _START: Final = re.compile(r"[^ \t\r\n]")
@@ -254,7 +254,7 @@ def _read_attestation(value: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]
     """SPEC PEP 740: certificate in base64, log entries as in a bundle, and an in-toto statement with one signature."""
     material, envelope = value["verification_material"], value["envelope"]
     document = {
-        "mediaType": _V03,
+        "mediaType": BUNDLE_0_3,
         "verificationMaterial": {
             "certificate": {"rawBytes": material["certificate"]},
             "tlogEntries": material.get("transparency_entries") or [],
@@ -301,7 +301,7 @@ def _read_cosign(value: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
         certificates = [value.get("Cert"), *(value.get("Chain") or [])]
         chain = [decoded(each["Raw"], "a certificate") for each in certificates if each]
     entries = [_promised(logged)] if logged else []
-    document: dict[str, Any] = {"mediaType": _V01, **_bundle_of(entries)}
+    document: dict[str, Any] = {"mediaType": BUNDLE_0_1, **_bundle_of(entries)}
     material = document["verificationMaterial"]
     if chain:
         material["x509CertificateChain"] = {"certificates": [{"rawBytes": _b64(each)} for each in chain]}

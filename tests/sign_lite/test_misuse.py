@@ -14,9 +14,10 @@ from sign_lite.cli import app
 from sign_lite.errors import Misuse, VerificationFailed
 from sign_lite.files import check_writable, default_bundle, hash_file, write_bundle
 from sign_lite.signing import build_statement
-from sign_lite.trust import load_identity_token
-from sign_lite.verifying import _matching_statement, read_bundle
+from sign_lite.trust import Trust, load_identity_token
+from sign_lite.verifying import Signed, _matching_statement, verify_file
 
+NO_TRUST = Trust(None, {})  # type: ignore[arg-type]
 DIGEST = Hashed(algorithm=HashAlgorithm.SHA2_256, digest=b"\x01" * 32)
 
 
@@ -71,8 +72,8 @@ def test_a_bundle_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("raw", [b"", b"{}", b"[]", b"null", b"[" * 100_000, b'{"mediaType": "x"}', b"\xff"])
 def test_garbage_is_not_a_bundle(raw: bytes) -> None:
-    with pytest.raises(VerificationFailed, match="not a Sigstore bundle"):
-        read_bundle(raw)
+    with pytest.raises(VerificationFailed, match=r"not a (Sigstore bundle|bundle|JSON document)"):
+        verify_file(raw, DIGEST, NO_TRUST, Signed("x", "y"))
 
 
 @pytest.mark.parametrize(
@@ -81,12 +82,13 @@ def test_garbage_is_not_a_bundle(raw: bytes) -> None:
         ("text/plain", {}, "not an in-toto statement"),
         ("application/vnd.in-toto+json", {}, "no readable subjects"),
         ("application/vnd.in-toto+json", {"subject": [1]}, "no readable subjects"),
-        ("application/vnd.in-toto+json", {"subject": []}, "other files"),
-        ("application/vnd.in-toto+json", {"subject": [{"digest": {"sha512": "01" * 32}}]}, "other files"),
+        ("application/vnd.in-toto+json", {"_type": "https://in-toto.io/Statement/v1", "subject": []}, "other files"),
+        ("application/vnd.in-toto+json", {"subject": [{"digest": {"sha256": "01" * 32}}]}, "none of in-toto's"),
     ],
 )
 def test_a_statement_must_be_about_the_file(payload_type: str, payload: object, why: str) -> None:
-    good = {"subject": [{"digest": {"sha256": "01" * 32}}], "predicateType": "x"}
+    kind = "https://in-toto.io/Statement/v1"
+    good = {"_type": kind, "subject": [{"digest": {"sha256": "01" * 32}}], "predicateType": "x"}
     assert _matching_statement("application/vnd.in-toto+json", json.dumps(good).encode(), DIGEST) == good
     with pytest.raises(VerificationFailed, match=why):
         _matching_statement(payload_type, json.dumps(payload).encode(), DIGEST)
