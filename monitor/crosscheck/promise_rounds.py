@@ -18,7 +18,7 @@ from monitor.model.heads import SignedHead
 from monitor.model.log_source import PromisingSource
 from monitor.proof.evidence import event_id
 from monitor.raising.log_alerts import alert_of_evidence
-from monitor.store.promises import KeptPromise, Promises
+from monitor.store.promises import UNASKED, KeptPromise, Promises
 
 _LOG: Final = logging.getLogger(__name__)
 # As for an entry that is missing: a replica may lag behind the head it is asked about.
@@ -33,7 +33,7 @@ KeepEvidence = Callable[[Evidence, Sequence[Alert]], bool]
 class Round:
     """What a round came to: how many were kept, evidence of broken ones, and what was owed and not shown yet.
 
-    `unasked` says why the log could not be asked for all of them.
+    `unasked` says why the log could not be asked for all of them; `Promises.unasked` tells of those that are overdue.
     """
 
     kept: int = 0
@@ -71,7 +71,7 @@ class PromiseRounds:
         try:
             return hold(waiting.promise, self._source, head, waiting.due, signed_at)
         except FetchFailed as error:
-            self._promises.look_again(waiting, now + _ASK_AGAIN, f"the log could not be asked: {error}")
+            self._promises.look_again(waiting, now + _ASK_AGAIN, f"{UNASKED}{error}")
             raise
 
     def _settle(self, waiting: KeptPromise, found: Finding, done: Round, now: datetime) -> None:

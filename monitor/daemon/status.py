@@ -171,6 +171,12 @@ def read_status(config: Config, store: Store, now: datetime, further: Sequence[s
     if not logs:
         reasons.append("no log is followed: run `signwatch init`")
     reasons += _disk_reasons(store)
+    for overdue in store.promises.unasked(now):
+        if now - overdue.since > timedelta(seconds=config.objectives.stale_after_seconds):
+            reasons.append(
+                f"{overdue.promises} promises of the log with key id {overdue.log_id[:16]}… are overdue since "
+                f"{_time(overdue.since)}: could-not-ask: {overdue.why}"
+            )
     for channel, waiting in sorted(backlog.items()):
         if now - waiting.oldest > config.objectives.delivery_age:
             reasons.append(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Final, Literal
 
 from typing_extensions import override
@@ -25,6 +26,7 @@ from monitor.judging.active_rules import RuleKeeper
 from monitor.judging.judge import RuleJudge
 from monitor.model.errors import Evidence, FetchFailed, LogMisbehaved, NotShown, OwnFault
 from monitor.model.heads import Position, SignedHead
+from monitor.model.inclusion_promise import Overdue
 from monitor.model.log_source import LogSource, PromisingSource
 from monitor.model.pace import Freshness
 from monitor.model.state import Batch, State
@@ -35,6 +37,8 @@ from monitor.raising.log_alerts import (
     lasting,
     new_shard_alert,
     own_fault_alert,
+    promises_given_up_alert,
+    promises_unasked_alert,
     rewound_head_alert,
     stale_head_alert,
 )
@@ -369,14 +373,27 @@ class LogWatch:
         if not isinstance(source, PromisingSource):
             return
         signed_at = head.timestamp or self._store.health.of(outcome.log).fresh_at
-        rounds = PromiseRounds(self._store.promises, source, state.keep_evidence)
-        done = rounds.run(head, signed_at, self._timing.clock())
+        now, log_id = self._timing.clock(), sha256(source.identity.spki).hexdigest()
+        promises = self._store.promises
+        # Told before they are forgotten: a crash in between tells again, under the same id.
+        forgotten = promises.to_give_up(now)
+        self._store.enqueue(
+            [promises_given_up_alert(_promiser(outcome.log, log_id, each), each, now) for each in forgotten]
+        )
+        done = PromiseRounds(promises, source, state.keep_evidence).run(head, signed_at, now)
+        overdue = next((each for each in promises.unasked(now) if each.log_id == log_id), None)
+        if overdue is not None and now - overdue.since > self._freshness.stale_after:
+            state.enqueue([promises_unasked_alert(outcome.log, overdue, now)])
         if done.broken:
             worst = done.broken[0]
             outcome.owner, outcome.reason, outcome.detail = Owner.LOG_MISBEHAVED, worst.kind, worst.detail
         elif done.unshown and outcome.owner is None:
             # One more pass may tell: whoever has to decide now asks again (`monitor.commands.audit`).
             outcome.owner, outcome.reason, outcome.detail = Owner.COULD_NOT_ASK, NotShown.reason, done.unshown[0]
+        elif overdue is not None and outcome.owner is None:
+            # Other passes may lie between two attempts to ask: the trouble lasts until one of them succeeds.
+            outcome.owner, outcome.reason = Owner.COULD_NOT_ASK, "promise-unasked"
+            outcome.detail = f"{overdue.promises} promises are overdue since {overdue.since.isoformat()}: {overdue.why}"
 
     def _settle(self, outcome: Outcome, error: Exception) -> None:
         """Record trouble; when even that fails, the database is ill and the log line is all there is."""
@@ -411,6 +428,11 @@ class LogWatch:
         if trouble.owner is Owner.OURSELVES and lasting > _ILL_AFTER:
             return [own_fault_alert(f"following {condition.log}", trouble.detail, trouble.since, now)]
         return []
+
+
+def _promiser(log: str, log_id: str, overdue: Overdue) -> str:
+    """Name of the log whose promises these are: of one that is not passed over now, its key id is all there is."""
+    return log if overdue.log_id == log_id else f"the log with key id {overdue.log_id}"
 
 
 def _line(outcome: Outcome) -> str:

@@ -90,6 +90,16 @@ class Promise:
         return min(self.at, seen) + delay
 
 
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """Overdue promises that one log could not be asked for: how many, since when the oldest is due, and why."""
+
+    log_id: str
+    promises: int
+    since: datetime
+    why: str
+
+
 def read_promise(signed: SignedPromise, spki: bytes) -> Promise:
     """Verify a promise by the one key pinned to the log. Raises `BadPromise`."""
     if len(signed.statement) > MAX_STATEMENT:

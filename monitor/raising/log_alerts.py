@@ -14,7 +14,7 @@ from typing import Final
 from alerts.alert import Alert, Owner, Severity
 from monitor.model.errors import Evidence
 from monitor.model.heads import SignedHead
-from monitor.model.inclusion_promise import BadPromise, read_promise
+from monitor.model.inclusion_promise import BadPromise, Overdue, read_promise
 from monitor.model.state import UnreadableEntry
 from monitor.proof.evidence import event_id
 from sigstore_entries.readable_part import readable_part
@@ -87,6 +87,7 @@ ALERT_KINDS: Final = (
     "log-clock",
     "log-ended",
     "log-key-expired",
+    "log-promise-unasked",
     "log-rewound",
     "log-stale",
     "log-unreachable",
@@ -277,6 +278,43 @@ def could_not_ask_alert(
         else "Check the network and the log's status page. Nothing needs to be reset.",
         created_at=now,
         facts=(("Log", log), ("Reason", reason), ("Since", since.isoformat())),
+        log=log,
+    )
+
+
+def promises_unasked_alert(log: str, overdue: Overdue, now: datetime) -> Alert:
+    """Alert for overdue promises that the log could not be asked for since `overdue.since`."""
+    since = overdue.since.isoformat()
+    return Alert(
+        id=alert_id("log-promise-unasked", overdue.log_id, since),
+        kind="log-promise-unasked",
+        owner=Owner.COULD_NOT_ASK,
+        severity=Severity.WARN,
+        title=f"{log} cannot be asked whether it kept {overdue.promises} overdue promises",
+        summary=f"The oldest was to be kept by {since}. {overdue.why}",
+        consequence="The log may have promised an entry that it does not show. Following goes on.",
+        next_step="Ask the log from another network: one that refuses this question alone has something to hide. Tell "
+        "its operator. After a month the promises are given up.",
+        created_at=now,
+        facts=(("Log", log), ("Promises", str(overdue.promises)), ("Since", since)),
+        log=log,
+    )
+
+
+def promises_given_up_alert(log: str, overdue: Overdue, now: datetime) -> Alert:
+    """Alert for promises that nothing was found out about in a month, and that are forgotten now."""
+    since = overdue.since.isoformat()
+    return Alert(
+        id=alert_id("log-promise-unasked", overdue.log_id, since, "given up"),
+        kind="log-promise-unasked",
+        owner=Owner.COULD_NOT_ASK,
+        severity=Severity.WARN,
+        title=f"{overdue.promises} promises of {log} are given up",
+        summary=f"The oldest was to be kept by {since}. {overdue.why}",
+        consequence="Whether the log kept them will not be known here.",
+        next_step="When the log answers, check the bundles that hold them with `signwatch check-bundle`.",
+        created_at=now,
+        facts=(("Log", log), ("Promises", str(overdue.promises)), ("Since", since)),
         log=log,
     )
 

@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, or_, select, update
 
 from monitor.model.errors import OwnFault, SignedPromise
-from monitor.model.inclusion_promise import BadPromise, Promise, PromiseKind, read_promise
+from monitor.model.inclusion_promise import BadPromise, Overdue, Promise, PromiseKind, read_promise
 from monitor.model.log_source import LogApi
 from monitor.proof.evidence import read_head
 from monitor.store.database import Database
@@ -22,6 +22,8 @@ BROKEN: Final = "broken"
 KEPT: Final = "kept"
 UNDECIDED: Final = "undecided"
 REFUSED: Final = "refused"
+# How the detail of a promise begins that the log could not be asked for.
+UNASKED: Final = "the log could not be asked: "
 MAX_PENDING: Final = 10_000
 _AT_ONCE: Final = 20
 _FEW: Final = 4
@@ -122,11 +124,27 @@ class Promises:
             here = _PROMISE.c.id == promise.id
             connection.execute(update(_PROMISE).where(here).values(state=BROKEN, evidence=evidence))
 
+    def unasked(self, now: datetime) -> list[Overdue]:
+        """Overdue promises that the log could not be asked for when it was last tried, by log."""
+        at = _PROMISE.c
+        return self._overdue(and_(at.state == PENDING, at.due_at < now, at.detail.startswith(UNASKED)))
+
+    def to_give_up(self, now: datetime) -> list[Overdue]:
+        """What `give_up` would forget, by log."""
+        return self._overdue(_given_up(now))
+
+    def _overdue(self, which: ColumnElement[bool]) -> list[Overdue]:
+        at = _PROMISE.c
+        counts = select(at.log_id, func.count(), func.max(at.detail)).where(which).group_by(at.log_id)
+        # Nobody waits for a promise before it is known here, however old the bundle is that holds it.
+        since = case((at.due_at > at.seen_at, at.due_at), else_=at.seen_at)
+        with self._database.read() as connection:
+            found = connection.execute(counts.add_columns(func.min(since)).order_by(at.log_id)).all()
+        return [Overdue(log_id, int(count), oldest, detail) for log_id, count, detail, oldest in found]
+
     def give_up(self, now: datetime) -> None:
         """Forget promises that were due and here for a month and could not be decided, and count them."""
-        before, at = now - _GIVE_UP_AFTER, _PROMISE.c
-        # A bundle may be years old: it was not looked at for any longer than it is known here.
-        old = and_(at.state == PENDING, at.due_at < before, at.seen_at < before)
+        old = _given_up(now)
         with self._database.read() as connection:
             if connection.execute(select(_PROMISE.c.id).where(old).limit(1)).first() is None:
                 return
@@ -154,6 +172,12 @@ class Promises:
             undecided=ended.get(UNDECIDED, 0),
             refused=ended.get(REFUSED, 0),
         )
+
+
+def _given_up(now: datetime) -> ColumnElement[bool]:
+    before, at = now - _GIVE_UP_AFTER, _PROMISE.c
+    # A bundle may be years old: it was not looked at for any longer than it is known here.
+    return and_(at.state == PENDING, at.due_at < before, at.seen_at < before)
 
 
 def add_promises(connection: Connection, promises: Iterable[Promise], now: datetime) -> int:

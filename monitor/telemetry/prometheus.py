@@ -23,7 +23,9 @@ from rules.verdict import Outcome
 
 PREFIX: Final = "signwatch_"
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-_NOT_MISBEHAVIOUR: Final = frozenset({"log-appeared", "log-ended", "log-rewound", "log-stale", "log-unreachable"})
+_NOT_MISBEHAVIOUR: Final = frozenset(
+    {"log-appeared", "log-ended", "log-promise-unasked", "log-rewound", "log-stale", "log-unreachable"}
+)
 MISBEHAVIOURS: Final = tuple(kind for kind in ALERT_KINDS if kind.startswith("log-") and kind not in _NOT_MISBEHAVIOUR)
 VERIFICATIONS: Final = ("consistent", *(owner.value for owner in Owner if owner is not Owner.SIGNING))
 DELIVERIES: Final = ("delivered", "failed", "given-up")

@@ -1,5 +1,6 @@
 """A log's promises under the watch of the daemon's own parts: settled as following passes them, told when broken."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -11,9 +12,11 @@ from monitor.commands.audit import insist
 from monitor.commands.run import verdict
 from monitor.commands.terminal import Exit
 from monitor.daemon.supervisor import Outcome
+from monitor.http_fetcher import Expect, ServerFailed
 from monitor.judging.reevaluation import Rechecked
 from monitor.model.inclusion_promise import Promise
 from monitor.store.promises import Tally
+from monitor.store.reading import Reading
 from tests.monitor.test_promises import promise_of, with_entries
 from tests.support.entries import milliseconds
 from tests.support.misbehaving_log import CtRfc6962Log, MisbehavingLog, RekorV1Log, ct_leaf, merkle_tree_leaf
@@ -171,3 +174,69 @@ def test_19_the_index_is_that_of_the_log_and_not_of_the_tree(tmp_path: Path, sha
     assert seen.run().owner is None
     assert seen.store.promises.tally(seen.clock.now).kept == 3
     assert seen.evidence() == []
+
+
+def refuse_proofs(seen: Watched, monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+    """Switch that makes the log answer 503 to get-proof-by-hash alone."""
+    honest, refusing = seen.log.get, [False]
+
+    def get(path: str, *, max_bytes: int, expect: Expect) -> bytes:
+        if refusing[0] and "get-proof-by-hash" in path:
+            raise ServerFailed("get-proof-by-hash: HTTP 503", 503)
+        return honest(path, max_bytes=max_bytes, expect=expect)
+
+    monkeypatch.setattr(seen.log, "get", get)
+
+    def switch(on: bool) -> None:
+        refusing[0] = on
+
+    return switch
+
+
+def test_13_an_overdue_promise_that_cannot_be_asked_for_is_trouble_then_an_alert_and_giving_up_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = watched(CtRfc6962Log, tmp_path)
+    refusing = refuse_proofs(seen, monkeypatch)
+    leaf = merkle_tree_leaf(replace(ct_leaf(4711), timestamp=milliseconds(seen.clock.now)))
+    promise = promised(seen.log, signed_sct(seen.log.log_key, leaf))
+    seen.store.promises.remember([promise], seen.clock.now)
+    refusing(True)
+    seen.clock.pass_by(hours=12)
+    seen.grow(1)
+    assert seen.run().owner is None, "control: not due yet"
+    seen.clock.pass_by(hours=12, minutes=30)
+    for _ in range(2):
+        seen.grow(1)
+        outcome = seen.run()
+        assert (outcome.owner, outcome.reason) == (Owner.COULD_NOT_ASK, "promise-unasked"), "asked again or not"
+        assert "HTTP 503" in outcome.detail
+        assert judged(outcome) is Exit.UNFINISHED
+    assert told(seen) == []
+    seen.clock.pass_by(hours=2)
+    for _ in range(2):
+        seen.grow(1)
+        seen.run()
+        seen.clock.pass_by(minutes=5)
+    assert told(seen) == ["log-promise-unasked"], "once"
+    [overdue] = seen.store.promises.unasked(seen.clock.now)
+    assert overdue.promises == 1
+    refusing(False)
+    seen.log.append(leaf)
+    seen.log.timestamp = milliseconds(seen.clock.now)
+    assert seen.run().owner is None
+    assert seen.store.promises.unasked(seen.clock.now) == []
+    assert seen.store.promises.tally(seen.clock.now) == Tally(kept=1)
+
+    other = merkle_tree_leaf(replace(ct_leaf(4712), timestamp=milliseconds(seen.clock.now)))
+    late = promised(seen.log, signed_sct(seen.log.log_key, other))
+    seen.store.promises.remember([late], seen.clock.now)
+    refusing(True)
+    for _ in range(33):
+        seen.clock.pass_by(days=1)
+        seen.grow(1)
+        seen.run()
+    assert seen.store.promises.tally(seen.clock.now) == Tally(kept=1, undecided=1)
+    titles = [each.alert.title for each in Reading(seen.store.database).alerts(1000) if "promise" in each.alert.kind]
+    assert [("given up" in title) for title in titles] == [True, False, False]
+    seen.check()
