@@ -64,5 +64,5 @@ def load() -> Any:
     try:
         import apprise  # noqa: PLC0415 - an optional extra, and slow to import
     except ImportError as error:
-        raise AppriseMissing("install it with: pip install 'signwatch[apprise]'") from error
+        raise AppriseMissing("install requirements/extras.txt (docs/operations.md, Install)") from error
     return apprise
