@@ -13,6 +13,7 @@ from typing import Any, Final
 from typing_extensions import override
 
 from rules.facts import Authorisation, DigestSource, Facts
+from rules.forges import source_repository
 from rules.judge import judge
 from rules.rule import Rule
 from rules.subject import Subject, SubjectKind
@@ -30,7 +31,6 @@ _CLAIMS: Final[Mapping[str, tuple[str, ...]]] = {
     "ref": ("source_repository_ref", "github_workflow_ref"),
     "trigger": ("build_trigger", "github_workflow_trigger"),
     "runner": ("runner_environment",),
-    "repository": ("source_repository_uri",),
     "repository_identifier": ("source_repository_identifier",),
     "owner_identifier": ("source_repository_owner_identifier",),
 }
@@ -196,7 +196,9 @@ def _shown(signing: Signing, *, anyway: bool = False) -> dict[str, tuple[Any, ..
 def _values(signer: Signer) -> Iterator[tuple[str, Any]]:
     if signer.issuer is not None:
         yield "issuer", signer.issuer
-    workflow, repository = signer.claims.get("build_config_uri"), signer.claims.get("source_repository_uri")
+    workflow, repository = signer.claims.get("build_config_uri"), source_repository(signer)
+    if repository:
+        yield "repository", repository
     if workflow is not None and repository is not None and workflow.startswith(f"{repository}/"):
         path = workflow[len(repository) + 1 :]
         yield "workflow", (path.partition("@refs/")[0] if "@refs/" in path else path.rpartition("@")[0]).lstrip("/")

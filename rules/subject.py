@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from rules.forges import source_repository
 from rules.selection import digest_text, normal_digest, normal_fingerprint
 from sigstore_entries.signing import NameForm, Signer, Signing
 
@@ -130,9 +131,9 @@ def _names_of_signer(signer: Signer) -> Iterator[str]:
         yield value
         if name.form is NameForm.URI:
             yield from _places(value)
-    repository = signer.claims.get("source_repository_uri")
-    if repository:
-        yield from _places(repository.lower())
+    for repository in dict.fromkeys((signer.claims.get("source_repository_uri"), source_repository(signer))):
+        if repository:
+            yield from _places(repository.lower())
     owner = signer.claims.get("source_repository_owner_uri")
     if owner:
         yield owner.lower()

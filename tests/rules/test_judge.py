@@ -4,7 +4,9 @@ import pytest
 
 from rules.index import compile_rules
 from rules.judge import judge
+from rules.learning import learn
 from rules.selection import matching_signers
+from rules.subject import names_of, read_subject
 from rules.verdict import Outcome
 from sigstore_entries.signing import ChainTrust, Name, NameForm, Signer, SignerForm, Signing
 from tests.rules.signings import DIGEST, REPOSITORY, SEEN_AT, WHERE, WORKFLOW, email_signer, rule, signer, signing
@@ -274,3 +276,15 @@ def test_nothing_that_a_self_made_certificate_says_of_a_named_key_is_believed() 
     assert (verdict.outcome, [reason.id for reason in verdict.reasons]) == (Outcome.UNEXPECTED, ["issuer"])
     allowed = rule(f"{{{PINNED}}}", f"{{digests: 'sha256:{DIGEST}'}}")
     assert judge(allowed, signing(signers=(forged,)), MemoryFacts(), SEEN_AT).outcome is Outcome.EXPECTED
+
+
+def test_a_self_managed_gitlab_is_learned_and_filed_under_its_own_host() -> None:
+    workflow = str(GITLAB["build_config_uri"])
+    release = signing(GITLAB, names=(Name(NameForm.URI, workflow),))
+    subject = read_subject("https://gitlab.acme.example/group/proj")
+    assert subject.key in set(names_of(release))
+    learned = {part.key: part.expect for part in learn(subject, [release] * 3)}
+    assert learned["repository"] == "https://gitlab.acme.example/group/proj"
+    assert learned["workflow"] == ".gitlab-ci.yml"
+    under = rule("{identity: {glob: '*'}}", f"{{repository: {learned['repository']}, workflow: {learned['workflow']}}}")
+    assert judge(under, release, MemoryFacts(), SEEN_AT).outcome is Outcome.EXPECTED
