@@ -62,9 +62,9 @@ def verify_with_key(
     try:
         entry = _only_entry(held)
         envelope = held.document.get("dsseEnvelope")
-        signed = _check_envelope(envelope, key) if envelope else _check_message(held, digest, key)
+        signed = check_envelope(envelope, key) if envelope else check_message(held, digest, key)
         body = decoded(entry.get("canonicalizedBody"), "the body of its log entry")
-        _check_logged(entry, body, trusted_root, needs_proof=held.document.get("mediaType") != BUNDLE_0_1)
+        check_logged(entry, body, trusted_root, needs_proof=held.document.get("mediaType") != BUNDLE_0_1)
         _check_body(body, key, held.signature, signed)
     except VerificationFailed:
         raise
@@ -83,7 +83,7 @@ def _only_entry(held: HeldBundle) -> Mapping[str, Any]:
     return held.entries[0]
 
 
-def _check_message(held: HeldBundle, digest: bytes, key: PublicKey) -> Mapping[str, str]:
+def check_message(held: HeldBundle, digest: bytes, key: PublicKey) -> Mapping[str, str]:
     """Check a signature over a file; returns the digests that a log entry of it may have, by what they are of."""
     message = held.document["messageSignature"]
     told = message.get("messageDigest") or {}
@@ -101,7 +101,7 @@ def _check_message(held: HeldBundle, digest: bytes, key: PublicKey) -> Mapping[s
     return {"artifact": digest.hex()}
 
 
-def _check_envelope(envelope: Mapping[str, Any], key: PublicKey) -> Mapping[str, str]:
+def check_envelope(envelope: Mapping[str, Any], key: PublicKey) -> Mapping[str, str]:
     """Check a DSSE envelope's one signature. SPEC DSSE v1: PAE is "DSSEv1", then lengths and texts."""
     signatures = envelope["signatures"]
     if len(signatures) != 1:
@@ -115,7 +115,7 @@ def _check_envelope(envelope: Mapping[str, Any], key: PublicKey) -> Mapping[str,
     return {"artifact": hashlib.sha256(pae).hexdigest(), "payload": hashlib.sha256(payload).hexdigest()}
 
 
-def _check_logged(entry: Mapping[str, Any], body: bytes, trusted_root: Mapping[str, Any], *, needs_proof: bool) -> None:
+def check_logged(entry: Mapping[str, Any], body: bytes, trusted_root: Mapping[str, Any], *, needs_proof: bool) -> None:
     """Check inclusion proof and checkpoint, and the signed entry timestamp if there is one.
 
     SPEC protobuf-specs sigstore_bundle.proto: a bundle of version 0.1 has the timestamp, and its proof may lack the
@@ -185,18 +185,26 @@ def _note_key(raw: bytes, log_id: bytes, spki: bytes) -> NoteKey:
 
 
 def _check_body(body: bytes, key: PublicKey, signature: bytes, signed: Mapping[str, str]) -> None:
-    """The entry must be of this very signature, key and content: an entry of another one proves nothing."""
-    told = decode_rekor(body, EntryRef("bundle", 0))
-    if not isinstance(told, Signing):
-        raise VerificationFailed(f"the log entry cannot be read: {told.reason}")
+    told = check_entry(body, signature, signed)
     spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if [hashlib.sha256(spki).hexdigest()] != [name for each in told.signers for name in each.fingerprints]:
         raise VerificationFailed("the log entry is of another key")
-    wanted = [each.value for each in told.digests if each.of in signed]
-    if not wanted or wanted != [signed[each.of] for each in told.digests if each.of in signed]:
+
+
+def check_entry(body: bytes, signature: bytes, signed: Mapping[str, str]) -> Signing:
+    """Check that a log entry is of this very signature and content: one of another proves nothing.
+
+    `signed` are hex digests by what they are of. Who signed is for the caller to compare. Raises `VerificationFailed`.
+    """
+    told = decode_rekor(body, EntryRef("bundle", 0))
+    if not isinstance(told, Signing):
+        raise VerificationFailed(f"the log entry cannot be read: {told.reason}")
+    found = [(each.of, each.value) for each in told.digests if each.of in signed]
+    if not found or any(value != signed[of] for of, value in found):
         raise VerificationFailed("the log entry is of another file")
     if signature not in _signatures(json.loads(body)):
         raise VerificationFailed("the log entry is of another signature")
+    return told
 
 
 def _signatures(body: Mapping[str, Any]) -> list[bytes]:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from cryptography import x509
@@ -16,13 +17,19 @@ from sigstore_entries.fulcio import BY_NAME
 
 def describe(bundle: Bundle) -> dict[str, Any]:
     """Log entry and signer of a bundle. Everything in it may be hostile text unless the bundle was verified."""
-    raw = json.loads(bundle.to_json())
-    entry = raw["verificationMaterial"]["tlogEntries"][0]
-    certificate = bundle.signing_certificate
+    return _described(
+        json.loads(bundle.to_json())["verificationMaterial"]["tlogEntries"][0], bundle.signing_certificate
+    )
+
+
+def describe_certified(held: HeldBundle) -> dict[str, Any]:
+    """The same of a bundle that the `sigstore` package does not read."""
+    return _described(held.entries[0], x509.load_der_x509_certificate(held.certificates[0]))
+
+
+def _described(entry: Mapping[str, Any], certificate: x509.Certificate) -> dict[str, Any]:
     return {
-        "log_index": int(entry.get("logIndex", 0)),
-        "log_id": base64.b64decode(entry["logId"]["keyId"]).hex(),
-        "entry_kind": f"{entry['kindVersion']['kind']}/{entry['kindVersion']['version']}",
+        **_logged(entry),
         "names": _names(certificate),
         "issuer": _issuer(certificate),
         "certificate_serial": f"{certificate.serial_number:x}",
@@ -30,15 +37,20 @@ def describe(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def describe_keyed(held: HeldBundle, key: PublicKey) -> dict[str, Any]:
-    """The same of a bundle that a bare key signed; the key is named by its SHA-256."""
-    (entry,) = held.entries
+def _logged(entry: Mapping[str, Any]) -> dict[str, Any]:
     kind = entry.get("kindVersion") or {}
-    spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return {
         "log_index": int(entry.get("logIndex") or 0),
         "log_id": base64.b64decode(entry["logId"]["keyId"]).hex(),
         "entry_kind": f"{kind.get('kind')}/{kind.get('version')}",
+    }
+
+
+def describe_keyed(held: HeldBundle, key: PublicKey) -> dict[str, Any]:
+    """The same of a bundle that a bare key signed; the key is named by its SHA-256."""
+    spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return {
+        **_logged(held.entries[0]),
         "names": [f"key sha256:{hashlib.sha256(spki).hexdigest()}"],
         "issuer": None,
     }

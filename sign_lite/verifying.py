@@ -1,6 +1,7 @@
 """Verifies bundles: file signatures and attestations, by a certificate's identity or by a bare key.
 
-Certificates are verified by the `sigstore` package, bare keys by `sign_lite.keyed`.
+Certificates are verified by the `sigstore` package, bare keys by `sign_lite.keyed`, and what cosign wrote before its
+version 3 by `sign_lite.promised`.
 """
 
 import json
@@ -16,7 +17,8 @@ from sigstore.verify.policy import Identity
 
 from sign_lite.errors import VerificationFailed
 from sign_lite.keyed import PublicKey, verify_with_key
-from sign_lite.summary import describe, describe_keyed
+from sign_lite.promised import is_promised, verify_promised
+from sign_lite.summary import describe, describe_certified, describe_keyed
 from sign_lite.trust import Trust
 from sigstore_entries.bundle_file import HeldBundle, NotHeld, read_bundle_file
 
@@ -63,6 +65,10 @@ def _verify_keyed(held: HeldBundle, digest: Hashed, trust: Trust, key: PublicKey
 
 def _verify_identity(held: HeldBundle, digest: Hashed, trust: Trust, who: Signed) -> dict[str, Any]:
     """Check the certificate chain and its SCT, identity, log entry, a trusted time, and the signature."""
+    if is_promised(held):
+        policy = Identity(identity=who.identity, issuer=who.issuer)
+        found = verify_promised(held, digest.digest, trust.document, policy)
+        return {**describe_certified(held), **(_attested(*found, digest) if found is not None else {})}
     bundle = read_bundle(held.document)
     try:
         verifier = Verifier(trusted_root=trust.root)

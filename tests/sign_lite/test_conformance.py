@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from sign_lite.cli import app
 from sigstore_entries.bundle_file import HeldBundle, read_bundle_file
 from tests.log_lite.client import hashedrekord, hashedrekord_v2
-from tests.support.bundle_forms import with_proof
+from tests.support.bundle_forms import with_promise, with_proof
 from tests.support.ca_server import CaServer, ca_and_log
 from tests.support.entries import make_key
 from tests.support.log_server import LogServer
@@ -309,6 +309,56 @@ def test_sign_lite_verify_reads_the_forms_that_people_hold(suite: Suite) -> None
         done = CliRunner().invoke(app, words)
         assert done.exit_code == 1
         assert told in done.output
+
+
+def promised(suite: Suite) -> dict[str, bytes]:
+    words = ["sign", str(suite.artifact), "--trust-config", str(suite.ca.trust_config), "--rekor-version", "1"]
+    words += ["--identity-token", suite.ca.email_token(ALICE), "--bundle", str(suite.folder / "p.json"), "--overwrite"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    return with_promise(json.loads((suite.folder / "p.json").read_text()))
+
+
+def test_cosigns_older_bundles_with_a_signed_entry_timestamp_verify(suite: Suite) -> None:
+    forms = promised(suite)
+    for name in ("bundle 0.1", "cosign", "cosign download signature"):
+        path = suite.folder / "promised"
+        path.write_bytes(forms[name])
+        assert suite.verify(path, suite.artifact) == 0, name
+        assert suite.verify(path, "sha256:" + "0" * 64) == 1, name
+        wrong = ("--certificate-identity", "mallory@lab.local", "--certificate-oidc-issuer", suite.ca.oidc)
+        assert suite.verify(path, suite.artifact, *wrong) == 1, name
+    for name in ("cosign verify", "annotation of an image"):
+        path.write_bytes(forms[name])
+        assert suite.verify(path, suite.artifact) == 1, "there is no signature in it"
+    good, other = json.loads(forms["bundle 0.1"]), json.loads(promised(suite)["bundle 0.1"])
+    plain = json.loads(suite.trusted_root.read_text())
+    spoiled: dict[str, Callable[[Json], Any]] = {
+        "another time": lambda d: _entry(d).update(integratedTime="1700000000"),
+        "another index": lambda d: _entry(d).update(logIndex="7"),
+        "a promise that is none": lambda d: _entry(d)["inclusionPromise"].update(
+            signedEntryTimestamp=_flip(_entry(d)["inclusionPromise"]["signedEntryTimestamp"])
+        ),
+        "no promise": lambda d: _entry(d).pop("inclusionPromise"),
+        "another entry of the same signer": lambda d: d["verificationMaterial"].update(
+            tlogEntries=other["verificationMaterial"]["tlogEntries"]
+        ),
+        "another certificate of the same signer": lambda d: d["verificationMaterial"].update(
+            x509CertificateChain={"certificates": [other["verificationMaterial"]["certificate"]]}
+            if "certificate" in other["verificationMaterial"]
+            else other["verificationMaterial"]["x509CertificateChain"],
+            certificate=None,
+        ),
+        "another signature": lambda d: d.update(messageSignature=other["messageSignature"]),
+        "a later version": lambda d: d.update(mediaType="application/vnd.dev.sigstore.bundle.v0.3+json"),
+    }
+    for name, spoil in spoiled.items():
+        bad = copy.deepcopy(good)
+        spoil(bad)
+        assert suite.verify(suite.write("bad.json", bad), suite.artifact) == 1, name
+    for kind in ("tlogs", "ctlogs", "certificateAuthorities"):
+        root = suite.write("less.json", {**plain, kind: []})
+        assert suite.verify(suite.write("good.json", good), suite.artifact, root=root) == 1, kind
+    assert suite.verify(suite.write("good.json", good), suite.artifact) == 0
 
 
 def test_a_bundle_of_rekor_v1_verifies_in_each_form_that_keeps_it_whole(suite: Suite) -> None:

@@ -1,0 +1,118 @@
+"""Verifies bundles of version 0.1 whose log entry has a signed entry timestamp and no inclusion proof.
+
+cosign wrote them until its version 3, and the `sigstore` package reads none of them. The log's promise takes the place
+of its proof; certificate, identity, signature and entry are checked as for later bundles.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from sigstore.errors import Error
+from sigstore.verify.policy import Identity
+
+from sign_lite.errors import VerificationFailed
+from sign_lite.keyed import PublicKey, check_entry, check_envelope, check_logged, check_message
+from sigstore_entries.bundle_file import BUNDLE_0_1, HeldBundle, NoBundle, decoded, integrated_time
+from sigstore_entries.certificate import read_certificate
+from sigstore_entries.trust import (
+    BadAuthority,
+    CertificateAuthorities,
+    CertificateAuthority,
+    CtLogKey,
+    NotTrusted,
+)
+
+
+def is_promised(held: HeldBundle) -> bool:
+    """True for a bundle of version 0.1 with a certificate and one log entry without an inclusion proof."""
+    try:
+        return (
+            held.document.get("mediaType") == BUNDLE_0_1
+            and bool(held.certificates)
+            and len(held.entries) == 1
+            and "inclusionProof" not in held.entries[0]
+        )
+    except NoBundle:
+        return False
+
+
+def verify_promised(
+    held: HeldBundle, digest: bytes, trusted_root: Mapping[str, Any], policy: Identity
+) -> tuple[str, bytes] | None:
+    """Prove that the identity signed the file of this SHA-256, or an envelope, and that a log promised to have it.
+
+    Returns payload type and payload of an envelope. Raises `VerificationFailed`.
+    """
+    try:
+        leaf, *chain = held.certificates
+        certificate = x509.load_der_x509_certificate(leaf)
+        (entry,) = held.entries
+        body = decoded(entry.get("canonicalizedBody"), "the body of its log entry")
+        check_logged(entry, body, trusted_root, needs_proof=False)
+        _check_certificate(certificate, leaf, tuple(chain), trusted_root, integrated_time(entry))
+        policy.verify(certificate)
+        key, envelope = _key(certificate), held.document.get("dsseEnvelope")
+        signed = check_envelope(envelope, key) if envelope else check_message(held, digest, key)
+        if [each.certificate for each in check_entry(body, held.signature, signed).signers] != [leaf]:
+            raise VerificationFailed("the log entry is of another certificate")  # noqa: TRY301
+    except VerificationFailed:
+        raise
+    except (Error, NoBundle, BadAuthority, NotTrusted) as error:
+        raise VerificationFailed(str(error)) from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise VerificationFailed(f"the bundle lacks or garbles a field: {error!s:.200}") from error
+    if not envelope:
+        return None
+    return str(envelope.get("payloadType")), decoded(envelope.get("payload"), "the payload")
+
+
+def _check_certificate(
+    certificate: x509.Certificate,
+    leaf: bytes,
+    chain: tuple[bytes, ...],
+    trusted_root: Mapping[str, Any],
+    at: datetime | None,
+) -> None:
+    """Check the certificate's issuer, its timestamp by a CT log, and its validity when the log took the entry."""
+    if at is None or not certificate.not_valid_before_utc <= at <= certificate.not_valid_after_utc:
+        raise VerificationFailed("the certificate was not valid when the log took the entry")
+    authorities = CertificateAuthorities(
+        CertificateAuthority(
+            str(each.get("uri")),
+            tuple(
+                decoded(one["rawBytes"], "a certificate of the trusted root")
+                for one in each["certChain"]["certificates"]
+            ),
+            *_period(each),
+        )
+        for each in trusted_root.get("certificateAuthorities") or ()
+    )
+    authorities.verify_chain(leaf, chain)
+    logs = [
+        CtLogKey(
+            decoded(each["logId"]["keyId"], "a log's id"),
+            decoded(each["publicKey"]["rawBytes"], "a log's key"),
+            *_period(each["publicKey"]),
+        )
+        for each in trusted_root.get("ctlogs") or ()
+    ]
+    if not authorities.embedded_scts(read_certificate(leaf, chain), logs):
+        raise VerificationFailed(
+            "no certificate timestamp in the certificate verifies under a CT log of the trusted root"
+        )
+
+
+def _period(value: Mapping[str, Any]) -> tuple[datetime | None, datetime | None]:
+    valid = value.get("validFor") or {}
+    start, end = (datetime.fromisoformat(valid[name]) if valid.get(name) else None for name in ("start", "end"))
+    return start, end
+
+
+def _key(certificate: x509.Certificate) -> PublicKey:
+    key = certificate.public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey):
+        raise VerificationFailed(f"the certificate has a {type(key).__name__}, which signs no bundles")
+    return key
