@@ -55,9 +55,13 @@ class TimedOut(FetchFailed):
 
 
 class TooLarge(FetchFailed):
-    """The answer is longer than such an answer can be."""
+    """The answer is longer than such an answer can be. `start` are the bytes within the cap, where they were read."""
 
     reason = "too-large"
+
+    def __init__(self, message: str, start: bytes = b"") -> None:
+        super().__init__(message)
+        self.start = start
 
 
 class WrongContent(FetchFailed):
@@ -246,21 +250,24 @@ class HttpFetcher(MovableFetcher):
             if response.status_code != httpx.codes.OK:
                 raise _refusal(url, response)
             _check_content(url, response, expect)
-            body = _read_capped(url, response, max_bytes)
+            body = _read_capped(url, response, max_bytes, with_start=expect is Expect.GZIP_ALLOWED)
         if response.headers.get("content-encoding") == "gzip":
             return _gunzip_capped(url, body, max_bytes)
         return body
 
 
-def _read_capped(url: str, response: httpx.Response, max_bytes: int) -> bytes:
+def _read_capped(url: str, response: httpx.Response, max_bytes: int, *, with_start: bool) -> bytes:
     declared = response.headers.get("content-length", "0")
-    if declared.isascii() and declared.isdigit() and int(declared) > max_bytes:
+    if not with_start and declared.isascii() and declared.isdigit() and int(declared) > max_bytes:
         raise TooLarge(f"{url}: answer of {declared} bytes, at most {max_bytes} expected")
-    chunks, size = [], 0
+    chunks: list[bytes] = []
+    size = 0
     for chunk in response.iter_raw():
         size += len(chunk)
         if size > max_bytes:
-            raise TooLarge(f"{url}: answer is longer than {max_bytes} bytes")
+            is_plain = with_start and "content-encoding" not in response.headers
+            start = b"".join([*chunks, chunk])[:max_bytes] if is_plain else b""
+            raise TooLarge(f"{url}: answer is longer than {max_bytes} bytes", start)
         chunks.append(chunk)
     return b"".join(chunks)
 
@@ -272,7 +279,7 @@ def _gunzip_capped(url: str, body: bytes, max_bytes: int) -> bytes:
     except zlib.error as error:
         raise WrongContent(f"{url}: answer is no gzip stream") from error
     if len(plain) > max_bytes or decompressor.unconsumed_tail:
-        raise TooLarge(f"{url}: answer unpacks to more than {max_bytes} bytes")
+        raise TooLarge(f"{url}: answer unpacks to more than {max_bytes} bytes", plain[:max_bytes])
     if not decompressor.eof or decompressor.unused_data:
         raise WrongContent(f"{url}: gzip stream is cut short or followed by more")
     return plain

@@ -119,6 +119,19 @@ def parse_data_tile(raw: bytes, width: int) -> list[TileLeaf]:
     return leaves
 
 
+def parse_data_tile_start(raw: bytes, width: int) -> list[TileLeaf]:
+    """Leaves that lie whole in the first bytes of a data tile. Raises `MalformedTile` when all or none of them do."""
+    reader, leaves = Reader(raw), list[TileLeaf]()
+    try:
+        while len(leaves) < width:
+            leaves.append(_read_tile_leaf(reader))
+    except MalformedCt as error:
+        if leaves:
+            return leaves
+        raise MalformedTile(f"data tile of width {width}: {error}") from error
+    raise MalformedTile(f"bytes follow the last of {width} entries")
+
+
 def _read_tile_leaf(reader: Reader) -> TileLeaf:
     leaf = read_timestamped_entry(reader)
     # SPEC static-ct-api: "ASN.1Cert pre_certificate" follows precert entries only.

@@ -12,12 +12,11 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from monitor.model.log_source import LogApi, LogEntry
+from monitor.model.log_source import LogApi, LogEntry, hashes_of, unread_entry
 from rules.forges import github_repository, source_repository
 from sigstore_entries.ct_leaf import decode_ct
 from sigstore_entries.rekor import decode_rekor
 from sigstore_entries.signing import ChainTrust, EntryRef, KnownTime, Signer, SignerForm, Signing, Unreadable
-from tlog.merkle import leaf_hashes
 
 DECODER: Final = 1
 UNREADABLE: Final = "unreadable"
@@ -54,7 +53,7 @@ NOT_FROM_LEAF: Final = ("chain", "trust_root")
 
 def rows_of(entries: Sequence[LogEntry], start: int, log: str, api: LogApi) -> pa.RecordBatch:
     """Rows of entries `[start, start + len(entries))` of one tree, in order. Never raises for what an entry holds."""
-    hashes = leaf_hashes(entry.leaf for entry in entries)
+    hashes = hashes_of(entries)
     columns: list[list[Any]] = [[] for _ in SCHEMA.names]
     for offset, (entry, leaf_hash) in enumerate(zip(entries, hashes, strict=True)):
         signing = decoded(entry, EntryRef(log, start + offset), api)
@@ -66,6 +65,8 @@ def rows_of(entries: Sequence[LogEntry], start: int, log: str, api: LogApi) -> p
 
 def decoded(entry: LogEntry, where: EntryRef, api: LogApi) -> Signing | Unreadable:
     """Decode one entry by the log's protocol."""
+    if entry.unread:
+        return unread_entry(where, entry.unread)
     if api in _CT:
         return decode_ct(entry.leaf, where, entry.extra)
     return decode_rekor(entry.leaf, where, entry.integrated_time)

@@ -69,7 +69,7 @@ class Taking:
             if len(fetched.entries) > 1:
                 raise
             (entry,) = fetched.entries
-            leaves = ((fetched.start, entry.leaf),)
+            leaves = () if entry.unread else ((fetched.start, entry.leaf),)
             raise NotShown(replace(unproven.evidence, leaves=leaves, promises=self._promised(entry))) from unproven
 
     def _promised(self, entry: LogEntry) -> tuple[SignedPromise, ...]:

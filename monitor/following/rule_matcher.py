@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing_extensions import override
 
 from monitor.following.scan_batch import Scan, Scanner
-from monitor.model.log_source import LogApi, LogEntry
+from monitor.model.log_source import LogApi, LogEntry, unread_entry
 from monitor.model.state import Hit, UnreadableEntry
 from rules.ask_index import LayeredMatcher
 from rules.index import Matcher, Matches
@@ -92,6 +92,8 @@ class RuleScanner(Scanner):
 
 
 def _decode(entry: LogEntry, where: EntryRef, api: LogApi) -> Signing | Unreadable:
+    if entry.unread:
+        return unread_entry(where, entry.unread)
     if api in _CT:
         return decode_ct(entry.leaf, where, entry.extra)
     return decode_rekor(entry.leaf, where, entry.integrated_time)

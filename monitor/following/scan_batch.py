@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
-from monitor.model.log_source import LogApi, LogEntry
+from monitor.model.log_source import LogApi, LogEntry, hashes_of
 from monitor.model.state import Hit, UnreadableEntry
 from tlog.frontier import Frontier, aligned_subtrees
-from tlog.merkle import LeafHash, leaf_hashes
+from tlog.merkle import LeafHash
 
 _PIECE: Final = 128  # entries hashed and read at a time
 
@@ -59,7 +59,7 @@ def examine(entries: Sequence[LogEntry], start: int, log: str, api: LogApi, scan
     for first in range(0, len(entries), _PIECE):
         # What was just hashed is still in the processor's cache when it is read.
         piece = entries[first : first + _PIECE]
-        hashes += leaf_hashes(entry.leaf for entry in piece)
+        hashes += hashes_of(piece)
         scans.append(scanner.scan(piece, start + first, log, api))
     return Examined(start, start + len(entries), aligned_subtrees(start, hashes), _together(scans))
 

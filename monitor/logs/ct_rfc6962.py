@@ -8,8 +8,9 @@ import msgspec
 import pybase64
 from typing_extensions import override
 
-from monitor.http_fetcher import MIB, Expect, Fetcher, NotFound, Refused, denied
+from monitor.http_fetcher import MIB, Expect, Fetcher, NotFound, Refused, TooLarge, denied
 from monitor.logs.checkpoint import from_millis, missing_entries, refused_head, unproven
+from monitor.logs.fewer import FewerAtOnce, by_hash
 from monitor.model.errors import FetchFailed, Lagging
 from monitor.model.heads import SignedHead
 from monitor.model.inclusion_promise import Promise
@@ -55,6 +56,7 @@ class CtRfc6962Source(PromisingSource):
 
     def __init__(self, identity: LogIdentity, fetcher: Fetcher) -> None:
         self._identity, self._fetcher = identity, fetcher
+        self._fewer = FewerAtOnce(MAX_PER_REQUEST)
 
     @override
     @property
@@ -136,10 +138,16 @@ class CtRfc6962Source(PromisingSource):
     @override
     def entries(self, start: int, end: int, head: SignedHead) -> Sequence[LogEntry]:
         """As many as the log cares to send."""
-        last = min(end, start + MAX_PER_REQUEST) - 1
+        wanted = min(end - start, MAX_PER_REQUEST)
+        try:
+            return self._fewer.ask(wanted, lambda count: self._entries(start, count, head))
+        except TooLarge as error:
+            return [by_hash(start, self.consistency_proof, self._identity, error)]
+
+    def _entries(self, start: int, count: int, head: SignedHead) -> Sequence[LogEntry]:
         # SPEC RFC 6962 4.6: "start" and "end" are inclusive, and a log may return fewer entries than asked for.
         try:
-            raw = self._get(f"get-entries?start={start}&end={last}", _MAX_ENTRIES_ANSWER)
+            raw = self._get(f"get-entries?start={start}&end={start + count - 1}", _MAX_ENTRIES_ANSWER)
         except Refused as error:
             if denied(error):
                 raise missing_entries(self._identity, start, head, str(error)) from error
@@ -147,8 +155,8 @@ class CtRfc6962Source(PromisingSource):
         served = _parse(raw, _Entries, "entries").entries
         if not served:
             raise missing_entries(self._identity, start, head, "the answer holds no entry")
-        if len(served) > last - start + 1:
-            raise FetchFailed(f"{self._identity.log}: {len(served)} entries served, {last - start + 1} asked for")
+        if len(served) > count:
+            raise FetchFailed(f"{self._identity.log}: {len(served)} entries served, {count} asked for")
         return [LogEntry(_decode(e.leaf_input), extra=_decode(e.extra_data)) for e in served]
 
     @override
@@ -167,7 +175,7 @@ class CtRfc6962Source(PromisingSource):
         return _decode(found.leaf_input), _nodes(found.audit_path or [])
 
     def _leaf_and_path_by_hash(self, index: int, head: SignedHead) -> tuple[bytes, list[NodeHash]]:
-        leaf = self.entries(index, index + 1, head)[0].leaf
+        leaf = self._entries(index, 1, head)[0].leaf
         found, path = self._path_by_hash(leaf, head)
         if found != index:
             # The same leaf may stand twice in a log; then its first place is what this question finds.

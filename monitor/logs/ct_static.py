@@ -6,7 +6,7 @@ from typing import Final
 
 from typing_extensions import override
 
-from monitor.http_fetcher import MIB, Expect, Fetcher, Refused, denied
+from monitor.http_fetcher import MIB, Expect, Fetcher, Refused, TooLarge, denied
 from monitor.logs.checkpoint import (
     check_origin,
     from_millis,
@@ -24,11 +24,11 @@ from tlog.checkpoint import MalformedCheckpoint
 from tlog.frontier import Frontier
 from tlog.merkle import NodeHash, ProofInvalid, leaf_hash, verify_inclusion
 from tlog.note import MAX_NOTE_SIZE, BadSignature, MalformedNote, NoteKey
-from tlog.static_ct import open_ct_checkpoint, parse_data_tile
+from tlog.static_ct import TileLeaf, open_ct_checkpoint, parse_data_tile, parse_data_tile_start
 from tlog.tiles import TILE_WIDTH, MalformedTile, ShortBundle, data_path
 
-# A tile's entries have no limit but the certificate's 2^24; Fulcio's stay far below 64 KiB each.
-_MAX_DATA_TILE: Final = 32 * MIB
+# A tile's entries have no limit but the certificate's 2^24 bytes, twice in a precertificate entry: one always fits.
+_MAX_DATA_TILE: Final = 64 * MIB
 
 
 class CtStaticSource(PromisingSource):
@@ -69,8 +69,27 @@ class CtStaticSource(PromisingSource):
     def entries(self, start: int, end: int, head: SignedHead) -> Sequence[LogEntry]:
         """What one data tile holds. `extra` is an RFC 6962 chain without the issuers.
 
-        Issuers are named by fingerprint in a data tile; only the precertificate itself is there in full.
+        Issuers are named by fingerprint in a data tile; only the precertificate itself is there in full. A tile cannot
+        be asked for in parts: of one beyond the cap the entries behind it are taken by their hash in the hash tile.
         """
+        end = min(end, (start // TILE_WIDTH + 1) * TILE_WIDTH)
+        try:
+            return self._in_data_tile(start, end, head)
+        except TooLarge as error:
+            return self._in_long_tile(error, start, end, head)
+
+    def _in_long_tile(self, error: TooLarge, start: int, end: int, head: SignedHead) -> Sequence[LogEntry]:
+        """Entries within the cap as they are, the others by hash. Raises `error` when the tile is garbled."""
+        index, offset = divmod(start, TILE_WIDTH)
+        try:
+            leaves = parse_data_tile_start(error.start, min(TILE_WIDTH, head.size - index * TILE_WIDTH))
+        except MalformedTile:
+            raise error from None
+        if offset < len(leaves):
+            return [_entry(leaf) for leaf in leaves[offset : end - index * TILE_WIDTH]]
+        return [LogEntry(b"", unread=each) for each in self._tree(head.size).leaf_hashes(start, end)]
+
+    def _in_data_tile(self, start: int, end: int, head: SignedHead) -> Sequence[LogEntry]:
         index, offset = divmod(start, TILE_WIDTH)
         width = min(TILE_WIDTH, head.size - index * TILE_WIDTH)
         try:
@@ -92,10 +111,7 @@ class CtStaticSource(PromisingSource):
         except MalformedTile as error:
             # A file that stays so keeps entries from everybody just as well as none at all.
             raise malformed_entries(self._identity, start, head, str(error)) from error
-        return [
-            LogEntry(leaf.merkle_tree_leaf(), extra=_extra(leaf.precertificate))
-            for leaf in leaves[offset : min(width, end - index * TILE_WIDTH)]
-        ]
+        return [_entry(leaf) for leaf in leaves[offset : min(width, end - index * TILE_WIDTH)]]
 
     @override
     def sightings(self) -> Sequence[SignedHead]:
@@ -112,7 +128,7 @@ class CtStaticSource(PromisingSource):
         index = promise.index
         if index is None:
             raise FetchFailed(f"{self._identity.log}: a promise without an index cannot be looked up in tiles")
-        leaf = self.entries(index, index + 1, head)[0].leaf
+        leaf = self._in_data_tile(index, index + 1, head)[0].leaf
         proof = tuple(self._tree(head.size).inclusion_proof(index, head.size))
         try:
             verify_inclusion(index, head.size, leaf_hash(leaf), proof, head.root)
@@ -131,6 +147,10 @@ class CtStaticSource(PromisingSource):
 
     def _tree(self, size: int) -> TileTree:
         return TileTree(self._fetcher, "", size)
+
+
+def _entry(leaf: TileLeaf) -> LogEntry:
+    return LogEntry(leaf.merkle_tree_leaf(), extra=_extra(leaf.precertificate))
 
 
 def _extra(precertificate: bytes) -> bytes:

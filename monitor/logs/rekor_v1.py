@@ -15,8 +15,9 @@ from typing import Final, TypeVar
 import msgspec
 from typing_extensions import override
 
-from monitor.http_fetcher import MIB, Expect, Fetcher, Refused, denied
+from monitor.http_fetcher import MIB, Expect, Fetcher, Refused, TooLarge, denied
 from monitor.logs.checkpoint import from_millis, head_of, missing_entries, read_checkpoint, unproven
+from monitor.logs.fewer import FewerAtOnce, by_hash
 from monitor.model.errors import FetchFailed, Lagging
 from monitor.model.heads import SignedHead
 from monitor.model.inclusion_promise import BadPromise, Promise, pack_timestamp, unpack_timestamp
@@ -104,6 +105,7 @@ class RekorV1Source(PromisingSource):
         self._identity, self._fetcher, self._key = identity, fetcher, key
         self._tree_id, self._offset = tree_id, offset
         self._seen: dict[int, SignedHead] = {}
+        self._fewer = FewerAtOnce(MAX_PER_REQUEST)
 
     @override
     @property
@@ -203,7 +205,11 @@ class RekorV1Source(PromisingSource):
     @override
     def entries(self, start: int, end: int, head: SignedHead) -> Sequence[LogEntry]:
         """At most ten, and only up to the first one the server left out."""
-        served = self._retrieve(start, end)
+        wanted = min(end - start, MAX_PER_REQUEST)
+        try:
+            served = self._fewer.ask(wanted, lambda count: self._retrieve(start, start + count))
+        except TooLarge as error:
+            return [by_hash(start, self.consistency_proof, self._identity, error)]
         if start not in served:
             # SPEC rekor entries.go: missing items are silently omitted from a 200 answer.
             raise missing_entries(self._identity, start, head, "left out of a complete answer")

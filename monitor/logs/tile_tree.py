@@ -49,6 +49,11 @@ class TileTree:
         """Inclusion proof of a leaf in the tree of a size not above this one's (RFC 6962 2.1.1); not verified."""
         return [range_root(start, end, self._node) for start, end in inclusion_ranges(index, size)]
 
+    def leaf_hashes(self, start: int, end: int) -> list[LeafHash]:
+        """Hashes of leaves `[start, end)` of one tile; not authenticated."""
+        index, offset = divmod(start, TILE_WIDTH)
+        return self._hashes(0, index)[offset : offset + end - start]
+
     def _node(self, level: int, index: int) -> bytes:
         tile_level, height = divmod(level, _TILE_HEIGHT)
         first = index << height

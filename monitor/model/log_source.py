@@ -9,8 +9,9 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from monitor.model.errors import SignedPromise
 from monitor.model.heads import SignedHead
 from monitor.model.inclusion_promise import Promise
+from sigstore_entries.signing import EntryRef, Unreadable
 from tlog.frontier import Frontier
-from tlog.merkle import NodeHash
+from tlog.merkle import LeafHash, NodeHash, leaf_hashes
 
 
 class LogApi(StrEnum):
@@ -27,7 +28,8 @@ class LogEntry(NamedTuple):
 
     Rekor: the canonical body. CT: the MerkleTreeLeaf. `extra` is what the API adds and no hash covers (a CT chain);
     `integrated_time` is Rekor v1's claim. Both are unverified, and so is `timestamp`: what was signed beside the entry,
-    for `monitor.model.inclusion_promise.unpack_timestamp`.
+    for `monitor.model.inclusion_promise.unpack_timestamp`. `unread` is the leaf hash, as the log gave it, of an entry
+    whose bytes exceed every cap; `leaf` is then empty.
 
     A tuple, because a backlog has millions: quick to make and to send to another process, and the collector forgets it.
     """
@@ -36,6 +38,22 @@ class LogEntry(NamedTuple):
     extra: bytes = b""
     integrated_time: datetime | None = None
     timestamp: bytes = b""
+    unread: bytes = b""
+
+
+def hashes_of(entries: Sequence[LogEntry]) -> list[LeafHash]:
+    """Leaf hash of each entry: of its bytes, or as the log gave it for one whose bytes exceed every cap."""
+    hashes = leaf_hashes(entry.leaf for entry in entries)
+    for place, entry in enumerate(entries):
+        if entry.unread:
+            hashes[place] = LeafHash(entry.unread)
+    return hashes
+
+
+def unread_entry(where: EntryRef, leaf_hash: bytes) -> Unreadable:
+    """The record of an entry that was taken by its leaf hash."""
+    reason = f"it is too large to be fetched; its leaf hash is {leaf_hash.hex()}"
+    return Unreadable(where, "beyond-cap", reason)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ FETCHES: Final = (
 )
 ENTRY_KINDS: Final = ("certificate", "dsse", "hashedrekord", "intoto", "precertificate", "unreadable")
 UNREADABLE_CODES: Final = (
+    "beyond-cap",
     "decoder-failed",
     "unreadable-signer",
     "malformed-body",

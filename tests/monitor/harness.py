@@ -8,7 +8,7 @@ from alerts.alert import Alert, Owner, Severity
 from monitor.following.follower import Follower, Limits, PassReport, baseline
 from monitor.following.scan_batch import Scan
 from monitor.model.heads import Position
-from monitor.model.log_source import LogApi, LogEntry
+from monitor.model.log_source import LogApi, LogEntry, unread_entry
 from monitor.model.state import Finding, Hit, UnreadableEntry
 from rules.verdict import Outcome, Verdict
 from sigstore_entries.signing import EntryRef, Signing, Unreadable
@@ -27,7 +27,9 @@ class NumberScanner:
         hits, unreadable = [], []
         for index, entry in enumerate(entries, start):
             where = EntryRef(log, index)
-            if entry.leaf.startswith(b"garbage"):
+            if entry.unread:
+                unreadable.append(UnreadableEntry(unread_entry(where, entry.unread), b""))
+            elif entry.leaf.startswith(b"garbage"):
                 unreadable.append(UnreadableEntry(Unreadable(where, "malformed-json", "it is garbage"), entry.leaf))
             elif index % 7 == 0:
                 hits.append(Hit(Signing(where, "test", "1", ()), ("sevenths",), entry.leaf))

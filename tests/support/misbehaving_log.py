@@ -70,6 +70,7 @@ class MisbehavingLog:
         self.signed_origin: str | None = None
         self.final = False
         self.timestamp = 1_700_000_000_000
+        self.answer_cap: int | None = None
         self._oracle: TreeOracle | None = None
 
     # -- the honest log
@@ -172,8 +173,8 @@ class MisbehavingLog:
         for pattern, change in self.edits:
             if pattern.search(path):
                 raw = change(raw)
-        if len(raw) > max_bytes:
-            raise TooLarge(f"{path}: more than {max_bytes} bytes")
+        if len(raw) > min(max_bytes, self.answer_cap or max_bytes):
+            raise TooLarge(f"{path}: more than {max_bytes} bytes", raw[: min(max_bytes, self.answer_cap or max_bytes)])
         return raw
 
     # -- shared pieces
