@@ -28,7 +28,14 @@ NAME_ALONE: Final = Reason(
     "name-alone", "The key was selected by a name alone; anyone can put this name on a key of their own."
 )
 LOGGED_AFTER_EXPIRY: Final = "logged-after-expiry"
-_UNVERIFIED: Final = {Voucher.UNTRUSTED_CHAIN: UNTRUSTED_CHAIN, Voucher.NAME_ALONE: NAME_ALONE}
+WRONG_SIGNATURE: Final = Reason(
+    "wrong-signature", "The signature in the entry is not that of its key: it says nothing about the alleged signer."
+)
+_UNVERIFIED: Final = {
+    Voucher.UNTRUSTED_CHAIN: UNTRUSTED_CHAIN,
+    Voucher.NAME_ALONE: NAME_ALONE,
+    Voucher.WRONG_SIGNATURE: WRONG_SIGNATURE,
+}
 NOT_SELECTED: Final = Reason("not-selected", "No signer of this entry is one that the rule selects.")
 
 

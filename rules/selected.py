@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from rules.selection import AllOf, AnyOf, Condition, Match, matching_signers
-from sigstore_entries.signing import ChainTrust, Signer, SignerForm, Signing
+from sigstore_entries.signing import ChainTrust, SignatureCheck, Signer, SignerForm, Signing
 
 
 class Voucher(StrEnum):
@@ -26,10 +26,13 @@ class Voucher(StrEnum):
     """A certificate that no authority of the trust root issued: anyone can make one, with any name in it."""
     NAME_ALONE = "name-alone"
     """A key selected by a name that anyone can put on a key of their own (a PGP user ID)."""
+    WRONG_SIGNATURE = "wrong-signature"
+    """The entry's signature is not that of this key or certificate: it says nothing about its alleged signer."""
 
 
+_BY_CHAIN = {ChainTrust.TRUSTED: Voucher.AUTHORITY, ChainTrust.NOT_CHECKED: Voucher.NOT_CHECKED}
 _VOUCHED = frozenset({Voucher.AUTHORITY, Voucher.FINGERPRINT})
-_UNVERIFIED = frozenset({Voucher.UNTRUSTED_CHAIN, Voucher.NAME_ALONE})
+_UNVERIFIED = frozenset({Voucher.UNTRUSTED_CHAIN, Voucher.NAME_ALONE, Voucher.WRONG_SIGNATURE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +93,10 @@ def select(condition: Condition, signing: Signing) -> Selected:
 def _voucher(condition: Condition, signing: Signing, signer: Signer | None) -> Voucher:
     if signer is None:
         return Voucher.NO_NAME
-    if signer.trust is ChainTrust.TRUSTED:
-        return Voucher.AUTHORITY
-    if signer.trust is ChainTrust.NOT_CHECKED:
-        return Voucher.NOT_CHECKED
+    if signer.signature is SignatureCheck.WRONG:
+        return Voucher.WRONG_SIGNATURE
+    if signer.trust in _BY_CHAIN:
+        return _BY_CHAIN[signer.trust]
     if names_key(condition, signing, signer):
         return Voucher.FINGERPRINT
     if signer.trust is ChainTrust.UNTRUSTED:

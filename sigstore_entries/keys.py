@@ -39,7 +39,12 @@ def read_spki(spki: bytes) -> Signer:
 
 def read_pkcs1(key: bytes) -> Signer:
     """Read a PKCS #1 RSAPublicKey by way of its SPKI. Raises `MalformedKey`."""
-    return read_spki(der.encode(der.SEQUENCE, _RSA_ALGORITHM + der.encode(der.BIT_STRING, b"\x00" + key)))
+    return read_spki(pkcs1_spki(key))
+
+
+def pkcs1_spki(key: bytes) -> bytes:
+    """SPKI of a PKCS #1 RSAPublicKey."""
+    return der.encode(der.SEQUENCE, _RSA_ALGORITHM + der.encode(der.BIT_STRING, b"\x00" + key))
 
 
 def ed25519_spki(key: bytes) -> bytes:

@@ -48,6 +48,14 @@ class ChainTrust(StrEnum):
     NO_CERTIFICATE = "no-certificate"
 
 
+class SignatureCheck(StrEnum):
+    """Whether the entry's own signature is that of the signer's key (`sigstore_entries.signatures`)."""
+
+    NOT_CHECKED = "not-checked"
+    VERIFIED = "verified"
+    WRONG = "wrong"
+
+
 @dataclass(frozen=True, slots=True)
 class EntryRef:
     """Where an entry stands: the log's id as configured or discovered, and the leaf index in that one tree."""
@@ -89,7 +97,8 @@ class Signer:
     to the raw extension value. `fingerprints` are lower-case hex SHA-256 (certificate, SPKI), upper-case-insensitive
     PGP hex, or `SHA256:` SSH form. `issuer_key_hash` is a CT precertificate leaf's SHA-256 of the issuer's SPKI.
     `sct_verified` is `None` where there is no SCT, and where no trusted authority issued the certificate. `issued` is
-    the identity of a trusted certificate in every log that shows it (`sigstore_entries.issued`), filled with `trust`.
+    the identity of a trusted certificate in every log that shows it (`sigstore_entries.issued`), filled with `trust`;
+    so is `signature`.
 
     `defects` names parts that could not be read, or are not as a certificate authority would write them: what depends
     on them fails closed. Each is `part: sentence`; parts are `names`, `issuer`, `claim:<name>`, `extension:<oid>`,
@@ -111,6 +120,7 @@ class Signer:
     trusted_by: str | None = None
     sct_verified: bool | None = None
     issued: bytes | None = None
+    signature: SignatureCheck = SignatureCheck.NOT_CHECKED
     defects: tuple[str, ...] = ()
 
 

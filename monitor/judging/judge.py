@@ -21,6 +21,7 @@ from rules.selected import select
 from rules.verdict import Outcome
 from sigstore_entries import der
 from sigstore_entries.issued import certificate_key, tbs_key
+from sigstore_entries.signatures import check_signature
 from sigstore_entries.signing import ChainTrust, Signer, Signing
 from sigstore_entries.trust import CertificateAuthorities, CtLogKey
 from tlog.ct import EntryType, MalformedCt, parse_leaf
@@ -96,6 +97,10 @@ class RuleJudge(Judge):
 
         def label(signer: Signer) -> Signer:
             judged = authorities.judge_chain(signer, at)
+            # Only here, where a rule selects the entry: a log holds too many to verify them all. Anyone can log
+            # self-made certificates by the thousand, so those must not cost much.
+            costly = judged.trust is not ChainTrust.UNTRUSTED
+            judged = replace(judged, signature=check_signature(hit.leaf, signing, at_any_cost=costly))
             if judged.trust is not ChainTrust.TRUSTED:
                 # Whatever a CT log says of a certificate that nobody issued, it is nobody's.
                 return judged

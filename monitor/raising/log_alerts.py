@@ -82,6 +82,7 @@ ALERT_KINDS: Final = (
     *_MEANING,
     "back-scan-stuck",
     "digest",
+    "entry-signature-wrong",
     "entry-unreadable",
     "log-appeared",
     "log-clock",

@@ -11,6 +11,7 @@ from typing import Final
 from alerts.alert import Alert, Owner, Severity
 from monitor.model.state import Finding
 from monitor.raising.log_alerts import alert_id, day_of
+from rules.judge import WRONG_SIGNATURE
 from rules.rule import Rule, RuleSeverity
 from rules.selection import matched_values
 from rules.verdict import Outcome, Reason
@@ -33,10 +34,16 @@ def alerts_of_findings(findings: Sequence[Finding], rules: Mapping[str, Rule], n
         for finding in findings
         if finding.verdict.outcome is Outcome.UNEXPECTED
     ]
-    unverified = [finding for finding in findings if finding.verdict.outcome is Outcome.UNVERIFIED]
+    wrong = [finding for finding in findings if WRONG_SIGNATURE in finding.verdict.reasons]
+    unverified = [
+        finding
+        for finding in findings
+        if finding.verdict.outcome is Outcome.UNVERIFIED and WRONG_SIGNATURE not in finding.verdict.reasons
+    ]
     counts = Counter(finding.rule for finding in unverified)
     firsts = {finding.rule: finding for finding in reversed(unverified)}
-    return alerts + [_alert_of_unverified(firsts[rule], rules[rule], counts[rule], now) for rule in sorted(firsts)]
+    alerts += [_alert_of_unverified(firsts[rule], rules[rule], counts[rule], now) for rule in sorted(firsts)]
+    return alerts + _alerts_of_wrong_signatures(wrong, now)
 
 
 def _alert_of_unexpected(finding: Finding, rule: Rule, now: datetime) -> Alert:
@@ -65,6 +72,33 @@ def _alert_of_unexpected(finding: Finding, rule: Rule, now: datetime) -> Alert:
         index=where.index,
         rule=finding.rule,
     )
+
+
+def _alerts_of_wrong_signatures(findings: Sequence[Finding], now: datetime) -> list[Alert]:
+    """One alert a day and log for entries that the log should not have taken: a log verifies each signature."""
+    entries: dict[str, dict[int, Finding]] = {}
+    for finding in findings:
+        entries.setdefault(finding.signing.where.log, {}).setdefault(finding.signing.where.index, finding)
+    return [
+        Alert(
+            id=alert_id("entry-signature-wrong", log, day_of(now)),
+            kind="entry-signature-wrong",
+            owner=Owner.LOG_MISBEHAVED,
+            severity=Severity.WARN,
+            title=f"{log} took an entry whose signature does not verify",
+            summary=f"{len(met)} in the batch that met them first today, of those that your rules select; the first is "
+            f"{min(met)}.",
+            consequence="The log broke its own rules. Such an entry says nothing about its alleged signer: it counts "
+            "as no signing of theirs, and no client accepts it.",
+            next_step="Nothing was signed in your name. Tell the log's operator, with the log's name and the index: "
+            "the entry itself is the evidence, and anyone can verify it.",
+            created_at=now,
+            facts=(("Log", log), ("First index", str(min(met))), ("Rule", met[min(met)].rule)),
+            log=log,
+            index=min(met),
+        )
+        for log, met in sorted(entries.items())
+    ]
 
 
 def _alert_of_unverified(first: Finding, rule: Rule, count: int, now: datetime) -> Alert:

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from alerts.alert import Owner
 from monitor.following.rule_matcher import RuleScanner
 from monitor.following.scan_batch import Scan, examine
 from monitor.judging.history import BatchFacts
 from monitor.judging.judge import RuleJudge
 from monitor.model.log_source import LogApi, LogEntry
 from monitor.model.state import Finding
+from monitor.raising.signing_alerts import alerts_of_findings
 from rules.facts import Authorisation
 from rules.index import Matcher, compile_rules
 from rules.rule_file import load_rules
@@ -257,3 +259,20 @@ def test_a_signing_can_be_told_apart_from_its_neighbour_under_several_rules() ->
     found = judged([made.hashedrekord_v1(MINE), made.hashedrekord_v1(OTHERS)], rules=both)
     assert [(f.rule, f.signing.where.index) for f in found] == [("acme", 1000), ("all", 1000), ("all", 1001)]
     assert all(isinstance(f.signing, Signing) for f in found)
+
+
+def test_an_entry_whose_signature_is_wrong_is_told_of_the_log_and_not_in_the_name_of_its_alleged_signer() -> None:
+    """Whoever could make a log take a made-up signature could otherwise page anybody and use up their leave."""
+    forged = made.hashedrekord_v1(MINE, signature=made.PLACEHOLDER_SIGNATURE)
+    real, wrong, again = judged([made.hashedrekord_v1(MINE), forged, forged])
+    assert real.verdict.outcome is Outcome.UNEXPECTED, "control"
+    assert [each.verdict.outcome for each in (wrong, again)] == [Outcome.UNVERIFIED] * 2
+    assert wrong.verdict.reasons[0].id == "wrong-signature"
+    assert wrong.selected.vouched == (), "it is no past, uses up nothing and answers nothing"
+    rules = {rule.id: rule for rule in matcher().rules}
+    alerts = alerts_of_findings([real, wrong, again], rules, NOW)
+    assert [(alert.kind, alert.index) for alert in alerts] == [
+        ("unexpected-signing", real.signing.where.index),
+        ("entry-signature-wrong", wrong.signing.where.index),
+    ]
+    assert alerts[1].owner is Owner.LOG_MISBEHAVED

@@ -16,9 +16,16 @@ from hashlib import sha256
 from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_public_key,
+    load_pem_public_key,
+)
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sigstore_entries.fulcio import BY_NAME, SCT_LIST_OID, USERNAME_OTHER_NAME_OID, encode_utf8_string
@@ -39,7 +46,38 @@ _P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 def make_key(seed: int | str) -> ec.EllipticCurvePrivateKey:
     """P-256 key that is always the same for a seed."""
     number = int.from_bytes(sha256(f"signwatch test key {seed}".encode()).digest(), "big")
-    return ec.derive_private_key(number % (_P256_ORDER - 1) + 1, ec.SECP256R1())
+    key = ec.derive_private_key(number % (_P256_ORDER - 1) + 1, ec.SECP256R1())
+    _KEYS[key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)] = key
+    return key
+
+
+_KEYS: dict[bytes, ec.EllipticCurvePrivateKey] = {}
+_PREHASHED: dict[str, type[SHA256 | SHA384 | SHA512]] = {
+    "sha256": SHA256,
+    "sha2_256": SHA256,
+    "sha384": SHA384,
+    "sha2_384": SHA384,
+    "sha512": SHA512,
+}
+
+
+@lru_cache(maxsize=4096)
+def signature_of(material: bytes, digest: str, algorithm: str = "sha256") -> bytes:
+    """Signature over a digest by the key of a certificate or an SPKI made here; a placeholder for any other key."""
+    try:
+        if material.startswith(b"-----BEGIN PUBLIC"):
+            public = load_pem_public_key(material)
+        elif material.startswith(b"-----"):
+            public = x509.load_pem_x509_certificates(material)[0].public_key()
+        elif pem_of(material).startswith(b"-----BEGIN CERTIFICATE"):
+            public = x509.load_der_x509_certificate(material).public_key()
+        else:
+            public = load_der_public_key(material)
+        spki = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        scheme = ec.ECDSA(Prehashed(_PREHASHED[algorithm.lower()]()), deterministic_signing=True)
+        return _KEYS[spki].sign(bytes.fromhex(digest), scheme)
+    except (ValueError, KeyError, UnsupportedAlgorithm, TypeError):
+        return PLACEHOLDER_SIGNATURE
 
 
 @lru_cache(maxsize=256)
@@ -438,13 +476,16 @@ def pem_of(material: bytes) -> bytes:
 
 
 def hashedrekord_v1(
-    certificate: bytes, digest: str = ARTIFACT, *, algorithm: str = "sha256", signature: bytes = PLACEHOLDER_SIGNATURE
+    certificate: bytes, digest: str = ARTIFACT, *, algorithm: str = "sha256", signature: bytes | None = None
 ) -> bytes:
     """Body of hashedrekord 0.0.1. `certificate`: DER certificate; or PEM of certificates, or of a public key."""
     material = certificate if certificate.startswith(b"-----") else pem(certificate)
     spec = {
         "data": {"hash": {"algorithm": algorithm, "value": digest}},
-        "signature": {"content": b64(signature), "publicKey": {"content": b64(material)}},
+        "signature": {
+            "content": b64(signature or signature_of(material, digest, algorithm)),
+            "publicKey": {"content": b64(material)},
+        },
     }
     return canonical("hashedrekord", "0.0.1", spec)
 
@@ -457,12 +498,15 @@ def verifier_v2(material: bytes) -> dict[str, Any]:
 
 
 def hashedrekord_v2(
-    certificate: bytes, digest: str = ARTIFACT, *, algorithm: str = "SHA2_256", signature: bytes = PLACEHOLDER_SIGNATURE
+    certificate: bytes, digest: str = ARTIFACT, *, algorithm: str = "SHA2_256", signature: bytes | None = None
 ) -> bytes:
     """Body of hashedrekord 0.0.2 (Rekor v2). `certificate`: DER certificate, or an SPKI."""
     spec = {
         "data": {"algorithm": algorithm, "digest": b64(bytes.fromhex(digest))},
-        "signature": {"content": b64(signature), "verifier": verifier_v2(certificate)},
+        "signature": {
+            "content": b64(signature or signature_of(certificate, digest, algorithm)),
+            "verifier": verifier_v2(certificate),
+        },
     }
     return canonical("hashedrekord", "0.0.2", {"hashedRekordV002": spec})
 
