@@ -12,7 +12,7 @@ import typer
 
 from alerts.alert import Severity
 from monitor.commands.junit import Timed, write_junit
-from monitor.commands.run import EVIDENCE_SHOWN, one_line, rechecked_line, unreadable_line, verdict
+from monitor.commands.run import EVIDENCE_SHOWN, one_line, rechecked_line, unfollowed, unreadable_line, verdict
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, say, say_json
 from monitor.config import load_config
 from monitor.daemon.assembly import assemble
@@ -63,6 +63,7 @@ def audit(
         watches = [watch for watch in monitor.watches if not only or watch.name in only]
         with ThreadPoolExecutor(max(1, len(watches))) as at_once:
             timed = [each for found in at_once.map(_timed, watches) for each in found]
+        timed += [Timed(outcome, 0.0) for outcome in unfollowed(monitor) if not only]
         again = recheck_all(monitor.store, monitor.rules.held, monitor.trust, utc_now())
         reading = Reading(monitor.store.database)
         evidence = [each for each in reading.open_evidence(_EVIDENCE) if not only or each.log.partition("/")[0] in only]

@@ -17,7 +17,14 @@ from typing import Final
 
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, say, say_json
 from monitor.config import Config, load_config
-from monitor.daemon.assembly import as_followed, build_channels, configured_logs, folder_is_writable, route_of
+from monitor.daemon.assembly import (
+    as_followed,
+    build_channels,
+    configured_logs,
+    folder_is_writable,
+    not_followed,
+    route_of,
+)
 from monitor.daemon.trust_watch import trust_of
 from monitor.judging.active_rules import RuleKeeper
 from monitor.model.errors import OwnFault, SignwatchError
@@ -154,7 +161,9 @@ def _trust(config: Config) -> str:
         root, logs = trust.kept().root, configured_logs(config, trust)
         for log in logs:
             as_followed(log, trust, store)
-    skipped = f"; of no use: {'; '.join(root.skipped)}" if root.skipped else ""
+    if unusable := not_followed(config, root):
+        raise OwnFault("; ".join(unusable))
+    skipped = f"; of no use, and not among `logs`: {'; '.join(root.skipped)}" if root.skipped else ""
     return f"{len(logs)} logs, each with its key; {len(root.authorities)} certificate authorities{skipped}"
 
 

@@ -10,7 +10,7 @@ import typer
 from monitor.commands.starting_files import CONFIG, RULES, config_text
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, leave, note, say
 from monitor.config import Config, load_config
-from monitor.daemon.assembly import assemble
+from monitor.daemon.assembly import assemble, not_followed
 from monitor.following.timing import Timing
 from monitor.judging.active_rules import read_rules
 from monitor.model.errors import BadConfig, FetchFailed, OwnFault
@@ -63,13 +63,17 @@ def init(
     read_rules(settings.rules, settings.channels)
     create(settings.database, utc_now(), VERSION).close()
     say(f"database ready: {settings.database.rpartition('@')[2]}")
-    failures = _baseline(settings)
+    failures, unusable = _baseline(settings)
+    for each in unusable:
+        note(each, "bold red")
     if failures:
         note(f"{failures} of the logs could not be begun; run `signwatch init` again when they answer.", "bold red")
+    if failures or unusable:
         raise leave(Exit.UNFINISHED)
 
 
-def _baseline(settings: Config) -> int:
+def _baseline(settings: Config) -> tuple[int, tuple[str, ...]]:
+    """Begin with every log; returns how many could not be, and the logs of the trust root that never can."""
     meter = PrometheusMeter(VERSION)
     failures = 0
     monitor = assemble(settings, meter, Timing(utc_now, time.sleep))
@@ -81,9 +85,9 @@ def _baseline(settings: Config) -> int:
             except (FetchFailed, OwnFault) as error:
                 failures += 1
                 note(f"{log.name}: not followed yet: {error}", "red")
+        return failures, not_followed(settings, monitor.trust.kept().root)
     finally:
         monitor.close()
-    return failures
 
 
 def _config_text(tuf: str | None, tuf_root: Path | None, trusted_root: Path | None) -> str | None:

@@ -16,7 +16,7 @@ from alerts.delivery import deliver_due
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, leave, note
 from monitor.config import Config, load_config
 from monitor.crosscheck.peers import PATH, checkpoints_document
-from monitor.daemon.assembly import Monitor, assemble
+from monitor.daemon.assembly import Monitor, assemble, not_followed
 from monitor.daemon.log_trees import own_sources
 from monitor.daemon.status import Status, read_status, status_document
 from monitor.daemon.supervisor import Outcome
@@ -29,6 +29,7 @@ from monitor.store.reading import OpenEvidence, Reading
 from monitor.telemetry.prometheus import PrometheusMeter
 
 EVIDENCE_SHOWN: Final = 20
+_TRUST_ROOT: Final = "trust root"
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -75,6 +76,7 @@ def _once(monitor: Monitor) -> Exit:
     # All logs are read before anything is delivered: whatever belongs to one event has met by then.
     monitor.store.certificate_hold = timedelta(0)
     outcomes = [outcome for watch in monitor.watches for outcome in watch.run_pass()]
+    outcomes += unfollowed(monitor)
     archived = _archive(monitor)
     # Only now: whether something followed a signing is known once the logs that would show it were read.
     again = recheck_all(monitor.store, monitor.rules.held, monitor.trust, utc_now())
@@ -107,6 +109,12 @@ def _archive(monitor: Monitor) -> bool:
         finally:
             archiver.close()
     return went_well
+
+
+def unfollowed(monitor: Monitor) -> list[Outcome]:
+    """Outcome for each log of the trust root that cannot be followed: nothing of it was looked at."""
+    told = not_followed(monitor.config, monitor.trust.kept().root)
+    return [Outcome(_TRUST_ROOT, Owner.OURSELVES, "log-not-followed", each) for each in told]
 
 
 def verdict(outcomes: list[Outcome], again: Rechecked, evidence: Sequence[OpenEvidence] = ()) -> Exit:

@@ -233,6 +233,11 @@ def configured_logs(config: Config, trust: TrustKeeper) -> Sequence[LogConfig]:
     return logs
 
 
+def not_followed(config: Config, root: TrustRoot) -> tuple[str, ...]:
+    """Logs that the trust root names and that nobody can follow, with why; none where `logs` says which are wanted."""
+    return tuple(f"{each}; it is not followed: mend the trust root" for each in root.skipped if config.logs is None)
+
+
 def where_it_is(log: LogConfig, trust: TrustKeeper) -> LogConfig:
     """The log at the URL that the newest root gives it, if it is from there; one that is configured stays put."""
     if not log.of_root:

@@ -26,7 +26,7 @@ from alerts.outbox import Backlog
 from monitor.archive.handover import Archiver
 from monitor.backscan.planner import LogBackscan
 from monitor.config import LogConfig
-from monitor.daemon.assembly import Monitor, followed_keys
+from monitor.daemon.assembly import Monitor, followed_keys, not_followed
 from monitor.daemon.log_throttle import Seldom
 from monitor.daemon.supervisor import LogWatch
 from monitor.following.timing import Timing
@@ -81,6 +81,7 @@ class Daemon:
         """Start every job; the first passes begin at once."""
         kept = self._monitor.trust.kept()
         self._meter.trust_root(kept.refreshed_at, kept.expires)
+        self._meter.not_followed(len(not_followed(self._monitor.config, kept.root)))
         config = self._monitor.config
         for watch, log in zip(self._monitor.watches, self._monitor.logs, strict=True):
             self._follow(log, watch)
@@ -222,6 +223,7 @@ class Daemon:
             self._meter.trust_refreshed(well=True)
             kept = trust.kept()
             self._meter.trust_root(kept.refreshed_at, kept.expires)
+            self._meter.not_followed(len(not_followed(self._monitor.config, kept.root)))
             # Recorded before anything acts on it: a log that appeared is only begun at its first entry if this is.
             self._monitor.trust_watch.record(now)
             if changed:

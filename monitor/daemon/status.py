@@ -14,6 +14,7 @@ from typing import Any, Final
 from alerts.alert import Owner, Severity
 from alerts.outbox import Backlog
 from monitor.config import Config
+from monitor.daemon.assembly import not_followed
 from monitor.judging.coverage import LogCoverage, coverage_document, read_coverage
 from monitor.model.pace import Freshness
 from monitor.store.backscans import BackScan
@@ -21,6 +22,7 @@ from monitor.store.health import Condition, Trouble
 from monitor.store.reading import Followed, OpenEvidence, Reading
 from monitor.store.rule_load import Dropped, InForce
 from monitor.store.store import Store
+from monitor.trust.trust_root import read_trust_root
 
 _CLOCK_SKEW: Final = timedelta(minutes=10)
 _LEAST_FREE: Final = 1 << 20
@@ -106,8 +108,9 @@ class LogStatus:
 class Status:
     """Everything a person or a probe may ask. `reasons` says why it is not green.
 
-    `further` are the reasons that only the running daemon knows. `evidence` is the newest that is open, `evidence_open`
-    how much is; `alerts_open` counts open alerts by severity.
+    `not_followed` are logs of the trust root that cannot be. `further` are the reasons that only the running daemon
+    knows. `evidence` is the newest that is open, `evidence_open` how much is; `alerts_open` counts open alerts by
+    severity.
     """
 
     at: datetime
@@ -121,6 +124,7 @@ class Status:
     evidence_open: int = 0
     alerts_open: Mapping[str, int] = field(default_factory=dict)
     further: Sequence[str] = ()
+    not_followed: Sequence[str] = ()
 
     @property
     def misbehaved(self) -> bool:
@@ -182,6 +186,7 @@ def read_status(config: Config, store: Store, now: datetime, further: Sequence[s
             reasons.append(
                 f"channel {channel}: {waiting.pending} alerts wait, the oldest since {_time(waiting.oldest)}"
             )
+    unusable = _not_followed(config, store)
     evidence, count = reading.open_evidence(_OPEN), sum(against.values())
     told = [each.sentence for each in evidence]
     if count > len(evidence):
@@ -192,12 +197,13 @@ def read_status(config: Config, store: Store, now: datetime, further: Sequence[s
         backlog=backlog,
         given_up=given_up,
         outcomes=reading.outcomes(),
-        reasons=[*told, *further, *reasons],
+        reasons=[*told, *further, *unusable, *reasons],
         in_force=store.rule_load.in_force(),
         evidence=evidence,
         evidence_open=count,
         alerts_open=reading.open_alerts(),
         further=further,
+        not_followed=unusable,
     )
 
 
@@ -210,6 +216,12 @@ def _is_quiet(
     signs_time = followed.position.head.head.timestamp is not None
     growth = partial(store.health.growth, condition.log)
     return not freshness.is_unusual(condition.fresh_at, now, growth, signs_time=signs_time)
+
+
+def _not_followed(config: Config, store: Store) -> tuple[str, ...]:
+    """Logs of the newest recorded trust root that nobody can follow."""
+    roots = store.trust_roots()
+    return not_followed(config, read_trust_root(roots[-1].document)) if roots else ()
 
 
 def _disk_reasons(store: Store) -> list[str]:
@@ -277,6 +289,7 @@ def status_document(status: Status, store: Store) -> dict[str, Any]:
         ],
         "promises": asdict(store.promises.tally(status.at)),
         "not_looked_at": {
+            "logs_not_followed": list(status.not_followed),
             "unread_entries": {log.name: log.lag for log in status.logs if log.lag},
             "unreadable_entries": {log.name: log.unreadable for log in status.logs if log.unreadable},
             "before_baseline": {

@@ -63,6 +63,9 @@ class Meter(Protocol):
     def promises(self, tally: Tally) -> None:
         """How many promises of logs wait to be seen kept, and how the others ended."""
 
+    def not_followed(self, logs: int) -> None:
+        """So many logs of the trust root cannot be followed."""
+
     def trust_root(self, refreshed_at: datetime, expires: datetime | None) -> None:
         """The trust root was refreshed; `expires` where its metadata says so."""
 

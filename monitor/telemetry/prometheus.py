@@ -110,6 +110,7 @@ class PrometheusMeter(Meter):
         self._accounts = gauge("subscribers", "Accounts, subscriptions and destinations now.", "what")
         for name in STAGES:
             self._stages.labels(name)
+        self._not_followed = gauge("trust_root_logs_not_followed", "Logs of the trust root that cannot be followed.")
         self._refreshed = gauge("trust_root_refresh_timestamp_seconds", "When the trust root was last refreshed.")
         self._refreshes = counter("trust_root_refreshes", "Refreshes of the trust root, by how they ended.", "result")
         for result in REFRESHES:
@@ -237,6 +238,10 @@ class PrometheusMeter(Meter):
     def promises(self, tally: Tally) -> None:
         for state, count in asdict(tally).items():
             self._promises.labels(state).set(count)
+
+    @override
+    def not_followed(self, logs: int) -> None:
+        self._not_followed.set(logs)
 
     @override
     def trust_root(self, refreshed_at: datetime, expires: datetime | None) -> None:

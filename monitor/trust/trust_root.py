@@ -3,6 +3,7 @@
 Nothing is guessed from a name: a log's key is pinned to the log, and no key is ever good for any log of the root.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -142,11 +143,23 @@ class TrustRoot:
         certain = [log for log in found if log.apis == (api,)]
         found = certain or found
         if len(found) != 1:
-            known = ", ".join(sorted({log.url for log in self.logs})) or "none"
-            raise OwnFault(
-                f"the trust root holds {len(found)} keys for a log at {url}; say which by `log_id`. Logs in it: {known}"
-            )
+            raise OwnFault(self._not_one(url, found))
         return found[0]
+
+    def _not_one(self, url: str, found: Sequence[TrustedLog]) -> str:
+        """Why no key, or more than one, may be the log's, and what to mend where."""
+        if len({log.log_id for log in found}) == 1:
+            key = found[0].log_id.hex()
+            return f"the trust root lists the key {key} {len(found)} times for a log at {url}: remove one entry from it"
+        if found:
+            keys = ", ".join(log.log_id.hex() for log in found)
+            return f"the trust root holds {len(found)} keys for a log at {url}: say which by `log_id`, one of {keys}"
+        known = ", ".join(sorted({log.url for log in self.logs})) or "none"
+        unusable = f". Of no use in it: {'; '.join(self.skipped)}" if self.skipped else ""
+        return (
+            f"the trust root holds no key for a log at {url} that fits the protocol and the `log_id` asked for. "
+            f"Logs in it: {known}{unusable}"
+        )
 
 
 class TrustRootProvider(Protocol):
@@ -187,17 +200,22 @@ def read_message(raw: bytes, kind: type[_T]) -> _T:
 def _read_log(log: _Log, skipped: list[str], *, ct: bool) -> TrustedLog | None:
     spki, log_id = log.publicKey.rawBytes, log.logId.keyId
     try:
+        if not log_id:
+            # The id says which protocol and which name belong to the key; clients refuse the log too.
+            raise ValueError("has no log id (`logId.keyId`)")  # noqa: TRY301
         apis = _ct_apis(spki, log_id) if ct else _rekor_apis(spki, log_id)
         if log.hashAlgorithm not in _SHA256:
             raise ValueError(f"hashes with {log.hashAlgorithm!r:.40}")  # noqa: TRY301
         if urlsplit(log.baseUrl).scheme not in {"http", "https"} or not urlsplit(log.baseUrl).hostname:
-            raise ValueError("has no http(s) URL")  # noqa: TRY301
+            raise ValueError("has no http(s) URL (`baseUrl`)")  # noqa: TRY301
         if log.publicKey.validFor is None or log.publicKey.validFor.start is None:
             # A bound that is missing is not a bound that is open: clients refuse the key too.
             raise ValueError("has a key without a start of validity")  # noqa: TRY301
     except ValueError as error:
         # A log of a kind this version does not know must not take the others down with it; it is shown as skipped.
-        skipped.append(f"log {log.baseUrl!r:.120}: {error}")
+        what = "CT log" if ct else "Rekor log"
+        at = f" at {log.baseUrl!r:.120}" if log.baseUrl else ""
+        skipped.append(f"{what}{at} with the key {sha256(spki).hexdigest()[:16]}…: {error}")
         return None
     period = log.publicKey.validFor
     return TrustedLog(log.baseUrl.rstrip("/"), spki, log_id, apis, period.start, period.end)

@@ -193,6 +193,7 @@ def test_the_document_says_what_was_not_looked_at(place: Place) -> None:
     document = place.client.get("/api/status.json").json()
     assert document["logs"][0]["verified_size"] == 7
     assert document["not_looked_at"] == {
+        "logs_not_followed": [],
         "unread_entries": {LOG: 2},
         "unreadable_entries": {LOG: 1},
         "before_baseline": {LOG: 4},
