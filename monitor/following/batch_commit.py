@@ -15,6 +15,7 @@ from monitor.model.inclusion_promise import BadPromise, unpack_timestamp
 from monitor.model.log_source import LogEntry, LogSource
 from monitor.model.state import Batch, State
 from monitor.proof.verify import check_frontier_in_head
+from monitor.raising.clock_alerts import clock_alerts_of_entries, clock_alerts_of_findings
 from monitor.raising.coverage_alerts import alerts_of_dropped
 from monitor.raising.log_alerts import alerts_of_unreadable
 from tlog.frontier import Frontier
@@ -43,10 +44,10 @@ class Taking:
         moved = replace(position, frontier=frontier)
         for _ in range(_JUDGEMENTS - 1):
             with suppress(PastMoved):
-                return moved, self._commit(position, moved, examined)
-        return moved, self._commit(position, moved, examined)
+                return moved, self._commit(position, moved, fetched, examined)
+        return moved, self._commit(position, moved, fetched, examined)
 
-    def _commit(self, position: Position, moved: Position, examined: Examined) -> Batch:
+    def _commit(self, position: Position, moved: Position, fetched: Fetched, examined: Examined) -> Batch:
         """Judge a batch by the past as it is now, and commit it; `PastMoved` when that past grew meanwhile."""
         log, scan, now = self.source.identity.log, examined.scan, self.clock()
         findings = tuple(self.judge.judge(scan.hits, now))
@@ -55,6 +56,8 @@ class Taking:
             *self.judge.alerts(findings, now),
             *alerts_of_unreadable(log, scan.unreadable, now),
             *alerts_of_dropped(log, scan.dropped, now),
+            *clock_alerts_of_entries(log, (entry.integrated_time for entry in fetched.entries), now),
+            *clock_alerts_of_findings(log, findings, now),
         ]
         # A crash before this commit reads the batch again; after it, the batch is never looked at again.
         self.state.advance(position, moved, batch, alerts)

@@ -29,11 +29,11 @@ from monitor.model.state import Batch, State
 from monitor.proof.consistency import RetryPolicy, check, compare_sightings
 from monitor.proof.stored_state import check_frontier_undamaged, check_undamaged, is_wrong_entries
 from monitor.proof.verify import advance
-from monitor.raising.log_alerts import alert_of_evidence, key_expired_alert, log_clock_alert
+from monitor.raising.clock_alerts import clock_alert_of_head
+from monitor.raising.log_alerts import alert_of_evidence, key_expired_alert
 
 _NARROWING: Final = 16
 _CONFLICTS: Final = 3
-_CLOCK_SKEW: Final = timedelta(minutes=10)
 
 # A replica or a cache may lag behind the head it is asked about, so an absence is held against a log only when several
 # passes in a row met it. Wrong bytes and failing proofs need no such patience.
@@ -176,8 +176,7 @@ class Follower:
     def _check_times(self, head: SignedHead, *, grew: bool) -> None:
         """Tell of times that do not fit. They stop nothing: what was signed is proven by hashes, not by clocks."""
         now, until = self._clock(), self._identity.valid_until
-        if head.timestamp is not None and head.timestamp > now + _CLOCK_SKEW:
-            self._state.enqueue([log_clock_alert(head.log, head.timestamp, now)])
+        self._state.enqueue(clock_alert_of_head(head, now))
         if grew and until is not None and (head.timestamp or now) > until:
             self._state.enqueue([key_expired_alert(head.log, until, head, now)])
 

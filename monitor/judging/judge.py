@@ -12,6 +12,7 @@ from alerts.alert import Alert
 from monitor.judging.history import BatchFacts
 from monitor.model.inclusion_promise import Promise, promises_of
 from monitor.model.state import FactStore, Finding, Hit
+from monitor.raising.clock_alerts import INTEGRATED_TIME, REFUTED_TIME, is_ahead
 from monitor.raising.signing_alerts import alerts_of_findings
 from rules.ask_index import LayeredMatcher
 from rules.expectations.case import CT_KINDS, JudgedByPast
@@ -66,7 +67,7 @@ class RuleJudge(Judge):
         facts = BatchFacts(self._facts.ahead(hits), now)
         findings = []
         for hit in hits:
-            signing, promises = self._labelled(hit)
+            signing, promises = self._labelled(hit, now)
             for name in hit.rules:
                 rule = self._rule(name)
                 if rule is None:
@@ -88,15 +89,15 @@ class RuleJudge(Judge):
         rules = {name: rule for name in {finding.rule for finding in findings} if (rule := self._rule(name))}
         return alerts_of_findings([finding for finding in findings if finding.rule in rules], rules, now)
 
-    def _labelled(self, hit: Hit) -> tuple[Signing, tuple[Promise, ...]]:
+    def _labelled(self, hit: Hit, now: datetime) -> tuple[Signing, tuple[Promise, ...]]:
         """What the trust root says of the signers, and what CT logs promised whoever was issued their certificates."""
-        signing = hit.signing
+        signing = _without_refuted_time(hit.signing, now)
         authorities, ct_keys = self._authorities()
-        at = next((time.at for time in signing.times if time.source == "integrated-time"), None)
+        at = next((time.at for time in signing.times if time.source == INTEGRATED_TIME), None)
         promises: list[Promise] = []
 
         def label(signer: Signer) -> Signer:
-            judged = authorities.judge_chain(signer, at)
+            judged = authorities.judge_chain(signer, _use_of(signer, at))
             # Only here, where a rule selects the entry: a log holds too many to verify them all. Anyone can log
             # self-made certificates by the thousand, so those must not cost much.
             costly = judged.trust is not ChainTrust.UNTRUSTED
@@ -111,6 +112,29 @@ class RuleJudge(Judge):
 
         labelled = replace(signing, signers=tuple(label(signer) for signer in signing.signers))
         return labelled, tuple(promises)
+
+
+def _without_refuted_time(signing: Signing, now: datetime) -> Signing:
+    """The signing without a log's claim of when it took it in, where that lies ahead of the time the entry was met.
+
+    The integrated time is not in the tree: such a claim tells of the log's clock, and nothing of the signing.
+    """
+    return replace(
+        signing,
+        times=tuple(
+            replace(time, source=REFUTED_TIME) if time.source == INTEGRATED_TIME and is_ahead(time.at, now) else time
+            for time in signing.times
+        ),
+    )
+
+
+def _use_of(signer: Signer, at: datetime | None) -> datetime | None:
+    """When the signer signed, as far as the log's claim can be believed.
+
+    No key is used before its certificate is made: a claim from before that is of a clock that runs behind.
+    """
+    is_before = at is not None and signer.not_before is not None and at < signer.not_before
+    return None if is_before else at
 
 
 def _issued(signer: Signer, hit: Hit) -> bytes:

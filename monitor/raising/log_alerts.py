@@ -194,23 +194,6 @@ def key_expired_alert(log: str, until: datetime, head: SignedHead, now: datetime
     )
 
 
-def log_clock_alert(log: str, told: datetime, now: datetime) -> Alert:
-    """Alert for a log that signs with a time ahead of ours; one a day."""
-    return Alert(
-        id=alert_id("log-clock", log, day_of(now)),
-        kind="log-clock",
-        owner=Owner.LOG_MISBEHAVED,
-        severity=Severity.WARN,
-        title=f"{log} signs with a time in the future",
-        summary=f"Its newest head says {told.isoformat()}; here it is {now.isoformat()}.",
-        consequence="Times in this log prove nothing until this is explained; its entries are still being checked.",
-        next_step="Check this machine's clock first, then ask the log's operator.",
-        created_at=now,
-        facts=(("Log", log), ("Time signed", told.isoformat()), ("Time here", now.isoformat())),
-        log=log,
-    )
-
-
 def stale_head_alert(log: str, head: SignedHead | None, since: datetime, now: datetime) -> Alert:
     """Alert for a busy log that answers, but has shown no newer head since `since`: whether it has one cannot be told.
 

@@ -4,9 +4,10 @@ Each says what must come of it. Those that need a served log are at the end.
 """
 
 import itertools
+import re
 import shutil
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,8 @@ from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
 from tests.monitor.harness import KINDS
 from tests.monitor_programs.served_log import ServedLog, served_log
-from tests.support.entries import make_ca
-from tests.support.misbehaving_log import CtRfc6962Log, MisbehavingLog, RekorV2Log, b64
+from tests.support.entries import NOT_BEFORE, hashedrekord_v1, make_ca, make_github_certificate
+from tests.support.misbehaving_log import CtRfc6962Log, MisbehavingLog, RekorV1Log, RekorV2Log, b64
 from tests.threats.site import (
     V1,
     Clock,
@@ -98,6 +99,21 @@ def test_a_damaged_trust_root_leaves_the_one_before_in_force(watched: Watched, l
     log.append(signing(STRANGER, number=17))
     watched.run()
     assert watched.found()[-1] == (17, "unexpected")
+
+
+@pytest.mark.parametrize(("hours", "told"), [(0, []), (24, ["log-clock"]), (-24, ["log-clock"])])
+def test_a_log_clock_that_is_a_day_off_is_the_news_and_not_the_signing(
+    hours: int, told: list[str], tmp_path: Path
+) -> None:
+    """Rekor v1 claims when it took an entry in; that time is not in the tree."""
+    log = RekorV1Log([hashedrekord_v1(make_github_certificate(CA, ref="refs/tags/v1.2.3"))])
+    watched = Watched(log, tmp_path, Clock(NOT_BEFORE + timedelta(minutes=5)))
+    claimed = int((NOT_BEFORE + timedelta(minutes=1, hours=hours)).timestamp())
+    log.edit("entries/retrieve", lambda raw: re.sub(rb'"integratedTime": \d+', b'"integratedTime": %d' % claimed, raw))
+    assert watched.run().owner is None
+    assert watched.found() == [(0, "expected")]
+    assert watched.alerts() == told
+    watched.store.close()
 
 
 # -- how the log shows itself

@@ -1,0 +1,70 @@
+"""Times a log claims that contradict others known: its clock is the news, not what was signed."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from alerts.alert import Alert, Owner, Severity
+from monitor.model.heads import SignedHead
+from monitor.model.state import Finding
+from monitor.raising.log_alerts import alert_id, day_of
+from sigstore_entries.signing import ChainTrust
+
+CLOCK_SKEW: Final = timedelta(minutes=10)
+INTEGRATED_TIME: Final = "integrated-time"
+REFUTED_TIME: Final = "refuted-integrated-time"
+
+
+def is_ahead(told: datetime, now: datetime) -> bool:
+    """Whether a claimed time lies further ahead of ours than clocks may differ."""
+    return told > now + CLOCK_SKEW
+
+
+def clock_alert_of_head(head: SignedHead, now: datetime) -> list[Alert]:
+    """Alert for a head that is signed with a time ahead of ours."""
+    if head.timestamp is None or not is_ahead(head.timestamp, now):
+        return []
+    return [_clock_alert(head.log, ("Its newest head says", head.timestamp), ("here it is", now), now)]
+
+
+def clock_alerts_of_entries(log: str, told: Iterable[datetime | None], now: datetime) -> list[Alert]:
+    """Alert for entries that the log claims to have taken in at a time ahead of ours."""
+    latest = max((at for at in told if at is not None), default=None)
+    if latest is None or not is_ahead(latest, now):
+        return []
+    return [_clock_alert(log, ("An entry is said to be taken in at", latest), ("it was met here at", now), now)]
+
+
+def clock_alerts_of_findings(log: str, findings: Sequence[Finding], now: datetime) -> list[Alert]:
+    """Alert for signings that the log claims to have taken in before their trusted certificate was made.
+
+    The clock of an authority may run ahead of the log's by as much as clocks may differ: that is no news.
+    """
+    for finding in findings:
+        told = next((time.at for time in finding.signing.times if time.source == INTEGRATED_TIME), None)
+        begins = [
+            signer.not_before
+            for signer in finding.signing.signers
+            if signer.trust is ChainTrust.TRUSTED and signer.not_before is not None
+        ]
+        if told is not None and begins and told < max(begins) - CLOCK_SKEW:
+            what = f"Entry {finding.signing.where.index} is said to be taken in at"
+            return [_clock_alert(log, (what, told), ("its certificate was made at", max(begins)), now)]
+    return []
+
+
+def _clock_alert(log: str, told: tuple[str, datetime], known: tuple[str, datetime], now: datetime) -> Alert:
+    return Alert(
+        id=alert_id("log-clock", log, day_of(now)),
+        kind="log-clock",
+        owner=Owner.LOG_MISBEHAVED,
+        severity=Severity.WARN,
+        title=f"{log} tells a time that cannot be right",
+        summary=f"{told[0]} {told[1].isoformat()}; {known[0]} {known[1].isoformat()}.",
+        consequence="Times in this log prove nothing until this is explained; its entries are still being checked, "
+        "without the times that contradict others.",
+        next_step="Check this machine's clock first, then ask the log's operator.",
+        created_at=now,
+        facts=(("Log", log), ("Time told", told[1].isoformat()), ("Time known", known[1].isoformat())),
+        log=log,
+    )
