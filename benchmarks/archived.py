@@ -1,0 +1,232 @@
+"""The archive: how fast entries become rows, how large they are, and how fast ten million rows are searched.
+
+The rows of the search are made up, with the skew of the public log: a few repositories sign most entries, most sign a
+few, one entry in ten is a person's, and every digest and fingerprint occurs once.
+"""
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from itertools import accumulate
+from multiprocessing import get_context
+from pathlib import Path
+from random import Random
+from typing import Final
+
+import pyarrow as pa
+
+from benchmarks.corpus import read_corpus
+from benchmarks.examining import RULES, make_workload
+from benchmarks.measure import peak_memory, relative_rate
+from benchmarks.product import make_scanner
+from benchmarks.watched import make_watches
+from monitor.archive.files import ArchiveFiles
+from monitor.archive.ranges import RANGE, ArchivedRange, Manifest, Run, to_json
+from monitor.archive.rows import SCHEMA, rows_of
+from monitor.archive.search import Archive, Match, Query
+from monitor.archive.writing import manifest_name, write_range
+from monitor.model.heads import SignedHead
+from monitor.model.log_source import LogApi, LogEntry, LogIdentity
+from tlog.frontier import Frontier
+from tlog.merkle import RootHash
+
+WIDTH: Final = 1 << 20  # rows of a compacted range
+RANGES: Final = 10
+_REPOSITORIES: Final = 400_000
+_PEOPLE: Final = 120_000
+_BEGIN: Final = datetime(2026, 1, 1, tzinfo=UTC)
+_MICROSECONDS: Final = 400_000  # between two entries
+_GITHUB: Final = "https://token.actions.githubusercontent.com"
+_GOOGLE: Final = "https://accounts.google.com"
+_IDENTITY: Final = LogIdentity("bench", LogApi.REKOR_V2, "log.example", "log.example", b"key")
+_LOOK_UPS: Final = 20
+
+
+def measure_archiving(corpus: Path) -> dict[str, float]:
+    """Figures `archive_over_examine` and `archive_bytes_per_entry`, and where the time goes."""
+    bodies = read_corpus(corpus, "v2")
+    entries = [LogEntry(body) for body in bodies]
+    examined = make_workload("v2", bodies, make_scanner([each.rule for each in make_watches(RULES)]))
+    seconds = {"rows": 0.0, "files": 0.0}
+    with tempfile.TemporaryDirectory() as folder:
+        files = ArchiveFiles(folder)
+        written: list[ArchivedRange] = []
+
+        def archive() -> int:
+            began = time.process_time()
+            batches = [
+                rows_of(entries[at : at + 2048], at, "bench", LogApi.REKOR_V2) for at in range(0, len(entries), 2048)
+            ]
+            made = time.process_time()
+            written[:] = [write_range(files, _IDENTITY, pa.Table.from_batches(batches, SCHEMA))]
+            seconds["rows"] += made - began
+            seconds["files"] += time.process_time() - made
+            return len(entries)
+
+        ratio = relative_rate(archive, examined.examine, rounds=3)
+        (each,) = written
+    return {
+        "archive_over_examine": ratio,
+        "archive_rows_share": seconds["rows"] / (seconds["rows"] + seconds["files"]),
+        "archive_bytes_per_entry": each.rows.size / len(entries),
+        "archive_index_bytes_per_entry": each.index.size / len(entries),
+    }
+
+
+def measure_search(corpus: Path) -> dict[str, float]:
+    """Figures of searching ten million rows: milliseconds cold and warm, over a scan of as many entries, and memory."""
+    with tempfile.TemporaryDirectory(prefix="signwatch-archive-") as folder:
+        sizes = make_archive(Path(folder), RANGES)
+        figures = _search(Path(folder))
+    examined = make_workload("v2", read_corpus(corpus, "v2"), make_scanner([each.rule for each in make_watches(RULES)]))
+    rates = []
+    for _ in range(3):
+        began = time.perf_counter()
+        rates.append(examined.examine() / (time.perf_counter() - began))
+    # `signwatch scan` on all cores at best: entries at hand, and no time for anything but examining them.
+    scan = RANGES * WIDTH / (max(rates) * (os.cpu_count() or 1))
+    return figures | {
+        "search_over_scan": figures["search_exact_ms"] / 1000 / scan,
+        "search_peak_mb": peak_memory() / 1e6,
+        "archive_10m_bytes_per_entry": sum(rows for rows, _ in sizes) / (RANGES * WIDTH),
+        "archive_10m_index_bytes_per_entry": sum(index for _, index in sizes) / (RANGES * WIDTH),
+    }
+
+
+def _search(folder: Path) -> dict[str, float]:
+    random = Random(7)
+    repositories = [int(each) for each in Skew().repositories(random, _LOOK_UPS)]
+    people = [f"person{each}@mail{each % 997}.example" for each in Skew().people(random, _LOOK_UPS)]
+    exact = [Query(text) for text in people]
+    prefix = [Query(f"https://github.com/org{each % 40_000}/", match=Match.PREFIX) for each in repositories]
+    globs = [Query(f"*/project{each}/*release.yml@*", match=Match.GLOB) for each in repositories[:3]]
+    return {
+        "search_exact_ms": _cold(folder, exact),
+        "search_exact_warm_ms": _warm(folder, exact),
+        "search_prefix_ms": _cold(folder, prefix),
+        "search_glob_ms": _cold(folder, globs),
+    }
+
+
+def _cold(folder: Path, queries: list[Query]) -> float:
+    """Median of first searches: nothing is remembered, and no page of a file is in memory."""
+    taken = []
+    for query in queries:
+        _drop_pages(folder)
+        archive = Archive(ArchiveFiles(str(folder)))
+        taken.append(_milliseconds(lambda: archive.search(query)))  # noqa: B023  called at once
+    return statistics.median(taken)
+
+
+def _warm(folder: Path, queries: list[Query]) -> float:
+    archive = Archive(ArchiveFiles(str(folder)))
+    archive.search(queries[0])
+    return statistics.median(_milliseconds(partial(archive.search, query)) for query in queries)
+
+
+def _milliseconds(run: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    run()
+    return (time.perf_counter() - began) * 1000
+
+
+def _drop_pages(folder: Path) -> None:
+    for path in folder.rglob("*.parquet"):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
+
+
+def make_archive(folder: Path, ranges: int) -> list[tuple[int, int]]:
+    """Write an archive of `ranges` times a million rows; returns the bytes of rows and index of each range."""
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        made = list(pool.map(_make_range, [str(folder)] * ranges, range(ranges)))
+    end = Frontier()
+    for each in made:
+        end = each.extend(end)
+    head = SignedHead("bench", end.size, RootHash(end.root()), b"", _BEGIN)
+    manifest = Manifest(_IDENTITY, (Run(Frontier(), tuple(made), head),))
+    ArchiveFiles(str(folder)).write(manifest_name("bench"), to_json(manifest))
+    return [(each.rows.size, each.index.size) for each in made]
+
+
+def _make_range(folder: str, number: int) -> ArchivedRange:
+    rows = pa.concat_tables(
+        [made_up_rows(number * WIDTH + at, RANGE, seed=number * 1000 + at) for at in range(0, WIDTH, RANGE)]
+    )
+    return write_range(ArchiveFiles(folder), _IDENTITY, rows.combine_chunks())
+
+
+@dataclass(frozen=True, slots=True)
+class Skew:
+    """Who signs how often: the n-th repository or person in proportion to 1/n."""
+
+    @staticmethod
+    def repositories(random: Random, count: int) -> list[int]:
+        """Numbers of repositories."""
+        return random.choices(range(_REPOSITORIES), cum_weights=_WEIGHTS[:_REPOSITORIES], k=count)
+
+    @staticmethod
+    def people(random: Random, count: int) -> list[int]:
+        """Numbers of people."""
+        return random.choices(range(_PEOPLE), cum_weights=_WEIGHTS[:_PEOPLE], k=count)
+
+
+_WEIGHTS: Final = list(accumulate(1 / number for number in range(1, _REPOSITORIES + 1)))
+
+
+def made_up_rows(first: int, count: int, seed: int) -> pa.Table:
+    """Rows of entries that were never signed."""
+    random = Random(seed)
+    repositories, people = Skew.repositories(random, count), Skew.people(random, count)
+    columns: dict[str, list[object]] = {
+        name: [] for name in SCHEMA.names if not name.endswith(("prints", "ests", "hash"))
+    }
+    for offset in range(count):
+        index = first + offset
+        is_person = index % 10 == 9
+        each = repositories[offset]
+        repository = f"https://github.com/org{each % 40_000}/project{each}"
+        ref = f"refs/tags/v{each % 9}.{random.randrange(20)}.{random.randrange(4)}"
+        workflow = f"{repository}/.github/workflows/release.yml@{ref}"
+        person = f"person{people[offset]}@mail{people[offset] % 997}.example"
+        row = {
+            "log": "bench",
+            "index": index,
+            "time": int(_BEGIN.timestamp()) * 1_000_000 + index * _MICROSECONDS + random.randrange(_MICROSECONDS),
+            "time_source": "certificate-not-before",
+            "kind": "dsse" if index % 5 == 0 else "hashedrekord",
+            "identities": [person if is_person else workflow],
+            "issuers": [_GOOGLE if is_person else _GITHUB],
+            "repositories": [] if is_person else [repository],
+            "workflows": [] if is_person else [workflow],
+            "refs": [] if is_person else [ref],
+            "triggers": [] if is_person else ["push"],
+            "chain": "not-checked",
+            "trust_root": None,
+            "defect": None,
+        }
+        for name, column in columns.items():
+            column.append(row[name])
+    hashes = {
+        "digests": _lists(random, count, 1),
+        "fingerprints": _lists(random, count, 2),
+        "leaf_hash": pa.FixedSizeBinaryArray.from_buffers(
+            pa.binary(32), count, [None, pa.py_buffer(random.randbytes(32 * count))]
+        ),
+    }
+    made = {name: pa.array(column, SCHEMA.field(name).type) for name, column in columns.items()}
+    return pa.table([(made | hashes)[name] for name in SCHEMA.names], schema=SCHEMA)
+
+
+def _lists(random: Random, count: int, each: int) -> pa.Array:
+    values = pa.array([random.randbytes(32) for _ in range(count * each)], pa.binary())
+    return pa.ListArray.from_arrays(pa.array(range(0, count * each + 1, each), pa.int32()), values)
