@@ -19,7 +19,7 @@ from monitor.archive.files import ArchiveFault, ArchiveFiles
 from monitor.archive.ranges import ArchivedRange, Manifest
 from monitor.archive.reading import KeySpan, OpenedFile
 from monitor.archive.rows import SCHEMA, fingerprint_bytes
-from monitor.archive.search_index import LONGEST, TEXTS, KeyKind, lowered, text_key, value_key
+from monitor.archive.search_index import LONGEST, TEXTS, KeyKind, leaf_key, lowered, text_key, value_key
 from monitor.archive.writing import open_parquet, read_manifests
 from rules.pattern import glob_prefix
 
@@ -285,6 +285,17 @@ class Archive:
             return None
         each = next(each for each in run.ranges if each.first <= index < each.last)
         return _rows(self._read(manifest, each, [index - each.first]))[0]
+
+    def by_leaf(self, leaf_hash: bytes) -> list[Row]:
+        """Entries with this leaf hash, in all logs. Raises `ArchiveFault`."""
+        found = []
+        key = leaf_key(leaf_hash)
+        for manifest in self.manifests().values():
+            for each in _newest_first(manifest):
+                offsets = self._offsets(manifest, each, [KeySpan(key, key)])
+                if len(offsets):
+                    found += _rows(self._read(manifest, each, offsets.to_pylist()))
+        return [row for row in found if row.leaf_hash == leaf_hash.hex()]
 
     def _wanted(self, query: Query, manifests: Mapping[str, Manifest]) -> list[Manifest]:
         return [manifest for log, manifest in sorted(manifests.items()) if query.wants(log)]

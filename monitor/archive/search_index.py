@@ -26,6 +26,7 @@ class KeyKind(IntEnum):
     WORKFLOW = 4
     DIGEST = 5
     FINGERPRINT = 6
+    LEAF = 7
 
     @property
     def word(self) -> str:
@@ -47,6 +48,8 @@ _COLUMNS: Final = {
     KeyKind.DIGEST: "digests",
     KeyKind.FINGERPRINT: "fingerprints",
 }
+SEARCHED: Final = tuple(_COLUMNS)
+_LEAF_BYTES: Final = 8  # of a leaf hash in its key: rows decide
 INDEX_SCHEMA: Final = pa.schema(
     [pa.field("key", pa.binary(), nullable=False), pa.field("entries", pa.list_(pa.uint32()), nullable=False)]
 )
@@ -63,6 +66,11 @@ def text_key(kind: KeyKind, text: str) -> bytes:
 def value_key(kind: KeyKind, value: bytes) -> bytes:
     """Key of a digest or a fingerprint."""
     return bytes((kind,)) + value
+
+
+def leaf_key(leaf_hash: bytes) -> bytes:
+    """Key of an entry by its leaf hash; other entries may have the same."""
+    return bytes((KeyKind.LEAF,)) + leaf_hash[:_LEAF_BYTES]
 
 
 def lowered(text: str) -> str:
@@ -82,6 +90,9 @@ def index_of(rows: pa.Table, first: int) -> pa.Table:
         for values, owners in _values(kind, rows[column].combine_chunks()):
             keys.append(values)
             entries.append(offsets.take(owners))
+    leaves = pc.binary_slice(pc.cast(rows["leaf_hash"].combine_chunks(), pa.binary()), 0, _LEAF_BYTES)
+    keys.append(_with_kind(KeyKind.LEAF, leaves))
+    entries.append(offsets)
     found = pa.table({"key": pa.chunked_array(keys, pa.binary()), "entry": pa.chunked_array(entries, pa.uint32())})
     return lines_of(found)
 

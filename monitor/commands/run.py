@@ -14,10 +14,10 @@ import typer
 from alerts.alert import Owner
 from alerts.delivery import deliver_due
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, leave, note
-from monitor.config import Config, load_config
+from monitor.config import ArchiveConfig, Config, load_config
 from monitor.crosscheck.peers import PATH, checkpoints_document
 from monitor.daemon.assembly import Monitor, assemble, not_followed
-from monitor.daemon.log_trees import own_sources
+from monitor.daemon.log_trees import OwnSources, own_sources
 from monitor.daemon.status import Status, read_status, status_document
 from monitor.daemon.supervisor import Outcome
 from monitor.following.timing import Timing
@@ -163,6 +163,17 @@ def one_line(outcome: Outcome) -> str:
     return f"{outcome.log}:{read}{' ' + found + ';' if found else ''}{trouble}"
 
 
+def _add_search(web: Any, monitor: Monitor, archive: ArchiveConfig, own: OwnSources) -> None:
+    """Serve search over the archive."""
+    # pyarrow takes a quarter of a second: only where there is an archive.
+    from monitor.archive.files import ArchiveFiles  # noqa: PLC0415
+    from monitor.archive.search import Archive  # noqa: PLC0415
+    from monitor.daemon.rekor_search import load_key, search_router  # noqa: PLC0415
+
+    opened = Archive(ArchiveFiles(archive.location), [log.name for log in monitor.logs])
+    web.include_router(search_router(opened, own, load_key(monitor.config.base / "search-key.pem")))
+
+
 def _serve(settings: Config, monitor: Monitor, meter: PrometheusMeter, timing: Timing, stop: threading.Event) -> None:
     from monitor.daemon.daemon import Daemon
     from monitor.daemon.web import add_document, create_app
@@ -177,6 +188,8 @@ def _serve(settings: Config, monitor: Monitor, meter: PrometheusMeter, timing: T
     own = own_sources(monitor, timing, monitor.parts)
     web = create_app(look, meter, settings.web.names if settings.web is not None else ())
     add_document(web, PATH, lambda: checkpoints_document(monitor.store, own()))
+    if settings.archive is not None:
+        _add_search(web, monitor, settings.archive, own)
     server = WebServer(web, settings.web) if settings.web is not None else None
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())

@@ -18,7 +18,7 @@ from monitor.archive.files import ArchiveFiles
 from monitor.archive.histogram import as_svg, as_text
 from monitor.archive.rows import SCHEMA
 from monitor.archive.search import Answer, Archive, BadQuery, Coverage, Match, Query, Row, guessed_match, row_of
-from monitor.archive.search_index import KeyKind
+from monitor.archive.search_index import SEARCHED, KeyKind
 from monitor.commands.search_proof import write_proof
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, leave, note, say, say_json, table
 from monitor.config import Config, load_config
@@ -147,7 +147,7 @@ def _one_entry(archive: Archive, entry: str) -> Answer:
 
 
 def _kind(word: str) -> KeyKind:
-    known = {kind.word: kind for kind in KeyKind}
+    known = {kind.word: kind for kind in SEARCHED}
     if word not in known:
         raise typer.BadParameter(f"{word!r} is none of {', '.join(known)}", param_hint="--kind")
     return known[word]

@@ -175,6 +175,7 @@ def test_the_index_holds_each_entry_once_however_its_values_are_spelled() -> Non
     table = pa.table(
         {
             "index": [7, 8],
+            "leaf_hash": pa.array([b"1" * 32, b"2" * 32], pa.binary(32)),
             "identities": [["A@x", "a@X"], ["Pat <p@x>"]],
             **{name: pa.array([[], []], pa.list_(pa.string())) for name in ("issuers", "repositories", "workflows")},
             **{name: pa.array([[], []], pa.list_(pa.binary())) for name in ("digests", "fingerprints")},
@@ -185,4 +186,6 @@ def test_the_index_holds_each_entry_once_however_its_values_are_spelled() -> Non
         {"key": b"\x01a@x", "entries": [0]},
         {"key": b"\x01p@x", "entries": [1]},
         {"key": b"\x01pat <p@x>", "entries": [1]},
+        {"key": b"\x0711111111", "entries": [0]},
+        {"key": b"\x0722222222", "entries": [1]},
     ]

@@ -1,0 +1,339 @@
+"""Rekor's search API over the archive, so that clients of Rekor v1 can search logs that have no search, and our own.
+
+What comes back is signed by this installation's own key, which `/api/v1/log/publicKey` gives: it states that the entry
+is in the tree whose root this installation verified. The log's own signatures are in what `signwatch search --prove`
+exports. SPEC rekor openapi.yaml: /api/v1/index/retrieve, /api/v1/log/entries.
+"""
+
+import base64
+import binascii
+import os
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache, partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import rfc8785
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+from fastapi import APIRouter, Body, HTTPException, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+
+from alerts.inert import inert_json
+from monitor.archive.histogram import as_svg
+from monitor.archive.proofs import RunProver
+from monitor.archive.ranges import Manifest
+from monitor.archive.search import Archive, BadQuery, Match, Query, Row, guessed_match
+from monitor.archive.search_index import SEARCHED, KeyKind
+from monitor.model.errors import FetchFailed, OwnFault
+from monitor.model.log_source import LogApi, LogSource
+from sigstore_entries.verifier import (
+    MalformedVerifier,
+    signer_from_key,
+    signer_from_minisign,
+    signer_from_pem,
+    signer_from_pgp,
+    signer_from_ssh,
+)
+from tlog.merkle import leaf_hash
+
+_MOST: Final = 1_000  # entries that one question of Rekor's API is answered with
+_AT_ONCE: Final = 10  # SPEC rekor openapi.yaml: entryUUIDs, maxItems 10
+_LARGEST_KEY: Final = 64 * 1024
+_LEAF_HEX: Final = 64
+_TREE_HEX: Final = 16
+_REKOR: Final = frozenset({LogApi.REKOR_V1, LogApi.REKOR_V2})
+Sources = Callable[[], Sequence[LogSource]]
+
+
+def load_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """This installation's key for answers, made when it is asked for first. Raises `OwnFault`."""
+    try:
+        if not path.exists():
+            made = ec.generate_private_key(ec.SECP256R1())
+            pem = made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as opened:
+                opened.write(pem)
+        key = load_pem_private_key(path.read_bytes(), None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise OwnFault(f"{path}: the key of search answers cannot be read or made: {error}") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise OwnFault(f"{path}: the key of search answers is no P-256 key")
+    return key
+
+
+def search_router(archive: Archive, sources: Sources, key: ec.EllipticCurvePrivateKey) -> APIRouter:
+    """Paths of both APIs. `sources` are asked for the bytes of entries."""
+    router = APIRouter()
+    rekor = RekorApi(archive, sources, key)
+
+    @router.post("/api/v1/index/retrieve")
+    def retrieve_index(query: Annotated[dict[str, Any], Body()]) -> Response:
+        uuids, total = rekor.uuids(query)
+        return JSONResponse(uuids, headers={"X-Signwatch-Matches": str(total)})
+
+    @router.get("/api/v1/log/entries/{uuid}")
+    def entry_by_uuid(uuid: str) -> Response:
+        return JSONResponse(rekor.entry(rekor.row_of(uuid)))
+
+    @router.get("/api/v1/log/entries")
+    def entry_by_index(logIndex: int) -> Response:  # noqa: N803  the parameter's name in Rekor's API
+        return JSONResponse(rekor.entry(rekor.row_at(logIndex)))
+
+    @router.post("/api/v1/log/entries/retrieve")
+    def retrieve_entries(query: Annotated[dict[str, Any], Body()]) -> Response:
+        return JSONResponse(rekor.entries(query))
+
+    @router.get("/api/v1/log/publicKey")
+    def public_key() -> Response:
+        return PlainTextResponse(rekor.public_key, media_type="application/x-pem-file")
+
+    @router.get("/api/search")
+    def search(  # noqa: PLR0917  the names are the parameters of the URL
+        q: str,
+        kind: str | None = None,
+        match: Match | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        log: str | None = None,
+        limit: int = 50,
+    ) -> Response:
+        query = _query(q, kind, match, log, times=(since, until), limit=limit)
+        answer = _answered(lambda: archive.search(query, per_day=True))
+        document: dict[str, Any] = {
+            "total": answer.total,
+            "coverage": answer.coverage.document(),
+        }
+        # Lists are cut where a reader of alerts would stop reading; the rows of an answer are not.
+        rows = [inert_json(row.document()) for row in answer.rows]
+        days = {f"{day}": count for day, count in answer.per_day.items()}
+        return JSONResponse({**inert_json(document), "rows": rows, "per_day": days})
+
+    @router.get("/api/search.svg")
+    def picture(q: str, kind: str | None = None, match: Match | None = None, log: str | None = None) -> Response:
+        query = _query(q, kind, match, log)
+        answer = _answered(lambda: archive.search(query, per_day=True))
+        return Response(as_svg(answer.per_day, "Entries a day"), media_type="image/svg+xml")
+
+    return router
+
+
+def _query(
+    text: str,
+    kind: str | None,
+    match: Match | None,
+    log: str | None,
+    *,
+    times: tuple[datetime | None, datetime | None] = (None, None),
+    limit: int = 0,
+) -> Query:
+    known = {each.word: each for each in SEARCHED}
+    if kind is not None and kind not in known:
+        raise HTTPException(400, f"kind is one of {', '.join(known)}")
+    if any(at is not None and at.tzinfo is None for at in times):
+        raise HTTPException(400, "since and until are times with a zone, such as 2026-01-31T00:00:00Z")
+    return Query(
+        text,
+        frozenset() if kind is None else frozenset({known[kind]}),
+        match or guessed_match(text),
+        times[0],
+        times[1],
+        frozenset() if log is None else frozenset({log}),
+        max(0, min(limit, _MOST)),
+    )
+
+
+def _answered(ask: Callable[[], Any]) -> Any:
+    try:
+        return ask()
+    except BadQuery as error:
+        raise HTTPException(400, str(error)) from error
+
+
+class RekorApi:
+    """Answers of Rekor's API. Raises `HTTPException` for questions that cannot be answered."""
+
+    def __init__(self, archive: Archive, sources: Sources, key: ec.EllipticCurvePrivateKey) -> None:
+        self._archive, self._sources, self._key = archive, sources, key
+        spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        self._key_hash = sha256(spki).digest()
+        self.public_key = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+        self._bodies = lru_cache(maxsize=256)(self._fetched)
+
+    def uuids(self, query: Mapping[str, Any]) -> tuple[list[str], int]:
+        """UUIDs of the newest entries that a SearchIndex document asks for, and how many there are."""
+        asked = list(_asked(query))
+        if not asked:
+            raise HTTPException(400, "name an email, a hash, a publicKey or a subject")
+        operator = query.get("operator") or "or"
+        if operator not in {"and", "or"}:
+            raise HTTPException(400, "operator is `and` or `or`")
+        manifests = self._archive.manifests()
+        found: list[dict[tuple[str, int], Row]] = []
+        totals = []
+        for each in asked:
+            answer = _answered(partial(self._archive.search, each))
+            rows = [row for row in answer.rows if manifests[row.log].identity.api in _REKOR]
+            found.append({(row.log, row.index): row for row in rows})
+            totals.append(answer.total)
+        wanted = found[0]
+        for more in found[1:]:
+            wanted = (
+                {place: row for place, row in wanted.items() if place in more} if operator == "and" else wanted | more
+            )
+        uuids = [_uuid(manifests[row.log], row) for row in list(wanted.values())[:_MOST]]
+        return uuids, len(wanted) if len(wanted) < _MOST else max(totals)
+
+    def row_of(self, uuid: str) -> Row:
+        """The entry with this UUID, with or without the tree's ID before it."""
+        text = uuid.lower()
+        if len(text) not in {_LEAF_HEX, _LEAF_HEX + _TREE_HEX} or set(text) - set("0123456789abcdef"):
+            raise HTTPException(400, "an entry's UUID is 64 or 80 hexadecimal digits")
+        manifests = self._archive.manifests()
+        for row in self._archive.by_leaf(bytes.fromhex(text[-_LEAF_HEX:])):
+            manifest = manifests[row.log]
+            if manifest.identity.api in _REKOR and _uuid(manifest, row).endswith(text):
+                return row
+        raise HTTPException(404, "no archived entry has this UUID")
+
+    def row_at(self, index: int) -> Row:
+        """The entry at an index, where one Rekor tree is archived: with several an index names no entry."""
+        logs = [log for log, each in self._archive.manifests().items() if each.identity.api in _REKOR]
+        if len(logs) != 1:
+            raise HTTPException(400, f"{len(logs)} Rekor trees are archived, each counted from 0: ask by UUID")
+        row = self._archive.entry(logs[0], index)
+        if row is None:
+            raise HTTPException(404, "no archived entry has this index")
+        return row
+
+    def entries(self, query: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Answer a SearchLogQuery document."""
+        uuids, indexes = query.get("entryUUIDs") or [], query.get("logIndexes") or []
+        if query.get("entries"):
+            raise HTTPException(501, "entries are found by UUID or index; search for their digest or key")
+        if (
+            not isinstance(uuids, list)
+            or not isinstance(indexes, list)
+            or not 0 < len(uuids) + len(indexes) <= _AT_ONCE
+        ):
+            raise HTTPException(400, f"ask for 1 to {_AT_ONCE} entries at once")
+        if any(not isinstance(each, int) or isinstance(each, bool) for each in indexes):
+            raise HTTPException(400, "an index is a whole number")
+        rows = [self.row_of(str(each)) for each in uuids] + [self.row_at(each) for each in indexes]
+        return [self.entry(row) for row in rows]
+
+    def entry(self, row: Row) -> dict[str, Any]:
+        """A LogEntry document: the entry, its inclusion proof, a checkpoint and a timestamp signed with our key."""
+        manifest = self._archive.manifests()[row.log]
+        run = manifest.run_at(row.index)
+        if run is None:
+            raise HTTPException(404, "the entry is not archived any more")
+        body = base64.b64encode(
+            self._bodies(manifest.identity.spki, manifest.identity.origin, row.index, row.leaf_hash)
+        ).decode()
+        (proven,) = RunProver(self._archive.files, manifest, run).prove([row.index], {}).entries
+        size, root = run.last, run.end().root()
+        signed: dict[str, str | int] = {
+            "body": body,
+            "integratedTime": 0 if row.time is None else int(row.time.timestamp()),
+            "logID": sha256(manifest.identity.spki).hexdigest(),
+            "logIndex": row.index,
+        }
+        verification = {
+            "inclusionProof": {
+                "checkpoint": self._checkpoint(manifest, size, root),
+                "hashes": [node.hex() for node in proven.path],
+                "logIndex": row.index,
+                "rootHash": root.hex(),
+                "treeSize": size,
+            },
+            "signedEntryTimestamp": base64.b64encode(
+                self._key.sign(rfc8785.dumps(signed), ec.ECDSA(SHA256()))
+            ).decode(),
+        }
+        return {_uuid(manifest, row): {**signed, "verification": verification}}
+
+    def _checkpoint(self, manifest: Manifest, size: int, root: bytes) -> str:
+        """A signed note (C2SP) under a name that is nobody else's."""
+        name = "signwatch-search"
+        origin = f"{name}/{manifest.identity.origin} - {int(_tree_id(manifest), 16)}"
+        text = f"{origin}\n{size}\n{base64.b64encode(root).decode()}\n"
+        # SPEC rekor signed_note.go: the key's hash is that of its SubjectPublicKeyInfo.
+        raw = self._key_hash[:4] + self._key.sign(text.encode(), ec.ECDSA(SHA256()))
+        return f"{text}\n\u2014 {name} {base64.b64encode(raw).decode()}\n"
+
+    def _fetched(self, spki: bytes, origin: str, index: int, wanted: str) -> bytes:
+        opened = ((each, each.identity) for each in self._sources())
+        source = next((each for each, identity in opened if (identity.spki, identity.origin) == (spki, origin)), None)
+        if source is None:
+            raise HTTPException(503, f"{origin} cannot be asked for the entry now")
+        try:
+            (entry, *_) = source.entries(index, index + 1, source.latest())
+        except FetchFailed as error:
+            raise HTTPException(503, f"{origin} cannot be asked for the entry now: {error}") from error
+        if leaf_hash(entry.leaf).hex() != wanted:
+            raise HTTPException(502, f"{origin} now serves another entry at {index} than it signed")
+        return entry.leaf
+
+
+def _asked(query: Mapping[str, Any]) -> Sequence[Query]:
+    """What a SearchIndex document asks for, as queries."""
+    names = [str(query[name]) for name in ("email", "subject") if query.get(name)]
+    found = [Query(text, frozenset({KeyKind.IDENTITY}), limit=_MOST) for text in names]
+    if text := query.get("hash"):
+        found.append(Query(str(text)[:200], frozenset({KeyKind.DIGEST}), limit=_MOST))
+    if (key := query.get("publicKey")) is not None:
+        found += [Query(each, frozenset({KeyKind.FINGERPRINT}), limit=_MOST) for each in _fingerprints(key)]
+    return found
+
+
+def _fingerprints(key: Any) -> Sequence[str]:
+    """The fingerprint that entries made with a key or certificate have."""
+    if not isinstance(key, dict):
+        raise HTTPException(400, "publicKey is an object with format and content")
+    try:
+        raw = base64.b64decode(str(key.get("content") or ""), validate=True)
+        if len(raw) > _LARGEST_KEY:
+            raise HTTPException(400, f"a key of more than {_LARGEST_KEY} bytes")
+        match key.get("format"):
+            case "x509" if raw.lstrip().startswith(b"-----"):
+                signer = signer_from_pem(raw, "publicKey")
+            case "x509":
+                signer = signer_from_key(raw)
+            case "pgp":
+                signer = signer_from_pgp(raw)
+            case "ssh":
+                signer = signer_from_ssh(raw)
+            case "minisign":
+                signer = signer_from_minisign(raw)
+            case _:
+                raise HTTPException(400, "publicKey.format is x509, pgp, ssh or minisign")
+    except (MalformedVerifier, binascii.Error, ValueError) as error:
+        raise HTTPException(400, f"the key cannot be read: {error}") from error
+    return signer.fingerprints[:1]
+
+
+def _uuid(manifest: Manifest, row: Row) -> str:
+    return _tree_id(manifest) + row.leaf_hash
+
+
+def _tree_id(manifest: Manifest) -> str:
+    """16 hexadecimal digits: the tree's own ID for Rekor v1, else one made of the log's key and origin."""
+    identity = manifest.identity
+    number = identity.origin.rpartition(" - ")[2]
+    if identity.api is LogApi.REKOR_V1 and number.isdecimal():
+        return f"{int(number) & (1 << 63) - 1:016x}"
+    made = sha256(identity.spki + identity.origin.encode()).digest()
+    # SPEC rekor sharding.go: a tree's ID is a positive int64.
+    return f"{int.from_bytes(made[:8], 'big') >> 1:016x}"

@@ -1,0 +1,158 @@
+"""Rekor's search API over the archive: what it answers, and that an unmodified rekor-cli believes it."""
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import rfc8785
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+from fastapi import FastAPI
+
+from monitor.config import WebConfig
+from monitor.daemon.rekor_search import load_key, search_router
+from monitor.daemon.web_server import WebServer
+from tests.archive.conftest import Place
+from tests.support.entries import hashedrekord_v2, make_key, pem
+from tlog.merkle import leaf_hash, verify_inclusion
+
+_ROOT = Path(__file__).parents[2]
+_CLIENTS = sorted((_ROOT / ".go-clients").glob("*/rekor-cli"))
+REKOR_CLI = shutil.which("rekor-cli") or (str(_CLIENTS[-1]) if _CLIENTS else None)
+needs_rekor_cli = pytest.mark.skipif(REKOR_CLI is None, reason="rekor-cli is not built: run .ci/install-go-clients")
+
+
+@contextmanager
+def searched(place: Place) -> Iterator[str]:
+    """The API over the place's archive; yields its URL."""
+    app = FastAPI()
+    source = place.served.log.source()
+    app.include_router(search_router(place.archive, lambda: [source], load_key(place.folder / "search-key.pem")))
+    server = WebServer(app, WebConfig("127.0.0.1", 0))
+    server.start()
+    try:
+        yield server.url
+    finally:
+        server.stop()
+
+
+def asked(url: str, **query: object) -> list[str]:
+    answer = httpx.post(f"{url}/api/v1/index/retrieve", json=query, trust_env=False)
+    assert answer.status_code == 200, answer.text
+    found: list[str] = answer.json()
+    return found
+
+
+def leaves(uuids: list[str]) -> set[str]:
+    return {uuid[16:] for uuid in uuids}
+
+
+def hashes(place: Place, *indexes: int) -> set[str]:
+    return {leaf_hash(place.served.log.leaves[index]).hex() for index in indexes}
+
+
+def test_an_index_answers_by_email_hash_key_and_subject(place: Place) -> None:
+    key = make_key(5)
+    spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    place.served.log.append(hashedrekord_v2(spki, "ab" * 32))
+    place.build()
+    mine, _ = place.found("dev3@example.com")
+    with searched(place) as url:
+        assert leaves(asked(url, email="dev3@example.com")) == hashes(place, *(each["index"] for each in mine))
+        assert leaves(asked(url, hash=f"sha256:{7:064x}")) == hashes(place, 7)
+        assert leaves(asked(url, hash="ab" * 32)) == hashes(place, 200)
+        content = base64.b64encode(pem(spki, "PUBLIC KEY")).decode()
+        assert leaves(asked(url, publicKey={"format": "x509", "content": content})) == hashes(place, 200)
+        both = {"email": "dev3@example.com", "hash": f"sha256:{mine[0]['index']:064x}"}
+        assert leaves(asked(url, **both, operator="and")) == hashes(place, mine[0]["index"])
+        assert len(asked(url, **both, operator="or")) == len(mine)
+        assert asked(url, email="nobody@example.com") == []
+        for bad in (
+            {},
+            {"hash": "zz"},
+            {"publicKey": {"format": "x509", "content": "AAAA"}},
+            {"email": "a@b", "operator": "xor"},
+        ):
+            assert httpx.post(f"{url}/api/v1/index/retrieve", json=bad, trust_env=False).status_code == 400
+
+
+def test_an_entry_comes_with_a_proof_and_a_checkpoint_signed_by_this_installation(place: Place) -> None:
+    place.build()
+    with searched(place) as url:
+        (uuid,) = asked(url, hash=f"sha256:{7:064x}")
+        document = httpx.get(f"{url}/api/v1/log/entries/{uuid}", trust_env=False).json()
+        assert httpx.get(f"{url}/api/v1/log/entries/{uuid[16:]}", trust_env=False).json().keys() == document.keys()
+        by_index = httpx.get(f"{url}/api/v1/log/entries", params={"logIndex": 7}, trust_env=False).json()
+        assert by_index.keys() == document.keys()
+        several = httpx.post(
+            f"{url}/api/v1/log/entries/retrieve", json={"entryUUIDs": [uuid], "logIndexes": [8]}, trust_env=False
+        )
+        assert [next(iter(each))[16:] for each in several.json()] == [uuid[16:], *hashes(place, 8)]
+        key = load_pem_public_key(httpx.get(f"{url}/api/v1/log/publicKey", trust_env=False).content)
+        for path, status in (("00" * 40, 404), ("zz", 400)):
+            assert httpx.get(f"{url}/api/v1/log/entries/{path}", trust_env=False).status_code == status
+    entry = document[uuid]
+    assert base64.b64decode(entry["body"]) == place.served.log.leaves[7]
+    proof = entry["verification"]["inclusionProof"]
+    nodes = tuple(bytes.fromhex(node) for node in proof["hashes"])
+    verify_inclusion(7, proof["treeSize"], bytes.fromhex(uuid[16:]), nodes, bytes.fromhex(proof["rootHash"]))
+    signed = {name: entry[name] for name in ("body", "integratedTime", "logID", "logIndex")}
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    signature = base64.b64decode(entry["verification"]["signedEntryTimestamp"])
+    key.verify(signature, rfc8785.dumps(signed), ec.ECDSA(SHA256()))
+
+
+def test_an_entry_that_the_log_now_shows_otherwise_is_not_handed_on(place: Place) -> None:
+    place.build()
+    place.served.log.served[7] = place.served.log.leaves[8]
+    with searched(place) as url:
+        assert httpx.get(f"{url}/api/v1/log/entries", params={"logIndex": 7}, trust_env=False).status_code == 502
+
+
+def test_the_search_api_says_what_it_covers(place: Place) -> None:
+    place.build("--to", "100")
+    with searched(place) as url:
+        answer = httpx.get(f"{url}/api/search", params={"q": "dev*", "limit": 3}, trust_env=False).json()
+        assert len(answer["rows"]) == 3
+        assert answer["total"] == sum(answer["per_day"].values()) > 3
+        assert answer["coverage"]["logs"][0]["spans"] == [[0, 100]]
+        assert not answer["coverage"]["complete"]
+        assert httpx.get(f"{url}/api/search", params={"q": ""}, trust_env=False).status_code == 400
+        assert httpx.get(f"{url}/api/search", params={"q": "x", "kind": "y"}, trust_env=False).status_code == 400
+        assert httpx.get(f"{url}/api/search.svg", params={"q": "dev*"}, trust_env=False).text.startswith("<svg ")
+
+
+def rekor_cli(url: str, home: Path, *arguments: str, expect: int = 0) -> str:
+    """Run the real client; only loopback is asked."""
+    assert REKOR_CLI is not None
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home)}
+    done = subprocess.run(
+        [REKOR_CLI, "--rekor_server", url, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == expect, f"{arguments}: {done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@needs_rekor_cli
+def test_rekor_cli_searches_a_log_that_has_no_search(place: Place, tmp_path: Path) -> None:
+    place.build()
+    mine, _ = place.found("dev3@example.com")
+    with searched(place) as url:
+        out = json.loads(rekor_cli(url, tmp_path, "search", "--email", "dev3@example.com", "--format", "json"))
+        assert leaves(out["UUIDs"]) == hashes(place, *(each["index"] for each in mine))
+        out = json.loads(rekor_cli(url, tmp_path, "search", "--sha", f"{7:064x}", "--format", "json"))
+        assert leaves(out["UUIDs"]) == hashes(place, 7)
+        rekor_cli(url, tmp_path, "search", "--email", "nobody@example.com", expect=1)
