@@ -186,7 +186,8 @@ class LogWatch:
                 return self._not_opened(error)
             # The trees known before are asked all the same, and tell their own trouble.
             _LOG.warning("trees_not_listed log=%s detail=%s", self.name, error)
-        return [self._follow(source) for source in self._sources if not self._timing.stop()]
+        # The newest tree first: however many old ones a log lists, what is signed now does not wait for them.
+        return [self._follow(source) for source in reversed(self._sources) if not self._timing.stop()]
 
     def _not_opened(self, error: Exception) -> list[Outcome]:
         """Trouble of a log that could not be opened, under the names of its trees where some are followed already.

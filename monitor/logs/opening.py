@@ -1,20 +1,25 @@
 """From a log's description to the sources to follow: which protocol it speaks, which origin it signs, which trees."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 from urllib.parse import urlsplit
 
 from monitor.http_fetcher import Fetcher, Refused, WrongContent
 from monitor.logs.ct_rfc6962 import CtRfc6962Source
 from monitor.logs.ct_static import CtStaticSource
-from monitor.logs.rekor_v1 import RekorV1Source, shards
+from monitor.logs.rekor_v1 import RekorV1Source, ShardInfo, shards
 from monitor.logs.rekor_v2 import RekorV2Source
 from monitor.model.errors import FetchFailed, NotShown, OwnFault
 from monitor.model.log_source import LogApi, LogIdentity, LogSource
+from tlog.checkpoint import MalformedCheckpoint, parse_checkpoint
 from tlog.cosignature import WitnessKey
-from tlog.note import rekor_v1_key, tile_log_key
+from tlog.note import BadSignature, MalformedNote, NoteKey, open_note, rekor_v1_key, tile_log_key
 from tlog.static_ct import static_ct_key
+
+_LOG: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +110,13 @@ def _rekor_v1(description: LogDescription, fetcher: Fetcher, host: str) -> list[
             if description.apis == (LogApi.REKOR_V1,):
                 raise
             return []
-        offsets = {tree.tree_id: tree.offset for tree in found}
+        known = set(description.known_trees)
+        ours = [tree for tree in found if tree.active or tree.tree_id in known or _is_signed(tree, host, key)]
+        if len(ours) < len(found):
+            _LOG.warning(
+                "trees_not_signed log=%s left_out=%d of=%d", description.name, len(found) - len(ours), len(found)
+            )
+        offsets = {tree.tree_id: tree.offset for tree in ours}
         missed = [tree_id for tree_id in description.known_trees if tree_id not in offsets]
         named = [*missed, *offsets]
         trees = [(tree_id, offsets.get(tree_id), f"{description.name}/{tree_id}") for tree_id in named]
@@ -120,6 +131,18 @@ def _rekor_v1(description: LogDescription, fetcher: Fetcher, host: str) -> list[
         )
         for tree_id, offset, name in trees
     ]
+
+
+def _is_signed(tree: ShardInfo, host: str, key: NoteKey) -> bool:
+    """Whether the pinned key signed the head that the list shows for an inactive tree: anyone in between can add trees.
+
+    One that is followed already is never left out: its head must be refused, and the log blamed.
+    """
+    try:
+        checkpoint = parse_checkpoint(open_note(tree.head, key))
+    except (BadSignature, MalformedNote, MalformedCheckpoint):
+        return False
+    return checkpoint.origin == f"{host} - {tree.tree_id}" and checkpoint.size == tree.size
 
 
 def _rekor_v2(description: LogDescription, fetcher: Fetcher) -> Iterator[LogSource]:

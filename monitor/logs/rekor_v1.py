@@ -80,6 +80,7 @@ class ShardInfo:
     active: bool
     offset: int
     size: int
+    head: bytes
 
 
 def shards(fetcher: Fetcher) -> list[ShardInfo]:
@@ -87,9 +88,9 @@ def shards(fetcher: Fetcher) -> list[ShardInfo]:
     info = _log_info(fetcher)
     found, offset = [], 0
     for tree in info.inactiveShards or []:
-        found.append(ShardInfo(tree.treeID, False, offset, tree.treeSize))
+        found.append(ShardInfo(tree.treeID, False, offset, tree.treeSize, tree.signedTreeHead.encode()))
         offset += tree.treeSize
-    return [*found, ShardInfo(info.treeID, True, offset, info.treeSize)]
+    return [*found, ShardInfo(info.treeID, True, offset, info.treeSize, info.signedTreeHead.encode())]
 
 
 class RekorV1Source(PromisingSource):

@@ -1,5 +1,6 @@
 """Opening a log: the protocol it speaks, the name it signs under and its trees are found out, never assumed."""
 
+import json
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
@@ -102,6 +103,24 @@ def test_every_tree_of_a_rekor_v1_log_is_a_source_of_its_own() -> None:
     (pinned,) = open_sources(description(log, apis=(LogApi.REKOR_V1,), tree_id=log.tree_id), log)
     assert pinned.identity.log == "name"
     assert len(pinned.entries(3, 10, pinned.latest())) == 7
+
+
+def test_trees_that_the_pinned_key_did_not_sign_are_no_sources_unless_they_are_followed() -> None:
+    log = RekorV1Log(offset=500)
+    log.grow(10)
+    made_up = [
+        {"rootHash": "00" * 32, "treeSize": 1, "signedTreeHead": "", "treeID": str(n)} for n in range(1000, 2500)
+    ]
+
+    def lie(raw: bytes) -> bytes:
+        info = json.loads(raw)
+        return json.dumps({**info, "inactiveShards": info["inactiveShards"] + made_up}).encode()
+
+    log.edit("^api/v1/log$", lie)
+    sources = open_sources(description(log), log)
+    assert [s.identity.log for s in sources] == ["name/17", f"name/{log.tree_id}"]
+    followed = open_sources(description(log, known_trees=("1001",)), log)
+    assert [s.identity.log for s in followed] == ["name/17", "name/1001", f"name/{log.tree_id}"]
 
 
 def test_a_rekor_v1_log_whose_origin_is_not_its_host_is_pinned_by_configuration() -> None:

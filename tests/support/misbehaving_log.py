@@ -299,7 +299,7 @@ class RekorV1Log(MisbehavingLog):
         raise not_found(path)
 
     def log_info(self) -> dict[str, Any]:
-        old = {"rootHash": "00" * 32, "treeSize": self.offset, "signedTreeHead": "", "treeID": "17"}
+        old = {"rootHash": "00" * 32, "treeSize": self.offset, "signedTreeHead": self._old_head("17"), "treeID": "17"}
         inactive = [old] if self.offset else []
         if self.active and not self.vanished:
             return {**self.tree(self.size), "inactiveShards": inactive}
@@ -307,6 +307,12 @@ class RekorV1Log(MisbehavingLog):
             inactive = [*inactive, self.tree(self.size)]
         new = {"rootHash": sha256(b"").hexdigest(), "treeSize": 0, "signedTreeHead": "", "treeID": "99"}
         return {**new, "inactiveShards": inactive}
+
+    def _old_head(self, tree_id: str) -> str:
+        """The signed head of an inactive tree of which only the size is known here."""
+        text = f"{self.host} - {tree_id}\n{self.offset}\n{b64(bytes(32))}\n"
+        key_id = sha256(spki_of(self.log_key)).digest()[:4]
+        return f"{text}\n— {self.host} {b64(key_id + sign(self.log_key, text.encode()))}\n"
 
     def _proof(self, first: int, last: int, tree_id: str) -> bytes:
         if last > len(self.leaves) or first > last or tree_id != self.tree_id:
