@@ -19,6 +19,7 @@ from monitor.model.log_source import LogApi
 from monitor.model.pace import Freshness
 from monitor.model.witness_policy import WitnessPolicy, read_witnesses
 from monitor.site_config import SiteConfig, read_site
+from outbound.shown_url import has_credentials, shown_url
 from rules.document import Listing, Misplaced, Node, Problem, RuleFileError, Scalar, read_yaml
 from rules.document import Mapping as YamlMapping
 from rules.lookback import LookBack, read_look_back
@@ -294,7 +295,7 @@ def _read_trust(node: Node, base: Path) -> TrustConfig:
 
     return TrustConfig(
         trusted_root=fields.read("trusted_root", read_path, None),
-        tuf=fields.read("tuf", read_text, None),
+        tuf=fields.read("tuf", _read_repository, None),
         tuf_root=fields.read("tuf_root", read_path, None),
         folder=fields.read("folder", read_path, base / default.folder),
         refresh=fields.read("refresh", read_duration, default.refresh),
@@ -354,9 +355,20 @@ def _read_url(node: Node) -> str:
         usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
         usable = False
-    if not usable or parts.query or parts.fragment or parts.username:
-        raise Misplaced(f"{text[:200]!r} is not the http(s) base URL of a log", node)
+    if not usable or parts.query or parts.fragment or has_credentials(text):
+        raise Misplaced(f"{shown_url(text)!r} is not the http(s) base URL of a log: no user, password or query", node)
     return text.rstrip("/")
+
+
+def _read_repository(node: Node) -> str:
+    text = read_text(node)
+    try:
+        refused = has_credentials(text)
+    except ValueError:
+        refused = True
+    if refused:
+        raise Misplaced(f"{shown_url(text)!r} is not the URL of a repository, without user and password", node)
+    return text
 
 
 def _read_proxy(node: Node) -> str:
@@ -366,8 +378,11 @@ def _read_proxy(node: Node) -> str:
         usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
         usable = False
-    if not usable or parts.username or parts.path.strip("/"):
-        raise Misplaced(f"{text[:200]!r} is not the URL of a proxy, such as http://proxy.example:3128", node)
+    if not usable or parts.query or parts.fragment or has_credentials(text) or parts.path.strip("/"):
+        raise Misplaced(
+            f"{shown_url(text)!r} is not the URL of a proxy, such as http://proxy.example:3128, with no password",
+            node,
+        )
     return text
 
 

@@ -22,6 +22,7 @@ from monitor.model.errors import FetchFailed, OwnFault
 from outbound.deadline import Deadline, DeadlineTransport, HttpLimits
 from outbound.retry_after import parse_http_date, parse_retry_after
 from outbound.shortage import own_shortage
+from outbound.shown_url import shown_url
 
 MIB: Final = 1024 * 1024
 _USER_AGENT: Final = "signwatch"
@@ -175,14 +176,14 @@ class HttpFetcher(MovableFetcher):
         self._clock, self._pause = clock, pause
         self._deadline = Deadline(clock)
         self._not_before = float("-inf")
-        self._through = f" through the proxy {proxy}" if proxy else ""
+        self._through = f" through the proxy {shown_url(proxy)}" if proxy else ""
         try:
             transport = DeadlineTransport(self._deadline, self._limits, ca_file, proxy)
         except OSError as error:
             why = error.strerror or str(error)
             raise OwnFault(
-                f"ca_file: {ca_file} cannot be used: {why}. {base_url} cannot be asked without it: name a PEM file "
-                "with the certificates of the authorities to believe."
+                f"ca_file: {ca_file} cannot be used: {why}. {shown_url(base_url)} cannot be asked without it: name "
+                "a PEM file with the certificates of the authorities to believe."
             ) from error
         self._client = httpx.Client(
             transport=transport,
@@ -197,7 +198,7 @@ class HttpFetcher(MovableFetcher):
     def move_to(self, base_url: str) -> None:
         parts = urlsplit(base_url)
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
-            raise OwnFault(f"not an http(s) base URL: {base_url!r:.200}")
+            raise OwnFault(f"not an http(s) base URL: {shown_url(base_url)!r}")
         self._base = base_url.rstrip("/") + "/"
 
     @override
@@ -218,7 +219,9 @@ class HttpFetcher(MovableFetcher):
         while True:
             left = self._not_before - self._clock()
             if left > 0 and not self._rested(left, patience):
-                raise Throttled(f"{url}: not asked: the server wants {left:.0f} more seconds of rest", 429, left)
+                raise Throttled(
+                    f"{shown_url(url)}: not asked: the server wants {left:.0f} more seconds of rest", 429, left
+                )
             if self._bucket is not None:
                 self._bucket.take()
             try:
@@ -242,17 +245,18 @@ class HttpFetcher(MovableFetcher):
         headers = {"Accept": "application/json" if expect is Expect.JSON else "*/*"}
         if content is not None:
             headers["Content-Type"] = "application/json"
+        shown = shown_url(url)
         with (
             self._deadline.running(self._limits.total),
-            _as_fetch_failed(url, self._through),
+            _as_fetch_failed(shown, self._through),
             self._client.stream(method, url, content=content, headers=headers) as response,
         ):
             if response.status_code != httpx.codes.OK:
-                raise _refusal(url, response)
-            _check_content(url, response, expect)
-            body = _read_capped(url, response, max_bytes, with_start=expect is Expect.GZIP_ALLOWED)
+                raise _refusal(shown, response)
+            _check_content(shown, response, expect)
+            body = _read_capped(shown, response, max_bytes, with_start=expect is Expect.GZIP_ALLOWED)
         if response.headers.get("content-encoding") == "gzip":
-            return _gunzip_capped(url, body, max_bytes)
+            return _gunzip_capped(shown, body, max_bytes)
         return body
 
 
@@ -299,7 +303,7 @@ def _check_content(url: str, response: httpx.Response, expect: Expect) -> None:
 def _refusal(url: str, response: httpx.Response) -> FetchFailed:
     status = response.status_code
     if httpx.codes.is_redirect(status):
-        return WrongContent(f"{url}: redirected to {response.headers.get('location', '?')!r:.200}; not followed")
+        return WrongContent(f"{url}: redirected to {shown_url(response.headers.get('location', ''))!r}; not followed")
     if status < httpx.codes.BAD_REQUEST:
         return WrongContent(f"{url}: HTTP {status} is no answer")
     retry_after = _retry_after(response.headers)

@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
+from outbound.shown_url import shown_url
 from sigstore_entries.signing import EntryRef
 
 
@@ -14,17 +15,23 @@ class SourceForm(StrEnum):
 
     FILE = "file"
     URL = "url"
+    URL_FILE = "url_file"
     COMMAND = "command"
 
 
 @dataclass(frozen=True, slots=True)
 class DigestSource:
-    """A list of digests kept outside the rule file. `target` is a path, a URL or a command with its arguments."""
+    """A list of digests kept outside the rule file. `target` is a path, a URL or a command with its arguments.
+
+    A `url_file` is the path of a file with the URL in it: one that holds a secret.
+    """
 
     form: SourceForm
     target: tuple[str, ...]
 
     def __str__(self) -> str:
+        if self.form is SourceForm.URL:
+            return f"{self.form}: {shown_url(self.target[0])}"
         return f"{self.form}: {' '.join(self.target)}"
 
 

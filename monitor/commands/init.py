@@ -61,8 +61,9 @@ def init(
         raise leave(Exit.FINE)
     settings = load_config(config)
     read_rules(settings.rules, settings.channels)
-    create(settings.database, utc_now(), VERSION).close()
-    say(f"database ready: {settings.database.rpartition('@')[2]}")
+    database = create(settings.database, utc_now(), VERSION)
+    database.close()
+    say(f"database ready: {database.where}")
     failures, unusable = _baseline(settings)
     for each in unusable:
         note(each, "bold red")

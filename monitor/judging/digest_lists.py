@@ -18,13 +18,15 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from monitor.http_fetcher import Expect, HttpFetcher
-from monitor.model.errors import OwnFault, SignwatchError
+from monitor.model.errors import FetchFailed, OwnFault, SignwatchError
+from outbound.shown_url import is_https_or_loopback, shown_url
 from rules.digest_list import MAX_SIZE, parse_digest_list
 from rules.expectations.digests import DigestsFromExpectation
 from rules.facts import DigestSource, SourceForm
 from rules.rule import Rule
 
 _LOG: Final = logging.getLogger(__name__)
+_MAX_URL: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +81,31 @@ class DigestLists:
             case SourceForm.COMMAND:
                 return _output(source.target, self._base, self._command_seconds).decode("utf-8")
             case SourceForm.URL:
-                parts = urlsplit(source.target[0])
-                fetcher = HttpFetcher(f"{parts.scheme}://{parts.netloc}")
-                try:
-                    path = parts.path + (f"?{parts.query}" if parts.query else "")
-                    return fetcher.get(path, max_bytes=MAX_SIZE, expect=Expect.BYTES).decode("utf-8")
-                finally:
-                    fetcher.close()
+                return _fetched(source.target[0])
+            case SourceForm.URL_FILE:
+                return self._fetch_secret(source.target[0])
+
+    def _fetch_secret(self, name: str) -> str:
+        """Fetch the list at the URL that a file holds; no message repeats the URL."""
+        with (self._base / name).open("rb") as file:
+            url = file.read(_MAX_URL).decode("utf-8").strip()
+        if not is_https_or_loopback(url):
+            raise ValueError("the file holds no https URL")
+        try:
+            return _fetched(url)
+        except SignwatchError as error:
+            # Its path may be the secret.
+            raise FetchFailed(str(error).replace(shown_url(url), "the URL in the file")) from error
+
+
+def _fetched(url: str) -> str:
+    parts = urlsplit(url)
+    fetcher = HttpFetcher(f"{parts.scheme}://{parts.netloc}")
+    try:
+        path = parts.path + (f"?{parts.query}" if parts.query else "")
+        return fetcher.get(path, max_bytes=MAX_SIZE, expect=Expect.BYTES).decode("utf-8")
+    finally:
+        fetcher.close()
 
 
 def _output(command: Sequence[str], folder: Path, seconds: float) -> bytes:

@@ -330,7 +330,7 @@ def _found_version(connection: Connection) -> str | None:
 def _shown(where: str) -> str:
     """The place without its password."""
     try:
-        return make_url(where).render_as_string(hide_password=True) if "://" in where else where
+        return make_url(where).set(query={}).render_as_string(hide_password=True) if "://" in where else where
     except ArgumentError:
         return where.partition("@")[2] or "the URL"
 

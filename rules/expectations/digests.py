@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Final, Self
 
+from outbound.shown_url import has_credentials, is_https_or_loopback
 from rules.document import Mapping, Misplaced, Node
 from rules.expectations.case import Case, Check, Schema
 from rules.facts import DigestSource, SourceForm
@@ -52,8 +53,10 @@ class DigestsFromExpectation:
         key, value = node.entries[0]
         form = SourceForm(key.text)
         target = read_list(value, read_text) if form is SourceForm.COMMAND else (read_text(value),)
-        if form is SourceForm.URL and not target[0].startswith(("https://", "http://localhost", "http://127.0.0.1")):
+        if form is SourceForm.URL and not is_https_or_loopback(target[0]):
             raise Misplaced("a list of digests is only fetched over https", value)
+        if form is SourceForm.URL and has_credentials(target[0]):
+            raise Misplaced("a URL with a user name or password belongs into a file: name it with `url_file`", value)
         return cls(DigestSource(form, target))
 
     def checks(self, case: Case) -> Iterator[Check]:

@@ -1,0 +1,33 @@
+"""A URL as messages, logs, pages and alerts may show it: host and path, never what may be a secret."""
+
+from urllib.parse import urlsplit
+
+_LONGEST = 300
+
+
+def shown_url(url: str) -> str:
+    """Scheme, host, port and path of a URL; what it says of a user, a password, a query or a fragment is left out."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "a URL that cannot be read"
+    host = parts.netloc.rpartition("@")[2]
+    if not parts.scheme or not host:
+        return "a URL without a host"
+    return f"{parts.scheme}://{host}{parts.path}"[:_LONGEST]
+
+
+def is_https_or_loopback(url: str) -> bool:
+    """Whether nobody on the way can read or change what is fetched: TLS, or a server on this machine."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return bool(parts.hostname) and (
+        parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in {"localhost", "127.0.0.1", "::1"})
+    )
+
+
+def has_credentials(url: str) -> bool:
+    """Whether a URL names a user or a password, an empty one included. Raises `ValueError` for what is no URL."""
+    return "@" in urlsplit(url).netloc
