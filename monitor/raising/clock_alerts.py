@@ -24,7 +24,9 @@ def clock_alert_of_head(head: SignedHead, now: datetime) -> list[Alert]:
     """Alert for a head that is signed with a time ahead of ours."""
     if head.timestamp is None or not is_ahead(head.timestamp, now):
         return []
-    return [_clock_alert(head.log, ("Its newest head says", head.timestamp), ("here it is", now), now)]
+    return [
+        _clock_alert(head.log, ("Its newest head says", head.timestamp), ("here it is", now), now, Owner.COULD_NOT_ASK)
+    ]
 
 
 def clock_alerts_of_entries(log: str, told: Iterable[datetime | None], now: datetime) -> list[Alert]:
@@ -32,7 +34,11 @@ def clock_alerts_of_entries(log: str, told: Iterable[datetime | None], now: date
     latest = max((at for at in told if at is not None), default=None)
     if latest is None or not is_ahead(latest, now):
         return []
-    return [_clock_alert(log, ("An entry is said to be taken in at", latest), ("it was met here at", now), now)]
+    return [
+        _clock_alert(
+            log, ("An entry is said to be taken in at", latest), ("it was met here at", now), now, Owner.COULD_NOT_ASK
+        )
+    ]
 
 
 def clock_alerts_of_findings(log: str, findings: Sequence[Finding], now: datetime) -> list[Alert]:
@@ -49,15 +55,20 @@ def clock_alerts_of_findings(log: str, findings: Sequence[Finding], now: datetim
         ]
         if told is not None and begins and told < max(begins) - CLOCK_SKEW:
             what = f"Entry {finding.signing.where.index} is said to be taken in at"
-            return [_clock_alert(log, (what, told), ("its certificate was made at", max(begins)), now)]
+            return [
+                _clock_alert(log, (what, told), ("its certificate was made at", max(begins)), now, Owner.LOG_MISBEHAVED)
+            ]
     return []
 
 
-def _clock_alert(log: str, told: tuple[str, datetime], known: tuple[str, datetime], now: datetime) -> Alert:
+def _clock_alert(
+    log: str, told: tuple[str, datetime], known: tuple[str, datetime], now: datetime, owner: Owner
+) -> Alert:
+    """`owner`: a time that only this machine's clock contradicts does not tell which of the two clocks is wrong."""
     return Alert(
         id=alert_id("log-clock", log, day_of(now)),
         kind="log-clock",
-        owner=Owner.LOG_MISBEHAVED,
+        owner=owner,
         severity=Severity.WARN,
         title=f"{log} tells a time that cannot be right",
         summary=f"{told[0]} {told[1].isoformat()}; {known[0]} {known[1].isoformat()}.",

@@ -7,6 +7,7 @@ import itertools
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -99,6 +100,21 @@ def test_a_damaged_trust_root_leaves_the_one_before_in_force(watched: Watched, l
     log.append(signing(STRANGER, number=17))
     watched.run()
     assert watched.found()[-1] == (17, "unexpected")
+
+
+def test_a_clock_of_ours_that_is_behind_is_no_misbehaviour_of_the_log(tmp_path: Path) -> None:
+    made = CtRfc6962Log()
+    made.grow(3)
+    watched = Watched(made, tmp_path)
+    watched.run()
+    assert "log-clock" not in watched.alerts(), "control"
+    watched.grow(1)
+    watched.clock.pass_by(hours=-2)
+    outcome = watched.run()
+    assert verdict([replace(outcome, unreadable=0)], Rechecked()) is Exit.FINE
+    [alert] = [each.alert for each in Reading(watched.store.database).alerts(100) if each.alert.kind == "log-clock"]
+    assert alert.owner is Owner.COULD_NOT_ASK
+    watched.store.close()
 
 
 @pytest.mark.parametrize(("hours", "told"), [(0, []), (24, ["log-clock"]), (-24, ["log-clock"])])
