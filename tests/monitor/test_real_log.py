@@ -87,7 +87,7 @@ FAULTS: dict[str, dict[LogApi, str]] = {
     "wrong-origin": {V1: "log-head-refused", V2: "log-head-refused", CT: "fine", STATIC: "log-head-refused"},
     "malformed-proof": {V1: "log-inconsistent", CT: "log-inconsistent", STATIC: "fine"},
     "truncated-tile": {V2: "malformed", CT: "fine", STATIC: "malformed"},
-    "padded-bundle": {V2: "log-entry-missing", CT: "fine", STATIC: "log-entry-missing"},
+    "padded-bundle": {V2: "malformed", CT: "fine", STATIC: "malformed"},
     "partial-not-prefix": {V2: "log-forked"},
     "extra-signature": {V1: "malformed", V2: "fine", CT: "fine", STATIC: "fine"},
     "stale-replica": dict.fromkeys((V1, V2), "fine"),
