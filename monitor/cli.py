@@ -28,6 +28,7 @@ _CODES: Final[Sequence[tuple[type[Exception], Exit, str]]] = (
 _COMMANDS: Final = (
     LazyCommand("init", "monitor.commands.init:init", "Write starting files, make the database, set where logs begin."),
     LazyCommand("run", "monitor.commands.run:run", "Follow the logs, judge, deliver alerts, serve the status page."),
+    LazyCommand("site", "monitor.commands.site:site", "Serve the site for subscribers alone, beside a daemon."),
     LazyCommand("status", "monitor.commands.status:status", "Show where every log stands and what is wrong."),
     LazyCommand("audit", "monitor.commands.audit:audit", "Check every log once, and each new entry against the rules."),
     LazyCommand("scan", "monitor.commands.scan:scan", "Run rules over a range of a log, on all cores."),
@@ -85,6 +86,18 @@ _COMMANDS: Final = (
         LazyCommand("export", "monitor.commands.evidence:export", "Write evidence as a file that verifies anywhere."),
         LazyCommand("close", "monitor.commands.evidence:close", "Close evidence: it was looked into, with a note."),
         LazyCommand("verify", "monitor.commands.evidence_file:verify", "Check an evidence file by itself."),
+    ),
+    group(
+        "subscribers",
+        "Accounts of the site: list, show, suspend, delete, move.",
+        LazyCommand("list", "monitor.commands.subscribers:list_subscribers", "List accounts of the site."),
+        LazyCommand("show", "monitor.commands.subscribers:show", "Show what is kept about one account."),
+        LazyCommand("suspend", "monitor.commands.subscribers:suspend", "Stop telling an account, or go on."),
+        LazyCommand("delete", "monitor.commands.subscribers:delete", "Delete an account and its address everywhere."),
+        LazyCommand("invite", "monitor.commands.subscribers:invite", "Let an address subscribe."),
+        LazyCommand("export", "monitor.commands.subscribers:export", "Write every account as a line of JSON."),
+        LazyCommand("import", "monitor.commands.subscribers:bring", "Bring accounts from another installation."),
+        LazyCommand("stats", "monitor.commands.subscribers:stats", "Count accounts and the stages they reached."),
     ),
     group(
         "authorise",

@@ -158,6 +158,12 @@ def describe(key: str, value: Any) -> str:
     return sentence.format(_or(values))
 
 
+def in_words(expect: Mapping[str, Any]) -> list[str]:
+    """All parts of an `expect` in words, what a maintainer thinks of first first."""
+    ordered = sorted(expect, key=lambda key: _ORDER.index(key) if key in _ORDER else len(_ORDER))
+    return [describe(key, expect[key]) for key in ordered]
+
+
 _SENTENCES: Final[Mapping[str, str]] = {
     "workflow": "releases come from the workflow {}",
     "ref": "they are built on {}",

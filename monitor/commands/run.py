@@ -13,6 +13,7 @@ import typer
 
 from alerts.alert import Owner
 from alerts.delivery import deliver_due
+from monitor.commands.site import site_server
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, leave, note
 from monitor.config import ArchiveConfig, Config, load_config
 from monitor.crosscheck.peers import PATH, checkpoints_document
@@ -25,6 +26,7 @@ from monitor.judging.reevaluation import Rechecked, recheck_all
 from monitor.model.errors import BadConfig, FetchFailed, OwnFault
 from monitor.program import VERSION, utc_now
 from monitor.store.database import sqlite_path
+from monitor.store.notices import Notices
 from monitor.store.reading import OpenEvidence, Reading
 from monitor.telemetry.prometheus import PrometheusMeter
 
@@ -67,6 +69,7 @@ def run(
         if sqlite_path(settings.database) is not None:
             # Whoever was delivering when it was killed would otherwise keep its alerts back until its lease ran out.
             monitor.store.outbox.release()
+            Notices(monitor.store.database).release()
         if once:
             raise leave(_once(monitor))
         _serve(settings, monitor, meter, timing, stop)
@@ -81,6 +84,9 @@ def _once(monitor: Monitor) -> Exit:
     # Only now: whether something followed a signing is known once the logs that would show it were read.
     again = recheck_all(monitor.store, monitor.rules.held, monitor.trust, utc_now())
     report = deliver_due(monitor.store.outbox, monitor.channels, utc_now(), random=random.random)
+    if monitor.courier is not None:
+        # Expanded by the pass above; what they are told of is sent in this pass as well.
+        monitor.courier.run_pass()
     for outcome in outcomes:
         note(one_line(outcome))
     if again != Rechecked():
@@ -194,13 +200,20 @@ def _serve(settings: Config, monitor: Monitor, meter: PrometheusMeter, timing: T
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
     signal.signal(signal.SIGHUP, lambda _number, _frame: daemon.reload_rules())
+    subscribers = None
+    if monitor.courier is not None and settings.site is not None and settings.site.listen is not None:
+        subscribers = site_server(monitor.courier.site, settings.site)
     daemon.start()
+    if subscribers is not None:
+        subscribers.start()
+        note(f"signwatch {VERSION}: site for subscribers on {subscribers.url}")
     if server is not None:
         server.start()
         note(f"signwatch {VERSION}: status page on {server.url}")
     _LOG.info("started logs=%d rules=%d", len(monitor.watches), len(monitor.rules.held.rules.rules))
     stop.wait()
     _LOG.info("stopping")
-    if server is not None:
-        server.stop()
+    for each in (server, subscribers):
+        if each is not None:
+            each.stop()
     daemon.stop()

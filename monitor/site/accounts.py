@@ -23,7 +23,7 @@ from monitor.site.subscribing import Form, draft_of, first, good_link, read_addr
 from monitor.store.signings import LogRead
 from monitor.store.subscribers import Subscriber, Subscription
 from rules.asking import PREFIX, yaml_of
-from rules.learning import describe
+from rules.learning import in_words
 
 _CSV: Final = ("signed_at", "outcome", "log", "index", "kind", "identity", "issuer", "what", "reasons", "answer")
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
@@ -56,7 +56,7 @@ def seen_by(site: Site, subscription: Subscription) -> Seen:
         (log, span[0] if (span := offered.get(log.log)) is not None else None) for log in site.found.logs()
     )
     expect = json.loads(subscription.document).get("expect", {})
-    words = tuple(describe(key, value) for key, value in expect.items())
+    words = tuple(in_words(expect))
     picture = timeline([(row.at, row.outcome) for row in rows], now)
     return Seen(subscription, rows, picture, words, coverage, now)
 

@@ -23,7 +23,7 @@ from monitor.store.columns import text_key
 from monitor.store.subscribers import Link, Subscription
 from rules.asking import PREFIX, Ask, ask_of, read_ask, rule_of, yaml_of
 from rules.document import RuleFileError
-from rules.learning import describe, unlike, widen
+from rules.learning import in_words, unlike, widen
 from rules.lint import lint
 from rules.rule import RuleSet
 from rules.subject import NotASubject, Subject, SubjectKind, read_subject
@@ -371,7 +371,7 @@ def _widened(site: Site, subscription: Subscription, row: Row) -> tuple[Mapping[
 
 
 def _words(ask: Ask) -> list[str]:
-    return [describe(key, value) for key, value in json.loads(ask.document).get("expect", {}).items()]
+    return in_words(json.loads(ask.document).get("expect", {}))
 
 
 def _link_words(link: Link) -> list[str]:

@@ -46,11 +46,10 @@ class Clock:
     """A clock that runs, set forward by hand."""
 
     def __init__(self, start: datetime | None = None) -> None:
-        self.ahead = timedelta(0)
-        self._start = start
+        self.ahead = timedelta(0) if start is None else start - datetime.now(UTC)
 
     def __call__(self) -> datetime:
-        return (self._start or datetime.now(UTC)) + self.ahead
+        return datetime.now(UTC) + self.ahead
 
     def advance(self, **by: float) -> None:
         self.ahead += timedelta(**by)

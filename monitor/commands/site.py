@@ -1,0 +1,67 @@
+"""`signwatch site`: the subscribers' site alone, beside a daemon elsewhere."""
+
+import logging
+import signal
+import threading
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
+
+from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, note
+from monitor.config import Config, WebConfig, load_config
+from monitor.model.errors import BadConfig
+from monitor.program import VERSION, utc_now
+from monitor.site_config import SiteConfig
+from monitor.store.database import open_database
+
+if TYPE_CHECKING:
+    from monitor.daemon.web_server import WebServer
+    from monitor.site.parts import Site
+
+_LOG: Final = logging.getLogger(__name__)
+_CONNECTIONS: Final = 512
+
+
+def site(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Serve the subscribers' site alone, until SIGTERM or Ctrl-C. Following, judging and delivery are `signwatch run`.
+
+    With PostgreSQL any number of these may run beside one daemon, all with the same configuration and key file. With
+    SQLite the daemon serves the site itself; this command is for looking at it without following.
+
+    Examples:
+      signwatch site --config /etc/signwatch/signwatch.yaml
+    """
+    settings = load_config(config)
+    from monitor.site.parts import build_site
+
+    with closing(open_database(settings.database)) as database:
+        configured = site_of(settings)
+        server = site_server(build_site(configured, database, utc_now), configured)
+        stop = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _number, _frame: stop.set())
+        server.start()
+        note(f"signwatch {VERSION}: site for subscribers on {server.url}, as {configured.public_url}")
+        stop.wait()
+        _LOG.info("stopping")
+        server.stop()
+
+
+def site_of(settings: Config) -> SiteConfig:
+    """The configured site with an address to serve on. Raises `BadConfig`."""
+    if settings.site is None or settings.site.listen is None:
+        raise BadConfig(
+            f"{settings.path}: no site is configured to be served. Add `site` with `public_url`, `listen`, `key_file` "
+            "and `mail`; docs/site.md shows one."
+        )
+    return settings.site
+
+
+def site_server(site: "Site", configured: SiteConfig) -> "WebServer":
+    """The site on its address. Raises `OwnFault` when the address cannot be had."""
+    from monitor.daemon.web_server import WebLimits, WebServer
+    from monitor.site.app import create_site
+
+    if configured.listen is None:
+        raise BadConfig("site.listen is not set, so the site has no address.")
+    limits = WebLimits(connections=_CONNECTIONS)
+    return WebServer(create_site(site), WebConfig(*configured.listen), limits, "site")

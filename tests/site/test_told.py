@@ -1,0 +1,153 @@
+"""From a signing in a followed log to the subscriber's mail, and what its buttons do."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.monitor_programs.conftest import postgres_url, where
+from tests.monitor_programs.served_log import signing_body
+from tests.site.followed import NAME, Followed, followed
+from tests.site.scene import link_in, shown, text_of
+
+__all__ = ["postgres_url", "where"]
+MIA = "mia@acme.example"
+
+
+@pytest.fixture
+def live(tmp_path: Path, where: str) -> Iterator[Followed]:
+    with followed(tmp_path, where) as made:
+        yield made
+
+
+def test_the_next_signing_that_was_not_expected_is_told_with_buttons(live: Followed) -> None:
+    visitor = live.visitor()
+    assert "All 3 signings look alike" in shown(visitor.get("/look", params={"name": NAME}))
+    live.subscribe(visitor, MIA)
+    live.follow()
+    live.sign("refs/tags/v1.2.4")
+    assert len(live.mailbox.to(MIA)) == 1, "control: a release is expected"
+    live.sign("refs/heads/totally-legit")
+    alert = live.mailbox.to(MIA)[-1]
+    first, second = text_of(alert).splitlines()[:2]
+    assert first == "A signing you did not expect: acme/widget."
+    assert second.startswith("It matters unless it was you")
+    assert "refs/heads/totally-legit" in text_of(alert)
+    assert alert["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+
+
+def test_it_was_me_offers_exactly_what_differed_and_widens_only_when_asked(live: Followed) -> None:
+    visitor = live.visitor()
+    page = live.subscribe(visitor, MIA)
+    live.follow()
+    live.sign("refs/heads/main")
+    link = link_in(live.mailbox.to(MIA)[-1], "answer")
+    noted = shown(visitor.post(link.split("?")[0], {"mine": "yes"}, page=link, expect=200))
+    assert "branch or tag branch main" in noted
+    live.sign("refs/heads/main")
+    assert len(live.mailbox.to(MIA)) == 3, "an answer widens nothing by itself"
+    widen = link.split("?")[0].replace("/answer/", "/widen/")
+    assert "wider now" in shown(visitor.post(widen, page=link, expect=200))
+    live.follow()
+    live.sign("refs/heads/main")
+    assert len(live.mailbox.to(MIA)) == 3
+    assert "branch main" in shown(visitor.get(f"/subscriptions/{page}"))
+
+
+def test_it_was_not_me_leads_to_what_is_right_for_the_issuer(live: Followed) -> None:
+    visitor = live.visitor()
+    live.subscribe(visitor, MIA)
+    live.follow()
+    live.sign("refs/heads/totally-legit")
+    link = link_in(live.mailbox.to(MIA)[-1], "answer").split("?")[0]
+    page = shown(visitor.post(link, {"mine": "no"}, page=link))
+    for said in ("GitHub Actions", "audit log", "Save the evidence"):
+        assert said in page
+    for wrong in ("GitLab", "password"):
+        assert wrong not in page
+    evidence = visitor.get(link.replace("/answer/", "/evidence/")).json()
+    assert evidence["index"] == 3
+    assert evidence["leaf"]
+
+
+def test_one_persons_answer_forgives_nothing_from_another(live: Followed) -> None:
+    mia, theo = live.visitor(), live.visitor()
+    live.subscribe(mia, MIA)
+    live.subscribe(theo, "theo@acme.example")
+    assert live.monitor.store.asks.in_force() == 1, "control: equal requests are one"
+    live.follow()
+    live.sign("refs/heads/stolen")
+    assert len(live.mailbox.to(MIA)) == len(live.mailbox.to("theo@acme.example")) == 2
+    link = link_in(live.mailbox.to(MIA)[-1], "answer").split("?")[0]
+    mia.post(link, {"mine": "yes"}, page=link, expect=200)
+    mia.post(link.replace("/answer/", "/widen/"), page=link, expect=200)
+    live.follow()
+    live.sign("refs/heads/stolen")
+    assert len(live.mailbox.to(MIA)) == 2
+    assert len(live.mailbox.to("theo@acme.example")) == 3
+
+
+def test_one_click_leaves_and_a_scanner_that_follows_links_does_not(live: Followed) -> None:
+    visitor, program = live.visitor(), live.visitor()
+    live.subscribe(visitor, MIA)
+    live.follow()
+    live.sign("refs/heads/x")
+    link = link_in(live.mailbox.to(MIA)[-1], "leave")
+    assert "Stop telling you" in shown(program.get(link))
+    assert "acme/widget" in shown(visitor.get("/subscriptions")), "control: a GET changes nothing"
+    answer = program.http.post(
+        link, content="List-Unsubscribe=One-Click", headers={"content-type": "application/x-www-form-urlencoded"}
+    )
+    assert answer.status_code == 200
+    live.follow()
+    live.sign("refs/heads/y")
+    assert len(live.mailbox.to(MIA)) == 2
+    assert "Nothing yet" in shown(visitor.get("/subscriptions"))
+
+
+def test_a_subscription_says_from_which_entry_on_it_is_covered(live: Followed) -> None:
+    visitor = live.visitor()
+    page = live.subscribe(visitor, MIA)
+    assert "not in force there yet" in shown(visitor.get(f"/subscriptions/{page}"))
+    live.follow()
+    assert "every entry from 3 on, 0 so far" in shown(visitor.get(f"/subscriptions/{page}"))
+    live.sign("refs/tags/v2.0.0")
+    assert "every entry from 3 on, 1 so far" in shown(visitor.get(f"/subscriptions/{page}"))
+
+
+def test_a_mail_server_that_is_down_delays_and_loses_nothing(live: Followed) -> None:
+    live.subscribe(live.visitor(), MIA)
+    live.follow()
+    live.mailbox.refuse[MIA] = "450 come back later"
+    live.sign("refs/heads/x")
+    assert len(live.mailbox.to(MIA)) == 1
+    del live.mailbox.refuse[MIA]
+    live.clock.advance(hours=2)
+    live.deliver()
+    first = live.mailbox.to(MIA)[1:]
+    assert [text_of(each).splitlines()[0] for each in first] == ["A signing you did not expect: acme/widget."]
+
+
+def test_the_third_bounce_suspends_and_the_subscriber_sees_it(live: Followed) -> None:
+    visitor = live.visitor()
+    live.subscribe(visitor, MIA)
+    live.follow()
+    live.mailbox.refuse[MIA] = "550 no such user"
+    live.sign("refs/heads/x")
+    for _ in range(3):
+        live.clock.advance(hours=3)
+        live.deliver()
+    page = shown(visitor.get("/subscriptions"))
+    assert "A destination was suspended" in page
+    assert "550 no such user" in shown(visitor.get("/destinations"))
+    stats = live.courier.site.subscribers.stats()
+    assert (stats["bounced"], stats["destinations_suspended"]) == (3, 1)
+
+
+def test_many_signings_at_once_become_one_mail(live: Followed) -> None:
+    live.subscribe(live.visitor(), MIA)
+    live.follow()
+    live.served.log.append(*[signing_body(f"refs/heads/flood-{number}") for number in range(30)])
+    live.follow()
+    [digest] = live.mailbox.to(MIA)[1:]
+    assert text_of(digest).startswith("30 signings you did not expect")
