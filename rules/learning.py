@@ -247,11 +247,12 @@ def _guessed(subject: Subject) -> Iterator[Part]:
 
 
 def _or(values: Sequence[Any]) -> str:
-    words = [_word(value) for value in values]
+    words = [word(value) for value in values]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
 
 
-def _word(value: Any) -> str:
+def word(value: Any) -> str:
+    """One value of a part as people write it."""
     if isinstance(value, Mapping):
         text = str(value.get("glob") or value.get("regex") or value.get("exact"))
         text = text.removesuffix("*") + "…" if text.endswith("*") else text

@@ -19,7 +19,7 @@ from monitor.site.looking import Row, rows_of, signing_json
 from monitor.site.parts import CONFIRM_FOR, SIGN_IN_FOR, Site
 from monitor.site.rendering import Timeline, plain, timeline
 from monitor.site.sessions import Refused, Visitor
-from monitor.site.subscribing import Form, draft_of, first, good_link, read_address, used_up
+from monitor.site.subscribing import Form, draft_of, first, good_link, preview_of, read_address, used_up
 from monitor.store.signings import LogRead
 from monitor.store.subscribers import Subscriber, Subscription
 from rules.asking import PREFIX, yaml_of
@@ -42,14 +42,19 @@ class Seen:
 
     @property
     def unexpected(self) -> tuple[Row, ...]:
-        """Unexpected signings that were not answered."""
-        return tuple(row for row in self.rows if row.outcome == "unexpected" and row.answer is None)
+        """Unexpected signings that the subscriber did not call their own."""
+        return tuple(row for row in self.rows if row.outcome == "unexpected" and row.answer is not True)
 
 
 def seen_by(site: Site, subscription: Subscription) -> Seen:
     """Everything one subscription's page shows."""
     now = site.clock()
-    found = site.found.of_rule(f"{PREFIX}{subscription.ask}", None)
+    stood = site.subscribers.stood_for(subscription.id)
+    found = [
+        each
+        for (ask, since), after in zip(stood, [*stood[1:], None], strict=True)
+        for each in site.found.of_rule(f"{PREFIX}{ask}", since, None if after is None else after[1])
+    ]
     rows = rows_of(found, None, now, site.subscribers.answers(subscription.id))
     offered = site.subscribers.asks.coverage(subscription.change)
     coverage = tuple(
@@ -384,7 +389,7 @@ def _edit(site: Site, request: Request, mine: Subscription, form: Mapping[str, l
         status=400 if draft.problems else 200,
         draft=draft,
         subject=draft.subject,
-        preview=draft.looked.rows[:12],
+        preview=preview_of(draft),
         given=mine.subject,
         email="",
         wrong_email="",

@@ -7,9 +7,9 @@ from typing import Any, Final, Protocol
 
 from monitor.site.rendering import Timeline, timeline
 from monitor.store.findings import is_certificate_only
-from monitor.store.signings import LogRead, PastSigning
+from monitor.store.signings import LogRead, PastSigning, Signings
 from rules.asking import Ask, ask_of, rule_of
-from rules.learning import Part, learn, verdict_of
+from rules.learning import Part, learn, verdict_of, word
 from rules.rule import Rule
 from rules.selection import digest_text
 from rules.subject import Subject, SubjectKind
@@ -41,8 +41,8 @@ class Past(Protocol):
     def source(self) -> str:
         """`findings` holds what some rule or subscription selected; `archive` every entry that was read."""
 
-    def signings(self, key: str, limit: int = ...) -> tuple[list[PastSigning], int]:
-        """Newest signings filed under `Subject.key`, at most `limit`, and how many there are."""
+    def signings(self, key: str, limit: int = ...) -> Signings:
+        """Newest signings filed under `Subject.key`, at most `limit` of those that are vouched for."""
 
     def logs(self) -> list[LogRead]:
         """How far each log was read."""
@@ -75,7 +75,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """The whole answer about a name."""
+    """The whole answer about a name: `total` signings that are vouched for, and `unverified` entries that are not."""
 
     subject: Subject
     rows: tuple[Row, ...]
@@ -100,9 +100,14 @@ class Looked:
         return tuple(row for row in self.rows if row.outcome == Outcome.UNEXPECTED)
 
     @property
+    def others(self) -> tuple[Row, ...]:
+        """The newest of the entries that no authority vouches for."""
+        return tuple(row for row in self.rows if row.outcome == Outcome.UNVERIFIED)
+
+    @property
     def since(self) -> datetime | None:
         """When the oldest signing shown was made."""
-        return self.rows[-1].at if self.rows else None
+        return self.trusted[-1].at if self.trusted else None
 
     @property
     def read_at(self) -> datetime | None:
@@ -113,7 +118,8 @@ class Looked:
 
 def look(past: Past, subject: Subject, now: datetime, expect: Mapping[str, Any] | None = None) -> Looked:
     """Answer about a name; `expect` is the expectation to compare with instead of the learned one."""
-    found, total = past.signings(subject.key)
+    known = past.signings(subject.key)
+    found = known.shown
     parts = learn(subject, [each.signing for each in found])
     chosen = {part.key: part.expect for part in parts} if expect is None else dict(expect)
     ask = ask_of(subject.select(), chosen)
@@ -122,11 +128,11 @@ def look(past: Past, subject: Subject, now: datetime, expect: Mapping[str, Any] 
     return Looked(
         subject=subject,
         rows=rows,
-        total=total - (len(found) - len(rows)),
+        total=known.vouched - (len(found) - len(rows)),
         parts=tuple(parts),
         ask=ask,
         rule=rule,
-        unverified=sum(row.outcome == Outcome.UNVERIFIED for row in rows),
+        unverified=known.unverified,
         timeline=timeline([(row.at, row.outcome) for row in rows], now),
         logs=tuple(past.logs()),
         source=past.source,
@@ -166,7 +172,14 @@ def rows_of(
 
 def reason_words(reason: Reason) -> tuple[str, str, str]:
     """A reason as (what differs, expected, found)."""
-    return _WORDS.get(reason.id, reason.sentence.rstrip(".")), reason.expected, reason.found
+    expected = " or ".join(_in_words(each) for each in reason.expected.split(" or ")) if reason.expected else ""
+    return _WORDS.get(reason.id, reason.sentence.rstrip(".")), expected, reason.found
+
+
+def _in_words(expected: str) -> str:
+    """A pattern as people write it: `glob:refs/tags/v*` is `tags v…`."""
+    form, colon, text = expected.partition(":")
+    return word({form: text}) if colon and form in ("glob", "regex") else expected
 
 
 def headline(looked: Looked) -> tuple[str, str, str]:
@@ -188,10 +201,13 @@ def headline_detail(looked: Looked) -> str:
     """The sentence under the headline."""
     unlike, trusted = looked.unlike, looked.trusted
     if unlike:
-        usual = [part for part in looked.parts if part.key in ("ref", "workflow")]
+        usual = {part.key: " or ".join(word(value) for value in part.values) for part in looked.parts}
         others = len(trusted) - len(unlike)
-        rest = "; ".join(part.sentence for part in usual)
-        return f"{_first(unlike[0])} For the other {others}: {rest}." if usual and others else _first(unlike[0])
+        source = f" from {usual['workflow']}" if "workflow" in usual else ""
+        where = f" on {usual['ref']}" if "ref" in usual else ""
+        came = "comes" if others == 1 else "come"
+        rest = f" The other {others} {came}{source}{',' if source and where else ''}{where}." if others else ""
+        return f"{_first(unlike[0])}{rest if source or where else ''}".replace("….", "…")
     if trusted:
         return (
             "; ".join(part.sentence for part in looked.parts if part.key in ("workflow", "ref", "issuer")).capitalize()
@@ -203,8 +219,8 @@ def headline_detail(looked: Looked) -> str:
 
 
 def _first(row: Row) -> str:
-    differs = "; ".join(f"{label.lower()}: {found}" if found else label.lower() for label, _, found in row.why[:2])
-    return f"On {row.at:%-d %B} a signing differed. {differs[:1].upper()}{differs[1:]}."
+    differs = "; ".join(f"{label.lower()}, {found}" if found else label.lower() for label, _, found in row.why[:2])
+    return f"On {row.at:%-d %B %Y}: {differs}."
 
 
 def _row(

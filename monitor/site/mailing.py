@@ -18,6 +18,7 @@ from alerts.channels.settings import SecretFile, SecretUnreadable
 from alerts.inert import inert_line
 from monitor.model.errors import OwnFault
 from monitor.site.parts import Site
+from monitor.site.rendering import moment
 from monitor.site_config import MailConfig
 from rules.asking import PREFIX
 
@@ -145,7 +146,7 @@ def alert_values(site: Site, alert: Alert, subscription: Any) -> dict[str, Any]:
     rows: list[tuple[str, str]] = []
     for name in _FACTS:
         label = _LABELS.get(name, name)
-        if facts.get(name) and label not in {known for known, _ in rows}:
+        if facts.get(name) and label not in dict(rows) and facts[name] not in dict(rows).values():
             rows.append((label, facts[name]))
     rows += [(label, value) for label, value in alert.facts if label.startswith("Digest of")][:3]
     times = [value for label, value in alert.facts if label.startswith("Time (")]
@@ -156,9 +157,10 @@ def alert_values(site: Site, alert: Alert, subscription: Any) -> dict[str, Any]:
         "happened": happened,
         "matters": matters,
         "rows": rows,
-        "when": times[0] if times else alert.created_at.isoformat(),
+        "when": moment(datetime.fromisoformat(times[0])) if times else moment(alert.created_at),
         "where": f"{alert.log}, entry {alert.index}" if alert.index is not None else str(alert.log),
-        "reasons": alert.reasons,
+        # Patterns as people write them: a glob is known by its star.
+        "reasons": tuple(reason.replace("glob:", "") for reason in alert.reasons),
         "can_answer": alert.index is not None,
         "answer": site.url(f"/answer/{token}?mine=yes"),
         "not_mine": site.url(f"/answer/{token}?mine=no"),

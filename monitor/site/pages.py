@@ -37,7 +37,7 @@ def router(site: Site) -> APIRouter:  # noqa: C901  a list of routes
         if subject.text != name:
             return RedirectResponse(f"/look?{_query(subject)}{'&everything=1' if everything else ''}", status_code=303)
         looked = look(site.past, subject, site.clock())
-        shown = looked.rows[: _PAGE * 5 if everything else SHOWN]
+        shown = looked.trusted[: _PAGE * 5 if everything else SHOWN]
         return site.page(request, "identity", **identity_values(looked), shown=shown, given=subject.text)
 
     @routes.get("/look.json")
@@ -110,6 +110,7 @@ def looked_json(looked: Looked) -> dict[str, Any]:
         "kind": looked.subject.kind.value,
         "source": looked.source,
         "total": looked.total,
+        "unverified": looked.unverified,
         "suggested": [
             {"key": part.key, "expect": part.expect, "words": part.sentence, "seen": part.seen, "of": part.past}
             for part in looked.parts
@@ -128,7 +129,7 @@ def _one(site: Site, name: str, log: str, index: int) -> tuple[Subject, Row, Pas
     except NotASubject as wrong:
         raise Refused(400, "Not a name", str(wrong)) from None
     looked = look(site.past, subject, site.clock())
-    found, _ = site.past.signings(subject.key)
+    found = site.past.signings(subject.key).shown
     row = next((each for each in looked.rows if (each.log, each.index) == (log, index)), None)
     past = next((e for e in found if (e.signing.where.log, e.signing.where.index) == (log, index)), None)
     if row is None or past is None:

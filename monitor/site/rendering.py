@@ -61,7 +61,7 @@ def ago(at: datetime | None, now: datetime) -> str:
         if seconds >= size:
             count = seconds // size
             return f"{count} {unit}{'s' if count > 1 else ''} ago"
-    return f"{seconds} seconds ago"
+    return f"{seconds} second{'' if seconds == 1 else 's'} ago"
 
 
 def number(value: int | None) -> str:
@@ -122,7 +122,7 @@ def timeline(signings: Sequence[tuple[datetime, str]], now: datetime) -> Timelin
     unit = "day" if daily else "week"
     unexpected = sum(outcome == "unexpected" for _, outcome in recent)
     plural = "s" if len(recent) > 1 else ""
-    summary = f"{len(recent)} signing{plural} a {unit} by {unit} since {day(max(start, oldest))}"
+    summary = f"{len(recent)} signing{plural} by {unit} since {day(max(start, oldest))}"
     summary += f", {unexpected} of them unlike the others." if unexpected else ", none unlike the others."
     return Timeline(tuple(bars), _ticks(start, end, daily=daily), unit, summary)
 

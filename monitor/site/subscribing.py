@@ -30,7 +30,7 @@ from rules.subject import NotASubject, Subject, SubjectKind, read_subject
 from tlog.merkle import leaf_hash
 
 _MAX_TITLE: Final = 80
-_PREVIEW: Final = 12
+_PREVIEW: Final = 8
 Form = Mapping[str, list[str]]
 
 
@@ -277,6 +277,12 @@ def draft_of(site: Site, name: str, form: Form | None) -> Draft:
     return Draft(subject, looked, used, text, by_hand, ask, tuple(problems), tuple(hints))
 
 
+def preview_of(draft: Draft) -> list[Row]:
+    """Rows that show what a draft would have said: those it would tell of first, then the newest."""
+    rows = sorted(draft.looked.rows, key=lambda row: row.outcome != "unexpected")
+    return rows[:_PREVIEW]
+
+
 def add_subscription(site: Site, subscriber: str, ask: Ask, subject: str, title: str) -> Subscription:
     """Subscribe an account, within what one account may. Raises `Refused`."""
     most = site.config.limits.subscriptions_per_account
@@ -360,7 +366,7 @@ def _asked(site: Site, token: str) -> tuple[Subscription, Row]:
 def _before(site: Site, subscription: Subscription, log: str, index: int) -> Any:
     """The signing as it was found before the subscription's expectation was changed."""
     subject = read_subject(subscription.subject)
-    found, _ = site.found.signings(subject.key)
+    found = site.found.signings(subject.key).shown
     return next((e for e in found if (e.signing.where.log, e.signing.where.index) == (log, index)), None)
 
 
@@ -387,7 +393,7 @@ def _form(site: Site, request: Request, draft: Draft, *, status: int = 200, **va
         status=status,
         draft=draft,
         subject=draft.subject,
-        preview=draft.looked.rows[:_PREVIEW],
+        preview=preview_of(draft),
         given=draft.subject.text,
         **shown,
     )

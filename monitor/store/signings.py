@@ -7,7 +7,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final
 
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 
 from monitor.store.columns import text_key
 from monitor.store.database import Database
@@ -32,6 +32,8 @@ _POSITION = table(LogPosition)
 _HEALTH = table(LogHealth)
 MAX_READ: Final = 2_000
 """Signings read for one page; a page says when there are more."""
+MAX_UNVERIFIED: Final = 50
+"""Of those that no authority vouches for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,15 @@ class PastSigning:
     at: datetime
     verdict: Verdict
     leaf: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Signings:
+    """Signings in one name, newest first, those that are vouched for before the others; and how many of each exist."""
+
+    shown: tuple[PastSigning, ...]
+    vouched: int
+    unverified: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +75,29 @@ class FoundPast:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def signings(self, key: str, limit: int = MAX_READ) -> tuple[list[PastSigning], int]:
-        """Newest signings filed under a name (`rules.subject.Subject.key`), and how many there are."""
-        named = _NAME.c.name_key == text_key(key)
+    def signings(self, key: str, limit: int = MAX_READ) -> Signings:
+        """Signings filed under a name (`rules.subject.Subject.key`).
+
+        Those that an authority vouches for come first: any number of self-made certificates hides none of them.
+        """
+        with self._database.read() as connection:
+            vouched, many = self._newest(connection, key, limit, vouched=True)
+            others, more = self._newest(connection, key, min(limit, MAX_UNVERIFIED), vouched=False)
+        return Signings((*vouched, *others), many, more)
+
+    @staticmethod
+    def _newest(connection: Connection, key: str, limit: int, *, vouched: bool) -> tuple[list[PastSigning], int]:
+        here = (_NAME.c.log == _FINDING.c.log) & (_NAME.c.entry == _FINDING.c.entry)
+        wanted = (_NAME.c.name_key == text_key(key), _FINDING.c.counts.is_(vouched))
         # Several rules may have found one entry: one of their rows stands for it, and no verdict of theirs is shown.
-        one = select(
-            _FINDING.c.log, _FINDING.c.entry, func.min(_FINDING.c.rule).label("rule"), func.max(_FINDING.c.signed_at)
-        ).join(_NAME, (_NAME.c.log == _FINDING.c.log) & (_NAME.c.entry == _FINDING.c.entry))
-        one = one.where(named).group_by(_FINDING.c.log, _FINDING.c.entry)
-        newest = one.order_by(func.max(_FINDING.c.signed_at).desc(), _FINDING.c.entry.desc()).limit(limit).subquery()
+        one = (
+            select(_FINDING.c.log, _FINDING.c.entry, func.min(_FINDING.c.rule).label("rule"))
+            .join(_NAME, here)
+            .where(*wanted)
+            .group_by(_FINDING.c.log, _FINDING.c.entry)
+            .order_by(func.max(_FINDING.c.signed_at).desc(), _FINDING.c.entry.desc())
+        )
+        newest = one.limit(limit).subquery()
         rows = select(_FINDING).join(
             newest,
             (newest.c.log == _FINDING.c.log)
@@ -80,18 +105,18 @@ class FoundPast:
             & (newest.c.rule == _FINDING.c.rule),
         )
         ordered = rows.order_by(_FINDING.c.signed_at.desc(), _FINDING.c.entry.desc())
-        with self._database.read() as connection:
-            found = [_past(row) for row in connection.execute(ordered)]
-            total = len(found)
-            if total == limit:
-                total = int(connection.execute(select(func.count()).select_from(_NAME).where(named)).scalar_one())
-        return found, total
+        found = [_past(row) for row in connection.execute(ordered)]
+        if len(found) < limit:
+            return found, len(found)
+        return found, int(connection.execute(select(func.count()).select_from(one.subquery())).scalar_one())
 
-    def of_rule(self, rule: str, since: datetime | None, limit: int = MAX_READ) -> list[PastSigning]:
-        """Newest findings of one rule, with its verdicts."""
-        chosen = select(_FINDING).where(_FINDING.c.rule == rule)
-        if since is not None:
-            chosen = chosen.where(_FINDING.c.found_at >= since)
+    def of_rule(
+        self, rule: str, since: datetime, until: datetime | None = None, limit: int = MAX_READ
+    ) -> list[PastSigning]:
+        """Newest findings of one rule that were found in a time, with its verdicts."""
+        chosen = select(_FINDING).where(_FINDING.c.rule == rule, _FINDING.c.found_at >= since)
+        if until is not None:
+            chosen = chosen.where(_FINDING.c.found_at < until)
         ordered = chosen.order_by(_FINDING.c.signed_at.desc(), _FINDING.c.entry.desc()).limit(limit)
         with self._database.read() as connection:
             return [_past(row) for row in connection.execute(ordered)]

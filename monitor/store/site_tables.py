@@ -84,6 +84,15 @@ class SubscriptionRow(Base, table=True):
     created_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
 
 
+class SubscriptionAsk(Base, table=True):
+    """Which request a subscription stood for from when on: what it saw is that request's findings since then."""
+
+    __tablename__ = "subscription_ask"
+    subscription: str = Field(sa_column=Column(Text, primary_key=True))
+    since: datetime = Field(sa_column=Column(UtcTime, primary_key=True))
+    ask: int = Field(sa_column=Column(BigInteger, nullable=False))
+
+
 class AnswerRow(Base, table=True):
     """What a subscriber said of one signing: it was theirs (`mine`) or it was not. It counts for this one alone."""
 

@@ -27,6 +27,7 @@ from monitor.store.site_tables import (
     SessionRow,
     StageCount,
     SubscriberRow,
+    SubscriptionAsk,
     SubscriptionRow,
 )
 from monitor.store.tables import table
@@ -50,6 +51,7 @@ _NOTICE = table(NoticeRow)
 _ACTION = table(OperatorAction)
 _INVITATION = table(InvitationRow)
 _STAGE = table(StageCount)
+_STOOD_FOR = table(SubscriptionAsk)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +198,7 @@ class Subscribers:
             connection.execute(delete(_NOTICE).where(_NOTICE.c.destination.in_(destinations)))
             for part in chunks([row.id for row in rows]):
                 connection.execute(delete(_ANSWER).where(_ANSWER.c.subscription.in_(part)))
+                connection.execute(delete(_STOOD_FOR).where(_STOOD_FOR.c.subscription.in_(part)))
             for owned in (_SUBSCRIPTION, _DESTINATION, _SESSION, _TOKEN):
                 connection.execute(delete(owned).where(owned.c.subscriber == subscriber))
             for row in rows:
@@ -378,6 +381,8 @@ class Subscribers:
             mine = _SUBSCRIPTION.c.id == subscription
             connection.execute(update(_SUBSCRIPTION).where(mine).values(ask=number, title=title))
             if number != row.ask:
+                stands = {"subscription": subscription, "since": self.clock(), "ask": number}
+                add_new(connection, _STOOD_FOR, [stands])
                 self.asks.release(connection, row.ask)
         return True
 
@@ -388,10 +393,17 @@ class Subscribers:
             if row is None:
                 return False
             connection.execute(delete(_ANSWER).where(_ANSWER.c.subscription == subscription))
+            connection.execute(delete(_STOOD_FOR).where(_STOOD_FOR.c.subscription == subscription))
             connection.execute(delete(_SUBSCRIPTION).where(_SUBSCRIPTION.c.id == subscription))
             self.asks.release(connection, row.ask)
             count(connection, "left")
         return True
+
+    def stood_for(self, subscription: str) -> list[tuple[int, datetime]]:
+        """Requests that a subscription stood for, each with since when, oldest first."""
+        chosen = select(_STOOD_FOR.c.ask, _STOOD_FOR.c.since).where(_STOOD_FOR.c.subscription == subscription)
+        with self.database.read() as connection:
+            return [(row.ask, row.since) for row in connection.execute(chosen.order_by(_STOOD_FOR.c.since))]
 
     def answer(self, subscription: str, log: str, index: int, *, mine: bool) -> None:
         """Record what a subscriber said of one signing; the last answer counts."""
@@ -523,6 +535,8 @@ class Subscribers:
             known = new_id()
             row = {"id": known, "subscriber": subscriber, "ask": number, "subject": subject, "title": title}
             connection.execute(_SUBSCRIPTION.insert(), row | {"created_at": self.clock()})
+            stands = {"subscription": known, "since": self.clock(), "ask": number}
+            add_new(connection, _STOOD_FOR, [stands])
             count(connection, "confirmed")
         return _subscription(connection.execute(self._of(known, subscriber)).one())
 

@@ -1,0 +1,196 @@
+"""The ten journeys of a subscriber in Debian's chromium: on a phone and a desk, in light and dark."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from monitor.site.weekly import put_weekly
+from tests.browser.site_pages import Eyes, chromium, eyes
+from tests.monitor_programs.served_log import signing_body
+from tests.site.followed import NAME, Followed, followed
+from tests.site.scene import link_in, text_of
+
+pytestmark = pytest.mark.skipif(chromium() is None, reason="chromium is not installed (Debian: chromium)")
+MIA = "mia@acme.example"
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Iterator[Followed]:
+    with followed(tmp_path) as made:
+        made.served.log.append(*[signing_body(f"refs/tags/v1.{number}.0") for number in range(6)])
+        made.sign("refs/heads/totally-legit")
+        yield made
+
+
+@pytest.fixture
+def hook() -> Iterator[tuple[str, list[dict[str, object]]]]:
+    """A webhook's receiver that answers the challenge with its code."""
+    got: list[dict[str, object]] = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            document = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            got.append(document)
+            body = str(document["data"].get("code", "")).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/hook", got
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_all_ten_journeys(live: Followed, hook: tuple[str, list[dict[str, object]]], width: int, *, dark: bool) -> None:
+    with eyes(live.url, width=width, dark=dark) as mia:
+        _look_and_subscribe(live, mia)
+        _be_told(live, mia)
+        _see(live, mia)
+        _destinations(live, mia, hook)
+        _quiet_week(live)
+        _sign_in_again(live, mia)
+        _leave(live, mia)
+        for page in ("how", "privacy", "abuse"):
+            mia.open(f"/{page}")
+            mia.look(page)
+        assert len(mia.seen) >= 20
+
+
+def _look_and_subscribe(live: Followed, mia: Eyes) -> None:
+    mia.open("/")
+    assert "Was anything signed in your name?" in mia.look("front")
+    mia.page.get_by_role("searchbox").fill("gihub.com/acme/widget")
+    mia.press("Look up")
+    assert "Did you mean" in mia.look("mistyped")
+    mia.press(NAME)
+    assert "One signing does not look like the others" in mia.look("identity")
+    mia.page.get_by_role("link", name="Details").first.click()
+    assert "Who and what" in mia.look("signing")
+    mia.page.go_back()
+    mia.press("Subscribe")
+    text = mia.look("subscribe")
+    assert "they are built on tags v…" in text.lower()
+    # The verdicts of the past follow the tick boxes at once, without a script.
+    told = mia.page.locator(".preview .chip.unexpected:visible")
+    assert told.count() == 1
+    for key in ("ref",):
+        mia.page.locator(f"#use-{key}").uncheck()
+    assert told.count() == 0
+    mia.page.locator("#use-ref").check()
+    mia.page.get_by_label("Your address").fill(MIA)
+    mia.press("Subscribe")
+    assert "Look into your mailbox" in mia.look("sent")
+    live.courier.run_pass()
+    mia.open(link_in(live.mailbox.to(MIA)[-1], "confirm"))
+    assert "Tell you about acme/widget?" in mia.look("confirm")
+    mia.press("Yes, tell me")
+    assert "You are subscribed" in mia.look("confirmed")
+    live.follow()
+
+
+def _be_told(live: Followed, mia: Eyes) -> None:
+    live.sign("refs/tags/v2.0.0")
+    live.sign("refs/heads/main")
+    mail = live.mailbox.to(MIA)[-1]
+    _mail(mia, mail, "mail-alert")
+    link = link_in(mail, "answer")
+    mia.open(link)
+    assert "Was this you?" in mia.look("answer")
+    mia.press("It was me")
+    assert "Expect this from now on?" in mia.look("mine")
+    mia.press("Expect it too")
+    mia.look("widened")
+    live.follow()
+    live.sign("refs/heads/evil")
+    mia.open(link_in(live.mailbox.to(MIA)[-1], "answer").replace("mine=yes", "mine=no"))
+    mia.press("It was not me: what now?")
+    assert "GitHub Actions" in mia.look("not-mine")
+
+
+def _see(live: Followed, mia: Eyes) -> None:
+    mia.open("/subscriptions")
+    mia.look("subscriptions")
+    mia.press("acme/widget")
+    text = mia.look("subscription")
+    assert "every entry from" in text
+    mia.press("Change what I expect")
+    mia.look("edit")
+    mia.page.get_by_label("Rule (YAML)").fill("select: {identity: {regex: '.*'}}")
+    mia.press("Save")
+    assert "The rule cannot be used" in mia.look("bad-rule")
+
+
+def _destinations(live: Followed, mia: Eyes, hook: tuple[str, list[dict[str, object]]]) -> None:
+    mia.open("/destinations")
+    mia.page.get_by_label("Kind").select_option("webhook")
+    mia.page.get_by_label("Address or URL").fill(hook[0])
+    mia.press("Add")
+    assert "The receiver answered with the code" in mia.look("destinations")
+    live.sign("refs/heads/again")
+    assert [each["type"] for each in hook[1]] == ["signwatch.challenge", "signwatch.unexpected-signing"]
+    mia.open("/account")
+    mia.page.get_by_label("Name").fill("deploy script")
+    mia.press("Make a token")
+    assert "shown this once" in mia.look("account")
+
+
+def _quiet_week(live: Followed) -> None:
+    live.clock.advance(days=8)
+    put_weekly(live.courier.site)
+    live.courier.run_pass()
+    weekly = live.mailbox.to(MIA)[-1]
+    assert "unexpected" in text_of(weekly).splitlines()[0]
+
+
+def _sign_in_again(live: Followed, mia: Eyes) -> None:
+    mia.open("/account")
+    mia.press("Sign out")
+    mia.open("/subscriptions")
+    assert "Sign in first" in mia.look("refused")
+    mia.press("Sign in")
+    mia.look("sign-in")
+    mia.page.get_by_label("Your address").fill(MIA)
+    mia.press("Send me a link")
+    live.courier.run_pass()
+    mia.open(link_in(live.mailbox.to(MIA)[-1], "sign-in"))
+    mia.look("sign-in-link")
+    mia.press("Sign in")
+    assert "My subscriptions" in mia.look("signed-in")
+
+
+def _leave(live: Followed, mia: Eyes) -> None:
+    alert = next(mail for mail in reversed(live.mailbox.to(MIA)) if "/leave/" in text_of(mail))
+    mia.open(link_in(alert, "leave"))
+    mia.look("leave")
+    mia.press("Yes, stop")
+    assert "You get no more mail about this" in mia.look("left")
+    mia.open("/account")
+    mia.page.get_by_text("Delete the account").first.click()
+    mia.page.get_by_label("Write your address to be sure").fill(MIA)
+    mia.press("Delete the account")
+    assert "Your account is deleted" in mia.look("deleted")
+    assert live.courier.site.subscribers.by_address(MIA) is None
+
+
+def _mail(mia: Eyes, mail: object, name: str) -> None:
+    """Show a mail's HTML as a mail program would."""
+    body = mail.get_body(("html",))  # type: ignore[attr-defined]
+    page = mia.context.new_page()
+    page.set_content(str(body.get_content()))
+    if mia.pictures is not None:
+        page.screenshot(path=mia.pictures / f"{name}-{mia.label}.png", full_page=True)
+    room = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    assert room[0] <= room[1]
+    page.close()
