@@ -75,7 +75,7 @@ class SubscriptionRow(Base, table=True):
     """One person's subscription: `subject` is the name that was looked up, `title` what the person calls it."""
 
     __tablename__ = "subscription"
-    __table_args__ = (Index("subscription_ask", "ask", "id"), Index("subscription_subscriber", "subscriber"))
+    __table_args__ = (Index("subscription_by_ask", "ask", "id"), Index("subscription_by_owner", "subscriber"))
     id: str = Field(sa_column=Column(Text, primary_key=True))
     subscriber: str = Field(sa_column=Column(Text, ForeignKey("subscriber.id"), nullable=False))
     ask: int = Field(sa_column=Column(BigInteger, ForeignKey("ask.number"), nullable=False))
