@@ -15,7 +15,7 @@ from benchmarks.measure import relative_best, relative_rate, wait_for_quiet
 from benchmarks.naive import NaivePipeline
 from benchmarks.product import make_scanner
 from benchmarks.watched import make_rules, make_watches
-from monitor.following.scan_batch import Examined, Scanner, examine
+from monitor.following.scan_batch import ScannedBatch, Scanner, scan_batch
 from monitor.model.log_source import LogApi, LogEntry
 
 RULES: Final = 1_000
@@ -37,13 +37,13 @@ class Workload:
         """Examine everything once; returns how many entries that were."""
         start = 0
         for batch in self.batches:
-            examine(batch, start, "bench", self.api, self.scanner)
+            scan_batch(batch, start, "bench", self.api, self.scanner)
             start += len(batch)
         return start
 
     def hits(self) -> int:
         """How many (entry, rule) pairs examining finds."""
-        scans = (examine(batch, 0, "bench", self.api, self.scanner).scan for batch in self.batches)
+        scans = (scan_batch(batch, 0, "bench", self.api, self.scanner).scan for batch in self.batches)
         return sum(len(hit.rules) for scan in scans for hit in scan.hits)
 
 
@@ -132,6 +132,6 @@ def _spread(workers: Sequence[Executor]) -> int:
     return done
 
 
-def _examine_shared(number: int) -> Examined:
+def _examine_shared(number: int) -> ScannedBatch:
     assert _shared is not None
-    return examine(_shared.batches[number], number * BATCH, "bench", _shared.api, _shared.scanner)
+    return scan_batch(_shared.batches[number], number * BATCH, "bench", _shared.api, _shared.scanner)

@@ -18,8 +18,8 @@ from benchmarks.measure import peak_memory, relative_best, wait_for_quiet
 from benchmarks.product import BenchScanner, make_scanner
 from benchmarks.tile_log import ORIGIN, ServedLog, served
 from benchmarks.watched import make_rules
-from monitor.following.follower import Examiner, Follower, Limits, PassReport, baseline
-from monitor.following.pool import ExaminerPool, usable_jobs
+from monitor.following.follower import BatchScanner, Limits, LogFollower, PassReport, baseline
+from monitor.following.pool import ScanPool, usable_jobs
 from monitor.http_fetcher import HttpFetcher
 from monitor.judging.judge import RuleJudge
 from monitor.logs.rekor_v2 import RekorV2Source
@@ -48,7 +48,7 @@ class Following:
         folder: Path,
         scanner: BenchScanner,
         limits: Limits | None = None,
-        examiner: Examiner | None = None,
+        examiner: BatchScanner | None = None,
     ) -> None:
         self._log = log
         identity = LogIdentity(ORIGIN, LogApi.REKOR_V2, ORIGIN, ORIGIN, log.spki)
@@ -58,7 +58,7 @@ class Following:
         self._ahead = ThreadPoolExecutor(2)
         source = RekorV2Source(identity, self._fetcher, tile_log_key(ORIGIN, log.spki))
         baseline(source, self._store, 0)
-        self._follower = Follower(
+        self._follower = LogFollower(
             source,
             self._store,
             scanner,
@@ -99,7 +99,7 @@ def measure_speed(corpus: Path) -> dict[str, float]:
     scanner = make_scanner(make_rules(RULES))
     workload = make_workload("v2", read_corpus(corpus, "v2", _SPEED_ENTRIES), scanner)
     with ExitStack() as stack:
-        pool = stack.enter_context(closing(ExaminerPool(scanner.matcher, usable_jobs(None))))
+        pool = stack.enter_context(closing(ScanPool(scanner.matcher, usable_jobs(None))))
         examiner = pool.examiner(ORIGIN, LogApi.REKOR_V2)
         log = stack.enter_context(served(corpus, _SPEED_ENTRIES))
         runs = []

@@ -37,7 +37,7 @@ from benchmarks.year import (
     simulated_year,
 )
 from monitor.config import TrustConfig
-from monitor.daemon.supervisor import LogWatch
+from monitor.daemon.supervisor import LogSupervisor
 from monitor.following.timing import Timing
 from monitor.judging.active_rules import RuleKeeper
 from monitor.judging.reevaluation import recheck
@@ -211,7 +211,7 @@ class _Process:
         self._trust = TrustKeeper(TrustConfig(trusted_root=site.folder / "trusted_root.json"), site.clock)
         meter, timing = PrometheusMeter("benchmark"), Timing(site.clock, _impatient)
         self.watches = [
-            LogWatch(
+            LogSupervisor(
                 source.identity.log,
                 lambda source=source: [source],  # type: ignore[misc]
                 freshness=Freshness(timedelta(days=60)),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from monitor.following.rule_matcher import RuleScanner
-from rules.index import compile_rules
+from rules.matching.matcher import compile_rules
 from rules.rule import Rule
 
 

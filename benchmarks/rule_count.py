@@ -9,7 +9,7 @@ from benchmarks.examining import Workload, make_workload
 from benchmarks.measure import peak_memory, relative_rate
 from benchmarks.product import make_scanner
 from benchmarks.watched import make_rules
-from rules.index import compile_rules
+from rules.matching.matcher import compile_rules
 
 _ENTRIES: Final = 25_000
 _GIB: Final = 1 << 30

@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from rules.asking import PREFIX
-from rules.index import MAX_ASKED, Matcher, Matches, is_large, texts_of, values_of_signer
-from rules.literal_search import LiteralSearch
+from rules.matching.literal_search import LiteralSearch
+from rules.matching.matcher import MAX_ASKED, Matcher, Matches, is_large, texts_of, values_of_signer
 from rules.pattern import fold
 from rules.rule import Rule
 from rules.selection import matching_signers

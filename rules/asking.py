@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from rules.cover import Cover, cover_of_condition
 from rules.document import Listing, Mapping, Misplaced, Node, Problem, RuleFileError, Scalar, read_yaml
 from rules.expectations.kinds import BY_KEY, read_expect
-from rules.keys import Head, Key, Literal, Whole
 from rules.lint import HintId, lint
+from rules.matching.keys import Head, Key, Literal, Whole
+from rules.matching.required_keys import Cover, cover_of_condition
 from rules.pattern import PatternForm
 from rules.reading import Fields
 from rules.rule import Rule, RuleSet
@@ -23,7 +23,7 @@ from rules.selection import read_select, walk
 from rules.writing import flow, scalar
 
 KEYS_VERSION: Final = 1
-"""Raise it when `rules.cover` or `rules.keys` file a pattern under other keys: stored keys are then computed anew."""
+"""Raise it when `rules.matching` files a pattern under other keys: stored keys are then computed anew."""
 PREFIX: Final = "ask:"
 """Ids of these rules begin with it; no id in a rule file can."""
 MAX_TEXT: Final = 16 * 1024

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from rules.cover import cover_of_condition
 from rules.expectations.claim import ClaimExpectation
 from rules.expectations.log_entry_within import LogEntryWithinExpectation
 from rules.forges import GITLAB, NAME_FIELDS, Forge, forge_of, names_ignore_case
-from rules.index import compile_rules
+from rules.matching.matcher import compile_rules
+from rules.matching.required_keys import cover_of_condition
 from rules.pattern import Pattern, PatternForm, glob_literals
 from rules.rule import Rule, RuleSet
 from rules.selection import AllOf, AnyOf, Condition, Match, Not, outline, walk

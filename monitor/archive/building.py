@@ -20,13 +20,13 @@ import pyarrow as pa
 from alerts.alert import Alert
 from monitor.archive.rows import rows_of
 from monitor.following.fetch_ahead import Fetched
-from monitor.following.follower import Examiner
-from monitor.following.scan_batch import Examined, Scan
+from monitor.following.follower import BatchScanner
+from monitor.following.scan_batch import BatchMatches, ScannedBatch
 from monitor.model.errors import OwnFault
 from monitor.model.heads import Position
 from monitor.model.log_source import LogApi, LogEntry
 from monitor.model.state import Batch
-from rules.index import Matcher, compile_rules
+from rules.matching.matcher import Matcher, compile_rules
 from tlog.frontier import Frontier, aligned_subtrees
 
 _AHEAD_PER_JOB: Final = 2
@@ -45,17 +45,17 @@ class RowMaker:
         self._pool: ProcessPoolExecutor | None = None
         self._made: dict[int, pa.RecordBatch] = {}
 
-    def examiner(self, log: str, api: LogApi) -> Examiner:
+    def examiner(self, log: str, api: LogApi) -> BatchScanner:
         """What reads the batches of one tree."""
 
-        def run(batches: Iterator[Fetched]) -> Iterator[tuple[Fetched, Examined]]:
+        def run(batches: Iterator[Fetched]) -> Iterator[tuple[Fetched, ScannedBatch]]:
             # What an earlier pass left was never proven.
             self._made.clear()
             made = self._inline(batches, log, api) if self._jobs <= 1 else self._parallel(batches, log, api)
             for fetched, rows in made:
                 self._made = {fetched.start: rows}
                 subtrees = aligned_subtrees(fetched.start, rows["leaf_hash"].to_pylist())
-                yield fetched, Examined(fetched.start, fetched.end, subtrees, Scan())
+                yield fetched, ScannedBatch(fetched.start, fetched.end, subtrees, BatchMatches())
 
         return run
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from monitor.following.fetch_ahead import Fetched
-from monitor.following.follower import Examiner
-from monitor.following.scan_batch import Examined
+from monitor.following.follower import BatchScanner
+from monitor.following.scan_batch import ScannedBatch
 from monitor.model.heads import Position
 from monitor.model.log_source import LogEntry
 from monitor.model.state import Batch
@@ -58,10 +58,10 @@ class Handover:
         self._fetched: Fetched | None = None
         self._open = True
 
-    def watching(self, examiner: Examiner) -> Examiner:
+    def watching(self, examiner: BatchScanner) -> BatchScanner:
         """The same examiner; the batch it yields last is kept until it is committed or the next one comes."""
 
-        def run(batches: Iterator[Fetched]) -> Iterator[tuple[Fetched, Examined]]:
+        def run(batches: Iterator[Fetched]) -> Iterator[tuple[Fetched, ScannedBatch]]:
             for fetched, examined in examiner(batches):
                 self._fetched = fetched
                 yield fetched, examined

@@ -23,13 +23,13 @@ from monitor.model.heads import Position
 from monitor.model.log_source import LogApi, LogSource
 from monitor.raising.coverage_alerts import back_scan_stuck_alert
 from monitor.store.backscans import BackScan
-from monitor.store.coverage import Standing, first_gap, union_size, without_first
+from monitor.store.coverage import CoverageGroup, first_gap, union_size, without_first
 from monitor.store.reading import Reading
 from monitor.store.store import Store
 from monitor.telemetry.hooks import Meter
 from monitor.trust.provider import TrustKeeper
-from rules.index import Matcher, compile_rules
 from rules.lookback import LookBack, first_wanted
+from rules.matching.matcher import Matcher, compile_rules
 
 _LOG: Final = logging.getLogger(__name__)
 # A question to Rekor v1 answers ten entries: a step there is some seconds' work already.
@@ -164,7 +164,7 @@ class LogBackscan:
                     found.setdefault(missing, set()).update(rules)
         return {missing: frozenset(rules) for missing, rules in found.items()}
 
-    def _by_look_back(self, held: HeldRules, standing: Standing) -> dict[LookBack, list[str]]:
+    def _by_look_back(self, held: HeldRules, standing: CoverageGroup) -> dict[LookBack, list[str]]:
         found: dict[LookBack, list[str]] = {}
         for rule, selection in standing.rules.items():
             # One that was changed or withdrawn a moment ago is active in the database until the next pass.

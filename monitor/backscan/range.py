@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Final, Protocol
 
 from monitor.backscan.progress import ScanState
-from monitor.following.follower import Examiner, Follower, Limits, Unkept
+from monitor.following.follower import BatchScanner, Limits, LogFollower, Unkept
 from monitor.following.rule_matcher import RuleScanner
 from monitor.judging.judge import Judge
 from monitor.model.errors import FetchFailed, LogMisbehaved, OwnFault
@@ -19,7 +19,7 @@ from monitor.model.heads import Position, TrustedHead
 from monitor.model.log_source import LogApi, LogSource
 from monitor.proof.consistency import newest
 from monitor.raising.log_alerts import alert_of_evidence
-from rules.index import Matcher
+from rules.matching.matcher import Matcher
 
 # A question to Rekor v1 answers ten entries: a batch there is half a minute's work already.
 _BATCH: Final = {LogApi.REKOR_V1: 256}
@@ -35,7 +35,7 @@ class BatchExaminers(Protocol):
     def matcher(self) -> Matcher:
         """The rules that entries are offered to."""
 
-    def examiner(self, log: str, api: LogApi) -> Examiner:
+    def examiner(self, log: str, api: LogApi) -> BatchScanner:
         """What reads the batches of one tree."""
 
 
@@ -109,12 +109,12 @@ def scan_range(
 ) -> Position:
     """Read, prove and judge everything from where `state` stands up to `last`; returns where it stands then.
 
-    `unkept` counts broken promises over several scans, as `Follower` does over its passes. Raises `FetchFailed` when
+    `unkept` counts broken promises over several scans, as `LogFollower` does over its passes. Raises `FetchFailed` when
     the log cannot be asked for longer than `world.patience`, `LogMisbehaved` with its evidence kept, `OwnFault`.
     Whatever was proven before is kept: calling again goes on from there.
     """
     identity = source.identity
-    follower = Follower(
+    follower = LogFollower(
         source,
         state,
         RuleScanner(pool.matcher),

@@ -13,7 +13,7 @@ from monitor.backscan.missing import missing_ranges
 from monitor.backscan.progress import PassingProgress, Recording, ScanState, SomeRules
 from monitor.backscan.range import World, begin_range, scan_range
 from monitor.following.follower import Unkept
-from monitor.following.pool import ExaminerPool
+from monitor.following.pool import ScanPool
 from monitor.judging.judge import Judge
 from monitor.model.log_source import LogSource
 from monitor.model.state import Batch, Finding, Hit
@@ -21,7 +21,7 @@ from monitor.store.coverage import Gap
 from monitor.store.store import Store
 from rules.expectations.certificate_log_within import CertificateLogWithinExpectation
 from rules.expectations.log_entry_within import LogEntryWithinExpectation
-from rules.index import Matcher
+from rules.matching.matcher import Matcher
 from rules.verdict import Outcome, Verdict
 
 _HOUR: Final = timedelta(hours=1)
@@ -88,7 +88,7 @@ def backscan_step(
 
     world = World(clock, pause, ahead=1, patience=(), pauses=(1.0,), batch_entries=entries, stop=stop)
     state = ScanState(PassingProgress(), store, recording=recording_of(gap.rules, rules, clock), on_batch=count)
-    pool = ExaminerPool(matcher, 1)
+    pool = ScanPool(matcher, 1)
     reached = offer_gap(
         source, store, replace(gap, last=last), rules, state=state, judge=judge, pool=pool, world=world, unkept=unkept
     )
@@ -109,7 +109,7 @@ def offer_gap(
     *,
     state: ScanState,
     judge: Judge,
-    pool: ExaminerPool,
+    pool: ScanPool,
     world: World,
     unkept: Unkept | None = None,
 ) -> int:

@@ -16,7 +16,7 @@ from monitor.commands.run import EVIDENCE_SHOWN, one_line, rechecked_line, unfol
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, say, say_json
 from monitor.config import load_config
 from monitor.daemon.assembly import assemble
-from monitor.daemon.supervisor import LogWatch, Outcome
+from monitor.daemon.supervisor import LogSupervisor, PassResult
 from monitor.following.timing import Timing
 from monitor.judging.coverage import coverage_document, coverage_line, read_coverage
 from monitor.judging.reevaluation import Rechecked, recheck_all
@@ -116,7 +116,7 @@ def audit(
     raise leave(code)
 
 
-def meaning(code: Exit, outcomes: Sequence[Outcome]) -> str:
+def meaning(code: Exit, outcomes: Sequence[PassResult]) -> str:
     """What the audit comes to, in one sentence; entries that cannot be read are counted in it in any case."""
     count = sum(outcome.unreadable for outcome in outcomes)
     if not count:
@@ -126,7 +126,7 @@ def meaning(code: Exit, outcomes: Sequence[Outcome]) -> str:
     return f"not finished: {unread}" if is_all else f"{_MEANING[code]}; {unread}"
 
 
-def _timed(watch: LogWatch) -> list[Timed]:
+def _timed(watch: LogSupervisor) -> list[Timed]:
     """Pass over one log, timed; trees of one log share its time."""
     began = time.monotonic()
     outcomes = insist(watch)
@@ -134,7 +134,7 @@ def _timed(watch: LogWatch) -> list[Timed]:
     return [Timed(outcome, seconds) for outcome in outcomes]
 
 
-def insist(watch: LogWatch) -> list[Outcome]:
+def insist(watch: LogSupervisor) -> list[PassResult]:
     """Pass over one log; again, up to a bound, while it leaves a signed promise unkept that a lagging replica might.
 
     The daemon holds such a thing against a log only after several passes. An audit has to decide before it ends.
@@ -147,7 +147,7 @@ def insist(watch: LogWatch) -> list[Outcome]:
     return outcomes
 
 
-def _again(watch: LogWatch, before: list[Outcome]) -> list[Outcome]:
+def _again(watch: LogSupervisor, before: list[PassResult]) -> list[PassResult]:
     """Outcomes of a further pass for the trees that left something unkept, with what the pass before had read."""
     unkept = {outcome.log: outcome for outcome in before if outcome.reason == NotShown.reason}
     found = []
@@ -160,7 +160,7 @@ def _again(watch: LogWatch, before: list[Outcome]) -> list[Outcome]:
     return found
 
 
-def document_of(outcome: Outcome) -> dict[str, Any]:
+def document_of(outcome: PassResult) -> dict[str, Any]:
     """One pass over one log as plain JSON types."""
     head = outcome.head
     return {

@@ -15,7 +15,7 @@ from alerts.inert import inert_json
 from monitor.commands.entry_file import files_named, read_capped
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, table
 from monitor.config import Config, load_config
-from monitor.crosscheck.bundle_check import CrossCheck, Standing, Verdict
+from monitor.crosscheck.bundle_check import BundleRelation, BundleVerdict, CrossCheck
 from monitor.crosscheck.bundle_promises import PromiseCheck
 from monitor.crosscheck.bundles import (
     BadBundle,
@@ -50,7 +50,7 @@ class _Checked:
 
     file: Path
     place: str
-    verdict: Verdict
+    verdict: BundleVerdict
     view: View | None = None
     promised: Promised | None = None
     is_promise: bool = False
@@ -164,12 +164,12 @@ def check_bundle(
 def _check(file: Path, trust: TrustKeeper, checker: CrossCheck, promises: PromiseCheck) -> Iterator[_Checked]:
     for held in read_bundle_file(read_capped(file)):
         if isinstance(held, NotHeld):
-            yield _Checked(file, held.place, Verdict(Standing.UNVERIFIABLE, held.why))
+            yield _Checked(file, held.place, BundleVerdict(BundleRelation.UNVERIFIABLE, held.why))
             continue
         try:
             yield from _check_one(file, held, trust, checker, promises)
         except BadBundle as bad:
-            yield _Checked(file, held.place, Verdict(Standing.UNVERIFIABLE, str(bad)))
+            yield _Checked(file, held.place, BundleVerdict(BundleRelation.UNVERIFIABLE, str(bad)))
 
 
 def _check_one(
@@ -179,7 +179,7 @@ def _check_one(
     root, authorities = trust.history().followable(), trust.authorities()[0]
     unlogged = read_unlogged(held, root, authorities)
     if unlogged is not None:
-        yield _Checked(file, held.place, Verdict(Standing.NO_LOG_ENTRY, unlogged.told))
+        yield _Checked(file, held.place, BundleVerdict(BundleRelation.NO_LOG_ENTRY, unlogged.told))
     entries, timestamps = read_entries(held, root), read_timestamps(held, root)
     stamped = read_certificate_timestamps(held, root, authorities)
     for entry, timestamp in zip(entries, timestamps, strict=True):
@@ -187,18 +187,18 @@ def _check_one(
             yield _Checked(file, held.place, checker.check(entry), entry)
         elif not (isinstance(entry, NoProof) and isinstance(timestamp, Promised)):
             # An older bundle has no proof, and the promise is all there is to check.
-            yield _Checked(file, held.place, Verdict(Standing.UNVERIFIABLE, str(entry)))
+            yield _Checked(file, held.place, BundleVerdict(BundleRelation.UNVERIFIABLE, str(entry)))
     for promised in [*timestamps, *stamped]:
         if isinstance(promised, BadBundle):
-            yield _Checked(file, held.place, Verdict(Standing.UNVERIFIABLE, str(promised)), is_promise=True)
+            yield _Checked(file, held.place, BundleVerdict(BundleRelation.UNVERIFIABLE, str(promised)), is_promise=True)
         elif promised is not None:
             yield _Checked(file, held.place, promises.check(promised), promised=promised, is_promise=True)
 
 
 def _code(checked: list[_Checked]) -> Exit:
-    if any(each.verdict.standing is Standing.CONTRADICTION for each in checked):
+    if any(each.verdict.standing is BundleRelation.CONTRADICTION for each in checked):
         return Exit.MISBEHAVED
-    proves_nothing = {Standing.UNVERIFIABLE, Standing.NO_LOG_ENTRY}
+    proves_nothing = {BundleRelation.UNVERIFIABLE, BundleRelation.NO_LOG_ENTRY}
     unsure = any(each.verdict.unfinished or each.verdict.standing in proves_nothing for each in checked)
     return Exit.UNFINISHED if unsure else Exit.FINE
 

@@ -29,7 +29,7 @@ from tlog.note import load_public_key
 _LONGEST: Final = 2_000
 
 
-class Verdict(StrEnum):
+class FileVerdict(StrEnum):
     """What became of an evidence file."""
 
     VERIFIED = "verified"
@@ -40,11 +40,11 @@ class Verdict(StrEnum):
 
 
 _CODES: Final = {
-    Verdict.VERIFIED: Exit.FINE,
-    Verdict.RECORD: Exit.UNFINISHED,
-    Verdict.KEY_NOT_CHECKED: Exit.UNFINISHED,
-    Verdict.ANOTHER_KEY: Exit.MISBEHAVED,
-    Verdict.SHOWS_NOTHING: Exit.MISBEHAVED,
+    FileVerdict.VERIFIED: Exit.FINE,
+    FileVerdict.RECORD: Exit.UNFINISHED,
+    FileVerdict.KEY_NOT_CHECKED: Exit.UNFINISHED,
+    FileVerdict.ANOTHER_KEY: Exit.MISBEHAVED,
+    FileVerdict.SHOWS_NOTHING: Exit.MISBEHAVED,
 }
 
 
@@ -125,9 +125,11 @@ def verify(
         checked = check_evidence(raw)
     except NotEvidence as error:
         if as_json:
-            say_json({"verified": False, "verdict": Verdict.SHOWS_NOTHING, "reason": inert_line(str(error), _LONGEST)})
+            say_json(
+                {"verified": False, "verdict": FileVerdict.SHOWS_NOTHING, "reason": inert_line(str(error), _LONGEST)}
+            )
         note(f"{file}: this is no evidence of anything: {error}", "bold red")
-        raise leave(_CODES[Verdict.SHOWS_NOTHING]) from error
+        raise leave(_CODES[FileVerdict.SHOWS_NOTHING]) from error
     keys = _named_keys(trusted_root, key or [], tuf, tuf_root) if is_named else _configured_keys(config)
     owner = keys.owner(checked.evidence) if keys is not None and checked.conclusion.signed else None
     verdict = _verdict(checked, keys, owner)
@@ -145,32 +147,32 @@ def _proven(checked: Sequence[CheckedSignings], keys: _Keys | None, *, as_json: 
     return Exit.UNFINISHED if verified is None else Exit.FINE if verified else Exit.MISBEHAVED
 
 
-def _verdict(checked: Checked, keys: _Keys | None, owner: str | None) -> Verdict:
+def _verdict(checked: Checked, keys: _Keys | None, owner: str | None) -> FileVerdict:
     conclusion = checked.conclusion
     if not conclusion.signed:
-        return Verdict.RECORD
+        return FileVerdict.RECORD
     if keys is None:
-        return Verdict.KEY_NOT_CHECKED
+        return FileVerdict.KEY_NOT_CHECKED
     if owner is None:
-        return Verdict.ANOTHER_KEY
-    return Verdict.VERIFIED if conclusion.transferable else Verdict.RECORD
+        return FileVerdict.ANOTHER_KEY
+    return FileVerdict.VERIFIED if conclusion.transferable else FileVerdict.RECORD
 
 
-def _show(checked: Checked, verdict: Verdict, keys: _Keys | None, owner: str | None) -> None:
+def _show(checked: Checked, verdict: FileVerdict, keys: _Keys | None, owner: str | None) -> None:
     signed = f"signed by key {checked.key_hash}"
     match verdict:
-        case Verdict.VERIFIED:
+        case FileVerdict.VERIFIED:
             say("verified, transferable: the log signed against itself", "green")
             say(f"{signed}, {owner}")
-        case Verdict.RECORD if owner is not None:
+        case FileVerdict.RECORD if owner is not None:
             say("a record only: what a server answered, which its signatures alone do not show", "yellow")
             say(f"{signed}, {owner}")
-        case Verdict.RECORD:
+        case FileVerdict.RECORD:
             say(
                 "a record only: nothing in the file is signed, so it convinces only someone who trusts its author",
                 "yellow",
             )
-        case Verdict.ANOTHER_KEY:
+        case FileVerdict.ANOTHER_KEY:
             source = keys.source if keys is not None else ""
             say(f"not verified: {signed}, which is no log's key in {source}", "bold red")
             say("Anybody can sign such a file with a key of their own: it shows nothing of a log that you know.")
@@ -183,10 +185,10 @@ def _show(checked: Checked, verdict: Verdict, keys: _Keys | None, owner: str | N
         say(sentence)
 
 
-def _document(checked: Checked, verdict: Verdict, keys: _Keys | None, owner: str | None) -> dict[str, Any]:
+def _document(checked: Checked, verdict: FileVerdict, keys: _Keys | None, owner: str | None) -> dict[str, Any]:
     evidence, conclusion = checked.evidence, checked.conclusion
     return {
-        "verified": verdict is Verdict.VERIFIED,
+        "verified": verdict is FileVerdict.VERIFIED,
         "verdict": verdict,
         "transferable": conclusion.transferable,
         "kind": evidence.kind,

@@ -16,7 +16,7 @@ from xml.etree import ElementTree as ET
 from alerts.alert import Owner
 from alerts.inert import inert_line
 from monitor.commands.run import unreadable_line
-from monitor.daemon.supervisor import Outcome
+from monitor.daemon.supervisor import PassResult
 from monitor.judging.coverage import LogCoverage, coverage_line
 from monitor.judging.reevaluation import Rechecked
 from monitor.model.errors import OwnFault
@@ -30,7 +30,7 @@ _LONGEST: Final = 2_000
 class Timed:
     """What became of one tree, how many seconds it took, and what its rules were offered by then."""
 
-    outcome: Outcome
+    outcome: PassResult
     seconds: float
     coverage: LogCoverage | None = None
 
@@ -125,7 +125,7 @@ def _add(case: ET.Element, tag: str, kind: str, detail: str) -> None:
     told.text = _inert(detail)
 
 
-def _lines(outcome: Outcome) -> list[str]:
+def _lines(outcome: PassResult) -> list[str]:
     lines = [_covered(outcome)]
     if outcome.head is not None:
         lines.append(f"head: size {outcome.head.size}, root {outcome.head.root.hex()}")
@@ -138,7 +138,7 @@ def _lines(outcome: Outcome) -> list[str]:
     return lines + [f"evidence: {each}" for each in outcome.evidence]
 
 
-def _covered(outcome: Outcome) -> str:
+def _covered(outcome: PassResult) -> str:
     if outcome.first is None or outcome.last is None:
         return "covered: nothing"
     if outcome.first == outcome.last:

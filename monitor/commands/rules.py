@@ -12,8 +12,8 @@ from monitor.config import load_config
 from monitor.judging.active_rules import read_rules
 from monitor.model.errors import BadConfig
 from rules.document import RuleFileError
-from rules.index import TooManyUnindexed, compile_rules
 from rules.lint import lint as lint_rules
+from rules.matching.matcher import TooManyUnindexed, compile_rules
 from rules.rekor_monitor import import_rekor_monitor
 from rules.starter import starter_rule
 

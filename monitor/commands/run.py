@@ -20,7 +20,7 @@ from monitor.crosscheck.peers import PATH, checkpoints_document
 from monitor.daemon.assembly import Monitor, assemble, not_followed
 from monitor.daemon.log_trees import OwnSources, own_sources
 from monitor.daemon.status import Status, read_status, status_document
-from monitor.daemon.supervisor import Outcome
+from monitor.daemon.supervisor import PassResult
 from monitor.following.timing import Timing
 from monitor.judging.reevaluation import Rechecked, recheck_all
 from monitor.model.errors import BadConfig, FetchFailed, OwnFault
@@ -117,13 +117,13 @@ def _archive(monitor: Monitor) -> bool:
     return went_well
 
 
-def unfollowed(monitor: Monitor) -> list[Outcome]:
+def unfollowed(monitor: Monitor) -> list[PassResult]:
     """Outcome for each log of the trust root that cannot be followed: nothing of it was looked at."""
     told = not_followed(monitor.config, monitor.trust.kept().root)
-    return [Outcome(_TRUST_ROOT, Owner.OURSELVES, "log-not-followed", each) for each in told]
+    return [PassResult(_TRUST_ROOT, Owner.OURSELVES, "log-not-followed", each) for each in told]
 
 
-def verdict(outcomes: list[Outcome], again: Rechecked, evidence: Sequence[OpenEvidence] = ()) -> Exit:
+def verdict(outcomes: list[PassResult], again: Rechecked, evidence: Sequence[OpenEvidence] = ()) -> Exit:
     """What passes, second judgements and open evidence come to: misbehaviour before outage, outage before silence."""
     if (
         evidence
@@ -151,7 +151,7 @@ def unreadable_line(count: int) -> str:
     return "1 new entry cannot be read" if count == 1 else f"{count} new entries cannot be read"
 
 
-def one_line(outcome: Outcome) -> str:
+def one_line(outcome: PassResult) -> str:
     """How one pass ended, for a terminal or a log file."""
     read = ""
     if outcome.first is not None and outcome.last is not None:

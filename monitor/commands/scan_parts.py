@@ -17,7 +17,7 @@ from monitor.commands.terminal import Exit, note
 from monitor.config import Config
 from monitor.daemon.assembly import configured_logs, hold_of, route_of, tell_facts
 from monitor.daemon.trust_watch import trust_of
-from monitor.following.pool import ExaminerPool, usable_jobs
+from monitor.following.pool import ScanPool, usable_jobs
 from monitor.judging.active_rules import RuleKeeper, read_rules
 from monitor.judging.digest_lists import DigestLists
 from monitor.model.errors import BadConfig
@@ -25,7 +25,7 @@ from monitor.program import utc_now
 from monitor.store.database import open_database
 from monitor.store.store import Store
 from monitor.trust.provider import TrustKeeper
-from rules.index import TooManyUnindexed, compile_rules
+from rules.matching.matcher import TooManyUnindexed, compile_rules
 from rules.rule import Rule
 
 RuleOption = Annotated[list[str] | None, typer.Option("--rule", help="Only this rule; may be given again.")]
@@ -41,7 +41,7 @@ class ScanParts:
 
     config: Config
     rules: tuple[Rule, ...]
-    pool: ExaminerPool
+    pool: ScanPool
     trust: TrustKeeper
     store: Store | None
     lists: DigestLists
@@ -101,7 +101,7 @@ def scan_parts(
     except TooManyUnindexed as error:
         raise BadConfig(f"{path}: {error}") from error
     # Forked before a connection or a thread is there to be inherited.
-    pool = ExaminerPool(matcher, usable_jobs(jobs))
+    pool = ScanPool(matcher, usable_jobs(jobs))
     parts.callback(pool.close)
     store = _open_store(config) if database else None
     if store is not None:

@@ -23,7 +23,7 @@ from monitor.store.views import KeptView, Views, tree_id
 from tlog.nodes import Coordinate, conflicts, frontier_nodes
 
 
-class Standing(StrEnum):
+class BundleRelation(StrEnum):
     """What became of one log entry of a bundle."""
 
     CONSISTENT = "consistent"
@@ -34,13 +34,13 @@ class Standing(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class BundleVerdict:
     """What holding one view against the rest shows. `agreeing` counts nodes that others had vouched for before.
 
     `unfinished` says that the log was to be asked and gave no usable answer.
     """
 
-    standing: Standing
+    standing: BundleRelation
     detail: str
     agreeing: int = 0
     evidence: Evidence | None = None
@@ -58,7 +58,7 @@ class CrossCheck:
         self._store, self._clock, self._find_source = store, clock, find_source
         self._views = Views(store.database)
 
-    def check(self, view: View) -> Verdict:
+    def check(self, view: View) -> BundleVerdict:
         """Hold one view against everything known; a contradiction is kept and alerted. Raises `OwnFault`."""
         position = self._followed(view.identity)
         identity = replace(view.identity, log=position.log) if position is not None else view.identity
@@ -70,7 +70,7 @@ class CrossCheck:
         agreeing = sum(known[place][0] == value for place, value in nodes.items() if place in known)
         agreeing += len(self._shared(nodes, position))
         verdict = self._online(view, identity, position, agreeing)
-        if verdict.standing is not Standing.CONTRADICTION:
+        if verdict.standing is not BundleRelation.CONTRADICTION:
             # One that contradicts is kept whole as evidence, not as knowledge: later bundles are no worse for it.
             self._views.keep(kept, nodes, self._clock())
         return verdict
@@ -144,11 +144,11 @@ class CrossCheck:
     def _shared(nodes: Mapping[Coordinate, bytes], position: Position | None) -> list[Coordinate]:
         return [] if position is None else [place for place in frontier_nodes(position.frontier) if place in nodes]
 
-    def _accuse(self, evidence: Evidence) -> Verdict:
+    def _accuse(self, evidence: Evidence) -> BundleVerdict:
         self._store.keep_evidence(evidence, [alert_of_evidence(evidence, self._clock())])
-        return Verdict(Standing.CONTRADICTION, evidence.detail, evidence=evidence)
+        return BundleVerdict(BundleRelation.CONTRADICTION, evidence.detail, evidence=evidence)
 
-    def _online(self, view: View, identity: LogIdentity, position: Position | None, agreeing: int) -> Verdict:
+    def _online(self, view: View, identity: LogIdentity, position: Position | None, agreeing: int) -> BundleVerdict:
         try:
             source = self._find_source(view) if self._find_source is not None else None
             if source is None:
@@ -158,7 +158,7 @@ class CrossCheck:
             return self._accuse(misbehaved.evidence)
         except FetchFailed as error:
             told = _offline(view, position, agreeing)
-            is_open = told.standing is Standing.NOT_COVERED
+            is_open = told.standing is BundleRelation.NOT_COVERED
             return replace(told, detail=f"the log was not asked: {error}", unfinished=True) if is_open else told
         compared = compare(source, trusted, view.head, self._store.heads_at(identity.log, view.head.size))
         if compared.evidence is not None:
@@ -169,10 +169,14 @@ class CrossCheck:
             self._store.record_head(replace(view.head, log=identity.log))
         if is_proven:
             by = "this monitor's verified history" if position is not None else "the log's present head"
-            return Verdict(Standing.CONSISTENT, f"proven consistent with {by} of size {trusted.size}", agreeing)
+            return BundleVerdict(
+                BundleRelation.CONSISTENT, f"proven consistent with {by} of size {trusted.size}", agreeing
+            )
         shows = f"the log shows only {trusted.size} entries here, the bundle proves {view.head.size}"
         is_newer = compared.relation is HeadRelation.NEWER
-        return Verdict(Standing.NOT_COVERED, shows if is_newer else compared.detail, agreeing, unfinished=not is_newer)
+        return BundleVerdict(
+            BundleRelation.NOT_COVERED, shows if is_newer else compared.detail, agreeing, unfinished=not is_newer
+        )
 
     def _newest(self, source: LogSource, identity: LogIdentity, position: Position | None) -> SignedHead:
         if position is None:
@@ -180,17 +184,17 @@ class CrossCheck:
         return newest(source, position.head, lambda head: self._store.record_head(replace(head, log=identity.log))).head
 
 
-def _offline(view: View, position: Position | None, agreeing: int) -> Verdict:
+def _offline(view: View, position: Position | None, agreeing: int) -> BundleVerdict:
     if position is None:
-        return Verdict(Standing.NOT_COVERED, "this log is not followed here", agreeing)
+        return BundleVerdict(BundleRelation.NOT_COVERED, "this log is not followed here", agreeing)
     head, frontier = position.head.head, frontier_nodes(position.frontier)
     if (view.head.size, view.head.root) == (head.size, head.root):
-        return Verdict(Standing.CONSISTENT, "the very head this monitor trusts", agreeing)
+        return BundleVerdict(BundleRelation.CONSISTENT, "the very head this monitor trusts", agreeing)
     if frontier and all(view.nodes.get(place) == value for place, value in frontier.items()):
         detail = f"its tree begins with the {position.frontier.size} entries this monitor verified"
-        return Verdict(Standing.CONSISTENT, detail, agreeing)
+        return BundleVerdict(BundleRelation.CONSISTENT, detail, agreeing)
     detail = f"nothing contradicts it, and {agreeing} tree nodes agree; only the log can prove the rest"
-    return Verdict(Standing.NOT_COVERED, detail, agreeing)
+    return BundleVerdict(BundleRelation.NOT_COVERED, detail, agreeing)
 
 
 def _kept(view: View) -> KeptView:

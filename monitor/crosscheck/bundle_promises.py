@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from monitor.crosscheck.bundle_check import Standing, Verdict
+from monitor.crosscheck.bundle_check import BundleRelation, BundleVerdict
 from monitor.crosscheck.bundles import Promised
-from monitor.crosscheck.promise_audit import Finding, hold, is_of
-from monitor.crosscheck.promise_audit import Standing as Held
+from monitor.crosscheck.promise_audit import PromiseResult, hold, is_of
+from monitor.crosscheck.promise_audit import PromiseStatus as Held
 from monitor.model.errors import Evidence, FetchFailed, LogMisbehaved
-from monitor.model.inclusion_promise import Promise
+from monitor.model.inclusion_promise import InclusionPromise
 from monitor.model.log_source import PromisingSource
 from monitor.proof.evidence import BROKEN_PROMISE, event_id
 from monitor.raising.log_alerts import alert_of_evidence
@@ -29,7 +29,7 @@ class PromiseCheck:
     def __init__(self, store: Store, clock: Callable[[], datetime], find_trees: FindTrees | None = None) -> None:
         self._store, self._clock, self._find_trees = store, clock, find_trees
 
-    def check(self, promised: Promised) -> Verdict:
+    def check(self, promised: Promised) -> BundleVerdict:
         """Hold one promise against everything known, and ask the log. Raises `OwnFault`."""
         promise, now = promised.promise, self._clock()
         if others := self._store.promises.of_index(promise):
@@ -42,17 +42,17 @@ class PromiseCheck:
             return self._open(promise, f"the log was not asked: {error}", now, unfinished=True)
         return self._told(promise, found, now)
 
-    def _told(self, promise: Promise, found: Finding | None, now: datetime) -> Verdict:
+    def _told(self, promise: InclusionPromise, found: PromiseResult | None, now: datetime) -> BundleVerdict:
         if found is None:
             return self._open(promise, "the log was not asked", now, unfinished=False)
         if found.standing is Held.KEPT:
             self._store.promises.kept(promise)
-            return Verdict(Standing.CONSISTENT, f"the promise was kept: {found.detail}")
+            return BundleVerdict(BundleRelation.CONSISTENT, f"the promise was kept: {found.detail}")
         if found.standing is Held.BROKEN and found.evidence is not None:
             return self._broken(promise, found.evidence)
         return self._open(promise, found.detail, now, unfinished=found.standing is Held.NOT_SHOWN)
 
-    def _ask(self, promised: Promised, now: datetime) -> Finding | None:
+    def _ask(self, promised: Promised, now: datetime) -> PromiseResult | None:
         """Ask the tree that has to keep the promise; `None` when there is none to ask."""
         if self._find_trees is None:
             return None
@@ -64,25 +64,25 @@ class PromiseCheck:
                 return hold(promised.promise, tree, head, promised.promise.due(now), signed_at)
         return None
 
-    def _open(self, promise: Promise, detail: str, now: datetime, *, unfinished: bool) -> Verdict:
+    def _open(self, promise: InclusionPromise, detail: str, now: datetime, *, unfinished: bool) -> BundleVerdict:
         self._store.promises.remember([promise], now)
         is_remembered = self._store.promises.is_pending(promise)
         then = "remembered, and looked for as the log is followed" if is_remembered else "this log is not followed here"
-        return Verdict(Standing.NOT_COVERED, f"{detail}; {then}", unfinished=unfinished)
+        return BundleVerdict(BundleRelation.NOT_COVERED, f"{detail}; {then}", unfinished=unfinished)
 
-    def _broken(self, promise: Promise, evidence: Evidence) -> Verdict:
+    def _broken(self, promise: InclusionPromise, evidence: Evidence) -> BundleVerdict:
         verdict = self._accuse(evidence)
         # What was broken stays on record, if the log is followed.
         self._store.promises.remember([promise], self._clock())
         self._store.promises.broken(promise, event_id(evidence))
         return verdict
 
-    def _accuse(self, evidence: Evidence) -> Verdict:
+    def _accuse(self, evidence: Evidence) -> BundleVerdict:
         self._store.keep_evidence(evidence, [alert_of_evidence(evidence, self._clock())])
-        return Verdict(Standing.CONTRADICTION, evidence.detail, evidence=evidence)
+        return BundleVerdict(BundleRelation.CONTRADICTION, evidence.detail, evidence=evidence)
 
 
-def _two_promises(promised: Promised, other: Promise) -> Evidence:
+def _two_promises(promised: Promised, other: InclusionPromise) -> Evidence:
     promise, identity = promised.promise, promised.identity
     bare = Evidence(
         log=identity.log,

@@ -21,7 +21,7 @@ from alerts.inert import inert_line
 from monitor.logs.checkpoint import head_of, read_checkpoint
 from monitor.model.errors import NotShown, SignwatchError
 from monitor.model.heads import SignedHead
-from monitor.model.inclusion_promise import BadPromise, Promise, PromiseKind, promises_of, read_promise, set_of
+from monitor.model.inclusion_promise import BadPromise, InclusionPromise, PromiseKind, promises_of, read_promise, set_of
 from monitor.model.log_source import LogApi, LogIdentity
 from monitor.trust.trust_root import TrustedLog, TrustRoot
 from sigstore_entries.bundle_file import HeldBundle, NoBundle
@@ -74,7 +74,7 @@ class Promised:
 
     log: TrustedLog
     identity: LogIdentity
-    promise: Promise
+    promise: InclusionPromise
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +211,7 @@ def _read_timestamp(entry: Mapping[str, Any], trust: TrustRoot) -> Promised | Ba
     return _promised(log, promise, trust)
 
 
-def _promised(log: TrustedLog, promise: Promise, trust: TrustRoot) -> Promised:
+def _promised(log: TrustedLog, promise: InclusionPromise, trust: TrustRoot) -> Promised:
     name = urlsplit(log.url).hostname or log.name
     api = LogApi.REKOR_V1 if promise.kind is PromiseKind.SET else LogApi.CT_RFC6962
     return Promised(log, LogIdentity(log.name, api, name, name, log.spki, trust.fingerprint), promise)

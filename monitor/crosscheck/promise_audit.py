@@ -10,12 +10,12 @@ from enum import StrEnum
 
 from monitor.model.errors import Evidence, Lagging, MalformedEntries, NotShown
 from monitor.model.heads import SignedHead
-from monitor.model.inclusion_promise import BadPromise, Promise, PromiseKind, read_promise
+from monitor.model.inclusion_promise import BadPromise, InclusionPromise, PromiseKind, read_promise
 from monitor.model.log_source import LogApi, LogIdentity, Place, PromisingSource
 from monitor.proof.evidence import BROKEN_PROMISE, conclude
 
 
-class Standing(StrEnum):
+class PromiseStatus(StrEnum):
     """What became of a promise."""
 
     KEPT = "kept"
@@ -25,15 +25,15 @@ class Standing(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class PromiseResult:
     """How a promise stands, and why. `evidence` is what there is against the log; broken means that it is proof."""
 
-    standing: Standing
+    standing: PromiseStatus
     detail: str
     evidence: Evidence | None = None
 
 
-def is_of(promise: Promise, source: PromisingSource, head: SignedHead) -> bool:
+def is_of(promise: InclusionPromise, source: PromisingSource, head: SignedHead) -> bool:
     """Whether this tree is the one that has to keep the promise: a log of several trees promises one index for all."""
     if promise.kind is not kind_of(source.identity):
         # One key may sign for two logs.
@@ -49,8 +49,8 @@ def kind_of(identity: LogIdentity) -> PromiseKind:
 
 
 def hold(
-    promise: Promise, source: PromisingSource, head: SignedHead, due: datetime, signed_at: datetime | None
-) -> Finding:
+    promise: InclusionPromise, source: PromisingSource, head: SignedHead, due: datetime, signed_at: datetime | None
+) -> PromiseResult:
     """Ask the log for what it promised, below a head it signed. The promise must be this tree's (`is_of`).
 
     `signed_at` is how young the head is at least: only one from after `due` is held against the log for what it lacks.
@@ -72,7 +72,7 @@ def hold(
         is_late = is_late or promise.index is not None
         return _absent(promise, source.identity, head, unshown.evidence.detail, is_late=is_late)
     if place.leaf == promise.leaf:
-        return Finding(Standing.KEPT, f"the entry is in the log, at index {place.index} of its tree")
+        return PromiseResult(PromiseStatus.KEPT, f"the entry is in the log, at index {place.index} of its tree")
     return _another(promise, source.identity, place)
 
 
@@ -83,22 +83,24 @@ def _check_not_behind(source: PromisingSource, size: int) -> None:
         raise Lagging(f"{source.identity.log}: whoever answers has a tree of {shown} entries, {size} are needed")
 
 
-def _absent(promise: Promise, identity: LogIdentity, head: SignedHead, detail: str, *, is_late: bool) -> Finding:
+def _absent(
+    promise: InclusionPromise, identity: LogIdentity, head: SignedHead, detail: str, *, is_late: bool
+) -> PromiseResult:
     if not is_late:
-        return Finding(Standing.WAITING, f"not in the log yet, and not overdue: {detail}")
+        return PromiseResult(PromiseStatus.WAITING, f"not in the log yet, and not overdue: {detail}")
     told = f"the log does not show the entry it promised on {promise.at.isoformat()}: {detail}"
-    return Finding(Standing.NOT_SHOWN, told, _evidence(promise, identity, head, told))
+    return PromiseResult(PromiseStatus.NOT_SHOWN, told, _evidence(promise, identity, head, told))
 
 
-def _another(promise: Promise, identity: LogIdentity, place: Place) -> Finding:
+def _another(promise: InclusionPromise, identity: LogIdentity, place: Place) -> PromiseResult:
     """Another leaf stands, proven, at the promised index."""
     told = f"index {promise.index} was promised to one entry on {promise.at.isoformat()}, and another one stands there"
     evidence = _evidence(promise, identity, place.head, told, place=place, second=_second(promise, place))
     is_proof = conclude(evidence).transferable
-    return Finding(Standing.BROKEN if is_proof else Standing.NOT_SHOWN, told, evidence)
+    return PromiseResult(PromiseStatus.BROKEN if is_proof else PromiseStatus.NOT_SHOWN, told, evidence)
 
 
-def _second(promise: Promise, place: Place) -> Promise | None:
+def _second(promise: InclusionPromise, place: Place) -> InclusionPromise | None:
     """The log's promise of the other entry, where it made one for the same index."""
     try:
         second = read_promise(place.promised, promise.spki) if place.promised is not None else None
@@ -108,13 +110,13 @@ def _second(promise: Promise, place: Place) -> Promise | None:
 
 
 def _evidence(
-    promise: Promise,
+    promise: InclusionPromise,
     identity: LogIdentity,
     head: SignedHead,
     detail: str,
     *,
     place: Place | None = None,
-    second: Promise | None = None,
+    second: InclusionPromise | None = None,
 ) -> Evidence:
     return Evidence(
         log=identity.log,

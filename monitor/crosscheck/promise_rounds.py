@@ -12,7 +12,7 @@ from hashlib import sha256
 from typing import Final
 
 from alerts.alert import Alert
-from monitor.crosscheck.promise_audit import Finding, Standing, hold, kind_of
+from monitor.crosscheck.promise_audit import PromiseResult, PromiseStatus, hold, kind_of
 from monitor.model.errors import Evidence, FetchFailed, LogMisbehaved
 from monitor.model.heads import SignedHead
 from monitor.model.log_source import PromisingSource
@@ -67,20 +67,20 @@ class PromiseRounds:
             done.unasked = str(error)
         return done
 
-    def _ask(self, waiting: KeptPromise, head: SignedHead, signed_at: datetime | None, now: datetime) -> Finding:
+    def _ask(self, waiting: KeptPromise, head: SignedHead, signed_at: datetime | None, now: datetime) -> PromiseResult:
         try:
             return hold(waiting.promise, self._source, head, waiting.due, signed_at)
         except FetchFailed as error:
             self._promises.look_again(waiting, now + _ASK_AGAIN, f"{UNASKED}{error}")
             raise
 
-    def _settle(self, waiting: KeptPromise, found: Finding, done: Round, now: datetime) -> None:
-        if found.standing is Standing.KEPT:
+    def _settle(self, waiting: KeptPromise, found: PromiseResult, done: Round, now: datetime) -> None:
+        if found.standing is PromiseStatus.KEPT:
             self._promises.kept(waiting.promise)
             done.kept += 1
         elif found.evidence is None:
             self._promises.look_again(waiting, _next_look(waiting, now), found.detail)
-        elif found.standing is Standing.BROKEN or waiting.tries + 1 >= ROUNDS_BEFORE_BLAME:
+        elif found.standing is PromiseStatus.BROKEN or waiting.tries + 1 >= ROUNDS_BEFORE_BLAME:
             # Evidence first: a crash in between finds the promise pending, and comes to the same event again.
             self._keep(found.evidence, done, now)
             self._promises.broken(waiting.promise, event_id(found.evidence))

@@ -18,11 +18,11 @@ from alerts.channels.settings import ChannelMisconfigured
 from monitor.archive.handover import Archiver, Handovers
 from monitor.backscan.planner import LogBackscan
 from monitor.config import Config, LogConfig, Objectives
-from monitor.daemon.supervisor import LogWatch
+from monitor.daemon.supervisor import LogSupervisor
 from monitor.daemon.trust_watch import TrustWatch
 from monitor.following.follower import Limits
 from monitor.following.timing import Timing
-from monitor.following.workers import Examiners
+from monitor.following.workers import ScanWorkers
 from monitor.http_fetcher import HttpFetcher, MovableFetcher, TokenBucket
 from monitor.judging.active_rules import RuleKeeper
 from monitor.judging.asked_rules import AskedRules
@@ -67,11 +67,11 @@ class Monitor:
     rules: RuleKeeper
     trust: TrustKeeper
     channels: Sequence[Channel]
-    watches: Sequence[LogWatch]
+    watches: Sequence[LogSupervisor]
     logs: Sequence[LogConfig]
     lists: DigestLists
     trust_watch: TrustWatch
-    more_logs: Callable[[], Sequence[tuple[LogConfig, LogWatch]]]
+    more_logs: Callable[[], Sequence[tuple[LogConfig, LogSupervisor]]]
     backscan: Callable[[LogConfig], LogBackscan]
     archiver: Callable[[LogConfig], Archiver] | None = None
     courier: "Courier | None" = None
@@ -104,7 +104,7 @@ def assemble(config: Config, meter: Meter, timing: Timing, *, limits: Limits | N
         lists.refresh(rules.held.rules.rules)
         tell_facts(store.facts, logs, timing.clock)
         handovers = None if config.archive is None else Handovers()
-        examiners = Examiners(processes_of(config.objectives))
+        examiners = ScanWorkers(processes_of(config.objectives))
         parts.callback(examiners.close)
         watch = partial(
             _watch,
@@ -121,7 +121,7 @@ def assemble(config: Config, meter: Meter, timing: Timing, *, limits: Limits | N
         )
         watches = [watch(log) for log in logs]
 
-        def more_logs() -> Sequence[tuple[LogConfig, LogWatch]]:
+        def more_logs() -> Sequence[tuple[LogConfig, LogSupervisor]]:
             known = {log.name for log in logs}
             more = [(log, watch(log)) for log in configured_logs(config, trust) if log.name not in known]
             logs.extend(log for log, _ in more)
@@ -304,16 +304,16 @@ def _watch(
     meter: Meter,
     timing: Timing,
     limits: Limits | None,
-    examiners: Examiners,
+    examiners: ScanWorkers,
     handovers: Handovers | None,
     parts: ExitStack,
-) -> LogWatch:
+) -> LogSupervisor:
     http = http_fetcher(log, timing.pause)
     parts.callback(http.close)
     executor = ThreadPoolExecutor((limits or Limits()).ahead, thread_name_prefix=f"fetch {log.name}")
     parts.callback(executor.shutdown, cancel_futures=True)
     fetcher = MeteredFetcher(http, meter, log.name, time.monotonic)
-    return LogWatch(
+    return LogSupervisor(
         log.name,
         partial(open_log, log, trust, store, fetcher),
         freshness=config.freshness(log),

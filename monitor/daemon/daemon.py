@@ -27,8 +27,8 @@ from monitor.archive.handover import Archiver
 from monitor.backscan.planner import LogBackscan
 from monitor.config import LogConfig
 from monitor.daemon.assembly import Monitor, followed_keys, not_followed
-from monitor.daemon.log_throttle import Seldom
-from monitor.daemon.supervisor import LogWatch
+from monitor.daemon.log_throttle import LogThrottle
+from monitor.daemon.supervisor import LogSupervisor
 from monitor.following.timing import Timing
 from monitor.judging.coverage import read_coverage
 from monitor.judging.reevaluation import recheck
@@ -61,7 +61,7 @@ class Daemon:
         self._monitor, self._meter, self._timing = monitor, meter, timing
         self._policy = policy or DeliveryPolicy()
         self._troubles: dict[str, tuple[str, datetime]] = {}
-        self._seldom = Seldom(timing.clock)
+        self._throttle = LogThrottle(timing.clock)
         self._reload = threading.Event()
         # Some to spare for logs that the trust root comes to name.
         workers = len(monitor.watches) + len(monitor.channels) + _SPARE_WORKERS + 3
@@ -112,7 +112,7 @@ class Daemon:
         """What is wrong with us, as sentences."""
         return [f"{what}: {detail}" for what, (detail, _) in sorted(self._troubles.items())]
 
-    def follow(self, watch: LogWatch) -> None:
+    def follow(self, watch: LogSupervisor) -> None:
         """One pass over one log. Trouble is kept in the database; what an ill one cannot keep is kept here."""
         for outcome in watch.run_pass():
             self._note(f"following {outcome.log}", outcome.detail if outcome.unrecorded else None)
@@ -242,7 +242,7 @@ class Daemon:
         with self._ill_on_trouble("trust sources"):
             self._monitor.trust_watch.tell(followed_keys(self._monitor), now)
 
-    def _follow(self, log: LogConfig, watch: LogWatch) -> None:
+    def _follow(self, log: LogConfig, watch: LogSupervisor) -> None:
         seconds = self._monitor.config.poll_seconds(log)
         jitter = seconds / 10 if seconds > 1 else None
         self._every(seconds, partial(self.follow, watch), f"follow {log.name}", jitter=jitter)
@@ -265,16 +265,16 @@ class Daemon:
         try:
             yield
         except (OwnFault, FetchFailed) as error:
-            if self._seldom.is_news(what):
+            if self._throttle.admits(what):
                 _LOG.error("own_trouble part=%s detail=%s", what, error)
             self._note(what, str(error))
         except Exception as error:  # noqa: BLE001
             # A defect must not end the daemon.
-            if self._seldom.is_news(what):
+            if self._throttle.admits(what):
                 _LOG.exception("defect part=%s", what)
             self._note(what, f"{type(error).__name__}: {error}")
         else:
-            self._seldom.is_over(what)
+            self._throttle.reset(what)
             self._note(what, None)
 
     def _note(self, what: str, detail: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Log lines about what goes on being wrong: when it begins, then now and then. A full disk takes no more lines."""
+"""Rate-limits repeated warnings: once when trouble starts, then hourly. Repetition would fill a full disk further."""
 
 import threading
 from collections.abc import Callable
@@ -8,16 +8,16 @@ from typing import Final
 _AGAIN_AFTER: Final = timedelta(hours=1)
 
 
-class Seldom:
-    """Knows what was said of which trouble. Safe to use from several threads; kept in memory, for a restart is news."""
+class LogThrottle:
+    """Remembers when each trouble was logged. Safe to use from several threads; in memory, so a restart logs anew."""
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._said: dict[str, datetime] = {}
 
-    def is_news(self, what: str) -> bool:
-        """Whether this trouble is to be said now; it counts as said then."""
+    def admits(self, what: str) -> bool:
+        """True if this trouble is to be logged now; it then counts as logged."""
         with self._lock:
             now, last = self._clock(), self._said.get(what)
             if last is not None and now - last < _AGAIN_AFTER:
@@ -25,7 +25,7 @@ class Seldom:
             self._said[what] = now
             return True
 
-    def is_over(self, what: str) -> None:
-        """Forget a trouble: when it comes back it is news."""
+    def reset(self, what: str) -> None:
+        """Forget a trouble, so that it is logged at once when it returns."""
         with self._lock:
             self._said.pop(what, None)

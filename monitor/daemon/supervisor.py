@@ -17,11 +17,11 @@ from alerts.alert import Alert, Owner
 from alerts.inert import inert_line
 from monitor.archive.handover import Handover, Handovers
 from monitor.crosscheck.promise_rounds import PromiseRounds
-from monitor.daemon.log_throttle import Seldom
-from monitor.following.follower import Follower, Limits, PassReport, Unkept, baseline
+from monitor.daemon.log_throttle import LogThrottle
+from monitor.following.follower import Limits, LogFollower, PassReport, Unkept, baseline
 from monitor.following.rule_matcher import RuleScanner
 from monitor.following.timing import Timing
-from monitor.following.workers import Examiners
+from monitor.following.workers import ScanWorkers
 from monitor.judging.active_rules import RuleKeeper
 from monitor.judging.judge import RuleJudge
 from monitor.model.errors import Evidence, FetchFailed, LogMisbehaved, NotShown, OwnFault
@@ -55,7 +55,7 @@ _LIST_TREES_EVERY: Final = timedelta(minutes=10)
 
 
 @dataclass(slots=True)
-class Outcome:
+class PassResult:
     """How one pass over one tree ended. `owner` is whose trouble it was, `None` when there was none.
 
     `answered` says that the log showed a signed head, whatever came of it. `first` and `last` bound the entries that
@@ -88,7 +88,7 @@ class Outcome:
 class ObservedState(State):
     """The store, with everything that is committed reported to the meter and to the outcome of the pass."""
 
-    def __init__(self, store: Store, meter: Meter, outcome: Outcome, archive: Handover | None = None) -> None:
+    def __init__(self, store: Store, meter: Meter, outcome: PassResult, archive: Handover | None = None) -> None:
         self._store, self._meter, self.outcome, self._archive = store, meter, outcome, archive
 
     @override
@@ -135,12 +135,12 @@ class _Tree:
 
     source: LogSource
     state: ObservedState
-    follower: Follower
+    follower: LogFollower
     generation: int
     change: int
 
 
-class LogWatch:
+class LogSupervisor:
     """Watches one configured log; `run_pass` is called by one thread at a time.
 
     `appeared` says that the trust root came to name the log while others were watched: it is begun at its first entry.
@@ -162,7 +162,7 @@ class LogWatch:
         witnesses: WitnessPolicy | None = None,
         appeared: bool = False,
         executor: Executor | None = None,
-        examiners: Examiners | None = None,
+        examiners: ScanWorkers | None = None,
         archive: Handovers | None = None,
     ) -> None:
         self.name = name
@@ -175,9 +175,9 @@ class LogWatch:
         self._unkept: dict[str, Unkept] = {}
         self._listed_at: datetime | None = None
         self._trees: dict[str, _Tree] = {}
-        self._seldom = Seldom(timing.clock)
+        self._throttle = LogThrottle(timing.clock)
 
-    def run_pass(self) -> list[Outcome]:
+    def run_pass(self) -> list[PassResult]:
         """One pass over every tree of the log; never raises for what a log, the network or the database does."""
         try:
             self._list_trees()
@@ -189,7 +189,7 @@ class LogWatch:
         # The newest tree first: however many old ones a log lists, what is signed now does not wait for them.
         return [self._follow(source) for source in reversed(self._sources) if not self._timing.stop()]
 
-    def _not_opened(self, error: Exception) -> list[Outcome]:
+    def _not_opened(self, error: Exception) -> list[PassResult]:
         """Trouble of a log that could not be opened, under the names of its trees where some are followed already.
 
         Under the log's own name it would stay when the trees are passed over again.
@@ -198,7 +198,7 @@ class LogWatch:
             trees = [f"{self.name}/{tree}" for tree in self._store.trees_of(self.name)]
         except OwnFault:
             trees = []
-        found = [Outcome(name) for name in trees or [self.name]]
+        found = [PassResult(name) for name in trees or [self.name]]
         for opening in found:
             self._settle(opening, error)
         return found
@@ -248,9 +248,9 @@ class LogWatch:
             head = position.head.head
             self._meter.position(log, position.frontier.size, head.size, head.timestamp)
 
-    def _follow(self, source: LogSource) -> Outcome:
+    def _follow(self, source: LogSource) -> PassResult:
         log = source.identity.log
-        outcome = Outcome(log)
+        outcome = PassResult(log)
         try:
             before = self._store.position(log) or self._new_tree(source)
             tree = self._tree(source)
@@ -295,11 +295,11 @@ class LogWatch:
         if change:
             self._store.asks.offered_from(log, change, self._timing.clock())
         handover = self._archive.of(log) if self._archive is not None else None
-        state = ObservedState(self._store, self._meter, Outcome(log), handover)
+        state = ObservedState(self._store, self._meter, PassResult(log), handover)
         examiner = self._examiners.examiner(held, log, source.identity.api) if self._examiners else None
         if handover is not None and examiner is not None:
             examiner = handover.watching(examiner)
-        follower = Follower(
+        follower = LogFollower(
             source,
             state,
             RuleScanner(held.everything),
@@ -316,7 +316,9 @@ class LogWatch:
         tree = self._trees[log] = _Tree(source, state, follower, held.generation, change)
         return tree
 
-    def _went_well(self, outcome: Outcome, before: Position, report: PassReport, valid_until: datetime | None) -> None:
+    def _went_well(
+        self, outcome: PassResult, before: Position, report: PassReport, valid_until: datetime | None
+    ) -> None:
         now, log = self._timing.clock(), outcome.log
         outcome.last, outcome.head = report.position.frontier.size, report.head
         known, shown = before.head.head, report.head
@@ -327,7 +329,7 @@ class LogWatch:
         whole = outcome.began is not None and not report.lagging and report.backlog == 0
         read = (outcome.last, outcome.began) if whole and outcome.began is not None else None
         condition = self._store.health.went_well(log, now, signed_at if moved else None, read=read)
-        self._seldom.is_over(log)
+        self._throttle.reset(log)
         head = report.position.head.head
         self._meter.position(log, report.position.frontier.size, head.size, head.timestamp or condition.fresh_at)
         self._meter.passed(log, now, None)
@@ -341,7 +343,7 @@ class LogWatch:
             fresh_for = None if is_over else self._stale_after
             outcome.witnessed = self._ask_witnesses(self._witnesses, shown, now, fresh_for)
 
-    def _tell_silence(self, outcome: Outcome, report: PassReport, fresh: datetime, now: datetime) -> None:
+    def _tell_silence(self, outcome: PassResult, report: PassReport, fresh: datetime, now: datetime) -> None:
         """The log answers, yet shows nothing new: gone back, frozen, quiet, or somebody replays an old answer."""
         log, head = outcome.log, report.position.head.head
         if report.lagging:
@@ -369,7 +371,7 @@ class LogWatch:
         self._store.enqueue(witness_alerts(policy, witnessed, shown, now, self._stale_after))
         return witnessed
 
-    def _hold_to_promises(self, outcome: Outcome, source: LogSource, head: SignedHead, state: ObservedState) -> None:
+    def _hold_to_promises(self, outcome: PassResult, source: LogSource, head: SignedHead, state: ObservedState) -> None:
         """Look for what the log promised others in the tree it showed us, below a head that was just proven."""
         if not isinstance(source, PromisingSource):
             return
@@ -396,7 +398,7 @@ class LogWatch:
             outcome.owner, outcome.reason = Owner.COULD_NOT_ASK, "promise-unasked"
             outcome.detail = f"{overdue.promises} promises are overdue since {overdue.since.isoformat()}: {overdue.why}"
 
-    def _settle(self, outcome: Outcome, error: Exception) -> None:
+    def _settle(self, outcome: PassResult, error: Exception) -> None:
         """Record trouble; when even that fails, the database is ill and the log line is all there is."""
         outcome.owner, outcome.reason, outcome.detail = _trouble(error)
         now = self._timing.clock()
@@ -412,10 +414,10 @@ class LogWatch:
                 # Once for each trouble: a log that stays down must not fill the disk with lines that say so.
                 _LOG.warning("trouble %s", _line(outcome))
             self._store.enqueue(self._alerts(condition, now, answered=outcome.answered))
-            self._seldom.is_over(outcome.log)
+            self._throttle.reset(outcome.log)
         except OwnFault as fault:
             outcome.unrecorded = True
-            if self._seldom.is_news(outcome.log):
+            if self._throttle.admits(outcome.log):
                 _LOG.error("state_failed %s also=%s", _line(outcome), fault)
 
     def _alerts(self, condition: Condition, now: datetime, *, answered: bool) -> list[Alert]:
@@ -436,7 +438,7 @@ def _promiser(log: str, log_id: str, overdue: Overdue) -> str:
     return log if overdue.log_id == log_id else f"the log with key id {overdue.log_id}"
 
 
-def _line(outcome: Outcome) -> str:
+def _line(outcome: PassResult) -> str:
     detail = inert_line(outcome.detail, _MAX_LINE)
     return f"log={outcome.log} owner={outcome.owner} reason={outcome.reason} detail={detail}"
 

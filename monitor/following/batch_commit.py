@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Final
 
 from monitor.following.fetch_ahead import Fetched
-from monitor.following.scan_batch import Examined
+from monitor.following.scan_batch import ScannedBatch
 from monitor.judging.judge import Judge
 from monitor.model.errors import NotShown, PastMoved, SignedPromise
 from monitor.model.heads import Position, SignedHead
@@ -25,7 +25,7 @@ _JUDGEMENTS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Taking:
+class BatchCommitter:
     """What taking a batch needs: the log to ask for a proof, the judge, and where to keep what came of it."""
 
     source: LogSource
@@ -33,7 +33,7 @@ class Taking:
     judge: Judge
     clock: Callable[[], datetime]
 
-    def take(self, position: Position, fetched: Fetched, examined: Examined) -> tuple[Position, Batch]:
+    def commit(self, position: Position, fetched: Fetched, examined: ScannedBatch) -> tuple[Position, Batch]:
         """Prove, judge and commit one hashed batch; returns where following stands then, and what was committed.
 
         Raises `NotShown` when the entries are not those the log signed: an only one is named in the evidence. Raises
@@ -47,7 +47,7 @@ class Taking:
                 return moved, self._commit(position, moved, fetched, examined)
         return moved, self._commit(position, moved, fetched, examined)
 
-    def _commit(self, position: Position, moved: Position, fetched: Fetched, examined: Examined) -> Batch:
+    def _commit(self, position: Position, moved: Position, fetched: Fetched, examined: ScannedBatch) -> Batch:
         """Judge a batch by the past as it is now, and commit it; `PastMoved` when that past grew meanwhile."""
         log, scan, now = self.source.identity.log, examined.scan, self.clock()
         findings = tuple(self.judge.judge(scan.hits, now))

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
-from monitor.following.batch_commit import Taking
+from monitor.following.batch_commit import BatchCommitter
 from monitor.following.fetch_ahead import Fetched, fetch_batches
-from monitor.following.scan_batch import Examined, Scanner, examine
+from monitor.following.scan_batch import ScannedBatch, Scanner, scan_batch
 from monitor.judging.judge import Judge
 from monitor.model.errors import (
     Evidence,
@@ -61,7 +61,7 @@ class Limits:
     end: int | None = None
 
 
-Examiner = Callable[[Iterator[Fetched]], Iterator[tuple[Fetched, Examined]]]
+BatchScanner = Callable[[Iterator[Fetched]], Iterator[tuple[Fetched, ScannedBatch]]]
 """Examines batches in order; may read ahead of what it yields. What fetching raises, it raises in the same place."""
 
 
@@ -98,7 +98,7 @@ def baseline(source: LogSource, state: State, start: int | Literal["head"]) -> P
     return position
 
 
-class Follower:
+class LogFollower:
     """Follows one log. Safe to kill at any point; two at once are harmless and wasteful."""
 
     def __init__(
@@ -112,7 +112,7 @@ class Follower:
         pause: Callable[[float], object],
         limits: Limits | None = None,
         executor: Executor | None = None,
-        examiner: Examiner | None = None,
+        examiner: BatchScanner | None = None,
         stop: Callable[[], bool] = lambda: False,
         unkept: Unkept | None = None,
     ) -> None:
@@ -120,7 +120,7 @@ class Follower:
         self._source, self._state, self._scanner = source, state, scanner
         self._clock, self._limits = clock, limits or Limits()
         self._retry = RetryPolicy(self._limits.pauses, pause)
-        self._taking = Taking(source, state, judge, clock)
+        self._committer = BatchCommitter(source, state, judge, clock)
         self._executor, self._examiner, self._stop = executor, examiner or self._examine, stop
         self._identity = source.identity
         self._unkept = unkept if unkept is not None else {}
@@ -192,7 +192,7 @@ class Follower:
         while position.frontier.size < end and not self._stop():
             try:
                 for fetched, examined in self._examiner(self._fetch(position, end, size)):
-                    position, batch = self._taking.take(position, fetched, examined)
+                    position, batch = self._committer.commit(position, fetched, examined)
                     findings, unreadable = findings + len(batch.findings), unreadable + len(batch.unreadable)
                     tries = 0
                     if self._stop():
@@ -221,11 +221,11 @@ class Follower:
             executor=self._executor,
         )
 
-    def _examine(self, batches: Iterator[Fetched]) -> Iterator[tuple[Fetched, Examined]]:
+    def _examine(self, batches: Iterator[Fetched]) -> Iterator[tuple[Fetched, ScannedBatch]]:
         for fetched in batches:
             yield (
                 fetched,
-                examine(fetched.entries, fetched.start, self._identity.log, self._identity.api, self._scanner),
+                scan_batch(fetched.entries, fetched.start, self._identity.log, self._identity.api, self._scanner),
             )
 
     def _blame(self, unkept: NotShown) -> None:

@@ -16,12 +16,12 @@ from multiprocessing.connection import wait
 from typing import Final
 
 from monitor.following.fetch_ahead import Fetched
-from monitor.following.follower import Examiner
+from monitor.following.follower import BatchScanner
 from monitor.following.rule_matcher import RuleScanner
-from monitor.following.scan_batch import Examined, examine
+from monitor.following.scan_batch import ScannedBatch, scan_batch
 from monitor.model.errors import OwnFault
 from monitor.model.log_source import LogApi, LogEntry
-from rules.index import Matcher, compile_rules
+from rules.matching.matcher import Matcher, compile_rules
 from rules.rule import RuleSet
 
 _AHEAD_PER_JOB: Final = 2
@@ -29,7 +29,7 @@ _AHEAD_BYTES: Final = 256 * 1024 * 1024
 _matcher: Matcher | None = None
 
 
-class ExaminerPool:
+class ScanPool:
     """Examines with one compiled set of rules. `dropped` counts matches beyond the matcher's cap so far.
 
     Make it before any thread is started: its processes are forked at once. With one job nothing is forked. Where there
@@ -46,7 +46,7 @@ class ExaminerPool:
         if jobs > 1:
             self._pool = _forked(matcher, jobs) if spawn_with is None else _spawned(spawn_with, jobs)
 
-    def examiner(self, log: str, api: LogApi) -> Examiner:
+    def examiner(self, log: str, api: LogApi) -> BatchScanner:
         """Return what examines the batches of one tree."""
         if self._pool is None:
             return lambda batches: self._inline(batches, log, api)
@@ -63,7 +63,7 @@ class ExaminerPool:
         if self._pool is not None:
             self._pool.shutdown(wait=False)
 
-    def _inline(self, batches: Iterator[Fetched], log: str, api: LogApi) -> Iterator[tuple[Fetched, Examined]]:
+    def _inline(self, batches: Iterator[Fetched], log: str, api: LogApi) -> Iterator[tuple[Fetched, ScannedBatch]]:
         for fetched in batches:
             examined, dropped = _examined(self.matcher, fetched.entries, fetched.start, log, api)
             self.dropped += dropped
@@ -71,8 +71,8 @@ class ExaminerPool:
 
     def _parallel(
         self, pool: ProcessPoolExecutor, batches: Iterator[Fetched], log: str, api: LogApi
-    ) -> Iterator[tuple[Fetched, Examined]]:
-        under_way: deque[tuple[Fetched, Future[tuple[Examined, int]]]] = deque()
+    ) -> Iterator[tuple[Fetched, ScannedBatch]]:
+        under_way: deque[tuple[Fetched, Future[tuple[ScannedBatch, int]]]] = deque()
         failure: Exception | None = None
         more, size = True, 0
         try:
@@ -153,7 +153,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _work(entries: tuple[LogEntry, ...], start: int, log: str, api: LogApi) -> tuple[Examined, int]:
+def _work(entries: tuple[LogEntry, ...], start: int, log: str, api: LogApi) -> tuple[ScannedBatch, int]:
     if _matcher is None:
         raise OwnFault("this process was given no rules")
     return _examined(_matcher, entries, start, log, api)
@@ -161,6 +161,6 @@ def _work(entries: tuple[LogEntry, ...], start: int, log: str, api: LogApi) -> t
 
 def _examined(
     matcher: Matcher, entries: tuple[LogEntry, ...], start: int, log: str, api: LogApi
-) -> tuple[Examined, int]:
+) -> tuple[ScannedBatch, int]:
     scanner = RuleScanner(matcher)
-    return examine(entries, start, log, api, scanner), scanner.dropped
+    return scan_batch(entries, start, log, api, scanner), scanner.dropped

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 from typing_extensions import override
 
-from monitor.following.scan_batch import Scan, Scanner
+from monitor.following.scan_batch import BatchMatches, Scanner
 from monitor.model.log_source import LogApi, LogEntry, unread_entry
 from monitor.model.state import Hit, UnreadableEntry
 from rules.ask_index import LayeredMatcher
-from rules.index import Matcher, Matches
+from rules.matching.matcher import Matcher, Matches
 from sigstore_entries.ct_leaf import decode_ct
 from sigstore_entries.field_texts import FieldTexts
 from sigstore_entries.outline import Outline, outline_ct, outline_fingerprints, outline_rekor
@@ -29,7 +29,7 @@ class RuleScanner(Scanner):
         self.dropped = 0
 
     @override
-    def scan(self, entries: Sequence[LogEntry], start: int, log: str, api: LogApi) -> Scan:
+    def scan(self, entries: Sequence[LogEntry], start: int, log: str, api: LogApi) -> BatchMatches:
         outline_of = outline_ct if api in _CT else outline_rekor
         outlines = [outline_of(entry.leaf) for entry in entries]
         kinds = Counter([outline.kind for outline in outlines if outline is not None])
@@ -51,7 +51,7 @@ class RuleScanner(Scanner):
                 hits.append(Hit(found.signing, tuple(rule.id for rule in found.rules), entry.leaf, entry.extra))
             if found.dropped:
                 dropped.append((start + position, found.dropped))
-        return Scan(tuple(hits), tuple(unreadable), dict(+kinds), tuple(dropped))
+        return BatchMatches(tuple(hits), tuple(unreadable), dict(+kinds), tuple(dropped))
 
     def _candidates(self, outlines: Sequence[Outline | None]) -> dict[int, Sequence[int] | None]:
         """Rule numbers by position; `None` where only the decoded signing can tell, and so for all that is unusual."""

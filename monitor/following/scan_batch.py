@@ -17,7 +17,7 @@ _PIECE: Final = 128  # entries hashed and read at a time
 
 
 @dataclass(frozen=True, slots=True)
-class Scan:
+class BatchMatches:
     """What reading a batch found: hits, entries nobody could decode, and how many entries of each kind there were.
 
     `dropped` are entries that more rules select than are judged, with how many of them are left out.
@@ -32,18 +32,18 @@ class Scan:
 class Scanner(Protocol):
     """Decodes entries and matches them against the active rules, without any I/O."""
 
-    def scan(self, entries: Sequence[LogEntry], start: int, log: str, api: LogApi) -> Scan:
+    def scan(self, entries: Sequence[LogEntry], start: int, log: str, api: LogApi) -> BatchMatches:
         """Read entries `[start, start + len(entries))`. Never raises because of what an entry holds."""
 
 
 @dataclass(frozen=True, slots=True)
-class Examined:
+class ScannedBatch:
     """A batch, hashed and read. `subtrees` are `(level, root)` of aligned full subtrees covering the batch in order."""
 
     start: int
     end: int
     subtrees: tuple[tuple[int, bytes], ...]
-    scan: Scan
+    scan: BatchMatches
 
     def extend(self, frontier: Frontier) -> Frontier:
         """Append this batch to the frontier it follows. Raises `MalformedFrontier` when it follows another."""
@@ -52,23 +52,23 @@ class Examined:
         return frontier
 
 
-def examine(entries: Sequence[LogEntry], start: int, log: str, api: LogApi, scanner: Scanner) -> Examined:
+def scan_batch(entries: Sequence[LogEntry], start: int, log: str, api: LogApi, scanner: Scanner) -> ScannedBatch:
     """Hash and read entries `[start, start + len(entries))` of one tree."""
     hashes: list[LeafHash] = []
-    scans: list[Scan] = []
+    scans: list[BatchMatches] = []
     for first in range(0, len(entries), _PIECE):
         # What was just hashed is still in the processor's cache when it is read.
         piece = entries[first : first + _PIECE]
         hashes += hashes_of(piece)
         scans.append(scanner.scan(piece, start + first, log, api))
-    return Examined(start, start + len(entries), aligned_subtrees(start, hashes), _together(scans))
+    return ScannedBatch(start, start + len(entries), aligned_subtrees(start, hashes), _together(scans))
 
 
-def _together(scans: Sequence[Scan]) -> Scan:
+def _together(scans: Sequence[BatchMatches]) -> BatchMatches:
     kinds: Counter[str] = Counter()
     for scan in scans:
         kinds.update(scan.kinds)
-    return Scan(
+    return BatchMatches(
         hits=tuple(each for scan in scans for each in scan.hits),
         unreadable=tuple(each for scan in scans for each in scan.unreadable),
         kinds=dict(kinds),
@@ -76,7 +76,7 @@ def _together(scans: Sequence[Scan]) -> Scan:
     )
 
 
-def together(of_file: Scan, asked: Scan) -> Scan:
+def together(of_file: BatchMatches, asked: BatchMatches) -> BatchMatches:
     """Two readings of the same entries by different rules, as one. Kinds are those of the first."""
     by_index = {hit.signing.where.index: hit for hit in of_file.hits}
     for hit in asked.hits:
@@ -93,7 +93,7 @@ def together(of_file: Scan, asked: Scan) -> Scan:
     more_unreadable = [each for each in asked.unreadable if each.unreadable.where.index not in known_unreadable]
     kinds = Counter(of_file.kinds)
     kinds["unreadable"] += len(more_unreadable)
-    return Scan(
+    return BatchMatches(
         hits=tuple(by_index[index] for index in sorted(by_index)),
         unreadable=(*of_file.unreadable, *more_unreadable),
         kinds=dict(+kinds),

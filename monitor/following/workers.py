@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from monitor.following.fetch_ahead import Fetched
-from monitor.following.follower import Examiner
-from monitor.following.pool import ExaminerPool
+from monitor.following.follower import BatchScanner
+from monitor.following.pool import ScanPool
 from monitor.following.rule_matcher import RuleScanner
-from monitor.following.scan_batch import Examined, examine, together
+from monitor.following.scan_batch import ScannedBatch, scan_batch, together
 from monitor.judging.active_rules import HeldRules
 from monitor.model.errors import OwnFault
 from monitor.model.log_source import LogApi
@@ -28,11 +28,11 @@ class _Running:
     """Processes with the rules of one generation, and how many passes use them now."""
 
     generation: int
-    pool: ExaminerPool
+    pool: ScanPool
     users: int = 0
 
 
-class Examiners:
+class ScanWorkers:
     """Makes what examines the batches of each tree. Safe to use from several threads.
 
     `processes` is how many to use at most; with one or none everything is examined here. A pass examines its first two
@@ -50,13 +50,13 @@ class Examiners:
         """Whether processes were started and not ended."""
         return self._running is not None
 
-    def examiner(self, held: HeldRules, log: str, api: LogApi) -> Examiner:
+    def examiner(self, held: HeldRules, log: str, api: LogApi) -> BatchScanner:
         """Examine one tree's batches with these rules."""
         scanner = RuleScanner(held.everything)
 
-        def run(batches: Iterator[Fetched]) -> Iterator[tuple[Fetched, Examined]]:
+        def run(batches: Iterator[Fetched]) -> Iterator[tuple[Fetched, ScannedBatch]]:
             for count, fetched in enumerate(batches, 1):
-                yield fetched, examine(fetched.entries, fetched.start, log, api, scanner)
+                yield fetched, scan_batch(fetched.entries, fetched.start, log, api, scanner)
                 if count == _INLINE_BATCHES and self._processes > 1 and not self._closed:
                     break
             # Nothing is left here unless the loop was broken off.
@@ -74,14 +74,14 @@ class Examiners:
 
     def _parallel(
         self, held: HeldRules, batches: Iterator[Fetched], log: str, api: LogApi
-    ) -> Iterator[tuple[Fetched, Examined]]:
+    ) -> Iterator[tuple[Fetched, ScannedBatch]]:
         first = next(batches, None)
         if first is None:
             return
         running = self._join(held)
         if running is None:
             for fetched in _again(first, batches):
-                yield fetched, examine(fetched.entries, fetched.start, log, api, RuleScanner(held.everything))
+                yield fetched, scan_batch(fetched.entries, fetched.start, log, api, RuleScanner(held.everything))
             return
         broken = False
         try:
@@ -106,7 +106,7 @@ class Examiners:
                     now.pool.retire()
             if self._running is None:
                 _LOG.info("examining_in_processes processes=%d generation=%d", self._processes, held.generation)
-                pool = ExaminerPool(held.matcher, self._processes, spawn_with=held.rules)
+                pool = ScanPool(held.matcher, self._processes, spawn_with=held.rules)
                 self._running = _Running(held.generation, pool)
             if self._running.generation != held.generation:
                 return None
@@ -128,8 +128,8 @@ def _again(first: Fetched, rest: Iterator[Fetched]) -> Iterator[Fetched]:
 
 
 def _with_asked(
-    examined: Iterator[tuple[Fetched, Examined]], held: HeldRules, log: str, api: LogApi
-) -> Iterator[tuple[Fetched, Examined]]:
+    examined: Iterator[tuple[Fetched, ScannedBatch]], held: HeldRules, log: str, api: LogApi
+) -> Iterator[tuple[Fetched, ScannedBatch]]:
     """Add what subscribed rules select. They are matched here: the processes hold the rules of the file alone."""
     scanner: RuleScanner | None = None
     for fetched, each in examined:

@@ -10,8 +10,8 @@ from monitor.judging.asked_rules import AskedRules
 from monitor.model.errors import BadConfig
 from rules.ask_index import AskIndex, LayeredMatcher
 from rules.document import MAX_BYTES, RuleFileError
-from rules.index import Matcher, TooManyUnindexed, compile_rules
 from rules.lookback import LookBack
+from rules.matching.matcher import Matcher, TooManyUnindexed, compile_rules
 from rules.rule import Rule, RuleSet
 from rules.rule_file import load_rules
 

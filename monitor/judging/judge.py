@@ -10,14 +10,14 @@ from typing_extensions import override
 
 from alerts.alert import Alert
 from monitor.judging.history import BatchFacts
-from monitor.model.inclusion_promise import Promise, promises_of
+from monitor.model.inclusion_promise import InclusionPromise, promises_of
 from monitor.model.state import FactStore, Finding, Hit
 from monitor.raising.clock_alerts import INTEGRATED_TIME, REFUTED_TIME, is_ahead
 from monitor.raising.signing_alerts import alerts_of_findings
 from rules.ask_index import LayeredMatcher
 from rules.expectations.case import CT_KINDS, JudgedByPast
-from rules.index import Matcher
 from rules.judge import judge_selected, recheck_at
+from rules.matching.matcher import Matcher
 from rules.selected import select
 from rules.verdict import Outcome
 from sigstore_entries import der
@@ -89,12 +89,12 @@ class RuleJudge(Judge):
         rules = {name: rule for name in {finding.rule for finding in findings} if (rule := self._rule(name))}
         return alerts_of_findings([finding for finding in findings if finding.rule in rules], rules, now)
 
-    def _labelled(self, hit: Hit, now: datetime) -> tuple[Signing, tuple[Promise, ...]]:
+    def _labelled(self, hit: Hit, now: datetime) -> tuple[Signing, tuple[InclusionPromise, ...]]:
         """What the trust root says of the signers, and what CT logs promised whoever was issued their certificates."""
         signing = _without_refuted_time(hit.signing, now)
         authorities, ct_keys = self._authorities()
         at = next((time.at for time in signing.times if time.source == INTEGRATED_TIME), None)
-        promises: list[Promise] = []
+        promises: list[InclusionPromise] = []
 
         def label(signer: Signer) -> Signer:
             judged = authorities.judge_chain(signer, _use_of(signer, at))

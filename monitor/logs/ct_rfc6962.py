@@ -13,7 +13,7 @@ from monitor.logs.checkpoint import from_millis, missing_entries, refused_head, 
 from monitor.logs.fewer import FewerAtOnce, by_hash
 from monitor.model.errors import FetchFailed, Lagging
 from monitor.model.heads import SignedHead
-from monitor.model.inclusion_promise import Promise
+from monitor.model.inclusion_promise import InclusionPromise
 from monitor.model.log_source import LogEntry, LogIdentity, Place, PromisingSource
 from monitor.model.sth import read_sth
 from tlog.ct import MalformedCt
@@ -100,7 +100,7 @@ class CtRfc6962Source(PromisingSource):
         return 0, None
 
     @override
-    def place_of(self, promise: Promise, head: SignedHead) -> Place:
+    def place_of(self, promise: InclusionPromise, head: SignedHead) -> Place:
         """Asked by the leaf's hash where no index was promised."""
         if promise.index is not None:
             return self._shown(promise.index, *self._leaf_and_path(promise.index, head), head)

@@ -18,7 +18,7 @@ from monitor.logs.checkpoint import (
 from monitor.logs.tile_tree import TileTree, fetch_tile, tile_frontier
 from monitor.model.errors import FetchFailed
 from monitor.model.heads import SignedHead
-from monitor.model.inclusion_promise import Promise
+from monitor.model.inclusion_promise import InclusionPromise
 from monitor.model.log_source import LogEntry, LogIdentity, Place, PromisingSource
 from tlog.checkpoint import MalformedCheckpoint
 from tlog.frontier import Frontier
@@ -123,7 +123,7 @@ class CtStaticSource(PromisingSource):
         return 0, None
 
     @override
-    def place_of(self, promise: Promise, head: SignedHead) -> Place:
+    def place_of(self, promise: InclusionPromise, head: SignedHead) -> Place:
         """SPEC static-ct-api: every SCT of such a log has the leaf's index in it."""
         index = promise.index
         if index is None:

@@ -20,7 +20,7 @@ from monitor.logs.checkpoint import from_millis, head_of, missing_entries, read_
 from monitor.logs.fewer import FewerAtOnce, by_hash
 from monitor.model.errors import FetchFailed, Lagging
 from monitor.model.heads import SignedHead
-from monitor.model.inclusion_promise import BadPromise, Promise, pack_timestamp, unpack_timestamp
+from monitor.model.inclusion_promise import BadPromise, InclusionPromise, pack_timestamp, unpack_timestamp
 from monitor.model.log_source import LogEntry, LogIdentity, Place, PromisingSource
 from monitor.proof.consistency import prove_pair
 from tlog.frontier import Frontier, frontier_before
@@ -166,7 +166,7 @@ class RekorV1Source(PromisingSource):
         return offset, offset + head.size if head.final else None
 
     @override
-    def place_of(self, promise: Promise, head: SignedHead) -> Place:
+    def place_of(self, promise: InclusionPromise, head: SignedHead) -> Place:
         first, _ = self.promised_range(head)
         return self._shown((promise.index or 0) - first, head)
 

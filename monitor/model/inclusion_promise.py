@@ -50,7 +50,7 @@ class BadPromise(SignwatchError):
 
 
 @dataclass(frozen=True, slots=True)
-class Promise:
+class InclusionPromise:
     """A promise whose signature verified under `spki`. `leaf` is what must be hashed into the tree, byte for byte.
 
     `index` is where it must stand, where that was promised: through all trees of a Rekor v1 log (the virtual index),
@@ -100,7 +100,7 @@ class Overdue:
     why: str
 
 
-def read_promise(signed: SignedPromise, spki: bytes) -> Promise:
+def read_promise(signed: SignedPromise, spki: bytes) -> InclusionPromise:
     """Verify a promise by the one key pinned to the log. Raises `BadPromise`."""
     if len(signed.statement) > MAX_STATEMENT:
         raise BadPromise(f"a promise of {len(signed.statement)} bytes is longer than any that is kept")
@@ -131,7 +131,7 @@ def set_of(leaf: bytes, integrated_time: int, log_id: bytes, index: int, signatu
     return SignedPromise(PromiseKind.SET, statement, signature)
 
 
-def promises_of(scts: Iterable[EmbeddedSct]) -> Iterator[Promise]:
+def promises_of(scts: Iterable[EmbeddedSct]) -> Iterator[InclusionPromise]:
     """What CT logs promised in SCTs of a certificate that were verified. One that is too long or odd is left out."""
     for each in scts:
         statement = sct_message(each.leaf)
@@ -141,7 +141,7 @@ def promises_of(scts: Iterable[EmbeddedSct]) -> Iterator[Promise]:
             yield _sct(SignedPromise(PromiseKind.SCT, statement, each.sct.signature), each.spki)
 
 
-def _read_set(signed: SignedPromise, spki: bytes) -> Promise:
+def _read_set(signed: SignedPromise, spki: bytes) -> InclusionPromise:
     told: Any = json.loads(signed.statement)
     # One spelling only: a key that stands twice, or a number that is written otherwise, would be read in two ways.
     if not isinstance(told, dict) or set(told) != _SET_FIELDS or rfc8785.dumps(told) != signed.statement:
@@ -155,20 +155,20 @@ def _read_set(signed: SignedPromise, spki: bytes) -> Promise:
     if base64.b64encode(leaf).decode() != body:
         raise BadPromise("a signed entry timestamp over a body in no canonical base64")
     verify_signature(load_public_key(spki), signed.statement, signed.signature)
-    return Promise(signed, spki, leaf, index, _EPOCH + timedelta(seconds=at))
+    return InclusionPromise(signed, spki, leaf, index, _EPOCH + timedelta(seconds=at))
 
 
-def _read_sct(signed: SignedPromise, spki: bytes) -> Promise:
+def _read_sct(signed: SignedPromise, spki: bytes) -> InclusionPromise:
     promise = _sct(signed, spki)
     verify_digitally_signed(spki, signed.statement, signed.signature)
     return promise
 
 
-def _sct(signed: SignedPromise, spki: bytes) -> Promise:
+def _sct(signed: SignedPromise, spki: bytes) -> InclusionPromise:
     # SPEC RFC 6962 3.2 and 3.4: what is signed begins with version v1 and signature type certificate_timestamp, the
     # leaf with version v1 and leaf type timestamped_entry: all of them 0, and the rest is the same.
     leaf = parse_leaf(signed.statement)
-    return Promise(
+    return InclusionPromise(
         signed, spki, signed.statement, leaf_index(leaf.extensions), _EPOCH + timedelta(milliseconds=leaf.timestamp)
     )
 
@@ -196,7 +196,7 @@ def pack_timestamp(signature: str | None, index: int, seconds: int | None) -> by
     return msgspec.msgpack.encode(_Timestamp(raw, index, seconds or 0))
 
 
-def unpack_timestamp(packed: bytes, leaf: bytes, spki: bytes) -> Promise:
+def unpack_timestamp(packed: bytes, leaf: bytes, spki: bytes) -> InclusionPromise:
     """Verify the signed timestamp that was served with an entry. Raises `BadPromise`."""
     if not packed:
         raise BadPromise("no signed entry timestamp was served")

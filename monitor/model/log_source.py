@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from monitor.model.errors import SignedPromise
 from monitor.model.heads import SignedHead
-from monitor.model.inclusion_promise import Promise
+from monitor.model.inclusion_promise import InclusionPromise
 from sigstore_entries.signing import EntryRef, Unreadable
 from tlog.frontier import Frontier
 from tlog.merkle import LeafHash, NodeHash, leaf_hashes
@@ -120,7 +120,7 @@ class PromisingSource(LogSource, Protocol):
     def promised_range(self, head: SignedHead) -> tuple[int, int | None]:
         """Promised indexes that this tree is for: the one of its first leaf, and where the next tree takes over."""
 
-    def place_of(self, promise: Promise, head: SignedHead) -> Place:
+    def place_of(self, promise: InclusionPromise, head: SignedHead) -> Place:
         """Where the promised leaf stands, or what stands at the promised index, which is below `head`.
 
         Raises `FetchFailed`, and `NotShown` when the log has nothing to show or cannot prove it.

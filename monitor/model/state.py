@@ -8,7 +8,7 @@ from typing import Protocol
 from alerts.alert import Alert
 from monitor.model.errors import Evidence
 from monitor.model.heads import Position, SignedHead
-from monitor.model.inclusion_promise import Promise
+from monitor.model.inclusion_promise import InclusionPromise
 from rules.facts import Facts
 from rules.selected import Selected
 from rules.verdict import Verdict
@@ -40,7 +40,7 @@ class Finding:
     leaf: bytes
     extra: bytes = b""
     recheck: datetime | None = None
-    promises: tuple[Promise, ...] = ()
+    promises: tuple[InclusionPromise, ...] = ()
     past: int | None = None
 
     @property

@@ -56,7 +56,7 @@ class Cosigning:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class WitnessStatus:
     """How a log stood with its witnesses when last asked: since when each is missing, since when too many are.
 
     `short_since` is `None` while enough cosign.
@@ -72,7 +72,7 @@ class Witnessed:
 
     required: int
     cosigning: Cosigning
-    standing: Standing
+    standing: WitnessStatus
 
     @property
     def line(self) -> str:
@@ -109,7 +109,7 @@ def judge(policy: WitnessPolicy, head: SignedHead, now: datetime, fresh_for: tim
     return Cosigning(present, missing, len(present) >= policy.required, known)
 
 
-def follow_up(policy: WitnessPolicy, before: Standing, cosigning: Cosigning, now: datetime) -> Standing:
+def follow_up(policy: WitnessPolicy, before: WitnessStatus, cosigning: Cosigning, now: datetime) -> WitnessStatus:
     """Return the standing after a head was judged at `now`; what was missing before keeps its since.
 
     Whoever cosigned the head too long ago is missing since then.
@@ -117,11 +117,11 @@ def follow_up(policy: WitnessPolicy, before: Standing, cosigning: Cosigning, now
     known = dict(before.missing_since)
     missing = tuple((name, known.get(name) or min(cosigning.last.get(name, now), now)) for name in cosigning.missing)
     if cosigning.enough:
-        return Standing(missing, None)
+        return WitnessStatus(missing, None)
     # The policy was last met when as many as it takes had cosigned, the latest of them no later than that.
     latest = sorted((min(at, now) for at in cosigning.last.values()), reverse=True)[: policy.required]
     began = latest[-1] if len(latest) == policy.required else now
-    return Standing(missing, before.short_since or began)
+    return WitnessStatus(missing, before.short_since or began)
 
 
 def read_witnesses(node: Node) -> WitnessPolicy:

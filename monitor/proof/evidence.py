@@ -14,7 +14,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from monitor.model.errors import Evidence, SignedPromise, SignwatchError
-from monitor.model.inclusion_promise import BadPromise, Promise, PromiseKind, read_promise
+from monitor.model.inclusion_promise import BadPromise, InclusionPromise, PromiseKind, read_promise
 from monitor.model.log_source import LogApi
 from monitor.model.sth import read_sth
 from tlog.checkpoint import parse_checkpoint
@@ -270,7 +270,7 @@ def _shown_prefix(first: Statement, second: Statement, evidence: Evidence) -> Ro
 
 
 def _conclude_promise(
-    evidence: Evidence, statements: list[Statement], promises: list[Promise], sentences: list[str]
+    evidence: Evidence, statements: list[Statement], promises: list[InclusionPromise], sentences: list[str]
 ) -> Conclusion:
     """What a promise, the log's head, and what stands in the promised place show. All in the file must verify."""
     if not promises or evidence.event != promises[0].id:
@@ -291,7 +291,7 @@ def _conclude_promise(
     return Conclusion(False, tuple(sentences))
 
 
-def _check_second(promises: list[Promise], shown: tuple[int, bytes] | None) -> None:
+def _check_second(promises: list[InclusionPromise], shown: tuple[int, bytes] | None) -> None:
     """A second promise is of the other entry: the one that is shown, or one that was promised the same index."""
     promised, *more = promises
     if len(more) > 1 or any(each.leaf == promised.leaf for each in more):
@@ -303,7 +303,7 @@ def _check_second(promises: list[Promise], shown: tuple[int, bytes] | None) -> N
             raise NotEvidence("the second promise is not of the entry that is shown")
 
 
-def _promise_contradiction(promises: list[Promise], shown: tuple[int, bytes] | None) -> str | None:
+def _promise_contradiction(promises: list[InclusionPromise], shown: tuple[int, bytes] | None) -> str | None:
     promised, *more = promises
     if more and more[0].index == promised.index and promised.index is not None and more[0].leaf != promised.leaf:
         return f"One index, two entries: both were promised index {promised.index}, which holds only one."
@@ -314,7 +314,9 @@ def _promise_contradiction(promises: list[Promise], shown: tuple[int, bytes] | N
     return None
 
 
-def _shown_leaf(evidence: Evidence, statements: list[Statement], promised: Promise) -> tuple[int, bytes] | None:
+def _shown_leaf(
+    evidence: Evidence, statements: list[Statement], promised: InclusionPromise
+) -> tuple[int, bytes] | None:
     """Index and bytes of the leaf that stands in the place of the promised one, proven into the head."""
     if not evidence.leaves and not evidence.proof:
         return None
@@ -328,12 +330,12 @@ def _shown_leaf(evidence: Evidence, statements: list[Statement], promised: Promi
     return index, leaf
 
 
-def _promised(promise: Promise) -> str:
+def _promised(promise: InclusionPromise) -> str:
     where = "" if promise.index is None else f" at index {promise.index}"
     return f"an entry with leaf hash {promise.leaf_hash.hex()}{where}, by its own time {promise.at.isoformat()}"
 
 
-def _read_own_promise(evidence: Evidence, signed: SignedPromise) -> Promise:
+def _read_own_promise(evidence: Evidence, signed: SignedPromise) -> InclusionPromise:
     if signed.kind != _PROMISES.get(LogApi(evidence.api)):
         raise NotEvidence(f"a log of this kind makes no promise of kind {signed.kind!r:.40}")
     try:

@@ -52,7 +52,7 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class CoverageGroup:
     """Active rules of one log that were offered the same entries.
 
     They began when the log had `began` entries, and are offered everything since; `ranges` are sorted ranges
@@ -135,7 +135,7 @@ class Coverage:
         ranges = [(row.first, position if row.last is None else row.last) for row in rows]
         return RuleCoverage(rule, log, selection, merged(ranges))
 
-    def standings(self, log: str, after: int, limit: int | None = None) -> list[Standing]:
+    def standings(self, log: str, after: int, limit: int | None = None) -> list[CoverageGroup]:
         """Active rules that began when the log had more than `after` entries; the last to begin first, up to a limit.
 
         All others were offered every entry from `after` on.
@@ -161,7 +161,7 @@ class Coverage:
         alike: dict[tuple[int, tuple[tuple[int, int], ...]], dict[str, str]] = {}
         for (rule, selection, began), offered in ranges.items():
             alike.setdefault((began, merged(offered)), {})[rule] = selection
-        return [Standing(began, offered, rules) for (began, offered), rules in alike.items()]
+        return [CoverageGroup(began, offered, rules) for (began, offered), rules in alike.items()]
 
     def active(self) -> dict[str, tuple[int, int]]:
         """Per log, how many rules are active, and how many of them began after following the log did."""

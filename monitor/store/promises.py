@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, or_, select, update
 
 from monitor.model.errors import OwnFault, SignedPromise
-from monitor.model.inclusion_promise import BadPromise, Overdue, Promise, PromiseKind, read_promise
+from monitor.model.inclusion_promise import BadPromise, InclusionPromise, Overdue, PromiseKind, read_promise
 from monitor.model.log_source import LogApi
 from monitor.proof.evidence import read_head
 from monitor.store.database import Database
@@ -39,7 +39,7 @@ _COUNT = table(PromiseCount)
 class KeptPromise:
     """A promise that waits: `due` is when it must have been kept, `tries` how often the log did not show that."""
 
-    promise: Promise
+    promise: InclusionPromise
     seen_at: datetime
     due: datetime
     tries: int
@@ -63,7 +63,7 @@ class Promises:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def remember(self, promises: Iterable[Promise], now: datetime) -> int:
+    def remember(self, promises: Iterable[InclusionPromise], now: datetime) -> int:
         """Keep promises of followed logs until they are settled; returns how many are new."""
         with self._database.write() as connection:
             return add_promises(connection, promises, now)
@@ -90,7 +90,7 @@ class Promises:
             rows = connection.execute(query).mappings().all()
         return [KeptPromise(_promise(row), row["seen_at"], row["due_at"], row["tries"]) for row in rows]
 
-    def of_index(self, promise: Promise) -> list[Promise]:
+    def of_index(self, promise: InclusionPromise) -> list[InclusionPromise]:
         """Known promises of other entries for the very index: at most a handful."""
         if promise.index is None:
             return []
@@ -100,7 +100,7 @@ class Promises:
             query = select(_PROMISE).where(*same, at.id != promise.id).order_by(at.seen_at, at.id).limit(_FEW)
             return [_promise(row) for row in connection.execute(query).mappings()]
 
-    def is_pending(self, promise: Promise) -> bool:
+    def is_pending(self, promise: InclusionPromise) -> bool:
         """Whether a promise is remembered, and not settled."""
         here = (_PROMISE.c.id == promise.id, _PROMISE.c.state == PENDING)
         with self._database.read() as connection:
@@ -112,13 +112,13 @@ class Promises:
         with self._database.write() as connection:
             connection.execute(update(_PROMISE).where(_PROMISE.c.id == waiting.promise.id).values(**values))
 
-    def kept(self, promise: Promise) -> None:
+    def kept(self, promise: InclusionPromise) -> None:
         """A promise was shown to be kept: there is nothing more to remember of it."""
         with self._database.write() as connection:
             if connection.execute(delete(_PROMISE).where(_PROMISE.c.id == promise.id)).rowcount:
                 _count(connection, promise.log_id, KEPT, 1)
 
-    def broken(self, promise: Promise, evidence: str) -> None:
+    def broken(self, promise: InclusionPromise, evidence: str) -> None:
         """A promise was broken, and `evidence` of it is kept: it stays on record."""
         with self._database.write() as connection:
             here = _PROMISE.c.id == promise.id
@@ -180,13 +180,13 @@ def _given_up(now: datetime) -> ColumnElement[bool]:
     return and_(at.state == PENDING, at.due_at < before, at.seen_at < before)
 
 
-def add_promises(connection: Connection, promises: Iterable[Promise], now: datetime) -> int:
+def add_promises(connection: Connection, promises: Iterable[InclusionPromise], now: datetime) -> int:
     """Keep the promises that followed logs made, within the caller's transaction; returns how many are new.
 
     Those of other logs are not kept: nobody here could ever say whether they were. Nor are more than `MAX_PENDING` of
     one log, which are counted: what was not looked at is a number.
     """
-    by_log: dict[tuple[bytes, PromiseKind], dict[str, Promise]] = {}
+    by_log: dict[tuple[bytes, PromiseKind], dict[str, InclusionPromise]] = {}
     for promise in promises:
         by_log.setdefault((promise.spki, promise.kind), {})[promise.id] = promise
     added = 0
@@ -239,7 +239,7 @@ def _signed(raw: bytes, api: LogApi, spki: bytes) -> bool:
     return True
 
 
-def _row(promise: Promise, now: datetime) -> dict[str, object]:
+def _row(promise: InclusionPromise, now: datetime) -> dict[str, object]:
     return {
         "id": promise.id,
         "log_id": promise.log_id,
@@ -258,7 +258,7 @@ def _row(promise: Promise, now: datetime) -> dict[str, object]:
     }
 
 
-def _promise(row: Any) -> Promise:
+def _promise(row: Any) -> InclusionPromise:
     signed = SignedPromise(row["kind"], bytes(row["statement"]), bytes(row["signature"]))
     try:
         return read_promise(signed, bytes(row["spki"]))

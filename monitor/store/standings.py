@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy import delete, select
 
 from monitor.model.errors import OwnFault
-from monitor.model.witness_policy import Standing
+from monitor.model.witness_policy import WitnessStatus
 from monitor.store.database import Database
 from monitor.store.tables import WitnessStanding, table
 from monitor.store.writing import add_or_replace
@@ -20,21 +20,21 @@ class Standings:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def standing(self, log: str) -> Standing:
+    def standing(self, log: str) -> WitnessStatus:
         """How a log stood when its witnesses were last counted. Raises `OwnFault` when what is stored is damaged."""
         with self._database.read() as connection:
             row = connection.execute(select(_STANDING).where(_STANDING.c.log == log)).mappings().first()
         if row is None:
-            return Standing()
+            return WitnessStatus()
         try:
             missing = tuple((str(name), datetime.fromisoformat(at)) for name, at in json.loads(row["missing"]))
         except (ValueError, TypeError) as error:
             raise OwnFault(
                 f"{log}: what is stored about its witnesses is damaged: {error}. Restore the database from a backup."
             ) from error
-        return Standing(missing, row["short_since"])
+        return WitnessStatus(missing, row["short_since"])
 
-    def keep(self, log: str, standing: Standing) -> None:
+    def keep(self, log: str, standing: WitnessStatus) -> None:
         """Replace what is known of a log."""
         missing = json.dumps([(name, at.isoformat()) for name, at in standing.missing_since])
         row = {"log": log, "short_since": standing.short_since, "missing": missing}

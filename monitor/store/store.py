@@ -13,7 +13,7 @@ from typing_extensions import override
 from alerts.alert import Alert
 from monitor.model.errors import Evidence, OwnFault
 from monitor.model.heads import Position, SignedHead
-from monitor.model.inclusion_promise import BadPromise, Promise, read_promise
+from monitor.model.inclusion_promise import BadPromise, InclusionPromise, read_promise
 from monitor.model.state import Batch, Finding, State
 from monitor.proof.evidence import BROKEN_PROMISE, event_id, to_document
 from monitor.store.asks import Asks
@@ -253,11 +253,11 @@ class Store(State):
         withdraw(connection, events.answered(), ANSWERED, now)
 
 
-def _of_certificates(batch: Batch) -> Iterator[Promise]:
+def _of_certificates(batch: Batch) -> Iterator[InclusionPromise]:
     return (promise for finding in batch.findings for promise in finding.promises)
 
 
-def _promises(evidence: Evidence) -> Iterator[Promise]:
+def _promises(evidence: Evidence) -> Iterator[InclusionPromise]:
     for signed in evidence.promises:
         with suppress(BadPromise):
             yield read_promise(signed, evidence.spki)

@@ -24,7 +24,7 @@ from alerts.channels.jsonl import JsonlChannel
 from alerts.delivery import DeliveryPolicy, deliver_channel
 from monitor.backscan.step import backscan_step
 from monitor.config import Config, TrustConfig
-from monitor.daemon.supervisor import LogWatch, Outcome
+from monitor.daemon.supervisor import LogSupervisor, PassResult
 from monitor.daemon.trust_watch import TrustWatch
 from monitor.following.follower import Limits
 from monitor.following.timing import Timing
@@ -137,7 +137,7 @@ class Desk:
     rules: RuleKeeper
     trust: TrustKeeper
     trust_watch: TrustWatch
-    watches: Sequence[LogWatch]
+    watches: Sequence[LogSupervisor]
 
 
 @dataclass
@@ -243,7 +243,7 @@ class Life:
         trust = TrustKeeper(config.trust, clock)
         meter = PrometheusMeter("crash test")
         watches = [
-            LogWatch(
+            LogSupervisor(
                 name,
                 lambda source=source: [source(stage)],  # type: ignore[misc]
                 freshness=Freshness(timedelta(days=1000)),
@@ -270,7 +270,7 @@ class Life:
         return CtStaticSource(log.source().identity, SteppingFetcher(log, self.around), key)
 
 
-def _run_passes(watch: LogWatch) -> None:
+def _run_passes(watch: LogSupervisor) -> None:
     quiet = 0
     for _ in range(_PASSES):
         # Until two in a row go well: what one could not write down at its end, the next one does.
@@ -291,6 +291,6 @@ def _insist(job: Callable[[], None]) -> None:
     raise AssertionError("it never went well")
 
 
-def _went_wrong(outcomes: Sequence[Outcome]) -> bool:
+def _went_wrong(outcomes: Sequence[PassResult]) -> bool:
     """Whether the trouble was ours or the network's; a log that misbehaves is what the pass was for."""
     return any(outcome.owner is not None and not outcome.evidence for outcome in outcomes)

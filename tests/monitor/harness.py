@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from alerts.alert import Alert, Owner, Severity
-from monitor.following.follower import Follower, Limits, PassReport, baseline
-from monitor.following.scan_batch import Scan
+from monitor.following.follower import Limits, LogFollower, PassReport, baseline
+from monitor.following.scan_batch import BatchMatches
 from monitor.model.heads import Position
 from monitor.model.log_source import LogApi, LogEntry, unread_entry
 from monitor.model.state import Finding, Hit, UnreadableEntry
@@ -23,7 +23,7 @@ KINDS: list[type[MisbehavingLog]] = [RekorV1Log, RekorV2Log, CtRfc6962Log, CtSta
 class NumberScanner:
     """Selects entries whose number is divisible by 7, and cannot read those that begin with `garbage`."""
 
-    def scan(self, entries: Sequence[LogEntry], start: int, log: str, api: LogApi) -> Scan:
+    def scan(self, entries: Sequence[LogEntry], start: int, log: str, api: LogApi) -> BatchMatches:
         hits, unreadable = [], []
         for index, entry in enumerate(entries, start):
             where = EntryRef(log, index)
@@ -33,7 +33,7 @@ class NumberScanner:
                 unreadable.append(UnreadableEntry(Unreadable(where, "malformed-json", "it is garbage"), entry.leaf))
             elif index % 7 == 0:
                 hits.append(Hit(Signing(where, "test", "1", ()), ("sevenths",), entry.leaf))
-        return Scan(tuple(hits), tuple(unreadable), {"test": len(entries)})
+        return BatchMatches(tuple(hits), tuple(unreadable), {"test": len(entries)})
 
 
 class EverythingIsNews:
@@ -90,7 +90,7 @@ class Watch:
     def restart(self) -> None:
         """Throw away everything but the log and the state."""
         self.source = self.log.source()
-        self.follower = Follower(
+        self.follower = LogFollower(
             self.source,
             self.state,
             NumberScanner(),

@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass
 from datetime import timedelta
 
-from monitor.following.follower import Follower, Limits
+from monitor.following.follower import Limits, LogFollower
 from monitor.model.errors import FetchFailed, LogMisbehaved
 from monitor.model.heads import Position
 from monitor.model.log_source import LogApi, LogSource
@@ -33,7 +33,7 @@ class Followed:
     def follow(self, passes: int = 3) -> tuple[str, MemoryState]:
         """Run up to three passes; returns `fine`, or the kind or reason of the last failure."""
         state = MemoryState(positions={self.position.log: self.position})
-        follower = Follower(
+        follower = LogFollower(
             self.source,
             state,
             NumberScanner(),

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from alerts.alert import Alert
-from monitor.following.follower import Follower, Limits, baseline
+from monitor.following.follower import Limits, LogFollower, baseline
 from monitor.model.errors import Evidence, LogMisbehaved
 from monitor.model.heads import Position, SignedHead
 from monitor.model.state import Batch
@@ -66,7 +66,7 @@ def follow_once(log: MisbehavingLog, path: Path, steps: Steps) -> None:
     try:
         if state.position(source.identity.log) is None:
             baseline(source, state, 0)
-        Follower(
+        LogFollower(
             source,
             state,
             NumberScanner(),

@@ -9,14 +9,14 @@ import pytest
 
 from alerts.alert import Owner
 from monitor.following.rule_matcher import RuleScanner
-from monitor.following.scan_batch import Scan, examine
+from monitor.following.scan_batch import BatchMatches, scan_batch
 from monitor.judging.history import BatchFacts
 from monitor.judging.judge import RuleJudge
 from monitor.model.log_source import LogApi, LogEntry
 from monitor.model.state import Finding
 from monitor.raising.signing_alerts import alerts_of_findings
 from rules.facts import Authorisation
-from rules.index import Matcher, compile_rules
+from rules.matching.matcher import Matcher, compile_rules
 from rules.rule_file import load_rules
 from rules.verdict import Outcome, Verdict
 from sigstore_entries.signing import ChainTrust, EntryRef, Signing
@@ -45,12 +45,14 @@ def matcher(text: str = RULES) -> Matcher:
     return compile_rules(load_rules(text).rules)
 
 
-def scan(leaves: Sequence[bytes | LogEntry], api: LogApi = LogApi.REKOR_V1, rules: Matcher | None = None) -> Scan:
+def scan(
+    leaves: Sequence[bytes | LogEntry], api: LogApi = LogApi.REKOR_V1, rules: Matcher | None = None
+) -> BatchMatches:
     entries = [leaf if isinstance(leaf, LogEntry) else LogEntry(leaf) for leaf in leaves]
     return RuleScanner(rules or matcher()).scan(entries, 1000, "log", api)
 
 
-def indexes(found: Scan) -> list[int]:
+def indexes(found: BatchMatches) -> list[int]:
     return [hit.signing.where.index for hit in found.hits]
 
 
@@ -145,7 +147,7 @@ def test_examining_hashes_every_leaf_wherever_the_batch_begins() -> None:
     whole = Frontier().extended(leaf_hash(leaf) for leaf in leaves)
     for cut in range(41):
         before = Frontier().extended(leaf_hash(leaf) for leaf in leaves[:cut])
-        batch = examine([LogEntry(x) for x in leaves[cut:]], cut, "log", LogApi.REKOR_V2, RuleScanner(matcher()))
+        batch = scan_batch([LogEntry(x) for x in leaves[cut:]], cut, "log", LogApi.REKOR_V2, RuleScanner(matcher()))
         assert (batch.start, batch.end) == (cut, 40)
         assert batch.extend(before) == whole
 

@@ -6,9 +6,9 @@ import re
 import pytest
 
 from monitor.following.rule_matcher import RuleScanner
-from monitor.following.scan_batch import examine
+from monitor.following.scan_batch import scan_batch
 from monitor.model.log_source import LogApi, LogEntry
-from rules.index import compile_rules
+from rules.matching.matcher import compile_rules
 from rules.pattern import Pattern, PatternForm
 from rules.rule import Rule
 from rules.selection import AllOf, AnyOf, Condition, Match, matching_signers
@@ -88,7 +88,7 @@ def test_every_match_in_hostile_entries_is_found(seed: int, api: LogApi) -> None
     for kept in (rules, rules[:3], [rule for rule in rules if compile_rules([rule], max_unindexed=1).unindexed == ()]):
         names = {rule.id for rule in kept}
         scanner = RuleScanner(compile_rules(kept, max_unindexed=len(kept)))
-        scan = examine([LogEntry(leaf) for leaf in leaves], 0, "log", api, scanner).scan
+        scan = scan_batch([LogEntry(leaf) for leaf in leaves], 0, "log", api, scanner).scan
         found = {(hit.signing.where.index, rule) for hit in scan.hits for rule in hit.rules}
         assert found == {(index, rule) for index, rule in asked if rule in names}
         assert sum(scan.kinds.values()) == len(leaves)

@@ -10,7 +10,7 @@ from typing import Final
 from sqlalchemy import event
 
 from monitor.following.rule_matcher import RuleScanner
-from monitor.following.scan_batch import Scan
+from monitor.following.scan_batch import BatchMatches
 from monitor.judging.judge import RuleJudge
 from monitor.model.log_source import LogApi, LogEntry
 from monitor.model.state import Batch, Finding, Hit
@@ -19,7 +19,7 @@ from monitor.store.facts import Authorisations
 from monitor.store.past import digests_of
 from monitor.store.store import Store
 from rules.facts import Authorisation
-from rules.index import compile_rules
+from rules.matching.matcher import compile_rules
 from rules.rule_file import load_rules
 from rules.verdict import Outcome, Verdict
 from sigstore_entries.signing import EntryRef
@@ -83,7 +83,7 @@ def a_log(seed: int, size: int) -> list[LogEntry]:
     return entries
 
 
-def scan(entries: Sequence[LogEntry], start: int) -> Scan:
+def scan(entries: Sequence[LogEntry], start: int) -> BatchMatches:
     return RuleScanner(RULES).scan(entries, start, LOG, LogApi.REKOR_V2)
 
 

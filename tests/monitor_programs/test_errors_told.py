@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from monitor.cli import run_command
-from monitor.daemon.log_throttle import Seldom
+from monitor.daemon.log_throttle import LogThrottle
 from monitor.model.errors import OwnFault
 from monitor.program import utc_now
 from monitor.store.database import create
@@ -92,15 +92,15 @@ def test_an_audit_that_finds_nothing_new_says_so(tmp_path: Path, capsys: Capture
 
 def test_a_trouble_is_news_when_it_begins_when_it_lasts_and_when_it_comes_back() -> None:
     clock = Clock()
-    seldom = Seldom(clock)
+    throttle = LogThrottle(clock)
     said = []
     for _ in range(5):
-        said.append(seldom.is_news("disk"))
+        said.append(throttle.admits("disk"))
         clock.advance(minutes=25)
     assert said == [True, False, False, True, False]
-    assert seldom.is_news("another"), "troubles are apart"
-    seldom.is_over("disk")
-    assert seldom.is_news("disk")
+    assert throttle.admits("another"), "troubles are apart"
+    throttle.reset("disk")
+    assert throttle.admits("disk")
 
 
 def lines(caplog: pytest.LogCaptureFixture, event: str) -> int:

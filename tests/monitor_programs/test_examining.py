@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from monitor.following.fetch_ahead import Fetched
-from monitor.following.pool import ExaminerPool
+from monitor.following.pool import ScanPool
 from monitor.following.rule_matcher import RuleScanner
-from monitor.following.scan_batch import examine
-from monitor.following.workers import Examiners
+from monitor.following.scan_batch import scan_batch
+from monitor.following.workers import ScanWorkers
 from monitor.judging.active_rules import HeldRules, RuleKeeper
 from monitor.model.errors import FetchFailed, OwnFault
 from monitor.model.log_source import LogApi, LogEntry
@@ -38,18 +38,18 @@ def rules(tmp_path: Path) -> RuleKeeper:
 
 
 @pytest.fixture
-def examiners() -> Iterator[Examiners]:
-    made = Examiners(2)
+def examiners() -> Iterator[ScanWorkers]:
+    made = ScanWorkers(2)
     yield made
     made.close()
 
 
 def inline(held: HeldRules, count: int) -> list[object]:
     scanner = RuleScanner(held.matcher)
-    return [examine(each.entries, each.start, "v2", LogApi.REKOR_V2, scanner) for each in batches(count)]
+    return [scan_batch(each.entries, each.start, "v2", LogApi.REKOR_V2, scanner) for each in batches(count)]
 
 
-def test_processes_find_exactly_what_one_finds_in_the_same_order(rules: RuleKeeper, examiners: Examiners) -> None:
+def test_processes_find_exactly_what_one_finds_in_the_same_order(rules: RuleKeeper, examiners: ScanWorkers) -> None:
     run = examiners.examiner(rules.held, "v2", LogApi.REKOR_V2)
     frontier, found = Frontier(), []
     for _, examined in run(batches(12)):
@@ -61,13 +61,13 @@ def test_processes_find_exactly_what_one_finds_in_the_same_order(rules: RuleKeep
     assert frontier.size == 12 * SIZE
 
 
-def test_a_small_backlog_starts_no_process(rules: RuleKeeper, examiners: Examiners) -> None:
+def test_a_small_backlog_starts_no_process(rules: RuleKeeper, examiners: ScanWorkers) -> None:
     run = examiners.examiner(rules.held, "v2", LogApi.REKOR_V2)
     assert [examined for _, examined in run(batches(2))] == inline(rules.held, 2)
     assert not examiners.running
 
 
-def test_what_fetching_raises_comes_after_the_batches_before_it(rules: RuleKeeper, examiners: Examiners) -> None:
+def test_what_fetching_raises_comes_after_the_batches_before_it(rules: RuleKeeper, examiners: ScanWorkers) -> None:
     def failing() -> Iterator[Fetched]:
         yield from batches(5)
         raise FetchFailed("down")
@@ -78,7 +78,7 @@ def test_what_fetching_raises_comes_after_the_batches_before_it(rules: RuleKeepe
     assert seen == [number * SIZE for number in range(5)]
 
 
-def test_how_far_is_read_ahead_is_bounded(rules: RuleKeeper, examiners: Examiners) -> None:
+def test_how_far_is_read_ahead_is_bounded(rules: RuleKeeper, examiners: ScanWorkers) -> None:
     taken = 0
 
     def counted() -> Iterator[Fetched]:
@@ -104,7 +104,7 @@ def test_large_batches_are_read_ahead_by_their_bytes(rules: RuleKeeper, bytes_of
             seen = max(seen, begun - done)
             yield each
 
-    pool = ExaminerPool(rules.held.matcher, 2, spawn_with=rules.held.rules, ahead_bytes=bytes_of * one)
+    pool = ScanPool(rules.held.matcher, 2, spawn_with=rules.held.rules, ahead_bytes=bytes_of * one)
     try:
         for _ in pool.examiner("v2", LogApi.REKOR_V2)(counted()):
             done += 1
@@ -115,7 +115,7 @@ def test_large_batches_are_read_ahead_by_their_bytes(rules: RuleKeeper, bytes_of
 
 
 def test_new_rules_are_what_the_next_batches_are_examined_with(
-    rules: RuleKeeper, examiners: Examiners, tmp_path: Path
+    rules: RuleKeeper, examiners: ScanWorkers, tmp_path: Path
 ) -> None:
     before = rules.held
     old = examiners.examiner(before, "v2", LogApi.REKOR_V2)(batches(8))
@@ -128,7 +128,9 @@ def test_new_rules_are_what_the_next_batches_are_examined_with(
     assert [*first, *(examined for _, examined in old)] == inline(before, 8), "a pass under way keeps its rules"
 
 
-def test_a_killed_process_is_our_trouble_and_the_next_pass_starts_anew(rules: RuleKeeper, examiners: Examiners) -> None:
+def test_a_killed_process_is_our_trouble_and_the_next_pass_starts_anew(
+    rules: RuleKeeper, examiners: ScanWorkers
+) -> None:
     running = examiners.examiner(rules.held, "v2", LogApi.REKOR_V2)(batches(200))
     for _ in range(4):
         next(running)
@@ -147,13 +149,13 @@ def test_a_killed_process_is_our_trouble_and_the_next_pass_starts_anew(rules: Ru
 PROGRAM = """\
 import sys, time
 from pathlib import Path
-from monitor.following.workers import Examiners
+from monitor.following.workers import ScanWorkers
 from monitor.judging.active_rules import RuleKeeper
 from monitor.model.log_source import LogApi
 from tests.monitor_programs.test_examining import batches
 
 if __name__ == "__main__":
-    examiners = Examiners(2)
+    examiners = ScanWorkers(2)
     run = examiners.examiner(RuleKeeper(Path(sys.argv[1]), ["file"]).held, "v2", LogApi.REKOR_V2)(batches(100))
     for _ in range(8):
         next(run)

@@ -8,10 +8,10 @@ from typing import Final
 
 import pytest
 
-from monitor.following.batch_commit import Taking
+from monitor.following.batch_commit import BatchCommitter
 from monitor.following.fetch_ahead import Fetched
 from monitor.following.rule_matcher import RuleScanner
-from monitor.following.scan_batch import examine
+from monitor.following.scan_batch import scan_batch
 from monitor.judging.judge import RuleJudge
 from monitor.model.errors import PastMoved
 from monitor.model.heads import Position, SignedHead, TrustedHead
@@ -22,7 +22,7 @@ from monitor.store.facts import Authorisations
 from monitor.store.reading import Reading
 from monitor.store.store import Store
 from rules.facts import Authorisation
-from rules.index import compile_rules
+from rules.matching.matcher import compile_rules
 from rules.rule_file import load_rules
 from sigstore_entries.trust import CertificateAuthorities, CertificateAuthority
 from tests.monitor_programs.parts import a_store
@@ -77,12 +77,12 @@ class Pass:
         store.record_head(head)
         store.baseline(self.position, "index 0")
         self.fetched = Fetched(0, (entry,))
-        self.examined = examine([entry], 0, log, LogApi.REKOR_V2, RuleScanner(RULES))
+        self.examined = scan_batch([entry], 0, log, LogApi.REKOR_V2, RuleScanner(RULES))
         self.identity = LogIdentity(log, LogApi.REKOR_V2, log, log, b"key")
 
     def take(self, store: Store, judge: RuleJudge) -> Batch:
-        taking = Taking(self, store, judge, lambda: NOW)  # type: ignore[arg-type]  # asked for nothing but its identity
-        return taking.take(self.position, self.fetched, self.examined)[1]
+        taking = BatchCommitter(self, store, judge, lambda: NOW)  # type: ignore[arg-type]  # asked for nothing but its identity
+        return taking.commit(self.position, self.fetched, self.examined)[1]
 
 
 def outcomes(database: Database, rule: str) -> list[str]:

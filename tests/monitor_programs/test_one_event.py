@@ -13,7 +13,7 @@ from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
 from monitor.store.store import Store
 from monitor.store.tables import DeliveryRow, table
-from rules.index import compile_rules
+from rules.matching.matcher import compile_rules
 from rules.rule_file import load_rules
 from sigstore_entries.ct_leaf import decode_ct
 from sigstore_entries.rekor import decode_rekor

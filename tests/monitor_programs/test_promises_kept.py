@@ -8,10 +8,10 @@ from sqlalchemy import text
 
 from alerts.alert import Owner, Severity
 from monitor.crosscheck.promise_rounds import PromiseRounds, Round
-from monitor.following.follower import Follower, baseline
+from monitor.following.follower import LogFollower, baseline
 from monitor.model.errors import Evidence, FetchFailed
 from monitor.model.heads import SignedHead
-from monitor.model.inclusion_promise import Promise
+from monitor.model.inclusion_promise import InclusionPromise
 from monitor.model.log_source import PromisingSource
 from monitor.store import promises as room
 from monitor.store.database import Database
@@ -45,7 +45,7 @@ def follow(store: Store, log: MisbehavingLog) -> None:
     source = log.source()
     if store.position(source.identity.log) is None:
         baseline(source, store, 0)
-    Follower(source, store, NumberScanner(), EverythingIsNews(), clock=lambda: NOW, pause=lambda _: None).run_pass()
+    LogFollower(source, store, NumberScanner(), EverythingIsNews(), clock=lambda: NOW, pause=lambda _: None).run_pass()
 
 
 def tally(store: Store) -> Tally:
@@ -273,7 +273,7 @@ def test_evidence_that_holds_a_promise_makes_it_one_to_be_asked_for(database: Da
     """An entry was served, with the log's promise of it, that the tree does not hold."""
     store, log = a_store(database), with_entries(RekorV1Log, 70)
     follow(store, log)
-    swapped: Promise = promised(log, signed_set(log.log_key, b"swapped", 30))
+    swapped: InclusionPromise = promised(log, signed_set(log.log_key, b"swapped", 30))
     source = log.source().identity
     bare = Evidence("v1", source.api, "log-entries-not-in-tree", "d", source.spki, source.key_name, (), event="e")
     store.keep_evidence(bare, ())

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from alerts.alert import Alert
-from monitor.following.follower import Follower, baseline
+from monitor.following.follower import LogFollower, baseline
 from monitor.following.rule_matcher import RuleScanner
 from monitor.judging.judge import RuleJudge
 from monitor.model.errors import OwnFault
 from monitor.store.database import Database, create
 from monitor.store.reading import Reading
 from monitor.store.rule_load import InForce
-from rules.index import compile_rules
+from rules.matching.matcher import compile_rules
 from rules.rule_file import load_rules
 from sigstore_entries.trust import CertificateAuthorities
 from tests.monitor_programs.parts import LOG, a_batch, a_position, a_store
@@ -43,7 +43,7 @@ def test_matches_beyond_the_cap_are_counted_kept_and_told_by_each_batch_that_has
     name = source.identity.log
     baseline(source, store, 0)
     judge = RuleJudge(matcher, store.facts, lambda: (CertificateAuthorities([]), ()))
-    follower = Follower(source, store, RuleScanner(matcher), judge, clock=lambda: NOW, pause=lambda _: None)
+    follower = LogFollower(source, store, RuleScanner(matcher), judge, clock=lambda: NOW, pause=lambda _: None)
     follower.run_pass()
     assert {found.rule for found in Reading(database).findings(100)} == {"first", "second", "third"} & {
         rule.id for rule in load_rules(SAME).rules[:cap]

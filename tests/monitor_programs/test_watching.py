@@ -15,8 +15,8 @@ from alerts.alert import Owner, Severity
 from monitor.commands.run import one_line, verdict
 from monitor.commands.terminal import Exit
 from monitor.config import TrustConfig
-from monitor.daemon.supervisor import LogWatch, Outcome
-from monitor.following.follower import Follower, Limits, baseline
+from monitor.daemon.supervisor import LogSupervisor, PassResult
+from monitor.following.follower import Limits, LogFollower, baseline
 from monitor.following.timing import Timing
 from monitor.judging.active_rules import RuleKeeper
 from monitor.judging.reevaluation import Rechecked
@@ -66,8 +66,8 @@ class Place:
             raise self.down
         return [self.log.source()]
 
-    def watching(self, opening: Callable[[], Sequence[LogSource]]) -> LogWatch:
-        return LogWatch(
+    def watching(self, opening: Callable[[], Sequence[LogSource]]) -> LogSupervisor:
+        return LogSupervisor(
             self.name,
             opening,
             freshness=Freshness(timedelta(hours=1), self.busy),
@@ -141,7 +141,7 @@ def test_a_fork_is_evidence_and_one_alert_and_watching_goes_on(place: Place) -> 
     assert position.frontier.size == 20, "the last proven entry stays"
 
 
-def silence(place: Place, **span: float) -> Outcome:
+def silence(place: Place, **span: float) -> PassResult:
     """Nothing new is shown for so long; returns how the pass after it ends."""
     place.clock.advance(**span)
     [outcome] = place.watch.run_pass()
@@ -271,7 +271,7 @@ def _follow_once(store: Store, log: MisbehavingLog) -> None:
     source = log.source()
     if store.position(source.identity.log) is None:
         baseline(source, store, 0)
-    follower = Follower(
+    follower = LogFollower(
         source,
         store,
         NumberScanner(),

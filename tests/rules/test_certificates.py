@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from rules.index import Matcher, compile_rules
+from rules.matching.matcher import Matcher, compile_rules
 from rules.rule import Rule
 from sigstore_entries.certificate import read_certificate
 from sigstore_entries.field_texts import FieldTexts

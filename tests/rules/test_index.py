@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rules.index import Matcher, TooManyUnindexed, compile_rules
+from rules.matching.matcher import Matcher, TooManyUnindexed, compile_rules
 from rules.pattern import Pattern, PatternForm, compile_regex
 from rules.rule import Rule
 from rules.selection import AllOf, AnyOf, Condition, Match, Not, matching_signers

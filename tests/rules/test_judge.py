@@ -2,9 +2,9 @@
 
 import pytest
 
-from rules.index import compile_rules
 from rules.judge import judge
 from rules.learning import learn
+from rules.matching.matcher import compile_rules
 from rules.selection import matching_signers
 from rules.subject import names_of, read_subject
 from rules.verdict import Outcome

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from rules.cover import keys_of
-from rules.keys import MAX_LITERAL, MAX_SLASHES, MIN_LITERAL, Head, Key, Literal, Whole
+from rules.matching.keys import MAX_LITERAL, MAX_SLASHES, MIN_LITERAL, Head, Key, Literal, Whole
+from rules.matching.required_keys import keys_of
 from rules.pattern import Pattern, PatternForm, compile_regex, fold, glob_matches
 
 WORKFLOW = "https://github.com/acme/widget/.github/workflows/x.yml@refs/heads/y"

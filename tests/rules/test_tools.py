@@ -9,9 +9,9 @@ from rules.alternatives import split_alternatives
 from rules.digest_list import parse_digest_list
 from rules.document import RuleFileError
 from rules.explain import explain
-from rules.index import compile_rules
 from rules.judge import judge
 from rules.lint import Hint, HintId, lint
+from rules.matching.matcher import compile_rules
 from rules.pattern import Pattern, PatternForm
 from rules.rekor_monitor import import_rekor_monitor
 from rules.rule import Rule, RuleSet

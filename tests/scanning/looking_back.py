@@ -8,7 +8,7 @@ from cryptography.x509 import load_der_x509_certificate
 
 from monitor.backscan.planner import LogBackscan
 from monitor.config import BackscanConfig, TrustConfig
-from monitor.daemon.supervisor import LogWatch
+from monitor.daemon.supervisor import LogSupervisor
 from monitor.following.follower import Limits
 from monitor.following.timing import Timing
 from monitor.judging.active_rules import RuleKeeper
@@ -94,8 +94,8 @@ class LookedBack:
     def name(self) -> str:
         return self.log.source().identity.log
 
-    def watching(self) -> LogWatch:
-        return LogWatch(
+    def watching(self) -> LogSupervisor:
+        return LogSupervisor(
             self.name,
             lambda: [self.log.source()],
             freshness=Freshness(timedelta(hours=1)),

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from monitor.backscan.missing import missing_ranges
 from monitor.backscan.step import Step, backscan_step
-from monitor.following.follower import Follower, baseline
+from monitor.following.follower import LogFollower, baseline
 from monitor.following.rule_matcher import RuleScanner
 from monitor.judging.judge import RuleJudge
 from monitor.model.errors import LogMisbehaved, NotShown, OwnFault
@@ -21,7 +21,7 @@ from monitor.store.database import open_database
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
 from monitor.store.store import Store
-from rules.index import compile_rules
+from rules.matching.matcher import compile_rules
 from rules.rule import Rule
 from rules.rule_file import load_rules
 from sigstore_entries.trust import CertificateAuthorities, CertificateAuthority
@@ -60,7 +60,7 @@ class Watched:
         if self.store.position(LOG) is None:
             baseline(source, self.store, 0)
         self.store.coverage.activate(LOG, selections(rules))
-        Follower(
+        LogFollower(
             source,
             self.store,
             RuleScanner(compile_rules(rules)),

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from monitor.cli import run_command
-from monitor.crosscheck.bundle_check import CrossCheck, Standing
+from monitor.crosscheck.bundle_check import BundleRelation, CrossCheck
 from monitor.crosscheck.bundles import BadBundle
 from monitor.proof.evidence import verify_evidence
 from monitor.store.database import create, open_database
@@ -326,6 +326,6 @@ def test_bundles_of_the_public_logs_never_contradict_each_other(tmp_path: Path) 
             standings.append(verdict.standing)
             agreeing += verdict.agreeing
         assert len(standings) >= 5
-        assert set(standings) == {Standing.NOT_COVERED}
+        assert set(standings) == {BundleRelation.NOT_COVERED}
         assert agreeing > 0, "bundles of one tree share nodes"
         assert Reading(store.database).evidence(10) == []

@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 from alerts.alert import Owner
 from monitor.cli import run_command
 from monitor.commands.junit import Timed, junit, write_junit
-from monitor.daemon.supervisor import Outcome
+from monitor.daemon.supervisor import PassResult
 from monitor.judging.reevaluation import Rechecked
 from monitor.model.heads import SignedHead
 from tests.monitor_programs.served_log import ServedLog, served_log, signing_body
 from tlog.merkle import EMPTY_ROOT
 
 AT = datetime(2031, 3, 1, 12, 0, tzinfo=UTC)
-FINE = Outcome("rekor-v2", first=3, last=7, head=SignedHead("rekor-v2", 7, EMPTY_ROOT, b"note"))
+FINE = PassResult("rekor-v2", first=3, last=7, head=SignedHead("rekor-v2", 7, EMPTY_ROOT, b"note"))
 
 
-def parsed(*outcomes: Outcome) -> ET.Element:
+def parsed(*outcomes: PassResult) -> ET.Element:
     return ET.fromstring(junit([Timed(outcome, 1.5) for outcome in outcomes], Rechecked(), AT))
 
 
@@ -49,6 +49,9 @@ def test_an_honest_log_is_a_passed_case_with_the_range_it_covered() -> None:
     assert f"head: size 7, root {EMPTY_ROOT.hex()}" in told
 
 
+UNEXPECTED = "unexpected-signing"
+
+
 @pytest.mark.parametrize(
     ("again", "tag", "kind"),
     [
@@ -68,14 +71,14 @@ def test_second_judgements_are_a_case_of_their_own(again: Rechecked, tag: str | 
 @pytest.mark.parametrize(
     ("outcome", "tag", "kind"),
     [
-        (Outcome("v2", Owner.LOG_MISBEHAVED, "log-forked", "two roots", evidence=["3f2a"]), "failure", "log-forked"),
-        (Outcome("v2", findings={"unexpected": 2, "expected": 5}), "failure", "unexpected-signing"),
-        (Outcome("v2", Owner.COULD_NOT_ASK, "timeout", "no answer"), "error", "timeout"),
-        (Outcome("v2", Owner.OURSELVES, "own-fault", "disk full"), "error", "own-fault"),
-        (Outcome("v2", Owner.COULD_NOT_ASK, "late", "", findings={"unexpected": 1}), "failure", "unexpected-signing"),
+        (PassResult("v2", Owner.LOG_MISBEHAVED, "log-forked", "two roots", evidence=["3f2a"]), "failure", "log-forked"),
+        (PassResult("v2", findings={"unexpected": 2, "expected": 5}), "failure", "unexpected-signing"),
+        (PassResult("v2", Owner.COULD_NOT_ASK, "timeout", "no answer"), "error", "timeout"),
+        (PassResult("v2", Owner.OURSELVES, "own-fault", "disk full"), "error", "own-fault"),
+        (PassResult("v2", Owner.COULD_NOT_ASK, "late", "", findings={"unexpected": 1}), "failure", UNEXPECTED),
     ],
 )  # fmt: skip
-def test_what_a_log_did_is_a_failure_and_what_befell_us_an_error(outcome: Outcome, tag: str, kind: str) -> None:
+def test_what_a_log_did_is_a_failure_and_what_befell_us_an_error(outcome: PassResult, tag: str, kind: str) -> None:
     root = parsed(FINE, outcome, FINE)
     assert (root.attrib["tests"], root.attrib["failures"], root.attrib["errors"]) == (
         "3",
@@ -95,7 +98,7 @@ def test_nothing_audited_is_no_success() -> None:
 @settings(max_examples=150, deadline=None)
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_whatever_a_log_says_the_report_is_well_formed_and_visible(name: str, detail: str) -> None:
-    root = parsed(Outcome(name, Owner.LOG_MISBEHAVED, detail, detail, evidence=[detail]))
+    root = parsed(PassResult(name, Owner.LOG_MISBEHAVED, detail, detail, evidence=[detail]))
     case = root[0][0]
     assert len(case) == 2
     for text in (case.attrib["name"], case[0].attrib["message"], *(case[1].text or "").split("\n")):
@@ -104,7 +107,7 @@ def test_whatever_a_log_says_the_report_is_well_formed_and_visible(name: str, de
 
 def test_markup_and_control_characters_stay_text() -> None:
     hostile = '</failure><testcase name="x"/>\x1b[31m\x00\u202e]]>\ud800&lt;'
-    root = parsed(Outcome("v2", Owner.LOG_MISBEHAVED, "log-forked", hostile))
+    root = parsed(PassResult("v2", Owner.LOG_MISBEHAVED, "log-forked", hostile))
     assert len(root[0]) == 1
     assert '</failure><testcase name="x"/>' in root[0][0][0].attrib["message"]
     assert "\x1b" not in (root[0][0][0].text or "")

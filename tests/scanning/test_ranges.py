@@ -10,14 +10,14 @@ from monitor.backscan.ledger import Scope, Unfinished, open_ledger
 from monitor.backscan.progress import PassingProgress, Progress, ScanState
 from monitor.backscan.range import NotInLog, World, begin_range, scan_range
 from monitor.following.fetch_ahead import Fetched
-from monitor.following.follower import Examiner
-from monitor.following.pool import ExaminerPool
-from monitor.following.scan_batch import Examined, examine
+from monitor.following.follower import BatchScanner
+from monitor.following.pool import ScanPool
+from monitor.following.scan_batch import ScannedBatch, scan_batch
 from monitor.model.errors import FetchFailed, LogMisbehaved, OwnFault
 from monitor.model.heads import Position
 from monitor.model.log_source import LogApi
 from monitor.model.state import Batch
-from rules.index import compile_rules
+from rules.matching.matcher import compile_rules
 from tests.monitor.harness import KINDS, NOW, EverythingIsNews, NumberScanner
 from tests.support.memory_state import Died, Steps
 from tests.support.misbehaving_log import MisbehavingLog, RekorV1Log, RekorV2Log
@@ -26,18 +26,18 @@ kinds = pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.api)
 WORLD = World(lambda: NOW, lambda _: None, batch_entries=64)
 
 
-class Sevenths(ExaminerPool):
+class Sevenths(ScanPool):
     """Examines in this process, with the scanner that selects every seventh entry."""
 
     def __init__(self, batches: list[tuple[int, int]] | None = None) -> None:
         super().__init__(compile_rules(()), 1)
         self.batches = [] if batches is None else batches
 
-    def examiner(self, log: str, api: LogApi) -> Examiner:
-        def run(batches: Iterator[Fetched]) -> Iterator[tuple[Fetched, Examined]]:
+    def examiner(self, log: str, api: LogApi) -> BatchScanner:
+        def run(batches: Iterator[Fetched]) -> Iterator[tuple[Fetched, ScannedBatch]]:
             for fetched in batches:
                 self.batches.append((fetched.start, fetched.end))
-                yield fetched, examine(fetched.entries, fetched.start, log, api, NumberScanner())
+                yield fetched, scan_batch(fetched.entries, fetched.start, log, api, NumberScanner())
 
         return run
 
@@ -72,7 +72,7 @@ def scan(
     *,
     steps: Steps | None = None,
     resume: bool = True,
-    pool: ExaminerPool | None = None,
+    pool: ScanPool | None = None,
 ) -> tuple[Position, list[int]]:
     """One life of a scanning process; returns where it ended and the entries it found."""
     source = log.source()

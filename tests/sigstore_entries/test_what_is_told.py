@@ -7,9 +7,9 @@ from typing import Final
 import pytest
 
 from monitor.following.rule_matcher import RuleScanner
-from monitor.following.scan_batch import examine
+from monitor.following.scan_batch import scan_batch
 from monitor.model.log_source import LogApi, LogEntry
-from rules.index import compile_rules
+from rules.matching.matcher import compile_rules
 from rules.rule_file import load_rules
 from sigstore_entries.ct_leaf import decode_ct
 from sigstore_entries.fulcio import EXTENSIONS, FulcioExtension
@@ -137,7 +137,7 @@ def test_what_cannot_be_read_is_kept_whole_with_why(api: LogApi, leaf: bytes, co
     """No rule is asked first: nobody can say that an entry nobody can read is not about it."""
     rules = "version: 1\nrules:\n  - {id: any, select: {identity: dev@example.com}}\n"
     scanner = RuleScanner(compile_rules(load_rules(rules).rules))
-    found = examine([LogEntry(b"{}"), LogEntry(leaf)], 6, "log.example", api, scanner).scan.unreadable
+    found = scan_batch([LogEntry(b"{}"), LogEntry(leaf)], 6, "log.example", api, scanner).scan.unreadable
     kept = {each.unreadable.where: each for each in found}
     assert kept[WHERE].leaf == leaf
     assert kept[WHERE].unreadable.code == code

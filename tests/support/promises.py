@@ -4,7 +4,7 @@ from dataclasses import replace
 from hashlib import sha256
 
 from monitor.model.errors import SignedPromise
-from monitor.model.inclusion_promise import Promise, PromiseKind, read_promise, set_of
+from monitor.model.inclusion_promise import InclusionPromise, PromiseKind, read_promise, set_of
 from tests.support.misbehaving_log import MisbehavingLog, PrivateKey, ct_leaf, merkle_tree_leaf, sign, spki_of
 
 
@@ -26,6 +26,6 @@ def indexed_leaf(number: int, index: int) -> bytes:
     return merkle_tree_leaf(replace(ct_leaf(number), extensions=b"\x00\x00\x05" + index.to_bytes(5, "big")))
 
 
-def promised(log: MisbehavingLog, signed: SignedPromise) -> Promise:
+def promised(log: MisbehavingLog, signed: SignedPromise) -> InclusionPromise:
     """The promise, read as the monitor reads it."""
     return read_promise(signed, spki_of(log.log_key))

@@ -14,8 +14,8 @@ from sqlalchemy import event
 
 from alerts.alert import Alert, Owner, Severity
 from monitor.config import TrustConfig
-from monitor.daemon.supervisor import LogWatch
-from monitor.following.follower import Follower, Limits, PassReport, baseline
+from monitor.daemon.supervisor import LogSupervisor
+from monitor.following.follower import Limits, LogFollower, PassReport, baseline
 from monitor.following.timing import Timing
 from monitor.http_fetcher import HttpFetcher
 from monitor.judging.active_rules import RuleKeeper
@@ -83,7 +83,7 @@ class Followed:
 
     store: Store
     source: LogSource
-    follower: Follower
+    follower: LogFollower
     written: list[str] = field(default_factory=list)
 
     @property
@@ -208,7 +208,7 @@ def new_database(path: Path) -> Store:
 def follow_into(path: Path, source: LogSource, clock: Clock) -> Followed:
     """Follow into an existing database file, noting the order of what is written."""
     store = Store(open_database(str(path)), clock=clock, route=lambda _: ["console"])
-    follower = Follower(
+    follower = LogFollower(
         source,
         store,
         NumberScanner(),
@@ -235,14 +235,16 @@ rules:
 """
 
 
-def watch(name: str, store: Store, trees: Callable[[], Sequence[LogSource]], root: bytes, clock: Clock) -> LogWatch:
+def watch(
+    name: str, store: Store, trees: Callable[[], Sequence[LogSource]], root: bytes, clock: Clock
+) -> LogSupervisor:
     """The watch of the daemon over one log, stale after an hour, with a rule that selects nothing."""
     database = store.database.path
     assert database is not None
     rules, trusted = database.with_suffix(".rules.yaml"), database.with_suffix(".trusted_root.json")
     rules.write_text(RULES)
     trusted.write_bytes(root)
-    return LogWatch(
+    return LogSupervisor(
         name,
         trees,
         freshness=Freshness(timedelta(hours=1), busy=True),

@@ -24,7 +24,7 @@ from monitor.following.follower import baseline
 from monitor.http_fetcher import HttpFetcher
 from monitor.logs.opening import open_sources
 from monitor.model.errors import Lagging, NotShown
-from monitor.model.inclusion_promise import Promise
+from monitor.model.inclusion_promise import InclusionPromise
 from monitor.model.log_source import LogApi, LogSource, PromisingSource
 from monitor.proof.evidence import verify_evidence
 from monitor.store.fsck import fsck
@@ -534,7 +534,7 @@ def promised_by(site: Site) -> bytes:
     return view.head.raw
 
 
-def timestamp_of(site: Site) -> Promise:
+def timestamp_of(site: Site) -> InclusionPromise:
     """Sign something; returns the log's promise to have it, read as this monitor reads bundles."""
     (told,) = timestamps_in(signed_by(site), trust_of(site.server))
     assert isinstance(told, Promised)

@@ -11,10 +11,10 @@ from alerts.alert import Owner
 from monitor.commands.audit import insist
 from monitor.commands.run import verdict
 from monitor.commands.terminal import Exit
-from monitor.daemon.supervisor import Outcome
+from monitor.daemon.supervisor import PassResult
 from monitor.http_fetcher import Expect, ServerFailed
 from monitor.judging.reevaluation import Rechecked
-from monitor.model.inclusion_promise import Promise
+from monitor.model.inclusion_promise import InclusionPromise
 from monitor.store.promises import Tally
 from monitor.store.reading import Reading
 from tests.monitor.test_promises import promise_of, with_entries
@@ -30,7 +30,7 @@ def watched(kind: type[MisbehavingLog], folder: Path, entries: int = 30) -> Watc
     return made
 
 
-def made_now(seen: Watched, number: int, index: int) -> Promise:
+def made_now(seen: Watched, number: int, index: int) -> InclusionPromise:
     """A promise the log makes at this moment of the test."""
     at = int(seen.clock.now.timestamp())
     return promised(seen.log, signed_set(seen.log.log_key, seen.log.leaf(number), index, at))
@@ -41,7 +41,7 @@ def told(seen: Watched) -> list[str]:
     return [kind for kind in seen.alerts() if kind.startswith("log-")]
 
 
-def judged(*outcomes: Outcome) -> Exit:
+def judged(*outcomes: PassResult) -> Exit:
     return verdict(list(outcomes), Rechecked())
 
 

@@ -21,7 +21,7 @@ from monitor.commands.junit import Timed, junit
 from monitor.commands.run import one_line, verdict
 from monitor.commands.terminal import Exit
 from monitor.config import parse_config
-from monitor.daemon.supervisor import Outcome
+from monitor.daemon.supervisor import PassResult
 from monitor.judging.reevaluation import Rechecked
 from monitor.logs.rekor_v2 import RekorV2Source
 from monitor.model.errors import BadConfig
@@ -29,9 +29,9 @@ from monitor.model.heads import SignedHead
 from monitor.model.witness_policy import (
     MAX_WITNESSES,
     Cosigning,
-    Standing,
     Witnessed,
     WitnessPolicy,
+    WitnessStatus,
     follow_up,
     judge,
     read_witnesses,
@@ -86,7 +86,7 @@ def judged(policy: WitnessPolicy, shown: SignedHead, now: datetime = NOW) -> Cos
     return judge(policy, shown, now, HOUR)
 
 
-def after(standing: Standing, *names: str, hours: int) -> Standing:
+def after(standing: WitnessStatus, *names: str, hours: int) -> WitnessStatus:
     """The standing after a head that these witnesses cosigned just now."""
     now = NOW + hours * HOUR
     return follow_up(TWO_OF_THREE, standing, judged(TWO_OF_THREE, head(*names, at=now), now), now)
@@ -165,14 +165,14 @@ def test_a_policy_that_nothing_or_everything_meets_is_refused(required: int) -> 
 
 
 def test_what_is_missing_keeps_its_since_until_it_is_back() -> None:
-    standing = after(Standing(), NAMES[0], NAMES[1], hours=0)
-    assert standing == Standing(((NAMES[2], NOW),), None)
+    standing = after(WitnessStatus(), NAMES[0], NAMES[1], hours=0)
+    assert standing == WitnessStatus(((NAMES[2], NOW),), None)
     standing = after(standing, NAMES[0], hours=1)
-    assert standing == Standing(((NAMES[1], NOW + HOUR), (NAMES[2], NOW)), NOW + HOUR)
+    assert standing == WitnessStatus(((NAMES[1], NOW + HOUR), (NAMES[2], NOW)), NOW + HOUR)
     standing = after(standing, NAMES[0], hours=2)
     assert standing.short_since == NOW + HOUR
     standing = after(standing, *NAMES, hours=3)
-    assert standing == Standing()
+    assert standing == WitnessStatus()
 
 
 def test_a_cosignature_counts_for_as_long_as_a_head_does() -> None:
@@ -184,8 +184,8 @@ def test_a_cosignature_counts_for_as_long_as_a_head_does() -> None:
     assert not judged(TWO_OF_THREE, shown, NOW - HOUR).enough, "a witness from the future"
     assert judged(TWO_OF_THREE, shown, NOW - timedelta(minutes=5)).enough, "clocks differ a little"
     now = NOW + 2 * HOUR
-    standing = follow_up(TWO_OF_THREE, Standing(), judged(TWO_OF_THREE, shown, now), now)
-    assert standing == Standing(tuple((name, NOW) for name in NAMES), NOW), "missing since they last cosigned"
+    standing = follow_up(TWO_OF_THREE, WitnessStatus(), judged(TWO_OF_THREE, shown, now), now)
+    assert standing == WitnessStatus(tuple((name, NOW) for name in NAMES), NOW), "missing since they last cosigned"
 
 
 def test_the_policy_was_last_met_when_the_kth_newest_cosignature_was_made() -> None:
@@ -193,7 +193,7 @@ def test_the_policy_was_last_met_when_the_kth_newest_cosignature_was_made() -> N
     shown = SignedHead(
         "v2", 5, RootHash(bytes(32)), b"", cosigned_by=NAMES, cosigned_at=tuple(NOW - n * HOUR for n in ages.values())
     )
-    standing = follow_up(TWO_OF_THREE, Standing(), judged(TWO_OF_THREE, shown), NOW)
+    standing = follow_up(TWO_OF_THREE, WitnessStatus(), judged(TWO_OF_THREE, shown), NOW)
     assert standing.short_since == NOW - 2 * HOUR
     assert dict(standing.missing_since) == {NAMES[1]: NOW - 2 * HOUR, NAMES[2]: NOW - 3 * HOUR}
 
@@ -206,14 +206,14 @@ def test_a_cosignature_of_no_time_that_could_be_vouches_for_nothing(seconds: int
     assert judged(TWO_OF_THREE, odd).present == ()
 
 
-def alerts(standing: Standing, shown: SignedHead, now: datetime, patience: timedelta) -> Sequence[Alert]:
+def alerts(standing: WitnessStatus, shown: SignedHead, now: datetime, patience: timedelta) -> Sequence[Alert]:
     witnessed = Witnessed(2, judged(TWO_OF_THREE, shown, now), standing)
     return witness_alerts(TWO_OF_THREE, witnessed, shown, now, patience)
 
 
 def test_too_few_witnesses_for_too_long_is_told_once_a_day_and_never_as_a_lie() -> None:
     patience = 2 * HOUR
-    standing = after(Standing(), NAMES[1], hours=0)
+    standing = after(WitnessStatus(), NAMES[1], hours=0)
     for hours in (0, 1, 2):
         assert alerts(standing, head(NAMES[1]), NOW + hours * HOUR, patience) == ()
     now = NOW + 3 * HOUR
@@ -231,7 +231,7 @@ def test_too_few_witnesses_for_too_long_is_told_once_a_day_and_never_as_a_lie() 
 @given(st.lists(st.sets(st.sampled_from([*NAMES, "stranger.example.org"])), max_size=12))
 @settings(max_examples=100, deadline=None)
 def test_short_since_is_the_start_of_the_last_unbroken_run_of_too_few(passes: list[set[str]]) -> None:
-    standing = Standing()
+    standing = WitnessStatus()
     for hour, names in enumerate(passes):
         standing = after(standing, *sorted(names), hours=hour)
     enough = [len(names & set(NAMES)) >= 2 for names in passes]
@@ -298,7 +298,7 @@ class Cosigned:
         self.log = RekorV2Log([signing(number=number) for number in range(3)])
         self.watched = Watched(self.log, self.folder, witnesses=TWO_OF_THREE)
 
-    def look(self, *names: str, grow: bool = True) -> Outcome:
+    def look(self, *names: str, grow: bool = True) -> PassResult:
         """One pass over a head that these witnesses cosigned just now."""
         now = int(self.watched.clock.now.timestamp())
         if grow:
@@ -339,10 +339,10 @@ def test_a_restart_does_not_forget_since_when_witnesses_are_missing(cosigned: Co
     outcome = cosigned.look(NAMES[0])
     assert watched.alerts() == ["witness-missing"]
     assert outcome.witnessed is not None
-    assert outcome.witnessed.standing == Standing(((NAMES[1], began), (NAMES[2], began)), began)
+    assert outcome.witnessed.standing == WitnessStatus(((NAMES[1], began), (NAMES[2], began)), began)
     watched.restart()
     cosigned.look(*NAMES)
-    assert watched.store.witnesses.standing("v2") == Standing()
+    assert watched.store.witnesses.standing("v2") == WitnessStatus()
 
 
 def test_a_wait_that_nobody_asks_for_any_more_is_forgotten(cosigned: Cosigned) -> None:
@@ -351,7 +351,7 @@ def test_a_wait_that_nobody_asks_for_any_more_is_forgotten(cosigned: Cosigned) -
     cosigned.watched.witnesses = None
     cosigned.watched.restart()
     assert cosigned.look().witnessed is None
-    assert cosigned.watched.store.witnesses.standing("v2") == Standing()
+    assert cosigned.watched.store.witnesses.standing("v2") == WitnessStatus()
 
 
 def test_a_replayed_head_is_not_vouched_for_by_the_cosignatures_it_had(cosigned: Cosigned) -> None:
@@ -375,7 +375,7 @@ def test_a_frozen_log_needs_no_newer_cosignatures(cosigned: Cosigned) -> None:
     assert cosigned.watched.alerts() == []
 
 
-def witnessed_by(outcome: Outcome) -> tuple[str, ...]:
+def witnessed_by(outcome: PassResult) -> tuple[str, ...]:
     assert outcome.witnessed is not None
     return outcome.witnessed.cosigning.present
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from monitor.config import TrustConfig
-from monitor.daemon.supervisor import LogWatch, Outcome
+from monitor.daemon.supervisor import LogSupervisor, PassResult
 from monitor.following.follower import Limits
 from monitor.following.timing import Timing
 from monitor.judging.active_rules import RuleKeeper
@@ -82,7 +82,7 @@ class Watched:
         """What a process has in memory when it starts."""
         self.store = Store(open_database(str(self.path), check=True), clock=self.clock, route=lambda _: ["console"])
         self.trust = TrustKeeper(TrustConfig(trusted_root=self.root), self.clock)
-        self.watch = LogWatch(
+        self.watch = LogSupervisor(
             self.log.source().identity.log,
             self.trees,
             freshness=Freshness(timedelta(hours=1), busy=True),
@@ -114,7 +114,7 @@ class Watched:
         self.store.close()
         self.begin()
 
-    def run(self) -> Outcome:
+    def run(self) -> PassResult:
         (outcome,) = self.watch.run_pass()
         return outcome
 

@@ -8,7 +8,7 @@ import pytest
 from alerts.alert import Owner
 from monitor.daemon.assembly import Monitor
 from monitor.daemon.daemon import Daemon
-from monitor.daemon.supervisor import Outcome
+from monitor.daemon.supervisor import PassResult
 from monitor.model.log_source import LogApi
 from monitor.proof.evidence import verify_evidence
 from monitor.store.fsck import fsck
@@ -43,7 +43,7 @@ def sign(served: ServedLog, ref: str = "refs/tags/v1.2.3") -> None:
     served.log.append(signing_body(ref))
 
 
-def only(outcomes: list[Outcome]) -> Outcome:
+def only(outcomes: list[PassResult]) -> PassResult:
     [outcome] = outcomes
     return outcome
 

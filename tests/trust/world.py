@@ -13,7 +13,7 @@ from ca_lite.tuf_repository import publish_targets
 from monitor.config import load_config
 from monitor.daemon.assembly import Monitor, assemble
 from monitor.daemon.daemon import Daemon
-from monitor.daemon.supervisor import Outcome
+from monitor.daemon.supervisor import PassResult
 from monitor.following.timing import Timing
 from monitor.store.database import create
 from monitor.store.reading import Reading
@@ -159,7 +159,7 @@ def trusted_root(
     return json.dumps(document).encode()
 
 
-def passes(monitor: Monitor) -> list[Outcome]:
+def passes(monitor: Monitor) -> list[PassResult]:
     return [outcome for watch in monitor.watches for outcome in watch.run_pass()]
 
 

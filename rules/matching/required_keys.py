@@ -2,9 +2,9 @@
 
 from typing import Final, NamedTuple
 
-from rules.keys import MIN_LITERAL, Key, Keys, Whole, best_of, head_of, literal_of, quality, whole_of
+from rules.matching.keys import MIN_LITERAL, Key, Keys, Whole, best_of, head_of, literal_of, quality, whole_of
+from rules.matching.regex_keys import keys_of_regex
 from rules.pattern import Pattern, PatternForm, glob_pieces, glob_prefix
-from rules.regex_keys import keys_of_regex
 from rules.selection import AllOf, AnyOf, Condition, Match, Not
 
 MAX_KEYS: Final = 64

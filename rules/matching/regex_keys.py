@@ -7,7 +7,7 @@ the reader give up; that costs speed, never a match.
 import re
 from typing import Final
 
-from rules.keys import Key, Keys, best_of, head_of, literal_of
+from rules.matching.keys import Key, Keys, best_of, head_of, literal_of
 
 MAX_ALTERNATIVES: Final = 16
 MAX_GROUPS: Final = 50

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from rules.keys import Head, Key, Whole
-from rules.literal_search import LiteralSearch
+from rules.matching.keys import Head, Key, Whole
+from rules.matching.literal_search import LiteralSearch
 from rules.pattern import fold
 
 # Nearly every key is the key of one rule, and there may be a million: a list for each would be most of the memory.
@@ -12,7 +12,7 @@ _Numbers = int | list[int]
 _Text = TypeVar("_Text", str, bytes)
 
 
-class Files:
+class KeyIndex:
     """Rule numbers under keys of one kind of spelling, folded or not. `close` it, then look up."""
 
     def __init__(self, *, folded: bool) -> None:

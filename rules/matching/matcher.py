@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from rules.cover import cover_of_condition, value_key
-from rules.filing import Files
+from rules.matching.key_index import KeyIndex
+from rules.matching.required_keys import cover_of_condition, value_key
 from rules.rule import Rule
 from rules.selection import matching_signers, values
 from sigstore_entries.signing import Signer, Signing
@@ -66,7 +66,7 @@ class Matcher:
         """Index the rules. Raises `TooManyUnindexed`."""
         self.rules = tuple(rules)
         self._max_matches = max_matches
-        self._plain, self._folded = Files(folded=False), Files(folded=True)
+        self._plain, self._folded = KeyIndex(folded=False), KeyIndex(folded=True)
         unindexed: list[int] = []
         fields: set[str] = set()
         for number, rule in enumerate(self.rules):

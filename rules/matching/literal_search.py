@@ -7,7 +7,7 @@ from typing import Final
 
 from ahocorasick_rs import BytesAhoCorasick, Implementation
 
-from rules.keys import MAX_LITERAL
+from rules.matching.keys import MAX_LITERAL
 
 WINDOW: Final = 256 * 1024  # bytes searched at once: bounds the list of hits a text stuffed with literals can cause
 _TABLE_BYTES: Final = 64 * 1024  # of literals that a full transition table (faster, some 200 times as big) is made for

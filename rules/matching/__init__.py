@@ -1,0 +1,1 @@
+"""Many rules compiled into one index: `matcher.compile_rules` makes it, `matcher.Matcher` answers."""
