@@ -19,6 +19,7 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -129,7 +130,7 @@ class Authority:
         root_name, own_name = _common_name(f"{name} root"), _common_name(f"{name} intermediate")
         self.root = _authority(root_name, root_name, self.root_key, self.root_key, path_length=1)
         self.certificate = _authority(own_name, root_name, self.key, self.root_key, path_length=0)
-        self._leaf_key = fixed_key("leaf").public_key()
+        self._leaf_key = leaf_key().public_key()
         # Not signed: about as long as the list with one SCT that a certificate carries.
         scts = b"\x04\x7b\x00\x79\x00\x77\x00" + sha256(b"ct log").digest() + bytes(8) + b"\x00\x00\x04\x03\x00\x48"
         self._constant: tuple[tuple[x509.ExtensionType, bool], ...] = (
@@ -186,16 +187,23 @@ class Authority:
         return self.certificate.public_bytes(Encoding.DER), self.root.public_bytes(Encoding.DER)
 
 
-def body_v1(certificate: bytes, digest: str, signature: bytes) -> bytes:
-    """Body of hashedrekord 0.0.1: PEM inside base64 inside JSON."""
+def signature_over(digest: str, key: ec.EllipticCurvePrivateKey) -> bytes:
+    """DER of the ECDSA signature over a SHA-256 in hexadecimal; the same for each run."""
+    return key.sign(bytes.fromhex(digest), ec.ECDSA(Prehashed(SHA256()), deterministic_signing=True))
+
+
+def body_v1(certificate: bytes, digest: str, key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Body of hashedrekord 0.0.1, signed with the certificate's key: PEM inside base64 inside JSON."""
+    signature = signature_over(digest, key)
     material = x509.load_der_x509_certificate(certificate).public_bytes(Encoding.PEM)
     data = {"hash": {"algorithm": "sha256", "value": digest}}
     spec = {"data": data, "signature": {"content": _b64(signature), "publicKey": {"content": _b64(material)}}}
     return _canonical({"apiVersion": "0.0.1", "kind": "hashedrekord", "spec": spec})
 
 
-def body_v2(certificate: bytes, digest: str, signature: bytes) -> bytes:
-    """Body of hashedrekord 0.0.2: DER inside base64 inside JSON."""
+def body_v2(certificate: bytes, digest: str, key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Body of hashedrekord 0.0.2, signed with the certificate's key: DER inside base64 inside JSON."""
+    signature = signature_over(digest, key)
     verifier = {"keyDetails": "PKIX_ECDSA_P256_SHA_256", "x509Certificate": {"rawBytes": _b64(certificate)}}
     data = {"algorithm": "SHA2_256", "digest": _b64(bytes.fromhex(digest))}
     spec = {"hashedRekordV002": {"data": data, "signature": {"content": _b64(signature), "verifier": verifier}}}
@@ -237,6 +245,12 @@ def read_corpus(folder: Path, version: str, count: int | None = None) -> list[by
 
 
 @cache
+def leaf_key() -> ec.EllipticCurvePrivateKey:
+    """Key of every certificate that is issued for no key of its own."""
+    return fixed_key("leaf")
+
+
+@cache
 def authority() -> Authority:
     """The authority that issued every certificate of the corpus."""
     return Authority("benchmark")
@@ -246,9 +260,9 @@ def _make_part(part: range) -> tuple[bytes, bytes]:
     first, second = [], []
     for index in part:
         certificate = authority().issue(identity_of(index), at=_START + timedelta(seconds=index), serial=index + 1)
-        digest, signature = digest_of(index), sha256(b"signature %d" % index).digest() + bytes(38)
-        first.append(framed(body_v1(certificate, digest, signature)))
-        second.append(framed(body_v2(certificate, digest, signature)))
+        digest = digest_of(index)
+        first.append(framed(body_v1(certificate, digest, leaf_key())))
+        second.append(framed(body_v2(certificate, digest, leaf_key())))
     return b"".join(first), b"".join(second)
 
 

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from benchmarks.corpus import body_v2, framed, read_corpus
+from benchmarks.corpus import body_v2, framed, leaf_key, read_corpus
 from benchmarks.examining import make_workload
 from benchmarks.following import Following
 from benchmarks.noise import impostor
@@ -74,5 +74,5 @@ def _write_log(folder: Path, events: Sequence[Event]) -> int:
 
 def _bodies(events: Sequence[Event]) -> bytes:
     certificates = (impostor().issue(event.identity, at=event.at) for event in events)
-    made = (body_v2(der, event.digest, bytes(70)) for der, event in zip(certificates, events, strict=True))
+    made = (body_v2(der, event.digest, leaf_key()) for der, event in zip(certificates, events, strict=True))
     return b"".join(framed(body) for body in made)

@@ -21,7 +21,7 @@ from typing import Final
 
 from alerts.alert import Alert, Severity
 from alerts.delivery import DeliveryPolicy, deliver_channel
-from benchmarks.corpus import Authority, authority, body_v1, body_v2, fixed_key
+from benchmarks.corpus import Authority, authority, body_v1, body_v2, fixed_key, leaf_key
 from benchmarks.grown_log import GrownLog
 from benchmarks.year import (
     DAYS,
@@ -270,13 +270,13 @@ def _entries(part: Sequence[tuple[int, Event]]) -> list[list[tuple[str, LogEntry
 
 def _entries_of(number: int, event: Event) -> Iterator[tuple[str, LogEntry]]:
     issuer = authority() if event.genuine else impostor()
-    key = fixed_key(f"leaf {number}").public_key() if event.genuine else None
-    certificate = issuer.issue(event.identity, at=event.at, serial=number + 1, key=key)
+    key = fixed_key(f"leaf {number}") if event.genuine else leaf_key()
+    certificate = issuer.issue(event.identity, at=event.at, serial=number + 1, key=key.public_key())
     if event.where is not Where.ENTRY:
         yield _CT, LogEntry(_certificate_leaf(certificate, event.at))
     if event.where is not Where.CERTIFICATE:
         name = _V1 if number % 2 else _V2
-        body = (body_v1 if name == _V1 else body_v2)(certificate, event.digest, bytes(70))
+        body = (body_v1 if name == _V1 else body_v2)(certificate, event.digest, key)
         yield name, LogEntry(body, integrated_time=event.at + _ENTRY_AFTER if name == _V1 else None)
 
 
