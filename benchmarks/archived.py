@@ -207,7 +207,7 @@ def made_up_rows(first: int, count: int, seed: int) -> pa.Table:
             "identities": [person if is_person else workflow],
             "issuers": [_GOOGLE if is_person else _GITHUB],
             "repositories": [] if is_person else [repository],
-            "workflows": [] if is_person else [workflow],
+            "workflows": [],
             "refs": [] if is_person else [ref],
             "triggers": [] if is_person else ["push"],
             "chain": "not-checked",

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 
 from monitor.archive.files import ArchiveFault
 from monitor.archive.rows import SCHEMA
-from rules.pattern import glob_matches
+from monitor.archive.search_index import LONGEST
+from rules.pattern import glob_literals, glob_matches
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +62,15 @@ class OpenedFile:
         lows, highs = self._key_bounds()
         group = bisect_left(highs, key.low)
         while group < len(lows) and (key.high is None or lows[group] <= key.high):
-            rows = self._group(group, None)
-            keys = rows["key"]
-            if key.high == key.low:
-                mask = pc.equal(keys, key.low)
-            else:
-                mask = pc.greater_equal(keys, key.low)
-                mask = mask if key.high is None else pc.and_(mask, pc.less(keys, key.high))
-            rows = rows.filter(mask)
-            if key.glob is not None and len(rows):
-                rows = rows.filter(pa.array([_glob(key.glob, each) for each in rows["key"].to_pylist()], pa.bool_()))
-            if len(rows):
-                yield rows
+            # The lists of entries are longer than the keys by far: they are read where a key is wanted.
+            keys = self._group(group, ["key"])["key"].combine_chunks()
+            wanted = pc.indices_nonzero(_wanted(keys, key))
+            if key.glob is not None:
+                wanted = wanted.filter(
+                    pa.array([_glob(key.glob, each) for each in keys.take(wanted).to_pylist()], pa.bool_())
+                )
+            if len(wanted):
+                yield self._group(group, None).take(wanted)
             group += 1
 
     def _group(self, number: int, columns: list[str] | None) -> pa.Table:
@@ -94,6 +92,25 @@ class OpenedFile:
         return self._bounds
 
 
+def _wanted(keys: pa.Array, span: KeySpan) -> pa.Array:
+    """Which keys are in the span, and have the longest fixed piece of its glob."""
+    if span.high == span.low:
+        return pc.equal(keys, span.low)
+    mask = pc.greater_equal(keys, span.low)
+    if span.high is not None:
+        mask = pc.and_(mask, pc.less(keys, span.high))
+    pieces = glob_literals(span.glob) if span.glob is not None else []
+    if pieces:
+        has_piece = pc.match_substring(keys, max(pieces, key=len).encode())
+        mask = pc.and_(mask, pc.or_(has_piece, pc.greater(pc.binary_length(keys), 1 + LONGEST)))
+    return mask
+
+
+def is_cut(key: bytes) -> bool:
+    """Whether a key holds the beginning of a text and a digest in place of the rest."""
+    return len(key) > 1 + LONGEST
+
+
 def _glob(pattern: str, key: bytes) -> bool:
-    # A long text ends in bytes that are no text: they match nothing but a star.
-    return glob_matches(pattern, key[1:].decode("utf-8", "replace"))
+    # What a long text says behind its first bytes only its row tells: see `is_cut`.
+    return is_cut(key) or glob_matches(pattern, key[1:].decode("utf-8", "replace"))

@@ -100,7 +100,7 @@ def _values(signing: Signing | Unreadable) -> tuple[Any, ...]:
         _each(name.value for signer in signers for name in signer.names),
         _each(issuer for signer in signers for issuer in _issuers(signer)),
         _each(repository for signer in signers for repository in _repositories(signer)),
-        _each(uri for signer in signers for uri in _claims(signer, "build_config_uri", "build_signer_uri")),
+        _each(uri for signer in signers for uri in _workflows(signer)),
         _each(ref for signer in signers for ref in _claims(signer, "source_repository_ref", "github_workflow_ref")),
         _each(name for signer in signers for name in _claims(signer, "build_trigger", "github_workflow_trigger")),
         _each(bytes.fromhex(digest.value) for digest in signing.digests),
@@ -136,6 +136,12 @@ def _issuers(signer: Signer) -> Iterable[str]:
 
 def _claims(signer: Signer, *names: str) -> Iterable[str]:
     return (signer.claims[name] for name in names if name in signer.claims)
+
+
+def _workflows(signer: Signer) -> Iterable[str]:
+    """Workflows that the certificate names beside its identities, which hold nearly all of them."""
+    names = {name.value for name in signer.names}
+    return (uri for uri in _claims(signer, "build_config_uri", "build_signer_uri") if uri not in names)
 
 
 def _repositories(signer: Signer) -> Iterable[str]:

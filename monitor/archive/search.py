@@ -19,9 +19,9 @@ from monitor.archive.files import ArchiveFault, ArchiveFiles
 from monitor.archive.ranges import ArchivedRange, Manifest
 from monitor.archive.reading import KeySpan, OpenedFile
 from monitor.archive.rows import SCHEMA, fingerprint_bytes
-from monitor.archive.search_index import LONGEST, TEXTS, KeyKind, leaf_key, lowered, text_key, value_key
+from monitor.archive.search_index import COLUMNS, LONGEST, TEXTS, KeyKind, leaf_key, lowered, text_key, value_key
 from monitor.archive.writing import open_parquet, read_manifests
-from rules.pattern import glob_prefix
+from rules.pattern import glob_matches, glob_prefix
 
 MOST_ROWS: Final = 10_000
 _TRIES: Final = 3
@@ -56,7 +56,7 @@ class Query:
     since: datetime | None = None
     until: datetime | None = None
     logs: frozenset[str] = frozenset()
-    limit: int = 100
+    limit: int = 50
 
     def wants(self, log: str) -> bool:
         """Whether a log is to be searched."""
@@ -286,6 +286,21 @@ class Archive:
         each = next(each for each in run.ranges if each.first <= index < each.last)
         return _rows(self._read(manifest, each, [index - each.first]))[0]
 
+    def leaf_hashes(self, log: str, indexes: Sequence[int]) -> dict[int, str]:
+        """Leaf hashes of archived entries, as hexadecimal; `indexes` ascend. Raises `ArchiveFault`."""
+        found: dict[int, str] = {}
+        manifest = self.manifests().get(log)
+        if manifest is None:
+            raise ArchiveFault(f"{log}: is not archived any more")
+        for each in (each for run in manifest.runs for each in run.ranges):
+            here = [index - each.first for index in indexes if each.first <= index < each.last]
+            if here:
+                read = self._read(manifest, each, here, columns=["leaf_hash"])["leaf_hash"].to_pylist()
+                found |= {each.first + offset: raw.hex() for offset, raw in zip(here, read, strict=True)}
+        if len(found) != len(indexes):
+            raise ArchiveFault(f"{log}: {len(indexes) - len(found)} entries are not archived any more")
+        return found
+
     def by_leaf(self, leaf_hash: bytes) -> list[Row]:
         """Entries with this leaf hash, in all logs. Raises `ArchiveFault`."""
         found = []
@@ -379,14 +394,34 @@ class Archive:
     def _offsets(self, manifest: Manifest, each: ArchivedRange, keys: Sequence[KeySpan]) -> pa.Array:
         """Entries of a range under any of these keys, counted from its first, in order."""
         opened = self._open(manifest, each, is_index=True)
-        lists = [lines["entries"] for key in keys for lines in opened.lines(key)]
+        lists = []
+        for key in keys:
+            for lines in opened.lines(key):
+                sure = lines
+                if key.glob is not None:
+                    cut = pc.greater(pc.binary_length(lines["key"]), 1 + LONGEST)
+                    sure = lines.filter(pc.invert(cut))
+                    if len(sure) < len(lines):
+                        lists.append(self._confirmed(manifest, each, key, lines.filter(cut)))
+                lists += [chunk.flatten() for chunk in sure["entries"].chunks]
         if not lists:
             return pa.array([], pa.uint32())
-        if len(lists) == 1 and len(lists[0]) == 1:
-            return lists[0].combine_chunks().flatten()
-        joined = pa.concat_arrays([chunk.flatten() for lines in lists for chunk in lines.chunks])
-        unique = pc.unique(joined)
+        if len(lists) == 1:
+            return lists[0]
+        unique = pc.unique(pa.concat_arrays(lists))
         return unique.take(pc.sort_indices(unique))
+
+    def _confirmed(self, manifest: Manifest, each: ArchivedRange, key: KeySpan, lines: pa.Table) -> pa.Array:
+        """Entries of these lines whose rows say what the glob asks for: the keys hold only the beginning of a text."""
+        column = COLUMNS[KeyKind(key.low[0])]
+        offsets = sorted({entry for entries in lines["entries"].to_pylist() for entry in entries})
+        texts = self._read(manifest, each, offsets, columns=[column])[column].to_pylist()
+        kept = [
+            offset
+            for offset, values in zip(offsets, texts, strict=True)
+            if any(glob_matches(key.glob or "", lowered(value)) for value in values)
+        ]
+        return pa.array(kept, pa.uint32())
 
     def _read(
         self, manifest: Manifest, each: ArchivedRange, offsets: Sequence[int], columns: list[str] | None = None
@@ -418,7 +453,10 @@ def keys_of(query: Query) -> list[KeySpan]:
         text.encode()
     except UnicodeEncodeError:
         raise BadQuery("the text is not Unicode") from None
-    kinds = query.kinds or _kinds_of(text, query.match)
+    kinds = set(query.kinds or _kinds_of(text, query.match))
+    if KeyKind.WORKFLOW in kinds:
+        # The row names a workflow once: among the identities, where the certificate is its.
+        kinds.add(KeyKind.IDENTITY)
     found: list[KeySpan] = []
     for kind in sorted(kinds):
         if not kind.is_text:

@@ -40,7 +40,7 @@ class KeyKind(IntEnum):
 
 
 TEXTS: Final = (KeyKind.IDENTITY, KeyKind.ISSUER, KeyKind.REPOSITORY, KeyKind.WORKFLOW)
-_COLUMNS: Final = {
+COLUMNS: Final = {
     KeyKind.IDENTITY: "identities",
     KeyKind.ISSUER: "issuers",
     KeyKind.REPOSITORY: "repositories",
@@ -48,7 +48,7 @@ _COLUMNS: Final = {
     KeyKind.DIGEST: "digests",
     KeyKind.FINGERPRINT: "fingerprints",
 }
-SEARCHED: Final = tuple(_COLUMNS)
+SEARCHED: Final = tuple(COLUMNS)
 _LEAF_BYTES: Final = 8  # of a leaf hash in its key: rows decide
 INDEX_SCHEMA: Final = pa.schema(
     [pa.field("key", pa.binary(), nullable=False), pa.field("entries", pa.list_(pa.uint32()), nullable=False)]
@@ -86,7 +86,7 @@ def index_of(rows: pa.Table, first: int) -> pa.Table:
     offsets = pc.cast(pc.subtract(rows["index"], first), pa.uint32()).combine_chunks()
     keys: list[pa.Array] = []
     entries: list[pa.Array] = []
-    for kind, column in _COLUMNS.items():
+    for kind, column in COLUMNS.items():
         for values, owners in _values(kind, rows[column].combine_chunks()):
             keys.append(values)
             entries.append(offsets.take(owners))

@@ -27,6 +27,7 @@ from tlog.frontier import Frontier, aligned_subtrees
 Prove = Callable[[int, int], Sequence[bytes]]
 """Consistency proof from one size of the log to another; asks the log."""
 
+_LEVEL: Final = 6  # of zstd: 4 % smaller than its default; writing stays far cheaper than decoding
 ROW_GROUP: Final = 4096  # rows read to show one
 INDEX_GROUP: Final = 4096
 _DICTIONARIES: Final = [
@@ -247,7 +248,7 @@ class Sink:
         self._made, self._group = pa.BufferOutputStream(), group
         self._schema = schema.with_metadata(meta)
         self._writer = pq.ParquetWriter(
-            self._made, self._schema, compression="zstd", write_page_checksum=True, **options
+            self._made, self._schema, compression="zstd", compression_level=_LEVEL, write_page_checksum=True, **options
         )
 
     def __enter__(self) -> Self:

@@ -5,7 +5,7 @@ at least as long as the step. What was offered is in the database, so a restart 
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -23,7 +23,7 @@ from monitor.model.heads import Position
 from monitor.model.log_source import LogApi, LogSource
 from monitor.raising.coverage_alerts import back_scan_stuck_alert
 from monitor.store.backscans import BackScan
-from monitor.store.coverage import CoverageGroup, first_gap, union_size, without_first
+from monitor.store.coverage import CoverageGroup, Gap, first_gap, union_size, without_first
 from monitor.store.reading import Reading
 from monitor.store.store import Store
 from monitor.telemetry.hooks import Meter
@@ -65,10 +65,15 @@ class _Tree:
         return union_size(self.lacking)
 
 
+FromArchive = Callable[[LogSource, Gap, Matcher, Mapping[str, str], RuleJudge], Step | None]
+"""Offers the beginning of a gap to its rules from the archive; `None` where the log itself must be read."""
+
+
 class LogBackscan:
     """Looks back in one configured log, all trees of it; `step` is called by one thread at a time.
 
-    `open_trees` opens sources for nobody else: what following asks never waits behind what is asked here.
+    `open_trees` opens sources for nobody else: what following asks never waits behind what is asked here. What
+    `from_archive` offers to the rules is not read from the log again.
     """
 
     def __init__(
@@ -83,8 +88,10 @@ class LogBackscan:
         trust: TrustKeeper,
         meter: Meter,
         timing: Timing,
+        from_archive: FromArchive | None = None,
     ) -> None:
         self.name = name
+        self._from_archive = from_archive
         self._open_trees, self._config, self._stale_after = open_trees, config, stale_after
         self._store, self._rules, self._trust, self._meter, self._timing = store, rules, trust, meter, timing
         # A power of two, so that steps stay aligned: what is allowed in some seconds is not read in one go.
@@ -176,12 +183,17 @@ class LogBackscan:
         source = self._source(tree.log)
         gap = first_gap(tree.lacking)
         matcher = self._matcher_of(held, gap.rules)
+        judge = RuleJudge(matcher, self._store.facts, self._trust.authorities)
+        if self._from_archive is not None:
+            archived = self._from_archive(source, gap, matcher, held.selections, judge)
+            if archived is not None:
+                return archived
         done = backscan_step(
             source,
             self._store,
             matcher,
             held.selections,
-            RuleJudge(matcher, self._store.facts, self._trust.authorities),
+            judge,
             clock=self._timing.clock,
             pause=self._timing.pause,
             entries=min(_ENTRIES.get(source.identity.api, _ENTRIES_OTHERWISE), self._most),
@@ -214,7 +226,7 @@ class LogBackscan:
     def _went_well(self, tree: _Tree, done: Step, began: datetime) -> float:
         now = self._timing.clock()
         tree.lacking = without_first(tree.lacking, done.first, done.last)
-        tree.read += done.last - done.first
+        tree.read += done.asked
         tree.failures, tree.retry_at = 0, None
         tree.unkept.clear()
         self._meter.looked_back(tree.log, done.last - done.first, done.findings, done.dropped)
@@ -224,7 +236,7 @@ class LogBackscan:
                 "backscan_found log=%s first=%d last=%d findings=%s", tree.log, done.first, done.last, done.findings
             )
         self._tell(tree, now, done.last - done.first)
-        return max((done.last - done.first) / self._config.entries_per_second, took)
+        return max(done.asked / self._config.entries_per_second, took)
 
     def _tell(self, tree: _Tree, now: datetime, entries: int) -> None:
         """Record how far it is: now and then, and whenever something begins or ends."""

@@ -34,7 +34,8 @@ _ABSENCES: Final = frozenset({CertificateLogWithinExpectation.id, LogEntryWithin
 class Step:
     """What one step did: entries `[first, last)` were offered to `rules`, and gave findings by outcome.
 
-    `dropped` are matches that were left out because more rules than are judged select one entry.
+    `dropped` are matches that were left out because more rules than are judged select one entry. `fetched` counts the
+    entries that the log was asked for, where the archive told of the others.
     """
 
     log: str
@@ -43,6 +44,12 @@ class Step:
     rules: frozenset[str]
     findings: Mapping[str, int]
     dropped: int = 0
+    fetched: int | None = None
+
+    @property
+    def asked(self) -> int:
+        """Entries that the log was asked for."""
+        return self.last - self.first if self.fetched is None else self.fetched
 
 
 def backscan_step(

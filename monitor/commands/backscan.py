@@ -16,6 +16,7 @@ from monitor.commands.scan_output import Tell, progress, show_findings, stored
 from monitor.commands.scan_parts import JobsOption, PatienceOption, RuleOption, ScanParts, Tally, scan_parts
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, leave
 from monitor.config import load_config
+from monitor.daemon.assembly import from_archive
 from monitor.daemon.named_logs import UnknownLog, opened_trees
 from monitor.following.timing import Timing
 from monitor.judging.judge import RuleJudge
@@ -79,7 +80,17 @@ def backscan(
 def _offer(parts: ScanParts, store: Store, source: LogSource, gap: Gap, tally: Tally, *, as_json: bool) -> None:
     judge = RuleJudge(parts.pool.matcher, store.facts, parts.trust.authorities)
     with progress(source.identity.log, gap.first, gap.last, gap.first) as tell:
-        for first in range(gap.first, gap.last, _PIECE):
+        ask = from_archive(
+            parts.config.archive, store, parts.world.clock, lambda batch: _show(batch, tally, tell, as_json=as_json)
+        )
+        first = gap.first
+        while first < gap.last:
+            archived = None
+            if ask is not None:
+                archived = ask(source, replace(gap, first=first), parts.pool.matcher, parts.selections, judge)
+            if archived is not None:
+                first = archived.last
+                continue
             state = ScanState(
                 PassingProgress(),
                 store,
@@ -91,6 +102,7 @@ def _offer(parts: ScanParts, store: Store, source: LogSource, gap: Gap, tally: T
             offer_gap(
                 source, store, piece, parts.selections, state=state, judge=judge, pool=parts.pool, world=parts.world
             )
+            first = piece.last
 
 
 def _show(batch: Batch, tally: Tally, tell: Tell, *, as_json: bool) -> None:

@@ -60,6 +60,8 @@ def _fetched(config: Config, rows: Sequence[Row], head: SignedHead) -> dict[int,
             for row in rows:
                 if row.index < head.size:
                     (entry, *_) = source.entries(row.index, row.index + 1, head)
+                    if entry.unread:
+                        continue
                     if leaf_hash(entry.leaf).hex() == row.leaf_hash:
                         found[row.index] = entry.leaf
                     else:

@@ -16,8 +16,8 @@ from alerts.channels.channel import Channel
 from alerts.channels.registry import build_channel
 from alerts.channels.settings import ChannelMisconfigured
 from monitor.archive.handover import Archiver, Handovers
-from monitor.backscan.planner import LogBackscan
-from monitor.config import Config, LogConfig, Objectives
+from monitor.backscan.planner import FromArchive, LogBackscan
+from monitor.config import ArchiveConfig, Config, LogConfig, Objectives
 from monitor.daemon.supervisor import LogSupervisor
 from monitor.daemon.trust_watch import TrustWatch
 from monitor.following.follower import Limits
@@ -30,6 +30,7 @@ from monitor.judging.digest_lists import DigestLists
 from monitor.logs.opening import LogDescription, open_sources
 from monitor.model.errors import BadConfig, OwnFault
 from monitor.model.log_source import LogApi, LogSource
+from monitor.model.state import Batch
 from monitor.site.fan_out import SUBSCRIBERS, FanOut
 from monitor.store.asks import Asks
 from monitor.store.database import Database, open_database
@@ -356,6 +357,26 @@ def _backscan(
         trust=trust,
         meter=meter,
         timing=timing,
+        from_archive=from_archive(config.archive, store, timing.clock),
+    )
+
+
+def from_archive(
+    archive: ArchiveConfig | None,
+    store: Store,
+    clock: Callable[[], datetime],
+    on_batch: Callable[[Batch], None] = lambda _: None,
+) -> FromArchive | None:
+    """What offers the past to rules from the archive, where there is one. `on_batch` is told of each batch."""
+    if archive is None:
+        return None
+    from monitor.archive.files import ArchiveFiles  # noqa: PLC0415  imports pyarrow
+    from monitor.archive.search import Archive  # noqa: PLC0415
+    from monitor.backscan.by_archive import Asked, offer_archived  # noqa: PLC0415
+
+    opened = Archive(ArchiveFiles(archive.location))
+    return lambda source, gap, matcher, rules, judge: offer_archived(
+        Asked(opened, store, matcher, rules, judge, clock, on_batch), source, gap
     )
 
 

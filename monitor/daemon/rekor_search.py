@@ -282,6 +282,8 @@ class RekorApi:
             (entry, *_) = source.entries(index, index + 1, source.latest())
         except FetchFailed as error:
             raise HTTPException(503, f"{origin} cannot be asked for the entry now: {error}") from error
+        if entry.unread:
+            raise HTTPException(413, f"the entry at {index} of {origin} is too large to be fetched")
         if leaf_hash(entry.leaf).hex() != wanted:
             raise HTTPException(502, f"{origin} now serves another entry at {index} than it signed")
         return entry.leaf

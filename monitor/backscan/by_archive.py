@@ -1,0 +1,196 @@
+"""The past from the archive: candidates are found by search, fetched with proof, and judged; nothing else is read.
+
+Sound because an archived range holds a row for every entry, and a row every value that the rules' fields have: an entry
+that no search finds is selected by no rule. Rules that a search cannot narrow (regular expressions, claims that are not
+archived) are offered the log itself.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from monitor.archive.files import ArchiveFault
+from monitor.archive.ranges import Manifest
+from monitor.archive.search import Archive, BadQuery, Match, Query
+from monitor.archive.search_index import KeyKind
+from monitor.backscan.progress import SomeRules
+from monitor.backscan.step import LookingBack, Step, recording_of
+from monitor.following.rule_matcher import RuleScanner
+from monitor.judging.judge import Judge
+from monitor.model.errors import FetchFailed, LogMisbehaved
+from monitor.model.heads import SignedHead
+from monitor.model.log_source import LogEntry, LogSource, hashes_of
+from monitor.model.state import Batch, Hit, UnreadableEntry
+from monitor.proof.consistency import newest
+from monitor.raising.log_alerts import alert_of_evidence
+from monitor.store.coverage import Gap
+from monitor.store.store import Store
+from rules.index import Matcher
+from rules.pattern import Pattern, PatternForm
+from rules.rule import Rule
+from rules.selection import AllOf, AnyOf, Condition
+from rules.selection import Match as FieldMatch
+
+_LOG: Final = logging.getLogger(__name__)
+_MOST_RULES: Final = 200  # searched for one by one; more are quicker to ask while the log is read
+_MOST_ENTRIES: Final = 1 << 20  # of a step
+_MOST_CANDIDATES: Final = 1_000
+_KINDS: Final = {
+    "identity": KeyKind.IDENTITY,
+    "issuer": KeyKind.ISSUER,
+    "source_repository_uri": KeyKind.REPOSITORY,
+    "build_config_uri": KeyKind.WORKFLOW,
+    "build_signer_uri": KeyKind.WORKFLOW,
+    "digest": KeyKind.DIGEST,
+    "fingerprint": KeyKind.FINGERPRINT,
+}
+
+
+class ServesOther(FetchFailed):
+    """The log serves other bytes for an entry than were proven: reading the range itself will show it."""
+
+    reason = "not-shown"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What asking the archive takes: rules in force (id to what they select), their judge, a clock.
+
+    `on_batch` is told of every batch once it is kept.
+    """
+
+    archive: Archive
+    store: Store
+    matcher: Matcher
+    rules: Mapping[str, str]
+    judge: Judge
+    clock: Callable[[], datetime]
+    on_batch: Callable[[Batch], None] = lambda _: None
+
+
+def queries_of(condition: Condition) -> list[Query] | None:
+    """Searches of which at least one finds every entry that the condition selects; `None` where there are none."""
+    match condition:
+        case FieldMatch():
+            found = [_query(condition.field, pattern) for pattern in condition.patterns]
+            return None if None in found else [query for query in found if query is not None]
+        case AllOf():
+            # Any one of them narrows: that with the fewest searches.
+            narrow = [queries for each in condition.conditions if (queries := queries_of(each)) is not None]
+            return min(narrow, key=_breadth, default=None)
+        case AnyOf():
+            parts = [queries_of(each) for each in condition.conditions]
+            return None if None in parts else [query for part in parts if part is not None for query in part]
+    return None
+
+
+def _breadth(queries: Sequence[Query]) -> tuple[bool, int]:
+    """Issuers are shared by most entries; few searches are better than many."""
+    return any(KeyKind.ISSUER in query.kinds for query in queries), len(queries)
+
+
+def _query(field: str, pattern: Pattern) -> Query | None:
+    kind = _KINDS.get(field)
+    if kind is None or pattern.form is PatternForm.REGEX:
+        return None
+    match = Match.GLOB if pattern.form is PatternForm.GLOB else Match.EXACT
+    return Query(pattern.text, frozenset({kind}), match)
+
+
+def offer_archived(asked: Asked, source: LogSource, gap: Gap) -> Step | None:
+    """Offer entries from the beginning of `gap` to its rules, as far as the archive holds them.
+
+    `None` when the log itself must be read: the archive does not hold the first of them or is damaged, a rule cannot be
+    searched for, or the log serves another entry than was proven. Raises `FetchFailed`, `LogMisbehaved` with its
+    evidence kept, `OwnFault`.
+    """
+    try:
+        manifest = asked.archive.manifests().get(source.identity.log)
+        return None if manifest is None else _archived_step(asked, source, gap, manifest)
+    except (ArchiveFault, ServesOther) as error:
+        _LOG.warning("archive_not_asked log=%s detail=%s", source.identity.log, error)
+        return None
+
+
+def _archived_step(asked: Asked, source: LogSource, gap: Gap, manifest: Manifest) -> Step | None:
+    run = manifest.run_at(gap.first)
+    chosen = [rule for rule in asked.matcher.rules if rule.id in gap.rules]
+    if run is None or len(chosen) > _MOST_RULES or len(chosen) < len(gap.rules):
+        return None
+    queries = _all_queries(chosen)
+    if queries is None:
+        return None
+    last = min(gap.last, run.last, gap.first + _MOST_ENTRIES)
+    wanted, last = _candidates(asked.archive, queries, manifest.log, gap.first, last)
+    now = asked.clock()
+    head = _newest(asked.store, source, now) if wanted else run.head
+    scanner = RuleScanner(asked.matcher)
+    log, api = manifest.log, source.identity.api
+    hits: list[Hit] = []
+    unreadable: list[UnreadableEntry] = []
+    dropped: list[tuple[int, int]] = []
+    for index, leaf_hash in wanted.items():
+        entry = _fetch(source, index, head, leaf_hash)
+        scan = scanner.scan([entry], index, log, api)
+        hits += scan.hits
+        unreadable += scan.unreadable
+        dropped += scan.dropped
+    judge = LookingBack(SomeRules(asked.judge, gap.rules))
+    findings = tuple(judge.judge(hits, now))
+    batch = Batch(log, gap.first, last, findings, tuple(unreadable), {}, tuple(dropped))
+    alerts = [alert for alert in judge.alerts(findings, now) if alert.rule is not None]
+    recording = recording_of(gap.rules, asked.rules, asked.clock)
+    asked.store.record_scan(batch, {rule: asked.rules[rule] for rule in gap.rules}, alerts, not_before=recording.due())
+    asked.on_batch(batch)
+    found = Counter(finding.verdict.outcome.value for finding in findings)
+    return Step(log, gap.first, last, gap.rules, found, sum(matches for _, matches in dropped), len(wanted))
+
+
+def _all_queries(rules: Sequence[Rule]) -> list[Query] | None:
+    found: list[Query] = []
+    for rule in rules:
+        queries = queries_of(rule.select)
+        if queries is None:
+            return None
+        found += queries
+    return list(dict.fromkeys(found))
+
+
+def _candidates(
+    archive: Archive, queries: Sequence[Query], log: str, first: int, last: int
+) -> tuple[dict[int, str], int]:
+    """Leaf hashes of the entries that some query finds in `[first, last)`, by index; and where the list was cut."""
+    numbers: set[int] = set()
+    for query in queries:
+        try:
+            for each, found in archive.numbers(query, log):
+                if each.last > first and each.first < last:
+                    numbers.update(index for index in found if first <= index < last)
+        except BadQuery:
+            # A pattern that no value can match, such as a digest of no known length.
+            continue
+    chosen = sorted(numbers)
+    if len(chosen) > _MOST_CANDIDATES:
+        last = chosen[_MOST_CANDIDATES]
+        chosen = chosen[:_MOST_CANDIDATES]
+    return archive.leaf_hashes(log, chosen), last
+
+
+def _newest(store: Store, source: LogSource, now: datetime) -> SignedHead:
+    known = store.position(source.identity.log)
+    try:
+        return newest(source, known.head if known is not None else None, store.record_head).head
+    except LogMisbehaved as misbehaved:
+        store.keep_evidence(misbehaved.evidence, [alert_of_evidence(misbehaved.evidence, now)])
+        raise
+
+
+def _fetch(source: LogSource, index: int, head: SignedHead, leaf_hash: str) -> LogEntry:
+    """One entry, whose leaf hash must be the archived one: that is what was proven."""
+    (entry, *_) = source.entries(index, index + 1, head)
+    if hashes_of([entry])[0].hex() != leaf_hash:
+        raise ServesOther(f"{source.identity.log}: serves another entry at {index} than was proven and archived")
+    return entry

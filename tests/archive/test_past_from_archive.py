@@ -1,0 +1,107 @@
+"""A new rule sees its past from the archive: the same findings as from the log, and only candidates are fetched."""
+
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monitor.archive.search import Query
+from monitor.backscan.by_archive import queries_of
+from monitor.store.database import open_database
+from monitor.store.reading import Reading
+from rules.rule_file import load_rules
+from tests.archive.conftest import Place, readable_bodies
+from tests.monitor_programs.served_log import CA, signing_body
+from tests.support.entries import hashedrekord_v2, make_certificate
+
+RULES = """\
+version: 1
+rules:
+  - id: person
+    select: {identity: {exact: "Dev3@Example.com", ignore_case: true}}
+  - id: repository
+    select: {all: [{issuer: "https://token.actions.githubusercontent.com"}, {source_repository_uri: {glob: "https://github.com/org1/*"}}]}
+  - id: either
+    select: {any: [{digest: "sha256:%064x"}, {build_signer_uri: {glob: "*/repo4/*"}}]}
+"""
+
+
+def findings(place: Place, command: str = "backscan") -> list[tuple[int, str, str]]:
+    out, _ = place.run(command, "--json", "--jobs", "1", "--from", "0", expect=1)
+    found = [json.loads(line) for line in out.splitlines()]
+    return sorted((each["index"], each["rule"], each["outcome"]) for each in found if "rule" in each)
+
+
+def place_with(place: Place, rules: str) -> None:
+    place.served.log.leaves[:] = readable_bodies(200)
+    config = place.served.config.read_text().replace("poll_seconds: 1", "poll_seconds: 1, start: 0")
+    place.served.config.write_text(config)
+    place.run("init")
+    place.run("run", "--once")
+    (place.folder / "rules.yaml").write_text(rules)
+    place.run("run", "--once")
+
+
+def test_the_past_from_the_archive_is_the_past_from_the_log(place: Place) -> None:
+    place_with(place, RULES % 10)
+    # Reading the range would meet this entry, which no rule selects; fetching candidates does not.
+    other = place.archive.search(Query("https://github.com/org2/repo0")).rows[0].index
+    place.served.log.served[other] = signing_body("refs/heads/evil")
+    from_archive = findings(place)
+    place.served.log.served.clear()
+    assert len({index for index, _, _ in from_archive}) > 20
+    assert {rule for _, rule, _ in from_archive} == {"person", "repository", "either"}
+    # The same rules over the log itself, in a database that was offered nothing.
+    place.served.config.write_text(place.served.config.read_text().replace("archive:", "# archive:"))
+    (place.folder / "signwatch.db").unlink()
+    for beside in place.folder.glob("signwatch.db*"):
+        beside.unlink()
+    (place.folder / "rules.yaml").write_text("version: 1\nrules: []\n")
+    place.run("init")
+    place.run("audit")
+    (place.folder / "rules.yaml").write_text(RULES % 10)
+    place.run("audit")
+    assert findings(place) == from_archive
+
+
+def test_a_log_that_now_shows_another_entry_is_held_to_it(place: Place) -> None:
+    place.served.log.leaves[:] = readable_bodies(60)
+    place_with(place, RULES % 10)
+    wanted = next(index for index, body in enumerate(place.served.log.leaves) if index > 10)
+    place.served.log.served[wanted] = signing_body("refs/heads/evil")
+    out, said = place.run("backscan", "--json", "--jobs", "1", "--from", "0", expect=1)
+    assert "not those the log signed" in out + said
+    with closing(open_database(str(place.folder / "signwatch.db"))) as database:
+        assert Reading(database).evidence(10)
+
+
+@pytest.mark.parametrize(
+    ("select", "kinds"),
+    [
+        ({"identity": "a@b"}, {"identity"}),
+        ({"all": [{"issuer": "i"}, {"identity": {"glob": "a*"}}]}, {"identity"}),
+        ({"all": [{"issuer": "i"}, {"not": {"identity": "a"}}]}, {"issuer"}),
+        ({"any": [{"identity": "a"}, {"fingerprint": "ab" * 32}]}, {"identity", "fingerprint"}),
+        ({"any": [{"identity": "a"}, {"run_invocation_uri": "x"}]}, None),
+        ({"identity": {"regex": "a.*"}}, None),
+        ({"not": {"identity": "a"}}, None),
+    ],
+)
+def test_what_a_search_cannot_narrow_is_left_to_the_log(select: dict[str, Any], kinds: set[str] | None) -> None:
+    text = json.dumps({"version": 1, "rules": [{"id": "one", "select": select}]})
+    (rule,) = load_rules(text).rules
+    queries = queries_of(rule.select)
+    assert (None if queries is None else {kind.word for query in queries for kind in query.kinds}) == kinds
+
+
+def test_a_glob_finds_texts_longer_than_their_keys(place: Place, tmp_path: Path) -> None:
+    long = "https://github.com/acme/" + "x" * 300 + "/release.yml@refs/tags/v1"
+    place.served.log.leaves[:] = [
+        hashedrekord_v2(make_certificate(CA, san=long + end), f"{n:064x}") for n, end in enumerate(["a", "b"])
+    ]
+    place.build()
+    assert [each["index"] for each in place.found("*@refs/tags/v1b")[0]] == [1]
+    assert [each["index"] for each in place.found(long + "a")[0]] == [0]
+    assert len(place.found("https://github.com/acme/*")[0]) == 2
