@@ -406,7 +406,7 @@ class Archive:
                 lists += [chunk.flatten() for chunk in sure["entries"].chunks]
         if not lists:
             return pa.array([], pa.uint32())
-        if len(lists) == 1:
+        if len(lists) == 1 and all(key.low == key.high for key in keys):
             return lists[0]
         unique = pc.unique(pa.concat_arrays(lists))
         return unique.take(pc.sort_indices(unique))

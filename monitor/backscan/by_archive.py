@@ -28,7 +28,7 @@ from monitor.proof.consistency import newest
 from monitor.raising.log_alerts import alert_of_evidence
 from monitor.store.coverage import Gap
 from monitor.store.store import Store
-from rules.index import Matcher
+from rules.matching.matcher import Matcher
 from rules.pattern import Pattern, PatternForm
 from rules.rule import Rule
 from rules.selection import AllOf, AnyOf, Condition
