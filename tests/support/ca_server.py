@@ -25,7 +25,7 @@ class CaServer(ServedProcess):
     """One CA. `oidc` is the issuer of e-mail identities, `github` that of GitHub-shaped tokens."""
 
     name = "ca-lite"
-    ready_seconds = 60.0
+    ready_seconds = 120.0
 
     def serving(self) -> Sequence[str]:
         """See `ServedProcess.serving`."""

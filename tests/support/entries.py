@@ -409,10 +409,12 @@ def github_claims(
     }
 
 
-def make_github_certificate(ca: Authority, repository: str = "acme/widget", **claims: Any) -> bytes:
-    """Certificate of a GitHub Actions workflow; keyword arguments as for `github_claims`."""
+def make_github_certificate(
+    ca: Authority, repository: str = "acme/widget", *, not_after: datetime | None = None, **claims: Any
+) -> bytes:
+    """Certificate of a GitHub Actions workflow; other keyword arguments as for `github_claims`."""
     told = github_claims(repository, **claims)
-    return make_certificate(ca, san=told["build_config_uri"], issuer=GITHUB_ISSUER, claims=told)
+    return make_certificate(ca, san=told["build_config_uri"], issuer=GITHUB_ISSUER, claims=told, not_after=not_after)
 
 
 # --- CT leaves -------------------------------------------------------------------------------------------------------

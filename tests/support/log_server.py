@@ -27,7 +27,7 @@ class LogServer(ServedProcess):
     options: tuple[str, ...] = ()
 
     name = "log-lite"
-    ready_seconds = 30.0
+    ready_seconds = 120.0  # a machine with ten other busy processes is served as well
 
     def serving(self) -> Sequence[str]:
         """See `ServedProcess.serving`."""

@@ -22,7 +22,14 @@ from monitor.store.reading import FoundSigning, KeptEvidence, Reading
 from monitor.store.store import Store
 from monitor.telemetry.prometheus import PrometheusMeter
 from monitor.trust.provider import TrustKeeper
-from tests.support.entries import Authority, hashedrekord_v2, make_ca, make_github_certificate, milliseconds
+from tests.support.entries import (
+    CA_NOT_AFTER,
+    Authority,
+    hashedrekord_v2,
+    make_ca,
+    make_github_certificate,
+    milliseconds,
+)
 from tests.support.misbehaving_log import MisbehavingLog, RekorV2Log, spki_of
 from tests.threats.site import MEDIA_TYPE, Clock, new_database
 from tlog.note import tile_log_key
@@ -40,8 +47,11 @@ STRANGER = "refs/heads/evil"
 
 
 def signing(ref: str = "refs/tags/v1.2.3", ca: Authority = CA, *, number: int = 0) -> bytes:
-    """A Rekor v2 entry: the release workflow signed on this ref; every number is another artifact."""
-    return hashedrekord_v2(make_github_certificate(ca, ref=ref), f"{number:064x}")
+    """A Rekor v2 entry: the release workflow signed on this ref; every number is another artifact.
+
+    The certificate outlives the scenarios: an entry that appears after its certificate expired is unexpected.
+    """
+    return hashedrekord_v2(make_github_certificate(ca, ref=ref, not_after=CA_NOT_AFTER), f"{number:064x}")
 
 
 def trusted_root(*authorities: Authority) -> bytes:
