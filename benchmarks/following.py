@@ -20,6 +20,7 @@ from benchmarks.tile_log import ORIGIN, ServedLog, served
 from benchmarks.watched import make_rules
 from monitor.following.follower import BatchScanner, Limits, LogFollower, PassReport, baseline
 from monitor.following.pool import ScanPool, usable_jobs
+from monitor.following.timing import Timing
 from monitor.http_fetcher import HttpFetcher
 from monitor.judging.judge import RuleJudge
 from monitor.logs.rekor_v2 import RekorV2Source
@@ -63,8 +64,7 @@ class Following:
             self._store,
             scanner,
             RuleJudge(scanner.matcher, self._store.facts, lambda: (trusted, ())),
-            clock=_clock,
-            pause=time.sleep,
+            Timing(_clock, time.sleep),
             limits=limits,
             executor=self._ahead,
             examiner=examiner,

@@ -37,7 +37,8 @@ from benchmarks.year import (
     simulated_year,
 )
 from monitor.config import TrustConfig
-from monitor.daemon.supervisor import LogSupervisor
+from monitor.daemon.supervisor import LogSupervisor, Watching
+from monitor.following.services import Services
 from monitor.following.timing import Timing
 from monitor.judging.active_rules import RuleKeeper
 from monitor.judging.reevaluation import recheck
@@ -214,12 +215,8 @@ class _Process:
             LogSupervisor(
                 source.identity.log,
                 lambda source=source: [source],  # type: ignore[misc]
-                freshness=Freshness(timedelta(days=60)),
-                store=self._store,
-                rules=self._rules,
-                trust=self._trust,
-                meter=meter,
-                timing=timing,
+                Services(self._store, self._rules, self._trust, meter, timing),
+                Watching(Freshness(timedelta(days=60))),
             )
             for source in site.sources
         ]

@@ -5,7 +5,7 @@ at least as long as the step. What was offered is in the database, so a restart 
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -15,9 +15,10 @@ from alerts.inert import inert_line
 from monitor.backscan.step import Step, backscan_step
 from monitor.config import BackscanConfig
 from monitor.following.follower import Unkept
-from monitor.following.timing import Timing
-from monitor.judging.active_rules import HeldRules, RuleKeeper
+from monitor.following.services import Services
+from monitor.judging.active_rules import HeldRules
 from monitor.judging.judge import RuleJudge
+from monitor.logs.trees import LogTrees, OpenTrees
 from monitor.model.errors import FetchFailed, LogMisbehaved
 from monitor.model.heads import Position
 from monitor.model.log_source import LogApi, LogSource
@@ -25,9 +26,6 @@ from monitor.raising.coverage_alerts import back_scan_stuck_alert
 from monitor.store.backscans import BackScan
 from monitor.store.coverage import CoverageGroup, Gap, first_gap, union_size, without_first
 from monitor.store.reading import Reading
-from monitor.store.store import Store
-from monitor.telemetry.hooks import Meter
-from monitor.trust.provider import TrustKeeper
 from rules.lookback import LookBack, first_wanted
 from rules.matching.matcher import Matcher, compile_rules
 
@@ -39,7 +37,6 @@ _STEP_SECONDS: Final = 4
 _BACKLOG: Final = 4096  # entries that following may be behind before looking back makes way
 _PLAN_AGAIN: Final = timedelta(seconds=5)
 _PLANNING_SHARE: Final = 50  # planning takes no more than this part of the time
-_LIST_TREES_EVERY: Final = timedelta(minutes=10)
 _TELL_EVERY: Final = timedelta(seconds=2)
 _FIRST_RETRY: Final = timedelta(seconds=15)
 _LONGEST_RETRY: Final = timedelta(minutes=15)
@@ -79,27 +76,22 @@ class LogBackscan:
     def __init__(
         self,
         name: str,
-        open_trees: Callable[[], Sequence[LogSource]],
+        open_trees: OpenTrees,
+        services: Services,
         *,
         config: BackscanConfig,
         stale_after: timedelta,
-        store: Store,
-        rules: RuleKeeper,
-        trust: TrustKeeper,
-        meter: Meter,
-        timing: Timing,
         from_archive: FromArchive | None = None,
     ) -> None:
-        self.name = name
-        self._from_archive = from_archive
-        self._open_trees, self._config, self._stale_after = open_trees, config, stale_after
-        self._store, self._rules, self._trust, self._meter, self._timing = store, rules, trust, meter, timing
+        self.name, self._from_archive = name, from_archive
+        self._config, self._stale_after = config, stale_after
+        self._store, self._rules, self._trust = services.store, services.rules, services.trust
+        self._meter, self._timing = services.meter, services.timing
+        self._log_trees = LogTrees(open_trees, services.timing.clock)
         # A power of two, so that steps stay aligned: what is allowed in some seconds is not read in one go.
         self._most = 1 << (config.entries_per_second * _STEP_SECONDS).bit_length() - 1
         self._trees: dict[str, _Tree] = {}
         self._planned: tuple[int, datetime] | None = None
-        self._sources: dict[str, LogSource] = {}
-        self._listed_at: datetime | None = None
         self._matcher: tuple[int, frozenset[str], Matcher] | None = None
         self._own: tuple[Exception, datetime] | None = None
 
@@ -122,7 +114,7 @@ class LogBackscan:
 
     def forget_sources(self) -> None:
         """Open the log anew at the next step: its keys may have changed."""
-        self._listed_at = None
+        self._log_trees.forget()
 
     def _step(self, now: datetime) -> float | None:
         held = self._rules.held
@@ -180,7 +172,7 @@ class LogBackscan:
         return found
 
     def _offer(self, tree: _Tree, held: HeldRules) -> Step:
-        source = self._source(tree.log)
+        source = self._log_trees.source(tree.log)
         gap = first_gap(tree.lacking)
         matcher = self._matcher_of(held, gap.rules)
         judge = RuleJudge(matcher, self._store.facts, self._trust.authorities)
@@ -213,15 +205,6 @@ class LogBackscan:
             chosen = [rule for rule in held.rules.rules if rule.id in rules]
             self._matcher = held.generation, rules, compile_rules(chosen)
         return self._matcher[2]
-
-    def _source(self, log: str) -> LogSource:
-        now = self._timing.clock()
-        if self._listed_at is None or now - self._listed_at >= _LIST_TREES_EVERY or log not in self._sources:
-            self._sources = {source.identity.log: source for source in self._open_trees()}
-            self._listed_at = now
-        if (source := self._sources.get(log)) is None:
-            raise FetchFailed(f"{log}: the log does not list this tree any more, so it cannot be looked at")
-        return source
 
     def _went_well(self, tree: _Tree, done: Step, began: datetime) -> float:
         now = self._timing.clock()

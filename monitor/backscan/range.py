@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from monitor.backscan.progress import ScanState
 from monitor.following.follower import BatchScanner, Limits, LogFollower, Unkept
 from monitor.following.rule_matcher import RuleScanner
+from monitor.following.timing import Timing
 from monitor.judging.judge import Judge
 from monitor.model.errors import FetchFailed, LogMisbehaved, OwnFault
 from monitor.model.heads import Position, TrustedHead
@@ -119,8 +120,7 @@ def scan_range(
         state,
         RuleScanner(pool.matcher),
         judge,
-        clock=world.clock,
-        pause=world.pause,
+        Timing(world.clock, world.pause, world.stop),
         limits=Limits(
             batch_entries=world.batch_entries or _BATCH.get(identity.api, _BATCH_OTHERWISE),
             batch_bytes=_BATCH_BYTES,
@@ -130,7 +130,6 @@ def scan_range(
         ),
         executor=world.executor,
         examiner=pool.examiner(identity.log, identity.api),
-        stop=world.stop,
         unkept=unkept,
     )
     tries = 0

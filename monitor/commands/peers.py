@@ -39,7 +39,7 @@ def compare(
     monitor = assemble(load_config(config), PrometheusMeter(VERSION), timing)
     with ExitStack() as parts:
         parts.callback(monitor.close)
-        sources = own_sources(monitor, timing, parts)()
+        sources = own_sources(monitor, parts)()
         with closing(HttpFetcher(url)) as fetcher:
             comparisons = compare_with_peer(fetcher, sources, monitor.store, utc_now)
     followed = [source.identity.log for source in sources]

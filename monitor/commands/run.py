@@ -72,7 +72,7 @@ def run(
             Notices(monitor.store.database).release()
         if once:
             raise leave(_once(monitor))
-        _serve(settings, monitor, meter, timing, stop)
+        _serve(settings, monitor, meter, stop)
 
 
 def _once(monitor: Monitor) -> Exit:
@@ -106,7 +106,7 @@ def _once(monitor: Monitor) -> Exit:
 def _archive(monitor: Monitor) -> bool:
     """Archive what the passes proved, where an archive is configured; whether that went well."""
     went_well = True
-    for archiver in map(monitor.archiver, monitor.logs) if monitor.archiver is not None else ():
+    for archiver in (made for log in monitor.logs if (made := monitor.make.archiver(log)) is not None):
         try:
             archiver.finish()
         except (OwnFault, FetchFailed) as error:
@@ -180,18 +180,18 @@ def _add_search(web: Any, monitor: Monitor, archive: ArchiveConfig, own: OwnSour
     web.include_router(search_router(opened, own, load_key(monitor.config.base / "search-key.pem")))
 
 
-def _serve(settings: Config, monitor: Monitor, meter: PrometheusMeter, timing: Timing, stop: threading.Event) -> None:
+def _serve(settings: Config, monitor: Monitor, meter: PrometheusMeter, stop: threading.Event) -> None:
     from monitor.daemon.daemon import Daemon
     from monitor.daemon.web import add_document, create_app
     from monitor.daemon.web_server import WebServer
 
-    daemon = Daemon(monitor, meter, timing)
+    daemon = Daemon(monitor)
 
     def look() -> tuple[Status, dict[str, Any]]:
         status = read_status(settings, monitor.store, utc_now(), daemon.reasons())
         return status, status_document(status, monitor.store)
 
-    own = own_sources(monitor, timing, monitor.parts)
+    own = own_sources(monitor, monitor.parts)
     web = create_app(look, meter, settings.web.names if settings.web is not None else ())
     add_document(web, PATH, lambda: checkpoints_document(monitor.store, own()))
     if settings.archive is not None:

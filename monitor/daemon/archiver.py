@@ -24,12 +24,10 @@ from monitor.archive.writing import ArchiveWriter
 from monitor.backscan.archiving import archive_range, missing_from
 from monitor.backscan.range import World
 from monitor.config import ArchiveConfig
-from monitor.following.timing import Timing
-from monitor.model.errors import FetchFailed
-from monitor.model.log_source import LogApi, LogSource
+from monitor.following.services import Services
+from monitor.logs.trees import LogTrees, OpenTrees
+from monitor.model.log_source import LogApi
 from monitor.store.reading import Reading
-from monitor.store.store import Store
-from monitor.telemetry.hooks import Meter
 
 _LOG: Final = logging.getLogger(__name__)
 _STEP: Final = {LogApi.REKOR_V1: 256}
@@ -37,7 +35,6 @@ _STEP_OTHERWISE: Final = 8192
 _MANY: Final = 1024  # entries of which rows are made in another process, so that following keeps this one
 _FIRST_RETRY: Final = timedelta(seconds=15)
 _LONGEST_RETRY: Final = timedelta(minutes=15)
-_LIST_TREES_EVERY: Final = timedelta(minutes=10)
 
 
 @dataclass(slots=True)
@@ -63,20 +60,16 @@ class LogArchiver(Archiver):
     def __init__(
         self,
         name: str,
-        open_trees: Callable[[], Sequence[LogSource]],
+        open_trees: OpenTrees,
+        services: Services,
         *,
         config: ArchiveConfig,
         handovers: Handovers,
-        store: Store,
-        meter: Meter,
-        timing: Timing,
     ) -> None:
-        self._name = name
-        self._open_trees, self._config, self._handovers = open_trees, config, handovers
-        self._store, self._meter, self._timing = store, meter, timing
+        self._name, self._config, self._handovers = name, config, handovers
+        self._store, self._meter, self._timing = services.store, services.meter, services.timing
+        self._log_trees = LogTrees(open_trees, services.timing.clock)
         self._trees: dict[str, _Tree] = {}
-        self._sources: dict[str, LogSource] = {}
-        self._listed_at: datetime | None = None
         self._process: ProcessPoolExecutor | None = None
 
     @property
@@ -107,7 +100,7 @@ class LogArchiver(Archiver):
 
     @override
     def forget_sources(self) -> None:
-        self._listed_at = None
+        self._log_trees.forget()
 
     @override
     def close(self) -> None:
@@ -139,7 +132,7 @@ class LogArchiver(Archiver):
         if position is None:
             return False
         if tree.writer is None:
-            source = self._source(tree.log)
+            source = self._log_trees.source(tree.log)
             tree.writer = ArchiveWriter(ArchiveFiles(self._config.location), source.identity, self._prover(tree.log))
         writer, size = tree.writer, position.frontier.size
         began = Reading(self._store.database).followed()[tree.log].baseline_size
@@ -185,7 +178,7 @@ class LogArchiver(Archiver):
 
     def _fill(self, tree: _Tree, writer: ArchiveWriter, first: int, last: int) -> bool:
         """Read some of the gap `[first, last)` from the log again."""
-        source = self._source(tree.log)
+        source = self._log_trees.source(tree.log)
         end = min(last, first + _STEP.get(source.identity.api, _STEP_OTHERWISE))
         known = self._store.position(tree.log)
         _LOG.info("archive_gap log=%s first=%d last=%d", tree.log, first, end)
@@ -214,7 +207,7 @@ class LogArchiver(Archiver):
         return True
 
     def _rows(self, log: str, batch: ProvenBatch) -> pa.RecordBatch:
-        api, start = self._source(log).identity.api, batch.before.frontier.size
+        api, start = self._log_trees.source(log).identity.api, batch.before.frontier.size
         if len(batch.entries) < _MANY:
             return rows_of(batch.entries, start, log, api)
         if self._process is None:
@@ -231,13 +224,4 @@ class LogArchiver(Archiver):
         tree.failures += 1
 
     def _prover(self, log: str) -> Callable[[int, int], Sequence[bytes]]:
-        return lambda size1, size2: self._source(log).consistency_proof(size1, size2)
-
-    def _source(self, log: str) -> LogSource:
-        now = self._timing.clock()
-        if self._listed_at is None or now - self._listed_at >= _LIST_TREES_EVERY or log not in self._sources:
-            self._sources = {source.identity.log: source for source in self._open_trees()}
-            self._listed_at = now
-        if (source := self._sources.get(log)) is None:
-            raise FetchFailed(f"{log}: the log does not list this tree any more, so it cannot be archived")
-        return source
+        return lambda size1, size2: self._log_trees.source(log).consistency_proof(size1, size2)

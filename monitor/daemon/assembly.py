@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -18,9 +18,10 @@ from alerts.channels.settings import ChannelMisconfigured
 from monitor.archive.handover import Archiver, Handovers
 from monitor.backscan.planner import FromArchive, LogBackscan
 from monitor.config import ArchiveConfig, Config, LogConfig, Objectives
-from monitor.daemon.supervisor import LogSupervisor
+from monitor.daemon.supervisor import LogSupervisor, Watching, Workers
 from monitor.daemon.trust_watch import TrustWatch
 from monitor.following.follower import Limits
+from monitor.following.services import Services
 from monitor.following.timing import Timing
 from monitor.following.workers import ScanWorkers
 from monitor.http_fetcher import HttpFetcher, MovableFetcher, TokenBucket
@@ -28,6 +29,7 @@ from monitor.judging.active_rules import RuleKeeper
 from monitor.judging.asked_rules import AskedRules
 from monitor.judging.digest_lists import DigestLists
 from monitor.logs.opening import LogDescription, open_sources
+from monitor.logs.trees import OpenTrees
 from monitor.model.errors import BadConfig, OwnFault
 from monitor.model.log_source import LogApi, LogSource
 from monitor.model.state import Batch
@@ -54,29 +56,113 @@ _BURST: Final = 20
 _BACKSCAN_SHARE: Final = 4
 
 
+class LogParts:
+    """Makes the parts that work on one log each. Connections, threads and processes are closed with `parts`."""
+
+    def __init__(self, config: Config, services: Services, limits: Limits | None, parts: ExitStack) -> None:
+        self._config, self._services, self._limits, self._parts = config, services, limits, parts
+        self._handovers = None if config.archive is None else Handovers()
+        self._examiners = ScanWorkers(processes_of(config.objectives))
+        parts.callback(self._examiners.close)
+
+    def watch(self, log: LogConfig) -> LogSupervisor:
+        """Follows the log."""
+        config, services = self._config, self._services
+        executor = ThreadPoolExecutor((self._limits or Limits()).ahead, thread_name_prefix=f"fetch {log.name}")
+        self._parts.callback(executor.shutdown, cancel_futures=True)
+        fetcher = MeteredFetcher(self._fetcher(log), services.meter, log.name, time.monotonic)
+        appeared = config.logs is None and log.start == 0
+        return LogSupervisor(
+            log.name,
+            self._opener(log, fetcher),
+            services,
+            Watching(config.freshness(log), self._limits, log.witnesses, appeared),
+            Workers(executor, self._examiners, self._handovers),
+        )
+
+    def backscan(self, log: LogConfig) -> LogBackscan:
+        """Offers the log's older entries to rules that came late."""
+        return LogBackscan(
+            log.name,
+            self._opener(log, self._slow_fetcher(log)),
+            self._services,
+            config=self._config.backscan,
+            stale_after=self._config.stale_after(log),
+            from_archive=from_archive(self._config.archive, self._services.store, self._services.timing.clock),
+        )
+
+    def archiver(self, log: LogConfig) -> Archiver | None:
+        """Archives the log, where an archive is configured."""
+        if self._config.archive is None or self._handovers is None:
+            return None
+        from monitor.daemon.archiver import LogArchiver  # noqa: PLC0415  imports pyarrow
+
+        return LogArchiver(
+            log.name,
+            self._opener(log, self._slow_fetcher(log)),
+            self._services,
+            config=self._config.archive,
+            handovers=self._handovers,
+        )
+
+    def _opener(self, log: LogConfig, fetcher: MovableFetcher) -> OpenTrees:
+        return partial(open_log, log, self._services.trust, self._services.store, fetcher)
+
+    def _slow_fetcher(self, log: LogConfig) -> HttpFetcher:
+        # Connections and an allowance of its own: following never waits for it, and the log is not asked much more
+        # often.
+        return self._fetcher(replace(log, requests_per_second=max(1, requests_per_second(log) // _BACKSCAN_SHARE)))
+
+    def _fetcher(self, log: LogConfig) -> HttpFetcher:
+        http = http_fetcher(log, self._services.timing.pause)
+        self._parts.callback(http.close)
+        return http
+
+
 @dataclass(frozen=True, slots=True)
 class Monitor:
     """Everything that runs, put together. `close` ends connections; whatever runs must have ended before.
 
-    `backscan` makes what looks back in one of `logs`, `archiver` what archives one, where that is configured.
-    `more_logs` adds the logs that the trust root came to name since it was last called, and returns them with what
-    watches them. `courier` tells subscribers, where a site is configured.
+    `watches` follow `logs`, in the same order; `make` makes the other parts of one log. `courier` tells subscribers,
+    where a site is configured.
     """
 
     config: Config
-    store: Store
-    rules: RuleKeeper
-    trust: TrustKeeper
+    services: Services
     channels: Sequence[Channel]
-    watches: Sequence[LogSupervisor]
-    logs: Sequence[LogConfig]
     lists: DigestLists
     trust_watch: TrustWatch
-    more_logs: Callable[[], Sequence[tuple[LogConfig, LogSupervisor]]]
-    backscan: Callable[[LogConfig], LogBackscan]
-    archiver: Callable[[LogConfig], Archiver] | None = None
-    courier: "Courier | None" = None
-    parts: ExitStack = field(default_factory=ExitStack)
+    make: LogParts
+    logs: list[LogConfig]
+    watches: list[LogSupervisor]
+    courier: "Courier | None"
+    parts: ExitStack
+
+    @property
+    def store(self) -> Store:
+        """State of everything."""
+        return self.services.store
+
+    @property
+    def rules(self) -> RuleKeeper:
+        """Rules in force."""
+        return self.services.rules
+
+    @property
+    def trust(self) -> TrustKeeper:
+        """Trusted keys, now and before."""
+        return self.services.trust
+
+    def more_logs(self) -> Sequence[tuple[LogConfig, LogSupervisor]]:
+        """Add the logs that the trust root came to name since this was last called, each with what follows it."""
+        known = {log.name for log in self.logs}
+        more = [
+            (log, self.make.watch(log)) for log in configured_logs(self.config, self.trust) if log.name not in known
+        ]
+        self.logs.extend(log for log, _ in more)
+        self.watches.extend(watch for _, watch in more)
+        tell_facts(self.store.facts, self.logs, self.services.timing.clock)
+        return more
 
     def close(self) -> None:
         """Close every connection."""
@@ -85,81 +171,38 @@ class Monitor:
 
 def assemble(config: Config, meter: Meter, timing: Timing, *, limits: Limits | None = None) -> Monitor:
     """Open and check everything that needs no log to answer. Raises `OwnFault`, `FetchFailed`."""
+    parts = ExitStack()
+    try:
+        return _assembled(config, meter, timing, limits, parts)
+    except BaseException:
+        parts.close()
+        raise
+
+
+def _assembled(config: Config, meter: Meter, timing: Timing, limits: Limits | None, parts: ExitStack) -> Monitor:
     channels = build_channels(config)
-    with ExitStack() as parts:
-        database = open_database(config.database, check=True)
-        parts.callback(database.close)
-        # Whether or not a site is served here: what subscribers ask for is matched by whoever follows the logs.
-        asked = AskedRules(Asks(database))
-        asked.refresh()
-        rules = RuleKeeper(config.rules, config.channels, asked)
-        channels.append(FanOut(database))
-        store = Store(database, clock=timing.clock, route=route_of(config, rules))
-        trust = TrustKeeper(config.trust, timing.clock)
-        trust_watch = TrustWatch(config, trust, store)
-        trust_watch.record(timing.clock())
-        logs = list(configured_logs(config, trust))
-        store.certificate_hold = hold_of(config, logs)
-        lists = DigestLists(config.base, timing.clock)
-        store.facts.digests = lists.digests
-        lists.refresh(rules.held.rules.rules)
-        tell_facts(store.facts, logs, timing.clock)
-        handovers = None if config.archive is None else Handovers()
-        examiners = ScanWorkers(processes_of(config.objectives))
-        parts.callback(examiners.close)
-        watch = partial(
-            _watch,
-            config=config,
-            store=store,
-            rules=rules,
-            trust=trust,
-            meter=meter,
-            timing=timing,
-            limits=limits,
-            examiners=examiners,
-            handovers=handovers,
-            parts=parts,
-        )
-        watches = [watch(log) for log in logs]
-
-        def more_logs() -> Sequence[tuple[LogConfig, LogSupervisor]]:
-            known = {log.name for log in logs}
-            more = [(log, watch(log)) for log in configured_logs(config, trust) if log.name not in known]
-            logs.extend(log for log, _ in more)
-            watches.extend(each for _, each in more)
-            tell_facts(store.facts, logs, timing.clock)
-            return more
-
-        backscan = partial(
-            _backscan, config=config, store=store, rules=rules, trust=trust, meter=meter, timing=timing, parts=parts
-        )
-        archiver = None
-        if handovers is not None:
-            archiver = partial(
-                _archiver, config=config, handovers=handovers, store=store, trust=trust, meter=meter, timing=timing
-            )
-        courier = _courier(config, database, timing, parts)
-        all_parts = parts.pop_all()
-        watch.keywords["parts"] = backscan.keywords["parts"] = all_parts
-        if archiver is not None:
-            archiver.keywords["parts"] = all_parts
-        return Monitor(
-            config=config,
-            store=store,
-            rules=rules,
-            trust=trust,
-            channels=channels,
-            watches=watches,
-            logs=logs,
-            lists=lists,
-            trust_watch=trust_watch,
-            more_logs=more_logs,
-            backscan=backscan,
-            archiver=archiver,
-            courier=courier,
-            parts=all_parts,
-        )
-    raise AssertionError  # for mypy: an ExitStack may swallow exceptions, this one holds nothing that does
+    database = open_database(config.database, check=True)
+    parts.callback(database.close)
+    # Whether or not a site is served here: what subscribers ask for is matched by whoever follows the logs.
+    asked = AskedRules(Asks(database))
+    asked.refresh()
+    rules = RuleKeeper(config.rules, config.channels, asked)
+    channels.append(FanOut(database))
+    store = Store(database, clock=timing.clock, route=route_of(config, rules))
+    trust = TrustKeeper(config.trust, timing.clock)
+    trust_watch = TrustWatch(config, trust, store)
+    trust_watch.record(timing.clock())
+    logs = list(configured_logs(config, trust))
+    store.certificate_hold = hold_of(config, logs)
+    lists = DigestLists(config.base, timing.clock)
+    store.facts.digests = lists.digests
+    lists.refresh(rules.held.rules.rules)
+    tell_facts(store.facts, logs, timing.clock)
+    services = Services(store, rules, trust, meter, timing)
+    make = LogParts(config, services, limits, parts)
+    watches = [make.watch(log) for log in logs]
+    courier = _courier(config, database, timing, parts)
+    return Monitor(config, services, channels, lists, trust_watch, make, logs, watches, courier, parts)
 
 
 def _courier(config: Config, database: Database, timing: Timing, parts: ExitStack) -> "Courier | None":
@@ -250,11 +293,11 @@ def where_it_is(log: LogConfig, trust: TrustKeeper) -> LogConfig:
     return log
 
 
-def followed_keys(monitor: Monitor) -> dict[tuple[str, bytes], LogConfig]:
+def followed_keys(logs: Sequence[LogConfig], trust: TrustKeeper) -> dict[tuple[str, bytes], LogConfig]:
     """Followed logs by URL and key id, as far as the trust root holds their keys."""
     found = {}
-    root = monitor.trust.history().followable()
-    for log in (where_it_is(each, monitor.trust) for each in monitor.logs):
+    root = trust.history().followable()
+    for log in (where_it_is(each, trust) for each in logs):
         for known in root.logs:
             if known.url == log.url and log.log_id in {None, known.log_id}:
                 found[known.url, known.log_id] = log
@@ -295,72 +338,6 @@ def requests_per_second(log: LogConfig) -> int:
     return log.requests_per_second or (_REQUESTS_PER_SECOND.get(log.api, _OTHERWISE) if log.api else _OTHERWISE)
 
 
-def _watch(
-    log: LogConfig,
-    *,
-    config: Config,
-    store: Store,
-    rules: RuleKeeper,
-    trust: TrustKeeper,
-    meter: Meter,
-    timing: Timing,
-    limits: Limits | None,
-    examiners: ScanWorkers,
-    handovers: Handovers | None,
-    parts: ExitStack,
-) -> LogSupervisor:
-    http = http_fetcher(log, timing.pause)
-    parts.callback(http.close)
-    executor = ThreadPoolExecutor((limits or Limits()).ahead, thread_name_prefix=f"fetch {log.name}")
-    parts.callback(executor.shutdown, cancel_futures=True)
-    fetcher = MeteredFetcher(http, meter, log.name, time.monotonic)
-    return LogSupervisor(
-        log.name,
-        partial(open_log, log, trust, store, fetcher),
-        freshness=config.freshness(log),
-        appeared=config.logs is None and log.start == 0,
-        executor=executor,
-        examiners=examiners,
-        archive=handovers,
-        witnesses=log.witnesses,
-        store=store,
-        rules=rules,
-        trust=trust,
-        meter=meter,
-        timing=timing,
-        limits=limits,
-    )
-
-
-def _backscan(
-    log: LogConfig,
-    *,
-    config: Config,
-    store: Store,
-    rules: RuleKeeper,
-    trust: TrustKeeper,
-    meter: Meter,
-    timing: Timing,
-    parts: ExitStack,
-) -> LogBackscan:
-    # Connections and an allowance of its own: following never waits for it, and the log is not asked much more often.
-    rate = max(1, requests_per_second(log) // _BACKSCAN_SHARE)
-    http = http_fetcher(replace(log, requests_per_second=rate), timing.pause)
-    parts.callback(http.close)
-    return LogBackscan(
-        log.name,
-        partial(open_log, log, trust, store, http),
-        config=config.backscan,
-        stale_after=config.stale_after(log),
-        store=store,
-        rules=rules,
-        trust=trust,
-        meter=meter,
-        timing=timing,
-        from_archive=from_archive(config.archive, store, timing.clock),
-    )
-
-
 def from_archive(
     archive: ArchiveConfig | None,
     store: Store,
@@ -377,35 +354,6 @@ def from_archive(
     opened = Archive(ArchiveFiles(archive.location))
     return lambda source, gap, matcher, rules, judge: offer_archived(
         Asked(opened, store, matcher, rules, judge, clock, on_batch), source, gap
-    )
-
-
-def _archiver(
-    log: LogConfig,
-    *,
-    config: Config,
-    handovers: Handovers,
-    store: Store,
-    trust: TrustKeeper,
-    meter: Meter,
-    timing: Timing,
-    parts: ExitStack,
-) -> Archiver:
-    from monitor.daemon.archiver import LogArchiver  # noqa: PLC0415  imports pyarrow
-
-    if config.archive is None:
-        raise AssertionError("made only where an archive is configured")
-    rate = max(1, requests_per_second(log) // _BACKSCAN_SHARE)
-    http = http_fetcher(replace(log, requests_per_second=rate), timing.pause)
-    parts.callback(http.close)
-    return LogArchiver(
-        log.name,
-        partial(open_log, log, trust, store, http),
-        config=config.archive,
-        handovers=handovers,
-        store=store,
-        meter=meter,
-        timing=timing,
     )
 
 

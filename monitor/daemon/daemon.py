@@ -29,13 +29,11 @@ from monitor.config import LogConfig
 from monitor.daemon.assembly import Monitor, followed_keys, not_followed
 from monitor.daemon.log_throttle import LogThrottle
 from monitor.daemon.supervisor import LogSupervisor
-from monitor.following.timing import Timing
 from monitor.judging.coverage import read_coverage
 from monitor.judging.reevaluation import recheck
 from monitor.model.errors import FetchFailed, OwnFault
 from monitor.raising.log_alerts import own_fault_alert
 from monitor.store.reading import Reading
-from monitor.telemetry.hooks import Meter
 
 _LOG: Final = logging.getLogger(__name__)
 _DELIVER_EVERY: Final = 1
@@ -57,11 +55,11 @@ _RETRY_TRUST_EVERY: Final = timedelta(minutes=1)
 class Daemon:
     """Runs everything until told to stop. `reasons` is what only the running daemon knows to be wrong."""
 
-    def __init__(self, monitor: Monitor, meter: Meter, timing: Timing, policy: DeliveryPolicy | None = None) -> None:
-        self._monitor, self._meter, self._timing = monitor, meter, timing
+    def __init__(self, monitor: Monitor, policy: DeliveryPolicy | None = None) -> None:
+        self._monitor, self._meter, self._timing = monitor, monitor.services.meter, monitor.services.timing
         self._policy = policy or DeliveryPolicy()
         self._troubles: dict[str, tuple[str, datetime]] = {}
-        self._throttle = LogThrottle(timing.clock)
+        self._throttle = LogThrottle(self._timing.clock)
         self._reload = threading.Event()
         # Some to spare for logs that the trust root comes to name.
         workers = len(monitor.watches) + len(monitor.channels) + _SPARE_WORKERS + 3
@@ -240,17 +238,16 @@ class Daemon:
 
     def _tell_trust(self, now: datetime) -> None:
         with self._ill_on_trouble("trust sources"):
-            self._monitor.trust_watch.tell(followed_keys(self._monitor), now)
+            self._monitor.trust_watch.tell(followed_keys(self._monitor.logs, self._monitor.trust), now)
 
     def _follow(self, log: LogConfig, watch: LogSupervisor) -> None:
         seconds = self._monitor.config.poll_seconds(log)
         jitter = seconds / 10 if seconds > 1 else None
         self._every(seconds, partial(self.follow, watch), f"follow {log.name}", jitter=jitter)
-        backscan = self._monitor.backscan(log)
+        backscan = self._monitor.make.backscan(log)
         self._backscans.append(backscan)
         self._every(_LOOK_BACK_EVERY, partial(self.look_back, backscan), f"look back {log.name}", executor=_BACKSCANS)
-        if self._monitor.archiver is not None:
-            archiver = self._monitor.archiver(log)
+        if (archiver := self._monitor.make.archiver(log)) is not None:
             self._archivers.append(archiver)
             self._every(_ARCHIVE_EVERY, partial(self.archive, archiver), f"archive {log.name}", executor=_ARCHIVES)
 

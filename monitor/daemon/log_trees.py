@@ -1,4 +1,4 @@
-"""Sources of one's own for whoever asks the logs beside the daemon's passes: opened when first needed, then kept.
+"""Sources for whatever asks the logs beside the daemon's passes: opened when first needed, then kept.
 
 A source remembers things while it is read, so two threads never share one.
 """
@@ -7,47 +7,50 @@ import logging
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import ExitStack
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import Final
 
 from monitor.config import LogConfig
 from monitor.daemon.assembly import Monitor, http_fetcher, open_log
-from monitor.following.timing import Timing
 from monitor.http_fetcher import MovableFetcher
+from monitor.logs.trees import LIST_EVERY, LogTrees, OpenTrees
 from monitor.model.errors import SignwatchError
 from monitor.model.log_source import LogSource
 
 _LOG: Final = logging.getLogger(__name__)
-_LIST_AGAIN: Final = timedelta(minutes=10)
-Opener = Callable[[], Sequence[LogSource]]
 
 
 class OwnSources:
-    """Every tree of every log, listed again after ten minutes. A log that cannot be opened is left out until then.
+    """Every tree of every log that `openers` name at the time of asking.
 
-    `openers` are asked for each time: when others are wanted than those listed, all are listed anew at once.
+    A log that could not be opened is left out, and tried again when its trees would be listed again: a visitor's
+    request must not become a request to a log that is down.
     """
 
-    def __init__(self, openers: Callable[[], Mapping[Hashable, Opener]], clock: Callable[[], datetime]) -> None:
+    def __init__(self, openers: Callable[[], Mapping[Hashable, OpenTrees]], clock: Callable[[], datetime]) -> None:
         self._openers, self._clock = openers, clock
         self._lock = threading.Lock()
-        self._listed: tuple[datetime, frozenset[Hashable], list[LogSource]] | None = None
+        self._trees: dict[Hashable, LogTrees] = {}
+        self._listed: list[LogSource] = []
 
     def __call__(self) -> Sequence[LogSource]:
         """The sources; asks the logs for their trees when it is time to."""
         with self._lock:
-            now, openers = self._clock(), self._openers()
-            wanted = frozenset(openers)
-            if self._listed is None or self._listed[1] != wanted or now - self._listed[0] >= _LIST_AGAIN:
-                sources = [source for opener in openers.values() for source in _opened(opener)]
-                self._listed = now, wanted, sources
-            return self._listed[2]
+            self._trees = {
+                key: self._trees.get(key) or LogTrees(opener, self._clock, retry=LIST_EVERY)
+                for key, opener in self._openers().items()
+            }
+            listed = [source for trees in self._trees.values() for source in _listed(trees)]
+            if listed != self._listed:
+                self._listed = listed
+            return self._listed
 
 
-def own_sources(monitor: Monitor, timing: Timing, parts: ExitStack) -> OwnSources:
+def own_sources(monitor: Monitor, parts: ExitStack) -> OwnSources:
     """Sources of all logs that are followed at the time of asking; their connections are closed with `parts`."""
     fetchers: dict[LogConfig, MovableFetcher] = {}
+    timing = monitor.services.timing
 
     def fetcher_of(log: LogConfig) -> MovableFetcher:
         if log not in fetchers:
@@ -56,7 +59,7 @@ def own_sources(monitor: Monitor, timing: Timing, parts: ExitStack) -> OwnSource
             fetchers[log] = made
         return fetchers[log]
 
-    def openers() -> dict[Hashable, Opener]:
+    def openers() -> dict[Hashable, OpenTrees]:
         # Another trust root may hold other keys; the daemon adds to `logs` while it runs.
         root = monitor.trust.kept().root.fingerprint
         return {
@@ -67,9 +70,9 @@ def own_sources(monitor: Monitor, timing: Timing, parts: ExitStack) -> OwnSource
     return OwnSources(openers, timing.clock)
 
 
-def _opened(opener: Opener) -> Sequence[LogSource]:
+def _listed(trees: LogTrees) -> Sequence[LogSource]:
     try:
-        return opener()
+        trees.refresh()
     except SignwatchError as error:
         _LOG.warning("log_not_opened detail=%s", error)
-        return ()
+    return trees.sources

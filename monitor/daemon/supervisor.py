@@ -4,7 +4,7 @@ Whatever happens in a pass becomes a value: a log that lies or cannot be asked m
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -20,10 +20,10 @@ from monitor.crosscheck.promise_rounds import PromiseRounds
 from monitor.daemon.log_throttle import LogThrottle
 from monitor.following.follower import Limits, LogFollower, PassReport, Unkept, baseline
 from monitor.following.rule_matcher import RuleScanner
-from monitor.following.timing import Timing
+from monitor.following.services import Services
 from monitor.following.workers import ScanWorkers
-from monitor.judging.active_rules import RuleKeeper
 from monitor.judging.judge import RuleJudge
+from monitor.logs.trees import LogTrees, OpenTrees
 from monitor.model.errors import Evidence, FetchFailed, LogMisbehaved, NotShown, OwnFault
 from monitor.model.heads import Position, SignedHead
 from monitor.model.inclusion_promise import Overdue
@@ -46,12 +46,10 @@ from monitor.raising.witness_alerts import witness_alerts
 from monitor.store.health import Condition
 from monitor.store.store import Store
 from monitor.telemetry.hooks import Meter
-from monitor.trust.provider import TrustKeeper
 
 _LOG: Final = logging.getLogger(__name__)
 _ILL_AFTER: Final = timedelta(minutes=5)
 _MAX_LINE: Final = 1_000
-_LIST_TREES_EVERY: Final = timedelta(minutes=10)
 
 
 @dataclass(slots=True)
@@ -140,54 +138,58 @@ class _Tree:
     change: int
 
 
-class LogSupervisor:
-    """Watches one configured log; `run_pass` is called by one thread at a time.
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """How one log is watched: how fresh it has to be, what a pass may read, and which witnesses have to cosign.
 
     `appeared` says that the trust root came to name the log while others were watched: it is begun at its first entry.
-    `executor` fetches ahead, `examiners` examine large backlogs, and `archive` is handed what was committed.
     """
 
+    freshness: Freshness
+    limits: Limits | None = None
+    witnesses: WitnessPolicy | None = None
+    appeared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """What works for a pass: `executor` fetches ahead, `examiners` examine large backlogs.
+
+    `archive` is handed what was committed.
+    """
+
+    executor: Executor | None = None
+    examiners: ScanWorkers | None = None
+    archive: Handovers | None = None
+
+
+class LogSupervisor:
+    """Watches one configured log; `run_pass` is called by one thread at a time."""
+
     def __init__(
-        self,
-        name: str,
-        open_trees: Callable[[], Sequence[LogSource]],
-        *,
-        freshness: Freshness,
-        store: Store,
-        rules: RuleKeeper,
-        trust: TrustKeeper,
-        meter: Meter,
-        timing: Timing,
-        limits: Limits | None = None,
-        witnesses: WitnessPolicy | None = None,
-        appeared: bool = False,
-        executor: Executor | None = None,
-        examiners: ScanWorkers | None = None,
-        archive: Handovers | None = None,
+        self, name: str, open_trees: OpenTrees, services: Services, watching: Watching, workers: Workers | None = None
     ) -> None:
         self.name = name
-        self._open_trees, self._freshness, self._stale_after = open_trees, freshness, freshness.stale_after
-        self._store, self._rules, self._trust, self._meter = store, rules, trust, meter
-        self._timing, self._limits, self._witnesses = timing, limits, witnesses
-        self._appeared, self._executor, self._examiners = appeared, executor, examiners
-        self._archive = archive
-        self._sources: Sequence[LogSource] = ()
+        self._store, self._rules, self._trust = services.store, services.rules, services.trust
+        self._meter, self._timing = services.meter, services.timing
+        self._watching, self._workers = watching, workers or Workers()
+        self._freshness, self._stale_after = watching.freshness, watching.freshness.stale_after
+        self._log_trees = LogTrees(open_trees, services.timing.clock)
         self._unkept: dict[str, Unkept] = {}
-        self._listed_at: datetime | None = None
         self._trees: dict[str, _Tree] = {}
-        self._throttle = LogThrottle(timing.clock)
+        self._throttle = LogThrottle(services.timing.clock)
 
     def run_pass(self) -> list[PassResult]:
         """One pass over every tree of the log; never raises for what a log, the network or the database does."""
         try:
             self._list_trees()
         except Exception as error:  # noqa: BLE001  see `_trouble`
-            if not self._sources:
+            if not self._log_trees.sources:
                 return self._not_opened(error)
             # The trees known before are asked all the same, and tell their own trouble.
             _LOG.warning("trees_not_listed log=%s detail=%s", self.name, error)
         # The newest tree first: however many old ones a log lists, what is signed now does not wait for them.
-        return [self._follow(source) for source in reversed(self._sources) if not self._timing.stop()]
+        return [self._follow(source) for source in reversed(self._log_trees.sources) if not self._timing.stop()]
 
     def _not_opened(self, error: Exception) -> list[PassResult]:
         """Trouble of a log that could not be opened, under the names of its trees where some are followed already.
@@ -206,7 +208,8 @@ class LogSupervisor:
     def baseline(self, start: int | Literal["head"]) -> list[str]:
         """Baseline every tree that has no position; one sentence for each. Raises what following raises."""
         told = []
-        for source in self._open_trees():
+        self._list_trees()
+        for source in self._log_trees.sources:
             log = source.identity.log
             if self._store.position(log) is None:
                 position = baseline(source, self._store, start)
@@ -217,26 +220,19 @@ class LogSupervisor:
 
     def forget_sources(self) -> None:
         """Open the log anew at the next pass: its keys may have changed."""
-        self._listed_at = None
+        self._log_trees.forget()
 
     def _list_trees(self) -> None:
-        now = self._timing.clock()
-        if self._listed_at is not None and now - self._listed_at < _LIST_TREES_EVERY:
+        known = {source.identity.log for source in self._log_trees.sources}
+        if not self._log_trees.refresh():
             return
-        known = {source.identity.log for source in self._sources}
-        # Said before they are opened: what makes this listing out of date while it is made must not be lost.
-        self._listed_at = now
-        try:
-            self._sources = self._open_trees()
-        except BaseException:
-            self._listed_at = None
-            raise
         self._trees.clear()
-        if self.name not in {source.identity.log for source in self._sources}:
+        sources = self._log_trees.sources
+        if self.name not in {source.identity.log for source in sources}:
             self._store.health.forget(self.name)
-        for source in self._sources:
+        for source in sources:
             if source.identity.log not in known:
-                if self._witnesses is None:
+                if self._watching.witnesses is None:
                     # Asked for again one day, the wait begins anew.
                     self._store.witnesses.forget(source.identity.log)
                 self._meter.add_log(source.identity.log)
@@ -266,10 +262,10 @@ class LogSupervisor:
 
     def _new_tree(self, source: LogSource) -> Position:
         """A tree nobody baselined: followed from its first entry when the log or the tree is new, refused otherwise."""
-        if self._appeared:
+        if self._watching.appeared:
             # The trust root's change was told when it was recorded.
             return baseline(source, self._store, 0)
-        siblings = [each.identity.log for each in self._sources if each.identity.log != source.identity.log]
+        siblings = [each.identity.log for each in self._log_trees.sources if each.identity.log != source.identity.log]
         if not any(self._store.position(log) for log in siblings):
             raise OwnFault(
                 f"{source.identity.log}: nobody said where to begin with this log, so it is not followed. "
@@ -294,9 +290,10 @@ class LogSupervisor:
             self._store.rule_load.put_in_force(len(held.matcher.rules), held.unindexed, self._timing.clock())
         if change:
             self._store.asks.offered_from(log, change, self._timing.clock())
-        handover = self._archive.of(log) if self._archive is not None else None
+        workers = self._workers
+        handover = workers.archive.of(log) if workers.archive is not None else None
         state = ObservedState(self._store, self._meter, PassResult(log), handover)
-        examiner = self._examiners.examiner(held, log, source.identity.api) if self._examiners else None
+        examiner = workers.examiners.examiner(held, log, source.identity.api) if workers.examiners else None
         if handover is not None and examiner is not None:
             examiner = handover.watching(examiner)
         follower = LogFollower(
@@ -304,12 +301,10 @@ class LogSupervisor:
             state,
             RuleScanner(held.everything),
             RuleJudge(held.everything, self._store.facts, self._trust.authorities),
-            clock=self._timing.clock,
-            pause=self._timing.pause,
-            limits=self._limits,
-            executor=self._executor,
+            self._timing,
+            limits=self._watching.limits,
+            executor=workers.executor,
             examiner=examiner,
-            stop=self._timing.stop,
             # Polls may be slower than trees are listed anew: what a log owes is counted over both.
             unkept=self._unkept.setdefault(log, {}),
         )
@@ -339,9 +334,9 @@ class LogSupervisor:
         is_over = head.final or ended
         if not is_over and self._freshness.is_silent(fresh, now):
             self._tell_silence(outcome, report, fresh, now)
-        if self._witnesses is not None:
+        if self._watching.witnesses is not None:
             fresh_for = None if is_over else self._stale_after
-            outcome.witnessed = self._ask_witnesses(self._witnesses, shown, now, fresh_for)
+            outcome.witnessed = self._ask_witnesses(self._watching.witnesses, shown, now, fresh_for)
 
     def _tell_silence(self, outcome: PassResult, report: PassReport, fresh: datetime, now: datetime) -> None:
         """The log answers, yet shows nothing new: gone back, frozen, quiet, or somebody replays an old answer."""

@@ -13,6 +13,7 @@ from typing import Final, Literal
 from monitor.following.batch_commit import BatchCommitter
 from monitor.following.fetch_ahead import Fetched, fetch_batches
 from monitor.following.scan_batch import ScannedBatch, Scanner, scan_batch
+from monitor.following.timing import Timing
 from monitor.judging.judge import Judge
 from monitor.model.errors import (
     Evidence,
@@ -107,21 +108,19 @@ class LogFollower:
         state: State,
         scanner: Scanner,
         judge: Judge,
+        timing: Timing,
         *,
-        clock: Callable[[], datetime],
-        pause: Callable[[float], object],
         limits: Limits | None = None,
         executor: Executor | None = None,
         examiner: BatchScanner | None = None,
-        stop: Callable[[], bool] = lambda: False,
         unkept: Unkept | None = None,
     ) -> None:
         """`unkept` counts broken promises by kind and event; handed on, the count outlives this follower."""
         self._source, self._state, self._scanner = source, state, scanner
-        self._clock, self._limits = clock, limits or Limits()
-        self._retry = RetryPolicy(self._limits.pauses, pause)
-        self._committer = BatchCommitter(source, state, judge, clock)
-        self._executor, self._examiner, self._stop = executor, examiner or self._examine, stop
+        self._clock, self._stop, self._limits = timing.clock, timing.stop, limits or Limits()
+        self._retry = RetryPolicy(self._limits.pauses, timing.pause)
+        self._committer = BatchCommitter(source, state, judge, timing.clock)
+        self._executor, self._examiner = executor, examiner or self._examine
         self._identity = source.identity
         self._unkept = unkept if unkept is not None else {}
 

@@ -24,9 +24,10 @@ from alerts.channels.jsonl import JsonlChannel
 from alerts.delivery import DeliveryPolicy, deliver_channel
 from monitor.backscan.step import backscan_step
 from monitor.config import Config, TrustConfig
-from monitor.daemon.supervisor import LogSupervisor, PassResult
+from monitor.daemon.supervisor import LogSupervisor, PassResult, Watching
 from monitor.daemon.trust_watch import TrustWatch
 from monitor.following.follower import Limits
+from monitor.following.services import Services
 from monitor.following.timing import Timing
 from monitor.http_fetcher import Expect
 from monitor.judging.active_rules import RuleKeeper
@@ -246,13 +247,8 @@ class Life:
             LogSupervisor(
                 name,
                 lambda source=source: [source(stage)],  # type: ignore[misc]
-                freshness=Freshness(timedelta(days=1000)),
-                store=store,
-                rules=rules,
-                trust=trust,
-                meter=meter,
-                timing=Timing(clock, lambda _seconds: None),
-                limits=_LIMITS,
+                Services(store, rules, trust, meter, Timing(clock, lambda _seconds: None)),
+                Watching(Freshness(timedelta(days=1000)), limits=_LIMITS),
             )
             # Certificates first, so that the alerts for them wait when the entries made with them are read.
             for name, source in ((CERTIFICATE_LOG, self._certificates), (LOG, self._source))

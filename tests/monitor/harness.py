@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from alerts.alert import Alert, Owner, Severity
 from monitor.following.follower import Limits, LogFollower, PassReport, baseline
 from monitor.following.scan_batch import BatchMatches
+from monitor.following.timing import Timing
 from monitor.model.heads import Position
 from monitor.model.log_source import LogApi, LogEntry, unread_entry
 from monitor.model.state import Finding, Hit, UnreadableEntry
@@ -95,8 +96,7 @@ class Watch:
             self.state,
             NumberScanner(),
             EverythingIsNews(),
-            clock=lambda: self.now,
-            pause=self.pause,
+            Timing(lambda: self.now, self.pause),
             limits=self.limits,
         )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from monitor.following.follower import Limits, LogFollower
+from monitor.following.timing import Timing
 from monitor.model.errors import FetchFailed, LogMisbehaved
 from monitor.model.heads import Position
 from monitor.model.log_source import LogApi, LogSource
@@ -38,8 +39,7 @@ class Followed:
             state,
             NumberScanner(),
             EverythingIsNews(),
-            clock=lambda: NOW,
-            pause=lambda _: None,
+            Timing(lambda: NOW, lambda _: None),
             limits=Limits(batch_entries=64),
         )
         outcome = ""

@@ -10,6 +10,7 @@ from sqlalchemy import select
 
 from alerts.alert import Alert
 from monitor.following.follower import Limits, LogFollower, baseline
+from monitor.following.timing import Timing
 from monitor.model.errors import Evidence, LogMisbehaved
 from monitor.model.heads import Position, SignedHead
 from monitor.model.state import Batch
@@ -71,8 +72,7 @@ def follow_once(log: MisbehavingLog, path: Path, steps: Steps) -> None:
             state,
             NumberScanner(),
             EverythingIsNews(),
-            clock=lambda: NOW,
-            pause=lambda _: None,
+            Timing(lambda: NOW, lambda _: None),
             limits=LIMITS,
         ).run_pass()
     finally:

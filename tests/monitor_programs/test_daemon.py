@@ -28,7 +28,7 @@ class Place:
         self.meter = PrometheusMeter("test", config.channels)
         timing = Timing(self.clock, lambda _seconds: None)
         self.monitor = assemble(config, self.meter, timing)
-        self.daemon = Daemon(self.monitor, self.meter, timing)
+        self.daemon = Daemon(self.monitor)
 
     def alerts(self) -> list[str]:
         return [each.alert.title for each in Reading(self.monitor.store.database).alerts(100)]
@@ -121,7 +121,7 @@ def test_a_late_rule_is_looked_back_for_shown_and_counted(place: Place) -> None:
     assert 'signwatch_rules_uncovered{log="rekor-v2"} 1.0' in shown
     assert 'signwatch_uncovered_entries{log="rekor-v2"} 3.0' in shown
     assert "signwatch_rules 2.0" in shown
-    backscan = place.monitor.backscan(log)
+    backscan = place.monitor.make.backscan(log)
     place.daemon.look_back(backscan)
     place.daemon.tell_coverage()
     assert 'signwatch_rules_uncovered{log="rekor-v2"} 0.0' in place.meter.expose().decode()
@@ -132,7 +132,7 @@ def test_a_late_rule_is_looked_back_for_shown_and_counted(place: Place) -> None:
 def test_our_own_trouble_in_looking_back_is_not_green_until_it_is_mended(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backscan = place.monitor.backscan(place.monitor.logs[0])
+    backscan = place.monitor.make.backscan(place.monitor.logs[0])
     monkeypatch.setattr(place.monitor.rules, "_held", None)
     for _ in range(2):
         place.daemon.look_back(backscan)

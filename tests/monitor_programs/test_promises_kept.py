@@ -9,6 +9,7 @@ from sqlalchemy import text
 from alerts.alert import Owner, Severity
 from monitor.crosscheck.promise_rounds import PromiseRounds, Round
 from monitor.following.follower import LogFollower, baseline
+from monitor.following.timing import Timing
 from monitor.model.errors import Evidence, FetchFailed
 from monitor.model.heads import SignedHead
 from monitor.model.inclusion_promise import InclusionPromise
@@ -45,7 +46,7 @@ def follow(store: Store, log: MisbehavingLog) -> None:
     source = log.source()
     if store.position(source.identity.log) is None:
         baseline(source, store, 0)
-    LogFollower(source, store, NumberScanner(), EverythingIsNews(), clock=lambda: NOW, pause=lambda _: None).run_pass()
+    LogFollower(source, store, NumberScanner(), EverythingIsNews(), Timing(lambda: NOW, lambda _: None)).run_pass()
 
 
 def tally(store: Store) -> Tally:

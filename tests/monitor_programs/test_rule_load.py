@@ -7,6 +7,7 @@ import pytest
 from alerts.alert import Alert
 from monitor.following.follower import LogFollower, baseline
 from monitor.following.rule_matcher import RuleScanner
+from monitor.following.timing import Timing
 from monitor.judging.judge import RuleJudge
 from monitor.model.errors import OwnFault
 from monitor.store.database import Database, create
@@ -43,7 +44,7 @@ def test_matches_beyond_the_cap_are_counted_kept_and_told_by_each_batch_that_has
     name = source.identity.log
     baseline(source, store, 0)
     judge = RuleJudge(matcher, store.facts, lambda: (CertificateAuthorities([]), ()))
-    follower = LogFollower(source, store, RuleScanner(matcher), judge, clock=lambda: NOW, pause=lambda _: None)
+    follower = LogFollower(source, store, RuleScanner(matcher), judge, Timing(lambda: NOW, lambda _: None))
     follower.run_pass()
     assert {found.rule for found in Reading(database).findings(100)} == {"first", "second", "third"} & {
         rule.id for rule in load_rules(SAME).rules[:cap]

@@ -15,8 +15,9 @@ from alerts.alert import Owner, Severity
 from monitor.commands.run import one_line, verdict
 from monitor.commands.terminal import Exit
 from monitor.config import TrustConfig
-from monitor.daemon.supervisor import LogSupervisor, PassResult
+from monitor.daemon.supervisor import LogSupervisor, PassResult, Watching
 from monitor.following.follower import Limits, LogFollower, baseline
+from monitor.following.services import Services
 from monitor.following.timing import Timing
 from monitor.judging.active_rules import RuleKeeper
 from monitor.judging.reevaluation import Rechecked
@@ -70,13 +71,8 @@ class Place:
         return LogSupervisor(
             self.name,
             opening,
-            freshness=Freshness(timedelta(hours=1), self.busy),
-            store=self.store,
-            rules=self.rules,
-            trust=self.trust,
-            meter=self.meter,
-            timing=Timing(self.clock, lambda _seconds: None),
-            limits=Limits(batch_entries=8),
+            Services(self.store, self.rules, self.trust, self.meter, Timing(self.clock, lambda _seconds: None)),
+            Watching(Freshness(timedelta(hours=1), self.busy), limits=Limits(batch_entries=8)),
         )
 
     def alerts(self) -> list[str]:
@@ -276,8 +272,7 @@ def _follow_once(store: Store, log: MisbehavingLog) -> None:
         store,
         NumberScanner(),
         EverythingIsNews(),
-        clock=Clock(),
-        pause=lambda _seconds: None,
+        Timing(Clock(), lambda _seconds: None),
         limits=Limits(batch_entries=8),
     )
     follower.run_pass()

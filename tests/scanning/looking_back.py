@@ -8,8 +8,9 @@ from cryptography.x509 import load_der_x509_certificate
 
 from monitor.backscan.planner import LogBackscan
 from monitor.config import BackscanConfig, TrustConfig
-from monitor.daemon.supervisor import LogSupervisor
+from monitor.daemon.supervisor import LogSupervisor, Watching
 from monitor.following.follower import Limits
+from monitor.following.services import Services
 from monitor.following.timing import Timing
 from monitor.judging.active_rules import RuleKeeper
 from monitor.model.errors import FetchFailed
@@ -75,6 +76,7 @@ class LookedBack:
         rules: str = OLD,
     ) -> None:
         self.folder, self.log, self.clock = folder, log, Clock()
+        self.opening_takes = timedelta(0)
         files = ServedLog(log, "http://localhost:1", folder)  # type: ignore[arg-type]  # only its files are wanted
         files.write_files()
         path = str(folder / "signwatch.db")
@@ -98,26 +100,19 @@ class LookedBack:
         return LogSupervisor(
             self.name,
             lambda: [self.log.source()],
-            freshness=Freshness(timedelta(hours=1)),
-            store=self.store,
-            rules=self.rules,
-            trust=self.trust,
-            meter=self.meter,
-            timing=Timing(self.clock, lambda _seconds: None),
-            limits=Limits(batch_entries=8),
+            Services(self.store, self.rules, self.trust, self.meter, Timing(self.clock, lambda _seconds: None)),
+            Watching(Freshness(timedelta(hours=1)), limits=Limits(batch_entries=8)),
         )
 
     def looking(self) -> LogBackscan:
         return LogBackscan(
             self.name,
             self._open,
+            Services(
+                self.store, self.rules, self.trust, self.meter, Timing(self.clock, self._pause, lambda: self.stopped)
+            ),
             config=self.config,
             stale_after=timedelta(hours=1),
-            store=self.store,
-            rules=self.rules,
-            trust=self.trust,
-            meter=self.meter,
-            timing=Timing(self.clock, self._pause, lambda: self.stopped),
         )
 
     def write(self, text: str) -> None:
@@ -156,6 +151,7 @@ class LookedBack:
         return [(gap.first, gap.last) for gap in self.store.coverage.gaps(self.name, selections, 0, last)]
 
     def _open(self) -> Sequence[LogSource]:
+        self.clock.now += self.opening_takes
         if self.down is not None:
             raise self.down
         return [self.log.source()]

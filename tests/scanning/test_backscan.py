@@ -13,6 +13,7 @@ from monitor.backscan.missing import missing_ranges
 from monitor.backscan.step import Step, backscan_step
 from monitor.following.follower import LogFollower, baseline
 from monitor.following.rule_matcher import RuleScanner
+from monitor.following.timing import Timing
 from monitor.judging.judge import RuleJudge
 from monitor.model.errors import LogMisbehaved, NotShown, OwnFault
 from monitor.model.state import Batch
@@ -65,8 +66,7 @@ class Watched:
             self.store,
             RuleScanner(compile_rules(rules)),
             judge_of(self.store, rules),
-            clock=lambda: NOW,
-            pause=lambda _: None,
+            Timing(lambda: NOW, lambda _: None),
         ).run_pass()
 
     def step(self, text: str, entries: int = 16) -> Step | None:

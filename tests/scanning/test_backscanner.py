@@ -93,13 +93,7 @@ def test_steps_are_bounded_in_rate_and_never_take_more_than_half_of_the_time(pla
     assert 50 / seconds <= place.config.entries_per_second
     place.put_in_force(NEW.replace("id: new", "id: newer"))
     place.clock.advance(minutes=1)
-    opened = place._open
-
-    def slow() -> Any:
-        place.clock.advance(seconds=100)
-        return opened()
-
-    place.backscan._open_trees = slow
+    place.opening_takes = timedelta(seconds=100)
     place.backscan.forget_sources()
     waiting = place.backscan.step()
     assert waiting is not None

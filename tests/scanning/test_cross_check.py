@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from monitor.crosscheck.bundle_check import BundleRelation, BundleVerdict, CrossCheck
 from monitor.crosscheck.bundles import BadBundle, View
 from monitor.following.follower import LogFollower, baseline
+from monitor.following.timing import Timing
 from monitor.model.errors import FetchFailed
 from monitor.model.log_source import LogSource
 from monitor.proof.evidence import to_document, verify_evidence
@@ -32,7 +33,7 @@ def follow(store: Store, log: MisbehavingLog, start: int = 0) -> None:
     source = log.source()
     if store.position(source.identity.log) is None:
         baseline(source, store, start)
-    LogFollower(source, store, NumberScanner(), EverythingIsNews(), clock=lambda: NOW, pause=lambda _: None).run_pass()
+    LogFollower(source, store, NumberScanner(), EverythingIsNews(), Timing(lambda: NOW, lambda _: None)).run_pass()
 
 
 def views(log: MisbehavingLog, index: int, size: int | None = None) -> list[View]:

@@ -14,8 +14,9 @@ from sqlalchemy import event
 
 from alerts.alert import Alert, Owner, Severity
 from monitor.config import TrustConfig
-from monitor.daemon.supervisor import LogSupervisor
+from monitor.daemon.supervisor import LogSupervisor, Watching
 from monitor.following.follower import Limits, LogFollower, PassReport, baseline
+from monitor.following.services import Services
 from monitor.following.timing import Timing
 from monitor.http_fetcher import HttpFetcher
 from monitor.judging.active_rules import RuleKeeper
@@ -213,8 +214,7 @@ def follow_into(path: Path, source: LogSource, clock: Clock) -> Followed:
         store,
         NumberScanner(),
         EverythingIsNews(),
-        clock=clock,
-        pause=lambda _: None,
+        Timing(clock, lambda _: None),
         limits=Limits(batch_entries=64),
     )
     followed = Followed(store, source, follower)
@@ -247,12 +247,14 @@ def watch(
     return LogSupervisor(
         name,
         trees,
-        freshness=Freshness(timedelta(hours=1), busy=True),
-        store=store,
-        rules=RuleKeeper(rules, ["console"]),
-        trust=TrustKeeper(TrustConfig(trusted_root=trusted), clock),
-        meter=PrometheusMeter("test"),
-        timing=Timing(clock, lambda _: None),
+        Services(
+            store,
+            RuleKeeper(rules, ["console"]),
+            TrustKeeper(TrustConfig(trusted_root=trusted), clock),
+            PrometheusMeter("test"),
+            Timing(clock, lambda _: None),
+        ),
+        Watching(Freshness(timedelta(hours=1), busy=True)),
     )
 
 

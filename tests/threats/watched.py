@@ -8,8 +8,9 @@ from datetime import timedelta
 from pathlib import Path
 
 from monitor.config import TrustConfig
-from monitor.daemon.supervisor import LogSupervisor, PassResult
+from monitor.daemon.supervisor import LogSupervisor, PassResult, Watching
 from monitor.following.follower import Limits
+from monitor.following.services import Services
 from monitor.following.timing import Timing
 from monitor.judging.active_rules import RuleKeeper
 from monitor.logs.rekor_v2 import RekorV2Source
@@ -95,14 +96,14 @@ class Watched:
         self.watch = LogSupervisor(
             self.log.source().identity.log,
             self.trees,
-            freshness=Freshness(timedelta(hours=1), busy=True),
-            witnesses=self.witnesses,
-            store=self.store,
-            rules=RuleKeeper(self.folder / "rules.yaml", ["console"]),
-            trust=self.trust,
-            meter=PrometheusMeter("test"),
-            timing=Timing(self.clock, lambda _: None, self._stops),
-            limits=self.limits,
+            Services(
+                self.store,
+                RuleKeeper(self.folder / "rules.yaml", ["console"]),
+                self.trust,
+                PrometheusMeter("test"),
+                Timing(self.clock, lambda _: None, self._stops),
+            ),
+            Watching(Freshness(timedelta(hours=1), busy=True), limits=self.limits, witnesses=self.witnesses),
         )
 
     def _stops(self) -> bool:

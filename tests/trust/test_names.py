@@ -11,7 +11,6 @@ import pytest
 from monitor.cli import run_command
 from monitor.crosscheck.peers import checkpoints_document
 from monitor.daemon.log_trees import own_sources
-from monitor.following.timing import Timing
 from monitor.model.log_source import LogSource
 from monitor.program import utc_now
 from tests.monitor_programs.served_log import ServedLog, signing_body
@@ -127,7 +126,7 @@ def test_a_log_that_appears_is_shown_to_peers_without_a_restart(world: World) ->
     world.publish([first])
     monitor, daemon = world.begin()
     with ExitStack() as parts:
-        sources = own_sources(monitor, Timing(world.clock, lambda _: None), parts)
+        sources = own_sources(monitor, parts)
         before = sources()
         assert names_of(before) == [log.name for log in monitor.logs]
         assert sources() is before, "kept as long as nothing changes"

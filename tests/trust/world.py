@@ -116,7 +116,7 @@ class World:
         timing = Timing(self.clock, lambda _seconds: None)
         monitor = assemble(config, self.meter, timing)
         self.running.callback(monitor.close)
-        return monitor, Daemon(monitor, self.meter, timing)
+        return monitor, Daemon(monitor)
 
     def begin(self, more: str = "") -> tuple[Monitor, Daemon]:
         monitor, daemon = self.start(more)
