@@ -70,6 +70,9 @@ class Place:
     def files(self) -> ArchiveFiles:
         return ArchiveFiles(str(self.folder / "archive"))
 
+    def archive_in_folder(self) -> Archive:
+        return Archive(self.files)
+
     @property
     def archive(self) -> Archive:
         return Archive(self.files, ["rekor-v2"])

@@ -17,11 +17,20 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 from fastapi import FastAPI
 
+from monitor.archive.building import RowMaker
+from monitor.archive.files import ArchiveFiles
+from monitor.archive.search import Archive
+from monitor.backscan.archiving import archive_range
+from monitor.backscan.range import World
 from monitor.config import WebConfig
 from monitor.daemon.rekor_search import load_key, search_router
 from monitor.daemon.web_server import WebServer
+from monitor.model.log_source import LogSource
+from monitor.program import utc_now
 from tests.archive.conftest import Place
-from tests.support.entries import hashedrekord_v2, make_key, pem
+from tests.monitor_programs.served_log import CA
+from tests.support.entries import hashedrekord_v1, hashedrekord_v2, make_certificate, make_key, pem
+from tests.support.misbehaving_log import RekorV1Log
 from tlog.merkle import leaf_hash, verify_inclusion
 
 _ROOT = Path(__file__).parents[2]
@@ -31,17 +40,23 @@ needs_rekor_cli = pytest.mark.skipif(REKOR_CLI is None, reason="rekor-cli is not
 
 
 @contextmanager
-def searched(place: Place) -> Iterator[str]:
-    """The API over the place's archive; yields its URL."""
+def served_api(archive: Archive, source: LogSource, folder: Path) -> Iterator[str]:
+    """The API over an archive; yields its URL."""
     app = FastAPI()
-    source = place.served.log.source()
-    app.include_router(search_router(place.archive, lambda: [source], load_key(place.folder / "search-key.pem")))
+    app.include_router(search_router(archive, lambda: [source], load_key(folder / "search-key.pem")))
     server = WebServer(app, WebConfig("127.0.0.1", 0))
     server.start()
     try:
         yield server.url
     finally:
         server.stop()
+
+
+@contextmanager
+def searched(place: Place) -> Iterator[str]:
+    """The API over the place's archive; yields its URL."""
+    with served_api(place.archive, place.served.log.source(), place.folder) as url:
+        yield url
 
 
 def asked(url: str, **query: object) -> list[str]:
@@ -156,3 +171,22 @@ def test_rekor_cli_searches_a_log_that_has_no_search(place: Place, tmp_path: Pat
         out = json.loads(rekor_cli(url, tmp_path, "search", "--sha", f"{7:064x}", "--format", "json"))
         assert leaves(out["UUIDs"]) == hashes(place, 7)
         rekor_cli(url, tmp_path, "search", "--email", "nobody@example.com", expect=1)
+
+
+@needs_rekor_cli
+def test_rekor_cli_gets_an_entry_of_a_version_1_log(tmp_path: Path) -> None:
+    log = RekorV1Log(
+        [hashedrekord_v1(make_certificate(CA, san=f"dev{n}@example.com", serial=n + 1), f"{n:064x}") for n in range(20)]
+    )
+    source, files = log.source(), ArchiveFiles(str(tmp_path / "archive"))
+    world = World(utc_now, lambda _: None, patience=(), pauses=())
+    archive_range(source, files, None, 0, 20, store=None, rows=RowMaker(1), world=world)
+    with served_api(Archive(files), source, tmp_path) as url:
+        (uuid,) = json.loads(rekor_cli(url, tmp_path, "search", "--email", "dev7@example.com", "--format", "json"))[
+            "UUIDs"
+        ]
+        for arguments in (("--uuid", uuid), ("--uuid", uuid[16:]), ("--log-index", "7")):
+            # The client checks the proof, the checkpoint and the timestamp before it prints.
+            got = json.loads(rekor_cli(url, tmp_path, "get", *arguments, "--format", "json"))
+            assert got["UUID"] == uuid
+            assert got["Body"]["HashedRekordObj"]["data"]["hash"]["value"] == f"{7:064x}"
