@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from monitor.site.weekly import put_weekly
+from tests.browser.pictures import PICTURES, take
 from tests.browser.site_pages import Eyes, chromium, eyes
 from tests.monitor_programs.served_log import signing_body
 from tests.site.followed import NAME, Followed, followed
@@ -194,3 +195,11 @@ def _mail(mia: Eyes, mail: object, name: str) -> None:
     room = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
     assert room[0] <= room[1]
     page.close()
+
+
+def test_the_pictures_of_the_documentation_can_be_made_again(tmp_path: Path) -> None:
+    made = take(tmp_path)
+    assert [each.name for each in made] == [name for name, *_ in PICTURES]
+    assert all(each.read_bytes().startswith(b"\x89PNG") for each in made)
+    documented = {path.name for path in (Path(__file__).parents[2] / "docs" / "images").glob("site-*.png")}
+    assert documented == {each.name for each in made}
