@@ -19,6 +19,7 @@ from monitor.config import ArchiveConfig, Config, load_config
 from monitor.crosscheck.peers import PATH, checkpoints_document
 from monitor.daemon.assembly import Monitor, assemble, not_followed
 from monitor.daemon.log_trees import OwnSources, own_sources
+from monitor.daemon.service_manager import ServiceManager
 from monitor.daemon.status import Status, read_status, status_document
 from monitor.daemon.supervisor import PassResult
 from monitor.following.timing import Timing
@@ -185,7 +186,7 @@ def _serve(settings: Config, monitor: Monitor, meter: PrometheusMeter, stop: thr
     from monitor.daemon.web import add_document, create_app
     from monitor.daemon.web_server import WebServer
 
-    daemon = Daemon(monitor)
+    daemon, manager = Daemon(monitor), ServiceManager()
 
     def look() -> tuple[Status, dict[str, Any]]:
         status = read_status(settings, monitor.store, utc_now(), daemon.reasons())
@@ -200,6 +201,9 @@ def _serve(settings: Config, monitor: Monitor, meter: PrometheusMeter, stop: thr
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
     signal.signal(signal.SIGHUP, lambda _number, _frame: daemon.reload_rules())
+    if manager.ping_seconds is not None:
+        # A job like any other: it is late when the scheduler is stuck.
+        daemon.every(manager.ping_seconds, manager.alive, "service manager")
     subscribers = None
     if monitor.courier is not None and settings.site is not None and settings.site.listen is not None:
         subscribers = site_server(monitor.courier.site, settings.site)
@@ -210,9 +214,12 @@ def _serve(settings: Config, monitor: Monitor, meter: PrometheusMeter, stop: thr
     if server is not None:
         server.start()
         note(f"signwatch {VERSION}: status page on {server.url}")
-    _LOG.info("started logs=%d rules=%d", len(monitor.watches), len(monitor.rules.held.rules.rules))
+    logs, rules = len(monitor.watches), len(monitor.rules.held.rules.rules)
+    _LOG.info("started logs=%d rules=%d", logs, rules)
+    manager.ready(f"following {logs} logs with {rules} rules")
     stop.wait()
     _LOG.info("stopping")
+    manager.stopping()
     for each in (server, subscribers):
         if each is not None:
             each.stop()

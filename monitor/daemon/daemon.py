@@ -83,17 +83,17 @@ class Daemon:
         config = self._monitor.config
         for watch, log in zip(self._monitor.watches, self._monitor.logs, strict=True):
             self._follow(log, watch)
-        self._every(_COVERAGE_EVERY, self.tell_coverage, "coverage")
+        self.every(_COVERAGE_EVERY, self.tell_coverage, "coverage")
         for channel in self._monitor.channels:
-            self._every(_DELIVER_EVERY, partial(self.deliver, channel), f"deliver {channel.name}")
-        self._every(_ASKED_EVERY, self.refresh_asked, "subscriptions")
+            self.every(_DELIVER_EVERY, partial(self.deliver, channel), f"deliver {channel.name}")
+        self.every(_ASKED_EVERY, self.refresh_asked, "subscriptions")
         if self._monitor.courier is not None:
-            self._every(_DELIVER_EVERY, self.tell_subscribers, "subscribers")
-            self._every(_TIDY_EVERY, self.tidy_site, "tidy subscribers")
-        self._every(_HEARTBEAT_EVERY, self.heartbeat, "heartbeat")
+            self.every(_DELIVER_EVERY, self.tell_subscribers, "subscribers")
+            self.every(_TIDY_EVERY, self.tidy_site, "tidy subscribers")
+        self.every(_HEARTBEAT_EVERY, self.heartbeat, "heartbeat")
         trust = min(config.trust.refresh, _RETRY_TRUST_EVERY * 10)
-        self._every(int(trust.total_seconds()), self.refresh_trust, _TRUST)
-        self._every(_LISTS_EVERY, self.refresh_lists, "digest lists")
+        self.every(int(trust.total_seconds()), self.refresh_trust, _TRUST)
+        self.every(_LISTS_EVERY, self.refresh_lists, "digest lists")
         self._scheduler.start()
 
     def stop(self) -> None:
@@ -243,13 +243,13 @@ class Daemon:
     def _follow(self, log: LogConfig, watch: LogSupervisor) -> None:
         seconds = self._monitor.config.poll_seconds(log)
         jitter = seconds / 10 if seconds > 1 else None
-        self._every(seconds, partial(self.follow, watch), f"follow {log.name}", jitter=jitter)
+        self.every(seconds, partial(self.follow, watch), f"follow {log.name}", jitter=jitter)
         backscan = self._monitor.make.backscan(log)
         self._backscans.append(backscan)
-        self._every(_LOOK_BACK_EVERY, partial(self.look_back, backscan), f"look back {log.name}", executor=_BACKSCANS)
+        self.every(_LOOK_BACK_EVERY, partial(self.look_back, backscan), f"look back {log.name}", executor=_BACKSCANS)
         if (archiver := self._monitor.make.archiver(log)) is not None:
             self._archivers.append(archiver)
-            self._every(_ARCHIVE_EVERY, partial(self.archive, archiver), f"archive {log.name}", executor=_ARCHIVES)
+            self.every(_ARCHIVE_EVERY, partial(self.archive, archiver), f"archive {log.name}", executor=_ARCHIVES)
 
     def refresh_lists(self) -> None:
         """Fetch the digest lists that the rules name."""
@@ -280,7 +280,7 @@ class Daemon:
         elif what not in self._troubles:
             self._troubles[what] = (detail, self._timing.clock())
 
-    def _every(
+    def every(
         self,
         seconds: float,
         job: Callable[[], Any],
@@ -289,6 +289,7 @@ class Daemon:
         jitter: float | None = None,
         executor: str = "default",
     ) -> None:
+        """Run a job now and then every `seconds`, one at a time, with up to `jitter` seconds of chance."""
         now, every = self._timing.clock(), {"seconds": seconds, "jitter": jitter}
         self._scheduler.add_job(job, "interval", **every, id=name, name=name, executor=executor, next_run_time=now)
 

@@ -122,11 +122,11 @@ def test_what_the_build_copies_exists_and_is_not_ignored() -> None:
     assert set(packages) <= set(sources)
 
 
-def test_the_health_check_asks_readyz_and_parses() -> None:
+def test_the_health_check_asks_whether_the_process_lives_and_parses() -> None:
     (check,) = [instruction.text for instruction in last_stage() if instruction.word == "HEALTHCHECK"]
     command = yaml.safe_load(check.partition("CMD ")[2])
     assert command[:2] == ["python", "-c"]
-    assert "http://127.0.0.1:9464/readyz" in command[2]
+    assert "http://127.0.0.1:9464/healthz" in command[2]
     compile(command[2], "healthcheck", "exec")
 
 
