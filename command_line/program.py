@@ -74,7 +74,7 @@ VersionOption = Annotated[
 
 
 class ToStandardError(logging.StreamHandler[TextIO]):
-    """Writes to whatever standard error is when something is logged, which may not be what it was at the start."""
+    """Writes to standard error as it is when a line is logged, which may have been replaced since the start."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)

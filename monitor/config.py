@@ -218,7 +218,7 @@ class Config:
         return Freshness(self.stale_after(log), self.objectives.busy if log.busy is None else log.busy)
 
     def stale_after(self, log: LogConfig) -> timedelta:
-        """How long a log may fail to answer, or show nothing new, before somebody is told."""
+        """How long a log may fail to answer, or show nothing new, before an alert is sent."""
         return timedelta(seconds=log.stale_after_seconds or self.objectives.stale_after_seconds)
 
 

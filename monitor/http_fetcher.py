@@ -1,7 +1,7 @@
 """Bytes over HTTP from servers that may lie, stall or flood: every read has a size, every request a deadline.
 
 One `Fetcher` asks one base URL. It follows no redirect, decodes no compression it was not told to expect, and turns
-whatever goes wrong into a `FetchFailed` whose `reason` is a metric label. What the bytes mean is the caller's business.
+every failure into a `FetchFailed` whose `reason` is a metric label. What the bytes mean is the caller's business.
 """
 
 import json
@@ -352,7 +352,7 @@ def _as_fetch_failed(url: str, through: str) -> Iterator[None]:
         told = f"{type(error).__name__}: {error}"
         if "CERTIFICATE_VERIFY_FAILED" in told:
             told = (
-                f"its TLS certificate is from nobody who is believed ({error}). `ca_file` in the configuration names "
-                "the authorities to believe; if this one is yours, somebody else may be answering"
+                f"its TLS certificate is from no trusted authority ({error}). `ca_file` in the configuration names "
+                "the authorities to believe; if this one is yours, another server may be answering"
             )
         raise Unreachable(f"{url}{through}: {told}") from error

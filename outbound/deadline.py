@@ -144,7 +144,7 @@ class DeadlineTransport(httpx.BaseTransport):
 
 
 def _believed(ca_file: str | None) -> ssl.SSLContext:
-    """Whose certificates are believed: those of the file alone, else those everybody believes."""
+    """Trusted TLS roots: those of the file alone, else the system's."""
     if ca_file is None:
         return httpx.create_ssl_context(trust_env=False)
     if Path(ca_file).is_dir():

@@ -18,7 +18,7 @@ def shown_url(url: str) -> str:
 
 
 def is_https_or_loopback(url: str) -> bool:
-    """Whether nobody on the way can read or change what is fetched: TLS, or a server on this machine."""
+    """True if no host on the way can read or change the answer: TLS, or a server on this machine."""
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -39,7 +39,7 @@ class RuleFileError(ValueError):
 
 
 class Misplaced(Exception):
-    """One problem, on its way up to whoever collects them."""
+    """One problem, raised to the caller that collects them."""
 
     def __init__(self, message: str, node: "Node") -> None:
         super().__init__(message)

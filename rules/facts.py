@@ -49,7 +49,7 @@ class Facts(Protocol):
     """The past as far as it is known. Answers never include the entry being judged, and never wait on a network.
 
     A fact that cannot be told is `None`, and what depends on it fails closed. Only signers that the rule selected and
-    somebody vouches for (`rules.selected.Selected.vouched`) count as the past.
+    with a trusted certificate or a named key (`rules.selected.Selected.vouched`) count as the past.
     """
 
     def authorisations(self, rule: str, digest: str) -> Sequence[Authorisation]:

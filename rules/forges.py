@@ -13,7 +13,7 @@ GITLAB: Final = "https://gitlab.com"
 GHE_CLOUD: Final = ".ghe.com"  # GitHub Enterprise Cloud with data residency
 GITHUB_ISSUER: Final = "https://token.actions.githubusercontent.com"
 
-# GitHub, GitLab and GitHub Enterprise Cloud find a name whatever its case, and certificates carry the one it was given.
+# GitHub, GitLab and GitHub Enterprise Cloud find a name in any case, and certificates carry the one it was given.
 _ANY_CASE = re.compile(r"https://(github\.com|gitlab\.com|[a-z0-9-]+\.ghe\.com)/", re.ASCII | re.IGNORECASE)
 # An owner or a repository, by itself or with everything in it: no path or ref, whose case does matter.
 _NAMES_ONLY = re.compile(r"https://[^/*]+/[^/*]+(/[^/*]+)?(/\*+)?")

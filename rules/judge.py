@@ -12,14 +12,14 @@ from rules.selected import Selected, SelectedSigner, Voucher, select
 from rules.verdict import Outcome, Reason, Verdict
 from sigstore_entries.signing import Signer, Signing
 
-# Worst first: an unexpected signature is news even beside one whose certificate nobody vouches for.
+# Worst first: an unexpected signature is news even beside one without a trusted certificate.
 _WORST_FIRST: Final = (Outcome.UNEXPECTED, Outcome.UNVERIFIED, Outcome.EXPECTED)
 
 NO_EXPECTATIONS: Final = Reason(
     "no-expectations", "The rule says nothing about what is expected, so every match is news."
 )
 CHAIN_NOT_CHECKED: Final = Reason(
-    "chain-not-checked", "Nobody checked whether the certificate comes from a trusted authority."
+    "chain-not-checked", "The certificate was not checked against the trusted authorities."
 )
 UNTRUSTED_CHAIN: Final = Reason(
     "untrusted-chain", "The certificate does not come from a trusted authority; anybody can make one."
@@ -125,5 +125,5 @@ def _logged_after_expiry(case: Case) -> Iterator[Reason]:
 
 def _unreadable(signer: Signer) -> Iterator[Reason]:
     for defect in signer.defects:
-        # A part nobody could read may be the one that would have shown what is wrong.
+        # An unreadable part may be the one that would have shown the fault.
         yield Reason("unreadable-part", "A part of the certificate or key could not be read.", "readable", defect)

@@ -215,7 +215,7 @@ def _values(signer: Signer) -> Iterator[tuple[str, Any]]:
 
 
 def _ref(value: str) -> Any:
-    """Tags of releases as the pattern they share: nobody signs the same tag twice."""
+    """Tags of releases as the pattern they share: no tag is signed twice."""
     tag = value.removeprefix("refs/tags/")
     if tag == value:
         return value

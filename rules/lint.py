@@ -53,7 +53,7 @@ _STRANGERS: Final = (
     ("vbnmq@gmail.com", KNOWN_ISSUERS[4]),
     ("wxyzq@uvular.example", KNOWN_ISSUERS[5]),
 )
-"""Names that have nothing to do with each other: a rule for two of them is a rule for everybody."""
+"""Names that have nothing to do with each other: a rule for two of them selects nearly every signing."""
 
 
 class HintId(StrEnum):

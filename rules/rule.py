@@ -23,7 +23,7 @@ class RuleSeverity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Which signings somebody cares about, and what a legitimate one looks like.
+    """Signings to watch, and the form of a legitimate one.
 
     `expect` empty means that every trusted match is news. `notify` empty means the default channels, no `backscan` the
     default range. `line` and `column` are where the rule starts in its file, 0 when it did not come from one.

@@ -1,6 +1,6 @@
 """The signers of an entry that a rule selected, and who vouches for each: the value that travels with a match.
 
-An entry may carry other people's signatures beside the one that a rule is about, and names that nobody checked. So the
+An entry may carry other people's signatures beside the one that a rule is about, and unchecked names. So the
 past, leave that is used up, and the answer to an awaited entry come from `Selected.vouched` and from nothing else.
 """
 

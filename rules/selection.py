@@ -198,7 +198,7 @@ def _read_patterns(field: str, node: Node, *, negated: bool) -> tuple[Pattern, .
 
 def _read_pattern(field: str, node: Node, *, negated: bool) -> Pattern:
     pattern = read_pattern(node)
-    # Whoever writes `ignore_case` has decided, in either way.
+    # An explicit `ignore_case` decides, in either way.
     decided = isinstance(node, Mapping) and any(key.text == "ignore_case" for key, _ in node.entries)
     return pattern if decided else as_selected(field, pattern, negated=negated)
 

@@ -30,7 +30,7 @@ def starter_rule(subject: str) -> str:
 
 
 def _without_page(url: str) -> str:
-    """The repository's own address, where somebody copied that of a page in it."""
+    """The repository's own address, also from the address of a page in it."""
     return re.split(r"[?#]|/-/", url, maxsplit=1)[0].rstrip("/").removesuffix(".git")
 
 
@@ -64,7 +64,7 @@ def _repository(host: str, path: str) -> str:
     ]
     if forge is not Forge.GITHUB and f"https://{host}" != GITLAB:
         lines += [
-            "        # Fulcio until September 2026 names gitlab.com here whatever the host; the issuer is the host.",
+            "        # Fulcio until September 2026 names gitlab.com here for any host; the issuer is the host.",
             f"        - issuer: {scalar('https://' + host)}",
             f"          source_repository_uri: {flow({'exact': f'{GITLAB}/{path}', 'ignore_case': True})}",
         ]

@@ -1,7 +1,7 @@
 """Reading a Rekor entry body: strict JSON, then fields asked for one by one.
 
 A body is canonical JSON, so it never repeats a key. Libraries that meet a repeated key pick one, and not all the same
-one: a body that repeats a key could show one signer to us and another to somebody else, so it is unreadable here.
+one: a body that repeats a key could show one signer to us and another to other readers, so it is unreadable here.
 """
 
 import json
@@ -40,7 +40,7 @@ class Fields:
         return list(self._value)
 
     def raw(self, name: str) -> Any:
-        """Whatever stands under `name`."""
+        """Value under `name`, of any type."""
         if name not in self._value:
             raise MalformedBody(f"{self._path}.{_step(name)} is missing")
         return self._value[name]

@@ -2,7 +2,7 @@
 
 Two readers look at it. Our own strict walk finds the raw parts, because it also reads certificates that a library
 refuses; then `cryptography` gives a second opinion. What either objects to, and every difference between them, is a
-defect: the names are still offered to the rules, and whatever depends on a defective part fails closed.
+defect: the names are still offered to the rules, and each expectation that depends on a defective part fails closed.
 """
 
 from dataclasses import dataclass, field

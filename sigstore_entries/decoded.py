@@ -25,7 +25,7 @@ def hex_digest(fields: Fields, of: str = "artifact") -> Digest:
 
 
 def failed(where: EntryRef, error: BaseException) -> Unreadable:
-    """Turn an exception nobody foresaw into a value: no entry may stop a monitor from reading the next one.
+    """Turn an unforeseen exception into a value: no entry may stop a monitor from reading the next one.
 
     Raises `error` again when it is none of the entry's doing: interrupts, exit, memory.
     """

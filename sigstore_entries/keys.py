@@ -74,7 +74,7 @@ def read_minisign(block: bytes) -> Signer:
 
 
 def read_ssh(line: bytes) -> Signer:
-    """Read one authorized_keys line: type, base64, and a comment that nobody signed. Raises `MalformedKey`."""
+    """Read one authorized_keys line: type, base64, and an unsigned comment. Raises `MalformedKey`."""
     parts = line.split(maxsplit=2)
     if len(parts) < 2 or len(parts[1]) > 2 * MAX_KEY or b"\n" in line.strip():  # noqa: PLR2004  type and key
         raise MalformedKey("an SSH key is not one line of type and key")

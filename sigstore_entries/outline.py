@@ -1,6 +1,6 @@
 """The fast path: what is searchable in an entry, without JSON objects and without X.509.
 
-Nearly every entry is of nobody's interest, so the first look must be cheap *and* must not miss. An outline is only
+Nearly no entry is selected by a rule, so the first look must be cheap *and* must not miss. An outline is only
 given for a body that is, byte for byte, the canonical form of one of a few kinds with holes in it: no hole may hold a
 quotation mark, an escape or anything else that JSON would not read as itself, and nothing else may stand anywhere. So
 a JSON reader would find exactly these fields: no repeated key, no escape, no second signer can hide. Everything else
@@ -51,7 +51,7 @@ class Outline(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def digests(self) -> tuple[str, ...]:
-        """Lower-case hex, whatever they are of. Worked out when asked for: few rules are about digests."""
+        """Lower-case hex of any algorithm. Worked out when asked for: few rules are about digests."""
         return tuple(
             (each if len(each) == _HEX_DIGEST else a2b_base64(each).hex().encode()).decode("ascii")
             for each in self.raw_digests

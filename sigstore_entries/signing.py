@@ -150,7 +150,7 @@ class Signing:
 class Unreadable:
     """An entry that is in the log but could not be decoded. `reason` is for people, `code` for metrics.
 
-    The raw bytes are kept by whoever holds the entry: an unreadable entry is recorded and reported, never skipped.
+    The raw bytes are kept beside it: an unreadable entry is recorded and reported, never skipped.
     """
 
     where: EntryRef

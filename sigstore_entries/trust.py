@@ -2,7 +2,7 @@
 
 The question here is who *issued* a certificate, not whether a client would accept a signature made with it. So the
 path is judged at the certificate's own notBefore, which its issuer signed; a use outside notBefore and notAfter is a
-defect of the signing, not a reason to call the issuer a stranger: whoever used it late still had the identity.
+defect of the signing, not a reason to call the issuer a stranger: a late user still had the identity.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -260,7 +260,7 @@ def _leaf(raw: bytes) -> _SignedBy:
 
 
 def _raw_is_signed_by(raw: bytes, issuer: x509.Certificate) -> bool:
-    """RFC 5280 4.1.1.3: the signature is over the DER TBSCertificate, whatever is in it."""
+    """RFC 5280 4.1.1.3: the signature is over the DER TBSCertificate with any content."""
     tbs, algorithm, signature = der.children(der.only(raw, der.SEQUENCE, "the certificate"))
     oid = der.oid_text(der.read(algorithm.content).expect(der.OBJECT_IDENTIFIER, "an algorithm").content)
     signed, key = signature.content[1:], issuer.public_key()

@@ -1,6 +1,6 @@
 """Views that users' bundles prove, held against everything this monitor knows of the same tree, and against the log.
 
-A bundle is a vantage point the log cannot know: whoever was shown another history than we were has it in writing, with
+A bundle is a vantage point the log cannot know: a client that was shown another history has it in writing, with
 the log's own signature under it. Without asking the log: heads of the same size, and every tree node two proofs share.
 With the log at hand: a consistency proof between the bundle's head and the newest one we trust.
 """

@@ -114,8 +114,8 @@ def read_entries(held: HeldBundle, trust: TrustRoot) -> list[View | BadBundle]:
 def read_timestamps(held: HeldBundle, trust: TrustRoot) -> list[Promised | BadBundle | None]:
     """Verify the signed entry timestamp of every log entry of a bundle; `None` where an entry has none.
 
-    In the order of `read_entries`. A timestamp the log did not sign shows nothing about the log: somebody else made it.
-    Raises `BadBundle` when the entries are none that could be read.
+    In the order of `read_entries`. A timestamp the log did not sign shows nothing about the log: a stranger may have
+    made it. Raises `BadBundle` when the entries are none that could be read.
     """
     return [_read_timestamp(entry, trust) for entry in _entries(held)]
 
@@ -184,7 +184,7 @@ def _read_entry(entry: Mapping[str, Any], trust: TrustRoot) -> View | BadBundle:
     except BadBundle as bad:
         return bad
     except (KeyError, TypeError, AttributeError, ValueError, MalformedCheckpoint) as error:
-        # What is in the file is somebody else's text: its kind of damage is told, not its words.
+        # The file holds untrusted text: its kind of damage is told, not its words.
         return BadBundle(f"a log entry in the bundle lacks or garbles a field ({type(error).__name__}: {error!s:.80})")
 
 

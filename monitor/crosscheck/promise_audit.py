@@ -1,7 +1,7 @@
 """Holding a log to one promise: is the promised entry where the log signed that it is, or will be by now?
 
 What the log's own signatures contradict is proof at once. What it merely does not show may lie with a replica that lags
-or a cache, so it is `NotShown` until it stayed so: whoever keeps the promises counts. Nothing here keeps anything.
+or a cache, so it is `NotShown` until it stayed so: the caller counts. Nothing here keeps anything.
 """
 
 from dataclasses import dataclass
@@ -77,10 +77,10 @@ def hold(
 
 
 def _check_not_behind(source: PromisingSource, size: int) -> None:
-    """Whether whoever answers has as large a tree as was asked about; `Lagging` when not: it has nothing to show."""
+    """Check that the answering server has as large a tree as was asked about. Raises `Lagging`."""
     shown = source.latest().size
     if shown < size:
-        raise Lagging(f"{source.identity.log}: whoever answers has a tree of {shown} entries, {size} are needed")
+        raise Lagging(f"{source.identity.log}: the answering server has a tree of {shown} entries, {size} are needed")
 
 
 def _absent(

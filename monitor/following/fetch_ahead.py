@@ -1,4 +1,4 @@
-"""Entries of a range, batch by batch, fetched ahead of whoever reads them, with a bound on how far."""
+"""Entries of a range, batch by batch, fetched ahead of their reader, with a bound on how far."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence

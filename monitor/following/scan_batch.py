@@ -18,7 +18,7 @@ _PIECE: Final = 128  # entries hashed and read at a time
 
 @dataclass(frozen=True, slots=True)
 class BatchMatches:
-    """What reading a batch found: hits, entries nobody could decode, and how many entries of each kind there were.
+    """Result of reading a batch: hits, undecodable entries, and how many entries of each kind there were.
 
     `dropped` are entries that more rules select than are judged, with how many of them are left out.
     """

@@ -34,7 +34,7 @@ def read_checkpoint(raw: bytes, key: NoteKey, identity: LogIdentity) -> ReadNote
         note = open_note(raw, key)
         checkpoint = parse_checkpoint(note)
     except BadSignature as error:
-        # A note that parses is no network accident: somebody serves tree heads the log's key did not sign.
+        # A note that parses is no network accident: a server serves tree heads the log's key did not sign.
         raise refused_head(identity, raw, f"{error}{_other_origin(raw, key)}") from error
     except (MalformedNote, MalformedCheckpoint) as error:
         raise FetchFailed(f"{identity.log}: the checkpoint served is none: {error}") from error

@@ -109,7 +109,7 @@ class CtStaticSource(PromisingSource):
         except ShortBundle as error:
             raise missing_entries(self._identity, start, head, str(error)) from error
         except MalformedTile as error:
-            # A file that stays so keeps entries from everybody just as well as none at all.
+            # A file that stays so keeps entries from all readers, as a missing file does.
             raise malformed_entries(self._identity, start, head, str(error)) from error
         return [_entry(leaf) for leaf in leaves[offset : min(width, end - index * TILE_WIDTH)]]
 

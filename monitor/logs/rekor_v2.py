@@ -67,7 +67,7 @@ class RekorV2Source(LogSource):
         except ShortBundle as error:
             raise missing_entries(self._identity, start, head, str(error)) from error
         except MalformedTile as error:
-            # A file that stays so keeps entries from everybody just as well as none at all.
+            # A file that stays so keeps entries from all readers, as a missing file does.
             raise malformed_entries(self._identity, start, head, str(error)) from error
         return list(map(LogEntry, bodies[offset : min(width, end - index * TILE_WIDTH)]))
 

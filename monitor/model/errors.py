@@ -32,7 +32,7 @@ class BadConfig(OwnFault):
 
 
 class StateConflict(OwnFault):
-    """Somebody else moved the position first. Nothing was written; read the state again."""
+    """Another process moved the position first. Nothing was written; read the state again."""
 
 
 class PastMoved(StateConflict):
@@ -54,7 +54,7 @@ class SignedPromise:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Everything needed to show a log's misbehaviour to somebody who trusts neither of us.
+    """Everything needed to show a log's misbehaviour to a reader who trusts neither side.
 
     `heads` are raw signed tree heads (notes or STH JSON), `proof` the hashes that failed, `leaves` raw entries with
     their index. `spki` is the log key that signed the heads, `detail` a sentence for people. `prefix` is a frontier of

@@ -1,4 +1,4 @@
-"""Promises a log signs to whoever submits: "your entry is in my tree", or "it will be before long".
+"""Promises that a log signs for submitters: "your entry is in my tree", or "it will be before long".
 
 Rekor v1 signs an entry timestamp (SET) over an entry's body and its index; a CT log signs a certificate timestamp (SCT)
 that holds for its maximum merge delay. Clients believe them without looking at the log, so a log that signs one and

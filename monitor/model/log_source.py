@@ -1,4 +1,4 @@
-"""What the monitor asks of a log, whatever its protocol. Protocol quirks stay inside the adapters."""
+"""Questions that the monitor asks of a log of any protocol. Protocol quirks stay inside the adapters."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

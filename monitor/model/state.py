@@ -1,4 +1,4 @@
-"""What following needs from whatever keeps its state, by guarantee. `monitor.store` keeps it in a database."""
+"""Guarantees that following needs of its state. `monitor.store` keeps it in a database."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ class Finding:
 
     `selected` are the signers the rule selected. `past` is the revision of the rule's past that the verdict depends on,
     `None` where it depends on none. `recheck` says when to judge it again, for what must happen later; `extra` is what
-    was served beside the leaf. `promises` are those CT logs made to whoever was issued the certificate in it.
+    was served beside the leaf. `promises` are those CT logs made to the holder of the certificate in it.
     """
 
     rule: str
@@ -51,7 +51,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class UnreadableEntry:
-    """An entry nobody could decode, kept whole: counted, reported, tried again after an upgrade."""
+    """An entry that could not be decoded, kept whole: counted, reported, tried again after an upgrade."""
 
     unreadable: Unreadable
     leaf: bytes

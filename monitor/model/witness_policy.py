@@ -1,8 +1,8 @@
-"""Witness cosignatures as a policy: of n witnesses somebody chose, k must have seen the very head we are shown.
+"""Witness cosignatures as a policy: of n chosen witnesses, k must have seen the very head we are shown.
 
 A log that shows each visitor a history of its own has to fool k witnesses as well. Their absence proves nothing against
 the log: a witness may be down, or the log may not have asked. So it is told as something we could not get, never as a
-lie. A cosignature counts for as long as a head of the log does: whoever replays one replays its cosignatures too.
+lie. A cosignature counts for as long as a head of the log does: a replayed head comes with its cosignatures.
 """
 
 from collections.abc import Mapping
@@ -112,7 +112,7 @@ def judge(policy: WitnessPolicy, head: SignedHead, now: datetime, fresh_for: tim
 def follow_up(policy: WitnessPolicy, before: WitnessStatus, cosigning: Cosigning, now: datetime) -> WitnessStatus:
     """Return the standing after a head was judged at `now`; what was missing before keeps its since.
 
-    Whoever cosigned the head too long ago is missing since then.
+    A witness that cosigned the head too long ago is missing since then.
     """
     known = dict(before.missing_since)
     missing = tuple((name, known.get(name) or min(cosigning.last.get(name, now), now)) for name in cosigning.missing)

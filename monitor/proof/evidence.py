@@ -1,7 +1,7 @@
 """Evidence as one file that verifies offline, without this program's state and without trusting who sent it.
 
 Two strengths, and the file says which it is. *Transferable*: the log's own signatures contradict each other, which
-nobody but the holder of its key can make. *Record*: what a server answered; convincing only to who trusts the witness,
+only the holder of its key can make. *Record*: what a server answered; convincing only to who trusts the witness,
 because anybody can make a proof that fails or an entry that was never signed. That a log does *not* show an entry is
 always a record; that it signed two entries for one index is not.
 """
@@ -309,7 +309,7 @@ def _promise_contradiction(promises: list[InclusionPromise], shown: tuple[int, b
         return f"One index, two entries: both were promised index {promised.index}, which holds only one."
     if promised.kind is PromiseKind.SCT and shown is not None and shown[0] == promised.index:
         # A CT log has one tree, so the index names one place. Rekor's counts through all trees of the log, and where
-        # one of them begins is signed nowhere: whoever made the file could have chosen it.
+        # one of them begins is signed nowhere: the maker of the file could have chosen it.
         return f"The signed tree holds another entry at index {promised.index}; the proof leads it up to the root."
     return None
 

@@ -61,7 +61,7 @@ def check_frontier_in_head(
 ) -> None:
     """Check that exactly the leaves behind `frontier` are the first ones of the tree `head` commits to.
 
-    Raises `NotShown`: entries are not signed, so a wrong one shows only that somebody changed it on the way.
+    Raises `NotShown`: entries are not signed, so a wrong one shows only that it was changed on the way.
     """
     if frontier.size == 0:
         return

@@ -1,7 +1,8 @@
 """From trouble with a log, or our own, to an `Alert`: how loud it is, what it means and what to do next.
 
-An alert's id is stable for one event, so seeing it again enqueues nothing. Whatever anybody can cause in bulk (entries
-nobody can decode) is told once a batch with a count, never one by one. Signings: `monitor.raising.signing_alerts`.
+An alert's id is stable for one event, so seeing it again enqueues nothing. Events that a stranger can cause in bulk
+(entries that cannot be decoded) are told once a batch with a count, never one by one. Signings:
+`monitor.raising.signing_alerts`.
 """
 
 from collections import Counter
@@ -23,7 +24,7 @@ from sigstore_entries.signing import UNREADABLE_SIGNER
 
 @dataclass(frozen=True, slots=True)
 class _Meaning:
-    """What a kind of misbehaviour means for whoever relies on the log, and what to do."""
+    """Consequence of a kind of misbehaviour for users of the log, and the next step."""
 
     title: str
     consequence: str
@@ -34,7 +35,7 @@ _EXPORT: Final = "Export the evidence with `signwatch evidence export`, show it 
 _MEANING: Final = {
     "log-forked": _Meaning(
         "{log} showed two different histories",
-        "The log's own signatures contradict each other: somebody may have been shown signings that you were not. "
+        "The log's own signatures contradict each other: others may have been shown signings that you were not. "
         "Nothing after the last proven entry is being checked.",
         f"{_EXPORT} who watch this log. Treat signatures that rely on this log alone as unproven.",
     ),
@@ -45,13 +46,13 @@ _MEANING: Final = {
     ),
     "log-unfrozen": _Meaning(
         "{log} changed after it was declared final",
-        "A retired shard must never change again; entries added now are outside everybody's watch.",
+        "A retired shard must never change again; entries added now are outside every monitor's watch.",
         f"{_EXPORT} who watch this log.",
     ),
     "log-head-refused": _Meaning(
         "{log} serves a tree head that is not its own",
         "Until it is signed by the pinned key under the right origin, nothing new is being checked.",
-        "Check that the trust root is fresh and the log's URL, key and tree ID are right. If they are, somebody "
+        "Check that the trust root is fresh and the log's URL, key and tree ID are right. If they are, another server "
         "answers in the log's place: export the evidence and tell its operator.",
     ),
     "log-entries-not-in-tree": _Meaning(
@@ -66,8 +67,8 @@ _MEANING: Final = {
     ),
     "log-promise-broken": _Meaning(
         "{log} did not keep a promise to include an entry",
-        "Somebody holds the log's signature that an entry is in it, and it is not: clients accept a signing that "
-        "nobody who watches the log can see.",
+        "A client holds the log's signature that an entry is in it, and it is not: clients accept a signing that "
+        "no monitor of the log can see.",
         f"{_EXPORT} who watch this log. Treat the promised entry as a signing that was made and kept out of the log.",
     ),
     "log-shard-vanished": _Meaning(
@@ -127,7 +128,7 @@ def alert_of_evidence(evidence: Evidence, now: datetime) -> Alert:
 
 
 def _promise_facts(evidence: Evidence) -> list[tuple[str, str]]:
-    """What was promised, for whoever has to find out whose signing it is."""
+    """The promised entry, for the search for its signer."""
     try:
         promises = [read_promise(signed, evidence.spki) for signed in evidence.promises[:1]]
     except BadPromise:
@@ -253,7 +254,7 @@ def could_not_ask_alert(
         severity=Severity.WARN,
         title=unproven if answered else f"{log} could not be asked for {span}",
         summary=last_error,
-        consequence=f"It signs new heads that nobody here can tell from a fork. {consequence}"
+        consequence=f"It signs new heads that this monitor cannot tell from a fork. {consequence}"
         if answered
         else consequence,
         next_step="Ask the log from another network: a log that keeps its proofs from you alone has something to hide. "

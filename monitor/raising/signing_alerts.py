@@ -28,7 +28,7 @@ _MAX_TEXT: Final = 500
 
 
 def alerts_of_findings(findings: Sequence[Finding], rules: Mapping[str, Rule], now: datetime) -> list[Alert]:
-    """One alert per unexpected signing, one a day per rule for those nobody vouches for, none for expected ones."""
+    """One alert per unexpected signing, one a day per rule for signings without a trusted certificate, else none."""
     alerts = [
         _alert_of_unexpected(finding, rules[finding.rule], now)
         for finding in findings
@@ -58,11 +58,11 @@ def _alert_of_unexpected(finding: Finding, rule: Rule, now: datetime) -> Alert:
         title=f"Unexpected {'certificate' if issued else 'signing'}: {rule.title or rule.id}",
         summary=f"{_who(rule, finding)} {'was issued a signing certificate' if issued else 'signed something'} in a "
         f"way the rule {rule.id} does not expect.{' No log entry has used it yet.' if issued else ''}",
-        consequence="Whoever did this could act under your identity: what they sign verifies as yours."
+        consequence="The signer could act under your identity: their signatures verify as yours."
         if issued
         else "What was signed verifies as yours, wherever it is shown.",
         next_step="If it was you, extend the rule. If not, find out how the identity was used: revoke the token, "
-        "workflow or account behind it, and warn whoever relies on what was signed. "
+        "workflow or account behind it, and warn the people who rely on it. "
         f"`signwatch search --entry {where.log}:{where.index} --prove signing.json` exports a proof of it that others "
         "can check, where the log is archived.",
         created_at=now,

@@ -73,17 +73,17 @@ _CONSEQUENCES: Final[Mapping[ChangeKind, Callable[[bool], str]]] = {
         "The log known before stays pinned to the key it had. As for the log under the new key: " + _new_log(followed)
     ),
     ChangeKind.LOG_GONE: lambda _: (
-        "Clients no longer accept it. It is read to its end under the key it had; whatever it signs later is told."
+        "Clients no longer accept it. It is read to its end under the key it had; heads that it signs later are told."
     ),
     ChangeKind.LOG_MOVED: _moved,
     ChangeKind.LOG_PERIOD: lambda _: "It is in force now: entries are judged by the new period.",
     ChangeKind.AUTHORITY_APPEARED: lambda _: (
-        "It is in force now. Signings read before that nobody vouched for are judged again: what it does vouch for is "
+        "It is in force now. Signings without a trusted certificate so far are judged again: what it vouches for is "
         "told if it is unexpected."
     ),
     ChangeKind.AUTHORITY_GONE: lambda _: "Certificates it issued are counted as unverified from now on.",
     ChangeKind.AUTHORITY_PERIOD: lambda _: (
-        "It is in force now: certificates are judged by the new period, also those that nobody vouched for before."
+        "It is in force now: certificates are judged by the new period, also those that were not trusted before."
     ),
 }
 

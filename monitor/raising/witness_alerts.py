@@ -21,7 +21,7 @@ def witness_alerts(
     if since is None or now - since <= patience:
         return ()
     facts = [("Log", head.log), ("Size", str(head.size)), ("Required", f"{policy.required} of {len(policy.names)}")]
-    facts += [("Cosigned by", ", ".join(cosigning.present) or "nobody")]
+    facts += [("Cosigned by", ", ".join(cosigning.present) or "no witness")]
     facts += [("Missing", f"{name} since {at.isoformat()}") for name, at in standing.missing_since]
     return (
         Alert(

@@ -39,7 +39,7 @@ class BackScans:
             return {row["log"]: _back_scan(row) for row in connection.execute(select(_BACK_SCAN)).mappings()}
 
     def got_on(self, now: BackScan) -> None:
-        """Record progress; whatever trouble there was is over, and with nothing left the back-scan too."""
+        """Record progress; earlier trouble is over, and with nothing left the back-scan too."""
         with self._database.write() as connection:
             if now.remaining:
                 add_or_replace(connection, _BACK_SCAN, _row(replace(now, trouble=None)), ("log",))

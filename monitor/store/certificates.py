@@ -190,7 +190,7 @@ def settle(connection: Connection, sent: Dispatch) -> None:
     """Bring the alerts of one event in line once `sent` is in the outbox.
 
     Deliveries of alerts whose place it takes are taken back, except those under way and those to other channels. An
-    alert that nobody is told of is marked as seen: it stays on record and asks for nothing.
+    alert without a channel is marked as seen: it stays on record and asks for nothing.
     """
     if sent.note:
         _mark_seen(connection, [sent.alert.id], sent.note, sent.due)

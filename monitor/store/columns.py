@@ -1,4 +1,4 @@
-"""Column types that mean the same in SQLite and PostgreSQL, whatever an attacker puts into them."""
+"""Column types that mean the same in SQLite and PostgreSQL, for hostile values too."""
 
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -35,8 +35,8 @@ class UtcTime(TypeDecorator[datetime]):
 class AnyText(TypeDecorator[str]):
     r"""Text that may hold anything a Python string can, NUL and lone surrogates included, without loss.
 
-    PostgreSQL keeps neither, and an entry nobody can store would stop a log from being followed for ever. So both are
-    written as escapes, and the backslash that introduces them is doubled.
+    PostgreSQL keeps neither, and an entry that cannot be stored would stop a log from being followed for ever. So both
+    are written as escapes, and the backslash that introduces them is doubled.
     """
 
     impl = Text

@@ -98,7 +98,7 @@ def _file_of(path: Path) -> tuple[int, int] | None:
 
 
 def lock_name(connection: Connection, name: str) -> None:
-    """Hold whatever `name` stands for until the transaction ends: only PostgreSQL has a second writer."""
+    """Hold the lock `name` until the transaction ends: only PostgreSQL has a second writer."""
     if connection.dialect.name == "postgresql":
         key = int.from_bytes(sha256(f"signwatch {name}".encode()).digest()[:8], "big", signed=True)
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
@@ -173,7 +173,7 @@ def _make_whole(path: Path, now: datetime, version: str) -> None:
         _make_file(draft)
         _upgraded(str(draft), draft, now, version).close()
         if draft.with_name(f"{draft.name}-wal").exists():
-            # Closing the last connection moves the write-ahead log into the file, and tells nobody if that fails.
+            # Closing the last connection moves the write-ahead log into the file, and reports no failure of that.
             raise OwnFault(f"{path}: the database could not be written to the disk. Nothing was begun: try again.")
         draft.rename(path)
         descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -197,7 +197,7 @@ def _upgraded(where: str, path: Path | None, now: datetime, version: str) -> Dat
 
 def _make_file(path: Path) -> None:
     try:
-        # Made by us, empty, readable by nobody else; opening for use never creates.
+        # Made by us, empty, readable by this user only; opening for use never creates.
         path.touch(mode=0o600, exist_ok=False)
     except OSError as error:
         raise OwnFault(
@@ -286,7 +286,7 @@ def _upgrade(database: Database, now: datetime, version: str) -> None:
         if found is not None:
             _refuse_newer(found, database.where)
         elif inspect(connection).get_table_names():
-            raise OwnFault(f"{database.where}: this database holds somebody else's tables; name another one.")
+            raise OwnFault(f"{database.where}: this database holds another program's tables; name another one.")
         schema.upgrade(connection)
         if connection.execute(select(table(Instance))).first() is None:
             row = {"id": 1, "created_at": now, "created_by": version}
@@ -297,7 +297,7 @@ def _check_version(connection: Connection, where: str) -> None:
     found = _found_version(connection)
     if found is None or connection.execute(select(table(Instance))).first() is None:
         raise NoDatabase(
-            f"{where}: this is no Signwatch database: nobody ran `signwatch init` here, or it did not finish. "
+            f"{where}: this is no Signwatch database: `signwatch init` was not run here, or it did not finish. "
             "Check `database` in the configuration; run `signwatch init` if this is a first start."
         )
     _refuse_newer(found, where)
@@ -337,7 +337,7 @@ def _shown(where: str) -> str:
 
 @contextmanager
 def _own_fault(where: str) -> Iterator[None]:
-    """Whatever the database says is our own illness; our own errors pass."""
+    """Turn every error of the database into `OwnFault`; our own errors pass."""
     try:
         yield
     except DatabaseError as error:

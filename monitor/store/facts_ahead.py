@@ -1,6 +1,6 @@
 """Facts for the hits of one batch: what one hit asks about, the database is asked about for all of them at once.
 
-A busy identity, or somebody who logs thousands of self-made certificates in its name, makes a hit of every entry: a
+A busy identity, or a stranger who logs thousands of self-made certificates in its name, makes a hit of every entry: a
 query for each would cost more than all else that is done with it.
 """
 

@@ -50,7 +50,7 @@ def _add_names(connection: Connection, findings: Sequence[Finding]) -> None:
 
 
 def add_unreadable(connection: Connection, batch: Batch, now: datetime) -> None:
-    """Store entries nobody could decode, and count what kinds the batch held."""
+    """Store undecodable entries, and count the kinds in the batch."""
     rows = [
         {
             "log": each.unreadable.where.log,
@@ -79,7 +79,7 @@ def known_findings(connection: Connection, batch: Batch) -> set[tuple[str, int, 
 
 
 def is_certificate_only(signing: Signing) -> bool:
-    """Whether the entry is a certificate in a CT log: somebody may sign, nobody signed yet."""
+    """Whether the entry is a certificate in a CT log: its holder may sign, and no signature is known yet."""
     return signing.kind in _CERTIFICATE_KINDS
 
 

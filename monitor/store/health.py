@@ -62,7 +62,7 @@ class Health:
         """Record a pass that succeeded; `fresh_at` is how young its head is, `None` when that is not new.
 
         `read` is the size of the newest tree and when the pass began, where it read that tree to its end.
-        Whatever trouble there was is over.
+        Earlier trouble is over.
         """
         before = self.of(log)
         if fresh_at is None:

@@ -1,4 +1,4 @@
-"""What is on its way to subscribers: one due queue over all destinations, whatever kind they are.
+"""Messages on their way to subscribers: one due queue over destinations of all kinds.
 
 At least once, with the same key each time. A claim leases a bounded number of messages; what came of them is written
 together. A destination that fails waits by itself, and the others do not wait with it.

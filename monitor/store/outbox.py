@@ -33,7 +33,7 @@ class Post(NamedTuple):
 
 
 def put(connection: Connection, posts: Sequence[Post], now: datetime) -> None:
-    """Record alerts and a delivery for each channel of theirs; whatever is already there is left alone."""
+    """Record alerts and a delivery for each channel of theirs; known ones are left alone."""
     add_new(connection, _ALERT, [_alert_row(post.alert, now) for post in posts])
     rows = [
         {

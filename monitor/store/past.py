@@ -1,6 +1,6 @@
 """What of a finding later judgements may ask about: digests signed, sightings of names, and how often that past grew.
 
-All of it comes from the signers that the rule selected and somebody vouches for (`Selected.vouched`).
+All of it comes from the signers that the rule selected and that are vouched for (`Selected.vouched`).
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Positions: stored with everything that proves them, moved only from the exact value somebody read."""
+"""Positions: stored with everything that proves them, moved only from the exact value that was read."""
 
 import json
 from datetime import datetime
@@ -52,7 +52,7 @@ def first_position(connection: Connection, position: Position, how: str, now: da
     row = _row(position) | {"baseline_size": position.frontier.size, "baseline_how": how, "baseline_at": now}
     add_new(connection, _LOG_POSITION, [{"log": position.log, **row}])
     if read_position(connection, position.log) != position:
-        raise StateConflict(f"{position.log} got a position from somebody else meanwhile")
+        raise StateConflict(f"{position.log} got a position from another process meanwhile")
 
 
 def move_position(connection: Connection, old: Position, new: Position) -> None:
@@ -62,7 +62,7 @@ def move_position(connection: Connection, old: Position, new: Position) -> None:
     expected = and_(*(_LOG_POSITION.c[name] == value for name, value in _row(old).items() if value is not None))
     done = connection.execute(update(_LOG_POSITION).where(_LOG_POSITION.c.log == old.log, expected).values(**_row(new)))
     if done.rowcount != 1:
-        raise StateConflict(f"{old.log} is no longer at entry {old.frontier.size}: somebody else moved it")
+        raise StateConflict(f"{old.log} is no longer at entry {old.frontier.size}: another process moved it")
 
 
 def _row(position: Position) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Promises of followed logs that nobody has seen kept yet, and how many were, or were not."""
+"""Promises of followed logs that were not seen kept yet, and counts of those that were, or were not."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ MAX_PENDING: Final = 10_000
 _AT_ONCE: Final = 20
 _FEW: Final = 4
 _MAX_DETAIL: Final = 2_000
-# Longer than any merge delay or outage: what was not decided by then, nobody can be asked about any more.
+# Longer than any merge delay or outage: a promise undecided by then cannot be checked any more.
 _GIVE_UP_AFTER: Final = timedelta(days=30)
 
 _PROMISE = table(PromiseRow)
@@ -136,7 +136,7 @@ class Promises:
     def _overdue(self, which: ColumnElement[bool]) -> list[Overdue]:
         at = _PROMISE.c
         counts = select(at.log_id, func.count(), func.max(at.detail)).where(which).group_by(at.log_id)
-        # Nobody waits for a promise before it is known here, however old the bundle is that holds it.
+        # A promise waits from when it is known here, however old the bundle is that holds it.
         since = case((at.due_at > at.seen_at, at.due_at), else_=at.seen_at)
         with self._database.read() as connection:
             found = connection.execute(counts.add_columns(func.min(since)).order_by(at.log_id)).all()
@@ -183,7 +183,7 @@ def _given_up(now: datetime) -> ColumnElement[bool]:
 def add_promises(connection: Connection, promises: Iterable[InclusionPromise], now: datetime) -> int:
     """Keep the promises that followed logs made, within the caller's transaction; returns how many are new.
 
-    Those of other logs are not kept: nobody here could ever say whether they were. Nor are more than `MAX_PENDING` of
+    Those of other logs are not kept: they could not be checked here. Nor are more than `MAX_PENDING` of
     one log, which are counted: what was not looked at is a number.
     """
     by_log: dict[tuple[bytes, PromiseKind], dict[str, InclusionPromise]] = {}

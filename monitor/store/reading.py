@@ -195,7 +195,7 @@ class Reading:
         return self._deliveries(PENDING)
 
     def open_alerts(self) -> dict[str, int]:
-        """How many alerts of each severity nobody acknowledged."""
+        """Number of unacknowledged alerts of each severity."""
         kept = table(AlertRow)
         query = select(kept.c.severity, func.count()).where(kept.c.acknowledged_at.is_(None))
         return self._counts(query.group_by(kept.c.severity))

@@ -1,7 +1,7 @@
 """Findings that wait to be judged again, and what a second judgement changes.
 
-One waits for its time: something must follow a signing by then. One that nobody vouches for waits for the trust root to
-name another authority.
+One waits for its time: something must follow a signing by then. One without a trusted certificate waits for the trust
+root to name another authority.
 """
 
 import json
@@ -70,7 +70,7 @@ def wake(connection: Connection, now: datetime) -> None:
 
 
 def rest(database: Database, due: Sequence[DueFinding], now: datetime) -> None:
-    """Let findings that still nobody vouches for wait on, all in one transaction: there may be very many."""
+    """Let findings still without a trusted certificate wait on, all in one transaction: there may be very many."""
     with database.write() as connection:
         until = _rest(connection, now)
         for each in due:
@@ -126,7 +126,7 @@ def postpone(database: Database, due: DueFinding, until: datetime) -> None:
 
 
 def settle_recheck(connection: Connection, due: DueFinding, worse: Finding | None) -> bool:
-    """End the wait of a finding; false when somebody else did. `worse` is what it turned out to be, if it did."""
+    """End the wait of a finding; false when another process did. `worse` is what it turned out to be, if it did."""
     if connection.execute(delete(_RECHECK).where(*_is(due))).rowcount != 1:
         return False
     if worse is not None:

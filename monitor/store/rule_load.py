@@ -29,7 +29,7 @@ class InForce:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Matches of one log that nobody judged, so far; `index` is the newest entry they were of."""
+    """Matches of one log that were not judged, so far; `index` is the newest entry they were of."""
 
     matches: int
     index: int

@@ -107,7 +107,8 @@ class Store(State):
             add_unreadable(connection, batch, now)
             add_dropped(connection, batch.log, batch.dropped, now)
             add_promises(connection, _of_certificates(batch), now)
-            # The (log, index, rule) of an alert is its finding: a known one was alerted before, under whatever id.
+            # The (log, index, rule) of an alert is its finding: a known one was alerted before, under another id
+            # perhaps.
             news = [alert for alert in alerts if (alert.log, alert.index, alert.rule) not in known]
             self._put_found(connection, batch, news, now)
 
@@ -150,7 +151,7 @@ class Store(State):
                 self._put(connection, alerts, now)
 
     def vouched_for(self, due: DueFinding, finding: Finding, alerts: Sequence[Alert]) -> None:
-        """Commit what a finding that nobody vouched for is now that an authority does, as if it had just been found."""
+        """Commit a finding whose certificate an authority vouches for since, as if it had just been found."""
         now = self._clock()
         where = finding.signing.where
         with self.database.write() as connection:
@@ -163,7 +164,7 @@ class Store(State):
                 self._put_found(connection, batch, alerts, now)
 
     def wait_on(self, due: Sequence[DueFinding]) -> None:
-        """Let findings that still nobody vouches for wait for another authority."""
+        """Let findings still without a trusted certificate wait for another authority."""
         rest(self.database, due, self._clock())
 
     @override
@@ -212,7 +213,7 @@ class Store(State):
             return kept_roots(connection)
 
     def record_trust_root(self, root: KeptRoot, alerts: Sequence[Alert], *, more_trusted: bool = False) -> bool:
-        """Record a trust root with the alerts about what it changes; false when somebody recorded that number first.
+        """Record a trust root with its alerts; false when another process recorded that number first.
 
         `more_trusted`: an authority may vouch for what none did. Findings that wait for that are due at once.
         """

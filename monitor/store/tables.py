@@ -208,7 +208,7 @@ class RulePast(Base, table=True):
 
 
 class Unreadable(Base, table=True):
-    """An entry nobody could decode, kept whole."""
+    """An entry that could not be decoded, kept whole."""
 
     __tablename__ = "unreadable"
     log: str = Field(sa_column=Column(Text, primary_key=True))
@@ -230,7 +230,7 @@ class KindCount(Base, table=True):
 
 
 class AlertRow(Base, table=True):
-    """An alert, whole, kept for ever; `acknowledged_at` is when somebody said they saw it."""
+    """An alert, whole, kept for ever; `acknowledged_at` is when a person said that they saw it."""
 
     __tablename__ = "alert"
     __table_args__ = (Index("alert_finding", "log", "entry", "rule"), Index("alert_recent", "enqueued_at"))
@@ -334,7 +334,7 @@ class BackScanRow(Base, table=True):
 
 
 class DroppedMatch(Base, table=True):
-    """Matches nobody judged, because more rules than the cap selected one entry; `index` is the newest such entry."""
+    """Matches not judged, because more rules than the cap selected one entry; `index` is the newest such entry."""
 
     __tablename__ = "dropped_match"
     log: str = Field(sa_column=Column(Text, primary_key=True))
@@ -358,9 +358,9 @@ class RulesInForce(Base, table=True):
 
 
 class ViewRow(Base, table=True):
-    """What somebody's bundle proves a log signed: a head, a leaf and the proof between. Evidence in waiting.
+    """A view that a user's bundle proves: a head, a leaf and the proof between. Evidence in waiting.
 
-    `tree` stands for the log's key and origin, whatever the log is called here.
+    `tree` stands for the log's key and origin, under any name of the log here.
     """
 
     __tablename__ = "bundle_view"

@@ -37,7 +37,7 @@ class KeptView:
 
 
 def tree_id(spki: bytes, origin: str) -> str:
-    """Return what stands for one tree, whatever it is called: its key and the origin its heads name."""
+    """Identifier of one tree, independent of its name: its key and the origin its heads name."""
     return sha256(spki + b"\n" + origin.encode()).hexdigest()
 
 
@@ -48,7 +48,7 @@ class Views:
         self._database = database
 
     def keep(self, view: KeptView, nodes: Mapping[Coordinate, bytes], now: datetime) -> None:
-        """Keep a view and the nodes nobody vouched for before; the others keep their first witness."""
+        """Keep a view and the nodes without an earlier witness; the others keep their first witness."""
         row = {
             "id": view.id,
             "tree": view.tree,

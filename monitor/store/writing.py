@@ -18,7 +18,8 @@ def add_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, An
     """Insert rows, sealed where the table is; those whose key is already there are left as they are."""
     if rows:
         key = [column.name for column in table.primary_key if column.name in rows[0]]
-        # PostgreSQL waits for whoever is inserting the same key. In one order for all, two never wait for each other.
+        # PostgreSQL waits for another transaction that inserts the same key. In one order for all, two never wait for
+        # each other.
         ordered = sorted((sealed(table, row) for row in rows), key=lambda row: [row[name] for name in key])
         connection.execute(_insert_new(connection.dialect.name, table), ordered)
 

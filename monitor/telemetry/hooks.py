@@ -1,4 +1,4 @@
-"""What following tells whoever counts, and a fetcher that counts requests. Nothing here knows of Prometheus."""
+"""Measurements that the other packages report. Nothing here knows of Prometheus."""
 
 from collections.abc import Mapping
 from datetime import datetime

@@ -1,7 +1,7 @@
 """`monitor.telemetry.hooks.Meter` on a Prometheus registry. Every series exists at 0 before anything happens.
 
 Labels are log ids, channel names and words of ours: never an identity, a rule or anything a log entry holds, because
-those are without number and are nobody's business on a metrics page. docs/metrics.md says what each is for.
+those are unbounded and private. docs/metrics.md says what each is for.
 """
 
 from collections.abc import Iterable, Mapping
@@ -76,7 +76,7 @@ class PrometheusMeter(Meter):
         self._verified = gauge("verified_size", "Entries hashed into a signed root and offered to the rules.", "log")
         self._gap = gauge("gap_entries", "Entries below the newest head that were not read yet.", "log")
         self._entries = counter("entries_processed", "Entries read, by kind.", "log", "kind")
-        self._unreadable = counter("entries_unreadable", "Entries nobody could decode, by reason.", "log", "code")
+        self._unreadable = counter("entries_unreadable", "Entries that could not be decoded, by reason.", "log", "code")
         self._findings = counter("findings", "Entries a rule selected, by verdict.", "outcome")
         self._rules = gauge("rules", "Rules in force.")
         self._unindexed = gauge("rules_unindexed", "Rules that are asked about every entry.")

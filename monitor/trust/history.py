@@ -105,7 +105,7 @@ class TrustHistory:
     def followable(self) -> TrustRoot:
         """Newest root with the logs it no longer names: what they signed before must still be read to its end.
 
-        One that moved is found where it was as well: whoever wrote that address down still asks there.
+        One that moved is found where it was as well: a user of the old address still asks there.
         """
         newest, every = self.roots[-1].root, self.logs()
         gone = [known.log for known in every if known.gone_at is not None]

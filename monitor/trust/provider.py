@@ -71,7 +71,7 @@ class TrustKeeper:
         return before is not None and before.root.fingerprint != root.fingerprint
 
     def kept(self) -> Kept:
-        """What is held; fetched first when nothing is, or taken from what was verified last while nobody answers.
+        """What is held; fetched first when nothing is, or taken from what was verified last while no server answers.
 
         Raises `FetchFailed`, `OwnFault`.
         """

@@ -48,7 +48,7 @@ def read_signing_config(raw: bytes) -> Sequence[LogService]:
 
 
 def disagreements(services: Sequence[LogService], root: TrustRoot, now: datetime) -> Iterator[tuple[str, str]]:
-    """Logs that clients use and nobody can watch: URL and reason, each once."""
+    """Logs that clients use and that cannot be watched: URL and reason, each once."""
     told: set[tuple[str, str]] = set()
     for service in services:
         reason = _reason(service, root) if service.is_used(now) else None

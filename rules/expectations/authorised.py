@@ -43,7 +43,7 @@ class AuthorisedExpectation(JudgedByPast):
                 yield Check("digest", expected, digest, ok=True, sentence="")
                 return
             refusals.append(refusal)
-        yield Check("digest", expected, "; ".join(refusals), ok=False, sentence="Nobody gave leave for this signing.")
+        yield Check("digest", expected, "; ".join(refusals), ok=False, sentence="This signing was not authorised.")
 
     def _refusal(self, digest: str, case: Case) -> str | None:
         known = [each for each in self.inline if each.digest == digest]

@@ -56,7 +56,7 @@ class Case:
 
     @property
     def signed_at(self) -> datetime | None:
-        """When it was signed, by the best authority the entry offers; `None` when nobody says."""
+        """When it was signed, by the best authority the entry offers; `None` when the entry has no time."""
         if self.signer is not None and self.signer.not_before is not None:
             return self.signer.not_before
         ranked = [time for source in _SAID_BY_AUTHORITY for time in self.signing.times if time.source == source]

@@ -1,4 +1,4 @@
-"""What a rule about a workflow implies when it names no repository: nobody else's build borrowed the identity."""
+"""Implied by a rule about a workflow that names no repository: no foreign build borrowed the identity."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -23,7 +23,7 @@ _REPOSITORY_FIELDS: Final = frozenset(
 def implied_repository(case: Case) -> Iterator[Reason]:
     """A reason when the build was for another repository than the one the identity names.
 
-    A workflow that others may call signs under its own name for whoever calls it: ref and trigger are then the
+    A workflow that others may call signs under its own name for each caller: ref and trigger are then the
     caller's, and its ref may well be called `v1`.
     """
     keys = {expectation.key for expectation in case.rule.expect}

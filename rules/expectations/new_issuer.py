@@ -1,4 +1,4 @@
-"""An identity that somebody else vouches for than before."""
+"""An identity that comes from another issuer than before."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class NewIssuerExpectation(JudgedByPast):
         for identity in case.identities:
             known = case.facts.issuers_of(case.rule.id, identity, case.certificates)
             if known is None or issuer is None:
-                sentence = "Nobody can tell whether this identity was seen under this issuer before."
+                sentence = "It is unknown whether this identity was seen under this issuer before."
                 yield Check("issuer", "the issuer seen before", issuer or "(no issuer)", ok=False, sentence=sentence)
             elif known:
                 sentence = "This identity was vouched for by another issuer until now."

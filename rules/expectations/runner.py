@@ -1,4 +1,4 @@
-"""Where the build ran: the platform's own machines or somebody's."""
+"""Where the build ran: the platform's own machines or others."""
 
 from rules.expectations.claim import ClaimExpectation
 

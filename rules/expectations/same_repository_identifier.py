@@ -1,4 +1,4 @@
-"""A repository that keeps its name and changes its number: deleted and made again, perhaps by somebody else."""
+"""A repository that keeps its name and changes its number: deleted and made again, perhaps by a stranger."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class SameRepositoryIdentifierExpectation(JudgedByPast):
             else None
         )
         if known is None or found is None:
-            sentence = "Nobody can tell whether this is the repository that signed before."
+            sentence = "It is unknown whether this is the repository that signed before."
             yield Check(
                 label, "the identifier seen before", found or "(not in the certificate)", ok=False, sentence=sentence
             )

@@ -12,7 +12,7 @@ from rules.pattern import fold
 MIN_LITERAL: Final = 6  # bytes; shorter ones are found everywhere
 MAX_LITERAL: Final = 16  # bytes; longer ones make the automaton bigger, not better
 MAX_SLASHES: Final = 5  # of a head: `https://host/organisation/repository/`
-_TELLING: Final = 12  # bytes of a path with its slashes that are not found in everybody's
+_TELLING: Final = 12  # bytes of a path with its slashes that are rare among paths
 
 # Found in very many identities, so worth little as a key: what stands around them is taken instead.
 _COMMON: Final = re.compile(

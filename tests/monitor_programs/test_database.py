@@ -57,7 +57,7 @@ def test_somebody_elses_database_is_left_alone(tmp_path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE theirs (id INTEGER)")
     connection.close()
-    with pytest.raises(OwnFault, match="somebody else"):
+    with pytest.raises(OwnFault, match="another program"):
         create(str(path), NOW, "test")
 
 
