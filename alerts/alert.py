@@ -1,6 +1,6 @@
 """The alert: one thing a person should know, with what it means and what to do about it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -25,12 +25,22 @@ class Severity(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class FactGroup:
+    """Label and value rows under one heading. A `raw` group repeats the source's own words and is shown last."""
+
+    name: str
+    facts: tuple[tuple[str, str], ...]
+    raw: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Alert:
     """One alert, complete: its reader needs no other system to know what happened and what to do.
 
     `id` is stable for one event, so a receiver can drop repeats; with the channel's name it is the idempotency key.
-    `kind` names the page under `docs/alerts/`. `facts` are ordered label and value rows. Every text may hold words an
-    attacker chose: renderers treat all of it as inert.
+    `kind` names the page under `docs/alerts/`. `facts` are ordered label and value rows that are read first, `groups`
+    are further ones under headings. `identity` is the name or key that a signing alert is about. Every text may hold
+    words an attacker chose: renderers treat all of it as inert.
     """
 
     id: str
@@ -47,13 +57,25 @@ class Alert:
     log: str | None = None
     index: int | None = None
     rule: str | None = None
+    identity: str | None = None
+    groups: tuple[FactGroup, ...] = ()
+
+    def every_fact(self) -> Iterator[tuple[str, str]]:
+        """All rows, whatever group they stand in."""
+        yield from self.facts
+        for group in self.groups:
+            yield from group.facts
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON types, times as RFC 3339 in UTC."""
+        """Plain JSON types, times as RFC 3339 in UTC: the form in which an alert is stored."""
         document = {each.name: getattr(self, each.name) for each in fields(self)}
         document["created_at"] = self.created_at.astimezone(UTC).isoformat().replace("+00:00", "Z")
         document["reasons"] = list(self.reasons)
         document["facts"] = [list(fact) for fact in self.facts]
+        document["groups"] = [
+            {"name": group.name, "facts": [list(fact) for fact in group.facts], "raw": group.raw}
+            for group in self.groups
+        ]
         return document
 
     @classmethod
@@ -65,4 +87,8 @@ class Alert:
         fields["created_at"] = datetime.fromisoformat(fields["created_at"])
         fields["reasons"] = tuple(fields["reasons"])
         fields["facts"] = tuple((label, value) for label, value in fields["facts"])
+        fields["groups"] = tuple(
+            FactGroup(group["name"], tuple((label, value) for label, value in group["facts"]), group["raw"])
+            for group in fields["groups"]
+        )
         return cls(**fields)

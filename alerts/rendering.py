@@ -1,7 +1,10 @@
 """An alert as text, as an HTML page and as JSON. Users may bring their own text and HTML templates."""
 
 import json
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,12 +13,15 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from alerts.alert import Alert
 from alerts.inert import inert_json
+from alerts.links import NO_LINKS, Links
 from alerts.page import Page, page_of
 from alerts.user_template import TemplateFailed, UserTemplate
 
+SCHEMA: Final = "signwatch-alert/1"
+"""Name and version of the document that programs get: `docs/schemas/signwatch-alert-1.json`."""
 _TEMPLATES: Final = Path(__file__).parent / "templates"
-_COLOURS: Final = {"page": "#cf222e", "warn": "#bf8700", "info": "#0969da"}
 _MAX_LABEL: Final = 28
+_MAX_ROWS: Final = 64
 
 
 def _environment(*, autoescape: bool) -> ImmutableSandboxedEnvironment:
@@ -35,7 +41,7 @@ _HTML: Final = _environment(autoescape=True).get_template("page.html.j2")
 
 @dataclass(frozen=True, slots=True)
 class Renderer:
-    """Renders alerts, with the user's templates where there are any.
+    """Renders alerts, with the user's templates where there are any. `links` are the addresses that may be shown.
 
     A user template that fails, floods or stalls costs its own page, never the alert: the built-in page is used, with a
     note that says why.
@@ -43,45 +49,92 @@ class Renderer:
 
     text_template: UserTemplate | None = None
     html_template: UserTemplate | None = None
+    links: Links = NO_LINKS
+
+    def page(self, alert: Alert, key: str, note: str = "") -> Page:
+        """What is shown, before it is put in a form."""
+        return page_of(alert, key, note, self.links)
 
     def subject(self, alert: Alert, key: str) -> str:
         """One line for a subject or heading."""
-        return page_of(alert, key).heading
+        return self.page(alert, key).heading
 
     def text(self, alert: Alert, key: str) -> str:
         """The page as plain text, ending in a newline."""
-        page = page_of(alert, key)
+        page = self.page(alert, key)
         if self.text_template is not None:
             try:
                 return self.text_template.render(page)
             except TemplateFailed as failed:
-                page = page_of(alert, key, note=str(failed))
+                page = self.page(alert, key, note=str(failed))
         return text_page(page)
 
     def html(self, alert: Alert, key: str) -> str:
-        """The page as one HTML document without a link, script or remote image."""
-        page = page_of(alert, key)
+        """The page as one HTML document without a script or remote image; its links lead to our own pages only."""
+        page = self.page(alert, key)
         if self.html_template is not None:
             try:
                 return self.html_template.render(page)
             except TemplateFailed as failed:
-                page = page_of(alert, key, note=str(failed))
-        return _HTML.render(page=page, colour=_COLOURS[page.severity])
+                page = self.page(alert, key, note=str(failed))
+        return html_page(page)
+
+    def document(self, alert: Alert, key: str) -> dict[str, Any]:
+        """The alert for programs; see `json_document`."""
+        return json_document(alert, key, self.links)
+
+    def line(self, alert: Alert, key: str) -> str:
+        """One line of ASCII JSON: a control or bidi character is an escape; a terminal shows it and obeys nothing."""
+        return json.dumps(self.document(alert, key), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
 
 
 def text_page(page: Page) -> str:
     """The built-in plain text page."""
-    width = min(_MAX_LABEL, max((len(label) for label, _ in page.facts), default=0))
+    rows = [*page.facts, *(fact for section in page.claims for fact in section.facts)]
+    width = min(_MAX_LABEL, max((len(label) for label, _ in rows), default=0))
     return _TEXT.render(page=page, label_width=width)
 
 
-def json_document(alert: Alert, key: str) -> dict[str, Any]:
-    """The alert for programs: `Alert.to_json` with the idempotency key, long texts and lists cut."""
-    document: dict[str, Any] = inert_json(alert.to_json())
-    document["key"] = inert_json(key)
-    return document
+def html_page(page: Page) -> str:
+    """The built-in HTML page."""
+    return _HTML.render(page=page)
 
 
-def json_line(alert: Alert, key: str) -> str:
-    """One line of ASCII JSON: a control or bidi character is an escape, so a terminal shows it and obeys nothing."""
-    return json.dumps(json_document(alert, key), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+def json_document(alert: Alert, key: str, links: Links = NO_LINKS) -> dict[str, Any]:
+    """The alert for programs, as `docs/schemas/signwatch-alert-1.json` describes it; long texts and lists are cut."""
+    groups = {"event": _object(alert.facts)} if alert.facts else {}
+    groups |= {_key(group.name): _object(group.facts) for group in alert.groups}
+    document = {
+        "schema": SCHEMA,
+        "id": alert.id,
+        "key": key,
+        "kind": alert.kind,
+        "owner": alert.owner.value,
+        "severity": alert.severity.value,
+        "created_at": alert.created_at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+        "title": alert.title,
+        "summary": alert.summary,
+        "consequence": alert.consequence,
+        "next_step": alert.next_step,
+        "reasons": list(alert.reasons),
+        "identity": alert.identity,
+        "rule": alert.rule,
+        "log": alert.log,
+        "index": alert.index,
+        "link": links.page(alert) or None,
+        "facts": groups,
+    }
+    made: dict[str, Any] = inert_json(document)
+    return made
+
+
+def _object(facts: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Rows as an object: every value of a label, in order."""
+    found: dict[str, list[str]] = {}
+    for label, value in list(facts)[:_MAX_ROWS]:
+        found.setdefault(_key(label), []).append(value)
+    return found
+
+
+def _key(label: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", label.lower()).strip("_")[:60] or "other"

@@ -51,7 +51,7 @@ class UserTemplate:
         job = {
             "source": self.source,
             "html": self.html,
-            "page": asdict(page) | {"heading": page.heading},
+            "page": asdict(page) | {"heading": page.heading, "facts": page.facts},
             "max_output": MAX_OUTPUT,
             "memory": _MEMORY,
             "cpu_seconds": max(1, int(self.seconds)),

@@ -1,13 +1,13 @@
 """Alerts appended to a file, one JSON object a line, each on disk before it counts as delivered."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from alerts.alert import Alert
 from alerts.channels.channel import DeliveryFailed
-from alerts.rendering import json_line
+from alerts.rendering import Renderer
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +16,12 @@ class JsonlChannel:
 
     name: str
     path: Path
+    renderer: Renderer = field(default_factory=Renderer)
     digests: bool = False
 
     def send(self, alert: Alert, key: str, now: datetime) -> None:  # noqa: ARG002 - the protocol's shape
         """Append one line and fsync it."""
-        line = json_line(alert, key).encode("ascii") + b"\n"
+        line = self.renderer.line(alert, key).encode("ascii") + b"\n"
         try:
             is_new = not self.path.exists()
             # O_NOFOLLOW: a link planted in a shared directory must not choose where we write.

@@ -1,4 +1,4 @@
-"""Alerts as e-mail over SMTP: TLS unless the operator says otherwise, text and HTML, no attachment, no link."""
+"""Alerts as e-mail over SMTP: TLS unless the operator says otherwise, text and HTML, no attachment."""
 
 import hashlib
 import logging
@@ -27,6 +27,7 @@ from alerts.rendering import Renderer
 _LOG: Final = logging.getLogger(__name__)
 _MAX_SUBJECT: Final = 250
 _PERMANENT: Final = 500
+_ASCII: Final = 0x7F
 
 
 class Security(StrEnum):
@@ -97,9 +98,16 @@ def compose(
     message["X-Signwatch-Severity"] = alert.severity.value
     if alert.severity is Severity.PAGE:
         message["Importance"] = "high"
-    message.set_content(renderer.text(alert, key), cte="quoted-printable")
-    message.add_alternative(renderer.html(alert, key), subtype="html", cte="quoted-printable")
+    text, html = renderer.text(alert, key), renderer.html(alert, key)
+    message.set_content(text, cte=_encoding(text))
+    message.add_alternative(html, subtype="html", cte=_encoding(html))
     return message
+
+
+def _encoding(text: str) -> str:
+    """Quoted-printable, which people can read in a source, unless so much is not ASCII that base64 is shorter."""
+    raw = text.encode()
+    return "quoted-printable" if 3 * sum(byte > _ASCII for byte in raw) < len(raw) // 3 else "base64"
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Alerts as PagerDuty incidents through the Events API v2."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -10,7 +10,8 @@ from alerts.channels.channel import DeliveryFailed
 from alerts.channels.guarded_http import GuardedPoster
 from alerts.channels.settings import SecretFile, SecretUnreadable
 from alerts.inert import header_token, inert_line
-from alerts.page import page_of
+from alerts.page import Section
+from alerts.rendering import Renderer
 
 EVENTS_URL: Final = "https://events.pagerduty.com/v2/enqueue"
 _MAX_SUMMARY: Final = 1_024
@@ -25,6 +26,7 @@ class PagerDutyChannel:
     routing_key: SecretFile
     poster: GuardedPoster
     url: str = EVENTS_URL
+    renderer: Renderer = field(default_factory=Renderer)
     digests: bool = True
 
     def send(self, alert: Alert, key: str, now: datetime) -> None:
@@ -33,18 +35,20 @@ class PagerDutyChannel:
             routing_key = self.routing_key.read()
         except SecretUnreadable as error:
             raise DeliveryFailed(str(error)) from error
-        body = json.dumps(event(alert, key, routing_key), ensure_ascii=True, separators=(",", ":")).encode("ascii")
+        document = event(alert, key, routing_key, self.renderer)
+        body = json.dumps(document, ensure_ascii=True, separators=(",", ":")).encode("ascii")
         self.poster.post(self.url, body, {}, now)
 
 
-def event(alert: Alert, key: str, routing_key: str) -> dict[str, Any]:
+def event(alert: Alert, key: str, routing_key: str, renderer: Renderer) -> dict[str, Any]:
     """The Events v2 `trigger` document."""
-    page = page_of(alert, key)
+    page = renderer.page(alert, key)
     return {
         "routing_key": routing_key,
         "event_action": "trigger",
         "dedup_key": header_token(key),
         "client": "Signwatch",
+        **({"client_url": page.link} if page.link else {}),
         "payload": {
             "summary": inert_line(f"{page.title}: {page.summary}", _MAX_SUMMARY - 40),
             "source": page.where or "signwatch",
@@ -54,10 +58,16 @@ def event(alert: Alert, key: str, routing_key: str) -> dict[str, Any]:
             "custom_details": {
                 "whose trouble": page.owner,
                 "why": list(page.reasons),
-                "facts": [f"{label}: {value}" for label, value in page.facts],
+                "facts": {section.name or "facts": _rows(section) for section in (*page.sections, *page.claims)},
                 "what this means": page.consequence,
                 "what to do": page.next_step,
+                "acknowledge": page.command,
+                "id": page.id,
                 "key": page.key,
             },
         },
     }
+
+
+def _rows(section: Section) -> list[str]:
+    return [f"{label}: {value}" for label, value in section.facts]

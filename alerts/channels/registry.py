@@ -16,14 +16,15 @@ from alerts.channels.settings import ChannelMisconfigured, SecretFile, Settings
 from alerts.channels.stdout import StdoutChannel
 from alerts.channels.webhook import WebhookChannel, decode_secret
 from alerts.inert import inert_line
+from alerts.links import NO_LINKS, Links
 from alerts.rendering import Renderer
 
 # A channel's name is part of every idempotency key and a metric label.
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 
 
-def build_channel(name: str, settings: Mapping[str, Any], *, base: Path = Path()) -> Channel:
-    """The channel `name` as the operator configured it; relative paths count from `base`.
+def build_channel(name: str, settings: Mapping[str, Any], *, base: Path = Path(), links: Links = NO_LINKS) -> Channel:
+    """The channel `name` as the operator configured it; relative paths count from `base`, messages show `links`.
 
     Raises `ChannelMisconfigured` with what to write instead. Nothing is sent and no host is asked.
     """
@@ -37,7 +38,7 @@ def build_channel(name: str, settings: Mapping[str, Any], *, base: Path = Path()
     builder = _BUILDERS.get(kind) if isinstance(kind, str) else None
     if builder is None:
         raise ChannelMisconfigured(f"channels.{name}.type: must be one of {', '.join(sorted(_BUILDERS))}")
-    reader = Settings(name, str(kind), settings, base)
+    reader = Settings(name, str(kind), settings, base, links)
     channel = builder(name, reader)
     reader.finish()
     return channel
@@ -45,17 +46,17 @@ def build_channel(name: str, settings: Mapping[str, Any], *, base: Path = Path()
 
 def _stdout(name: str, settings: Settings) -> Channel:
     as_json = settings.choice("format", ("text", "json"), "text") == "json"
-    return StdoutChannel(name, as_json=as_json, renderer=Renderer(settings.template("text_template")))
+    return StdoutChannel(name, as_json=as_json, renderer=_renderer(settings, text=True))
 
 
 def _jsonl(name: str, settings: Settings) -> Channel:
-    return JsonlChannel(name, settings.path("path"))
+    return JsonlChannel(name, settings.path("path"), _renderer(settings))
 
 
 def _webhook(name: str, settings: Settings) -> Channel:
     poster, allow_private = _poster(settings)
     url = _url(settings, settings.text("url"), allow_private=allow_private)
-    return WebhookChannel(name, url, poster, _webhook_secret(settings))
+    return WebhookChannel(name, url, poster, _webhook_secret(settings), _renderer(settings))
 
 
 def _webhook_secret(settings: Settings) -> SecretFile | None:
@@ -82,12 +83,12 @@ def _slack(name: str, settings: Settings) -> Channel:
         allow_private = settings.flag("allow_private", default=False)
         if problem := check_url(url.read(), allow_private=allow_private):
             raise settings.wrong("webhook_url_file", f"its URL {problem}")
-        return SlackWebhookChannel(name, url, seconds, allow_private)
+        return SlackWebhookChannel(name, url, seconds, allow_private, _renderer(settings))
     if settings.has("token_file"):
         allow_private = settings.flag("allow_private", default=False)
         base_url = _url(settings, settings.text("base_url", API_URL), "base_url", allow_private=allow_private)
         token, channel = settings.secret("token_file"), settings.text("channel")
-        return SlackBotChannel(name, token, channel, base_url.rstrip("/") + "/", seconds)
+        return SlackBotChannel(name, token, channel, base_url.rstrip("/") + "/", seconds, _renderer(settings))
     raise settings.wrong("webhook_url_file", "is required, or token_file and channel to post as a bot")
 
 
@@ -111,14 +112,13 @@ def _email(name: str, settings: Settings) -> Channel:
     )
     sender = _address(settings, "from", settings.text("from"))
     to = tuple(_address(settings, "to", address) for address in settings.texts("to"))
-    renderer = Renderer(settings.template("text_template"), settings.template("html_template", html=True))
-    return MailChannel(name, server, sender, to, renderer)
+    return MailChannel(name, server, sender, to, _renderer(settings, text=True, html=True))
 
 
 def _pagerduty(name: str, settings: Settings) -> Channel:
     poster, allow_private = _poster(settings)
     url = _url(settings, settings.text("url", EVENTS_URL), allow_private=allow_private)
-    return PagerDutyChannel(name, settings.secret("routing_key_file"), poster, url)
+    return PagerDutyChannel(name, settings.secret("routing_key_file"), poster, url, _renderer(settings))
 
 
 def _apprise(name: str, settings: Settings) -> Channel:
@@ -128,7 +128,7 @@ def _apprise(name: str, settings: Settings) -> Channel:
         load()
     except AppriseMissing as error:
         raise settings.wrong("type", f"needs the apprise extra; {error}") from error
-    return AppriseChannel(name, settings.secret("urls_file"), Renderer(settings.template("text_template")))
+    return AppriseChannel(name, settings.secret("urls_file"), _renderer(settings, text=True))
 
 
 _BUILDERS: Final[Mapping[str, Callable[[str, Settings], Channel]]] = {
@@ -140,6 +140,15 @@ _BUILDERS: Final[Mapping[str, Callable[[str, Settings], Channel]]] = {
     "stdout": _stdout,
     "webhook": _webhook,
 }
+
+
+def _renderer(settings: Settings, *, text: bool = False, html: bool = False) -> Renderer:
+    """What the channel renders with: our links, and the templates that this kind of channel may have."""
+    return Renderer(
+        settings.template("text_template") if text else None,
+        settings.template("html_template", html=True) if html else None,
+        settings.links,
+    )
 
 
 def _poster(settings: Settings) -> tuple[GuardedPoster, bool]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from alerts.inert import inert_line
+from alerts.links import Links
 from alerts.user_template import UserTemplate
 
 _MAX_SECRET: Final = 64 * 1024
@@ -44,7 +45,8 @@ class SecretFile:
 class Settings:
     """Takes keys out of a channel's mapping one by one; `finish` refuses what is left."""
 
-    def __init__(self, channel: str, kind: str, values: Mapping[str, Any], base: Path) -> None:
+    def __init__(self, channel: str, kind: str, values: Mapping[str, Any], base: Path, links: Links) -> None:
+        self.links = links
         self._channel, self._kind, self._base = channel, kind, base
         self._left = {key: value for key, value in values.items() if key != "type"}
         self._known: list[str] = []

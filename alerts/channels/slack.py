@@ -1,6 +1,7 @@
 """Alerts as Slack messages, through an incoming webhook or as a bot."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from http.client import HTTPException
 from typing import Any, Final
@@ -14,12 +15,17 @@ from alerts.channels.channel import DeliveryFailed
 from alerts.channels.guarded_http import Answer, check_url, raise_for
 from alerts.channels.settings import SecretFile, SecretUnreadable
 from alerts.inert import inert_line
-from alerts.page import Page, page_of
+from alerts.page import Page, Section
+from alerts.rendering import Renderer
 from outbound.retry_after import parse_http_date, parse_retry_after
 
 API_URL: Final = "https://slack.com/api/"
 # Block Kit limits: header 150 characters, a text object 3000; we stay under both with the note of what was cut.
+# A message has at most 50 blocks, a section at most ten fields.
 _HEADER: Final = 120
+_BLOCKS: Final = 49
+_FIELDS: Final = 10
+_SIDE_BY_SIDE: Final = 120
 _SECTION: Final = 2_800
 _CONTEXT: Final = 1_500
 _MARKS: Final = {"page": "🔴", "warn": "🟡", "info": "🔵"}
@@ -41,6 +47,7 @@ class SlackWebhookChannel:
     url: SecretFile
     seconds: float = 15.0
     allow_private: bool = False
+    renderer: Renderer = field(default_factory=Renderer)
     digests: bool = True
 
     def send(self, alert: Alert, key: str, now: datetime) -> None:
@@ -52,7 +59,10 @@ class SlackWebhookChannel:
         client = WebhookClient(url, timeout=int(self.seconds), retry_handlers=[])
         try:
             answer = client.send(
-                text=fallback(alert, key), blocks=blocks(alert, key), unfurl_links=False, unfurl_media=False
+                text=fallback(self.renderer.page(alert, key)),
+                blocks=blocks(self.renderer.page(alert, key)),
+                unfurl_links=False,
+                unfurl_media=False,
             )
         except (SlackClientError, OSError, HTTPException, ValueError) as error:
             raise DeliveryFailed(f"Slack: {type(error).__name__}") from error
@@ -69,6 +79,7 @@ class SlackBotChannel:
     channel: str
     base_url: str = API_URL
     seconds: float = 15.0
+    renderer: Renderer = field(default_factory=Renderer)
     digests: bool = True
 
     def send(self, alert: Alert, key: str, now: datetime) -> None:  # noqa: ARG002 - the protocol's shape
@@ -79,8 +90,8 @@ class SlackBotChannel:
         try:
             client.chat_postMessage(
                 channel=self.channel,
-                text=fallback(alert, key),
-                blocks=blocks(alert, key),
+                text=fallback(self.renderer.page(alert, key)),
+                blocks=blocks(self.renderer.page(alert, key)),
                 parse="none",
                 link_names=False,
                 mrkdwn=False,
@@ -109,9 +120,9 @@ def _refused(error: SlackApiError) -> DeliveryFailed:
     return DeliveryFailed(f"Slack: {inert_line(reason, 200)}", permanent=not mendable, retry_after=retry_after)
 
 
-def fallback(alert: Alert, key: str) -> str:
+def fallback(page: Page) -> str:
     """The notification's text. Slack reads markup in it, so its three control characters are escaped."""
-    return escape(page_of(alert, key).heading)
+    return escape(page.heading)
 
 
 def escape(text: str) -> str:
@@ -119,26 +130,49 @@ def escape(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def blocks(alert: Alert, key: str) -> list[dict[str, Any]]:
-    """The message as blocks. Everything is `plain_text`: Slack looks for no markup or mention in it."""
-    page = page_of(alert, key)
-    sections = [page.summary]
-    if page.reasons:
-        sections.append("Why\n" + "\n".join(f"• {reason}" for reason in page.reasons))
-    if page.facts:
-        sections.append("Facts\n" + "\n".join(f"{label}: {value}" for label, value in page.facts))
-    sections += [f"What this means\n{page.consequence}", f"What to do\n{page.next_step}"]
+def blocks(page: Page) -> list[dict[str, Any]]:
+    """The message as Block Kit blocks. Text of an entry is `plain_text`: Slack looks for no markup or mention in it.
+
+    The only links are buttons to our own pages.
+    """
     header = _cut(f"{_MARKS[page.severity]} {page.title}", _HEADER)
-    return [
-        {"type": "header", "text": _plain(header)},
-        *({"type": "section", "text": _plain(_cut(text, _SECTION))} for text in sections if text.strip()),
-        {"type": "context", "elements": [_plain(_cut(_footer(page), _CONTEXT))]},
-    ]
+    made: list[dict[str, Any]] = [{"type": "header", "text": _plain(header)}, *_texts([page.summary])]
+    made += _texts([f"What to do\n{page.next_step}" + (f"\n{page.command}" if page.command else "")])
+    if buttons := _buttons(page):
+        made.append({"type": "actions", "elements": buttons})
+    made += _texts(["Why\n" + "\n".join(f"• {reason}" for reason in page.reasons)] if page.reasons else [])
+    made += _texts([f"What this means\n{page.consequence}"])
+    for section in page.sections:
+        made += [{"type": "divider"}, *_section(section)]
+    claims = "\n".join(f"{label}: {value}" for section in page.claims for label, value in section.facts)
+    told = [f"Claims\n{claims}", _footer(page)] if claims else [_footer(page)]
+    return [*made[:_BLOCKS], {"type": "context", "elements": [_plain(_cut(text, _CONTEXT)) for text in told]}]
+
+
+def _texts(texts: Sequence[str]) -> list[dict[str, Any]]:
+    return [{"type": "section", "text": _plain(_cut(text, _SECTION))} for text in texts if text.strip()]
+
+
+def _section(section: Section) -> list[dict[str, Any]]:
+    """Rows as fields side by side, at most ten in a block; with one longer than a field allows, as lines of text."""
+    rows = [f"{label}\n{value}" for label, value in section.facts]
+    name = section.name or "Facts"
+    if any(len(row) > _SIDE_BY_SIDE for row in rows):
+        return _texts(["\n".join([name, *(f"{label}: {value}" for label, value in section.facts)])])
+    parts = [rows[start : start + _FIELDS] for start in range(0, len(rows), _FIELDS)]
+    made: list[dict[str, Any]] = [{"type": "section", "fields": [_plain(row) for row in part]} for part in parts]
+    made[0]["text"] = _plain(name)
+    return made
+
+
+def _buttons(page: Page) -> list[dict[str, Any]]:
+    wanted = (("Acknowledge", page.acknowledge_link), ("Open this alert", page.link))
+    return [{"type": "button", "text": _plain(text), "url": url} for text, url in wanted if url]
 
 
 def _footer(page: Page) -> str:
     where = f" ({page.where})" if page.where else ""
-    return f"{page.owner}{where}, {page.kind}, {page.created}, key {page.key}"
+    return f"{page.owner}{where}, {page.kind}, {page.created}, id {page.id}, key {page.key}"
 
 
 def _plain(text: str) -> dict[str, Any]:

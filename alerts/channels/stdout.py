@@ -7,7 +7,7 @@ from typing import TextIO
 
 from alerts.alert import Alert
 from alerts.channels.channel import DeliveryFailed
-from alerts.rendering import Renderer, json_line
+from alerts.rendering import Renderer
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class StdoutChannel:
 
     def send(self, alert: Alert, key: str, now: datetime) -> None:  # noqa: ARG002 - the protocol's shape
         """Write and flush one alert."""
-        text = json_line(alert, key) + "\n" if self.as_json else self.renderer.text(alert, key) + "\n"
+        text = self.renderer.line(alert, key) + "\n" if self.as_json else self.renderer.text(alert, key) + "\n"
         # Looked up at each call: a program may have replaced sys.stdout since.
         stream = self.stream or sys.stdout
         encoding = stream.encoding or "utf-8"

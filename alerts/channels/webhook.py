@@ -5,7 +5,7 @@ import binascii
 import hashlib
 import hmac
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from alerts.channels.channel import DeliveryFailed
 from alerts.channels.guarded_http import GuardedPoster
 from alerts.channels.settings import SecretFile, SecretUnreadable
 from alerts.inert import header_token
-from alerts.rendering import json_document
+from alerts.rendering import Renderer
 
 _PREFIX: Final = "whsec_"
 # Standard Webhooks: "between 24 bytes (192 bits) and 64 bytes (512 bits)".
@@ -29,11 +29,12 @@ class WebhookChannel:
     url: str
     poster: GuardedPoster
     secret: SecretFile | None = None
+    renderer: Renderer = field(default_factory=Renderer)
     digests: bool = True
 
     def send(self, alert: Alert, key: str, now: datetime) -> None:
         """Post one alert; a 2xx answer is a delivery."""
-        body = encode(alert, key)
+        body = encode(alert, key, self.renderer)
         # SPEC standard-webhooks: the id is unique to the message and the same when it is sent again.
         identifier, timestamp = header_token(key), int(now.timestamp())
         headers = {"webhook-id": identifier, "webhook-timestamp": str(timestamp)}
@@ -46,12 +47,12 @@ class WebhookChannel:
         self.poster.post(self.url, body, headers, now)
 
 
-def encode(alert: Alert, key: str) -> bytes:
-    """The body: `type`, `timestamp` and `data`, ASCII JSON."""
+def encode(alert: Alert, key: str, renderer: Renderer) -> bytes:
+    """The body: `type`, `timestamp` and `data` (docs/schemas/signwatch-alert-1.json), ASCII JSON."""
     document: dict[str, Any] = {
         "type": f"signwatch.{alert.kind}",
         "timestamp": alert.created_at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
-        "data": json_document(alert, key),
+        "data": renderer.document(alert, key),
     }
     return json.dumps(document, ensure_ascii=True, separators=(",", ":"), allow_nan=False).encode("ascii")
 

@@ -10,6 +10,7 @@ from sqlalchemy import select
 from alerts.alert import Alert, Owner, Severity
 from alerts.channels.channel import DeliveryFailed
 from alerts.delivery import idempotency_key
+from alerts.page import TEST
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say, say_json, table
 from monitor.config import load_config
 from monitor.daemon.assembly import build_channels
@@ -137,12 +138,12 @@ def replay(
 def _test_alert(channel: str) -> Alert:
     return Alert(
         id=f"test-{secrets.token_hex(8)}",
-        kind="signwatch-test",
+        kind=TEST,
         owner=Owner.OURSELVES,
         severity=Severity.INFO,
-        title="Test alert from Signwatch",
-        summary=f"Somebody ran `signwatch alerts test`; channel {channel} works if you read this.",
-        consequence="None: nothing was signed and no log misbehaved.",
-        next_step="Nothing.",
+        title=f"This is a test: channel {channel} works",
+        summary="An operator ran `signwatch alerts test`. Nothing was signed and no log misbehaved.",
+        consequence="Alerts for this channel arrive here.",
+        next_step="Nothing. Real alerts begin with [page], [warn] or [info] and carry an id.",
         created_at=utc_now(),
     )

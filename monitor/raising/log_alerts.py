@@ -6,8 +6,8 @@ An alert's id is stable for one event, so seeing it again enqueues nothing. Even
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Final
@@ -16,8 +16,9 @@ from alerts.alert import Alert, Owner, Severity
 from monitor.model.errors import Evidence
 from monitor.model.heads import SignedHead
 from monitor.model.inclusion_promise import BadPromise, Overdue, read_promise
+from monitor.model.log_source import LogApi
 from monitor.model.state import UnreadableEntry
-from monitor.proof.evidence import event_id
+from monitor.proof.evidence import event_id, read_head
 from sigstore_entries.readable_part import readable_part
 from sigstore_entries.signing import UNREADABLE_SIGNER
 
@@ -109,7 +110,7 @@ def alert_of_evidence(evidence: Evidence, now: datetime) -> Alert:
     """Alert for a log that broke a promise; `evidence.kind` must be one this module knows."""
     meaning = _MEANING[evidence.kind]
     facts = [("Log", evidence.log), ("Protocol", evidence.api), ("Log key", sha256(evidence.spki).hexdigest())]
-    facts += [("Size", str(size)) for size in evidence.sizes]
+    facts += _head_facts(evidence) or [("Size", str(size)) for size in evidence.sizes]
     facts += _promise_facts(evidence)
     return Alert(
         id=event_id(evidence),
@@ -121,10 +122,44 @@ def alert_of_evidence(evidence: Evidence, now: datetime) -> Alert:
         consequence=meaning.consequence,
         next_step=meaning.next_step,
         created_at=now,
-        facts=tuple(facts),
+        facts=(
+            *facts,
+            ("Export", f"signwatch evidence export {event_id(evidence)[:12]} --output evidence.json"),
+            ("Verify", "signwatch evidence verify evidence.json --trusted-root trusted_root.json"),
+        ),
         log=evidence.log,
         index=evidence.leaves[0][0] if evidence.leaves else None,
     )
+
+
+def heads_of(evidence: Evidence) -> list[tuple[int, bytes]]:
+    """Size and root of each signed head in the evidence; empty where one of them cannot be read."""
+    try:
+        heads = [read_head(raw, LogApi(evidence.api), evidence.key_name, evidence.spki) for raw in evidence.heads]
+    except ValueError:
+        return []
+    return [(head.size, bytes(head.root)) for head in heads]
+
+
+def with_sightings(alert: Alert, seen: Mapping[tuple[int, bytes], datetime]) -> Alert:
+    """The alert with when each of its signed heads, by size and root, was first seen here."""
+    told = {_head_words(size, root): at for (size, root), at in seen.items()}
+
+    def dated(value: str) -> str:
+        if value not in told:
+            return value
+        return f"{value}, first seen {told[value].isoformat(timespec='seconds').replace('+00:00', 'Z')}"
+
+    return replace(alert, facts=tuple((label, dated(value)) for label, value in alert.facts))
+
+
+def _head_facts(evidence: Evidence) -> list[tuple[str, str]]:
+    heads = enumerate(heads_of(evidence), start=1)
+    return [(f"Signed head {number}", _head_words(size, root)) for number, (size, root) in heads]
+
+
+def _head_words(size: int, root: bytes) -> str:
+    return f"size {size}, root {root.hex()}"
 
 
 def _promise_facts(evidence: Evidence) -> list[tuple[str, str]]:

@@ -8,23 +8,21 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
-from alerts.alert import Alert, Owner, Severity
+from alerts.alert import Alert, FactGroup, Owner, Severity
 from monitor.model.state import Finding
 from monitor.raising.log_alerts import alert_id, day_of
+from monitor.raising.signing_words import describe
+from rules.expectations.case import CT_KINDS
 from rules.judge import WRONG_SIGNATURE
 from rules.rule import Rule, RuleSeverity
-from rules.selection import matched_values
 from rules.verdict import Outcome, Reason
-from sigstore_entries.signing import Signing
+from sigstore_entries.signing import EntryRef
 
 _SEVERITY: Final = {
     RuleSeverity.PAGE: Severity.PAGE,
     RuleSeverity.WARN: Severity.WARN,
     RuleSeverity.INFO: Severity.INFO,
 }
-_CERTIFICATES: Final = {"certificate", "precertificate"}
-_MAX_FACTS: Final = 40
-_MAX_TEXT: Final = 500
 
 
 def alerts_of_findings(findings: Sequence[Finding], rules: Mapping[str, Rule], now: datetime) -> list[Alert]:
@@ -49,28 +47,39 @@ def alerts_of_findings(findings: Sequence[Finding], rules: Mapping[str, Rule], n
 def _alert_of_unexpected(finding: Finding, rule: Rule, now: datetime) -> Alert:
     signing = finding.signing
     where = signing.where
-    issued = signing.kind in _CERTIFICATES
+    issued = signing.kind in CT_KINDS
+    told = describe(finding, rule)
     return Alert(
         id=alert_id("unexpected-signing", where.log, str(where.index), finding.rule),
         kind="unexpected-signing",
         owner=Owner.SIGNING,
         severity=_SEVERITY[rule.severity],
-        title=f"Unexpected {'certificate' if issued else 'signing'}: {rule.title or rule.id}",
-        summary=f"{_who(rule, finding)} {'was issued a signing certificate' if issued else 'signed something'} in a "
-        f"way the rule {rule.id} does not expect.{' No log entry has used it yet.' if issued else ''}",
-        consequence="The signer could act under your identity: their signatures verify as yours."
+        title=told.title,
+        summary=told.summary + (" No log entry has used it yet." if issued else ""),
+        consequence="The holder of this certificate can sign under your identity: the signature verifies as yours."
         if issued
         else "What was signed verifies as yours, wherever it is shown.",
-        next_step="If it was you, extend the rule. If not, find out how the identity was used: revoke the token, "
-        "workflow or account behind it, and warn the people who rely on it. "
-        f"`signwatch search --entry {where.log}:{where.index} --prove signing.json` exports a proof of it that others "
-        "can check, where the log is archived.",
+        next_step=f"If it was you: acknowledge it and extend the rule {rule.id}. If not: revoke the token, workflow or "
+        "account behind the identity first, then warn the people who rely on what was signed.",
         created_at=now,
         reasons=tuple(_sentence(reason) for reason in finding.verdict.reasons),
-        facts=_facts(rule, signing),
+        facts=told.facts,
+        groups=(*told.groups, _proof(where)),
+        identity=told.identity,
         log=where.log,
         index=where.index,
         rule=finding.rule,
+    )
+
+
+def _proof(where: EntryRef) -> FactGroup:
+    command = f"signwatch search --entry {where.log}:{where.index} --prove signing.json"
+    return FactGroup(
+        "Proof",
+        (
+            ("In the log", "The entry was hashed into a tree head that the log signed, before this alert was made."),
+            ("To show others", f"{command} (where the log is archived)"),
+        ),
     )
 
 
@@ -102,7 +111,7 @@ def _alerts_of_wrong_signatures(findings: Sequence[Finding], now: datetime) -> l
 
 
 def _alert_of_unverified(first: Finding, rule: Rule, count: int, now: datetime) -> Alert:
-    where = first.signing.where
+    where, told = first.signing.where, describe(first, rule)
     return Alert(
         id=alert_id("unverified-signing", where.log, first.rule, day_of(now)),
         kind="unverified-signing",
@@ -114,48 +123,15 @@ def _alert_of_unverified(first: Finding, rule: Rule, count: int, now: datetime) 
         next_step="Nothing, unless you issue certificates of your own: then add their authority to the trust root. "
         "Select keys of your own by fingerprint.",
         created_at=now,
-        facts=_facts(rule, first.signing),
+        facts=told.facts,
+        groups=told.groups,
+        identity=told.identity,
         log=where.log,
         rule=first.rule,
     )
-
-
-def _who(rule: Rule, finding: Finding) -> str:
-    """The name or key by which the rule selects a signer, vouched ones first, else the selected signer's first one."""
-    signing, selected = finding.signing, finding.selected
-    signers = selected.vouched or tuple(each.signer for each in selected.signers if each.signer is not None)
-    for signer in signers:
-        if name := next(matched_values(rule.select, "identity", signing, signer), ""):
-            return name[:_MAX_TEXT]
-        if key := next(matched_values(rule.select, "fingerprint", signing, signer), ""):
-            return f"The key {key}"[:_MAX_TEXT]
-    names = [name.value for signer in signers for name in signer.names[:1]]
-    keys = [f"The key {signer.fingerprints[0]}" for signer in signers if signer.fingerprints]
-    return (names or keys or ["An unnamed signer"])[0][:_MAX_TEXT]
 
 
 def _sentence(reason: Reason) -> str:
     wanted = f" Expected: {reason.expected:.500}." if reason.expected else ""
     found = f" Found: {reason.found:.500}." if reason.found else ""
     return reason.sentence + wanted + found
-
-
-def _facts(rule: Rule, signing: Signing) -> tuple[tuple[str, str], ...]:
-    """What the entry says, the signers that the rule selects first, each with the selected name and key first."""
-    facts = [("Log", signing.where.log), ("Index", str(signing.where.index)), ("Kind", signing.kind)]
-    for signer in sorted(signing.signers, key=lambda each: not rule.select.holds(signing, each)):
-        names = dict.fromkeys(matched_values(rule.select, "identity", signing, signer))
-        keys = dict.fromkeys(matched_values(rule.select, "fingerprint", signing, signer))
-        names |= dict.fromkeys(name.value for name in signer.names)
-        keys |= dict.fromkeys(signer.fingerprints)
-        facts += [("Identity", name) for name in names]
-        facts += [("Issuer", signer.issuer)] if signer.issuer else []
-        facts += sorted(signer.claims.items())
-        facts += [("Issued by", signer.trusted_by or signer.trust.value)]
-        facts += [("Fingerprint", key) for key in keys]
-    facts += [(f"Digest of {digest.of}", f"{digest.algorithm}:{digest.value}") for digest in signing.digests]
-    facts += [(f"Time ({time.source})", time.at.isoformat()) for time in signing.times]
-    if len(facts) > _MAX_FACTS:
-        # An entry may name thousands of subjects; the alert says that it does, the entry itself is kept whole.
-        facts = [*facts[:_MAX_FACTS], ("More", f"{len(facts) - _MAX_FACTS} further facts are left out")]
-    return tuple((label[:_MAX_TEXT], value[:_MAX_TEXT]) for label, value in facts)

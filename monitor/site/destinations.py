@@ -15,6 +15,7 @@ from alerts.channels.guarded_http import GuardedPoster, check_url
 from alerts.channels.slack import blocks, escape
 from alerts.channels.webhook import decode_secret, sign
 from alerts.inert import header_token
+from alerts.page import page_of
 from alerts.rendering import json_document
 from monitor.site.parts import Site
 from monitor.site.sessions import Refused
@@ -109,7 +110,7 @@ def post_alert(  # noqa: PLR0917
 ) -> None:
     """Post one alert to a webhook or Slack. Raises `DeliveryFailed`."""
     if destination.kind == SLACK:
-        body = {"text": escape(f"{values['happened']} ({values['title']})"), "blocks": blocks(alert, key)}
+        body = {"text": escape(f"{values['happened']} ({values['title']})"), "blocks": blocks(page_of(alert, key))}
         button = f"<{values['answer']}|It was me> · <{values['not_mine']}|It was not me: what now?>"
         body["blocks"] = [*body["blocks"], {"type": "section", "text": {"type": "mrkdwn", "text": button}}]
         poster.post(destination.target, json.dumps(body).encode(), {}, now)

@@ -21,6 +21,7 @@ from monitor.site.parts import Site
 from monitor.site.rendering import moment
 from monitor.site_config import MailConfig
 from rules.asking import PREFIX
+from rules.expectations.case import CT_KINDS
 
 _MAX_SUBJECT: Final = 180
 _PERMANENT: Final = 500
@@ -33,25 +34,16 @@ _SUBJECTS: Final[Mapping[str, str]] = {
 _SHOWN: Final = 20
 _FACTS: Final = (
     "Identity",
-    "source_repository_ref",
-    "github_workflow_ref",
-    "build_config_uri",
-    "build_trigger",
-    "Issuer",
-    "runner_environment",
-    "run_invocation_uri",
+    "Key",
+    "Branch or tag",
+    "Workflow",
+    "Started by",
+    "Login from",
+    "Runner",
+    "Run",
     "Issued by",
 )
-_LABELS: Final[Mapping[str, str]] = {
-    "source_repository_ref": "Branch or tag",
-    "github_workflow_ref": "Branch or tag",
-    "build_config_uri": "Workflow",
-    "build_trigger": "Started by",
-    "Issuer": "Login from",
-    "runner_environment": "Runners",
-    "run_invocation_uri": "Run",
-    "Issued by": "Certificate of",
-}
+_TIMES: Final = ("Logged at", "Certificate logged at", "Timestamped at")
 
 
 class Bounced(DeliveryFailed):
@@ -132,8 +124,8 @@ def compose_digest(site: Site, alerts: Sequence[tuple[Alert, Any]], to: str, key
 
 def alert_values(site: Site, alert: Alert, subscription: Any) -> dict[str, Any]:
     """What a message about one alert shows: what happened, whether it matters, who, where, when, why, and its links."""
-    facts = dict(alert.facts)
-    issued = alert.kind != "unverified-signing" and "certificate" in alert.title.lower()
+    facts = dict(reversed(list(alert.every_fact())))
+    issued = alert.kind != "unverified-signing" and facts.get("Kind") in CT_KINDS
     if alert.kind == "unverified-signing":
         happened = "Entries in your name that no trusted authority vouches for"
         matters = "It does not matter to your users: no Sigstore client accepts them."
@@ -143,13 +135,9 @@ def alert_values(site: Site, alert: Alert, subscription: Any) -> dict[str, Any]:
     else:
         happened = "A signing you did not expect"
         matters = "It matters unless it was you: what was signed verifies as yours."
-    rows: list[tuple[str, str]] = []
-    for name in _FACTS:
-        label = _LABELS.get(name, name)
-        if facts.get(name) and label not in dict(rows) and facts[name] not in dict(rows).values():
-            rows.append((label, facts[name]))
-    rows += [(label, value) for label, value in alert.facts if label.startswith("Digest of")][:3]
-    times = [value for label, value in alert.facts if label.startswith("Time (")]
+    rows = [(name, facts[name]) for name in _FACTS if facts.get(name)]
+    rows += [(label, value) for label, value in alert.every_fact() if label.startswith("Digest of")][:3]
+    times = [facts[name] for name in _TIMES if name in facts]
     token = site.keys.seal("answer", subscription.id, alert.log or "", alert.index or 0)
     return {
         "title": subscription.title,

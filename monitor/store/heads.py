@@ -1,12 +1,12 @@
 """The append-only history of every head a log signed for us, hash-chained so that a later change shows."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from monitor.model.heads import SignedHead
 from monitor.store.database import lock_name
@@ -44,6 +44,19 @@ def heads_at(connection: Connection, log: str, size: int) -> list[SignedHead]:
     """Every head of this size that the log ever signed for us; more than one root is a fork."""
     rows = connection.execute(select(_HEAD).where(_HEAD.c.log == log, _HEAD.c.size == size)).mappings()
     return [SignedHead(log, size, RootHash(bytes(row["root"])), bytes(row["raw"]), final=row["final"]) for row in rows]
+
+
+def first_seen(
+    connection: Connection, log: str, heads: Sequence[tuple[int, bytes]]
+) -> dict[tuple[int, bytes], datetime]:
+    """When each of these heads, by size and root, was first recorded; those never recorded are left out."""
+    found = {}
+    for size, root in heads:
+        here = (_HEAD.c.log == log, _HEAD.c.size == size, _HEAD.c.root == root)
+        at = connection.execute(select(func.min(_HEAD.c.seen_at)).where(*here)).scalar()
+        if at is not None:
+            found[size, root] = at
+    return found
 
 
 def first_link(log: str) -> bytes:

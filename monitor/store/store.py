@@ -16,6 +16,7 @@ from monitor.model.heads import Position, SignedHead
 from monitor.model.inclusion_promise import BadPromise, InclusionPromise, read_promise
 from monitor.model.state import Batch, Finding, State
 from monitor.proof.evidence import BROKEN_PROMISE, event_id, to_document
+from monitor.raising.log_alerts import heads_of, with_sightings
 from monitor.store.asks import Asks
 from monitor.store.backscans import BackScans
 from monitor.store.certificates import ANSWERED, Events, settle, withdraw
@@ -23,7 +24,7 @@ from monitor.store.coverage import Coverage, extend
 from monitor.store.database import Database
 from monitor.store.facts import DatabaseFacts
 from monitor.store.findings import add_findings, add_unreadable, known_findings, vouched_for
-from monitor.store.heads import append_head, heads_at
+from monitor.store.heads import append_head, first_seen, heads_at
 from monitor.store.health import Health
 from monitor.store.outbox import DatabaseOutbox, Post, new_alerts, put
 from monitor.store.past import claim_past
@@ -189,7 +190,9 @@ class Store(State):
             if evidence.kind != BROKEN_PROMISE:
                 # What was promised of an entry that the tree does not hold: the log will be asked what it does hold.
                 add_promises(connection, _promises(evidence), now)
-            self._put(connection, alerts, now)
+            # The histories are read back, so that an alert says when each head was first shown to us.
+            seen = first_seen(connection, evidence.log, heads_of(evidence))
+            self._put(connection, [with_sightings(alert, seen) for alert in alerts], now)
         return True
 
     def close_evidence(self, evidence_id: str, note: str) -> bool:

@@ -387,7 +387,7 @@ def test_pagerduty_gets_one_incident_per_key(secrets: Path, receiver: HTTPServer
     document = json.loads(receiver.log[0][0].get_data())
     assert (document["dedup_key"], document["event_action"], document["routing_key"]) == (KEY, "trigger", "r" * 32)
     assert document["payload"]["severity"] == "critical"
-    assert "identity: release@acme.example" in document["payload"]["custom_details"]["facts"]
+    assert "identity: release@acme.example" in document["payload"]["custom_details"]["facts"]["facts"]
 
 
 # --- e-mail ----------------------------------------------------------------------------------------------------------

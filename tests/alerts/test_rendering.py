@@ -4,20 +4,26 @@ import json
 import re
 import unicodedata
 from dataclasses import replace
+from datetime import UTC, datetime
 from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator, ValidationError
 
-from alerts.alert import Alert
+from alerts.alert import Alert, FactGroup
 from alerts.channels.apprise_urls import defuse
 from alerts.channels.mail import compose
 from alerts.channels.pagerduty import event
 from alerts.channels.slack import blocks, fallback
 from alerts.channels.webhook import encode
 from alerts.inert import header_token, inert_line
-from alerts.rendering import Renderer, json_line
+from alerts.links import Links, is_signed, sign
+from alerts.page import page_of
+from alerts.rendering import Renderer
 from tests.support.alerts import NOW, an_alert
 
 HOSTILE = {
@@ -57,7 +63,8 @@ def hostile_alert(text: str) -> Alert:
         consequence=text,
         next_step=text,
         reasons=(text,) * 60,
-        facts=((text, text),) * 90,
+        facts=((text, text),) * 20,
+        groups=(FactGroup(text, ((text, text),) * 20), FactGroup("Claims", ((text, text),) * 50, raw=True)),
         alert_id=f"id/{text[:300]}",
     )
 
@@ -75,10 +82,12 @@ class Tags(HTMLParser):
         self.tags: set[str] = set()
         self.attributes: set[str] = set()
         self.text = ""
+        self.urls: set[str] = set()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
         self.attributes |= {name for name, _ in attrs}
+        self.urls |= {value for name, value in attrs if name in {"href", "src"} and value}
 
     def handle_data(self, data: str) -> None:
         self.text += data
@@ -91,14 +100,16 @@ def parsed(document: str) -> Tags:
     return tags
 
 
-BENIGN = parsed(Renderer().html(an_alert(), "key"))
+BENIGN = parsed(Renderer().html(hostile_alert("release@acme.example"), "key"))
+BASE = "https://signwatch.acme.example"
+LINKED = Renderer(links=Links(BASE, b"k" * 32))
 
 
 def check_text(alert: Alert) -> None:
     page = Renderer().text(alert, "key")
     assert_visible(page)
     assert len(page) < 80_000
-    assert page.count("\n") < 120
+    assert page.count("\n") < 140
 
 
 def check_html(alert: Alert) -> None:
@@ -109,24 +120,42 @@ def check_html(alert: Alert) -> None:
     assert found.tags == BENIGN.tags
     assert found.attributes == BENIGN.attributes
     assert not found.tags & {"a", "img", "script", "link", "iframe", "form"}
+    linked = parsed(LINKED.html(alert, "key"))
+    assert linked.tags - BENIGN.tags == {"a"}
+    assert {url.partition("?")[0] for url in linked.urls} == {LINKED.links.page(alert)}
+    assert all(url.startswith(f"{BASE}/alerts/") for url in linked.urls)
+
+
+def slack_texts(block: dict[str, Any]) -> list[dict[str, Any]]:
+    """The text objects of one block."""
+    held = [block["text"]] if "text" in block else []
+    return [
+        *held,
+        *block.get("fields", ()),
+        *(each.get("text", each) if each["type"] == "button" else each for each in block.get("elements", ())),
+    ]
 
 
 def check_slack(alert: Alert) -> None:
-    shown = blocks(alert, "key")
+    shown = blocks(LINKED.page(alert, "key"))
     assert 0 < len(shown) <= 50
-    texts = [block["text"] if "text" in block else block["elements"][0] for block in shown]
+    texts = [text for block in shown for text in slack_texts(block)]
+    urls = [each["url"] for block in shown if block["type"] == "actions" for each in block["elements"]]
+    assert all(url.startswith(f"{BASE}/alerts/") for url in urls)
+    assert all(len(url) <= 3000 for url in urls)
+    assert all(len(block.get("fields", ())) <= 10 for block in shown)
     assert {text["type"] for text in texts} == {"plain_text"}, "plain text has neither markup nor mentions"
     assert {text["emoji"] for text in texts} == {False}
     for text in texts:
         assert_visible(text["text"])
         assert 0 < len(text["text"]) <= 3000
     assert len(texts[0]["text"]) <= 150
-    assert not re.search(r"[<>]", fallback(alert, "key"))
-    assert_visible(fallback(alert, "key"), allowed="")
+    assert not re.search(r"[<>]", fallback(page_of(alert, "key")))
+    assert_visible(fallback(page_of(alert, "key")), allowed="")
 
 
 def check_json(alert: Alert) -> None:
-    for line in (json_line(alert, "key"), encode(alert, "key").decode("ascii")):
+    for line in (Renderer().line(alert, "key"), encode(alert, "key", Renderer()).decode("ascii")):
         assert_visible(line, allowed="")
         assert line.isascii()
         assert len(line) < 3_000_000
@@ -148,7 +177,7 @@ def check_mail(alert: Alert) -> None:
 
 
 def check_pagerduty(alert: Alert) -> None:
-    document = event(alert, alert.id, "r" * 32)
+    document = event(alert, alert.id, "r" * 32, LINKED)
     assert len(document["payload"]["summary"]) <= 1024
     assert len(document["dedup_key"]) <= 255
     assert document["dedup_key"].isascii()
@@ -221,9 +250,9 @@ def test_every_part_of_the_alert_is_on_every_page(part: str) -> None:
     wanted = f"the {part}"
     assert wanted in Renderer().text(marked, "k")
     assert wanted in Renderer().html(marked, "k")
-    assert wanted in json.dumps(blocks(marked, "k"))
-    assert wanted in json.dumps(event(marked, "k", "r"))
-    assert wanted in json_line(marked, "k")
+    assert wanted in json.dumps(blocks(page_of(marked, "k")))
+    assert wanted in json.dumps(event(marked, "k", "r", Renderer()))
+    assert (wanted if part != "label" else "the_label") in Renderer().line(marked, "k")
 
 
 def test_a_page_names_the_rule_the_log_the_entry_and_the_key() -> None:
@@ -233,10 +262,72 @@ def test_a_page_names_the_rule_the_log_the_entry_and_the_key() -> None:
         assert "2026-03-01 12:00:00 UTC" in page
 
 
-def test_a_json_line_reads_back_as_the_alert() -> None:
-    document = json.loads(json_line(an_alert(), "the-key"))
-    assert document.pop("key") == "the-key"
-    assert Alert.from_json(document) == an_alert()
+def test_a_stored_alert_reads_back_as_the_alert() -> None:
+    alert = hostile_alert("a plain name")
+    assert Alert.from_json(json.loads(json.dumps(alert.to_json()))) == alert
+
+
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "schemas" / "signwatch-alert-1.json").read_text())
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_what_programs_get_is_as_its_published_schema_says(text: str) -> None:
+    validator = Draft202012Validator(SCHEMA, format_checker=Draft202012Validator.FORMAT_CHECKER)
+    for alert in (an_alert(), hostile_alert(text), replace(hostile_alert(text), log=None, index=None, rule=None)):
+        document = json.loads(LINKED.line(alert, "key"))
+        validator.validate(document)
+        assert set(document) == set(SCHEMA["properties"]), "every field is described"
+    assert document["facts"]
+    with pytest.raises(ValidationError):
+        validator.validate(document | {"owner": "nobody"})
+    with pytest.raises(ValidationError):
+        validator.validate(document | {"facts": {"event": {"log": "v2"}}})
+
+
+def test_the_first_lines_say_what_happened_and_what_to_do_and_raw_claims_come_last() -> None:
+    groups = (FactGroup("Claims", (("token_subject", "raw"),), raw=True), FactGroup("Build", (("Run", "run 7"),)))
+    page = LINKED.text(replace(an_alert(), groups=groups), "key")
+    places = [
+        page.index(each)
+        for each in (
+            "Unexpected signing as",
+            "What to do",
+            "Acknowledge:",
+            "signwatch alerts ack",
+            "Why",
+            "Facts",
+            "Build",
+            "Claims",
+        )
+    ]
+    assert places == sorted(places)
+    assert page.startswith("[page] Unexpected signing as release@acme.example\n")
+
+
+def test_a_link_to_acknowledge_holds_for_one_alert_and_a_time() -> None:
+    key = b"k" * 32
+    signature = sign(key, "a", 2_000_000_000)
+    assert is_signed(key, "a", 2_000_000_000, signature, NOW)
+    assert not is_signed(key, "b", 2_000_000_000, signature, NOW)
+    assert not is_signed(key, "a", 2_000_000_001, signature, NOW)
+    assert not is_signed(b"l" * 32, "a", 2_000_000_000, signature, NOW)
+    assert not is_signed(key, "a", 2_000_000_000, "\u00fc", NOW)
+    late = datetime.fromtimestamp(2_000_000_000, UTC)
+    assert not is_signed(key, "a", 2_000_000_000, signature, late)
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_a_mail_stays_under_100_kb(text: str) -> None:
+    raw = compose(hostile_alert(text), "k", NOW, sender="a@example.org", to=("b@example.org",), renderer=LINKED)
+    assert len(raw.as_bytes()) < 100_000
+    assert len(LINKED.html(hostile_alert(text), "k").encode()) < 100_000
+
+
+def test_a_digest_and_a_test_have_no_page_and_nothing_to_acknowledge() -> None:
+    for kind in ("digest", "test"):
+        page = LINKED.page(replace(an_alert(), kind=kind), "key")
+        assert (page.link, page.acknowledge_link, page.command) == ("", "", "")
+    assert LINKED.subject(replace(an_alert(), kind="test"), "key").startswith("[test] ")
 
 
 def test_a_header_token_keeps_plain_keys_and_hashes_the_rest() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from alerts.alert import Owner, Severity
+from alerts.alert import Alert, Owner, Severity
+from alerts.page import page_of
 from monitor.model.errors import Evidence
 from monitor.model.state import Finding, UnreadableEntry
 from monitor.raising import log_alerts as alerting
@@ -23,6 +24,7 @@ from monitor.raising.log_alerts import (
     stale_head_alert,
 )
 from monitor.raising.signing_alerts import alerts_of_findings
+from monitor.raising.signing_words import short_name
 from rules.rule import RuleSeverity
 from rules.rule_file import load_rules
 from rules.selected import select as selected_by
@@ -66,7 +68,7 @@ def test_every_kind_raised_in_the_code_is_a_known_one() -> None:
         for kind in re.findall(r'(?:kind=|unproven\(\s*(?:self\._)?identity,\s*)"([a-z-]+)"', path.read_text())
     }
     assert {"log-forked", "log-entry-missing", "unexpected-signing"} <= raised
-    assert raised - {"signwatch-test"} <= set(ALERT_KINDS), "a test alert explains itself; each other kind has a page"
+    assert raised - {"test"} <= set(ALERT_KINDS), "a test alert explains itself; each other kind has a page"
 
 
 @pytest.mark.parametrize("kind", [kind for kind in ALERT_KINDS if kind in alerting._MEANING])
@@ -86,11 +88,83 @@ def test_an_unexpected_signing_says_who_where_why_and_what_to_do() -> None:
     (alert,) = alerts_of_findings([finding(7, Outcome.UNEXPECTED)], RULES, NOW)
     assert (alert.kind, alert.owner, alert.severity) == ("unexpected-signing", Owner.SIGNING, Severity.WARN)
     assert (alert.log, alert.index, alert.rule) == ("v2", 7, "acme")
-    assert alert.title == "Unexpected signing: Acme"
-    assert alert.summary.startswith("a@acme.example signed something")
+    assert alert.title == "a@acme.example signed an artifact on branch evil instead of tag v*"
+    assert alert.summary.startswith("a@acme.example signed an artifact. The rule Acme")
+    assert alert.identity == "a@acme.example"
     assert alert.reasons == ("The signing was made from another ref. Expected: refs/tags/v*. Found: refs/heads/evil.",)
-    assert ("Issuer", "https://issuer.example") in alert.facts
-    assert ("Digest of artifact", "sha256:" + "00" * 32) in alert.facts
+    assert alert.facts == (("Identity", "a@acme.example"), ("Login from", "https://issuer.example"))
+    assert ("Digest of artifact", "sha256:" + "00" * 32) in dict(groups_of(alert))["Entry"]
+    assert "signwatch search --entry v2:7 --prove" in dict(dict(groups_of(alert))["Proof"])["To show others"]
+
+
+def groups_of(alert: Alert) -> list[tuple[str, tuple[tuple[str, str], ...]]]:
+    return [(group.name, group.facts) for group in alert.groups]
+
+
+WORKFLOW = "https://github.com/acme/widget/.github/workflows/nightly.yml@refs/heads/evil"
+CLAIMS = {
+    "source_repository_uri": "https://github.com/acme/widget",
+    "github_workflow_repository": "acme/widget",
+    "source_repository_ref": "refs/heads/evil",
+    "github_workflow_ref": "refs/heads/evil",
+    "source_repository_owner_uri": "https://github.com/acme",
+    "build_config_uri": WORKFLOW,
+    "build_signer_uri": WORKFLOW,
+    "build_trigger": "push",
+    "github_workflow_name": "nightly",
+    "run_invocation_uri": "https://github.com/acme/widget/actions/runs/7/attempts/1",
+}
+
+
+def test_facts_of_a_workflow_are_grouped_and_each_is_said_once_with_raw_claims_last() -> None:
+    signer = replace(SIGNER, names=(Name(NameForm.URI, WORKFLOW),), claims=CLAIMS, fingerprints=("ab" * 32,))
+    (alert,) = alerts_of_findings([finding(7, Outcome.UNEXPECTED, signer=signer)], RULES, NOW)
+    groups = groups_of(alert)
+    assert [name for name, _ in groups] == ["Source", "Build", "Certificate", "Entry", "Claims", "Proof"]
+    assert dict(dict(groups)["Source"]) == {
+        "Repository": "https://github.com/acme/widget",
+        "Branch or tag": "refs/heads/evil",
+    }
+    assert dict(dict(groups)["Build"]) == {"Started by": "push", "Run": CLAIMS["run_invocation_uri"]}
+    assert dict(groups)["Claims"] == (("github_workflow_name", "nightly"),)
+    values = [value for _, value in alert.every_fact()]
+    assert len(values) == len(set(values)), "each fact is said once"
+    assert page_of(alert, "key").claims[-1].facts == (("github_workflow_name", "nightly"),)
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [
+        (WORKFLOW, "github.com/acme/widget (nightly.yml on branch evil)"),
+        ("https://ghe.acme.example/a/b/.github/workflows/r.yml@refs/tags/v1", "ghe.acme.example/a/b (r.yml on tag v1)"),
+        ("https://gitlab.com/a/b//.gitlab-ci.yml@refs/heads/main", "gitlab.com/a/b (.gitlab-ci.yml on branch main)"),
+        ("https://github.com@evil.example/a/b@refs/heads/main", "https://github.com@evil.example/a/b@refs/heads/main"),
+        ("a@acme.example", "a@acme.example"),
+        ("https://github.com", "https://github.com"),
+        ("x" * 200, "x" * 89 + "…"),
+    ],
+)
+def test_a_short_name_keeps_its_host(name: str, short: str) -> None:
+    assert short_name(name) == short
+
+
+@pytest.mark.parametrize(
+    ("reason", "title"),
+    [
+        (Reason("issuer", "", "https://a.example", "https://b.example"), "with a login from https://b.example instead"),
+        (
+            Reason("ref", "", "refs/tags/v1 or glob:refs/heads/r*", "refs/heads/x"),
+            "on branch x instead of tag v1 or branch r*",
+        ),
+        (Reason("ref", "", "refs/tags/v1", "(not in the certificate)"), "without a ref in its certificate"),
+        (Reason("authorised", "", "a", "b"), "without being announced"),
+        (Reason("something-new", "It is new."), "signed an artifact"),
+        (Reason("ref", "", "{found}", "{expected.x}"), "on {expected.x} instead of {found}"),
+    ],
+)
+def test_the_title_says_how_a_signing_differs(reason: Reason, title: str) -> None:
+    made = replace(finding(7, Outcome.UNEXPECTED), verdict=Verdict(Outcome.UNEXPECTED, (reason,)))
+    assert title in alerts_of_findings([made], RULES, NOW)[0].title
 
 
 RING = Signer(
@@ -104,7 +178,7 @@ CROWD = Signer(SignerForm.CERTIFICATE, (Name(NameForm.EMAIL, "crowd@other.exampl
 @pytest.mark.parametrize(
     ("select", "who", "fact"),
     [
-        ("{fingerprint: %s}" % ("33" * 20), f"The key {'33' * 20} signed", ("Fingerprint", "33" * 20)),
+        ("{fingerprint: %s}" % ("33" * 20), f"The key {'33' * 20} signed", ("Key", "33" * 20)),
         ("{identity: {glob: '*alice@acme*'}}", "Alice <alice@acme.example> signed", ("Identity", RING.names[1].value)),
         ("{all: [{identity: Mallory}, {not: {fingerprint: %s}}]}" % ("55" * 20), "Mallory", ("Identity", "Mallory")),
         (
@@ -123,14 +197,14 @@ def test_an_alert_names_the_key_or_name_that_the_rule_selects(select: str, who: 
     for outcome in (Outcome.UNEXPECTED, Outcome.UNVERIFIED):
         shown = replace(made, verdict=replace(made.verdict, outcome=outcome))
         (alert,) = alerts_of_findings([shown], {"acme": rules[0]}, NOW)
-        assert next(each for each in alert.facts if each[0] == fact[0]) == fact
+        assert next(each for each in alert.every_fact() if each[0] == fact[0]) == fact
         if outcome is Outcome.UNEXPECTED:
             assert alert.summary.startswith(who)
 
 
 def test_a_certificate_is_told_as_a_certificate() -> None:
     (alert,) = alerts_of_findings([finding(7, Outcome.UNEXPECTED, "precertificate")], RULES, NOW)
-    assert alert.title == "Unexpected certificate: Acme"
+    assert alert.title.startswith("a@acme.example was issued a signing certificate")
     assert "was issued a signing certificate" in alert.summary
 
 

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from alerts.alert import Alert, Owner, Severity
+from alerts.alert import Alert, FactGroup, Owner, Severity
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -18,6 +18,7 @@ def an_alert(
     consequence: str = "Whoever trusts this identity accepts what was signed.",
     next_step: str = "Find out who ran the workflow; revoke the artifact if it was not you.",
     alert_id: str | None = None,
+    groups: tuple[FactGroup, ...] = (),
 ) -> Alert:
     """One unexpected signing; `number` tells alerts apart."""
     return Alert(
@@ -32,6 +33,7 @@ def an_alert(
         created_at=NOW,
         reasons=reasons,
         facts=facts,
+        groups=groups,
         log="rekor-v2",
         index=number,
         rule="acme-release",

@@ -135,6 +135,11 @@ class Followed:
         assert conclusion.transferable is transferable, conclusion.sentences
         (alert,) = [each for each in self.alerts() if each.id == identity]
         assert (alert.kind, alert.owner, alert.severity) == (kind, Owner.LOG_MISBEHAVED, Severity.PAGE)
+        assert dict(alert.facts)["Export"].startswith(f"signwatch evidence export {identity[:12]}")
+        if kind == "log-forked":
+            heads = [value for label, value in alert.facts if label.startswith("Signed head")]
+            assert len(heads) >= 2, "both heads are shown, each with its root"
+            assert all(", root " in head and ", first seen " in head for head in heads), heads
         assert [name for name in self.written if name in {"evidence", "alert"}][-2:] == ["evidence", "alert"]
         assert self.position.frontier.size == read
         assert fsck(self.store.database) == []

@@ -1,0 +1,61 @@
+"""Addresses of this installation that an alert may show, and the signature that lets a mail's reader acknowledge."""
+
+import base64
+import hashlib
+import hmac
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from urllib.parse import quote
+
+from alerts.alert import Alert
+
+LINK_HOLDS: Final = timedelta(days=30)
+_SIGNATURE_BYTES: Final = 18
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Links to our own pages under `base`, the public URL without a slash at its end; none where it is empty.
+
+    `key` signs links that acknowledge an alert without a login; none are made without it.
+    """
+
+    base: str = ""
+    key: bytes = b""
+
+    def page(self, alert: Alert) -> str:
+        """The alert's own page, or "" where there is none. Digests and tests have no page."""
+        return (
+            f"{self.base}/alerts/{quote(alert.id.encode('utf-8', 'replace'), safe='')}"
+            if self.base and _has_page(alert)
+            else ""
+        )
+
+    def acknowledge(self, alert: Alert) -> str:
+        """A signed link to the form that acknowledges this alert, or "" where none can be made."""
+        page = self.page(alert)
+        if not page or not self.key:
+            return ""
+        until = int((alert.created_at + LINK_HOLDS).timestamp())
+        return f"{page}?until={until}&signature={sign(self.key, alert.id, until)}"
+
+
+NO_LINKS: Final = Links()
+
+
+def sign(key: bytes, alert_id: str, until: int) -> str:
+    """URL-safe HMAC-SHA256, cut to 144 bits, over the permission, the alert and the end of the link (Unix time)."""
+    message = f"signwatch acknowledge\0{until}\0{alert_id}".encode("utf-8", "surrogatepass")
+    return base64.urlsafe_b64encode(hmac.new(key, message, hashlib.sha256).digest()[:_SIGNATURE_BYTES]).decode("ascii")
+
+
+def is_signed(key: bytes, alert_id: str, until: int, signature: str, now: datetime) -> bool:
+    """True if the link was made with this key and still holds."""
+    wanted = sign(key, alert_id, until).encode("ascii")
+    given = signature.encode("utf-8", "surrogatepass")
+    return hmac.compare_digest(wanted, given) and now.astimezone(UTC).timestamp() < until
+
+
+def _has_page(alert: Alert) -> bool:
+    return alert.kind not in {"digest", "test"}
