@@ -137,7 +137,8 @@ def alert_values(site: Site, alert: Alert, subscription: Any) -> dict[str, Any]:
         matters = "It matters unless it was you: what was signed verifies as yours."
     rows = [(name, facts[name]) for name in _FACTS if facts.get(name)]
     rows += [(label, value) for label, value in alert.every_fact() if label.startswith("Digest of")][:3]
-    times = [facts[name] for name in _TIMES if name in facts]
+    # A Rekor v2 entry says of no time when it was logged: its certificate was made to sign with it.
+    times = [facts[name].partition(" to ")[0] for name in (*_TIMES, "Valid") if name in facts]
     token = site.keys.seal("answer", subscription.id, alert.log or "", alert.index or 0)
     return {
         "title": subscription.title,
