@@ -44,8 +44,8 @@ from monitor.judging.active_rules import RuleKeeper
 from monitor.judging.reevaluation import recheck
 from monitor.model.log_source import LogApi, LogEntry
 from monitor.model.pace import Freshness
+from monitor.store.authorisations import Authorisations
 from monitor.store.database import create, open_database
-from monitor.store.facts import Authorisations
 from monitor.store.reading import Reading
 from monitor.store.store import Store
 from monitor.telemetry.prometheus import PrometheusMeter

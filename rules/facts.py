@@ -37,12 +37,23 @@ class DigestSource:
 
 @dataclass(frozen=True, slots=True)
 class Authorisation:
-    """Leave to sign one digest `count` times until `expires`. `digest` is `sha256:…`."""
+    """Leave to sign one digest `count` times until `expires`. `digest` is `sha256:…`.
+
+    One signature of a thing may be logged under any of several digests (`sigstore_entries.release`): `together` holds
+    them all, `digest` among them, and their signings are counted as one. `what` names the thing for people.
+    """
 
     digest: str
     count: int
     expires: datetime
     note: str = ""
+    what: str = ""
+    together: tuple[str, ...] = ()
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Every digest it is leave for."""
+        return self.together or (self.digest,)
 
 
 class Facts(Protocol):

@@ -40,6 +40,7 @@ def json_schema() -> dict[str, Any]:
             "patterns": _one_or_many({"$ref": "#/$defs/pattern"}),
             "digest": {"type": "string", "pattern": "^([A-Za-z0-9]+:)?[0-9A-Fa-f]{40,128}$"},
             "digests": _one_or_many({"$ref": "#/$defs/digest"}),
+            "images": _one_or_many({"type": "string", "pattern": "^.+@sha256:[0-9a-f]{64}$", "maxLength": MAX_TEXT}),
             "duration": {"type": "string", "pattern": "^[1-9][0-9]{0,5}[smhdw]$"},
             "digestSource": _digest_source(),
             "authorisation": _authorisation(),

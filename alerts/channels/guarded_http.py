@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 import httpcore
@@ -15,6 +15,7 @@ from alerts.channels.channel import DeliveryFailed
 from alerts.inert import inert_line
 from outbound.address_guard import GuardedBackend, Resolve, is_private_literal, resolve
 from outbound.deadline import Deadline, DeadlineBackend
+from outbound.guarded_transport import GuardedTransport
 from outbound.retry_after import parse_retry_after
 
 _MAX_BODY: Final = 64 * 1024
@@ -58,44 +59,6 @@ def check_url(url: str, *, allow_private: bool) -> str:
     return next((problem for failed, problem in checks if failed), "")
 
 
-class _Body(httpx.SyncByteStream):
-    def __init__(self, response: httpcore.Response) -> None:
-        self._response = response
-
-    def __iter__(self) -> Any:
-        yield from self._response.iter_stream()
-
-    def close(self) -> None:
-        self._response.close()
-
-
-class _Transport(httpx.BaseTransport):
-    """httpx over one fresh httpcore pool with our network backend."""
-
-    def __init__(self, backend: httpcore.NetworkBackend, context: ssl.SSLContext) -> None:
-        self._pool = httpcore.ConnectionPool(ssl_context=context, max_connections=1, network_backend=backend)
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        answer = self._pool.handle_request(
-            httpcore.Request(
-                method=request.method,
-                url=httpcore.URL(
-                    scheme=request.url.raw_scheme,
-                    host=request.url.raw_host,
-                    port=request.url.port,
-                    target=request.url.raw_path,
-                ),
-                headers=request.headers.raw,
-                content=request.stream,
-                extensions=request.extensions,
-            )
-        )
-        return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer), extensions=answer.extensions)
-
-    def close(self) -> None:
-        self._pool.close()
-
-
 class GuardedPoster:
     """Posts JSON to one URL. `seconds` bounds a whole exchange: resolving excepted, connecting to last byte."""
 
@@ -121,7 +84,7 @@ class GuardedPoster:
             with (
                 self._deadline.running(self._seconds),
                 httpx.Client(
-                    transport=_Transport(backend, self._context),
+                    transport=GuardedTransport(backend, self._context),
                     follow_redirects=False,
                     trust_env=False,
                     timeout=self._seconds,

@@ -1,52 +1,121 @@
 """`signwatch authorise`: say beforehand that one artifact will be signed, so that it is expected."""
 
-from contextlib import closing
+import hashlib
+from contextlib import closing, suppress
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
+from monitor.commands.entry_file import signings_in
+from monitor.commands.git_objects import read_object
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, say, say_json, table
 from monitor.config import load_config
 from monitor.judging.active_rules import read_rules
 from monitor.program import utc_now
+from monitor.store.authorisations import Authorisations
 from monitor.store.database import open_database
-from monitor.store.facts import Authorisations, DatabaseFacts
+from monitor.store.facts import DatabaseFacts
 from monitor.store.reading import Reading
+from outbound.image_name import BadImageName, parse_image_name
 from rules.document import Misplaced, Scalar
 from rules.facts import Authorisation
 from rules.reading import read_duration
-from rules.selection import normal_digest
+from rules.selection import digest_text, normal_digest
+from sigstore_entries.git_signature import NoGitSignature, read_git_signature
+from sigstore_entries.release import Release, released_commit, released_image
 from sigstore_entries.signing import EntryRef
 
+_CHUNK: Final = 1024 * 1024
 _NO_ENTRY: Final = EntryRef("", -1)
 
 
-def add(
+def add(  # noqa: PLR0917
     rule: Annotated[str, typer.Argument(help="The rule's id.")],
-    digest: Annotated[str, typer.Argument(help="The artifact's digest, such as sha256:….")],
+    digest: Annotated[str | None, typer.Argument(help="The digest that the log will show, such as sha256:….")] = None,
+    image: Annotated[
+        str | None, typer.Option("--image", help="An image instead, with its digest.", metavar="REGISTRY/NAME@sha256:…")
+    ] = None,
+    file: Annotated[Path | None, typer.Option("--file", help="A file instead.", exists=True, dir_okay=False)] = None,
+    bundle: Annotated[
+        Path | None, typer.Option("--bundle", help="A bundle made before it is published.", exists=True, dir_okay=False)
+    ] = None,
+    commit: Annotated[
+        str | None, typer.Option("--commit", help="A commit or tag of the repository here.", metavar="REV")
+    ] = None,
     count: Annotated[int, typer.Option("--count", min=1, max=1_000_000, help="How many signings are expected.")] = 1,
     within: Annotated[str, typer.Option("--for", help="How long it holds, such as 6h or 2d.")] = "24h",
     config: ConfigOption = DEFAULT_CONFIG,
     *,
     why: Annotated[str, typer.Option("--note", help="What for.")] = "",
 ) -> None:
-    """Authorise a number of signings of one digest under one rule, for a while.
+    """Authorise a number of signings of one thing under one rule, for a while.
+
+    A log does not show an image's digest, nor a commit's: it shows that of a statement about them, which follows from
+    the digest. With --image and --commit every digest under which one signature may be logged is authorised, and they
+    count together.
 
     Examples:
       signwatch authorise add acme-release sha256:9f86d0… --count 1 --for 2h --note "release 1.4.2"
+      signwatch authorise add acme-release --image ghcr.io/acme/widget@sha256:9f86d0…
+      signwatch authorise add acme-release --file dist/widget-1.4.2.tar.gz
+      signwatch authorise add acme-release --commit v1.4.2
     """
     settings = load_config(config)
     known = [each.id for each in read_rules(settings.rules, settings.channels).rules]
     if rule not in known:
         raise typer.BadParameter(f"there is no rule {rule!r}; rules: {', '.join(known[:20])}", param_hint="RULE")
+    if sum(each is not None for each in (digest, image, file, bundle, commit)) != 1:
+        raise typer.BadParameter("say one thing: a digest, --image, --file, --bundle or --commit")
     try:
-        leave_given = Authorisation(normal_digest(digest), count, utc_now() + _duration(within), why)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="DIGEST") from error
+        release = _release(digest, image, file, bundle, commit)
+    except (BadImageName, ValueError) as error:
+        raise typer.BadParameter(str(error), param_hint="DIGEST" if digest is not None else None) from error
+    first, expires = release.digests[0], utc_now() + _duration(within)
+    leave_given = Authorisation(first, count, expires, why, release.what, release.digests)
     with closing(open_database(settings.database)) as database:
         number = Authorisations(database).add(rule, leave_given, utc_now())
-    say(f"authorisation {number}: {count} times {leave_given.digest} under {rule} until {_time(leave_given.expires)}")
+    say(f"authorisation {number}: {count} times {release.what} under {rule} until {_time(leave_given.expires)}")
+    if release.digests != (release.what,):
+        for each in release.digests:
+            say(f"  the log may show {each}")
+
+
+def _release(
+    digest: str | None, image: str | None, file: Path | None, bundle: Path | None, commit: str | None
+) -> Release:
+    """What is announced, and the digests the log may show. Raises `ValueError`, `BadConfig`."""
+    if image is not None:
+        return released_image(parse_image_name(image))
+    if file is not None:
+        return Release(f"file {file.name}", (_hash(file),))
+    if bundle is not None:
+        return _of_bundle(bundle)
+    if commit is not None:
+        found = read_object(Path(), commit)
+        attributes = None
+        with suppress(NoGitSignature):
+            attributes = read_git_signature(found.raw).signed_attributes
+        return released_commit(found.id, attributes)
+    normal = normal_digest(digest or "")
+    return Release(normal, (normal,))
+
+
+def _hash(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while part := opened.read(_CHUNK):
+            digest.update(part)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _of_bundle(file: Path) -> Release:
+    """The first digest of each log entry in a bundle: each entry has it, whatever else it has."""
+    found = [signing for signing in signings_in(file) if signing.digests]
+    if not found:
+        raise ValueError(f"{file}: its bundles have no log entry: authorise the file they are of")
+    return Release(f"bundle {file.name}", tuple(dict.fromkeys(digest_text(each.digests[0]) for each in found)))
 
 
 def list_authorisations(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False) -> None:
@@ -64,7 +133,8 @@ def list_authorisations(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonO
         {
             "number": each.number,
             "rule": each.rule,
-            "digest": each.digest,
+            "what": each.what,
+            "digests": list(each.digests),
             "count": each.count,
             "used": each.used,
             "expires": _time(each.expires),
@@ -76,9 +146,8 @@ def list_authorisations(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonO
     if as_json:
         say_json({"authorisations": rows})
         return
-    table(
-        ("number", "rule", "digest", "count", "used", "expires", "state", "note"), [list(row.values()) for row in rows]
-    )
+    columns = ("number", "rule", "what", "count", "used", "expires", "state", "note")
+    table(columns, [[row[name] for name in columns] for row in rows])
 
 
 def revoke(

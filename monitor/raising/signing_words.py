@@ -12,9 +12,11 @@ from typing import Final
 from alerts.alert import FactGroup
 from monitor.model.state import Finding
 from rules.expectations.case import CT_KINDS
+from rules.expectations.images import ImagesExpectation
 from rules.rule import Rule
-from rules.selection import matched_values
+from rules.selection import digest_text, matched_values
 from rules.verdict import Reason
+from sigstore_entries.release import Release, digest_label
 from sigstore_entries.signing import Signer, Signing
 
 _MAX_FACTS: Final = 40
@@ -34,6 +36,12 @@ _WHAT: Final[Mapping[str, str]] = {
     "tuf": "TUF metadata",
     "rfc3161": "a timestamp",
 }
+# Kinds of entries that may be about something else than the bytes of a file.
+_ABOUT_OTHERS: Final = frozenset({"hashedrekord", "dsse", "intoto"})
+_ABOUT_DIGESTS: Final = (
+    "About the digest",
+    "of a file, of a commit's id, or of a statement about an image: `signwatch check-image` and `check-commit` tell",
+)
 # Claims that have a place of their own: group, label, claims in the order of preference. The first is said, the others
 # are said only if they differ.
 _CLAIMS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
@@ -75,6 +83,8 @@ _DIFFERENCES: Final[Mapping[str, str]] = {
     "visibility": "from a {found} repository instead of {expected}",
     "authorised": "without being announced",
     "digests": "with a digest that is not on the list",
+    "digests-from": "with a digest that is not on the list",
+    "images": "which is no image on the list",
     "no-expectations": "which the rule tells every time",
     "time-windows": "outside the hours for signing",
     "rate": "more often than allowed",
@@ -211,13 +221,23 @@ def _facts(rule: Rule, signing: Signing) -> tuple[tuple[tuple[str, str], ...], t
             heading = name if number == 0 else f"{name} (signer {number + 1})"
             grouped.setdefault(heading, []).extend(facts)
     entry = [("Log", signing.where.log), ("Index", str(signing.where.index)), ("Kind", signing.kind)]
-    entry += [(f"Digest of {digest.of}", f"{digest.algorithm}:{digest.value}") for digest in signing.digests]
+    entry += [(digest_label(signing.kind, digest.of), digest_text(digest)) for digest in signing.digests]
+    entry += [("Signed", f"{each.what}; its own digest is not in the log") for each in _releases(rule, signing)]
+    if signing.digests and signing.kind in _ABOUT_OTHERS:
+        entry.append(_ABOUT_DIGESTS)
     entry += [(_TIMES[each.source], _moment(each.at)) for each in signing.times if each.source in _TIMES]
     claims = {name: facts for name, facts in grouped.items() if name.startswith("Claims")}
     groups = [(name, facts) for name, facts in grouped.items() if name not in claims]
     groups += [("Entry", entry), *claims.items()]
     made = [FactGroup(name, _cut(facts), raw=name in claims) for name, facts in groups if facts]
     return _cut(who), tuple(made[:_MAX_FACTS])
+
+
+def _releases(rule: Rule, signing: Signing) -> Sequence[Release]:
+    """Images on the rule's list of which the entry is a signature: the log has the digest of a statement about each."""
+    shown = {digest_text(digest) for digest in signing.digests}
+    listed = (each for kind in rule.expect if isinstance(kind, ImagesExpectation) for each in kind.releases)
+    return [each for each in listed if not shown.isdisjoint(each.digests)]
 
 
 def _of_signer(signer: Signer, said: list[str]) -> Iterator[tuple[str, list[tuple[str, str]]]]:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from alerts.inert import inert_line
+from sigstore_entries.release import digest_label
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 _LONGEST: Final = 300
@@ -28,6 +29,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters["inert"] = inert
+    made.filters["digest_label"] = digest_label
     made.filters["moment"] = moment
     made.filters["day"] = day
     made.filters["ago"] = ago

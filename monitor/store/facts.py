@@ -6,15 +6,13 @@ from datetime import datetime, timedelta
 from sqlalchemy import and_, bindparam, exists, func, not_, select
 from typing_extensions import override
 
-from monitor.model.errors import OwnFault
 from monitor.model.state import FactStore, Hit
+from monitor.store.authorisations import in_force
 from monitor.store.columns import text_key
 from monitor.store.database import Database
 from monitor.store.facts_ahead import FactsAhead
 from monitor.store.past import revisions
-from monitor.store.seals import change_sealed, sealed
 from monitor.store.tables import (
-    AuthorisationRow,
     FindingCertificate,
     FindingDigest,
     FindingRow,
@@ -31,7 +29,6 @@ _DIGEST = table(FindingDigest)
 _CERTIFICATE = table(FindingCertificate)
 _VALUE = table(SeenValue)
 _SIGHTING = table(Sighting)
-_AUTHORISATION = table(AuthorisationRow)
 _HEALTH = table(LogHealth)
 # Made once: every hit of a rule with a rate asks this, and making it costs more than the answer.
 _SIGNINGS = (
@@ -70,17 +67,8 @@ class DatabaseFacts(FactStore, Facts):
     @override
     def authorisations(self, rule: str, digest: str) -> Sequence[Authorisation]:
         """Revoked ones are none."""
-        wanted = (
-            _AUTHORISATION.c.rule == rule,
-            _AUTHORISATION.c.digest == digest,
-            _AUTHORISATION.c.revoked_at.is_(None),
-        )
         with self._database.read() as connection:
-            rows = (
-                connection.execute(select(_AUTHORISATION).where(*wanted).order_by(_AUTHORISATION.c.id)).mappings().all()
-            )
-        # By name: a row has a method called `count`.
-        return [Authorisation(each["digest"], each["count"], each["expires"], each["note"]) for each in rows]
+            return in_force(connection, rule, [digest]).get(digest, [])
 
     @override
     def times_signed(self, rule: str, digest: str, besides: EntryRef) -> int:
@@ -157,32 +145,3 @@ class DatabaseFacts(FactStore, Facts):
         read = {row.log: row.last_success_at is not None and row.last_success_at >= since for row in rows}
         trees = [[is_read for name, is_read in read.items() if name.partition("/")[0] == log] for log in logs]
         return all(each and all(each) for each in trees)
-
-
-class Authorisations:
-    """Leave to sign, as people give and revoke it."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def add(self, rule: str, authorisation: Authorisation, now: datetime) -> int:
-        """Record one and return its number."""
-        row = {
-            "rule": rule,
-            "digest": authorisation.digest,
-            "count": authorisation.count,
-            "expires": authorisation.expires,
-            "note": authorisation.note,
-            "created_at": now,
-        }
-        with self._database.write() as connection:
-            key = connection.execute(_AUTHORISATION.insert().values(**sealed(_AUTHORISATION, row))).inserted_primary_key
-        if key is None:
-            raise OwnFault("the database did not say which authorisation it stored")
-        return int(key[0])
-
-    def revoke(self, number: int, now: datetime) -> bool:
-        """End one; `False` when there is none of this number in force."""
-        wanted = and_(_AUTHORISATION.c.id == number, _AUTHORISATION.c.revoked_at.is_(None))
-        with self._database.write() as connection:
-            return change_sealed(connection, _AUTHORISATION, wanted, {"revoked_at": now}) == 1

@@ -14,15 +14,15 @@ from sqlalchemy import and_, func, select
 from typing_extensions import override
 
 from monitor.model.state import Hit
+from monitor.store.authorisations import in_force
 from monitor.store.columns import text_key
 from monitor.store.database import Database
 from monitor.store.past import digests_of
-from monitor.store.tables import AuthorisationRow, FindingDigest, SeenValue, Sighting, table
+from monitor.store.tables import FindingDigest, SeenValue, Sighting, table
 from monitor.store.writing import chunks
 from rules.facts import Authorisation, DigestSource, Facts
 from sigstore_entries.signing import EntryRef, Signer, Signing
 
-_AUTHORISATION: Final = table(AuthorisationRow)
 _DIGEST: Final = table(FindingDigest)
 _SIGHTING: Final = table(Sighting)
 _VALUE: Final = table(SeenValue)
@@ -144,16 +144,9 @@ class FactsAhead(Facts):
         return sorted({digest for signing in self._by_rule[rule] for digest in digests_of(signing)})
 
     def _fetch_authorisations(self, rule: str) -> Mapping[str, Sequence[Authorisation]]:
-        found: dict[str, list[Authorisation]] = {digest: [] for digest in self._digests(rule)}
-        in_force = _AUTHORISATION.c.rule == rule, _AUTHORISATION.c.revoked_at.is_(None)
-        query = select(_AUTHORISATION).where(*in_force).order_by(_AUTHORISATION.c.id)
+        digests = self._digests(rule)
         with self._database.read() as connection:
-            for part in chunks(list(found)):
-                for each in connection.execute(query.where(_AUTHORISATION.c.digest.in_(part))).mappings():
-                    # By name: a row has a method called `count`.
-                    leave = Authorisation(each["digest"], each["count"], each["expires"], each["note"])
-                    found[leave.digest].append(leave)
-        return found
+            return {**{digest: [] for digest in digests}, **in_force(connection, rule, digests)}
 
     def _fetch_signed(self, rule: str) -> Mapping[str, _Signed]:
         by_key = {text_key(digest): digest for digest in self._digests(rule)}

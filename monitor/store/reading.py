@@ -105,7 +105,8 @@ class GivenLeave:
 
     number: int
     rule: str
-    digest: str
+    what: str
+    digests: tuple[str, ...]
     count: int
     used: int
     expires: datetime
@@ -235,18 +236,24 @@ class Reading:
     def authorisations(self, used: Any) -> list[GivenLeave]:
         """Every authorisation ever given; `used(rule, digest)` counts the signings seen."""
         given = table(AuthorisationRow)
+        rows = self._all(select(given).order_by(given.c.id))
+        digests: dict[int, list[str]] = {}
+        for row in rows:
+            digests.setdefault(row["id"] if row["together"] is None else row["together"], []).append(row["digest"])
         return [
             GivenLeave(
                 number=row["id"],
                 rule=row["rule"],
-                digest=row["digest"],
+                what=row["what"] or row["digest"],
+                digests=tuple(digests[row["id"]]),
                 count=row["count"],
-                used=used(row["rule"], row["digest"]),
+                used=sum(used(row["rule"], digest) for digest in digests[row["id"]]),
                 expires=row["expires"],
                 note=row["note"],
                 revoked_at=row["revoked_at"],
             )
-            for row in self._all(select(given).order_by(given.c.id))
+            for row in rows
+            if row["together"] is None
         ]
 
     def _deliveries(self, state: str) -> dict[str, int]:

@@ -291,16 +291,25 @@ class EvidenceRow(Base, table=True):
 
 
 class AuthorisationRow(Base, table=True):
-    """Leave to sign one digest some times until a day. Revoked ones stay, for the record."""
+    """Leave to sign one digest some times until a day. Revoked ones stay, for the record.
+
+    `what` is what was released, for people. Digests under which one signature of it may be logged are a row each, all
+    after the first with the first one's number in `together`.
+    """
 
     __tablename__ = "authorisation"
-    __table_args__ = (Index("authorisation_rule", "rule", "digest"),)
+    __table_args__ = (
+        Index("authorisation_rule", "rule", "digest"),
+        Index("authorisation_together", "together"),
+    )
     id: int | None = Field(default=None, sa_column=Column(RowNumber, primary_key=True, autoincrement=True))
     rule: str = Field(sa_column=Column(Text, nullable=False))
     digest: str = Field(sa_column=Column(Text, nullable=False))
     count: int = Field(sa_column=Column(BigInteger, nullable=False))
     expires: datetime = Field(sa_column=Column(UtcTime, nullable=False))
     note: str = Field(sa_column=Column(AnyText, nullable=False))
+    what: str = Field(sa_column=Column(AnyText, nullable=False))
+    together: int | None = Field(default=None, sa_column=Column(RowNumber))
     created_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
     revoked_at: datetime | None = Field(sa_column=Column(UtcTime))
     seal: bytes = Field(sa_column=Column(LargeBinary, nullable=False))

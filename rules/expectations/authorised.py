@@ -53,10 +53,9 @@ class AuthorisedExpectation(JudgedByPast):
         live = [each for each in known if when <= each.expires]
         if not live:
             return f"{digest} ({'its authorisation has expired' if known else 'not authorised'})"
-        leave, used = (
-            sum(each.count for each in live),
-            case.facts.times_signed(case.rule.id, digest, case.signing.where),
-        )
+        counted = dict.fromkeys(each for leave in live for each in leave.digests)
+        leave = sum(each.count for each in live)
+        used = sum(case.facts.times_signed(case.rule.id, each, case.signing.where) for each in counted)
         return None if used < leave else f"{digest} (authorised {leave} times, already signed {used} times)"
 
 

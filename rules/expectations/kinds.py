@@ -9,6 +9,7 @@ from rules.expectations.case import Expectation
 from rules.expectations.certificate_log_within import CertificateLogWithinExpectation
 from rules.expectations.digests import DigestsExpectation, DigestsFromExpectation
 from rules.expectations.environment import EnvironmentExpectation
+from rules.expectations.images import ImagesExpectation
 from rules.expectations.issuer import IssuerExpectation
 from rules.expectations.log_entry_within import LogEntryWithinExpectation
 from rules.expectations.new_issuer import NewIssuerExpectation
@@ -39,6 +40,7 @@ KINDS: Final[tuple[type[Expectation], ...]] = (
     IssuerExpectation,
     DigestsExpectation,
     DigestsFromExpectation,
+    ImagesExpectation,
     AuthorisedExpectation,
     TimeWindowsExpectation,
     RateExpectation,

@@ -93,7 +93,7 @@ def test_an_unexpected_signing_says_who_where_why_and_what_to_do() -> None:
     assert alert.identity == "a@acme.example"
     assert alert.reasons == ("The signing was made from another ref. Expected: refs/tags/v*. Found: refs/heads/evil.",)
     assert alert.facts == (("Identity", "a@acme.example"), ("Login from", "https://issuer.example"))
-    assert ("Digest of artifact", "sha256:" + "00" * 32) in dict(groups_of(alert))["Entry"]
+    assert ("Digest of the signed bytes", "sha256:" + "00" * 32) in dict(groups_of(alert))["Entry"]
     assert "signwatch search --entry v2:7 --prove" in dict(dict(groups_of(alert))["Proof"])["To show others"]
 
 

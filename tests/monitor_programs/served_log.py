@@ -14,7 +14,15 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from monitor.http_fetcher import Expect
 from monitor.model.errors import FetchFailed
-from tests.support.entries import CA_NOT_AFTER, Authority, github_claims, hashedrekord_v2, make_ca, make_certificate
+from tests.support.entries import (
+    ARTIFACT,
+    CA_NOT_AFTER,
+    Authority,
+    github_claims,
+    hashedrekord_v2,
+    make_ca,
+    make_certificate,
+)
 from tests.support.misbehaving_log import MisbehavingLog, RekorV2Log, spki_of
 from tlog.note import tile_log_key
 
@@ -41,11 +49,13 @@ rules:
 """
 
 
-def signing_body(ref: str = "refs/tags/v1.2.3", ca: Authority = CA) -> bytes:
+def signing_body(ref: str = "refs/tags/v1.2.3", ca: Authority = CA, artifact: str = ARTIFACT) -> bytes:
     """Entry of a GitHub workflow's signing on a ref; the clock is real, so the certificate is still valid by it."""
     san = f"https://github.com/acme/widget/.github/workflows/release.yml@{ref}"
     claims = github_claims(ref=ref) | {"source_repository_ref": ref}
-    return hashedrekord_v2(make_certificate(ca, san=san, issuer=ISSUER, claims=claims, not_after=CA_NOT_AFTER))
+    return hashedrekord_v2(
+        make_certificate(ca, san=san, issuer=ISSUER, claims=claims, not_after=CA_NOT_AFTER), artifact
+    )
 
 
 @dataclass

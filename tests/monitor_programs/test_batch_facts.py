@@ -14,8 +14,8 @@ from monitor.following.scan_batch import BatchMatches
 from monitor.judging.judge import RuleJudge
 from monitor.model.log_source import LogApi, LogEntry
 from monitor.model.state import Batch, Finding, Hit
+from monitor.store.authorisations import Authorisations
 from monitor.store.database import Database
-from monitor.store.facts import Authorisations
 from monitor.store.past import digests_of
 from monitor.store.store import Store
 from rules.facts import Authorisation

@@ -1,6 +1,7 @@
 """The commands: what they print, their exit codes, and that no bad input ends in a traceback."""
 
 import base64
+import hashlib
 import json
 import logging
 import os
@@ -251,6 +252,47 @@ def test_an_authorisation_covers_as_many_signings_as_it_says(signwatch: Command)
     assert (given["state"], given["used"], given["count"]) == ("in force", 3, 1)
     assert signwatch("authorise", "revoke", "1") == 0
     assert signwatch.json("authorise", "list")["authorisations"][0]["state"] == "revoked"
+
+
+def test_one_authorised_image_is_leave_for_one_signature_in_whichever_form_it_is_logged(signwatch: Command) -> None:
+    rules = RULES.replace("expect: {ref", "expect: {authorised: [], ref")
+    (signwatch.served.folder / "rules.yaml").write_text(rules, encoding="utf-8")
+    signwatch("init")
+    image = f"ghcr.io/acme/widget@sha256:{ARTIFACT}"
+    assert signwatch("authorise", "add", "widget", "--image", image) == 0
+    digests = [line.rsplit(" ", 1)[1] for line in signwatch.out.splitlines() if "may show" in line]
+    assert len(digests) == 5
+    first, second = (each.removeprefix("sha256:") for each in digests[:2])
+    signwatch.served.log.append(signing_body(artifact=first), signing_body(artifact=second), signing_body())
+    assert signwatch("audit", "--json") == 1
+    assert json.loads(signwatch.out)["logs"][0]["findings"] == {"expected": 1, "unexpected": 2}
+    [given] = signwatch.json("authorise", "list")["authorisations"]
+    assert (given["what"], given["used"], given["digests"]) == (f"image {image}", 2, digests)
+    assert signwatch("authorise", "revoke", "1") == 0
+    assert signwatch.json("authorise", "list")["authorisations"][0]["state"] == "revoked"
+
+
+def test_a_file_a_bundle_and_a_commit_are_authorised_by_what_the_log_shows_of_them(
+    signwatch: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signwatch("init")
+    file, bundle = tmp_path / "widget.tar", tmp_path / "entry.json"
+    file.write_bytes(b"widget")
+    bundle.write_bytes(signing_body())
+    assert signwatch("authorise", "add", "widget", "--file", str(file)) == 0
+    assert hashlib.sha256(b"widget").hexdigest() in signwatch.out
+    assert signwatch("authorise", "add", "widget", "--bundle", str(bundle)) == 0
+    assert ARTIFACT in signwatch.out
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@acme.example"]
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "--no-gpg-sign", "-m", "x"], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    monkeypatch.chdir(tmp_path)
+    assert signwatch("authorise", "add", "widget", "--commit", "HEAD") == 0
+    assert hashlib.sha256(commit.encode()).hexdigest() in signwatch.out
+    for wrong in (["--file", str(file), "--image", "x"], [], ["--image", "ghcr.io/acme/widget:v1"]):
+        assert signwatch("authorise", "add", "widget", *wrong) == 2
+    assert signwatch("authorise", "add", "widget", "--commit", "--output=x") == 2
 
 
 def test_rules_can_be_tried_and_explained_without_a_log(signwatch: Command, tmp_path: Path) -> None:

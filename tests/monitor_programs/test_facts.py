@@ -9,8 +9,8 @@ from sqlalchemy import event, text
 
 from alerts.alert import Owner
 from monitor.model.state import Finding
+from monitor.store.authorisations import Authorisations
 from monitor.store.database import Database
-from monitor.store.facts import Authorisations
 from rules.facts import Authorisation, Facts
 from rules.verdict import Outcome, Verdict
 from sigstore_entries.signing import ChainTrust, EntryRef, Signing

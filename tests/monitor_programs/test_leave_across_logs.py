@@ -17,8 +17,8 @@ from monitor.model.errors import PastMoved
 from monitor.model.heads import Position, SignedHead, TrustedHead
 from monitor.model.log_source import LogApi, LogEntry, LogIdentity
 from monitor.model.state import Batch, Finding, Hit
+from monitor.store.authorisations import Authorisations
 from monitor.store.database import Database
-from monitor.store.facts import Authorisations
 from monitor.store.reading import Reading
 from monitor.store.store import Store
 from rules.facts import Authorisation

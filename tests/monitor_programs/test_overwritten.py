@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import select, update
 
 from monitor.model.errors import OwnFault
+from monitor.store.authorisations import Authorisations
 from monitor.store.database import Database, create, open_database
-from monitor.store.facts import Authorisations
 from monitor.store.fsck import fsck
 from monitor.store.outbox import DatabaseOutbox
 from monitor.store.reading import Reading

@@ -2,8 +2,8 @@
 
 from datetime import timedelta
 
+from monitor.store.authorisations import Authorisations
 from monitor.store.database import Database
-from monitor.store.facts import Authorisations
 from monitor.store.outbox import PENDING
 from monitor.store.reading import Reading
 from monitor.store.trust_roots import KeptRoot

@@ -4,10 +4,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from outbound.image_name import parse_image_name
 from rules.facts import Authorisation, DigestSource, SourceForm
 from rules.judge import judge, recheck_at
 from rules.selected import select
 from rules.verdict import Outcome, Verdict
+from sigstore_entries.release import released_image
 from sigstore_entries.signing import Digest, EntryRef, KnownTime, SignerForm, Signing
 from tests.rules.signings import (
     DIGEST,
@@ -54,6 +56,36 @@ def certificate() -> Signing:
 def test_a_digest_must_be_on_the_list(allowed: str, digests: tuple[str, ...], reasons: list[str]) -> None:
     entry = signing(digests=tuple(Digest("sha256", value) for value in digests))
     assert ids(verdict_of(f"{{digests: {allowed if allowed.startswith('[') else [allowed]}}}", entry)) == reasons
+
+
+IMAGE = parse_image_name(f"ghcr.io/acme/widget@{THIS}")
+SHOWN = released_image(IMAGE).digests
+
+
+@pytest.mark.parametrize(
+    ("listed", "shown", "reasons"),
+    [
+        *((f"ghcr.io/acme/widget@{THIS}", each, []) for each in SHOWN),
+        (f"ghcr.io/acme/widget@{OTHER}", SHOWN[0], ["images"]),
+        (f"[ghcr.io/acme/widget@{OTHER}, ghcr.io/acme/widget@{THIS}]", SHOWN[1], []),
+        (f"ghcr.io/acme/widget@{THIS}", THIS, ["images"]),
+        (f"ghcr.io/acme/other@{THIS}", SHOWN[-1], ["images"]),
+    ],
+)
+def test_a_signature_of_a_listed_image_is_known_by_the_digest_of_the_statement_about_it(
+    listed: str, shown: str, reasons: list[str]
+) -> None:
+    entry = signing(digests=(Digest("sha256", shown.removeprefix("sha256:")),))
+    assert ids(verdict_of(f"{{images: {listed if listed[0] == '[' else [listed]}}}", entry)) == reasons
+
+
+def test_the_digests_of_one_signature_of_an_image_share_one_leave() -> None:
+    recorded = Authorisation(SHOWN[0], 1, LATER, what="image", together=SHOWN)
+    entry = signing(digests=(Digest("sha256", SHOWN[1].removeprefix("sha256:")),))
+    fresh = MemoryFacts(recorded=[("under-test", recorded)])
+    assert ids(verdict_of("{authorised: []}", entry, fresh)) == []
+    used = MemoryFacts(past=[past(1, SHOWN[0])], recorded=[("under-test", recorded)])
+    assert ids(verdict_of("{authorised: []}", entry, used)) == ["authorised"]
 
 
 SOURCE = DigestSource(SourceForm.FILE, ("released.txt",))

@@ -36,7 +36,7 @@ class MemoryFacts:
         return self
 
     def authorisations(self, rule: str, digest: str) -> Sequence[Authorisation]:
-        return [each for owner, each in self.recorded if owner == rule and each.digest == digest]
+        return [each for owner, each in self.recorded if owner == rule and digest in each.digests]
 
     def times_signed(self, rule: str, digest: str, besides: EntryRef) -> int:
         return sum(1 for each in self.past if each.rule == rule and digest in each.digests and each.where != besides)

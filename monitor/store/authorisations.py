@@ -1,0 +1,85 @@
+"""Leave to sign, as people give and revoke it."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, func, or_, select
+
+from monitor.model.errors import OwnFault
+from monitor.store.database import Database
+from monitor.store.seals import change_sealed, sealed
+from monitor.store.tables import AuthorisationRow, table
+from monitor.store.writing import chunks
+from rules.facts import Authorisation
+
+_GIVEN: Final = table(AuthorisationRow)
+_GROUP: Final = func.coalesce(_GIVEN.c.together, _GIVEN.c.id)
+
+
+class Authorisations:
+    """Leave given and revoked in the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, rule: str, authorisation: Authorisation, now: datetime) -> int:
+        """Record one, with every digest it is leave for, and return its number."""
+        number: int | None = None
+        with self._database.write() as connection:
+            for digest in authorisation.digests:
+                row = {
+                    "rule": rule,
+                    "digest": digest,
+                    "count": authorisation.count,
+                    "expires": authorisation.expires,
+                    "note": authorisation.note,
+                    "what": authorisation.what,
+                    "together": number,
+                    "created_at": now,
+                }
+                key = connection.execute(_GIVEN.insert().values(**sealed(_GIVEN, row))).inserted_primary_key
+                if key is None:
+                    raise OwnFault("the database did not say which authorisation it stored")
+                number = int(key[0]) if number is None else number
+        if number is None:
+            raise OwnFault("an authorisation of no digest was to be stored")
+        return number
+
+    def revoke(self, number: int, now: datetime) -> bool:
+        """End one; `False` when there is none of this number in force."""
+        mine = or_(_GIVEN.c.id == number, _GIVEN.c.together == number)
+        with self._database.write() as connection:
+            return change_sealed(connection, _GIVEN, mine & _GIVEN.c.revoked_at.is_(None), {"revoked_at": now}) > 0
+
+
+def in_force(connection: Connection, rule: str, digests: Sequence[str]) -> Mapping[str, list[Authorisation]]:
+    """Every authorisation of these digests that was not revoked, in order, by digest; expired ones included."""
+    query = select(_GIVEN).where(_GIVEN.c.rule == rule, _GIVEN.c.revoked_at.is_(None)).order_by(_GIVEN.c.id)
+    rows: list[Any] = []
+    for part in chunks(list(digests)):
+        rows += connection.execute(query.where(_GIVEN.c.digest.in_(part))).mappings().all()
+    together = _together(connection, {_group(each) for each in rows})
+    found = defaultdict[str, list[Authorisation]](list)
+    for each in rows:
+        # By name: a row has a method called `count`.
+        leave = Authorisation(
+            each["digest"], each["count"], each["expires"], each["note"], each["what"], together[_group(each)]
+        )
+        found[leave.digest].append(leave)
+    return found
+
+
+def _group(row: Mapping[str, Any]) -> int:
+    return int(row["id"] if row["together"] is None else row["together"])
+
+
+def _together(connection: Connection, groups: set[int]) -> Mapping[int, tuple[str, ...]]:
+    found = defaultdict[int, list[str]](list)
+    for part in chunks(sorted(groups)):
+        wanted = or_(_GIVEN.c.id.in_(part), _GIVEN.c.together.in_(part))
+        rows = connection.execute(select(_GROUP, _GIVEN.c.digest).where(wanted).order_by(_GIVEN.c.id))
+        for number, digest in rows:
+            found[int(number)].append(str(digest))
+    return {number: tuple(digests) if len(digests) > 1 else () for number, digests in found.items()}

@@ -1,0 +1,108 @@
+"""Digests under which a log enters the signature of something released: an image, a commit, a file.
+
+A log names the digest of what was signed, and for images that is a statement about the image, not the image. The
+statement of `cosign sign` is fixed, so the image's digest alone says what the log will show.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from outbound.image_name import ImageName
+
+IN_TOTO: Final = "application/vnd.in-toto+json"
+IMAGE_SIGNATURE: Final = "https://sigstore.dev/cosign/sign/v1"
+STATEMENT: Final = "https://in-toto.io/Statement/v1"
+SIMPLE_SIGNING: Final = "cosign container image signature"
+_COMPACT: Final = (",", ":")
+# SPEC Go protojson: a build of the client either writes a space after each comma or writes none.
+_SPACED: Final = (", ", ":")
+_SHA256: Final = "sha256:"
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Something released, and every digest (`sha256:…`) under which the log may enter one signature of it.
+
+    `what` names it for people.
+    """
+
+    what: str
+    digests: tuple[str, ...]
+
+
+def pre_authentication(payload_type: str, payload: bytes) -> bytes:
+    """The bytes that a DSSE signature is over. SPEC DSSE v1, PAE: "DSSEv1", then lengths and texts."""
+    kind = payload_type.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+
+
+def image_statement(digest: str, *, spaced: bool = False) -> bytes:
+    """The statement that `cosign sign` (version 3) and `sign-lite image sign` sign about an image's digest."""
+    statement = {
+        "_type": STATEMENT,
+        "subject": [{"digest": {"sha256": digest.removeprefix(_SHA256)}, "annotations": {}}],
+        "predicateType": IMAGE_SIGNATURE,
+        "predicate": {},
+    }
+    return json.dumps(statement, separators=_SPACED if spaced else _COMPACT).encode()
+
+
+def simple_signing(image: ImageName) -> bytes:
+    """The payload that cosign signed about an image before its version 3. SPEC containers/image, simple signing."""
+    payload = {
+        "critical": {
+            "identity": {"docker-reference": image.in_full},
+            "image": {"docker-manifest-digest": image.digest},
+            "type": SIMPLE_SIGNING,
+        },
+        "optional": None,
+    }
+    return json.dumps(payload, separators=_COMPACT).encode()
+
+
+def released_image(image: ImageName) -> Release:
+    """What the logs show of a signature of this image: Rekor v1 the statement's digest, Rekor v2 its PAE's.
+
+    The image must have a digest. A signature with annotations, and any other attestation, is of a statement of its own.
+    """
+    if image.digest is None:
+        raise ValueError(f"{image} has no digest: a tag can be moved, so it says nothing about what is signed")
+    return Release(f"image {image.in_full}@{image.digest}", tuple(dict.fromkeys(_of_image(image, image.digest))))
+
+
+def _of_image(image: ImageName, digest: str) -> Iterator[str]:
+    for spaced in (False, True):
+        statement = image_statement(digest, spaced=spaced)
+        yield sha256(statement)
+        yield sha256(pre_authentication(IN_TOTO, statement))
+    yield sha256(simple_signing(image))
+
+
+def released_commit(commit: str, signed_attributes: bytes | None) -> Release:
+    """What the log shows of a signature of this commit or tag, by its hexadecimal id.
+
+    gitsign enters the digest of the id as text (its online mode), or that of the signed attributes of the CMS
+    signature in the commit (its offline mode), which are known once it is signed.
+    """
+    digests = [sha256(commit.encode())]
+    if signed_attributes is not None:
+        digests.append(sha256(signed_attributes))
+    return Release(f"commit {commit}", tuple(digests))
+
+
+def digest_label(kind: str, of: str) -> str:
+    """What a digest of an entry of this kind is a digest of, for people.
+
+    A hashedrekord is of a file, of a commit's id, or of the signed bytes of an envelope: it does not say which.
+    """
+    if kind == "hashedrekord":
+        return "Digest of the signed bytes"
+    return {"payload": "Digest of the statement", "envelope": "Digest of the envelope"}.get(of, f"Digest of {of}")
+
+
+def sha256(content: bytes) -> str:
+    """SHA-256 as the rules spell it: `sha256:` and lower-case digits."""
+    return _SHA256 + hashlib.sha256(content).hexdigest()
