@@ -1,0 +1,13 @@
+"""The check of plain English finds its words and pointers, and nothing else."""
+
+from tests.docs.plain_english import pointers, riddles
+
+
+def test_a_pronoun_without_a_subject_is_found_and_its_neighbours_are_not() -> None:
+    assert list(riddles("The log signs it.\nEvery body of an entry.")) == []
+    assert list(riddles("fine\nWhoever signs; nobody reads")) == [(2, "Whoever"), (2, "nobody")]
+
+
+def test_a_docstring_that_only_points_elsewhere_is_found() -> None:
+    assert list(pointers('def f():\n    """See `a.b` for the format of the note."""\n')) == []
+    assert list(pointers('def f():\n    """See `a.b`."""\n')) == [(1, "See `a.b`.")]
