@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks import examining, following, hits, noise, rule_count
+from benchmarks import examining, following, hits, noise, rule_count, subscriptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +115,40 @@ TASKS: Final[tuple[Task, ...]] = (
             Figure("rules_1m_build_gb", "peak GiB of a process that makes and compiles 1,000,000 rules", at_most=1.5),
         ),
         lambda _: rule_count.measure_build(),
+    ),
+    Task(
+        (
+            Figure("subscriptions_1m_load_s", "seconds to put 1,000,000 subscriptions in force at a start", at_most=60),
+            Figure("subscriptions_1m_gb", "peak GiB of the process that then holds them", at_most=3),
+            Figure(
+                "subscription_in_force_s",
+                "seconds from confirming one more to its being matched, the daemon's interval of 1 s included",
+                at_most=5,
+            ),
+            Figure("subscription_change_cpu_ms", "processor milliseconds of one change among them", at_most=50),
+        ),
+        lambda _: subscriptions.measure_subscriptions(),
+    ),
+    Task(
+        (
+            Figure(
+                "fan_out_10k_s",
+                "seconds from one committed finding to 10,000 accepted webhooks at many loopback addresses",
+                at_most=30,
+            ),
+        ),
+        lambda _: subscriptions.measure_fan_out(),
+    ),
+    Task(
+        (
+            Figure(
+                "page_cpu_ms",
+                "processor milliseconds of the dearest of front page, a name's page and a subscription's page, with "
+                "1,000,000 findings and 1,000,000 subscriptions",
+                at_most=50,
+            ),
+        ),
+        lambda _: subscriptions.measure_pages(),
     ),
     Task(
         (

@@ -1,0 +1,63 @@
+"""Signing in with an issuer: a real one (ca-lite), in a real browser, and what a stolen or stale login is worth."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ca_lite.settings import Layout
+from monitor.site_config import OidcConfig
+from monitor.store.database import Database
+from tests.browser.site_pages import chromium, eyes
+from tests.site.scene import Scene, scene, shown
+from tests.support.ca_server import CaServer, ca_and_log
+
+MIA = "mia@acme.example"
+
+
+@pytest.fixture(scope="module")
+def issuer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CaServer]:
+    with ca_and_log(tmp_path_factory.mktemp("issuer")) as (ca, _):
+        yield ca
+
+
+@pytest.fixture
+def acme(tmp_path: Path, database: Database, issuer: CaServer) -> Iterator[Scene]:
+    oidc = OidcConfig(issuer.oidc, "sigstore", name="Acme's login")
+    with scene(tmp_path, database, sign_up="oidc", oidc=oidc) as made:
+        yield made
+
+
+@pytest.mark.skipif(chromium() is None, reason="chromium is not installed (Debian: chromium)")
+def test_a_login_at_the_issuer_proves_the_address_and_signs_in(acme: Scene, issuer: CaServer) -> None:
+    secret = Layout(issuer.folder).login_secret.read_text(encoding="utf-8").strip()
+    with eyes(acme.url, width=390, dark=False) as mia:
+        mia.open("/sign-in")
+        mia.press("Sign in with Acme's login")
+        mia.page.locator("input[name=email]").fill(MIA)
+        mia.page.locator("input[name=secret]").fill(secret)
+        with mia.page.expect_navigation(url=f"{acme.url}/**"):
+            mia.page.locator("button, input[type=submit]").first.click()
+        assert "My subscriptions" in mia.look("oidc-signed-in")
+    account = acme.site.subscribers.by_address(MIA)
+    assert account is not None
+    assert acme.site.subscribers.sessions(account.id) == 1
+
+
+def test_a_login_that_was_not_begun_here_or_comes_back_changed_is_refused(acme: Scene) -> None:
+    thief, mine = acme.visitor(), acme.visitor()
+    assert "too old" in shown(thief.get("/auth/callback?code=x&state=y", expect=403))
+    begun = mine.http.get("/sign-in/with/oidc")
+    assert begun.status_code == 303
+    assert "code_challenge=" in begun.headers["location"]
+    assert "did not succeed" in shown(mine.get("/auth/callback?code=x&state=other", expect=403))
+    state = begun.headers["location"].partition("state=")[2].partition("&")[0]
+    assert "could not be verified" in shown(mine.get(f"/auth/callback?code=made-up&state={state}", expect=403))
+    acme.clock.advance(minutes=11)
+    assert "too old" in shown(mine.get(f"/auth/callback?code=x&state={state}", expect=403))
+
+
+def test_an_address_by_mail_alone_is_refused_where_a_login_is_wanted(acme: Scene) -> None:
+    fields = {"name": "https://github.com/acme/widget", "email": MIA, "do": "subscribe"}
+    page = acme.visitor().post("/subscribe", fields, page="/subscribe?name=https://github.com/acme/widget", expect=400)
+    assert "begins with a login" in shown(page)
