@@ -16,23 +16,22 @@ class SourceForm(StrEnum):
     FILE = "file"
     URL = "url"
     URL_FILE = "url_file"
-    COMMAND = "command"
 
 
 @dataclass(frozen=True, slots=True)
 class DigestSource:
-    """A list of digests kept outside the rule file. `target` is a path, a URL or a command with its arguments.
+    """A list of digests kept outside the rule file. `target` is a path or a URL.
 
     A `url_file` is the path of a file with the URL in it: one that holds a secret.
     """
 
     form: SourceForm
-    target: tuple[str, ...]
+    target: str
 
     def __str__(self) -> str:
         if self.form is SourceForm.URL:
-            return f"{self.form}: {shown_url(self.target[0])}"
-        return f"{self.form}: {' '.join(self.target)}"
+            return f"{self.form}: {shown_url(self.target)}"
+        return f"{self.form}: {self.target}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,10 +99,7 @@ def _pattern() -> dict[str, Any]:
 
 
 def _digest_source() -> dict[str, Any]:
-    forms = [
-        _mapping({form.value: _TEXT}, form.value) for form in (SourceForm.FILE, SourceForm.URL, SourceForm.URL_FILE)
-    ]
-    return {"anyOf": [*forms, _mapping({"command": _one_or_many(_TEXT)}, "command")]}
+    return {"anyOf": [_mapping({form.value: _TEXT}, form.value) for form in SourceForm]}
 
 
 def _authorisation() -> dict[str, Any]:

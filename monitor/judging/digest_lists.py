@@ -1,16 +1,12 @@
 """Lists of allowed digests kept outside the rule file: fetched on a schedule, answered from memory.
 
-A judgement never waits for a file server or a program. What could not be fetched again for longer than `max_age` is
+A judgement never waits for a file or a server. What could not be fetched again for longer than `max_age` is
 no longer known, and what depends on it fails closed.
 """
 
-import contextlib
 import logging
-import os
-import signal
-import subprocess
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,7 +14,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from monitor.http_fetcher import Expect, HttpFetcher
-from monitor.model.errors import FetchFailed, OwnFault, SignwatchError
+from monitor.model.errors import FetchFailed, SignwatchError
 from outbound.shown_url import is_https_or_loopback, shown_url
 from rules.digest_list import MAX_SIZE, parse_digest_list
 from rules.expectations.digests import DigestsFromExpectation
@@ -43,10 +39,8 @@ class DigestLists:
         base: Path,
         clock: Callable[[], datetime],
         max_age: timedelta = timedelta(hours=1),
-        command_seconds: float = 60,
     ) -> None:
         self._base, self._clock, self._max_age = base, clock, max_age
-        self._command_seconds = command_seconds
         self._lock = threading.Lock()
         self._lists: dict[DigestSource, _Fetched] = {}
 
@@ -76,14 +70,12 @@ class DigestLists:
     def _fetch(self, source: DigestSource) -> str:
         match source.form:
             case SourceForm.FILE:
-                with (self._base / source.target[0]).open("rb") as file:
+                with (self._base / source.target).open("rb") as file:
                     return file.read(MAX_SIZE + 1).decode("utf-8")
-            case SourceForm.COMMAND:
-                return _output(source.target, self._base, self._command_seconds).decode("utf-8")
             case SourceForm.URL:
-                return _fetched(source.target[0])
+                return _fetched(source.target)
             case SourceForm.URL_FILE:
-                return self._fetch_secret(source.target[0])
+                return self._fetch_secret(source.target)
 
     def _fetch_secret(self, name: str) -> str:
         """Fetch the list at the URL that a file holds; no message repeats the URL."""
@@ -106,38 +98,3 @@ def _fetched(url: str) -> str:
         return fetcher.get(path, max_bytes=MAX_SIZE, expect=Expect.BYTES).decode("utf-8")
     finally:
         fetcher.close()
-
-
-def _output(command: Sequence[str], folder: Path, seconds: float) -> bytes:
-    """Return what a command prints, at most one byte more than a list may have. Raises `OwnFault`, `OSError`.
-
-    The operator's own words from the operator's own file: no shell. It gets a process group of its own, so that what
-    it started ends with it when it takes too long or does not stop talking.
-    """
-    with subprocess.Popen(  # noqa: S603
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        cwd=folder,
-        start_new_session=True,
-    ) as process:
-        watchdog = threading.Timer(seconds, _end_group, (process,))
-        watchdog.start()
-        try:
-            output: bytes = b"" if process.stdout is None else process.stdout.read(MAX_SIZE + 1)
-            if len(output) > MAX_SIZE:
-                _end_group(process)
-            code = process.wait()
-        finally:
-            watchdog.cancel()
-    if len(output) > MAX_SIZE:
-        raise OwnFault(f"it printed more than {MAX_SIZE} bytes")
-    if code:
-        raise OwnFault(f"it ended with {code} (a negative number is a signal: it gets {seconds:.0f} s)")
-    return output
-
-
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)

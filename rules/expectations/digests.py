@@ -46,16 +46,16 @@ class DigestsFromExpectation:
 
     @classmethod
     def read(cls, node: Node) -> Self:
-        """Read `{file: path}`, `{url: https://…}` or `{command: [program, argument, …]}`."""
+        """Read `{file: path}`, `{url: https://…}` or `{url_file: path}`."""
         if not isinstance(node, Mapping) or len(node.entries) != 1:
-            raise Misplaced("digests_from is one of: {file: path}, {url: https://…}, {command: [program, …]}", node)
+            raise Misplaced("digests_from is one of: {file: path}, {url: https://…}, {url_file: path}", node)
         Fields(node, [form.value for form in SourceForm], "digests_from")
         key, value = node.entries[0]
         form = SourceForm(key.text)
-        target = read_list(value, read_text) if form is SourceForm.COMMAND else (read_text(value),)
-        if form is SourceForm.URL and not is_https_or_loopback(target[0]):
+        target = read_text(value)
+        if form is SourceForm.URL and not is_https_or_loopback(target):
             raise Misplaced("a list of digests is only fetched over https", value)
-        if form is SourceForm.URL and has_credentials(target[0]):
+        if form is SourceForm.URL and has_credentials(target):
             raise Misplaced("a URL with a user name or password belongs into a file: name it with `url_file`", value)
         return cls(DigestSource(form, target))
 

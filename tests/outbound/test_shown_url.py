@@ -86,7 +86,7 @@ def test_the_url_of_a_digest_list_tells_no_secret(form: str, tmp_path: Path, cap
         [told] = lists(tmp_path).refresh(rules.rules)
     assert "127.0.0.1" in told or "list.url" in told
     assert "ConnectError" in told, "control: it was asked"
-    assert SECRET not in told + caplog.text + str(DigestSource(SourceForm(form), (target,)))
+    assert SECRET not in told + caplog.text + str(DigestSource(SourceForm(form), target))
 
 
 @pytest.mark.parametrize(

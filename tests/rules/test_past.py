@@ -88,7 +88,7 @@ def test_the_digests_of_one_signature_of_an_image_share_one_leave() -> None:
     assert ids(verdict_of("{authorised: []}", entry, used)) == ["authorised"]
 
 
-SOURCE = DigestSource(SourceForm.FILE, ("released.txt",))
+SOURCE = DigestSource(SourceForm.FILE, "released.txt")
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,7 @@ REFUSED = [
     ("select: {kind: dsse}\n    expect: {time_windows: {from: '08:00', to: '08:00'}}", 5, 28, "empty"),
     ("select: {kind: dsse}\n    expect: {authorised: [{digest: '%s', expires: x}]}" % ("ab" * 32), 5, 113, "offset"),
     ("select: {kind: dsse}\n    expect: {digests_from: {url: 'http://list.example/x'}}", 5, 34, "https"),
+    ("select: {kind: dsse}\n    expect: {digests_from: {command: [cat, list]}}", 5, 29, "url_file"),
     ("select: !!python/object:os.system {identity: x}", 4, 13, "tags are not read"),
     ("select: {identity: *nowhere}", 4, 24, "stands before its anchor"),
     ("select: &a {not: *a}", 4, 22, "stands before its anchor"),
