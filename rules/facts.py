@@ -55,15 +55,12 @@ class Authorisation:
         return self.together or (self.digest,)
 
 
-class Facts(Protocol):
-    """The past as far as it is known. Answers never include the entry being judged, and never wait on a network.
+class Past(Protocol):
+    """What entries showed before. Answers never include the entry being judged, and never wait on a network.
 
-    A fact that cannot be told is `None`, and what depends on it fails closed. Only signers that the rule selected and
-    with a trusted certificate or a named key (`rules.selected.Selected.vouched`) count as the past.
+    Only signers that the rule selected and with a trusted certificate or a named key
+    (`rules.selected.Selected.vouched`) count as the past.
     """
-
-    def authorisations(self, rule: str, digest: str) -> Sequence[Authorisation]:
-        """Every authorisation recorded for this rule and digest, expired and used up ones included."""
 
     def times_signed(self, rule: str, digest: str, besides: EntryRef) -> int:
         """How many other entries under this rule carried this digest, in any log."""
@@ -81,6 +78,20 @@ class Facts(Protocol):
     def signings(self, rule: str, after: datetime, up_to: datetime, besides: EntryRef) -> int:
         """How many signings under this rule fall into `(after, up_to]`, by the time judged, entries of CT left out."""
 
+    def absent_at(self, where: EntryRef) -> datetime | None:
+        """When the log was last read to its end without holding this entry; `None` when not known."""
+
+
+class Leave(Protocol):
+    """What people allowed to be signed."""
+
+    def authorisations(self, rule: str, digest: str) -> Sequence[Authorisation]:
+        """Every authorisation recorded for this rule and digest, expired and used up ones included."""
+
+
+class Known(Protocol):
+    """What is known from other places than the log being read. Never waits on a network."""
+
     def digests_from(self, source: DigestSource) -> frozenset[str] | None:
         """The source's digests, each `sha256:…`, as last fetched within its age limit; `None` when there are none."""
 
@@ -94,5 +105,11 @@ class Facts(Protocol):
     def in_signature_log(self, certificate: bytes | None) -> bool | None:
         """Whether a Rekor log showed an entry signed with this very certificate; otherwise as above."""
 
-    def absent_at(self, where: EntryRef) -> datetime | None:
-        """When the log was last read to its end without holding this entry; `None` when not known."""
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a judgement may ask about. A fact that cannot be told is `None`, and what depends on it fails closed."""
+
+    past: Past
+    leave: Leave
+    known: Known

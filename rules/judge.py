@@ -113,7 +113,7 @@ def _logged_after_expiry(case: Case) -> Iterator[Reason]:
         return
     if any(time.source == "integrated-time" for time in signing.times):
         return
-    absent_at = case.facts.absent_at(signing.where)
+    absent_at = case.facts.past.absent_at(signing.where)
     # A clock that was ahead once may have left a time in the future.
     if absent_at is not None and signer.not_after < absent_at <= case.now:
         sentence = (

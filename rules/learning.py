@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from typing_extensions import override
 
-from rules.facts import Authorisation, DigestSource, Facts
+from rules.facts import Authorisation, DigestSource, Facts, Known, Leave, Past
 from rules.forges import source_repository
 from rules.judge import judge
 from rules.rule import Rule
@@ -65,12 +65,8 @@ class Part:
         return list(self.values) if len(self.values) > 1 else self.values[0]
 
 
-class NoPast(Facts):
-    """Facts that know nothing: expectations of subscriptions are about the entry alone."""
-
-    @override
-    def authorisations(self, rule: str, digest: str) -> Sequence[Authorisation]:
-        return ()
+class NoPast(Past):
+    """Nothing was seen before."""
 
     @override
     def times_signed(self, rule: str, digest: str, besides: EntryRef) -> int:
@@ -89,6 +85,22 @@ class NoPast(Facts):
         return 0
 
     @override
+    def absent_at(self, where: EntryRef) -> datetime | None:
+        return None
+
+
+class NoLeave(Leave):
+    """Nothing was allowed."""
+
+    @override
+    def authorisations(self, rule: str, digest: str) -> Sequence[Authorisation]:
+        return ()
+
+
+class NothingKnown(Known):
+    """No list and no other log is known."""
+
+    @override
     def digests_from(self, source: DigestSource) -> frozenset[str] | None:
         return None
 
@@ -100,14 +112,14 @@ class NoPast(Facts):
     def in_signature_log(self, certificate: bytes | None) -> bool | None:
         return None
 
-    @override
-    def absent_at(self, where: EntryRef) -> datetime | None:
-        return None
+
+NO_FACTS: Final = Facts(NoPast(), NoLeave(), NothingKnown())
+"""Facts that know nothing: expectations of subscriptions are about the entry alone."""
 
 
 def verdict_of(rule: Rule, signing: Signing, now: datetime) -> Verdict:
     """What a subscription's rule says of one signing by itself."""
-    return judge(rule, signing, NoPast(), now)
+    return judge(rule, signing, NO_FACTS, now)
 
 
 def learn(subject: Subject, past: Sequence[Signing]) -> list[Part]:

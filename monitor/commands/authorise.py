@@ -16,8 +16,8 @@ from monitor.judging.active_rules import read_rules
 from monitor.program import utc_now
 from monitor.store.authorisations import Authorisations
 from monitor.store.database import open_database
-from monitor.store.facts import DatabaseFacts
 from monitor.store.reading import Reading
+from monitor.store.stored_facts import StoredPast
 from outbound.image_name import BadImageName, parse_image_name
 from rules.document import Misplaced, Scalar
 from rules.facts import Authorisation
@@ -126,8 +126,8 @@ def list_authorisations(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonO
     """
     settings = load_config(config)
     with closing(open_database(settings.database)) as database:
-        facts = DatabaseFacts(database)
-        given = Reading(database).authorisations(lambda rule, digest: facts.times_signed(rule, digest, _NO_ENTRY))
+        past = StoredPast(database)
+        given = Reading(database).authorisations(lambda rule, digest: past.times_signed(rule, digest, _NO_ENTRY))
     now = utc_now()
     rows = [
         {

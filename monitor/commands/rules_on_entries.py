@@ -97,7 +97,7 @@ def explain(
         first, *more = signings_in(file)
         _note_left_out(file, first, 0)
         labelled = judge.judge([Hit(first, (rule.id,), b"")], utc_now())[0].signing
-        told = explain_rule(rule, labelled, facts, utc_now())
+        told = explain_rule(rule, labelled, facts.stored, utc_now())
     if more:
         note(f"{file}: explained is the first of {len(more) + 1} entries")
     if as_json:

@@ -121,7 +121,7 @@ def _state(parts: ScanParts, at: Progress, on_batch: Callable[[Batch], None] = l
 def _facts(parts: ScanParts, ledger: Ledger) -> DatabaseFacts | ScanFacts:
     """Facts for judgements: the past is the scan's own, so that its findings depend on nothing else."""
     if parts.store is None:
-        ledger.store.facts.digests = parts.lists.digests
+        ledger.store.facts.known.digests = parts.lists.digests
         return ledger.store.facts
     return ScanFacts(ledger.store.facts, parts.store.facts)
 

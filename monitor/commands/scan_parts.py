@@ -111,9 +111,9 @@ def scan_parts(
     for failure in lists.refresh(rules):
         note(failure, "yellow")
     if store is not None:
-        store.facts.digests = lists.digests
+        store.facts.known.digests = lists.digests
         logs = configured_logs(config, trust)
-        tell_facts(store.facts, logs, utc_now)
+        tell_facts(store.facts.known, logs, utc_now)
         store.certificate_hold = hold_of(config, logs)
     ahead = usable_jobs(jobs) + 1
     executor = parts.enter_context(ThreadPoolExecutor(ahead, thread_name_prefix="fetch"))

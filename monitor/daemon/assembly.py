@@ -36,8 +36,8 @@ from monitor.model.state import Batch
 from monitor.site.fan_out import SUBSCRIBERS, FanOut
 from monitor.store.asks import Asks
 from monitor.store.database import Database, open_database
-from monitor.store.facts import DatabaseFacts
 from monitor.store.store import Route, Store
+from monitor.store.stored_facts import StoredKnown
 from monitor.telemetry.hooks import Meter
 from monitor.telemetry.metered_fetcher import MeteredFetcher
 from monitor.trust.provider import TrustKeeper
@@ -161,7 +161,7 @@ class Monitor:
         ]
         self.logs.extend(log for log, _ in more)
         self.watches.extend(watch for _, watch in more)
-        tell_facts(self.store.facts, self.logs, self.services.timing.clock)
+        tell_facts(self.store.facts.known, self.logs, self.services.timing.clock)
         return more
 
     def close(self) -> None:
@@ -195,9 +195,9 @@ def _assembled(config: Config, meter: Meter, timing: Timing, limits: Limits | No
     logs = list(configured_logs(config, trust))
     store.certificate_hold = hold_of(config, logs)
     lists = DigestLists(config.base, timing.clock)
-    store.facts.digests = lists.digests
+    store.facts.known.digests = lists.digests
     lists.refresh(rules.held.rules.rules)
-    tell_facts(store.facts, logs, timing.clock)
+    tell_facts(store.facts.known, logs, timing.clock)
     services = Services(store, rules, trust, meter, timing)
     make = LogParts(config, services, limits, parts)
     watches = [make.watch(log) for log in logs]
@@ -393,7 +393,7 @@ def hold_of(config: Config, logs: Sequence[LogConfig]) -> timedelta:
     return config.objectives.certificate_hold if any(log.api not in _CT for log in logs) else timedelta(0)
 
 
-def tell_facts(facts: DatabaseFacts, logs: Sequence[LogConfig], clock: Callable[[], datetime]) -> None:
+def tell_facts(facts: StoredKnown, logs: Sequence[LogConfig], clock: Callable[[], datetime]) -> None:
     """Let absences count as facts only where the logs in question are all watched closely."""
     # A log whose protocol is found out later may be of either kind.
     facts.certificate_logs = frozenset(log.name for log in logs if log.api not in _REKOR)

@@ -1,4 +1,4 @@
-"""Facts that include what was found a moment ago in the same batch and is not in the database yet.
+"""The past including what was found a moment ago in the same batch and is not in the database yet.
 
 Without it, a limit of one signing would let any number pass as long as they come in one batch, and findings would
 depend on how a log happened to be cut into batches.
@@ -6,7 +6,6 @@ depend on how a log happened to be cut into batches.
 
 from bisect import bisect_right, insort
 from collections import defaultdict
-from collections.abc import Sequence
 from datetime import datetime
 
 from typing_extensions import override
@@ -14,14 +13,14 @@ from typing_extensions import override
 from monitor.model.state import Finding
 from monitor.store.findings import is_certificate_only, signed_at
 from monitor.store.past import digests_of, is_past, seen_in
-from rules.facts import Authorisation, DigestSource, Facts
+from rules.facts import Past
 from sigstore_entries.signing import EntryRef
 
 
-class BatchFacts(Facts):
-    """`rules.facts.Facts` over stored facts plus the findings remembered here, as if they had been stored at `now`."""
+class BatchPast(Past):
+    """The stored past plus the findings remembered here, as if they had been stored at `now`."""
 
-    def __init__(self, stored: Facts, now: datetime) -> None:
+    def __init__(self, stored: Past, now: datetime) -> None:
         self._stored, self._now = stored, now
         self._digests = defaultdict[tuple[str, str], set[EntryRef]](set)
         self._seen = defaultdict[tuple[str, str, str], dict[str, set[bytes]]](dict)
@@ -40,10 +39,6 @@ class BatchFacts(Facts):
         if not is_certificate_only(signing) and (rule, signing.where) not in self._time_of:
             self._time_of[rule, signing.where] = at = signed_at(finding.selected, self._now)
             insort(self._times[rule], at)
-
-    @override
-    def authorisations(self, rule: str, digest: str) -> Sequence[Authorisation]:
-        return self._stored.authorisations(rule, digest)
 
     @override
     def times_signed(self, rule: str, digest: str, besides: EntryRef) -> int:
@@ -66,20 +61,6 @@ class BatchFacts(Facts):
         own = self._time_of.get((rule, besides))
         here = bisect_right(times, up_to) - bisect_right(times, after) - (own is not None and after < own <= up_to)
         return self._stored.signings(rule, after, up_to, besides) + here
-
-    @override
-    def digests_from(self, source: DigestSource) -> frozenset[str] | None:
-        return self._stored.digests_from(source)
-
-    @override
-    def in_certificate_log(self, certificate: bytes | None) -> bool | None:
-        """Another log than the one of this batch answers it."""
-        return self._stored.in_certificate_log(certificate)
-
-    @override
-    def in_signature_log(self, certificate: bytes | None) -> bool | None:
-        """Another log than the one of this batch answers it."""
-        return self._stored.in_signature_log(certificate)
 
     @override
     def absent_at(self, where: EntryRef) -> datetime | None:

@@ -9,7 +9,7 @@ from typing import Protocol
 from typing_extensions import override
 
 from alerts.alert import Alert
-from monitor.judging.history import BatchFacts
+from monitor.judging.history import BatchPast
 from monitor.model.inclusion_promise import InclusionPromise, promises_of
 from monitor.model.state import FactStore, Finding, Hit
 from monitor.raising.clock_alerts import INTEGRATED_TIME, REFUTED_TIME, is_ahead
@@ -64,7 +64,9 @@ class RuleJudge(Judge):
     def judge(self, hits: Sequence[Hit], now: datetime) -> Sequence[Finding]:
         # Before any fact is asked for: what grows in between is then noticed when the findings are committed.
         past = self._facts.revisions({name for hit in hits for name in hit.rules} & self._by_past)
-        facts = BatchFacts(self._facts.ahead(hits), now)
+        facts = self._facts.ahead(hits)
+        batch = BatchPast(facts.past, now)
+        facts = replace(facts, past=batch)
         findings = []
         for hit in hits:
             signing, promises = self._labelled(hit, now)
@@ -80,7 +82,7 @@ class RuleJudge(Judge):
                 is_open = again is not None or verdict.outcome is Outcome.UNVERIFIED
                 extra = hit.extra if is_open else b""
                 finding = Finding(name, selected, verdict, hit.leaf, extra, again, promises, past.get(name))
-                facts.remember(finding)
+                batch.remember(finding)
                 findings.append(finding)
         return findings
 

@@ -122,7 +122,7 @@ class _Again:
 
     def _look_for_what_follows(self, due: DueFinding, signing: Signing, rule: Rule) -> None:
         [finding] = self._last.judge([Hit(signing, (due.rule,), due.leaf, due.extra)], self._now)
-        by = recheck_at(rule, finding.selected, self._store.facts, self._now)
+        by = recheck_at(rule, finding.selected, self._store.facts.stored, self._now)
         if _cannot_tell(self._store, due, finding.selected, by):
             # An outage is told as an outage: nothing is held against a signing for what we could not ask.
             postpone(self._store.database, due, self._now + _ASK_AGAIN)
@@ -154,7 +154,7 @@ def _of_what_follows(finding: Finding, rule: Rule) -> Finding:
 
 def _cannot_tell(store: Store, due: DueFinding, selected: Selected, by: datetime | None) -> bool:
     """Whether the logs that would show what had to follow `by` then were not all read since."""
-    facts = store.facts
+    facts = store.facts.known
     logs, shown = (
         (facts.signature_logs, facts.in_signature_log)
         if due.is_certificate

@@ -18,9 +18,10 @@ from monitor.store.authorisations import in_force
 from monitor.store.columns import text_key
 from monitor.store.database import Database
 from monitor.store.past import digests_of
+from monitor.store.stored_facts import StoredLeave, StoredPast
 from monitor.store.tables import FindingDigest, SeenValue, Sighting, table
 from monitor.store.writing import chunks
-from rules.facts import Authorisation, DigestSource, Facts
+from rules.facts import Authorisation
 from sigstore_entries.signing import EntryRef, Signer, Signing
 
 _DIGEST: Final = table(FindingDigest)
@@ -57,106 +58,104 @@ class _Value:
     last: bytes
 
 
-class FactsAhead(Facts):
-    """`rules.facts.Facts` as `stored` answers them, about these hits with far fewer queries.
+class BatchHits:
+    """The hits of one batch, by what is asked about them."""
 
-    Answers are as of when the first of their kind was asked for: make a new one for each batch. What is asked about
-    anything else goes to `stored`.
-    """
-
-    def __init__(self, stored: Facts, database: Database, hits: Sequence[Hit]) -> None:
-        self._stored, self._database = stored, database
-        self._signings = {hit.signing.where: hit.signing for hit in hits}
+    def __init__(self, hits: Sequence[Hit]) -> None:
+        self.signings = {hit.signing.where: hit.signing for hit in hits}
         self._by_rule = defaultdict[str, list[Signing]](list)
         for hit in hits:
             for rule in hit.rules:
                 self._by_rule[rule].append(hit.signing)
+
+    def signers(self, rule: str) -> Iterator[Signer]:
+        """Signers of the hits of one rule."""
+        for signing in self._by_rule[rule]:
+            yield from signing.signers
+
+    def digests(self, rule: str) -> Sequence[str]:
+        """Digests of the hits of one rule, each once."""
+        return sorted({digest for signing in self._by_rule[rule] for digest in digests_of(signing)})
+
+
+class LeaveAhead(StoredLeave):
+    """Leave to sign what these hits carry, with one query for each rule. Make a new one for each batch."""
+
+    def __init__(self, database: Database, about: BatchHits) -> None:
+        super().__init__(database)
+        self._about = about
         self._leaves: dict[str, Mapping[str, Sequence[Authorisation]]] = {}
-        self._signed: dict[str, Mapping[str, _Signed]] = {}
-        self._seen: dict[tuple[str, str], Mapping[str, Sequence[_Value]]] = {}
-        self._absent: dict[str, datetime | None] = {}
 
     @override
     def authorisations(self, rule: str, digest: str) -> Sequence[Authorisation]:
         if rule not in self._leaves:
             self._leaves[rule] = self._fetch_authorisations(rule)
         known = self._leaves[rule].get(digest)
-        return self._stored.authorisations(rule, digest) if known is None else known
+        return super().authorisations(rule, digest) if known is None else known
+
+    def _fetch_authorisations(self, rule: str) -> Mapping[str, Sequence[Authorisation]]:
+        digests = self._about.digests(rule)
+        with self._database.read() as connection:
+            return {**{digest: [] for digest in digests}, **in_force(connection, rule, digests)}
+
+
+class PastAhead(StoredPast):
+    """The past of these hits with far fewer queries. Another question is answered by itself.
+
+    Answers are as of when the first of their kind was asked for: make a new one for each batch.
+    """
+
+    def __init__(self, database: Database, about: BatchHits) -> None:
+        super().__init__(database)
+        self._about = about
+        self._signed: dict[str, Mapping[str, _Signed]] = {}
+        self._seen: dict[tuple[str, str], Mapping[str, Sequence[_Value]]] = {}
+        self._absent: dict[str, datetime | None] = {}
 
     @override
     def times_signed(self, rule: str, digest: str, besides: EntryRef) -> int:
         if rule not in self._signed:
             self._signed[rule] = self._fetch_signed(rule)
         known = self._signed[rule].get(digest)
-        if known is None or besides not in self._signings:
-            return self._stored.times_signed(rule, digest, besides)
+        if known is None or besides not in self._about.signings:
+            return super().times_signed(rule, digest, besides)
         return known.entries - (besides in known.here)
 
     @override
     def issuers_of(self, rule: str, identity: str, besides: frozenset[bytes]) -> frozenset[str] | None:
         if (rule, "issuer") not in self._seen:
-            names = {name.value for signer in self._signers(rule) for name in signer.names}
+            names = {name.value for signer in self._about.signers(rule) for name in signer.names}
             self._seen[rule, "issuer"] = self._fetch_seen(rule, "issuer", names)
         known = self._besides(self._seen[rule, "issuer"].get(identity), besides)
-        return self._stored.issuers_of(rule, identity, besides) if known is None else known
+        return super().issuers_of(rule, identity, besides) if known is None else known
 
     @override
     def repository_identifiers_of(self, rule: str, repository: str, besides: frozenset[bytes]) -> frozenset[str] | None:
         if (rule, "repository") not in self._seen:
-            named = {each.claims.get("source_repository_uri") for each in self._signers(rule)}
+            named = {each.claims.get("source_repository_uri") for each in self._about.signers(rule)}
             names = {name for name in named if name is not None}
             self._seen[rule, "repository"] = self._fetch_seen(rule, "repository", names)
         known = self._besides(self._seen[rule, "repository"].get(repository), besides)
-        return self._stored.repository_identifiers_of(rule, repository, besides) if known is None else known
-
-    @override
-    def signings(self, rule: str, after: datetime, up_to: datetime, besides: EntryRef) -> int:
-        """Every hit asks about a time of its own."""
-        return self._stored.signings(rule, after, up_to, besides)
-
-    @override
-    def digests_from(self, source: DigestSource) -> frozenset[str] | None:
-        return self._stored.digests_from(source)
-
-    @override
-    def in_certificate_log(self, certificate: bytes | None) -> bool | None:
-        return self._stored.in_certificate_log(certificate)
-
-    @override
-    def in_signature_log(self, certificate: bytes | None) -> bool | None:
-        return self._stored.in_signature_log(certificate)
+        return super().repository_identifiers_of(rule, repository, besides) if known is None else known
 
     @override
     def absent_at(self, where: EntryRef) -> datetime | None:
         """One answer for each log of the batch, about its first entry."""
         if where.log not in self._absent:
-            mine = [entry for entry in self._signings if entry.log == where.log]
+            mine = [entry for entry in self._about.signings if entry.log == where.log]
             first = min(mine, key=lambda entry: entry.index, default=where)
-            self._absent[where.log] = self._stored.absent_at(first)
-        return self._absent[where.log] if where in self._signings else self._stored.absent_at(where)
-
-    def _signers(self, rule: str) -> Iterator[Signer]:
-        for signing in self._by_rule[rule]:
-            yield from signing.signers
-
-    def _digests(self, rule: str) -> Sequence[str]:
-        """Digests of the hits of one rule, each once."""
-        return sorted({digest for signing in self._by_rule[rule] for digest in digests_of(signing)})
-
-    def _fetch_authorisations(self, rule: str) -> Mapping[str, Sequence[Authorisation]]:
-        digests = self._digests(rule)
-        with self._database.read() as connection:
-            return {**{digest: [] for digest in digests}, **in_force(connection, rule, digests)}
+            self._absent[where.log] = super().absent_at(first)
+        return self._absent[where.log] if where in self._about.signings else super().absent_at(where)
 
     def _fetch_signed(self, rule: str) -> Mapping[str, _Signed]:
-        by_key = {text_key(digest): digest for digest in self._digests(rule)}
+        by_key = {text_key(digest): digest for digest in self._about.digests(rule)}
         entries, here = dict.fromkeys(by_key, 0), defaultdict[bytes, set[EntryRef]](set)
         with self._database.read() as connection:
             for part in chunks(list(by_key)):
                 wanted = _DIGEST.c.rule == rule, _DIGEST.c.digest_key.in_(part)
                 counts = select(_DIGEST.c.digest_key, func.count()).where(*wanted).group_by(_DIGEST.c.digest_key)
                 entries.update((bytes(key), count) for key, count in connection.execute(counts))
-                for log, first, last in _ranges(self._signings):
+                for log, first, last in _ranges(self._about.signings):
                     near = _DIGEST.c.log == log, _DIGEST.c.entry >= first, _DIGEST.c.entry <= last
                     for row in connection.execute(select(_DIGEST.c.digest_key, _DIGEST.c.entry).where(*wanted, *near)):
                         here[bytes(row.digest_key)].add(EntryRef(log, row.entry))

@@ -47,7 +47,7 @@ class AuthorisedExpectation(JudgedByPast):
 
     def _refusal(self, digest: str, case: Case) -> str | None:
         known = [each for each in self.inline if each.digest == digest]
-        known += case.facts.authorisations(case.rule.id, digest)
+        known += case.facts.leave.authorisations(case.rule.id, digest)
         # Without a time in the entry the time it was seen decides, which can only be later.
         when = case.signed_at or case.now
         live = [each for each in known if when <= each.expires]
@@ -55,7 +55,7 @@ class AuthorisedExpectation(JudgedByPast):
             return f"{digest} ({'its authorisation has expired' if known else 'not authorised'})"
         counted = dict.fromkeys(each for leave in live for each in leave.digests)
         leave = sum(each.count for each in live)
-        used = sum(case.facts.times_signed(case.rule.id, each, case.signing.where) for each in counted)
+        used = sum(case.facts.past.times_signed(case.rule.id, each, case.signing.where) for each in counted)
         return None if used < leave else f"{digest} (authorised {leave} times, already signed {used} times)"
 
 

@@ -36,6 +36,6 @@ class CertificateLogWithinExpectation(DelayedExpectation):
         """Once the time is over, this very certificate must have been seen in a CT log."""
         due = self.due_at(case)
         if due is not None and case.signer is not None and case.now >= due:
-            seen = case.facts.in_certificate_log(case.signer.issued)
+            seen = case.facts.known.in_certificate_log(case.signer.issued)
             sentence = "The certificate of this entry is in none of the certificate logs."
             yield from check_seen("certificate log", self.within, seen, sentence)

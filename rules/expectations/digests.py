@@ -62,7 +62,7 @@ class DigestsFromExpectation:
     def checks(self, case: Case) -> Iterator[Check]:
         """The fetched list against the digests of the entry; no list means that nothing is on it."""
         expected = f"on the list from {self.source}"
-        allowed = case.facts.digests_from(self.source)
+        allowed = case.facts.known.digests_from(self.source)
         if allowed is None:
             sentence = "The list of allowed digests could not be read, so nothing counts as being on it."
             yield Check("digest", expected, "(no list)", ok=False, sentence=sentence)

@@ -35,4 +35,6 @@ class LogEntryWithinExpectation(DelayedExpectation):
         due = self.due_at(case)
         if due is not None and case.signer is not None and case.now >= due:
             sentence = "A certificate was issued for this identity and no signature made with it was logged."
-            yield from check_seen("log entry", self.within, case.facts.in_signature_log(case.signer.issued), sentence)
+            yield from check_seen(
+                "log entry", self.within, case.facts.known.in_signature_log(case.signer.issued), sentence
+            )

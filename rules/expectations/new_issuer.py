@@ -27,7 +27,7 @@ class NewIssuerExpectation(JudgedByPast):
         """Each name of the signer against the issuers it was seen under. The first sighting of a name is fine."""
         issuer = case.claim("issuer")
         for identity in case.identities:
-            known = case.facts.issuers_of(case.rule.id, identity, case.certificates)
+            known = case.facts.past.issuers_of(case.rule.id, identity, case.certificates)
             if known is None or issuer is None:
                 sentence = "It is unknown whether this identity was seen under this issuer before."
                 yield Check("issuer", "the issuer seen before", issuer or "(no issuer)", ok=False, sentence=sentence)

@@ -32,7 +32,7 @@ class RateExpectation(JudgedByPast):
         if case.certificate_only:
             return  # its log entry is the one counted
         when = case.signed_at or case.now
-        count = case.facts.signings(case.rule.id, when - self.per, when, case.signing.where) + 1
+        count = case.facts.past.signings(case.rule.id, when - self.per, when, case.signing.where) + 1
         expected = f"at most {self.at_most} in {self.per}"
         yield Check(
             "rate", expected, str(count), count <= self.at_most, "There were more signings than the rule allows for."

@@ -28,7 +28,7 @@ class SameRepositoryIdentifierExpectation(JudgedByPast):
         label, repository = "source_repository_identifier", case.claim("source_repository_uri")
         found = case.claim(label)
         known = (
-            case.facts.repository_identifiers_of(case.rule.id, repository, case.certificates)
+            case.facts.past.repository_identifiers_of(case.rule.id, repository, case.certificates)
             if repository is not None
             else None
         )

@@ -10,12 +10,11 @@ import pytest
 from alerts.alert import Owner
 from monitor.following.rule_matcher import RuleScanner
 from monitor.following.scan_batch import BatchMatches, scan_batch
-from monitor.judging.history import BatchFacts
+from monitor.judging.history import BatchPast
 from monitor.judging.judge import RuleJudge
 from monitor.model.log_source import LogApi, LogEntry
 from monitor.model.state import Finding
 from monitor.raising.signing_alerts import alerts_of_findings
-from rules.facts import Authorisation
 from rules.matching.matcher import Matcher, compile_rules
 from rules.rule_file import load_rules
 from rules.verdict import Outcome, Verdict
@@ -231,29 +230,27 @@ def test_findings_of_one_batch_know_of_each_other() -> None:
     """A leave to sign once is used up by the first of two signings, in one batch as in two."""
     digest = f"sha256:{made.ARTIFACT}"
     stored = MemoryFacts(past=[PastSigning("acme", EntryRef("log", 1), NOW - timedelta(hours=2), frozenset({digest}))])
-    facts = BatchFacts(stored, NOW)
+    past = BatchPast(stored, NOW)
     found = judged([made.hashedrekord_v1(MINE), made.hashedrekord_v1(MINE), made.hashedrekord_v1(FORGED)])
     for finding in found:
-        facts.remember(finding)
-    facts.remember(replace(found[1], rule="calm", verdict=Verdict(Outcome.EXPECTED)))
+        past.remember(finding)
+    past.remember(replace(found[1], rule="calm", verdict=Verdict(Outcome.EXPECTED)))
     here = found[1].signing.where
-    assert facts.times_signed("acme", digest, here) == 2
-    assert facts.times_signed("acme", digest, EntryRef("log", 99_999)) == 3
-    assert facts.times_signed("other", digest, here) == 0
-    assert facts.signings("acme", made.NOT_BEFORE - timedelta(seconds=1), NOW, here) == 1
-    assert facts.signings("acme", NOW - timedelta(hours=3), NOW, here) == 2
-    assert facts.signings("acme", made.NOT_BEFORE, NOW, here) == 0
+    assert past.times_signed("acme", digest, here) == 2
+    assert past.times_signed("acme", digest, EntryRef("log", 99_999)) == 3
+    assert past.times_signed("other", digest, here) == 0
+    assert past.signings("acme", made.NOT_BEFORE - timedelta(seconds=1), NOW, here) == 1
+    assert past.signings("acme", NOW - timedelta(hours=3), NOW, here) == 2
+    assert past.signings("acme", made.NOT_BEFORE, NOW, here) == 0
     name = found[0].signing.signers[0].names[0].value
     repository, own = "https://github.com/acme/widget", found[1].selected.certificates
-    assert facts.issuers_of("acme", name, frozenset()) == frozenset(), "what was unexpected is no past"
-    assert facts.issuers_of("calm", name, frozenset()) == frozenset([made.GITHUB_ISSUER])
-    assert facts.issuers_of("calm", name, own) == frozenset(), "a certificate is not the past of its own entry"
-    assert facts.repository_identifiers_of("calm", repository, frozenset()) == frozenset(["420001"])
+    assert past.issuers_of("acme", name, frozenset()) == frozenset(), "what was unexpected is no past"
+    assert past.issuers_of("calm", name, frozenset()) == frozenset([made.GITHUB_ISSUER])
+    assert past.issuers_of("calm", name, own) == frozenset(), "a certificate is not the past of its own entry"
+    assert past.repository_identifiers_of("calm", repository, frozenset()) == frozenset(["420001"])
     stored.issuers = stored.repository_identifiers = None
-    assert facts.issuers_of("calm", name, own) is None
-    assert facts.repository_identifiers_of("calm", repository, own) is None
-    stored.recorded.append(("acme", Authorisation(digest, 1, NOW)))
-    assert facts.authorisations("acme", digest) == [Authorisation(digest, 1, NOW)]
+    assert past.issuers_of("calm", name, own) is None
+    assert past.repository_identifiers_of("calm", repository, own) is None
 
 
 def test_a_signing_can_be_told_apart_from_its_neighbour_under_several_rules() -> None:

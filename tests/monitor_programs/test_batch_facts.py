@@ -135,25 +135,25 @@ def test_what_is_asked_for_a_batch_is_what_is_asked_one_by_one(database: Databas
     entries = a_log(3, 80)
     last = a_past(store, entries)
     hits = scan(entries, 0).hits + scan(a_log(4, 20), last).hits
-    facts, single = store.facts.ahead(hits), store.facts
+    facts, single = store.facts.ahead(hits), store.facts.stored
     elsewhere = EntryRef("another log", 1)
     labelled = {found.signing.where: found.selected.certificates for found in judge(store, hits)}
     for hit in hits:
         for besides in (hit.signing.where, elsewhere):
             for rule in (*hit.rules, "no such rule"):
                 for digest in (*digests_of(hit.signing), "sha256:00"):
-                    assert facts.authorisations(rule, digest) == single.authorisations(rule, digest)
-                    counted = facts.times_signed(rule, digest, besides)
-                    assert counted == single.times_signed(rule, digest, besides)
+                    assert facts.leave.authorisations(rule, digest) == single.leave.authorisations(rule, digest)
+                    counted = facts.past.times_signed(rule, digest, besides)
+                    assert counted == single.past.times_signed(rule, digest, besides)
         certificates = sorted(labelled[hit.signing.where])
         for own in map(frozenset[bytes], ((), certificates[:1], certificates)):
             for rule in hit.rules:
                 for name in (*(name.value for signer in hit.signing.signers for name in signer.names), "nobody"):
-                    assert facts.issuers_of(rule, name, own) == single.issuers_of(rule, name, own)
+                    assert facts.past.issuers_of(rule, name, own) == single.past.issuers_of(rule, name, own)
                 for signer in hit.signing.signers:
                     repository = signer.claims.get("source_repository_uri", "nowhere")
-                    known = facts.repository_identifiers_of(rule, repository, own)
-                    assert known == single.repository_identifiers_of(rule, repository, own)
+                    known = facts.past.repository_identifiers_of(rule, repository, own)
+                    assert known == single.past.repository_identifiers_of(rule, repository, own)
 
 
 def test_a_thousand_hits_are_no_thousand_queries(database: Database) -> None:

@@ -11,7 +11,7 @@ from alerts.alert import Owner
 from monitor.model.state import Finding
 from monitor.store.authorisations import Authorisations
 from monitor.store.database import Database
-from rules.facts import Authorisation, Facts
+from rules.facts import Authorisation
 from rules.verdict import Outcome, Verdict
 from sigstore_entries.signing import ChainTrust, EntryRef, Signing
 from tests.monitor_programs.parts import DIGEST, LOG, Clock, a_batch, a_finding, a_position, a_signing, a_store
@@ -37,7 +37,7 @@ def test_the_past_is_what_was_found_and_believed(database: Database) -> None:
         a_finding(5, signing=a_signing(5, issuer="https://thief")),
     ]
     store.advance(a_position(0, head=9), a_position(6, head=9), a_batch(0, 6, findings), [])
-    facts: Facts = store.facts
+    facts = store.facts.stored.past
     name = "release@acme.example"
     assert facts.issuers_of(RULE, name, frozenset()) == frozenset({"https://one", "https://two", "https://ct"})
     assert facts.issuers_of(RULE, name, frozenset({b"3"})) == frozenset({"https://one", "https://ct"})
@@ -55,7 +55,7 @@ def test_the_past_is_what_was_found_and_believed(database: Database) -> None:
 def test_an_absence_counts_only_while_every_such_log_is_read(database: Database) -> None:
     clock = Clock()
     store = a_store(database, clock=clock)
-    facts = store.facts
+    facts = store.facts.known
     assert facts.in_certificate_log(b"aa") is None, "no CT log is followed"
     facts.certificate_logs, facts.clock = frozenset({"ct"}), clock
     assert facts.in_certificate_log(b"aa") is None, "it was never read"
@@ -73,13 +73,13 @@ def test_an_absence_counts_only_while_every_such_log_is_read(database: Database)
 def test_an_absence_counts_only_when_every_tree_of_every_such_log_was_read(database: Database) -> None:
     clock = Clock()
     store = a_store(database, clock=clock)
-    store.facts.signature_logs, store.facts.clock = frozenset({"v1", "v2"}), clock
+    store.facts.known.signature_logs, store.facts.known.clock = frozenset({"v1", "v2"}), clock
     store.health.went_well("v2", NOW, NOW)
-    assert store.facts.in_signature_log(b"aa") is None
+    assert store.facts.known.in_signature_log(b"aa") is None
     store.health.went_well("v1/11", NOW, NOW)
-    assert store.facts.in_signature_log(b"aa") is False
+    assert store.facts.known.in_signature_log(b"aa") is False
     store.health.went_wrong("v1/22", NOW, Owner.COULD_NOT_ASK, "timeout", "too slow")
-    assert store.facts.in_signature_log(b"aa") is None
+    assert store.facts.known.in_signature_log(b"aa") is None
 
 
 def test_a_rate_is_counted_without_reading_past_what_nobody_vouches_for(database: Database) -> None:
@@ -94,7 +94,7 @@ def test_a_rate_is_counted_without_reading_past_what_nobody_vouches_for(database
             steps.extend(row[3] for row in plan)
 
     event.listen(database.engine, "before_cursor_execute", explain)
-    a_store(database).facts.signings(RULE, NOW - timedelta(hours=1), NOW, HERE)
+    a_store(database).facts.stored.past.signings(RULE, NOW - timedelta(hours=1), NOW, HERE)
     event.remove(database.engine, "before_cursor_execute", explain)
     assert [step for step in steps if "finding_rate (rule=? AND signed_at>? AND signed_at<?)" in step], steps
     with database.read() as connection:
@@ -106,21 +106,21 @@ def test_authorisations_hold_until_revoked(database: Database) -> None:
     store, given = a_store(database), Authorisations(database)
     leave = Authorisation(f"sha256:{DIGEST}", 1, NOW + timedelta(hours=1), "release 1.4.2")
     number = given.add(RULE, leave, NOW)
-    assert store.facts.authorisations(RULE, leave.digest) == [leave]
-    assert store.facts.authorisations("other", leave.digest) == []
+    assert store.facts.stored.leave.authorisations(RULE, leave.digest) == [leave]
+    assert store.facts.stored.leave.authorisations("other", leave.digest) == []
     assert given.revoke(number, NOW)
     assert not given.revoke(number, NOW)
-    assert store.facts.authorisations(RULE, leave.digest) == []
+    assert store.facts.stored.leave.authorisations(RULE, leave.digest) == []
 
 
 def test_what_a_log_lacked_is_known_from_the_last_pass_that_read_all_of_it(database: Database) -> None:
     store, log = a_store(database), "rekor"
     first, later = EntryRef(log, 5), NOW + timedelta(hours=1)
-    assert store.facts.absent_at(first) is None, "it was never read"
+    assert store.facts.stored.past.absent_at(first) is None, "it was never read"
     store.health.went_well(log, NOW, NOW, read=(5, NOW))
     store.health.went_well(log, later, None)
     store.health.went_wrong(log, later, Owner.COULD_NOT_ASK, "timeout", "too slow")
-    assert store.facts.absent_at(first) == NOW, "a pass that read a part, or none, changes nothing"
-    assert store.facts.absent_at(EntryRef(log, 4)) is None, "it was there"
+    assert store.facts.stored.past.absent_at(first) == NOW, "a pass that read a part, or none, changes nothing"
+    assert store.facts.stored.past.absent_at(EntryRef(log, 4)) is None, "it was there"
     store.health.went_well(log, later, None, read=(6, later))
-    assert store.facts.absent_at(first) is None
+    assert store.facts.stored.past.absent_at(first) is None

@@ -169,7 +169,7 @@ def test_what_an_attacker_wrote_is_stored_whatever_it_is(database: Database) -> 
     store.advance(a_position(0, head=2), a_position(1, head=2), a_batch(0, 1, [finding]), [])
     found = Reading(database).findings(1)[0]
     assert found.signing["signers"][0]["names"][0]["value"] == hostile
-    assert store.facts.issuers_of("acme-release", hostile, frozenset()) == frozenset({hostile})
+    assert store.facts.stored.past.issuers_of("acme-release", hostile, frozenset()) == frozenset({hostile})
 
 
 def test_rules_know_what_they_were_offered(database: Database) -> None:

@@ -81,7 +81,7 @@ CLAIM_TABLE: list[tuple[str, str, Claims, str | None]] = [
 
 @pytest.mark.parametrize(("key", "value", "claims", "reason"), CLAIM_TABLE)
 def test_a_claim_expectation_is_met_or_names_itself(key: str, value: str, claims: Claims, reason: str | None) -> None:
-    verdict = judge(rule(ANY_RELEASE, f"{{{key}: {value}}}"), signing(claims), MemoryFacts(), SEEN_AT)
+    verdict = judge(rule(ANY_RELEASE, f"{{{key}: {value}}}"), signing(claims), MemoryFacts().facts, SEEN_AT)
     if reason is CONTROL:
         assert (verdict.outcome, verdict.reasons) == (Outcome.EXPECTED, ())
     else:
@@ -92,14 +92,14 @@ def test_a_claim_expectation_is_met_or_names_itself(key: str, value: str, claims
 def test_every_reason_is_told_and_not_only_the_first() -> None:
     under = rule(ANY_RELEASE, '{ref: {glob: "refs/tags/v*"}, trigger: push, runner: github-hosted}')
     bent = signing({"source_repository_ref": "refs/heads/x", "build_trigger": "schedule", "runner_environment": "mine"})
-    verdict = judge(under, bent, MemoryFacts(), SEEN_AT)
+    verdict = judge(under, bent, MemoryFacts().facts, SEEN_AT)
     assert {each.id for each in verdict.reasons} == {"ref", "trigger", "runner"}
     found = {each.id: each.found for each in verdict.reasons}
     assert found == {"ref": "refs/heads/x", "trigger": "schedule", "runner": "mine"}
 
 
 def test_a_rule_without_expectations_makes_every_match_news() -> None:
-    verdict = judge(rule(ANY_RELEASE), signing(), MemoryFacts(), SEEN_AT)
+    verdict = judge(rule(ANY_RELEASE), signing(), MemoryFacts().facts, SEEN_AT)
     assert verdict.outcome is Outcome.UNEXPECTED
     assert [each.id for each in verdict.reasons] == ["no-expectations"]
 
@@ -117,20 +117,23 @@ EXPECT_TAG = '{ref: {glob: "refs/tags/v*"}}'
     ],
 )
 def test_the_chain_decides_after_the_match(trust: ChainTrust, outcome: Outcome, reasons: list[str]) -> None:
-    verdict = judge(rule(ANY_RELEASE, EXPECT_TAG), signing(trust=trust), MemoryFacts(), SEEN_AT)
+    verdict = judge(rule(ANY_RELEASE, EXPECT_TAG), signing(trust=trust), MemoryFacts().facts, SEEN_AT)
     assert (verdict.outcome, [each.id for each in verdict.reasons]) == (outcome, reasons)
 
 
 def test_an_untrusted_chain_still_lists_what_else_was_wrong() -> None:
     bent = signing({"source_repository_ref": "refs/heads/x"}, trust=ChainTrust.UNTRUSTED)
-    verdict = judge(rule(ANY_RELEASE, EXPECT_TAG), bent, MemoryFacts(), SEEN_AT)
+    verdict = judge(rule(ANY_RELEASE, EXPECT_TAG), bent, MemoryFacts().facts, SEEN_AT)
     assert verdict.outcome is Outcome.UNVERIFIED
     assert {"untrusted-chain", "ref"} <= {each.id for each in verdict.reasons}
 
 
 def test_a_part_nobody_could_read_makes_a_signing_unexpected() -> None:
     verdict = judge(
-        rule(ANY_RELEASE, EXPECT_TAG), signing(defects=("claim:build_trigger: appears twice",)), MemoryFacts(), SEEN_AT
+        rule(ANY_RELEASE, EXPECT_TAG),
+        signing(defects=("claim:build_trigger: appears twice",)),
+        MemoryFacts().facts,
+        SEEN_AT,
     )
     assert verdict.outcome is Outcome.UNEXPECTED
     assert [(each.id, each.found) for each in verdict.reasons] == [
@@ -144,7 +147,7 @@ def test_the_worst_signer_of_an_entry_decides() -> None:
     self_made = signer(trust=ChainTrust.UNTRUSTED)
 
     def outcome(*signers: Signer) -> Outcome:
-        return judge(under, signing(signers=signers), MemoryFacts(), SEEN_AT).outcome
+        return judge(under, signing(signers=signers), MemoryFacts().facts, SEEN_AT).outcome
 
     assert outcome(good) is Outcome.EXPECTED
     assert outcome(good, bad) is outcome(bad, good) is Outcome.UNEXPECTED
@@ -159,7 +162,7 @@ def test_a_plain_key_is_judged_without_a_chain() -> None:
     )
     entry = Signing(WHERE, "rekord", "0.0.1", (key,))
     selected = rule(f"{{fingerprint: {'a1' * 20}}}")
-    assert judge(selected, entry, MemoryFacts(), SEEN_AT).outcome is Outcome.UNEXPECTED
+    assert judge(selected, entry, MemoryFacts().facts, SEEN_AT).outcome is Outcome.UNEXPECTED
     assert DIGEST not in str(entry)
 
 
@@ -203,7 +206,9 @@ def test_a_repository_is_on_the_host_that_the_certificate_means(
     claims: Claims, expect: str, reasons: list[str]
 ) -> None:
     name = Name(NameForm.URI, str(claims["build_config_uri"]))
-    verdict = judge(rule("{identity: {glob: '*'}}", expect), signing(claims, names=(name,)), MemoryFacts(), SEEN_AT)
+    verdict = judge(
+        rule("{identity: {glob: '*'}}", expect), signing(claims, names=(name,)), MemoryFacts().facts, SEEN_AT
+    )
     assert list(dict.fromkeys(reason.id for reason in verdict.reasons)) == list(dict.fromkeys(reasons))
 
 
@@ -262,7 +267,7 @@ def test_a_key_selected_by_its_name_alone_is_unverified_and_by_its_fingerprint_i
     select: str, signer: Signer, outcome: Outcome
 ) -> None:
     entry = signing(signers=(signer,))
-    assert judge(rule(select), entry, MemoryFacts(), SEEN_AT).outcome is outcome
+    assert judge(rule(select), entry, MemoryFacts().facts, SEEN_AT).outcome is outcome
 
 
 def test_nothing_that_a_self_made_certificate_says_of_a_named_key_is_believed() -> None:
@@ -270,12 +275,12 @@ def test_nothing_that_a_self_made_certificate_says_of_a_named_key_is_believed() 
     verdict = judge(
         rule(f"{{{PINNED}}}", "{issuer: https://accounts.google.com}"),
         signing(signers=(forged,)),
-        MemoryFacts(),
+        MemoryFacts().facts,
         SEEN_AT,
     )
     assert (verdict.outcome, [reason.id for reason in verdict.reasons]) == (Outcome.UNEXPECTED, ["issuer"])
     allowed = rule(f"{{{PINNED}}}", f"{{digests: 'sha256:{DIGEST}'}}")
-    assert judge(allowed, signing(signers=(forged,)), MemoryFacts(), SEEN_AT).outcome is Outcome.EXPECTED
+    assert judge(allowed, signing(signers=(forged,)), MemoryFacts().facts, SEEN_AT).outcome is Outcome.EXPECTED
 
 
 def test_a_self_managed_gitlab_is_learned_and_filed_under_its_own_host() -> None:
@@ -287,4 +292,4 @@ def test_a_self_managed_gitlab_is_learned_and_filed_under_its_own_host() -> None
     assert learned["repository"] == "https://gitlab.acme.example/group/proj"
     assert learned["workflow"] == ".gitlab-ci.yml"
     under = rule("{identity: {glob: '*'}}", f"{{repository: {learned['repository']}, workflow: {learned['workflow']}}}")
-    assert judge(under, release, MemoryFacts(), SEEN_AT).outcome is Outcome.EXPECTED
+    assert judge(under, release, MemoryFacts().facts, SEEN_AT).outcome is Outcome.EXPECTED

@@ -32,7 +32,7 @@ OTHER = f"sha256:{'00' * 32}"
 
 
 def verdict_of(expect: str, entry: Signing, facts: MemoryFacts | None = None, now: datetime = SEEN_AT) -> Verdict:
-    return judge(rule(RELEASE, expect), entry, facts or MemoryFacts(), now)
+    return judge(rule(RELEASE, expect), entry, (facts or MemoryFacts()).facts, now)
 
 
 def ids(verdict: Verdict) -> list[str]:
@@ -230,7 +230,7 @@ def test_a_certificate_and_its_log_entry_must_both_appear(
 
 def test_a_delayed_expectation_says_when_to_judge_again() -> None:
     both = rule(RELEASE, "{log_entry_within: 1h, certificate_log_within: 15m}")
-    facts = MemoryFacts()
+    facts = MemoryFacts().facts
     issued, signed = select(both.select, certificate()), select(both.select, signing())
     assert recheck_at(both, issued, facts, SEEN_AT) == HOUR_LATER
     assert recheck_at(both, signed, facts, SEEN_AT) == SIGNED_AT + timedelta(minutes=15)
@@ -261,15 +261,15 @@ CALLED_BY_EVIL: dict[str, str | None] = {
 def test_a_workflow_that_others_may_call_does_not_lend_its_name(
     select: str, expect: str, claims: dict[str, str | None], reasons: list[str]
 ) -> None:
-    assert ids(judge(rule(select, expect), signing(claims), MemoryFacts(), SEEN_AT)) == reasons
+    assert ids(judge(rule(select, expect), signing(claims), MemoryFacts().facts, SEEN_AT)) == reasons
 
 
 def test_a_person_can_be_judged_by_what_they_release() -> None:
     under = rule("{identity: alice@acme.example}", f"{{digests: '{THIS}', same_issuer: true}}")
     entry = signing(signers=(email_signer(),))
-    assert judge(under, entry, MemoryFacts(), SEEN_AT).outcome is Outcome.EXPECTED
+    assert judge(under, entry, MemoryFacts().facts, SEEN_AT).outcome is Outcome.EXPECTED
     stranger = signing(signers=(email_signer(),), digests=(Digest("sha256", "11" * 32),))
-    assert ids(judge(under, stranger, MemoryFacts(), SEEN_AT)) == ["digests"]
+    assert ids(judge(under, stranger, MemoryFacts().facts, SEEN_AT)) == ["digests"]
 
 
 END = SIGNED_AT + timedelta(minutes=10)

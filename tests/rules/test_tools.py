@@ -115,10 +115,10 @@ def test_a_hint_carries_its_place() -> None:
 
 def test_an_explanation_shows_every_value_met_or_not() -> None:
     under = rule(RELEASES, '{ref: {glob: "refs/tags/v*"}, trigger: [push]}')
-    told = explain(under, signing({"build_trigger": "schedule"}), MemoryFacts(), SEEN_AT)
+    told = explain(under, signing({"build_trigger": "schedule"}), MemoryFacts().facts, SEEN_AT)
     rows = {(row.part, row.label): (row.expected, row.found, row.ok) for row in told.rows}
     assert told.selected
-    assert told.verdict == judge(under, signing({"build_trigger": "schedule"}), MemoryFacts(), SEEN_AT)
+    assert told.verdict == judge(under, signing({"build_trigger": "schedule"}), MemoryFacts().facts, SEEN_AT)
     assert rows["select", "identity"] == (
         "glob:https://github.com/acme/widget/* (any case)",
         f"{WORKFLOW}@{TAG}",
@@ -130,7 +130,7 @@ def test_an_explanation_shows_every_value_met_or_not() -> None:
 
 def test_an_explanation_tells_why_a_rule_does_not_select() -> None:
     under = rule("{identity: alice@acme.example, not: {issuer: https://accounts.google.com}}")
-    told = explain(under, signing(signers=(email_signer(),)), MemoryFacts(), SEEN_AT)
+    told = explain(under, signing(signers=(email_signer(),)), MemoryFacts().facts, SEEN_AT)
     assert (told.selected, told.verdict) == (False, None)
     assert [(row.label, row.ok) for row in told.rows] == [
         ("identity", True),
@@ -162,11 +162,11 @@ def test_a_repository_url_becomes_a_rule_that_knows_its_releases(url: str) -> No
     matcher = compile_rules([made])
     assert not matcher.unindexed
     assert list(matcher.confirm_all(signing())) == [made]
-    assert judge(made, signing(), MemoryFacts(), SEEN_AT).outcome is Outcome.EXPECTED
+    assert judge(made, signing(), MemoryFacts().facts, SEEN_AT).outcome is Outcome.EXPECTED
     on_main = signing({"source_repository_ref": "refs/heads/main", "github_workflow_ref": "refs/heads/main"})
-    assert judge(made, on_main, MemoryFacts(), SEEN_AT).outcome is Outcome.UNEXPECTED
+    assert judge(made, on_main, MemoryFacts().facts, SEEN_AT).outcome is Outcome.UNEXPECTED
     borrowed = signing({"source_repository_uri": "https://github.com/ev/il", "github_workflow_repository": "ev/il"})
-    assert judge(made, borrowed, MemoryFacts(), SEEN_AT).outcome is Outcome.UNEXPECTED
+    assert judge(made, borrowed, MemoryFacts().facts, SEEN_AT).outcome is Outcome.UNEXPECTED
     built_elsewhere = signer(
         names=(Name(NameForm.URI, "https://github.com/slsa/gen/.github/workflows/g.yml@refs/tags/v1"),)
     )
@@ -205,9 +205,9 @@ def test_a_starter_rule_knows_hosts_other_than_the_public_ones(host: str) -> Non
     for issuer in HOSTS[host]:
         release = release_on(host, issuer)
         assert list(compile_rules([made]).confirm_all(release)) == [made]
-        assert judge(made, release, MemoryFacts(repository_identifiers={}), SEEN_AT).reasons == ()
+        assert judge(made, release, MemoryFacts(repository_identifiers={}).facts, SEEN_AT).reasons == ()
     strangers = release_on(host, "https://token.actions.githubusercontent.com")
-    assert judge(made, strangers, MemoryFacts(), SEEN_AT).outcome is Outcome.UNEXPECTED
+    assert judge(made, strangers, MemoryFacts().facts, SEEN_AT).outcome is Outcome.UNEXPECTED
     elsewhere = release_on("https://github.com", "https://token.actions.githubusercontent.com")
     assert list(compile_rules([made]).confirm_all(elsewhere)) == []
 
@@ -216,7 +216,7 @@ def test_a_starter_rule_knows_hosts_other_than_the_public_ones(host: str) -> Non
 def test_a_starter_rule_for_a_self_managed_gitlab_knows_what_fulcio_writes_of_it(host: str) -> None:
     made = starter(f"{host}/acme/widget")
     release = release_on(host, host, stated="https://gitlab.com")
-    assert judge(made, release, MemoryFacts(), SEEN_AT).reasons == ()
+    assert judge(made, release, MemoryFacts().facts, SEEN_AT).reasons == ()
     called = signing(
         claims_on(host, host, stated="https://gitlab.com"),
         names=(Name(NameForm.URI, f"{host}/ci/x//y.yml@refs/heads/m"),),
@@ -229,7 +229,7 @@ def test_a_starter_rule_for_a_self_managed_gitlab_knows_what_fulcio_writes_of_it
 def test_a_starter_rule_selects_whatever_the_case_of_the_name() -> None:
     made = starter("https://github.com/aCME/widGET")
     assert list(compile_rules([made]).confirm_all(signing())) == [made]
-    assert judge(made, signing(), MemoryFacts(), SEEN_AT).outcome is Outcome.EXPECTED
+    assert judge(made, signing(), MemoryFacts().facts, SEEN_AT).outcome is Outcome.EXPECTED
 
 
 def test_an_email_becomes_a_rule_that_ignores_case() -> None:

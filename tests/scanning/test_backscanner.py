@@ -266,7 +266,7 @@ def test_what_another_log_does_not_show_is_not_held_against_the_past(tmp_path: P
     place = LookedBack(tmp_path, a_log(kind))
     place.watch.baseline(30)
     place.watch.run_pass()
-    place.store.facts.certificate_logs = place.store.facts.signature_logs = frozenset({"elsewhere"})
+    place.store.facts.known.certificate_logs = place.store.facts.known.signature_logs = frozenset({"elsewhere"})
     place.put_in_force(NEW + f"    expect: {{{expectation}}}\n")
     place.run()
     found = [each for each in Reading(place.store.database).findings(100) if each.rule == "new"]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from monitor.model.state import Hit
-from rules.facts import Authorisation, DigestSource, Facts
+from rules.facts import Authorisation, DigestSource, Facts, Known, Leave, Past
 from sigstore_entries.signing import EntryRef
 
 
@@ -20,7 +20,7 @@ class PastSigning:
 
 
 @dataclass
-class MemoryFacts:
+class MemoryFacts(Past, Leave, Known):
     """Facts a test writes down. Sets left `None` stand for facts nobody kept."""
 
     past: list[PastSigning] = field(default_factory=list)
@@ -32,8 +32,12 @@ class MemoryFacts:
     signature_log: set[bytes] | None = None
     read_at: datetime | None = None
 
+    @property
+    def facts(self) -> Facts:
+        return Facts(self, self, self)
+
     def ahead(self, hits: Sequence[Hit]) -> Facts:
-        return self
+        return self.facts
 
     def authorisations(self, rule: str, digest: str) -> Sequence[Authorisation]:
         return [each for owner, each in self.recorded if owner == rule and digest in each.digests]
