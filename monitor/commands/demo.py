@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final
 import typer
 from rich.console import Console
 
+from monitor.demo.mailbox import mailbox
 from monitor.demo.processes import DemoFailed, program, programs
 from monitor.demo.story import Story, show
 
@@ -25,7 +26,7 @@ def demo(
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything up afterwards, until Ctrl-C.")] = False,
 ) -> None:
-    """Sign as expected, sign as a stranger, fork the log: see exactly what Signwatch says of each.
+    """Sign as expected, subscribe, sign as a stranger, fork the log: see exactly what Signwatch says of each.
 
     Starts ca-lite, log-lite and the daemon as real processes on free loopback ports. Nothing leaves this machine.
 
@@ -38,8 +39,8 @@ def demo(
         signal.signal(number, _end)
     with _folder(directory, keep=keep) as folder:
         try:
-            with programs(folder) as running:
-                story = show(folder, console, running, keep=keep)
+            with mailbox(folder / "mailbox") as mails, programs(folder) as running:
+                story = show(folder, console, running, mails, keep=keep)
                 console.print()
                 console.print("Both caught: one unexpected signing, one lying log. No false alarm.", style="bold green")
                 if keep:
@@ -77,6 +78,7 @@ def _stay_up(story: Story, console: Console) -> None:
     console.print("\nEverything is up. Sign with your own client:\n", style="bold")
     # No frame and no folding: these lines are there to be copied.
     console.print(commands(story), soft_wrap=True, markup=False)
+    console.print(f"\nThe site for subscribers: {story.site_url} (its mails are in {story.folder / 'mailbox'})")
     console.print("\nCtrl-C stops it all.")
     with contextlib.suppress(KeyboardInterrupt):
         while True:

@@ -1,9 +1,10 @@
-"""The demonstration's story: three acts, each checked, shown as a timeline."""
+"""The demonstration's story: four acts, each checked, shown as a timeline."""
 
 import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from email.message import EmailMessage
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,11 +12,13 @@ import httpx
 from rich.console import Console
 from rich.text import Text
 
+from monitor.demo.mailbox import Mailbox
 from monitor.demo.processes import DemoFailed, Programs, free_ports, program, wait_until
 
 REPOSITORY: Final = "acme/widget"
 WORKFLOW: Final = ".github/workflows/release.yml"
 EXPECTED_REF: Final = "refs/tags/v1.4.2"
+SUBSCRIBER: Final = "mia@acme.example"
 ATTACKER_REF: Final = "refs/heads/totally-legit"
 _START_SECONDS: Final = 60.0
 _NOTICE_SECONDS: Final = 60.0
@@ -36,6 +39,12 @@ channels:
   file: {{type: jsonl, path: alerts.jsonl}}
 notify: [console, file]
 web: {{listen: "127.0.0.1:{web_port}"}}
+site:
+  public_url: "http://127.0.0.1:{site_port}"
+  listen: "127.0.0.1:{site_port}"
+  key_file: site.key
+  operator: the demonstration on this machine
+  mail: {{server: 127.0.0.1, port: {mail_port}, security: none, from: signwatch@watch.example}}
 """
 
 _RULES: Final = """\
@@ -61,11 +70,13 @@ class Story:
     folder: Path
     console: Console
     programs: Programs
+    mailbox: Mailbox
     keep: bool = False
     began: float = field(default_factory=time.monotonic)
     log_url: str = ""
     ca_url: str = ""
     web_url: str = ""
+    site_url: str = ""
 
     def tell(self, who: str, what: str, style: str = "") -> None:
         """Print one line of the timeline."""
@@ -97,15 +108,16 @@ class Story:
         return document
 
 
-def show(folder: Path, console: Console, running: Programs, *, keep: bool) -> Story:
-    """Play all three acts. Raises `DemoFailed` as soon as one does not end as it must.
+def show(folder: Path, console: Console, running: Programs, mails: Mailbox, *, keep: bool) -> Story:
+    """Play all four acts. Raises `DemoFailed` as soon as one does not end as it must.
 
     With `keep`, the log is made honest again at the end; otherwise every program is stopped before the evidence is
     verified, to show that verifying needs none of them.
     """
-    story = Story(folder, console, running, keep)
+    story = Story(folder, console, running, mails, keep)
     _set_up(story)
     _expected_signing(story)
+    _subscriber(story)
     _strange_signing(story)
     _forked_log(story)
     return story
@@ -113,7 +125,8 @@ def show(folder: Path, console: Console, running: Programs, *, keep: bool) -> St
 
 def _set_up(story: Story) -> None:
     story.act("The loop, as real processes on this machine")
-    log_port, ca_port, web_port = free_ports(3)
+    log_port, ca_port, web_port, site_port = free_ports(4)
+    story.site_url = f"http://127.0.0.1:{site_port}"
     story.log_url, story.ca_url = f"http://localhost:{log_port}", f"http://localhost:{ca_port}"
     story.web_url = f"http://127.0.0.1:{web_port}"
     run, start = story.programs.run, story.programs.start
@@ -126,7 +139,7 @@ def _set_up(story: Story) -> None:
     _wait_for_answer(story, "ca-lite", f"{story.ca_url}/healthz")
     story.tell("ca-lite", f"certificates, identity tokens and timestamps on {story.ca_url}")
 
-    config = _CONFIG.format(log=story.log_url, web_port=web_port)
+    config = _CONFIG.format(log=story.log_url, web_port=web_port, site_port=site_port, mail_port=story.mailbox.port)
     (story.folder / "signwatch.yaml").write_text(config, encoding="utf-8")
     issuer = f"{story.ca_url}/oidc/github"
     rules = _RULES.format(repository=REPOSITORY, issuer=issuer, workflow=WORKFLOW)
@@ -135,6 +148,7 @@ def _set_up(story: Story) -> None:
     start("signwatch", [program("signwatch"), "run", "--config", "signwatch.yaml"])
     _wait_for_answer(story, "signwatch", f"{story.web_url}/readyz")
     story.tell("signwatch", f"follows all three logs; status page on {story.web_url}")
+    story.tell("signwatch", f"site for subscribers on {story.site_url}")
     story.tell("signwatch", f"one rule: {REPOSITORY} signs in {WORKFLOW}, from a tag refs/tags/v*")
 
 
@@ -183,8 +197,54 @@ def _expected_signing(story: Story) -> None:
     story.tell("signwatch", "0 alerts", "green")
 
 
+def _subscriber(story: Story) -> None:
+    """Subscribe as a person with a browser and a mailbox does."""
+    story.act("Act 2: a maintainer subscribes, with a browser and a mailbox")
+    name = f"https://github.com/{REPOSITORY}"
+    with httpx.Client(base_url=story.site_url, timeout=30, trust_env=False, follow_redirects=True) as browser:
+        page = browser.get("/look", params={"name": name}).text
+        if "1 signing in the name" not in page:
+            raise DemoFailed("the site does not show the release that was signed")
+        story.tell("mia", f"looks {REPOSITORY} up: 1 signing, from {EXPECTED_REF}")
+        form = browser.get("/subscribe", params={"name": name}).text
+        used = [part.partition('"')[0] for part in form.split('name="use" value="')[1:]]
+        fields: dict[str, Any] = {"csrf": _csrf(form), "name": name, "ticked": "1", "use": used, "do": "subscribe"}
+        _done(browser.post("/subscribe", data=fields | {"email": SUBSCRIBER}), "subscribing")
+        mail = _next_mail(story, 1)
+        story.tell("mailbox", f"for {SUBSCRIBER}: {mail['Subject']}")
+        link = next(line for line in _text(mail).splitlines() if "/confirm/" in line).removeprefix(story.site_url)
+        answer = browser.post(link, data={"csrf": _csrf(browser.get(link).text)})
+        _done(answer, "confirming")
+        mine = answer.text.partition('href="/subscriptions/')[2].partition("?")[0]
+
+        def in_force() -> bool:
+            return "not in force there yet" not in browser.get(f"/subscriptions/{mine}").text
+
+        wait_until("the subscription to be in force in every log", in_force, seconds=_NOTICE_SECONDS)
+    story.tell("signwatch", "confirmed; from here on every entry of three logs is compared with it", "green")
+
+
+def _csrf(page: str) -> str:
+    return page.partition('name="csrf" value="')[2].partition('"')[0]
+
+
+def _done(answer: httpx.Response, what: str) -> None:
+    if not answer.is_success:
+        raise DemoFailed(f"{what} was answered with HTTP {answer.status_code}")
+
+
+def _next_mail(story: Story, number: int) -> EmailMessage:
+    wait_until("a mail to the subscriber", lambda: len(story.mailbox.mails()) >= number, seconds=_NOTICE_SECONDS)
+    return story.mailbox.mails()[number - 1]
+
+
+def _text(mail: EmailMessage) -> str:
+    body = mail.get_body(("plain",))
+    return "" if body is None else str(body.get_content())
+
+
 def _strange_signing(story: Story) -> None:
-    story.act("Act 2: the same repository, from an attacker's branch")
+    story.act("Act 3: the same repository, from an attacker's branch")
     _sign_and_wait(story, "widget-1.4.3.tar.gz", ATTACKER_REF)
     story.tell("attacker", f"signs widget-1.4.3.tar.gz in {WORKFLOW} at {ATTACKER_REF}")
     wait_until("the alert", lambda: bool(story.alerts()), seconds=_NOTICE_SECONDS)
@@ -192,10 +252,14 @@ def _strange_signing(story: Story) -> None:
     story.tell("signwatch", f"1 alert: {alert['title']}", "bold red")
     for reason in alert["reasons"]:
         story.tell("", f"- {reason}", "red")
+    mail = _next_mail(story, 2)
+    story.tell("mailbox", f"for {SUBSCRIBER}: {mail['Subject']}", "bold red")
+    for line in _text(mail).splitlines()[:2]:
+        story.tell("", line, "red")
 
 
 def _forked_log(story: Story) -> None:
-    story.act("Act 3: the log rewrites its history")
+    story.act("Act 4: the log rewrites its history")
     story.programs.run([program("log-lite"), "fault", "--dir", "log", "fork", "--log", "v2"])
     story.tell("log", "rewrites its Rekor v2 tree and signs the new root with the real key")
     wait_until("the alert about the fork", lambda: len(story.alerts()) > 1, seconds=_NOTICE_SECONDS)
