@@ -12,10 +12,10 @@ from log_lite.ledger import V1, Refused
 from log_lite.proposals.proposal import NotJson, Proposal, Rejected, binary, parse_object
 from log_lite.proposals.rekor_v1 import NotInsertable, UnknownKind, propose
 from log_lite.proposals.verifier import parse_pem
-from log_lite.rekor_v1 import NotObservable, Place, RekorV1
+from log_lite.rekor_v1 import NotObservable, RekorV1
 from log_lite.sequencer import NotStored, Pushback
 from log_lite.service import Service
-from log_lite.shard import Shard
+from log_lite.shard import Place, Shard
 from log_lite.wire import NO_CACHE, Problem, plain, read_body
 from tlog.merkle import leaf_hash
 

@@ -4,16 +4,12 @@ The API code asks its lens at a few points and knows nothing about faults. A len
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from log_lite.ledger import Draft
 from log_lite.notes import HeadText, NoteSigner, assemble
-from log_lite.shard import Shard, View
+from log_lite.shard import Place, Shard, View
 from log_lite.store import Entry
 from tlog.merkle import NodeHash
-
-if TYPE_CHECKING:
-    from log_lite.rekor_v1 import Place
 
 
 class Lens:
@@ -59,7 +55,7 @@ class Lens:
         """Bytes of an entry bundle or data tile, as served."""
         return raw
 
-    def retrieved(self, places: list["Place"]) -> list["Place"]:
+    def retrieved(self, places: list[Place]) -> list[Place]:
         """Order of what Rekor v1's retrieve answers."""
         return places
 

@@ -1,7 +1,6 @@
 """Rekor v1 answers: entries, heads and proofs in the shapes its OpenAPI description gives them."""
 
 import base64
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -9,8 +8,7 @@ import rfc8785
 
 from log_lite.ledger import V1
 from log_lite.service import Service
-from log_lite.shard import Shard, View
-from log_lite.store import Entry
+from log_lite.shard import Place, Shard
 
 _TREE_ID_DIGITS = 16
 _LEAF_DIGITS = 64
@@ -22,15 +20,6 @@ class NotObservable(Exception):
     def __init__(self, observable: int) -> None:
         super().__init__(observable)
         self.observable = observable
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """One entry in one shard, with the view it is shown in."""
-
-    shard: Shard
-    view: View
-    entry: Entry
 
 
 class RekorV1:

@@ -65,3 +65,12 @@ class Shard:
         """Sign a checkpoint of the first `size` leaves."""
         head = replace(self.view(), size=size).head()
         return assemble(head.to_bytes(), self.signer.line(self.signer.blob(head, timestamp_ms)))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One entry in one shard, with the view it is shown in."""
+
+    shard: Shard
+    view: View
+    entry: Entry

@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from rules.expectations.case import Case
 from rules.expectations.implied_repository import implied_repository
 from rules.facts import Facts
 from rules.judge import case_of, judge_selected
-from rules.rule import Rule
+from rules.rule import Case, Rule
 from rules.selected import SelectedSigner, select
 from rules.selection import AllOf, AnyOf, Condition, Match, Not, values
 from rules.verdict import Verdict

@@ -4,10 +4,9 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
 
-from rules.expectations.case import Case, DelayedExpectation, unmet
 from rules.expectations.implied_repository import implied_repository
 from rules.facts import Facts
-from rules.rule import Rule
+from rules.rule import Case, DelayedExpectation, Rule, unmet
 from rules.selected import Selected, SelectedSigner, Voucher, select
 from rules.verdict import Outcome, Reason, Verdict
 from sigstore_entries.signing import Signer, Signing

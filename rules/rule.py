@@ -1,16 +1,25 @@
-"""A rule and a set of rules, as values."""
+"""A rule, what each of its expectations is asked about one signing, and what an expectation answers."""
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import Any, ClassVar, Protocol, Self
 
+from rules.document import Node
+from rules.facts import Facts
+from rules.forges import source_repository
 from rules.lookback import LookBack
 from rules.selection import Condition, outline
+from rules.verdict import Reason
+from sigstore_entries.signing import Signer, SignerForm, Signing
 
-if TYPE_CHECKING:
-    from rules.expectations.case import Expectation
+Schema = Mapping[str, Any]
+CT_KINDS = ("certificate", "precertificate")  # what the decoder calls entries of a CT log
+_SAID_BY_AUTHORITY = ("timestamp-response", "integrated-time", "ct-timestamp")
 
 
 class RuleSeverity(StrEnum):
@@ -31,7 +40,7 @@ class Rule:
 
     id: str
     select: Condition
-    expect: tuple["Expectation", ...] = ()
+    expect: "tuple[Expectation, ...]" = ()
     title: str = ""
     notify: tuple[str, ...] = ()
     severity: RuleSeverity = RuleSeverity.PAGE
@@ -50,3 +59,105 @@ class RuleSet:
 
     rules: tuple[Rule, ...]
     name: str = "rules"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One signer of one entry under one rule. `now` is when it is judged, which may be for the second time.
+
+    `signer` is as far as it is believed; `certificates` are the trusted ones of the whole entry.
+    """
+
+    rule: Rule
+    signing: Signing
+    signer: Signer | None
+    facts: Facts
+    now: datetime
+    certificates: frozenset[bytes] = frozenset()
+
+    def claim(self, name: str) -> str | None:
+        """A Fulcio claim of the signer's certificate; `None` when it is absent or could not be read."""
+        if self.signer is None:
+            return None
+        return self.signer.issuer if name == "issuer" else self.signer.claims.get(name)
+
+    @property
+    def repository(self) -> str | None:
+        """URI of the source repository on the host that the certificate means."""
+        return source_repository(self.signer) if self.signer is not None else None
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """The names the signer carries."""
+        return tuple(name.value for name in self.signer.names) if self.signer is not None else ()
+
+    @property
+    def certificate_only(self) -> bool:
+        """Whether the entry is a certificate in a CT log: it tells who may sign, not what was signed."""
+        return self.signer is not None and (
+            self.signer.form is SignerForm.PRECERTIFICATE
+            or (not self.signing.digests and self.signing.kind in CT_KINDS)
+        )
+
+    @property
+    def signed_at(self) -> datetime | None:
+        """When it was signed, by the best authority the entry offers; `None` when the entry has no time."""
+        if self.signer is not None and self.signer.not_before is not None:
+            return self.signer.not_before
+        ranked = [time for source in _SAID_BY_AUTHORITY for time in self.signing.times if time.source == source]
+        return ranked[0].at if ranked else None
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at: what it is called, what was expected, what was found, and whether it was as expected.
+
+    `sentence` tells what it means when it was not.
+    """
+
+    label: str
+    expected: str
+    found: str
+    ok: bool
+    sentence: str
+
+
+class Expectation(Protocol):
+    """One kind of expectation. `id` names `docs/expectations/<id>.md`, `key` its place in a rule's `expect`."""
+
+    id: ClassVar[str]
+    key: ClassVar[str]
+    schema: ClassVar[Schema]
+
+    @classmethod
+    def read(cls, node: Node) -> Self:
+        """Read the value under `key`. Raises `Misplaced`."""
+
+    def checks(self, case: Case) -> Iterator[Check]:
+        """Everything this expectation looks at, met or not."""
+
+
+class DelayedExpectation(ABC):
+    """An expectation on something that happens after the entry was seen.
+
+    A base class, not a protocol: every hit asks every expectation whether it is one.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def due_at(self, case: Case) -> datetime | None:
+        """When it must have happened; before that, `checks` says nothing. `None` when it does not concern the case."""
+
+
+class JudgedByPast:
+    """Base class of expectations that ask about earlier signings: a verdict holds only while that past stands still."""
+
+    __slots__ = ()
+
+
+def unmet(expectation: Expectation, case: Case) -> Iterator[Reason]:
+    """The reasons an expectation gives against a signing; none when it is met."""
+    for check in expectation.checks(case):
+        if not check.ok:
+            yield Reason(expectation.id, check.sentence, check.expected, check.found)

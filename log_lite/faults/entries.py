@@ -5,8 +5,7 @@ from dataclasses import replace
 
 from log_lite.faults.settings import Settings
 from log_lite.lens import Lens
-from log_lite.rekor_v1 import Place
-from log_lite.shard import View
+from log_lite.shard import Place, View
 from log_lite.store import Entry
 
 

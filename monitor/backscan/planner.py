@@ -26,6 +26,7 @@ from monitor.raising.coverage_alerts import back_scan_stuck_alert
 from monitor.store.backscans import BackScan
 from monitor.store.coverage import CoverageGroup, Gap, first_gap, union_size, without_first
 from monitor.store.reading import Reading
+from monitor.telemetry.hooks import BackscanMeter
 from rules.lookback import LookBack, first_wanted
 from rules.matching.matcher import Matcher, compile_rules
 
@@ -86,7 +87,8 @@ class LogBackscan:
         self.name, self._from_archive = name, from_archive
         self._config, self._stale_after = config, stale_after
         self._store, self._rules, self._trust = services.store, services.rules, services.trust
-        self._meter, self._timing = services.meter, services.timing
+        self._meter: BackscanMeter = services.meter
+        self._timing = services.timing
         self._log_trees = LogTrees(open_trees, services.timing.clock)
         # A power of two, so that steps stay aligned: what is allowed in some seconds is not read in one go.
         self._most = 1 << (config.entries_per_second * _STEP_SECONDS).bit_length() - 1

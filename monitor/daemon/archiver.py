@@ -28,6 +28,7 @@ from monitor.following.services import Services
 from monitor.logs.trees import LogTrees, OpenTrees
 from monitor.model.log_source import LogApi
 from monitor.store.reading import Reading
+from monitor.telemetry.hooks import ArchiveMeter
 
 _LOG: Final = logging.getLogger(__name__)
 _STEP: Final = {LogApi.REKOR_V1: 256}
@@ -67,7 +68,8 @@ class LogArchiver(Archiver):
         handovers: Handovers,
     ) -> None:
         self._name, self._config, self._handovers = name, config, handovers
-        self._store, self._meter, self._timing = services.store, services.meter, services.timing
+        self._store, self._timing = services.store, services.timing
+        self._meter: ArchiveMeter = services.meter
         self._log_trees = LogTrees(open_trees, services.timing.clock)
         self._trees: dict[str, _Tree] = {}
         self._process: ProcessPoolExecutor | None = None

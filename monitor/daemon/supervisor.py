@@ -45,7 +45,7 @@ from monitor.raising.log_alerts import (
 from monitor.raising.witness_alerts import witness_alerts
 from monitor.store.health import Condition
 from monitor.store.store import Store
-from monitor.telemetry.hooks import Meter
+from monitor.telemetry.hooks import LogMeter
 
 _LOG: Final = logging.getLogger(__name__)
 _ILL_AFTER: Final = timedelta(minutes=5)
@@ -86,7 +86,7 @@ class PassResult:
 class ObservedState(State):
     """The store, with everything that is committed reported to the meter and to the outcome of the pass."""
 
-    def __init__(self, store: Store, meter: Meter, outcome: PassResult, archive: Handover | None = None) -> None:
+    def __init__(self, store: Store, meter: LogMeter, outcome: PassResult, archive: Handover | None = None) -> None:
         self._store, self._meter, self.outcome, self._archive = store, meter, outcome, archive
 
     @override
@@ -171,7 +171,8 @@ class LogSupervisor:
     ) -> None:
         self.name = name
         self._store, self._rules, self._trust = services.store, services.rules, services.trust
-        self._meter, self._timing = services.meter, services.timing
+        self._meter: LogMeter = services.meter
+        self._timing = services.timing
         self._watching, self._workers = watching, workers or Workers()
         self._freshness, self._stale_after = watching.freshness, watching.freshness.stale_after
         self._log_trees = LogTrees(open_trees, services.timing.clock)

@@ -15,9 +15,9 @@ from monitor.model.state import FactStore, Finding, Hit
 from monitor.raising.clock_alerts import INTEGRATED_TIME, REFUTED_TIME, is_ahead
 from monitor.raising.signing_alerts import alerts_of_findings
 from rules.ask_index import LayeredMatcher
-from rules.expectations.case import CT_KINDS, JudgedByPast
 from rules.judge import judge_selected, recheck_at
 from rules.matching.matcher import Matcher
+from rules.rule import CT_KINDS, JudgedByPast
 from rules.selected import select
 from rules.verdict import Outcome
 from sigstore_entries import der

@@ -12,9 +12,8 @@ from monitor.model.state import Finding, Hit
 from monitor.store.rechecks import DueFinding, due_findings, postpone
 from monitor.store.store import Store
 from monitor.trust.provider import TrustKeeper
-from rules.expectations.case import DelayedExpectation
 from rules.judge import recheck_at
-from rules.rule import Rule
+from rules.rule import DelayedExpectation, Rule
 from rules.selected import Selected
 from rules.verdict import Outcome, Verdict
 from sigstore_entries.ct_leaf import decode_ct

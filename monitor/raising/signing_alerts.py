@@ -12,9 +12,8 @@ from alerts.alert import Alert, FactGroup, Owner, Severity
 from monitor.model.state import Finding
 from monitor.raising.log_alerts import alert_id, day_of
 from monitor.raising.signing_words import describe
-from rules.expectations.case import CT_KINDS
 from rules.judge import WRONG_SIGNATURE
-from rules.rule import Rule, RuleSeverity
+from rules.rule import CT_KINDS, Rule, RuleSeverity
 from rules.verdict import Outcome, Reason
 from sigstore_entries.signing import EntryRef
 

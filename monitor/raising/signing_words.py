@@ -11,9 +11,8 @@ from typing import Final
 
 from alerts.alert import FactGroup
 from monitor.model.state import Finding
-from rules.expectations.case import CT_KINDS
 from rules.expectations.images import ImagesExpectation
-from rules.rule import Rule
+from rules.rule import CT_KINDS, Rule
 from rules.selection import digest_text, matched_values
 from rules.verdict import Reason
 from sigstore_entries.release import Release, digest_label

@@ -21,7 +21,7 @@ from monitor.site.parts import Site
 from monitor.site.rendering import moment
 from monitor.site_config import MailConfig
 from rules.asking import PREFIX
-from rules.expectations.case import CT_KINDS
+from rules.rule import CT_KINDS
 
 _MAX_SUBJECT: Final = 180
 _PERMANENT: Final = 500

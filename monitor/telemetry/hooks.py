@@ -12,8 +12,15 @@ from monitor.store.promises import Tally
 FETCHED: Final = "ok"
 
 
-class Meter(Protocol):
-    """Receives numbers. Never raises, never blocks."""
+class FetchMeter(Protocol):
+    """Counts requests to logs. Never raises, never blocks."""
+
+    def fetched(self, log: str, result: str, seconds: float) -> None:
+        """A request to a log ended; `result` is `ok` or a `FetchFailed.reason`."""
+
+
+class LogMeter(Protocol):
+    """Counts what following one log comes to. Never raises, never blocks."""
 
     def add_log(self, log: str) -> None:
         """A log is followed: every series of it exists from now on."""
@@ -30,23 +37,26 @@ class Meter(Protocol):
     def batch(self, batch: Batch) -> None:
         """A batch was committed."""
 
+
+class BackscanMeter(Protocol):
+    """Counts what is offered to rules that came late. Never raises, never blocks."""
+
     def looked_back(self, log: str, entries: int, findings: Mapping[str, int], dropped: int) -> None:
         """Entries were offered to rules that came late: findings by outcome, and matches left out."""
 
     def back_scan(self, log: str, remaining: int) -> None:
         """How many entries are still to be offered to rules that came late."""
 
+
+class ArchiveMeter(Protocol):
+    """Counts what is archived. Never raises, never blocks."""
+
     def archived(self, log: str, reached: int, behind: int) -> None:
         """The archive reaches to this entry; so many that were followed are not in it yet."""
 
-    def rules(self, rules: int, unindexed: int) -> None:
-        """Rules were put in force; so many of them are asked about every entry."""
 
-    def coverage(self, log: str, rules: int, entries: int) -> None:
-        """So many active rules were not offered all that was followed, and so many entries are lacking to one."""
-
-    def fetched(self, log: str, result: str, seconds: float) -> None:
-        """A request to a log ended; `result` is `ok` or a `FetchFailed.reason`."""
+class DeliveryMeter(Protocol):
+    """Counts what waits in the outbox, and how deliveries ended. Never raises, never blocks."""
 
     def delivered(self, channel: str, *, delivered: int, failed: int, given_up: int) -> None:
         """A delivery pass over a channel ended."""
@@ -54,20 +64,38 @@ class Meter(Protocol):
     def outbox(self, backlog: Mapping[str, Backlog], now: datetime) -> None:
         """What waits in the outbox, per channel that has any."""
 
-    def open_evidence(self, counts: Mapping[str, int]) -> None:
-        """How much evidence against each log no operator has closed."""
-
     def subscribers(self, stats: Mapping[str, int]) -> None:
         """How often subscriptions reached each stage, and how many there are now."""
 
-    def promises(self, tally: Tally) -> None:
-        """How many promises of logs wait to be seen kept, and how the others ended."""
 
-    def not_followed(self, logs: int) -> None:
-        """So many logs of the trust root cannot be followed."""
+class TrustMeter(Protocol):
+    """Counts refreshes of the trust root. Never raises, never blocks."""
 
     def trust_root(self, refreshed_at: datetime, expires: datetime | None) -> None:
         """The trust root was refreshed; `expires` where its metadata says so."""
 
     def trust_refreshed(self, *, well: bool) -> None:
         """A refresh of the trust root was tried."""
+
+    def not_followed(self, logs: int) -> None:
+        """So many logs of the trust root cannot be followed."""
+
+
+class StateMeter(Protocol):
+    """Counts what the database holds. Never raises, never blocks."""
+
+    def rules(self, rules: int, unindexed: int) -> None:
+        """Rules were put in force; so many of them are asked about every entry."""
+
+    def coverage(self, log: str, rules: int, entries: int) -> None:
+        """So many active rules were not offered all that was followed, and so many entries are lacking to one."""
+
+    def promises(self, tally: Tally) -> None:
+        """How many promises of logs wait to be seen kept, and how the others ended."""
+
+    def open_evidence(self, counts: Mapping[str, int]) -> None:
+        """How much evidence against each log no operator has closed."""
+
+
+class Meter(FetchMeter, LogMeter, BackscanMeter, ArchiveMeter, DeliveryMeter, TrustMeter, StateMeter, Protocol):
+    """Receives every number of the daemon."""

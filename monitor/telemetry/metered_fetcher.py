@@ -1,4 +1,4 @@
-"""A fetcher that reports each request to a `Meter`."""
+"""A fetcher that reports each request to a `FetchMeter`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,13 +7,13 @@ from typing_extensions import override
 
 from monitor.http_fetcher import Expect, MovableFetcher
 from monitor.model.errors import FetchFailed
-from monitor.telemetry.hooks import FETCHED, Meter
+from monitor.telemetry.hooks import FETCHED, FetchMeter
 
 
 class MeteredFetcher(MovableFetcher):
     """A `Fetcher` that reports each request. `clock` counts seconds."""
 
-    def __init__(self, inner: MovableFetcher, meter: Meter, log: str, clock: Callable[[], float]) -> None:
+    def __init__(self, inner: MovableFetcher, meter: FetchMeter, log: str, clock: Callable[[], float]) -> None:
         self._inner, self._meter, self._log, self._clock = inner, meter, log, clock
 
     @override

@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 from typing import ClassVar, Self
 
 from rules.document import Node
-from rules.expectations.case import Case, Check, DelayedExpectation, Schema
 from rules.expectations.delayed import check_seen, due_at
 from rules.reading import read_duration
+from rules.rule import Case, Check, DelayedExpectation, Schema
 from sigstore_entries.signing import SignerForm
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Final, Self
 
 from rules.document import Node
-from rules.expectations.case import Case, Check, Schema
 from rules.pattern import Pattern, read_pattern
 from rules.reading import read_list
+from rules.rule import Case, Check, Schema
 
 ABSENT: Final = "(not in the certificate)"
 PATTERNS: Final[Schema] = {"$ref": "#/$defs/patterns"}

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Final
 
-from rules.expectations.case import Case, Check
+from rules.rule import Case, Check
 
 _FOUND: Final = {True: "seen", False: "not seen", None: "(those logs were not followed)"}
 

@@ -6,9 +6,9 @@ from typing import ClassVar, Final, Self
 
 from outbound.shown_url import has_credentials, is_https_or_loopback
 from rules.document import Mapping, Misplaced, Node
-from rules.expectations.case import Case, Check, Schema
 from rules.facts import DigestSource, SourceForm
 from rules.reading import Fields, read_list, read_text
+from rules.rule import Case, Check, Schema
 from rules.selection import digest_text, read_digest
 
 _LONGEST_SHOWN: Final = 5

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from rules.expectations.case import Case
+from rules.rule import Case
 from rules.selection import constrains
 from rules.verdict import Reason
 

@@ -5,7 +5,6 @@ from typing import Final
 from rules.document import Node
 from rules.expectations.authorised import AuthorisedExpectation
 from rules.expectations.builder import BuilderExpectation
-from rules.expectations.case import Expectation
 from rules.expectations.certificate_log_within import CertificateLogWithinExpectation
 from rules.expectations.digests import DigestsExpectation, DigestsFromExpectation
 from rules.expectations.environment import EnvironmentExpectation
@@ -25,6 +24,7 @@ from rules.expectations.trigger import TriggerExpectation
 from rules.expectations.visibility import VisibilityExpectation
 from rules.expectations.workflow import WorkflowExpectation
 from rules.reading import Fields
+from rules.rule import Expectation
 
 KINDS: Final[tuple[type[Expectation], ...]] = (
     WorkflowExpectation,

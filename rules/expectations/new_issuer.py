@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from rules.document import Node
-from rules.expectations.case import Case, Check, JudgedByPast, Schema
 from rules.expectations.flag import read_true
+from rules.rule import Case, Check, JudgedByPast, Schema
 
 
 @dataclass(frozen=True, slots=True)

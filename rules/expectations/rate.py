@@ -6,8 +6,8 @@ from datetime import timedelta
 from typing import ClassVar, Self
 
 from rules.document import Node
-from rules.expectations.case import Case, Check, JudgedByPast, Schema
 from rules.reading import Fields, read_duration, read_number
+from rules.rule import Case, Check, JudgedByPast, Schema
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from rules.expectations.case import Case
 from rules.expectations.claim import ClaimExpectation
 from rules.forges import GITHUB, github_repository, names_ignore_case
 from rules.pattern import Pattern
+from rules.rule import Case
 
 
 class RepositoryExpectation(ClaimExpectation):

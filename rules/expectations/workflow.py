@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from rules.expectations.case import Case, Check
 from rules.expectations.claim import ABSENT, ClaimExpectation, without_ref
 from rules.forges import spelled_like
 from rules.pattern import Pattern
+from rules.rule import Case, Check
 
 
 class WorkflowExpectation(ClaimExpectation):

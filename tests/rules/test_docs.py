@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from rules import judge as judging
-from rules.expectations.case import Expectation
 from rules.expectations.kinds import KINDS
 from rules.lint import HintId
+from rules.rule import Expectation
 from rules.rule_file import load_rules
 from rules.schema import json_schema
 from rules.selection import ENTRY_FIELDS, SIGNER_FIELDS
