@@ -34,6 +34,7 @@ _COMMANDS: Final = (
     LazyCommand("scan", "monitor.commands.scan:scan", "Run rules over a range of a log, on all cores."),
     LazyCommand("backscan", "monitor.commands.backscan:backscan", "Offer rules what they were not offered yet."),
     LazyCommand("search", "monitor.commands.search:search", "Find every archived entry that names a value."),
+    LazyCommand("report", "monitor.commands.report:report", "Report on a time: coverage, findings, alerts, evidence."),
     LazyCommand(
         "check-bundle",
         "monitor.commands.check_bundle:check_bundle",

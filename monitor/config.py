@@ -214,8 +214,10 @@ class Config:
     def freshness(self, log: LogConfig | None) -> Freshness:
         """How long a log may show nothing new; `None` for one that is only in the trust root."""
         if log is None:
-            return Freshness(timedelta(seconds=self.objectives.stale_after_seconds), self.objectives.busy)
-        return Freshness(self.stale_after(log), self.objectives.busy if log.busy is None else log.busy)
+            poll = timedelta(seconds=self.objectives.poll_seconds)
+            return Freshness(timedelta(seconds=self.objectives.stale_after_seconds), self.objectives.busy, poll)
+        busy = self.objectives.busy if log.busy is None else log.busy
+        return Freshness(self.stale_after(log), busy, timedelta(seconds=self.poll_seconds(log)))
 
     def stale_after(self, log: LogConfig) -> timedelta:
         """How long a log may fail to answer, or show nothing new, before an alert is sent."""

@@ -1,5 +1,6 @@
 """`signwatch audit`: ask every log once, prove what it shows, judge what is new, and say so in one report."""
 
+import json
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -11,9 +12,11 @@ from typing import Annotated, Any
 import typer
 
 from alerts.alert import Severity
+from alerts.inert import inert_json
 from monitor.commands.junit import Timed, write_junit
+from monitor.commands.report_document import signed_head_document
 from monitor.commands.run import EVIDENCE_SHOWN, one_line, rechecked_line, unfollowed, unreadable_line, verdict
-from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, say, say_json
+from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, say
 from monitor.config import load_config
 from monitor.daemon.assembly import assemble
 from monitor.daemon.supervisor import LogSupervisor, PassResult
@@ -78,16 +81,11 @@ def audit(
     if report is not None:
         write_junit(report, timed, again, utc_now(), evidence)
     if as_json:
-        say_json(
+        document = inert_json(
             {
                 "at": utc_now().isoformat(timespec="seconds"),
                 "exit_code": int(code),
                 "verdict": meaning(code, outcomes),
-                "logs": [
-                    document_of(each.outcome)
-                    | {"coverage": coverage_document(each.coverage) if each.coverage is not None else None}
-                    for each in timed
-                ],
                 "second_judgements": {
                     "due": again.looked_at,
                     "unexpected": again.unexpected,
@@ -99,6 +97,9 @@ def audit(
                 "alerts_waiting": waiting,
             }
         )
+        # Every log, and signed heads whole: what is cut proves nothing.
+        document["logs"] = [_log_document(each) for each in timed]
+        typer.echo(json.dumps(document, indent=2))
     else:
         for each in timed:
             say(one_line(each.outcome))
@@ -114,6 +115,14 @@ def audit(
             say(f"{pages} alerts that page are open: `signwatch alerts list`", "yellow")
         say(meaning(code, outcomes), "green" if code is Exit.FINE else "bold red")
     raise leave(code)
+
+
+def _log_document(each: Timed) -> dict[str, Any]:
+    coverage = coverage_document(each.coverage) if each.coverage is not None else None
+    document: dict[str, Any] = inert_json(document_of(each.outcome) | {"coverage": coverage})
+    if each.outcome.head is not None:
+        document["head"]["signed"] = signed_head_document(each.outcome.head.raw)
+    return document
 
 
 def meaning(code: Exit, outcomes: Sequence[PassResult]) -> str:

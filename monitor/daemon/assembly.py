@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from alerts.alert import Alert
 from alerts.channels.channel import Channel
@@ -40,6 +40,7 @@ from monitor.store.store import Route, Store
 from monitor.store.stored_facts import StoredKnown
 from monitor.telemetry.hooks import Meter
 from monitor.telemetry.metered_fetcher import MeteredFetcher
+from monitor.trust.history import TrustHistory
 from monitor.trust.provider import TrustKeeper
 from monitor.trust.trust_root import TrustRoot
 from rules.asking import number_of
@@ -243,7 +244,14 @@ def route_of(config: Config, rules: RuleKeeper | None) -> Route:
     return route
 
 
-def configured_logs(config: Config, trust: TrustKeeper) -> Sequence[LogConfig]:
+class KnowsRoots(Protocol):
+    """Every trust root there was; see `monitor.trust.provider.TrustKeeper`."""
+
+    def history(self) -> TrustHistory:
+        """All of them, oldest first."""
+
+
+def configured_logs(config: Config, trust: KnowsRoots) -> Sequence[LogConfig]:
     """Logs as configured, or every log any trust root named, the first known first. Raises `OwnFault`, `FetchFailed`.
 
     One that appeared later is begun at its first entry: nothing of it is the past.

@@ -42,7 +42,7 @@ class LogStatus:
     followed: Followed | None
     condition: Condition
     stale_after: timedelta
-    poll: timedelta
+    longest_pause: timedelta
     unreadable: int = 0
     entries: int = 0
     coverage: LogCoverage | None = None
@@ -71,11 +71,10 @@ class LogStatus:
             told.append(f"{self.name}: not followed: run `signwatch init`")
         if trouble is not None:
             told.append(f"{self.name}: {trouble.owner.value} since {_time(trouble.since)}: {trouble.detail}")
-        overdue = max(self.poll * 5, timedelta(minutes=2))
         last = self.condition.last_success_at
         if last is None:
             told.append(f"{self.name}: no pass has succeeded yet")
-        elif now - last > max(overdue, self.stale_after) and trouble is None:
+        elif now - last > max(self.longest_pause, self.stale_after) and trouble is None:
             told.append(f"{self.name}: the last pass that succeeded was at {_time(last)}")
         if (ahead := self._ahead(now)) is not None:
             told.append(
@@ -153,7 +152,6 @@ def read_status(config: Config, store: Store, now: datetime, further: Sequence[s
         log = by_name.get(name.partition("/")[0])
         freshness = config.freshness(log)
         condition = conditions.get(name, Condition(name))
-        poll = config.objectives.poll_seconds if log is None else config.poll_seconds(log)
         logs.append(
             LogStatus(
                 name=name,
@@ -161,7 +159,7 @@ def read_status(config: Config, store: Store, now: datetime, further: Sequence[s
                 condition=condition,
                 stale_after=freshness.stale_after,
                 quiet=_is_quiet(store, freshness, condition, followed.get(name), now),
-                poll=timedelta(seconds=poll),
+                longest_pause=freshness.longest_pause,
                 unreadable=sum(count for (each, _), count in unreadable.items() if each == name),
                 entries=sum(count for (each, _), count in kinds.items() if each == name),
                 coverage=coverage.get(name),

@@ -44,6 +44,7 @@ from monitor.raising.log_alerts import (
 )
 from monitor.raising.witness_alerts import witness_alerts
 from monitor.store.health import Condition
+from monitor.store.history import Pass
 from monitor.store.store import Store
 from monitor.telemetry.hooks import LogMeter
 
@@ -324,7 +325,11 @@ class LogSupervisor:
         signed_at = min(shown.timestamp, now) if shown.timestamp is not None else now
         whole = outcome.began is not None and not report.lagging and report.backlog == 0
         read = (outcome.last, outcome.began) if whole and outcome.began is not None else None
-        condition = self._store.health.went_well(log, now, signed_at if moved else None, read=read)
+        size = report.position.frontier.size
+        progress = Pass(
+            before.frontier.size, size, report.position.head.head.size - size, self._freshness.longest_pause
+        )
+        condition = self._store.health.went_well(log, now, signed_at if moved else None, read=read, progress=progress)
         self._throttle.reset(log)
         head = report.position.head.head
         self._meter.position(log, report.position.frontier.size, head.size, head.timestamp or condition.fresh_at)

@@ -15,16 +15,28 @@ _MISSED: Final = 10
 # longest that a client's policy accepts.
 _LONGEST_MERGE_DELAY: Final = timedelta(hours=24)
 
+_POLLS_MISSED: Final = 5
+_LEAST_PAUSE: Final = timedelta(minutes=2)
+
 Growth = Sequence[tuple[datetime, int]]
 """When heads were first seen, and their sizes, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """How long a log may show nothing new. `busy`: whether it must move in that time; `None` leaves it to its past."""
+    """How long a log may show nothing new. `busy`: whether it must move in that time; `None` leaves it to its past.
+
+    `poll` is the time between two passes.
+    """
 
     stale_after: timedelta
     busy: bool | None = None
+    poll: timedelta = timedelta(seconds=30)
+
+    @property
+    def longest_pause(self) -> timedelta:
+        """Time between two passes that succeeded after which the log was not watched."""
+        return max(self.poll * _POLLS_MISSED, _LEAST_PAUSE)
 
     def is_silent(self, fresh: datetime, now: datetime) -> bool:
         """Whether nothing new was shown for too long, if it is a busy log."""

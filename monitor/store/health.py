@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, delete, func, select
+from sqlalchemy import Connection, and_, delete, func, select
 
 from alerts.alert import Owner
 from monitor.store.database import Database
+from monitor.store.history import Pass, record_failure, record_pass
 from monitor.store.tables import Head, LogHealth, LogPosition, table
 from monitor.store.writing import add_or_replace
 
@@ -57,12 +58,18 @@ class Health:
             return {row["log"]: _condition(row) for row in connection.execute(select(_HEALTH)).mappings()}
 
     def went_well(
-        self, log: str, at: datetime, fresh_at: datetime | None, *, read: tuple[int, datetime] | None = None
+        self,
+        log: str,
+        at: datetime,
+        fresh_at: datetime | None,
+        *,
+        read: tuple[int, datetime] | None = None,
+        progress: Pass | None = None,
     ) -> Condition:
         """Record a pass that succeeded; `fresh_at` is how young its head is, `None` when that is not new.
 
         `read` is the size of the newest tree and when the pass began, where it read that tree to its end.
-        Earlier trouble is over.
+        `progress` goes into the history of the log. Earlier trouble is over.
         """
         before = self.of(log)
         if fresh_at is None:
@@ -70,14 +77,21 @@ class Health:
             known = (before.fresh_at, self._newest_head(log))
             # A clock that was ahead once left times in the future, which would hide a frozen log until they come.
             fresh_at = max((each for each in known if each is not None and each <= at), default=None)
-        return self._keep(Condition(log, at, at, min(fresh_at or at, at), read=read or before.read))
+        condition = Condition(log, at, at, min(fresh_at or at, at), read=read or before.read)
+        with self._database.write() as connection:
+            if progress is not None:
+                record_pass(connection, log, at, progress)
+            return _keep(connection, condition)
 
     def went_wrong(self, log: str, at: datetime, owner: Owner, reason: str, detail: str) -> Condition:
         """Record a pass that failed. `since` stays for as long as the same kind of trouble lasts."""
         before = self.of(log)
         since = before.trouble.since if before.trouble is not None and before.trouble.owner is owner else at
         trouble = Trouble(owner, reason, detail[:_MAX_DETAIL], since)
-        return self._keep(Condition(log, at, before.last_success_at, before.fresh_at, trouble, before.read))
+        condition = Condition(log, at, before.last_success_at, before.fresh_at, trouble, before.read)
+        with self._database.write() as connection:
+            record_failure(connection, log, at, owner)
+            return _keep(connection, condition)
 
     def growth(self, log: str) -> list[tuple[datetime, int]]:
         """When the newest heads of a log were first seen, and their sizes, oldest first; at most a few thousand."""
@@ -100,23 +114,23 @@ class Health:
             row = connection.execute(query.where(at.log == log).group_by(at.head_timestamp)).first()
         return None if row is None else min(filter(None, row))
 
-    def _keep(self, now: Condition) -> Condition:
-        trouble = now.trouble
-        row = {
-            "log": now.log,
-            "last_pass_at": now.last_pass_at,
-            "last_success_at": now.last_success_at,
-            "fresh_at": now.fresh_at,
-            "read_size": now.read[0] if now.read else None,
-            "read_at": now.read[1] if now.read else None,
-            "trouble": trouble.owner.value if trouble else None,
-            "reason": trouble.reason if trouble else None,
-            "detail": trouble.detail if trouble else None,
-            "since": trouble.since if trouble else None,
-        }
-        with self._database.write() as connection:
-            add_or_replace(connection, _HEALTH, row, ("log",))
-        return now
+
+def _keep(connection: Connection, now: Condition) -> Condition:
+    trouble = now.trouble
+    row = {
+        "log": now.log,
+        "last_pass_at": now.last_pass_at,
+        "last_success_at": now.last_success_at,
+        "fresh_at": now.fresh_at,
+        "read_size": now.read[0] if now.read else None,
+        "read_at": now.read[1] if now.read else None,
+        "trouble": trouble.owner.value if trouble else None,
+        "reason": trouble.reason if trouble else None,
+        "detail": trouble.detail if trouble else None,
+        "since": trouble.since if trouble else None,
+    }
+    add_or_replace(connection, _HEALTH, row, ("log",))
+    return now
 
 
 def _condition(row: Any) -> Condition:

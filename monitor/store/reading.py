@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 
 from alerts.alert import Alert
 from monitor.model.heads import Position
@@ -47,6 +47,19 @@ class FoundSigning:
     reasons: Sequence[Mapping[str, str]]
     signing: Mapping[str, Any]
     found_at: datetime
+
+
+def found_signing(row: Mapping[str, Any]) -> FoundSigning:
+    """One row of the findings."""
+    return FoundSigning(
+        log=row["log"],
+        index=row["entry"],
+        rule=row["rule"],
+        outcome=row["outcome"],
+        reasons=json.loads(row["reasons"]),
+        signing=json.loads(row["signing"]),
+        found_at=row["found_at"],
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +127,33 @@ class GivenLeave:
     revoked_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class AlertsAbout:
+    """Which alerts: of a log, a rule, an entry, or put into the outbox in `[begin, end)`."""
+
+    log: str | None = None
+    rule: str | None = None
+    index: int | None = None
+    begin: datetime | None = None
+    end: datetime | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """As SQL."""
+        row = table(AlertRow).c
+        found: list[ColumnElement[bool]] = []
+        for column, value in ((row.log, self.log), (row.rule, self.rule), (row.entry, self.index)):
+            if value is not None:
+                found.append(column == value)
+        if self.begin is not None:
+            found.append(row.enqueued_at >= self.begin)
+        if self.end is not None:
+            found.append(row.enqueued_at < self.end)
+        return found
+
+
+ALL_ALERTS: Final = AlertsAbout()
+
+
 class Reading:
     """Questions about what is stored."""
 
@@ -133,18 +173,7 @@ class Reading:
         found = table(FindingRow)
         query = select(found).order_by(found.c.found_at.desc(), found.c.entry.desc()).limit(limit)
         rows = self._all(query if outcome is None else query.where(found.c.outcome == outcome))
-        return [
-            FoundSigning(
-                log=row["log"],
-                index=row["entry"],
-                rule=row["rule"],
-                outcome=row["outcome"],
-                reasons=json.loads(row["reasons"]),
-                signing=json.loads(row["signing"]),
-                found_at=row["found_at"],
-            )
-            for row in rows
-        ]
+        return [found_signing(row) for row in rows]
 
     def outcomes(self) -> dict[str, int]:
         """How many findings of each outcome there are."""
@@ -162,11 +191,18 @@ class Reading:
         return {(row["log"], row["kind"]): row["entries"] for row in self._all(select(table(KindCount)))}
 
     def alerts(
-        self, limit: int, *, open_only: bool = False, ids: Sequence[str] = (), digest: str | None = None
+        self,
+        limit: int,
+        *,
+        open_only: bool = False,
+        ids: Sequence[str] = (),
+        digest: str | None = None,
+        about: AlertsAbout = ALL_ALERTS,
     ) -> list[KeptAlert]:
         """Newest alerts; `open_only` leaves out acknowledged ones, `digest` gives only what that digest stood for."""
         kept, sent = table(AlertRow), table(DeliveryRow)
         query = select(kept).order_by(kept.c.enqueued_at.desc(), kept.c.id).limit(limit)
+        query = query.where(*about.conditions())
         if open_only:
             query = query.where(kept.c.acknowledged_at.is_(None))
         if ids:

@@ -95,6 +95,35 @@ class LogHealth(Base, table=True):
     since: datetime | None = Field(sa_column=Column(UtcTime))
 
 
+class WatchedSpan(Base, table=True):
+    """A time in which passes over a log succeeded without a pause that is too long; what began the pause after it.
+
+    `trouble` is the owner of the first failure since `ended_at`, empty while nothing failed.
+    """
+
+    __tablename__ = "watched_span"
+    log: str = Field(sa_column=Column(Text, primary_key=True))
+    began_at: datetime = Field(sa_column=Column(UtcTime, primary_key=True))
+    ended_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+    trouble: str | None = Field(sa_column=Column(Text))
+
+
+class LogDay(Base, table=True):
+    """One UTC day of one log: passes that succeeded and failed, and the most entries left unread after one.
+
+    `[first, last)` are the entries read that day.
+    """
+
+    __tablename__ = "log_day"
+    log: str = Field(sa_column=Column(Text, primary_key=True))
+    day: str = Field(sa_column=Column(Text, primary_key=True))
+    passes: int = Field(sa_column=Column(BigInteger, nullable=False))
+    failures: int = Field(sa_column=Column(BigInteger, nullable=False))
+    lag: int = Field(sa_column=Column(BigInteger, nullable=False))
+    first: int = Field(sa_column=Column(BigInteger, nullable=False))
+    last: int = Field(sa_column=Column(BigInteger, nullable=False))
+
+
 _COUNTED: Final = and_(column("counts", Boolean).is_(True), column("certificate_log", Boolean).is_(False))
 
 

@@ -1,0 +1,167 @@
+"""Findings as people count them: all findings about one certificate are one event, whatever logs and rules they are of.
+
+A certificate stands in a CT log, and each entry made with it in a Rekor log. Entries without a trusted certificate are
+an event each.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import BigInteger, ColumnElement, and_, case, exists, func, select, type_coerce
+
+from monitor.store.columns import text_key
+from monitor.store.database import Database
+from monitor.store.reading import FoundSigning, found_signing
+from monitor.store.site_tables import FindingName
+from monitor.store.tables import FindingCertificate, FindingRow, table
+from rules.verdict import Outcome
+
+_CERTIFICATE: Final = table(FindingCertificate)
+_FINDING: Final = table(FindingRow)
+_NAME: Final = table(FindingName)
+_WORST_FIRST: Final = (Outcome.UNEXPECTED, Outcome.UNVERIFIED, Outcome.EXPECTED)
+_RANK: Final = func.min(case({each.value: rank for rank, each in enumerate(_WORST_FIRST)}, value=_FINDING.c.outcome))
+_SAME: Final = and_(
+    _FINDING.c.log == _CERTIFICATE.c.log,
+    _FINDING.c.entry == _CERTIFICATE.c.entry,
+    _FINDING.c.rule == _CERTIFICATE.c.rule,
+)
+# One event may be found by many rules: as many findings are read for each event that is wanted, at most.
+_FINDINGS_EACH: Final = 10
+# Times are stored in microseconds.
+_DAY: Final = 86_400_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Findings about one certificate, or about one entry without any; the worst first, then by log and index."""
+
+    findings: tuple[FoundSigning, ...]
+
+    @property
+    def outcome(self) -> str:
+        """The worst verdict."""
+        return self.findings[0].outcome
+
+    @property
+    def worst(self) -> FoundSigning:
+        """The finding that says most about it."""
+        return self.findings[0]
+
+    @property
+    def entries(self) -> tuple[tuple[str, int], ...]:
+        """Entries that show it, as (log, index)."""
+        return tuple(dict.fromkeys((each.log, each.index) for each in self.findings))
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """Rules that found it."""
+        return tuple(dict.fromkeys(each.rule for each in self.findings))
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which findings: of a rule, a log, an entry, a name that a signer carries, or found in `[begin, end)`."""
+
+    rule: str | None = None
+    log: str | None = None
+    index: int | None = None
+    name: str | None = None
+    begin: datetime | None = None
+    end: datetime | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """As SQL."""
+        row = _FINDING.c
+        found: list[ColumnElement[bool]] = []
+        for column, value in ((row.rule, self.rule), (row.log, self.log), (row.entry, self.index)):
+            if value is not None:
+                found.append(column == value)
+        if self.begin is not None:
+            found.append(row.found_at >= self.begin)
+        if self.end is not None:
+            found.append(row.found_at < self.end)
+        if self.name is not None:
+            same = and_(_NAME.c.log == row.log, _NAME.c.entry == row.entry, _NAME.c.name_key == text_key(self.name))
+            found.append(exists().where(same))
+        return found
+
+
+EVERYTHING: Final = Wanted()
+
+
+class Events:
+    """Questions about findings, answered in events."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def newest(self, limit: int, wanted: Wanted = EVERYTHING) -> list[Event]:
+        """Newest events, newest first; at most `limit`."""
+        query = select(_FINDING).where(*wanted.conditions())
+        query = query.order_by(_FINDING.c.found_at.desc(), _FINDING.c.entry.desc()).limit(limit * _FINDINGS_EACH)
+        with self._database.read() as connection:
+            rows = connection.execute(query).mappings().all()
+            keys = {
+                (row.log, row.entry, row.rule): bytes(row.certificate)
+                for part in range(0, len(rows), 200)
+                for row in connection.execute(
+                    select(*_CERTIFICATE.c["log", "entry", "rule", "certificate"]).where(
+                        _CERTIFICATE.c.entry.in_([each["entry"] for each in rows[part : part + 200]]),
+                        _CERTIFICATE.c.log.in_({each["log"] for each in rows[part : part + 200]}),
+                    )
+                )
+            }
+        return _grouped(rows, keys)[:limit]
+
+    def count(self, wanted: Wanted = EVERYTHING) -> dict[str, int]:
+        """How many events there are by their worst verdict."""
+        conditions = wanted.conditions()
+        of_certificates = (
+            select(_RANK.label("rank")).join_from(_FINDING, _CERTIFICATE, _SAME).where(*conditions)
+        ).group_by(_CERTIFICATE.c.certificate)
+        alone = (
+            select(_RANK.label("rank"))
+            .where(~exists().where(_SAME), *conditions)
+            .group_by(_FINDING.c.log, _FINDING.c.entry)
+        )
+        counts: dict[str, int] = {}
+        with self._database.read() as connection:
+            for each in (of_certificates, alone):
+                ranks = each.subquery()
+                query = select(ranks.c.rank, func.count()).group_by(ranks.c.rank)
+                for rank, count in connection.execute(query):
+                    name = _WORST_FIRST[rank].value
+                    counts[name] = counts.get(name, 0) + int(count)
+        return counts
+
+    def by_rule(self) -> dict[str, dict[str, int]]:
+        """How many entries each rule found, by verdict."""
+        query = select(_FINDING.c.rule, _FINDING.c.outcome, func.count()).group_by(_FINDING.c.rule, _FINDING.c.outcome)
+        found: dict[str, dict[str, int]] = {}
+        with self._database.read() as connection:
+            for rule, outcome, count in connection.execute(query):
+                found.setdefault(rule, {})[outcome] = int(count)
+        return found
+
+    def per_day(self, wanted: Wanted) -> dict[date, int]:
+        """Entries found by the UTC day on which they were."""
+        when = type_coerce(_FINDING.c.found_at, BigInteger) // _DAY
+        query = select(when, func.count()).where(*wanted.conditions()).group_by(when)
+        with self._database.read() as connection:
+            return {date(1970, 1, 1) + timedelta(days=int(day)): int(count) for day, count in connection.execute(query)}
+
+
+def _grouped(rows: Iterable[Any], keys: dict[tuple[str, int, str], bytes]) -> list[Event]:
+    groups: dict[object, list[FoundSigning]] = {}
+    for row in rows:
+        found = found_signing(row)
+        key = keys.get((found.log, found.index, found.rule), (found.log, found.index))
+        groups.setdefault(key, []).append(found)
+    return [Event(tuple(sorted(group, key=_worst_first))) for group in groups.values()]
+
+
+def _worst_first(found: FoundSigning) -> tuple[int, str, int, str]:
+    return [each.value for each in _WORST_FIRST].index(found.outcome), found.log, found.index, found.rule

@@ -1,0 +1,233 @@
+"""What happened to each log over time: when it was watched, what each day brought, and every head that it signed.
+
+Signed heads are the `head` table. Passes leave two short records: a span for as long as they succeed, and a day's sums.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import Connection, and_, func, select, update
+
+from alerts.alert import Owner
+from monitor.store.database import Database
+from monitor.store.tables import Head, LogDay, WatchedSpan, table
+from monitor.store.writing import add_new
+
+_DAY: Final = table(LogDay)
+_HEAD: Final = table(Head)
+_SPAN: Final = table(WatchedSpan)
+# A log that fails every other pass for years makes no page and no report that cannot be read.
+_MOST_SPANS: Final = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """A pass that succeeded: sizes of the position before and after it, and entries left unread below the head.
+
+    After `longest_pause` without such a pass the log was not watched.
+    """
+
+    first: int
+    last: int
+    lag: int
+    longest_pause: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A time in which a log was watched. `trouble` owns the pause after it; `None` when Signwatch was not running."""
+
+    began: datetime
+    ended: datetime
+    trouble: Owner | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A time in which a log was not watched, and who owns it: `None` when no pass was tried."""
+
+    began: datetime
+    ended: datetime
+    trouble: Owner | None = None
+
+    @property
+    def length(self) -> timedelta:
+        """How long it lasted."""
+        return self.ended - self.began
+
+
+@dataclass(frozen=True, slots=True)
+class DaySums:
+    """One UTC day of one log: passes by how they ended, the greatest lag after one, entries read `[first, last)`."""
+
+    day: date
+    passes: int
+    failures: int
+    lag: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class SeenHead:
+    """A head the log signed: `raw` as it was served, `seen_at` when it was first shown to us."""
+
+    number: int
+    size: int
+    root: bytes
+    seen_at: datetime
+    final: bool
+    raw: bytes = b""
+
+
+def record_pass(connection: Connection, log: str, at: datetime, progress: Pass) -> None:
+    """Record a pass that succeeded."""
+    last = _last_span(connection, log)
+    if last is None or at - last.ended_at > progress.longest_pause:
+        add_new(connection, _SPAN, [{"log": log, "began_at": at, "ended_at": at, "trouble": None}])
+    else:
+        here = and_(_SPAN.c.log == log, _SPAN.c.began_at == last.began_at)
+        connection.execute(update(_SPAN).where(here).values(ended_at=max(at, last.ended_at), trouble=None))
+    day = _day_of(connection, log, at, progress.first)
+    sums = {"passes": _DAY.c.passes + 1, "last": progress.last}
+    if day is None or progress.lag > day.lag:
+        sums["lag"] = progress.lag
+    connection.execute(update(_DAY).where(_DAY.c.log == log, _DAY.c.day == _key(at)).values(**sums))
+
+
+def record_failure(connection: Connection, log: str, at: datetime, owner: Owner) -> None:
+    """Record a pass that failed: where no pass succeeds in time, its owner owns the pause."""
+    last = _last_span(connection, log)
+    if last is not None and last.trouble is None:
+        here = and_(_SPAN.c.log == log, _SPAN.c.began_at == last.began_at)
+        connection.execute(update(_SPAN).where(here).values(trouble=owner.value))
+    _day_of(connection, log, at, None)
+    here = and_(_DAY.c.log == log, _DAY.c.day == _key(at))
+    connection.execute(update(_DAY).where(here).values(failures=_DAY.c.failures + 1))
+
+
+class History:
+    """Questions about the past of logs."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def logs(self) -> list[str]:
+        """Every log that a head or a pass is known of."""
+        with self._database.read() as connection:
+            heads = connection.execute(select(_HEAD.c.log).distinct()).scalars()
+            return sorted({*heads, *connection.execute(select(_DAY.c.log).distinct()).scalars()})
+
+    def days(self, log: str, first: date, last: date) -> list[DaySums]:
+        """Days of a log from `first` to `last`, both included, oldest first; a day without a pass is absent."""
+        query = select(_DAY).where(_DAY.c.log == log, _DAY.c.day >= first.isoformat(), _DAY.c.day <= last.isoformat())
+        with self._database.read() as connection:
+            return [
+                DaySums(date.fromisoformat(row.day), row.passes, row.failures, row.lag, row.first, row.last)
+                for row in connection.execute(query.order_by(_DAY.c.day))
+            ]
+
+    def spans(self, log: str, begin: datetime, end: datetime) -> list[Span]:
+        """Times within `[begin, end)` in which a log was watched, oldest first, cut to it."""
+        query = select(_SPAN).where(_SPAN.c.log == log, _SPAN.c.ended_at >= begin, _SPAN.c.began_at < end)
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(_SPAN.c.began_at.desc()).limit(_MOST_SPANS)).all()[::-1]
+        return [
+            Span(max(row.began_at, begin), min(row.ended_at, end), Owner(row.trouble) if row.trouble else None)
+            for row in rows
+        ]
+
+    def trouble_before(self, log: str, at: datetime) -> Owner | None:
+        """Whose trouble it was that no pass succeeded at a time; `None` where none was tried."""
+        query = select(_SPAN.c.trouble).where(_SPAN.c.log == log, _SPAN.c.ended_at < at)
+        with self._database.read() as connection:
+            found = connection.execute(query.order_by(_SPAN.c.began_at.desc()).limit(1)).scalar()
+        return Owner(found) if found else None
+
+    def heads(self, log: str, limit: int) -> list[SeenHead]:
+        """Newest heads of a log, newest first, whole."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                select(_HEAD).where(_HEAD.c.log == log).order_by(_HEAD.c.number.desc()).limit(limit)
+            )
+            return [_seen(row, bytes(row.raw)) for row in rows]
+
+    def heads_between(self, log: str, begin: datetime, end: datetime) -> tuple[int, list[SeenHead]]:
+        """Heads first shown in `[begin, end)`: how many, and those that a report needs whole, oldest first.
+
+        Whole are the last one before `begin`, and in the range the first, the last of each UTC day, and every head
+        that is no larger than one before it: two heads of one size are what a fork looks like.
+        """
+        within = (_HEAD.c.log == log, _HEAD.c.seen_at >= begin, _HEAD.c.seen_at < end)
+        columns = _HEAD.c["number", "size", "root", "seen_at", "final"]
+        before = select(_HEAD).where(_HEAD.c.log == log, _HEAD.c.seen_at < begin).order_by(_HEAD.c.number.desc())
+        with self._database.read() as connection:
+            known = connection.execute(before.limit(1)).first()
+            count, wanted = _wanted(connection.execute(select(*columns).where(*within).order_by(_HEAD.c.number)))
+            found = [] if known is None else [_seen(known, bytes(known.raw))]
+            for number in wanted:
+                row = connection.execute(select(_HEAD).where(_HEAD.c.log == log, _HEAD.c.number == number)).one()
+                found.append(_seen(row, bytes(row.raw)))
+        return count, found
+
+    def head_count(self, log: str) -> int:
+        """How many heads a log signed for us."""
+        with self._database.read() as connection:
+            return int(connection.execute(select(func.count()).where(_HEAD.c.log == log)).scalar_one())
+
+
+def pauses(spans: Sequence[Span], begin: datetime, end: datetime, before: Owner | None) -> Iterator[Pause]:
+    """Times in `[begin, end)` outside all spans; `before` owns one that was going on at `begin`."""
+    at, trouble = begin, before
+    for span in spans:
+        if span.began > at:
+            yield Pause(at, span.began, trouble)
+        at, trouble = max(at, span.ended), span.trouble
+    if at < end:
+        yield Pause(at, end, trouble)
+
+
+def _wanted(rows: Any) -> tuple[int, list[int]]:
+    """Count heads, and number those to show whole; rows come in the order in which the log signed them."""
+    count, largest = 0, -1
+    day: date | None = None
+    wanted: dict[int, None] = {}
+    last = None
+    for row in rows:
+        if count == 0 or row.size <= largest or row.final:
+            wanted[row.number] = None
+        if day is not None and row.seen_at.date() != day and last is not None:
+            wanted[last] = None
+        count, largest, day, last = count + 1, max(largest, row.size), row.seen_at.date(), row.number
+    if last is not None:
+        wanted[last] = None
+    return count, sorted(wanted)
+
+
+def _last_span(connection: Connection, log: str) -> Any:
+    return connection.execute(
+        select(_SPAN).where(_SPAN.c.log == log).order_by(_SPAN.c.began_at.desc()).limit(1)
+    ).first()
+
+
+def _day_of(connection: Connection, log: str, at: datetime, size: int | None) -> Any:
+    """The row of a day, made where it is missing; `size` is where the position stood before its first pass."""
+    here = select(_DAY).where(_DAY.c.log == log, _DAY.c.day == _key(at))
+    row = connection.execute(here).first()
+    if row is None:
+        if size is None:
+            newest = select(_DAY.c.last).where(_DAY.c.log == log).order_by(_DAY.c.day.desc()).limit(1)
+            size = connection.execute(newest).scalar() or 0
+        sums = {"passes": 0, "failures": 0, "lag": 0, "first": size, "last": size}
+        add_new(connection, _DAY, [{"log": log, "day": _key(at), **sums}])
+    return row
+
+
+def _key(at: datetime) -> str:
+    return at.astimezone(UTC).date().isoformat()
+
+
+def _seen(row: Any, raw: bytes) -> SeenHead:
+    return SeenHead(row.number, row.size, bytes(row.root), row.seen_at, bool(row.final), raw)
