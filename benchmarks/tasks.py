@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks import examining, following, hits, noise, rule_count, subscriptions
+from benchmarks import archived, examining, following, hits, noise, rule_count, subscriptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +160,37 @@ TASKS: Final[tuple[Task, ...]] = (
             Figure("noise_false_pages", "pages of that year that were about no attack", at_most=0),
         ),
         lambda _: noise.measure_noise(),
+    ),
+    Task(
+        (
+            Figure(
+                "archive_over_examine",
+                "entries/s archived (all decoded, rows and index written and synced) over those of examine with "
+                "1,000 rules, on one core",
+                at_least=0.03,
+            ),
+            Figure("archive_rows_share", "part of that time that goes into decoding entries into rows", at_most=1),
+            Figure("archive_bytes_per_entry", "bytes of a row file for each entry of the corpus", at_most=150),
+            Figure("archive_index_bytes_per_entry", "bytes of the index beside it for each entry", at_most=200),
+        ),
+        archived.measure_archiving,
+    ),
+    Task(
+        (
+            Figure("search_exact_ms", "median of exact look-ups in 10.5 million rows, cold", at_most=250),
+            Figure("search_exact_warm_ms", "the same again, with footers and pages in memory", at_most=50),
+            Figure("search_prefix_ms", "median of looking an organisation up there, no page in memory", at_most=500),
+            Figure("search_glob_ms", "median of globs without a fixed beginning there", at_most=60_000),
+            Figure(
+                "search_over_scan",
+                "time of such a cold look-up over the least that scanning as many entries on all cores takes",
+                at_most=0.005,
+            ),
+            Figure("search_peak_mb", "peak memory of the process that searched", at_most=1_000),
+            Figure("archive_10m_bytes_per_entry", "bytes of its rows for each entry", at_most=150),
+            Figure("archive_10m_index_bytes_per_entry", "bytes of its index for each entry", at_most=200),
+        ),
+        archived.measure_search,
     ),
 )
 

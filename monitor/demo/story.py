@@ -1,4 +1,4 @@
-"""The demonstration's story: four acts, each checked, shown as a timeline."""
+"""The demonstration's story: five acts, each checked, shown as a timeline."""
 
 import json
 import time
@@ -45,6 +45,7 @@ site:
   key_file: site.key
   operator: the demonstration on this machine
   mail: {{server: 127.0.0.1, port: {mail_port}, security: none, from: signwatch@watch.example}}
+archive: {{location: archive, write_every: 1s}}
 """
 
 _RULES: Final = """\
@@ -109,7 +110,7 @@ class Story:
 
 
 def show(folder: Path, console: Console, running: Programs, mails: Mailbox, *, keep: bool) -> Story:
-    """Play all four acts. Raises `DemoFailed` as soon as one does not end as it must.
+    """Play all five acts. Raises `DemoFailed` as soon as one does not end as it must.
 
     With `keep`, the log is made honest again at the end; otherwise every program is stopped before the evidence is
     verified, to show that verifying needs none of them.
@@ -120,6 +121,7 @@ def show(folder: Path, console: Console, running: Programs, mails: Mailbox, *, k
     _subscriber(story)
     _strange_signing(story)
     _forked_log(story)
+    _search(story)
     return story
 
 
@@ -256,6 +258,11 @@ def _strange_signing(story: Story) -> None:
     story.tell("mailbox", f"for {SUBSCRIBER}: {mail['Subject']}", "bold red")
     for line in _text(mail).splitlines()[:2]:
         story.tell("", line, "red")
+    entry = f"{alert['log']}:{alert['index']}"
+    prove = ["search", "--entry", entry, "--prove", "signing.json", "--config", "signwatch.yaml"]
+    wait_until("the signing to be archived", lambda: _is_archived(story, alert), seconds=_NOTICE_SECONDS)
+    story.programs.run([program("signwatch"), *prove])
+    story.tell("acme", f"signwatch search --entry {entry} --prove signing.json: keeps a proof of it")
 
 
 def _forked_log(story: Story) -> None:
@@ -282,6 +289,35 @@ def _forked_log(story: Story) -> None:
     told = ["verify", "evidence.json", "--trusted-root", "ca/trust/trusted_root.json"]
     story.programs.run([*signwatch, *told])
     story.tell("auditor", f"signwatch evidence {' '.join(told)}: the log signed both histories", "green")
+
+
+def _is_archived(story: Story, alert: dict[str, Any]) -> bool:
+    answer = httpx.get(
+        f"{story.web_url}/api/search", params={"q": "*", "log": alert["log"]}, timeout=10, trust_env=False
+    )
+    return answer.is_success and any(row["index"] == alert["index"] for row in answer.json()["rows"])
+
+
+def _search(story: Story) -> None:
+    """Every signing of the repository from the archive, and the proof of the strange one, without any log."""
+    story.act("Act 5: who ever signed as acme/widget, and is that all?")
+    signwatch = program("signwatch")
+    asked = ["search", f"https://github.com/{REPOSITORY}/*", "--log", "rekor-v2"]
+    found = story.programs.run([signwatch, *asked, "--json", "--config", "signwatch.yaml"]).splitlines()
+    *rows, last = [json.loads(line) for line in found]
+    (covered,) = last["summary"]["coverage"]["logs"]
+    story.tell("acme", f"signwatch search '{asked[1]}' --log rekor-v2")
+    for row in rows:
+        story.tell("", f"entry {row['index']}  {row['identities'][0]}  {row['digests'][0][:23]}…")
+    if len(rows) != 2 or covered["damaged"]:  # noqa: PLR2004  one as expected, one of a stranger
+        raise DemoFailed(f"expected two signings in the archive, got {len(rows)}")
+    spans = ", ".join(f"{first} to {end - 1}" for first, end in covered["spans"])
+    story.tell("signwatch", f"that is all in entries {spans} of {covered['size']}, by a head the log signed", "green")
+    verify = ["evidence", "verify", "signing.json", "--trusted-root", "ca/trust/trusted_root.json"]
+    shown = story.programs.run([signwatch, *verify]).splitlines()
+    if ATTACKER_REF not in shown[-1]:
+        raise DemoFailed(f"the proof does not show the attacker's signing: {shown[-1]}")
+    story.tell("auditor", f"signwatch {' '.join(verify)}: it is in the log, whatever the log shows now", "green")
 
 
 def _exactly(story: Story, count: int) -> list[dict[str, Any]]:
