@@ -20,10 +20,10 @@ from monitor.model.pace import Freshness
 from monitor.model.witness_policy import WitnessPolicy, read_witnesses
 from monitor.site_config import SiteConfig, read_site
 from outbound.shown_url import has_credentials, shown_url
-from rules.document import Listing, Misplaced, Node, Problem, RuleFileError, Scalar, read_yaml
-from rules.document import Mapping as YamlMapping
 from rules.lookback import LookBack, read_look_back
-from rules.reading import Fields, read_choice, read_duration, read_flag, read_list, read_number, read_text
+from settings.document import DocumentError, Listing, Misplaced, Node, Problem, Scalar, read_yaml
+from settings.document import Mapping as YamlMapping
+from settings.reading import Fields, read_choice, read_duration, read_flag, read_list, read_number, read_text
 
 VERSION: Final = "1"
 KEYS: Final = (
@@ -242,7 +242,7 @@ def parse_config(text: str, path: Path) -> Config:
     """Read a configuration. Raises `BadConfig` with line and column."""
     try:
         return _read(Fields(read_yaml(text, str(path)), KEYS, "the configuration"), path)
-    except RuleFileError as error:
+    except DocumentError as error:
         raise _bad(path, error.problems[0]) from None
     except Misplaced as misplaced:
         raise _bad(path, misplaced.problem) from None

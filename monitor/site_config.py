@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from rules.document import Misplaced, Node
-from rules.reading import Fields, read_choice, read_duration, read_list, read_number, read_text
+from settings.document import Misplaced, Node
+from settings.reading import Fields, read_choice, read_duration, read_list, read_number, read_text
 
 SITE_KEYS: Final = (
     "listen",

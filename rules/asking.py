@@ -11,16 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from rules.document import Listing, Mapping, Misplaced, Node, Problem, RuleFileError, Scalar, read_yaml
 from rules.expectations.kinds import BY_KEY, read_expect
 from rules.lint import HintId, lint
 from rules.matching.keys import Head, Key, Literal, Whole
 from rules.matching.required_keys import Cover, cover_of_condition
 from rules.pattern import PatternForm
-from rules.reading import Fields
 from rules.rule import Rule, RuleSet
 from rules.selection import read_select, walk
 from rules.writing import flow, scalar
+from settings.document import DocumentError, Listing, Mapping, Misplaced, Node, Problem, Scalar, read_yaml
+from settings.reading import Fields
 
 KEYS_VERSION: Final = 1
 """Raise it when `rules.matching` files a pattern under other keys: stored keys are then computed anew."""
@@ -59,9 +59,9 @@ class Ask:
 
 
 def read_ask(text: str) -> Ask:
-    """Read `select` and `expect` as YAML or JSON. Raises `RuleFileError` with the place and what would be allowed."""
+    """Read `select` and `expect` as YAML or JSON. Raises `DocumentError` with the place and what would be allowed."""
     if len(text) > MAX_TEXT:
-        raise RuleFileError([Problem(f"longer than {MAX_TEXT // 1024} KiB")], "subscription")
+        raise DocumentError([Problem(f"longer than {MAX_TEXT // 1024} KiB")], "subscription")
     node = read_yaml(text, "subscription")
     try:
         _check(node)
@@ -70,21 +70,21 @@ def read_ask(text: str) -> Ask:
         rule = _rule(node, PREFIX + "0")
         cover = _checked_cover(rule, node)
     except Misplaced as misplaced:
-        raise RuleFileError([misplaced.problem], "subscription") from None
+        raise DocumentError([misplaced.problem], "subscription") from None
     return Ask(document, keys_text(cover))
 
 
 def ask_of(select: AnyMapping[str, Any], expect: AnyMapping[str, Any]) -> Ask:
-    """Make a request of plain values. Raises `RuleFileError`."""
+    """Make a request of plain values. Raises `DocumentError`."""
     return read_ask(json.dumps({"select": select, **({"expect": expect} if expect else {})}))
 
 
 def rule_of(number: int, document: str) -> Rule:
-    """The rule of a stored request. Raises `RuleFileError` if this version cannot read what an earlier one wrote."""
+    """The rule of a stored request. Raises `DocumentError` if this version cannot read what an earlier one wrote."""
     try:
         return _rule(_node(json.loads(document)), f"{PREFIX}{number}")
     except (Misplaced, ValueError) as error:
-        raise RuleFileError([Problem(f"the stored request {number} cannot be read: {error}")], "subscription") from None
+        raise DocumentError([Problem(f"the stored request {number} cannot be read: {error}")], "subscription") from None
 
 
 def number_of(rule: str | None) -> int | None:
@@ -110,10 +110,10 @@ def keys_text(cover: Cover) -> str:
 
 
 def cover_of_document(document: str) -> Cover:
-    """Keys computed from a stored request. Raises `RuleFileError`."""
+    """Keys computed from a stored request. Raises `DocumentError`."""
     cover = cover_of_condition(rule_of(0, document).select)
     if cover is None:
-        raise RuleFileError([Problem("the stored request names nothing that an entry must contain")], "subscription")
+        raise DocumentError([Problem("the stored request names nothing that an entry must contain")], "subscription")
     return cover
 
 

@@ -2,8 +2,8 @@
 
 from typing import Final, Literal, cast
 
-from rules.document import Misplaced, Node, Scalar
-from rules.reading import read_number
+from settings.document import Misplaced, Node, Scalar
+from settings.reading import read_number
 
 LookBack = int | Literal["none", "followed", "all"]
 """`none`; `followed`: from where following the log began; `all`: from its first entry; or so many entries back."""

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import re2
 
-from rules.document import Mapping, Misplaced, Node
-from rules.reading import Fields, read_flag, read_text
+from settings.document import Mapping, Misplaced, Node
+from settings.reading import Fields, read_flag, read_text
 
 MAX_PATTERN: Final = 1_000
 REGEX_MEMORY: Final = 1 << 20  # bytes RE2 may use for one compiled pattern

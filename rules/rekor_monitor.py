@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from rules.alternatives import split_alternatives
-from rules.document import Listing, Mapping, Misplaced, Node, Problem, RuleFileError, Scalar, read_yaml
 from rules.pattern import MAX_PATTERN, compile_regex
-from rules.reading import read_list, read_text
 from rules.rule_file import load_rules
 from rules.selection import is_oid, normal_fingerprint
 from rules.writing import Value, rule_lines
+from settings.document import DocumentError, Listing, Mapping, Misplaced, Node, Problem, Scalar, read_yaml
+from settings.reading import read_list, read_text
 from sigstore_entries.fulcio import BY_NAME
 
 # Where rekor-monitor's name for an extension is not ours with dashes.
@@ -78,7 +78,7 @@ class _Import:
         lines = rule_lines(f"{kind}-{self._numbers[kind] + 1}", title[:200], select, {})
         try:
             load_rules("\n".join(["version: 1", "rules:", *lines, ""]))
-        except RuleFileError as error:
+        except DocumentError as error:
             self.lose(node, f"{title[:80]!r} is left out: {error.problems[0].message}")
             return
         self._numbers[kind] += 1
@@ -88,16 +88,16 @@ class _Import:
 def import_rekor_monitor(text: str, name: str = "rekor-monitor configuration") -> Imported:
     """Rules that watch what the configuration watches. What is left out stands in comments at the top, with its line.
 
-    Raises `RuleFileError` when the text is no rekor-monitor configuration or watches nothing that can be expressed.
+    Raises `DocumentError` when the text is no rekor-monitor configuration or watches nothing that can be expressed.
     """
     found = _Import()
     try:
         _read_root(read_yaml(text, name), found)
     except Misplaced as misplaced:
         problem = replace(misplaced.problem, line=misplaced.problem.line + found.above)
-        raise RuleFileError([problem], name) from None
+        raise DocumentError([problem], name) from None
     if not found.rules:
-        raise RuleFileError([*found.remarks, Problem("nothing to watch was found under monitoredValues")], name)
+        raise DocumentError([*found.remarks, Problem("nothing to watch was found under monitoredValues")], name)
     written = "\n".join([*_head(found.remarks), "version: 1", "rules:", *found.rules, ""])
     load_rules(written, "the imported rules")
     return Imported(written, tuple(found.lost))
@@ -147,7 +147,7 @@ def _read_workflow(jobs: Node, found: _Import) -> None:
         found.above = scalar.line - (0 if "\n" in scalar.text else 1)
         try:
             root = read_yaml(scalar.text, "the configuration")
-        except RuleFileError as error:
+        except DocumentError as error:
             first = error.problems[0]
             raise Misplaced(first.message, Scalar("", plain=True, line=first.line, column=first.column)) from None
         _read_root(root, found)

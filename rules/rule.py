@@ -9,12 +9,12 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar, Protocol, Self
 
-from rules.document import Node
 from rules.facts import Facts
 from rules.forges import source_repository
 from rules.lookback import LookBack
 from rules.selection import Condition, outline
 from rules.verdict import Reason
+from settings.document import Node
 from sigstore_entries.signing import Signer, SignerForm, Signing
 
 Schema = Mapping[str, Any]

@@ -3,12 +3,12 @@
 import re
 from typing import Final
 
-from rules.document import MAX_PROBLEMS, Listing, Misplaced, Node, Problem, RuleFileError, read_yaml
 from rules.expectations.kinds import read_expect
 from rules.lookback import read_look_back
-from rules.reading import Fields, read_choice, read_list, read_text
 from rules.rule import Rule, RuleSet, RuleSeverity
 from rules.selection import read_select
+from settings.document import MAX_PROBLEMS, DocumentError, Listing, Misplaced, Node, Problem, read_yaml
+from settings.reading import Fields, read_choice, read_list, read_text
 
 VERSION: Final = "1"
 FILE_KEYS: Final = ("version", "rules")
@@ -19,14 +19,14 @@ _CHANNEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 
 
 def load_rules(text: str, name: str = "rules") -> RuleSet:
-    """Read a rule file. Raises `RuleFileError` with every problem found; `name` is what messages call the file."""
+    """Read a rule file. Raises `DocumentError` with every problem found; `name` is what messages call the file."""
     root = read_yaml(text, name)
     problems: list[Problem] = []
     rules: list[Rule] = []
     try:
         nodes = _rule_nodes(root)
     except Misplaced as misplaced:
-        raise RuleFileError([misplaced.problem], name) from None
+        raise DocumentError([misplaced.problem], name) from None
     lines: dict[str, int] = {}
     for node in nodes:
         try:
@@ -36,7 +36,7 @@ def load_rules(text: str, name: str = "rules") -> RuleSet:
             if len(problems) >= MAX_PROBLEMS:
                 break
     if problems:
-        raise RuleFileError(problems, name)
+        raise DocumentError(problems, name)
     return RuleSet(tuple(rules), name)
 
 

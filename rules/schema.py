@@ -12,9 +12,9 @@ from rules.expectations.time_windows import DAYS
 from rules.facts import SourceForm
 from rules.lookback import WORDS
 from rules.pattern import MAX_PATTERN
-from rules.reading import MAX_TEXT
 from rules.rule import RuleSeverity
 from rules.selection import CLAIM_FIELDS
+from settings.reading import MAX_TEXT
 
 _TEXT: Final[dict[str, Any]] = {"type": ["string", "number"], "minLength": 1, "maxLength": MAX_TEXT}
 _ID: Final[dict[str, Any]] = {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,99}$"}

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from rules.document import Listing, Mapping, Misplaced, Node
 from rules.forges import as_selected
 from rules.pattern import Pattern, exact, read_pattern
-from rules.reading import Fields, read_list, read_text
+from settings.document import Listing, Mapping, Misplaced, Node
+from settings.reading import Fields, read_list, read_text
 from sigstore_entries.field_texts import extension_texts
 from sigstore_entries.fulcio import BY_NAME
 from sigstore_entries.signing import Digest, Signer, Signing

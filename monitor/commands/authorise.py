@@ -19,10 +19,10 @@ from monitor.store.database import open_database
 from monitor.store.reading import Reading
 from monitor.store.stored_facts import StoredPast
 from outbound.image_name import BadImageName, parse_image_name
-from rules.document import Misplaced, Scalar
 from rules.facts import Authorisation
-from rules.reading import read_duration
 from rules.selection import digest_text, normal_digest
+from settings.document import Misplaced, Scalar
+from settings.reading import read_duration
 from sigstore_entries.git_signature import NoGitSignature, read_git_signature
 from sigstore_entries.release import Release, released_commit, released_image
 from sigstore_entries.signing import EntryRef

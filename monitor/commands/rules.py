@@ -11,11 +11,11 @@ from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOp
 from monitor.config import load_config
 from monitor.judging.active_rules import read_rules
 from monitor.model.errors import BadConfig
-from rules.document import RuleFileError
 from rules.lint import lint as lint_rules
 from rules.matching.matcher import TooManyUnindexed, compile_rules
 from rules.rekor_monitor import import_rekor_monitor
 from rules.starter import starter_rule
+from settings.document import DocumentError
 
 
 def init_rule(
@@ -52,7 +52,7 @@ def import_rules(
     """
     try:
         found = import_rekor_monitor(read_capped(file).decode("utf-8"), str(file))
-    except (RuleFileError, UnicodeDecodeError) as error:
+    except (DocumentError, UnicodeDecodeError) as error:
         raise BadConfig(f"{error}\nNothing was imported.") from error
     typer.echo(found.text, nl=False)
     for problem in found.lost:

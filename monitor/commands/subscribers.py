@@ -17,8 +17,8 @@ from monitor.program import utc_now
 from monitor.store.database import open_database
 from monitor.store.subscribers import Subscriber, Subscribers, suspended_hosts
 from rules.asking import read_ask
-from rules.document import RuleFileError
 from rules.subject import NotASubject, SubjectKind, read_subject
+from settings.document import DocumentError
 
 _PAGE: Final = 500
 _MAX_LINE: Final = 64 * 1024
@@ -150,7 +150,7 @@ def bring(
         for number, line in enumerate(track(file, "importing", disable=not sys.stderr.isatty()), 1):
             try:
                 _bring_one(subscribers, line)
-            except (ValueError, KeyError, TypeError, RuleFileError) as error:
+            except (ValueError, KeyError, TypeError, DocumentError) as error:
                 wrong.append(f"line {number}: {type(error).__name__}: {error}")
             else:
                 done += 1

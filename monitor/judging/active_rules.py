@@ -9,11 +9,11 @@ from typing import Final
 from monitor.judging.asked_rules import AskedRules
 from monitor.model.errors import BadConfig
 from rules.ask_index import AskIndex, LayeredMatcher
-from rules.document import MAX_BYTES, RuleFileError
 from rules.lookback import LookBack
 from rules.matching.matcher import Matcher, TooManyUnindexed, compile_rules
 from rules.rule import Rule, RuleSet
 from rules.rule_file import load_rules
+from settings.document import MAX_BYTES, DocumentError
 
 _SHOWN: Final = 20
 
@@ -109,7 +109,7 @@ def read_rules(path: Path, channels: Collection[str] | None = None) -> RuleSet:
             f"{path}: the rules cannot be read: {error}. Without rules no signing is judged: run `signwatch init`, or "
             "name the right file under `rules`."
         ) from error
-    except RuleFileError as error:
+    except DocumentError as error:
         told = str(error).splitlines()
         more = [f"… and {len(told) - _SHOWN} more"] if len(told) > _SHOWN else []
         raise BadConfig("\n".join([*told[:_SHOWN], *more, "No rule of this file is in force."])) from error

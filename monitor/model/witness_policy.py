@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from monitor.model.heads import SignedHead
-from rules.document import Misplaced, Node
-from rules.reading import Fields, read_list, read_number, read_text
+from settings.document import Misplaced, Node
+from settings.reading import Fields, read_list, read_number, read_text
 from tlog.cosignature import WitnessKey, parse_witness_vkey
 from tlog.note import MalformedNote
 

@@ -16,8 +16,8 @@ from monitor.site.sessions import Refused
 from monitor.site.subscribing import add_subscription
 from monitor.store.subscribers import Subscriber, Subscription
 from rules.asking import Ask, ask_of, read_ask
-from rules.document import RuleFileError
 from rules.subject import MAX_TEXT, NotASubject, Subject, read_subject
+from settings.document import DocumentError
 
 Identifier = Annotated[str, Path(max_length=64)]
 LogName = Annotated[str, Field(max_length=200)]
@@ -175,7 +175,7 @@ def _subject(name: str) -> Subject:
 def _ask(rule: str) -> Ask:
     try:
         return read_ask(rule)
-    except RuleFileError as error:
+    except DocumentError as error:
         raise Refused(400, "Not a rule for subscriptions", str(error)) from None
 
 

@@ -22,11 +22,11 @@ from monitor.site.sessions import Refused, Visitor, read_form
 from monitor.store.columns import text_key
 from monitor.store.subscribers import Link, Subscription
 from rules.asking import PREFIX, Ask, ask_of, read_ask, rule_of, yaml_of
-from rules.document import RuleFileError
 from rules.learning import in_words, unlike, widen
 from rules.lint import lint
 from rules.rule import RuleSet
 from rules.subject import NotASubject, Subject, SubjectKind, read_subject
+from settings.document import DocumentError
 from tlog.merkle import leaf_hash
 
 _MAX_TITLE: Final = 80
@@ -268,7 +268,7 @@ def draft_of(site: Site, name: str, form: Form | None) -> Draft:
         text = written
         try:
             ask = read_ask(written)
-        except RuleFileError as error:
+        except DocumentError as error:
             ask = None
             problems = [f"line {each.line}, column {each.column}: {each.message}" for each in error.problems]
     hints = [] if ask is None else [hint.message for hint in lint(RuleSet((rule_of(0, ask.document),)))]

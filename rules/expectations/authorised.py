@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from rules.document import Listing, Misplaced, Node
 from rules.expectations.digests import no_digest
 from rules.facts import Authorisation
-from rules.reading import Fields, read_number, read_text, read_timestamp
 from rules.rule import Case, Check, JudgedByPast, Schema
 from rules.selection import digest_text, read_digest
+from settings.document import Listing, Misplaced, Node
+from settings.reading import Fields, read_number, read_text, read_timestamp
 
 
 @dataclass(frozen=True, slots=True)

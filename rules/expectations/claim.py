@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Final, Self
 
-from rules.document import Node
 from rules.pattern import Pattern, read_pattern
-from rules.reading import read_list
 from rules.rule import Case, Check, Schema
+from settings.document import Node
+from settings.reading import read_list
 
 ABSENT: Final = "(not in the certificate)"
 PATTERNS: Final[Schema] = {"$ref": "#/$defs/patterns"}

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import ClassVar, Final, Self
 
 from outbound.shown_url import has_credentials, is_https_or_loopback
-from rules.document import Mapping, Misplaced, Node
 from rules.facts import DigestSource, SourceForm
-from rules.reading import Fields, read_list, read_text
 from rules.rule import Case, Check, Schema
 from rules.selection import digest_text, read_digest
+from settings.document import Mapping, Misplaced, Node
+from settings.reading import Fields, read_list, read_text
 
 _LONGEST_SHOWN: Final = 5
 

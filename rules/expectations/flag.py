@@ -1,7 +1,7 @@
 """Expectations that are either asked for or not written down."""
 
-from rules.document import Misplaced, Node
-from rules.reading import read_flag
+from settings.document import Misplaced, Node
+from settings.reading import read_flag
 
 
 def read_true(node: Node) -> None:

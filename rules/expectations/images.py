@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from outbound.image_name import BadImageName, parse_image_name
-from rules.document import Misplaced, Node
 from rules.expectations.digests import check_digests
-from rules.reading import read_list, read_text
 from rules.rule import Case, Check, Schema
+from settings.document import Misplaced, Node
+from settings.reading import read_list, read_text
 from sigstore_entries.release import Release, released_image
 
 

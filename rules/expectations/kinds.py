@@ -2,7 +2,6 @@
 
 from typing import Final
 
-from rules.document import Node
 from rules.expectations.authorised import AuthorisedExpectation
 from rules.expectations.builder import BuilderExpectation
 from rules.expectations.certificate_log_within import CertificateLogWithinExpectation
@@ -23,8 +22,9 @@ from rules.expectations.time_windows import TimeWindowsExpectation
 from rules.expectations.trigger import TriggerExpectation
 from rules.expectations.visibility import VisibilityExpectation
 from rules.expectations.workflow import WorkflowExpectation
-from rules.reading import Fields
 from rules.rule import Expectation
+from settings.document import Node
+from settings.reading import Fields
 
 KINDS: Final[tuple[type[Expectation], ...]] = (
     WorkflowExpectation,

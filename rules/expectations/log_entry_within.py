@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import ClassVar, Self
 
-from rules.document import Node
 from rules.expectations.delayed import check_seen, due_at
-from rules.reading import read_duration
 from rules.rule import Case, Check, DelayedExpectation, Schema
+from settings.document import Node
+from settings.reading import read_duration
 
 
 @dataclass(frozen=True, slots=True)

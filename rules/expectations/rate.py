@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import ClassVar, Self
 
-from rules.document import Node
-from rules.reading import Fields, read_duration, read_number
 from rules.rule import Case, Check, JudgedByPast, Schema
+from settings.document import Node
+from settings.reading import Fields, read_duration, read_number
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from rules.document import Node
 from rules.expectations.flag import read_true
 from rules.rule import Case, Check, JudgedByPast, Schema
+from settings.document import Node
 
 
 @dataclass(frozen=True, slots=True)

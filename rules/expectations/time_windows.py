@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from typing import ClassVar, Final, Self
 
-from rules.document import Misplaced, Node
-from rules.reading import Fields, read_choice, read_list, read_text, read_timestamp
 from rules.rule import Case, Check, Schema
+from settings.document import Misplaced, Node
+from settings.reading import Fields, read_choice, read_list, read_text, read_timestamp
 
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _CLOCK = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])|24:00", re.ASCII)

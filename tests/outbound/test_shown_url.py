@@ -11,10 +11,10 @@ from monitor.config import parse_config
 from monitor.judging.digest_lists import DigestLists
 from monitor.model.errors import OwnFault
 from outbound.shown_url import has_credentials, shown_url
-from rules.document import RuleFileError
 from rules.facts import DigestSource, SourceForm
 from rules.rule_file import load_rules
 from rules.schema import json_schema
+from settings.document import DocumentError
 from tests.support.alerts import NOW
 
 SECRET = "s3cret"
@@ -93,7 +93,7 @@ def test_the_url_of_a_digest_list_tells_no_secret(form: str, tmp_path: Path, cap
     "url", ["http://127.0.0.1.attacker.example/", "http://localhost@attacker.example/", "http://a/"]
 )
 def test_a_digest_list_is_fetched_over_https_or_from_this_machine(url: str, tmp_path: Path) -> None:
-    with pytest.raises(RuleFileError, match="https"):
+    with pytest.raises(DocumentError, match="https"):
         load_rules(RULES % f"url: '{url}'", "rules.yaml")
     (tmp_path / "list.url").write_text(url, encoding="utf-8")
     [told] = lists(tmp_path).refresh(load_rules(RULES % "url_file: list.url", "rules.yaml").rules)
@@ -101,7 +101,7 @@ def test_a_digest_list_is_fetched_over_https_or_from_this_machine(url: str, tmp_
 
 
 def test_a_digest_list_with_a_password_belongs_into_a_file() -> None:
-    with pytest.raises(RuleFileError, match="url_file") as caught:
+    with pytest.raises(DocumentError, match="url_file") as caught:
         load_rules(RULES % f"url: 'https://user:{SECRET}@example.org/list'", "rules.yaml")
     assert SECRET not in str(caught.value)
     assert "url_file" in json.dumps(json_schema())

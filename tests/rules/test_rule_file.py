@@ -9,12 +9,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rules.document import MAX_DEPTH, RuleFileError, read_yaml
 from rules.lookback import LookBack, first_wanted
 from rules.rule import RuleSeverity
 from rules.rule_file import load_rules
 from rules.schema import json_schema, schema_text
 from rules.selection import AllOf, Match
+from settings.document import MAX_DEPTH, DocumentError, read_yaml
 
 GOOD = """\
 version: 1
@@ -30,7 +30,7 @@ HEAD = "version: 1\nrules:\n"
 
 
 def problems(text: str) -> list[tuple[int, int, str]]:
-    with pytest.raises(RuleFileError) as caught:
+    with pytest.raises(DocumentError) as caught:
         load_rules(text, "rules.yaml")
     return [(each.line, each.column, each.message) for each in caught.value.problems]
 
@@ -131,7 +131,7 @@ def test_every_problem_is_told_at_once() -> None:
 def test_nested_aliases_stop_before_they_unfold() -> None:
     levels = ["x0: &x0 [" + "a, " * 9 + "a]"]
     levels += [f"x{n}: &x{n} [" + f"*x{n - 1}, " * 9 + f"*x{n - 1}]" for n in range(1, 9)]
-    with pytest.raises(RuleFileError, match="counting each use of an alias"):
+    with pytest.raises(DocumentError, match="counting each use of an alias"):
         read_yaml("\n".join(levels))
 
 
@@ -154,7 +154,7 @@ def test_no_text_ends_in_anything_but_rules_or_problems(text: str) -> None:
     try:
         load_rules(text)
         load_rules(GOOD + text)
-    except RuleFileError as error:
+    except DocumentError as error:
         told = len(error.problems)
     else:
         told = 1

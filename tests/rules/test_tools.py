@@ -7,7 +7,6 @@ import pytest
 
 from rules.alternatives import split_alternatives
 from rules.digest_list import parse_digest_list
-from rules.document import RuleFileError
 from rules.explain import explain
 from rules.judge import judge
 from rules.lint import Hint, HintId, lint
@@ -19,6 +18,7 @@ from rules.rule_file import load_rules
 from rules.selection import walk
 from rules.starter import starter_rule
 from rules.verdict import Outcome
+from settings.document import DocumentError
 from sigstore_entries.signing import Name, NameForm, Signer, SignerForm, Signing
 from tests.rules.signings import (
     GITHUB,
@@ -376,7 +376,7 @@ def test_a_mistake_in_a_workflow_is_told_with_its_line_in_the_workflow() -> None
         (workflow.replace("- certSubject", "- certSubjectz"), 12),
         (workflow.replace("certIdentities:", "certIdentities: ["), 12),
     ):
-        with pytest.raises(RuleFileError) as refused:
+        with pytest.raises(DocumentError) as refused:
             import_rekor_monitor(broken, "monitor.yml")
         assert line <= refused.value.problems[0].line <= 14, refused.value.problems
 
@@ -449,7 +449,7 @@ def test_the_pieces_of_a_regular_expression_match_together_what_it_matches(text:
 
 @pytest.mark.parametrize("text", ["", "[]", "monitoredValues: {}", "monitoredValues: {fingerprints: [xx]}", "a: b"])
 def test_a_configuration_that_watches_nothing_is_refused(text: str) -> None:
-    with pytest.raises(RuleFileError):
+    with pytest.raises(DocumentError):
         import_rekor_monitor(text)
 
 

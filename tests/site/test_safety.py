@@ -19,8 +19,8 @@ from monitor.site_config import SiteLimits
 from monitor.store.database import Database
 from monitor.store.tables import Base
 from rules.asking import ask_of, read_ask
-from rules.document import RuleFileError
 from rules.subject import NotASubject, read_subject
+from settings.document import DocumentError
 from sigstore_entries.signing import ChainTrust
 from tests.site.scene import HOSTILE, REPOSITORY, Scene, Visitor, link_in, scene, shown, text_of
 
@@ -410,13 +410,13 @@ def test_what_would_match_half_the_log_is_refused_with_the_reason() -> None:
         "{issuer: https://token.actions.githubusercontent.com}",
         "{not: {identity: a@acme.example}}",
     ):
-        with pytest.raises(RuleFileError):
+        with pytest.raises(DocumentError):
             read_ask(f"select: {select_text}")
     for expect in ("{digests_from: {command: [sh]}}", "{digests_from: {url: 'http://x'}}", "{rate: {at_most: 1}}"):
-        with pytest.raises(RuleFileError, match="subscription"):
+        with pytest.raises(DocumentError, match="subscription"):
             read_ask(f"select: {{identity: a@acme.example}}\nexpect: {expect}")
     many = [f"a{number}@acme.example" for number in range(21)]
-    with pytest.raises(RuleFileError, match="20"):
+    with pytest.raises(DocumentError, match="20"):
         ask_of({"identity": many}, {})
 
 

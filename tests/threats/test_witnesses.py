@@ -37,7 +37,7 @@ from monitor.model.witness_policy import (
     read_witnesses,
 )
 from monitor.raising.witness_alerts import witness_alerts
-from rules.document import Misplaced, read_yaml
+from settings.document import Misplaced, read_yaml
 from tests.monitor.harness import NOW
 from tests.support.misbehaving_log import RekorV2Log, b64, ed25519_key, spki_of
 from tests.threats.watched import Watched, signing

@@ -1,4 +1,4 @@
-"""YAML as a tree that remembers where everything stands. Hostile or damaged text ends in `RuleFileError`, never worse.
+"""YAML as a tree that remembers where everything stands. Hostile or damaged text ends in `DocumentError`, never worse.
 
 Only mappings, lists and scalars: no tags, no merge keys, no second document. A scalar keeps the text that was written,
 so `on`, `1.10` and `0123` mean what they look like.
@@ -22,17 +22,17 @@ _NULLS: Final = frozenset({"", "~", "null", "Null", "NULL"})
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with a rule file. Lines and columns count from 1; 0 means that no place is known."""
+    """One thing wrong with a file. Lines and columns count from 1; 0 means that no place is known."""
 
     message: str
     line: int = 0
     column: int = 0
 
 
-class RuleFileError(ValueError):
-    """The rule file cannot be used. `problems` holds everything found wrong, in file order."""
+class DocumentError(ValueError):
+    """The file cannot be used. `problems` holds everything found wrong, in file order."""
 
-    def __init__(self, problems: Sequence[Problem], name: str = "rules") -> None:
+    def __init__(self, problems: Sequence[Problem], name: str = "file") -> None:
         self.problems = tuple(problems)
         self.name = name
         super().__init__("\n".join(f"{name}:{each.line}:{each.column}: {each.message}" for each in self.problems))
@@ -111,18 +111,18 @@ class _Open:
         return Mapping(tuple(entries), self.line, self.column)
 
 
-def read_yaml(text: str, name: str = "rules") -> Node:
-    """Read one YAML document. Raises `RuleFileError`; time and memory are bounded by the caps above."""
+def read_yaml(text: str, name: str = "file") -> Node:
+    """Read one YAML document. Raises `DocumentError`; time and memory are bounded by the caps above."""
     if len(text) > MAX_BYTES:
-        raise RuleFileError([Problem(f"the file is larger than {MAX_BYTES // 2**20} MiB")], name)
+        raise DocumentError([Problem(f"the file is larger than {MAX_BYTES // 2**20} MiB")], name)
     try:
         return _Composer().run(text)
     except Misplaced as misplaced:
-        raise RuleFileError([misplaced.problem], name) from None
+        raise DocumentError([misplaced.problem], name) from None
     except yaml.YAMLError as error:
-        raise RuleFileError([_yaml_problem(error)], name) from None
+        raise DocumentError([_yaml_problem(error)], name) from None
     except UnicodeEncodeError:
-        raise RuleFileError([Problem("the file holds characters that are not Unicode text")], name) from None
+        raise DocumentError([Problem("the file holds characters that are not Unicode text")], name) from None
 
 
 class _Composer:
@@ -138,7 +138,7 @@ class _Composer:
     def run(self, text: str) -> Node:
         for event in _events(text):
             if isinstance(event, yaml.DocumentStartEvent) and self._root is not None:
-                raise Misplaced("a rule file is one YAML document: remove this '---'", _at(event))
+                raise Misplaced("this file is one YAML document: remove this '---'", _at(event))
             if isinstance(event, yaml.NodeEvent):
                 self._node(event)
             elif isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 
-from rules.document import Listing, Mapping, Misplaced, Node, Scalar
+from settings.document import Listing, Mapping, Misplaced, Node, Scalar
 
 MAX_TEXT: Final = 2_000
 MAX_LIST: Final = 10_000
