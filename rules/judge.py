@@ -30,7 +30,14 @@ LOGGED_AFTER_EXPIRY: Final = "logged-after-expiry"
 WRONG_SIGNATURE: Final = Reason(
     "wrong-signature", "The signature in the entry is not that of its key: it says nothing about the alleged signer."
 )
+ONLY_LISTED: Final = Reason(
+    "only-listed", "The entry lists this key or certificate; another one made the signature. Anyone can list it."
+)
+SIGNER_UNKNOWN: Final = Reason(
+    "signer-unknown", "The entry lists several keys or certificates and does not show which of them signed."
+)
 _UNVERIFIED: Final = {
+    Voucher.ONLY_LISTED: ONLY_LISTED,
     Voucher.UNTRUSTED_CHAIN: UNTRUSTED_CHAIN,
     Voucher.NAME_ALONE: NAME_ALONE,
     Voucher.WRONG_SIGNATURE: WRONG_SIGNATURE,
@@ -90,6 +97,8 @@ def _reasons(selected: SelectedSigner, case: Case, *, again: bool) -> Iterator[R
     signer = case.signer
     if selected.voucher is Voucher.NOT_CHECKED:
         yield CHAIN_NOT_CHECKED
+    if selected.voucher is Voucher.SIGNER_UNKNOWN:
+        yield SIGNER_UNKNOWN
     yield from _logged_after_expiry(case)
     if not case.rule.expect:
         yield NO_EXPECTATIONS

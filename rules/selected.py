@@ -4,6 +4,7 @@ An entry may carry other people's signatures beside the one that a rule is about
 past, leave that is used up, and the answer to an awaited entry come from `Selected.vouched` and from nothing else.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -29,10 +30,15 @@ class Voucher(StrEnum):
     WRONG_SIGNATURE = "wrong-signature"
     """The entry's signature is not that of this key or certificate: it says nothing about its alleged signer."""
 
+    ONLY_LISTED = "only-listed"
+    """The entry lists this key or certificate, and another one made its signature: anyone can list it."""
+    SIGNER_UNKNOWN = "signer-unknown"
+    """The entry lists several keys or certificates and does not show whether this one made its signature."""
+
 
 _BY_CHAIN = {ChainTrust.TRUSTED: Voucher.AUTHORITY, ChainTrust.NOT_CHECKED: Voucher.NOT_CHECKED}
 _VOUCHED = frozenset({Voucher.AUTHORITY, Voucher.FINGERPRINT})
-_UNVERIFIED = frozenset({Voucher.UNTRUSTED_CHAIN, Voucher.NAME_ALONE, Voucher.WRONG_SIGNATURE})
+_UNVERIFIED = frozenset({Voucher.UNTRUSTED_CHAIN, Voucher.NAME_ALONE, Voucher.WRONG_SIGNATURE, Voucher.ONLY_LISTED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +102,34 @@ def _voucher(condition: Condition, signing: Signing, signer: Signer | None) -> V
     if signer.signature is SignatureCheck.WRONG:
         return Voucher.WRONG_SIGNATURE
     if signer.trust in _BY_CHAIN:
-        return _BY_CHAIN[signer.trust]
+        return _listed(signer) or _BY_CHAIN[signer.trust]
     if names_key(condition, signing, signer):
-        return Voucher.FINGERPRINT
+        return _by_fingerprint(condition, signing, signer)
     if signer.trust is ChainTrust.UNTRUSTED:
         return Voucher.UNTRUSTED_CHAIN
     nameless = replace(signer, names=())
     return Voucher.NO_NAME if condition.holds(signing, nameless) else Voucher.NAME_ALONE
+
+
+def _listed(certified: Signer) -> Voucher | None:
+    """Why a certificate in the entry is not known to have signed it."""
+    if certified.only_listed:
+        return Voucher.ONLY_LISTED
+    return Voucher.SIGNER_UNKNOWN if certified.maybe_signed else None
+
+
+def _by_fingerprint(condition: Condition, signing: Signing, signer: Signer) -> Voucher:
+    """Whether a key that the rule names made the signature, or is only listed beside the one that did."""
+    others = {*signer.only_listed, *signer.maybe_signed}
+    if names_key(condition, signing, _with_keys(signer, lambda key: key not in others)):
+        return Voucher.FINGERPRINT
+    if names_key(condition, signing, _with_keys(signer, lambda key: key not in signer.only_listed)):
+        return Voucher.SIGNER_UNKNOWN
+    return Voucher.ONLY_LISTED
+
+
+def _with_keys(signer: Signer, is_wanted: Callable[[str], bool]) -> Signer:
+    return replace(signer, fingerprints=tuple(key for key in signer.fingerprints if is_wanted(key)))
 
 
 def names_key(condition: Condition, signing: Signing, signer: Signer) -> bool:

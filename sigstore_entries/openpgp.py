@@ -17,39 +17,51 @@ from sigstore_entries.signing import Name, NameForm, Signer, SignerForm
 
 MAX_NAMES: Final = 64 * 1024  # bytes of user IDs; a user ID proves nothing, so what is beyond is only counted
 
+_SIGNATURE: Final = 2
 _PUBLIC_KEY: Final = 6
 _USER_ID: Final = 13
 _PUBLIC_SUBKEY: Final = 14
 _READ: Final = frozenset({_PUBLIC_KEY, _USER_ID, _PUBLIC_SUBKEY})
+_V3: Final = 3
 _V4: Final = 4
 _V6: Final = 6
-_ARMOR = re.compile(
-    rb"-----BEGIN PGP PUBLIC KEY BLOCK-----[ \t]*\r?\n"
+_ISSUER_KEY_ID: Final = 16
+_ISSUER_FINGERPRINT: Final = 33
+_KEY_ID: Final = 16  # hex digits
+_V4_DIGITS: Final = 40
+_ARMORED: Final = (
+    rb"-----BEGIN PGP %b-----[ \t]*\r?\n"
     rb"(?:[A-Za-z]{1,20}: [^\r\n]{0,200}\r?\n){0,10}"
     rb"[ \t]*\r?\n"
     rb"([A-Za-z0-9+/=\r\n]*?)"
     rb"(?:\r?\n=[A-Za-z0-9+/]{4})?\r?\n?"  # RFC 9580 6.1: a checksum that disagrees is no reason to reject
-    rb"-----END PGP PUBLIC KEY BLOCK-----"
+    rb"-----END PGP %b-----"
 )
+_ARMOR: Final = re.compile(_ARMORED % (b"PUBLIC KEY BLOCK", b"PUBLIC KEY BLOCK"))
+_SIGNATURE_ARMOR: Final = re.compile(_ARMORED % (b"SIGNATURE", b"SIGNATURE"))
 
 
 class MalformedPgp(ValueError):
     """The bytes are not an OpenPGP public key block."""
 
 
-def read_pgp(block: bytes) -> Signer:
+def read_pgp(block: bytes, signature: bytes | None = None) -> Signer:
     """Read an armored or binary public key block, keyrings of several keys included. Raises `MalformedPgp`.
+
+    `signature` is the entry's own, where it holds one: it names the key that made it. Anyone can put another person's
+    key into a ring, as a primary key or as a subkey. So only the named key and its primary key count as the signer;
+    without such a name that is the only primary key of the block, and of all others it cannot be told.
 
     Fingerprints are lower-case hex of all primary keys and subkeys, in the block's order: the entry's size is the
     bound, because a count could be stepped over. Keys and names that are left out are counted in an `unread` defect.
     """
     found = _Found()
     try:
-        for tag, body in _packets(_dearmored(block)):
+        for tag, body in _packets(_dearmored(block, _ARMOR), _READ):
             if tag == _USER_ID:
                 found.user_id(body)
             else:
-                found.key(body)
+                found.key(body, is_primary=tag == _PUBLIC_KEY)
     except MalformedPgp as error:
         if not found.fingerprints:
             raise
@@ -58,14 +70,23 @@ def read_pgp(block: bytes) -> Signer:
         raise MalformedPgp("no public key in the OpenPGP block")
     user_ids = tuple(Name(NameForm.PGP_USER_ID, text) for text in found.names)
     names = (*user_ids, *_addresses(found.names))
-    return Signer(SignerForm.PGP, names=names, fingerprints=tuple(found.fingerprints), defects=tuple(found.defects()))
+    only_listed, maybe_signed = _bystanders(found, _issuers(signature) if signature is not None else frozenset())
+    return Signer(
+        SignerForm.PGP,
+        names=names,
+        fingerprints=tuple(found.fingerprints),
+        only_listed=only_listed,
+        maybe_signed=maybe_signed,
+        defects=tuple(found.defects()),
+    )
 
 
 @dataclass(slots=True)
 class _Found:
-    """Keys and user IDs of a block, each once and in its order."""
+    """Keys and user IDs of a block, each once and in its order; with each key the primary keys that it stands under."""
 
-    fingerprints: dict[str, None] = field(default_factory=dict)
+    fingerprints: dict[str, set[str]] = field(default_factory=dict)
+    primary: str = ""
     names: dict[str, None] = field(default_factory=dict)
     oddities: list[str] = field(default_factory=list)
     room: int = MAX_NAMES
@@ -73,12 +94,14 @@ class _Found:
     unread_names: int = 0
     cut: str = ""
 
-    def key(self, body: bytes) -> None:
+    def key(self, body: bytes, *, is_primary: bool) -> None:
         fingerprint = _fingerprint(body)
+        if is_primary:
+            self.primary = fingerprint or ""
         if fingerprint is None:
             self.unread_keys += 1
         else:
-            self.fingerprints[fingerprint] = None
+            self.fingerprints.setdefault(fingerprint, set()).add(self.primary)
 
     def user_id(self, body: bytes) -> None:
         # RFC 9580 5.11: "By convention, it includes a mail name-addr, but there are no restrictions on its content."
@@ -102,6 +125,77 @@ class _Found:
                 f"unread: {self.unread_names} user IDs that are not UTF-8, or are longer than {MAX_TEXT} bytes each "
                 f"or {MAX_NAMES} bytes together"
             )
+
+
+def _bystanders(found: _Found, issuers: frozenset[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Fingerprints of the block that did not sign, and those that may have; all others are the signer's."""
+    keys = found.fingerprints
+    named = {key for key in keys if _key_id(key) in issuers}
+    if not named:
+        primaries = {key for key, above in keys.items() if key in above}
+        is_certain = len(primaries) == 1 and not found.unread_keys
+        return (), tuple(key for key in keys if not is_certain or key not in primaries)
+    signers = named.union(*(keys[key] for key in named))
+    others = tuple(key for key in keys if key not in signers)
+    # The log took the signature of any key that it names: which of several is not shown. A subkey that stands under
+    # several primary keys is bound by one of them.
+    is_certain = len(named) == 1 and len(keys[next(iter(named))]) == 1
+    return others, () if is_certain else tuple(key for key in keys if key in signers)
+
+
+def _key_id(fingerprint: str) -> str:
+    """RFC 9580 5.5.4: the last eight octets of a version 4 fingerprint, the first eight of a version 6 one."""
+    return fingerprint[-_KEY_ID:] if len(fingerprint) == _V4_DIGITS else fingerprint[:_KEY_ID]
+
+
+def _issuers(signature: bytes) -> frozenset[str]:
+    """Ids of the keys that the signatures name as theirs; empty where none can be read."""
+    try:
+        packets = _packets(_dearmored(signature, _SIGNATURE_ARMOR), frozenset({_SIGNATURE}))
+        return frozenset(issuer for _, body in packets for issuer in _issuers_of(body))
+    except MalformedPgp:
+        return frozenset()
+
+
+def _issuers_of(body: bytes) -> Iterator[str]:
+    version = body[0] if body else 0
+    if version == _V3:
+        # RFC 9580 5.2.2: version, length, type, four octets of time, eight of key id.
+        yield body[7:15].hex()
+        return
+    size = {_V4: 2, _V6: 4}.get(version)
+    if size is None:
+        return
+    at = 4
+    for _ in ("hashed", "unhashed"):
+        length = int.from_bytes(body[at : at + size], "big")
+        at += size
+        yield from _issuers_in(body[at : at + length])
+        at += length
+
+
+def _issuers_in(subpackets: bytes) -> Iterator[str]:
+    """RFC 9580 5.2.3.7: length, type, content; the top bit of the type says that it is critical."""
+    at = 0
+    while at < len(subpackets):
+        length, at = _subpacket_length(subpackets, at)
+        kind, content = subpackets[at : at + 1], subpackets[at + 1 : at + length]
+        at += max(length, 1)
+        if not kind:
+            return
+        if kind[0] & 0x7F == _ISSUER_KEY_ID:
+            yield content.hex()
+        elif kind[0] & 0x7F == _ISSUER_FINGERPRINT:
+            yield _key_id(content[1:].hex())
+
+
+def _subpacket_length(raw: bytes, at: int) -> tuple[int, int]:
+    first = raw[at]
+    if first < 192:  # noqa: PLR2004  one-octet length
+        return first, at + 1
+    if first < 255:  # noqa: PLR2004  two-octet length
+        return ((first - 192) << 8) + int.from_bytes(raw[at + 1 : at + 2], "big") + 192, at + 2
+    return int.from_bytes(raw[at + 1 : at + 5], "big"), at + 5
 
 
 def _addresses(user_ids: Iterable[str]) -> Iterator[Name]:
@@ -130,23 +224,23 @@ def _fingerprint(body: bytes) -> str | None:
     return None
 
 
-def _dearmored(block: bytes) -> bytes:
+def _dearmored(block: bytes, armor: re.Pattern[bytes]) -> bytes:
     if not block.lstrip().startswith(b"-----"):
         return block
     found = []
-    for match in _ARMOR.finditer(block):
+    for match in armor.finditer(block):
         try:
             raw = from_base64(match[1].translate(None, b"\r\n"), "the OpenPGP block")
         except MalformedText as error:
             raise MalformedPgp(str(error)) from error
         found.append(raw)
     if not found:
-        raise MalformedPgp("not an armored OpenPGP public key block")
+        raise MalformedPgp("not an armored OpenPGP block of this kind")
     return b"".join(found)
 
 
-def _packets(raw: bytes) -> Iterator[tuple[int, bytes]]:
-    """Tag and body of each packet that is a key or a user ID."""
+def _packets(raw: bytes, wanted: frozenset[int]) -> Iterator[tuple[int, bytes]]:
+    """Tag and body of each packet with one of the wanted tags."""
     at = 0
     while at < len(raw):
         header = raw[at]
@@ -155,7 +249,7 @@ def _packets(raw: bytes) -> Iterator[tuple[int, bytes]]:
         tag, length, at = _new_format(raw, at) if header & 0x40 else _old_format(raw, at)
         if at + length > len(raw):
             raise MalformedPgp("a packet is cut short")
-        if tag in _READ:
+        if tag in wanted:
             yield tag, raw[at : at + length]
         at += length
 

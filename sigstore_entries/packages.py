@@ -27,7 +27,9 @@ def rekord_v1(spec: Fields) -> Decoded:
     read = _FORMATS.get(form)
     if read is None:
         raise MalformedBody(f"rekord has no key format {shown(form)}", "unsupported-kind")
-    return Decoded((read(signature.object("publicKey").bytes("content")),), (hex_digest(spec.object("data", "hash")),))
+    key = signature.object("publicKey").bytes("content")
+    signer = signer_from_pgp(key, _signature(spec, "signature")) if form == "pgp" else read(key)
+    return Decoded((signer,), (hex_digest(spec.object("data", "hash")),))
 
 
 def jar_v1(spec: Fields) -> Decoded:
@@ -39,8 +41,9 @@ def jar_v1(spec: Fields) -> Decoded:
 
 
 def rpm_v1(spec: Fields) -> Decoded:
-    """Decode rpm 0.0.1."""
-    return Decoded((_pgp(spec),), (hex_digest(spec.object("package", "hash")),))
+    """Decode rpm 0.0.1. The signature is in the package, not in the entry."""
+    signer = signer_from_pgp(spec.object("publicKey").bytes("content"))
+    return Decoded((signer,), (hex_digest(spec.object("package", "hash")),))
 
 
 def alpine_v1(spec: Fields) -> Decoded:
@@ -51,8 +54,14 @@ def alpine_v1(spec: Fields) -> Decoded:
 
 def helm_v1(spec: Fields) -> Decoded:
     """Decode helm 0.0.1."""
-    return Decoded((_pgp(spec),), (hex_digest(spec.object("chart", "hash")),))
+    signature = _signature(spec, "chart", "provenance", "signature")
+    signer = signer_from_pgp(spec.object("publicKey").bytes("content"), signature)
+    return Decoded((signer,), (hex_digest(spec.object("chart", "hash")),))
 
 
-def _pgp(spec: Fields) -> Signer:
-    return signer_from_pgp(spec.object("publicKey").bytes("content"))
+def _signature(spec: Fields, *path: str) -> bytes | None:
+    """The entry's signature; `None` where it cannot be read, and so does not tell which key made it."""
+    try:
+        return spec.object(*path).bytes("content")
+    except MalformedBody:
+        return None

@@ -1,12 +1,18 @@
-"""Whether an entry's signature is that of its key, as far as the entry itself shows.
+"""Who made an entry's signature, as far as the entry itself shows.
 
 A log takes an entry only with a signature that verifies. A hashedrekord carries everything that shows it: digest, key
 and signature. So does a rekord with an X.509 key. The signatures of dsse, intoto and cose are over a payload that the
 entry does not hold, of which a hash is no substitute (the DSSE PAE holds the payload's type and length); those of
-packages, PGP, SSH and minisign are over the artifact itself. Nothing is said of these.
+packages, SSH and minisign are over the artifact itself. Nothing is said of these.
+
+A tuf entry and a time stamp list keys and certificates, of which some signed: anyone can list another person's there,
+and Rekor verifies no time stamp. Each is held to the signatures in the entry. An OpenPGP ring is such a list as well
+(`sigstore_entries.openpgp`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Final
 
@@ -20,21 +26,100 @@ from sigstore_entries import der, pem
 from sigstore_entries.body import Fields, MalformedBody, read_json
 from sigstore_entries.ed25519ph import verify_ed25519ph
 from sigstore_entries.keys import pkcs1_spki
-from sigstore_entries.signing import Digest, SignatureCheck, Signing
+from sigstore_entries.signing import Digest, SignatureCheck, Signer, Signing
 from sigstore_entries.tbs import read_spki_of, split_certificate
+from sigstore_entries.timestamp import signed_content
+from sigstore_entries.tuf_metadata import public_keys, signed_metadata
 
 _HASHES: Final[Mapping[str, Callable[[], hashes.HashAlgorithm]]] = MappingProxyType(
     {"sha256": hashes.SHA256, "sha384": hashes.SHA384, "sha512": hashes.SHA512}
 )
+# Who signed is told by whichever verifies: a weak hash is weak against a forger, who needs no such key.
+_ANY_HASH: Final = (hashes.SHA256, hashes.SHA384, hashes.SHA512, hashes.SHA1, hashes.SHA224)
 _KINDS: Final = frozenset({"hashedrekord", "rekord"})  # each has one signer
 _UNREADABLE: Final = (MalformedBody, pem.MalformedText, der.MalformedDer, UnsupportedAlgorithm, ValueError, TypeError)
 
 
-def check_signature(body: bytes, signing: Signing, *, at_any_cost: bool = True) -> SignatureCheck:
-    """Check the one signature of a decoded entry. Never raises for any bytes; `NOT_CHECKED` where it cannot be told.
+def check_signers(body: bytes, signing: Signing, at_any_cost: Callable[[Signer], bool] = lambda _: True) -> Signing:
+    """The signing with what its signatures say of each signer. Never raises for any bytes.
 
-    Ed25519ph takes some milliseconds, and is left out unless `at_any_cost`.
+    `Signer.signature` is `NOT_CHECKED` where it cannot be told. Ed25519ph takes some milliseconds, and is left out for
+    a signer that is not worth `at_any_cost`.
     """
+    if signing.kind in _LISTS:
+        return _among_listed(body, signing)
+    signers = (
+        replace(each, signature=_check_only(body, signing, at_any_cost=at_any_cost(each))) for each in signing.signers
+    )
+    return replace(signing, signers=tuple(signers))
+
+
+def has_wrong_signature(body: bytes, signing: Signing) -> bool:
+    """Whether the log should not have taken this entry: its signature is not that of its key."""
+    return any(each.signature is SignatureCheck.WRONG for each in check_signers(body, signing).signers)
+
+
+def _among_listed(body: bytes, signing: Signing) -> Signing:
+    """Tell the keys that made the entry's signatures from those that are only listed in it."""
+    try:
+        spec = Fields(read_json(body, "the body"), "body").object("spec")
+        checks = _LISTS[signing.kind](spec, signing)
+    except (*_UNREADABLE, KeyError, IndexError):
+        checks = {}
+    signers = []
+    for each in signing.signers:
+        check = next((checks[key] for key in each.fingerprints if key in checks), SignatureCheck.NOT_CHECKED)
+        signers.append(
+            replace(
+                each,
+                signature=SignatureCheck.VERIFIED if check is SignatureCheck.VERIFIED else SignatureCheck.NOT_CHECKED,
+                only_listed=each.fingerprints if check is SignatureCheck.WRONG else (),
+                maybe_signed=each.fingerprints if check is SignatureCheck.NOT_CHECKED else (),
+            )
+        )
+    return replace(signing, signers=tuple(signers))
+
+
+def _of_metadata(spec: Fields, _: Signing) -> Mapping[str, SignatureCheck]:
+    message, made = signed_metadata(spec)
+    return {
+        fingerprint: _of_any(spki, message, made.get(fingerprint, ()))
+        for fingerprint, spki in public_keys(spec).items()
+    }
+
+
+def _of_time_stamp(spec: Fields, signing: Signing) -> Mapping[str, SignatureCheck]:
+    signed = signed_content(spec.object("tsr").bytes("content"))
+    return {
+        fingerprint: _of_any(_spki(signer.certificate), signed.message, (signed.signature,))
+        for signer in signing.signers
+        if signer.certificate is not None
+        for fingerprint in signer.fingerprints[:1]
+    }
+
+
+def _of_any(spki: bytes, message: bytes, signatures: Sequence[bytes]) -> SignatureCheck:
+    """Whether this key made one of the signatures over the message, under any of the hashes in use."""
+    try:
+        key = load_der_public_key(spki)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return SignatureCheck.NOT_CHECKED
+    for signature in signatures:
+        match key:
+            case ed25519.Ed25519PublicKey():
+                if _verifies(partial(key.verify, signature, message)):
+                    return SignatureCheck.VERIFIED
+            case ec.EllipticCurvePublicKey() | rsa.RSAPublicKey():
+                for algorithm in _ANY_HASH:
+                    value = _hash_of(algorithm, message)
+                    if _check_prehashed(key, signature, value, algorithm):
+                        return SignatureCheck.VERIFIED
+            case _:
+                return SignatureCheck.NOT_CHECKED
+    return SignatureCheck.WRONG
+
+
+def _check_only(body: bytes, signing: Signing, *, at_any_cost: bool) -> SignatureCheck:
     if signing.kind not in _KINDS:
         return SignatureCheck.NOT_CHECKED
     try:
@@ -74,16 +159,9 @@ def _check(spki: bytes, signature: bytes, digest: Digest, *, has_ph: bool) -> Si
     value = bytes.fromhex(digest.value)
     if algorithm is None:
         return SignatureCheck.NOT_CHECKED
-    prehashed = Prehashed(algorithm())
     match key:
-        case ec.EllipticCurvePublicKey():
-            ok = _verifies(lambda: key.verify(signature, value, ec.ECDSA(prehashed)))
-        case rsa.RSAPublicKey():
-            # Rekor v1 takes PKCS #1 v1.5 alone; rekor-tiles may be configured for PSS.
-            pss = padding.PSS(padding.MGF1(algorithm()), padding.PSS.AUTO)
-            ok = _verifies(lambda: key.verify(signature, value, padding.PKCS1v15(), prehashed)) or _verifies(
-                lambda: key.verify(signature, value, pss, prehashed)
-            )
+        case ec.EllipticCurvePublicKey() | rsa.RSAPublicKey():
+            ok = _check_prehashed(key, signature, value, algorithm)
         case ed25519.Ed25519PublicKey() if has_ph and digest.algorithm == "sha512":
             # Both versions of Rekor: "Ed25519ph" for a hashedrekord, because the log never sees the message.
             ok = verify_ed25519ph(key.public_bytes_raw(), signature, value)
@@ -92,9 +170,37 @@ def _check(spki: bytes, signature: bytes, digest: Digest, *, has_ph: bool) -> Si
     return SignatureCheck.VERIFIED if ok else SignatureCheck.WRONG
 
 
+def _check_prehashed(
+    key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey,
+    signature: bytes,
+    value: bytes,
+    algorithm: Callable[[], hashes.HashAlgorithm],
+) -> bool:
+    prehashed = Prehashed(algorithm())
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return _verifies(lambda: key.verify(signature, value, ec.ECDSA(prehashed)))
+    # Rekor v1 takes PKCS #1 v1.5 alone; rekor-tiles may be configured for PSS, TUF uses it.
+    pss = padding.PSS(padding.MGF1(algorithm()), padding.PSS.AUTO)
+    return _verifies(lambda: key.verify(signature, value, padding.PKCS1v15(), prehashed)) or _verifies(
+        lambda: key.verify(signature, value, pss, prehashed)
+    )
+
+
+def _hash_of(algorithm: Callable[[], hashes.HashAlgorithm], message: bytes) -> bytes:
+    made = hashes.Hash(algorithm())
+    made.update(message)
+    return made.finalize()
+
+
 def _verifies(verify: Callable[[], None]) -> bool:
     try:
         verify()
     except InvalidSignature:
         return False
     return True
+
+
+# Kinds that list keys or certificates, and which of these signed.
+_LISTS: Final[Mapping[str, Callable[[Fields, Signing], Mapping[str, SignatureCheck]]]] = MappingProxyType(
+    {"tuf": _of_metadata, "rfc3161": _of_time_stamp}
+)

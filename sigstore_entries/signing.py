@@ -100,6 +100,9 @@ class Signer:
     the identity of a trusted certificate in every log that shows it (`sigstore_entries.issued`), filled with `trust`;
     so is `signature`.
 
+    Of an entry that lists several keys or certificates, `only_listed` are fingerprints of keys that did not make its
+    signature, and `maybe_signed` those of which the entry does not show whether they did. Both are in `fingerprints`.
+
     `defects` names parts that could not be read, or are not as a certificate authority would write them: what depends
     on them fails closed. Each is `part: sentence`; parts are `names`, `issuer`, `claim:<name>`, `extension:<oid>`,
     `validity`, `chain`, `certificate` for all of it, and `unread` for signers, keys or names that are left out.
@@ -121,6 +124,8 @@ class Signer:
     sct_verified: bool | None = None
     issued: bytes | None = None
     signature: SignatureCheck = SignatureCheck.NOT_CHECKED
+    only_listed: tuple[str, ...] = ()
+    maybe_signed: tuple[str, ...] = ()
     defects: tuple[str, ...] = ()
 
 

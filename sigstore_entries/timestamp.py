@@ -1,5 +1,6 @@
 """Kind rfc3161: a time stamp response (RFC 3161), signed by a timestamp authority."""
 
+import hashlib
 import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -20,6 +21,7 @@ _DIGESTS: Final = {
     "2.16.840.1.101.3.4.2.3": ("sha512", 64),
 }
 _SIGNED_DATA: Final = "1.2.840.113549.1.7.2"  # RFC 5652 5.1
+_MESSAGE_DIGEST: Final = "1.2.840.113549.1.9.4"  # RFC 5652 11.2
 _TST_INFO: Final = "1.2.840.113549.1.9.16.1.4"  # RFC 3161 2.4.2
 _CONTEXT_0: Final = 0xA0
 _SMALLEST: Final = 2  # bytes of a DER value: the bound on how many a set can hold
@@ -27,19 +29,32 @@ _FRACTION = re.compile(rb"(\d{14})\.(\d{1,9})Z")
 
 
 class _Response(NamedTuple):
-    """The parts that are read: the hash's OID and value, the time, and the values in the set of certificates."""
+    """The parts that are read: the hash's OID and value, the time, and the values in the set of certificates.
+
+    `content` is the TSTInfo that is signed, `signers` the set of SignerInfo.
+    """
 
     hash_oid: str
     imprint: bytes
     at: datetime
     certificates: tuple[der.Value, ...]
+    content: bytes
+    signers: der.Value
+
+
+class SignedContent(NamedTuple):
+    """One CMS signature (RFC 5652 5.4): `message` is under it, hashed by the digest with OID `digest`."""
+
+    message: bytes
+    digest: str
+    signature: bytes
 
 
 def rfc3161_v1(spec: Fields) -> Decoded:
     """Decode rfc3161 0.0.1: the imprint, the time, and the authority's certificates if the response has them.
 
-    The CMS signature is not verified, so the order of the sets in it does not matter: OpenSSL and Rekor read sets that
-    are not in DER's order. A response without certificates has no signer that can be named.
+    The order of the sets in it does not matter: OpenSSL and Rekor read sets that are not in DER's order. A response
+    without certificates has no signer that can be named. Which certificate signed: `signed_content`.
     """
     raw = spec.object("tsr").bytes("content")
     try:
@@ -77,6 +92,7 @@ def _read(raw: bytes) -> _Response:
     _, _, imprint, _, at, *_ = _parts(
         info, der.INTEGER, der.OBJECT_IDENTIFIER, der.SEQUENCE, der.INTEGER, der.GENERALIZED_TIME
     )
+    *_, signers = others or [content]
     algorithm, value = _parts(imprint, der.SEQUENCE, der.OCTET_STRING)
     hash_oid, *_ = _parts(algorithm, der.OBJECT_IDENTIFIER)
     certificates = others[0] if others and others[0].tag == _CONTEXT_0 else None
@@ -85,7 +101,39 @@ def _read(raw: bytes) -> _Response:
         value.content,
         _time(at),
         tuple(_all(certificates)) if certificates is not None else (),
+        info.encoded,
+        signers,
     )
+
+
+def signed_content(raw: bytes) -> SignedContent:
+    """What the one signer of a time stamp response signed. Raises `ValueError` for any other form.
+
+    SPEC RFC 3161 2.4.2: the token "MUST NOT contain any signatures other than the signature of the TSA".
+    """
+    response = _read(raw)
+    (signer,) = der.children(response.signers.expect(der.SET, "the set of signers"))
+    _, _, algorithm, *rest = der.children(signer.expect(der.SEQUENCE, "a signer"))
+    digest, *_ = _parts(algorithm, der.OBJECT_IDENTIFIER)
+    name = der.oid_text(digest.content)
+    attributes = rest.pop(0) if rest[0].tag == _CONTEXT_0 else None
+    _, signature, *_ = rest
+    signed = signature.expect(der.OCTET_STRING, "the signature").content
+    if attributes is None:
+        return SignedContent(response.content, name, signed)
+    if _message_digest(attributes) != hashlib.new(_DIGESTS[name][0], response.content).digest():
+        raise der.MalformedDer("the signed attributes are of another content")
+    # RFC 5652 5.4: "the IMPLICIT [0] tag in the signedAttrs is not used for the DER encoding, rather an EXPLICIT SET OF
+    # tag is used".
+    return SignedContent(der.encode(der.SET, attributes.content), name, signed)
+
+
+def _message_digest(attributes: der.Value) -> bytes:
+    for attribute in der.children(attributes):
+        kind, values = _parts(attribute, der.OBJECT_IDENTIFIER, der.SET)
+        if der.oid_text(kind.content) == _MESSAGE_DIGEST:
+            return der.only(values.content, der.OCTET_STRING, "the message digest").content
+    raise der.MalformedDer("the signed attributes have no message digest")
 
 
 def _parts(value: der.Value, *tags: int) -> list[der.Value]:

@@ -1,13 +1,17 @@
 """Kind tuf: a TUF metadata document signed by keys of a TUF root, both inside the body."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
+from sigstore_entries import pem
 from sigstore_entries.body import Fields, MalformedBody, read_json, shown
 from sigstore_entries.decoded import Decoded
-from sigstore_entries.keys import MalformedKey, ed25519_spki
+from sigstore_entries.keys import MalformedKey, ed25519_spki, pkcs1_spki
+from sigstore_entries.pem import MalformedText
 from sigstore_entries.signing import Signer
+from sigstore_entries.tbs import read_spki_of, split_certificate
 from sigstore_entries.verifier import MalformedVerifier, all_signers, signer_from_key, signer_from_pem
 
 _HEX_ED25519: Final = 64
@@ -20,16 +24,65 @@ _P256_PREFIX: Final = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030
 def tuf_v1(spec: Fields) -> Decoded:
     """Decode tuf 0.0.1: signers are all keys of the root, as Rekor's `Identities` has it.
 
-    The body does not say which of them signed the metadata, and nothing here verifies it.
+    Which of them signed the metadata: `signed_metadata`.
     """
-    root = _document(spec.object("root"), "root.content")
+    keys = _keys(spec)
     _document(spec.object("metadata"), "metadata.content")
-    keys = root.object("signed", "keys")
     names = keys.names()
     if not names:
         raise MalformedBody("a TUF root without keys")
     readers: list[Callable[[], Signer]] = [partial(_key, keys, name) for name in names]
     return Decoded(all_signers(readers))
+
+
+def signed_metadata(spec: Fields) -> tuple[bytes, dict[str, list[bytes]]]:
+    """The bytes under the signatures of a tuf entry, and by key fingerprint the signatures said to be that key's.
+
+    Raises `MalformedBody` or `ValueError` where they cannot be read.
+    """
+    keys, metadata = _keys(spec), _document(spec.object("metadata"), "metadata.content")
+    made: dict[str, list[bytes]] = {}
+    for each in metadata.list("signatures"):
+        # One that cannot be read must not hide whose the others are.
+        with suppress(MalformedVerifier, MalformedBody, MalformedText, ValueError):
+            for fingerprint in _key(keys, each.text("keyid")).fingerprints:
+                made.setdefault(fingerprint, []).append(bytes.fromhex(each.text("sig")))
+    return canonical_json(metadata.raw("signed")), made
+
+
+def public_keys(spec: Fields) -> dict[str, bytes]:
+    """SPKI of each readable key of the root, by fingerprint."""
+    keys, found = _keys(spec), dict[str, bytes]()
+    for name in keys.names():
+        with suppress(MalformedVerifier, MalformedBody, MalformedText):
+            for fingerprint in _key(keys, name).fingerprints:
+                found[fingerprint] = _spki(keys.object(name))
+    return found
+
+
+def canonical_json(value: Any) -> bytes:
+    """OLPC canonical JSON, which TUF signs: sorted names, no spaces, only quote and backslash escaped, no fractions.
+
+    Raises `MalformedBody` for a number with a fraction.
+    """
+    match value:
+        case str():
+            escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+            return f'"{escaped}"'.encode("utf-8", "surrogatepass")
+        case None | bool():
+            return {None: b"null", True: b"true", False: b"false"}[value]
+        case int():
+            return b"%d" % value
+        case list():
+            return b"[" + b",".join(map(canonical_json, value)) + b"]"
+        case dict():
+            members = (canonical_json(name) + b":" + canonical_json(value[name]) for name in sorted(value))
+            return b"{" + b",".join(members) + b"}"
+    raise MalformedBody("canonical JSON has no numbers with a fraction")
+
+
+def _keys(spec: Fields) -> Fields:
+    return _document(spec.object("root"), "root.content").object("signed", "keys")
 
 
 def _document(holder: Fields, what: str) -> Fields:
@@ -40,17 +93,32 @@ def _document(holder: Fields, what: str) -> Fields:
 
 def _key(keys: Fields, name: str) -> Signer:
     key = keys.object(name)
-    kind, public = key.text("keytype"), key.object("keyval").text("public")
+    public = _public(key)
     if public.lstrip().startswith("-----BEGIN"):
         return signer_from_pem(public.encode("utf-8", "replace"), "a TUF key")
+    return signer_from_key(_spki(key))
+
+
+def _public(key: Fields) -> str:
+    return key.object("keyval").text("public")
+
+
+def _spki(key: Fields) -> bytes:
+    """SPKI of a key of a TUF root."""
+    kind, public = key.text("keytype"), _public(key)
+    if public.lstrip().startswith("-----BEGIN"):
+        block, *_ = pem.blocks(public.encode("utf-8", "replace"), "a TUF key")
+        if block.label == "CERTIFICATE":
+            return read_spki_of(split_certificate(block.content).encoded)
+        return pkcs1_spki(block.content) if block.label == "RSA PUBLIC KEY" else block.content
     if kind == "ed25519" and len(public) == _HEX_ED25519:
         try:
-            return signer_from_key(ed25519_spki(bytes.fromhex(public)))
+            return ed25519_spki(bytes.fromhex(public))
         except (ValueError, MalformedKey) as error:
             raise MalformedVerifier("a TUF Ed25519 key is not hex", "malformed-key") from error
     if kind in _ECDSA and len(public) == _HEX_P256 and public.startswith("04"):
         try:
-            return signer_from_key(_P256_PREFIX + bytes.fromhex(public))
+            return _P256_PREFIX + bytes.fromhex(public)
         except ValueError as error:
             raise MalformedVerifier("a TUF ECDSA key is not hex", "malformed-key") from error
     raise MalformedVerifier(f"a TUF key of type {shown(kind)} is not read", "malformed-key")

@@ -62,9 +62,9 @@ def signer_from_minisign(block: bytes) -> Signer:
     return _of_key(keys.read_minisign, block)
 
 
-def signer_from_pgp(block: bytes) -> Signer:
-    """Read an OpenPGP public key block. Raises `MalformedVerifier`."""
-    return _of_key(read_pgp, block)
+def signer_from_pgp(block: bytes, signature: bytes | None = None) -> Signer:
+    """Read an OpenPGP public key block, beside the entry's own signature. Raises `MalformedVerifier`."""
+    return _of_key(lambda raw: read_pgp(raw, signature), block)
 
 
 def _of_key(read: Callable[[bytes], Signer], block: bytes) -> Signer:

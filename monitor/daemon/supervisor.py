@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from typing_extensions import override
 
-from alerts.alert import Alert, Owner
+from alerts.alert import Alert, Owner, Severity
 from alerts.inert import inert_line
 from monitor.archive.handover import Handover, Handovers
 from monitor.crosscheck.promise_rounds import PromiseRounds
@@ -24,7 +24,7 @@ from monitor.following.services import Services
 from monitor.following.workers import ScanWorkers
 from monitor.judging.judge import RuleJudge
 from monitor.logs.trees import LogTrees, OpenTrees
-from monitor.model.errors import Evidence, FetchFailed, LogMisbehaved, NotShown, OwnFault
+from monitor.model.errors import Evidence, FetchFailed, Lagging, LogMisbehaved, NotShown, OwnFault
 from monitor.model.heads import Position, SignedHead
 from monitor.model.inclusion_promise import Overdue
 from monitor.model.log_source import LogSource, PromisingSource
@@ -51,6 +51,7 @@ from monitor.telemetry.hooks import LogMeter
 _LOG: Final = logging.getLogger(__name__)
 _ILL_AFTER: Final = timedelta(minutes=5)
 _MAX_LINE: Final = 1_000
+_OF_THE_LOG: Final = frozenset({Owner.LOG_MISBEHAVED, Owner.COULD_NOT_ASK})
 
 
 @dataclass(slots=True)
@@ -60,6 +61,7 @@ class PassResult:
     `answered` says that the log showed a signed head, whatever came of it. `first` and `last` bound the entries that
     were read and judged; `findings` counts them by verdict. `witnessed` is there where witnesses are wanted. `note` is
     a sentence for people about what is no trouble. `unrecorded` says that the trouble could not even be written down.
+    `told` is the alert about the log itself that the pass enqueued although it read everything.
     """
 
     log: str
@@ -77,6 +79,7 @@ class PassResult:
     answered: bool = False
     note: str = ""
     unrecorded: bool = False
+    told: Alert | None = None
 
     @property
     def cosigned(self) -> bool:
@@ -101,6 +104,7 @@ class ObservedState(State):
     @override
     def advance(self, old: Position, new: Position, batch: Batch, alerts: Sequence[Alert]) -> None:
         self._store.advance(old, new, batch, alerts)
+        self._note(alerts)
         if self._archive is not None:
             self._archive.committed(old, new, batch)
         self._meter.batch(batch)
@@ -126,6 +130,14 @@ class ObservedState(State):
     @override
     def enqueue(self, alerts: Sequence[Alert]) -> None:
         self._store.enqueue(alerts)
+        self._note(alerts)
+
+    def _note(self, alerts: Sequence[Alert]) -> None:
+        """Remember the worst that the pass tells of the log although it goes on."""
+        for alert in alerts:
+            if alert.owner in _OF_THE_LOG and alert.severity is not Severity.INFO:
+                known = self.outcome.told
+                self.outcome.told = alert if known is None else min(known, alert, key=_misbehaviour_first)
 
 
 @dataclass(slots=True)
@@ -258,6 +270,7 @@ class LogSupervisor:
             report = tree.follower.run_pass()
             self._went_well(outcome, before, report, source.identity.valid_until)
             self._hold_to_promises(outcome, source, report.position.head.head, tree.state)
+            _take_what_was_told(outcome)
         except Exception as error:  # noqa: BLE001  see `_trouble`
             self._settle(outcome, error)
         return outcome
@@ -329,7 +342,10 @@ class LogSupervisor:
         progress = Pass(
             before.frontier.size, size, report.position.head.head.size - size, self._freshness.longest_pause
         )
-        condition = self._store.health.went_well(log, now, signed_at if moved else None, read=read, progress=progress)
+        fresh_at = signed_at if moved else None
+        condition = self._store.health.went_well(
+            log, now, fresh_at, read=read, progress=progress, behind=report.lagging
+        )
         self._throttle.reset(log)
         head = report.position.head.head
         self._meter.position(log, report.position.frontier.size, head.size, head.timestamp or condition.fresh_at)
@@ -339,16 +355,25 @@ class LogSupervisor:
         ended = valid_until is not None and valid_until < now and report.backlog == 0
         is_over = head.final or ended
         if not is_over and self._freshness.is_silent(fresh, now):
-            self._tell_silence(outcome, report, fresh, now)
+            self._tell_silence(outcome, report, condition, now)
         if self._watching.witnesses is not None:
             fresh_for = None if is_over else self._stale_after
             outcome.witnessed = self._ask_witnesses(self._watching.witnesses, shown, now, fresh_for)
 
-    def _tell_silence(self, outcome: PassResult, report: PassReport, fresh: datetime, now: datetime) -> None:
+    def _tell_silence(self, outcome: PassResult, report: PassReport, condition: Condition, now: datetime) -> None:
         """The log answers, yet shows nothing new: gone back, frozen, quiet, or somebody replays an old answer."""
-        log, head = outcome.log, report.position.head.head
+        log, head, fresh = outcome.log, report.position.head.head, condition.fresh_at or now
         if report.lagging:
-            alert = rewound_head_alert(head, report.head, fresh, now)
+            behind = condition.behind_since or now
+            if not self._freshness.is_silent(behind, now):
+                # One lagging replica looks the same, and how quiet the log was before says nothing of it.
+                outcome.owner, outcome.reason = Owner.COULD_NOT_ASK, Lagging.reason
+                outcome.detail = (
+                    f"{log} shows size {report.head.size}, older than size {head.size} that it signed: a replica that "
+                    f"lags, unless it stays so for {lasting(self._stale_after)}"
+                )
+                return
+            alert = rewound_head_alert(head, report.head, behind, now)
         elif self._freshness.is_unusual(
             fresh, now, lambda: self._store.health.growth(log), signs_time=head.timestamp is not None
         ):
@@ -437,6 +462,19 @@ class LogSupervisor:
 def _promiser(log: str, log_id: str, overdue: Overdue) -> str:
     """Name of the log whose promises these are: of one that is not passed over now, its key id is all there is."""
     return log if overdue.log_id == log_id else f"the log with key id {overdue.log_id}"
+
+
+def _misbehaviour_first(alert: Alert) -> bool:
+    return alert.owner is not Owner.LOG_MISBEHAVED
+
+
+def _take_what_was_told(outcome: PassResult) -> None:
+    """Make an alert about the log the trouble of its pass: an exit code must not call "honest" what an alert doubts."""
+    told = outcome.told
+    if told is None or outcome.owner is Owner.LOG_MISBEHAVED:
+        return
+    if outcome.owner is None or told.owner is Owner.LOG_MISBEHAVED:
+        outcome.owner, outcome.reason, outcome.detail = told.owner, told.kind, told.summary
 
 
 def _line(outcome: PassResult) -> str:

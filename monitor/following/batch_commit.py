@@ -1,6 +1,6 @@
 """One batch of entries, examined: proven, judged and committed, in this order. Nothing unproven is committed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -8,16 +8,18 @@ from typing import Final
 
 from monitor.following.fetch_ahead import Fetched
 from monitor.following.scan_batch import ScannedBatch
-from monitor.judging.judge import Judge
-from monitor.model.errors import NotShown, PastMoved, SignedPromise
+from monitor.judging.judge import Judge, without_times
+from monitor.model.errors import Evidence, NotShown, PastMoved, SignedPromise
 from monitor.model.heads import Position, SignedHead
 from monitor.model.inclusion_promise import BadPromise, unpack_timestamp
 from monitor.model.log_source import LogEntry, LogSource
-from monitor.model.state import Batch, State
+from monitor.model.state import Batch, Finding, State
+from monitor.proof.evidence import WRONG_SIGNATURE as WRONG_SIGNATURE_KIND
 from monitor.proof.verify import check_frontier_in_head
-from monitor.raising.clock_alerts import clock_alerts_of_entries, clock_alerts_of_findings
+from monitor.raising.clock_alerts import clock_alerts_of_entries, clock_alerts_of_findings, disordered
 from monitor.raising.coverage_alerts import alerts_of_dropped
 from monitor.raising.log_alerts import alerts_of_unreadable
+from rules.judge import WRONG_SIGNATURE
 from tlog.frontier import Frontier
 
 # Each time another log's pass committed signings under the same rules in between, and so came further itself.
@@ -50,18 +52,42 @@ class BatchCommitter:
     def _commit(self, position: Position, moved: Position, fetched: Fetched, examined: ScannedBatch) -> Batch:
         """Judge a batch by the past as it is now, and commit it; `PastMoved` when that past grew meanwhile."""
         log, scan, now = self.source.identity.log, examined.scan, self.clock()
-        findings = tuple(self.judge.judge(scan.hits, now))
+        times = [entry.integrated_time for entry in fetched.entries]
+        hits = without_times(scan.hits, disordered(times, examined.start))
+        findings = tuple(self.judge.judge(hits, now))
         batch = Batch(log, examined.start, examined.end, findings, scan.unreadable, scan.kinds, scan.dropped)
         alerts = [
             *self.judge.alerts(findings, now),
             *alerts_of_unreadable(log, scan.unreadable, now),
             *alerts_of_dropped(log, scan.dropped, now),
-            *clock_alerts_of_entries(log, (entry.integrated_time for entry in fetched.entries), now),
+            *clock_alerts_of_entries(log, times, examined.start, now),
             *clock_alerts_of_findings(log, findings, now),
         ]
+        self._keep_wrong_signature(findings, position.head.head)
         # A crash before this commit reads the batch again; after it, the batch is never looked at again.
         self.state.advance(position, moved, batch, alerts)
         return batch
+
+    def _keep_wrong_signature(self, findings: Sequence[Finding], head: SignedHead) -> None:
+        """Keep the first entry of the batch that the log should not have taken, before its alert is committed."""
+        wrong = next((each for each in findings if WRONG_SIGNATURE in each.verdict.reasons), None)
+        if wrong is None:
+            return
+        identity, index = self.source.identity, wrong.signing.where.index
+        evidence = Evidence(
+            log=identity.log,
+            api=identity.api,
+            kind=WRONG_SIGNATURE_KIND,
+            detail=f"The log took entry {index}, whose signature is not that of the key in it.",
+            spki=identity.spki,
+            key_name=identity.key_name,
+            heads=(head.raw,),
+            sizes=(head.size,),
+            leaves=((index, wrong.leaf),),
+            trust_root=identity.trust_root,
+            event=f"wrong signature in entry {index}",
+        )
+        self.state.keep_evidence(evidence, ())
 
     def _prove(self, frontier: Frontier, head: SignedHead, fetched: Fetched) -> None:
         behind = frontier.size < head.size

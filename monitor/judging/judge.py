@@ -1,6 +1,6 @@
 """The real `Judge`: who issued the certificate, what each rule expects, and how loudly to say that it is otherwise."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 from hashlib import sha256
@@ -22,7 +22,7 @@ from rules.selected import select
 from rules.verdict import Outcome
 from sigstore_entries import der
 from sigstore_entries.issued import certificate_key, tbs_key
-from sigstore_entries.signatures import check_signature
+from sigstore_entries.signatures import check_signers
 from sigstore_entries.signing import ChainTrust, Signer, Signing
 from sigstore_entries.trust import CertificateAuthorities, CtLogKey
 from tlog.ct import EntryType, MalformedCt, parse_leaf
@@ -98,12 +98,7 @@ class RuleJudge(Judge):
         at = next((time.at for time in signing.times if time.source == INTEGRATED_TIME), None)
         promises: list[InclusionPromise] = []
 
-        def label(signer: Signer) -> Signer:
-            judged = authorities.judge_chain(signer, _use_of(signer, at))
-            # Only here, where a rule selects the entry: a log holds too many to verify them all. Anyone can log
-            # self-made certificates by the thousand, so those must not cost much.
-            costly = judged.trust is not ChainTrust.UNTRUSTED
-            judged = replace(judged, signature=check_signature(hit.leaf, signing, at_any_cost=costly))
+        def label(judged: Signer) -> Signer:
             if judged.trust is not ChainTrust.TRUSTED:
                 # Whatever a CT log says of a certificate that nobody issued, it is nobody's.
                 return judged
@@ -112,8 +107,13 @@ class RuleJudge(Judge):
             known = None if scts is None else bool(scts)
             return replace(judged, sct_verified=known, issued=_issued(judged, hit))
 
-        labelled = replace(signing, signers=tuple(label(signer) for signer in signing.signers))
-        return labelled, tuple(promises)
+        chained = tuple(authorities.judge_chain(signer, _use_of(signer, at)) for signer in signing.signers)
+        # Only here, where a rule selects the entry: a log holds too many to verify them all. Anyone can log self-made
+        # certificates by the thousand, so those must not cost much.
+        checked = check_signers(
+            hit.leaf, replace(signing, signers=chained), lambda signer: signer.trust is not ChainTrust.UNTRUSTED
+        )
+        return replace(checked, signers=tuple(map(label, checked.signers))), tuple(promises)
 
 
 def _without_refuted_time(signing: Signing, now: datetime) -> Signing:
@@ -121,10 +121,22 @@ def _without_refuted_time(signing: Signing, now: datetime) -> Signing:
 
     The integrated time is not in the tree: such a claim tells of the log's clock, and nothing of the signing.
     """
+    return _refute(signing, lambda at: is_ahead(at, now))
+
+
+def without_times(hits: Sequence[Hit], refuted: Collection[int]) -> Sequence[Hit]:
+    """Hits, those with a refuted index without the log's claim of when it took the entry in."""
+    return [
+        replace(hit, signing=_refute(hit.signing, lambda _: True)) if hit.signing.where.index in refuted else hit
+        for hit in hits
+    ]
+
+
+def _refute(signing: Signing, is_refuted: Callable[[datetime], bool]) -> Signing:
     return replace(
         signing,
         times=tuple(
-            replace(time, source=REFUTED_TIME) if time.source == INTEGRATED_TIME and is_ahead(time.at, now) else time
+            replace(time, source=REFUTED_TIME) if time.source == INTEGRATED_TIME and is_refuted(time.at) else time
             for time in signing.times
         ),
     )

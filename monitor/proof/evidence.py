@@ -17,6 +17,9 @@ from monitor.model.errors import Evidence, SignedPromise, SignwatchError
 from monitor.model.inclusion_promise import BadPromise, InclusionPromise, PromiseKind, read_promise
 from monitor.model.log_source import LogApi
 from monitor.model.sth import read_sth
+from sigstore_entries.rekor import decode_rekor
+from sigstore_entries.signatures import has_wrong_signature
+from sigstore_entries.signing import EntryRef, Unreadable
 from tlog.checkpoint import parse_checkpoint
 from tlog.frontier import Frontier, MalformedFrontier
 from tlog.merkle import NodeHash, ProofInvalid, RootHash, leaf_hash, prefix_root, verify_consistency, verify_inclusion
@@ -28,6 +31,7 @@ MEDIA_TYPE: Final = "application/vnd.signwatch.evidence+json"
 VERSION: Final = 1
 MAX_SIZE: Final = 16 * 1024 * 1024
 BROKEN_PROMISE: Final = "log-promise-broken"
+WRONG_SIGNATURE: Final = "entry-signature-wrong"
 _REFUSED: Final = "log-head-refused"
 # What a server left out, or served in place of an entry, may come without anything that is signed.
 _MAY_BE_UNSIGNED: Final = frozenset({"log-entries-not-in-tree", "log-shard-vanished"})
@@ -39,6 +43,7 @@ KINDS: Final = frozenset(
         "log-inconsistent",
         "log-unfrozen",
         BROKEN_PROMISE,
+        WRONG_SIGNATURE,
         _REFUSED,
     }
 )
@@ -203,11 +208,24 @@ def conclude(evidence: Evidence) -> Conclusion:
         return Conclusion(False, (f"Record only: {evidence.detail}",), signed=False)
     if evidence.kind == BROKEN_PROMISE:
         return _conclude_promise(evidence, statements, promises, sentences)
+    if evidence.kind == WRONG_SIGNATURE:
+        sentences.append(_wrong_signature(evidence))
     contradiction = _contradiction(statements, evidence) if len(statements) == 2 else None  # noqa: PLR2004  a pair
     if contradiction:
         return Conclusion(True, (*sentences, contradiction))
     sentences.append("Record only: " + evidence.detail)
     return Conclusion(False, tuple(sentences))
+
+
+def _wrong_signature(evidence: Evidence) -> str:
+    """Decode the entry in the file and check its own signature again. Raises `NotEvidence` unless it is wrong."""
+    if len(evidence.leaves) != 1:
+        raise NotEvidence("the file does not hold the one entry it is about")
+    ((index, leaf),) = evidence.leaves
+    read = decode_rekor(leaf, EntryRef(evidence.log, index))
+    if isinstance(read, Unreadable) or not has_wrong_signature(leaf, read):
+        raise NotEvidence("the signature in the entry is not one that fails under the entry's key")
+    return f"The signature in entry {index} is not that of the key or certificate in it, so no log should take it."
 
 
 def _contradiction(statements: list[Statement], evidence: Evidence) -> str | None:

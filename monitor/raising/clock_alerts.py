@@ -1,6 +1,7 @@
 """Times a log claims that contradict others known: its clock is the news, not what was signed."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -13,6 +14,7 @@ from sigstore_entries.signing import ChainTrust
 CLOCK_SKEW: Final = timedelta(minutes=10)
 INTEGRATED_TIME: Final = "integrated-time"
 REFUTED_TIME: Final = "refuted-integrated-time"
+_SIDE: Final = {True: "behind", False: "before"}
 
 
 def is_ahead(told: datetime, now: datetime) -> bool:
@@ -29,9 +31,45 @@ def clock_alert_of_head(head: SignedHead, now: datetime) -> list[Alert]:
     ]
 
 
-def clock_alerts_of_entries(log: str, told: Iterable[datetime | None], now: datetime) -> list[Alert]:
-    """Alert for entries that the log claims to have taken in at a time ahead of ours."""
-    latest = max((at for at in told if at is not None), default=None)
+@dataclass(frozen=True, slots=True)
+class Disordered:
+    """Entry `index` is said to be taken in at `told`, and entry `other` next to it in the wrong order, at `known`."""
+
+    index: int
+    told: datetime
+    other: int
+    known: datetime
+
+
+def disordered(times: Sequence[datetime | None], start: int) -> dict[int, Disordered]:
+    """Entries of a batch, from index `start` on, whose claimed times contradict those of their neighbours, by index.
+
+    A log takes entries in one after the other, so a later one is not taken in earlier by more than clocks may differ.
+    Of such a pair neither time can be believed.
+    """
+    found: dict[int, Disordered] = {}
+    for order, sign in ((range(len(times)), 1), (range(len(times) - 1, -1, -1), -1)):
+        worst: tuple[datetime, int] | None = None
+        for at in order:
+            told = times[at]
+            if told is None:
+                continue
+            if worst is not None and (worst[0] - told) * sign > CLOCK_SKEW:
+                found.setdefault(start + at, Disordered(start + at, told, start + worst[1], worst[0]))
+            if worst is None or (told - worst[0]) * sign > timedelta(0):
+                worst = (told, at)
+    return found
+
+
+def clock_alerts_of_entries(log: str, times: Sequence[datetime | None], start: int, now: datetime) -> list[Alert]:
+    """Alert for entries that the log claims to have taken in at a time ahead of ours, or out of their order."""
+    latest = max((at for at in times if at is not None), default=None)
+    found = disordered(times, start)
+    if found:
+        first = found[min(found)]
+        told = (f"Entry {first.index} is said to be taken in at", first.told)
+        known = (f"entry {first.other}, {_SIDE[first.other > first.index]} it, at", first.known)
+        return [_clock_alert(log, told, known, now, Owner.LOG_MISBEHAVED)]
     if latest is None or not is_ahead(latest, now):
         return []
     return [
@@ -42,7 +80,7 @@ def clock_alerts_of_entries(log: str, told: Iterable[datetime | None], now: date
 
 
 def clock_alerts_of_findings(log: str, findings: Sequence[Finding], now: datetime) -> list[Alert]:
-    """Alert for signings that the log claims to have taken in before their trusted certificate was made.
+    """Alert for signings that the log claims to have taken in before their trusted certificate was made, or logged.
 
     The clock of an authority may run ahead of the log's by as much as clocks may differ: that is no news.
     """
@@ -53,6 +91,7 @@ def clock_alerts_of_findings(log: str, findings: Sequence[Finding], now: datetim
             for signer in finding.signing.signers
             if signer.trust is ChainTrust.TRUSTED and signer.not_before is not None
         ]
+        begins += [promise.at for promise in finding.promises] if begins else []
         if told is not None and begins and told < max(begins) - CLOCK_SKEW:
             what = f"Entry {finding.signing.where.index} is said to be taken in at"
             return [

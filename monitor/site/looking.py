@@ -18,7 +18,9 @@ from sigstore_entries.signing import NameForm, Signer, Signing
 
 SHOWN: Final = 20
 _SAME_MOMENT: Final = timedelta(seconds=5)
-_ABOUT_TRUST: Final = frozenset({"untrusted-chain", "chain-not-checked", "name-alone"})
+_ABOUT_TRUST: Final = frozenset(
+    {"untrusted-chain", "chain-not-checked", "name-alone", "only-listed", "wrong-signature"}
+)
 _WORDS: Final[Mapping[str, str]] = {
     "workflow": "Another workflow",
     "ref": "Another branch or tag",

@@ -17,7 +17,7 @@ from monitor.store.writing import add_new, add_up
 from rules.selected import Selected
 from rules.subject import names_of
 from rules.verdict import Reason
-from sigstore_entries.signing import ChainTrust, Signer, SignerForm, Signing
+from sigstore_entries.signing import ChainTrust, SignatureCheck, Signer, SignerForm, Signing
 
 _CERTIFICATE_KINDS: Final = frozenset({"certificate", "precertificate"})
 _SAID_BY_AUTHORITY: Final = ("timestamp-response", "integrated-time", "ct-timestamp")
@@ -115,6 +115,9 @@ def _signer_document(signer: Signer) -> dict[str, Any]:
         "trust": ChainTrust(signer.trust).value,
         "trusted_by": signer.trusted_by,
         "sct_verified": signer.sct_verified,
+        "signature": SignatureCheck(signer.signature).value,
+        "only_listed": list(signer.only_listed),
+        "maybe_signed": list(signer.maybe_signed),
         "defects": list(signer.defects),
     }
 

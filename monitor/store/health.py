@@ -1,6 +1,6 @@
 """How asking each log goes, kept so that a restart does not forget since when there is trouble."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -32,6 +32,7 @@ class Condition:
     """A log's condition. `fresh_at` is when it last showed a head it had not shown before.
 
     `read` is the size of the newest tree that was read to its end, and when the pass that did so began.
+    `behind_since`: every pass since then was shown a smaller tree than the trusted one.
     """
 
     log: str
@@ -40,6 +41,7 @@ class Condition:
     fresh_at: datetime | None = None
     trouble: Trouble | None = None
     read: tuple[int, datetime] | None = None
+    behind_since: datetime | None = None
 
 
 class Health:
@@ -65,11 +67,13 @@ class Health:
         *,
         read: tuple[int, datetime] | None = None,
         progress: Pass | None = None,
+        behind: bool = False,
     ) -> Condition:
         """Record a pass that succeeded; `fresh_at` is how young its head is, `None` when that is not new.
 
         `read` is the size of the newest tree and when the pass began, where it read that tree to its end.
-        `progress` goes into the history of the log. Earlier trouble is over.
+        `progress` goes into the history of the log. Earlier trouble is over. `behind` says that the log showed a
+        smaller tree than the trusted one.
         """
         before = self.of(log)
         if fresh_at is None:
@@ -77,7 +81,10 @@ class Health:
             known = (before.fresh_at, self._newest_head(log))
             # A clock that was ahead once left times in the future, which would hide a frozen log until they come.
             fresh_at = max((each for each in known if each is not None and each <= at), default=None)
-        condition = Condition(log, at, at, min(fresh_at or at, at), read=read or before.read)
+        # A clock that was ahead once must not end the wait early, nor make it longer than it is.
+        since = min(before.behind_since or at, at) if behind else None
+        fresh = min(fresh_at or at, at)
+        condition = Condition(log, at, at, fresh, read=read or before.read, behind_since=since)
         with self._database.write() as connection:
             if progress is not None:
                 record_pass(connection, log, at, progress)
@@ -88,7 +95,7 @@ class Health:
         before = self.of(log)
         since = before.trouble.since if before.trouble is not None and before.trouble.owner is owner else at
         trouble = Trouble(owner, reason, detail[:_MAX_DETAIL], since)
-        condition = Condition(log, at, before.last_success_at, before.fresh_at, trouble, before.read)
+        condition = replace(before, last_pass_at=at, trouble=trouble)
         with self._database.write() as connection:
             record_failure(connection, log, at, owner)
             return _keep(connection, condition)
@@ -124,6 +131,7 @@ def _keep(connection: Connection, now: Condition) -> Condition:
         "fresh_at": now.fresh_at,
         "read_size": now.read[0] if now.read else None,
         "read_at": now.read[1] if now.read else None,
+        "behind_since": now.behind_since,
         "trouble": trouble.owner.value if trouble else None,
         "reason": trouble.reason if trouble else None,
         "detail": trouble.detail if trouble else None,
@@ -138,4 +146,12 @@ def _condition(row: Any) -> Condition:
     if row["trouble"] is not None and row["since"] is not None:
         trouble = Trouble(Owner(row["trouble"]), row["reason"] or "", row["detail"] or "", row["since"])
     read = None if row["read_size"] is None or row["read_at"] is None else (row["read_size"], row["read_at"])
-    return Condition(row["log"], row["last_pass_at"], row["last_success_at"], row["fresh_at"], trouble, read)
+    return Condition(
+        row["log"],
+        row["last_pass_at"],
+        row["last_success_at"],
+        row["fresh_at"],
+        trouble,
+        read,
+        row["behind_since"],
+    )

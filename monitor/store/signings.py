@@ -21,6 +21,7 @@ from sigstore_entries.signing import (
     KnownTime,
     Name,
     NameForm,
+    SignatureCheck,
     Signer,
     SignerForm,
     Signing,
@@ -179,6 +180,9 @@ def _signer(document: Mapping[str, Any]) -> Signer:
         trust=ChainTrust(document["trust"]),
         trusted_by=document["trusted_by"],
         sct_verified=document["sct_verified"],
+        signature=SignatureCheck(document["signature"]),
+        only_listed=tuple(document["only_listed"]),
+        maybe_signed=tuple(document["maybe_signed"]),
         defects=tuple(document["defects"]),
     )
 

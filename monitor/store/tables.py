@@ -79,7 +79,8 @@ class Head(Base, table=True):
 class LogHealth(Base, table=True):
     """How asking one log goes: last pass, last success, and the trouble there is now, with since when.
 
-    At `read_at` the newest tree the log showed was of `read_size` entries, and all of them were read.
+    At `read_at` the newest tree the log showed was of `read_size` entries, and all of them were read. Since
+    `behind_since` every pass was shown a smaller tree than the trusted one.
     """
 
     __tablename__ = "log_health"
@@ -89,6 +90,7 @@ class LogHealth(Base, table=True):
     fresh_at: datetime | None = Field(sa_column=Column(UtcTime))
     read_size: int | None = Field(sa_column=Column(BigInteger))
     read_at: datetime | None = Field(sa_column=Column(UtcTime))
+    behind_since: datetime | None = Field(sa_column=Column(UtcTime))
     trouble: str | None = Field(sa_column=Column(Text))
     reason: str | None = Field(sa_column=Column(Text))
     detail: str | None = Field(sa_column=Column(AnyText))

@@ -25,6 +25,7 @@ Node = tuple[int, int]  # level, index
 
 
 KINDS = [
+    "entry-signature-wrong",
     "log-forked",
     "log-inconsistent",
     "log-unfrozen",

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -204,7 +204,7 @@ def test_an_odd_certificate_is_unexpected_from_the_authority_and_unverified_from
 
 
 def test_a_certificate_used_outside_its_validity_is_a_defect_of_the_signing() -> None:
-    late = LogEntry(made.hashedrekord_v1(MINE), integrated_time=datetime(2027, 1, 1, tzinfo=UTC))
+    late = LogEntry(made.hashedrekord_v1(MINE), integrated_time=made.NOT_BEFORE + timedelta(minutes=30))
     (finding,) = judged([late])
     assert any(defect.startswith("validity") for defect in finding.signing.signers[0].defects)
 

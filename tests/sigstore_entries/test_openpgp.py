@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from sigstore_entries.openpgp import MAX_NAMES, MalformedPgp, _packets, read_pgp
+from sigstore_entries.openpgp import _READ, MAX_NAMES, MalformedPgp, _packets, read_pgp
 from sigstore_entries.rekor import decode_rekor
 from sigstore_entries.signing import EntryRef, NameForm, SignerForm, Signing
 from tests.support import entries as make
@@ -185,6 +185,6 @@ def test_what_is_not_a_public_key_block_is_refused(case: str) -> None:
 )
 def test_the_address_in_a_user_id_is_a_name_of_its_own(user_id: str, addresses: list[str]) -> None:
     """rekor-monitor compares its `subjects` with the bare address, and so do rules made from one."""
-    key = next(body for tag, body in _packets(BINARY) if tag == 6)
+    key = next(body for tag, body in _packets(BINARY, _READ) if tag == 6)
     signer = read_pgp(packet(6, key) + packet(13, user_id.encode()))
     assert [name.value for name in signer.names] == [user_id, *addresses]

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from sigstore_entries.ed25519ph import verify_ed25519ph
 from sigstore_entries.rekor import decode_rekor
-from sigstore_entries.signatures import check_signature
+from sigstore_entries.signatures import check_signers
 from sigstore_entries.signing import EntryRef, SignatureCheck, Signing
 from tests.support import entries as made
 
@@ -45,7 +45,7 @@ def pem(key: Any) -> bytes:
 def check(body: bytes) -> SignatureCheck:
     signing = decode_rekor(body, EntryRef("rekor", 1))
     assert isinstance(signing, Signing)
-    return check_signature(body, signing)
+    return check_signers(body, signing).signers[0].signature
 
 
 DIGEST = bytes.fromhex(made.ARTIFACT)
@@ -118,4 +118,4 @@ def test_a_body_that_cannot_be_read_again_is_not_held_against_the_log() -> None:
     document = json.loads(made.hashedrekord_v1(MINE))
     document["spec"]["signature"]["publicKey"]["content"] = base64.b64encode(b"-----BEGIN").decode()
     for body in (b"", b"{}", json.dumps(document).encode()):
-        assert check_signature(body, signing) is SignatureCheck.NOT_CHECKED
+        assert check_signers(body, signing).signers[0].signature is SignatureCheck.NOT_CHECKED

@@ -270,6 +270,11 @@ class RekorV1Log(MisbehavingLog):
         self.active = True
         self.shuffle = True
         self.timestamps = True
+        self.integrated: dict[int, int] = {}
+
+    def integrated_at(self, index: int) -> int:
+        """When the log claims to have taken an entry in, in seconds; `integrated` overrides it."""
+        return self.integrated.get(index, 1_700_000_000 + index)
 
     def source(self) -> RekorV1Source:
         key = rekor_v1_key(self.host, spki_of(self.log_key))
@@ -341,7 +346,7 @@ class RekorV1Log(MisbehavingLog):
         }
         entry = {
             "body": b64(body),
-            "integratedTime": 1_700_000_000 + index,
+            "integratedTime": self.integrated_at(index),
             "logID": sha256(spki_of(self.log_key)).hexdigest(),
             "logIndex": self.offset + index,
             "verification": {"inclusionProof": proof, "signedEntryTimestamp": self._timestamp(index, body)},
@@ -353,7 +358,7 @@ class RekorV1Log(MisbehavingLog):
         if not self.timestamps:
             return ""
         log_id = sha256(spki_of(self.log_key)).hexdigest()
-        told = f'{{"body":"{b64(body)}","integratedTime":{1_700_000_000 + index},"logID":"{log_id}",'
+        told = f'{{"body":"{b64(body)}","integratedTime":{self.integrated_at(index)},"logID":"{log_id}",'
         return b64(sign(self.log_key, f'{told}"logIndex":{self.offset + index}}}'.encode()))
 
 
