@@ -35,8 +35,8 @@ _MEANING = {
     Exit.FINE: "honest: every log proved that it only grew, and every new entry was read",
     Exit.MISBEHAVED: "a log misbehaved, evidence against one is open, or something unexpected was signed",
     Exit.UNFINISHED: (
-        "not finished: a log could not be asked or tells a time that ours contradicts, too few witnesses cosigned, or we "
-        "are ill"
+        "not finished: a log could not be asked or tells a time that ours contradicts, too few witnesses cosigned, "
+        "or we are ill"
     ),
 }
 

@@ -41,7 +41,7 @@ def judged(body: bytes, fingerprint: str) -> str:
         for each in signing.signers
     )
     selected = select(made.select, check_signers(body, replace(signing, signers=chained)))
-    verdict = judge_selected(made, selected, MemoryFacts(), SEEN_AT)
+    verdict = judge_selected(made, selected, MemoryFacts().facts, SEEN_AT)
     reasons = {reason.id for reason in verdict.reasons}
     if LISTED in reasons:
         assert (verdict.outcome, selected.vouched) == (Outcome.UNVERIFIED, ())
