@@ -40,6 +40,12 @@ _COMMANDS: Final = (
         "monitor.commands.check_bundle:check_bundle",
         "Compare what bundles prove with what logs showed us.",
     ),
+    LazyCommand(
+        "check-image",
+        "monitor.commands.check_release:check_image",
+        "Say of each signature of an image who made it, whether the log has it, and whether it was expected.",
+    ),
+    LazyCommand("check-commit", "monitor.commands.check_release:check_commit", "The same of a signed commit or tag."),
     LazyCommand("fsck", "monitor.commands.fsck:fsck", "Recompute from the database what can be, and say what differs."),
     LazyCommand("migrate", "monitor.commands.fsck:migrate", "Bring an older database to this version's schema."),
     LazyCommand(

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Any, Final
+from typing import Any, Final, Self
 from urllib.parse import urljoin, urlsplit
 
 import httpcore
@@ -120,6 +120,12 @@ class Registry:
         logging.getLogger("oras").setLevel(logging.CRITICAL)
         self._auth = oras.auth.get_auth_backend("token", self._session, insecure=scheme == "http")
         self._has_configs = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Close every connection."""

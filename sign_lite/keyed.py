@@ -6,7 +6,6 @@ says: a certificate would say it otherwise.
 
 import base64
 import hashlib
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -20,8 +19,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from sign_lite.errors import Misuse, VerificationFailed
 from sigstore_entries.bundle_file import BUNDLE_0_1, HeldBundle, NoBundle, decoded
-from sigstore_entries.rekor import decode_rekor
-from sigstore_entries.signing import EntryRef, Signing
+from sigstore_entries.entry_binding import NotBound, bound_entry
+from sigstore_entries.release import pre_authentication
+from sigstore_entries.signing import Signing
 from tlog.checkpoint import MalformedCheckpoint, parse_checkpoint, parse_tree_size
 from tlog.merkle import NodeHash, ProofInvalid, leaf_hash, verify_inclusion
 from tlog.note import (
@@ -106,8 +106,8 @@ def check_envelope(envelope: Mapping[str, Any], key: PublicKey) -> Mapping[str, 
     signatures = envelope["signatures"]
     if len(signatures) != 1:
         raise VerificationFailed(f"the envelope has {len(signatures)} signatures; one is wanted")
-    payload, kind = decoded(envelope["payload"], "the payload"), str(envelope["payloadType"]).encode()
-    pae = b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+    payload = decoded(envelope["payload"], "the payload")
+    pae = pre_authentication(str(envelope["payloadType"]), payload)
     try:
         verify_signature(key, pae, decoded(signatures[0]["sig"], "the signature"))
     except InvalidSignature as error:
@@ -192,32 +192,11 @@ def _check_body(body: bytes, key: PublicKey, signature: bytes, signed: Mapping[s
 
 
 def check_entry(body: bytes, signature: bytes, signed: Mapping[str, str]) -> Signing:
-    """Check that a log entry is of this very signature and content: one of another proves nothing.
-
-    `signed` are hex digests by what they are of. Who signed is for the caller to compare. Raises `VerificationFailed`.
-    """
-    told = decode_rekor(body, EntryRef("bundle", 0))
-    if not isinstance(told, Signing):
-        raise VerificationFailed(f"the log entry cannot be read: {told.reason}")
-    found = [(each.of, each.value) for each in told.digests if each.of in signed]
-    if not found or any(value != signed[of] for of, value in found):
-        raise VerificationFailed("the log entry is of another file")
-    if signature not in _signatures(json.loads(body)):
-        raise VerificationFailed("the log entry is of another signature")
-    return told
-
-
-def _signatures(body: Mapping[str, Any]) -> list[bytes]:
-    spec, which = body["spec"], (body["kind"], body["apiVersion"])
-    if which == ("hashedrekord", "0.0.1"):
-        texts = [spec["signature"]["content"]]
-    elif which == ("hashedrekord", "0.0.2"):
-        texts = [each["signature"]["content"] for each in spec.values()]
-    elif which == ("dsse", "0.0.1"):
-        texts = [each["signature"] for each in spec["signatures"]]
-    else:
-        raise VerificationFailed(f"entries of kind {which[0]!r:.40} {which[1]!r:.20} are not verified here")
-    return [decoded(each, "a signature in the log entry") for each in texts]
+    """Check that a log entry is of this very signature and content. Raises `VerificationFailed`."""
+    try:
+        return bound_entry(body, signature, signed)
+    except NotBound as error:
+        raise VerificationFailed(str(error)) from error
 
 
 def _id_of(log: Mapping[str, Any]) -> bytes:

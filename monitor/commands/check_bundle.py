@@ -42,7 +42,7 @@ from sigstore_entries.bundle_file import HeldBundle, NotHeld, read_bundle_file
 
 
 @dataclass(frozen=True, slots=True)
-class _Checked:
+class Checked:
     """What became of one log entry, or one promise, of one file; neither when it proves nothing.
 
     `place` is where in the file the bundle stands; empty when it is the whole file.
@@ -76,7 +76,7 @@ class _Checked:
 
 
 @dataclass(slots=True)
-class _Trees:
+class Trees:
     """Trees of the configured logs, opened when a bundle names their key for the first time."""
 
     config: Config
@@ -145,7 +145,7 @@ def check_bundle(
         parts.callback(database.close)
         store = Store(database, clock=utc_now, route=route_of(settings, None))
         trust = trust_of(settings.trust, utc_now, store)
-        trees = _Trees(settings, trust, store, parts)
+        trees = Trees(settings, trust, store, parts)
         checker = CrossCheck(store, utc_now, None if offline else trees.find)
         promises = PromiseCheck(store, utc_now, None if offline else trees.find_all)
         checked = [each for file in files_named(files) for each in _check(file, trust, checker, promises)]
@@ -161,41 +161,42 @@ def check_bundle(
     raise leave(_code(checked))
 
 
-def _check(file: Path, trust: TrustKeeper, checker: CrossCheck, promises: PromiseCheck) -> Iterator[_Checked]:
+def _check(file: Path, trust: TrustKeeper, checker: CrossCheck, promises: PromiseCheck) -> Iterator[Checked]:
     for held in read_bundle_file(read_capped(file)):
         if isinstance(held, NotHeld):
-            yield _Checked(file, held.place, BundleVerdict(BundleRelation.UNVERIFIABLE, held.why))
+            yield Checked(file, held.place, BundleVerdict(BundleRelation.UNVERIFIABLE, held.why))
             continue
         try:
-            yield from _check_one(file, held, trust, checker, promises)
+            yield from check_held(file, held, trust, checker, promises)
         except BadBundle as bad:
-            yield _Checked(file, held.place, BundleVerdict(BundleRelation.UNVERIFIABLE, str(bad)))
+            yield Checked(file, held.place, BundleVerdict(BundleRelation.UNVERIFIABLE, str(bad)))
 
 
-def _check_one(
+def check_held(
     file: Path, held: HeldBundle, trust: TrustKeeper, checker: CrossCheck, promises: PromiseCheck
-) -> Iterator[_Checked]:
+) -> Iterator[Checked]:
+    """Check every log entry and promise of one bundle. Raises `BadBundle`."""
     # A bundle outlives its log: one whose log the root no longer names is as good a witness.
     root, authorities = trust.history().followable(), trust.authorities()[0]
     unlogged = read_unlogged(held, root, authorities)
     if unlogged is not None:
-        yield _Checked(file, held.place, BundleVerdict(BundleRelation.NO_LOG_ENTRY, unlogged.told))
+        yield Checked(file, held.place, BundleVerdict(BundleRelation.NO_LOG_ENTRY, unlogged.told))
     entries, timestamps = read_entries(held, root), read_timestamps(held, root)
     stamped = read_certificate_timestamps(held, root, authorities)
     for entry, timestamp in zip(entries, timestamps, strict=True):
         if not isinstance(entry, BadBundle):
-            yield _Checked(file, held.place, checker.check(entry), entry)
+            yield Checked(file, held.place, checker.check(entry), entry)
         elif not (isinstance(entry, NoProof) and isinstance(timestamp, Promised)):
             # An older bundle has no proof, and the promise is all there is to check.
-            yield _Checked(file, held.place, BundleVerdict(BundleRelation.UNVERIFIABLE, str(entry)))
+            yield Checked(file, held.place, BundleVerdict(BundleRelation.UNVERIFIABLE, str(entry)))
     for promised in [*timestamps, *stamped]:
         if isinstance(promised, BadBundle):
-            yield _Checked(file, held.place, BundleVerdict(BundleRelation.UNVERIFIABLE, str(promised)), is_promise=True)
+            yield Checked(file, held.place, BundleVerdict(BundleRelation.UNVERIFIABLE, str(promised)), is_promise=True)
         elif promised is not None:
-            yield _Checked(file, held.place, promises.check(promised), promised=promised, is_promise=True)
+            yield Checked(file, held.place, promises.check(promised), promised=promised, is_promise=True)
 
 
-def _code(checked: list[_Checked]) -> Exit:
+def _code(checked: list[Checked]) -> Exit:
     if any(each.verdict.standing is BundleRelation.CONTRADICTION for each in checked):
         return Exit.MISBEHAVED
     proves_nothing = {BundleRelation.UNVERIFIABLE, BundleRelation.NO_LOG_ENTRY}
@@ -203,7 +204,7 @@ def _code(checked: list[_Checked]) -> Exit:
     return Exit.UNFINISHED if unsure else Exit.FINE
 
 
-def _show(checked: list[_Checked]) -> None:
+def _show(checked: list[Checked]) -> None:
     rows = [
         (
             each.where,
@@ -221,7 +222,7 @@ def _show(checked: list[_Checked]) -> None:
             note(f"the evidence is kept: `signwatch evidence export {name}` makes a file anybody can check", "bold red")
 
 
-def _document(checked: _Checked) -> dict[str, Any]:
+def _document(checked: Checked) -> dict[str, Any]:
     view, verdict = checked.view, checked.verdict
     return {
         "file": str(checked.file),
@@ -238,7 +239,7 @@ def _document(checked: _Checked) -> dict[str, Any]:
     }
 
 
-def _promise_document(checked: _Checked) -> dict[str, Any]:
+def _promise_document(checked: Checked) -> dict[str, Any]:
     promise, verdict = checked.promised.promise if checked.promised else None, checked.verdict
     return {
         "file": str(checked.file),

@@ -56,7 +56,7 @@ def try_rules(
     """
     settings = load_config(config)
     rows: list[dict[str, Any]] = []
-    with _judging(settings) as (judge, held, _):
+    with judging(settings) as (judge, held, _):
         for file, signing in [(each, signing) for each in files_named(files) for signing in signings_in(each)]:
             matches = held.matcher.confirm_all(signing)
             _note_left_out(file, signing, matches.dropped)
@@ -88,7 +88,7 @@ def explain(
       signwatch rules explain acme-release entry.json
     """
     settings = load_config(config)
-    with _judging(settings) as (judge, held, facts):
+    with judging(settings) as (judge, held, facts):
         rule = next((each for each in held.rules.rules if each.id == rule_id), None)
         if rule is None:
             known = ", ".join(each.id for each in held.rules.rules[:20]) or "none"
@@ -126,7 +126,7 @@ def _show(told: Explanation) -> None:
 
 
 @contextmanager
-def _judging(settings: Config) -> Iterator[tuple[RuleJudge, HeldRules, DatabaseFacts]]:
+def judging(settings: Config) -> Iterator[tuple[RuleJudge, HeldRules, DatabaseFacts]]:
     """The judge of the daemon, on the daemon's database; on an empty one when nothing is followed yet."""
     held = RuleKeeper(settings.rules, settings.channels).held
     trust = TrustKeeper(settings.trust, utc_now)

@@ -150,8 +150,14 @@ def read_unlogged(held: HeldBundle, trust: TrustRoot, authorities: CertificateAu
     issuer = None
     with suppress(NotTrusted):
         issuer = authorities.verify_chain(certificates[0], certificates[1:]).name if certificates else None
-    found = [stamped for raw in stamps if (stamped := _stamped(raw, signature, trust)) is not None]
+    found = [told for raw in stamps if (told := _stamped(raw, signature, trust)) is not None]
     return Unlogged(bool(certificates), issuer, tuple(found), len(stamps) - len(found))
+
+
+def stamped_at(held: HeldBundle, trust: TrustRoot) -> list[tuple[str, datetime]]:
+    """Authority and time of each timestamp over the signature of a bundle that verifies. Raises `NoBundle`."""
+    signature = held.signature
+    return [told for raw in held.timestamps if (told := _stamped(raw, signature, trust)) is not None]
 
 
 def _stamped(raw: bytes, signature: bytes, trust: TrustRoot) -> tuple[str, datetime] | None:

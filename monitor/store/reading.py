@@ -1,15 +1,16 @@
 """What status, web page, API and commands show: reads only, newest first, always with a limit."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, and_, func, select
 
 from alerts.alert import Alert
 from monitor.model.heads import Position
+from monitor.store.columns import text_key
 from monitor.store.database import Database
 from monitor.store.outbox import GIVEN_UP, PENDING
 from monitor.store.positions import position_of
@@ -18,6 +19,7 @@ from monitor.store.tables import (
     AuthorisationRow,
     DeliveryRow,
     EvidenceRow,
+    FindingDigest,
     FindingRow,
     KindCount,
     LogPosition,
@@ -47,6 +49,7 @@ class FoundSigning:
     reasons: Sequence[Mapping[str, str]]
     signing: Mapping[str, Any]
     found_at: datetime
+    leaf: bytes = b""
 
 
 def found_signing(row: Mapping[str, Any]) -> FoundSigning:
@@ -59,6 +62,7 @@ def found_signing(row: Mapping[str, Any]) -> FoundSigning:
         reasons=json.loads(row["reasons"]),
         signing=json.loads(row["signing"]),
         found_at=row["found_at"],
+        leaf=bytes(row["leaf"]),
     )
 
 
@@ -174,6 +178,15 @@ class Reading:
         query = select(found).order_by(found.c.found_at.desc(), found.c.entry.desc()).limit(limit)
         rows = self._all(query if outcome is None else query.where(found.c.outcome == outcome))
         return [found_signing(row) for row in rows]
+
+    def signings_of(self, rules: Collection[str], digests: Collection[str], limit: int) -> list[FoundSigning]:
+        """Findings of these rules whose entry has one of the digests (`sha256:…`), oldest first."""
+        found, shown = table(FindingRow), table(FindingDigest)
+        keys = [text_key(each) for each in digests]
+        same = and_(*(found.c[name] == shown.c[name] for name in ("rule", "log", "entry")))
+        wanted = shown.c.rule.in_(sorted(rules)), shown.c.digest_key.in_(keys)
+        query = select(found).join(shown, same).where(*wanted).distinct().order_by(found.c.log, found.c.entry)
+        return [found_signing(row) for row in self._all(query.limit(limit))]
 
     def outcomes(self) -> dict[str, int]:
         """How many findings of each outcome there are."""

@@ -1,0 +1,346 @@
+"""`signwatch check-image` and `check-commit`: who signed, is each signature in the log, expected, and the only one."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from monitor.commands.check_bundle import Checked, Trees, check_held
+from monitor.commands.git_objects import read_object
+from monitor.commands.rules_on_entries import judging
+from monitor.commands.search import archive_of
+from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say, say_json, table
+from monitor.config import Config, load_config
+from monitor.crosscheck.bundle_check import BundleRelation, CrossCheck
+from monitor.crosscheck.bundle_promises import PromiseCheck
+from monitor.crosscheck.bundles import BadBundle
+from monitor.crosscheck.signature_check import (
+    BadSignature,
+    Found,
+    Trusted,
+    Verified,
+    signatures_of,
+    verify,
+    verify_message,
+)
+from monitor.daemon.assembly import route_of
+from monitor.daemon.trust_watch import trust_of
+from monitor.judging.active_rules import read_rules
+from monitor.model.errors import FetchFailed
+from monitor.model.state import Hit
+from monitor.program import utc_now
+from monitor.store.database import open_database
+from monitor.store.reading import Reading
+from monitor.store.store import Store
+from outbound.image_name import BadImageName, ImageName, parse_image_name
+from outbound.registry import Registry, RegistryFailed
+from rules.selection import digest_text
+from rules.verdict import Outcome
+from sigstore_entries.bundle_file import HeldBundle, NoBundle, decoded
+from sigstore_entries.git_signature import NoGitSignature, read_git_signature
+from sigstore_entries.release import Release, released_commit, released_image
+from tlog.merkle import leaf_hash
+
+_MOST_OTHERS: Final = 1_000
+_IN_LOG: Final = frozenset({BundleRelation.CONSISTENT})
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What became of one signature, or of one log entry that nothing here belongs to.
+
+    `in_log` is `yes`, or `no` or `unknown` with a reason; `expected` an outcome with the rules, or why there is none.
+    """
+
+    place: str
+    what: str
+    signers: tuple[str, ...]
+    issuer: str | None
+    signed_at: str | None
+    entry: str | None
+    in_log: str
+    expected: str
+    problem: str | None
+    code: Exit
+
+    def document(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "place": self.place,
+            "what": self.what,
+            "signers": list(self.signers),
+            "issuer": self.issuer,
+            "signed_at": self.signed_at,
+            "entry": self.entry,
+            "in_log": self.in_log,
+            "expected": self.expected,
+            "problem": self.problem,
+        }
+
+
+class _Checker:
+    """Checks signatures one after the other, and knows which log entries they account for."""
+
+    def __init__(self, config: Config, parts: ExitStack, *, offline: bool) -> None:
+        self._config = config
+        database = open_database(config.database)
+        parts.callback(database.close)
+        self._store = Store(database, clock=utc_now, route=route_of(config, None))
+        self._reading = Reading(database)
+        self._trust = trust_of(config.trust, utc_now, self._store)
+        trees = Trees(config, self._trust, self._store, parts)
+        self._checker = CrossCheck(self._store, utc_now, None if offline else trees.find)
+        self._promises = PromiseCheck(self._store, utc_now, None if offline else trees.find_all)
+        self._rules = [each.id for each in read_rules(config.rules, config.channels).rules]
+        authorities, ct_keys = self._trust.authorities()
+        self.trusted = Trusted(self._trust.history().followable(), authorities, ct_keys)
+        self._bodies: dict[bytes, None] = {}
+        self._digests: dict[str, None] = {}
+        self._parts = parts
+
+    def check(self, place: str, held: HeldBundle, verified: Verified) -> _Row:
+        """Whether the log has a verified signature, and whether a rule expected it."""
+        bodies = [decoded(each.get("canonicalizedBody"), "the entry") for each in held.entries]
+        self._bodies |= dict.fromkeys(bodies)
+        self._digests |= dict.fromkeys(digest_text(each.digests[0]) for each in verified.entries if each.digests)
+        try:
+            checked = list(check_held(Path(place), held, self._trust, self._checker, self._promises))
+        except BadBundle as bad:
+            return _row(place, verified, None, f"no: {bad}", "not judged", None, Exit.UNFINISHED)
+        entry, in_log, code = _in_log(checked)
+        expected, judged = self._expected(bodies, verified)
+        return _row(place, verified, entry, in_log, expected, None, max(code, judged, key=_badness))
+
+    def _expected(self, bodies: Sequence[bytes], verified: Verified) -> tuple[str, Exit]:
+        """The verdict that was recorded when the log showed the entry; else the one that it would get now."""
+        digests = [digest_text(each) for signing in verified.entries for each in signing.digests]
+        recorded = [
+            (each.rule, each.outcome, "; ".join(str(reason.get("sentence")) for reason in each.reasons))
+            for each in self._reading.signings_of(self._rules, digests, _MOST_OTHERS)
+            if each.leaf in bodies
+        ]
+        if not recorded:
+            with judging(self._config) as (judge, held, _):
+                for body, signing in zip(bodies, verified.entries, strict=True):
+                    matches = held.matcher.confirm_all(signing)
+                    hit = Hit(matches.signing, tuple(rule.id for rule in matches.rules), body)
+                    recorded += [
+                        (each.rule, each.verdict.outcome.value, "; ".join(r.sentence for r in each.verdict.reasons))
+                        for each in judge.judge([hit], utc_now())
+                    ]
+        if not recorded:
+            return "no rule selects it", Exit.FINE
+        told = [f"{outcome} ({rule}{': ' + why if why else ''})" for rule, outcome, why in dict.fromkeys(recorded)]
+        is_unexpected = any(outcome == Outcome.UNEXPECTED.value for _, outcome, _ in recorded)
+        return "; ".join(told), Exit.MISBEHAVED if is_unexpected else Exit.FINE
+
+    def others(self, release: Release) -> Iterator[_Row]:
+        """Log entries about the same thing that none of the checked signatures accounts for."""
+        digests = list(dict.fromkeys([*release.digests, *self._digests]))
+        seen = {leaf_hash(body) for body in self._bodies}
+        for each in self._reading.signings_of(self._rules, digests, _MOST_OTHERS):
+            leaf = leaf_hash(each.leaf)
+            if leaf in seen:
+                continue
+            seen.add(leaf)
+            names = tuple(
+                str(name["value"]) for signer in each.signing["signers"] for name in signer.get("names") or ()
+            )
+            code = Exit.MISBEHAVED if each.outcome == Outcome.UNEXPECTED.value else Exit.FINE
+            told = f"{each.outcome} ({each.rule})"
+            where = f"{each.log}:{each.index}"
+            yield _Row("only in the log", "signature", names, None, None, where, "yes", told, None, code)
+        yield from self._archived(digests, seen)
+
+    def _archived(self, digests: Sequence[str], seen: set[Any]) -> Iterator[_Row]:
+        if self._config.archive is None:
+            return
+        from monitor.archive.search import Query  # noqa: PLC0415  loads pyarrow, which only an archive needs
+
+        archive = archive_of(self._config)
+        for digest in digests:
+            for row in archive.search(Query(digest, limit=_MOST_OTHERS)).rows:
+                if bytes.fromhex(row.leaf_hash) in seen:
+                    continue
+                seen.add(bytes.fromhex(row.leaf_hash))
+                names = row.identities or row.fingerprints
+                where = f"{row.log}:{row.index}"
+                told = "no rule selects it"
+                yield _Row("only in the log", "signature", names, None, None, where, "yes", told, None, Exit.FINE)
+
+    def coverage(self) -> str:
+        """Which entries `others` can know of."""
+        followed = ", ".join(
+            f"{name} up to {each.position.frontier.size}" for name, each in sorted(self._reading.followed().items())
+        )
+        known = "entries that a rule selects" if self._config.archive is None else "archived entries"
+        return f"other signatures are looked for among {known}, in {followed or 'no log: none is followed yet'}"
+
+
+def check_image(
+    name: Annotated[str, typer.Argument(help="The image, by digest or tag.", metavar="REGISTRY/NAME[:TAG|@sha256:…]")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    *,
+    offline: Annotated[bool, typer.Option("--offline", help="Ask no log; the registry is asked all the same.")] = False,
+    allow_http: Annotated[bool, typer.Option("--allow-http", help="Ask the registry without TLS.")] = False,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=1, max=3600, help="For all of the registry's answers.")
+    ] = 120,
+    as_json: JsonOption = False,
+) -> None:
+    """Say of each signature of an image who made it, whether the log has it, and whether it was expected.
+
+    Signatures and attestations come from the registry: OCI 1.1 referrers, and the tags that cosign used before its
+    version 3. Each is verified here: key, image, certificate, time, log entry. Entries in the followed logs that belong
+    to no signature in the registry are listed too. Logins are those of `docker login`.
+
+    Exits 0 when every signature holds, is in the log and is not unexpected; 1 when one is unexpected or a log
+    misbehaved; 3 when there is none, one proves nothing, or something could not be asked.
+
+    Examples:
+      signwatch check-image ghcr.io/acme/widget@sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+      signwatch check-image localhost:5000/widget:v1.4.2 --json
+    """
+    settings = load_config(config)
+    try:
+        image = parse_image_name(name)
+    except BadImageName as error:
+        raise typer.BadParameter(str(error)) from error
+    with ExitStack() as parts:
+        checker = _Checker(settings, parts, offline=offline)
+        registry = parts.enter_context(Registry(image, plain_http=allow_http, seconds=seconds))
+        try:
+            manifest = registry.manifest(image.digest or image.tag or "latest")
+            held = signatures_of(registry, manifest)
+        except RegistryFailed as error:
+            raise FetchFailed(str(error)) from error
+        exact = image.at(manifest.digest)
+        rows = [_checked_image(checker, each, exact) for each in held.found]
+        rows += [_unread(place, why) for place, why in held.unread]
+        release = released_image(exact)
+        rows += checker.others(release)
+        told = checker.coverage()
+    if held.left_out:
+        note(f"{held.left_out} more signatures are not looked at", "yellow")
+    more = {"not_looked_at": held.left_out, "other_referrers": held.others}
+    _tell(release, rows, told, as_json=as_json, more=more, unfinished=bool(held.left_out) or not held.found)
+
+
+def check_commit(
+    revision: Annotated[str, typer.Argument(help="Commit or annotated tag.", metavar="REV")],
+    repository: Annotated[Path, typer.Option("--repo", "-C", help="The repository.", file_okay=False)] = Path(),
+    config: ConfigOption = DEFAULT_CONFIG,
+    *,
+    offline: Annotated[bool, typer.Option("--offline", help="Ask no log.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say of a signed commit or tag who signed it, whether the log has it, and whether it was expected.
+
+    The signature is one of gitsign's or of `sign-lite git`. Its log entry stands in the commit, or is looked for by the
+    commit's id among the entries of the followed logs. Exit codes are those of `check-image`.
+
+    Examples:
+      signwatch check-commit HEAD
+      signwatch check-commit v1.4.2 -C ../widget --json
+    """
+    settings = load_config(config)
+    found = read_object(repository, revision)
+    with ExitStack() as parts:
+        checker = _Checker(settings, parts, offline=offline)
+        rows: list[_Row] = []
+        attributes = None
+        try:
+            signature = read_git_signature(found.raw)
+            attributes = signature.signed_attributes
+            rows.append(_checked_commit(checker, signature.as_bundle(), attributes, found.kind))
+        except NoGitSignature as error:
+            rows.append(_unread(found.kind, str(error)))
+        release = released_commit(found.id, attributes)
+        others = list(checker.others(release))
+        told = checker.coverage()
+    rows += others
+    is_logged = any(each.in_log == "yes" for each in rows)
+    _tell(release, rows, told, as_json=as_json, more={}, unfinished=not is_logged)
+
+
+def _checked_image(checker: _Checker, found: Found, image: ImageName) -> _Row:
+    try:
+        return checker.check(found.place, found.held, verify(found, str(image.digest), checker.trusted))
+    except (BadSignature, NoBundle) as error:
+        return _unread(found.place, str(error))
+
+
+def _checked_commit(checker: _Checker, held: HeldBundle, message: bytes, kind: str) -> _Row:
+    try:
+        return checker.check(kind, held, verify_message(held, message, f"{kind} signature", checker.trusted))
+    except (BadSignature, NoBundle) as error:
+        return _unread(kind, str(error))
+
+
+def _row(  # noqa: PLR0917
+    place: str, verified: Verified, entry: str | None, in_log: str, expected: str, problem: str | None, code: Exit
+) -> _Row:
+    at = None if verified.at is None else verified.at.isoformat(timespec="seconds").replace("+00:00", "Z")
+    return _Row(place, verified.what, verified.signers, verified.issuer, at, entry, in_log, expected, problem, code)
+
+
+def _unread(place: str, why: str) -> _Row:
+    return _Row(place, "-", (), None, None, None, "-", "-", why, Exit.UNFINISHED)
+
+
+def _in_log(checked: Sequence[Checked]) -> tuple[str | None, str, Exit]:
+    """Where the entry stands, whether the log is shown to have it, and what that means for the exit code."""
+    # Promises of CT logs are about the certificate: they say nothing about this entry.
+    about = [each for each in checked if each.view is not None] or [
+        each for each in checked if each.promised is not None and each.promised.promise.index is not None
+    ]
+    where = next((f"{each.log}:{each.index}" for each in about if each.index is not None), None)
+    if any(each.verdict.standing is BundleRelation.CONTRADICTION for each in checked):
+        told = next(each for each in checked if each.verdict.standing is BundleRelation.CONTRADICTION)
+        return where, f"no: the log contradicts itself: {told.verdict.detail}", Exit.MISBEHAVED
+    if not about:
+        first = next((each.verdict.detail for each in checked if not each.is_promise), "it has no log entry")
+        return None, f"no: {first}", Exit.UNFINISHED
+    if all(each.verdict.standing in _IN_LOG for each in about):
+        return where, "yes", Exit.FINE
+    open_one = next(each for each in about if each.verdict.standing not in _IN_LOG)
+    # Its proof leads to a head that the log signed: that much holds without asking.
+    proven = "proven by the bundle; " if open_one.view is not None else ""
+    return where, f"unknown: {proven}{open_one.verdict.detail}", Exit.UNFINISHED
+
+
+def _badness(code: Exit) -> int:
+    return (Exit.FINE, Exit.UNFINISHED, Exit.MISUSED, Exit.MISBEHAVED).index(code)
+
+
+def _tell(
+    release: Release, rows: Sequence[_Row], coverage: str, *, as_json: bool, more: dict[str, int], unfinished: bool
+) -> None:
+    codes = [each.code for each in rows] + ([Exit.UNFINISHED] if unfinished else [])
+    code = max(codes, key=_badness, default=Exit.UNFINISHED)
+    if as_json:
+        say_json({"of": release.what, "signatures": [each.document() for each in rows], "coverage": coverage, **more})
+        raise leave(code)
+    say(release.what, "bold")
+    columns = ("where", "what", "signed by", "login from", "at", "entry", "in the log", "expected")
+    table(columns, [_cells(each) for each in rows])
+    for line in _sentences(rows):
+        note(line, "yellow")
+    note(coverage)
+    raise leave(code)
+
+
+def _cells(row: _Row) -> tuple[object, ...]:
+    told = row.problem or row.expected
+    return row.place, row.what, ", ".join(row.signers) or None, row.issuer, row.signed_at, row.entry, row.in_log, told
+
+
+def _sentences(rows: Iterable[_Row]) -> Iterator[str]:
+    rows = list(rows)
+    if not any(each.problem is None and each.place != "only in the log" for each in rows):
+        yield "no signature here holds"
+    if hidden := sum(each.place == "only in the log" for each in rows):
+        yield f"{hidden} signatures are in the log and not here: find out who made them and where they are"

@@ -1,0 +1,66 @@
+"""Programs that `.ci/install-go-clients` builds: real clients and a real registry. What is missing is said plainly."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.log_server import free_port
+
+ROOT = Path(__file__).parents[2]
+
+
+def built(name: str) -> str | None:
+    """Path of a client: the one on the search path, else the newest that was built."""
+    found = sorted((ROOT / ".go-clients").glob(f"*/{name}"))
+    return shutil.which(name) or (str(found[-1]) if found else None)
+
+
+COSIGN = built("cosign")
+REGISTRY = built("registry")
+needs_cosign = pytest.mark.skipif(COSIGN is None, reason="cosign is not built: run .ci/install-go-clients")
+needs_registry = pytest.mark.skipif(REGISTRY is None, reason="registry is not built: run .ci/install-go-clients")
+
+
+@contextlib.contextmanager
+def registry_server() -> Iterator[str]:
+    """A real registry on loopback, empty, in memory; yields `localhost:PORT`. Stopped by process id."""
+    assert REGISTRY is not None
+    port = free_port()
+    process = subprocess.Popen([REGISTRY, "-port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(600):
+            assert process.poll() is None, "the registry ended"
+            with contextlib.suppress(httpx.HTTPError):
+                if httpx.get(f"http://localhost:{port}/v2/", timeout=2, trust_env=False).is_success:
+                    break
+            time.sleep(0.05)
+        yield f"localhost:{port}"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def cosign(home: Path, *arguments: str, expect: int | None = 0, extra: Mapping[str, str] | None = None) -> str:
+    """Run the unmodified cosign; returns what it said. `expect` of `None` wants any failure."""
+    assert COSIGN is not None
+    environment = {"HOME": str(home), "PATH": os.environ["PATH"], "COSIGN_PASSWORD": "", "NO_COLOR": "1"}
+    done = subprocess.run(
+        [COSIGN, *arguments],
+        cwd=home,
+        env={**environment, **(extra or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == expect if expect is not None else done.returncode != 0, said
+    return said
