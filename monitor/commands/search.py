@@ -3,8 +3,8 @@
 import csv
 import json
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Annotated, Any, Final
@@ -26,6 +26,8 @@ from monitor.daemon.assembly import configured_logs
 from monitor.daemon.trust_watch import trust_of
 from monitor.model.errors import BadConfig, FetchFailed, OwnFault
 from monitor.program import utc_now
+from monitor.store.database import open_database, sqlite_path
+from monitor.store.reading import Reading
 
 _SHOWN: Final = 50
 _WORD: Final = 200
@@ -92,6 +94,7 @@ def search(
         raise typer.BadParameter("one of --json, --csv, --parquet and --prove at a time")
     settings = load_config(config)
     archive = archive_of(settings)
+    verdicts = Verdicts(settings)
     if entry is not None or text is None:
         if entry is None or text is not None:
             raise typer.BadParameter("say what to search for, or --entry LOG:INDEX")
@@ -99,9 +102,9 @@ def search(
         if prove is not None:
             write_proof(settings, archive.files, answer, entry, prove, offline=offline)
         elif as_json:
-            say_json(answer.rows[0].document())
+            say_json(answer.rows[0].document() | {"verdicts": verdicts(answer.rows)[0]})
         else:
-            _show(answer)
+            _show(answer, verdicts(answer.rows))
         raise leave(Exit.FINE)
     query = Query(
         text,
@@ -115,14 +118,14 @@ def search(
     damaged: Damaged = {}
     try:
         if as_json or as_csv or parquet is not None:
-            with _sink(parquet, as_csv=as_csv) as put:
+            with _sink(parquet, verdicts, as_csv=as_csv) as put:
                 count = _export(archive, query, limit, damaged, put)
             coverage = archive.coverage(query, damaged)
             _summarise(coverage, count, as_json=as_json)
         else:
             answer = archive.search(query, per_day=prove is None)
             coverage = answer.coverage
-            _show(answer)
+            _show(answer, verdicts(answer.rows))
             if prove is not None:
                 write_proof(settings, archive.files, answer, text, prove, offline=offline)
         if histogram is not None:
@@ -168,10 +171,30 @@ def _moment(text: str | None, option: str) -> datetime | None:
     return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
-def _show(answer: Answer) -> None:
+class Verdicts:
+    """What this installation's rules made of entries, where it has a database: outcomes by rule for each row."""
+
+    def __init__(self, config: Config) -> None:
+        self._database = config.database
+
+    def __call__(self, rows: Sequence[Row]) -> list[dict[str, str]]:
+        """One mapping for each row; empty for entries that no rule selected. Raises `OwnFault`."""
+        path = sqlite_path(self._database)
+        if path is not None and not path.exists():
+            return [{} for _ in rows]
+        with closing(open_database(self._database)) as database:
+            reading = Reading(database)
+            found = {
+                log: reading.verdicts(log, [row.index for row in rows if row.log == log])
+                for log in dict.fromkeys(row.log for row in rows)
+            }
+        return [found[row.log].get(row.index, {}) for row in rows]
+
+
+def _show(answer: Answer, verdicts: Sequence[dict[str, str]]) -> None:
     if answer.rows:
-        columns = ("time", "log", "entry", "kind", "who", "issuer", "digest")
-        table(columns, [_cells(row) for row in answer.rows])
+        columns = ("time", "log", "entry", "kind", "who", "issuer", "digest", "verdict")
+        table(columns, [_cells(row, each) for row, each in zip(answer.rows, verdicts, strict=True)])
     if sys.stdout.isatty() and len(answer.per_day) > 1:
         for line in as_text(answer.per_day):
             say(line)
@@ -179,10 +202,12 @@ def _show(answer: Answer) -> None:
     _tell_coverage(answer.coverage)
 
 
-def _cells(row: Row) -> tuple[object, ...]:
+def _cells(row: Row, verdicts: Mapping[str, str]) -> tuple[object, ...]:
     at = "-" if row.time is None else f"{row.time:%Y-%m-%d %H:%M:%S}Z"
     who = next(iter((*row.identities, *row.fingerprints)), None)
-    return at, row.log, row.index, row.kind, who, next(iter(row.issuers), None), next(iter(row.digests), None)
+    verdict = ", ".join(f"{rule}: {outcome}" for rule, outcome in sorted(verdicts.items())) or None
+    issuer, digest = next(iter(row.issuers), None), next(iter(row.digests), None)
+    return at, row.log, row.index, row.kind, who, issuer, digest, verdict
 
 
 def _tell_coverage(coverage: Coverage) -> None:
@@ -207,7 +232,7 @@ def _export(archive: Archive, query: Query, limit: int | None, damaged: Damaged,
 
 
 @contextmanager
-def _sink(parquet: Path | None, *, as_csv: bool) -> Iterator[Any]:
+def _sink(parquet: Path | None, verdicts: Verdicts, *, as_csv: bool) -> Iterator[Any]:
     if parquet is not None:
         try:
             with parquet.open("wb") as opened, pq.ParquetWriter(opened, SCHEMA, compression="zstd") as writer:
@@ -217,12 +242,13 @@ def _sink(parquet: Path | None, *, as_csv: bool) -> Iterator[Any]:
     elif as_csv:
         yield _CsvLines(sys.stdout).put
     else:
-        yield _json_lines
+        yield lambda rows: _json_lines(rows, verdicts)
 
 
-def _json_lines(rows: pa.Table) -> None:
-    for each in rows.to_pylist():
-        sys.stdout.write(json.dumps(inert_json(row_of(each).document())) + "\n")
+def _json_lines(rows: pa.Table, verdicts: Verdicts) -> None:
+    found = [row_of(each) for each in rows.to_pylist()]
+    for row, each in zip(found, verdicts(found), strict=True):
+        sys.stdout.write(json.dumps(inert_json(row.document() | {"verdicts": each})) + "\n")
 
 
 class _CsvLines:

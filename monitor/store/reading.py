@@ -156,6 +156,7 @@ class AlertsAbout:
 
 
 ALL_ALERTS: Final = AlertsAbout()
+_AT_ONCE: Final = 500  # values in one query
 
 
 class Reading:
@@ -187,6 +188,17 @@ class Reading:
         wanted = shown.c.rule.in_(sorted(rules)), shown.c.digest_key.in_(keys)
         query = select(found).join(shown, same).where(*wanted).distinct().order_by(found.c.log, found.c.entry)
         return [found_signing(row) for row in self._all(query.limit(limit))]
+
+    def verdicts(self, log: str, indexes: Sequence[int]) -> dict[int, dict[str, str]]:
+        """What rules found of these entries of one log: outcomes by rule, for each entry that some rule selected."""
+        found: dict[int, dict[str, str]] = {}
+        row = table(FindingRow).c
+        for at in range(0, len(indexes), _AT_ONCE):
+            here = indexes[at : at + _AT_ONCE]
+            query = select(row.entry, row.rule, row.outcome).where(row.log == log, row.entry.in_(here))
+            for each in self._all(query):
+                found.setdefault(each["entry"], {})[each["rule"]] = each["outcome"]
+        return found
 
     def outcomes(self) -> dict[str, int]:
         """How many findings of each outcome there are."""

@@ -61,6 +61,9 @@ def test_an_archive_that_cannot_be_written_stops_archiving_and_not_following(fol
     assert [alert["index"] for alert in alerts if alert["kind"] == "unexpected-signing"] == [200]
     (followed.folder / "archive").unlink()
     followed.run("run", "--once")
+    found, _ = followed.found("https://github.com/acme/widget/*")
+    assert [(each["index"], each["verdicts"]) for each in found] == [(200, {"widget": "unexpected"})]
+    assert "widget: unexpected" in followed.run("search", "https://github.com/acme/widget/*")[0]
     assert spans(followed) == [(0, 201)]
 
 
