@@ -62,6 +62,11 @@ _COMMANDS: Final = (
         LazyCommand("compact", "monitor.commands.archive:compact_archive", "Join ranges, to open fewer files."),
     ),
     group(
+        "config",
+        "The configuration file: its JSON Schema.",
+        LazyCommand("schema", "monitor.commands.config:schema", "Print the JSON Schema of the configuration."),
+    ),
+    group(
         "rules",
         "Identity rules: write, check, try, explain.",
         LazyCommand(

@@ -7,340 +7,79 @@ ends in `_file` names a file that holds one. Relative paths count from the folde
 import base64
 import binascii
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from monitor.model.errors import BadConfig
 from monitor.model.log_source import LogApi
 from monitor.model.pace import Freshness
 from monitor.model.witness_policy import WitnessPolicy, read_witnesses
-from monitor.site_config import SiteConfig, read_site
+from monitor.site_config import SiteConfig, check_site
 from outbound.shown_url import has_credentials, shown_url
-from rules.lookback import LookBack, read_look_back
+from rules.lookback import WORDS, LookBack, read_look_back
 from settings.document import DocumentError, Listing, Misplaced, Node, Problem, Scalar, read_yaml
 from settings.document import Mapping as YamlMapping
-from settings.reading import Fields, read_choice, read_duration, read_flag, read_list, read_number, read_text
+from settings.models import (
+    COUNT,
+    DURATION,
+    FILE,
+    FLAG,
+    NUMBER,
+    TEXT,
+    Many,
+    Section,
+    Shape,
+    Written,
+    choice,
+    json_schema,
+    one_or_many,
+    read_model,
+    written,
+)
+from settings.reading import (
+    Fields,
+    read_choice,
+    read_duration,
+    read_flag,
+    read_list,
+    read_listen,
+    read_number,
+    read_positive,
+    read_text,
+)
 
 VERSION: Final = "1"
-KEYS: Final = (
-    "version",
-    "database",
-    "trust",
-    "logs",
-    "rules",
-    "channels",
-    "notify",
-    "web",
-    "site",
-    "objectives",
-    "backscan",
-    "archive",
-)
-TRUST_KEYS: Final = (
-    "trusted_root",
-    "signing_configs",
-    "tuf",
-    "tuf_root",
-    "folder",
-    "refresh",
-    "stale_after",
-    "ca_file",
-    "proxy",
-)
-LOG_KEYS: Final = (
-    "name",
-    "api",
-    "url",
-    "start",
-    "log_id",
-    "origin",
-    "tree_id",
-    "offset",
-    "poll_seconds",
-    "stale_after_seconds",
-    "busy",
-    "requests_per_second",
-    "witnesses",
-    "ca_file",
-    "proxy",
-)
-WEB_KEYS: Final = ("listen", "hosts")
-BACKSCAN_KEYS: Final = ("range", "entries_per_second")
-ARCHIVE_KEYS: Final = ("location", "write_every")
-OBJECTIVE_KEYS: Final = (
-    "poll_seconds",
-    "stale_after_seconds",
-    "busy",
-    "gap_entries",
-    "delivery_age",
-    "certificate_hold",
-    "examine_processes",
-)
-
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
-_LISTEN = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252})", re.ASCII)
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})", re.ASCII)
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,17})\.[0-9]{1,9}", re.ASCII)
 _LOG_ID_BYTES: Final = 32
-_T = TypeVar("_T")
+_APIS: Final = tuple(api.value for api in LogApi)
+NAME: Final[Shape] = {"type": ["string", "number"], "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"}
+WITNESSES: Final[Shape] = {
+    "type": "object",
+    "properties": {"required": COUNT, "keys": one_or_many(TEXT)},
+    "required": ["required", "keys"],
+    "additionalProperties": False,
+}
+CHANNELS: Final[Shape] = {
+    "type": "object",
+    "additionalProperties": {"type": "object", "properties": {"type": TEXT}, "required": ["type"]},
+}
+_CACHE: Final = Written(FILE.read, TEXT, otherwise=lambda base: base / "trust-cache")
+_FILES: Final = Written(lambda node, base: read_list(node, lambda each: base / read_text(each)), one_or_many(TEXT))
 
 
-@dataclass(frozen=True, slots=True)
-class TrustConfig:
-    """Where keys come from: a trusted root file, or a TUF repository (name or URL) with its first root file.
-
-    `signing_configs` go with a trusted root file; a repository brings its own. `ca_file` (PEM) and `proxy` (URL)
-    are for reaching the repository.
-    """
-
-    trusted_root: Path | None = None
-    signing_configs: tuple[Path, ...] = ()
-    tuf: str | None = None
-    tuf_root: Path | None = None
-    folder: Path = Path("trust-cache")
-    refresh: timedelta = timedelta(hours=1)
-    stale_after: timedelta = timedelta(days=3)
-    ca_file: Path | None = None
-    proxy: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LogConfig:
-    """One log to follow. `start` is where the first baseline is made; `log_id` the 32-byte key id.
-
-    `ca_file` (PEM) says whose TLS certificates to believe, `proxy` (URL) through whom to ask. A log of the trust root
-    (`of_root`) is asked where the newest root says it is.
-    """
-
-    name: str
-    url: str
-    api: LogApi | None = None
-    start: int | Literal["head"] = "head"
-    log_id: bytes | None = None
-    origin: str | None = None
-    tree_id: str | None = None
-    offset: int | None = None
-    poll_seconds: int | None = None
-    stale_after_seconds: int | None = None
-    busy: bool | None = None
-    requests_per_second: int | None = None
-    ca_file: Path | None = None
-    proxy: str | None = None
-    witnesses: WitnessPolicy | None = None
-    of_root: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Objectives:
-    """What counts as healthy. A log's own `poll_seconds`, `stale_after_seconds` and `busy` go before these.
-
-    `certificate_hold` is how long the alert for a certificate waits for the log entry made with it.
-    `examine_processes` is how many processes read a large backlog; left out, one less than there are cores.
-    """
-
-    poll_seconds: int = 30
-    stale_after_seconds: int = 3600
-    busy: bool | None = None
-    gap_entries: int = 10_000
-    delivery_age: timedelta = timedelta(minutes=15)
-    certificate_hold: timedelta = timedelta(seconds=60)
-    examine_processes: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class BackscanConfig:
-    """What rules that came late are offered of the past, unless they say so themselves, and how fast at most."""
-
-    range: LookBack = "none"
-    entries_per_second: int = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class ArchiveConfig:
-    """Where rows of all proven entries are kept: a folder, or a URI such as `s3://bucket/prefix`.
-
-    `write_every` is how long proven entries may wait before they are in a file, while they do not fill a range.
-    """
-
-    location: str
-    write_every: timedelta = timedelta(minutes=1)
-
-
-@dataclass(frozen=True, slots=True)
-class WebConfig:
-    """Where the status page and the metrics are served, and by which names (`hosts`) beside localhost and addresses."""
-
-    host: str
-    port: int
-    hosts: tuple[str, ...] = ()
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names that a `Host` header may have."""
-        return (self.host, *self.hosts)
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """Everything an operator decides. `logs` is `None` for every log of the trust root."""
-
-    path: Path
-    database: str
-    trust: TrustConfig
-    rules: Path
-    logs: tuple[LogConfig, ...] | None = None
-    channels: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    notify: tuple[str, ...] = ()
-    web: WebConfig | None = None
-    site: SiteConfig | None = None
-    objectives: Objectives = field(default_factory=Objectives)
-    backscan: BackscanConfig = field(default_factory=BackscanConfig)
-    archive: ArchiveConfig | None = None
-
-    @property
-    def base(self) -> Path:
-        """Folder that relative paths count from."""
-        return self.path.parent
-
-    def poll_seconds(self, log: LogConfig) -> int:
-        """Seconds between two passes over a log."""
-        return log.poll_seconds or self.objectives.poll_seconds
-
-    def freshness(self, log: LogConfig | None) -> Freshness:
-        """How long a log may show nothing new; `None` for one that is only in the trust root."""
-        if log is None:
-            poll = timedelta(seconds=self.objectives.poll_seconds)
-            return Freshness(timedelta(seconds=self.objectives.stale_after_seconds), self.objectives.busy, poll)
-        busy = self.objectives.busy if log.busy is None else log.busy
-        return Freshness(self.stale_after(log), busy, timedelta(seconds=self.poll_seconds(log)))
-
-    def stale_after(self, log: LogConfig) -> timedelta:
-        """How long a log may fail to answer, or show nothing new, before an alert is sent."""
-        return timedelta(seconds=log.stale_after_seconds or self.objectives.stale_after_seconds)
-
-
-def load_config(path: Path) -> Config:
-    """Read a configuration file. Raises `BadConfig`."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise BadConfig(
-            f"{path}: there is no configuration here. Run `signwatch init --config {path}` to write one, or name "
-            "another file with --config."
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadConfig(f"{path}: the configuration cannot be read: {error}") from error
-    return parse_config(text, path)
-
-
-def parse_config(text: str, path: Path) -> Config:
-    """Read a configuration. Raises `BadConfig` with line and column."""
-    try:
-        return _read(Fields(read_yaml(text, str(path)), KEYS, "the configuration"), path)
-    except DocumentError as error:
-        raise _bad(path, error.problems[0]) from None
-    except Misplaced as misplaced:
-        raise _bad(path, misplaced.problem) from None
-
-
-def _bad(path: Path, problem: Problem) -> BadConfig:
-    return BadConfig(
-        f"{path}:{problem.line}:{problem.column}: {problem.message}\n"
-        "Nothing was started. docs/configuration.md lists every key."
-    )
-
-
-def _read(fields: Fields, path: Path) -> Config:
-    version = fields.need("version")
-    if read_text(version) != VERSION:
-        raise Misplaced(f"this release reads configurations of version {VERSION}", version)
-    base = path.parent
-    none: dict[str, Mapping[str, Any]] = {}
-    channels = fields.read("channels", _read_channels, none)
-    return Config(
-        path=path,
-        database=_database(read_text(fields.need("database")), base),
-        trust=_read_trust(fields.need("trust"), base),
-        rules=base / read_text(fields.need("rules")),
-        logs=fields.read("logs", lambda node: _read_logs(node, base), None),
-        channels=channels,
-        notify=fields.read("notify", lambda node: read_list(node, _one_of(channels)), ()),
-        web=fields.read("web", _read_web, None),
-        site=fields.read("site", lambda node: read_site(node, base), None),
-        objectives=fields.read("objectives", _read_objectives, Objectives()),
-        backscan=fields.read("backscan", _read_backscan, BackscanConfig()),
-        archive=fields.read("archive", lambda node: _read_archive(node, base), None),
-    )
-
-
-def _database(text: str, base: Path) -> str:
+def _read_database(node: Node, base: Path) -> str:
+    text = read_text(node)
     if "://" not in text:
         return str(base / text)
     prefix = "sqlite:///"
     return prefix + str(base / text.removeprefix(prefix)) if text.startswith(prefix) else text
-
-
-def _read_trust(node: Node, base: Path) -> TrustConfig:
-    fields = Fields(node, TRUST_KEYS, "trust")
-    trusted_root, tuf = fields.get("trusted_root"), fields.get("tuf")
-    if (trusted_root is None) == (tuf is None):
-        raise Misplaced("trust names either `trusted_root` (a file) or `tuf` (public-good, staging or a URL)", node)
-    default = TrustConfig()
-
-    def read_path(text: Node) -> Path:
-        return base / read_text(text)
-
-    return TrustConfig(
-        trusted_root=fields.read("trusted_root", read_path, None),
-        tuf=fields.read("tuf", _read_repository, None),
-        tuf_root=fields.read("tuf_root", read_path, None),
-        folder=fields.read("folder", read_path, base / default.folder),
-        refresh=fields.read("refresh", read_duration, default.refresh),
-        stale_after=fields.read("stale_after", read_duration, default.stale_after),
-        signing_configs=fields.read("signing_configs", lambda each: read_list(each, read_path), ()),
-        ca_file=fields.read("ca_file", read_path, None),
-        proxy=fields.read("proxy", _read_proxy, None),
-    )
-
-
-def _read_logs(node: Node, base: Path) -> tuple[LogConfig, ...]:
-    logs = read_list(node, lambda each: _read_log(each, base))
-    seen: set[str] = set()
-    for log in logs:
-        if log.name in seen:
-            raise Misplaced(f"two logs are named {log.name!r}; a name stands for one log in state and metrics", node)
-        seen.add(log.name)
-    return logs
-
-
-def _read_log(node: Node, base: Path) -> LogConfig:
-    fields = Fields(node, LOG_KEYS, "a log")
-    api = fields.read("api", lambda each: LogApi(read_choice(each, [api.value for api in LogApi])), None)
-    witnesses = fields.get("witnesses")
-    if witnesses is not None and api not in {None, LogApi.REKOR_V2}:
-        raise Misplaced("only checkpoints of a Rekor v2 log carry cosignatures of witnesses", witnesses)
-    return LogConfig(
-        name=_read_name(fields.need("name")),
-        url=_read_url(fields.need("url")),
-        api=api,
-        start=fields.read("start", _read_start, "head"),
-        log_id=fields.read("log_id", _read_log_id, None),
-        origin=fields.read("origin", read_text, None),
-        tree_id=fields.read("tree_id", read_text, None),
-        offset=fields.read("offset", _read_index, None),
-        poll_seconds=fields.read("poll_seconds", _read_positive, None),
-        stale_after_seconds=fields.read("stale_after_seconds", _read_positive, None),
-        busy=fields.read("busy", read_flag, None),
-        requests_per_second=fields.read("requests_per_second", _read_positive, None),
-        ca_file=fields.read("ca_file", lambda each: base / read_text(each), None),
-        proxy=fields.read("proxy", _read_proxy, None),
-        witnesses=None if witnesses is None else read_witnesses(witnesses),
-    )
 
 
 def _read_name(node: Node) -> str:
@@ -399,13 +138,6 @@ def _read_index(node: Node) -> int:
     return int(text)
 
 
-def _read_positive(node: Node) -> int:
-    number = read_number(node)
-    if number < 1:
-        raise Misplaced("must be at least 1", node)
-    return number
-
-
 def _read_log_id(node: Node) -> bytes:
     text = read_text(node)
     try:
@@ -417,55 +149,11 @@ def _read_log_id(node: Node) -> bytes:
     return raw
 
 
-def _read_web(node: Node) -> WebConfig:
-    fields = Fields(node, WEB_KEYS, "web")
-    listen = fields.need("listen")
-    match = _LISTEN.fullmatch(read_text(listen))
-    if match is None or int(match[2]) > 65535:  # noqa: PLR2004  the largest port
-        raise Misplaced('not an address and a port such as "127.0.0.1:9464"', listen)
-    none: tuple[str, ...] = ()
-    hosts = fields.read("hosts", lambda each: read_list(each, _read_host), none)
-    return WebConfig(match[1].strip("[]"), int(match[2]), hosts)
-
-
 def _read_host(node: Node) -> str:
     text = read_text(node)
     if not _HOST.fullmatch(text):
         raise Misplaced(f"{text[:80]!r} is not the name of a host, such as signwatch.example.org (no port)", node)
     return text
-
-
-def _read_objectives(node: Node) -> Objectives:
-    fields, default = Fields(node, OBJECTIVE_KEYS, "objectives"), Objectives()
-    return Objectives(
-        poll_seconds=fields.read("poll_seconds", _read_positive, default.poll_seconds),
-        stale_after_seconds=fields.read("stale_after_seconds", _read_positive, default.stale_after_seconds),
-        busy=fields.read("busy", read_flag, default.busy),
-        gap_entries=fields.read("gap_entries", read_number, default.gap_entries),
-        delivery_age=fields.read("delivery_age", read_duration, default.delivery_age),
-        certificate_hold=fields.read("certificate_hold", read_duration, default.certificate_hold),
-        examine_processes=fields.read("examine_processes", _read_positive, None),
-    )
-
-
-def _read_backscan(node: Node) -> BackscanConfig:
-    fields, default = Fields(node, BACKSCAN_KEYS, "backscan"), BackscanConfig()
-    return BackscanConfig(
-        range=fields.read("range", read_look_back, default.range),
-        entries_per_second=fields.read("entries_per_second", _read_positive, default.entries_per_second),
-    )
-
-
-def _read_archive(node: Node, base: Path) -> ArchiveConfig:
-    fields = Fields(node, ARCHIVE_KEYS, "archive")
-    location = fields.need("location")
-    text = read_text(location)
-    if text.partition("://")[0] in {"http", "https", "file"}:
-        raise Misplaced("a folder, or a URI of an object store such as s3://bucket/prefix", location)
-    return ArchiveConfig(
-        location=text if "://" in text else str(base / text),
-        write_every=fields.read("write_every", read_duration, timedelta(minutes=1)),
-    )
 
 
 def _read_channels(node: Node) -> dict[str, Mapping[str, Any]]:
@@ -498,11 +186,236 @@ def _plain_scalar(node: Scalar) -> Any:
     return float(node.text) if _DECIMAL.fullmatch(node.text) else node.text
 
 
-def _one_of(known: Mapping[str, _T]) -> Callable[[Node], str]:
-    def read(node: Node) -> str:
-        text = read_text(node)
-        if text not in known:
-            raise Misplaced(f"there is no channel {text[:80]!r}; channels: {', '.join(known) or 'none'}", node)
-        return text
+def _read_location(node: Node, base: Path) -> str:
+    text = read_text(node)
+    if text.partition("://")[0] in {"http", "https", "file"}:
+        raise Misplaced("a folder, or a URI of an object store such as s3://bucket/prefix", node)
+    return text if "://" in text else str(base / text)
 
-    return read
+
+def _read_api(node: Node) -> LogApi:
+    return LogApi(read_choice(node, _APIS))
+
+
+@dataclass(frozen=True, slots=True)
+class TrustConfig:
+    """Where keys come from: a trusted root file, or a TUF repository (name or URL) with its first root file.
+
+    `signing_configs` go with a trusted root file; a repository brings its own. `ca_file` (PEM) and `proxy` (URL)
+    are for reaching the repository.
+    """
+
+    trusted_root: Annotated[Path | None, FILE] = None
+    signing_configs: Annotated[tuple[Path, ...], _FILES] = ()
+    tuf: Annotated[str | None, written(_read_repository, TEXT)] = None
+    tuf_root: Annotated[Path | None, FILE] = None
+    folder: Annotated[Path, _CACHE] = Path("trust-cache")
+    refresh: Annotated[timedelta, written(read_duration, DURATION)] = timedelta(hours=1)
+    stale_after: Annotated[timedelta, written(read_duration, DURATION)] = timedelta(days=3)
+    ca_file: Annotated[Path | None, FILE] = None
+    proxy: Annotated[str | None, written(_read_proxy, TEXT)] = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """One log to follow. `start` is where the first baseline is made; `log_id` the 32-byte key id.
+
+    `ca_file` (PEM) says whose TLS certificates to believe, `proxy` (URL) through which server to ask. A log of the
+    trust root (`of_root`) is asked where the newest root says it is.
+    """
+
+    name: Annotated[str, written(_read_name, NAME)]
+    url: Annotated[str, written(_read_url, TEXT)]
+    api: Annotated[LogApi | None, written(_read_api, choice(_APIS))] = None
+    start: Annotated[int | Literal["head"], written(_read_start, {"anyOf": [{"const": "head"}, NUMBER]})] = "head"
+    log_id: Annotated[bytes | None, written(_read_log_id, TEXT)] = None
+    origin: Annotated[str | None, written(read_text, TEXT)] = None
+    tree_id: Annotated[str | None, written(read_text, TEXT)] = None
+    offset: Annotated[int | None, written(_read_index, NUMBER)] = None
+    poll_seconds: Annotated[int | None, written(read_positive, COUNT)] = None
+    stale_after_seconds: Annotated[int | None, written(read_positive, COUNT)] = None
+    busy: Annotated[bool | None, written(read_flag, FLAG)] = None
+    requests_per_second: Annotated[int | None, written(read_positive, COUNT)] = None
+    ca_file: Annotated[Path | None, FILE] = None
+    proxy: Annotated[str | None, written(_read_proxy, TEXT)] = None
+    witnesses: Annotated[WitnessPolicy | None, written(read_witnesses, WITNESSES)] = None
+    of_root: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Objectives:
+    """What counts as healthy. A log's own `poll_seconds`, `stale_after_seconds` and `busy` go before these.
+
+    `certificate_hold` is how long the alert for a certificate waits for the log entry made with it.
+    `examine_processes` is how many processes read a large backlog; left out, one less than there are cores.
+    """
+
+    poll_seconds: Annotated[int, written(read_positive, COUNT)] = 30
+    stale_after_seconds: Annotated[int, written(read_positive, COUNT)] = 3600
+    busy: Annotated[bool | None, written(read_flag, FLAG)] = None
+    gap_entries: Annotated[int, written(read_number, NUMBER)] = 10_000
+    delivery_age: Annotated[timedelta, written(read_duration, DURATION)] = timedelta(minutes=15)
+    certificate_hold: Annotated[timedelta, written(read_duration, DURATION)] = timedelta(seconds=60)
+    examine_processes: Annotated[int | None, written(read_positive, COUNT)] = None
+
+
+@dataclass(frozen=True, slots=True)
+class BackscanConfig:
+    """What rules that came late are offered of the past, unless they say so themselves, and how fast at most."""
+
+    range: Annotated[LookBack, written(read_look_back, {"anyOf": [choice(WORDS), COUNT]})] = "none"
+    entries_per_second: Annotated[int, written(read_positive, COUNT)] = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveConfig:
+    """Where rows of all proven entries are kept: a folder, or a URI such as `s3://bucket/prefix`.
+
+    `write_every` is how long proven entries may wait before they are in a file, while they do not fill a range.
+    """
+
+    location: Annotated[str, Written(_read_location, TEXT)]
+    write_every: Annotated[timedelta, written(read_duration, DURATION)] = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class WebConfig:
+    """Where the status page and the metrics are served, and by which names (`hosts`) beside localhost and addresses."""
+
+    listen: Annotated[tuple[str, int], written(read_listen, TEXT)]
+    hosts: Annotated[tuple[str, ...], written(lambda node: read_list(node, _read_host), one_or_many(TEXT))] = ()
+
+    @property
+    def host(self) -> str:
+        """Address to listen at."""
+        return self.listen[0]
+
+    @property
+    def port(self) -> int:
+        """Port to listen at."""
+        return self.listen[1]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names that a `Host` header may have."""
+        return (self.host, *self.hosts)
+
+
+def _check_trust(trust: TrustConfig, fields: Fields) -> None:
+    if (trust.trusted_root is None) == (trust.tuf is None):
+        raise Misplaced(
+            "trust names either `trusted_root` (a file) or `tuf` (public-good, staging or a URL)", fields.node
+        )
+
+
+def _check_log(log: LogConfig, fields: Fields) -> None:
+    witnesses = fields.get("witnesses")
+    if witnesses is not None and log.api not in {None, LogApi.REKOR_V2}:
+        raise Misplaced("only checkpoints of a Rekor v2 log carry cosignatures of witnesses", witnesses)
+
+
+def _check_logs(logs: Sequence[LogConfig], node: Node) -> None:
+    seen: set[str] = set()
+    for log in logs:
+        if log.name in seen:
+            raise Misplaced(f"two logs are named {log.name!r}; a name stands for one log in state and metrics", node)
+        seen.add(log.name)
+
+
+def _check_config(config: "Config", fields: Fields) -> None:
+    notify = fields.get("notify")
+    for each in read_list(notify, lambda node: node) if notify is not None else ():
+        if read_text(each) not in config.channels:
+            known = ", ".join(config.channels) or "none"
+            raise Misplaced(f"there is no channel {read_text(each)[:80]!r}; channels: {known}", each)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything an operator decides. `logs` is `None` for every log of the trust root."""
+
+    path: Path
+    database: Annotated[str, Written(_read_database, TEXT)]
+    trust: Annotated[TrustConfig, Section("trust", _check_trust)]
+    rules: Annotated[Path, FILE]
+    logs: Annotated[tuple[Annotated[LogConfig, Section("a log", _check_log)], ...] | None, Many(_check_logs)] = None
+    channels: Annotated[Mapping[str, Mapping[str, Any]], written(_read_channels, CHANNELS)] = field(
+        default_factory=dict
+    )
+    notify: Annotated[tuple[str, ...], written(lambda node: read_list(node, read_text), one_or_many(TEXT))] = ()
+    web: Annotated[WebConfig | None, Section("web")] = None
+    site: Annotated[SiteConfig | None, Section("site", check_site)] = None
+    objectives: Annotated[Objectives, Section("objectives")] = field(default_factory=Objectives)
+    backscan: Annotated[BackscanConfig, Section("backscan")] = field(default_factory=BackscanConfig)
+    archive: Annotated[ArchiveConfig | None, Section("archive")] = None
+
+    @property
+    def base(self) -> Path:
+        """Folder that relative paths count from."""
+        return self.path.parent
+
+    def poll_seconds(self, log: LogConfig) -> int:
+        """Seconds between two passes over a log."""
+        return log.poll_seconds or self.objectives.poll_seconds
+
+    def freshness(self, log: LogConfig | None) -> Freshness:
+        """How long a log may show nothing new; `None` for one that is only in the trust root."""
+        if log is None:
+            poll = timedelta(seconds=self.objectives.poll_seconds)
+            return Freshness(timedelta(seconds=self.objectives.stale_after_seconds), self.objectives.busy, poll)
+        busy = self.objectives.busy if log.busy is None else log.busy
+        return Freshness(self.stale_after(log), busy, timedelta(seconds=self.poll_seconds(log)))
+
+    def stale_after(self, log: LogConfig) -> timedelta:
+        """How long a log may fail to answer, or show nothing new, before an alert is sent."""
+        return timedelta(seconds=log.stale_after_seconds or self.objectives.stale_after_seconds)
+
+
+_FILE: Final = Section("the configuration", _check_config, ("version",))
+
+
+def load_config(path: Path) -> Config:
+    """Read a configuration file. Raises `BadConfig`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise BadConfig(
+            f"{path}: there is no configuration here. Run `signwatch init --config {path}` to write one, or name "
+            "another file with --config."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadConfig(f"{path}: the configuration cannot be read: {error}") from error
+    return parse_config(text, path)
+
+
+def parse_config(text: str, path: Path) -> Config:
+    """Read a configuration. Raises `BadConfig` with line and column."""
+    try:
+        node = read_yaml(text, str(path))
+        if isinstance(node, YamlMapping):
+            _check_version(node)
+        return read_model(Config, _FILE, node, path.parent, path=path)
+    except DocumentError as error:
+        raise _bad(path, error.problems[0]) from None
+    except Misplaced as misplaced:
+        raise _bad(path, misplaced.problem) from None
+
+
+def config_schema() -> dict[str, Any]:
+    """JSON Schema of the configuration, for editors and for checking a file before it is deployed."""
+    return json_schema(Config, _FILE, "Signwatch configuration", {"version": {"enum": [int(VERSION), VERSION]}})
+
+
+def _bad(path: Path, problem: Problem) -> BadConfig:
+    return BadConfig(
+        f"{path}:{problem.line}:{problem.column}: {problem.message}\n"
+        "Nothing was started. docs/configuration.md lists every key."
+    )
+
+
+def _check_version(node: YamlMapping) -> None:
+    version = {key.text: value for key, value in node.entries}.get("version")
+    if version is None:
+        raise Misplaced("'version' is missing", node)
+    if read_text(version) != VERSION:
+        raise Misplaced(f"this release reads configurations of version {VERSION}", version)

@@ -14,6 +14,8 @@ MAX_LIST: Final = 10_000
 _DURATION = re.compile(r"([1-9][0-9]{0,5})([smhdw])", re.ASCII)
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII)
+_LISTEN = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})", re.ASCII)
+_LARGEST_PORT: Final = 65535
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(Z|[+-]\d\d:\d\d)", re.ASCII)
 # A NUL or a newline in a name is never meant, and text that cannot be printed cannot be checked by a reader.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
@@ -93,6 +95,22 @@ def read_number(node: Node) -> int:
     return int(text)
 
 
+def read_positive(node: Node) -> int:
+    """A plain decimal from 1 on."""
+    number = read_number(node)
+    if number < 1:
+        raise Misplaced("must be at least 1", node)
+    return number
+
+
+def read_listen(node: Node) -> tuple[str, int]:
+    """An address and a port, such as `127.0.0.1:9464` or `[::1]:9464`."""
+    match = _LISTEN.fullmatch(read_text(node))
+    if match is None or int(match[2]) > _LARGEST_PORT:
+        raise Misplaced('not an address and a port such as "127.0.0.1:9464"', node)
+    return match[1].strip("[]"), int(match[2])
+
+
 def read_flag(node: Node) -> bool:
     """`true` or `false`."""
     text = read_text(node)
@@ -116,6 +134,13 @@ def read_duration(node: Node) -> timedelta:
     if match is None:
         raise Misplaced(f"{text[:40]!r} is not a duration such as 30s, 15m, 6h, 7d or 2w", node)
     return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+
+
+def duration_text(duration: timedelta) -> str:
+    """A duration as `read_duration` reads it, in the largest unit that holds it whole."""
+    seconds = int(duration.total_seconds())
+    unit = next(unit for unit, size in reversed(_UNITS.items()) if seconds % size == 0)
+    return f"{seconds // _UNITS[unit]}{unit}"
 
 
 def read_timestamp(node: Node) -> datetime:

@@ -64,4 +64,4 @@ def site_server(site: "Site", configured: SiteConfig) -> "WebServer":
     if configured.listen is None:
         raise BadConfig("site.listen is not set, so the site has no address.")
     limits = WebLimits(connections=_CONNECTIONS)
-    return WebServer(create_site(site), WebConfig(*configured.listen), limits, "site")
+    return WebServer(create_site(site), WebConfig(configured.listen), limits, "site")

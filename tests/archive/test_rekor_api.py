@@ -44,7 +44,7 @@ def served_api(archive: Archive, source: LogSource, folder: Path) -> Iterator[st
     """The API over an archive; yields its URL."""
     app = FastAPI()
     app.include_router(search_router(archive, lambda: [source], load_key(folder / "search-key.pem")))
-    server = WebServer(app, WebConfig("127.0.0.1", 0))
+    server = WebServer(app, WebConfig(("127.0.0.1", 0)))
     server.start()
     try:
         yield server.url

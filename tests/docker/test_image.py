@@ -244,6 +244,6 @@ def test_the_package_installer_is_a_script_that_says_what_it_does(tmp_path: Path
 def test_the_monitors_configuration_loads_and_its_rules_parse() -> None:
     config = load_config(_DOCKER / "config" / "signwatch.yaml")
     assert {build_channel(name, settings).name for name, settings in config.channels.items()} == set(config.notify)
-    assert config.web == WebConfig("0.0.0.0", 9464)
+    assert config.web == WebConfig(("0.0.0.0", 9464))
     loaded = load_rules((_DOCKER / "config" / "rules.yaml").read_text())
     assert [rule.id for rule in loaded.rules] == ["acme-release"]

@@ -3,15 +3,17 @@
 from datetime import timedelta
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 
 from monitor import config as module
-from monitor import site_config
 from monitor.commands.starting_files import CONFIG, RULES
-from monitor.config import WebConfig, load_config, parse_config
+from monitor.config import Config, WebConfig, config_schema, load_config, parse_config
 from monitor.model.errors import BadConfig
 from monitor.model.log_source import LogApi
 from rules.rule_file import load_rules
+from settings.models import keys_of, models_of, schema_text
 
 GOOD = """\
 version: 1
@@ -51,7 +53,7 @@ def test_a_good_file_becomes_values() -> None:
         "seconds": 2.5,
         "unsigned": True,
     }
-    assert (config.notify, config.web) == (("console",), WebConfig("::1", 9464))
+    assert (config.notify, config.web) == (("console",), WebConfig(("::1", 9464)))
     assert config.objectives.delivery_age == timedelta(minutes=5)
 
 
@@ -127,16 +129,8 @@ def test_what_init_writes_can_be_read() -> None:
 
 def test_every_key_is_documented() -> None:
     page = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
-    groups = (
-        module.KEYS,
-        module.TRUST_KEYS,
-        module.LOG_KEYS,
-        module.WEB_KEYS,
-        module.OBJECTIVE_KEYS,
-        module.ARCHIVE_KEYS,
-        module.BACKSCAN_KEYS,
-        *(site_config.SITE_KEYS, site_config.MAIL_KEYS, site_config.OIDC_KEYS, site_config.LIMIT_KEYS),
-    )
+    groups = [[each.key for each in keys_of(model)] for model in (Config, *models_of(Config))]
+    assert len(groups) > 8, "control: sections within sections are seen"
     missing = [key for keys in groups for key in keys if f"`{key}`" not in page]
     assert missing == []
 
@@ -148,3 +142,91 @@ def test_how_far_to_look_back(written: str, wanted: str | int) -> None:
     assert read(GOOD).backscan == module.BackscanConfig("none", 1000), "control: nothing unless it is asked for"
     config = read(f"{GOOD}\nbackscan: {{range: {written}, entries_per_second: 50}}\n")
     assert config.backscan == module.BackscanConfig(wanted, 50)  # type: ignore[arg-type]
+
+
+SCHEMA = jsonschema.Draft202012Validator(config_schema())
+
+
+def test_the_published_schema_is_the_one_the_reader_has() -> None:
+    jsonschema.Draft202012Validator.check_schema(config_schema())
+    published = ROOT / "docs/schemas/signwatch.schema.json"
+    assert published.read_text("utf-8") == schema_text(config_schema()), "signwatch config schema > docs/schemas/…"
+
+
+@pytest.mark.parametrize("example", [GOOD, CONFIG, (ROOT / "docker/config/signwatch.yaml").read_text("utf-8")])
+def test_an_example_is_valid_by_the_schema_and_for_the_reader(example: str) -> None:
+    SCHEMA.validate(yaml.safe_load(example))
+    assert read(example).database
+
+
+SEEN_BY_THE_SCHEMA = ("unknown key", "unknown log key", "unknown objective", "other version", "no database", "bad api")
+
+
+@pytest.mark.parametrize("name", SEEN_BY_THE_SCHEMA)
+def test_the_schema_sees_a_mistake_of_form(name: str) -> None:
+    good, wrong, _, _ = WRONG[name]
+    assert not SCHEMA.is_valid(yaml.safe_load(GOOD.replace(good, wrong)))
+
+
+EVERYTHING = """\
+version: 1
+database: state.db
+trust: {tuf: staging, tuf_root: root.json, refresh: 2h, stale_after: 4d, signing_configs: [a.json], proxy: "http://p.example:3128"}
+logs:
+  - {name: one, url: "https://one.example", api: rekor-v2, start: 7, busy: false, ca_file: ca.pem}
+rules: rules.yaml
+web: {listen: "0.0.0.0:9464", hosts: watch.example}
+site:
+  public_url: https://watch.example
+  key_file: site.key
+  mail: {server: mail.example, from: alerts@watch.example, password_file: mail.secret}
+  listen: "[::]:9465"
+  sign_up: oidc
+  oidc: {issuer: "https://id.example/", client_id: signwatch}
+  trusted_proxies: [10.0.0.0/8]
+  allow_private: true
+  limits: {keep: 30d, senders: 4}
+objectives: {certificate_hold: 30s, examine_processes: 3}
+backscan: {range: all}
+archive: {location: rows, write_every: 2m}
+"""
+
+
+def test_every_section_is_read_and_relative_paths_count_from_the_file() -> None:
+    config = read(EVERYTHING)
+    SCHEMA.validate(yaml.safe_load(EVERYTHING))
+    assert config.trust.folder == BASE / "trust-cache", "also a path that is left out"
+    assert (config.trust.refresh, config.trust.signing_configs) == (timedelta(hours=2), (BASE / "a.json",))
+    assert config.logs is not None
+    assert (config.logs[0].start, config.logs[0].busy, config.logs[0].ca_file) == (7, False, BASE / "ca.pem")
+    assert config.web == WebConfig(("0.0.0.0", 9464), ("watch.example",))
+    site = config.site
+    assert site is not None
+    assert (site.mail.sender, site.mail.password_file, site.mail.port) == (
+        "alerts@watch.example",
+        BASE / "mail.secret",
+        587,
+    )
+    assert (site.listen, site.allow_private, site.limits.keep) == (("::", 9465), True, timedelta(days=30))
+    assert site.oidc is not None
+    assert (site.oidc.issuer, site.limits.bounces) == ("https://id.example", 3)
+    assert config.archive == module.ArchiveConfig(str(BASE / "rows"), timedelta(minutes=2))
+    assert (config.backscan.range, config.objectives.examine_processes) == ("all", 3)
+
+
+@pytest.mark.parametrize(
+    ("good", "wrong", "place", "told"),
+    [
+        ("from: alerts", "form: alerts", "11:32", "did you mean 'from'"),
+        ("senders: 4", "senders: 0", "17:32", "at least 1"),
+        ("sign_up: oidc", "sign_up: domains", "9:3", "sign_up: domains needs"),
+        ("refresh: 2h", "refresh: 2 hours", "3:53", "not a duration"),
+        ("10.0.0.0/8", "10.0.0.0/99", "15:21", "not an address or network"),
+        ("  key_file: site.key\n", "", "9:3", "'key_file' is missing"),
+    ],
+)
+def test_a_mistake_within_a_section_has_its_own_place(good: str, wrong: str, place: str, told: str) -> None:
+    with pytest.raises(BadConfig) as caught:
+        read(EVERYTHING.replace(good, wrong))
+    assert str(caught.value).startswith(f"/etc/signwatch/signwatch.yaml:{place}: ")
+    assert told in str(caught.value)

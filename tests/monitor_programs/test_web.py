@@ -53,7 +53,7 @@ class Place:
         self.store: Store = a_store(database, ["mail"], self.clock)
         self.meter = PrometheusMeter("test", ["mail"])
         self.fault: OwnFault | None = None
-        self.server = WebServer(create_app(self.look, self.meter), WebConfig("127.0.0.1", 0))
+        self.server = WebServer(create_app(self.look, self.meter), WebConfig(("127.0.0.1", 0)))
         self.server.start()
         self.client = httpx.Client(base_url=self.server.url, trust_env=False, timeout=10)
 
@@ -205,7 +205,7 @@ def test_the_document_says_what_was_not_looked_at(place: Place) -> None:
 def test_a_port_in_use_is_told(place: Place) -> None:
     port = int(place.server.url.rpartition(":")[2])
     with pytest.raises(OwnFault, match="cannot be had"):
-        WebServer(create_app(place.look, place.meter), WebConfig("127.0.0.1", port))
+        WebServer(create_app(place.look, place.meter), WebConfig(("127.0.0.1", port)))
 
 
 def test_what_rules_were_not_offered_is_shown_least_covered_first_and_bounded(place: Place) -> None:

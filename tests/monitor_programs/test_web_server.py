@@ -38,7 +38,7 @@ def app(hosts: tuple[str, ...] = ()) -> FastAPI:
 
 @contextmanager
 def serving(limits: WebLimits | None = None, hosts: tuple[str, ...] = ()) -> Iterator[str]:
-    server = WebServer(app(hosts), WebConfig("127.0.0.1", 0), limits)
+    server = WebServer(app(hosts), WebConfig(("127.0.0.1", 0)), limits)
     server.start()
     try:
         yield server.url
@@ -93,7 +93,7 @@ def test_a_body_that_does_not_arrive_is_ended() -> None:
     async def read(body: dict[str, str]) -> None:
         """Needs its whole body."""
 
-    server = WebServer(made, WebConfig("127.0.0.1", 0), WebLimits(headers=30, exchange=0.3))
+    server = WebServer(made, WebConfig(("127.0.0.1", 0)), WebLimits(headers=30, exchange=0.3))
     server.start()
     try:
         head = b"POST /read HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"

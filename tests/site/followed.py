@@ -113,7 +113,7 @@ def followed(folder: Path, database: str | None = None) -> Iterator[Followed]:
             watch.baseline(0)
         assert monitor.courier is not None
         server = WebServer(
-            create_site(monitor.courier.site), WebConfig("127.0.0.1", port), WebLimits(connections=500), "site"
+            create_site(monitor.courier.site), WebConfig(("127.0.0.1", port)), WebLimits(connections=500), "site"
         )
         server.start()
         stack.callback(server.stop)

@@ -221,7 +221,7 @@ def scene(folder: Path, database: Database, **changes: Any) -> Iterator[Scene]:
     store.health.went_well(LOG, clock(), clock())
     site = build_site(config, database, clock)
     assert config.listen is not None
-    server = WebServer(create_site(site), WebConfig(*config.listen), WebLimits(connections=500), "site")
+    server = WebServer(create_site(site), WebConfig(config.listen), WebLimits(connections=500), "site")
     courier = Courier(site)
     server.start()
     with ExitStack() as visitors:

@@ -1,0 +1,238 @@
+"""From a YAML tree to frozen values: a dataclass says which keys a mapping has and how each is read.
+
+Each field is annotated with `Written` (one value) or `Section` (a mapping with a dataclass of its own). pydantic reads
+the values and makes the JSON Schema; what is wrong is told as `Misplaced`, with its place in the file.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from collections.abc import Mapping as AbstractMapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar, get_type_hints
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter, ValidationInfo
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+from settings.document import Listing, Mapping, Node, Scalar
+from settings.reading import Fields, duration_text, read_list, read_text
+
+Shape = AbstractMapping[str, Any]
+"""A JSON Schema."""
+T = TypeVar("T")
+TEXT: Final[Shape] = {"type": ["string", "number"], "minLength": 1}
+COUNT: Final[Shape] = {"type": "integer", "minimum": 1}
+NUMBER: Final[Shape] = {"type": "integer", "minimum": 0}
+FLAG: Final[Shape] = {"type": "boolean"}
+DURATION: Final[Shape] = {"type": "string", "pattern": "^[1-9][0-9]{0,5}[smhdw]$"}
+
+
+def one_or_many(item: Shape) -> Shape:
+    """One value, or a list of at least one."""
+    return {"anyOf": [dict(item), {"type": "array", "minItems": 1, "items": dict(item)}]}
+
+
+def choice(words: AbstractMapping[str, object] | tuple[str, ...]) -> Shape:
+    """One of a few words."""
+    return {"enum": list(words)}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Written:
+    """A value of the file. `read` gets its node and the folder that relative paths count from; raises `Misplaced`.
+
+    `key` is what the file calls it, where that is not the field's own name; `otherwise` makes the value of a key that
+    is left out, where that depends on the folder. A value that was read before is kept.
+    """
+
+    read: Callable[[Node, Path], Any]
+    shape: Shape
+    key: str = ""
+    otherwise: Callable[[Path], Any] | None = None
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Read nodes; see pydantic."""
+        return core_schema.with_info_plain_validator_function(self._value)
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The shape; see pydantic."""
+        return dict(self.shape)
+
+    def _value(self, value: Any, info: ValidationInfo) -> Any:
+        return self.read(value, _base(info)) if isinstance(value, Scalar | Listing | Mapping) else value
+
+
+def written(read: Callable[[Node], Any], shape: Shape, key: str = "") -> Written:
+    """A value that is read without the folder."""
+    return Written(lambda node, _base: read(node), shape, key)
+
+
+FILE: Final = Written(lambda node, base: base / read_text(node), TEXT)
+"""A path; a relative one counts from the folder of the configuration file."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Section:
+    """A mapping of the file, read into the dataclass that this annotates. `what` is what messages call it.
+
+    `check` gets the value and the mapping's fields, and raises `Misplaced` where keys contradict each other.
+    """
+
+    what: str
+    check: Callable[[Any, Fields], None] | None = None
+    also: tuple[str, ...] = ()
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Read a mapping; see pydantic."""
+        model = next(
+            each for each in (source, *_arguments(source)) if isinstance(each, type) and dataclasses.is_dataclass(each)
+        )
+        keys = {each.key: each for each in keys_of(model)}
+
+        def read(value: Any, inner: core_schema.ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+            if not isinstance(value, Scalar | Listing | Mapping):
+                return inner(value)
+            fields = Fields(value, [*keys, *self.also], self.what)
+            raw: dict[str, Any] = {
+                each.field: fields.need(key) if each.is_needed else fields.get(key) for key, each in keys.items()
+            }
+            for each in keys.values():
+                if raw[each.field] is None and each.otherwise is not None:
+                    raw[each.field] = each.otherwise(_base(info))
+            given = info.context.get("given", {}) if isinstance(info.context, dict) else {}
+            unread = {name: value for name, value in given.items() if model in given.get("of", ()) and name != "of"}
+            found = inner({key: value for key, value in raw.items() if value is not None} | unread)
+            if self.check is not None:
+                self.check(found, fields)
+            return found
+
+        return core_schema.with_info_wrap_validator_function(read, handler(source))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Many:
+    """A list of sections, or one that stands for a list of one. `check` gets the list and its node."""
+
+    check: Callable[[Any, Node], None]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Read a list; see pydantic."""
+
+        def read(value: Any, inner: core_schema.ValidatorFunctionWrapHandler) -> Any:
+            if not isinstance(value, Scalar | Listing | Mapping):
+                return inner(value)
+            found = inner(read_list(value, lambda node: node))
+            self.check(found, value)
+            return found
+
+        return core_schema.no_info_wrap_validator_function(read, handler(source))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Key:
+    """One key of a mapping, and the field that holds it."""
+
+    key: str
+    field: str
+    is_needed: bool
+    otherwise: Callable[[Path], Any] | None
+
+
+def keys_of(model: type) -> Iterator[Key]:
+    """Keys that a mapping of this dataclass may have; fields without a mark are not in the file."""
+    hints = get_type_hints(model, include_extras=True)
+    for field in dataclasses.fields(model):
+        marks = [
+            mark
+            for mark in getattr(hints[field.name], "__metadata__", ())
+            if isinstance(mark, Written | Section | Many)
+        ]
+        for mark in marks:
+            is_needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+            key, otherwise = (mark.key, mark.otherwise) if isinstance(mark, Written) else ("", None)
+            yield Key(key or field.name, field.name, is_needed, otherwise)
+
+
+def read_model(model: type[T], section: Section, node: Node, base: Path, **given: Any) -> T:
+    """Read a whole file. `given` are fields of `model` that are not in the file. Raises `Misplaced`."""
+    context = {"base": base, "given": {**given, "of": (model,)}}
+    adapter: TypeAdapter[T] = TypeAdapter(_annotated(model, section))
+    return adapter.validate_python(node, context=context)
+
+
+class _Shapes(GenerateJsonSchema):
+    """Defaults that JSON cannot hold are left out."""
+
+    def encode_default(self, dft: Any) -> Any:
+        """A default as the file would write it."""
+        return duration_text(dft) if isinstance(dft, timedelta) else super().encode_default(dft)
+
+    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012  pydantic's own attribute
+
+
+def json_schema(model: type, section: Section, title: str, more: Shape) -> dict[str, Any]:
+    """JSON Schema (2020-12) of a file. `more` are properties that are in no field."""
+    made = TypeAdapter(_annotated(model, section)).json_schema(schema_generator=_Shapes)
+    defs = made.pop("$defs", {})
+    for each in models_of(model):
+        if each.__name__ in defs:
+            _close(defs[each.__name__], each)
+    _close(made, model)
+    made["properties"] = {**more, **made["properties"]}
+    made["required"] = [*more, *made.get("required", [])]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **made,
+        "title": title,
+        **({"$defs": defs} if defs else {}),
+    }
+
+
+def schema_text(schema: Shape) -> str:
+    """A schema as it is published."""
+    return json.dumps(schema, indent=2) + "\n"
+
+
+def _close(shape: dict[str, Any], model: type) -> None:
+    """Make an object's schema name the keys of the file, and allow no other."""
+    keys = list(keys_of(model))
+    shape["properties"] = {each.key: _written(shape["properties"][each.field]) for each in keys}
+    needed = [each.key for each in keys if each.is_needed]
+    shape.pop("required", None)
+    if needed:
+        shape["required"] = needed
+    shape["additionalProperties"] = False
+
+
+def _written(shape: dict[str, Any]) -> dict[str, Any]:
+    """The shape without the null that only stands for a key that is left out."""
+    kept = {key: value for key, value in shape.items() if key != "title" and not (key == "default" and value is None)}
+    forms = [form for form in shape.get("anyOf", ()) if form != {"type": "null"}]
+    if len(forms) == 1:
+        return {**{key: value for key, value in kept.items() if key != "anyOf"}, **forms[0]}
+    return {**kept, "anyOf": forms} if forms else kept
+
+
+def models_of(model: type) -> Iterator[type]:
+    """Dataclasses below `model` that sections of its file are read into."""
+    for hint in get_type_hints(model).values():
+        for each in (hint, *_arguments(hint)):
+            if isinstance(each, type) and dataclasses.is_dataclass(each) and any(keys_of(each)):
+                yield each
+                yield from models_of(each)
+
+
+def _arguments(hint: Any) -> Iterator[Any]:
+    for each in getattr(hint, "__args__", ()):
+        yield each
+        yield from _arguments(each)
+
+
+def _annotated(model: type, section: Section) -> Any:
+    return Annotated[model, section]
+
+
+def _base(info: ValidationInfo) -> Path:
+    return info.context["base"] if isinstance(info.context, dict) else Path()
