@@ -24,6 +24,24 @@ class Severity(StrEnum):
     INFO = "info"
 
 
+class ChangeKind(StrEnum):
+    """What became of an alert that was told before."""
+
+    ACKNOWLEDGED = "acknowledged"
+    REOPENED = "reopened"
+    RESOLVED = "resolved"
+
+
+@dataclass(frozen=True, slots=True)
+class AlertChange:
+    """A change in the life of an alert. `number` tells one from an earlier one of the same alert."""
+
+    kind: ChangeKind
+    number: int
+    by: str
+    note: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class FactGroup:
     """Label and value rows under one heading. A `raw` group repeats the source's own words and is shown last."""

@@ -3,12 +3,12 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from alerts.alert import Alert
-from alerts.channels.channel import Channel, DeliveryFailed
+from alerts.channels.channel import Channel, DeliveryFailed, FollowingChannel
 from alerts.digest import digest_alert, digest_id
 from alerts.inert import inert_line
 from alerts.outbox import Backlog, Delivery, Outbox
@@ -141,11 +141,14 @@ class _Pass:
         """Cut a claim into messages, pages first; what must wait for a digest is postponed."""
         if claimed[0].digest is not None:
             return [claimed]
+        changes = [[delivery] for delivery in claimed if delivery.change is not None]
+        claimed = [delivery for delivery in claimed if delivery.change is None]
         if not self._channel.digests:
-            return [[delivery] for delivery in claimed]
+            return [*changes, *([delivery] for delivery in claimed)]
         urgent = [delivery for delivery in claimed if delivery.urgent]
         rest = [delivery for delivery in claimed if not delivery.urgent]
         return [
+            *changes,
             *self._singles_or_digest(urgent, self._policy.urgent_singles, self._policy.urgent_interval, urgent=True),
             *self._singles_or_digest(rest, self._policy.singles, self._policy.interval, urgent=False),
         ]
@@ -172,8 +175,12 @@ class _Pass:
 
     def _send(self, message: Sequence[Delivery], waiting: int) -> None:
         alert = _alert_of(message)
+        key, change = idempotency_key(alert.id, self._channel.name), message[0].change
         try:
-            self._channel.send(alert, idempotency_key(alert.id, self._channel.name), self._now)
+            if change is None:
+                self._channel.send(alert, key, self._now)
+            elif isinstance(self._channel, FollowingChannel):
+                self._channel.tell(alert, change, key, self._now)
         except DeliveryFailed as failed:
             self._record_failure(message, failed, waiting)
         except Exception as error:  # noqa: BLE001 - see below
@@ -224,6 +231,4 @@ def _alert_of(message: Sequence[Delivery]) -> Alert:
 
 
 def _with_digest(delivery: Delivery, digest: str) -> Delivery:
-    return Delivery(
-        delivery.id, delivery.alert, delivery.channel, delivery.enqueued_at, delivery.attempts, digest, delivery.lease
-    )
+    return replace(delivery, digest=digest)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from alerts.alert import Alert, Severity
+from alerts.alert import Alert, AlertChange, Severity
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +14,7 @@ class Delivery:
 
     `id` is the outbox's own name for it. `attempts` is what the last `failed` stored, 0 before. `digest` is set once
     the delivery was put into a digest message, for ever. `lease` names the claim: the outbox ignores the outcome of a
-    claim that has been taken over.
+    claim that has been taken over. `change` is set where not the alert itself is told but what became of it.
     """
 
     id: str
@@ -24,6 +24,7 @@ class Delivery:
     attempts: int = 0
     digest: str | None = None
     lease: str = ""
+    change: AlertChange | None = None
 
     @property
     def urgent(self) -> bool:
@@ -59,8 +60,9 @@ class Outbox(Protocol):
         No other process gets them until `now + lease`; after a crash they are due again then.
 
         Returns either all members of one digest, beyond the limit if need be, or up to `limit` deliveries that are in
-        none. A due digest comes first. Otherwise fewest attempts first, then pages before the rest, then oldest first:
-        an alert that always fails never stands before one that was not tried.
+        none. A due digest comes first. A change of an alert is not due before all that was told of it earlier
+        to this channel is delivered or given up. Otherwise fewest attempts first, then pages before the rest, then
+        oldest first: an alert that always fails never stands before one that was not tried.
         """
 
     def bundle(self, deliveries: Sequence[Delivery], digest: str) -> None:

@@ -83,10 +83,16 @@ _COMMANDS: Final = (
     ),
     group(
         "alerts",
-        "Alerts: list, test channels, acknowledge, replay.",
+        "Alerts: list, show, acknowledge, silence, test channels, replay.",
         LazyCommand("list", "monitor.commands.alerts:list_alerts", "List alerts, newest first, with their deliveries."),
         LazyCommand("test", "monitor.commands.alerts:send_test", "Send a test alert straight to each channel."),
-        LazyCommand("ack", "monitor.commands.alerts:ack", "Say that somebody has seen an alert."),
+        LazyCommand("show", "monitor.commands.alerts:show", "Show one alert whole, with what was done to it."),
+        LazyCommand("ack", "monitor.commands.alerts:ack", "Say that a person has seen an alert."),
+        LazyCommand("resolve", "monitor.commands.alerts:resolve", "Say that what an alert told of is over."),
+        LazyCommand("reopen", "monitor.commands.alerts:reopen", "Open an alert again."),
+        LazyCommand("silence", "monitor.commands.alerts:silence", "Record alerts for a while, telling no channel."),
+        LazyCommand("silences", "monitor.commands.alerts:silences", "List silences with what each kept back."),
+        LazyCommand("unsilence", "monitor.commands.alerts:unsilence", "End a silence early."),
         LazyCommand(
             "replay", "monitor.commands.alerts:replay", "Put deliveries that were given up back into the outbox."
         ),

@@ -156,6 +156,18 @@ def _read_host(node: Node) -> str:
     return text
 
 
+def _read_public_url(node: Node) -> str:
+    text = read_text(node)
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = False
+    if not usable or parts.query or parts.fragment or has_credentials(text) or not text.isascii():
+        raise Misplaced(f"{shown_url(text)!r} is not the address of a page, as https://signwatch.example.org", node)
+    return text.rstrip("/")
+
+
 def _read_channels(node: Node) -> dict[str, Mapping[str, Any]]:
     if not isinstance(node, YamlMapping):
         raise Misplaced("channels is a mapping of a name to its settings, such as {console: {type: stdout}}", node)
@@ -280,10 +292,17 @@ class ArchiveConfig:
 
 @dataclass(frozen=True, slots=True)
 class WebConfig:
-    """Where the status page and the metrics are served, and by which names (`hosts`) beside localhost and addresses."""
+    """Where the status page and the metrics are served, and by which names (`hosts`) beside localhost and addresses.
+
+    `public_url` is how people reach it: alerts link to it. `key_file` holds the key of links that acknowledge an alert,
+    `token_file` the token of the API that does.
+    """
 
     listen: Annotated[tuple[str, int], written(read_listen, TEXT)]
     hosts: Annotated[tuple[str, ...], written(lambda node: read_list(node, _read_host), one_or_many(TEXT))] = ()
+    public_url: Annotated[str, written(_read_public_url, TEXT)] = ""
+    key_file: Annotated[Path | None, FILE] = None
+    token_file: Annotated[Path | None, FILE] = None
 
     @property
     def host(self) -> str:
@@ -298,7 +317,22 @@ class WebConfig:
     @property
     def names(self) -> tuple[str, ...]:
         """Names that a `Host` header may have."""
-        return (self.host, *self.hosts)
+        public = urlsplit(self.public_url).hostname
+        return (self.host, *self.hosts, *((public,) if public else ()))
+
+
+@dataclass(frozen=True, slots=True)
+class Escalation:
+    """Channels that are told of a page that stays open for `after`."""
+
+    after: Annotated[timedelta, written(read_duration, DURATION)]
+    notify: Annotated[tuple[str, ...], written(lambda node: read_list(node, read_text), one_or_many(TEXT))]
+
+
+def _check_web(web: WebConfig, fields: Fields) -> None:
+    key_file = fields.get("key_file")
+    if key_file is not None and not web.public_url:
+        raise Misplaced("key_file signs links in alerts: it needs `public_url`, the address people reach", key_file)
 
 
 def _check_trust(trust: TrustConfig, fields: Fields) -> None:
@@ -323,8 +357,12 @@ def _check_logs(logs: Sequence[LogConfig], node: Node) -> None:
 
 
 def _check_config(config: "Config", fields: Fields) -> None:
-    notify = fields.get("notify")
-    for each in read_list(notify, lambda node: node) if notify is not None else ():
+    escalation = fields.get("escalation")
+    told = [
+        fields.get("notify"),
+        Fields(escalation, ("after", "notify"), "escalation").get("notify") if escalation is not None else None,
+    ]
+    for each in (each for notify in told if notify is not None for each in read_list(notify, lambda node: node)):
         if read_text(each) not in config.channels:
             known = ", ".join(config.channels) or "none"
             raise Misplaced(f"there is no channel {read_text(each)[:80]!r}; channels: {known}", each)
@@ -343,7 +381,8 @@ class Config:
         default_factory=dict
     )
     notify: Annotated[tuple[str, ...], written(lambda node: read_list(node, read_text), one_or_many(TEXT))] = ()
-    web: Annotated[WebConfig | None, Section("web")] = None
+    escalation: Annotated[Escalation | None, Section("escalation")] = None
+    web: Annotated[WebConfig | None, Section("web", _check_web)] = None
     site: Annotated[SiteConfig | None, Section("site", check_site)] = None
     objectives: Annotated[Objectives, Section("objectives")] = field(default_factory=Objectives)
     backscan: Annotated[BackscanConfig, Section("backscan")] = field(default_factory=BackscanConfig)

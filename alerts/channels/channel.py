@@ -1,9 +1,9 @@
 """What delivery asks of a channel, and how a channel says that it could not."""
 
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from alerts.alert import Alert
+from alerts.alert import Alert, AlertChange
 
 
 class DeliveryFailed(Exception):
@@ -35,3 +35,11 @@ class Channel(Protocol):
 
         `key` is the same at every attempt, so the receiver can drop repeats.
         """
+
+
+@runtime_checkable
+class FollowingChannel(Channel, Protocol):
+    """A channel whose receiver keeps alerts as open things: it is told what becomes of each."""
+
+    def tell(self, alert: Alert, change: AlertChange, key: str, now: datetime) -> None:
+        """Tell of a change; `key` is the one that the alert itself was sent with. Raises `DeliveryFailed`."""

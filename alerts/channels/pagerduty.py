@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from alerts.alert import Alert, Severity
+from alerts.alert import Alert, AlertChange, ChangeKind, Severity
 from alerts.channels.channel import DeliveryFailed
 from alerts.channels.guarded_http import GuardedPoster
 from alerts.channels.settings import SecretFile, SecretUnreadable
@@ -31,11 +31,24 @@ class PagerDutyChannel:
 
     def send(self, alert: Alert, key: str, now: datetime) -> None:
         """Trigger one event; PagerDuty answers 202."""
+        self._post(event(alert, key, self._key(), self.renderer), now)
+
+    def tell(self, alert: Alert, change: AlertChange, key: str, now: datetime) -> None:
+        """Acknowledge or resolve the incident, or trigger it again."""
+        document = event(alert, key, self._key(), self.renderer)
+        if change.kind is not ChangeKind.REOPENED:
+            # Events API v2: `payload` belongs to a trigger alone.
+            action = "acknowledge" if change.kind is ChangeKind.ACKNOWLEDGED else "resolve"
+            document = {name: document[name] for name in ("routing_key", "dedup_key")} | {"event_action": action}
+        self._post(document, now)
+
+    def _key(self) -> str:
         try:
-            routing_key = self.routing_key.read()
+            return self.routing_key.read()
         except SecretUnreadable as error:
             raise DeliveryFailed(str(error)) from error
-        document = event(alert, key, routing_key, self.renderer)
+
+    def _post(self, document: dict[str, Any], now: datetime) -> None:
         body = json.dumps(document, ensure_ascii=True, separators=(",", ":")).encode("ascii")
         self.poster.post(self.url, body, {}, now)
 

@@ -20,6 +20,8 @@ from alerts.links import NO_LINKS, Links
 from alerts.rendering import Renderer
 
 # A channel's name is part of every idempotency key and a metric label.
+FOLLOWING: Final = frozenset({"pagerduty"})
+"""Types of channels whose receivers are told when an alert is acknowledged, resolved or reopened."""
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 
 

@@ -1,37 +1,60 @@
 """`signwatch alerts`: look at alerts, try channels, say that an alert was seen, deliver again what was given up."""
 
+import getpass
 import secrets
+from collections.abc import Callable
 from contextlib import closing
-from typing import Annotated
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Final
 
 import typer
-from sqlalchemy import select
 
 from alerts.alert import Alert, Owner, Severity
 from alerts.channels.channel import DeliveryFailed
 from alerts.delivery import idempotency_key
 from alerts.page import TEST
-from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say, say_json, table
+from alerts.rendering import Renderer, json_document
+from monitor.commands.terminal import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    Exit,
+    JsonOption,
+    duration,
+    leave,
+    note,
+    say,
+    say_json,
+    table,
+    when,
+)
 from monitor.config import load_config
-from monitor.daemon.assembly import build_channels
+from monitor.daemon.assembly import build_channels, life_of, links_of
+from monitor.judging.active_rules import read_rules
 from monitor.program import utc_now
+from monitor.raising.log_alerts import ALERT_KINDS, NEVER_SILENT
+from monitor.store.alert_life import AlertLife, NoSuchAlert, Who
 from monitor.store.database import open_database
 from monitor.store.outbox import DatabaseOutbox
-from monitor.store.past import acknowledge
 from monitor.store.reading import Reading
-from monitor.store.tables import AlertRow
-from monitor.store.tables import table as database_table
+from monitor.store.silences import Silence, Silences
+
+_SHORT_ID: Final = 12
+AlertOption = Annotated[str, typer.Argument(help="The alert's id, or its beginning.", metavar="ID")]
+NoteOption = Annotated[str, typer.Option("--note", help="What was found out.")]
+ByOption = Annotated[str | None, typer.Option("--by", help="Who says so; your login name by default.")]
 
 
 def list_alerts(
     config: ConfigOption = DEFAULT_CONFIG,
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most this many.")] = 50,
     digest: Annotated[str | None, typer.Option("--digest", help="Only what this digest stood for.")] = None,
+    silence: Annotated[int | None, typer.Option("--silence", help="Only what this silence kept back.")] = None,
     *,
-    open_only: Annotated[bool, typer.Option("--open", help="Leave out acknowledged ones.")] = False,
+    open_only: Annotated[bool, typer.Option("--open", help="Only open ones: not seen, over or silenced.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List alerts, newest first, with what became of each delivery.
+    """List alerts, newest first, with their state and what became of each delivery.
 
     Examples:
       signwatch alerts list --open
@@ -39,16 +62,17 @@ def list_alerts(
     """
     settings = load_config(config)
     with closing(open_database(settings.database)) as database:
-        kept = Reading(database).alerts(limit, open_only=open_only, digest=digest)
+        kept = Reading(database).alerts(limit, open_only=open_only, digest=digest, silence=silence)
     if as_json:
         say_json(
             {
                 "alerts": [
-                    each.alert.to_json()
+                    json_document(each.alert, each.alert.id, links_of(settings))
                     | {
-                        "enqueued_at": each.enqueued_at.isoformat(),
-                        "acknowledged_at": each.acknowledged_at.isoformat() if each.acknowledged_at else None,
+                        "enqueued_at": when(each.enqueued_at),
+                        "acknowledged_at": when(each.acknowledged_at) if each.acknowledged_at else None,
                         "note": each.note,
+                        "state": each.state,
                         "deliveries": dict(each.deliveries),
                         "errors": dict(each.errors),
                     }
@@ -59,16 +83,40 @@ def list_alerts(
         return
     rows = [
         (
-            each.alert.id,
-            f"{each.enqueued_at:%Y-%m-%d %H:%M}Z",
+            each.alert.id[:_SHORT_ID] if each.alert.id.isalnum() else each.alert.id,
+            when(each.enqueued_at),
             each.alert.severity.value,
+            each.state,
             each.alert.title,
             ", ".join(f"{channel}: {state}" for channel, state in each.deliveries.items()),
-            "seen" if each.acknowledged_at else "open",
         )
         for each in kept
     ]
-    table(("id", "at", "severity", "title", "deliveries", ""), rows)
+    table(("id", "at", "severity", "state", "title", "deliveries"), rows)
+
+
+def show(alert: AlertOption, config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False) -> None:
+    """Show one alert whole, with its state and what was done to it.
+
+    Examples:
+      signwatch alerts show 3f2a
+    """
+    settings = load_config(config)
+    with closing(open_database(settings.database)) as database:
+        life = life_of(settings, database)
+        (kept,) = Reading(database).alerts(1, ids=[_found(life, alert)])
+        changes = life.changes(kept.alert.id)
+        if as_json:
+            from monitor.daemon.alert_pages import alert_document
+
+            say_json(alert_document(kept, life, links_of(settings)))
+            return
+    for line in Renderer(links=links_of(settings)).text(kept.alert, kept.alert.id).splitlines():
+        say(line)
+    say()
+    say(f"This alert is {kept.state}.")
+    for each in changes:
+        say(f"  {each.kind} {when(each.at)} by {each.by}{f': {each.note}' if each.note else ''}")
 
 
 def send_test(
@@ -99,24 +147,110 @@ def send_test(
     raise leave(Exit.UNFINISHED if failures or not built else Exit.FINE)
 
 
-def ack(
-    alert_id: Annotated[str, typer.Argument(help="The alert's id, or its beginning.", metavar="ID")],
-    why: Annotated[str | None, typer.Option("--note", help="What was found out.")] = None,
-    config: ConfigOption = DEFAULT_CONFIG,
-) -> None:
-    """Say that somebody has seen an alert.
+def ack(alert: AlertOption, why: NoteOption = "", by: ByOption = None, config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Say that a person has seen an alert. Channels that keep alerts open are told.
 
     Examples:
       signwatch alerts ack 3f2a --note "rotated the token"
     """
-    settings, kept = load_config(config), database_table(AlertRow)
-    with closing(open_database(settings.database)) as database, database.write() as connection:
-        found = connection.scalars(select(kept.c.id).where(kept.c.id.startswith(alert_id, autoescape=True))).all()
-        if len(found) != 1:
-            what = "no alert begins" if not found else f"{len(found)} alerts begin"
-            raise typer.BadParameter(f"{what} with {alert_id!r}; see `signwatch alerts list`", param_hint="ID")
-        acknowledge(connection, found[0], why, utc_now())
-    say(f"{found[0]}: seen")
+    _change(config, alert, Who(by or _user(), why), AlertLife.acknowledge, "acknowledged")
+
+
+def reopen(
+    alert: AlertOption, why: NoteOption = "", by: ByOption = None, config: ConfigOption = DEFAULT_CONFIG
+) -> None:
+    """Open an alert again that was acknowledged, resolved or silenced.
+
+    Examples:
+      signwatch alerts reopen 3f2a --note "it was not us after all"
+    """
+    _change(config, alert, Who(by or _user(), why), AlertLife.reopen, "open again")
+
+
+def resolve(
+    alert: AlertOption, why: NoteOption = "", by: ByOption = None, config: ConfigOption = DEFAULT_CONFIG
+) -> None:
+    """Say that what an alert told of is over. Channels that keep alerts open close it.
+
+    Examples:
+      signwatch alerts resolve 3f2a --note "the workflow is gone, the image is withdrawn"
+    """
+    _change(config, alert, Who(by or _user(), why), _resolve, "resolved")
+
+
+def silence(  # noqa: PLR0917  each is an option of the command line
+    within: Annotated[str, typer.Option("--for", help="How long it holds, such as 6h or 2d; at most 31d.")],
+    rule: Annotated[str | None, typer.Option("--rule", help="Alerts of this rule.")] = None,
+    identity: Annotated[str | None, typer.Option("--identity", help="Alerts about this identity or key.")] = None,
+    kind: Annotated[str | None, typer.Option("--kind", help="Alerts of this kind.")] = None,
+    why: NoteOption = "",
+    by: ByOption = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Record alerts for a while without telling any channel; when it ends, a warning says how many there were.
+
+    An alert must fit everything that is given. What a log did wrong is never silenced.
+
+    Examples:
+      signwatch alerts silence --rule acme-release --for 2h --note "we test the new workflow"
+      signwatch alerts silence --kind log-unreachable --for 1d --note "network maintenance"
+    """
+    settings, now = load_config(config), utc_now()
+    if rule is not None and rule not in {each.id for each in read_rules(settings.rules, settings.channels).rules}:
+        raise typer.BadParameter(f"there is no rule {rule!r}", param_hint="--rule")
+    if kind is not None and (kind not in ALERT_KINDS or kind in NEVER_SILENT):
+        known = ", ".join(sorted(set(ALERT_KINDS) - NEVER_SILENT))
+        raise typer.BadParameter(f"{kind!r} is no kind that can be silenced; kinds: {known}", param_hint="--kind")
+    wanted = Silence(now + duration(within), by or _user(), why, rule, identity, kind)
+    with closing(open_database(settings.database)) as database:
+        try:
+            number = Silences(database).add(wanted, now)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+    say(f"silence {number}: until {when(wanted.expires)}; end it with `signwatch alerts unsilence {number}`")
+
+
+def unsilence(
+    number: Annotated[int, typer.Argument(help="The silence's number.")], config: ConfigOption = DEFAULT_CONFIG
+) -> None:
+    """End a silence early.
+
+    Examples:
+      signwatch alerts unsilence 3
+    """
+    with closing(open_database(load_config(config).database)) as database:
+        if not Silences(database).end(number, utc_now()):
+            raise typer.BadParameter(f"no silence {number} is in force", param_hint="NUMBER")
+    say(f"silence {number}: ended")
+
+
+def silences(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False) -> None:
+    """List silences, newest first, with how many alerts each kept back.
+
+    Examples:
+      signwatch alerts silences
+    """
+    now = utc_now()
+    with closing(open_database(load_config(config).database)) as database:
+        found = Silences(database).all()
+    rows = [
+        {
+            "number": each.number,
+            "state": "ended" if each.ended_at else "over" if each.expires <= now else "in force",
+            "rule": each.rule,
+            "identity": each.identity,
+            "kind": each.kind,
+            "until": when(each.ended_at or each.expires),
+            "silenced": each.silenced,
+            "by": each.by,
+            "note": each.note,
+        }
+        for each in found
+    ]
+    if as_json:
+        say_json({"silences": rows})
+        return
+    table(tuple(rows[0]) if rows else ("number", "state"), [list(row.values()) for row in rows])
 
 
 def replay(
@@ -133,6 +267,35 @@ def replay(
     with closing(open_database(settings.database)) as database:
         count = DatabaseOutbox(database).replay(utc_now(), alert_id, channel)
     say(f"{count} deliveries will be tried again")
+
+
+def _change(
+    config: Path, beginning: str, who: Who, change: Callable[[AlertLife, str, Who, datetime], bool], done: str
+) -> None:
+    settings = load_config(config)
+    with closing(open_database(settings.database)) as database:
+        life = life_of(settings, database)
+        alert = _found(life, beginning)
+        changed = change(life, alert, who, utc_now())
+    say(f"{alert}: {done}" if changed else f"{alert}: nothing to do, it is {done} already")
+
+
+def _resolve(life: AlertLife, alert: str, who: Who, now: datetime) -> bool:
+    return bool(life.resolve([alert], who, now))
+
+
+def _found(life: AlertLife, beginning: str) -> str:
+    try:
+        return life.find(beginning)
+    except NoSuchAlert as error:
+        raise typer.BadParameter(f"{error}; see `signwatch alerts list`", param_hint="ID") from error
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "an operator"
 
 
 def _test_alert(channel: str) -> Alert:

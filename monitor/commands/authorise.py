@@ -2,7 +2,6 @@
 
 import hashlib
 from contextlib import closing, suppress
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -10,7 +9,7 @@ import typer
 
 from monitor.commands.entry_file import signings_in
 from monitor.commands.git_objects import read_object
-from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, say, say_json, table
+from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, duration, say, say_json, table, when
 from monitor.config import load_config
 from monitor.judging.active_rules import read_rules
 from monitor.program import utc_now
@@ -21,8 +20,6 @@ from monitor.store.stored_facts import StoredPast
 from outbound.image_name import BadImageName, parse_image_name
 from rules.facts import Authorisation
 from rules.selection import digest_text, normal_digest
-from settings.document import Misplaced, Scalar
-from settings.reading import read_duration
 from sigstore_entries.git_signature import NoGitSignature, read_git_signature
 from sigstore_entries.release import Release, released_commit, released_image
 from sigstore_entries.signing import EntryRef
@@ -72,11 +69,11 @@ def add(  # noqa: PLR0917
         release = _release(digest, image, file, bundle, commit)
     except (BadImageName, ValueError) as error:
         raise typer.BadParameter(str(error), param_hint="DIGEST" if digest is not None else None) from error
-    first, expires = release.digests[0], utc_now() + _duration(within)
+    first, expires = release.digests[0], utc_now() + duration(within)
     leave_given = Authorisation(first, count, expires, why, release.what, release.digests)
     with closing(open_database(settings.database)) as database:
         number = Authorisations(database).add(rule, leave_given, utc_now())
-    say(f"authorisation {number}: {count} times {release.what} under {rule} until {_time(leave_given.expires)}")
+    say(f"authorisation {number}: {count} times {release.what} under {rule} until {when(leave_given.expires)}")
     if release.digests != (release.what,):
         for each in release.digests:
             say(f"  the log may show {each}")
@@ -137,7 +134,7 @@ def list_authorisations(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonO
             "digests": list(each.digests),
             "count": each.count,
             "used": each.used,
-            "expires": _time(each.expires),
+            "expires": when(each.expires),
             "state": "revoked" if each.revoked_at else "expired" if each.expires < now else "in force",
             "note": each.note,
         }
@@ -165,14 +162,3 @@ def revoke(
     if not found:
         raise typer.BadParameter(f"no authorisation {number} is in force", param_hint="NUMBER")
     say(f"authorisation {number}: revoked")
-
-
-def _duration(text: str) -> timedelta:
-    try:
-        return read_duration(Scalar(text, plain=True, line=0, column=0))
-    except Misplaced as misplaced:
-        raise typer.BadParameter(str(misplaced), param_hint="--for") from misplaced
-
-
-def _time(at: datetime) -> str:
-    return at.isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -17,7 +17,7 @@ from monitor.commands.site import site_server
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, leave, note
 from monitor.config import ArchiveConfig, Config, load_config
 from monitor.crosscheck.peers import PATH, checkpoints_document
-from monitor.daemon.assembly import Monitor, assemble, not_followed
+from monitor.daemon.assembly import Monitor, assemble, life_of, links_of, not_followed, token_of
 from monitor.daemon.log_trees import OwnSources, own_sources
 from monitor.daemon.service_manager import ServiceManager
 from monitor.daemon.status import Status, read_status, status_document
@@ -182,6 +182,7 @@ def _add_search(web: Any, monitor: Monitor, archive: ArchiveConfig, own: OwnSour
 
 
 def _serve(settings: Config, monitor: Monitor, meter: PrometheusMeter, stop: threading.Event) -> None:
+    from monitor.daemon.alert_pages import AlertDesk, alert_router
     from monitor.daemon.daemon import Daemon
     from monitor.daemon.web import add_document, create_app
     from monitor.daemon.web_server import WebServer
@@ -195,6 +196,17 @@ def _serve(settings: Config, monitor: Monitor, meter: PrometheusMeter, stop: thr
     own = own_sources(monitor, monitor.parts)
     web = create_app(look, meter, settings.web.names if settings.web is not None else ())
     add_document(web, PATH, lambda: checkpoints_document(monitor.store, own()))
+    web.include_router(
+        alert_router(
+            AlertDesk(
+                life_of(settings, monitor.store.database),
+                Reading(monitor.store.database),
+                links_of(settings),
+                token_of(settings),
+                utc_now,
+            )
+        )
+    )
     if settings.archive is not None:
         _add_search(web, monitor, settings.archive, own)
     server = WebServer(web, settings.web) if settings.web is not None else None

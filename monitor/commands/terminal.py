@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from alerts.inert import inert_json, inert_line
+from settings.document import Misplaced, Scalar
+from settings.reading import read_duration
 
 _LONGEST = 400
 _LONGEST_LINE = 10_000
@@ -53,6 +56,19 @@ def note(line: str, style: str = "") -> None:
 def say_json(document: Any) -> None:
     """Print one JSON document; every text in it is escaped to ASCII and cut."""
     sys.stdout.write(json.dumps(inert_json(document), indent=2) + "\n")
+
+
+def when(at: datetime | None) -> str:
+    """A time as every command shows it: UTC to the second, RFC 3339; "-" for none."""
+    return "-" if at is None else at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def duration(text: str, option: str = "--for") -> timedelta:
+    """A length of time such as 6h or 2d. Raises `typer.BadParameter`, which names the option."""
+    try:
+        return read_duration(Scalar(text, plain=True, line=0, column=0))
+    except Misplaced as misplaced:
+        raise typer.BadParameter(str(misplaced), param_hint=option) from misplaced
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from alerts.alert import Alert
 from alerts.channels.channel import Channel
-from alerts.channels.registry import build_channel
-from alerts.channels.settings import ChannelMisconfigured
+from alerts.channels.registry import FOLLOWING, build_channel
+from alerts.channels.settings import ChannelMisconfigured, SecretFile, SecretUnreadable
+from alerts.links import NO_LINKS, Links
 from monitor.archive.handover import Archiver, Handovers
 from monitor.backscan.planner import FromArchive, LogBackscan
 from monitor.config import ArchiveConfig, Config, LogConfig, Objectives
@@ -34,6 +35,7 @@ from monitor.model.errors import BadConfig, OwnFault
 from monitor.model.log_source import LogApi, LogSource
 from monitor.model.state import Batch
 from monitor.site.fan_out import SUBSCRIBERS, FanOut
+from monitor.store.alert_life import AlertLife
 from monitor.store.asks import Asks
 from monitor.store.database import Database, open_database
 from monitor.store.store import Route, Store
@@ -54,6 +56,7 @@ _OTHERWISE: Final = 50
 _REKOR: Final = frozenset({LogApi.REKOR_V1, LogApi.REKOR_V2})
 _CT: Final = frozenset({LogApi.CT_RFC6962, LogApi.CT_STATIC})
 _BURST: Final = 20
+_LEAST_SECRET: Final = 32
 _BACKSCAN_SHARE: Final = 4
 
 
@@ -225,12 +228,47 @@ def processes_of(objectives: Objectives) -> int:
 def build_channels(config: Config) -> list[Channel]:
     """Every configured channel. Raises `BadConfig`."""
     try:
-        return [build_channel(name, settings, base=config.base) for name, settings in config.channels.items()]
+        links = links_of(config)
+        return [
+            build_channel(name, settings, base=config.base, links=links) for name, settings in config.channels.items()
+        ]
     except ChannelMisconfigured as error:
         raise BadConfig(
             f"{config.path}: {error}\nNothing was started: alerts would have reached nobody. docs/channels.md lists "
             "every setting."
         ) from error
+
+
+def links_of(config: Config) -> Links:
+    """Addresses that alerts show. Raises `BadConfig` when the key of signed links cannot be read or is short."""
+    web = config.web
+    if web is None or not web.public_url:
+        return NO_LINKS
+    return Links(web.public_url, _read_secret(web.key_file, "web.key_file") if web.key_file is not None else b"")
+
+
+def life_of(config: Config, database: Database) -> AlertLife:
+    """What changes alerts, knowing which configured channels are told of changes."""
+    followers = [name for name, settings in config.channels.items() if settings.get("type") in FOLLOWING]
+    return AlertLife(database, followers)
+
+
+def token_of(config: Config) -> bytes:
+    """The token of the API that changes alerts; empty where there is none. Raises `BadConfig`."""
+    path = config.web.token_file if config.web is not None else None
+    return _read_secret(path, "web.token_file") if path is not None else b""
+
+
+def _read_secret(path: Path, key: str) -> bytes:
+    try:
+        secret = SecretFile(path).read().encode()
+    except SecretUnreadable as error:
+        raise BadConfig(f"{key}: {error}. Make one with: openssl rand -hex 32 > {path}") from error
+    if len(secret) < _LEAST_SECRET:
+        raise BadConfig(
+            f"{key}: {path} is shorter than {_LEAST_SECRET} characters. Make one with: openssl rand -hex 32"
+        )
+    return secret
 
 
 def route_of(config: Config, rules: RuleKeeper | None) -> Route:

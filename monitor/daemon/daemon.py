@@ -9,7 +9,7 @@ import logging
 import os
 import random
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
@@ -26,13 +26,15 @@ from alerts.outbox import Backlog
 from monitor.archive.handover import Archiver
 from monitor.backscan.planner import LogBackscan
 from monitor.config import LogConfig
-from monitor.daemon.assembly import Monitor, followed_keys, not_followed
+from monitor.daemon.assembly import Monitor, followed_keys, life_of, not_followed
 from monitor.daemon.log_throttle import LogThrottle
 from monitor.daemon.supervisor import LogSupervisor
 from monitor.judging.coverage import read_coverage
 from monitor.judging.reevaluation import recheck
 from monitor.model.errors import FetchFailed, OwnFault
-from monitor.raising.log_alerts import own_fault_alert
+from monitor.raising.log_alerts import CONDITIONS, own_fault_alert
+from monitor.store.alert_life import Who, silence_ended_alert
+from monitor.store.health import ids_of_condition
 from monitor.store.reading import Reading
 
 _LOG: Final = logging.getLogger(__name__)
@@ -60,6 +62,8 @@ class Daemon:
         self._policy = policy or DeliveryPolicy()
         self._troubles: dict[str, tuple[str, datetime]] = {}
         self._throttle = LogThrottle(self._timing.clock)
+        self._life = life_of(monitor.config, monitor.store.database)
+        self._told: set[str] = set()
         self._reload = threading.Event()
         # Some to spare for logs that the trust root comes to name.
         workers = len(monitor.watches) + len(monitor.channels) + _SPARE_WORKERS + 3
@@ -180,7 +184,7 @@ class Daemon:
             self._meter.outbox(backlog, now)
             self._meter.promises(store.promises.tally(now))
             self._meter.open_evidence(Reading(store.database).open_evidence_counts())
-            store.enqueue([*self._delivery_alerts(backlog, now), *self._own_alerts(now)])
+            self._tend_alerts([*self._delivery_alerts(backlog, now), *self._own_alerts(now)], now)
         with self._ill_on_trouble("second judgements"):
             if trouble := recheck(store, self._monitor.rules.held, self._monitor.trust, now).trouble:
                 raise OwnFault(trouble)
@@ -190,6 +194,30 @@ class Daemon:
                 held = self._monitor.rules.reload()
                 _LOG.info("rules_loaded rules=%d generation=%d", len(held.rules.rules), held.generation)
                 self.refresh_lists()
+
+    def _tend_alerts(self, own: Sequence[Alert], now: datetime) -> None:
+        """Tell our own trouble, ends of silences, and pages that stay open; resolve alerts whose condition is over."""
+        store, life, config = self._monitor.store, self._life, self._monitor.config
+        ended = [each for each in life.take_ended_silences(now) if each.silenced]
+        store.enqueue([*own, *(silence_ended_alert(each, now) for each in ended)])
+        if config.escalation is not None:
+            for alert in life.escalate(config.escalation.after, config.escalation.notify, now):
+                _LOG.warning("escalated alert=%s", alert)
+        over = list(self._over({alert.id for alert in own}))
+        if over:
+            life.resolve(over, Who("signwatch", "What the alert told of has ended."), now)
+        self._meter.open_alerts(life.open_counts())
+
+    def _over(self, own: Collection[str]) -> Iterator[str]:
+        """Open alerts about a condition that is over: logs that answer or move again, our own illness."""
+        health = self._monitor.store.health.all()
+        now_true = {each for condition in health.values() for each in ids_of_condition(condition)} | set(own)
+        for alert, kind, log in self._life.open_of_kinds(CONDITIONS):
+            # Another process may share the database: of our own illness only what this one told can be over for it.
+            known = alert in self._told if kind == "signwatch-ill" else log in health
+            if known and alert not in now_true:
+                yield alert
+        self._told = now_true
 
     def _delivery_alerts(self, backlog: Mapping[str, Backlog], now: datetime) -> Iterator[Alert]:
         limit = self._monitor.config.objectives.delivery_age

@@ -55,7 +55,8 @@ def create_app(look: Look, meter: PrometheusMeter, hosts: Iterable[str] = ()) ->
     async def headers(request: Request, call_next: Any) -> Response:
         response: Response = await call_next(request)
         for name, value in _HEADERS.items():
-            response.headers[name] = value
+            # A page with a form has a policy of its own.
+            response.headers.setdefault(name, value)
         return response
 
     @app.exception_handler(OwnFault)

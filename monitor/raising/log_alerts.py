@@ -80,6 +80,12 @@ _MEANING: Final = {
 }
 
 
+NEVER_SILENT: Final = frozenset(
+    {*_MEANING, "digest", "entry-signature-wrong", "log-clock", "log-key-expired", "log-rewound", "silence-ended"}
+)
+"""Kinds that tell of a log's misbehaviour, or of a silence itself."""
+CONDITIONS: Final = frozenset({"log-unreachable", "log-stale", "signwatch-ill"})
+"""Kinds of alerts about something that lasts: such an alert is resolved when its condition ends."""
 ALERT_KINDS: Final = (
     *_MEANING,
     "back-scan-stuck",
@@ -95,6 +101,7 @@ ALERT_KINDS: Final = (
     "log-stale",
     "log-unreachable",
     "rules-dropped",
+    "silence-ended",
     "signwatch-ill",
     "trust-changed",
     "trust-root-stale",

@@ -221,7 +221,7 @@ def withdraw(connection: Connection, alerts: Sequence[str], note: str, now: date
 def _mark_seen(connection: Connection, alerts: Sequence[str], note: str, now: datetime) -> None:
     remains = exists().where(_DELIVERY.c.alert == _ALERT.c.id, _DELIVERY.c.state != WITHDRAWN)
     silent = and_(_ALERT.c.id.in_(alerts), _ALERT.c.acknowledged_at.is_(None), ~remains)
-    change_sealed(connection, _ALERT, silent, {"acknowledged_at": now, "note": note})
+    change_sealed(connection, _ALERT, silent, {"acknowledged_at": now, "acknowledged_by": "signwatch", "note": note})
 
 
 def _told(by: str) -> str:

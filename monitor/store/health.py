@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, delete, func, select
 
 from alerts.alert import Owner
+from monitor.raising.log_alerts import alert_id
 from monitor.store.database import Database
 from monitor.store.history import Pass, record_failure, record_pass
 from monitor.store.tables import Head, LogHealth, LogPosition, table
@@ -155,3 +156,15 @@ def _condition(row: Any) -> Condition:
         read,
         row["behind_since"],
     )
+
+
+def ids_of_condition(condition: Condition) -> list[str]:
+    """Ids of the alerts about a log's lasting trouble that are true now, whether or not one was raised."""
+    found = []
+    if condition.fresh_at is not None:
+        found.append(alert_id("log-stale", condition.log, condition.fresh_at.isoformat()))
+    if condition.trouble is not None:
+        since = condition.trouble.since.isoformat()
+        found.append(alert_id("log-unreachable", condition.log, since))
+        found.append(alert_id("signwatch-ill", f"following {condition.log}", since))
+    return found

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Row, and_, func, or_, select, update
+from sqlalchemy import Connection, Row, and_, exists, func, or_, select, update
 from typing_extensions import override
 
-from alerts.alert import Alert, Severity
+from alerts.alert import Alert, AlertChange, ChangeKind, Severity
 from alerts.outbox import Backlog, Delivery, Outbox, Traffic
 from monitor.store.database import Database, lock_name
+from monitor.store.silences import silenced_by, silences_in_force
 from monitor.store.tables import AlertRow, DeliveryRow, table
 from monitor.store.writing import add_new, chunks, known_values, lock_rows
 
@@ -19,9 +20,12 @@ PENDING: Final = "pending"
 DELIVERED: Final = "delivered"
 GIVEN_UP: Final = "given-up"
 WITHDRAWN: Final = "withdrawn"
+FRESH: Final = {"state": PENDING, "attempts": 0, "news": "", "lease": "", "error": ""}
+"""A delivery that was not tried yet, of the alert itself."""
 
 _ALERT = table(AlertRow)
 _DELIVERY = table(DeliveryRow)
+_EARLIER = _DELIVERY.alias("earlier")
 
 
 class Post(NamedTuple):
@@ -33,21 +37,26 @@ class Post(NamedTuple):
 
 
 def put(connection: Connection, posts: Sequence[Post], now: datetime) -> None:
-    """Record alerts and a delivery for each channel of theirs; known ones are left alone."""
-    add_new(connection, _ALERT, [_alert_row(post.alert, now) for post in posts])
+    """Record alerts and a delivery for each channel of theirs; an alert or delivery that is there is left alone.
+
+    An alert under a silence in force is recorded with the silence, and no channel is told.
+    """
+    if not posts:
+        return
+    in_force = silences_in_force(connection, now)
+    silences = {post.alert.id: number for post in posts if (number := silenced_by(post.alert, in_force)) is not None}
+    add_new(connection, _ALERT, [_alert_row(post.alert, now, silences.get(post.alert.id)) for post in posts])
     rows = [
         {
             "alert": post.alert.id,
             "channel": channel,
-            "state": PENDING,
             "urgent": post.alert.severity is Severity.PAGE,
-            "attempts": 0,
             "enqueued_at": post.due,
             "due_at": post.due,
-            "lease": "",
-            "error": "",
+            **FRESH,
         }
         for post in posts
+        if post.alert.id not in silences
         for channel in post.channels
     ]
     add_new(connection, _DELIVERY, rows)
@@ -82,6 +91,14 @@ class DatabaseOutbox(Outbox):
                 _DELIVERY.c.due_at <= now,
                 or_(_DELIVERY.c.leased_until.is_(None), _DELIVERY.c.leased_until <= now),
             )
+            waits = exists().where(
+                _EARLIER.c.alert == _DELIVERY.c.alert,
+                _EARLIER.c.channel == channel,
+                _EARLIER.c.state == PENDING,
+                _EARLIER.c.id < _DELIVERY.c.id,
+            )
+            # A receiver that heard of an end before the beginning would keep the alert open for ever.
+            due = and_(due, or_(_DELIVERY.c.news == "", ~waits))
             order = (_DELIVERY.c.attempts, _DELIVERY.c.urgent.desc(), _DELIVERY.c.id)
             digests = select(_DELIVERY.c.digest).where(due, _DELIVERY.c.digest.is_not(None)).order_by(*order).limit(1)
             digest = connection.execute(digests).scalar()
@@ -178,7 +195,7 @@ def _set(connection: Connection, ids: Sequence[int], values: Mapping[str, Any], 
         connection.execute(change if only is None else change.where(only))
 
 
-def _alert_row(alert: Alert, now: datetime) -> dict[str, Any]:
+def _alert_row(alert: Alert, now: datetime, silence: int | None) -> dict[str, Any]:
     return {
         "id": alert.id,
         "kind": alert.kind,
@@ -187,6 +204,8 @@ def _alert_row(alert: Alert, now: datetime) -> dict[str, Any]:
         "log": alert.log,
         "entry": alert.index,
         "rule": alert.rule,
+        "identity": alert.identity,
+        "silence": silence,
         "document": json.dumps(alert.to_json()),
         "enqueued_at": now,
     }
@@ -201,4 +220,17 @@ def _delivery(row: Row[Any], lease: str) -> Delivery:
         attempts=row.attempts,
         digest=row.digest,
         lease=lease,
+        change=_change(row.news),
     )
+
+
+def news_of(change: AlertChange) -> str:
+    """A change as the outbox keeps it."""
+    return json.dumps([change.kind.value, change.number, change.by, change.note])
+
+
+def _change(news: str) -> AlertChange | None:
+    if not news:
+        return None
+    kind, number, by, note = json.loads(news)
+    return AlertChange(ChangeKind(kind), number, by, note)

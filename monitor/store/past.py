@@ -5,7 +5,6 @@ All of it comes from the signers that the rule selected and that are vouched for
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection, and_, select, update
@@ -114,10 +113,9 @@ def claim_past(connection: Connection, findings: Sequence[Finding]) -> None:
         connection.execute(grows.values(revision=_PAST.c.revision + 1))
 
 
-def acknowledge(connection: Connection, alert_id: str, note: str | None, now: datetime) -> None:
-    """Record that a person has seen an alert; what its finding showed of names is the past from then on."""
+def set_past_of_alert(connection: Connection, alert_id: str, *, past: bool) -> None:
+    """Say whether what the finding of an alert showed of names is the past that later signings are compared with."""
     kept = table(AlertRow)
-    change_sealed(connection, kept, kept.c.id == alert_id, {"acknowledged_at": now, "note": note})
     about = connection.execute(select(kept.c.log, kept.c.entry, kept.c.rule).where(kept.c.id == alert_id)).one()
     if about.log is not None and about.entry is not None and about.rule is not None:
-        set_past(connection, EntryRef(about.log, about.entry), about.rule, past=True)
+        set_past(connection, EntryRef(about.log, about.entry), about.rule, past=past)

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, and_, func, select
 
 from alerts.alert import Alert
 from monitor.model.heads import Position
+from monitor.store.alert_life import IS_OPEN
 from monitor.store.columns import text_key
 from monitor.store.database import Database
 from monitor.store.outbox import GIVEN_UP, PENDING
@@ -74,6 +75,8 @@ class KeptAlert:
     enqueued_at: datetime
     acknowledged_at: datetime | None
     note: str | None
+    state: str
+    silence: int | None
     deliveries: Mapping[str, str]
     errors: Mapping[str, str]
 
@@ -223,26 +226,32 @@ class Reading:
         ids: Sequence[str] = (),
         digest: str | None = None,
         about: AlertsAbout = ALL_ALERTS,
+        silence: int | None = None,
     ) -> list[KeptAlert]:
         """Newest alerts; `open_only` leaves out acknowledged ones, `digest` gives only what that digest stood for."""
         kept, sent = table(AlertRow), table(DeliveryRow)
         query = select(kept).order_by(kept.c.enqueued_at.desc(), kept.c.id).limit(limit)
         query = query.where(*about.conditions())
         if open_only:
-            query = query.where(kept.c.acknowledged_at.is_(None))
+            query = query.where(IS_OPEN, kept.c.silence.is_(None))
         if ids:
             query = query.where(kept.c.id.in_(ids))
         if digest is not None:
             query = query.where(kept.c.id.in_(select(sent.c.alert).where(sent.c.digest == digest)))
+        if silence is not None:
+            query = query.where(kept.c.silence == silence)
         rows = self._all(query)
         deliveries = self._all(select(sent).where(sent.c.alert.in_([row["id"] for row in rows])).order_by(sent.c.id))
+        told = [each for each in deliveries if not each["news"]]
         return [
             KeptAlert(
                 alert=Alert.from_json(json.loads(row["document"])),
                 enqueued_at=row["enqueued_at"],
                 acknowledged_at=row["acknowledged_at"],
                 note=row["note"],
-                deliveries={each["channel"]: each["state"] for each in deliveries if each["alert"] == row["id"]},
+                state=_state(row),
+                silence=row["silence"],
+                deliveries={each["channel"]: each["state"] for each in told if each["alert"] == row["id"]},
                 errors={e["channel"]: e["error"] for e in deliveries if e["alert"] == row["id"] and e["error"]},
             )
             for row in rows
@@ -259,7 +268,7 @@ class Reading:
     def open_alerts(self) -> dict[str, int]:
         """Number of unacknowledged alerts of each severity."""
         kept = table(AlertRow)
-        query = select(kept.c.severity, func.count()).where(kept.c.acknowledged_at.is_(None))
+        query = select(kept.c.severity, func.count()).where(IS_OPEN, kept.c.silence.is_(None))
         return self._counts(query.group_by(kept.c.severity))
 
     def evidence(self, limit: int, *, prefix: str = "", open_only: bool = False) -> list[KeptEvidence]:
@@ -328,3 +337,12 @@ class Reading:
     def _all(self, query: Any) -> Sequence[Any]:
         with self._database.read() as connection:
             return connection.execute(query).mappings().all()
+
+
+def _state(row: Any) -> str:
+    """State of an alert: open, silenced, acknowledged or resolved."""
+    if row["resolved_at"] is not None:
+        return "resolved"
+    if row["acknowledged_at"] is not None:
+        return "acknowledged"
+    return "open" if row["silence"] is None else "silenced"

@@ -261,7 +261,12 @@ class KindCount(Base, table=True):
 
 
 class AlertRow(Base, table=True):
-    """An alert, whole, kept for ever; `acknowledged_at` is when a person said that they saw it."""
+    """An alert, whole, kept for ever.
+
+    Open until `acknowledged_at` (by a person) or `resolved_at` (its condition ended); both are empty again when it is
+    reopened. `silence` is the silence in force when it was raised: it was recorded and no channel was told.
+    `escalated_at` is when the second channels were told.
+    """
 
     __tablename__ = "alert"
     __table_args__ = (Index("alert_finding", "log", "entry", "rule"), Index("alert_recent", "enqueued_at"))
@@ -274,23 +279,64 @@ class AlertRow(Base, table=True):
     rule: str | None = Field(sa_column=Column(Text))
     document: str = Field(sa_column=Column(Text, nullable=False))
     enqueued_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+    identity: str | None = Field(sa_column=Column(AnyText))
     acknowledged_at: datetime | None = Field(sa_column=Column(UtcTime))
+    acknowledged_by: str | None = Field(sa_column=Column(AnyText))
+    resolved_at: datetime | None = Field(sa_column=Column(UtcTime))
+    escalated_at: datetime | None = Field(sa_column=Column(UtcTime))
+    silence: int | None = Field(sa_column=Column(BigInteger))
     note: str | None = Field(sa_column=Column(AnyText))
     seal: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
 
 
+class AlertChangeRow(Base, table=True):
+    """What people and conditions did to an alert: acknowledged, reopened, resolved. Never deleted."""
+
+    __tablename__ = "alert_change"
+    __table_args__ = (Index("alert_change_alert", "alert"),)
+    id: int | None = Field(default=None, sa_column=Column(RowNumber, primary_key=True, autoincrement=True))
+    alert: str = Field(sa_column=Column(Text, ForeignKey("alert.id"), nullable=False))
+    change: str = Field(sa_column=Column(Text, nullable=False))
+    at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+    by: str = Field(sa_column=Column("made_by", AnyText, nullable=False))
+    note: str = Field(sa_column=Column(AnyText, nullable=False))
+    seal: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class SilenceRow(Base, table=True):
+    """Alerts of a rule, identity and kind that no channel is told of until `expires` or `ended_at`. Never deleted.
+
+    An empty field stands for any value. `told_at` is when the end was told, with how many alerts were silenced.
+    """
+
+    __tablename__ = "silence"
+    __table_args__ = (Index("silence_expires", "expires"),)
+    id: int | None = Field(default=None, sa_column=Column(RowNumber, primary_key=True, autoincrement=True))
+    rule: str | None = Field(sa_column=Column(Text))
+    identity: str | None = Field(sa_column=Column(AnyText))
+    kind: str | None = Field(sa_column=Column(Text))
+    created_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+    expires: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+    by: str = Field(sa_column=Column("made_by", AnyText, nullable=False))
+    note: str = Field(sa_column=Column(AnyText, nullable=False))
+    ended_at: datetime | None = Field(sa_column=Column(UtcTime))
+    told_at: datetime | None = Field(sa_column=Column(UtcTime))
+    seal: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
 class DeliveryRow(Base, table=True):
-    """The outbox: one alert on its way to one channel."""
+    """The outbox: one alert, or a change of it (`news`), on its way to one channel."""
 
     __tablename__ = "delivery"
     __table_args__ = (
-        Index("delivery_once", "alert", "channel", unique=True),
+        Index("delivery_once", "alert", "channel", "news", unique=True),
         Index("delivery_due", "state", "channel", "due_at"),
         Index("delivery_finished", "channel", "finished_at"),
     )
     id: int | None = Field(default=None, sa_column=Column(RowNumber, primary_key=True, autoincrement=True))
     alert: str = Field(sa_column=Column(Text, ForeignKey("alert.id"), nullable=False))
     channel: str = Field(sa_column=Column(Text, nullable=False))
+    news: str = Field(sa_column=Column(Text, nullable=False))
     state: str = Field(sa_column=Column(Text, nullable=False))
     urgent: bool = Field(sa_column=Column(Boolean, nullable=False))
     attempts: int = Field(sa_column=Column(BigInteger, nullable=False))

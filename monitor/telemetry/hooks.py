@@ -64,6 +64,9 @@ class DeliveryMeter(Protocol):
     def outbox(self, backlog: Mapping[str, Backlog], now: datetime) -> None:
         """What waits in the outbox, per channel that has any."""
 
+    def open_alerts(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """How many alerts are open, by severity and owner."""
+
     def subscribers(self, stats: Mapping[str, int]) -> None:
         """How often subscriptions reached each stage, and how many there are now."""
 

@@ -71,6 +71,7 @@ class PrometheusMeter(Meter):
         self._signed_at = gauge("checkpoint_timestamp_seconds", "When that head was signed or first seen.", "log")
         self._verifications = counter("checkpoint_verifications", "Passes by how they ended.", "log", "result")
         self._inconsistencies = counter("inconsistencies", "Broken promises with evidence stored.", "log", "kind")
+        self._alerts = gauge("alerts_open", "Alerts that are open and not silenced.", "severity", "owner")
         self._evidence = gauge("evidence_open", "Evidence against the log that no operator has closed.", "log")
         self._evidence_against: set[str] = set()
         self._verified = gauge("verified_size", "Entries hashed into a signed root and offered to the rules.", "log")
@@ -220,6 +221,11 @@ class PrometheusMeter(Meter):
             waiting = backlog.get(channel)
             self._pending.labels(channel).set(waiting.pending if waiting else 0)
             self._oldest.labels(channel).set(max(0.0, (now - waiting.oldest).total_seconds()) if waiting else 0)
+
+    @override
+    def open_alerts(self, counts: Mapping[tuple[str, str], int]) -> None:
+        for (severity, owner), count in counts.items():
+            self._alerts.labels(severity, owner).set(count)
 
     @override
     def open_evidence(self, counts: Mapping[str, int]) -> None:

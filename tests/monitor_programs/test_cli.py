@@ -160,8 +160,32 @@ def test_an_unexpected_signing_is_exit_code_1_and_an_alert(signwatch: Command) -
     assert signwatch("run", "--once") == 0, "found once; this pass has nothing new"
     delivered = (signwatch.served.folder / "alerts.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(delivered) == 1
-    assert signwatch("alerts", "ack", alert["id"], "--note", "it was us") == 0
+    assert signwatch("alerts", "ack", alert["id"], "--note", "it was us", "--by", "alice") == 0
     assert signwatch.json("alerts", "list", "--open")["alerts"] == []
+    assert signwatch("alerts", "show", alert["id"][:8]) == 0
+    assert "by alice: it was us" in signwatch.out
+    assert signwatch("alerts", "reopen", alert["id"][:8]) == 0
+    assert signwatch("alerts", "resolve", alert["id"][:8]) == 0
+    shown = signwatch.json("alerts", "show", alert["id"])
+    assert (shown["state"], [each["change"] for each in shown["changes"]]) == (
+        "resolved",
+        ["acknowledged", "reopened", "resolved"],
+    )
+
+
+def test_a_silenced_rule_is_recorded_and_told_to_nobody(signwatch: Command) -> None:
+    signwatch("init")
+    assert signwatch("alerts", "silence", "--rule", "widget", "--for", "2h", "--note", "we test") == 0
+    signwatch.served.log.append(signing_body("refs/heads/evil"))
+    assert signwatch("run", "--once") == 1, "the exit code is not silenced"
+    assert not (signwatch.served.folder / "alerts.jsonl").exists()
+    [alert] = signwatch.json("alerts", "list", "--silence", "1")["alerts"]
+    assert (alert["state"], alert["deliveries"]) == ("silenced", {})
+    assert signwatch.json("alerts", "silences")["silences"][0]["silenced"] == 1
+    assert signwatch("alerts", "unsilence", "1") == 0
+    for wrong in (["--rule", "nothing"], ["--kind", "log-forked"], ["--kind", "nothing"], []):
+        assert signwatch("alerts", "silence", *wrong, "--for", "2h") == 2
+    assert signwatch("alerts", "silence", "--rule", "widget", "--for", "32d") == 2
 
 
 def test_a_certificate_nobody_vouches_for_is_counted_not_paged(signwatch: Command) -> None:

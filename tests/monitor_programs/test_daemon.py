@@ -1,17 +1,21 @@
 """The daemon looks after itself: what is wrong with it is not green, and told when it lasts."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from alerts.alert import Owner
 from monitor.config import load_config
 from monitor.daemon.assembly import assemble
 from monitor.daemon.daemon import Daemon, only_daemon
 from monitor.following.timing import Timing
 from monitor.model.errors import OwnFault
+from monitor.raising.log_alerts import could_not_ask_alert
 from monitor.store.database import create
 from monitor.store.reading import Reading
+from monitor.store.silences import Silence, Silences
 from monitor.telemetry.prometheus import PrometheusMeter
 from tests.monitor_programs.parts import Clock, alert_for
 from tests.monitor_programs.served_log import RULES, ServedLog, served_log
@@ -62,6 +66,38 @@ def test_a_bad_rule_file_is_not_green_and_told_when_it_lasts(place: Place) -> No
     place.daemon.heartbeat()
     assert place.daemon.reasons() == []
     assert place.monitor.rules.held.generation == 2
+    place.daemon.heartbeat()
+    assert [each.state for each in Reading(place.monitor.store.database).alerts(9)] == ["resolved"], "it is over"
+
+
+def test_an_outage_that_ends_resolves_its_alert_and_no_other(place: Place) -> None:
+    store, began = place.monitor.store, place.clock()
+    log = place.monitor.logs[0].name
+    store.health.went_wrong(log, began, Owner.COULD_NOT_ASK, "connection", "no answer")
+    store.enqueue([could_not_ask_alert(log, "connection", "no answer", began, began), alert_for(1)])
+    place.daemon.heartbeat()
+    assert open_kinds(place) == ["log-unreachable", "unexpected-signing"], "control: it lasts"
+    assert 'signwatch_alerts_open{owner="could-not-ask",severity="warn"} 1.0' in place.meter.expose().decode()
+    store.health.went_well(log, place.clock(), None)
+    place.daemon.heartbeat()
+    assert open_kinds(place) == ["unexpected-signing"]
+    assert 'signwatch_alerts_open{owner="could-not-ask",severity="warn"} 0.0' in place.meter.expose().decode()
+
+
+def open_kinds(place: Place) -> list[str]:
+    return sorted(each.alert.kind for each in Reading(place.monitor.store.database).alerts(9, open_only=True))
+
+
+def test_the_end_of_a_silence_is_told_once(place: Place) -> None:
+    store = place.monitor.store
+    Silences(store.database).add(
+        Silence(place.clock() + timedelta(hours=1), "alice", "", kind="unexpected-signing"), place.clock()
+    )
+    store.enqueue([alert_for(1)])
+    place.clock.advance(hours=2)
+    place.daemon.heartbeat()
+    place.daemon.heartbeat()
+    assert open_kinds(place) == ["silence-ended"]
 
 
 def test_an_alert_that_nobody_gets_is_an_alert(place: Place) -> None:

@@ -1,0 +1,211 @@
+"""One alert over HTTP: its page, its JSON, and the changes that a signed link or the API's token permits.
+
+A GET changes nothing: programs that follow every link of a mail acknowledge no alert.
+"""
+
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import parse_qsl
+
+from fastapi import APIRouter, Header, HTTPException, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from pydantic import BaseModel, Field
+from starlette.concurrency import run_in_threadpool
+
+from alerts.delivery import idempotency_key
+from alerts.inert import inert_json, inert_line
+from alerts.links import Links, is_signed
+from alerts.page import moment
+from alerts.rendering import Renderer, json_document
+from monitor.store.alert_life import AlertLife, NoSuchAlert, Who
+from monitor.store.reading import KeptAlert, Reading
+from monitor.store.silences import Silence
+
+_TEMPLATES: Final = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined
+)
+_MAX_FORM: Final = 16_384
+_LONGEST: Final = 300
+_MAX_DIGITS: Final = 12
+_FORM_POLICY: Final = (
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AlertDesk:
+    """What the pages of alerts work with. `token` permits the API to change alerts; none does where it is empty."""
+
+    life: AlertLife
+    reading: Reading
+    links: Links
+    token: bytes
+    clock: Callable[[], datetime]
+
+    def kept(self, alert: str) -> KeptAlert:
+        """The alert with this whole id. Raises `HTTPException` (404)."""
+        found = self.reading.alerts(1, ids=[alert])
+        if not found:
+            raise HTTPException(404, "there is no alert with this id")
+        return found[0]
+
+    def require_token(self, authorization: str) -> None:
+        """Raise `HTTPException` (401, or 403 where the API changes nothing)."""
+        if not self.token:
+            raise HTTPException(403, "the API is read only: set web.token_file to let it change alerts")
+        given = authorization.removeprefix("Bearer ").strip().encode("utf-8", "replace")
+        if not hmac.compare_digest(given, self.token):
+            raise HTTPException(
+                401,
+                "the header is `Authorization: Bearer` and the token of web.token_file",
+                {"WWW-Authenticate": "Bearer"},
+            )
+
+
+class _Change(BaseModel):
+    by: str = Field(min_length=1, max_length=200)
+    note: str = Field("", max_length=2_000)
+
+
+class _Silence(_Change):
+    rule: str | None = Field(None, max_length=200)
+    identity: str | None = Field(None, max_length=2_000)
+    kind: str | None = Field(None, max_length=100)
+    hours: float = Field(gt=0, le=31 * 24)
+
+
+def alert_router(desk: AlertDesk) -> APIRouter:
+    """Routes under `/alerts/` (pages) and `/api/alerts` and `/api/silences` (JSON)."""
+    router = APIRouter()
+    _add_pages(router, desk)
+    _add_api(router, desk)
+    return router
+
+
+def _add_pages(router: APIRouter, desk: AlertDesk) -> None:
+    @router.get("/alerts/{alert}")
+    def page(alert: str, until: int = 0, signature: str = "") -> HTMLResponse:
+        kept = desk.kept(alert)
+        may = _is_signed(desk, alert, until, signature)
+        return _page(desk, kept, until if may else 0, signature if may else "")
+
+    @router.post("/alerts/{alert}")
+    async def change(alert: str, request: Request) -> Response:
+        form = await _form(request)
+        return await run_in_threadpool(changed, alert, form)
+
+    def changed(alert: str, form: dict[str, str]) -> Response:
+        until, signature = form.get("until", ""), form.get("signature", "")
+        is_number = until.isascii() and until.isdigit() and len(until) <= _MAX_DIGITS
+        if not is_number or not _is_signed(desk, alert, int(until), signature):
+            raise HTTPException(403, "this link is not valid, or not any more: acknowledge with the command")
+        kept = desk.kept(alert)
+        by = inert_line(form.get("by", "").strip() or "a reader of the mail", 200)
+        who = Who(by, inert_line(form.get("note", "").strip(), 2_000))
+        if form.get("change") == "reopen":
+            desk.life.reopen(kept.alert.id, who, desk.clock())
+        else:
+            desk.life.acknowledge(kept.alert.id, who, desk.clock())
+        return _page(desk, desk.kept(alert), int(until), signature)
+
+
+async def _form(request: Request) -> dict[str, str]:
+    """The fields of a form, the last one of a name. Raises `HTTPException` for one that is too long or none."""
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > _MAX_FORM:
+            raise HTTPException(413, "the form is too long")
+    try:
+        return dict(parse_qsl(body.decode("utf-8"), keep_blank_values=True, max_num_fields=10))
+    except ValueError as error:
+        raise HTTPException(400, "this is no form") from error
+
+
+def _add_api(router: APIRouter, desk: AlertDesk) -> None:
+    @router.get("/api/alerts/{alert}")
+    def document(alert: str) -> Response:
+        return JSONResponse(inert_json(alert_document(desk.kept(alert), desk.life, desk.links)))
+
+    @router.post("/api/alerts/{alert}/{change}")
+    def change(
+        alert: str,
+        change: Literal["acknowledge", "resolve", "reopen"],
+        body: _Change,
+        authorization: Annotated[str, Header()] = "",
+    ) -> Response:
+        desk.require_token(authorization)
+        who, now = Who(body.by, body.note), desk.clock()
+        try:
+            whole = desk.life.find(alert)
+        except NoSuchAlert as error:
+            raise HTTPException(404, str(error)) from error
+        if change == "resolve":
+            desk.life.resolve([whole], who, now)
+        else:
+            (desk.life.acknowledge if change == "acknowledge" else desk.life.reopen)(whole, who, now)
+        return JSONResponse(inert_json(alert_document(desk.kept(whole), desk.life, desk.links)))
+
+    @router.post("/api/silences")
+    def silence(body: _Silence, authorization: Annotated[str, Header()] = "") -> Response:
+        desk.require_token(authorization)
+        now = desk.clock()
+        wanted = Silence(now + timedelta(hours=body.hours), body.by, body.note, body.rule, body.identity, body.kind)
+        try:
+            number = desk.life.silences.add(wanted, now)
+        except ValueError as error:
+            raise HTTPException(422, str(error)) from error
+        return JSONResponse({"number": number, "expires": _plain(wanted.expires)}, 201)
+
+    @router.delete("/api/silences/{number}")
+    def end(number: int, authorization: Annotated[str, Header()] = "") -> Response:
+        desk.require_token(authorization)
+        if not desk.life.silences.end(number, desk.clock()):
+            raise HTTPException(404, "no silence of this number is in force")
+        return Response(status_code=204)
+
+
+def alert_document(kept: KeptAlert, life: AlertLife, links: Links) -> dict[str, Any]:
+    """An alert, its state, its deliveries and what was done to it, as plain JSON types."""
+    return {
+        "alert": json_document(kept.alert, kept.alert.id, links),
+        "state": kept.state,
+        "silence": kept.silence,
+        "deliveries": dict(kept.deliveries),
+        "errors": dict(kept.errors),
+        "changes": [
+            {"change": each.kind, "at": _plain(each.at), "by": each.by, "note": each.note}
+            for each in life.changes(kept.alert.id)
+        ],
+    }
+
+
+def _plain(at: datetime) -> str:
+    return at.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _is_signed(desk: AlertDesk, alert: str, until: int, signature: str) -> bool:
+    return bool(desk.links.key and signature) and is_signed(desk.links.key, alert, until, signature, desk.clock())
+
+
+def _page(desk: AlertDesk, kept: KeptAlert, until: int, signature: str) -> HTMLResponse:
+    alert = kept.alert
+    shown = Renderer().html(alert, idempotency_key(alert.id, "page"))
+    life = _TEMPLATES.get_template("alert_life.html.j2").render(
+        state=kept.state,
+        deliveries=[(inert_line(name, _LONGEST), state) for name, state in kept.deliveries.items()],
+        changes=[
+            (each.kind, moment(each.at), inert_line(each.by, _LONGEST), inert_line(each.note, _LONGEST))
+            for each in desk.life.changes(alert.id)
+        ],
+        until=until,
+        signature=signature,
+    )
+    # The life of the alert stands before the card that the mail shows as well.
+    page = shown.replace("<body>", f"<body>\n{life}", 1)
+    return HTMLResponse(page, headers={"Content-Security-Policy": _FORM_POLICY})

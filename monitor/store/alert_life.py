@@ -1,0 +1,183 @@
+"""The life of an alert: open, acknowledged, resolved, reopened, escalated. Each change is kept, and told on."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import Connection, and_, func, or_, select
+
+from alerts.alert import Alert, AlertChange, ChangeKind, Owner, Severity
+from monitor.store.database import Database
+from monitor.store.outbox import FRESH, WITHDRAWN, news_of
+from monitor.store.past import set_past_of_alert
+from monitor.store.seals import change_sealed
+from monitor.store.silences import Silence, Silences
+from monitor.store.tables import AlertChangeRow, AlertRow, DeliveryRow, table
+from monitor.store.writing import add_new
+
+_ALERT: Final = table(AlertRow)
+_CHANGE: Final = table(AlertChangeRow)
+_DELIVERY: Final = table(DeliveryRow)
+_LOOK_BACK: Final = timedelta(days=31)
+_MAX_TEXT: Final = 2_000
+IS_OPEN: Final = and_(_ALERT.c.acknowledged_at.is_(None), _ALERT.c.resolved_at.is_(None))
+
+
+class NoSuchAlert(LookupError):
+    """No alert, or more than one, has an id that begins so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """The person who changes an alert, in their own words, and what they found out."""
+
+    name: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptChange:
+    """One change as it is kept."""
+
+    kind: str
+    at: datetime
+    by: str
+    note: str
+
+
+class AlertLife:
+    """Changes alerts in the database. `followers` are channels whose receivers are told what becomes of an alert."""
+
+    def __init__(self, database: Database, followers: Collection[str]) -> None:
+        self._database, self._followers = database, sorted(followers)
+        self.silences = Silences(database)
+
+    def find(self, beginning: str) -> str:
+        """The whole id of the one alert whose id begins so. Raises `NoSuchAlert`."""
+        query = select(_ALERT.c.id).where(_ALERT.c.id.startswith(beginning, autoescape=True)).limit(2)
+        with self._database.read() as connection:
+            found = connection.scalars(query).all()
+        if len(found) != 1 or not beginning:
+            what = "no alert has" if not found else "more than one alert has"
+            raise NoSuchAlert(f"{what} an id that begins with {beginning!r:.80}")
+        return str(found[0])
+
+    def acknowledge(self, alert: str, who: Who, now: datetime) -> bool:
+        """Record that a person has seen an alert; false when it was acknowledged already.
+
+        From then on, what its finding showed of names is the past.
+        """
+        values = {"acknowledged_at": now, "acknowledged_by": who.name[:_MAX_TEXT], "note": who.note[:_MAX_TEXT] or None}
+        with self._database.write() as connection:
+            here = and_(_ALERT.c.id == alert, _ALERT.c.acknowledged_at.is_(None))
+            if not change_sealed(connection, _ALERT, here, values):
+                return False
+            set_past_of_alert(connection, alert, past=True)
+            self._record(connection, alert, ChangeKind.ACKNOWLEDGED, who, now)
+        return True
+
+    def reopen(self, alert: str, who: Who, now: datetime) -> bool:
+        """Open an alert again; false when it is open. What its finding showed of names is no past any more."""
+        values = {"acknowledged_at": None, "acknowledged_by": None, "resolved_at": None, "silence": None}
+        with self._database.write() as connection:
+            here = and_(_ALERT.c.id == alert, or_(~IS_OPEN, _ALERT.c.silence.is_not(None)))
+            if not change_sealed(connection, _ALERT, here, values):
+                return False
+            set_past_of_alert(connection, alert, past=False)
+            self._record(connection, alert, ChangeKind.REOPENED, who, now)
+        return True
+
+    def resolve(self, alerts: Sequence[str], who: Who, now: datetime) -> int:
+        """Record that what open alerts told of has ended; returns how many were open."""
+        count = 0
+        with self._database.write() as connection:
+            for alert in alerts:
+                here = and_(_ALERT.c.id == alert, _ALERT.c.resolved_at.is_(None))
+                if change_sealed(connection, _ALERT, here, {"resolved_at": now}):
+                    self._record(connection, alert, ChangeKind.RESOLVED, who, now)
+                    count += 1
+        return count
+
+    def changes(self, alert: str) -> list[KeptChange]:
+        """What was done to an alert, oldest first."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(_CHANGE).where(_CHANGE.c.alert == alert).order_by(_CHANGE.c.id))
+            return [KeptChange(row.change, row.at, row.made_by, row.note) for row in rows]
+
+    def open_of_kinds(self, kinds: Collection[str]) -> list[tuple[str, str, str | None]]:
+        """Open alerts of some kinds, as (id, kind, log)."""
+        query = select(_ALERT.c.id, _ALERT.c.kind, _ALERT.c.log).where(_ALERT.c.resolved_at.is_(None))
+        with self._database.read() as connection:
+            return [(row.id, row.kind, row.log) for row in connection.execute(query.where(_ALERT.c.kind.in_(kinds)))]
+
+    def open_counts(self) -> dict[tuple[str, str], int]:
+        """How many alerts are open and not silenced, by severity and owner; every pair there is, also with none."""
+        counts = {(severity.value, owner.value): 0 for severity in Severity for owner in Owner}
+        query = select(_ALERT.c.severity, _ALERT.c.owner, func.count()).where(IS_OPEN, _ALERT.c.silence.is_(None))
+        with self._database.read() as connection:
+            rows = connection.execute(query.group_by(_ALERT.c.severity, _ALERT.c.owner))
+            return counts | {(row[0], row[1]): row[2] for row in rows}
+
+    def escalate(self, after: timedelta, channels: Sequence[str], now: datetime) -> list[str]:
+        """Put pages that stayed open for `after` on their way to more channels; return their ids.
+
+        An alert whose deliveries were all withdrawn, or that is silenced, stays where it is.
+        """
+        overdue = and_(
+            IS_OPEN,
+            _ALERT.c.severity == Severity.PAGE.value,
+            _ALERT.c.silence.is_(None),
+            _ALERT.c.escalated_at.is_(None),
+            _ALERT.c.enqueued_at <= now - after,
+            _ALERT.c.enqueued_at > now - after - _LOOK_BACK,
+            select(_DELIVERY.c.id).where(_DELIVERY.c.alert == _ALERT.c.id, _DELIVERY.c.state != WITHDRAWN).exists(),
+        )
+        with self._database.write() as connection:
+            found = [str(each) for each in connection.scalars(select(_ALERT.c.id).where(overdue).order_by(_ALERT.c.id))]
+            if found:
+                rows = [_delivery(alert, channel, now) for alert in found for channel in channels]
+                add_new(connection, _DELIVERY, rows)
+                change_sealed(connection, _ALERT, _ALERT.c.id.in_(found), {"escalated_at": now})
+        return found
+
+    def take_ended_silences(self, now: datetime) -> list[Silence]:
+        """Silences whose end is to be told now."""
+        with self._database.write() as connection:
+            return self.silences.take_ended(connection, now)
+
+    def _record(self, connection: Connection, alert: str, kind: ChangeKind, who: Who, now: datetime) -> None:
+        by, note = who.name[:_MAX_TEXT], who.note[:_MAX_TEXT]
+        row = {"alert": alert, "change": kind.value, "at": now, "made_by": by, "note": note}
+        add_new(connection, _CHANGE, [row])
+        number = connection.execute(select(func.max(_CHANGE.c.id)).where(_CHANGE.c.alert == alert)).scalar_one()
+        news = news_of(AlertChange(kind, int(number), by, note))
+        # Only receivers that were told of the alert itself have anything to change.
+        told = and_(_DELIVERY.c.alert == alert, _DELIVERY.c.news == "", _DELIVERY.c.channel.in_(self._followers))
+        channels = connection.scalars(select(_DELIVERY.c.channel).where(told, _DELIVERY.c.state != WITHDRAWN)).all()
+        add_new(connection, _DELIVERY, [_delivery(alert, channel, now) | {"news": news} for channel in channels])
+
+
+def silence_ended_alert(silence: Silence, now: datetime) -> Alert:
+    """Alert for a silence that is over and kept alerts from the channels: nothing stays untold for ever."""
+    about = ", ".join(
+        f"{name} {value}"
+        for name, value in (("rule", silence.rule), ("identity", silence.identity), ("kind", silence.kind))
+        if value is not None
+    )
+    return Alert(
+        id=f"silence-{silence.number}-ended",
+        kind="silence-ended",
+        owner=Owner.OURSELVES,
+        severity=Severity.WARN,
+        title=f"A silence ended: {silence.silenced} alerts were kept from the channels",
+        summary=f"Silence {silence.number} ({about}) was set by {silence.by}: {silence.note or 'no note'}.",
+        consequence="The alerts are recorded and open. Alerts of this sort reach the channels again.",
+        next_step=f"Run `signwatch alerts list --silence {silence.number}` to read each one.",
+        created_at=now,
+        facts=(("Silence", str(silence.number)), ("About", about), ("Alerts", str(silence.silenced))),
+    )
+
+
+def _delivery(alert: str, channel: str, now: datetime) -> dict[str, Any]:
+    return {"alert": alert, "channel": channel, "urgent": True, "enqueued_at": now, "due_at": now, **FRESH}
