@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from typing_extensions import override
 
+from rules.expectations.claim import without_ref
 from rules.facts import Authorisation, DigestSource, Facts, Known, Leave, Past
 from rules.forges import source_repository
 from rules.judge import judge
@@ -218,8 +219,7 @@ def _values(signer: Signer) -> Iterator[tuple[str, Any]]:
     if repository:
         yield "repository", repository
     if workflow is not None and repository is not None and workflow.startswith(f"{repository}/"):
-        path = workflow[len(repository) + 1 :]
-        yield "workflow", (path.partition("@refs/")[0] if "@refs/" in path else path.rpartition("@")[0]).lstrip("/")
+        yield "workflow", without_ref(workflow)[len(repository) + 1 :].lstrip("/")
     for key, names in _CLAIMS.items():
         value = next((signer.claims[name] for name in names if name in signer.claims), None)
         if value:
