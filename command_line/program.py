@@ -69,15 +69,24 @@ def _show_version(context: typer.Context, wanted: bool) -> None:
 
 
 VersionOption = Annotated[
-    bool, typer.Option("--version", help="Show the version and end.", callback=_show_version, is_eager=True)
+    bool,
+    typer.Option(
+        "--version",
+        help="Show the version and end.",
+        callback=_show_version,
+        is_eager=True,
+        # NAME_VERSION is a name that build systems use for the version itself.
+        allow_from_autoenv=False,
+    ),
 ]
 
 
 class ToStandardError(logging.StreamHandler[TextIO]):
     """Writes to standard error as it is when a line is logged, which may have been replaced since the start."""
 
-    def __init__(self) -> None:
+    def __init__(self, formatter: logging.Formatter | None = None) -> None:
         logging.Handler.__init__(self)
+        self.setFormatter(formatter)
 
     @property
     def stream(self) -> TextIO:  # type: ignore[override]  # a plain attribute there
@@ -110,7 +119,9 @@ def run(
     command: Any = typer.main.get_command(app)
     mend_completion(command)
     try:
-        code = command.main(list(words), prog_name=name, standalone_mode=False)
+        # Every option has a variable: SIGNWATCH_AUDIT_JUNIT for `signwatch audit --junit`.
+        prefix = name.upper().replace("-", "_")
+        code = command.main(list(words), prog_name=name, standalone_mode=False, auto_envvar_prefix=prefix)
     except (typer.Abort, BrokenPipeError):
         return _unfinished()
     except SystemExit as ended:

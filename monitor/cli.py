@@ -15,6 +15,7 @@ import typer
 
 from alerts.alert import Owner
 from alerts.inert import inert_json
+from command_line.log_format import LogFormat, LogLevel, formatter
 from command_line.program import LazyCommand, ToStandardError, VersionOption, group, listing, misuse, run
 from monitor.commands.terminal import Exit, note
 from monitor.model.errors import BadConfig, FetchFailed, LogMisbehaved, OwnFault
@@ -63,7 +64,8 @@ _COMMANDS: Final = (
     ),
     group(
         "config",
-        "The configuration file: its JSON Schema.",
+        "The configuration file: check it, its JSON Schema.",
+        LazyCommand("check", "monitor.commands.config:check", "Check the configuration and every file that it names."),
         LazyCommand("schema", "monitor.commands.config:schema", "Print the JSON Schema of the configuration."),
     ),
     group(
@@ -144,9 +146,20 @@ app = typer.Typer(
 def _options(
     *,
     _version: VersionOption = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more to standard error.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="The same as --log-level debug.")] = False,
+    log_level: Annotated[
+        LogLevel,
+        typer.Option("--log-level", help="Least important record that is logged.", envvar="SIGNWATCH_LOG_LEVEL"),
+    ] = LogLevel.INFO,
+    log_format: Annotated[
+        LogFormat,
+        typer.Option("--log-format", help="How records are written to standard error.", envvar="SIGNWATCH_LOG_FORMAT"),
+    ] = LogFormat.TEXT,
 ) -> None:
-    logging.getLogger().setLevel(logging.DEBUG if verbose else logging.INFO)
+    logging.getLogger().setLevel("DEBUG" if verbose else log_level.upper())
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, ToStandardError):
+            handler.setFormatter(formatter(log_format))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -156,9 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run_command(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; returns its exit code. Whatever is wrong becomes a sentence, never a traceback."""
-    logging.basicConfig(
-        level=logging.INFO, handlers=[ToStandardError()], format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
+    logging.basicConfig(level=logging.INFO, handlers=[ToStandardError(formatter(LogFormat.TEXT))])
     for chatty in ("alembic", "apscheduler", "httpx", "httpcore", "uvicorn", "tuf"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     words = list(sys.argv[1:] if arguments is None else arguments)

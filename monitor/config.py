@@ -1,11 +1,13 @@
 """The configuration: one YAML file, read strictly once, handed on as frozen values.
 
 Unknown keys are errors that name the nearest known one, with line and column. Secrets are never in the file: a key that
-ends in `_file` names a file that holds one. Relative paths count from the folder of the configuration file.
+ends in `_file` names a file that holds one. Relative paths count from the folder of the configuration file; a value may
+begin with `${NAME}` for one of `settings.folders.FOLDERS`.
 """
 
 import base64
 import binascii
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +25,7 @@ from outbound.shown_url import has_credentials, shown_url
 from rules.lookback import WORDS, LookBack, read_look_back
 from settings.document import DocumentError, Listing, Misplaced, Node, Problem, Scalar, read_yaml
 from settings.document import Mapping as YamlMapping
+from settings.folders import expanded
 from settings.models import (
     COUNT,
     DURATION,
@@ -430,7 +433,7 @@ def load_config(path: Path) -> Config:
 def parse_config(text: str, path: Path) -> Config:
     """Read a configuration. Raises `BadConfig` with line and column."""
     try:
-        node = read_yaml(text, str(path))
+        node = expanded(read_yaml(text, str(path)), os.environ)
         if isinstance(node, YamlMapping):
             _check_version(node)
         return read_model(Config, _FILE, node, path.parent, path=path)

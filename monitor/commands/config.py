@@ -1,17 +1,101 @@
-"""`signwatch config`: what a configuration may say."""
+"""`signwatch config`: what a configuration may say, and whether this one is right before anything is started with it."""
+
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
 
 import typer
 
-from monitor.config import config_schema
+from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, say, say_json
+from monitor.config import Config, config_schema, load_config
+from monitor.daemon.assembly import build_channels
+from monitor.judging.active_rules import RuleKeeper
+from monitor.model.errors import BadConfig, OwnFault
 from settings.models import schema_text
+
+_READABLE_BY_OTHERS: Final = stat.S_IRGRP | stat.S_IROTH
 
 
 def schema() -> None:
     """Print the JSON Schema of the configuration, for editors and for checks before a deployment.
 
-    Exits with 0. `signwatch doctor` reads the file itself, and says more.
+    Exits with 0. `signwatch config check` reads the file itself, and says more.
 
     Examples:
       signwatch config schema > signwatch.schema.json
     """
     typer.echo(schema_text(config_schema()), nl=False)
+
+
+def check(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False) -> None:
+    """Check the configuration, the rules, the channels and every file that they name. Asks nothing over the network.
+
+    No database is needed and nothing is changed, so it fits before a deployment. Exits 2 when something is wrong.
+
+    Examples:
+      signwatch config check
+      signwatch config check --config /etc/signwatch/signwatch.yaml
+    """
+    settings = load_config(config)
+    problems = list(_problems(settings))
+    remarks = list(_remarks(settings))
+    if as_json:
+        say_json({"config": str(config), "sound": not problems, "problems": problems, "remarks": remarks})
+    else:
+        for problem in problems:
+            say(problem, "bold red")
+        for remark in remarks:
+            say(remark, "yellow")
+        say(f"{config}: {len(problems)} problems" if problems else f"{config}: {_summary(settings)}")
+    raise leave(Exit.MISUSED if problems else Exit.FINE)
+
+
+def _summary(settings: Config) -> str:
+    logs = "every log of the trust root" if settings.logs is None else f"{len(settings.logs)} logs"
+    rules = len(RuleKeeper(settings.rules, settings.channels).held.rules.rules)
+    return f"sound: {logs}, {rules} rules, channels {', '.join(settings.channels) or 'none'}"
+
+
+def _problems(settings: Config) -> Iterator[str]:
+    """Everything that `signwatch run` would refuse, each as a sentence."""
+    for look in (lambda: build_channels(settings), lambda: RuleKeeper(settings.rules, settings.channels)):
+        try:
+            look()
+        except (BadConfig, OwnFault) as error:
+            yield str(error)
+    if not settings.notify:
+        yield f"{settings.path}: `notify` names no channel: `signwatch run` refuses to start"
+    for what, path in _files(settings):
+        if not path.is_file():
+            yield f"{what}: there is no file {path}"
+
+
+def _remarks(settings: Config) -> Iterator[str]:
+    """What works and is still worth a look: secrets that other users of the machine can read."""
+    for what, path in _secrets(settings):
+        if path.is_file() and path.stat().st_mode & _READABLE_BY_OTHERS:
+            yield f"{what}: other users of this machine can read {path}: chmod 0400"
+
+
+def _files(settings: Config) -> Iterator[tuple[str, Path]]:
+    """Files that have to exist, with the key that names each."""
+    trust = settings.trust
+    named = {"trusted_root": trust.trusted_root, "tuf_root": trust.tuf_root, "ca_file": trust.ca_file}
+    yield from ((f"trust: {key}", path) for key, path in named.items() if path is not None)
+    yield from (("trust: signing_configs", path) for path in trust.signing_configs)
+    yield from ((f"logs: {log.name}: ca_file", log.ca_file) for log in settings.logs or () if log.ca_file is not None)
+    yield from _secrets(settings)
+
+
+def _secrets(settings: Config) -> Iterator[tuple[str, Path]]:
+    for name, channel in settings.channels.items():
+        yield from _named_files(f"channels: {name}", channel, settings.base)
+
+
+def _named_files(where: str, values: Mapping[str, Any], base: Path) -> Iterator[tuple[str, Path]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _named_files(f"{where}: {key}", value, base)
+        elif key.endswith("_file") and isinstance(value, str):
+            yield f"{where}: {key}", base / value

@@ -1,8 +1,9 @@
 """What every command shares: the configuration option, tables for people, plain lines and JSON for scripts."""
 
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from pathlib import Path
@@ -31,11 +32,37 @@ class Exit(IntEnum):
     UNFINISHED = 3
 
 
+DEFAULT_CONFIG = Path("signwatch.yaml")
+
+
+def config_places(environment: Mapping[str, str]) -> tuple[Path, ...]:
+    """Where a configuration is looked for when none is named and the working directory has none.
+
+    A user's own (XDG Base Directory Specification) goes before the system's.
+    """
+    home = environment.get("XDG_CONFIG_HOME") or str(Path(environment.get("HOME") or "/") / ".config")
+    return tuple(Path(each) / "signwatch" / DEFAULT_CONFIG for each in (home, "/etc"))
+
+
+def _found_config(context: typer.Context, parameter: typer.CallbackParam, value: Path) -> Path:
+    source = context.get_parameter_source(parameter.name or "")
+    if source is None or source.name != "DEFAULT" or value.exists():
+        return value
+    return next((each for each in config_places(os.environ) if each.is_file()), value)
+
+
 ConfigOption = Annotated[
-    Path, typer.Option("--config", "-c", help="The configuration file.", envvar="SIGNWATCH_CONFIG", dir_okay=False)
+    Path,
+    typer.Option(
+        "--config",
+        "-c",
+        help="The configuration file; else signwatch.yaml here, in ~/.config/signwatch, or in /etc/signwatch.",
+        envvar="SIGNWATCH_CONFIG",
+        dir_okay=False,
+        callback=_found_config,
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document for scripts.")]
-DEFAULT_CONFIG = Path("signwatch.yaml")
 
 
 def leave(code: Exit) -> typer.Exit:

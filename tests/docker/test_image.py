@@ -247,3 +247,31 @@ def test_the_monitors_configuration_loads_and_its_rules_parse() -> None:
     assert config.web == WebConfig(("0.0.0.0", 9464))
     loaded = load_rules((_DOCKER / "config" / "rules.yaml").read_text())
     assert [rule.id for rule in loaded.rules] == ["acme-release"]
+
+
+def production() -> dict[str, Any]:
+    loaded = yaml.safe_load((_DOCKER / "compose.production.yaml").read_text())
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def test_production_runs_the_monitor_alone_without_privileges_and_limits_it() -> None:
+    services = production()["services"]
+    assert set(services) == {"init", "monitor"}
+    for name, service in services.items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["read_only"] is True, name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert "environment" not in service, f"{name}: settings are files"
+        assert service["image"].startswith("${SIGNWATCH_IMAGE:?"), "an operator's own image, never a guess"
+        assert {volume.rpartition(":")[2] for volume in service["volumes"]} == {"ro", "/var/lib/signwatch"}
+    assert services["init"]["profiles"] == ["setup"], "a first start is asked for"
+    monitor = services["monitor"]
+    assert all(port.startswith("127.0.0.1:") for port in monitor["ports"])
+    assert {"mem_limit", "pids_limit", "ulimits"} <= set(monitor)
+
+
+def test_productions_configuration_loads_and_its_rules_parse() -> None:
+    config = load_config(_DOCKER / "config.production" / "signwatch.yaml")
+    assert {build_channel(name, settings).name for name, settings in config.channels.items()} == set(config.notify)
+    assert load_rules((_DOCKER / "config.production" / "rules.yaml").read_text()).rules

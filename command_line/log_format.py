@@ -1,0 +1,110 @@
+"""What the programs log, as text for people, logfmt or JSON: one line a record, times in UTC.
+
+A message `event name=%s other=%d` becomes the fields `event`, `name` and `other`; any other message is the field
+`message`. What a server or a log entry said may be among the values: control characters never reach the output, and a
+value that is cut says how much is missing.
+"""
+
+import json
+import logging
+import re
+import time
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Any, Final
+
+from typing_extensions import override
+
+_LONGEST: Final = 8_000
+_EXACT: Final = 2**53
+_EVENT: Final = re.compile(r"[a-z][a-z0-9_]*( [a-z][a-z0-9_]*=%[sdr])*", re.ASCII)
+_BARE: Final = re.compile(r"[A-Za-z0-9_.:/@+-]+", re.ASCII)
+
+
+class LogFormat(StrEnum):
+    """How a record is written."""
+
+    TEXT = "text"
+    LOGFMT = "logfmt"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """Least important record that is written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def formatter(wanted: LogFormat) -> logging.Formatter:
+    """Formatter that writes each record on one line (a traceback in text has its own)."""
+    kinds: dict[LogFormat, type[logging.Formatter]] = {
+        LogFormat.TEXT: _Text,
+        LogFormat.LOGFMT: _Logfmt,
+        LogFormat.JSON: _Json,
+    }
+    return kinds[wanted]()
+
+
+class _Text(logging.Formatter):
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+        self.converter = time.gmtime
+
+    @override
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = _inert(record.message)
+        return super().formatMessage(record)
+
+
+class _Logfmt(logging.Formatter):
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        return " ".join(f"{name}={_logfmt_value(value)}" for name, value in _fields(self, record))
+
+
+class _Json(logging.Formatter):
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps(dict(_fields(self, record)))
+
+
+def _fields(formatter: logging.Formatter, record: logging.LogRecord) -> Iterator[tuple[str, Any]]:
+    """Fields of a record, in the order in which they are written; fixed names win over a message's own."""
+    at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+    fixed = {"time": f"{at}.{int(record.msecs):03d}Z", "level": record.levelname.lower(), "logger": record.name}
+    yield from fixed.items()
+    template, arguments = str(record.msg), record.args
+    if _EVENT.fullmatch(template) and isinstance(arguments, tuple) and template.count("%") == len(arguments):
+        event, *names = (part.partition("=")[0] for part in template.split(" "))
+        yield "event", event
+        for name, value in zip(names, arguments, strict=True):
+            yield (f"{name}_" if name in {*fixed, "event"} else name), _plain(value)
+    else:
+        yield "message", _cut(record.getMessage())
+    if record.exc_info:
+        yield "exception", _cut(formatter.formatException(record.exc_info))
+
+
+def _plain(value: object) -> float | str:
+    """A number that every JSON reader keeps exactly, else text: no NaN, no infinity, nothing that is rounded."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _EXACT:
+        return value
+    return _cut(str(value))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text) - _LONGEST} characters more)"
+
+
+def _logfmt_value(value: float | str) -> str:
+    text = str(value)
+    return text if _BARE.fullmatch(text) else json.dumps(text)
+
+
+def _inert(text: str) -> str:
+    """One printable line: anything else shows as its escape."""
+    cut = _cut(text)
+    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in cut)
