@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any, Final
 
-from typing_extensions import override
-
 _LONGEST: Final = 8_000
 _EXACT: Final = 2**53
 _EVENT: Final = re.compile(r"[a-z][a-z0-9_]*( [a-z][a-z0-9_]*=%[sdr])*", re.ASCII)
@@ -53,21 +51,21 @@ class _Text(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
         self.converter = time.gmtime
 
-    @override
     def formatMessage(self, record: logging.LogRecord) -> str:
+        """Fill the template in with a message that stays on its line."""
         record.message = _inert(record.message)
         return super().formatMessage(record)
 
 
 class _Logfmt(logging.Formatter):
-    @override
     def format(self, record: logging.LogRecord) -> str:
+        """`name=value` pairs; a value that is more than a word is a JSON string."""
         return " ".join(f"{name}={_logfmt_value(value)}" for name, value in _fields(self, record))
 
 
 class _Json(logging.Formatter):
-    @override
     def format(self, record: logging.LogRecord) -> str:
+        """One JSON object in ASCII."""
         return json.dumps(dict(_fields(self, record)))
 
 

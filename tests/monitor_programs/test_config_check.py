@@ -4,6 +4,7 @@ import base64
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,10 +40,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def check(capsys: pytest.CaptureFixture[str], *words: str, expect: int) -> dict[str, list[str]]:
+def check(capsys: pytest.CaptureFixture[str], *words: str, expect: int) -> dict[str, Any]:
     capsys.readouterr()
     assert run_command(["config", "check", "--json", *words]) == expect
-    document: dict[str, list[str]] = json.loads(capsys.readouterr().out)
+    document: dict[str, Any] = json.loads(capsys.readouterr().out)
     return document
 
 
