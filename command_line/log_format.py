@@ -51,7 +51,7 @@ class _Text(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
         self.converter = time.gmtime
 
-    def formatMessage(self, record: logging.LogRecord) -> str:
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  the name that logging calls
         """Fill the template in with a message that stays on its line."""
         record.message = _inert(record.message)
         return super().formatMessage(record)

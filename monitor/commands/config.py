@@ -1,4 +1,4 @@
-"""`signwatch config`: what a configuration may say, and whether this one is right before anything is started with it."""
+"""`signwatch config`: what a configuration may say, and whether this one is right before a start."""
 
 import stat
 from collections.abc import Iterator, Mapping
