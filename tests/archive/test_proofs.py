@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +108,9 @@ def test_an_unexpected_signings_alert_says_how_to_prove_it(place: Place, tmp_pat
     place.run("run", "--once", expect=1)
     alerts = [json.loads(line) for line in (place.folder / "alerts.jsonl").read_text().splitlines()]
     (alert,) = [each for each in alerts if each["kind"] == "unexpected-signing"]
-    command = alert["next_step"].split("`")[1].split()
-    assert command[:2] == ["signwatch", "search"]
+    found = re.search(r"signwatch search --entry \S+ --prove signing\.json", json.dumps(alert))
+    assert found is not None
+    command = found[0].split()
     file = tmp_path / "signing.json"
     place.run(*command[1:-1], str(file))
     assert "refs/heads/evil" in verified(place, file)["logs"][0]["shows"][0]
