@@ -1,10 +1,8 @@
 """Puts the routes together, and serves them on every address of the configured host."""
 
-import signal
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import PurePosixPath
 
 import uvicorn
@@ -18,6 +16,8 @@ from ca_lite.keys import now, read_limited
 from ca_lite.service import Service
 from ca_lite.settings import Settings
 from ca_lite.tuf_repository import refresh
+from inbound.serving import listener
+from inbound.serving import serve as run_server
 
 
 def create_app(service: Service) -> FastAPI:
@@ -78,24 +78,12 @@ def listen(settings: Settings) -> list[socket.socket]:
 
 
 def _bound(address: str, port: int) -> socket.socket | None:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
-        # With the protocol named, asyncio switches Nagle's algorithm off: without, answers wait 40 ms for an ACK.
-        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    except OSError:
-        return None
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listener.bind((address, port))
-        listener.listen(128)
+        return listener(address, port)
     except OSError as error:
-        listener.close()
-        if family == socket.AF_INET6 and address == "::1":
+        if address == "::1":
             return None  # a machine without IPv6 is served over IPv4
         raise ConfigError(f"{address} port {port} cannot be listened on: {error.strerror}") from error
-    return listener
 
 
 def serve(service: Service, sockets: list[socket.socket], ready: str) -> None:
@@ -110,28 +98,4 @@ def serve(service: Service, sockets: list[socket.socket], ready: str) -> None:
         limit_concurrency=200,
         lifespan="off",
     )
-    _Announcing(config, ready).run(sockets)
-
-
-class _Announcing(uvicorn.Server):
-    """Says that it serves only once it does."""
-
-    def __init__(self, config: uvicorn.Config, ready: str) -> None:
-        super().__init__(config)
-        self._ready = ready
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """End in order on SIGTERM and SIGINT. uvicorn's own version raises the signal again: no end with 0."""
-        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, then print the line."""
-        await super().startup(sockets)
-        if self.started:
-            print(self._ready, flush=True)  # noqa: T201  the one line a script waits for
+    run_server(config, sockets, ready)

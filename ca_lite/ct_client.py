@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import httpx
 import pybase64
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from ca_lite.errors import Outage
-from ca_lite.fetch import client, request_json
+from ca_lite.fetch import Client
 from ca_lite.log_trust import CtLog
 from tlog.ct import MalformedCt, Sct, decode_base64
 
@@ -26,18 +25,18 @@ class CtClient:
 
     log: CtLog
     seconds: float
-    http: httpx.Client
+    http: Client
 
     @classmethod
     def connect(cls, log: CtLog, seconds: float) -> "CtClient":
         """Client with its own connection pool; nothing is sent yet."""
-        return cls(log, seconds, client())
+        return cls(log, seconds, Client())
 
     def add_pre_chain(self, chain: Sequence[x509.Certificate]) -> Sct:
         """Enter a precertificate with its issuers; the SCT's signature is not checked. Raises `Outage`."""
         url = f"{self.log.url}/ct/v1/add-pre-chain"
         body = {"chain": [pybase64.b64encode(each.public_bytes(Encoding.DER)).decode() for each in chain]}
-        status, answer = request_json(self.http, url, body=body, limit=_LIMIT, seconds=self.seconds)
+        status, answer = self.http.request_json(url, body=body, limit=_LIMIT, seconds=self.seconds)
         if status != 200 or not isinstance(answer, dict):  # noqa: PLR2004
             raise Outage(f"{url}: answered {status}: {_excerpt(answer)}")
         try:
@@ -48,9 +47,7 @@ class CtClient:
     def reachable(self) -> str | None:
         """None when the log answers, else what is wrong."""
         try:
-            status, answer = request_json(
-                self.http, f"{self.log.url}/ct/v1/get-sth", limit=_LIMIT, seconds=self.seconds
-            )
+            status, answer = self.http.request_json(f"{self.log.url}/ct/v1/get-sth", limit=_LIMIT, seconds=self.seconds)
         except Outage as error:
             return str(error)
         return None if status == 200 and isinstance(answer, dict) else f"{self.log.url}: get-sth answered {status}"  # noqa: PLR2004

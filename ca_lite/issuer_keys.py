@@ -10,8 +10,9 @@ from typing import Any, Final, Protocol
 import jwt
 
 from ca_lite.errors import Outage
-from ca_lite.fetch import client, is_acceptable_url, request_json
+from ca_lite.fetch import Client
 from ca_lite.issuers import Issuer
+from outbound.shown_url import is_https_or_loopback
 
 _log = logging.getLogger(__name__)
 _SAFE: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
@@ -80,14 +81,14 @@ class Discovery:
 
 def _discover(url: str, ca_cert: str) -> IssuerKeys:
     """OpenID Connect Discovery 1.0 section 4. The document's issuer must equal the token's byte for byte."""
-    if not is_acceptable_url(url):
+    if not is_https_or_loopback(url):
         raise Outage(f"{url}: keys are only fetched over https, or http on this machine")
-    with client(ca_cert) as http:
+    with Client(ca_cert) as http:
         document = _get(http, url.rstrip("/") + "/.well-known/openid-configuration")
         if document.get("issuer") != url:
             raise Outage(f"{url}: its discovery document names another issuer")
         jwks_uri = document.get("jwks_uri")
-        if not isinstance(jwks_uri, str) or not is_acceptable_url(jwks_uri):
+        if not isinstance(jwks_uri, str) or not is_https_or_loopback(jwks_uri):
             raise Outage(f"{url}: its discovery document has no usable jwks_uri")
         offered = document.get("id_token_signing_alg_values_supported")
         algorithms = tuple(each for each in _SAFE if isinstance(offered, list) and each in offered)
@@ -95,8 +96,8 @@ def _discover(url: str, ca_cert: str) -> IssuerKeys:
         return parse_jwks(_get(http, jwks_uri), algorithms or ("RS256",))
 
 
-def _get(http: Any, url: str) -> dict[str, Any]:
-    status, answer = request_json(http, url, limit=_LIMIT, seconds=_SECONDS)
+def _get(http: Client, url: str) -> dict[str, Any]:
+    status, answer = http.request_json(url, limit=_LIMIT, seconds=_SECONDS)
     if status != 200 or not isinstance(answer, dict):  # noqa: PLR2004
         raise Outage(f"{url}: answered {status} instead of a JSON object")
     return answer

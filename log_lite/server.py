@@ -5,9 +5,7 @@ import errno
 import fcntl
 import logging
 import os
-import signal
 import socket
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -16,6 +14,8 @@ from urllib.parse import urlsplit
 import uvicorn
 from cryptography import x509
 
+from inbound.serving import listener
+from inbound.serving import serve as run_server
 from log_lite.app import application
 from log_lite.faults.switch import InForce, in_force
 from log_lite.faults.transport import HttpFault, Misbehave
@@ -29,7 +29,6 @@ _HTTP_PORT: Final = 80
 # Further loopback addresses that Rekor v2 shards made by `rotate` live under.
 _SPARE_HOSTS: Final = tuple(f"127.0.0.{n}" for n in range(2, 10))
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1", *_SPARE_HOSTS})
-_BACKLOG: Final = 512
 _logger = logging.getLogger(__name__)
 
 
@@ -92,7 +91,7 @@ def bind(wanted: Sequence[tuple[str, int]]) -> list[socket.socket]:
     bound: list[socket.socket] = []
     for host, port in wanted:
         try:
-            bound.append(_listener(host, port))
+            bound.append(listener(host, port))
         except OSError as error:
             if not bound or error.errno == errno.EADDRINUSE:
                 for other in bound:
@@ -100,22 +99,6 @@ def bind(wanted: Sequence[tuple[str, int]]) -> list[socket.socket]:
                 raise CannotListen(f"cannot listen on {host}:{port}: {error.strerror}") from error
             _logger.info("not listening on %s:%d: %s", host, port, error.strerror)
     return bound
-
-
-def _listener(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With the protocol named, asyncio switches Nagle's algorithm off: without, every answer waits 40 ms for an ACK.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listener.bind((host, port))
-        listener.listen(_BACKLOG)
-    except OSError:
-        listener.close()
-        raise
-    return listener
 
 
 def serve(folder: Path, *, anchors: Sequence[x509.Certificate], listen: str | None, accept_dsse: bool) -> None:
@@ -134,7 +117,7 @@ def serve(folder: Path, *, anchors: Sequence[x509.Certificate], listen: str | No
         )  # fmt: skip
         sequencer.start()
         try:
-            _Server(config, f"log-lite ready at {ledger.url} (pid {os.getpid()})").run(sockets)
+            run_server(config, sockets, f"log-lite ready at {ledger.url} (pid {os.getpid()})")
         finally:
             sequencer.stop()
 
@@ -152,27 +135,3 @@ class _FaultSwitch:
         if faults.modes != self._service.fault_modes:
             _logger.warning("faults switched on: %s", dict(faults.modes) or "none")
         self.http, self._service.lenses, self._service.fault_modes = faults.http, faults.lenses, faults.modes
-
-
-class _Server(uvicorn.Server):
-    """Says so on stdout, once connections are answered."""
-
-    def __init__(self, config: uvicorn.Config, ready: str) -> None:
-        super().__init__(config)
-        self._ready = ready
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """End in order on SIGTERM and SIGINT. uvicorn's own version raises the signal again and skips our `finally`."""
-        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            sys.stdout.write(self._ready + "\n")
-            sys.stdout.flush()

@@ -19,10 +19,11 @@ import httpx
 from typing_extensions import override
 
 from monitor.model.errors import FetchFailed, OwnFault
-from outbound.deadline import Deadline, DeadlineTransport, HttpLimits
+from outbound.deadline import Deadline, DeadlineTransport, HttpLimits, believed
 from outbound.retry_after import parse_http_date, parse_retry_after
 from outbound.shortage import own_shortage
 from outbound.shown_url import shown_url
+from outbound.token_bucket import Tokens
 
 MIB: Final = 1024 * 1024
 _USER_AGENT: Final = "signwatch"
@@ -132,24 +133,19 @@ class TokenBucket:
     def __init__(
         self, rate: float, burst: float, *, clock: Callable[[], float], sleep: Callable[[float], object]
     ) -> None:
-        if rate <= 0 or burst < 1:
-            raise OwnFault(f"a request rate of {rate}/s with a burst of {burst} lets nothing through")
-        self._rate, self._burst = rate, burst
         self._clock, self._sleep = clock, sleep
         self._lock = threading.Lock()
-        self._tokens, self._filled_at = burst, clock()
+        try:
+            self._tokens = Tokens(rate, burst, clock())
+        except ValueError as error:
+            raise OwnFault(f"requests to a log: {error}") from error
 
     def take(self) -> None:
         """Wait until one request is allowed, and count it."""
         with self._lock:
-            now = self._clock()
-            self._tokens = min(self._burst, self._tokens + (now - self._filled_at) * self._rate)
-            self._filled_at = now
-            self._tokens -= 1
-            debt = -self._tokens
-        # Tokens may go below zero: each waiter then sleeps its own share, so waiting needs no queue.
-        if debt > 0:
-            self._sleep(debt / self._rate)
+            wait = self._tokens.borrow(self._clock())
+        if wait > 0:
+            self._sleep(wait)
 
 
 class HttpFetcher(MovableFetcher):
@@ -178,7 +174,7 @@ class HttpFetcher(MovableFetcher):
         self._not_before = float("-inf")
         self._through = f" through the proxy {shown_url(proxy)}" if proxy else ""
         try:
-            transport = DeadlineTransport(self._deadline, self._limits, ca_file, proxy)
+            transport = DeadlineTransport(self._deadline, self._limits, believed(ca_file), proxy)
         except OSError as error:
             why = error.strerror or str(error)
             raise OwnFault(

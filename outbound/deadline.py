@@ -101,14 +101,11 @@ class DeadlineBackend(httpcore.SyncBackend):
 
 
 class DeadlineTransport(httpx.BaseTransport):
-    """httpx's own transport, but over a pool whose sockets obey the deadline.
+    """httpx's own transport, but over a pool whose sockets obey the deadline."""
 
-    Raises `OSError` (which `ssl.SSLError` is) when `ca_file` cannot be read or holds no PEM certificate.
-    """
-
-    def __init__(self, deadline: Deadline, limits: HttpLimits, ca_file: str | None, proxy: str | None) -> None:
+    def __init__(self, deadline: Deadline, limits: HttpLimits, context: ssl.SSLContext, proxy: str | None) -> None:
         settings: dict[str, Any] = {
-            "ssl_context": _believed(ca_file),
+            "ssl_context": context,
             "max_connections": limits.connections,
             "max_keepalive_connections": limits.connections,
             "keepalive_expiry": limits.keepalive,
@@ -143,8 +140,11 @@ class DeadlineTransport(httpx.BaseTransport):
         self._pool.close()
 
 
-def _believed(ca_file: str | None) -> ssl.SSLContext:
-    """Trusted TLS roots: those of the file alone, else the system's."""
+def believed(ca_file: str | None) -> ssl.SSLContext:
+    """Trusted TLS roots: those of the PEM file alone, else the system's.
+
+    Raises `OSError` (which `ssl.SSLError` is) when the file cannot be read or holds no certificate.
+    """
     if ca_file is None:
         return httpx.create_ssl_context(trust_env=False)
     if Path(ca_file).is_dir():

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from monitor.model.log_source import LogApi, LogEntry, hashes_of, unread_entry
+from monitor.model.log_source import CT_APIS, LogApi, LogEntry, hashes_of, unread_entry
 from rules.forges import github_repository, source_repository
 from sigstore_entries.ct_leaf import decode_ct
 from sigstore_entries.rekor import decode_rekor
@@ -20,7 +20,6 @@ from sigstore_entries.signing import ChainTrust, EntryRef, KnownTime, Signer, Si
 
 DECODER: Final = 1
 UNREADABLE: Final = "unreadable"
-_CT: Final = frozenset({LogApi.CT_RFC6962, LogApi.CT_STATIC})
 # The log's or an authority's clock before the certificate's: a certificate is issued shortly before it is used.
 _TIMES: Final = ("integrated-time", "timestamp-response", "ct-timestamp", "certificate-not-before")
 _SSH: Final = "SHA256:"
@@ -67,7 +66,7 @@ def decoded(entry: LogEntry, where: EntryRef, api: LogApi) -> Signing | Unreadab
     """Decode one entry by the log's protocol."""
     if entry.unread:
         return unread_entry(where, entry.unread)
-    if api in _CT:
+    if api in CT_APIS:
         return decode_ct(entry.leaf, where, entry.extra)
     return decode_rekor(entry.leaf, where, entry.integrated_time)
 

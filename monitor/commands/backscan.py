@@ -20,13 +20,12 @@ from monitor.daemon.assembly import from_archive
 from monitor.daemon.named_logs import UnknownLog, opened_trees
 from monitor.following.timing import Timing
 from monitor.judging.judge import RuleJudge
-from monitor.model.log_source import LogApi, LogSource
+from monitor.model.log_source import CT_APIS, LogSource
 from monitor.model.state import Batch
 from monitor.program import utc_now
 from monitor.store.coverage import Gap
 from monitor.store.store import Store
 
-_CT: Final = frozenset({LogApi.CT_RFC6962, LogApi.CT_STATIC})
 # Covered ranges of very many rules are written at the end of a piece: no more than this is read again after a kill.
 _PIECE: Final = 1 << 16
 
@@ -66,7 +65,7 @@ def backscan(
                 opened_trees(shared.config, shared.trust, store, Timing(utc_now, time.sleep), log)
             )
             # Entries before certificates: a signing that its entry told of is not told again for its certificate.
-            for source in sorted(trees, key=lambda source: source.identity.api in _CT):
+            for source in sorted(trees, key=lambda source: source.identity.api in CT_APIS):
                 for gap in missing_ranges(store, source.identity.log, shared.selections, first):
                     _offer(shared, store, source, gap, tally, as_json=as_json)
                     told = {"log": source.identity.log, "from": gap.first, "to": gap.last, "rules": len(gap.rules)}

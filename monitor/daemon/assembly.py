@@ -32,7 +32,7 @@ from monitor.judging.digest_lists import DigestLists
 from monitor.logs.opening import LogDescription, open_sources
 from monitor.logs.trees import OpenTrees
 from monitor.model.errors import BadConfig, OwnFault
-from monitor.model.log_source import LogApi, LogSource
+from monitor.model.log_source import CT_APIS, LogApi, LogSource
 from monitor.model.state import Batch
 from monitor.site.fan_out import SUBSCRIBERS, FanOut
 from monitor.store.alert_life import AlertLife
@@ -54,7 +54,6 @@ if TYPE_CHECKING:
 _REQUESTS_PER_SECOND: Final = {LogApi.REKOR_V1: 8}
 _OTHERWISE: Final = 50
 _REKOR: Final = frozenset({LogApi.REKOR_V1, LogApi.REKOR_V2})
-_CT: Final = frozenset({LogApi.CT_RFC6962, LogApi.CT_STATIC})
 _BURST: Final = 20
 _LEAST_SECRET: Final = 32
 _BACKSCAN_SHARE: Final = 4
@@ -436,14 +435,14 @@ def pinned(log: LogConfig, trust: TrustKeeper, store: Store) -> LogConfig:
 
 def hold_of(config: Config, logs: Sequence[LogConfig]) -> timedelta:
     """How long the alert for a certificate waits for the entry made with it: not at all where no log shows entries."""
-    return config.objectives.certificate_hold if any(log.api not in _CT for log in logs) else timedelta(0)
+    return config.objectives.certificate_hold if any(log.api not in CT_APIS for log in logs) else timedelta(0)
 
 
 def tell_facts(facts: StoredKnown, logs: Sequence[LogConfig], clock: Callable[[], datetime]) -> None:
     """Let absences count as facts only where the logs in question are all watched closely."""
     # A log whose protocol is found out later may be of either kind.
     facts.certificate_logs = frozenset(log.name for log in logs if log.api not in _REKOR)
-    facts.signature_logs = frozenset(log.name for log in logs if log.api not in _CT)
+    facts.signature_logs = frozenset(log.name for log in logs if log.api not in CT_APIS)
     facts.clock = clock
 
 

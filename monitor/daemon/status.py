@@ -16,7 +16,7 @@ from alerts.outbox import Backlog
 from monitor.config import Config
 from monitor.daemon.assembly import not_followed
 from monitor.judging.coverage import LogCoverage, coverage_document, read_coverage
-from monitor.model.pace import Freshness
+from monitor.model.pace import CLOCK_SKEW, Freshness
 from monitor.store.backscans import BackScan
 from monitor.store.health import Condition, Trouble
 from monitor.store.reading import Followed, OpenEvidence, Reading
@@ -24,7 +24,6 @@ from monitor.store.rule_load import Dropped, InForce
 from monitor.store.store import Store
 from monitor.trust.trust_root import read_trust_root
 
-_CLOCK_SKEW: Final = timedelta(minutes=10)
 _LEAST_FREE: Final = 1 << 20
 _RECENT: Final = 20
 _OPEN: Final = 20
@@ -94,7 +93,7 @@ class LogStatus:
         """Newest time of a pass, where it lies in the future: this machine's clock was ahead then, or is behind."""
         times = (self.condition.last_pass_at, self.condition.last_success_at)
         newest = max((each for each in times if each is not None), default=now)
-        return newest if newest > now + _CLOCK_SKEW else None
+        return newest if newest > now + CLOCK_SKEW else None
 
     def is_stale(self, now: datetime) -> bool:
         """Whether a log that may grow has shown nothing new for too long."""

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from typing_extensions import override
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from inbound.serving import listener
 from monitor.config import WebConfig
 from monitor.model.errors import OwnFault
 
@@ -32,6 +33,7 @@ _LEAST_CONNECTIONS: Final = 4
 _SHARE: Final = 8
 # As many connections are accepted before the first of them is looked at: more than the limit for a moment.
 _AT_ONCE: Final = 8
+_BACKLOG: Final = 128
 _MOST_HEADER_BYTES: Final = 16 * 1024
 _LOCAL_NAMES: Final = frozenset({"localhost", "ip6-localhost"})
 
@@ -226,19 +228,14 @@ class GuardedProtocol(H11Protocol):
 
 
 def _bound(config: WebConfig, part: str) -> socket.socket:
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
     try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((config.host, config.port))
-        listening.listen(128)
+        # One socket on `[::]` answers IPv4 as well.
+        return listener(config.host, config.port, only_v6=False, backlog=_BACKLOG)
     except OSError as error:
-        listening.close()
         raise OwnFault(
             f"{part}.listen: {config.host}:{config.port} cannot be had: {error.strerror or error}. Nothing was "
             f"started: stop what listens there, or set another address under `{part}`."
         ) from error
-    return listening
 
 
 def _url(host: str, port: int) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing_extensions import override
 
 from monitor.following.scan_batch import BatchMatches, Scanner
-from monitor.model.log_source import LogApi, LogEntry, unread_entry
+from monitor.model.log_source import CT_APIS, LogApi, LogEntry, unread_entry
 from monitor.model.state import Hit, UnreadableEntry
 from rules.ask_index import LayeredMatcher
 from rules.matching.matcher import Matcher, Matches
@@ -16,7 +16,6 @@ from sigstore_entries.outline import Outline, outline_ct, outline_fingerprints, 
 from sigstore_entries.rekor import decode_rekor
 from sigstore_entries.signing import EntryRef, Signing, Unreadable, left_out
 
-_CT = frozenset({LogApi.CT_RFC6962, LogApi.CT_STATIC})
 _VALUES = frozenset({"digest", "fingerprint"})
 
 
@@ -30,7 +29,7 @@ class RuleScanner(Scanner):
 
     @override
     def scan(self, entries: Sequence[LogEntry], start: int, log: str, api: LogApi) -> BatchMatches:
-        outline_of = outline_ct if api in _CT else outline_rekor
+        outline_of = outline_ct if api in CT_APIS else outline_rekor
         outlines = [outline_of(entry.leaf) for entry in entries]
         kinds = Counter([outline.kind for outline in outlines if outline is not None])
         candidates = self._candidates(outlines)
@@ -94,6 +93,6 @@ class RuleScanner(Scanner):
 def _decode(entry: LogEntry, where: EntryRef, api: LogApi) -> Signing | Unreadable:
     if entry.unread:
         return unread_entry(where, entry.unread)
-    if api in _CT:
+    if api in CT_APIS:
         return decode_ct(entry.leaf, where, entry.extra)
     return decode_rekor(entry.leaf, where, entry.integrated_time)

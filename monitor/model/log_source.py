@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from monitor.model.errors import SignedPromise
 from monitor.model.heads import SignedHead
@@ -21,6 +21,10 @@ class LogApi(StrEnum):
     REKOR_V2 = "rekor-v2"
     CT_RFC6962 = "ct-rfc6962"
     CT_STATIC = "ct-static"
+
+
+CT_APIS: Final = frozenset({LogApi.CT_RFC6962, LogApi.CT_STATIC})
+"""Protocols of logs that show certificates."""
 
 
 class LogEntry(NamedTuple):

@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Final
 
+CLOCK_SKEW: Final = timedelta(minutes=10)
+"""How far two honest clocks may be apart."""
 # Before anything is learned of a log it must have grown this often.
 _GROWTHS: Final = 8
 # A silence is unusual when it lasts this many times the longest before it, and this many entries are missed in it.

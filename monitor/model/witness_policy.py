@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from monitor.model.heads import SignedHead
+from monitor.model.pace import CLOCK_SKEW
 from settings.document import Misplaced, Node
 from settings.reading import Fields, read_list, read_number, read_text
 from tlog.cosignature import WitnessKey, parse_witness_vkey
@@ -18,7 +19,6 @@ from tlog.note import MalformedNote
 
 WITNESS_KEYS: Final = ("required", "keys")
 MAX_WITNESSES: Final = 64
-_CLOCK_SKEW: Final = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def judge(policy: WitnessPolicy, head: SignedHead, now: datetime, fresh_for: tim
     last: dict[str, datetime] = {}
     for name, at in zip(head.cosigned_by, head.cosigned_at, strict=True):
         last[name] = max(at, last.get(name, at))
-    fresh = {name for name, at in last.items() if fresh_for is None or now - fresh_for <= at <= now + _CLOCK_SKEW}
+    fresh = {name for name, at in last.items() if fresh_for is None or now - fresh_for <= at <= now + CLOCK_SKEW}
     present = tuple(name for name in policy.names if name in fresh)
     missing = tuple(name for name in policy.names if name not in fresh)
     known = {name: at for name, at in last.items() if name in policy.names}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
 
-from monitor.model.log_source import LogApi
+from monitor.model.log_source import CT_APIS, LogApi
 from monitor.proof.evidence import NotEvidence, Statement, read_head
 from sigstore_entries.ct_leaf import decode_ct
 from sigstore_entries.rekor import decode_rekor
@@ -22,7 +22,6 @@ from tlog.merkle import ProofInvalid, leaf_hash, root_from_inclusion_proof, veri
 MEDIA_TYPE: Final = "application/vnd.signwatch.signings+json"
 VERSION: Final = 1
 MAX_SIZE: Final = 256 * 1024 * 1024
-_CT: Final = frozenset({LogApi.CT_RFC6962, LogApi.CT_STATIC})
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +146,7 @@ def _sentence(signings: ProvenSignings, entry: ProvenEntry) -> str:
     if entry.leaf is None:
         return f"{where}: an entry with leaf hash {entry.leaf_hash.hex()}, whose bytes are not in the file."
     ref = EntryRef(signings.log, entry.index)
-    decoded = decode_ct(entry.leaf, ref) if signings.api in _CT else decode_rekor(entry.leaf, ref)
+    decoded = decode_ct(entry.leaf, ref) if signings.api in CT_APIS else decode_rekor(entry.leaf, ref)
     if isinstance(decoded, Unreadable):
         return f"{where}: an entry that cannot be read: {decoded.reason}"
     names = [name.value for signer in decoded.signers for name in signer.names]

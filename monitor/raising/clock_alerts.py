@@ -7,11 +7,11 @@ from typing import Final
 
 from alerts.alert import Alert, Owner, Severity
 from monitor.model.heads import SignedHead
+from monitor.model.pace import CLOCK_SKEW
 from monitor.model.state import Finding
 from monitor.raising.log_alerts import alert_id, day_of
 from sigstore_entries.signing import ChainTrust
 
-CLOCK_SKEW: Final = timedelta(minutes=10)
 INTEGRATED_TIME: Final = "integrated-time"
 REFUTED_TIME: Final = "refuted-integrated-time"
 _SIDE: Final = {True: "behind", False: "before"}

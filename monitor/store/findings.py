@@ -14,12 +14,12 @@ from monitor.store.seals import change_sealed
 from monitor.store.site_tables import FindingName
 from monitor.store.tables import FindingRow, KindCount, Unreadable, table
 from monitor.store.writing import add_new, add_up
+from rules.rule import CT_KINDS
 from rules.selected import Selected
 from rules.subject import names_of
 from rules.verdict import Reason
 from sigstore_entries.signing import ChainTrust, SignatureCheck, Signer, SignerForm, Signing
 
-_CERTIFICATE_KINDS: Final = frozenset({"certificate", "precertificate"})
 _SAID_BY_AUTHORITY: Final = ("timestamp-response", "integrated-time", "ct-timestamp")
 
 
@@ -80,7 +80,7 @@ def known_findings(connection: Connection, batch: Batch) -> set[tuple[str, int, 
 
 def is_certificate_only(signing: Signing) -> bool:
     """Whether the entry is a certificate in a CT log: its holder may sign, and no signature is known yet."""
-    return signing.kind in _CERTIFICATE_KINDS
+    return signing.kind in CT_KINDS
 
 
 def signed_at(selected: Selected, otherwise: datetime) -> datetime:

@@ -14,6 +14,7 @@ NAMES = {
     "alerts",
     "ca_lite",
     "command_line",
+    "inbound",
     "log_lite",
     "monitor",
     "outbound",

@@ -1,0 +1,1 @@
+"""What every server of ours is started with. Imports nothing of ours."""
