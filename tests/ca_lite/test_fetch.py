@@ -1,0 +1,50 @@
+"""The CA waits for nobody longer than it said, however the answer trickles in."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from ca_lite.errors import Outage
+from ca_lite.fetch import Client
+
+_PIECES = 60
+HEADERS = b"HTTP/1.1 200 OK\r\nX-Slow: "
+REST = b"\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
+
+
+def _trickle(listening: socket.socket, pause: float) -> None:
+    """Answer one connection, one byte of a header at a time."""
+    connection, _ = listening.accept()
+    with connection:
+        connection.recv(4096)
+        try:
+            connection.sendall(HEADERS)
+            for _ in range(_PIECES):
+                connection.sendall(b"a")
+                time.sleep(pause)
+            connection.sendall(REST)
+        except OSError:
+            return
+
+
+@pytest.fixture(params=[0.0, 0.05], ids=["at once", "slowly"])
+def server(request: pytest.FixtureRequest) -> Iterator[tuple[str, bool]]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(30)
+        thread = threading.Thread(target=_trickle, args=(listening, request.param), daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/x", request.param > 0
+        thread.join(30)
+
+
+def test_an_answer_whose_headers_trickle_in_is_an_outage(server: tuple[str, bool]) -> None:
+    url, is_slow = server
+    with Client() as client:
+        if not is_slow:
+            assert client.request_json(url, limit=100, seconds=30) == (200, {}), "control"
+            return
+        with pytest.raises(Outage, match="no complete answer within"):
+            client.request_json(url, limit=100, seconds=0.5)
