@@ -235,7 +235,7 @@ def _fill_findings(database: Database, count: int) -> None:
         filed = [
             {"name_key": key if n < 1000 else text_key(f"{key.hex()} {n}"), "log": "rekor-v2", "entry": n}
             for n in numbers
-            for key in names
+            for key in (names if n < 1000 else names[:1])
         ]
         with database.write() as connection:
             connection.execute(found.insert(), rows)

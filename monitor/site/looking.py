@@ -193,7 +193,8 @@ def headline(looked: Looked) -> tuple[str, str, str]:
     if trusted == 1:
         return "One signing, and nothing to compare it with", "calm", "1"
     if trusted:
-        return f"All {trusted} signings look alike", "good", "✓"
+        which = f"All {trusted}" if looked.total <= trusted else f"The newest {trusted} of {looked.total}"
+        return f"{which} signings look alike", "good", "✓"
     if looked.unverified:
         return "Nothing that a trusted authority vouches for", "warn", "?"
     return "Nothing was signed in this name", "calm", "0"

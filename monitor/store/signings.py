@@ -31,7 +31,7 @@ _NAME = table(FindingName)
 _FINDING = table(FindingRow)
 _POSITION = table(LogPosition)
 _HEALTH = table(LogHealth)
-MAX_READ: Final = 2_000
+MAX_READ: Final = 300
 """Signings read for one page; a page says when there are more."""
 MAX_UNVERIFIED: Final = 50
 """Of those that no authority vouches for."""
