@@ -39,6 +39,18 @@ def forge_of(uri: str) -> Forge:
     return Forge.GITLAB if "gitlab" in words else Forge.UNKNOWN
 
 
+def build_issuers(host: str) -> tuple[str, ...]:
+    """Who vouches for builds on a host; for GitHub Enterprise Server and GitLab where the name does not tell which."""
+    url = f"https://{host}"
+    if url == GITHUB:
+        return (GITHUB_ISSUER,)
+    if host.endswith(GHE_CLOUD):
+        return (f"https://token.actions.{host}",)
+    servers = {Forge.GITHUB: f"{url}/_services/token", Forge.GITLAB: url}
+    forge = forge_of(f"{url}/")
+    return (servers[forge],) if forge in servers else tuple(servers.values())
+
+
 def names_ignore_case(uri: str) -> bool:
     """Whether the host of this URI is one where names of owners and repositories ignore case."""
     return _ANY_CASE.match(uri) is not None
@@ -81,6 +93,15 @@ def source_repository(signer: Signer) -> str | None:
         return uri
     built_there = signer.claims.get("build_config_uri", "").startswith(issuer + "/")
     return issuer + uri[len(GITLAB) :] if built_there else uri
+
+
+def repository_key(signer: Signer) -> str | None:
+    """Name under which the past of a repository is kept: the same before and after a Fulcio that names its host.
+
+    In lower case where the host ignores case, or else a repository made again as `Acme/widget` would be a first one.
+    """
+    uri = source_repository(signer)
+    return fold(uri) if uri is not None and names_ignore_case(uri) else uri
 
 
 def github_repository(signer: Signer) -> str | None:

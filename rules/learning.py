@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from rules.expectations.claim import without_ref
 from rules.facts import Authorisation, DigestSource, Facts, Known, Leave, Past
-from rules.forges import source_repository
+from rules.forges import build_issuers, source_repository
 from rules.judge import judge
 from rules.rule import Rule
 from rules.subject import Subject, SubjectKind
@@ -252,10 +252,14 @@ def _learned(key: str, shown: Sequence[Mapping[str, tuple[Any, ...]]]) -> Part |
 
 def _guessed(subject: Subject) -> Iterator[Part]:
     """What the name alone tells, before anything was signed in it."""
-    if subject.kind is SubjectKind.REPOSITORY and subject.host in ("github.com", "gitlab.com"):
-        issuer = _GITHUB if subject.is_github else _GITLAB
-        for key, value in (("ref", {"glob": "refs/tags/*"}), ("issuer", issuer), ("repository", subject.text)):
-            yield Part(key, (value,), describe(key, value))
+    if subject.kind is SubjectKind.REPOSITORY:
+        guesses: dict[str, tuple[Any, ...]] = {
+            "ref": ({"glob": "refs/tags/*"},),
+            "issuer": build_issuers(subject.host),
+            "repository": (subject.text,),
+        }
+        for key, values in guesses.items():
+            yield Part(key, values, describe(key, values[0] if len(values) == 1 else list(values)))
 
 
 def _or(values: Sequence[Any]) -> str:

@@ -2,7 +2,7 @@
 
 import re
 
-from rules.forges import GHE_CLOUD, GITHUB, GITHUB_ISSUER, GITLAB, Forge, forge_of
+from rules.forges import GITLAB, Forge, build_issuers, forge_of
 from rules.rule_file import load_rules
 from rules.writing import Value, flow, rule_id, rule_lines, scalar
 
@@ -34,22 +34,11 @@ def _without_page(url: str) -> str:
     return re.split(r"[?#]|/-/", url, maxsplit=1)[0].rstrip("/").removesuffix(".git")
 
 
-def _issuers(host: str, forge: Forge) -> tuple[str, ...]:
-    """Who vouches for builds on a host; for GitHub Enterprise Server and GitLab where the name does not tell which."""
-    url = f"https://{host}"
-    if url == GITHUB:
-        return (GITHUB_ISSUER,)
-    if host.endswith(GHE_CLOUD):
-        return (f"https://token.actions.{host}",)
-    servers = {Forge.GITHUB: f"{url}/_services/token", Forge.GITLAB: url}
-    return (servers[forge],) if forge in servers else tuple(servers.values())
-
-
 def _repository(host: str, path: str) -> str:
     forge = forge_of(f"https://{host}/")
     if forge is Forge.GITHUB:
         path = "/".join(path.split("/")[:2]).removesuffix(".git")
-    repository, issuers = f"https://{host}/{path}", _issuers(host, forge)
+    repository, issuers = f"https://{host}/{path}", build_issuers(host)
     exact: Value = {"exact": repository, "ignore_case": True}
     lines = [
         "version: 1",

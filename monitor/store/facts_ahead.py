@@ -22,6 +22,7 @@ from monitor.store.stored_facts import StoredLeave, StoredPast
 from monitor.store.tables import FindingDigest, SeenValue, Sighting, table
 from monitor.store.writing import chunks
 from rules.facts import Authorisation
+from rules.forges import repository_key
 from sigstore_entries.signing import EntryRef, Signer, Signing
 
 _DIGEST: Final = table(FindingDigest)
@@ -132,7 +133,7 @@ class PastAhead(StoredPast):
     @override
     def repository_identifiers_of(self, rule: str, repository: str, besides: frozenset[bytes]) -> frozenset[str] | None:
         if (rule, "repository") not in self._seen:
-            named = {each.claims.get("source_repository_uri") for each in self._about.signers(rule)}
+            named = {repository_key(each) for each in self._about.signers(rule)}
             names = {name for name in named if name is not None}
             self._seen[rule, "repository"] = self._fetch_seen(rule, "repository", names)
         known = self._besides(self._seen[rule, "repository"].get(repository), besides)

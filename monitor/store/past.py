@@ -15,6 +15,7 @@ from monitor.store.columns import text_key
 from monitor.store.seals import change_sealed
 from monitor.store.tables import AlertRow, FindingDigest, RulePast, SeenValue, Sighting, table
 from monitor.store.writing import add_new, chunks
+from rules.forges import repository_key
 from rules.selection import digest_text
 from rules.verdict import Outcome
 from sigstore_entries.signing import EntryRef, Signing
@@ -73,7 +74,7 @@ def seen_in(finding: Finding) -> Iterator[Seen]:
         if signer.issuer is not None:
             for name in signer.names:
                 yield Seen("issuer", name.value, signer.issuer, signer.issued)
-        repository = signer.claims.get("source_repository_uri")
+        repository = repository_key(signer)
         identifier = signer.claims.get("source_repository_identifier")
         if repository is not None and identifier is not None:
             yield Seen("repository", repository, identifier, signer.issued)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from rules.expectations.flag import read_true
+from rules.forges import repository_key
 from rules.rule import Case, Check, JudgedByPast, Schema
 from settings.document import Node
 
@@ -25,7 +26,8 @@ class SameRepositoryIdentifierExpectation(JudgedByPast):
 
     def checks(self, case: Case) -> Iterator[Check]:
         """The identifier against those seen with this repository. The first sighting of a repository is fine."""
-        label, repository = "source_repository_identifier", case.claim("source_repository_uri")
+        label = "source_repository_identifier"
+        repository = repository_key(case.signer) if case.signer is not None else None
         found = case.claim(label)
         known = (
             case.facts.past.repository_identifiers_of(case.rule.id, repository, case.certificates)

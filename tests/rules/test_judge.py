@@ -293,3 +293,21 @@ def test_a_self_managed_gitlab_is_learned_and_filed_under_its_own_host() -> None
     assert learned["workflow"] == ".gitlab-ci.yml"
     under = rule("{identity: {glob: '*'}}", f"{{repository: {learned['repository']}, workflow: {learned['workflow']}}}")
     assert judge(under, release, MemoryFacts().facts, SEEN_AT).outcome is Outcome.EXPECTED
+
+
+@pytest.mark.parametrize(
+    ("name", "issuers"),
+    [
+        ("https://github.com/acme/widget", ["https://token.actions.githubusercontent.com"]),
+        ("https://gitlab.com/acme/widget", ["https://gitlab.com"]),
+        ("https://gitlab.acme.example/acme/widget", ["https://gitlab.acme.example"]),
+        ("https://acme.ghe.com/acme/widget", ["https://token.actions.acme.ghe.com"]),
+        ("https://github.acme.example/acme/widget", ["https://github.acme.example/_services/token"]),
+        ("https://code.acme.example/a/b", ["https://code.acme.example/_services/token", "https://code.acme.example"]),
+    ],
+)
+def test_a_repository_on_any_host_is_guessed_at_before_anything_was_signed(name: str, issuers: list[str]) -> None:
+    subject = read_subject(name)
+    learned = {part.key: part.expect for part in learn(subject, [])}
+    assert learned["issuer"] == (issuers if len(issuers) > 1 else issuers[0])
+    assert learned["repository"] == name

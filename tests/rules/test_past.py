@@ -4,8 +4,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from monitor.model.state import Finding
+from monitor.store.past import seen_in
 from outbound.image_name import parse_image_name
 from rules.facts import Authorisation, DigestSource, SourceForm
+from rules.forges import repository_key
 from rules.judge import judge, recheck_at
 from rules.selected import select
 from rules.verdict import Outcome, Verdict
@@ -13,6 +16,7 @@ from sigstore_entries.release import released_image
 from sigstore_entries.signing import Digest, EntryRef, KnownTime, SignerForm, Signing
 from tests.rules.signings import (
     DIGEST,
+    GITHUB,
     ISSUED,
     REPOSITORY,
     SEEN_AT,
@@ -293,3 +297,45 @@ def test_an_entry_that_a_whole_log_lacked_after_its_certificate_expired_is_unexp
     assert ids(verdict_of(f"{{ref: {TAG}}}", entry, MemoryFacts(read_at=read_at), now)) == reasons
     issued = signing(form=SignerForm.PRECERTIFICATE, kind="precertificate", digests=(), not_after=END)
     assert ids(verdict_of(f"{{ref: {TAG}}}", issued, MemoryFacts(read_at=read_at), now)) == []
+
+
+def claimed(repository: str, issuer: str, config: str) -> Signing:
+    return signing(
+        {"source_repository_uri": repository, "issuer": issuer, "build_config_uri": config, "build_signer_uri": config}
+    )
+
+
+OWN_HOST = "https://gitlab.acme.example"
+
+
+@pytest.mark.parametrize(
+    ("known", "repository", "issuer", "config"),
+    [
+        # Fulcio until September 2026 wrote gitlab.com for any host: its upgrade is no first sighting.
+        (f"{OWN_HOST}/acme/widget", "https://gitlab.com/acme/widget", OWN_HOST, f"{OWN_HOST}/acme/widget//ci.yml@main"),
+        (f"{OWN_HOST}/acme/widget", f"{OWN_HOST}/acme/widget", OWN_HOST, f"{OWN_HOST}/acme/widget//ci.yml@main"),
+        # A repository that was deleted and made again in another case, by a stranger perhaps.
+        ("https://github.com/acme/widget", "https://github.com/Acme/Widget", GITHUB, WORKFLOW),
+    ],
+)
+def test_a_repository_has_one_past_however_its_certificates_spell_it(
+    known: str, repository: str, issuer: str, config: str
+) -> None:
+    made = claimed(repository, issuer, config)
+    (signer,) = made.signers
+    assert repository_key(signer) == known
+    under = rule("{source_repository_identifier: '123456789'}", "{same_repository_identifier: true}")
+    for identifier, reasons in (("123456789", []), ("7", ["repository-identifier-changed"])):
+        facts = MemoryFacts(repository_identifiers={known: {identifier: EARLIER}})
+        assert [each.id for each in judge(under, made, facts.facts, SEEN_AT).reasons] == reasons
+
+
+def test_the_database_files_a_repository_under_that_one_name() -> None:
+    upgraded = claimed(f"{OWN_HOST}/acme/widget", OWN_HOST, f"{OWN_HOST}/acme/widget//ci.yml@main")
+    legacy = claimed("https://gitlab.com/acme/widget", OWN_HOST, f"{OWN_HOST}/acme/widget//ci.yml@main")
+    under = rule("{source_repository_identifier: '123456789'}")
+    found = [
+        Finding("under-test", select(under.select, each), Verdict(Outcome.EXPECTED), b"") for each in (upgraded, legacy)
+    ]
+    subjects = [[seen.subject for seen in seen_in(each) if seen.fact == "repository"] for each in found]
+    assert subjects == [[f"{OWN_HOST}/acme/widget"]] * 2
