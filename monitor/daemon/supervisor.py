@@ -41,6 +41,7 @@ from monitor.raising.log_alerts import (
     promises_unasked_alert,
     rewound_head_alert,
     stale_head_alert,
+    trees_left_out_alert,
 )
 from monitor.raising.witness_alerts import witness_alerts
 from monitor.store.health import Condition
@@ -203,7 +204,11 @@ class LogSupervisor:
             # The trees known before are asked all the same, and tell their own trouble.
             _LOG.warning("trees_not_listed log=%s detail=%s", self.name, error)
         # The newest tree first: however many old ones a log lists, what is signed now does not wait for them.
-        return [self._follow(source) for source in reversed(self._log_trees.sources) if not self._timing.stop()]
+        results = [self._follow(source) for source in reversed(self._log_trees.sources) if not self._timing.stop()]
+        if results and self._log_trees.left_out:
+            told = f"{self._log_trees.left_out} trees that the log names are not followed"
+            results[0].note = f"{results[0].note}; {told}".removeprefix("; ")
+        return results
 
     def _not_opened(self, error: Exception) -> list[PassResult]:
         """Trouble of a log that could not be opened, under the names of its trees where some are followed already.
@@ -241,7 +246,10 @@ class LogSupervisor:
         if not self._log_trees.refresh():
             return
         self._trees.clear()
-        sources = self._log_trees.sources
+        sources, left_out = self._log_trees.sources, self._log_trees.left_out
+        self._meter.trees_left_out(self.name, left_out)
+        if left_out:
+            self._store.enqueue([trees_left_out_alert(self.name, left_out, self._timing.clock())])
         if self.name not in {source.identity.log for source in sources}:
             self._store.health.forget(self.name)
         for source in sources:

@@ -12,6 +12,7 @@ from monitor.logs.ct_rfc6962 import CtRfc6962Source
 from monitor.logs.ct_static import CtStaticSource
 from monitor.logs.rekor_v1 import RekorV1Source, ShardInfo, shards
 from monitor.logs.rekor_v2 import RekorV2Source
+from monitor.logs.trees import MAX_SIGNED, Trees
 from monitor.model.errors import FetchFailed, NotShown, OwnFault
 from monitor.model.log_source import LogApi, LogIdentity, LogSource
 from tlog.checkpoint import MalformedCheckpoint, parse_checkpoint
@@ -98,9 +99,10 @@ def _hosts(description: LogDescription) -> list[str]:
     return [pinned] if pinned else list(dict.fromkeys(_host(url) for url in description.urls))
 
 
-def _rekor_v1(description: LogDescription, fetcher: Fetcher, host: str) -> list[LogSource]:
+def _rekor_v1(description: LogDescription, fetcher: Fetcher, host: str) -> Trees:
     """One source per tree, oldest first; none when the server does not speak Rekor v1 and need not."""
     key = rekor_v1_key(host, description.spki)
+    left_out = 0
     if description.tree_id is not None:
         trees = [(description.tree_id, description.offset, description.name)]
     else:
@@ -109,19 +111,18 @@ def _rekor_v1(description: LogDescription, fetcher: Fetcher, host: str) -> list[
         except (Refused, WrongContent):
             if description.apis == (LogApi.REKOR_V1,):
                 raise
-            return []
+            return Trees()
         known = set(description.known_trees)
-        ours = [tree for tree in found if tree.active or tree.tree_id in known or _is_signed(tree, host, key)]
-        if len(ours) < len(found):
-            _LOG.warning(
-                "trees_not_signed log=%s left_out=%d of=%d", description.name, len(found) - len(ours), len(found)
-            )
+        new = [tree for tree in found if not tree.active and tree.tree_id not in known]
+        newest = {tree.tree_id for tree in [each for each in new if _is_signed(each, host, key)][-MAX_SIGNED:]}
+        ours = [tree for tree in found if tree.active or tree.tree_id in known | newest]
+        left_out = len(found) - len(ours)
         offsets = {tree.tree_id: tree.offset for tree in ours}
         missed = [tree_id for tree_id in description.known_trees if tree_id not in offsets]
         named = [*missed, *offsets]
         trees = [(tree_id, offsets.get(tree_id), f"{description.name}/{tree_id}") for tree_id in named]
     # SPEC rekor checkpoint.go: the origin is "<host> - <tree ID>", the note's key name the bare host.
-    return [
+    sources = (
         RekorV1Source(
             _identity(description, LogApi.REKOR_V1, name, host, f"{host} - {tree_id}"),
             fetcher,
@@ -130,7 +131,8 @@ def _rekor_v1(description: LogDescription, fetcher: Fetcher, host: str) -> list[
             offset=offset,
         )
         for tree_id, offset, name in trees
-    ]
+    )
+    return Trees(sources, left_out=left_out)
 
 
 def _is_signed(tree: ShardInfo, host: str, key: NoteKey) -> bool:

@@ -1,13 +1,28 @@
 """The trees of one log: opened when they are first needed, and listed again every ten minutes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
 from monitor.model.errors import FetchFailed
 from monitor.model.log_source import LogSource
 
+MAX_SIGNED: Final = 64
 LIST_EVERY: Final = timedelta(minutes=10)
+
+
+class Trees(list[LogSource]):
+    """Sources of one log, oldest first. `left_out` counts trees that the log names and that are not followed.
+
+    A list of trees is not signed, so one without a head by the pinned key may be made up; of signed ones that are not
+    followed yet the newest `MAX_SIGNED` are taken.
+    """
+
+    def __init__(self, sources: Iterable[LogSource] = (), *, left_out: int = 0) -> None:
+        super().__init__(sources)
+        self.left_out = left_out
+
+
 OpenTrees = Callable[[], Sequence[LogSource]]
 """Opens every tree of one log. Raises `FetchFailed`, `OwnFault`."""
 
@@ -47,6 +62,11 @@ class LogTrees:
             raise
         self._failed_at = None
         return True
+
+    @property
+    def left_out(self) -> int:
+        """How many trees the log named in the newest listing that are not followed."""
+        return self.sources.left_out if isinstance(self.sources, Trees) else 0
 
     def source(self, log: str) -> LogSource:
         """The tree named `log`; if it is unknown, the trees are listed again. Raises `FetchFailed`, `OwnFault`."""

@@ -99,6 +99,7 @@ ALERT_KINDS: Final = (
     "log-promise-unasked",
     "log-rewound",
     "log-stale",
+    "log-trees-left-out",
     "log-unreachable",
     "rules-dropped",
     "silence-ended",
@@ -375,6 +376,25 @@ def new_shard_alert(log: str, origin: str, how: str, now: datetime) -> Alert:
         next_step="Check that its operator announced it.",
         created_at=now,
         facts=(("Log", log), ("Origin", origin), ("Found in", how)),
+        log=log,
+    )
+
+
+def trees_left_out_alert(log: str, count: int, now: datetime) -> Alert:
+    """Alert for a log that names trees which are not followed: their heads are not signed by its key, or too many."""
+    return Alert(
+        id=alert_id("log-trees-left-out", log, day_of(now)),
+        kind="log-trees-left-out",
+        owner=Owner.COULD_NOT_ASK,
+        severity=Severity.WARN,
+        title=f"{log} names {count} trees that are not followed",
+        summary=f"{count} of the inactive trees in its list have no head that the log's key signed, or are beyond the "
+        "newest ones that are taken up. It is not signed: the server, or a proxy in between, may have made it up.",
+        consequence="Entries of these trees are not being checked. All others are followed.",
+        next_step="Ask the log's operator which trees there are. One that you want followed is a log of its own in the "
+        "configuration, with `tree_id` and its key.",
+        created_at=now,
+        facts=(("Log", log), ("Trees left out", str(count))),
         log=log,
     )
 

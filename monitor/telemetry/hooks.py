@@ -25,6 +25,9 @@ class LogMeter(Protocol):
     def add_log(self, log: str) -> None:
         """A log is followed: every series of it exists from now on."""
 
+    def trees_left_out(self, log: str, count: int) -> None:
+        """A log, by its configured name, names so many trees that are not followed."""
+
     def passed(self, log: str, at: datetime, owner: Owner | None) -> None:
         """A pass ended: well, or with trouble of this owner."""
 

@@ -111,6 +111,7 @@ class PrometheusMeter(Meter):
         self._accounts = gauge("subscribers", "Accounts, subscriptions and destinations now.", "what")
         for name in STAGES:
             self._stages.labels(name)
+        self._left_out = gauge("trees_left_out", "Trees that a log names and that are not followed.", "log")
         self._not_followed = gauge("trust_root_logs_not_followed", "Logs of the trust root that cannot be followed.")
         self._refreshed = gauge("trust_root_refresh_timestamp_seconds", "When the trust root was last refreshed.")
         self._refreshes = counter("trust_root_refreshes", "Refreshes of the trust root, by how they ended.", "result")
@@ -146,6 +147,10 @@ class PrometheusMeter(Meter):
         ):
             for word in words:
                 counter.labels(log, word)
+
+    @override
+    def trees_left_out(self, log: str, count: int) -> None:
+        self._left_out.labels(log).set(count)
 
     @override
     def passed(self, log: str, at: datetime, owner: Owner | None) -> None:

@@ -3,12 +3,14 @@
 import json
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from monitor.http_fetcher import Unreachable
 from monitor.logs.opening import LogDescription, open_sources
+from monitor.logs.trees import Trees
 from monitor.model.errors import FetchFailed, NotShown, OwnFault
 from monitor.model.log_source import LogApi
 from tests.monitor.harness import KINDS
@@ -21,6 +23,7 @@ from tests.support.misbehaving_log import (
     ecdsa_key,
     spki_of,
 )
+from tests.threats.watched import Watched
 from tlog.note import tile_log_key
 
 URLS = {
@@ -121,6 +124,58 @@ def test_trees_that_the_pinned_key_did_not_sign_are_no_sources_unless_they_are_f
     assert [s.identity.log for s in sources] == ["name/17", f"name/{log.tree_id}"]
     followed = open_sources(description(log, known_trees=("1001",)), log)
     assert [s.identity.log for s in followed] == ["name/17", "name/1001", f"name/{log.tree_id}"]
+    assert isinstance(sources, Trees)
+    assert sources.left_out == 1_500
+
+
+def signed_trees(log: RekorV1Log, count: int) -> list[dict[str, Any]]:
+    """Inactive trees that the log's own key signed."""
+    active, found = log.tree_id, []
+    for number in range(count):
+        log.tree_id = str(5_000 + number)
+        found.append(log.tree(0) | {"treeSize": 1, "signedTreeHead": log.head_note(1).decode()})
+    log.tree_id = active
+    return found
+
+
+def test_of_a_thousand_trees_that_the_log_signed_the_newest_are_followed_and_the_rest_is_counted() -> None:
+    log = RekorV1Log()
+    log.grow(10)
+    trees = signed_trees(log, 200)
+    log.edit("^api/v1/log$", lambda raw: json.dumps(json.loads(raw) | {"inactiveShards": trees}).encode())
+    sources = open_sources(description(log, known_trees=("5003",)), log)
+    assert isinstance(sources, Trees)
+    names = [source.identity.log for source in sources]
+    assert names == ["name/5003", *(f"name/{5_000 + number}" for number in range(136, 200)), f"name/{log.tree_id}"]
+    assert sources.left_out == 200 - 65
+
+
+def test_a_made_up_list_of_trees_is_told_and_leaves_the_metrics_as_they_are(tmp_path: Path) -> None:
+    log = RekorV1Log()
+    log.grow(10)
+
+    def pages(trees: list[dict[str, Any]], folder: Path) -> tuple[int, str, list[str]]:
+        folder.mkdir()
+        log.edit("^api/v1/log$", lambda raw: json.dumps(json.loads(raw) | {"inactiveShards": trees}).encode())
+        seen = Watched(log, folder)
+        seen.trees = lambda: open_sources(description(log), log)  # type: ignore[method-assign]
+        seen.restart()
+        seen.watch.baseline(0)
+        (outcome,) = seen.watch.run_pass()
+        told = [kind for kind in seen.alerts() if kind.startswith("log-")]
+        seen.store.close()
+        return len(seen.meter.expose().splitlines()), outcome.note, told
+
+    honest = pages([], tmp_path / "honest")
+    made_up = [
+        {"rootHash": "00" * 32, "treeSize": 1, "signedTreeHead": "", "treeID": str(n)} for n in range(1000, 2500)
+    ]
+    lied = pages(made_up, tmp_path / "lied")
+    assert lied[0] == honest[0]
+    assert (honest[1:], lied[1:]) == (
+        ("", []),
+        ("1500 trees that the log names are not followed", ["log-trees-left-out"]),
+    )
 
 
 def test_a_rekor_v1_log_whose_origin_is_not_its_host_is_pinned_by_configuration() -> None:

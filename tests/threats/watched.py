@@ -93,6 +93,7 @@ class Watched:
         """What a process has in memory when it starts."""
         self.store = Store(open_database(str(self.path), check=True), clock=self.clock, route=lambda _: ["console"])
         self.trust = TrustKeeper(TrustConfig(trusted_root=self.root), self.clock)
+        self.meter = PrometheusMeter("test")
         self.watch = LogSupervisor(
             self.log.source().identity.log,
             self.trees,
@@ -100,7 +101,7 @@ class Watched:
                 self.store,
                 RuleKeeper(self.folder / "rules.yaml", ["console"]),
                 self.trust,
-                PrometheusMeter("test"),
+                self.meter,
                 Timing(self.clock, lambda _: None, self._stops),
             ),
             Watching(Freshness(timedelta(hours=1), busy=True), limits=self.limits, witnesses=self.witnesses),
