@@ -48,7 +48,8 @@ def backscan(
 
     A new rule learns of the past with it: the daemon's `backscan` setting does the same little by little. Alerts of
     unexpected signings go out through `signwatch run` at the next full hour, marked as looking back. A run that was
-    ended continues where it was. Exits 1 when an unexpected signing was found or a log misbehaved.
+    ended continues where it was. Exits 1 when an unexpected signing was found or a log misbehaved, 3
+    when an entry cannot be read.
 
     Examples:
       signwatch backscan

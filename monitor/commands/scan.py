@@ -52,7 +52,8 @@ def scan(
     """Run rules over a range of a log, on all cores, and report. Every entry is proven to be in the signed tree.
 
     Findings are printed, and no alert is sent; `signwatch backscan` records and alerts. A scan that was ended continues
-    with --resume. Exits 1 when an unexpected signing was found or the log misbehaved.
+    with --resume. Exits 1 when an unexpected signing was found or the log misbehaved, 3 when an
+    entry in the range cannot be read.
 
     Examples:
       signwatch scan --log rekor-v2 --from 0 --to 100000

@@ -62,8 +62,10 @@ class Tally:
     unreadable: int = 0
 
     def code(self) -> Exit:
-        """Exit code of the run."""
-        return Exit.MISBEHAVED if self.findings["unexpected"] else Exit.FINE
+        """Exit code of the run: a rule may select an entry that cannot be read, so that one leaves it unfinished."""
+        if self.findings["unexpected"]:
+            return Exit.MISBEHAVED
+        return Exit.UNFINISHED if self.unreadable else Exit.FINE
 
     def summarise(self, about: Mapping[str, Any], dropped: int, *, as_json: bool) -> None:
         """Print the last line of a run: JSON for scripts, sentences for people."""
@@ -72,10 +74,11 @@ class Tally:
             json_line({"summary": {**about, **numbers, "matches_left_out": dropped}})
             return
         found = ", ".join(f"{count} {name}" for name, count in sorted(self.findings.items())) or "nothing found"
-        colour = "bold red" if self.findings["unexpected"] else "green"
+        colour = {Exit.FINE: "green", Exit.UNFINISHED: "yellow"}.get(self.code(), "bold red")
         note(f"{self.entries} entries read and proven: {found}", colour)
         if self.unreadable:
-            note(f"{self.unreadable} entries could not be decoded; no rule could be applied to them", "yellow")
+            entries, them = ("entry", "it") if self.unreadable == 1 else ("entries", "them")
+            note(f"{self.unreadable} {entries} cannot be read, so whether a rule selects {them} is not known", "yellow")
         if dropped:
             note(f"{dropped} matches are left out: more rules match one entry than are judged", "yellow")
 

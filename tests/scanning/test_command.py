@@ -131,6 +131,19 @@ def test_rows_are_tab_separated_when_piped_and_progress_is_on_stderr(place: Plac
     assert "2 entries read and proven: 1 expected, 1 unexpected" in errors
 
 
+def test_an_entry_that_cannot_be_read_leaves_scan_and_backscan_unfinished(place: Place) -> None:
+    place.scan("--from", "0")
+    place.served.log.append(b"{garbage", b"{more")
+    _, summary = place.scan("--from", "0", expect=3)
+    assert summary["unreadable"] == 2
+    _, errors = place.run("scan", "--log", "rekor-v2", "--from", "0", "--to", "4", expect=3)
+    assert "1 entry cannot be read, so whether a rule selects it is not known" in errors
+    place.run("init")
+    _, errors = place.run("backscan", "--from", "0", expect=3)
+    assert "2 entries cannot be read, so whether a rule selects them is not known" in errors
+    place.run("backscan", "--from", "0")
+
+
 def test_one_job_and_several_find_the_same(place: Place) -> None:
     place.served.log.append(*[EXPECTED] * 4500, STRANGER, *[EXPECTED] * 50)
     (place.folder / "rules.yaml").write_text(FEW)
