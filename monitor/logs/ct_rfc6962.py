@@ -10,14 +10,14 @@ from typing_extensions import override
 
 from monitor.http_fetcher import MIB, Expect, Fetcher, NotFound, Refused, TooLarge, denied
 from monitor.logs.checkpoint import from_millis, missing_entries, refused_head, unproven
-from monitor.logs.fewer import FewerAtOnce, by_hash
+from monitor.logs.fewer import FewerAtOnce, by_hash, frontier_beside
 from monitor.model.errors import FetchFailed, Lagging
 from monitor.model.heads import SignedHead
 from monitor.model.inclusion_promise import InclusionPromise
 from monitor.model.log_source import LogEntry, LogIdentity, Place, PromisingSource
 from monitor.model.sth import read_sth
 from tlog.ct import MalformedCt
-from tlog.frontier import Frontier, frontier_before
+from tlog.frontier import Frontier
 from tlog.merkle import HASH_SIZE, NodeHash, ProofInvalid, leaf_hash, verify_inclusion
 from tlog.note import BadSignature
 
@@ -89,11 +89,8 @@ class CtRfc6962Source(PromisingSource):
 
     @override
     def frontier(self, size: int, head: SignedHead) -> Frontier:
-        """Read off the audit path of the last leaf below `size`."""
-        if size == 0:
-            return Frontier()
-        place = self._shown(size - 1, *self._leaf_and_path(size - 1, head), head)
-        return frontier_before(place.index, head.size, place.proof).extended([leaf_hash(place.leaf)])
+        """Read off the audit path of the last leaf below `size`, or of the one behind it."""
+        return frontier_beside(size, head, lambda index: self._shown(index, *self._leaf_and_path(index, head), head))
 
     @override
     def promised_range(self, head: SignedHead) -> tuple[int, int | None]:
@@ -142,7 +139,7 @@ class CtRfc6962Source(PromisingSource):
         try:
             return self._fewer.ask(wanted, lambda count: self._entries(start, count, head))
         except TooLarge as error:
-            return [by_hash(start, self.consistency_proof, self._identity, error)]
+            return [by_hash(start, self, head, error)]
 
     def _entries(self, start: int, count: int, head: SignedHead) -> Sequence[LogEntry]:
         # SPEC RFC 6962 4.6: "start" and "end" are inclusive, and a log may return fewer entries than asked for.

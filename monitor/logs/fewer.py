@@ -3,13 +3,15 @@
 Anyone can log large entries beside one that they want hidden, so a neighbour's size must not end the reading of a log.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final, TypeVar
 
 from monitor.http_fetcher import Refused, TimedOut, TooLarge, denied
 from monitor.model.errors import FetchFailed, Lagging
-from monitor.model.log_source import LogEntry, LogIdentity
-from tlog.merkle import LeafHash, NodeHash
+from monitor.model.heads import SignedHead
+from monitor.model.log_source import LogEntry, LogSource, Place
+from tlog.frontier import Frontier, frontier_before
+from tlog.merkle import LeafHash, leaf_hash
 from tlog.proof_ranges import consistency_ranges
 
 _FEWER: Final = 8
@@ -39,18 +41,40 @@ class FewerAtOnce:
                 return answer
 
 
-def by_hash(
-    index: int, proof: Callable[[int, int], Sequence[NodeHash]], identity: LogIdentity, error: TooLarge
-) -> LogEntry:
+def frontier_beside(size: int, head: SignedHead, place: Callable[[int], Place]) -> Frontier:
+    """Frontier of `[0, size)`, read off the proven path of the leaf before `size`, or of the one behind.
+
+    Either path holds it, and the leaf before `size` may be beyond every cap. `place` gives a proven leaf of the tree.
+    Raises `TooLarge` where neither can be had, and what `place` raises.
+    """
+    if size == 0:
+        return Frontier()
+    try:
+        shown = place(size - 1)
+    except TooLarge:
+        if size >= head.size:
+            raise
+        shown = place(size)
+        return frontier_before(shown.index, shown.head.size, shown.proof)
+    return frontier_before(shown.index, shown.head.size, shown.proof).extended([leaf_hash(shown.leaf)])
+
+
+def by_hash(index: int, source: LogSource, head: SignedHead, error: TooLarge) -> LogEntry:
     """Take an entry beyond every cap by its leaf hash, from the consistency proof that leads over it.
 
     SPEC RFC 6962 2.1.2: PROOF(m, D[m+1]) holds the hash of leaf m. It is as served: like any entry's bytes, it counts
-    once the tree it is hashed into is the signed one. Raises `TooLarge` where the log gives no such proof.
+    once the tree it is hashed into is the signed one. No proof leads over leaf 0; its hash is all there is to the left
+    of leaf 1. Raises `TooLarge` where the log gives no such hash.
     """
-    refusal: FetchFailed = error
+    identity, refusal = source.identity, FetchFailed(str(error))
+    if index == 0 and head.size > 1:
+        try:
+            return LogEntry(b"", unread=LeafHash(source.frontier(1, head).hashes[0]))
+        except TooLarge as too_large:
+            refusal = too_large
     if index > 0:
         try:
-            hashes = proof(index, index + 1)
+            hashes = source.consistency_proof(index, index + 1)
             return LogEntry(
                 b"", unread=LeafHash(hashes[list(consistency_ranges(index, index + 1)).index((index, index + 1))])
             )

@@ -17,13 +17,13 @@ from typing_extensions import override
 
 from monitor.http_fetcher import MIB, Expect, Fetcher, Refused, TooLarge, denied
 from monitor.logs.checkpoint import from_millis, head_of, missing_entries, read_checkpoint, unproven
-from monitor.logs.fewer import FewerAtOnce, by_hash
+from monitor.logs.fewer import FewerAtOnce, by_hash, frontier_beside
 from monitor.model.errors import FetchFailed, Lagging
 from monitor.model.heads import SignedHead
 from monitor.model.inclusion_promise import BadPromise, InclusionPromise, pack_timestamp, unpack_timestamp
 from monitor.model.log_source import LogEntry, LogIdentity, Place, PromisingSource
 from monitor.proof.consistency import prove_pair
-from tlog.frontier import Frontier, frontier_before
+from tlog.frontier import Frontier
 from tlog.merkle import HASH_SIZE, MAX_TREE_SIZE, NodeHash, ProofInvalid, leaf_hash, verify_inclusion
 from tlog.note import NoteKey
 
@@ -151,11 +151,8 @@ class RekorV1Source(PromisingSource):
 
     @override
     def frontier(self, size: int, head: SignedHead) -> Frontier:
-        """Read off the inclusion proof of the last leaf below `size`."""
-        if size == 0:
-            return Frontier()
-        place = self._shown(size - 1, head)
-        return frontier_before(place.index, place.head.size, place.proof).extended([leaf_hash(place.leaf)])
+        """Read off the inclusion proof of the last leaf below `size`, or of the one behind it."""
+        return frontier_beside(size, head, lambda index: self._shown(index, head))
 
     @override
     def promised_range(self, head: SignedHead) -> tuple[int, int | None]:
@@ -210,7 +207,7 @@ class RekorV1Source(PromisingSource):
         try:
             served = self._fewer.ask(wanted, lambda count: self._retrieve(start, start + count))
         except TooLarge as error:
-            return [by_hash(start, self.consistency_proof, self._identity, error)]
+            return [by_hash(start, self, head, error)]
         if start not in served:
             # SPEC rekor entries.go: missing items are silently omitted from a 200 answer.
             raise missing_entries(self._identity, start, head, "left out of a complete answer")

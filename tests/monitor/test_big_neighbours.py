@@ -8,7 +8,7 @@ from monitor.http_fetcher import Refused, TimedOut, TooLarge
 from monitor.logs.fewer import FewerAtOnce
 from monitor.model.errors import FetchFailed, LogMisbehaved
 from monitor.model.log_source import LogApi
-from tests.monitor.harness import watch
+from tests.monitor.harness import Watch, watch
 from tests.support.misbehaving_log import CtRfc6962Log, CtStaticLog, MisbehavingLog, RekorV1Log, b64
 
 CAP = 200_000
@@ -147,3 +147,37 @@ def test_an_answer_that_does_not_come_in_time_is_asked_for_in_parts_by_the_next_
         FewerAtOnce(1000).ask(1000, slow)
     assert fewer.ask(1000, slow) <= 100
     assert asked[:3] == [1000, 125, 1000]
+
+
+@pytest.mark.parametrize("kind", IN_PARTS, ids=lambda kind: kind.api)
+def test_the_very_first_entry_beyond_every_cap_is_taken_by_its_hash(kind: type[MisbehavingLog]) -> None:
+    log = kind()
+    log.append(large(log, CAP * 2))
+    log.grow(20)
+    log.answer_cap = CAP
+    seen = Watch(log).begin(0)
+    assert seen.follow().backlog == 0
+    assert [each.unreadable.where.index for each in seen.state.unreadable.values()] == [0]
+    assert seen.position.frontier.root() == log.oracle().root(21)
+
+
+@pytest.mark.parametrize("kind", IN_PARTS, ids=lambda kind: kind.api)
+@pytest.mark.parametrize("size", [1, 2, 7, 8, 9, 64])
+def test_following_begins_right_behind_an_entry_beyond_every_cap(kind: type[MisbehavingLog], size: int) -> None:
+    log = kind()
+    log.grow(size - 1)
+    log.append(large(log, CAP * 2))
+    log.grow(5)
+    log.answer_cap = CAP
+    source = log.source()
+    frontier = source.frontier(size, source.latest())
+    assert frontier.root() == log.oracle().root(size)
+
+
+@pytest.mark.parametrize("kind", IN_PARTS, ids=lambda kind: kind.api)
+def test_of_a_tree_with_nothing_behind_such_an_entry_it_is_said_why(kind: type[MisbehavingLog]) -> None:
+    log = kind()
+    log.append(large(log, CAP * 2))
+    log.answer_cap = CAP
+    with pytest.raises(TooLarge, match="The log is at fault"):
+        log.source().entries(0, 1, log.source().latest())
