@@ -12,12 +12,20 @@ import typer
 from command_line.program import LazyCommand, VersionOption, group, listing, only_misuse, run
 
 _MISUSED: Final = 2
-_OURS: Final = ("sign_lite", "sigstore_entries", "command_line", "tlog")
+_OURS: Final = ("sign_lite", "sigstore_entries", "command_line", "outbound", "tlog")
 app = typer.Typer(
     cls=listing(
         LazyCommand("sign", "sign_lite.commands:sign", "Sign files; writes FILE.sigstore.json beside each."),
         LazyCommand("attest", "sign_lite.commands:attest", "Sign one in-toto statement about all the files."),
         LazyCommand("verify", "sign_lite.commands:verify_command", "Verify files against their bundles."),
+        group(
+            "image",
+            "Sign, verify and attest container images, as cosign does.",
+            LazyCommand("sign", "sign_lite.image:sign_image", "Sign an image; the bundle goes into its registry."),
+            LazyCommand("attest", "sign_lite.image:attest_image", "Sign an in-toto statement about an image."),
+            LazyCommand("verify", "sign_lite.image:verify_image", "Verify what an image's registry holds."),
+        ),
+        LazyCommand("git", "sign_lite.git:git", "Sign and verify commits and tags, as git's gpg.x509.program."),
         group(
             "conformance",
             "Sign and verify as the public sigstore-conformance suite asks a client to.",
@@ -40,6 +48,12 @@ def main() -> None:
     """Run the command line."""
     logging.basicConfig(level=logging.WARNING, format="sign-lite: %(message)s")
     sys.exit(run(app, "sign-lite", sys.argv[1:], _tell))
+
+
+def main_git() -> None:
+    """Run `sign-lite git`: git calls its signing program without a subcommand."""
+    logging.basicConfig(level=logging.WARNING, format="sign-lite: %(message)s")
+    sys.exit(run(app, "sign-lite", ["git", *sys.argv[1:]], _tell))
 
 
 def _tell(error: Exception) -> int | None:

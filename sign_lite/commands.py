@@ -88,7 +88,7 @@ def sign(
             made = sign_file(opened, digest)
             write_bundle(target, made.to_json())
             results.append({"file": str(file), "sha256": digest.digest.hex(), "bundle": str(target), **describe(made)})
-    _print(results, "signed", as_json=as_json)
+    print_results(results, "signed", as_json=as_json)
 
 
 @reported
@@ -127,7 +127,7 @@ def attest(
         {"file": str(file), "sha256": digest.digest.hex(), "bundle": str(target), **described}
         for file, digest in subjects
     ]
-    _print(results, "attested", as_json=as_json)
+    print_results(results, "attested", as_json=as_json)
 
 
 @reported
@@ -173,7 +173,7 @@ def verify_command(
             results.append({**result, "verified": True, **verify_file(raw, digest, trust, who)})
         except VerificationFailed as error:
             results.append({**result, "verified": False, "problem": str(error)})
-    _print(results, "verified", as_json=as_json)
+    print_results(results, "verified", as_json=as_json)
     if not all(each["verified"] for each in results):
         raise typer.Exit(1)
 
@@ -198,7 +198,8 @@ def _targets(files: list[Path], bundle: Path | None) -> list[Path]:
     return targets
 
 
-def _print(results: list[dict[str, Any]], verb: str, *, as_json: bool) -> None:
+def print_results(results: list[dict[str, Any]], verb: str, *, as_json: bool) -> None:
+    """Print what was done: JSON, or a line for each; problems go to standard error."""
     if as_json:
         print(json.dumps(results, indent=2))  # noqa: T201
         return

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sigstore.errors import Error
 from sigstore.models import ClientTrustConfig, TrustedRoot
-from sigstore.oidc import IdentityError, IdentityToken
+from sigstore.oidc import IdentityError, IdentityToken, detect_credential
 from sigstore_models.trustroot.v1 import TrustedRoot as InnerTrustedRoot
 
 from sign_lite.errors import Misuse, Unreachable
@@ -16,6 +16,8 @@ from sign_lite.files import read_small
 from sigstore_entries.protobuf_json import canonical, read_json
 
 TOKEN_VARIABLE: Final = "SIGSTORE_IDENTITY_TOKEN"  # noqa: S105  a name
+# A GitLab job's `id_tokens`, and cosign's name for a token.
+GITLAB_VARIABLE: Final = "SIGSTORE_ID_TOKEN"
 _TRUST_CONFIG: Final = "application/vnd.dev.sigstore.clienttrustconfig"
 
 
@@ -103,13 +105,16 @@ def load_identity_token(*, token: str | None, token_file: Path | None, environme
     if token_file is not None:
         raw = read_small(token_file, "identity token").decode("ascii", "replace").strip()
     if raw is None:
-        raw = environment.get(TOKEN_VARIABLE)
-    if not raw:
-        raise Misuse(
-            f"no identity token: give --identity-token, --identity-token-file or {TOKEN_VARIABLE}, "
-            "for example from `ca-lite token --dir DIR --email you@example.com`"
-        )
+        raw = environment.get(TOKEN_VARIABLE) or environment.get(GITLAB_VARIABLE)
     try:
+        # A GitHub workflow with `id-token: write`, Buildkite, CircleCI or Google Cloud gives one when asked.
+        raw = raw or detect_credential()
+        if not raw:
+            raise Misuse(
+                f"no identity token: give --identity-token, --identity-token-file, {TOKEN_VARIABLE} or "
+                f"{GITLAB_VARIABLE}, for example from `ca-lite token --dir DIR --email you@example.com`; a GitHub "
+                "workflow needs `permissions: {id-token: write}`"
+            )
         return IdentityToken(raw)
     except IdentityError as error:
         raise Misuse(f"the identity token cannot be used: {error}; it may have expired") from error

@@ -48,13 +48,16 @@ def verify_file(raw: bytes, digest: Hashed, trust: Trust, who: Signed) -> dict[s
             problems.append(f"{each.place}: {each.why}" if each.place else f"not a bundle: {each.why}")
             continue
         try:
-            return (
-                _verify_keyed(each, digest, trust, who.key) if who.key else _verify_identity(each, digest, trust, who)
-            )
+            return verify_held(each, digest, trust, who)
         except VerificationFailed as error:
             problems.append(f"{each.place}: {error}" if each.place else str(error))
     more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
     raise VerificationFailed("; ".join(problems[:_SHOWN]) + more)
+
+
+def verify_held(held: HeldBundle, digest: Hashed, trust: Trust, who: Signed) -> dict[str, Any]:
+    """The same of one bundle."""
+    return _verify_keyed(held, digest, trust, who.key) if who.key else _verify_identity(held, digest, trust, who)
 
 
 def _verify_keyed(held: HeldBundle, digest: Hashed, trust: Trust, key: PublicKey) -> dict[str, Any]:

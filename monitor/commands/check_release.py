@@ -19,7 +19,6 @@ from monitor.crosscheck.bundle_promises import PromiseCheck
 from monitor.crosscheck.bundles import BadBundle
 from monitor.crosscheck.signature_check import (
     BadSignature,
-    Found,
     Trusted,
     Verified,
     signatures_of,
@@ -41,6 +40,7 @@ from rules.selection import digest_text
 from rules.verdict import Outcome
 from sigstore_entries.bundle_file import HeldBundle, NoBundle, decoded
 from sigstore_entries.git_signature import NoGitSignature, read_git_signature
+from sigstore_entries.image_signature import Found
 from sigstore_entries.release import Release, released_commit, released_image
 from tlog.merkle import leaf_hash
 

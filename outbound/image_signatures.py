@@ -1,0 +1,81 @@
+"""Signatures that a registry holds of an image, as bytes: OCI 1.1 referrers and cosign's older tags."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from outbound.registry import Descriptor, Manifest, NotInRegistry, Registry, RegistryFailed, descriptors
+
+MAX_SIGNATURES: Final = 200
+BUNDLE_TYPE: Final = "application/vnd.dev.sigstore.bundle"
+_OLDER: Final = ("application/vnd.dev.cosign.artifact.sig", "application/vnd.dev.cosign.artifact.att")
+
+
+@dataclass(frozen=True, slots=True)
+class RawSignature:
+    """One layer of a signature's manifest. `place` names where it was found, for people. All of it is a stranger's."""
+
+    place: str
+    media_type: str
+    raw: bytes
+    annotations: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class RawSignatures:
+    """Layers, places of what could not be had with the reason, how many were not looked at, and other referrers."""
+
+    found: tuple[RawSignature, ...]
+    unread: tuple[tuple[str, str], ...]
+    left_out: int
+    others: int
+
+
+def fetch_signatures(registry: Registry, manifest: Manifest) -> RawSignatures:
+    """Every signature and attestation of an image.
+
+    Raises `RegistryFailed` where a list cannot be had; one signature that cannot be had is among the unread.
+    """
+    listing = registry.referrers(manifest.digest)
+    wanted = [each for each in listing.found if _is_signature(each)]
+    found: list[RawSignature] = []
+    unread: list[tuple[str, str]] = []
+    for each in wanted[:MAX_SIGNATURES]:
+        place = f"referrer {each.digest}"
+        try:
+            signed = registry.manifest(each.digest)
+        except RegistryFailed as error:
+            unread.append((place, str(error)))
+            continue
+        subject = signed.document.get("subject")
+        if not isinstance(subject, dict) or subject.get("digest") != manifest.digest:
+            unread.append((place, "the registry lists it, but it is about another image"))
+            continue
+        _read_layers(registry, signed, place, found, unread)
+    for suffix in ("sig", "att"):
+        tag = f"{manifest.digest.replace(':', '-')}.{suffix}"
+        with suppress(NotInRegistry):
+            _read_layers(registry, registry.manifest(tag), f"tag {tag}", found, unread)
+    left_out = listing.left_out + max(0, len(wanted) - MAX_SIGNATURES) + max(0, len(found) - MAX_SIGNATURES)
+    return RawSignatures(tuple(found[:MAX_SIGNATURES]), tuple(unread), left_out, len(listing.found) - len(wanted))
+
+
+def _is_signature(descriptor: Descriptor) -> bool:
+    return descriptor.artifact_type.startswith((BUNDLE_TYPE, *_OLDER))
+
+
+def _read_layers(
+    registry: Registry, manifest: Manifest, place: str, found: list[RawSignature], unread: list[tuple[str, str]]
+) -> None:
+    layers = list(descriptors(manifest.document, "layers"))
+    for number, layer in enumerate(layers[:MAX_SIGNATURES]):
+        where = f"{place}[{number}]" if len(layers) > 1 else place
+        try:
+            found.append(RawSignature(where, layer.media_type, registry.blob(layer.digest), layer.annotations))
+        except RegistryFailed as error:
+            unread.append((where, str(error)))
+    if len(layers) > MAX_SIGNATURES:
+        unread.append((place, f"{len(layers) - MAX_SIGNATURES} more signatures in it are not looked at"))
+    if not layers:
+        unread.append((place, "it has no layers"))

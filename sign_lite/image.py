@@ -1,0 +1,229 @@
+"""`sign-lite image`: sign, attest and verify container images in the formats of cosign."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from sigstore.dsse import Statement
+from sigstore.hashes import Hashed
+from sigstore_models.common.v1 import HashAlgorithm
+
+from outbound.image_name import BadImageName, ImageName, parse_image_name
+from outbound.image_signatures import fetch_signatures
+from outbound.registry import (
+    EMPTY,
+    EMPTY_CONFIG,
+    IMAGE_MANIFEST,
+    Manifest,
+    NotInRegistry,
+    Registry,
+    RegistryFailed,
+)
+from sign_lite.commands import (
+    AsJson,
+    RekorVersion,
+    Token,
+    TokenFile,
+    TrustConfig,
+    print_results,
+    reported,
+    signed_by,
+)
+from sign_lite.errors import Misuse, Refused, Unreachable, VerificationFailed
+from sign_lite.files import read_small
+from sign_lite.signing import sign_statement, signer
+from sign_lite.summary import describe
+from sign_lite.trust import Trust, load_identity_token, load_trust, load_trust_config
+from sign_lite.verifying import Signed, verify_held
+from sigstore_entries.bundle_file import BUNDLE_0_3, NoBundle, NotHeld
+from sigstore_entries.image_signature import Found, read_signature, signed_bytes
+from sigstore_entries.release import IMAGE_SIGNATURE, STATEMENT, image_statement
+
+_SHOWN: Final = 3
+Image = Annotated[
+    str, typer.Argument(help="The image; a tag is resolved once.", metavar="REGISTRY/NAME[:TAG|@sha256:…]")
+]
+AllowHttp = Annotated[bool, typer.Option("--allow-http", help="Ask the registry without TLS.")]
+
+
+class _ImageStatement(Statement):
+    """A statement whose subject has no name. SPEC in-toto Statement v1: it is optional; the package insists on it."""
+
+    def __init__(self, contents: bytes) -> None:
+        self._contents = contents
+
+
+@reported
+def sign_image(
+    name: Image,
+    *,
+    trust_config: TrustConfig,
+    identity_token: Token = None,
+    identity_token_file: TokenFile = None,
+    rekor_version: RekorVersion = None,
+    allow_http: AllowHttp = False,
+    as_json: AsJson = False,
+) -> None:
+    """Sign an image and push the bundle into its registry, as `cosign sign` does.
+
+    Example: sign-lite image sign localhost:5000/app:v1 --trust-config ca/trust/client_trust_config.json
+    """
+    with _opened(name, allow_http=allow_http) as (registry, image, manifest):
+        statement = _ImageStatement(image_statement(str(image.digest)))
+        config = load_trust_config(trust_config, rekor_version)
+        token = load_identity_token(token=identity_token, token_file=identity_token_file, environment=os.environ)
+        with signer(config, token) as opened:
+            made = sign_statement(opened, statement)
+        _push(registry, manifest, made.to_json().encode(), IMAGE_SIGNATURE)
+    print_results([{"file": str(image), "sha256": _hex(image), **describe(made)}], "signed", as_json=as_json)
+
+
+@reported
+def attest_image(
+    name: Image,
+    *,
+    trust_config: TrustConfig,
+    predicate: Annotated[Path, typer.Option(help="JSON object with what is claimed.", metavar="FILE")],
+    predicate_type: Annotated[str, typer.Option(help="URI that names the kind of predicate.", metavar="URI")],
+    identity_token: Token = None,
+    identity_token_file: TokenFile = None,
+    rekor_version: RekorVersion = None,
+    allow_http: AllowHttp = False,
+    as_json: AsJson = False,
+) -> None:
+    """Sign an in-toto statement about an image and push it into its registry, as `cosign attest` does.
+
+    Example: sign-lite image attest localhost:5000/app:v1 --predicate sbom.json --predicate-type https://spdx.dev/D \
+--trust-config tc.json
+    """
+    try:
+        content = json.loads(read_small(predicate, "predicate"))
+    except (ValueError, RecursionError) as error:
+        raise Misuse(f"{predicate}: not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise Misuse("the predicate must be a JSON object")
+    with _opened(name, allow_http=allow_http) as (registry, image, manifest):
+        document = {
+            "_type": STATEMENT,
+            "subject": [{"name": image.in_full, "digest": {"sha256": _hex(image)}}],
+            "predicateType": predicate_type,
+            "predicate": content,
+        }
+        config = load_trust_config(trust_config, rekor_version)
+        token = load_identity_token(token=identity_token, token_file=identity_token_file, environment=os.environ)
+        with signer(config, token) as opened:
+            made = sign_statement(opened, Statement(json.dumps(document).encode()))
+        _push(registry, manifest, made.to_json().encode(), predicate_type)
+    print_results([{"file": str(image), "sha256": _hex(image), **describe(made)}], "attested", as_json=as_json)
+
+
+@reported
+def verify_image(
+    name: Image,
+    *,
+    trusted_root: Annotated[
+        Path | None, typer.Option(help="Trusted root of the deployment.", metavar="JSON", dir_okay=False)
+    ] = None,
+    trust_config: Annotated[
+        Path | None, typer.Option(help="Client trust configuration, in place of a trusted root.", metavar="JSON")
+    ] = None,
+    identity: Annotated[str | None, typer.Option(help="Who must have signed: the certificate's name.")] = None,
+    issuer: Annotated[
+        str | None, typer.Option(help="Which OIDC issuer must vouch for that name.", metavar="URL")
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="Public key that must have signed, in place of an identity.", metavar="PEM")
+    ] = None,
+    predicate_type: Annotated[
+        str | None, typer.Option(help="An attestation of this kind is wanted, in place of a signature.", metavar="URI")
+    ] = None,
+    allow_http: AllowHttp = False,
+    as_json: AsJson = False,
+) -> None:
+    """Verify that the signer wanted signed an image; exit code 1 when none of the registry's signatures shows it.
+
+    Read are bundles among the referrers, and the tags that cosign used before its version 3.
+
+    Example: sign-lite image verify localhost:5000/app:v1 --trust-config tc.json --identity me@example.com \
+--issuer http://localhost:8080/oidc
+    """
+    who = signed_by(identity, issuer, key)
+    if (trusted_root is None) == (trust_config is None):
+        raise Misuse("say what is trusted: one of --trusted-root and --trust-config")
+    trust = load_trust(trusted_root or trust_config or Path())
+    with _opened(name, allow_http=allow_http) as (registry, image, manifest):
+        fetched = fetch_signatures(registry, manifest)
+    result: dict[str, Any] = {"file": str(image), "sha256": _hex(image)}
+    problems = [f"{place}: {why}" for place, why in fetched.unread]
+    for each in fetched.found:
+        for found in read_signature(each.place, each.media_type, each.raw, each.annotations):
+            try:
+                told = _verified(found, image, trust, who, predicate_type or IMAGE_SIGNATURE)
+            except VerificationFailed as error:
+                problems.append(f"{each.place}: {error}")
+                continue
+            print_results([{**result, "verified": True, "place": each.place, **told}], "verified", as_json=as_json)
+            return
+    more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+    why = "; ".join(problems[:_SHOWN]) + more or "the registry has no signature of it"
+    print_results([{**result, "verified": False, "problem": why}], "verified", as_json=as_json)
+    raise typer.Exit(1)
+
+
+def _verified(found: Found | NotHeld, image: ImageName, trust: Trust, who: Signed, wanted: str) -> dict[str, Any]:
+    if isinstance(found, NotHeld):
+        raise VerificationFailed(found.why)
+    try:
+        _, _, digests = signed_bytes(found, str(image.digest))
+    except (NoBundle, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise VerificationFailed(str(error) or type(error).__name__) from error
+    hashed = _hex(image) if found.payload is None else digests["artifact"]
+    told = verify_held(found.held, Hashed(algorithm=HashAlgorithm.SHA2_256, digest=bytes.fromhex(hashed)), trust, who)
+    kind = told.get("predicate_type") if found.payload is None else IMAGE_SIGNATURE
+    if kind != wanted:
+        raise VerificationFailed(f"it is {kind!r:.120}, and {wanted!r:.120} is wanted")
+    return told
+
+
+@contextmanager
+def _opened(name: str, *, allow_http: bool) -> Iterator[tuple[Registry, ImageName, Manifest]]:
+    """The registry, and the image with the digest that its tag has now. Raises `Misuse`, `Refused`, `Unreachable`."""
+    try:
+        image = parse_image_name(name)
+    except BadImageName as error:
+        raise Misuse(str(error)) from error
+    with Registry(image, plain_http=allow_http) as registry:
+        try:
+            manifest = registry.manifest(image.digest or image.tag or "latest")
+            yield registry, image.at(manifest.digest), manifest
+        except NotInRegistry as error:
+            raise Refused(str(error)) from error
+        except RegistryFailed as error:
+            raise Unreachable(str(error)) from error
+
+
+def _push(registry: Registry, subject: Manifest, bundle: bytes, predicate_type: str) -> None:
+    """Push a bundle as a referrer. SPEC image-spec 1.1, artifact usage; annotations are cosign's."""
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": IMAGE_MANIFEST,
+        "artifactType": BUNDLE_0_3,
+        "config": {"mediaType": EMPTY_CONFIG, "digest": registry.put_blob(EMPTY), "size": len(EMPTY)},
+        "layers": [{"mediaType": BUNDLE_0_3, "digest": registry.put_blob(bundle), "size": len(bundle)}],
+        "subject": {"mediaType": subject.media_type, "digest": subject.digest, "size": len(subject.raw)},
+        "annotations": {
+            "org.opencontainers.image.created": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+            "dev.sigstore.bundle.content": "dsse-envelope",
+            "dev.sigstore.bundle.predicateType": predicate_type,
+        },
+    }
+    registry.add_referrer(subject, json.dumps(manifest, separators=(",", ":")).encode())
+
+
+def _hex(image: ImageName) -> str:
+    return str(image.digest).partition(":")[2]
