@@ -1,17 +1,18 @@
 """The directory of one CA: its files, and `ca.yaml` as values."""
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 from urllib.parse import urlsplit
-
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ca_lite.errors import ConfigError
 from ca_lite.keys import read_limited
 from ca_lite.proof import ALGORITHMS
 from ca_lite.timestamp import DEFAULT_POLICY
+from settings.document import DocumentError, Misplaced, Node, Problem, read_yaml
+from settings.models import COUNT, TEXT, Section, Shape, choice, one_or_many, read_model, written
+from settings.reading import read_between, read_choice, read_decimal, read_list, read_positive, read_text
 
 # SPEC Sigstore clients: the audience of every token.
 CLIENT_ID: Final = "sigstore"
@@ -79,55 +80,10 @@ class Layout:
         return self.root / "journal.db"
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class RateLimit(_Section):
-    """Certificates an identity may get: `burst` at once, `per_minute` in the long run."""
-
-    per_minute: float = Field(default=120, gt=0)
-    burst: int = Field(default=60, ge=1)
-
-
-class Settings(_Section):
-    """`ca.yaml`. Unknown keys are errors."""
-
-    version: int = Field(ge=1, le=1)
-    url: str
-    organization: str = Field(min_length=1, max_length=64)
-    certificate_lifetime_seconds: int = Field(default=600, ge=60, le=600)
-    client_signing_algorithms: tuple[str, ...] = ALGORITHMS
-    timestamp_policy: str = Field(default=DEFAULT_POLICY, pattern=r"^[0-2](\.(0|[1-9][0-9]{0,9})){1,30}$")
-    rate_limit: RateLimit = RateLimit()
-    cors_origins: tuple[str, ...] = ("*",)
-    bind: str | None = None
-    ct_timeout_seconds: float = Field(default=4, gt=0, le=30)  # sigstore-js gives up on us after five
-
-    @field_validator("url")
-    @classmethod
-    def _origin_only(cls, url: str) -> str:
-        return checked_url(url)
-
-    @field_validator("client_signing_algorithms")
-    @classmethod
-    def _known_algorithms(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := [name for name in names if name not in ALGORITHMS]:
-            raise ValueError(f"{unknown[0]!r} is not one of {', '.join(ALGORITHMS)}")
-        return names
-
-    @property
-    def host(self) -> str:
-        """Host of the URL."""
-        return urlsplit(self.url).hostname or ""
-
-    @property
-    def port(self) -> int:
-        """Port of the URL."""
-        parts = urlsplit(self.url)
-        return parts.port or (443 if parts.scheme == "https" else 80)
-
-
+MAX_ORGANIZATION: Final = 64  # RFC 5280 upper bound of an organization's name
+_POLICY: Final = re.compile(r"[0-2](\.(0|[1-9][0-9]{0,9})){1,30}", re.ASCII)
+_LONGEST_CT_TIMEOUT: Final = 30
+POSITIVE: Final[Shape] = {"type": "number", "exclusiveMinimum": 0}
 OIDC_PATH: Final = "/oidc"
 
 
@@ -141,17 +97,101 @@ def checked_url(url: str) -> str:
     return url
 
 
-def load_settings(layout: Layout) -> Settings:
-    """Read `ca.yaml`. Raises `ConfigError` that names the key."""
+def _read_url(node: Node) -> str:
     try:
-        raw = yaml.safe_load(read_limited(layout.settings))
-        return Settings.model_validate(raw)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{layout.settings}: not YAML: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ConfigError(f"{layout.settings}: {where}: {first['msg']}") from error
+        return checked_url(read_text(node))
+    except ValueError as error:
+        raise Misplaced(str(error), node) from None
+
+
+def _read_version(node: Node) -> int:
+    return read_between(node, 1, 1)
+
+
+def _read_organization(node: Node) -> str:
+    return read_text(node, MAX_ORGANIZATION)
+
+
+def _read_algorithm(node: Node) -> str:
+    return read_choice(node, ALGORITHMS)
+
+
+def _read_policy(node: Node) -> str:
+    text = read_text(node)
+    if not _POLICY.fullmatch(text):
+        raise Misplaced(f"{text[:80]!r} is not an object identifier such as 1.3.6.1.4.1.57264.2", node)
+    return text
+
+
+def _read_rate(node: Node) -> float:
+    rate = read_decimal(node)
+    if rate <= 0:
+        raise Misplaced("must be more than 0", node)
+    return rate
+
+
+def _read_ct_timeout(node: Node) -> float:
+    seconds = read_decimal(node)
+    if not 0 < seconds <= _LONGEST_CT_TIMEOUT:
+        raise Misplaced(f"must be more than 0 and at most {_LONGEST_CT_TIMEOUT}", node)
+    return seconds
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """Certificates an identity may get: `burst` at once, `per_minute` in the long run."""
+
+    per_minute: Annotated[float, written(_read_rate, POSITIVE)] = 120.0
+    burst: Annotated[int, written(read_positive, COUNT)] = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`ca.yaml`. Unknown keys are errors."""
+
+    version: Annotated[int, written(_read_version, {"const": 1})]
+    url: Annotated[str, written(_read_url, TEXT)]
+    organization: Annotated[str, written(_read_organization, TEXT)]
+    certificate_lifetime_seconds: Annotated[int, written(lambda node: read_between(node, 60, 600), COUNT)] = 600
+    client_signing_algorithms: Annotated[
+        tuple[str, ...], written(lambda node: read_list(node, _read_algorithm), one_or_many(choice(ALGORITHMS)))
+    ] = ALGORITHMS
+    timestamp_policy: Annotated[str, written(_read_policy, TEXT)] = DEFAULT_POLICY
+    rate_limit: Annotated[RateLimit, Section("rate_limit")] = field(default_factory=RateLimit)
+    cors_origins: Annotated[tuple[str, ...], written(lambda node: read_list(node, read_text), one_or_many(TEXT))] = (
+        "*",
+    )
+    bind: Annotated[str | None, written(read_text, TEXT)] = None
+    # sigstore-js gives up on us after five seconds.
+    ct_timeout_seconds: Annotated[float, written(_read_ct_timeout, POSITIVE)] = 4.0
+
+    @property
+    def host(self) -> str:
+        """Host of the URL."""
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        """Port of the URL."""
+        parts = urlsplit(self.url)
+        return parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def load_settings(layout: Layout) -> Settings:
+    """Read `ca.yaml`. Raises `ConfigError` with the key and its place."""
+    try:
+        text = read_limited(layout.settings).decode("utf-8")
+        return read_model(Settings, Section("ca.yaml"), read_yaml(text), layout.root)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{layout.settings}: not UTF-8 text") from error
+    except DocumentError as error:
+        raise _wrong(layout, error.problems[0]) from error
+    except Misplaced as misplaced:
+        raise _wrong(layout, misplaced.problem) from misplaced
+
+
+def _wrong(layout: Layout, problem: Problem) -> ConfigError:
+    return ConfigError(f"{layout.settings}:{problem.line}:{problem.column}: {problem.message}")
 
 
 def own_issuers(url: str) -> dict[str, str]:

@@ -25,7 +25,7 @@ from ca_lite.keys import (
 from ca_lite.log_trust import LogTrust, parse_log_trust
 from ca_lite.oidc_keys import rotate_oidc_keys
 from ca_lite.presets import GITHUB
-from ca_lite.settings import CLIENT_ID, Layout, Settings, checked_url, own_issuers
+from ca_lite.settings import CLIENT_ID, MAX_ORGANIZATION, Layout, Settings, checked_url, own_issuers
 from ca_lite.trust_files import ValidChain, client_trust_config, signing_config, trusted_root
 from ca_lite.tuf_repository import create_repository, publish_targets
 
@@ -47,7 +47,9 @@ def initialise(
     try:
         settings = Settings(version=1, url=checked_url(url), organization=organization)
     except ValueError as error:
-        raise ConfigError(f"--url or --organization: {error}") from error
+        raise ConfigError(f"--url: {error}") from error
+    if not 1 <= len(organization) <= MAX_ORGANIZATION or not organization.isprintable():
+        raise ConfigError(f"--organization: a line of text, at most {MAX_ORGANIZATION} characters")
     raw_trust = read_limited(log_trust)
     parse_log_trust(raw_trust, str(log_trust))
     if directory.exists() and any(directory.iterdir()):

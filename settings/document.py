@@ -41,7 +41,7 @@ class DocumentError(ValueError):
 class Misplaced(Exception):
     """One problem, raised to the caller that collects them."""
 
-    def __init__(self, message: str, node: "Node") -> None:
+    def __init__(self, message: str, node: "Node | Problem") -> None:
         super().__init__(message)
         self.problem = Problem(message, node.line, node.column)
 

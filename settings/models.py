@@ -16,7 +16,7 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter, Va
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-from settings.document import Listing, Mapping, Node, Scalar
+from settings.document import Listing, Mapping, Misplaced, Node, Scalar
 from settings.reading import Fields, duration_text, read_list, read_text
 
 Shape = AbstractMapping[str, Any]
@@ -61,7 +61,13 @@ class Written:
         return dict(self.shape)
 
     def _value(self, value: Any, info: ValidationInfo) -> Any:
-        return self.read(value, _base(info)) if isinstance(value, Scalar | Listing | Mapping) else value
+        if not isinstance(value, Scalar | Listing | Mapping):
+            return value
+        try:
+            return self.read(value, _base(info))
+        except Misplaced as error:
+            where = ".".join(name for name in (*_path(info), self.key or info.field_name) if name)
+            raise Misplaced(f"{where}: {error}", error.problem) from None
 
 
 def written(read: Callable[[Node], Any], shape: Shape, key: str = "") -> Written:
@@ -103,7 +109,9 @@ class Section:
                     raw[each.field] = each.otherwise(_base(info))
             given = info.context.get("given", {}) if isinstance(info.context, dict) else {}
             unread = {name: value for name, value in given.items() if model in given.get("of", ()) and name != "of"}
+            _path(info).append(info.field_name or "")
             found = inner({key: value for key, value in raw.items() if value is not None} | unread)
+            _path(info).pop()
             if self.check is not None:
                 self.check(found, fields)
             return found
@@ -157,7 +165,7 @@ def keys_of(model: type) -> Iterator[Key]:
 
 def read_model(model: type[T], section: Section, node: Node, base: Path, **given: Any) -> T:
     """Read a whole file. `given` are fields of `model` that are not in the file. Raises `Misplaced`."""
-    context = {"base": base, "given": {**given, "of": (model,)}}
+    context = {"base": base, "given": {**given, "of": (model,)}, "path": []}
     adapter: TypeAdapter[T] = TypeAdapter(_annotated(model, section))
     return adapter.validate_python(node, context=context)
 
@@ -232,6 +240,11 @@ def _arguments(hint: Any) -> Iterator[Any]:
 
 def _annotated(model: type, section: Section) -> Any:
     return Annotated[model, section]
+
+
+def _path(info: ValidationInfo) -> list[str]:
+    """Names of the sections that are being read."""
+    return info.context["path"] if isinstance(info.context, dict) else []
 
 
 def _base(info: ValidationInfo) -> Path:

@@ -14,6 +14,7 @@ MAX_LIST: Final = 10_000
 _DURATION = re.compile(r"([1-9][0-9]{0,5})([smhdw])", re.ASCII)
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII)
+_DECIMAL = re.compile(r"(0|[1-9][0-9]{0,8})(\.[0-9]{1,9})?", re.ASCII)
 _LISTEN = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})", re.ASCII)
 _LARGEST_PORT: Final = 65535
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(Z|[+-]\d\d:\d\d)", re.ASCII)
@@ -93,6 +94,22 @@ def read_number(node: Node) -> int:
     if not _NUMBER.fullmatch(text):
         raise Misplaced(f"{text[:40]!r} is not a plain number", node)
     return int(text)
+
+
+def read_decimal(node: Node) -> float:
+    """A plain decimal number, not negative."""
+    text = read_text(node)
+    if not _DECIMAL.fullmatch(text):
+        raise Misplaced(f"{text[:40]!r} is not a plain number", node)
+    return float(text)
+
+
+def read_between(node: Node, least: int, most: int) -> int:
+    """A plain number from `least` to `most`, both allowed."""
+    number = read_number(node)
+    if not least <= number <= most:
+        raise Misplaced(f"must be a number from {least} to {most}", node)
+    return number
 
 
 def read_positive(node: Node) -> int:

@@ -4,6 +4,7 @@ import json
 import signal
 import socket
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -211,7 +212,8 @@ def test_every_setting_shown_by_init_can_be_uncommented(layout: Layout) -> None:
         ("version: 1\nurl: http://localhost:1\norganization: x\nclient_signing_algorithms: [md5]\n", "algorithms"),
         ("version: 1\nurl: http://localhost:1\norganization: x\nrate_limit: {burst: 0}\n", "rate_limit.burst"),
         ("[", "not YAML"),
-        ("", "the file"),
+        ("", "the file is empty"),
+        ("version: 1\nurl: http://localhost:1\norganisation: x\n", "ca.yaml:3:1: .*did you mean 'organization'"),
     ],
 )
 def test_settings_name_the_key_that_is_wrong(text: str, says: str, layout: Layout) -> None:
@@ -313,7 +315,7 @@ def test_a_signal_ends_the_server_in_order(
 
 
 def test_listening_sockets_name_their_protocol_so_that_answers_do_not_wait(layout: Layout) -> None:
-    sockets = listen(load_settings(layout).model_copy(update={"url": f"http://127.0.0.1:{free_port()}"}))
+    sockets = listen(replace(load_settings(layout), url=f"http://127.0.0.1:{free_port()}"))
     for each in sockets:
         each.close()
     assert [each.proto for each in sockets] == [socket.IPPROTO_TCP]
