@@ -77,6 +77,19 @@ class GuardedPoster:
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str], now: datetime) -> Answer:
         """Post and read at most 64 KiB of the answer. Raises `DeliveryFailed` unless the answer is a 2xx."""
+        return self.ask("POST", url, body, headers, now)
+
+    def ask(
+        self,
+        method: str,
+        url: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        now: datetime,
+        *,
+        max_answer: int = _MAX_BODY,
+    ) -> Answer:
+        """Make one request and read at most `max_answer` bytes. Raises `DeliveryFailed` unless the answer is a 2xx."""
         host = inert_line(urlsplit(url).netloc, 200)
         backend = GuardedBackend(DeadlineBackend(self._deadline), self._resolver, allow_private=self._allow_private)
         try:
@@ -89,13 +102,16 @@ class GuardedPoster:
                     trust_env=False,
                     timeout=self._seconds,
                 ) as client,
-                client.stream("POST", url, content=body, headers=_headers(headers)) as response,
+                client.stream(method, url, content=body, headers=_headers(headers)) as response,
             ):
-                answer = Answer(response.status_code, _capped(response))
+                answer = Answer(response.status_code, _capped(response, max_answer))
                 raise_for(answer, response.headers, host, now)
                 return answer
         except httpcore.TimeoutException as error:
             raise DeliveryFailed(f"{host}: no complete answer within {self._seconds:g} s") from error
+        except (httpx.LocalProtocolError, httpcore.LocalProtocolError) as error:
+            # Its text repeats the header, and the header may hold a secret.
+            raise DeliveryFailed(f"{host}: a header cannot be sent; is the secret one line of ASCII?") from error
         except (httpx.HTTPError, httpx.InvalidURL, httpcore.ConnectionNotAvailable) as error:
             raise DeliveryFailed(f"{host}: {type(error).__name__}: {error}") from error
         except (
@@ -118,12 +134,12 @@ def _headers(headers: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _capped(response: httpx.Response) -> bytes:
+def _capped(response: httpx.Response, limit: int) -> bytes:
     body = b""
     for piece in response.iter_raw():
         body += piece
-        if len(body) > _MAX_BODY:
-            return body[:_MAX_BODY]
+        if len(body) > limit:
+            return body[:limit]
     return body
 
 

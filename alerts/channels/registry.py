@@ -8,7 +8,11 @@ from email.headerregistry import Address
 from pathlib import Path
 from typing import Any, Final
 
+from alerts.channels.alertmanager import AlertmanagerChannel
 from alerts.channels.channel import Channel
+from alerts.channels.command import CommandChannel
+from alerts.channels.github_issues import API_URL as GITHUB_API_URL
+from alerts.channels.github_issues import GitHubIssuesChannel
 from alerts.channels.guarded_http import GuardedPoster, check_url
 from alerts.channels.jsonl import JsonlChannel
 from alerts.channels.pagerduty import EVENTS_URL, PagerDutyChannel
@@ -20,8 +24,9 @@ from alerts.links import NO_LINKS, Links
 from alerts.rendering import Renderer
 
 # A channel's name is part of every idempotency key and a metric label.
-FOLLOWING: Final = frozenset({"pagerduty"})
+FOLLOWING: Final = frozenset({"alertmanager", "github-issues", "pagerduty"})
 """Types of channels whose receivers are told when an alert is acknowledged, resolved or reopened."""
+_REPOSITORY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 
 
@@ -123,6 +128,28 @@ def _pagerduty(name: str, settings: Settings) -> Channel:
     return PagerDutyChannel(name, settings.secret("routing_key_file"), poster, url, _renderer(settings))
 
 
+def _alertmanager(name: str, settings: Settings) -> Channel:
+    poster, allow_private = _poster(settings)
+    url = _url(settings, settings.text("url"), allow_private=allow_private).rstrip("/")
+    token = settings.secret("token_file") if settings.has("token_file") else None
+    return AlertmanagerChannel(name, url, poster, token, _renderer(settings))
+
+
+def _github_issues(name: str, settings: Settings) -> Channel:
+    poster, allow_private = _poster(settings)
+    url = _url(settings, settings.text("url", GITHUB_API_URL), allow_private=allow_private).rstrip("/")
+    repository = settings.text("repository")
+    if not _REPOSITORY.fullmatch(repository):
+        raise settings.wrong("repository", "is owner/name, such as acme/widget")
+    return GitHubIssuesChannel(name, repository, settings.secret("token_file"), poster, url, _renderer(settings))
+
+
+def _command(name: str, settings: Settings) -> Channel:
+    argv = settings.texts("argv")
+    seconds = settings.number("timeout_seconds", 15, least=1, most=120)
+    return CommandChannel(name, argv, settings.base, seconds, _renderer(settings))
+
+
 def _apprise(name: str, settings: Settings) -> Channel:
     from alerts.channels.apprise_urls import AppriseChannel, AppriseMissing, load
 
@@ -134,8 +161,11 @@ def _apprise(name: str, settings: Settings) -> Channel:
 
 
 _BUILDERS: Final[Mapping[str, Callable[[str, Settings], Channel]]] = {
+    "alertmanager": _alertmanager,
     "apprise": _apprise,
+    "command": _command,
     "email": _email,
+    "github-issues": _github_issues,
     "jsonl": _jsonl,
     "pagerduty": _pagerduty,
     "slack": _slack,

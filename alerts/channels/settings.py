@@ -46,8 +46,8 @@ class Settings:
     """Takes keys out of a channel's mapping one by one; `finish` refuses what is left."""
 
     def __init__(self, channel: str, kind: str, values: Mapping[str, Any], base: Path, links: Links) -> None:
-        self.links = links
-        self._channel, self._kind, self._base = channel, kind, base
+        self.links, self.base = links, base
+        self._channel, self._kind = channel, kind
         self._left = {key: value for key, value in values.items() if key != "type"}
         self._known: list[str] = []
 
@@ -99,7 +99,7 @@ class Settings:
 
     def path(self, key: str) -> Path:
         """A path; a relative one counts from the configuration file's directory."""
-        return self._base / self.text(key)
+        return self.base / self.text(key)
 
     def optional_path(self, key: str) -> Path | None:
         """A path, where one is set."""

@@ -56,7 +56,8 @@ def run(
     if not settings.notify:
         raise BadConfig(
             f"{config}: no alert channel is configured, so nobody would hear of anything. Add one under `channels` "
-            "(stdout, jsonl, webhook, slack, email, pagerduty, apprise) and name it under `notify`."
+            "(stdout, jsonl, webhook, slack, email, pagerduty, alertmanager, github-issues, command, apprise) and name "
+            "it under `notify`."
         )
     from monitor.daemon.daemon import only_daemon
 

@@ -545,7 +545,10 @@ def test_apprise_reads_its_urls_from_a_file(secrets: Path, receiver: HTTPServer)
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "no type": ({}, "must be one of apprise, email, jsonl, pagerduty, slack, stdout, webhook"),
+    "no type": (
+        {},
+        "must be one of alertmanager, apprise, command, email, github-issues, jsonl, pagerduty, slack, stdout, webhook",
+    ),
     "unknown type": ({"type": "pigeon"}, "must be one of"),
     "type is a list": ({"type": ["stdout"]}, "must be one of"),
     "unknown key": ({"type": "stdout", "colour": True}, "unknown: colour; known: format, text_template"),

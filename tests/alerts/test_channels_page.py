@@ -13,10 +13,11 @@ _PAGE = (Path(__file__).parents[2] / "docs" / "channels.md").read_text()
 
 
 def test_every_channel_type_has_its_section() -> None:
-    assert re.findall(r"^### `(\w+)`$", _PAGE, re.MULTILINE) == [
-        *("stdout", "jsonl", "webhook", "slack", "email", "pagerduty", "apprise")
+    assert re.findall(r"^### `([\w-]+)`$", _PAGE, re.MULTILINE) == [
+        *("stdout", "jsonl", "webhook", "slack", "email", "pagerduty"),
+        *("alertmanager", "github-issues", "command", "apprise"),
     ]
-    assert set(re.findall(r"^### `(\w+)`$", _PAGE, re.MULTILINE)) == set(_BUILDERS)
+    assert set(re.findall(r"^### `([\w-]+)`$", _PAGE, re.MULTILINE)) == set(_BUILDERS)
 
 
 @pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
@@ -43,6 +44,9 @@ _MINIMAL: dict[str, dict[str, str]] = {
     "slack": {"webhook_url_file": "url"},
     "email": {"host": "mail.example", "from": "a@b.example", "to": "c@d.example"},
     "pagerduty": {"routing_key_file": "secret"},
+    "alertmanager": {"url": "https://alertmanager.example"},
+    "github-issues": {"repository": "acme/widget", "token_file": "secret"},
+    "command": {"argv": "true"},
     "apprise": {"urls_file": "url"},
 }
 

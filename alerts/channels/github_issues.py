@@ -1,0 +1,172 @@
+"""Alerts as GitHub issues: one issue for each rule and cause, commented on when it happens again, closed at its end.
+
+An issue is found again by a mark in its body, so that no state is kept here. API: docs.github.com/rest/issues.
+"""
+
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from alerts.alert import Alert, AlertChange, ChangeKind
+from alerts.channels.channel import DeliveryFailed
+from alerts.channels.guarded_http import GuardedPoster
+from alerts.channels.settings import SecretFile, SecretUnreadable
+from alerts.page import Page
+from alerts.rendering import Renderer
+
+API_URL: Final = "https://api.github.com"
+_LABEL: Final = "signwatch"
+_PAGE: Final = 50
+_MAX_PAGES: Final = 20
+_MAX_BODY: Final = 60_000
+_MAX_ANSWER: Final = 8 * 1024 * 1024
+# GitHub reads Markdown, HTML, @mentions, #references and links. In a code block it reads none of them.
+_FENCE: Final = "~" * 12
+_STATE = re.compile(r"<!-- signwatch-(open|over) ([0-9a-f]{64}) -->")
+
+
+@dataclass(frozen=True, slots=True)
+class GitHubIssuesChannel:
+    """Files issues in `repository` (owner/name) with a token that may write issues there."""
+
+    name: str
+    repository: str
+    token: SecretFile
+    poster: GuardedPoster
+    url: str = API_URL
+    renderer: Renderer = field(default_factory=Renderer)
+    digests: bool = False
+
+    def send(self, alert: Alert, key: str, now: datetime) -> None:
+        """Open an issue, or comment on the open one of the same rule and cause unless it tells of this alert."""
+        page, marks = self.renderer.page(alert, key), self._marks()
+        body = f"{_block(self.renderer.text(alert, key))}\n{marks.told(key)}\n{marks.is_open(key)}\n"
+        found = self._issue(marks.cause(alert), "open", now)
+        if found is None:
+            made = {"title": _plain_title(page), "body": f"{body}{marks.cause(alert)}\n", "labels": [_LABEL]}
+            self._ask("POST", "/issues", made, now)
+        elif marks.told(key) not in self._lines(found, now):
+            self._ask("POST", f"/issues/{int(found['number'])}/comments", {"body": body}, now)
+
+    def tell(self, alert: Alert, change: AlertChange, key: str, now: datetime) -> None:
+        """Comment on what became of the alert; close the issue once no alert in it is open, reopen it with one."""
+        marks = self._marks()
+        found = self._issue(marks.cause(alert), "open", now) or self._issue(marks.cause(alert), "closed", now)
+        if found is None:
+            return
+        lines, told = self._lines(found, now), marks.told(f"{key}:{change.number}")
+        if told not in lines:
+            state = marks.is_open(key) if change.kind is ChangeKind.REOPENED else marks.is_over(key)
+            note = f"Alert {alert.id} was {change.kind.value} by {change.by}. {change.note}"
+            body = f"{_block(note)}\n{told}\n{state}\n"
+            self._ask("POST", f"/issues/{int(found['number'])}/comments", {"body": body}, now)
+            lines.append(state)
+        state = "open" if marks.are_open(lines) else "closed"
+        self._ask("PATCH", f"/issues/{int(found['number'])}", {"state": state}, now)
+
+    def _marks(self) -> "_Marks":
+        try:
+            return _Marks(self.token.read().encode())
+        except SecretUnreadable as error:
+            raise DeliveryFailed(str(error)) from error
+
+    def _issue(self, wanted: str, state: str, now: datetime) -> dict[str, Any] | None:
+        """The oldest issue with this mark: a copy that a stranger made of one is younger."""
+        path = f"/issues?labels={_LABEL}&state={state}&sort=created&direction=asc&per_page={_PAGE}"
+        for each in self._listed(path, now):
+            # A pull request is an issue to this API.
+            if wanted in _lines_of(each) and "pull_request" not in each:
+                return each
+        return None
+
+    def _lines(self, issue: dict[str, Any], now: datetime) -> list[str]:
+        """Lines of the issue and of its comments, oldest first."""
+        path = f"/issues/{int(issue['number'])}/comments?per_page={_PAGE}"
+        return [*_lines_of(issue), *(line for each in self._listed(path, now) for line in _lines_of(each))]
+
+    def _listed(self, path: str, now: datetime) -> Iterator[dict[str, Any]]:
+        for page in range(1, _MAX_PAGES + 1):
+            found = self._ask("GET", f"{path}&page={page}", None, now)
+            if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+                raise DeliveryFailed("GitHub answered with something else than a list")
+            yield from found
+            if len(found) < _PAGE:
+                return
+        raise DeliveryFailed(f"more than {_MAX_PAGES * _PAGE} issues or comments are to be searched: close old ones")
+
+    def _ask(self, method: str, path: str, document: dict[str, Any] | None, now: datetime) -> Any:
+        try:
+            token = self.token.read()
+        except SecretUnreadable as error:
+            raise DeliveryFailed(str(error)) from error
+        headers = {
+            "authorization": f"Bearer {token}",
+            "accept": "application/vnd.github+json",
+            "x-github-api-version": "2022-11-28",
+        }
+        body = b"" if document is None else json.dumps(document, ensure_ascii=True).encode("ascii")
+        url = f"{self.url}/repos/{self.repository}{path}"
+        answer = self.poster.ask(method, url, body, headers, now, max_answer=_MAX_ANSWER)
+        try:
+            return json.loads(answer.body) if answer.body else None
+        except ValueError as error:
+            raise DeliveryFailed("GitHub answered with something else than JSON") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Marks:
+    """Lines that say what an issue or comment is about; Markdown shows no comment. Keyed with the token.
+
+    A stranger who could make such a line for an alert to come would keep it from being told. After a new token, a
+    cause that is still open gets another issue.
+    """
+
+    key: bytes = field(repr=False)
+
+    def cause(self, alert: Alert) -> str:
+        """Rule and cause of an alert: the kind, the identity, and for an alert of no rule its log."""
+        parts = (alert.rule or "", alert.kind, alert.log or "" if alert.rule is None else "", alert.identity or "")
+        return self._line("cause", "\0".join(parts))
+
+    def told(self, what: str) -> str:
+        return self._line("told", what)
+
+    def is_open(self, alert: str) -> str:
+        return self._line("open", alert)
+
+    def is_over(self, alert: str) -> str:
+        return self._line("over", alert)
+
+    def are_open(self, lines: Sequence[str]) -> bool:
+        """True if an alert was opened in these lines and is not over by a later one."""
+        opened: set[str] = set()
+        for line in lines:
+            if match := _STATE.fullmatch(line):
+                (opened.add if match[1] == "open" else opened.discard)(match[2])
+        return bool(opened)
+
+    def _line(self, what: str, text: str) -> str:
+        # The same digest for `open` and `over`: the two belong to one alert.
+        name = "state" if what in {"open", "over"} else what
+        digest = hmac.new(self.key, f"{name}\0{text}".encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+        return f"<!-- signwatch-{what} {digest} -->"
+
+
+def _lines_of(document: dict[str, Any]) -> list[str]:
+    return str(document.get("body") or "").splitlines()
+
+
+def _block(text: str) -> str:
+    """Text as a code block that it cannot end: no line of it can be a fence as long as this one."""
+    shown = text.replace(_FENCE, "~")[:_MAX_BODY].encode("utf-8", "replace").decode()
+    return f"{_FENCE}\n{shown.rstrip()}\n{_FENCE}"
+
+
+def _plain_title(page: Page) -> str:
+    # A title is no Markdown, but GitHub resolves mentions and references in it.
+    return page.heading.replace("@", "@\u2060").replace("#", "#\u2060")
