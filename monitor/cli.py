@@ -48,6 +48,8 @@ _COMMANDS: Final = (
     ),
     LazyCommand("check-commit", "monitor.commands.check_release:check_commit", "The same of a signed commit or tag."),
     LazyCommand("fsck", "monitor.commands.fsck:fsck", "Recompute from the database what can be, and say what differs."),
+    LazyCommand("backup", "monitor.commands.backup:backup", "Write database, archive and trust into one file."),
+    LazyCommand("restore", "monitor.commands.backup:restore", "Put the state of a backup in place."),
     LazyCommand("migrate", "monitor.commands.fsck:migrate", "Bring an older database to this version's schema."),
     LazyCommand(
         "demo", "monitor.commands.demo:demo", "Sign as expected, sign as a stranger, fork the log: see the alerts."

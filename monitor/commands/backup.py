@@ -1,0 +1,68 @@
+"""`signwatch backup` and `signwatch restore`: the state in one file, made while the daemon runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from monitor.archive.backup import Places, write_backup
+from monitor.archive.backup import restore as put_back
+from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, note, say
+from monitor.config import Config, load_config
+from monitor.model.errors import BadConfig
+from monitor.program import VERSION, utc_now
+from monitor.store.database import open_database, sqlite_path
+
+
+def backup(
+    into: Annotated[Path, typer.Argument(help="The file to write; it must not exist.", metavar="FILE")],
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Write database, archive and trust metadata into one file. A daemon may go on meanwhile.
+
+    The file holds everything that was found, so only its owner may read it. Keys and secrets that the configuration
+    names are not in it.
+
+    Examples:
+      signwatch backup /backup/signwatch-2026-01-31.tar
+    """
+    settings = load_config(config)
+    places = _places(settings)
+    # Says what is wrong with the database before anything is copied.
+    open_database(settings.database).close()
+    found = write_backup(places, into, utc_now(), VERSION)
+    say(f"{into}: {found.files} files, {found.size} bytes")
+
+
+def restore(
+    source: Annotated[Path, typer.Argument(help="The file that `signwatch backup` wrote.", metavar="FILE")],
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Put the state of a backup where the configuration says. Overwrites nothing: move away what is there.
+
+    Following goes on from the backup's position, and every log has to prove that it continues it.
+
+    Examples:
+      signwatch restore /backup/signwatch-2026-01-31.tar
+    """
+    settings = load_config(config)
+    if not source.is_file():
+        raise BadConfig(f"{source}: there is no file here")
+    found = put_back(source, _places(settings))
+    say(f"restored {found.files} files, {found.size} bytes, to {settings.database}")
+    note("Run `signwatch fsck`, then start the daemon; after an upgrade `signwatch migrate` first.")
+
+
+def _places(settings: Config) -> Places:
+    database = sqlite_path(settings.database)
+    if database is None:
+        raise BadConfig(
+            f"{settings.path}: the database is a server's: back it up and restore it with its own tools (pg_dump), and "
+            "the folders of `archive` and `trust` with yours."
+        )
+    archive = settings.archive.location if settings.archive is not None else None
+    if archive is not None and "://" in archive:
+        note(f"{archive}: the archive is in an object store and is not part of a backup", "yellow")
+        archive = None
+    trust = settings.trust.folder if settings.trust.tuf is not None else None
+    return Places(database, trust, None if archive is None else Path(archive))
