@@ -217,8 +217,9 @@ def _alert(kept: KeptAlert) -> dict[str, Any]:
         "log": alert.log,
         "index": alert.index,
         "rule": alert.rule,
+        "state": kept.state,
         "acknowledged_at": _time(kept.acknowledged_at) if kept.acknowledged_at is not None else None,
-        "acknowledged_by": getattr(kept, "acknowledged_by", None),
+        "acknowledged_by": kept.acknowledged_by,
         "note": kept.note,
         "deliveries": dict(kept.deliveries),
     }

@@ -4,7 +4,7 @@ import logging
 import random
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import timedelta
 from typing import Annotated, Any, Final
@@ -171,19 +171,23 @@ def one_line(outcome: PassResult) -> str:
     return f"{outcome.log}:{read}{' ' + found + ';' if found else ''}{trouble}"
 
 
-def _add_search(web: Any, monitor: Monitor, archive: ArchiveConfig, own: OwnSources) -> None:
-    """Serve search over the archive."""
+def _add_search(web: Any, monitor: Monitor, archive: ArchiveConfig, own: OwnSources) -> Callable[..., Any]:
+    """Serve search over the archive; returns the search for the operator's page."""
     # pyarrow takes a quarter of a second: only where there is an archive.
     from monitor.archive.files import ArchiveFiles  # noqa: PLC0415
-    from monitor.archive.search import Archive  # noqa: PLC0415
+    from monitor.archive.search import Archive, Match, Query  # noqa: PLC0415
     from monitor.daemon.rekor_search import load_key, search_router  # noqa: PLC0415
 
     opened = Archive(ArchiveFiles(archive.location), [log.name for log in monitor.logs])
     web.include_router(search_router(opened, own, load_key(monitor.config.base / "search-key.pem")))
+    return lambda text, *, prefix, limit: opened.search(
+        Query(text, match=Match.PREFIX if prefix else Match.EXACT, limit=limit)
+    )
 
 
 def _serve(settings: Config, monitor: Monitor, meter: PrometheusMeter, stop: threading.Event) -> None:
     from monitor.daemon.alert_pages import AlertDesk, alert_router
+    from monitor.daemon.console import Console, console_router  # noqa: PLC0415  imports a Markdown reader
     from monitor.daemon.daemon import Daemon
     from monitor.daemon.web import add_document, create_app
     from monitor.daemon.web_server import WebServer
@@ -208,8 +212,9 @@ def _serve(settings: Config, monitor: Monitor, meter: PrometheusMeter, stop: thr
             )
         )
     )
-    if settings.archive is not None:
-        _add_search(web, monitor, settings.archive, own)
+    search = None if settings.archive is None else _add_search(web, monitor, settings.archive, own)
+    held = monitor.rules
+    web.include_router(console_router(Console(monitor.store, look, lambda: held.held.rules.rules, utc_now, search)))
     server = WebServer(web, settings.web) if settings.web is not None else None
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())

@@ -7,34 +7,28 @@ import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Header, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from alerts.delivery import idempotency_key
 from alerts.inert import inert_json, inert_line
 from alerts.links import Links, is_signed
-from alerts.page import moment
-from alerts.rendering import Renderer, json_document
+from alerts.page import page_of
+from alerts.rendering import json_document
+from monitor.daemon.pages import environment
 from monitor.store.alert_life import AlertLife, NoSuchAlert, Who
 from monitor.store.reading import KeptAlert, Reading
 from monitor.store.silences import Silence
 
-_TEMPLATES: Final = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined
-)
+_TEMPLATE: Final = environment().get_template("alert.html.j2")
+_EVIDENCE: Final = 50
 _MAX_FORM: Final = 16_384
-_LONGEST: Final = 300
 _MAX_DIGITS: Final = 12
-_FORM_POLICY: Final = (
-    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +82,13 @@ def alert_router(desk: AlertDesk) -> APIRouter:
 
 
 def _add_pages(router: APIRouter, desk: AlertDesk) -> None:
-    @router.get("/alerts/{alert}")
+    @router.get("/alerts/{alert:path}")
     def page(alert: str, until: int = 0, signature: str = "") -> HTMLResponse:
         kept = desk.kept(alert)
         may = _is_signed(desk, alert, until, signature)
         return _page(desk, kept, until if may else 0, signature if may else "")
 
-    @router.post("/alerts/{alert}")
+    @router.post("/alerts/{alert:path}")
     async def change(alert: str, request: Request) -> Response:
         form = await _form(request)
         return await run_in_threadpool(changed, alert, form)
@@ -195,17 +189,16 @@ def _is_signed(desk: AlertDesk, alert: str, until: int, signature: str) -> bool:
 
 def _page(desk: AlertDesk, kept: KeptAlert, until: int, signature: str) -> HTMLResponse:
     alert = kept.alert
-    shown = Renderer().html(alert, idempotency_key(alert.id, "page"))
-    life = _TEMPLATES.get_template("alert_life.html.j2").render(
-        state=kept.state,
-        deliveries=[(inert_line(name, _LONGEST), state) for name, state in kept.deliveries.items()],
-        changes=[
-            (each.kind, moment(each.at), inert_line(each.by, _LONGEST), inert_line(each.note, _LONGEST))
-            for each in desk.life.changes(alert.id)
-        ],
+    against = [each for each in desk.reading.open_evidence(_EVIDENCE) if each.log == alert.log]
+    text = _TEMPLATE.render(
+        kept=kept,
+        alert=alert,
+        page=page_of(alert, idempotency_key(alert.id, "page")),
+        evidence=[each for each in against if each.kind == alert.kind],
+        changes=desk.life.changes(alert.id),
         until=until,
         signature=signature,
+        now=desk.clock(),
+        open_alerts=sum(desk.reading.open_alerts().values()),
     )
-    # The life of the alert stands before the card that the mail shows as well.
-    page = shown.replace("<body>", f"<body>\n{life}", 1)
-    return HTMLResponse(page, headers={"Content-Security-Policy": _FORM_POLICY})
+    return HTMLResponse(text)

@@ -18,6 +18,7 @@ from monitor.daemon.assembly import not_followed
 from monitor.judging.coverage import LogCoverage, coverage_document, read_coverage
 from monitor.model.pace import CLOCK_SKEW, Freshness
 from monitor.store.backscans import BackScan
+from monitor.store.events import Event, Events
 from monitor.store.health import Condition, Trouble
 from monitor.store.reading import Followed, OpenEvidence, Reading
 from monitor.store.rule_load import Dropped, InForce
@@ -28,6 +29,11 @@ _LEAST_FREE: Final = 1 << 20
 _RECENT: Final = 20
 _OPEN: Final = 20
 _RULES: Final = 50
+_STATES: Final = (
+    (Owner.LOG_MISBEHAVED, "lied"),
+    (Owner.OURSELVES, "ill"),
+    (Owner.COULD_NOT_ASK, "outage"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,18 @@ class LogStatus:
         """Whether evidence against this log is open, or its last pass showed that it broke a promise."""
         trouble = self.condition.trouble
         return self.evidence > 0 or (trouble is not None and trouble.owner is Owner.LOG_MISBEHAVED)
+
+    def state(self, now: datetime) -> str:
+        """`lied`, `outage` (could not ask), `ill` (ourselves), `warn` or `good`: what the lamp of this log shows."""
+        if self.misbehaved:
+            return "lied"
+        troubles = [each.trouble for each in (self.condition, self.back_scan) if each is not None]
+        owners = {each.owner for each in troubles if each is not None}
+        for owner, state in _STATES:
+            if owner in owners:
+                return state
+        is_whole = self.followed is not None and not self.lag and not self.is_stale(now)
+        return "good" if is_whole else "warn"
 
     @property
     def lag(self) -> int:
@@ -108,7 +126,7 @@ class Status:
 
     `not_followed` are logs of the trust root that cannot be. `further` are the reasons that only the running daemon
     knows. `evidence` is the newest that is open, `evidence_open` how much is; `alerts_open` counts open alerts by
-    severity.
+    severity. `events` are the newest, `event_counts` counts all by verdict.
     """
 
     at: datetime
@@ -123,6 +141,8 @@ class Status:
     alerts_open: Mapping[str, int] = field(default_factory=dict)
     further: Sequence[str] = ()
     not_followed: Sequence[str] = ()
+    events: Sequence[Event] = ()
+    event_counts: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def misbehaved(self) -> bool:
@@ -164,7 +184,8 @@ def read_status(config: Config, store: Store, now: datetime, further: Sequence[s
                 coverage=coverage.get(name),
                 back_scan=back_scans.get(name),
                 dropped=dropped.get(name),
-                evidence=against.get(name, 0),
+                # What a log did counts against each of its trees.
+                evidence=sum(against.get(each, 0) for each in {name, name.partition("/")[0]}),
             )
         )
     backlog, given_up = store.outbox.backlog(), reading.given_up()
@@ -185,6 +206,7 @@ def read_status(config: Config, store: Store, now: datetime, further: Sequence[s
             )
     unusable = _not_followed(config, store)
     evidence, count = reading.open_evidence(_OPEN), sum(against.values())
+    events = Events(store.database)
     told = [each.sentence for each in evidence]
     if count > len(evidence):
         told.append(f"and {count - len(evidence)} more pieces of evidence are open: `signwatch evidence list --open`")
@@ -201,6 +223,8 @@ def read_status(config: Config, store: Store, now: datetime, further: Sequence[s
         alerts_open=reading.open_alerts(),
         further=further,
         not_followed=unusable,
+        events=events.newest(_RECENT),
+        event_counts=events.count(),
     )
 
 
@@ -247,6 +271,7 @@ def status_document(status: Status, store: Store) -> dict[str, Any]:
         "logs": [_log_document(log, status.at) for log in status.logs],
         "findings": {
             "by_outcome": dict(status.outcomes),
+            "events_by_outcome": dict(status.event_counts),
             "recent": [
                 {
                     "log": found.log,
@@ -338,7 +363,7 @@ def _trouble_document(trouble: Trouble | None) -> dict[str, Any] | None:
 
 def _log_document(log: LogStatus, now: datetime) -> dict[str, Any]:
     followed, condition = log.followed, log.condition
-    document: dict[str, Any] = {"name": log.name, "followed": followed is not None}
+    document: dict[str, Any] = {"name": log.name, "state": log.state(now), "followed": followed is not None}
     document |= {
         "verified_size": followed.position.frontier.size if followed else None,
         "head_size": followed.position.head.head.size if followed else None,

@@ -4,25 +4,21 @@ Everything on the page may hold words an attacker put into a log: they are escap
 """
 
 from collections.abc import Callable, Iterable
-from datetime import datetime
-from pathlib import Path
 from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from alerts.inert import inert_json, inert_line
+from alerts.inert import inert_json
+from monitor.daemon.pages import TEMPLATES, environment
 from monitor.daemon.status import Status
 from monitor.daemon.web_server import HostAndHead
 from monitor.model.errors import OwnFault
 from monitor.telemetry.prometheus import CONTENT_TYPE, PrometheusMeter
 
-_TEMPLATES: Final = Path(__file__).parent / "templates"
-_LONGEST: Final = 300
-# No script at all, one style sheet of our own in the page: what an entry says can neither run nor call home.
+# No script at all, one style sheet of our own: what an entry says can neither run nor call home. One form, for search.
 _POLICY: Final = (
-    "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 _HEADERS: Final = {
     "Content-Security-Policy": _POLICY,
@@ -47,7 +43,7 @@ def create_app(look: Look, meter: PrometheusMeter, hosts: Iterable[str] = ()) ->
     `hosts` are the names it is reached by beside localhost and addresses.
     """
     app = FastAPI(title="Signwatch", docs_url=None, redoc_url=None, openapi_url=None)
-    page = _environment().get_template("status.html.j2")
+    page = environment().get_template("status.html.j2")
     _add_fixed_answers(app)
     app.add_middleware(HostAndHead, names=hosts)
 
@@ -55,8 +51,7 @@ def create_app(look: Look, meter: PrometheusMeter, hosts: Iterable[str] = ()) ->
     async def headers(request: Request, call_next: Any) -> Response:
         response: Response = await call_next(request)
         for name, value in _HEADERS.items():
-            # A page with a form has a policy of its own.
-            response.headers.setdefault(name, value)
+            response.headers[name] = value
         return response
 
     @app.exception_handler(OwnFault)
@@ -88,13 +83,22 @@ def create_app(look: Look, meter: PrometheusMeter, hosts: Iterable[str] = ()) ->
     @app.get("/")
     def status_page() -> HTMLResponse:
         status, document = look()
-        return HTMLResponse(page.render(status=document, ready=status.ready))
+        events = status.events
+        return HTMLResponse(
+            page.render(
+                status=document,
+                ready=status.ready,
+                now=status.at,
+                open_alerts=sum(status.alerts_open.values()),
+                events=events,
+            )
+        )
 
     return app
 
 
 def _add_fixed_answers(app: FastAPI) -> None:
-    style = (_TEMPLATES / "style.css").read_text(encoding="utf-8")
+    style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
 
     @app.get("/healthz")
     def healthz() -> Response:
@@ -107,38 +111,3 @@ def _add_fixed_answers(app: FastAPI) -> None:
     @app.get("/favicon.ico")
     def no_icon() -> Response:
         return Response(status_code=204)
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=select_autoescape(default=True, default_for_string=True),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["inert"] = _inert
-    environment.filters["ago"] = _ago
-    environment.filters["moment"] = _moment
-    environment.filters["number"] = lambda value: "-" if value is None else f"{value:,}".replace(",", "\u202f")
-    return environment
-
-
-def _inert(value: object) -> str:
-    return inert_line(str(value), _LONGEST)
-
-
-def _moment(at: str) -> str:
-    """A time as people write it; UTC, to the second."""
-    return f"{datetime.fromisoformat(at):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _ago(at: str | None, now: str) -> str:
-    """How long before `now` something was, in the unit a person would use."""
-    if at is None:
-        return "never"
-    seconds = int((datetime.fromisoformat(now) - datetime.fromisoformat(at)).total_seconds())
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds // size} {unit} ago"
-    return f"{max(seconds, 0)} s ago"

@@ -74,6 +74,7 @@ class KeptAlert:
     alert: Alert
     enqueued_at: datetime
     acknowledged_at: datetime | None
+    acknowledged_by: str | None
     note: str | None
     state: str
     silence: int | None
@@ -225,6 +226,7 @@ class Reading:
         open_only: bool = False,
         ids: Sequence[str] = (),
         digest: str | None = None,
+        prefix: str = "",
         about: AlertsAbout = ALL_ALERTS,
         silence: int | None = None,
     ) -> list[KeptAlert]:
@@ -232,6 +234,8 @@ class Reading:
         kept, sent = table(AlertRow), table(DeliveryRow)
         query = select(kept).order_by(kept.c.enqueued_at.desc(), kept.c.id).limit(limit)
         query = query.where(*about.conditions())
+        if prefix:
+            query = query.where(kept.c.id.startswith(prefix, autoescape=True))
         if open_only:
             query = query.where(IS_OPEN, kept.c.silence.is_(None))
         if ids:
@@ -248,6 +252,7 @@ class Reading:
                 alert=Alert.from_json(json.loads(row["document"])),
                 enqueued_at=row["enqueued_at"],
                 acknowledged_at=row["acknowledged_at"],
+                acknowledged_by=row["acknowledged_by"],
                 note=row["note"],
                 state=_state(row),
                 silence=row["silence"],

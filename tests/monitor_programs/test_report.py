@@ -211,7 +211,7 @@ def hostile(value: Any) -> Any:
 
 
 _OURS = {"from", "to", "at", "made_at", "seen_at", "found_at", "kept_at", "closed_at", "acknowledged_at", "heads"}
-_OURS |= {"outcome", "trouble", "severity", "sha256", "key", "key_id", "made_by"}
+_OURS |= {"outcome", "state", "trouble", "severity", "sha256", "key", "key_id", "made_by"}
 
 
 def test_words_from_logs_are_inert_in_both_forms(auditor: Auditor) -> None:

@@ -1,0 +1,235 @@
+"""The operator's pages behind the overview: alerts, rules, logs, signings, evidence, search, explanations. Read only.
+
+The state of a log (`lied`, `outage`, `ill`, `warn`, `good`) comes from `monitor.daemon.status`; nothing is judged here.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, Protocol
+
+from fastapi import APIRouter, HTTPException, Response
+from fastapi.responses import HTMLResponse
+from markupsafe import Markup
+
+from alerts.inert import inert_json
+from monitor.daemon.pages import bars, environment, explanation
+from monitor.daemon.status import Status
+from monitor.model.errors import OwnFault
+from monitor.store.events import Events, Wanted
+from monitor.store.history import History, pauses
+from monitor.store.reading import AlertsAbout, KeptEvidence, Reading
+from monitor.store.store import Store
+from rules.rule import Rule
+
+_DAYS: Final = 30
+_EVENTS: Final = 20
+_ALERTS: Final = 50
+_HEADS: Final = 10
+_PAUSES: Final = 20
+_ROWS: Final = 50
+_RULES: Final = 500
+_LONGEST_QUERY: Final = 500
+_LEAST_PREFIX: Final = 6
+_MOST_ENTRIES: Final = 1 << 62
+_EVIDENCE_BYTES: Final = 32 << 20
+_Page = dict[str, Any]
+
+
+class ArchiveSearch(Protocol):
+    """The archive's answer to a text. Raises `OwnFault` when it cannot be read, `ValueError` for a wrong text."""
+
+    def __call__(self, text: str, *, prefix: bool, limit: int) -> Any:
+        """An answer; see `monitor.archive.search.Answer`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Console:
+    """Where the pages take their contents from. `search` is absent where no archive is configured."""
+
+    store: Store
+    look: Callable[[], tuple[Status, _Page]]
+    rules: Callable[[], Sequence[Rule]]
+    clock: Callable[[], datetime]
+    search: ArchiveSearch | None = None
+
+
+def console_router(console: Console) -> APIRouter:
+    """Every page but those of single alerts (`monitor.daemon.alert_pages`)."""
+    router, pages = APIRouter(), _Pages(console)
+    for path, page in (
+        ("/alerts", pages.alerts),
+        ("/rules", pages.rules),
+        ("/rules/{rule:path}", pages.rule),
+        ("/logs/{log:path}", pages.log),
+        ("/signings/{log:path}/{index}", pages.signing),
+        ("/evidence/{piece}.json", pages.evidence_file),
+        ("/evidence/{piece}", pages.evidence),
+        ("/search", pages.search),
+        ("/explain/{folder}/{name}", pages.explain),
+    ):
+        router.add_api_route(path, page, methods=["GET"], response_class=HTMLResponse)
+    return router
+
+
+class _Pages:
+    """One method for each page. A page that is about something unknown is 404."""
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._templates = console, environment()
+        database = console.store.database
+        self._reading, self._events, self._history = Reading(database), Events(database), History(database)
+
+    def alerts(self, *, every: bool = False) -> Response:
+        kept = self._reading.alerts(_ALERTS + 1, open_only=not every)
+        return self._html("alerts.html.j2", alerts=kept[:_ALERTS], every=every, is_cut=len(kept) > _ALERTS)
+
+    def rules(self) -> Response:
+        known, counts = self._console.rules(), self._events.by_rule()
+        gone = sorted(set(counts) - {rule.id for rule in known})[:_RULES]
+        return self._html("rules.html.j2", rules=known[:_RULES], total=len(known), counts=counts, gone=gone)
+
+    def rule(self, rule: str) -> Response:
+        known = next((each for each in self._console.rules() if each.id == rule), None)
+        counts = self._events.by_rule().get(rule)
+        alerts = self._reading.alerts(_EVENTS, about=AlertsAbout(rule=rule))
+        if known is None and counts is None and not alerts:
+            raise _unknown("rule", rule)
+        wanted = Wanted(rule=rule)
+        offered = [] if known is None else self._offered(known)
+        return self._html(
+            "rule.html.j2",
+            id=rule,
+            rule=known,
+            events=self._events.newest(_EVENTS, wanted),
+            counts=self._events.count(wanted),
+            found=self._days(self._events.per_day(Wanted(rule=rule, begin=self._month()))),
+            alerts=alerts,
+            offered=offered,
+        )
+
+    def log(self, log: str) -> Response:
+        _, document = self._console.look()
+        status = next((each for each in document["logs"] if each["name"] == log), None)
+        heads = self._history.heads(log, _HEADS)
+        if status is None and not heads:
+            raise _unknown("log", log)
+        now, month = self._console.clock(), self._month()
+        days = self._history.days(log, month.date(), now.date())
+        spans = self._history.spans(log, month, now)
+        missed = list(pauses(spans, spans[0].began, now, None)) if spans else []
+        return self._html(
+            "log.html.j2",
+            name=log,
+            log=status,
+            entries=self._days({each.day: each.last - each.first for each in days}),
+            lags=self._days({each.day: each.lag for each in days}),
+            found=self._days(self._events.per_day(Wanted(log=log, begin=month))),
+            pauses=sorted(missed, key=lambda each: each.began, reverse=True)[:_PAUSES],
+            pause_count=len(missed),
+            heads=heads,
+            head_count=self._history.head_count(log),
+            evidence=self._evidence_of(log),
+            events=self._events.newest(_EVENTS, Wanted(log=log)),
+            alerts=self._reading.alerts(_EVENTS, about=AlertsAbout(log=log)),
+        )
+
+    def signing(self, log: str, index: int) -> Response:
+        is_index = 0 <= index < _MOST_ENTRIES
+        found = self._events.newest(_EVENTS, Wanted(log=log, index=index)) if is_index else []
+        alerts = self._reading.alerts(_EVENTS, about=AlertsAbout(log=log, index=index)) if is_index else []
+        if not found and not alerts:
+            raise _unknown("finding", f"{log}:{index}")
+        shown = found[0].worst if found else None
+        signing = inert_json(shown.signing) if shown is not None else None
+        return self._html(
+            "signing.html.j2", log=log, index=index, events=found, signing=signing, found=shown, alerts=alerts
+        )
+
+    def evidence(self, piece: str) -> Response:
+        kept = self._piece(piece)
+        return self._html("evidence.html.j2", piece=kept, document=inert_json(dict(kept.document)))
+
+    def evidence_file(self, piece: str) -> Response:
+        kept = self._piece(piece)
+        text = json.dumps(kept.document, indent=2) + "\n"
+        if len(text) > _EVIDENCE_BYTES:
+            raise HTTPException(413, f"export it with `signwatch evidence export {kept.id[:12]}`: it is too large")
+        name = f"attachment; filename=evidence-{kept.id[:12]}.json" if kept.id[:12].isalnum() else "attachment"
+        return Response(text, media_type="application/json", headers={"Content-Disposition": name})
+
+    def search(self, q: str = "") -> Response:
+        text = q.strip()[:_LONGEST_QUERY]
+        if not text:
+            return self._html("search.html.j2", q="", searched=False)
+        _, document = self._console.look()
+        is_prefix = text.endswith("*") and len(text) > _LEAST_PREFIX
+        answer, trouble = self._archived(text, is_prefix=is_prefix)
+        is_id = len(text) >= _LEAST_PREFIX
+        return self._html(
+            "search.html.j2",
+            q=text,
+            searched=True,
+            logs=[each["name"] for each in document["logs"] if text.lower() in each["name"].lower()],
+            rules=[each for each in self._console.rules() if text.lower() in f"{each.id} {each.title}".lower()][
+                :_EVENTS
+            ],
+            alerts=self._reading.alerts(_EVENTS, prefix=text) if is_id else [],
+            evidence=self._reading.evidence(_EVENTS, prefix=text) if is_id else [],
+            events=self._events.newest(_EVENTS, Wanted(name=text)),
+            has_archive=self._console.search is not None,
+            answer=answer,
+            trouble=trouble,
+        )
+
+    def explain(self, folder: str, name: str) -> Response:
+        text = explanation(folder, name)
+        if text is None:
+            raise _unknown("explanation", f"{folder}/{name}")
+        # Our own documentation, rendered without raw HTML.
+        return self._html("explain.html.j2", text=Markup(text), name=name)  # noqa: S704
+
+    def _archived(self, text: str, *, is_prefix: bool) -> tuple[Any, str]:
+        if self._console.search is None:
+            return None, ""
+        try:
+            return self._console.search(
+                text.removesuffix("*") if is_prefix else text, prefix=is_prefix, limit=_ROWS
+            ), ""
+        except (OwnFault, ValueError) as error:
+            return None, str(error)
+
+    def _offered(self, rule: Rule) -> list[tuple[str, tuple[tuple[int, int], ...], int]]:
+        """What a rule was offered: log, ranges, and how many followed entries it lacks."""
+        found = []
+        for log, followed in sorted(self._reading.followed().items()):
+            coverage = self._console.store.coverage.of_rule(log, rule.id, rule.selection_id())
+            lacks = coverage.missing(followed.baseline_size, followed.position.frontier.size)
+            found.append((log, coverage.ranges[-5:], sum(last - first for first, last in lacks)))
+        return found
+
+    def _evidence_of(self, log: str) -> list[Any]:
+        return [each for each in self._reading.open_evidence(_ROWS) if each.log in {log, log.partition("/")[0]}]
+
+    def _piece(self, piece: str) -> KeptEvidence:
+        found = [each for each in self._reading.evidence(2, prefix=piece) if each.id == piece]
+        if not found:
+            raise _unknown("evidence", piece)
+        return found[0]
+
+    def _month(self) -> datetime:
+        now = self._console.clock()
+        return now.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=_DAYS - 1)
+
+    def _days(self, values: Mapping[Any, int]) -> list[tuple[str, int]]:
+        return bars(values, self._month().date(), self._console.clock().date())
+
+    def _html(self, template: str, **values: Any) -> Response:
+        page = self._templates.get_template(template)
+        text = page.render(now=self._console.clock(), open_alerts=sum(self._reading.open_alerts().values()), **values)
+        return HTMLResponse(text)
+
+
+def _unknown(what: str, name: str) -> HTTPException:
+    return HTTPException(404, f"there is no {what} {name[:200]!r}")
