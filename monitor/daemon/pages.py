@@ -19,7 +19,7 @@ from alerts.inert import inert_line
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 # In an installation the pages lie beside this file, in a checkout where they are written.
-_DOCS: Final = (Path(__file__).parent / "docs", Path(__file__).parents[2] / "docs")
+_DOCS: Final = (Path(__file__).parent / "explanations", Path(__file__).parents[2] / "docs")
 _FOLDERS: Final = ("alerts", "expectations")
 _EXPLAINED: Final = re.compile(r"(?:\.\./)?(?:(alerts|expectations)/)?([a-z0-9-]+)\.md(?:#.*)?", re.ASCII)
 _LONGEST: Final = 300
