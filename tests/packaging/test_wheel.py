@@ -83,6 +83,7 @@ def test_the_four_commands_are_installed(wheel: zipfile.Path) -> None:
         "ca-lite = ca_lite.cli:main",
         "log-lite = log_lite.cli:main",
         "sign-lite = sign_lite.cli:main",
+        "sign-lite-git = sign_lite.cli:main_git",
     }
 
 

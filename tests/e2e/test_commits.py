@@ -1,0 +1,103 @@
+"""From a commit to its log entry: git signs through sign-lite, the monitor notices, `check-commit` tells."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from monitor.demo.processes import wait_until
+from tests.e2e.loop import TAG, Loop, running_loop
+
+WORKFLOW = f"https://github.com/acme/widget/.github/workflows/release.yml@{TAG}"
+
+
+@dataclass
+class Repository:
+    """A git repository beside a running loop."""
+
+    loop: Loop
+    folder: Path
+
+    def git(self, *words: str, token: str = "") -> str:
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder),
+            "SIGSTORE_IDENTITY_TOKEN": token,
+            "SIGN_LITE_TRUST_CONFIG": str(self.loop.folder / "ca/trust/client_trust_config.json"),
+        }
+        done = subprocess.run(
+            ["git", "-C", str(self.folder), *words], env=environment, capture_output=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, (done.stdout + done.stderr).decode()
+        return done.stdout.decode().strip()
+
+    def commit(self, message: str, token: str) -> str:
+        self.git("commit", "-q", "-S", "--allow-empty", "-m", message, token=token)
+        return self.git("rev-parse", "HEAD")
+
+    def check(self, revision: str, expect: int) -> dict[str, Any]:
+        command = ("check-commit", revision, "-C", str(self.folder), "--json", "--config", "signwatch.yaml")
+        document: dict[str, Any] = json.loads(self.loop.run("signwatch", *command, expect=expect))
+        return document
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repository]:
+    folder = tmp_path_factory.mktemp("commits")
+    program = folder / "sign-lite-git"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -c "from sign_lite.cli import main_git; main_git()" "$@"\n')
+    program.chmod(0o755)
+    (folder / "work").mkdir()
+    (folder / "loop").mkdir()
+    with running_loop(folder / "loop") as loop:
+        loop.start_monitor()
+        made = Repository(loop, folder / "work")
+        made.git("init", "-q")
+        settings = {"user.name": "Bot", "user.email": "bot@acme.example", "gpg.format": "x509"}
+        for name, value in {**settings, "gpg.x509.program": str(program)}.items():
+            made.git("config", name, value)
+        yield made
+
+
+def test_my_commit_was_signed_by_whom_is_it_in_the_log_and_was_it_expected(repository: Repository) -> None:
+    commit = repository.commit("release", repository.loop.github_token(TAG))
+    told = repository.check("HEAD", expect=0)
+    assert told["of"] == f"commit {commit}"
+    (mine,) = told["signatures"]
+    assert (mine["what"], mine["signers"]) == ("commit signature", [WORKFLOW])
+    assert (mine["in_log"], mine["expected"]) == ("yes", "expected (widget-release)")
+
+
+def test_a_strangers_commit_is_told_at_once_and_is_unexpected(repository: Repository) -> None:
+    before = len(repository.loop.alerts())
+    repository.commit("evil", repository.loop.github_token("refs/heads/evil"))
+    wait_until("the alert", lambda: len(repository.loop.alerts()) > before, seconds=90)
+    (told,) = repository.check("HEAD", expect=1)["signatures"]
+    assert told["expected"].startswith("unexpected (widget-release")
+
+
+def test_a_signature_of_another_commit_an_unsigned_one_and_no_commit_are_told(repository: Repository) -> None:
+    repository.commit("original", repository.loop.github_token(TAG))
+    raw = subprocess.run(
+        ["git", "-C", str(repository.folder), "cat-file", "commit", "HEAD"], capture_output=True, check=True, timeout=60
+    ).stdout
+    copied = subprocess.run(
+        ["git", "-C", str(repository.folder), "hash-object", "-t", "commit", "-w", "--stdin"],
+        input=raw.replace(b"original", b"changed!"),
+        capture_output=True,
+        check=True,
+        timeout=60,
+    ).stdout.decode()
+    (told,) = repository.check(copied.strip(), expect=3)["signatures"]
+    assert "another object" in told["problem"]
+    repository.git("commit", "-q", "--no-gpg-sign", "--allow-empty", "-m", "unsigned")
+    (told,) = repository.check("HEAD", expect=3)["signatures"]
+    assert "not signed" in told["problem"]
+    assert repository.check("nothing", expect=2)["error"]["trouble"] == "misused"
+    assert "tree" in repository.check("HEAD^{tree}", expect=2)["error"]["message"]
