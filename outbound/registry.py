@@ -142,6 +142,14 @@ class Registry:
         told = document.get("mediaType") or answer.headers.get("content-type", "").partition(";")[0]
         return Manifest(digest, str(told)[:_SHOWN], raw, document)
 
+    def digest(self, tag: str) -> str:
+        """Digest of a tagged manifest, as the registry tells it. Raises `RegistryFailed`."""
+        url = urljoin(self._base, f"manifests/{_reference(tag)}")
+        answer = self._ask("HEAD", url, _SMALL, headers={"Accept": _ACCEPTED})
+        self._expect(answer, {_OK}, f"tag {tag}")
+        told = answer.headers.get("docker-content-digest")
+        return told if told is not None and is_digest(told) else self.manifest(tag).digest
+
     def blob(self, digest: str, limit: int = MAX_BLOB) -> bytes:
         """Bytes of a blob of at most `limit` bytes. Raises `RegistryFailed`."""
         raw = self._get(f"blobs/{_reference(digest)}", limit).content

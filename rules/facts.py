@@ -16,13 +16,15 @@ class SourceForm(StrEnum):
     FILE = "file"
     URL = "url"
     URL_FILE = "url_file"
+    REGISTRY = "registry"
 
 
 @dataclass(frozen=True, slots=True)
 class DigestSource:
-    """A list of digests kept outside the rule file. `target` is a path or a URL.
+    """A list of digests kept outside the rule file. `target` is a path, a URL or a repository of images.
 
-    A `url_file` is the path of a file with the URL in it: one that holds a secret.
+    A `url_file` is the path of a file with the URL in it: one that holds a secret. A `registry` is a repository such as
+    `ghcr.io/acme/widget`: on the list is what the logs show of a signature of each tagged image.
     """
 
     form: SourceForm

@@ -5,6 +5,7 @@ no longer known, and what depends on it fails closed.
 """
 
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,14 +16,19 @@ from urllib.parse import urlsplit
 
 from monitor.http_fetcher import Expect, HttpFetcher
 from monitor.model.errors import FetchFailed, SignwatchError
+from outbound.image_name import ImageName, parse_image_name
 from outbound.shown_url import is_https_or_loopback, shown_url
 from rules.digest_list import MAX_SIZE, parse_digest_list
 from rules.expectations.digests import DigestsFromExpectation
 from rules.facts import DigestSource, SourceForm
 from rules.rule import Rule
+from sigstore_entries.release import released_image
 
 _LOG: Final = logging.getLogger(__name__)
 _MAX_URL: Final = 4096
+_REGISTRY_SECONDS: Final = 120.0
+# Tags by which clients find signatures and referrers, not releases.
+_OF_SIGNATURES: Final = re.compile(r"sha256-[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,7 @@ class DigestLists:
         failures = []
         for source in dict.fromkeys(expectation.source for expectation in expectations):
             try:
-                fetched = _Fetched(parse_digest_list(self._fetch(source)), self._clock())
+                fetched = _Fetched(self._list(source), self._clock())
             except (OSError, ValueError, SignwatchError) as error:
                 _LOG.warning("digest_list_failed source=%s detail=%s", source, error)
                 failures.append(f"{source}: {error}. Until it can be read, nothing counts as being on this list.")
@@ -66,6 +72,11 @@ class DigestLists:
             with self._lock:
                 self._lists[source] = fetched
         return failures
+
+    def _list(self, source: DigestSource) -> frozenset[str]:
+        if source.form is SourceForm.REGISTRY:
+            return _of_repository(parse_image_name(source.target))
+        return parse_digest_list(self._fetch(source))
 
     def _fetch(self, source: DigestSource) -> str:
         match source.form:
@@ -76,6 +87,8 @@ class DigestLists:
                 return _fetched(source.target)
             case SourceForm.URL_FILE:
                 return self._fetch_secret(source.target)
+            case SourceForm.REGISTRY:
+                raise ValueError("a repository is no text")
 
     def _fetch_secret(self, name: str) -> str:
         """Fetch the list at the URL that a file holds; no message repeats the URL."""
@@ -88,6 +101,18 @@ class DigestLists:
         except SignwatchError as error:
             # Its path may be the secret.
             raise FetchFailed(str(error).replace(shown_url(url), "the URL in the file")) from error
+
+
+def _of_repository(image: ImageName) -> frozenset[str]:
+    """What the logs show of a signature of each tagged image. Raises `FetchFailed`: half a list would allow half."""
+    from outbound.registry import Registry, RegistryFailed  # noqa: PLC0415  loads a client that few rules need
+
+    try:
+        with Registry(image, seconds=_REGISTRY_SECONDS) as registry:
+            digests = {registry.digest(tag) for tag in registry.tags() if not _OF_SIGNATURES.match(tag)}
+    except RegistryFailed as error:
+        raise FetchFailed(str(error)) from error
+    return frozenset(each for digest in digests for each in released_image(image.at(digest)).digests)
 
 
 def _fetched(url: str) -> str:

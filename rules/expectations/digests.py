@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Final, Self
 
+from outbound.image_name import BadImageName, parse_image_name
 from outbound.shown_url import has_credentials, is_https_or_loopback
 from rules.facts import DigestSource, SourceForm
 from rules.rule import Case, Check, Schema
@@ -46,9 +47,10 @@ class DigestsFromExpectation:
 
     @classmethod
     def read(cls, node: Node) -> Self:
-        """Read `{file: path}`, `{url: https://…}` or `{url_file: path}`."""
+        """Read `{file: path}`, `{url: https://…}`, `{url_file: path}` or `{registry: host/name}`."""
         if not isinstance(node, Mapping) or len(node.entries) != 1:
-            raise Misplaced("digests_from is one of: {file: path}, {url: https://…}, {url_file: path}", node)
+            forms = "{file: path}, {url: https://…}, {url_file: path}, {registry: host/name}"
+            raise Misplaced(f"digests_from is one of: {forms}", node)
         Fields(node, [form.value for form in SourceForm], "digests_from")
         key, value = node.entries[0]
         form = SourceForm(key.text)
@@ -57,6 +59,8 @@ class DigestsFromExpectation:
             raise Misplaced("a list of digests is only fetched over https", value)
         if form is SourceForm.URL and has_credentials(target):
             raise Misplaced("a URL with a user name or password belongs into a file: name it with `url_file`", value)
+        if form is SourceForm.REGISTRY:
+            target = _read_repository(value, target)
         return cls(DigestSource(form, target))
 
     def checks(self, case: Case) -> Iterator[Check]:
@@ -68,6 +72,16 @@ class DigestsFromExpectation:
             yield Check("digest", expected, "(no list)", ok=False, sentence=sentence)
             return
         yield check_digests(case, allowed, expected)
+
+
+def _read_repository(node: Node, text: str) -> str:
+    try:
+        image = parse_image_name(text)
+    except BadImageName as error:
+        raise Misplaced(f"{error}; a repository is such as ghcr.io/acme/widget", node) from error
+    if image.tag or image.digest:
+        raise Misplaced("a repository is named without a tag and a digest: every tag in it is on the list", node)
+    return image.in_full
 
 
 def check_digests(case: Case, allowed: frozenset[str], expected: str) -> Check:

@@ -8,9 +8,14 @@ import pytest
 from pytest_httpserver import HTTPServer
 
 from monitor.judging.digest_lists import DigestLists
+from outbound.registry import IMAGE_MANIFEST, Registry
 from rules.digest_list import MAX_SIZE
 from rules.facts import DigestSource
 from rules.rule_file import load_rules
+from settings.document import DocumentError
+from sigstore_entries.release import released_image
+from tests.support.go_clients import needs_registry, registry_server
+from tests.support.images import push_image
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 DIGEST = sha256(b"artifact").hexdigest()
@@ -83,3 +88,25 @@ def test_a_list_that_could_not_be_read_again_for_too_long_is_no_longer_known(tmp
     assert lists.refresh()[1] is not None
     lists.now += timedelta(minutes=2)
     assert lists.refresh()[1] is None
+
+
+@needs_registry
+def test_a_repository_gives_what_the_logs_show_of_each_tagged_image(tmp_path: Path) -> None:
+    with registry_server() as host:
+        image = push_image(host, "acme/widget", b"one")
+        with Registry(image) as registry:
+            raw = registry.manifest("v1").raw
+            registry.put_manifest(raw, IMAGE_MANIFEST, f"sha256-{'0' * 64}.sig")
+        lists = Lists(tmp_path, f"{{registry: {image.in_full}}}")
+        assert lists.refresh() == ([], frozenset(released_image(image).digests))
+    failures, digests = lists.refresh()
+    assert "cannot be reached" in failures[0]
+    assert digests is not None, "what was read is known for an hour"
+    lists.now += timedelta(hours=2)
+    assert lists.refresh()[1] is None
+
+
+@pytest.mark.parametrize("place", ["ghcr.io/acme/widget:v1", "ghcr.io/Acme", f"ghcr.io/acme/widget@sha256:{'0' * 64}"])
+def test_a_repository_is_named_without_tag_and_digest(place: str, tmp_path: Path) -> None:
+    with pytest.raises(DocumentError, match="a repository is"):
+        Lists(tmp_path, f'{{registry: "{place}"}}')
