@@ -9,7 +9,15 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 from typing_extensions import override
 
 from alerts.alert import Owner
@@ -66,6 +74,7 @@ class PrometheusMeter(Meter):
     def __init__(self, version: str, channels: Iterable[str] = ()) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         gauge, counter = self._gauge, self._counter
         self._size = gauge("checkpoint_size", "Size of the newest tree head proven consistent.", "log")
         self._signed_at = gauge("checkpoint_timestamp_seconds", "When that head was signed or first seen.", "log")

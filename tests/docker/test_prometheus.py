@@ -50,7 +50,7 @@ def test_every_rule_says_whose_trouble_it_is_what_it_means_and_what_to_do() -> N
     for rule in rules():
         assert rule["labels"]["owner"] in {"log-misbehaved", "could-not-ask", "ourselves", "signing"}, rule["alert"]
         assert rule["labels"]["severity"] in {"page", "warn"}, rule["alert"]
-        assert set(rule["annotations"]) == {"summary", "consequence", "action"}, rule["alert"]
+        assert set(rule["annotations"]) == {"summary", "consequence", "action", "runbook_url"}, rule["alert"]
 
 
 def test_a_log_that_lied_pages_at_once() -> None:
