@@ -10,8 +10,8 @@ from tests.docs.blocks import ROOT
 _OPENING = """\
 # Alert rules for Prometheus
 
-The runbook of `docker/prometheus/signwatch.rules.yml`: for each rule the consequence and the action. `owner` says whose trouble
-it is: `log-misbehaved` (page now), `could-not-ask` (an outage), `ourselves` (this installation) or `signing`.
+The runbook of `docker/prometheus/signwatch.rules.yml`: for each rule the consequence and the action. `owner` says whose
+trouble it is: `log-misbehaved` (page now), `could-not-ask` (an outage), `ourselves` (this installation) or `signing`.
 """
 
 
