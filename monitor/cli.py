@@ -74,7 +74,9 @@ _COMMANDS: Final = (
         "rules",
         "Identity rules: write, check, try, explain.",
         LazyCommand(
-            "init", "monitor.commands.rules:init_rule", "Print a rule file for a repository or an e-mail address."
+            "init",
+            "monitor.commands.rules:init_rule",
+            "Print a rule file for a repository, an organisation, a person or a key.",
         ),
         LazyCommand("import", "monitor.commands.rules:import_rules", "Print a rule file made from rekor-monitor's."),
         LazyCommand("lint", "monitor.commands.rules:lint", "Check a rule file: every problem and every hint at once."),

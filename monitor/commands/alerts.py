@@ -15,12 +15,12 @@ from alerts.channels.channel import DeliveryFailed
 from alerts.delivery import idempotency_key
 from alerts.page import TEST
 from alerts.rendering import Renderer, json_document
+from monitor.commands.duration import duration
 from monitor.commands.terminal import (
     DEFAULT_CONFIG,
     ConfigOption,
     Exit,
     JsonOption,
-    duration,
     leave,
     note,
     say,

@@ -18,7 +18,7 @@ from monitor.program import VERSION, utc_now
 from monitor.store.database import create
 from monitor.telemetry.prometheus import PrometheusMeter
 from monitor.trust.trust_root import MAX_SIZE, read_trust_root
-from rules.starter import starter_rule
+from rules.starter import Starter, starter
 
 _TIMEOUT: Final = 2.0
 
@@ -28,7 +28,9 @@ def init(
     watch: Annotated[
         str | None,
         typer.Option(
-            "--watch", "--rule-for", help="A repository URL or an e-mail address to write the first rule for."
+            "--watch",
+            "--rule-for",
+            help="The URL of a repository or an organisation, an e-mail address or a key to write the first rule for.",
         ),
     ] = None,
     tuf: Annotated[
@@ -124,7 +126,7 @@ def _config_text(tuf: str | None, tuf_root: Path | None, trusted_root: Path | No
 def _write_files(config: Path, watch: str | None, text: str | None) -> bool:
     """Write what is absent; returns whether the configuration was. `text` is the one asked for."""
     try:
-        rules = starter_rule(watch) if watch is not None else RULES
+        made = starter(watch) if watch is not None else Starter(RULES, "")
     except ValueError as error:
         raise BadConfig(f"--watch: {error}") from error
     is_new = not config.exists()
@@ -138,8 +140,10 @@ def _write_files(config: Path, watch: str | None, text: str | None) -> bool:
             note(f"{config} exists and was left as it is: change `trust` in it by hand.")
         rules_path = folder / "rules.yaml" if is_new else load_config(config).rules
         if not rules_path.exists():
-            rules_path.write_text(rules, encoding="utf-8")
+            rules_path.write_text(made.text, encoding="utf-8")
             say(f"wrote {rules_path}")
+            if made.told:
+                note(made.told)
         elif watch is not None:
             note(f"{rules_path} exists and was left as it is; `signwatch rules init` prints a rule to add to it.")
     except OSError as error:

@@ -1,36 +1,82 @@
 """`signwatch rules`: write, check, try and explain rules."""
 
+import hashlib
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from monitor.commands.entry_file import read_capped
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say, say_json
 from monitor.config import load_config
 from monitor.judging.active_rules import read_rules
 from monitor.model.errors import BadConfig
+from rules.learning import learn
 from rules.lint import lint as lint_rules
 from rules.matching.matcher import TooManyUnindexed, compile_rules
 from rules.rekor_monitor import import_rekor_monitor
-from rules.starter import starter_rule
+from rules.starter import Starter, learned, starter
+from rules.subject import read_subject
 from settings.document import DocumentError
 
 
 def init_rule(
-    subject: Annotated[str, typer.Argument(help="A repository URL or an e-mail address.")],
+    subject: Annotated[
+        str,
+        typer.Argument(help="The URL of a repository or an organisation, an e-mail address, a key's SHA-256 or file."),
+    ],
+    config: ConfigOption = DEFAULT_CONFIG,
+    *,
+    learn_past: Annotated[
+        bool, typer.Option("--learn", help="Learn what to expect from the signings found so far (needs a database).")
+    ] = False,
 ) -> None:
-    """Print a rule file for a repository or an e-mail address.
+    """Print a rule file for a name or key, and say on standard error what the rule will and will not tell.
 
     Examples:
       signwatch rules init https://github.com/acme/widget > rules.yaml
+      signwatch rules init https://github.com/acme/widget --learn > rules.yaml
+      signwatch rules init https://github.com/acme
       signwatch rules init release@acme.example
+      signwatch rules init cosign.pub
     """
     try:
-        typer.echo(starter_rule(subject), nl=False)
+        made = _learned(subject, config) if learn_past else starter(_key_of(subject) or subject)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="SUBJECT") from error
+    typer.echo(made.text, nl=False)
+    note(made.told)
+
+
+def _learned(subject: str, config: Path) -> Starter:
+    """A rule learned from the signings in the database. Raises `ValueError` when there are none."""
+    # A database is slow to import, and no other command on rules needs one.
+    from monitor.store.database import open_database  # noqa: PLC0415
+    from monitor.store.signings import FoundPast  # noqa: PLC0415
+
+    named = read_subject(subject)
+    with closing(open_database(load_config(config).database)) as database:
+        found = [each.signing for each in FoundPast(database).signings(named.key).shown]
+    parts = learn(named, found)
+    past = max((part.past for part in parts), default=0)
+    if not past:
+        raise ValueError(
+            f"no signing in the name {named.title} was found yet: write a rule without --learn, let `signwatch run` "
+            "and `signwatch backscan` find its signings, then learn from them"
+        )
+    return learned(named, parts, past)
+
+
+def _key_of(subject: str) -> str | None:
+    """Hex SHA-256 of the public key in a PEM file; `None` where there is no such file. Raises `ValueError`."""
+    path = Path(subject)
+    if "://" in subject or "@" in subject or not path.is_file():
+        return None
+    key = load_pem_public_key(read_capped(path))
+    return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 
 
 def import_rules(

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,8 +16,6 @@ from rich.table import Table
 from rich.text import Text
 
 from alerts.inert import inert_json, inert_line
-from settings.document import Misplaced, Scalar
-from settings.reading import read_duration
 
 _LONGEST = 400
 _LONGEST_LINE = 10_000
@@ -88,14 +86,6 @@ def say_json(document: Any) -> None:
 def when(at: datetime | None) -> str:
     """A time as every command shows it: UTC to the second, RFC 3339; "-" for none."""
     return "-" if at is None else at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def duration(text: str, option: str = "--for") -> timedelta:
-    """A length of time such as 6h or 2d. Raises `typer.BadParameter`, which names the option."""
-    try:
-        return read_duration(Scalar(text, plain=True, line=0, column=0))
-    except Misplaced as misplaced:
-        raise typer.BadParameter(str(misplaced), param_hint=option) from misplaced
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -2,21 +2,26 @@
 
 import itertools
 from contextlib import suppress
+from datetime import timedelta
 
 import pytest
 
 from rules.alternatives import split_alternatives
 from rules.digest_list import parse_digest_list
 from rules.explain import explain
+from rules.facts import Authorisation
 from rules.judge import judge
+from rules.learning import learn
 from rules.lint import Hint, HintId, lint
 from rules.matching.matcher import compile_rules
 from rules.pattern import Pattern, PatternForm
 from rules.rekor_monitor import import_rekor_monitor
 from rules.rule import Rule, RuleSet
 from rules.rule_file import load_rules
-from rules.selection import walk
-from rules.starter import starter_rule
+from rules.selection import digest_text, walk
+from rules.starter import learned, starter_rule
+from rules.starter import starter as starter_of
+from rules.subject import read_subject
 from rules.verdict import Outcome
 from settings.document import DocumentError
 from sigstore_entries.signing import Name, NameForm, Signer, SignerForm, Signing
@@ -232,13 +237,69 @@ def test_a_starter_rule_selects_whatever_the_case_of_the_name() -> None:
     assert judge(made, signing(), MemoryFacts().facts, SEEN_AT).outcome is Outcome.EXPECTED
 
 
+def test_every_signing_of_a_person_or_a_key_is_told_unless_it_was_announced() -> None:
+    person, key = starter("dev@acme.example"), starter("AB" * 32)
+    by_person = signing(signers=(email_signer("dev@acme.example"),))
+    by_key = signing(signers=(Signer(SignerForm.KEY, fingerprints=("ab" * 32,)),))
+    for made, signed in ((person, by_person), (key, by_key)):
+        assert list(compile_rules([made]).confirm_all(signed)) == [made]
+        known = MemoryFacts()
+        verdict = judge(made, signed, known.facts, SEEN_AT)
+        assert verdict.outcome is Outcome.UNEXPECTED, "an account was taken over, and its issuer is the usual one"
+        assert "authorised" in {reason.id for reason in verdict.reasons}
+        digest = digest_text(signed.digests[0])
+        given = Authorisation(digest, 1, SEEN_AT + timedelta(days=1), "1.4", digest, (digest,))
+        announced = MemoryFacts(recorded=[(made.id, given)])
+        assert "authorised" not in {each.id for each in judge(made, signed, announced.facts, SEEN_AT).reasons}
+
+
+def test_an_organisation_becomes_a_rule_for_all_its_repositories() -> None:
+    made = starter("https://github.com/acme")
+    assert list(compile_rules([made]).confirm_all(signing())) == [made]
+    assert judge(made, signing(), MemoryFacts().facts, SEEN_AT).outcome is Outcome.EXPECTED
+    on_main = signing({"source_repository_ref": "refs/heads/main", "github_workflow_ref": "refs/heads/main"})
+    assert judge(made, on_main, MemoryFacts().facts, SEEN_AT).outcome is Outcome.UNEXPECTED
+    borrowed = signing({"source_repository_uri": "https://github.com/ev/il", "github_workflow_repository": "ev/il"})
+    assert judge(made, borrowed, MemoryFacts().facts, SEEN_AT).outcome is Outcome.UNEXPECTED
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        REPOSITORY,
+        "https://github.com/acme",
+        "https://acme.ghe.com/acme/widget",
+        "https://gitlab.acme.example/group/proj",
+        "dev@acme.example",
+        "ab" * 32,
+    ],
+)
+def test_a_starter_rule_says_what_it_will_and_will_not_tell(subject: str) -> None:
+    made = starter_of(subject)
+    assert made.told.startswith("Told: every signing ")
+    assert made.told.count(" Not told: ") == 1
+    assert "# Told: every signing " in made.text
+    assert "# Not told: " in made.text
+
+
+def test_a_rule_is_learned_from_the_past_and_says_from_how_many_signings() -> None:
+    past = [signing()] * 5
+    subject = read_subject(REPOSITORY)
+    made = learned(subject, learn(subject, past), len(past))
+    [rule_made] = load_rules(made.text).rules
+    assert "5 signings" in made.told
+    assert judge(rule_made, signing(), MemoryFacts().facts, SEEN_AT).outcome is Outcome.EXPECTED
+    other = signing({"build_config_uri": f"{REPOSITORY}/.github/workflows/evil.yml@refs/tags/v1.4.0"})
+    assert judge(rule_made, other, MemoryFacts().facts, SEEN_AT).outcome is Outcome.UNEXPECTED
+
+
 def test_an_email_becomes_a_rule_that_ignores_case() -> None:
     made = starter("Alice@Acme.Example")
     assert len(compile_rules([made]).confirm_all(signing(signers=(email_signer("alice@acme.example"),)))) == 1
 
 
 @pytest.mark.parametrize(
-    "subject", ["", "acme/widget", "https://github.com/acme", "a@b", 'a"b@c.example', "https://evil.example/x y"]
+    "subject", ["", "acme/widget", "https://github.com/", "ab" * 31, "a@b", 'a"b@c.example', "https://evil.example/x y"]
 )
 def test_what_is_neither_repository_nor_email_is_refused(subject: str) -> None:
     with pytest.raises(ValueError, match="neither the URL"):
