@@ -23,7 +23,7 @@ from monitor.model.witness_policy import WitnessPolicy, read_witnesses
 from monitor.site_config import SiteConfig, check_site
 from outbound.shown_url import has_credentials, shown_url
 from rules.lookback import WORDS, LookBack, read_look_back
-from settings.document import DocumentError, Listing, Misplaced, Node, Problem, Scalar, read_yaml
+from settings.document import DocumentError, Misplaced, Node, Problem, Scalar, read_yaml
 from settings.document import Mapping as YamlMapping
 from settings.folders import expanded
 from settings.models import (
@@ -43,6 +43,7 @@ from settings.models import (
     read_model,
     written,
 )
+from settings.plain import plain_mapping
 from settings.reading import (
     Fields,
     read_choice,
@@ -59,7 +60,6 @@ VERSION: Final = "1"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252})", re.ASCII)
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})", re.ASCII)
-_DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,17})\.[0-9]{1,9}", re.ASCII)
 _LOG_ID_BYTES: Final = 32
 _APIS: Final = tuple(api.value for api in LogApi)
 NAME: Final[Shape] = {"type": ["string", "number"], "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"}
@@ -178,27 +178,8 @@ def _read_channels(node: Node) -> dict[str, Mapping[str, Any]]:
     for name, settings in node.entries:
         if not isinstance(settings, YamlMapping):
             raise Misplaced(f"channel {name.text!r} is a mapping with a `type`", settings)
-        channels[name.text] = {key.text: _plain(value) for key, value in settings.entries}
+        channels[name.text] = plain_mapping(settings)
     return channels
-
-
-def _plain(node: Node) -> Any:
-    """Plain Python values: `alerts` reads its own settings, and knows nothing of YAML."""
-    if isinstance(node, Listing):
-        return [_plain(item) for item in node.items]
-    if isinstance(node, YamlMapping):
-        return {key.text: _plain(value) for key, value in node.entries}
-    return _plain_scalar(node) if node.plain else node.text
-
-
-def _plain_scalar(node: Scalar) -> Any:
-    if node.is_null:
-        return None
-    if node.text in {"true", "false"}:
-        return node.text == "true"
-    if _NUMBER.fullmatch(node.text):
-        return int(node.text)
-    return float(node.text) if _DECIMAL.fullmatch(node.text) else node.text
 
 
 def _read_location(node: Node, base: Path) -> str:

@@ -44,7 +44,10 @@ def build_channel(name: str, settings: Mapping[str, Any], *, base: Path = Path()
     kind = settings.get("type")
     builder = _BUILDERS.get(kind) if isinstance(kind, str) else None
     if builder is None:
-        raise ChannelMisconfigured(f"channels.{name}.type: must be one of {', '.join(sorted(_BUILDERS))}")
+        places = getattr(settings, "places", {})
+        raise ChannelMisconfigured(
+            f"channels.{name}.type: must be one of {', '.join(sorted(_BUILDERS))}", places.get("type", places.get(""))
+        )
     reader = Settings(name, str(kind), settings, base, links)
     channel = builder(name, reader)
     reader.finish()

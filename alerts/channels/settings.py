@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +14,14 @@ _MAX_SECRET: Final = 64 * 1024
 
 
 class ChannelMisconfigured(ValueError):
-    """The operator's settings cannot be used: says which key of which channel, why, and what would do."""
+    """The operator's settings cannot be used: says which key of which channel, why, and what would do.
+
+    `place` is line and column in the file, where they are known.
+    """
+
+    def __init__(self, message: str, place: tuple[int, int] | None = None) -> None:
+        super().__init__(message)
+        self.place = place
 
 
 class SecretUnreadable(Exception):
@@ -50,10 +58,11 @@ class Settings:
         self._channel, self._kind = channel, kind
         self._left = {key: value for key, value in values.items() if key != "type"}
         self._known: list[str] = []
+        self._places = getattr(values, "places", {})
 
     def wrong(self, key: str, why: str) -> ChannelMisconfigured:
         """The error for one key."""
-        return ChannelMisconfigured(f"channels.{self._channel}.{key} ({self._kind}): {why}")
+        return ChannelMisconfigured(f"channels.{self._channel}.{key} ({self._kind}): {why}", self._place(key))
 
     def has(self, key: str) -> bool:
         """Whether the operator set `key`."""
@@ -131,9 +140,17 @@ class Settings:
         """Refuse unknown keys."""
         if self._left:
             unknown = ", ".join(sorted(inert_line(str(key), 60) for key in self._left))
+            near = get_close_matches(next(iter(self._left)), self._known, n=1, cutoff=0.6)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ChannelMisconfigured(
-                f"channels.{self._channel} ({self._kind}): unknown: {unknown}; known: {', '.join(sorted(self._known))}"
+                f"channels.{self._channel} ({self._kind}): unknown: {unknown}{hint}; "
+                f"known: {', '.join(sorted(self._known))}",
+                self._place(next(iter(self._left))),
             )
+
+    def _place(self, key: str) -> tuple[int, int] | None:
+        """Where a key stands, or the mapping that lacks it."""
+        return self._places.get(key, self._places.get(""))
 
     def _take(self, key: str, default: Any) -> Any:
         self._known.append(key)

@@ -27,7 +27,8 @@ from monitor.crosscheck.bundles import (
     read_timestamps,
     read_unlogged,
 )
-from monitor.daemon.assembly import as_followed, configured_logs, route_of
+from monitor.daemon.assembly import as_followed, route_of
+from monitor.daemon.followed_logs import configured_logs
 from monitor.daemon.named_logs import opened_trees
 from monitor.daemon.trust_watch import trust_of
 from monitor.following.timing import Timing

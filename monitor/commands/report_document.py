@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from monitor.config import Config, LogConfig
-from monitor.daemon.assembly import configured_logs
+from monitor.daemon.followed_logs import configured_logs
 from monitor.daemon.trust_watch import history_of
 from monitor.model.errors import OwnFault
 from monitor.model.log_source import LogApi

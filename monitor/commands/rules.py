@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from monitor.commands.entry_file import read_capped
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say, say_json
 from monitor.config import load_config
-from monitor.judging.active_rules import read_rules
+from monitor.judging.rules_file import read_rules
 from monitor.model.errors import BadConfig
 from rules.learning import learn
 from rules.lint import lint as lint_rules

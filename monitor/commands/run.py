@@ -17,7 +17,8 @@ from monitor.commands.site import site_server
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, leave, note
 from monitor.config import ArchiveConfig, Config, load_config
 from monitor.crosscheck.peers import PATH, checkpoints_document
-from monitor.daemon.assembly import Monitor, assemble, life_of, links_of, not_followed, token_of
+from monitor.daemon.assembly import Monitor, assemble, life_of, links_of, token_of
+from monitor.daemon.followed_logs import not_followed
 from monitor.daemon.log_trees import OwnSources, own_sources
 from monitor.daemon.service_manager import ServiceManager
 from monitor.daemon.status import Status, read_status, status_document

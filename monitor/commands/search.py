@@ -22,7 +22,7 @@ from monitor.archive.search_index import SEARCHED, KeyKind
 from monitor.commands.search_proof import write_proof
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, leave, note, say, say_json, table
 from monitor.config import Config, load_config
-from monitor.daemon.assembly import configured_logs
+from monitor.daemon.followed_logs import configured_logs
 from monitor.daemon.trust_watch import trust_of
 from monitor.model.errors import BadConfig, FetchFailed, OwnFault
 from monitor.program import utc_now

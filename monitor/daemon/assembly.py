@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final
 
 from alerts.alert import Alert
 from alerts.channels.channel import Channel
@@ -19,6 +19,7 @@ from alerts.links import NO_LINKS, Links
 from monitor.archive.handover import Archiver, Handovers
 from monitor.backscan.planner import FromArchive, LogBackscan
 from monitor.config import ArchiveConfig, Config, LogConfig, Objectives
+from monitor.daemon.followed_logs import configured_logs, where_it_is
 from monitor.daemon.supervisor import LogSupervisor, Watching, Workers
 from monitor.daemon.trust_watch import TrustWatch
 from monitor.following.follower import Limits
@@ -42,7 +43,6 @@ from monitor.store.store import Route, Store
 from monitor.store.stored_facts import StoredKnown
 from monitor.telemetry.hooks import Meter
 from monitor.telemetry.metered_fetcher import MeteredFetcher
-from monitor.trust.history import TrustHistory
 from monitor.trust.provider import TrustKeeper
 from monitor.trust.trust_root import TrustRoot
 from rules.asking import number_of
@@ -232,9 +232,10 @@ def build_channels(config: Config) -> list[Channel]:
             build_channel(name, settings, base=config.base, links=links) for name, settings in config.channels.items()
         ]
     except ChannelMisconfigured as error:
+        place = "" if error.place is None else f":{error.place[0]}:{error.place[1]}"
         raise BadConfig(
-            f"{config.path}: {error}\nNothing was started: alerts would have reached nobody. docs/channels.md lists "
-            "every setting."
+            f"{config.path}{place}: {error}\nNothing was started: alerts would have reached nobody. "
+            "docs/channels.md lists every setting."
         ) from error
 
 
@@ -279,74 +280,6 @@ def route_of(config: Config, rules: RuleKeeper | None) -> Route:
         return (rules.channels_of(alert.rule) if rules is not None else ()) or config.notify
 
     return route
-
-
-class KnowsRoots(Protocol):
-    """Every trust root there was; see `monitor.trust.provider.TrustKeeper`."""
-
-    def history(self) -> TrustHistory:
-        """All of them, oldest first."""
-
-
-def configured_logs(config: Config, trust: KnowsRoots) -> Sequence[LogConfig]:
-    """Logs as configured, or every log any trust root named, the first known first. Raises `OwnFault`, `FetchFailed`.
-
-    One that appeared later is begun at its first entry: nothing of it is the past.
-    """
-    if config.logs is not None:
-        return config.logs
-    names: dict[str, int] = {}
-    logs = []
-    for known in trust.history().logs():
-        log = known.log
-        name = known.first.name.replace("/", "-").replace(":", "-")
-        names[name] = names.get(name, 0) + 1
-        # Two keys of one log are two trees: the id tells them apart where the address does not. Names are given in the
-        # order in which logs appeared, because state belongs to them.
-        unique = name if names[name] == 1 else f"{name}-{log.log_id.hex()[:8]}"
-        api = log.apis[0] if len(log.apis) == 1 else None
-        start: int | Literal["head"] = "head" if known.since is None else 0
-        reached = config.trust
-        logs.append(
-            LogConfig(
-                unique,
-                log.url,
-                api,
-                start,
-                log.log_id,
-                ca_file=reached.ca_file,
-                proxy=reached.proxy,
-                of_root=True,
-            )
-        )
-    return logs
-
-
-def not_followed(config: Config, root: TrustRoot) -> tuple[str, ...]:
-    """Logs that the trust root names and that nobody can follow, with why; none where `logs` says which are wanted."""
-    return tuple(f"{each}; it is not followed: mend the trust root" for each in root.skipped if config.logs is None)
-
-
-def where_it_is(log: LogConfig, trust: TrustKeeper) -> LogConfig:
-    """The log at the URL that the newest root gives it, if it is from there; one that is configured stays put."""
-    if not log.of_root:
-        return log
-    for known in trust.history().logs():
-        urls = {known.log.url, *(each.url for each in known.former)}
-        if known.log.log_id == log.log_id and log.url in urls:
-            return replace(log, url=known.log.url)
-    return log
-
-
-def followed_keys(logs: Sequence[LogConfig], trust: TrustKeeper) -> dict[tuple[str, bytes], LogConfig]:
-    """Followed logs by URL and key id, as far as the trust root holds their keys."""
-    found = {}
-    root = trust.history().followable()
-    for log in (where_it_is(each, trust) for each in logs):
-        for known in root.logs:
-            if known.url == log.url and log.log_id in {None, known.log_id}:
-                found[known.url, known.log_id] = log
-    return found
 
 
 def describe(log: LogConfig, root: TrustRoot) -> LogDescription:

@@ -26,7 +26,8 @@ from alerts.outbox import Backlog
 from monitor.archive.handover import Archiver
 from monitor.backscan.planner import LogBackscan
 from monitor.config import LogConfig
-from monitor.daemon.assembly import Monitor, followed_keys, life_of, not_followed
+from monitor.daemon.assembly import Monitor, life_of
+from monitor.daemon.followed_logs import followed_keys, not_followed
 from monitor.daemon.log_throttle import LogThrottle
 from monitor.daemon.supervisor import LogSupervisor
 from monitor.judging.coverage import read_coverage

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from monitor.config import Config, LogConfig
-from monitor.daemon.assembly import configured_logs, http_fetcher, open_log
+from monitor.daemon.assembly import http_fetcher, open_log
+from monitor.daemon.followed_logs import configured_logs
 from monitor.following.timing import Timing
 from monitor.model.log_source import LogSource
 from monitor.store.store import Store

@@ -14,7 +14,7 @@ from typing import Any, Final
 from alerts.alert import Owner, Severity
 from alerts.outbox import Backlog
 from monitor.config import Config
-from monitor.daemon.assembly import not_followed
+from monitor.daemon.followed_logs import not_followed
 from monitor.judging.coverage import LogCoverage, coverage_document, read_coverage
 from monitor.model.pace import CLOCK_SKEW, Freshness
 from monitor.store.backscans import BackScan

@@ -4,18 +4,14 @@ import threading
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from monitor.judging.asked_rules import AskedRules
+from monitor.judging.rules_file import read_rules
 from monitor.model.errors import BadConfig
 from rules.ask_index import AskIndex, LayeredMatcher
 from rules.lookback import LookBack
 from rules.matching.matcher import Matcher, TooManyUnindexed, compile_rules
 from rules.rule import Rule, RuleSet
-from rules.rule_file import load_rules
-from settings.document import MAX_BYTES, DocumentError
-
-_SHOWN: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,32 +92,6 @@ class RuleKeeper:
 
 def _none(numbers: Collection[int]) -> Mapping[int, Rule]:  # noqa: ARG001  nothing is asked for here
     return {}
-
-
-def read_rules(path: Path, channels: Collection[str] | None = None) -> RuleSet:
-    """Read a rule file, and check the channels it names where they are known. Raises `BadConfig`."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise BadConfig(f"{path}: a rule file of more than {MAX_BYTES // 2**20} MiB is not read")
-        rules = load_rules(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadConfig(
-            f"{path}: the rules cannot be read: {error}. Without rules no signing is judged: run `signwatch init`, or "
-            "name the right file under `rules`."
-        ) from error
-    except DocumentError as error:
-        told = str(error).splitlines()
-        more = [f"… and {len(told) - _SHOWN} more"] if len(told) > _SHOWN else []
-        raise BadConfig("\n".join([*told[:_SHOWN], *more, "No rule of this file is in force."])) from error
-    known = None if channels is None else frozenset(channels)
-    for rule in rules.rules if known is not None else ():
-        for channel in rule.notify:
-            if known is not None and channel not in known:
-                raise BadConfig(
-                    f"{path}:{rule.line}: rule {rule.id} notifies {channel!r}, which is not under `channels`. Its "
-                    "alerts would reach nobody: add the channel or name another."
-                )
-    return rules
 
 
 def _state_of(path: Path) -> tuple[int, int, int] | None:

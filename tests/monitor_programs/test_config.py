@@ -10,6 +10,7 @@ import yaml
 from monitor import config as module
 from monitor.commands.starting_files import CONFIG, RULES
 from monitor.config import Config, WebConfig, config_schema, load_config, parse_config
+from monitor.daemon.assembly import build_channels
 from monitor.model.errors import BadConfig
 from monitor.model.log_source import LogApi
 from rules.rule_file import load_rules
@@ -228,5 +229,22 @@ def test_every_section_is_read_and_relative_paths_count_from_the_file() -> None:
 def test_a_mistake_within_a_section_has_its_own_place(good: str, wrong: str, place: str, told: str) -> None:
     with pytest.raises(BadConfig) as caught:
         read(EVERYTHING.replace(good, wrong))
+    assert str(caught.value).startswith(f"/etc/signwatch/signwatch.yaml:{place}: ")
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "place", "told"),
+    [
+        ("{type: stdout, formatt: json}", "7:36", "did you mean 'format'?"),
+        ("{type: jsonl}", "7:21", "channels.console.path (jsonl): is required"),
+        ("{type: stdout, format: xml}", "7:36", "must be one of text, json"),
+        ("{type: pigeon}", "7:22", "must be one of apprise"),
+    ],
+)
+def test_a_mistake_in_a_channel_has_its_place(settings: str, place: str, told: str) -> None:
+    config = read(GOOD.replace("{type: stdout}", settings))
+    with pytest.raises(BadConfig) as caught:
+        build_channels(config)
     assert str(caught.value).startswith(f"/etc/signwatch/signwatch.yaml:{place}: ")
     assert told in str(caught.value)

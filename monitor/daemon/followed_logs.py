@@ -1,0 +1,78 @@
+"""Which logs are followed, and where each is now: as configured, or as the trust root names them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal, Protocol
+
+from monitor.config import Config, LogConfig
+from monitor.trust.history import TrustHistory
+from monitor.trust.provider import TrustKeeper
+from monitor.trust.trust_root import TrustRoot
+
+
+class KnowsRoots(Protocol):
+    """Every trust root there was; see `monitor.trust.provider.TrustKeeper`."""
+
+    def history(self) -> TrustHistory:
+        """All of them, oldest first."""
+
+
+def configured_logs(config: Config, trust: KnowsRoots) -> Sequence[LogConfig]:
+    """Logs as configured, or every log any trust root named, the first known first. Raises `OwnFault`, `FetchFailed`.
+
+    One that appeared later is begun at its first entry: nothing of it is the past.
+    """
+    if config.logs is not None:
+        return config.logs
+    names: dict[str, int] = {}
+    logs = []
+    for known in trust.history().logs():
+        log = known.log
+        name = known.first.name.replace("/", "-").replace(":", "-")
+        names[name] = names.get(name, 0) + 1
+        # Two keys of one log are two trees: the id tells them apart where the address does not. Names are given in the
+        # order in which logs appeared, because state belongs to them.
+        unique = name if names[name] == 1 else f"{name}-{log.log_id.hex()[:8]}"
+        api = log.apis[0] if len(log.apis) == 1 else None
+        start: int | Literal["head"] = "head" if known.since is None else 0
+        reached = config.trust
+        logs.append(
+            LogConfig(
+                unique,
+                log.url,
+                api,
+                start,
+                log.log_id,
+                ca_file=reached.ca_file,
+                proxy=reached.proxy,
+                of_root=True,
+            )
+        )
+    return logs
+
+
+def not_followed(config: Config, root: TrustRoot) -> tuple[str, ...]:
+    """Logs that the trust root names and that nobody can follow, with why; none where `logs` says which are wanted."""
+    return tuple(f"{each}; it is not followed: mend the trust root" for each in root.skipped if config.logs is None)
+
+
+def where_it_is(log: LogConfig, trust: TrustKeeper) -> LogConfig:
+    """The log at the URL that the newest root gives it, if it is from there; one that is configured stays put."""
+    if not log.of_root:
+        return log
+    for known in trust.history().logs():
+        urls = {known.log.url, *(each.url for each in known.former)}
+        if known.log.log_id == log.log_id and log.url in urls:
+            return replace(log, url=known.log.url)
+    return log
+
+
+def followed_keys(logs: Sequence[LogConfig], trust: TrustKeeper) -> dict[tuple[str, bytes], LogConfig]:
+    """Followed logs by URL and key id, as far as the trust root holds their keys."""
+    found = {}
+    root = trust.history().followable()
+    for log in (where_it_is(each, trust) for each in logs):
+        for known in root.logs:
+            if known.url == log.url and log.log_id in {None, known.log_id}:
+                found[known.url, known.log_id] = log
+    return found
