@@ -345,6 +345,7 @@ def _check_config(config: "Config", fields: Fields) -> None:
     told = [
         fields.get("notify"),
         Fields(escalation, ("after", "notify"), "escalation").get("notify") if escalation is not None else None,
+        fields.get("weekly"),
     ]
     for each in (each for notify in told if notify is not None for each in read_list(notify, lambda node: node)):
         if read_text(each) not in config.channels:
@@ -365,6 +366,7 @@ class Config:
         default_factory=dict
     )
     notify: Annotated[tuple[str, ...], written(lambda node: read_list(node, read_text), one_or_many(TEXT))] = ()
+    weekly: Annotated[tuple[str, ...], written(lambda node: read_list(node, read_text), one_or_many(TEXT))] = ()
     escalation: Annotated[Escalation | None, Section("escalation")] = None
     web: Annotated[WebConfig | None, Section("web", _check_web)] = None
     site: Annotated[SiteConfig | None, Section("site", check_site)] = None

@@ -30,6 +30,7 @@ from monitor.daemon.assembly import Monitor, life_of
 from monitor.daemon.followed_logs import followed_keys, not_followed
 from monitor.daemon.log_throttle import LogThrottle
 from monitor.daemon.supervisor import LogSupervisor
+from monitor.daemon.weekly import rules_of, weekly_summary
 from monitor.judging.coverage import read_coverage
 from monitor.judging.reevaluation import recheck
 from monitor.model.errors import FetchFailed, OwnFault
@@ -95,6 +96,8 @@ class Daemon:
         if self._monitor.courier is not None:
             self.every(_DELIVER_EVERY, self.tell_subscribers, "subscribers")
             self.every(_TIDY_EVERY, self.tidy_site, "tidy subscribers")
+        if config.weekly:
+            self.every(_TIDY_EVERY, self.tell_week, "weekly summaries")
         self.every(_HEARTBEAT_EVERY, self.heartbeat, "heartbeat")
         trust = min(config.trust.refresh, _RETRY_TRUST_EVERY * 10)
         self.every(int(trust.total_seconds()), self.refresh_trust, _TRUST)
@@ -176,6 +179,17 @@ class Daemon:
         if self._monitor.courier is not None:
             with self._ill_on_trouble("subscribers"):
                 self._meter.subscribers(self._monitor.courier.tidy())
+
+    def tell_week(self) -> None:
+        """Tell each channel that wants it what was watched for it last week."""
+        store, config, rules = self._monitor.store, self._monitor.config, self._monitor.rules
+        with self._ill_on_trouble("weekly summaries"):
+            names = [rule.id for rule in rules.held.rules.rules]
+            for channel in config.weekly:
+                of_channel = rules_of(channel, names, rules.held.notify, config.notify)
+                summary = weekly_summary(store, channel, of_channel, self._timing.clock())
+                if summary is not None:
+                    store.tell(summary, channel)
 
     def heartbeat(self) -> None:
         """Look after ourselves: the outbox, the rules, second judgements, and alerts about our own illness."""

@@ -109,6 +109,7 @@ ALERT_KINDS: Final = (
     "trust-sources-disagree",
     "unexpected-signing",
     "unverified-signing",
+    "weekly-summary",
     "witness-missing",
 )
 """Every kind of alert there is; each has a page `docs/alerts/<kind>.md`."""

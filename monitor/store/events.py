@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, ColumnElement, and_, case, exists, func, select, type_coerce
+from sqlalchemy import BigInteger, ColumnElement, and_, case, exists, false, func, or_, select, type_coerce
 
 from monitor.store.columns import text_key
 from monitor.store.database import Database
 from monitor.store.reading import FoundSigning, found_signing
 from monitor.store.site_tables import FindingName
 from monitor.store.tables import FindingCertificate, FindingRow, table
+from monitor.store.writing import chunks
 from rules.verdict import Outcome
 
 _CERTIFICATE: Final = table(FindingCertificate)
@@ -63,9 +64,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which findings: of a rule, a log, an entry, a name that a signer carries, or found in `[begin, end)`."""
+    """Which findings: of rules, a log, an entry, a name that a signer carries, or found in `[begin, end)`."""
 
     rule: str | None = None
+    rules: tuple[str, ...] | None = None
     log: str | None = None
     index: int | None = None
     name: str | None = None
@@ -79,6 +81,8 @@ class Wanted:
         for column, value in ((row.rule, self.rule), (row.log, self.log), (row.entry, self.index)):
             if value is not None:
                 found.append(column == value)
+        if self.rules is not None:
+            found.append(or_(*(row.rule.in_(part) for part in chunks(self.rules)), false()))
         if self.begin is not None:
             found.append(row.found_at >= self.begin)
         if self.end is not None:

@@ -34,7 +34,7 @@ from monitor.store.rechecks import DueFinding, add_rechecks, rest, settle_rechec
 from monitor.store.rule_load import RuleLoad, add_dropped
 from monitor.store.seals import change_sealed
 from monitor.store.standings import Standings
-from monitor.store.tables import EvidenceRow, LogPosition, table
+from monitor.store.tables import AlertRow, EvidenceRow, LogPosition, table
 from monitor.store.trust_roots import KeptRoot, add_root, kept_roots
 from monitor.store.writing import add_new
 
@@ -209,6 +209,15 @@ class Store(State):
     def enqueue(self, alerts: Sequence[Alert]) -> None:
         with self.database.write() as connection:
             self._put(connection, alerts, self._clock())
+
+    def tell(self, alert: Alert, channel: str) -> bool:
+        """Put a message that asks for nothing on its way to one channel, resolved at once; false when it was before."""
+        kept, now = table(AlertRow), self._clock()
+        with self.database.write() as connection:
+            news = new_alerts(connection, [alert])
+            put(connection, [Post(each, [channel], now) for each in news], now)
+            change_sealed(connection, kept, kept.c.id.in_([each.id for each in news]), {"resolved_at": now})
+        return bool(news)
 
     def trust_roots(self) -> list[KeptRoot]:
         """Every trust root that was ever in force, oldest first."""
