@@ -150,14 +150,14 @@ def _attributes(payload: bytes, now: datetime) -> bytes:
     return der.encode(der.SET, b"".join(sorted(_attribute(kind, value) for kind, value in values)))
 
 
-def _cms(leaf: bytes, attributes: bytes, signature: bytes, entry: bytes) -> bytes:
-    """SignedData with one signer, detached. RFC 5652 5.1 and 5.3."""
+def _cms(leaf: bytes, attributes: bytes, signature: bytes, entry: bytes | None) -> bytes:
+    """SignedData with one signer, detached; without an entry as in gitsign's online mode. RFC 5652 5.1 and 5.3."""
     certificate = x509.load_der_x509_certificate(leaf)
     serial = certificate.serial_number
     number = der.encode(der.INTEGER, serial.to_bytes(serial.bit_length() // 8 + 1, "big"))
     algorithm = der.encode(der.SEQUENCE, _oid(SHA_256))
     signed = der.only(attributes, der.SET, "the attributes").content
-    logged = _attribute(LOG_ENTRY, der.encode(der.OCTET_STRING, entry))
+    logged = b"" if entry is None else der.encode(0xA1, _attribute(LOG_ENTRY, der.encode(der.OCTET_STRING, entry)))
     info = der.encode(
         der.SEQUENCE,
         b"".join(
@@ -168,7 +168,7 @@ def _cms(leaf: bytes, attributes: bytes, signature: bytes, entry: bytes) -> byte
                 der.encode(0xA0, signed),
                 der.encode(der.SEQUENCE, _oid(_ECDSA_SHA_256)),
                 der.encode(der.OCTET_STRING, signature),
-                der.encode(0xA1, logged),
+                logged,
             )
         ),
     )

@@ -1,15 +1,16 @@
 """`signwatch check-image` and `check-commit`: who signed, is each signature in the log, expected, and the only one."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
 from monitor.commands.check_bundle import Checked, Trees, check_held
-from monitor.commands.git_objects import read_object
+from monitor.commands.git_objects import GitObject, read_object
 from monitor.commands.rules_on_entries import judging
 from monitor.commands.search import archive_of
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say, say_json, table
@@ -23,6 +24,7 @@ from monitor.crosscheck.signature_check import (
     Verified,
     signatures_of,
     verify,
+    verify_certificate,
     verify_message,
 )
 from monitor.daemon.assembly import route_of
@@ -39,9 +41,12 @@ from outbound.registry import Registry, RegistryFailed
 from rules.selection import digest_text
 from rules.verdict import Outcome
 from sigstore_entries.bundle_file import HeldBundle, NoBundle, decoded
+from sigstore_entries.certificate import read_certificate
 from sigstore_entries.git_signature import NoGitSignature, read_git_signature
 from sigstore_entries.image_signature import Found
-from sigstore_entries.release import Release, released_commit, released_image
+from sigstore_entries.rekor import decode_rekor
+from sigstore_entries.release import Release, released_commit, released_image, sha256
+from sigstore_entries.signing import EntryRef, Signing
 from tlog.merkle import leaf_hash
 
 _MOST_OTHERS: Final = 1_000
@@ -136,6 +141,32 @@ class _Checker:
         told = [f"{outcome} ({rule}{': ' + why if why else ''})" for rule, outcome, why in dict.fromkeys(recorded)]
         is_unexpected = any(outcome == Outcome.UNEXPECTED.value for _, outcome, _ in recorded)
         return "; ".join(told), Exit.MISBEHAVED if is_unexpected else Exit.FINE
+
+    def check_elsewhere(self, place: str, held: HeldBundle, message: bytes, subject: str) -> _Row:
+        """A signature without its log entry: the entry of the same certificate over `subject` is looked for.
+
+        gitsign's online mode enters the commit's id, signed once more. Raises `BadSignature`.
+        """
+        leaf = held.certificates[0]
+        logged = [
+            each
+            for each in self._reading.signings_of(self._rules, [subject], _MOST_OTHERS)
+            if leaf in _certificates_in(each.leaf)
+        ]
+        what = f"{place} signature"
+        if not logged:
+            # The certificate says when it was valid, and no log or authority says when it was used.
+            began = [each for each in (read_certificate(leaf).not_before,) if each is not None]
+            verified = verify_certificate(held, message, what, began, self.trusted)
+            why = "unknown: it holds no log entry, and none of its id is among the entries that a rule selects"
+            return _row(place, verified, None, why, "not judged", None, Exit.UNFINISHED)
+        times = [at for each in logged for at in _times_of(each.signing)]
+        verified = verify_certificate(held, message, what, times, self.trusted)
+        self._bodies |= dict.fromkeys(each.leaf for each in logged)
+        told = "; ".join(f"{each.outcome} ({each.rule})" for each in logged)
+        is_unexpected = any(each.outcome == Outcome.UNEXPECTED.value for each in logged)
+        where = f"{logged[0].log}:{logged[0].index}"
+        return _row(place, verified, where, "yes", told, None, Exit.MISBEHAVED if is_unexpected else Exit.FINE)
 
     def others(self, release: Release) -> Iterator[_Row]:
         """Log entries about the same thing that none of the checked signatures accounts for."""
@@ -255,7 +286,11 @@ def check_commit(
         try:
             signature = read_git_signature(found.raw)
             attributes = signature.signed_attributes
-            rows.append(_checked_commit(checker, signature.as_bundle(), attributes, found.kind))
+            held = signature.as_bundle()
+            if signature.entry is None:
+                rows.append(_checked_elsewhere(checker, held, attributes, found))
+            else:
+                rows.append(_checked_commit(checker, held, attributes, found.kind))
         except NoGitSignature as error:
             rows.append(_unread(found.kind, str(error)))
         release = released_commit(found.id, attributes)
@@ -278,6 +313,24 @@ def _checked_commit(checker: _Checker, held: HeldBundle, message: bytes, kind: s
         return checker.check(kind, held, verify_message(held, message, f"{kind} signature", checker.trusted))
     except (BadSignature, NoBundle) as error:
         return _unread(kind, str(error))
+
+
+def _checked_elsewhere(checker: _Checker, held: HeldBundle, message: bytes, found: GitObject) -> _Row:
+    try:
+        return checker.check_elsewhere(found.kind, held, message, sha256(found.id.encode()))
+    except (BadSignature, NoBundle) as error:
+        return _unread(found.kind, str(error))
+
+
+def _certificates_in(body: bytes) -> list[bytes | None]:
+    told = decode_rekor(body, EntryRef("", 0))
+    return [each.certificate for each in told.signers] if isinstance(told, Signing) else []
+
+
+def _times_of(signing: Mapping[str, Any]) -> Iterator[datetime]:
+    """Times that a stored signing was logged at, or its certificate's begin where the log tells none (Rekor v2)."""
+    for each in signing.get("times") or ():
+        yield datetime.fromisoformat(str(each["at"]))
 
 
 def _row(  # noqa: PLR0917

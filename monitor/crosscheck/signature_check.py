@@ -129,6 +129,22 @@ def _verify(
     return _certified(held, what, times, entries, trusted)
 
 
+def verify_certificate(
+    held: HeldBundle, message: bytes, what: str, times: Sequence[datetime], trusted: Trusted
+) -> Verified:
+    """Check a signature whose log entry is elsewhere: by its certificate, at times that the log told.
+
+    Raises `BadSignature`.
+    """
+    try:
+        verify_signature(_key(held, ()), message, held.signature)
+        return _certified(held, what, times, (), trusted)
+    except InvalidSignature as error:
+        raise BadSignature("the key did not make this signature") from error
+    except (NoBundle, AttributeError, KeyError, TypeError, ValueError, UnsupportedAlgorithm) as error:
+        raise BadSignature(f"a field is missing or garbled ({type(error).__name__}: {error!s:.120})") from error
+
+
 def _certified(
     held: HeldBundle,
     what: str,

@@ -1,17 +1,30 @@
 """From a commit to its log entry: git signs through sign-lite, the monitor notices, `check-commit` tells."""
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from sigstore.hashes import Hashed
+from sigstore.oidc import IdentityToken
+from sigstore_models.common.v1 import HashAlgorithm
 
 from monitor.demo.processes import wait_until
+from sign_lite.git import _armoured as armoured_cms
+from sign_lite.git import _attributes as signed_attributes
+from sign_lite.git import _cms as signed_data
+from sign_lite.signing import sign_file, signer
+from sign_lite.trust import load_trust_config
 from tests.e2e.loop import TAG, Loop, running_loop
 
 WORKFLOW = f"https://github.com/acme/widget/.github/workflows/release.yml@{TAG}"
@@ -80,6 +93,51 @@ def test_a_strangers_commit_is_told_at_once_and_is_unexpected(repository: Reposi
     wait_until("the alert", lambda: len(repository.loop.alerts()) > before, seconds=90)
     (told,) = repository.check("HEAD", expect=1)["signatures"]
     assert told["expected"].startswith("unexpected (widget-release")
+
+
+def write_online(repository: Repository, token: str) -> str:
+    """A commit as gitsign's online mode makes it: no log entry in it, and its id entered on its own."""
+    repository.git("commit", "-q", "--no-gpg-sign", "--allow-empty", "-m", "online")
+    payload = repository.git("cat-file", "commit", "HEAD").encode() + b"\n"
+    config = load_trust_config(repository.loop.folder / "ca/trust/client_trust_config.json", 1)
+    with signer(config, IdentityToken(token)) as opened:
+        attributes = signed_attributes(payload, datetime.now(UTC))
+        signature = opened._private_key.sign(attributes, ECDSA(SHA256()))
+        leaf = opened._signing_cert().public_bytes(Encoding.DER)
+        armoured = armoured_cms(signed_data(leaf, attributes, signature, None))
+        header, blank, message = payload.partition(b"\n\n")
+        lines = armoured.rstrip(b"\n").replace(b"\n", b"\n ")
+        raw = header + b"\ngpgsig " + lines + blank + message
+        made = subprocess.run(
+            ["git", "-C", str(repository.folder), "hash-object", "-t", "commit", "-w", "--stdin"],
+            input=raw,
+            capture_output=True,
+            check=True,
+            timeout=60,
+        )
+        commit = made.stdout.decode().strip()
+        digest = hashlib.sha256(commit.encode()).digest()
+        told = repository.check(commit, expect=3)["signatures"]
+        assert told[0]["in_log"].startswith("unknown: it holds no log entry"), "not logged yet"
+        sign_file(opened, Hashed(algorithm=HashAlgorithm.SHA2_256, digest=digest))
+    return commit
+
+
+def test_a_commit_whose_log_entry_is_elsewhere_is_found_by_its_id(repository: Repository) -> None:
+    commit = write_online(repository, repository.loop.github_token(TAG))
+
+    def is_logged() -> bool:
+        command = ("check-commit", commit, "-C", str(repository.folder), "--json", "--config", "signwatch.yaml")
+        try:
+            return "yes" in repository.loop.run("signwatch", *command)
+        except AssertionError:
+            return False
+
+    wait_until("the entry", is_logged, seconds=90)
+    (told,) = repository.check(commit, expect=0)["signatures"]
+    assert told["signers"] == [WORKFLOW]
+    assert told["entry"].startswith("rekor-v1")
+    assert (told["in_log"], told["expected"]) == ("yes", "expected (widget-release)")
 
 
 def test_a_signature_of_another_commit_an_unsigned_one_and_no_commit_are_told(repository: Repository) -> None:
