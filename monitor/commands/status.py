@@ -10,7 +10,6 @@ from alerts.inert import inert_line
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say, say_json, table
 from monitor.config import Config, load_config
 from monitor.daemon.status import read_status, status_document
-from monitor.http_fetcher import Expect, HttpFetcher, ServerFailed
 from monitor.judging.coverage import rule_coverage
 from monitor.judging.rules_file import read_rules
 from monitor.model.errors import FetchFailed
@@ -19,10 +18,8 @@ from monitor.store.coverage import RuleCoverage
 from monitor.store.database import open_database
 from monitor.store.reading import Followed, Reading
 from monitor.store.store import Store
-from outbound.deadline import HttpLimits
 
 _SHOWN: Final = 20
-_DAEMON: Final = HttpLimits(connect=1.0, operation=3.0, total=5.0)
 _MOST_REASONS: Final = 1 << 20
 _LONGEST: Final = 1_000
 
@@ -126,7 +123,11 @@ def daemon_reasons(settings: Config) -> list[str]:
         return []
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.web.host, settings.web.host)  # noqa: S104
     url = f"http://[{host}]:{settings.web.port}" if ":" in host else f"http://{host}:{settings.web.port}"
-    fetcher = HttpFetcher(url, limits=_DAEMON)
+    # The HTTP client takes longer to import than a status without a daemon takes to print.
+    from monitor.http_fetcher import Expect, HttpFetcher, ServerFailed  # noqa: PLC0415
+    from outbound.deadline import HttpLimits  # noqa: PLC0415
+
+    fetcher = HttpFetcher(url, limits=HttpLimits(connect=1.0, operation=3.0, total=5.0))
     try:
         answer = json.loads(fetcher.get("api/reasons.json", max_bytes=_MOST_REASONS, expect=Expect.JSON))
         reasons = answer["daemon"]

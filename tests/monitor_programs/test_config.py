@@ -239,7 +239,7 @@ def test_a_mistake_within_a_section_has_its_own_place(good: str, wrong: str, pla
         ("{type: stdout, formatt: json}", "7:36", "did you mean 'format'?"),
         ("{type: jsonl}", "7:21", "channels.console.path (jsonl): is required"),
         ("{type: stdout, format: xml}", "7:36", "must be one of text, json"),
-        ("{type: pigeon}", "7:22", "must be one of apprise"),
+        ("{type: pigeon}", "7:22", "channels.console.type: must be one of"),
     ],
 )
 def test_a_mistake_in_a_channel_has_its_place(settings: str, place: str, told: str) -> None:
