@@ -256,6 +256,15 @@ class Objectives:
 
 
 @dataclass(frozen=True, slots=True)
+class HeartbeatConfig:
+    """A dead-man service that is asked at `every` while this installation is well. Its URL is a secret: in a file."""
+
+    url_file: Annotated[Path, FILE]
+    every: Annotated[timedelta, written(read_duration, DURATION)] = timedelta(minutes=1)
+    allow_private: Annotated[bool, written(read_flag, FLAG)] = False
+
+
+@dataclass(frozen=True, slots=True)
 class BackscanConfig:
     """What rules that came late are offered of the past, unless they say so themselves, and how fast at most."""
 
@@ -373,6 +382,7 @@ class Config:
     objectives: Annotated[Objectives, Section("objectives")] = field(default_factory=Objectives)
     backscan: Annotated[BackscanConfig, Section("backscan")] = field(default_factory=BackscanConfig)
     archive: Annotated[ArchiveConfig | None, Section("archive")] = None
+    heartbeat: Annotated[HeartbeatConfig | None, Section("heartbeat")] = None
 
     @property
     def base(self) -> Path:

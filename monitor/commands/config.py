@@ -89,6 +89,8 @@ def _files(settings: Config) -> Iterator[tuple[str, Path]]:
 
 
 def _secrets(settings: Config) -> Iterator[tuple[str, Path]]:
+    if settings.heartbeat is not None:
+        yield "heartbeat: url_file", settings.heartbeat.url_file
     for name, channel in settings.channels.items():
         yield from _named_files(f"channels: {name}", channel, settings.base)
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import timedelta
+from functools import partial
 from typing import Annotated, Any, Final
 
 import typer
@@ -190,6 +191,7 @@ def _serve(settings: Config, monitor: Monitor, meter: PrometheusMeter, stop: thr
     from monitor.daemon.alert_pages import AlertDesk, alert_router
     from monitor.daemon.console import Console, console_router  # noqa: PLC0415  imports a Markdown reader
     from monitor.daemon.daemon import Daemon
+    from monitor.daemon.dead_man import DeadManService  # noqa: PLC0415  imports an HTTP client
     from monitor.daemon.web import add_document, create_app
     from monitor.daemon.web_server import WebServer
 
@@ -220,6 +222,9 @@ def _serve(settings: Config, monitor: Monitor, meter: PrometheusMeter, stop: thr
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
     signal.signal(signal.SIGHUP, lambda _number, _frame: daemon.reload_rules())
+    if settings.heartbeat is not None:
+        service = DeadManService(settings.heartbeat, utc_now)
+        daemon.every(service.seconds, partial(daemon.tell_dead_man, service), "dead-man service")
     if manager.ping_seconds is not None:
         # A job like any other: it is late when the scheduler is stuck.
         daemon.every(manager.ping_seconds, manager.alive, "service manager")

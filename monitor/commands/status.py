@@ -9,6 +9,7 @@ from alerts.alert import Severity
 from alerts.inert import inert_line
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say, say_json, table
 from monitor.config import Config, load_config
+from monitor.daemon.disk import disk_document, disk_use
 from monitor.daemon.status import read_status, status_document
 from monitor.judging.coverage import rule_coverage
 from monitor.judging.rules_file import read_rules
@@ -47,7 +48,8 @@ def status(
     try:
         store = Store(database, clock=utc_now, route=lambda _alert: settings.notify)
         found = read_status(settings, store, utc_now(), daemon_reasons(settings))
-        document = status_document(found, store)
+        use = disk_use(settings, store, utc_now())
+        document = status_document(found, store) | {"disk": disk_document(use)}
         followed = Reading(database).followed()
         asked = _asked_for(settings, store, followed, only)
     finally:
@@ -57,6 +59,8 @@ def status(
         say_json(document | ({"rules_asked_for": rules} if only else {}))
     else:
         _show(document)
+        if use is not None:
+            say(use.line)
         if rules:
             table(
                 ("rule", "log", "offered", "not offered"),

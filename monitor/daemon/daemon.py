@@ -27,6 +27,7 @@ from monitor.archive.handover import Archiver
 from monitor.backscan.planner import LogBackscan
 from monitor.config import LogConfig
 from monitor.daemon.assembly import Monitor, life_of
+from monitor.daemon.dead_man import DeadManService
 from monitor.daemon.followed_logs import followed_keys, not_followed
 from monitor.daemon.log_throttle import LogThrottle
 from monitor.daemon.supervisor import LogSupervisor
@@ -51,6 +52,7 @@ _COVERAGE_EVERY: Final = 30
 _BACKSCANS: Final = "backscans"
 _ARCHIVES: Final = "archives"
 _TRUST: Final = "trust root"
+_DEAD_MAN: Final = "dead-man service"
 _SPARE_WORKERS: Final = 8
 _ILL_AFTER: Final = timedelta(minutes=5)
 _RETRY_TRUST_EVERY: Final = timedelta(minutes=1)
@@ -109,6 +111,12 @@ class Daemon:
         self._scheduler.shutdown(wait=True)
         for archiver in self._archivers:
             archiver.close()
+
+    def tell_dead_man(self, service: DeadManService) -> None:
+        """Tell a dead-man service that this installation is well; while it is ill, say nothing."""
+        if set(self._troubles) <= {_DEAD_MAN}:
+            with self._ill_on_trouble(_DEAD_MAN):
+                service.ask()
 
     def reload_rules(self) -> None:
         """Read the rules again at the next heartbeat; safe to call from a signal handler."""

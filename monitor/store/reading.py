@@ -22,6 +22,7 @@ from monitor.store.tables import (
     EvidenceRow,
     FindingDigest,
     FindingRow,
+    Instance,
     KindCount,
     LogPosition,
     Unreadable,
@@ -168,6 +169,11 @@ class Reading:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    def begun_at(self) -> datetime:
+        """When this database was made."""
+        at: datetime = self._all(select(table(Instance)))[0]["created_at"]
+        return at
 
     def followed(self) -> dict[str, Followed]:
         """Every log that was baselined."""

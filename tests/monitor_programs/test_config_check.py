@@ -75,7 +75,7 @@ def test_folders_that_systemd_names_are_put_in(place: Path) -> None:
         ),
         (
             lambda place: (place / "signwatch.yaml").write_text(CONFIG.replace("type: webhook", "type: pigeon")),
-            "must be one of apprise",
+            "channels.hook.type: must be one of",
         ),
     ],
 )
