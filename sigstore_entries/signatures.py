@@ -10,7 +10,7 @@ and Rekor verifies no time stamp. Each is held to the signatures in the entry. A
 (`sigstore_entries.openpgp`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
@@ -32,10 +32,10 @@ from sigstore_entries.timestamp import signed_content
 from sigstore_entries.tuf_metadata import public_keys, signed_metadata
 
 _HASHES: Final[Mapping[str, Callable[[], hashes.HashAlgorithm]]] = MappingProxyType(
-    {"sha256": hashes.SHA256, "sha384": hashes.SHA384, "sha512": hashes.SHA512}
+    {"sha1": hashes.SHA1, "sha256": hashes.SHA256, "sha384": hashes.SHA384, "sha512": hashes.SHA512}
 )
-# Who signed is told by whichever verifies: a weak hash is weak against a forger, who needs no such key.
-_ANY_HASH: Final = (hashes.SHA256, hashes.SHA384, hashes.SHA512, hashes.SHA1, hashes.SHA224)
+_OF_TUF: Final = frozenset({"sha256"})  # TUF 5.2: rsassa-pss-sha256, ecdsa-sha2-nistp256
+_MAX_TRIED: Final = 16  # signatures under one key: real metadata has one
 _KINDS: Final = frozenset({"hashedrekord", "rekord"})  # each has one signer
 _UNREADABLE: Final = (MalformedBody, pem.MalformedText, der.MalformedDer, UnsupportedAlgorithm, ValueError, TypeError)
 
@@ -64,7 +64,7 @@ def _among_listed(body: bytes, signing: Signing) -> Signing:
     try:
         spec = Fields(read_json(body, "the body"), "body").object("spec")
         checks = _LISTS[signing.kind](spec, signing)
-    except (*_UNREADABLE, KeyError, IndexError):
+    except (*_UNREADABLE, KeyError, IndexError, RecursionError):
         checks = {}
     signers = []
     for each in signing.signers:
@@ -83,7 +83,7 @@ def _among_listed(body: bytes, signing: Signing) -> Signing:
 def _of_metadata(spec: Fields, _: Signing) -> Mapping[str, SignatureCheck]:
     message, made = signed_metadata(spec)
     return {
-        fingerprint: _of_any(spki, message, made.get(fingerprint, ()))
+        fingerprint: _of_any(spki, message, made.get(fingerprint, ()), _OF_TUF)
         for fingerprint, spki in public_keys(spec).items()
     }
 
@@ -91,15 +91,17 @@ def _of_metadata(spec: Fields, _: Signing) -> Mapping[str, SignatureCheck]:
 def _of_time_stamp(spec: Fields, signing: Signing) -> Mapping[str, SignatureCheck]:
     signed = signed_content(spec.object("tsr").bytes("content"))
     return {
-        fingerprint: _of_any(_spki(signer.certificate), signed.message, (signed.signature,))
+        fingerprint: _of_any(_spki(signer.certificate), signed.message, (signed.signature,), signed.algorithms)
         for signer in signing.signers
         if signer.certificate is not None
         for fingerprint in signer.fingerprints[:1]
     }
 
 
-def _of_any(spki: bytes, message: bytes, signatures: Sequence[bytes]) -> SignatureCheck:
-    """Whether this key made one of the signatures over the message, under any of the hashes in use."""
+def _of_any(spki: bytes, message: bytes, signatures: Sequence[bytes], algorithms: Collection[str]) -> SignatureCheck:
+    """Whether this key made one of the signatures over the message, under one of these hashes."""
+    if len(signatures) > _MAX_TRIED:
+        return SignatureCheck.NOT_CHECKED
     try:
         key = load_der_public_key(spki)
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -110,7 +112,7 @@ def _of_any(spki: bytes, message: bytes, signatures: Sequence[bytes]) -> Signatu
                 if _verifies(partial(key.verify, signature, message)):
                     return SignatureCheck.VERIFIED
             case ec.EllipticCurvePublicKey() | rsa.RSAPublicKey():
-                for algorithm in _ANY_HASH:
+                for algorithm in (_HASHES[name] for name in algorithms):
                     value = _hash_of(algorithm, message)
                     if _check_prehashed(key, signature, value, algorithm):
                         return SignatureCheck.VERIFIED

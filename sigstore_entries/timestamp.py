@@ -21,6 +21,15 @@ _DIGESTS: Final = {
     "2.16.840.1.101.3.4.2.3": ("sha512", 64),
 }
 _SIGNED_DATA: Final = "1.2.840.113549.1.7.2"  # RFC 5652 5.1
+# Signature algorithms that name a hash of their own (RFC 5758 3.2, RFC 8017 A.2.4).
+_SIGNED_WITH: Final = {
+    "1.2.840.10045.4.3.2": "sha256",
+    "1.2.840.10045.4.3.3": "sha384",
+    "1.2.840.10045.4.3.4": "sha512",
+    "1.2.840.113549.1.1.11": "sha256",
+    "1.2.840.113549.1.1.12": "sha384",
+    "1.2.840.113549.1.1.13": "sha512",
+}
 _MESSAGE_DIGEST: Final = "1.2.840.113549.1.9.4"  # RFC 5652 11.2
 _TST_INFO: Final = "1.2.840.113549.1.9.16.1.4"  # RFC 3161 2.4.2
 _CONTEXT_0: Final = 0xA0
@@ -43,10 +52,10 @@ class _Response(NamedTuple):
 
 
 class SignedContent(NamedTuple):
-    """One CMS signature (RFC 5652 5.4): `message` is under it, hashed by the digest with OID `digest`."""
+    """One CMS signature (RFC 5652 5.4): `message` is under it, `algorithms` are hashes it may be of."""
 
     message: bytes
-    digest: str
+    algorithms: frozenset[str]
     signature: bytes
 
 
@@ -107,7 +116,7 @@ def _read(raw: bytes) -> _Response:
 
 
 def signed_content(raw: bytes) -> SignedContent:
-    """What the one signer of a time stamp response signed. Raises `ValueError` for any other form.
+    """What the one signer of a time stamp response signed. Raises `ValueError` or `KeyError` for any other form.
 
     SPEC RFC 3161 2.4.2: the token "MUST NOT contain any signatures other than the signature of the TSA".
     """
@@ -115,17 +124,18 @@ def signed_content(raw: bytes) -> SignedContent:
     (signer,) = der.children(response.signers.expect(der.SET, "the set of signers"))
     _, _, algorithm, *rest = der.children(signer.expect(der.SEQUENCE, "a signer"))
     digest, *_ = _parts(algorithm, der.OBJECT_IDENTIFIER)
-    name = der.oid_text(digest.content)
+    name, _ = _DIGESTS[der.oid_text(digest.content)]
     attributes = rest.pop(0) if rest[0].tag == _CONTEXT_0 else None
-    _, signature, *_ = rest
+    scheme, signature, *_ = rest
+    names = {name, _SIGNED_WITH.get(der.oid_text(_parts(scheme, der.OBJECT_IDENTIFIER)[0].content), name)}
     signed = signature.expect(der.OCTET_STRING, "the signature").content
     if attributes is None:
-        return SignedContent(response.content, name, signed)
-    if _message_digest(attributes) != hashlib.new(_DIGESTS[name][0], response.content).digest():
+        return SignedContent(response.content, frozenset(names), signed)
+    if _message_digest(attributes) != hashlib.new(name, response.content).digest():
         raise der.MalformedDer("the signed attributes are of another content")
     # RFC 5652 5.4: "the IMPLICIT [0] tag in the signedAttrs is not used for the DER encoding, rather an EXPLICIT SET OF
     # tag is used".
-    return SignedContent(der.encode(der.SET, attributes.content), name, signed)
+    return SignedContent(der.encode(der.SET, attributes.content), frozenset(names), signed)
 
 
 def _message_digest(attributes: der.Value) -> bytes:

@@ -155,6 +155,24 @@ def test_metadata_whose_signed_bytes_cannot_be_made_again_is_told_to_each_owner(
     assert judged(body, key_of(OWN)) == UNKNOWN
 
 
+@pytest.mark.parametrize("depth", [300, 600, 900])
+def test_metadata_that_is_nested_deeply_ends_no_judgement(depth: int) -> None:
+    signed: Any = []
+    for _ in range(depth):
+        signed = [signed]
+    metadata = {"signed": {"a": signed}, "signatures": [{"keyid": "a", "sig": "00"}]}
+    body = make.tuf({"signed": {"keys": {"a": tuf_key(OWN)}}}, metadata)
+    signing = decode_rekor(body, EntryRef("rekor", 1))
+    assert isinstance(signing, Signing)
+    (signer,) = check_signers(body, signing).signers
+    assert signer.only_listed or signer.maybe_signed
+
+
+def test_a_flood_of_signatures_under_one_key_is_not_tried_out_and_told_to_its_owner() -> None:
+    assert judged(tuf(*[("a", OTHER)] * 16), key_of(OWN)) == LISTED
+    assert judged(tuf(*[("a", OTHER)] * 17), key_of(OWN)) == UNKNOWN
+
+
 def test_canonical_json_is_that_of_tuf() -> None:
     value = {"b": [True, None, -3], "a": 'q"\\\n'}
     assert canonical_json(value) == b'{"a":"q\\"\\\\\n","b":[true,null,-3]}'
