@@ -13,6 +13,7 @@ from ca_lite.errors import ConfigError
 from ca_lite.issuers import CiMetadata, Issuer, Issuers, IssuerType
 from ca_lite.presets import PRESETS
 from ca_lite.templates import TemplateError, check_template
+from outbound.shown_url import is_loopback_host
 from sigstore_entries.fulcio import BY_NAME
 
 _JSON_NAMES: Final = {
@@ -225,7 +226,7 @@ def _warnings(issuer: Issuer) -> list[str]:
     if issuer.type is IssuerType.EMAIL and issuer.skip_email_verification:
         found.append(f"{issuer.url}: skip-email-verification lets anybody claim any address the issuer does not check")
     host = _split(issuer.url).hostname
-    if _split(issuer.url).scheme == "http" and host not in ("localhost", "127.0.0.1", "::1"):
+    if _split(issuer.url).scheme == "http" and not is_loopback_host(host):
         found.append(f"{issuer.url}: tokens are verified with keys fetched over plain http")
     if issuer.ci is not None and not issuer.ci.subject.strip():
         found.append(f"{issuer.url}: subject-alternative-name-template is empty, so every token is refused")

@@ -12,6 +12,8 @@ from enum import StrEnum
 from typing import Final
 from urllib.parse import urlsplit
 
+from outbound.shown_url import is_loopback_host
+
 CODE_SECONDS: Final = 120.0
 DEVICE_SECONDS: Final = 600.0
 DEVICE_INTERVAL: Final = 2.0
@@ -20,7 +22,6 @@ _OOB: Final = "urn:ietf:wg:oauth:2.0:oob"
 _CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 _VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}")
 _REDIRECT_PATHS: Final = ("", "/", "/auth/callback")
-_LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 _USER_CODE_ALPHABET: Final = "BCDFGHJKLMNPQRSTVWXZ"  # RFC 8628 6.1: no vowels, so no words
 _TEXT_LIMIT: Final = 512
 
@@ -99,7 +100,7 @@ def is_loopback_redirect(uri: str) -> bool:
     return (
         plain
         and parts.scheme == "http"
-        and parts.hostname in _LOOPBACK
+        and is_loopback_host(parts.hostname)
         and parts.username is None
         and port != 0
         and parts.path in _REDIRECT_PATHS

@@ -1,13 +1,17 @@
 """`ca-lite init` and `ca-lite trust`: make the directory, and write the trust files whenever the log changes."""
 
+import base64
+import hashlib
 import json
 import secrets
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
 from ca_lite.chains import Issued, make_intermediate, make_root, make_timestamp_leaf
 from ca_lite.errors import ConfigError
@@ -86,6 +90,7 @@ def write_trust(layout: Layout, settings: Settings, now: datetime, new_log_trust
         "ca-chain.pem": "".join(chain_pem(each.chain) for each in authorities).encode(),
         "tsa-chain.pem": "".join(chain_pem(each.chain) for each in timestamping).encode(),
     }
+    files |= _separate_files(log, config)
     for name, content in files.items():
         replace_file(layout.trust / name, content)
     targets = {
@@ -93,6 +98,33 @@ def write_trust(layout: Layout, settings: Settings, now: datetime, new_log_trust
         "signing_config.v0.2.json": files["signing_config.json"],
     }
     publish_targets(layout.tuf, layout.tuf_keys, targets, now)
+
+
+def _separate_files(log: LogTrust, config: Mapping[str, Any]) -> dict[str, bytes]:
+    """Keys in PEM and signing configurations of one log API, for clients that take nothing larger.
+
+    gitsign and cosign's environment want a key file each; a client of Rekor v1 alone wants no other log named.
+    """
+    keys = {"ctlog.pub": log.ctlogs, "rekor-v1.pub": [], "rekor-v2.pub": []}
+    for each in log.tlogs:
+        # SPEC protobuf-specs: the id of a Rekor v1 log is the SHA-256 of its key, that of a v2 log is a note's.
+        spki = base64.b64decode(each["publicKey"]["rawBytes"])
+        is_v1 = base64.b64decode(each["logId"]["keyId"]) == hashlib.sha256(spki).digest()
+        keys["rekor-v1.pub" if is_v1 else "rekor-v2.pub"].append(each)
+    files = {}
+    for name, logs in keys.items():
+        in_use = [each for each in logs if not (each["publicKey"].get("validFor") or {}).get("end")]
+        if in_use:
+            files[name] = _pem(base64.b64decode(in_use[-1]["publicKey"]["rawBytes"]))
+    for version in (1, 2):
+        urls = [each for each in config["rekorTlogUrls"] if each["majorApiVersion"] == version]
+        if urls:
+            files[f"signing_config.rekor-v{version}.json"] = _json({**config, "rekorTlogUrls": urls})
+    return files
+
+
+def _pem(spki: bytes) -> bytes:
+    return load_der_public_key(spki).public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 def load_log_trust(layout: Layout) -> LogTrust:

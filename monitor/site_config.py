@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
+from outbound.shown_url import is_loopback_host
 from settings.document import Misplaced, Node
 from settings.models import COUNT, DURATION, FILE, FLAG, TEXT, Section, choice, one_or_many, written
 from settings.reading import (
@@ -26,13 +27,12 @@ from settings.reading import (
 SIGN_UPS: Final = ("open", "domains", "oidc", "invited")
 SECURITY: Final = ("starttls", "tls", "none")
 _DOMAIN = re.compile(r"[a-z0-9](?:[a-z0-9.-]{1,188}[a-z0-9])", re.ASCII)
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def _read_issuer(node: Node) -> str:
     url = read_text(node).rstrip("/")
     parts = urlsplit(url)
-    if parts.scheme != "https" and parts.hostname not in _LOOPBACK:
+    if parts.scheme != "https" and not is_loopback_host(parts.hostname):
         raise Misplaced("an issuer is an https URL", node)
     return url
 
@@ -46,7 +46,7 @@ def _read_public_url(node: Node) -> str:
         usable = False
     if not usable or parts.path or parts.query or parts.fragment or parts.username:
         raise Misplaced("public_url is what browsers ask for, such as https://watch.example, without a path", node)
-    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+    if parts.scheme == "http" and not is_loopback_host(parts.hostname):
         raise Misplaced("public_url is https: without it, anyone on the way could take over an account", node)
     return text
 

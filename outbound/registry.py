@@ -12,7 +12,6 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Any, Final, Self
 from urllib.parse import urljoin, urlsplit
 
@@ -27,7 +26,7 @@ from outbound.address_guard import GuardedBackend, Resolve, resolve
 from outbound.deadline import Deadline, DeadlineBackend
 from outbound.guarded_transport import GuardedTransport
 from outbound.image_name import ImageName, is_digest, is_tag
-from outbound.shown_url import shown_url
+from outbound.shown_url import is_loopback_host, shown_url
 
 MAX_MANIFEST: Final = 4 * 1024 * 1024  # SPEC distribution-spec: registries take manifests of at least 4 MiB
 MAX_BLOB: Final = 16 * 1024 * 1024
@@ -351,11 +350,7 @@ def read_descriptor(value: Any) -> Descriptor | None:
 
 def is_this_machine(registry: str) -> bool:
     """Whether a registry host is a loopback address or `localhost`: clients speak http to those."""
-    host = urlsplit(f"//{registry}").hostname or ""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+    return is_loopback_host(urlsplit(f"//{registry}").hostname)
 
 
 class _Adapter(BaseAdapter):

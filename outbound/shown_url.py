@@ -1,5 +1,6 @@
 """A URL as messages, logs, pages and alerts may show it: host and path, never what may be a secret."""
 
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 _LONGEST = 300
@@ -24,8 +25,16 @@ def is_https_or_loopback(url: str) -> bool:
     except ValueError:
         return False
     return bool(parts.hostname) and (
-        parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in {"localhost", "127.0.0.1", "::1"})
+        parts.scheme == "https" or (parts.scheme == "http" and is_loopback_host(parts.hostname))
     )
+
+
+def is_loopback_host(host: str | None) -> bool:
+    """Whether a URL's host is this machine as written: `localhost`, or an address in 127.0.0.0/8 or ::1 (RFC 6890)."""
+    try:
+        return host == "localhost" or ip_address(host or "").is_loopback
+    except ValueError:
+        return False
 
 
 def has_credentials(url: str) -> bool:

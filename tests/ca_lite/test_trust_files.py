@@ -1,5 +1,6 @@
 """The trust files load in sigstore's own strict models, follow the log's rotation, and come by TUF as well."""
 
+import base64
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -8,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from sigstore.models import ClientTrustConfig, TrustedRoot
 from tuf.api.exceptions import DownloadHTTPError
 from tuf.ngclient import FetcherInterface, Updater
@@ -44,6 +46,17 @@ def test_the_signing_config_selects_any_as_sigstore_js_demands(layout: Layout) -
     config = json.loads((layout.trust / "signing_config.json").read_text())
     assert config["rekorTlogConfig"] == config["tsaConfig"] == {"selector": "ANY"}
     assert [each["majorApiVersion"] for each in config["caUrls"] + config["oidcUrls"] + config["tsaUrls"]] == [1, 1, 1]
+
+
+def test_keys_stand_in_files_of_their_own_for_clients_that_take_no_larger_one(layout: Layout) -> None:
+    root = json.loads((layout.trust / "trusted_root.json").read_text())
+    told = load_pem_public_key((layout.trust / "ctlog.pub").read_bytes())
+    assert base64.b64encode(spki(told)).decode() == root["ctlogs"][-1]["publicKey"]["rawBytes"]
+    whole = json.loads((layout.trust / "signing_config.json").read_text())
+    for version in {each["majorApiVersion"] for each in whole["rekorTlogUrls"]}:
+        part = json.loads((layout.trust / f"signing_config.rekor-v{version}.json").read_text())
+        assert {each["majorApiVersion"] for each in part["rekorTlogUrls"]} == {version}
+        assert part["caUrls"] == whole["caUrls"]
 
 
 def test_the_timestamp_chain_starts_with_the_signer_and_ends_self_signed(layout: Layout) -> None:

@@ -10,7 +10,7 @@ import pytest
 from monitor.config import parse_config
 from monitor.judging.digest_lists import DigestLists
 from monitor.model.errors import OwnFault
-from outbound.shown_url import has_credentials, shown_url
+from outbound.shown_url import has_credentials, is_https_or_loopback, shown_url
 from rules.facts import DigestSource, SourceForm
 from rules.rule_file import load_rules
 from rules.schema import json_schema
@@ -105,3 +105,19 @@ def test_a_digest_list_with_a_password_belongs_into_a_file() -> None:
         load_rules(RULES % f"url: 'https://user:{SECRET}@example.org/list'", "rules.yaml")
     assert SECRET not in str(caught.value)
     assert "url_file" in json.dumps(json_schema())
+
+
+@pytest.mark.parametrize(
+    ("url", "safe"),
+    [
+        ("http://localhost:1/", True),
+        ("http://127.8.9.1/", True),
+        ("http://[::1]/", True),
+        ("http://128.0.0.1/", False),
+        ("http://localhost.example/", False),
+        ("http://127.0.0.1.example/", False),
+        ("https://example.com/", True),
+    ],
+)
+def test_all_of_127_is_this_machine(url: str, *, safe: bool) -> None:
+    assert is_https_or_loopback(url) == safe

@@ -1,6 +1,5 @@
 """sign-lite and the unmodified cosign verify each other's signatures of images, through a real registry."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,10 +31,7 @@ class Deployment:
         return push_image(self.registry, name, name.encode())
 
     def trust(self, rekor: int) -> tuple[str, ...]:
-        config = json.loads((self.ca.folder / "trust/signing_config.json").read_text())
-        config["rekorTlogUrls"] = [each for each in config["rekorTlogUrls"] if each["majorApiVersion"] == rekor]
-        file = self.folder / f"signing-v{rekor}.json"
-        file.write_text(json.dumps(config))
+        file = self.ca.folder / f"trust/signing_config.rekor-v{rekor}.json"
         return ("--trusted-root", str(self.ca.folder / "trust/trusted_root.json"), "--signing-config", str(file))
 
     def initialize(self) -> None:
