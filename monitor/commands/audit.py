@@ -16,7 +16,7 @@ from alerts.inert import inert_json
 from monitor.commands.junit import Timed, write_junit
 from monitor.commands.report_document import signed_head_document
 from monitor.commands.run import EVIDENCE_SHOWN, one_line, rechecked_line, unfollowed, unreadable_line, verdict
-from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, say
+from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, counted, leave, say, when
 from monitor.config import load_config
 from monitor.daemon.assembly import assemble
 from monitor.daemon.supervisor import LogSupervisor, PassResult
@@ -86,7 +86,7 @@ def audit(
     if as_json:
         document = inert_json(
             {
-                "at": utc_now().isoformat(timespec="seconds"),
+                "at": when(utc_now()),
                 "exit_code": int(code),
                 "verdict": meaning(code, outcomes),
                 "second_judgements": {
@@ -115,7 +115,7 @@ def audit(
         if len(evidence) > EVIDENCE_SHOWN:
             say(f"and {len(evidence) - EVIDENCE_SHOWN} more pieces of evidence are open", "bold red")
         if pages := alerts.get(Severity.PAGE.value, 0):
-            say(f"{pages} alerts that page are open: `signwatch alerts list`", "yellow")
+            say(f"{counted(pages, 'open alert')} at the severity page: `signwatch alerts list --open`", "yellow")
         say(meaning(code, outcomes), "green" if code is Exit.FINE else "bold red")
     raise leave(code)
 

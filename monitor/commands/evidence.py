@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, note, say, say_json, table
+from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, note, say, say_json, table, when
 from monitor.config import load_config
 from monitor.daemon.assembly import route_of
 from monitor.daemon.trust_watch import history_of
@@ -44,10 +44,10 @@ def list_evidence(
                         "id": each.id,
                         "log": each.log,
                         "kind": each.kind,
-                        "kept_at": each.kept_at.isoformat(),
+                        "kept_at": when(each.kept_at),
                         "strength": each.document.get("strength"),
                         "detail": each.document.get("detail"),
-                        "closed_at": each.closed_at.isoformat() if each.closed_at is not None else None,
+                        "closed_at": when(each.closed_at) if each.closed_at is not None else None,
                         "note": each.note,
                     }
                     for each in kept

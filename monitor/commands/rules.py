@@ -10,7 +10,17 @@ import typer
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from monitor.commands.entry_file import read_capped
-from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say, say_json
+from monitor.commands.terminal import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    Exit,
+    JsonOption,
+    counted,
+    leave,
+    note,
+    say,
+    say_json,
+)
 from monitor.config import load_config
 from monitor.judging.rules_file import read_rules
 from monitor.model.errors import BadConfig
@@ -104,7 +114,7 @@ def import_rules(
     for problem in found.lost:
         note(f"{file}:{problem.line}:{problem.column}: {problem.message}", "yellow")
     if found.lost:
-        note(f"{_count(len(found.lost), 'part')} of the configuration is not watched by these rules", "yellow")
+        note(f"{counted(len(found.lost), 'part')} of the configuration is not watched by these rules", "yellow")
         raise leave(Exit.UNFINISHED)
 
 
@@ -138,9 +148,5 @@ def lint(
         note(f"{place}: {hint.id}: rule {hint.rule}: {hint.message}", "yellow")
     if not found.rules:
         note(f"{path}: there is no rule in it, so nothing is watched", "yellow")
-    told = f"; {_count(len(hints), 'hint')}" if hints else ""
-    say(f"{path}: {_count(len(found.rules), 'rule')}, usable{told}")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+    told = f"; {counted(len(hints), 'hint')}" if hints else ""
+    say(f"{path}: {counted(len(found.rules), 'rule')}, usable{told}")

@@ -15,7 +15,7 @@ import typer
 from alerts.alert import Owner
 from alerts.delivery import deliver_due
 from monitor.commands.site import site_server
-from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, leave, note
+from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, counted, leave, note
 from monitor.config import ArchiveConfig, Config, load_config
 from monitor.crosscheck.peers import PATH, checkpoints_document
 from monitor.daemon.assembly import Monitor, assemble, life_of, links_of, token_of
@@ -97,7 +97,10 @@ def _once(monitor: Monitor) -> Exit:
         note(rechecked_line(again))
     for channel, done in report.channels.items():
         if done.failed or done.given_up:
-            note(f"channel {channel}: {done.failed + done.given_up} alerts not delivered: {done.last_error}", "red")
+            note(
+                f"channel {channel}: {counted(done.failed + done.given_up, 'alert')} not delivered: {done.last_error}",
+                "red",
+            )
     undelivered = any(done.failed or done.given_up for done in report.channels.values())
     evidence = Reading(monitor.store.database).open_evidence(EVIDENCE_SHOWN)
     for each in evidence:

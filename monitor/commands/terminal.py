@@ -19,6 +19,7 @@ from alerts.inert import inert_json, inert_line
 
 _LONGEST = 400
 _LONGEST_LINE = 10_000
+_UNFOLDED = 24
 
 
 class Exit(IntEnum):
@@ -88,6 +89,11 @@ def when(at: datetime | None) -> str:
     return "-" if at is None else at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
+def counted(number: int, what: str) -> str:
+    """A number with its noun: "1 alert", "2 alerts"."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table on a terminal, and tab-separated lines into a pipe."""
     shown = [[inert_line("-" if cell is None else str(cell), _LONGEST) for cell in row] for row in rows]
@@ -95,7 +101,11 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         for row in shown:
             sys.stdout.write("\t".join(row) + "\n")
         return
-    drawn = Table(*columns, box=box.SIMPLE)
+    drawn = Table(box=box.SIMPLE)
+    for number, column in enumerate(columns):
+        # Nothing is cut: a narrow window folds a cell. The first column, which commands are given, is folded last.
+        longest = max([len(column), *(len(row[number]) for row in shown)])
+        drawn.add_column(column, overflow="fold", min_width=min(longest, _UNFOLDED) if number == 0 else None)
     for row in shown:
-        drawn.add_row(*(Text(cell) for cell in row))
+        drawn.add_row(*(Text(cell, overflow="fold") for cell in row))
     Console(highlight=False).print(drawn)

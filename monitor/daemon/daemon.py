@@ -35,7 +35,7 @@ from monitor.daemon.weekly import rules_of, weekly_summary
 from monitor.judging.coverage import read_coverage
 from monitor.judging.reevaluation import recheck
 from monitor.model.errors import FetchFailed, OwnFault
-from monitor.raising.log_alerts import CONDITIONS, own_fault_alert
+from monitor.raising.log_alerts import CONDITIONS, own_fault_alert, rfc3339
 from monitor.store.alert_life import Who, silence_ended_alert
 from monitor.store.health import ids_of_condition
 from monitor.store.reading import Reading
@@ -246,7 +246,7 @@ class Daemon:
         limit = self._monitor.config.objectives.delivery_age
         for channel, waiting in sorted(backlog.items()):
             if now - waiting.oldest > limit:
-                detail = f"{waiting.pending} alerts for channel {channel} wait since {waiting.oldest.isoformat()}"
+                detail = f"{waiting.pending} alerts for channel {channel} wait since {rfc3339(waiting.oldest)}"
                 # One alert for the day the oldest stems from, whatever is delivered or added meanwhile.
                 day = waiting.oldest.replace(hour=0, minute=0, second=0, microsecond=0)
                 yield own_fault_alert(f"delivery to {channel}", detail, day, now)

@@ -9,7 +9,7 @@ from alerts.alert import Alert, Owner, Severity
 from monitor.model.heads import SignedHead
 from monitor.model.pace import CLOCK_SKEW
 from monitor.model.state import Finding
-from monitor.raising.log_alerts import alert_id, day_of
+from monitor.raising.log_alerts import alert_id, day_of, rfc3339
 from sigstore_entries.signing import ChainTrust
 
 INTEGRATED_TIME: Final = "integrated-time"
@@ -110,11 +110,11 @@ def _clock_alert(
         owner=owner,
         severity=Severity.WARN,
         title=f"{log} tells a time that cannot be right",
-        summary=f"{told[0]} {told[1].isoformat()}; {known[0]} {known[1].isoformat()}.",
+        summary=f"{told[0]} {rfc3339(told[1])}; {known[0]} {rfc3339(known[1])}.",
         consequence="Times in this log prove nothing until this is explained; its entries are still being checked, "
         "without the times that contradict others.",
         next_step="Check this machine's clock first, then ask the log's operator.",
         created_at=now,
-        facts=(("Log", log), ("Time told", told[1].isoformat()), ("Time known", known[1].isoformat())),
+        facts=(("Log", log), ("Time told", rfc3339(told[1])), ("Time known", rfc3339(known[1]))),
         log=log,
     )

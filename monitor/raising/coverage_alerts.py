@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Final
 
 from alerts.alert import Alert, Owner, Severity
-from monitor.raising.log_alerts import alert_id, lasting
+from monitor.raising.log_alerts import alert_id, lasting, rfc3339
 
 DROPPED: Final = "rules-dropped"
 
@@ -52,6 +52,6 @@ def back_scan_stuck_alert(log: str, detail: str, remaining: int, since: datetime
         next_step="Nothing needs to be reset: it goes on where it stands once the log answers. If the log no longer "
         "serves old entries, ask its operator, or take back the rule's `backscan`.",
         created_at=now,
-        facts=(("Log", log), ("Entries left", str(remaining)), ("Since", since.isoformat())),
+        facts=(("Log", log), ("Entries left", str(remaining)), ("Since", rfc3339(since))),
         log=log,
     )

@@ -8,7 +8,7 @@ An alert's id is stable for one event, so seeing it again enqueues nothing. Even
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Final
 
@@ -157,7 +157,7 @@ def with_sightings(alert: Alert, seen: Mapping[tuple[int, bytes], datetime]) -> 
     def dated(value: str) -> str:
         if value not in told:
             return value
-        return f"{value}, first seen {told[value].isoformat(timespec='seconds').replace('+00:00', 'Z')}"
+        return f"{value}, first seen {rfc3339(told[value])}"
 
     return replace(alert, facts=tuple((label, dated(value)) for label, value in alert.facts))
 
@@ -179,7 +179,7 @@ def _promise_facts(evidence: Evidence) -> list[tuple[str, str]]:
         return []
     facts = [("Promised leaf", each.leaf_hash.hex()) for each in promises]
     facts += [("Promised index", str(each.index)) for each in promises if each.index is not None]
-    return [*facts, *(("Promised at", each.at.isoformat()) for each in promises)]
+    return [*facts, *(("Promised at", rfc3339(each.at)) for each in promises)]
 
 
 def alerts_of_unreadable(log: str, unreadable: Sequence[UnreadableEntry], now: datetime) -> list[Alert]:
@@ -230,11 +230,11 @@ def key_expired_alert(log: str, until: datetime, head: SignedHead, now: datetime
         owner=Owner.LOG_MISBEHAVED,
         severity=Severity.WARN,
         title=f"{log} still grows after its key's time",
-        summary=f"The trust root ends the key's validity at {until.isoformat()}, but it signed size {head.size} since.",
+        summary=f"The trust root ends the key's validity at {rfc3339(until)}, but it signed size {head.size} since.",
         consequence="Clients no longer accept what this log signs now. Its entries are still being checked.",
         next_step="Check that the trust root is fresh, and ask the operator whether the log is retired.",
         created_at=now,
-        facts=(("Log", log), ("Key valid until", until.isoformat()), ("Size", str(head.size))),
+        facts=(("Log", log), ("Key valid until", rfc3339(until)), ("Size", str(head.size))),
         log=log,
     )
 
@@ -251,11 +251,11 @@ def stale_head_alert(log: str, head: SignedHead | None, since: datetime, now: da
         severity=Severity.PAGE,
         title=f"{log} has not moved for {lasting(now - since)}",
         summary=f"No new head for {lasting(now - since)}, from a log that is busy: the newest is still of size "
-        f"{head.size if head else 'unknown'}, first seen {since.isoformat()}.",
+        f"{head.size if head else 'unknown'}, first seen {rfc3339(since)}.",
         consequence="Signings made since then may be kept from you. They are not being checked.",
         next_step="Ask the log from another network and compare sizes. If it is quiet or retired, set `busy: false`.",
         created_at=now,
-        facts=(("Log", log), ("Since", since.isoformat())),
+        facts=(("Log", log), ("Since", rfc3339(since))),
         log=log,
     )
 
@@ -269,7 +269,7 @@ def rewound_head_alert(trusted: SignedHead, shown: SignedHead, since: datetime, 
         owner=Owner.LOG_MISBEHAVED,
         severity=Severity.PAGE,
         title=f"{log} went back from {trusted.size} to {shown.size} entries",
-        summary=f"It signed size {trusted.size} before and has shown nothing newer since {since.isoformat()}; now it "
+        summary=f"It signed size {trusted.size} before and has shown nothing newer since {rfc3339(since)}; now it "
         f"shows size {shown.size}, which that tree does contain.",
         consequence=f"Entries from {shown.size} on are no longer shown to anybody who asks now. Signings made since "
         "then are not being checked.",
@@ -306,14 +306,14 @@ def could_not_ask_alert(
         if answered
         else "Check the network and the log's status page. Nothing needs to be reset.",
         created_at=now,
-        facts=(("Log", log), ("Reason", reason), ("Since", since.isoformat())),
+        facts=(("Log", log), ("Reason", reason), ("Since", rfc3339(since))),
         log=log,
     )
 
 
 def promises_unasked_alert(log: str, overdue: Overdue, now: datetime) -> Alert:
     """Alert for overdue promises that the log could not be asked for since `overdue.since`."""
-    since = overdue.since.isoformat()
+    since = rfc3339(overdue.since)
     return Alert(
         id=alert_id("log-promise-unasked", overdue.log_id, since),
         kind="log-promise-unasked",
@@ -332,7 +332,7 @@ def promises_unasked_alert(log: str, overdue: Overdue, now: datetime) -> Alert:
 
 def promises_given_up_alert(log: str, overdue: Overdue, now: datetime) -> Alert:
     """Alert for promises that nothing was found out about in a month, and that are forgotten now."""
-    since = overdue.since.isoformat()
+    since = rfc3339(overdue.since)
     return Alert(
         id=alert_id("log-promise-unasked", overdue.log_id, since, "given up"),
         kind="log-promise-unasked",
@@ -360,7 +360,7 @@ def own_fault_alert(what: str, detail: str, since: datetime, now: datetime) -> A
         consequence="Logs are not being checked as promised until this is mended. No finding is lost.",
         next_step="Run `signwatch doctor` and look at the daemon's log.",
         created_at=now,
-        facts=(("Part", what), ("Since", since.isoformat())),
+        facts=(("Part", what), ("Since", rfc3339(since))),
     )
 
 
@@ -411,6 +411,14 @@ def day_of(now: datetime) -> str:
 
 
 def lasting(length: timedelta) -> str:
-    """How long something lasts, in words."""
+    """How long something lasts, in words: minutes up to two hours, hours up to two days, then days."""
     minutes = int(length.total_seconds() // 60)
-    return f"{minutes} minutes" if minutes < 120 else f"{minutes // 60} hours"  # noqa: PLR2004
+    for unit, size in (("day", 1440), ("hour", 60)):
+        if minutes >= 2 * size:
+            return f"{minutes // size} {unit}s"
+    return f"{minutes} minute{'' if minutes == 1 else 's'}"
+
+
+def rfc3339(at: datetime) -> str:
+    """A time as every alert shows it: UTC to the second."""
+    return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

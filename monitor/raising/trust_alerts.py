@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from alerts.alert import Alert, Owner, Severity
-from monitor.raising.log_alerts import alert_id
+from monitor.raising.log_alerts import alert_id, rfc3339
 from monitor.trust.history import Change, ChangeKind
 from monitor.trust.trust_root import TrustedLog
 
@@ -96,11 +96,11 @@ def log_ended_alert(log: TrustedLog, until: datetime, now: datetime) -> Alert:
         owner=Owner.LOG_MISBEHAVED,
         severity=Severity.INFO,
         title=f"{log.url} ended",
-        summary=f"By the trust root its key {log.log_id.hex()} signs nothing after {until.isoformat()}.",
+        summary=f"By the trust root its key {log.log_id.hex()} signs nothing after {rfc3339(until)}.",
         consequence="What it signed until then is read to the last entry. Anything it adds later is told.",
         next_step="Nothing needs to be done. Check that its successor is followed: `signwatch status`.",
         created_at=now,
-        facts=(("Log", log.url), ("Key", log.log_id.hex()), ("Ended", until.isoformat())),
+        facts=(("Log", log.url), ("Key", log.log_id.hex()), ("Ended", rfc3339(until))),
     )
 
 
@@ -112,11 +112,11 @@ def log_final_alert(name: str, size: int, until: datetime, now: datetime) -> Ale
         owner=Owner.LOG_MISBEHAVED,
         severity=Severity.INFO,
         title=f"{name} was read to its end",
-        summary=f"It ended {until.isoformat()}; all {size} entries that it signed were checked since.",
+        summary=f"It ended {rfc3339(until)}; all {size} entries that it signed were checked since.",
         consequence="It counts as final: no new head is expected of it. Growth would be told as log-key-expired.",
         next_step="Nothing needs to be done.",
         created_at=now,
-        facts=(("Log", name), ("Entries", str(size)), ("Ended", until.isoformat())),
+        facts=(("Log", name), ("Entries", str(size)), ("Ended", rfc3339(until))),
         log=name,
     )
 
@@ -146,17 +146,17 @@ def stale_root_alert(
     soon = age > stale_after / 2 or (expires is not None and expires - now < _EXPIRES_SOON)
     if not soon and not over:
         return None
-    expiry = f"; its metadata expires {expires.isoformat()}" if expires is not None else ""
+    expiry = f"; its metadata expires {rfc3339(expires)}" if expires is not None else ""
     return Alert(
         id=alert_id("trust-root-stale", refreshed_at.date().isoformat(), str(expires and expires.date()), f"{over}"),
         kind="trust-root-stale",
         owner=Owner.COULD_NOT_ASK,
         severity=Severity.PAGE if over else Severity.WARN,
         title="The trust root is stale" if over else "The trust root grows old",
-        summary=f"Last refreshed {refreshed_at.isoformat()}{expiry}. {error or 'The last refresh itself went well'}.",
+        summary=f"Last refreshed {rfc3339(refreshed_at)}{expiry}. {error or 'The last refresh itself went well'}.",
         consequence="The keys known last stay in force. New logs, rotated keys and rotated authorities are not seen: "
         "signings under them are counted as unverified, or are not being read.",
         next_step="Check that the trust repository or file named under `trust` can be read; `signwatch doctor` tries.",
         created_at=now,
-        facts=(("Refreshed", refreshed_at.isoformat()), ("Expires", expires.isoformat() if expires else "never")),
+        facts=(("Refreshed", rfc3339(refreshed_at)), ("Expires", rfc3339(expires) if expires else "never")),
     )

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from alerts.alert import Alert, Owner, Severity
 from monitor.model.heads import SignedHead
 from monitor.model.witness_policy import Witnessed, WitnessPolicy
-from monitor.raising.log_alerts import alert_id, day_of
+from monitor.raising.log_alerts import alert_id, day_of, rfc3339
 
 
 def witness_alerts(
@@ -22,7 +22,7 @@ def witness_alerts(
         return ()
     facts = [("Log", head.log), ("Size", str(head.size)), ("Required", f"{policy.required} of {len(policy.names)}")]
     facts += [("Cosigned by", ", ".join(cosigning.present) or "no witness")]
-    facts += [("Missing", f"{name} since {at.isoformat()}") for name, at in standing.missing_since]
+    facts += [("Missing", f"{name} since {rfc3339(at)}") for name, at in standing.missing_since]
     return (
         Alert(
             id=alert_id("witness-missing", head.log, day_of(now)),
@@ -31,7 +31,7 @@ def witness_alerts(
             severity=Severity.WARN,
             title=f"{head.log} is seen by too few witnesses",
             summary=f"{len(cosigning.present)} of the {policy.required} witnesses wanted cosigned the newest head of "
-            f"late; it has been too few since {since.isoformat()}.",
+            f"late; it has been too few since {rfc3339(since)}.",
             consequence="Entries are being checked as before, but only the log's own word says that others see the "
             "same history. This shows no wrongdoing of the log.",
             next_step="Ask the missing witnesses' operators, and compare heads with another installation: "

@@ -1,13 +1,21 @@
 """The commands in the hands of people: read by `head`, without colour, in a narrow window."""
 
+import contextlib
+import fcntl
 import os
+import pty
 import re
+import struct
 import subprocess
+import sys
+import termios
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from monitor.demo.processes import program
+from monitor.raising.log_alerts import lasting
 from tests.docs.commands_page import PROGRAMS
 
 
@@ -58,3 +66,40 @@ def test_a_mistake_is_told_in_a_sentence_and_a_code(name: str, words: list[str],
     assert "Traceback" not in done.stderr
     said = re.sub(r"[\s│]+", " ", done.stderr)
     assert words[0] in said if len(words) == 1 else "nowhere" in said or "nothing.txt" in said
+
+
+def test_a_table_cuts_nothing_in_a_narrow_window_and_keeps_its_first_column_whole() -> None:
+    """On a terminal of 60 columns, by a real pseudo-terminal."""
+    identity, title = "3f2a91bc04de", "https://github.com/acme/" + "long-name" * 20
+    rows = [(identity, "2026", title)]
+    code = f"from monitor.commands.terminal import table; table(('id', 'at', 'title'), {rows!r})"
+    seen = on_terminal([sys.executable, "-c", code], columns=60)
+    assert identity in seen
+    assert title in re.sub(r"\s", "", seen), "folded, not cut"
+    assert "…" not in seen
+
+
+def on_terminal(command: list[str], columns: int) -> str:
+    """What a command writes to a terminal of this width."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES"}} | {
+        "TERM": "dumb"
+    }
+    running = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    seen = b""
+    with contextlib.suppress(OSError):  # Linux ends a terminal without writers with EIO
+        while piece := os.read(ours, 65536):
+            seen += piece
+    os.close(ours)
+    assert running.wait() == 0
+    return seen.decode()
+
+
+@pytest.mark.parametrize(
+    ("minutes", "words"),
+    [(0, "0 minutes"), (1, "1 minute"), (119, "119 minutes"), (120, "2 hours"), (2879, "47 hours"), (2880, "2 days")],
+)
+def test_a_length_of_time_has_one_unit_in_the_right_number(minutes: int, words: str) -> None:
+    assert lasting(timedelta(minutes=minutes)) == words

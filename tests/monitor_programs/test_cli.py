@@ -229,7 +229,7 @@ def test_evidence_counts_in_every_command_until_an_operator_closes_it(signwatch:
     assert "honest" not in report["verdict"]
     assert signwatch("audit", "--log", "rekor-v2", "--junit", str(tmp_path / "audit.xml")) == 1
     assert "evidence close" in signwatch.out
-    assert "1 alerts that page are open" in signwatch.out
+    assert "1 open alert at the severity page" in signwatch.out
     assert 'type="log-entries-not-in-tree"' in (tmp_path / "audit.xml").read_text(encoding="utf-8")
     assert signwatch("run", "--once") == 1
     assert "evidence close" in signwatch.err

@@ -36,6 +36,7 @@ from monitor.model.witness_policy import (
     judge,
     read_witnesses,
 )
+from monitor.raising.log_alerts import rfc3339
 from monitor.raising.witness_alerts import witness_alerts
 from settings.document import Misplaced, read_yaml
 from tests.monitor.harness import NOW
@@ -220,7 +221,7 @@ def test_too_few_witnesses_for_too_long_is_told_once_a_day_and_never_as_a_lie() 
     (alert,) = alerts(standing, head(NAMES[1], at=now), now, patience)
     assert (alert.kind, alert.owner, alert.severity) == ("witness-missing", Owner.COULD_NOT_ASK, Severity.WARN)
     assert ("Cosigned by", NAMES[1]) in alert.facts
-    assert ("Missing", f"{NAMES[0]} since {NOW.isoformat()}") in alert.facts
+    assert ("Missing", f"{NAMES[0]} since {rfc3339(NOW)}") in alert.facts
     (again,) = alerts(standing, head(NAMES[1]), NOW + 4 * HOUR, patience)
     (tomorrow,) = alerts(standing, head(NAMES[1]), NOW + 27 * HOUR, patience)
     assert alert.id == again.id != tomorrow.id
