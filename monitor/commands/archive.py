@@ -14,7 +14,8 @@ from alerts.inert import inert_line
 from monitor.archive.building import RowMaker
 from monitor.archive.compacting import compact, compactable
 from monitor.archive.files import ArchiveFault, ArchiveFiles
-from monitor.archive.ranges import Manifest
+from monitor.archive.map_files import build_maps, check_maps, rebuild_maps
+from monitor.archive.ranges import RANGE, Manifest
 from monitor.archive.verifying import check_heads, check_ranges, check_sample
 from monitor.archive.verifying import sample as sample_of
 from monitor.archive.writing import ArchiveWriter, read_manifest, read_manifests
@@ -102,7 +103,7 @@ def verify(
     patience: Annotated[int, typer.Option("--patience", min=0, help="Seconds to wait for a log that is down.")] = 120,
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Compute every root again from the archived leaf hashes, and every index from its rows; derive a sample of rows.
+    """Compute every root from the archived leaf hashes again, every index and search map; derive a sample of rows.
 
     Each damaged file is named. With --mend it is written again: an index from its rows, rows from the log, which must
     show the entries that were proven. Exits 3 when something is damaged and was not mended.
@@ -189,8 +190,23 @@ def _verify(manifest: Manifest, source: LogSource | None, parts: "_Parts", *, co
         else:
             left += 1
     if not left:
+        left += _verify_maps(ArchiveWriter(parts.files, manifest.identity, _prove_nothing), mending=mending)
+    if not left:
         note(f"{manifest.log}: {entries} entries lead to the heads that the log signed", "green")
     return left
+
+
+def _verify_maps(writer: ArchiveWriter, *, mending: bool) -> int:
+    """Check the search maps of a log whose ranges are sound; returns 1 when they stay damaged."""
+    wrong = check_maps(writer.files, writer.manifest)
+    if wrong is None:
+        return 0
+    note(inert_line(wrong, 2_000), "red")
+    if not mending:
+        return 1
+    rebuild_maps(writer)
+    note(f"{writer.manifest.log}: its search maps were built again", "green")
+    return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,8 +278,18 @@ def _build(source: LogSource, parts: _Parts, *, span: tuple[int, int | None]) ->
                 world=parts.world,
                 tell=tell,
             )
+    _build_maps(ArchiveWriter(parts.files, source.identity, _prove_nothing))
     count = sum(stop - begin for begin, stop in gaps)
     note(f"{log}: {count} entries archived; entries {first} to {end} are there now", "green")
+
+
+def _build_maps(writer: ArchiveWriter) -> None:
+    run = next((each for each in writer.manifest.runs if each.first == 0), None)
+    if run is not None and run.last >= RANGE:
+        with progress(f"{writer.manifest.log}, search maps", 0, run.last, 0) as tell:
+            build_maps(writer, tell=tell)
+    else:
+        build_maps(writer)
 
 
 def _store(config: Config) -> Store | None:

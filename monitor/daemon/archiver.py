@@ -19,6 +19,7 @@ from monitor.archive.building import RowMaker
 from monitor.archive.compacting import compact, compactable
 from monitor.archive.files import ArchiveFiles
 from monitor.archive.handover import Archiver, Handover, Handovers, ProvenBatch
+from monitor.archive.map_files import build_maps
 from monitor.archive.rows import rows_of
 from monitor.archive.writing import ArchiveWriter
 from monitor.backscan.archiving import archive_range, missing_from
@@ -44,6 +45,7 @@ class _Tree:
 
     log: str
     handover: Handover
+    mapped: int | None = None  # generation of the manifest of which every search map is built
     writer: ArchiveWriter | None = None
     waiting_since: datetime | None = None
     gap: tuple[int, int] | None = None
@@ -149,7 +151,7 @@ class LogArchiver(Archiver):
         if writer.end is not None:
             return False
         if not missing:
-            return self._compact(tree, writer)
+            return self._tidy(tree, writer)
         # A batch may be committed already, and on its way: what is missing twice in a row is missing.
         seen, tree.gap = tree.gap, missing[0]
         return seen is not None and seen[0] == tree.gap[0] and self._fill(tree, writer, *missing[0])
@@ -199,10 +201,16 @@ class LogArchiver(Archiver):
         tree.gap = (end, last)
         return True
 
-    def _compact(self, tree: _Tree, writer: ArchiveWriter) -> bool:
-        """Join ranges when there is nothing else to do."""
+    def _tidy(self, tree: _Tree, writer: ArchiveWriter) -> bool:
+        """Join ranges, or build and merge search maps, when there is nothing else to do."""
         group = next(iter(compactable(writer.manifest)), None)
         if group is None:
+            generation = writer.manifest.generation
+            if tree.mapped == generation:
+                return False
+            if build_maps(writer, most=1):
+                return True
+            tree.mapped = generation
             return False
         _LOG.info("archive_compacting log=%s first=%d last=%d", tree.log, group[0].first, group[-1].last)
         compact(writer, group)
