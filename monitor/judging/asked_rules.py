@@ -2,15 +2,43 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
-from typing import Final
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Final, Protocol
 
-from monitor.store.asks import Asks
 from rules.ask_index import AskIndex
 from rules.asking import rule_of
 from rules.rule import Rule
 
 _KEPT: Final = 50_000
+
+
+class RequestChange(Protocol):
+    """One request that was added, changed or removed. `keys` are those it is filed under."""
+
+    @property
+    def number(self) -> int:
+        """Number of the request."""
+
+    @property
+    def keys(self) -> Any:
+        """Keys of the index, as `rules.ask_index.AskIndex` takes them."""
+
+    @property
+    def active(self) -> bool:
+        """True while a subscription asks for it."""
+
+
+class RequestTexts(Protocol):
+    """Requests as they are stored."""
+
+    def last_change(self) -> int:
+        """Number of the newest change."""
+
+    def changed(self, after: int, up_to: int) -> Iterable[RequestChange]:
+        """Changes of `(after, up_to]`, oldest first."""
+
+    def documents(self, numbers: Collection[int]) -> Mapping[int, str]:
+        """Texts of requests by number."""
 
 
 class AskedRules:
@@ -19,7 +47,7 @@ class AskedRules:
     Texts of requests are loaded when an entry shows a key of one: a million requests are a million keys in memory.
     """
 
-    def __init__(self, asks: Asks) -> None:
+    def __init__(self, asks: RequestTexts) -> None:
         self._asks = asks
         self.index = AskIndex()
         self._known: OrderedDict[int, Rule] = OrderedDict()

@@ -22,12 +22,13 @@ from tests.support.alerts import NOW
 TIMES = 10
 # Bytes that stand in one row of the table and nowhere else in the file, and belong to its contents.
 CONTENTS = {
-    "finding": "The ref is not one the rule lists.",
-    "unreadable": "garbage",
-    "alert": '"summary": "',
-    "evidence": '"detail": "not its own"',
-    "authorisation": "note of the release manager",
-    "seen": "https://issuer-of-one-entry.example",
+    "finding": b"The ref is not one the rule lists.",
+    "unreadable": b"garbage",
+    "alert": b'"summary": "',
+    "evidence": b'"detail": "not its own"',
+    "authorisation": b"note of the release manager",
+    "seen_value": b"https://issuer-of-one-entry.example",
+    "sighting": b"certificate that was sighted once",
 }
 
 
@@ -36,22 +37,22 @@ def fill(database: Database) -> None:
     store = a_store(database)
     store.baseline(a_position(0, head=4), "index 0")
     store.record_head(a_position(4).head.head)
-    signing = a_signing(2, issuer=CONTENTS["seen"])
+    signing = a_signing(2, issuer=CONTENTS["seen_value"].decode(), issued=CONTENTS["sighting"])
     batch = a_batch(0, 4, [a_finding(2, signing=signing)], unreadable=[3])
     store.advance(a_position(0, head=4), a_position(4), batch, [alert_for(2)])
     store.keep_evidence(some_evidence(), [])
     Authorisations(database).add(
-        "acme-release", Authorisation("sha256:" + "ab" * 32, 1, NOW, CONTENTS["authorisation"]), NOW
+        "acme-release", Authorisation("sha256:" + "ab" * 32, 1, NOW, CONTENTS["authorisation"].decode()), NOW
     )
 
 
-def places(raw: bytes, contents: str) -> list[int]:
+def places(raw: bytes, contents: bytes) -> list[int]:
     """Offsets of every byte of the contents, wherever they stand in the file."""
     found: list[int] = []
-    start = raw.find(contents.encode())
+    start = raw.find(contents)
     while start >= 0:
-        found += range(start, start + len(contents.encode()))
-        start = raw.find(contents.encode(), start + 1)
+        found += range(start, start + len(contents))
+        start = raw.find(contents, start + 1)
     return found
 
 

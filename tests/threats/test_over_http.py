@@ -507,7 +507,7 @@ def test_19_a_replica_that_lags_breaks_no_promise(site: Site, tmp_path: Path) ->
     for minutes in range(0, 8, 2):
         done = held(followed, minutes)
         assert (done.broken, done.unshown) == ([], [])
-        assert "whoever answers has a tree of 150" in done.unasked
+        assert "the answering server has a tree of 150" in done.unasked
         followed.run()
     followed.holds_nothing_against_the_log()
     goes_on(site, followed)
