@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from typing_extensions import override
 
-from alerts.alert import Alert, Owner, Severity
+from alerts.alert import Alert, Owner
 from alerts.inert import inert_line
 from monitor.archive.handover import Handover, Handovers
 from monitor.crosscheck.promise_rounds import PromiseRounds
@@ -52,7 +52,8 @@ from monitor.telemetry.hooks import LogMeter
 _LOG: Final = logging.getLogger(__name__)
 _ILL_AFTER: Final = timedelta(minutes=5)
 _MAX_LINE: Final = 1_000
-_OF_THE_LOG: Final = frozenset({Owner.LOG_MISBEHAVED, Owner.COULD_NOT_ASK})
+# Told by an alert while the log is read on. That a key is past its time says the trust root, not the log.
+_DOUBTS: Final = frozenset({"log-clock", "entry-signature-wrong"})
 
 
 @dataclass(slots=True)
@@ -136,7 +137,7 @@ class ObservedState(State):
     def _note(self, alerts: Sequence[Alert]) -> None:
         """Remember the worst that the pass tells of the log although it goes on."""
         for alert in alerts:
-            if alert.owner in _OF_THE_LOG and alert.severity is not Severity.INFO:
+            if alert.kind in _DOUBTS:
                 known = self.outcome.told
                 self.outcome.told = alert if known is None else min(known, alert, key=_misbehaviour_first)
 

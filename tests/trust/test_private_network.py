@@ -207,7 +207,7 @@ def test_a_server_of_another_authority_is_an_outage_with_a_way_out_and_no_lie(of
         office.configure(ca_file)
         code, _, err = office.run("init")
         assert code == 3
-        for part in (street.tuf.url, "from nobody who is believed", "`ca_file`", "nothing was begun"):
+        for part in (street.tuf.url, "from no trusted authority", "`ca_file`", "nothing was begun"):
             assert part in err, err
     office.configure(f", ca_file: {good}", logs_of(street, f", ca_file: {good}"))
     assert office.run("init")[0] == 0
@@ -215,7 +215,7 @@ def test_a_server_of_another_authority_is_an_outage_with_a_way_out_and_no_lie(of
     code, out, _ = office.run("audit", "--json")
     [log] = json.loads(out)["logs"]
     assert (code, log["trouble"], log["kind"]) == (3, "could-not-ask", "unreachable")
-    assert "from nobody who is believed" in log["detail"]
+    assert "from no trusted authority" in log["detail"]
     assert log["evidence"] == []
 
 
