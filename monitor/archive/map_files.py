@@ -97,6 +97,11 @@ class KeptMaps:
     generation: int = 0
 
     @property
+    def decoder(self) -> int:
+        """Version of the decoder that found the keys."""
+        return DECODER
+
+    @property
     def size(self) -> int:
         """Entries covered, from the log's first on."""
         return len(self.roots[0]) << self.smallest if self.roots else 0

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from alerts.inert import inert_line
 from monitor.commands.proof_file import tell_proofs
+from monitor.commands.search_complete import is_answer, tell_complete
 from monitor.commands.terminal import DEFAULT_CONFIG, Exit, JsonOption, leave, note, say, say_json
 from monitor.config import TrustConfig
 from monitor.model.errors import Evidence, OwnFault
@@ -24,6 +25,7 @@ from monitor.proof.signing_proof import CheckedSignings, check_signings, is_sign
 from monitor.trust.provider import TrustKeeper
 from monitor.trust.trust_root import MAX_SIZE as MAX_ROOT
 from monitor.trust.trust_root import TrustRoot, read_trust_root
+from tlog.merkle import HASH_SIZE
 from tlog.note import load_public_key
 
 _LONGEST: Final = 2_000
@@ -97,6 +99,9 @@ def verify(
             dir_okay=False,
         ),
     ] = None,
+    index_root: Annotated[
+        str | None, typer.Option("--index-root", help="For a file of `search --complete`: the index root to trust.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check an evidence file: every signature in it, what it shows, and whether the key in it is the log's.
@@ -105,17 +110,22 @@ def verify(
     of the configuration. A file of `signwatch search --prove` shows that signings are in a log. Exits 0 when it does,
     or when the log's own signatures contradict each other; 1 when the file shows nothing or the key is not the log's;
     3 when that cannot be decided: the key was not checked, or the file is a record, which convinces only someone who
-    trusts its author.
+    trusts its author. A file of `signwatch search --complete` is checked against --index-root alone.
 
     Examples:
       signwatch evidence verify fork.json
       signwatch evidence verify fork.json --trusted-root trusted_root.json
       signwatch evidence verify fork.json --key log.pub --json
       signwatch evidence verify fork.json --tuf public-good
+      signwatch evidence verify all-of-mine.json --index-root 4be1…
     """
     if sum(each is not None for each in (trusted_root, tuf)) + bool(key) > 1:
         raise typer.BadParameter("give one of --trusted-root, --tuf and --key", param_hint="--trusted-root")
     raw = _read(file, MAX_PROOF, "FILE")
+    if is_answer(raw):
+        raise leave(tell_complete(raw, _index_root(index_root), as_json=as_json))
+    if index_root is not None:
+        raise typer.BadParameter("the file is not one of `signwatch search --complete`", param_hint="--index-root")
     is_named = trusted_root is not None or tuf is not None or bool(key)
     try:
         if is_signing_proof(raw):
@@ -138,6 +148,18 @@ def verify(
     else:
         _show(checked, verdict, keys, owner)
     raise leave(_CODES[verdict])
+
+
+def _index_root(text: str | None) -> bytes | None:
+    if text is None:
+        return None
+    try:
+        root = bytes.fromhex(text)
+    except ValueError:
+        root = b""
+    if len(root) != HASH_SIZE:
+        raise typer.BadParameter("an index root is 64 hexadecimal digits", param_hint="--index-root")
+    return root
 
 
 def _proven(checked: Sequence[CheckedSignings], keys: _Keys | None, *, as_json: bool) -> Exit:

@@ -1,14 +1,24 @@
 """`signwatch peers`: compare the heads that the logs signed for us and for another installation."""
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, closing
+from functools import lru_cache
 from typing import Annotated
 
 import typer
 
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say_json, table
-from monitor.config import load_config
-from monitor.crosscheck.peers import PeerComparison, PeerRelation, compare_with_peer
+from monitor.config import ArchiveConfig, load_config
+from monitor.crosscheck.peers import (
+    MAX_CHECKPOINTS,
+    IndexOf,
+    PeerComparison,
+    PeerRelation,
+    SearchIndex,
+    compare_with_peer,
+    no_index,
+)
 from monitor.daemon.assembly import assemble
 from monitor.daemon.log_trees import own_sources
 from monitor.following.timing import Timing
@@ -16,7 +26,26 @@ from monitor.http_fetcher import HttpFetcher
 from monitor.program import VERSION, utc_now
 from monitor.telemetry.prometheus import PrometheusMeter
 
-_NOTHING_SHOWN = frozenset({PeerRelation.NOT_SIGNED, PeerRelation.UNPROVEN})
+_NOTHING_SHOWN = frozenset({PeerRelation.NOT_SIGNED, PeerRelation.UNPROVEN, PeerRelation.INDEX_DIFFERS})
+
+
+def index_reader(archive: ArchiveConfig | None, tell: Callable[[str], None]) -> IndexOf:
+    """Reads search indexes of the archive, each at most once a minute. One that is damaged is told, and left out."""
+    if archive is None:
+        return no_index
+    # pyarrow takes a quarter of a second: only where there is an archive.
+    from monitor.archive.files import ArchiveFault, ArchiveFiles  # noqa: PLC0415
+    from monitor.archive.map_files import read_maps  # noqa: PLC0415
+
+    @lru_cache(maxsize=MAX_CHECKPOINTS)
+    def read(log: str, _minute: int) -> SearchIndex | None:
+        try:
+            return read_maps(ArchiveFiles(archive.location), log)
+        except ArchiveFault as fault:
+            tell(str(fault))
+            return None
+
+    return lambda log: read(log, int(time.monotonic() // 60))
 
 
 def compare(
@@ -29,19 +58,21 @@ def compare(
 
     Only the logs' signatures count, so the other installation needs no trust. A contradiction is kept as evidence and
     alerted here; the other side finds it when it compares with you. Exits 1 when a log contradicted itself, 3 when a
-    head could not be compared.
+    head could not be compared, or the search indexes differ: one of the two installations leaves out or adds entries.
 
     Examples:
       signwatch peers compare https://signwatch.example.org
       signwatch peers compare --json http://127.0.0.1:9464
     """
     timing = Timing(utc_now, time.sleep)
-    monitor = assemble(load_config(config), PrometheusMeter(VERSION), timing)
+    settings = load_config(config)
+    monitor = assemble(settings, PrometheusMeter(VERSION), timing)
     with ExitStack() as parts:
         parts.callback(monitor.close)
         sources = own_sources(monitor, parts)()
+        index_of = index_reader(settings.archive, lambda fault: note(fault, "yellow"))
         with closing(HttpFetcher(url)) as fetcher:
-            comparisons = compare_with_peer(fetcher, sources, monitor.store, utc_now)
+            comparisons = compare_with_peer(fetcher, sources, monitor.store, utc_now, index_of)
     followed = [source.identity.log for source in sources]
     missing = sorted(set(followed) - {each.log for each in comparisons})
     if as_json:

@@ -14,6 +14,7 @@ import typer
 
 from alerts.alert import Owner
 from alerts.delivery import deliver_due
+from monitor.commands.peers import index_reader
 from monitor.commands.site import site_server
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, counted, leave, note
 from monitor.config import ArchiveConfig, Config, load_config
@@ -206,7 +207,8 @@ def _serve(settings: Config, monitor: Monitor, meter: PrometheusMeter, stop: thr
 
     own = own_sources(monitor, monitor.parts)
     web = create_app(look, meter, settings.web.names if settings.web is not None else ())
-    add_document(web, PATH, lambda: checkpoints_document(monitor.store, own()))
+    index_of = index_reader(settings.archive, lambda fault: _LOG.warning("search_index_not_shown detail=%s", fault))
+    add_document(web, PATH, lambda: checkpoints_document(monitor.store, own(), index_of))
     web.include_router(
         alert_router(
             AlertDesk(

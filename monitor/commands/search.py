@@ -19,6 +19,7 @@ from monitor.archive.histogram import as_svg, as_text
 from monitor.archive.rows import SCHEMA
 from monitor.archive.search import Answer, Archive, BadQuery, Coverage, Match, Query, Row, guessed_match, row_of
 from monitor.archive.search_index import SEARCHED, KeyKind
+from monitor.commands.search_complete import write_complete
 from monitor.commands.search_proof import write_proof
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, leave, note, say, say_json, table
 from monitor.config import Config, load_config
@@ -71,6 +72,9 @@ def search(
     offline: Annotated[
         bool, typer.Option("--offline", help="With --prove: ask no log for the entries' bytes.")
     ] = False,
+    complete: Annotated[
+        Path | None, typer.Option("--complete", help="Write the proof that no entry is left out.", dir_okay=False)
+    ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines: an entry each, then a summary.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV on standard output.")] = False,
@@ -89,9 +93,9 @@ def search(
       signwatch search 'https://github.com/acme/*' --parquet acme.parquet
       signwatch search you@example.com --prove mine.json
       signwatch search --entry rekor-v2:1234 --prove signing.json
+      signwatch search you@example.com --log rekor-v2 --complete all-of-mine.json
     """
-    if sum((as_json, as_csv, parquet is not None, prove is not None)) > 1:
-        raise typer.BadParameter("one of --json, --csv, --parquet and --prove at a time")
+    _check_outputs(entry, complete, (as_json, as_csv, parquet is not None, prove is not None, complete is not None))
     settings = load_config(config)
     archive = archive_of(settings)
     verdicts = Verdicts(settings)
@@ -117,6 +121,9 @@ def search(
     )
     damaged: Damaged = {}
     try:
+        if complete is not None:
+            write_complete(archive.files, query, complete)
+            raise leave(Exit.FINE)
         if as_json or as_csv or parquet is not None:
             with _sink(parquet, verdicts, as_csv=as_csv) as put:
                 count = _export(archive, query, limit, damaged, put)
@@ -134,6 +141,13 @@ def search(
     except BadQuery as error:
         raise typer.BadParameter(str(error)) from error
     raise leave(Exit.UNFINISHED if any(each.damaged for each in coverage.logs) else Exit.FINE)
+
+
+def _check_outputs(entry: str | None, complete: Path | None, outputs: Sequence[bool]) -> None:
+    if sum(outputs) > 1:
+        raise typer.BadParameter("one of --json, --csv, --parquet, --prove and --complete at a time")
+    if entry is not None and complete is not None:
+        raise typer.BadParameter("--complete is of a value, not of one entry", param_hint="--complete")
 
 
 def _one_entry(archive: Archive, entry: str) -> Answer:

@@ -3,6 +3,9 @@
 `GET /api/checkpoints` shows the newest signed head of every followed tree; `signwatch peers compare` fetches that
 document from another installation and compares each head with the trusted one here. Only the log's signature counts: a
 head that the log's key did not sign says nothing.
+
+Beside the heads go index roots (docs/search-index.md): they follow from the log's entries, so two installations with
+the same history have the same one at each size. No log signs them: a difference is the fault of one of the two.
 """
 
 import base64
@@ -34,6 +37,8 @@ MAX_DOCUMENT: Final = 8 * MIB
 MAX_CHECKPOINTS: Final = 64
 MAX_HEAD_SIZE: Final = MAX_NOTE_SIZE
 _MAX_TEXT: Final = 500
+_MAX_ROOTS: Final = 128
+_HASH_DIGITS: Final = 64
 
 
 class NoPeer(FetchFailed):
@@ -41,7 +46,10 @@ class NoPeer(FetchFailed):
 
 
 class PeerRelation(StrEnum):
-    """How a peer's head relates to ours: `monitor.proof.consistency.HeadRelation`, or why it was not compared."""
+    """How a peer's head relates to ours: `monitor.proof.consistency.HeadRelation`, or why it was not compared.
+
+    `index-…` are of search indexes.
+    """
 
     SAME = HeadRelation.SAME
     OLDER = HeadRelation.OLDER
@@ -50,6 +58,9 @@ class PeerRelation(StrEnum):
     UNPROVEN = HeadRelation.UNPROVEN
     NOT_SIGNED = "not-signed-by-this-log"
     UNKNOWN_LOG = "unknown-log"
+    INDEX_SAME = "index-same"
+    INDEX_DIFFERS = "index-differs"
+    INDEX_NOT_COMPARED = "index-not-compared"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +102,49 @@ class PeerState(Protocol):
         """Store evidence, then its alerts."""
 
 
+class SearchIndex(Protocol):
+    """Index roots of one log."""
+
+    @property
+    def decoder(self) -> int:
+        """Version of the decoder that found the keys."""
+
+    @property
+    def smallest(self) -> int:
+        """Level of the smallest maps."""
+
+    @property
+    def size(self) -> int:
+        """Entries covered."""
+
+    def root_at(self, size: int) -> bytes | None:
+        """Index root of the first `size` entries; `None` where it is not known."""
+
+
+IndexOf = Callable[[str], SearchIndex | None]
+"""The search index of a log, by its id; `None` where there is none."""
+
+
+def no_index(_log: str) -> SearchIndex | None:
+    """No log has a search index."""
+    return None
+
+
+class OfferedIndex(msgspec.Struct):
+    """Index roots in a peer's document: `(size, hexadecimal root)`."""
+
+    decoder: int
+    smallest: int
+    roots: list[tuple[int, str]]
+
+
 class _Checkpoint(msgspec.Struct):
     api: str
     origin: str
     key: str
     head: str
     log: str = ""
+    index: OfferedIndex | None = None
 
 
 class _Document(msgspec.Struct):
@@ -113,6 +161,7 @@ class OfferedHead:
     origin: str
     key: str
     raw: bytes
+    index: OfferedIndex | None = None
 
     def is_of(self, identity: LogIdentity) -> bool:
         """True if it claims this very tree. Names differ between installations; keys and origins do not."""
@@ -125,8 +174,13 @@ def key_fingerprint(identity: LogIdentity) -> str:
     return sha256(identity.spki).hexdigest()
 
 
-def checkpoints_document(state: PeerState, sources: Sequence[LogSource]) -> dict[str, Any]:
-    """Document of the newest trusted head of each followed tree, as the log signed it; at most `MAX_CHECKPOINTS`."""
+def checkpoints_document(
+    state: PeerState, sources: Sequence[LogSource], index_of: IndexOf = no_index
+) -> dict[str, Any]:
+    """Document of the newest trusted head of each followed tree, as the log signed it; at most `MAX_CHECKPOINTS`.
+
+    With it go roots of the tree's search index, where there is one.
+    """
     checkpoints = []
     for identity in (source.identity for source in sources[:MAX_CHECKPOINTS]):
         position = state.position(identity.log)
@@ -143,8 +197,27 @@ def checkpoints_document(state: PeerState, sources: Sequence[LogSource]) -> dict
                 "root": head.root.hex(),
                 "head": base64.b64encode(head.raw).decode(),
             }
+            | _index_document(index_of(identity.log))
         )
     return {"mediaType": MEDIA_TYPE, "version": VERSION, "checkpoints": checkpoints}
+
+
+def _index_document(index: SearchIndex | None) -> dict[str, Any]:
+    if index is None or not index.size:
+        return {}
+    roots = [(size, root.hex()) for size in offered_sizes(index) if (root := index.root_at(size)) is not None]
+    return {"index": {"decoder": index.decoder, "smallest": index.smallest, "roots": roots}}
+
+
+def offered_sizes(index: SearchIndex) -> list[int]:
+    """Sizes whose index roots are shown, largest first: the newest, and ever longer before it, down to the smallest.
+
+    An installation with an index knows its root at each of them that it has reached, so there is always a common one.
+    """
+    newest = index.size >> index.smallest
+    steps = [0, *(1 << step for step in range((newest - 1).bit_length()))]
+    counts = sorted({1, newest, *(newest - step for step in steps if step < newest)}, reverse=True)
+    return [count << index.smallest for count in counts]
 
 
 def read_checkpoints(raw: bytes) -> list[OfferedHead]:
@@ -172,7 +245,16 @@ def _offered(each: _Checkpoint) -> OfferedHead:
         raw = base64.b64decode(each.head, validate=True)
     except binascii.Error as error:
         raise ValueError("a head in it is not base64") from error
-    return OfferedHead(each.api, each.origin, each.key, raw)
+    if each.index is not None:
+        _check_index(each.index)
+    return OfferedHead(each.api, each.origin, each.key, raw, each.index)
+
+
+def _check_index(index: OfferedIndex) -> None:
+    if len(index.roots) > _MAX_ROOTS:
+        raise ValueError(f"more than {_MAX_ROOTS} index roots for one log")
+    if any(len(root) != _HASH_DIGITS or set(root) - set("0123456789abcdef") for _, root in index.roots):
+        raise ValueError("an index root in it is not 64 hexadecimal digits")
 
 
 def read_offered(raw: bytes, identity: LogIdentity) -> SignedHead:
@@ -223,13 +305,54 @@ def _signed_part(trusted: SignedHead, identity: LogIdentity) -> SignedHead:
         ) from error
 
 
+def compare_index(log: str, ours: SearchIndex, offered: OfferedIndex) -> PeerComparison:
+    """Compare index roots at the largest common size. Neither is signed: a difference blames no log."""
+    if (offered.decoder, offered.smallest) != (ours.decoder, ours.smallest):
+        detail = f"their search index is of decoder {offered.decoder}, ours of {ours.decoder}: update the older one"
+        return PeerComparison(log, PeerRelation.INDEX_NOT_COMPARED, detail)
+    common = sorted(
+        ((size, root, known.hex()) for size, root in offered.roots if (known := ours.root_at(size)) is not None),
+        reverse=True,
+    )
+    if not common:
+        return PeerComparison(log, PeerRelation.INDEX_NOT_COMPARED, "the two search indexes have no size in common yet")
+    size = common[0][0]
+    if all(root == known for _, root, known in common):
+        return PeerComparison(
+            log, PeerRelation.INDEX_SAME, f"the search indexes of the first {size} entries are the same"
+        )
+    differs = min(size for size, root, known in common if root != known)
+    agrees = max((size for size, root, known in common if root == known and size < differs), default=0)
+    detail = (
+        f"the search indexes of the first {differs} entries differ"
+        f"{f', those of the first {agrees} agree' if agrees else ''}: one of the two installations leaves out or adds "
+        "keys of entries. Run `signwatch archive verify --all` on both"
+    )
+    return PeerComparison(log, PeerRelation.INDEX_DIFFERS, detail)
+
+
+_ONE_HISTORY: Final = frozenset({PeerRelation.SAME, PeerRelation.OLDER, PeerRelation.NEWER})
+
+
 def compare_with_peer(
-    fetcher: Fetcher, sources: Sequence[LogSource], state: PeerState, now: Callable[[], datetime]
+    fetcher: Fetcher,
+    sources: Sequence[LogSource],
+    state: PeerState,
+    now: Callable[[], datetime],
+    index_of: IndexOf = no_index,
 ) -> list[PeerComparison]:
-    """Fetch a peer's heads and compare each that is of a tree followed here. Raises `FetchFailed`, `OwnFault`."""
+    """Fetch a peer's heads and compare each that is of a tree followed here. Raises `FetchFailed`, `OwnFault`.
+
+    Search indexes are compared where both sides have one, and the heads are of one history.
+    """
     compared = []
     for offer in read_checkpoints(fetcher.get(PATH, max_bytes=MAX_DOCUMENT, expect=Expect.JSON)):
         source = next((each for each in sources if offer.is_of(each.identity)), None)
-        if source is not None:
-            compared.append(compare_offered(offer.raw, source, state, now()))
+        if source is None:
+            continue
+        heads = compare_offered(offer.raw, source, state, now())
+        compared.append(heads)
+        ours = index_of(source.identity.log)
+        if offer.index is not None and ours is not None and heads.relation in _ONE_HISTORY:
+            compared.append(compare_index(source.identity.log, ours, offer.index))
     return compared

@@ -1,0 +1,89 @@
+"""The proof that a search leaves no entry out, as a file, and the check of one."""
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import typer
+
+from alerts.inert import inert_line
+from monitor.archive.files import ArchiveFiles
+from monitor.archive.map_files import answer_document
+from monitor.archive.search import Match, Query, keys_of
+from monitor.archive.search_index import KeyKind
+from monitor.archive.search_map import MEDIA_TYPE, AnswerInvalid, check_answer
+from monitor.archive.writing import read_manifests
+from monitor.commands.terminal import Exit, note, say, say_json
+from monitor.model.errors import OwnFault
+
+_LONGEST: Final = 2_000
+
+
+def write_complete(files: ArchiveFiles, query: Query, path: Path) -> None:
+    """Write the answer of one log's search maps. Raises `BadQuery`, `OwnFault`."""
+    if query.match is not Match.EXACT:
+        raise typer.BadParameter("--complete proves one value: leave the star out, or add --match exact")
+    if query.since is not None or query.until is not None:
+        raise typer.BadParameter("--complete answers for all times: leave --since and --until out")
+    manifests = {log: each for log, each in read_manifests(files).items() if not query.logs or log in query.logs}
+    if len(manifests) != 1:
+        names = ", ".join(sorted(manifests)) or "none"
+        raise typer.BadParameter(f"--complete answers for one log: name it with --log ({names})")
+    ((log, manifest),) = manifests.items()
+    keys = [(KeyKind(span.low[0]), span.low[1:]) for span in keys_of(query)]
+    document = answer_document(
+        files, manifest, [(kind, query.text if kind.is_text else value.hex()) for kind, value in keys]
+    )
+    try:
+        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OwnFault(f"{path}: cannot be written: {error.strerror}") from error
+    for answer in document["answers"]:
+        count = sum(each["line"]["count"] for each in answer["maps"] if "line" in each)
+        say(f"{log}: {count} of the first {document['size']} entries have this {answer['kind']}")
+    note(f"index root {document['index_root']}, which `signwatch peers compare` compares with other installations'")
+
+
+def is_answer(raw: bytes) -> bool:
+    """True if a file says that it is an answer of search maps."""
+    try:
+        document = json.loads(raw)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and document.get("mediaType") == MEDIA_TYPE
+
+
+def tell_complete(raw: bytes, root: bytes | None, *, as_json: bool) -> Exit:
+    """Check an answer and say what it proves: 0 under the index root given, 1 when it proves nothing, 3 without one."""
+    try:
+        checked = check_answer(json.loads(raw), root)
+    except AnswerInvalid as error:
+        if as_json:
+            say_json({"verified": False, "verdict": "shows-nothing", "reason": inert_line(str(error), _LONGEST)})
+        note(f"this proves nothing: {inert_line(str(error), _LONGEST)}", "bold red")
+        return Exit.MISBEHAVED
+    document: dict[str, Any] = {
+        "verified": root is not None,
+        "verdict": "verified" if root is not None else "index-root-not-checked",
+        "log": checked.log,
+        "size": checked.size,
+        "index_root": checked.root.hex(),
+        "keys": [
+            {"kind": each.kind.word, "value": each.value, "count": each.count, "entries": each.entries}
+            for each in checked.keys
+        ],
+    }
+    if as_json:
+        say_json(document)
+    else:
+        for each in checked.keys:
+            what = (
+                f"{each.count} of the first {checked.size} entries of {checked.log} have {each.kind.word} {each.value}"
+            )
+            say(inert_line(what, _LONGEST))
+        if root is None:
+            say(f"not decided: the index root {checked.root.hex()} was not compared", "yellow")
+            note("Give one that you trust with --index-root: `GET /api/checkpoints` of an installation shows it.")
+        else:
+            say("verified: no other entry has them, under the index root given", "green")
+    return Exit.FINE if root is not None else Exit.UNFINISHED
