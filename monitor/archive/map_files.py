@@ -549,7 +549,10 @@ def check_maps(files: ArchiveFiles, manifest: Manifest) -> str | None:
         for index, (one, other) in enumerate(zip(stored, made, strict=False)):
             if one != other:
                 span = index << kept.smallest + level, index + 1 << kept.smallest + level
-                return f"{manifest.log}: the search map of entries {span[0]} to {span[1] - 1} is not that of its index"
+                return (
+                    f"{manifest.log}: the search map of entries {span[0]} to {span[1] - 1} is not that of its index: "
+                    "one of the two was changed. `signwatch archive verify --all` says whether it was the index"
+                )
     if again.roots != kept.roots:
         return f"{manifest.log}: search maps cover entries that are not archived without a gap"
     return None

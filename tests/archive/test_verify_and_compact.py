@@ -10,6 +10,7 @@ import pytest
 
 from monitor.archive import compacting
 from monitor.archive.compacting import compact, compactable
+from monitor.archive.map_files import rebuild_maps
 from monitor.archive.ranges import ArchivedRange, Manifest, to_json
 from monitor.archive.search import Match, Query
 from monitor.archive.search_index import index_of
@@ -38,8 +39,10 @@ def first_range(place: Place) -> ArchivedRange:
     return manifest_of(place).runs[0].ranges[0]
 
 
-def rewritten(place: Place, change: Callable[[pa.Table], pa.Table], *, with_index: bool) -> None:
-    """Change rows of the first range as somebody would who controls the folder: files and manifest fit each other."""
+def rewritten(
+    place: Place, change: Callable[[pa.Table], pa.Table], *, with_index: bool, with_maps: bool = True
+) -> None:
+    """Change rows of the first range as somebody would who controls the folder: files and manifests fit each other."""
     manifest, each = manifest_of(place), first_range(place)
     rows = change(read_rows(place.files, manifest, each))
     meta = meta_of(manifest.identity, each.first, each.last)
@@ -51,6 +54,8 @@ def rewritten(place: Place, change: Callable[[pa.Table], pa.Table], *, with_inde
             sink.write(index_of(rows, each.first))
             new = replace(new, index=place.files.write(each.index.name, sink.content()))
     place.files.write(manifest_name("rekor-v2"), to_json(manifest.replaced([each], new)))
+    if with_index and with_maps:
+        rebuild_maps(ArchiveWriter(place.files, manifest.identity, lambda _one, _other: ()))
 
 
 def other_identity(rows: pa.Table) -> pa.Table:
@@ -120,6 +125,14 @@ def test_a_row_that_does_not_say_what_the_entry_says_is_found(
     # A changed row with an index to match can only be seen against the log's own bytes.
     place.run("archive", "verify", "--offline", expect=3 if offline else 0)
     place.run("archive", "verify", "--all", expect=3)
+    place.run("archive", "verify", "--all", "--jobs", "1", "--mend")
+    place.run("archive", "verify", "--all")
+
+
+def test_a_changed_row_and_its_index_do_not_fit_the_search_map(place: Place) -> None:
+    place.build()
+    rewritten(place, other_identity, with_index=True, with_maps=False)
+    assert "search map of entries 0 to 63" in place.run("archive", "verify", "--offline", expect=3)[1]
     place.run("archive", "verify", "--all", "--jobs", "1", "--mend")
     place.run("archive", "verify", "--all")
 
