@@ -139,10 +139,11 @@ class _Pass:
 
     def _messages(self, claimed: Sequence[Delivery]) -> Sequence[Sequence[Delivery]]:
         """Cut a claim into messages, pages first; what must wait for a digest is postponed."""
-        if claimed[0].digest is not None:
+        if claimed[0].digest not in {None, claimed[0].alert.id}:
             return [claimed]
-        changes = [[delivery] for delivery in claimed if delivery.change is not None]
-        claimed = [delivery for delivery in claimed if delivery.change is None]
+        # Sent alone before, or a change of an alert: neither joins a digest.
+        changes = [[delivery] for delivery in claimed if delivery.change is not None or delivery.digest is not None]
+        claimed = [delivery for delivery in claimed if delivery.change is None and delivery.digest is None]
         if not self._channel.digests:
             return [*changes, *([delivery] for delivery in claimed)]
         urgent = [delivery for delivery in claimed if delivery.urgent]
@@ -160,7 +161,7 @@ class _Pass:
             return []
         traffic = self._outbox.traffic(self._channel.name, urgent=urgent, since=self._now - interval)
         if traffic.messages + len(bucket) <= allowed:
-            return [[delivery] for delivery in bucket]
+            return [[self._alone(delivery)] for delivery in bucket]
         if traffic.last_digest is not None and self._now < traffic.last_digest + interval:
             self._postpone(bucket, traffic.last_digest + interval)
             return []
@@ -172,6 +173,12 @@ class _Pass:
         # A crash after this line sends the very same digest again: its members stay together, so its key stays.
         self._outbox.bundle(bucket, digest)
         return [[_with_digest(delivery, digest) for delivery in bucket]]
+
+    def _alone(self, delivery: Delivery) -> Delivery:
+        # A crash after the message is sent, or a failure that was none, sends it again: it stays a message of its own
+        # then, under the same key, however many others wait by that time.
+        self._outbox.bundle([delivery], delivery.alert.id)
+        return replace(delivery, digest=delivery.alert.id)
 
     def _send(self, message: Sequence[Delivery], waiting: int) -> None:
         alert = _alert_of(message)
@@ -227,7 +234,9 @@ def _next_full(interval: timedelta, now: datetime) -> datetime:
 
 def _alert_of(message: Sequence[Delivery]) -> Alert:
     first = message[0]
-    return first.alert if first.digest is None else digest_alert(first.digest, [item.alert for item in message])
+    if first.digest in {None, first.alert.id}:
+        return first.alert
+    return digest_alert(str(first.digest), [item.alert for item in message])
 
 
 def _with_digest(delivery: Delivery, digest: str) -> Delivery:

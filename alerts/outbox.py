@@ -66,7 +66,9 @@ class Outbox(Protocol):
         """
 
     def bundle(self, deliveries: Sequence[Delivery], digest: str) -> None:
-        """Put claimed deliveries into one digest, before it is sent: after a crash they are sent together again.
+        """Put claimed deliveries into one message before it is sent: after a crash they are sent together again.
+
+        `digest` names it: the id of a digest, or that of the only alert in it.
 
         The members stay leased.
         """

@@ -348,9 +348,7 @@ class LogSupervisor:
         whole = outcome.began is not None and not report.lagging and report.backlog == 0
         read = (outcome.last, outcome.began) if whole and outcome.began is not None else None
         size = report.position.frontier.size
-        progress = Pass(
-            before.frontier.size, size, report.position.head.head.size - size, self._freshness.longest_pause
-        )
+        progress = Pass(size, report.position.head.head.size - size, self._freshness.longest_pause)
         fresh_at = signed_at if moved else None
         condition = self._store.health.went_well(
             log, now, fresh_at, read=read, progress=progress, behind=report.lagging

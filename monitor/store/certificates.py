@@ -205,7 +205,7 @@ def withdraw(connection: Connection, alerts: Sequence[str], note: str, now: date
     """
     waiting = and_(
         _DELIVERY.c.state == PENDING,
-        _DELIVERY.c.digest.is_(None),
+        or_(_DELIVERY.c.digest.is_(None), _DELIVERY.c.digest == _DELIVERY.c.alert),
         or_(_DELIVERY.c.leased_until.is_(None), _DELIVERY.c.leased_until <= now),
         true() if only is None else only,
     )

@@ -12,11 +12,12 @@ from sqlalchemy import Connection, and_, func, select, update
 
 from alerts.alert import Owner
 from monitor.store.database import Database
-from monitor.store.tables import Head, LogDay, WatchedSpan, table
+from monitor.store.tables import Head, LogDay, LogPosition, WatchedSpan, table
 from monitor.store.writing import add_new
 
 _DAY: Final = table(LogDay)
 _HEAD: Final = table(Head)
+_POSITION: Final = table(LogPosition)
 _SPAN: Final = table(WatchedSpan)
 # A log that fails every other pass for years makes no page and no report that cannot be read.
 _MOST_SPANS: Final = 20_000
@@ -24,12 +25,11 @@ _MOST_SPANS: Final = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """A pass that succeeded: sizes of the position before and after it, and entries left unread below the head.
+    """A pass that succeeded: size of the position after it, and entries left unread below the head.
 
     After `longest_pause` without such a pass the log was not watched.
     """
 
-    first: int
     last: int
     lag: int
     longest_pause: timedelta
@@ -90,7 +90,7 @@ def record_pass(connection: Connection, log: str, at: datetime, progress: Pass) 
     else:
         here = and_(_SPAN.c.log == log, _SPAN.c.began_at == last.began_at)
         connection.execute(update(_SPAN).where(here).values(ended_at=max(at, last.ended_at), trouble=None))
-    day = _day_of(connection, log, at, progress.first)
+    day = _day_of(connection, log, at)
     sums = {"passes": _DAY.c.passes + 1, "last": progress.last}
     if day is None or progress.lag > day.lag:
         sums["lag"] = progress.lag
@@ -103,7 +103,7 @@ def record_failure(connection: Connection, log: str, at: datetime, owner: Owner)
     if last is not None and last.trouble is None:
         here = and_(_SPAN.c.log == log, _SPAN.c.began_at == last.began_at)
         connection.execute(update(_SPAN).where(here).values(trouble=owner.value))
-    _day_of(connection, log, at, None)
+    _day_of(connection, log, at)
     here = and_(_DAY.c.log == log, _DAY.c.day == _key(at))
     connection.execute(update(_DAY).where(here).values(failures=_DAY.c.failures + 1))
 
@@ -212,14 +212,19 @@ def _last_span(connection: Connection, log: str) -> Any:
     ).first()
 
 
-def _day_of(connection: Connection, log: str, at: datetime, size: int | None) -> Any:
-    """The row of a day, made where it is missing; `size` is where the position stood before its first pass."""
+def _day_of(connection: Connection, log: str, at: datetime) -> Any:
+    """The row of a day, made where it is missing.
+
+    A day begins where the one before ended, or at the log's baseline. A process that dies between a commit and this
+    record thus leaves no entry out of the sums.
+    """
     here = select(_DAY).where(_DAY.c.log == log, _DAY.c.day == _key(at))
     row = connection.execute(here).first()
     if row is None:
+        newest = select(_DAY.c.last).where(_DAY.c.log == log).order_by(_DAY.c.day.desc()).limit(1)
+        size = connection.execute(newest).scalar()
         if size is None:
-            newest = select(_DAY.c.last).where(_DAY.c.log == log).order_by(_DAY.c.day.desc()).limit(1)
-            size = connection.execute(newest).scalar() or 0
+            size = connection.execute(select(_POSITION.c.baseline_size).where(_POSITION.c.log == log)).scalar() or 0
         sums = {"passes": 0, "failures": 0, "lag": 0, "first": size, "last": size}
         add_new(connection, _DAY, [{"log": log, "day": _key(at), **sums}])
     return row

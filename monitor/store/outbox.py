@@ -25,6 +25,8 @@ FRESH: Final = {"state": PENDING, "attempts": 0, "news": "", "lease": "", "error
 
 _ALERT = table(AlertRow)
 _DELIVERY = table(DeliveryRow)
+# A message of one alert: not sent yet, or sent under the alert's own id.
+_IS_SINGLE: Final = or_(_DELIVERY.c.digest.is_(None), _DELIVERY.c.digest == _DELIVERY.c.alert)
 _EARLIER = _DELIVERY.alias("earlier")
 
 
@@ -100,7 +102,7 @@ class DatabaseOutbox(Outbox):
             # A receiver that heard of an end before the beginning would keep the alert open for ever.
             due = and_(due, or_(_DELIVERY.c.news == "", ~waits))
             order = (_DELIVERY.c.attempts, _DELIVERY.c.urgent.desc(), _DELIVERY.c.id)
-            digests = select(_DELIVERY.c.digest).where(due, _DELIVERY.c.digest.is_not(None)).order_by(*order).limit(1)
+            digests = select(_DELIVERY.c.digest).where(due, ~_IS_SINGLE).order_by(*order).limit(1)
             digest = connection.execute(digests).scalar()
             chosen = (
                 select(_DELIVERY, _ALERT.c.document).join(_ALERT, _ALERT.c.id == _DELIVERY.c.alert).order_by(*order)
@@ -111,7 +113,7 @@ class DatabaseOutbox(Outbox):
             else:
                 # Skipped: one that is being withdrawn at this moment must not be sent as well. If it is not withdrawn
                 # after all, the next claim has it.
-                chosen = chosen.where(due, _DELIVERY.c.digest.is_(None)).limit(limit)
+                chosen = chosen.where(due, _IS_SINGLE).limit(limit)
                 chosen = chosen.with_for_update(of=_DELIVERY, skip_locked=True)
             rows = connection.execute(chosen).all()
             token = secrets.token_hex(8)
@@ -150,12 +152,11 @@ class DatabaseOutbox(Outbox):
             _DELIVERY.c.urgent == urgent,
             _DELIVERY.c.finished_at >= since,
         )
-        is_single = _DELIVERY.c.digest.is_(None)
         with self._database.read() as connection:
-            singles = connection.execute(select(func.count()).where(sent, is_single)).scalar_one()
+            singles = connection.execute(select(func.count()).where(sent, _IS_SINGLE)).scalar_one()
             digests, newest = connection.execute(
                 select(func.count(_DELIVERY.c.digest.distinct()), func.max(_DELIVERY.c.finished_at)).where(
-                    sent, ~is_single
+                    sent, ~_IS_SINGLE
                 )
             ).one()
         return Traffic(singles + digests, newest)

@@ -32,6 +32,7 @@ _INCIDENTAL: Final = {
     "delivery": {"id", "attempts", "due_at", "lease", "leased_until", "digest", "finished_at", "error"},
     "scanned_range": {"id"},
     "log_day": {"passes", "failures", "lag"},
+    "watched_span": {"trouble"},
 }
 
 
@@ -89,7 +90,8 @@ def check_delivered(folder: Path) -> None:
         rows = connection.execute(select(deliveries).where(deliveries.c.state != "withdrawn")).mappings().all()
     for channel in CHANNELS:
         keys = {f"{row['digest'] or row['alert']}:{channel}" for row in rows if row["channel"] == channel}
-        assert set(messages(folder, channel)) == keys
+        received = set(messages(folder, channel))
+        assert received == keys, f"{channel}: only received {received - keys}, only due {keys - received}"
 
 
 def check_remains(folder: Path, stage: int) -> None:

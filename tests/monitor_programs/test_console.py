@@ -50,7 +50,7 @@ def found(place: Place, text: str = "release@acme.example") -> None:
     alert = replace(an_alert(1, title=f"Unexpected signing {text}"), kind="unexpected-signing", log=LOG, index=1)
     place.store.advance(a_position(9), a_position(12), batch, [replace(alert, rule="acme-release")])
     place.store.record_head(a_position(12).head.head)
-    place.store.health.went_well(LOG, NOW, NOW, progress=Pass(0, 12, 4, LIMIT))
+    place.store.health.went_well(LOG, NOW, NOW, progress=Pass(12, 4, LIMIT))
 
 
 def pages_of(place: Place) -> dict[str, str]:

@@ -18,7 +18,7 @@ from monitor.cli import run_command
 from monitor.commands.report import as_html, as_markdown, hours
 from monitor.store.database import Database
 from monitor.store.history import History, Pass, Pause, Span, pauses
-from tests.monitor_programs.parts import LOG, Clock, a_head, a_store
+from tests.monitor_programs.parts import LOG, Clock, a_head, a_position, a_store
 from tests.monitor_programs.served_log import ServedLog, served_log, signing_body
 from tests.support.alerts import NOW
 from tests.support.misbehaving_log import RekorV2Log
@@ -245,10 +245,12 @@ def test_the_audit_carries_signed_heads_whole(auditor: Auditor) -> None:
 
 def test_spans_join_while_passes_succeed_and_end_when_they_do_not(database: Database) -> None:
     store, clock, history = a_store(database), Clock(), History(database)
+    store.record_head(a_position(3).head.head)
+    store.baseline(a_position(3), "index 3")
     limit = timedelta(minutes=5)
 
     def passed(lag: int = 0) -> None:
-        store.health.went_well(LOG, clock.now, None, progress=Pass(3, 7, lag, limit))
+        store.health.went_well(LOG, clock.now, None, progress=Pass(7, lag, limit))
 
     for _ in range(3):
         passed(lag=2)

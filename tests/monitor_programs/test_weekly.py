@@ -34,7 +34,7 @@ def store(database: Database, clock: Clock) -> Store:
 def watch(store: Store, clock: Clock, until: datetime) -> None:
     limit = timedelta(hours=2)
     while clock.now < until:
-        store.health.went_well(LOG, clock.now, None, progress=Pass(0, 9, 0, limit))
+        store.health.went_well(LOG, clock.now, None, progress=Pass(9, 0, limit))
         clock.advance(hours=1)
 
 

@@ -49,8 +49,10 @@ class MemoryOutbox:
         with self._lock:
             due = [row for row in self.rows.values() if self._is_due(row, channel, now)]
             due.sort(key=lambda row: (row.delivery.attempts, not row.delivery.urgent, row.order))
-            digest = next((row.delivery.digest for row in due if row.delivery.digest is not None), None)
-            chosen = [row for row in due if row.delivery.digest == digest]
+            digest = next((row.delivery.digest for row in due if not _is_single(row.delivery)), None)
+            chosen = [
+                row for row in due if (_is_single(row.delivery) if digest is None else row.delivery.digest == digest)
+            ]
             if digest is None:
                 chosen = chosen[:limit]
             token = f"lease-{next(self._numbers)}"
@@ -103,9 +105,9 @@ class MemoryOutbox:
                 and row.finished_at is not None
                 and row.finished_at >= since
             ]
-            digests = {row.delivery.digest for row in sent if row.delivery.digest is not None}
-            singles = sum(row.delivery.digest is None for row in sent)
-            times = [row.finished_at for row in sent if row.delivery.digest is not None and row.finished_at is not None]
+            digests = {row.delivery.digest for row in sent if not _is_single(row.delivery)}
+            singles = sum(_is_single(row.delivery) for row in sent)
+            times = [row.finished_at for row in sent if not _is_single(row.delivery) and row.finished_at is not None]
             return Traffic(singles + len(digests), max(times, default=None))
 
     def backlog(self) -> Mapping[str, Backlog]:
@@ -133,3 +135,7 @@ def _changed(
         delivery.digest if digest is None else digest,
         delivery.lease if lease is None else lease,
     )
+
+
+def _is_single(delivery: Delivery) -> bool:
+    return delivery.digest in {None, delivery.alert.id}
