@@ -36,6 +36,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.docs.plain_english
 
 test: check
 	$(BIN)/python -m pytest

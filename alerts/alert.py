@@ -79,7 +79,7 @@ class Alert:
     groups: tuple[FactGroup, ...] = ()
 
     def every_fact(self) -> Iterator[tuple[str, str]]:
-        """All rows, whatever group they stand in."""
+        """All rows of all groups."""
         yield from self.facts
         for group in self.groups:
             yield from group.facts

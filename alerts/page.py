@@ -73,7 +73,7 @@ class Page:
 
     @property
     def facts(self) -> tuple[tuple[str, str], ...]:
-        """All rows that are not claims, whatever their section."""
+        """All rows of all sections that are not claims."""
         return tuple(fact for section in self.sections for fact in section.facts)
 
 

@@ -139,7 +139,7 @@ _COMMANDS: Final = (
 app = typer.Typer(
     name="signwatch",
     cls=listing(*_COMMANDS),
-    help="Watches Sigstore's transparency logs, proves what they showed, alerts on signings nobody expected.\n\n"
+    help="Watches Sigstore's transparency logs, proves what they showed, alerts on unexpected signings.\n\n"
     "Exit codes: 0 fine, 1 a log misbehaved or something unexpected was signed, 2 misused, 3 could not finish.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -172,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run_command(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line; returns its exit code. Whatever is wrong becomes a sentence, never a traceback."""
+    """Run one command line; returns its exit code. Every error becomes a sentence, never a traceback."""
     logging.basicConfig(level=logging.INFO, handlers=[ToStandardError(formatter(LogFormat.TEXT))])
     for chatty in ("alembic", "apscheduler", "httpx", "httpcore", "uvicorn", "tuf"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -128,7 +128,7 @@ class GuardedBackend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        """See `httpcore.NetworkBackend.connect_tcp`."""
+        """Connect to the first public address of the host. Raises `AddressRefused` when it has none."""
         addresses = self._resolve(host, port)
         allowed = [address for address in addresses if self._allow_private or is_public(address)]
         if not allowed:

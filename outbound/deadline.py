@@ -95,7 +95,7 @@ class DeadlineBackend(httpcore.SyncBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        """See `httpcore.NetworkBackend.connect_tcp`."""
+        """Connect within what is left of the deadline."""
         stream = super().connect_tcp(host, port, self._deadline.cut(timeout), local_address, socket_options)
         return _DeadlineStream(stream, self._deadline)
 

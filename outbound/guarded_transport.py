@@ -25,7 +25,7 @@ class GuardedTransport(httpx.BaseTransport):
         self._pool = httpcore.ConnectionPool(ssl_context=context, max_connections=1, network_backend=backend)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """See `httpx.BaseTransport.handle_request`."""
+        """Send one request over the guarded pool."""
         answer = self._pool.handle_request(
             httpcore.Request(
                 method=request.method,

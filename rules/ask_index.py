@@ -187,14 +187,14 @@ class LayeredMatcher:
         return self._load([number]).get(number)
 
     def candidates(self, texts: Sequence[str]) -> Sequence[int]:
-        """See `Matcher.candidates`."""
+        """Candidates of the file's rules and of the requests, sorted by number."""
         found = set(self.file.candidates(texts))
         for _, numbers in self.asks.find(texts):
             found.update(self._base + number for number in numbers)
         return sorted(found)
 
     def candidates_batch(self, texts: Sequence[str], owners: Sequence[int]) -> dict[int, Sequence[int]]:
-        """See `Matcher.candidates_batch`."""
+        """Candidates of many texts, by the owner of each text."""
         found = {owner: set(numbers) for owner, numbers in self.file.candidates_batch(texts, owners).items()}
         for place, numbers in self.asks.find(texts):
             known = found.setdefault(owners[place], set(self.unindexed))
@@ -202,7 +202,7 @@ class LayeredMatcher:
         return {owner: sorted(numbers) for owner, numbers in found.items()}
 
     def confirm(self, signing: Signing, numbers: Sequence[int]) -> Matches:
-        """See `Matcher.confirm`."""
+        """Candidates that do select the signing."""
         of_file = self.file.confirm(signing, [number for number in numbers if number < self._base])
         if is_large(signing):
             return self._with_large(signing, of_file)
@@ -237,7 +237,7 @@ class LayeredMatcher:
         return Matches(together, replace(signing, signers=shown), of_file.dropped + cut)
 
     def confirm_all(self, signing: Signing) -> Matches:
-        """See `Matcher.confirm_all`."""
+        """Every rule and request that selects the signing, by asking each."""
         return self.confirm(signing, self.candidates(list(texts_of(signing, self.fields))))
 
 

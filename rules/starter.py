@@ -129,7 +129,7 @@ def _repository(host: str, path: str) -> Starter:
         lines += ["      # workflow: .github/workflows/release.yml", "      # trigger: [push, release]"]
     told = (
         f"Told: every signing for {repository}, or by a workflow in it, that is not a build of a tag of this very "
-        "repository. Not told: a build of any tag, whoever pushed it; fill in `workflow`, or run with --learn."
+        "repository. Not told: a build of any tag, by any pusher; fill in `workflow`, or run with --learn."
     )
     return Starter("\n".join([*lines, ""]), told)
 

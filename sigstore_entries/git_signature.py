@@ -146,7 +146,7 @@ def _read_signer(payload: bytes, certificates: list[bytes], info: der.Value) -> 
     values = [each.content for each in fields if each.tag == der.OCTET_STRING]
     if attributes is None or len(values) != 1:
         raise NoGitSignature("its signature has no signed attributes")
-    # RFC 5652 5.4: the signature is over the attributes as a SET OF, whatever tag they are sent with.
+    # RFC 5652 5.4: the signature is over the attributes as a SET OF, under any tag on the wire.
     signed = der.encode(der.SET, attributes.content)
     told = _attributes(attributes)
     if told.get(CONTENT_TYPE, der.read(b"\x05\x00")).tag != der.OBJECT_IDENTIFIER:

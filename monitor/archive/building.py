@@ -120,7 +120,7 @@ class CollectedRows:
         self.batches: list[pa.RecordBatch] = []
 
     def add(self, rows: pa.RecordBatch, before: Frontier, after: Position) -> None:  # noqa: ARG002
-        """See `RowSink`."""
+        """Keep the rows of one proven batch."""
         self.batches.append(rows)
 
 
@@ -135,7 +135,7 @@ class ArchiveProgress:
         """Where the scan stands."""
         return self._position if self._position is not None and self._position.log == log else None
 
-    def baseline(self, position: Position, how: str) -> None:  # noqa: ARG002  nobody will ask
+    def baseline(self, position: Position, how: str) -> None:  # noqa: ARG002  never asked for
         """Begin here."""
         self._position = position
 

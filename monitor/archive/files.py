@@ -36,7 +36,7 @@ class FileRef:
 
 
 class ArchiveFiles:
-    """Files under one location: a folder, or `s3://bucket/prefix` and whatever else `pyarrow.fs` opens by URI."""
+    """Files under one location: a folder, or `s3://bucket/prefix` and other URIs that `pyarrow.fs` opens."""
 
     def __init__(self, location: str) -> None:
         self.location = location

@@ -91,7 +91,7 @@ class Handover:
                 self._bytes -= self._waiting.popleft()[1]
 
     def close(self) -> None:
-        """Drop what waits, and whatever comes until `reopen`."""
+        """Drop all waiting batches, and all later ones until `reopen`."""
         with self._lock:
             self._open, self._bytes = False, 0
             self._waiting.clear()

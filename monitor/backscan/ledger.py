@@ -48,7 +48,7 @@ class Scope:
     rules: str
 
     def id(self) -> str:
-        """Stable name of a scan: the same words on the command line mean the same scan, whatever the rules say."""
+        """Stable name of a scan: the same words on the command line mean the same scan, for any rules."""
         asked = [self.log, self.key, self.first, self.last]
         return sha256(json.dumps(asked).encode()).hexdigest()[:16]
 

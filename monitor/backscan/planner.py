@@ -70,7 +70,7 @@ FromArchive = Callable[[LogSource, Gap, Matcher, Mapping[str, str], RuleJudge], 
 class LogBackscan:
     """Looks back in one configured log, all trees of it; `step` is called by one thread at a time.
 
-    `open_trees` opens sources for nobody else: what following asks never waits behind what is asked here. What
+    `open_trees` opens sources for this use only: what following asks never waits behind what is asked here. What
     `from_archive` offers to the rules is not read from the log again.
     """
 
@@ -132,7 +132,7 @@ class LogBackscan:
             self._failed(tree, error)
             return None
         except Exception:
-            # Whatever was committed of it is known by the next plan.
+            # The next plan knows the committed part of it.
             self._planned = None
             raise
         return self._went_well(tree, done, now)
@@ -146,7 +146,7 @@ class LogBackscan:
             before = tree.remaining
             tree.lacking = self._lacking(held, log, each.baseline_size)
             if before and not tree.lacking:
-                # Somebody else did it, or nobody wants it any more.
+                # Another process did it, or no rule wants it any more.
                 self._tell(tree, self._timing.clock(), 0)
         ended = self._timing.clock()
         self._planned = held.generation, ended + max(_PLAN_AGAIN, (ended - now) * _PLANNING_SHARE)

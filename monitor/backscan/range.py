@@ -112,7 +112,7 @@ def scan_range(
 
     `unkept` counts broken promises over several scans, as `LogFollower` does over its passes. Raises `FetchFailed` when
     the log cannot be asked for longer than `world.patience`, `LogMisbehaved` with its evidence kept, `OwnFault`.
-    Whatever was proven before is kept: calling again goes on from there.
+    The proven part is kept: calling again continues from there.
     """
     identity = source.identity
     follower = LogFollower(

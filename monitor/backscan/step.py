@@ -149,7 +149,7 @@ def next_full_hour(now: datetime) -> datetime:
 class LookingBack(Judge):
     """A judge of entries that were logged before their rules began.
 
-    What is old wakes nobody: alerts are no louder than a warning, and say that they look back. And what another log
+    Old entries page no person: alerts are no louder than a warning, and say that they look back. And what another log
     does not show is not held against an old entry: the rule may never have been offered what that log held then.
     """
 

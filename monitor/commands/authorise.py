@@ -109,7 +109,7 @@ def _hash(file: Path) -> str:
 
 
 def _of_bundle(file: Path) -> Release:
-    """The first digest of each log entry in a bundle: each entry has it, whatever else it has."""
+    """The first digest of each log entry in a bundle: each entry has it among others."""
     found = [signing for signing in signings_in(file) if signing.digests]
     if not found:
         raise ValueError(f"{file}: its bundles have no log entry: authorise the file they are of")

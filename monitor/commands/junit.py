@@ -1,6 +1,6 @@
 """An audit's report as JUnit XML: a case per log tree, one for second judgements, one per open evidence.
 
-A failure is what the log did or somebody signed; an error is that we could not ask, or are ill ourselves.
+A failure is a deed of the log or an unexpected signing; an error is that we could not ask, or are ill ourselves.
 """
 
 import os
@@ -36,7 +36,7 @@ class Timed:
 
 
 def junit(found: Sequence[Timed], again: Rechecked, at: datetime, evidence: Sequence[OpenEvidence] = ()) -> bytes:
-    """JUnit XML of an audit that ended `at`. Whatever a log said in it is one visible line, escaped and cut."""
+    """JUnit XML of an audit that ended `at`. Text from a log in it is one visible line, escaped and cut."""
     suite = ET.Element("testsuite", {"name": _NAME, "timestamp": at.isoformat(timespec="seconds")})
     for each in found:
         _add_case(suite, each)
@@ -75,7 +75,7 @@ def write_junit(
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(junit(found, again, at, evidence))
-            # mkstemp's files are for our eyes only; a report is for whoever runs the CI.
+            # mkstemp's files are for our eyes only; a report is for the user of the CI.
             Path(name).chmod(0o644)
             Path(name).replace(path)
         except BaseException:

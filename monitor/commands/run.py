@@ -58,7 +58,7 @@ def run(
     settings = load_config(config)
     if not settings.notify:
         raise BadConfig(
-            f"{config}: no alert channel is configured, so nobody would hear of anything. Add one under `channels` "
+            f"{config}: no alert channel is configured, so no alert would reach a person. Add one under `channels` "
             "(stdout, jsonl, webhook, slack, email, pagerduty, alertmanager, github-issues, command, apprise) and name "
             "it under `notify`."
         )
@@ -72,7 +72,7 @@ def run(
         monitor = assemble(settings, meter, timing)
         parts.callback(monitor.close)
         if sqlite_path(settings.database) is not None:
-            # Whoever was delivering when it was killed would otherwise keep its alerts back until its lease ran out.
+            # A process killed while delivering would otherwise keep its alerts back until its lease ran out.
             monitor.store.outbox.release()
             Notices(monitor.store.database).release()
         if once:
@@ -81,7 +81,7 @@ def run(
 
 
 def _once(monitor: Monitor) -> Exit:
-    # All logs are read before anything is delivered: whatever belongs to one event has met by then.
+    # All logs are read before anything is delivered: all findings of one event have met by then.
     monitor.store.certificate_hold = timedelta(0)
     outcomes = [outcome for watch in monitor.watches for outcome in watch.run_pass()]
     outcomes += unfollowed(monitor)

@@ -108,7 +108,7 @@ def _show(document: dict[str, Any]) -> None:
 
 
 def _show_alerts(document: dict[str, Any]) -> None:
-    """Alerts that nobody acknowledged: all of them counted, the newest named."""
+    """Unacknowledged alerts: all of them counted, the newest named."""
     counts = {severity: count for severity, count in document["alerts_open"].items() if count}
     if not counts:
         return

@@ -1,7 +1,7 @@
 """Signatures of images and commits: each verified, with its key, its certificate, its time and its log entry.
 
 What a registry or repository holds is a stranger's. A signature counts once the key made it, it is about the very image
-or commit, its certificate is of an authority of the trust root and was valid at a time that somebody trusted says, and
+or commit, its certificate is of an authority of the trust root and was valid at a time from a trusted source, and
 its log entry is of this signature. Whether the log really has the entry is for `monitor.crosscheck.bundle_check`.
 """
 

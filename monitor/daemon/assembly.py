@@ -124,7 +124,7 @@ class LogParts:
 
 @dataclass(frozen=True, slots=True)
 class Monitor:
-    """Everything that runs, put together. `close` ends connections; whatever runs must have ended before.
+    """Everything that runs, put together. `close` ends connections; all jobs must have ended before.
 
     `watches` follow `logs`, in the same order; `make` makes the other parts of one log. `courier` tells subscribers,
     where a site is configured.
@@ -186,7 +186,7 @@ def _assembled(config: Config, meter: Meter, timing: Timing, limits: Limits | No
     channels = build_channels(config)
     database = open_database(config.database, check=True)
     parts.callback(database.close)
-    # Whether or not a site is served here: what subscribers ask for is matched by whoever follows the logs.
+    # Whether or not a site is served here: the process that follows the logs matches subscribers' requests.
     asked = AskedRules(Asks(database))
     asked.refresh()
     rules = RuleKeeper(config.rules, config.channels, asked)
@@ -234,7 +234,7 @@ def build_channels(config: Config) -> list[Channel]:
     except ChannelMisconfigured as error:
         place = "" if error.place is None else f":{error.place[0]}:{error.place[1]}"
         raise BadConfig(
-            f"{config.path}{place}: {error}\nNothing was started: alerts would have reached nobody. "
+            f"{config.path}{place}: {error}\nNothing was started: alerts would have reached no channel. "
             "docs/channels.md lists every setting."
         ) from error
 
@@ -301,7 +301,7 @@ def describe(log: LogConfig, root: TrustRoot) -> LogDescription:
 
 
 def http_fetcher(log: LogConfig, pause: Callable[[float], object]) -> HttpFetcher:
-    """Make what asks a log over HTTP, no faster than the log allows; whoever asked for it closes it."""
+    """Make what asks a log over HTTP, no faster than the log allows; the caller closes it."""
     rate = requests_per_second(log)
     bucket = TokenBucket(rate, max(rate, _BURST), clock=time.monotonic, sleep=pause)
     ca_file = str(log.ca_file) if log.ca_file is not None else None
@@ -351,7 +351,7 @@ def as_followed(log: LogConfig, trust: TrustKeeper, store: Store | None) -> LogD
     history = trust.history()
     described = describe(pinned(log, trust, store) if store is not None else log, history.followable())
     found = (known for known in history.logs() if known.key == (described.url, described.log_id))
-    # Whoever writes down the new address of a log that moved still has to do with the name it signs under.
+    # A user of the new address of a log that moved still meets the name it signs under.
     former = tuple(each.url for known in found for each in known.former)
     return replace(described, former=former, known_trees=store.trees_of(log.name) if store is not None else ())
 

@@ -71,7 +71,7 @@ class Daemon:
         self._reload = threading.Event()
         # Some to spare for logs that the trust root comes to name.
         workers = len(monitor.watches) + len(monitor.channels) + _SPARE_WORKERS + 3
-        # Looking back has threads of its own: whatever hangs there, a pass never waits for one.
+        # Looking back has threads of its own: a pass never waits for one that hangs there.
         looking_back = ThreadPoolExecutor(len(monitor.watches) + _SPARE_WORKERS)
         archiving = ThreadPoolExecutor(len(monitor.watches) + _SPARE_WORKERS)
         self._backscans: list[LogBackscan] = []
@@ -247,12 +247,12 @@ class Daemon:
         for channel, waiting in sorted(backlog.items()):
             if now - waiting.oldest > limit:
                 detail = f"{waiting.pending} alerts for channel {channel} wait since {rfc3339(waiting.oldest)}"
-                # One alert for the day the oldest stems from, whatever is delivered or added meanwhile.
+                # One alert for the day the oldest stems from, also when some are delivered or added meanwhile.
                 day = waiting.oldest.replace(hour=0, minute=0, second=0, microsecond=0)
                 yield own_fault_alert(f"delivery to {channel}", detail, day, now)
 
     def _own_alerts(self, now: datetime) -> Iterator[Alert]:
-        """What has been wrong with us for so long that somebody has to look."""
+        """Our own troubles that last long enough for a person to look."""
         error, _ = self._troubles.get(_TRUST, ("", now))
         yield from self._monitor.trust_watch.age_alerts(now, error)
         for what, (detail, since) in sorted(self._troubles.items()):
@@ -309,7 +309,7 @@ class Daemon:
 
     @contextmanager
     def _ill_on_trouble(self, what: str) -> Iterator[None]:
-        """Turn whatever goes wrong into a reason for not being green; it ends when the same thing goes well again."""
+        """Turn every failure into a reason for not being green; it ends when the same job goes well again."""
         try:
             yield
         except (OwnFault, FetchFailed) as error:

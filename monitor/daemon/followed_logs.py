@@ -52,7 +52,7 @@ def configured_logs(config: Config, trust: KnowsRoots) -> Sequence[LogConfig]:
 
 
 def not_followed(config: Config, root: TrustRoot) -> tuple[str, ...]:
-    """Logs that the trust root names and that nobody can follow, with why; none where `logs` says which are wanted."""
+    """Logs of the trust root that cannot be followed, with why; none where `logs` says which are wanted."""
     return tuple(f"{each}; it is not followed: mend the trust root" for each in root.skipped if config.logs is None)
 
 

@@ -1,4 +1,4 @@
-"""Sources for whatever asks the logs beside the daemon's passes: opened when first needed, then kept.
+"""Sources for questions to the logs beside the daemon's passes: opened when first needed, then kept.
 
 A source remembers things while it is read, so two threads never share one.
 """

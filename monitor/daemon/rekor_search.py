@@ -265,7 +265,7 @@ class RekorApi:
         return {_uuid(manifest, row): {**signed, "verification": verification}}
 
     def _checkpoint(self, manifest: Manifest, size: int, root: bytes) -> str:
-        """A signed note (C2SP) under a name that is nobody else's."""
+        """A signed note (C2SP) under a name of this installation's own."""
         name = "signwatch-search"
         origin = f"{name}/{manifest.identity.origin} - {int(_tree_id(manifest), 16)}"
         text = f"{origin}\n{size}\n{base64.b64encode(root).decode()}\n"

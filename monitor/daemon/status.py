@@ -1,7 +1,7 @@
 """What is known of every log, finding and delivery right now, and whether that counts as green.
 
 Green is earned: each log answered lately with something new, nothing waits to be read beyond the objective, alerts
-leave the house, the trust root is fresh. Whatever is not so is a sentence that says which part, and since when.
+leave the house, the trust root is fresh. Each failed condition is a sentence that says which part, and since when.
 """
 
 import shutil
@@ -240,7 +240,7 @@ def _is_quiet(
 
 
 def _not_followed(config: Config, store: Store) -> tuple[str, ...]:
-    """Logs of the newest recorded trust root that nobody can follow."""
+    """Logs of the newest recorded trust root that cannot be followed."""
     roots = store.trust_roots()
     return not_followed(config, read_trust_root(roots[-1].document)) if roots else ()
 

@@ -1,6 +1,6 @@
 """One configured log, watched pass by pass: opened when it can be, every tree of it followed, every trouble recorded.
 
-Whatever happens in a pass becomes a value: a log that lies or cannot be asked must not end the watch over the others.
+Every result of a pass becomes a value: a log that lies or cannot be asked must not end the watch over the others.
 """
 
 import logging
@@ -60,7 +60,7 @@ _DOUBTS: Final = frozenset({"log-clock", "entry-signature-wrong"})
 class PassResult:
     """How one pass over one tree ended. `owner` is whose trouble it was, `None` when there was none.
 
-    `answered` says that the log showed a signed head, whatever came of it. `first` and `last` bound the entries that
+    `answered` says that the log showed a signed head, consistent or not. `first` and `last` bound the entries that
     were read and judged; `findings` counts them by verdict. `witnessed` is there where witnesses are wanted. `note` is
     a sentence for people about what is no trouble. `unrecorded` says that the trouble could not even be written down.
     `told` is the alert about the log itself that the pass enqueued although it read everything.
@@ -285,14 +285,14 @@ class LogSupervisor:
         return outcome
 
     def _new_tree(self, source: LogSource) -> Position:
-        """A tree nobody baselined: followed from its first entry when the log or the tree is new, refused otherwise."""
+        """A tree without a baseline: followed from its first entry when the log or tree is new, refused otherwise."""
         if self._watching.appeared:
             # The trust root's change was told when it was recorded.
             return baseline(source, self._store, 0)
         siblings = [each.identity.log for each in self._log_trees.sources if each.identity.log != source.identity.log]
         if not any(self._store.position(log) for log in siblings):
             raise OwnFault(
-                f"{source.identity.log}: nobody said where to begin with this log, so it is not followed. "
+                f"{source.identity.log}: this log has no baseline, so it is not followed. "
                 "Run `signwatch init` once; it leaves what is followed already as it is."
             )
         position = baseline(source, self._store, 0)
@@ -368,7 +368,7 @@ class LogSupervisor:
             outcome.witnessed = self._ask_witnesses(self._watching.witnesses, shown, now, fresh_for)
 
     def _tell_silence(self, outcome: PassResult, report: PassReport, condition: Condition, now: datetime) -> None:
-        """The log answers, yet shows nothing new: gone back, frozen, quiet, or somebody replays an old answer."""
+        """The log answers, yet shows nothing new: gone back, frozen, quiet, or an old answer is replayed."""
         log, head, fresh = outcome.log, report.position.head.head, condition.fresh_at or now
         if report.lagging:
             behind = condition.behind_since or now
@@ -424,7 +424,7 @@ class LogSupervisor:
             worst = done.broken[0]
             outcome.owner, outcome.reason, outcome.detail = Owner.LOG_MISBEHAVED, worst.kind, worst.detail
         elif done.unshown and outcome.owner is None:
-            # One more pass may tell: whoever has to decide now asks again (`monitor.commands.audit`).
+            # One more pass may tell: a caller that has to decide now asks again (`monitor.commands.audit`).
             outcome.owner, outcome.reason, outcome.detail = Owner.COULD_NOT_ASK, NotShown.reason, done.unshown[0]
         elif overdue is not None and outcome.owner is None:
             # Other passes may lie between two attempts to ask: the trouble lasts until one of them succeeds.

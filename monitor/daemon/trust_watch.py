@@ -1,4 +1,4 @@
-"""Looks after the trust root while the daemon runs: what it changed is recorded and told once, whatever restarts.
+"""Looks after the trust root while the daemon runs: what it changed is recorded and told once, across restarts.
 
 The first root ever recorded is where watching began and is no news. Everything after it is.
 """
@@ -37,7 +37,7 @@ class TrustWatch:
     def record(self, now: datetime) -> None:
         """Record the root in force, with the alerts about what it changes, unless it is the newest recorded one.
 
-        Raises `FetchFailed`, `OwnFault`. A crash before the commit records it at the next start; after it, nobody is
+        Raises `FetchFailed`, `OwnFault`. A crash before the commit records it at the next start; after it, no alert is
         told twice.
         """
         kept = self._keeper.kept()

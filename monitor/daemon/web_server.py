@@ -2,7 +2,7 @@
 
 Each connection has a time for its request and a time for the whole exchange. There are few connections, so that the
 process keeps its file descriptors for logs, database and channels. When all are taken, the one that has waited longest
-without a request makes room: a probe is answered while somebody holds connections open.
+without a request makes room: a probe is answered while a client holds connections open.
 """
 
 import asyncio
@@ -126,7 +126,7 @@ class WebServer:
                 ws="none",
                 lifespan="off",
                 log_config=None,
-                # Below an error only a client's mistakes are told: whoever makes many would fill the disk.
+                # Below an error only a client's mistakes are told: a client with many would fill the disk.
                 log_level="error",
                 access_log=False,
                 server_header=False,

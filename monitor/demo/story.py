@@ -317,7 +317,7 @@ def _search(story: Story) -> None:
     shown = story.programs.run([signwatch, *verify]).splitlines()
     if ATTACKER_REF not in shown[-1]:
         raise DemoFailed(f"the proof does not show the attacker's signing: {shown[-1]}")
-    story.tell("auditor", f"signwatch {' '.join(verify)}: it is in the log, whatever the log shows now", "green")
+    story.tell("auditor", f"signwatch {' '.join(verify)}: it is in the log, even if the log hides it now", "green")
 
 
 def _exactly(story: Story, count: int) -> list[dict[str, Any]]:

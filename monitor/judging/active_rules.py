@@ -54,7 +54,7 @@ class RuleKeeper:
             return self._held
 
     def is_due(self, *, asked: bool = False) -> bool:
-        """Whether to read the file again: it changed or somebody asked for it, and it looks as it did at the last look.
+        """Whether to read the file again: it changed or was asked for, and it looks as it did at the last look.
 
         A file that is still being written may be whole rules all the same, only not all of them: it is left to settle.
         """

@@ -42,7 +42,7 @@ class RuleJudge(Judge):
     """Judges hits of one set of rules. `authorities` is asked anew for each hit: the trust root may have moved on.
 
     What must follow a signing is left to a second judgement, however late the entry is met: the logs that would show it
-    may be read only after this one. A judge that is `final` looks at it now, because nobody judges again.
+    may be read only after this one. A judge that is `final` looks at it now, because there is no second judgement.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class RuleJudge(Judge):
         return alerts_of_findings([finding for finding in findings if finding.rule in rules], rules, now)
 
     def _labelled(self, hit: Hit, now: datetime) -> tuple[Signing, tuple[InclusionPromise, ...]]:
-        """What the trust root says of the signers, and what CT logs promised whoever was issued their certificates."""
+        """What the trust root says of the signers, and the promises of CT logs in their certificates."""
         signing = _without_refuted_time(hit.signing, now)
         authorities, ct_keys = self._authorities()
         at = next((time.at for time in signing.times if time.source == INTEGRATED_TIME), None)
@@ -100,7 +100,7 @@ class RuleJudge(Judge):
 
         def label(judged: Signer) -> Signer:
             if judged.trust is not ChainTrust.TRUSTED:
-                # Whatever a CT log says of a certificate that nobody issued, it is nobody's.
+                # A CT log's promise counts only for a certificate of a trusted authority.
                 return judged
             scts = authorities.embedded_scts(judged, ct_keys)
             promises.extend(promises_of(scts or ()))

@@ -105,7 +105,7 @@ class _Again:
             self._look_for_what_follows(due, signing, rule)
 
     def ended(self, looked_at: int) -> Rechecked:
-        """Leave what nobody vouches for to wait on, and say how it went."""
+        """Let findings without a trusted certificate wait on, and say how it went."""
         if self._still_unverified:
             self._store.wait_on(self._still_unverified)
         return Rechecked(looked_at, self._unexpected, self._waiting, self._trouble)

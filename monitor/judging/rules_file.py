@@ -33,6 +33,6 @@ def read_rules(path: Path, channels: Collection[str] | None = None) -> RuleSet:
             if known is not None and channel not in known:
                 raise BadConfig(
                     f"{path}:{rule.line}: rule {rule.id} notifies {channel!r}, which is not under `channels`. Its "
-                    "alerts would reach nobody: add the channel or name another."
+                    "alerts would reach no person: add the channel or name another."
                 )
     return rules

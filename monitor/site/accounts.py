@@ -92,7 +92,7 @@ def _add_signing_in(routes: APIRouter, site: Site) -> None:
             email = first(form, "email")
             return site.page(request, "sign_in", status=400, wrong=address.message, email=email)
         site.limits.mail_from(visitor.client)
-        # The same is written for an address that nobody has an account with: neither page nor time tells.
+        # The same is written for an address without an account: neither page nor time tells.
         known = site.subscribers.by_address(address) is not None
         site.mail_link("sign-in", address, visitor, {}, SIGN_IN_FOR, wanted=known)
         return RedirectResponse("/sent?what=sign-in", status_code=303)
@@ -113,7 +113,7 @@ def _add_signing_in(routes: APIRouter, site: Site) -> None:
                     403,
                     "Open this link in the browser that asked",
                     "A sign-in link works only in the browser in which it was asked for, so that a link sent to "
-                    "somebody else is worth nothing. Copy it into that browser, or ask for a new one in this one.",
+                    "another person is worth nothing. Copy it into that browser, or ask for a new one in this one.",
                 )
             raise used_up(site.subscribers.link(token), site.clock())
         answer = RedirectResponse("/subscriptions", status_code=303)

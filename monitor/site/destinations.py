@@ -45,7 +45,7 @@ def add(site: Site, account: Subscriber, kind: str, target: str) -> Shown:
         raise Refused(409, "Too many destinations", "Remove one first.")
     if kind == ATOM:
         site.subscribers.add_destination(account.id, ATOM, "", host="", secret=secrets.token_urlsafe(24), state=READY)
-        return Shown("The feed is there. Whoever knows its address can read it: renew it if it leaks.")
+        return Shown("The feed is there. Anyone who knows its address can read it: renew it if it leaks.")
     if kind == MAIL:
         return _add_mail(site, account, target)
     if kind not in (WEBHOOK, SLACK):
@@ -89,7 +89,7 @@ def act(site: Site, account: Subscriber, destination_id: str, action: str, code:
 
 
 def code_of(site: Site, destination: Destination) -> str:
-    """The code that proves a destination: whoever can read there can know it."""
+    """The code that proves a destination: only its readers can know it."""
     return site.keys.code(destination.id, destination.target)
 
 

@@ -131,7 +131,7 @@ def alert_values(site: Site, alert: Alert, subscription: Any) -> dict[str, Any]:
         matters = "It does not matter to your users: no Sigstore client accepts them."
     elif issued:
         happened = "A signing certificate you did not expect"
-        matters = "It matters: whoever holds it can sign in your name. No log entry has used it yet."
+        matters = "It matters: its holder can sign in your name. No log entry has used it yet."
     else:
         happened = "A signing you did not expect"
         matters = "It matters unless it was you: what was signed verifies as yours."

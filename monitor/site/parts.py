@@ -40,7 +40,7 @@ class Site:
     clock: Callable[[], datetime]
 
     def page(self, request: Request, name: str, *, status: int = 200, **values: Any) -> HTMLResponse:
-        """Render a page for whoever asks, and give a new browser its cookie."""
+        """Render a page for a visitor, and give a new browser its cookie."""
         visitor: Visitor = request.state.visitor
         html = self.templates.get_template(f"{name}.html.j2").render(
             visitor=visitor, config=self.config, now=self.clock(), **values
@@ -50,7 +50,7 @@ class Site:
         return answer
 
     def url(self, path: str) -> str:
-        """A link for a mail: always under the configured address, whatever a request claimed."""
+        """A link for a mail: always under the configured address, never the request's."""
         return f"{self.config.public_url}{path}"
 
     def mail_link(

@@ -113,7 +113,7 @@ class Visitor:
 
     @property
     def account(self) -> Subscriber:
-        """The account. Raises `Refused` when nobody is signed in."""
+        """The account. Raises `Refused` without a sign-in."""
         if self.subscriber is None:
             raise Refused(401, "Sign in first", "This page belongs to an account. Sign in, then open it again.")
         return self.subscriber

@@ -79,7 +79,7 @@ def weekly_document(site: Site, subscriber: Subscriber, logs: Sequence[LogRead],
         worth = "Each unexpected one was told by itself; My subscriptions lists them."
     elif behind or missing or not logs:
         line = f"Nothing unexpected, {expected} expected, but not everything was read"
-        worth = "The logs below that are behind may hold signings that nobody has looked at yet."
+        worth = "The logs below that are behind may hold signings that were not looked at yet."
     else:
         line = f"Nothing unexpected, {expected} expected"
         many = "1 log" if len(logs) == 1 else f"{len(logs)} logs"

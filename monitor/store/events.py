@@ -1,4 +1,4 @@
-"""Findings as people count them: all findings about one certificate are one event, whatever logs and rules they are of.
+"""Findings as people count them: all findings about one certificate are one event, across logs and rules.
 
 A certificate stands in a CT log, and each entry made with it in a Rekor log. Entries without a trusted certificate are
 an event each.
