@@ -13,7 +13,6 @@ from monitor.archive import map_files, ranges, writing
 from monitor.archive.files import ArchiveFiles
 from monitor.archive.search import Archive
 from monitor.cli import run_command
-from tests.monitor_programs.served_log import CA, ServedLog, served_log
 from tests.support.entries import (
     NOT_BEFORE,
     canonical,
@@ -22,6 +21,7 @@ from tests.support.entries import (
     hashedrekord_v2,
     make_certificate,
 )
+from tests.support.served_log import CA, ServedLog, served_log
 
 RANGE = 64
 GITHUB = "https://token.actions.githubusercontent.com"

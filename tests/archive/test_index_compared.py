@@ -18,7 +18,7 @@ from monitor.crosscheck.peers import (
 )
 from tests.archive.conftest import Place
 from tests.archive.test_search_map import LOG, SOME, WIDTH, Entries, archived, small_maps
-from tests.monitor.harness import KINDS, NOW
+from tests.support.harness import KINDS, NOW
 from tests.threats.test_peers import Peer, house
 
 MANY: Entries = SOME * 4

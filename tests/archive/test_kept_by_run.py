@@ -7,7 +7,7 @@ import pytest
 from monitor.archive.search import Match, Query
 from monitor.archive.writing import read_manifest
 from tests.archive.conftest import Place, readable_bodies
-from tests.monitor_programs.served_log import signing_body
+from tests.support.served_log import signing_body
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from monitor.store.database import open_database
 from monitor.store.reading import Reading
 from rules.rule_file import load_rules
 from tests.archive.conftest import Place, readable_bodies
-from tests.monitor_programs.served_log import CA, signing_body
 from tests.support.entries import hashedrekord_v2, make_certificate
+from tests.support.served_log import CA, signing_body
 
 RULES = """\
 version: 1

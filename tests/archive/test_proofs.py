@@ -12,7 +12,7 @@ from monitor.archive.proofs import RunProver
 from monitor.archive.writing import read_manifest
 from monitor.cli import run_command
 from tests.archive.conftest import Place, varied_bodies
-from tests.monitor_programs.served_log import signing_body
+from tests.support.served_log import signing_body
 from tlog.merkle import verify_inclusion
 
 

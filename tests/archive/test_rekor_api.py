@@ -28,9 +28,9 @@ from monitor.daemon.web_server import WebServer
 from monitor.model.log_source import LogSource
 from monitor.program import utc_now
 from tests.archive.conftest import Place
-from tests.monitor_programs.served_log import CA
 from tests.support.entries import hashedrekord_v1, hashedrekord_v2, make_certificate, make_key, pem
 from tests.support.misbehaving_log import RekorV1Log
+from tests.support.served_log import CA
 from tlog.merkle import leaf_hash, verify_inclusion
 
 _ROOT = Path(__file__).parents[2]

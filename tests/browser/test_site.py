@@ -11,9 +11,9 @@ import pytest
 from monitor.site.weekly import put_weekly
 from tests.browser.pictures import PICTURES, take
 from tests.browser.site_pages import Eyes, chromium, eyes
-from tests.monitor_programs.served_log import signing_body
 from tests.site.followed import NAME, Followed, followed
 from tests.site.scene import link_in, text_of
+from tests.support.served_log import signing_body
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="chromium is not installed (Debian: chromium)")
 MIA = "mia@acme.example"

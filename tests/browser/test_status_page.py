@@ -10,9 +10,9 @@ import pytest
 from alerts.alert import Owner
 from monitor.store.backscans import BackScan
 from tests.browser.chromium import Browser, chromium, running_browser
-from tests.monitor_programs.parts import LOG, a_batch, a_finding, a_position, a_signing
-from tests.monitor_programs.test_web import HOSTILE, Place
+from tests.daemon.test_web import HOSTILE, Place
 from tests.support.alerts import NOW, an_alert
+from tests.support.parts import LOG, a_batch, a_finding, a_position, a_signing
 
 pytestmark = [
     pytest.mark.skipif(chromium() is None, reason="chromium is not installed: .ci/install-debian-packages does it"),

@@ -19,7 +19,7 @@ import pytest
 from monitor.demo.processes import free_ports, wait_until
 from monitor.store.database import open_database
 from tests.crash.outcome import messages
-from tests.monitor_programs.served_log import ServedLog, served_log, signing_body
+from tests.support.served_log import ServedLog, served_log, signing_body
 from tests.support.state_checker import check_state
 
 _SIGNWATCH = [sys.executable, "-c", "from monitor.cli import main; main()"]

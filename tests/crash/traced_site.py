@@ -20,8 +20,8 @@ from monitor.store.columns import UtcTime
 from monitor.store.database import open_database
 from monitor.store.tables import Base, FindingRow, Unreadable, table
 from tests.crash.outcome import messages
-from tests.monitor_programs.served_log import served_log, signing_body
 from tests.support.misbehaving_log import RekorV2Log
+from tests.support.served_log import served_log, signing_body
 from tests.support.state_checker import check_state
 
 DATABASES: Final = ("signwatch.db", "signwatch.db.new")

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from monitor.demo.processes import program
-from tests.monitor_programs.served_log import RULES, ServedLog, served_log, signing_body
+from tests.support.served_log import RULES, ServedLog, served_log, signing_body
 
 _ROOT = Path(__file__).parents[2]
 _SCRIPTS = _ROOT / "deploy" / "github"

@@ -16,8 +16,8 @@ import pytest
 from monitor.daemon.service_manager import ServiceManager
 from monitor.demo.processes import program
 from monitor.program import utc_now
-from tests.monitor_programs.served_log import served_log
-from tests.monitor_programs.test_daemon import Place
+from tests.daemon.test_daemon import Place
+from tests.support.served_log import served_log
 
 _FOLDER = Path(__file__).parents[2] / "deploy" / "systemd"
 UNITS = sorted(_FOLDER.glob("*.service"))

@@ -18,7 +18,7 @@ from monitor.demo.processes import free_ports, program, wait_until
 from tests.docker.test_prometheus import rules
 from tests.docs.blocks import ROOT
 from tests.docs.rules_page import page
-from tests.monitor_programs.served_log import ServedLog, served_log, signing_body
+from tests.support.served_log import ServedLog, served_log, signing_body
 
 _DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "signwatch.json").read_text(encoding="utf-8"))
 

@@ -18,7 +18,7 @@ from monitor.proof.evidence import NotEvidence, event_id, from_document, to_docu
 from tests.evidence import independent_reader
 from tests.evidence.independent_reader import ShowsNothing
 from tests.evidence.test_independent_reader import verdicts
-from tests.monitor.test_promises import LATE, PROMISING, promise_of, with_entries
+from tests.proof.test_promises import LATE, PROMISING, promise_of, with_entries
 from tests.support.memory_state import MemoryState
 from tests.support.misbehaving_log import MisbehavingLog, RekorV1Log, b64, ecdsa_key, spki_of
 from tests.support.promises import promised, signed_set

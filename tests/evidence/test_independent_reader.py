@@ -23,8 +23,8 @@ from monitor.proof.verify import advance
 from monitor.store.views import KeptView
 from tests.evidence import independent_reader
 from tests.evidence.independent_reader import ShowsNothing
-from tests.monitor.harness import KINDS, watch
-from tests.scanning.bundles import bundle, entry, trust_root, views_in
+from tests.support.bundles import bundle, entry, trust_root, views_in
+from tests.support.harness import KINDS, watch
 from tests.support.misbehaving_log import (
     CtRfc6962Log,
     CtStaticLog,

@@ -18,7 +18,7 @@ from monitor.proof.evidence import NotEvidence, check_evidence, event_id, to_doc
 from monitor.raising.log_alerts import ALERT_KINDS
 from monitor.trust.trust_root import read_trust_root
 from tests.evidence.test_independent_reader import forked
-from tests.monitor.harness import KINDS, watch
+from tests.support.harness import KINDS, watch
 from tests.support.misbehaving_log import MisbehavingLog, RekorV1Log, RekorV2Log, b64, ecdsa_key, ed25519_key, spki_of
 from tlog.note import MalformedNote, rekor_v1_key, tile_log_key
 

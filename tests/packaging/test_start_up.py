@@ -13,7 +13,7 @@ import pytest
 
 from monitor.cli import run_command
 from tests.docs.commands_page import PROGRAMS
-from tests.monitor_programs.served_log import ServedLog, served_log
+from tests.support.served_log import ServedLog, served_log
 
 # Runs a program as its script does; writes what was imported since to the file named first.
 _RUNNER = """

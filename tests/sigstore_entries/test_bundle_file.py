@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sigstore_entries.bundle_file import MAX_ITEMS, HeldBundle, NoBundle, NotHeld, read_bundle_file
-from tests.scanning.bundles import entry as proven
 from tests.support.bundle_forms import with_promise, with_proof
+from tests.support.bundles import entry as proven
 from tests.support.entries import hashedrekord_v1, make_ca, make_certificate
 from tests.support.misbehaving_log import RekorV1Log
 

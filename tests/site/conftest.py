@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from monitor.store.database import Database
-from tests.monitor_programs.conftest import database, postgres_url, where
 from tests.site.scene import Scene, scene
+from tests.support.database_fixtures import database, postgres_url, where
 
 __all__ = ["database", "postgres_url", "where"]
 

@@ -18,10 +18,10 @@ from monitor.site.app import create_site
 from monitor.site.delivery import Courier
 from monitor.store.database import create
 from monitor.telemetry.prometheus import PrometheusMeter
-from tests.monitor_programs.served_log import ServedLog, served_log, signing_body
 from tests.site.scene import Clock, Mailbox, Visitor, link_in
 from tests.support.entries import NOT_BEFORE
 from tests.support.log_server import free_port
+from tests.support.served_log import ServedLog, served_log, signing_body
 
 NAME = "https://github.com/acme/widget"
 SITE = """

@@ -32,9 +32,9 @@ from rules.selected import select
 from rules.subject import read_subject
 from rules.verdict import Outcome, Verdict
 from sigstore_entries.signing import ChainTrust, Digest, EntryRef, Name, NameForm, Signing
-from tests.monitor_programs.parts import a_position
 from tests.rules import signings
 from tests.support.log_server import free_port
+from tests.support.parts import a_position
 
 LOG = "rekor-v2"
 REPOSITORY = signings.REPOSITORY

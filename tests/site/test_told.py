@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.monitor_programs.conftest import postgres_url, where
-from tests.monitor_programs.served_log import signing_body
 from tests.site.followed import NAME, Followed, followed
 from tests.site.scene import link_in, shown, text_of
+from tests.support.database_fixtures import postgres_url, where
+from tests.support.served_log import signing_body
 
 __all__ = ["postgres_url", "where"]
 MIA = "mia@acme.example"

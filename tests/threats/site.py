@@ -34,9 +34,9 @@ from monitor.telemetry.prometheus import PrometheusMeter
 from monitor.trust.provider import TrustKeeper
 from monitor.trust.trust_root import TrustRoot, read_trust_root
 from outbound.deadline import HttpLimits
-from tests.monitor.harness import NOW, EverythingIsNews, NumberScanner
-from tests.monitor.served import add
+from tests.support.harness import NOW, EverythingIsNews, NumberScanner
 from tests.support.log_server import LogServer, log_server
+from tests.support.served_following import add
 
 MEDIA_TYPE = "application/vnd.dev.sigstore.trustedroot+json;version=0.1"
 V1, V2, CT, STATIC = LogApi

@@ -32,8 +32,8 @@ from monitor.store.reading import Reading
 from outbound.deadline import HttpLimits
 from tests.evidence import independent_reader
 from tests.log_lite.client import b64, hashedrekord
-from tests.monitor.harness import NOW
-from tests.scanning.bundles import timestamps_in, views_in
+from tests.support.bundles import timestamps_in, views_in
+from tests.support.harness import NOW
 from tests.threats.site import (
     ALL,
     CT,

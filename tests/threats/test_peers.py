@@ -28,7 +28,7 @@ from monitor.model.errors import OwnFault
 from monitor.model.heads import SignedHead, TrustedHead
 from monitor.model.log_source import LogSource
 from monitor.proof.evidence import to_document, verify_evidence
-from tests.monitor.harness import KINDS, NOW
+from tests.support.harness import KINDS, NOW
 from tests.support.memory_state import MemoryState
 from tests.support.misbehaving_log import MisbehavingLog, RekorV1Log, RekorV2Log, ecdsa_key, ed25519_key
 

@@ -17,7 +17,7 @@ from monitor.judging.reevaluation import Rechecked
 from monitor.model.inclusion_promise import InclusionPromise
 from monitor.store.promises import Tally
 from monitor.store.reading import Reading
-from tests.monitor.test_promises import promise_of, with_entries
+from tests.proof.test_promises import promise_of, with_entries
 from tests.support.entries import milliseconds
 from tests.support.misbehaving_log import CtRfc6962Log, MisbehavingLog, RekorV1Log, ct_leaf, merkle_tree_leaf
 from tests.support.promises import promised, signed_sct, signed_set

@@ -25,10 +25,10 @@ from monitor.model.log_source import LogSource
 from monitor.store.database import DamagedDatabase, NoDatabase, open_database
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
-from tests.monitor.harness import KINDS
-from tests.monitor_programs.served_log import ServedLog, served_log
 from tests.support.entries import NOT_BEFORE, hashedrekord_v1, make_ca, make_github_certificate
+from tests.support.harness import KINDS
 from tests.support.misbehaving_log import CtRfc6962Log, MisbehavingLog, RekorV1Log, RekorV2Log, b64
+from tests.support.served_log import ServedLog, served_log
 from tests.threats.site import (
     V1,
     Clock,

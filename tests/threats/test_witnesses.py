@@ -39,7 +39,7 @@ from monitor.model.witness_policy import (
 from monitor.raising.log_alerts import rfc3339
 from monitor.raising.witness_alerts import witness_alerts
 from settings.document import Misplaced, read_yaml
-from tests.monitor.harness import NOW
+from tests.support.harness import NOW
 from tests.support.misbehaving_log import RekorV2Log, b64, ed25519_key, spki_of
 from tests.threats.watched import Watched, signing
 from tlog.cosignature import WitnessKey, cosigned_message, cosigned_tree, parse_witness_vkey

@@ -11,7 +11,7 @@ import pytest
 
 from ca_lite.tuf_repository import create_repository
 from tests.support.alerts import NOW
-from tests.trust.world import Quiet, World
+from tests.support.trust_world import Quiet, World
 
 
 @pytest.fixture

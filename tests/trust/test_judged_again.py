@@ -22,10 +22,10 @@ from monitor.daemon.daemon import Daemon
 from monitor.model.heads import Position
 from monitor.model.state import Batch
 from monitor.store.reading import Reading
-from tests.monitor_programs.served_log import ISSUER, ServedLog
 from tests.support.entries import Authority, github_claims, hashedrekord_v2, make_ca, make_certificate, make_key
 from tests.support.misbehaving_log import RekorV2Log, b64, spki_of
-from tests.trust.world import World, passes, told, trusted_root
+from tests.support.served_log import ISSUER, ServedLog
+from tests.support.trust_world import World, passes, told, trusted_root
 
 TAG, BRANCH = "refs/tags/v1.2.3", "refs/heads/stranger"
 SELF_MADE = make_ca("self-made", name="nobody.example")

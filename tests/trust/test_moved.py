@@ -15,10 +15,10 @@ from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
 from monitor.trust.history import Change, ChangeKind, TrustHistory, changes
 from monitor.trust.trust_root import TrustedLog, TrustRoot
-from tests.monitor_programs.served_log import ServedLog, signing_body
 from tests.support.alerts import NOW
 from tests.support.misbehaving_log import RekorV2Log
-from tests.trust.world import World, passes, told
+from tests.support.served_log import ServedLog, signing_body
+from tests.support.trust_world import World, passes, told
 
 
 def elsewhere(world: World, served: ServedLog, log: RekorV2Log | None = None) -> ServedLog:

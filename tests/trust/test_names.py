@@ -13,10 +13,10 @@ from monitor.crosscheck.peers import checkpoints_document
 from monitor.daemon.log_trees import own_sources
 from monitor.model.log_source import LogSource
 from monitor.program import utc_now
-from tests.monitor_programs.served_log import ServedLog, signing_body
-from tests.scanning.bundles import bundle, entry
+from tests.support.bundles import bundle, entry
 from tests.support.misbehaving_log import RekorV2Log, b64, spki_of
-from tests.trust.world import World, keyed, passes
+from tests.support.served_log import ServedLog, signing_body
+from tests.support.trust_world import World, keyed, passes
 from tlog.note import tile_log_key
 
 

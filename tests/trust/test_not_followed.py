@@ -15,9 +15,9 @@ from monitor.daemon.status import read_status, status_document
 from monitor.model.errors import OwnFault
 from monitor.store.database import open_database
 from monitor.trust.trust_root import read_trust_root
-from tests.monitor_programs.parts import a_store
-from tests.monitor_programs.served_log import ServedLog, served_log
 from tests.support.misbehaving_log import RekorV2Log
+from tests.support.parts import a_store
+from tests.support.served_log import ServedLog, served_log
 
 Root = dict[str, Any]
 

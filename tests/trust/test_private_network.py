@@ -24,8 +24,8 @@ from monitor.store.reading import Reading
 from outbound.deadline import HttpLimits
 from tests.support.log_server import LogServer, log_server
 from tests.support.private_network import Front, PrivateCa, Proxy, http_proxy, private_ca, tls_front
+from tests.support.trust_world import Quiet
 from tests.threats.site import V2, add_entries, opened, trusted_root_of, wait_for_size
-from tests.trust.world import Quiet
 
 RULES = "version: 1\nrules:\n  - {id: nobody, select: {identity: nobody@example.org}}\n"
 CONFIG = """\

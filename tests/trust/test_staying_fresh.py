@@ -10,9 +10,9 @@ import pytest
 from ca_lite.tuf_repository import publish_targets
 from monitor.model.errors import FetchFailed
 from monitor.store.reading import Reading
-from tests.monitor_programs.served_log import CA, signing_body
 from tests.support.misbehaving_log import spki_of
-from tests.trust.world import OTHER_CA, World, b64, passes, told, trusted_root
+from tests.support.served_log import CA, signing_body
+from tests.support.trust_world import OTHER_CA, World, b64, passes, told, trusted_root
 from tlog.note import tile_log_key
 
 

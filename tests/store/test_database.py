@@ -1,0 +1,134 @@
+"""A database is opened only when it is the one that was written, whole and of this version."""
+
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import text
+
+from monitor.model.errors import OwnFault
+from monitor.store import schema
+from monitor.store.database import DamagedDatabase, Database, NoDatabase, WrongSchema, create, open_database
+from monitor.store.tables import SCHEMA, Base
+from tests.support.alerts import NOW
+from tests.support.parts import a_position, a_store
+
+
+def test_migrations_and_tables_say_the_same(database: Database) -> None:
+    with database.read() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+
+
+def test_making_it_again_changes_nothing(database: Database, where: str) -> None:
+    a_store(database).baseline(a_position(3), "head")
+    again = create(where, NOW, "test")
+    assert a_store(again).position("rekor-v2") == a_position(3)
+    again.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "error"),
+    [
+        ("UPDATE alembic_version SET version_num = '9999'", "a newer one wrote it"),
+        ("DELETE FROM alembic_version", "no Signwatch database"),
+        ("DELETE FROM instance", "no Signwatch database"),
+    ],
+)
+def test_another_versions_database_is_refused(database: Database, where: str, statement: str, error: str) -> None:
+    open_database(where).close()  # control: untouched, it opens
+    with database.write() as connection:
+        connection.execute(text(statement))
+    with pytest.raises((WrongSchema, NoDatabase), match=error):
+        open_database(where)
+
+
+def test_initialising_never_touches_a_newer_database(database: Database, where: str) -> None:
+    with database.write() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(WrongSchema, match="Nothing was changed"):
+        create(where, NOW, "test")
+
+
+def test_somebody_elses_database_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE theirs (id INTEGER)")
+    connection.close()
+    with pytest.raises(OwnFault, match="another program"):
+        create(str(path), NOW, "test")
+
+
+def test_a_missing_file_is_never_a_first_run(tmp_path: Path) -> None:
+    with pytest.raises(NoDatabase, match="signwatch init"):
+        open_database(str(tmp_path / "signwatch.db"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def _empty(raw: bytes) -> bytes:
+    return raw[:0]
+
+
+def _half(raw: bytes) -> bytes:
+    return raw[: len(raw) // 2]
+
+
+def _one_page_short(raw: bytes) -> bytes:
+    return raw[:-4096]
+
+
+def _other(raw: bytes) -> bytes:
+    return b"not a database at all" + raw[21:]
+
+
+def _scribbled(raw: bytes) -> bytes:
+    return raw[:4096] + os.urandom(0) + b"\xff" * 8192 + raw[12288:]
+
+
+@pytest.mark.parametrize("damage", [_empty, _half, _one_page_short, _other, _scribbled])
+def test_a_damaged_file_is_an_error_and_never_a_first_run(tmp_path: Path, damage: object) -> None:
+    path = tmp_path / "signwatch.db"
+    database = create(str(path), NOW, "test")
+    a_store(database).baseline(a_position(3), "head")
+    database.close()
+    open_database(str(path), check=True).close()  # control: whole, it opens
+    for leftover in tmp_path.glob("*-wal"):
+        leftover.unlink()
+    assert callable(damage)
+    damaged = damage(path.read_bytes())
+    path.write_bytes(damaged)
+    with pytest.raises(DamagedDatabase, match="restore the file"):
+        open_database(str(path), check=True)
+    with pytest.raises(OwnFault):
+        create(str(path), NOW, "test")
+    assert path.read_bytes() == damaged, "nothing was repaired in place"
+
+
+def test_commits_survive_a_power_cut(tmp_path: Path) -> None:
+    database = create(str(tmp_path / "signwatch.db"), NOW, "test")
+    with database.read() as connection:
+        settings = [connection.execute(text(f"PRAGMA {name}")).scalar() for name in ("journal_mode", "synchronous")]
+        assert settings == ["wal", 2]
+        assert connection.execute(text("PRAGMA foreign_keys")).scalar() == 1
+    database.close()
+    assert (tmp_path / "signwatch.db").stat().st_mode & 0o077 == 0, "nobody else may read it"
+
+
+@pytest.mark.parametrize("where", ["sqlite://", "mysql://host/db", "nonsense://x"])
+def test_a_database_that_cannot_be_used_is_refused(where: str) -> None:
+    with pytest.raises(OwnFault, match="database"):
+        open_database(where)
+
+
+def test_a_password_is_never_shown() -> None:
+    with pytest.raises(OwnFault) as caught:
+        open_database("postgresql+psycopg://user:hunter2@127.0.0.1:1/db?connect_timeout=1")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_the_schema_that_is_opened_without_alembic_is_its_newest(tmp_path: Path) -> None:
+    newest, known = schema.revisions()
+    assert newest == SCHEMA
+    assert newest in known
