@@ -111,22 +111,29 @@ def test_a_clock_of_ours_that_is_behind_is_no_misbehaviour_of_the_log(tmp_path: 
     watched.grow(1)
     watched.clock.pass_by(hours=-2)
     outcome = watched.run()
-    assert verdict([replace(outcome, unreadable=0)], Rechecked()) is Exit.FINE
+    assert verdict([replace(outcome, unreadable=0)], Rechecked()) is Exit.UNFINISHED
     [alert] = [each.alert for each in Reading(watched.store.database).alerts(100) if each.alert.kind == "log-clock"]
     assert alert.owner is Owner.COULD_NOT_ASK
     watched.store.close()
 
 
-@pytest.mark.parametrize(("hours", "told"), [(0, []), (24, ["log-clock"]), (-24, ["log-clock"])])
+@pytest.mark.parametrize(
+    ("hours", "owner", "told"),
+    [
+        (0, None, []),
+        (24, Owner.COULD_NOT_ASK, ["log-clock"]),  # only our clock contradicts it
+        (-24, Owner.LOG_MISBEHAVED, ["log-clock"]),  # the entry's own certificate contradicts it
+    ],
+)
 def test_a_log_clock_that_is_a_day_off_is_the_news_and_not_the_signing(
-    hours: int, told: list[str], tmp_path: Path
+    hours: int, owner: Owner | None, told: list[str], tmp_path: Path
 ) -> None:
     """Rekor v1 claims when it took an entry in; that time is not in the tree."""
     log = RekorV1Log([hashedrekord_v1(make_github_certificate(CA, ref="refs/tags/v1.2.3"))])
     watched = Watched(log, tmp_path, Clock(NOT_BEFORE + timedelta(minutes=5)))
     claimed = int((NOT_BEFORE + timedelta(minutes=1, hours=hours)).timestamp())
     log.edit("entries/retrieve", lambda raw: re.sub(rb'"integratedTime": \d+', b'"integratedTime": %d' % claimed, raw))
-    assert watched.run().owner is None
+    assert watched.run().owner is owner
     assert watched.found() == [(0, "expected")]
     assert watched.alerts() == told
     watched.store.close()
