@@ -32,9 +32,11 @@ def store(database: Database, clock: Clock) -> Store:
 
 
 def watch(store: Store, clock: Clock, until: datetime) -> None:
+    """Watch hour by hour; the nine entries come in the middle of the week before `MONDAY`."""
     limit = timedelta(hours=2)
     while clock.now < until:
-        store.health.went_well(LOG, clock.now, None, progress=Pass(9, 0, limit))
+        size = 9 if clock.now >= MONDAY - timedelta(days=4) else 0
+        store.health.went_well(LOG, clock.now, None, progress=Pass(size, 0, limit))
         clock.advance(hours=1)
 
 
