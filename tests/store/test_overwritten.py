@@ -2,18 +2,21 @@
 
 import random
 import sqlite3
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select, update
 
 from monitor.model.errors import OwnFault
+from monitor.store.alert_life import AlertLife, Who
 from monitor.store.authorisations import Authorisations
 from monitor.store.database import Database, create, open_database
 from monitor.store.fsck import fsck
 from monitor.store.outbox import DatabaseOutbox
 from monitor.store.reading import Reading
 from monitor.store.seals import SEAL, change_sealed
+from monitor.store.silences import Silence
 from monitor.store.tables import AlertRow, Base, EvidenceRow, FindingRow, table
 from rules.facts import Authorisation
 from tests.support.alerts import NOW
@@ -29,6 +32,8 @@ CONTENTS = {
     "authorisation": b"note of the release manager",
     "seen_value": b"https://issuer-of-one-entry.example",
     "sighting": b"certificate that was sighted once",
+    "alert_change": b"it was the release manager",
+    "silence": b"the migration of this week",
 }
 
 
@@ -41,6 +46,9 @@ def fill(database: Database) -> None:
     batch = a_batch(0, 4, [a_finding(2, signing=signing)], unreadable=[3])
     store.advance(a_position(0, head=4), a_position(4), batch, [alert_for(2)])
     store.keep_evidence(some_evidence(), [])
+    life = AlertLife(database, ())
+    life.acknowledge(alert_for(2).id, Who("maintainer", CONTENTS["alert_change"].decode()), NOW)
+    life.silences.add(Silence(NOW + timedelta(days=1), "maintainer", CONTENTS["silence"].decode(), rule="quiet"), NOW)
     Authorisations(database).add(
         "acme-release", Authorisation("sha256:" + "ab" * 32, 1, NOW, CONTENTS["authorisation"].decode()), NOW
     )
