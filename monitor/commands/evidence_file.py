@@ -13,7 +13,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from alerts.inert import inert_line
 from monitor.commands.proof_file import tell_proofs
-from monitor.commands.search_complete import is_answer, tell_complete
 from monitor.commands.terminal import DEFAULT_CONFIG, Exit, JsonOption, leave, note, say, say_json
 from monitor.config import TrustConfig
 from monitor.model.errors import Evidence, OwnFault
@@ -28,6 +27,7 @@ from monitor.trust.trust_root import TrustRoot, read_trust_root
 from tlog.merkle import HASH_SIZE
 from tlog.note import load_public_key
 
+_ANSWER_TYPE: Final = b"application/vnd.signwatch.search-answer+json"
 _LONGEST: Final = 2_000
 
 
@@ -122,8 +122,11 @@ def verify(
     if sum(each is not None for each in (trusted_root, tuf)) + bool(key) > 1:
         raise typer.BadParameter("give one of --trusted-root, --tuf and --key", param_hint="--trusted-root")
     raw = _read(file, MAX_PROOF, "FILE")
-    if is_answer(raw):
-        raise leave(tell_complete(raw, _index_root(index_root), as_json=as_json))
+    if _ANSWER_TYPE in raw:
+        from monitor.commands.search_complete import is_answer, tell_complete  # noqa: PLC0415  imports pyarrow
+
+        if is_answer(raw):
+            raise leave(tell_complete(raw, _index_root(index_root), as_json=as_json))
     if index_root is not None:
         raise typer.BadParameter("the file is not one of `signwatch search --complete`", param_hint="--index-root")
     is_named = trusted_root is not None or tuf is not None or bool(key)
