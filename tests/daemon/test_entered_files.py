@@ -1,0 +1,16 @@
+"""How many files a reader has to open to follow one entry."""
+
+from pathlib import Path
+
+from tests.support.entered_files import follow_one_entry
+
+MOST_FILES = 95
+MOST_CHANGES = 201
+
+
+def test_one_matching_entry_stays_in_few_files_and_rooms(tmp_path: Path) -> None:
+    entered = follow_one_entry(tmp_path)
+    assert entered.calls["monitor/following/batch_commit.py"] > 0, "control: the way to the commit was seen"
+    assert entered.calls["outbound/deadline.py"] > 0, "control: fetching in other threads was seen"
+    assert len(entered.calls) <= MOST_FILES, sorted(entered.calls)
+    assert entered.changes <= MOST_CHANGES
