@@ -10,7 +10,7 @@ import httpcore
 import httpx
 
 from ca_lite.errors import Outage
-from outbound.deadline import Deadline, DeadlineTransport, HttpLimits, believed
+from outbound.transport import Deadline, DeadlineTransport, HttpLimits, believed
 
 _LIMITS: Final = HttpLimits(connect=5.0, operation=5.0)
 

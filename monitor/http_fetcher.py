@@ -19,11 +19,8 @@ import httpx
 from typing_extensions import override
 
 from monitor.model.errors import FetchFailed, OwnFault
-from outbound.deadline import Deadline, DeadlineTransport, HttpLimits, believed
-from outbound.retry_after import parse_http_date, parse_retry_after
-from outbound.shortage import own_shortage
-from outbound.shown_url import shown_url
-from outbound.token_bucket import Tokens
+from outbound.etiquette import Tokens, parse_http_date, parse_retry_after, shown_url
+from outbound.transport import Deadline, DeadlineTransport, HttpLimits, believed, own_shortage
 
 MIB: Final = 1024 * 1024
 _USER_AGENT: Final = "signwatch"

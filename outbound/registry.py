@@ -22,11 +22,9 @@ import oras.container
 import requests
 from requests.adapters import BaseAdapter
 
-from outbound.address_guard import GuardedBackend, Resolve, resolve
-from outbound.deadline import Deadline, DeadlineBackend
-from outbound.guarded_transport import GuardedTransport
+from outbound.etiquette import is_loopback_host, shown_url
 from outbound.image_name import ImageName, is_digest, is_tag
-from outbound.shown_url import is_loopback_host, shown_url
+from outbound.transport import Deadline, DeadlineBackend, GuardedBackend, GuardedTransport, Resolve, resolve
 
 MAX_MANIFEST: Final = 4 * 1024 * 1024  # SPEC distribution-spec: registries take manifests of at least 4 MiB
 MAX_BLOB: Final = 16 * 1024 * 1024

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
-from outbound.shown_url import shown_url
+from outbound.etiquette import shown_url
 from sigstore_entries.signing import EntryRef
 
 

@@ -13,10 +13,16 @@ import httpx
 
 from alerts.channels.channel import DeliveryFailed
 from alerts.inert import inert_line
-from outbound.address_guard import GuardedBackend, Resolve, is_private_literal, resolve
-from outbound.deadline import Deadline, DeadlineBackend
-from outbound.guarded_transport import GuardedTransport
-from outbound.retry_after import parse_retry_after
+from outbound.etiquette import parse_retry_after
+from outbound.transport import (
+    Deadline,
+    DeadlineBackend,
+    GuardedBackend,
+    GuardedTransport,
+    Resolve,
+    is_private_literal,
+    resolve,
+)
 
 _MAX_BODY: Final = 64 * 1024
 _SHOWN_BODY: Final = 200

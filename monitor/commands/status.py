@@ -129,7 +129,7 @@ def daemon_reasons(settings: Config) -> list[str]:
     url = f"http://[{host}]:{settings.web.port}" if ":" in host else f"http://{host}:{settings.web.port}"
     # The HTTP client takes longer to import than a status without a daemon takes to print.
     from monitor.http_fetcher import Expect, HttpFetcher, ServerFailed  # noqa: PLC0415
-    from outbound.deadline import HttpLimits  # noqa: PLC0415
+    from outbound.transport import HttpLimits  # noqa: PLC0415
 
     fetcher = HttpFetcher(url, limits=HttpLimits(connect=1.0, operation=3.0, total=5.0))
     try:

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 from monitor.http_fetcher import Expect, HttpFetcher
 from monitor.model.errors import FetchFailed, SignwatchError
+from outbound.etiquette import is_https_or_loopback, shown_url
 from outbound.image_name import ImageName, parse_image_name
-from outbound.shown_url import is_https_or_loopback, shown_url
 from rules.digest_list import MAX_SIZE, parse_digest_list
 from rules.expectations.digests import DigestsFromExpectation
 from rules.facts import DigestSource, SourceForm

@@ -28,7 +28,7 @@ from alerts.channels.guarded_http import GuardedPoster, check_url
 from alerts.channels.registry import build_channel
 from alerts.channels.settings import ChannelMisconfigured
 from alerts.channels.stdout import StdoutChannel
-from outbound.retry_after import parse_retry_after
+from outbound.etiquette import parse_retry_after
 from tests.support.alerts import NOW, an_alert
 from tests.support.smtp_server import Mailbox, smtp_server
 

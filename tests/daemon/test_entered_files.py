@@ -11,6 +11,6 @@ MOST_CHANGES = 201
 def test_one_matching_entry_stays_in_few_files_and_rooms(tmp_path: Path) -> None:
     entered = follow_one_entry(tmp_path)
     assert entered.calls["monitor/following/batch_commit.py"] > 0, "control: the way to the commit was seen"
-    assert entered.calls["outbound/deadline.py"] > 0, "control: fetching in other threads was seen"
+    assert entered.calls["outbound/transport.py"] > 0, "control: fetching in other threads was seen"
     assert len(entered.calls) <= MOST_FILES, sorted(entered.calls)
     assert entered.changes <= MOST_CHANGES

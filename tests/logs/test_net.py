@@ -23,7 +23,7 @@ from monitor.http_fetcher import (
     WrongContent,
 )
 from monitor.model.errors import FetchFailed, OwnFault
-from outbound.deadline import HttpLimits
+from outbound.transport import HttpLimits
 
 Script = Callable[[socket.socket], None]
 

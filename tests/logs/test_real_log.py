@@ -16,7 +16,7 @@ from monitor.http_fetcher import HttpFetcher
 from monitor.logs.opening import LogDescription, open_sources
 from monitor.model.log_source import LogApi, LogSource
 from monitor.proof.evidence import to_document, verify_evidence
-from outbound.deadline import HttpLimits
+from outbound.transport import HttpLimits
 from tests.support.log_server import LogServer, log_server
 from tests.support.memory_state import MemoryState
 from tests.support.served_following import ALL, CT, PATHS, READ, STATIC, V1, V2, Followed, add, trust_of, wait_for

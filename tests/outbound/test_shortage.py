@@ -12,7 +12,7 @@ import pytest
 
 from monitor.http_fetcher import Expect, HttpFetcher, Unreachable
 from monitor.model.errors import OwnFault
-from outbound.shortage import OURS, own_shortage
+from outbound.transport import OURS, own_shortage
 
 # Nothing listens here: with a descriptor to spare, the connection is refused.
 PORT = 1

@@ -2,7 +2,7 @@
 
 import pytest
 
-from outbound.token_bucket import Tokens
+from outbound.etiquette import Tokens
 
 
 def test_a_burst_is_free_and_then_the_rate_holds() -> None:

@@ -33,7 +33,7 @@ from monitor.store.store import Store
 from monitor.telemetry.prometheus import PrometheusMeter
 from monitor.trust.provider import TrustKeeper
 from monitor.trust.trust_root import TrustRoot, read_trust_root
-from outbound.deadline import HttpLimits
+from outbound.transport import HttpLimits
 from tests.support.harness import NOW, EverythingIsNews, NumberScanner
 from tests.support.log_server import LogServer, log_server
 from tests.support.served_following import add

@@ -29,7 +29,7 @@ from monitor.model.log_source import LogApi, LogSource, PromisingSource
 from monitor.proof.evidence import verify_evidence
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
-from outbound.deadline import HttpLimits
+from outbound.transport import HttpLimits
 from tests.evidence import independent_reader
 from tests.log_lite.client import b64, hashedrekord
 from tests.support.bundles import timestamps_in, views_in

@@ -21,7 +21,7 @@ from monitor.proof.evidence import verify_evidence
 from monitor.store.database import open_database
 from monitor.store.fsck import fsck
 from monitor.store.reading import KeptEvidence, Reading
-from outbound.deadline import HttpLimits
+from outbound.transport import HttpLimits
 from tests.support.log_server import LogServer, free_port, log_server
 from tests.threats.site import ALL, NOTICE_SECONDS, RULES, add_entries, opened, trusted_root_of, wait_for_size
 

@@ -21,7 +21,7 @@ from monitor.cli import run_command
 from monitor.program import utc_now
 from monitor.store.database import open_database
 from monitor.store.reading import Reading
-from outbound.deadline import HttpLimits
+from outbound.transport import HttpLimits
 from tests.support.log_server import LogServer, log_server
 from tests.support.private_network import Front, PrivateCa, Proxy, http_proxy, private_ca, tls_front
 from tests.support.trust_world import Quiet
