@@ -26,7 +26,6 @@ from monitor.site.fan_out import FanOut
 from monitor.site.parts import Site, build_site
 from monitor.site_config import MailConfig, SiteConfig, SiteLimits
 from monitor.store.asks import Asks
-from monitor.store.columns import text_key
 from monitor.store.database import Database, create
 from monitor.store.findings import add_findings
 from monitor.store.outbox import Post, put
@@ -40,7 +39,7 @@ from monitor.store.site_tables import (
     SubscriptionRow,
 )
 from monitor.store.subscribers import Subscribers, new_id
-from monitor.store.tables import FindingRow, table
+from monitor.store.tables import FindingRow, table, text_key
 from rules.asking import KEYS_VERSION, PREFIX, Ask, ask_of, rule_of
 from rules.learning import verdict_of
 from rules.selected import select as select_signers

@@ -23,8 +23,7 @@ from monitor.model.errors import FetchFailed, LogMisbehaved
 from monitor.model.heads import Position
 from monitor.model.log_source import LogApi, LogSource
 from monitor.raising.coverage_alerts import back_scan_stuck_alert
-from monitor.store.backscans import BackScan
-from monitor.store.coverage import CoverageGroup, Gap, first_gap, union_size, without_first
+from monitor.store.coverage import BackScan, CoverageGroup, Gap, first_gap, union_size, without_first
 from monitor.store.reading import Reading
 from monitor.telemetry.hooks import BackscanMeter
 from rules.lookback import LookBack, first_wanted

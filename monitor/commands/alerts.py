@@ -35,9 +35,8 @@ from monitor.program import utc_now
 from monitor.raising.log_alerts import ALERT_KINDS, NEVER_SILENT
 from monitor.store.alert_life import AlertLife, NoSuchAlert, Who
 from monitor.store.database import open_database
-from monitor.store.outbox import DatabaseOutbox
+from monitor.store.outbox import DatabaseOutbox, Silence, Silences
 from monitor.store.reading import Reading
-from monitor.store.silences import Silence, Silences
 
 _SHORT_ID: Final = 12
 AlertOption = Annotated[str, typer.Argument(help="The alert's id, or its beginning.", metavar="ID")]

@@ -16,8 +16,8 @@ from monitor.judging.rules_file import read_rules
 from monitor.program import utc_now
 from monitor.store.authorisations import Authorisations
 from monitor.store.database import open_database
+from monitor.store.facts import StoredPast
 from monitor.store.reading import Reading
-from monitor.store.stored_facts import StoredPast
 from outbound.image_name import BadImageName, parse_image_name
 from rules.facts import Authorisation
 from rules.selection import digest_text, normal_digest

@@ -24,7 +24,7 @@ from monitor.judging.active_rules import RuleKeeper
 from monitor.model.errors import OwnFault, SignwatchError
 from monitor.program import VERSION, utc_now
 from monitor.store.database import open_database, sqlite_path
-from monitor.store.rule_load import RuleLoad
+from monitor.store.health import RuleLoad
 from monitor.store.store import Store
 
 _TOP_LEVEL: Final = (

@@ -22,8 +22,8 @@ from alerts.page import page_of
 from alerts.rendering import json_document
 from monitor.daemon.pages import environment
 from monitor.store.alert_life import AlertLife, NoSuchAlert, Who
+from monitor.store.outbox import Silence
 from monitor.store.reading import KeptAlert, Reading
-from monitor.store.silences import Silence
 
 _TEMPLATE: Final = environment().get_template("alert.html.j2")
 _EVIDENCE: Final = 50

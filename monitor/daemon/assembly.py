@@ -39,8 +39,8 @@ from monitor.site.fan_out import SUBSCRIBERS, FanOut
 from monitor.store.alert_life import AlertLife
 from monitor.store.asks import Asks
 from monitor.store.database import Database, open_database
+from monitor.store.facts import StoredKnown
 from monitor.store.store import Route, Store
-from monitor.store.stored_facts import StoredKnown
 from monitor.telemetry.hooks import Meter
 from monitor.telemetry.metered_fetcher import MeteredFetcher
 from monitor.trust.provider import TrustKeeper

@@ -17,11 +17,10 @@ from monitor.config import Config
 from monitor.daemon.followed_logs import not_followed
 from monitor.judging.coverage import LogCoverage, coverage_document, read_coverage
 from monitor.model.pace import CLOCK_SKEW, Freshness
-from monitor.store.backscans import BackScan
+from monitor.store.coverage import BackScan
 from monitor.store.events import Event, Events
-from monitor.store.health import Condition, Trouble
+from monitor.store.health import Condition, Dropped, InForce, Trouble
 from monitor.store.reading import Followed, OpenEvidence, Reading
-from monitor.store.rule_load import Dropped, InForce
 from monitor.store.store import Store
 from monitor.trust.trust_root import read_trust_root
 

@@ -16,8 +16,8 @@ from monitor.raising.trust_alerts import (
     log_final_alert,
     stale_root_alert,
 )
+from monitor.store.history import KeptRoot
 from monitor.store.store import Store
-from monitor.store.trust_roots import KeptRoot
 from monitor.trust.history import Recorded, TrustHistory, changes
 from monitor.trust.provider import TrustKeeper
 from monitor.trust.signing_configs import disagreements, read_signing_config

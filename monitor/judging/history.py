@@ -11,8 +11,7 @@ from datetime import datetime
 from typing_extensions import override
 
 from monitor.model.state import Finding
-from monitor.store.findings import is_certificate_only, signed_at
-from monitor.store.past import digests_of, is_past, seen_in
+from monitor.store.findings import digests_of, is_certificate_only, is_past, seen_in, signed_at
 from rules.facts import Past
 from sigstore_entries.signing import EntryRef
 

@@ -9,7 +9,7 @@ from monitor.judging.active_rules import HeldRules
 from monitor.judging.judge import RuleJudge
 from monitor.model.errors import OwnFault
 from monitor.model.state import Finding, Hit
-from monitor.store.rechecks import DueFinding, due_findings, postpone
+from monitor.store.findings import DueFinding, due_findings, postpone
 from monitor.store.store import Store
 from monitor.trust.provider import TrustKeeper
 from rules.judge import recheck_at

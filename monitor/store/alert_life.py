@@ -9,12 +9,10 @@ from sqlalchemy import Connection, and_, func, or_, select
 
 from alerts.alert import Alert, AlertChange, ChangeKind, Owner, Severity
 from monitor.store.database import Database
-from monitor.store.outbox import FRESH, WITHDRAWN, news_of
-from monitor.store.past import set_past_of_alert
-from monitor.store.seals import change_sealed
-from monitor.store.silences import Silence, Silences
+from monitor.store.findings import set_past_of_alert
+from monitor.store.outbox import FRESH, WITHDRAWN, Silence, Silences, news_of
 from monitor.store.tables import AlertChangeRow, AlertRow, DeliveryRow, table
-from monitor.store.writing import add_new
+from monitor.store.writing import add_new, change_sealed
 
 _ALERT: Final = table(AlertRow)
 _CHANGE: Final = table(AlertChangeRow)

@@ -9,9 +9,8 @@ from sqlalchemy import Connection, func, or_, select
 
 from monitor.model.errors import OwnFault
 from monitor.store.database import Database
-from monitor.store.seals import change_sealed, sealed
 from monitor.store.tables import AuthorisationRow, table
-from monitor.store.writing import chunks
+from monitor.store.writing import change_sealed, chunks, sealed
 from rules.facts import Authorisation
 
 _GIVEN: Final = table(AuthorisationRow)

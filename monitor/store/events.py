@@ -11,11 +11,10 @@ from typing import Any, Final
 
 from sqlalchemy import BigInteger, ColumnElement, and_, case, exists, false, func, or_, select, type_coerce
 
-from monitor.store.columns import text_key
 from monitor.store.database import Database
 from monitor.store.reading import FoundSigning, found_signing
 from monitor.store.site_tables import FindingName
-from monitor.store.tables import FindingCertificate, FindingRow, table
+from monitor.store.tables import FindingCertificate, FindingRow, table, text_key
 from monitor.store.writing import chunks
 from rules.verdict import Outcome
 

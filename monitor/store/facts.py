@@ -1,15 +1,324 @@
-"""What judgements may ask about: `rules.facts.Facts` over the database."""
+"""Facts that judgements ask about (`rules.facts.Facts`), read from the database.
 
-from collections.abc import Collection, Mapping, Sequence
+`Stored…` answers one question at a time. `…Ahead` asks the database once for all hits of a batch.
+"""
 
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from sqlalchemy import and_, bindparam, exists, func, not_, select
 from typing_extensions import override
 
 from monitor.model.state import FactStore, Hit
+from monitor.store.authorisations import in_force
 from monitor.store.database import Database
-from monitor.store.facts_ahead import BatchHits, LeaveAhead, PastAhead
-from monitor.store.past import revisions
-from monitor.store.stored_facts import StoredKnown, StoredLeave, StoredPast
-from rules.facts import Facts
+from monitor.store.findings import digests_of, revisions
+from monitor.store.tables import (
+    FindingCertificate,
+    FindingDigest,
+    FindingRow,
+    LogHealth,
+    SeenValue,
+    Sighting,
+    table,
+    text_key,
+)
+from monitor.store.writing import chunks
+from rules.facts import Authorisation, DigestSource, Facts, Known, Leave, Past
+from rules.forges import repository_key
+from sigstore_entries.signing import EntryRef, Signer, Signing
+
+_FINDING = table(FindingRow)
+_DIGEST = table(FindingDigest)
+_CERTIFICATE = table(FindingCertificate)
+_VALUE = table(SeenValue)
+_SIGHTING = table(Sighting)
+_HEALTH = table(LogHealth)
+# Made once: every hit of a rule with a rate asks this, and making it costs more than the answer.
+_SIGNINGS = (
+    select(func.count())
+    .select_from(_FINDING)
+    .where(
+        _FINDING.c.rule == bindparam("rule"),
+        _FINDING.c.signed_at > bindparam("after"),
+        _FINDING.c.signed_at <= bindparam("up_to"),
+        _FINDING.c.counts.is_(True),
+        _FINDING.c.certificate_log.is_(False),
+        not_(and_(_FINDING.c.log == bindparam("log"), _FINDING.c.entry == bindparam("entry"))),
+    )
+)
+
+
+class StoredPast(Past):
+    """The past from the findings in the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @override
+    def times_signed(self, rule: str, digest: str, besides: EntryRef) -> int:
+        wanted = (_DIGEST.c.rule == rule, _DIGEST.c.digest_key == text_key(digest))
+        other = not_(and_(_DIGEST.c.log == besides.log, _DIGEST.c.entry == besides.index))
+        with self._database.read() as connection:
+            return connection.execute(select(func.count()).select_from(_DIGEST).where(*wanted, other)).scalar_one()
+
+    @override
+    def issuers_of(self, rule: str, identity: str, besides: frozenset[bytes]) -> frozenset[str] | None:
+        return self._values(rule, "issuer", identity, besides)
+
+    @override
+    def repository_identifiers_of(self, rule: str, repository: str, besides: frozenset[bytes]) -> frozenset[str] | None:
+        return self._values(rule, "repository", repository, besides)
+
+    @override
+    def signings(self, rule: str, after: datetime, up_to: datetime, besides: EntryRef) -> int:
+        asked = {"rule": rule, "after": after, "up_to": up_to, "log": besides.log, "entry": besides.index}
+        with self._database.read() as connection:
+            return int(connection.execute(_SIGNINGS, asked).scalar_one())
+
+    @override
+    def absent_at(self, where: EntryRef) -> datetime | None:
+        """From the last pass that read the whole tree."""
+        read = select(_HEALTH.c.read_at).where(_HEALTH.c.log == where.log, _HEALTH.c.read_size <= where.index)
+        with self._database.read() as connection:
+            return connection.execute(read).scalar()
+
+    def _values(self, rule: str, fact: str, subject: str, besides: frozenset[bytes]) -> frozenset[str]:
+        shown = _SIGHTING.alias()
+        same = (shown.c[name] == _VALUE.c[name] for name in ("rule", "fact", "subject_key", "value_key"))
+        other = exists().where(*same, shown.c.past.is_(True), shown.c.certificate.not_in(sorted(besides)))
+        subjects = (_VALUE.c.rule == rule, _VALUE.c.fact == fact, _VALUE.c.subject_key == text_key(subject))
+        with self._database.read() as connection:
+            return frozenset(connection.execute(select(_VALUE.c.value).where(*subjects, other)).scalars())
+
+
+class StoredLeave(Leave):
+    """Leave to sign from the authorisations in the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @override
+    def authorisations(self, rule: str, digest: str) -> Sequence[Authorisation]:
+        """Revoked ones are none."""
+        with self._database.read() as connection:
+            return in_force(connection, rule, [digest]).get(digest, [])
+
+
+class StoredKnown(Known):
+    """What other logs showed, from the findings in the database. `digests` answers for lists kept outside.
+
+    `certificate_logs` and `signature_logs` say which logs show certificates and which show signatures, and
+    `fresh_within` how long ago each must have been read to its end for an absence to mean something.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.digests: Callable[[DigestSource], frozenset[str] | None] = lambda _source: None
+        self.certificate_logs: frozenset[str] = frozenset()
+        self.signature_logs: frozenset[str] = frozenset()
+        self.fresh_within = timedelta(minutes=15)
+        self.clock: Callable[[], datetime] | None = None
+
+    @override
+    def digests_from(self, source: DigestSource) -> frozenset[str] | None:
+        return self.digests(source)
+
+    @override
+    def in_certificate_log(self, certificate: bytes | None) -> bool | None:
+        return self._shown(certificate, self.certificate_logs, in_ct=True)
+
+    @override
+    def in_signature_log(self, certificate: bytes | None) -> bool | None:
+        return self._shown(certificate, self.signature_logs, in_ct=False)
+
+    def were_read(self, logs: frozenset[str], since: datetime) -> bool:
+        """Whether every tree of these logs was read to its end at or after a time."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(_HEALTH.c.log, _HEALTH.c.last_success_at)).all()
+        # A log of several trees is known by each tree's name.
+        read = {row.log: row.last_success_at is not None and row.last_success_at >= since for row in rows}
+        trees = [[is_read for name, is_read in read.items() if name.partition("/")[0] == log] for log in logs]
+        return all(each and all(each) for each in trees)
+
+    def _shown(self, certificate: bytes | None, logs: frozenset[str], *, in_ct: bool) -> bool | None:
+        if certificate is None:
+            return None
+        same = and_(*(_CERTIFICATE.c[name] == _FINDING.c[name] for name in ("log", "entry", "rule")))
+        query = select(_FINDING.c.rule).join(_CERTIFICATE, same).where(_CERTIFICATE.c.certificate == certificate)
+        with self._database.read() as connection:
+            if connection.execute(query.where(_FINDING.c.certificate_log.is_(in_ct)).limit(1)).first() is not None:
+                return True
+            if not logs or self.clock is None:
+                return None
+        return False if self.were_read(logs, self.clock() - self.fresh_within) else None
+
+
+_OF_VALUE: Final = and_(
+    _SIGHTING.c.past.is_(True),
+    *(_SIGHTING.c[name] == _VALUE.c[name] for name in ("rule", "fact", "subject_key", "value_key")),
+)
+_SHOWING: Final = select(_SIGHTING.c.certificate).where(_OF_VALUE).correlate(_VALUE)
+_SHOWN: Final = select(
+    _VALUE.c.subject_key,
+    _VALUE.c.value,
+    # Two looks into an index, however many certificates there are.
+    _SHOWING.order_by(_SIGHTING.c.certificate).limit(1).scalar_subquery().label("first"),
+    _SHOWING.order_by(_SIGHTING.c.certificate.desc()).limit(1).scalar_subquery().label("last"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Signed:
+    """How many entries carry a digest, and which of the batch's own are among them."""
+
+    entries: int
+    here: frozenset[EntryRef]
+
+
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """A value of the past, with the first and the last (by bytes) of the certificates that showed it."""
+
+    value: str
+    first: bytes
+    last: bytes
+
+
+class BatchHits:
+    """The hits of one batch, by what is asked about them."""
+
+    def __init__(self, hits: Sequence[Hit]) -> None:
+        self.signings = {hit.signing.where: hit.signing for hit in hits}
+        self._by_rule = defaultdict[str, list[Signing]](list)
+        for hit in hits:
+            for rule in hit.rules:
+                self._by_rule[rule].append(hit.signing)
+
+    def signers(self, rule: str) -> Iterator[Signer]:
+        """Signers of the hits of one rule."""
+        for signing in self._by_rule[rule]:
+            yield from signing.signers
+
+    def digests(self, rule: str) -> Sequence[str]:
+        """Digests of the hits of one rule, each once."""
+        return sorted({digest for signing in self._by_rule[rule] for digest in digests_of(signing)})
+
+
+class LeaveAhead(StoredLeave):
+    """Leave to sign what these hits carry, with one query for each rule. Make a new one for each batch."""
+
+    def __init__(self, database: Database, about: BatchHits) -> None:
+        super().__init__(database)
+        self._about = about
+        self._leaves: dict[str, Mapping[str, Sequence[Authorisation]]] = {}
+
+    @override
+    def authorisations(self, rule: str, digest: str) -> Sequence[Authorisation]:
+        if rule not in self._leaves:
+            self._leaves[rule] = self._fetch_authorisations(rule)
+        known = self._leaves[rule].get(digest)
+        return super().authorisations(rule, digest) if known is None else known
+
+    def _fetch_authorisations(self, rule: str) -> Mapping[str, Sequence[Authorisation]]:
+        digests = self._about.digests(rule)
+        with self._database.read() as connection:
+            return {**{digest: [] for digest in digests}, **in_force(connection, rule, digests)}
+
+
+class PastAhead(StoredPast):
+    """The past of these hits with far fewer queries. Another question is answered by itself.
+
+    Answers are as of when the first of their kind was asked for: make a new one for each batch.
+    """
+
+    def __init__(self, database: Database, about: BatchHits) -> None:
+        super().__init__(database)
+        self._about = about
+        self._signed: dict[str, Mapping[str, _Signed]] = {}
+        self._seen: dict[tuple[str, str], Mapping[str, Sequence[_Value]]] = {}
+        self._absent: dict[str, datetime | None] = {}
+
+    @override
+    def times_signed(self, rule: str, digest: str, besides: EntryRef) -> int:
+        if rule not in self._signed:
+            self._signed[rule] = self._fetch_signed(rule)
+        known = self._signed[rule].get(digest)
+        if known is None or besides not in self._about.signings:
+            return super().times_signed(rule, digest, besides)
+        return known.entries - (besides in known.here)
+
+    @override
+    def issuers_of(self, rule: str, identity: str, besides: frozenset[bytes]) -> frozenset[str] | None:
+        if (rule, "issuer") not in self._seen:
+            names = {name.value for signer in self._about.signers(rule) for name in signer.names}
+            self._seen[rule, "issuer"] = self._fetch_seen(rule, "issuer", names)
+        known = self._besides(self._seen[rule, "issuer"].get(identity), besides)
+        return super().issuers_of(rule, identity, besides) if known is None else known
+
+    @override
+    def repository_identifiers_of(self, rule: str, repository: str, besides: frozenset[bytes]) -> frozenset[str] | None:
+        if (rule, "repository") not in self._seen:
+            named = {repository_key(each) for each in self._about.signers(rule)}
+            names = {name for name in named if name is not None}
+            self._seen[rule, "repository"] = self._fetch_seen(rule, "repository", names)
+        known = self._besides(self._seen[rule, "repository"].get(repository), besides)
+        return super().repository_identifiers_of(rule, repository, besides) if known is None else known
+
+    @override
+    def absent_at(self, where: EntryRef) -> datetime | None:
+        """One answer for each log of the batch, about its first entry."""
+        if where.log not in self._absent:
+            mine = [entry for entry in self._about.signings if entry.log == where.log]
+            first = min(mine, key=lambda entry: entry.index, default=where)
+            self._absent[where.log] = super().absent_at(first)
+        return self._absent[where.log] if where in self._about.signings else super().absent_at(where)
+
+    def _fetch_signed(self, rule: str) -> Mapping[str, _Signed]:
+        by_key = {text_key(digest): digest for digest in self._about.digests(rule)}
+        entries, here = dict.fromkeys(by_key, 0), defaultdict[bytes, set[EntryRef]](set)
+        with self._database.read() as connection:
+            for part in chunks(list(by_key)):
+                wanted = _DIGEST.c.rule == rule, _DIGEST.c.digest_key.in_(part)
+                counts = select(_DIGEST.c.digest_key, func.count()).where(*wanted).group_by(_DIGEST.c.digest_key)
+                entries.update((bytes(key), count) for key, count in connection.execute(counts))
+                for log, first, last in _ranges(self._about.signings):
+                    near = _DIGEST.c.log == log, _DIGEST.c.entry >= first, _DIGEST.c.entry <= last
+                    for row in connection.execute(select(_DIGEST.c.digest_key, _DIGEST.c.entry).where(*wanted, *near)):
+                        here[bytes(row.digest_key)].add(EntryRef(log, row.entry))
+        return {digest: _Signed(entries[key], frozenset(here[key])) for key, digest in by_key.items()}
+
+    def _fetch_seen(self, rule: str, fact: str, subjects: set[str]) -> Mapping[str, Sequence[_Value]]:
+        by_key = {text_key(subject): subject for subject in subjects}
+        found: dict[str, list[_Value]] = {subject: [] for subject in subjects}
+        with self._database.read() as connection:
+            for part in chunks(sorted(by_key)):
+                wanted = _VALUE.c.rule == rule, _VALUE.c.fact == fact, _VALUE.c.subject_key.in_(part)
+                for row in connection.execute(_SHOWN.where(*wanted)):
+                    if row.first is not None:
+                        shown = _Value(row.value, bytes(row.first), bytes(row.last))
+                        found[by_key[bytes(row.subject_key)]].append(shown)
+        return found
+
+    def _besides(self, known: Sequence[_Value] | None, besides: frozenset[bytes]) -> frozenset[str] | None:
+        """Values that other certificates showed; `None` where the first and the last do not tell."""
+        if known is None:
+            return None
+        # Two certificates are not both one's own when one has only one.
+        if len(besides) > 1 and any({each.first, each.last} <= besides for each in known):
+            return None
+        return frozenset(each.value for each in known if not {each.first, each.last} <= besides)
+
+
+def _ranges(entries: Iterable[EntryRef]) -> Iterable[tuple[str, int, int]]:
+    """For each log its lowest and highest entry among these."""
+    by_log = defaultdict[str, list[int]](list)
+    for entry in entries:
+        by_log[entry.log].append(entry.index)
+    return [(log, min(indexes), max(indexes)) for log, indexes in by_log.items()]
 
 
 class DatabaseFacts(FactStore):

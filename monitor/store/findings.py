@@ -1,24 +1,43 @@
-"""Findings and unreadable entries as rows."""
+"""Findings as rows: recorded, remembered as the past that later judgements ask about, and judged again when due.
+
+A finding waits for its time where something must follow a signing by then. A finding without a trusted certificate
+waits until the trust root names another authority.
+"""
 
 import json
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, select
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, select, update
 
+from monitor.model.errors import PastMoved
 from monitor.model.state import Batch, Finding
-from monitor.store.columns import text_key
-from monitor.store.past import add_past, is_past, set_past
-from monitor.store.seals import change_sealed
+from monitor.store.database import Database
 from monitor.store.site_tables import FindingName
-from monitor.store.tables import FindingRow, KindCount, Unreadable, table
-from monitor.store.writing import add_new, add_up
+from monitor.store.tables import (
+    AlertRow,
+    FindingDigest,
+    FindingRow,
+    KindCount,
+    Recheck,
+    RulePast,
+    SeenValue,
+    Sighting,
+    TrustRootRow,
+    Unreadable,
+    table,
+    text_key,
+)
+from monitor.store.writing import add_new, add_up, change_sealed, chunks
+from rules.forges import repository_key
 from rules.rule import CT_KINDS
 from rules.selected import Selected
+from rules.selection import digest_text
 from rules.subject import names_of
-from rules.verdict import Reason
-from sigstore_entries.signing import ChainTrust, SignatureCheck, Signer, SignerForm, Signing
+from rules.verdict import Outcome, Reason
+from sigstore_entries.signing import ChainTrust, EntryRef, SignatureCheck, Signer, SignerForm, Signing
 
 _SAID_BY_AUTHORITY: Final = ("timestamp-response", "integrated-time", "ct-timestamp")
 
@@ -142,3 +161,232 @@ def _row(finding: Finding, now: datetime) -> dict[str, Any]:
         "certificate_log": is_certificate_only(signing),
         "found_at": now,
     }
+
+
+_DIGEST: Final = table(FindingDigest)
+_PAST: Final = table(RulePast)
+_SIGHTING: Final = table(Sighting)
+_VALUE: Final = table(SeenValue)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A subject seen with a value in a trusted certificate: an identity with an issuer, a repository with its id."""
+
+    fact: str
+    subject: str
+    value: str
+    certificate: bytes
+
+
+def add_past(connection: Connection, findings: Sequence[Finding]) -> None:
+    """Store what later judgements may ask about these findings; what is known already is left alone."""
+    digests, values, sightings = list[dict[str, Any]](), list[dict[str, Any]](), list[dict[str, Any]]()
+    for finding in findings:
+        if not finding.selected.vouched:
+            continue
+        rule, where = finding.rule, finding.signing.where
+        here = {"log": where.log, "entry": where.index}
+        digests += [{"rule": rule, "digest_key": text_key(each), **here} for each in digests_of(finding.signing)]
+        for seen in seen_in(finding):
+            key = {"rule": rule, "fact": seen.fact, "subject_key": text_key(seen.subject)}
+            key["value_key"] = text_key(seen.value)
+            values.append({**key, "value": seen.value})
+            sightings.append({**key, "certificate": seen.certificate, **here, "past": is_past(finding)})
+    add_new(connection, _DIGEST, digests)
+    add_new(connection, _VALUE, values)
+    add_new(connection, _SIGHTING, sightings)
+
+
+def set_past(connection: Connection, where: EntryRef, rule: str, *, past: bool) -> None:
+    """Say whether the sightings of a finding are the past that later signings are compared with."""
+    here = and_(_SIGHTING.c.log == where.log, _SIGHTING.c.entry == where.index, _SIGHTING.c.rule == rule)
+    change_sealed(connection, _SIGHTING, here, {"past": past})
+
+
+def is_past(finding: Finding) -> bool:
+    """Whether what a finding shows of names is the past: an unexpected one is not, until an operator says so."""
+    return finding.verdict.outcome is not Outcome.UNEXPECTED
+
+
+def seen_in(finding: Finding) -> Iterator[Seen]:
+    """What the vouched signers of a finding show about who vouches for whom."""
+    for signer in finding.selected.vouched:
+        if signer.issued is None:
+            continue
+        if signer.issuer is not None:
+            for name in signer.names:
+                yield Seen("issuer", name.value, signer.issuer, signer.issued)
+        repository = repository_key(signer)
+        identifier = signer.claims.get("source_repository_identifier")
+        if repository is not None and identifier is not None:
+            yield Seen("repository", repository, identifier, signer.issued)
+
+
+def digests_of(signing: Signing) -> set[str]:
+    """Digests as rules write them: `sha256:…`."""
+    return {digest_text(digest) for digest in signing.digests}
+
+
+def revisions(connection: Connection, rules: Collection[str]) -> dict[str, int]:
+    """How often the past of each rule grew."""
+    found = dict.fromkeys(rules, 0)
+    for part in chunks(sorted(rules)):
+        rows = connection.execute(select(_PAST.c.rule, _PAST.c.revision).where(_PAST.c.rule.in_(part)))
+        found.update((row.rule, row.revision) for row in rows)
+    return found
+
+
+def claim_past(connection: Connection, findings: Sequence[Finding]) -> None:
+    """Hold the past of these findings' rules until the transaction ends, and count that it grows.
+
+    Raises `PastMoved` when a finding was judged by a past that has grown since: two logs' passes must not each spend
+    the same leave.
+    """
+    judged: Mapping[str, int] = {each.rule: each.past for each in findings if each.past is not None}
+    growing = {each.rule for each in findings if each.selected.vouched}
+    for part in chunks(sorted(judged.keys() | growing)):
+        add_new(connection, _PAST, [{"rule": rule, "revision": 0} for rule in part])
+        # In the order of the keys, so that two who hold the same rows never wait for each other.
+        held = select(_PAST.c.rule, _PAST.c.revision).where(_PAST.c.rule.in_(part)).order_by(_PAST.c.rule)
+        found = {row.rule: row.revision for row in connection.execute(held.with_for_update())}
+        moved = [rule for rule in part if judged.get(rule, found[rule]) != found[rule]]
+        if moved:
+            raise PastMoved(f"the past of rule {moved[0]} grew while its signings were judged; they are judged again")
+        grows = update(_PAST).where(_PAST.c.rule.in_([rule for rule in part if rule in growing]))
+        connection.execute(grows.values(revision=_PAST.c.revision + 1))
+
+
+def set_past_of_alert(connection: Connection, alert_id: str, *, past: bool) -> None:
+    """Say whether what the finding of an alert showed of names is the past that later signings are compared with."""
+    kept = table(AlertRow)
+    about = connection.execute(select(kept.c.log, kept.c.entry, kept.c.rule).where(kept.c.id == alert_id)).one()
+    if about.log is not None and about.entry is not None and about.rule is not None:
+        set_past(connection, EntryRef(about.log, about.entry), about.rule, past=past)
+
+
+_FINDING: Final = table(FindingRow)
+_RECHECK: Final = table(Recheck)
+# No such time comes: only `wake` ends this wait.
+_OTHER_AUTHORITY: Final = datetime(9999, 12, 31, tzinfo=UTC)
+_SETTLING: Final = timedelta(minutes=15)
+
+
+@dataclass(frozen=True, slots=True)
+class DueFinding:
+    """A finding whose second judgement is due: the entry as hashed and as served, and the times it told."""
+
+    where: EntryRef
+    rule: str
+    leaf: bytes
+    extra: bytes
+    is_certificate: bool
+    integrated_time: datetime | None
+    was: Outcome
+
+
+def add_rechecks(connection: Connection, findings: Sequence[Finding], now: datetime) -> None:
+    """Store when to judge findings again. One that is unexpected already cannot get worse."""
+    unverified = [each for each in findings if _may_be_vouched_for(each)]
+    rows = [
+        _recheck_row(finding, finding.recheck)
+        for finding in findings
+        if finding.recheck is not None and finding.verdict.outcome is Outcome.EXPECTED
+    ]
+    if unverified:
+        rest = _rest(connection, now)
+        rows += [_recheck_row(finding, rest) for finding in unverified]
+    add_new(connection, _RECHECK, rows)
+
+
+def _may_be_vouched_for(finding: Finding) -> bool:
+    """Whether another authority could vouch for it: none ever does for a bare key."""
+    chains = {each.signer.trust for each in finding.selected.signers if each.signer is not None}
+    return finding.verdict.outcome is Outcome.UNVERIFIED and ChainTrust.UNTRUSTED in chains
+
+
+def wake(connection: Connection, now: datetime) -> None:
+    """Make everything due that waits for another authority; it is judged in the usual small steps."""
+    found = _FINDING.c
+    same = and_(found.log == _RECHECK.c.log, found.entry == _RECHECK.c.entry, found.rule == _RECHECK.c.rule)
+    unverified = exists().where(same, found.outcome == Outcome.UNVERIFIED.value)
+    connection.execute(update(_RECHECK).where(_RECHECK.c.due_at > now, unverified).values(due_at=now))
+
+
+def rest(database: Database, due: Sequence[DueFinding], now: datetime) -> None:
+    """Let findings still without a trusted certificate wait on, all in one transaction: there may be very many."""
+    with database.write() as connection:
+        until = _rest(connection, now)
+        for each in due:
+            connection.execute(update(_RECHECK).where(*_is(each)).values(due_at=until))
+
+
+def _rest(connection: Connection, now: datetime) -> datetime:
+    newest = connection.execute(select(func.max(table(TrustRootRow).c.seen_at))).scalar()
+    if newest is not None and abs(now - newest) < _SETTLING:
+        # A batch judged by the root before it may commit after those that waited were woken.
+        return now + _SETTLING
+    return _OTHER_AUTHORITY
+
+
+def _recheck_row(finding: Finding, due_at: datetime) -> dict[str, object]:
+    where = finding.signing.where
+    return {"log": where.log, "entry": where.index, "rule": finding.rule, "due_at": due_at, "extra": finding.extra}
+
+
+def due_findings(database: Database, now: datetime, limit: int) -> list[DueFinding]:
+    """The longest due first."""
+    same = and_(
+        _FINDING.c.log == _RECHECK.c.log, _FINDING.c.entry == _RECHECK.c.entry, _FINDING.c.rule == _RECHECK.c.rule
+    )
+    columns = (_RECHECK.c.log, _RECHECK.c.entry, _RECHECK.c.rule, _RECHECK.c.extra)
+    query = (
+        select(*columns, _FINDING.c.leaf, _FINDING.c.certificate_log, _FINDING.c.signing, _FINDING.c.outcome)
+        .join(_FINDING, same)
+        .where(_RECHECK.c.due_at <= now)
+        .order_by(_RECHECK.c.due_at)
+        .limit(limit)
+    )
+    with database.read() as connection:
+        rows = connection.execute(query).all()
+    return [
+        DueFinding(
+            EntryRef(row.log, row.entry),
+            row.rule,
+            row.leaf,
+            row.extra,
+            row.certificate_log,
+            _integrated(row.signing),
+            Outcome(row.outcome),
+        )
+        for row in rows
+    ]
+
+
+def postpone(database: Database, due: DueFinding, until: datetime) -> None:
+    """Judge a finding again later than planned."""
+    with database.write() as connection:
+        connection.execute(update(_RECHECK).where(*_is(due)).values(due_at=until))
+
+
+def settle_recheck(connection: Connection, due: DueFinding, worse: Finding | None) -> bool:
+    """End the wait of a finding; false when another process did. `worse` is what it turned out to be, if it did."""
+    if connection.execute(delete(_RECHECK).where(*_is(due))).rowcount != 1:
+        return False
+    if worse is not None:
+        found = and_(_FINDING.c.log == due.where.log, _FINDING.c.entry == due.where.index, _FINDING.c.rule == due.rule)
+        reasons = json.dumps([asdict(reason) for reason in worse.verdict.reasons])
+        values = {"outcome": worse.verdict.outcome.value, "reasons": reasons}
+        change_sealed(connection, _FINDING, found, values)
+        set_past(connection, due.where, due.rule, past=is_past(worse))
+    return True
+
+
+def _is(due: DueFinding) -> tuple[ColumnElement[bool], ...]:
+    at = _RECHECK.c
+    return at.log == due.where.log, at.entry == due.where.index, at.rule == due.rule
+
+
+def _integrated(signing: str) -> datetime | None:
+    times = (time["at"] for time in json.loads(signing)["times"] if time["source"] == "integrated-time")
+    return next((datetime.fromisoformat(at) for at in times), None)

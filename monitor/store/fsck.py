@@ -10,10 +10,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from monitor.model.errors import OwnFault
 from monitor.proof.evidence import NotEvidence, event_id, from_document
 from monitor.store.database import Database
-from monitor.store.heads import broken_links
+from monitor.store.history import broken_links
 from monitor.store.positions import position_of
 from monitor.store.promises import broken_promises
-from monitor.store.seals import broken_seals
 from monitor.store.tables import (
     AlertRow,
     DeliveryRow,
@@ -27,6 +26,7 @@ from monitor.store.tables import (
     table,
 )
 from monitor.store.views import broken_views
+from monitor.store.writing import broken_seals
 from tlog.merkle import RootHash
 
 _POSITION = table(LogPosition)

@@ -1,16 +1,20 @@
-"""How asking each log goes, kept so that a restart does not forget since when there is trouble."""
+"""State of the watch that a restart must not forget: trouble with each log, its witnesses, the load of the rules."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, and_, delete, func, select
 
 from alerts.alert import Owner
+from monitor.model.errors import OwnFault
+from monitor.model.witness_policy import WitnessStatus
 from monitor.raising.log_alerts import alert_id
 from monitor.store.database import Database
 from monitor.store.history import Pass, record_failure, record_pass
-from monitor.store.tables import Head, LogHealth, LogPosition, table
+from monitor.store.tables import DroppedMatch, Head, LogHealth, LogPosition, RulesInForce, WitnessStanding, table
 from monitor.store.writing import add_or_replace
 
 _HEALTH = table(LogHealth)
@@ -168,3 +172,101 @@ def ids_of_condition(condition: Condition) -> list[str]:
         found.append(alert_id("log-unreachable", condition.log, since))
         found.append(alert_id("signwatch-ill", f"following {condition.log}", since))
     return found
+
+
+_STANDING = table(WitnessStanding)
+
+
+class Standings:
+    """Standings of all logs in the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def standing(self, log: str) -> WitnessStatus:
+        """How a log stood when its witnesses were last counted. Raises `OwnFault` when what is stored is damaged."""
+        with self._database.read() as connection:
+            row = connection.execute(select(_STANDING).where(_STANDING.c.log == log)).mappings().first()
+        if row is None:
+            return WitnessStatus()
+        try:
+            missing = tuple((str(name), datetime.fromisoformat(at)) for name, at in json.loads(row["missing"]))
+        except (ValueError, TypeError) as error:
+            raise OwnFault(
+                f"{log}: what is stored about its witnesses is damaged: {error}. Restore the database from a backup."
+            ) from error
+        return WitnessStatus(missing, row["short_since"])
+
+    def keep(self, log: str, standing: WitnessStatus) -> None:
+        """Replace what is known of a log."""
+        missing = json.dumps([(name, at.isoformat()) for name, at in standing.missing_since])
+        row = {"log": log, "short_since": standing.short_since, "missing": missing}
+        with self._database.write() as connection:
+            add_or_replace(connection, _STANDING, row, ("log",))
+
+    def forget(self, log: str) -> None:
+        """Drop what is known of a log that no witnesses are wanted for."""
+        with self._database.read() as connection:
+            if connection.execute(select(_STANDING.c.log).where(_STANDING.c.log == log)).first() is None:
+                return
+        with self._database.write() as connection:
+            connection.execute(delete(_STANDING).where(_STANDING.c.log == log))
+
+
+_DROPPED: Final = table(DroppedMatch)
+_IN_FORCE: Final = table(RulesInForce)
+_NAMED: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """The rules last put in force. `names` are the first few of the `unindexed` ones."""
+
+    at: datetime
+    rules: int
+    unindexed: int
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Matches of one log that were not judged, so far; `index` is the newest entry they were of."""
+
+    matches: int
+    index: int
+    at: datetime
+
+
+class RuleLoad:
+    """Both in the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def put_in_force(self, rules: int, unindexed: Sequence[str], at: datetime) -> None:
+        """Record that these many rules judge from now on; `unindexed` are the ids of those without a literal."""
+        row = {"id": 1, "at": at, "rules": rules, "unindexed": len(unindexed), "names": json.dumps(unindexed[:_NAMED])}
+        with self._database.write() as connection:
+            add_or_replace(connection, _IN_FORCE, row, ("id",))
+
+    def in_force(self) -> InForce | None:
+        """What was last put in force; `None` before anything was followed."""
+        with self._database.read() as connection:
+            row = connection.execute(select(_IN_FORCE)).first()
+        return None if row is None else InForce(row.at, row.rules, row.unindexed, tuple(json.loads(row.names)))
+
+    def dropped(self) -> dict[str, Dropped]:
+        """What was left out, by log."""
+        with self._database.read() as connection:
+            return {
+                row.log: Dropped(row.matches, row.entry, row.at) for row in connection.execute(select(_DROPPED)).all()
+            }
+
+
+def add_dropped(connection: Connection, log: str, dropped: Sequence[tuple[int, int]], at: datetime) -> None:
+    """Add entries, as (index, matches left out), to what was left out before."""
+    if not dropped:
+        return
+    before = connection.execute(select(_DROPPED.c.matches).where(_DROPPED.c.log == log)).scalar() or 0
+    matches = before + sum(count for _, count in dropped)
+    add_or_replace(connection, _DROPPED, {"log": log, "matches": matches, "entry": dropped[-1][0], "at": at}, ("log",))

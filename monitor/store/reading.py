@@ -11,7 +11,6 @@ from sqlalchemy import ColumnElement, and_, func, select
 from alerts.alert import Alert
 from monitor.model.heads import Position
 from monitor.store.alert_life import IS_OPEN
-from monitor.store.columns import text_key
 from monitor.store.database import Database
 from monitor.store.outbox import GIVEN_UP, PENDING
 from monitor.store.positions import position_of
@@ -27,6 +26,7 @@ from monitor.store.tables import (
     LogPosition,
     Unreadable,
     table,
+    text_key,
 )
 
 

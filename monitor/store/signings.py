@@ -9,10 +9,9 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, func, select
 
-from monitor.store.columns import text_key
 from monitor.store.database import Database
 from monitor.store.site_tables import FindingName
-from monitor.store.tables import FindingRow, LogHealth, LogPosition, table
+from monitor.store.tables import FindingRow, LogHealth, LogPosition, table, text_key
 from rules.verdict import Outcome, Reason, Verdict
 from sigstore_entries.signing import (
     ChainTrust,

@@ -8,8 +8,7 @@ from datetime import datetime
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, LargeBinary, Text
 from sqlmodel import Field
 
-from monitor.store.columns import AnyText, RowNumber, UtcTime
-from monitor.store.tables import Base
+from monitor.store.tables import AnyText, Base, RowNumber, UtcTime
 
 
 class SubscriberRow(Base, table=True):

@@ -18,25 +18,29 @@ from monitor.model.state import Batch, Finding, State
 from monitor.proof.evidence import BROKEN_PROMISE, event_id, to_document
 from monitor.raising.log_alerts import heads_of, with_sightings
 from monitor.store.asks import Asks
-from monitor.store.backscans import BackScans
 from monitor.store.certificates import ANSWERED, Events, settle, withdraw
-from monitor.store.coverage import Coverage, extend
+from monitor.store.coverage import BackScans, Coverage, extend
 from monitor.store.database import Database
 from monitor.store.facts import DatabaseFacts
-from monitor.store.findings import add_findings, add_unreadable, known_findings, vouched_for
-from monitor.store.heads import append_head, first_seen, heads_at
-from monitor.store.health import Health
+from monitor.store.findings import (
+    DueFinding,
+    add_findings,
+    add_rechecks,
+    add_unreadable,
+    claim_past,
+    known_findings,
+    rest,
+    settle_recheck,
+    vouched_for,
+    wake,
+)
+from monitor.store.health import Health, RuleLoad, Standings, add_dropped
+from monitor.store.history import KeptRoot, add_root, append_head, first_seen, heads_at, kept_roots
 from monitor.store.outbox import DatabaseOutbox, Post, new_alerts, put
-from monitor.store.past import claim_past
 from monitor.store.positions import first_position, move_position, read_position
 from monitor.store.promises import Promises, add_promises
-from monitor.store.rechecks import DueFinding, add_rechecks, rest, settle_recheck, wake
-from monitor.store.rule_load import RuleLoad, add_dropped
-from monitor.store.seals import change_sealed
-from monitor.store.standings import Standings
 from monitor.store.tables import AlertRow, EvidenceRow, LogPosition, table
-from monitor.store.trust_roots import KeptRoot, add_root, kept_roots
-from monitor.store.writing import add_new
+from monitor.store.writing import add_new, change_sealed
 
 _EVIDENCE_SHOWN: Final = 8
 Route = Callable[[Alert], Sequence[str]]

@@ -14,7 +14,6 @@ from typing import Any, Final
 from sqlalchemy import Connection, delete, func, or_, select, update
 
 from monitor.store.asks import Asks
-from monitor.store.columns import text_key
 from monitor.store.database import Database, lock_name
 from monitor.store.site_tables import (
     AnswerRow,
@@ -30,7 +29,7 @@ from monitor.store.site_tables import (
     SubscriptionAsk,
     SubscriptionRow,
 )
-from monitor.store.tables import table
+from monitor.store.tables import table, text_key
 from monitor.store.writing import add_new, add_up, chunks
 from rules.asking import Ask
 

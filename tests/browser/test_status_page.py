@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 
 from alerts.alert import Owner
-from monitor.store.backscans import BackScan
+from monitor.store.coverage import BackScan
 from tests.browser.chromium import Browser, chromium, running_browser
 from tests.daemon.test_web import HOSTILE, Place
 from tests.support.alerts import NOW, an_alert

@@ -16,10 +16,9 @@ import time_machine
 from sqlalchemy import select
 
 from monitor.cli import run_command
-from monitor.store.columns import UtcTime
 from monitor.store.database import open_database
-from monitor.store.seals import SEAL
-from monitor.store.tables import Base, FindingRow, Unreadable, table
+from monitor.store.tables import Base, FindingRow, Unreadable, UtcTime, table
+from monitor.store.writing import SEAL
 from tests.crash.outcome import messages
 from tests.support.misbehaving_log import RekorV2Log
 from tests.support.served_log import served_log, signing_body

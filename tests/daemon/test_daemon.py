@@ -14,8 +14,8 @@ from monitor.following.timing import Timing
 from monitor.model.errors import OwnFault
 from monitor.raising.log_alerts import could_not_ask_alert
 from monitor.store.database import create
+from monitor.store.outbox import Silence, Silences
 from monitor.store.reading import Reading
-from monitor.store.silences import Silence, Silences
 from monitor.telemetry.prometheus import PrometheusMeter
 from tests.support.alerts import NOW
 from tests.support.parts import Clock, alert_for

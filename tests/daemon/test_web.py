@@ -20,7 +20,7 @@ from monitor.daemon.web_server import WebServer
 from monitor.judging.coverage import read_coverage
 from monitor.model.errors import OwnFault
 from monitor.store.alert_life import AlertLife
-from monitor.store.backscans import BackScan
+from monitor.store.coverage import BackScan
 from monitor.store.database import create
 from monitor.store.reading import Reading
 from monitor.store.store import Store

@@ -11,8 +11,8 @@ from monitor.following.timing import Timing
 from monitor.judging.judge import RuleJudge
 from monitor.model.errors import OwnFault
 from monitor.store.database import Database, create
+from monitor.store.health import InForce
 from monitor.store.reading import Reading
-from monitor.store.rule_load import InForce
 from rules.matching.matcher import compile_rules
 from rules.rule_file import load_rules
 from sigstore_entries.trust import CertificateAuthorities

@@ -16,7 +16,7 @@ from monitor.model.log_source import LogApi, LogEntry
 from monitor.model.state import Batch, Finding, Hit
 from monitor.store.authorisations import Authorisations
 from monitor.store.database import Database
-from monitor.store.past import digests_of
+from monitor.store.findings import digests_of
 from monitor.store.store import Store
 from rules.facts import Authorisation
 from rules.matching.matcher import compile_rules

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from monitor.model.state import Finding
-from monitor.store.past import seen_in
+from monitor.store.findings import seen_in
 from outbound.image_name import parse_image_name
 from rules.facts import Authorisation, DigestSource, SourceForm
 from rules.forges import repository_key

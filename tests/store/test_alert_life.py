@@ -24,9 +24,9 @@ from monitor.daemon.web import create_app
 from monitor.daemon.web_server import WebServer
 from monitor.store.alert_life import AlertLife, NoSuchAlert, Who, silence_ended_alert
 from monitor.store.database import Database
+from monitor.store.outbox import Silence
 from monitor.store.reading import Reading
-from monitor.store.seals import broken_seals
-from monitor.store.silences import Silence
+from monitor.store.writing import broken_seals
 from monitor.telemetry.prometheus import PrometheusMeter
 from tests.support.alerts import NOW, an_alert
 from tests.support.parts import Clock, a_store

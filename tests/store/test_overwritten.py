@@ -13,11 +13,10 @@ from monitor.store.alert_life import AlertLife, Who
 from monitor.store.authorisations import Authorisations
 from monitor.store.database import Database, create, open_database
 from monitor.store.fsck import fsck
-from monitor.store.outbox import DatabaseOutbox
+from monitor.store.outbox import DatabaseOutbox, Silence
 from monitor.store.reading import Reading
-from monitor.store.seals import SEAL, change_sealed
-from monitor.store.silences import Silence
 from monitor.store.tables import AlertRow, Base, EvidenceRow, FindingRow, table
+from monitor.store.writing import SEAL, change_sealed
 from rules.facts import Authorisation
 from tests.support.alerts import NOW
 from tests.support.parts import a_batch, a_finding, a_position, a_signing, a_store, alert_for, some_evidence

@@ -4,9 +4,9 @@ from datetime import timedelta
 
 from monitor.store.authorisations import Authorisations
 from monitor.store.database import Database
+from monitor.store.history import KeptRoot
 from monitor.store.outbox import PENDING
 from monitor.store.reading import Reading
-from monitor.store.trust_roots import KeptRoot
 from rules.facts import Authorisation
 from tests.support.alerts import NOW
 from tests.support.parts import (

@@ -8,8 +8,8 @@ from sqlalchemy import text
 
 from monitor.store.database import Database
 from monitor.store.fsck import fsck
+from monitor.store.history import KeptRoot
 from monitor.store.reading import Reading
-from monitor.store.trust_roots import KeptRoot
 from sigstore_entries.ct_leaf import decode_ct
 from sigstore_entries.rekor import decode_rekor
 from sigstore_entries.signing import EntryRef

@@ -81,7 +81,7 @@ def _check_position(row: Mapping[str, Any], tree: TreeOracle | None, *, complete
 
 
 def _check_chain(rows: Rows) -> None:
-    """Each link is SHA-256 over the previous one and the row's contents, as `monitor.store.heads` documents it."""
+    """Each link is SHA-256 over the previous one and the row's contents, as `monitor.store.history` documents it."""
     for log in {row["log"] for row in rows}:
         link = sha256(f"signwatch head history\n{log}".encode()).digest()
         for number, row in enumerate(sorted((row for row in rows if row["log"] == log), key=lambda r: r["number"])):
