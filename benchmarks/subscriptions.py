@@ -42,7 +42,7 @@ from monitor.store.subscribers import Subscribers, new_id
 from monitor.store.tables import FindingRow, table, text_key
 from rules.asking import KEYS_VERSION, PREFIX, Ask, ask_of, rule_of
 from rules.learning import verdict_of
-from rules.selected import select as select_signers
+from rules.selection import select as select_signers
 from rules.subject import names_of, read_subject
 from sigstore_entries.signing import ChainTrust, Digest, EntryRef, Name, NameForm, Signer, SignerForm, Signing
 

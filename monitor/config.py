@@ -22,7 +22,7 @@ from monitor.model.pace import Freshness
 from monitor.model.witness_policy import WitnessPolicy, read_witnesses
 from monitor.site_config import SiteConfig, check_site
 from outbound.etiquette import has_credentials, shown_url
-from rules.lookback import WORDS, LookBack, read_look_back
+from rules.rule import WORDS, LookBack, read_look_back
 from settings.document import DocumentError, Misplaced, Node, Problem, Scalar, read_yaml
 from settings.document import Mapping as YamlMapping
 from settings.folders import expanded

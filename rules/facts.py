@@ -1,12 +1,16 @@
-"""What a judgement may ask about the past. The monitor answers from its database; nothing in `rules` reaches for it."""
+"""What a judgement may ask about the past, and the lists of allowed digests. The monitor answers from its database.
+
+A list is what `sha256sum` writes, or one digest a line.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from outbound.etiquette import shown_url
+from rules.selection import normal_digest
 from sigstore_entries.signing import EntryRef
 
 
@@ -61,7 +65,7 @@ class Past(Protocol):
     """What entries showed before. Answers never include the entry being judged, and never wait on a network.
 
     Only signers that the rule selected and with a trusted certificate or a named key
-    (`rules.selected.Selected.vouched`) count as the past.
+    (`rules.selection.Selected.vouched`) count as the past.
     """
 
     def times_signed(self, rule: str, digest: str, besides: EntryRef) -> int:
@@ -115,3 +119,29 @@ class Facts:
     past: Past
     leave: Leave
     known: Known
+
+
+MAX_DIGESTS: Final = 1_000_000
+MAX_SIZE: Final = 128 * 1024 * 1024
+
+
+def parse_digest_list(text: str) -> frozenset[str]:
+    """Digests as `sha256:…`. Empty lines and lines starting with `#` are skipped; what follows a digest is a name.
+
+    Raises `ValueError` naming the line: a list that is half understood allows half of what it should.
+    """
+    if len(text) > MAX_SIZE:
+        raise ValueError(f"the list of digests is larger than {MAX_SIZE // 2**20} MiB")
+    found: set[str] = set()
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = line.split(maxsplit=1)
+        if not words or words[0].startswith("#"):
+            continue
+        try:
+            # sha256sum puts a backslash before the digest of a file whose name it had to escape.
+            found.add(normal_digest(words[0].removeprefix("\\")))
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from None
+        if len(found) > MAX_DIGESTS:
+            raise ValueError(f"more than {MAX_DIGESTS} digests")
+    return frozenset(found)

@@ -16,9 +16,8 @@ from rules.expectations.claim import without_ref
 from rules.facts import Authorisation, DigestSource, Facts, Known, Leave, Past
 from rules.forges import build_issuers, source_repository
 from rules.judge import judge
-from rules.rule import Rule
+from rules.rule import Outcome, Rule, Verdict
 from rules.subject import Subject, SubjectKind
-from rules.verdict import Outcome, Verdict
 from sigstore_entries.signing import ChainTrust, EntryRef, Signer, Signing
 
 MAX_CHOICES: Final = 8

@@ -1,4 +1,4 @@
-"""A rule, what each of its expectations is asked about one signing, and what an expectation answers."""
+"""A rule, what each of its expectations is asked about one signing, what it answers, and the verdict."""
 
 import hashlib
 import json
@@ -7,15 +7,80 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Final, Literal, Protocol, Self, cast
 
 from rules.facts import Facts
 from rules.forges import source_repository
-from rules.lookback import LookBack
 from rules.selection import Condition, outline
-from rules.verdict import Reason
-from settings.document import Node
+from settings.document import Misplaced, Node, Scalar
+from settings.reading import read_number
 from sigstore_entries.signing import Signer, SignerForm, Signing
+
+
+class Outcome(StrEnum):
+    """Expected, unexpected, or unverified: the certificate does not chain to a trusted authority.
+
+    Anyone can log a self-made certificate with any name in it, so `unverified` is counted and digested, not paged.
+    """
+
+    EXPECTED = "expected"
+    UNEXPECTED = "unexpected"
+    UNVERIFIED = "unverified"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a signing was not as expected. `id` names the page `docs/expectations/<id>.md`."""
+
+    id: str
+    sentence: str
+    expected: str = ""
+    found: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a rule says of a signing, with every reason, not only the first."""
+
+    outcome: Outcome
+    reasons: tuple[Reason, ...] = ()
+
+
+LookBack = int | Literal["none", "followed", "all"]
+"""`none`; `followed`: from where following the log began; `all`: from its first entry; or so many entries back."""
+
+WORDS: Final = ("none", "followed", "all")
+
+
+def read_look_back(node: Node) -> LookBack:
+    """Read one of the words, or a number of entries."""
+    if isinstance(node, Scalar) and node.text in WORDS:
+        return cast("LookBack", node.text)
+    try:
+        entries = read_number(node)
+    except Misplaced:
+        entries = 0
+    if entries < 1:
+        raise Misplaced(f"how far to look back is {', '.join(WORDS)}, or a number of entries from 1 to 999999999", node)
+    return entries
+
+
+def first_wanted(look_back: LookBack, began: int, followed_from: int) -> int | None:
+    """First entry that a rule is to be offered.
+
+    `began` is the log's size when the rule came, `followed_from` the entry that following began at. `None` when
+    nothing before `began` is wanted.
+    """
+    match look_back:
+        case "none":
+            return None
+        case "followed":
+            return followed_from
+        case "all":
+            return 0
+        case int():
+            return max(0, began - look_back)
+
 
 Schema = Mapping[str, Any]
 CT_KINDS = ("certificate", "precertificate")  # what the decoder calls entries of a CT log

@@ -1,11 +1,14 @@
-"""Reading a rule file, strictly: every problem at once, each with its line and column."""
+"""Rule files, read and written. Reading is strict: every problem at once, each with its line and column.
+
+Writing gives YAML that reads back as exactly the text that went in.
+"""
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from rules.expectations.kinds import read_expect
-from rules.lookback import read_look_back
-from rules.rule import Rule, RuleSet, RuleSeverity
+from rules.rule import Rule, RuleSet, RuleSeverity, read_look_back
 from rules.selection import read_select
 from settings.document import MAX_PROBLEMS, DocumentError, Listing, Misplaced, Node, Problem, read_yaml
 from settings.reading import Fields, read_choice, read_list, read_text
@@ -84,3 +87,42 @@ def _read_channels(node: Node) -> tuple[str, ...]:
 
 def _read_severity(node: Node) -> RuleSeverity:
     return RuleSeverity(read_choice(node, [severity.value for severity in RuleSeverity]))
+
+
+_PLAIN = re.compile(r"[A-Za-z0-9/.][A-Za-z0-9/._@+-]*(?<![.-])", re.ASCII)
+_ESCAPES: Final = {'"': '\\"', "\\": "\\\\"}
+
+Value = str | bool | Sequence["Value"] | Mapping[str, "Value"]
+
+
+def scalar(text: str) -> str:
+    """One YAML scalar, quoted unless it is plainly a word."""
+    # Words that YAML 1.1 readers take for something else than text are quoted for their sake; ours takes all as text.
+    if _PLAIN.fullmatch(text) and not re.fullmatch(r"[0-9.+eE_-]+|y|n|yes|no|on|off|true|false|null", text.lower()):
+        return text
+    return '"' + "".join(_ESCAPES.get(char, char) for char in text) + '"'
+
+
+def flow(value: Value) -> str:
+    """A value on one line."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return scalar(value)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{scalar(key)}: {flow(each)}" for key, each in value.items()) + "}"
+    return "[" + ", ".join(flow(each) for each in value) + "]"
+
+
+def rule_lines(rule_id: str, title: str, select: Mapping[str, Value], expect: Mapping[str, Value]) -> list[str]:
+    """One rule as lines of a rule file."""
+    lines = [f"  - id: {scalar(rule_id)}", f"    title: {scalar(title)}", "    select:"]
+    lines += [f"      {scalar(key)}: {flow(value)}" for key, value in select.items()]
+    if expect:
+        lines += ["    expect:", *(f"      {scalar(key)}: {flow(value)}" for key, value in expect.items())]
+    return lines
+
+
+def rule_id(*parts: str) -> str:
+    """A rule id made of words that may hold anything."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")[:80].strip("-") or "rule"

@@ -10,9 +10,8 @@ from typing import Any, Final
 from rules.expectations.kinds import KINDS
 from rules.expectations.time_windows import DAYS
 from rules.facts import SourceForm
-from rules.lookback import WORDS
 from rules.pattern import MAX_PATTERN
-from rules.rule import RuleSeverity
+from rules.rule import WORDS, RuleSeverity
 from rules.selection import CLAIM_FIELDS
 from settings.reading import MAX_TEXT
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from rules.forges import GITLAB, Forge, build_issuers, forge_of
 from rules.learning import Part
-from rules.rule_file import load_rules
+from rules.rule_file import Value, flow, load_rules, rule_id, rule_lines, scalar
 from rules.subject import Subject
-from rules.writing import Value, flow, rule_id, rule_lines, scalar
 
 _REPOSITORY = re.compile(
     r"(?:https://|git@|ssh://git@)?(?:www\.)?((?:[a-z0-9-]+\.)+[a-z]{2,}(?::[0-9]{1,5})?)[/:]([\w.-]+(?:/[\w.-]+)+)",

@@ -26,8 +26,8 @@ from monitor.raising.coverage_alerts import back_scan_stuck_alert
 from monitor.store.coverage import BackScan, CoverageGroup, Gap, first_gap, union_size, without_first
 from monitor.store.reading import Reading
 from monitor.telemetry.hooks import BackscanMeter
-from rules.lookback import LookBack, first_wanted
 from rules.matching.matcher import Matcher, compile_rules
+from rules.rule import LookBack, first_wanted
 
 _LOG: Final = logging.getLogger(__name__)
 # A question to Rekor v1 answers ten entries: a step there is some seconds' work already.

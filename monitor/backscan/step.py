@@ -22,7 +22,7 @@ from monitor.store.store import Store
 from rules.expectations.certificate_log_within import CertificateLogWithinExpectation
 from rules.expectations.log_entry_within import LogEntryWithinExpectation
 from rules.matching.matcher import Matcher
-from rules.verdict import Outcome, Verdict
+from rules.rule import Outcome, Verdict
 
 _HOUR: Final = timedelta(hours=1)
 _MANY: Final = 1_000  # rules whose ranges are written in the time that a batch takes to be read

@@ -38,8 +38,8 @@ from monitor.store.reading import Reading
 from monitor.store.store import Store
 from outbound.image_name import BadImageName, ImageName, parse_image_name
 from outbound.registry import Registry, RegistryFailed
+from rules.rule import Outcome
 from rules.selection import digest_text
-from rules.verdict import Outcome
 from sigstore_entries.bundle_file import HeldBundle, NoBundle, decoded
 from sigstore_entries.certificate import read_certificate
 from sigstore_entries.git_signature import NoGitSignature, read_git_signature

@@ -19,8 +19,8 @@ from monitor.program import VERSION, utc_now
 from monitor.store.database import create, open_database
 from monitor.store.facts import DatabaseFacts
 from monitor.trust.provider import TrustKeeper
-from rules.explain import Explanation
-from rules.explain import explain as explain_rule
+from rules.judge import Explanation
+from rules.judge import explain as explain_rule
 from sigstore_entries.signing import Signing
 
 EntryArgument = Annotated[

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-from rules.writing import scalar
+from rules.rule_file import scalar
 
 _CONFIG: Final = """\
 # Signwatch's configuration. Every key: docs/configuration.md. Relative paths count from this file's folder.

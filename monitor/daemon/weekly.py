@@ -14,7 +14,7 @@ from monitor.store.events import Events, Wanted
 from monitor.store.history import History, pauses
 from monitor.store.reading import AlertsAbout, Reading
 from monitor.store.store import Store
-from rules.verdict import Outcome
+from rules.rule import Outcome
 
 KIND: Final = "weekly-summary"
 _WEEK: Final = timedelta(days=7)

@@ -8,7 +8,7 @@ from typing_extensions import override
 from monitor.following.scan_batch import BatchMatches, Scanner
 from monitor.model.log_source import CT_APIS, LogApi, LogEntry, unread_entry
 from monitor.model.state import Hit, UnreadableEntry
-from rules.ask_index import LayeredMatcher
+from rules.asking import LayeredMatcher
 from rules.matching.matcher import Matcher, Matches
 from sigstore_entries.ct_leaf import decode_ct
 from sigstore_entries.field_texts import FieldTexts

@@ -8,10 +8,9 @@ from pathlib import Path
 from monitor.judging.asked_rules import AskedRules
 from monitor.judging.rules_file import read_rules
 from monitor.model.errors import BadConfig
-from rules.ask_index import AskIndex, LayeredMatcher
-from rules.lookback import LookBack
+from rules.asking import AskIndex, LayeredMatcher
 from rules.matching.matcher import Matcher, TooManyUnindexed, compile_rules
-from rules.rule import Rule, RuleSet
+from rules.rule import LookBack, Rule, RuleSet
 
 
 @dataclass(frozen=True, slots=True)

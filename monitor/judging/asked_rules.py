@@ -5,8 +5,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final, Protocol
 
-from rules.ask_index import AskIndex
-from rules.asking import rule_of
+from rules.asking import AskIndex, rule_of
 from rules.rule import Rule
 
 _KEPT: Final = 50_000
@@ -21,7 +20,7 @@ class RequestChange(Protocol):
 
     @property
     def keys(self) -> Any:
-        """Keys of the index, as `rules.ask_index.AskIndex` takes them."""
+        """Keys of the index, as `rules.asking.AskIndex` takes them."""
 
     @property
     def active(self) -> bool:

@@ -18,9 +18,8 @@ from monitor.http_fetcher import Expect, HttpFetcher
 from monitor.model.errors import FetchFailed, SignwatchError
 from outbound.etiquette import is_https_or_loopback, shown_url
 from outbound.image_name import ImageName, parse_image_name
-from rules.digest_list import MAX_SIZE, parse_digest_list
 from rules.expectations.digests import DigestsFromExpectation
-from rules.facts import DigestSource, SourceForm
+from rules.facts import MAX_SIZE, DigestSource, SourceForm, parse_digest_list
 from rules.rule import Rule
 from sigstore_entries.release import released_image
 

@@ -14,12 +14,11 @@ from monitor.model.inclusion_promise import InclusionPromise, promises_of
 from monitor.model.state import FactStore, Finding, Hit
 from monitor.raising.clock_alerts import INTEGRATED_TIME, REFUTED_TIME, is_ahead
 from monitor.raising.signing_alerts import alerts_of_findings
-from rules.ask_index import LayeredMatcher
+from rules.asking import LayeredMatcher
 from rules.judge import judge_selected, recheck_at
 from rules.matching.matcher import Matcher
-from rules.rule import CT_KINDS, JudgedByPast
-from rules.selected import select
-from rules.verdict import Outcome
+from rules.rule import CT_KINDS, JudgedByPast, Outcome
+from rules.selection import select
 from sigstore_entries import der
 from sigstore_entries.issued import certificate_key, tbs_key
 from sigstore_entries.signatures import check_signers

@@ -13,9 +13,8 @@ from monitor.store.findings import DueFinding, due_findings, postpone
 from monitor.store.store import Store
 from monitor.trust.provider import TrustKeeper
 from rules.judge import recheck_at
-from rules.rule import DelayedExpectation, Rule
-from rules.selected import Selected
-from rules.verdict import Outcome, Verdict
+from rules.rule import DelayedExpectation, Outcome, Rule, Verdict
+from rules.selection import Selected
 from sigstore_entries.ct_leaf import decode_ct
 from sigstore_entries.rekor import decode_rekor
 from sigstore_entries.signing import Signing, Unreadable

@@ -10,8 +10,8 @@ from monitor.model.errors import Evidence
 from monitor.model.heads import Position, SignedHead
 from monitor.model.inclusion_promise import InclusionPromise
 from rules.facts import Facts
-from rules.selected import Selected
-from rules.verdict import Verdict
+from rules.rule import Verdict
+from rules.selection import Selected
 from sigstore_entries.signing import Signing, Unreadable
 
 

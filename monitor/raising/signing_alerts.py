@@ -13,8 +13,7 @@ from monitor.model.state import Finding
 from monitor.raising.log_alerts import alert_id, day_of
 from monitor.raising.signing_words import describe
 from rules.judge import WRONG_SIGNATURE
-from rules.rule import CT_KINDS, Rule, RuleSeverity
-from rules.verdict import Outcome, Reason
+from rules.rule import CT_KINDS, Outcome, Reason, Rule, RuleSeverity
 from sigstore_entries.signing import EntryRef
 
 _SEVERITY: Final = {

@@ -12,9 +12,8 @@ from typing import Final
 from alerts.alert import FactGroup
 from monitor.model.state import Finding
 from rules.expectations.images import ImagesExpectation
-from rules.rule import CT_KINDS, Rule
+from rules.rule import CT_KINDS, Reason, Rule
 from rules.selection import digest_text, matched_values
-from rules.verdict import Reason
 from sigstore_entries.release import Release, digest_label
 from sigstore_entries.signing import Signer, Signing
 

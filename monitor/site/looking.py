@@ -10,10 +10,9 @@ from monitor.store.findings import is_certificate_only
 from monitor.store.signings import LogRead, PastSigning, Signings
 from rules.asking import Ask, ask_of, rule_of
 from rules.learning import Part, learn, verdict_of, word
-from rules.rule import Rule
+from rules.rule import Outcome, Reason, Rule
 from rules.selection import digest_text
 from rules.subject import Subject, SubjectKind
-from rules.verdict import Outcome, Reason
 from sigstore_entries.signing import NameForm, Signer, Signing
 
 SHOWN: Final = 20

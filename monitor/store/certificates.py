@@ -23,7 +23,7 @@ from monitor.store.tables import AlertRow, DeliveryRow, FindingCertificate, Find
 from monitor.store.writing import add_new, change_sealed, chunks, lock_rows
 from rules.expectations.authorised import AuthorisedExpectation
 from rules.expectations.digests import DigestsExpectation, DigestsFromExpectation
-from rules.verdict import Outcome
+from rules.rule import Outcome
 from sigstore_entries.signing import EntryRef
 
 _ALERT: Final = table(AlertRow)

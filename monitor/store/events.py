@@ -16,7 +16,7 @@ from monitor.store.reading import FoundSigning, found_signing
 from monitor.store.site_tables import FindingName
 from monitor.store.tables import FindingCertificate, FindingRow, table, text_key
 from monitor.store.writing import chunks
-from rules.verdict import Outcome
+from rules.rule import Outcome
 
 _CERTIFICATE: Final = table(FindingCertificate)
 _FINDING: Final = table(FindingRow)

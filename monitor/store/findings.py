@@ -32,11 +32,9 @@ from monitor.store.tables import (
 )
 from monitor.store.writing import add_new, add_up, change_sealed, chunks
 from rules.forges import repository_key
-from rules.rule import CT_KINDS
-from rules.selected import Selected
-from rules.selection import digest_text
+from rules.rule import CT_KINDS, Outcome, Reason
+from rules.selection import Selected, digest_text
 from rules.subject import names_of
-from rules.verdict import Outcome, Reason
 from sigstore_entries.signing import ChainTrust, EntryRef, SignatureCheck, Signer, SignerForm, Signing
 
 _SAID_BY_AUTHORITY: Final = ("timestamp-response", "integrated-time", "ct-timestamp")

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, func, select
 from monitor.store.database import Database
 from monitor.store.site_tables import FindingName
 from monitor.store.tables import FindingRow, LogHealth, LogPosition, table, text_key
-from rules.verdict import Outcome, Reason, Verdict
+from rules.rule import Outcome, Reason, Verdict
 from sigstore_entries.signing import (
     ChainTrust,
     Digest,

@@ -27,7 +27,7 @@ from monitor.raising.log_alerts import ALERT_KINDS
 from monitor.store.promises import Tally
 from monitor.store.subscribers import STAGES
 from monitor.telemetry.hooks import FETCHED, Meter
-from rules.verdict import Outcome
+from rules.rule import Outcome
 
 PREFIX: Final = "signwatch_"
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"

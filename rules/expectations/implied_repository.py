@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 from typing import Final
 
-from rules.rule import Case
+from rules.rule import Case, Reason
 from rules.selection import constrains
-from rules.verdict import Reason
 
 _BUILD_KEYS: Final = frozenset({"workflow", "ref", "trigger", "runner", "environment", "visibility"})
 _REPOSITORY_KEYS: Final = frozenset({"repository", "repository_identifier", "owner_identifier"})

@@ -1,19 +1,128 @@
 """Many rules compiled into one index, so that an entry costs about the same however many rules there are.
 
-Two questions, in this order. *May* a rule match? The texts that an entry shows are looked up among the keys without
-which a rule cannot match. *Does* it match? Only the parsed signing decides: a text that looks like a name may stand
-anywhere in a certificate its requester could influence.
+Each rule is filed under literals of which one occurs in every text that it matches. One Aho-Corasick pass finds them.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import bisect
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from itertools import accumulate
+from typing import Final, TypeVar
 
-from rules.matching.key_index import KeyIndex
+from ahocorasick_rs import BytesAhoCorasick, Implementation
+
+from rules.matching.keys import MAX_LITERAL, Head, Key, Whole
 from rules.matching.required_keys import cover_of_condition, value_key
+from rules.pattern import fold
 from rules.rule import Rule
 from rules.selection import matching_signers, values
 from sigstore_entries.signing import Signer, Signing
+
+WINDOW: Final = 256 * 1024  # bytes searched at once: bounds the list of hits a text stuffed with literals can cause
+_TABLE_BYTES: Final = 64 * 1024  # of literals that a full transition table (faster, some 200 times as big) is made for
+_BETWEEN: Final = b"\n"
+
+
+class LiteralSearch:
+    """Finds literals, each known by its place in the order given."""
+
+    def __init__(self, literals: Iterable[bytes]) -> None:
+        found = list(literals)
+        small = sum(map(len, found)) <= _TABLE_BYTES
+        self._automaton = BytesAhoCorasick(found, implementation=Implementation.DFA if small else None)
+
+    def find(self, texts: Sequence[str]) -> Iterator[tuple[int, int]]:
+        """Every literal in every text, once for each pair, as (number of text, number of literal); perhaps others."""
+        encoded = [text.encode("utf-8", "replace") for text in texts]
+        ends: list[int] = []
+        seen: set[tuple[int, int]] = set()
+        for literal, start in self._hits(_BETWEEN.join(encoded)):
+            ends = ends or list(accumulate(len(each) + len(_BETWEEN) for each in encoded))
+            pair = bisect.bisect_right(ends, start), literal
+            if pair not in seen:
+                seen.add(pair)
+                yield pair
+
+    def _hits(self, data: bytes) -> Iterator[tuple[int, int]]:
+        """Literal and place of each hit. Overlapping ones too: one must not hide another."""
+        for offset in range(0, max(len(data), 1), WINDOW - MAX_LITERAL):
+            window = data[offset : offset + WINDOW] if len(data) > WINDOW else data
+            for literal, start, _ in self._automaton.find_matches_as_indexes(window, overlapping=True):
+                yield literal, start + offset
+            if len(data) <= WINDOW:
+                return
+
+
+# Nearly every key is the key of one rule, and there may be a million: a list for each would be most of the memory.
+_Numbers = int | list[int]
+_Text = TypeVar("_Text", str, bytes)
+
+
+class KeyIndex:
+    """Rule numbers under keys of one kind of spelling, folded or not. `close` it, then look up."""
+
+    def __init__(self, *, folded: bool) -> None:
+        self._spelling: Callable[[str], str] | None = fold if folded else None
+        self._wholes: dict[str, _Numbers] = {}
+        self._heads: dict[str, _Numbers] = {}
+        self._slashes: set[int] = set()
+        self._literals: dict[bytes, _Numbers] = {}
+        self._of_literals: tuple[_Numbers, ...] = ()
+        self._search: LiteralSearch | None = None
+
+    def add(self, key: Key, number: int) -> None:
+        """File a rule."""
+        if isinstance(key, Whole):
+            _put(self._wholes, key.text, number)
+        elif isinstance(key, Head):
+            _put(self._heads, key.text, number)
+            self._slashes.add(key.text.count("/"))
+        else:
+            _put(self._literals, key.data, number)
+
+    def close(self) -> None:
+        """Compile what is searched for; nothing can be added any more."""
+        if self._literals:
+            self._search = LiteralSearch(self._literals)
+            self._of_literals = tuple(self._literals.values())
+            self._literals = {}
+
+    def find(self, texts: Sequence[str]) -> Iterator[tuple[int, Sequence[int]]]:
+        """Rules filed under a key that some text shows, as (number of the text, rule numbers)."""
+        if self._spelling is not None and (self._wholes or self._heads or self._search):
+            texts = [self._spelling(text) for text in texts]
+        if self._wholes:
+            wholes = self._wholes
+            for place in [place for place, text in enumerate(texts) if text in wholes]:
+                yield place, _numbers(wholes[texts[place]])
+        for slashes in self._slashes:
+            yield from self._begin(texts, slashes)
+        if self._search is not None:
+            for place, literal in self._search.find(texts):
+                yield place, _numbers(self._of_literals[literal])
+
+    def _begin(self, texts: Sequence[str], slashes: int) -> Iterator[tuple[int, Sequence[int]]]:
+        """Rules whose head, of so many slashes, a text begins with."""
+        heads = self._heads
+        for place, text in enumerate(texts):
+            parts = text.split("/", slashes)
+            if len(parts) > slashes and (head := text[: len(text) - len(parts[slashes])]) in heads:
+                yield place, _numbers(heads[head])
+
+
+def _put(filed: dict[_Text, _Numbers], key: _Text, number: int) -> None:
+    known = filed.get(key)
+    if known is None:
+        filed[key] = number
+    elif isinstance(known, list):
+        known.append(number)
+    else:
+        filed[key] = [known, number]
+
+
+def _numbers(filed: _Numbers) -> Sequence[int]:
+    return filed if isinstance(filed, list) else (filed,)
+
 
 MAX_UNINDEXED: Final = 1_000
 MAX_MATCHES: Final = 1_000

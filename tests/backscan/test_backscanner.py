@@ -13,7 +13,7 @@ from monitor.http_fetcher import TimedOut
 from monitor.model.errors import FetchFailed, OwnFault
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
-from rules.lookback import LookBack
+from rules.rule import LookBack
 from tests.support.alerts import NOW
 from tests.support.harness import KINDS
 from tests.support.looking_back import NEW, OLD, LookedBack, good_and_evil

@@ -20,8 +20,8 @@ from monitor.store.findings import digests_of
 from monitor.store.store import Store
 from rules.facts import Authorisation
 from rules.matching.matcher import compile_rules
+from rules.rule import Outcome, Verdict
 from rules.rule_file import load_rules
-from rules.verdict import Outcome, Verdict
 from sigstore_entries.signing import EntryRef
 from sigstore_entries.trust import CertificateAuthorities, CertificateAuthority
 from tests.support import entries as made

@@ -9,8 +9,7 @@ from pytest_httpserver import HTTPServer
 
 from monitor.judging.digest_lists import DigestLists
 from outbound.registry import IMAGE_MANIFEST, Registry
-from rules.digest_list import MAX_SIZE
-from rules.facts import DigestSource
+from rules.facts import MAX_SIZE, DigestSource
 from rules.rule_file import load_rules
 from settings.document import DocumentError
 from sigstore_entries.release import released_image

@@ -16,8 +16,8 @@ from monitor.model.log_source import LogApi, LogEntry
 from monitor.model.state import Finding
 from monitor.raising.signing_alerts import alerts_of_findings
 from rules.matching.matcher import Matcher, compile_rules
+from rules.rule import Outcome, Verdict
 from rules.rule_file import load_rules
-from rules.verdict import Outcome, Verdict
 from sigstore_entries.signing import ChainTrust, EntryRef, Signing
 from sigstore_entries.trust import CertificateAuthorities, CertificateAuthority, CtLogKey
 from tests.support import entries as made

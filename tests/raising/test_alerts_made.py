@@ -25,10 +25,9 @@ from monitor.raising.log_alerts import (
 )
 from monitor.raising.signing_alerts import alerts_of_findings
 from monitor.raising.signing_words import short_name
-from rules.rule import RuleSeverity
+from rules.rule import Outcome, Reason, RuleSeverity, Verdict
 from rules.rule_file import load_rules
-from rules.selected import select as selected_by
-from rules.verdict import Outcome, Reason, Verdict
+from rules.selection import select as selected_by
 from sigstore_entries.readable_part import readable_part
 from sigstore_entries.signing import Digest, EntryRef, Name, NameForm, Signer, SignerForm, Signing, Unreadable
 from tests.rules.signings import everyone

@@ -8,8 +8,7 @@ from typing import Any, Final
 from rules.pattern import exact
 from rules.rule import Rule
 from rules.rule_file import load_rules
-from rules.selected import Selected, select
-from rules.selection import Match
+from rules.selection import Match, Selected, select
 from settings.document import read_yaml
 from sigstore_entries.fulcio import BY_NAME
 from sigstore_entries.signing import ChainTrust, Digest, EntryRef, Name, NameForm, Signer, SignerForm, Signing

@@ -7,15 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rules import ask_index
-from rules.ask_index import AskIndex, LayeredMatcher
-from rules.asking import Ask, ask_of, number_of, read_ask, rule_of, yaml_of
+from rules import asking
+from rules.asking import Ask, AskIndex, LayeredMatcher, ask_of, number_of, read_ask, rule_of, yaml_of
 from rules.learning import learn, verdict_of, widen
 from rules.matching.matcher import Matcher
-from rules.rule import Rule
+from rules.rule import Outcome, Rule
 from rules.selection import matching_signers
 from rules.subject import Subject, SubjectKind, read_subject
-from rules.verdict import Outcome
 from settings.document import DocumentError
 from sigstore_entries.signing import ChainTrust, Name, NameForm, Signing
 from tests.rules import signings
@@ -65,7 +63,7 @@ def test_the_index_finds_what_asking_every_subscription_finds(changes: list[tupl
         Matcher((signings.rule("{identity: {glob: 'https://github.com/acme/*'}}"),)), index, shelf.load
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ask_index, "MAX_RECENT", recent)
+        patch.setattr(asking, "MAX_RECENT", recent)
         for which, adds in changes:
             ask = ask_of(SELECTS[which], {})
             if adds and which not in numbers:

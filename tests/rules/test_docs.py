@@ -10,11 +10,10 @@ import yaml
 from rules import judge as judging
 from rules.expectations.kinds import KINDS
 from rules.lint import HintId
-from rules.rule import Expectation
+from rules.rule import Expectation, Reason
 from rules.rule_file import load_rules
 from rules.schema import json_schema
 from rules.selection import ENTRY_FIELDS, SIGNER_FIELDS
-from rules.verdict import Reason
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = DOCS / "expectations"

@@ -5,9 +5,9 @@ import pytest
 from rules.judge import judge
 from rules.learning import learn
 from rules.matching.matcher import compile_rules
+from rules.rule import Outcome
 from rules.selection import matching_signers
 from rules.subject import names_of, read_subject
-from rules.verdict import Outcome
 from sigstore_entries.signing import ChainTrust, Name, NameForm, Signer, SignerForm, Signing
 from tests.rules.signings import DIGEST, REPOSITORY, SEEN_AT, WHERE, WORKFLOW, email_signer, rule, signer, signing
 from tests.support.memory_facts import MemoryFacts

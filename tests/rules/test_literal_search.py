@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rules.matching.literal_search import WINDOW, LiteralSearch
+from rules.matching.matcher import WINDOW, LiteralSearch
 
 literals = st.lists(st.text("/@a.", min_size=6, max_size=16).map(str.encode), min_size=1, max_size=6, unique=True)
 

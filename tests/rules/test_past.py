@@ -10,8 +10,8 @@ from outbound.image_name import parse_image_name
 from rules.facts import Authorisation, DigestSource, SourceForm
 from rules.forges import repository_key
 from rules.judge import judge, recheck_at
-from rules.selected import select
-from rules.verdict import Outcome, Verdict
+from rules.rule import Outcome, Verdict
+from rules.selection import select
 from sigstore_entries.release import released_image
 from sigstore_entries.signing import Digest, EntryRef, KnownTime, SignerForm, Signing
 from tests.rules.signings import (

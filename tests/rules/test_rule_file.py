@@ -9,8 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rules.lookback import LookBack, first_wanted
-from rules.rule import RuleSeverity
+from rules.rule import LookBack, RuleSeverity, first_wanted
 from rules.rule_file import load_rules
 from rules.schema import json_schema, schema_text
 from rules.selection import AllOf, Match

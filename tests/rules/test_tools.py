@@ -6,23 +6,19 @@ from datetime import timedelta
 
 import pytest
 
-from rules.alternatives import split_alternatives
-from rules.digest_list import parse_digest_list
-from rules.explain import explain
-from rules.facts import Authorisation
-from rules.judge import judge
+from rules.facts import Authorisation, parse_digest_list
+from rules.judge import explain, judge
 from rules.learning import learn
 from rules.lint import Hint, HintId, lint
 from rules.matching.matcher import compile_rules
 from rules.pattern import Pattern, PatternForm
-from rules.rekor_monitor import import_rekor_monitor
-from rules.rule import Rule, RuleSet
+from rules.rekor_monitor import import_rekor_monitor, split_alternatives
+from rules.rule import Outcome, Rule, RuleSet
 from rules.rule_file import load_rules
 from rules.selection import digest_text, walk
 from rules.starter import learned, starter_rule
 from rules.starter import starter as starter_of
 from rules.subject import read_subject
-from rules.verdict import Outcome
 from settings.document import DocumentError
 from sigstore_entries.signing import Name, NameForm, Signer, SignerForm, Signing
 from tests.rules.signings import (

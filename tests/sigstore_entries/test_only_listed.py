@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from ca_lite.timestamp import TimestampAuthority
 from ca_lite.timestamp_request import TimestampRequest, message_imprint
 from rules.judge import judge_selected
-from rules.selected import select
-from rules.verdict import Outcome
+from rules.rule import Outcome
+from rules.selection import select
 from sigstore_entries import der
 from sigstore_entries.openpgp import read_pgp
 from sigstore_entries.rekor import decode_rekor

@@ -28,9 +28,9 @@ from monitor.store.database import Database
 from monitor.store.findings import add_findings
 from monitor.store.store import Store
 from rules.asking import ask_of, rule_of
-from rules.selected import select
+from rules.rule import Outcome, Verdict
+from rules.selection import select
 from rules.subject import read_subject
-from rules.verdict import Outcome, Verdict
 from sigstore_entries.signing import ChainTrust, Digest, EntryRef, Name, NameForm, Signing
 from tests.rules import signings
 from tests.support.log_server import free_port

@@ -12,7 +12,7 @@ from monitor.model.state import Finding
 from monitor.store.authorisations import Authorisations
 from monitor.store.database import Database
 from rules.facts import Authorisation
-from rules.verdict import Outcome, Verdict
+from rules.rule import Outcome, Verdict
 from sigstore_entries.signing import ChainTrust, EntryRef, Signing
 from tests.support.alerts import NOW
 from tests.support.parts import DIGEST, LOG, Clock, a_batch, a_finding, a_position, a_signing, a_store

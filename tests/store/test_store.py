@@ -10,7 +10,7 @@ from monitor.store.database import Database, open_database
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
 from monitor.store.tables import Base, DeliveryRow, EvidenceRow, FindingRow, Head, LogPosition, table
-from rules.verdict import Outcome, Verdict
+from rules.rule import Outcome, Verdict
 from tests.support.parts import (
     LOG,
     Clock,

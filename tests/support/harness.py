@@ -11,7 +11,7 @@ from monitor.following.timing import Timing
 from monitor.model.heads import Position
 from monitor.model.log_source import LogApi, LogEntry, unread_entry
 from monitor.model.state import Finding, Hit, UnreadableEntry
-from rules.verdict import Outcome, Verdict
+from rules.rule import Outcome, Verdict
 from sigstore_entries.signing import EntryRef, Signing, Unreadable
 from tests.rules.signings import everyone
 from tests.support.memory_state import MemoryState

@@ -21,7 +21,7 @@ from monitor.store.reading import Reading
 from monitor.store.store import Store
 from monitor.telemetry.prometheus import PrometheusMeter
 from monitor.trust.provider import TrustKeeper
-from rules.lookback import LookBack
+from rules.rule import LookBack
 from tests.support import entries as made
 from tests.support.alerts import NOW
 from tests.support.misbehaving_log import CtRfc6962Log, CtStaticLog, MisbehavingLog, RekorV1Log

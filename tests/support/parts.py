@@ -10,7 +10,7 @@ from monitor.model.heads import Position, SignedHead, TrustedHead
 from monitor.model.state import Batch, Finding, UnreadableEntry
 from monitor.store.database import Database
 from monitor.store.store import Store
-from rules.verdict import Outcome, Reason, Verdict
+from rules.rule import Outcome, Reason, Verdict
 from sigstore_entries.signing import (
     ChainTrust,
     Digest,
