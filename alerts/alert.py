@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from hashlib import sha256
 from typing import Any
 
 
@@ -110,3 +111,27 @@ class Alert:
             for group in fields["groups"]
         )
         return cls(**fields)
+
+
+def alert_id(*parts: str) -> str:
+    """Return an id that is the same for the same event, however often it is seen."""
+    return sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def day_of(now: datetime) -> str:
+    """Date that a once-a-day alert is about."""
+    return now.date().isoformat()
+
+
+def lasting(length: timedelta) -> str:
+    """How long something lasts, in words: minutes up to two hours, hours up to two days, then days."""
+    minutes = int(length.total_seconds() // 60)
+    for unit, size in (("day", 1440), ("hour", 60)):
+        if minutes >= 2 * size:
+            return f"{minutes // size} {unit}s"
+    return f"{minutes} minute{'' if minutes == 1 else 's'}"
+
+
+def rfc3339(at: datetime) -> str:
+    """A time as every alert shows it: UTC to the second."""
+    return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -22,7 +22,7 @@ from monitor.logs.trees import LogTrees, OpenTrees
 from monitor.model.errors import FetchFailed, LogMisbehaved
 from monitor.model.heads import Position
 from monitor.model.log_source import LogApi, LogSource
-from monitor.raising.coverage_alerts import back_scan_stuck_alert
+from monitor.raising.log_alerts import back_scan_stuck_alert
 from monitor.store.coverage import BackScan, CoverageGroup, Gap, first_gap, union_size, without_first
 from monitor.store.reading import Reading
 from monitor.telemetry.hooks import BackscanMeter

@@ -12,7 +12,7 @@ from monitor.judging.judge import Judge
 from monitor.model.errors import Evidence
 from monitor.model.heads import Position, SignedHead
 from monitor.model.state import Batch, Finding, Hit, State
-from monitor.raising.coverage_alerts import DROPPED
+from monitor.raising.entry_alerts import DROPPED
 from monitor.store.store import Store
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from alerts.alert import rfc3339
 from monitor.commands.check_bundle import Checked, Trees, check_held
 from monitor.commands.git_objects import GitObject, read_object
 from monitor.commands.rules_on_entries import judging
@@ -336,7 +337,7 @@ def _times_of(signing: Mapping[str, Any]) -> Iterator[datetime]:
 def _row(  # noqa: PLR0917
     place: str, verified: Verified, entry: str | None, in_log: str, expected: str, problem: str | None, code: Exit
 ) -> _Row:
-    at = None if verified.at is None else verified.at.isoformat(timespec="seconds").replace("+00:00", "Z")
+    at = None if verified.at is None else rfc3339(verified.at)
     return _Row(place, verified.what, verified.signers, verified.issuer, at, entry, in_log, expected, problem, code)
 
 

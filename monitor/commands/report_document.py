@@ -9,9 +9,10 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
+from alerts.alert import rfc3339
 from monitor.config import Config, LogConfig
 from monitor.daemon.followed_logs import configured_logs
 from monitor.daemon.trust_watch import history_of
@@ -72,14 +73,14 @@ def report_document(config: Config, store: Store, period: Period, now: datetime)
     return {
         "mediaType": MEDIA_TYPE,
         "version": VERSION_OF_REPORT,
-        "made_at": _time(now),
+        "made_at": rfc3339(now),
         "made_by": f"signwatch {VERSION}",
-        "from": _time(period.begin),
-        "to": _time(period.end),
+        "from": rfc3339(period.begin),
+        "to": rfc3339(period.end),
         "hours": round((period.end - period.begin).total_seconds() / 3600, 2),
         "logs": logs,
         "trust_roots": [
-            {"sha256": each.fingerprint, "seen_at": _time(each.seen_at)}
+            {"sha256": each.fingerprint, "seen_at": rfc3339(each.seen_at)}
             for number, each in enumerate(roots)
             if each.seen_at < period.end and (number + 1 == len(roots) or roots[number + 1].seen_at > period.begin)
         ],
@@ -130,7 +131,7 @@ def _log(
         "key": base64.b64encode(key.spki).decode() if key is not None else None,
         "baseline": None
         if followed is None
-        else {"size": followed.baseline_size, "at": _time(followed.baseline_at), "how": followed.baseline_how},
+        else {"size": followed.baseline_size, "at": rfc3339(followed.baseline_at), "how": followed.baseline_how},
         "entries": _range(history, name, followed, period),
         "size_before": before[-1].size if before else None,
         "heads_seen": count,
@@ -157,7 +158,7 @@ def _head(head: SeenHead, key: TrustedLog | None) -> dict[str, Any]:
         "size": head.size,
         "root": head.root.hex(),
         "final": head.final,
-        "seen_at": _time(head.seen_at),
+        "seen_at": rfc3339(head.seen_at),
         "signed": signed_head_document(head.raw),
         "verified_again": _is_signed(head, key),
     }
@@ -184,8 +185,8 @@ def _longest_first(pause: Pause) -> tuple[timedelta, datetime]:
 
 def _pause(pause: Pause) -> dict[str, Any]:
     return {
-        "from": _time(pause.began),
-        "to": _time(pause.ended),
+        "from": rfc3339(pause.began),
+        "to": rfc3339(pause.ended),
         "seconds": int(pause.length.total_seconds()),
         "trouble": pause.trouble.value if pause.trouble is not None else "not-running",
     }
@@ -196,7 +197,7 @@ def _event(event: Event) -> dict[str, Any]:
     names = [name["value"] for signer in worst.signing.get("signers", ()) for name in signer["names"]]
     return {
         "outcome": event.outcome,
-        "found_at": _time(worst.found_at),
+        "found_at": rfc3339(worst.found_at),
         "kind": worst.signing.get("kind"),
         "names": names[:10],
         "rules": list(event.rules),
@@ -209,7 +210,7 @@ def _alert(kept: KeptAlert) -> dict[str, Any]:
     alert = kept.alert
     return {
         "id": alert.id,
-        "at": _time(kept.enqueued_at),
+        "at": rfc3339(kept.enqueued_at),
         "kind": alert.kind,
         "owner": alert.owner.value,
         "severity": alert.severity.value,
@@ -218,7 +219,7 @@ def _alert(kept: KeptAlert) -> dict[str, Any]:
         "index": alert.index,
         "rule": alert.rule,
         "state": kept.state,
-        "acknowledged_at": _time(kept.acknowledged_at) if kept.acknowledged_at is not None else None,
+        "acknowledged_at": rfc3339(kept.acknowledged_at) if kept.acknowledged_at is not None else None,
         "acknowledged_by": kept.acknowledged_by,
         "note": kept.note,
         "deliveries": dict(kept.deliveries),
@@ -238,13 +239,9 @@ def _evidence(piece: KeptEvidence, period: Period) -> dict[str, Any]:
         "id": piece.id,
         "log": piece.log,
         "kind": piece.kind,
-        "kept_at": _time(piece.kept_at),
+        "kept_at": rfc3339(piece.kept_at),
         "detail": piece.document.get("detail"),
-        "closed_at": _time(closed) if closed is not None else None,
+        "closed_at": rfc3339(closed) if closed is not None else None,
         "note": piece.note if closed is not None else None,
         "document": json.loads(json.dumps(piece.document)),
     }
-
-
-def _time(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

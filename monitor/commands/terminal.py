@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from alerts.alert import rfc3339
 from alerts.inert import inert_json, inert_line
 
 _LONGEST = 400
@@ -86,7 +87,7 @@ def say_json(document: Any) -> None:
 
 def when(at: datetime | None) -> str:
     """A time as every command shows it: UTC to the second, RFC 3339; "-" for none."""
-    return "-" if at is None else at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return "-" if at is None else rfc3339(at)
 
 
 def counted(number: int, what: str) -> str:

@@ -15,6 +15,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
+from alerts.alert import rfc3339
 from alerts.delivery import idempotency_key
 from alerts.inert import inert_json, inert_line
 from alerts.links import Links, is_signed
@@ -154,7 +155,7 @@ def _add_api(router: APIRouter, desk: AlertDesk) -> None:
             number = desk.life.silences.add(wanted, now)
         except ValueError as error:
             raise HTTPException(422, str(error)) from error
-        return JSONResponse({"number": number, "expires": _plain(wanted.expires)}, 201)
+        return JSONResponse({"number": number, "expires": rfc3339(wanted.expires)}, 201)
 
     @router.delete("/api/silences/{number}")
     def end(number: int, authorization: Annotated[str, Header()] = "") -> Response:
@@ -173,14 +174,10 @@ def alert_document(kept: KeptAlert, life: AlertLife, links: Links) -> dict[str, 
         "deliveries": dict(kept.deliveries),
         "errors": dict(kept.errors),
         "changes": [
-            {"change": each.kind, "at": _plain(each.at), "by": each.by, "note": each.note}
+            {"change": each.kind, "at": rfc3339(each.at), "by": each.by, "note": each.note}
             for each in life.changes(kept.alert.id)
         ],
     }
-
-
-def _plain(at: datetime) -> str:
-    return at.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _is_signed(desk: AlertDesk, alert: str, until: int, signature: str) -> bool:

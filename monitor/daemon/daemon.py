@@ -19,7 +19,7 @@ from typing import Any, Final
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from alerts.alert import Alert
+from alerts.alert import Alert, rfc3339
 from alerts.channels.channel import Channel
 from alerts.delivery import DeliveryPolicy, deliver_channel
 from alerts.outbox import Backlog
@@ -35,7 +35,7 @@ from monitor.daemon.weekly import rules_of, weekly_summary
 from monitor.judging.coverage import read_coverage
 from monitor.judging.reevaluation import recheck
 from monitor.model.errors import FetchFailed, OwnFault
-from monitor.raising.log_alerts import CONDITIONS, own_fault_alert, rfc3339
+from monitor.raising.log_alerts import CONDITIONS, own_fault_alert
 from monitor.store.alert_life import Who, silence_ended_alert
 from monitor.store.health import ids_of_condition
 from monitor.store.reading import Reading

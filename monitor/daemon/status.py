@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
-from alerts.alert import Owner, Severity
+from alerts.alert import Owner, Severity, rfc3339
 from alerts.outbox import Backlog
 from monitor.config import Config
 from monitor.daemon.followed_logs import not_followed
@@ -393,4 +393,4 @@ def _log_document(log: LogStatus, now: datetime) -> dict[str, Any]:
 
 
 def _time(at: datetime | None) -> str | None:
-    return None if at is None else at.isoformat(timespec="seconds").replace("+00:00", "Z")
+    return None if at is None else rfc3339(at)

@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from typing_extensions import override
 
-from alerts.alert import Alert, Owner
+from alerts.alert import Alert, Owner, lasting
 from alerts.inert import inert_line
 from monitor.archive.handover import Handover, Handovers
 from monitor.crosscheck.promise_rounds import PromiseRounds
@@ -34,7 +34,6 @@ from monitor.model.witness_policy import Witnessed, WitnessPolicy, follow_up, ju
 from monitor.proof.evidence import event_id
 from monitor.raising.log_alerts import (
     could_not_ask_alert,
-    lasting,
     new_shard_alert,
     own_fault_alert,
     promises_given_up_alert,
@@ -42,8 +41,8 @@ from monitor.raising.log_alerts import (
     rewound_head_alert,
     stale_head_alert,
     trees_left_out_alert,
+    witness_alerts,
 )
-from monitor.raising.witness_alerts import witness_alerts
 from monitor.store.health import Condition
 from monitor.store.history import Pass
 from monitor.store.store import Store

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from alerts.alert import Alert, Owner, Severity
-from monitor.raising.log_alerts import alert_id
+from alerts.alert import Alert, Owner, Severity, alert_id
 from monitor.store.events import Events, Wanted
 from monitor.store.history import History, pauses
 from monitor.store.reading import AlertsAbout, Reading

@@ -16,9 +16,13 @@ from monitor.model.log_source import LogEntry, LogSource
 from monitor.model.state import Batch, Finding, State
 from monitor.proof.evidence import WRONG_SIGNATURE as WRONG_SIGNATURE_KIND
 from monitor.proof.verify import check_frontier_in_head
-from monitor.raising.clock_alerts import clock_alerts_of_entries, clock_alerts_of_findings, disordered
-from monitor.raising.coverage_alerts import alerts_of_dropped
-from monitor.raising.log_alerts import alerts_of_unreadable
+from monitor.raising.entry_alerts import (
+    alerts_of_dropped,
+    alerts_of_unreadable,
+    clock_alerts_of_entries,
+    clock_alerts_of_findings,
+    disordered,
+)
 from rules.judge import WRONG_SIGNATURE
 from tlog.frontier import Frontier
 

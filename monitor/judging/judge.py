@@ -12,7 +12,7 @@ from alerts.alert import Alert
 from monitor.judging.history import BatchPast
 from monitor.model.inclusion_promise import InclusionPromise, promises_of
 from monitor.model.state import FactStore, Finding, Hit
-from monitor.raising.clock_alerts import INTEGRATED_TIME, REFUTED_TIME, is_ahead
+from monitor.raising.entry_alerts import INTEGRATED_TIME, REFUTED_TIME, is_ahead
 from monitor.raising.signing_alerts import alerts_of_findings
 from rules.asking import LayeredMatcher
 from rules.judge import judge_selected, recheck_at

@@ -5,22 +5,19 @@ An alert's id is stable for one event, so seeing it again enqueues nothing. Even
 `monitor.raising.signing_alerts`.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Final
 
-from alerts.alert import Alert, Owner, Severity
+from alerts.alert import Alert, Owner, Severity, alert_id, day_of, lasting, rfc3339
 from monitor.model.errors import Evidence
 from monitor.model.heads import SignedHead
 from monitor.model.inclusion_promise import BadPromise, Overdue, read_promise
 from monitor.model.log_source import LogApi
-from monitor.model.state import UnreadableEntry
+from monitor.model.witness_policy import Witnessed, WitnessPolicy
 from monitor.proof.evidence import event_id, read_head
-from sigstore_entries.readable_part import readable_part
-from sigstore_entries.signing import UNREADABLE_SIGNER
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,46 +177,6 @@ def _promise_facts(evidence: Evidence) -> list[tuple[str, str]]:
     facts = [("Promised leaf", each.leaf_hash.hex()) for each in promises]
     facts += [("Promised index", str(each.index)) for each in promises if each.index is not None]
     return [*facts, *(("Promised at", rfc3339(each.at)) for each in promises)]
-
-
-def alerts_of_unreadable(log: str, unreadable: Sequence[UnreadableEntry], now: datetime) -> list[Alert]:
-    """One alert per reason for the entries of one batch that cannot be decoded: they are kept, not skipped.
-
-    Every batch that meets more of them is news: a second one must not hide behind the first.
-    """
-    firsts = {entry.unreadable.code: entry for entry in reversed(unreadable)}
-    counts = Counter(entry.unreadable.code for entry in unreadable)
-    return [_unreadable_alert(log, firsts[code], counts[code], now) for code in sorted(firsts)]
-
-
-_IN_PART: Final = "Rules were asked about the part that is read; whether one selects the rest is not known. "
-_WHOLE: Final = "Whether a rule selects these entries is not known. "
-
-
-def _unreadable_alert(log: str, first: UnreadableEntry, count: int, now: datetime) -> Alert:
-    where, code = first.unreadable.where, first.unreadable.code
-    more = f", with {count - 1} more in the same batch" if count > 1 else ""
-    return Alert(
-        id=alert_id("entry-unreadable", log, code, str(where.index)),
-        kind="entry-unreadable",
-        owner=Owner.OURSELVES,
-        severity=Severity.WARN,
-        title=f"{log} holds entries this version cannot read",
-        summary=f"Entry {where.index}{more}: {first.unreadable.reason}",
-        consequence=f"{_IN_PART if code == UNREADABLE_SIGNER else _WHOLE}They are kept whole and counted.",
-        next_step="See whether its readable part concerns you. `signwatch status` counts such entries; an upgrade that "
-        "can read them tries them again.",
-        created_at=now,
-        facts=(
-            ("Log", log),
-            ("Reason", code),
-            ("First index", str(where.index)),
-            ("Entries", str(count)),
-            ("Readable in it", readable_part(first.leaf)),
-        ),
-        log=log,
-        index=where.index,
-    )
 
 
 def key_expired_alert(log: str, until: datetime, head: SignedHead, now: datetime) -> Alert:
@@ -400,25 +357,53 @@ def trees_left_out_alert(log: str, count: int, now: datetime) -> Alert:
     )
 
 
-def alert_id(*parts: str) -> str:
-    """Return an id that is the same for the same event, however often it is seen."""
-    return sha256("\0".join(parts).encode()).hexdigest()[:32]
+def back_scan_stuck_alert(log: str, detail: str, remaining: int, since: datetime, now: datetime) -> Alert:
+    """Alert for a range of a log that rules ask to be looked at and that could not be had since `since`."""
+    return Alert(
+        id=alert_id("back-scan-stuck", log, since.isoformat()),
+        kind="back-scan-stuck",
+        owner=Owner.COULD_NOT_ASK,
+        severity=Severity.WARN,
+        title=f"Looking back in {log} has not got on for {lasting(now - since)}",
+        summary=detail,
+        consequence=f"{remaining} older entries that rules ask to be looked at were not. New entries are followed.",
+        next_step="Nothing needs to be reset: it goes on where it stands once the log answers. If the log no longer "
+        "serves old entries, ask its operator, or take back the rule's `backscan`.",
+        created_at=now,
+        facts=(("Log", log), ("Entries left", str(remaining)), ("Since", rfc3339(since))),
+        log=log,
+    )
 
 
-def day_of(now: datetime) -> str:
-    """Date that a once-a-day alert is about."""
-    return now.date().isoformat()
+def witness_alerts(
+    policy: WitnessPolicy, witnessed: Witnessed, head: SignedHead, now: datetime, patience: timedelta
+) -> Sequence[Alert]:
+    """One alert a day for a log that had too few witnesses for longer than `patience`; none otherwise.
 
-
-def lasting(length: timedelta) -> str:
-    """How long something lasts, in words: minutes up to two hours, hours up to two days, then days."""
-    minutes = int(length.total_seconds() // 60)
-    for unit, size in (("day", 1440), ("hour", 60)):
-        if minutes >= 2 * size:
-            return f"{minutes // size} {unit}s"
-    return f"{minutes} minute{'' if minutes == 1 else 's'}"
-
-
-def rfc3339(at: datetime) -> str:
-    """A time as every alert shows it: UTC to the second."""
-    return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    Witnesses cosign after the log signs, so a newest head without them is ordinary for a while.
+    """
+    cosigning, standing = witnessed.cosigning, witnessed.standing
+    since = standing.short_since
+    if since is None or now - since <= patience:
+        return ()
+    facts = [("Log", head.log), ("Size", str(head.size)), ("Required", f"{policy.required} of {len(policy.names)}")]
+    facts += [("Cosigned by", ", ".join(cosigning.present) or "no witness")]
+    facts += [("Missing", f"{name} since {rfc3339(at)}") for name, at in standing.missing_since]
+    return (
+        Alert(
+            id=alert_id("witness-missing", head.log, day_of(now)),
+            kind="witness-missing",
+            owner=Owner.COULD_NOT_ASK,
+            severity=Severity.WARN,
+            title=f"{head.log} is seen by too few witnesses",
+            summary=f"{len(cosigning.present)} of the {policy.required} witnesses wanted cosigned the newest head of "
+            f"late; it has been too few since {rfc3339(since)}.",
+            consequence="Entries are being checked as before, but only the log's own word says that others see the "
+            "same history. This shows no wrongdoing of the log.",
+            next_step="Ask the missing witnesses' operators, and compare heads with another installation: "
+            "`signwatch peers compare`.",
+            created_at=now,
+            facts=tuple(facts),
+            log=head.log,
+        ),
+    )

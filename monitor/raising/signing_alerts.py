@@ -1,20 +1,23 @@
-"""From findings to alerts: who signed, why it was not expected, what it means and what to do next.
+"""From findings to alerts: who signed what, how it differs from what the rule expects, and what to do next.
 
 Every text here may hold words an attacker chose; each is cut to a length a person would read.
 """
 
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from alerts.alert import Alert, FactGroup, Owner, Severity
+from alerts.alert import Alert, FactGroup, Owner, Severity, alert_id, day_of, rfc3339
 from monitor.model.state import Finding
-from monitor.raising.log_alerts import alert_id, day_of
-from monitor.raising.signing_words import describe
+from rules.expectations.images import ImagesExpectation
 from rules.judge import WRONG_SIGNATURE
 from rules.rule import CT_KINDS, Outcome, Reason, Rule, RuleSeverity
-from sigstore_entries.signing import EntryRef
+from rules.selection import digest_text, matched_values
+from sigstore_entries.release import Release, digest_label
+from sigstore_entries.signing import EntryRef, Signer, Signing
 
 _SEVERITY: Final = {
     RuleSeverity.PAGE: Severity.PAGE,
@@ -133,3 +136,257 @@ def _sentence(reason: Reason) -> str:
     wanted = f" Expected: {reason.expected:.500}." if reason.expected else ""
     found = f" Found: {reason.found:.500}." if reason.found else ""
     return reason.sentence + wanted + found
+
+
+_MAX_FACTS: Final = 40
+_MAX_TEXT: Final = 500
+_MAX_NAME: Final = 90
+_MAX_DIFFERENCE: Final = 70
+_TOLD: Final = 2
+_WORKFLOW = re.compile(r"https://([^/@]+/[^@]*?)/(?:/?\.(?:github|gitea|forgejo)/workflows/|/)([^/@]+)@(.+)", re.ASCII)
+_WHAT: Final[Mapping[str, str]] = {
+    "dsse": "an attestation",
+    "intoto": "an attestation",
+    "cose": "a COSE message",
+    "helm": "a Helm chart",
+    "rpm": "an RPM package",
+    "alpine": "an Alpine package",
+    "jar": "a Java archive",
+    "tuf": "TUF metadata",
+    "rfc3161": "a timestamp",
+}
+# Kinds of entries that may be about something else than the bytes of a file.
+_ABOUT_OTHERS: Final = frozenset({"hashedrekord", "dsse", "intoto"})
+_ABOUT_DIGESTS: Final = (
+    "About the digest",
+    "of a file, of a commit's id, or of a statement about an image: `signwatch check-image` and `check-commit` tell",
+)
+# Claims that have a place of their own: group, label, claims in the order of preference. The first is said, the others
+# are said only if they differ.
+_CLAIMS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
+    ("Source", "Repository", ("source_repository_uri", "github_workflow_repository")),
+    ("Source", "Branch or tag", ("source_repository_ref", "github_workflow_ref")),
+    ("Source", "Commit", ("source_repository_digest", "github_workflow_sha")),
+    ("Source", "Visibility", ("source_repository_visibility",)),
+    ("Source", "Repository number", ("source_repository_identifier",)),
+    ("Source", "Owner", ("source_repository_owner_uri",)),
+    ("Source", "Owner number", ("source_repository_owner_identifier",)),
+    ("Build", "Workflow", ("build_config_uri",)),
+    ("Build", "Started by", ("build_trigger", "github_workflow_trigger")),
+    ("Build", "Run", ("run_invocation_uri",)),
+    ("Build", "Runner", ("runner_environment",)),
+    ("Build", "Environment", ("deployment_environment",)),
+    ("Build", "Instructions", ("build_signer_uri",)),
+)
+_GROUPS: Final = ("Source", "Build")
+# The begin of a certificate is said with the certificate.
+_TIMES: Final[Mapping[str, str]] = {
+    "integrated-time": "Logged at",
+    "ct-timestamp": "Certificate logged at",
+    "timestamp-response": "Timestamped at",
+}
+# How a signing differs, most telling first: what a stranger's use of a name shows before what a colleague's shows.
+_DIFFERENCES: Final[Mapping[str, str]] = {
+    "issuer": "with a login from {found} instead of {expected}",
+    "new-issuer": "with a login from {found} instead of {expected}",
+    "repository": "for the repository {found} instead of {expected}",
+    "repository-identifier": "from another repository of that name ({found} instead of {expected})",
+    "same-repository-identifier": "from another repository of that name ({found} instead of {expected})",
+    "owner-identifier": "from another owner of that name ({found} instead of {expected})",
+    "workflow": "by the workflow {found} instead of {expected}",
+    "builder": "by the build instructions {found} instead of {expected}",
+    "ref": "on {found} instead of {expected}",
+    "trigger": "started by {found} instead of {expected}",
+    "environment": "for the environment {found} instead of {expected}",
+    "runner": "on {found} runners instead of {expected}",
+    "visibility": "from a {found} repository instead of {expected}",
+    "authorised": "without being announced",
+    "digests": "with a digest that is not on the list",
+    "digests-from": "with a digest that is not on the list",
+    "images": "which is no image on the list",
+    "no-expectations": "which the rule tells every time",
+    "time-windows": "outside the hours for signing",
+    "rate": "more often than allowed",
+    "logged-after-expiry": "after the certificate had expired",
+    "log-entry-within": "and no log entry shows its use",
+    "certificate-log-within": "and no certificate log shows its certificate",
+    "unreadable-part": "with a part that cannot be read",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SigningWords:
+    """`title` is the first line: who, what and how it differs. `facts` say who signed, `groups` the rest, each once."""
+
+    title: str
+    summary: str
+    identity: str
+    facts: tuple[tuple[str, str], ...]
+    groups: tuple[FactGroup, ...]
+
+
+def describe(finding: Finding, rule: Rule) -> SigningWords:
+    """Describe a finding for an alert."""
+    signing, identity = finding.signing, _who(rule, finding)
+    issued = signing.kind in CT_KINDS
+    did = "was issued a signing certificate" if issued else f"signed {_what(signing)}"
+    reasons = finding.verdict.reasons
+    differs = [each for each in map(_difference, sorted(reasons, key=_telling)) if each]
+    how = f" {', '.join(differs[:_TOLD])}" if differs else ""
+    more = len(reasons) - min(len(differs), _TOLD)
+    also = f", and {more} more" if more > 0 and differs else ""
+    name = f"The key {identity}" if _is_key(identity, signing) else identity
+    # A workflow and a ref that the difference names are not said twice.
+    named = {each.id for each in reasons if each.id in {"ref", "workflow"}} and len(differs) <= _TOLD
+    facts, groups = _facts(rule, signing)
+    return SigningWords(
+        title=f"{short_name(name, bare=bool(named))} {did}{how}{also}",
+        summary=f"{name[:_MAX_TEXT]} {did}. The rule {rule.title or rule.id} does not expect it.",
+        identity=identity[:_MAX_TEXT],
+        facts=facts,
+        groups=groups,
+    )
+
+
+def short_name(name: str, *, bare: bool = False) -> str:
+    """An identity as a subject line shows it: a workflow as host/owner/name, never without its host.
+
+    Unless `bare`, the workflow's file and ref follow.
+    """
+    if match := _WORKFLOW.fullmatch(name):
+        repository = match[1].rstrip("/")
+        name = repository if bare else f"{repository} ({match[2]} on {ref_words(match[3])})"
+    return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…"
+
+
+def ref_words(ref: str) -> str:
+    """`refs/heads/main` as "branch main", `refs/tags/v1` as "tag v1"; other texts as they are."""
+    for prefix, word in (("refs/heads/", "branch"), ("refs/tags/", "tag"), ("refs/pull/", "pull request")):
+        if ref.startswith(prefix):
+            return f"{word} {ref.removeprefix(prefix)}"
+    return ref
+
+
+def _what(signing: Signing) -> str:
+    return _WHAT.get(signing.kind.partition(" ")[0], "an artifact")
+
+
+def _telling(reason: Reason) -> int:
+    order = list(_DIFFERENCES)
+    return order.index(reason.id) if reason.id in order else len(order)
+
+
+def _difference(reason: Reason) -> str:
+    form = _DIFFERENCES.get(reason.id)
+    if form is None:
+        return ""
+    if "{" not in form:
+        return form
+    if not reason.found or reason.found.startswith("("):
+        return f"without a {reason.id.replace('-', ' ')} in its certificate"
+    found, expected = (_plain(reason.id, text) for text in (reason.found, reason.expected))
+    return (
+        form.format(found=found, expected=expected)
+        if expected
+        else form.partition(" instead of")[0].format(found=found)
+    )
+
+
+def _plain(reason: str, text: str) -> str:
+    """An expected or found value as a phrase: patterns without their syntax, refs as words."""
+    words = [each.strip().removeprefix("glob:").removeprefix("exact:") for each in text.split(" or ")]
+    if reason == "workflow":
+        words = [each.partition("@refs/")[0].rpartition("/")[2] or each for each in words]
+    words = [ref_words(each) for each in words]
+    phrase = " or ".join(words)
+    return phrase if len(phrase) <= _MAX_DIFFERENCE else f"{phrase[: _MAX_DIFFERENCE - 1]}…"
+
+
+def _who(rule: Rule, finding: Finding) -> str:
+    """The name or key by which the rule selects a signer, vouched ones first, else the selected signer's first one."""
+    signing, selected = finding.signing, finding.selected
+    signers = selected.vouched or tuple(each.signer for each in selected.signers if each.signer is not None)
+    for signer in signers:
+        if name := next(matched_values(rule.select, "identity", signing, signer), ""):
+            return name[:_MAX_TEXT]
+        if key := next(matched_values(rule.select, "fingerprint", signing, signer), ""):
+            return key[:_MAX_TEXT]
+    names = [name.value for signer in signers for name in signer.names[:1]]
+    keys = [signer.fingerprints[0] for signer in signers if signer.fingerprints]
+    return (names or keys or ["An unnamed signer"])[0][:_MAX_TEXT]
+
+
+def _is_key(identity: str, signing: Signing) -> bool:
+    return any(identity in signer.fingerprints for signer in signing.signers)
+
+
+def _facts(rule: Rule, signing: Signing) -> tuple[tuple[tuple[str, str], ...], tuple[FactGroup, ...]]:
+    """Who signed, the signers that the rule selects first, and the rest in groups.
+
+    An entry may name thousands of subjects: the alert says that it does, the entry itself is kept whole.
+    """
+    who: list[tuple[str, str]] = []
+    grouped: dict[str, list[tuple[str, str]]] = {}
+    for number, signer in enumerate(sorted(signing.signers, key=lambda each: not rule.select.holds(signing, each))):
+        names = dict.fromkeys(matched_values(rule.select, "identity", signing, signer))
+        names |= dict.fromkeys(name.value for name in signer.names)
+        who += [("Identity", name) for name in names]
+        who += [("Login from", signer.issuer)] if signer.issuer else []
+        keys = list(dict.fromkeys(matched_values(rule.select, "fingerprint", signing, signer)))
+        keys = keys or ([] if names else list(signer.fingerprints))
+        who += [("Key", key) for key in keys]
+        for name, facts in _of_signer(signer, said=[*names, *keys, signer.issuer or ""]):
+            # Two signers' claims side by side could not be told apart.
+            heading = name if number == 0 else f"{name} (signer {number + 1})"
+            grouped.setdefault(heading, []).extend(facts)
+    entry = [("Log", signing.where.log), ("Index", str(signing.where.index)), ("Kind", signing.kind)]
+    entry += [(digest_label(signing.kind, digest.of), digest_text(digest)) for digest in signing.digests]
+    entry += [("Signed", f"{each.what}; its own digest is not in the log") for each in _releases(rule, signing)]
+    if signing.digests and signing.kind in _ABOUT_OTHERS:
+        entry.append(_ABOUT_DIGESTS)
+    entry += [(_TIMES[each.source], rfc3339(each.at)) for each in signing.times if each.source in _TIMES]
+    claims = {name: facts for name, facts in grouped.items() if name.startswith("Claims")}
+    groups = [(name, facts) for name, facts in grouped.items() if name not in claims]
+    groups += [("Entry", entry), *claims.items()]
+    made = [FactGroup(name, _cut(facts), raw=name in claims) for name, facts in groups if facts]
+    return _cut(who), tuple(made[:_MAX_FACTS])
+
+
+def _releases(rule: Rule, signing: Signing) -> Sequence[Release]:
+    """Images on the rule's list of which the entry is a signature: the log has the digest of a statement about each."""
+    shown = {digest_text(digest) for digest in signing.digests}
+    listed = (each for kind in rule.expect if isinstance(kind, ImagesExpectation) for each in kind.releases)
+    return [each for each in listed if not shown.isdisjoint(each.digests)]
+
+
+def _of_signer(signer: Signer, said: list[str]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    left = {name: value for name, value in signer.claims.items() if name not in {"issuer", "issuer_v1"}}
+    found: dict[str, list[tuple[str, str]]] = {group: [] for group in _GROUPS}
+    for group, label, names in _CLAIMS:
+        for name in names:
+            value = left.pop(name, None)
+            if value is None or _is_said(label, value, said):
+                continue
+            found[group].append((label, value))
+            said.append(value)
+    yield from found.items()
+    certificate = [("Issued by", signer.trusted_by or signer.trust.value)]
+    if signer.not_before is not None and signer.not_after is not None:
+        certificate.append(("Valid", f"{rfc3339(signer.not_before)} to {rfc3339(signer.not_after)}"))
+    certificate += [("Fingerprint", key) for key in signer.fingerprints if key not in said]
+    yield "Certificate", certificate
+    yield "Claims", [(name, value) for name, value in sorted(left.items()) if value not in said]
+
+
+def _is_said(label: str, value: str, said: Sequence[str]) -> bool:
+    """True if a fact shown before says the same: equal, or a repository that holds its owner or its short name."""
+    inside = label == "Owner" and any(each.startswith(f"{value}/") for each in said)
+    # GitHub's older claim gives a repository as owner/name.
+    return value in said or inside or (label == "Repository" and any(each.endswith(f"/{value}") for each in said))
+
+
+def _cut(facts: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    shown = [(label[:_MAX_TEXT], value[:_MAX_TEXT]) for label, value in facts[:_MAX_FACTS]]
+    if len(facts) > _MAX_FACTS:
+        shown.append(("More", f"{len(facts) - _MAX_FACTS} further facts are left out"))
+    return tuple(shown)

@@ -4,8 +4,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
-from alerts.alert import Alert, Owner, Severity
-from monitor.raising.log_alerts import alert_id, rfc3339
+from alerts.alert import Alert, Owner, Severity, alert_id, rfc3339
 from monitor.trust.history import Change, ChangeKind
 from monitor.trust.trust_root import TrustedLog
 

@@ -8,10 +8,9 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, and_, delete, func, select
 
-from alerts.alert import Owner
+from alerts.alert import Owner, alert_id
 from monitor.model.errors import OwnFault
 from monitor.model.witness_policy import WitnessStatus
-from monitor.raising.log_alerts import alert_id
 from monitor.store.database import Database
 from monitor.store.history import Pass, record_failure, record_pass
 from monitor.store.tables import DroppedMatch, Head, LogHealth, LogPosition, RulesInForce, WitnessStanding, table

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, and_, func, select
 
-from alerts.alert import Alert
+from alerts.alert import Alert, rfc3339
 from monitor.model.heads import Position
 from monitor.store.alert_life import IS_OPEN
 from monitor.store.database import Database
@@ -108,7 +108,7 @@ class OpenEvidence:
     @property
     def sentence(self) -> str:
         """Why the log is not green, and what ends it."""
-        at = self.kept_at.isoformat(timespec="seconds").replace("+00:00", "Z")
+        at = rfc3339(self.kept_at)
         short = self.id[:12]
         return (
             f"{self.log}: evidence {short} of {self.kind} from {at} is open; when it is dealt with: "
@@ -117,7 +117,7 @@ class OpenEvidence:
 
     def document(self) -> dict[str, str]:
         """Plain JSON types."""
-        at = self.kept_at.isoformat(timespec="seconds").replace("+00:00", "Z")
+        at = rfc3339(self.kept_at)
         return {"id": self.id, "log": self.log, "kind": self.kind, "kept_at": at}
 
 

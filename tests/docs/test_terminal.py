@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from alerts.alert import lasting
 from monitor.demo.processes import program
-from monitor.raising.log_alerts import lasting
 from tests.docs.commands_page import PROGRAMS
 
 

@@ -14,17 +14,16 @@ from alerts.page import page_of
 from monitor.model.errors import Evidence
 from monitor.model.state import Finding, UnreadableEntry
 from monitor.raising import log_alerts as alerting
+from monitor.raising.entry_alerts import alerts_of_unreadable
 from monitor.raising.log_alerts import (
     ALERT_KINDS,
     alert_of_evidence,
-    alerts_of_unreadable,
     could_not_ask_alert,
     new_shard_alert,
     own_fault_alert,
     stale_head_alert,
 )
-from monitor.raising.signing_alerts import alerts_of_findings
-from monitor.raising.signing_words import short_name
+from monitor.raising.signing_alerts import alerts_of_findings, short_name
 from rules.rule import Outcome, Reason, RuleSeverity, Verdict
 from rules.rule_file import load_rules
 from rules.selection import select as selected_by

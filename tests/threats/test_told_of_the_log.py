@@ -14,7 +14,7 @@ from monitor.commands.terminal import Exit
 from monitor.daemon.supervisor import PassResult
 from monitor.judging.reevaluation import Rechecked
 from monitor.proof.evidence import NotEvidence, conclude, from_document
-from monitor.raising.clock_alerts import clock_alerts_of_entries, disordered
+from monitor.raising.entry_alerts import clock_alerts_of_entries, disordered
 from monitor.store.reading import Reading
 from tests.support.entries import (
     NOT_BEFORE,

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alerts.alert import Alert, Owner, Severity
+from alerts.alert import Alert, Owner, Severity, rfc3339
 from monitor.commands.audit import document_of
 from monitor.commands.junit import Timed, junit
 from monitor.commands.run import one_line, verdict
@@ -36,8 +36,7 @@ from monitor.model.witness_policy import (
     judge,
     read_witnesses,
 )
-from monitor.raising.log_alerts import rfc3339
-from monitor.raising.witness_alerts import witness_alerts
+from monitor.raising.log_alerts import witness_alerts
 from settings.document import Misplaced, read_yaml
 from tests.support.harness import NOW
 from tests.support.misbehaving_log import RekorV2Log, b64, ed25519_key, spki_of

@@ -1,20 +1,26 @@
-"""Times a log claims that contradict others known: its clock is the news, not what was signed."""
+"""Alerts about the entries of a batch: times that contradict others, entries that cannot be read, matches left out.
 
+A time that contradicts others tells of the log's clock, or of ours; it tells nothing of what was signed.
+"""
+
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from alerts.alert import Alert, Owner, Severity
+from alerts.alert import Alert, Owner, Severity, alert_id, day_of, rfc3339
 from monitor.model.heads import SignedHead
 from monitor.model.pace import CLOCK_SKEW
-from monitor.model.state import Finding
-from monitor.raising.log_alerts import alert_id, day_of, rfc3339
-from sigstore_entries.signing import ChainTrust
+from monitor.model.state import Finding, UnreadableEntry
+from sigstore_entries.readable_part import readable_part
+from sigstore_entries.signing import UNREADABLE_SIGNER, ChainTrust
 
 INTEGRATED_TIME: Final = "integrated-time"
 REFUTED_TIME: Final = "refuted-integrated-time"
 _SIDE: Final = {True: "behind", False: "before"}
+_IN_PART: Final = "Rules were asked about the part that is read; whether one selects the rest is not known. "
+_WHOLE: Final = "Whether a rule selects these entries is not known. "
 
 
 def is_ahead(told: datetime, now: datetime) -> bool:
@@ -118,3 +124,71 @@ def _clock_alert(
         facts=(("Log", log), ("Time told", rfc3339(told[1])), ("Time known", rfc3339(known[1]))),
         log=log,
     )
+
+
+def alerts_of_unreadable(log: str, unreadable: Sequence[UnreadableEntry], now: datetime) -> list[Alert]:
+    """One alert per reason for the entries of one batch that cannot be decoded: they are kept, not skipped.
+
+    Every batch that meets more of them is news: a second one must not hide behind the first.
+    """
+    firsts = {entry.unreadable.code: entry for entry in reversed(unreadable)}
+    counts = Counter(entry.unreadable.code for entry in unreadable)
+    return [_unreadable_alert(log, firsts[code], counts[code], now) for code in sorted(firsts)]
+
+
+def _unreadable_alert(log: str, first: UnreadableEntry, count: int, now: datetime) -> Alert:
+    where, code = first.unreadable.where, first.unreadable.code
+    more = f", with {count - 1} more in the same batch" if count > 1 else ""
+    return Alert(
+        id=alert_id("entry-unreadable", log, code, str(where.index)),
+        kind="entry-unreadable",
+        owner=Owner.OURSELVES,
+        severity=Severity.WARN,
+        title=f"{log} holds entries this version cannot read",
+        summary=f"Entry {where.index}{more}: {first.unreadable.reason}",
+        consequence=f"{_IN_PART if code == UNREADABLE_SIGNER else _WHOLE}They are kept whole and counted.",
+        next_step="See whether its readable part concerns you. `signwatch status` counts such entries; an upgrade that "
+        "can read them tries them again.",
+        created_at=now,
+        facts=(
+            ("Log", log),
+            ("Reason", code),
+            ("First index", str(where.index)),
+            ("Entries", str(count)),
+            ("Readable in it", readable_part(first.leaf)),
+        ),
+        log=log,
+        index=where.index,
+    )
+
+
+DROPPED: Final = "rules-dropped"
+
+
+def alerts_of_dropped(log: str, dropped: Sequence[tuple[int, int]], now: datetime) -> list[Alert]:
+    """One alert for the entries of a batch, as (index, matches left out), that more rules may select than are judged.
+
+    Every batch that meets more of them is news: a second entry must not hide behind the first.
+    """
+    if not dropped:
+        return []
+    index, matches = dropped[0][0], sum(count for _, count in dropped)
+    others = f" and {len(dropped) - 1} more entries of the same batch" if len(dropped) > 1 else ""
+    return [
+        Alert(
+            id=alert_id(DROPPED, log, str(index)),
+            kind=DROPPED,
+            owner=Owner.OURSELVES,
+            severity=Severity.WARN,
+            title=f"More rules select an entry of {log} than are judged",
+            summary=f"{matches} matches of entry {index}{others} were left out. The rules that come first in the file, "
+            "and the signers with the fewest names and keys, were judged.",
+            consequence="The recipients of the rules that were left out are not told of this entry.",
+            next_step="Look at the entry and at the rules that select it: one rule with a list of channels does the "
+            "work of many. `signwatch status` counts what was left out.",
+            created_at=now,
+            facts=(("Log", log), ("First index", str(index)), ("Matches left out", str(matches))),
+            log=log,
+            index=index,
+        )
+    ]
