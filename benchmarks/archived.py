@@ -31,8 +31,7 @@ from monitor.archive.ranges import RANGE, ArchivedRange, Manifest, Run, to_json
 from monitor.archive.rows import SCHEMA, rows_of
 from monitor.archive.search import Archive, Match, Query
 from monitor.archive.writing import manifest_name, write_range
-from monitor.model.heads import SignedHead
-from monitor.model.log_source import LogApi, LogEntry, LogIdentity
+from monitor.model.log_source import LogApi, LogEntry, LogIdentity, SignedHead
 from tlog.frontier import Frontier
 from tlog.merkle import RootHash
 

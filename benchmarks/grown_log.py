@@ -14,8 +14,7 @@ from typing_extensions import override
 
 from benchmarks.corpus import fixed_key
 from log_lite.tree import Tree
-from monitor.model.heads import SignedHead
-from monitor.model.log_source import LogApi, LogEntry, LogIdentity, LogSource
+from monitor.model.log_source import LogApi, LogEntry, LogIdentity, LogSource, SignedHead
 from tlog.ct import tree_head_message
 from tlog.frontier import Frontier
 from tlog.merkle import NodeHash, leaf_hash

@@ -42,8 +42,7 @@ from monitor.following.services import Services
 from monitor.following.timing import Timing
 from monitor.judging.active_rules import RuleKeeper
 from monitor.judging.reevaluation import recheck
-from monitor.model.log_source import LogApi, LogEntry
-from monitor.model.pace import Freshness
+from monitor.model.log_source import Freshness, LogApi, LogEntry
 from monitor.store.authorisations import Authorisations
 from monitor.store.database import create, open_database
 from monitor.store.reading import Reading

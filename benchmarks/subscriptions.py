@@ -17,7 +17,7 @@ from sqlalchemy import select
 
 from alerts.alert import Alert, Owner, Severity
 from benchmarks.measure import peak_memory
-from monitor.judging.asked_rules import AskedRules
+from monitor.judging.active_rules import AskedRules
 from monitor.model.state import Finding
 from monitor.program import utc_now
 from monitor.site.app import create_site

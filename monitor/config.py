@@ -17,8 +17,7 @@ from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from monitor.model.errors import BadConfig
-from monitor.model.log_source import LogApi
-from monitor.model.pace import Freshness
+from monitor.model.log_source import Freshness, LogApi
 from monitor.model.witness_policy import WitnessPolicy, read_witnesses
 from monitor.site_config import SiteConfig, check_site
 from outbound.etiquette import has_credentials, shown_url

@@ -23,8 +23,7 @@ from monitor.following.fetch_ahead import Fetched
 from monitor.following.follower import BatchScanner
 from monitor.following.scan_batch import BatchMatches, ScannedBatch
 from monitor.model.errors import OwnFault
-from monitor.model.heads import Position
-from monitor.model.log_source import LogApi, LogEntry
+from monitor.model.log_source import LogApi, LogEntry, Position
 from monitor.model.state import Batch
 from rules.matching.matcher import Matcher, compile_rules
 from tlog.frontier import Frontier, aligned_subtrees

@@ -12,8 +12,7 @@ from typing import Final, Protocol
 from monitor.following.fetch_ahead import Fetched
 from monitor.following.follower import BatchScanner
 from monitor.following.scan_batch import ScannedBatch
-from monitor.model.heads import Position
-from monitor.model.log_source import LogEntry
+from monitor.model.log_source import LogEntry, Position
 from monitor.model.state import Batch
 
 _MOST_BYTES: Final = 32 * 1024 * 1024

@@ -18,8 +18,7 @@ from monitor.archive.rows import NOT_FROM_LEAF, rows_of
 from monitor.archive.search_index import index_of
 from monitor.archive.writing import bounds_of, read_index, read_rows
 from monitor.model.errors import FetchFailed
-from monitor.model.heads import SignedHead
-from monitor.model.log_source import LogApi, LogSource
+from monitor.model.log_source import LogApi, LogSource, SignedHead
 from monitor.proof.evidence import read_head
 from tlog.frontier import aligned_subtrees
 

@@ -20,8 +20,7 @@ from monitor.archive.files import ArchiveFault, ArchiveFiles, FileRef
 from monitor.archive.ranges import MANIFEST, RANGE, ArchivedRange, Manifest, Run, from_json, to_json
 from monitor.archive.rows import DECODER, SCHEMA, UNREADABLE
 from monitor.archive.search_index import INDEX_SCHEMA, index_of
-from monitor.model.heads import Position
-from monitor.model.log_source import LogIdentity
+from monitor.model.log_source import LogIdentity, Position
 from tlog.frontier import Frontier, aligned_subtrees
 
 Prove = Callable[[int, int], Sequence[bytes]]

@@ -13,8 +13,7 @@ from monitor.archive.verifying import Damage
 from monitor.archive.writing import ArchiveWriter, read_rows, write_range
 from monitor.backscan.progress import ScanState
 from monitor.backscan.range import World, begin_range, scan_range
-from monitor.model.heads import TrustedHead
-from monitor.model.log_source import LogSource
+from monitor.model.log_source import LogSource, TrustedHead
 from monitor.model.state import Batch, Finding, Hit
 from monitor.store.store import Store
 from tlog.frontier import aligned_subtrees

@@ -21,8 +21,7 @@ from monitor.backscan.step import LookingBack, Step, recording_of
 from monitor.following.rule_matcher import RuleScanner
 from monitor.judging.judge import Judge
 from monitor.model.errors import FetchFailed, LogMisbehaved
-from monitor.model.heads import SignedHead
-from monitor.model.log_source import LogEntry, LogSource, hashes_of
+from monitor.model.log_source import LogEntry, LogSource, SignedHead, hashes_of
 from monitor.model.state import Batch, Hit, UnreadableEntry
 from monitor.proof.consistency import newest
 from monitor.raising.log_alerts import alert_of_evidence

@@ -21,7 +21,7 @@ from typing_extensions import override
 from alerts.alert import Alert
 from monitor.backscan.progress import Progress
 from monitor.model.errors import OwnFault
-from monitor.model.heads import Position
+from monitor.model.log_source import Position
 from monitor.model.state import Batch
 from monitor.program import VERSION
 from monitor.store.database import create, open_database

@@ -18,10 +18,9 @@ from monitor.following.follower import Unkept
 from monitor.following.services import Services
 from monitor.judging.active_rules import HeldRules
 from monitor.judging.judge import RuleJudge
-from monitor.logs.trees import LogTrees, OpenTrees
+from monitor.logs.opening import LogTrees, OpenTrees
 from monitor.model.errors import FetchFailed, LogMisbehaved
-from monitor.model.heads import Position
-from monitor.model.log_source import LogApi, LogSource
+from monitor.model.log_source import LogApi, LogSource, Position
 from monitor.raising.log_alerts import back_scan_stuck_alert
 from monitor.store.coverage import BackScan, CoverageGroup, Gap, first_gap, union_size, without_first
 from monitor.store.reading import Reading

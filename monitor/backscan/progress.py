@@ -10,7 +10,7 @@ from typing_extensions import override
 from alerts.alert import Alert
 from monitor.judging.judge import Judge
 from monitor.model.errors import Evidence
-from monitor.model.heads import Position, SignedHead
+from monitor.model.log_source import Position, SignedHead
 from monitor.model.state import Batch, Finding, Hit, State
 from monitor.raising.entry_alerts import DROPPED
 from monitor.store.store import Store

@@ -16,8 +16,7 @@ from monitor.following.rule_matcher import RuleScanner
 from monitor.following.timing import Timing
 from monitor.judging.judge import Judge
 from monitor.model.errors import FetchFailed, LogMisbehaved, OwnFault
-from monitor.model.heads import Position, TrustedHead
-from monitor.model.log_source import LogApi, LogSource
+from monitor.model.log_source import LogApi, LogSource, Position, TrustedHead
 from monitor.proof.consistency import newest
 from monitor.raising.log_alerts import alert_of_evidence
 from rules.matching.matcher import Matcher

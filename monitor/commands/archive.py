@@ -30,8 +30,7 @@ from monitor.daemon.trust_watch import trust_of
 from monitor.following.pool import usable_jobs
 from monitor.following.timing import Timing
 from monitor.model.errors import BadConfig, LogMisbehaved
-from monitor.model.heads import SignedHead, TrustedHead
-from monitor.model.log_source import LogSource
+from monitor.model.log_source import LogSource, SignedHead, TrustedHead
 from monitor.program import utc_now
 from monitor.proof.consistency import newest, prove_pair
 from monitor.raising.log_alerts import alert_of_evidence

@@ -30,7 +30,7 @@ from monitor.crosscheck.signature_check import (
 )
 from monitor.daemon.assembly import route_of
 from monitor.daemon.trust_watch import trust_of
-from monitor.judging.rules_file import read_rules
+from monitor.judging.active_rules import read_rules
 from monitor.model.errors import FetchFailed
 from monitor.model.state import Hit
 from monitor.program import utc_now

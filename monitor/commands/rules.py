@@ -22,7 +22,7 @@ from monitor.commands.terminal import (
     say_json,
 )
 from monitor.config import load_config
-from monitor.judging.rules_file import read_rules
+from monitor.judging.active_rules import read_rules
 from monitor.model.errors import BadConfig
 from rules.learning import learn
 from rules.lint import lint as lint_rules

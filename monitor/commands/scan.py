@@ -23,8 +23,7 @@ from monitor.daemon.named_logs import UnknownLog, only_tree, opened_trees
 from monitor.following.timing import Timing
 from monitor.judging.judge import RuleJudge
 from monitor.model.errors import Evidence
-from monitor.model.heads import Position
-from monitor.model.log_source import LogSource
+from monitor.model.log_source import LogSource, Position
 from monitor.model.state import Batch
 from monitor.program import utc_now
 from monitor.proof.evidence import event_id, to_document

@@ -17,7 +17,7 @@ from monitor.daemon.named_logs import UnknownLog, opened_trees
 from monitor.daemon.trust_watch import trust_of
 from monitor.following.timing import Timing
 from monitor.model.errors import FetchFailed, OwnFault
-from monitor.model.heads import SignedHead
+from monitor.model.log_source import SignedHead
 from monitor.program import utc_now
 from monitor.proof.signing_proof import ProvenSignings, to_document
 from tlog.merkle import leaf_hash

@@ -20,9 +20,8 @@ from rfc3161_client import VerificationError, VerifierBuilder, decode_timestamp_
 from alerts.inert import inert_line
 from monitor.logs.checkpoint import head_of, read_checkpoint
 from monitor.model.errors import NotShown, SignwatchError
-from monitor.model.heads import SignedHead
 from monitor.model.inclusion_promise import BadPromise, InclusionPromise, PromiseKind, promises_of, read_promise, set_of
-from monitor.model.log_source import LogApi, LogIdentity
+from monitor.model.log_source import LogApi, LogIdentity, SignedHead
 from monitor.trust.trust_root import TrustedLog, TrustRoot
 from sigstore_entries.bundle_file import HeldBundle, NoBundle
 from sigstore_entries.certificate import read_certificate

@@ -9,9 +9,8 @@ from datetime import datetime
 from enum import StrEnum
 
 from monitor.model.errors import Evidence, Lagging, MalformedEntries, NotShown
-from monitor.model.heads import SignedHead
 from monitor.model.inclusion_promise import BadPromise, InclusionPromise, PromiseKind, read_promise
-from monitor.model.log_source import LogApi, LogIdentity, Place, PromisingSource
+from monitor.model.log_source import LogApi, LogIdentity, Place, PromisingSource, SignedHead
 from monitor.proof.evidence import BROKEN_PROMISE, conclude
 
 

@@ -14,8 +14,7 @@ from typing import Final
 from alerts.alert import Alert
 from monitor.crosscheck.promise_audit import PromiseResult, PromiseStatus, hold, kind_of
 from monitor.model.errors import Evidence, FetchFailed, LogMisbehaved
-from monitor.model.heads import SignedHead
-from monitor.model.log_source import PromisingSource
+from monitor.model.log_source import PromisingSource, SignedHead
 from monitor.proof.evidence import event_id
 from monitor.raising.log_alerts import alert_of_evidence
 from monitor.store.promises import UNASKED, KeptPromise, Promises

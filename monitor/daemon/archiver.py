@@ -26,7 +26,7 @@ from monitor.backscan.archiving import archive_range, missing_from
 from monitor.backscan.range import World
 from monitor.config import ArchiveConfig
 from monitor.following.services import Services
-from monitor.logs.trees import LogTrees, OpenTrees
+from monitor.logs.opening import LogTrees, OpenTrees
 from monitor.model.log_source import LogApi
 from monitor.store.reading import Reading
 from monitor.telemetry.hooks import ArchiveMeter

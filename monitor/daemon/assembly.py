@@ -27,11 +27,9 @@ from monitor.following.services import Services
 from monitor.following.timing import Timing
 from monitor.following.workers import ScanWorkers
 from monitor.http_fetcher import HttpFetcher, MovableFetcher, TokenBucket
-from monitor.judging.active_rules import RuleKeeper
-from monitor.judging.asked_rules import AskedRules
+from monitor.judging.active_rules import AskedRules, RuleKeeper
 from monitor.judging.digest_lists import DigestLists
-from monitor.logs.opening import LogDescription, open_sources
-from monitor.logs.trees import OpenTrees
+from monitor.logs.opening import LogDescription, OpenTrees, open_sources
 from monitor.model.errors import BadConfig, OwnFault
 from monitor.model.log_source import CT_APIS, LogApi, LogSource
 from monitor.model.state import Batch

@@ -14,7 +14,7 @@ from typing import Final
 from monitor.config import LogConfig
 from monitor.daemon.assembly import Monitor, http_fetcher, open_log
 from monitor.http_fetcher import MovableFetcher
-from monitor.logs.trees import LIST_EVERY, LogTrees, OpenTrees
+from monitor.logs.opening import LIST_EVERY, LogTrees, OpenTrees
 from monitor.model.errors import SignwatchError
 from monitor.model.log_source import LogSource
 

@@ -16,7 +16,7 @@ from alerts.outbox import Backlog
 from monitor.config import Config
 from monitor.daemon.followed_logs import not_followed
 from monitor.judging.coverage import LogCoverage, coverage_document, read_coverage
-from monitor.model.pace import CLOCK_SKEW, Freshness
+from monitor.model.log_source import CLOCK_SKEW, Freshness
 from monitor.store.coverage import BackScan
 from monitor.store.events import Event, Events
 from monitor.store.health import Condition, Dropped, InForce, Trouble

@@ -23,12 +23,10 @@ from monitor.following.rule_matcher import RuleScanner
 from monitor.following.services import Services
 from monitor.following.workers import ScanWorkers
 from monitor.judging.judge import RuleJudge
-from monitor.logs.trees import LogTrees, OpenTrees
+from monitor.logs.opening import LogTrees, OpenTrees
 from monitor.model.errors import Evidence, FetchFailed, Lagging, LogMisbehaved, NotShown, OwnFault
-from monitor.model.heads import Position, SignedHead
 from monitor.model.inclusion_promise import Overdue
-from monitor.model.log_source import LogSource, PromisingSource
-from monitor.model.pace import Freshness
+from monitor.model.log_source import Freshness, LogSource, Position, PromisingSource, SignedHead
 from monitor.model.state import Batch, State
 from monitor.model.witness_policy import Witnessed, WitnessPolicy, follow_up, judge
 from monitor.proof.evidence import event_id

@@ -10,9 +10,8 @@ from monitor.following.fetch_ahead import Fetched
 from monitor.following.scan_batch import ScannedBatch
 from monitor.judging.judge import Judge, without_times
 from monitor.model.errors import Evidence, NotShown, PastMoved, SignedPromise
-from monitor.model.heads import Position, SignedHead
 from monitor.model.inclusion_promise import BadPromise, unpack_timestamp
-from monitor.model.log_source import LogEntry, LogSource
+from monitor.model.log_source import LogEntry, LogSource, Position, SignedHead
 from monitor.model.state import Batch, Finding, State
 from monitor.proof.evidence import WRONG_SIGNATURE as WRONG_SIGNATURE_KIND
 from monitor.proof.verify import check_frontier_in_head

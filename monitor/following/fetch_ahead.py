@@ -6,8 +6,7 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
 from monitor.model.errors import FetchFailed
-from monitor.model.heads import SignedHead
-from monitor.model.log_source import LogEntry, LogSource
+from monitor.model.log_source import LogEntry, LogSource, SignedHead
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,11 +24,16 @@ from monitor.model.errors import (
     OwnFault,
     StateConflict,
 )
-from monitor.model.heads import Position, SignedHead
-from monitor.model.log_source import LogSource
+from monitor.model.log_source import LogSource, Position, SignedHead
 from monitor.model.state import Batch, State
-from monitor.proof.consistency import RetryPolicy, check, compare_sightings
-from monitor.proof.stored_state import check_frontier_undamaged, check_undamaged, is_wrong_entries
+from monitor.proof.consistency import (
+    RetryPolicy,
+    check,
+    check_frontier_undamaged,
+    check_undamaged,
+    compare_sightings,
+    is_wrong_entries,
+)
 from monitor.proof.verify import advance
 from monitor.raising.entry_alerts import clock_alert_of_head
 from monitor.raising.log_alerts import alert_of_evidence, key_expired_alert

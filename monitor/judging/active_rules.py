@@ -1,16 +1,131 @@
-"""Keeps the compiled rules: read at start and whenever the file changes; a bad change leaves the old ones in force."""
+"""The rules in force: read at start and whenever the file changes, and the index of what subscribers ask for.
+
+A bad change of the file leaves the old rules in force. The index follows the database change by change.
+"""
 
 import threading
-from collections.abc import Collection, Mapping
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final, Protocol
 
-from monitor.judging.asked_rules import AskedRules
-from monitor.judging.rules_file import read_rules
 from monitor.model.errors import BadConfig
-from rules.asking import AskIndex, LayeredMatcher
+from rules.asking import AskIndex, LayeredMatcher, rule_of
 from rules.matching.matcher import Matcher, TooManyUnindexed, compile_rules
 from rules.rule import LookBack, Rule, RuleSet
+from rules.rule_file import load_rules
+from settings.document import MAX_BYTES, DocumentError
+
+_SHOWN: Final = 20
+
+
+def read_rules(path: Path, channels: Collection[str] | None = None) -> RuleSet:
+    """Read a rule file, and check the channels it names where they are known. Raises `BadConfig`."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise BadConfig(f"{path}: a rule file of more than {MAX_BYTES // 2**20} MiB is not read")
+        rules = load_rules(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadConfig(
+            f"{path}: the rules cannot be read: {error}. Without rules no signing is judged: run `signwatch init`, or "
+            "name the right file under `rules`."
+        ) from error
+    except DocumentError as error:
+        told = str(error).splitlines()
+        more = [f"… and {len(told) - _SHOWN} more"] if len(told) > _SHOWN else []
+        raise BadConfig("\n".join([*told[:_SHOWN], *more, "No rule of this file is in force."])) from error
+    known = None if channels is None else frozenset(channels)
+    for rule in rules.rules if known is not None else ():
+        for channel in rule.notify:
+            if known is not None and channel not in known:
+                raise BadConfig(
+                    f"{path}:{rule.line}: rule {rule.id} notifies {channel!r}, which is not under `channels`. Its "
+                    "alerts would reach no person: add the channel or name another."
+                )
+    return rules
+
+
+_KEPT: Final = 50_000
+
+
+class RequestChange(Protocol):
+    """One request that was added, changed or removed. `keys` are those it is filed under."""
+
+    @property
+    def number(self) -> int:
+        """Number of the request."""
+
+    @property
+    def keys(self) -> Any:
+        """Keys of the index, as `rules.asking.AskIndex` takes them."""
+
+    @property
+    def active(self) -> bool:
+        """True while a subscription asks for it."""
+
+
+class RequestTexts(Protocol):
+    """Requests as they are stored."""
+
+    def last_change(self) -> int:
+        """Number of the newest change."""
+
+    def changed(self, after: int, up_to: int) -> Iterable[RequestChange]:
+        """Changes of `(after, up_to]`, oldest first."""
+
+    def documents(self, numbers: Collection[int]) -> Mapping[int, str]:
+        """Texts of requests by number."""
+
+
+class AskedRules:
+    """Requests in force. `refresh` is called by one thread; everything else from any.
+
+    Texts of requests are loaded when an entry shows a key of one: a million requests are a million keys in memory.
+    """
+
+    def __init__(self, asks: RequestTexts) -> None:
+        self._asks = asks
+        self.index = AskIndex()
+        self._known: OrderedDict[int, Rule] = OrderedDict()
+        self._lock = threading.Lock()
+        self._change = 0
+
+    @property
+    def change(self) -> int:
+        """Number of the last change that is in the index."""
+        return self._change
+
+    def refresh(self) -> int:
+        """Take over what changed since the last time; return how much did."""
+        last = self._asks.last_change()
+        changes = 0
+        if last > self._change:
+            is_first = self._change == 0
+            for each in self._asks.changed(self._change, last):
+                changes += 1
+                # Keys of a request do not change while it is known, so filing one twice is what must not happen.
+                if not is_first:
+                    self.index.remove(each.number, each.keys)
+                if each.active:
+                    self.index.add(each.number, each.keys)
+            self.index.ready()
+            self._change = last
+        return changes
+
+    def load(self, numbers: Collection[int]) -> Mapping[int, Rule]:
+        """Rules of requests by number; those that are not known are left out. Raises `OwnFault`."""
+        with self._lock:
+            found = {number: self._known[number] for number in numbers if number in self._known}
+        missing = [number for number in numbers if number not in found]
+        if missing:
+            loaded = {number: rule_of(number, text) for number, text in self._asks.documents(missing).items()}
+            found.update(loaded)
+            with self._lock:
+                self._known.update(loaded)
+                while len(self._known) > _KEPT:
+                    self._known.popitem(last=False)
+        return {number: found[number] for number in numbers if number in found}
 
 
 @dataclass(frozen=True, slots=True)

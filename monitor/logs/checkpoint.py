@@ -9,8 +9,7 @@ from typing import Final
 from cryptography.exceptions import InvalidSignature
 
 from monitor.model.errors import Evidence, FetchFailed, MalformedEntries, NotShown
-from monitor.model.heads import SignedHead
-from monitor.model.log_source import LogIdentity
+from monitor.model.log_source import LogIdentity, SignedHead
 from tlog.checkpoint import Checkpoint, MalformedCheckpoint, parse_checkpoint
 from tlog.cosignature import WitnessKey, verify_cosignature
 from tlog.note import BadSignature, MalformedNote, Note, NoteKey, open_note, parse_note

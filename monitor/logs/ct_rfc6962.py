@@ -12,10 +12,8 @@ from monitor.http_fetcher import MIB, Expect, Fetcher, NotFound, Refused, TooLar
 from monitor.logs.checkpoint import from_millis, missing_entries, refused_head, unproven
 from monitor.logs.fewer import FewerAtOnce, by_hash, frontier_beside
 from monitor.model.errors import FetchFailed, Lagging
-from monitor.model.heads import SignedHead
 from monitor.model.inclusion_promise import InclusionPromise
-from monitor.model.log_source import LogEntry, LogIdentity, Place, PromisingSource
-from monitor.model.sth import read_sth
+from monitor.model.log_source import LogEntry, LogIdentity, Place, PromisingSource, SignedHead, read_sth
 from tlog.ct import MalformedCt
 from tlog.frontier import Frontier
 from tlog.merkle import HASH_SIZE, NodeHash, ProofInvalid, leaf_hash, verify_inclusion

@@ -17,9 +17,8 @@ from monitor.logs.checkpoint import (
 )
 from monitor.logs.tile_tree import TileTree, fetch_tile, tile_frontier
 from monitor.model.errors import FetchFailed
-from monitor.model.heads import SignedHead
 from monitor.model.inclusion_promise import InclusionPromise
-from monitor.model.log_source import LogEntry, LogIdentity, Place, PromisingSource
+from monitor.model.log_source import LogEntry, LogIdentity, Place, PromisingSource, SignedHead
 from tlog.checkpoint import MalformedCheckpoint
 from tlog.frontier import Frontier
 from tlog.merkle import NodeHash, ProofInvalid, leaf_hash, verify_inclusion

@@ -8,8 +8,7 @@ from typing import Final, TypeVar
 
 from monitor.http_fetcher import Refused, TimedOut, TooLarge, denied
 from monitor.model.errors import FetchFailed, Lagging
-from monitor.model.heads import SignedHead
-from monitor.model.log_source import LogEntry, LogSource, Place
+from monitor.model.log_source import LogEntry, LogSource, Place, SignedHead
 from tlog.frontier import Frontier, frontier_before
 from tlog.merkle import LeafHash, leaf_hash
 from tlog.proof_ranges import consistency_ranges

@@ -19,9 +19,8 @@ from monitor.http_fetcher import MIB, Expect, Fetcher, Refused, TooLarge, denied
 from monitor.logs.checkpoint import from_millis, head_of, missing_entries, read_checkpoint, unproven
 from monitor.logs.fewer import FewerAtOnce, by_hash, frontier_beside
 from monitor.model.errors import FetchFailed, Lagging
-from monitor.model.heads import SignedHead
 from monitor.model.inclusion_promise import BadPromise, InclusionPromise, pack_timestamp, unpack_timestamp
-from monitor.model.log_source import LogEntry, LogIdentity, Place, PromisingSource
+from monitor.model.log_source import LogEntry, LogIdentity, Place, PromisingSource, SignedHead
 from monitor.proof.consistency import prove_pair
 from tlog.frontier import Frontier
 from tlog.merkle import HASH_SIZE, MAX_TREE_SIZE, NodeHash, ProofInvalid, leaf_hash, verify_inclusion

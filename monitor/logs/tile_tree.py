@@ -9,8 +9,7 @@ from typing import Final
 
 from monitor.http_fetcher import Expect, Fetcher, NotFound, Refused, denied
 from monitor.model.errors import FetchFailed, Lagging
-from monitor.model.heads import SignedHead
-from monitor.model.log_source import LogIdentity
+from monitor.model.log_source import LogIdentity, SignedHead
 from monitor.proof.verify import check_frontier_in_head
 from tlog.frontier import Frontier, subtree_root
 from tlog.merkle import LeafHash, NodeHash

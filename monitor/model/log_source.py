@@ -1,17 +1,159 @@
-"""Questions that the monitor asks of a log of any protocol. Protocol quirks stay inside the adapters."""
+"""A log as the monitor sees it: tree heads by their state of trust, entries, how fresh a head has to be.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+`LogSource` is asked of a log of any protocol. Protocol quirks stay inside the adapters in `monitor/logs/`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import pairwise
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
+import msgspec
+
 from monitor.model.errors import SignedPromise
-from monitor.model.heads import SignedHead
 from monitor.model.inclusion_promise import InclusionPromise
 from sigstore_entries.signing import EntryRef, Unreadable
+from tlog.ct import MalformedCt, TreeHead, decode_base64, verify_tree_head
 from tlog.frontier import Frontier
-from tlog.merkle import LeafHash, NodeHash, leaf_hashes
+from tlog.merkle import EMPTY_ROOT, MAX_TREE_SIZE, LeafHash, NodeHash, RootHash, leaf_hashes
+
+CLOCK_SKEW: Final = timedelta(minutes=10)
+"""How far two honest clocks may be apart."""
+# Before anything is learned of a log it must have grown this often.
+_GROWTHS: Final = 8
+# A silence is unusual when it lasts this many times the longest before it, and this many entries are missed in it.
+_LONGER: Final = 3
+_MISSED: Final = 10
+# SPEC RFC 6962 3.5: a log signs a new head at least once per maximum merge delay, new entries or none. 24 hours is the
+# longest that a client's policy accepts.
+_LONGEST_MERGE_DELAY: Final = timedelta(hours=24)
+
+_POLLS_MISSED: Final = 5
+_LEAST_PAUSE: Final = timedelta(minutes=2)
+
+Growth = Sequence[tuple[datetime, int]]
+"""When heads were first seen, and their sizes, oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """How long a log may show nothing new. `busy`: whether it must move in that time; `None` leaves it to its past.
+
+    `poll` is the time between two passes.
+    """
+
+    stale_after: timedelta
+    busy: bool | None = None
+    poll: timedelta = timedelta(seconds=30)
+
+    @property
+    def longest_pause(self) -> timedelta:
+        """Time between two passes that succeeded after which the log was not watched."""
+        return max(self.poll * _POLLS_MISSED, _LEAST_PAUSE)
+
+    def is_silent(self, fresh: datetime, now: datetime) -> bool:
+        """Whether nothing new was shown for too long, if it is a busy log."""
+        return now - fresh > self.stale_after
+
+    def is_unusual(self, fresh: datetime, now: datetime, growth: Callable[[], Growth], *, signs_time: bool) -> bool:
+        """Whether the silence since `fresh` says that something keeps new heads from us.
+
+        `signs_time`: heads of this log carry the time they were signed at, and are signed anew without new entries.
+        """
+        if not self.is_silent(fresh, now):
+            return False
+        if self.busy is not None:
+            return self.busy
+        return (signs_time and now - fresh > _LONGEST_MERGE_DELAY) or is_unusual_silence(growth(), now - fresh)
+
+
+def is_unusual_silence(growth: Growth, silence: timedelta) -> bool:
+    """Whether a log that grew like this would have grown in `silence`. False for one of which too little is known."""
+    grown: list[tuple[datetime, int]] = []
+    for at, size in growth:
+        if not grown or size > grown[-1][1]:
+            grown.append((at, size))
+    if len(grown) <= _GROWTHS:
+        return False
+    (first, first_size), (last, last_size) = grown[0], grown[-1]
+    longest = max(later - earlier for (earlier, _), (later, _) in pairwise(grown))
+    if longest <= timedelta(0) or last <= first:
+        return False
+    missed = (last_size - first_size) * (silence / (last - first))
+    return silence > _LONGER * longest and missed >= _MISSED
+
+
+@dataclass(frozen=True, slots=True)
+class SignedHead:
+    """A tree head signed by the log's pinned key. `raw` is the evidence: the note, or the STH's JSON, as served.
+
+    `timestamp` is when the log says it signed, where the format has one. `final` means the operator declared the log
+    frozen. `cosigned_by` names witnesses whose cosignatures verified, `cosigned_at` says for each when it signed.
+    Signed anew by a witness, a head is still the same head.
+    """
+
+    log: str
+    size: int
+    root: RootHash
+    raw: bytes
+    timestamp: datetime | None = None
+    final: bool = False
+    cosigned_by: tuple[str, ...] = ()
+    cosigned_at: tuple[datetime, ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedHead:
+    """A signed head proven consistent with all heads this monitor trusted before."""
+
+    head: SignedHead
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a log was followed: every leaf below `frontier.size` was hashed into a tree that `head` extends.
+
+    `frontier.size <= head.size`, and a consistency proof (or equality of roots) ties the two together.
+    """
+
+    log: str
+    frontier: Frontier
+    head: TrustedHead
+
+
+_MAX_TIMESTAMP = (1 << 64) - 1
+
+
+class _Sth(msgspec.Struct):
+    tree_size: int
+    timestamp: int
+    sha256_root_hash: str
+    tree_head_signature: str
+
+
+def read_sth(raw: bytes, spki: bytes) -> TreeHead:
+    """Read a get-sth answer and verify its signature.
+
+    Raises `tlog.ct.MalformedCt` when it is no tree head, `tlog.note.BadSignature` when `spki` did not sign it.
+    """
+    try:
+        sth = msgspec.json.decode(raw, type=_Sth)
+    except (msgspec.DecodeError, RecursionError, ValueError) as error:
+        raise MalformedCt(f"not a signed tree head: {error}") from error
+    if not (0 <= sth.tree_size <= MAX_TREE_SIZE and 0 <= sth.timestamp <= _MAX_TIMESTAMP):
+        raise MalformedCt(f"impossible tree size {sth.tree_size} or timestamp {sth.timestamp}")
+    head = verify_tree_head(
+        spki,
+        sth.tree_size,
+        sth.timestamp,
+        decode_base64(sth.sha256_root_hash, "sha256_root_hash"),
+        decode_base64(sth.tree_head_signature, "tree_head_signature"),
+    )
+    if head.size == 0 and head.root != EMPTY_ROOT:
+        raise MalformedCt("a tree of size 0 has the hash of the empty string as its root")
+    return head
 
 
 class LogApi(StrEnum):

@@ -7,8 +7,8 @@ from typing import Protocol
 
 from alerts.alert import Alert
 from monitor.model.errors import Evidence
-from monitor.model.heads import Position, SignedHead
 from monitor.model.inclusion_promise import InclusionPromise
+from monitor.model.log_source import Position, SignedHead
 from rules.facts import Facts
 from rules.rule import Verdict
 from rules.selection import Selected

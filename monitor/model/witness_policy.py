@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from monitor.model.heads import SignedHead
-from monitor.model.pace import CLOCK_SKEW
+from monitor.model.log_source import CLOCK_SKEW, SignedHead
 from settings.document import Misplaced, Node
 from settings.reading import Fields, read_list, read_number, read_text
 from tlog.cosignature import WitnessKey, parse_witness_vkey

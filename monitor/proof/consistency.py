@@ -1,7 +1,8 @@
-"""Two tree heads that one log signed, held against each other with the log's own proofs.
+"""Two tree heads that one log signed, held against each other with the log's own proofs; damage of our own told apart.
 
 `monitor.proof.verify` decides; this module asks the log for the hashes that the decision needs, asks again where a
-replica may lag, and turns a proof that fails into evidence where the log's signatures contradict each other.
+replica may lag, and turns a proof that fails into evidence where the log's signatures contradict each other. Damage of
+the stored state is never blamed on a log: what was stored is checked before anything is held against the log.
 """
 
 from collections.abc import Callable, Iterable
@@ -9,11 +10,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
-from monitor.model.errors import Evidence, FetchFailed, Lagging, LogMisbehaved, NotShown
-from monitor.model.heads import SignedHead, TrustedHead
-from monitor.model.log_source import LogIdentity, LogSource
+from monitor.model.errors import Evidence, FetchFailed, Lagging, LogMisbehaved, NotShown, OwnFault
+from monitor.model.log_source import LogIdentity, LogSource, Position, SignedHead, TrustedHead
 from monitor.model.state import State
-from monitor.proof.verify import advance, contradicting_prefix, sizes_to_prove
+from monitor.proof.evidence import read_head
+from monitor.proof.verify import advance, check_frontier_in_head, contradicting_prefix, sizes_to_prove
 
 _T = TypeVar("_T")
 
@@ -198,3 +199,45 @@ def _contradiction(source: LogSource, known: SignedHead, offered: SignedHead) ->
 
 def _contradicts(compared: SignedHead, evidence: Evidence) -> HeadComparison:
     return HeadComparison(HeadRelation.CONTRADICTION, evidence.detail, compared, evidence.proof, evidence)
+
+
+def check_undamaged(position: Position, identity: LogIdentity) -> None:
+    """Check that what was stored is what the log signed. Raises `OwnFault`."""
+    head, frontier = position.head.head, position.frontier
+    try:
+        signed = read_head(head.raw, identity.api, identity.key_name, identity.spki)
+    except ValueError as error:
+        raise _damaged(identity, f"the stored head is not signed by the key now pinned to the log: {error}") from error
+    if (signed.size, signed.root) != (head.size, head.root):
+        raise _damaged(identity, f"the stored head of size {head.size} is not what its own signed note says")
+    if frontier.size > head.size or (frontier.size == head.size and frontier.root() != head.root):
+        raise _damaged(identity, f"the stored frontier of size {frontier.size} does not belong to the stored head")
+
+
+def check_frontier_undamaged(position: Position, source: LogSource) -> None:
+    """Before entries are blamed: what they were appended to must itself still be a prefix of the signed tree.
+
+    Raises `OwnFault` when it is none, `FetchFailed` when that cannot be asked.
+    """
+    frontier, head, identity = position.frontier, position.head.head, source.identity
+    if not 0 < frontier.size < head.size:
+        return
+    proof = source.consistency_proof(frontier.size, head.size)
+    try:
+        check_frontier_in_head(frontier, head, proof, identity, event="")
+    except NotShown as error:
+        if is_wrong_entries(error):
+            reason = f"the stored frontier of size {frontier.size} is no prefix of the tree the log signed"
+            raise _damaged(identity, reason) from error
+
+
+def is_wrong_entries(error: FetchFailed) -> bool:
+    """Whether entries, hashed onto what was stored, are not what the log signed."""
+    return isinstance(error, NotShown) and error.evidence.kind == "log-entries-not-in-tree"
+
+
+def _damaged(identity: LogIdentity, reason: str) -> OwnFault:
+    return OwnFault(
+        f"{identity.log}: the stored position is damaged: {reason}. Nothing is being checked and nothing was changed. "
+        "Restore the database from a backup: an older one is followed forward again."
+    )

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from monitor.model.errors import Evidence, LogMisbehaved, NotShown
-from monitor.model.heads import SignedHead, TrustedHead
-from monitor.model.log_source import LogApi, LogIdentity
+from monitor.model.log_source import LogApi, LogIdentity, SignedHead, TrustedHead
 from tlog.frontier import Frontier
 from tlog.merkle import ProofInvalid, prefix_root, verify_consistency
 

@@ -13,9 +13,8 @@ from typing import Final
 
 from alerts.alert import Alert, Owner, Severity, alert_id, day_of, lasting, rfc3339
 from monitor.model.errors import Evidence
-from monitor.model.heads import SignedHead
 from monitor.model.inclusion_promise import BadPromise, Overdue, read_promise
-from monitor.model.log_source import LogApi
+from monitor.model.log_source import LogApi, SignedHead
 from monitor.model.witness_policy import Witnessed, WitnessPolicy
 from monitor.proof.evidence import event_id, read_head
 

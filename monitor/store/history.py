@@ -14,7 +14,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, and_, func, select, update
 
 from alerts.alert import Owner
-from monitor.model.heads import SignedHead
+from monitor.model.log_source import SignedHead
 from monitor.store.database import Database, lock_name
 from monitor.store.tables import Head, LogDay, LogPosition, TrustRootRow, WatchedSpan, table
 from monitor.store.writing import add_new

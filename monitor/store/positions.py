@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, select, update
 
 from monitor.model.errors import OwnFault, StateConflict
-from monitor.model.heads import Position, SignedHead, TrustedHead
+from monitor.model.log_source import Position, SignedHead, TrustedHead
 from monitor.store.tables import LogPosition, table
 from monitor.store.writing import add_new
 from tlog.frontier import Frontier, MalformedFrontier

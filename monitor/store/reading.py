@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, and_, func, select
 
 from alerts.alert import Alert, rfc3339
-from monitor.model.heads import Position
+from monitor.model.log_source import Position
 from monitor.store.alert_life import IS_OPEN
 from monitor.store.database import Database
 from monitor.store.outbox import GIVEN_UP, PENDING

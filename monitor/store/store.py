@@ -12,8 +12,8 @@ from typing_extensions import override
 
 from alerts.alert import Alert
 from monitor.model.errors import Evidence, OwnFault
-from monitor.model.heads import Position, SignedHead
 from monitor.model.inclusion_promise import BadPromise, InclusionPromise, read_promise
+from monitor.model.log_source import Position, SignedHead
 from monitor.model.state import Batch, Finding, State
 from monitor.proof.evidence import BROKEN_PROMISE, event_id, to_document
 from monitor.raising.log_alerts import heads_of, with_sightings

@@ -31,8 +31,7 @@ from monitor.archive.rows import SCHEMA
 from monitor.archive.search_index import KeyKind
 from monitor.archive.search_map import AnswerInvalid, check_answer
 from monitor.archive.writing import ArchiveWriter, manifest_name, write_range
-from monitor.model.heads import SignedHead
-from monitor.model.log_source import LogApi, LogIdentity
+from monitor.model.log_source import LogApi, LogIdentity, SignedHead
 from tests.archive import independent_map
 from tests.archive.conftest import Place, varied_bodies
 from tlog.frontier import Frontier

@@ -14,8 +14,7 @@ from monitor.following.follower import BatchScanner
 from monitor.following.pool import ScanPool
 from monitor.following.scan_batch import ScannedBatch, scan_batch
 from monitor.model.errors import FetchFailed, LogMisbehaved, OwnFault
-from monitor.model.heads import Position
-from monitor.model.log_source import LogApi
+from monitor.model.log_source import LogApi, Position
 from monitor.model.state import Batch
 from rules.matching.matcher import compile_rules
 from tests.support.harness import KINDS, NOW, EverythingIsNews, NumberScanner

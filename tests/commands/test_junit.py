@@ -17,7 +17,7 @@ from monitor.cli import run_command
 from monitor.commands.junit import Timed, junit, write_junit
 from monitor.daemon.supervisor import PassResult
 from monitor.judging.reevaluation import Rechecked
-from monitor.model.heads import SignedHead
+from monitor.model.log_source import SignedHead
 from tests.support.served_log import ServedLog, served_log, signing_body
 from tlog.merkle import EMPTY_ROOT
 

@@ -36,8 +36,7 @@ from monitor.judging.reevaluation import recheck
 from monitor.logs.ct_static import CtStaticSource
 from monitor.logs.rekor_v2 import RekorV2Source
 from monitor.model.errors import FetchFailed, OwnFault
-from monitor.model.log_source import LogSource
-from monitor.model.pace import Freshness
+from monitor.model.log_source import Freshness, LogSource
 from monitor.store.database import create, open_database
 from monitor.store.store import Store
 from monitor.telemetry.prometheus import PrometheusMeter

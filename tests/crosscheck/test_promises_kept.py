@@ -11,9 +11,8 @@ from monitor.crosscheck.promise_rounds import PromiseRounds, Round
 from monitor.following.follower import LogFollower, baseline
 from monitor.following.timing import Timing
 from monitor.model.errors import Evidence, FetchFailed
-from monitor.model.heads import SignedHead
 from monitor.model.inclusion_promise import InclusionPromise
-from monitor.model.log_source import PromisingSource
+from monitor.model.log_source import PromisingSource, SignedHead
 from monitor.store import promises as room
 from monitor.store.database import Database
 from monitor.store.fsck import fsck

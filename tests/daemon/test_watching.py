@@ -22,8 +22,7 @@ from monitor.following.timing import Timing
 from monitor.judging.active_rules import RuleKeeper
 from monitor.judging.reevaluation import Rechecked
 from monitor.model.errors import FetchFailed, OwnFault
-from monitor.model.log_source import LogSource
-from monitor.model.pace import Freshness, is_unusual_silence
+from monitor.model.log_source import Freshness, LogSource, is_unusual_silence
 from monitor.store.database import Database, create
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading

@@ -12,8 +12,7 @@ import pytest
 
 from monitor.crosscheck.promise_audit import hold
 from monitor.model.errors import Evidence
-from monitor.model.heads import SignedHead
-from monitor.model.log_source import PromisingSource
+from monitor.model.log_source import PromisingSource, SignedHead
 from monitor.proof.evidence import NotEvidence, event_id, from_document, to_document, verify_evidence
 from tests.evidence import independent_reader
 from tests.evidence.independent_reader import ShowsNothing

@@ -17,7 +17,7 @@ import pytest
 from monitor.crosscheck.bundle_check import _two_views
 from monitor.crosscheck.bundles import View
 from monitor.model.errors import Evidence, LogMisbehaved
-from monitor.model.heads import TrustedHead
+from monitor.model.log_source import TrustedHead
 from monitor.proof.evidence import NotEvidence, to_document, verify_evidence
 from monitor.proof.verify import advance
 from monitor.store.views import KeptView

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from monitor.following.follower import Limits, baseline
 from monitor.http_fetcher import ServerFailed
 from monitor.model.errors import FetchFailed, LogMisbehaved, OwnFault, StateConflict
-from monitor.model.heads import TrustedHead
+from monitor.model.log_source import TrustedHead
 from tests.support.harness import KINDS, Watch, watch
 from tests.support.memory_state import Died, MemoryState, Steps
 from tests.support.misbehaving_log import CtRfc6962Log, MisbehavingLog, RekorV1Log, RekorV2Log

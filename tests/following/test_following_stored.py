@@ -12,7 +12,7 @@ from alerts.alert import Alert
 from monitor.following.follower import Limits, LogFollower, baseline
 from monitor.following.timing import Timing
 from monitor.model.errors import Evidence, LogMisbehaved
-from monitor.model.heads import Position, SignedHead
+from monitor.model.log_source import Position, SignedHead
 from monitor.model.state import Batch
 from monitor.store.database import create, open_database
 from monitor.store.store import Store

@@ -14,8 +14,7 @@ from monitor.following.rule_matcher import RuleScanner
 from monitor.following.scan_batch import scan_batch
 from monitor.judging.judge import RuleJudge
 from monitor.model.errors import PastMoved
-from monitor.model.heads import Position, SignedHead, TrustedHead
-from monitor.model.log_source import LogApi, LogEntry, LogIdentity
+from monitor.model.log_source import LogApi, LogEntry, LogIdentity, Position, SignedHead, TrustedHead
 from monitor.model.state import Batch, Finding, Hit
 from monitor.store.authorisations import Authorisations
 from monitor.store.database import Database

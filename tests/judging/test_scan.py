@@ -10,8 +10,7 @@ import pytest
 from alerts.alert import Owner
 from monitor.following.rule_matcher import RuleScanner
 from monitor.following.scan_batch import BatchMatches, scan_batch
-from monitor.judging.history import BatchPast
-from monitor.judging.judge import RuleJudge
+from monitor.judging.judge import BatchPast, RuleJudge
 from monitor.model.log_source import LogApi, LogEntry
 from monitor.model.state import Finding
 from monitor.raising.signing_alerts import alerts_of_findings

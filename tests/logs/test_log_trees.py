@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from monitor.logs.trees import LIST_EVERY, LogTrees
+from monitor.logs.opening import LIST_EVERY, LogTrees
 from monitor.model.errors import FetchFailed
 from monitor.model.log_source import LogSource
 from tests.support.misbehaving_log import RekorV2Log

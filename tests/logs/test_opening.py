@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from monitor.http_fetcher import Unreachable
-from monitor.logs.opening import LogDescription, open_sources
-from monitor.logs.trees import Trees
+from monitor.logs.opening import LogDescription, Trees, open_sources
 from monitor.model.errors import FetchFailed, NotShown, OwnFault
 from monitor.model.log_source import LogApi
 from tests.support.harness import KINDS

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitor.model.errors import LogMisbehaved, NotShown
-from monitor.model.heads import SignedHead, TrustedHead
-from monitor.model.log_source import LogApi, LogIdentity
+from monitor.model.log_source import LogApi, LogIdentity, SignedHead, TrustedHead
 from monitor.proof.verify import advance, check_frontier_in_head, contradicting_prefix, sizes_to_prove
 from tests.support.rfc6962_oracle import TreeOracle
 from tlog.frontier import Frontier

@@ -8,8 +8,7 @@ from alerts.alert import Alert, Owner, Severity
 from monitor.following.follower import Limits, LogFollower, PassReport, baseline
 from monitor.following.scan_batch import BatchMatches
 from monitor.following.timing import Timing
-from monitor.model.heads import Position
-from monitor.model.log_source import LogApi, LogEntry, unread_entry
+from monitor.model.log_source import LogApi, LogEntry, Position, unread_entry
 from monitor.model.state import Finding, Hit, UnreadableEntry
 from rules.rule import Outcome, Verdict
 from sigstore_entries.signing import EntryRef, Signing, Unreadable

@@ -14,8 +14,7 @@ from monitor.following.services import Services
 from monitor.following.timing import Timing
 from monitor.judging.active_rules import RuleKeeper
 from monitor.model.errors import FetchFailed
-from monitor.model.log_source import LogSource
-from monitor.model.pace import Freshness
+from monitor.model.log_source import Freshness, LogSource
 from monitor.store.database import create, open_database
 from monitor.store.reading import Reading
 from monitor.store.store import Store

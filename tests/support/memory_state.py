@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from alerts.alert import Alert
 from monitor.model.errors import Evidence, StateConflict
-from monitor.model.heads import Position, SignedHead
+from monitor.model.log_source import Position, SignedHead
 from monitor.model.state import Batch, Finding, UnreadableEntry
 from monitor.proof.evidence import event_id
 

@@ -6,7 +6,7 @@ from hashlib import sha256
 
 from alerts.alert import Alert
 from monitor.model.errors import Evidence
-from monitor.model.heads import Position, SignedHead, TrustedHead
+from monitor.model.log_source import Position, SignedHead, TrustedHead
 from monitor.model.state import Batch, Finding, UnreadableEntry
 from monitor.store.database import Database
 from monitor.store.store import Store

@@ -9,8 +9,7 @@ from datetime import timedelta
 from monitor.following.follower import Limits, LogFollower
 from monitor.following.timing import Timing
 from monitor.model.errors import FetchFailed, LogMisbehaved
-from monitor.model.heads import Position
-from monitor.model.log_source import LogApi, LogSource
+from monitor.model.log_source import LogApi, LogSource, Position
 from monitor.trust.trust_root import TrustRoot, read_trust_root
 from tests.support import entries as made
 from tests.support.harness import NOW, EverythingIsNews, NumberScanner

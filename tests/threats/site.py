@@ -22,9 +22,7 @@ from monitor.http_fetcher import HttpFetcher
 from monitor.judging.active_rules import RuleKeeper
 from monitor.logs.opening import LogDescription, open_sources
 from monitor.model.errors import FetchFailed, LogMisbehaved
-from monitor.model.heads import Position, SignedHead
-from monitor.model.log_source import LogApi, LogSource
-from monitor.model.pace import Freshness
+from monitor.model.log_source import Freshness, LogApi, LogSource, Position, SignedHead
 from monitor.proof.evidence import Conclusion, event_id, from_document, verify_evidence
 from monitor.store.database import create, open_database
 from monitor.store.fsck import fsck

@@ -25,8 +25,7 @@ from monitor.crosscheck.peers import (
 from monitor.following.follower import baseline
 from monitor.http_fetcher import Expect, Unreachable
 from monitor.model.errors import OwnFault
-from monitor.model.heads import SignedHead, TrustedHead
-from monitor.model.log_source import LogSource
+from monitor.model.log_source import LogSource, SignedHead, TrustedHead
 from monitor.proof.evidence import to_document, verify_evidence
 from tests.support.harness import KINDS, NOW
 from tests.support.memory_state import MemoryState

@@ -25,7 +25,7 @@ from monitor.daemon.supervisor import PassResult
 from monitor.judging.reevaluation import Rechecked
 from monitor.logs.rekor_v2 import RekorV2Source
 from monitor.model.errors import BadConfig
-from monitor.model.heads import SignedHead
+from monitor.model.log_source import SignedHead
 from monitor.model.witness_policy import (
     MAX_WITNESSES,
     Cosigning,

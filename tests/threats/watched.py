@@ -14,8 +14,7 @@ from monitor.following.services import Services
 from monitor.following.timing import Timing
 from monitor.judging.active_rules import RuleKeeper
 from monitor.logs.rekor_v2 import RekorV2Source
-from monitor.model.log_source import LogSource
-from monitor.model.pace import Freshness
+from monitor.model.log_source import Freshness, LogSource
 from monitor.model.witness_policy import WitnessPolicy
 from monitor.store.database import open_database
 from monitor.store.fsck import fsck

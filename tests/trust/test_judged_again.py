@@ -19,7 +19,7 @@ from ca_lite.setup import initialise, write_trust
 from ca_lite.tuf_repository import publish_targets
 from monitor.daemon.assembly import Monitor
 from monitor.daemon.daemon import Daemon
-from monitor.model.heads import Position
+from monitor.model.log_source import Position
 from monitor.model.state import Batch
 from monitor.store.reading import Reading
 from tests.support.entries import Authority, github_claims, hashedrekord_v2, make_ca, make_certificate, make_key
