@@ -18,9 +18,8 @@ from benchmarks.measure import peak_memory, relative_best, wait_for_quiet
 from benchmarks.product import BenchScanner, make_scanner
 from benchmarks.tile_log import ORIGIN, ServedLog, served
 from benchmarks.watched import make_rules
-from monitor.following.follower import BatchScanner, Limits, LogFollower, PassReport, baseline
-from monitor.following.pool import ScanPool, usable_jobs
-from monitor.following.timing import Timing
+from monitor.following.follower import BatchScanner, Limits, LogFollower, PassReport, Timing, baseline
+from monitor.following.workers import ScanPool, usable_jobs
 from monitor.http_fetcher import HttpFetcher
 from monitor.judging.judge import RuleJudge
 from monitor.logs.rekor_v2 import RekorV2Source

@@ -38,8 +38,8 @@ from benchmarks.year import (
 )
 from monitor.config import TrustConfig
 from monitor.daemon.supervisor import LogSupervisor, Watching
+from monitor.following.follower import Timing
 from monitor.following.services import Services
-from monitor.following.timing import Timing
 from monitor.judging.active_rules import RuleKeeper
 from monitor.judging.reevaluation import recheck
 from monitor.model.log_source import Freshness, LogApi, LogEntry

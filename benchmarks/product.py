@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from monitor.following.rule_matcher import RuleScanner
+from monitor.following.scan_batch import RuleScanner
 from rules.matching.matcher import compile_rules
 from rules.rule import Rule
 

@@ -19,9 +19,8 @@ import pyarrow as pa
 
 from alerts.alert import Alert
 from monitor.archive.rows import rows_of
-from monitor.following.fetch_ahead import Fetched
 from monitor.following.follower import BatchScanner
-from monitor.following.scan_batch import BatchMatches, ScannedBatch
+from monitor.following.scan_batch import BatchMatches, Fetched, ScannedBatch
 from monitor.model.errors import OwnFault
 from monitor.model.log_source import LogApi, LogEntry, Position
 from monitor.model.state import Batch

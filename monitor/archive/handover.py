@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from monitor.following.fetch_ahead import Fetched
 from monitor.following.follower import BatchScanner
-from monitor.following.scan_batch import ScannedBatch
+from monitor.following.scan_batch import Fetched, ScannedBatch
 from monitor.model.log_source import LogEntry, Position
 from monitor.model.state import Batch
 

@@ -18,7 +18,7 @@ from monitor.archive.search import Archive, BadQuery, Match, Query
 from monitor.archive.search_index import KeyKind
 from monitor.backscan.progress import SomeRules
 from monitor.backscan.step import LookingBack, Step, recording_of
-from monitor.following.rule_matcher import RuleScanner
+from monitor.following.scan_batch import RuleScanner
 from monitor.judging.judge import Judge
 from monitor.model.errors import FetchFailed, LogMisbehaved
 from monitor.model.log_source import LogEntry, LogSource, SignedHead, hashes_of

@@ -11,9 +11,8 @@ from datetime import datetime
 from typing import Final, Protocol
 
 from monitor.backscan.progress import ScanState
-from monitor.following.follower import BatchScanner, Limits, LogFollower, Unkept
-from monitor.following.rule_matcher import RuleScanner
-from monitor.following.timing import Timing
+from monitor.following.follower import BatchScanner, Limits, LogFollower, Timing, Unkept
+from monitor.following.scan_batch import RuleScanner
 from monitor.judging.judge import Judge
 from monitor.model.errors import FetchFailed, LogMisbehaved, OwnFault
 from monitor.model.log_source import LogApi, LogSource, Position, TrustedHead

@@ -13,7 +13,7 @@ from monitor.backscan.missing import missing_ranges
 from monitor.backscan.progress import PassingProgress, Recording, ScanState, SomeRules
 from monitor.backscan.range import World, begin_range, scan_range
 from monitor.following.follower import Unkept
-from monitor.following.pool import ScanPool
+from monitor.following.workers import ScanPool
 from monitor.judging.judge import Judge
 from monitor.model.log_source import LogSource
 from monitor.model.state import Batch, Finding, Hit

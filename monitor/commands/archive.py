@@ -25,10 +25,10 @@ from monitor.commands.scan_output import progress
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, leave, note
 from monitor.config import Config, load_config
 from monitor.daemon.assembly import route_of
-from monitor.daemon.named_logs import UnknownLog, only_tree, opened_trees
+from monitor.daemon.log_sources import UnknownLog, only_tree, opened_trees
 from monitor.daemon.trust_watch import trust_of
-from monitor.following.pool import usable_jobs
-from monitor.following.timing import Timing
+from monitor.following.follower import Timing
+from monitor.following.workers import usable_jobs
 from monitor.model.errors import BadConfig, LogMisbehaved
 from monitor.model.log_source import LogSource, SignedHead, TrustedHead
 from monitor.program import utc_now

@@ -20,7 +20,7 @@ from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOp
 from monitor.config import load_config
 from monitor.daemon.assembly import assemble
 from monitor.daemon.supervisor import LogSupervisor, PassResult
-from monitor.following.timing import Timing
+from monitor.following.follower import Timing
 from monitor.judging.coverage import coverage_document, coverage_line, read_coverage
 from monitor.judging.reevaluation import Rechecked, recheck_all
 from monitor.model.errors import NotShown

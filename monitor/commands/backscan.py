@@ -17,8 +17,8 @@ from monitor.commands.scan_parts import JobsOption, PatienceOption, RuleOption, 
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, leave
 from monitor.config import load_config
 from monitor.daemon.assembly import from_archive
-from monitor.daemon.named_logs import UnknownLog, opened_trees
-from monitor.following.timing import Timing
+from monitor.daemon.log_sources import UnknownLog, opened_trees
+from monitor.following.follower import Timing
 from monitor.judging.judge import RuleJudge
 from monitor.model.log_source import CT_APIS, LogSource
 from monitor.model.state import Batch

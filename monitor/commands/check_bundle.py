@@ -29,9 +29,9 @@ from monitor.crosscheck.bundles import (
 )
 from monitor.daemon.assembly import as_followed, route_of
 from monitor.daemon.followed_logs import configured_logs
-from monitor.daemon.named_logs import opened_trees
+from monitor.daemon.log_sources import opened_trees
 from monitor.daemon.trust_watch import trust_of
-from monitor.following.timing import Timing
+from monitor.following.follower import Timing
 from monitor.model.errors import OwnFault
 from monitor.model.log_source import LogSource, PromisingSource
 from monitor.program import utc_now

@@ -12,7 +12,7 @@ from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, leave,
 from monitor.config import Config, load_config
 from monitor.daemon.assembly import assemble
 from monitor.daemon.followed_logs import not_followed
-from monitor.following.timing import Timing
+from monitor.following.follower import Timing
 from monitor.judging.active_rules import read_rules
 from monitor.model.errors import BadConfig, FetchFailed, OwnFault
 from monitor.program import VERSION, utc_now

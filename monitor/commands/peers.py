@@ -20,8 +20,8 @@ from monitor.crosscheck.peers import (
     no_index,
 )
 from monitor.daemon.assembly import assemble
-from monitor.daemon.log_trees import own_sources
-from monitor.following.timing import Timing
+from monitor.daemon.log_sources import own_sources
+from monitor.following.follower import Timing
 from monitor.http_fetcher import HttpFetcher
 from monitor.program import VERSION, utc_now
 from monitor.telemetry.prometheus import PrometheusMeter

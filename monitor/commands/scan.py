@@ -19,8 +19,8 @@ from monitor.commands.scan_output import progress, show_findings
 from monitor.commands.scan_parts import JobsOption, PatienceOption, RuleOption, ScanParts, Tally, scan_parts
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, leave, note
 from monitor.config import Config, load_config
-from monitor.daemon.named_logs import UnknownLog, only_tree, opened_trees
-from monitor.following.timing import Timing
+from monitor.daemon.log_sources import UnknownLog, only_tree, opened_trees
+from monitor.following.follower import Timing
 from monitor.judging.judge import RuleJudge
 from monitor.model.errors import Evidence
 from monitor.model.log_source import LogSource, Position

@@ -18,7 +18,7 @@ from monitor.config import Config
 from monitor.daemon.assembly import hold_of, route_of, tell_facts
 from monitor.daemon.followed_logs import configured_logs
 from monitor.daemon.trust_watch import trust_of
-from monitor.following.pool import ScanPool, usable_jobs
+from monitor.following.workers import ScanPool, usable_jobs
 from monitor.judging.active_rules import RuleKeeper, read_rules
 from monitor.judging.digest_lists import DigestLists
 from monitor.model.errors import BadConfig

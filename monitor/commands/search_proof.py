@@ -13,9 +13,9 @@ from monitor.archive.search import Answer, Row
 from monitor.archive.writing import read_manifest
 from monitor.commands.terminal import note
 from monitor.config import Config
-from monitor.daemon.named_logs import UnknownLog, opened_trees
+from monitor.daemon.log_sources import UnknownLog, opened_trees
 from monitor.daemon.trust_watch import trust_of
-from monitor.following.timing import Timing
+from monitor.following.follower import Timing
 from monitor.model.errors import FetchFailed, OwnFault
 from monitor.model.log_source import SignedHead
 from monitor.program import utc_now

@@ -18,7 +18,7 @@ from cryptography.x509 import load_der_x509_certificate
 from rfc3161_client import VerificationError, VerifierBuilder, decode_timestamp_response
 
 from alerts.inert import inert_line
-from monitor.logs.checkpoint import head_of, read_checkpoint
+from monitor.logs.tile_tree import head_of, read_checkpoint
 from monitor.model.errors import NotShown, SignwatchError
 from monitor.model.inclusion_promise import BadPromise, InclusionPromise, PromiseKind, promises_of, read_promise, set_of
 from monitor.model.log_source import LogApi, LogIdentity, SignedHead

@@ -22,9 +22,8 @@ from monitor.config import ArchiveConfig, Config, LogConfig, Objectives
 from monitor.daemon.followed_logs import configured_logs, where_it_is
 from monitor.daemon.supervisor import LogSupervisor, Watching, Workers
 from monitor.daemon.trust_watch import TrustWatch
-from monitor.following.follower import Limits
+from monitor.following.follower import Limits, Timing
 from monitor.following.services import Services
-from monitor.following.timing import Timing
 from monitor.following.workers import ScanWorkers
 from monitor.http_fetcher import HttpFetcher, MovableFetcher, TokenBucket
 from monitor.judging.active_rules import AskedRules, RuleKeeper

@@ -19,7 +19,7 @@ from monitor.archive.handover import Handover, Handovers
 from monitor.crosscheck.promise_rounds import PromiseRounds
 from monitor.daemon.log_throttle import LogThrottle
 from monitor.following.follower import Limits, LogFollower, PassReport, Unkept, baseline
-from monitor.following.rule_matcher import RuleScanner
+from monitor.following.scan_batch import RuleScanner
 from monitor.following.services import Services
 from monitor.following.workers import ScanWorkers
 from monitor.judging.judge import RuleJudge

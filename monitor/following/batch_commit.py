@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from monitor.following.fetch_ahead import Fetched
-from monitor.following.scan_batch import ScannedBatch
+from monitor.following.scan_batch import Fetched, ScannedBatch
 from monitor.judging.judge import Judge, without_times
 from monitor.model.errors import Evidence, NotShown, PastMoved, SignedPromise
 from monitor.model.inclusion_promise import BadPromise, unpack_timestamp

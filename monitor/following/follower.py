@@ -1,22 +1,22 @@
-"""One pass over one log: newest head, proof, entries, judgement, one commit per batch.
+"""One pass over one log: newest head, proof, entries fetched ahead, judgement, one commit per batch.
 
 What is stored after any step is a position that was proven: kill the process anywhere and the next pass ends with the
 same findings. Nothing here sleeps, reads a clock or starts a thread unless it was handed one.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from monitor.following.batch_commit import BatchCommitter
-from monitor.following.fetch_ahead import Fetched, fetch_batches
-from monitor.following.scan_batch import ScannedBatch, Scanner, scan_batch
-from monitor.following.timing import Timing
+from monitor.following.scan_batch import Fetched, ScannedBatch, Scanner, scan_batch, size_of
 from monitor.judging.judge import Judge
 from monitor.model.errors import (
     Evidence,
+    FetchFailed,
     Lagging,
     LogMisbehaved,
     MalformedEntries,
@@ -24,7 +24,7 @@ from monitor.model.errors import (
     OwnFault,
     StateConflict,
 )
-from monitor.model.log_source import LogSource, Position, SignedHead
+from monitor.model.log_source import LogEntry, LogSource, Position, SignedHead
 from monitor.model.state import Batch, State
 from monitor.proof.consistency import (
     RetryPolicy,
@@ -37,6 +37,84 @@ from monitor.proof.consistency import (
 from monitor.proof.verify import advance
 from monitor.raising.entry_alerts import clock_alert_of_head
 from monitor.raising.log_alerts import alert_of_evidence, key_expired_alert
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What a pass needs of the world: a clock, a way to wait, and whether it should come to an end."""
+
+    clock: Callable[[], datetime]
+    pause: Callable[[float], object]
+    stop: Callable[[], bool] = lambda: False
+
+
+def fetch_batches(
+    source: LogSource,
+    head: SignedHead,
+    wanted: range,
+    *,
+    batch_entries: int,
+    batch_bytes: int,
+    ahead: int,
+    executor: Executor | None,
+) -> Iterator[Fetched]:
+    """Yield the entries of `wanted` in order, in batches cut at multiples of `batch_entries`.
+
+    At most `ahead` batches wait unread; without an executor nothing is fetched ahead. A batch ends early when it has
+    `batch_bytes`. Raises what the source raises, at the place in the order where it happened.
+    """
+    planned: deque[tuple[range, Future[Fetched]]] = deque()
+    position = start = wanted.start
+    try:
+        while position < wanted.stop:
+            while executor is not None and start < wanted.stop and len(planned) < ahead:
+                part = _cut(start, wanted.stop, batch_entries)
+                planned.append((part, executor.submit(_fetch, source, head, part, batch_bytes)))
+                start = part.stop
+            if planned:
+                part, future = planned.popleft()
+                fetched = future.result()
+            else:
+                part = _cut(position, wanted.stop, batch_entries)
+                fetched = _fetch(source, head, part, batch_bytes)
+            yield fetched
+            position = fetched.end
+            if position < part.stop:
+                # Cut short by its bytes: what was fetched ahead no longer follows it.
+                _drop(planned)
+                start = position
+    finally:
+        _drop(planned)
+
+
+def _cut(start: int, stop: int, batch_entries: int) -> range:
+    return range(start, min(stop, (start // batch_entries + 1) * batch_entries))
+
+
+def _drop(planned: deque[tuple[range, Future[Fetched]]]) -> None:
+    for _, future in planned:
+        future.cancel()
+    planned.clear()
+
+
+def _fetch(source: LogSource, head: SignedHead, part: range, batch_bytes: int) -> Fetched:
+    entries: list[LogEntry] = []
+    size = 0
+    while len(entries) < len(part) and size < batch_bytes:
+        start = part.start + len(entries)
+        try:
+            more = source.entries(start, part.stop, head)
+        except FetchFailed:
+            # What was served before it is worth a commit; the next batch starts at what failed and fails there.
+            if entries:
+                break
+            raise
+        if not 1 <= len(more) <= part.stop - start:
+            raise FetchFailed(f"{head.log}: {len(more)} entries served where 1 to {part.stop - start} were asked for")
+        entries.extend(more)
+        size += size_of(more)
+    return Fetched(part.start, tuple(entries))
+
 
 _NARROWING: Final = 16
 _CONFLICTS: Final = 3

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from monitor.following.timing import Timing
+from monitor.following.follower import Timing
 from monitor.judging.active_rules import RuleKeeper
 from monitor.store.store import Store
 from monitor.telemetry.hooks import Meter

@@ -1,23 +1,173 @@
-"""Large backlogs examined on all cores while following: small batches stay in this process, where they are quickest.
+"""Batches examined on all cores, handed back in order, with a bound on how many are under way and on their bytes.
 
-The processes are spawned, not forked: by the time a backlog shows there are threads and locks that a fork would copy.
-Each compiles the rules itself; they end with this process, however it ends.
+`ScanPool` forks before any thread is started, so that compiled rules are shared memory. `ScanWorkers` serve the daemon:
+small batches stay in its process, where they are quickest; for a backlog processes are spawned, each compiles the rules
+itself, and they end with the daemon, however it ends.
 """
 
+import gc
 import logging
+import multiprocessing
+import os
+import signal
 import threading
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
 from typing import Final
 
-from monitor.following.fetch_ahead import Fetched
 from monitor.following.follower import BatchScanner
-from monitor.following.pool import ScanPool
-from monitor.following.rule_matcher import RuleScanner
-from monitor.following.scan_batch import ScannedBatch, scan_batch, together
+from monitor.following.scan_batch import Fetched, RuleScanner, ScannedBatch, scan_batch, together
 from monitor.judging.active_rules import HeldRules
 from monitor.model.errors import OwnFault
-from monitor.model.log_source import LogApi
+from monitor.model.log_source import LogApi, LogEntry
+from rules.matching.matcher import Matcher, compile_rules
+from rules.rule import RuleSet
+
+_AHEAD_PER_JOB: Final = 2
+_AHEAD_BYTES: Final = 256 * 1024 * 1024
+_matcher: Matcher | None = None
+
+
+class ScanPool:
+    """Examines with one compiled set of rules. `dropped` counts matches beyond the matcher's cap so far.
+
+    Make it before any thread is started: its processes are forked at once. With one job nothing is forked. Where there
+    are threads already, `spawn_with` are the rules that `matcher` was compiled from: processes are then spawned when
+    the first batch comes, and each compiles them itself. No batch is begun while those under way have `ahead_bytes`.
+    """
+
+    def __init__(
+        self, matcher: Matcher, jobs: int, *, spawn_with: RuleSet | None = None, ahead_bytes: int = _AHEAD_BYTES
+    ) -> None:
+        self.matcher, self.dropped = matcher, 0
+        self._ahead, self._ahead_bytes = jobs * _AHEAD_PER_JOB, ahead_bytes
+        self._pool: ProcessPoolExecutor | None = None
+        if jobs > 1:
+            self._pool = _forked(matcher, jobs) if spawn_with is None else _spawned(spawn_with, jobs)
+
+    def examiner(self, log: str, api: LogApi) -> BatchScanner:
+        """Return what examines the batches of one tree."""
+        if self._pool is None:
+            return lambda batches: self._inline(batches, log, api)
+        pool = self._pool
+        return lambda batches: self._parallel(pool, batches, log, api)
+
+    def close(self) -> None:
+        """End the processes; what is under way is thrown away."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def retire(self) -> None:
+        """Let the processes end once what is under way is done; does not wait."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False)
+
+    def _inline(self, batches: Iterator[Fetched], log: str, api: LogApi) -> Iterator[tuple[Fetched, ScannedBatch]]:
+        for fetched in batches:
+            examined, dropped = _examined(self.matcher, fetched.entries, fetched.start, log, api)
+            self.dropped += dropped
+            yield fetched, examined
+
+    def _parallel(
+        self, pool: ProcessPoolExecutor, batches: Iterator[Fetched], log: str, api: LogApi
+    ) -> Iterator[tuple[Fetched, ScannedBatch]]:
+        under_way: deque[tuple[Fetched, Future[tuple[ScannedBatch, int]]]] = deque()
+        failure: Exception | None = None
+        more, size = True, 0
+        try:
+            while more or under_way:
+                while more and len(under_way) < self._ahead and size < self._ahead_bytes:
+                    try:
+                        fetched = next(batches)
+                    except StopIteration:
+                        more = False
+                    except Exception as error:  # noqa: BLE001  raised below, after the batches that came before it
+                        more, failure = False, error
+                    else:
+                        future = pool.submit(_work, fetched.entries, fetched.start, log, api)
+                        under_way.append((fetched, future))
+                        size += fetched.size
+                if under_way:
+                    fetched, future = under_way.popleft()
+                    size -= fetched.size
+                    examined, dropped = future.result()
+                    self.dropped += dropped
+                    yield fetched, examined
+        except BrokenProcessPool as error:
+            raise OwnFault(
+                f"{log}: a process that examines entries was killed, perhaps for want of memory. What was proven is "
+                "kept; the next pass goes on from there, a scan with --resume. Use fewer processes if it happens again."
+            ) from error
+        finally:
+            for _, future in under_way:
+                future.cancel()
+        if failure is not None:
+            raise failure
+
+
+def usable_jobs(wanted: int | None) -> int:
+    """How many processes to use: as many as wanted, or one per core this process may run on; one where none forks."""
+    if "fork" not in multiprocessing.get_all_start_methods():
+        return 1
+    return wanted if wanted is not None else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
+
+def _forked(matcher: Matcher, jobs: int) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("fork")
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(matcher,))
+    # Frozen objects are not touched by the collector, so their pages stay shared after the fork.
+    gc.collect()
+    gc.freeze()
+    try:
+        # The first task forks every process: now, while there is one thread and no connection.
+        pool.submit(os.getpid).result()
+    finally:
+        gc.unfreeze()
+    return pool
+
+
+def _spawned(rules: RuleSet, jobs: int) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin_anew, initargs=(rules,))
+
+
+def _begin_anew(rules: RuleSet) -> None:
+    # The end of the parent first: compiling a million rules takes seconds.
+    _begin(compile_rules(rules.rules))
+
+
+def _begin(matcher: Matcher) -> None:
+    global _matcher  # noqa: PLW0603  what the fork shares
+    _matcher = matcher
+    # Ctrl-C reaches the whole group; the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed closes nothing: without this its processes would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _work(entries: tuple[LogEntry, ...], start: int, log: str, api: LogApi) -> tuple[ScannedBatch, int]:
+    if _matcher is None:
+        raise OwnFault("this process was given no rules")
+    return _examined(_matcher, entries, start, log, api)
+
+
+def _examined(
+    matcher: Matcher, entries: tuple[LogEntry, ...], start: int, log: str, api: LogApi
+) -> tuple[ScannedBatch, int]:
+    scanner = RuleScanner(matcher)
+    return scan_batch(entries, start, log, api, scanner), scanner.dropped
+
 
 _LOG: Final = logging.getLogger(__name__)
 _INLINE_BATCHES: Final = 2

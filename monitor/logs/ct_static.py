@@ -7,15 +7,17 @@ from typing import Final
 from typing_extensions import override
 
 from monitor.http_fetcher import MIB, Expect, Fetcher, Refused, TooLarge, denied
-from monitor.logs.checkpoint import (
+from monitor.logs.tile_tree import (
+    TileTree,
     check_origin,
+    fetch_tile,
     from_millis,
     malformed_entries,
     missing_entries,
     refused_head,
+    tile_frontier,
     unproven,
 )
-from monitor.logs.tile_tree import TileTree, fetch_tile, tile_frontier
 from monitor.model.errors import FetchFailed
 from monitor.model.inclusion_promise import InclusionPromise
 from monitor.model.log_source import LogEntry, LogIdentity, Place, PromisingSource, SignedHead

@@ -16,8 +16,8 @@ import msgspec
 from typing_extensions import override
 
 from monitor.http_fetcher import MIB, Expect, Fetcher, Refused, TooLarge, denied
-from monitor.logs.checkpoint import from_millis, head_of, missing_entries, read_checkpoint, unproven
 from monitor.logs.fewer import FewerAtOnce, by_hash, frontier_beside
+from monitor.logs.tile_tree import from_millis, head_of, missing_entries, read_checkpoint, unproven
 from monitor.model.errors import FetchFailed, Lagging
 from monitor.model.inclusion_promise import BadPromise, InclusionPromise, pack_timestamp, unpack_timestamp
 from monitor.model.log_source import LogEntry, LogIdentity, Place, PromisingSource, SignedHead

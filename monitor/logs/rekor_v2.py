@@ -7,8 +7,15 @@ from typing import Final
 from typing_extensions import override
 
 from monitor.http_fetcher import Expect, Fetcher, NotFound, Refused, denied
-from monitor.logs.checkpoint import head_of, malformed_entries, missing_entries, read_checkpoint
-from monitor.logs.tile_tree import TileTree, fetch_tile, tile_frontier
+from monitor.logs.tile_tree import (
+    TileTree,
+    fetch_tile,
+    head_of,
+    malformed_entries,
+    missing_entries,
+    read_checkpoint,
+    tile_frontier,
+)
 from monitor.model.log_source import LogEntry, LogIdentity, LogSource, SignedHead
 from tlog.cosignature import WitnessKey
 from tlog.frontier import Frontier

@@ -1,18 +1,26 @@
-"""Merkle nodes of a tiled log, read from its hash tiles: consistency proofs and frontiers without a proof server.
+"""What a log served, read: a note becomes a `SignedHead`, and hash tiles become Merkle nodes.
 
-Every hash here is as served. Callers hold signed roots and verify what is built from these hashes against them.
+A note needs the pinned key and the expected origin. Tiles give consistency proofs and frontiers without a proof server.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
+from cryptography.exceptions import InvalidSignature
+
 from monitor.http_fetcher import Expect, Fetcher, NotFound, Refused, denied
-from monitor.model.errors import FetchFailed, Lagging
+from monitor.model.errors import Evidence, FetchFailed, Lagging, MalformedEntries, NotShown
 from monitor.model.log_source import LogIdentity, SignedHead
 from monitor.proof.verify import check_frontier_in_head
+from tlog.checkpoint import Checkpoint, MalformedCheckpoint, parse_checkpoint
+from tlog.cosignature import WitnessKey, verify_cosignature
 from tlog.frontier import Frontier, subtree_root
 from tlog.merkle import LeafHash, NodeHash
+from tlog.note import BadSignature, MalformedNote, Note, NoteKey, open_note, parse_note
 from tlog.proof_ranges import consistency_ranges, inclusion_ranges, range_root
 from tlog.tiles import (
     FULL_TILE_SIZE,
@@ -23,6 +31,146 @@ from tlog.tiles import (
     right_edge,
     tile_path,
 )
+
+# rekor-tiles freeze-checkpoint: the operator re-signs the last head with this extension line.
+_FROZEN: Final = "Log frozen — "
+_TIMESTAMP: Final = "Timestamp: "
+
+
+@dataclass(frozen=True, slots=True)
+class ReadNote:
+    """A note the pinned key signed, and the checkpoint in it, origin compared."""
+
+    note: Note
+    checkpoint: Checkpoint
+
+
+def read_checkpoint(raw: bytes, key: NoteKey, identity: LogIdentity) -> ReadNote:
+    """Open a served checkpoint. Raises `FetchFailed` when it is none, `NotShown` when another key or log signed it."""
+    try:
+        note = open_note(raw, key)
+        checkpoint = parse_checkpoint(note)
+    except BadSignature as error:
+        # A note that parses is no network accident: a server serves tree heads the log's key did not sign.
+        raise refused_head(identity, raw, f"{error}{_other_origin(raw, key)}") from error
+    except (MalformedNote, MalformedCheckpoint) as error:
+        raise FetchFailed(f"{identity.log}: the checkpoint served is none: {error}") from error
+    check_origin(checkpoint, identity)
+    return ReadNote(note, checkpoint)
+
+
+def _other_origin(raw: bytes, key: NoteKey) -> str:
+    """Name the origin of a note that the pinned key signed under another name than expected, and the setting for it.
+
+    Empty where the key did not sign, and for Ed25519 keys of tiled logs, whose key id hashes the name. The operator
+    decides whether the name is this log's: one key may sign for several.
+    """
+    note = parse_note(raw)
+    for line in note.signatures:
+        if line.key_id == key.key_id and line.name != key.name:
+            with suppress(InvalidSignature):
+                key.verify(note.text, line.blob)
+                origin = note.text.partition(b"\n")[0].decode("utf-8", "replace")
+                return f"; the pinned key signed it for origin {origin!r:.120}: if that is this log, set its `origin`"
+    return ""
+
+
+def check_origin(checkpoint: Checkpoint, identity: LogIdentity) -> None:
+    """Compare a signed checkpoint's origin with the one expected. Raises `NotShown`."""
+    if checkpoint.origin != identity.origin:
+        # One key may sign for several trees; a head of another tree says nothing about this one.
+        why = f"signed for origin {checkpoint.origin!r:.120}, not {identity.origin!r}"
+        raise refused_head(identity, checkpoint.raw, why)
+
+
+def refused_head(identity: LogIdentity, raw: bytes, why: str) -> NotShown:
+    """Make the error for a well-formed tree head that is not this log's."""
+    detail = f"the tree head served is not signed as this log's: {why}"
+    return unproven(identity, "log-head-refused", detail, heads=(raw,), event=why)
+
+
+def missing_entries(identity: LogIdentity, index: int, head: SignedHead, why: str) -> NotShown:
+    """Make the error for an entry that a signed head covers and the server says it does not have."""
+    detail = f"entry {index} is below the signed size {head.size}, but is not served: {why}"
+    return unproven(
+        identity, "log-entry-missing", detail, heads=(head.raw,), sizes=(index, head.size), event=str(index)
+    )
+
+
+def malformed_entries(identity: LogIdentity, index: int, head: SignedHead, why: str) -> MalformedEntries:
+    """Make the error for an answer that should hold an entry and has the wrong length or shape."""
+    return MalformedEntries(missing_entries(identity, index, head, why).evidence)
+
+
+def unproven(
+    identity: LogIdentity,
+    kind: str,
+    detail: str,
+    *,
+    event: str,
+    heads: tuple[bytes, ...] = (),
+    sizes: tuple[int, ...] = (),
+    proof: tuple[bytes, ...] = (),
+    leaves: tuple[tuple[int, bytes], ...] = (),
+) -> NotShown:
+    """Make the error for a promise this log has not kept yet, with what there is to show for it."""
+    return NotShown(
+        Evidence(
+            log=identity.log,
+            api=identity.api,
+            kind=kind,
+            detail=detail,
+            spki=identity.spki,
+            key_name=identity.key_name,
+            heads=heads,
+            sizes=sizes,
+            proof=proof,
+            leaves=leaves,
+            trust_root=identity.trust_root,
+            event=event,
+        )
+    )
+
+
+def head_of(read: ReadNote, identity: LogIdentity, witnesses: Sequence[WitnessKey] = ()) -> SignedHead:
+    """Make the `SignedHead` of an opened checkpoint: freeze line, time line, witnesses whose cosignature verifies."""
+    extensions = read.checkpoint.extensions
+    cosigned = list(_cosigned(read.note, witnesses))
+    return SignedHead(
+        log=identity.log,
+        size=read.checkpoint.size,
+        root=read.checkpoint.root,
+        raw=read.checkpoint.raw,
+        timestamp=_timestamp(extensions),
+        final=any(line.startswith(_FROZEN) for line in extensions),
+        cosigned_by=tuple(name for name, _ in cosigned),
+        cosigned_at=tuple(at for _, at in cosigned),
+    )
+
+
+def _cosigned(note: Note, witnesses: Sequence[WitnessKey]) -> Iterator[tuple[str, datetime]]:
+    for witness in witnesses:
+        seen = verify_cosignature(note, witness)
+        # One that names a time no calendar holds vouches for nothing now.
+        if seen is not None and (at := from_millis(seen.time * 1000)) is not None:
+            yield witness.name, at
+
+
+def from_millis(milliseconds: int) -> datetime | None:
+    """Return a time given in milliseconds since the epoch, or `None` when no calendar holds it."""
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC)
+    except (OverflowError, OSError, ValueError):
+        return None
+
+
+def _timestamp(extensions: Sequence[str]) -> datetime | None:
+    for line in extensions:
+        digits = line.removeprefix(_TIMESTAMP)
+        if digits != line and digits.isascii() and digits.isdigit() and len(digits) <= 20:  # noqa: PLR2004  64 bits
+            return from_millis(int(digits) // 1_000_000)
+    return None
+
 
 _TILE_HEIGHT: Final = 8
 

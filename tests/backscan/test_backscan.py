@@ -11,9 +11,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from monitor.backscan.missing import missing_ranges
 from monitor.backscan.step import Step, backscan_step
-from monitor.following.follower import LogFollower, baseline
-from monitor.following.rule_matcher import RuleScanner
-from monitor.following.timing import Timing
+from monitor.following.follower import LogFollower, Timing, baseline
+from monitor.following.scan_batch import RuleScanner
 from monitor.judging.judge import RuleJudge
 from monitor.model.errors import LogMisbehaved, NotShown, OwnFault
 from monitor.model.state import Batch

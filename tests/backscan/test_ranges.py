@@ -9,10 +9,9 @@ from alerts.alert import Alert
 from monitor.backscan.ledger import Scope, Unfinished, open_ledger
 from monitor.backscan.progress import PassingProgress, Progress, ScanState
 from monitor.backscan.range import NotInLog, World, begin_range, scan_range
-from monitor.following.fetch_ahead import Fetched
 from monitor.following.follower import BatchScanner
-from monitor.following.pool import ScanPool
-from monitor.following.scan_batch import ScannedBatch, scan_batch
+from monitor.following.scan_batch import Fetched, ScannedBatch, scan_batch
+from monitor.following.workers import ScanPool
 from monitor.model.errors import FetchFailed, LogMisbehaved, OwnFault
 from monitor.model.log_source import LogApi, Position
 from monitor.model.state import Batch

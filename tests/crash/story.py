@@ -26,9 +26,8 @@ from monitor.backscan.step import backscan_step
 from monitor.config import Config, TrustConfig
 from monitor.daemon.supervisor import LogSupervisor, PassResult, Watching
 from monitor.daemon.trust_watch import TrustWatch
-from monitor.following.follower import Limits
+from monitor.following.follower import Limits, Timing
 from monitor.following.services import Services
-from monitor.following.timing import Timing
 from monitor.http_fetcher import Expect
 from monitor.judging.active_rules import RuleKeeper
 from monitor.judging.judge import RuleJudge

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from monitor.crosscheck.bundle_check import BundleRelation, BundleVerdict, CrossCheck
 from monitor.crosscheck.bundles import BadBundle, View
-from monitor.following.follower import LogFollower, baseline
-from monitor.following.timing import Timing
+from monitor.following.follower import LogFollower, Timing, baseline
 from monitor.model.errors import FetchFailed
 from monitor.model.log_source import LogSource
 from monitor.proof.evidence import to_document, verify_evidence

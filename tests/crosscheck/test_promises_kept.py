@@ -8,8 +8,7 @@ from sqlalchemy import text
 
 from alerts.alert import Owner, Severity
 from monitor.crosscheck.promise_rounds import PromiseRounds, Round
-from monitor.following.follower import LogFollower, baseline
-from monitor.following.timing import Timing
+from monitor.following.follower import LogFollower, Timing, baseline
 from monitor.model.errors import Evidence, FetchFailed
 from monitor.model.inclusion_promise import InclusionPromise
 from monitor.model.log_source import PromisingSource, SignedHead

@@ -10,7 +10,7 @@ from alerts.alert import Owner
 from monitor.config import load_config
 from monitor.daemon.assembly import assemble
 from monitor.daemon.daemon import Daemon, only_daemon
-from monitor.following.timing import Timing
+from monitor.following.follower import Timing
 from monitor.model.errors import OwnFault
 from monitor.raising.log_alerts import could_not_ask_alert
 from monitor.store.database import create

@@ -16,9 +16,8 @@ from monitor.commands.run import one_line, verdict
 from monitor.commands.terminal import Exit
 from monitor.config import TrustConfig
 from monitor.daemon.supervisor import LogSupervisor, PassResult, Watching
-from monitor.following.follower import Limits, LogFollower, baseline
+from monitor.following.follower import Limits, LogFollower, Timing, baseline
 from monitor.following.services import Services
-from monitor.following.timing import Timing
 from monitor.judging.active_rules import RuleKeeper
 from monitor.judging.reevaluation import Rechecked
 from monitor.model.errors import FetchFailed, OwnFault

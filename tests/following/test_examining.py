@@ -10,11 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from monitor.following.fetch_ahead import Fetched
-from monitor.following.pool import ScanPool
-from monitor.following.rule_matcher import RuleScanner
-from monitor.following.scan_batch import scan_batch
-from monitor.following.workers import ScanWorkers
+from monitor.following.scan_batch import Fetched, RuleScanner, scan_batch
+from monitor.following.workers import ScanPool, ScanWorkers
 from monitor.judging.active_rules import HeldRules, RuleKeeper
 from monitor.model.errors import FetchFailed, OwnFault
 from monitor.model.log_source import LogApi, LogEntry

@@ -9,8 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from alerts.alert import Alert
-from monitor.following.follower import Limits, LogFollower, baseline
-from monitor.following.timing import Timing
+from monitor.following.follower import Limits, LogFollower, Timing, baseline
 from monitor.model.errors import Evidence, LogMisbehaved
 from monitor.model.log_source import Position, SignedHead
 from monitor.model.state import Batch

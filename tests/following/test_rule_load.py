@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from alerts.alert import Alert
-from monitor.following.follower import LogFollower, baseline
-from monitor.following.rule_matcher import RuleScanner
-from monitor.following.timing import Timing
+from monitor.following.follower import LogFollower, Timing, baseline
+from monitor.following.scan_batch import RuleScanner
 from monitor.judging.judge import RuleJudge
 from monitor.model.errors import OwnFault
 from monitor.store.database import Database, create

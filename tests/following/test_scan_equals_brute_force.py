@@ -5,8 +5,7 @@ import re
 
 import pytest
 
-from monitor.following.rule_matcher import RuleScanner
-from monitor.following.scan_batch import scan_batch
+from monitor.following.scan_batch import RuleScanner, scan_batch
 from monitor.model.log_source import LogApi, LogEntry
 from rules.matching.matcher import compile_rules
 from rules.pattern import Pattern, PatternForm

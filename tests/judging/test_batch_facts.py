@@ -9,8 +9,7 @@ from typing import Final
 
 from sqlalchemy import event
 
-from monitor.following.rule_matcher import RuleScanner
-from monitor.following.scan_batch import BatchMatches
+from monitor.following.scan_batch import BatchMatches, RuleScanner
 from monitor.judging.judge import RuleJudge
 from monitor.model.log_source import LogApi, LogEntry
 from monitor.model.state import Batch, Finding, Hit

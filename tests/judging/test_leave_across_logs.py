@@ -9,9 +9,7 @@ from typing import Final
 import pytest
 
 from monitor.following.batch_commit import BatchCommitter
-from monitor.following.fetch_ahead import Fetched
-from monitor.following.rule_matcher import RuleScanner
-from monitor.following.scan_batch import scan_batch
+from monitor.following.scan_batch import Fetched, RuleScanner, scan_batch
 from monitor.judging.judge import RuleJudge
 from monitor.model.errors import PastMoved
 from monitor.model.log_source import LogApi, LogEntry, LogIdentity, Position, SignedHead, TrustedHead

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from alerts.alert import Owner
-from monitor.following.rule_matcher import RuleScanner
-from monitor.following.scan_batch import BatchMatches, scan_batch
+from monitor.following.scan_batch import BatchMatches, RuleScanner, scan_batch
 from monitor.judging.judge import BatchPast, RuleJudge
 from monitor.model.log_source import LogApi, LogEntry
 from monitor.model.state import Finding

@@ -13,7 +13,7 @@ from alerts.delivery import DeliveryPolicy, deliver_channel
 from monitor.config import WebConfig, load_config
 from monitor.daemon.assembly import Monitor, assemble
 from monitor.daemon.web_server import WebLimits, WebServer
-from monitor.following.timing import Timing
+from monitor.following.follower import Timing
 from monitor.site.app import create_site
 from monitor.site.delivery import Courier
 from monitor.store.database import create

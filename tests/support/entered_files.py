@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from monitor.config import load_config
 from monitor.daemon.assembly import assemble
-from monitor.following.timing import Timing
+from monitor.following.follower import Timing
 from monitor.store.database import create
 from monitor.store.reading import Reading
 from monitor.telemetry.prometheus import PrometheusMeter

@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from alerts.alert import Alert, Owner, Severity
-from monitor.following.follower import Limits, LogFollower, PassReport, baseline
+from monitor.following.follower import Limits, LogFollower, PassReport, Timing, baseline
 from monitor.following.scan_batch import BatchMatches
-from monitor.following.timing import Timing
 from monitor.model.log_source import LogApi, LogEntry, Position, unread_entry
 from monitor.model.state import Finding, Hit, UnreadableEntry
 from rules.rule import Outcome, Verdict

@@ -9,9 +9,8 @@ from cryptography.x509 import load_der_x509_certificate
 from monitor.backscan.planner import LogBackscan
 from monitor.config import BackscanConfig, TrustConfig
 from monitor.daemon.supervisor import LogSupervisor, Watching
-from monitor.following.follower import Limits
+from monitor.following.follower import Limits, Timing
 from monitor.following.services import Services
-from monitor.following.timing import Timing
 from monitor.judging.active_rules import RuleKeeper
 from monitor.model.errors import FetchFailed
 from monitor.model.log_source import Freshness, LogSource

@@ -6,8 +6,7 @@ import threading
 from dataclasses import dataclass
 from datetime import timedelta
 
-from monitor.following.follower import Limits, LogFollower
-from monitor.following.timing import Timing
+from monitor.following.follower import Limits, LogFollower, Timing
 from monitor.model.errors import FetchFailed, LogMisbehaved
 from monitor.model.log_source import LogApi, LogSource, Position
 from monitor.trust.trust_root import TrustRoot, read_trust_root

@@ -14,7 +14,7 @@ from monitor.config import load_config
 from monitor.daemon.assembly import Monitor, assemble
 from monitor.daemon.daemon import Daemon
 from monitor.daemon.supervisor import PassResult
-from monitor.following.timing import Timing
+from monitor.following.follower import Timing
 from monitor.store.database import create
 from monitor.store.reading import Reading
 from monitor.telemetry.prometheus import PrometheusMeter

@@ -15,9 +15,8 @@ from sqlalchemy import event
 from alerts.alert import Alert, Owner, Severity
 from monitor.config import TrustConfig
 from monitor.daemon.supervisor import LogSupervisor, Watching
-from monitor.following.follower import Limits, LogFollower, PassReport, baseline
+from monitor.following.follower import Limits, LogFollower, PassReport, Timing, baseline
 from monitor.following.services import Services
-from monitor.following.timing import Timing
 from monitor.http_fetcher import HttpFetcher
 from monitor.judging.active_rules import RuleKeeper
 from monitor.logs.opening import LogDescription, open_sources

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from monitor.config import TrustConfig
 from monitor.daemon.supervisor import LogSupervisor, PassResult, Watching
-from monitor.following.follower import Limits
+from monitor.following.follower import Limits, Timing
 from monitor.following.services import Services
-from monitor.following.timing import Timing
 from monitor.judging.active_rules import RuleKeeper
 from monitor.logs.rekor_v2 import RekorV2Source
 from monitor.model.log_source import Freshness, LogSource

@@ -10,7 +10,7 @@ import pytest
 
 from monitor.cli import run_command
 from monitor.crosscheck.peers import checkpoints_document
-from monitor.daemon.log_trees import own_sources
+from monitor.daemon.log_sources import own_sources
 from monitor.model.log_source import LogSource
 from monitor.program import utc_now
 from tests.support.bundles import bundle, entry
