@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from sigstore_entries.fulcio import BY_NAME, SCT_LIST_OID
+from sigstore_entries.certificate import BY_NAME, SCT_LIST_OID
 
 ENTRIES: Final = 50_000
 GITHUB_ISSUER: Final = "https://token.actions.githubusercontent.com"

@@ -16,7 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from ca_lite.identity import Principal
 from ca_lite.keys import SigningKey, hash_for
 from ca_lite.proof import ClientKey
-from sigstore_entries.fulcio import (
+from sigstore_entries.certificate import (
     EXTENSIONS,
     SCT_LIST_OID,
     USERNAME_OTHER_NAME_OID,

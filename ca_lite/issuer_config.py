@@ -14,7 +14,7 @@ from ca_lite.issuers import CiMetadata, Issuer, Issuers, IssuerType
 from ca_lite.presets import PRESETS
 from ca_lite.templates import TemplateError, check_template
 from outbound.etiquette import is_loopback_host
-from sigstore_entries.fulcio import BY_NAME
+from sigstore_entries.certificate import BY_NAME
 
 _JSON_NAMES: Final = {
     "OIDCIssuers": "oidc-issuers",

@@ -14,7 +14,7 @@ from rules.rule_file import Value, load_rules, rule_lines
 from rules.selection import is_oid, normal_fingerprint
 from settings.document import DocumentError, Listing, Mapping, Misplaced, Node, Problem, Scalar, read_yaml
 from settings.reading import read_list, read_text
-from sigstore_entries.fulcio import BY_NAME
+from sigstore_entries.certificate import BY_NAME
 
 MAX_PIECES: Final = 1_000
 

@@ -14,8 +14,8 @@ from rules.forges import as_selected
 from rules.pattern import Pattern, exact, read_pattern
 from settings.document import Listing, Mapping, Misplaced, Node
 from settings.reading import Fields, read_list, read_text
+from sigstore_entries.certificate import BY_NAME
 from sigstore_entries.field_texts import extension_texts
-from sigstore_entries.fulcio import BY_NAME
 from sigstore_entries.signing import ChainTrust, Digest, SignatureCheck, Signer, SignerForm, Signing
 
 MAX_CONDITIONS: Final = 200

@@ -41,7 +41,7 @@ from sigstore_entries.git_signature import (
     entry_body,
     read_cms,
 )
-from sigstore_entries.protobuf_wire import write_entry
+from sigstore_entries.protobuf import write_entry
 from sigstore_entries.release import sha256
 
 TRUST: Final = "SIGN_LITE_TRUST_CONFIG"

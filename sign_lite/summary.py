@@ -12,7 +12,7 @@ from sigstore.models import Bundle
 
 from sign_lite.keyed import PublicKey
 from sigstore_entries.bundle_file import HeldBundle
-from sigstore_entries.fulcio import BY_NAME
+from sigstore_entries.certificate import BY_NAME
 
 
 def describe(bundle: Bundle) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from sigstore_models.trustroot.v1 import TrustedRoot as InnerTrustedRoot
 
 from sign_lite.errors import Misuse, Unreachable
 from sign_lite.files import read_small
-from sigstore_entries.protobuf_json import canonical, read_json
+from sigstore_entries.protobuf import canonical, read_json
 
 TOKEN_VARIABLE: Final = "SIGSTORE_IDENTITY_TOKEN"  # noqa: S105  a name
 # A GitLab job's `id_tokens`, and cosign's name for a token.

@@ -1,13 +1,54 @@
-"""Reading a Rekor entry body: strict JSON, then fields asked for one by one.
-
-A body is canonical JSON, so it never repeats a key. Libraries that meet a repeated key pick one, and not all the same
-one: a body that repeats a key could show one signer to us and another to other readers, so it is unreadable here.
-"""
+"""Reading a Rekor entry body: strict JSON with fields asked for one by one, PEM (RFC 7468 strict) and base64."""
 
 import json
-from typing import Any, Final
+import re
+from typing import Any, Final, NamedTuple
 
-from sigstore_entries.pem import MalformedText, from_base64
+import pybase64
+
+from sigstore_entries.signing import Digest, EntryRef, KnownTime, Signer, Unreadable
+
+MAX_BLOCKS: Final = 10  # Rekor takes at most ten certificates (its pkg/pki/x509)
+_BEGIN: Final = b"-----BEGIN "
+_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----\r?\n([A-Za-z0-9+/=\r\n]*)-----END ([A-Z0-9 ]{1,40})-----\s*")
+
+
+class MalformedText(ValueError):
+    """Text that should be base64 or PEM is not."""
+
+
+class Block(NamedTuple):
+    """One PEM block: its label and the bytes in it."""
+
+    label: str
+    content: bytes
+
+
+def from_base64(text: str | bytes, what: str) -> bytes:
+    """Decode standard padded base64, nothing else in between. Raises `MalformedText`."""
+    try:
+        return pybase64.b64decode(text, validate=True)
+    except ValueError as error:  # binascii.Error, and str that is not ASCII
+        raise MalformedText(f"{what} is not base64") from error
+
+
+def blocks(text: bytes, what: str) -> list[Block]:
+    """All PEM blocks of `text`, one to ten of them, with nothing but white space between. Raises `MalformedText`."""
+    if text.count(_BEGIN) > MAX_BLOCKS:
+        raise MalformedText(f"{what} has more than {MAX_BLOCKS} PEM blocks")
+    found = []
+    at = len(text) - len(text.lstrip())
+    while at < len(text):
+        match = _BLOCK.match(text, at)
+        if match is None or match[1] != match[3]:
+            raise MalformedText(f"{what} is not PEM")
+        content = from_base64(match[2].translate(None, b"\r\n"), f"the PEM block in {what}")
+        found.append(Block(match[1].decode("ascii"), content))
+        at = match.end()
+    if not found:
+        raise MalformedText(f"{what} holds no PEM block")
+    return found
+
 
 MAX_BODY: Final = 4 * 1024 * 1024
 _SHOWN: Final = 60
@@ -108,3 +149,33 @@ def _step(name: str) -> str:
 def shown(value: str) -> str:
     """Untrusted text for a reason: ASCII, escaped and cut."""
     return ascii(value)[:_SHOWN]
+
+
+_HEX_SIZES: Final = {"sha1": 40, "sha256": 64, "sha384": 96, "sha512": 128}
+
+
+class Decoded(NamedTuple):
+    """Signers, digests and times that the body itself tells."""
+
+    signers: tuple[Signer, ...]
+    digests: tuple[Digest, ...] = ()
+    times: tuple[KnownTime, ...] = ()
+
+
+def hex_digest(fields: Fields, of: str = "artifact") -> Digest:
+    """Read `{"algorithm": …, "value": <hex>}`. Raises `MalformedBody`."""
+    algorithm, value = fields.text("algorithm").lower(), fields.text("value").lower()
+    if len(value) != _HEX_SIZES.get(algorithm) or set(value) - set("0123456789abcdef"):
+        raise MalformedBody(f"not a {shown(algorithm)} digest: {shown(value)}")
+    return Digest(algorithm, value, of)
+
+
+def failed(where: EntryRef, error: BaseException) -> Unreadable:
+    """Turn an unforeseen exception into a value: no entry may stop a monitor from reading the next one.
+
+    Raises `error` again when it is none of the entry's doing: interrupts, exit, memory.
+    """
+    # A panic in a Rust library arrives as a BaseException of this name; it is the entry's doing like any other.
+    if isinstance(error, MemoryError) or not (isinstance(error, Exception) or type(error).__name__ == "PanicException"):
+        raise error
+    return Unreadable(where, "decoder-failed", f"{type(error).__name__}: {ascii(str(error))[:200]}")

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sigstore_entries.pem import MalformedText, blocks
-from sigstore_entries.protobuf_json import canonical, no_number, unique
+from sigstore_entries.body import MalformedText, blocks
+from sigstore_entries.protobuf import canonical, no_number, unique
 
 MAX_ITEMS: Final = 10_000
 _MAX_DEPTH: Final = 8

@@ -5,10 +5,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from sigstore_entries.body import MalformedText, blocks
 from sigstore_entries.bundle_file import NoBundle, decoded
+from sigstore_entries.entry import decode_rekor
 from sigstore_entries.keys import pkcs1_spki
-from sigstore_entries.pem import MalformedText, blocks
-from sigstore_entries.rekor import decode_rekor
 from sigstore_entries.signing import EntryRef, Signing
 from sigstore_entries.tbs import read_spki_of, split_certificate
 

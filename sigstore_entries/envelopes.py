@@ -4,16 +4,15 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
-from sigstore_entries.body import Fields, MalformedBody, shown
-from sigstore_entries.decoded import Decoded, hex_digest
-from sigstore_entries.signing import Digest, Signer
-from sigstore_entries.verifier import (
+from sigstore_entries.body import Decoded, Fields, MalformedBody, hex_digest, shown
+from sigstore_entries.keys import (
     MalformedVerifier,
     all_signers,
     signer_from_certificate,
     signer_from_key,
     signer_from_pem,
 )
+from sigstore_entries.signing import Digest, Signer
 
 # The name in the log's first releases and the one since: its proto renamed the field before version 2.0.
 _HASHEDREKORD_V2: Final = ("hashedRekordV002", "hashedRekordV0_0_2")

@@ -17,8 +17,7 @@ from typing import Final
 from ahocorasick_rs import BytesAhoCorasick
 
 from sigstore_entries import der
-from sigstore_entries.certificate import SAN_OID, read_names
-from sigstore_entries.fulcio import BY_NAME, FulcioExtension
+from sigstore_entries.certificate import BY_NAME, SAN_OID, FulcioExtension, read_names
 
 LARGEST: Final = 16 * 1024  # bytes: a certificate of Fulcio's has two thousand; larger ones are decoded fully
 WINDOW: Final = 256 * 1024  # bytes searched at once: they stay in the cache, and the list of places stays short

@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from sigstore_entries import der
+from sigstore_entries.body import MalformedText, blocks
 from sigstore_entries.bundle_file import BUNDLE_0_1, HeldBundle
-from sigstore_entries.pem import MalformedText, blocks
-from sigstore_entries.protobuf_wire import MalformedWire, read_entry
+from sigstore_entries.protobuf import MalformedWire, read_entry
 
 MAX_OBJECT: Final = 16 * 1024 * 1024
 ARMOUR: Final = "SIGNED MESSAGE"

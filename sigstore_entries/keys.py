@@ -1,15 +1,18 @@
-"""Bare public keys become a `Signer`: SubjectPublicKeyInfo, SSH and minisign. Only a fingerprint says whose they are.
+"""The verifier of an entry becomes a `Signer`: a list of PEM blocks, a certificate in DER, or a bare public key.
 
-Fingerprints follow Rekor's `pkg/pki/*/Identities`: lower-case hex SHA-256 of the SPKI, `SHA256:` and unpadded base64
-for SSH.
+Bare keys are SubjectPublicKeyInfo, PGP, SSH and minisign; only a fingerprint says whose they are. Fingerprints follow
+Rekor's `pkg/pki/*/Identities`: lower-case hex SHA-256 of the SPKI, `SHA256:` and unpadded base64 for SSH.
 """
 
 import base64
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 from typing import Final
 
 from sigstore_entries import der
-from sigstore_entries.pem import MalformedText, from_base64
+from sigstore_entries.body import MalformedBody, MalformedText, blocks, from_base64
+from sigstore_entries.certificate import read_certificate
+from sigstore_entries.openpgp import MalformedPgp, read_pgp
 from sigstore_entries.signing import Signer, SignerForm
 from sigstore_entries.tbs import MAX_KEY
 
@@ -88,3 +91,90 @@ def read_ssh(line: bytes) -> Signer:
         raise MalformedKey("an SSH key blob is of another type than its line says")
     text = base64.b64encode(sha256(blob).digest()).rstrip(b"=").decode("ascii")
     return Signer(SignerForm.SSH, fingerprints=(f"SHA256:{text}",))
+
+
+class MalformedVerifier(ValueError):
+    """The entry's certificate or key cannot be read at all. `code` is for metrics."""
+
+    def __init__(self, reason: str, code: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+def signer_from_pem(text: bytes, what: str) -> Signer:
+    """Read a PEM certificate, a chain of at most ten with the leaf first, or a PEM public key.
+
+    Raises `MalformedVerifier`.
+    """
+    try:
+        (label, content), *rest = blocks(text, what)
+    except MalformedText as error:
+        raise MalformedVerifier(str(error), "malformed-key") from error
+    if label == "CERTIFICATE":
+        if any(each.label != "CERTIFICATE" for each in rest):
+            raise MalformedVerifier(f"{what} mixes certificates with other blocks", "malformed-certificate")
+        return signer_from_certificate(content, tuple(each.content for each in rest))
+    if rest:
+        raise MalformedVerifier(f"{what} holds more than one public key", "malformed-key")
+    if label == "PUBLIC KEY":
+        return signer_from_key(content)
+    if label == "RSA PUBLIC KEY":
+        return _of_key(read_pkcs1, content)
+    raise MalformedVerifier(f"{what} holds a {label.lower()}", "malformed-key")
+
+
+def signer_from_certificate(raw: bytes, chain: tuple[bytes, ...] = ()) -> Signer:
+    """Read a DER certificate. Raises `MalformedVerifier`."""
+    try:
+        return read_certificate(raw, chain)
+    except der.MalformedDer as error:
+        raise MalformedVerifier(f"the certificate cannot be read: {error}", "malformed-certificate") from error
+
+
+def signer_from_key(spki: bytes) -> Signer:
+    """Read a DER SubjectPublicKeyInfo. Raises `MalformedVerifier`."""
+    return _of_key(read_spki, spki)
+
+
+def signer_from_ssh(line: bytes) -> Signer:
+    """Read an SSH public key line. Raises `MalformedVerifier`."""
+    return _of_key(read_ssh, line)
+
+
+def signer_from_minisign(block: bytes) -> Signer:
+    """Read a minisign public key. Raises `MalformedVerifier`."""
+    return _of_key(read_minisign, block)
+
+
+def signer_from_pgp(block: bytes, signature: bytes | None = None) -> Signer:
+    """Read an OpenPGP public key block, beside the entry's own signature. Raises `MalformedVerifier`."""
+    return _of_key(lambda raw: read_pgp(raw, signature), block)
+
+
+def _of_key(read: Callable[[bytes], Signer], block: bytes) -> Signer:
+    try:
+        return read(block)
+    except (MalformedKey, MalformedPgp) as error:
+        raise MalformedVerifier(str(error), "malformed-key") from error
+
+
+def all_signers(readers: Iterable[Callable[[], Signer]]) -> tuple[Signer, ...]:
+    """Signers of an entry with several signatures.
+
+    One unreadable verifier must not hide the others: all unreadable ones together become one more signer that is
+    nothing but a defect, `unread: …`. When none can be read, the entry is unreadable: raises the first failure.
+    """
+    signers: list[Signer] = []
+    failed, first = 0, None
+    for read in readers:
+        try:
+            signers.append(read())
+        except (MalformedVerifier, MalformedBody) as error:
+            failed, first = failed + 1, first or error
+    if first is not None:
+        if not signers:
+            raise first
+        total = len(signers) + failed
+        defect = f"unread: {failed} of {total} signers cannot be read, the first because {first}"
+        signers.append(Signer(SignerForm.KEY, defects=(defect,)))
+    return tuple(signers)

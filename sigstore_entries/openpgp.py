@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from hashlib import sha1, sha256
 from typing import Final
 
+from sigstore_entries.body import MalformedText, from_base64
 from sigstore_entries.certificate import MAX_TEXT, plain_text
-from sigstore_entries.pem import MalformedText, from_base64
 from sigstore_entries.signing import Name, NameForm, Signer, SignerForm
 
 MAX_NAMES: Final = 64 * 1024  # bytes of user IDs; a user ID proves nothing, so what is beyond is only counted

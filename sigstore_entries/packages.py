@@ -5,10 +5,9 @@ from functools import partial
 from types import MappingProxyType
 from typing import Final
 
-from sigstore_entries.body import Fields, MalformedBody, shown
-from sigstore_entries.decoded import Decoded, hex_digest
+from sigstore_entries.body import Decoded, Fields, MalformedBody, hex_digest, shown
+from sigstore_entries.keys import signer_from_minisign, signer_from_pem, signer_from_pgp, signer_from_ssh
 from sigstore_entries.signing import Signer
-from sigstore_entries.verifier import signer_from_minisign, signer_from_pem, signer_from_pgp, signer_from_ssh
 
 _FORMATS: Final[Mapping[str, Callable[[bytes], Signer]]] = MappingProxyType(
     {

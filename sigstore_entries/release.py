@@ -93,16 +93,6 @@ def released_commit(commit: str, signed_attributes: bytes | None) -> Release:
     return Release(f"commit {commit}", tuple(digests))
 
 
-def digest_label(kind: str, of: str) -> str:
-    """What a digest of an entry of this kind is a digest of, for people.
-
-    A hashedrekord is of a file, of a commit's id, or of the signed bytes of an envelope: it does not say which.
-    """
-    if kind == "hashedrekord":
-        return "Digest of the signed bytes"
-    return {"payload": "Digest of the statement", "envelope": "Digest of the envelope"}.get(of, f"Digest of {of}")
-
-
 def sha256(content: bytes) -> str:
     """SHA-256 as the rules spell it: `sha256:` and lower-case digits."""
     return _SHA256 + hashlib.sha256(content).hexdigest()

@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from sigstore_entries import der, pem
-from sigstore_entries.body import Fields, MalformedBody, read_json
+from sigstore_entries import der
+from sigstore_entries.body import Fields, MalformedBody, MalformedText, blocks, read_json
 from sigstore_entries.ed25519ph import verify_ed25519ph
 from sigstore_entries.keys import pkcs1_spki
 from sigstore_entries.signing import Digest, SignatureCheck, Signer, Signing
@@ -37,7 +37,7 @@ _HASHES: Final[Mapping[str, Callable[[], hashes.HashAlgorithm]]] = MappingProxyT
 _OF_TUF: Final = frozenset({"sha256"})  # TUF 5.2: rsassa-pss-sha256, ecdsa-sha2-nistp256
 _MAX_TRIED: Final = 16  # signatures under one key: real metadata has one
 _KINDS: Final = frozenset({"hashedrekord", "rekord"})  # each has one signer
-_UNREADABLE: Final = (MalformedBody, pem.MalformedText, der.MalformedDer, UnsupportedAlgorithm, ValueError, TypeError)
+_UNREADABLE: Final = (MalformedBody, MalformedText, der.MalformedDer, UnsupportedAlgorithm, ValueError, TypeError)
 
 
 def check_signers(body: bytes, signing: Signing, at_any_cost: Callable[[Signer], bool] = lambda _: True) -> Signing:
@@ -146,7 +146,7 @@ def _parts(spec: Fields, kind: str, version: str) -> tuple[bytes, bytes] | None:
     signature = spec.object("signature") if kind in {"hashedrekord", "rekord"} else None
     if signature is None or (kind == "rekord" and signature.text("format") != "x509"):
         return None
-    block = pem.blocks(signature.object("publicKey").bytes("content"), "the key")[0]
+    block = blocks(signature.object("publicKey").bytes("content"), "the key")[0]
     if block.label == "CERTIFICATE":
         return _spki(block.content), signature.bytes("content")
     return pkcs1_spki(block.content) if block.label == "RSA PUBLIC KEY" else block.content, signature.bytes("content")

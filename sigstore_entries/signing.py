@@ -93,11 +93,11 @@ class KnownTime:
 class Signer:
     """One key that signed, and everything its certificate or key block says about its owner.
 
-    `claims` maps readable Fulcio claim names (`sigstore_entries.fulcio`) to text; `extensions` maps every dotted OID
-    to the raw extension value. `fingerprints` are lower-case hex SHA-256 (certificate, SPKI), upper-case-insensitive
-    PGP hex, or `SHA256:` SSH form. `issuer_key_hash` is a CT precertificate leaf's SHA-256 of the issuer's SPKI.
+    `claims` maps readable Fulcio claim names (`sigstore_entries.certificate`) to text; `extensions` maps every dotted
+    OID to the raw extension value. `fingerprints` are lower-case hex SHA-256 (certificate, SPKI), PGP hex in either
+    case, or `SHA256:` SSH form. `issuer_key_hash` is a CT precertificate leaf's SHA-256 of the issuer's SPKI.
     `sct_verified` is `None` where there is no SCT, and where no trusted authority issued the certificate. `issued` is
-    the identity of a trusted certificate in every log that shows it (`sigstore_entries.issued`), filled with `trust`;
+    the identity of a trusted certificate in every log that shows it (`sigstore_entries.tbs`), filled with `trust`;
     so is `signature`.
 
     Of an entry that lists several keys or certificates, `only_listed` are fingerprints of keys that did not make its
@@ -175,3 +175,13 @@ def left_out(signing: Signing) -> Unreadable | None:
     keys = [f"key {key}" for signer in signing.signers for key in signer.fingerprints[:1]]
     shown = ", ".join(ascii(each)[1:-1][:100] for each in (names or keys)[:_SHOWN_NAMES])
     return Unreadable(signing.where, UNREADABLE_SIGNER, f"{signing.unread[:300]}. Read in it: {shown or 'no signer'}")
+
+
+def digest_label(kind: str, of: str) -> str:
+    """What a digest of an entry of this kind is a digest of, for people.
+
+    A hashedrekord is of a file, of a commit's id, or of the signed bytes of an envelope: it does not say which.
+    """
+    if kind == "hashedrekord":
+        return "Digest of the signed bytes"
+    return {"payload": "Digest of the statement", "envelope": "Digest of the envelope"}.get(of, f"Digest of {of}")

@@ -8,10 +8,9 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from sigstore_entries import der
-from sigstore_entries.body import Fields, MalformedBody
-from sigstore_entries.decoded import Decoded
+from sigstore_entries.body import Decoded, Fields, MalformedBody
+from sigstore_entries.keys import MalformedVerifier, all_signers, signer_from_certificate
 from sigstore_entries.signing import Digest, KnownTime, Signer
-from sigstore_entries.verifier import MalformedVerifier, all_signers, signer_from_certificate
 
 # NIST and OIW object identifiers of the digests a message imprint may have.
 _DIGESTS: Final = {

@@ -5,14 +5,18 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
-from sigstore_entries import pem
-from sigstore_entries.body import Fields, MalformedBody, read_json, shown
-from sigstore_entries.decoded import Decoded
-from sigstore_entries.keys import MalformedKey, ed25519_spki, pkcs1_spki
-from sigstore_entries.pem import MalformedText
+from sigstore_entries.body import Decoded, Fields, MalformedBody, MalformedText, blocks, read_json, shown
+from sigstore_entries.keys import (
+    MalformedKey,
+    MalformedVerifier,
+    all_signers,
+    ed25519_spki,
+    pkcs1_spki,
+    signer_from_key,
+    signer_from_pem,
+)
 from sigstore_entries.signing import Signer
 from sigstore_entries.tbs import read_spki_of, split_certificate
-from sigstore_entries.verifier import MalformedVerifier, all_signers, signer_from_key, signer_from_pem
 
 _HEX_ED25519: Final = 64
 # go-tuf before version 0.3 wrote ECDSA keys as hex of the uncompressed point (SEC 1 2.3.3), not as PEM.
@@ -107,7 +111,7 @@ def _spki(key: Fields) -> bytes:
     """SPKI of a key of a TUF root."""
     kind, public = key.text("keytype"), _public(key)
     if public.lstrip().startswith("-----BEGIN"):
-        block, *_ = pem.blocks(public.encode("utf-8", "replace"), "a TUF key")
+        block, *_ = blocks(public.encode("utf-8", "replace"), "a TUF key")
         if block.label == "CERTIFICATE":
             return read_spki_of(split_certificate(block.content).encoded)
         return pkcs1_spki(block.content) if block.label == "RSA PUBLIC KEY" else block.content

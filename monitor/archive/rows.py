@@ -14,8 +14,7 @@ import pyarrow as pa
 
 from monitor.model.log_source import CT_APIS, LogApi, LogEntry, hashes_of, unread_entry
 from rules.forges import github_repository, source_repository
-from sigstore_entries.ct_leaf import decode_ct
-from sigstore_entries.rekor import decode_rekor
+from sigstore_entries.entry import decode_ct, decode_rekor
 from sigstore_entries.signing import ChainTrust, EntryRef, KnownTime, Signer, SignerForm, Signing, Unreadable
 
 DECODER: Final = 1

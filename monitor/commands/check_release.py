@@ -43,9 +43,9 @@ from rules.rule import Outcome
 from rules.selection import digest_text
 from sigstore_entries.bundle_file import HeldBundle, NoBundle, decoded
 from sigstore_entries.certificate import read_certificate
+from sigstore_entries.entry import decode_rekor
 from sigstore_entries.git_signature import NoGitSignature, read_git_signature
 from sigstore_entries.image_signature import Found
-from sigstore_entries.rekor import decode_rekor
 from sigstore_entries.release import Release, released_commit, released_image, sha256
 from sigstore_entries.signing import EntryRef, Signing
 from tlog.merkle import leaf_hash

@@ -9,11 +9,11 @@ import typer
 
 from alerts.inert import inert_line
 from monitor.commands.terminal import note
+from sigstore_entries.body import MalformedText, blocks
 from sigstore_entries.bundle_file import HeldBundle, NoBundle, NotHeld, decoded, integrated_time, read_bundle_file
 from sigstore_entries.certificate import read_certificate
 from sigstore_entries.der import MalformedDer
-from sigstore_entries.pem import MalformedText, blocks
-from sigstore_entries.rekor import decode_rekor
+from sigstore_entries.entry import decode_rekor
 from sigstore_entries.signing import EntryRef, Signing, Unreadable
 
 MAX_FILE: Final = 32 * 1024 * 1024

@@ -15,10 +15,8 @@ from monitor.model.log_source import CT_APIS, LogApi, LogEntry, hashes_of, unrea
 from monitor.model.state import Hit, UnreadableEntry
 from rules.asking import LayeredMatcher
 from rules.matching.matcher import Matcher, Matches
-from sigstore_entries.ct_leaf import decode_ct
+from sigstore_entries.entry import Outline, decode_ct, decode_rekor, outline_ct, outline_fingerprints, outline_rekor
 from sigstore_entries.field_texts import FieldTexts
-from sigstore_entries.outline import Outline, outline_ct, outline_fingerprints, outline_rekor
-from sigstore_entries.rekor import decode_rekor
 from sigstore_entries.signing import EntryRef, Signing, Unreadable, left_out
 from tlog.frontier import Frontier, aligned_subtrees
 from tlog.merkle import LeafHash

@@ -15,8 +15,7 @@ from monitor.trust.provider import TrustKeeper
 from rules.judge import recheck_at
 from rules.rule import DelayedExpectation, Outcome, Rule, Verdict
 from rules.selection import Selected
-from sigstore_entries.ct_leaf import decode_ct
-from sigstore_entries.rekor import decode_rekor
+from sigstore_entries.entry import decode_ct, decode_rekor
 from sigstore_entries.signing import Signing, Unreadable
 
 _LOG: Final = logging.getLogger(__name__)

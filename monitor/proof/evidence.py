@@ -16,7 +16,7 @@ from typing import Any, Final
 from monitor.model.errors import Evidence, SignedPromise, SignwatchError
 from monitor.model.inclusion_promise import BadPromise, InclusionPromise, PromiseKind, read_promise
 from monitor.model.log_source import LogApi, read_sth
-from sigstore_entries.rekor import decode_rekor
+from sigstore_entries.entry import decode_rekor
 from sigstore_entries.signatures import has_wrong_signature
 from sigstore_entries.signing import EntryRef, Unreadable
 from tlog.checkpoint import parse_checkpoint

@@ -14,8 +14,7 @@ from typing import Any, Final
 
 from monitor.model.log_source import CT_APIS, LogApi
 from monitor.proof.evidence import NotEvidence, Statement, read_head
-from sigstore_entries.ct_leaf import decode_ct
-from sigstore_entries.rekor import decode_rekor
+from sigstore_entries.entry import decode_ct, decode_rekor
 from sigstore_entries.signing import EntryRef, Unreadable
 from tlog.merkle import ProofInvalid, leaf_hash, root_from_inclusion_proof, verify_consistency
 

@@ -12,7 +12,7 @@ from typing import Final
 from alerts.alert import Alert, Owner, Severity, alert_id, day_of, rfc3339
 from monitor.model.log_source import CLOCK_SKEW, SignedHead
 from monitor.model.state import Finding, UnreadableEntry
-from sigstore_entries.readable_part import readable_part
+from sigstore_entries.entry import readable_part
 from sigstore_entries.signing import UNREADABLE_SIGNER, ChainTrust
 
 INTEGRATED_TIME: Final = "integrated-time"

@@ -16,8 +16,8 @@ from rules.expectations.images import ImagesExpectation
 from rules.judge import WRONG_SIGNATURE
 from rules.rule import CT_KINDS, Outcome, Reason, Rule, RuleSeverity
 from rules.selection import digest_text, matched_values
-from sigstore_entries.release import Release, digest_label
-from sigstore_entries.signing import EntryRef, Signer, Signing
+from sigstore_entries.release import Release
+from sigstore_entries.signing import EntryRef, Signer, Signing, digest_label
 
 _SEVERITY: Final = {
     RuleSeverity.PAGE: Severity.PAGE,

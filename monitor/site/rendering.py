@@ -10,7 +10,7 @@ from typing import Any, Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from alerts.inert import inert_line
-from sigstore_entries.release import digest_label
+from sigstore_entries.signing import digest_label
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 _LONGEST: Final = 300

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from monitor.model.errors import OwnFault
 from monitor.model.log_source import LogApi
-from sigstore_entries.protobuf_json import canonical, read_json
+from sigstore_entries.protobuf import canonical, read_json
 from sigstore_entries.trust import BadAuthority, CertificateAuthorities, CertificateAuthority, CtLogKey
 from tlog.note import MalformedNote, load_public_key, tile_log_key
 

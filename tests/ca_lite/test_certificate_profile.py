@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from ca_lite.keys import spki
-from sigstore_entries.fulcio import BY_OID, EXTENSIONS, POISON_OID, SCT_LIST_OID
+from sigstore_entries.certificate import BY_OID, EXTENSIONS, POISON_OID, SCT_LIST_OID
 from tests.ca_lite.ct_stub import CtStub
 from tests.ca_lite.requests import V2, b64, bearer, csr, issued, key_request
 from tests.support.ca_server import CaServer

@@ -5,7 +5,7 @@ from cryptography import x509
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sigstore_entries.fulcio import (
+from sigstore_entries.certificate import (
     BY_NAME,
     BY_OID,
     EXTENSIONS,

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from sigstore_entries.outline import outline_fingerprints, outline_rekor
-from sigstore_entries.rekor import decode_rekor
+from sigstore_entries.entry import decode_rekor, outline_fingerprints, outline_rekor
 from sigstore_entries.signing import ChainTrust, EntryRef, Signing
 from sigstore_entries.trust import CertificateAuthorities, CertificateAuthority, CtLogKey
 from tlog.checkpoint import parse_checkpoint

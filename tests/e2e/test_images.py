@@ -13,7 +13,7 @@ from monitor.demo.processes import wait_until
 from outbound.image_name import ImageName
 from outbound.registry import IMAGE_MANIFEST, Registry
 from rules.selection import digest_text
-from sigstore_entries.rekor import decode_rekor
+from sigstore_entries.entry import decode_rekor
 from sigstore_entries.release import released_image
 from sigstore_entries.signing import EntryRef, Signing
 from tests.e2e.loop import TAG, Loop, running_loop

@@ -11,8 +11,7 @@ from rules.matching.matcher import compile_rules
 from rules.pattern import Pattern, PatternForm
 from rules.rule import Rule
 from rules.selection import AllOf, AnyOf, Condition, Match, matching_signers
-from sigstore_entries.ct_leaf import decode_ct
-from sigstore_entries.rekor import decode_rekor
+from sigstore_entries.entry import decode_ct, decode_rekor
 from sigstore_entries.signing import UNREADABLE_SIGNER, EntryRef, Signing, Unreadable
 from tests.support import entries as made
 from tests.support.hostile_certificates import CLAIMS, PLAIN_OIDS, hostile_body, hostile_certificate

@@ -22,8 +22,7 @@ from monitor.store.database import Database, create, open_database
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
 from monitor.store.store import Store
-from sigstore_entries.ct_leaf import decode_ct
-from sigstore_entries.rekor import decode_rekor
+from sigstore_entries.entry import decode_ct, decode_rekor
 from sigstore_entries.signing import EntryRef, Signing
 from tests.judging.test_one_event import CA, CT_LOG, MATCHER, TRUSTED, Site
 from tests.support import entries as make

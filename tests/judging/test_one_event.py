@@ -15,8 +15,7 @@ from monitor.store.store import Store
 from monitor.store.tables import DeliveryRow, table
 from rules.matching.matcher import compile_rules
 from rules.rule_file import load_rules
-from sigstore_entries.ct_leaf import decode_ct
-from sigstore_entries.rekor import decode_rekor
+from sigstore_entries.entry import decode_ct, decode_rekor
 from sigstore_entries.signing import EntryRef, Signing
 from sigstore_entries.trust import CertificateAuthorities, CertificateAuthority
 from tests.support import entries as make

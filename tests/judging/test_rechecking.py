@@ -18,8 +18,7 @@ from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
 from monitor.store.store import Store
 from monitor.trust.provider import TrustKeeper
-from sigstore_entries.ct_leaf import decode_ct
-from sigstore_entries.rekor import decode_rekor
+from sigstore_entries.entry import decode_ct, decode_rekor
 from sigstore_entries.signing import EntryRef, Signing
 from tests.support import entries as make
 from tests.support.dying import die_before_each_statement

@@ -27,7 +27,7 @@ from monitor.raising.signing_alerts import alerts_of_findings, short_name
 from rules.rule import Outcome, Reason, RuleSeverity, Verdict
 from rules.rule_file import load_rules
 from rules.selection import select as selected_by
-from sigstore_entries.readable_part import readable_part
+from sigstore_entries.entry import readable_part
 from sigstore_entries.signing import Digest, EntryRef, Name, NameForm, Signer, SignerForm, Signing, Unreadable
 from tests.rules.signings import everyone
 

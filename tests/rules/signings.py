@@ -10,7 +10,7 @@ from rules.rule import Rule
 from rules.rule_file import load_rules
 from rules.selection import Match, Selected, select
 from settings.document import read_yaml
-from sigstore_entries.fulcio import BY_NAME
+from sigstore_entries.certificate import BY_NAME
 from sigstore_entries.signing import ChainTrust, Digest, EntryRef, Name, NameForm, Signer, SignerForm, Signing
 
 GITHUB: Final = "https://token.actions.githubusercontent.com"

@@ -11,9 +11,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from rules.matching.matcher import Matcher, compile_rules
 from rules.rule import Rule
-from sigstore_entries.certificate import read_certificate
+from sigstore_entries.certificate import BY_NAME, read_certificate
 from sigstore_entries.field_texts import FieldTexts
-from sigstore_entries.fulcio import BY_NAME
 from sigstore_entries.signing import Signing
 from tests.rules.signings import CLAIMS, SIGNED_AT, TAG, WHERE, WORKFLOW, rule
 

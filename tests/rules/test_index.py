@@ -12,8 +12,8 @@ from rules.matching.matcher import Matcher, TooManyUnindexed, compile_rules
 from rules.pattern import Pattern, PatternForm, compile_regex
 from rules.rule import Rule
 from rules.selection import AllOf, AnyOf, Condition, Match, Not, matching_signers
+from sigstore_entries.certificate import encode_utf8_string
 from sigstore_entries.field_texts import extension_texts
-from sigstore_entries.fulcio import encode_utf8_string
 from sigstore_entries.signing import Digest, EntryRef, Name, NameForm, Signer, SignerForm, Signing
 from tests.rules.signings import email_signer, rule, signing
 

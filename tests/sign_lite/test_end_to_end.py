@@ -11,7 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from sigstore_entries.fulcio import BY_OID
+from sigstore_entries.certificate import BY_OID
 from tests.support.ca_server import SIGN_LITE, SIGSTORE, CaServer, ca_and_log, run
 from tests.support.log_server import LogServer
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from sigstore_entries.entry import decode_rekor
 from sigstore_entries.git_signature import NoGitSignature, read_git_signature, split_object, verified
-from sigstore_entries.rekor import decode_rekor
 from sigstore_entries.release import released_commit
 from sigstore_entries.signing import EntryRef, Signing
 from tests.support.ca_server import CaServer, ca_and_log

@@ -6,8 +6,14 @@ import pytest
 from cryptography import x509
 
 from sigstore_entries import der
-from sigstore_entries.certificate import MAX_NAMES, read_certificate
-from sigstore_entries.fulcio import BY_NAME, EXTENSIONS, USERNAME_OTHER_NAME_OID, encode_utf8_string
+from sigstore_entries.certificate import (
+    BY_NAME,
+    EXTENSIONS,
+    MAX_NAMES,
+    USERNAME_OTHER_NAME_OID,
+    encode_utf8_string,
+    read_certificate,
+)
 from sigstore_entries.signing import NameForm, Signer
 from sigstore_entries.tbs import MAX_EXTENSIONS
 from tests.support import entries as make

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from sigstore_entries import der
-from sigstore_entries.certificate import read_certificate
+from sigstore_entries.certificate import BY_NAME, read_certificate
 from sigstore_entries.field_texts import LARGEST, WINDOW, FieldTexts, extension_texts
-from sigstore_entries.fulcio import BY_NAME
 from sigstore_entries.signing import Signer
 from tests.support import entries as make
 from tests.support.hostile_certificates import CLAIMS, PLAIN_OIDS, hostile_certificate, long_text

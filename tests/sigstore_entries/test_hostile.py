@@ -10,11 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sigstore_entries.body import MAX_BODY
-from sigstore_entries.ct_leaf import decode_ct
-from sigstore_entries.decoded import failed
-from sigstore_entries.outline import outline_ct, outline_fingerprints, outline_rekor
-from sigstore_entries.rekor import KINDS, decode_rekor
+from sigstore_entries.body import MAX_BODY, failed
+from sigstore_entries.entry import KINDS, decode_ct, decode_rekor, outline_ct, outline_fingerprints, outline_rekor
 from sigstore_entries.signing import EntryRef, Signing, Unreadable
 from tests.support import entries as make
 from tests.support.progress import Progress

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, ssh_key_fingerprint
 from rfc3161_client import decode_timestamp_response
 
-from sigstore_entries.rekor import KINDS, decode_rekor
+from sigstore_entries.entry import KINDS, decode_rekor
 from sigstore_entries.signing import Digest, EntryRef, KnownTime, Name, NameForm, SignerForm, Signing, Unreadable
 from tests.support import entries as make
 

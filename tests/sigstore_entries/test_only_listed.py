@@ -18,8 +18,8 @@ from rules.judge import judge_selected
 from rules.rule import Outcome
 from rules.selection import select
 from sigstore_entries import der
+from sigstore_entries.entry import decode_rekor
 from sigstore_entries.openpgp import read_pgp
-from sigstore_entries.rekor import decode_rekor
 from sigstore_entries.signatures import check_signers
 from sigstore_entries.signing import ChainTrust, EntryRef, Signing
 from sigstore_entries.tuf_metadata import canonical_json

@@ -4,8 +4,8 @@ import base64
 
 import pytest
 
+from sigstore_entries.entry import decode_rekor
 from sigstore_entries.openpgp import _READ, MAX_NAMES, MalformedPgp, _packets, read_pgp
-from sigstore_entries.rekor import decode_rekor
 from sigstore_entries.signing import EntryRef, NameForm, SignerForm, Signing
 from tests.support import entries as make
 

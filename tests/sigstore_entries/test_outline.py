@@ -7,9 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sigstore_entries.ct_leaf import decode_ct
-from sigstore_entries.outline import outline_ct, outline_fingerprints, outline_rekor
-from sigstore_entries.rekor import decode_rekor
+from sigstore_entries.entry import decode_ct, decode_rekor, outline_ct, outline_fingerprints, outline_rekor
 from sigstore_entries.signing import EntryRef, SignerForm, Signing, Unreadable
 from tests.support import entries as make
 

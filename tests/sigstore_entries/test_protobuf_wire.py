@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sigstore_entries.protobuf_wire import MalformedWire, read_entry, write_entry
+from sigstore_entries.protobuf import MalformedWire, read_entry, write_entry
 
 ENTRY = {
     "logIndex": "300",

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from outbound.image_name import parse_image_name
-from sigstore_entries.release import digest_label, image_statement, pre_authentication, released_commit, released_image
+from sigstore_entries.release import image_statement, pre_authentication, released_commit, released_image
+from sigstore_entries.signing import digest_label
 
 DIGEST = "sha256:" + "ab" * 32
 

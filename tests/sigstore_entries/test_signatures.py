@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.hashes import SHA256, SHA384
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from sigstore_entries.ed25519ph import verify_ed25519ph
-from sigstore_entries.rekor import decode_rekor
+from sigstore_entries.entry import decode_rekor
 from sigstore_entries.signatures import check_signers
 from sigstore_entries.signing import EntryRef, SignatureCheck, Signing
 from tests.support import entries as made

@@ -4,7 +4,7 @@ import copy
 import pickle
 from types import MappingProxyType
 
-from sigstore_entries.rekor import decode_rekor
+from sigstore_entries.entry import decode_rekor
 from sigstore_entries.signing import EntryRef, Signing
 from tests.support.entries import hashedrekord_v1, make_ca, make_github_certificate
 

@@ -10,9 +10,8 @@ from monitor.following.scan_batch import RuleScanner, scan_batch
 from monitor.model.log_source import LogApi, LogEntry
 from rules.matching.matcher import compile_rules
 from rules.rule_file import load_rules
-from sigstore_entries.ct_leaf import decode_ct
-from sigstore_entries.fulcio import EXTENSIONS, FulcioExtension
-from sigstore_entries.rekor import decode_rekor
+from sigstore_entries.certificate import EXTENSIONS, FulcioExtension
+from sigstore_entries.entry import decode_ct, decode_rekor
 from sigstore_entries.signing import ChainTrust, EntryRef, KnownTime, NameForm, Signing, Unreadable
 from sigstore_entries.trust import CertificateAuthorities, CertificateAuthority
 from tests.support import entries as make

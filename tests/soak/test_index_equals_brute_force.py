@@ -22,7 +22,7 @@ from benchmarks.product import make_scanner
 from benchmarks.watched import HITS, Watch, make_rules, make_watches, watched_index
 from rules.rule import Rule
 from rules.selection import matching_signers
-from sigstore_entries.rekor import decode_rekor
+from sigstore_entries.entry import decode_rekor
 from sigstore_entries.signing import EntryRef, Signing
 
 Pairs = set[tuple[int, str]]

@@ -10,8 +10,7 @@ from monitor.store.database import Database
 from monitor.store.fsck import fsck
 from monitor.store.history import KeptRoot
 from monitor.store.reading import Reading
-from sigstore_entries.ct_leaf import decode_ct
-from sigstore_entries.rekor import decode_rekor
+from sigstore_entries.entry import decode_ct, decode_rekor
 from sigstore_entries.signing import EntryRef
 from tests.judging.test_rechecking import Site
 from tests.support import entries as make

@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from sigstore_entries.fulcio import BY_NAME, SCT_LIST_OID, USERNAME_OTHER_NAME_OID, encode_utf8_string
+from sigstore_entries.certificate import BY_NAME, SCT_LIST_OID, USERNAME_OTHER_NAME_OID, encode_utf8_string
 from tlog.ct import CtLeaf, EntryType, leaf_timestamped_entry, sct_message
 
 NOT_BEFORE = datetime(2026, 1, 1, tzinfo=UTC)
@@ -251,7 +251,7 @@ def make_certificate(
     """DER certificate in Fulcio's profile.
 
     `san` as text becomes a URI when it holds `://`, a username when it holds `!`, else an e-mail address. `claims`
-    are readable names of `sigstore_entries.fulcio`; `issuer` fills both issuer extensions unless claims say
+    are readable names of `sigstore_entries.certificate`; `issuer` fills both issuer extensions unless claims say
     otherwise. With `ct_log` the certificate carries one signed certificate timestamp.
     """
     builder = _leaf_builder(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from sigstore_entries.fulcio import EXTENSIONS, USERNAME_OTHER_NAME_OID, encode_utf8_string
+from sigstore_entries.certificate import EXTENSIONS, USERNAME_OTHER_NAME_OID, encode_utf8_string
 from tests.support import entries as make
 
 PLAIN_OIDS: Final = ("1.2.3.4", "2.5.6.3.85.29.17", "1.2.6.3", "2.999.5", make.SAN_OID)

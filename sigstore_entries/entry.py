@@ -1,4 +1,4 @@
-"""The fast path: what is searchable in an entry, without JSON objects and without X.509.
+"""A log's entry becomes a `Signing`: decoded in full, outlined on the fast path, or read in part where it is broken.
 
 Nearly no entry is selected by a rule, so the first look must be cheap *and* must not miss. An outline is only
 given for a body that is, byte for byte, the canonical form of one of a few kinds with holes in it: no hole may hold a
@@ -11,18 +11,28 @@ would report is a substring of the haystack, except where a control character wa
 """
 
 import re
-from binascii import a2b_base64
-from collections.abc import Callable, Sequence
+from binascii import Error, a2b_base64
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
 from pybase64 import b64decode
 
-from sigstore_entries.body import MAX_BODY
+from sigstore_entries import der, envelopes, packages
+from sigstore_entries.body import MAX_BODY, Decoded, Fields, MalformedBody, failed, read_json, shown
+from sigstore_entries.certificate import MAX_CERTIFICATE, read_certificate, read_precertificate
 from sigstore_entries.der import SEQUENCE, MalformedDer, only
-from sigstore_entries.signing import SignerForm
-from sigstore_entries.tbs import read_spki_of, split_certificate
+from sigstore_entries.keys import MalformedVerifier
+from sigstore_entries.signing import EntryRef, KnownTime, Signer, SignerForm, Signing, Unreadable
+from sigstore_entries.tbs import read_spki_of, split_certificate, tbs_without_scts
+from sigstore_entries.timestamp import rfc3161_v1
+from sigstore_entries.tuf_metadata import tuf_v1
+from tlog.ct import CtLeaf, EntryType, MalformedCt, Reader, parse_leaf
 from tlog.merkle import HASH_SIZE
 
 _CERTIFICATE_BEGIN: Final = b"-----BEGIN CERTIFICATE-----\n"
@@ -231,3 +241,159 @@ _SHAPES: Final[dict[bytes, tuple[tuple[_Match, str, Callable[[str, Sequence[byte
         (_INTOTO_V2_KEYID, "intoto", _intoto_pem),
     ),
 }
+
+
+# logs of both API versions: (kind, apiVersion). hashedrekord and dsse 0.0.2 are Rekor v2's.
+KINDS: Final[Mapping[tuple[str, str], Callable[[Fields], Decoded]]] = MappingProxyType(
+    {
+        ("hashedrekord", "0.0.1"): envelopes.hashedrekord_v1,
+        ("hashedrekord", "0.0.2"): envelopes.hashedrekord_v2,
+        ("dsse", "0.0.1"): envelopes.dsse_v1,
+        ("dsse", "0.0.2"): envelopes.dsse_v2,
+        ("intoto", "0.0.1"): envelopes.intoto_v1,
+        ("intoto", "0.0.2"): envelopes.intoto_v2,
+        ("cose", "0.0.1"): envelopes.cose_v1,
+        ("rekord", "0.0.1"): packages.rekord_v1,
+        ("jar", "0.0.1"): packages.jar_v1,
+        ("rpm", "0.0.1"): packages.rpm_v1,
+        ("alpine", "0.0.1"): packages.alpine_v1,
+        ("helm", "0.0.1"): packages.helm_v1,
+        ("tuf", "0.0.1"): tuf_v1,
+        ("rfc3161", "0.0.1"): rfc3161_v1,
+    }
+)
+
+
+def decode_rekor(body: bytes, where: EntryRef, integrated_time: datetime | None = None) -> Signing | Unreadable:
+    """Decode a canonical body as the log serves it. Never raises for any bytes; see `Unreadable.code` for why not.
+
+    `integrated_time` is Rekor v1's, which stands outside the body; version 2 has none. Codes: `too-large`,
+    `malformed-json`, `repeated-key`, `malformed-body`, `unsupported-kind`, `malformed-certificate`, `malformed-key`,
+    `decoder-failed`. Of an entry that is read in part `signing.left_out` tells: `unreadable-signer`.
+    """
+    try:
+        return _decode(body, where, integrated_time)
+    except (MalformedBody, MalformedVerifier) as error:
+        return Unreadable(where, error.code, str(error))
+    except BaseException as error:  # noqa: BLE001  `failed` raises again what is not the entry's doing
+        return failed(where, error)
+
+
+def _decode(body: bytes, where: EntryRef, integrated_time: datetime | None) -> Signing | Unreadable:
+    top = Fields(read_json(body, "the body"), "body")
+    kind, version = top.text("kind"), top.text("apiVersion")
+    decode = KINDS.get((kind, version))
+    if decode is None:
+        return Unreadable(where, "unsupported-kind", f"no decoder for kind {shown(kind)} version {shown(version)}")
+    decoded = decode(top.object("spec"))
+    times = decoded.times + tuple(
+        KnownTime("certificate-not-before", signer.not_before) for signer in decoded.signers if signer.not_before
+    )
+    if integrated_time is not None:
+        times = (KnownTime("integrated-time", integrated_time), *times)
+    return Signing(where, kind, version, decoded.signers, decoded.digests, times)
+
+
+VERSION = "v1"
+MAX_CHAIN = 10
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def decode_ct(leaf: bytes, where: EntryRef, extra: bytes = b"") -> Signing | Unreadable:
+    """Decode a leaf as it is hashed into the tree. Never raises for any bytes; see `Unreadable.code` for why not.
+
+    `extra` is RFC 6962 4.6 `extra_data`. The tree does not cover it, so it is used only where it agrees with the
+    leaf; a log that serves none, or nonsense, changes nothing but the signer's `certificate`, `chain` and defects.
+    Kinds are `certificate` and `precertificate`. Codes: `malformed-leaf`, `malformed-certificate`, `decoder-failed`.
+    """
+    try:
+        parsed = parse_leaf(leaf)
+        if parsed.entry_type is EntryType.PRECERT:
+            signer = _precertificate(parsed, extra)
+        else:
+            signer = _certificate(parsed, extra)
+    except MalformedCt as error:
+        return Unreadable(where, "malformed-leaf", str(error))
+    except der.MalformedDer as error:
+        return Unreadable(where, "malformed-certificate", f"the certificate cannot be read: {error}")
+    except BaseException as error:  # noqa: BLE001  `failed` raises again what is not the entry's doing
+        return failed(where, error)
+    return Signing(where, signer.form.value, VERSION, (signer,), (), _times(parsed, signer))
+
+
+def _certificate(leaf: CtLeaf, extra: bytes) -> Signer:
+    chain, _ = _read_extra(extra, EntryType.X509)
+    return read_certificate(leaf.certificate, chain)
+
+
+def _precertificate(leaf: CtLeaf, extra: bytes) -> Signer:
+    chain, signed = _read_extra(extra, EntryType.PRECERT)
+    defects: tuple[str, ...] = ()
+    if signed is not None and not _same(signed, leaf.certificate):
+        signed, chain = None, ()
+        defects = ("chain: the log served a precertificate that is not the one in the tree",)
+    return replace(read_precertificate(leaf.certificate, signed, chain, defects), issuer_key_hash=leaf.issuer_key_hash)
+
+
+def _same(precertificate: bytes, tbs: bytes) -> bool:
+    try:
+        return tbs_without_scts(precertificate) == tbs
+    except der.MalformedDer:
+        return False
+
+
+def _read_extra(extra: bytes, kind: EntryType) -> tuple[tuple[bytes, ...], bytes | None]:
+    if not extra or len(extra) > MAX_CHAIN * MAX_CERTIFICATE:
+        return (), None
+    try:
+        reader = Reader(extra)
+        signed = reader.vector(3) if kind is EntryType.PRECERT else None
+        listed = Reader(reader.vector(3))
+        reader.finish()
+        chain: list[bytes] = []
+        while listed.left() and len(chain) < MAX_CHAIN:
+            chain.append(listed.vector(3))
+    except MalformedCt:
+        return (), None
+    return tuple(chain), signed
+
+
+def _times(leaf: CtLeaf, signer: Signer) -> tuple[KnownTime, ...]:
+    times = []
+    with suppress(OverflowError):  # a timestamp after the year 9999 tells no time
+        times.append(KnownTime("ct-timestamp", _EPOCH + timedelta(milliseconds=leaf.timestamp)))
+    if signer.not_before is not None:
+        times.append(KnownTime("certificate-not-before", signer.not_before))
+    return tuple(times)
+
+
+MAX_NAMES: Final = 5
+_MAX_NAME: Final = 120
+# Every repeat is bounded, so the search takes linear time for any bytes.
+_KIND: Final = re.compile(rb'"kind"\s{0,8}:\s{0,8}"([A-Za-z0-9_.-]{1,40})"')
+_NAME: Final = re.compile(rb"https?://[\x21-\x7e]{4,400}|[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{1,200}\.[A-Za-z]{2,24}")
+_BASE64: Final = re.compile(rb"[A-Za-z0-9+/]{40,}={0,2}")
+_NESTED: Final = 2  # a body holds base64 of PEM, which holds base64 of a certificate
+_ENDS: Final = re.compile(rb"[\"'<>\\]")
+
+
+def readable_part(leaf: bytes) -> str:
+    """Return one inert line about an entry's bytes; names come in the order they stand, each once, cut to a few."""
+    kind = _KIND.search(leaf)
+    names = list(dict.fromkeys(_names(leaf, _NESTED)))
+    shown = ", ".join(names[:MAX_NAMES]) or "no name"
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    told = f"kind {kind[1].decode('ascii')}" if kind else "no kind"
+    return f"{told}; {shown}{more}; {len(leaf)} bytes, SHA-256 {sha256(leaf).hexdigest()}"
+
+
+def _names(raw: bytes, nested: int) -> Iterator[str]:
+    for match in _NAME.finditer(raw):
+        yield _ENDS.split(match[0])[0][:_MAX_NAME].decode("ascii")
+    if nested:
+        for match in _BASE64.finditer(raw.replace(b"\\n", b"").replace(b"\n", b"")):
+            whole = match[0].rstrip(b"=")
+            try:
+                yield from _names(a2b_base64(whole + b"=" * (-len(whole) % 4)), nested - 1)
+            except Error:
+                continue
