@@ -1,7 +1,10 @@
 """Faults that serve other entries than the tree holds. The tree and its heads stay honest."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
+
+from typing_extensions import override
 
 from log_lite.faults.settings import Settings
 from log_lite.lens import Lens
@@ -9,7 +12,7 @@ from log_lite.shard import Place, View
 from log_lite.store import Entry
 
 
-class _OtherEntries(Lens):
+class _OtherEntries(Lens, ABC):
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
@@ -17,19 +20,20 @@ class _OtherEntries(Lens):
         """Show the real tree with other entries."""
 
         def read(start: int, end: int) -> Sequence[Entry]:
-            return self.shown(view, view.read(start, end))
+            return self._shown(view, view.read(start, end))
 
         return replace(view, read=read)
 
-    def shown(self, view: View, entries: Sequence[Entry]) -> Sequence[Entry]:
-        """Return what is served instead of `entries`."""
-        raise NotImplementedError
+    @abstractmethod
+    def _shown(self, view: View, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """Entries that are served instead of `entries`."""
 
 
 class Hide(_OtherEntries):
     """One entry is left out wherever it would be served."""
 
-    def shown(self, view: View, entries: Sequence[Entry]) -> Sequence[Entry]:  # noqa: ARG002  nothing else to look at
+    @override
+    def _shown(self, view: View, entries: Sequence[Entry]) -> Sequence[Entry]:
         """Leave the entry out."""
         return [e for e in entries if e.index != self.settings.index]
 
@@ -37,7 +41,8 @@ class Hide(_OtherEntries):
 class Swap(_OtherEntries):
     """One entry has another body; the leaf hash beside it stays, so its UUID does too."""
 
-    def shown(self, view: View, entries: Sequence[Entry]) -> Sequence[Entry]:  # noqa: ARG002  nothing else to look at
+    @override
+    def _shown(self, view: View, entries: Sequence[Entry]) -> Sequence[Entry]:
         """Swap the body."""
         body, extra = self.settings.body, self.settings.extra
         return [replace(e, body=body, extra=extra) if e.index == self.settings.index else e for e in entries]
@@ -46,7 +51,8 @@ class Swap(_OtherEntries):
 class DuplicateIndex(_OtherEntries):
     """One entry is served a second time, in the place of the next one."""
 
-    def shown(self, view: View, entries: Sequence[Entry]) -> Sequence[Entry]:
+    @override
+    def _shown(self, view: View, entries: Sequence[Entry]) -> Sequence[Entry]:
         """Serve entry N at N + 1 as well."""
         index = self.settings.index
         if not any(e.index == index + 1 for e in entries):

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from ca_lite.commands.tokens import mint
 from ca_lite.keys import now
 from ca_lite.oidc_keys import email_claims
@@ -25,10 +27,10 @@ class CaServer(ServedProcess):
     """One CA. `oidc` is the issuer of e-mail identities, `github` that of GitHub-shaped tokens."""
 
     name = "ca-lite"
-    ready_seconds = 120.0
+    ready_processor_seconds = 60.0
 
+    @override
     def serving(self) -> Sequence[str]:
-        """See `ServedProcess.serving`."""
         return [*CA_LITE, "serve", "--dir", str(self.folder)]
 
     @property

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 from typer.testing import CliRunner
+from typing_extensions import override
 
 from log_lite.cli import app
 from tests.support.served_process import ServedProcess
@@ -27,10 +28,11 @@ class LogServer(ServedProcess):
     options: tuple[str, ...] = ()
 
     name = "log-lite"
-    ready_seconds = 120.0  # a machine with ten other busy processes is served as well
+    ready_processor_seconds = 30.0
 
+    @override
+    @override
     def serving(self) -> Sequence[str]:
-        """See `ServedProcess.serving`."""
         return [*LOG_LITE, "serve", "--dir", str(self.folder), *self.options]
 
     @property

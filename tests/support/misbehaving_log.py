@@ -7,6 +7,7 @@ its real counterpart answers.
 import base64
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Any
@@ -53,7 +54,7 @@ def b64(raw: bytes) -> str:
     return base64.b64encode(raw).decode()
 
 
-class MisbehavingLog:
+class MisbehavingLog(ABC):
     """What all protocols share: leaves, what is shown of them, and the attacks."""
 
     api: LogApi
@@ -105,11 +106,13 @@ class MisbehavingLog:
         """Append this many ordinary entries."""
         self.append(*(self.leaf(len(self.leaves) + i) for i in range(count)))
 
+    @abstractmethod
     def source(self) -> LogSource:
-        raise NotImplementedError
+        """Adapter that follows this log."""
 
+    @abstractmethod
     def answer(self, path: str, query: dict[str, str], document: Any) -> bytes:
-        raise NotImplementedError
+        """Bytes served at a path; raises as a fetcher does."""
 
     # -- attacks and faults
 

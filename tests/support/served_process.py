@@ -5,28 +5,35 @@ import select
 import signal
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 _STOP_SECONDS = 15.0
+_LOOK_SECONDS = 0.5
 
 
 @dataclass
-class ServedProcess:
-    """One server. A subclass says its `name`, its command line and how long it may take until it is ready."""
+class ServedProcess(ABC):
+    """One server. A subclass says its `name`, its command line and how much work it may take until it is ready.
+
+    The bounds count the server's own progress, so that other processes of the machine change nothing: processor
+    seconds that it uses, and the seconds in a row in which it uses none.
+    """
 
     folder: Path
     url: str
     process: subprocess.Popen[bytes] | None = None
 
     name: ClassVar[str]
-    ready_seconds: ClassVar[float]
+    ready_processor_seconds: ClassVar[float]
+    idle_seconds: ClassVar[float] = 30.0
 
+    @abstractmethod
     def serving(self) -> Sequence[str]:
         """Command line that serves `folder`."""
-        raise NotImplementedError
 
     def start(self) -> None:
         """Start serving and wait for the line that says it is ready."""
@@ -35,16 +42,28 @@ class ServedProcess:
                 self.serving(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
             )
         assert self.process.stdout is not None
-        deadline = time.monotonic() + self.ready_seconds
+        used, idle_since = 0.0, time.monotonic()
         line = b""
         while not line.endswith(b"\n"):
-            readable, _, _ = select.select([self.process.stdout], [], [], max(0.0, deadline - time.monotonic()))
-            chunk = os.read(self.process.stdout.fileno(), 4096) if readable else b""
-            if not chunk:
-                self.kill()
-                raise AssertionError(f"{self.name} did not get ready:\n{self.errors()}")
-            line += chunk
+            readable, _, _ = select.select([self.process.stdout], [], [], _LOOK_SECONDS)
+            if readable:
+                chunk = os.read(self.process.stdout.fileno(), 4096)
+                if not chunk:
+                    self._give_up("it ended")
+                line += chunk
+                continue
+            before, used = used, processor_seconds(self.process.pid)
+            if used > before:
+                idle_since = time.monotonic()
+            if used > self.ready_processor_seconds:
+                self._give_up(f"it used {used:.0f} s of processor time")
+            if time.monotonic() - idle_since > self.idle_seconds:
+                self._give_up(f"it did nothing for {self.idle_seconds:.0f} s")
         assert line.startswith(f"{self.name} ready".encode()), line
+
+    def _give_up(self, why: str) -> NoReturn:
+        self.kill()
+        raise AssertionError(f"{self.name} did not get ready, {why}:\n{self.errors()}")
 
     def errors(self) -> str:
         """What the server wrote to stderr."""
@@ -71,3 +90,13 @@ class ServedProcess:
                 code = self.process.wait(_STOP_SECONDS)
         self.process = None
         return code
+
+
+def processor_seconds(pid: int) -> float:
+    """Processor time that a process of this machine used, its threads included. Zero for one that ended."""
+    try:
+        # SPEC proc_pid_stat(5): fields 14 and 15 in clock ticks; the command in parentheses may hold spaces.
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
