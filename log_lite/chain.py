@@ -7,11 +7,12 @@ from itertools import pairwise
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from log_lite.ledger import CT, Draft, Sealed
+from sigstore_entries.certificate import X509_ERRORS
 from sigstore_entries.der import MalformedDer
 from sigstore_entries.tbs import tbs_without_scts
 from tlog.ct import CtLeaf, EntryType, leaf_timestamped_entry
@@ -78,7 +79,7 @@ def check_chain(chain: Sequence[bytes], anchors: Sequence[x509.Certificate], *, 
         _check_leaf(leaf, precertificate=precertificate)
         issuers = _issuers(certificates, anchors)
         return _submission(leaf, issuers, precertificate=precertificate)
-    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, MalformedDer) as error:
+    except (*X509_ERRORS, MalformedDer) as error:
         raise BadChain(f"certificate cannot be read: {error}") from error
 
 
@@ -125,7 +126,7 @@ def _issued(child: x509.Certificate, issuer: x509.Certificate) -> bool:
         if not issuer.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
             return False
         child.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
+    except (*X509_ERRORS, InvalidSignature, x509.ExtensionNotFound):
         return False
     return True
 

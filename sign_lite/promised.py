@@ -16,7 +16,7 @@ from sigstore.verify.policy import Identity
 from sign_lite.errors import VerificationFailed
 from sign_lite.keyed import PublicKey, check_entry, check_envelope, check_logged, check_message
 from sigstore_entries.bundle_file import BUNDLE_0_1, HeldBundle, NoBundle, decoded, integrated_time
-from sigstore_entries.certificate import read_certificate
+from sigstore_entries.certificate import X509_ERRORS, read_certificate
 from sigstore_entries.trust import (
     BadAuthority,
     CertificateAuthorities,
@@ -62,7 +62,7 @@ def verify_promised(
         raise
     except (Error, NoBundle, BadAuthority, NotTrusted) as error:
         raise VerificationFailed(str(error)) from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (*X509_ERRORS, AttributeError, KeyError) as error:
         raise VerificationFailed(f"the bundle lacks or garbles a field: {error!s:.200}") from error
     if not envelope:
         return None

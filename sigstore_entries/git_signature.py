@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sigstore_entries import der
 from sigstore_entries.body import MalformedText, blocks
 from sigstore_entries.bundle_file import BUNDLE_0_1, HeldBundle
+from sigstore_entries.certificate import X509_ERRORS
 from sigstore_entries.protobuf import MalformedWire, read_entry
 
 MAX_OBJECT: Final = 16 * 1024 * 1024
@@ -170,7 +171,7 @@ def _read_signer(payload: bytes, certificates: list[bytes], info: der.Value) -> 
 def _leaf(certificates: list[bytes], sid: der.Value) -> bytes:
     """The signer's certificate: the one whose issuer and serial the signer names (RFC 5652 5.3)."""
     for each in certificates:
-        loaded = x509.load_der_x509_certificate(each)
+        loaded = _loaded(each)
         issuer = loaded.issuer.public_bytes()
         serial = loaded.serial_number
         octets = serial.to_bytes(serial.bit_length() // 8 + 1, "big")
@@ -179,13 +180,20 @@ def _leaf(certificates: list[bytes], sid: der.Value) -> bytes:
     raise NoGitSignature("the signer's certificate is not in its signature")
 
 
+def _loaded(certificate: bytes) -> x509.Certificate:
+    try:
+        return x509.load_der_x509_certificate(certificate)
+    except X509_ERRORS as error:
+        raise NoGitSignature(f"its certificate cannot be read: {error!s:.120}") from error
+
+
 def verified(signature: GitSignature) -> x509.Certificate:
     """Check that the certificate's key made the signature; returns the certificate. Raises `NoGitSignature`."""
+    certificate = _loaded(signature.certificates[0])
     try:
-        certificate = x509.load_der_x509_certificate(signature.certificates[0])
         key = certificate.public_key()
-    except ValueError as error:
-        raise NoGitSignature(f"its certificate cannot be read: {error!s:.120}") from error
+    except X509_ERRORS as error:
+        raise NoGitSignature(f"the key of its certificate cannot be read: {error!s:.120}") from error
     try:
         if isinstance(key, ec.EllipticCurvePublicKey):
             key.verify(signature.signature, signature.signed_attributes, ec.ECDSA(SHA256()))

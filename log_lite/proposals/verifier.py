@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from log_lite.proposals.proposal import Rejected
+from sigstore_entries.certificate import X509_ERRORS
 
 HASHES: Final[dict[str, HashAlgorithm]] = {"sha256": SHA256(), "sha384": SHA384(), "sha512": SHA512()}
 _MAX_CHAIN: Final = 10
@@ -83,7 +84,7 @@ def parse_pem(raw: bytes) -> Verifier:
                 raise Rejected(f"too many certificates specified in PEM block: more than {_MAX_CHAIN}")
             return Verifier(_checked(certificates[0].public_key()), tuple(certificates))
         return Verifier(_checked(load_pem_public_key(raw)))
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except X509_ERRORS as error:
         raise Rejected(f"invalid public key: {error}") from error
 
 
@@ -92,7 +93,7 @@ def parse_der_certificate(raw: bytes) -> Verifier:
     try:
         certificate = x509.load_der_x509_certificate(raw)
         return Verifier(_checked(certificate.public_key()), (certificate,))
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except X509_ERRORS as error:
         raise Rejected(f"invalid certificate: {error}") from error
 
 
@@ -120,7 +121,7 @@ def subject_names(certificate: x509.Certificate) -> tuple[str, ...]:
             o.value for o in names.get_values_for_type(x509.OtherName) if o.type_id.dotted_string == _OTHERNAME_OID
         ]
         found.extend(value[2:].decode() for value in others if value[:1] == bytes([_UTF8_STRING]))
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+    except (*X509_ERRORS, x509.ExtensionNotFound):
         # A search index is best effort: an entry without names is still an entry.
         return ()
     return tuple(found)
