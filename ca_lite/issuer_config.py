@@ -9,11 +9,11 @@ from urllib.parse import SplitResult, urlsplit
 import yaml
 from cryptography import x509
 
+from addresses.url import is_loopback_host
 from ca_lite.errors import ConfigError
 from ca_lite.issuers import CiMetadata, Issuer, Issuers, IssuerType
 from ca_lite.presets import PRESETS
 from ca_lite.templates import TemplateError, check_template
-from outbound.etiquette import is_loopback_host
 from sigstore_entries.certificate import BY_NAME
 
 _JSON_NAMES: Final = {

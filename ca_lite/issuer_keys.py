@@ -9,10 +9,10 @@ from typing import Any, Final, Protocol
 
 import jwt
 
+from addresses.url import is_https_or_loopback
 from ca_lite.errors import Outage
 from ca_lite.fetch import Client
 from ca_lite.issuers import Issuer
-from outbound.etiquette import is_https_or_loopback
 
 _log = logging.getLogger(__name__)
 _SAFE: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")

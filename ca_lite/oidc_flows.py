@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Final
 from urllib.parse import urlsplit
 
-from outbound.etiquette import is_loopback_host
+from addresses.url import is_loopback_host
 
 CODE_SECONDS: Final = 120.0
 DEVICE_SECONDS: Final = 600.0

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
+from addresses.url import has_credentials, shown_url
 from monitor.model.errors import BadConfig
 from monitor.model.log_source import Freshness, LogApi
 from monitor.model.witness_policy import WitnessPolicy, read_witnesses
 from monitor.site_config import SiteConfig, check_site
-from outbound.etiquette import has_credentials, shown_url
 from rules.rule import WORDS, LookBack, read_look_back
 from settings.document import DocumentError, Misplaced, Node, Problem, Scalar, read_yaml
 from settings.document import Mapping as YamlMapping

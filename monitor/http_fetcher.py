@@ -18,8 +18,9 @@ import httpcore
 import httpx
 from typing_extensions import override
 
+from addresses.url import shown_url
 from monitor.model.errors import FetchFailed, OwnFault
-from outbound.etiquette import Tokens, parse_http_date, parse_retry_after, shown_url
+from outbound.etiquette import Tokens, parse_http_date, parse_retry_after
 from outbound.transport import Deadline, DeadlineTransport, HttpLimits, believed, own_shortage
 
 MIB: Final = 1024 * 1024

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
-from outbound.etiquette import is_loopback_host
+from addresses.url import is_loopback_host
 from settings.document import Misplaced, Node
 from settings.models import COUNT, DURATION, FILE, FLAG, TEXT, Section, choice, one_or_many, written
 from settings.reading import (

@@ -1,49 +1,8 @@
-"""Manners towards other hosts, without I/O or a clock: URLs shown without secrets, Retry-After, a rate with a burst."""
+"""Manners towards other hosts, without I/O or a clock: Retry-After, a rate with a burst."""
 
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from ipaddress import ip_address
 from typing import Final
-from urllib.parse import urlsplit
-
-_LONGEST = 300
-
-
-def shown_url(url: str) -> str:
-    """Scheme, host, port and path of a URL; what it says of a user, a password, a query or a fragment is left out."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "a URL that cannot be read"
-    host = parts.netloc.rpartition("@")[2]
-    if not parts.scheme or not host:
-        return "a URL without a host"
-    return f"{parts.scheme}://{host}{parts.path}"[:_LONGEST]
-
-
-def is_https_or_loopback(url: str) -> bool:
-    """True if no host on the way can read or change the answer: TLS, or a server on this machine."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return False
-    return bool(parts.hostname) and (
-        parts.scheme == "https" or (parts.scheme == "http" and is_loopback_host(parts.hostname))
-    )
-
-
-def is_loopback_host(host: str | None) -> bool:
-    """Whether a URL's host is this machine as written: `localhost`, or an address in 127.0.0.0/8 or ::1 (RFC 6890)."""
-    try:
-        return host == "localhost" or ip_address(host or "").is_loopback
-    except ValueError:
-        return False
-
-
-def has_credentials(url: str) -> bool:
-    """Whether a URL names a user or a password, an empty one included. Raises `ValueError` for what is no URL."""
-    return "@" in urlsplit(url).netloc
-
 
 _MAX_DIGITS: Final = 9  # thirty years of seconds
 

@@ -22,8 +22,8 @@ import oras.container
 import requests
 from requests.adapters import BaseAdapter
 
-from outbound.etiquette import is_loopback_host, shown_url
-from outbound.image_name import ImageName, is_digest, is_tag
+from addresses.image_name import ImageName, is_digest, is_tag
+from addresses.url import is_loopback_host, shown_url
 from outbound.transport import Deadline, DeadlineBackend, GuardedBackend, GuardedTransport, Resolve, resolve
 
 MAX_MANIFEST: Final = 4 * 1024 * 1024  # SPEC distribution-spec: registries take manifests of at least 4 MiB

@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final, Protocol
 
-from outbound.etiquette import shown_url
+from addresses.url import shown_url
 from rules.selection import normal_digest
 from sigstore_entries.signing import EntryRef
 

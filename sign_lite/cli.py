@@ -12,7 +12,7 @@ import typer
 from command_line.program import LazyCommand, VersionOption, group, listing, only_misuse, run
 
 _MISUSED: Final = 2
-_OURS: Final = ("sign_lite", "sigstore_entries", "command_line", "outbound", "tlog")
+_OURS: Final = ("sign_lite", "sigstore_entries", "command_line", "addresses", "outbound", "tlog")
 app = typer.Typer(
     cls=listing(
         LazyCommand("sign", "sign_lite.commands:sign", "Sign files; writes FILE.sigstore.json beside each."),

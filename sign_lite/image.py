@@ -13,7 +13,7 @@ from sigstore.dsse import Statement
 from sigstore.hashes import Hashed
 from sigstore_models.common.v1 import HashAlgorithm
 
-from outbound.image_name import BadImageName, ImageName, parse_image_name
+from addresses.image_name import BadImageName, ImageName, parse_image_name
 from outbound.image_signatures import fetch_signatures
 from outbound.registry import (
     EMPTY,

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
+from addresses.image_name import BadImageName, parse_image_name
 from monitor.commands.duration import duration
 from monitor.commands.entry_file import signings_in
 from monitor.commands.git_objects import read_object
@@ -18,7 +19,6 @@ from monitor.store.authorisations import Authorisations
 from monitor.store.database import open_database
 from monitor.store.facts import StoredPast
 from monitor.store.reading import Reading
-from outbound.image_name import BadImageName, parse_image_name
 from rules.facts import Authorisation
 from rules.selection import digest_text, normal_digest
 from sigstore_entries.git_signature import NoGitSignature, read_git_signature

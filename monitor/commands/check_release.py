@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from addresses.image_name import BadImageName, ImageName, parse_image_name
 from alerts.alert import rfc3339
 from monitor.commands.check_bundle import Checked, Trees, check_held
 from monitor.commands.git_objects import GitObject, read_object
@@ -37,7 +38,6 @@ from monitor.program import utc_now
 from monitor.store.database import open_database
 from monitor.store.reading import Reading
 from monitor.store.store import Store
-from outbound.image_name import BadImageName, ImageName, parse_image_name
 from outbound.registry import Registry, RegistryFailed
 from rules.rule import Outcome
 from rules.selection import digest_text

@@ -27,10 +27,12 @@ from monitor.store.database import open_database, sqlite_path
 from monitor.store.health import RuleLoad
 from monitor.store.store import Store
 
-_TOP_LEVEL: Final = (
+TOP_LEVEL: Final = (
+    "addresses",
     "alerts",
     "ca_lite",
     "command_line",
+    "inbound",
     "log_lite",
     "monitor",
     "outbound",
@@ -84,7 +86,7 @@ def _program() -> Iterator[Check]:
     has_upsert = sqlite3.sqlite_version_info >= _LEAST_SQLITE
     yield Check("SQLite", has_upsert, sqlite3.sqlite_version)
     owners = importlib.metadata.packages_distributions()
-    for name in _TOP_LEVEL:
+    for name in TOP_LEVEL:
         # The names are generic: another package of the same name would be imported in our place, or we in its.
         others = sorted(set(owners.get(name, ())) - {"signwatch"})
         if others:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from addresses.image_name import ImageName, parse_image_name
+from addresses.url import is_https_or_loopback, shown_url
 from monitor.http_fetcher import Expect, HttpFetcher
 from monitor.model.errors import FetchFailed, SignwatchError
-from outbound.etiquette import is_https_or_loopback, shown_url
-from outbound.image_name import ImageName, parse_image_name
 from rules.expectations.digests import DigestsFromExpectation
 from rules.facts import MAX_SIZE, DigestSource, SourceForm, parse_digest_list
 from rules.rule import Rule

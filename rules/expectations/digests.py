@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Final, Self
 
-from outbound.etiquette import has_credentials, is_https_or_loopback
-from outbound.image_name import BadImageName, parse_image_name
+from addresses.image_name import BadImageName, parse_image_name
+from addresses.url import has_credentials, is_https_or_loopback
 from rules.facts import DigestSource, SourceForm
 from rules.rule import Case, Check, Schema
 from rules.selection import digest_text, read_digest

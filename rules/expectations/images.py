@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from outbound.image_name import BadImageName, parse_image_name
+from addresses.image_name import BadImageName, parse_image_name
 from rules.expectations.digests import check_digests
 from rules.rule import Case, Check, Schema
 from settings.document import Misplaced, Node

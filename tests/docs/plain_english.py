@@ -12,8 +12,8 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
 _SOURCES: Final = (
-    "alerts", "benchmarks", "ca_lite", "command_line", "deploy", "docker", "docs", "inbound", "log_lite", "monitor",
-    "inbound", "outbound", "rules", "settings", "sigstore_entries", "sign_lite", "tlog",
+    "addresses", "alerts", "benchmarks", "ca_lite", "command_line", "deploy", "docker", "docs", "inbound", "log_lite",
+    "monitor", "outbound", "rules", "settings", "sigstore_entries", "sign_lite", "tlog",
 )  # fmt: skip
 _SUFFIXES: Final = frozenset({".py", ".md", ".j2", ".yaml", ".yml", ".html", ".txt"})
 _RIDDLES: Final = re.compile(r"\b(whoever|nobody|somebody|everybody|whatever)\b", re.IGNORECASE)

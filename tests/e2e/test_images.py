@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from addresses.image_name import ImageName
 from monitor.crosscheck.signature_check import signatures_of
 from monitor.demo.processes import wait_until
-from outbound.image_name import ImageName
 from outbound.registry import IMAGE_MANIFEST, Registry
 from rules.selection import digest_text
 from sigstore_entries.entry import decode_rekor

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from outbound.image_name import parse_image_name
+from addresses.image_name import parse_image_name
 from outbound.image_signatures import fetch_signatures
 from outbound.registry import IMAGE_INDEX, IMAGE_MANIFEST, NotInRegistry, Registry, RegistryFailed
 

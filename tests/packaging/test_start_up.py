@@ -40,7 +40,7 @@ HELP = TYPER | {"markdown_it", "mdurl", "attr", "pygments"}
 PYDANTIC = {"pydantic", "pydantic_core", "annotated_types", "typing_inspection", "typing_extensions"}
 CRYPTOGRAPHY = {"cryptography", "_cffi_backend", "_openssl"}
 MEANING = {"yaml", "re2", "msgspec", "rfc8785", "ahocorasick_rs", "pybase64", "cython_runtime"} | CRYPTOGRAPHY
-OURS = {"alerts", "command_line", "monitor", "outbound", "rules", "settings", "sigstore_entries", "tlog"}
+OURS = {"addresses", "alerts", "command_line", "monitor", "rules", "settings", "sigstore_entries", "tlog"}
 LIGHT = TYPER | PYDANTIC | MEANING | OURS
 DATABASE = {"sqlalchemy", "sqlmodel", "sqlite3", "asyncio", "ssl"}  # SQLAlchemy imports asyncio, and that ssl
 # httpx imports its own command line, and with it click and pygments.

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from monitor.commands.doctor import TOP_LEVEL
+
 PROJECT = Path(__file__).parents[2]
 NAMES = {
+    "addresses",
     "alerts",
     "ca_lite",
     "command_line",
@@ -102,3 +105,7 @@ def test_the_import_contract_covers_the_same_packages() -> None:
     tools = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]
     assert set(tools["hatch"]["build"]["targets"]["wheel"]["packages"]) == NAMES
     assert set(tools["importlinter"]["root_packages"]) == NAMES
+
+
+def test_doctor_looks_for_another_owner_of_each_of_our_names() -> None:
+    assert set(TOP_LEVEL) == NAMES

@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from addresses.image_name import parse_image_name
 from monitor.model.state import Finding
 from monitor.store.findings import seen_in
-from outbound.image_name import parse_image_name
 from rules.facts import Authorisation, DigestSource, SourceForm
 from rules.forges import repository_key
 from rules.judge import judge, recheck_at

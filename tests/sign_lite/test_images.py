@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from outbound.image_name import ImageName
+from addresses.image_name import ImageName
 from tests.support.ca_server import SIGN_LITE, CaServer, ca_and_log, run
 from tests.support.go_clients import cosign, needs_cosign, needs_registry, registry_server
 from tests.support.images import push_image

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from outbound.image_name import parse_image_name
+from addresses.image_name import parse_image_name
 from sigstore_entries.release import image_statement, pre_authentication, released_commit, released_image
 from sigstore_entries.signing import digest_label
 

@@ -2,7 +2,7 @@
 
 import json
 
-from outbound.image_name import ImageName, parse_image_name
+from addresses.image_name import ImageName, parse_image_name
 from outbound.registry import IMAGE_MANIFEST, Registry
 
 

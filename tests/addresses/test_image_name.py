@@ -2,7 +2,7 @@
 
 import pytest
 
-from outbound.image_name import BadImageName, parse_image_name
+from addresses.image_name import BadImageName, parse_image_name
 
 DIGEST = "sha256:" + "ab" * 32
 

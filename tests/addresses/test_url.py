@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from addresses.url import has_credentials, is_https_or_loopback, shown_url
 from monitor.config import parse_config
 from monitor.judging.digest_lists import DigestLists
 from monitor.model.errors import OwnFault
-from outbound.etiquette import has_credentials, is_https_or_loopback, shown_url
 from rules.facts import DigestSource, SourceForm
 from rules.rule_file import load_rules
 from rules.schema import json_schema
