@@ -24,6 +24,7 @@ from outbound.etiquette import Tokens, parse_http_date, parse_retry_after
 from outbound.transport import Deadline, DeadlineTransport, HttpLimits, believed, own_shortage
 
 MIB: Final = 1024 * 1024
+FETCHED: Final = "ok"
 _USER_AGENT: Final = "signwatch"
 _SHOWN_BODY: Final = 300
 _MAX_RETRY_AFTER: Final = 3600.0
@@ -118,11 +119,8 @@ class Fetcher(Protocol):
         """Answer to a JSON document posted to `path`; the answer is JSON too."""
 
 
-class MovableFetcher(Fetcher, Protocol):
-    """A `Fetcher` that can be told that its server moved. What is under way ends where it began."""
-
-    def move_to(self, base_url: str) -> None:
-        """Ask at another base URL from now on. Raises `OwnFault` when it is none."""
+Report = Callable[[str, float], object]
+"""Is told how a question ended (`FETCHED`, or a `FetchFailed.reason`), and after how many seconds."""
 
 
 class TokenBucket:
@@ -146,11 +144,12 @@ class TokenBucket:
             self._sleep(wait)
 
 
-class HttpFetcher(MovableFetcher):
+class HttpFetcher(Fetcher):
     """A `Fetcher` over httpx for one base URL, safe to use from several threads.
 
     A server that wants rest (HTTP 429) gets it: a short one is waited for with `pause`, and the question asked again; a
-    longer one is raised as `Throttled`, and the server is left alone for as long.
+    longer one is raised as `Throttled`, and the server is left alone for as long. `report` is told of each
+    question.
     """
 
     def __init__(
@@ -163,11 +162,12 @@ class HttpFetcher(MovableFetcher):
         pause: Callable[[float], object] = time.sleep,
         ca_file: str | None = None,
         proxy: str | None = None,
+        report: Report | None = None,
     ) -> None:
         self.move_to(base_url)
         self._limits = limits or HttpLimits()
         self._bucket = bucket
-        self._clock, self._pause = clock, pause
+        self._clock, self._pause, self._report = clock, pause, report or (lambda _result, _seconds: None)
         self._deadline = Deadline(clock)
         self._not_before = float("-inf")
         self._through = f" through the proxy {shown_url(proxy)}" if proxy else ""
@@ -188,8 +188,8 @@ class HttpFetcher(MovableFetcher):
             timeout=httpx.Timeout(self._limits.operation, connect=self._limits.connect),
         )
 
-    @override
     def move_to(self, base_url: str) -> None:
+        """Ask at another base URL from now on; what is under way ends where it began. Raises `OwnFault` for no URL."""
         parts = urlsplit(base_url)
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
             raise OwnFault(f"not an http(s) base URL: {shown_url(base_url)!r}")
@@ -208,6 +208,17 @@ class HttpFetcher(MovableFetcher):
         self._client.close()
 
     def _ask(self, method: str, path: str, content: bytes | None, max_bytes: int, expect: Expect) -> bytes:
+        began = self._clock()
+        try:
+            answer = self._patiently(method, path, content, max_bytes, expect)
+        except FetchFailed as error:
+            self._report(error.reason, self._clock() - began)
+            raise
+        self._report(FETCHED, self._clock() - began)
+        return answer
+
+    def _patiently(self, method: str, path: str, content: bytes | None, max_bytes: int, expect: Expect) -> bytes:
+        """Ask, and ask again after a short rest where the server wants one."""
         url = self._base + path.lstrip("/")
         patience, unsaid = _SHORT_REST, _UNSAID_REST
         while True:

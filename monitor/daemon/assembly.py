@@ -25,7 +25,7 @@ from monitor.daemon.trust_watch import TrustWatch
 from monitor.following.follower import Limits, Timing
 from monitor.following.services import Services
 from monitor.following.workers import ScanWorkers
-from monitor.http_fetcher import HttpFetcher, MovableFetcher, TokenBucket
+from monitor.http_fetcher import HttpFetcher, Report, TokenBucket
 from monitor.judging.active_rules import AskedRules, RuleKeeper
 from monitor.judging.digest_lists import DigestLists
 from monitor.logs.opening import LogDescription, OpenTrees, open_sources
@@ -39,7 +39,6 @@ from monitor.store.database import Database, open_database
 from monitor.store.facts import StoredKnown
 from monitor.store.store import Route, Store
 from monitor.telemetry.hooks import Meter
-from monitor.telemetry.metered_fetcher import MeteredFetcher
 from monitor.trust.provider import TrustKeeper
 from monitor.trust.trust_root import TrustRoot
 from rules.asking import number_of
@@ -70,7 +69,7 @@ class LogParts:
         config, services = self._config, self._services
         executor = ThreadPoolExecutor((self._limits or Limits()).ahead, thread_name_prefix=f"fetch {log.name}")
         self._parts.callback(executor.shutdown, cancel_futures=True)
-        fetcher = MeteredFetcher(self._fetcher(log), services.meter, log.name, time.monotonic)
+        fetcher = self._fetcher(log, partial(services.meter.fetched, log.name))
         appeared = config.logs is None and log.start == 0
         return LogSupervisor(
             log.name,
@@ -105,7 +104,7 @@ class LogParts:
             handovers=self._handovers,
         )
 
-    def _opener(self, log: LogConfig, fetcher: MovableFetcher) -> OpenTrees:
+    def _opener(self, log: LogConfig, fetcher: HttpFetcher) -> OpenTrees:
         return partial(open_log, log, self._services.trust, self._services.store, fetcher)
 
     def _slow_fetcher(self, log: LogConfig) -> HttpFetcher:
@@ -113,8 +112,8 @@ class LogParts:
         # often.
         return self._fetcher(replace(log, requests_per_second=max(1, requests_per_second(log) // _BACKSCAN_SHARE)))
 
-    def _fetcher(self, log: LogConfig) -> HttpFetcher:
-        http = http_fetcher(log, self._services.timing.pause)
+    def _fetcher(self, log: LogConfig, report: Report | None = None) -> HttpFetcher:
+        http = http_fetcher(log, self._services.timing.pause, report)
         self._parts.callback(http.close)
         return http
 
@@ -297,13 +296,13 @@ def describe(log: LogConfig, root: TrustRoot) -> LogDescription:
     )
 
 
-def http_fetcher(log: LogConfig, pause: Callable[[float], object]) -> HttpFetcher:
+def http_fetcher(log: LogConfig, pause: Callable[[float], object], report: Report | None = None) -> HttpFetcher:
     """Make what asks a log over HTTP, no faster than the log allows; the caller closes it."""
     rate = requests_per_second(log)
     bucket = TokenBucket(rate, max(rate, _BURST), clock=time.monotonic, sleep=pause)
     ca_file = str(log.ca_file) if log.ca_file is not None else None
     try:
-        return HttpFetcher(log.url, bucket=bucket, pause=pause, ca_file=ca_file, proxy=log.proxy)
+        return HttpFetcher(log.url, bucket=bucket, pause=pause, ca_file=ca_file, proxy=log.proxy, report=report)
     except OwnFault as error:
         raise BadConfig(f"{'trust' if log.of_root else f'logs: {log.name}'}: {error}") from error
 
@@ -332,7 +331,7 @@ def from_archive(
     )
 
 
-def open_log(log: LogConfig, trust: TrustKeeper, store: Store | None, fetcher: MovableFetcher) -> Sequence[LogSource]:
+def open_log(log: LogConfig, trust: TrustKeeper, store: Store | None, fetcher: HttpFetcher) -> Sequence[LogSource]:
     """Every tree of the log, asked where it is now. Raises `FetchFailed`, `OwnFault`."""
     # Found out each time: the log may have moved since, and with it what it must prove.
     here = where_it_is(log, trust)

@@ -15,7 +15,7 @@ from monitor.config import Config, LogConfig
 from monitor.daemon.assembly import Monitor, http_fetcher, open_log
 from monitor.daemon.followed_logs import configured_logs
 from monitor.following.follower import Timing
-from monitor.http_fetcher import MovableFetcher
+from monitor.http_fetcher import HttpFetcher
 from monitor.logs.opening import LIST_EVERY, LogTrees, OpenTrees
 from monitor.model.errors import SignwatchError
 from monitor.model.log_source import LogSource
@@ -95,10 +95,10 @@ class OwnSources:
 
 def own_sources(monitor: Monitor, parts: ExitStack) -> OwnSources:
     """Sources of all logs that are followed at the time of asking; their connections are closed with `parts`."""
-    fetchers: dict[LogConfig, MovableFetcher] = {}
+    fetchers: dict[LogConfig, HttpFetcher] = {}
     timing = monitor.services.timing
 
-    def fetcher_of(log: LogConfig) -> MovableFetcher:
+    def fetcher_of(log: LogConfig) -> HttpFetcher:
         if log not in fetchers:
             made = http_fetcher(log, timing.pause)
             parts.callback(made.close)

@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Protocol
 
 from alerts.alert import Owner
 from alerts.outbox import Backlog
 from monitor.model.state import Batch
 from monitor.store.promises import Tally
-
-FETCHED: Final = "ok"
 
 
 class FetchMeter(Protocol):

@@ -22,11 +22,12 @@ from typing_extensions import override
 
 from alerts.alert import Owner
 from alerts.outbox import Backlog
+from monitor.http_fetcher import FETCHED
 from monitor.model.state import Batch
 from monitor.raising.log_alerts import ALERT_KINDS
 from monitor.store.promises import Tally
 from monitor.store.subscribers import STAGES
-from monitor.telemetry.hooks import FETCHED, Meter
+from monitor.telemetry.hooks import Meter
 from rules.rule import Outcome
 
 PREFIX: Final = "signwatch_"

@@ -1,17 +1,22 @@
 """Metrics exist at 0 before anything happens, say what happened, and are all documented."""
 
 import re
+from contextlib import closing
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+
+import pytest
 
 from alerts.alert import Owner
 from alerts.outbox import Backlog
-from monitor.http_fetcher import Expect, TimedOut
+from monitor.http_fetcher import Expect, HttpFetcher, NotFound
 from monitor.model.errors import FetchFailed
-from monitor.telemetry.metered_fetcher import MeteredFetcher
 from monitor.telemetry.prometheus import FETCHES, PREFIX, UNREADABLE_CODES, PrometheusMeter
 from tests.support.alerts import NOW
+from tests.support.misbehaving_log import RekorV2Log
 from tests.support.parts import LOG, a_batch, a_finding
+from tests.support.served_log import serving
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,33 +87,18 @@ def test_every_code_of_unreadable_entries_has_its_series() -> None:
     assert set(re.findall(r"`([a-z-]+)`", told[1])) <= set(UNREADABLE_CODES)
 
 
-class _Failing:
-    def move_to(self, base_url: str) -> None:
-        raise AssertionError(base_url)
-
-    def get(self, path: str, *, max_bytes: int, expect: Expect) -> bytes:
-        if path == "good":
-            return b"answer"
-        raise TimedOut("too slow")
-
-    def post_json(self, path: str, document: object, *, max_bytes: int) -> bytes:
-        return b"posted"
-
-
 def test_requests_are_counted_by_how_they_ended() -> None:
-    meter = PrometheusMeter("1")
-    fetcher = MeteredFetcher(_Failing(), meter, LOG, lambda: 0.0)
-    assert fetcher.get("good", max_bytes=1, expect=Expect.BYTES) == b"answer"
-    assert fetcher.post_json("x", {}, max_bytes=1) == b"posted"
-    try:
-        fetcher.get("bad", max_bytes=1, expect=Expect.BYTES)
-    except TimedOut:
-        pass
-    else:
-        raise AssertionError("the failure must go on")
+    meter, log = PrometheusMeter("1"), RekorV2Log([b"entry"])
+    with serving(log) as url:
+        fetcher = HttpFetcher(url, report=partial(meter.fetched, LOG))
+        with closing(fetcher):
+            assert fetcher.get("checkpoint", max_bytes=1_000, expect=Expect.TEXT)
+            assert fetcher.get("tile/0/000.p/1", max_bytes=1_000, expect=Expect.BYTES)
+            with pytest.raises(NotFound):
+                fetcher.get("nothing", max_bytes=1_000, expect=Expect.BYTES)
     found = series(meter)
     assert found['signwatch_fetch_requests_total{log="rekor-v2",result="ok"}'] == 2
-    assert found['signwatch_fetch_requests_total{log="rekor-v2",result="timeout"}'] == 1
+    assert found['signwatch_fetch_requests_total{log="rekor-v2",result="not-found"}'] == 1
 
 
 def test_every_metric_is_documented_and_every_documented_one_exists() -> None:
