@@ -1,18 +1,18 @@
 """End points of the embedded OpenID Connect issuer: discovery, keys, authorization code with PKCE, device grant."""
 
-import hmac
 import secrets
 import time
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode
 
 from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import HTMLResponse, RedirectResponse
 
 from ca_lite.errors import bad_request
 from ca_lite.http import json_answer, read_body
-from ca_lite.identity import is_email
 from ca_lite.keys import now
+from ca_lite.login import Throttled
 from ca_lite.oidc_flows import DEVICE_INTERVAL, DEVICE_SECONDS, AuthorizationRequest, OAuthError, read_authorization
 from ca_lite.oidc_keys import ALGORITHM, TOKEN_LIFETIME, completed, email_claims
 from ca_lite.oidc_pages import HEADERS, page
@@ -78,10 +78,11 @@ def _browser_routes(service: Service) -> APIRouter:
             wanted = read_authorization(form, CLIENT_ID)
         except OAuthError as error:
             return _message("This request cannot be answered", f"{error.code}: {error.description}", status=400)
-        if problem := _login_problem(service, form):
-            return _login_page(service, form, problem)
-        code = service.flows.grant_code(wanted, form["email"], time.monotonic())
-        return _hand_over(wanted, code)
+        try:
+            email = await _signed_in(service, request, form)
+        except NotSignedIn as error:
+            return _refused(_login_page(service, form, str(error)), error)
+        return _hand_over(wanted, service.flows.grant_code(wanted, email, time.monotonic()))
 
     return router
 
@@ -91,18 +92,19 @@ def _device_routes(service: Service) -> APIRouter:
 
     @router.get("/device")
     def device_page(request: Request) -> Response:
-        return _html(page("device", "Approve a device", user_code=request.query_params.get("user_code", "")[:16]))
+        return _device_page(service, request.query_params.get("user_code", "")[:16])
 
     @router.post("/device")
     async def decide_device(request: Request) -> Response:
         form = await _form(request)
         user_code = form.get("user_code", "")[:16]
-        if problem := _login_problem(service, form):
-            return _html(page("device", "Approve a device", problem, user_code=user_code), 403)
+        try:
+            email = await _signed_in(service, request, form)
+        except NotSignedIn as error:
+            return _refused(_device_page(service, user_code, str(error)), error)
         approved = form.get("decision") == "approve"
-        if not service.flows.decide_device(user_code, form["email"], approved=approved, now=time.monotonic()):
-            problem = "No device is waiting with this code."
-            return _html(page("device", "Approve a device", problem, user_code=user_code), 404)
+        if not service.flows.decide_device(user_code, email, approved=approved, now=time.monotonic()):
+            return _device_page(service, user_code, "No device is waiting with this code.", 404)
         return _message("Done", "The device was " + ("approved." if approved else "turned away."))
 
     @router.post("/device/code")
@@ -169,12 +171,17 @@ def _discovery(service: Service, name: str) -> Response:
 
 def _redeem(service: Service, form: dict[str, str]) -> tuple[str, str]:
     """E-mail and nonce that the grant stands for. Raises `OAuthError`."""
-    verifier = form.get("code_verifier", "")
+    verifier, nonce = form.get("code_verifier", ""), ""
     if form.get("grant_type") == "authorization_code":
-        return service.flows.redeem_code(form.get("code", ""), form.get("redirect_uri", ""), verifier, time.monotonic())
-    if form.get("grant_type") == _DEVICE_GRANT:
-        return service.flows.poll_device(form.get("device_code", ""), verifier, time.monotonic()), ""
-    raise OAuthError("unsupported_grant_type", "grant_type must be authorization_code or device_code")
+        given = form.get("code", ""), form.get("redirect_uri", "")
+        email, nonce = service.flows.redeem_code(*given, verifier, time.monotonic())
+    elif form.get("grant_type") == _DEVICE_GRANT:
+        email = service.flows.poll_device(form.get("device_code", ""), verifier, time.monotonic())
+    else:
+        raise OAuthError("unsupported_grant_type", "grant_type must be authorization_code or device_code")
+    if not service.login.may_sign_in(email):
+        raise OAuthError("invalid_grant", "the user was disabled or removed after signing in")
+    return email, nonce
 
 
 def _token_answer(service: Service, email: str, nonce: str) -> Response:
@@ -200,17 +207,46 @@ def _check_client(form: dict[str, str]) -> None:
         raise OAuthError("invalid_client", f"client_id must be {CLIENT_ID!r}")
 
 
-def _login_problem(service: Service, form: dict[str, str]) -> str:
-    secret = form.get("secret", "").strip().encode()
-    if not hmac.compare_digest(secret, service.login_secret.encode()) or not service.login_secret:
-        return "The login secret is wrong."
-    return "" if is_email(form.get("email", "")) else "This is not an e-mail address a certificate can hold."
+class NotSignedIn(Exception):
+    """The form does not prove who fills it in; `status` and `retry_after` (seconds, 0 for none) are for the answer."""
+
+    def __init__(self, message: str, status: int = 403, retry_after: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+
+
+async def _signed_in(service: Service, request: Request, form: dict[str, str]) -> str:
+    """The address that the form proves. Raises `NotSignedIn`."""
+    address = request.client.host if request.client else ""
+    given = form.get("email", ""), form.get("secret", "")
+    try:
+        email = await run_in_threadpool(service.login.sign_in, *given, address, time.monotonic())
+    except Throttled as error:
+        raise NotSignedIn(f"Too many attempts. Try again in {error.seconds} seconds.", 429, error.seconds) from error
+    if email is None:
+        wrong = "The login secret or the address" if service.login.is_development else "The address or the password"
+        raise NotSignedIn(f"{wrong} is wrong.")
+    return email
+
+
+def _refused(page_again: Response, error: NotSignedIn) -> Response:
+    page_again.status_code = error.status
+    if error.retry_after:
+        page_again.headers["Retry-After"] = str(error.retry_after)
+    return page_again
+
+
+def _device_page(service: Service, user_code: str, problem: str = "", status: int = 200) -> Response:
+    development = service.login.is_development
+    html = page("device", "Approve a device", problem, development=development, user_code=user_code)
+    return _html(html, status)
 
 
 def _login_page(service: Service, parameters: dict[str, str], problem: str = "") -> Response:
     hidden = {name: parameters[name] for name in _AUTHORIZATION_PARAMETERS if name in parameters}
-    html = page("login", "Sign in", problem, issuer=service.settings.url + OIDC_PATH, hidden=hidden)
-    return _html(html, 403 if problem else 200)
+    development, issuer = service.login.is_development, service.settings.url + OIDC_PATH
+    return _html(page("login", "Sign in", problem, development=development, issuer=issuer, hidden=hidden))
 
 
 def _hand_over(wanted: AuthorizationRequest, code: str) -> Response:

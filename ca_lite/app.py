@@ -18,6 +18,7 @@ from ca_lite.settings import Settings
 from ca_lite.tuf_repository import refresh
 from inbound.serving import listener
 from inbound.serving import serve as run_server
+from outbound.shown_url import is_loopback_host
 
 
 def create_app(service: Service) -> FastAPI:
@@ -61,7 +62,7 @@ def listen(settings: Settings) -> list[socket.socket]:
     """
     if settings.bind is not None:
         addresses = [settings.bind]
-    elif settings.host in ("localhost", "127.0.0.1", "::1"):
+    elif is_loopback_host(settings.host):
         addresses = ["127.0.0.1", "::1"] if settings.host == "localhost" else [settings.host]
     else:
         raise ConfigError(

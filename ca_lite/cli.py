@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from command_line.program import LazyCommand, VersionOption, listing, run
+from command_line.program import LazyCommand, VersionOption, group, listing, run
 
 app = typer.Typer(
     cls=listing(
@@ -16,6 +16,17 @@ app = typer.Typer(
         ),
         LazyCommand("trust", "ca_lite.commands.directories:trust", "Write the trust files again."),
         LazyCommand("rotate-oidc", "ca_lite.commands.directories:rotate_oidc", "Make a new token-signing key."),
+        LazyCommand("connect", "ca_lite.commands.connecting:connect", "Believe a company's issuer, and sign in there."),
+        group(
+            "users",
+            "People who may sign in at the CA's own issuer.",
+            LazyCommand("add", "ca_lite.commands.users:add", "Add a person who may sign in with a password."),
+            LazyCommand("list", "ca_lite.commands.users:list_users", "List the people."),
+            LazyCommand("password", "ca_lite.commands.users:password", "Set a person's new password."),
+            LazyCommand("disable", "ca_lite.commands.users:disable", "Let a person sign in no more."),
+            LazyCommand("enable", "ca_lite.commands.users:enable", "Let a disabled person sign in again."),
+            LazyCommand("remove", "ca_lite.commands.users:remove", "Remove a person."),
+        ),
         LazyCommand("lint", "ca_lite.commands.issuers:lint", "Check an issuer configuration."),
         LazyCommand("issued", "ca_lite.commands.issuances:issued", "List certificates from the issuance journal."),
     ),

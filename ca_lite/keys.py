@@ -96,11 +96,21 @@ def write_secret(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def replace_secret(path: Path, content: bytes) -> None:
+    """Write a file that only its owner can read, as `replace_file` does."""
+    _replace(path, content, 0o600)
+
+
 def replace_file(path: Path, content: bytes) -> None:
     """Write a public file so that a reader sees the old content or the new, also after a crash."""
+    _replace(path, content, 0o666)
+
+
+def _replace(path: Path, content: bytes, mode: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with temporary.open("xb") as file:
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

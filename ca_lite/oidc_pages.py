@@ -21,6 +21,9 @@ _PAGE: Final = """<!doctype html>
  code { user-select: all; word-break: break-all }
 </style>
 <h1>{{ title }}</h1>
+{% if development %}<p class="problem"><strong>Development login.</strong> Who has the secret can sign as any person:
+a signature made with it proves nothing. An operator replaces it with users (<code>ca-lite users add</code>) or with a
+company's issuer (<code>ca-lite connect</code>).</p>{% endif %}
 {% if problem %}<p class="problem" role="alert">{{ problem }}</p>{% endif %}
 {% block body %}{% endblock %}
 """
@@ -30,8 +33,9 @@ _LOGIN: Final = """{% extends "page" %}{% block body %}
 <form method="post">
 {% for name, value in hidden.items() %}<input type="hidden" name="{{ name }}" value="{{ value }}">
 {% endfor %}<label>E-mail address <input name="email" type="email" required autofocus autocomplete="email"></label>
-<label>Login secret <input name="secret" type="password" required autocomplete="current-password"></label>
-<p>The secret is in <code>private/login-secret</code> of the CA's directory.</p>
+<label>{{ "Login secret" if development else "Password" }}
+<input name="secret" type="password" required autocomplete="current-password"></label>
+{% if development %}<p>The secret is in <code>private/login-secret</code> of the CA's directory.</p>{% endif %}
 <button>Sign in</button></form>{% endblock %}"""
 
 _DEVICE: Final = """{% extends "page" %}{% block body %}
@@ -39,7 +43,8 @@ _DEVICE: Final = """{% extends "page" %}{% block body %}
 <form method="post">
 <label>Code <input name="user_code" required autocapitalize="characters" value="{{ user_code }}"></label>
 <label>E-mail address <input name="email" type="email" required autocomplete="email"></label>
-<label>Login secret <input name="secret" type="password" required autocomplete="current-password"></label>
+<label>{{ "Login secret" if development else "Password" }}
+<input name="secret" type="password" required autocomplete="current-password"></label>
 <button name="decision" value="approve">Approve</button> <button name="decision" value="deny">Deny</button>
 </form>{% endblock %}"""
 
@@ -53,6 +58,6 @@ _environment: Final = Environment(
 )
 
 
-def page(name: str, title: str, problem: str = "", **values: Any) -> str:
-    """HTML of `login`, `device` or `message`."""
-    return _environment.get_template(name).render(title=title, problem=problem, **values)
+def page(name: str, title: str, problem: str = "", *, development: bool = False, **values: Any) -> str:
+    """HTML of `login`, `device` or `message`; `development` where the login proves nothing, and the page says so."""
+    return _environment.get_template(name).render(title=title, problem=problem, development=development, **values)

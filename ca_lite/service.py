@@ -19,7 +19,8 @@ from ca_lite.errors import ConfigError
 from ca_lite.issuer_config import load_issuers
 from ca_lite.issuers import Issuers
 from ca_lite.journal import Journal
-from ca_lite.keys import now, read_chain, read_limited, read_private_key
+from ca_lite.keys import now, read_chain, read_limited, read_private_key, write_secret
+from ca_lite.login import DevelopmentLogin, Login, PasswordLogin
 from ca_lite.metrics import Metrics
 from ca_lite.oidc_flows import Flows
 from ca_lite.oidc_keys import Keys, OwnKeys
@@ -27,6 +28,7 @@ from ca_lite.rate_limit import RateLimiter
 from ca_lite.settings import Layout, Settings, load_settings, own_issuers
 from ca_lite.setup import load_log_trust
 from ca_lite.timestamp import TimestampAuthority
+from ca_lite.users import Users, read_users
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -78,7 +80,8 @@ class Service:
         issuing_files = (layout.log_trust, layout.chains / "ca.pem", layout.private / "ca.pem")
         self.issuing: Reloaded[Issuing] = Reloaded(issuing_files, self._load_issuing)
         self.timestamping = self._load_timestamping()
-        self.login_secret = read_limited(layout.login_secret).decode("ascii", "replace").strip()
+        self.users: Reloaded[Users] = Reloaded((layout.users,), lambda: read_users(layout.users))
+        self.login: Login = self._load_login()
         self.flows = Flows(lambda: secrets.token_urlsafe(32), secrets.choice)
         self.journal = Journal.open(layout.journal)
         own_urls = frozenset(own_issuers(self.settings.url).values())
@@ -102,6 +105,24 @@ class Service:
     def _own_url(self, name: str) -> str:
         base = own_issuers(self.settings.url)["email"]
         return f"{base}/{name}" if name else base
+
+    def _load_login(self) -> Login:
+        wanted = self.settings.login_issuer
+        if wanted is not None and self.issuers().find(wanted) is None:
+            raise ConfigError(
+                f"ca.yaml: login_issuer {wanted} is not in issuers.yaml: clients would get useless tokens"
+            )
+        if not self.settings.development_login:
+            return PasswordLogin(self.users)
+        path = self.layout.login_secret
+        if not path.exists():
+            write_secret(path, secrets.token_urlsafe(24).encode() + b"\n")
+        _log.warning(
+            "development-login: %s can sign as any person; set `development_login: false` in ca.yaml for anything "
+            "but development",
+            "the holder of private/login-secret",
+        )
+        return DevelopmentLogin(read_limited(path).decode("ascii", "replace").strip())
 
     def _load_issuers(self) -> Issuers:
         issuers = load_issuers(read_limited(self.layout.issuers).decode("utf-8", "replace"), str(self.layout.issuers))

@@ -10,9 +10,10 @@ from ca_lite.errors import ConfigError
 from ca_lite.keys import read_limited
 from ca_lite.proof import ALGORITHMS
 from ca_lite.timestamp import DEFAULT_POLICY
+from outbound.shown_url import is_https_or_loopback
 from settings.document import DocumentError, Misplaced, Node, Problem, read_yaml
-from settings.models import COUNT, TEXT, Section, Shape, choice, one_or_many, read_model, written
-from settings.reading import read_between, read_choice, read_decimal, read_list, read_positive, read_text
+from settings.models import COUNT, FLAG, TEXT, Section, Shape, choice, one_or_many, read_model, written
+from settings.reading import read_between, read_choice, read_decimal, read_flag, read_list, read_positive, read_text
 
 # SPEC Sigstore clients: the audience of every token.
 CLIENT_ID: Final = "sigstore"
@@ -41,7 +42,7 @@ class Layout:
 
     @property
     def private(self) -> Path:
-        """Private keys; nothing else is secret but `login-secret`."""
+        """Private keys, hashed passwords, the development login's secret; nothing else is secret."""
         return self.root / "private"
 
     @property
@@ -56,8 +57,13 @@ class Layout:
 
     @property
     def login_secret(self) -> Path:
-        """Secret that the login page asks for."""
+        """Secret that the development login asks for."""
         return self.private / "login-secret"
+
+    @property
+    def users(self) -> Path:
+        """Users of the CA's own issuer, with hashed passwords."""
+        return self.private / "users.json"
 
     @property
     def chains(self) -> Path:
@@ -102,6 +108,13 @@ def _read_url(node: Node) -> str:
         return checked_url(read_text(node))
     except ValueError as error:
         raise Misplaced(str(error), node) from None
+
+
+def _read_issuer(node: Node) -> str:
+    url = read_text(node)
+    if not is_https_or_loopback(url) or urlsplit(url).query or urlsplit(url).fragment:
+        raise Misplaced(f"{url!r:.200} must be an https URL as the issuer writes itself (http on this machine)", node)
+    return url
 
 
 def _read_version(node: Node) -> int:
@@ -162,6 +175,10 @@ class Settings:
         "*",
     )
     bind: Annotated[str | None, written(read_text, TEXT)] = None
+    # The issuer that clients are sent to for a login; our own when left out.
+    login_issuer: Annotated[str | None, written(_read_issuer, TEXT)] = None
+    # A login that takes any address with one shared secret.
+    development_login: Annotated[bool, written(read_flag, FLAG)] = False
     # sigstore-js gives up on us after five seconds.
     ct_timeout_seconds: Annotated[float, written(_read_ct_timeout, POSITIVE)] = 4.0
 

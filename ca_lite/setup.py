@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +23,6 @@ from ca_lite.keys import (
     read_limited,
     replace_file,
     write_private_key,
-    write_secret,
 )
 from ca_lite.log_trust import LogTrust, parse_log_trust
 from ca_lite.oidc_keys import rotate_oidc_keys
@@ -45,11 +43,12 @@ def initialise(
     organization: str,
     key_kind: str,
     passphrase: bytes | None,
+    development_login: bool = False,
 ) -> Layout:
     """Make keys, chains, configuration and trust files in an empty or missing directory. Raises `ConfigError`."""
     layout = Layout(directory)
     try:
-        settings = Settings(version=1, url=checked_url(url), organization=organization)
+        settings = Settings(1, checked_url(url), organization, development_login=development_login)
     except ValueError as error:
         raise ConfigError(f"--url: {error}") from error
     if not 1 <= len(organization) <= MAX_ORGANIZATION or not organization.isprintable():
@@ -62,13 +61,12 @@ def initialise(
     layout.private.mkdir(parents=True, mode=0o700)
     _make_chains(layout, organization, root_key, key_kind, passphrase=passphrase, now=now)
     rotate_oidc_keys(layout.oidc)
-    write_secret(layout.login_secret, secrets.token_urlsafe(24).encode() + b"\n")
     create_repository(layout.tuf, layout.tuf_keys, now)
     replace_file(layout.issuers, _issuers_yaml(url).encode())
     Journal.create(layout.journal).close()
     replace_file(layout.log_trust, raw_trust)
     # Last: a directory without ca.yaml is an unfinished one, and every other command says so.
-    replace_file(layout.settings, _settings_yaml(url, organization).encode())
+    replace_file(layout.settings, _settings_yaml(settings).encode())
     write_trust(layout, settings, now)
     return layout
 
@@ -170,11 +168,15 @@ _SETTINGS_TAIL: Final = """\
 # ct_timeout_seconds: 4
 # cors_origins: ["*"]
 # bind: 0.0.0.0                         # needed when the url is not this machine
+# login_issuer: https://dex.example.com/dex   # where clients sign in: `ca-lite connect` sets it
+# development_login: true               # any address with one secret, for development and drills only
 """
 
 
-def _settings_yaml(url: str, organization: str) -> str:
-    values = {"version": 1, "url": url, "organization": organization}
+def _settings_yaml(settings: Settings) -> str:
+    values: dict[str, Any] = {"version": 1, "url": settings.url, "organization": settings.organization}
+    if settings.development_login:
+        values["development_login"] = True
     return yaml.safe_dump(values, sort_keys=False) + _SETTINGS_TAIL
 
 

@@ -48,11 +48,11 @@ def trusted_root(
 def signing_config(settings: Settings, start: str, log: LogTrust) -> dict[str, Any]:
     """SigningConfig message: where to get tokens, certificates, entries and timestamps."""
 
-    def service(path: str) -> list[dict[str, Any]]:
+    def service(url: str) -> list[dict[str, Any]]:
         # The API version of the CA is 1 although its path says v2 (sigstore/protobuf-specs).
         return [
             {
-                "url": settings.url + path,
+                "url": url,
                 "majorApiVersion": 1,
                 "validFor": {"start": start},
                 "operator": settings.organization,
@@ -61,10 +61,10 @@ def signing_config(settings: Settings, start: str, log: LogTrust) -> dict[str, A
 
     return {
         "mediaType": SIGNING_CONFIG_TYPE,
-        "caUrls": service(""),
-        "oidcUrls": service(OIDC_PATH),
+        "caUrls": service(settings.url),
+        "oidcUrls": service(settings.login_issuer or settings.url + OIDC_PATH),
         "rekorTlogUrls": log.rekor_urls,
-        "tsaUrls": service(TIMESTAMP_PATH),
+        "tsaUrls": service(settings.url + TIMESTAMP_PATH),
         "rekorTlogConfig": _SELECT_ANY,
         "tsaConfig": _SELECT_ANY,
     }

@@ -14,10 +14,10 @@ from log_lite.genesis import statement_ct, statement_v1, statement_v2, utc
 from log_lite.keys import new_ecdsa_key, new_ed25519_key, read_key, write_key
 from log_lite.ledger import CT, DATABASE, KEYS, V1, V2, Draft, Ledger, insert
 from log_lite.store import Store, TreeRow, WrongFolder
+from outbound.shown_url import is_loopback_host
 
 V1_KEY: Final = "rekor-v1.pem"
 CT_KEY: Final = "ct.pem"
-_LOOPBACK: Final = ("localhost", "127.0.0.", "[::1]")
 
 
 class Misused(Exception):
@@ -164,7 +164,7 @@ def _genesis(folder: Path, row: TreeRow, now_ms: int) -> Draft:
 
 def _next_loopback(ledger: Ledger, old: TreeRow) -> str:
     parts = urlsplit(old.url)
-    if not old.url.split("://", 1)[1].startswith(_LOOPBACK):
+    if not is_loopback_host(parts.hostname):
         raise Misused(f"a new shard needs a host name of its own: pass --url (the old one is {old.url})")
     taken = {shard.row.origin for shard in ledger.of_log(V2)}
     host = next(name for n in range(2, 255) if (name := f"127.0.0.{n}") not in taken)

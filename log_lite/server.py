@@ -24,11 +24,11 @@ from log_lite.ledger import DATABASE, Ledger
 from log_lite.sequencer import Sequencer, wall_clock_ms
 from log_lite.service import Service
 from log_lite.store import Store
+from outbound.shown_url import is_loopback_host
 
 _HTTP_PORT: Final = 80
 # Further loopback addresses that Rekor v2 shards made by `rotate` live under.
 _SPARE_HOSTS: Final = tuple(f"127.0.0.{n}" for n in range(2, 10))
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1", *_SPARE_HOSTS})
 _logger = logging.getLogger(__name__)
 
 
@@ -77,10 +77,11 @@ def addresses(url: str, listen: str | None) -> list[tuple[str, int]]:
         return [(host.strip("[]"), int(port))]
     parts = urlsplit(url)
     port_number, host = parts.port or _HTTP_PORT, parts.hostname or ""
-    if host not in _LOOPBACK:
+    if not is_loopback_host(host):
         raise Misused(f"{url} is not on loopback: say where to listen with --listen, such as --listen 0.0.0.0:3000")
     # A name resolves to either family, and clients differ in which they try first.
-    return [(name, port_number) for name in ("127.0.0.1", "::1", *_SPARE_HOSTS)]
+    own = () if host in ("localhost", "127.0.0.1", "::1", *_SPARE_HOSTS) else (host,)
+    return [(name, port_number) for name in (*own, "127.0.0.1", "::1", *_SPARE_HOSTS)]
 
 
 def bind(wanted: Sequence[tuple[str, int]]) -> list[socket.socket]:

@@ -23,6 +23,9 @@ def init(
     organization: Annotated[str, typer.Option(help="Name in the CA's certificates.")] = "ca-lite",
     key: Annotated[str, typer.Option(help="Kind of the CA's keys: p256, p384 or rsa2048.")] = "p384",
     passphrase_file: PassphraseFile = None,
+    development_login: Annotated[
+        bool, typer.Option(help="A login that takes any address with one secret: for development and drills only.")
+    ] = False,
 ) -> None:
     """Make keys, certificate chains, configuration and trust files.
 
@@ -36,6 +39,7 @@ def init(
         organization=organization,
         key_kind=key,
         passphrase=passphrase(passphrase_file),
+        development_login=development_login,
     )
     errors.print(f"Made a CA for {url} in {directory}. Next:", markup=False)
     for line in (

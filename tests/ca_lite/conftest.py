@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.ca_lite.ct_stub import CtStub, ct_stub
-from tests.support.ca_server import CaServer, ca_server
+from tests.support.ca_server import DEVELOPMENT_LOGIN, CaServer, ca_server
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +26,7 @@ def log_trust(served_stub: CtStub, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="session")
 def served_ca(log_trust: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CaServer]:
-    with ca_server(tmp_path_factory.mktemp("ca") / "ca", log_trust, key="p384") as server:
+    with ca_server(tmp_path_factory.mktemp("ca") / "ca", log_trust, DEVELOPMENT_LOGIN, key="p384") as server:
         yield server
 
 

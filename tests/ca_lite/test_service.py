@@ -46,7 +46,7 @@ def layout(tmp_path: Path, log_trust: Path) -> Layout:
 
 def test_private_files_are_for_their_owner_only(layout: Layout) -> None:
     private = [path for path in layout.private.rglob("*") if path.is_file()]
-    assert len(private) == 9
+    assert len(private) == 8
     assert all(path.stat().st_mode & 0o077 == 0 for path in private if path.name != "keys.json")
     assert layout.private.stat().st_mode & 0o077 == 0
     assert layout.journal.stat().st_mode & 0o077 == 0
@@ -58,7 +58,7 @@ def test_init_never_touches_a_directory_in_use(layout: Layout, log_trust: Path) 
         make(layout.root, log_trust)
     assert (layout.private / "ca.pem").read_bytes() == before
     with pytest.raises(ConfigError, match="never overwrites"):
-        write_secret(layout.login_secret, b"x")
+        write_secret(layout.private / "ca.pem", b"x")
 
 
 def test_a_passphrase_locks_every_chain_key(tmp_path: Path, log_trust: Path) -> None:

@@ -5,10 +5,13 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
+from log_lite.home import Misused, host_of, initialise, opened, rotate_v2
+from log_lite.server import addresses
 from tests.log_lite.client import LogClient, hashedrekord, hashedrekord_v2
 from tests.support.entries import make_ca, make_certificate
 from tests.support.log_server import LogServer, log_server, run
@@ -133,6 +136,34 @@ def test_urls_that_cannot_be_an_origin_are_misuse(tmp_path: Path, url: str) -> N
     run("init", "--dir", str(tmp_path / "control"), "--url", "http://localhost:3000/")
     assert "log-lite:" in run("init", "--dir", str(tmp_path / "log"), "--url", url, expect=2)
     assert not (tmp_path / "log").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "is_local"),
+    [
+        ("http://127.0.0.1:3000", True),
+        ("http://127.8.9.10:3000", True),
+        ("http://[::1]:3000", True),
+        ("http://localhost:3000", True),
+        ("http://127.0.0.1.attacker.example:3000", False),
+        ("http://127.0.0.attacker.example:3000", False),
+        ("http://localhost.attacker.example:3000", False),
+        ("http://128.0.0.1:3000", False),
+    ],
+)
+def test_all_of_loopback_is_this_machine_and_no_name_that_only_begins_so(
+    url: str, is_local: bool, tmp_path: Path
+) -> None:
+    initialise(tmp_path / "log", url, 1_700_000_000_000)
+    with opened(tmp_path / "log", 1_700_000_000_000) as ledger:
+        if is_local:
+            assert {urlsplit(url).hostname, "127.0.0.1"} & {host for host, _ in addresses(url, None)}
+            assert host_of(rotate_v2(ledger, 1_700_000_001_000).url).startswith("127.0.0.")
+            return
+        with pytest.raises(Misused, match="--listen"):
+            addresses(url, None)
+        with pytest.raises(Misused, match="--url"):
+            rotate_v2(ledger, 1_700_000_001_000)
 
 
 def test_a_log_away_from_loopback_must_be_told_where_to_listen(tmp_path: Path) -> None:

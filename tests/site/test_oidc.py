@@ -10,14 +10,14 @@ from monitor.site_config import OidcConfig
 from monitor.store.database import Database
 from tests.browser.site_pages import chromium, eyes
 from tests.site.scene import Scene, scene, shown
-from tests.support.ca_server import CaServer, ca_and_log
+from tests.support.ca_server import DEVELOPMENT_LOGIN, CaServer, ca_and_log
 
 MIA = "mia@acme.example"
 
 
 @pytest.fixture(scope="module")
 def issuer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CaServer]:
-    with ca_and_log(tmp_path_factory.mktemp("issuer")) as (ca, _):
+    with ca_and_log(tmp_path_factory.mktemp("issuer"), DEVELOPMENT_LOGIN) as (ca, _):
         yield ca
 
 

@@ -19,6 +19,8 @@ from tests.support.log_server import LogServer, free_port
 from tests.support.served_process import ServedProcess
 
 CA_LITE: Sequence[str] = (sys.executable, "-c", "from ca_lite.cli import main; main()")
+# With it a test can be any person.
+DEVELOPMENT_LOGIN = "--development-login"
 SIGN_LITE: Sequence[str] = (sys.executable, "-c", "from sign_lite.cli import main; main()")
 SIGSTORE: Sequence[str] = (sys.executable, "-m", "sigstore")
 
@@ -72,17 +74,18 @@ def run(command: Sequence[str], *arguments: str, expect: int = 0) -> str:
     return done.stdout if expect == 0 else done.stdout + done.stderr
 
 
-def make_ca(folder: Path, log_trust: Path, *, key: str = "p256") -> CaServer:
-    """Make a CA directory on a free port, not served yet."""
+def make_ca(folder: Path, log_trust: Path, *options: str, key: str = "p256") -> CaServer:
+    """Make a CA directory on a free port, not served yet; `options` are further ones of `ca-lite init`."""
     server = CaServer(folder, f"http://localhost:{free_port()}")
-    run(CA_LITE, "init", "--dir", str(folder), "--url", server.url, "--log-trust", str(log_trust), "--key", key)
+    where = ("--dir", str(folder), "--url", server.url, "--log-trust", str(log_trust))
+    run(CA_LITE, "init", *where, "--key", key, *options)
     return server
 
 
 @contextlib.contextmanager
-def ca_server(folder: Path, log_trust: Path, *, key: str = "p256") -> Iterator[CaServer]:
+def ca_server(folder: Path, log_trust: Path, *options: str, key: str = "p256") -> Iterator[CaServer]:
     """Make and serve a CA for a log with this trust file; stopped by process id however the block ends."""
-    server = make_ca(folder, log_trust, key=key)
+    server = make_ca(folder, log_trust, *options, key=key)
     try:
         server.start()
         yield server
@@ -91,13 +94,13 @@ def ca_server(folder: Path, log_trust: Path, *, key: str = "p256") -> Iterator[C
 
 
 @contextlib.contextmanager
-def ca_and_log(folder: Path, *, key: str = "p256") -> Iterator[tuple[CaServer, LogServer]]:
+def ca_and_log(folder: Path, *options: str, key: str = "p256") -> Iterator[tuple[CaServer, LogServer]]:
     """A real CA and a real log that know each other, both served."""
     log = LogServer(folder / "log", f"http://localhost:{free_port()}")
     log_server.run("init", "--dir", str(log.folder), "--url", log.url)
     trust = folder / "log-trust.json"
     trust.write_text(log.command("export-trust"))
-    ca = make_ca(folder / "ca", trust, key=key)
+    ca = make_ca(folder / "ca", trust, *options, key=key)
     log.options = ("--ct-roots", str(ca.folder / "trust" / "ca-chain.pem"))
     try:
         log.start()
