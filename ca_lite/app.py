@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 import uvicorn
 from fastapi import FastAPI, Response
 
+from addresses.url import is_loopback_host
 from ca_lite.api import certificate_routes, operator_routes, timestamp_routes
 from ca_lite.api_oidc import oidc_routes
 from ca_lite.errors import ConfigError
@@ -18,7 +19,6 @@ from ca_lite.settings import Settings
 from ca_lite.tuf_repository import refresh
 from inbound.serving import listener
 from inbound.serving import serve as run_server
-from outbound.shown_url import is_loopback_host
 
 
 def create_app(service: Service) -> FastAPI:

@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from typing_extensions import override
+
 from ca_lite.identity import is_email
 from ca_lite.rate_limit import RateLimiter
 from ca_lite.users import LONGEST, User, Users, folded, is_password, unused_hash
@@ -52,7 +54,7 @@ class Login(Protocol):
         """Whether an address that was proven a moment ago may still be vouched for."""
 
 
-class PasswordLogin:
+class PasswordLogin(Login):
     """Users with passwords. An unknown or disabled user costs the same time as a wrong password."""
 
     is_development = False
@@ -63,8 +65,8 @@ class PasswordLogin:
         self._slots = threading.BoundedSemaphore(_AT_ONCE)
         self._unknown = User("", unused_hash(), "", disabled=True)
 
+    @override
     def sign_in(self, email: str, secret: str, address: str, now: float) -> str | None:
-        """See `Login.sign_in`."""
         name = folded(email)
         self._guesses.take(name, address, now)
         user = self._users().get(name, self._unknown)
@@ -72,13 +74,13 @@ class PasswordLogin:
             proven = is_password(user.hash, secret[: LONGEST + 1])
         return user.email if proven and not user.disabled else None
 
+    @override
     def may_sign_in(self, email: str) -> bool:
-        """See `Login.may_sign_in`."""
         user = self._users().get(folded(email))
         return user is not None and not user.disabled
 
 
-class DevelopmentLogin:
+class DevelopmentLogin(Login):
     """One secret, with which its holder is every person: for drills and development."""
 
     is_development = True
@@ -87,14 +89,14 @@ class DevelopmentLogin:
         self._secret = secret.encode()
         self._guesses = Guesses()
 
+    @override
     def sign_in(self, email: str, secret: str, address: str, now: float) -> str | None:
-        """See `Login.sign_in`."""
         if not self._secret or not hmac.compare_digest(secret.strip().encode(), self._secret):
             # Only failures count: drills sign in often, and the secret has too many values to be guessed.
             self._guesses.take("", address, now)
             return None
         return email.strip() if is_email(email.strip()) else None
 
+    @override
     def may_sign_in(self, email: str) -> bool:
-        """See `Login.may_sign_in`."""
         return is_email(email)

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
+from addresses.url import is_https_or_loopback
 from ca_lite.errors import ConfigError
 from ca_lite.keys import read_limited
 from ca_lite.proof import ALGORITHMS
 from ca_lite.timestamp import DEFAULT_POLICY
-from outbound.shown_url import is_https_or_loopback
 from settings.document import DocumentError, Misplaced, Node, Problem, read_yaml
 from settings.models import COUNT, FLAG, TEXT, Section, Shape, choice, one_or_many, read_model, written
 from settings.reading import read_between, read_choice, read_decimal, read_flag, read_list, read_positive, read_text

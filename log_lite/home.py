@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from addresses.url import is_loopback_host
 from log_lite.genesis import statement_ct, statement_v1, statement_v2, utc
 from log_lite.keys import new_ecdsa_key, new_ed25519_key, read_key, write_key
 from log_lite.ledger import CT, DATABASE, KEYS, V1, V2, Draft, Ledger, insert
 from log_lite.store import Store, TreeRow, WrongFolder
-from outbound.shown_url import is_loopback_host
 
 V1_KEY: Final = "rekor-v1.pem"
 CT_KEY: Final = "ct.pem"

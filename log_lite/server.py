@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import uvicorn
 from cryptography import x509
 
+from addresses.url import is_loopback_host
 from inbound.serving import listener
 from inbound.serving import serve as run_server
 from log_lite.app import application
@@ -24,7 +25,6 @@ from log_lite.ledger import DATABASE, Ledger
 from log_lite.sequencer import Sequencer, wall_clock_ms
 from log_lite.service import Service
 from log_lite.store import Store
-from outbound.shown_url import is_loopback_host
 
 _HTTP_PORT: Final = 80
 # Further loopback addresses that Rekor v2 shards made by `rotate` live under.
