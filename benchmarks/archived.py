@@ -21,17 +21,18 @@ from typing import Final
 
 import pyarrow as pa
 
-from benchmarks.corpus import read_corpus
+from benchmarks.corpus import authority, read_corpus
 from benchmarks.examining import RULES, make_workload
 from benchmarks.measure import peak_memory, relative_rate
 from benchmarks.product import make_scanner
 from benchmarks.watched import make_watches
 from monitor.archive.files import ArchiveFiles
 from monitor.archive.ranges import RANGE, ArchivedRange, Manifest, Run, to_json
-from monitor.archive.rows import SCHEMA, rows_of
+from monitor.archive.rows import SCHEMA, RowTrust, rows_of
 from monitor.archive.search import Archive, Match, Query
 from monitor.archive.writing import manifest_name, write_range
 from monitor.model.log_source import LogApi, LogEntry, LogIdentity, SignedHead
+from sigstore_entries.trust import CertificateAuthority
 from tlog.frontier import Frontier
 from tlog.merkle import RootHash
 
@@ -52,6 +53,7 @@ def measure_archiving(corpus: Path) -> dict[str, float]:
     bodies = read_corpus(corpus, "v2")
     entries = [LogEntry(body) for body in bodies]
     examined = make_workload("v2", bodies, make_scanner([each.rule for each in make_watches(RULES)]))
+    trust = RowTrust("benchmark", (CertificateAuthority("benchmark", authority().chain),))
     seconds = {"rows": 0.0, "files": 0.0}
     with tempfile.TemporaryDirectory() as folder:
         files = ArchiveFiles(folder)
@@ -60,7 +62,8 @@ def measure_archiving(corpus: Path) -> dict[str, float]:
         def archive() -> int:
             began = time.process_time()
             batches = [
-                rows_of(entries[at : at + 2048], at, "bench", LogApi.REKOR_V2) for at in range(0, len(entries), 2048)
+                rows_of(entries[at : at + 2048], at, "bench", LogApi.REKOR_V2, trust)
+                for at in range(0, len(entries), 2048)
             ]
             made = time.process_time()
             written[:] = [write_range(files, _IDENTITY, pa.Table.from_batches(batches, SCHEMA))]
@@ -209,7 +212,11 @@ def made_up_rows(first: int, count: int, seed: int) -> pa.Table:
             "workflows": [],
             "refs": [] if is_person else [ref],
             "triggers": [] if is_person else ["push"],
-            "chain": "not-checked",
+            "repository_ids": [] if is_person else [str(10_000_000 + 7 * each)],
+            "owner_ids": [] if is_person else [str(1_000_000 + each % 40_000)],
+            "runners": [] if is_person else ["github-hosted"],
+            "chains": ["trusted"],
+            "signers": None,
             "trust_root": None,
             "defect": None,
         }

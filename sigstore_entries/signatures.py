@@ -206,3 +206,5 @@ def _verifies(verify: Callable[[], None]) -> bool:
 _LISTS: Final[Mapping[str, Callable[[Fields, Signing], Mapping[str, SignatureCheck]]]] = MappingProxyType(
     {"tuf": _of_metadata, "rfc3161": _of_time_stamp}
 )
+LISTING_KINDS: Final = frozenset(_LISTS)
+"""Kinds of entries whose signers `check_signers` tells from the keys that they list."""

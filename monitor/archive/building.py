@@ -18,11 +18,11 @@ from typing import Final, Protocol
 import pyarrow as pa
 
 from alerts.alert import Alert
-from monitor.archive.rows import rows_of
+from monitor.archive.rows import RowTrust, rows_of
 from monitor.following.follower import BatchScanner
 from monitor.following.scan_batch import BatchMatches, Fetched, ScannedBatch
 from monitor.model.errors import OwnFault
-from monitor.model.log_source import LogApi, LogEntry, Position
+from monitor.model.log_source import LogApi, Position
 from monitor.model.state import Batch
 from rules.matching.matcher import Matcher, compile_rules
 from tlog.frontier import Frontier, aligned_subtrees
@@ -37,9 +37,10 @@ class RowMaker:
     Processes are spawned when the first batch comes: pyarrow has threads of its own, which a fork would not copy.
     """
 
-    def __init__(self, jobs: int) -> None:
+    def __init__(self, jobs: int, trust: Callable[[], RowTrust | None]) -> None:
+        """`trust` says who is trusted now; it is asked for each batch."""
         self.matcher: Matcher = compile_rules(())
-        self._jobs = jobs
+        self._jobs, self._trust = jobs, trust
         self._pool: ProcessPoolExecutor | None = None
         self._made: dict[int, pa.RecordBatch] = {}
 
@@ -68,7 +69,7 @@ class RowMaker:
 
     def _inline(self, batches: Iterator[Fetched], log: str, api: LogApi) -> Iterator[tuple[Fetched, pa.RecordBatch]]:
         for fetched in batches:
-            yield fetched, rows_of(fetched.entries, fetched.start, log, api)
+            yield fetched, rows_of(fetched.entries, fetched.start, log, api, self._trust())
 
     def _parallel(self, batches: Iterator[Fetched], log: str, api: LogApi) -> Iterator[tuple[Fetched, pa.RecordBatch]]:
         pool = self._pool = self._pool or _spawned(self._jobs)
@@ -85,7 +86,8 @@ class RowMaker:
                     except Exception as error:  # noqa: BLE001  raised below, after the batches that came before it
                         more, failure = False, error
                     else:
-                        under_way.append((fetched, pool.submit(_rows, fetched.entries, fetched.start, log, api)))
+                        made = pool.submit(rows_of, fetched.entries, fetched.start, log, api, self._trust())
+                        under_way.append((fetched, made))
                         size += fetched.size
                 if under_way:
                     fetched, future = under_way.popleft()
@@ -160,7 +162,3 @@ def _end_with_parent() -> None:
     if parent is not None:
         wait([parent.sentinel])
         os._exit(1)
-
-
-def _rows(entries: tuple[LogEntry, ...], start: int, log: str, api: LogApi) -> pa.RecordBatch:
-    return rows_of(entries, start, log, api)

@@ -26,6 +26,13 @@ class KeySpan:
     high: bytes | None
     glob: str | None = None
 
+    def admits(self, key: bytes, text: str = "") -> bool:
+        """Whether a key is in the span; `text` is the lowered value of its own, which a glob is asked of."""
+        if self.high == self.low:
+            return key == self.low
+        inside = self.low <= key and (self.high is None or key < self.high)
+        return inside and (self.glob is None or glob_matches(self.glob, text))
+
 
 class OpenedFile:
     """One Parquet file, its footer read. One thread at a time reads from it."""

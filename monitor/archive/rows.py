@@ -1,21 +1,27 @@
 """One row per log entry: who signed what and when, as column data.
 
 `DECODER` is part of the archive's format: rows of one decoder version are a deterministic function of the log's bytes,
-`time` of a Rekor v1 entry and `chain` excepted (the log's claim, and what was known of the certificate when reading).
+`time` of a Rekor v1 entry, `chains` and `trust_root` excepted (the log's claim, and who was trusted when reading).
 """
 
 from base64 import b64decode
 from binascii import Error
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Final
 
 import pyarrow as pa
 
 from monitor.model.log_source import CT_APIS, LogApi, LogEntry, hashes_of, unread_entry
+from monitor.trust.trust_root import TrustRoot
 from rules.forges import github_repository, source_repository
 from sigstore_entries.entry import decode_ct, decode_rekor
-from sigstore_entries.signing import ChainTrust, EntryRef, KnownTime, Signer, SignerForm, Signing, Unreadable
+from sigstore_entries.signatures import LISTING_KINDS, check_signers
+from sigstore_entries.signing import ChainTrust, EntryRef, KnownTime, Signer, Signing, Unreadable
+from sigstore_entries.trust import CertificateAuthorities, CertificateAuthority
 
 DECODER: Final = 1
 UNREADABLE: Final = "unreadable"
@@ -25,6 +31,20 @@ _SSH: Final = "SHA256:"
 
 _texts: Final = pa.list_(pa.string())
 _bytes: Final = pa.list_(pa.binary())
+_OF_SIGNER: Final = (
+    pa.field("identities", _texts, nullable=False),
+    pa.field("issuers", _texts, nullable=False),
+    pa.field("repositories", _texts, nullable=False),
+    pa.field("workflows", _texts, nullable=False),
+    pa.field("refs", _texts, nullable=False),
+    pa.field("triggers", _texts, nullable=False),
+    pa.field("repository_ids", _texts, nullable=False),
+    pa.field("owner_ids", _texts, nullable=False),
+    pa.field("runners", _texts, nullable=False),
+    pa.field("fingerprints", _bytes, nullable=False),
+)
+SIGNER_TEXTS: Final = tuple(each.name for each in _OF_SIGNER if each.type == _texts)
+"""Columns that say something about a signer, in text."""
 SCHEMA: Final = pa.schema(
     [
         pa.field("log", pa.string(), nullable=False),
@@ -32,30 +52,66 @@ SCHEMA: Final = pa.schema(
         pa.field("time", pa.timestamp("us", tz="UTC")),
         pa.field("time_source", pa.string()),
         pa.field("kind", pa.string(), nullable=False),
-        pa.field("identities", _texts, nullable=False),
-        pa.field("issuers", _texts, nullable=False),
-        pa.field("repositories", _texts, nullable=False),
-        pa.field("workflows", _texts, nullable=False),
-        pa.field("refs", _texts, nullable=False),
-        pa.field("triggers", _texts, nullable=False),
+        *_OF_SIGNER,
         pa.field("digests", _bytes, nullable=False),
-        pa.field("fingerprints", _bytes, nullable=False),
-        pa.field("chain", pa.string(), nullable=False),
+        pa.field("chains", _texts, nullable=False),
+        # Of an entry with several signers what each of them is; of one with a single signer the row says it.
+        pa.field("signers", pa.list_(pa.struct(_OF_SIGNER))),
         pa.field("trust_root", pa.string()),
         pa.field("defect", pa.string()),
         pa.field("leaf_hash", pa.binary(32), nullable=False),
     ]
 )
-NOT_FROM_LEAF: Final = ("chain", "trust_root")
+NOT_FROM_LEAF: Final = ("chains", "trust_root")
 
 
-def rows_of(entries: Sequence[LogEntry], start: int, log: str, api: LogApi) -> pa.RecordBatch:
-    """Rows of entries `[start, start + len(entries))` of one tree, in order. Never raises for what an entry holds."""
+class Chain(StrEnum):
+    """What was known of one signer when its entry was archived."""
+
+    TRUSTED = "trusted"
+    """A certificate authority of the trust root issued the certificate."""
+    UNTRUSTED = "untrusted"
+    """None of them did: anyone can make such a certificate, with any name in it."""
+    KEY = "key"
+    """A key without a certificate."""
+    LISTED = "listed"
+    """The entry lists the certificate or key, and does not show that it made the entry's signature."""
+    NOT_CHECKED = "not-checked"
+    """No trust root was at hand."""
+
+
+_CHAINS: Final = {
+    ChainTrust.TRUSTED: Chain.TRUSTED,
+    ChainTrust.UNTRUSTED: Chain.UNTRUSTED,
+    ChainTrust.NO_CERTIFICATE: Chain.KEY,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RowTrust:
+    """Who may issue certificates, by the trust root with this fingerprint (hex SHA-256 of its file)."""
+
+    fingerprint: str
+    authorities: tuple[CertificateAuthority, ...]
+
+    @classmethod
+    def of(cls, root: TrustRoot) -> "RowTrust":
+        """The part of a trust root that rows are judged by; unlike the root it can be sent to another process."""
+        return cls(root.fingerprint, root.authorities)
+
+
+def rows_of(entries: Sequence[LogEntry], start: int, log: str, api: LogApi, trust: RowTrust | None) -> pa.RecordBatch:
+    """Rows of entries `[start, start + len(entries))` of one tree, in order. Never raises for what an entry holds.
+
+    Chains are judged by `trust`; without one they are not checked.
+    """
     hashes = hashes_of(entries)
     columns: list[list[Any]] = [[] for _ in SCHEMA.names]
     for offset, (entry, leaf_hash) in enumerate(zip(entries, hashes, strict=True)):
         signing = decoded(entry, EntryRef(log, start + offset), api)
-        for column, value in zip(columns, (log, start + offset, *_values(signing), leaf_hash), strict=True):
+        chains = _chains(entry.leaf, signing, trust)
+        values = (log, start + offset, *_values(signing, chains, trust), leaf_hash)
+        for column, value in zip(columns, values, strict=True):
             column.append(value)
     arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
@@ -70,43 +126,73 @@ def decoded(entry: LogEntry, where: EntryRef, api: LogApi) -> Signing | Unreadab
     return decode_rekor(entry.leaf, where, entry.integrated_time)
 
 
-def _values(signing: Signing | Unreadable) -> tuple[Any, ...]:
+def _values(signing: Signing | Unreadable, chains: Sequence[str], trust: RowTrust | None) -> tuple[Any, ...]:
     """Values of the columns from `time` to `defect`."""
     if isinstance(signing, Unreadable):
-        return (
-            None,
-            None,
-            UNREADABLE,
-            (),
-            (),
-            (),
-            (),
-            (),
-            (),
-            (),
-            (),
-            ChainTrust.NO_CERTIFICATE.value,
-            None,
-            signing.code,
-        )
+        none: tuple[Any, ...] = ((),) * len(_OF_SIGNER)
+        return None, None, UNREADABLE, *none, (), (), None, None, signing.code
     at, source = _time(signing.times)
-    signers = signing.signers
+    signers = [_of_signer(each) for each in signing.signers]
+    several = [dict(zip(_SIGNER_NAMES, map(_each, each), strict=True)) for each in signers]
     return (
         at,
         source,
         signing.kind,
-        _each(name.value for signer in signers for name in signer.names),
-        _each(issuer for signer in signers for issuer in _issuers(signer)),
-        _each(repository for signer in signers for repository in _repositories(signer)),
-        _each(uri for signer in signers for uri in _workflows(signer)),
-        _each(ref for signer in signers for ref in _claims(signer, "source_repository_ref", "github_workflow_ref")),
-        _each(name for signer in signers for name in _claims(signer, "build_trigger", "github_workflow_trigger")),
+        *(_each(value for values in column for value in values) for column in zip(*signers, strict=True)),
+        *(((),) * len(_OF_SIGNER) if not signers else ()),
         _each(bytes.fromhex(digest.value) for digest in signing.digests),
-        _each(fingerprint_bytes(text) for signer in signers for text in signer.fingerprints),
-        _chain(signers),
-        None,
-        _defect(signers),
+        chains,
+        several if len(several) > 1 else None,
+        None if trust is None else trust.fingerprint,
+        _defect(signing.signers),
     )
+
+
+_SIGNER_NAMES: Final = tuple(each.name for each in _OF_SIGNER)
+
+
+def _of_signer(signer: Signer) -> tuple[Sequence[Any], ...]:
+    """Values of the columns in `_OF_SIGNER`."""
+    return (
+        [name.value for name in signer.names],
+        list(_issuers(signer)),
+        list(_repositories(signer)),
+        list(_workflows(signer)),
+        list(_claims(signer, "source_repository_ref", "github_workflow_ref")),
+        list(_claims(signer, "build_trigger", "github_workflow_trigger")),
+        list(_claims(signer, "source_repository_identifier")),
+        list(_claims(signer, "source_repository_owner_identifier")),
+        list(_claims(signer, "runner_environment")),
+        [fingerprint_bytes(text) for text in signer.fingerprints],
+    )
+
+
+def _chains(leaf: bytes, signing: Signing | Unreadable, trust: RowTrust | None) -> list[str]:
+    """What is known of each signer, in the entry's order."""
+    if isinstance(signing, Unreadable):
+        return []
+    if trust is None:
+        return [_chain(each) for each in signing.signers]
+    authorities = _authorities(trust)
+    signers = [authorities.judge_chain(each) for each in signing.signers]
+    if signing.kind in LISTING_KINDS and any(each.trust is ChainTrust.TRUSTED for each in signers):
+        signers = list(check_signers(leaf, replace(signing, signers=tuple(signers))).signers)
+    return [_chain(each) for each in signers]
+
+
+def _chain(signer: Signer) -> str:
+    is_key = signer.certificate is None and signer.issuer_key_hash is None
+    if signer.trust is ChainTrust.NOT_CHECKED and not is_key:
+        return Chain.NOT_CHECKED
+    # The first is the key itself; of a ring of OpenPGP keys some may only be listed.
+    if {*signer.fingerprints} and {*signer.fingerprints} <= {*signer.only_listed, *signer.maybe_signed}:
+        return Chain.LISTED
+    return Chain.KEY if is_key else _CHAINS[signer.trust]
+
+
+@lru_cache(maxsize=4)
+def _authorities(trust: RowTrust) -> CertificateAuthorities:
+    return CertificateAuthorities(trust.authorities)
 
 
 def _time(times: Sequence[KnownTime]) -> tuple[datetime | None, str | None]:
@@ -158,13 +244,6 @@ def fingerprint_bytes(text: str) -> bytes:
         return bytes.fromhex(text)
     except (ValueError, Error):
         return text.encode()
-
-
-def _chain(signers: Sequence[Signer]) -> str:
-    forms = {signer.form for signer in signers}
-    if forms.isdisjoint({SignerForm.CERTIFICATE, SignerForm.PRECERTIFICATE}):
-        return ChainTrust.NO_CERTIFICATE.value
-    return ChainTrust.NOT_CHECKED.value
 
 
 def _defect(signers: Sequence[Signer]) -> str | None:

@@ -18,8 +18,19 @@ import pyarrow.compute as pc
 from monitor.archive.files import ArchiveFault, ArchiveFiles
 from monitor.archive.ranges import ArchivedRange, Manifest
 from monitor.archive.reading import KeySpan, OpenedFile
-from monitor.archive.rows import SCHEMA, fingerprint_bytes
-from monitor.archive.search_index import COLUMNS, LONGEST, TEXTS, KeyKind, leaf_key, lowered, text_key, value_key
+from monitor.archive.rows import SCHEMA, Chain, fingerprint_bytes
+from monitor.archive.search_index import (
+    ALL_TRUSTED,
+    COLUMNS,
+    LONGEST,
+    SOME_TRUSTED,
+    TEXTS,
+    KeyKind,
+    leaf_key,
+    lowered,
+    text_key,
+    value_key,
+)
 from monitor.archive.writing import open_parquet, read_manifests
 from rules.pattern import glob_matches, glob_prefix
 
@@ -47,7 +58,8 @@ class Query:
     """What to look for. Without `kinds`, the text decides: hexadecimal digests, else identities and everything alike.
 
     `since` and `until` bound the time: at or after the one, before the other; entries without a time are kept. `logs`
-    are log ids, or names of logs of several trees; all without them.
+    are log ids, or names of logs of several trees; all without them. `trusted` leaves out entries that no signer with
+    a trusted certificate made: of a value that says who signed, the very signer that has it.
     """
 
     text: str
@@ -57,6 +69,7 @@ class Query:
     until: datetime | None = None
     logs: frozenset[str] = frozenset()
     limit: int = 50
+    trusted: bool = False
 
     def wants(self, log: str) -> bool:
         """Whether a log is to be searched."""
@@ -65,7 +78,10 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One entry as archived. Texts are an attacker's: render them inert. Digests and fingerprints are hexadecimal."""
+    """One entry as archived. Texts are an attacker's: render them inert. Digests and fingerprints are hexadecimal.
+
+    `chains` has one value for each signer. `signers` are columns of each signer where there are several, else empty.
+    """
 
     log: str
     index: int
@@ -78,9 +94,14 @@ class Row:
     workflows: tuple[str, ...]
     refs: tuple[str, ...]
     triggers: tuple[str, ...]
-    digests: tuple[str, ...]
+    repository_ids: tuple[str, ...]
+    owner_ids: tuple[str, ...]
+    runners: tuple[str, ...]
     fingerprints: tuple[str, ...]
-    chain: str
+    digests: tuple[str, ...]
+    chains: tuple[Chain, ...]
+    signers: tuple[Mapping[str, tuple[str, ...]], ...]
+    trust_root: str | None
     defect: str | None
     leaf_hash: str
 
@@ -98,9 +119,14 @@ class Row:
             "workflows": list(self.workflows),
             "refs": list(self.refs),
             "triggers": list(self.triggers),
-            "digests": list(self.digests),
+            "repository_ids": list(self.repository_ids),
+            "owner_ids": list(self.owner_ids),
+            "runners": list(self.runners),
             "fingerprints": list(self.fingerprints),
-            "chain": self.chain,
+            "digests": list(self.digests),
+            "chains": [each.value for each in self.chains],
+            "signers": [{name: list(values) for name, values in each.items()} for each in self.signers],
+            "trust_root": self.trust_root,
             "defect": self.defect,
             "leaf_hash": self.leaf_hash,
         }
@@ -354,6 +380,8 @@ class Archive:
             return none
         try:
             offsets = self._offsets(manifest, each, keys)
+            if len(offsets) and query.trusted:
+                offsets = self._trusted(manifest, each, keys, offsets)
             if len(offsets) and (per_day or _straddles(each, query)):
                 offsets = self._timed(manifest, each, offsets, query, found, per_day=per_day)
             shown = offsets.slice(max(0, len(offsets) - max(0, limit))).to_pylist()
@@ -410,6 +438,21 @@ class Archive:
             return lists[0]
         unique = pc.unique(pa.concat_arrays(lists))
         return unique.take(pc.sort_indices(unique))
+
+    def _trusted(self, manifest: Manifest, each: ArchivedRange, keys: Sequence[KeySpan], offsets: pa.Array) -> pa.Array:
+        """Those of the entries that a signer with a trusted certificate made, one that has a wanted value."""
+        every = self._offsets(manifest, each, [KeySpan(ALL_TRUSTED, ALL_TRUSTED)])
+        some = self._offsets(manifest, each, [KeySpan(SOME_TRUSTED, SOME_TRUSTED)])
+        # Anyone can log an entry of two signers, one trusted and the other with any name: the row tells them apart.
+        unsure = offsets.filter(pc.is_in(offsets, value_set=some))
+        wanted = unsure.to_pylist()
+        rows = self._read(manifest, each, wanted, columns=["chains", "signers"]) if wanted else None
+        sure = [
+            offset
+            for offset, row in zip(wanted, rows.to_pylist() if rows is not None else (), strict=True)
+            if _is_trusted(row, keys)
+        ]
+        return offsets.filter(pc.is_in(offsets, value_set=pa.concat_arrays([every, pa.array(sure, pa.uint32())])))
 
     def _confirmed(self, manifest: Manifest, each: ArchivedRange, key: KeySpan, lines: pa.Table) -> pa.Array:
         """Entries of these lines whose rows say what the glob asks for: the keys hold only the beginning of a text."""
@@ -471,6 +514,26 @@ def keys_of(query: Query) -> list[KeySpan]:
     if not found:
         raise BadQuery(f"{text[:80]!r} is no {' and no '.join(kind.word for kind in sorted(kinds))}")
     return found
+
+
+def _is_trusted(row: Mapping[str, Any], keys: Sequence[KeySpan]) -> bool:
+    """Whether one of several signers has a trusted certificate and a value that is wanted."""
+    trusted = [
+        signer
+        for chain, signer in zip(row["chains"], row["signers"] or (), strict=False)
+        if chain == Chain.TRUSTED.value
+    ]
+    return any(_has(signer, key) for signer in trusted for key in keys)
+
+
+def _has(signer: Mapping[str, Any], key: KeySpan) -> bool:
+    kind = KeyKind(key.low[0])
+    if kind is KeyKind.DIGEST:
+        return True  # is of the entry: each of its signers signed it
+    values = signer[COLUMNS[kind]]
+    if not kind.is_text:
+        return any(key.admits(value_key(kind, value)) for value in values)
+    return any(key.admits(text_key(kind, text), lowered(text)) for text in values)
 
 
 def guessed_match(text: str) -> Match:
@@ -580,9 +643,22 @@ def row_of(each: Mapping[str, Any]) -> Row:
         tuple(each["workflows"]),
         tuple(each["refs"]),
         tuple(each["triggers"]),
-        digests,
+        tuple(each["repository_ids"]),
+        tuple(each["owner_ids"]),
+        tuple(each["runners"]),
         tuple(raw.hex() for raw in each["fingerprints"]),
-        each["chain"],
+        digests,
+        tuple(map(Chain, each["chains"])),
+        tuple(map(_signer, each["signers"] or ())),
+        each["trust_root"],
         each["defect"],
         each["leaf_hash"].hex(),
     )
+
+
+def _signer(each: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Columns of one of several signers."""
+    return {
+        name: tuple(value.hex() if isinstance(value, bytes) else value for value in values)
+        for name, values in each.items()
+    }

@@ -13,6 +13,8 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from monitor.archive.rows import Chain
+
 LONGEST: Final = 200  # bytes of a text in its key; longer texts end in a digest of all of it
 _ADDRESS: Final = r"<(?P<address>[^<>@\s]{1,128}@[^<>@\s]{1,255})>\s*$"  # RFC 9580 5.11: a user ID holds a name-addr
 
@@ -27,6 +29,7 @@ class KeyKind(IntEnum):
     DIGEST = 5
     FINGERPRINT = 6
     LEAF = 7
+    TRUST = 8
 
     @property
     def word(self) -> str:
@@ -73,6 +76,12 @@ def leaf_key(leaf_hash: bytes) -> bytes:
     return bytes((KeyKind.LEAF,)) + leaf_hash[:_LEAF_BYTES]
 
 
+ALL_TRUSTED: Final = value_key(KeyKind.TRUST, b"all")
+"""Key of entries all of whose signers had a trusted certificate when they were archived."""
+SOME_TRUSTED: Final = value_key(KeyKind.TRUST, b"some")
+"""Key of entries of which some signers had one, and others did not: their rows say which."""
+
+
 def lowered(text: str) -> str:
     """`text` with A-Z lowered and nothing else: what Unicode calls lower case changes with its versions."""
     return text.translate(_LOWER)
@@ -93,8 +102,22 @@ def index_of(rows: pa.Table, first: int) -> pa.Table:
     leaves = pc.binary_slice(pc.cast(rows["leaf_hash"].combine_chunks(), pa.binary()), 0, _LEAF_BYTES)
     keys.append(_with_kind(KeyKind.LEAF, leaves))
     entries.append(offsets)
+    for key, of in _trusted(rows["chains"].combine_chunks()):
+        keys.append(pa.repeat(pa.scalar(key, pa.binary()), len(of)))
+        entries.append(offsets.take(of))
     found = pa.table({"key": pa.chunked_array(keys, pa.binary()), "entry": pa.chunked_array(entries, pa.uint32())})
     return lines_of(found)
+
+
+def _trusted(chains: pa.Array) -> Iterator[tuple[bytes, pa.Array]]:
+    """Numbers of the rows of which every signer, or only some, had a trusted certificate."""
+    owners = pc.list_parent_indices(chains)
+    is_trusted = pc.equal(chains.flatten(), Chain.TRUSTED.value)
+    trusted = pc.unique(owners.filter(is_trusted))
+    others = owners.filter(pc.invert(is_trusted))
+    mixed = pc.is_in(trusted, value_set=others)
+    yield ALL_TRUSTED, trusted.filter(pc.invert(mixed))
+    yield SOME_TRUSTED, trusted.filter(mixed)
 
 
 def lines_of(found: pa.Table) -> pa.Table:

@@ -5,8 +5,9 @@ signature, and each index from its rows. With a source, rows are derived again f
 leaf hashes must be the archived ones.
 """
 
-from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
@@ -14,7 +15,7 @@ import pyarrow as pa
 
 from monitor.archive.files import ArchiveFault, ArchiveFiles
 from monitor.archive.ranges import ArchivedRange, Manifest, Run
-from monitor.archive.rows import NOT_FROM_LEAF, rows_of
+from monitor.archive.rows import NOT_FROM_LEAF, RowTrust, rows_of
 from monitor.archive.search_index import index_of
 from monitor.archive.writing import bounds_of, read_index, read_rows
 from monitor.model.errors import FetchFailed
@@ -32,6 +33,20 @@ class Damage:
     each: ArchivedRange
     reason: str
     index_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Derivation:
+    """Rows are derived again from the entries that `source` shows up to `head`, chains by the trust `roots` known here.
+
+    `unknown` counts rows that were judged by a root that is not among them, by that root's fingerprint: their chains
+    are not derived again.
+    """
+
+    source: LogSource
+    head: SignedHead
+    roots: Mapping[str, RowTrust]
+    unknown: Counter[str] = field(default_factory=Counter)
 
 
 def check_heads(manifest: Manifest) -> None:
@@ -94,8 +109,7 @@ def sample(run: Run, count: int | None, random: Random) -> list[int]:
 def check_sample(
     files: ArchiveFiles,
     manifest: Manifest,
-    source: LogSource,
-    head: SignedHead,
+    derivation: Derivation,
     wanted: Sequence[int],
     *,
     unsound: Container[int] = (),
@@ -112,36 +126,46 @@ def check_sample(
         if not here or each.first in unsound:
             continue
         stored = read_rows(files, manifest, each)
-        if (differs := _differing(stored, each, source, head, here)) is not None:
+        if (differs := _differing(stored, each, derivation, here)) is not None:
             yield Damage(each, f"archive file {each.rows.name}: the row of entry {differs} is not what the entry says")
 
 
-def _differing(
-    stored: pa.Table, each: ArchivedRange, source: LogSource, head: SignedHead, wanted: Sequence[int]
-) -> int | None:
+def _differing(stored: pa.Table, each: ArchivedRange, derivation: Derivation, wanted: Sequence[int]) -> int | None:
+    source, roots = derivation.source, derivation.roots
+    log, api = source.identity.log, source.identity.api
     for first, last in _spans(wanted):
         at = first
         while at < last:
-            entries = source.entries(at, min(last, at + _AT_ONCE), head)
-            again = pa.Table.from_batches([rows_of(entries, at, source.identity.log, source.identity.api)])
+            entries = source.entries(at, min(last, at + _AT_ONCE), derivation.head)
             kept = stored.slice(at - each.first, len(entries))
-            if again["leaf_hash"] != kept["leaf_hash"]:
-                raise FetchFailed(
-                    f"{source.identity.log}: serves other entries from {at} on than were proven and archived"
-                )
-            for offset in range(len(entries)):
-                if _told(again, offset, source.identity.api) != _told(kept, offset, source.identity.api):
+            again = {
+                root: pa.Table.from_batches([rows_of(entries, at, log, api, roots.get(root))])
+                for root in kept["trust_root"].unique().to_pylist()
+            }
+            if any(rows["leaf_hash"] != kept["leaf_hash"] for rows in again.values()):
+                raise FetchFailed(f"{log}: serves other entries from {at} on than were proven and archived")
+            for offset, root in enumerate(kept["trust_root"].to_pylist()):
+                left_out = _left_out(api, root, derivation)
+                if _told(again[root], offset, left_out) != _told(kept, offset, left_out):
                     return at + offset
             at += len(entries)
     return None
 
 
-def _told(rows: pa.Table, offset: int, api: LogApi) -> dict[str, object]:
-    """What of a row follows from the leaf alone."""
+def _told(rows: pa.Table, offset: int, left_out: Container[str]) -> dict[str, object]:
+    """One row as values."""
     (row,) = rows.slice(offset, 1).to_pylist()
-    # Rekor v1's time is the log's claim beside the leaf.
-    left_out = (*NOT_FROM_LEAF, "time", "time_source") if api is LogApi.REKOR_V1 else NOT_FROM_LEAF
     return {name: value for name, value in row.items() if name not in left_out}
+
+
+def _left_out(api: LogApi, root: str | None, derivation: Derivation) -> frozenset[str]:
+    """Columns of a row that cannot be derived again."""
+    # Rekor v1's time is the log's claim beside the leaf.
+    columns = frozenset({"time", "time_source"} if api is LogApi.REKOR_V1 else ())
+    if root is None or root in derivation.roots:
+        return columns
+    derivation.unknown[root] += 1
+    return columns | frozenset(NOT_FROM_LEAF)
 
 
 def _spans(wanted: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from monitor.archive.files import ArchiveFault, ArchiveFiles, FileRef
 from monitor.archive.ranges import MANIFEST, RANGE, ArchivedRange, Manifest, Run, from_json, to_json
-from monitor.archive.rows import DECODER, SCHEMA, UNREADABLE
+from monitor.archive.rows import DECODER, SCHEMA, SIGNER_TEXTS, UNREADABLE
 from monitor.archive.search_index import INDEX_SCHEMA, index_of
 from monitor.model.log_source import LogIdentity, Position
 from tlog.frontier import Frontier, aligned_subtrees
@@ -33,8 +33,8 @@ _DICTIONARIES: Final = [
     "log",
     "time_source",
     "kind",
-    *(f"{name}.list.element" for name in ("identities", "issuers", "repositories", "workflows", "refs", "triggers")),
-    "chain",
+    *(f"{name}.list.element" for name in (*SIGNER_TEXTS, "chains")),
+    *(f"signers.list.element.{name}.list.element" for name in SIGNER_TEXTS),
     "trust_root",
     "defect",
 ]

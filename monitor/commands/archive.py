@@ -16,7 +16,8 @@ from monitor.archive.compacting import compact, compactable
 from monitor.archive.files import ArchiveFault, ArchiveFiles
 from monitor.archive.map_files import build_maps, check_maps, rebuild_maps
 from monitor.archive.ranges import RANGE, Manifest
-from monitor.archive.verifying import check_heads, check_ranges, check_sample
+from monitor.archive.rows import RowTrust
+from monitor.archive.verifying import Derivation, check_heads, check_ranges, check_sample
 from monitor.archive.verifying import sample as sample_of
 from monitor.archive.writing import ArchiveWriter, read_manifest, read_manifests
 from monitor.backscan.archiving import archive_range, mend, missing_from
@@ -174,11 +175,19 @@ def _verify(manifest: Manifest, source: LogSource | None, parts: "_Parts", *, co
         if source.identity.spki != manifest.identity.spki:
             raise ArchiveFault(f"{manifest.log}: the archive is of a log under another key than the trust root names")
         head = parts.newest(source, manifest)
+        roots = {each.root.fingerprint: RowTrust.of(each.root) for each in parts.trust.history().roots}
+        derivation = Derivation(source, head, roots)
         for run in manifest.runs:
             wanted = sample_of(run, count, Random())  # noqa: S311  any sample will do
             unsound = {first for first, each in damaged.items() if not each.index_only}
-            found = check_sample(parts.files, manifest, source, head, wanted, unsound=unsound)
+            found = check_sample(parts.files, manifest, derivation, wanted, unsound=unsound)
             damaged |= {each.each.first: each for each in found}
+        for fingerprint, rows in derivation.unknown.items():
+            note(
+                f"{manifest.log}: {rows} rows were judged by the trust root {fingerprint[:16]}…, which is not known "
+                "here: trust has changed since, and their chains were not derived again",
+                "yellow",
+            )
     left = 0
     for each in damaged.values():
         note(inert_line(each.reason, 2_000), "red")
@@ -252,11 +261,12 @@ def _opened(config: Config, files: ArchiveFiles, jobs: int | None, patience: int
         if store is not None:
             parts.callback(store.close)
         used = usable_jobs(jobs)
-        rows = RowMaker(used)
+        trust = trust_of(config.trust, utc_now, store)
+        rows = RowMaker(used, lambda: RowTrust.of(trust.kept().root))
         parts.callback(rows.close)
         executor = parts.enter_context(ThreadPoolExecutor(used + 1, thread_name_prefix="fetch"))
         world = World(utc_now, time.sleep, executor, used + 1, waits(patience))
-        yield _Parts(config, files, store, trust_of(config.trust, utc_now, store), rows, world)
+        yield _Parts(config, files, store, trust, rows, world)
 
 
 def _build(source: LogSource, parts: _Parts, *, span: tuple[int, int | None]) -> None:

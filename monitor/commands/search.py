@@ -65,6 +65,9 @@ def search(
     since: Annotated[str | None, typer.Option("--since", help="2026-01-31, with a time, or 30d before now.")] = None,
     until: Annotated[str | None, typer.Option("--until", help="Before this moment, written like --since.")] = None,
     logs: Annotated[list[str] | None, typer.Option("--log", help="Only this log; may be given again.")] = None,
+    trusted: Annotated[
+        bool, typer.Option("--trusted", help="Only entries of signers with a certificate of a trusted authority.")
+    ] = False,
     limit: Annotated[int | None, typer.Option("--limit", "-n", min=0, help="Entries shown; exports give all.")] = None,
     prove: Annotated[
         Path | None, typer.Option("--prove", help="Write the shown entries with their proofs.", dir_okay=False)
@@ -88,7 +91,7 @@ def search(
 
     Examples:
       signwatch search you@example.com
-      signwatch search 'https://github.com/acme/*' --since 30d
+      signwatch search 'https://github.com/acme/*' --since 30d --trusted
       signwatch search sha256:8b1a9953c4611296a827abf8c47804d7e6c49c6b97f2b4d3c5e8a9f0b1c2d3e4 --json
       signwatch search 'https://github.com/acme/*' --parquet acme.parquet
       signwatch search you@example.com --prove mine.json
@@ -118,6 +121,7 @@ def search(
         _moment(until, "--until"),
         frozenset(logs or ()),
         _SHOWN if limit is None else limit,
+        trusted,
     )
     damaged: Damaged = {}
     try:
@@ -207,7 +211,7 @@ class Verdicts:
 
 def _show(answer: Answer, verdicts: Sequence[dict[str, str]]) -> None:
     if answer.rows:
-        columns = ("time", "log", "entry", "kind", "who", "issuer", "digest", "verdict")
+        columns = ("time", "log", "entry", "kind", "who", "issuer", "digest", "chain", "verdict")
         table(columns, [_cells(row, each) for row, each in zip(answer.rows, verdicts, strict=True)])
     if sys.stdout.isatty() and len(answer.per_day) > 1:
         for line in as_text(answer.per_day):
@@ -221,7 +225,8 @@ def _cells(row: Row, verdicts: Mapping[str, str]) -> tuple[object, ...]:
     who = next(iter((*row.identities, *row.fingerprints)), None)
     verdict = ", ".join(f"{rule}: {outcome}" for rule, outcome in sorted(verdicts.items())) or None
     issuer, digest = next(iter(row.issuers), None), next(iter(row.digests), None)
-    return at, row.log, row.index, row.kind, who, issuer, digest, verdict
+    chains = ", ".join(dict.fromkeys(row.chains)) or None
+    return at, row.log, row.index, row.kind, who, issuer, digest, chains, verdict
 
 
 def _tell_coverage(coverage: Coverage) -> None:
@@ -283,7 +288,10 @@ class _CsvLines:
 
 
 def _cell(value: Any) -> str:
-    text = " ".join(value) if isinstance(value, list) else "" if value is None else str(value)
+    if isinstance(value, list):
+        text = " ".join(each if isinstance(each, str) else json.dumps(each) for each in value)
+    else:
+        text = "" if value is None else str(value)
     text = inert_line(text, 10_000)
     return f"'{text}" if text[:1] in {"=", "+", "-", "@"} else text
 

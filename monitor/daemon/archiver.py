@@ -20,7 +20,7 @@ from monitor.archive.compacting import compact, compactable
 from monitor.archive.files import ArchiveFiles
 from monitor.archive.handover import Archiver, Handover, Handovers, ProvenBatch
 from monitor.archive.map_files import build_maps
-from monitor.archive.rows import rows_of
+from monitor.archive.rows import RowTrust, rows_of
 from monitor.archive.writing import ArchiveWriter
 from monitor.backscan.archiving import archive_range, missing_from
 from monitor.backscan.range import World
@@ -70,7 +70,7 @@ class LogArchiver(Archiver):
         handovers: Handovers,
     ) -> None:
         self._name, self._config, self._handovers = name, config, handovers
-        self._store, self._timing = services.store, services.timing
+        self._store, self._timing, self._trust = services.store, services.timing, services.trust
         self._meter: ArchiveMeter = services.meter
         self._log_trees = LogTrees(open_trees, services.timing.clock)
         self._trees: dict[str, _Tree] = {}
@@ -194,7 +194,7 @@ class LogArchiver(Archiver):
             first,
             end,
             store=self._store,
-            rows=RowMaker(1),
+            rows=RowMaker(1, self._trusted),
             world=world,
         )
         writer.manifest = writer.reread()
@@ -218,11 +218,15 @@ class LogArchiver(Archiver):
 
     def _rows(self, log: str, batch: ProvenBatch) -> pa.RecordBatch:
         api, start = self._log_trees.source(log).identity.api, batch.before.frontier.size
+        trust = self._trusted()
         if len(batch.entries) < _MANY:
-            return rows_of(batch.entries, start, log, api)
+            return rows_of(batch.entries, start, log, api, trust)
         if self._process is None:
             self._process = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
-        return self._process.submit(rows_of, batch.entries, start, log, api).result()
+        return self._process.submit(rows_of, batch.entries, start, log, api, trust).result()
+
+    def _trusted(self) -> RowTrust:
+        return RowTrust.of(self._trust.kept().root)
 
     def _failed(self, tree: _Tree, error: Exception, now: datetime) -> None:
         if tree.writer is not None:

@@ -56,7 +56,7 @@ def grow(folder: Path, log: RekorV2Log) -> None:
     world = World(utc_now, lambda _: None, patience=(), pauses=())
     manifest = read_manifest(files, source.identity.log)
     for first, last in missing_from(manifest, 0, _ENTRIES):
-        archive_range(source, files, None, first, last, store=None, rows=RowMaker(1), world=world)
+        archive_range(source, files, None, first, last, store=None, rows=RowMaker(1, lambda: None), world=world)
 
 
 def shrink(folder: Path, log: RekorV2Log) -> None:
@@ -92,7 +92,7 @@ def begun(tmp_path: Path, small_ranges: None, monkeypatch: pytest.MonkeyPatch) -
     log = RekorV2Log(bodies[:100])
     source, files = log.source(), ArchiveFiles(str(tmp_path / "begun"))
     world = World(utc_now, lambda _: None, patience=(), pauses=())
-    archive_range(source, files, None, 0, 100, store=None, rows=RowMaker(1), world=world)
+    archive_range(source, files, None, 0, 100, store=None, rows=RowMaker(1, lambda: None), world=world)
     log.append(*bodies[100:])
     return tmp_path / "begun", log
 

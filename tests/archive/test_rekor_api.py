@@ -180,7 +180,7 @@ def test_rekor_cli_gets_an_entry_of_a_version_1_log(tmp_path: Path) -> None:
     )
     source, files = log.source(), ArchiveFiles(str(tmp_path / "archive"))
     world = World(utc_now, lambda _: None, patience=(), pauses=())
-    archive_range(source, files, None, 0, 20, store=None, rows=RowMaker(1), world=world)
+    archive_range(source, files, None, 0, 20, store=None, rows=RowMaker(1, lambda: None), world=world)
     with served_api(Archive(files), source, tmp_path) as url:
         (uuid,) = json.loads(rekor_cli(url, tmp_path, "search", "--email", "dev7@example.com", "--format", "json"))[
             "UUIDs"

@@ -72,7 +72,8 @@ def rows_of_entries(entries: Entries, first: int) -> pa.Table:
         "identities": [names for names, _ in entries],
         "issuers": [[ISSUER] for _ in entries],
         "digests": [[digest] for _, digest in entries],
-        "chain": ["not-checked"] * len(entries),
+        "chains": [["not-checked"]] * len(entries),
+        "signers": [None] * len(entries),
         "trust_root": [None] * len(entries),
         "defect": [None] * len(entries),
         "leaf_hash": [

@@ -191,6 +191,7 @@ def test_the_index_holds_each_entry_once_however_its_values_are_spelled() -> Non
             "leaf_hash": pa.array([b"1" * 32, b"2" * 32], pa.binary(32)),
             "identities": [["A@x", "a@X"], ["Pat <p@x>"]],
             **{name: pa.array([[], []], pa.list_(pa.string())) for name in ("issuers", "repositories", "workflows")},
+            "chains": [["trusted"], ["key"]],
             **{name: pa.array([[], []], pa.list_(pa.binary())) for name in ("digests", "fingerprints")},
         }
     )
@@ -201,4 +202,5 @@ def test_the_index_holds_each_entry_once_however_its_values_are_spelled() -> Non
         {"key": b"\x01pat <p@x>", "entries": [1]},
         {"key": b"\x0711111111", "entries": [0]},
         {"key": b"\x0722222222", "entries": [1]},
+        {"key": b"\x08all", "entries": [0]},
     ]
