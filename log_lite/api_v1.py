@@ -9,9 +9,9 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.responses import JSONResponse, Response
 
 from log_lite.ledger import V1, Refused
-from log_lite.proposals.proposal import NotJson, Proposal, Rejected, binary, parse_object
+from log_lite.proposals.proposal import NotJson, Proposal, Rejected, binary, parse_object, text
 from log_lite.proposals.rekor_v1 import NotInsertable, UnknownKind, propose
-from log_lite.proposals.verifier import parse_pem
+from log_lite.proposals.rekord import canonical_key
 from log_lite.rekor_v1 import NotObservable, RekorV1
 from log_lite.sequencer import NotStored, Pushback
 from log_lite.service import Service
@@ -24,7 +24,9 @@ _INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]{0,18})")
 _TREE_ID: Final = re.compile(r"[0-9]{1,20}")
 _MAX_RETRIEVE: Final = 10
 # go-openapi's codes for failed validations, all answered with HTTP 422.
-_WRONG_TYPE, _REQUIRED, _PATTERN, _TOO_SMALL, _TOO_MANY = 601, 602, 605, 609, 611
+_WRONG_TYPE, _REQUIRED, _PATTERN, _NOT_LISTED, _TOO_SMALL, _TOO_MANY = 601, 602, 605, 606, 609, 611
+# SPEC rekor pkg/util, PrefixSHA: a digest without its algorithm is told apart by its length.
+_SHA_OF_LENGTH: Final = {40: "sha1", 64: "sha256", 128: "sha512"}
 _BODY = Annotated[bytes, Depends(read_body)]
 _TEXT = Annotated[str | None, Query()]
 
@@ -200,14 +202,17 @@ def _search(log: RekorV1, query: Mapping[str, Any]) -> list[str]:
     for name in ("hash", "email", "subject"):
         value = query.get(name)
         if isinstance(value, str) and value:
-            bare = name == "hash" and ":" not in value
-            results.append(log.search(f"sha256:{value}" if bare else value))
+            bare = _SHA_OF_LENGTH.get(len(value)) if name == "hash" else None
+            results.append(log.search(f"{bare}:{value}" if bare else value))
     key = query.get("publicKey")
     if isinstance(key, Mapping):
         results.append(log.search(_key_fingerprint(key)))
     if not results:
         raise problem(400, "error searching index: one of email, subject, hash or publicKey is needed")
-    if query.get("operator") == "or":
+    operator = query.get("operator") or "or"
+    if operator not in ("and", "or"):
+        raise problem(422, "operator in body should be one of [and or]", _NOT_LISTED)
+    if operator == "or":
         merged = dict.fromkeys(uuid for result in results for uuid in result)
     else:
         merged = dict.fromkeys(uuid for uuid in results[0] if all(uuid in result for result in results[1:]))
@@ -216,8 +221,7 @@ def _search(log: RekorV1, query: Mapping[str, Any]) -> list[str]:
 
 def _key_fingerprint(key: Mapping[str, Any]) -> str:
     try:
-        raw = binary(key, "content")
-        return sha256(parse_pem(raw).pem() if key.get("format") == "x509" else raw).hexdigest()
+        return sha256(canonical_key(text(key, "format"), binary(key, "content"))).hexdigest()
     except Rejected as error:
         raise problem(400, f"invalid public key: {error}") from error
 

@@ -25,6 +25,7 @@ _READ: Final = frozenset({_PUBLIC_KEY, _USER_ID, _PUBLIC_SUBKEY})
 _V3: Final = 3
 _V4: Final = 4
 _V6: Final = 6
+_CREATED: Final = 2
 _ISSUER_KEY_ID: Final = 16
 _ISSUER_FINGERPRINT: Final = 33
 _KEY_ID: Final = 16  # hex digits
@@ -79,6 +80,30 @@ def read_pgp(block: bytes, signature: bytes | None = None) -> Signer:
         maybe_signed=maybe_signed,
         defects=tuple(found.defects()),
     )
+
+
+def read_packets(block: bytes, *, is_signature: bool = False) -> list[tuple[int, bytes]]:
+    """Tag and body of each packet of an armored or binary block of keys, or of signatures. Raises `MalformedPgp`."""
+    return list(_packets(_dearmored(block, _SIGNATURE_ARMOR if is_signature else _ARMOR), None))
+
+
+def addresses(user_id: str) -> tuple[str, ...]:
+    """Mail addresses of a user ID: of `Name (comment) <address>`, and a user ID that is an address."""
+    found = tuple(each.value for each in _addresses([user_id]))
+    is_address = "@" in user_id and not any(each.isspace() or each in "<>" for each in user_id)
+    return (user_id,) if is_address else found
+
+
+def is_made_by(signature: bytes, public_key: bytes) -> bool:
+    """Whether a signature packet names this key packet as its maker; the signature is not verified."""
+    fingerprint = _fingerprint(public_key)
+    return fingerprint is not None and _key_id(fingerprint) in _issuers_of(signature)
+
+
+def made_at(signature: bytes) -> int:
+    """Unix time at which a signature packet says it was made; 0 where it does not say."""
+    times = (content for kind, content in _subpackets(signature) if kind == _CREATED)
+    return int.from_bytes(next(times, b""), "big")
 
 
 @dataclass(slots=True)
@@ -158,35 +183,37 @@ def _issuers(signature: bytes) -> frozenset[str]:
 
 
 def _issuers_of(body: bytes) -> Iterator[str]:
-    version = body[0] if body else 0
-    if version == _V3:
+    if body[:1] == bytes([_V3]):
         # RFC 9580 5.2.2: version, length, type, four octets of time, eight of key id.
         yield body[7:15].hex()
         return
-    size = {_V4: 2, _V6: 4}.get(version)
+    for kind, content in _subpackets(body):
+        if kind == _ISSUER_KEY_ID:
+            yield content.hex()
+        elif kind == _ISSUER_FINGERPRINT:
+            yield _key_id(content[1:].hex())
+
+
+def _subpackets(body: bytes) -> Iterator[tuple[int, bytes]]:
+    """Type and content of a signature's subpackets, the hashed ones first.
+
+    RFC 9580 5.2.3.7: length, type, content; the top bit of the type says that it is critical.
+    """
+    size = {_V4: 2, _V6: 4}.get(body[0] if body else 0)
     if size is None:
         return
-    at = 4
+    start = 4
     for _ in ("hashed", "unhashed"):
-        length = int.from_bytes(body[at : at + size], "big")
-        at += size
-        yield from _issuers_in(body[at : at + length])
-        at += length
-
-
-def _issuers_in(subpackets: bytes) -> Iterator[str]:
-    """RFC 9580 5.2.3.7: length, type, content; the top bit of the type says that it is critical."""
-    at = 0
-    while at < len(subpackets):
-        length, at = _subpacket_length(subpackets, at)
-        kind, content = subpackets[at : at + 1], subpackets[at + 1 : at + length]
-        at += max(length, 1)
-        if not kind:
-            return
-        if kind[0] & 0x7F == _ISSUER_KEY_ID:
-            yield content.hex()
-        elif kind[0] & 0x7F == _ISSUER_FINGERPRINT:
-            yield _key_id(content[1:].hex())
+        length = int.from_bytes(body[start : start + size], "big")
+        subpackets = body[start + size : start + size + length]
+        start += size + length
+        at = 0
+        while at < len(subpackets):
+            length, at = _subpacket_length(subpackets, at)
+            if at >= len(subpackets):
+                return
+            yield subpackets[at] & 0x7F, subpackets[at + 1 : at + length]
+            at += max(length, 1)
 
 
 def _subpacket_length(raw: bytes, at: int) -> tuple[int, int]:
@@ -239,8 +266,8 @@ def _dearmored(block: bytes, armor: re.Pattern[bytes]) -> bytes:
     return b"".join(found)
 
 
-def _packets(raw: bytes, wanted: frozenset[int]) -> Iterator[tuple[int, bytes]]:
-    """Tag and body of each packet with one of the wanted tags."""
+def _packets(raw: bytes, wanted: frozenset[int] | None) -> Iterator[tuple[int, bytes]]:
+    """Tag and body of each packet with one of the wanted tags; of every packet for `None`."""
     at = 0
     while at < len(raw):
         header = raw[at]
@@ -249,7 +276,7 @@ def _packets(raw: bytes, wanted: frozenset[int]) -> Iterator[tuple[int, bytes]]:
         tag, length, at = _new_format(raw, at) if header & 0x40 else _old_format(raw, at)
         if at + length > len(raw):
             raise MalformedPgp("a packet is cut short")
-        if tag in wanted:
+        if wanted is None or tag in wanted:
             yield tag, raw[at : at + length]
         at += length
 

@@ -1,5 +1,6 @@
 """Rekor v1 submissions: from `{"apiVersion","kind","spec"}` to a canonical body, or the reason why not."""
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from hashlib import sha256
@@ -36,16 +37,23 @@ def propose(entry: Mapping[str, Any]) -> Proposal:
     """Verify a proposed entry and return its canonical form. Raises `Rejected`, `UnknownKind`."""
     kind, version = entry.get("kind"), entry.get("apiVersion")
     if not isinstance(kind, str) or kind not in KINDS:
-        raise UnknownKind(f'invalid kind value: "{kind!s:.60}"')
+        raise UnknownKind(f'invalid kind value: "{_shown(kind)}"')
     spec = entry.get("spec")
     if not isinstance(spec, Mapping):
         raise Rejected("spec in body is required")
-    builder = _BUILDERS.get((kind, str(version)))
+    builder = _BUILDERS.get((kind, version)) if isinstance(version, str) else None
     if builder is None:
         raise Rejected(
-            f"unsupported: entry kind '{kind}' does not support inserting entries of version '{version!s:.20}'"
+            f"unsupported: entry kind '{kind}' does not support inserting entries of version '{_shown(version)}'"
         )
     return builder(spec)
+
+
+def _shown(value: object) -> str:
+    """A value of the client's as an error may show it: text as it is, nothing for a missing one, else its JSON."""
+    if value is None:
+        return ""
+    return (value if isinstance(value, str) else json.dumps(value))[:60]
 
 
 def _hashedrekord(spec: Mapping[str, Any]) -> Proposal:

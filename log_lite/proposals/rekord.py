@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Any, Final
 
-from log_lite.proposals.minisign import verify_minisign
-from log_lite.proposals.pgp import verify_pgp
+from log_lite.proposals.minisign import canonical_minisign_key, verify_minisign
+from log_lite.proposals.pgp import canonical_pgp_key, verify_pgp
 from log_lite.proposals.proposal import Proposal, Rejected, binary, canonical_body, encode_base64, text
 from log_lite.proposals.signed import Signed
-from log_lite.proposals.sshsig import verify_ssh
+from log_lite.proposals.sshsig import canonical_ssh_key, verify_ssh
 from log_lite.proposals.verifier import parse_pem
 
 
@@ -38,6 +38,14 @@ def propose_rekord(spec: Mapping[str, Any]) -> Proposal:
     return Proposal(body, (sha256(signed.public_key).hexdigest(), *signed.subjects, f"sha256:{digest}"))
 
 
+def canonical_key(name: str, public_key: bytes) -> bytes:
+    """A public key of a format as Rekor logs it. Raises `Rejected`."""
+    canonical = _CANONICAL.get(name)
+    if canonical is None:
+        raise Rejected(f"format in body should be one of {list(_CANONICAL)}, not {name!r:.20}".replace(",", ""))
+    return canonical(public_key)
+
+
 def _verify_x509(data: bytes, signature: bytes, public_key: bytes) -> Signed:
     verifier = parse_pem(public_key)
     verifier.verify(signature, data)
@@ -49,4 +57,10 @@ _FORMATS: Final[dict[str, Callable[[bytes, bytes, bytes], Signed]]] = {
     "ssh": verify_ssh,
     "minisign": verify_minisign,
     "pgp": verify_pgp,
+}
+_CANONICAL: Final[dict[str, Callable[[bytes], bytes]]] = {
+    "pgp": canonical_pgp_key,
+    "minisign": canonical_minisign_key,
+    "x509": lambda raw: parse_pem(raw).pem(),
+    "ssh": canonical_ssh_key,
 }

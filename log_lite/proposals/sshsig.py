@@ -19,6 +19,7 @@ _BEGIN: Final = "-----BEGIN SSH SIGNATURE-----"
 _END: Final = "-----END SSH SIGNATURE-----"
 _MAGIC: Final = b"SSHSIG"
 _NAMESPACE: Final = b"file"
+_HASH: Final = b"sha512"
 _RSA: Final[dict[bytes, HashAlgorithm]] = {b"rsa-sha2-256": SHA256(), b"rsa-sha2-512": SHA512()}
 _CURVES: Final[dict[bytes, HashAlgorithm]] = {
     b"ecdsa-sha2-nistp256": SHA256(),
@@ -29,20 +30,25 @@ _CURVES: Final[dict[bytes, HashAlgorithm]] = {
 
 def verify_ssh(data: bytes, signature: bytes, public_key: bytes) -> Signed:
     """Check an armored SSH signature in namespace `file` over `data`. Raises `Rejected`."""
-    # The comment may hold an e-mail address that nothing proves: Rekor drops it, so does this log.
-    parts = public_key.decode("utf-8", "replace").split()
-    if len(parts) < 2:  # noqa: PLR2004  type and key
-        raise Rejected("not an SSH public key")
-    line = f"{parts[0]} {parts[1]}"
+    line = canonical_ssh_key(public_key)
     try:
-        key = load_ssh_public_key(line.encode())
+        key = load_ssh_public_key(line)
         blob = _unarmor(signature)
-        _check(key, base64.b64decode(parts[1], validate=True), blob, data)
+        _check(key, base64.b64decode(line.split()[1], validate=True), blob, data)
     except (ValueError, UnsupportedAlgorithm, MalformedCt, binascii.Error) as error:
         raise Rejected(f"not an SSH key and signature: {error}") from error
     except InvalidSignature as error:
         raise Rejected("verifying signature: invalid SSH signature") from error
-    return Signed(_armor(blob), f"{line}\n".encode())
+    return Signed(_armor(blob), line)
+
+
+def canonical_ssh_key(public_key: bytes) -> bytes:
+    """A key as Rekor logs it: type and key as in `authorized_keys`, and a line end. Raises `Rejected`."""
+    # The comment may hold an e-mail address that nothing proves: Rekor drops it, so does this log.
+    parts = public_key.decode("utf-8", "replace").split()
+    if len(parts) < 2:  # noqa: PLR2004  type and key
+        raise Rejected("not an SSH public key")
+    return f"{parts[0]} {parts[1]}\n".encode()
 
 
 def _check(key: object, key_blob: bytes, blob: bytes, data: bytes) -> None:
@@ -53,9 +59,10 @@ def _check(key: object, key_blob: bytes, blob: bytes, data: bytes) -> None:
     signature = Reader(reader.vector(4))
     if signing_key != key_blob:
         raise Rejected("the SSH signature is by another key")
-    if namespace != _NAMESPACE or hash_name not in {b"sha256", b"sha512"}:
-        raise Rejected("an SSH signature must be in namespace 'file' and hash with sha256 or sha512")
-    digest = hashlib.new(hash_name.decode(), data).digest()
+    # SPEC rekor pkg/pki/ssh, Armor: the canonical form names this namespace and this hash, and nothing reserved.
+    if namespace != _NAMESPACE or hash_name != _HASH or reserved:
+        raise Rejected("an SSH signature must be in namespace 'file', hash with sha512 and reserve nothing")
+    digest = hashlib.sha512(data).digest()
     message = _MAGIC + b"".join(_string(part) for part in (namespace, reserved, hash_name, digest))
     algorithm, raw = signature.vector(4), signature.vector(4)
     if isinstance(key, ed25519.Ed25519PublicKey) and algorithm == b"ssh-ed25519":

@@ -338,6 +338,9 @@ class LogSupervisor:
         now, log = self._timing.clock(), outcome.log
         outcome.last, outcome.head = report.position.frontier.size, report.head
         known, shown = before.head.head, report.head
+        if shown.final and not known.final:
+            # A tree that ends has a successor, which the log names already: it is not left for the next listing.
+            self._log_trees.forget()
         # An older head is nothing new, however often it is signed again.
         moved = shown.size > known.size or (shown.size == known.size and _later(shown.timestamp, known.timestamp))
         # Where the log says when it signed, a head is as old as it says, however late it is met.

@@ -2,15 +2,11 @@
 
 import base64
 import json
-import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-import pytest
 import rfc8785
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -29,14 +25,10 @@ from monitor.model.log_source import LogSource
 from monitor.program import utc_now
 from tests.archive.conftest import Place
 from tests.support.entries import hashedrekord_v1, hashedrekord_v2, make_certificate, make_key, pem
+from tests.support.go_clients import needs_rekor_cli, rekor_cli
 from tests.support.misbehaving_log import RekorV1Log
 from tests.support.served_log import CA
 from tlog.merkle import leaf_hash, verify_inclusion
-
-_ROOT = Path(__file__).parents[2]
-_CLIENTS = sorted((_ROOT / ".go-clients").glob("*/rekor-cli"))
-REKOR_CLI = shutil.which("rekor-cli") or (str(_CLIENTS[-1]) if _CLIENTS else None)
-needs_rekor_cli = pytest.mark.skipif(REKOR_CLI is None, reason="rekor-cli is not built: run .ci/install-go-clients")
 
 
 @contextmanager
@@ -143,22 +135,6 @@ def test_the_search_api_says_what_it_covers(place: Place) -> None:
         assert httpx.get(f"{url}/api/search", params={"q": ""}, trust_env=False).status_code == 400
         assert httpx.get(f"{url}/api/search", params={"q": "x", "kind": "y"}, trust_env=False).status_code == 400
         assert httpx.get(f"{url}/api/search.svg", params={"q": "dev*"}, trust_env=False).text.startswith("<svg ")
-
-
-def rekor_cli(url: str, home: Path, *arguments: str, expect: int = 0) -> str:
-    """Run the real client; only loopback is asked."""
-    assert REKOR_CLI is not None
-    environment = {"PATH": os.environ["PATH"], "HOME": str(home)}
-    done = subprocess.run(
-        [REKOR_CLI, "--rekor_server", url, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=environment,
-        check=False,
-    )
-    assert done.returncode == expect, f"{arguments}: {done.stdout}\n{done.stderr}"
-    return done.stdout
 
 
 @needs_rekor_cli

@@ -24,7 +24,9 @@ def built(name: str) -> str | None:
 
 COSIGN = built("cosign")
 REGISTRY = built("registry")
+REKOR_CLI = built("rekor-cli")
 needs_cosign = pytest.mark.skipif(COSIGN is None, reason="cosign is not built: run .ci/install-go-clients")
+needs_rekor_cli = pytest.mark.skipif(REKOR_CLI is None, reason="rekor-cli is not built: run .ci/install-go-clients")
 needs_registry = pytest.mark.skipif(REGISTRY is None, reason="registry is not built: run .ci/install-go-clients")
 
 
@@ -64,3 +66,20 @@ def cosign(home: Path, *arguments: str, expect: int | None = 0, extra: Mapping[s
     said = done.stdout + done.stderr
     assert done.returncode == expect if expect is not None else done.returncode != 0, said
     return said
+
+
+def rekor_cli(url: str, home: Path, *arguments: str, expect: int | None = 0) -> str:
+    """Run the unmodified rekor-cli in `home`; returns what it said. `expect` of `None` wants any failure."""
+    assert REKOR_CLI is not None
+    done = subprocess.run(
+        [REKOR_CLI, "--rekor_server", url, *arguments],
+        cwd=home,
+        env={"HOME": str(home), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == expect if expect is not None else done.returncode != 0, said
+    return done.stdout if expect == 0 else said
