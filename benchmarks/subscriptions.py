@@ -176,9 +176,16 @@ def _fill(database: Database, count: int) -> None:
         asks, people, held, stood = [], [], [], []
         for number in numbers:
             ask, person = _ask(number), f"{number:024x}"
-            row: dict[str, Any] = {"number": number + 1, "digest": ask.digest, "document": ask.document}
+            row: dict[str, Any] = {"number": number + 1, "digest": ask.digest(""), "document": ask.document}
             asks.append(
-                row | {"index_keys": ask.keys, "keys_version": KEYS_VERSION, "active": True, "change": number + 1}
+                row
+                | {
+                    "index_keys": ask.keys,
+                    "keys_version": KEYS_VERSION,
+                    "active": True,
+                    "change": number + 1,
+                    "owner": "",
+                }
             )
             address = f"u{number}@acme.example"
             people.append(

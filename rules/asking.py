@@ -1,8 +1,8 @@
 """What a subscriber may ask for, and one index over such rules and those of the file.
 
 A request is `select` and `expect` of a rule: the part of the rule language that is cheap to match and judge for a
-million people. Selected is a name, a repository, a digest or a key; expected is what the entry itself shows. What
-depends on a past, on a list kept elsewhere or on a command is left to the operator.
+million people. Selected is a name, a repository, a digest or a key; expected is what the entry itself shows, or what
+the subscriber's own past says of it. A list kept elsewhere, a command and what other logs show stay the operator's.
 
 The index files a subscription under its keys by number alone; its text is loaded when an entry shows one of them.
 Adding or removing one costs that one: whole values and heads go into hash maps, and literals into a small recent
@@ -23,7 +23,7 @@ from rules.matching.keys import Head, Key, Literal, Whole
 from rules.matching.matcher import MAX_ASKED, LiteralSearch, Matcher, Matches, is_large, texts_of, values_of_signer
 from rules.matching.required_keys import Cover, cover_of_condition
 from rules.pattern import PatternForm, fold
-from rules.rule import Rule, RuleSet
+from rules.rule import JudgedByPast, Rule, RuleSet
 from rules.rule_file import flow, scalar
 from rules.selection import matching_signers, read_select, walk
 from settings.document import DocumentError, Listing, Mapping, Misplaced, Node, Problem, Scalar, read_yaml
@@ -39,31 +39,37 @@ MAX_PATTERNS: Final = 20
 MAX_REGEX: Final = 200
 _MAX_VALUES: Final = 200
 _ASK_KEYS: Final = ("select", "expect")
-_PAST: Final = "it depends on what was signed before. List the values that you expect instead"
+_OTHER_LOGS: Final = "it depends on which entries of other logs this installation selects, for whichever subscriber"
 _ELSEWHERE: Final = "a subscription cannot read a list kept elsewhere. List the digests under `digests` instead"
 _REFUSED: Final[AnyMapping[str, str]] = {
-    "authorised": _PAST,
-    "rate": _PAST,
-    "same_issuer": f"{_PAST} under `issuer`",
-    "same_repository_identifier": f"{_PAST} under `repository_identifier`",
-    "log_entry_within": _PAST,
-    "certificate_log_within": _PAST,
+    "log_entry_within": _OTHER_LOGS,
+    "certificate_log_within": _OTHER_LOGS,
     "digests_from": _ELSEWHERE,
 }
 _REFUSED_FIELDS: Final = frozenset({"kind", "log"})
+BY_PAST: Final = frozenset(key for key, kind in BY_KEY.items() if issubclass(kind, JudgedByPast))
+"""Keys of `expect` that depend on earlier signings, answers and announcements."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A checked request. `document` is its canonical JSON: equal requests have equal documents."""
+    """A checked request. `document` is its canonical JSON: equal requests have equal documents.
+
+    One that is judged `by_past` belongs to a single subscription: what one subscriber answers or announces must not
+    change what another is told. All others are shared by everyone who asks the same.
+    """
 
     document: str
     keys: str
 
     @property
-    def digest(self) -> bytes:
-        """SHA-256 of the document."""
-        return hashlib.sha256(self.document.encode()).digest()
+    def by_past(self) -> bool:
+        """Whether some expectation depends on what was signed, answered or announced before."""
+        return not BY_PAST.isdisjoint(json.loads(self.document).get("expect", ()))
+
+    def digest(self, owner: str) -> bytes:
+        """SHA-256 of the owner (empty for a shared request) and the document."""
+        return hashlib.sha256(f"{owner}\n{self.document}".encode()).digest()
 
 
 def read_ask(text: str) -> Ask:

@@ -7,7 +7,7 @@ shows is left out: one theft must not teach that thefts are expected.
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from typing_extensions import override
@@ -16,7 +16,7 @@ from rules.expectations.claim import without_ref
 from rules.facts import Authorisation, DigestSource, Facts, Known, Leave, Past
 from rules.forges import build_issuers, source_repository
 from rules.judge import judge
-from rules.rule import Outcome, Rule, Verdict
+from rules.rule import Rule, Verdict
 from rules.subject import Subject, SubjectKind
 from sigstore_entries.signing import ChainTrust, EntryRef, Signer, Signing
 
@@ -24,6 +24,8 @@ MAX_CHOICES: Final = 8
 _FEW: Final = 4
 """Up to so many signings, everything seen is proposed: there is no usual one yet."""
 _RARE: Final = 0.08
+_DAY: Final = timedelta(days=1)
+_LEAST_RATE: Final = 5
 _BELIEVED: Final = frozenset({ChainTrust.TRUSTED, ChainTrust.NO_CERTIFICATE})
 _GITHUB: Final = "https://token.actions.githubusercontent.com"
 _GITLAB: Final = "https://gitlab.com"
@@ -74,11 +76,11 @@ class NoPast(Past):
 
     @override
     def issuers_of(self, rule: str, identity: str, besides: frozenset[bytes]) -> frozenset[str] | None:
-        return None
+        return frozenset()
 
     @override
     def repository_identifiers_of(self, rule: str, repository: str, besides: frozenset[bytes]) -> frozenset[str] | None:
-        return None
+        return frozenset()
 
     @override
     def signings(self, rule: str, after: datetime, up_to: datetime, besides: EntryRef) -> int:
@@ -114,7 +116,7 @@ class NothingKnown(Known):
 
 
 NO_FACTS: Final = Facts(NoPast(), NoLeave(), NothingKnown())
-"""Facts that know nothing: expectations of subscriptions are about the entry alone."""
+"""Facts that know nothing: what an entry shows by itself."""
 
 
 def verdict_of(rule: Rule, signing: Signing, now: datetime) -> Verdict:
@@ -127,6 +129,15 @@ def learn(subject: Subject, past: Sequence[Signing]) -> list[Part]:
     shown = [found for signing in past if (found := _shown(signing))]
     parts = [part for key in _ORDER if (part := _learned(key, shown)) is not None]
     return parts or list(_guessed(subject))
+
+
+def offers(times: Sequence[datetime]) -> list[Part]:
+    """Expectations that depend on the subscriber's own past; proposed, and not ticked. `times` are of past signings."""
+    ordered = sorted(times)
+    busiest = max((sum(at <= each <= at + _DAY for each in ordered) for at in ordered), default=0)
+    rate = {"at_most": str(max(_LEAST_RATE, 2 * busiest)), "per": "1d"}
+    chosen: Mapping[str, Any] = {"same_issuer": "true", "rate": rate, "authorised": []}
+    return [Part(key, (value,), describe(key, value)) for key, value in chosen.items()]
 
 
 def widen(parts: Mapping[str, Any], signing: Signing, rule: Rule, now: datetime) -> dict[str, Any]:
@@ -165,6 +176,8 @@ def describe(key: str, value: Any) -> str:
     """One part of an `expect` in words a maintainer reads."""
     values = value if isinstance(value, list) else [value]
     sentence = _SENTENCES.get(key)
+    if key in _PAST_SENTENCES:
+        return _PAST_SENTENCES[key].format(**value) if isinstance(value, Mapping) else _PAST_SENTENCES[key]
     if sentence is None:
         return f"{key.replace('_', ' ')} is {_or(values)}"
     return sentence.format(_or(values))
@@ -187,6 +200,12 @@ _SENTENCES: Final[Mapping[str, str]] = {
     "runner": "they are built on {} runners",
     "builder": "the build instructions are {}",
     "digests": "the digest is one of {}",
+}
+_PAST_SENTENCES: Final[Mapping[str, str]] = {
+    "same_issuer": "each signer keeps the login service that vouched for it before",
+    "same_repository_identifier": "each repository keeps the number it was seen with before",
+    "rate": "there are at most {at_most} signings in {per}",
+    "authorised": "its digest was announced by you beforehand",
 }
 _SUBJECTS: Final[Mapping[str, str]] = {
     "workflow": "workflow",
@@ -279,8 +298,3 @@ def word(value: Any) -> str:
         return f"branch {text.removeprefix('refs/heads/')}"
     known = {_GITHUB: "GitHub Actions", _GITLAB: "GitLab CI"}
     return known.get(text, text.removeprefix(".github/workflows/"))
-
-
-def is_worse(verdict: Verdict) -> bool:
-    """Whether a verdict is news."""
-    return verdict.outcome is Outcome.UNEXPECTED

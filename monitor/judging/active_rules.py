@@ -64,6 +64,10 @@ class RequestChange(Protocol):
     def active(self) -> bool:
         """True while a subscription asks for it."""
 
+    @property
+    def owned(self) -> bool:
+        """True if it is one subscription's own, so that its text and keys may change under its number."""
+
 
 class RequestTexts(Protocol):
     """Requests as they are stored."""
@@ -88,6 +92,7 @@ class AskedRules:
         self._asks = asks
         self.index = AskIndex()
         self._known: OrderedDict[int, Rule] = OrderedDict()
+        self._filed: dict[int, str] = {}
         self._lock = threading.Lock()
         self._change = 0
 
@@ -99,30 +104,39 @@ class AskedRules:
     def refresh(self) -> int:
         """Take over what changed since the last time; return how much did."""
         last = self._asks.last_change()
-        changes = 0
+        changes, owned = 0, set[int]()
         if last > self._change:
             is_first = self._change == 0
             for each in self._asks.changed(self._change, last):
                 changes += 1
-                # Keys of a request do not change while it is known, so filing one twice is what must not happen.
+                # Filing one twice must not happen. Only owned requests change their keys while they are known.
                 if not is_first:
-                    self.index.remove(each.number, each.keys)
+                    self.index.remove(each.number, self._filed.pop(each.number, each.keys))
                 if each.active:
                     self.index.add(each.number, each.keys)
+                    if each.owned:
+                        self._filed[each.number] = each.keys
+                owned |= {each.number} if each.owned else set()
             self.index.ready()
-            self._change = last
+            with self._lock:
+                for number in owned:
+                    self._known.pop(number, None)
+                self._change = last
         return changes
 
     def load(self, numbers: Collection[int]) -> Mapping[int, Rule]:
         """Rules of requests by number; those that are not known are left out. Raises `OwnFault`."""
         with self._lock:
+            change = self._change
             found = {number: self._known[number] for number in numbers if number in self._known}
         missing = [number for number in numbers if number not in found]
         if missing:
             loaded = {number: rule_of(number, text) for number, text in self._asks.documents(missing).items()}
             found.update(loaded)
             with self._lock:
-                self._known.update(loaded)
+                # A text that was read before a change of it is not kept after it.
+                if change == self._change:
+                    self._known.update(loaded)
                 while len(self._known) > _KEPT:
                     self._known.popitem(last=False)
         return {number: found[number] for number in numbers if number in found}

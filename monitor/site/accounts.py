@@ -6,7 +6,7 @@ import json
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -17,15 +17,32 @@ from monitor.site import destinations
 from monitor.site.feeds import feed
 from monitor.site.looking import Row, rows_of, signing_json
 from monitor.site.parts import CONFIRM_FOR, SIGN_IN_FOR, Site
-from monitor.site.rendering import Timeline, plain, timeline
+from monitor.site.rendering import Timeline, inert, plain, timeline
 from monitor.site.sessions import Refused, Visitor
-from monitor.site.subscribing import Form, draft_of, first, good_link, preview_of, read_address, used_up
+from monitor.site.subscribing import (
+    Form,
+    change_subscription,
+    draft_of,
+    first,
+    good_link,
+    preview_of,
+    read_address,
+    used_up,
+)
+from monitor.store.authorisations import Announced
 from monitor.store.signings import LogRead
 from monitor.store.subscribers import Subscriber, Subscription
 from rules.asking import PREFIX, yaml_of
+from rules.facts import Authorisation
 from rules.learning import in_words
+from rules.selection import normal_digest
 
 _CSV: Final = ("signed_at", "outcome", "log", "index", "kind", "identity", "issuer", "what", "reasons", "answer")
+_MAX_COUNT, _MAX_DAYS, _MAX_ANNOUNCED = 1_000, 365, 200
+_ANNOUNCING: Final = (
+    f"Write the digest as sha256: and 64 hex digits, a count of 1 to {_MAX_COUNT}, and 1 to {_MAX_DAYS} days. "
+    "Nothing was announced."
+)
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -71,6 +88,7 @@ def router(site: Site) -> APIRouter:
     routes = APIRouter()
     _add_signing_in(routes, site)
     _add_subscriptions(routes, site)
+    _add_announcements(routes, site)
     _add_exports(routes, site)
     _add_destinations(routes, site)
     _add_account(routes, site)
@@ -138,7 +156,7 @@ def _add_subscriptions(routes: APIRouter, site: Site) -> None:
     @routes.get("/subscriptions/{subscription}")
     def subscription_page(request: Request, subscription: str, new: str = "") -> HTMLResponse:
         mine = own(site, request, subscription)
-        return site.page(request, "subscription", seen=seen_by(site, mine), is_new=bool(new), given=mine.subject)
+        return _subscription(site, request, mine, is_new=bool(new))
 
     @routes.get("/subscriptions/{subscription}/edit")
     def edit_page(request: Request, subscription: str) -> HTMLResponse:
@@ -148,12 +166,12 @@ def _add_subscriptions(routes: APIRouter, site: Site) -> None:
     @routes.post("/subscriptions/{subscription}/edit")
     def edit(request: Request, subscription: str, form: Annotated[Form, Depends(site.door.form)]) -> Response:
         mine = own(site, request, subscription)
-        draft = draft_of(site, mine.subject, form)
+        draft = draft_of(site, mine.subject, form, _expect(mine))
         if first(form, "do") != "subscribe" or draft.ask is None:
             return _edit(site, request, mine, form)
         site.limits.change(mine.subscriber)
         title = first(form, "title", 80) or mine.title
-        site.subscribers.change(mine.id, mine.subscriber, draft.ask, title)
+        change_subscription(site, mine, draft.ask, title)
         return RedirectResponse(f"/subscriptions/{mine.id}?new=1", status_code=303)
 
     @routes.post("/subscriptions/{subscription}/end")
@@ -182,6 +200,72 @@ def _add_subscriptions(routes: APIRouter, site: Site) -> None:
             message="It becomes theirs once they open the link in the mail and agree. Until then nothing changes.",
             sign_in=False,
         )
+
+
+def _add_announcements(routes: APIRouter, site: Site) -> None:
+    @routes.post("/subscriptions/{subscription}/announce")
+    def announce(request: Request, subscription: str, form: Annotated[Form, Depends(site.door.form)]) -> HTMLResponse:
+        mine = own(site, request, subscription)
+        site.limits.change(mine.subscriber)
+        digest = first(form, "digest", 200)
+        fields = {name: first(form, name, 200) for name in ("count", "days", "note")}
+        try:
+            said = announce_signing(site, mine, digest, **fields)
+        except Refused as refused:
+            return _subscription(site, request, mine, status=refused.status, said=refused.message, digest=digest)
+        return _subscription(site, request, mine, said=said)
+
+    @routes.post("/subscriptions/{subscription}/withdraw/{number}")
+    def withdraw(
+        request: Request,
+        subscription: str,
+        number: int,
+        form: Annotated[Form, Depends(site.door.form)],  # noqa: ARG001
+    ) -> HTMLResponse:
+        mine = own(site, request, subscription)
+        if not site.subscribers.withdraw(mine.id, number):
+            raise Refused(404, "No such announcement", "It was withdrawn already, or it is another subscription's.")
+        return _subscription(site, request, mine, said="Withdrawn. A signing of that digest is news from now on.")
+
+
+def announce_signing(site: Site, mine: Subscription, digest: str, *, count: str, days: str, note: str) -> str:
+    """Record that a digest will be signed; returns what to say. Raises `Refused`."""
+    try:
+        signed = normal_digest(digest)
+        many, lasts = int(count or "1"), int(days or "7")
+    except ValueError:
+        raise Refused(400, "Not an announcement", _ANNOUNCING) from None
+    if not (1 <= many <= _MAX_COUNT and 1 <= lasts <= _MAX_DAYS):
+        raise Refused(400, "Not an announcement", _ANNOUNCING)
+    if len(site.subscribers.announced(mine.id)) >= _MAX_ANNOUNCED:
+        raise Refused(409, "Too many announcements", f"A subscription has at most {_MAX_ANNOUNCED}. Withdraw old ones.")
+    expires = site.clock() + timedelta(days=lasts)
+    leave = Authorisation(signed, many, expires, inert(note, 200))
+    if site.subscribers.announce(mine.id, leave) is None:
+        raise Refused(
+            409,
+            "This subscription does not ask for announcements",
+            "Change what you expect first: tick “its digest was announced by you beforehand”.",
+        )
+    return "Announced. A signing of that digest is expected; any other one is told."
+
+
+def _subscription(
+    site: Site, request: Request, mine: Subscription, *, status: int = 200, is_new: bool = False, **values: str
+) -> HTMLResponse:
+    shown = {"said": "", "digest": "", **values}
+    return site.page(
+        request,
+        "subscription",
+        status=status,
+        seen=seen_by(site, mine),
+        is_new=is_new,
+        given=mine.subject,
+        announces="authorised" in _expect(mine),
+        announced=site.subscribers.announced(mine.id),
+        is_wrong=status != 200,  # noqa: PLR2004
+        **shown,
+    )
 
 
 def _add_exports(routes: APIRouter, site: Site) -> None:
@@ -311,6 +395,18 @@ def seen_json(seen: Seen) -> dict[str, Any]:
     ) | {"signings": [inert_json(plain(signing_json(row))) for row in seen.rows]}
 
 
+def announced_json(given: Announced) -> dict[str, Any]:
+    """One announcement, for programs."""
+    leave = given.leave
+    return {
+        "number": given.number,
+        "digest": leave.digest,
+        "count": leave.count,
+        "expires": plain(leave.expires),
+        "note": leave.note,
+    }
+
+
 def csv_of(rows: Sequence[Row]) -> str:
     """Signings as CSV. A cell that a spreadsheet would run as a formula gets an apostrophe."""
     text = io.StringIO()
@@ -350,6 +446,7 @@ def account_document(site: Site, account: Subscriber) -> dict[str, Any]:
                 "title": each.title,
                 "rule": json.loads(each.document),
                 "created_at": plain(each.created_at),
+                "announced": [announced_json(given) for given in site.subscribers.announced(each.id)],
                 "answers": [
                     {"log": log, "index": index, "mine": mine}
                     for (log, index), mine in site.subscribers.answers(each.id).items()
@@ -375,14 +472,8 @@ def account_document(site: Site, account: Subscriber) -> dict[str, Any]:
 
 def _edit(site: Site, request: Request, mine: Subscription, form: Mapping[str, list[str]] | None) -> HTMLResponse:
     if form is None:
-        text = yaml_of(mine.document)
-        form = {
-            "rule": [text],
-            "shown": ["-"],
-            "ticked": ["1"],
-            "use": list(json.loads(mine.document).get("expect", {})),
-        }
-    draft = draft_of(site, mine.subject, form)
+        form = {"rule": [yaml_of(mine.document)], "shown": ["-"], "ticked": ["1"], "use": list(_expect(mine))}
+    draft = draft_of(site, mine.subject, form, _expect(mine))
     return site.page(
         request,
         "subscribe",
@@ -395,6 +486,10 @@ def _edit(site: Site, request: Request, mine: Subscription, form: Mapping[str, l
         wrong_email="",
         editing=mine,
     )
+
+
+def _expect(mine: Subscription) -> dict[str, Any]:
+    return dict(json.loads(mine.document).get("expect", {}))
 
 
 def _account(site: Site, request: Request, token: str = "") -> HTMLResponse:

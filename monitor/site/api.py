@@ -8,12 +8,12 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from monitor.site import destinations as places
-from monitor.site.accounts import account_document, seen_by, seen_json
+from monitor.site.accounts import account_document, announce_signing, announced_json, seen_by, seen_json
 from monitor.site.looking import look
 from monitor.site.pages import looked_json
 from monitor.site.parts import Site
 from monitor.site.sessions import Refused
-from monitor.site.subscribing import add_subscription
+from monitor.site.subscribing import add_subscription, change_subscription
 from monitor.store.subscribers import Subscriber, Subscription
 from rules.asking import Ask, ask_of, read_ask
 from rules.subject import MAX_TEXT, NotASubject, Subject, read_subject
@@ -54,6 +54,16 @@ class Answer(BaseModel):
     log: LogName
     index: Annotated[int, Field(ge=0, lt=2**62)]
     mine: bool
+
+
+class Announcement(BaseModel):
+    """A digest that will be signed, so many times, within so many days."""
+
+    model_config = ConfigDict(extra="forbid")
+    digest: Annotated[str, Field(max_length=200)]
+    count: Annotated[int, Field(ge=1, le=1_000)] = 1
+    days: Annotated[int, Field(ge=1, le=365)] = 7
+    note: Annotated[str, Field(max_length=200)] = ""
 
 
 class NewDestination(BaseModel):
@@ -116,7 +126,7 @@ def router(site: Site) -> APIRouter:  # noqa: C901  a list of routes
         subscription: Identifier, changed: ChangedSubscription, caller: Annotated[Subscriber, Depends(writer)]
     ) -> dict[str, Any]:
         mine = _own(site, subscription, caller)
-        site.subscribers.change(mine.id, caller.id, _ask(changed.rule), changed.title or mine.title)
+        change_subscription(site, mine, _ask(changed.rule), changed.title or mine.title)
         return _document(_own(site, subscription, caller))
 
     @routes.delete("/subscriptions/{subscription}", summary="End a subscription", status_code=204)
@@ -132,6 +142,36 @@ def router(site: Site) -> APIRouter:  # noqa: C901  a list of routes
         if not any((row.log, row.index) == (said.log, said.index) for row in seen_by(site, mine).rows):
             raise Refused(404, "No such signing", "The subscription saw no signing there.")
         site.subscribers.answer(mine.id, said.log, said.index, mine=said.mine)
+        return Response(status_code=204)
+
+    @routes.get("/subscriptions/{subscription}/announcements", summary="Signings announced to a subscription")
+    def announced(subscription: Identifier, caller: Annotated[Subscriber, Depends(reader)]) -> list[dict[str, Any]]:
+        mine = _own(site, subscription, caller)
+        return [announced_json(each) for each in site.subscribers.announced(mine.id)]
+
+    @routes.post(
+        "/subscriptions/{subscription}/announcements",
+        summary="Announce a signing to a subscription that expects announced ones only",
+        status_code=201,
+    )
+    def announce(
+        subscription: Identifier, new: Announcement, caller: Annotated[Subscriber, Depends(writer)]
+    ) -> list[dict[str, Any]]:
+        mine = _own(site, subscription, caller)
+        site.limits.change(caller.id)
+        announce_signing(site, mine, new.digest, count=str(new.count), days=str(new.days), note=new.note)
+        return [announced_json(each) for each in site.subscribers.announced(mine.id)]
+
+    @routes.delete(
+        "/subscriptions/{subscription}/announcements/{number}", summary="Withdraw an announcement", status_code=204
+    )
+    def withdraw(
+        subscription: Identifier,
+        number: Annotated[int, Path(ge=1, lt=2**62)],
+        caller: Annotated[Subscriber, Depends(writer)],
+    ) -> Response:
+        if not site.subscribers.withdraw(_own(site, subscription, caller).id, number):
+            raise Refused(404, "No such announcement", "It was withdrawn already, or it is another subscription's.")
         return Response(status_code=204)
 
     @routes.get("/destinations", summary="Where the account is told")

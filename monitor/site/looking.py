@@ -1,19 +1,24 @@
 """What was signed in a name, and how each signing compares with an expectation: behind pages, API and exports."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Any, Final, Protocol
 
+from monitor.model.state import Finding
 from monitor.site.rendering import Timeline, timeline
-from monitor.store.findings import is_certificate_only
+from monitor.store.findings import BatchPast, Seen, is_certificate_only, seen_in
 from monitor.store.signings import LogRead, PastSigning, Signings
 from rules.asking import Ask, ask_of, rule_of
-from rules.learning import Part, learn, verdict_of, word
-from rules.rule import Outcome, Reason, Rule
-from rules.selection import digest_text
+from rules.expectations.kinds import BY_KEY
+from rules.facts import Facts
+from rules.judge import judge_selected
+from rules.learning import NoLeave, NoPast, NothingKnown, Part, learn, verdict_of, word
+from rules.rule import JudgedByPast, Outcome, Reason, Rule, Verdict
+from rules.selection import digest_text, select
 from rules.subject import Subject, SubjectKind
-from sigstore_entries.signing import NameForm, Signer, Signing
+from sigstore_entries.signing import EntryRef, NameForm, Signer, Signing
 
 SHOWN: Final = 20
 _SAME_MOMENT: Final = timedelta(seconds=5)
@@ -32,7 +37,13 @@ _WORDS: Final[Mapping[str, str]] = {
     "builder": "By other build instructions",
     "digests": "A digest that is not listed",
     "no-expectations": "Nothing was signed in this way before",
+    "new-issuer": "Vouched for by another login service than before",
+    "repository-identifier-changed": "The repository has another number than before",
+    "rate": "More signings than usual",
+    "authorised": "You did not announce it",
 }
+_KEYS: Final = {kind.id: key for key, kind in BY_KEY.items()}
+"""Keys of `expect` by the ids of the reasons that their expectations give."""
 
 
 class Past(Protocol):
@@ -79,6 +90,7 @@ class Looked:
     """The whole answer about a name: `total` signings that are vouched for, and `unverified` entries that are not."""
 
     subject: Subject
+    found: tuple[PastSigning, ...]
     rows: tuple[Row, ...]
     total: int
     parts: tuple[Part, ...]
@@ -128,6 +140,7 @@ def look(past: Past, subject: Subject, now: datetime, expect: Mapping[str, Any] 
     rows = rows_of(found, rule, now)
     return Looked(
         subject=subject,
+        found=found,
         rows=rows,
         total=known.vouched - (len(found) - len(rows)),
         parts=tuple(parts),
@@ -168,7 +181,46 @@ def rows_of(
             else:
                 merged[place][1].append(f"{each.signing.where.log} entry {each.signing.where.index}")
     ordered = sorted(merged, key=lambda pair: (pair[0].at, pair[0].signing.where.index), reverse=True)
-    return tuple(_row(each, rule, now, tuple(also), answers or {}) for each, also in ordered)
+    if rule is None:
+        verdicts = {each.signing.where: each.verdict for each, _ in ordered}
+    elif any(isinstance(each, JudgedByPast) for each in rule.expect):
+        verdicts = _verdicts([each for each, _ in ordered], rule, now)
+    else:
+        verdicts = {each.signing.where: verdict_of(rule, each.signing, now) for each, _ in ordered}
+    return tuple(_row(each, verdicts[each.signing.where], tuple(also), answers or {}) for each, also in ordered)
+
+
+def known_before(past: Past, ask: Ask, subject: Subject, now: datetime) -> list[tuple[EntryRef, Seen]]:
+    """What a new subscription that is judged by its past counts as seen: what its page shows as expected."""
+    if not ask.by_past:
+        return []
+    rule = rule_of(0, ask.document)
+    rows = rows_of(past.signings(subject.key).shown, rule, now)
+    expected = [row.signing for row in rows if row.outcome == Outcome.EXPECTED]
+    verdict = Verdict(Outcome.EXPECTED)
+    findings = [
+        Finding(rule.id, select(rule.select, _with_certificates(signing)), verdict, b"") for signing in expected
+    ]
+    return [(finding.signing.where, seen) for finding in findings for seen in seen_in(finding)]
+
+
+def _verdicts(found: Sequence[PastSigning], rule: Rule, now: datetime) -> dict[EntryRef, Verdict]:
+    """Verdicts of a rule that asks for the past: each signing is judged with the ones before it, oldest first."""
+    past = BatchPast(NoPast(), now)
+    facts = Facts(past, NoLeave(), NothingKnown())
+    told: dict[EntryRef, Verdict] = {}
+    for each in sorted(found, key=lambda each: each.at):
+        selected = select(rule.select, _with_certificates(each.signing))
+        told[each.signing.where] = verdict = judge_selected(rule, selected, facts, now)
+        past.remember(Finding(rule.id, selected, verdict, b""))
+    return told
+
+
+def _with_certificates(signing: Signing) -> Signing:
+    """The signing with an identity for each signer's certificate: a stored one does not say which it was."""
+    where = signing.where
+    mark = sha256(f"signwatch entry\x00{where.log}\x00{where.index}".encode()).digest()
+    return replace(signing, signers=tuple(replace(each, issued=mark) for each in signing.signers))
 
 
 def reason_words(reason: Reason) -> tuple[str, str, str]:
@@ -225,11 +277,8 @@ def _first(row: Row) -> str:
     return f"On {row.at:%-d %B %Y}: {differs}."
 
 
-def _row(
-    each: PastSigning, rule: Rule | None, now: datetime, also: tuple[str, ...], answers: Mapping[tuple[str, int], bool]
-) -> Row:
+def _row(each: PastSigning, verdict: Verdict, also: tuple[str, ...], answers: Mapping[tuple[str, int], bool]) -> Row:
     signing = each.signing
-    verdict = each.verdict if rule is None else verdict_of(rule, signing, now)
     outcome = verdict.outcome
     what, details = _words(signing)
     reasons = [reason for reason in verdict.reasons if reason.id not in _ABOUT_TRUST]
@@ -240,7 +289,7 @@ def _row(
         what=what,
         details=details,
         why=tuple(reason_words(reason) for reason in reasons) if outcome is Outcome.UNEXPECTED else (),
-        failing=tuple(dict.fromkeys(reason.id.replace("-", "_") for reason in reasons)),
+        failing=tuple(dict.fromkeys(_KEYS.get(reason.id, reason.id.replace("-", "_")) for reason in reasons)),
         also=also,
         answer=answers.get((signing.where.log, signing.where.index)),
     )

@@ -7,14 +7,14 @@ of RFC 8058.
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from monitor.site.looking import Looked, Row, look, rows_of, signing_json
+from monitor.site.looking import Looked, Row, known_before, look, rows_of, signing_json
 from monitor.site.pages import Name
 from monitor.site.parts import CONFIRM_FOR, Site
 from monitor.site.rendering import plain
@@ -22,11 +22,12 @@ from monitor.site.sessions import Refused, Visitor, read_form
 from monitor.store.subscribers import Link, Subscription
 from monitor.store.tables import text_key
 from rules.asking import PREFIX, Ask, ask_of, read_ask, rule_of, yaml_of
-from rules.learning import in_words, unlike, widen
+from rules.learning import Part, describe, in_words, offers, unlike, widen
 from rules.lint import lint
 from rules.rule import RuleSet
 from rules.subject import NotASubject, Subject, SubjectKind, read_subject
 from settings.document import DocumentError
+from sigstore_entries.signing import EntryRef
 from tlog.merkle import leaf_hash
 
 _MAX_TITLE: Final = 80
@@ -36,16 +37,23 @@ Form = Mapping[str, list[str]]
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A subscription as the form has it: ticked parts, or a rule written by hand, with what is wrong with it."""
+    """A subscription as the form has it: ticked parts, or a rule written by hand, with what is wrong with it.
+
+    `parts` are about the entry alone; `offers` are those about the subscriber's own past. `failing` are the parts and
+    offers that each signing shown would not meet.
+    """
 
     subject: Subject
     looked: Looked
+    parts: tuple[Part, ...]
+    offers: tuple[Part, ...]
     used: tuple[str, ...]
     text: str
     by_hand: bool
     ask: Ask | None
     problems: tuple[str, ...] = ()
     hints: tuple[str, ...] = ()
+    failing: Mapping[EntryRef, tuple[str, ...]] = field(default_factory=dict)
 
 
 def router(site: Site) -> APIRouter:
@@ -110,8 +118,11 @@ def _add_confirm(routes: APIRouter, site: Site) -> None:
     @routes.post("/confirm/{token}")
     def confirm(request: Request, token: str, form: Annotated[Form, Depends(site.door.form)]) -> HTMLResponse:  # noqa: ARG001
         link = good_link(site, token, ("confirm", "share"))
+        payload = link.payload
+        ask = Ask(payload["document"], "")
+        known = known_before(site.past, ask, read_subject(payload["subject"]), site.clock())
         use = site.subscribers.confirm if link.purpose == "confirm" else site.subscribers.accept
-        done = use(token)
+        done = use(token, known)
         if done is None:
             raise used_up(site.subscribers.link(token))
         subscriber, subscription = done
@@ -128,7 +139,14 @@ def _add_answer(routes: APIRouter, site: Site) -> None:
     def answer_page(request: Request, token: str, mine: str = "") -> HTMLResponse:
         subscription, row = _asked(site, token)
         return site.page(
-            request, "answer", subscription=subscription, row=row, token=token, mine=mine, given=subscription.subject
+            request,
+            "answer",
+            subscription=subscription,
+            row=row,
+            token=token,
+            mine=mine,
+            given=subscription.subject,
+            learns=_learns(subscription),
         )
 
     @routes.post("/answer/{token}")
@@ -148,6 +166,7 @@ def _add_answer(routes: APIRouter, site: Site) -> None:
             token=token,
             more=unlike(before, after),
             given=subscription.subject,
+            learns=_learns(subscription),
         )
 
     @routes.post("/widen/{token}")
@@ -157,7 +176,7 @@ def _add_answer(routes: APIRouter, site: Site) -> None:
         _, after = _widened(site, subscription, row)
         select = json.loads(subscription.document)["select"]
         ask = ask_of(select, after)
-        site.subscribers.change(subscription.id, subscription.subscriber, ask, subscription.title)
+        change_subscription(site, subscription, ask, subscription.title)
         return site.page(
             request,
             "message",
@@ -247,18 +266,24 @@ def used_up(link: Link | None, now: Any = None) -> Refused:
     return Refused(404, "This link is for something else", "Nothing was changed: open the link from the newest mail.")
 
 
-def draft_of(site: Site, name: str, form: Form | None) -> Draft:
-    """What a form says, checked. Raises `Refused` for a name that cannot be subscribed to."""
+def draft_of(site: Site, name: str, form: Form | None, current: Mapping[str, Any] | None = None) -> Draft:
+    """What a form says, checked. Raises `Refused` for a name that cannot be subscribed to.
+
+    `current` is the expectation of the subscription that is changed: its values stand in the place of learned ones.
+    """
     try:
         subject = read_subject(name)
     except NotASubject as wrong:
         hint = f" Did you mean {wrong.repair}?" if wrong.repair else ""
         raise Refused(400, "That cannot be subscribed to", f"{wrong}{hint}") from None
     learned = look(site.past, subject, site.clock())
-    known = {part.key: part.expect for part in learned.parts}
-    given = (form or {}).get("use")
-    used = tuple(known) if form is None or "ticked" not in form else tuple(key for key in given or [] if key in known)
-    ticked = ask_of(subject.select(), {key: known[key] for key in used})
+    parts, offered = _proposed(learned, current or {})
+    known = {part.key: part.expect for part in (*parts, *offered)}
+    if form is not None and "ticked" in form:
+        used = tuple(key for key in form.get("use") or [] if key in known)
+    else:
+        used = tuple(part.key for part in parts) if current is None else tuple(current)
+    ticked = _made(subject, {key: known[key] for key in used})
     text, shown = yaml_of(ticked.document), first(form or {}, "shown", 20_000)
     written = (form or {}).get("rule", [""])[0].replace("\r\n", "\n")
     by_hand = bool(written.strip()) and written.strip() != shown.replace("\r\n", "\n").strip()
@@ -271,10 +296,34 @@ def draft_of(site: Site, name: str, form: Form | None) -> Draft:
         except DocumentError as error:
             ask = None
             problems = [f"line {each.line}, column {each.column}: {each.message}" for each in error.problems]
+        else:
+            by_hand = ask.document != ticked.document
     hints = [] if ask is None else [hint.message for hint in lint(RuleSet((rule_of(0, ask.document),)))]
     expect = json.loads(ask.document).get("expect", {}) if ask is not None else {}
     looked = look(site.past, subject, site.clock(), expect)
-    return Draft(subject, looked, used, text, by_hand, ask, tuple(problems), tuple(hints))
+    everything = rule_of(0, _made(subject, known).document)
+    failing = {row.signing.where: row.failing for row in rows_of(learned.found, everything, site.clock())}
+    return Draft(subject, looked, parts, offered, used, text, by_hand, ask, tuple(problems), tuple(hints), failing)
+
+
+def _made(subject: Subject, expect: Mapping[str, Any]) -> Ask:
+    """A request from tick boxes. Raises `Refused`: many values together may be more than a subscription may have."""
+    try:
+        return ask_of(subject.select(), expect)
+    except DocumentError as error:
+        raise Refused(400, "Too much is ticked", f"{error}. Write the rule yourself, or untick a part.") from None
+
+
+def _proposed(learned: Looked, current: Mapping[str, Any]) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
+    """Parts and offers of a form; what is expected now comes with its present values."""
+    now = [Part(key, (value,), describe(key, value)) for key, value in current.items()]
+    held = {part.key: part for part in now}
+    times = [row.at for row in learned.trusted]
+    parts = [held.get(part.key, part) for part in learned.parts]
+    offered = [held.get(part.key, part) for part in offers(times)]
+    shown = {part.key for part in (*parts, *offered)}
+    more = [part for part in now if part.key not in shown]
+    return (*parts, *more), tuple(offered)
 
 
 def preview_of(draft: Draft) -> list[Row]:
@@ -289,7 +338,14 @@ def add_subscription(site: Site, subscriber: str, ask: Ask, subject: str, title:
     if len(site.subscribers.subscriptions(subscriber)) >= most:
         raise Refused(409, "Too many subscriptions", f"An account has at most {most}. End one first.")
     site.subscribers.count("asked")
-    return site.subscribers.subscribe(subscriber, ask, subject, title)
+    known = known_before(site.past, ask, read_subject(subject), site.clock())
+    return site.subscribers.subscribe(subscriber, ask, subject, title, known)
+
+
+def change_subscription(site: Site, subscription: Subscription, ask: Ask, title: str) -> None:
+    """Replace what a subscription selects and expects."""
+    known = known_before(site.past, ask, read_subject(subscription.subject), site.clock())
+    site.subscribers.change(subscription.id, subscription.subscriber, ask, title, known)
 
 
 def read_address(site: Site, text: str) -> str | Refused:
@@ -374,6 +430,11 @@ def _widened(site: Site, subscription: Subscription, row: Row) -> tuple[Mapping[
     before = json.loads(subscription.document).get("expect", {})
     rule = rule_of(subscription.ask, subscription.document)
     return before, widen(before, row.signing, rule, site.clock())
+
+
+def _learns(subscription: Subscription) -> bool:
+    """Whether an answer changes what later signings of this subscription are compared with."""
+    return "same_issuer" in json.loads(subscription.document).get("expect", {})
 
 
 def _words(ask: Ask) -> list[str]:

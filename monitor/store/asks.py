@@ -5,30 +5,35 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Table, func, select, update
+from sqlalchemy import Connection, Table, delete, func, select, update
 
 from monitor.store.database import Database, lock_name
 from monitor.store.site_tables import AskChange, AskRange, AskRow, SubscriptionRow
-from monitor.store.tables import LogPosition, table
+from monitor.store.tables import AuthorisationRow, LogPosition, table
 from monitor.store.writing import add_new, add_or_replace, chunks
-from rules.asking import KEYS_VERSION, Ask, cover_of_document, keys_text
+from rules.asking import KEYS_VERSION, PREFIX, Ask, cover_of_document, keys_text
 
 _ASK = table(AskRow)
 _CHANGE = table(AskChange)
 _RANGE = table(AskRange)
 _SUBSCRIPTION = table(SubscriptionRow)
 _POSITION = table(LogPosition)
+_GIVEN = table(AuthorisationRow)
 _PAGE: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """A request that came in force (`active`) or went, with the index keys it is filed under."""
+    """A request that came in force (`active`) or went, with the index keys it is filed under.
+
+    `owned` ones may come again with other keys: their text changes, their number and so their past stay.
+    """
 
     number: int
     keys: str
     active: bool
     change: int
+    owned: bool
 
 
 class Asks:
@@ -37,28 +42,56 @@ class Asks:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def hold(self, connection: Connection, ask: Ask) -> int:
-        """Number of a request, in force from this transaction on."""
+    def hold(self, connection: Connection, ask: Ask, subscription: str) -> int:
+        """Number of a request, in force from this transaction on; `subscription` is the one that asks.
+
+        A request that is judged by a past is the subscription's own, and keeps its number when its text changes.
+        """
         # One at a time: numbers of changes must become visible in their order.
         lock_name(connection, "asks")
-        row = connection.execute(select(_ASK.c.number, _ASK.c.active).where(_ASK.c.digest == ask.digest)).first()
-        if row is not None and row.active:
+        owner = subscription if ask.by_past else ""
+        digest = ask.digest(owner)
+        same = _ASK.c.owner == owner if owner else _ASK.c.digest == digest
+        row = connection.execute(select(_ASK.c.number, _ASK.c.active, _ASK.c.digest).where(same)).first()
+        if row is not None and row.active and bytes(row.digest) == digest:
             return int(row.number)
-        change = self._next(connection)
-        values = {"index_keys": ask.keys, "keys_version": KEYS_VERSION, "active": True, "change": change}
+        values = {
+            "digest": digest,
+            "document": ask.document,
+            "index_keys": ask.keys,
+            "keys_version": KEYS_VERSION,
+            "active": True,
+            "change": self._next(connection),
+            "owner": owner,
+            "ended_at": None,
+        }
         if row is not None:
             connection.execute(update(_ASK).where(_ASK.c.number == row.number).values(**values))
             return int(row.number)
-        connection.execute(_ASK.insert(), values | {"digest": ask.digest, "document": ask.document})
-        return int(connection.execute(select(_ASK.c.number).where(_ASK.c.digest == ask.digest)).scalar_one())
+        connection.execute(_ASK.insert(), values)
+        return int(connection.execute(select(_ASK.c.number).where(_ASK.c.digest == digest)).scalar_one())
 
-    def release(self, connection: Connection, number: int) -> None:
-        """Take a request out of force when no subscription holds it any more."""
+    def release(self, connection: Connection, number: int, now: datetime) -> None:
+        """Take a request out of force when no subscription holds it any more; what was announced for it ends."""
         lock_name(connection, "asks")
         held = select(_SUBSCRIPTION.c.id).where(_SUBSCRIPTION.c.ask == number).limit(1)
         if connection.execute(held).first() is None:
-            change = self._next(connection)
-            connection.execute(update(_ASK).where(_ASK.c.number == number).values(active=False, change=change))
+            values = {"active": False, "change": self._next(connection), "ended_at": now}
+            connection.execute(update(_ASK).where(_ASK.c.number == number).values(**values))
+            connection.execute(delete(_GIVEN).where(_GIVEN.c.rule == f"{PREFIX}{number}"))
+
+    @staticmethod
+    def owner(connection: Connection, number: int) -> str:
+        """The only subscription of a request that is judged by a past; empty for a shared one."""
+        return str(connection.execute(select(_ASK.c.owner).where(_ASK.c.number == number)).scalar() or "")
+
+    def forget_ended(self, before: datetime) -> None:
+        """Forget the texts of requests that went out of force before a moment: they hold what a person wrote.
+
+        Every process has unfiled them by then, and one that has not finds no text and leaves the request out.
+        """
+        with self._database.write() as connection:
+            connection.execute(delete(_ASK).where(_ASK.c.active.is_(False), _ASK.c.ended_at < before))
 
     def last_change(self) -> int:
         """Number of the last change; 0 when there was none."""
@@ -69,7 +102,8 @@ class Asks:
         """What changed after one change up to another, in order, each request in its last state."""
         at = (after, -1)
         while True:
-            columns = (_ASK.c.number, _ASK.c.index_keys, _ASK.c.keys_version, _ASK.c.active, _ASK.c.change)
+            kept = (_ASK.c.number, _ASK.c.index_keys, _ASK.c.keys_version, _ASK.c.active, _ASK.c.change)
+            columns = (*kept, _ASK.c.owner)
             chosen = (
                 select(*columns)
                 .where(_ASK.c.change > at[0], _ASK.c.change <= up_to)
@@ -78,10 +112,10 @@ class Asks:
             )
             with self._database.read() as connection:
                 rows = connection.execute(chosen).all()
-            for number, keys, version, active, change in rows:
+            for number, keys, version, active, change, owner in rows:
                 if version != KEYS_VERSION:
                     keys = self._rekeyed(number)  # noqa: PLW2901
-                yield Changed(number, keys, active, change)
+                yield Changed(number, keys, active, change, bool(owner))
             if len(rows) < _PAGE:
                 return
             at = (rows[-1].change, rows[-1].number)

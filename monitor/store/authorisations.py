@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -15,6 +16,14 @@ from rules.facts import Authorisation
 
 _GIVEN: Final = table(AuthorisationRow)
 _GROUP: Final = func.coalesce(_GIVEN.c.together, _GIVEN.c.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """Leave that was given, by its number."""
+
+    number: int
+    leave: Authorisation
 
 
 class Authorisations:
@@ -45,6 +54,16 @@ class Authorisations:
         if number is None:
             raise OwnFault("an authorisation of no digest was to be stored")
         return number
+
+    def of_rule(self, rule: str) -> list[Announced]:
+        """Every leave of a rule that was not revoked, oldest first; expired and used up ones included."""
+        first = (_GIVEN.c.rule == rule, _GIVEN.c.revoked_at.is_(None), _GIVEN.c.together.is_(None))
+        with self._database.read() as connection:
+            rows = connection.execute(select(_GIVEN).where(*first).order_by(_GIVEN.c.id)).mappings().all()
+        return [
+            Announced(row["id"], Authorisation(row["digest"], row["count"], row["expires"], row["note"], row["what"]))
+            for row in rows
+        ]
 
     def revoke(self, number: int, now: datetime) -> bool:
         """End one; `False` when there is none of this number in force."""

@@ -5,10 +5,13 @@ Tokens are never stored: a row holds the SHA-256 of one. Addresses, titles and t
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, LargeBinary, Text
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, LargeBinary, Text, column
 from sqlmodel import Field
 
 from monitor.store.tables import AnyText, Base, RowNumber, UtcTime
+
+_OWNED = column("owner") != ""
+_ENDED = column("ended_at").is_not(None)
 
 
 class SubscriberRow(Base, table=True):
@@ -37,12 +40,20 @@ class InvitationRow(Base, table=True):
 class AskRow(Base, table=True):
     """What one or more subscriptions select and expect; equal ones share a row, a compiled rule and a judgement.
 
+    A request that depends on a subscriber's own past is not shared: `owner` is its only subscription, else empty.
     `index_keys` are the keys of `document` (JSON) as `keys_version` of the program computes them. `change` is the
-    number of the last change that put it in force or out of force.
+    number of the last change that put it in force or out of force, and `ended_at` when it went out of force.
     """
 
     __tablename__ = "ask"
-    __table_args__ = (Index("ask_by_change", "change"), Index("ask_digest", "digest", unique=True))
+    __table_args__ = (
+        Index("ask_by_change", "change"),
+        Index("ask_digest", "digest", unique=True),
+        Index("ask_owner", "owner", sqlite_where=_OWNED, postgresql_where=_OWNED),
+        Index("ask_ended", "ended_at", sqlite_where=_ENDED, postgresql_where=_ENDED),
+        # A number stands in findings for ever: it is not given to another request when its own is forgotten.
+        {"sqlite_autoincrement": True},
+    )
     number: int | None = Field(default=None, sa_column=Column(RowNumber, primary_key=True, autoincrement=True))
     digest: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     document: str = Field(sa_column=Column(Text, nullable=False))
@@ -50,6 +61,8 @@ class AskRow(Base, table=True):
     keys_version: int = Field(sa_column=Column(BigInteger, nullable=False))
     active: bool = Field(sa_column=Column(Boolean, nullable=False))
     change: int = Field(sa_column=Column(BigInteger, nullable=False))
+    owner: str = Field(sa_column=Column(Text, nullable=False))
+    ended_at: datetime | None = Field(sa_column=Column(UtcTime))
 
 
 class AskChange(Base, table=True):

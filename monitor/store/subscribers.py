@@ -14,10 +14,13 @@ from typing import Any, Final
 from sqlalchemy import Connection, delete, func, or_, select, update
 
 from monitor.store.asks import Asks
+from monitor.store.authorisations import Announced, Authorisations
 from monitor.store.database import Database, lock_name
+from monitor.store.findings import Seen, add_known, set_past
 from monitor.store.site_tables import (
     AnswerRow,
     ApiTokenRow,
+    AskRow,
     DestinationRow,
     InvitationRow,
     LinkRow,
@@ -31,13 +34,19 @@ from monitor.store.site_tables import (
 )
 from monitor.store.tables import table, text_key
 from monitor.store.writing import add_new, add_up, chunks
-from rules.asking import Ask
+from rules.asking import PREFIX, Ask
+from rules.facts import Authorisation
+from sigstore_entries.signing import EntryRef
 
 STAGES: Final = ("asked", "confirmed", "told", "bounced", "left", "suspended")
 READY: Final = "ready"
 WAITING: Final = "waiting"
 SUSPENDED: Final = "suspended"
 WEEK: Final = timedelta(days=7)
+_UNFILED: Final = timedelta(minutes=10)
+"""Every process has taken over a change by then; each looks for changes every second (`monitor.daemon.daemon`)."""
+Known = Sequence[tuple[EntryRef, Seen]]
+"""What a new request that is judged by its past counts as seen."""
 
 _SUBSCRIBER = table(SubscriberRow)
 _SUBSCRIPTION = table(SubscriptionRow)
@@ -140,6 +149,7 @@ class Subscribers:
     def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
         self.database, self.clock = database, clock
         self.asks = Asks(database)
+        self._given = Authorisations(database)
 
     # Accounts
 
@@ -201,7 +211,7 @@ class Subscribers:
             for owned in (_SUBSCRIPTION, _DESTINATION, _SESSION, _TOKEN):
                 connection.execute(delete(owned).where(owned.c.subscriber == subscriber))
             for row in rows:
-                self.asks.release(connection, row.ask)
+                self.asks.release(connection, row.ask, self.clock())
             # Links and letters hold the address as text: none is left.
             connection.execute(delete(_LINK).where(_LINK.c.address == found.address))
             connection.execute(
@@ -288,7 +298,7 @@ class Subscribers:
             row = connection.execute(select(_SUBSCRIBER).where(wanted)).first()
         return None if row is None or row.suspended_at is not None else _subscriber(row)
 
-    def confirm(self, token: str) -> tuple[Subscriber, Subscription] | None:
+    def confirm(self, token: str, known: Known = ()) -> tuple[Subscriber, Subscription] | None:
         """Use a confirming link: the account and the subscription are there from then on, both or neither."""
         with self.database.write() as connection:
             link = self._use(connection, token, "confirm")
@@ -302,11 +312,15 @@ class Subscribers:
                 Ask(payload["document"], payload["keys"]),
                 payload["subject"],
                 payload["title"],
+                known=known,
             )
         return subscriber, made
 
-    def accept(self, token: str) -> tuple[Subscriber, Subscription] | None:
-        """Use a link that shares or hands over a subscription: a copy is made, or it changes its owner."""
+    def accept(self, token: str, known: Known = ()) -> tuple[Subscriber, Subscription] | None:
+        """Use a link that shares or hands over a subscription: a copy is made, or it changes its owner.
+
+        A copy begins with the past that is `known` to anyone: answers and announcements are not copied.
+        """
         with self.database.write() as connection:
             link = self._use(connection, token, "share")
             if link is None:
@@ -321,7 +335,8 @@ class Subscribers:
                 connection.execute(update(_SUBSCRIPTION).where(mine).values(subscriber=receiver.id))
                 moved = connection.execute(self._of(row.id, receiver.id)).one()
                 return receiver, _subscription(moved)
-            made = self._subscribe(connection, receiver.id, Ask(row.document, row.index_keys), row.subject, row.title)
+            copied = Ask(row.document, row.index_keys)
+            made = self._subscribe(connection, receiver.id, copied, row.subject, row.title, known=known)
         return receiver, made
 
     def ensure(self, connection: Connection, address: str) -> Subscriber:
@@ -353,10 +368,10 @@ class Subscribers:
 
     # Subscriptions
 
-    def subscribe(self, subscriber: str, ask: Ask, subject: str, title: str) -> Subscription:
-        """Subscribe a confirmed account."""
+    def subscribe(self, subscriber: str, ask: Ask, subject: str, title: str, known: Known = ()) -> Subscription:
+        """Subscribe a confirmed account. `known` is what a request that is judged by its past has seen already."""
         with self.database.write() as connection:
-            return self._subscribe(connection, subscriber, ask, subject, title)
+            return self._subscribe(connection, subscriber, ask, subject, title, known=known)
 
     def subscriptions(self, subscriber: str) -> list[Subscription]:
         """What an account subscribed to, oldest first."""
@@ -370,19 +385,21 @@ class Subscribers:
             row = connection.execute(self._of(subscription, subscriber)).first()
         return None if row is None else _subscription(row)
 
-    def change(self, subscription: str, subscriber: str, ask: Ask, title: str) -> bool:
-        """Replace what a subscription selects and expects."""
+    def change(self, subscription: str, subscriber: str, ask: Ask, title: str, known: Known = ()) -> bool:
+        """Replace what a subscription selects and expects. A past that it has already stays; else `known` begins it."""
         with self.database.write() as connection:
             row = connection.execute(self._of(subscription, subscriber)).first()
             if row is None:
                 return False
-            number = self.asks.hold(connection, ask)
+            number = self.asks.hold(connection, ask, subscription)
             mine = _SUBSCRIPTION.c.id == subscription
             connection.execute(update(_SUBSCRIPTION).where(mine).values(ask=number, title=title))
             if number != row.ask:
                 stands = {"subscription": subscription, "since": self.clock(), "ask": number}
                 add_new(connection, _STOOD_FOR, [stands])
-                self.asks.release(connection, row.ask)
+                if ask.by_past:
+                    add_known(connection, f"{PREFIX}{number}", known)
+                self.asks.release(connection, row.ask, self.clock())
         return True
 
     def unsubscribe(self, subscription: str, subscriber: str | None) -> bool:
@@ -394,7 +411,7 @@ class Subscribers:
             connection.execute(delete(_ANSWER).where(_ANSWER.c.subscription == subscription))
             connection.execute(delete(_STOOD_FOR).where(_STOOD_FOR.c.subscription == subscription))
             connection.execute(delete(_SUBSCRIPTION).where(_SUBSCRIPTION.c.id == subscription))
-            self.asks.release(connection, row.ask)
+            self.asks.release(connection, row.ask, self.clock())
             count(connection, "left")
         return True
 
@@ -405,18 +422,52 @@ class Subscribers:
             return [(row.ask, row.since) for row in connection.execute(chosen.order_by(_STOOD_FOR.c.since))]
 
     def answer(self, subscription: str, log: str, index: int, *, mine: bool) -> None:
-        """Record what a subscriber said of one signing; the last answer counts."""
+        """Record what a subscriber said of one signing; the last answer counts.
+
+        A signing of theirs is a past that later ones of this subscription are compared with, any other one is not.
+        """
         here = (_ANSWER.c.subscription == subscription, _ANSWER.c.log == log, _ANSWER.c.entry == index)
         row = {"subscription": subscription, "log": log, "entry": index, "mine": mine, "at": self.clock()}
         with self.database.write() as connection:
             connection.execute(delete(_ANSWER).where(*here))
             add_new(connection, _ANSWER, [row])
+            asks = select(_STOOD_FOR.c.ask).where(_STOOD_FOR.c.subscription == subscription)
+            for number in connection.execute(asks).scalars().all():
+                # A shared request has no expectation that asks for its past.
+                if self.asks.owner(connection, number) == subscription:
+                    set_past(connection, EntryRef(log, index), f"{PREFIX}{number}", past=mine)
 
     def answers(self, subscription: str) -> dict[tuple[str, int], bool]:
         """What was said of signings, by log and index."""
         with self.database.read() as connection:
             rows = connection.execute(select(_ANSWER).where(_ANSWER.c.subscription == subscription))
             return {(row.log, row.entry): row.mine for row in rows}
+
+    # Announcements
+
+    def announce(self, subscription: str, authorisation: Authorisation) -> int | None:
+        """Announce signings to a subscription that expects only announced ones; `None` for any other."""
+        rule = self._announced_to(subscription)
+        return None if rule is None else self._given.add(rule, authorisation, self.clock())
+
+    def announced(self, subscription: str) -> list[Announced]:
+        """Announcements in force for a subscription, oldest first, expired and used up ones included."""
+        rule = self._announced_to(subscription)
+        return [] if rule is None else self._given.of_rule(rule)
+
+    def withdraw(self, subscription: str, number: int) -> bool:
+        """End an announcement of a subscription; false when it has none of this number in force."""
+        rule = self._announced_to(subscription)
+        mine = rule is not None and any(each.number == number for each in self._given.of_rule(rule))
+        return mine and self._given.revoke(number, self.clock())
+
+    def _announced_to(self, subscription: str) -> str | None:
+        """The rule of a subscription whose request is its own."""
+        with self.database.read() as connection:
+            row = connection.execute(self._of(subscription, None)).first()
+            if row is None or self.asks.owner(connection, row.ask) != subscription:
+                return None
+        return f"{PREFIX}{row.ask}"
 
     # Destinations
 
@@ -519,25 +570,33 @@ class Subscribers:
         return {**{stage: int(stages.get(stage, 0)) for stage in STAGES}, **{k: int(v) for k, v in now.items()}}
 
     def forget_old(self, before: datetime) -> None:
-        """Forget links that ended before a moment, addresses included, and sessions not seen for two months."""
+        """Forget links that ended before a moment, addresses included, and sessions not seen for two months.
+
+        The texts of ended requests go minutes after their end: as soon as every process has unfiled them.
+        """
+        self.asks.forget_ended(self.clock() - _UNFILED)
         with self.database.write() as connection:
             connection.execute(delete(_LINK).where(_LINK.c.expires_at < before))
             connection.execute(delete(_SESSION).where(_SESSION.c.seen_at < before - timedelta(days=60)))
 
     # Within a transaction
 
-    def _subscribe(self, connection: Connection, subscriber: str, ask: Ask, subject: str, title: str) -> Subscription:
-        number = self.asks.hold(connection, ask)
-        same = (_SUBSCRIPTION.c.subscriber == subscriber, _SUBSCRIPTION.c.ask == number)
-        known = connection.execute(select(_SUBSCRIPTION.c.id).where(*same)).scalar()
-        if known is None:
-            known = new_id()
-            row = {"id": known, "subscriber": subscriber, "ask": number, "subject": subject, "title": title}
-            connection.execute(_SUBSCRIPTION.insert(), row | {"created_at": self.clock()})
-            stands = {"subscription": known, "since": self.clock(), "ask": number}
-            add_new(connection, _STOOD_FOR, [stands])
-            count(connection, "confirmed")
-        return _subscription(connection.execute(self._of(known, subscriber)).one())
+    def _subscribe(
+        self, connection: Connection, subscriber: str, ask: Ask, subject: str, title: str, *, known: Known
+    ) -> Subscription:
+        same = self._of(None, subscriber).where(table(AskRow).c.document == ask.document)
+        there = connection.execute(same).first()
+        if there is not None:
+            return _subscription(there)
+        made = new_id()
+        number = self.asks.hold(connection, ask, made)
+        row = {"id": made, "subscriber": subscriber, "ask": number, "subject": subject, "title": title}
+        connection.execute(_SUBSCRIPTION.insert(), row | {"created_at": self.clock()})
+        add_new(connection, _STOOD_FOR, [{"subscription": made, "since": self.clock(), "ask": number}])
+        if ask.by_past:
+            add_known(connection, f"{PREFIX}{number}", known)
+        count(connection, "confirmed")
+        return _subscription(connection.execute(self._of(made, subscriber)).one())
 
     def _add_destination(
         self, connection: Connection, subscriber: str, kind: str, target: str, *, host: str, secret: str, state: str

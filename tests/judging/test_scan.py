@@ -9,10 +9,11 @@ import pytest
 
 from alerts.alert import Owner
 from monitor.following.scan_batch import BatchMatches, RuleScanner, scan_batch
-from monitor.judging.judge import BatchPast, RuleJudge
+from monitor.judging.judge import RuleJudge
 from monitor.model.log_source import LogApi, LogEntry
 from monitor.model.state import Finding
 from monitor.raising.signing_alerts import alerts_of_findings
+from monitor.store.findings import BatchPast
 from rules.matching.matcher import Matcher, compile_rules
 from rules.rule import Outcome, Verdict
 from rules.rule_file import load_rules

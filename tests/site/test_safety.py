@@ -80,6 +80,7 @@ def paths_of(acme: Scene, address: str, route: APIRoute) -> str:
         "subscription": subscribers.subscriptions(account.id)[0].id,
         "destination": subscribers.destinations(account.id)[1].id,
         "token_id": subscribers.tokens(account.id)[0].id,
+        "number": "1",
         "action": "remove",
         "token": "0" * 64,
     }
@@ -180,6 +181,8 @@ def _all_routes(acme: Scene, method: str) -> list[APIRoute]:
 
 
 def _for(route: APIRoute, payload: dict[str, Any]) -> dict[str, Any] | None:
+    if "announcements" in route.path:
+        return {"digest": "ab" * 32} if "POST" in (route.methods or ()) else None
     if "answers" in route.path:
         return {key: payload[key] for key in ("log", "index", "mine")}
     if "destination" in route.path:
