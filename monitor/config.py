@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from addresses.url import has_credentials, shown_url
+from alerts.channels.settings import ChannelSettings, channels_shape, read_channel
 from monitor.model.errors import BadConfig
 from monitor.model.log_source import Freshness, LogApi
 from monitor.model.witness_policy import WitnessPolicy, read_witnesses
@@ -42,7 +43,6 @@ from settings.models import (
     read_model,
     written,
 )
-from settings.plain import plain_mapping
 from settings.reading import (
     Fields,
     read_choice,
@@ -67,10 +67,6 @@ WITNESSES: Final[Shape] = {
     "properties": {"required": COUNT, "keys": one_or_many(TEXT)},
     "required": ["required", "keys"],
     "additionalProperties": False,
-}
-CHANNELS: Final[Shape] = {
-    "type": "object",
-    "additionalProperties": {"type": "object", "properties": {"type": TEXT}, "required": ["type"]},
 }
 _CACHE: Final = Written(FILE.read, TEXT, otherwise=lambda base: base / "trust-cache")
 _FILES: Final = Written(lambda node, base: read_list(node, lambda each: base / read_text(each)), one_or_many(TEXT))
@@ -170,15 +166,10 @@ def _read_public_url(node: Node) -> str:
     return text.rstrip("/")
 
 
-def _read_channels(node: Node) -> dict[str, Mapping[str, Any]]:
+def _read_channels(node: Node, base: Path) -> dict[str, ChannelSettings]:
     if not isinstance(node, YamlMapping):
         raise Misplaced("channels is a mapping of a name to its settings, such as {console: {type: stdout}}", node)
-    channels: dict[str, Mapping[str, Any]] = {}
-    for name, settings in node.entries:
-        if not isinstance(settings, YamlMapping):
-            raise Misplaced(f"channel {name.text!r} is a mapping with a `type`", settings)
-        channels[name.text] = plain_mapping(settings)
-    return channels
+    return {name.text: read_channel(name.text, settings, base) for name, settings in node.entries}
 
 
 def _read_location(node: Node, base: Path) -> str:
@@ -370,7 +361,7 @@ class Config:
     trust: Annotated[TrustConfig, Section("trust", _check_trust)]
     rules: Annotated[Path, FILE]
     logs: Annotated[tuple[Annotated[LogConfig, Section("a log", _check_log)], ...] | None, Many(_check_logs)] = None
-    channels: Annotated[Mapping[str, Mapping[str, Any]], written(_read_channels, CHANNELS)] = field(
+    channels: Annotated[Mapping[str, ChannelSettings], Written(_read_channels, channels_shape())] = field(
         default_factory=dict
     )
     notify: Annotated[tuple[str, ...], written(lambda node: read_list(node, read_text), one_or_many(TEXT))] = ()

@@ -67,7 +67,16 @@ class Written:
             return self.read(value, _base(info))
         except Misplaced as error:
             where = ".".join(name for name in (*_path(info), self.key or info.field_name) if name)
-            raise Misplaced(f"{where}: {error}", error.problem) from None
+            told = str(error)
+            raise Misplaced(told if told.startswith(f"{where}.") else f"{where}: {told}", error.problem) from None
+
+
+class Given:
+    """A value that is not in the file: it is handed to `read_model`, and kept as it is."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Anything; see pydantic."""
+        return core_schema.any_schema()
 
 
 def written(read: Callable[[Node], Any], shape: Shape, key: str = "") -> Written:
@@ -182,12 +191,11 @@ class _Shapes(GenerateJsonSchema):
 
 def json_schema(model: type, section: Section, title: str, more: Shape) -> dict[str, Any]:
     """JSON Schema (2020-12) of a file. `more` are properties that are in no field."""
-    made = TypeAdapter(_annotated(model, section)).json_schema(schema_generator=_Shapes)
+    made = shape_of(model, section)
     defs = made.pop("$defs", {})
     for each in models_of(model):
         if each.__name__ in defs:
             _close(defs[each.__name__], each)
-    _close(made, model)
     made["properties"] = {**more, **made["properties"]}
     made["required"] = [*more, *made.get("required", [])]
     return {
@@ -196,6 +204,13 @@ def json_schema(model: type, section: Section, title: str, more: Shape) -> dict[
         "title": title,
         **({"$defs": defs} if defs else {}),
     }
+
+
+def shape_of(model: type, section: Section) -> dict[str, Any]:
+    """Shape of one mapping, with `$defs` where there are sections in it."""
+    made = TypeAdapter(_annotated(model, section)).json_schema(schema_generator=_Shapes)
+    _close(made, model)
+    return made
 
 
 def schema_text(schema: Shape) -> str:

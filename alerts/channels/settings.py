@@ -1,27 +1,38 @@
-"""Reading one channel's settings strictly: an unknown key, a wrong type or a missing secret is an error that helps."""
+"""Settings of a channel, as the configuration file gives them: one frozen value for each type of channel.
 
-from collections.abc import Mapping, Sequence
+Reading checks what the file alone shows. Whether secrets, templates and certificates can be read is checked when the
+channel is built (`alerts.channels.registry`): most commands need none of them.
+"""
+
+import re
+from collections.abc import Callable
+from collections.abc import Mapping as AnyMapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from alerts.inert import inert_line
-from alerts.links import Links
-from alerts.user_template import UserTemplate
+from settings.document import Mapping, Misplaced, Node, Scalar
+from settings.models import (
+    FILE,
+    FLAG,
+    TEXT,
+    Given,
+    Section,
+    Shape,
+    Written,
+    choice,
+    one_or_many,
+    read_model,
+    shape_of,
+    written,
+)
+from settings.reading import Fields, read_between, read_choice, read_decimal, read_flag, read_list, read_text
 
 _MAX_SECRET: Final = 64 * 1024
-
-
-class ChannelMisconfigured(ValueError):
-    """The operator's settings cannot be used: says which key of which channel, why, and what would do.
-
-    `place` is line and column in the file, where they are known.
-    """
-
-    def __init__(self, message: str, place: tuple[int, int] | None = None) -> None:
-        super().__init__(message)
-        self.place = place
+# A channel's name is part of every idempotency key and a metric label.
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+_REPOSITORY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}")
+_SECURITY: Final = ("starttls", "tls", "none")
 
 
 class SecretUnreadable(Exception):
@@ -50,113 +61,217 @@ class SecretFile:
         return secret
 
 
-class Settings:
-    """Takes keys out of a channel's mapping one by one; `finish` refuses what is left."""
-
-    def __init__(self, channel: str, kind: str, values: Mapping[str, Any], base: Path, links: Links) -> None:
-        self.links, self.base = links, base
-        self._channel, self._kind = channel, kind
-        self._left = {key: value for key, value in values.items() if key != "type"}
-        self._known: list[str] = []
-        self._places = getattr(values, "places", {})
-
-    def wrong(self, key: str, why: str) -> ChannelMisconfigured:
-        """The error for one key."""
-        return ChannelMisconfigured(f"channels.{self._channel}.{key} ({self._kind}): {why}", self._place(key))
-
-    def has(self, key: str) -> bool:
-        """Whether the operator set `key`."""
-        return self._left.get(key) is not None
-
-    def text(self, key: str, default: str | None = None) -> str:
-        """A non-empty single-line string; required when there is no default."""
-        value = self._take(key, default)
-        if not isinstance(value, str) or not value or inert_line(value, 2_000) != value:
-            raise self.wrong(key, "must be a non-empty line of text")
-        return value
-
-    def choice(self, key: str, choices: Sequence[str], default: str) -> str:
-        """One of `choices`."""
-        value = self._take(key, default)
-        if value not in choices:
-            raise self.wrong(key, f"must be one of {', '.join(choices)}")
-        return str(value)
-
-    def flag(self, key: str, *, default: bool) -> bool:
-        """True or false, not "yes"."""
-        value = self._take(key, default)
-        if not isinstance(value, bool):
-            raise self.wrong(key, "must be true or false")
-        return value
-
-    def number(self, key: str, default: float, *, least: float, most: float) -> float:
-        """A number between `least` and `most`, both allowed."""
-        value = self._take(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-            raise self.wrong(key, f"must be a number from {least:g} to {most:g}")
-        return float(value)
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        """One line of text, or a list of them; at least one."""
-        value = self._take(key, None)
-        items = [value] if isinstance(value, str) else value
-        if not isinstance(items, list) or not items or not all(isinstance(item, str) and item for item in items):
-            raise self.wrong(key, "must be a line of text or a list of them")
-        if any(inert_line(item, 2_000) != item for item in items):
-            raise self.wrong(key, "holds a control character or line break")
-        return tuple(items)
-
-    def path(self, key: str) -> Path:
-        """A path; a relative one counts from the configuration file's directory."""
-        return self.base / self.text(key)
-
-    def optional_path(self, key: str) -> Path | None:
-        """A path, where one is set."""
-        if self.has(key):
-            return self.path(key)
-        self._known.append(key)
-        return None
-
-    def secret(self, key: str) -> SecretFile:
-        """The path of a file that holds a secret, readable now."""
-        file = SecretFile(self.path(key))
+def _seconds(most: int) -> Written:
+    def read(node: Node) -> float:
         try:
-            file.read()
-        except SecretUnreadable as error:
-            raise self.wrong(key, str(error)) from error
-        return file
+            seconds = read_decimal(node)
+        except Misplaced:
+            seconds = 0.0
+        if not 1 <= seconds <= most:
+            raise Misplaced(f"must be a number from 1 to {most}", node)
+        return seconds
 
-    def template(self, key: str, *, html: bool = False) -> UserTemplate | None:
-        """The user's own template, where one is set."""
-        path = self.optional_path(key)
-        if path is None:
-            return None
-        try:
-            return UserTemplate.read(path, html=html)
-        except (OSError, ValueError) as error:
-            raise self.wrong(key, f"the template cannot be read: {error}") from error
+    return written(read, {"type": "number", "minimum": 1, "maximum": most})
 
-    def finish(self) -> None:
-        """Refuse unknown keys."""
-        if self._left:
-            unknown = ", ".join(sorted(inert_line(str(key), 60) for key in self._left))
-            near = get_close_matches(next(iter(self._left)), self._known, n=1, cutoff=0.6)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ChannelMisconfigured(
-                f"channels.{self._channel} ({self._kind}): unknown: {unknown}{hint}; "
-                f"known: {', '.join(sorted(self._known))}",
-                self._place(next(iter(self._left))),
-            )
 
-    def _place(self, key: str) -> tuple[int, int] | None:
-        """Where a key stands, or the mapping that lacks it."""
-        return self._places.get(key, self._places.get(""))
+def _read_repository(node: Node) -> str:
+    if not _REPOSITORY.fullmatch(text := read_text(node)):
+        raise Misplaced("is owner/name, such as acme/widget", node)
+    return text
 
-    def _take(self, key: str, default: Any) -> Any:
-        self._known.append(key)
-        value = self._left.pop(key, None)
-        if value is None:
-            if default is None:
-                raise self.wrong(key, "is required")
-            return default
-        return value
+
+_SECRET: Final = Written(lambda node, base: SecretFile(base / read_text(node)), TEXT)
+_LINE: Final = written(read_text, TEXT)
+_LINES: Final = written(lambda node: read_list(node, read_text), one_or_many(TEXT))
+_FLAG: Final = written(read_flag, FLAG)
+_TYPE: Final = written(read_text, TEXT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelSettings:
+    """What channels of every type have. `mapping` is the channel's own in the file."""
+
+    name: Annotated[str, Given()]
+    mapping: Annotated[Mapping, Given()]
+    type: Annotated[str, _TYPE]
+
+    def wrong(self, key: str, why: str) -> Misplaced:
+        """The error for one key, at its place in the file; at the mapping's own where the key is not in it."""
+        place = next((each for each, _ in self.mapping.entries if each.text == key), self.mapping)
+        return Misplaced(f"channels.{self.name}.{key} ({self.type}): {why}", place)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpSettings(ChannelSettings):
+    """What channels have that post over HTTP. `ca_file` names authorities to believe beside the system's."""
+
+    allow_private: Annotated[bool, _FLAG] = False
+    timeout_seconds: Annotated[float, _seconds(120)] = 15.0
+    ca_file: Annotated[Path | None, FILE] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StdoutSettings(ChannelSettings):
+    """Standard output."""
+
+    format: Annotated[str, written(lambda node: read_choice(node, ("text", "json")), choice(("text", "json")))] = "text"
+    text_template: Annotated[Path | None, FILE] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JsonlSettings(ChannelSettings):
+    """A file of JSON lines."""
+
+    path: Annotated[Path, FILE]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookSettings(HttpSettings):
+    """A signed POST; `unsigned` says that the receiver need not know the sender."""
+
+    url: Annotated[str, _LINE]
+    secret_file: Annotated[SecretFile | None, _SECRET] = None
+    unsigned: Annotated[bool, _FLAG] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlackSettings(ChannelSettings):
+    """Slack: an incoming webhook, whose URL is the secret, or a bot's token and a channel."""
+
+    webhook_url_file: Annotated[SecretFile | None, _SECRET] = None
+    token_file: Annotated[SecretFile | None, _SECRET] = None
+    channel: Annotated[str, _LINE] = ""
+    base_url: Annotated[str, _LINE] = ""
+    allow_private: Annotated[bool, _FLAG] = False
+    timeout_seconds: Annotated[float, _seconds(120)] = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmailSettings(ChannelSettings):
+    """SMTP. Without `port` it is the usual one of `security`."""
+
+    host: Annotated[str, _LINE]
+    port: Annotated[
+        int | None,
+        written(lambda node: read_between(node, 1, 65_535), {"type": "integer", "minimum": 1, "maximum": 65_535}),
+    ] = None
+    security: Annotated[str, written(lambda node: read_choice(node, _SECURITY), choice(_SECURITY))] = "starttls"
+    username: Annotated[str | None, _LINE] = None
+    password_file: Annotated[SecretFile | None, _SECRET] = None
+    ca_file: Annotated[Path | None, FILE] = None
+    timeout_seconds: Annotated[float, _seconds(300)] = 30.0
+    sender: Annotated[str, written(read_text, TEXT, "from")]
+    to: Annotated[tuple[str, ...], _LINES]
+    text_template: Annotated[Path | None, FILE] = None
+    html_template: Annotated[Path | None, FILE] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PagerDutySettings(HttpSettings):
+    """PagerDuty's Events API v2. Without `url` it is PagerDuty's own."""
+
+    routing_key_file: Annotated[SecretFile, _SECRET]
+    url: Annotated[str, _LINE] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertmanagerSettings(HttpSettings):
+    """Prometheus Alertmanager at its base address."""
+
+    url: Annotated[str, _LINE]
+    token_file: Annotated[SecretFile | None, _SECRET] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GitHubIssuesSettings(HttpSettings):
+    """Issues of one repository. Without `url` it is the API of github.com."""
+
+    repository: Annotated[str, written(_read_repository, {"type": "string", "pattern": f"^{_REPOSITORY.pattern}$"})]
+    token_file: Annotated[SecretFile, _SECRET]
+    url: Annotated[str, _LINE] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandSettings(ChannelSettings):
+    """A program that is run for each alert."""
+
+    argv: Annotated[tuple[str, ...], _LINES]
+    timeout_seconds: Annotated[float, _seconds(120)] = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppriseSettings(ChannelSettings):
+    """Every Apprise URL in a file."""
+
+    urls_file: Annotated[SecretFile, _SECRET]
+    text_template: Annotated[Path | None, FILE] = None
+
+
+def _check_webhook(webhook: WebhookSettings, _: Fields) -> None:
+    if webhook.secret_file is None and not webhook.unsigned:
+        raise webhook.wrong(
+            "secret_file", "is required, so that the receiver knows who sent it (or set unsigned: true to do without)"
+        )
+
+
+def _check_slack(slack: SlackSettings, _: Fields) -> None:
+    if slack.webhook_url_file is None and slack.token_file is None:
+        raise slack.wrong("webhook_url_file", "is required, or token_file and channel to post as a bot")
+    if slack.webhook_url_file is None and not slack.channel:
+        raise slack.wrong("channel", "is required")
+
+
+def _check_email(email: EmailSettings, _: Fields) -> None:
+    if email.username is not None and email.password_file is None:
+        raise email.wrong("password_file", "is required with a username")
+    if email.username is not None and email.security == "none":
+        raise email.wrong("security", "none would send the password in clear; use starttls or tls")
+
+
+MODELS: Final[AnyMapping[str, tuple[type[ChannelSettings], Callable[[Any, Fields], None] | None]]] = {
+    "alertmanager": (AlertmanagerSettings, None),
+    "apprise": (AppriseSettings, None),
+    "command": (CommandSettings, None),
+    "email": (EmailSettings, _check_email),
+    "github-issues": (GitHubIssuesSettings, None),
+    "jsonl": (JsonlSettings, None),
+    "pagerduty": (PagerDutySettings, None),
+    "slack": (SlackSettings, _check_slack),
+    "stdout": (StdoutSettings, None),
+    "webhook": (WebhookSettings, _check_webhook),
+}
+"""What each type of channel is read into, and what its keys are held against."""
+
+
+def read_channel(name: str, node: Node, base: Path) -> ChannelSettings:
+    """Read one channel; relative paths count from `base`. Raises `Misplaced`."""
+    if not _NAME.fullmatch(name):
+        raise Misplaced(
+            f"channel name {name[:80]!r}: up to 63 letters, digits, '-' and '_', a letter or digit first", node
+        )
+    if not isinstance(node, Mapping):
+        raise Misplaced(f"channels.{name}: is a mapping with a `type`: {', '.join(MODELS)}", node)
+    kind = next((value for key, value in node.entries if key.text == "type"), node)
+    if not isinstance(kind, Scalar) or kind.text not in MODELS:
+        raise Misplaced(f"channels.{name}.type: must be one of {', '.join(MODELS)}", kind)
+    model, check = MODELS[kind.text]
+    try:
+        return read_model(model, Section(f"a channel of type {kind.text}", check), node, base, name=name, mapping=node)
+    except Misplaced as error:
+        told = str(error)
+        prefix = "" if told.startswith(f"channels.{name}.") else f"channels.{name}: "
+        raise Misplaced(f"{prefix}{told}", error.problem) from None
+
+
+def channels_shape() -> Shape:
+    """JSON Schema of all channels by their names."""
+    shapes = []
+    for kind, (model, _) in MODELS.items():
+        shape = shape_of(model, Section(kind))
+        shape["properties"]["type"] = {"const": kind}
+        shapes.append(shape)
+    return {
+        "type": "object",
+        "propertyNames": {"pattern": f"^{_NAME.pattern}$"},
+        "additionalProperties": {"oneOf": shapes},
+    }

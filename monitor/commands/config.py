@@ -1,12 +1,14 @@
 """`signwatch config`: what a configuration may say, and whether this one is right before a start."""
 
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import typer
 
+from alerts.channels.settings import SecretFile
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, say, say_json
 from monitor.config import Config, config_schema, load_config
 from monitor.daemon.assembly import build_channels
@@ -92,12 +94,9 @@ def _secrets(settings: Config) -> Iterator[tuple[str, Path]]:
     if settings.heartbeat is not None:
         yield "heartbeat: url_file", settings.heartbeat.url_file
     for name, channel in settings.channels.items():
-        yield from _named_files(f"channels: {name}", channel, settings.base)
-
-
-def _named_files(where: str, values: Mapping[str, Any], base: Path) -> Iterator[tuple[str, Path]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _named_files(f"{where}: {key}", value, base)
-        elif key.endswith("_file") and isinstance(value, str):
-            yield f"{where}: {key}", base / value
+        for key in (each.name for each in fields(channel)):
+            match getattr(channel, key):
+                case SecretFile(path):
+                    yield f"channels: {name}: {key}", path
+                case Path() as path if key.endswith("_file"):
+                    yield f"channels: {name}: {key}", path

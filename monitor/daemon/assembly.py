@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from alerts.alert import Alert
 from alerts.channels.channel import Channel
 from alerts.channels.registry import FOLLOWING, build_channel
-from alerts.channels.settings import ChannelMisconfigured, SecretFile, SecretUnreadable
+from alerts.channels.settings import SecretFile, SecretUnreadable
 from alerts.links import NO_LINKS, Links
 from monitor.archive.handover import Archiver, Handovers
 from monitor.backscan.planner import FromArchive, LogBackscan
@@ -42,6 +42,7 @@ from monitor.telemetry.hooks import Meter
 from monitor.trust.provider import TrustKeeper
 from monitor.trust.trust_root import TrustRoot
 from rules.asking import number_of
+from settings.document import Misplaced
 
 if TYPE_CHECKING:
     from monitor.site.delivery import Courier
@@ -224,13 +225,11 @@ def build_channels(config: Config) -> list[Channel]:
     """Every configured channel. Raises `BadConfig`."""
     try:
         links = links_of(config)
-        return [
-            build_channel(name, settings, base=config.base, links=links) for name, settings in config.channels.items()
-        ]
-    except ChannelMisconfigured as error:
-        place = "" if error.place is None else f":{error.place[0]}:{error.place[1]}"
+        return [build_channel(settings, base=config.base, links=links) for settings in config.channels.values()]
+    except Misplaced as error:
+        place = f"{config.path}:{error.problem.line}:{error.problem.column}"
         raise BadConfig(
-            f"{config.path}{place}: {error}\nNothing was started: alerts would have reached no channel. "
+            f"{place}: {error}\nNothing was started: alerts would have reached no channel. "
             "docs/channels.md lists every setting."
         ) from error
 
@@ -245,7 +244,7 @@ def links_of(config: Config) -> Links:
 
 def life_of(config: Config, database: Database) -> AlertLife:
     """What changes alerts, knowing which configured channels are told of changes."""
-    followers = [name for name, settings in config.channels.items() if settings.get("type") in FOLLOWING]
+    followers = [name for name, settings in config.channels.items() if settings.type in FOLLOWING]
     return AlertLife(database, followers)
 
 

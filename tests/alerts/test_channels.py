@@ -25,11 +25,11 @@ from werkzeug import Response
 
 from alerts.channels.channel import Channel, DeliveryFailed
 from alerts.channels.guarded_http import GuardedPoster, check_url
-from alerts.channels.registry import build_channel
-from alerts.channels.settings import ChannelMisconfigured
 from alerts.channels.stdout import StdoutChannel
 from outbound.etiquette import parse_retry_after
+from settings.document import Misplaced
 from tests.support.alerts import NOW, an_alert
+from tests.support.channels import channel_of
 from tests.support.smtp_server import Mailbox, smtp_server
 
 KEY = "rekor-v2/1/acme-release:hook"
@@ -58,7 +58,7 @@ def receiver(server: HTTPServer) -> HTTPServer:
 
 
 def build(base: Path, **settings: Any) -> Channel:
-    return build_channel("hook", settings, base=base)
+    return channel_of("hook", settings, base)
 
 
 def hook(base: Path, receiver: HTTPServer, **more: Any) -> Channel:
@@ -544,6 +544,7 @@ def test_apprise_reads_its_urls_from_a_file(secrets: Path, receiver: HTTPServer)
     assert "line 1" in str(failure(build(secrets, type="apprise", urls_file="urls")))
 
 
+MAIL = {"type": "email", "host": "h", "from": "a@b.example", "to": "c@d.example"}
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no type": (
         {},
@@ -551,11 +552,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "unknown type": ({"type": "pigeon"}, "must be one of"),
     "type is a list": ({"type": ["stdout"]}, "must be one of"),
-    "unknown key": ({"type": "stdout", "colour": True}, "unknown: colour; known: format, text_template"),
-    "wrong choice": ({"type": "stdout", "format": "xml"}, "one of text, json"),
-    "missing path": ({"type": "jsonl"}, "path (jsonl): is required"),
-    "path is a number": ({"type": "jsonl", "path": 7}, "line of text"),
-    "path with a newline": ({"type": "jsonl", "path": "a\nb"}, "line of text"),
+    "unknown key": ({"type": "stdout", "colour": True}, "has no key 'colour': known keys: "),
+    "wrong choice": ({"type": "stdout", "format": "xml"}, "is not one of: text, json"),
+    "missing path": ({"type": "jsonl"}, "'path' is missing"),
+    "path is a list": ({"type": "jsonl", "path": ["a"]}, "one text"),
+    "path with a newline": ({"type": "jsonl", "path": "a\nb"}, "line break"),
     "no template file": ({"type": "stdout", "text_template": "none.j2"}, "cannot be read"),
     "webhook unsigned": ({"type": "webhook", "url": "https://h.example/"}, "unsigned: true"),
     "webhook inline secret": ({"type": "webhook", "url": "https://h.example/", "secret": "x"}, "secret_file"),
@@ -564,7 +565,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         "openssl rand",
     ),
     "webhook over http": ({"type": "webhook", "url": "http://h.example/", "secret_file": "webhook"}, "must be https"),
-    "webhook to metadata": ({"type": "webhook", "url": "https://169.254.169.254/"}, "not public"),
+    "webhook to metadata": ({"type": "webhook", "url": "https://169.254.169.254/", "unsigned": True}, "not public"),
     "flag as text": ({"type": "webhook", "url": "https://h.example/", "unsigned": "yes"}, "true or false"),
     "timeout too long": ({"type": "webhook", "url": "https://h.example/", "timeout_seconds": 1e9}, "from 1 to 120"),
     "timeout as bool": ({"type": "webhook", "url": "https://h.example/", "timeout_seconds": True}, "from 1 to 120"),
@@ -573,24 +574,31 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "slack file is no url": ({"type": "slack", "webhook_url_file": "token"}, "its URL"),
     "missing secret file": ({"type": "pagerduty", "routing_key_file": "none"}, "cannot be read"),
     "empty secret file": ({"type": "pagerduty", "routing_key_file": "empty"}, "is empty"),
-    "mail without recipients": ({"type": "email", "host": "h", "from": "a@b.example", "to": []}, "list of them"),
+    "mail without recipients": ({"type": "email", "host": "h", "from": "a@b.example", "to": []}, "an empty list"),
     "mail to nobody": ({"type": "email", "host": "h", "from": "a@b.example", "to": "nobody"}, "not an e-mail address"),
     "mail header injection": (
         {"type": "email", "host": "h", "from": "a@b.example", "to": "c@d.example\r\nBcc: e@f.example"},
         "control character",
     ),
     "mail password in clear": (
-        {"type": "email", "host": "h", "username": "u", "password_file": "password", "security": "none"},
+        {"type": "email", "host": "h", "from": "a@b.example", "to": "c@d.example"}
+        | {"username": "u", "password_file": "password", "security": "none"},
         "in clear",
     ),
-    "mail user without password": ({"type": "email", "host": "h", "username": "u"}, "password_file"),
-    "no such ca file": ({"type": "email", "host": "h", "ca_file": "none.pem"}, "PEM"),
+    "mail user without password": (
+        {**MAIL, "username": "u"},
+        "password_file",
+    ),
+    "no such ca file": (
+        {**MAIL, "ca_file": "none.pem"},
+        "PEM",
+    ),
 }
 
 
 def test_a_good_setting_builds(secrets: Path) -> None:
     for settings in ({"type": "stdout"}, {"type": "webhook", "url": "https://h.example/", "unsigned": True}):
-        assert build_channel("ok", settings, base=secrets).name == "ok"
+        assert channel_of("ok", settings, secrets).name == "ok"
 
 
 @pytest.mark.parametrize(("settings", "said"), BAD.values(), ids=BAD)
@@ -598,8 +606,8 @@ def test_a_wrong_setting_is_refused_with_what_to_write_instead(
     secrets: Path, settings: dict[str, Any], said: str
 ) -> None:
     (secrets / "empty").write_text(" \n")
-    with pytest.raises(ChannelMisconfigured) as caught:
-        build_channel("hook", settings, base=secrets)
+    with pytest.raises(Misplaced) as caught:
+        channel_of("hook", settings, secrets)
     assert said in str(caught.value)
     assert "channels.hook" in str(caught.value)
     assert "hunter2" not in str(caught.value)
@@ -607,5 +615,5 @@ def test_a_wrong_setting_is_refused_with_what_to_write_instead(
 
 @pytest.mark.parametrize("name", ["", "a b", "a:b", "a\nb", "-a", "x" * 64, "ü"])
 def test_a_channels_name_is_plain(name: str) -> None:
-    with pytest.raises(ChannelMisconfigured, match="channel name"):
-        build_channel(name, {"type": "stdout"})
+    with pytest.raises(Misplaced, match="channel name"):
+        channel_of(name, {"type": "stdout"})

@@ -24,9 +24,11 @@ from alerts.channels.channel import DeliveryFailed, FollowingChannel
 from alerts.channels.command import CommandChannel
 from alerts.channels.github_issues import GitHubIssuesChannel
 from alerts.channels.guarded_http import GuardedPoster
-from alerts.channels.registry import FOLLOWING, build_channel
-from alerts.channels.settings import ChannelMisconfigured, SecretFile
+from alerts.channels.registry import FOLLOWING
+from alerts.channels.settings import SecretFile
+from settings.document import Misplaced
 from tests.support.alerts import NOW, an_alert
+from tests.support.channels import channel_of
 
 POSTER = GuardedPoster(allow_private=True)
 ACKNOWLEDGED = AlertChange(ChangeKind.ACKNOWLEDGED, 1, "alice", "ours")
@@ -274,8 +276,8 @@ def test_what_is_said_to_follow_alerts_does(tmp_path: Path) -> None:
     follows = {
         kind
         for kind, each in settings.items()
-        if isinstance(build_channel("a", {"type": kind, **each}, base=tmp_path), FollowingChannel)
+        if isinstance(channel_of("a", {"type": kind, **each}, tmp_path), FollowingChannel)
     }
     assert follows == FOLLOWING
-    with pytest.raises(ChannelMisconfigured, match="owner/name"):
-        build_channel("a", {"type": "github-issues", "repository": "../x", "token_file": "s"}, base=tmp_path)
+    with pytest.raises(Misplaced, match="owner/name"):
+        channel_of("a", {"type": "github-issues", "repository": "../x", "token_file": "s"}, tmp_path)

@@ -7,10 +7,10 @@ import jsonschema
 import pytest
 import yaml
 
+from alerts.channels.settings import WebhookSettings
 from monitor import config as module
 from monitor.commands.starting_files import CONFIG, RULES
 from monitor.config import Config, WebConfig, config_schema, load_config, parse_config
-from monitor.daemon.assembly import build_channels
 from monitor.model.errors import BadConfig
 from monitor.model.log_source import LogApi
 from rules.rule_file import load_rules
@@ -23,7 +23,7 @@ trust: {trusted_root: trust/trusted_root.json}
 logs:
   - {name: rekor-v2, api: rekor-v2, url: "http://localhost:3000/", start: head, poll_seconds: 5}
 rules: rules.yaml
-channels: {console: {type: stdout}, hook: {type: webhook, url: "https://h.example", seconds: 2.5, unsigned: true}}
+channels: {console: {type: stdout}, hook: {type: webhook, url: "https://h.example", timeout_seconds: 2, unsigned: true}}
 notify: [console]
 web: {listen: "[::1]:9464"}
 objectives: {delivery_age: 5m}
@@ -48,12 +48,9 @@ def test_a_good_file_becomes_values() -> None:
     )
     assert config.poll_seconds(config.logs[0]) == 5
     assert config.stale_after(config.logs[0]) == timedelta(hours=1)
-    assert config.channels["hook"] == {
-        "type": "webhook",
-        "url": "https://h.example",
-        "seconds": 2.5,
-        "unsigned": True,
-    }
+    hook = config.channels["hook"]
+    assert isinstance(hook, WebhookSettings)
+    assert (hook.url, hook.timeout_seconds, hook.unsigned) == ("https://h.example", 2, True)
     assert (config.notify, config.web) == (("console",), WebConfig(("::1", 9464)))
     assert config.objectives.delivery_age == timedelta(minutes=5)
 
@@ -237,14 +234,13 @@ def test_a_mistake_within_a_section_has_its_own_place(good: str, wrong: str, pla
     ("settings", "place", "told"),
     [
         ("{type: stdout, formatt: json}", "7:36", "did you mean 'format'?"),
-        ("{type: jsonl}", "7:21", "channels.console.path (jsonl): is required"),
-        ("{type: stdout, format: xml}", "7:36", "must be one of text, json"),
-        ("{type: pigeon}", "7:22", "channels.console.type: must be one of"),
+        ("{type: jsonl}", "7:21", "channels.console: 'path' is missing"),
+        ("{type: stdout, format: xml}", "7:44", "channels.console: format: 'xml' is not one of: text, json"),
+        ("{type: pigeon}", "7:28", "channels.console.type: must be one of"),
     ],
 )
 def test_a_mistake_in_a_channel_has_its_place(settings: str, place: str, told: str) -> None:
-    config = read(GOOD.replace("{type: stdout}", settings))
     with pytest.raises(BadConfig) as caught:
-        build_channels(config)
+        read(GOOD.replace("{type: stdout}", settings))
     assert str(caught.value).startswith(f"/etc/signwatch/signwatch.yaml:{place}: ")
     assert told in str(caught.value)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from alerts.channels.settings import SecretFile, WebhookSettings
 from monitor.cli import run_command
 from monitor.commands.terminal import config_places
 from monitor.config import load_config, parse_config
@@ -60,7 +61,9 @@ def test_a_sound_configuration_needs_no_database_and_makes_none(
 def test_folders_that_systemd_names_are_put_in(place: Path) -> None:
     config = load_config(place / "signwatch.yaml")
     assert config.database == str(place / "state" / "signwatch.db")
-    assert config.channels["hook"]["secret_file"] == str(place / "credentials" / "hook")
+    hook = config.channels["hook"]
+    assert isinstance(hook, WebhookSettings)
+    assert hook.secret_file == SecretFile(place / "credentials" / "hook")
 
 
 @pytest.mark.parametrize(
@@ -84,7 +87,7 @@ def test_each_thing_that_run_would_refuse_is_a_problem(
 ) -> None:
     assert callable(break_it)
     break_it(place)
-    assert told in str(check(capsys, expect=2)["problems"])
+    assert told in str(check(capsys, expect=2))
 
 
 def test_a_secret_that_others_can_read_is_a_remark(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

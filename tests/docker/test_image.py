@@ -243,7 +243,7 @@ def test_the_package_installer_is_a_script_that_says_what_it_does(tmp_path: Path
 
 def test_the_monitors_configuration_loads_and_its_rules_parse() -> None:
     config = load_config(_DOCKER / "config" / "signwatch.yaml")
-    assert {build_channel(name, settings).name for name, settings in config.channels.items()} == set(config.notify)
+    assert {build_channel(settings).name for settings in config.channels.values()} == set(config.notify)
     assert config.web == WebConfig(("0.0.0.0", 9464))
     loaded = load_rules((_DOCKER / "config" / "rules.yaml").read_text())
     assert [rule.id for rule in loaded.rules] == ["acme-release"]
@@ -273,5 +273,5 @@ def test_production_runs_the_monitor_alone_without_privileges_and_limits_it() ->
 
 def test_productions_configuration_loads_and_its_rules_parse() -> None:
     config = load_config(_DOCKER / "config.production" / "signwatch.yaml")
-    assert {build_channel(name, settings).name for name, settings in config.channels.items()} == set(config.notify)
+    assert {build_channel(settings).name for settings in config.channels.values()} == set(config.notify)
     assert load_rules((_DOCKER / "config.production" / "rules.yaml").read_text()).rules
