@@ -180,22 +180,17 @@ class LogBackscan:
             archived = self._from_archive(source, gap, matcher, held.selections, judge)
             if archived is not None:
                 return archived
-        done = backscan_step(
+        return backscan_step(
             source,
             self._store,
             matcher,
             held.selections,
             judge,
-            clock=self._timing.clock,
-            pause=self._timing.pause,
-            entries=min(_ENTRIES.get(source.identity.api, _ENTRIES_OTHERWISE), self._most),
             gap=gap,
-            stop=self._timing.stop,
+            timing=self._timing,
+            entries=min(_ENTRIES.get(source.identity.api, _ENTRIES_OTHERWISE), self._most),
             unkept=tree.unkept,
         )
-        if done is None:
-            raise AssertionError("a step over a gap is a step")
-        return done
 
     def _matcher_of(self, held: HeldRules, rules: frozenset[str]) -> Matcher:
         """The rules that are to be asked, compiled: the others would cost time, and places under the cap."""

@@ -4,10 +4,9 @@ A scan is following with a beginning and an end: the same code hashes every entr
 against the head the log signed, and holds the log to what it signed before.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final, Protocol
 
 from monitor.backscan.progress import ScanState
@@ -44,21 +43,19 @@ class NotInLog(OwnFault):
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What a scan needs of the world: a clock, a way to wait, threads that fetch ahead, and patience with outages.
+    """What a scan needs of the world: time, threads that fetch ahead, and patience with outages.
 
     `patience` are the seconds to wait before asking again when a log cannot be asked; progress makes it new. `pauses`
     are those between tries before a promise counts as broken. `batch_entries` go before what suits the protocol. Once
-    `stop` says so, a scan ends after the batch under way.
+    `timing.stop` says so, a scan ends after the batch under way.
     """
 
-    clock: Callable[[], datetime]
-    pause: Callable[[float], object]
+    timing: Timing
     executor: Executor | None = None
     ahead: int = 2
     patience: Sequence[float] = (1.0, 2.0, 4.0, 8.0)
     pauses: tuple[float, ...] = (1.0, 4.0)
     batch_entries: int | None = None
-    stop: Callable[[], bool] = lambda: False
 
 
 def waits(patience: float) -> tuple[float, ...]:
@@ -88,12 +85,12 @@ def begin_range(
                 raise NotInLog(f"{head.log} has {head.size} entries; there is no range from {first} to {end} in it")
             return Position(head.log, source.frontier(first, head), trusted), end
         except LogMisbehaved as misbehaved:
-            state.keep_evidence(misbehaved.evidence, [alert_of_evidence(misbehaved.evidence, world.clock())])
+            state.keep_evidence(misbehaved.evidence, [alert_of_evidence(misbehaved.evidence, world.timing.clock())])
             raise
         except FetchFailed:
             if (seconds := next(tries, None)) is None:
                 raise
-            world.pause(seconds)
+            world.timing.pause(seconds)
 
 
 def scan_range(
@@ -118,7 +115,7 @@ def scan_range(
         state,
         RuleScanner(pool.matcher),
         judge,
-        Timing(world.clock, world.pause, world.stop),
+        world.timing,
         limits=Limits(
             batch_entries=world.batch_entries or _BATCH.get(identity.api, _BATCH_OTHERWISE),
             batch_bytes=_BATCH_BYTES,
@@ -131,7 +128,7 @@ def scan_range(
         unkept=unkept,
     )
     tries = 0
-    while (position := _stands(state, identity.log)).frontier.size < last and not world.stop():
+    while (position := _stands(state, identity.log)).frontier.size < last and not world.timing.stop():
         try:
             follower.run_pass()
         except FetchFailed:
@@ -139,7 +136,7 @@ def scan_range(
                 tries = 0
             if tries == len(world.patience):
                 raise
-            world.pause(world.patience[tries])
+            world.timing.pause(world.patience[tries])
             tries += 1
     return position
 

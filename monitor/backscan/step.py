@@ -9,10 +9,9 @@ from typing import Final
 from typing_extensions import override
 
 from alerts.alert import Alert, Severity
-from monitor.backscan.missing import missing_ranges
 from monitor.backscan.progress import PassingProgress, Recording, ScanState, SomeRules
 from monitor.backscan.range import World, begin_range, scan_range
-from monitor.following.follower import Unkept
+from monitor.following.follower import Timing, Unkept
 from monitor.following.workers import ScanPool
 from monitor.judging.judge import Judge
 from monitor.model.log_source import LogSource
@@ -59,29 +58,21 @@ def backscan_step(
     rules: Mapping[str, str],
     judge: Judge,
     *,
-    clock: Callable[[], datetime],
-    pause: Callable[[float], object],
+    gap: Gap,
+    timing: Timing,
     entries: int = 4096,
-    first: int | None = None,
-    gap: Gap | None = None,
-    stop: Callable[[], bool] = lambda: False,
     unkept: Unkept | None = None,
-) -> Step | None:
-    """Offer the next `entries` entries of one tree to the rules that were never offered them; `None` when none is left.
+) -> Step:
+    """Offer the first `entries` entries of a gap of one tree to the rules that were never offered them.
 
-    `rules` are the active ones (id to what they select), compiled in `matcher`. The entries are those of `gap`, by
-    default of the first one from `first` on. Findings, their alerts and the covered range are committed together, so a
-    step may be killed at any point. Where many rules lack the same entries a step is as much longer, and their ranges
-    are written once, at its end: killed before, it offers the same again, and nothing known counts twice. How often it
-    is called bounds the rate; give it a `source` of its own, so that its requests do not wait in the same queue as
-    following's. `unkept` counts broken promises over several steps.
+    `rules` are the active ones (id to what they select), compiled in `matcher`. Findings, their alerts and the covered
+    range are committed together, so a step may be killed at any point. Where many rules lack the same entries a step is
+    as much longer, and their ranges are written once, at its end: killed before, it offers the same again, and nothing
+    known counts twice. How often it is called bounds the rate; give it a `source` of its own, so that its requests do
+    not wait in the same queue as following's. `unkept` counts broken promises over several steps.
 
     Raises `FetchFailed`, `LogMisbehaved` with its evidence kept, `OwnFault`.
     """
-    log = source.identity.log
-    gap = gap or next(iter(missing_ranges(store, log, rules, first)), None)
-    if gap is None:
-        return None
     # Cut at multiples, so that a step's batch is one aligned subtree.
     more = min(len(gap.rules) // _MANY, _LONGEST)
     last = min(gap.last, (gap.first // entries + 1 + more) * entries)
@@ -93,13 +84,13 @@ def backscan_step(
         dropped += sum(matches for _, matches in batch.dropped)
         found.update(finding.verdict.outcome.value for finding in batch.findings)
 
-    world = World(clock, pause, ahead=1, patience=(), pauses=(1.0,), batch_entries=entries, stop=stop)
-    state = ScanState(PassingProgress(), store, recording=recording_of(gap.rules, rules, clock), on_batch=count)
+    world = World(timing, ahead=1, patience=(), pauses=(1.0,), batch_entries=entries)
+    state = ScanState(PassingProgress(), store, recording=recording_of(gap.rules, rules, timing.clock), on_batch=count)
     pool = ScanPool(matcher, 1)
     reached = offer_gap(
         source, store, replace(gap, last=last), rules, state=state, judge=judge, pool=pool, world=world, unkept=unkept
     )
-    return Step(log, gap.first, reached, gap.rules, found, dropped)
+    return Step(source.identity.log, gap.first, reached, gap.rules, found, dropped)
 
 
 def recording_of(offered: Collection[str], rules: Mapping[str, str], clock: Callable[[], datetime]) -> Recording:

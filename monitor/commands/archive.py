@@ -265,7 +265,7 @@ def _opened(config: Config, files: ArchiveFiles, jobs: int | None, patience: int
         rows = RowMaker(used, lambda: RowTrust.of(trust.kept().root))
         parts.callback(rows.close)
         executor = parts.enter_context(ThreadPoolExecutor(used + 1, thread_name_prefix="fetch"))
-        world = World(utc_now, time.sleep, executor, used + 1, waits(patience))
+        world = World(Timing(utc_now, time.sleep), executor, used + 1, waits(patience))
         yield _Parts(config, files, store, trust, rows, world)
 
 

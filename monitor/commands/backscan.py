@@ -81,7 +81,10 @@ def _offer(parts: ScanParts, store: Store, source: LogSource, gap: Gap, tally: T
     judge = RuleJudge(parts.pool.matcher, store.facts, parts.trust.authorities)
     with progress(source.identity.log, gap.first, gap.last, gap.first) as tell:
         ask = from_archive(
-            parts.config.archive, store, parts.world.clock, lambda batch: _show(batch, tally, tell, as_json=as_json)
+            parts.config.archive,
+            store,
+            parts.world.timing.clock,
+            lambda batch: _show(batch, tally, tell, as_json=as_json),
         )
         first = gap.first
         while first < gap.last:
@@ -94,7 +97,7 @@ def _offer(parts: ScanParts, store: Store, source: LogSource, gap: Gap, tally: T
             state = ScanState(
                 PassingProgress(),
                 store,
-                recording=recording_of(gap.rules, parts.selections, parts.world.clock),
+                recording=recording_of(gap.rules, parts.selections, parts.world.timing.clock),
                 on_evidence=tell_evidence,
                 on_batch=lambda batch: _show(batch, tally, tell, as_json=as_json),
             )

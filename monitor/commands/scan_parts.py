@@ -18,6 +18,7 @@ from monitor.config import Config
 from monitor.daemon.assembly import hold_of, route_of, tell_facts
 from monitor.daemon.followed_logs import configured_logs
 from monitor.daemon.trust_watch import trust_of
+from monitor.following.follower import Timing
 from monitor.following.workers import ScanPool, usable_jobs
 from monitor.judging.active_rules import RuleKeeper, read_rules
 from monitor.judging.digest_lists import DigestLists
@@ -121,7 +122,7 @@ def scan_parts(
         store.certificate_hold = hold_of(config, logs)
     ahead = usable_jobs(jobs) + 1
     executor = parts.enter_context(ThreadPoolExecutor(ahead, thread_name_prefix="fetch"))
-    world = World(utc_now, time.sleep, executor, ahead, waits(patience))
+    world = World(Timing(utc_now, time.sleep), executor, ahead, waits(patience))
     return ScanParts(config, rules, pool, trust, store, lists, world)
 
 

@@ -55,7 +55,7 @@ def hold(
     `signed_at` is how young the head is at least: only one from after `due` is held against the log for what it lacks.
     Raises `FetchFailed` when it could not be asked, and `LogMisbehaved` when its answer forks the log.
     """
-    start, _ = source.promised_range(head)
+    start = source.promised_range(head).start
     is_late = signed_at is not None and signed_at > due
     if promise.index is not None and promise.index - start >= head.size:
         detail = f"its tree of {head.size} entries does not reach the promised index {promise.index}"

@@ -186,7 +186,7 @@ class LogArchiver(Archiver):
         end = min(last, first + _STEP.get(source.identity.api, _STEP_OTHERWISE))
         known = self._store.position(tree.log)
         _LOG.info("archive_gap log=%s first=%d last=%d", tree.log, first, end)
-        world = World(self._timing.clock, self._timing.pause, patience=(), pauses=(1.0,), stop=self._timing.stop)
+        world = World(self._timing, patience=(), pauses=(1.0,))
         archive_range(
             source,
             writer.files,

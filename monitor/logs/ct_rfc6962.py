@@ -13,7 +13,7 @@ from monitor.logs.fewer import FewerAtOnce, by_hash, frontier_beside
 from monitor.logs.tile_tree import from_millis, missing_entries, refused_head, unproven
 from monitor.model.errors import FetchFailed, Lagging
 from monitor.model.inclusion_promise import InclusionPromise
-from monitor.model.log_source import LogEntry, LogIdentity, Place, PromisingSource, SignedHead, read_sth
+from monitor.model.log_source import LogEntry, LogIdentity, Place, PromisedRange, PromisingSource, SignedHead, read_sth
 from tlog.ct import MalformedCt
 from tlog.frontier import Frontier
 from tlog.merkle import HASH_SIZE, NodeHash, ProofInvalid, leaf_hash, verify_inclusion
@@ -91,8 +91,8 @@ class CtRfc6962Source(PromisingSource):
         return frontier_beside(size, head, lambda index: self._shown(index, *self._leaf_and_path(index, head), head))
 
     @override
-    def promised_range(self, head: SignedHead) -> tuple[int, int | None]:
-        return 0, None
+    def promised_range(self, head: SignedHead) -> PromisedRange:
+        return PromisedRange(0, None)
 
     @override
     def place_of(self, promise: InclusionPromise, head: SignedHead) -> Place:

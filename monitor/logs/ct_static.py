@@ -20,7 +20,7 @@ from monitor.logs.tile_tree import (
 )
 from monitor.model.errors import FetchFailed
 from monitor.model.inclusion_promise import InclusionPromise
-from monitor.model.log_source import LogEntry, LogIdentity, Place, PromisingSource, SignedHead
+from monitor.model.log_source import LogEntry, LogIdentity, Place, PromisedRange, PromisingSource, SignedHead
 from tlog.checkpoint import MalformedCheckpoint
 from tlog.frontier import Frontier
 from tlog.merkle import NodeHash, ProofInvalid, leaf_hash, verify_inclusion
@@ -120,8 +120,8 @@ class CtStaticSource(PromisingSource):
         return ()
 
     @override
-    def promised_range(self, head: SignedHead) -> tuple[int, int | None]:
-        return 0, None
+    def promised_range(self, head: SignedHead) -> PromisedRange:
+        return PromisedRange(0, None)
 
     @override
     def place_of(self, promise: InclusionPromise, head: SignedHead) -> Place:

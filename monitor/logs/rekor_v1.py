@@ -20,7 +20,7 @@ from monitor.logs.fewer import FewerAtOnce, by_hash, frontier_beside
 from monitor.logs.tile_tree import from_millis, head_of, missing_entries, read_checkpoint, unproven
 from monitor.model.errors import FetchFailed, Lagging
 from monitor.model.inclusion_promise import BadPromise, InclusionPromise, pack_timestamp, unpack_timestamp
-from monitor.model.log_source import LogEntry, LogIdentity, Place, PromisingSource, SignedHead
+from monitor.model.log_source import LogEntry, LogIdentity, Place, PromisedRange, PromisingSource, SignedHead
 from monitor.proof.consistency import prove_pair
 from tlog.frontier import Frontier
 from tlog.merkle import HASH_SIZE, MAX_TREE_SIZE, NodeHash, ProofInvalid, leaf_hash, verify_inclusion
@@ -154,16 +154,16 @@ class RekorV1Source(PromisingSource):
         return frontier_beside(size, head, lambda index: self._shown(index, head))
 
     @override
-    def promised_range(self, head: SignedHead) -> tuple[int, int | None]:
+    def promised_range(self, head: SignedHead) -> PromisedRange:
         """A signed entry timestamp counts through all trees of the log."""
         if self._offset is None:
             self.latest()
         offset = self._offset or 0
-        return offset, offset + head.size if head.final else None
+        return PromisedRange(offset, offset + head.size if head.final else None)
 
     @override
     def place_of(self, promise: InclusionPromise, head: SignedHead) -> Place:
-        first, _ = self.promised_range(head)
+        first = self.promised_range(head).start
         return self._shown((promise.index or 0) - first, head)
 
     def _shown(self, index: int, head: SignedHead) -> Place:

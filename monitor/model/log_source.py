@@ -259,12 +259,19 @@ class Place:
     promised: SignedPromise | None = None
 
 
+class PromisedRange(NamedTuple):
+    """Promised indexes `[start, stop)` that a tree is for; no `stop` while no other tree takes over."""
+
+    start: int
+    stop: int | None
+
+
 @runtime_checkable
 class PromisingSource(LogSource, Protocol):
     """A log tree that signs promises beside its heads."""
 
-    def promised_range(self, head: SignedHead) -> tuple[int, int | None]:
-        """Promised indexes that this tree is for: the one of its first leaf, and where the next tree takes over."""
+    def promised_range(self, head: SignedHead) -> PromisedRange:
+        """Promised indexes that this tree is for, from that of its first leaf on."""
 
     def place_of(self, promise: InclusionPromise, head: SignedHead) -> Place:
         """Where the promised leaf stands, or what stands at the promised index, which is below `head`.

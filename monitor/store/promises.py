@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, or_,
 
 from monitor.model.errors import OwnFault, SignedPromise
 from monitor.model.inclusion_promise import BadPromise, InclusionPromise, Overdue, PromiseKind, read_promise
-from monitor.model.log_source import LogApi
+from monitor.model.log_source import LogApi, PromisedRange
 from monitor.proof.evidence import read_head
 from monitor.store.database import Database
 from monitor.store.tables import EvidenceRow, LogPosition, PromiseCount, PromiseRow, table
@@ -69,16 +69,17 @@ class Promises:
             return add_promises(connection, promises, now)
 
     def waiting(
-        self, log_id: str, kind: PromiseKind, places: tuple[int, int | None], size: int, now: datetime
+        self, log_id: str, kind: PromiseKind, places: PromisedRange, size: int, now: datetime
     ) -> list[KeptPromise]:
         """Promises of a tree that are to be looked at now, the longest waiting first, at most some dozens.
 
         `places` are the promised indexes the tree is for (`PromisingSource.promised_range`), `size` how many entries it
         has: what it does not reach is looked at when it is due.
         """
-        at, (start, stop) = _PROMISE.c, places
-        reached = at.entry < start + size
-        mine = and_(at.entry >= start, or_(reached, at.due_at < now), *([at.entry < stop] if stop is not None else []))
+        at = _PROMISE.c
+        reached = at.entry < places.start + size
+        before_stop = [] if places.stop is None else [at.entry < places.stop]
+        mine = and_(at.entry >= places.start, or_(reached, at.due_at < now), *before_stop)
         query = (
             select(_PROMISE)
             .where(at.log_id == log_id, at.kind == kind.value, at.state == PENDING, at.next_at <= now)

@@ -6,7 +6,7 @@ from base64 import b64decode, b64encode
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 _LAST_GOOD: Final = "last_good.json"
 
@@ -25,15 +25,22 @@ class TrustDocuments:
     expires: datetime | None
 
 
-def last_good(folder: Path) -> tuple[TrustDocuments, datetime] | None:
-    """What a refresh verified last, and when; `None` when none ever did, or when what it left cannot be read."""
+class LastGood(NamedTuple):
+    """What a refresh verified, and when."""
+
+    documents: TrustDocuments
+    refreshed_at: datetime
+
+
+def last_good(folder: Path) -> LastGood | None:
+    """What was verified last; `None` when no refresh ever succeeded, or when its file cannot be read."""
     try:
         kept = json.loads((folder / _LAST_GOOD).read_bytes())
         expires = datetime.fromisoformat(kept["expires"]) if kept["expires"] else None
         configs = tuple(b64decode(each, validate=True) for each in kept["signing_configs"])
         root = b64decode(kept["trusted_root"], validate=True)
         documents = TrustDocuments(root, configs, int(kept["root_version"]), expires)
-        return documents, datetime.fromisoformat(kept["refreshed_at"])
+        return LastGood(documents, datetime.fromisoformat(kept["refreshed_at"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

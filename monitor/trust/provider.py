@@ -87,7 +87,7 @@ class TrustKeeper:
                         "`trust.trusted_root`."
                     ) from error
                 # Its age is that of the last refresh: it goes stale like any other, and is told.
-                self._keep(*last)
+                self._keep(last.documents, last.refreshed_at)
         with self._lock:
             if self._kept is None:
                 raise OwnFault("trust root: nothing was read yet")

@@ -21,6 +21,7 @@ from monitor.backscan.range import World
 from monitor.config import WebConfig
 from monitor.daemon.rekor_search import load_key, search_router
 from monitor.daemon.web_server import WebServer
+from monitor.following.follower import Timing
 from monitor.model.log_source import LogSource
 from monitor.program import utc_now
 from tests.archive.conftest import Place
@@ -155,7 +156,7 @@ def test_rekor_cli_gets_an_entry_of_a_version_1_log(tmp_path: Path) -> None:
         [hashedrekord_v1(make_certificate(CA, san=f"dev{n}@example.com", serial=n + 1), f"{n:064x}") for n in range(20)]
     )
     source, files = log.source(), ArchiveFiles(str(tmp_path / "archive"))
-    world = World(utc_now, lambda _: None, patience=(), pauses=())
+    world = World(Timing(utc_now, lambda _: None), patience=(), pauses=())
     archive_range(source, files, None, 0, 20, store=None, rows=RowMaker(1, lambda: None), world=world)
     with served_api(Archive(files), source, tmp_path) as url:
         (uuid,) = json.loads(rekor_cli(url, tmp_path, "search", "--email", "dev7@example.com", "--format", "json"))[

@@ -70,14 +70,17 @@ class Watched:
 
     def step(self, text: str, entries: int = 16) -> Step | None:
         rules = rules_of(text)
+        gaps = missing_ranges(self.store, LOG, selections(rules))
+        if not gaps:
+            return None
         return backscan_step(
             self.log.source(),
             self.store,
             compile_rules(rules),
             selections(rules),
             judge_of(self.store, rules),
-            clock=lambda: NOW,
-            pause=lambda _: None,
+            gap=gaps[0],
+            timing=Timing(lambda: NOW, lambda _: None),
             entries=entries,
         )
 

@@ -9,7 +9,7 @@ from alerts.alert import Alert
 from monitor.backscan.ledger import Scope, Unfinished, open_ledger
 from monitor.backscan.progress import PassingProgress, Progress, ScanState
 from monitor.backscan.range import NotInLog, World, begin_range, scan_range
-from monitor.following.follower import BatchScanner
+from monitor.following.follower import BatchScanner, Timing
 from monitor.following.scan_batch import Fetched, ScannedBatch, scan_batch
 from monitor.following.workers import ScanPool
 from monitor.model.errors import FetchFailed, LogMisbehaved, OwnFault
@@ -21,7 +21,7 @@ from tests.support.memory_state import Died, Steps
 from tests.support.misbehaving_log import MisbehavingLog, RekorV1Log, RekorV2Log
 
 kinds = pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.api)
-WORLD = World(lambda: NOW, lambda _: None, batch_entries=64)
+WORLD = World(Timing(lambda: NOW, lambda _: None), batch_entries=64)
 
 
 class Sevenths(ScanPool):

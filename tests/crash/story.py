@@ -22,6 +22,7 @@ from alerts.alert import Alert
 from alerts.channels.channel import Channel
 from alerts.channels.jsonl import JsonlChannel
 from alerts.delivery import DeliveryPolicy, deliver_channel
+from monitor.backscan.missing import missing_ranges
 from monitor.backscan.step import backscan_step
 from monitor.config import Config, TrustConfig
 from monitor.daemon.supervisor import LogSupervisor, PassResult, Watching
@@ -193,17 +194,18 @@ class Life:
                 break
         else:
             raise AssertionError("the second judgements did not come to an end")
-        while backscan_step(
-            self._source(stage),
-            desk.store,
-            held.matcher,
-            held.selections,
-            RuleJudge(held.matcher, desk.store.facts, desk.trust.authorities),
-            clock=lambda: time_of(stage),
-            pause=lambda _seconds: None,
-            entries=_LIMITS.batch_entries,
-        ):
-            pass
+        source = self._source(stage)
+        while gaps := missing_ranges(desk.store, source.identity.log, held.selections):
+            backscan_step(
+                source,
+                desk.store,
+                held.matcher,
+                held.selections,
+                RuleJudge(held.matcher, desk.store.facts, desk.trust.authorities),
+                gap=gaps[0],
+                timing=Timing(lambda: time_of(stage), lambda _seconds: None),
+                entries=_LIMITS.batch_entries,
+            )
 
     def _deliver(self, store: Store, channel: Channel, stage: int) -> None:
         for number in range(_PASSES):
