@@ -50,7 +50,7 @@ from monitor.store.store import Store
 from monitor.telemetry.prometheus import PrometheusMeter
 from monitor.trust.provider import TrustKeeper
 from rules.facts import Authorisation
-from sigstore_entries.tbs import tbs_without_scts
+from sigstore_entries.der import tbs_without_scts
 from tlog.ct import CtLeaf, EntryType, leaf_timestamped_entry
 
 _CT, _V1, _V2 = "ct", "rekor-v1", "rekor-v2"

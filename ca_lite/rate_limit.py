@@ -5,7 +5,7 @@ import threading
 from collections import OrderedDict
 from typing import Final
 
-from outbound.etiquette import Tokens
+from outbound.transport import Tokens
 
 _MAX_BUCKETS: Final = 10_000
 

@@ -13,8 +13,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from log_lite.ledger import CT, Draft, Sealed
 from sigstore_entries.certificate import X509_ERRORS
-from sigstore_entries.der import MalformedDer
-from sigstore_entries.tbs import tbs_without_scts
+from sigstore_entries.der import MalformedDer, tbs_without_scts
 from tlog.ct import CtLeaf, EntryType, leaf_timestamped_entry
 
 _MAX_CHAIN: Final = 10

@@ -20,8 +20,16 @@ from typing_extensions import override
 
 from addresses.url import shown_url
 from monitor.model.errors import FetchFailed, OwnFault
-from outbound.etiquette import Tokens, parse_http_date, parse_retry_after
-from outbound.transport import Deadline, DeadlineTransport, HttpLimits, believed, own_shortage
+from outbound.transport import (
+    Deadline,
+    DeadlineTransport,
+    HttpLimits,
+    Tokens,
+    believed,
+    own_shortage,
+    parse_http_date,
+    parse_retry_after,
+)
 
 MIB: Final = 1024 * 1024
 FETCHED: Final = "ok"

@@ -14,8 +14,8 @@ from typing_extensions import override
 
 from rules.expectations.claim import without_ref
 from rules.facts import Authorisation, DigestSource, Facts, Known, Leave, Past
-from rules.forges import build_issuers, source_repository
 from rules.judge import judge
+from rules.pattern import build_issuers, source_repository
 from rules.rule import Rule, Verdict
 from rules.subject import Subject, SubjectKind
 from sigstore_entries.signing import ChainTrust, EntryRef, Signer, Signing

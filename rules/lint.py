@@ -9,10 +9,9 @@ from typing import Final
 
 from rules.expectations.claim import ClaimExpectation
 from rules.expectations.log_entry_within import LogEntryWithinExpectation
-from rules.forges import GITLAB, NAME_FIELDS, Forge, forge_of, names_ignore_case
 from rules.matching.matcher import compile_rules
 from rules.matching.required_keys import cover_of_condition
-from rules.pattern import Pattern, PatternForm, glob_literals
+from rules.pattern import GITLAB, NAME_FIELDS, Forge, Pattern, PatternForm, forge_of, glob_literals, names_ignore_case
 from rules.rule import Rule, RuleSet
 from rules.selection import AllOf, AnyOf, Condition, Match, Not, outline, walk
 from sigstore_entries.signing import EntryRef, Name, NameForm, Signer, SignerForm, Signing

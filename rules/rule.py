@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any, ClassVar, Final, Literal, Protocol, Self, cast
 
 from rules.facts import Facts
-from rules.forges import source_repository
+from rules.pattern import source_repository
 from rules.selection import Condition, outline
 from settings.document import Misplaced, Node, Scalar
 from settings.reading import read_number

@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from rules.forges import as_selected
-from rules.pattern import Pattern, exact, read_pattern
+from rules.pattern import Pattern, as_selected, exact, read_pattern
 from settings.document import Listing, Mapping, Misplaced, Node
 from settings.reading import Fields, read_list, read_text
 from sigstore_entries.certificate import BY_NAME

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rules.forges import GITLAB, Forge, build_issuers, forge_of
 from rules.learning import Part
+from rules.pattern import GITLAB, Forge, build_issuers, forge_of
 from rules.rule_file import Value, flow, load_rules, rule_id, rule_lines, scalar
 from rules.subject import Subject
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from rules.forges import source_repository
+from rules.pattern import source_repository
 from rules.selection import digest_text, normal_digest, normal_fingerprint
 from sigstore_entries.signing import NameForm, Signer, Signing
 

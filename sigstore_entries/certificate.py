@@ -22,8 +22,8 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from sigstore_entries import der
+from sigstore_entries.der import Tbs, read_tbs, split_certificate
 from sigstore_entries.signing import Name, NameForm, Signer, SignerForm
-from sigstore_entries.tbs import Tbs, read_tbs, split_certificate
 
 FULCIO_ARC: Final = "1.3.6.1.4.1.57264.1"
 USERNAME_OTHER_NAME_OID: Final = f"{FULCIO_ARC}.7"  # otherName type-id, value a UTF8String `user!domain`
@@ -163,6 +163,22 @@ class _Findings:
     def defect(self, text: str) -> None:
         if len(self.defects) < MAX_DEFECTS:
             self.defects.append(text)
+
+
+class MalformedVerifier(ValueError):
+    """The entry's certificate or key cannot be read at all. `code` is for metrics."""
+
+    def __init__(self, reason: str, code: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+def signer_from_certificate(raw: bytes, chain: tuple[bytes, ...] = ()) -> Signer:
+    """Read a DER certificate. Raises `MalformedVerifier`."""
+    try:
+        return read_certificate(raw, chain)
+    except der.MalformedDer as error:
+        raise MalformedVerifier(f"the certificate cannot be read: {error}", "malformed-certificate") from error
 
 
 def read_certificate(raw: bytes, chain: tuple[bytes, ...] = ()) -> Signer:

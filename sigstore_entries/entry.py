@@ -25,11 +25,9 @@ from pybase64 import b64decode
 
 from sigstore_entries import der, envelopes, packages
 from sigstore_entries.body import MAX_BODY, Decoded, Fields, MalformedBody, failed, read_json, shown
-from sigstore_entries.certificate import MAX_CERTIFICATE, read_certificate, read_precertificate
-from sigstore_entries.der import SEQUENCE, MalformedDer, only
-from sigstore_entries.keys import MalformedVerifier
+from sigstore_entries.certificate import MAX_CERTIFICATE, MalformedVerifier, read_certificate, read_precertificate
+from sigstore_entries.der import SEQUENCE, MalformedDer, only, read_spki_of, split_certificate, tbs_without_scts
 from sigstore_entries.signing import EntryRef, KnownTime, Signer, SignerForm, Signing, Unreadable
-from sigstore_entries.tbs import read_spki_of, split_certificate, tbs_without_scts
 from sigstore_entries.timestamp import rfc3161_v1
 from sigstore_entries.tuf_metadata import tuf_v1
 from tlog.ct import CtLeaf, EntryType, MalformedCt, Reader, parse_leaf

@@ -7,10 +7,10 @@ from typing import Any
 
 from sigstore_entries.body import MalformedText, blocks
 from sigstore_entries.bundle_file import NoBundle, decoded
+from sigstore_entries.der import read_spki_of, split_certificate
 from sigstore_entries.entry import decode_rekor
 from sigstore_entries.keys import pkcs1_spki
 from sigstore_entries.signing import EntryRef, Signing
-from sigstore_entries.tbs import read_spki_of, split_certificate
 
 
 class NotBound(ValueError):

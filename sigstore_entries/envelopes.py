@@ -5,13 +5,8 @@ from functools import partial
 from typing import Final
 
 from sigstore_entries.body import Decoded, Fields, MalformedBody, hex_digest, shown
-from sigstore_entries.keys import (
-    MalformedVerifier,
-    all_signers,
-    signer_from_certificate,
-    signer_from_key,
-    signer_from_pem,
-)
+from sigstore_entries.certificate import MalformedVerifier, signer_from_certificate
+from sigstore_entries.keys import all_signers, signer_from_key, signer_from_pem
 from sigstore_entries.signing import Digest, Signer
 
 # The name in the log's first releases and the one since: its proto renamed the field before version 2.0.

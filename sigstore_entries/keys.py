@@ -11,10 +11,10 @@ from typing import Final
 
 from sigstore_entries import der
 from sigstore_entries.body import MalformedBody, MalformedText, blocks, from_base64
-from sigstore_entries.certificate import read_certificate
+from sigstore_entries.certificate import MalformedVerifier, signer_from_certificate
+from sigstore_entries.der import MAX_KEY
 from sigstore_entries.openpgp import MalformedPgp, read_pgp
 from sigstore_entries.signing import Signer, SignerForm
-from sigstore_entries.tbs import MAX_KEY
 
 _RSA_ALGORITHM: Final = bytes.fromhex("300d06092a864886f70d0101010500")  # rsaEncryption with NULL (RFC 3279 2.3.1)
 _ED25519_PREFIX: Final = bytes.fromhex("302a300506032b6570032100")  # RFC 8410 section 4, followed by the 32-byte key
@@ -93,14 +93,6 @@ def read_ssh(line: bytes) -> Signer:
     return Signer(SignerForm.SSH, fingerprints=(f"SHA256:{text}",))
 
 
-class MalformedVerifier(ValueError):
-    """The entry's certificate or key cannot be read at all. `code` is for metrics."""
-
-    def __init__(self, reason: str, code: str) -> None:
-        super().__init__(reason)
-        self.code = code
-
-
 def signer_from_pem(text: bytes, what: str) -> Signer:
     """Read a PEM certificate, a chain of at most ten with the leaf first, or a PEM public key.
 
@@ -121,14 +113,6 @@ def signer_from_pem(text: bytes, what: str) -> Signer:
     if label == "RSA PUBLIC KEY":
         return _of_key(read_pkcs1, content)
     raise MalformedVerifier(f"{what} holds a {label.lower()}", "malformed-key")
-
-
-def signer_from_certificate(raw: bytes, chain: tuple[bytes, ...] = ()) -> Signer:
-    """Read a DER certificate. Raises `MalformedVerifier`."""
-    try:
-        return read_certificate(raw, chain)
-    except der.MalformedDer as error:
-        raise MalformedVerifier(f"the certificate cannot be read: {error}", "malformed-certificate") from error
 
 
 def signer_from_key(spki: bytes) -> Signer:

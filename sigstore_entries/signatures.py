@@ -24,10 +24,10 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from sigstore_entries import der
 from sigstore_entries.body import Fields, MalformedBody, MalformedText, blocks, read_json
+from sigstore_entries.der import read_spki_of, split_certificate
 from sigstore_entries.ed25519ph import verify_ed25519ph
 from sigstore_entries.keys import pkcs1_spki
 from sigstore_entries.signing import Digest, SignatureCheck, Signer, Signing
-from sigstore_entries.tbs import read_spki_of, split_certificate
 from sigstore_entries.timestamp import signed_content
 from sigstore_entries.tuf_metadata import public_keys, signed_metadata
 

@@ -97,7 +97,7 @@ class Signer:
     OID to the raw extension value. `fingerprints` are lower-case hex SHA-256 (certificate, SPKI), PGP hex in either
     case, or `SHA256:` SSH form. `issuer_key_hash` is a CT precertificate leaf's SHA-256 of the issuer's SPKI.
     `sct_verified` is `None` where there is no SCT, and where no trusted authority issued the certificate. `issued` is
-    the identity of a trusted certificate in every log that shows it (`sigstore_entries.tbs`), filled with `trust`;
+    the identity of a trusted certificate in every log that shows it (`sigstore_entries.der`), filled with `trust`;
     so is `signature`.
 
     Of an entry that lists several keys or certificates, `only_listed` are fingerprints of keys that did not make its

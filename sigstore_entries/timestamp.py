@@ -9,7 +9,8 @@ from typing import Final, NamedTuple
 
 from sigstore_entries import der
 from sigstore_entries.body import Decoded, Fields, MalformedBody
-from sigstore_entries.keys import MalformedVerifier, all_signers, signer_from_certificate
+from sigstore_entries.certificate import MalformedVerifier, signer_from_certificate
+from sigstore_entries.keys import all_signers
 from sigstore_entries.signing import Digest, KnownTime, Signer
 
 # NIST and OIW object identifiers of the digests a message imprint may have.

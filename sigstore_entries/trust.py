@@ -22,8 +22,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from sigstore_entries import der
 from sigstore_entries.certificate import MAX_CERTIFICATE, MAX_SECOND_OPINION, POISON_OID, SCT_LIST_OID, X509_ERRORS
+from sigstore_entries.der import Tbs, read_spki_of, read_tbs, split_certificate, tbs_without_scts
 from sigstore_entries.signing import ChainTrust, Signer, SignerForm
-from sigstore_entries.tbs import Tbs, read_spki_of, read_tbs, split_certificate, tbs_without_scts
 from tlog.ct import CtLeaf, EntryType, MalformedCt, Sct, parse_sct_list, verify_sct
 from tlog.note import BadSignature
 

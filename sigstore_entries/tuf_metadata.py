@@ -6,17 +6,10 @@ from functools import partial
 from typing import Any, Final
 
 from sigstore_entries.body import Decoded, Fields, MalformedBody, MalformedText, blocks, read_json, shown
-from sigstore_entries.keys import (
-    MalformedKey,
-    MalformedVerifier,
-    all_signers,
-    ed25519_spki,
-    pkcs1_spki,
-    signer_from_key,
-    signer_from_pem,
-)
+from sigstore_entries.certificate import MalformedVerifier
+from sigstore_entries.der import read_spki_of, split_certificate
+from sigstore_entries.keys import MalformedKey, all_signers, ed25519_spki, pkcs1_spki, signer_from_key, signer_from_pem
 from sigstore_entries.signing import Signer
-from sigstore_entries.tbs import read_spki_of, split_certificate
 
 _HEX_ED25519: Final = 64
 # go-tuf before version 0.3 wrote ECDSA keys as hex of the uncompressed point (SEC 1 2.3.3), not as PEM.

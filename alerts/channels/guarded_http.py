@@ -13,7 +13,6 @@ import httpx
 
 from alerts.channels.channel import DeliveryFailed
 from alerts.inert import inert_line
-from outbound.etiquette import parse_retry_after
 from outbound.transport import (
     Deadline,
     DeadlineBackend,
@@ -21,6 +20,7 @@ from outbound.transport import (
     GuardedTransport,
     Resolve,
     is_private_literal,
+    parse_retry_after,
     resolve,
 )
 

@@ -17,7 +17,7 @@ from alerts.channels.settings import SecretFile, SecretUnreadable
 from alerts.inert import inert_line
 from alerts.page import Page, Section
 from alerts.rendering import Renderer
-from outbound.etiquette import parse_http_date, parse_retry_after
+from outbound.transport import parse_http_date, parse_retry_after
 
 API_URL: Final = "https://slack.com/api/"
 # Block Kit limits: header 150 characters, a text object 3000; we stay under both with the note of what was cut.

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from monitor.model.log_source import CT_APIS, LogApi, LogEntry, hashes_of, unread_entry
 from monitor.trust.trust_root import TrustRoot
-from rules.forges import github_repository, source_repository
+from rules.pattern import github_repository, source_repository
 from sigstore_entries.entry import decode_ct, decode_rekor
 from sigstore_entries.signatures import LISTING_KINDS, check_signers
 from sigstore_entries.signing import ChainTrust, EntryRef, KnownTime, Signer, Signing, Unreadable

@@ -21,10 +21,10 @@ from outbound.image_signatures import fetch_signatures
 from outbound.registry import Manifest, Registry
 from sigstore_entries.bundle_file import HeldBundle, NoBundle, NotHeld, decoded
 from sigstore_entries.certificate import read_certificate
+from sigstore_entries.der import read_spki_of, split_certificate
 from sigstore_entries.entry_binding import NotBound, bound_entry, entry_key
 from sigstore_entries.image_signature import Found, read_signature, signed_bytes
 from sigstore_entries.signing import Signing
-from sigstore_entries.tbs import read_spki_of, split_certificate
 from sigstore_entries.trust import CertificateAuthorities, CtLogKey, NotTrusted
 from tlog.note import verify_signature
 

@@ -37,8 +37,8 @@ from monitor.archive.search import Archive, BadQuery, Match, Query, Row, guessed
 from monitor.archive.search_index import SEARCHED, KeyKind
 from monitor.model.errors import FetchFailed, OwnFault
 from monitor.model.log_source import LogApi, LogSource
+from sigstore_entries.certificate import MalformedVerifier
 from sigstore_entries.keys import (
-    MalformedVerifier,
     signer_from_key,
     signer_from_minisign,
     signer_from_pem,

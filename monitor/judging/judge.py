@@ -20,9 +20,9 @@ from rules.matching.matcher import Matcher
 from rules.rule import CT_KINDS, JudgedByPast, Outcome
 from rules.selection import select
 from sigstore_entries import der
+from sigstore_entries.der import certificate_key, tbs_key
 from sigstore_entries.signatures import check_signers
 from sigstore_entries.signing import ChainTrust, Signer, Signing
-from sigstore_entries.tbs import certificate_key, tbs_key
 from sigstore_entries.trust import CertificateAuthorities, CtLogKey
 from tlog.ct import EntryType, MalformedCt, parse_leaf
 

@@ -28,7 +28,7 @@ from monitor.store.tables import (
 )
 from monitor.store.writing import chunks
 from rules.facts import Authorisation, DigestSource, Facts, Known, Leave, Past
-from rules.forges import repository_key
+from rules.pattern import repository_key
 from sigstore_entries.signing import EntryRef, Signer, Signing
 
 _FINDING = table(FindingRow)

@@ -35,7 +35,7 @@ from monitor.store.tables import (
 )
 from monitor.store.writing import add_new, add_up, change_sealed, chunks
 from rules.facts import Past
-from rules.forges import repository_key
+from rules.pattern import repository_key
 from rules.rule import CT_KINDS, Outcome, Reason
 from rules.selection import Selected, digest_text
 from rules.subject import names_of

@@ -238,7 +238,7 @@ class FindingDigest(Base, table=True):
 
 
 class FindingCertificate(Base, table=True):
-    """Trusted certificates that a finding's rule selected, by what every log agrees on (`sigstore_entries.tbs`)."""
+    """Trusted certificates that a finding's rule selected, by what every log agrees on (`sigstore_entries.der`)."""
 
     __tablename__ = "finding_certificate"
     __table_args__ = (Index("finding_certificate_shown", "certificate"),)

@@ -1,8 +1,7 @@
 """The build instructions that hold the signing identity: the called workflow, where one workflow calls another."""
 
 from rules.expectations.claim import ClaimExpectation, without_ref
-from rules.forges import spelled_like
-from rules.pattern import Pattern
+from rules.pattern import Pattern, spelled_like
 
 
 class BuilderExpectation(ClaimExpectation):

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from rules.expectations.claim import ClaimExpectation
-from rules.forges import GITHUB, github_repository, names_ignore_case
-from rules.pattern import Pattern
+from rules.pattern import GITHUB, Pattern, github_repository, names_ignore_case
 from rules.rule import Case
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from rules.expectations.flag import read_true
-from rules.forges import repository_key
+from rules.pattern import repository_key
 from rules.rule import Case, Check, JudgedByPast, Schema
 from settings.document import Node
 

@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 
 from rules.expectations.claim import ABSENT, ClaimExpectation, without_ref
-from rules.forges import spelled_like
-from rules.pattern import Pattern
+from rules.pattern import Pattern, spelled_like
 from rules.rule import Case, Check
 
 

@@ -26,7 +26,7 @@ from werkzeug import Response
 from alerts.channels.channel import Channel, DeliveryFailed
 from alerts.channels.guarded_http import GuardedPoster, check_url
 from alerts.channels.stdout import StdoutChannel
-from outbound.etiquette import parse_retry_after
+from outbound.transport import parse_retry_after
 from settings.document import Misplaced
 from tests.support.alerts import NOW, an_alert
 from tests.support.channels import channel_of

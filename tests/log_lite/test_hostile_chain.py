@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from log_lite.chain import BadChain, Submission, check_chain
-from sigstore_entries.der import MalformedDer, children, encode, only
-from sigstore_entries.tbs import read_tbs
+from sigstore_entries.der import MalformedDer, children, encode, only, read_tbs
 from tests.support import entries as make
 from tlog.ct import EntryType, leaf_timestamped_entry, parse_leaf
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from outbound.etiquette import Tokens
+from outbound.transport import Tokens
 
 
 def test_a_burst_is_free_and_then_the_rate_holds() -> None:

@@ -8,8 +8,8 @@ from addresses.image_name import parse_image_name
 from monitor.model.state import Finding
 from monitor.store.findings import seen_in
 from rules.facts import Authorisation, DigestSource, SourceForm
-from rules.forges import repository_key
 from rules.judge import judge, recheck_at
+from rules.pattern import repository_key
 from rules.rule import Outcome, Verdict
 from rules.selection import select
 from sigstore_entries.release import released_image

@@ -14,8 +14,8 @@ from sigstore_entries.certificate import (
     encode_utf8_string,
     read_certificate,
 )
+from sigstore_entries.der import MAX_EXTENSIONS
 from sigstore_entries.signing import NameForm, Signer
-from sigstore_entries.tbs import MAX_EXTENSIONS
 from tests.support import entries as make
 
 CA = make.make_ca()

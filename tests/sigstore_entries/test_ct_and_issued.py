@@ -3,9 +3,9 @@
 import pytest
 
 from sigstore_entries import der
+from sigstore_entries.der import certificate_key, tbs_key, tbs_without_scts
 from sigstore_entries.entry import decode_ct, decode_rekor
 from sigstore_entries.signing import EntryRef, KnownTime, SignerForm, Signing, Unreadable
-from sigstore_entries.tbs import certificate_key, tbs_key, tbs_without_scts
 from tests.support import entries as make
 
 WHERE = EntryRef("ctfe.example", 3)

@@ -10,10 +10,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from sigstore_entries.certificate import read_certificate
+from sigstore_entries.der import tbs_without_scts
 from sigstore_entries.entry import decode_ct
 from sigstore_entries.keys import read_spki
 from sigstore_entries.signing import ChainTrust, EntryRef, Signer, Signing
-from sigstore_entries.tbs import tbs_without_scts
 from sigstore_entries.trust import BadAuthority, CertificateAuthorities, CertificateAuthority, CtLogKey, NotTrusted
 from tests.support import entries as make
 from tlog.ct import leaf_timestamped_entry, verify_digitally_signed
