@@ -14,16 +14,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from alerts.channels.channel import DeliveryFailed
 from monitor.model.errors import FetchFailed
 from tests.crash.forking import live
 from tests.crash.scene import STAGES
-from tests.crash.undisturbed import Call, Undisturbed
+from tests.crash.undisturbed import LIVES, Call, Undisturbed
 from tests.support.progress import told
-
-_LIVES: Final = 3
 
 
 @dataclass
@@ -69,7 +67,7 @@ def fail(undisturbed: Undisturbed, stage: int, fault: Fault) -> None:
     """Let one call fail, go on, restart where a process ends itself over it, and compare."""
     home = undisturbed.before(stage)
     ended = live(home, [stage], fault.around, lambda: fault.seen)
-    for number in range(1, _LIVES):
+    for number in range(1, LIVES):
         if ended is not None:
             break
         ended = live(home, [stage], lambda _seam, call: call(), lambda: 0, number=number)

@@ -6,13 +6,24 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import dataclass
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import select
 
 from monitor.store.database import open_database
-from monitor.store.tables import AlertRow, Base, DeliveryRow, FindingRow, Unreadable, table
+from monitor.store.tables import (
+    AlertRow,
+    Base,
+    DeliveryRow,
+    FindingRow,
+    LogDay,
+    Unreadable,
+    WatchedSpan,
+    table,
+)
 from tests.crash.scene import (
     CERTIFICATE_LOG,
     CERTIFICATES_FOUND,
@@ -31,9 +42,12 @@ from tests.support.state_checker import check_state
 _INCIDENTAL: Final = {
     "delivery": {"id", "attempts", "due_at", "lease", "leased_until", "digest", "finished_at", "error"},
     "scanned_range": {"id"},
-    "log_day": {"passes", "failures", "lag"},
+    # `check_tries` holds these to bounds.
+    "log_day": {"passes", "failures"},
     "watched_span": {"trouble"},
 }
+# Whose trouble a disturbed life may meet where the undisturbed one met none: never the log's.
+_DISTURBED: Final = frozenset({"ourselves", "could-not-ask"})
 
 
 def outcome(folder: Path) -> dict[str, Any]:
@@ -47,6 +61,52 @@ def outcome(folder: Path) -> dict[str, Any]:
             for name, each in Base.metadata.tables.items()
         }
     return {**tables, "file": sorted(messages(folder, "file"))}
+
+
+@dataclass(frozen=True, slots=True)
+class Tries:
+    """What a restart adds to: passes and failures by log and UTC day; by log, the trouble after each watched span."""
+
+    passes: Mapping[tuple[str, str], tuple[int, int]]
+    troubles: Mapping[str, tuple[str | None, ...]]
+
+    @property
+    def failures(self) -> int:
+        """Passes that failed, of every log and day."""
+        return sum(failures for _, failures in self.passes.values())
+
+
+def tries(folder: Path) -> Tries:
+    """Read the tries; fails where two watched spans of a log overlap."""
+    days, spans = table(LogDay), table(WatchedSpan)
+    with closing(open_database(str(folder / "signwatch.db"))) as database, database.read() as connection:
+        passes = {(row.log, row.day): (row.passes, row.failures) for row in connection.execute(select(days))}
+        rows = connection.execute(select(spans).order_by(spans.c.log, spans.c.began_at)).all()
+    for before, after in pairwise(rows):
+        assert before.log != after.log or before.began_at <= before.ended_at < after.began_at, "watched twice at once"
+    return Tries(passes, {log: tuple(row.trouble for row in rows if row.log == log) for log in {r.log for r in rows}})
+
+
+def check_tries(found: Tries, expected: Tries, *, lives: int, pauses: int = 0) -> None:
+    """Hold a disturbed life's tries to what `lives` processes can add to the undisturbed one's.
+
+    A process goes on until passes go well again, so a disturbance adds a failed pass and two others at most.
+    `pauses` are the restarts long enough to end a watched span.
+    """
+    assert found.passes.keys() == expected.passes.keys(), "passes of other logs or days"
+    for key, (passes, failures) in expected.passes.items():
+        again, failed = found.passes[key]
+        assert passes <= again, f"{key}: {again} passes are recorded, {passes} without a disturbance"
+        # The disturbance may be that the record of a failed pass cannot be written: it is one less then.
+        assert failures - 1 <= failed, f"{key}: {failed} failures are recorded, {failures} without a disturbance"
+        assert again + failed <= lives * (passes + failures + 2), f"{key}: {again} passes and {failed} failures"
+    assert found.troubles.keys() == expected.troubles.keys(), "other logs were watched"
+    for log, wanted in expected.troubles.items():
+        told = found.troubles[log]
+        assert len(wanted) <= len(told) <= len(wanted) + pauses, f"{log} was watched {len(told)} times"
+        other = [trouble for trouble, usual in zip_longest(told, wanted) if trouble != usual]
+        assert set(other) <= (_DISTURBED | {None} if pauses else _DISTURBED), f"{log}: trouble {told}"
+        assert not any(other) or found.failures > expected.failures, f"{log}: {told} without a failed pass"
 
 
 def _plain(row: Mapping[Any, Any], without: set[str]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.crash.ordering import check_order
+from tests.crash.outcome import check_tries, tries
 from tests.crash.traced_site import Fault, check_truth, fresh, outcome, signwatch, site
 from tests.support.progress import told
 
@@ -62,7 +63,7 @@ class Traced:
         assert {"openat", "pwrite64", "fdatasync"} <= set(self.counts[1]), f"strace saw too little: {self.counts}"
         assert home.name in self.synced[0], "the database's name is on disk"
         assert {"signwatch.db-wal", "alerts.jsonl", home.name} <= self.synced[1], f"never synchronised: {self.synced}"
-        self._expected = outcome(self._home)
+        self._expected, self._tries = outcome(self._home), tries(self._home)
         check_truth(self._home)
 
     def faults(self) -> Iterator[tuple[int, Fault]]:
@@ -86,6 +87,7 @@ class Traced:
         assert set(codes) <= {0, _FOUND_SOMETHING}, f"without a fault the commands end with {codes}"
         fsck = signwatch(home, "fsck").code
         assert fsck == 0, f"fsck ends with {fsck}"
+        check_tries(tries(home), self._tries, lives=1 + restart, pauses=restart)
         found = outcome(home)
         for name, rows in self._expected.items():
             assert found[name] == rows, f"{name}: {found[name]} instead of {rows}"

@@ -3,11 +3,14 @@
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tests.crash.forking import Watching, fresh, live
-from tests.crash.outcome import check_delivered, check_folder, check_truth, outcome
+from tests.crash.outcome import Tries, check_delivered, check_folder, check_tries, check_truth, outcome, tries
 from tests.crash.scene import STAGES, certificate_log_at
+
+LIVES: Final = 3
+"""Processes that one disturbed stage may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,7 @@ class Undisturbed:
         self._before: list[Path | None] = [None]
         self._seen: list[list[tuple[str, bytes]]] = []
         self._expected: list[dict[str, Any]] = []
+        self._tries: list[Tries] = []
         for stage in range(len(STAGES)):
             # Signed before any life is forked, so that all of them are shown the same bytes.
             certificate_log_at(stage)
@@ -39,6 +43,7 @@ class Undisturbed:
             check_delivered(home)
             self._seen.append(seen)
             self._expected.append(outcome(home))
+            self._tries.append(tries(home))
             self._before.append(home)
         check_truth(home)
 
@@ -68,6 +73,7 @@ class Undisturbed:
         """Check that a disturbed life ended the stage as the undisturbed one did."""
         check_folder(home, stage, complete=stage > 0)
         check_delivered(home)
+        check_tries(tries(home), self._tries[stage], lives=LIVES)
         found, expected = outcome(home), self._expected[stage]
         for name, rows in expected.items():
             missing, extra = set(rows) - set(found[name]), set(found[name]) - set(rows)
