@@ -16,14 +16,16 @@ from monitor.archive.files import ArchiveFault
 from monitor.archive.ranges import Manifest
 from monitor.archive.search import Archive, BadQuery, Match, Query
 from monitor.archive.search_index import KeyKind
-from monitor.backscan.progress import SomeRules
+from monitor.backscan.progress import SomeRules, told_looking_back
 from monitor.backscan.step import LookingBack, Step, recording_of
+from monitor.following.batch_commit import wrong_signature
 from monitor.following.scan_batch import RuleScanner
 from monitor.judging.judge import Judge
-from monitor.model.errors import FetchFailed, LogMisbehaved
+from monitor.model.errors import Evidence, FetchFailed, LogMisbehaved
 from monitor.model.log_source import LogEntry, LogSource, SignedHead, hashes_of
 from monitor.model.state import Batch, Hit, UnreadableEntry
 from monitor.proof.consistency import newest
+from monitor.raising.entry_alerts import alerts_of_dropped
 from monitor.raising.log_alerts import alert_of_evidence
 from monitor.store.coverage import Gap
 from monitor.store.store import Store
@@ -58,7 +60,7 @@ class ServesOther(FetchFailed):
 class Asked:
     """What asking the archive takes: rules in force (id to what they select), their judge, a clock.
 
-    `on_batch` is told of every batch once it is kept.
+    `on_batch` is told of every batch once it is kept, `on_evidence` of evidence.
     """
 
     archive: Archive
@@ -68,6 +70,7 @@ class Asked:
     judge: Judge
     clock: Callable[[], datetime]
     on_batch: Callable[[Batch], None] = lambda _: None
+    on_evidence: Callable[[Evidence], None] = lambda _: None
 
 
 def queries_of(condition: Condition) -> list[Query] | None:
@@ -140,7 +143,10 @@ def _archived_step(asked: Asked, source: LogSource, gap: Gap, manifest: Manifest
     judge = LookingBack(SomeRules(asked.judge, gap.rules))
     findings = tuple(judge.judge(hits, now))
     batch = Batch(log, gap.first, last, findings, tuple(unreadable), {}, tuple(dropped))
-    alerts = [alert for alert in judge.alerts(findings, now) if alert.rule is not None]
+    alerts = told_looking_back([*judge.alerts(findings, now), *alerts_of_dropped(log, dropped, now)])
+    if (evidence := wrong_signature(source.identity, findings, head)) is not None:
+        asked.store.keep_evidence(evidence, ())
+        asked.on_evidence(evidence)
     recording = recording_of(gap.rules, asked.rules, asked.clock)
     asked.store.record_scan(batch, {rule: asked.rules[rule] for rule in gap.rules}, alerts, not_before=recording.due())
     asked.on_batch(batch)

@@ -1,9 +1,9 @@
 """Where a scan keeps what it proved and found: its own position, and the monitor's database where that is wanted."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 from typing_extensions import override
 
@@ -12,8 +12,11 @@ from monitor.judging.judge import Judge
 from monitor.model.errors import Evidence
 from monitor.model.log_source import Position, SignedHead
 from monitor.model.state import Batch, Finding, Hit, State
+from monitor.proof.evidence import WRONG_SIGNATURE
 from monitor.raising.entry_alerts import DROPPED
 from monitor.store.store import Store
+
+_OF_SELECTED: Final = frozenset({DROPPED, WRONG_SIGNATURE})
 
 
 class Progress(Protocol):
@@ -89,9 +92,8 @@ class ScanState(State):
     @override
     def advance(self, old: Position, new: Position, batch: Batch, alerts: Sequence[Alert]) -> None:
         if self._store is not None and self._recording is not None and batch.start < batch.end:
-            # Only alerts about rules: following has told of the entries themselves before.
-            kept = [alert for alert in alerts if alert.rule is not None or alert.kind == DROPPED]
-            self._store.record_scan(batch, self._recording.rules, kept, not_before=self._recording.due())
+            told = told_looking_back(alerts)
+            self._store.record_scan(batch, self._recording.rules, told, not_before=self._recording.due())
         # A crash between the two reads the batch again; its findings are known by then and add nothing.
         self._progress.advance(old, new, batch, ())
         self._on_batch(batch)
@@ -111,6 +113,11 @@ class ScanState(State):
     @override
     def enqueue(self, alerts: Sequence[Alert]) -> None:
         """A scan tells of nothing but findings and evidence; following tells the rest."""
+
+
+def told_looking_back(alerts: Iterable[Alert]) -> list[Alert]:
+    """Alerts about rules and about entries that a rule selects: following told of the entries themselves before."""
+    return [alert for alert in alerts if alert.rule is not None or alert.kind in _OF_SELECTED]
 
 
 class SomeRules(Judge):

@@ -85,6 +85,7 @@ def _offer(parts: ScanParts, store: Store, source: LogSource, gap: Gap, tally: T
             store,
             parts.world.timing.clock,
             lambda batch: _show(batch, tally, tell, as_json=as_json),
+            tell_evidence,
         )
         first = gap.first
         while first < gap.last:
@@ -112,5 +113,5 @@ def _show(batch: Batch, tally: Tally, tell: Tell, *, as_json: bool) -> None:
     tally.entries += batch.end - batch.start
     tally.unreadable += len(batch.unreadable)
     tally.findings.update(finding.verdict.outcome.value for finding in batch.findings)
-    show_findings(map(stored, batch.findings), as_json=as_json)
+    show_findings(tally.passing(map(stored, batch.findings)), as_json=as_json)
     tell(batch.end)

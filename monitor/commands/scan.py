@@ -102,7 +102,7 @@ def _scan(parts: ScanParts, source: LogSource, scope: Scope, tally: Tally, *, re
             reached = scan_range(source, state, judge, parts.pool, last=ledger.last, world=parts.world)
         tally.entries, tally.findings = ledger.last - first, Counter(ledger.outcomes())
         tally.unreadable = sum(ledger.unreadable().values())
-        show_findings(ledger.findings(), as_json=as_json)
+        show_findings(tally.passing(ledger.findings()), as_json=as_json)
         head = reached.head.head
         about = {"log": log, "from": first, "to": ledger.last, "head": {"size": head.size, "root": head.root.hex()}}
         tally.summarise(about | {"kinds": ledger.kinds()}, parts.pool.dropped, as_json=as_json)

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from monitor.backscan.ledger import LedgerFinding
 from monitor.backscan.range import World, waits
 from monitor.commands.scan_output import json_line
 from monitor.commands.terminal import Exit, note
@@ -27,6 +28,7 @@ from monitor.program import utc_now
 from monitor.store.database import open_database
 from monitor.store.store import Store
 from monitor.trust.provider import TrustKeeper
+from rules.judge import WRONG_SIGNATURE
 from rules.matching.matcher import TooManyUnindexed, compile_rules
 from rules.rule import Rule
 
@@ -57,15 +59,25 @@ class ScanParts:
 
 @dataclass(slots=True)
 class Tally:
-    """Entries read and findings by outcome in one run."""
+    """Entries read and findings by outcome in one run.
+
+    `wrong_signatures` counts findings in entries that the log should not have taken.
+    """
 
     entries: int = 0
     findings: Counter[str] = field(default_factory=Counter)
     unreadable: int = 0
+    wrong_signatures: int = 0
+
+    def passing(self, findings: Iterable[LedgerFinding]) -> Iterator[LedgerFinding]:
+        """The same findings, counted by how they bear on the log."""
+        for finding in findings:
+            self.wrong_signatures += any(reason["id"] == WRONG_SIGNATURE.id for reason in finding.reasons)
+            yield finding
 
     def code(self) -> Exit:
         """Exit code of the run: a rule may select an entry that cannot be read, so that one leaves it unfinished."""
-        if self.findings["unexpected"]:
+        if self.findings["unexpected"] or self.wrong_signatures:
             return Exit.MISBEHAVED
         return Exit.UNFINISHED if self.unreadable else Exit.FINE
 
@@ -73,11 +85,17 @@ class Tally:
         """Print the last line of a run: JSON for scripts, sentences for people."""
         if as_json:
             numbers = {"entries": self.entries, "findings": dict(self.findings), "unreadable": self.unreadable}
-            json_line({"summary": {**about, **numbers, "matches_left_out": dropped}})
+            more = {"matches_left_out": dropped, "wrong_signatures": self.wrong_signatures}
+            json_line({"summary": {**about, **numbers, **more}})
             return
         found = ", ".join(f"{count} {name}" for name, count in sorted(self.findings.items())) or "nothing found"
         colour = {Exit.FINE: "green", Exit.UNFINISHED: "yellow"}.get(self.code(), "bold red")
         note(f"{self.entries} entries read and proven: {found}", colour)
+        if self.wrong_signatures:
+            note(
+                f"the log misbehaved: {self.wrong_signatures} of them are in entries whose signature does not verify",
+                "bold red",
+            )
         if self.unreadable:
             entries, them = ("entry", "it") if self.unreadable == 1 else ("entries", "them")
             note(f"{self.unreadable} {entries} cannot be read, so whether a rule selects {them} is not known", "yellow")

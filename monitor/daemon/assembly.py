@@ -29,7 +29,7 @@ from monitor.http_fetcher import HttpFetcher, Report, TokenBucket
 from monitor.judging.active_rules import AskedRules, RuleKeeper
 from monitor.judging.digest_lists import DigestLists
 from monitor.logs.opening import LogDescription, OpenTrees, open_sources
-from monitor.model.errors import BadConfig, OwnFault
+from monitor.model.errors import BadConfig, Evidence, OwnFault
 from monitor.model.log_source import CT_APIS, LogApi, LogSource
 from monitor.model.state import Batch
 from monitor.site.fan_out import SUBSCRIBERS, FanOut
@@ -316,8 +316,12 @@ def from_archive(
     store: Store,
     clock: Callable[[], datetime],
     on_batch: Callable[[Batch], None] = lambda _: None,
+    on_evidence: Callable[[Evidence], None] = lambda _: None,
 ) -> FromArchive | None:
-    """What offers the past to rules from the archive, where there is one. `on_batch` is told of each batch."""
+    """What offers the past to rules from the archive, where there is one.
+
+    `on_batch` is told of each batch, `on_evidence` of evidence once it is kept.
+    """
     if archive is None:
         return None
     from monitor.archive.files import ArchiveFiles  # noqa: PLC0415  imports pyarrow
@@ -326,7 +330,7 @@ def from_archive(
 
     opened = Archive(ArchiveFiles(archive.location))
     return lambda source, gap, matcher, rules, judge: offer_archived(
-        Asked(opened, store, matcher, rules, judge, clock, on_batch), source, gap
+        Asked(opened, store, matcher, rules, judge, clock, on_batch, on_evidence), source, gap
     )
 
 

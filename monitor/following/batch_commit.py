@@ -10,7 +10,7 @@ from monitor.following.scan_batch import Fetched, ScannedBatch
 from monitor.judging.judge import Judge, without_times
 from monitor.model.errors import Evidence, NotShown, PastMoved, SignedPromise
 from monitor.model.inclusion_promise import BadPromise, unpack_timestamp
-from monitor.model.log_source import LogEntry, LogSource, Position, SignedHead
+from monitor.model.log_source import LogEntry, LogIdentity, LogSource, Position, SignedHead, TimedEntry
 from monitor.model.state import Batch, Finding, State
 from monitor.proof.evidence import WRONG_SIGNATURE as WRONG_SIGNATURE_KIND
 from monitor.proof.verify import check_frontier_in_head
@@ -45,7 +45,8 @@ class BatchCommitter:
         """
         frontier = examined.extend(position.frontier)
         self._prove(frontier, position.head.head, fetched)
-        moved = replace(position, frontier=frontier)
+        timed = timed_entries(fetched)
+        moved = replace(position, frontier=frontier, last_timed=timed[-1] if timed else position.last_timed)
         for _ in range(_JUDGEMENTS - 1):
             with suppress(PastMoved):
                 return moved, self._commit(position, moved, fetched, examined)
@@ -54,42 +55,23 @@ class BatchCommitter:
     def _commit(self, position: Position, moved: Position, fetched: Fetched, examined: ScannedBatch) -> Batch:
         """Judge a batch by the past as it is now, and commit it; `PastMoved` when that past grew meanwhile."""
         log, scan, now = self.source.identity.log, examined.scan, self.clock()
-        times = [entry.integrated_time for entry in fetched.entries]
-        hits = without_times(scan.hits, disordered(times, examined.start))
+        before = position.last_timed
+        timed = [*([before] if before is not None else ()), *timed_entries(fetched)]
+        hits = without_times(scan.hits, disordered(timed))
         findings = tuple(self.judge.judge(hits, now))
         batch = Batch(log, examined.start, examined.end, findings, scan.unreadable, scan.kinds, scan.dropped)
         alerts = [
             *self.judge.alerts(findings, now),
             *alerts_of_unreadable(log, scan.unreadable, now),
             *alerts_of_dropped(log, scan.dropped, now),
-            *clock_alerts_of_entries(log, times, examined.start, now),
+            *clock_alerts_of_entries(log, timed, now),
             *clock_alerts_of_findings(log, findings, now),
         ]
-        self._keep_wrong_signature(findings, position.head.head)
+        if (evidence := wrong_signature(self.source.identity, findings, position.head.head)) is not None:
+            self.state.keep_evidence(evidence, ())
         # A crash before this commit reads the batch again; after it, the batch is never looked at again.
         self.state.advance(position, moved, batch, alerts)
         return batch
-
-    def _keep_wrong_signature(self, findings: Sequence[Finding], head: SignedHead) -> None:
-        """Keep the first entry of the batch that the log should not have taken, before its alert is committed."""
-        wrong = next((each for each in findings if WRONG_SIGNATURE in each.verdict.reasons), None)
-        if wrong is None:
-            return
-        identity, index = self.source.identity, wrong.signing.where.index
-        evidence = Evidence(
-            log=identity.log,
-            api=identity.api,
-            kind=WRONG_SIGNATURE_KIND,
-            detail=f"The log took entry {index}, whose signature is not that of the key in it.",
-            spki=identity.spki,
-            key_name=identity.key_name,
-            heads=(head.raw,),
-            sizes=(head.size,),
-            leaves=((index, wrong.leaf),),
-            trust_root=identity.trust_root,
-            event=f"wrong signature in entry {index}",
-        )
-        self.state.keep_evidence(evidence, ())
 
     def _prove(self, frontier: Frontier, head: SignedHead, fetched: Fetched) -> None:
         behind = frontier.size < head.size
@@ -109,3 +91,36 @@ class BatchCommitter:
             return (unpack_timestamp(entry.timestamp, entry.leaf, self.source.identity.spki).signed,)
         except BadPromise:
             return ()
+
+
+def timed_entries(fetched: Fetched) -> list[TimedEntry]:
+    """Entries of a batch for which the log claims a time, in its order."""
+    return [
+        TimedEntry(index, entry.integrated_time)
+        for index, entry in enumerate(fetched.entries, fetched.start)
+        if entry.integrated_time is not None
+    ]
+
+
+def wrong_signature(identity: LogIdentity, findings: Sequence[Finding], head: SignedHead) -> Evidence | None:
+    """Evidence of the first entry of a batch that the log should not have taken; kept before its alert is committed.
+
+    `head` is one that the entry is proven to be below.
+    """
+    wrong = next((each for each in findings if WRONG_SIGNATURE in each.verdict.reasons), None)
+    if wrong is None:
+        return None
+    index = wrong.signing.where.index
+    return Evidence(
+        log=identity.log,
+        api=identity.api,
+        kind=WRONG_SIGNATURE_KIND,
+        detail=f"The log took entry {index}, whose signature is not that of the key in it.",
+        spki=identity.spki,
+        key_name=identity.key_name,
+        heads=(head.raw,),
+        sizes=(head.size,),
+        leaves=((index, wrong.leaf),),
+        trust_root=identity.trust_root,
+        event=f"wrong signature in entry {index}",
+    )

@@ -111,16 +111,25 @@ class TrustedHead:
     head: SignedHead
 
 
+class TimedEntry(NamedTuple):
+    """The time at which a log claims to have taken in an entry, with the entry's index."""
+
+    entry: int
+    at: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class Position:
     """How far a log was followed: every leaf below `frontier.size` was hashed into a tree that `head` extends.
 
-    `frontier.size <= head.size`, and a consistency proof (or equality of roots) ties the two together.
+    `frontier.size <= head.size`, and a consistency proof (or equality of roots) ties the two together. `last_timed` is
+    the newest entry read so far that has a claimed time: those of the next batch are compared with it.
     """
 
     log: str
     frontier: Frontier
     head: TrustedHead
+    last_timed: TimedEntry | None = None
 
 
 _MAX_TIMESTAMP = (1 << 64) - 1

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from alerts.alert import Alert, Owner, Severity, alert_id, day_of, rfc3339
-from monitor.model.log_source import CLOCK_SKEW, SignedHead
+from monitor.model.log_source import CLOCK_SKEW, SignedHead, TimedEntry
 from monitor.model.state import Finding, UnreadableEntry
 from sigstore_entries.entry import readable_part
 from sigstore_entries.signing import UNREADABLE_SIGNER, ChainTrust
@@ -46,30 +46,28 @@ class Disordered:
     known: datetime
 
 
-def disordered(times: Sequence[datetime | None], start: int) -> dict[int, Disordered]:
-    """Entries of a batch, from index `start` on, whose claimed times contradict those of their neighbours, by index.
+def disordered(timed: Sequence[TimedEntry]) -> dict[int, Disordered]:
+    """Entries whose claimed times contradict those of their neighbours, by index; `timed` is in the order of the log.
 
     A log takes entries in one after the other, so a later one is not taken in earlier by more than clocks may differ.
-    Of such a pair neither time can be believed.
+    Of such a pair neither time can be believed. The first of `timed` may be the last one of the batch before: a clock
+    that jumped between two batches is then seen as one that jumped within.
     """
     found: dict[int, Disordered] = {}
-    for order, sign in ((range(len(times)), 1), (range(len(times) - 1, -1, -1), -1)):
-        worst: tuple[datetime, int] | None = None
-        for at in order:
-            told = times[at]
-            if told is None:
-                continue
-            if worst is not None and (worst[0] - told) * sign > CLOCK_SKEW:
-                found.setdefault(start + at, Disordered(start + at, told, start + worst[1], worst[0]))
-            if worst is None or (told - worst[0]) * sign > timedelta(0):
-                worst = (told, at)
+    for order, sign in ((timed, 1), (timed[::-1], -1)):
+        worst: TimedEntry | None = None
+        for each in order:
+            if worst is not None and (worst.at - each.at) * sign > CLOCK_SKEW:
+                found.setdefault(each.entry, Disordered(each.entry, each.at, worst.entry, worst.at))
+            if worst is None or (each.at - worst.at) * sign > timedelta(0):
+                worst = each
     return found
 
 
-def clock_alerts_of_entries(log: str, times: Sequence[datetime | None], start: int, now: datetime) -> list[Alert]:
+def clock_alerts_of_entries(log: str, timed: Sequence[TimedEntry], now: datetime) -> list[Alert]:
     """Alert for entries that the log claims to have taken in at a time ahead of ours, or out of their order."""
-    latest = max((at for at in times if at is not None), default=None)
-    found = disordered(times, start)
+    latest = max((each.at for each in timed), default=None)
+    found = disordered(timed)
     if found:
         first = found[min(found)]
         told = (f"Entry {first.index} is said to be taken in at", first.told)

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, select, update
 
 from monitor.model.errors import OwnFault, StateConflict
-from monitor.model.log_source import Position, SignedHead, TrustedHead
+from monitor.model.log_source import Position, SignedHead, TimedEntry, TrustedHead
 from monitor.store.tables import LogPosition, table
 from monitor.store.writing import add_new
 from tlog.frontier import Frontier, MalformedFrontier
@@ -42,7 +42,12 @@ def position_of(row: Any) -> Position:
         final=row["head_final"],
         cosigned_by=cosigned,
     )
-    return Position(row["log"], frontier, TrustedHead(head))
+    timed, at = row["timed_entry"], row["timed_at"]
+    if (timed is None) != (at is None) or (timed is not None and not 0 <= timed < frontier.size):
+        raise OwnFault(
+            f"{row['log']}: the stored position names a time of no entry. Restore the database from a backup."
+        )
+    return Position(row["log"], frontier, TrustedHead(head), TimedEntry(timed, at) if timed is not None else None)
 
 
 def first_position(connection: Connection, position: Position, how: str, now: datetime) -> None:
@@ -76,4 +81,6 @@ def _row(position: Position) -> dict[str, Any]:
         "head_timestamp": head.timestamp,
         "head_final": head.final,
         "head_cosigned_by": json.dumps(list(head.cosigned_by)),
+        "timed_entry": position.last_timed.entry if position.last_timed else None,
+        "timed_at": position.last_timed.at if position.last_timed else None,
     }

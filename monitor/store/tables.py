@@ -130,6 +130,8 @@ class LogPosition(Base, table=True):
     head_timestamp: datetime | None = Field(sa_column=Column(UtcTime))
     head_final: bool = Field(sa_column=Column(Boolean, nullable=False))
     head_cosigned_by: str = Field(sa_column=Column(Text, nullable=False))
+    timed_entry: int | None = Field(sa_column=Column(BigInteger))
+    timed_at: datetime | None = Field(sa_column=Column(UtcTime))
     baseline_size: int = Field(sa_column=Column(BigInteger, nullable=False))
     baseline_how: str = Field(sa_column=Column(AnyText, nullable=False))
     baseline_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))

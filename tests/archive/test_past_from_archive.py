@@ -13,7 +13,7 @@ from monitor.store.database import open_database
 from monitor.store.reading import Reading
 from rules.rule_file import load_rules
 from tests.archive.conftest import Place, readable_bodies
-from tests.support.entries import hashedrekord_v2, make_certificate
+from tests.support.entries import CA_NOT_AFTER, PLACEHOLDER_SIGNATURE, hashedrekord_v2, make_certificate
 from tests.support.served_log import CA, signing_body
 
 RULES = """\
@@ -34,8 +34,8 @@ def findings(place: Place, command: str = "backscan") -> list[tuple[int, str, st
     return sorted((each["index"], each["rule"], each["outcome"]) for each in found if "rule" in each)
 
 
-def place_with(place: Place, rules: str) -> None:
-    place.served.log.leaves[:] = readable_bodies(200)
+def place_with(place: Place, rules: str, *more: bytes) -> None:
+    place.served.log.leaves[:] = [*readable_bodies(200), *more]
     config = place.served.config.read_text().replace("poll_seconds: 1", "poll_seconds: 1, start: 0")
     place.served.config.write_text(config)
     place.run("init")
@@ -75,6 +75,21 @@ def test_a_log_that_now_shows_another_entry_is_held_to_it(place: Place) -> None:
     assert "not those the log signed" in out + said
     with closing(open_database(str(place.folder / "signwatch.db"))) as database:
         assert Reading(database).evidence(10)
+
+
+def test_a_wrong_signature_is_kept_and_told_where_the_archive_answers_as_well(place: Place) -> None:
+    wrong = hashedrekord_v2(
+        make_certificate(CA, san="dev3@example.com", not_after=CA_NOT_AFTER), "cd" * 32, signature=PLACEHOLDER_SIGNATURE
+    )
+    place_with(place, RULES % 10, wrong)
+    # Reading the range would meet another entry than was proven: what is found comes from the archive.
+    other = place.archive.search(Query("https://github.com/org2/repo0")).rows[0].index
+    place.served.log.served[other] = signing_body("refs/heads/evil")
+    assert findings(place)[-1] == (200, "person", "unverified")
+    with closing(open_database(str(place.folder / "signwatch.db"))) as database:
+        reading = Reading(database)
+        assert [each.kind for each in reading.evidence(10)] == ["entry-signature-wrong"]
+        assert "entry-signature-wrong" in [each.alert.kind for each in reading.alerts(1000)]
 
 
 @pytest.mark.parametrize(

@@ -21,14 +21,17 @@ from monitor.store.database import open_database
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
 from monitor.store.store import Store
-from tests.support.entries import make_ca
-from tests.support.served_log import ServedLog, served_log, signing_body
+from tests.support.entries import CA_NOT_AFTER, PLACEHOLDER_SIGNATURE, hashedrekord_v2, make_ca, make_github_certificate
+from tests.support.served_log import CA, ServedLog, served_log, signing_body
 
 # Tests may themselves run in the background, where a shell lets Ctrl-C be ignored; what a terminal starts does not.
 FOREGROUND = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 SIGNWATCH = (sys.executable, "-c", FOREGROUND + "from monitor.cli import main; main()")
 EXPECTED, STRANGER = signing_body(), signing_body("refs/heads/evil")
 SELF_MADE = signing_body("refs/heads/evil", make_ca(seed=99))
+WRONGLY_SIGNED = hashedrekord_v2(
+    make_github_certificate(CA, not_after=CA_NOT_AFTER), "ab" * 32, signature=PLACEHOLDER_SIGNATURE
+)
 FEW = """\
 version: 1
 rules:
@@ -142,6 +145,28 @@ def test_an_entry_that_cannot_be_read_leaves_scan_and_backscan_unfinished(place:
     _, errors = place.run("backscan", "--from", "0", expect=3)
     assert "2 entries cannot be read, so whether a rule selects them is not known" in errors
     place.run("backscan", "--from", "0")
+
+
+def test_a_wrong_signature_is_told_and_kept_by_scan_and_by_backscan(place: Place) -> None:
+    """The log broke its own rules, whenever that is noticed; following would have kept the same evidence."""
+    place.served.log.append(WRONGLY_SIGNED)
+    found_, summary = place.scan("--from", "0", expect=1)
+    assert found(found_)[-1] == (3, "widget", "unverified")
+    assert summary["wrong_signatures"] == 1
+    (file,) = (place.folder / "scans").glob("evidence-*.json")
+    assert json.loads(file.read_text())["kind"] == "entry-signature-wrong"
+    place.run("init")
+    _, errors = place.run("backscan", "--from", "0", expect=1)
+    assert "the log misbehaved: 1 of them are in entries whose signature does not verify" in errors
+    assert "is kept: `signwatch evidence export" in errors
+    assert kept(place) == (["entry-signature-wrong"], ["entry-signature-wrong"])
+
+
+def kept(place: Place) -> tuple[list[str], list[str]]:
+    """Kinds of the evidence in the database, and of its alerts."""
+    with closing(open_database(str(place.folder / "signwatch.db"))) as database:
+        reading = Reading(database)
+        return [each.kind for each in reading.evidence(10)], [each.alert.kind for each in reading.alerts(10)]
 
 
 def test_one_job_and_several_find_the_same(place: Place) -> None:

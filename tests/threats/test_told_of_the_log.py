@@ -13,10 +13,12 @@ from monitor.commands.run import one_line, verdict
 from monitor.commands.terminal import Exit
 from monitor.daemon.supervisor import PassResult
 from monitor.judging.reevaluation import Rechecked
+from monitor.model.log_source import TimedEntry
 from monitor.proof.evidence import NotEvidence, conclude, from_document
 from monitor.raising.entry_alerts import clock_alerts_of_entries, disordered
 from monitor.store.reading import Reading
 from tests.support.entries import (
+    CA_NOT_AFTER,
     NOT_BEFORE,
     PLACEHOLDER_SIGNATURE,
     hashedrekord_v1,
@@ -89,13 +91,47 @@ def test_times_of_neighbours_that_contradict_each_other_are_the_logs_news_and_no
 
 def test_what_is_out_of_order_is_told_with_the_neighbour_that_contradicts_it() -> None:
     times = [NOT_BEFORE + timedelta(minutes=after) for after in (0, 40, 5, 6)]
-    found = disordered([*times, None], 100)
+    timed = [TimedEntry(index, at) for index, at in enumerate(times, 100)]
+    found = disordered(timed)
     assert {index: each.other for index, each in found.items()} == {101: 102, 102: 101, 103: 101}
-    (alert,) = clock_alerts_of_entries("rekor", times, 100, times[1])
+    (alert,) = clock_alerts_of_entries("rekor", timed, times[1])
     assert (alert.owner, alert.kind) == (Owner.LOG_MISBEHAVED, "log-clock")
     assert "Entry 101" in alert.summary
     assert "entry 102, behind it" in alert.summary
-    assert disordered([times[0], times[0] - timedelta(minutes=10)], 0) == {}, "clocks may differ by so much"
+    near = [TimedEntry(0, times[0]), TimedEntry(1, times[0] - timedelta(minutes=10))]
+    assert disordered(near) == {}, "clocks may differ by so much"
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_clock_that_jumped_between_two_batches_is_told_as_one_that_jumped_within(
+    tmp_path: Path, restarted: bool
+) -> None:
+    """What is left of a batch is the time of its last entry: kept with the position, so that a restart knows it."""
+    log = releases()
+
+    def take_in(minutes: int) -> None:
+        """One entry more, of a certificate that is valid all the time."""
+        number = len(log.leaves)
+        certificate = make_github_certificate(CA, not_after=CA_NOT_AFTER)
+        log.append(hashedrekord_v1(certificate, f"{number:064x}"))
+        log.integrated[number] = int((NOT_BEFORE + timedelta(minutes=minutes)).timestamp())
+
+    take_in(1)
+    take_in(31)
+    seen = Watched(log, tmp_path)
+    assert seen.run().owner is None, "control: nothing contradicts it yet"
+    if restarted:
+        seen.restart()
+    for minutes in (2, 3):
+        take_in(minutes)
+        outcome = seen.run()
+        assert outcome.findings == {"expected": 1}
+        assert outcome.owner is (Owner.LOG_MISBEHAVED if minutes == 2 else None), "the jump is told where it is met"
+    assert "log-clock" in seen.alerts()
+    position = seen.store.position(seen.log.source().identity.log)
+    assert position is not None
+    assert position.last_timed == TimedEntry(3, NOT_BEFORE + timedelta(minutes=3))
+    seen.store.close()
 
 
 def test_a_log_that_took_a_wrong_signature_fails_the_audit_until_its_evidence_is_closed(tmp_path: Path) -> None:
