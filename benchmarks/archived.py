@@ -205,6 +205,7 @@ def made_up_rows(first: int, count: int, seed: int) -> pa.Table:
             "index": index,
             "time": int(_BEGIN.timestamp()) * 1_000_000 + index * _MICROSECONDS + random.randrange(_MICROSECONDS),
             "time_source": "certificate-not-before",
+            "not_before": int(_BEGIN.timestamp()) * 1_000_000 + index * _MICROSECONDS,
             "kind": "dsse" if index % 5 == 0 else "hashedrekord",
             "identities": [person if is_person else workflow],
             "issuers": [_GOOGLE if is_person else _GITHUB],

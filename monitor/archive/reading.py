@@ -34,6 +34,23 @@ class KeySpan:
         return inside and (self.glob is None or glob_matches(self.glob, text))
 
 
+class TooMuch(Exception):
+    """A search would read more than it may."""
+
+
+class Work:
+    """How much a search may read: keys looked at, and entries at a hundredth of a key each."""
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+
+    def spend(self, count: int) -> None:
+        """Count so many keys. Raises `TooMuch` once there were more than allowed."""
+        self._left -= count
+        if self._left < 0:
+            raise TooMuch
+
+
 class OpenedFile:
     """One Parquet file, its footer read. One thread at a time reads from it."""
 
@@ -64,13 +81,15 @@ class OpenedFile:
         """The least key of each row group of an index. Raises `ArchiveFault`."""
         return self._key_bounds()[0]
 
-    def lines(self, key: KeySpan) -> Iterator[pa.Table]:
-        """Lines of an index whose keys are wanted, in order. Raises `ArchiveFault`."""
+    def lines(self, key: KeySpan, work: Work | None = None) -> Iterator[pa.Table]:
+        """Lines of an index whose keys are wanted, in order. Raises `ArchiveFault`, and `TooMuch` of `work`."""
         lows, highs = self._key_bounds()
         group = bisect_left(highs, key.low)
         while group < len(lows) and (key.high is None or lows[group] <= key.high):
             # The lists of entries are longer than the keys by far: they are read where a key is wanted.
             keys = self._group(group, ["key"])["key"].combine_chunks()
+            if work is not None:
+                work.spend(len(keys))
             wanted = pc.indices_nonzero(_wanted(keys, key))
             if key.glob is not None:
                 wanted = wanted.filter(

@@ -51,6 +51,7 @@ SCHEMA: Final = pa.schema(
         pa.field("index", pa.int64(), nullable=False),
         pa.field("time", pa.timestamp("us", tz="UTC")),
         pa.field("time_source", pa.string()),
+        pa.field("not_before", pa.timestamp("us", tz="UTC")),
         pa.field("kind", pa.string(), nullable=False),
         *_OF_SIGNER,
         pa.field("digests", _bytes, nullable=False),
@@ -130,13 +131,14 @@ def _values(signing: Signing | Unreadable, chains: Sequence[str], trust: RowTrus
     """Values of the columns from `time` to `defect`."""
     if isinstance(signing, Unreadable):
         none: tuple[Any, ...] = ((),) * len(_OF_SIGNER)
-        return None, None, UNREADABLE, *none, (), (), None, None, signing.code
+        return None, None, None, UNREADABLE, *none, (), (), None, None, signing.code
     at, source = _time(signing.times)
     signers = [_of_signer(each) for each in signing.signers]
     several = [dict(zip(_SIGNER_NAMES, map(_each, each), strict=True)) for each in signers]
     return (
         at,
         source,
+        next((signer.not_before for signer in signing.signers if signer.not_before is not None), None),
         signing.kind,
         *(_each(value for values in column for value in values) for column in zip(*signers, strict=True)),
         *(((),) * len(_OF_SIGNER) if not signers else ()),

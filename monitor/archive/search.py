@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from monitor.archive.files import ArchiveFault, ArchiveFiles
 from monitor.archive.ranges import ArchivedRange, Manifest
-from monitor.archive.reading import KeySpan, OpenedFile
+from monitor.archive.reading import KeySpan, OpenedFile, TooMuch, Work
 from monitor.archive.rows import SCHEMA, Chain, fingerprint_bytes
 from monitor.archive.search_index import (
     ALL_TRUSTED,
@@ -58,8 +58,9 @@ class Query:
     """What to look for. Without `kinds`, the text decides: hexadecimal digests, else identities and everything alike.
 
     `since` and `until` bound the time: at or after the one, before the other; entries without a time are kept. `logs`
-    are log ids, or names of logs of several trees; all without them. `trusted` leaves out entries that no signer with
-    a trusted certificate made: of a value that says who signed, the very signer that has it.
+    are log ids, or names of logs of several trees; all without them. With `trusted` only
+    entries that a signer with a trusted certificate made are wanted, of a value that says who signed the very signer
+    that has it; with false only the others. `most` bounds the keys looked at; what is left out is in the coverage.
     """
 
     text: str
@@ -69,7 +70,8 @@ class Query:
     until: datetime | None = None
     logs: frozenset[str] = frozenset()
     limit: int = 50
-    trusted: bool = False
+    trusted: bool | None = None
+    most: int | None = None
 
     def wants(self, log: str) -> bool:
         """Whether a log is to be searched."""
@@ -87,6 +89,7 @@ class Row:
     index: int
     time: datetime | None
     time_source: str | None
+    not_before: datetime | None
     kind: str
     identities: tuple[str, ...]
     issuers: tuple[str, ...]
@@ -112,6 +115,7 @@ class Row:
             "index": self.index,
             "time": None if self.time is None else self.time.isoformat(),
             "time_source": self.time_source,
+            "not_before": None if self.not_before is None else self.not_before.isoformat(),
             "kind": self.kind,
             "identities": list(self.identities),
             "issuers": list(self.issuers),
@@ -137,7 +141,8 @@ class LogCoverage:
     """What an answer covers of one log: `spans` of entries, of the `size` that the newest archived head signs.
 
     `damaged` are ranges that could not be read, with the reason. `unreadable` entries in the spans could not be
-    decoded, and of `defective` ones a part could not: what these would say is not known.
+    decoded, and of `defective` ones a part could not: what these would say is not known. `unsearched` are older ranges
+    that were left out because the search would have read too much.
     """
 
     log: str
@@ -147,11 +152,12 @@ class LogCoverage:
     damaged: tuple[tuple[int, int, str], ...] = ()
     unreadable: int = 0
     defective: int = 0
+    unsearched: tuple[tuple[int, int], ...] = ()
 
     @property
     def complete(self) -> bool:
         """Whether every entry below the head was searched."""
-        return self.spans == ((0, self.size),) and not self.damaged
+        return self.spans == ((0, self.size),) and not self.damaged and not self.unsearched
 
     def sentence(self) -> str:
         """What is covered, for people."""
@@ -165,6 +171,8 @@ class LogCoverage:
             said = f"{self.log}: entries {spans} of {self.size}{head}"
         if self.unreadable or self.defective:
             said += f"; {self.unreadable} entries could not be read, {self.defective} only in part"
+        for first, last in self.unsearched:
+            said += f"; {first} to {last - 1} were not searched: too many values fit. Name more, or a shorter time"
         return said + "".join(f"; not {first} to {last - 1}: {why}" for first, last, why in self.damaged)
 
 
@@ -197,6 +205,7 @@ class Coverage:
                     "damaged": [{"from": first, "to": last, "reason": why} for first, last, why in each.damaged],
                     "unreadable": each.unreadable,
                     "defective": each.defective,
+                    "unsearched": [list(span) for span in each.unsearched],
                 }
                 for each in self.logs
             ],
@@ -231,6 +240,13 @@ class _Found:
     timeless: int = 0
     per_day: Counter[date] = field(default_factory=Counter)
     damaged: dict[str, list[tuple[int, int, str]]] = field(default_factory=dict)
+    unsearched: dict[str, tuple[int, int]] = field(default_factory=dict)
+    work: Work | None = None
+
+    def leave_out(self, log: str, each: ArchivedRange) -> None:
+        """Note a range that is not searched; those of a log are left out from the newest to the oldest."""
+        _, last = self.unsearched.get(log, (0, each.last))
+        self.unsearched[log] = (each.first, last)
 
 
 class Archive:
@@ -246,12 +262,13 @@ class Archive:
         """What is archived, by log id. Raises `ArchiveFault`."""
         return read_manifests(self.files)
 
-    def search(self, query: Query, *, per_day: bool = False) -> Answer:
+    def search(self, query: Query, *, also: Sequence[Query] = (), per_day: bool = False) -> Answer:
         """The newest entries that match, how many there are, and what was searched. Raises `BadQuery`, `ArchiveFault`.
 
-        A range whose files are damaged is left out and named in the coverage.
+        Those that match `also` are found as well; of these queries only the text, kinds and match count. A range whose
+        files are damaged is left out and named in the coverage.
         """
-        keys = keys_of(query)
+        keys = [key for each in (query, *also) for key in keys_of(each)]
         for _ in range(_TRIES - 1):
             manifests = self.manifests()
             found, answer = self._answered(query, keys, manifests, per_day=per_day)
@@ -264,7 +281,7 @@ class Archive:
         self, query: Query, keys: Sequence[KeySpan], manifests: Mapping[str, Manifest], *, per_day: bool
     ) -> "tuple[_Found, Answer]":
         limit = min(query.limit, MOST_ROWS)
-        found = _Found()
+        found = _Found(work=None if query.most is None else Work(query.most))
         rows: list[Row] = []
         for manifest in self._wanted(query, manifests):
             mine: list[Row] = []
@@ -273,7 +290,7 @@ class Archive:
                 mine += reversed(_rows(table))
             rows += mine
         rows.sort(key=_newest, reverse=True)
-        coverage = self._coverage(query, manifests, found.damaged)
+        coverage = self._coverage(query, manifests, found.damaged, found.unsearched)
         days = dict(sorted(found.per_day.items()))
         return found, Answer(tuple(rows[:limit]), found.total, coverage, days, found.timeless)
 
@@ -292,7 +309,7 @@ class Archive:
 
     def coverage(self, query: Query, damaged: dict[str, list[tuple[int, int, str]]]) -> Coverage:
         """What a search for this covers."""
-        return self._coverage(query, self.manifests(), damaged)
+        return self._coverage(query, self.manifests(), damaged, {})
 
     def numbers(self, query: Query, log: str) -> Iterator[tuple[ArchivedRange, list[int]]]:
         """Indexes of all matching entries of one log, range by range, in order. Raises `BadQuery`, `ArchiveFault`."""
@@ -342,7 +359,11 @@ class Archive:
         return [manifest for log, manifest in sorted(manifests.items()) if query.wants(log)]
 
     def _coverage(
-        self, query: Query, manifests: Mapping[str, Manifest], damaged: Mapping[str, list[tuple[int, int, str]]]
+        self,
+        query: Query,
+        manifests: Mapping[str, Manifest],
+        damaged: Mapping[str, list[tuple[int, int, str]]],
+        unsearched: Mapping[str, tuple[int, int]],
     ) -> Coverage:
         logs = []
         for manifest in self._wanted(query, manifests):
@@ -357,6 +378,7 @@ class Archive:
                     tuple(sorted(damaged.get(manifest.log, ()))),
                     sum(each.unreadable for each in ranges),
                     sum(each.defective for each in ranges),
+                    (unsearched[manifest.log],) if manifest.log in unsearched else (),
                 )
             )
         known = {name for log in manifests for name in (log, log.partition("/")[0])}
@@ -378,14 +400,22 @@ class Archive:
         none = SCHEMA.empty_table()
         if _outside(each, query):
             return none
+        if manifest.log in found.unsearched:
+            found.leave_out(manifest.log, each)
+            return none
         try:
-            offsets = self._offsets(manifest, each, keys)
-            if len(offsets) and query.trusted:
-                offsets = self._trusted(manifest, each, keys, offsets)
+            offsets = self._offsets(manifest, each, keys, found.work)
+            if len(offsets) and query.trusted is not None:
+                if found.work is not None:
+                    found.work.spend(len(offsets) // 100)
+                offsets = self._by_trust(manifest, each, keys, offsets, found.work, trusted=query.trusted)
             if len(offsets) and (per_day or _straddles(each, query)):
                 offsets = self._timed(manifest, each, offsets, query, found, per_day=per_day)
             shown = offsets.slice(max(0, len(offsets) - max(0, limit))).to_pylist()
             table = self._read(manifest, each, shown) if shown else none
+        except TooMuch:
+            found.leave_out(manifest.log, each)
+            return none
         except ArchiveFault as fault:
             found.damaged.setdefault(manifest.log, []).append((each.first, each.last, str(fault)))
             return none
@@ -419,12 +449,14 @@ class Archive:
                 found.per_day[counted["values"].date()] += counted["counts"]
         return offsets.filter(keep)
 
-    def _offsets(self, manifest: Manifest, each: ArchivedRange, keys: Sequence[KeySpan]) -> pa.Array:
+    def _offsets(
+        self, manifest: Manifest, each: ArchivedRange, keys: Sequence[KeySpan], work: Work | None = None
+    ) -> pa.Array:
         """Entries of a range under any of these keys, counted from its first, in order."""
         opened = self._open(manifest, each, is_index=True)
         lists = []
         for key in keys:
-            for lines in opened.lines(key):
+            for lines in opened.lines(key, work):
                 sure = lines
                 if key.glob is not None:
                     cut = pc.greater(pc.binary_length(lines["key"]), 1 + LONGEST)
@@ -432,6 +464,8 @@ class Archive:
                     if len(sure) < len(lines):
                         lists.append(self._confirmed(manifest, each, key, lines.filter(cut)))
                 lists += [chunk.flatten() for chunk in sure["entries"].chunks]
+                if work is not None:
+                    work.spend(sum(map(len, lists[-len(sure["entries"].chunks) :])) // 100)
         if not lists:
             return pa.array([], pa.uint32())
         if len(lists) == 1 and all(key.low == key.high for key in keys):
@@ -439,20 +473,32 @@ class Archive:
         unique = pc.unique(pa.concat_arrays(lists))
         return unique.take(pc.sort_indices(unique))
 
-    def _trusted(self, manifest: Manifest, each: ArchivedRange, keys: Sequence[KeySpan], offsets: pa.Array) -> pa.Array:
-        """Those of the entries that a signer with a trusted certificate made, one that has a wanted value."""
+    def _by_trust(
+        self,
+        manifest: Manifest,
+        each: ArchivedRange,
+        keys: Sequence[KeySpan],
+        offsets: pa.Array,
+        work: Work | None,
+        *,
+        trusted: bool,
+    ) -> pa.Array:
+        """Those of the entries that a signer with a trusted certificate made, one that has a wanted value, or not."""
         every = self._offsets(manifest, each, [KeySpan(ALL_TRUSTED, ALL_TRUSTED)])
         some = self._offsets(manifest, each, [KeySpan(SOME_TRUSTED, SOME_TRUSTED)])
         # Anyone can log an entry of two signers, one trusted and the other with any name: the row tells them apart.
         unsure = offsets.filter(pc.is_in(offsets, value_set=some))
         wanted = unsure.to_pylist()
+        if work is not None:
+            work.spend(10 * len(wanted))
         rows = self._read(manifest, each, wanted, columns=["chains", "signers"]) if wanted else None
         sure = [
             offset
             for offset, row in zip(wanted, rows.to_pylist() if rows is not None else (), strict=True)
             if _is_trusted(row, keys)
         ]
-        return offsets.filter(pc.is_in(offsets, value_set=pa.concat_arrays([every, pa.array(sure, pa.uint32())])))
+        is_trusted = pc.is_in(offsets, value_set=pa.concat_arrays([every, pa.array(sure, pa.uint32())]))
+        return offsets.filter(is_trusted if trusted else pc.invert(is_trusted))
 
     def _confirmed(self, manifest: Manifest, each: ArchivedRange, key: KeySpan, lines: pa.Table) -> pa.Array:
         """Entries of these lines whose rows say what the glob asks for: the keys hold only the beginning of a text."""
@@ -636,6 +682,7 @@ def row_of(each: Mapping[str, Any]) -> Row:
         each["index"],
         None if each["time"] is None else each["time"].astimezone(UTC),
         each["time_source"],
+        None if each["not_before"] is None else each["not_before"].astimezone(UTC),
         each["kind"],
         tuple(each["identities"]),
         tuple(each["issuers"]),

@@ -268,7 +268,7 @@ class Sink:
 
 def rows_sink(meta: dict[str, str]) -> Sink:
     """A file of rows."""
-    encoding = {"index": "DELTA_BINARY_PACKED", "time": "DELTA_BINARY_PACKED"}
+    encoding = dict.fromkeys(("index", "time", "not_before"), "DELTA_BINARY_PACKED")
     return Sink(SCHEMA, ROW_GROUP, meta, use_dictionary=_DICTIONARIES, column_encoding=encoding)
 
 

@@ -69,7 +69,7 @@ def _learned(subject: str, config: Path) -> Starter:
 
     named = read_subject(subject)
     with closing(open_database(load_config(config).database)) as database:
-        found = [each.signing for each in FoundPast(database).signings(named.key).shown]
+        found = [each.signing for each in FoundPast(database).signings(named).shown]
     parts = learn(named, found)
     past = max((part.past for part in parts), default=0)
     if not past:

@@ -121,7 +121,7 @@ def search(
         _moment(until, "--until"),
         frozenset(logs or ()),
         _SHOWN if limit is None else limit,
-        trusted,
+        trusted or None,
     )
     damaged: Damaged = {}
     try:

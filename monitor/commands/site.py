@@ -31,11 +31,13 @@ def site(config: ConfigOption = DEFAULT_CONFIG) -> None:
       signwatch site --config /etc/signwatch/signwatch.yaml
     """
     settings = load_config(config)
+    from monitor.daemon.assembly import archived_past  # noqa: PLC0415  after the configuration was read
     from monitor.site.parts import build_site
 
     with closing(open_database(settings.database)) as database:
         configured = site_of(settings)
-        server = site_server(build_site(configured, database, utc_now), configured)
+        past = archived_past(settings, database)
+        server = site_server(build_site(configured, database, utc_now, past), configured)
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: stop.set())

@@ -46,6 +46,7 @@ from settings.document import Misplaced
 
 if TYPE_CHECKING:
     from monitor.site.delivery import Courier
+    from monitor.site.looking import Past
 
 # Rekor v1 allows 500 requests a minute and address; tile logs are static files.
 _REQUESTS_PER_SECOND: Final = {LogApi.REKOR_V1: 8}
@@ -211,9 +212,22 @@ def _courier(config: Config, database: Database, timing: Timing, parts: ExitStac
     from monitor.site.delivery import Courier
     from monitor.site.parts import build_site
 
-    courier = Courier(build_site(config.site, database, timing.clock))
+    courier = Courier(build_site(config.site, database, timing.clock, archived_past(config, database)))
     parts.callback(courier.close)
     return courier
+
+
+def archived_past(config: Config, database: Database) -> "Past | None":
+    """Where the site reads the past of a name, where there is an archive. Raises `ArchiveFault`."""
+    if config.archive is None:
+        return None
+    from monitor.archive.files import ArchiveFiles  # noqa: PLC0415  imports pyarrow
+    from monitor.archive.search import Archive  # noqa: PLC0415
+    from monitor.site.archived import ArchivedPast  # noqa: PLC0415
+    from monitor.store.signings import FoundPast  # noqa: PLC0415
+
+    followed = [log.name for log in config.logs or ()]
+    return ArchivedPast(Archive(ArchiveFiles(config.archive.location), followed), FoundPast(database))
 
 
 def processes_of(objectives: Objectives) -> int:

@@ -53,11 +53,11 @@ class Past(Protocol):
     def source(self) -> str:
         """`findings` holds what some rule or subscription selected; `archive` every entry that was read."""
 
-    def signings(self, key: str, limit: int = ...) -> Signings:
-        """Newest signings filed under `Subject.key`, at most `limit` of those that are vouched for."""
+    def signings(self, subject: Subject, limit: int = ...) -> Signings:
+        """Newest signings in a name, at most `limit` of those that are vouched for. Raises `OwnFault`."""
 
     def logs(self) -> list[LogRead]:
-        """How far each log was read."""
+        """How far each log was read. Raises `OwnFault`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +101,7 @@ class Looked:
     logs: tuple[LogRead, ...]
     source: str
     now: datetime
+    lacks: tuple[str, ...] = ()
 
     @property
     def trusted(self) -> tuple[Row, ...]:
@@ -131,7 +132,7 @@ class Looked:
 
 def look(past: Past, subject: Subject, now: datetime, expect: Mapping[str, Any] | None = None) -> Looked:
     """Answer about a name; `expect` is the expectation to compare with instead of the learned one."""
-    known = past.signings(subject.key)
+    known = past.signings(subject)
     found = known.shown
     parts = learn(subject, [each.signing for each in found])
     chosen = {part.key: part.expect for part in parts} if expect is None else dict(expect)
@@ -151,6 +152,7 @@ def look(past: Past, subject: Subject, now: datetime, expect: Mapping[str, Any] 
         logs=tuple(past.logs()),
         source=past.source,
         now=now,
+        lacks=known.lacks,
     )
 
 
@@ -365,7 +367,10 @@ def signing_json(row: Row) -> dict[str, Any]:
 def covers(looked: Looked) -> str:
     """What kind of answer it is, by where it was read from."""
     if looked.source == "archive":
-        return "Every entry that was read is in this answer."
+        return (
+            "This answer comes from the archive of this site, which has every entry of these ranges, and from what was "
+            "selected since."
+        )
     return (
         "This answer holds the signings that a rule or a subscription of this site selected when they were read. What "
         "was signed in a name before a rule or a subscription was about it is not in it."

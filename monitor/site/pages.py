@@ -25,7 +25,7 @@ def router(site: Site) -> APIRouter:  # noqa: C901  a list of routes
 
     @routes.get("/")
     def front(request: Request) -> HTMLResponse:
-        return site.page(request, "front", logs=site.found.logs())
+        return site.page(request, "front", logs=site.past.logs(), source=site.past.source)
 
     @routes.get("/look")
     def looked_up(request: Request, name: Name = "", everything: str = "") -> Response:
@@ -33,7 +33,8 @@ def router(site: Site) -> APIRouter:  # noqa: C901  a list of routes
             subject = read_subject(name)
         except NotASubject as wrong:
             status = 200 if not name.strip() else 400
-            return site.page(request, "front", status=status, logs=site.found.logs(), given=name, wrong=wrong)
+            values = {"logs": site.past.logs(), "source": site.past.source, "given": name, "wrong": wrong}
+            return site.page(request, "front", status=status, **values)
         if subject.text != name:
             return RedirectResponse(f"/look?{_query(subject)}{'&everything=1' if everything else ''}", status_code=303)
         looked = look(site.past, subject, site.clock())
@@ -47,7 +48,7 @@ def router(site: Site) -> APIRouter:  # noqa: C901  a list of routes
         except NotASubject as wrong:
             detail = {"error": "not a name", "detail": str(wrong), "repair": wrong.repair}
             return JSONResponse(detail, status_code=400)
-        return JSONResponse(inert_json(looked_json(look(site.past, subject, site.clock()))))
+        return JSONResponse(looked_json(look(site.past, subject, site.clock())))
 
     @routes.get("/signing")
     def one_signing(
@@ -105,7 +106,7 @@ def identity_values(looked: Looked) -> dict[str, Any]:
 
 def looked_json(looked: Looked) -> dict[str, Any]:
     """The answer about a name for programs."""
-    return {
+    document: dict[str, Any] = {
         "name": looked.subject.text,
         "kind": looked.subject.kind.value,
         "source": looked.source,
@@ -115,11 +116,14 @@ def looked_json(looked: Looked) -> dict[str, Any]:
             {"key": part.key, "expect": part.expect, "words": part.sentence, "seen": part.seen, "of": part.past}
             for part in looked.parts
         ],
-        "signings": [plain(signing_json(row)) for row in looked.rows[: _PAGE * 5]],
         "covers": [
             {"log": log.log, "from": log.first, "to": log.last, "asked_at": plain(log.at)} for log in looked.logs
         ],
+        "lacks": list(looked.lacks),
     }
+    # Lists are cut where a reader of alerts would stop reading; the signings of an answer are not.
+    signings = [inert_json(plain(signing_json(row))) for row in looked.rows[: _PAGE * 5]]
+    return {**inert_json(document), "signings": signings}
 
 
 def _one(site: Site, name: str, log: str, index: int) -> tuple[Subject, Row, PastSigning]:
@@ -129,7 +133,7 @@ def _one(site: Site, name: str, log: str, index: int) -> tuple[Subject, Row, Pas
     except NotASubject as wrong:
         raise Refused(400, "Not a name", str(wrong)) from None
     looked = look(site.past, subject, site.clock())
-    found = site.past.signings(subject.key).shown
+    found = site.past.signings(subject).shown
     row = next((each for each in looked.rows if (each.log, each.index) == (log, index)), None)
     past = next((e for e in found if (e.signing.where.log, e.signing.where.index) == (log, index)), None)
     if row is None or past is None:

@@ -13,6 +13,7 @@ from monitor.store.database import Database
 from monitor.store.site_tables import FindingName
 from monitor.store.tables import FindingRow, LogHealth, LogPosition, table, text_key
 from rules.rule import Outcome, Reason, Verdict
+from rules.subject import Subject
 from sigstore_entries.signing import (
     ChainTrust,
     Digest,
@@ -48,11 +49,15 @@ class PastSigning:
 
 @dataclass(frozen=True, slots=True)
 class Signings:
-    """Signings in one name, newest first, those that are vouched for before the others; and how many of each exist."""
+    """Signings in one name, newest first, those that are vouched for before the others; and how many of each exist.
+
+    `lacks` are sentences about entries that were not looked at.
+    """
 
     shown: tuple[PastSigning, ...]
     vouched: int
     unverified: int
+    lacks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +80,14 @@ class FoundPast:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def signings(self, key: str, limit: int = MAX_READ) -> Signings:
-        """Signings filed under a name (`rules.subject.Subject.key`).
+    def signings(self, subject: Subject, limit: int = MAX_READ) -> Signings:
+        """Signings filed under a name.
 
         Those that an authority vouches for come first: any number of self-made certificates hides none of them.
         """
         with self._database.read() as connection:
-            vouched, many = self._newest(connection, key, limit, vouched=True)
-            others, more = self._newest(connection, key, min(limit, MAX_UNVERIFIED), vouched=False)
+            vouched, many = self._newest(connection, subject.key, limit, vouched=True)
+            others, more = self._newest(connection, subject.key, min(limit, MAX_UNVERIFIED), vouched=False)
         return Signings((*vouched, *others), many, more)
 
     @staticmethod

@@ -68,6 +68,7 @@ def rows_of_entries(entries: Entries, first: int) -> pa.Table:
         "index": list(range(first, first + len(entries))),
         "time": [None] * len(entries),
         "time_source": [None] * len(entries),
+        "not_before": [None] * len(entries),
         "kind": ["hashedrekord"] * len(entries),
         "identities": [names for names, _ in entries],
         "issuers": [[ISSUER] for _ in entries],

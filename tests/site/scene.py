@@ -17,15 +17,18 @@ import httpx
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
+from monitor.archive.search import Archive
 from monitor.config import WebConfig
 from monitor.daemon.web_server import WebLimits, WebServer
 from monitor.model.state import Finding
 from monitor.site.app import create_site
+from monitor.site.archived import ArchivedPast
 from monitor.site.delivery import Courier
 from monitor.site.parts import Site, build_site
 from monitor.site_config import MailConfig, SiteConfig, SiteLimits
 from monitor.store.database import Database
 from monitor.store.findings import add_findings
+from monitor.store.signings import FoundPast
 from monitor.store.store import Store
 from rules.asking import ask_of, rule_of
 from rules.rule import Outcome, Verdict
@@ -210,7 +213,7 @@ def config_for(folder: Path, port: int, smtp_port: int, **changes: Any) -> SiteC
 
 
 @contextmanager
-def scene(folder: Path, database: Database, **changes: Any) -> Iterator[Scene]:
+def scene(folder: Path, database: Database, archive: Archive | None = None, **changes: Any) -> Iterator[Scene]:
     """A site that is served, with its mailbox."""
     clock, mailbox = Clock(), Mailbox()
     smtp = Controller(mailbox, hostname="127.0.0.1", port=free_port())
@@ -219,7 +222,8 @@ def scene(folder: Path, database: Database, **changes: Any) -> Iterator[Scene]:
     store = Store(database, clock=clock, route=lambda _alert: ())
     store.baseline(a_position(1000), "test")
     store.health.went_well(LOG, clock(), clock())
-    site = build_site(config, database, clock)
+    past = None if archive is None else ArchivedPast(archive, FoundPast(database))
+    site = build_site(config, database, clock, past)
     assert config.listen is not None
     server = WebServer(create_site(site), WebConfig(config.listen), WebLimits(connections=500), "site")
     courier = Courier(site)

@@ -1,0 +1,230 @@
+"""The past of a name from the archive: every entry that was read, whether or not a rule asked for it.
+
+A look-up is bounded: the newest signings are shown, all are counted, and a name with so many values that counting them
+would hold up the page is answered for the newest ranges, which the answer says. Entries that no authority vouches for
+are counted apart by the archive's own index, so any number of them hides no signing.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Final
+
+from monitor.archive.rows import SIGNER_TEXTS, Chain
+from monitor.archive.search import Archive, Coverage, LogCoverage, Match, Query, Row
+from monitor.archive.search_index import KeyKind
+from monitor.store.signings import FoundPast, LogRead, PastSigning, Signings
+from rules.rule import Outcome, Verdict
+from rules.subject import Subject, SubjectKind
+from sigstore_entries.signing import (
+    ChainTrust,
+    Digest,
+    EntryRef,
+    KnownTime,
+    Name,
+    NameForm,
+    Signer,
+    SignerForm,
+    Signing,
+)
+
+MAX_SHOWN: Final = 100
+"""Signings whose rows are read for one page; all are counted."""
+_MAX_OTHERS: Final = 20
+_MOST_KEYS: Final = 1_000_000  # about a second of work
+_REMEMBERED: Final = 128
+_TRUST: Final = {
+    Chain.TRUSTED: ChainTrust.TRUSTED,
+    Chain.UNTRUSTED: ChainTrust.UNTRUSTED,
+    Chain.KEY: ChainTrust.NO_CERTIFICATE,
+    Chain.NOT_CHECKED: ChainTrust.NOT_CHECKED,
+    # The certificate's chain does not matter: it is not shown to have signed.
+    Chain.LISTED: ChainTrust.UNTRUSTED,
+}
+_CLAIMS: Final = {
+    "repositories": "source_repository_uri",
+    "refs": "source_repository_ref",
+    "triggers": "build_trigger",
+    "repository_ids": "source_repository_identifier",
+    "owner_ids": "source_repository_owner_identifier",
+    "runners": "runner_environment",
+}
+_NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_NO_VERDICT: Final = Verdict(Outcome.UNVERIFIED, ())
+
+
+class ArchivedPast:
+    """`monitor.site.looking.Past` from the archive, and from findings where the archive does not reach yet."""
+
+    source: Final = "archive"
+
+    def __init__(self, archive: Archive, found: FoundPast) -> None:
+        self._archive, self._found = archive, found
+        self._lock = threading.Lock()
+        self._known: OrderedDict[tuple[object, ...], Signings] = OrderedDict()
+
+    def signings(self, subject: Subject, limit: int = MAX_SHOWN) -> Signings:
+        """Newest signings in a name, and how many there are. Raises `OwnFault`."""
+        generations = tuple((log, each.generation) for log, each in self._archive.manifests().items())
+        key = (subject, limit, generations)
+        with self._lock:
+            known = self._known.get(key)
+        if known is None:
+            known = self._searched(subject, limit)
+            with self._lock:
+                self._known[key] = known
+                while len(self._known) > _REMEMBERED:
+                    self._known.popitem(last=False)
+        return self._with_findings(subject, known)
+
+    def logs(self) -> list[LogRead]:
+        """How far each log is archived, or read where nothing of it is archived. Raises `OwnFault`."""
+        archived = {each.log: each for each in self._coverage().logs if each.spans}
+        read = {each.log: each for each in self._found.logs()}
+        return [
+            _read_of(archived[log], read.get(log)) if log in archived else read[log]
+            for log in sorted(archived.keys() | read.keys())
+        ]
+
+    def _coverage(self) -> Coverage:
+        return self._archive.coverage(Query("*", match=Match.GLOB), {})
+
+    def _searched(self, subject: Subject, limit: int) -> Signings:
+        first, *also = _queries(subject)
+        if subject.kind is SubjectKind.FINGERPRINT:
+            # The key itself is asked for: whose certificate it stands in does not matter.
+            answer = self._archive.search(replace(first, limit=limit), also=also)
+            rows, vouched, others, coverage = answer.rows, answer.total, 0, answer.coverage
+        else:
+            trusted = self._archive.search(replace(first, limit=limit, trusted=True), also=also)
+            rest = self._archive.search(replace(first, limit=_MAX_OTHERS, trusted=False), also=also)
+            rows, vouched, others, coverage = (*trusted.rows, *rest.rows), trusted.total, rest.total, rest.coverage
+        return Signings(tuple(map(past_of_row, rows)), vouched, others, _lacking(coverage))
+
+    def _with_findings(self, subject: Subject, archived: Signings) -> Signings:
+        """Findings know more of an entry than its row does, and those of the newest entries are not archived yet."""
+        found = self._found.signings(subject)
+        details = {_place(each.signing): each for each in found.shown}
+        spans = {each.log: each.spans for each in self._coverage().logs}
+        shown = [details.get(_place(each.signing), each) for each in archived.shown]
+        newer = [
+            each
+            for each in found.shown
+            if not any(
+                first <= each.signing.where.index < last for first, last in spans.get(each.signing.where.log, ())
+            )
+        ]
+        vouched = [each for each in newer if each.verdict.outcome is not Outcome.UNVERIFIED]
+        return replace(
+            archived,
+            shown=tuple(sorted((*newer, *shown), key=lambda each: each.at, reverse=True)),
+            vouched=archived.vouched + len(vouched),
+            unverified=archived.unverified + len(newer) - len(vouched),
+        )
+
+
+def _place(signing: Signing) -> tuple[str, int]:
+    return signing.where.log, signing.where.index
+
+
+def _queries(subject: Subject) -> list[Query]:
+    """Searches that together find the entries filed under the name (`rules.subject.names_of`)."""
+    text, inside = subject.text, f"{subject.text}/"
+    match subject.kind:
+        case SubjectKind.REPOSITORY:
+            found = [
+                Query(inside, frozenset({KeyKind.IDENTITY}), Match.PREFIX),
+                Query(text, frozenset({KeyKind.REPOSITORY})),
+                Query(inside, frozenset({KeyKind.REPOSITORY}), Match.PREFIX),
+            ]
+        case SubjectKind.OWNER:
+            kinds = frozenset({KeyKind.IDENTITY, KeyKind.REPOSITORY})
+            found = [Query(inside, kinds, Match.PREFIX)]
+        case SubjectKind.EMAIL:
+            found = [Query(text, frozenset({KeyKind.IDENTITY}))]
+        case SubjectKind.FINGERPRINT:
+            found = [Query(text, frozenset({KeyKind.FINGERPRINT}))]
+        case _:
+            found = [Query(text, frozenset({KeyKind.DIGEST}))]
+    return [replace(each, most=_MOST_KEYS) for each in found]
+
+
+def _lacking(coverage: Coverage) -> tuple[str, ...]:
+    """What an answer does not cover, beside where the archived ranges begin and end."""
+    lacking = []
+    for each in coverage.logs:
+        lacking += [
+            f"{each.log}: entries {first} to {last - 1} were not searched, because too many names fit. Look up a "
+            "repository in place of its owner."
+            for first, last in each.unsearched
+        ]
+        lacking += [
+            f"{each.log}: entries {first} to {last - 1} could not be searched: a file of the archive is damaged."
+            for first, last, _ in each.damaged
+        ]
+        if each.spans and len(each.spans) > 1:
+            gaps = ", ".join(
+                f"{end} to {begin - 1}" for (_, end), (begin, _) in zip(each.spans, each.spans[1:], strict=False)
+            )
+            lacking.append(f"{each.log}: entries {gaps} are not archived.")
+        if each.unreadable or each.defective:
+            lacking.append(
+                f"{each.log}: {each.unreadable} entries could not be read, and {each.defective} only in part. They are "
+                "of any name."
+            )
+    lacking += [f"{log}: nothing of it is archived; findings alone are shown." for log in coverage.missing]
+    return tuple(lacking)
+
+
+def _read_of(archived: LogCoverage, read: LogRead | None) -> LogRead:
+    first, last = archived.spans[0][0], archived.spans[-1][1]
+    at, trouble = (archived.signed_at, False) if read is None else (read.at, read.trouble)
+    return LogRead(archived.log, first, last, archived.size, at, trouble)
+
+
+def past_of_row(row: Row) -> PastSigning:
+    """A row as a signing: what the archive keeps of it. No verdict was made of it."""
+    return PastSigning(signing_of_row(row), row.not_before or row.time or _NEVER, _NO_VERDICT)
+
+
+def signing_of_row(row: Row) -> Signing:
+    """What a row tells of a signing. Claims that are not archived are left out."""
+    columns: Sequence[Mapping[str, tuple[str, ...]]] = row.signers or (
+        {name: getattr(row, name) for name in (*SIGNER_TEXTS, "fingerprints")},
+    )
+    signers = tuple(_signer(row, each, chain) for each, chain in zip(columns, row.chains, strict=False))
+    times = () if row.time is None else (KnownTime(row.time_source or "", row.time),)
+    digests = tuple(Digest(*text.split(":", 1)) for text in row.digests)
+    return Signing(EntryRef(row.log, row.index), row.kind, "", signers, digests, times)
+
+
+def _signer(row: Row, columns: Mapping[str, tuple[str, ...]], chain: Chain) -> Signer:
+    names = tuple(Name(_form(text), text) for text in columns["identities"])
+    claims = {claim: columns[column][0] for column, claim in _CLAIMS.items() if columns[column]}
+    uri = next((name.value for name in names if name.form is NameForm.URI), None)
+    workflow = next(iter(columns["workflows"]), uri if columns["repositories"] else None)
+    if workflow is not None:
+        claims["build_config_uri"] = workflow
+    if uri is not None and columns["repositories"]:
+        claims["build_signer_uri"] = uri
+    issuers = columns["issuers"]
+    return Signer(
+        form=SignerForm.KEY if chain is Chain.KEY else SignerForm.CERTIFICATE,
+        names=names,
+        issuer=next(iter(issuers), None),
+        claims=MappingProxyType(claims | ({"issuer_v1": issuers[1]} if len(issuers) > 1 else {})),
+        fingerprints=columns["fingerprints"],
+        not_before=row.not_before if len(row.chains) == 1 else None,
+        trust=_TRUST[chain],
+        only_listed=columns["fingerprints"] if chain is Chain.LISTED else (),
+        defects=() if row.defect is None else (f"{row.defect}: could not be read",),
+    )
+
+
+def _form(text: str) -> NameForm:
+    if "://" in text:
+        return NameForm.URI
+    return NameForm.EMAIL if "@" in text else NameForm.OTHER

@@ -1,0 +1,179 @@
+"""The look-up answers from the archive where there is one: every entry that was read, in bounded time, and says so."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from monitor.archive.files import ArchiveFiles
+from monitor.archive.ranges import Manifest, Run, to_json
+from monitor.archive.rows import RowTrust, decoded, rows_of
+from monitor.archive.search import Archive
+from monitor.archive.writing import manifest_name, write_range
+from monitor.model.log_source import LogApi, LogEntry, LogIdentity, SignedHead
+from monitor.site import archived
+from monitor.site.archived import signing_of_row
+from monitor.store.database import Database, create
+from rules.asking import ask_of, rule_of
+from rules.learning import learn, verdict_of
+from rules.subject import read_subject
+from sigstore_entries.signing import EntryRef, Signing
+from sigstore_entries.trust import CertificateAuthorities, CertificateAuthority
+from tests.archive.conftest import varied_bodies
+from tests.site.scene import LOG, REPOSITORY, Scene, scene, shown
+from tests.support.entries import Authority, github_claims, hashedrekord_v2, make_ca, make_certificate
+from tests.support.served_log import CA, ISSUER
+from tlog.frontier import Frontier
+
+WIDTH = 64
+NOW = datetime.now(UTC)
+EMPTY = Frontier(0, ())
+STRANGER = make_ca("a stranger")
+TRUST = RowTrust("ab" * 32, (CertificateAuthority("https://ca.example", CA.chain),))
+IDENTITY = LogIdentity(LOG, LogApi.REKOR_V2, "log.example", "log.example", b"key")
+
+
+def body(number: int, ref: str = "refs/tags/v1.2.3", days_ago: float = 30, ca: Authority = CA) -> bytes:
+    """A signing by the release workflow, some days before the scene's now."""
+    san = f"{REPOSITORY}/.github/workflows/release.yml@{ref}"
+    claims = github_claims(ref=ref) | {"source_repository_ref": ref, "source_repository_uri": REPOSITORY}
+    certificate = make_certificate(
+        ca,
+        san=san,
+        issuer=ISSUER,
+        claims=claims,
+        not_before=NOW - timedelta(days=days_ago),
+        serial=number + 1,
+    )
+    return hashedrekord_v2(certificate, f"{number:064x}")
+
+
+def empty(folder: Path) -> Database:
+    return create(f"sqlite:///{folder / 'site.db'}", NOW, "test")
+
+
+def archive_of(folder: Path, bodies: Sequence[bytes]) -> Archive:
+    """An archive of these entries, in ranges of `WIDTH`."""
+    files, ranges = ArchiveFiles(str(folder / "archive")), []
+    run = Run(EMPTY, (), SignedHead(LOG, 0, EMPTY.root(), b""))
+    for first in range(0, len(bodies), WIDTH):
+        entries = [LogEntry(each) for each in bodies[first : first + WIDTH]]
+        rows = rows_of(entries, first, LOG, LogApi.REKOR_V2, TRUST)
+        ranges.append(write_range(files, IDENTITY, pa.Table.from_batches([rows])))
+    run = replace(run, ranges=tuple(ranges))
+    run = replace(run, head=SignedHead(LOG, len(bodies), run.end().root(), b""))
+    files.write(manifest_name(LOG), to_json(Manifest(IDENTITY, (run,))))
+    return Archive(files, [LOG])
+
+
+RELEASES = [body(number, f"refs/tags/v1.{number}.0", 100 - number) for number in range(12)]
+STOLEN = body(12, "refs/heads/totally-legit", 1)
+SELF_MADE = [body(20 + number, "refs/heads/main", 0.5, STRANGER) for number in range(150)]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Scene]:
+    """A site with an archive of a year that no rule ever asked for, and many self-made certificates at its end."""
+    archive = archive_of(tmp_path, [*RELEASES, STOLEN, *SELF_MADE])
+    with scene(tmp_path, empty(tmp_path), archive) as made:
+        yield made
+
+
+def test_every_entry_that_was_read_is_in_the_answer(site: Scene) -> None:
+    page = shown(site.visitor().get(f"/look?name={REPOSITORY}"))
+    assert "One signing does not look like the others" in page
+    assert "refs/heads/totally-legit" in page
+    assert "13 signings in the name of this repository" in page
+    assert "150 entries with self-made certificates in this name" in page
+    assert "This answer comes from the archive" in page
+    assert "entries 0 to 163, read and proven" in page
+    document = site.visitor().get(f"/look.json?name={REPOSITORY}").json()
+    assert (document["source"], document["total"], document["unverified"]) == ("archive", 13, 150)
+    unexpected = [each for each in document["signings"] if each["outcome"] == "unexpected"]
+    assert [each["index"] for each in unexpected] == [12]
+    assert {part["key"] for part in document["suggested"]} >= {"workflow", "ref", "issuer", "repository_identifier"}
+    assert "Look-ups are answered from an archive" in shown(site.visitor().get("/"))
+
+
+@pytest.mark.parametrize("name", ["https://github.com/acme", f"sha256:{12:064x}"])
+def test_owners_and_digests_are_looked_up_too(site: Scene, name: str) -> None:
+    document = site.visitor().get(f"/look.json?name={name}").json()
+    assert 12 in [each["index"] for each in document["signings"]]
+
+
+def test_without_an_archive_the_answer_comes_from_findings_and_says_so(tmp_path: Path) -> None:
+    with scene(tmp_path, empty(tmp_path)) as made:
+        made.a_year()
+        assert made.visitor().get(f"/look.json?name={REPOSITORY}").json()["source"] == "findings"
+        assert "a rule or a subscription of this site selected" in shown(made.visitor().get("/"))
+
+
+def test_what_was_selected_and_is_not_archived_yet_is_in_the_answer(site: Scene) -> None:
+    site.next_index = 163
+    site.sign(ref="refs/heads/a-second-ago")
+    document = site.visitor().get(f"/look.json?name={REPOSITORY}").json()
+    assert document["total"] == 14
+    assert document["signings"][0]["index"] == 163
+
+
+def test_a_finding_tells_more_of_an_entry_than_its_row(site: Scene) -> None:
+    site.next_index = 3
+    site.sign(ref="refs/tags/v1.3.0", days_ago=97, claims={"github_workflow_sha": "5" * 40})
+    document = site.visitor().get(f"/look.json?name={REPOSITORY}").json()
+    (row,) = [each for each in document["signings"] if each["index"] == 3]
+    assert row["signers"][0]["claims"]["github_workflow_sha"] == "5" * 40
+    assert document["total"] == 13
+
+
+def test_a_name_with_too_many_values_is_answered_for_the_newest_and_says_so(
+    site: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archived, "_MOST_KEYS", 200)
+    document = site.visitor().get("/look.json?name=https://github.com/acme").json()
+    (lacks,) = document["lacks"]
+    assert "were not searched, because too many names fit" in lacks
+    assert lacks in shown(site.visitor().get("/look?name=https://github.com/acme"))
+
+
+def test_a_name_of_many_signings_shows_the_newest_and_counts_all(tmp_path: Path) -> None:
+    many = [body(number, f"refs/tags/v1.0.{number}", 200 - number / 10) for number in range(250)]
+    with scene(tmp_path, empty(tmp_path), archive_of(tmp_path, many)) as made:
+        document = made.visitor().get(f"/look.json?name={REPOSITORY}").json()
+        assert (document["total"], len(document["signings"])) == (250, archived.MAX_SHOWN)
+        assert document["signings"][0]["index"] == 249
+        page = shown(made.visitor().get(f"/look?name={REPOSITORY}"))
+        assert f"The newest {archived.MAX_SHOWN} of 250 signings look alike" in page
+
+
+def test_a_damaged_archive_is_told_and_answers_what_it_can(site: Scene, tmp_path: Path) -> None:
+    damaged = max((tmp_path / "archive").rglob("index/*.parquet"))
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    document = site.visitor().get(f"/look.json?name={REPOSITORY}").json()
+    assert document["total"] == 13
+    assert any("a file of the archive is damaged" in each for each in document["lacks"])
+
+
+@pytest.mark.parametrize("bodies", [[*RELEASES, STOLEN, *SELF_MADE[:3]], varied_bodies(60)])
+def test_a_row_is_judged_as_its_entry_is(tmp_path: Path, bodies: Sequence[bytes]) -> None:
+    archive = archive_of(tmp_path, bodies)
+    authorities = CertificateAuthorities(TRUST.authorities)
+    pairs = []
+    for index, leaf in enumerate(bodies):
+        read = decoded(LogEntry(leaf), EntryRef(LOG, index), LogApi.REKOR_V2)
+        row = archive.entry(LOG, index)
+        assert row is not None
+        if isinstance(read, Signing):
+            pairs.append(
+                (replace(read, signers=tuple(map(authorities.judge_chain, read.signers))), signing_of_row(row))
+            )
+    for name in (REPOSITORY, "https://github.com/org1/repo4", "dev3@example.com"):
+        subject = read_subject(name)
+        parts = learn(subject, [entry for entry, _ in pairs])
+        assert learn(subject, [from_row for _, from_row in pairs]) == parts
+        rule = rule_of(0, ask_of(subject.select(), {part.key: part.expect for part in parts}).document)
+        for entry, from_row in pairs:
+            if any(rule.select.holds(entry, signer) for signer in entry.signers):
+                assert verdict_of(rule, from_row, NOW) == verdict_of(rule, entry, NOW)
