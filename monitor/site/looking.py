@@ -197,7 +197,7 @@ def known_before(past: Past, ask: Ask, subject: Subject, now: datetime) -> list[
     if not ask.by_past:
         return []
     rule = rule_of(0, ask.document)
-    rows = rows_of(past.signings(subject.key).shown, rule, now)
+    rows = rows_of(past.signings(subject).shown, rule, now)
     expected = [row.signing for row in rows if row.outcome == Outcome.EXPECTED]
     verdict = Verdict(Outcome.EXPECTED)
     findings = [
