@@ -94,6 +94,8 @@ _COMMANDS: Final = (
         LazyCommand("test", "monitor.commands.alerts:send_test", "Send a test alert straight to each channel."),
         LazyCommand("show", "monitor.commands.alerts:show", "Show one alert whole, with what was done to it."),
         LazyCommand("ack", "monitor.commands.alerts:ack", "Say that a person has seen an alert."),
+        LazyCommand("patterns", "monitor.commands.alerts:patterns", "List acknowledged patterns."),
+        LazyCommand("revoke", "monitor.commands.alerts:revoke", "End an acknowledged pattern."),
         LazyCommand("resolve", "monitor.commands.alerts:resolve", "Say that what an alert told of is over."),
         LazyCommand("reopen", "monitor.commands.alerts:reopen", "Open an alert again."),
         LazyCommand("silence", "monitor.commands.alerts:silence", "Record alerts for a while, telling no channel."),
@@ -174,8 +176,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run_command(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; returns its exit code. Every error becomes a sentence, never a traceback."""
     logging.basicConfig(level=logging.INFO, handlers=[ToStandardError(formatter(LogFormat.TEXT))])
-    for chatty in ("alembic", "apscheduler", "httpx", "httpcore", "uvicorn", "tuf"):
+    for chatty in ("alembic", "httpx", "httpcore", "uvicorn", "tuf"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    # It warns whenever a job takes longer than its interval: most jobs may.
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
     words = list(sys.argv[1:] if arguments is None else arguments)
     return run(app, "signwatch", words, lambda error: _tell(error, as_json="--json" in words))
 

@@ -45,6 +45,7 @@ from settings.models import (
 )
 from settings.reading import (
     Fields,
+    read_between,
     read_choice,
     read_duration,
     read_flag,
@@ -56,6 +57,8 @@ from settings.reading import (
 )
 
 VERSION: Final = "1"
+PUBLIC_TRUST: Final = ("public-good", "staging")
+"""Names of Sigstore's own deployments, in place of a file."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252})", re.ASCII)
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})", re.ASCII)
@@ -179,6 +182,15 @@ def _read_location(node: Node, base: Path) -> str:
     return text if "://" in text else str(base / text)
 
 
+def _read_trust_config(node: Node, base: Path) -> str:
+    text = read_text(node)
+    return text if text in PUBLIC_TRUST else str(base / text)
+
+
+def _read_rekor_version(node: Node) -> int:
+    return read_between(node, 1, 2)
+
+
 def _read_api(node: Node) -> LogApi:
     return LogApi(read_choice(node, _APIS))
 
@@ -255,6 +267,26 @@ class HeartbeatConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class CanaryConfig:
+    """What signs on a schedule in `log`, as `identity` of `issuer`, and expects its own alert `within` a time.
+
+    `trust_config` is a client trust configuration, or `public-good` or `staging`. The identity token comes from
+    `token_file`, the output of `token_command`, or the environment. `notify` are told when no alert comes.
+    """
+
+    log: Annotated[str, written(_read_name, NAME)]
+    identity: Annotated[str, written(read_text, TEXT)]
+    issuer: Annotated[str, written(read_text, TEXT)]
+    trust_config: Annotated[str, Written(_read_trust_config, TEXT)]
+    rekor_version: Annotated[int | None, written(_read_rekor_version, {"enum": [1, 2]})] = None
+    token_file: Annotated[Path | None, FILE] = None
+    token_command: Annotated[tuple[str, ...], written(lambda node: read_list(node, read_text), one_or_many(TEXT))] = ()
+    every: Annotated[timedelta, written(read_duration, DURATION)] = timedelta(hours=1)
+    within: Annotated[timedelta, written(read_duration, DURATION)] = timedelta(minutes=10)
+    notify: Annotated[tuple[str, ...], written(lambda node: read_list(node, read_text), one_or_many(TEXT))] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class BackscanConfig:
     """What rules that came late are offered of the past, unless they say so themselves, and how fast at most."""
 
@@ -312,6 +344,12 @@ class Escalation:
     notify: Annotated[tuple[str, ...], written(lambda node: read_list(node, read_text), one_or_many(TEXT))]
 
 
+def _check_canary(canary: CanaryConfig, fields: Fields) -> None:
+    command = fields.get("token_command")
+    if command is not None and canary.token_file is not None:
+        raise Misplaced("the canary's token comes from a file or a command, not from both", command)
+
+
 def _check_web(web: WebConfig, fields: Fields) -> None:
     key_file = fields.get("key_file")
     if key_file is not None and not web.public_url:
@@ -346,6 +384,13 @@ def _check_config(config: "Config", fields: Fields) -> None:
         Fields(escalation, ("after", "notify"), "escalation").get("notify") if escalation is not None else None,
         fields.get("weekly"),
     ]
+    canary = fields.get("canary")
+    if canary is not None and config.canary is not None:
+        asked = {key.text: value for key, value in canary.entries} if isinstance(canary, YamlMapping) else {}
+        told.append(asked.get("notify"))
+        if config.logs is not None and config.canary.log not in {log.name for log in config.logs}:
+            named = ", ".join(log.name for log in config.logs)
+            raise Misplaced(f"the canary's log {config.canary.log!r} is not followed; logs: {named}", asked["log"])
     for each in (each for notify in told if notify is not None for each in read_list(notify, lambda node: node)):
         if read_text(each) not in config.channels:
             known = ", ".join(config.channels) or "none"
@@ -373,6 +418,7 @@ class Config:
     backscan: Annotated[BackscanConfig, Section("backscan")] = field(default_factory=BackscanConfig)
     archive: Annotated[ArchiveConfig | None, Section("archive")] = None
     heartbeat: Annotated[HeartbeatConfig | None, Section("heartbeat")] = None
+    canary: Annotated[CanaryConfig | None, Section("canary", _check_canary)] = None
 
     @property
     def base(self) -> Path:

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Final, Protocol
 
 from addresses.url import shown_url
+from rules.acknowledged import SignerPattern
 from rules.selection import normal_digest
 from sigstore_entries.signing import EntryRef
 
@@ -93,6 +94,9 @@ class Leave(Protocol):
 
     def authorisations(self, rule: str, digest: str) -> Sequence[Authorisation]:
         """Every authorisation recorded for this rule and digest, expired and used up ones included."""
+
+    def patterns(self, rule: str) -> Sequence[SignerPattern]:
+        """Patterns acknowledged for this rule that were not revoked, oldest first."""
 
 
 class Known(Protocol):

@@ -1,10 +1,12 @@
 """Expected, unexpected or unverified: one signing under one rule, with every reason, or told claim by claim."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from rules.acknowledged import ID as ACKNOWLEDGED_PATTERN
+from rules.acknowledged import SignerPattern
 from rules.expectations.implied_repository import implied_repository
 from rules.facts import Facts
 from rules.rule import Case, DelayedExpectation, Outcome, Reason, Rule, Verdict, unmet
@@ -90,7 +92,22 @@ def _judge_signer(selected: SelectedSigner, case: Case, *, again: bool) -> Verdi
     if selected.is_unverified:
         # Matching comes before judging the chain: the reasons stay, so that a reader sees what was attempted.
         return Verdict(Outcome.UNVERIFIED, (_UNVERIFIED[selected.voucher], *reasons))
+    if reasons and selected.is_vouched and (pattern := _acknowledged(case, reasons)) is not None:
+        return Verdict(Outcome.EXPECTED, (_like_acknowledged(pattern),))
     return Verdict(Outcome.UNEXPECTED if reasons else Outcome.EXPECTED, reasons)
+
+
+def _acknowledged(case: Case, reasons: Sequence[Reason]) -> SignerPattern | None:
+    """The first acknowledged pattern that covers the signer and all that is held against the signing."""
+    if case.signer is None:
+        return None
+    patterns, ids = case.facts.leave.patterns(case.rule.id), {reason.id for reason in reasons}
+    return next((each for each in patterns if each.covers(case.signer, ids)), None)
+
+
+def _like_acknowledged(pattern: SignerPattern) -> Reason:
+    sentence = "A person acknowledged signings like this one as a pattern."
+    return Reason(ACKNOWLEDGED_PATTERN, sentence, found=f"pattern {pattern.number}")
 
 
 def _reasons(selected: SelectedSigner, case: Case, *, again: bool) -> Iterator[Reason]:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from typing_extensions import override
 
+from rules.acknowledged import SignerPattern
 from rules.expectations.claim import without_ref
 from rules.facts import Authorisation, DigestSource, Facts, Known, Leave, Past
 from rules.judge import judge
@@ -96,6 +97,10 @@ class NoLeave(Leave):
 
     @override
     def authorisations(self, rule: str, digest: str) -> Sequence[Authorisation]:
+        return ()
+
+    @override
+    def patterns(self, rule: str) -> Sequence[SignerPattern]:
         return ()
 
 

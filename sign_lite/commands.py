@@ -34,7 +34,9 @@ _R = TypeVar("_R")
 _errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
 Files = Annotated[list[Path], typer.Argument(help="Files.", metavar="FILE...")]
-TrustConfig = Annotated[Path, typer.Option(help="Client trust configuration of the deployment.", metavar="JSON")]
+TrustConfig = Annotated[
+    Path, typer.Option(help="Client trust configuration of the deployment, or public-good or staging.", metavar="JSON")
+]
 Token = Annotated[str | None, typer.Option(help=f"Identity token; {TOKEN_VARIABLE} is taken when left out.")]
 TokenFile = Annotated[Path | None, typer.Option(help="File with the identity token.", metavar="FILE")]
 RekorVersion = Annotated[

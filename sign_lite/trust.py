@@ -18,11 +18,19 @@ from sigstore_entries.protobuf import canonical, read_json
 TOKEN_VARIABLE: Final = "SIGSTORE_IDENTITY_TOKEN"  # noqa: S105  a name
 # A GitLab job's `id_tokens`, and cosign's name for a token.
 GITLAB_VARIABLE: Final = "SIGSTORE_ID_TOKEN"
+_PUBLIC: Final = ("public-good", "staging")
 _TRUST_CONFIG: Final = "application/vnd.dev.sigstore.clienttrustconfig"
 
 
 def load_trust_config(path: Path, rekor_version: int | None) -> ClientTrustConfig:
-    """Trust configuration for signing, with one version of Rekor or the newest. Raises `Misuse`."""
+    """Trust configuration for signing, with one version of Rekor or the newest. Raises `Misuse`, `Unreachable`.
+
+    `path` may be `public-good` or `staging`: Sigstore's own deployments, over TUF.
+    """
+    if str(path) in _PUBLIC and not path.exists():
+        config = signing_trust(None, None, staging=str(path) == _PUBLIC[1])
+        config.force_tlog_version = rekor_version
+        return config
     try:
         config = ClientTrustConfig.from_json(read_small(path, "trust configuration").decode())
         config.force_tlog_version = rekor_version

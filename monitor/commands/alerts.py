@@ -13,6 +13,7 @@ import typer
 from alerts.alert import Alert, Owner, Severity
 from alerts.channels.channel import DeliveryFailed
 from alerts.delivery import idempotency_key
+from alerts.inert import inert_json, inert_line
 from alerts.page import TEST
 from alerts.rendering import Renderer, json_document
 from monitor.commands.duration import duration
@@ -36,9 +37,12 @@ from monitor.raising.log_alerts import ALERT_KINDS, NEVER_SILENT
 from monitor.store.alert_life import AlertLife, NoSuchAlert, Who
 from monitor.store.database import open_database
 from monitor.store.outbox import DatabaseOutbox, Silence, Silences
+from monitor.store.patterns import Patterns, pattern_note
 from monitor.store.reading import Reading
+from rules.acknowledged import NoPattern
 
 _SHORT_ID: Final = 12
+_SENTENCE: Final = 500
 AlertOption = Annotated[str, typer.Argument(help="The alert's id, or its beginning.", metavar="ID")]
 NoteOption = Annotated[str, typer.Option("--note", help="What was found out.")]
 ByOption = Annotated[str | None, typer.Option("--by", help="Who says so; your login name by default.")]
@@ -146,13 +150,96 @@ def send_test(
     raise leave(Exit.UNFINISHED if failures or not built else Exit.FINE)
 
 
-def ack(alert: AlertOption, why: NoteOption = "", by: ByOption = None, config: ConfigOption = DEFAULT_CONFIG) -> None:
+def ack(
+    alert: AlertOption,
+    why: NoteOption = "",
+    by: ByOption = None,
+    ref: Annotated[
+        str | None, typer.Option("--ref", help="With --pattern: any ref that matches this glob, such as refs/tags/v*.")
+    ] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    *,
+    pattern: Annotated[
+        bool, typer.Option("--pattern", help="Expect signings by an equal signer from now on, until it is revoked.")
+    ] = False,
+) -> None:
     """Say that a person has seen an alert. Channels that keep alerts open are told.
+
+    With --pattern, later signings that are like this one are expected under its rule: every name, the issuer and every
+    lasting claim must be equal, and nothing else may be held against them. `signwatch alerts patterns` lists patterns.
 
     Examples:
       signwatch alerts ack 3f2a --note "rotated the token"
+      signwatch alerts ack 3f2a --pattern --ref 'refs/tags/v*' --note "our release workflow"
     """
-    _change(config, alert, Who(by or _user(), why), AlertLife.acknowledge, "acknowledged")
+    who = Who(by or _user(), why)
+    if pattern:
+        who = _expect_like(config, alert, ref, who)
+    elif ref is not None:
+        raise typer.BadParameter("it widens the pattern that --pattern makes", param_hint="--ref")
+    _change(config, alert, who, AlertLife.acknowledge, "acknowledged")
+
+
+def _expect_like(config: Path, beginning: str, ref: str | None, who: Who) -> Who:
+    """Store the pattern, and say what it expects; returns who with the pattern's number in the note."""
+    settings = load_config(config)
+    with closing(open_database(settings.database)) as database:
+        alert = _found(life_of(settings, database), beginning)
+        try:
+            kept = Patterns(database).add(alert, ref, who, utc_now())
+        except NoPattern as error:
+            raise typer.BadParameter(str(error), param_hint="--pattern") from error
+    say(f"pattern {kept.number}: expected under the rule {kept.rule}, until `signwatch alerts revoke {kept.number}`:")
+    for sentence in kept.pattern.sentences():
+        say(f"  {inert_line(sentence, _SENTENCE)}")
+    return Who(who.name, pattern_note(who.note, kept.number))
+
+
+def patterns(
+    rule: Annotated[str | None, typer.Option("--rule", help="Only of this rule.")] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """List patterns that were acknowledged, newest first, with what each expects.
+
+    Examples:
+      signwatch alerts patterns
+      signwatch alerts patterns --rule alice-example.com --json
+    """
+    with closing(open_database(load_config(config).database)) as database:
+        found = Patterns(database).all(rule=rule)
+    if as_json:
+        say_json({"patterns": [inert_json(each.document()) for each in found]})
+        return
+    rows = [
+        (
+            each.number,
+            "revoked" if each.revoked_at else "in force",
+            each.rule,
+            when(each.created_at),
+            each.by,
+            "; ".join(inert_line(sentence, _SENTENCE) for sentence in each.pattern.sentences()),
+        )
+        for each in found
+    ]
+    table(("number", "state", "rule", "since", "by", "expected"), rows)
+
+
+def revoke(
+    number: Annotated[int, typer.Argument(help="The pattern's number.")],
+    by: ByOption = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """End an acknowledged pattern: later signings like it are news again. A running daemon knows at once.
+
+    Examples:
+      signwatch alerts revoke 3
+    """
+    with closing(open_database(load_config(config).database)) as database:
+        if not Patterns(database).revoke(number, Who(by or _user()), utc_now()):
+            raise typer.BadParameter(f"no pattern {number} is in force", param_hint="NUMBER")
+    say(f"pattern {number}: revoked")
 
 
 def reopen(

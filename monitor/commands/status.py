@@ -101,10 +101,25 @@ def _show(document: dict[str, Any]) -> None:
             f"{', '.join(rules['unindexed_rules'])}")  # fmt: skip
     for name, matches in document["not_looked_at"]["matches_dropped"].items():
         note(f"{name}: {matches} matches were left out: more rules selected an entry than are judged", "yellow")
+    _show_canary(document["canary"])
     _show_alerts(document)
     counts = document["findings"]["by_outcome"]
     say(f"findings: {counts.get('unexpected', 0)} unexpected, {counts.get('unverified', 0)} unverified, "
         f"{counts.get('expected', 0)} expected")  # fmt: skip
+
+
+def _show_canary(canary: dict[str, Any] | None) -> None:
+    if canary is None:
+        return
+    newest, seen = canary["newest"], canary["last_seen"]
+    if newest is None:
+        say("canary: has not signed yet")
+        return
+    last = f"last seen at {seen['seen']}, {seen['latency_seconds']:g} s after it was logged" if seen else "never seen"
+    if seen and seen["latency_seconds"] is None:
+        last = f"last seen at {seen['seen']}"
+    trouble = f"; {newest['result']}: {newest['detail']}" if newest["detail"] else ""
+    say(f"canary: {last}{trouble}", "red" if trouble else "")
 
 
 def _show_alerts(document: dict[str, Any]) -> None:

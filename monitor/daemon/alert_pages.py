@@ -5,6 +5,7 @@ A GET changes nothing: programs that follow every link of a mail acknowledge no 
 
 import hmac
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Literal
@@ -24,7 +25,9 @@ from alerts.rendering import json_document
 from monitor.daemon.pages import environment
 from monitor.store.alert_life import AlertLife, NoSuchAlert, Who
 from monitor.store.outbox import Silence
+from monitor.store.patterns import Patterns, pattern_note
 from monitor.store.reading import KeptAlert, Reading
+from rules.acknowledged import NoPattern, SignerPattern
 
 _TEMPLATE: Final = environment().get_template("alert.html.j2")
 _EVIDENCE: Final = 50
@@ -61,10 +64,29 @@ class AlertDesk:
                 {"WWW-Authenticate": "Bearer"},
             )
 
+    @property
+    def patterns(self) -> Patterns:
+        """Acknowledged patterns."""
+        return Patterns(self.life.database)
+
+    def expect_like(self, alert: str, ref: str | None, who: Who) -> Who:
+        """Store the pattern of an alert; return who with its number in the note. Raises `HTTPException` (422).
+
+        A `ref` that is the alert's own is no glob: it widens nothing.
+        """
+        try:
+            _, like = self.patterns.like(alert)
+            kept = self.patterns.add(alert, None if ref == like.ref else ref, who, self.clock())
+        except NoPattern as error:
+            raise HTTPException(422, str(error)) from error
+        return Who(who.name, pattern_note(who.note, kept.number))
+
 
 class _Change(BaseModel):
     by: str = Field(min_length=1, max_length=200)
     note: str = Field("", max_length=2_000)
+    pattern: bool = False
+    ref: str | None = Field(None, max_length=1_000)
 
 
 class _Silence(_Change):
@@ -75,10 +97,11 @@ class _Silence(_Change):
 
 
 def alert_router(desk: AlertDesk) -> APIRouter:
-    """Routes under `/alerts/` (pages) and `/api/alerts` and `/api/silences` (JSON)."""
+    """Routes under `/alerts/` (pages) and `/api/alerts`, `/api/patterns` and `/api/silences` (JSON)."""
     router = APIRouter()
     _add_pages(router, desk)
     _add_api(router, desk)
+    _add_standing(router, desk)
     return router
 
 
@@ -102,10 +125,19 @@ def _add_pages(router: APIRouter, desk: AlertDesk) -> None:
         kept = desk.kept(alert)
         by = inert_line(form.get("by", "").strip() or "a reader of the mail", 200)
         who = Who(by, inert_line(form.get("note", "").strip(), 2_000))
-        if form.get("change") == "reopen":
-            desk.life.reopen(kept.alert.id, who, desk.clock())
-        else:
-            desk.life.acknowledge(kept.alert.id, who, desk.clock())
+        match form.get("change"):
+            case "reopen":
+                desk.life.reopen(kept.alert.id, who, desk.clock())
+            case "revoke":
+                number = form.get("pattern", "")
+                is_number = number.isascii() and number.isdigit() and len(number) <= _MAX_DIGITS
+                # A link is for one alert: what was made of another one is not its business.
+                if not is_number or not desk.patterns.revoke(int(number), who, desk.clock(), kept.alert.id):
+                    raise HTTPException(404, "no pattern of this number was made of this alert")
+            case _:
+                is_like = form.get("pattern") == "like"
+                who = desk.expect_like(kept.alert.id, form.get("ref", "").strip() or None, who) if is_like else who
+                desk.life.acknowledge(kept.alert.id, who, desk.clock())
         return _page(desk, desk.kept(alert), int(until), signature)
 
 
@@ -140,11 +172,30 @@ def _add_api(router: APIRouter, desk: AlertDesk) -> None:
             whole = desk.life.find(alert)
         except NoSuchAlert as error:
             raise HTTPException(404, str(error)) from error
+        if body.pattern and change != "acknowledge":
+            raise HTTPException(422, "a pattern is made by acknowledging an alert")
+        if body.pattern:
+            who = desk.expect_like(whole, body.ref, who)
         if change == "resolve":
             desk.life.resolve([whole], who, now)
         else:
             (desk.life.acknowledge if change == "acknowledge" else desk.life.reopen)(whole, who, now)
         return JSONResponse(inert_json(alert_document(desk.kept(whole), desk.life, desk.links)))
+
+
+def _add_standing(router: APIRouter, desk: AlertDesk) -> None:
+    """What holds for alerts to come: acknowledged patterns, and silences."""
+
+    @router.get("/api/patterns")
+    def patterns() -> Response:
+        return JSONResponse(inert_json({"patterns": [each.document() for each in desk.patterns.all()]}))
+
+    @router.delete("/api/patterns/{number}")
+    def revoke(number: int, authorization: Annotated[str, Header()] = "") -> Response:
+        desk.require_token(authorization)
+        if not desk.patterns.revoke(number, Who("a holder of the token"), desk.clock()):
+            raise HTTPException(404, "no pattern of this number is in force")
+        return Response(status_code=204)
 
     @router.post("/api/silences")
     def silence(body: _Silence, authorization: Annotated[str, Header()] = "") -> Response:
@@ -186,6 +237,10 @@ def _is_signed(desk: AlertDesk, alert: str, until: int, signature: str) -> bool:
 
 def _page(desk: AlertDesk, kept: KeptAlert, until: int, signature: str) -> HTMLResponse:
     alert = kept.alert
+    like: SignerPattern | None = None
+    if signature and alert.kind == "unexpected-signing":
+        with suppress(NoPattern):
+            _, like = desk.patterns.like(alert.id)
     against = [each for each in desk.reading.open_evidence(_EVIDENCE) if each.log == alert.log]
     text = _TEMPLATE.render(
         kept=kept,
@@ -193,6 +248,8 @@ def _page(desk: AlertDesk, kept: KeptAlert, until: int, signature: str) -> HTMLR
         page=page_of(alert, idempotency_key(alert.id, "page")),
         evidence=[each for each in against if each.kind == alert.kind],
         changes=desk.life.changes(alert.id),
+        like=like,
+        patterns=desk.patterns.all(alert=alert.id),
         until=until,
         signature=signature,
         now=desk.clock(),

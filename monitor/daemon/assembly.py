@@ -19,6 +19,7 @@ from alerts.links import NO_LINKS, Links
 from monitor.archive.handover import Archiver, Handovers
 from monitor.backscan.planner import FromArchive, LogBackscan
 from monitor.config import ArchiveConfig, Config, LogConfig, Objectives
+from monitor.daemon.canary import Canary, CanaryChannel, check_canary
 from monitor.daemon.followed_logs import configured_logs, where_it_is
 from monitor.daemon.supervisor import LogSupervisor, Watching, Workers
 from monitor.daemon.trust_watch import TrustWatch
@@ -32,9 +33,11 @@ from monitor.logs.opening import LogDescription, OpenTrees, open_sources
 from monitor.model.errors import BadConfig, Evidence, OwnFault
 from monitor.model.log_source import CT_APIS, LogApi, LogSource
 from monitor.model.state import Batch
+from monitor.raising.canary_alerts import MISSED, NOT_SIGNED, SEEN
 from monitor.site.fan_out import SUBSCRIBERS, FanOut
 from monitor.store.alert_life import AlertLife
 from monitor.store.asks import Asks
+from monitor.store.canaries import Canaries
 from monitor.store.database import Database, open_database
 from monitor.store.facts import StoredKnown
 from monitor.store.store import Route, Store
@@ -42,6 +45,8 @@ from monitor.telemetry.hooks import Meter
 from monitor.trust.provider import TrustKeeper
 from monitor.trust.trust_root import TrustRoot
 from rules.asking import number_of
+from rules.canary import CANARY, canary_rule
+from rules.rule import Rule
 from settings.document import Misplaced
 
 if TYPE_CHECKING:
@@ -187,8 +192,11 @@ def _assembled(config: Config, meter: Meter, timing: Timing, limits: Limits | No
     # Whether or not a site is served here: the process that follows the logs matches subscribers' requests.
     asked = AskedRules(Asks(database))
     asked.refresh()
-    rules = RuleKeeper(config.rules, config.channels, asked)
+    rules = RuleKeeper(config.rules, config.channels, asked, own_rules(config))
     channels.append(FanOut(database))
+    if config.canary is not None:
+        check_canary(config)
+        channels.append(CanaryChannel(Canaries(database)))
     store = Store(database, clock=timing.clock, route=route_of(config, rules))
     trust = TrustKeeper(config.trust, timing.clock)
     trust_watch = TrustWatch(config, trust, store)
@@ -204,6 +212,30 @@ def _assembled(config: Config, meter: Meter, timing: Timing, limits: Limits | No
     watches = [make.watch(log) for log in logs]
     courier = _courier(config, database, timing, parts)
     return Monitor(config, services, channels, lists, trust_watch, make, logs, watches, courier, parts)
+
+
+def own_rules(config: Config) -> tuple[Rule, ...]:
+    """Rules beside those of the file: the canary's."""
+    canary = config.canary
+    return () if canary is None else (canary_rule(canary.identity, canary.issuer),)
+
+
+def make_canary(monitor: Monitor) -> Canary | None:
+    """What signs and expects its own alert, where that is configured."""
+    config = monitor.config.canary
+    if config is None:
+        return None
+
+    def key_id() -> str:
+        log = next(each for each in monitor.logs if each.name == config.log)
+        return describe(pinned(log, monitor.trust, monitor.store), monitor.trust.history().followable()).log_id.hex()
+
+    if config.log not in {log.name for log in monitor.logs}:
+        named = ", ".join(log.name for log in monitor.logs)
+        raise BadConfig(f"{monitor.config.path}: the canary's log {config.log!r} is not followed; logs: {named}")
+    told = config.notify or monitor.config.notify
+    channels = [each for each in monitor.channels if each.name in told]
+    return Canary(config, monitor.services, key_id, channels)
 
 
 def _courier(config: Config, database: Database, timing: Timing, parts: ExitStack) -> "Courier | None":
@@ -281,11 +313,15 @@ def _read_secret(path: Path, key: str) -> bytes:
 
 
 def route_of(config: Config, rules: RuleKeeper | None) -> Route:
-    """Which channels an alert goes to: those its rule names, else the default ones."""
+    """Which channels an alert goes to: those its rule names, the canary's for its own, else the default ones."""
 
     def route(alert: Alert) -> Sequence[str]:
         if number_of(alert.rule) is not None:
             return (SUBSCRIBERS,)
+        if alert.kind == SEEN:
+            return (CANARY,)
+        if alert.kind in {MISSED, NOT_SIGNED} and config.canary is not None and config.canary.notify:
+            return config.canary.notify
         return (rules.channels_of(alert.rule) if rules is not None else ()) or config.notify
 
     return route

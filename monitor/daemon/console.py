@@ -19,6 +19,7 @@ from monitor.daemon.status import Status
 from monitor.model.errors import OwnFault
 from monitor.store.events import Events, Wanted
 from monitor.store.history import History, pauses
+from monitor.store.patterns import Patterns
 from monitor.store.reading import AlertsAbout, KeptEvidence, Reading
 from monitor.store.store import Store
 from rules.rule import Rule
@@ -107,6 +108,7 @@ class _Pages:
             found=self._days(self._events.per_day(Wanted(rule=rule, begin=self._month()))),
             alerts=alerts,
             offered=offered,
+            patterns=Patterns(self._console.store.database).all(rule=rule)[:_ROWS],
         )
 
     def log(self, log: str) -> Response:

@@ -19,14 +19,14 @@ from typing import Any, Final
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from alerts.alert import Alert, rfc3339
+from alerts.alert import Alert, Owner, rfc3339
 from alerts.channels.channel import Channel
 from alerts.delivery import DeliveryPolicy, deliver_channel
 from alerts.outbox import Backlog
 from monitor.archive.handover import Archiver
 from monitor.backscan.planner import LogBackscan
 from monitor.config import LogConfig
-from monitor.daemon.assembly import Monitor, life_of
+from monitor.daemon.assembly import Monitor, life_of, make_canary
 from monitor.daemon.dead_man import DeadManService
 from monitor.daemon.followed_logs import followed_keys, not_followed
 from monitor.daemon.log_throttle import LogThrottle
@@ -39,6 +39,7 @@ from monitor.raising.log_alerts import CONDITIONS, own_fault_alert
 from monitor.store.alert_life import Who, silence_ended_alert
 from monitor.store.health import ids_of_condition
 from monitor.store.reading import Reading
+from rules.canary import CANARY
 
 _LOG: Final = logging.getLogger(__name__)
 _DELIVER_EVERY: Final = 1
@@ -53,6 +54,10 @@ _BACKSCANS: Final = "backscans"
 _ARCHIVES: Final = "archives"
 _TRUST: Final = "trust root"
 _DEAD_MAN: Final = "dead-man service"
+_CANARY: Final = "canary"
+_CANARY_UNTRIED: Final = "canary, which could not ask"
+_CANARY_DUE_EVERY: Final = 5
+_CANARY_WATCHED_EVERY: Final = 1
 _SPARE_WORKERS: Final = 8
 _ILL_AFTER: Final = timedelta(minutes=5)
 _RETRY_TRUST_EVERY: Final = timedelta(minutes=1)
@@ -67,6 +72,7 @@ class Daemon:
         self._troubles: dict[str, tuple[str, datetime]] = {}
         self._throttle = LogThrottle(self._timing.clock)
         self._life = life_of(monitor.config, monitor.store.database)
+        self._canary = make_canary(monitor)
         self._told: set[str] = set()
         self._reload = threading.Event()
         # Some to spare for logs that the trust root comes to name.
@@ -98,6 +104,9 @@ class Daemon:
         if self._monitor.courier is not None:
             self.every(_DELIVER_EVERY, self.tell_subscribers, "subscribers")
             self.every(_TIDY_EVERY, self.tidy_site, "tidy subscribers")
+        if self._canary is not None:
+            self.every(_CANARY_DUE_EVERY, self.sign_canary, "canary")
+            self.every(_CANARY_WATCHED_EVERY, self.watch_canary, "canary's alert")
         if config.weekly:
             self.every(_TIDY_EVERY, self.tell_week, "weekly summaries")
         self.every(_HEARTBEAT_EVERY, self.heartbeat, "heartbeat")
@@ -114,7 +123,7 @@ class Daemon:
 
     def tell_dead_man(self, service: DeadManService) -> None:
         """Tell a dead-man service that this installation is well; while it is ill, say nothing."""
-        if set(self._troubles) <= {_DEAD_MAN}:
+        if set(self._troubles) <= {_DEAD_MAN, _CANARY_UNTRIED}:
             with self._ill_on_trouble(_DEAD_MAN):
                 service.ask()
 
@@ -188,11 +197,27 @@ class Daemon:
             with self._ill_on_trouble("subscribers"):
                 self._meter.subscribers(self._monitor.courier.tidy())
 
+    def sign_canary(self) -> None:
+        """Sign with the canary's identity, if it is time to."""
+        if self._canary is not None:
+            with self._ill_on_trouble("canary's signing"):
+                self._canary.sign()
+
+    def watch_canary(self) -> None:
+        """Look for the alerts of the canary's signings."""
+        if self._canary is None:
+            return
+        with self._ill_on_trouble("canary's record"):
+            self._canary.watch()
+            owner, detail = self._canary.trouble or (None, None)
+            self._note(_CANARY, None if owner is Owner.COULD_NOT_ASK else detail)
+            self._note(_CANARY_UNTRIED, detail if owner is Owner.COULD_NOT_ASK else None)
+
     def tell_week(self) -> None:
         """Tell each channel that wants it what was watched for it last week."""
         store, config, rules = self._monitor.store, self._monitor.config, self._monitor.rules
         with self._ill_on_trouble("weekly summaries"):
-            names = [rule.id for rule in rules.held.rules.rules]
+            names = [rule.id for rule in rules.held.rules.rules if rule.id != CANARY]
             for channel in config.weekly:
                 of_channel = rules_of(channel, names, rules.held.notify, config.notify)
                 summary = weekly_summary(store, channel, of_channel, self._timing.clock())
@@ -257,7 +282,8 @@ class Daemon:
         yield from self._monitor.trust_watch.age_alerts(now, error)
         for what, (detail, since) in sorted(self._troubles.items()):
             # Keys stay good for a while without a refresh: `trust-root-stale` says when they no longer do.
-            if what != _TRUST and now - since > _ILL_AFTER:
+            # The canary tells by alerts of its own.
+            if what not in {_TRUST, _CANARY, _CANARY_UNTRIED} and now - since > _ILL_AFTER:
                 yield own_fault_alert(what, detail, since, now)
 
     def refresh_trust(self) -> None:

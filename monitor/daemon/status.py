@@ -17,6 +17,7 @@ from monitor.config import Config
 from monitor.daemon.followed_logs import not_followed
 from monitor.judging.coverage import LogCoverage, coverage_document, read_coverage
 from monitor.model.log_source import CLOCK_SKEW, Freshness
+from monitor.store.canaries import CanaryRun
 from monitor.store.coverage import BackScan
 from monitor.store.events import Event, Events
 from monitor.store.health import Condition, Dropped, InForce, Trouble
@@ -120,6 +121,38 @@ class LogStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class CanaryStatus:
+    """The newest run of the canary, and the newest whose alert arrived; `every` is how often one is to be seen."""
+
+    every: timedelta
+    within: timedelta
+    newest: CanaryRun | None
+    seen: CanaryRun | None
+
+    def document(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return {
+            "every_seconds": int(self.every.total_seconds()),
+            "within_seconds": int(self.within.total_seconds()),
+            "newest": None if self.newest is None else _run_document(self.newest),
+            "last_seen": None if self.seen is None else _run_document(self.seen),
+        }
+
+
+def _run_document(run: CanaryRun) -> dict[str, Any]:
+    return {
+        "number": run.number,
+        "log": run.log,
+        "result": run.result,
+        "detail": run.detail,
+        "began": _time(run.began_at),
+        "signed": _time(run.signed_at),
+        "seen": _time(run.seen_at),
+        "latency_seconds": None if run.latency is None else round(run.latency.total_seconds(), 3),
+    }
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """Everything a person or a probe may ask. `reasons` says why it is not green.
 
@@ -142,6 +175,7 @@ class Status:
     not_followed: Sequence[str] = ()
     events: Sequence[Event] = ()
     event_counts: Mapping[str, int] = field(default_factory=dict)
+    canary: CanaryStatus | None = None
 
     @property
     def misbehaved(self) -> bool:
@@ -224,6 +258,16 @@ def read_status(config: Config, store: Store, now: datetime, further: Sequence[s
         not_followed=unusable,
         events=events.newest(_RECENT),
         event_counts=events.count(),
+        canary=_canary(config, store),
+    )
+
+
+def _canary(config: Config, store: Store) -> CanaryStatus | None:
+    if config.canary is None:
+        return None
+    newest = store.canaries.newest(1)
+    return CanaryStatus(
+        config.canary.every, config.canary.within, newest[0] if newest else None, store.canaries.last_seen()
     )
 
 
@@ -324,6 +368,7 @@ def status_document(status: Status, store: Store) -> dict[str, Any]:
             "matches_dropped": {log.name: log.dropped.matches for log in status.logs if log.dropped},
         },
         "rules": _rules_document(status.in_force),
+        "canary": None if status.canary is None else status.canary.document(),
     }
 
 

@@ -5,8 +5,8 @@ A bad change of the file leaves the old rules in force. The index follows the da
 
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -165,10 +165,12 @@ class HeldRules:
 
 
 class RuleKeeper:
-    """Holds the rules of one file. Safe to use from several threads."""
+    """Holds the rules of one file, and `own` ones beside them. Safe to use from several threads."""
 
-    def __init__(self, path: Path, channels: Collection[str], asked: AskedRules | None = None) -> None:
-        self._path, self._channels = path, frozenset(channels)
+    def __init__(
+        self, path: Path, channels: Collection[str], asked: AskedRules | None = None, own: Sequence[Rule] = ()
+    ) -> None:
+        self._path, self._channels, self._own = path, frozenset(channels), tuple(own)
         self._index, self._loader = (AskIndex(), _none) if asked is None else (asked.index, asked.load)
         self.asked = asked
         self._lock = threading.Lock()
@@ -206,7 +208,8 @@ class RuleKeeper:
         return self.held.notify.get(rule_id or "", ())
 
     def _load(self, generation: int) -> HeldRules:
-        rules = read_rules(self._path, self._channels)
+        read = read_rules(self._path, self._channels)
+        rules = replace(read, rules=(*read.rules, *self._own))
         try:
             matcher = compile_rules(rules.rules)
         except TooManyUnindexed as error:

@@ -77,7 +77,16 @@ _MEANING: Final = {
 
 
 NEVER_SILENT: Final = frozenset(
-    {*_MEANING, "digest", "entry-signature-wrong", "log-clock", "log-key-expired", "log-rewound", "silence-ended"}
+    {
+        *_MEANING,
+        "canary-seen",
+        "digest",
+        "entry-signature-wrong",
+        "log-clock",
+        "log-key-expired",
+        "log-rewound",
+        "silence-ended",
+    }
 )
 """Kinds that tell of a log's misbehaviour, or of a silence itself."""
 CONDITIONS: Final = frozenset({"log-unreachable", "log-stale", "signwatch-ill"})
@@ -85,6 +94,9 @@ CONDITIONS: Final = frozenset({"log-unreachable", "log-stale", "signwatch-ill"})
 ALERT_KINDS: Final = (
     *_MEANING,
     "back-scan-stuck",
+    "canary-missed",
+    "canary-not-signed",
+    "canary-seen",
     "digest",
     "entry-signature-wrong",
     "entry-unreadable",

@@ -12,6 +12,7 @@ from typing import Final
 
 from alerts.alert import Alert, FactGroup, Owner, Severity, alert_id, day_of, rfc3339
 from monitor.model.state import Finding
+from monitor.raising.canary_alerts import canary_seen_alerts
 from rules.expectations.images import ImagesExpectation
 from rules.judge import WRONG_SIGNATURE
 from rules.rule import CT_KINDS, Outcome, Reason, Rule, RuleSeverity
@@ -27,7 +28,10 @@ _SEVERITY: Final = {
 
 
 def alerts_of_findings(findings: Sequence[Finding], rules: Mapping[str, Rule], now: datetime) -> list[Alert]:
-    """One alert per unexpected signing, one a day per rule for signings without a trusted certificate, else none."""
+    """One alert per unexpected signing, one a day per rule for signings without a trusted certificate, else none.
+
+    The canary's announced signings make alerts too: they try the way that alerts go.
+    """
     alerts = [
         _alert_of_unexpected(finding, rules[finding.rule], now)
         for finding in findings
@@ -42,7 +46,7 @@ def alerts_of_findings(findings: Sequence[Finding], rules: Mapping[str, Rule], n
     counts = Counter(finding.rule for finding in unverified)
     firsts = {finding.rule: finding for finding in reversed(unverified)}
     alerts += [_alert_of_unverified(firsts[rule], rules[rule], counts[rule], now) for rule in sorted(firsts)]
-    return alerts + _alerts_of_wrong_signatures(wrong, now)
+    return alerts + _alerts_of_wrong_signatures(wrong, now) + canary_seen_alerts(findings, now)
 
 
 def _alert_of_unexpected(finding: Finding, rule: Rule, now: datetime) -> Alert:

@@ -11,12 +11,13 @@ from alerts.alert import Alert, AlertChange, ChangeKind, Owner, Severity
 from monitor.store.database import Database
 from monitor.store.findings import set_past_of_alert
 from monitor.store.outbox import FRESH, WITHDRAWN, Silence, Silences, news_of
-from monitor.store.tables import AlertChangeRow, AlertRow, DeliveryRow, table
+from monitor.store.tables import AlertChangeRow, AlertRow, DeliveryRow, PatternRow, table
 from monitor.store.writing import add_new, change_sealed
 
 _ALERT: Final = table(AlertRow)
 _CHANGE: Final = table(AlertChangeRow)
 _DELIVERY: Final = table(DeliveryRow)
+_PATTERN: Final = table(PatternRow)
 _LOOK_BACK: Final = timedelta(days=31)
 _MAX_TEXT: Final = 2_000
 IS_OPEN: Final = and_(_ALERT.c.acknowledged_at.is_(None), _ALERT.c.resolved_at.is_(None))
@@ -48,13 +49,13 @@ class AlertLife:
     """Changes alerts in the database. `followers` are channels whose receivers are told what becomes of an alert."""
 
     def __init__(self, database: Database, followers: Collection[str]) -> None:
-        self._database, self._followers = database, sorted(followers)
+        self.database, self._followers = database, sorted(followers)
         self.silences = Silences(database)
 
     def find(self, beginning: str) -> str:
         """The whole id of the one alert whose id begins so. Raises `NoSuchAlert`."""
         query = select(_ALERT.c.id).where(_ALERT.c.id.startswith(beginning, autoescape=True)).limit(2)
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             found = connection.scalars(query).all()
         if len(found) != 1 or not beginning:
             what = "no alert has" if not found else "more than one alert has"
@@ -67,7 +68,7 @@ class AlertLife:
         From then on, what its finding showed of names is the past.
         """
         values = {"acknowledged_at": now, "acknowledged_by": who.name[:_MAX_TEXT], "note": who.note[:_MAX_TEXT] or None}
-        with self._database.write() as connection:
+        with self.database.write() as connection:
             here = and_(_ALERT.c.id == alert, _ALERT.c.acknowledged_at.is_(None))
             if not change_sealed(connection, _ALERT, here, values):
                 return False
@@ -76,20 +77,25 @@ class AlertLife:
         return True
 
     def reopen(self, alert: str, who: Who, now: datetime) -> bool:
-        """Open an alert again; false when it is open. What its finding showed of names is no past any more."""
+        """Open an alert again; false when it is open. What its finding showed of names is no past any more.
+
+        Patterns that were made of it are revoked.
+        """
         values = {"acknowledged_at": None, "acknowledged_by": None, "resolved_at": None, "silence": None}
-        with self._database.write() as connection:
+        with self.database.write() as connection:
             here = and_(_ALERT.c.id == alert, or_(~IS_OPEN, _ALERT.c.silence.is_not(None)))
             if not change_sealed(connection, _ALERT, here, values):
                 return False
             set_past_of_alert(connection, alert, past=False)
+            made = and_(_PATTERN.c.alert == alert, _PATTERN.c.revoked_at.is_(None))
+            change_sealed(connection, _PATTERN, made, {"revoked_at": now, "revoked_by": who.name[:_MAX_TEXT]})
             self._record(connection, alert, ChangeKind.REOPENED, who, now)
         return True
 
     def resolve(self, alerts: Sequence[str], who: Who, now: datetime) -> int:
         """Record that what open alerts told of has ended; returns how many were open."""
         count = 0
-        with self._database.write() as connection:
+        with self.database.write() as connection:
             for alert in alerts:
                 here = and_(_ALERT.c.id == alert, _ALERT.c.resolved_at.is_(None))
                 if change_sealed(connection, _ALERT, here, {"resolved_at": now}):
@@ -99,21 +105,21 @@ class AlertLife:
 
     def changes(self, alert: str) -> list[KeptChange]:
         """What was done to an alert, oldest first."""
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             rows = connection.execute(select(_CHANGE).where(_CHANGE.c.alert == alert).order_by(_CHANGE.c.id))
             return [KeptChange(row.change, row.at, row.made_by, row.note) for row in rows]
 
     def open_of_kinds(self, kinds: Collection[str]) -> list[tuple[str, str, str | None]]:
         """Open alerts of some kinds, as (id, kind, log)."""
         query = select(_ALERT.c.id, _ALERT.c.kind, _ALERT.c.log).where(_ALERT.c.resolved_at.is_(None))
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             return [(row.id, row.kind, row.log) for row in connection.execute(query.where(_ALERT.c.kind.in_(kinds)))]
 
     def open_counts(self) -> dict[tuple[str, str], int]:
         """How many alerts are open and not silenced, by severity and owner; every pair there is, also with none."""
         counts = {(severity.value, owner.value): 0 for severity in Severity for owner in Owner}
         query = select(_ALERT.c.severity, _ALERT.c.owner, func.count()).where(IS_OPEN, _ALERT.c.silence.is_(None))
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             rows = connection.execute(query.group_by(_ALERT.c.severity, _ALERT.c.owner))
             return counts | {(row[0], row[1]): row[2] for row in rows}
 
@@ -131,7 +137,7 @@ class AlertLife:
             _ALERT.c.enqueued_at > now - after - _LOOK_BACK,
             select(_DELIVERY.c.id).where(_DELIVERY.c.alert == _ALERT.c.id, _DELIVERY.c.state != WITHDRAWN).exists(),
         )
-        with self._database.write() as connection:
+        with self.database.write() as connection:
             found = [str(each) for each in connection.scalars(select(_ALERT.c.id).where(overdue).order_by(_ALERT.c.id))]
             if found:
                 rows = [_delivery(alert, channel, now) for alert in found for channel in channels]
@@ -141,7 +147,7 @@ class AlertLife:
 
     def take_ended_silences(self, now: datetime) -> list[Silence]:
         """Silences whose end is to be told now."""
-        with self._database.write() as connection:
+        with self.database.write() as connection:
             return self.silences.take_ended(connection, now)
 
     def _record(self, connection: Connection, alert: str, kind: ChangeKind, who: Who, now: datetime) -> None:

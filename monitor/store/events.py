@@ -12,7 +12,7 @@ from typing import Any, Final
 from sqlalchemy import BigInteger, ColumnElement, and_, case, exists, false, func, or_, select, type_coerce
 
 from monitor.store.database import Database
-from monitor.store.reading import FoundSigning, found_signing
+from monitor.store.reading import IS_NEWS, FoundSigning, found_signing
 from monitor.store.site_tables import FindingName
 from monitor.store.tables import FindingCertificate, FindingRow, table, text_key
 from monitor.store.writing import chunks
@@ -63,7 +63,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which findings: of rules, a log, an entry, a name that a signer carries, or found in `[begin, end)`."""
+    """Which findings: of rules, a log, an entry, a name that a signer carries, or found in `[begin, end)`.
+
+    The canary's expected signings are among those of its rule, and of an entry, alone.
+    """
 
     rule: str | None = None
     rules: tuple[str, ...] | None = None
@@ -80,6 +83,8 @@ class Wanted:
         for column, value in ((row.rule, self.rule), (row.log, self.log), (row.entry, self.index)):
             if value is not None:
                 found.append(column == value)
+        if self.rule is None and self.index is None:
+            found.append(IS_NEWS)
         if self.rules is not None:
             found.append(or_(*(row.rule.in_(part) for part in chunks(self.rules)), false()))
         if self.begin is not None:

@@ -16,6 +16,7 @@ from monitor.model.state import FactStore, Hit
 from monitor.store.authorisations import in_force
 from monitor.store.database import Database
 from monitor.store.findings import digests_of, revisions
+from monitor.store.patterns import patterns_in_force
 from monitor.store.tables import (
     FindingCertificate,
     FindingDigest,
@@ -27,6 +28,7 @@ from monitor.store.tables import (
     text_key,
 )
 from monitor.store.writing import chunks
+from rules.acknowledged import SignerPattern
 from rules.facts import Authorisation, DigestSource, Facts, Known, Leave, Past
 from rules.pattern import repository_key
 from sigstore_entries.signing import EntryRef, Signer, Signing
@@ -106,6 +108,11 @@ class StoredLeave(Leave):
         """Revoked ones are none."""
         with self._database.read() as connection:
             return in_force(connection, rule, [digest]).get(digest, [])
+
+    @override
+    def patterns(self, rule: str) -> Sequence[SignerPattern]:
+        with self._database.read() as connection:
+            return patterns_in_force(connection, rule)
 
 
 class StoredKnown(Known):
@@ -215,6 +222,7 @@ class LeaveAhead(StoredLeave):
         super().__init__(database)
         self._about = about
         self._leaves: dict[str, Mapping[str, Sequence[Authorisation]]] = {}
+        self._patterns: dict[str, Sequence[SignerPattern]] = {}
 
     @override
     def authorisations(self, rule: str, digest: str) -> Sequence[Authorisation]:
@@ -222,6 +230,12 @@ class LeaveAhead(StoredLeave):
             self._leaves[rule] = self._fetch_authorisations(rule)
         known = self._leaves[rule].get(digest)
         return super().authorisations(rule, digest) if known is None else known
+
+    @override
+    def patterns(self, rule: str) -> Sequence[SignerPattern]:
+        if rule not in self._patterns:
+            self._patterns[rule] = super().patterns(rule)
+        return self._patterns[rule]
 
     def _fetch_authorisations(self, rule: str) -> Mapping[str, Sequence[Authorisation]]:
         digests = self._about.digests(rule)

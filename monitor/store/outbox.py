@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from alerts.alert import Alert, AlertChange, ChangeKind, Owner, Severity
 from alerts.outbox import Backlog, Delivery, Outbox, Traffic
+from monitor.raising.canary_alerts import SEEN
 from monitor.store.database import Database, lock_name
 from monitor.store.tables import AlertRow, DeliveryRow, SilenceRow, table
 from monitor.store.writing import add_new, change_sealed, chunks, known_values, lock_rows
@@ -39,8 +40,11 @@ class Silence:
     silenced: int = 0
 
     def covers(self, alert: Alert) -> bool:
-        """True if the alert is one of those. Never for a log's misbehaviour, nor for the news of a silence's end."""
-        if alert.owner is Owner.LOG_MISBEHAVED or alert.kind == ENDED:
+        """True if the alert is one of those.
+
+        Never for a log's misbehaviour, the news of a silence's end, or the canary's own signing.
+        """
+        if alert.owner is Owner.LOG_MISBEHAVED or alert.kind in {ENDED, SEEN}:
             return False
         wanted = ((self.rule, alert.rule), (self.identity, alert.identity), (self.kind, alert.kind))
         return any(want is not None for want, _ in wanted) and all(want in {None, has} for want, has in wanted)
@@ -156,7 +160,8 @@ class Post(NamedTuple):
 def put(connection: Connection, posts: Sequence[Post], now: datetime) -> None:
     """Record alerts and a delivery for each channel of theirs; an alert or delivery that is there is left alone.
 
-    An alert under a silence in force is recorded with the silence, and no channel is told.
+    An alert under a silence in force is recorded with the silence, and no channel is told. The alert of the canary's
+    own signing asks nothing of a person: it is never open.
     """
     if not posts:
         return
@@ -322,6 +327,7 @@ def _alert_row(alert: Alert, now: datetime, silence: int | None) -> dict[str, An
         "rule": alert.rule,
         "identity": alert.identity,
         "silence": silence,
+        "resolved_at": now if alert.kind == SEEN else None,
         "document": json.dumps(alert.to_json()),
         "enqueued_at": now,
     }

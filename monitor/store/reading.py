@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, func, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 
 from alerts.alert import Alert, rfc3339
 from monitor.model.log_source import Position
+from monitor.raising.canary_alerts import SEEN
 from monitor.store.alert_life import IS_OPEN
 from monitor.store.database import Database
 from monitor.store.outbox import GIVEN_UP, PENDING
@@ -28,6 +29,12 @@ from monitor.store.tables import (
     table,
     text_key,
 )
+from rules.canary import CANARY
+from rules.rule import Outcome
+
+_FOUND: Final = table(FindingRow)
+IS_NEWS: Final = or_(_FOUND.c.rule != CANARY, _FOUND.c.outcome != Outcome.EXPECTED.value)
+"""Every finding but the canary's own, expected ones: those make no noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +193,7 @@ class Reading:
     def findings(self, limit: int, *, outcome: str | None = None) -> list[FoundSigning]:
         """Newest findings."""
         found = table(FindingRow)
-        query = select(found).order_by(found.c.found_at.desc(), found.c.entry.desc()).limit(limit)
+        query = select(found).where(IS_NEWS).order_by(found.c.found_at.desc(), found.c.entry.desc()).limit(limit)
         rows = self._all(query if outcome is None else query.where(found.c.outcome == outcome))
         return [found_signing(row) for row in rows]
 
@@ -211,9 +218,9 @@ class Reading:
         return found
 
     def outcomes(self) -> dict[str, int]:
-        """How many findings of each outcome there are."""
+        """How many findings of each outcome there are; expected ones of the canary are not counted."""
         found = table(FindingRow)
-        return self._counts(select(found.c.outcome, func.count()).group_by(found.c.outcome))
+        return self._counts(select(found.c.outcome, func.count()).where(IS_NEWS).group_by(found.c.outcome))
 
     def unreadable(self) -> dict[tuple[str, str], int]:
         """How many unreadable entries each log has, by reason code."""
@@ -236,12 +243,17 @@ class Reading:
         about: AlertsAbout = ALL_ALERTS,
         silence: int | None = None,
     ) -> list[KeptAlert]:
-        """Newest alerts; `open_only` leaves out acknowledged ones, `digest` gives only what that digest stood for."""
+        """Newest alerts; `open_only` leaves out acknowledged ones, `digest` gives only what that digest stood for.
+
+        Alerts of the canary's own signings are given by their id alone.
+        """
         kept, sent = table(AlertRow), table(DeliveryRow)
         query = select(kept).order_by(kept.c.enqueued_at.desc(), kept.c.id).limit(limit)
         query = query.where(*about.conditions())
         if prefix:
             query = query.where(kept.c.id.startswith(prefix, autoescape=True))
+        elif not ids:
+            query = query.where(kept.c.kind != SEEN)
         if open_only:
             query = query.where(IS_OPEN, kept.c.silence.is_(None))
         if ids:

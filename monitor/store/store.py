@@ -18,6 +18,7 @@ from monitor.model.state import Batch, Finding, State
 from monitor.proof.evidence import BROKEN_PROMISE, event_id, to_document
 from monitor.raising.log_alerts import heads_of, with_sightings
 from monitor.store.asks import Asks
+from monitor.store.canaries import Canaries
 from monitor.store.certificates import ANSWERED, Events, settle, withdraw
 from monitor.store.coverage import BackScans, Coverage, extend
 from monitor.store.database import Database
@@ -70,6 +71,7 @@ class Store(State):
         self.health = Health(database)
         self.witnesses = Standings(database)
         self.promises = Promises(database)
+        self.canaries = Canaries(database)
         self.certificate_hold = certificate_hold
         self._clock, self._route = clock, route
 

@@ -468,6 +468,38 @@ class AuthorisationRow(Base, table=True):
     seal: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
 
 
+class PatternRow(Base, table=True):
+    """A pattern of signings that a person acknowledged for a rule, from one alert (JSON). Revoked ones stay."""
+
+    __tablename__ = "pattern"
+    __table_args__ = (Index("pattern_rule", "rule"),)
+    id: int | None = Field(default=None, sa_column=Column(RowNumber, primary_key=True, autoincrement=True))
+    rule: str = Field(sa_column=Column(Text, nullable=False))
+    alert: str = Field(sa_column=Column(Text, ForeignKey("alert.id"), nullable=False))
+    document: str = Field(sa_column=Column(AnyText, nullable=False))
+    by: str = Field(sa_column=Column("made_by", AnyText, nullable=False))
+    note: str = Field(sa_column=Column(AnyText, nullable=False))
+    created_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+    revoked_at: datetime | None = Field(sa_column=Column(UtcTime))
+    revoked_by: str | None = Field(sa_column=Column(AnyText))
+    seal: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class CanaryRow(Base, table=True):
+    """One run of the canary: announced, signed, seen. `digest` is that of the random artifact (`sha256:…`)."""
+
+    __tablename__ = "canary"
+    __table_args__ = (Index("canary_digest", "digest"), Index("canary_result", "result"))
+    id: int | None = Field(default=None, sa_column=Column(RowNumber, primary_key=True, autoincrement=True))
+    log: str = Field(sa_column=Column(Text, nullable=False))
+    digest: str = Field(sa_column=Column(Text, nullable=False))
+    began_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
+    signed_at: datetime | None = Field(sa_column=Column(UtcTime))
+    seen_at: datetime | None = Field(sa_column=Column(UtcTime))
+    result: str = Field(sa_column=Column(Text, nullable=False))
+    detail: str = Field(sa_column=Column(AnyText, nullable=False))
+
+
 class ScannedRange(Base, table=True):
     """Entries `[first, last)` of a log that were offered to a rule; `last` empty while the rule is active there."""
 

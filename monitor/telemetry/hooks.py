@@ -72,6 +72,19 @@ class DeliveryMeter(Protocol):
         """How often subscriptions reached each stage, and how many there are now."""
 
 
+class CanaryMeter(Protocol):
+    """Counts runs of the canary. Never raises, never blocks."""
+
+    def canary_ended(self, result: str) -> None:
+        """A run ended: `seen`, `late`, `missed` or `not-signed`."""
+
+    def canary_seen(self, at: datetime, seconds: float) -> None:
+        """The newest alert of a canary arrived at this time, so long after the log had taken the entry."""
+
+    def canary_failing(self, *, failing: bool) -> None:
+        """Whether the newest run that ended was not seen in time."""
+
+
 class TrustMeter(Protocol):
     """Counts refreshes of the trust root. Never raises, never blocks."""
 
@@ -101,5 +114,7 @@ class StateMeter(Protocol):
         """How much evidence against each log no operator has closed."""
 
 
-class Meter(FetchMeter, LogMeter, BackscanMeter, ArchiveMeter, DeliveryMeter, TrustMeter, StateMeter, Protocol):
+class Meter(
+    FetchMeter, LogMeter, BackscanMeter, ArchiveMeter, DeliveryMeter, CanaryMeter, TrustMeter, StateMeter, Protocol
+):
     """Receives every number of the daemon."""

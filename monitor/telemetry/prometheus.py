@@ -25,6 +25,7 @@ from alerts.outbox import Backlog
 from monitor.http_fetcher import FETCHED
 from monitor.model.state import Batch
 from monitor.raising.log_alerts import ALERT_KINDS
+from monitor.store.canaries import RESULTS
 from monitor.store.promises import Tally
 from monitor.store.subscribers import STAGES
 from monitor.telemetry.hooks import Meter
@@ -130,6 +131,7 @@ class PrometheusMeter(Meter):
         self._expiry = gauge("trust_root_expiry_seconds", "When the trust root's metadata expires; 0 when it does not.")
         self._last_pass = gauge("last_pass_timestamp_seconds", "When a pass over the log last ended.", "log")
         self._last_success = gauge("last_success_timestamp_seconds", "When a pass last ended without trouble.", "log")
+        self._add_canary()
         gauge("build_info", "Always 1; the label says which version runs.", "version").labels(version).set(1)
         for outcome in Outcome:
             self._findings.labels(outcome.value)
@@ -256,6 +258,19 @@ class PrometheusMeter(Meter):
             (self._stages if name in STAGES else self._accounts).labels(name).set(value)
 
     @override
+    def canary_ended(self, result: str) -> None:
+        self._canary_runs.labels(result).inc()
+
+    @override
+    def canary_seen(self, at: datetime, seconds: float) -> None:
+        self._canary_at.set(at.timestamp())
+        self._canary_took.set(seconds)
+
+    @override
+    def canary_failing(self, *, failing: bool) -> None:
+        self._canary_fails.set(1 if failing else 0)
+
+    @override
     def promises(self, tally: Tally) -> None:
         for state, count in asdict(tally).items():
             self._promises.labels(state).set(count)
@@ -272,6 +287,14 @@ class PrometheusMeter(Meter):
     @override
     def trust_refreshed(self, *, well: bool) -> None:
         self._refreshes.labels(REFRESHES[0] if well else REFRESHES[1]).inc()
+
+    def _add_canary(self) -> None:
+        self._canary_runs = self._counter("canary_runs", "Runs of the canary by how they ended.", "result")
+        for result in RESULTS:
+            self._canary_runs.labels(result)
+        self._canary_at = self._gauge("canary_last_seen_timestamp_seconds", "When the last alert of a canary arrived.")
+        self._canary_took = self._gauge("canary_latency_seconds", "From the log's answer to that alert.")
+        self._canary_fails = self._gauge("canary_failing", "1 while the newest run of the canary was not seen in time.")
 
     def _add_channel(self, channel: str) -> None:
         if channel in self._channels:

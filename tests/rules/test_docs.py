@@ -26,6 +26,7 @@ EXAMPLES = [
 OTHER_REASONS = {each.id for each in vars(judging).values() if isinstance(each, Reason)} | {
     "unreadable-part",
     "logged-after-expiry",
+    "acknowledged-pattern",
 }
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from monitor.model.state import Hit
+from rules.acknowledged import SignerPattern
 from rules.facts import Authorisation, DigestSource, Facts, Known, Leave, Past
 from sigstore_entries.signing import EntryRef
 
@@ -25,6 +26,7 @@ class MemoryFacts(Past, Leave, Known):
 
     past: list[PastSigning] = field(default_factory=list)
     recorded: list[tuple[str, Authorisation]] = field(default_factory=list)
+    acknowledged: list[tuple[str, SignerPattern]] = field(default_factory=list)
     issuers: dict[str, dict[str, bytes]] | None = field(default_factory=dict)
     repository_identifiers: dict[str, dict[str, bytes]] | None = field(default_factory=dict)
     sources: dict[DigestSource, frozenset[str]] = field(default_factory=dict)
@@ -38,6 +40,9 @@ class MemoryFacts(Past, Leave, Known):
 
     def ahead(self, hits: Sequence[Hit]) -> Facts:
         return self.facts
+
+    def patterns(self, rule: str) -> Sequence[SignerPattern]:
+        return [pattern for name, pattern in self.acknowledged if name == rule]
 
     def authorisations(self, rule: str, digest: str) -> Sequence[Authorisation]:
         return [each for owner, each in self.recorded if owner == rule and digest in each.digests]

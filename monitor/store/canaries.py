@@ -1,0 +1,120 @@
+"""Runs of the canary: when each was announced, signed and seen, and how it ended."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import and_, func, select, update
+
+from monitor.model.errors import OwnFault
+from monitor.store.database import Database
+from monitor.store.tables import CanaryRow, table
+
+_RUN: Final = table(CanaryRow)
+WAITING: Final = "waiting"
+SEEN: Final = "seen"
+LATE: Final = "late"
+MISSED: Final = "missed"
+NOT_SIGNED: Final = "not-signed"
+RESULTS: Final = (SEEN, LATE, MISSED, NOT_SIGNED)
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryRun:
+    """One run. `signed_at` is when the log had taken the entry, `seen_at` when its alert arrived."""
+
+    number: int
+    log: str
+    digest: str
+    began_at: datetime
+    signed_at: datetime | None
+    seen_at: datetime | None
+    result: str
+    detail: str
+
+    @property
+    def latency(self) -> timedelta | None:
+        """From the log's answer to the alert; an alert that overtook the answer took no time."""
+        if self.signed_at is None or self.seen_at is None:
+            return None
+        return max(self.seen_at - self.signed_at, timedelta(0))
+
+
+class Canaries:
+    """Runs of the canary in the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def begin(self, log: str, digest: str, now: datetime) -> int:
+        """Record a run before it signs; return its number."""
+        row = {"log": log, "digest": digest, "began_at": now, "result": WAITING, "detail": ""}
+        with self._database.write() as connection:
+            key = connection.execute(_RUN.insert().values(**row)).inserted_primary_key
+        if key is None:
+            raise OwnFault("the database did not say which run of the canary it stored")
+        return int(key[0])
+
+    def signed(self, number: int, now: datetime) -> None:
+        """The log took the entry."""
+        self._change(number, {"signed_at": now})
+
+    def failed(self, number: int, detail: str) -> None:
+        """The run could not sign."""
+        self._change(number, {"result": NOT_SIGNED, "detail": detail})
+
+    def end(self, number: int, result: str, detail: str = "") -> None:
+        """The run is over: seen, late or missed."""
+        self._change(number, {"result": result, "detail": detail})
+
+    def seen(self, digest: str, now: datetime) -> bool:
+        """The alert for the entry with this digest arrived; false where no run waits for it."""
+        unseen = and_(_RUN.c.digest == digest, _RUN.c.seen_at.is_(None))
+        with self._database.write() as connection:
+            return connection.execute(update(_RUN).where(unseen).values(seen_at=now)).rowcount > 0
+
+    def newest(self, limit: int) -> list[CanaryRun]:
+        """Newest runs, newest first."""
+        query = select(_RUN).order_by(_RUN.c.id.desc()).limit(limit)
+        with self._database.read() as connection:
+            return [_run(row) for row in connection.execute(query).mappings()]
+
+    def unsettled(self) -> list[CanaryRun]:
+        """Runs that wait, and missed ones whose alert came after all, oldest first."""
+        came = and_(_RUN.c.result == MISSED, _RUN.c.seen_at.is_not(None))
+        query = select(_RUN).where((_RUN.c.result == WAITING) | came).order_by(_RUN.c.id)
+        with self._database.read() as connection:
+            return [_run(row) for row in connection.execute(query).mappings()]
+
+    def first_failure(self) -> int:
+        """Number of the first of the runs that failed one after the other up to now; 0 where the newest did not."""
+        well = select(func.max(_RUN.c.id)).where(_RUN.c.result == SEEN)
+        with self._database.read() as connection:
+            after = connection.execute(well).scalar() or 0
+            failed = select(func.min(_RUN.c.id)).where(_RUN.c.id > after, _RUN.c.result.in_((MISSED, NOT_SIGNED, LATE)))
+            return int(connection.execute(failed).scalar() or 0)
+
+    def last_seen(self) -> CanaryRun | None:
+        """The newest run whose alert arrived."""
+        query = select(_RUN).where(_RUN.c.seen_at.is_not(None)).order_by(_RUN.c.id.desc()).limit(1)
+        with self._database.read() as connection:
+            row = connection.execute(query).mappings().first()
+        return None if row is None else _run(row)
+
+    def _change(self, number: int, values: Mapping[str, Any]) -> None:
+        with self._database.write() as connection:
+            connection.execute(update(_RUN).where(_RUN.c.id == number).values(**values))
+
+
+def _run(row: Any) -> CanaryRun:
+    return CanaryRun(
+        row["id"],
+        row["log"],
+        row["digest"],
+        row["began_at"],
+        row["signed_at"],
+        row["seen_at"],
+        row["result"],
+        row["detail"],
+    )

@@ -1,0 +1,164 @@
+"""Patterns that people acknowledged, in the database: made from an alert's own signing, listed, revoked."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, and_, select
+
+from monitor.model.errors import OwnFault
+from monitor.store.alert_life import NoSuchAlert, Who
+from monitor.store.database import Database
+from monitor.store.tables import AlertRow, FindingRow, PatternRow, table
+from monitor.store.writing import change_sealed, sealed
+from rules.acknowledged import NoPattern, SignerPattern, pattern_from, pattern_of
+from sigstore_entries.signing import Name, NameForm, Signer, SignerForm
+
+_PATTERN: Final = table(PatternRow)
+_MAX_TEXT: Final = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPattern:
+    """A pattern with who acknowledged it, for which rule, of which alert, and when it was revoked."""
+
+    pattern: SignerPattern
+    rule: str
+    alert: str
+    by: str
+    note: str
+    created_at: datetime
+    revoked_at: datetime | None
+    revoked_by: str | None
+
+    @property
+    def number(self) -> int:
+        """What it is revoked by."""
+        return self.pattern.number
+
+    def document(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return {
+            "number": self.number,
+            "rule": self.rule,
+            "alert": self.alert,
+            "by": self.by,
+            "note": self.note,
+            "created_at": self.created_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
+            "revoked_at": None
+            if self.revoked_at is None
+            else self.revoked_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
+            "revoked_by": self.revoked_by,
+            "expects": list(self.pattern.sentences()),
+        }
+
+
+class Patterns:
+    """Patterns in the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def like(self, alert: str, ref_glob: str | None = None) -> tuple[str, SignerPattern]:
+        """The rule, and the pattern that acknowledging this alert's signing makes; nothing is stored.
+
+        Raises `NoPattern`, `NoSuchAlert`.
+        """
+        with self._database.read() as connection:
+            return _like(connection, alert, ref_glob)
+
+    def add(self, alert: str, ref_glob: str | None, who: Who, now: datetime) -> KeptPattern:
+        """Expect signings like this alert's from now on; an equal pattern that is in force is returned instead.
+
+        Raises `NoPattern`, `NoSuchAlert`.
+        """
+        with self._database.write() as connection:
+            rule, made = _like(connection, alert, ref_glob)
+            document = json.dumps(made.document(), sort_keys=True)
+            same = and_(_PATTERN.c.rule == rule, _PATTERN.c.document == document, _PATTERN.c.revoked_at.is_(None))
+            row = connection.execute(select(_PATTERN).where(same)).mappings().first()
+            if row is not None:
+                return _kept(row)
+            values = {
+                "rule": rule,
+                "alert": alert,
+                "document": document,
+                "made_by": who.name[:_MAX_TEXT],
+                "note": who.note[:_MAX_TEXT],
+                "created_at": now,
+            }
+            key = connection.execute(_PATTERN.insert().values(**sealed(_PATTERN, values))).inserted_primary_key
+            if key is None:
+                raise OwnFault("the database did not say which pattern it stored")
+            return _kept({**values, "id": key[0], "revoked_at": None, "revoked_by": None})
+
+    def revoke(self, number: int, who: Who, now: datetime, alert: str | None = None) -> bool:
+        """End one; false when none of this number (and of this alert, where one is given) is in force."""
+        here = and_(_PATTERN.c.id == number, _PATTERN.c.revoked_at.is_(None))
+        if alert is not None:
+            here = and_(here, _PATTERN.c.alert == alert)
+        with self._database.write() as connection:
+            values = {"revoked_at": now, "revoked_by": who.name[:_MAX_TEXT]}
+            return change_sealed(connection, _PATTERN, here, values) > 0
+
+    def all(self, *, rule: str | None = None, alert: str | None = None) -> list[KeptPattern]:
+        """Every pattern there ever was, newest first."""
+        query = select(_PATTERN).order_by(_PATTERN.c.id.desc())
+        for column, value in ((_PATTERN.c.rule, rule), (_PATTERN.c.alert, alert)):
+            if value is not None:
+                query = query.where(column == value)
+        with self._database.read() as connection:
+            return [_kept(row) for row in connection.execute(query).mappings()]
+
+
+def pattern_note(note: str, number: int) -> str:
+    """A note on an acknowledgement, with the pattern that was made by it."""
+    return f"{note} (pattern {number})" if note else f"pattern {number}"
+
+
+def patterns_in_force(connection: Connection, rule: str) -> tuple[SignerPattern, ...]:
+    """Patterns of a rule that were not revoked, oldest first."""
+    query = select(_PATTERN).where(_PATTERN.c.rule == rule, _PATTERN.c.revoked_at.is_(None)).order_by(_PATTERN.c.id)
+    return tuple(_kept(row).pattern for row in connection.execute(query).mappings())
+
+
+def _like(connection: Connection, alert: str, ref_glob: str | None) -> tuple[str, SignerPattern]:
+    kept, found = table(AlertRow), table(FindingRow)
+    about = connection.execute(select(kept.c.log, kept.c.entry, kept.c.rule).where(kept.c.id == alert)).first()
+    if about is None:
+        raise NoSuchAlert(f"there is no alert {alert!r:.80}")
+    here = and_(found.c.log == about.log, found.c.entry == about.entry, found.c.rule == about.rule)
+    row = connection.execute(select(found.c.signing, found.c.reasons, found.c.outcome).where(here)).first()
+    if row is None or row.outcome != "unexpected":
+        raise NoPattern("this alert is not about an unexpected signing: there is no pattern to expect")
+    signers = json.loads(row.signing)["signers"]
+    if len(signers) != 1:
+        raise NoPattern("this entry has several signers, or none: extend the rule instead")
+    reasons = {each["id"] for each in json.loads(row.reasons)}
+    return str(about.rule), pattern_of(_signer(signers[0]), reasons, ref_glob)
+
+
+def _signer(document: Mapping[str, Any]) -> Signer:
+    return Signer(
+        SignerForm(document["form"]),
+        tuple(Name(NameForm(each["form"]), each["value"]) for each in document["names"]),
+        document["issuer"],
+        document["claims"],
+        fingerprints=tuple(document["fingerprints"]),
+        defects=tuple(document["defects"]),
+    )
+
+
+def _kept(row: Mapping[Any, Any]) -> KeptPattern:
+    return KeptPattern(
+        pattern_from(json.loads(row["document"]), int(row["id"])),
+        row["rule"],
+        row["alert"],
+        row["made_by"],
+        row["note"],
+        row["created_at"],
+        row["revoked_at"],
+        row["revoked_by"],
+    )

@@ -1,0 +1,31 @@
+"""The canary's own rule: signings of one identity, each announced by the monitor before it makes it."""
+
+from typing import Final
+
+from rules.expectations.authorised import AuthorisedExpectation
+from rules.pattern import exact
+from rules.rule import CT_KINDS, Rule
+from rules.selection import AllOf, Match, Not
+
+CANARY: Final = "signwatch:canary"
+"""Id of the canary's rule. No rule of a file can have it: a colon is no letter of theirs."""
+
+
+def canary_rule(identity: str, issuer: str) -> Rule:
+    """Log entries signed by the canary's identity; one whose digest was not announced is news.
+
+    Certificates in CT logs are left out: they name no digest, and the entry made with one is judged.
+    """
+    return Rule(
+        id=CANARY,
+        title="Signings of the canary",
+        select=AllOf(
+            (
+                Match("identity", (exact(identity),)),
+                Match("issuer", (exact(issuer),)),
+                Not(Match("kind", tuple(exact(kind) for kind in CT_KINDS))),
+            )
+        ),
+        expect=(AuthorisedExpectation(()),),
+        backscan="none",
+    )
