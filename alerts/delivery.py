@@ -48,7 +48,6 @@ class ChannelReport:
     delivered: int = 0
     messages: int = 0
     failed: int = 0
-    postponed: int = 0
     given_up: int = 0
     last_error: str | None = None
 
@@ -225,7 +224,6 @@ class _Pass:
     def _postpone(self, deliveries: Sequence[Delivery], until: datetime) -> None:
         if deliveries:
             self._outbox.postpone(deliveries, until)
-            self._report.postponed += len(deliveries)
 
 
 def _next_full(interval: timedelta, now: datetime) -> datetime:

@@ -28,11 +28,6 @@ class Starter:
     told: str
 
 
-def starter_rule(subject: str) -> str:
-    """YAML text of the starter for a name; see `starter`."""
-    return starter(subject).text
-
-
 def starter(subject: str) -> Starter:
     """First rule for a repository's or an organisation's URL, an e-mail address, or a key's fingerprint.
 

@@ -81,11 +81,6 @@ class Subject:
         """Host of a repository or owner, empty otherwise."""
         return urlsplit(self.text).hostname or "" if "://" in self.text else ""
 
-    @property
-    def is_github(self) -> bool:
-        """Whether it is a name on GitHub."""
-        return self.host == "github.com"
-
     def select(self) -> dict[str, Any]:
         """The `select` of a rule for every signing in this name."""
         match self.kind:

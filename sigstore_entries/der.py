@@ -19,7 +19,6 @@ INTEGER: Final = 0x02
 BIT_STRING: Final = 0x03
 OCTET_STRING: Final = 0x04
 OBJECT_IDENTIFIER: Final = 0x06
-UTF8_STRING: Final = 0x0C
 SEQUENCE: Final = 0x30
 SET: Final = 0x31
 UTC_TIME: Final = 0x17

@@ -5,14 +5,9 @@ to the archive's writer once it was proven.
 """
 
 import multiprocessing
-import os
-import signal
-import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait
 from typing import Final, Protocol
 
 import pyarrow as pa
@@ -21,13 +16,13 @@ from alerts.alert import Alert
 from monitor.archive.rows import RowTrust, rows_of
 from monitor.following.follower import BatchScanner
 from monitor.following.scan_batch import BatchMatches, Fetched, ScannedBatch
+from monitor.following.workers import AHEAD_PER_JOB, begin_worker, in_order
 from monitor.model.errors import OwnFault
 from monitor.model.log_source import LogApi, Position
 from monitor.model.state import Batch
 from rules.matching.matcher import Matcher, compile_rules
 from tlog.frontier import Frontier, aligned_subtrees
 
-_AHEAD_PER_JOB: Final = 2
 _AHEAD_BYTES: Final = 128 * 1024 * 1024
 
 
@@ -73,37 +68,18 @@ class RowMaker:
 
     def _parallel(self, batches: Iterator[Fetched], log: str, api: LogApi) -> Iterator[tuple[Fetched, pa.RecordBatch]]:
         pool = self._pool = self._pool or _spawned(self._jobs)
-        under_way: deque[tuple[Fetched, Future[pa.RecordBatch]]] = deque()
-        failure: Exception | None = None
-        more, size = True, 0
+
+        def submit(fetched: Fetched) -> Future[pa.RecordBatch]:
+            return pool.submit(rows_of, fetched.entries, fetched.start, log, api, self._trust())
+
         try:
-            while more or under_way:
-                while more and len(under_way) < self._jobs * _AHEAD_PER_JOB and size < _AHEAD_BYTES:
-                    try:
-                        fetched = next(batches)
-                    except StopIteration:
-                        more = False
-                    except Exception as error:  # noqa: BLE001  raised below, after the batches that came before it
-                        more, failure = False, error
-                    else:
-                        made = pool.submit(rows_of, fetched.entries, fetched.start, log, api, self._trust())
-                        under_way.append((fetched, made))
-                        size += fetched.size
-                if under_way:
-                    fetched, future = under_way.popleft()
-                    size -= fetched.size
-                    yield fetched, future.result()
+            yield from in_order(batches, submit, self._jobs * AHEAD_PER_JOB, _AHEAD_BYTES)
         except BrokenProcessPool as error:
             self._pool = None
             raise OwnFault(
                 f"{log}: a process that reads entries was killed, perhaps for want of memory. What was archived is "
                 "kept: start again, with fewer --jobs if it happens again."
             ) from error
-        finally:
-            for _, future in under_way:
-                future.cancel()
-        if failure is not None:
-            raise failure
 
 
 class RowSink(Protocol):
@@ -147,18 +123,4 @@ class ArchiveProgress:
 
 
 def _spawned(jobs: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_begin)
-
-
-def _begin() -> None:
-    # Ctrl-C reaches the whole group; the parent decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A parent that was killed closes nothing: without this its processes would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
+    return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=begin_worker)

@@ -18,7 +18,6 @@ from tlog.merkle import EMPTY_ROOT, ProofInvalid, leaf_hash, verify_inclusion
 VERSION: Final = 1
 MEDIA_TYPE: Final = "application/vnd.signwatch.search-answer+json"
 LINE_SIZE: Final = 32 + 8 + 32
-MOST_MAPS: Final = 63
 _HEADER: Final = b"signwatch search index v1\n"
 _LARGEST: Final = 1 << 63
 

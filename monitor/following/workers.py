@@ -12,12 +12,12 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
-from typing import Final
+from typing import Final, TypeVar
 
 from monitor.following.follower import BatchScanner
 from monitor.following.scan_batch import Fetched, RuleScanner, ScannedBatch, scan_batch, together
@@ -27,7 +27,8 @@ from monitor.model.log_source import LogApi, LogEntry
 from rules.matching.matcher import Matcher, compile_rules
 from rules.rule import RuleSet
 
-_AHEAD_PER_JOB: Final = 2
+Made = TypeVar("Made")
+AHEAD_PER_JOB: Final = 2
 _AHEAD_BYTES: Final = 256 * 1024 * 1024
 _matcher: Matcher | None = None
 
@@ -44,7 +45,7 @@ class ScanPool:
         self, matcher: Matcher, jobs: int, *, spawn_with: RuleSet | None = None, ahead_bytes: int = _AHEAD_BYTES
     ) -> None:
         self.matcher, self.dropped = matcher, 0
-        self._ahead, self._ahead_bytes = jobs * _AHEAD_PER_JOB, ahead_bytes
+        self._ahead, self._ahead_bytes = jobs * AHEAD_PER_JOB, ahead_bytes
         self._pool: ProcessPoolExecutor | None = None
         if jobs > 1:
             self._pool = _forked(matcher, jobs) if spawn_with is None else _spawned(spawn_with, jobs)
@@ -75,38 +76,52 @@ class ScanPool:
     def _parallel(
         self, pool: ProcessPoolExecutor, batches: Iterator[Fetched], log: str, api: LogApi
     ) -> Iterator[tuple[Fetched, ScannedBatch]]:
-        under_way: deque[tuple[Fetched, Future[tuple[ScannedBatch, int]]]] = deque()
-        failure: Exception | None = None
-        more, size = True, 0
+        def submit(fetched: Fetched) -> Future[tuple[ScannedBatch, int]]:
+            return pool.submit(_work, fetched.entries, fetched.start, log, api)
+
         try:
-            while more or under_way:
-                while more and len(under_way) < self._ahead and size < self._ahead_bytes:
-                    try:
-                        fetched = next(batches)
-                    except StopIteration:
-                        more = False
-                    except Exception as error:  # noqa: BLE001  raised below, after the batches that came before it
-                        more, failure = False, error
-                    else:
-                        future = pool.submit(_work, fetched.entries, fetched.start, log, api)
-                        under_way.append((fetched, future))
-                        size += fetched.size
-                if under_way:
-                    fetched, future = under_way.popleft()
-                    size -= fetched.size
-                    examined, dropped = future.result()
-                    self.dropped += dropped
-                    yield fetched, examined
+            for fetched, (examined, dropped) in in_order(batches, submit, self._ahead, self._ahead_bytes):
+                self.dropped += dropped
+                yield fetched, examined
         except BrokenProcessPool as error:
             raise OwnFault(
                 f"{log}: a process that examines entries was killed, perhaps for want of memory. What was proven is "
                 "kept; the next pass goes on from there, a scan with --resume. Use fewer processes if it happens again."
             ) from error
-        finally:
-            for _, future in under_way:
-                future.cancel()
-        if failure is not None:
-            raise failure
+
+
+def in_order(
+    batches: Iterator[Fetched], submit: Callable[[Fetched], Future[Made]], ahead: int, ahead_bytes: int
+) -> Iterator[tuple[Fetched, Made]]:
+    """Submit batches, and yield each with what was made of it, in their order.
+
+    No batch is begun while `ahead` batches or `ahead_bytes` are under way. What `batches` raises is raised after the
+    batches that came before it.
+    """
+    under_way: deque[tuple[Fetched, Future[Made]]] = deque()
+    failure: Exception | None = None
+    more, size = True, 0
+    try:
+        while more or under_way:
+            while more and len(under_way) < ahead and size < ahead_bytes:
+                try:
+                    fetched = next(batches)
+                except StopIteration:
+                    more = False
+                except Exception as error:  # noqa: BLE001  raised below, after the batches that came before it
+                    more, failure = False, error
+                else:
+                    under_way.append((fetched, submit(fetched)))
+                    size += fetched.size
+            if under_way:
+                fetched, future = under_way.popleft()
+                size -= fetched.size
+                yield fetched, future.result()
+    finally:
+        for _, future in under_way:
+            future.cancel()
+    if failure is not None:
+        raise failure
 
 
 def usable_jobs(wanted: int | None) -> int:
@@ -143,6 +158,11 @@ def _begin_anew(rules: RuleSet) -> None:
 def _begin(matcher: Matcher) -> None:
     global _matcher  # noqa: PLW0603  what the fork shares
     _matcher = matcher
+    begin_worker()
+
+
+def begin_worker() -> None:
+    """First act of a process of a pool: it ends with its parent, and leaves interrupts to it."""
     # Ctrl-C reaches the whole group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

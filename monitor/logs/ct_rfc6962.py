@@ -10,13 +10,13 @@ from typing_extensions import override
 
 from monitor.http_fetcher import MIB, Expect, Fetcher, NotFound, Refused, TooLarge, denied
 from monitor.logs.fewer import FewerAtOnce, by_hash, frontier_beside
-from monitor.logs.tile_tree import from_millis, missing_entries, refused_head, unproven
+from monitor.logs.tile_tree import from_millis, missing_entries, proven, refused_head, unproven
 from monitor.model.errors import FetchFailed, Lagging
 from monitor.model.inclusion_promise import InclusionPromise
 from monitor.model.log_source import LogEntry, LogIdentity, Place, PromisedRange, PromisingSource, SignedHead, read_sth
 from tlog.ct import MalformedCt
 from tlog.frontier import Frontier
-from tlog.merkle import HASH_SIZE, NodeHash, ProofInvalid, leaf_hash, verify_inclusion
+from tlog.merkle import HASH_SIZE, NodeHash, leaf_hash
 from tlog.note import BadSignature
 
 # SPEC RFC 6962 4.6: a log may restrict how many entries it returns; CTFE's default is 1000.
@@ -115,20 +115,7 @@ class CtRfc6962Source(PromisingSource):
         return self._shown(index, promise.leaf, path, head)
 
     def _shown(self, index: int, leaf: bytes, path: Sequence[NodeHash], head: SignedHead) -> Place:
-        try:
-            verify_inclusion(index, head.size, leaf_hash(leaf), path, head.root)
-        except ProofInvalid as error:
-            raise unproven(
-                self._identity,
-                "log-entries-not-in-tree",
-                f"the audit path of entry {index} fails: {error}",
-                heads=(head.raw,),
-                sizes=(index, head.size),
-                proof=tuple(path),
-                leaves=((index, leaf),),
-                event=f"inclusion {index}",
-            ) from error
-        return Place(index, leaf, head, tuple(path))
+        return proven(Place(index, leaf, head, tuple(path)), self._identity, "the audit path")
 
     @override
     def entries(self, start: int, end: int, head: SignedHead) -> Sequence[LogEntry]:

@@ -6,42 +6,34 @@ from typing import Final
 
 from typing_extensions import override
 
-from monitor.http_fetcher import MIB, Expect, Fetcher, Refused, TooLarge, denied
+from monitor.http_fetcher import MIB, Expect, Fetcher, TooLarge
 from monitor.logs.tile_tree import (
+    TileLogSource,
     TileTree,
     check_origin,
     fetch_tile,
     from_millis,
-    malformed_entries,
-    missing_entries,
+    proven,
     refused_head,
-    tile_frontier,
-    unproven,
 )
 from monitor.model.errors import FetchFailed
 from monitor.model.inclusion_promise import InclusionPromise
 from monitor.model.log_source import LogEntry, LogIdentity, Place, PromisedRange, PromisingSource, SignedHead
 from tlog.checkpoint import MalformedCheckpoint
-from tlog.frontier import Frontier
-from tlog.merkle import NodeHash, ProofInvalid, leaf_hash, verify_inclusion
 from tlog.note import MAX_NOTE_SIZE, BadSignature, MalformedNote, NoteKey
 from tlog.static_ct import TileLeaf, open_ct_checkpoint, parse_data_tile, parse_data_tile_start
-from tlog.tiles import TILE_WIDTH, MalformedTile, ShortBundle, data_path
+from tlog.tiles import TILE_WIDTH, MalformedTile, data_path
 
 # A tile's entries have no limit but the certificate's 2^24 bytes, twice in a precertificate entry: one always fits.
 _MAX_DATA_TILE: Final = 64 * MIB
 
 
-class CtStaticSource(PromisingSource):
+class CtStaticSource(TileLogSource, PromisingSource):
     """One static CT log. Implements `monitor.model.log_source.LogSource`."""
 
     def __init__(self, identity: LogIdentity, fetcher: Fetcher, key: NoteKey) -> None:
-        self._identity, self._fetcher, self._key = identity, fetcher, key
-
-    @override
-    @property
-    def identity(self) -> LogIdentity:
-        return self._identity
+        super().__init__(identity, fetcher)
+        self._key = key
 
     @override
     def latest(self) -> SignedHead:
@@ -56,15 +48,6 @@ class CtStaticSource(PromisingSource):
         return SignedHead(
             self._identity.log, checkpoint.size, checkpoint.root, raw, timestamp=from_millis(milliseconds)
         )
-
-    @override
-    def consistency_proof(self, size1: int, size2: int) -> Sequence[NodeHash]:
-        """Built from hash tiles, so it is only as good as they are."""
-        return self._tree(size2).consistency_proof(size1, size2)
-
-    @override
-    def frontier(self, size: int, head: SignedHead) -> Frontier:
-        return tile_frontier(self._tree(head.size), size, head, self._identity)
 
     @override
     def entries(self, start: int, end: int, head: SignedHead) -> Sequence[LogEntry]:
@@ -93,7 +76,7 @@ class CtStaticSource(PromisingSource):
     def _in_data_tile(self, start: int, end: int, head: SignedHead) -> Sequence[LogEntry]:
         index, offset = divmod(start, TILE_WIDTH)
         width = min(TILE_WIDTH, head.size - index * TILE_WIDTH)
-        try:
+        with self._reading(start, head):
             raw, served = fetch_tile(
                 self._fetcher,
                 partial(data_path, index),
@@ -103,21 +86,7 @@ class CtStaticSource(PromisingSource):
                 expect=Expect.GZIP_ALLOWED,
             )
             leaves = parse_data_tile(raw, served)
-        except Refused as error:
-            if denied(error):
-                raise missing_entries(self._identity, start, head, str(error)) from error
-            raise
-        except ShortBundle as error:
-            raise missing_entries(self._identity, start, head, str(error)) from error
-        except MalformedTile as error:
-            # A file that stays so keeps entries from all readers, as a missing file does.
-            raise malformed_entries(self._identity, start, head, str(error)) from error
         return [_entry(leaf) for leaf in leaves[offset : min(width, end - index * TILE_WIDTH)]]
-
-    @override
-    def sightings(self) -> Sequence[SignedHead]:
-        """This protocol shows heads in one place only."""
-        return ()
 
     @override
     def promised_range(self, head: SignedHead) -> PromisedRange:
@@ -131,21 +100,9 @@ class CtStaticSource(PromisingSource):
             raise FetchFailed(f"{self._identity.log}: a promise without an index cannot be looked up in tiles")
         leaf = self._in_data_tile(index, index + 1, head)[0].leaf
         proof = tuple(self._tree(head.size).inclusion_proof(index, head.size))
-        try:
-            verify_inclusion(index, head.size, leaf_hash(leaf), proof, head.root)
-        except ProofInvalid as error:
-            raise unproven(
-                self._identity,
-                "log-entries-not-in-tree",
-                f"the tiles do not lead entry {index} up to the signed root: {error}",
-                heads=(head.raw,),
-                sizes=(index, head.size),
-                proof=proof,
-                leaves=((index, leaf),),
-                event=f"inclusion {index}",
-            ) from error
-        return Place(index, leaf, head, proof)
+        return proven(Place(index, leaf, head, proof), self._identity, "the tiles' proof")
 
+    @override
     def _tree(self, size: int) -> TileTree:
         return TileTree(self._fetcher, "", size)
 

@@ -6,40 +6,32 @@ from typing import Final
 
 from typing_extensions import override
 
-from monitor.http_fetcher import Expect, Fetcher, NotFound, Refused, denied
+from monitor.http_fetcher import Expect, Fetcher, NotFound
 from monitor.logs.tile_tree import (
+    TileLogSource,
     TileTree,
     fetch_tile,
     head_of,
-    malformed_entries,
-    missing_entries,
     read_checkpoint,
-    tile_frontier,
 )
-from monitor.model.log_source import LogEntry, LogIdentity, LogSource, SignedHead
+from monitor.model.log_source import LogEntry, LogIdentity, SignedHead
 from tlog.cosignature import WitnessKey
-from tlog.frontier import Frontier
-from tlog.merkle import NodeHash
 from tlog.note import MAX_NOTE_SIZE, NoteKey
-from tlog.tiles import MAX_BUNDLE_SIZE, TILE_WIDTH, MalformedTile, ShortBundle, entries_path, parse_entry_bundle
+from tlog.tiles import MAX_BUNDLE_SIZE, TILE_WIDTH, entries_path, parse_entry_bundle
 
 # Deployments publish at the root of the URL; some only below the API path, where witnesses read.
 _PREFIXES: Final = ("", "api/v2/")
 
 
-class RekorV2Source(LogSource):
+class RekorV2Source(TileLogSource):
     """One Rekor v2 shard. Implements `monitor.model.log_source.LogSource`."""
 
     def __init__(
         self, identity: LogIdentity, fetcher: Fetcher, key: NoteKey, witnesses: Sequence[WitnessKey] = ()
     ) -> None:
-        self._identity, self._fetcher, self._key, self._witnesses = identity, fetcher, key, witnesses
+        super().__init__(identity, fetcher)
+        self._key, self._witnesses = key, witnesses
         self._prefix: str | None = None
-
-    @override
-    @property
-    def identity(self) -> LogIdentity:
-        return self._identity
 
     @override
     def latest(self) -> SignedHead:
@@ -47,40 +39,17 @@ class RekorV2Source(LogSource):
         return head_of(read, self._identity, self._witnesses)
 
     @override
-    def consistency_proof(self, size1: int, size2: int) -> Sequence[NodeHash]:
-        """Built from hash tiles, so it is only as good as they are."""
-        return self._tree(size2).consistency_proof(size1, size2)
-
-    @override
-    def frontier(self, size: int, head: SignedHead) -> Frontier:
-        return tile_frontier(self._tree(head.size), size, head, self._identity)
-
-    @override
     def entries(self, start: int, end: int, head: SignedHead) -> Sequence[LogEntry]:
         """What one bundle holds."""
         index, offset = divmod(start, TILE_WIDTH)
         width = min(TILE_WIDTH, head.size - index * TILE_WIDTH)
         prefix = self._where()
-        try:
+        with self._reading(start, head):
             raw, served = fetch_tile(
                 self._fetcher, partial(entries_path, index), width, prefix=prefix, max_bytes=MAX_BUNDLE_SIZE
             )
             bodies = parse_entry_bundle(raw, served)
-        except Refused as error:
-            if denied(error):
-                raise missing_entries(self._identity, start, head, str(error)) from error
-            raise
-        except ShortBundle as error:
-            raise missing_entries(self._identity, start, head, str(error)) from error
-        except MalformedTile as error:
-            # A file that stays so keeps entries from all readers, as a missing file does.
-            raise malformed_entries(self._identity, start, head, str(error)) from error
         return list(map(LogEntry, bodies[offset : min(width, end - index * TILE_WIDTH)]))
-
-    @override
-    def sightings(self) -> Sequence[SignedHead]:
-        """This protocol shows heads in one place only."""
-        return ()
 
     def _checkpoint(self) -> bytes:
         if self._prefix is not None:
@@ -102,5 +71,6 @@ class RekorV2Source(LogSource):
             self._checkpoint()
         return self._prefix or ""
 
+    @override
     def _tree(self, size: int) -> TileTree:
         return TileTree(self._fetcher, self._where(), size)

@@ -3,29 +3,32 @@
 A note needs the pinned key and the expected origin. Tiles give consistency proofs and frontiers without a proof server.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
+from typing_extensions import override
 
 from monitor.http_fetcher import Expect, Fetcher, NotFound, Refused, denied
 from monitor.model.errors import Evidence, FetchFailed, Lagging, MalformedEntries, NotShown
-from monitor.model.log_source import LogIdentity, SignedHead
+from monitor.model.log_source import LogIdentity, LogSource, Place, SignedHead
 from monitor.proof.verify import check_frontier_in_head
 from tlog.checkpoint import Checkpoint, MalformedCheckpoint, parse_checkpoint
 from tlog.cosignature import WitnessKey, verify_cosignature
 from tlog.frontier import Frontier, subtree_root
-from tlog.merkle import LeafHash, NodeHash
+from tlog.merkle import LeafHash, NodeHash, ProofInvalid, leaf_hash, verify_inclusion
 from tlog.note import BadSignature, MalformedNote, Note, NoteKey, open_note, parse_note
 from tlog.proof_ranges import consistency_ranges, inclusion_ranges, range_root
 from tlog.tiles import (
     FULL_TILE_SIZE,
     TILE_WIDTH,
     MalformedTile,
+    ShortBundle,
     frontier_from_tiles,
     parse_hash_tile,
     right_edge,
@@ -236,6 +239,69 @@ def tile_frontier(tree: TileTree, size: int, head: SignedHead, identity: LogIden
     proof = tree.consistency_proof(size, head.size) if 0 < size < head.size else []
     check_frontier_in_head(frontier, head, proof, identity, event=f"frontier {size}")
     return frontier
+
+
+class TileLogSource(LogSource, ABC):
+    """What logs served as tiles have in common. Proofs are built from hash tiles, so they are only as good as these."""
+
+    def __init__(self, identity: LogIdentity, fetcher: Fetcher) -> None:
+        self._identity, self._fetcher = identity, fetcher
+
+    @override
+    @property
+    def identity(self) -> LogIdentity:
+        return self._identity
+
+    @override
+    def consistency_proof(self, size1: int, size2: int) -> Sequence[NodeHash]:
+        return self._tree(size2).consistency_proof(size1, size2)
+
+    @override
+    def frontier(self, size: int, head: SignedHead) -> Frontier:
+        return tile_frontier(self._tree(head.size), size, head, self._identity)
+
+    @override
+    def sightings(self) -> Sequence[SignedHead]:
+        """Such a log shows heads in one place only."""
+        return ()
+
+    @abstractmethod
+    def _tree(self, size: int) -> TileTree:
+        """The hash tiles as of a size."""
+
+    @contextmanager
+    def _reading(self, start: int, head: SignedHead) -> Iterator[None]:
+        """Read the file with the entries from `start` on: what is wrong with it is held against the log."""
+        try:
+            yield
+        except Refused as error:
+            if denied(error):
+                raise missing_entries(self._identity, start, head, str(error)) from error
+            raise
+        except ShortBundle as error:
+            raise missing_entries(self._identity, start, head, str(error)) from error
+        except MalformedTile as error:
+            # A file that stays so keeps entries from all readers, as a missing file does.
+            raise malformed_entries(self._identity, start, head, str(error)) from error
+
+
+def proven(place: Place, identity: LogIdentity, what: str) -> Place:
+    """The place, if its proof leads up to its head. Raises `NotShown` when it does not; `what` names the proof."""
+    index, head = place.index, place.head
+    try:
+        verify_inclusion(index, head.size, leaf_hash(place.leaf), place.proof, head.root)
+    except ProofInvalid as error:
+        raise unproven(
+            identity,
+            "log-entries-not-in-tree",
+            f"{what} of entry {index} does not lead to the signed root: {error}",
+            heads=(head.raw,),
+            sizes=(index, head.size),
+            proof=place.proof,
+            leaves=((index, place.leaf),),
+            event=f"inclusion {index}",
+        ) from error
+    return place
 
 
 def fetch_tile(

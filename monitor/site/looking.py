@@ -17,7 +17,7 @@ from rules.judge import judge_selected
 from rules.learning import NoLeave, NoPast, NothingKnown, Part, learn, verdict_of, word
 from rules.rule import JudgedByPast, Outcome, Reason, Rule, Verdict
 from rules.selection import digest_text, select
-from rules.subject import Subject, SubjectKind
+from rules.subject import Subject
 from sigstore_entries.signing import EntryRef, NameForm, Signer, Signing
 
 SHOWN: Final = 20
@@ -375,8 +375,3 @@ def covers(looked: Looked) -> str:
         "This answer holds the signings that a rule or a subscription of this site selected when they were read. What "
         "was signed in a name before a rule or a subscription was about it is not in it."
     )
-
-
-def is_person(subject: Subject) -> bool:
-    """Whether the name is a person's address."""
-    return subject.kind is SubjectKind.EMAIL

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
-from typing import Annotated, Final, Protocol, TypeVar
+from typing import Annotated, Final, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -160,13 +160,6 @@ class TrustRoot:
             f"the trust root holds no key for a log at {url} that fits the protocol and the `log_id` asked for. "
             f"Logs in it: {known}{unusable}"
         )
-
-
-class TrustRootProvider(Protocol):
-    """Where the trust root comes from, and comes from again: a file, or TUF."""
-
-    def current(self) -> TrustRoot:
-        """Newest trust root there is; raises `OwnFault` when there never was one, `FetchFailed` when it is too old."""
 
 
 def read_trust_root(raw: bytes) -> TrustRoot:

@@ -16,7 +16,7 @@ from rules.rekor_monitor import import_rekor_monitor, split_alternatives
 from rules.rule import Outcome, Rule, RuleSet
 from rules.rule_file import load_rules
 from rules.selection import digest_text, walk
-from rules.starter import learned, starter_rule
+from rules.starter import learned
 from rules.starter import starter as starter_of
 from rules.subject import read_subject
 from settings.document import DocumentError
@@ -141,7 +141,7 @@ def test_an_explanation_tells_why_a_rule_does_not_select() -> None:
 
 
 def starter(subject: str) -> Rule:
-    return load_rules(starter_rule(subject)).rules[0]
+    return load_rules(starter_of(subject).text).rules[0]
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_an_email_becomes_a_rule_that_ignores_case() -> None:
 )
 def test_what_is_neither_repository_nor_email_is_refused(subject: str) -> None:
     with pytest.raises(ValueError, match="neither the URL"):
-        starter_rule(subject)
+        starter_of(subject)
 
 
 REKOR_MONITOR = r"""
