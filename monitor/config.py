@@ -113,14 +113,19 @@ def _read_repository(node: Node) -> str:
     return text
 
 
-def _read_proxy(node: Node) -> str:
-    text = read_text(node)
+def _is_plain_http(url: str) -> bool:
+    """True for scheme, host, port and path alone."""
     try:
-        parts = urlsplit(text)
+        parts = urlsplit(url)
         usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
-        usable = False
-    if not usable or parts.query or parts.fragment or has_credentials(text) or parts.path.strip("/"):
+        return False
+    return usable and not (parts.query or parts.fragment or has_credentials(url))
+
+
+def _read_proxy(node: Node) -> str:
+    text = read_text(node)
+    if not _is_plain_http(text) or urlsplit(text).path.strip("/"):
         raise Misplaced(
             f"{shown_url(text)!r} is not the URL of a proxy, such as http://proxy.example:3128, with no password",
             node,
@@ -159,12 +164,7 @@ def _read_host(node: Node) -> str:
 
 def _read_public_url(node: Node) -> str:
     text = read_text(node)
-    try:
-        parts = urlsplit(text)
-        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        usable = False
-    if not usable or parts.query or parts.fragment or has_credentials(text) or not text.isascii():
+    if not _is_plain_http(text) or not text.isascii():
         raise Misplaced(f"{shown_url(text)!r} is not the address of a page, as https://signwatch.example.org", node)
     return text.rstrip("/")
 

@@ -20,7 +20,17 @@ from typing import Any, Final, TypeVar
 from rules.expectations.kinds import BY_KEY, read_expect
 from rules.lint import HintId, lint
 from rules.matching.keys import Head, Key, Literal, Whole
-from rules.matching.matcher import MAX_ASKED, LiteralSearch, Matcher, Matches, is_large, texts_of, values_of_signer
+from rules.matching.matcher import (
+    MAX_ASKED,
+    LiteralSearch,
+    Matcher,
+    Matches,
+    Numbers,
+    is_large,
+    put,
+    texts_of,
+    values_of_signer,
+)
 from rules.matching.required_keys import Cover, cover_of_condition
 from rules.pattern import PatternForm, fold
 from rules.rule import JudgedByPast, Rule, RuleSet
@@ -213,7 +223,6 @@ def _node(value: Any) -> Node:
 
 MAX_RECENT: Final = 2_000
 """Recent literals from which on `settle` has something to do."""
-_Numbers = int | list[int]
 _Key = TypeVar("_Key", str, bytes)
 Load = Callable[[Collection[int]], AnyMapping[int, Rule]]
 
@@ -222,8 +231,8 @@ class AskIndex:
     """Numbers of subscribed rules by key. One thread changes it, any number look things up meanwhile."""
 
     def __init__(self) -> None:
-        self._wholes: tuple[dict[str, _Numbers], dict[str, _Numbers]] = ({}, {})
-        self._heads: tuple[dict[str, _Numbers], dict[str, _Numbers]] = ({}, {})
+        self._wholes: tuple[dict[str, Numbers], dict[str, Numbers]] = ({}, {})
+        self._heads: tuple[dict[str, Numbers], dict[str, Numbers]] = ({}, {})
         self._slashes: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())
         self._literals = (_Literals(), _Literals())
         self._lock = threading.Lock()
@@ -288,7 +297,7 @@ class AskIndex:
         if form == "l":
             self._literals[folded].add(bytes.fromhex(text), number)
             return
-        _put((self._wholes if form == "w" else self._heads)[folded], text, number)
+        put((self._wholes if form == "w" else self._heads)[folded], text, number)
         if form == "h" and (slashes := text.count("/")) not in self._slashes[folded]:
             plain, other = self._slashes
             more = self._slashes[folded] | {slashes}
@@ -299,7 +308,7 @@ class _Literals:
     """Literals of one spelling: a settled search and a recent one. Numbers stay beside both, changed in place."""
 
     def __init__(self) -> None:
-        self._numbers: dict[bytes, _Numbers] = {}
+        self._numbers: dict[bytes, Numbers] = {}
         self._settled: tuple[tuple[bytes, ...], LiteralSearch] | None = None
         self._recent: dict[bytes, None] = {}
         self._known: frozenset[bytes] = frozenset()
@@ -311,7 +320,7 @@ class _Literals:
         return bool(self._numbers)
 
     def add(self, literal: bytes, number: int) -> None:
-        _put(self._numbers, literal, number)
+        put(self._numbers, literal, number)
         if literal not in self._known and literal not in self._recent:
             self._recent[literal] = None
             self._stale = True
@@ -433,17 +442,7 @@ class LayeredMatcher:
         return self.confirm(signing, self.candidates(list(texts_of(signing, self.fields))))
 
 
-def _put(filed: dict[_Key, _Numbers], key: _Key, number: int) -> None:
-    known = filed.get(key)
-    if known is None:
-        filed[key] = number
-    elif isinstance(known, list):
-        known.append(number)
-    else:
-        filed[key] = [known, number]
-
-
-def _take(filed: dict[_Key, _Numbers], key: _Key, number: int) -> bool:
+def _take(filed: dict[_Key, Numbers], key: _Key, number: int) -> bool:
     """Whether the number was filed under the key; it is not any more."""
     known = filed.get(key)
     if known is None or number not in _listed(known):
@@ -457,5 +456,5 @@ def _take(filed: dict[_Key, _Numbers], key: _Key, number: int) -> bool:
     return True
 
 
-def _listed(numbers: _Numbers) -> Sequence[int]:
+def _listed(numbers: Numbers) -> Sequence[int]:
     return numbers if isinstance(numbers, list) else (numbers,)

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
@@ -10,6 +11,7 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 import typer
 from rich.console import Console
 from rich.progress import track
+from sigstore.sign import Signer
 
 from sign_lite.errors import Misuse, SignLiteError, VerificationFailed
 from sign_lite.files import (
@@ -61,6 +63,28 @@ def reported(command: Callable[_P, _R]) -> Callable[_P, _R]:
     return run
 
 
+@contextmanager
+def opened_signer(
+    trust_config: Path, rekor_version: int | None, token: str | None, token_file: Path | None
+) -> Iterator[Signer]:
+    """What signs with the identity that the options give, in the deployment that they name."""
+    config = load_trust_config(trust_config, rekor_version)
+    identity = load_identity_token(token=token, token_file=token_file, environment=os.environ)
+    with signer(config, identity) as opened:
+        yield opened
+
+
+def read_predicate(path: Path) -> dict[str, Any]:
+    """The JSON object that a statement claims. Raises `Misuse`."""
+    try:
+        content = json.loads(read_small(path, "predicate"))
+    except (ValueError, RecursionError) as error:
+        raise Misuse(f"{path}: not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise Misuse("the predicate must be a JSON object")
+    return content
+
+
 @reported
 def sign(
     *,
@@ -81,10 +105,8 @@ def sign(
     for target in targets:
         check_writable(target, overwrite=overwrite)
     digests = [hash_file(file) for file in files]
-    config = load_trust_config(trust_config, rekor_version)
-    token = load_identity_token(token=identity_token, token_file=identity_token_file, environment=os.environ)
     results = []
-    with signer(config, token) as opened:
+    with opened_signer(trust_config, rekor_version, identity_token, identity_token_file) as opened:
         work = zip(files, targets, digests, strict=True)
         for file, target, digest in track(list(work), "signing", console=_errors, disable=not _errors.is_terminal):
             made = sign_file(opened, digest)
@@ -113,15 +135,10 @@ def attest(
     """
     target = bundle or default_bundle(files[0], ATTESTATION_SUFFIX)
     check_writable(target, overwrite=overwrite)
-    try:
-        content = json.loads(read_small(predicate, "predicate"))
-    except (ValueError, RecursionError) as error:
-        raise Misuse(f"{predicate}: not JSON: {error}") from error
+    content = read_predicate(predicate)
     subjects = [(file, hash_file(file)) for file in files]
     statement = build_statement(subjects, predicate_type, content)
-    config = load_trust_config(trust_config, rekor_version)
-    token = load_identity_token(token=identity_token, token_file=identity_token_file, environment=os.environ)
-    with signer(config, token) as opened:
+    with opened_signer(trust_config, rekor_version, identity_token, identity_token_file) as opened:
         made = sign_statement(opened, statement)
     write_bundle(target, made.to_json())
     described = describe(made)

@@ -1,7 +1,6 @@
 """`sign-lite image`: sign, attest and verify container images in the formats of cosign."""
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -30,15 +29,16 @@ from sign_lite.commands import (
     Token,
     TokenFile,
     TrustConfig,
+    opened_signer,
     print_results,
+    read_predicate,
     reported,
     signed_by,
 )
 from sign_lite.errors import Misuse, Refused, Unreachable, VerificationFailed
-from sign_lite.files import read_small
-from sign_lite.signing import sign_statement, signer
+from sign_lite.signing import sign_statement
 from sign_lite.summary import describe
-from sign_lite.trust import Trust, load_identity_token, load_trust, load_trust_config
+from sign_lite.trust import Trust, load_trust
 from sign_lite.verifying import Signed, verify_held
 from sigstore_entries.bundle_file import BUNDLE_0_3, NoBundle, NotHeld
 from sigstore_entries.image_signature import Found, read_signature, signed_bytes
@@ -75,9 +75,7 @@ def sign_image(
     """
     with _opened(name, allow_http=allow_http) as (registry, image, manifest):
         statement = _ImageStatement(image_statement(str(image.digest)))
-        config = load_trust_config(trust_config, rekor_version)
-        token = load_identity_token(token=identity_token, token_file=identity_token_file, environment=os.environ)
-        with signer(config, token) as opened:
+        with opened_signer(trust_config, rekor_version, identity_token, identity_token_file) as opened:
             made = sign_statement(opened, statement)
         _push(registry, manifest, made.to_json().encode(), IMAGE_SIGNATURE)
     print_results([{"file": str(image), "sha256": _hex(image), **describe(made)}], "signed", as_json=as_json)
@@ -101,12 +99,7 @@ def attest_image(
     Example: sign-lite image attest localhost:5000/app:v1 --predicate sbom.json --predicate-type https://spdx.dev/D \
 --trust-config tc.json
     """
-    try:
-        content = json.loads(read_small(predicate, "predicate"))
-    except (ValueError, RecursionError) as error:
-        raise Misuse(f"{predicate}: not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise Misuse("the predicate must be a JSON object")
+    content = read_predicate(predicate)
     with _opened(name, allow_http=allow_http) as (registry, image, manifest):
         document = {
             "_type": STATEMENT,
@@ -114,9 +107,7 @@ def attest_image(
             "predicateType": predicate_type,
             "predicate": content,
         }
-        config = load_trust_config(trust_config, rekor_version)
-        token = load_identity_token(token=identity_token, token_file=identity_token_file, environment=os.environ)
-        with signer(config, token) as opened:
+        with opened_signer(trust_config, rekor_version, identity_token, identity_token_file) as opened:
             made = sign_statement(opened, Statement(json.dumps(document).encode()))
         _push(registry, manifest, made.to_json().encode(), predicate_type)
     print_results([{"file": str(image), "sha256": _hex(image), **describe(made)}], "attested", as_json=as_json)

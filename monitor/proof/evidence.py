@@ -110,16 +110,16 @@ def to_document(evidence: Evidence) -> dict[str, Any]:
         "kind": evidence.kind,
         "detail": evidence.detail,
         "event": evidence.event,
-        "key": {"name": evidence.key_name, "spki": _b64(evidence.spki)},
+        "key": {"name": evidence.key_name, "spki": as_base64(evidence.spki)},
         "trustRoot": evidence.trust_root,
-        "heads": [_b64(head) for head in evidence.heads],
+        "heads": [as_base64(head) for head in evidence.heads],
         "sizes": list(evidence.sizes),
-        "proof": [_b64(node) for node in evidence.proof],
-        "secondProof": [_b64(node) for node in evidence.second_proof],
-        "prefix": [_b64(node) for node in evidence.prefix],
-        "leaves": [{"index": index, "leaf": _b64(leaf)} for index, leaf in evidence.leaves],
+        "proof": [as_base64(node) for node in evidence.proof],
+        "secondProof": [as_base64(node) for node in evidence.second_proof],
+        "prefix": [as_base64(node) for node in evidence.prefix],
+        "leaves": [{"index": index, "leaf": as_base64(leaf)} for index, leaf in evidence.leaves],
         "promises": [
-            {"kind": each.kind, "statement": _b64(each.statement), "signature": _b64(each.signature)}
+            {"kind": each.kind, "statement": as_base64(each.statement), "signature": as_base64(each.signature)}
             for each in evidence.promises
         ],
     }
@@ -139,22 +139,22 @@ def from_document(document: Any) -> Evidence:
         if document["mediaType"] != MEDIA_TYPE or document["version"] != VERSION:
             raise NotEvidence(f"not version {VERSION} of {MEDIA_TYPE}")
         return Evidence(
-            log=_text(document["log"]),
+            log=as_text(document["log"]),
             api=LogApi(document["api"]).value,
-            kind=_text(document["kind"]),
-            detail=_text(document["detail"]),
-            event=_text(document["event"]),
-            spki=_unb64(document["key"]["spki"]),
-            key_name=_text(document["key"]["name"]),
-            trust_root=_text(document["trustRoot"]),
-            heads=tuple(_unb64(head) for head in document["heads"]),
+            kind=as_text(document["kind"]),
+            detail=as_text(document["detail"]),
+            event=as_text(document["event"]),
+            spki=from_base64(document["key"]["spki"]),
+            key_name=as_text(document["key"]["name"]),
+            trust_root=as_text(document["trustRoot"]),
+            heads=tuple(from_base64(head) for head in document["heads"]),
             sizes=tuple(int(size) for size in document["sizes"]),
-            proof=tuple(_unb64(node) for node in document["proof"]),
-            second_proof=tuple(_unb64(node) for node in document.get("secondProof", ())),
-            prefix=tuple(_unb64(node) for node in document["prefix"]),
-            leaves=tuple((int(leaf["index"]), _unb64(leaf["leaf"])) for leaf in document["leaves"]),
+            proof=tuple(from_base64(node) for node in document["proof"]),
+            second_proof=tuple(from_base64(node) for node in document.get("secondProof", ())),
+            prefix=tuple(from_base64(node) for node in document["prefix"]),
+            leaves=tuple((int(leaf["index"]), from_base64(leaf["leaf"])) for leaf in document["leaves"]),
             promises=tuple(
-                SignedPromise(_text(each["kind"]), _unb64(each["statement"]), _unb64(each["signature"]))
+                SignedPromise(as_text(each["kind"]), from_base64(each["statement"]), from_base64(each["signature"]))
                 for each in document.get("promises", ())
             ),
         )
@@ -387,15 +387,18 @@ def read_head(raw: bytes, api: LogApi, key_name: str, spki: bytes) -> Statement:
     return Statement(checkpoint.origin, checkpoint.size, checkpoint.root, frozen)
 
 
-def _b64(raw: bytes) -> str:
+def as_base64(raw: bytes) -> str:
+    """Bytes as a file holds them."""
     return base64.b64encode(raw).decode()
 
 
-def _unb64(text: Any) -> bytes:
-    return base64.b64decode(_text(text), validate=True)
+def from_base64(text: Any) -> bytes:
+    """Bytes from a file. Raises `ValueError`, `NotEvidence`."""
+    return base64.b64decode(as_text(text), validate=True)
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A text from a file. Raises `NotEvidence`."""
     if not isinstance(value, str):
         raise NotEvidence(f"a text is wanted where {type(value).__name__} stands")
     return value

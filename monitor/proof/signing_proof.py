@@ -4,7 +4,6 @@ The path leads from an entry to the root of the first `size` entries; a consiste
 head. An entry comes with its bytes where they could be had, and with its leaf hash alone where not.
 """
 
-import base64
 import binascii
 import json
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from monitor.model.log_source import CT_APIS, LogApi
-from monitor.proof.evidence import NotEvidence, Statement, read_head
+from monitor.proof.evidence import NotEvidence, Statement, as_base64, as_text, from_base64, read_head
 from sigstore_entries.entry import decode_ct, decode_rekor
 from sigstore_entries.signing import EntryRef, Unreadable
 from tlog.merkle import ProofInvalid, leaf_hash, root_from_inclusion_proof, verify_consistency
@@ -71,16 +70,16 @@ def to_document(proven: Sequence[ProvenSignings], about: Mapping[str, Any]) -> d
             {
                 "log": each.log,
                 "api": each.api.value,
-                "key": {"name": each.key_name, "spki": _b64(each.spki)},
-                "head": _b64(each.head),
+                "key": {"name": each.key_name, "spki": as_base64(each.spki)},
+                "head": as_base64(each.head),
                 "size": each.size,
-                "consistency": [_b64(node) for node in each.consistency],
+                "consistency": [as_base64(node) for node in each.consistency],
                 "entries": [
                     {
                         "index": entry.index,
-                        "leafHash": _b64(entry.leaf_hash),
-                        "leaf": None if entry.leaf is None else _b64(entry.leaf),
-                        "path": [_b64(node) for node in entry.path],
+                        "leafHash": as_base64(entry.leaf_hash),
+                        "leaf": None if entry.leaf is None else as_base64(entry.leaf),
+                        "path": [as_base64(node) for node in entry.path],
                     }
                     for entry in each.entries
                 ],
@@ -162,37 +161,23 @@ def _sentence(signings: ProvenSignings, entry: ProvenEntry) -> str:
 
 def _read(document: Mapping[str, Any]) -> ProvenSignings:
     return ProvenSignings(
-        _text(document["log"]),
+        as_text(document["log"]),
         LogApi(document["api"]),
-        _text(document["key"]["name"]),
-        _unb64(document["key"]["spki"]),
-        _unb64(document["head"]),
+        as_text(document["key"]["name"]),
+        from_base64(document["key"]["spki"]),
+        from_base64(document["head"]),
         _whole(document["size"]),
-        tuple(_unb64(node) for node in document["consistency"]),
+        tuple(from_base64(node) for node in document["consistency"]),
         tuple(
             ProvenEntry(
                 _whole(each["index"]),
-                _unb64(each["leafHash"]),
-                tuple(_unb64(node) for node in each["path"]),
-                None if each["leaf"] is None else _unb64(each["leaf"]),
+                from_base64(each["leafHash"]),
+                tuple(from_base64(node) for node in each["path"]),
+                None if each["leaf"] is None else from_base64(each["leaf"]),
             )
             for each in document["entries"]
         ),
     )
-
-
-def _b64(raw: bytes) -> str:
-    return base64.b64encode(raw).decode()
-
-
-def _unb64(text: Any) -> bytes:
-    return base64.b64decode(_text(text), validate=True)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"a text is wanted where {type(value).__name__} stands")
-    return value
 
 
 def _whole(value: Any) -> int:

@@ -54,7 +54,7 @@ class LiteralSearch:
 
 
 # Nearly every key is the key of one rule, and there may be a million: a list for each would be most of the memory.
-_Numbers = int | list[int]
+Numbers = int | list[int]
 _Text = TypeVar("_Text", str, bytes)
 
 
@@ -63,22 +63,22 @@ class KeyIndex:
 
     def __init__(self, *, folded: bool) -> None:
         self._spelling: Callable[[str], str] | None = fold if folded else None
-        self._wholes: dict[str, _Numbers] = {}
-        self._heads: dict[str, _Numbers] = {}
+        self._wholes: dict[str, Numbers] = {}
+        self._heads: dict[str, Numbers] = {}
         self._slashes: set[int] = set()
-        self._literals: dict[bytes, _Numbers] = {}
-        self._of_literals: tuple[_Numbers, ...] = ()
+        self._literals: dict[bytes, Numbers] = {}
+        self._of_literals: tuple[Numbers, ...] = ()
         self._search: LiteralSearch | None = None
 
     def add(self, key: Key, number: int) -> None:
         """File a rule."""
         if isinstance(key, Whole):
-            _put(self._wholes, key.text, number)
+            put(self._wholes, key.text, number)
         elif isinstance(key, Head):
-            _put(self._heads, key.text, number)
+            put(self._heads, key.text, number)
             self._slashes.add(key.text.count("/"))
         else:
-            _put(self._literals, key.data, number)
+            put(self._literals, key.data, number)
 
     def close(self) -> None:
         """Compile what is searched for; nothing can be added any more."""
@@ -110,7 +110,8 @@ class KeyIndex:
                 yield place, _numbers(heads[head])
 
 
-def _put(filed: dict[_Text, _Numbers], key: _Text, number: int) -> None:
+def put(filed: dict[_Text, Numbers], key: _Text, number: int) -> None:
+    """File a rule number under a key; one number stands for itself, several are a list."""
     known = filed.get(key)
     if known is None:
         filed[key] = number
@@ -120,7 +121,7 @@ def _put(filed: dict[_Text, _Numbers], key: _Text, number: int) -> None:
         filed[key] = [known, number]
 
 
-def _numbers(filed: _Numbers) -> Sequence[int]:
+def _numbers(filed: Numbers) -> Sequence[int]:
     return filed if isinstance(filed, list) else (filed,)
 
 
