@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from rules.writing import Value, rule_lines
+
 from benchmarks.corpus import ENTRIES, GITHUB_ISSUER, GOOGLE_ISSUER, email_of, repository_of
 from rules.pattern import Pattern, PatternForm, exact
 from rules.rule import Rule
@@ -39,6 +41,24 @@ def make_watches(count: int) -> list[Watch]:
 def make_rules(count: int) -> list[Rule]:
     """Only the rules of `make_watches`."""
     return [_watch(number).rule for number in range(count)]
+
+
+def rule_file(count: int) -> str:
+    """The rules of `make_watches` as a file that `signwatch` reads."""
+    lines = ["version: 1", "rules:"]
+    for rule in make_rules(count):
+        lines += rule_lines(rule.id, rule.id, _selection(rule), {})
+    return "\n".join(lines) + "\n"
+
+
+def _selection(rule: Rule) -> dict[str, Value]:
+    assert isinstance(rule.select, AllOf)
+    return {
+        each.field: pattern.text if pattern.form is PatternForm.EXACT else {pattern.form.value: pattern.text}
+        for each in rule.select.conditions
+        if isinstance(each, Match)
+        for pattern in each.patterns
+    }
 
 
 def _watch(number: int) -> Watch:

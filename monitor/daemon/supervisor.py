@@ -314,9 +314,10 @@ class LogSupervisor:
         workers = self._workers
         handover = workers.archive.of(log) if workers.archive is not None else None
         state = ObservedState(self._store, self._meter, PassResult(log), handover)
-        examiner = workers.examiners.examiner(held, log, source.identity.api) if workers.examiners else None
-        if handover is not None and examiner is not None:
-            examiner = handover.watching(examiner)
+        examiner, examiners = None, workers.examiners
+        if examiners is not None and (handover is not None or examiners.is_parallel):
+            examiner = examiners.examiner(held, log, source.identity.api)
+            examiner = examiner if handover is None else handover.watching(examiner)
         follower = LogFollower(
             source,
             state,

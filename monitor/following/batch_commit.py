@@ -10,7 +10,7 @@ from monitor.following.scan_batch import Fetched, ScannedBatch
 from monitor.judging.judge import Judge, without_times
 from monitor.model.errors import Evidence, NotShown, PastMoved, SignedPromise
 from monitor.model.inclusion_promise import BadPromise, unpack_timestamp
-from monitor.model.log_source import LogEntry, LogIdentity, LogSource, Position, SignedHead, TimedEntry
+from monitor.model.log_source import LogEntry, LogIdentity, LogSource, Position, SignedHead
 from monitor.model.state import Batch, Finding, State
 from monitor.proof.evidence import WRONG_SIGNATURE as WRONG_SIGNATURE_KIND
 from monitor.proof.verify import check_frontier_in_head
@@ -45,7 +45,7 @@ class BatchCommitter:
         """
         frontier = examined.extend(position.frontier)
         self._prove(frontier, position.head.head, fetched)
-        timed = timed_entries(fetched)
+        timed = fetched.timed
         moved = replace(position, frontier=frontier, last_timed=timed[-1] if timed else position.last_timed)
         for _ in range(_JUDGEMENTS - 1):
             with suppress(PastMoved):
@@ -56,7 +56,7 @@ class BatchCommitter:
         """Judge a batch by the past as it is now, and commit it; `PastMoved` when that past grew meanwhile."""
         log, scan, now = self.source.identity.log, examined.scan, self.clock()
         before = position.last_timed
-        timed = [*([before] if before is not None else ()), *timed_entries(fetched)]
+        timed = [*([before] if before is not None else ()), *fetched.timed]
         hits = without_times(scan.hits, disordered(timed))
         findings = tuple(self.judge.judge(hits, now))
         batch = Batch(log, examined.start, examined.end, findings, scan.unreadable, scan.kinds, scan.dropped)
@@ -79,7 +79,7 @@ class BatchCommitter:
         try:
             check_frontier_in_head(frontier, head, proof, self.source.identity, event=f"entry {fetched.start}")
         except NotShown as unproven:
-            if len(fetched.entries) > 1:
+            if fetched.end - fetched.start > 1:
                 raise
             (entry,) = fetched.entries
             leaves = () if entry.unread else ((fetched.start, entry.leaf),)
@@ -91,15 +91,6 @@ class BatchCommitter:
             return (unpack_timestamp(entry.timestamp, entry.leaf, self.source.identity.spki).signed,)
         except BadPromise:
             return ()
-
-
-def timed_entries(fetched: Fetched) -> list[TimedEntry]:
-    """Entries of a batch for which the log claims a time, in its order."""
-    return [
-        TimedEntry(index, entry.integrated_time)
-        for index, entry in enumerate(fetched.entries, fetched.start)
-        if entry.integrated_time is not None
-    ]
 
 
 def wrong_signature(identity: LogIdentity, findings: Sequence[Finding], head: SignedHead) -> Evidence | None:

@@ -5,14 +5,14 @@ same findings. Nothing here sleeps, reads a clock or starts a thread unless it w
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from monitor.following.batch_commit import BatchCommitter
-from monitor.following.scan_batch import Fetched, ScannedBatch, Scanner, scan_batch, size_of
+from monitor.following.scan_batch import BatchScan, Fetched, ScannedBatch, Scanner, size_of, timed_entries
 from monitor.judging.judge import Judge
 from monitor.model.errors import (
     Evidence,
@@ -24,7 +24,7 @@ from monitor.model.errors import (
     OwnFault,
     StateConflict,
 )
-from monitor.model.log_source import LogEntry, LogSource, Position, SignedHead
+from monitor.model.log_source import LogApi, LogEntry, LogSource, Position, SignedHead, TimedEntry
 from monitor.model.state import Batch, State
 from monitor.proof.consistency import (
     RetryPolicy,
@@ -48,20 +48,17 @@ class Timing:
     stop: Callable[[], bool] = lambda: False
 
 
-def fetch_batches(
-    source: LogSource,
-    head: SignedHead,
-    wanted: range,
-    *,
-    batch_entries: int,
-    batch_bytes: int,
-    ahead: int,
-    executor: Executor | None,
+Read = Callable[[range], Fetched]
+"""Reads entries from the beginning of a range on, perhaps not up to its end."""
+
+
+def read_ahead(
+    read: Read, wanted: range, *, batch_entries: int, ahead: int, executor: Executor | None
 ) -> Iterator[Fetched]:
     """Yield the entries of `wanted` in order, in batches cut at multiples of `batch_entries`.
 
-    At most `ahead` batches wait unread; without an executor nothing is fetched ahead. A batch ends early when it has
-    `batch_bytes`. Raises what the source raises, at the place in the order where it happened.
+    At most `ahead` batches wait unread; without an executor nothing is read ahead. Raises what `read` raises, at the
+    place in the order where it happened.
     """
     planned: deque[tuple[range, Future[Fetched]]] = deque()
     position = start = wanted.start
@@ -69,22 +66,48 @@ def fetch_batches(
         while position < wanted.stop:
             while executor is not None and start < wanted.stop and len(planned) < ahead:
                 part = _cut(start, wanted.stop, batch_entries)
-                planned.append((part, executor.submit(_fetch, source, head, part, batch_bytes)))
+                planned.append((part, executor.submit(read, part)))
                 start = part.stop
             if planned:
                 part, future = planned.popleft()
                 fetched = future.result()
             else:
                 part = _cut(position, wanted.stop, batch_entries)
-                fetched = _fetch(source, head, part, batch_bytes)
+                fetched = read(part)
             yield fetched
             position = fetched.end
             if position < part.stop:
-                # Cut short by its bytes: what was fetched ahead no longer follows it.
+                # Cut short by its bytes: what was read ahead no longer follows it.
                 _drop(planned)
                 start = position
     finally:
         _drop(planned)
+
+
+def fetch(source: LogSource, head: SignedHead, part: range, batch_bytes: int) -> Fetched:
+    """Fetch entries; a batch ends early when it has `batch_bytes`. Raises what the source raises."""
+    entries: list[LogEntry] = []
+    for piece in _pieces(source, head, part, batch_bytes):
+        entries += piece
+    return Fetched(part.start, tuple(entries))
+
+
+def fetch_and_examine(source: LogSource, head: SignedHead, part: range, batch_bytes: int, scanner: Scanner) -> Fetched:
+    """Fetch entries, hash and read each piece as it comes, and forget its bytes: a new piece takes its memory."""
+    identity = source.identity
+    scan = BatchScan(part.start, identity.log, identity.api, scanner)
+    timed: list[TimedEntry] = []
+    first: LogEntry | None = None
+    start = part.start
+    for piece in _pieces(source, head, part, batch_bytes):
+        scan.add(piece)
+        timed += timed_entries(piece, start)
+        start += len(piece)
+        first = first or piece[0]
+        del piece
+    examined = scan.done()
+    kept = (first,) if first is not None and start == part.start + 1 else ()
+    return Fetched(part.start, kept, examined, tuple(timed))
 
 
 def _cut(start: int, stop: int, batch_entries: int) -> range:
@@ -97,27 +120,31 @@ def _drop(planned: deque[tuple[range, Future[Fetched]]]) -> None:
     planned.clear()
 
 
-def _fetch(source: LogSource, head: SignedHead, part: range, batch_bytes: int) -> Fetched:
-    entries: list[LogEntry] = []
-    size = 0
-    while len(entries) < len(part) and size < batch_bytes:
-        start = part.start + len(entries)
+def _pieces(source: LogSource, head: SignedHead, part: range, batch_bytes: int) -> Iterator[Sequence[LogEntry]]:
+    """What the source serves of a part, at least one piece of at least one entry; at most one beyond `batch_bytes`."""
+    start, size = part.start, 0
+    while start < part.stop and size < batch_bytes:
         try:
             more = source.entries(start, part.stop, head)
         except FetchFailed:
             # What was served before it is worth a commit; the next batch starts at what failed and fails there.
-            if entries:
+            if start > part.start:
                 break
             raise
         if not 1 <= len(more) <= part.stop - start:
             raise FetchFailed(f"{head.log}: {len(more)} entries served where 1 to {part.stop - start} were asked for")
-        entries.extend(more)
+        start += len(more)
         size += size_of(more)
-    return Fetched(part.start, tuple(entries))
+        yield more
+        del more
 
 
 _NARROWING: Final = 16
 _CONFLICTS: Final = 3
+# What a commit costs is shared by its entries. Where their bytes are held until then, or ten entries are an answer of
+# Rekor v1, a batch is smaller.
+_BATCH: Final = 8192
+_SMALLER_BATCH: Final = 2048
 
 # A replica or a cache may lag behind the head it is asked about, so an absence is held against a log only when several
 # passes in a row met it. Wrong bytes and failing proofs need no such patience.
@@ -133,11 +160,11 @@ Unkept = dict[tuple[str, str], tuple[int, datetime]]
 class Limits:
     """Entries and bytes a batch may have, batches fetched ahead, tries before a broken promise is blamed on the log.
 
-    `pauses` are the seconds between those tries. `entries_per_pass` ends a pass early; the next one goes on. No entry
-    from `end` on is read.
+    Without `batch_entries` a batch has what suits the log. `pauses` are the seconds between those tries.
+    `entries_per_pass` ends a pass early; the next one goes on. No entry from `end` on is read.
     """
 
-    batch_entries: int = 2048
+    batch_entries: int | None = None
     batch_bytes: int = 64 * 1024 * 1024
     ahead: int = 2
     pauses: tuple[float, ...] = (1.0, 4.0)
@@ -198,12 +225,15 @@ class LogFollower:
         examiner: BatchScanner | None = None,
         unkept: Unkept | None = None,
     ) -> None:
-        """`unkept` counts broken promises by kind and event; handed on, the count outlives this follower."""
+        """Entries are hashed and read where they are fetched, unless an `examiner` does that.
+
+        `unkept` counts broken promises by kind and event; handed on, the count outlives this follower.
+        """
         self._source, self._state, self._scanner = source, state, scanner
         self._clock, self._stop, self._limits = timing.clock, timing.stop, limits or Limits()
         self._retry = RetryPolicy(self._limits.pauses, timing.pause)
         self._committer = BatchCommitter(source, state, judge, timing.clock)
-        self._executor, self._examiner = executor, examiner or self._examine
+        self._executor, self._examiner = executor, examiner
         self._identity = source.identity
         self._unkept = unkept if unkept is not None else {}
 
@@ -264,7 +294,7 @@ class LogFollower:
 
     def _catch_up(self, position: Position) -> tuple[Position, int, int]:
         """Read, prove and commit batch after batch up to the trusted head."""
-        first, size = position.frontier.size, self._limits.batch_entries
+        first, size = position.frontier.size, self._limits.batch_entries or self._usual_batch()
         end = position.head.head.size
         if self._limits.entries_per_pass is not None:
             end = min(end, first + self._limits.entries_per_pass)
@@ -273,7 +303,7 @@ class LogFollower:
         findings = unreadable = tries = 0
         while position.frontier.size < end and not self._stop():
             try:
-                for fetched, examined in self._examiner(self._fetch(position, end, size)):
+                for fetched, examined in self._batches(position, end, size):
                     position, batch = self._committer.commit(position, fetched, examined)
                     findings, unreadable = findings + len(batch.findings), unreadable + len(batch.unreadable)
                     tries = 0
@@ -292,23 +322,23 @@ class LogFollower:
                 tries += 1
         return position, findings, unreadable
 
-    def _fetch(self, position: Position, end: int, batch_entries: int) -> Iterator[Fetched]:
-        return fetch_batches(
-            self._source,
-            position.head.head,
-            range(position.frontier.size, end),
-            batch_entries=batch_entries,
-            batch_bytes=self._limits.batch_bytes,
-            ahead=self._limits.ahead,
-            executor=self._executor,
-        )
+    def _batches(self, position: Position, end: int, size: int) -> Iterator[tuple[Fetched, ScannedBatch]]:
+        head, most = position.head.head, self._limits.batch_bytes
+        wanted = range(position.frontier.size, end)
 
-    def _examine(self, batches: Iterator[Fetched]) -> Iterator[tuple[Fetched, ScannedBatch]]:
-        for fetched in batches:
-            yield (
-                fetched,
-                scan_batch(fetched.entries, fetched.start, self._identity.log, self._identity.api, self._scanner),
-            )
+        def ahead(read: Read) -> Iterator[Fetched]:
+            return read_ahead(read, wanted, batch_entries=size, ahead=self._limits.ahead, executor=self._executor)
+
+        if self._examiner is not None:
+            yield from self._examiner(ahead(lambda part: fetch(self._source, head, part, most)))
+            return
+        for fetched in ahead(lambda part: fetch_and_examine(self._source, head, part, most, self._scanner)):
+            if fetched.examined is not None:
+                yield fetched, fetched.examined
+
+    def _usual_batch(self) -> int:
+        held = self._examiner is not None or self._identity.api is LogApi.REKOR_V1
+        return _SMALLER_BATCH if held else _BATCH
 
     def _blame(self, unkept: NotShown) -> None:
         """Raise `LogMisbehaved` when this promise was broken in enough passes; otherwise remember and return."""

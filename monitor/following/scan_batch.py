@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from typing_extensions import override
 
-from monitor.model.log_source import CT_APIS, LogApi, LogEntry, hashes_of, unread_entry
+from monitor.model.log_source import CT_APIS, LogApi, LogEntry, TimedEntry, hashes_of, unread_entry
 from monitor.model.state import Hit, UnreadableEntry
 from rules.asking import LayeredMatcher
 from rules.matching.matcher import Matcher, Matches
@@ -24,22 +24,13 @@ from tlog.merkle import LeafHash
 _PIECE: Final = 128  # entries hashed and read at a time
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """Entries `[start, start + len(entries))` of one tree, as served."""
-
-    start: int
-    entries: tuple[LogEntry, ...]
-
-    @property
-    def end(self) -> int:
-        """Index after the last entry."""
-        return self.start + len(self.entries)
-
-    @property
-    def size(self) -> int:
-        """Bytes that were served for its entries."""
-        return size_of(self.entries)
+def timed_entries(entries: Sequence[LogEntry], start: int) -> list[TimedEntry]:
+    """Entries for which the log claims a time, `start` being the index of the first one."""
+    return [
+        TimedEntry(index, entry.integrated_time)
+        for index, entry in enumerate(entries, start)
+        if entry.integrated_time is not None
+    ]
 
 
 def size_of(entries: Sequence[LogEntry]) -> int:
@@ -83,16 +74,62 @@ class ScannedBatch:
         return frontier
 
 
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """Entries `[start, end)` of one tree, as served.
+
+    Where they were `examined` as they came, their bytes are gone: `entries` holds them only when there is one.
+    """
+
+    start: int
+    entries: tuple[LogEntry, ...]
+    examined: ScannedBatch | None = None
+    examined_timed: tuple[TimedEntry, ...] = ()
+
+    @property
+    def end(self) -> int:
+        """Index after the last entry."""
+        return self.start + len(self.entries) if self.examined is None else self.examined.end
+
+    @property
+    def timed(self) -> Sequence[TimedEntry]:
+        """Entries for which the log claims a time, in its order."""
+        return timed_entries(self.entries, self.start) if self.examined is None else self.examined_timed
+
+    @property
+    def size(self) -> int:
+        """Bytes that were served for the entries it holds."""
+        return size_of(self.entries)
+
+
+class BatchScan:
+    """Hashes and reads the entries of one batch as they come, from index `start` of one tree."""
+
+    def __init__(self, start: int, log: str, api: LogApi, scanner: Scanner) -> None:
+        self._start, self._log, self._api, self._scanner = start, log, api, scanner
+        self._hashes: list[LeafHash] = []
+        self._scans: list[BatchMatches] = []
+
+    def add(self, entries: Sequence[LogEntry]) -> None:
+        """Take the entries that follow."""
+        for first in range(0, len(entries), _PIECE):
+            # What was just hashed is still in the processor's cache when it is read.
+            piece = entries[first : first + _PIECE]
+            at = self._start + len(self._hashes)
+            self._hashes += hashes_of(piece)
+            self._scans.append(self._scanner.scan(piece, at, self._log, self._api))
+
+    def done(self) -> ScannedBatch:
+        """All entries that were added."""
+        end = self._start + len(self._hashes)
+        return ScannedBatch(self._start, end, aligned_subtrees(self._start, self._hashes), _together(self._scans))
+
+
 def scan_batch(entries: Sequence[LogEntry], start: int, log: str, api: LogApi, scanner: Scanner) -> ScannedBatch:
     """Hash and read entries `[start, start + len(entries))` of one tree."""
-    hashes: list[LeafHash] = []
-    scans: list[BatchMatches] = []
-    for first in range(0, len(entries), _PIECE):
-        # What was just hashed is still in the processor's cache when it is read.
-        piece = entries[first : first + _PIECE]
-        hashes += hashes_of(piece)
-        scans.append(scanner.scan(piece, start + first, log, api))
-    return ScannedBatch(start, start + len(entries), aligned_subtrees(start, hashes), _together(scans))
+    scan = BatchScan(start, log, api, scanner)
+    scan.add(entries)
+    return scan.done()
 
 
 def _together(scans: Sequence[BatchMatches]) -> BatchMatches:

@@ -216,6 +216,11 @@ class ScanWorkers:
         self._closed = False
 
     @property
+    def is_parallel(self) -> bool:
+        """Whether a backlog may be examined in several processes."""
+        return self._processes > 1
+
+    @property
     def running(self) -> bool:
         """Whether processes were started and not ended."""
         return self._running is not None
