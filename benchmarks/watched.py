@@ -13,6 +13,7 @@ from rules.writing import Value, rule_lines
 from benchmarks.corpus import ENTRIES, GITHUB_ISSUER, GOOGLE_ISSUER, email_of, repository_of
 from rules.pattern import Pattern, PatternForm, exact
 from rules.rule import Rule
+from rules.rule_file import Value, rule_lines
 from rules.selection import AllOf, Match
 
 HITS: Final = 100

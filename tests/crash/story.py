@@ -56,7 +56,8 @@ from tlog.note import tile_log_key
 from tlog.static_ct import static_ct_key
 
 _POLICY: Final = DeliveryPolicy(singles=2, urgent_singles=2)
-_LIMITS: Final = Limits(batch_entries=4, pauses=())
+_BATCH: Final = 4
+_LIMITS: Final = Limits(batch_entries=_BATCH, pauses=())
 _PASSES: Final = 6
 _HOLD: Final = timedelta(minutes=1)
 
@@ -204,7 +205,7 @@ class Life:
                 RuleJudge(held.matcher, desk.store.facts, desk.trust.authorities),
                 gap=gaps[0],
                 timing=Timing(lambda: time_of(stage), lambda _seconds: None),
-                entries=_LIMITS.batch_entries,
+                entries=_BATCH,
             )
 
     def _deliver(self, store: Store, channel: Channel, stage: int) -> None:

@@ -162,9 +162,9 @@ def test_a_connection_that_the_server_closed_meanwhile_is_not_used_again() -> No
 def test_a_broken_answer_is_an_error_and_the_pool_goes_on(told: bytes) -> None:
     with serving(a=told, b=answer(b"next")) as (server, pool):
         for _ in range(3):
+            if told.startswith(b"HTTP/1.1 200 OK\r\nContent-Length: 5"):
+                threading.Timer(0.2, lambda: server.open[-1].shutdown(socket.SHUT_WR)).start()
             with pytest.raises((httpcore.RemoteProtocolError, httpcore.ReadError)):
-                if told.startswith(b"HTTP/1.1 200 OK\r\nContent-Length: 5"):
-                    threading.Timer(0.2, lambda: server.open[-1].shutdown(socket.SHUT_WR)).start()
                 ask(server, pool, "a")
             assert ask(server, pool, "b") == b"next"
 
