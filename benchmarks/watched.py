@@ -8,8 +8,6 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from rules.writing import Value, rule_lines
-
 from benchmarks.corpus import ENTRIES, GITHUB_ISSUER, GOOGLE_ISSUER, email_of, repository_of
 from rules.pattern import Pattern, PatternForm, exact
 from rules.rule import Rule
