@@ -1,7 +1,8 @@
 """Leaf ranges whose hashes make up a Merkle proof (RFC 6962 2.1.1, 2.1.2), and the hash of such a range."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 
+from tlog.frontier import Frontier
 from tlog.merkle import NodeHash, node_hash
 
 
@@ -15,7 +16,7 @@ def consistency_ranges(size1: int, size2: int) -> Iterator[tuple[int, int]]:
     start, end, whole = 0, size2, True
     tail = []
     while size1 - start != end - start:
-        split = start + (1 << ((end - start - 1).bit_length() - 1))
+        split = _split(start, end)
         if size1 <= split:
             tail.append((split, end))
             end = split
@@ -36,7 +37,7 @@ def inclusion_ranges(index: int, size: int) -> list[tuple[int, int]]:
         raise ValueError(f"no inclusion proof of leaf {index} in a tree of {size}")
     start, end, found = 0, size, []
     while end - start > 1:
-        split = start + (1 << ((end - start - 1).bit_length() - 1))
+        split = _split(start, end)
         if index < split:
             found.append((split, end))
             end = split
@@ -44,6 +45,63 @@ def inclusion_ranges(index: int, size: int) -> list[tuple[int, int]]:
             found.append((start, split))
             start = split
     return found[::-1]
+
+
+def size_beside(size: int, tree_size: int) -> int | None:
+    """A size whose consistency proof to `tree_size` gives the frontier of `[0, size)`; `None` in a tree too small.
+
+    A proof from a power of two leaves out that root, and none leads on from the whole tree: then a size beside it.
+    """
+    for each in (size, size + 1, size - 1, size - 2):
+        if 1 < each < tree_size and each.bit_count() > 1:
+            ranges = set(consistency_ranges(each, tree_size))
+            if all(_is_made_of(start, end, ranges) for start, end in _blocks(size)):
+                return each
+    return None
+
+
+def frontier_of_ranges(size: int, held: Mapping[tuple[int, int], bytes]) -> Frontier:
+    """Frontier of `[0, size)` out of hashes of leaf ranges. Nothing is verified: compare `root_of_ranges` first.
+
+    Raises `KeyError` for ranges that do not make it up.
+    """
+    return Frontier(size, tuple(root_of_ranges(start, end, held) for start, end in _blocks(size)))
+
+
+def root_of_ranges(start: int, end: int, held: Mapping[tuple[int, int], bytes]) -> bytes:
+    """Hash of leaves `[start, end)` out of hashes of ranges in it. Raises `KeyError` where one is missing.
+
+    SPEC RFC 6962 2.1: a tree is split at the largest power of two below its size.
+    """
+    known = held.get((start, end))
+    if known is not None:
+        return known
+    if end - start == 1:
+        raise KeyError((start, end))
+    split = _split(start, end)
+    return node_hash(root_of_ranges(start, split, held), root_of_ranges(split, end, held))
+
+
+def _is_made_of(start: int, end: int, ranges: Collection[tuple[int, int]]) -> bool:
+    if (start, end) in ranges:
+        return True
+    if end - start == 1:
+        return False
+    split = _split(start, end)
+    return _is_made_of(start, split, ranges) and _is_made_of(split, end, ranges)
+
+
+def _blocks(size: int) -> Iterator[tuple[int, int]]:
+    """Full subtrees of `[0, size)`, largest first: one for each bit of the size."""
+    start = 0
+    for level in range(size.bit_length() - 1, -1, -1):
+        if (size >> level) & 1:
+            yield start, start + (1 << level)
+            start += 1 << level
+
+
+def _split(start: int, end: int) -> int:
+    return start + (1 << ((end - start - 1).bit_length() - 1))
 
 
 def range_root(start: int, end: int, node: Callable[[int, int], bytes]) -> NodeHash:

@@ -87,8 +87,12 @@ class CtRfc6962Source(PromisingSource):
 
     @override
     def frontier(self, size: int, head: SignedHead) -> Frontier:
-        """Read off the audit path of the last leaf below `size`, or of the one behind it."""
-        return frontier_beside(size, head, lambda index: self._shown(index, *self._leaf_and_path(index, head), head))
+        """Read off the audit path of the last leaf below `size`, or off a consistency proof."""
+
+        def place(index: int) -> Place:
+            return self._shown(index, *self._leaf_and_path(index, head), head)
+
+        return frontier_beside(size, self, head, place)
 
     @override
     def promised_range(self, head: SignedHead) -> PromisedRange:

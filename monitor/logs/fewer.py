@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from monitor.http_fetcher import Refused, TimedOut, TooLarge, denied
+from monitor.logs.tile_tree import unproven
 from monitor.model.errors import FetchFailed, Lagging
 from monitor.model.log_source import LogEntry, LogSource, Place, SignedHead
 from tlog.frontier import Frontier, frontier_before
 from tlog.merkle import LeafHash, leaf_hash
-from tlog.proof_ranges import consistency_ranges
+from tlog.proof_ranges import consistency_ranges, frontier_of_ranges, root_of_ranges, size_beside
 
 _FEWER: Final = 8
 _MORE: Final = 2
@@ -40,22 +41,52 @@ class FewerAtOnce:
                 return answer
 
 
-def frontier_beside(size: int, head: SignedHead, place: Callable[[int], Place]) -> Frontier:
-    """Frontier of `[0, size)`, read off the proven path of the leaf before `size`, or of the one behind.
+def frontier_beside(size: int, source: LogSource, head: SignedHead, place: Callable[[int], Place]) -> Frontier:
+    """Frontier of `[0, size)`, read off the proven path of the leaf before `size`, or off a consistency proof.
 
-    Either path holds it, and the leaf before `size` may be beyond every cap. `place` gives a proven leaf of the tree.
-    Raises `TooLarge` where neither can be had, and what `place` raises.
+    The leaf before `size` may be beyond every cap, and so may the one behind it: a stranger who logs two such entries
+    must not keep a log from being followed, or looked back on, from between them. `place` gives a proven leaf of the
+    tree. Raises `TooLarge` where none of these can be had, and what `place` raises.
     """
     if size == 0:
         return Frontier()
     try:
         shown = place(size - 1)
     except TooLarge:
+        if (frontier := _from_proof(size, source, head)) is not None:
+            return frontier
         if size >= head.size:
             raise
         shown = place(size)
         return frontier_before(shown.index, shown.head.size, shown.proof)
     return frontier_before(shown.index, shown.head.size, shown.proof).extended([leaf_hash(shown.leaf)])
+
+
+def _from_proof(size: int, source: LogSource, head: SignedHead) -> Frontier | None:
+    """Frontier of `[0, size)` out of a consistency proof to the head, which holds no entry.
+
+    `None` where the log gives none, or the tree is too small for one. Raises `NotShown` for one that does not lead to
+    the head.
+    """
+    beside = size_beside(size, head.size)
+    if beside is None:
+        return None
+    try:
+        proof = source.consistency_proof(beside, head.size)
+        held = dict(zip(consistency_ranges(beside, head.size), proof, strict=True))
+    except (Lagging, Refused, ValueError):
+        return None
+    if root_of_ranges(0, head.size, held) != head.root:
+        raise unproven(
+            source.identity,
+            "log-inconsistent",
+            f"the consistency proof from {beside} to {head.size} does not lead to the head the log signed",
+            event=f"frontier {size}",
+            heads=(head.raw,),
+            sizes=(beside, head.size),
+            proof=tuple(proof),
+        )
+    return frontier_of_ranges(size, held)
 
 
 def by_hash(index: int, source: LogSource, head: SignedHead, error: TooLarge) -> LogEntry:

@@ -150,8 +150,8 @@ class RekorV1Source(PromisingSource):
 
     @override
     def frontier(self, size: int, head: SignedHead) -> Frontier:
-        """Read off the inclusion proof of the last leaf below `size`, or of the one behind it."""
-        return frontier_beside(size, head, lambda index: self._shown(index, head))
+        """Read off the inclusion proof of the last leaf below `size`, or off a consistency proof."""
+        return frontier_beside(size, self, head, lambda index: self._shown(index, head))
 
     @override
     def promised_range(self, head: SignedHead) -> PromisedRange:

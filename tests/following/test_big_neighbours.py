@@ -6,7 +6,7 @@ import pytest
 
 from monitor.http_fetcher import Refused, TimedOut, TooLarge
 from monitor.logs.fewer import FewerAtOnce
-from monitor.model.errors import FetchFailed, LogMisbehaved
+from monitor.model.errors import FetchFailed, LogMisbehaved, NotShown
 from monitor.model.log_source import LogApi
 from tests.support.harness import Watch, watch
 from tests.support.misbehaving_log import CtRfc6962Log, CtStaticLog, MisbehavingLog, RekorV1Log, b64
@@ -181,3 +181,53 @@ def test_of_a_tree_with_nothing_behind_such_an_entry_it_is_said_why(kind: type[M
     log.answer_cap = CAP
     with pytest.raises(TooLarge, match="The log is at fault"):
         log.source().entries(0, 1, log.source().latest())
+
+
+@pytest.mark.parametrize("kind", CAPPED, ids=lambda kind: kind.api)
+@pytest.mark.parametrize("entries", [3, 7, 8, 9, 16, 17, 40])
+def test_a_log_whose_newest_entries_are_beyond_every_cap_is_begun_at_its_head(
+    kind: type[MisbehavingLog], entries: int
+) -> None:
+    """A stranger who keeps logging such entries would otherwise keep a log from ever being taken up."""
+    log = kind()
+    log.grow(entries - 2)
+    log.append(large(log, CAP * 2), large(log, CAP * 2 + 1))
+    log.answer_cap = CAP
+    if log.size <= 3 and kind in IN_PARTS:
+        with pytest.raises(TooLarge):
+            Watch(log).begin("head")
+        return
+    seen = Watch(log).begin("head")
+    assert seen.position.frontier.size == entries
+    log.grow(3)
+    assert seen.follow().backlog == 0
+    seen.check()
+    assert all(index >= entries for index in seen.found())
+    # What stands before the head is read when it is asked for, and then it is counted and told.
+    again = Watch(log).begin(0)
+    codes = {each.unreadable.where.index: each.unreadable.code for each in again.state.unreadable.values()}
+    assert codes[entries - 1] == codes[entries - 2] == "beyond-cap"
+    assert told(again)
+
+
+@pytest.mark.parametrize("kind", IN_PARTS, ids=lambda kind: kind.api)
+@pytest.mark.parametrize("size", [2, 7, 8, 9, 16, 17])
+def test_a_range_begins_between_two_entries_beyond_every_cap(kind: type[MisbehavingLog], size: int) -> None:
+    log = kind()
+    log.grow(size - 1)
+    log.append(large(log, CAP * 2), large(log, CAP * 2 + 1))
+    log.grow(5)
+    log.answer_cap = CAP
+    source = log.source()
+    assert source.frontier(size, source.latest()).root() == log.oracle().root(size)
+    log.edit("firstSize|first=", _with_other_hashes)
+    with pytest.raises((NotShown, TooLarge)):
+        source.frontier(size, source.latest())
+
+
+def _with_other_hashes(raw: bytes) -> bytes:
+    """A consistency proof as well formed as the one served, whose last hash is another."""
+    document = json.loads(raw)
+    hashes = document["hashes" if "hashes" in document else "consistency"]
+    hashes[-1] = "00" * 32 if "hashes" in document else b64(bytes(32))
+    return json.dumps(document).encode()

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Literal
 
 from alerts.alert import Alert, Owner, Severity
 from monitor.following.follower import Limits, LogFollower, PassReport, Timing, baseline
@@ -103,7 +104,7 @@ class Watch:
         self.pauses.append(seconds)
         self.meanwhile()
 
-    def begin(self, start: int = 0) -> "Watch":
+    def begin(self, start: int | Literal["head"] = 0) -> "Watch":
         """Baseline at `start` and follow to the head."""
         baseline(self.source, self.state, start)
         self.follow()

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tests.support import rfc6962_oracle as oracle
 from tlog.frontier import Frontier, MalformedFrontier, frontier_before, subtree_root
 from tlog.merkle import EMPTY_ROOT, MAX_TREE_SIZE, ProofInvalid, leaf_hash
+from tlog.proof_ranges import consistency_ranges, frontier_of_ranges, root_of_ranges, size_beside
 
 LEAVES = [b"leaf %d" % index for index in range(1100)]
 HASHES = [leaf_hash(each) for each in LEAVES]
@@ -129,3 +130,24 @@ def test_a_subtree_is_full_or_refused() -> None:
     for size in (0, 3, 5, 255, 257):
         with pytest.raises(ValueError, match="no full subtree"):
             subtree_root(HASHES[:size])
+
+
+def test_a_consistency_proof_gives_the_frontier_of_every_size_without_any_leaf() -> None:
+    for tree_size in range(1, 70):
+        tree = oracle.TreeOracle(LEAVES[:tree_size])
+        for size in range(1, tree_size + 1):
+            beside = size_beside(size, tree_size)
+            if beside is None:
+                assert tree_size <= 4 or size <= 2, (size, tree_size)
+                continue
+            held = dict(
+                zip(consistency_ranges(beside, tree_size), tree.consistency_proof(beside, tree_size), strict=True)
+            )
+            assert root_of_ranges(0, tree_size, held) == oracle.mth(LEAVES[:tree_size])
+            assert frontier_of_ranges(size, held) == Frontier().extended(HASHES[:size])
+
+
+def test_ranges_that_do_not_make_up_a_frontier_are_refused() -> None:
+    with pytest.raises(KeyError):
+        frontier_of_ranges(3, {(0, 2): HASHES[0]})
+    assert size_beside(2**62, 2**63 - 1) == 2**62 + 1
