@@ -1,4 +1,4 @@
-"""Entries of a gap offered to the rules that lack them: one small step beside following, or a whole gap at once."""
+"""Entries that rules were never offered, and offering them: one small step beside following, or a whole gap at once."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -17,6 +17,7 @@ from monitor.judging.judge import Judge
 from monitor.model.log_source import LogSource
 from monitor.model.state import Batch, Finding, Hit
 from monitor.store.coverage import Gap
+from monitor.store.reading import Reading
 from monitor.store.store import Store
 from rules.expectations.certificate_log_within import CertificateLogWithinExpectation
 from rules.expectations.log_entry_within import LogEntryWithinExpectation
@@ -167,3 +168,16 @@ def _of_the_past(alert: Alert) -> Alert:
     severity = Severity.WARN if alert.severity is Severity.PAGE else alert.severity
     told = ("Found", "looking back: it was logged before the rule came")
     return replace(alert, severity=severity, title=f"Looking back: {alert.title}", facts=(*alert.facts, told))
+
+
+def missing_ranges(store: Store, log: str, rules: Mapping[str, str], first: int | None = None) -> list[Gap]:
+    """Ranges below the verified position that some of `rules` (id to what they select) were not offered, in order.
+
+    From the log's baseline on, which is as far back as it was ever followed, unless `first` says otherwise. None for a
+    log that is not followed: what cannot be verified against anything is not missing.
+    """
+    followed = Reading(store.database).followed().get(log)
+    if followed is None:
+        return []
+    start = followed.baseline_size if first is None else first
+    return store.coverage.gaps(log, rules, start, followed.position.frontier.size)

@@ -7,10 +7,9 @@ from typing import Annotated, Final
 
 import typer
 
-from monitor.backscan.missing import missing_ranges
 from monitor.backscan.progress import PassingProgress, ScanState
 from monitor.backscan.range import NotInLog
-from monitor.backscan.step import offer_gap, recording_of
+from monitor.backscan.step import missing_ranges, offer_gap, recording_of
 from monitor.commands.scan import tell_evidence
 from monitor.commands.scan_output import Tell, progress, show_findings, stored
 from monitor.commands.scan_parts import JobsOption, PatienceOption, RuleOption, ScanParts, Tally, scan_parts

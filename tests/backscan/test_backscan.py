@@ -9,8 +9,7 @@ from typing import Final
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from monitor.backscan.missing import missing_ranges
-from monitor.backscan.step import Step, backscan_step
+from monitor.backscan.step import Step, backscan_step, missing_ranges
 from monitor.following.follower import LogFollower, Timing, baseline
 from monitor.following.scan_batch import RuleScanner
 from monitor.judging.judge import RuleJudge

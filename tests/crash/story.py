@@ -22,8 +22,7 @@ from alerts.alert import Alert
 from alerts.channels.channel import Channel
 from alerts.channels.jsonl import JsonlChannel
 from alerts.delivery import DeliveryPolicy, deliver_channel
-from monitor.backscan.missing import missing_ranges
-from monitor.backscan.step import backscan_step
+from monitor.backscan.step import backscan_step, missing_ranges
 from monitor.config import Config, TrustConfig
 from monitor.daemon.supervisor import LogSupervisor, PassResult, Watching
 from monitor.daemon.trust_watch import TrustWatch
