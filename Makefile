@@ -11,7 +11,7 @@ help:
 	@echo "make check   the same without the tests: quick"
 	@echo "make bench   speed, as ratios within one run; writes bench.json"
 	@echo "make soak    the long tests: system-call faults, a million entries, long fuzzing"
-	@echo "make man     manual pages from the programs' help, into build/man"
+	@echo "make man     manual pages from the programs' help, into docs/man"
 	@echo "make lock    choose dependency versions again (needs uv)"
 
 # A lock file that changed means a stale environment: the stamp is older than the file.
@@ -48,7 +48,7 @@ soak: $(VENV)/.dev
 	$(BIN)/python -m pytest -m soak -n 0 -vv -s -rs
 
 man: $(VENV)/.dev
-	$(BIN)/python -m tests.docs.man_pages build/man
+	$(BIN)/python -m tests.docs.man_pages docs/man
 
 lock:
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \

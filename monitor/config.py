@@ -43,6 +43,7 @@ from settings.models import (
     read_model,
     written,
 )
+from settings.overrides import overridden, variables
 from settings.reading import (
     Fields,
     read_between,
@@ -63,6 +64,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252})", re.ASCII)
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})", re.ASCII)
 _LOG_ID_BYTES: Final = 32
+_PREFIX: Final = "SIGNWATCH"
+_SHOWN: Final = 20
 _APIS: Final = tuple(api.value for api in LogApi)
 NAME: Final[Shape] = {"type": ["string", "number"], "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"}
 WITNESSES: Final[Shape] = {
@@ -462,7 +465,7 @@ def load_config(path: Path) -> Config:
 def parse_config(text: str, path: Path) -> Config:
     """Read a configuration. Raises `BadConfig` with line and column."""
     try:
-        node = expanded(read_yaml(text, str(path)), os.environ)
+        node = expanded(overridden(read_yaml(text, str(path)), os.environ, _PREFIX), os.environ)
         if isinstance(node, YamlMapping):
             _check_version(node)
         return read_model(Config, _FILE, node, path.parent, path=path)
@@ -478,8 +481,10 @@ def config_schema() -> dict[str, Any]:
 
 
 def _bad(path: Path, problem: Problem) -> BadConfig:
+    names = variables(os.environ, _PREFIX)
+    beside = f" (set by variables, which have no line: {', '.join(names[:_SHOWN])})" if names else ""
     return BadConfig(
-        f"{path}:{problem.line}:{problem.column}: {problem.message}\n"
+        f"{path}:{problem.line}:{problem.column}: {problem.message}{beside}\n"
         "Nothing was started. docs/configuration.md lists every key."
     )
 

@@ -244,3 +244,45 @@ def test_a_mistake_in_a_channel_has_its_place(settings: str, place: str, told: s
         read(GOOD.replace("{type: stdout}", settings))
     assert str(caught.value).startswith(f"/etc/signwatch/signwatch.yaml:{place}: ")
     assert told in str(caught.value)
+
+
+def test_a_variable_stands_for_any_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIGNWATCH__DATABASE", "/var/lib/other.db")
+    monkeypatch.setenv("SIGNWATCH__WEB__LISTEN", "0.0.0.0:80")
+    monkeypatch.setenv("SIGNWATCH__WEB__HOSTS", "[a.example, b.example]")
+    monkeypatch.setenv("SIGNWATCH__CHANNELS__HOOK__TIMEOUT_SECONDS", "3")
+    monkeypatch.setenv("SIGNWATCH__ESCALATION", "{after: 30m, notify: [console]}")
+    monkeypatch.setenv("SIGNWATCH__BACKSCAN__RANGE", "all")
+    monkeypatch.setenv("SIGNWATCH_CONFIG", "ignored here")
+    config = read(GOOD)
+    assert config.database == "/var/lib/other.db"
+    assert config.web is not None
+    assert config.web.listen == ("0.0.0.0", 80)
+    assert config.web.hosts == ("a.example", "b.example")
+    hook = config.channels["hook"]
+    assert isinstance(hook, WebhookSettings)
+    assert (hook.timeout_seconds, hook.url) == (3, "https://h.example")
+    assert config.escalation is not None
+    assert config.escalation.after == timedelta(minutes=30)
+    assert config.backscan.range == "all"
+    assert config.objectives.delivery_age == timedelta(minutes=5), "the rest is the file's"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("SIGNWATCH__DATABSE", "x", "did you mean 'database'"),
+        ("SIGNWATCH__WEB__LISTEN", "nowhere", "SIGNWATCH__WEB__LISTEN"),
+        ("SIGNWATCH__LOGS__REKOR", "x", "a list is set as a whole"),
+        ("SIGNWATCH__WEB____LISTEN", "x", "names no key"),
+        ("SIGNWATCH__WEB", "{listen: [", "is no YAML"),
+    ],
+)
+def test_a_variable_that_names_no_key_or_no_value_is_told(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(BadConfig) as refused:
+        read(GOOD)
+    assert told in str(refused.value)
+    assert name in str(refused.value)

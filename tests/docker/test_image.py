@@ -1,6 +1,8 @@
-"""The image and the compose file hold what they promise.
+"""The image and the compose files hold what they promise.
 
-No container engine runs here: both are parsed, and the set-up command is run for real.
+Both are parsed, the set-up command is run for real, and the compose files are checked against the schema of the Compose
+specification. Where a container engine answers, the image is built and run; the Dockerfile's own install steps are run
+in a clean folder anywhere.
 """
 
 import os
@@ -155,6 +157,86 @@ def test_compose_runs_the_four_programs_without_privileges() -> None:
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert not service.get("privileged"), name
         assert service.get("user", "10001") not in {"0", "root", "0:0"}, name
+
+
+def compose_config(text: str) -> "subprocess.CompletedProcess[str]":
+    found = shutil.which("docker-compose")
+    if found is None:
+        pytest.skip("docker-compose is missing: install the Debian package (.ci/install-debian-packages)")
+    return subprocess.run(
+        [found, "--project-directory", str(_DOCKER), "-f", "-", "config", "-q"],
+        input=text,
+        env={**os.environ, "SIGNWATCH_IMAGE": "registry.example/signwatch@sha256:" + "0" * 64},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("name", ["compose.yaml", "compose.production.yaml"])
+def test_the_compose_files_fit_the_schema_of_the_compose_specification(name: str) -> None:
+    text = (_DOCKER / name).read_text()
+    # `name` came into the specification after the schema that Debian's program holds.
+    text, names = re.subn(r"^name: [a-z-]+$", "", text, flags=re.MULTILINE)
+    assert names == 1
+    done = compose_config(text)
+    assert done.returncode == 0, done.stderr
+    assert compose_config(text.replace("cap_drop:", "cap_dorp:")).returncode == 1, "control"
+
+
+def engine() -> str | None:
+    """A container engine's program whose daemon answers."""
+    found = shutil.which("docker")
+    if found is None:
+        return None
+    asked = subprocess.run([found, "info"], capture_output=True, timeout=60, check=False)
+    return found if asked.returncode == 0 else None
+
+
+@pytest.mark.soak
+def test_the_image_is_built_and_runs() -> None:
+    found = engine()
+    if found is None:
+        pytest.skip("`docker info` does not answer: no container engine runs here")
+
+    def docker(*arguments: str) -> str:
+        done = subprocess.run([found, *arguments], cwd=_ROOT, capture_output=True, text=True, timeout=1800, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    docker("build", "-f", "docker/Dockerfile", "-t", "signwatch:test", ".")
+    hardened = ("run", "--rm", "--read-only", "--cap-drop", "ALL", "--network", "none", "signwatch:test")
+    assert docker(*hardened, "signwatch", "--version").startswith("signwatch ")
+    assert docker(*hardened, "id", "-u").strip() == "10001"
+    assert '"Test":["CMD","python"' in docker("inspect", "--format", "{{json .Config.Healthcheck}}", "signwatch:test")
+
+
+@pytest.mark.soak
+def test_the_install_steps_of_the_dockerfile_work_in_a_clean_folder(tmp_path: Path) -> None:
+    """What `RUN` lines do but for apt-get, with the folders of the image moved below a folder of our own."""
+    (tmp_path / "src").mkdir()
+    for instruction in dockerfile():
+        if instruction.word == "COPY" and not instruction.text.startswith("--from"):
+            *sources, target = instruction.text.split()
+            for source in sources:
+                to = tmp_path / "src" / target.rstrip("/")
+                if (_ROOT / source).is_dir():
+                    shutil.copytree(_ROOT / source, to, ignore=shutil.ignore_patterns("__pycache__"))
+                else:
+                    shutil.copy(_ROOT / source, to)
+        elif instruction.word == "RUN" and "apt-get" not in instruction.text:
+            moved = re.sub(r"(?<![\w.])/(opt|wheels)\b", rf"{tmp_path}/\1", instruction.text)
+            moved = moved.replace("python3 -m venv", f"{sys.executable} -m venv")
+            done = subprocess.run(
+                ["sh", "-euc", moved], cwd=tmp_path / "src", capture_output=True, text=True, timeout=1800, check=False
+            )
+            assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    programs = tmp_path / "opt" / "signwatch" / "bin"
+    assert not (programs / "pip").exists()
+    shown = subprocess.run([programs / "signwatch", "--version"], capture_output=True, text=True, check=True)
+    assert shown.stdout.startswith("signwatch ")
+    assert (tmp_path / "opt" / "signwatch" / "share" / "man" / "man1" / "signwatch.1").is_file()
 
 
 def test_compose_publishes_on_loopback_only() -> None:

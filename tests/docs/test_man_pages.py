@@ -53,3 +53,9 @@ def test_make_man_writes_a_page_for_each_program(tmp_path: Path) -> None:
     assert "tests.docs.man_pages" in (ROOT / "Makefile").read_text(encoding="utf-8")
     subprocess.run([sys.executable, "-m", "tests.docs.man_pages", str(tmp_path)], cwd=ROOT, check=True, timeout=60)
     assert {each.name for each in (tmp_path / "man1").iterdir()} == {f"{name}.1" for name in PROGRAMS}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_page_that_is_installed_is_the_help_of_today(name: str) -> None:
+    kept = ROOT / "docs" / "man" / "man1" / f"{name}.1"
+    assert kept.read_text(encoding="utf-8") == man_page(name), "make man writes it anew"

@@ -51,7 +51,7 @@ def dist_info(wheel: zipfile.Path, name: str) -> str:
 
 def test_the_top_level_names_are_exactly_ours(wheel: zipfile.Path) -> None:
     top = {name.split("/")[0] for name in names_in(wheel)}
-    assert {name for name in top if not name.endswith(".dist-info")} == NAMES
+    assert {name for name in top if not name.endswith((".dist-info", ".data"))} == NAMES
 
 
 def test_every_file_of_our_packages_is_inside_and_nothing_else(wheel: zipfile.Path) -> None:
@@ -69,7 +69,9 @@ def test_every_file_of_our_packages_is_inside_and_nothing_else(wheel: zipfile.Pa
         for path in (PROJECT / "docs" / folder).glob("*.md")
     }
     assert explained
-    assert {name for name in names_in(wheel) if ".dist-info/" not in name} == on_disk | explained
+    assert {
+        name for name in names_in(wheel) if ".dist-info/" not in name and ".data/" not in name
+    } == on_disk | explained
 
 
 def test_no_test_benchmark_or_secret_is_inside(wheel: zipfile.Path) -> None:
@@ -109,3 +111,8 @@ def test_the_import_contract_covers_the_same_packages() -> None:
 
 def test_doctor_looks_for_another_owner_of_each_of_our_names() -> None:
     assert set(TOP_LEVEL) == NAMES
+
+
+def test_the_manual_pages_are_installed_where_man_looks(wheel: zipfile.Path) -> None:
+    pages = {name.partition(".data/data/")[2] for name in names_in(wheel) if ".data/data/" in name}
+    assert pages == {f"share/man/man1/{name}.1" for name in ("ca-lite", "log-lite", "sign-lite", "signwatch")}
