@@ -12,6 +12,7 @@ from alerts.alert import Alert
 
 LINK_HOLDS: Final = timedelta(days=30)
 _SIGNATURE_BYTES: Final = 18
+PROVEN_KIND: Final = "unexpected-signing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +27,12 @@ class Links:
 
     def page(self, alert: Alert) -> str:
         """The alert's own page, or "" where there is none. Digests and tests have no page."""
-        return (
-            f"{self.base}/alerts/{quote(alert.id.encode('utf-8', 'replace'), safe='')}"
-            if self.base and _has_page(alert)
-            else ""
-        )
+        return f"{self.base}/alerts/{_segment(alert)}" if self.base and _has_page(alert) else ""
+
+    def proof(self, alert: Alert) -> str:
+        """The file that proves the alert's signing to be in the log, or "" where there is none."""
+        has_one = alert.kind == PROVEN_KIND and alert.index is not None
+        return f"{self.base}/proofs/{_segment(alert)}" if self.base and has_one else ""
 
     def acknowledge(self, alert: Alert) -> str:
         """A signed link to the form that acknowledges this alert, or "" where none can be made."""
@@ -55,6 +57,10 @@ def is_signed(key: bytes, alert_id: str, until: int, signature: str, now: dateti
     wanted = sign(key, alert_id, until).encode("ascii")
     given = signature.encode("utf-8", "surrogatepass")
     return hmac.compare_digest(wanted, given) and now.astimezone(UTC).timestamp() < until
+
+
+def _segment(alert: Alert) -> str:
+    return quote(alert.id.encode("utf-8", "replace"), safe="")
 
 
 def _has_page(alert: Alert) -> bool:

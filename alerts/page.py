@@ -43,8 +43,9 @@ class Section:
 class Page:
     """Everything shown of one alert. All texts are single visible lines; renderers still escape for their markup.
 
-    `sections` are the facts in reading order, `claims` the source's own words, which come last. `link` and
-    `acknowledge_link` are addresses of this installation, or empty. `command` acknowledges the alert, or is empty.
+    `sections` are the facts in reading order, `claims` the source's own words, which come last. `link`,
+    `acknowledge_link` and `proof_link` are addresses of this installation, or empty. `command` acknowledges the alert,
+    or is empty.
     """
 
     severity: str
@@ -63,6 +64,7 @@ class Page:
     key: str
     link: str = ""
     acknowledge_link: str = ""
+    proof_link: str = ""
     command: str = ""
     note: str = ""
 
@@ -97,6 +99,7 @@ def page_of(alert: Alert, key: str, note: str = "", links: Links = NO_LINKS) -> 
         key=inert_line(key, _NAME),
         link=links.page(alert),
         acknowledge_link=links.acknowledge(alert),
+        proof_link=links.proof(alert),
         command=_command(alert),
         note=inert_line(note, _SENTENCE),
     )

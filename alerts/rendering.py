@@ -122,6 +122,7 @@ def json_document(alert: Alert, key: str, links: Links = NO_LINKS) -> dict[str, 
         "log": alert.log,
         "index": alert.index,
         "link": links.page(alert) or None,
+        "proof": links.proof(alert) or None,
         "facts": groups,
     }
     made: dict[str, Any] = inert_json(document)

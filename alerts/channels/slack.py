@@ -166,7 +166,7 @@ def _section(section: Section) -> list[dict[str, Any]]:
 
 
 def _buttons(page: Page) -> list[dict[str, Any]]:
-    wanted = (("Acknowledge", page.acknowledge_link), ("Open this alert", page.link))
+    wanted = (("Acknowledge", page.acknowledge_link), ("Open this alert", page.link), ("Its proof", page.proof_link))
     return [{"type": "button", "text": _plain(text), "url": url} for text, url in wanted if url]
 
 

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any, Final
@@ -196,6 +197,7 @@ def _serve(settings: Config, monitor: Monitor, meter: PrometheusMeter, stop: thr
     from monitor.daemon.console import Console, console_router  # noqa: PLC0415  imports a Markdown reader
     from monitor.daemon.daemon import Daemon
     from monitor.daemon.proof_of_life import DeadManService  # noqa: PLC0415  imports an HTTP client
+    from monitor.daemon.signing_proofs import SigningProofs  # noqa: PLC0415  used by this command alone
     from monitor.daemon.web import add_document, create_app
     from monitor.daemon.web_server import WebServer
 
@@ -209,6 +211,7 @@ def _serve(settings: Config, monitor: Monitor, meter: PrometheusMeter, stop: thr
     web = create_app(look, meter, settings.web.names if settings.web is not None else ())
     index_of = index_reader(settings.archive, lambda fault: _LOG.warning("search_index_not_shown detail=%s", fault))
     add_document(web, PATH, lambda: checkpoints_document(monitor.store, own(), index_of))
+    proofs = SigningProofs(monitor.store, own, settings.archive)
     web.include_router(
         alert_router(
             AlertDesk(
@@ -217,6 +220,7 @@ def _serve(settings: Config, monitor: Monitor, meter: PrometheusMeter, stop: thr
                 links_of(settings),
                 token_of(settings),
                 utc_now,
+                proofs,
             )
         )
     )
@@ -235,7 +239,7 @@ def _serve(settings: Config, monitor: Monitor, meter: PrometheusMeter, stop: thr
         daemon.every(manager.ping_seconds, manager.alive, "service manager")
     subscribers = None
     if monitor.courier is not None and settings.site is not None and settings.site.listen is not None:
-        subscribers = site_server(monitor.courier.site, settings.site)
+        subscribers = site_server(replace(monitor.courier.site, prove=proofs.document), settings.site)
     daemon.start()
     if subscribers is not None:
         subscribers.start()

@@ -4,6 +4,7 @@ A GET changes nothing: programs that follow every link of a mail acknowledge no 
 """
 
 import hmac
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,13 +17,15 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
-from alerts.alert import rfc3339
+from alerts.alert import Alert, rfc3339
 from alerts.delivery import idempotency_key
 from alerts.inert import inert_json, inert_line
-from alerts.links import Links, is_signed
+from alerts.links import PROVEN_KIND, Links, is_signed
 from alerts.page import page_of
 from alerts.rendering import json_document
 from monitor.daemon.pages import environment
+from monitor.daemon.signing_proofs import SigningProofs
+from monitor.model.errors import FetchFailed
 from monitor.store.alert_life import AlertLife, NoSuchAlert, Who
 from monitor.store.outbox import Silence
 from monitor.store.patterns import Patterns, pattern_note
@@ -44,6 +47,7 @@ class AlertDesk:
     links: Links
     token: bytes
     clock: Callable[[], datetime]
+    proofs: SigningProofs
 
     def kept(self, alert: str) -> KeptAlert:
         """The alert with this whole id. Raises `HTTPException` (404)."""
@@ -106,6 +110,10 @@ def alert_router(desk: AlertDesk) -> APIRouter:
 
 
 def _add_pages(router: APIRouter, desk: AlertDesk) -> None:
+    @router.get("/proofs/{alert:path}")
+    def proof(alert: str) -> Response:
+        return _proof(desk, desk.kept(alert).alert)
+
     @router.get("/alerts/{alert:path}")
     def page(alert: str, until: int = 0, signature: str = "") -> HTMLResponse:
         kept = desk.kept(alert)
@@ -231,6 +239,22 @@ def alert_document(kept: KeptAlert, life: AlertLife, links: Links) -> dict[str, 
     }
 
 
+def _proof(desk: AlertDesk, alert: Alert) -> Response:
+    """The alert's signing with its proof, as a file. Raises `HTTPException`."""
+    log, index = alert.log, alert.index
+    leaf = None if log is None or index is None else desk.reading.leaf(log, index)
+    if log is None or index is None or leaf is None or alert.kind != PROVEN_KIND:
+        raise HTTPException(404, "this alert is of no signing that is kept here")
+    about = {"alert": alert.id, "title": alert.title, "rule": alert.rule, "reasons": list(alert.reasons)}
+    try:
+        document = desk.proofs.document(log, index, leaf, inert_json(about))
+    except FetchFailed as error:
+        raise HTTPException(503, f"the proof cannot be built now: {error}", {"Retry-After": "60"}) from error
+    name = f'attachment; filename="signing-{index}.json"'
+    text = json.dumps(document, indent=1) + "\n"
+    return Response(text, media_type="application/json", headers={"Content-Disposition": name})
+
+
 def _is_signed(desk: AlertDesk, alert: str, until: int, signature: str) -> bool:
     return bool(desk.links.key and signature) and is_signed(desk.links.key, alert, until, signature, desk.clock())
 
@@ -244,6 +268,7 @@ def _page(desk: AlertDesk, kept: KeptAlert, until: int, signature: str) -> HTMLR
     against = [each for each in desk.reading.open_evidence(_EVIDENCE) if each.log == alert.log]
     text = _TEMPLATE.render(
         kept=kept,
+        has_proof=alert.kind == PROVEN_KIND and alert.index is not None,
         alert=alert,
         page=page_of(alert, idempotency_key(alert.id, "page")),
         evidence=[each for each in against if each.kind == alert.kind],

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
 
-from monitor.model.log_source import CT_APIS, LogApi
+from monitor.model.log_source import CT_APIS, LogApi, LogSource, SignedHead
 from monitor.proof.evidence import NotEvidence, Statement, as_base64, as_text, from_base64, read_head
 from sigstore_entries.entry import decode_ct, decode_rekor
 from sigstore_entries.signing import EntryRef, Unreadable
@@ -87,6 +87,24 @@ def to_document(proven: Sequence[ProvenSignings], about: Mapping[str, Any]) -> d
             for each in proven
         ],
     }
+
+
+def proof_from_log(source: LogSource, head: SignedHead, index: int, leaf: bytes) -> ProvenSignings:
+    """Prove one entry into a trusted head, with hashes that the log gives now.
+
+    RFC 6962 2.1.1: the path of the last leaf of a tree are the subtrees to its left, so the frontier before the entry
+    and a consistency proof from the tree that ends with it are its inclusion proof. Raises `NotEvidence` when they do
+    not lead to the head, and what asking a log raises.
+    """
+    identity, size = source.identity, index + 1
+    before = source.frontier(index, head)
+    consistency = tuple(source.consistency_proof(size, head.size)) if size < head.size else ()
+    entry = ProvenEntry(index, leaf_hash(leaf), tuple(reversed(before.hashes)), leaf)
+    proven = ProvenSignings(
+        identity.log, identity.api, identity.key_name, identity.spki, head.raw, size, consistency, (entry,)
+    )
+    check(proven)
+    return proven
 
 
 def is_signing_proof(raw: bytes) -> bool:

@@ -68,6 +68,10 @@ def router(site: Site) -> APIRouter:  # noqa: C901  a list of routes
     @routes.get("/signing.bin")
     def raw_entry(name: Name, log: Annotated[str, Query(max_length=200)], index: int) -> Response:
         _, _, found = _one(site, name, log, index)
+        if not found.leaf:
+            raise Refused(
+                404, "Not kept", f"This site knows what entry {index} of {log} says, and keeps no copy of it."
+            )
         headers = {"Content-Disposition": f'attachment; filename="entry-{index}.bin"'}
         return Response(found.leaf, media_type="application/octet-stream", headers=headers)
 

@@ -23,6 +23,13 @@ CONFIRM_FOR: Final = timedelta(hours=24)
 SIGN_IN_FOR: Final = timedelta(minutes=15)
 
 
+Prove = Callable[[str, int, bytes, Mapping[str, Any]], dict[str, Any]]
+"""Document that proves an entry to be in a log: log, index, the entry's bytes, what to say of it for people.
+
+Raises `FetchFailed`, `OwnFault`.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """The parts of one site. `past` answers look-ups; `found` knows what each subscription saw."""
@@ -38,6 +45,7 @@ class Site:
     door: Door
     templates: Environment
     clock: Callable[[], datetime]
+    prove: Prove | None = None
 
     def page(self, request: Request, name: str, *, status: int = 200, **values: Any) -> HTMLResponse:
         """Render a page for a visitor, and give a new browser its cookie."""

@@ -6,6 +6,7 @@ of RFC 8058.
 
 import base64
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
@@ -14,6 +15,8 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+from alerts.inert import inert_json
+from monitor.model.errors import FetchFailed, OwnFault
 from monitor.site.looking import Looked, Row, known_before, look, rows_of, signing_json
 from monitor.site.pages import Name
 from monitor.site.parts import CONFIRM_FOR, Site
@@ -30,6 +33,7 @@ from settings.document import DocumentError
 from sigstore_entries.signing import EntryRef
 from tlog.merkle import leaf_hash
 
+_LOG: Final = logging.getLogger(__name__)
 _MAX_TITLE: Final = 80
 _PREVIEW: Final = 8
 Form = Mapping[str, list[str]]
@@ -382,7 +386,18 @@ def source_of(row: Row) -> str:
 
 
 def evidence_document(site: Site, row: Row, leaf: bytes) -> dict[str, Any]:
-    """One file to attach: the entry as the log holds it, its leaf hash, and how far the log was proven."""
+    """One file to attach: the entry as the log holds it, with its inclusion proof and the head that the log signed.
+
+    `signwatch evidence verify` checks it. Where no proof can be had now the file says why, and how to get one.
+    """
+    about = {"signing": inert_json(plain(signing_json(row)))}
+    missing = "This site asks no log."
+    if site.prove is not None:
+        try:
+            return site.prove(row.log, row.index, leaf, about)
+        except (FetchFailed, OwnFault) as error:
+            _LOG.warning("evidence_without_proof log=%s index=%d detail=%s", row.log, row.index, error)
+            missing = "The proof could not be had at this moment: download the file again later."
     log = next((each for each in site.found.logs() if each.log == row.log), None)
     return {
         "format": "signwatch-signing/1",
@@ -391,7 +406,8 @@ def evidence_document(site: Site, row: Row, leaf: bytes) -> dict[str, Any]:
         "leaf": base64.b64encode(leaf).decode("ascii"),
         "leaf_hash": leaf_hash(leaf).hex(),
         "read_and_proven_up_to": None if log is None else log.last,
-        "signing": plain(signing_json(row)),
+        **about,
+        "proof_missing": missing,
         "how_to_verify": (
             "leaf_hash is SHA-256 over a zero byte and the leaf (RFC 6962 2.1). Ask the log for an inclusion proof of "
             "this hash at this index; any Sigstore client checks it against the log's signed tree head."

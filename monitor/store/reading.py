@@ -206,6 +206,12 @@ class Reading:
         query = select(found).join(shown, same).where(*wanted).distinct().order_by(found.c.log, found.c.entry)
         return [found_signing(row) for row in self._all(query.limit(limit))]
 
+    def leaf(self, log: str, index: int) -> bytes | None:
+        """The bytes of an entry that some rule selected; `None` where none did."""
+        row = table(FindingRow).c
+        found = self._all(select(row.leaf).where(row.log == log, row.entry == index).limit(1))
+        return next((bytes(each["leaf"]) for each in found), None)
+
     def verdicts(self, log: str, indexes: Sequence[int]) -> dict[int, dict[str, str]]:
         """What rules found of these entries of one log: outcomes by rule, for each entry that some rule selected."""
         found: dict[int, dict[str, str]] = {}

@@ -102,6 +102,7 @@ def parsed(document: str) -> Tags:
 
 BENIGN = parsed(Renderer().html(hostile_alert("release@acme.example"), "key"))
 BASE = "https://signwatch.acme.example"
+OURS = (f"{BASE}/alerts/", f"{BASE}/proofs/")
 LINKED = Renderer(links=Links(BASE, b"k" * 32))
 
 
@@ -122,8 +123,8 @@ def check_html(alert: Alert) -> None:
     assert not found.tags & {"a", "img", "script", "link", "iframe", "form"}
     linked = parsed(LINKED.html(alert, "key"))
     assert linked.tags - BENIGN.tags == {"a"}
-    assert {url.partition("?")[0] for url in linked.urls} == {LINKED.links.page(alert)}
-    assert all(url.startswith(f"{BASE}/alerts/") for url in linked.urls)
+    assert {url.partition("?")[0] for url in linked.urls} == {LINKED.links.page(alert), LINKED.links.proof(alert)}
+    assert all(url.startswith(OURS) for url in linked.urls)
 
 
 def slack_texts(block: dict[str, Any]) -> list[dict[str, Any]]:
@@ -141,7 +142,7 @@ def check_slack(alert: Alert) -> None:
     assert 0 < len(shown) <= 50
     texts = [text for block in shown for text in slack_texts(block)]
     urls = [each["url"] for block in shown if block["type"] == "actions" for each in block["elements"]]
-    assert all(url.startswith(f"{BASE}/alerts/") for url in urls)
+    assert all(url.startswith(OURS) for url in urls)
     assert all(len(url) <= 3000 for url in urls)
     assert all(len(block.get("fields", ())) <= 10 for block in shown)
     assert {text["type"] for text in texts} == {"plain_text"}, "plain text has neither markup nor mentions"

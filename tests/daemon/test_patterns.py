@@ -13,6 +13,7 @@ from monitor.commands.terminal import Exit
 from monitor.config import WebConfig, load_config
 from monitor.daemon.alert_pages import AlertDesk, alert_router
 from monitor.daemon.assembly import Monitor, assemble
+from monitor.daemon.signing_proofs import SigningProofs
 from monitor.daemon.web import create_app
 from monitor.daemon.web_server import WebServer
 from monitor.following.follower import Timing
@@ -40,7 +41,8 @@ class Scene:
         self.database = self.monitor.store.database
         self.links = Links("https://signwatch.acme.example", KEY)
         web = create_app(lambda: (None, {}), meter)  # type: ignore[arg-type, return-value]
-        desk = AlertDesk(AlertLife(self.database, []), Reading(self.database), self.links, TOKEN, utc_now)
+        proofs = SigningProofs(self.monitor.store, list, None)
+        desk = AlertDesk(AlertLife(self.database, []), Reading(self.database), self.links, TOKEN, utc_now, proofs)
         web.include_router(alert_router(desk))
         self.server = WebServer(web, WebConfig(("127.0.0.1", 0)))
         self.server.start()

@@ -14,6 +14,7 @@ from alerts.links import NO_LINKS
 from monitor.config import Config, WebConfig, parse_config
 from monitor.daemon.alert_pages import AlertDesk, alert_router
 from monitor.daemon.console import Console, console_router
+from monitor.daemon.signing_proofs import SigningProofs
 from monitor.daemon.status import Status, read_status, status_document
 from monitor.daemon.web import create_app
 from monitor.daemon.web_server import WebServer
@@ -63,7 +64,9 @@ class Place:
         web = create_app(self.look, self.meter)
         web.include_router(console_router(Console(self.store, self.look, lambda: self.rules, self.clock)))
         life, reading = AlertLife(database, ["mail"]), Reading(database)
-        web.include_router(alert_router(AlertDesk(life, reading, NO_LINKS, b"", self.clock)))
+        web.include_router(
+            alert_router(AlertDesk(life, reading, NO_LINKS, b"", self.clock, SigningProofs(self.store, list, None)))
+        )
         self.server = WebServer(web, WebConfig(("127.0.0.1", 0)))
         self.server.start()
         self.client = httpx.Client(base_url=self.server.url, trust_env=False, timeout=10)

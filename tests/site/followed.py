@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from aiosmtpd.controller import Controller
 from alerts.delivery import DeliveryPolicy, deliver_channel
 from monitor.config import WebConfig, load_config
 from monitor.daemon.assembly import Monitor, assemble
+from monitor.daemon.log_sources import own_sources
+from monitor.daemon.signing_proofs import SigningProofs
 from monitor.daemon.web_server import WebLimits, WebServer
 from monitor.following.follower import Timing
 from monitor.site.app import create_site
@@ -112,9 +114,9 @@ def followed(folder: Path, database: str | None = None) -> Iterator[Followed]:
         for watch in monitor.watches:
             watch.baseline(0)
         assert monitor.courier is not None
-        server = WebServer(
-            create_site(monitor.courier.site), WebConfig(("127.0.0.1", port)), WebLimits(connections=500), "site"
-        )
+        proofs = SigningProofs(monitor.store, own_sources(monitor, stack), settings.archive)
+        site = replace(monitor.courier.site, prove=proofs.document)
+        server = WebServer(create_site(site), WebConfig(("127.0.0.1", port)), WebLimits(connections=500), "site")
         server.start()
         stack.callback(server.stop)
         visitors = stack.enter_context(ExitStack())

@@ -1,10 +1,12 @@
 """From a signing in a followed log to the subscriber's mail, and what its buttons do."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from monitor.cli import run_command
 from tests.site.followed import NAME, Followed, followed
 from tests.site.scene import link_in, shown, text_of
 from tests.support.database_fixtures import postgres_url, where
@@ -54,7 +56,7 @@ def test_it_was_me_offers_exactly_what_differed_and_widens_only_when_asked(live:
     assert "branch main" in shown(visitor.get(f"/subscriptions/{page}"))
 
 
-def test_it_was_not_me_leads_to_what_is_right_for_the_issuer(live: Followed) -> None:
+def test_it_was_not_me_leads_to_what_is_right_for_the_issuer(live: Followed, tmp_path: Path) -> None:
     visitor = live.visitor()
     live.subscribe(visitor, MIA)
     live.follow()
@@ -65,9 +67,21 @@ def test_it_was_not_me_leads_to_what_is_right_for_the_issuer(live: Followed) -> 
         assert said in page
     for wrong in ("GitLab", "password"):
         assert wrong not in page
-    evidence = visitor.get(link.replace("/answer/", "/evidence/")).json()
-    assert evidence["index"] == 3
-    assert evidence["leaf"]
+    file = tmp_path / "evidence.json"
+    evidence = link.replace("/answer/", "/evidence/")
+    file.write_bytes(visitor.get(evidence).content)
+    verify = ["evidence", "verify", str(file), "--trusted-root", str(live.served.folder / "trusted_root.json")]
+    assert run_command(verify) == 0
+    document = json.loads(file.read_text())
+    assert document["about"]["signing"]["index"] == 3
+    (entry,) = document["logs"][0]["entries"]
+    entry["path"][0] = entry["leafHash"]
+    file.write_text(json.dumps(document))
+    assert run_command(verify) == 1
+    live.served.down = True
+    without = visitor.get(evidence).json()
+    assert (without["index"], bool(without["leaf"])) == (3, True)
+    assert "download the file again later" in without["proof_missing"]
 
 
 def test_one_persons_answer_forgives_nothing_from_another(live: Followed) -> None:

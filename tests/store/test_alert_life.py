@@ -20,6 +20,7 @@ from alerts.delivery import DeliveryPolicy, deliver_channel
 from alerts.links import Links
 from monitor.config import WebConfig
 from monitor.daemon.alert_pages import AlertDesk, alert_router
+from monitor.daemon.signing_proofs import SigningProofs
 from monitor.daemon.web import create_app
 from monitor.daemon.web_server import WebServer
 from monitor.store.alert_life import AlertLife, NoSuchAlert, Who, silence_ended_alert
@@ -210,9 +211,11 @@ KEY, TOKEN = b"k" * 32, b"t" * 32
 
 @pytest.fixture
 def desk(database: Database) -> AlertDesk:
-    a_store(database, ["mail"], Clock()).enqueue([alert(1, title="<b>It</b> \u202eforked")])
+    store = a_store(database, ["mail"], Clock())
+    store.enqueue([alert(1, title="<b>It</b> \u202eforked")])
     links = Links("https://signwatch.acme.example", KEY)
-    return AlertDesk(AlertLife(database, ["mail"]), Reading(database), links, TOKEN, lambda: NOW)
+    proofs = SigningProofs(store, list, None)
+    return AlertDesk(AlertLife(database, ["mail"]), Reading(database), links, TOKEN, lambda: NOW, proofs)
 
 
 @pytest.fixture
