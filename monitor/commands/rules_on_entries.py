@@ -96,7 +96,7 @@ def explain(
         # Judged once for the label: whether the certificate comes from a trusted authority.
         first, *more = signings_in(file)
         _note_left_out(file, first, 0)
-        labelled = judge.judge([Hit(first, (rule.id,), b"")], utc_now())[0].signing
+        labelled = judge.judge([Hit(first, (rule.id,), b"")], utc_now())[0].selected.signing
         told = explain_rule(rule, labelled, facts.stored, utc_now())
     if more:
         note(f"{file}: explained is the first of {len(more) + 1} entries")

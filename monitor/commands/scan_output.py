@@ -51,9 +51,9 @@ def _lines(log: str, first: int, last: int) -> Tell:
 
 def stored(finding: Finding) -> LedgerFinding:
     """Return a finding as it is read back from a database."""
-    where = finding.signing.where
+    where = finding.selected.signing.where
     reasons = [asdict(reason) for reason in finding.verdict.reasons]
-    outcome, signing = finding.verdict.outcome.value, signing_document(finding.signing)
+    outcome, signing = finding.verdict.outcome.value, signing_document(finding.selected.signing)
     return LedgerFinding(where.log, where.index, finding.rule, outcome, reasons, signing)
 
 

@@ -101,7 +101,7 @@ def wrong_signature(identity: LogIdentity, findings: Sequence[Finding], head: Si
     wrong = next((each for each in findings if WRONG_SIGNATURE in each.verdict.reasons), None)
     if wrong is None:
         return None
-    index = wrong.signing.where.index
+    index = wrong.selected.signing.where.index
     return Evidence(
         log=identity.log,
         api=identity.api,

@@ -43,11 +43,6 @@ class Finding:
     promises: tuple[InclusionPromise, ...] = ()
     past: int | None = None
 
-    @property
-    def signing(self) -> Signing:
-        """The entry."""
-        return self.selected.signing
-
 
 @dataclass(frozen=True, slots=True)
 class UnreadableEntry:

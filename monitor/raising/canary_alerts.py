@@ -23,7 +23,7 @@ def canary_seen_alerts(findings: Sequence[Finding], now: datetime) -> list[Alert
     """
     return [
         Alert(
-            id=f"{SEEN}-{digest_text(finding.signing.digests[0])}",
+            id=f"{SEEN}-{digest_text(finding.selected.signing.digests[0])}",
             kind="canary-seen",
             owner=Owner.OURSELVES,
             severity=Severity.INFO,
@@ -32,12 +32,12 @@ def canary_seen_alerts(findings: Sequence[Finding], now: datetime) -> list[Alert
             consequence="None.",
             next_step="Nothing.",
             created_at=now,
-            log=finding.signing.where.log,
-            index=finding.signing.where.index,
+            log=finding.selected.signing.where.log,
+            index=finding.selected.signing.where.index,
             rule=CANARY,
         )
         for finding in findings
-        if finding.rule == CANARY and finding.verdict.outcome is Outcome.EXPECTED and finding.signing.digests
+        if finding.rule == CANARY and finding.verdict.outcome is Outcome.EXPECTED and finding.selected.signing.digests
     ]
 
 

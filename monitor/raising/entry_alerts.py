@@ -88,15 +88,15 @@ def clock_alerts_of_findings(log: str, findings: Sequence[Finding], now: datetim
     The clock of an authority may run ahead of the log's by as much as clocks may differ: that is no news.
     """
     for finding in findings:
-        told = next((time.at for time in finding.signing.times if time.source == INTEGRATED_TIME), None)
+        told = next((time.at for time in finding.selected.signing.times if time.source == INTEGRATED_TIME), None)
         begins = [
             signer.not_before
-            for signer in finding.signing.signers
+            for signer in finding.selected.signing.signers
             if signer.trust is ChainTrust.TRUSTED and signer.not_before is not None
         ]
         begins += [promise.at for promise in finding.promises] if begins else []
         if told is not None and begins and told < max(begins) - CLOCK_SKEW:
-            what = f"Entry {finding.signing.where.index} is said to be taken in at"
+            what = f"Entry {finding.selected.signing.where.index} is said to be taken in at"
             return [
                 _clock_alert(log, (what, told), ("its certificate was made at", max(begins)), now, Owner.LOG_MISBEHAVED)
             ]

@@ -50,7 +50,7 @@ def alerts_of_findings(findings: Sequence[Finding], rules: Mapping[str, Rule], n
 
 
 def _alert_of_unexpected(finding: Finding, rule: Rule, now: datetime) -> Alert:
-    signing = finding.signing
+    signing = finding.selected.signing
     where = signing.where
     issued = signing.kind in CT_KINDS
     told = describe(finding, rule)
@@ -92,7 +92,9 @@ def _alerts_of_wrong_signatures(findings: Sequence[Finding], now: datetime) -> l
     """One alert a day and log for entries that the log should not have taken: a log verifies each signature."""
     entries: dict[str, dict[int, Finding]] = {}
     for finding in findings:
-        entries.setdefault(finding.signing.where.log, {}).setdefault(finding.signing.where.index, finding)
+        entries.setdefault(finding.selected.signing.where.log, {}).setdefault(
+            finding.selected.signing.where.index, finding
+        )
     return [
         Alert(
             id=alert_id("entry-signature-wrong", log, day_of(now)),
@@ -116,7 +118,7 @@ def _alerts_of_wrong_signatures(findings: Sequence[Finding], now: datetime) -> l
 
 
 def _alert_of_unverified(first: Finding, rule: Rule, count: int, now: datetime) -> Alert:
-    where, told = first.signing.where, describe(first, rule)
+    where, told = first.selected.signing.where, describe(first, rule)
     return Alert(
         id=alert_id("unverified-signing", where.log, first.rule, day_of(now)),
         kind="unverified-signing",
@@ -231,7 +233,7 @@ class SigningWords:
 
 def describe(finding: Finding, rule: Rule) -> SigningWords:
     """Describe a finding for an alert."""
-    signing, identity = finding.signing, _who(rule, finding)
+    signing, identity = finding.selected.signing, _who(rule, finding)
     issued = signing.kind in CT_KINDS
     did = "was issued a signing certificate" if issued else f"signed {_what(signing)}"
     reasons = finding.verdict.reasons
@@ -308,7 +310,7 @@ def _plain(reason: str, text: str) -> str:
 
 def _who(rule: Rule, finding: Finding) -> str:
     """The name or key by which the rule selects a signer, vouched ones first, else the selected signer's first one."""
-    signing, selected = finding.signing, finding.selected
+    signing, selected = finding.selected.signing, finding.selected
     signers = selected.vouched or tuple(each.signer for each in selected.signers if each.signer is not None)
     for signer in signers:
         if name := next(matched_values(rule.select, "identity", signing, signer), ""):

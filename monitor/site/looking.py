@@ -203,7 +203,7 @@ def known_before(past: Past, ask: Ask, subject: Subject, now: datetime) -> list[
     findings = [
         Finding(rule.id, select(rule.select, _with_certificates(signing)), verdict, b"") for signing in expected
     ]
-    return [(finding.signing.where, seen) for finding in findings for seen in seen_in(finding)]
+    return [(finding.selected.signing.where, seen) for finding in findings for seen in seen_in(finding)]
 
 
 def _verdicts(found: Sequence[PastSigning], rule: Rule, now: datetime) -> dict[EntryRef, Verdict]:

@@ -82,7 +82,7 @@ def add_certificates(connection: Connection, findings: Sequence[Finding]) -> dic
     """
     found: dict[tuple[str, int, str], set[bytes]] = {}
     for finding in findings:
-        where = finding.signing.where
+        where = finding.selected.signing.where
         keys = {signer.issued for signer in finding.selected.vouched if signer.issued is not None}
         if keys:
             found[where.log, where.index, finding.rule] = keys
@@ -105,13 +105,13 @@ class Events:
             # Two logs' batches must not each miss what the other is about to commit.
             lock_name(connection, "certificates")
         self._keys = add_certificates(connection, findings)
-        self._issued = {f.signing.where for f in findings if is_certificate_only(f.signing)}
+        self._issued = {f.selected.signing.where for f in findings if is_certificate_only(f.selected.signing)}
         wanted = {(rule, key) for (_, _, rule), keys in self._keys.items() for key in keys}
         self._entries = _entries_with(connection, wanted, certificates_only=not self._issued)
         self._expected = [
-            (finding.signing.where, finding.rule)
+            (finding.selected.signing.where, finding.rule)
             for finding in findings
-            if finding.verdict.outcome is Outcome.EXPECTED and finding.signing.where not in self._issued
+            if finding.verdict.outcome is Outcome.EXPECTED and finding.selected.signing.where not in self._issued
         ]
 
     @property

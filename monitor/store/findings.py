@@ -58,12 +58,12 @@ def vouched_for(connection: Connection, finding: Finding, now: datetime) -> None
     changed = {name: value for name, value in row.items() if name not in {"log", "entry", "rule", "found_at"}}
     change_sealed(connection, table(FindingRow), here, changed)
     add_past(connection, [finding])
-    set_past(connection, finding.signing.where, finding.rule, past=is_past(finding))
+    set_past(connection, finding.selected.signing.where, finding.rule, past=is_past(finding))
 
 
 def _add_names(connection: Connection, findings: Sequence[Finding]) -> None:
     """File signings under their names, for looking one up: each entry once, however many rules select it."""
-    signings = {finding.signing.where: finding.signing for finding in findings}
+    signings = {finding.selected.signing.where: finding.selected.signing for finding in findings}
     rows = {
         (text_key(name), where.log, where.index) for where, signing in signings.items() for name in names_of(signing)
     }
@@ -148,7 +148,7 @@ def _reason_document(reason: Reason) -> dict[str, str]:
 
 
 def _row(finding: Finding, now: datetime) -> dict[str, Any]:
-    signing = finding.signing
+    signing = finding.selected.signing
     return {
         "log": signing.where.log,
         "entry": signing.where.index,
@@ -187,9 +187,11 @@ def add_past(connection: Connection, findings: Sequence[Finding]) -> None:
     for finding in findings:
         if not finding.selected.vouched:
             continue
-        rule, where = finding.rule, finding.signing.where
+        rule, where = finding.rule, finding.selected.signing.where
         here = {"log": where.log, "entry": where.index}
-        digests += [{"rule": rule, "digest_key": text_key(each), **here} for each in digests_of(finding.signing)]
+        digests += [
+            {"rule": rule, "digest_key": text_key(each), **here} for each in digests_of(finding.selected.signing)
+        ]
         for seen in seen_in(finding):
             key = {"rule": rule, "fact": seen.fact, "subject_key": text_key(seen.subject)}
             key["value_key"] = text_key(seen.value)
@@ -342,7 +344,7 @@ def _rest(connection: Connection, now: datetime) -> datetime:
 
 
 def _recheck_row(finding: Finding, due_at: datetime) -> dict[str, object]:
-    where = finding.signing.where
+    where = finding.selected.signing.where
     return {"log": where.log, "entry": where.index, "rule": finding.rule, "due_at": due_at, "extra": finding.extra}
 
 
@@ -416,7 +418,7 @@ class BatchPast(Past):
 
     def remember(self, finding: Finding) -> None:
         """Let later judgements of this batch know of a finding. Signers that are not vouched for are no past."""
-        signing, rule = finding.signing, finding.rule
+        signing, rule = finding.selected.signing, finding.rule
         if not finding.selected.vouched:
             return
         for digest in digests_of(signing):

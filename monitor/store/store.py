@@ -160,7 +160,7 @@ class Store(State):
     def vouched_for(self, due: DueFinding, finding: Finding, alerts: Sequence[Alert]) -> None:
         """Commit a finding whose certificate an authority vouches for since, as if it had just been found."""
         now = self._clock()
-        where = finding.signing.where
+        where = finding.selected.signing.where
         with self.database.write() as connection:
             if settle_recheck(connection, due, None):
                 claim_past(connection, [finding])
@@ -283,4 +283,4 @@ def _promises(evidence: Evidence) -> Iterator[InclusionPromise]:
 
 
 def _key(finding: Finding) -> tuple[str, int, str]:
-    return finding.signing.where.log, finding.signing.where.index, finding.rule
+    return finding.selected.signing.where.log, finding.selected.signing.where.index, finding.rule

@@ -107,7 +107,7 @@ def commit(store: Store, start: int, end: int, findings: Sequence[Finding]) -> N
 
 
 def told(findings: Sequence[Finding]) -> list[tuple[int, str, Verdict]]:
-    return [(finding.signing.where.index, finding.rule, finding.verdict) for finding in findings]
+    return [(finding.selected.signing.where.index, finding.rule, finding.verdict) for finding in findings]
 
 
 def test_a_batch_is_judged_as_if_every_entry_came_alone(database: Database) -> None:
@@ -136,7 +136,7 @@ def test_what_is_asked_for_a_batch_is_what_is_asked_one_by_one(database: Databas
     hits = scan(entries, 0).hits + scan(a_log(4, 20), last).hits
     facts, single = store.facts.ahead(hits), store.facts.stored
     elsewhere = EntryRef("another log", 1)
-    labelled = {found.signing.where: found.selected.certificates for found in judge(store, hits)}
+    labelled = {found.selected.signing.where: found.selected.certificates for found in judge(store, hits)}
     for hit in hits:
         for besides in (hit.signing.where, elsewhere):
             for rule in (*hit.rules, "no such rule"):

@@ -165,8 +165,8 @@ def test_a_trusted_chain_and_an_unmet_expectation_are_unexpected() -> None:
     first, second = judged([made.hashedrekord_v1(good), made.hashedrekord_v1(MINE)])
     assert first.verdict.outcome is Outcome.EXPECTED
     assert second.verdict.outcome is Outcome.UNEXPECTED
-    assert second.signing.signers[0].trust is ChainTrust.TRUSTED
-    assert second.signing.signers[0].trusted_by == "https://ca.example"
+    assert second.selected.signing.signers[0].trust is ChainTrust.TRUSTED
+    assert second.selected.signing.signers[0].trusted_by == "https://ca.example"
 
 
 def test_a_self_made_certificate_is_unverified_whatever_it_says() -> None:
@@ -205,14 +205,14 @@ def test_an_odd_certificate_is_unexpected_from_the_authority_and_unverified_from
 def test_a_certificate_used_outside_its_validity_is_a_defect_of_the_signing() -> None:
     late = LogEntry(made.hashedrekord_v1(MINE), integrated_time=made.NOT_BEFORE + timedelta(minutes=30))
     (finding,) = judged([late])
-    assert any(defect.startswith("validity") for defect in finding.signing.signers[0].defects)
+    assert any(defect.startswith("validity") for defect in finding.selected.signing.signers[0].defects)
 
 
 def test_the_certificate_timestamp_is_checked_against_the_ct_logs_of_the_root() -> None:
     stamped = made.make_certificate(CA, san="https://github.com/acme/widget/x", ct_log=CT_LOG)
     other = made.make_certificate(CA, san="https://github.com/acme/widget/x", ct_log=made.make_ct_log("other"))
     found = judged([made.hashedrekord_v1(stamped), made.hashedrekord_v1(other), made.hashedrekord_v1(MINE)])
-    assert [f.signing.signers[0].sct_verified for f in found] == [True, False, None]
+    assert [f.selected.signing.signers[0].sct_verified for f in found] == [True, False, None]
     assert [len(f.promises) for f in found] == [1, 0, 0]
 
 
@@ -220,7 +220,7 @@ def test_what_a_ct_log_says_of_a_strangers_certificate_is_not_asked() -> None:
     """Anybody can make one by the thousand: each is refused before anything dear is done with it."""
     stamped = made.make_certificate(STRANGER, san="https://github.com/acme/widget/x", ct_log=CT_LOG)
     (finding,) = judged([made.hashedrekord_v1(stamped)])
-    signer = finding.signing.signers[0]
+    signer = finding.selected.signing.signers[0]
     assert (signer.trust, signer.sct_verified) == (ChainTrust.UNTRUSTED, None)
     assert finding.promises == (), "what it carries was promised to nobody"
 
@@ -234,14 +234,14 @@ def test_findings_of_one_batch_know_of_each_other() -> None:
     for finding in found:
         past.remember(finding)
     past.remember(replace(found[1], rule="calm", verdict=Verdict(Outcome.EXPECTED)))
-    here = found[1].signing.where
+    here = found[1].selected.signing.where
     assert past.times_signed("acme", digest, here) == 2
     assert past.times_signed("acme", digest, EntryRef("log", 99_999)) == 3
     assert past.times_signed("other", digest, here) == 0
     assert past.signings("acme", made.NOT_BEFORE - timedelta(seconds=1), NOW, here) == 1
     assert past.signings("acme", NOW - timedelta(hours=3), NOW, here) == 2
     assert past.signings("acme", made.NOT_BEFORE, NOW, here) == 0
-    name = found[0].signing.signers[0].names[0].value
+    name = found[0].selected.signing.signers[0].names[0].value
     repository, own = "https://github.com/acme/widget", found[1].selected.certificates
     assert past.issuers_of("acme", name, frozenset()) == frozenset(), "what was unexpected is no past"
     assert past.issuers_of("calm", name, frozenset()) == frozenset([made.GITHUB_ISSUER])
@@ -255,8 +255,8 @@ def test_findings_of_one_batch_know_of_each_other() -> None:
 def test_a_signing_can_be_told_apart_from_its_neighbour_under_several_rules() -> None:
     both = matcher(RULES + "  - {id: all, select: {issuer: '" + made.GITHUB_ISSUER + "'}}\n")
     found = judged([made.hashedrekord_v1(MINE), made.hashedrekord_v1(OTHERS)], rules=both)
-    assert [(f.rule, f.signing.where.index) for f in found] == [("acme", 1000), ("all", 1000), ("all", 1001)]
-    assert all(isinstance(f.signing, Signing) for f in found)
+    assert [(f.rule, f.selected.signing.where.index) for f in found] == [("acme", 1000), ("all", 1000), ("all", 1001)]
+    assert all(isinstance(f.selected.signing, Signing) for f in found)
 
 
 def test_an_entry_whose_signature_is_wrong_is_told_of_the_log_and_not_in_the_name_of_its_alleged_signer() -> None:
@@ -270,7 +270,7 @@ def test_an_entry_whose_signature_is_wrong_is_told_of_the_log_and_not_in_the_nam
     rules = {rule.id: rule for rule in matcher().rules}
     alerts = alerts_of_findings([real, wrong, again], rules, NOW)
     assert [(alert.kind, alert.index) for alert in alerts] == [
-        ("unexpected-signing", real.signing.where.index),
-        ("entry-signature-wrong", wrong.signing.where.index),
+        ("unexpected-signing", real.selected.signing.where.index),
+        ("entry-signature-wrong", wrong.selected.signing.where.index),
     ]
     assert alerts[1].owner is Owner.LOG_MISBEHAVED

@@ -190,7 +190,7 @@ CROWD = Signer(SignerForm.CERTIFICATE, (Name(NameForm.EMAIL, "crowd@other.exampl
 def test_an_alert_names_the_key_or_name_that_the_rule_selects(select: str, who: str, fact: tuple[str, str]) -> None:
     rules = load_rules(f"version: 1\nrules:\n  - {{id: acme, select: {select}}}\n").rules
     made = finding(7, Outcome.UNEXPECTED)
-    signing = replace(made.signing, signers=(*[CROWD] * 50, RING, SIGNER))
+    signing = replace(made.selected.signing, signers=(*[CROWD] * 50, RING, SIGNER))
     made = replace(made, selected=selected_by(rules[0].select, signing))
     for outcome in (Outcome.UNEXPECTED, Outcome.UNVERIFIED):
         shown = replace(made, verdict=replace(made.verdict, outcome=outcome))

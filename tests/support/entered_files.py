@@ -21,7 +21,7 @@ from tests.support.parts import Clock
 from tests.support.served_log import served_log, signing_body
 
 ROOT: Final = Path(__file__).parents[2]
-_PACKAGES: Final = ("alerts", "monitor", "outbound", "rules", "sigstore_entries", "tlog")
+_PACKAGES: Final = ("addresses", "alerts", "monitor", "outbound", "rules", "sigstore_entries", "tlog")
 _OURS: Final = tuple(f"{ROOT / name}/" for name in _PACKAGES)
 
 

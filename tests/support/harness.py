@@ -46,7 +46,7 @@ class EverythingIsNews:
     def alerts(self, findings: Sequence[Finding], now: datetime) -> Sequence[Alert]:
         return [
             Alert(
-                id=f"{f.signing.where.log}-{f.signing.where.index}-{f.rule}",
+                id=f"{f.selected.signing.where.log}-{f.selected.signing.where.index}-{f.rule}",
                 kind="unexpected-signing",
                 owner=Owner.SIGNING,
                 severity=Severity.PAGE,
@@ -55,8 +55,8 @@ class EverythingIsNews:
                 consequence="c",
                 next_step="n",
                 created_at=now,
-                log=f.signing.where.log,
-                index=f.signing.where.index,
+                log=f.selected.signing.where.log,
+                index=f.selected.signing.where.index,
                 rule=f.rule,
             )
             for f in findings

@@ -99,4 +99,4 @@ class MemoryState:
 
 
 def _key(finding: Finding) -> tuple[str, int, str]:
-    return finding.signing.where.log, finding.signing.where.index, finding.rule
+    return finding.selected.signing.where.log, finding.selected.signing.where.index, finding.rule
