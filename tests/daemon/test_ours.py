@@ -1,5 +1,6 @@
 """Trouble of our own is told as ours: a clock that was ahead, a database that vanished, a name that is no log."""
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from alerts.alert import Owner
 from monitor.config import parse_config
 from monitor.daemon.status import read_status
 from monitor.model.errors import FetchFailed
+from monitor.model.log_source import TrustedHead
 from monitor.store.database import VanishedDatabase, create
 from monitor.store.store import Store
 from tests.support.alerts import NOW
@@ -28,9 +30,11 @@ def store(tmp_path: Path, clock: Clock) -> Store:
     return a_store(create(str(tmp_path / "signwatch.db"), NOW, "test"), clock=clock)
 
 
-def follow(store: Store, log: str = LOG) -> None:
-    store.record_head(a_position(9, log=log).head.head)
-    store.baseline(a_position(0, head=9, log=log), "index 0")
+def follow(store: Store, log: str = LOG, *, timed: bool = True) -> None:
+    position = a_position(0, head=9, log=log)
+    head = position.head.head if timed else replace(position.head.head, timestamp=None)
+    store.record_head(head)
+    store.baseline(replace(position, head=TrustedHead(head)), "index 0")
 
 
 BUSY = "logs: [{name: rekor-v2, url: 'http://localhost:1', busy: true}]\n"
@@ -40,9 +44,12 @@ def reasons(store: Store, clock: Clock, folder: Path, logs: str = "") -> str:
     return " ".join(read_status(parse_config(CONFIG + logs, folder / "signwatch.yaml"), store, clock.now).reasons)
 
 
-def test_a_clock_that_was_ahead_once_hides_no_frozen_log(store: Store, clock: Clock, tmp_path: Path) -> None:
+@pytest.mark.parametrize("timed", [True, False], ids=["signed time", "no signed time"])
+def test_a_clock_that_was_ahead_once_hides_no_frozen_log(
+    store: Store, clock: Clock, tmp_path: Path, *, timed: bool
+) -> None:
     clock.advance(days=30)
-    follow(store)
+    follow(store, timed=timed)
     store.health.went_well(LOG, clock.now, clock.now)
     assert "earlier" not in reasons(store, clock, tmp_path), "control"
     clock.advance(days=-30)
