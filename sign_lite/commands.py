@@ -2,16 +2,19 @@
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import Annotated, Any, Final, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
 from rich.progress import track
-from sigstore.sign import Signer
+from sigstore.models import ClientTrustConfig
+from sigstore.oidc import IdentityToken
 
 from sign_lite.errors import Misuse, SignLiteError, VerificationFailed
 from sign_lite.files import (
@@ -25,14 +28,17 @@ from sign_lite.files import (
     write_bundle,
 )
 from sign_lite.keyed import load_key
-from sign_lite.signing import build_statement, sign_file, sign_statement, signer
-from sign_lite.summary import describe
+from sign_lite.login import LoginKind, log_in
+from sign_lite.private_key import KeyPair, read_key_pair
+from sign_lite.signing import Signing, build_statement, signer
 from sign_lite.trust import TOKEN_VARIABLE, load_identity_token, load_trust, load_trust_config
 from sign_lite.verifying import Signed, verify_file
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
+# cosign's name for it.
+PASSWORD_VARIABLE: Final = "COSIGN_PASSWORD"  # noqa: S105  a name
 _errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
 Files = Annotated[list[Path], typer.Argument(help="Files.", metavar="FILE...")]
@@ -41,6 +47,14 @@ TrustConfig = Annotated[
 ]
 Token = Annotated[str | None, typer.Option(help=f"Identity token; {TOKEN_VARIABLE} is taken when left out.")]
 TokenFile = Annotated[Path | None, typer.Option(help="File with the identity token.", metavar="FILE")]
+Login = Annotated[
+    LoginKind | None,
+    typer.Option(help="Sign in: browser here, code from a browser elsewhere, device for another machine's browser."),
+]
+SigningKey = Annotated[
+    Path | None,
+    typer.Option("--key", help="Private key in place of an identity: PKCS#8, or cosign's file.", metavar="PEM"),
+]
 RekorVersion = Annotated[
     int | None, typer.Option(help="Log API to enter the signature in; the newest when left out.", min=1, max=2)
 ]
@@ -63,14 +77,43 @@ def reported(command: Callable[_P, _R]) -> Callable[_P, _R]:
     return run
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a command was told of who signs."""
+
+    token: str | None = None
+    token_file: Path | None = None
+    login: LoginKind | None = None
+    key: Path | None = None
+
+
+def signing_as(config: ClientTrustConfig, given: Given) -> IdentityToken | KeyPair:
+    """Who signs: a key, a person who signs in, or the identity of a token. Raises `SignLiteError`."""
+    ways = [each for each in (given.token, given.token_file, given.login, given.key) if each is not None]
+    if len(ways) > 1:
+        raise Misuse("give one of --identity-token, --identity-token-file, --login and --key")
+    if given.key is not None:
+        return read_key_pair(read_small(given.key, "key"), str(given.key), key_password)
+    if given.login is not None:
+        return log_in(config, given.login)
+    return load_identity_token(token=given.token, token_file=given.token_file, environment=os.environ)
+
+
+def key_password() -> bytes:
+    """Password of a private key: of the environment, or typed in. Raises `Misuse`."""
+    if (known := os.environ.get(PASSWORD_VARIABLE)) is not None:
+        return known.encode()
+    if not sys.stdin.isatty():
+        raise Misuse(f"the key has a password: give it in {PASSWORD_VARIABLE}")
+    asked: str = typer.prompt("Password of the key", hide_input=True, err=True)
+    return asked.encode()
+
+
 @contextmanager
-def opened_signer(
-    trust_config: Path, rekor_version: int | None, token: str | None, token_file: Path | None
-) -> Iterator[Signer]:
-    """What signs with the identity that the options give, in the deployment that they name."""
+def opened_signer(trust_config: Path, rekor_version: int | None, given: Given) -> Iterator[Signing]:
+    """What signs as the options say, in the deployment that they name."""
     config = load_trust_config(trust_config, rekor_version)
-    identity = load_identity_token(token=token, token_file=token_file, environment=os.environ)
-    with signer(config, identity) as opened:
+    with signer(config, signing_as(config, given)) as opened:
         yield opened
 
 
@@ -92,6 +135,8 @@ def sign(
     trust_config: TrustConfig,
     identity_token: Token = None,
     identity_token_file: TokenFile = None,
+    login: Login = None,
+    key: SigningKey = None,
     rekor_version: RekorVersion = None,
     bundle: BundleOption = None,
     overwrite: Overwrite = False,
@@ -106,12 +151,12 @@ def sign(
         check_writable(target, overwrite=overwrite)
     digests = [hash_file(file) for file in files]
     results = []
-    with opened_signer(trust_config, rekor_version, identity_token, identity_token_file) as opened:
+    with opened_signer(trust_config, rekor_version, Given(identity_token, identity_token_file, login, key)) as opened:
         work = zip(files, targets, digests, strict=True)
         for file, target, digest in track(list(work), "signing", console=_errors, disable=not _errors.is_terminal):
-            made = sign_file(opened, digest)
-            write_bundle(target, made.to_json())
-            results.append({"file": str(file), "sha256": digest.digest.hex(), "bundle": str(target), **describe(made)})
+            made = opened.file(digest)
+            write_bundle(target, made.json)
+            results.append({"file": str(file), "sha256": digest.digest.hex(), "bundle": str(target), **made.told})
     print_results(results, "signed", as_json=as_json)
 
 
@@ -124,6 +169,8 @@ def attest(
     predicate_type: Annotated[str, typer.Option(help="URI that names the kind of predicate.", metavar="URI")],
     identity_token: Token = None,
     identity_token_file: TokenFile = None,
+    login: Login = None,
+    key: SigningKey = None,
     rekor_version: RekorVersion = None,
     bundle: BundleOption = None,
     overwrite: Overwrite = False,
@@ -138,12 +185,11 @@ def attest(
     content = read_predicate(predicate)
     subjects = [(file, hash_file(file)) for file in files]
     statement = build_statement(subjects, predicate_type, content)
-    with opened_signer(trust_config, rekor_version, identity_token, identity_token_file) as opened:
-        made = sign_statement(opened, statement)
-    write_bundle(target, made.to_json())
-    described = describe(made)
+    with opened_signer(trust_config, rekor_version, Given(identity_token, identity_token_file, login, key)) as opened:
+        made = opened.statement(statement)
+    write_bundle(target, made.json)
     results = [
-        {"file": str(file), "sha256": digest.digest.hex(), "bundle": str(target), **described}
+        {"file": str(file), "sha256": digest.digest.hex(), "bundle": str(target), **made.told}
         for file, digest in subjects
     ]
     print_results(results, "attested", as_json=as_json)

@@ -15,7 +15,7 @@ from sigstore.errors import Error
 from sign_lite.commands import reported, signed_by
 from sign_lite.errors import Misuse
 from sign_lite.files import hash_file, hash_named, read_small, write_bundle
-from sign_lite.signing import sign_file, sign_statement, signer
+from sign_lite.signing import signer
 from sign_lite.trust import load_identity_token, load_trust, public_trust, signing_trust
 from sign_lite.verifying import verify_file
 
@@ -49,8 +49,8 @@ def sign_bundle(
     config = signing_trust(trusted_root, signing_config, staging=staging)
     token = load_identity_token(token=identity_token, token_file=None, environment=os.environ)
     with signer(config, token) as opened:
-        made = sign_file(opened, digest) if statement is None else sign_statement(opened, statement)
-    write_bundle(bundle, made.to_json())
+        made = opened.file(digest) if statement is None else opened.statement(statement)
+    write_bundle(bundle, made.json)
 
 
 @reported

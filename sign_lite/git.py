@@ -16,15 +16,15 @@ from typing import Annotated, Any, Final
 
 import typer
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 from sigstore.hashes import Hashed
 from sigstore_models.common.v1 import HashAlgorithm
 
-from sign_lite.commands import reported
+from sign_lite.commands import Given, reported, signing_as
 from sign_lite.errors import Misuse, VerificationFailed
 from sign_lite.files import read_small
-from sign_lite.signing import sign_file, signer
-from sign_lite.trust import load_identity_token, load_trust, load_trust_config
+from sign_lite.login import LoginKind
+from sign_lite.signing import signer
+from sign_lite.trust import load_trust, load_trust_config
 from sign_lite.verifying import Signed, verify_held
 from sigstore_entries import der
 from sigstore_entries.certificate import read_certificate
@@ -48,6 +48,7 @@ TRUST: Final = "SIGN_LITE_TRUST_CONFIG"
 _SETTINGS: Final[Mapping[str, str]] = {
     "signlite.trustconfig": TRUST,
     "signlite.tokenfile": "SIGN_LITE_TOKEN_FILE",
+    "signlite.login": "SIGN_LITE_LOGIN",
     "signlite.identity": "SIGN_LITE_IDENTITY",
     "signlite.issuer": "SIGN_LITE_ISSUER",
 }
@@ -74,8 +75,9 @@ def git(
     """Sign and verify commits and tags. git calls this; its settings say what is trusted and where the token is.
 
     `signlite.trustConfig` (or SIGN_LITE_TRUST_CONFIG) names the client trust configuration, `signlite.tokenFile` the
-    identity token where no environment has one. With `signlite.identity` and `signlite.issuer` only that signer
-    verifies; without them the signer is named, and the reader judges whether it is the right one.
+    identity token where no environment has one, `signlite.login` how to sign in (browser or device). With
+    `signlite.identity` and `signlite.issuer` only that signer verifies; without them the signer is named, and the
+    reader judges whether it is the right one.
 
     Example: git -c gpg.format=x509 -c gpg.x509.program=sign-lite-git commit -S -m "release"
     """
@@ -100,15 +102,16 @@ def sign_cms(payload: bytes, settings: Mapping[str, str]) -> bytes:
     """The armoured signature of a commit or tag. Raises `SignLiteError`."""
     config = load_trust_config(Path(settings[TRUST]), 1)
     token_file = settings.get("SIGN_LITE_TOKEN_FILE")
-    token = load_identity_token(token=None, token_file=Path(token_file) if token_file else None, environment=os.environ)
-    with signer(config, token) as opened:
+    login = _login(settings)
+    by = signing_as(config, Given(token_file=Path(token_file) if token_file else None, login=login))
+    with signer(config, by) as opened:
         attributes = _attributes(payload, datetime.now(UTC))
         digest = bytes.fromhex(sha256(attributes).partition(":")[2])
-        made = sign_file(opened, Hashed(algorithm=HashAlgorithm.SHA2_256, digest=digest))
-    document = json.loads(made.to_json())
+        made = opened.file(Hashed(algorithm=HashAlgorithm.SHA2_256, digest=digest))
+    document = json.loads(made.json)
     entry = document["verificationMaterial"]["tlogEntries"][0]
     signature = base64.b64decode(document["messageSignature"]["signature"])
-    leaf = made.signing_certificate.public_bytes(Encoding.DER)
+    leaf = base64.b64decode(document["verificationMaterial"]["certificate"]["rawBytes"])
     if base64.b64decode(entry["canonicalizedBody"]) != entry_body(leaf, signature, attributes):
         raise VerificationFailed("the log entered something else than what was signed: the signature is not used")
     return _armoured(_cms(leaf, attributes, signature, write_entry({**entry, "canonicalizedBody": None})))
@@ -202,6 +205,14 @@ def _armoured(raw: bytes) -> bytes:
     text = base64.b64encode(raw).decode()
     lines = [text[at : at + _LINE] for at in range(0, len(text), _LINE)]
     return "\n".join((f"-----BEGIN {ARMOUR}-----", *lines, f"-----END {ARMOUR}-----", "")).encode()
+
+
+def _login(settings: Mapping[str, str]) -> LoginKind | None:
+    """How git's user signs in. git's object is on standard input, so that no code can be typed in. Raises `Misuse`."""
+    wanted = settings.get("SIGN_LITE_LOGIN")
+    if wanted not in (None, LoginKind.BROWSER, LoginKind.DEVICE):
+        raise Misuse(f"signlite.login is {wanted!r:.40}; git can sign in by `browser` or `device`")
+    return LoginKind(wanted) if wanted else None
 
 
 def _standard_input() -> bytes:

@@ -25,7 +25,10 @@ from outbound.registry import (
 )
 from sign_lite.commands import (
     AsJson,
+    Given,
+    Login,
     RekorVersion,
+    SigningKey,
     Token,
     TokenFile,
     TrustConfig,
@@ -36,8 +39,6 @@ from sign_lite.commands import (
     signed_by,
 )
 from sign_lite.errors import Misuse, Refused, Unreachable, VerificationFailed
-from sign_lite.signing import sign_statement
-from sign_lite.summary import describe
 from sign_lite.trust import Trust, load_trust
 from sign_lite.verifying import Signed, verify_held
 from sigstore_entries.bundle_file import BUNDLE_0_3, NoBundle, NotHeld
@@ -65,6 +66,8 @@ def sign_image(
     trust_config: TrustConfig,
     identity_token: Token = None,
     identity_token_file: TokenFile = None,
+    login: Login = None,
+    key: SigningKey = None,
     rekor_version: RekorVersion = None,
     allow_http: AllowHttp = False,
     as_json: AsJson = False,
@@ -75,10 +78,12 @@ def sign_image(
     """
     with _opened(name, allow_http=allow_http) as (registry, image, manifest):
         statement = _ImageStatement(image_statement(str(image.digest)))
-        with opened_signer(trust_config, rekor_version, identity_token, identity_token_file) as opened:
-            made = sign_statement(opened, statement)
-        _push(registry, manifest, made.to_json().encode(), IMAGE_SIGNATURE)
-    print_results([{"file": str(image), "sha256": _hex(image), **describe(made)}], "signed", as_json=as_json)
+        with opened_signer(
+            trust_config, rekor_version, Given(identity_token, identity_token_file, login, key)
+        ) as opened:
+            made = opened.statement(statement)
+        _push(registry, manifest, made.json.encode(), IMAGE_SIGNATURE)
+    print_results([{"file": str(image), "sha256": _hex(image), **made.told}], "signed", as_json=as_json)
 
 
 @reported
@@ -90,6 +95,8 @@ def attest_image(
     predicate_type: Annotated[str, typer.Option(help="URI that names the kind of predicate.", metavar="URI")],
     identity_token: Token = None,
     identity_token_file: TokenFile = None,
+    login: Login = None,
+    key: SigningKey = None,
     rekor_version: RekorVersion = None,
     allow_http: AllowHttp = False,
     as_json: AsJson = False,
@@ -107,10 +114,12 @@ def attest_image(
             "predicateType": predicate_type,
             "predicate": content,
         }
-        with opened_signer(trust_config, rekor_version, identity_token, identity_token_file) as opened:
-            made = sign_statement(opened, Statement(json.dumps(document).encode()))
-        _push(registry, manifest, made.to_json().encode(), predicate_type)
-    print_results([{"file": str(image), "sha256": _hex(image), **describe(made)}], "attested", as_json=as_json)
+        with opened_signer(
+            trust_config, rekor_version, Given(identity_token, identity_token_file, login, key)
+        ) as opened:
+            made = opened.statement(Statement(json.dumps(document).encode()))
+        _push(registry, manifest, made.json.encode(), predicate_type)
+    print_results([{"file": str(image), "sha256": _hex(image), **made.told}], "attested", as_json=as_json)
 
 
 @reported

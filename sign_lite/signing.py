@@ -3,8 +3,9 @@
 import contextlib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import requests
 from sigstore.dsse import Statement
@@ -13,29 +14,78 @@ from sigstore.hashes import Hashed
 from sigstore.models import Bundle, ClientTrustConfig
 from sigstore.oidc import ExpiredIdentity, IdentityToken
 from sigstore.sign import Signer, SigningContext
+from typing_extensions import override
 
 from sign_lite.errors import Misuse, Refused, SignLiteError, Unreachable
+from sign_lite.key_signing import KeySigner
+from sign_lite.private_key import KeyPair
+from sign_lite.summary import describe, describe_keyed
+from sigstore_entries.bundle_file import NotHeld, read_bundle_file
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A bundle as JSON, and what it says (`sign_lite.summary`)."""
+
+    json: str
+    told: dict[str, Any]
+
+
+class Signing(Protocol):
+    """Makes signatures of one signer. Both methods raise `Refused` or `Unreachable`."""
+
+    def file(self, digest: Hashed) -> Made:
+        """Sign the file of this digest."""
+
+    def statement(self, statement: Statement) -> Made:
+        """Sign an in-toto statement."""
 
 
 @contextlib.contextmanager
-def signer(config: ClientTrustConfig, token: IdentityToken) -> Iterator[Signer]:
-    """One certificate for several signatures. Raises `Refused`, `Unreachable` or `Misuse`."""
+def signer(config: ClientTrustConfig, by: IdentityToken | KeyPair) -> Iterator[Signing]:
+    """One signer for several signatures: one certificate, or a key. Raises `Refused`, `Unreachable` or `Misuse`."""
     with _translated():
-        context = SigningContext.from_trust_config(config)
-        with context.signer(token) as opened:
-            yield opened
+        if isinstance(by, KeyPair):
+            yield _Keyed(KeySigner(by, config), by)
+            return
+        with SigningContext.from_trust_config(config).signer(by) as opened:
+            yield _Certified(opened)
 
 
-def sign_file(opened: Signer, digest: Hashed) -> Bundle:
-    """Bundle with a signature over the file of this digest. Raises `Refused` or `Unreachable`."""
-    with _translated():
-        return opened.sign_artifact(digest)
+class _Certified(Signing):
+    def __init__(self, opened: Signer) -> None:
+        self._opened = opened
+
+    @override
+    def file(self, digest: Hashed) -> Made:
+        return self._made(self._opened.sign_artifact(digest))
+
+    @override
+    def statement(self, statement: Statement) -> Made:
+        return self._made(self._opened.sign_dsse(statement))
+
+    def _made(self, bundle: Bundle) -> Made:
+        return Made(bundle.to_json(), describe(bundle))
 
 
-def sign_statement(opened: Signer, statement: Statement) -> Bundle:
-    """Bundle with a signed in-toto statement. Raises `Refused` or `Unreachable`."""
-    with _translated():
-        return opened.sign_dsse(statement)
+class _Keyed(Signing):
+    def __init__(self, opened: KeySigner, key: KeyPair) -> None:
+        self._opened, self._key = opened, key
+
+    @override
+    def file(self, digest: Hashed) -> Made:
+        return self._made(self._opened.file(digest.digest))
+
+    @override
+    def statement(self, statement: Statement) -> Made:
+        return self._made(self._opened.statement(statement._contents))  # noqa: SLF001  what is signed; no other way
+
+    def _made(self, document: dict[str, Any]) -> Made:
+        text = json.dumps(document)
+        (held,) = read_bundle_file(text.encode())
+        if isinstance(held, NotHeld):
+            raise Refused(f"the log's answer makes no bundle: {held.why}")
+        return Made(text, describe_keyed(held, self._key.public))
 
 
 def build_statement(subjects: Sequence[tuple[Path, Hashed]], predicate_type: str, predicate: Any) -> Statement:

@@ -1,0 +1,145 @@
+"""Identity tokens from a login: in a browser here, with a code from a browser elsewhere, or on another device."""
+
+import base64
+import contextlib
+import hashlib
+import json
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from enum import StrEnum
+from typing import Any, Final
+
+import requests
+from sigstore.errors import Error
+from sigstore.models import ClientTrustConfig
+from sigstore.oidc import IdentityError, IdentityToken, Issuer, IssuerError
+
+from addresses.url import is_https_or_loopback
+from sign_lite.errors import Misuse, Refused, SignLiteError, Unreachable
+
+CLIENT_ID: Final = "sigstore"
+_DEVICE_GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"
+_ANSWER_LIMIT: Final = 256 * 1024
+_SECONDS: Final = 30
+# RFC 8628 3.5: the interval where the server names none, and what `slow_down` adds to it.
+_INTERVAL: Final = 5
+_LONGEST_WAIT: Final = 1800
+_LONGEST_INTERVAL: Final = 60
+
+
+class LoginKind(StrEnum):
+    """How a person signs in."""
+
+    BROWSER = "browser"
+    CODE = "code"
+    DEVICE = "device"
+
+
+def log_in(config: ClientTrustConfig, kind: LoginKind) -> IdentityToken:
+    """Token of the issuer that the trust configuration names. Raises `SignLiteError`."""
+    with _translated():
+        issuer = config.signing_config.get_oidc_url()
+        if not is_https_or_loopback(issuer):
+            raise Misuse(f"the login of this deployment is at {issuer!r:.200}, which others can read: it must be https")
+        if kind is LoginKind.DEVICE:
+            return IdentityToken(device_token(issuer, _say, time.sleep, time.monotonic))
+        return Issuer(issuer).identity_token(client_id=CLIENT_ID, force_oob=kind is LoginKind.CODE)
+
+
+def device_token(
+    issuer: str, say: Callable[[str], None], sleep: Callable[[float], None], clock: Callable[[], float]
+) -> str:
+    """RFC 8628: shows the user a page and a code, and asks until the user has decided. Raises `SignLiteError`.
+
+    `clock` counts seconds.
+    """
+    with requests.Session() as session:
+        found = _answer(session, "GET", f"{issuer.rstrip('/')}/.well-known/openid-configuration")
+        start, redeem = (
+            _end_point(issuer, found, name) for name in ("device_authorization_endpoint", "token_endpoint")
+        )
+        verifier = secrets.token_urlsafe(48)
+        challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+        asked = {
+            "client_id": CLIENT_ID,
+            "scope": "openid email",
+            "code_challenge": challenge,
+            "code_challenge_method": "S256",
+        }
+        begun = _answer(session, "POST", start, asked)
+        try:
+            device, user_code = str(begun["device_code"]), str(begun["user_code"])
+            page = str(begun.get("verification_uri_complete") or begun["verification_uri"])
+            ends = clock() + min(int(begun.get("expires_in") or _LONGEST_WAIT), _LONGEST_WAIT)
+            interval = min(max(int(begun.get("interval") or _INTERVAL), 1), _LONGEST_INTERVAL)
+        except (KeyError, TypeError, ValueError) as error:
+            raise Refused(f"{issuer} began a device login without what RFC 8628 asks for") from error
+        say(f"Open {_inert(page)} on any device, and check that it shows the code {_inert(user_code)}.")
+        poll = {
+            "grant_type": _DEVICE_GRANT,
+            "device_code": device,
+            "client_id": CLIENT_ID,
+            "code_verifier": verifier,
+        }
+        while clock() < ends:
+            sleep(interval)
+            told = _answer(session, "POST", redeem, poll, refusals=True)
+            problem = told.get("error")
+            if problem is None:
+                return str(told.get("id_token") or "")
+            if problem == "slow_down":
+                interval = min(interval + _INTERVAL, _LONGEST_INTERVAL)
+            elif problem != "authorization_pending":
+                detail = _inert(str(told.get("error_description") or problem))
+                raise Refused(f"the login was not granted: {detail}")
+    raise Refused("the login was not granted in time; start again")
+
+
+def _end_point(issuer: str, found: Mapping[str, Any], name: str) -> str:
+    url = found.get(name)
+    if not isinstance(url, str) or not is_https_or_loopback(url):
+        raise Refused(f"{issuer} names no usable {name}: it offers no device login; try --login browser")
+    return url
+
+
+def _answer(
+    session: requests.Session, method: str, url: str, form: Mapping[str, str] | None = None, *, refusals: bool = False
+) -> dict[str, Any]:
+    """JSON object of an answer, bounded in size; with `refusals` that of an OAuth error as well."""
+    with session.request(method, url, data=form, timeout=_SECONDS, stream=True, allow_redirects=False) as reply:
+        raw = reply.raw.read(_ANSWER_LIMIT + 1, decode_content=True)
+        status = reply.status_code
+    try:
+        value = json.loads(raw) if len(raw) <= _ANSWER_LIMIT else None
+    except (ValueError, RecursionError):
+        value = None
+    fine = status == requests.codes.ok or (refusals and status == requests.codes.bad_request)
+    if not fine or not isinstance(value, dict):
+        raise Refused(f"{url} answered {status} and not what a login needs")
+    return value
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except SignLiteError:
+        raise
+    except (IdentityError, IssuerError, Error) as error:
+        raise Refused(f"the login failed: {_inert(str(error) or type(error).__name__)}") from error
+    except EOFError as error:
+        raise Misuse("no code was typed in") from error
+    except requests.RequestException as error:
+        url = str(error.request.url) if error.request is not None else "the login"
+        raise Unreachable(f"{url} did not answer: {type(error).__name__}; try again later") from error
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def _inert(text: str) -> str:
+    return "".join(each if each.isprintable() else "?" for each in text)[:500]
