@@ -17,13 +17,13 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from sigstore.hashes import Hashed
 from sigstore.oidc import IdentityToken
+from sigstore.sign import SigningContext
 from sigstore_models.common.v1 import HashAlgorithm
 
 from monitor.demo.processes import wait_until
 from sign_lite.git import _armoured as armoured_cms
 from sign_lite.git import _attributes as signed_attributes
 from sign_lite.git import _cms as signed_data
-from sign_lite.signing import sign_file, signer
 from sign_lite.trust import load_trust_config
 from tests.e2e.loop import TAG, Loop, running_loop
 
@@ -100,7 +100,7 @@ def write_online(repository: Repository, token: str) -> str:
     repository.git("commit", "-q", "--no-gpg-sign", "--allow-empty", "-m", "online")
     payload = repository.git("cat-file", "commit", "HEAD").encode() + b"\n"
     config = load_trust_config(repository.loop.folder / "ca/trust/client_trust_config.json", 1)
-    with signer(config, IdentityToken(token)) as opened:
+    with SigningContext.from_trust_config(config).signer(IdentityToken(token)) as opened:
         attributes = signed_attributes(payload, datetime.now(UTC))
         signature = opened._private_key.sign(attributes, ECDSA(SHA256()))
         leaf = opened._signing_cert().public_bytes(Encoding.DER)
@@ -119,7 +119,7 @@ def write_online(repository: Repository, token: str) -> str:
         digest = hashlib.sha256(commit.encode()).digest()
         told = repository.check(commit, expect=3)["signatures"]
         assert told[0]["in_log"].startswith("unknown: it holds no log entry"), "not logged yet"
-        sign_file(opened, Hashed(algorithm=HashAlgorithm.SHA2_256, digest=digest))
+        opened.sign_artifact(Hashed(algorithm=HashAlgorithm.SHA2_256, digest=digest))
     return commit
 
 
