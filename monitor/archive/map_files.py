@@ -7,6 +7,7 @@ is the manifest of before, and perhaps files that nothing names; the same step w
 
 import json
 import tempfile
+from base64 import b64encode
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -20,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from monitor.archive.files import ArchiveFault, ArchiveFiles, FileRef
+from monitor.archive.proofs import RunProver
 from monitor.archive.ranges import RANGE, ArchivedRange, Manifest, Run
 from monitor.archive.reading import KeySpan, OpenedFile
 from monitor.archive.rows import DECODER
@@ -488,8 +490,10 @@ def answer_document(
     if not maps.size:
         raise ArchiveFault(
             f"{manifest.log}: there is no search map yet: it takes the first {RANGE} entries of the log. "
-            "`signwatch archive build` archives them and builds it"
+            f"`signwatch archive build --log {manifest.log}` archives them and builds it{_begins(manifest)}"
         )
+    run = next(each for each in manifest.runs if each.first == 0)
+    covers = RunProver(files, manifest, run).coverage(maps.size)
     readers = [MapReader(files, each, most) for each in maps.maps]
     answers = []
     for kind, value in wanted:
@@ -505,6 +509,9 @@ def answer_document(
         "api": manifest.identity.api.value,
         "origin": manifest.identity.origin,
         "key": sha256(manifest.identity.spki).hexdigest(),
+        "key_name": manifest.identity.key_name,
+        "spki": b64encode(manifest.identity.spki).decode(),
+        "covers": covers.document(),
         "decoder": DECODER,
         "kinds": list(SEARCHED),
         "smallest": maps.smallest,
@@ -516,6 +523,15 @@ def answer_document(
         ],
         "answers": answers,
     }
+
+
+def _begins(manifest: Manifest) -> str:
+    """Which entries are archived, where the log's first is not: no answer is complete before them."""
+    spans = manifest.spans()
+    if not spans or spans[0][0] == 0:
+        return ""
+    kept = ", ".join(f"{first} to {last - 1}" for first, last in spans)
+    return f". Archived are entries {kept}: of entries before {spans[0][0]} nothing can be said"
 
 
 def _tail(files: ArchiveFiles, manifest: Manifest, maps: KeptMaps, key: bytes) -> dict[str, Any]:

@@ -8,10 +8,12 @@ from monitor.archive.files import ArchiveFault, ArchiveFiles
 from monitor.archive.ranges import ArchivedRange, Manifest, Run
 from monitor.archive.writing import open_parquet
 from monitor.proof.evidence import NotEvidence
+from monitor.proof.index_coverage import IndexCoverage, Step
 from monitor.proof.signing_proof import ProvenEntry, ProvenSignings, check
 from tlog.frontier import subtree_root
 from tlog.merkle import node_hash
 from tlog.nodes import Coordinate, frontier_nodes
+from tlog.proof_ranges import consistency_ranges, range_root
 
 _KEPT_LEVEL: Final = 6  # nodes of this level and above are remembered; below, hashing again is quick
 
@@ -52,6 +54,18 @@ class RunProver:
                 f"{identity.log}: what is archived does not prove the entries: {error}. Run `signwatch archive verify`"
             ) from error
         return proven
+
+    def coverage(self, size: int) -> IndexCoverage:
+        """Show that the tree of the first `size` entries leads to the head. The run begins at entry 0."""
+        last = self._run.last
+        steps = [] if size == last else [self._step(size, last)]
+        if last < self._run.head.size:
+            steps.append(Step(self._run.head.size, self._run.head.root, self._run.proof))
+        return IndexCoverage(size, range_root(0, size, self._node), tuple(steps), self._run.head.raw)
+
+    def _step(self, size: int, last: int) -> Step:
+        proof = tuple(range_root(first, end, self._node) for first, end in consistency_ranges(size, last))
+        return Step(last, range_root(0, last, self._node), proof)
 
     def _path(self, index: int, first: int, last: int) -> list[bytes]:
         """Siblings of an entry in the tree over `[first, last)`, from the leaf upwards (RFC 6962 2.1.1)."""

@@ -12,6 +12,9 @@ from itertools import chain
 from typing import Any, Final
 
 from monitor.archive.search_index import SEARCHED, KeyKind, text_key, value_key
+from monitor.model.log_source import LogApi, LogIdentity
+from monitor.proof.evidence import NotEvidence, Statement, from_base64
+from monitor.proof.index_coverage import read_coverage
 from tlog.frontier import Frontier, aligned_subtrees
 from tlog.merkle import EMPTY_ROOT, ProofInvalid, leaf_hash, verify_inclusion
 
@@ -117,20 +120,28 @@ class CheckedKey:
 
 @dataclass(frozen=True, slots=True)
 class CheckedAnswer:
-    """An answer whose paths lead to `root`. Entries from `size` on are not covered."""
+    """An answer whose paths lead to `root`. Entries from `size` on are not covered.
+
+    The entries are those of a tree that leads to `head`, signed by the key with SHA-256 `key_hash`.
+    """
 
     log: str
     size: int
     root: bytes
     decoder: int
     keys: tuple[CheckedKey, ...]
+    head: Statement
+    key_hash: str
 
 
 def check_answer(document: Any, root: bytes | None = None) -> CheckedAnswer:
-    """Check an answer, against an index root obtained elsewhere if there is one. Raises `AnswerInvalid`."""
+    """Check an answer, against an index root obtained elsewhere if there is one. Raises `AnswerInvalid`.
+
+    Does not check that the key in it is the log's.
+    """
     try:
         return _checked(document, root)
-    except (ProofInvalid, KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+    except (ProofInvalid, NotEvidence, KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise AnswerInvalid(f"not a sound answer: {type(error).__name__}: {error!s:.200}") from error
 
 
@@ -144,13 +155,20 @@ def _checked(document: Any, root: bytes | None) -> CheckedAnswer:
     if [each.level for each in maps] != levels_at(size) or any(each.level < smallest for each in maps):
         raise AnswerInvalid("its maps are not those of the size it covers")
     found = index_root(decoder, smallest, maps)
-    if found != _hash(document["index_root"]) or (root is not None and root != found):
-        raise AnswerInvalid(f"its maps lead to index root {found.hex()}, which is another one")
-    keys = tuple(_checked_key(each, maps) for each in document["answers"])
     log = document["log"]
     if not isinstance(log, str):
         raise AnswerInvalid("its log is no text")
-    return CheckedAnswer(log, size, found, decoder, keys)
+    identity = LogIdentity(
+        log, LogApi(document["api"]), document["key_name"], document["origin"], from_base64(document["spki"])
+    )
+    covers = read_coverage(document["covers"])
+    if (covers.first, covers.size) != (0, size) or sha256(identity.spki).hexdigest() != document["key"]:
+        raise AnswerInvalid("it says of other entries, or of another key, that they are covered")
+    head = covers.check(identity)
+    if found != _hash(document["index_root"]) or (root is not None and root != found):
+        raise AnswerInvalid(f"its maps lead to index root {found.hex()}, which is another one")
+    keys = tuple(_checked_key(each, maps) for each in document["answers"])
+    return CheckedAnswer(log, size, found, decoder, keys, head, document["key"])
 
 
 def _checked_key(answer: Any, maps: Sequence[MapRoot]) -> CheckedKey:

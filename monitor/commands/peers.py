@@ -12,10 +12,10 @@ from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOp
 from monitor.config import ArchiveConfig, load_config
 from monitor.crosscheck.peers import (
     MAX_CHECKPOINTS,
+    BoundIndex,
     IndexOf,
     PeerComparison,
     PeerRelation,
-    SearchIndex,
     compare_with_peer,
     no_index,
 )
@@ -26,7 +26,9 @@ from monitor.http_fetcher import HttpFetcher
 from monitor.program import VERSION, utc_now
 from monitor.telemetry.prometheus import PrometheusMeter
 
-_NOTHING_SHOWN = frozenset({PeerRelation.NOT_SIGNED, PeerRelation.UNPROVEN, PeerRelation.INDEX_DIFFERS})
+_NOTHING_SHOWN = frozenset(
+    {PeerRelation.NOT_SIGNED, PeerRelation.UNPROVEN, PeerRelation.INDEX_DIFFERS, PeerRelation.INDEX_UNBOUND}
+)
 
 
 def index_reader(archive: ArchiveConfig | None, tell: Callable[[str], None]) -> IndexOf:
@@ -36,11 +38,18 @@ def index_reader(archive: ArchiveConfig | None, tell: Callable[[str], None]) -> 
     # pyarrow takes a quarter of a second: only where there is an archive.
     from monitor.archive.files import ArchiveFault, ArchiveFiles  # noqa: PLC0415
     from monitor.archive.map_files import read_maps  # noqa: PLC0415
+    from monitor.archive.proofs import RunProver  # noqa: PLC0415
+    from monitor.archive.writing import read_manifest  # noqa: PLC0415
 
     @lru_cache(maxsize=MAX_CHECKPOINTS)
-    def read(log: str, _minute: int) -> SearchIndex | None:
+    def read(log: str, _minute: int) -> BoundIndex | None:
         try:
-            return read_maps(ArchiveFiles(archive.location), log)
+            files = ArchiveFiles(archive.location)
+            maps, manifest = read_maps(files, log), read_manifest(files, log)
+            run = None if manifest is None else next((each for each in manifest.runs if each.first == 0), None)
+            if manifest is None or run is None or not 0 < maps.size <= run.last:
+                return None
+            return BoundIndex(maps, RunProver(files, manifest, run).coverage(maps.size))
         except ArchiveFault as fault:
             tell(str(fault))
             return None

@@ -68,6 +68,7 @@ def tell_complete(raw: bytes, root: bytes | None, *, as_json: bool) -> Exit:
         "log": checked.log,
         "size": checked.size,
         "index_root": checked.root.hex(),
+        "head": {"size": checked.head.size, "root": checked.head.root.hex(), "key": checked.key_hash},
         "keys": [
             {"kind": each.kind.word, "value": each.value, "count": each.count, "entries": each.entries}
             for each in checked.keys
@@ -81,6 +82,7 @@ def tell_complete(raw: bytes, root: bytes | None, *, as_json: bool) -> Exit:
                 f"{each.count} of the first {checked.size} entries of {checked.log} have {each.kind.word} {each.value}"
             )
             say(inert_line(what, _LONGEST))
+        say(f"these entries lead to the tree of {checked.head.size} entries that key {checked.key_hash} signed")
         if root is None:
             say(f"not decided: the index root {checked.root.hex()} was not compared", "yellow")
             note("Give one that you trust with --index-root: `GET /api/checkpoints` of an installation shows it.")

@@ -25,6 +25,7 @@ from monitor.model.errors import Evidence, FetchFailed, OwnFault
 from monitor.model.log_source import LogApi, LogIdentity, LogSource, Position, SignedHead
 from monitor.proof.consistency import HeadComparison, HeadRelation, compare
 from monitor.proof.evidence import read_head
+from monitor.proof.index_coverage import CoverageInvalid, IndexCoverage, read_coverage
 from monitor.raising.log_alerts import alert_of_evidence
 from tlog.note import MAX_NOTE_SIZE
 
@@ -60,6 +61,7 @@ class PeerRelation(StrEnum):
     INDEX_SAME = "index-same"
     INDEX_DIFFERS = "index-differs"
     INDEX_NOT_COMPARED = "index-not-compared"
+    INDEX_UNBOUND = "index-unbound"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +122,19 @@ class SearchIndex(Protocol):
         """Index root of the first `size` entries; `None` where it is not known."""
 
 
-IndexOf = Callable[[str], SearchIndex | None]
+@dataclass(frozen=True, slots=True)
+class BoundIndex:
+    """A search index and the entries it is of, as far as its largest size."""
+
+    index: SearchIndex
+    coverage: IndexCoverage
+
+
+IndexOf = Callable[[str], BoundIndex | None]
 """The search index of a log, by its id; `None` where there is none."""
 
 
-def no_index(_log: str) -> SearchIndex | None:
+def no_index(_log: str) -> BoundIndex | None:
     """No log has a search index."""
     return None
 
@@ -135,6 +145,7 @@ class OfferedIndex(msgspec.Struct):
     decoder: int
     smallest: int
     roots: list[tuple[int, str]]
+    covers: dict[str, Any] = {}
 
 
 class _Checkpoint(msgspec.Struct):
@@ -201,11 +212,19 @@ def checkpoints_document(
     return {"mediaType": MEDIA_TYPE, "version": VERSION, "checkpoints": checkpoints}
 
 
-def _index_document(index: SearchIndex | None) -> dict[str, Any]:
-    if index is None or not index.size:
+def _index_document(bound: BoundIndex | None) -> dict[str, Any]:
+    if bound is None:
         return {}
+    index = bound.index
     roots = [(size, root.hex()) for size in offered_sizes(index) if (root := index.root_at(size)) is not None]
-    return {"index": {"decoder": index.decoder, "smallest": index.smallest, "roots": roots}}
+    return {
+        "index": {
+            "decoder": index.decoder,
+            "smallest": index.smallest,
+            "roots": roots,
+            "covers": bound.coverage.document(),
+        }
+    }
 
 
 def offered_sizes(index: SearchIndex) -> list[int]:
@@ -304,8 +323,32 @@ def _signed_part(trusted: SignedHead, identity: LogIdentity) -> SignedHead:
         ) from error
 
 
-def compare_index(log: str, ours: SearchIndex, offered: OfferedIndex) -> PeerComparison:
-    """Compare index roots at the largest common size. Neither is signed: a difference blames no log."""
+def _covered(offer: OfferedHead, source: LogSource, state: PeerState, now: datetime) -> str | PeerComparison:
+    """Which entries an offered index is of, in words; a comparison in its place where it is of none we know.
+
+    Index roots at smaller sizes are of the same tree: it only grew.
+    """
+    log, index = source.identity.log, offer.index
+    try:
+        coverage = read_coverage(index.covers if index is not None else {})
+        head = coverage.check(source.identity)
+        if index is None or coverage.first != 0 or coverage.size != max((size for size, _ in index.roots), default=0):
+            raise CoverageInvalid("it is of other entries than its index roots")  # noqa: TRY301
+    except CoverageInvalid as error:
+        detail = f"their search index does not show which entries of the log it covers: {error}"
+        return PeerComparison(log, PeerRelation.INDEX_UNBOUND, detail)
+    if coverage.head != offer.raw:
+        heads = compare_offered(coverage.head, source, state, now)
+        if heads.relation not in _ONE_HISTORY:
+            return heads
+    return f"entries 0 to {coverage.size - 1} of the tree of {head.size} with root {head.root.hex()[:16]}…"
+
+
+def compare_index(log: str, ours: SearchIndex, offered: OfferedIndex, covered: str) -> PeerComparison:
+    """Compare index roots at the largest common size. Neither is signed: a difference blames no log.
+
+    `covered` says which entries theirs is of.
+    """
     if (offered.decoder, offered.smallest) != (ours.decoder, ours.smallest):
         detail = f"their search index is of decoder {offered.decoder}, ours of {ours.decoder}: update the older one"
         return PeerComparison(log, PeerRelation.INDEX_NOT_COMPARED, detail)
@@ -318,14 +361,17 @@ def compare_index(log: str, ours: SearchIndex, offered: OfferedIndex) -> PeerCom
     size = common[0][0]
     if all(root == known for _, root, known in common):
         return PeerComparison(
-            log, PeerRelation.INDEX_SAME, f"the search indexes of the first {size} entries are the same"
+            log,
+            PeerRelation.INDEX_SAME,
+            f"the search indexes of the first {size} entries are the same; theirs is of {covered}, ours of "
+            f"entries 0 to {ours.size - 1}",
         )
     differs = min(size for size, root, known in common if root != known)
     agrees = max((size for size, root, known in common if root == known and size < differs), default=0)
     detail = (
         f"the search indexes of the first {differs} entries differ"
         f"{f', those of the first {agrees} agree' if agrees else ''}: one of the two installations leaves out or adds "
-        "keys of entries. Run `signwatch archive verify --all` on both"
+        f"keys of entries. Theirs is of {covered}. Run `signwatch archive verify --all` on both"
     )
     return PeerComparison(log, PeerRelation.INDEX_DIFFERS, detail)
 
@@ -353,5 +399,10 @@ def compare_with_peer(
         compared.append(heads)
         ours = index_of(source.identity.log)
         if offer.index is not None and ours is not None and heads.relation in _ONE_HISTORY:
-            compared.append(compare_index(source.identity.log, ours, offer.index))
+            covered = _covered(offer, source, state, now())
+            compared.append(
+                covered
+                if isinstance(covered, PeerComparison)
+                else compare_index(source.identity.log, ours.index, offer.index, covered)
+            )
     return compared

@@ -1,5 +1,6 @@
 """The search index as docs/search-index.md specifies it, written a second time: `hashlib` alone, nothing of ours."""
 
+from base64 import b64decode
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
@@ -73,6 +74,35 @@ def climb(line: bytes, position: int, count: int, path: Sequence[bytes]) -> byte
     return sha256(b"\x01" + path[-1] + climb(line, position - half, count - half, path[:-1])).digest()
 
 
+def grown(old: int, new: int, proof: Sequence[bytes], root: bytes, *, whole: bool = True) -> tuple[bytes, bytes]:
+    """Roots of both sizes that a consistency proof leads to (RFC 6962 2.1.2); `root` is that of the smaller tree."""
+    if old == new:
+        assert len(proof) == (0 if whole else 1)
+        return (root, root) if whole else (proof[0], proof[0])
+    assert old < new
+    half = 1
+    while half * 2 < new:
+        half *= 2
+    if old <= half:
+        before, after = grown(old, half, proof[:-1], root, whole=whole)
+        return before, sha256(b"\x01" + after + proof[-1]).digest()
+    before, after = grown(old - half, new - half, proof[:-1], root, whole=False)
+    return sha256(b"\x01" + proof[-1] + before).digest(), sha256(b"\x01" + proof[-1] + after).digest()
+
+
+def covered(document: dict[str, Any], size: int) -> tuple[int, bytes]:
+    """Size and root of the tree that is said to be signed, of which the first `size` entries are covered."""
+    assert (document["first"], document["size"]) == (0, size)
+    at, root = size, bytes.fromhex(document["root"])
+    for step in document["steps"]:
+        before, after = grown(at, step["size"], [bytes.fromhex(each) for each in step["proof"]], root)
+        assert (before, after) == (root, bytes.fromhex(step["root"]))
+        at, root = step["size"], after
+    text = b64decode(document["head"]).decode().split("\n")
+    assert (int(text[1]), b64decode(text[2])) == (at, root)
+    return at, root
+
+
 def check(document: dict[str, Any], root: bytes) -> dict[tuple[str, str], list[int]]:
     """Entries of each key that an answer proves under an index root; AssertionError when it proves nothing."""
     found = [(each["level"], each["lines"], bytes.fromhex(each["root"])) for each in document["maps"]]
@@ -80,6 +110,7 @@ def check(document: dict[str, Any], root: bytes) -> dict[tuple[str, str], list[i
     assert size == document["size"]
     assert [level for level, _, _ in found] == sorted({level for level, _, _ in found}, reverse=True)
     assert index_root(found, document["smallest"], document["decoder"]) == root
+    covered(document["covers"], size)
 
     def shown(line: dict[str, Any], count: int, of: bytes) -> tuple[bytes, int]:
         raw = bytes.fromhex(line["key_hash"]) + line["count"].to_bytes(8, "big") + bytes.fromhex(line["entries_root"])

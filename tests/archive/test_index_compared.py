@@ -1,14 +1,17 @@
 """Two installations compare their search indexes: one that leaves an entry out of its answers is seen."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from monitor.archive.files import ArchiveFiles
-from monitor.archive.map_files import KeptMaps, build_maps, read_maps
+from monitor.archive.map_files import build_maps, read_maps
+from monitor.archive.proofs import RunProver
 from monitor.crosscheck.peers import (
+    BoundIndex,
     NoPeer,
     PeerRelation,
     checkpoints_document,
@@ -16,29 +19,42 @@ from monitor.crosscheck.peers import (
     offered_sizes,
     read_checkpoints,
 )
+from monitor.proof.index_coverage import IndexCoverage
 from tests.archive.conftest import Place
-from tests.archive.test_search_map import LOG, SOME, WIDTH, Entries, archived, small_maps
+from tests.archive.test_search_map import LOG, SOME, WIDTH, Entries, archived, leaf, small_maps
 from tests.support.harness import KINDS, NOW
-from tests.threats.test_peers import Peer, house
+from tests.support.misbehaving_log import RekorV2Log
+from tests.threats.test_peers import House, Peer, house
 
 MANY: Entries = SOME * 4
 
 
-def index(folder: Path, entries: Entries) -> KeptMaps:
+def index(folder: Path, entries: Entries) -> BoundIndex:
     with small_maps():
         files = ArchiveFiles(str(folder))
-        build_maps(archived(files, entries))
-        return read_maps(files, LOG.log)
+        writer = archived(files, entries)
+        build_maps(writer)
+        maps = read_maps(files, LOG.log)
+        return BoundIndex(maps, RunProver(files, writer.manifest, writer.manifest.runs[0]).coverage(maps.size))
 
 
-def relations(ours: KeptMaps | None, theirs: KeptMaps | None) -> list[tuple[PeerRelation, str]]:
+def follower(size: int = len(MANY)) -> House:
+    """An installation that follows the log of these entries."""
+    return House(RekorV2Log([leaf(number) for number in range(size)]))
+
+
+def relations(ours: BoundIndex | None, theirs: BoundIndex | None) -> list[tuple[PeerRelation, str]]:
     """What a comparison says of the indexes, over documents as they are served."""
-    here = house(KINDS[0])
+    here = follower()
     document = checkpoints_document(here.state, [here.source], lambda _: theirs)
+    return compared(here, document, ours)
+
+
+def compared(here: House, document: Any, ours: BoundIndex | None) -> list[tuple[PeerRelation, str]]:
     peer = Peer(json.dumps(document).encode())
-    compared = compare_with_peer(peer, [here.source], here.state, lambda: NOW, lambda _: ours)
-    assert compared[0].relation is PeerRelation.SAME
-    return [(each.relation, each.detail) for each in compared[1:]]
+    found = compare_with_peer(peer, [here.source], here.state, lambda: NOW, lambda _: ours)
+    assert found[0].relation is PeerRelation.SAME
+    return [(each.relation, each.detail) for each in found[1:]]
 
 
 @pytest.mark.parametrize(("one", "other"), [(64, 64), (8, 64), (64, 8), (40, 56), (56, 40), (24, 64), (64, 24)])
@@ -46,8 +62,10 @@ def test_installations_of_any_two_sizes_have_a_common_one_and_agree(tmp_path: Pa
     ours, theirs = index(tmp_path / "a", MANY[:one]), index(tmp_path / "b", MANY[:other])
     ((relation, detail),) = relations(ours, theirs)
     assert relation is PeerRelation.INDEX_SAME
-    common = max(size for size in offered_sizes(theirs) if size <= one)
+    common = max(size for size in offered_sizes(theirs.index) if size <= one)
     assert f"first {common} entries" in detail
+    assert f"theirs is of entries 0 to {other - 1} of the tree of {other} with root" in detail
+    assert f"ours of entries 0 to {one - 1}" in detail
 
 
 @pytest.mark.parametrize("at", [0, 9, 41])
@@ -62,7 +80,7 @@ def test_an_entry_left_out_of_one_index_is_seen_from_both_sides(tmp_path: Path, 
 
 def test_without_an_index_on_both_sides_only_heads_are_compared(tmp_path: Path) -> None:
     kept = index(tmp_path, MANY[:WIDTH])
-    assert relations(kept, None) == relations(None, kept) == relations(kept, KeptMaps(LOG.log, 3)) == []
+    assert relations(kept, None) == relations(None, kept) == []
 
 
 @pytest.mark.parametrize(
@@ -85,12 +103,45 @@ def test_a_nonsensical_index_is_refused(wrong: Any) -> None:
 
 def test_an_index_of_another_decoder_is_not_compared(tmp_path: Path) -> None:
     kept = index(tmp_path, MANY)
-    here = house(KINDS[0])
+    here = follower()
     document = checkpoints_document(here.state, [here.source], lambda _: kept)
     document["checkpoints"][0]["index"]["decoder"] += 1
-    peer = Peer(json.dumps(document).encode())
-    compared = compare_with_peer(peer, [here.source], here.state, lambda: NOW, lambda _: kept)
-    assert compared[1].relation is PeerRelation.INDEX_NOT_COMPARED
+    ((relation, _),) = compared(here, document, kept)
+    assert relation is PeerRelation.INDEX_NOT_COMPARED
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"root": "00" * 32},
+        {"size": 56},
+        {"first": 8},
+        {"head": "AAAA"},
+        {"steps": [{"size": 64, "root": "00" * 32, "proof": []}]},
+        {"steps": [{}] * 100},
+        {"steps": None},
+    ],
+)
+def test_an_index_that_is_not_bound_to_a_signed_head_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    kept = index(tmp_path, MANY[:48])
+    here = follower()
+    document = checkpoints_document(here.state, [here.source], lambda _: kept)
+    document["checkpoints"][0]["index"]["covers"] |= change
+    ((relation, detail),) = compared(here, document, kept)
+    assert relation is PeerRelation.INDEX_UNBOUND
+    assert "does not show which entries" in detail
+    del document["checkpoints"][0]["index"]["covers"]
+    assert compared(here, document, kept)[0][0] is PeerRelation.INDEX_UNBOUND
+
+
+def test_an_index_of_another_history_of_the_log_is_evidence(tmp_path: Path) -> None:
+    """Its head is signed by the log, and contradicts ours: the log showed the other side another tree."""
+    kept = index(tmp_path, MANY[:48])
+    other = RekorV2Log([leaf(number) for number in range(47)] + [b"another entry"])
+    head = other.source().latest()
+    forked = replace(kept, coverage=IndexCoverage(48, head.root, (), head.raw))
+    ((relation, _),) = relations(kept, forked)
+    assert relation is PeerRelation.CONTRADICTION
 
 
 def test_a_complete_answer_is_written_and_checked_against_an_index_root(place: Place) -> None:
@@ -112,3 +163,16 @@ def test_a_complete_answer_is_written_and_checked_against_an_index_root(place: P
     place.run("search", "absent@example.com", "--complete", str(path))
     assert "verified" in place.run("evidence", "verify", str(path), "--index-root", root)[0]
     place.run("search", "absent@*", "--complete", str(path), expect=2)
+
+
+def test_an_archive_that_begins_later_says_so_and_claims_nothing_of_what_was_before(place: Place) -> None:
+    place.build("--from", "70")
+    path = place.folder / "mine.json"
+    _, said = place.run("search", "dev3@example.com", "--complete", str(path), expect=3)
+    said = " ".join(said.split())
+    assert "Archived are entries 70 to 199: of entries before 70 nothing can be said" in said
+    assert not path.exists()
+    place.build()
+    place.run("search", "dev3@example.com", "--complete", str(path))
+    covers = json.loads(path.read_text())["covers"]
+    assert (covers["first"], covers["size"]) == (0, 192)

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -31,14 +32,15 @@ from monitor.archive.rows import SCHEMA
 from monitor.archive.search_index import KeyKind
 from monitor.archive.search_map import AnswerInvalid, check_answer
 from monitor.archive.writing import ArchiveWriter, manifest_name, write_range
-from monitor.model.log_source import LogApi, LogIdentity, SignedHead
+from monitor.model.log_source import SignedHead
 from tests.archive import independent_map
 from tests.archive.conftest import Place, varied_bodies
+from tests.support.misbehaving_log import RekorV2Log
 from tlog.frontier import Frontier
 
 WIDTH = 8
 SMALLEST = 3
-LOG = LogIdentity("log", LogApi.REKOR_V2, "key", "origin.example", b"spki")
+LOG = RekorV2Log().source().identity
 NAMES = [f"Dev{number}@Example.com" for number in range(12)] + ["x" * 300, "x" * 299 + "y", "Ünïcode@example.com"]
 ISSUER = "https://issuer.example"
 
@@ -77,11 +79,14 @@ def rows_of_entries(entries: Entries, first: int) -> pa.Table:
         "signers": [None] * len(entries),
         "trust_root": [None] * len(entries),
         "defect": [None] * len(entries),
-        "leaf_hash": [
-            sha256(b"\x00" + number.to_bytes(8, "big")).digest() for number in range(first, first + len(entries))
-        ],
+        "leaf_hash": [sha256(b"\x00" + leaf(number)).digest() for number in range(first, first + len(entries))],
     }
     return pa.table(columns, schema=SCHEMA)
+
+
+def leaf(number: int) -> bytes:
+    """The entry with this number."""
+    return number.to_bytes(8, "big")
 
 
 def archived(files: ArchiveFiles, entries: Entries) -> ArchiveWriter:
@@ -90,7 +95,7 @@ def archived(files: ArchiveFiles, entries: Entries) -> ArchiveWriter:
     for first in range(0, len(entries), WIDTH):
         written = write_range(files, LOG, rows_of_entries(entries[first : first + WIDTH], first))
         run = replace(run, ranges=(*run.ranges, written))
-    run = replace(run, head=SignedHead(LOG.log, len(entries), run.end().root(), b""))
+    run = replace(run, head=RekorV2Log([leaf(number) for number in range(len(entries))]).source().latest())
     files.write(manifest_name(LOG.log), to_json(Manifest(LOG, (run,))))
     return ArchiveWriter(files, LOG, lambda _one, _other: ())
 
@@ -223,9 +228,33 @@ def nonsense(document: dict[str, Any]) -> None:
     document["maps"][0]["level"] = 10**30
 
 
+def of_another_tree(document: dict[str, Any]) -> None:
+    document["covers"]["root"] = "00" * 32
+
+
+def of_more_entries(document: dict[str, Any]) -> None:
+    document["covers"]["size"] += WIDTH
+
+
+def from_a_later_entry(document: dict[str, Any]) -> None:
+    document["covers"]["first"] = WIDTH
+
+
 @pytest.mark.parametrize(
     "forge",
-    [without_a_name, with_another_root, denied, gap, map_left_out, fewer_lines, another_value, nonsense],
+    [
+        without_a_name,
+        with_another_root,
+        denied,
+        gap,
+        map_left_out,
+        fewer_lines,
+        another_value,
+        nonsense,
+        of_another_tree,
+        of_more_entries,
+        from_a_later_entry,
+    ],
 )
 def test_a_forged_answer_is_refused_by_both_implementations(
     tmp_path: Any, forge: Callable[[dict[str, Any]], None]
@@ -247,6 +276,20 @@ def test_a_forged_answer_is_refused_by_both_implementations(
             check_answer(document, root)
         with pytest.raises((AssertionError, OverflowError)):
             independent_map.check(document, root)
+
+
+def test_an_answer_whose_head_another_key_signed_is_refused(tmp_path: Any) -> None:
+    with small_maps():
+        writer = archived(ArchiveFiles(str(tmp_path)), SOME)
+        build_maps(writer)
+        document = answer_document(writer.files, writer.manifest, [(KeyKind.IDENTITY, NAMES[0])])
+        head = check_answer(document).head
+        assert (head.size, head.root) == (len(SOME), writer.manifest.runs[0].head.root)
+        log = RekorV2Log([leaf(number) for number in range(len(SOME))])
+        log.host = "another.example.org"
+        document["covers"]["head"] = b64encode(log.source().latest().raw).decode()
+        with pytest.raises(AnswerInvalid):
+            check_answer(document)
 
 
 def test_an_answer_under_another_index_root_is_refused(tmp_path: Any) -> None:
