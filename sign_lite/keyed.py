@@ -4,13 +4,12 @@ The `sigstore` package verifies bundles with a certificate only. Whose the key i
 says: a certificate would say it otherwise.
 """
 
-import base64
 import hashlib
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Any, Final
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
-import rfc8785
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
@@ -20,23 +19,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from sign_lite.errors import Misuse, VerificationFailed
 from sigstore_entries.bundle_file import BUNDLE_0_1, HeldBundle, NoBundle, decoded
 from sigstore_entries.entry_binding import NotBound, bound_entry
+from sigstore_entries.logged_entry import NotLogged, entry_timestamp, log_of, proven_entry
 from sigstore_entries.release import pre_authentication
 from sigstore_entries.signing import Signing
-from tlog.checkpoint import MalformedCheckpoint, parse_checkpoint, parse_tree_size
-from tlog.merkle import NodeHash, ProofInvalid, leaf_hash, verify_inclusion
-from tlog.note import (
-    BadSignature,
-    MalformedNote,
-    NoteKey,
-    load_public_key,
-    open_note,
-    parse_note,
-    rekor_v1_key,
-    tile_log_key,
-    verify_signature,
-)
+from tlog.note import verify_signature
 
-_V1_MARK: Final = " - "
 PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey
 
 
@@ -64,7 +51,7 @@ def verify_with_key(
         envelope = held.document.get("dsseEnvelope")
         signed = check_envelope(envelope, key) if envelope else check_message(held, digest, key)
         body = decoded(entry.get("canonicalizedBody"), "the body of its log entry")
-        check_logged(entry, body, trusted_root, needs_proof=held.document.get("mediaType") != BUNDLE_0_1)
+        check_logged(entry, trusted_root, needs_proof=held.document.get("mediaType") != BUNDLE_0_1)
         _check_body(body, key, held.signature, signed)
     except VerificationFailed:
         raise
@@ -115,73 +102,52 @@ def check_envelope(envelope: Mapping[str, Any], key: PublicKey) -> Mapping[str, 
     return {"artifact": hashlib.sha256(pae).hexdigest(), "payload": hashlib.sha256(payload).hexdigest()}
 
 
-def check_logged(entry: Mapping[str, Any], body: bytes, trusted_root: Mapping[str, Any], *, needs_proof: bool) -> None:
+def check_logged(entry: Mapping[str, Any], trusted_root: Mapping[str, Any], *, needs_proof: bool) -> None:
     """Check inclusion proof and checkpoint, and the signed entry timestamp if there is one.
 
     SPEC protobuf-specs sigstore_bundle.proto: a bundle of version 0.1 has the timestamp, and its proof may lack the
     checkpoint; every later one has both proof and checkpoint.
     """
-    log_id = decoded(entry["logId"]["keyId"], "the log's id")
-    log = next((each for each in trusted_root.get("tlogs") or () if _id_of(each) == log_id), None)
-    if log is None:
-        raise VerificationFailed(f"the trusted root knows no log with key id {log_id.hex()[:16]}…")
-    spki = decoded(log["publicKey"]["rawBytes"], "the log's key")
-    promise = (entry.get("inclusionPromise") or {}).get("signedEntryTimestamp")
-    proof = entry.get("inclusionProof")
-    has_proof = bool(proof and (proof.get("checkpoint") or {}).get("envelope"))
-    if not has_proof and (needs_proof or not promise):
-        raise VerificationFailed("its log entry has no inclusion proof with a checkpoint")
-    if promise:
-        _check_promise(entry, body, log_id, spki, decoded(promise, "the signed entry timestamp"))
-        _check_period(log, int(entry.get("integratedTime") or 0))
-    if proof and has_proof:
-        _check_proof(proof, body, log_id, spki)
-
-
-def _check_promise(entry: Mapping[str, Any], body: bytes, log_id: bytes, spki: bytes, signature: bytes) -> None:
-    told: dict[str, str | int] = {
-        "body": base64.b64encode(body).decode(),
-        "integratedTime": int(entry.get("integratedTime") or 0),
-        "logID": log_id.hex(),
-        "logIndex": int(entry.get("logIndex") or 0),
-    }
     try:
-        verify_signature(load_public_key(spki), rfc8785.dumps({**told}), signature)
-    except (InvalidSignature, MalformedNote, rfc8785.CanonicalizationError) as error:
-        raise VerificationFailed("the log did not sign the entry timestamp of the bundle") from error
+        log = log_of(entry, map(_Log, trusted_root.get("tlogs") or ()))
+        has_promise = entry_timestamp(entry, log) is not None
+        proof = entry.get("inclusionProof")
+        has_proof = bool(proof and (proof.get("checkpoint") or {}).get("envelope"))
+        if not has_proof and (needs_proof or not has_promise):
+            raise VerificationFailed("its log entry has no inclusion proof with a checkpoint")
+        if has_proof:
+            # SPEC protobuf-specs sigstore_rekor.proto: the root is a field of the proof as well.
+            decoded(entry["inclusionProof"].get("rootHash"), "the root of the proof")
+            proven_entry(entry, log)
+    except NotLogged as error:
+        raise VerificationFailed(str(error)) from error
 
 
-def _check_period(log: Mapping[str, Any], seconds: int) -> None:
-    """SPEC protobuf-specs TimeRange: both ends are inside it."""
-    at, valid = datetime.fromtimestamp(seconds, UTC), log["publicKey"].get("validFor") or {}
-    bounds = [datetime.fromisoformat(valid[name]) if valid.get(name) else None for name in ("start", "end")]
-    if (bounds[0] and at < bounds[0]) or (bounds[1] and at > bounds[1]):
-        raise VerificationFailed(f"the log's key was not valid at {at.isoformat()}, when the log took the entry")
+@dataclass(frozen=True, slots=True)
+class _Log:
+    """A log of a trusted root in JSON, read as it is asked: what another log garbles is no concern of an entry."""
 
+    document: Mapping[str, Any]
 
-def _check_proof(proof: Mapping[str, Any], body: bytes, log_id: bytes, spki: bytes) -> None:
-    raw = str(proof["checkpoint"]["envelope"]).encode()
-    try:
-        checkpoint = parse_checkpoint(open_note(raw, _note_key(raw, log_id, spki)))
-        index = parse_tree_size(str(proof.get("logIndex", 0)))
-        if decoded(proof.get("rootHash"), "the root of the proof") != checkpoint.root:
-            raise VerificationFailed("the inclusion proof names another root than its checkpoint")
-        hashes = [NodeHash(decoded(each, "a hash of the proof")) for each in proof.get("hashes", [])]
-        verify_inclusion(index, checkpoint.size, leaf_hash(body), hashes, checkpoint.root)
-    except (BadSignature, MalformedNote, MalformedCheckpoint) as error:
-        raise VerificationFailed(f"the checkpoint of the bundle is not the log's: {error!s:.200}") from error
-    except ProofInvalid as error:
-        raise VerificationFailed(f"the inclusion proof does not lead to the signed checkpoint: {error}") from error
+    @property
+    def log_id(self) -> bytes:
+        return decoded((self.document.get("logId") or {}).get("keyId"), "a log's id in the trusted root")
 
+    @property
+    def spki(self) -> bytes:
+        return decoded(self.document["publicKey"]["rawBytes"], "the log's key")
 
-def _note_key(raw: bytes, log_id: bytes, spki: bytes) -> NoteKey:
-    """The log's key under the name that the checkpoint claims. Raises `MalformedNote` where the log's id denies it."""
-    origin = parse_note(raw).text.split(b"\n", 1)[0].decode()
-    host, is_v1, _ = origin.partition(_V1_MARK)
-    key = rekor_v1_key(host, spki) if is_v1 else tile_log_key(origin, spki)
-    if key.log_id != log_id:
-        raise MalformedNote(f"{origin!r:.120} is no name of the log")
-    return key
+    @property
+    def valid_from(self) -> datetime | None:
+        return self._bound("start")
+
+    @property
+    def valid_until(self) -> datetime | None:
+        return self._bound("end")
+
+    def _bound(self, name: str) -> datetime | None:
+        told = (self.document["publicKey"].get("validFor") or {}).get(name)
+        return datetime.fromisoformat(told) if told else None
 
 
 def _check_body(body: bytes, key: PublicKey, signature: bytes, signed: Mapping[str, str]) -> None:
@@ -197,7 +163,3 @@ def check_entry(body: bytes, signature: bytes, signed: Mapping[str, str]) -> Sig
         return bound_entry(body, signature, signed)
     except NotBound as error:
         raise VerificationFailed(str(error)) from error
-
-
-def _id_of(log: Mapping[str, Any]) -> bytes:
-    return decoded((log.get("logId") or {}).get("keyId"), "a log's id in the trusted root")

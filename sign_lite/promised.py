@@ -51,7 +51,7 @@ def verify_promised(
         certificate = x509.load_der_x509_certificate(leaf)
         (entry,) = held.entries
         body = decoded(entry.get("canonicalizedBody"), "the body of its log entry")
-        check_logged(entry, body, trusted_root, needs_proof=False)
+        check_logged(entry, trusted_root, needs_proof=False)
         _check_certificate(certificate, leaf, tuple(chain), trusted_root, integrated_time(entry))
         policy.verify(certificate)
         key, envelope = _key(certificate), held.document.get("dsseEnvelope")

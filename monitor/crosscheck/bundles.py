@@ -5,8 +5,6 @@ split view has nowhere to hide. Reading is pure: bytes and a trust root in, veri
 statements are verified here, not the artifact's signature: that is a Sigstore client's job.
 """
 
-import base64
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,24 +16,22 @@ from cryptography.x509 import load_der_x509_certificate
 from rfc3161_client import VerificationError, VerifierBuilder, decode_timestamp_response
 
 from alerts.inert import inert_line
-from monitor.logs.tile_tree import head_of, read_checkpoint
-from monitor.model.errors import NotShown, SignwatchError
-from monitor.model.inclusion_promise import BadPromise, InclusionPromise, PromiseKind, promises_of, read_promise, set_of
+from monitor.logs.tile_tree import ReadNote, head_of
+from monitor.model.errors import SignedPromise, SignwatchError
+from monitor.model.inclusion_promise import BadPromise, InclusionPromise, PromiseKind, promises_of, read_promise
 from monitor.model.log_source import LogApi, LogIdentity, SignedHead
 from monitor.trust.trust_root import TrustedLog, TrustRoot
+from sigstore_entries import logged_entry
 from sigstore_entries.bundle_file import HeldBundle, NoBundle
 from sigstore_entries.certificate import read_certificate
 from sigstore_entries.trust import CertificateAuthorities, NotTrusted
-from tlog.checkpoint import MalformedCheckpoint, parse_tree_size
-from tlog.merkle import NodeHash, ProofInvalid, leaf_hash
-from tlog.nodes import Coordinate, full_subtrees
-from tlog.note import MalformedNote, NoteKey, parse_note, rekor_v1_key, tile_log_key
+from tlog.merkle import NodeHash
+from tlog.nodes import Coordinate
+from tlog.note import MalformedNote, parse_note
 
 _MAX_ENTRIES: Final = 100
 _MAX_ORIGIN: Final = 200
 _STAGING: Final = ".sigstage.dev"
-# SPEC rekor checkpoint.go: "<host> - <tree ID>".
-_V1_ORIGIN: Final = re.compile(r"(\S+) - ([0-9]{1,20})")
 
 
 class BadBundle(SignwatchError):
@@ -188,31 +184,40 @@ def _read_entry(entry: Mapping[str, Any], trust: TrustRoot) -> View | BadBundle:
         return _view(entry, trust)
     except BadBundle as bad:
         return bad
-    except (KeyError, TypeError, AttributeError, ValueError, MalformedCheckpoint) as error:
-        # The file holds untrusted text: its kind of damage is told, not its words.
-        return BadBundle(f"a log entry in the bundle lacks or garbles a field ({type(error).__name__}: {error!s:.80})")
+    except logged_entry.NoProof as lacking:
+        return NoProof(str(lacking))
+    except logged_entry.NotLogged as error:
+        return BadBundle(str(error))
+
+
+def _view(entry: Mapping[str, Any], trust: TrustRoot) -> View:
+    checkpoint = logged_entry.checkpoint_of(entry)
+    try:
+        log = logged_entry.log_of(entry, _followable(trust))
+    except logged_entry.UnknownLog as unknown:
+        raise BadBundle(f"{unknown}{_named(checkpoint)}") from unknown
+    found = logged_entry.proven_entry(entry, log)
+    api = LogApi.REKOR_V1 if found.is_rekor_v1 and LogApi.REKOR_V1 in log.apis else LogApi.REKOR_V2
+    identity = LogIdentity(log.name, api, found.key.name, found.tree_name, log.spki, trust.fingerprint)
+    head = head_of(ReadNote(found.note, found.checkpoint), identity)
+    return View(log, identity, head, found.index, found.body, found.hashes, found.nodes)
 
 
 def _read_timestamp(entry: Mapping[str, Any], trust: TrustRoot) -> Promised | BadBundle | None:
     try:
-        signature = (entry.get("inclusionPromise") or {}).get("signedEntryTimestamp")
-        if not signature:
+        if not (entry.get("inclusionPromise") or {}).get("signedEntryTimestamp"):
             return None
-        log = _log(_bytes(entry["logId"]["keyId"]), trust)
+        log = logged_entry.log_of(entry, _followable(trust))
         if LogApi.REKOR_V1 not in log.apis:
-            raise BadBundle(f"{log.name} signs no entry timestamps")  # noqa: TRY301
-        # protojson omits zero.
-        seconds, index = (parse_tree_size(str(entry.get(name, 0))) for name in ("integratedTime", "logIndex"))
-        signed = set_of(_bytes(entry["canonicalizedBody"]), seconds, log.log_id, index, _bytes(signature))
-        promise = read_promise(signed, log.spki)
-    except BadBundle as bad:
-        return bad
-    except BadPromise as error:
-        return BadBundle(f"the signed entry timestamp in the bundle shows nothing: {error}")
-    except (KeyError, TypeError, AttributeError, ValueError, MalformedCheckpoint) as error:
-        return BadBundle(f"a log entry in the bundle lacks or garbles a field ({type(error).__name__}: {error!s:.80})")
-    if (log.valid_from and promise.at < log.valid_from) or (log.valid_until and promise.at > log.valid_until):
-        return BadBundle(f"the signed entry timestamp is of {promise.at.isoformat()}, when the log's key was not valid")
+            return BadBundle(f"{log.name} signs no entry timestamps")
+        stamp = logged_entry.entry_timestamp(entry, log)
+        if stamp is None:
+            return None
+        promise = read_promise(SignedPromise(PromiseKind.SET, stamp.statement, stamp.signature), log.spki)
+    except logged_entry.NotLogged as error:
+        return (UnknownLog if isinstance(error, logged_entry.UnknownLog) else BadBundle)(str(error))
+    except (AttributeError, BadPromise) as error:
+        return BadBundle(f"the signed entry timestamp in the bundle shows nothing: {error!s:.200}")
     return _promised(log, promise, trust)
 
 
@@ -232,41 +237,9 @@ def _entries(held: HeldBundle) -> Sequence[Mapping[str, Any]]:
     return entries
 
 
-def _view(entry: Mapping[str, Any], trust: TrustRoot) -> View:
-    proof = entry.get("inclusionProof")
-    if not proof or not proof.get("checkpoint"):
-        raise NoProof("a log entry has no inclusion proof with a checkpoint: nothing the log signed can be compared")
-    checkpoint = str(proof["checkpoint"].get("envelope") or "").encode()
-    if not checkpoint:
-        raise NoProof("the inclusion proof of a log entry has no checkpoint: nothing the log signed can be compared")
-    try:
-        log = _log(_bytes(entry["logId"]["keyId"]), trust)
-    except UnknownLog as unknown:
-        raise BadBundle(f"{unknown}{_named(checkpoint)}") from unknown
-    identity, key = _identity(log, checkpoint, trust)
-    try:
-        read = read_checkpoint(checkpoint, key, identity)
-    except NotShown as error:
-        raise BadBundle(f"the checkpoint in the bundle is not signed by {log.name}: {error.evidence.detail}") from error
-    except SignwatchError as error:
-        raise BadBundle(str(error)) from error
-    # protojson omits zero: an index of 0 and an empty proof may be absent.
-    index = parse_tree_size(str(proof.get("logIndex", 0)))
-    leaf = _bytes(entry["canonicalizedBody"])
-    hashes = tuple(NodeHash(_bytes(value)) for value in proof.get("hashes", []))
-    try:
-        nodes = full_subtrees(index, read.checkpoint.size, leaf_hash(leaf), hashes, read.checkpoint.root)
-    except ProofInvalid as error:
-        raise BadBundle(f"the inclusion proof does not lead to the signed checkpoint: {error}") from error
-    head = head_of(read, identity)
-    return View(log, identity, head, index, leaf, hashes, nodes)
-
-
-def _log(log_id: bytes, trust: TrustRoot) -> TrustedLog:
-    for log in trust.logs:
-        if log.log_id == log_id and LogApi.CT_RFC6962 not in log.apis:
-            return log
-    raise UnknownLog(f"the trust root knows no log with key id {log_id.hex()[:16]}…: nothing can be verified")
+def _followable(trust: TrustRoot) -> list[TrustedLog]:
+    """Logs of entries: a CT log's key may have the same id, and signs no checkpoint of entries."""
+    return [log for log in trust.logs if LogApi.CT_RFC6962 not in log.apis]
 
 
 def _named(checkpoint: bytes) -> str:
@@ -280,24 +253,3 @@ def _named(checkpoint: bytes) -> str:
             f". Its checkpoint says it is of {origin}: Sigstore's staging deployment, which has a trust root of its own"
         )
     return f". Its checkpoint says it is of {origin}: check it with the trust root of that deployment"
-
-
-def _identity(log: TrustedLog, checkpoint: bytes, trust: TrustRoot) -> tuple[LogIdentity, NoteKey]:
-    """Which tree of the log the checkpoint says it is of; `read_checkpoint` then verifies that claim."""
-    try:
-        claimed = parse_note(checkpoint).text.split(b"\n", 1)[0].decode()
-    except MalformedNote as error:
-        raise BadBundle(f"the checkpoint in the bundle is none: {error}") from error
-    host = urlsplit(log.url).hostname or ""
-    tree = _V1_ORIGIN.fullmatch(claimed)
-    if tree and LogApi.REKOR_V1 in log.apis:
-        key, api = rekor_v1_key(tree[1], log.spki), LogApi.REKOR_V1
-    else:
-        key, api = tile_log_key(claimed if " " not in claimed else host, log.spki), LogApi.REKOR_V2
-    if key.log_id != log.log_id:
-        raise BadBundle(f"the checkpoint names {claimed!r:.120}, which is no name of {log.name}")
-    return LogIdentity(log.name, api, key.name, claimed, log.spki, trust.fingerprint), key
-
-
-def _bytes(value: Any) -> bytes:
-    return base64.b64decode(value, validate=True)

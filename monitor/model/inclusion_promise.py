@@ -21,6 +21,7 @@ import rfc8785
 from cryptography.exceptions import InvalidSignature
 
 from monitor.model.errors import SignedPromise, SignwatchError
+from sigstore_entries.logged_entry import timestamp_statement
 from sigstore_entries.trust import EmbeddedSct
 from tlog.ct import MalformedCt, parse_leaf, sct_message, verify_digitally_signed
 from tlog.merkle import MAX_TREE_SIZE, LeafHash, leaf_hash
@@ -117,16 +118,10 @@ def read_promise(signed: SignedPromise, spki: bytes) -> InclusionPromise:
 
 
 def set_of(leaf: bytes, integrated_time: int, log_id: bytes, index: int, signature: bytes) -> SignedPromise:
-    """A signed entry timestamp with the bytes it must have been signed over.
-
-    SPEC rekor verify.go: RFC 8785 of exactly body (base64), integratedTime (seconds), logID (hex) and logIndex (through
-    all trees of the log). Raises `BadPromise` for numbers that JSON cannot hold exactly.
-    """
-    body = base64.b64encode(leaf).decode()
-    told: dict[str, str | int] = {"body": body, "integratedTime": integrated_time, "logID": log_id.hex()}
+    """A signed entry timestamp with the bytes it must have been signed over. Raises `BadPromise` for odd numbers."""
     try:
-        statement = rfc8785.dumps({**told, "logIndex": index})
-    except (rfc8785.CanonicalizationError, ValueError) as error:
+        statement = timestamp_statement(leaf, integrated_time, log_id, index)
+    except ValueError as error:
         raise BadPromise(f"not a signed entry timestamp: {error!s:.200}") from error
     return SignedPromise(PromiseKind.SET, statement, signature)
 
