@@ -45,7 +45,10 @@ def _piece(char: str, category: str, *, too_many_marks: bool) -> str:
 
 
 def inert_json(value: Any) -> Any:
-    """Plain JSON with long strings and lists cut and lone surrogates replaced; the encoder escapes the rest."""
+    """Plain JSON with long strings cut and lone surrogates replaced; the encoder escapes the rest.
+
+    Long lists of texts come from entries and are cut, which the last item says. Lists of objects are never cut.
+    """
     match value:
         case str():
             text = value[:_JSON_TEXT].encode("utf-8", "replace").decode()
@@ -53,7 +56,9 @@ def inert_json(value: Any) -> Any:
         case dict():
             return {inert_json(key): inert_json(item) for key, item in value.items()}
         case list() | tuple():
-            return [inert_json(item) for item in value[:_JSON_ITEMS]]
+            if len(value) <= _JSON_ITEMS or any(isinstance(item, dict | list | tuple) for item in value):
+                return [inert_json(item) for item in value]
+            return [*map(inert_json, value[:_JSON_ITEMS]), f"… (+{len(value) - _JSON_ITEMS} items)"]
         case _:
             return value
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 import typer
 from rich.progress import track
 
-from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, say, say_json, table
+from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say, say_json, table
 from monitor.config import load_config
 from monitor.program import utc_now
 from monitor.store.database import open_database
@@ -39,11 +39,14 @@ def list_subscribers(
     """
     with _subscribers(config) as subscribers:
         rows = [_line(subscribers, each) for each in _some(subscribers, limit)]
+        total = subscribers.stats()["subscribers"]
     if as_json:
-        say_json({"subscribers": rows})
+        say_json({"total": total, "subscribers": rows})
         return
     columns = ("id", "address", "subscriptions", "destinations", "suspended")
     table(columns, [[row[name] for name in columns] for row in rows])
+    if total > len(rows):
+        note(f"{len(rows)} of {total} accounts are shown; --limit {total} shows all of them")
 
 
 def show(who: Who, config: ConfigOption = DEFAULT_CONFIG) -> None:
@@ -164,7 +167,8 @@ def bring(
 def stats(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False) -> None:
     """Count accounts, and how often each stage was reached: asked, confirmed, told, bounced, left, suspended.
 
-    Receiving hosts whose destinations are suspended or bounce come last: a host that leads is down, or abused.
+    The twenty receiving hosts with most destinations that are suspended or bounce come last: a host that leads is down,
+    or abused. With --json also the newest twenty actions of operators.
 
     Examples:
       signwatch subscribers stats

@@ -1,23 +1,19 @@
 """Pages of an account: signing in, subscriptions, destinations, tokens, the weekly mail, export and deletion."""
 
-import csv
-import io
 import json
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 
-from alerts.inert import inert_json
 from monitor.site import destinations
 from monitor.site.feeds import feed
-from monitor.site.looking import Row, rows_of, signing_json
 from monitor.site.parts import CONFIRM_FOR, SIGN_IN_FOR, Site
-from monitor.site.rendering import Timeline, inert, plain, timeline
+from monitor.site.rendering import inert, plain
+from monitor.site.seen import csv_stream, json_stream, seen_by
 from monitor.site.sessions import Refused, Visitor
 from monitor.site.subscribing import (
     Form,
@@ -30,57 +26,17 @@ from monitor.site.subscribing import (
     used_up,
 )
 from monitor.store.authorisations import Announced
-from monitor.store.signings import LogRead
+from monitor.store.signings import Place
 from monitor.store.subscribers import Subscriber, Subscription
-from rules.asking import PREFIX, yaml_of
+from rules.asking import yaml_of
 from rules.facts import Authorisation
-from rules.learning import in_words
 from rules.selection import normal_digest
 
-_CSV: Final = ("signed_at", "outcome", "log", "index", "kind", "identity", "issuer", "what", "reasons", "answer")
 _MAX_COUNT, _MAX_DAYS, _MAX_ANNOUNCED = 1_000, 365, 200
 _ANNOUNCING: Final = (
     f"Write the digest as sha256: and 64 hex digits, a count of 1 to {_MAX_COUNT}, and 1 to {_MAX_DAYS} days. "
     "Nothing was announced."
 )
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What one subscription saw: rows, a picture, and from where on each log was read for it."""
-
-    subscription: Subscription
-    rows: tuple[Row, ...]
-    timeline: Timeline | None
-    words: tuple[str, ...]
-    coverage: tuple[tuple[LogRead, int | None], ...]
-    now: datetime
-
-    @property
-    def unexpected(self) -> tuple[Row, ...]:
-        """Unexpected signings that the subscriber did not call their own."""
-        return tuple(row for row in self.rows if row.outcome == "unexpected" and row.answer is not True)
-
-
-def seen_by(site: Site, subscription: Subscription) -> Seen:
-    """Everything one subscription's page shows."""
-    now = site.clock()
-    stood = site.subscribers.stood_for(subscription.id)
-    found = [
-        each
-        for (ask, since), after in zip(stood, [*stood[1:], None], strict=True)
-        for each in site.found.of_rule(f"{PREFIX}{ask}", since, None if after is None else after[1])
-    ]
-    rows = rows_of(found, None, now, site.subscribers.answers(subscription.id))
-    offered = site.subscribers.asks.coverage(subscription.change)
-    coverage = tuple(
-        (log, span[0] if (span := offered.get(log.log)) is not None else None) for log in site.found.logs()
-    )
-    expect = json.loads(subscription.document).get("expect", {})
-    words = tuple(in_words(expect))
-    picture = timeline([(row.at, row.outcome) for row in rows], now)
-    return Seen(subscription, rows, picture, words, coverage, now)
 
 
 def router(site: Site) -> APIRouter:
@@ -149,14 +105,14 @@ def _add_subscriptions(routes: APIRouter, site: Site) -> None:
     @routes.get("/subscriptions")
     def subscriptions(request: Request) -> HTMLResponse:
         account = request.state.visitor.account
-        seen = [seen_by(site, each) for each in site.subscribers.subscriptions(account.id)]
+        seen = [seen_by(site, each, limit=0) for each in site.subscribers.subscriptions(account.id)]
         troubled = [each for each in site.subscribers.destinations(account.id) if each.state == "suspended"]
         return site.page(request, "subscriptions", seen=seen, troubled=troubled, logs=site.found.logs())
 
     @routes.get("/subscriptions/{subscription}")
-    def subscription_page(request: Request, subscription: str, new: str = "") -> HTMLResponse:
+    def subscription_page(request: Request, subscription: str, new: str = "", before: str = "") -> HTMLResponse:
         mine = own(site, request, subscription)
-        return _subscription(site, request, mine, is_new=bool(new))
+        return _subscription(site, request, mine, is_new=bool(new), before=before)
 
     @routes.get("/subscriptions/{subscription}/edit")
     def edit_page(request: Request, subscription: str) -> HTMLResponse:
@@ -251,14 +207,21 @@ def announce_signing(site: Site, mine: Subscription, digest: str, *, count: str,
 
 
 def _subscription(
-    site: Site, request: Request, mine: Subscription, *, status: int = 200, is_new: bool = False, **values: str
+    site: Site,
+    request: Request,
+    mine: Subscription,
+    *,
+    status: int = 200,
+    is_new: bool = False,
+    **values: str,
 ) -> HTMLResponse:
-    shown = {"said": "", "digest": "", **values}
+    shown = {"said": "", "digest": "", "before": "", **values}
     return site.page(
         request,
         "subscription",
         status=status,
-        seen=seen_by(site, mine),
+        seen=seen_by(site, mine, after=Place.read(shown["before"])),
+        is_older=bool(shown["before"]),
         is_new=is_new,
         given=mine.subject,
         announces="authorised" in _expect(mine),
@@ -271,13 +234,12 @@ def _subscription(
 def _add_exports(routes: APIRouter, site: Site) -> None:
     @routes.get("/subscriptions/{subscription}/signings.json")
     def as_json(request: Request, subscription: str) -> Response:
-        seen = seen_by(site, own(site, request, subscription))
-        return _download(json.dumps(seen_json(seen), indent=1) + "\n", "application/json", "signings.json")
+        return _download(json_stream(site, own(site, request, subscription)), "application/json", "signings.json")
 
     @routes.get("/subscriptions/{subscription}/signings.csv")
     def as_csv(request: Request, subscription: str) -> Response:
-        seen = seen_by(site, own(site, request, subscription))
-        return _download(csv_of(seen.rows), "text/csv; charset=utf-8", "signings.csv")
+        mine = own(site, request, subscription)
+        return _download(csv_stream(site, mine), "text/csv; charset=utf-8", "signings.csv")
 
     @routes.get("/feed/{token}")
     def atom(token: str) -> Response:
@@ -288,8 +250,7 @@ def _add_exports(routes: APIRouter, site: Site) -> None:
         owner = site.subscribers.by_id(known.subscriber)
         if owner is None or owner.suspended_at is not None:
             raise Refused(404, "No such feed", "The account is suspended.")
-        seen = [seen_by(site, each) for each in site.subscribers.subscriptions(owner.id)]
-        return Response(feed(site, seen, known.id), media_type="application/atom+xml")
+        return Response(feed(site, owner.id, known.id), media_type="application/atom+xml")
 
 
 def _add_destinations(routes: APIRouter, site: Site) -> None:
@@ -376,25 +337,6 @@ def own(site: Site, request: Request, subscription: str) -> Subscription:
     return found
 
 
-def seen_json(seen: Seen) -> dict[str, Any]:
-    """What a subscription saw, for programs."""
-    return dict(
-        inert_json(
-            {
-                "id": seen.subscription.id,
-                "name": seen.subscription.subject,
-                "title": seen.subscription.title,
-                "rule": json.loads(seen.subscription.document),
-                "created_at": plain(seen.subscription.created_at),
-                "coverage": [
-                    {"log": log.log, "from": first, "to": log.last, "asked_at": plain(log.at)}
-                    for log, first in seen.coverage
-                ],
-            }
-        )
-    ) | {"signings": [inert_json(plain(signing_json(row))) for row in seen.rows]}
-
-
 def announced_json(given: Announced) -> dict[str, Any]:
     """One announcement, for programs."""
     leave = given.leave
@@ -405,32 +347,6 @@ def announced_json(given: Announced) -> dict[str, Any]:
         "expires": plain(leave.expires),
         "note": leave.note,
     }
-
-
-def csv_of(rows: Sequence[Row]) -> str:
-    """Signings as CSV. A cell that a spreadsheet would run as a formula gets an apostrophe."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(_CSV)
-    for row in rows:
-        document = signing_json(row)
-        names = [name for signer in document["signers"] for name in signer["names"]]
-        issuers = [signer["issuer"] for signer in document["signers"] if signer["issuer"]]
-        reasons = "; ".join(f"{each['what']}: {each['found']}" for each in document["reasons"])
-        cells = (
-            plain(row.at),
-            row.outcome,
-            row.log,
-            str(row.index),
-            document["kind"],
-            " ".join(names),
-            " ".join(issuers),
-            row.what,
-            reasons,
-            document["answer"] or "",
-        )
-        writer.writerow([f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in map(_cell, cells)])
-    return text.getvalue()
 
 
 def account_document(site: Site, account: Subscriber) -> dict[str, Any]:
@@ -511,10 +427,7 @@ def _destinations(site: Site, request: Request, shown: Any = None) -> HTMLRespon
     return site.page(request, "destinations", destinations=listed, feeds=feeds, shown=shown)
 
 
-def _download(text: str, kind: str, name: str) -> Response:
+def _download(pieces: Iterable[str], kind: str, name: str) -> Response:
+    """A file of any length: it is written as it is read, and never held whole."""
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return Response(text.encode("utf-8", "replace"), media_type=kind, headers=headers)
-
-
-def _cell(value: Any) -> str:
-    return "".join(char if char.isprintable() else "\ufffd" for char in str(value))
+    return StreamingResponse((piece.encode("utf-8", "replace") for piece in pieces), media_type=kind, headers=headers)

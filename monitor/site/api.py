@@ -1,24 +1,28 @@
 """The API for programs: what the site can do, under a token of an account. Described at `/api/openapi.json`."""
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from monitor.site import destinations as places
-from monitor.site.accounts import account_document, announce_signing, announced_json, seen_by, seen_json
+from monitor.site.accounts import account_document, announce_signing, announced_json
 from monitor.site.looking import look
 from monitor.site.pages import looked_json
 from monitor.site.parts import Site
+from monitor.site.seen import row_json, seen_by, seen_json
 from monitor.site.sessions import Refused
 from monitor.site.subscribing import add_subscription, change_subscription
+from monitor.store.signings import Place
 from monitor.store.subscribers import Subscriber, Subscription
-from rules.asking import Ask, ask_of, read_ask
+from rules.asking import PREFIX, Ask, ask_of, read_ask
 from rules.subject import MAX_TEXT, NotASubject, Subject, read_subject
 from settings.document import DocumentError
 
+_PAGE: Final = 200
+Before = Annotated[str, Query(max_length=250, description="`older` of the page before: signings behind it are given.")]
 Identifier = Annotated[str, Path(max_length=64)]
 LogName = Annotated[str, Field(max_length=200)]
 
@@ -98,9 +102,11 @@ def router(site: Site) -> APIRouter:  # noqa: C901  a list of routes
         return _caller(site, request, writes=True)
 
     @routes.get("/look", summary="What was signed in a name")
-    def look_up(request: Request, name: Annotated[str, Query(max_length=MAX_TEXT)]) -> dict[str, Any]:
+    def look_up(
+        request: Request, name: Annotated[str, Query(max_length=MAX_TEXT)], before: Before = ""
+    ) -> dict[str, Any]:
         site.limits.api(site.door.client(request))
-        return looked_json(look(site.past, _subject(name), site.clock()))
+        return looked_json(site, look(site.past, _subject(name), site.clock()), before)
 
     @routes.get("/account", summary="Everything kept about the account")
     def account(caller: Annotated[Subscriber, Depends(reader)]) -> dict[str, Any]:
@@ -118,8 +124,12 @@ def router(site: Site) -> APIRouter:  # noqa: C901  a list of routes
         return _document(add_subscription(site, caller.id, ask, subject.text, title))
 
     @routes.get("/subscriptions/{subscription}", summary="One subscription with the signings it saw")
-    def one(subscription: Identifier, caller: Annotated[Subscriber, Depends(reader)]) -> dict[str, Any]:
-        return seen_json(seen_by(site, _own(site, subscription, caller)))
+    def one(
+        subscription: Identifier, caller: Annotated[Subscriber, Depends(reader)], before: Before = ""
+    ) -> dict[str, Any]:
+        seen = seen_by(site, _own(site, subscription, caller), limit=_PAGE, after=Place.read(before))
+        rows = {"signings": [row_json(row) for row in seen.rows], "older": _older(seen.older)}
+        return seen_json(seen) | rows
 
     @routes.put("/subscriptions/{subscription}", summary="Change what a subscription selects and expects")
     def change(
@@ -139,7 +149,8 @@ def router(site: Site) -> APIRouter:  # noqa: C901  a list of routes
     )
     def answer(subscription: Identifier, said: Answer, caller: Annotated[Subscriber, Depends(writer)]) -> Response:
         mine = _own(site, subscription, caller)
-        if not any((row.log, row.index) == (said.log, said.index) for row in seen_by(site, mine).rows):
+        asks = site.subscribers.stood_for(mine.id)
+        if not any(site.found.one(f"{PREFIX}{ask}", said.log, said.index) for ask, _ in asks):
             raise Refused(404, "No such signing", "The subscription saw no signing there.")
         site.subscribers.answer(mine.id, said.log, said.index, mine=said.mine)
         return Response(status_code=204)
@@ -189,6 +200,11 @@ def router(site: Site) -> APIRouter:  # noqa: C901  a list of routes
         return _said(places.act(site, caller, destination, wanted.action, wanted.code))
 
     return routes
+
+
+def _older(place: Place | None) -> str | None:
+    """What `before` is on the next page; `None` on the last."""
+    return None if place is None else str(place)
 
 
 def _caller(site: Site, request: Request, *, writes: bool) -> Subscriber:

@@ -16,7 +16,7 @@ from typing import Final
 from monitor.archive.rows import SIGNER_TEXTS, Chain
 from monitor.archive.search import Archive, Coverage, LogCoverage, Match, Query, Row
 from monitor.archive.search_index import KeyKind
-from monitor.store.signings import FoundPast, LogRead, PastSigning, Signings
+from monitor.store.signings import FoundPast, LogRead, PastSigning, Place, Signings
 from rules.rule import Outcome, Verdict
 from rules.subject import Subject, SubjectKind
 from sigstore_entries.signing import (
@@ -33,6 +33,8 @@ from sigstore_entries.signing import (
 
 MAX_SHOWN: Final = 100
 """Signings whose rows are read for one page; all are counted."""
+_DEEPEST: Final = 5_000
+"""Signings to which pages of a name lead; `signwatch search` gives all."""
 _MAX_OTHERS: Final = 20
 _MOST_KEYS: Final = 1_000_000  # about a second of work
 _REMEMBERED: Final = 128
@@ -80,6 +82,23 @@ class ArchivedPast:
                     self._known.popitem(last=False)
         return self._with_findings(subject, known)
 
+    def older(self, subject: Subject, after: Place, limit: int) -> list[PastSigning]:
+        """Signings behind a place, newest first, of the newest five thousand. Raises `OwnFault`."""
+        behind = [
+            each
+            for each in self.signings(subject, _DEEPEST).shown
+            if each.place.behind(after) and _is_vouched(each.signing)
+        ]
+        return sorted(behind, key=lambda each: (each.at, each.place.index, each.place.log), reverse=True)[:limit]
+
+    def entry(self, subject: Subject, log: str, index: int) -> PastSigning | None:
+        """One signing in a name: as it was found, or one of the newest five thousand. Raises `OwnFault`."""
+        found = self._found.entry(subject, log, index)
+        if found is not None:
+            return found
+        archived = self.signings(subject, _DEEPEST).shown
+        return next((each for each in archived if _place(each.signing) == (log, index)), None)
+
     def logs(self) -> list[LogRead]:
         """How far each log is archived, or read where nothing of it is archived. Raises `OwnFault`."""
         archived = {each.log: each for each in self._coverage().logs if each.spans}
@@ -124,6 +143,10 @@ class ArchivedPast:
             vouched=archived.vouched + len(vouched),
             unverified=archived.unverified + len(newer) - len(vouched),
         )
+
+
+def _is_vouched(signing: Signing) -> bool:
+    return any(each.trust in (ChainTrust.TRUSTED, ChainTrust.NO_CERTIFICATE) for each in signing.signers)
 
 
 def _place(signing: Signing) -> tuple[str, int]:

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from hashlib import sha256
 from typing import Any, Final, Protocol
 
 from monitor.model.state import Finding
 from monitor.site.rendering import Timeline, timeline
 from monitor.store.findings import BatchPast, Seen, is_certificate_only, seen_in
-from monitor.store.signings import LogRead, PastSigning, Signings
+from monitor.store.signings import LogRead, PastSigning, Place, Signings
 from rules.asking import Ask, ask_of, rule_of
 from rules.expectations.kinds import BY_KEY
 from rules.facts import Facts
@@ -21,7 +21,7 @@ from rules.subject import Subject
 from sigstore_entries.signing import EntryRef, NameForm, Signer, Signing
 
 SHOWN: Final = 20
-_SAME_MOMENT: Final = timedelta(seconds=5)
+_HIGHEST: Final = 2**62
 _ABOUT_TRUST: Final = frozenset(
     {"untrusted-chain", "chain-not-checked", "name-alone", "only-listed", "wrong-signature"}
 )
@@ -55,6 +55,12 @@ class Past(Protocol):
 
     def signings(self, subject: Subject, limit: int = ...) -> Signings:
         """Newest signings in a name, at most `limit` of those that are vouched for. Raises `OwnFault`."""
+
+    def older(self, subject: Subject, after: Place, limit: int) -> list[PastSigning]:
+        """Vouched signings behind a place, newest first. Raises `OwnFault`."""
+
+    def entry(self, subject: Subject, log: str, index: int) -> PastSigning | None:
+        """One signing in a name, however old. Raises `OwnFault`."""
 
     def logs(self) -> list[LogRead]:
         """How far each log was read. Raises `OwnFault`."""
@@ -117,6 +123,12 @@ class Looked:
     def others(self) -> tuple[Row, ...]:
         """The newest of the entries that no authority vouches for."""
         return tuple(row for row in self.rows if row.outcome == Outcome.UNVERIFIED)
+
+    @property
+    def last(self) -> Place | None:
+        """Where signings begin that were read and are not among the rows; `None` when there are none."""
+        # Its moment comes again whole: a certificate and the entry made with it have the same time.
+        return Place(self.trusted[-1].at, _HIGHEST, "") if self.total > len(self.trusted) > 0 else None
 
     @property
     def since(self) -> datetime | None:

@@ -1,6 +1,7 @@
 """Pages for anyone: the field, the answer about a name, one signing, and how this works."""
 
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 from urllib.parse import urlencode
 
@@ -8,14 +9,15 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from alerts.inert import inert_json
-from monitor.site.looking import SHOWN, Looked, Row, covers, headline, headline_detail, look, signing_json
+from monitor.site.looking import SHOWN, Looked, Row, covers, headline, headline_detail, look, rows_of, signing_json
 from monitor.site.parts import Site
 from monitor.site.rendering import plain
 from monitor.site.sessions import Refused
-from monitor.store.signings import PastSigning
+from monitor.store.signings import PastSigning, Place
 from rules.subject import MAX_TEXT, NotASubject, Subject, read_subject
 
 Name = Annotated[str, Query(max_length=MAX_TEXT)]
+Before = Annotated[str, Query(max_length=250)]
 _PAGE: Final = 100
 
 
@@ -28,7 +30,7 @@ def router(site: Site) -> APIRouter:  # noqa: C901  a list of routes
         return site.page(request, "front", logs=site.past.logs(), source=site.past.source)
 
     @routes.get("/look")
-    def looked_up(request: Request, name: Name = "", everything: str = "") -> Response:
+    def looked_up(request: Request, name: Name = "", everything: str = "", before: Before = "") -> Response:
         try:
             subject = read_subject(name)
         except NotASubject as wrong:
@@ -38,17 +40,20 @@ def router(site: Site) -> APIRouter:  # noqa: C901  a list of routes
         if subject.text != name:
             return RedirectResponse(f"/look?{_query(subject)}{'&everything=1' if everything else ''}", status_code=303)
         looked = look(site.past, subject, site.clock())
-        shown = looked.trusted[: _PAGE * 5 if everything else SHOWN]
-        return site.page(request, "identity", **identity_values(looked), shown=shown, given=subject.text)
+        rows, older = _behind(site, looked, before)
+        if not before and not everything:
+            rows, older = looked.trusted[:SHOWN], None
+        shown = identity_values(looked) | {"shown": rows, "older": older, "is_older": bool(before)}
+        return site.page(request, "identity", **shown, given=subject.text)
 
     @routes.get("/look.json")
-    def looked_up_json(name: Name = "") -> Response:
+    def looked_up_json(name: Name = "", before: Before = "") -> Response:
         try:
             subject = read_subject(name)
         except NotASubject as wrong:
             detail = {"error": "not a name", "detail": str(wrong), "repair": wrong.repair}
             return JSONResponse(detail, status_code=400)
-        return JSONResponse(looked_json(look(site.past, subject, site.clock())))
+        return JSONResponse(looked_json(site, look(site.past, subject, site.clock()), before))
 
     @routes.get("/signing")
     def one_signing(
@@ -108,8 +113,22 @@ def identity_values(looked: Looked) -> dict[str, Any]:
     }
 
 
-def looked_json(looked: Looked) -> dict[str, Any]:
-    """The answer about a name for programs."""
+def _behind(site: Site, looked: Looked, before: str) -> tuple[Sequence[Row], Place | None]:
+    """A page of vouched signings in a name, and where the next page begins; the first holds those that are compared."""
+    after = Place.read(before)
+    if after is None:
+        return looked.trusted, looked.last
+    found = site.past.older(looked.subject, after, _PAGE + 1)
+    if len(found) <= _PAGE:
+        return rows_of(found, looked.rule, looked.now), None
+    # Up to the end of a moment, unless all of the page is of one.
+    cut = next((place for place in range(_PAGE, 0, -1) if found[place].at != found[place - 1].at), _PAGE)
+    return rows_of(found[:cut], looked.rule, looked.now), found[cut - 1].place
+
+
+def looked_json(site: Site, looked: Looked, before: str = "") -> dict[str, Any]:
+    """The answer about a name for programs. `older` is `before` of the next page of signings."""
+    rows, older = _behind(site, looked, before)
     document: dict[str, Any] = {
         "name": looked.subject.text,
         "kind": looked.subject.kind.value,
@@ -120,14 +139,14 @@ def looked_json(looked: Looked) -> dict[str, Any]:
             {"key": part.key, "expect": part.expect, "words": part.sentence, "seen": part.seen, "of": part.past}
             for part in looked.parts
         ],
+        "older": None if older is None else str(older),
         "covers": [
             {"log": log.log, "from": log.first, "to": log.last, "asked_at": plain(log.at)} for log in looked.logs
         ],
         "lacks": list(looked.lacks),
     }
-    # Lists are cut where a reader of alerts would stop reading; the signings of an answer are not.
-    signings = [inert_json(plain(signing_json(row))) for row in looked.rows[: _PAGE * 5]]
-    return {**inert_json(document), "signings": signings}
+    signings = [plain(signing_json(row)) for row in (rows if before else (*rows, *looked.others))]
+    return dict(inert_json(document | {"signings": signings}))
 
 
 def _one(site: Site, name: str, log: str, index: int) -> tuple[Subject, Row, PastSigning]:
@@ -137,9 +156,12 @@ def _one(site: Site, name: str, log: str, index: int) -> tuple[Subject, Row, Pas
     except NotASubject as wrong:
         raise Refused(400, "Not a name", str(wrong)) from None
     looked = look(site.past, subject, site.clock())
-    found = site.past.signings(subject).shown
     row = next((each for each in looked.rows if (each.log, each.index) == (log, index)), None)
-    past = next((e for e in found if (e.signing.where.log, e.signing.where.index) == (log, index)), None)
+    past = next((e for e in looked.found if (e.signing.where.log, e.signing.where.index) == (log, index)), None)
+    if past is None and 0 <= index < 2**62:
+        past = site.past.entry(subject, log, index)
+    if row is None and past is not None:
+        row = rows_of([past], looked.rule, looked.now)[0]
     if row is None or past is None:
         raise Refused(404, "No such signing", "No signing in this name stands there, as far as this site has looked.")
     return subject, row, past

@@ -437,9 +437,7 @@ def _asked(site: Site, token: str) -> tuple[Subscription, Row]:
 
 def _before(site: Site, subscription: Subscription, log: str, index: int) -> Any:
     """The signing as it was found before the subscription's expectation was changed."""
-    subject = read_subject(subscription.subject)
-    found = site.found.signings(subject).shown
-    return next((e for e in found if (e.signing.where.log, e.signing.where.index) == (log, index)), None)
+    return site.found.entry(read_subject(subscription.subject), log, index)
 
 
 def _widened(site: Site, subscription: Subscription, row: Row) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

@@ -33,7 +33,7 @@ from monitor.store.tables import (
     table,
     text_key,
 )
-from monitor.store.writing import add_new, add_up, change_sealed, chunks
+from monitor.store.writing import add_new, add_or_overwrite, add_up, change_sealed, chunks
 from rules.facts import Past
 from rules.pattern import repository_key
 from rules.rule import CT_KINDS, Outcome, Reason
@@ -47,7 +47,7 @@ _SAID_BY_AUTHORITY: Final = ("timestamp-response", "integrated-time", "ct-timest
 def add_findings(connection: Connection, findings: Sequence[Finding], now: datetime) -> None:
     """Store findings; those already known are left alone."""
     add_new(connection, table(FindingRow), [_row(finding, now) for finding in findings])
-    _add_names(connection, findings)
+    _add_names(connection, findings, now)
     add_past(connection, findings)
 
 
@@ -59,15 +59,24 @@ def vouched_for(connection: Connection, finding: Finding, now: datetime) -> None
     change_sealed(connection, table(FindingRow), here, changed)
     add_past(connection, [finding])
     set_past(connection, finding.selected.signing.where, finding.rule, past=is_past(finding))
+    _add_names(connection, [finding], now)
 
 
-def _add_names(connection: Connection, findings: Sequence[Finding]) -> None:
-    """File signings under their names, for looking one up: each entry once, however many rules select it."""
-    signings = {finding.selected.signing.where: finding.selected.signing for finding in findings}
-    rows = {
-        (text_key(name), where.log, where.index) for where, signing in signings.items() for name in names_of(signing)
-    }
-    add_new(connection, table(FindingName), [{"name_key": key, "log": log, "entry": index} for key, log, index in rows])
+def _add_names(connection: Connection, findings: Sequence[Finding], now: datetime) -> None:
+    """File signings under their names, for looking one up: each entry once, however many rules select it.
+
+    One that some rule's signer vouches for is filed as such, also when another rule found it before.
+    """
+    filed: dict[bool, dict[tuple[bytes, str, int], dict[str, Any]]] = {False: {}, True: {}}
+    for finding in findings:
+        where, vouched = finding.selected.signing.where, bool(finding.selected.vouched)
+        at = signed_at(finding.selected, now)
+        for name in names_of(finding.selected.signing):
+            key = text_key(name)
+            row = {"name_key": key, "log": where.log, "entry": where.index, "vouched": vouched, "at": at}
+            filed[vouched][key, where.log, where.index] = row
+    add_new(connection, table(FindingName), [row for key, row in filed[False].items() if key not in filed[True]])
+    add_or_overwrite(connection, table(FindingName), list(filed[True].values()), ("vouched", "at"))
 
 
 def add_unreadable(connection: Connection, batch: Batch, now: datetime) -> None:

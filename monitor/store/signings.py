@@ -3,11 +3,11 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Final
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, Table, func, select, tuple_
 
 from monitor.store.database import Database
 from monitor.store.site_tables import FindingName
@@ -35,6 +35,39 @@ MAX_READ: Final = 300
 """Signings read for one page; a page says when there are more."""
 MAX_UNVERIFIED: Final = 50
 """Of those that no authority vouches for."""
+MAX_COUNTED: Final = 100_000
+"""Signings in one name are counted up to here: a name that half a log carries must not slow every page."""
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_MAX_DIGITS, _MAX_LOG = 19, 200
+_NEWEST: Final = (_FINDING.c.signed_at.desc(), _FINDING.c.entry.desc(), _FINDING.c.log.desc())
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A signing's place in a list, newest first: the next page begins behind it."""
+
+    at: datetime
+    index: int
+    log: str
+
+    def __str__(self) -> str:
+        return f"{int((self.at - _EPOCH) / _MICROSECOND)}.{self.index}.{self.log}"
+
+    def behind(self, other: "Place") -> bool:
+        """Whether it comes after another one in a list, newest first."""
+        return (self.at, self.index, self.log) < (other.at, other.index, other.log)
+
+    @classmethod
+    def read(cls, text: str) -> "Place | None":
+        """The place that a link names; `None` for text that is none."""
+        at, _, rest = text.partition(".")
+        index, _, log = rest.partition(".")
+        if not (at.isascii() and at.isdigit() and index.isascii() and index.isdigit()):
+            return None
+        if max(len(at), len(index)) > _MAX_DIGITS or len(log) > _MAX_LOG:
+            return None
+        return cls(_EPOCH + int(at) * _MICROSECOND, int(index), log)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +78,22 @@ class PastSigning:
     at: datetime
     verdict: Verdict
     leaf: bytes = b""
+
+    @property
+    def place(self) -> Place:
+        """Where it stands in a list."""
+        return Place(self.at, self.signing.where.index, self.signing.where.log)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One finding without its signing, for counting and drawing. `certificate_log`: a certificate, no entry yet."""
+
+    at: datetime
+    outcome: str
+    log: str
+    index: int
+    certificate_log: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,41 +139,71 @@ class FoundPast:
             others, more = self._newest(connection, subject.key, min(limit, MAX_UNVERIFIED), vouched=False)
         return Signings((*vouched, *others), many, more)
 
+    def older(self, subject: Subject, after: Place, limit: int) -> list[PastSigning]:
+        """Signings filed under a name that are vouched for, behind a place, newest first."""
+        with self._database.read() as connection:
+            return self._page(connection, subject.key, limit, vouched=True, after=after)
+
+    def entry(self, subject: Subject, log: str, index: int) -> PastSigning | None:
+        """One signing that is filed under a name, as some rule found it; a vouched finding before others."""
+        filed = select(_NAME.c.entry).where(_NAME.c.name_key == text_key(subject.key), *_at(_NAME, log, index))
+        found = select(_FINDING).where(*_at(_FINDING, log, index)).order_by(_FINDING.c.counts.desc(), _FINDING.c.rule)
+        with self._database.read() as connection:
+            row = connection.execute(found.limit(1)).first() if connection.execute(filed).first() is not None else None
+        return None if row is None else _past(row)
+
     @staticmethod
-    def _newest(connection: Connection, key: str, limit: int, *, vouched: bool) -> tuple[list[PastSigning], int]:
-        here = (_NAME.c.log == _FINDING.c.log) & (_NAME.c.entry == _FINDING.c.entry)
-        wanted = (_NAME.c.name_key == text_key(key), _FINDING.c.counts.is_(vouched))
+    def _page(
+        connection: Connection, key: str, limit: int, *, vouched: bool, after: Place | None = None
+    ) -> list[PastSigning]:
+        filed = (_NAME.c.name_key == text_key(key), _NAME.c.vouched.is_(vouched))
+        order = (_NAME.c.at.desc(), _NAME.c.entry.desc(), _NAME.c.log.desc())
+        newest = select(_NAME.c.log, _NAME.c.entry, _NAME.c.at).where(*filed).order_by(*order).limit(limit)
+        if after is not None:
+            newest = newest.where(tuple_(_NAME.c.at, _NAME.c.entry, _NAME.c.log) < (after.at, after.index, after.log))
+        page = newest.subquery()
         # Several rules may have found one entry: one of their rows stands for it, and no verdict of theirs is shown.
-        one = (
-            select(_FINDING.c.log, _FINDING.c.entry, func.min(_FINDING.c.rule).label("rule"))
-            .join(_NAME, here)
-            .where(*wanted)
-            .group_by(_FINDING.c.log, _FINDING.c.entry)
-            .order_by(func.max(_FINDING.c.signed_at).desc(), _FINDING.c.entry.desc())
+        other = _FINDING.alias()
+        one = select(func.min(other.c.rule)).where(
+            other.c.log == page.c.log, other.c.entry == page.c.entry, other.c.counts.is_(vouched)
         )
-        newest = one.limit(limit).subquery()
-        rows = select(_FINDING).join(
-            newest,
-            (newest.c.log == _FINDING.c.log)
-            & (newest.c.entry == _FINDING.c.entry)
-            & (newest.c.rule == _FINDING.c.rule),
-        )
-        ordered = rows.order_by(_FINDING.c.signed_at.desc(), _FINDING.c.entry.desc())
-        found = [_past(row) for row in connection.execute(ordered)]
+        here = (_FINDING.c.log == page.c.log) & (_FINDING.c.entry == page.c.entry)
+        rows = select(_FINDING).join(page, here & (_FINDING.c.rule == one.scalar_subquery()))
+        ordered = rows.order_by(page.c.at.desc(), page.c.entry.desc(), page.c.log.desc())
+        return [_past(row) for row in connection.execute(ordered)]
+
+    @classmethod
+    def _newest(cls, connection: Connection, key: str, limit: int, *, vouched: bool) -> tuple[list[PastSigning], int]:
+        found = cls._page(connection, key, limit, vouched=vouched)
         if len(found) < limit:
             return found, len(found)
-        return found, int(connection.execute(select(func.count()).select_from(one.subquery())).scalar_one())
+        filed = (_NAME.c.name_key == text_key(key), _NAME.c.vouched.is_(vouched))
+        some = select(_NAME.c.entry).where(*filed).limit(MAX_COUNTED).subquery()
+        return found, int(connection.execute(select(func.count()).select_from(some)).scalar_one())
 
     def of_rule(
-        self, rule: str, since: datetime, until: datetime | None = None, limit: int = MAX_READ
+        self,
+        rule: str,
+        since: datetime,
+        until: datetime | None = None,
+        *,
+        limit: int = MAX_READ,
+        after: Place | None = None,
+        outcome: str | None = None,
     ) -> list[PastSigning]:
-        """Newest findings of one rule that were found in a time, with its verdicts."""
-        chosen = select(_FINDING).where(_FINDING.c.rule == rule, _FINDING.c.found_at >= since)
-        if until is not None:
-            chosen = chosen.where(_FINDING.c.found_at < until)
-        ordered = chosen.order_by(_FINDING.c.signed_at.desc(), _FINDING.c.entry.desc()).limit(limit)
+        """Newest findings of one rule that were found in a time, with its verdicts; behind a place, if one is given."""
+        chosen = select(_FINDING).where(*_seen(rule, since, until, after))
+        if outcome is not None:
+            chosen = chosen.where(_FINDING.c.outcome == outcome)
         with self._database.read() as connection:
-            return [_past(row) for row in connection.execute(ordered)]
+            return [_past(row) for row in connection.execute(chosen.order_by(*_NEWEST).limit(limit))]
+
+    def marks(self, rule: str, since: datetime, until: datetime | None, limit: int) -> list[Mark]:
+        """What `of_rule` gives, without the signings."""
+        names = ("signed_at", "outcome", "log", "entry", "certificate_log")
+        chosen = select(*(_FINDING.c[name] for name in names)).where(*_seen(rule, since, until, None))
+        with self._database.read() as connection:
+            return [Mark(*row) for row in connection.execute(chosen.order_by(*_NEWEST).limit(limit))]
 
     def one(self, rule: str, log: str, index: int) -> PastSigning | None:
         """One finding."""
@@ -158,6 +237,21 @@ class FoundPast:
                 )
                 for row in connection.execute(joined.order_by(_POSITION.c.log))
             ]
+
+
+def _at(table: Table, log: str, index: int) -> tuple[ColumnElement[bool], ...]:
+    return table.c.log == log, table.c.entry == index
+
+
+def _seen(rule: str, since: datetime, until: datetime | None, after: Place | None) -> list[ColumnElement[bool]]:
+    """Findings of a rule that were found in a time, behind a place."""
+    chosen = [_FINDING.c.rule == rule, _FINDING.c.found_at >= since]
+    if until is not None:
+        chosen.append(_FINDING.c.found_at < until)
+    if after is not None:
+        place = tuple_(_FINDING.c.signed_at, _FINDING.c.entry, _FINDING.c.log)
+        chosen.append(place < (after.at, after.index, after.log))
+    return chosen
 
 
 def signing_of(document: Mapping[str, Any]) -> Signing:

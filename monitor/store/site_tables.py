@@ -243,9 +243,15 @@ class RateRow(Base, table=True):
 
 
 class FindingName(Base, table=True):
-    """Names, repositories, fingerprints and digests of a stored signing, for looking one up; keys are SHA-256."""
+    """Names, repositories, fingerprints and digests of a stored signing, for looking one up; keys are SHA-256.
+
+    `vouched` and `at` are the finding's `counts` and `signed_at`: the newest of a name are found without the others.
+    """
 
     __tablename__ = "finding_name"
+    __table_args__ = (Index("finding_name_newest", "name_key", "vouched", "at", "entry", "log"),)
     name_key: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
     log: str = Field(sa_column=Column(Text, primary_key=True))
     index: int = Field(sa_column=Column("entry", BigInteger, primary_key=True, autoincrement=False))
+    vouched: bool = Field(sa_column=Column(Boolean, nullable=False))
+    at: datetime = Field(sa_column=Column(UtcTime, nullable=False))

@@ -212,6 +212,8 @@ class FindingRow(Base, table=True):
     __table_args__ = (
         # What a rate counts. Without the condition, self-made certificates by the thousand would be read past.
         Index("finding_rate", "rule", "signed_at", sqlite_where=_COUNTED, postgresql_where=_COUNTED),
+        # What one subscription saw, newest first.
+        Index("finding_of_rule", "rule", "signed_at", "entry", "log"),
         Index("finding_recent", "found_at"),
     )
     log: str = Field(sa_column=Column(Text, primary_key=True))

@@ -114,6 +114,17 @@ def add_or_replace(connection: Connection, table: Table, row: Mapping[str, Any],
     connection.execute(insert.values(**row).on_conflict_do_update(index_elements=list(keys), set_=fields))
 
 
+def add_or_overwrite(
+    connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], fields: Sequence[str]
+) -> None:
+    """Insert rows; where the primary key is there, overwrite `fields` with the new row's."""
+    if rows:
+        key = [column.name for column in table.primary_key]
+        # In one order for all, as in `add_new`.
+        ordered = sorted(rows, key=lambda row: [row[name] for name in key])
+        connection.execute(_insert_or_overwrite(connection.dialect.name, table, tuple(fields)), ordered)
+
+
 def add_up(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], key: Sequence[str]) -> None:
     """Insert rows of `key` columns plus `entries`; where the key is there, add the number to what stands there."""
     if rows:
@@ -154,3 +165,10 @@ def _insert_new(dialect: str, table: Table) -> Any:
 
 def _insert(connection: Connection, table: Table) -> Any:
     return _INSERT[connection.dialect.name](table)
+
+
+@cache
+def _insert_or_overwrite(dialect: str, table: Table, fields: tuple[str, ...]) -> Any:
+    insert = _INSERT[dialect](table)
+    key = [column.name for column in table.primary_key]
+    return insert.on_conflict_do_update(index_elements=key, set_={name: insert.excluded[name] for name in fields})

@@ -1,0 +1,198 @@
+"""What one subscription saw: a page of it, all of it as a stream, and the same as JSON and CSV."""
+
+import csv
+import heapq
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import chain, groupby, islice
+from typing import Any, Final
+
+from alerts.inert import inert_json
+from monitor.site.looking import Row, rows_of, signing_json
+from monitor.site.parts import Site
+from monitor.site.rendering import Timeline, plain, timeline
+from monitor.store.signings import LogRead, PastSigning, Place
+from monitor.store.subscribers import Subscription
+from rules.asking import PREFIX
+from rules.learning import in_words
+
+PAGE: Final = 60
+_CHUNK: Final = 500
+_TOGETHER: Final = 1_000
+"""Signings of one moment that are looked at together: a certificate and the entry made with it have the same time."""
+_DRAWN: Final = 1_000
+_IN_LIST: Final = 300
+"""Signings that a list of subscriptions counts and draws of each."""
+_CSV: Final = ("signed_at", "outcome", "log", "index", "kind", "identity", "issuer", "what", "reasons", "answer")
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one subscription saw: a page of rows, numbers, a picture, and from where on each log was read for it.
+
+    `total` and `unexpected` count the newest thousand, without rows the newest 300; `more` says that there are others.
+    Unexpected ones that the subscriber called their own are not counted. Rows behind those shown begin at `older`.
+    """
+
+    subscription: Subscription
+    rows: tuple[Row, ...]
+    older: Place | None
+    total: int
+    unexpected: int
+    more: bool
+    timeline: Timeline | None
+    words: tuple[str, ...]
+    coverage: tuple[tuple[LogRead, int | None], ...]
+    now: datetime
+
+
+def seen_by(site: Site, subscription: Subscription, limit: int = PAGE, after: Place | None = None) -> Seen:
+    """What one subscription's page shows: `limit` rows, newest first, behind a place if one is given."""
+    now = site.clock()
+    answers = site.subscribers.answers(subscription.id)
+    drawn = _DRAWN if limit else _IN_LIST
+    marks = [
+        mark
+        for rule, since, until in _spans(site, subscription)
+        for mark in site.found.marks(rule, since, until, drawn + 1)
+    ]
+    # A certificate and the entry made with it are one signing.
+    signed = {mark.at for mark in marks if not mark.certificate_log}
+    counted = [mark for mark in marks if not mark.certificate_log or mark.at not in signed]
+    open_ones = [m for m in counted if m.outcome == "unexpected" and answers.get((m.log, m.index)) is not True]
+    rows, older = _page(site, subscription, limit, after) if limit else ([], None)
+    offered = site.subscribers.asks.coverage(subscription.change)
+    coverage = tuple(
+        (log, span[0] if (span := offered.get(log.log)) is not None else None) for log in site.found.logs()
+    )
+    return Seen(
+        subscription=subscription,
+        rows=tuple(rows),
+        older=older,
+        total=len(counted),
+        unexpected=len(open_ones),
+        more=len(marks) > drawn,
+        timeline=timeline([(mark.at, mark.outcome) for mark in counted], now),
+        words=tuple(in_words(json.loads(subscription.document).get("expect", {}))),
+        coverage=coverage,
+        now=now,
+    )
+
+
+def _page(site: Site, subscription: Subscription, limit: int, after: Place | None) -> tuple[list[Row], Place | None]:
+    """At least `limit` rows, up to the end of a moment: a certificate and its entry are not torn apart."""
+    rows: list[Row] = []
+    for row in every_row(site, subscription, after, chunk=limit + 1):
+        if len(rows) >= limit and (row.at != rows[-1].at or len(rows) >= limit + _TOGETHER):
+            return rows, Place(rows[-1].at, 0, "")
+        rows.append(row)
+    return rows, None
+
+
+def every_row(
+    site: Site,
+    subscription: Subscription,
+    after: Place | None = None,
+    *,
+    outcome: str | None = None,
+    chunk: int = _CHUNK,
+) -> Iterator[Row]:
+    """Everything that a subscription saw, newest first, in bounded memory; behind a place, if one is given."""
+    now, answers = site.clock(), site.subscribers.answers(subscription.id)
+    streams = [_stream(site, span, after, outcome, chunk) for span in _spans(site, subscription)]
+    ordered = heapq.merge(*streams, key=lambda each: (each.at, each.place.index, each.place.log), reverse=True)
+    for _, moment in groupby(ordered, key=lambda each: each.at):
+        while together := list(islice(moment, _TOGETHER)):
+            yield from rows_of(together, None, now, answers)
+
+
+_Span = tuple[str, datetime, datetime | None]
+
+
+def _spans(site: Site, subscription: Subscription) -> list[_Span]:
+    """Rules that a subscription stood for, each with the time in which what it found is the subscription's."""
+    stood = site.subscribers.stood_for(subscription.id)
+    ends = [*(since for _, since in stood[1:]), None]
+    return [(f"{PREFIX}{ask}", since, until) for (ask, since), until in zip(stood, ends, strict=True)]
+
+
+def _stream(site: Site, span: _Span, after: Place | None, outcome: str | None, chunk: int) -> Iterator[PastSigning]:
+    rule, since, until = span
+    while True:
+        page = site.found.of_rule(rule, since, until, limit=chunk, after=after, outcome=outcome)
+        yield from page
+        if len(page) < chunk:
+            return
+        after = page[-1].place
+
+
+def seen_json(seen: Seen) -> dict[str, Any]:
+    """What a subscription saw, for programs, without the signings."""
+    return dict(
+        inert_json(
+            {
+                "id": seen.subscription.id,
+                "name": seen.subscription.subject,
+                "title": seen.subscription.title,
+                "rule": json.loads(seen.subscription.document),
+                "created_at": plain(seen.subscription.created_at),
+                "coverage": [
+                    {"log": log.log, "from": first, "to": log.last, "asked_at": plain(log.at)}
+                    for log, first in seen.coverage
+                ],
+            }
+        )
+    )
+
+
+def row_json(row: Row) -> Any:
+    """One signing for programs, as the log's text can be shown anywhere."""
+    return inert_json(plain(signing_json(row)))
+
+
+def json_stream(site: Site, subscription: Subscription) -> Iterator[str]:
+    """Everything that a subscription saw as one JSON document, in pieces."""
+    head = json.dumps(seen_json(seen_by(site, subscription, limit=0)), indent=1)
+    yield head.removesuffix("\n}") + ',\n "signings": ['
+    between = "\n"
+    for row in every_row(site, subscription):
+        yield between + "  " + json.dumps(row_json(row))
+        between = ",\n"
+    yield "\n ]\n}\n"
+
+
+def csv_stream(site: Site, subscription: Subscription) -> Iterator[str]:
+    """Everything that a subscription saw as CSV, in pieces."""
+    for cells in chain([_CSV], map(_cells, every_row(site, subscription))):
+        text = io.StringIO()
+        csv.writer(text).writerow(cells)
+        yield text.getvalue()
+
+
+def _cells(row: Row) -> list[str]:
+    """Cells of one row. One that a spreadsheet would run as a formula gets an apostrophe."""
+    document = signing_json(row)
+    names = [name for signer in document["signers"] for name in signer["names"]]
+    issuers = [signer["issuer"] for signer in document["signers"] if signer["issuer"]]
+    reasons = "; ".join(f"{each['what']}: {each['found']}" for each in document["reasons"])
+    cells = (
+        plain(row.at),
+        row.outcome,
+        row.log,
+        str(row.index),
+        document["kind"],
+        " ".join(names),
+        " ".join(issuers),
+        row.what,
+        reasons,
+        document["answer"] or "",
+    )
+    return [f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in map(_cell, cells)]
+
+
+def _cell(value: Any) -> str:
+    return "".join(char if char.isprintable() else "\ufffd" for char in str(value))
