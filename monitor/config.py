@@ -21,7 +21,7 @@ from alerts.channels.settings import ChannelSettings, channels_shape, read_chann
 from monitor.model.errors import BadConfig
 from monitor.model.log_source import Freshness, LogApi
 from monitor.model.witness_policy import WitnessPolicy, read_witnesses
-from monitor.site_config import SiteConfig, check_site
+from monitor.site_config import SiteConfig, check_site, read_network
 from rules.rule import WORDS, LookBack, read_look_back
 from settings.document import DocumentError, Misplaced, Node, Problem, Scalar, read_yaml
 from settings.document import Mapping as YamlMapping
@@ -313,7 +313,8 @@ class WebConfig:
     """Where the status page and the metrics are served, and by which names (`hosts`) beside localhost and addresses.
 
     `public_url` is how people reach it: alerts link to it. `key_file` holds the key of links that acknowledge an alert,
-    `token_file` the token of the API that does.
+    `token_file` the token of the API that does. A client may ask for `searches_per_minute`; `trusted_proxies` are
+    addresses and networks that tell whom they forward for.
     """
 
     listen: Annotated[tuple[str, int], written(read_listen, TEXT)]
@@ -321,6 +322,10 @@ class WebConfig:
     public_url: Annotated[str, written(_read_public_url, TEXT)] = ""
     key_file: Annotated[Path | None, FILE] = None
     token_file: Annotated[Path | None, FILE] = None
+    searches_per_minute: Annotated[int, written(read_positive, COUNT)] = 60
+    trusted_proxies: Annotated[
+        tuple[str, ...], written(lambda node: read_list(node, read_network), one_or_many(TEXT))
+    ] = ()
 
     @property
     def host(self) -> str:

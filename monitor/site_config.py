@@ -69,7 +69,8 @@ def _read_domain(node: Node) -> str:
     return text
 
 
-def _read_network(node: Node) -> str:
+def read_network(node: Node) -> str:
+    """Read an address or a network of a proxy. Raises `Misplaced`."""
     text = read_text(node)
     try:
         return str(ipaddress.ip_network(text))
@@ -133,7 +134,7 @@ class SiteConfig:
     domains: Annotated[tuple[str, ...], written(lambda node: read_list(node, _read_domain), one_or_many(TEXT))] = ()
     oidc: Annotated[OidcConfig | None, Section("site.oidc")] = None
     trusted_proxies: Annotated[
-        tuple[str, ...], written(lambda node: read_list(node, _read_network), one_or_many(TEXT))
+        tuple[str, ...], written(lambda node: read_list(node, read_network), one_or_many(TEXT))
     ] = ()
     allow_private: Annotated[bool, written(read_flag, FLAG)] = False
     limits: Annotated[SiteLimits, Section("site.limits")] = field(default_factory=SiteLimits)

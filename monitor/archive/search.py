@@ -35,6 +35,8 @@ from monitor.archive.writing import open_parquet, read_manifests
 from rules.pattern import glob_matches, glob_prefix
 
 MOST_ROWS: Final = 10_000
+MOST_OF_A_PAGE: Final = 1_000_000
+"""`Query.most` of a question over HTTP: about a second of work."""
 _TRIES: Final = 3
 _OPENED: Final = 256  # files whose footers are kept
 _HEX: Final = {40: "sha1", 64: "sha256", 96: "sha384", 128: "sha512"}
@@ -410,6 +412,8 @@ class Archive:
                     found.work.spend(len(offsets) // 100)
                 offsets = self._by_trust(manifest, each, keys, offsets, found.work, trusted=query.trusted)
             if len(offsets) and (per_day or _straddles(each, query)):
+                if found.work is not None:
+                    found.work.spend(len(offsets) // 4)
                 offsets = self._timed(manifest, each, offsets, query, found, per_day=per_day)
             shown = offsets.slice(max(0, len(offsets) - max(0, limit))).to_pylist()
             table = self._read(manifest, each, shown) if shown else none

@@ -182,13 +182,13 @@ def _add_search(web: Any, monitor: Monitor, archive: ArchiveConfig, own: OwnSour
     """Serve search over the archive; returns the search for the operator's page."""
     # pyarrow takes a quarter of a second: only where there is an archive.
     from monitor.archive.files import ArchiveFiles  # noqa: PLC0415
-    from monitor.archive.search import Archive, Match, Query  # noqa: PLC0415
+    from monitor.archive.search import MOST_OF_A_PAGE, Archive, Match, Query  # noqa: PLC0415
     from monitor.daemon.rekor_search import load_key, search_router  # noqa: PLC0415
 
     opened = Archive(ArchiveFiles(archive.location), [log.name for log in monitor.logs])
     web.include_router(search_router(opened, own, load_key(monitor.config.base / "search-key.pem")))
     return lambda text, *, prefix, limit: opened.search(
-        Query(text, match=Match.PREFIX if prefix else Match.EXACT, limit=limit)
+        Query(text, match=Match.PREFIX if prefix else Match.EXACT, limit=limit, most=MOST_OF_A_PAGE)
     )
 
 
@@ -197,6 +197,7 @@ def _serve(settings: Config, monitor: Monitor, meter: PrometheusMeter, stop: thr
     from monitor.daemon.console import Console, console_router  # noqa: PLC0415  imports a Markdown reader
     from monitor.daemon.daemon import Daemon
     from monitor.daemon.proof_of_life import DeadManService  # noqa: PLC0415  imports an HTTP client
+    from monitor.daemon.search_limit import limit_searches  # noqa: PLC0415  imports the limits library
     from monitor.daemon.signing_proofs import SigningProofs  # noqa: PLC0415  used by this command alone
     from monitor.daemon.web import add_document, create_app
     from monitor.daemon.web_server import WebServer
@@ -210,6 +211,7 @@ def _serve(settings: Config, monitor: Monitor, meter: PrometheusMeter, stop: thr
     own = own_sources(monitor, monitor.parts)
     web = create_app(look, meter, settings.web.names if settings.web is not None else ())
     index_of = index_reader(settings.archive, lambda fault: _LOG.warning("search_index_not_shown detail=%s", fault))
+    limit_searches(web, settings.web)
     add_document(web, PATH, lambda: checkpoints_document(monitor.store, own(), index_of))
     proofs = SigningProofs(monitor.store, own, settings.archive)
     web.include_router(

@@ -33,7 +33,7 @@ from alerts.inert import inert_json
 from monitor.archive.histogram import as_svg
 from monitor.archive.proofs import RunProver
 from monitor.archive.ranges import Manifest
-from monitor.archive.search import Archive, BadQuery, Match, Query, Row, guessed_match
+from monitor.archive.search import MOST_OF_A_PAGE, Archive, BadQuery, Match, Query, Row, guessed_match
 from monitor.archive.search_index import SEARCHED, KeyKind
 from monitor.model.errors import FetchFailed, OwnFault
 from monitor.model.log_source import LogApi, LogSource
@@ -80,8 +80,9 @@ def search_router(archive: Archive, sources: Sources, key: ec.EllipticCurvePriva
 
     @router.post("/api/v1/index/retrieve")
     def retrieve_index(query: Annotated[dict[str, Any], Body()]) -> Response:
-        uuids, total = rekor.uuids(query)
-        return JSONResponse(uuids, headers={"X-Signwatch-Matches": str(total)})
+        uuids, total, covered = rekor.uuids(query)
+        headers = {"X-Signwatch-Matches": str(total), "X-Signwatch-Coverage": "complete" if covered else "partial"}
+        return JSONResponse(uuids, headers=headers)
 
     @router.get("/api/v1/log/entries/{uuid}")
     def entry_by_uuid(uuid: str) -> Response:
@@ -151,6 +152,7 @@ def _query(
         times[1],
         frozenset() if log is None else frozenset({log}),
         max(0, min(limit, _MOST)),
+        most=MOST_OF_A_PAGE,
     )
 
 
@@ -171,8 +173,11 @@ class RekorApi:
         self.public_key = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
         self._bodies = lru_cache(maxsize=256)(self._fetched)
 
-    def uuids(self, query: Mapping[str, Any]) -> tuple[list[str], int]:
-        """UUIDs of the newest entries that a SearchIndex document asks for, and how many there are."""
+    def uuids(self, query: Mapping[str, Any]) -> tuple[list[str], int, bool]:
+        """UUIDs of the newest entries that a SearchIndex document asks for, and how many there are.
+
+        False at the end where some entries of the archived logs were not searched, or could not be.
+        """
         asked = list(_asked(query))
         if not asked:
             raise HTTPException(400, "name an email, a hash, a publicKey or a subject")
@@ -181,19 +186,20 @@ class RekorApi:
             raise HTTPException(400, "operator is `and` or `or`")
         manifests = self._archive.manifests()
         found: list[dict[tuple[str, int], Row]] = []
-        totals = []
+        totals, covered = [], True
         for each in asked:
             answer = _answered(partial(self._archive.search, each))
             rows = [row for row in answer.rows if manifests[row.log].identity.api in _REKOR]
             found.append({(row.log, row.index): row for row in rows})
             totals.append(answer.total)
+            covered = covered and answer.coverage.complete
         wanted = found[0]
         for more in found[1:]:
             wanted = (
                 {place: row for place, row in wanted.items() if place in more} if operator == "and" else wanted | more
             )
         uuids = [_uuid(manifests[row.log], row) for row in list(wanted.values())[:_MOST]]
-        return uuids, len(wanted) if len(wanted) < _MOST else max(totals)
+        return uuids, len(wanted) if len(wanted) < _MOST else max(totals), covered
 
     def row_of(self, uuid: str) -> Row:
         """The entry with this UUID, with or without the tree's ID before it."""
@@ -292,11 +298,14 @@ class RekorApi:
 def _asked(query: Mapping[str, Any]) -> Sequence[Query]:
     """What a SearchIndex document asks for, as queries."""
     names = [str(query[name]) for name in ("email", "subject") if query.get(name)]
-    found = [Query(text, frozenset({KeyKind.IDENTITY}), limit=_MOST) for text in names]
+    found = [Query(text, frozenset({KeyKind.IDENTITY}), limit=_MOST, most=MOST_OF_A_PAGE) for text in names]
     if text := query.get("hash"):
-        found.append(Query(str(text)[:200], frozenset({KeyKind.DIGEST}), limit=_MOST))
+        found.append(Query(str(text)[:200], frozenset({KeyKind.DIGEST}), limit=_MOST, most=MOST_OF_A_PAGE))
     if (key := query.get("publicKey")) is not None:
-        found += [Query(each, frozenset({KeyKind.FINGERPRINT}), limit=_MOST) for each in _fingerprints(key)]
+        found += [
+            Query(each, frozenset({KeyKind.FINGERPRINT}), limit=_MOST, most=MOST_OF_A_PAGE)
+            for each in _fingerprints(key)
+        ]
     return found
 
 

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Final
 
 from monitor.archive.rows import SIGNER_TEXTS, Chain
-from monitor.archive.search import Archive, Coverage, LogCoverage, Match, Query, Row
+from monitor.archive.search import MOST_OF_A_PAGE, Archive, Coverage, LogCoverage, Match, Query, Row
 from monitor.archive.search_index import KeyKind
 from monitor.store.signings import FoundPast, LogRead, PastSigning, Place, Signings
 from rules.rule import Outcome, Verdict
@@ -36,7 +36,7 @@ MAX_SHOWN: Final = 100
 _DEEPEST: Final = 5_000
 """Signings to which pages of a name lead; `signwatch search` gives all."""
 _MAX_OTHERS: Final = 20
-_MOST_KEYS: Final = 1_000_000  # about a second of work
+_MOST_KEYS: Final = MOST_OF_A_PAGE
 _REMEMBERED: Final = 128
 _TRUST: Final = {
     Chain.TRUSTED: ChainTrust.TRUSTED,

@@ -6,7 +6,6 @@ alone no link, cookie or button can be made.
 
 import hashlib
 import hmac
-import ipaddress
 import os
 import secrets
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from urllib.parse import parse_qs
 from fastapi import Request, Response
 from itsdangerous import BadSignature, URLSafeSerializer
 
+from inbound.client_address import client_address, networks
 from monitor.model.errors import OwnFault
 from monitor.site_config import SiteConfig
 from monitor.store.subscribers import Subscriber, Subscribers
@@ -29,7 +29,6 @@ _KEY_BYTES: Final = 32
 _MAX_FORM: Final = 64 * 1024
 _MAX_TOKEN: Final = 600
 _FOREVER: Final = 400 * 86_400
-_IPV6: Final = 6
 
 
 class Refused(Exception):
@@ -126,7 +125,7 @@ class Door:
         self._config, self.keys, self._subscribers = config, keys, subscribers
         prefix = "__Host-" if config.is_secure else ""
         self.browser_cookie, self.session_cookie = f"{prefix}signwatch-browser", f"{prefix}signwatch"
-        self._proxies = [ipaddress.ip_network(each) for each in config.trusted_proxies]
+        self._proxies = networks(config.trusted_proxies)
 
     def visitor(self, request: Request) -> Visitor:
         """Who sent a request."""
@@ -140,17 +139,8 @@ class Door:
 
     def client(self, request: Request) -> str:
         """Address a request came from; a forwarded one counts only behind a configured proxy. IPv6 by its /64."""
-        address = request.client.host if request.client else ""
-        forwarded = [part.strip() for part in request.headers.get("x-forwarded-for", "").split(",") if part.strip()]
-        while forwarded and self._is_proxy(address):
-            address = forwarded.pop()
-        try:
-            parsed = ipaddress.ip_address(address.partition("%")[0])
-        except ValueError:
-            return "unknown"
-        if parsed.version == _IPV6:
-            return str(ipaddress.ip_network((parsed, 64), strict=False).network_address)
-        return str(parsed)
+        peer = request.client.host if request.client else ""
+        return client_address(peer, request.headers.get("x-forwarded-for", ""), self._proxies)
 
     def remember(self, response: Response, visitor: Visitor) -> None:
         """Give a new browser its cookie."""
@@ -196,13 +186,6 @@ class Door:
         foreign = origin is not None and origin != self._config.public_url
         if foreign or site not in (None, "same-origin", "none"):
             raise Refused(403, "Sent from another site", "This was sent from another site, so nothing was changed.")
-
-    def _is_proxy(self, address: str) -> bool:
-        try:
-            parsed = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        return any(parsed in network for network in self._proxies if network.version == parsed.version)
 
     def _set(self, response: Response, name: str, value: str, seconds: int) -> None:
         response.set_cookie(

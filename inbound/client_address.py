@@ -1,0 +1,39 @@
+"""From which address a request came: that of the connection, or behind a known proxy the one that the proxy tells."""
+
+import ipaddress
+from collections.abc import Sequence
+from typing import Final
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+UNKNOWN: Final = "unknown"
+_IPV6: Final = 6
+
+
+def networks(texts: Sequence[str]) -> tuple[Network, ...]:
+    """Addresses and networks of proxies. Raises `ValueError`."""
+    return tuple(ipaddress.ip_network(each, strict=False) for each in texts)
+
+
+def client_address(peer: str, forwarded: str, proxies: Sequence[Network]) -> str:
+    """The client's address, an IPv6 one by its /64: a household has that many. `forwarded` is `X-Forwarded-For`.
+
+    A forwarded address counts only behind a proxy: the last one there is the one that the proxy saw.
+    """
+    told = [part.strip() for part in forwarded.split(",") if part.strip()]
+    while told and _is_proxy(peer, proxies):
+        peer = told.pop()
+    try:
+        parsed = ipaddress.ip_address(peer.partition("%")[0])
+    except ValueError:
+        return UNKNOWN
+    if parsed.version == _IPV6:
+        return str(ipaddress.ip_network((parsed, 64), strict=False).network_address)
+    return str(parsed)
+
+
+def _is_proxy(address: str, proxies: Sequence[Network]) -> bool:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return any(parsed in network for network in proxies if network.version == parsed.version)
