@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks import archived, examining, following, hits, noise, rule_count, subscriptions
+from benchmarks import archived, clustered, examining, following, hits, noise, rule_count, subscriptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,20 @@ TASKS: Final[tuple[Task, ...]] = (
     Task(
         (Figure("two_processes_over_one", "wall-clock entries/s of two examining processes over one", at_least=1.85),),
         examining.measure_two_processes,
+    ),
+    Task(
+        (
+            Figure(
+                "dask_two_over_one",
+                "wall-clock entries/s of two workers of a Dask cluster over one, entries at hand, scheduler and client "
+                "on the same cores",
+                at_least=1.75,
+            ),
+            Figure(
+                "dask_over_processes", "that over two_processes_over_one, taken again in the same run", at_least=0.95
+            ),
+        ),
+        clustered.measure_dask,
     ),
     Task(
         (

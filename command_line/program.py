@@ -37,7 +37,21 @@ class LazyCommand(TyperCommand):
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """Begin a use of the command: a run, its `--help`, the completion of its options."""
-        return self.load().make_context(info_name, args, parent, **extra)
+        command = self.load()
+        return command.make_context(info_name, _with_left_out(command.params, args), parent, **extra)
+
+
+def _with_left_out(params: Sequence[Any], args: Sequence[str]) -> list[str]:
+    """Arguments with an empty value behind each option that stands without one and may: its metavar is in brackets."""
+    optional = {name for each in params if (each.metavar or "").startswith("[") for name in each.opts}
+    found: list[str] = []
+    for at, word in enumerate(args):
+        found.append(word)
+        if word == "--":
+            return [*found, *args[at + 1 :]]
+        if word in optional and (at + 1 == len(args) or args[at + 1].startswith("-")):
+            found.append("")
+    return found
 
 
 Listed = LazyCommand | TyperGroup

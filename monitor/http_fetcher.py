@@ -40,6 +40,7 @@ _MAX_RETRY_AFTER: Final = 3600.0
 # What one question may spend on the rest a server asks for; a server that names no time is given one second, then two.
 _SHORT_REST: Final = 10.0
 _UNSAID_REST: Final = 1.0
+_LONGEST_NAP: Final = 0.5
 _EARLY: Final = 0.05  # seconds by which a pause may end too soon
 
 
@@ -153,6 +154,13 @@ class TokenBucket:
             self._sleep(wait)
 
 
+class Allowance(Protocol):
+    """How often a server may be asked."""
+
+    def take(self) -> None:
+        """Wait until one request is allowed, and count it."""
+
+
 class HttpFetcher(Fetcher):
     """A `Fetcher` over httpx for one base URL, safe to use from several threads.
 
@@ -166,7 +174,7 @@ class HttpFetcher(Fetcher):
         base_url: str,
         *,
         limits: HttpLimits | None = None,
-        bucket: TokenBucket | None = None,
+        bucket: Allowance | None = None,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], object] = time.sleep,
         ca_file: str | None = None,
@@ -208,6 +216,26 @@ class HttpFetcher(Fetcher):
     @override
     def post_json(self, path: str, document: Any, *, max_bytes: int) -> bytes:
         return self._ask("POST", path, json.dumps(document).encode(), max_bytes, Expect.JSON)
+
+    def allow(self, stop: Callable[[], bool]) -> bool:
+        """Wait until one more question is allowed that is asked elsewhere, and count it; false once `stop`."""
+        while (left := self._not_before - self._clock()) > 0:
+            if stop():
+                return False
+            self._pause(min(left, _LONGEST_NAP))
+        if self._bucket is not None:
+            self._bucket.take()
+        return True
+
+    def rest(self, seconds: float) -> None:
+        """Leave the server alone for as long: it said so to a question that was asked elsewhere."""
+        wait = min(max(seconds, 0.0), _MAX_RETRY_AFTER)
+        self._not_before = max(self._not_before, self._clock() + wait)
+
+    @property
+    def resting(self) -> bool:
+        """Whether the server wants to be left alone now."""
+        return self._not_before > self._clock()
 
     def close(self) -> None:
         """Close every connection."""

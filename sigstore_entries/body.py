@@ -121,7 +121,7 @@ def read_json(raw: bytes, what: str) -> Any:
     if len(raw) > MAX_BODY:
         raise MalformedBody(f"{what} has {len(raw)} bytes, more than {MAX_BODY}", "too-large")
     try:
-        return json.loads(raw.decode("utf-8"), object_pairs_hook=_no_repeats, parse_constant=_no_constant)
+        return _STRICT.decode(raw.decode("utf-8"))
     except MalformedBody:
         raise
     except RecursionError as error:
@@ -139,6 +139,9 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> Any:
     raise MalformedBody(f"{name} is not JSON", "malformed-json")
+
+
+_STRICT: Final = json.JSONDecoder(object_pairs_hook=_no_repeats, parse_constant=_no_constant)
 
 
 def _step(name: str) -> str:

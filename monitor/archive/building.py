@@ -82,6 +82,18 @@ class RowMaker:
             ) from error
 
 
+class RowReader(Protocol):
+    """Reads batches into rows: processes here (`RowMaker`), or workers of a cluster."""
+
+    matcher: Matcher
+
+    def examiner(self, log: str, api: LogApi) -> BatchScanner:
+        """What reads the batches of one tree."""
+
+    def take(self, start: int) -> pa.RecordBatch:
+        """Rows of the batch that begins at `start` and was yielded last."""
+
+
 class RowSink(Protocol):
     """Takes the rows between two proven positions."""
 

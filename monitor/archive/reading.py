@@ -4,6 +4,7 @@ import threading
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 
 from monitor.archive.files import ArchiveFault
 from monitor.archive.rows import SCHEMA
-from monitor.archive.search_index import LONGEST
+from monitor.archive.search_index import INDEX_SCHEMA, LONGEST
 from rules.pattern import glob_literals, glob_matches
 
 
@@ -57,21 +58,22 @@ class OpenedFile:
     def __init__(self, name: str, file: pq.ParquetFile) -> None:
         self._name, self._file = name, file
         self._lock = threading.Lock()
-        meta = file.metadata
-        self._starts = [0]
-        for number in range(meta.num_row_groups):
-            self._starts.append(self._starts[-1] + meta.row_group(number).num_rows)
-        self._bounds: tuple[list[bytes], list[bytes]] | None = None
+        self._groups = range(file.metadata.num_row_groups)
+        self._starts: list[int] = []
 
     def take(self, offsets: Sequence[int], columns: list[str] | None) -> pa.Table:
         """Rows with these numbers, in order. Raises `ArchiveFault`."""
         parts = []
         at = 0
+        if not self._starts:
+            sizes = (self._file.metadata.row_group(number).num_rows for number in self._groups)
+            self._starts = list(accumulate(sizes, initial=0))
+        starts = self._starts
         while at < len(offsets):
-            group = bisect_left(self._starts, offsets[at] + 1) - 1
-            end = bisect_left(offsets, self._starts[group + 1], at)
+            group = bisect_left(starts, offsets[at] + 1) - 1
+            end = bisect_left(offsets, starts[group + 1], at)
             rows = self._group(group, columns)
-            wanted = [offset - self._starts[group] for offset in offsets[at:end]]
+            wanted = [offset - starts[group] for offset in offsets[at:end]]
             parts.append(rows if len(wanted) == len(rows) else rows.take(pa.array(wanted, pa.int64())))
             at = end
         schema = SCHEMA if columns is None else pa.schema([SCHEMA.field(name) for name in columns])
@@ -79,15 +81,24 @@ class OpenedFile:
 
     def group_lows(self) -> list[bytes]:
         """The least key of each row group of an index. Raises `ArchiveFault`."""
-        return self._key_bounds()[0]
+        return [self._bounds(number)[0] for number in self._groups]
 
     def lines(self, key: KeySpan, work: Work | None = None) -> Iterator[pa.Table]:
         """Lines of an index whose keys are wanted, in order. Raises `ArchiveFault`, and `TooMuch` of `work`."""
-        lows, highs = self._key_bounds()
-        group = bisect_left(highs, key.low)
-        while group < len(lows) and (key.high is None or lows[group] <= key.high):
+        # A file has a thousand groups: the bounds of those that the search meets are read, not of all.
+        group = bisect_left(self._groups, key.low, key=lambda number: self._bounds(number)[1])
+        for number in self._groups[group:]:
+            low, high = self._bounds(number)
+            if key.high is not None and low > key.high:
+                return
+            if key.glob is None and key.low <= low and (key.high is None or high < key.high):
+                whole = self._group(number, None)
+                if work is not None:
+                    work.spend(len(whole))
+                yield whole
+                continue
             # The lists of entries are longer than the keys by far: they are read where a key is wanted.
-            keys = self._group(group, ["key"])["key"].combine_chunks()
+            keys = self._group(number, ["key"])["key"].combine_chunks()
             if work is not None:
                 work.spend(len(keys))
             wanted = pc.indices_nonzero(_wanted(keys, key))
@@ -96,26 +107,25 @@ class OpenedFile:
                     pa.array([_glob(key.glob, each) for each in keys.take(wanted).to_pylist()], pa.bool_())
                 )
             if len(wanted):
-                yield self._group(group, None).take(wanted)
-            group += 1
+                entries = self._group(number, ["entries"])["entries"].combine_chunks()
+                yield pa.table([keys.take(wanted), entries.take(wanted)], schema=INDEX_SCHEMA)
 
     def _group(self, number: int, columns: list[str] | None) -> pa.Table:
         try:
             with self._lock:
-                return self._file.read_row_group(number, columns=columns)
+                # One group is a fraction of a millisecond: handing it to other threads takes longer.
+                return self._file.read_row_group(number, columns=columns, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise ArchiveFault(
                 f"archive file {self._name}: cannot be read: {error}. `signwatch archive verify` says more"
             ) from error
 
-    def _key_bounds(self) -> tuple[list[bytes], list[bytes]]:
-        if self._bounds is None:
-            meta = self._file.metadata
-            found = [meta.row_group(number).column(0).statistics for number in range(meta.num_row_groups)]
-            if any(each is None or not each.has_min_max for each in found):
-                raise ArchiveFault(f"archive file {self._name}: says nothing about its keys")
-            self._bounds = [each.min for each in found], [each.max for each in found]
-        return self._bounds
+    def _bounds(self, number: int) -> tuple[bytes, bytes]:
+        """Least and greatest key of a row group of an index. Raises `ArchiveFault`."""
+        found = self._file.metadata.row_group(number).column(0).statistics
+        if found is None or not found.has_min_max:
+            raise ArchiveFault(f"archive file {self._name}: says nothing about its keys")
+        return found.min, found.max
 
 
 def _wanted(keys: pa.Array, span: KeySpan) -> pa.Array:

@@ -6,7 +6,7 @@
 
 from base64 import b64decode
 from binascii import Error
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -28,6 +28,16 @@ UNREADABLE: Final = "unreadable"
 # The log's or an authority's clock before the certificate's: a certificate is issued shortly before it is used.
 _TIMES: Final = ("integrated-time", "timestamp-response", "ct-timestamp", "certificate-not-before")
 _SSH: Final = "SHA256:"
+_ISSUERS: Final = ("issuer", "issuer_v1")
+_CLAIMED: Final = (
+    ("source_repository_ref", "github_workflow_ref"),
+    ("build_trigger", "github_workflow_trigger"),
+    ("source_repository_identifier",),
+    ("source_repository_owner_identifier",),
+    ("runner_environment",),
+)
+_WORKFLOWS: Final = ("build_config_uri", "build_signer_uri")
+_REPOSITORIES: Final = ("source_repository_uri",)
 
 _texts: Final = pa.list_(pa.string())
 _bytes: Final = pa.list_(pa.binary())
@@ -134,17 +144,17 @@ def _values(signing: Signing | Unreadable, chains: Sequence[str], trust: RowTrus
         return None, None, None, UNREADABLE, *none, (), (), None, None, signing.code
     at, source = _time(signing.times)
     signers = [_of_signer(each) for each in signing.signers]
-    several = [dict(zip(_SIGNER_NAMES, map(_each, each), strict=True)) for each in signers]
+    one = signers[0] if len(signers) == 1 else _together(signers)
+    several = [dict(zip(_SIGNER_NAMES, each, strict=True)) for each in signers] if len(signers) > 1 else None
     return (
         at,
         source,
         next((signer.not_before for signer in signing.signers if signer.not_before is not None), None),
         signing.kind,
-        *(_each(value for values in column for value in values) for column in zip(*signers, strict=True)),
-        *(((),) * len(_OF_SIGNER) if not signers else ()),
-        _each(bytes.fromhex(digest.value) for digest in signing.digests),
+        *one,
+        _once([bytes.fromhex(digest.value) for digest in signing.digests]),
         chains,
-        several if len(several) > 1 else None,
+        several,
         None if trust is None else trust.fingerprint,
         _defect(signing.signers),
     )
@@ -156,17 +166,20 @@ _SIGNER_NAMES: Final = tuple(each.name for each in _OF_SIGNER)
 def _of_signer(signer: Signer) -> tuple[Sequence[Any], ...]:
     """Values of the columns in `_OF_SIGNER`."""
     return (
-        [name.value for name in signer.names],
-        list(_issuers(signer)),
-        list(_repositories(signer)),
-        list(_workflows(signer)),
-        list(_claims(signer, "source_repository_ref", "github_workflow_ref")),
-        list(_claims(signer, "build_trigger", "github_workflow_trigger")),
-        list(_claims(signer, "source_repository_identifier")),
-        list(_claims(signer, "source_repository_owner_identifier")),
-        list(_claims(signer, "runner_environment")),
-        [fingerprint_bytes(text) for text in signer.fingerprints],
+        _texts_of([name.value for name in signer.names]),
+        _texts_of(_issuers(signer)),
+        _texts_of(_repositories(signer)),
+        _texts_of(_workflows(signer)),
+        *(_texts_of(_claims(signer, names)) for names in _CLAIMED),
+        _once([fingerprint_bytes(text) for text in signer.fingerprints]),
     )
+
+
+def _together(signers: Sequence[tuple[Sequence[Any], ...]]) -> tuple[Sequence[Any], ...]:
+    """Values of all signers of an entry, each once."""
+    if not signers:
+        return ((),) * len(_OF_SIGNER)
+    return tuple(_once([value for values in column for value in values]) for column in zip(*signers, strict=True))
 
 
 def _chains(leaf: bytes, signing: Signing | Unreadable, trust: RowTrust | None) -> list[str]:
@@ -205,37 +218,43 @@ def _time(times: Sequence[KnownTime]) -> tuple[datetime | None, str | None]:
     return None, None
 
 
-def _each(values: Iterable[Any]) -> tuple[Any, ...]:
+def _texts_of(values: list[str]) -> tuple[str, ...]:
+    """Each text once, as UTF-8 can hold it."""
+    if len(values) < 2 and all(map(str.isascii, values)):  # noqa: PLR2004  one text is nothing to compare
+        return tuple(values)
     # JSON can spell half of a surrogate pair, which UTF-8 cannot.
-    return tuple(dict.fromkeys(_utf8(value) if isinstance(value, str) else value for value in values))
+    return tuple(dict.fromkeys([_utf8(value) for value in values]))
+
+
+def _once(values: list[Any]) -> tuple[Any, ...]:
+    return tuple(values) if len(values) < 2 else tuple(dict.fromkeys(values))  # noqa: PLR2004
 
 
 def _utf8(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
-def _issuers(signer: Signer) -> Iterable[str]:
-    if signer.issuer is not None:
-        yield signer.issuer
-    yield from _claims(signer, "issuer", "issuer_v1")
+def _issuers(signer: Signer) -> list[str]:
+    claimed = _claims(signer, _ISSUERS)
+    return claimed if signer.issuer is None else [signer.issuer, *claimed]
 
 
-def _claims(signer: Signer, *names: str) -> Iterable[str]:
-    return (signer.claims[name] for name in names if name in signer.claims)
+def _claims(signer: Signer, names: tuple[str, ...]) -> list[str]:
+    claims = signer.claims
+    return [claims[name] for name in names if name in claims]
 
 
-def _workflows(signer: Signer) -> Iterable[str]:
+def _workflows(signer: Signer) -> list[str]:
     """Workflows that the certificate names beside its identities, which hold nearly all of them."""
     names = {name.value for name in signer.names}
-    return (uri for uri in _claims(signer, "build_config_uri", "build_signer_uri") if uri not in names)
+    return [uri for uri in _claims(signer, _WORKFLOWS) if uri not in names]
 
 
-def _repositories(signer: Signer) -> Iterable[str]:
+def _repositories(signer: Signer) -> list[str]:
     """The repository as the certificate says it, and on the host that the certificate means."""
-    yield from _claims(signer, "source_repository_uri")
+    said = _claims(signer, _REPOSITORIES)
     found = source_repository(signer) or github_repository(signer)
-    if found is not None:
-        yield found
+    return said if found is None else [*said, found]
 
 
 def fingerprint_bytes(text: str) -> bytes:

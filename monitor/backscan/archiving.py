@@ -6,7 +6,7 @@ from datetime import datetime
 import pyarrow as pa
 
 from alerts.alert import Alert
-from monitor.archive.building import ArchiveProgress, CollectedRows, RowMaker, RowSink
+from monitor.archive.building import ArchiveProgress, CollectedRows, RowReader, RowSink
 from monitor.archive.files import ArchiveFault, ArchiveFiles
 from monitor.archive.ranges import Manifest
 from monitor.archive.verifying import Damage
@@ -53,7 +53,7 @@ def archive_range(
     last: int,
     *,
     store: Store | None,
-    rows: RowMaker,
+    rows: RowReader,
     world: World,
     tell: Callable[[int], None] = lambda _: None,
 ) -> None:
@@ -75,7 +75,7 @@ def mend(
     known: TrustedHead | None,
     *,
     store: Store | None,
-    rows: RowMaker,
+    rows: RowReader,
     world: World,
 ) -> None:
     """Write a damaged range's files again: its index from its rows, or both from the log.
@@ -107,7 +107,7 @@ def _scan(
     span: tuple[int, int],
     *,
     store: Store | None,
-    rows: RowMaker,
+    rows: RowReader,
     world: World,
     tell: Callable[[int], None] = lambda _: None,
 ) -> None:

@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from random import Random
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from alerts.inert import inert_line
-from monitor.archive.building import RowMaker
+from monitor.archive.building import RowMaker, RowReader
 from monitor.archive.compacting import compact, compactable
 from monitor.archive.files import ArchiveFault, ArchiveFiles
 from monitor.archive.map_files import build_maps, check_maps, rebuild_maps
@@ -22,11 +22,21 @@ from monitor.archive.verifying import sample as sample_of
 from monitor.archive.writing import ArchiveWriter, read_manifest, read_manifests
 from monitor.backscan.archiving import archive_range, mend, missing_from
 from monitor.backscan.range import NotInLog, World, waits
-from monitor.commands.scan_output import progress
+from monitor.commands.dask import (
+    DaskCaOption,
+    DaskCertOption,
+    DaskCheckOption,
+    DaskKeyOption,
+    DaskOption,
+    cluster_options,
+    connected,
+    reading,
+)
+from monitor.commands.scan_output import json_line, progress
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, leave, note
 from monitor.config import Config, load_config
 from monitor.daemon.assembly import route_of
-from monitor.daemon.log_sources import UnknownLog, only_tree, opened_trees
+from monitor.daemon.log_sources import NamedTree, UnknownLog, only_tree, opened_named, opened_trees
 from monitor.daemon.trust_watch import trust_of
 from monitor.following.follower import Timing
 from monitor.following.workers import usable_jobs
@@ -38,6 +48,9 @@ from monitor.raising.log_alerts import alert_of_evidence
 from monitor.store.database import open_database, sqlite_path
 from monitor.store.store import Store
 from monitor.trust.provider import TrustKeeper
+
+if TYPE_CHECKING:
+    from monitor.cluster.workers import ClusterOptions, Workers
 
 
 def files_of(config: Config) -> ArchiveFiles:
@@ -62,25 +75,38 @@ def build(
         int | None, typer.Option("--jobs", "-j", min=1, max=256, help="Processes; one per core by default.")
     ] = None,
     patience: Annotated[int, typer.Option("--patience", min=0, help="Seconds to wait for a log that is down.")] = 120,
+    dask: DaskOption = None,
+    dask_check: DaskCheckOption = None,
+    dask_tls_ca: DaskCaOption = None,
+    dask_tls_cert: DaskCertOption = None,
+    dask_tls_key: DaskKeyOption = None,
     config: ConfigOption = DEFAULT_CONFIG,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON document for each tree.")] = False,
 ) -> None:
     """Archive what is not archived yet of a range of a log, or of all logs. Every entry is proven first.
 
-    Ended at any point, the same command goes on where it was. It may run beside `signwatch run`.
+    Ended at any point, the same command goes on where it was. It may run beside `signwatch run`. With --dask the
+    workers of a Dask cluster read: each range that they return is proven here before it is archived (docs/scale.md).
 
     Examples:
       signwatch archive build
       signwatch archive build --log rekor-v2 --from 0 --to 1000000 --jobs 8
+      signwatch archive build --log rekor-v2 --dask tls://scheduler:8786
     """
     if last is not None and log is None:
         raise typer.BadParameter("--to counts the entries of one log: add --log")
+    cluster = cluster_options(dask, dask_check, (dask_tls_ca, dask_tls_cert, dask_tls_key), usable_jobs(jobs))
     settings = load_config(config)
     files = files_of(settings)
-    with _opened(settings, files, jobs, patience) as parts:
+    with connected(cluster) as workers, _opened(settings, files, 1 if cluster else jobs, patience) as parts:
         try:
-            with parts.trees(log) as trees:
-                for source in trees if last is None else [only_tree(trees, log or "")]:
-                    _build(source, parts, span=(first, last))
+            with parts.named(log) as trees:
+                if last is not None:
+                    only_tree([tree.source for tree in trees], log or "")
+                for tree in trees:
+                    made = _build(tree, parts, span=(first, last), on=(workers, cluster))
+                    if as_json:
+                        json_line(made)
         except (UnknownLog, NotInLog) as error:
             raise typer.BadParameter(str(error)) from error
     raise leave(Exit.FINE)
@@ -232,6 +258,10 @@ class _Parts:
         """Trees of one log, or of all."""
         return opened_trees(self.config, self.trust, self.store, Timing(utc_now, time.sleep), log)
 
+    def named(self, log: str | None) -> AbstractContextManager[list[NamedTree]]:
+        """The same trees, with what they were opened by."""
+        return opened_named(self.config, self.trust, self.store, Timing(utc_now, time.sleep), log)
+
     def newest(self, source: LogSource, manifest: Manifest) -> SignedHead:
         """The log's newest head, consistent with what following trusts and with each archived head.
 
@@ -269,27 +299,37 @@ def _opened(config: Config, files: ArchiveFiles, jobs: int | None, patience: int
         yield _Parts(config, files, store, trust, rows, world)
 
 
-def _build(source: LogSource, parts: _Parts, *, span: tuple[int, int | None]) -> None:
-    first, last = span
+def _build(
+    tree: NamedTree,
+    parts: _Parts,
+    *,
+    span: tuple[int, int | None],
+    on: "tuple[Workers | None, ClusterOptions | None]",
+) -> dict[str, Any]:
+    """Archive what is missing of one tree, on workers where there are some; returns what was done."""
+    source, (first, last) = tree.source, span
     log = source.identity.log
     end = source.latest().size if last is None else last
     gaps = missing_from(read_manifest(parts.files, log), min(first, end), end)
-    for begin, stop in gaps:
-        with progress(log, begin, stop, begin) as tell:
+    with ExitStack() as stack:
+        reader: RowReader = parts.rows
+        examiners, (workers, options) = None, on
+        if workers is not None and options is not None and gaps:
+            from monitor.cluster.pipeline import ClusterExaminers
+
+            shared = stack.enter_context(reading(workers, tree, None, RowTrust.of(parts.trust.kept().root)))
+            reader = examiners = ClusterExaminers(shared, source, options.checked)
+        for begin, stop in gaps:
+            tell = stack.enter_context(progress(log, begin, stop, begin))
+            known = parts.known(log)
             archive_range(
-                source,
-                parts.files,
-                parts.known(log),
-                begin,
-                stop,
-                store=parts.store,
-                rows=parts.rows,
-                world=parts.world,
-                tell=tell,
+                source, parts.files, known, begin, stop, store=parts.store, rows=reader, world=parts.world, tell=tell
             )
     _build_maps(ArchiveWriter(parts.files, source.identity, _prove_nothing))
     count = sum(stop - begin for begin, stop in gaps)
     note(f"{log}: {count} entries archived; entries {first} to {end} are there now", "green")
+    done = {"log": log, "from": first, "to": end, "archived": count}
+    return done | ({} if examiners is None else {"dask": examiners.document()})
 
 
 def _build_maps(writer: ArchiveWriter) -> None:

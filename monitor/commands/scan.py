@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -15,12 +15,23 @@ from monitor.backscan.facts import ScanFacts
 from monitor.backscan.ledger import Ledger, Scope, Unfinished, open_ledger
 from monitor.backscan.progress import PassingProgress, Progress, ScanState
 from monitor.backscan.range import NotInLog, begin_range, scan_range
+from monitor.commands.dask import (
+    DaskCaOption,
+    DaskCertOption,
+    DaskCheckOption,
+    DaskKeyOption,
+    DaskOption,
+    cluster_options,
+    connected,
+    reading,
+)
 from monitor.commands.scan_output import progress, show_findings
 from monitor.commands.scan_parts import JobsOption, PatienceOption, RuleOption, ScanParts, Tally, scan_parts
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, leave, note
 from monitor.config import Config, load_config
-from monitor.daemon.log_sources import UnknownLog, only_tree, opened_trees
+from monitor.daemon.log_sources import NamedTree, UnknownLog, only_tree, opened_named
 from monitor.following.follower import Timing
+from monitor.following.workers import ScanPool, usable_jobs
 from monitor.judging.judge import RuleJudge
 from monitor.model.errors import Evidence
 from monitor.model.log_source import LogSource, Position
@@ -29,6 +40,10 @@ from monitor.program import utc_now
 from monitor.proof.evidence import event_id, to_document
 from monitor.store.database import sqlite_path
 from monitor.store.facts import DatabaseFacts
+
+if TYPE_CHECKING:
+    from monitor.cluster.pipeline import ClusterExaminers
+    from monitor.cluster.workers import ClusterOptions
 
 _FOLDER: Final = "scans"
 
@@ -44,6 +59,11 @@ def scan(
     only: RuleOption = None,
     jobs: JobsOption = None,
     patience: PatienceOption = 120,
+    dask: DaskOption = None,
+    dask_check: DaskCheckOption = None,
+    dask_tls_ca: DaskCaOption = None,
+    dask_tls_cert: DaskCertOption = None,
+    dask_tls_key: DaskKeyOption = None,
     config: ConfigOption = DEFAULT_CONFIG,
     resume: Annotated[bool, typer.Option("--resume", help="Continue this scan where it was ended.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines: one per finding, and a summary.")] = False,
@@ -52,29 +72,48 @@ def scan(
 
     Findings are printed, and no alert is sent; `signwatch backscan` records and alerts. A scan that was ended continues
     with --resume. Exits 1 when an unexpected signing was found or the log misbehaved, 3 when an
-    entry in the range cannot be read.
+    entry in the range cannot be read. With --dask the workers of a Dask cluster read: each range that they return is
+    proven here before its findings count (docs/scale.md).
 
     Examples:
       signwatch scan --log rekor-v2 --from 0 --to 100000
       signwatch scan --log rekor-v2 --from 0 --rules draft.yaml --json > findings.jsonl
       signwatch scan --log rekor-v2 --from 0 --to 100000 --resume
+      signwatch scan --log rekor-v2 --from 0 --dask tls://scheduler:8786
     """
     tally = Tally()
+    cluster = cluster_options(dask, dask_check, (dask_tls_ca, dask_tls_cert, dask_tls_key), usable_jobs(jobs))
     with ExitStack() as parts:
         settings = load_config(config)
+        jobs = 1 if cluster else jobs
         shared = scan_parts(
             settings, rules, only, jobs, patience=patience, parts=parts, database=_has_database(settings)
         )
         digest = sha256((rules or settings.rules).read_bytes() + json.dumps(sorted(only or ())).encode()).hexdigest()
         timing = Timing(utc_now, time.sleep)
         try:
-            trees = parts.enter_context(opened_trees(shared.config, shared.trust, shared.store, timing, log))
-            source = only_tree(trees, log)
+            trees = parts.enter_context(opened_named(shared.config, shared.trust, shared.store, timing, log))
+            source = only_tree([tree.source for tree in trees], log)
             scope = Scope(source.identity.log, sha256(source.identity.spki).hexdigest(), first, last, digest)
-            _scan(shared, source, scope, tally, resume=resume, as_json=as_json)
+            pool: ClusterExaminers | ScanPool = shared.pool
+            if cluster is not None:
+                pool = _on_workers(cluster, trees[0], shared, parts)
+            _scan(shared, source, pool, scope, tally, resume=resume, as_json=as_json)
         except (UnknownLog, NotInLog, Unfinished) as error:
             raise typer.BadParameter(str(error)) from error
     raise leave(tally.code())
+
+
+def _on_workers(
+    options: "ClusterOptions", tree: NamedTree, shared: ScanParts, parts: ExitStack
+) -> "ClusterExaminers | ScanPool":
+    workers = parts.enter_context(connected(options))
+    if workers is None:
+        return shared.pool
+    from monitor.cluster.pipeline import ClusterExaminers
+
+    run = parts.enter_context(reading(workers, tree, shared.rules))
+    return ClusterExaminers(run, tree.source, options.checked, shared.pool.matcher)
 
 
 def _has_database(config: Config) -> bool:
@@ -85,7 +124,16 @@ def _has_database(config: Config) -> bool:
     return False
 
 
-def _scan(parts: ScanParts, source: LogSource, scope: Scope, tally: Tally, *, resume: bool, as_json: bool) -> None:
+def _scan(
+    parts: ScanParts,
+    source: LogSource,
+    pool: "ClusterExaminers | ScanPool",
+    scope: Scope,
+    tally: Tally,
+    *,
+    resume: bool,
+    as_json: bool,
+) -> None:
     """Scan the range with a ledger; findings are shown once all of it is proven."""
     log, first = scope.log, scope.first
     known = parts.store.position(log) if parts.store is not None else None
@@ -98,14 +146,14 @@ def _scan(parts: ScanParts, source: LogSource, scope: Scope, tally: Tally, *, re
         at = ledger.position(log)
         with progress(log, first, ledger.last, at.frontier.size if at else first) as tell:
             state = _state(parts, ledger, lambda batch: tell(batch.end))
-            judge = RuleJudge(parts.pool.matcher, _facts(parts, ledger), parts.trust.authorities, final=True)
-            reached = scan_range(source, state, judge, parts.pool, last=ledger.last, world=parts.world)
+            judge = RuleJudge(pool.matcher, _facts(parts, ledger), parts.trust.authorities, final=True)
+            reached = scan_range(source, state, judge, pool, last=ledger.last, world=parts.world)
         tally.entries, tally.findings = ledger.last - first, Counter(ledger.outcomes())
         tally.unreadable = sum(ledger.unreadable().values())
         show_findings(tally.passing(ledger.findings()), as_json=as_json)
         head = reached.head.head
         about = {"log": log, "from": first, "to": ledger.last, "head": {"size": head.size, "root": head.root.hex()}}
-        tally.summarise(about | {"kinds": ledger.kinds()}, parts.pool.dropped, as_json=as_json)
+        tally.summarise(about | {"kinds": ledger.kinds()}, pool.dropped, as_json=as_json)
 
 
 def _state(parts: ScanParts, at: Progress, on_batch: Callable[[Batch], None] = lambda _: None) -> ScanState:

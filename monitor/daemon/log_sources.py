@@ -7,16 +7,17 @@ import logging
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Final
 
 from monitor.config import Config, LogConfig
-from monitor.daemon.assembly import Monitor, http_fetcher, open_log
-from monitor.daemon.followed_logs import configured_logs
+from monitor.daemon.assembly import Monitor, as_followed, http_fetcher, open_log, requests_per_second
+from monitor.daemon.followed_logs import configured_logs, where_it_is
 from monitor.following.follower import Timing
 from monitor.http_fetcher import HttpFetcher
-from monitor.logs.opening import LIST_EVERY, LogTrees, OpenTrees
+from monitor.logs.opening import LIST_EVERY, LogDescription, LogTrees, OpenTrees, pinned_to
 from monitor.model.errors import SignwatchError
 from monitor.model.log_source import LogSource
 from monitor.store.store import Store
@@ -27,6 +28,21 @@ class UnknownLog(ValueError):
     """No log has this name, or several trees have it; the message lists what there is."""
 
 
+@dataclass(frozen=True, slots=True)
+class NamedTree:
+    """One tree of a configured log: its source, what asks the log, and the description that opens it elsewhere."""
+
+    source: LogSource
+    log: LogConfig
+    fetcher: HttpFetcher
+    description: LogDescription
+
+    @property
+    def requests_per_second(self) -> int:
+        """How often the log may be asked."""
+        return requests_per_second(self.log)
+
+
 @contextmanager
 def opened_trees(
     config: Config, trust: TrustKeeper, store: Store | None, timing: Timing, name: str | None
@@ -35,15 +51,24 @@ def opened_trees(
 
     Raises `UnknownLog`, and what opening a log raises: `FetchFailed`, `OwnFault`.
     """
+    with opened_named(config, trust, store, timing, name) as trees:
+        yield [tree.source for tree in trees]
+
+
+@contextmanager
+def opened_named(
+    config: Config, trust: TrustKeeper, store: Store | None, timing: Timing, name: str | None
+) -> Iterator[list[NamedTree]]:
+    """The same trees, each with what it was opened by."""
     logs = configured_logs(config, trust)
     wanted = [log for log in logs if name is None or log.name in {name, name.partition("/")[0]}]
     if not wanted:
         raise UnknownLog(f"no log is named {name!r}; logs: {', '.join(log.name for log in logs) or 'none'}")
     with ExitStack() as parts:
         trees = [tree for log in wanted for tree in _open(log, trust, store, timing, parts)]
-        named = [tree for tree in trees if tree.identity.log == name]
+        named = [tree for tree in trees if tree.source.identity.log == name]
         if name is not None and "/" in name and not named:
-            known = ", ".join(tree.identity.log for tree in trees)
+            known = ", ".join(tree.source.identity.log for tree in trees)
             raise UnknownLog(f"the log has no tree {name!r}; trees: {known}")
         yield named or trees
 
@@ -58,10 +83,12 @@ def only_tree(trees: Sequence[LogSource], name: str) -> LogSource:
 
 def _open(
     log: LogConfig, trust: TrustKeeper, store: Store | None, timing: Timing, parts: ExitStack
-) -> Sequence[LogSource]:
+) -> Sequence[NamedTree]:
     fetcher = http_fetcher(log, timing.pause)
     parts.callback(fetcher.close)
-    return open_log(log, trust, store, fetcher)
+    sources = open_log(log, trust, store, fetcher)
+    description = as_followed(where_it_is(log, trust), trust, store)
+    return [NamedTree(source, log, fetcher, pinned_to(description, source.identity)) for source in sources]
 
 
 _LOG: Final = logging.getLogger(__name__)

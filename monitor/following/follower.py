@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
+from typing_extensions import override
+
 from monitor.following.batch_commit import BatchCommitter
 from monitor.following.scan_batch import BatchScan, Fetched, ScannedBatch, Scanner, size_of, timed_entries
 from monitor.judging.judge import Judge
@@ -172,6 +174,21 @@ class Limits:
     end: int | None = None
 
 
+class WantedEntries(Iterator[Fetched]):
+    """Entries from where following stands up to `end`, in batches that are fetched as they are asked for.
+
+    A reader that lets others fetch asks for none. `narrowed` says that a batch was wrong and is looked for among fewer.
+    """
+
+    def __init__(self, position: Position, end: int, batches: Iterator[Fetched], *, narrowed: bool) -> None:
+        self.position, self.end, self.narrowed = position, end, narrowed
+        self._batches = batches
+
+    @override
+    def __next__(self) -> Fetched:
+        return next(self._batches)
+
+
 BatchScanner = Callable[[Iterator[Fetched]], Iterator[tuple[Fetched, ScannedBatch]]]
 """Examines batches in order; may read ahead of what it yields. What fetching raises, it raises in the same place."""
 
@@ -330,7 +347,9 @@ class LogFollower:
             return read_ahead(read, wanted, batch_entries=size, ahead=self._limits.ahead, executor=self._executor)
 
         if self._examiner is not None:
-            yield from self._examiner(ahead(lambda part: fetch(self._source, head, part, most)))
+            batches = ahead(lambda part: fetch(self._source, head, part, most))
+            narrowed = size < (self._limits.batch_entries or self._usual_batch())
+            yield from self._examiner(WantedEntries(position, end, batches, narrowed=narrowed))
             return
         for fetched in ahead(lambda part: fetch_and_examine(self._source, head, part, most, self._scanner)):
             if fetched.examined is not None:

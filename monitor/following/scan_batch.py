@@ -122,7 +122,7 @@ class BatchScan:
     def done(self) -> ScannedBatch:
         """All entries that were added."""
         end = self._start + len(self._hashes)
-        return ScannedBatch(self._start, end, aligned_subtrees(self._start, self._hashes), _together(self._scans))
+        return ScannedBatch(self._start, end, aligned_subtrees(self._start, self._hashes), joined(self._scans))
 
 
 def scan_batch(entries: Sequence[LogEntry], start: int, log: str, api: LogApi, scanner: Scanner) -> ScannedBatch:
@@ -132,7 +132,8 @@ def scan_batch(entries: Sequence[LogEntry], start: int, log: str, api: LogApi, s
     return scan.done()
 
 
-def _together(scans: Sequence[BatchMatches]) -> BatchMatches:
+def joined(scans: Sequence[BatchMatches]) -> BatchMatches:
+    """Readings of batches that follow each other, as one."""
     kinds: Counter[str] = Counter()
     for scan in scans:
         kinds.update(scan.kinds)

@@ -5,7 +5,7 @@ Trees are opened when they are first needed, and listed again every ten minutes.
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 from urllib.parse import urlsplit
@@ -150,6 +150,22 @@ def open_sources(description: LogDescription, fetcher: Fetcher) -> list[LogSourc
             continue
         return sources
     raise refusal
+
+
+def pinned_to(description: LogDescription, identity: LogIdentity) -> LogDescription:
+    """The description that opens this one tree again, on any machine, without asking which trees there are."""
+    is_v1 = identity.api is LogApi.REKOR_V1
+    return replace(
+        description,
+        name=identity.log,
+        apis=(identity.api,),
+        origin=identity.origin,
+        tree_id=identity.origin.rpartition(" - ")[2] if is_v1 else None,
+        offset=description.offset if description.tree_id is not None else None,
+        witnesses=(),
+        former=(),
+        known_trees=(),
+    )
 
 
 def _candidates(description: LogDescription, fetcher: Fetcher) -> Iterator[list[LogSource]]:
