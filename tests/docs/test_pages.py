@@ -62,6 +62,19 @@ def test_each_of_the_nine_promises_names_a_test_that_shows_it() -> None:
         assert _TEST.search(row), row
 
 
+def test_each_claim_names_a_test_that_exists_and_its_adversary() -> None:
+    page = (ROOT / "docs/verification.md").read_text(encoding="utf-8")
+    table = page.partition("## How each claim is checked")[2].partition("\n## ")[0]
+    rows = [line.strip("|").split(" | ") for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 20
+    for claim, tests, adversary in rows:
+        assert _TEST.findall(tests), claim
+        assert adversary.strip(), claim
+    named = {file for row in rows for file, _ in _TEST.findall(row[1])}
+    attacks = {str(path.relative_to(ROOT)) for path in (ROOT / "tests/threats").glob("test_*.py")}
+    assert attacks - named == {"tests/threats/test_scenarios.py"}, "whole stories: see the promises"
+
+
 def test_every_file_the_architecture_names_is_there() -> None:
     rooms = (ROOT / "docs/architecture.md").read_text(encoding="utf-8").partition("## The rooms of the monitor")[2]
     named = set(re.findall(r"`([a-z_]+/[a-z_/]*(?:\.py)?)`", rooms))
