@@ -5,11 +5,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from outbound.registry import Descriptor, Manifest, NotInRegistry, Registry, RegistryFailed, descriptors
+from outbound.registry import EMPTY_CONFIG, Descriptor, Manifest, NotInRegistry, Registry, RegistryFailed, descriptors
 
 MAX_SIGNATURES: Final = 200
 BUNDLE_TYPE: Final = "application/vnd.dev.sigstore.bundle"
-_OLDER: Final = ("application/vnd.dev.cosign.artifact.sig", "application/vnd.dev.cosign.artifact.att")
+_TYPES: Final = (
+    BUNDLE_TYPE,
+    "application/vnd.dev.cosign.artifact.sig",
+    "application/vnd.dev.cosign.artifact.att",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,10 @@ def fetch_signatures(registry: Registry, manifest: Manifest) -> RawSignatures:
     Raises `RegistryFailed` where a list cannot be had; one signature that cannot be had is among the unread.
     """
     listing = registry.referrers(manifest.digest)
-    wanted = [each for each in listing.found if _is_signature(each)]
+    named = [each for each in listing.found if each.artifact_type.startswith(_TYPES)]
+    # An index that a client wrote names the type of the empty config: cosign 2.6 does so. What it is its manifest says.
+    unnamed = [each for each in listing.found if each.artifact_type in ("", EMPTY_CONFIG)]
+    wanted, others = [*named, *unnamed], len(listing.found) - len(named) - len(unnamed)
     found: list[RawSignature] = []
     unread: list[tuple[str, str]] = []
     for each in wanted[:MAX_SIGNATURES]:
@@ -52,17 +59,22 @@ def fetch_signatures(registry: Registry, manifest: Manifest) -> RawSignatures:
         if not isinstance(subject, dict) or subject.get("digest") != manifest.digest:
             unread.append((place, "the registry lists it, but it is about another image"))
             continue
+        if not _is_signature(each, signed):
+            others += 1
+            continue
         _read_layers(registry, signed, place, found, unread)
     for suffix in ("sig", "att"):
         tag = f"{manifest.digest.replace(':', '-')}.{suffix}"
         with suppress(NotInRegistry):
             _read_layers(registry, registry.manifest(tag), f"tag {tag}", found, unread)
     left_out = listing.left_out + max(0, len(wanted) - MAX_SIGNATURES) + max(0, len(found) - MAX_SIGNATURES)
-    return RawSignatures(tuple(found[:MAX_SIGNATURES]), tuple(unread), left_out, len(listing.found) - len(wanted))
+    return RawSignatures(tuple(found[:MAX_SIGNATURES]), tuple(unread), left_out, others)
 
 
-def _is_signature(descriptor: Descriptor) -> bool:
-    return descriptor.artifact_type.startswith((BUNDLE_TYPE, *_OLDER))
+def _is_signature(descriptor: Descriptor, manifest: Manifest) -> bool:
+    told = str(manifest.document.get("artifactType") or "")
+    layers = (each.media_type for each in descriptors(manifest.document, "layers"))
+    return any(each.startswith(_TYPES) for each in (descriptor.artifact_type, told, *layers))
 
 
 def _read_layers(

@@ -23,9 +23,12 @@ def built(name: str) -> str | None:
 
 
 COSIGN = built("cosign")
+# The version before, which teams still run. Never the one on the search path, whose version is not known.
+COSIGN_2 = next((str(each) for each in sorted((ROOT / ".go-clients").glob("cosign-v2*/cosign"))), None)
 REGISTRY = built("registry")
 REKOR_CLI = built("rekor-cli")
 needs_cosign = pytest.mark.skipif(COSIGN is None, reason="cosign is not built: run .ci/install-go-clients")
+needs_cosign_2 = pytest.mark.skipif(COSIGN_2 is None, reason="cosign 2 is not built: run .ci/install-go-clients")
 needs_rekor_cli = pytest.mark.skipif(REKOR_CLI is None, reason="rekor-cli is not built: run .ci/install-go-clients")
 needs_registry = pytest.mark.skipif(REGISTRY is None, reason="registry is not built: run .ci/install-go-clients")
 
@@ -49,12 +52,18 @@ def registry_server() -> Iterator[str]:
         process.wait(20)
 
 
-def cosign(home: Path, *arguments: str, expect: int | None = 0, extra: Mapping[str, str] | None = None) -> str:
+def cosign(
+    home: Path,
+    *arguments: str,
+    expect: int | None = 0,
+    extra: Mapping[str, str] | None = None,
+    program: str | None = COSIGN,
+) -> str:
     """Run the unmodified cosign; returns what it said. `expect` of `None` wants any failure."""
-    assert COSIGN is not None
+    assert program is not None
     environment = {"HOME": str(home), "PATH": os.environ["PATH"], "COSIGN_PASSWORD": "", "NO_COLOR": "1"}
     done = subprocess.run(
-        [COSIGN, *arguments],
+        [program, *arguments],
         cwd=home,
         env={**environment, **(extra or {})},
         stdin=subprocess.DEVNULL,
