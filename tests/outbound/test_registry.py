@@ -149,3 +149,32 @@ def test_a_token_is_fetched_and_sent_and_a_referrer_of_another_image_is_no_signa
     assert found.found == ()
     assert found.unread == ((f"referrer {digest}", "the registry lists it, but it is about another image"),)
     assert seen[:2] == [None, "Bearer secret"]
+
+
+@pytest.mark.parametrize("named", ["", "application/vnd.oci.empty.v1+json"])
+def test_a_signature_whose_type_the_index_does_not_name_is_found_by_its_manifest(named: str) -> None:
+    """As cosign 2.6 writes the index; a signature must not hide behind what a list says of it."""
+    bundle, kind = b'{"a": "bundle"}', "application/vnd.dev.sigstore.bundle.v0.3+json"
+    blob = f"sha256:{hashlib.sha256(bundle).hexdigest()}"
+    layer = {"mediaType": kind, "digest": blob, "size": len(bundle)}
+    manifests = [
+        json.dumps({"layers": [layer], "subject": {"digest": DIGEST}}).encode(),
+        json.dumps({"layers": [{**layer, "mediaType": "text/plain"}], "subject": {"digest": DIGEST}}).encode(),
+    ]
+    digests = [f"sha256:{hashlib.sha256(each).hexdigest()}" for each in manifests]
+    listed = [
+        {"mediaType": IMAGE_MANIFEST, "digest": digest, "size": len(raw), "artifactType": named}
+        for digest, raw in zip(digests, manifests, strict=True)
+    ]
+    known = {DIGEST: MANIFEST, blob: bundle, **dict(zip(digests, manifests, strict=True))}
+
+    def answer(path: str, _: dict[str, str]) -> Answer:
+        if "/referrers/" in path:
+            return 200, {}, json.dumps({"manifests": listed}).encode()
+        found = known.get(path.rpartition("/")[2])
+        return (200, {}, found) if found is not None else (404, {}, b"")
+
+    with serving(answer) as port, registry_at(port) as asked:
+        found = fetch_signatures(asked, asked.manifest(DIGEST))
+    assert [each.raw for each in found.found] == [bundle]
+    assert (found.others, found.unread) == (1, ())
