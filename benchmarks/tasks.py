@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks import archived, clustered, examining, following, hits, noise, rule_count, subscriptions
+from benchmarks import archived, clustered, examining, following, hits, latency, noise, rule_count, subscriptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +152,17 @@ TASKS: Final[tuple[Task, ...]] = (
             ),
         ),
         lambda _: subscriptions.measure_fan_out(),
+    ),
+    Task(
+        (
+            Figure(
+                "alert_latency_ms",
+                "median milliseconds from an entry that the log integrated to its alert's webhook, less the poll "
+                "interval of 1 s (below 0 where the next poll came sooner)",
+                at_most=500,
+            ),
+        ),
+        lambda _: latency.measure_latency(),
     ),
     Task(
         (

@@ -135,7 +135,7 @@ def test_rules_are_silent_while_all_is_well_and_fire_in_their_drills(running: Sc
     running.served.down = False
     running.served.log.rewrite_from(1)
     running.served.log.append(signing_body())
-    running.wait_for("SignwatchLogInconsistent", "SignwatchEvidenceOpen")
+    running.wait_for("SignwatchLogInconsistent", "SignwatchEvidenceOpen", "SignwatchCheckpointRefused")
     running.daemon.send_signal(signal.SIGTERM)
     assert running.daemon.wait(60) == 0
     running.wait_for("SignwatchDown")
