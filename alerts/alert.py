@@ -58,7 +58,8 @@ class Alert:
 
     `id` is stable for one event, so a receiver can drop repeats; with the channel's name it is the idempotency key.
     `kind` names the page under `docs/alerts/`. `facts` are ordered label and value rows that are read first, `groups`
-    are further ones under headings. `identity` is the name or key that a signing alert is about. Every text may hold
+    are further ones under headings. `identity` is the name or key that a signing alert is about, `evidence` the id
+    of the evidence that was kept against a log. Every text may hold
     words an attacker chose: renderers treat all of it as inert.
     """
 
@@ -77,6 +78,7 @@ class Alert:
     index: int | None = None
     rule: str | None = None
     identity: str | None = None
+    evidence: str | None = None
     groups: tuple[FactGroup, ...] = ()
 
     def every_fact(self) -> Iterator[tuple[str, str]]:

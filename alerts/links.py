@@ -34,6 +34,16 @@ class Links:
         has_one = alert.kind == PROVEN_KIND and alert.index is not None
         return f"{self.base}/proofs/{_segment(alert)}" if self.base and has_one else ""
 
+    def evidence(self, alert: Alert) -> str:
+        """The page of the evidence against a log that the alert is about, or "" where there is none."""
+        if not self.base or alert.evidence is None:
+            return ""
+        return f"{self.base}/evidence/{quote(alert.evidence.encode('utf-8', 'replace'), safe='')}"
+
+    def explanation(self, alert: Alert) -> str:
+        """The documentation's page on alerts of this kind, as this installation serves it."""
+        return f"{self.base}/explain/alerts/{quote(alert.kind, safe='')}" if self.base and _has_page(alert) else ""
+
     def acknowledge(self, alert: Alert) -> str:
         """A signed link to the form that acknowledges this alert, or "" where none can be made."""
         page = self.page(alert)

@@ -44,8 +44,8 @@ class Page:
     """Everything shown of one alert. All texts are single visible lines; renderers still escape for their markup.
 
     `sections` are the facts in reading order, `claims` the source's own words, which come last. `link`,
-    `acknowledge_link` and `proof_link` are addresses of this installation, or empty. `command` acknowledges the alert,
-    or is empty.
+    `acknowledge_link`, `proof_link`, `evidence_link` and `explanation_link` are addresses of this installation, or
+    empty. `command` acknowledges the alert, or is empty.
     """
 
     severity: str
@@ -65,6 +65,8 @@ class Page:
     link: str = ""
     acknowledge_link: str = ""
     proof_link: str = ""
+    evidence_link: str = ""
+    explanation_link: str = ""
     command: str = ""
     note: str = ""
 
@@ -100,6 +102,8 @@ def page_of(alert: Alert, key: str, note: str = "", links: Links = NO_LINKS) -> 
         link=links.page(alert),
         acknowledge_link=links.acknowledge(alert),
         proof_link=links.proof(alert),
+        evidence_link=links.evidence(alert),
+        explanation_link=links.explanation(alert),
         command=_command(alert),
         note=inert_line(note, _SENTENCE),
     )

@@ -123,6 +123,8 @@ def json_document(alert: Alert, key: str, links: Links = NO_LINKS) -> dict[str, 
         "index": alert.index,
         "link": links.page(alert) or None,
         "proof": links.proof(alert) or None,
+        "evidence": links.evidence(alert) or None,
+        "explanation": links.explanation(alert) or None,
         "facts": groups,
     }
     made: dict[str, Any] = inert_json(document)

@@ -166,7 +166,13 @@ def _section(section: Section) -> list[dict[str, Any]]:
 
 
 def _buttons(page: Page) -> list[dict[str, Any]]:
-    wanted = (("Acknowledge", page.acknowledge_link), ("Open this alert", page.link), ("Its proof", page.proof_link))
+    wanted = (
+        ("Acknowledge", page.acknowledge_link),
+        ("Open this alert", page.link),
+        ("Its proof", page.proof_link),
+        ("The evidence", page.evidence_link),
+        ("What it means", page.explanation_link),
+    )
     return [{"type": "button", "text": _plain(text), "url": url} for text, url in wanted if url]
 
 

@@ -146,6 +146,7 @@ def alert_of_evidence(evidence: Evidence, now: datetime) -> Alert:
         ),
         log=evidence.log,
         index=evidence.leaves[0][0] if evidence.leaves else None,
+        evidence=event_id(evidence),
     )
 
 

@@ -102,7 +102,7 @@ def parsed(document: str) -> Tags:
 
 BENIGN = parsed(Renderer().html(hostile_alert("release@acme.example"), "key"))
 BASE = "https://signwatch.acme.example"
-OURS = (f"{BASE}/alerts/", f"{BASE}/proofs/")
+OURS = (f"{BASE}/alerts/", f"{BASE}/proofs/", f"{BASE}/explain/alerts/")
 LINKED = Renderer(links=Links(BASE, b"k" * 32))
 
 
@@ -123,7 +123,11 @@ def check_html(alert: Alert) -> None:
     assert not found.tags & {"a", "img", "script", "link", "iframe", "form"}
     linked = parsed(LINKED.html(alert, "key"))
     assert linked.tags - BENIGN.tags == {"a"}
-    assert {url.partition("?")[0] for url in linked.urls} == {LINKED.links.page(alert), LINKED.links.proof(alert)}
+    assert {url.partition("?")[0] for url in linked.urls} == {
+        LINKED.links.page(alert),
+        LINKED.links.proof(alert),
+        LINKED.links.explanation(alert),
+    }
     assert all(url.startswith(OURS) for url in linked.urls)
 
 
@@ -322,6 +326,21 @@ def test_a_mail_stays_under_100_kb(text: str) -> None:
     raw = compose(hostile_alert(text), "k", NOW, sender="a@example.org", to=("b@example.org",), renderer=LINKED)
     assert len(raw.as_bytes()) < 100_000
     assert len(LINKED.html(hostile_alert(text), "k").encode()) < 100_000
+
+
+def test_an_alert_of_evidence_links_it_and_every_alert_its_explanation() -> None:
+    forked = replace(an_alert(), kind="log-forked", evidence="ab" * 16)
+    page = LINKED.page(forked, "key")
+    assert page.evidence_link == f"{BASE}/evidence/{'ab' * 16}"
+    assert page.explanation_link == f"{BASE}/explain/alerts/log-forked"
+    for form in (LINKED.text(forked, "key"), LINKED.html(forked, "key"), json.dumps(blocks(page))):
+        assert page.evidence_link in form
+        assert page.explanation_link in form
+    document = LINKED.document(forked, "key")
+    assert (document["evidence"], document["explanation"]) == (page.evidence_link, page.explanation_link)
+    assert LINKED.page(an_alert(), "key").evidence_link == ""
+    unlinked = Renderer().page(forked, "key")
+    assert (unlinked.evidence_link, unlinked.explanation_link) == ("", "")
 
 
 def test_a_digest_and_a_test_have_no_page_and_nothing_to_acknowledge() -> None:
