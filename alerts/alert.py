@@ -26,7 +26,7 @@ class Severity(StrEnum):
 
 
 class ChangeKind(StrEnum):
-    """What became of an alert that was told before."""
+    """Change of an alert that was sent before."""
 
     ACKNOWLEDGED = "acknowledged"
     REOPENED = "reopened"

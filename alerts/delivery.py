@@ -43,7 +43,7 @@ class DeliveryPolicy:
 
 @dataclass(slots=True)
 class ChannelReport:
-    """What one pass did for one channel, in deliveries; `messages` counts a digest once."""
+    """Result of one pass over one channel, in deliveries; `messages` counts a digest once."""
 
     delivered: int = 0
     messages: int = 0
@@ -54,7 +54,7 @@ class ChannelReport:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryReport:
-    """What one pass did. `unconfigured` are channels that have deliveries waiting but do not exist (any more)."""
+    """Result of one pass. `unconfigured` are channels with waiting deliveries that the configuration does not name."""
 
     channels: Mapping[str, ChannelReport] = field(default_factory=dict)
     unconfigured: Mapping[str, Backlog] = field(default_factory=dict)

@@ -52,7 +52,7 @@ class Renderer:
     links: Links = NO_LINKS
 
     def page(self, alert: Alert, key: str, note: str = "") -> Page:
-        """What is shown, before it is put in a form."""
+        """The content of a message, before a channel formats it."""
         return page_of(alert, key, note, self.links)
 
     def subject(self, alert: Alert, key: str) -> str:

@@ -45,7 +45,7 @@ _EARLY: Final = 0.05  # seconds by which a pause may end too soon
 
 
 class Expect(StrEnum):
-    """What kind of body an answer must be; a login page or an error page is neither."""
+    """Kind of body that an answer must have; a login page or an error page is of no kind."""
 
     JSON = "json"
     TEXT = "text"

@@ -1,4 +1,4 @@
-"""Which program this is, and the clock it goes by."""
+"""Name and version of this program, and its clock."""
 
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version

@@ -31,7 +31,7 @@ _DEEPEST: Final = 20
 
 
 def own_shortage(error: BaseException) -> str:
-    """What this machine lacked, in its own words; "" when the error tells of no such thing.
+    """The resource this machine lacked, as the system names it; "" for any other error.
 
     A resolver that can open neither its files nor a socket says only that the name is unknown for now, so after such an
     error a socket is opened to see.

@@ -1,4 +1,4 @@
-"""What a subscriber may ask for, and one index over such rules and those of the file.
+"""Rules that subscribers may ask for, and one index over these and the rules of the file.
 
 A request is `select` and `expect` of a rule: the part of the rule language that is cheap to match and judge for a
 million people. Selected is a name, a repository, a digest or a key; expected is what the entry itself shows, or what

@@ -1,4 +1,4 @@
-"""What a judgement may ask about the past, and the lists of allowed digests. The monitor answers from its database.
+"""Facts that a judgement may ask about, and lists of allowed digests. The monitor answers from its database.
 
 A list is what `sha256sum` writes, or one digest a line.
 """
@@ -43,7 +43,7 @@ class DigestSource:
 
 @dataclass(frozen=True, slots=True)
 class Authorisation:
-    """Leave to sign one digest `count` times until `expires`. `digest` is `sha256:…`.
+    """Permission to sign one digest `count` times until `expires`. `digest` is `sha256:…`.
 
     One signature of a thing may be logged under any of several digests (`sigstore_entries.release`): `together` holds
     them all, `digest` among them, and their signings are counted as one. `what` names the thing for people.
@@ -63,7 +63,7 @@ class Authorisation:
 
 
 class Past(Protocol):
-    """What entries showed before. Answers never include the entry being judged, and never wait on a network.
+    """Facts from earlier entries. Answers never include the entry being judged, and never wait on a network.
 
     Only signers that the rule selected and with a trusted certificate or a named key
     (`rules.selection.Selected.vouched`) count as the past.
@@ -90,7 +90,7 @@ class Past(Protocol):
 
 
 class Leave(Protocol):
-    """What people allowed to be signed."""
+    """Facts about signings that people authorised."""
 
     def authorisations(self, rule: str, digest: str) -> Sequence[Authorisation]:
         """Every authorisation recorded for this rule and digest, expired and used up ones included."""
@@ -100,7 +100,7 @@ class Leave(Protocol):
 
 
 class Known(Protocol):
-    """What is known from other places than the log being read. Never waits on a network."""
+    """Facts from elsewhere than the log being read. Never waits on a network."""
 
     def digests_from(self, source: DigestSource) -> frozenset[str] | None:
         """The source's digests, each `sha256:…`, as last fetched within its age limit; `None` when there are none."""
@@ -118,7 +118,7 @@ class Known(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a judgement may ask about. A fact that cannot be told is `None`, and what depends on it fails closed."""
+    """All facts for a judgement. An unknown fact is `None`, and an expectation that depends on it fails closed."""
 
     past: Past
     leave: Leave

@@ -83,7 +83,7 @@ def recheck_at(rule: Rule, selected: Selected, facts: Facts, seen_at: datetime) 
 
 
 def case_of(rule: Rule, selected: Selected, signer: SelectedSigner, facts: Facts, now: datetime) -> Case:
-    """What expectations are asked about one selected signer."""
+    """The case that expectations judge, for one selected signer."""
     return Case(rule, selected.signing, signer.believed, facts, now, selected.certificates)
 
 

@@ -125,7 +125,7 @@ NO_FACTS: Final = Facts(NoPast(), NoLeave(), NothingKnown())
 
 
 def verdict_of(rule: Rule, signing: Signing, now: datetime) -> Verdict:
-    """What a subscription's rule says of one signing by itself."""
+    """Verdict of a subscription's rule on one signing by itself."""
     return judge(rule, signing, NO_FACTS, now)
 
 
@@ -166,7 +166,7 @@ def widen(parts: Mapping[str, Any], signing: Signing, rule: Rule, now: datetime)
 
 
 def unlike(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """What widening adds, in words."""
+    """The values that widening adds, in words."""
     told = []
     for key, value in after.items():
         old = before.get(key, [])
@@ -225,7 +225,7 @@ _SUBJECTS: Final[Mapping[str, str]] = {
 
 
 def _shown(signing: Signing, *, anyway: bool = False) -> dict[str, tuple[Any, ...]]:
-    """What one signing shows of each part; empty for one that no trusted authority vouches for."""
+    """Values of one signing, by part; empty for a signing without a trusted authority."""
     found: dict[str, tuple[Any, ...]] = {}
     for signer in signing.signers:
         if signer.trust in _BELIEVED or anyway:
@@ -274,7 +274,7 @@ def _learned(key: str, shown: Sequence[Mapping[str, tuple[Any, ...]]]) -> Part |
 
 
 def _guessed(subject: Subject) -> Iterator[Part]:
-    """What the name alone tells, before anything was signed in it."""
+    """A guess from the name alone, before anything was signed in it."""
     if subject.kind is SubjectKind.REPOSITORY:
         guesses: dict[str, tuple[Any, ...]] = {
             "ref": ({"glob": "refs/tags/*"},),

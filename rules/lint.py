@@ -117,7 +117,7 @@ def _shape_hints(rule: Rule) -> Iterator[tuple[HintId, str]]:
 
 
 def _strangers(condition: Condition) -> list[str]:
-    """Which of the names that no rule is for it selects."""
+    """The names of strangers that a rule selects."""
     selected = []
     for name, issuer in _STRANGERS:
         owner, is_uri = name.partition("//.")[0].partition("/.github/")[0], "://" in name

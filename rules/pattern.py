@@ -196,7 +196,7 @@ NAME_FIELDS: Final = frozenset(
 
 
 class Forge(StrEnum):
-    """Which software a host of repositories runs."""
+    """Software that a host of repositories runs."""
 
     GITHUB = "github"
     GITLAB = "gitlab"
@@ -204,7 +204,7 @@ class Forge(StrEnum):
 
 
 def forge_of(uri: str) -> Forge:
-    """What the name of a URI's host tells of its software."""
+    """The software of a URI's host, as far as the host's name shows."""
     host = uri.removeprefix("https://").partition("/")[0].partition(":")[0].lower()
     words = set(re.split(r"[.-]", host))
     if words & {"github", "ghe", "ghes"}:

@@ -40,7 +40,7 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a rule says of a signing, with every reason, not only the first."""
+    """A rule's judgement of a signing, with every reason, not only the first."""
 
     outcome: Outcome
     reasons: tuple[Reason, ...] = ()

@@ -1,4 +1,4 @@
-"""Which signings a rule is about: conditions on one signer and its entry, and the signers that a rule selected.
+"""Selection: the conditions of a rule on a signer and its entry, and the signers that a rule selected.
 
 An entry may carry signatures of other people, and names that were not checked. So the past, leave that is used up, and
 the answer to an awaited entry come from `Selected.vouched` and from nothing else.
@@ -333,7 +333,7 @@ class SelectedSigner:
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """What one rule selected of one entry, in the entry's order."""
+    """The signers of one entry that one rule selected, in the entry's order."""
 
     signing: Signing
     signers: tuple[SelectedSigner, ...]

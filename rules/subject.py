@@ -38,7 +38,7 @@ _SHA256_HEX: Final = 64
 
 
 class SubjectKind(StrEnum):
-    """What kind of name it is."""
+    """Kind of name."""
 
     REPOSITORY = "repository"
     OWNER = "owner"
@@ -69,7 +69,7 @@ class Subject:
 
     @property
     def title(self) -> str:
-        """What a page calls it."""
+        """Title on a page."""
         if self.kind in (SubjectKind.REPOSITORY, SubjectKind.OWNER):
             parts = urlsplit(self.text)
             path = parts.path.strip("/")

@@ -158,7 +158,7 @@ _CLAIMS: Final = dict(BY_OID)  # asked thirty times for each certificate: a plai
 
 @dataclass(slots=True)
 class _Findings:
-    """What reading a certificate collects on its way."""
+    """Names, claims and defects that reading a certificate collects."""
 
     names: list[Name] = field(default_factory=list)
     defects: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What certificates say in chosen fields, found in their bytes without parsing them: a first look at very many.
+"""Texts of chosen fields of certificates, found in their bytes without parsing: a first look at very many.
 
 DER has one spelling for an object identifier and one for every length. So an extension stands nowhere but behind the
 bytes of its identifier, and where these occur once in a certificate, either the extension is there or there is none.
@@ -30,7 +30,7 @@ _SHORT_FORM: Final = 0x80
 
 @dataclass(slots=True)
 class Shown:
-    """What was found: `texts[i]` in the certificate with number `owners[i]`.
+    """Texts that were found: `texts[i]` in the certificate with number `owners[i]`.
 
     Each certificate that is not among the `unsure` shows every text that decoding it would give for one of the fields;
     there may be others. Only decoding can tell what the unsure ones say.

@@ -58,7 +58,7 @@ class GitSignature:
     entry: Mapping[str, Any] | None
 
     def as_bundle(self) -> HeldBundle:
-        """What a bundle of the same signature would hold; the signed message is the DER of the signed attributes."""
+        """A bundle of the same signature; the signed message is the DER of the signed attributes."""
         certificates = [{"rawBytes": _b64(each)} for each in self.certificates]
         digest = {"algorithm": "SHA2_256", "digest": _b64(hashlib.sha256(self.signed_attributes).digest())}
         document = {

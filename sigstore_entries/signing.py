@@ -17,7 +17,7 @@ copyreg.pickle(MappingProxyType, lambda mapping: (_read_only, (dict(mapping),)))
 
 
 class SignerForm(StrEnum):
-    """What kind of verifier material an entry holds."""
+    """Kind of verifier material in an entry."""
 
     CERTIFICATE = "certificate"
     PRECERTIFICATE = "precertificate"
@@ -28,7 +28,7 @@ class SignerForm(StrEnum):
 
 
 class NameForm(StrEnum):
-    """Which kind of name a signer carries."""
+    """Kind of name that a signer carries."""
 
     EMAIL = "email"
     URI = "uri"
@@ -142,7 +142,7 @@ class Signing:
 
     @property
     def unread(self) -> str:
-        """What of the entry's signers is left out because it cannot be read; empty when nothing is."""
+        """Why signers of the entry were left out as unreadable; empty when all were read."""
         return "; ".join(
             text
             for signer in self.signers

@@ -116,7 +116,7 @@ def _read(raw: bytes) -> _Response:
 
 
 def signed_content(raw: bytes) -> SignedContent:
-    """What the one signer of a time stamp response signed. Raises `ValueError` or `KeyError` for any other form.
+    """Signed content of a time stamp response with one signer. Raises `ValueError` or `KeyError` for another form.
 
     SPEC RFC 3161 2.4.2: the token "MUST NOT contain any signatures other than the signature of the TSA".
     """

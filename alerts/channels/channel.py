@@ -1,4 +1,4 @@
-"""What delivery asks of a channel, and how a channel says that it could not."""
+"""The protocol between delivery and channels, and the error of a channel that could not deliver."""
 
 from datetime import datetime, timedelta
 from typing import Protocol, runtime_checkable

@@ -58,7 +58,7 @@ class ServesOther(FetchFailed):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What asking the archive takes: rules in force (id to what they select), their judge, a clock.
+    """Parts for asking the archive: rules in force (id to selection), their judge, a clock.
 
     `on_batch` is told of every batch once it is kept, `on_evidence` of evidence.
     """

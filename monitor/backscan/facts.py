@@ -1,4 +1,4 @@
-"""What judgements of a scan may ask about: what the scan itself has read, so that its findings depend on nothing else.
+"""Facts for the judgements of a scan: from the entries that the scan read, so that its findings depend on nothing else.
 
 Only what people decide (authorisations, digest lists) and what other logs show is asked of the monitor's database.
 """

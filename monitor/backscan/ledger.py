@@ -39,7 +39,7 @@ class Unfinished(OwnFault):
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a scan is of: the tree and its key, the range as asked for, and a digest of the rules it runs."""
+    """Subject of a scan: the tree and its key, the range as asked for, and a digest of the rules it runs."""
 
     log: str
     key: str

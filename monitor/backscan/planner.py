@@ -1,4 +1,4 @@
-"""What one log still owes to rules that came late, offered to them little by little beside following.
+"""Older entries of one log, offered to newer rules in small steps beside following.
 
 Following comes first: while it has a backlog of its own, nothing is looked back at; and a step is followed by a pause
 at least as long as the step. What was offered is in the database, so a restart goes on where the last commit was.

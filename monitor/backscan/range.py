@@ -27,7 +27,7 @@ _BATCH_BYTES: Final = 64 * 1024 * 1024
 
 
 class BatchExaminers(Protocol):
-    """Makes what reads the batches of a tree, with the rules in `matcher`."""
+    """Makes examiners of a tree's batches, with the rules in `matcher`."""
 
     @property
     def matcher(self) -> Matcher:
@@ -43,7 +43,7 @@ class NotInLog(OwnFault):
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What a scan needs of the world: time, threads that fetch ahead, and patience with outages.
+    """Surroundings of a scan: time, threads that fetch ahead, and patience with outages.
 
     `patience` are the seconds to wait before asking again when a log cannot be asked; progress makes it new. `pauses`
     are those between tries before a promise counts as broken. `batch_entries` go before what suits the protocol. Once

@@ -32,7 +32,7 @@ _ABSENCES: Final = frozenset({CertificateLogWithinExpectation.id, LogEntryWithin
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one step did: entries `[first, last)` were offered to `rules`, and gave findings by outcome.
+    """Result of one step: entries `[first, last)` were offered to `rules`, and gave findings by outcome.
 
     `dropped` are matches that were left out because more rules than are judged select one entry. `fetched` counts the
     entries that the log was asked for, where the archive told of the others.

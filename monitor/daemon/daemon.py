@@ -132,7 +132,7 @@ class Daemon:
         self._reload.set()
 
     def reasons(self) -> list[str]:
-        """What is wrong with us, as sentences."""
+        """Our own troubles, as sentences."""
         return [f"{what}: {detail}" for what, (detail, _) in sorted(self._troubles.items())]
 
     def follow(self, watch: LogSupervisor) -> None:

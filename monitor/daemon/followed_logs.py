@@ -1,4 +1,4 @@
-"""Which logs are followed, and where each is now: as configured, or as the trust root names them."""
+"""The followed logs and their present addresses: as configured, or as the trust root names them."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What is known of every log, finding and delivery right now, and whether that counts as green.
+"""Present state of every log, finding and delivery, and whether that counts as green.
 
 Green is earned: each log answered lately with something new, nothing waits to be read beyond the objective, alerts
 leave the house, the trust root is fresh. Each failed condition is a sentence that says which part, and since when.

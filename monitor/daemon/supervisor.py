@@ -165,7 +165,7 @@ class Watching:
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """What works for a pass: `executor` fetches ahead, `examiners` examine large backlogs.
+    """Helpers of a pass: `executor` fetches ahead, `examiners` examine large backlogs.
 
     `archive` is handed what was committed.
     """

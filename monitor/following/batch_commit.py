@@ -30,7 +30,7 @@ _JUDGEMENTS: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class BatchCommitter:
-    """What taking a batch needs: the log to ask for a proof, the judge, and where to keep what came of it."""
+    """Proves, judges and commits batches of one log. `source` gives the proofs, `state` keeps the results."""
 
     source: LogSource
     state: State
@@ -86,7 +86,7 @@ class BatchCommitter:
             raise NotShown(replace(unproven.evidence, leaves=leaves, promises=self._promised(entry))) from unproven
 
     def _promised(self, entry: LogEntry) -> tuple[SignedPromise, ...]:
-        """What the log signed about an entry that its tree does not hold."""
+        """The log's signed promises of an entry that its tree does not hold."""
         try:
             return (unpack_timestamp(entry.timestamp, entry.leaf, self.source.identity.spki).signed,)
         except BadPromise:

@@ -43,7 +43,7 @@ from monitor.raising.log_alerts import alert_of_evidence, key_expired_alert
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What a pass needs of the world: a clock, a way to wait, and whether it should come to an end."""
+    """Time for long-running work: a clock, a way to wait, and a signal to stop."""
 
     clock: Callable[[], datetime]
     pause: Callable[[float], object]
@@ -195,7 +195,7 @@ BatchScanner = Callable[[Iterator[Fetched]], Iterator[tuple[Fetched, ScannedBatc
 
 @dataclass(frozen=True, slots=True)
 class PassReport:
-    """What one pass did. `head` is the one the log showed, `lagging` says that it was older than the trusted one."""
+    """Result of one pass. `head` is the one the log showed; `lagging` is true if it was older than the trusted one."""
 
     head: SignedHead
     position: Position

@@ -1,4 +1,4 @@
-"""What a batch of entries holds: their hashes for the tree, and every signing that some rule may select.
+"""Scans a batch of entries: hashes them for the tree, and finds every signing that some rule may select.
 
 Every entry's bytes get a cheap look; the few that some rule may select are decoded in full. Pure: bytes in, values out,
 so the same function runs inline, in a pool of processes, or on other machines.

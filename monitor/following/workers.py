@@ -203,7 +203,7 @@ class _Running:
 
 
 class ScanWorkers:
-    """Makes what examines the batches of each tree. Safe to use from several threads.
+    """Makes examiners of each tree's batches. Safe to use from several threads.
 
     `processes` is how many to use at most; with one or none everything is examined here. A pass examines its first two
     batches here, so processes are only started for a backlog of thousands of entries.
@@ -222,7 +222,7 @@ class ScanWorkers:
 
     @property
     def running(self) -> bool:
-        """Whether processes were started and not ended."""
+        """True while processes are running."""
         return self._running is not None
 
     def examiner(self, held: HeldRules, log: str, api: LogApi) -> BatchScanner:

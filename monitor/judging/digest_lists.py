@@ -103,7 +103,7 @@ class DigestLists:
 
 
 def _of_repository(image: ImageName) -> frozenset[str]:
-    """What the logs show of a signature of each tagged image. Raises `FetchFailed`: half a list would allow half."""
+    """Digests that logs show for signatures of tagged images. Raises `FetchFailed`: half a list would allow half."""
     from outbound.registry import Registry, RegistryFailed  # noqa: PLC0415  loads a client that few rules need
 
     try:

@@ -28,7 +28,7 @@ from tlog.ct import EntryType, MalformedCt, parse_leaf
 
 
 class Judge(Protocol):
-    """Says of each hit what its rules make of it: chain of trust first, then the expectations."""
+    """Judges each hit under each of its rules: chain of trust first, then the expectations."""
 
     def judge(self, hits: Sequence[Hit], now: datetime) -> Sequence[Finding]:
         """One finding per hit and rule. Each judgement knows of the ones before it, as if they were stored already."""
@@ -97,7 +97,7 @@ class RuleJudge(Judge):
         return alerts_of_findings([finding for finding in findings if finding.rule in rules], rules, now)
 
     def _labelled(self, hit: Hit, now: datetime) -> tuple[Signing, tuple[InclusionPromise, ...]]:
-        """What the trust root says of the signers, and the promises of CT logs in their certificates."""
+        """The signers with their chains of trust, and the promises of CT logs in their certificates."""
         signing = _without_refuted_time(hit.signing, now)
         authorities, ct_keys = self._authorities()
         at = next((time.at for time in signing.times if time.source == INTEGRATED_TIME), None)

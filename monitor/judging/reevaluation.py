@@ -137,7 +137,7 @@ class _Again:
 
 
 def _of_what_follows(finding: Finding, rule: Rule) -> Finding:
-    """Leave only the reasons that are about what had to follow.
+    """Keep only the reasons about an entry that had to follow.
 
     Everything else was judged when the entry was met: what others signed since, perhaps under a stolen identity, must
     not make it unexpected.

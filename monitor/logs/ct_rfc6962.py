@@ -100,7 +100,7 @@ class CtRfc6962Source(PromisingSource):
 
     @override
     def place_of(self, promise: InclusionPromise, head: SignedHead) -> Place:
-        """Asked by the leaf's hash where no index was promised."""
+        """The log is asked by the leaf's hash where no index was promised."""
         if promise.index is not None:
             return self._shown(promise.index, *self._leaf_and_path(promise.index, head), head)
         try:
@@ -123,7 +123,7 @@ class CtRfc6962Source(PromisingSource):
 
     @override
     def entries(self, start: int, end: int, head: SignedHead) -> Sequence[LogEntry]:
-        """As many as the log cares to send."""
+        """One answer of the log, which may hold fewer than asked for."""
         wanted = min(end - start, MAX_PER_REQUEST)
         try:
             return self._fewer.ask(wanted, lambda count: self._entries(start, count, head))

@@ -51,7 +51,7 @@ class CtStaticSource(TileLogSource, PromisingSource):
 
     @override
     def entries(self, start: int, end: int, head: SignedHead) -> Sequence[LogEntry]:
-        """What one data tile holds. `extra` is an RFC 6962 chain without the issuers.
+        """Entries of one data tile. `extra` is an RFC 6962 chain without the issuers.
 
         Issuers are named by fingerprint in a data tile; only the precertificate itself is there in full. A tile cannot
         be asked for in parts: of one beyond the cap the entries behind it are taken by their hash in the hash tile.

@@ -40,7 +40,7 @@ class RekorV2Source(TileLogSource):
 
     @override
     def entries(self, start: int, end: int, head: SignedHead) -> Sequence[LogEntry]:
-        """What one bundle holds."""
+        """Entries of one bundle."""
         index, offset = divmod(start, TILE_WIDTH)
         width = min(TILE_WIDTH, head.size - index * TILE_WIDTH)
         prefix = self._where()

@@ -1,4 +1,4 @@
-"""What a log served, read: a note becomes a `SignedHead`, and hash tiles become Merkle nodes.
+"""Reads the files of a log: a note becomes a `SignedHead`, and hash tiles become Merkle nodes.
 
 A note needs the pinned key and the expected origin. Tiles give consistency proofs and frontiers without a proof server.
 """
@@ -242,7 +242,7 @@ def tile_frontier(tree: TileTree, size: int, head: SignedHead, identity: LogIden
 
 
 class TileLogSource(LogSource, ABC):
-    """What logs served as tiles have in common. Proofs are built from hash tiles, so they are only as good as these."""
+    """Base of logs that are served as tiles. Proofs are built from hash tiles, so they are only as good as these."""
 
     def __init__(self, identity: LogIdentity, fetcher: Fetcher) -> None:
         self._identity, self._fetcher = identity, fetcher

@@ -94,7 +94,7 @@ class LogMisbehaved(SignwatchError):
 
     @property
     def kind(self) -> str:
-        """Which promise was broken."""
+        """The promise that was broken."""
         return self.evidence.kind
 
 

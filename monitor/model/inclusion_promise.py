@@ -40,7 +40,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class PromiseKind(StrEnum):
-    """What a log signs about an entry beside its tree heads."""
+    """Kinds of promise that logs sign about an entry."""
 
     SET = "rekor-set"
     SCT = "ct-sct"
@@ -66,7 +66,7 @@ class InclusionPromise:
 
     @property
     def kind(self) -> PromiseKind:
-        """Which kind of promise it is."""
+        """Its kind."""
         return PromiseKind(self.signed.kind)
 
     @property
@@ -127,7 +127,7 @@ def set_of(leaf: bytes, integrated_time: int, log_id: bytes, index: int, signatu
 
 
 def promises_of(scts: Iterable[EmbeddedSct]) -> Iterator[InclusionPromise]:
-    """What CT logs promised in SCTs of a certificate that were verified. One that is too long or odd is left out."""
+    """Promises in the verified SCTs of a certificate. A promise that is too long or malformed is left out."""
     for each in scts:
         statement = sct_message(each.leaf)
         if len(statement) > MAX_STATEMENT:
@@ -173,7 +173,7 @@ def _is_number(value: object) -> bool:
 
 
 class _Timestamp(msgspec.Struct):
-    """What Rekor v1 serves of a promise beside the entry."""
+    """The promise as Rekor v1 serves it beside the entry."""
 
     signature: bytes
     index: int

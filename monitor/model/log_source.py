@@ -213,7 +213,7 @@ def unread_entry(where: EntryRef, leaf_hash: bytes) -> Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class LogIdentity:
-    """What makes one log tree this one: the key pinned to it (SPKI DER) and the origin its heads must name.
+    """Identity of one log tree: the key pinned to it (SPKI DER) and the origin its heads must name.
 
     `log` is the id as configured or discovered. `trust_root` is the fingerprint of the trust root the key came from;
     `valid_until` is when that root says the key stopped signing.
@@ -233,7 +233,7 @@ class LogSource(Protocol):
 
     @property
     def identity(self) -> LogIdentity:
-        """Which tree this is, and under which key."""
+        """The tree and its pinned key."""
 
     def latest(self) -> SignedHead:
         """Newest tree head the log shows, its signature checked against the pinned key and its origin compared."""
@@ -256,7 +256,7 @@ class LogSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a log shows for a promise: the leaf at `index` of its tree, proven into `head`.
+    """A log's answer to a promise: the leaf at `index` of its tree, proven into `head`.
 
     `promised` is the log's own promise of this very leaf, where one came with it, as served.
     """

@@ -54,7 +54,7 @@ class UnreadableEntry:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What was seen in leaves `[start, end)` of one log.
+    """Findings and unreadable entries in leaves `[start, end)` of one log.
 
     `dropped` are entries that more rules select than are judged, with how many of them are left out.
     """

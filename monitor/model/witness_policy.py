@@ -43,7 +43,7 @@ class WitnessPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Cosigning:
-    """Which witnesses of a policy vouch for one head, and whether they are `enough`.
+    """The witnesses of a policy that cosigned one head; `enough` if the policy is met.
 
     `last` says for everyone who cosigned it when they last did; who did too long ago is `missing` all the same.
     """
@@ -67,7 +67,7 @@ class WitnessStatus:
 
 @dataclass(frozen=True, slots=True)
 class Witnessed:
-    """What one look at a log's newest head says about its witnesses, for reports."""
+    """State of the witnesses of a log's newest head, for reports."""
 
     required: int
     cosigning: Cosigning

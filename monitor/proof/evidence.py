@@ -60,7 +60,7 @@ class NotEvidence(SignwatchError):
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What the log's key signed: one tree head."""
+    """A tree head that the log's key signed."""
 
     origin: str
     size: int
@@ -70,7 +70,7 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """What an evidence file shows. `transferable`: to anybody who knows the log's key; otherwise it is a record.
+    """Conclusion from an evidence file. `transferable` if the log's key alone proves it; otherwise it is a record.
 
     `signed` says that the key in the file signed something in it. Whose key that is, a file cannot say of itself.
     """
@@ -289,7 +289,7 @@ def _shown_prefix(first: Statement, second: Statement, evidence: Evidence) -> Ro
 def _conclude_promise(
     evidence: Evidence, statements: list[Statement], promises: list[InclusionPromise], sentences: list[str]
 ) -> Conclusion:
-    """What a promise, the log's head, and what stands in the promised place show. All in the file must verify."""
+    """Conclusion from a promise, the log's head, and the leaf in the promised place. Every signature must verify."""
     if not promises or evidence.event != promises[0].id:
         raise NotEvidence("the file does not hold the promise it is about")
     if len(statements) > 1 or evidence.sizes != tuple(s.size for s in statements):

@@ -48,7 +48,7 @@ class ProvenSignings:
 
 @dataclass(frozen=True, slots=True)
 class CheckedSignings:
-    """What a file shows of one log: the signed head, and a sentence for each entry that is in it."""
+    """Result of checking a file of one log: the signed head, and a sentence for each entry that is in it."""
 
     signings: ProvenSignings
     head: Statement

@@ -104,7 +104,7 @@ class AlertLife:
         return count
 
     def changes(self, alert: str) -> list[KeptChange]:
-        """What was done to an alert, oldest first."""
+        """Changes of an alert, oldest first."""
         with self.database.read() as connection:
             rows = connection.execute(select(_CHANGE).where(_CHANGE.c.alert == alert).order_by(_CHANGE.c.id))
             return [KeptChange(row.change, row.at, row.made_by, row.note) for row in rows]

@@ -99,7 +99,7 @@ class Asks:
             return int(connection.execute(select(_CHANGE.c.change)).scalar() or 0)
 
     def changed(self, after: int, up_to: int) -> Iterator[Changed]:
-        """What changed after one change up to another, in order, each request in its last state."""
+        """Requests that changed after one change up to another, in order, each in its last state."""
         at = (after, -1)
         while True:
             kept = (_ASK.c.number, _ASK.c.index_keys, _ASK.c.keys_version, _ASK.c.active, _ASK.c.change)

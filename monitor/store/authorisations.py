@@ -1,4 +1,4 @@
-"""Leave to sign, as people give and revoke it."""
+"""Authorisations to sign, as people give and revoke them."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -20,14 +20,14 @@ _GROUP: Final = func.coalesce(_GIVEN.c.together, _GIVEN.c.id)
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """Leave that was given, by its number."""
+    """An authorisation, by its number."""
 
     number: int
     leave: Authorisation
 
 
 class Authorisations:
-    """Leave given and revoked in the database."""
+    """Authorisations in the database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -52,7 +52,7 @@ _NAMES_NO_ARTIFACT: Final = frozenset({DigestsExpectation.id, DigestsFromExpecta
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """What becomes of one alert: to these channels, not before `due`. `takes` are alerts whose place it takes.
+    """Where one alert goes: to these channels, not before `due`. `takes` are alerts that it replaces.
 
     With a `note` it is kept for the record only, and the note says why.
     """
@@ -120,7 +120,7 @@ class Events:
         return bool(self._issued)
 
     def dispatch(self, alert: Alert, channels: Sequence[str]) -> Dispatch:
-        """What becomes of one alert, given the channels it would go to."""
+        """Decide where one alert goes, given the channels of its rule."""
         at_once = Dispatch(alert, channels, self._now)
         if alert.log is None or alert.index is None or alert.rule is None or not channels:
             return at_once

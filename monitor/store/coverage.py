@@ -1,4 +1,4 @@
-"""Which entries each rule was offered, and how far back-scans are: what was not offered is a number.
+"""Coverage: which entries each rule was offered, and how far back-scans are. Entries that were not offered are counted.
 
 While a rule is active on a log its range has no end: it grows with the log's position, at no cost per batch. So what is
 written is only which rules came, went or changed what they select, each time with the position at that moment.
@@ -230,7 +230,7 @@ def first_gap(lacking: Mapping[tuple[int, int], frozenset[str]]) -> Gap:
 def without_first(
     lacking: Mapping[tuple[int, int], frozenset[str]], first: int, last: int
 ) -> dict[tuple[int, int], frozenset[str]]:
-    """What is still lacking once the rules that lack entries from `first` on were offered `[first, last)`."""
+    """Gaps that remain once the rules that lack entries from `first` on were offered `[first, last)`."""
     left: dict[tuple[int, int], frozenset[str]] = {}
     for (begin, end), rules in lacking.items():
         now = (max(begin, last) if begin == first else begin, end)

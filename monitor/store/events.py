@@ -63,7 +63,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which findings: of rules, a log, an entry, a name that a signer carries, or found in `[begin, end)`.
+    """Filter of findings: by rules, a log, an entry, a name that a signer carries, or the time found in `[begin, end)`.
 
     The canary's expected signings are among those of its rule, and of an entry, alone.
     """

@@ -98,7 +98,7 @@ class StoredPast(Past):
 
 
 class StoredLeave(Leave):
-    """Leave to sign from the authorisations in the database."""
+    """`Leave` from the authorisations in the database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -116,7 +116,7 @@ class StoredLeave(Leave):
 
 
 class StoredKnown(Known):
-    """What other logs showed, from the findings in the database. `digests` answers for lists kept outside.
+    """`Known` from the findings of other logs in the database. `digests` answers for lists kept outside.
 
     `certificate_logs` and `signature_logs` say which logs show certificates and which show signatures, and
     `fresh_within` how long ago each must have been read to its end for an absence to mean something.
@@ -216,7 +216,7 @@ class BatchHits:
 
 
 class LeaveAhead(StoredLeave):
-    """Leave to sign what these hits carry, with one query for each rule. Make a new one for each batch."""
+    """`Leave` for the digests of these hits, with one query for each rule. Make a new one for each batch."""
 
     def __init__(self, database: Database, about: BatchHits) -> None:
         super().__init__(database)

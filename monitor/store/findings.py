@@ -122,7 +122,7 @@ def signed_at(selected: Selected, otherwise: datetime) -> datetime:
 
 
 def signing_document(signing: Signing) -> dict[str, Any]:
-    """What people and scripts are shown of a signing, as plain JSON types. The entry itself is kept beside it."""
+    """A signing as people and scripts see it, in plain JSON types. The entry itself is kept beside it."""
     return {
         "log": signing.where.log,
         "index": signing.where.index,
@@ -233,7 +233,7 @@ def is_past(finding: Finding) -> bool:
 
 
 def seen_in(finding: Finding) -> Iterator[Seen]:
-    """What the vouched signers of a finding show about who vouches for whom."""
+    """Pairs of subject and value (issuer, repository identifier) that the vouched signers of a finding show."""
     for signer in finding.selected.vouched:
         if signer.issued is None:
             continue

@@ -23,7 +23,7 @@ _GROWTH = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """What is wrong with a log now: whose trouble, a fixed word, a sentence, and since when."""
+    """Present trouble with a log: its owner, a fixed word, a sentence, and its beginning."""
 
     owner: Owner
     reason: str
@@ -249,13 +249,13 @@ class RuleLoad:
             add_or_replace(connection, _IN_FORCE, row, ("id",))
 
     def in_force(self) -> InForce | None:
-        """What was last put in force; `None` before anything was followed."""
+        """The rules last put in force; `None` before anything was followed."""
         with self._database.read() as connection:
             row = connection.execute(select(_IN_FORCE)).first()
         return None if row is None else InForce(row.at, row.rules, row.unindexed, tuple(json.loads(row.names)))
 
     def dropped(self) -> dict[str, Dropped]:
-        """What was left out, by log."""
+        """Matches that were left out, by log."""
         with self._database.read() as connection:
             return {
                 row.log: Dropped(row.matches, row.entry, row.at) for row in connection.execute(select(_DROPPED)).all()

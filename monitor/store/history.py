@@ -67,7 +67,7 @@ def first_seen(
 
 
 def first_link(log: str) -> bytes:
-    """What the first row of a log is chained to."""
+    """The link that the first row of a log is chained to."""
     return sha256(f"signwatch head history\n{log}".encode()).digest()
 
 

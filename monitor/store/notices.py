@@ -50,7 +50,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of one notice: delivered (no `error`), given up (`final`), to be tried again at `retry_at`."""
+    """Result of sending one notice: delivered (no `error`), given up (`final`), or to be tried again at `retry_at`."""
 
     notice: Notice
     error: str = ""

@@ -185,7 +185,7 @@ def put(connection: Connection, posts: Sequence[Post], now: datetime) -> None:
 
 
 def new_alerts(connection: Connection, alerts: Sequence[Alert]) -> list[Alert]:
-    """Those that were never enqueued, each once."""
+    """Alerts that were never enqueued, each once."""
     known = known_values(connection, _ALERT.c.id, [alert.id for alert in alerts])
     return list({alert.id: alert for alert in reversed(alerts) if alert.id not in known}.values())[::-1]
 

@@ -131,7 +131,7 @@ class Promises:
         return self._overdue(and_(at.state == PENDING, at.due_at < now, at.detail.startswith(UNASKED)))
 
     def to_give_up(self, now: datetime) -> list[Overdue]:
-        """What `give_up` would forget, by log."""
+        """The promises that `give_up` would forget, by log."""
         return self._overdue(_given_up(now))
 
     def _overdue(self, which: ColumnElement[bool]) -> list[Overdue]:

@@ -1,4 +1,4 @@
-"""What status, web page, API and commands show: reads only, newest first, always with a limit."""
+"""Queries for status, web page, API and commands: they change nothing, and are newest first with a limit."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -145,7 +145,7 @@ class GivenLeave:
 
 @dataclass(frozen=True, slots=True)
 class AlertsAbout:
-    """Which alerts: of a log, a rule, an entry, or put into the outbox in `[begin, end)`."""
+    """Filter of alerts: by log, rule, entry, or the time they were put into the outbox in `[begin, end)`."""
 
     log: str | None = None
     rule: str | None = None
@@ -213,7 +213,7 @@ class Reading:
         return next((bytes(each["leaf"]) for each in found), None)
 
     def verdicts(self, log: str, indexes: Sequence[int]) -> dict[int, dict[str, str]]:
-        """What rules found of these entries of one log: outcomes by rule, for each entry that some rule selected."""
+        """Outcomes by rule of these entries of one log, for each entry that some rule selected."""
         found: dict[int, dict[str, str]] = {}
         row = table(FindingRow).c
         for at in range(0, len(indexes), _AT_ONCE):

@@ -38,7 +38,7 @@ class InvitationRow(Base, table=True):
 
 
 class AskRow(Base, table=True):
-    """What one or more subscriptions select and expect; equal ones share a row, a compiled rule and a judgement.
+    """Selection and expectation of one or more subscriptions; equal ones share a row, a compiled rule, a judgement.
 
     A request that depends on a subscriber's own past is not shared: `owner` is its only subscription, else empty.
     `index_keys` are the keys of `document` (JSON) as `keys_version` of the program computes them. `change` is the
@@ -106,7 +106,7 @@ class SubscriptionAsk(Base, table=True):
 
 
 class AnswerRow(Base, table=True):
-    """What a subscriber said of one signing: it was theirs (`mine`) or it was not. It counts for this one alone."""
+    """A subscriber's answer about one signing: it was theirs (`mine`) or not. It counts for this signing alone."""
 
     __tablename__ = "answer"
     subscription: str = Field(sa_column=Column(Text, primary_key=True))

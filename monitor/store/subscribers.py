@@ -134,7 +134,7 @@ class ApiToken:
 
 
 def address_key(address: str) -> bytes:
-    """What stands for an address in indexes: mail servers take one in any case."""
+    """Key of an address in indexes, in lower case: mail servers take an address in any case."""
     return text_key(address.strip().lower())
 
 
@@ -374,7 +374,7 @@ class Subscribers:
             return self._subscribe(connection, subscriber, ask, subject, title, known=known)
 
     def subscriptions(self, subscriber: str) -> list[Subscription]:
-        """What an account subscribed to, oldest first."""
+        """Subscriptions of an account, oldest first."""
         chosen = self._of(None, subscriber).order_by(_SUBSCRIPTION.c.created_at, _SUBSCRIPTION.c.id)
         with self.database.read() as connection:
             return [_subscription(row) for row in connection.execute(chosen)]
@@ -438,7 +438,7 @@ class Subscribers:
                     set_past(connection, EntryRef(log, index), f"{PREFIX}{number}", past=mine)
 
     def answers(self, subscription: str) -> dict[tuple[str, int], bool]:
-        """What was said of signings, by log and index."""
+        """Answers about signings, by log and index."""
         with self.database.read() as connection:
             rows = connection.execute(select(_ANSWER).where(_ANSWER.c.subscription == subscription))
             return {(row.log, row.entry): row.mine for row in rows}

@@ -1,4 +1,4 @@
-"""What the database holds: column types, and one class per table. `migrations/` makes them; a test compares the two.
+"""The database schema: column types, and one class per table. `migrations/` makes them; a test compares the two.
 
 Log ids, rule ids and channel names are ours and short. Everything else may come from an attacker: it is kept as
 `AnyText`, and indexed only by a digest of it. A `seal` is the row's checksum (`monitor.store.writing`).
@@ -368,7 +368,7 @@ class AlertRow(Base, table=True):
 
 
 class AlertChangeRow(Base, table=True):
-    """What people and conditions did to an alert: acknowledged, reopened, resolved. Never deleted."""
+    """A change of an alert, by a person or a condition: acknowledged, reopened, resolved. Never deleted."""
 
     __tablename__ = "alert_change"
     __table_args__ = (Index("alert_change_alert", "alert"),)
@@ -446,7 +446,7 @@ class EvidenceRow(Base, table=True):
 
 
 class AuthorisationRow(Base, table=True):
-    """Leave to sign one digest some times until a day. Revoked ones stay, for the record.
+    """An authorisation to sign one digest some times until a day. A revoked one stays, for the record.
 
     `what` is what was released, for people. Digests under which one signature of it may be logged are a row each, all
     after the first with the first one's number in `together`.

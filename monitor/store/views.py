@@ -1,4 +1,4 @@
-"""What users' bundles proved of logs: views kept whole, and the tree nodes each of them fixes."""
+"""Views of logs that users' bundles proved, kept whole, and the tree nodes that each of them fixes."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass

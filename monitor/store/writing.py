@@ -144,7 +144,7 @@ def lock_rows(connection: Connection, key: Column[int], only: Any) -> list[int]:
 
 
 def known_values(connection: Connection, column: Column[Any], values: Sequence[Any]) -> set[Any]:
-    """Which of `values` stand in `column`, asked a bounded number at a time."""
+    """The `values` that stand in `column`, asked a bounded number at a time."""
     known: set[Any] = set()
     for part in chunks(values):
         known.update(connection.execute(select(column).where(column.in_(part))).scalars())

@@ -1,4 +1,4 @@
-"""What a trust root hangs on, and the file that keeps what was verified last."""
+"""The documents that a trust root depends on, and the file with those that were verified last."""
 
 import json
 import os
@@ -13,7 +13,7 @@ _LAST_GOOD: Final = "last_good.json"
 
 @dataclass(frozen=True, slots=True)
 class TrustDocuments:
-    """What the repository says now: raw target files, all verified, and the metadata they hang on.
+    """Newest documents of the repository: raw target files, all verified, and their metadata.
 
     `expires` is the earliest expiry of the metadata chain: past it a refresh must succeed or the root is stale. A plain
     file has none.
@@ -26,14 +26,14 @@ class TrustDocuments:
 
 
 class LastGood(NamedTuple):
-    """What a refresh verified, and when."""
+    """Documents that a refresh verified, and when."""
 
     documents: TrustDocuments
     refreshed_at: datetime
 
 
 def last_good(folder: Path) -> LastGood | None:
-    """What was verified last; `None` when no refresh ever succeeded, or when its file cannot be read."""
+    """The documents verified last; `None` when no refresh ever succeeded, or when its file cannot be read."""
     try:
         kept = json.loads((folder / _LAST_GOOD).read_bytes())
         expires = datetime.fromisoformat(kept["expires"]) if kept["expires"] else None

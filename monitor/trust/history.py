@@ -38,7 +38,7 @@ class KnownLog:
 
     @property
     def key(self) -> tuple[str, bytes]:
-        """What makes it this log."""
+        """Identity of the log: its URL and key id."""
         return self.log.url, self.log.log_id
 
     @property
@@ -48,7 +48,7 @@ class KnownLog:
 
 
 class ChangeKind(StrEnum):
-    """What a new root may change."""
+    """Kinds of change between two roots."""
 
     LOG_APPEARED = "log appeared"
     LOG_GONE = "log gone"
@@ -161,7 +161,7 @@ def _moved(
 
 
 def changes(old: TrustRoot, new: TrustRoot, known: Collection[tuple[str, bytes]] = ()) -> list[Change]:
-    """What `new` changes about `old`, logs first. A different file that says the same changes nothing.
+    """Changes from `old` to `new`, logs first. A different file with the same content changes nothing.
 
     `known` are the keys of every log so far, see `moves`.
     """

@@ -1,4 +1,4 @@
-"""What a Sigstore trusted root says, as values: which logs there are and under which keys, who may issue certificates.
+"""A Sigstore trusted root as values: logs with their keys, and authorities that may issue certificates.
 
 Nothing is guessed from a name: a log's key is pinned to the log, and no key is ever good for any log of the root.
 """

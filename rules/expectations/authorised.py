@@ -1,4 +1,4 @@
-"""Leave to sign, given beforehand: this digest, so many times, until then."""
+"""An authorisation to sign, given beforehand: one digest, a number of times, until a day."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -37,7 +37,7 @@ class Whole(NamedTuple):
 
 
 class Head(NamedTuple):
-    """What the value begins with, up to and with its last slash, or its fifth."""
+    """The beginning of a value, up to and with its last slash, or its fifth."""
 
     text: str
     folded: bool = False

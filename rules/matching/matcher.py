@@ -227,7 +227,7 @@ class Matcher:
         yield from self._folded.find(texts)
 
     def confirm(self, signing: Signing, numbers: Sequence[int]) -> Matches:
-        """Which of the candidates match, decided on the parsed signing alone."""
+        """The candidates that match, decided on the parsed signing alone."""
         if is_large(signing):
             return self._confirm_large(signing)
         matched: list[Rule] = []

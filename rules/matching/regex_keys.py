@@ -1,4 +1,4 @@
-r"""What must occur in every text that a regular expression matches, read from the expression itself.
+r"""Literals that occur in every text that a regular expression matches, read from the expression itself.
 
 Soundness is all: every matching text shows one of the keys. What is not understood ends a run of fixed text or makes
 the reader give up; that costs speed, never a match.
@@ -24,7 +24,7 @@ class _GiveUp(Exception):
 
 
 class _Branch:
-    """What is known of one branch so far. `leads` as long as nothing but the current run stands in it."""
+    """State of one branch so far. `leads` as long as nothing but the current run stands in it."""
 
     def __init__(self, *, leads: bool) -> None:
         self.found: list[Keys] = []
@@ -40,7 +40,7 @@ class _Branch:
         self.run.append(text)
 
     def end_run(self) -> None:
-        """What follows is not known to stand right behind the run."""
+        """End the run: the next literal may not stand right behind it."""
         if self.run:
             text = "".join(self.run)
             head = head_of(text, folded=False) if self.leads and not self._folded else None

@@ -1,4 +1,4 @@
-"""What must be found in an entry for a rule to match it: the keys under which the index files a rule."""
+"""Keys under which the index files a rule: an entry that shows none of them cannot match the rule."""
 
 from typing import Final, NamedTuple
 
