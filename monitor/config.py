@@ -488,9 +488,10 @@ def config_schema() -> dict[str, Any]:
 def _bad(path: Path, problem: Problem) -> BadConfig:
     names = variables(os.environ, _PREFIX)
     beside = f" (set by variables, which have no line: {', '.join(names[:_SHOWN])})" if names else ""
+    page = "channels" if problem.message.startswith("channels.") else "configuration"
     return BadConfig(
         f"{path}:{problem.line}:{problem.column}: {problem.message}{beside}\n"
-        "Nothing was started. docs/configuration.md lists every key."
+        f"Nothing was started. docs/{page}.md lists every key."
     )
 
 
