@@ -22,8 +22,9 @@ from alerts.channels.channel import DeliveryFailed
 from alerts.channels.guarded_http import GuardedPoster
 from alerts.delivery import DeliveryPolicy, backoff
 from alerts.inert import inert_line
-from monitor.site.destinations import ATOM, MAIL, post_alert
+from monitor.site.destinations import ATOM, MAIL, WEBHOOK, post_alert, post_digest
 from monitor.site.mailing import (
+    SHOWN,
     Bounced,
     alert_values,
     compose_alert,
@@ -164,7 +165,8 @@ class Courier:
         for each in notices:
             (bundled[each.digest] if each.digest is not None else singles).append(each)
         messages = [_Message(tuple(members), row, f"{digest}:{row.id}") for digest, members in bundled.items()]
-        if told + len(singles) > self._policy.singles and len(singles) > 1:
+        # A program takes each alert by itself, under the limit of its host; people get one message for many.
+        if row.kind != WEBHOOK and told + len(singles) > self._policy.singles and len(singles) > 1:
             keys = "\n".join(sorted(each.key for each in singles))
             digest = "digest-" + hashlib.sha256(keys.encode()).hexdigest()[:32]
             # A crash after this line sends the very same digest again: its members stay together, and so does its key.
@@ -202,11 +204,12 @@ class Courier:
             else:
                 mail = compose_alert(site, alerts[0], row.target, message.key, now)
             hand_over(self._server, mail, sender, row.target)
-            return
-        for each in message.notices[:1] if len(alerts) == 1 else message.notices:
-            if each.alert is not None and each.subscription in subscriptions:
-                values = alert_values(site, each.alert, subscriptions[each.subscription])
-                post_alert(self._poster, row, each.alert, values, each.key, now)
+        elif len(alerts) > 1:
+            items = [alert_values(site, alert, subscription) for alert, subscription in alerts[:SHOWN]]
+            post_digest(self._poster, row, items, len(alerts), now)
+        else:
+            alert, subscription = alerts[0]
+            post_alert(self._poster, row, alert, alert_values(site, alert, subscription), first.key, now)
 
     def _results(self, message: _Message, failure: DeliveryFailed | None, now: datetime) -> list[Result]:
         if failure is None:

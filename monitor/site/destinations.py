@@ -4,6 +4,7 @@ import base64
 import hmac
 import json
 import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -26,6 +27,8 @@ MAIL, WEBHOOK, SLACK, ATOM = "mail", "webhook", "slack", "atom"
 KINDS: Final = (MAIL, WEBHOOK, SLACK, ATOM)
 OVERLAP: Final = timedelta(hours=24)
 _MAX_URL: Final = 500
+_LINES: Final = 5
+"""Lines of one section of a message: Slack takes 3,000 characters."""
 _SLACK_HOST: Final = "hooks.slack.com"
 
 
@@ -103,6 +106,23 @@ def shown_target(destination: Destination) -> str:
     if destination.kind == SLACK:
         return f"{destination.host}/…"
     return destination.target or "Atom feed"
+
+
+def post_digest(
+    poster: GuardedPoster, destination: Any, items: Sequence[Mapping[str, Any]], total: int, now: datetime
+) -> None:
+    """Post one message about many alerts to Slack. Raises `DeliveryFailed`."""
+    title = f"{total} signings you did not expect"
+    lines = [f"• {escape(each['title'])}, {escape(each['when'])}: <{each['answer']}|was it you?>" for each in items]
+    if total > len(items):
+        lines.append(f"and {total - len(items)} more: <{items[0]['home']}/subscriptions|my subscriptions>")
+    parts = ["\n".join(lines[start : start + _LINES]) for start in range(0, len(lines), _LINES)]
+    body = {"text": title, "blocks": [_section(f"*{title}*"), *map(_section, parts)]}
+    poster.post(destination.target, json.dumps(body).encode(), {}, now)
+
+
+def _section(text: str) -> dict[str, Any]:
+    return {"type": "section", "text": {"type": "mrkdwn", "text": text}}
 
 
 def post_alert(  # noqa: PLR0917

@@ -31,7 +31,7 @@ _SUBJECTS: Final[Mapping[str, str]] = {
     "share": "{from} shares the subscription {title} with you",
     "code": "Your code for this address: {code}",
 }
-_SHOWN: Final = 20
+SHOWN: Final = 20
 _FACTS: Final = (
     "Identity",
     "Key",
@@ -108,11 +108,11 @@ def compose_alert(site: Site, about: tuple[Alert, Any], to: str, key: str, now: 
 
 def compose_digest(site: Site, alerts: Sequence[tuple[Alert, Any]], to: str, key: str, now: datetime) -> EmailMessage:
     """Many signings in one mail."""
-    items = [alert_values(site, alert, subscription) for alert, subscription in alerts[:_SHOWN]]
+    items = [alert_values(site, alert, subscription) for alert, subscription in alerts[:SHOWN]]
     titles = list(dict.fromkeys(str(subscription.title) for _, subscription in alerts))
     values = {
         "items": items,
-        "more": max(0, len(alerts) - _SHOWN),
+        "more": max(0, len(alerts) - SHOWN),
         "total": len(alerts),
         "titles": titles[:5],
         "home": site.config.public_url,
