@@ -479,7 +479,7 @@ def test_a_server_nobody_vouches_for_gets_nothing(secrets: Path, secure_mailbox:
 
 
 def test_a_server_without_starttls_gets_nothing(secrets: Path, mailbox: Mailbox) -> None:
-    """Somebody on the path may have removed the offer."""
+    """A machine on the path may have removed the offer."""
     more = {"username": "watch", "password_file": "password", "security": "starttls"}
     assert "STARTTLS" in str(failure(mail(secrets, mailbox, **more)))
     assert (mailbox.logins, mailbox.messages) == ([], [])

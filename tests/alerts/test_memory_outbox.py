@@ -31,4 +31,4 @@ def harness() -> MemoryHarness:
 
 
 class TestMemoryOutbox(OutboxContract):
-    """See `OutboxContract`."""
+    """The contract of every outbox, kept by the one in memory."""

@@ -1,4 +1,4 @@
-"""Whatever stands in a log, a page shows it and obeys none of it."""
+"""A page shows every text of a log and obeys none of it."""
 
 import json
 import re

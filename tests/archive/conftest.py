@@ -28,7 +28,7 @@ GITHUB = "https://token.actions.githubusercontent.com"
 
 
 def varied_bodies(count: int, first: int = 0) -> list[bytes]:
-    """Entries of people, workflows of several organisations, two signers at once, and some that nobody can read."""
+    """Entries of people, workflows of several organisations, two signers at once, and some that cannot be read."""
     bodies = []
     for number in range(first, first + count):
         at = NOT_BEFORE + timedelta(hours=number)

@@ -1,4 +1,4 @@
-"""The archive and the findings of workers of a Dask cluster are those of this process, whatever a worker does.
+"""The archive and the findings of workers of a Dask cluster are those of this process, even with a lying worker.
 
 Scheduler and workers are processes of their own; `lying_worker.py` is loaded into each worker before it starts.
 """

@@ -1,4 +1,4 @@
-"""Whatever step of writing an archive is the last one, the archive is sound, and building on ends the same."""
+"""With any step of writing an archive as the last one, the archive is sound, and building on ends the same."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""`signwatch run` archives what it proved; whatever keeps the archive from it keeps nothing from following."""
+"""`signwatch run` archives what it proved; no trouble of the archive keeps the log from being followed."""
 
 import json
 

@@ -42,7 +42,7 @@ def first_range(place: Place) -> ArchivedRange:
 def rewritten(
     place: Place, change: Callable[[pa.Table], pa.Table], *, with_index: bool, with_maps: bool = True
 ) -> None:
-    """Change rows of the first range as somebody would who controls the folder: files and manifests fit each other."""
+    """Change rows of the first range as a person who controls the folder would: files and manifests fit each other."""
     manifest, each = manifest_of(place), first_range(place)
     rows = change(read_rows(place.files, manifest, each))
     meta = meta_of(manifest.identity, each.first, each.last)

@@ -1,4 +1,4 @@
-"""The CA waits for nobody longer than it said, however the answer trickles in."""
+"""The CA waits for no server longer than it said, however the answer trickles in."""
 
 import socket
 import threading

@@ -1,4 +1,4 @@
-"""The embedded issuer serves the flows of sigstore-python, sigstore-js and cosign, and nobody without the secret."""
+"""The embedded issuer serves the flows of sigstore-python, sigstore-js and cosign, and no client without the secret."""
 
 import base64
 import gc

@@ -1,4 +1,4 @@
-"""What goes wrong is said where whoever asked will read it: once, with what it means and what to do next."""
+"""What goes wrong is said where the asker will read it: once, with what it means and what to do next."""
 
 import json
 import logging

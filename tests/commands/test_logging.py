@@ -1,4 +1,4 @@
-"""Log lines: one line a record whatever it holds, UTC, with levels, as text, logfmt or JSON."""
+"""Log lines: one line a record with any content, UTC, with levels, as text, logfmt or JSON."""
 
 import json
 import logging

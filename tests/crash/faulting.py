@@ -1,6 +1,6 @@
 """`python -m tests.crash.faulting FOLDER WHICH PART PARTS`: every call fails once, in two ways, and life goes on.
 
-A call that fails may have had its effect or not, and whoever made it cannot know: a commit that is reported as failed
+A call that fails may have had its effect or not, and its caller cannot know: a commit that is reported as failed
 may be durable, a message that timed out may have arrived, a request that broke off was counted by the server. WHICH is
 `telling` (commits that change something, requests, sends) or `every` call; the log of the story does not count
 requests, so of the telling ones they fail in one way. Prints one JSON line of figures, and its

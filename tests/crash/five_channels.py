@@ -28,7 +28,7 @@ POLICY = DeliveryPolicy(
 
 
 def channels(folder: Path, url: str) -> list[Channel]:
-    """Five channels: a file, a fast and a slow receiver, a program, and one that nobody listens at."""
+    """Five channels: a file, a fast and a slow receiver, a program, and one without a listener."""
     poster = GuardedPoster(allow_private=True)
     # Appends one short line in one write: what is stopped in the middle has written it or not.
     append = 'cat > /dev/null; printf "%s\\n" "$SIGNWATCH_KEY" >> program.txt'

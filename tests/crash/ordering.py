@@ -1,7 +1,7 @@
 """What a power cut would find: system calls in the order in which they make things last.
 
 Killing a process loses nothing that it wrote; only a power cut shows what was never synchronised. So the order itself
-is looked at: what somebody is told is on disk before, and a message is on disk before it counts as delivered.
+is looked at: what a receiver is told is on disk before, and a message is on disk before it counts as delivered.
 """
 
 import re

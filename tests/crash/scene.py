@@ -55,7 +55,7 @@ _NEW_RULE: Final = """\
 """
 
 # Judgement by entry and rule. The certificate log shows only the first of alice's certificates: when the 25 days are
-# over, what was expected of the others is no longer. Nobody vouched for entry 5 until a trust root named another
+# over, what was expected of the others is no longer. No authority vouched for entry 5 until a trust root named another
 # authority.
 FOUND: Final = {
     (0, "release"): "expected",
@@ -132,7 +132,7 @@ def entries() -> tuple[bytes, ...]:
 
 @cache
 def certificates() -> tuple[bytes, ...]:
-    """Two that entries are made with, and one that nobody uses."""
+    """Two that entries are made with, and one that is never used."""
     return (
         _precertificate("alice@acme.example", 4),
         _precertificate("dave@team.example", 14),

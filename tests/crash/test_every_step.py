@@ -1,4 +1,4 @@
-"""Promises 2 and 3: whatever dies or fails, and whether or not it had its effect, the end is the undisturbed one."""
+"""Promises 2 and 3: after any death or failure, with or without its effect, the end is the undisturbed one."""
 
 import json
 import subprocess

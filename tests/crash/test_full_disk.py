@@ -37,7 +37,7 @@ class Daemon:
     url: str
 
     def readiness(self) -> tuple[int, list[str]]:
-        """Status code of the readiness probe and the reasons it gives; (0, []) when nobody answers."""
+        """Status code of the readiness probe and the reasons it gives; (0, []) without an answer."""
         try:
             answer = httpx.get(f"{self.url}/readyz", timeout=5, trust_env=False)
         except httpx.HTTPError:
@@ -53,7 +53,7 @@ class Daemon:
         wait_until(what, alive_and_reached, seconds=_PATIENCE)
 
     def alerted(self) -> set[int]:
-        """Indexes of the entries somebody was alerted of."""
+        """Indexes of the entries that an alert told of."""
         found = (json.loads(content) for content in messages(self.served.folder, "alerts").values())
         return {alert["index"] for alert in found if alert["kind"] == "unexpected-signing"}
 

@@ -43,7 +43,7 @@ _BY_RESTARTS: Final = frozenset({"watched_span"})
 
 
 def log_entries() -> list[bytes]:
-    """Three expected signings, two unexpected ones, and something nobody can read."""
+    """Three expected signings, two unexpected ones, and an entry that cannot be read."""
     strange = [signing_body("refs/heads/main"), signing_body("refs/heads/evil")]
     return [*[signing_body()] * 3, strange[0], b"{garbage", strange[1]]
 

@@ -92,7 +92,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 @pytest.fixture
 def run(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
-    """A monitor that follows the log as it shows itself to everybody."""
+    """A monitor that follows the log as it shows itself to every reader."""
     config = tmp_path / "signwatch.yaml"
     trust = place.ca.folder / "trust" / "trusted_root.json"
     config.write_text(CONFIG.format(trust=trust, url=place.log.url))
@@ -150,7 +150,7 @@ def test_a_history_that_only_one_signer_was_shown_is_evidence(
     assert json.loads(file.read_text())["strength"] == "transferable"
     alerts = json.loads(run("alerts", "list", "--json")[0])["alerts"]
     assert [each["kind"] for each in alerts] == ["log-forked"]
-    # The bundles everybody else has are no worse for it.
+    # The bundles of all others are no worse for it.
     out, _ = run("check-bundle", "--json", *bundles(place, f"first-{version}", f"later-{version}"))
     assert verdicts(out) == ["consistent", "consistent"]
 

@@ -1,4 +1,4 @@
-"""Promises in bundles: read strictly, held to the log, remembered; a bad one is nobody's lie but its maker's."""
+"""Promises in bundles: read strictly, held to the log, remembered; a bad one is its maker's lie alone."""
 
 import base64
 import json

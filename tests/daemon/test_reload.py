@@ -1,7 +1,7 @@
 """Rules change while entries stream in: each entry is judged once, by one whole set of rules, and gaps are exact.
 
 The model knows which complete rule file was in force when an entry was read, and what each of its rules selects; what
-the monitor keeps must be that and nothing else, whatever the order of writes, looks, passes, steps back and restarts.
+the monitor keeps must be that and nothing else, in any order of writes, looks, passes, steps back and restarts.
 """
 
 import contextlib

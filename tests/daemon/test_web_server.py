@@ -165,7 +165,7 @@ def served(tmp_path: Path) -> Iterator[ServedLog]:
 
 
 def test_four_hundred_idle_connections_stop_no_alert(served: ServedLog) -> None:
-    """A daemon with 256 descriptors, and a client that holds open whatever it is given."""
+    """A daemon with 256 descriptors, and a client that holds open every connection it is given."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -4,8 +4,10 @@
 """
 
 import ast
+import io
 import re
 import sys
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -36,8 +38,31 @@ def pointers(source: str) -> Iterator[tuple[int, str]]:
                 yield getattr(node, "lineno", 1), told
 
 
+def prose(source: str) -> str:
+    """Comments and docstrings of a Python file, each on its own lines: its data may quote a person."""
+    lines = [""] * (source.count("\n") + 1)
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            lines[token.start[0] - 1] = token.string
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
+            first = node.body[0]
+            told = ast.get_docstring(node, clean=False)
+            if told is not None:
+                for number, line in enumerate(told.split("\n"), first.lineno - 1):
+                    lines[number] += f" {line}"
+    return "\n".join(lines)
+
+
+def tests() -> Iterator[Path]:
+    """Python files of the tests, but for this check and its own test, which quote the words."""
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        if path.stem not in {"plain_english", "test_plain_english"}:
+            yield path
+
+
 def files() -> Iterator[Path]:
-    """Source and documentation, without tests: a test's name may quote a person."""
+    """Source and documentation."""
     yield from sorted(ROOT.glob("*.md"))
     for folder in _SOURCES:
         for path in sorted((ROOT / folder).rglob("*")):
@@ -53,10 +78,19 @@ def main() -> int:
         places = [(number, f"{word!r}: name the subject") for number, word in riddles(text)]
         if path.suffix == ".py":
             places += [(number, f"{told!r}: say it here, or use @override") for number, told in pointers(text)]
-        for number, told in sorted(places):
-            print(f"{path.relative_to(ROOT)}:{number}: {told}")
-            found += 1
+        found += _told(path, places)
+    for path in tests():
+        source = path.read_text(encoding="utf-8")
+        places = [(number, f"{word!r}: name the subject") for number, word in riddles(prose(source))]
+        places += [(number, f"{told!r}: say it here, or use @override") for number, told in pointers(source)]
+        found += _told(path, places)
     return int(found > 0)
+
+
+def _told(path: Path, places: list[tuple[int, str]]) -> int:
+    for number, told in sorted(places):
+        print(f"{path.relative_to(ROOT)}:{number}: {told}")
+    return len(places)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The check of plain English finds its words and pointers, and nothing else."""
 
-from tests.docs.plain_english import pointers, riddles
+from tests.docs.plain_english import pointers, prose, riddles
 
 
 def test_a_pronoun_without_a_subject_is_found_and_its_neighbours_are_not() -> None:
@@ -11,3 +11,10 @@ def test_a_pronoun_without_a_subject_is_found_and_its_neighbours_are_not() -> No
 def test_a_docstring_that_only_points_elsewhere_is_found() -> None:
     assert list(pointers('def f():\n    """See `a.b` for the format of the note."""\n')) == []
     assert list(pointers('def f():\n    """See `a.b`."""\n')) == [(1, "See `a.b`.")]
+
+
+def test_of_a_test_its_comments_and_docstrings_are_read_and_its_data_is_not() -> None:
+    source = (
+        '"""Nobody reads."""\nname = "nobody"  # whoever asks\n\n\ndef f():\n    """One.\n\n    Whatever."""\n'
+    )
+    assert list(riddles(prose(source))) == [(1, "Nobody"), (2, "whoever"), (8, "Whatever")]

@@ -32,7 +32,7 @@ def masked(output: str) -> list[str]:
 
 
 class Reader:
-    """Somebody who types what the README says, in one folder, on free ports."""
+    """A person who types what the README says, in one folder, on free ports."""
 
     def __init__(self, folder: Path, children: Programs) -> None:
         self.folder, self.children = folder, children

@@ -44,7 +44,7 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
 
 @pytest.fixture
 def signer(loop: Loop) -> QuickSigner:
-    """A signer that the rule expects: whatever an audit complains of then is the log's doing."""
+    """A signer that the rule expects: every complaint of an audit is then the log's doing."""
     return QuickSigner.certified(loop, loop.github_token(TAG))
 
 

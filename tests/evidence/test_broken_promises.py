@@ -1,4 +1,4 @@
-"""A broken promise convinces whoever knows the log's key, when it can; and nothing in its file can be changed."""
+"""A broken promise convinces every reader with the log's key, when it can; and nothing in its file can be changed."""
 
 import base64
 import copy
@@ -176,7 +176,7 @@ def test_the_promise_alone_names_what_happened() -> None:
 
 
 def _named(document: dict[str, Any]) -> dict[str, Any]:
-    """With the id that belongs to what it says: whoever changes a file can compute that too."""
+    """With the id that belongs to what it says: a forger can compute that too."""
     spki = sha256(base64.b64decode(document["key"]["spki"])).hexdigest()
     parts = (document["log"], document["kind"], spki, document["event"])
     return {**document, "id": sha256("\0".join(parts).encode()).hexdigest()[:32]}

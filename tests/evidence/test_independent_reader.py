@@ -1,4 +1,4 @@
-"""Evidence this project exports convinces a reader that shares no code with it, and a record convinces nobody."""
+"""Evidence this project exports convinces a reader that shares no code with it, and a record convinces no reader."""
 
 import ast
 import base64
@@ -60,7 +60,7 @@ def split(kind: type[MisbehavingLog], size1: int, size2: int, fork_at: int) -> t
 
 
 def kept(log: MisbehavingLog, index: int) -> KeptView:
-    """What a proof of inclusion under the log's present head shows, whatever its protocol."""
+    """What a proof of inclusion under the log's present head shows, in each protocol."""
     head, size = log.source().latest(), len(log.leaves)
     proof = tuple(NodeHash(node) for node in log.oracle().inclusion_proof(index, size))
     return KeptView("tree", size, head.root, head.raw, index, log.leaves[index], proof)

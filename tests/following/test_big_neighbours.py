@@ -1,4 +1,4 @@
-"""Large entries beside others: whatever their size, the log is read on, and what was not read is counted and told."""
+"""Large entries beside others: the log is read on past any size, and what was not read is counted and told."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Scanning finds what decoding every entry and asking every rule finds, whoever made the entries."""
+"""Scanning finds what decoding every entry and asking every rule finds, with entries by any author."""
 
 import random
 import re

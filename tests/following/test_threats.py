@@ -1,4 +1,4 @@
-"""One test per threat: what a log, or somebody in its place, can do; we notice, keep the evidence and stay put.
+"""One test per threat: what a log, or another server in its place, can do; we notice, keep the evidence and stay put.
 
 The table is threats 1 to 18; each test opens with the honest log as its control case.
 """
@@ -49,7 +49,7 @@ def misbehaves(seen: Watch, kind: str) -> LogMisbehaved:
     assert seen.position.frontier == before.frontier
     assert seen.found() == found
     if kind != "log-head-refused":
-        # Whatever the log signed is history, above all what contradicts it.
+        # Everything the log signed is history, above all what contradicts it.
         shown = caught.value.evidence
         signed = [read_head(raw, LogApi(shown.api), shown.key_name, shown.spki) for raw in shown.heads]
         assert {(each.size, each.root) for each in signed} <= {(each.size, each.root) for each in seen.state.heads}

@@ -60,7 +60,7 @@ def certificates(new: int) -> list[bytes]:
 
 
 def a_log(seed: int, size: int) -> list[LogEntry]:
-    """Entries some of which cannot be read, are there twice, carry several certificates, or are nobody's concern."""
+    """Entries some of which cannot be read, are there twice, carry several certificates, or concern no rule."""
     chance, known = random.Random(seed), certificates(seed)
     other = made.make_certificate(CA, san="somebody@else.example")
     entries: list[LogEntry] = []

@@ -125,7 +125,7 @@ def test_findings_judged_by_a_past_that_grew_are_not_committed(database: Databas
 
 
 def test_what_strangers_log_uses_up_no_leave_and_no_rate(database: Database) -> None:
-    """Entries beside one's own: a self-made certificate in one's name, a bare key, somebody else's real certificate."""
+    """Entries beside one's own: a self-made certificate in one's name, a bare key, another person's certificate."""
     store = a_store(database)
     leave = Authorisation(f"sha256:{made.ARTIFACT}", 1, NOW + timedelta(days=9))
     Authorisations(database).add("leave", leave, NOW)

@@ -120,7 +120,7 @@ def who(deliveries: list[Delivery]) -> list[tuple[str | None, int | None]]:
 
 
 def test_a_claim_that_comes_first_is_left_alone_by_the_withdrawal(shared: Callable[[], Database]) -> None:
-    """Between choosing what to send and marking it, nobody takes it back: it is sent, and stays recorded as sent."""
+    """Between choosing what to send and marking it, no pass takes it back: it is sent, and stays recorded as sent."""
     site = Site(shared())
     site.issue()
     site.clock.advance(seconds=61)

@@ -1,4 +1,4 @@
-"""What must follow a signing is looked for when its time is over, once, whatever happens in between."""
+"""What must follow a signing is looked for when its time is over, once, after any events in between."""
 
 import json
 from pathlib import Path
@@ -129,7 +129,7 @@ def test_what_a_stranger_signed_since_is_not_held_against_it(site: Site) -> None
 
 @pytest.mark.parametrize("rule", ["named", "anything"])
 def test_a_stranger_cannot_answer_an_awaited_certificate(site: Site, rule: str) -> None:
-    """A bare key, a self-made certificate and a trusted one of somebody else: none is the entry that is awaited."""
+    """A bare key, a self-made certificate and a trusted one of another person: none is the entry that is awaited."""
     site.issue()
     mine = make.make_certificate(CA, san="dev@acme.example", serial=7, issuer=make.GOOGLE_ISSUER)
     key = (

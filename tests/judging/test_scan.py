@@ -1,4 +1,4 @@
-"""The real scanner and judge on real entries: nothing a rule selects is missed, whatever shape it comes in."""
+"""The real scanner and judge on real entries: nothing a rule selects is missed, in any shape."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -260,7 +260,7 @@ def test_a_signing_can_be_told_apart_from_its_neighbour_under_several_rules() ->
 
 
 def test_an_entry_whose_signature_is_wrong_is_told_of_the_log_and_not_in_the_name_of_its_alleged_signer() -> None:
-    """Whoever could make a log take a made-up signature could otherwise page anybody and use up their leave."""
+    """A person who makes a log take a made-up signature could otherwise page a victim and use up their leave."""
     forged = made.hashedrekord_v1(MINE, signature=made.PLACEHOLDER_SIGNATURE)
     real, wrong, again = judged([made.hashedrekord_v1(MINE), forged, forged])
     assert real.verdict.outcome is Outcome.UNEXPECTED, "control"

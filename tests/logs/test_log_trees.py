@@ -1,4 +1,4 @@
-"""The trees of one log are listed again every ten minutes, and when somebody says that they changed."""
+"""The trees of one log are listed again every ten minutes, and when a caller says that they changed."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta

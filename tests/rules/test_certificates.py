@@ -48,7 +48,7 @@ def candidates(matcher: Matcher, raw: bytes) -> list[int] | None:
 
 
 def test_bytes_that_look_like_a_name_decide_nothing() -> None:
-    """An earlier extension holds the very bytes of a subject alternative name, with somebody else's name in it."""
+    """An earlier extension holds the very bytes of a subject alternative name, with another person's name in it."""
     fake = x509.SubjectAlternativeName([x509.UniformResourceIdentifier("https://github.com/good/repo/a.yml@refs/x")])
     looks_like = b"\x06\x03\x55\x1d\x11\x01\x01\xff\x04" + bytes([len(fake.public_bytes())]) + fake.public_bytes()
     spoofed = {**CLAIMS, "github_workflow_name": looks_like.decode("latin-1")}

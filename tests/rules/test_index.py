@@ -27,7 +27,7 @@ DIGESTS = tuple(f"{number:02x}" * 32 for number in range(4))
 
 
 def texts_of(signing: Signing) -> list[str]:
-    """Every text anywhere in the entry, whatever field it stands in."""
+    """Every text anywhere in the entry, in any field."""
     texts = [digest.value for digest in signing.digests]
     for signer in signing.signers:
         texts += [name.value for name in signer.names]

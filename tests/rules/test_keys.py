@@ -1,4 +1,4 @@
-"""Keys are sound: whatever a pattern matches shows one of them."""
+"""Keys are sound: every match of a pattern shows one of them."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Whatever a log entry holds, decoding ends in bounded time with a value: a signing, or why it is unreadable."""
+"""Decoding any log entry ends in bounded time with a value: a signing, or why it is unreadable."""
 
 import os
 import random

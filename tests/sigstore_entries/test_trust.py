@@ -158,7 +158,7 @@ def test_an_intermediate_that_the_entry_brings_along_leads_to_a_trusted_root() -
 
 
 def lookalike(of: x509.Certificate, number: int) -> bytes:
-    """A certificate with the same name and key and whatever else it says, signed by a key that anybody can make."""
+    """A certificate with the same name and key and every other field, signed by a key that anyone can make."""
     builder = x509.CertificateBuilder(
         of.issuer, of.subject, of.public_key(), number, of.not_valid_before_utc, of.not_valid_after_utc
     )

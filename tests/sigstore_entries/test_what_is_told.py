@@ -132,7 +132,7 @@ def test_a_certificate_is_the_authoritys_that_was_in_force_when_it_was_issued(at
     ],
 )
 def test_what_cannot_be_read_is_kept_whole_with_why(api: LogApi, leaf: bytes, code: str) -> None:
-    """No rule is asked first: nobody can say that an entry nobody can read is not about it."""
+    """No rule is asked first: it is not known that an unreadable entry is not about it."""
     rules = "version: 1\nrules:\n  - {id: any, select: {identity: dev@example.com}}\n"
     scanner = RuleScanner(compile_rules(load_rules(rules).rules))
     found = scan_batch([LogEntry(b"{}"), LogEntry(leaf)], 6, "log.example", api, scanner).scan.unreadable

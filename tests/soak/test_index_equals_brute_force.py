@@ -106,7 +106,7 @@ _work: Callable[[Any], Iterable[Any]]
 
 
 def spread(work: Callable[[_Part], Iterable[_Result]], parts: Sequence[_Part]) -> list[_Result]:
-    """Results of every part, in order, from every core. Forked workers inherit whatever `work` holds."""
+    """Results of every part, in order, from every core. Forked workers inherit all that `work` holds."""
     global _work  # noqa: PLW0603  what a forked worker inherits has to be reachable from the module
     _work = work
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("fork")) as pool:

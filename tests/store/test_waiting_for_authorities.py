@@ -1,4 +1,4 @@
-"""Findings that nobody vouches for wait for the trust root to name another authority, in every database."""
+"""Findings that no authority vouches for wait for the trust root to name another authority, in every database."""
 
 import json
 from pathlib import Path

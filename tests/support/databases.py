@@ -21,7 +21,7 @@ def postgres_programs() -> Path | None:
 
 
 def _as_user() -> list[str]:
-    """PostgreSQL refuses to run as root: become nobody."""
+    """PostgreSQL refuses to run as root: become the user without rights."""
     return ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
 
 
@@ -56,7 +56,7 @@ def postgres() -> Iterator[str]:
         yield f"postgresql+psycopg://signwatch@/postgres?host={folder}"
     finally:
         if server is not None:
-            # Fast shutdown: a smart one, SIGTERM, waits for whoever a failed test left connected.
+            # Fast shutdown: a smart one, SIGTERM, waits for connections that a failed test left.
             server.send_signal(signal.SIGINT)
             server.wait(30)
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Ends whatever writes to a database before one of its statements, and checks that nothing of it was kept."""
+"""Ends a writer to a database before one of its statements, and checks that nothing of it was kept."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -54,7 +54,7 @@ def _death(database: Database, step: int) -> Iterator[None]:
         if left == 0:
             raise Died
 
-    # Whatever the driver is asked to do, a commit included, comes after one of these.
+    # Everything the driver is asked to do, a commit included, comes after one of these.
     names = ("before_cursor_execute", "commit")
     for name in names:
         event.listen(database.engine, name, before)

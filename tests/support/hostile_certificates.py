@@ -1,4 +1,4 @@
-"""Certificates that somebody made so that a first look at their bytes goes wrong, from one source of randomness."""
+"""Certificates made so that a first look at their bytes goes wrong, from one source of randomness."""
 
 import random
 from collections.abc import Callable

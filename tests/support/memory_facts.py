@@ -22,7 +22,7 @@ class PastSigning:
 
 @dataclass
 class MemoryFacts(Past, Leave, Known):
-    """Facts a test writes down. Sets left `None` stand for facts nobody kept."""
+    """Facts a test writes down. Sets left `None` stand for facts that were not kept."""
 
     past: list[PastSigning] = field(default_factory=list)
     recorded: list[tuple[str, Authorisation]] = field(default_factory=list)

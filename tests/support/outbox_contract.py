@@ -1,4 +1,4 @@
-"""What every outbox must keep, whatever it is kept in. Subclass `OutboxContract` and give it a `harness` fixture."""
+"""What every outbox must keep, in memory or a database. Subclass `OutboxContract` and give it a `harness` fixture."""
 
 from dataclasses import replace
 from datetime import timedelta

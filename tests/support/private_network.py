@@ -25,7 +25,7 @@ _IDLE = 30.0
 
 @dataclass(frozen=True)
 class PrivateCa:
-    """A CA nobody else believes. `file` is its certificate in PEM, `context` a server of its for localhost."""
+    """A CA that no machine believes. `file` is its certificate in PEM, `context` a server of its for localhost."""
 
     file: Path
     context: ssl.SSLContext

@@ -102,7 +102,7 @@ class Followed:
         return Reading(self.store.database).evidence(1000)
 
     def read_to_the_end(self) -> None:
-        """The control, and the end of every attack: all the log signed is read, proven, and nobody is blamed."""
+        """The control, and the end of every attack: all the log signed is read, proven, and held against no party."""
         report = self.run()
         assert report.backlog == 0
         assert not report.lagging
@@ -143,7 +143,7 @@ class Followed:
         return conclusion
 
     def cannot_be_asked(self, *reasons: str, read: int = READ) -> str:
-        """Follow once; expect that we could not ask: nothing held against the log, nobody alerted, `read` unmoved."""
+        """Follow once; expect that we could not ask: nothing held against the log, no alert, `read` unmoved."""
         try:
             self.run()
         except LogMisbehaved as caught:
@@ -184,7 +184,7 @@ class Site:
             self.stores.pop().close()
 
     def be_honest(self) -> None:
-        """Switch every fault off, and let pass whatever rest the server asked for."""
+        """Switch every fault off, and let pass the rest that the server asked for."""
         self.server.fault("none")
         PATIENCE.skipped += 60
 
@@ -292,7 +292,7 @@ def describe(server: LogServer, api: LogApi) -> LogDescription:
 
 
 def add_entries(server: LogServer, log: str, count: int) -> None:
-    """Import entries nobody added before."""
+    """Import entries that are new to the log."""
     counted = server.folder / "bodies.count"
     first = int(counted.read_text()) if counted.exists() else 0
     counted.write_text(str(first + count))
@@ -322,7 +322,7 @@ def served(folder: Path, apis: Sequence[LogApi] = ALL, entries: int = SEEN) -> I
             for source in sources.values():
                 wait_for_size(source, entries)
                 baseline(source, store, READ)
-            # Whoever copies the file must find everything in it.
+            # A copy of the file must hold everything.
             with store.database.engine.connect() as connection:
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
             store.close()

@@ -65,7 +65,7 @@ def house(kind: type[MisbehavingLog], size: int = SEEN) -> House:
 
 
 def face(log: MisbehavingLog, size: int, *, rewritten_from: int | None = None) -> bytes:
-    """A head of this size as the same log signs it for somebody else, of the same history or another."""
+    """A head of this size as the same log signs it for another reader, of the same history or another."""
     other = copy.deepcopy(log)
     other.honest()
     if size > len(other.leaves):

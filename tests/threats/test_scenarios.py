@@ -260,7 +260,7 @@ def test_an_older_backup_is_verified_forward_to_the_same_findings(watched: Watch
     assert (outcome.owner, outcome.first, outcome.last) == (None, 17, 60)
     assert watched.found() == undisturbed[0]
     again = sorted(Reading(watched.store.database).alerts(1000), key=lambda each: each.alert.id)
-    # The same ids: whoever got these alerts before can tell.
+    # The same ids: a receiver of these alerts can tell.
     assert [each.alert.id for each in again] == [each.alert.id for each in undisturbed[1]]
 
 
@@ -347,7 +347,7 @@ def test_a_shard_rotated_while_we_were_down_is_read_to_its_end_late_entries_and_
         followed = site.followed(V1, tmp_path)
         followed.read_to_the_end()
         old, read = followed.source.identity.log, followed.position.frontier.size
-        # Nobody looks.
+        # No pass looks.
         add_entries(site.server, "v1", late)
         site.server.command("rotate", "--log", "v1")
         add_entries(site.server, "v1", 40)

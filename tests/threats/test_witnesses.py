@@ -1,4 +1,4 @@
-"""Witnesses are a policy on top of the log's signature: who is missing is known, and nobody is called a liar."""
+"""Witnesses are a policy on top of the log's signature: who is missing is known, and held against no party."""
 
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Sequence
@@ -176,7 +176,7 @@ def test_what_is_missing_keeps_its_since_until_it_is_back() -> None:
 
 
 def test_a_cosignature_counts_for_as_long_as_a_head_does() -> None:
-    """Whoever replays an old head replays its cosignatures: when they were made is signed."""
+    """A replayed head comes with its cosignatures: when they were made is signed."""
     shown = head(*NAMES)
     for hours, enough in ((0, True), (1, True), (2, False)):
         assert judged(TWO_OF_THREE, shown, NOW + hours * HOUR).enough is enough

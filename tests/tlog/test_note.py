@@ -205,7 +205,7 @@ def test_a_key_that_no_log_signs_with_is_malformed() -> None:
         keys.spki(keys.ED25519)[:-1],
         keys.spki(keys.ED25519) + b"\x00",
         ed448_spki.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
-        # An algorithm nobody has: OID 1.2.3.4.
+        # An algorithm of no library: OID 1.2.3.4.
         bytes.fromhex("300c300506032a0304030300abcd"),
         None,
         "MCowBQYDK2VwAyEA",

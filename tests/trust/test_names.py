@@ -1,4 +1,4 @@
-"""State belongs to names: whatever command looks, a name stands for the log it was first given to."""
+"""State belongs to names: for every command a name stands for the log it was first given to."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""A log of the trust root that nobody can follow is named by every command, and nothing is green."""
+"""A log of the trust root that cannot be followed is named by every command, and nothing is green."""
 
 import json
 import logging

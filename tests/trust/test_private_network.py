@@ -1,6 +1,6 @@
 """Behind a TLS authority and a proxy of one's own: `ca_file` and `proxy` from the configuration to a log that is read.
 
-A real log-lite and a real TUF repository, behind a TLS server of a CA that nobody else knows and through a real proxy.
+A real log-lite and a real TUF repository, behind a TLS server of a CA unknown elsewhere and through a real proxy.
 """
 
 import json
