@@ -14,7 +14,5 @@ def test_a_docstring_that_only_points_elsewhere_is_found() -> None:
 
 
 def test_of_a_test_its_comments_and_docstrings_are_read_and_its_data_is_not() -> None:
-    source = (
-        '"""Nobody reads."""\nname = "nobody"  # whoever asks\n\n\ndef f():\n    """One.\n\n    Whatever."""\n'
-    )
+    source = '"""Nobody reads."""\nname = "nobody"  # whoever asks\n\n\ndef f():\n    """One.\n\n    Whatever."""\n'
     assert list(riddles(prose(source))) == [(1, "Nobody"), (2, "whoever"), (8, "Whatever")]
