@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, and_, select
 
+from alerts.alert import rfc3339
 from monitor.model.errors import OwnFault
 from monitor.store.alert_life import NoSuchAlert, Who
 from monitor.store.database import Database
@@ -46,10 +47,8 @@ class KeptPattern:
             "alert": self.alert,
             "by": self.by,
             "note": self.note,
-            "created_at": self.created_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
-            "revoked_at": None
-            if self.revoked_at is None
-            else self.revoked_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
+            "created_at": rfc3339(self.created_at),
+            "revoked_at": None if self.revoked_at is None else rfc3339(self.revoked_at),
             "revoked_by": self.revoked_by,
             "expects": list(self.pattern.sentences()),
         }

@@ -14,6 +14,7 @@ from monitor.store.authorisations import Authorisations
 from monitor.store.database import Database, create, open_database
 from monitor.store.fsck import fsck
 from monitor.store.outbox import DatabaseOutbox, Silence
+from monitor.store.patterns import Patterns
 from monitor.store.reading import Reading
 from monitor.store.tables import AlertRow, Base, EvidenceRow, FindingRow, table
 from monitor.store.writing import SEAL, change_sealed
@@ -33,6 +34,7 @@ CONTENTS = {
     "sighting": b"certificate that was sighted once",
     "alert_change": b"it was the release manager",
     "silence": b"the migration of this week",
+    "pattern": b"what the release manager signs is expected",
 }
 
 
@@ -48,6 +50,7 @@ def fill(database: Database) -> None:
     life = AlertLife(database, ())
     life.acknowledge(alert_for(2).id, Who("maintainer", CONTENTS["alert_change"].decode()), NOW)
     life.silences.add(Silence(NOW + timedelta(days=1), "maintainer", CONTENTS["silence"].decode(), rule="quiet"), NOW)
+    Patterns(database).add(alert_for(2).id, None, Who("maintainer", CONTENTS["pattern"].decode()), NOW)
     Authorisations(database).add(
         "acme-release", Authorisation("sha256:" + "ab" * 32, 1, NOW, CONTENTS["authorisation"].decode()), NOW
     )
