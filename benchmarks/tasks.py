@@ -205,6 +205,10 @@ TASKS: Final[tuple[Task, ...]] = (
             Figure("search_exact_ms", "median of exact look-ups in 10.5 million rows, cold", at_most=250),
             Figure("search_exact_warm_ms", "the same again, with footers and pages in memory", at_most=50),
             Figure("search_prefix_ms", "median of looking an organisation up there, no page in memory", at_most=500),
+            Figure("search_exact_cpu_ms", "processor time of the same, which other work disturbs less", at_most=250),
+            Figure("search_exact_warm_cpu_ms", "processor time of exact look-ups, warm", at_most=50),
+            Figure("search_prefix_cpu_ms", "processor time of looking an organisation up", at_most=500),
+            Figure("search_glob_cpu_ms", "processor time of those globs", at_most=60_000),
             Figure("search_glob_ms", "median of globs without a fixed beginning there", at_most=60_000),
             Figure(
                 "search_over_scan",

@@ -62,7 +62,7 @@ class FulcioExtension:
     def decode(self, value: bytes) -> str:
         """Read an extension value. Raises `ValueError` when it is not exactly the encoding this number demands."""
         try:
-            return value.decode() if self.raw else decode_utf8_string(value)
+            return value.decode() if self.number <= _LAST_RAW else decode_utf8_string(value)
         except ValueError as error:
             raise ValueError(f"extension {self.oid} ({self.name}): {error}") from error
 

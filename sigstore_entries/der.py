@@ -214,6 +214,7 @@ def split_certificate(raw: bytes) -> Value:
     return parts[0]
 
 
+@lru_cache(maxsize=8)  # a certificate is read for what it says, and again for who issued it
 def read_tbs(raw: bytes) -> Tbs:
     """Read the parts of a DER TBSCertificate. Raises `MalformedDer`."""
     parts = children(only(raw, SEQUENCE, "the TBSCertificate"))
@@ -265,6 +266,19 @@ def _extensions(part: Value) -> list[Extension]:
     raw, at, end = listed.raw, listed.content_start, listed.end
     found: list[Extension] = []
     while at < end:
+        # Not critical, all lengths in short form: nearly every extension, and a certificate has thirty.
+        if at + 4 <= end and raw[at] == SEQUENCE and raw[at + 2] == OBJECT_IDENTIFIER:
+            stop, value = at + 2 + raw[at + 1], at + 4 + raw[at + 3]
+            if (
+                value + 2 <= stop <= end
+                and stop < at + 2 + _SHORT_FORM
+                and raw[value] == OCTET_STRING
+                and raw[value + 1] == stop - value - 2
+                and len(found) < MAX_EXTENSIONS
+            ):
+                found.append(Extension(oid_text(raw[at + 4 : value]), False, raw[value + 2 : stop]))
+                at = stop
+                continue
         tag, inner, at = header(raw, at, end)
         if tag != SEQUENCE or len(found) == MAX_EXTENSIONS:
             raise MalformedDer(f"an extension is not a sequence, or there are more than {MAX_EXTENSIONS}")
@@ -273,11 +287,6 @@ def _extensions(part: Value) -> list[Extension]:
 
 
 def _extension(raw: bytes, start: int, end: int) -> Extension:
-    # Not critical, all lengths in short form: nearly every extension, and a certificate has thirty.
-    if start + 2 <= end and raw[start] == OBJECT_IDENTIFIER and (size := raw[start + 1]) < _SHORT_FORM:
-        at = start + 2 + size
-        if at + 2 <= end and raw[at] == OCTET_STRING and raw[at + 1] == end - at - 2 < _SHORT_FORM:
-            return Extension(oid_text(raw[start + 2 : at]), False, raw[at + 2 : end])
     oid_tag, oid, oid_end = header(raw, start, end)
     tag, value, value_end = header(raw, oid_end, end)
     critical = False
