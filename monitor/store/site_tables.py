@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, LargeBinary, Text, column
 from sqlmodel import Field
 
-from monitor.store.tables import AnyText, Base, RowNumber, UtcTime
+from monitor.store.tables import AnyText, Base, RowNumber, UtcTime, partial_index
 
 _OWNED = column("owner") != ""
 _ENDED = column("ended_at").is_not(None)
@@ -49,8 +49,8 @@ class AskRow(Base, table=True):
     __table_args__ = (
         Index("ask_by_change", "change"),
         Index("ask_digest", "digest", unique=True),
-        Index("ask_owner", "owner", sqlite_where=_OWNED, postgresql_where=_OWNED),
-        Index("ask_ended", "ended_at", sqlite_where=_ENDED, postgresql_where=_ENDED),
+        partial_index("ask_owner", "owner", where=_OWNED),
+        partial_index("ask_ended", "ended_at", where=_ENDED),
         # A number stands in findings for ever: it is not given to another request when its own is forgotten.
         {"sqlite_autoincrement": True},
     )

@@ -4,14 +4,13 @@ SQLite's pages carry no checksum: a flipped bit in a text is a valid database wi
 that finds such damage. It is no signature: it does not stop a person who may write to the database.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from hashlib import sha256
 from typing import Any, Final
 
 from sqlalchemy import Column, ColumnElement, Connection, Table, and_, bindparam, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from monitor.store.tables import Base
@@ -93,8 +92,6 @@ def _plain(value: Any) -> bytes:
 
 
 _CHUNK: Final = 500
-# The two dialects spell ON CONFLICT alike but share no base class for it.
-_INSERT: Final[Mapping[str, Callable[[Table], Any]]] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 
 
 def add_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -160,15 +157,26 @@ def chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
 @cache
 def _insert_new(dialect: str, table: Table) -> Any:
     """Made once for each table: working a statement out anew costs more than inserting a row."""
-    return _INSERT[dialect](table).on_conflict_do_nothing()
+    return _insert_into(dialect, table).on_conflict_do_nothing()
 
 
 def _insert(connection: Connection, table: Table) -> Any:
-    return _INSERT[connection.dialect.name](table)
+    return _insert_into(connection.dialect.name, table)
+
+
+def _insert_into(dialect: str, table: Table) -> Any:
+    # The two dialects spell ON CONFLICT alike but share no base class for it. Each is imported where it is in use.
+    if dialect == "postgresql":
+        from sqlalchemy.dialects import postgresql  # noqa: PLC0415
+
+        return postgresql.insert(table)
+    from sqlalchemy.dialects import sqlite  # noqa: PLC0415
+
+    return sqlite.insert(table)
 
 
 @cache
 def _insert_or_overwrite(dialect: str, table: Table, fields: tuple[str, ...]) -> Any:
-    insert = _INSERT[dialect](table)
+    insert = _insert_into(dialect, table)
     key = [column.name for column in table.primary_key]
     return insert.on_conflict_do_update(index_elements=key, set_={name: insert.excluded[name] for name in fields})

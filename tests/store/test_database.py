@@ -2,6 +2,8 @@
 
 import os
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -132,3 +134,26 @@ def test_the_schema_that_is_opened_without_alembic_is_its_newest(tmp_path: Path)
     newest, known = schema.revisions()
     assert newest == SCHEMA
     assert newest in known
+
+
+def test_the_indexes_of_some_rows_only_are_so_in_each_database(database: Database) -> None:
+    asked = (
+        "select indexname, indexdef from pg_indexes"
+        if database.engine.dialect.name == "postgresql"
+        else "select name, sql from sqlite_master where type = 'index' and sql is not null"
+    )
+    with database.read() as connection:
+        partial = {name for name, sql in connection.execute(text(asked)) if " where " in sql.lower()}
+    assert partial == {"finding_rate", "sighting_past", "ask_owner", "ask_ended"}
+
+
+def test_a_file_is_opened_without_the_other_database(tmp_path: Path) -> None:
+    """The drivers of PostgreSQL cost a tenth of a second, whether or not there is one."""
+    kept = str(tmp_path / "a.db")
+    create(kept, NOW, "test").close()
+    program = (
+        f"import sys; from monitor.store.database import open_database; open_database({kept!r}).close();"
+        "print('sqlalchemy.dialects.postgresql' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == "False", done.stderr
