@@ -4,7 +4,8 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -14,6 +15,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from benchmarks.corpus import ENTRIES, make_corpus
+from benchmarks.peers import measure_peers
 from benchmarks.tasks import TASKS, Task, task_of
 
 _TIMEOUT: Final = 3600  # seconds for one task; ten million rows take some minutes to make
@@ -27,15 +29,23 @@ def bench(
     only: Annotated[list[str] | None, typer.Option(help="Take this figure only; may be repeated.")] = None,
     output: Annotated[Path, typer.Option(help="Where the figures go, as one flat JSON object.")] = Path("bench.json"),
     corpus: Annotated[Path | None, typer.Option(help="Keep the entries in this folder, or take them from it.")] = None,
+    peers: Annotated[
+        bool,
+        typer.Option("--peers", help="Compare with what REKOR_MONITOR, CT_MONITOR and CERTSPOTTER name."),
+    ] = False,
     check: Annotated[bool, typer.Option(help="Exit with 1 when a target is missed.")] = False,
     task: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Measure speed as ratios within one run, memory and noise.
 
-    Examples: python -m benchmarks; python -m benchmarks --only examine_v2_over_naive --only rules_1m_build_s
+    Examples: python -m benchmarks; python -m benchmarks --only examine_v2_over_naive --only rules_1m_build_s;
+    REKOR_MONITOR=rekor_monitor python -m benchmarks --peers --corpus corpus
     """
     if task is not None and corpus is not None:
         typer.echo(json.dumps(task_of(task).run(corpus)))
+        return
+    if peers:
+        _beside_peers(output, corpus)
         return
     tasks = _chosen(only)
     with tempfile.TemporaryDirectory(prefix="signwatch-bench-") as temporary:
@@ -44,6 +54,22 @@ def bench(
     Console().print(_table(tasks, figures))
     if check and not all(each.met(figures[each.name]) for task in tasks for each in task.figures):
         raise typer.Exit(1)
+
+
+def _beside_peers(output: Path, corpus: Path | None) -> None:
+    with tempfile.TemporaryDirectory(prefix="signwatch-bench-") as temporary, _shown() as say:
+        folder = corpus or Path(temporary)
+        _complete(folder, say)
+        try:
+            figures = {name: round(value, 2) for name, value in measure_peers(folder, say).items()}
+        except RuntimeError as error:
+            typer.echo(f"The monitors could not be compared: {error}", err=True)
+            raise typer.Exit(3) from error
+    output.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    table = Table("figure", "value", title="Other monitors: their processor time and memory over Signwatch's")
+    for name, value in figures.items():
+        table.add_row(name, f"{value:,.2f}")
+    Console().print(table)
 
 
 def _chosen(only: Sequence[str] | None) -> list[Task]:
@@ -59,19 +85,31 @@ def _chosen(only: Sequence[str] | None) -> list[Task]:
 
 def _measure(tasks: Sequence[Task], corpus: Path) -> dict[str, float]:
     figures: dict[str, float] = {}
+    with _shown() as say:
+        _complete(corpus, say)
+        for number, task in enumerate(tasks, start=1):
+            names = ", ".join(each.name for each in task.figures)
+            say(f"{number} of {len(tasks)}: {names}")
+            figures.update(_run(task, corpus))
+    return figures
+
+
+@contextmanager
+def _shown() -> Iterator[Callable[[str], object]]:
+    """A line on the terminal that says what goes on."""
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         shown = progress.add_task("making entries", total=None)
-        corpus.mkdir(parents=True, exist_ok=True)
-        if not (corpus / "complete").exists():
-            for done in make_corpus(corpus):
-                progress.update(shown, description=f"making entries: {done:,} of {ENTRIES:,}")
-            (corpus / "complete").touch()
-        for number, task in enumerate(tasks, start=1):
-            names = ", ".join(each.name for each in task.figures)
-            progress.update(shown, description=f"{number} of {len(tasks)}: {names}")
-            figures.update(_run(task, corpus))
-    return figures
+        yield lambda text: progress.update(shown, description=text)
+
+
+def _complete(corpus: Path, say: Callable[[str], object]) -> None:
+    """Make the entries that are not there yet."""
+    corpus.mkdir(parents=True, exist_ok=True)
+    if not (corpus / "complete").exists():
+        for done in make_corpus(corpus):
+            say(f"making entries: {done:,} of {ENTRIES:,}")
+        (corpus / "complete").touch()
 
 
 def _run(task: Task, corpus: Path) -> dict[str, float]:

@@ -2,16 +2,14 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
-
-from benchmarks.corpus import authority
+from typing import Any, Final
 
 _SAMPLE: Final = 0.05  # seconds between two looks at the memory of a process tree
 _TIMEOUT: Final = 1200.0  # seconds for one command
@@ -42,13 +40,15 @@ class Spent:
     output: str
 
 
-def signwatch(*arguments: str) -> list[str]:
-    """The command line of `signwatch` in this environment."""
-    return [str(Path(sys.executable).with_name("signwatch")), *arguments]
+def program(name: str, *arguments: str) -> list[str]:
+    """The command line of one of our programs in this environment."""
+    return [str(Path(sys.executable).with_name(name)), *arguments]
 
 
-def run(command: Sequence[str], folder: Path, *, memory: bool = False) -> Spent:
-    """Run a command in `folder` to its end. Raises `RuntimeError` when it takes too long.
+def run(
+    command: Sequence[str], folder: Path, *, memory: bool = False, until: Callable[[], bool] = lambda: False
+) -> Spent:
+    """Run a command in `folder` to its end, or `until` it did enough. Raises `RuntimeError` when it takes too long.
 
     The kernel adds a process's time to its parent's when the parent waits for it, so the times are those of the whole
     tree. With `memory` the tree is looked at twenty times a second; pages that several processes share count once.
@@ -57,13 +57,15 @@ def run(command: Sequence[str], folder: Path, *, memory: bool = False) -> Spent:
         (folder / "output.txt").open("w+", encoding="utf-8") as output,
         subprocess.Popen(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT) as process,
     ):
-        until, peak, first = time.monotonic() + _TIMEOUT, 0, 0.0
+        latest, peak, first = time.monotonic() + _TIMEOUT, 0, 0.0
         try:
             waited, status, usage = os.wait4(process.pid, os.WNOHANG)
-            while not waited and time.monotonic() < until:
+            while not waited and time.monotonic() < latest:
                 if memory:
                     peak, first = max(peak, resident(process.pid)), _own_seconds(process.pid) or first
                 time.sleep(_SAMPLE)
+                if until():
+                    os.kill(process.pid, signal.SIGTERM)
                 waited, status, usage = os.wait4(process.pid, os.WNOHANG)
         except BaseException:
             process.kill()
@@ -118,56 +120,12 @@ def _own_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-@dataclass(frozen=True, slots=True)
-class Followed:
-    """A log to follow: its name in state, protocol, base URL, pinned key, and id in a trust root."""
-
-    name: str
-    api: str
-    url: str
-    origin: str
-    spki: bytes
-    log_id: bytes
-
-
-def write_site(folder: Path, logs: Sequence[Followed], rules: str) -> None:
-    """Write a folder for `signwatch run`: configuration, trust root, and rules. Each log is followed from entry 0."""
+def write_site(folder: Path, logs: Sequence[tuple[str, str, str]], trust: Mapping[str, Any], rules: str) -> None:
+    """Write a folder for `signwatch run`. Each log (name, protocol, base URL) is followed from entry 0."""
     named = [
-        f'  - {{name: {each.name}, api: {each.api}, url: "{each.url}", origin: "{each.origin}", start: 0, '
-        f"requests_per_second: {_NO_LIMIT}}}"
-        for each in logs
+        f'  - {{name: {name}, api: {api}, url: "{url}", start: 0, requests_per_second: {_NO_LIMIT}}}'
+        for name, api, url in logs
     ]
     (folder / "signwatch.yaml").write_text(_CONFIG + "\n".join(named) + "\n", encoding="utf-8")
     (folder / "rules.yaml").write_text(rules, encoding="utf-8")
-    (folder / "trusted_root.json").write_text(json.dumps(trusted_root(logs)), encoding="utf-8")
-
-
-def trusted_root(logs: Sequence[Followed]) -> dict[str, object]:
-    """The trust root that names these logs and the authority that issued the corpus."""
-    since = {"start": "2020-01-01T00:00:00Z"}
-    tlogs: dict[str, list[dict[str, object]]] = {"tlogs": [], "ctlogs": []}
-    for each in logs:
-        tlogs["ctlogs" if each.api.startswith("ct-") else "tlogs"].append(
-            {
-                "baseUrl": each.url,
-                "hashAlgorithm": "SHA2_256",
-                "publicKey": {"rawBytes": _b64(each.spki), "validFor": since},
-                "logId": {"keyId": _b64(each.log_id)},
-            }
-        )
-    chain = [{"rawBytes": _b64(each)} for each in authority().chain]
-    certifying = {
-        "subject": {"organization": "benchmark", "commonName": "benchmark"},
-        "uri": "https://ca.bench.example",
-        "certChain": {"certificates": chain},
-        "validFor": since,
-    }
-    return {
-        "mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
-        **tlogs,
-        "certificateAuthorities": [certifying],
-    }
-
-
-def _b64(raw: bytes) -> str:
-    return b64encode(raw).decode()
+    (folder / "trusted_root.json").write_text(json.dumps(trust), encoding="utf-8")

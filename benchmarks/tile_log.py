@@ -38,23 +38,27 @@ class ServedLog:
     url: str
     spki: bytes
     size: int
+    origin: str = ORIGIN
 
 
 @contextmanager
-def served(corpus: Path, size: int) -> Iterator[ServedLog]:
-    """Serve a log of `size` entries from another process for as long as the block runs."""
-    command = [sys.executable, "-m", "benchmarks.tile_log", str(corpus), str(size)]
+def served(corpus: Path, size: int, *, named_by_address: bool = False) -> Iterator[ServedLog]:
+    """Serve a log of `size` entries from another process for as long as the block runs.
+
+    `named_by_address`: it signs as its host and port, which is what rekor-monitor expects of a log.
+    """
+    command = [sys.executable, "-m", "benchmarks.tile_log", str(corpus), str(size), *["address"] * named_by_address]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         told = json.loads(process.stdout.readline())
         try:
-            yield ServedLog(told["url"], b64decode(told["spki"]), size)
+            yield ServedLog(told["url"], b64decode(told["spki"]), size, told["origin"])
         finally:
             process.stdin.close()
 
 
-def make_files(bodies: Sequence[bytes], size: int) -> dict[str, bytes]:
+def make_files(bodies: Sequence[bytes], size: int, origin: str = ORIGIN) -> dict[str, bytes]:
     """Every file of a log of `size` entries, by path."""
     bundles = [bodies[start : start + TILE_WIDTH] for start in range(0, len(bodies) - TILE_WIDTH + 1, TILE_WIDTH)]
     contents = [b"".join(framed(body) for body in bundle) for bundle in bundles]
@@ -83,7 +87,7 @@ def make_files(bodies: Sequence[bytes], size: int) -> dict[str, bytes]:
     missing = [edge for edge in right_edge(size) if tile_path(*edge) not in files]
     if missing:
         raise RuntimeError(f"tiles of the right edge were not made: {missing}")
-    files["checkpoint"] = _checkpoint(size, frontier.root())
+    files["checkpoint"] = _checkpoint(size, frontier.root(), origin)
     return files
 
 
@@ -92,10 +96,10 @@ def public_key() -> bytes:
     return _KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
-def _checkpoint(size: int, root: bytes) -> bytes:
-    text = f"{ORIGIN}\n{size}\n{b64encode(root).decode()}\n".encode()
-    blob = tile_log_key(ORIGIN, public_key()).key_id + _KEY.sign(text)
-    return text + b"\n" + f"— {ORIGIN} {b64encode(blob).decode()}\n".encode()
+def _checkpoint(size: int, root: bytes, origin: str) -> bytes:
+    text = f"{origin}\n{size}\n{b64encode(root).decode()}\n".encode()
+    blob = tile_log_key(origin, public_key()).key_id + _KEY.sign(text)
+    return text + b"\n" + f"— {origin} {b64encode(blob).decode()}\n".encode()
 
 
 class _Files(BaseHTTPRequestHandler):
@@ -125,15 +129,17 @@ class _Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-def _serve(corpus: Path, size: int) -> None:
-    _Files.files = make_files(read_corpus(corpus, "v2"), size)
+def _serve(corpus: Path, size: int, *, named_by_address: bool) -> None:
     server = _Server(("127.0.0.1", 0), _Files)
+    address = f"127.0.0.1:{server.server_address[1]}"
+    origin = address if named_by_address else ORIGIN
+    _Files.files = make_files(read_corpus(corpus, "v2"), size, origin)
     Thread(target=server.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{server.server_address[1]}"
-    print(json.dumps({"url": url, "spki": b64encode(public_key()).decode()}), flush=True)
+    told = {"url": f"http://{address}", "spki": b64encode(public_key()).decode(), "origin": origin}
+    print(json.dumps(told), flush=True)
     sys.stdin.buffer.read()
     server.shutdown()
 
 
 if __name__ == "__main__":
-    _serve(Path(sys.argv[1]), int(sys.argv[2]))
+    _serve(Path(sys.argv[1]), int(sys.argv[2]), named_by_address="address" in sys.argv[3:])

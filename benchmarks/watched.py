@@ -5,6 +5,7 @@ projects and people of the same shape that signed nothing, so what grows is only
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -42,10 +43,10 @@ def make_rules(count: int) -> list[Rule]:
     return [_watch(number).rule for number in range(count)]
 
 
-def rule_file(count: int) -> str:
-    """The rules of `make_watches` as a file that `signwatch` reads."""
+def rule_file(rules: Sequence[Rule]) -> str:
+    """Rules of `make_rules` as a file that `signwatch` reads."""
     lines = ["version: 1", "rules:"]
-    for rule in make_rules(count):
+    for rule in rules:
         lines += rule_lines(rule.id, rule.id, _selection(rule), {})
     return "\n".join(lines) + "\n"
 
