@@ -36,7 +36,8 @@ from monitor.store.reading import Reading
 from tlog.note import tile_log_key
 
 IDENTITIES: Final = (1, 100, 1_000)
-_SIZES: Final = {LogApi.REKOR_V2: 20_480, LogApi.REKOR_V1: 2_000, LogApi.CT_RFC6962: 2_000}
+_SIZES: Final = {LogApi.REKOR_V2: 20_480, LogApi.REKOR_V1: 2_000, LogApi.CT_RFC6962: 1_000}
+# One answer of the CT log: ct-monitor asks for a range once and looks no further.
 _SHORT: Final = {LogApi.REKOR_V2: "v2", LogApi.REKOR_V1: "v1", LogApi.CT_RFC6962: "ct"}
 _PEER: Final = {LogApi.REKOR_V2: "REKOR_MONITOR", LogApi.REKOR_V1: "REKOR_MONITOR", LogApi.CT_RFC6962: "CT_MONITOR"}
 _MOST: Final = 1_000
