@@ -35,8 +35,8 @@ def why_not() -> str | None:
     return None if "attached" in told else f"no process may be traced here, so no system call was made to fail: {told}"
 
 
-def inject(folder: Path, which: str, limit: float) -> dict[str, Any]:
-    command = [sys.executable, "-m", "tests.crash.traced", str(folder), which]
+def inject(folder: Path, which: str, limit: float, program: str = "traced") -> dict[str, Any]:
+    command = [sys.executable, "-m", f"tests.crash.{program}", str(folder), which]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=limit, check=False)
     assert done.returncode == 0, done.stdout
     figures: dict[str, Any] = json.loads(done.stdout)
@@ -63,3 +63,24 @@ def test_every_system_call_on_the_state_fails_once_in_each_way_and_nothing_is_lo
     assert all(met.values()), f"a kind of fault met no call: {met}"
     kinds = ", ".join(f"{name} {count}" for name, count in met.items())
     covered(f"all {figures['tried']} faults at single system calls, of which {sum(met.values())} met one ({kinds})")
+
+
+def test_some_system_calls_on_an_archive_fail_and_it_ends_whole(tmp_path: Path) -> None:
+    if reason := why_not():
+        pytest.skip(reason)
+    figures = inject(tmp_path, str(_FEW), _LIMIT, "traced_archive")
+    assert figures["tried"] >= _FEW
+    assert sum(figures["met"].values()) > figures["tried"] // 2, "faults that meet no call show nothing"
+
+
+@pytest.mark.soak
+def test_every_system_call_on_an_archive_fails_once_in_each_way_and_it_ends_whole(
+    tmp_path: Path, covered: Callable[[str], None]
+) -> None:
+    if reason := why_not():
+        pytest.skip(reason)
+    figures = inject(tmp_path, "every", _SOAK_LIMIT, "traced_archive")
+    assert figures["tried"] == figures["of"] > 40
+    met = figures["met"]
+    assert all(met.values()), f"a kind of fault met no call: {met}"
+    covered(f"all {figures['tried']} faults at single system calls on an archive, {sum(met.values())} of them met one")

@@ -101,8 +101,18 @@ class Run:
         return self.code == -signal.SIGKILL or any("(INJECTED)" in call for call in self.calls)
 
 
-def signwatch(home: Path, *words: str, hours: float = 0, trace: Sequence[str] = (), fault: Fault | None = None) -> Run:
-    """Run a command in a forked process, `hours` into the day; with `trace`, under strace watching these calls."""
+def signwatch(
+    home: Path,
+    *words: str,
+    hours: float = 0,
+    trace: Sequence[str] = (),
+    fault: Fault | None = None,
+    lasting: Sequence[str] = LASTING,
+) -> Run:
+    """Run a command in a forked process, `hours` into the day; with `trace`, under strace watching these calls.
+
+    Watched are calls on the folder and on the files `lasting` in it.
+    """
     child = os.fork()
     if child == 0:
         _be_signwatch(home, words, hours, stop=bool(trace))
@@ -110,7 +120,7 @@ def signwatch(home: Path, *words: str, hours: float = 0, trace: Sequence[str] = 
         return Run(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     os.waitpid(child, os.WUNTRACED)
     out = home.parent / "strace.out"
-    paths = [word for path in (home, *(home / name for name in LASTING)) for word in ("-P", str(path))]
+    paths = [word for path in (home, *(home / name for name in lasting)) for word in ("-P", str(path))]
     inject = [] if fault is None else ["-e", f"inject={fault.call}:{fault.how}:when={fault.when}"]
     command = [
         "strace",
