@@ -107,7 +107,7 @@ def archived(home: Path) -> list[dict[str, Any]] | None:
 
 
 def check_followed(home: Path) -> None:
-    """Each signing was found and told once, whatever the archive met."""
+    """Each signing was found and told once: trouble of the archive is none of theirs."""
     found = table(FindingRow)
     with closing(open_database(str(home / "signwatch.db"))) as database, database.read() as connection:
         judged = {row.entry: row.outcome for row in connection.execute(select(found.c.entry, found.c.outcome))}
