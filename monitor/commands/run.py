@@ -23,7 +23,7 @@ from monitor.crosscheck.peers import PATH, checkpoints_document
 from monitor.daemon.assembly import Monitor, assemble, life_of, links_of, token_of
 from monitor.daemon.followed_logs import not_followed
 from monitor.daemon.log_sources import OwnSources, own_sources
-from monitor.daemon.proof_of_life import ServiceManager
+from monitor.daemon.service_manager import ServiceManager
 from monitor.daemon.status import Status, read_status, status_document
 from monitor.daemon.supervisor import PassResult
 from monitor.following.follower import Timing
@@ -196,7 +196,7 @@ def _serve(settings: Config, monitor: Monitor, meter: PrometheusMeter, stop: thr
     from monitor.daemon.alert_pages import AlertDesk, alert_router
     from monitor.daemon.console import Console, console_router  # noqa: PLC0415  imports a Markdown reader
     from monitor.daemon.daemon import Daemon
-    from monitor.daemon.proof_of_life import DeadManService  # noqa: PLC0415  imports an HTTP client
+    from monitor.daemon.dead_man import DeadManService  # noqa: PLC0415  imports an HTTP client
     from monitor.daemon.search_limit import limit_searches  # noqa: PLC0415  imports the limits library
     from monitor.daemon.signing_proofs import SigningProofs  # noqa: PLC0415  used by this command alone
     from monitor.daemon.web import add_document, create_app

@@ -27,9 +27,9 @@ from monitor.archive.handover import Archiver
 from monitor.backscan.planner import LogBackscan
 from monitor.config import LogConfig
 from monitor.daemon.assembly import Monitor, life_of, make_canary
+from monitor.daemon.dead_man import DeadManService
 from monitor.daemon.followed_logs import followed_keys, not_followed
 from monitor.daemon.log_throttle import LogThrottle
-from monitor.daemon.proof_of_life import DeadManService
 from monitor.daemon.supervisor import LogSupervisor
 from monitor.daemon.weekly import rules_of, weekly_summary
 from monitor.judging.coverage import read_coverage

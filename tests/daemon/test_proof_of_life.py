@@ -13,8 +13,8 @@ import pytest
 
 from monitor.cli import run_command
 from monitor.config import HeartbeatConfig, load_config
+from monitor.daemon.dead_man import DeadManService
 from monitor.daemon.disk import disk_use
-from monitor.daemon.proof_of_life import DeadManService
 from monitor.model.errors import BadConfig
 from monitor.program import utc_now
 from monitor.store.store import Store

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from monitor.daemon.proof_of_life import ServiceManager
+from monitor.daemon.service_manager import ServiceManager
 from monitor.demo.processes import program
 from monitor.program import utc_now
 from tests.daemon.test_daemon import Place
