@@ -13,15 +13,28 @@ from tests.browser.pictures import PICTURES, take
 from tests.browser.site_pages import Eyes, chromium, eyes
 from tests.site.followed import NAME, Followed, followed
 from tests.site.scene import link_in, text_of
+from tests.support.database_fixtures import postgres_database, postgres_url
 from tests.support.served_log import signing_body
 
+__all__ = ["postgres_url"]
 pytestmark = pytest.mark.skipif(chromium() is None, reason="chromium is not installed (Debian: chromium)")
 MIA = "mia@acme.example"
 
 
+_RUNS = [
+    pytest.param("sqlite", 390, False, id="390-light"),
+    pytest.param("sqlite", 390, True, id="390-dark"),
+    pytest.param("sqlite", 1280, False, id="1280-light"),
+    pytest.param("sqlite", 1280, True, id="1280-dark"),
+    pytest.param("postgresql", 390, False, id="390-light-postgresql"),
+]
+
+
 @pytest.fixture
-def live(tmp_path: Path) -> Iterator[Followed]:
-    with followed(tmp_path) as made:
+def live(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Followed]:
+    is_postgres = request.param == "postgresql"
+    where = postgres_database(request.getfixturevalue("postgres_url")) if is_postgres else None
+    with followed(tmp_path, where) as made:
         made.served.log.append(*[signing_body(f"refs/tags/v1.{number}.0") for number in range(6)])
         made.sign("refs/heads/totally-legit")
         yield made
@@ -52,8 +65,7 @@ def hook() -> Iterator[tuple[str, list[dict[str, object]]]]:
     server.server_close()
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize(("live", "width", "dark"), _RUNS, indirect=["live"])
 def test_all_ten_journeys(live: Followed, hook: tuple[str, list[dict[str, object]]], width: int, *, dark: bool) -> None:
     with eyes(live.url, width=width, dark=dark) as mia:
         _look_and_subscribe(live, mia)
@@ -128,6 +140,7 @@ def _see(live: Followed, mia: Eyes) -> None:
     assert "every entry from" in text
     mia.press("Change what I expect")
     mia.look("edit")
+    mia.page.get_by_text("Write the rule yourself").click()
     mia.page.get_by_label("Rule (YAML)").fill("select: {identity: {regex: '.*'}}")
     mia.press("Save")
     assert "The rule cannot be used" in mia.look("bad-rule")

@@ -27,7 +27,11 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where a database can be made."""
     if request.param == "sqlite":
         return str(tmp_path / "signwatch.db")
-    server: str = request.getfixturevalue("postgres_url")
+    return postgres_database(request.getfixturevalue("postgres_url"))
+
+
+def postgres_database(server: str) -> str:
+    """URL of a new database of a PostgreSQL server."""
     name = f"test_{next(_NUMBERS)}"
     engine = create_engine(server, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
