@@ -1,11 +1,23 @@
 """Every figure by name, what it means, and what it should be. Names are what `bench.json` holds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks import archived, clustered, examining, following, hits, latency, noise, rule_count, subscriptions
+from benchmarks import (
+    archived,
+    clustered,
+    examining,
+    following,
+    hits,
+    latency,
+    noise,
+    private_sigstore,
+    rule_count,
+    subscriptions,
+)
+from benchmarks.private_sigstore import CLIENTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +36,8 @@ class Figure:
     @property
     def target(self) -> str:
         """The target as people read it."""
+        if self.at_least is None and self.at_most is None:
+            return ""
         if self.at_least is not None and self.at_least == self.at_most:
             return f"{self.at_least:g}"
         return f"≥ {self.at_least:g}" if self.at_least is not None else f"≤ {self.at_most:g}"
@@ -57,7 +71,29 @@ def _examine(version: str) -> Task:
     )
 
 
+def _load(many: str, one: str, what: str, clients: tuple[int, ...]) -> Iterator[Figure]:
+    for count in clients:
+        yield Figure(f"{many}_per_s_{count}", f"{what} a second, {count} clients at once (wall clock)")
+        yield Figure(f"{one}_p50_ms_{count}", f"milliseconds of one of them, median, {count} clients")
+        yield Figure(f"{one}_p99_ms_{count}", f"milliseconds of one of them, 99 of 100 are faster, {count} clients")
+        yield Figure(f"{one}_cpu_ms_{count}", f"processor milliseconds of the server for one, {count} clients")
+
+
+_PRIVATE_SIGSTORE: Final = Task(
+    (
+        Figure("p256_signatures_per_s", "a limit: ECDSA P-256 signatures a second on one core"),
+        Figure("fsyncs_per_s", "a limit: 4 KiB appends a second, each with fsync"),
+        *_load("certificates", "certificate", "certificates of ca-lite, entered into log-lite's CT log", CLIENTS),
+        *_load("appends", "append", "entries appended to log-lite's Rekor v2 log", CLIENTS),
+        *_load("reads", "read", "reads of an entry tile from log-lite", (16,)),
+        Figure("certificates_of_limit", "three signatures for each of the most certificates a second, over the limit"),
+        Figure("appends_over_fsyncs", "appends a second of 64 clients over fsyncs: they share commits", at_least=1),
+    ),
+    private_sigstore.measure,
+)
+
 TASKS: Final[tuple[Task, ...]] = (
+    _PRIVATE_SIGSTORE,
     _examine("v1"),
     _examine("v2"),
     Task(

@@ -1,12 +1,14 @@
 """The issuance journal: every certificate this CA made, written before the CT log sees it."""
 
+import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Column, Engine, LargeBinary, event
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Column, Connection, Engine, Insert, LargeBinary, Update, event, insert, update
+from sqlalchemy.exc import NoResultFound, SQLAlchemyError
 from sqlmodel import Field, Session, SQLModel, col, create_engine, select
 
 from ca_lite.errors import ConfigError
@@ -40,11 +42,27 @@ class Issuance(SQLModel, table=True):
     certificate: bytes | None = Field(default=None, sa_column=Column(LargeBinary))
 
 
+@dataclass(slots=True)
+class _Waiting:
+    """A statement of one request: `done` once it was tried, `error` None once it is on disk."""
+
+    statement: Insert | Update
+    done: bool = False
+    error: SQLAlchemyError | None = None
+
+    def ended(self, error: SQLAlchemyError | None) -> None:
+        """Say how it ended; what was not tried has not ended."""
+        self.done, self.error = True, error
+
+
 class Journal:
     """Rows in one SQLite file; safe to share between threads."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._queue: list[_Waiting] = []
+        self._queue_lock = threading.Lock()
+        self._writing = threading.Lock()
 
     @classmethod
     def create(cls, path: Path) -> "Journal":
@@ -75,19 +93,46 @@ class Journal:
 
     def request(self, row: Issuance) -> None:
         """Record a request durably, before anything is signed for it."""
-        with Session(self._engine) as session:
-            session.add(row)
-            session.commit()
+        self._write(insert(Issuance).values(row.model_dump(exclude={"id"})))
 
     def finish(
         self, serial: str, state: str, *, sct_timestamp: int | None = None, certificate: bytes | None = None
     ) -> None:
         """Record how a request ended."""
-        with Session(self._engine) as session:
-            row = session.exec(select(Issuance).where(Issuance.serial == serial)).one()
-            row.state, row.sct_timestamp, row.certificate = state, sct_timestamp, certificate
-            session.add(row)
-            session.commit()
+        ended = {"state": state, "sct_timestamp": sct_timestamp, "certificate": certificate}
+        self._write(update(Issuance).where(col(Issuance.serial) == serial).values(ended))
+
+    def _write(self, statement: Insert | Update) -> None:
+        """Execute a statement durably, which changes one row. Requests that wait share one commit, and its fsync."""
+        mine = _Waiting(statement)
+        with self._queue_lock:
+            self._queue.append(mine)
+        with self._writing:
+            if not mine.done:
+                with self._queue_lock:
+                    together, self._queue = self._queue, []
+                self._commit(together)
+        if not mine.done:
+            raise SQLAlchemyError("the journal's writer ended before this row was written")
+        if mine.error is not None:
+            raise mine.error
+
+    def _commit(self, together: Sequence["_Waiting"]) -> None:
+        try:
+            with self._engine.begin() as connection:
+                for each in together:
+                    _execute(connection, each)
+        except SQLAlchemyError as error:
+            if len(together) > 1:
+                # One of them may be wrong: each alone, so that it spoils no other.
+                for each in together:
+                    self._commit([each])
+                return
+            for each in together:
+                each.ended(error)
+            return
+        for each in together:
+            each.ended(None)
 
     def search(self, *, name: str | None, issuer: str | None, serial: str | None, limit: int) -> Sequence[Issuance]:
         """Newest rows first that match every filter given."""
@@ -101,6 +146,11 @@ class Journal:
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
+
+
+def _execute(connection: Connection, waiting: _Waiting) -> None:
+    if connection.execute(waiting.statement).rowcount != 1:
+        raise NoResultFound("the journal has no row of this request")
 
 
 def _engine(path: Path) -> Engine:

@@ -1,0 +1,79 @@
+"""The issuance journal: requests at once share a commit, and one that fails spoils no other."""
+
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy.exc import SQLAlchemyError
+
+from ca_lite.journal import ISSUED, REQUESTED, Issuance, Journal
+
+NOW = datetime(2026, 11, 28, tzinfo=UTC)
+
+
+def row(serial: str) -> Issuance:
+    return Issuance(
+        request_id=serial,
+        serial=serial,
+        name_form="email",
+        name="mia@lab.local",
+        issuer="http://localhost/oidc",
+        subject="mia",
+        not_before=NOW,
+        not_after=NOW,
+        state=REQUESTED,
+    )
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal.create(tmp_path / "journal.db")
+
+
+def test_rows_of_many_threads_are_all_there(journal: Journal) -> None:
+    def issue(number: int) -> None:
+        serial = f"{number:x}"
+        journal.request(row(serial))
+        journal.finish(serial, ISSUED, sct_timestamp=number, certificate=b"der")
+
+    threads = [threading.Thread(target=issue, args=(number,)) for number in range(64)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    found = journal.search(name=None, issuer=None, serial=None, limit=100)
+    assert {(each.serial, each.state, each.sct_timestamp) for each in found} == {
+        (f"{number:x}", ISSUED, number) for number in range(64)
+    }
+    journal.close()
+
+
+def test_a_row_that_cannot_be_written_fails_alone(journal: Journal) -> None:
+    journal.request(row("taken"))
+    failed: list[str] = []
+
+    def request(serial: str) -> None:
+        try:
+            journal.request(row(serial))
+        except SQLAlchemyError:
+            failed.append(serial)
+
+    threads = [threading.Thread(target=request, args=(each,)) for each in ["taken", *map(str, range(20))]]
+    # All of them wait for the writer, and are written together.
+    with journal._writing:
+        for each in threads:
+            each.start()
+        while len(journal._queue) < len(threads):
+            threading.Event().wait(0.01)
+    for each in threads:
+        each.join()
+    assert failed == ["taken"]
+    assert len(journal.search(name=None, issuer=None, serial=None, limit=100)) == 21
+    journal.close()
+
+
+def test_a_request_that_was_never_recorded_cannot_end(journal: Journal) -> None:
+    with pytest.raises(SQLAlchemyError, match="no row of this request"):
+        journal.finish("unknown", ISSUED)
+    journal.close()
