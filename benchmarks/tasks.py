@@ -11,19 +11,7 @@ from benchmarks import (
     examining,
     following,
     hits,
-from benchmarks import (
-    archived,
-    clustered,
-    examining,
-    following,
-    hits,
     latency,
-    noise,
-    private_sigstore,
-    rule_count,
-    subscriptions,
-)
-from benchmarks.private_sigstore import CLIENTS
     noise,
     private_sigstore,
     rule_count,
