@@ -488,10 +488,10 @@ def config_schema() -> dict[str, Any]:
 def _bad(path: Path, problem: Problem) -> BadConfig:
     names = variables(os.environ, _PREFIX)
     beside = f" (set by variables, which have no line: {', '.join(names[:_SHOWN])})" if names else ""
-    page = "channels" if problem.message.startswith("channels.") else "configuration"
+    more = ", docs/channels.md those of channels" if problem.message.startswith("channels.") else ""
     return BadConfig(
         f"{path}:{problem.line}:{problem.column}: {problem.message}{beside}\n"
-        f"Nothing was started. docs/{page}.md lists every key."
+        f"Nothing was started. docs/configuration.md lists every key{more}."
     )
 
 
