@@ -134,6 +134,15 @@ def lasting(length: timedelta) -> str:
     return f"{minutes} minute{'' if minutes == 1 else 's'}"
 
 
+def counted(number: int, what: str) -> str:
+    """A number with its noun, whose last word is a regular one: "1 alert", "2 entries", "3 matches"."""
+    if number == 1:
+        return f"{number} {what}"
+    if what.endswith("y") and what[-2:-1] not in "aeiou":
+        return f"{number} {what[:-1]}ies"
+    return f"{number} {what}{'es' if what.endswith(('ch', 'sh', 's', 'x')) else 's'}"
+
+
 def rfc3339(at: datetime) -> str:
     """A time as every alert shows it: UTC to the second."""
     return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

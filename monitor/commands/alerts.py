@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
-from alerts.alert import Alert, Owner, Severity
+from alerts.alert import Alert, Owner, Severity, counted
 from alerts.channels.channel import DeliveryFailed
 from alerts.delivery import idempotency_key
 from alerts.inert import inert_json, inert_line
@@ -352,7 +352,7 @@ def replay(
     settings = load_config(config)
     with closing(open_database(settings.database)) as database:
         count = DatabaseOutbox(database).replay(utc_now(), alert_id, channel)
-    say(f"{count} deliveries will be tried again")
+    say(f"{counted(count, 'delivery')} will be tried again")
 
 
 def _change(

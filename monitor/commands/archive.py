@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from alerts.alert import counted
 from alerts.inert import inert_line
 from monitor.archive.building import RowMaker, RowReader
 from monitor.archive.compacting import compact, compactable
@@ -327,7 +328,7 @@ def _build(
             )
     _build_maps(ArchiveWriter(parts.files, source.identity, _prove_nothing))
     count = sum(stop - begin for begin, stop in gaps)
-    note(f"{log}: {count} entries archived; entries {first} to {end} are there now", "green")
+    note(f"{log}: {counted(count, 'entry')} archived; entries {first} to {end} are there now", "green")
     done = {"log": log, "from": first, "to": end, "archived": count}
     return done | ({} if examiners is None else {"dask": examiners.document()})
 

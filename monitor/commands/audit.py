@@ -11,12 +11,12 @@ from typing import Annotated, Any
 
 import typer
 
-from alerts.alert import Severity
+from alerts.alert import Severity, counted
 from alerts.inert import inert_json
 from monitor.commands.junit import Timed, write_junit
 from monitor.commands.report_document import signed_head_document
 from monitor.commands.run import EVIDENCE_SHOWN, one_line, rechecked_line, unfollowed, unreadable_line, verdict
-from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, counted, leave, say, when
+from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, say, when
 from monitor.config import load_config
 from monitor.daemon.assembly import assemble
 from monitor.daemon.supervisor import LogSupervisor, PassResult

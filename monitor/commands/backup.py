@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from alerts.alert import counted
 from monitor.archive.backup import Places, write_backup
 from monitor.archive.backup import restore as put_back
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, note, say
@@ -31,7 +32,7 @@ def backup(
     # Says what is wrong with the database before anything is copied.
     open_database(settings.database).close()
     found = write_backup(places, into, utc_now(), VERSION)
-    say(f"{into}: {found.files} files, {found.size} bytes")
+    say(f"{into}: {counted(found.files, 'file')}, {counted(found.size, 'byte')}")
 
 
 def restore(
@@ -49,7 +50,7 @@ def restore(
     if not source.is_file():
         raise BadConfig(f"{source}: there is no file here")
     found = put_back(source, _places(settings))
-    say(f"restored {found.files} files, {found.size} bytes, to {settings.database}")
+    say(f"restored {counted(found.files, 'file')}, {counted(found.size, 'byte')}, to {settings.database}")
     note("Run `signwatch fsck`, then start the daemon; after an upgrade `signwatch migrate` first.")
 
 

@@ -8,6 +8,7 @@ from typing import Final
 
 import typer
 
+from alerts.alert import counted
 from alerts.channels.settings import SecretFile
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, say, say_json
 from monitor.config import Config, config_schema, load_config
@@ -49,14 +50,14 @@ def check(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False)
             say(problem, "bold red")
         for remark in remarks:
             say(remark, "yellow")
-        say(f"{config}: {len(problems)} problems" if problems else f"{config}: {_summary(settings)}")
+        say(f"{config}: {counted(len(problems), 'problem')}" if problems else f"{config}: {_summary(settings)}")
     raise leave(Exit.MISUSED if problems else Exit.FINE)
 
 
 def _summary(settings: Config) -> str:
-    logs = "every log of the trust root" if settings.logs is None else f"{len(settings.logs)} logs"
+    logs = "every log of the trust root" if settings.logs is None else counted(len(settings.logs), "log")
     rules = len(RuleKeeper(settings.rules, settings.channels).held.rules.rules)
-    return f"sound: {logs}, {rules} rules, channels {', '.join(settings.channels) or 'none'}"
+    return f"sound: {logs}, {counted(rules, 'rule')}, channels {', '.join(settings.channels) or 'none'}"
 
 
 def _problems(settings: Config) -> Iterator[str]:

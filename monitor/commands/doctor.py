@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from alerts.alert import counted
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, say, say_json
 from monitor.config import Config, load_config
 from monitor.daemon.assembly import as_followed, build_channels, folder_is_writable, route_of
@@ -160,7 +161,8 @@ def _trust(config: Config) -> str:
     if unusable := not_followed(config, root):
         raise OwnFault("; ".join(unusable))
     skipped = f"; of no use, and not among `logs`: {'; '.join(root.skipped)}" if root.skipped else ""
-    return f"{len(logs)} logs, each with its key; {len(root.authorities)} certificate authorities{skipped}"
+    authorities = counted(len(root.authorities), "certificate authority")
+    return f"{counted(len(logs), 'log')}, each with its key; {authorities}{skipped}"
 
 
 def _database(config: Config) -> str:

@@ -2,6 +2,7 @@
 
 from contextlib import closing
 
+from alerts.alert import counted
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say, say_json
 from monitor.config import load_config
 from monitor.model.errors import OwnFault
@@ -25,7 +26,11 @@ def fsck(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False) 
     else:
         for problem in problems:
             say(problem, "red")
-        say("the state is sound" if not problems else f"{len(problems)} problems: restore the database from a backup")
+        say(
+            "the state is sound"
+            if not problems
+            else f"{counted(len(problems), 'problem')}: restore the database from a backup"
+        )
     raise leave(Exit.UNFINISHED if problems else Exit.FINE)
 
 

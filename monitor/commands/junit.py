@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree as ET
 
-from alerts.alert import Owner
+from alerts.alert import Owner, counted
 from alerts.inert import inert_line
 from monitor.commands.run import unreadable_line
 from monitor.daemon.supervisor import PassResult
@@ -142,7 +142,7 @@ def _covered(outcome: PassResult) -> str:
     if outcome.first is None or outcome.last is None:
         return "covered: nothing"
     if outcome.first == outcome.last:
-        return f"covered: nothing new after {outcome.last} entries"
+        return f"covered: nothing new after {counted(outcome.last, 'entry')}"
     return f"covered: entries {outcome.first} to {outcome.last}"
 
 

@@ -14,6 +14,7 @@ import typer
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from alerts.alert import counted
 from alerts.inert import inert_line
 from monitor.commands.report_document import Period, report_document
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, note
@@ -85,7 +86,7 @@ def report(
         raise OwnFault(
             f"{output}: the report cannot be written: {error.strerror}. Nothing else was changed."
         ) from error
-    note(f"wrote {output}: {document['from']} to {document['to']}, {len(document['logs'])} logs")
+    note(f"wrote {output}: {document['from']} to {document['to']}, {counted(len(document['logs']), 'log')}")
 
 
 def read_period(begin: str | None, end: str | None, now: datetime) -> Period:

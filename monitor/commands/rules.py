@@ -9,13 +9,13 @@ from typing import Annotated
 import typer
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
+from alerts.alert import counted
 from monitor.commands.entry_file import read_capped
 from monitor.commands.terminal import (
     DEFAULT_CONFIG,
     ConfigOption,
     Exit,
     JsonOption,
-    counted,
     leave,
     note,
     say,

@@ -13,11 +13,11 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from alerts.alert import Owner
+from alerts.alert import Owner, counted
 from alerts.delivery import deliver_due
 from monitor.commands.peers import index_reader
 from monitor.commands.site import site_server
-from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, counted, leave, note
+from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, leave, note
 from monitor.config import ArchiveConfig, Config, load_config
 from monitor.crosscheck.peers import PATH, checkpoints_document
 from monitor.daemon.assembly import Monitor, assemble, life_of, links_of, token_of
@@ -165,7 +165,7 @@ def one_line(outcome: PassResult) -> str:
     read = ""
     if outcome.first is not None and outcome.last is not None:
         first, last = outcome.first, outcome.last
-        read = f" read entries {first} to {last};" if last > first else f" nothing new after {last} entries;"
+        read = f" read entries {first} to {last};" if last > first else f" nothing new after {counted(last, 'entry')};"
     found = ", ".join(f"{count} {name}" for name, count in sorted(outcome.findings.items()))
     if outcome.unreadable:
         found = f"{found}; {unreadable_line(outcome.unreadable)}".removeprefix("; ")
@@ -251,7 +251,7 @@ def _serve(settings: Config, monitor: Monitor, meter: PrometheusMeter, stop: thr
         note(f"signwatch {VERSION}: status page on {server.url}")
     logs, rules = len(monitor.watches), len(monitor.rules.held.rules.rules)
     _LOG.info("started logs=%d rules=%d", logs, rules)
-    manager.ready(f"following {logs} logs with {rules} rules")
+    manager.ready(f"following {counted(logs, 'log')} with {counted(rules, 'rule')}")
     stop.wait()
     _LOG.info("stopping")
     manager.stopping()

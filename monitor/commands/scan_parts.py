@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from alerts.alert import counted
 from monitor.backscan.ledger import LedgerFinding
 from monitor.backscan.range import World, waits
 from monitor.commands.scan_output import json_line
@@ -90,7 +91,7 @@ class Tally:
             return
         found = ", ".join(f"{count} {name}" for name, count in sorted(self.findings.items())) or "nothing found"
         colour = {Exit.FINE: "green", Exit.UNFINISHED: "yellow"}.get(self.code(), "bold red")
-        note(f"{self.entries} entries read and proven: {found}", colour)
+        note(f"{counted(self.entries, 'entry')} read and proven: {found}", colour)
         if self.wrong_signatures:
             note(
                 f"the log misbehaved: {self.wrong_signatures} of them are in entries whose signature does not verify",

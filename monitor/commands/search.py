@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
+from alerts.alert import counted
 from alerts.inert import inert_json, inert_line
 from monitor.archive.files import ArchiveFiles
 from monitor.archive.histogram import as_svg, as_text
@@ -216,7 +217,11 @@ def _show(answer: Answer, verdicts: Sequence[dict[str, str]]) -> None:
     if sys.stdout.isatty() and len(answer.per_day) > 1:
         for line in as_text(answer.per_day):
             say(line)
-    note(f"{answer.total} entries match" + (f"; the newest {len(answer.rows)} are shown" if answer.cut else ""), "bold")
+    note(
+        f"{counted(answer.total, 'entry')} {'matches' if answer.total == 1 else 'match'}"
+        + (f"; the newest {len(answer.rows)} are shown" if answer.cut else ""),
+        "bold",
+    )
     _tell_coverage(answer.coverage)
 
 
@@ -301,7 +306,7 @@ def _summarise(coverage: Coverage, count: int, *, as_json: bool) -> None:
         summary: Mapping[str, Any] = {"summary": {"entries": count, "coverage": coverage.document()}}
         sys.stdout.write(json.dumps(inert_json(dict(summary))) + "\n")
         return
-    note(f"{count} entries", "bold")
+    note(counted(count, "entry"), "bold")
     _tell_coverage(coverage)
 
 

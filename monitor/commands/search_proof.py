@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from alerts.alert import counted
 from alerts.inert import inert_json
 from monitor.archive.files import ArchiveFiles
 from monitor.archive.proofs import RunProver
@@ -45,7 +46,8 @@ def write_proof(config: Config, files: ArchiveFiles, answer: Answer, query: str,
         path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise OwnFault(f"{path}: cannot be written: {error.strerror or error}") from error
-    note(f"wrote {path}: {len(answer.rows)} entries, each proven; `signwatch evidence verify {path.name}` checks them")
+    entries = counted(len(answer.rows), "entry")
+    note(f"wrote {path}: {entries}, each proven; `signwatch evidence verify {path.name}` checks them")
 
 
 def _fetched(config: Config, rows: Sequence[Row], head: SignedHead) -> dict[int, bytes]:

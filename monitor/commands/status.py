@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from alerts.alert import Severity
+from alerts.alert import Severity, counted
 from alerts.inert import inert_line
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say, say_json, table
 from monitor.config import Config, load_config
@@ -94,7 +94,7 @@ def _show(document: dict[str, Any]) -> None:
             trouble = scan["trouble"]
             told = f": {trouble['owner']} since {trouble['since']}: {trouble['detail']}" if trouble else ""
             rate = f", {scan['entries_per_second']} a second" if scan["entries_per_second"] else ""
-            say(f"looking back in {log['name']}: {scan['entries_left']} entries left{rate}{told}")
+            say(f"looking back in {log['name']}: {counted(scan['entries_left'], 'entry')} left{rate}{told}")
     rules = document["rules"]
     if rules is not None and rules["unindexed"]:
         say(f"rules: {rules['in_force']} in force, {rules['unindexed']} of them asked about every entry: "

@@ -90,11 +90,6 @@ def when(at: datetime | None) -> str:
     return "-" if at is None else rfc3339(at)
 
 
-def counted(number: int, what: str) -> str:
-    """A number with its noun: "1 alert", "2 alerts"."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table on a terminal, and tab-separated lines into a pipe."""
     shown = [[inert_line("-" if cell is None else str(cell), _LONGEST) for cell in row] for row in rows]

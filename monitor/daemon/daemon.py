@@ -19,7 +19,7 @@ from typing import Any, Final
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from alerts.alert import Alert, Owner, rfc3339
+from alerts.alert import Alert, Owner, counted, rfc3339
 from alerts.channels.channel import Channel
 from alerts.delivery import DeliveryPolicy, deliver_channel
 from alerts.outbox import Backlog
@@ -271,7 +271,9 @@ class Daemon:
         limit = self._monitor.config.objectives.delivery_age
         for channel, waiting in sorted(backlog.items()):
             if now - waiting.oldest > limit:
-                detail = f"{waiting.pending} alerts for channel {channel} wait since {rfc3339(waiting.oldest)}"
+                detail = (
+                    f"{counted(waiting.pending, 'alert')} for channel {channel} waiting since {rfc3339(waiting.oldest)}"
+                )
                 # One alert for the day the oldest stems from, also when some are delivered or added meanwhile.
                 day = waiting.oldest.replace(hour=0, minute=0, second=0, microsecond=0)
                 yield own_fault_alert(f"delivery to {channel}", detail, day, now)

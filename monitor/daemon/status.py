@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
-from alerts.alert import Owner, Severity, rfc3339
+from alerts.alert import Owner, Severity, counted, rfc3339
 from alerts.outbox import Backlog
 from monitor.config import Config
 from monitor.daemon.followed_logs import not_followed
@@ -101,7 +101,7 @@ class LogStatus:
         if self.is_stale(now):
             told.append(f"{self.name}: no newer tree head since {_time(self.condition.fresh_at)}")
         if self.lag > gap_entries:
-            told.append(f"{self.name}: {self.lag} entries are not read yet, more than {gap_entries}")
+            told.append(f"{self.name}: {counted(self.lag, 'entry')} not read yet, more than {gap_entries}")
         behind = self.back_scan.trouble if self.back_scan is not None else None
         if behind is not None and (behind.owner is Owner.LOG_MISBEHAVED or now - behind.since > self.stale_after):
             told.append(f"{self.name}: looking back: {behind.owner.value} since {_time(behind.since)}: {behind.detail}")
@@ -234,9 +234,8 @@ def read_status(config: Config, store: Store, now: datetime, further: Sequence[s
             )
     for channel, waiting in sorted(backlog.items()):
         if now - waiting.oldest > config.objectives.delivery_age:
-            reasons.append(
-                f"channel {channel}: {waiting.pending} alerts wait, the oldest since {_time(waiting.oldest)}"
-            )
+            alerts = counted(waiting.pending, "alert")
+            reasons.append(f"channel {channel}: {alerts} waiting, the oldest since {_time(waiting.oldest)}")
     unusable = _not_followed(config, store)
     evidence, count = reading.open_evidence(_OPEN), sum(against.values())
     events = Events(store.database)

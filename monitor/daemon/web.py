@@ -81,7 +81,7 @@ def create_app(look: Look, meter: PrometheusMeter, hosts: Iterable[str] = ()) ->
         return JSONResponse(inert_json(document))
 
     @app.get("/")
-    def status_page() -> HTMLResponse:
+    def status_page(*, live: bool = False) -> HTMLResponse:
         status, document = look()
         events = status.events
         return HTMLResponse(
@@ -91,6 +91,7 @@ def create_app(look: Look, meter: PrometheusMeter, hosts: Iterable[str] = ()) ->
                 now=status.at,
                 open_alerts=sum(status.alerts_open.values()),
                 events=events,
+                live=live,
             )
         )
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Final
 
-from alerts.alert import Alert, Owner, Severity, alert_id, day_of, lasting, rfc3339
+from alerts.alert import Alert, Owner, Severity, alert_id, counted, day_of, lasting, rfc3339
 from monitor.model.errors import Evidence
 from monitor.model.inclusion_promise import BadPromise, Overdue, read_promise
 from monitor.model.log_source import LogApi, SignedHead
@@ -237,7 +237,7 @@ def rewound_head_alert(trusted: SignedHead, shown: SignedHead, since: datetime, 
         kind="log-rewound",
         owner=Owner.LOG_MISBEHAVED,
         severity=Severity.PAGE,
-        title=f"{log} went back from {trusted.size} to {shown.size} entries",
+        title=f"{log} went back from {trusted.size} to {counted(shown.size, 'entry')}",
         summary=f"It signed size {trusted.size} before and has shown nothing newer since {rfc3339(since)}; now it "
         f"shows size {shown.size}, which that tree does contain.",
         consequence=f"Entries from {shown.size} on are no longer shown to anybody who asks now. Signings made since "

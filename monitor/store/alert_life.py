@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, and_, func, or_, select
 
-from alerts.alert import Alert, AlertChange, ChangeKind, Owner, Severity
+from alerts.alert import Alert, AlertChange, ChangeKind, Owner, Severity, counted
 from monitor.store.database import Database
 from monitor.store.findings import set_past_of_alert
 from monitor.store.outbox import FRESH, WITHDRAWN, Silence, Silences, news_of
@@ -174,7 +174,7 @@ def silence_ended_alert(silence: Silence, now: datetime) -> Alert:
         kind="silence-ended",
         owner=Owner.OURSELVES,
         severity=Severity.WARN,
-        title=f"A silence ended: {silence.silenced} alerts were kept from the channels",
+        title=f"A silence ended: {counted(silence.silenced, 'alert')} kept from the channels",
         summary=f"Silence {silence.number} ({about}) was set by {silence.by}: {silence.note or 'no note'}.",
         consequence="The alerts are recorded and open. Alerts of this sort reach the channels again.",
         next_step=f"Run `signwatch alerts list --silence {silence.number}` to read each one.",

@@ -55,7 +55,7 @@ def test_a_sound_configuration_needs_no_database_and_makes_none(
     assert (found["problems"], found["remarks"]) == ([], [])
     assert not (place / "state").exists()
     assert run_command(["config", "check"]) == 0
-    assert "sound: every log of the trust root, 1 rules, channels hook" in capsys.readouterr().out
+    assert "sound: every log of the trust root, 1 rule, channels hook" in capsys.readouterr().out
 
 
 def test_folders_that_systemd_names_are_put_in(place: Path) -> None:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from alerts.alert import Owner
-from alerts.links import NO_LINKS
+from alerts.links import NO_LINKS, Links
 from monitor.config import Config, WebConfig, parse_config
 from monitor.daemon.alert_pages import AlertDesk, alert_router
 from monitor.daemon.console import Console, console_router
@@ -53,7 +53,7 @@ HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'><a href=java
 class Place:
     """A store, a web server over it, and what the daemon says of itself."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, links: Links = NO_LINKS) -> None:
         self.clock = Clock()
         self.config: Config = parse_config(CONFIG, folder / "signwatch.yaml")
         database = create(self.config.database, NOW, "test")
@@ -65,7 +65,7 @@ class Place:
         web.include_router(console_router(Console(self.store, self.look, lambda: self.rules, self.clock)))
         life, reading = AlertLife(database, ["mail"]), Reading(database)
         web.include_router(
-            alert_router(AlertDesk(life, reading, NO_LINKS, b"", self.clock, SigningProofs(self.store, list, None)))
+            alert_router(AlertDesk(life, reading, links, b"", self.clock, SigningProofs(self.store, list, None)))
         )
         self.server = WebServer(web, WebConfig(("127.0.0.1", 0)))
         self.server.start()
@@ -113,7 +113,7 @@ def test_an_old_success_a_stale_head_and_a_waiting_alert_are_not_green(place: Pl
     told = " ".join(place.reasons())
     assert "last pass that succeeded" in told
     assert "no newer tree head" in told
-    assert "1 alerts wait" in told
+    assert "1 alert waiting" in told
 
 
 def test_a_gap_beyond_the_objective_is_not_green(place: Place) -> None:
@@ -154,7 +154,7 @@ def test_open_evidence_keeps_the_page_and_the_log_red_until_it_is_closed(place: 
 
 # Paths of this server; a name in one is percent-encoded.
 _OURS = re.compile(
-    r"#main|/|/style\.css|/api/status\.json|/metrics|/readyz"
+    r"#main|/(\?live=1)?|/style\.css|/api/status\.json|/metrics|/readyz"
     r"|/(alerts|rules|logs|signings|evidence|explain)(/[A-Za-z0-9._~%-]+)*(/[0-9]+)?(\?every=true)?"
 )
 

@@ -114,7 +114,7 @@ def test_a_real_daemon_says_that_it_is_ready_alive_and_stopping(
                 assert daemon.wait(60) == 0
             finally:
                 daemon.kill()
-    assert "READY=1\nSTATUS=following 1 logs with 1 rules" in told
+    assert "READY=1\nSTATUS=following 1 log with 1 rule" in told
     assert told.count("WATCHDOG=1") >= 2, "again and again, by itself"
 
 

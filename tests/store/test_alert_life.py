@@ -122,7 +122,7 @@ def test_a_silence_ends_by_itself_or_early_and_its_end_is_told_with_a_count(data
     [early, over] = sorted(life.take_ended_silences(NOW + HOUR), key=lambda each: -each.number)
     assert (early.silenced, over.silenced) == (0, 2)
     told = silence_ended_alert(over, NOW + HOUR)
-    assert "2 alerts were kept" in told.title
+    assert "2 alerts kept" in told.title
     assert f"--silence {first}" in told.next_step
     assert life.take_ended_silences(NOW + 2 * HOUR) == [], "once"
     assert [each.alert.id for each in Reading(database).alerts(9, silence=first)] == [alert(1).id, alert(2).id]

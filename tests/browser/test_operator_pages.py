@@ -1,0 +1,72 @@
+"""The operator's pages in Debian's chromium: on a phone and a desk, in light and dark."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from alerts.alert import Owner
+from alerts.links import Links
+from monitor.store.alert_life import Who
+from monitor.store.patterns import Patterns
+from monitor.store.reading import Reading
+from tests.browser.site_pages import Eyes, chromium, eyes
+from tests.daemon.test_console import found
+from tests.daemon.test_web import Place
+from tests.support.alerts import NOW
+from tests.support.parts import LOG, some_evidence
+
+pytestmark = pytest.mark.skipif(chromium() is None, reason="chromium is not installed (Debian: chromium)")
+LONG = "release-of-a-project-with-a-name-that-does-not-fit-anywhere@a-rather-long-name-of-a-company.example"
+LINKS = Links("http://127.0.0.1", b"k" * 32)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    made = Place(tmp_path, LINKS)
+    found(made, LONG)
+    made.store.keep_evidence(some_evidence(), [])
+    made.clock.advance(hours=3)
+    made.store.health.went_wrong(LOG, made.clock.now, Owner.COULD_NOT_ASK, "timeout", "no complete answer in time")
+    yield made
+    made.client.close()
+    made.server.stop()
+    made.store.close()
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_every_page_fits_and_axe_finds_nothing(place: Place, width: int, *, dark: bool) -> None:
+    reading = Reading(place.store.database)
+    (alert,) = [each for each in reading.alerts(9) if each.alert.kind == "unexpected-signing"]
+    (piece,) = reading.evidence(9)
+    with eyes(place.server.url, width=width, dark=dark) as sre:
+        look(sre, "status", "/")
+        look(sre, "alerts", "/alerts")
+        link = LINKS.acknowledge(alert.alert).removeprefix(LINKS.base)
+        assert "Expect signings like this one" in look(sre, "alert", link)
+        sre.page.get_by_label("Your name").fill("alice")
+        sre.page.get_by_label("Expect signings like this one, until it is revoked").check()
+        sre.press("Acknowledge")
+        assert "This alert is acknowledged" in sre.look("acknowledged")
+        (pattern,) = Patterns(place.store.database).all()
+        assert pattern.by == "alice"
+        assert "Acknowledged patterns" in look(sre, "rule", "/rules/acme-release")
+        look(sre, "rules", "/rules")
+        look(sre, "log", f"/logs/{LOG}")
+        look(sre, "signing", f"/signings/{LOG}/1")
+        look(sre, "evidence", f"/evidence/{piece.id}")
+        assert "Releases of Acme" in look(sre, "search", "/search?q=releases")
+        look(sre, "found", f"/search?q={quote(LONG)}")
+        look(sre, "explained", "/explain/alerts/canary-missed")
+        sre.open(link)
+        sre.press("Revoke pattern 1")
+        assert "revoked" in sre.look("revoked")
+    assert Patterns(place.store.database).all()[0].revoked_at is not None
+    assert not Patterns(place.store.database).revoke(1, Who("bob"), NOW), "control: it is revoked"
+
+
+def look(sre: Eyes, name: str, path: str) -> str:
+    sre.open(path)
+    return sre.look(f"operator-{name}")
