@@ -88,7 +88,7 @@ def test_a_sound_archive_verifies_with_the_log_and_without_it(place: Place) -> N
 
 
 @pytest.mark.parametrize("kind", ["rows", "index"])
-@pytest.mark.parametrize("damage", ["missing", "truncated", "swapped", "changed"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "swapped", "foreign", "changed"])
 def test_each_damaged_file_is_found_and_mended_by_one_command(place: Place, kind: str, damage: str) -> None:
     place.build()
     before = place.archive.search(EVERYTHING)
@@ -103,6 +103,8 @@ def test_each_damaged_file_is_found_and_mended_by_one_command(place: Place, kind
             path.write_bytes(sound[: len(sound) // 2])
         case "swapped":
             path.write_bytes(other.read_bytes())
+        case "foreign":
+            path.write_bytes(b"PAR1 no such thing PAR1".ljust(len(sound), b"1"))
         case "changed":
             # One bit anywhere, where no page of Parquet may show it.
             path.write_bytes(sound[:-6] + bytes([sound[-6] ^ 1]) + sound[-5:])
