@@ -118,9 +118,9 @@ TASKS: Final[tuple[Task, ...]] = (
         (
             Figure(
                 "follow_over_examine",
-                "wall-clock entries/s of following a Rekor v2 log over HTTP (fetch, hash, prove, match, judge, commit "
-                "to SQLite; 1,000 rules) over those of examine alone",
-                at_least=0.5,
+                "entries a processor second of following a Rekor v2 log over HTTP (fetch, hash, prove, match, judge, "
+                "commit to SQLite; 1,000 rules; the log's server left out) over those of examine alone",
+                at_least=0.6,
             ),
         ),
         following.measure_speed,
@@ -132,6 +132,7 @@ TASKS: Final[tuple[Task, ...]] = (
                 "peak MiB of following a backlog of 1,000,000 entries less that of 10,000",
                 at_most=20,
             ),
+            Figure("follow_1m_mb", "peak MiB of following 1,000,000 entries with 1,000 rules", at_most=150),
         ),
         following.measure_memory,
     ),
