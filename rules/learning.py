@@ -182,7 +182,10 @@ def describe(key: str, value: Any) -> str:
     values = value if isinstance(value, list) else [value]
     sentence = _SENTENCES.get(key)
     if key in _PAST_SENTENCES:
-        return _PAST_SENTENCES[key].format(**value) if isinstance(value, Mapping) else _PAST_SENTENCES[key]
+        if not isinstance(value, Mapping):
+            return _PAST_SENTENCES[key]
+        per = {"1d": "a day", "1h": "an hour", "7d": "a week"}.get(str(value["per"]), f"in {value['per']}")
+        return _PAST_SENTENCES[key].format(at_most=value["at_most"], per=per)
     if sentence is None:
         return f"{key.replace('_', ' ')} is {_or(values)}"
     return sentence.format(_or(values))
@@ -209,7 +212,7 @@ _SENTENCES: Final[Mapping[str, str]] = {
 _PAST_SENTENCES: Final[Mapping[str, str]] = {
     "same_issuer": "each signer keeps the login service that vouched for it before",
     "same_repository_identifier": "each repository keeps the number it was seen with before",
-    "rate": "there are at most {at_most} signings in {per}",
+    "rate": "there are at most {at_most} signings {per}",
     "authorised": "its digest was announced by you beforehand",
 }
 _SUBJECTS: Final[Mapping[str, str]] = {

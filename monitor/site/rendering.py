@@ -100,8 +100,13 @@ class Timeline:
     ground: int = _GROUND
 
 
-def timeline(signings: Sequence[tuple[datetime, str]], now: datetime) -> Timeline | None:
-    """Bars of signings (when, outcome) over at most the last year; `None` when there is nothing to draw."""
+def timeline(
+    signings: Sequence[tuple[datetime, str]], now: datetime, odd: str = "unlike the others"
+) -> Timeline | None:
+    """Bars of signings (when, outcome) over at most the last year; `None` when there is nothing to draw.
+
+    `odd` says in words what the unexpected ones are.
+    """
     recent = [(at, outcome) for at, outcome in signings if now - at < timedelta(weeks=_BARS) and at <= now]
     if not recent:
         return None
@@ -125,7 +130,7 @@ def timeline(signings: Sequence[tuple[datetime, str]], now: datetime) -> Timelin
     unexpected = sum(outcome == "unexpected" for _, outcome in recent)
     plural = "s" if len(recent) > 1 else ""
     summary = f"{len(recent)} signing{plural} by {unit} since {day(max(start, oldest))}"
-    summary += f", {unexpected} of them unlike the others." if unexpected else ", none unlike the others."
+    summary += f", {unexpected} of them {odd}." if unexpected else f", none {odd}."
     return Timeline(tuple(bars), _ticks(start, end, daily=daily), unit, summary)
 
 

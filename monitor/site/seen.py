@@ -76,7 +76,7 @@ def seen_by(site: Site, subscription: Subscription, limit: int = PAGE, after: Pl
         total=len(counted),
         unexpected=len(open_ones),
         more=len(marks) > drawn,
-        timeline=timeline([(mark.at, mark.outcome) for mark in counted], now),
+        timeline=timeline([(mark.at, mark.outcome) for mark in counted], now, odd="unexpected"),
         words=tuple(in_words(json.loads(subscription.document).get("expect", {}))),
         coverage=coverage,
         now=now,

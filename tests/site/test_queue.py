@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import typer
+from aiosmtpd.controller import Controller
 from limits import RateLimitItemPerSecond
 from sqlalchemy import select
 from typer.testing import CliRunner
@@ -232,6 +233,26 @@ def test_the_limit_for_one_receiving_host_postpones_and_counts_no_failure(
     sent = acme.courier.run_pass()
     assert (sent.delivered, sent.failed) == (2, 0)
     assert len(acme.mailbox.messages) - before == 2
+
+
+def test_a_mail_server_that_is_not_there_delays_and_loses_nothing(acme: Scene) -> None:
+    acme.subscribe(acme.visitor(), MIA)
+    alert = an_alert(acme)
+    FanOut(acme.store.database).send(alert, alert.id, acme.clock())
+    port = acme.smtp.port
+    acme.smtp.stop()
+    sent = acme.courier.run_pass()
+    assert (sent.delivered, sent.failed, sent.given_up) == (0, 1, 0)
+    again = Controller(acme.mailbox, hostname="127.0.0.1", port=port)
+    again.start()
+    try:
+        acme.clock.advance(hours=2)
+        acme.deliver()
+        acme.deliver()
+    finally:
+        again.stop()
+        acme.smtp.start()
+    assert len(acme.mailbox.to(MIA)) == 2
 
 
 def test_a_quiet_week_says_what_its_silence_is_worth(acme: Scene) -> None:
