@@ -7,13 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.ca_server import SIGN_LITE, CaServer, ca_and_log, run
+from tests.support.ca_server import SIGN_LITE, SIGSTORE, CaServer, ca_and_log, run
 from tests.support.go_clients import cosign, needs_cosign
 
 pytestmark = needs_cosign
 
 ALICE = "alice@lab.local"
 BUILD = "https://example.com/build/v1"
+SLSA = "https://slsa.dev/provenance/v1"
+PROVENANCE = {
+    "buildDefinition": {"buildType": BUILD, "externalParameters": {}},
+    "runDetails": {"builder": {"id": "https://example.com/builder"}},
+}
 MATRIX = pytest.mark.parametrize("rekor", [1, 2])
 
 
@@ -91,5 +96,22 @@ def test_each_verifies_the_others_attestation_of_a_file(rekor: int, clients: Cli
         "attest", str(file), *predicate, "--predicate-type", BUILD, *token, "--rekor-version", str(rekor), "--json"
     )
     mine = ("--bundle", json.loads(made)[0]["bundle"], "--type", BUILD)
+    clients.cosign("verify-blob-attestation", *mine, *clients.who(), str(file))
+    clients.cosign("verify-blob-attestation", *mine, *clients.who(), str(other), expect=None)
+
+
+@MATRIX
+def test_an_attestation_of_pypis_sigstore_verifies_in_both(rekor: int, clients: Clients) -> None:
+    file, other = clients.file(f"by-pypi-{rekor}"), clients.file(f"not-by-pypi-{rekor}")
+    claim = ("--predicate", str(clients.folder / "slsa.json"), "--predicate-type", SLSA)
+    (clients.folder / "slsa.json").write_text(json.dumps(PROVENANCE))
+    bundle = str(file) + ".pypi.json"
+    trust = ("--trust-config", str(clients.ca.trust_config), "attest", "--rekor-version", str(rekor))
+    token = ("--identity-token", clients.ca.email_token(ALICE))
+    run(SIGSTORE, *trust, *claim, *token, "--bundle", bundle, str(file))
+    wanted = ("--identity", ALICE, "--issuer", clients.ca.oidc, "--bundle", bundle)
+    clients.sign_lite("verify", str(file), *wanted)
+    clients.sign_lite("verify", str(other), *wanted, expect=1)
+    mine = ("--bundle", bundle, "--type", SLSA)
     clients.cosign("verify-blob-attestation", *mine, *clients.who(), str(file))
     clients.cosign("verify-blob-attestation", *mine, *clients.who(), str(other), expect=None)
