@@ -28,14 +28,10 @@ logs:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a command cost: processor seconds, user and system, and peak resident MiB, of all its processes together.
-
-    `first_seconds` are the part of `seconds` that its first process spent, as far as the last look shows.
-    """
+    """What a command cost: processor seconds, user and system, and peak resident MiB, of all its processes together."""
 
     seconds: float
     mib: float
-    first_seconds: float
     exit_code: int
     output: str
 
@@ -57,12 +53,12 @@ def run(
         (folder / "output.txt").open("w+", encoding="utf-8") as output,
         subprocess.Popen(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT) as process,
     ):
-        latest, peak, first = time.monotonic() + _TIMEOUT, 0, 0.0
+        latest, peak = time.monotonic() + _TIMEOUT, 0
         try:
             waited, status, usage = os.wait4(process.pid, os.WNOHANG)
             while not waited and time.monotonic() < latest:
                 if memory:
-                    peak, first = max(peak, resident(process.pid)), _own_seconds(process.pid) or first
+                    peak = max(peak, resident(process.pid))
                 time.sleep(_SAMPLE)
                 if until():
                     os.kill(process.pid, signal.SIGTERM)
@@ -76,7 +72,7 @@ def run(
         process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)
         seconds = usage.ru_utime + usage.ru_stime
-        return Spent(seconds, peak / _MIB, first, process.returncode, output.read())
+        return Spent(seconds, peak / _MIB, process.returncode, output.read())
 
 
 def resident(pid: int) -> int:
@@ -110,14 +106,6 @@ def _proportional(pid: int) -> int:
     except OSError:
         return 0
     return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
-
-
-def _own_seconds(pid: int) -> float:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def write_site(folder: Path, logs: Sequence[tuple[str, str, str]], trust: Mapping[str, Any], rules: str) -> None:
