@@ -229,12 +229,13 @@ def scene(folder: Path, database: Database, archive: Archive | None = None, **ch
     courier = Courier(site)
     server.start()
     with ExitStack() as visitors:
+        made = Scene(site, store, server, mailbox, smtp, courier, clock, visitors)
         try:
-            yield Scene(site, store, server, mailbox, smtp, courier, clock, visitors)
+            yield made
         finally:
             courier.close()
             server.stop()
-            smtp.stop()
+            made.smtp.stop()
 
 
 def shown(answer: httpx.Response) -> str:
