@@ -10,8 +10,7 @@ import httpcore
 import httpx
 
 from ca_lite.errors import Outage
-from outbound.connections import transport
-from outbound.transport import Deadline, HttpLimits, believed
+from outbound.transport import Deadline, DeadlineTransport, HttpLimits, believed
 
 _LIMITS: Final = HttpLimits(connect=5.0, operation=5.0)
 
@@ -23,7 +22,7 @@ class Client:
         context = ssl.create_default_context(cadata=ca_cert) if ca_cert else believed(None)
         self._deadline = Deadline(time.monotonic)
         self._http = httpx.Client(
-            transport=transport(self._deadline, _LIMITS, context, None),
+            transport=DeadlineTransport(self._deadline, _LIMITS, context, None),
             trust_env=False,
             follow_redirects=False,
             timeout=httpx.Timeout(_LIMITS.operation, connect=_LIMITS.connect),

@@ -9,7 +9,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
@@ -20,9 +20,9 @@ from typing_extensions import override
 
 from addresses.url import shown_url
 from monitor.model.errors import FetchFailed, OwnFault
-from outbound.connections import transport
 from outbound.transport import (
     Deadline,
+    DeadlineTransport,
     HttpLimits,
     Tokens,
     believed,
@@ -33,8 +33,7 @@ from outbound.transport import (
 
 MIB: Final = 1024 * 1024
 FETCHED: Final = "ok"
-# Compression would let a server choose how much we hold.
-_HEADERS: Final = {"User-Agent": "signwatch", "Accept-Encoding": "identity", "Connection": "keep-alive"}
+_USER_AGENT: Final = "signwatch"
 _SHOWN_BODY: Final = 300
 _MAX_RETRY_AFTER: Final = 3600.0
 # What one question may spend on the rest a server asks for; a server that names no time is given one second, then two.
@@ -189,18 +188,21 @@ class HttpFetcher(Fetcher):
         self._not_before = float("-inf")
         self._through = f" through the proxy {shown_url(proxy)}" if proxy else ""
         try:
-            context = believed(ca_file)
+            transport = DeadlineTransport(self._deadline, self._limits, believed(ca_file), proxy)
         except OSError as error:
             why = error.strerror or str(error)
             raise OwnFault(
                 f"ca_file: {ca_file} cannot be used: {why}. {shown_url(base_url)} cannot be asked without it: name "
                 "a PEM file with the certificates of the authorities to believe."
             ) from error
-        # No `httpx.Client` around it: cookies, redirects, defaults and hooks are what a log must not have, and cost a
-        # request as much again as all the rest.
-        self._transport = transport(self._deadline, self._limits, context, proxy)
-        timeout = httpx.Timeout(self._limits.operation, connect=self._limits.connect)
-        self._extensions = {"timeout": timeout.as_dict()}
+        self._client = httpx.Client(
+            transport=transport,
+            # Redirects would let a server choose whom we ask; compression would let it choose how much we hold.
+            follow_redirects=False,
+            trust_env=False,
+            headers={"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"},
+            timeout=httpx.Timeout(self._limits.operation, connect=self._limits.connect),
+        )
 
     def move_to(self, base_url: str) -> None:
         """Ask at another base URL from now on; what is under way ends where it began. Raises `OwnFault` for no URL."""
@@ -239,7 +241,7 @@ class HttpFetcher(Fetcher):
 
     def close(self) -> None:
         """Close every connection."""
-        self._transport.close()
+        self._client.close()
 
     def _ask(self, method: str, path: str, content: bytes | None, max_bytes: int, expect: Expect) -> bytes:
         began = self._clock()
@@ -281,18 +283,14 @@ class HttpFetcher(Fetcher):
         return self._not_before - self._clock() < _EARLY
 
     def _exchange(self, method: str, url: str, content: bytes | None, max_bytes: int, expect: Expect) -> bytes:
-        headers = _HEADERS | {"Accept": "application/json" if expect is Expect.JSON else "*/*"}
+        headers = {"Accept": "application/json" if expect is Expect.JSON else "*/*"}
         if content is not None:
             headers["Content-Type"] = "application/json"
         shown = shown_url(url)
         with (
             self._deadline.running(self._limits.total),
             _as_fetch_failed(shown, self._through),
-            closing(
-                self._transport.handle_request(
-                    httpx.Request(method, url, headers=headers, content=content, extensions=self._extensions)
-                )
-            ) as response,
+            self._client.stream(method, url, content=content, headers=headers) as response,
         ):
             if response.status_code != httpx.codes.OK:
                 raise _refusal(shown, response)
@@ -309,7 +307,7 @@ def _read_capped(url: str, response: httpx.Response, max_bytes: int, *, with_sta
         raise TooLarge(f"{url}: answer of {declared} bytes, at most {max_bytes} expected")
     chunks: list[bytes] = []
     size = 0
-    for chunk in _body(response):
+    for chunk in response.iter_raw():
         size += len(chunk)
         if size > max_bytes:
             is_plain = with_start and "content-encoding" not in response.headers
@@ -363,15 +361,9 @@ def _refusal(url: str, response: httpx.Response) -> FetchFailed:
     return Refused(message, status, body)
 
 
-def _body(response: httpx.Response) -> Iterator[bytes]:
-    """The body as it comes, piece by piece."""
-    if isinstance(response.stream, httpx.SyncByteStream):
-        yield from response.stream
-
-
 def _start_of_body(response: httpx.Response) -> bytes:
     start = b""
-    for chunk in _body(response):
+    for chunk in response.iter_raw():
         start += chunk
         if len(start) >= _SHOWN_BODY:
             break
