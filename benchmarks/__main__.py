@@ -52,6 +52,8 @@ def bench(
         figures = _measure(tasks, corpus or Path(temporary))
     output.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     Console().print(_table(tasks, figures))
+    if not all(each.name in figures for task in tasks for each in task.figures):
+        raise typer.Exit(3)
     if check and not all(each.met(figures[each.name]) for task in tasks for each in task.figures):
         raise typer.Exit(1)
 
@@ -115,10 +117,11 @@ def _complete(corpus: Path, say: Callable[[str], object]) -> None:
 def _run(task: Task, corpus: Path) -> dict[str, float]:
     # A process of its own: no figure inherits another one's memory, caches or collector state.
     command = [sys.executable, "-m", "benchmarks", "--task", task.figures[0].name, "--corpus", str(corpus)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=_TIMEOUT, check=False)
-    if done.returncode:
-        typer.echo(f"{task.figures[0].name} could not be measured; the reason stands above.", err=True)
-        raise typer.Exit(3)
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=_TIMEOUT, check=True)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        typer.echo(f"{task.figures[0].name} could not be measured: {error}. The others are.", err=True)
+        return {}
     figures: dict[str, float] = {name: round(value, 3) for name, value in json.loads(done.stdout).items()}
     return figures
 
@@ -132,8 +135,9 @@ def _table(tasks: Sequence[Task], figures: dict[str, float]) -> Table:
     table.add_column("what it is")
     for task in tasks:
         for each in task.figures:
-            value = figures[each.name]
-            table.add_row(each.name, f"{value:,.2f}", each.target, "met" if each.met(value) else "MISSED", each.meaning)
+            value = figures.get(each.name)
+            shown = ("", "NOT MEASURED") if value is None else (f"{value:,.2f}", "met" if each.met(value) else "MISSED")
+            table.add_row(each.name, shown[0], each.target, shown[1], each.meaning)
     return table
 
 

@@ -181,7 +181,7 @@ def compact_archive(
         for group in groups:
             compact(writer, group)
             note(f"{name}: entries {group[0].first} to {group[-1].last - 1} are one range now")
-        note(f"{name}: {len(groups)} ranges made", "green")
+        note(f"{name}: {counted(len(groups), 'range')} made", "green")
 
 
 def _is_named(tree: str, log: str | None) -> bool:
@@ -211,7 +211,7 @@ def _verify(manifest: Manifest, source: LogSource | None, parts: "_Parts", *, co
             damaged |= {each.each.first: each for each in found}
         for fingerprint, rows in derivation.unknown.items():
             note(
-                f"{manifest.log}: {rows} rows were judged by the trust root {fingerprint[:16]}…, which is not known "
+                f"{manifest.log}: {counted(rows, 'row')} judged by the trust root {fingerprint[:16]}…, unknown "
                 "here: trust has changed since, and their chains were not derived again",
                 "yellow",
             )
@@ -227,7 +227,9 @@ def _verify(manifest: Manifest, source: LogSource | None, parts: "_Parts", *, co
     if not left:
         left += _verify_maps(ArchiveWriter(parts.files, manifest.identity, _prove_nothing), mending=mending)
     if not left:
-        note(f"{manifest.log}: {entries} entries lead to the heads that the log signed", "green")
+        note(
+            f"{manifest.log}: the hashes of {counted(entries, 'entry')} lead to the heads that the log signed", "green"
+        )
     return left
 
 

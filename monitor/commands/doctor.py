@@ -170,5 +170,5 @@ def _database(config: Config) -> str:
         path = sqlite_path(config.database)
         size = f", {path.stat().st_size // 1024} KiB" if path is not None else ""
         dropped = sum(each.matches for each in RuleLoad(database).dropped().values())
-        left_out = f"; {dropped} matches were left out, see docs/alerts/rules-dropped.md" if dropped else ""
+        left_out = f"; {counted(dropped, 'match')} left out, see docs/alerts/rules-dropped.md" if dropped else ""
         return f"{database.where}{size}, schema current{left_out}"

@@ -98,7 +98,7 @@ def _add_case(suite: ET.Element, each: Timed) -> None:
     if outcome.owner is Owner.LOG_MISBEHAVED:
         _add(case, "failure", outcome.reason, outcome.detail)
     elif unexpected:
-        _add(case, "failure", "unexpected-signing", f"{unexpected} signings are not what the rules expect")
+        _add(case, "failure", "unexpected-signing", f"{counted(unexpected, 'signing')} unlike what the rules expect")
     elif outcome.owner is not None:
         _add(case, "error", outcome.reason, outcome.detail)
     elif outcome.unreadable:
@@ -112,7 +112,7 @@ def _add_case(suite: ET.Element, each: Timed) -> None:
 def _add_rechecked(suite: ET.Element, again: Rechecked) -> None:
     case = ET.SubElement(suite, "testcase", {"classname": _NAME, "name": "second judgements", "time": "0.000"})
     if again.unexpected:
-        detail = f"{again.unexpected} signings were not followed by what the rules expect"
+        detail = f"{counted(again.unexpected, 'signing')} without what the rules expect to follow"
         _add(case, "failure", "unexpected-signing", detail)
     elif again.trouble:
         _add(case, "error", "own-fault", again.trouble)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from alerts.alert import counted
 from alerts.inert import inert_line
 from monitor.commands.terminal import note, say, say_json
 from monitor.model.log_source import LogApi
@@ -22,7 +23,10 @@ def tell_proofs(checked: Sequence[CheckedSignings], owner: Owner | None, source:
     for each, who in zip(checked, owners, strict=True):
         signed = f"signed by key {each.key_hash}"
         if who is not None:
-            say(f"verified: {len(each.sentences)} entries are in the log of {each.head.size} entries", "green")
+            say(
+                f"verified: {counted(len(each.sentences), 'entry')} in the log of {counted(each.head.size, 'entry')}",
+                "green",
+            )
             say(f"{signed}, {who}")
         elif owner is None:
             say(f"not decided: {signed}; whether that is the log's key was not checked", "yellow")

@@ -101,7 +101,7 @@ class Tally:
             entries, them = ("entry", "it") if self.unreadable == 1 else ("entries", "them")
             note(f"{self.unreadable} {entries} cannot be read, so whether a rule selects {them} is not known", "yellow")
         if dropped:
-            note(f"{dropped} matches are left out: more rules match one entry than are judged", "yellow")
+            note(f"{counted(dropped, 'match')} left out: more rules match one entry than are judged", "yellow")
 
 
 def scan_parts(

@@ -100,7 +100,7 @@ def _show(document: dict[str, Any]) -> None:
         say(f"rules: {rules['in_force']} in force, {rules['unindexed']} of them asked about every entry: "
             f"{', '.join(rules['unindexed_rules'])}")  # fmt: skip
     for name, matches in document["not_looked_at"]["matches_dropped"].items():
-        note(f"{name}: {matches} matches were left out: more rules selected an entry than are judged", "yellow")
+        note(f"{name}: {counted(matches, 'match')} left out: more rules selected an entry than are judged", "yellow")
     _show_canary(document["canary"])
     _show_alerts(document)
     counts = document["findings"]["by_outcome"]

@@ -229,7 +229,7 @@ def read_status(config: Config, store: Store, now: datetime, further: Sequence[s
     for overdue in store.promises.unasked(now):
         if now - overdue.since > timedelta(seconds=config.objectives.stale_after_seconds):
             reasons.append(
-                f"{overdue.promises} promises of the log with key id {overdue.log_id[:16]}… are overdue since "
+                f"{counted(overdue.promises, 'promise')} of the log with key id {overdue.log_id[:16]}… overdue since "
                 f"{_time(overdue.since)}: could-not-ask: {overdue.why}"
             )
     for channel, waiting in sorted(backlog.items()):

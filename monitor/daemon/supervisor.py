@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from typing_extensions import override
 
-from alerts.alert import Alert, Owner, lasting
+from alerts.alert import Alert, Owner, counted, lasting
 from alerts.inert import inert_line
 from monitor.archive.handover import Handover, Handovers
 from monitor.crosscheck.promise_rounds import PromiseRounds
@@ -430,7 +430,9 @@ class LogSupervisor:
         elif overdue is not None and outcome.owner is None:
             # Other passes may lie between two attempts to ask: the trouble lasts until one of them succeeds.
             outcome.owner, outcome.reason = Owner.COULD_NOT_ASK, "promise-unasked"
-            outcome.detail = f"{overdue.promises} promises are overdue since {overdue.since.isoformat()}: {overdue.why}"
+            outcome.detail = (
+                f"{counted(overdue.promises, 'promise')} overdue since {overdue.since.isoformat()}: {overdue.why}"
+            )
 
     def _settle(self, outcome: PassResult, error: Exception) -> None:
         """Record trouble; when even that fails, the database is ill and the log line is all there is."""

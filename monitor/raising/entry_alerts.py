@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from alerts.alert import Alert, Owner, Severity, alert_id, day_of, rfc3339
+from alerts.alert import Alert, Owner, Severity, alert_id, counted, day_of, rfc3339
 from monitor.model.log_source import CLOCK_SKEW, SignedHead, TimedEntry
 from monitor.model.state import Finding, UnreadableEntry
 from sigstore_entries.entry import readable_part
@@ -178,8 +178,8 @@ def alerts_of_dropped(log: str, dropped: Sequence[tuple[int, int]], now: datetim
             owner=Owner.OURSELVES,
             severity=Severity.WARN,
             title=f"More rules select an entry of {log} than are judged",
-            summary=f"{matches} matches of entry {index}{others} were left out. The rules that come first in the file, "
-            "and the signers with the fewest names and keys, were judged.",
+            summary=f"Left out: {counted(matches, 'match')} of entry {index}{others}. The rules that come first in the "
+            "file, and the signers with the fewest names and keys, were judged.",
             consequence="The recipients of the rules that were left out are not told of this entry.",
             next_step="Look at the entry and at the rules that select it: one rule with a list of channels does the "
             "work of many. `signwatch status` counts what was left out.",

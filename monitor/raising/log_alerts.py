@@ -307,7 +307,7 @@ def promises_given_up_alert(log: str, overdue: Overdue, now: datetime) -> Alert:
         kind="log-promise-unasked",
         owner=Owner.COULD_NOT_ASK,
         severity=Severity.WARN,
-        title=f"{overdue.promises} promises of {log} are given up",
+        title=f"{counted(overdue.promises, 'promise')} of {log} given up",
         summary=f"The oldest was to be kept by {since}. {overdue.why}",
         consequence="Whether the log kept them will not be known here.",
         next_step="When the log answers, check the bundles that hold them with `signwatch check-bundle`.",

@@ -158,7 +158,7 @@ def test_a_changed_chain_is_found(judged: Place, with_index: bool) -> None:
 def test_chains_judged_by_a_root_that_is_not_known_any_more_are_told(judged: Place) -> None:
     trust_also_the_stranger(judged)
     _, said = judged.run("archive", "verify", "--all")
-    assert "6 rows were judged by the trust root" in said
+    assert "6 rows judged by the trust root" in said
     assert "trust has changed since" in said
     assert [row["chains"] for row in rows(judged)] == list(CHAINS.values())
 
