@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,13 +55,14 @@ class Desk:
             *root,
         ]
 
-    def start(self, client: str, flow: str) -> "subprocess.Popen[str]":
-        """Begin to sign; a browser that is opened writes its address into a file."""
+    @contextmanager
+    def signing(self, client: str, flow: str) -> Iterator["subprocess.Popen[str]"]:
+        """Begin to sign; a browser that is opened writes its address into a file. Ended where the test fails before."""
         (self.folder / "file").write_bytes(b"signed by a person")
         opener = self.folder / "xdg-open"
         opener.write_text(f'#!/bin/sh\nprintf "%s" "$1" > "{self.folder}/opened"\n')
         opener.chmod(0o755)
-        return subprocess.Popen(
+        with subprocess.Popen(
             self.command(client, flow),
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
@@ -75,7 +77,11 @@ class Desk:
                 "BROWSER": f"{opener} %s",
                 "PATH": f"{self.folder}:{os.environ['PATH']}",
             },
-        )
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def opened(self) -> str:
         path = self.folder / "opened"
@@ -114,7 +120,7 @@ def ended(process: "subprocess.Popen[str]") -> None:
 
 @pytest.mark.parametrize("client", CLIENTS)
 def test_a_person_signs_in_in_the_browser_that_the_client_opened(client: str, desk: Desk) -> None:
-    with desk.start(client, "normal") as process:
+    with desk.signing(client, "normal") as process:
         page = desk.browser.page
         page.goto(desk.opened())
         desk.browser.look(f"sign-in-{client}")
@@ -132,7 +138,7 @@ def test_a_person_signs_in_in_the_browser_that_the_client_opened(client: str, de
 
 @pytest.mark.parametrize("client", CLIENTS)
 def test_a_person_approves_a_device_in_a_browser(client: str, desk: Desk) -> None:
-    with desk.start(client, "device") as process:
+    with desk.signing(client, "device") as process:
         assert process.stdout is not None
         found = None
         for line in process.stdout:
