@@ -15,17 +15,19 @@ _PAGE: Final = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>ca-lite: {{ title }}</title>
 <style>
+ :root { color-scheme: light dark }
  body { font: 1rem/1.5 system-ui, sans-serif; max-width: 32rem; margin: 3rem auto; padding: 0 1rem }
- label { display: block; margin: 1rem 0 } input { display: block; width: 100%; padding: .5rem; box-sizing: border-box }
- button { padding: .5rem 1rem } .problem { border-left: .25rem solid #b00; padding-left: .75rem }
+ label { display: block; margin: 1rem 0 }
+ input { display: block; width: 100%; padding: .5rem; box-sizing: border-box; font: inherit }
+ button { padding: .5rem 1rem; font: inherit } .problem { border-left: .25rem solid #b00; padding-left: .75rem }
  code { user-select: all; word-break: break-all }
 </style>
-<h1>{{ title }}</h1>
+<body><main><h1>{{ title }}</h1>
 {% if development %}<p class="problem"><strong>Development login.</strong> Who has the secret can sign as any person:
 a signature made with it proves nothing. An operator replaces it with users (<code>ca-lite users add</code>) or with a
 company's issuer (<code>ca-lite connect</code>).</p>{% endif %}
 {% if problem %}<p class="problem" role="alert">{{ problem }}</p>{% endif %}
-{% block body %}{% endblock %}
+{% block body %}{% endblock %}</main></body></html>
 """
 
 _LOGIN: Final = """{% extends "page" %}{% block body %}
