@@ -37,8 +37,8 @@ _COMMANDS: Final = (("init",), ("run", "--once"))
 _FOUND_SOMETHING: Final = 1
 _UNFINISHED: Final = 3
 _RESTARTS: Final = 3
-# An hour of sweeping at a second each.
-_MOST: Final = 3_600
+# A story that grows unnoticed would sweep for ever; these are 75 minutes at a second each.
+_MOST: Final = 4_500
 
 
 class Traced:

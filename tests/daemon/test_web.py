@@ -155,7 +155,7 @@ def test_open_evidence_keeps_the_page_and_the_log_red_until_it_is_closed(place: 
 # Paths of this server; a name in one is percent-encoded.
 _OURS = re.compile(
     r"#main|/(\?live=1)?|/style\.css|/api/status\.json|/metrics|/readyz"
-    r"|/(alerts|rules|logs|signings|evidence|explain)(/[A-Za-z0-9._~%-]+)*(/[0-9]+)?(\?every=true)?"
+    r"|/(alerts|proofs|rules|logs|signings|evidence|explain)(/[A-Za-z0-9._~%-]+)*(/[0-9]+)?(\?every=true)?"
 )
 
 

@@ -77,8 +77,8 @@ def test_the_whole_loop(tmp_path: Path) -> None:
         loop.children.start("ca-lite", [program("ca-lite"), "serve", "--dir", "ca"])
         number = seen(loop)
         wait_until("a canary after the outage", lambda: seen(loop) > number, seconds=SECONDS)
-        listed = json.loads(loop.run("signwatch", "alerts", "list", "--json", "--config", "signwatch.yaml"))
-        assert [each["state"] for each in listed["alerts"]] == ["resolved"]
+        # The run is ended first, its alert after that.
+        wait_until("the end of the alert", lambda: states(loop) == ["resolved"], seconds=SECONDS)
 
         # The log takes what is signed and shows no head: no alert can come, and the second channel hears of it.
         loop.kill_monitor()
@@ -94,6 +94,11 @@ def test_the_whole_loop(tmp_path: Path) -> None:
         loop.wait_for(f"{loop.web_url}/healthz")
         wait_until("a canary after that", lambda: canary(loop)["newest"]["number"] > number, seconds=SECONDS)
         wait_until("that it is seen", lambda: seen(loop) > number, seconds=SECONDS)
+
+
+def states(loop: Loop) -> list[str]:
+    listed = json.loads(loop.run("signwatch", "alerts", "list", "--json", "--config", "signwatch.yaml"))
+    return [each["state"] for each in listed["alerts"]]
 
 
 def seen_in_state(loop: Loop) -> int:
