@@ -115,9 +115,9 @@ def _show_canary(canary: dict[str, Any] | None) -> None:
     if newest is None:
         say("canary: has not signed yet")
         return
-    last = f"last seen at {seen['seen']}, {seen['latency_seconds']:g} s after it was logged" if seen else "never seen"
-    if seen and seen["latency_seconds"] is None:
-        last = f"last seen at {seen['seen']}"
+    last = f"last seen at {seen['seen']}" if seen else "never seen"
+    if seen and seen["latency_seconds"] is not None:
+        last += f", {seen['latency_seconds']:g} s after it was logged"
     trouble = f"; {newest['result']}: {newest['detail']}" if newest["detail"] else ""
     say(f"canary: {last}{trouble}", "red" if trouble else "")
 

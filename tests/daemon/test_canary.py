@@ -11,6 +11,7 @@ import pytest
 
 from alerts.alert import Owner
 from monitor.cli import run_command
+from monitor.commands.status import _show_canary
 from monitor.commands.terminal import Exit
 from monitor.config import CanaryConfig, load_config
 from monitor.daemon import assembly, canary
@@ -129,6 +130,22 @@ def test_a_canary_that_is_seen_makes_no_noise(scene: Scene, capsys: pytest.Captu
     capsys.readouterr()
     run_command(["status", "--config", str(scene.served.config)])
     assert "canary: last seen at " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("took", "says"),
+    [
+        (1.5, "canary: last seen at 2026-01-01T00:00:00Z, 1.5 s after it was logged\n"),
+        # An entry may be seen before the program that signed it has ended.
+        (None, "canary: last seen at 2026-01-01T00:00:00Z\n"),
+    ],
+)
+def test_status_tells_when_the_canary_was_seen(
+    capsys: pytest.CaptureFixture[str], took: float | None, says: str
+) -> None:
+    seen = {"seen": "2026-01-01T00:00:00Z", "latency_seconds": took}
+    _show_canary({"newest": {"result": "waiting", "detail": ""}, "last_seen": seen})
+    assert capsys.readouterr().out == says
 
 
 def test_the_next_one_waits_for_its_time_also_after_a_restart(scene: Scene) -> None:
