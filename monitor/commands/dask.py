@@ -61,7 +61,7 @@ def cluster_options(
         return None
     if find_spec("distributed") is None:
         raise BadConfig(
-            "--dask: Dask is not installed. Install it beside Signwatch: pip install 'signwatch[dask]'; docs/scale.md "
+            "--dask: Dask is not installed. Install requirements/extras.txt (docs/operations.md, Install); docs/scale.md "
             "says what it is for. Nothing was read."
         )
     from monitor.cluster.workers import Check, ClusterOptions

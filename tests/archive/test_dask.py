@@ -313,7 +313,7 @@ def test_without_a_scheduler_or_without_dask_one_sentence_says_what_to_do(
     assert "--dask-tls-cert, --dask-tls-key: missing" in said
     monkeypatch.setattr(dask_options, "find_spec", lambda _: None)
     _, said = built(place, "dask", "--dask", expect=2)
-    assert "pip install 'signwatch[dask]'" in said
+    assert "Install requirements/extras.txt" in said
     place.run("archive", "build", "--dask-check", "twice", expect=2)
 
 
