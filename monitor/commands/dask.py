@@ -61,8 +61,8 @@ def cluster_options(
         return None
     if find_spec("distributed") is None:
         raise BadConfig(
-            "--dask: Dask is not installed. Install requirements/extras.txt (docs/operations.md, Install); docs/scale.md "
-            "says what it is for. Nothing was read."
+            "--dask: Dask is not installed. Install requirements/extras.txt (docs/operations.md, Install); "
+            "docs/scale.md says what it is for. Nothing was read."
         )
     from monitor.cluster.workers import Check, ClusterOptions
 
