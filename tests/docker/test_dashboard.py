@@ -58,7 +58,7 @@ class Scraped:
     def firing(self) -> set[str]:
         try:
             found = httpx.get(f"{self.url}/api/v1/alerts", timeout=10, trust_env=False).json()["data"]["alerts"]
-        except httpx.HTTPError:
+        except (httpx.HTTPError, ValueError):  # it says in plain text that it is starting
             return set()
         return {each["labels"]["alertname"] for each in found if each["state"] == "firing"}
 
