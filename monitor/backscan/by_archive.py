@@ -24,7 +24,7 @@ from monitor.judging.judge import Judge
 from monitor.model.errors import Evidence, FetchFailed, LogMisbehaved
 from monitor.model.log_source import LogEntry, LogSource, SignedHead, hashes_of
 from monitor.model.state import Batch, Hit, UnreadableEntry
-from monitor.proof.consistency import newest
+from monitor.proof.trusted_head import newest
 from monitor.raising.entry_alerts import alerts_of_dropped
 from monitor.raising.log_alerts import alert_of_evidence
 from monitor.store.coverage import Gap

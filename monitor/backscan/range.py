@@ -15,7 +15,7 @@ from monitor.following.scan_batch import RuleScanner
 from monitor.judging.judge import Judge
 from monitor.model.errors import FetchFailed, LogMisbehaved, OwnFault
 from monitor.model.log_source import LogApi, LogSource, Position, TrustedHead
-from monitor.proof.consistency import newest
+from monitor.proof.trusted_head import newest
 from monitor.raising.log_alerts import alert_of_evidence
 from rules.matching.matcher import Matcher
 

@@ -24,7 +24,7 @@ from monitor.following.follower import BatchScanner, WantedEntries, fetch, read_
 from monitor.following.scan_batch import BatchMatches, Fetched, RuleScanner, ScannedBatch
 from monitor.model.errors import FetchFailed, NotShown, OwnFault
 from monitor.model.log_source import LogApi, LogEntry, LogSource, hashes_of
-from monitor.proof.verify import check_frontier_in_head
+from monitor.proof.trusted_head import check_frontier_in_head
 from rules.matching.matcher import Matcher, compile_rules
 from tlog.frontier import Frontier, MalformedFrontier, aligned_subtrees
 from tlog.merkle import HASH_SIZE, LeafHash, leaf_hash

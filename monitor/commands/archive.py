@@ -44,7 +44,7 @@ from monitor.following.workers import usable_jobs
 from monitor.model.errors import BadConfig, LogMisbehaved
 from monitor.model.log_source import LogSource, SignedHead, TrustedHead
 from monitor.program import utc_now
-from monitor.proof.consistency import newest, prove_pair
+from monitor.proof.trusted_head import newest, prove_pair
 from monitor.raising.log_alerts import alert_of_evidence
 from monitor.store.database import open_database, sqlite_path
 from monitor.store.store import Store

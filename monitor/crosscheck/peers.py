@@ -23,9 +23,9 @@ from alerts.alert import Alert
 from monitor.http_fetcher import MIB, Expect, Fetcher
 from monitor.model.errors import Evidence, FetchFailed, OwnFault
 from monitor.model.log_source import LogApi, LogIdentity, LogSource, Position, SignedHead
-from monitor.proof.consistency import HeadComparison, HeadRelation, compare
 from monitor.proof.evidence import read_head
 from monitor.proof.index_coverage import CoverageInvalid, IndexCoverage, read_coverage
+from monitor.proof.trusted_head import HeadComparison, HeadRelation, compare
 from monitor.raising.log_alerts import alert_of_evidence
 from tlog.note import MAX_NOTE_SIZE
 
@@ -46,7 +46,7 @@ class NoPeer(FetchFailed):
 
 
 class PeerRelation(StrEnum):
-    """How a peer's head relates to ours: `monitor.proof.consistency.HeadRelation`, or why it was not compared.
+    """How a peer's head relates to ours: `monitor.proof.trusted_head.HeadRelation`, or why it was not compared.
 
     `index-…` are of search indexes.
     """

@@ -13,7 +13,7 @@ from monitor.model.inclusion_promise import BadPromise, unpack_timestamp
 from monitor.model.log_source import LogEntry, LogIdentity, LogSource, Position, SignedHead
 from monitor.model.state import Batch, Finding, State
 from monitor.proof.evidence import WRONG_SIGNATURE as WRONG_SIGNATURE_KIND
-from monitor.proof.verify import check_frontier_in_head
+from monitor.proof.trusted_head import check_frontier_in_head
 from monitor.raising.entry_alerts import (
     alerts_of_dropped,
     alerts_of_unreadable,

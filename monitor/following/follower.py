@@ -28,15 +28,15 @@ from monitor.model.errors import (
 )
 from monitor.model.log_source import LogApi, LogEntry, LogSource, Position, SignedHead, TimedEntry
 from monitor.model.state import Batch, State
-from monitor.proof.consistency import (
+from monitor.proof.trusted_head import (
     RetryPolicy,
+    advance,
     check,
     check_frontier_undamaged,
     check_undamaged,
     compare_sightings,
     is_wrong_entries,
 )
-from monitor.proof.verify import advance
 from monitor.raising.entry_alerts import clock_alert_of_head
 from monitor.raising.log_alerts import alert_of_evidence, key_expired_alert
 

@@ -21,7 +21,7 @@ from monitor.logs.tile_tree import from_millis, head_of, missing_entries, read_c
 from monitor.model.errors import FetchFailed, Lagging
 from monitor.model.inclusion_promise import BadPromise, InclusionPromise, pack_timestamp, unpack_timestamp
 from monitor.model.log_source import LogEntry, LogIdentity, Place, PromisedRange, PromisingSource, SignedHead
-from monitor.proof.consistency import prove_pair
+from monitor.proof.trusted_head import prove_pair
 from tlog.frontier import Frontier
 from tlog.merkle import HASH_SIZE, MAX_TREE_SIZE, NodeHash, ProofInvalid, leaf_hash, verify_inclusion
 from tlog.note import NoteKey

@@ -17,7 +17,7 @@ from typing_extensions import override
 from monitor.http_fetcher import Expect, Fetcher, NotFound, Refused, denied
 from monitor.model.errors import Evidence, FetchFailed, Lagging, MalformedEntries, NotShown
 from monitor.model.log_source import LogIdentity, LogSource, Place, SignedHead
-from monitor.proof.verify import check_frontier_in_head
+from monitor.proof.trusted_head import check_frontier_in_head
 from tlog.checkpoint import Checkpoint, MalformedCheckpoint, parse_checkpoint
 from tlog.cosignature import WitnessKey, verify_cosignature
 from tlog.frontier import Frontier, subtree_root

@@ -19,7 +19,7 @@ from monitor.crosscheck.bundles import View
 from monitor.model.errors import Evidence, LogMisbehaved
 from monitor.model.log_source import TrustedHead
 from monitor.proof.evidence import NotEvidence, to_document, verify_evidence
-from monitor.proof.verify import advance
+from monitor.proof.trusted_head import advance
 from monitor.store.views import KeptView
 from tests.evidence import independent_reader
 from tests.evidence.independent_reader import ShowsNothing

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from monitor.model.errors import LogMisbehaved, NotShown
 from monitor.model.log_source import LogApi, LogIdentity, SignedHead, TrustedHead
-from monitor.proof.verify import advance, check_frontier_in_head, contradicting_prefix, sizes_to_prove
+from monitor.proof.trusted_head import advance, check_frontier_in_head, contradicting_prefix, sizes_to_prove
 from tests.support.rfc6962_oracle import TreeOracle
 from tlog.frontier import Frontier
 from tlog.merkle import ProofInvalid, RootHash, leaf_hash, prefix_root
