@@ -12,8 +12,8 @@ from itertools import chain
 from typing import Any, Final
 
 from monitor.archive.search_index import SEARCHED, KeyKind, text_key, value_key
-from monitor.model.log_source import LogApi, LogIdentity
-from monitor.proof.evidence import NotEvidence, Statement, from_base64
+from monitor.model.log_source import LogApi, LogIdentity, Statement
+from monitor.proof.evidence import NotEvidence, from_base64
 from monitor.proof.index_coverage import read_coverage
 from tlog.frontier import Frontier, aligned_subtrees
 from tlog.merkle import EMPTY_ROOT, ProofInvalid, leaf_hash, verify_inclusion

@@ -17,9 +17,8 @@ from monitor.config import Config, LogConfig
 from monitor.daemon.followed_logs import configured_logs
 from monitor.daemon.trust_watch import history_of
 from monitor.model.errors import OwnFault
-from monitor.model.log_source import LogApi
+from monitor.model.log_source import LogApi, read_head
 from monitor.program import VERSION
-from monitor.proof.evidence import read_head
 from monitor.store.events import Event, Events, Wanted
 from monitor.store.history import History, Pause, SeenHead, pauses
 from monitor.store.reading import AlertsAbout, Followed, KeptAlert, KeptEvidence, Reading

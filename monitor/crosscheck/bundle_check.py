@@ -12,8 +12,7 @@ from enum import StrEnum
 
 from monitor.crosscheck.bundles import View
 from monitor.model.errors import Evidence, FetchFailed, LogMisbehaved
-from monitor.model.log_source import LogIdentity, LogSource, Position, SignedHead
-from monitor.proof.evidence import read_head
+from monitor.model.log_source import LogIdentity, LogSource, Position, SignedHead, read_head
 from monitor.proof.trusted_head import HeadRelation, compare, contradiction_of, newest
 from monitor.raising.log_alerts import alert_of_evidence
 from monitor.store.reading import Reading

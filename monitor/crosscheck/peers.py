@@ -22,8 +22,7 @@ import msgspec
 from alerts.alert import Alert
 from monitor.http_fetcher import MIB, Expect, Fetcher
 from monitor.model.errors import Evidence, FetchFailed, OwnFault
-from monitor.model.log_source import LogApi, LogIdentity, LogSource, Position, SignedHead
-from monitor.proof.evidence import read_head
+from monitor.model.log_source import LogApi, LogIdentity, LogSource, Position, SignedHead, read_head
 from monitor.proof.index_coverage import CoverageInvalid, IndexCoverage, read_coverage
 from monitor.proof.trusted_head import HeadComparison, HeadRelation, compare
 from monitor.raising.log_alerts import alert_of_evidence

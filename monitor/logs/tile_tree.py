@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from monitor.http_fetcher import Expect, Fetcher, NotFound, Refused, denied
 from monitor.model.errors import Evidence, FetchFailed, Lagging, MalformedEntries, NotShown
-from monitor.model.log_source import LogIdentity, LogSource, Place, SignedHead
+from monitor.model.log_source import FROZEN, LogIdentity, LogSource, Place, SignedHead
 from monitor.proof.trusted_head import check_frontier_in_head
 from tlog.checkpoint import Checkpoint, MalformedCheckpoint, parse_checkpoint
 from tlog.cosignature import WitnessKey, verify_cosignature
@@ -35,8 +35,6 @@ from tlog.tiles import (
     tile_path,
 )
 
-# rekor-tiles freeze-checkpoint: the operator re-signs the last head with this extension line.
-_FROZEN: Final = "Log frozen — "
 _TIMESTAMP: Final = "Timestamp: "
 
 
@@ -145,7 +143,7 @@ def head_of(read: ReadNote, identity: LogIdentity, witnesses: Sequence[WitnessKe
         root=read.checkpoint.root,
         raw=read.checkpoint.raw,
         timestamp=_timestamp(extensions),
-        final=any(line.startswith(_FROZEN) for line in extensions),
+        final=any(line.startswith(FROZEN) for line in extensions),
         cosigned_by=tuple(name for name, _ in cosigned),
         cosigned_at=tuple(at for _, at in cosigned),
     )

@@ -15,10 +15,22 @@ import msgspec
 from monitor.model.errors import SignedPromise
 from monitor.model.inclusion_promise import InclusionPromise
 from sigstore_entries.signing import EntryRef, Unreadable
+from tlog.checkpoint import parse_checkpoint
 from tlog.ct import MalformedCt, TreeHead, decode_base64, verify_tree_head
 from tlog.frontier import Frontier
-from tlog.merkle import EMPTY_ROOT, MAX_TREE_SIZE, LeafHash, NodeHash, RootHash, leaf_hashes
+from tlog.merkle import (
+    EMPTY_ROOT,
+    MAX_TREE_SIZE,
+    LeafHash,
+    NodeHash,
+    RootHash,
+    leaf_hashes,
+)
+from tlog.note import BadSignature, open_note, rekor_v1_key, tile_log_key
+from tlog.static_ct import open_ct_checkpoint, static_ct_key
 
+# rekor-tiles freeze-checkpoint: the operator re-signs the last head with this extension line.
+FROZEN: Final = "Log frozen — "
 CLOCK_SKEW: Final = timedelta(minutes=10)
 """How far two honest clocks may be apart."""
 # Before anything is learned of a log it must have grown this often.
@@ -163,6 +175,35 @@ def read_sth(raw: bytes, spki: bytes) -> TreeHead:
     if head.size == 0 and head.root != EMPTY_ROOT:
         raise MalformedCt("a tree of size 0 has the hash of the empty string as its root")
     return head
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A tree head that the log's key signed."""
+
+    origin: str
+    size: int
+    root: RootHash
+    frozen: bool = False
+
+
+def read_head(raw: bytes, api: LogApi, key_name: str, spki: bytes) -> Statement:
+    """Verify one raw tree head on its own. Raises `ValueError` when the key did not sign it, or it is no tree head."""
+    try:
+        match api:
+            case LogApi.CT_RFC6962:
+                head = read_sth(raw, spki)
+                return Statement(key_name, head.size, head.root)
+            case LogApi.CT_STATIC:
+                checkpoint, _ = open_ct_checkpoint(raw, static_ct_key(key_name, spki))
+            case LogApi.REKOR_V1:
+                checkpoint = parse_checkpoint(open_note(raw, rekor_v1_key(key_name, spki)))
+            case LogApi.REKOR_V2:
+                checkpoint = parse_checkpoint(open_note(raw, tile_log_key(key_name, spki)))
+    except BadSignature as error:
+        raise ValueError(str(error)) from error
+    frozen = any(line.startswith(FROZEN) for line in checkpoint.extensions)
+    return Statement(checkpoint.origin, checkpoint.size, checkpoint.root, frozen)
 
 
 class LogApi(StrEnum):

@@ -15,16 +15,13 @@ from typing import Any, Final
 
 from monitor.model.errors import Evidence, SignedPromise, SignwatchError
 from monitor.model.inclusion_promise import BadPromise, InclusionPromise, PromiseKind, read_promise
-from monitor.model.log_source import LogApi, read_sth
+from monitor.model.log_source import LogApi, Statement, read_head
 from sigstore_entries.entry import decode_rekor
 from sigstore_entries.signatures import has_wrong_signature
 from sigstore_entries.signing import EntryRef, Unreadable
-from tlog.checkpoint import parse_checkpoint
 from tlog.frontier import Frontier, MalformedFrontier
 from tlog.merkle import NodeHash, ProofInvalid, RootHash, leaf_hash, prefix_root, verify_consistency, verify_inclusion
 from tlog.nodes import Coordinate, conflicts, frontier_nodes, full_subtrees
-from tlog.note import BadSignature, open_note, rekor_v1_key, tile_log_key
-from tlog.static_ct import open_ct_checkpoint, static_ct_key
 
 MEDIA_TYPE: Final = "application/vnd.signwatch.evidence+json"
 VERSION: Final = 1
@@ -46,7 +43,6 @@ KINDS: Final = frozenset(
         _REFUSED,
     }
 )
-_FROZEN: Final = "Log frozen — "
 _PROMISES: Final = {
     LogApi.REKOR_V1: PromiseKind.SET,
     LogApi.CT_RFC6962: PromiseKind.SCT,
@@ -56,16 +52,6 @@ _PROMISES: Final = {
 
 class NotEvidence(SignwatchError):
     """The document is no evidence file, or its signatures do not verify: it shows nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """A tree head that the log's key signed."""
-
-    origin: str
-    size: int
-    root: RootHash
-    frozen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,25 +352,6 @@ def _read_own_head(evidence: Evidence, raw: bytes) -> Statement:
         return read_head(raw, LogApi(evidence.api), evidence.key_name, evidence.spki)
     except ValueError as error:
         raise NotEvidence(f"a tree head in the file is not signed by the key in it: {error}") from error
-
-
-def read_head(raw: bytes, api: LogApi, key_name: str, spki: bytes) -> Statement:
-    """Verify one raw tree head on its own. Raises `ValueError` when the key did not sign it, or it is no tree head."""
-    try:
-        match api:
-            case LogApi.CT_RFC6962:
-                head = read_sth(raw, spki)
-                return Statement(key_name, head.size, head.root)
-            case LogApi.CT_STATIC:
-                checkpoint, _ = open_ct_checkpoint(raw, static_ct_key(key_name, spki))
-            case LogApi.REKOR_V1:
-                checkpoint = parse_checkpoint(open_note(raw, rekor_v1_key(key_name, spki)))
-            case LogApi.REKOR_V2:
-                checkpoint = parse_checkpoint(open_note(raw, tile_log_key(key_name, spki)))
-    except BadSignature as error:
-        raise ValueError(str(error)) from error
-    frozen = any(line.startswith(_FROZEN) for line in checkpoint.extensions)
-    return Statement(checkpoint.origin, checkpoint.size, checkpoint.root, frozen)
 
 
 def as_base64(raw: bytes) -> str:

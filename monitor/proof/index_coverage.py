@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from monitor.model.log_source import LogApi, LogIdentity
-from monitor.proof.evidence import NotEvidence, Statement, as_base64, from_base64, read_head
+from monitor.model.log_source import LogApi, LogIdentity, Statement, read_head
+from monitor.proof.evidence import NotEvidence, as_base64, from_base64
 from tlog.merkle import HASH_SIZE, ProofInvalid, RootHash, verify_consistency
 
 MAX_STEPS: Final = 4

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
 
-from monitor.model.log_source import CT_APIS, LogApi, LogSource, SignedHead
-from monitor.proof.evidence import NotEvidence, Statement, as_base64, as_text, from_base64, read_head
+from monitor.model.log_source import CT_APIS, LogApi, LogSource, SignedHead, Statement, read_head
+from monitor.proof.evidence import NotEvidence, as_base64, as_text, from_base64
 from sigstore_entries.entry import decode_ct, decode_rekor
 from sigstore_entries.signing import EntryRef, Unreadable
 from tlog.merkle import ProofInvalid, leaf_hash, root_from_inclusion_proof, verify_consistency

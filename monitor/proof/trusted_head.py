@@ -14,9 +14,8 @@ from enum import StrEnum
 from typing import TypeVar
 
 from monitor.model.errors import Evidence, FetchFailed, Lagging, LogMisbehaved, NotShown, OwnFault
-from monitor.model.log_source import LogApi, LogIdentity, LogSource, Position, SignedHead, TrustedHead
+from monitor.model.log_source import LogApi, LogIdentity, LogSource, Position, SignedHead, TrustedHead, read_head
 from monitor.model.state import State
-from monitor.proof.evidence import read_head
 from tlog.frontier import Frontier
 from tlog.merkle import ProofInvalid, prefix_root, verify_consistency
 

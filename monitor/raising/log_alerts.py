@@ -14,9 +14,9 @@ from typing import Final
 from alerts.alert import Alert, Owner, Severity, alert_id, counted, day_of, lasting, rfc3339
 from monitor.model.errors import Evidence
 from monitor.model.inclusion_promise import BadPromise, Overdue, read_promise
-from monitor.model.log_source import LogApi, SignedHead
+from monitor.model.log_source import LogApi, SignedHead, read_head
 from monitor.model.witness_policy import Witnessed, WitnessPolicy
-from monitor.proof.evidence import event_id, read_head
+from monitor.proof.evidence import event_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,7 @@ from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, or_,
 
 from monitor.model.errors import OwnFault, SignedPromise
 from monitor.model.inclusion_promise import BadPromise, InclusionPromise, Overdue, PromiseKind, read_promise
-from monitor.model.log_source import LogApi, PromisedRange
-from monitor.proof.evidence import read_head
+from monitor.model.log_source import LogApi, PromisedRange, read_head
 from monitor.store.database import Database
 from monitor.store.tables import EvidenceRow, LogPosition, PromiseCount, PromiseRow, table
 from monitor.store.writing import add_new, add_up, known_values

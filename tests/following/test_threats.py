@@ -17,8 +17,8 @@ from monitor.following.follower import Limits
 from monitor.http_fetcher import NotFound, Refused, WrongContent
 from monitor.logs.rekor_v2 import RekorV2Source
 from monitor.model.errors import FetchFailed, LogMisbehaved, MalformedEntries, NotShown
-from monitor.model.log_source import LogApi
-from monitor.proof.evidence import conclude, read_head
+from monitor.model.log_source import LogApi, read_head
+from monitor.proof.evidence import conclude
 from tests.support.harness import KINDS, NOW, Watch, watch
 from tests.support.misbehaving_log import (
     CtRfc6962Log,
