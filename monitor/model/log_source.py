@@ -177,6 +177,15 @@ def read_sth(raw: bytes, spki: bytes) -> TreeHead:
     return head
 
 
+class LogApi(StrEnum):
+    """The protocols a followed log may speak."""
+
+    REKOR_V1 = "rekor-v1"
+    REKOR_V2 = "rekor-v2"
+    CT_RFC6962 = "ct-rfc6962"
+    CT_STATIC = "ct-static"
+
+
 @dataclass(frozen=True, slots=True)
 class Statement:
     """A tree head that the log's key signed."""
@@ -204,15 +213,6 @@ def read_head(raw: bytes, api: LogApi, key_name: str, spki: bytes) -> Statement:
         raise ValueError(str(error)) from error
     frozen = any(line.startswith(FROZEN) for line in checkpoint.extensions)
     return Statement(checkpoint.origin, checkpoint.size, checkpoint.root, frozen)
-
-
-class LogApi(StrEnum):
-    """The protocols a followed log may speak."""
-
-    REKOR_V1 = "rekor-v1"
-    REKOR_V2 = "rekor-v2"
-    CT_RFC6962 = "ct-rfc6962"
-    CT_STATIC = "ct-static"
 
 
 CT_APIS: Final = frozenset({LogApi.CT_RFC6962, LogApi.CT_STATIC})
