@@ -38,8 +38,9 @@ from monitor.store.site_tables import (
     SubscriptionAsk,
     SubscriptionRow,
 )
+from monitor.store.sql import table, text_key
 from monitor.store.subscribers import Subscribers, new_id
-from monitor.store.tables import FindingRow, table, text_key
+from monitor.store.tables import FindingRow
 from rules.asking import KEYS_VERSION, PREFIX, Ask, ask_of, rule_of
 from rules.learning import verdict_of
 from rules.selection import select as select_signers

@@ -26,8 +26,9 @@ from monitor.model.state import Batch
 from monitor.program import VERSION
 from monitor.store.database import create, open_database
 from monitor.store.reading import Reading
+from monitor.store.sql import table
 from monitor.store.store import Store
-from monitor.store.tables import FindingRow, LogPosition, table
+from monitor.store.tables import FindingRow, LogPosition
 
 _FOUND: Final = table(FindingRow)
 _POSITION: Final = table(LogPosition)

@@ -16,8 +16,7 @@ from monitor.site.sessions import Refused
 from monitor.site_config import SiteLimits
 from monitor.store.database import Database
 from monitor.store.site_tables import RateRow
-from monitor.store.tables import table
-from monitor.store.writing import add_or_replace
+from monitor.store.sql import add_or_replace, table
 
 _RATE: Final = table(RateRow)
 

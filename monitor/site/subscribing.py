@@ -22,8 +22,8 @@ from monitor.site.pages import Name
 from monitor.site.parts import CONFIRM_FOR, Site
 from monitor.site.rendering import plain
 from monitor.site.sessions import Refused, Visitor, read_form
+from monitor.store.sql import text_key
 from monitor.store.subscribers import Link, Subscription
-from monitor.store.tables import text_key
 from rules.asking import PREFIX, Ask, ask_of, read_ask, rule_of, yaml_of
 from rules.learning import Part, describe, in_words, offers, unlike, widen
 from rules.lint import lint

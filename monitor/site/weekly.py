@@ -10,8 +10,8 @@ from monitor.site.parts import Site
 from monitor.site.rendering import ago, day, number
 from monitor.store.signings import LogRead
 from monitor.store.site_tables import SubscriberRow
+from monitor.store.sql import table
 from monitor.store.subscribers import WEEK, Subscriber
-from monitor.store.tables import table
 from rules.asking import PREFIX
 
 _SUBSCRIBER: Final = table(SubscriberRow)

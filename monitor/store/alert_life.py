@@ -11,8 +11,8 @@ from alerts.alert import Alert, AlertChange, ChangeKind, Owner, Severity, counte
 from monitor.store.database import Database
 from monitor.store.findings import set_past_of_alert
 from monitor.store.outbox import FRESH, WITHDRAWN, Silence, Silences, news_of
-from monitor.store.tables import AlertChangeRow, AlertRow, DeliveryRow, PatternRow, table
-from monitor.store.writing import add_new, change_sealed
+from monitor.store.sql import add_new, change_sealed, table
+from monitor.store.tables import AlertChangeRow, AlertRow, DeliveryRow, PatternRow
 
 _ALERT: Final = table(AlertRow)
 _CHANGE: Final = table(AlertChangeRow)

@@ -9,8 +9,8 @@ from sqlalchemy import Connection, Table, delete, func, select, update
 
 from monitor.store.database import Database, lock_name
 from monitor.store.site_tables import AskChange, AskRange, AskRow, SubscriptionRow
-from monitor.store.tables import AuthorisationRow, LogPosition, table
-from monitor.store.writing import add_new, add_or_replace, chunks
+from monitor.store.sql import add_new, add_or_replace, chunks, table
+from monitor.store.tables import AuthorisationRow, LogPosition
 from rules.asking import KEYS_VERSION, PREFIX, Ask, cover_of_document, keys_text
 
 _ASK = table(AskRow)

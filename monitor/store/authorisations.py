@@ -10,8 +10,8 @@ from sqlalchemy import Connection, func, or_, select
 
 from monitor.model.errors import OwnFault
 from monitor.store.database import Database
-from monitor.store.tables import AuthorisationRow, table
-from monitor.store.writing import change_sealed, chunks, sealed
+from monitor.store.sql import change_sealed, chunks, sealed, table
+from monitor.store.tables import AuthorisationRow
 from rules.facts import Authorisation
 
 _GIVEN: Final = table(AuthorisationRow)

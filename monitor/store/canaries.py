@@ -9,7 +9,8 @@ from sqlalchemy import and_, func, select, update
 
 from monitor.model.errors import OwnFault
 from monitor.store.database import Database
-from monitor.store.tables import CanaryRow, table
+from monitor.store.sql import table
+from monitor.store.tables import CanaryRow
 
 _RUN: Final = table(CanaryRow)
 WAITING: Final = "waiting"

@@ -19,8 +19,8 @@ from monitor.model.state import Finding
 from monitor.store.database import lock_name
 from monitor.store.findings import is_certificate_only
 from monitor.store.outbox import PENDING, WITHDRAWN
-from monitor.store.tables import AlertRow, DeliveryRow, FindingCertificate, FindingRow, table
-from monitor.store.writing import add_new, change_sealed, chunks, lock_rows
+from monitor.store.sql import add_new, change_sealed, chunks, lock_rows, table
+from monitor.store.tables import AlertRow, DeliveryRow, FindingCertificate, FindingRow
 from rules.expectations.authorised import AuthorisedExpectation
 from rules.expectations.digests import DigestsExpectation, DigestsFromExpectation
 from rules.rule import Outcome

@@ -15,8 +15,8 @@ from sqlalchemy import Connection, and_, case, delete, func, select, update
 from alerts.alert import Owner
 from monitor.store.database import Database, lock_name
 from monitor.store.health import Trouble
-from monitor.store.tables import BackScanRow, LogPosition, ScannedRange, table
-from monitor.store.writing import add_or_replace, chunks
+from monitor.store.sql import add_or_replace, chunks, table
+from monitor.store.tables import BackScanRow, LogPosition, ScannedRange
 
 _RANGE = table(ScannedRange)
 _MAX_DETAIL: Final = 2_000

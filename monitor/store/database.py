@@ -16,7 +16,8 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, SQLA
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from monitor.model.errors import OwnFault
-from monitor.store.tables import SCHEMA, Instance, table
+from monitor.store.sql import table
+from monitor.store.tables import SCHEMA, Instance
 
 _BUSY_MILLISECONDS: Final = 30_000
 _QUICK_CHECK_BYTES: Final = 64 * 1024 * 1024

@@ -14,8 +14,8 @@ from sqlalchemy import BigInteger, ColumnElement, and_, case, exists, false, fun
 from monitor.store.database import Database
 from monitor.store.reading import IS_NEWS, FoundSigning, found_signing
 from monitor.store.site_tables import FindingName
-from monitor.store.tables import FindingCertificate, FindingRow, table, text_key
-from monitor.store.writing import chunks
+from monitor.store.sql import chunks, table, text_key
+from monitor.store.tables import FindingCertificate, FindingRow
 from rules.rule import Outcome
 
 _CERTIFICATE: Final = table(FindingCertificate)

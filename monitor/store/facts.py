@@ -17,17 +17,8 @@ from monitor.store.authorisations import in_force
 from monitor.store.database import Database
 from monitor.store.findings import digests_of, revisions
 from monitor.store.patterns import patterns_in_force
-from monitor.store.tables import (
-    FindingCertificate,
-    FindingDigest,
-    FindingRow,
-    LogHealth,
-    SeenValue,
-    Sighting,
-    table,
-    text_key,
-)
-from monitor.store.writing import chunks
+from monitor.store.sql import chunks, table, text_key
+from monitor.store.tables import FindingCertificate, FindingDigest, FindingRow, LogHealth, SeenValue, Sighting
 from rules.acknowledged import SignerPattern
 from rules.facts import Authorisation, DigestSource, Facts, Known, Leave, Past
 from rules.pattern import repository_key

@@ -19,6 +19,7 @@ from monitor.model.errors import PastMoved
 from monitor.model.state import Batch, Finding
 from monitor.store.database import Database
 from monitor.store.site_tables import FindingName
+from monitor.store.sql import add_new, add_or_overwrite, add_up, change_sealed, chunks, table, text_key
 from monitor.store.tables import (
     AlertRow,
     FindingDigest,
@@ -30,10 +31,7 @@ from monitor.store.tables import (
     Sighting,
     TrustRootRow,
     Unreadable,
-    table,
-    text_key,
 )
-from monitor.store.writing import add_new, add_or_overwrite, add_up, change_sealed, chunks
 from rules.facts import Past
 from rules.pattern import repository_key
 from rules.rule import CT_KINDS, Outcome, Reason

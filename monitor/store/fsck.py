@@ -13,6 +13,7 @@ from monitor.store.database import Database
 from monitor.store.history import broken_links
 from monitor.store.positions import position_of
 from monitor.store.promises import broken_promises
+from monitor.store.sql import broken_seals, table
 from monitor.store.tables import (
     AlertRow,
     DeliveryRow,
@@ -23,10 +24,8 @@ from monitor.store.tables import (
     LogPosition,
     ScannedRange,
     Unreadable,
-    table,
 )
 from monitor.store.views import broken_views
-from monitor.store.writing import broken_seals
 from tlog.merkle import RootHash
 
 _POSITION = table(LogPosition)

@@ -13,8 +13,8 @@ from monitor.model.errors import OwnFault
 from monitor.model.witness_policy import WitnessStatus
 from monitor.store.database import Database
 from monitor.store.history import Pass, record_failure, record_pass
-from monitor.store.tables import DroppedMatch, Head, LogHealth, LogPosition, RulesInForce, WitnessStanding, table
-from monitor.store.writing import add_or_replace
+from monitor.store.sql import add_or_replace, table
+from monitor.store.tables import DroppedMatch, Head, LogHealth, LogPosition, RulesInForce, WitnessStanding
 
 _HEALTH = table(LogHealth)
 _MAX_DETAIL = 2_000

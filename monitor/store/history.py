@@ -16,8 +16,8 @@ from sqlalchemy import Connection, and_, func, select, update
 from alerts.alert import Owner
 from monitor.model.log_source import SignedHead
 from monitor.store.database import Database, lock_name
-from monitor.store.tables import Head, LogDay, LogPosition, TrustRootRow, WatchedSpan, table
-from monitor.store.writing import add_new
+from monitor.store.sql import add_new, table
+from monitor.store.tables import Head, LogDay, LogPosition, TrustRootRow, WatchedSpan
 from tlog.merkle import RootHash
 
 _HEAD = table(Head)

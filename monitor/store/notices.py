@@ -17,9 +17,9 @@ from alerts.alert import Alert
 from monitor.store.database import Database
 from monitor.store.outbox import DELIVERED, GIVEN_UP, PENDING, WITHDRAWN
 from monitor.store.site_tables import DestinationRow, NoticeRow, SubscriberRow, SubscriptionRow
+from monitor.store.sql import add_new, chunks, table
 from monitor.store.subscribers import READY, SUSPENDED, count
-from monitor.store.tables import AlertRow, table
-from monitor.store.writing import add_new, chunks
+from monitor.store.tables import AlertRow
 
 ALERT: Final = "alert"
 LETTER: Final = "letter"

@@ -17,8 +17,8 @@ from alerts.alert import Alert, AlertChange, ChangeKind, Owner, Severity
 from alerts.outbox import Backlog, Delivery, Outbox, Traffic
 from monitor.raising.canary_alerts import SEEN
 from monitor.store.database import Database, lock_name
-from monitor.store.tables import AlertRow, DeliveryRow, SilenceRow, table
-from monitor.store.writing import add_new, change_sealed, chunks, known_values, lock_rows
+from monitor.store.sql import add_new, change_sealed, chunks, known_values, lock_rows, table
+from monitor.store.tables import AlertRow, DeliveryRow, SilenceRow
 
 LONGEST: Final = timedelta(days=31)
 _ALERT: Final = table(AlertRow)

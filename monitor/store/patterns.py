@@ -12,8 +12,8 @@ from alerts.alert import rfc3339
 from monitor.model.errors import OwnFault
 from monitor.store.alert_life import NoSuchAlert, Who
 from monitor.store.database import Database
-from monitor.store.tables import AlertRow, FindingRow, PatternRow, table
-from monitor.store.writing import change_sealed, sealed
+from monitor.store.sql import change_sealed, sealed, table
+from monitor.store.tables import AlertRow, FindingRow, PatternRow
 from rules.acknowledged import NoPattern, SignerPattern, pattern_from, pattern_of
 from sigstore_entries.signing import Name, NameForm, Signer, SignerForm
 

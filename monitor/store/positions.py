@@ -8,8 +8,8 @@ from sqlalchemy import Connection, and_, select, update
 
 from monitor.model.errors import OwnFault, StateConflict
 from monitor.model.log_source import Position, SignedHead, TimedEntry, TrustedHead
-from monitor.store.tables import LogPosition, table
-from monitor.store.writing import add_new
+from monitor.store.sql import add_new, table
+from monitor.store.tables import LogPosition
 from tlog.frontier import Frontier, MalformedFrontier
 from tlog.merkle import HASH_SIZE, RootHash
 

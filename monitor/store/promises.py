@@ -12,8 +12,8 @@ from monitor.model.errors import OwnFault, SignedPromise
 from monitor.model.inclusion_promise import BadPromise, InclusionPromise, Overdue, PromiseKind, read_promise
 from monitor.model.log_source import LogApi, PromisedRange, read_head
 from monitor.store.database import Database
-from monitor.store.tables import EvidenceRow, LogPosition, PromiseCount, PromiseRow, table
-from monitor.store.writing import add_new, add_up, known_values
+from monitor.store.sql import add_new, add_up, known_values, table
+from monitor.store.tables import EvidenceRow, LogPosition, PromiseCount, PromiseRow
 
 PENDING: Final = "pending"
 BROKEN: Final = "broken"

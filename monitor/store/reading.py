@@ -15,6 +15,7 @@ from monitor.store.alert_life import IS_OPEN
 from monitor.store.database import Database
 from monitor.store.outbox import GIVEN_UP, PENDING
 from monitor.store.positions import position_of
+from monitor.store.sql import table, text_key
 from monitor.store.tables import (
     AlertRow,
     AuthorisationRow,
@@ -26,8 +27,6 @@ from monitor.store.tables import (
     KindCount,
     LogPosition,
     Unreadable,
-    table,
-    text_key,
 )
 from rules.canary import CANARY
 from rules.rule import Outcome

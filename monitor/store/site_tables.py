@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, LargeBinary, Text, column
 from sqlmodel import Field
 
-from monitor.store.tables import AnyText, Base, RowNumber, UtcTime, partial_index
+from monitor.store.sql import AnyText, Base, RowNumber, UtcTime, partial_index
 
 _OWNED = column("owner") != ""
 _ENDED = column("ended_at").is_not(None)

@@ -40,8 +40,8 @@ from monitor.store.history import KeptRoot, add_root, append_head, first_seen, h
 from monitor.store.outbox import DatabaseOutbox, Post, new_alerts, put
 from monitor.store.positions import first_position, move_position, read_position
 from monitor.store.promises import Promises, add_promises
-from monitor.store.tables import AlertRow, EvidenceRow, LogPosition, table
-from monitor.store.writing import add_new, change_sealed
+from monitor.store.sql import add_new, change_sealed, table
+from monitor.store.tables import AlertRow, EvidenceRow, LogPosition
 
 _EVIDENCE_SHOWN: Final = 8
 Route = Callable[[Alert], Sequence[str]]

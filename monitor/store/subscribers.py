@@ -32,8 +32,7 @@ from monitor.store.site_tables import (
     SubscriptionAsk,
     SubscriptionRow,
 )
-from monitor.store.tables import table, text_key
-from monitor.store.writing import add_new, add_up, chunks
+from monitor.store.sql import add_new, add_up, chunks, table, text_key
 from rules.asking import PREFIX, Ask
 from rules.facts import Authorisation
 from sigstore_entries.signing import EntryRef

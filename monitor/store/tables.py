@@ -1,129 +1,29 @@
-"""The database schema: column types, and one class per table. `migrations/` makes them; a test compares the two.
+"""The database schema: one class per table. `migrations/` makes them; a test compares the two.
 
 Log ids, rule ids and channel names are ours and short. Everything else may come from an attacker: it is kept as
-`AnyText`, and indexed only by a digest of it. A `seal` is the row's checksum (`monitor.store.writing`).
+`AnyText`, and indexed only by a digest of it. A `seal` is the row's checksum (`monitor.store.sql`).
 """
 
-from datetime import UTC, datetime, timedelta
-from hashlib import sha256
-from typing import ClassVar, Final
+from datetime import datetime
+from typing import Final
 
 from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    ColumnElement,
-    Connection,
-    Dialect,
     ForeignKey,
     Index,
-    Integer,
     LargeBinary,
-    MetaData,
-    Table,
     Text,
     and_,
     column,
-    event,
 )
-from sqlalchemy.types import TypeDecorator
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field
 
-_WHERE: Final = "where"
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-# SQLite counts rows up by itself only in a plain INTEGER primary key; PostgreSQL's INTEGER ends at 2^31.
-RowNumber = BigInteger().with_variant(Integer, "sqlite")
-
-
-class UtcTime(TypeDecorator[datetime]):
-    """A time with its zone, kept as whole microseconds since 1970: exact, sortable, the same in every database."""
-
-    impl = BigInteger
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:  # noqa: ARG002
-        """Refuse a naive time: it means another moment on another machine."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError(f"a time without a zone: {value!r}")
-        return (value - _EPOCH) // timedelta(microseconds=1)
-
-    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        """Return the time in UTC."""
-        return None if value is None else _EPOCH + timedelta(microseconds=value)
-
-
-class AnyText(TypeDecorator[str]):
-    r"""Text that may hold anything a Python string can, NUL and lone surrogates included, without loss.
-
-    PostgreSQL keeps neither, and an entry that cannot be stored would stop a log from being followed for ever. So both
-    are written as escapes, and the backslash that introduces them is doubled.
-    """
-
-    impl = Text
-    cache_ok = True
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
-        """Escape what a database may refuse."""
-        return None if value is None else escape(value)
-
-    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
-        """Undo the escapes."""
-        return None if value is None else unescape(value)
-
-
-def escape(text: str) -> str:
-    """Text any database keeps."""
-    plain = text.replace("\\", "\\\\").replace("\x00", "\\0")
-    if plain.isascii():
-        return plain
-    return "".join(f"\\u{ord(char):04x}" if "\ud800" <= char <= "\udfff" else char for char in plain)
-
-
-def unescape(kept: str) -> str:
-    """Reverse of `escape`."""
-    if "\\" not in kept:
-        return kept
-    parts: list[str] = []
-    rest = iter(kept)
-    for char in rest:
-        if char != "\\":
-            parts.append(char)
-            continue
-        code = next(rest)
-        parts.append({"\\": "\\", "0": "\x00"}.get(code) or chr(int("".join(next(rest) for _ in range(4)), 16)))
-    return "".join(parts)
-
-
-def text_key(text: str) -> bytes:
-    """SHA-256 that stands for a text in an index: PostgreSQL refuses index rows of more than about 2,700 bytes."""
-    return sha256(text.encode("utf-8", "surrogatepass")).digest()
-
+from monitor.store.sql import AnyText, Base, RowNumber, UtcTime, partial_index
 
 # The newest revision in `migrations/`: a database that has it is opened without reading them.
 SCHEMA: Final = "0001"
-
-
-class Base(SQLModel):
-    """Tables of the monitor: metadata of their own, apart from any other program's in the same process."""
-
-    metadata: ClassVar[MetaData] = MetaData()
-
-
-def partial_index(name: str, *columns: str, where: ColumnElement[bool]) -> Index:
-    """An index of the rows for which `where` holds."""
-    return Index(name, *columns, sqlite_where=where, info={_WHERE: where})
-
-
-@event.listens_for(Base.metadata, "before_create")
-def _tell_postgresql(metadata: MetaData, connection: Connection, **_: object) -> None:
-    # An index that is declared with `postgresql_where` imports that dialect with its drivers: a tenth of a second for
-    # each command, also where the database is a file.
-    if connection.dialect.name == "postgresql":
-        for index in (each for kept in metadata.tables.values() for each in kept.indexes if _WHERE in each.info):
-            index.dialect_options["postgresql"]["where"] = index.info[_WHERE]
 
 
 class Instance(Base, table=True):
@@ -642,8 +542,3 @@ class TrustRootRow(Base, table=True):
     fingerprint: str = Field(sa_column=Column(Text, nullable=False))
     document: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     seen_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
-
-
-def table(model: type[Base]) -> Table:
-    """SQLAlchemy Core table of a model: what the hot paths write through."""
-    return Base.metadata.tables[str(model.__tablename__)]

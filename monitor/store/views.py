@@ -8,8 +8,8 @@ from hashlib import sha256
 from sqlalchemy import Connection, select, tuple_
 
 from monitor.store.database import Database
-from monitor.store.tables import NodeRow, ViewRow, table
-from monitor.store.writing import add_new, chunks
+from monitor.store.sql import add_new, chunks, table
+from monitor.store.tables import NodeRow, ViewRow
 from tlog.merkle import HASH_SIZE, NodeHash, ProofInvalid, RootHash, leaf_hash
 from tlog.nodes import Coordinate, full_subtrees
 

@@ -14,16 +14,8 @@ from typing import Any, Final
 from sqlalchemy import select
 
 from monitor.store.database import open_database
-from monitor.store.tables import (
-    AlertRow,
-    Base,
-    DeliveryRow,
-    FindingRow,
-    LogDay,
-    Unreadable,
-    WatchedSpan,
-    table,
-)
+from monitor.store.sql import Base, table
+from monitor.store.tables import AlertRow, DeliveryRow, FindingRow, LogDay, Unreadable, WatchedSpan
 from tests.crash.scene import (
     CERTIFICATE_LOG,
     CERTIFICATES_FOUND,

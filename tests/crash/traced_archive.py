@@ -20,7 +20,8 @@ from monitor.archive.files import ArchiveFiles
 from monitor.archive.verifying import check_heads, check_ranges
 from monitor.archive.writing import read_manifest, read_rows
 from monitor.store.database import open_database
-from monitor.store.tables import FindingRow, table
+from monitor.store.sql import table
+from monitor.store.tables import FindingRow
 from tests.crash.outcome import messages
 from tests.crash.traced_site import Fault, fresh, signwatch, site
 from tests.support.progress import told

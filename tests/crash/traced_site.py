@@ -17,8 +17,8 @@ from sqlalchemy import select
 
 from monitor.cli import run_command
 from monitor.store.database import open_database
-from monitor.store.tables import Base, FindingRow, Unreadable, UtcTime, table
-from monitor.store.writing import SEAL, broken_seals
+from monitor.store.sql import SEAL, Base, UtcTime, broken_seals, table
+from monitor.store.tables import FindingRow, Unreadable
 from tests.crash.outcome import messages
 from tests.support.misbehaving_log import RekorV2Log
 from tests.support.served_log import served_log, signing_body

@@ -21,7 +21,7 @@ from monitor.program import utc_now
 from monitor.store.alert_life import AlertLife
 from monitor.store.patterns import Patterns
 from monitor.store.reading import KeptAlert, Reading
-from monitor.store.writing import broken_seals
+from monitor.store.sql import broken_seals
 from monitor.telemetry.prometheus import PrometheusMeter
 from tests.support.entries import CA_NOT_AFTER, hashedrekord_v2, make_certificate
 from tests.support.served_log import CA, ISSUER, ServedLog, served_log, signing_body

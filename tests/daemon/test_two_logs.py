@@ -17,7 +17,8 @@ from sqlalchemy import select
 
 from monitor.cli import run_command
 from monitor.store.database import open_database
-from monitor.store.tables import AlertRow, DeliveryRow, table
+from monitor.store.sql import table
+from monitor.store.tables import AlertRow, DeliveryRow
 from tests.support import entries as make
 from tests.support.misbehaving_log import CtRfc6962Log, MisbehavingLog, RekorV2Log, spki_of
 from tests.support.served_log import CA, serving

@@ -29,7 +29,8 @@ from monitor.http_fetcher import Expect
 from monitor.model.errors import FetchFailed
 from monitor.program import utc_now
 from monitor.store.database import open_database
-from monitor.store.tables import PromiseCount, PromiseRow, table
+from monitor.store.sql import table
+from monitor.store.tables import PromiseCount, PromiseRow
 from tests.docker.test_dashboard import Scraped, is_scraped
 from tests.docker.test_prometheus import rules
 from tests.support.entries import CA_NOT_AFTER, hashedrekord_v2, make_certificate

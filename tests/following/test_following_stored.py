@@ -14,8 +14,9 @@ from monitor.model.errors import Evidence, LogMisbehaved
 from monitor.model.log_source import Position, SignedHead
 from monitor.model.state import Batch
 from monitor.store.database import create, open_database
+from monitor.store.sql import table
 from monitor.store.store import Store
-from monitor.store.tables import EvidenceRow, FindingRow, table
+from monitor.store.tables import EvidenceRow, FindingRow
 from tests.support.harness import KINDS, NOW, EverythingIsNews, NumberScanner
 from tests.support.memory_state import Died, Steps
 from tests.support.misbehaving_log import MisbehavingLog, RekorV2Log

@@ -11,8 +11,9 @@ from monitor.model.state import Batch, Hit
 from monitor.store.database import Database
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
+from monitor.store.sql import table
 from monitor.store.store import Store
-from monitor.store.tables import DeliveryRow, table
+from monitor.store.tables import DeliveryRow
 from rules.matching.matcher import compile_rules
 from rules.rule_file import load_rules
 from sigstore_entries.entry import decode_ct, decode_rekor

@@ -31,8 +31,8 @@ from monitor.store.site_tables import (
     SubscriberRow,
     SubscriptionRow,
 )
+from monitor.store.sql import table, text_key
 from monitor.store.subscribers import new_id
-from monitor.store.tables import table, text_key
 from tests.site.scene import LOG, REPOSITORY, Scene, scene, text_of
 from tests.site.test_queue import an_alert
 

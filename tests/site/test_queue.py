@@ -25,7 +25,7 @@ from monitor.site.weekly import put_weekly
 from monitor.store.notices import Notices
 from monitor.store.outbox import Post, put
 from monitor.store.site_tables import NoticeRow
-from monitor.store.tables import table
+from monitor.store.sql import table
 from rules.asking import PREFIX
 from tests.site.scene import REPOSITORY, Scene, link_in, text_of
 

@@ -17,7 +17,7 @@ from monitor.site.app import create_site
 from monitor.site.sessions import Refused
 from monitor.site_config import SiteLimits
 from monitor.store.database import Database
-from monitor.store.tables import Base
+from monitor.store.sql import Base
 from rules.asking import ask_of, read_ask
 from rules.subject import NotASubject, read_subject
 from settings.document import DocumentError

@@ -27,7 +27,7 @@ from monitor.store.alert_life import AlertLife, NoSuchAlert, Who, silence_ended_
 from monitor.store.database import Database
 from monitor.store.outbox import Silence
 from monitor.store.reading import Reading
-from monitor.store.writing import broken_seals
+from monitor.store.sql import broken_seals
 from monitor.telemetry.prometheus import PrometheusMeter
 from tests.support.alerts import NOW, an_alert
 from tests.support.parts import Clock, a_store

@@ -14,7 +14,8 @@ from sqlalchemy import text
 from monitor.model.errors import OwnFault
 from monitor.store import schema
 from monitor.store.database import DamagedDatabase, Database, NoDatabase, WrongSchema, create, open_database
-from monitor.store.tables import SCHEMA, Base
+from monitor.store.sql import Base
+from monitor.store.tables import SCHEMA
 from tests.support.alerts import NOW
 from tests.support.parts import a_position, a_store
 

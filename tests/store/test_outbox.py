@@ -8,7 +8,8 @@ from sqlalchemy import select
 from alerts.alert import Alert
 from monitor.store.database import Database
 from monitor.store.outbox import GIVEN_UP, DatabaseOutbox, Post, put
-from monitor.store.tables import DeliveryRow, table
+from monitor.store.sql import table
+from monitor.store.tables import DeliveryRow
 from tests.support.alerts import NOW, an_alert
 from tests.support.outbox_contract import LEASE, OutboxContract
 

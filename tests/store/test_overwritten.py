@@ -16,8 +16,8 @@ from monitor.store.fsck import fsck
 from monitor.store.outbox import DatabaseOutbox, Silence
 from monitor.store.patterns import Patterns
 from monitor.store.reading import Reading
-from monitor.store.tables import AlertRow, Base, EvidenceRow, FindingRow, table
-from monitor.store.writing import SEAL, change_sealed
+from monitor.store.sql import SEAL, Base, change_sealed, table
+from monitor.store.tables import AlertRow, EvidenceRow, FindingRow
 from rules.facts import Authorisation
 from tests.support.alerts import NOW
 from tests.support.parts import a_batch, a_finding, a_position, a_signing, a_store, alert_for, some_evidence

@@ -9,7 +9,8 @@ from monitor.model.errors import Evidence, OwnFault, StateConflict
 from monitor.store.database import Database, open_database
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
-from monitor.store.tables import Base, DeliveryRow, EvidenceRow, FindingRow, Head, LogPosition, table
+from monitor.store.sql import Base, table
+from monitor.store.tables import DeliveryRow, EvidenceRow, FindingRow, Head, LogPosition
 from rules.rule import Outcome, Verdict
 from tests.support.parts import (
     LOG,

@@ -10,7 +10,7 @@ from sqlalchemy import event, select
 
 from monitor.store.database import Database
 from monitor.store.fsck import fsck
-from monitor.store.tables import Base
+from monitor.store.sql import Base
 
 
 class Died(BaseException):

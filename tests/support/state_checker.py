@@ -12,6 +12,7 @@ from sqlalchemy import Connection, select
 
 from monitor.store.database import Database
 from monitor.store.fsck import fsck
+from monitor.store.sql import table
 from monitor.store.tables import (
     AlertRow,
     DeliveryRow,
@@ -22,7 +23,6 @@ from monitor.store.tables import (
     LogPosition,
     ScannedRange,
     Unreadable,
-    table,
 )
 from tests.support.rfc6962_oracle import TreeOracle
 

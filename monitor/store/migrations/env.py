@@ -2,7 +2,8 @@
 
 from alembic import context
 
-from monitor.store.tables import Base
+from monitor.store import site_tables, tables  # noqa: F401  declare their tables
+from monitor.store.sql import Base
 
 context.configure(
     connection=context.config.attributes["connection"],

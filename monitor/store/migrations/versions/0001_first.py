@@ -6,8 +6,8 @@ outside development. The release writes the operations out, and from then on eac
 
 from alembic import op
 
-from monitor.store import site_tables  # noqa: F401  declares its tables
-from monitor.store.tables import Base
+from monitor.store import site_tables, tables  # noqa: F401  declare their tables
+from monitor.store.sql import Base
 
 revision = "0001"
 down_revision = None
