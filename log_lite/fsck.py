@@ -7,11 +7,10 @@ from typing import Any, Final
 
 from log_lite.ledger import signer_for
 from log_lite.store import Store, StoredHead, TreeRow
-from tlog.checkpoint import MalformedCheckpoint, parse_checkpoint
 from tlog.ct import MalformedCt, parse_leaf
 from tlog.frontier import Frontier
 from tlog.merkle import leaf_hash
-from tlog.note import BadSignature, MalformedNote, open_note
+from tlog.note import BadSignature, MalformedCheckpoint, MalformedNote, open_note, parse_checkpoint
 
 _CHUNK: Final = 1000
 _MAX_DEFECTS: Final = 20

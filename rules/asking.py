@@ -42,6 +42,8 @@ from sigstore_entries.signing import Signing
 
 KEYS_VERSION: Final = 1
 """Raise it when `rules.matching` files a pattern under other keys: stored keys are then computed anew."""
+SUBSCRIBERS: Final = "subscribers"
+"""Name of the channel that every alert of a request is routed to."""
 PREFIX: Final = "ask:"
 """Ids of these rules begin with it; no id in a rule file can."""
 MAX_TEXT: Final = 16 * 1024

@@ -16,17 +16,20 @@ import rfc8785
 from cryptography.exceptions import InvalidSignature
 
 from sigstore_entries.bundle_file import NoBundle, decoded
-from tlog.checkpoint import Checkpoint, MalformedCheckpoint, parse_checkpoint, parse_tree_size
 from tlog.merkle import NodeHash, ProofInvalid, leaf_hash
 from tlog.nodes import Coordinate, full_subtrees
 from tlog.note import (
     BadSignature,
+    Checkpoint,
+    MalformedCheckpoint,
     MalformedNote,
     Note,
     NoteKey,
     load_public_key,
     open_note,
+    parse_checkpoint,
     parse_note,
+    parse_tree_size,
     rekor_v1_key,
     tile_log_key,
     verify_signature,

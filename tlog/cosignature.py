@@ -11,8 +11,16 @@ from typing import Final
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ed25519, mldsa
 
-from tlog.checkpoint import MalformedCheckpoint, claimed_checkpoint
-from tlog.note import KEY_ID_SIZE, MalformedNote, Note, NoteSignature, UnverifiedNote, split_vkey
+from tlog.note import (
+    KEY_ID_SIZE,
+    MalformedCheckpoint,
+    MalformedNote,
+    Note,
+    NoteSignature,
+    UnverifiedNote,
+    claimed_checkpoint,
+    split_vkey,
+)
 
 _TIME_SIZE: Final = 8
 _MAX_TIME: Final = (1 << 63) - 1

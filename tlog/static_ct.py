@@ -7,7 +7,6 @@ from typing import Final
 
 from cryptography.exceptions import InvalidSignature
 
-from tlog.checkpoint import Checkpoint, parse_checkpoint
 from tlog.ct import (
     CtLeaf,
     EntryType,
@@ -19,7 +18,17 @@ from tlog.ct import (
     verify_digitally_signed,
 )
 from tlog.merkle import HASH_SIZE
-from tlog.note import KEY_ID_SIZE, BadSignature, MalformedNote, Note, NoteKey, checked_name, open_note
+from tlog.note import (
+    KEY_ID_SIZE,
+    BadSignature,
+    Checkpoint,
+    MalformedNote,
+    Note,
+    NoteKey,
+    checked_name,
+    open_note,
+    parse_checkpoint,
+)
 from tlog.tiles import TILE_WIDTH, MalformedTile, ShortBundle
 
 _SIGNATURE_TYPE: Final = b"\x05"

@@ -40,9 +40,8 @@ from monitor.archive.search_map import (
     merged,
 )
 from monitor.archive.writing import ArchiveWriter, Sink, check_digest, open_parquet, read_index
-from tlog.frontier import Frontier, aligned_subtrees, subtree_root
+from tlog.frontier import Frontier, aligned_subtrees, inclusion_ranges, range_root, subtree_root
 from tlog.merkle import leaf_hash
-from tlog.proof_ranges import inclusion_ranges, range_root
 
 FORMAT: Final = "signwatch-search-map"
 MAPS: Final = "maps.json"

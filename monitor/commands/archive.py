@@ -36,11 +36,11 @@ from monitor.commands.dask import (
 from monitor.commands.scan_output import json_line, progress
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, leave, note
 from monitor.config import Config, load_config
-from monitor.daemon.assembly import route_of
 from monitor.daemon.log_sources import NamedTree, UnknownLog, only_tree, opened_named, opened_trees
 from monitor.daemon.trust_watch import trust_of
 from monitor.following.follower import Timing
 from monitor.following.workers import usable_jobs
+from monitor.judging.active_rules import route_of
 from monitor.model.errors import BadConfig, LogMisbehaved
 from monitor.model.log_source import LogSource, SignedHead, TrustedHead
 from monitor.program import utc_now

@@ -27,11 +27,12 @@ from monitor.crosscheck.bundles import (
     read_timestamps,
     read_unlogged,
 )
-from monitor.daemon.assembly import as_followed, route_of
+from monitor.daemon.assembly import as_followed
 from monitor.daemon.followed_logs import configured_logs
 from monitor.daemon.log_sources import opened_trees
 from monitor.daemon.trust_watch import trust_of
 from monitor.following.follower import Timing
+from monitor.judging.active_rules import route_of
 from monitor.model.errors import OwnFault
 from monitor.model.log_source import LogSource, PromisingSource
 from monitor.program import utc_now

@@ -29,9 +29,8 @@ from monitor.crosscheck.signature_check import (
     verify_certificate,
     verify_message,
 )
-from monitor.daemon.assembly import route_of
 from monitor.daemon.trust_watch import trust_of
-from monitor.judging.active_rules import read_rules
+from monitor.judging.active_rules import read_rules, route_of
 from monitor.model.errors import FetchFailed
 from monitor.model.state import Hit
 from monitor.program import utc_now

@@ -18,10 +18,10 @@ from typing import Final
 from alerts.alert import counted
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, say, say_json
 from monitor.config import Config, load_config
-from monitor.daemon.assembly import as_followed, build_channels, folder_is_writable, route_of
+from monitor.daemon.assembly import as_followed, build_channels, folder_is_writable
 from monitor.daemon.followed_logs import configured_logs, not_followed
 from monitor.daemon.trust_watch import trust_of
-from monitor.judging.active_rules import RuleKeeper
+from monitor.judging.active_rules import RuleKeeper, route_of
 from monitor.model.errors import OwnFault, SignwatchError
 from monitor.program import VERSION, utc_now
 from monitor.store.database import open_database, sqlite_path

@@ -9,8 +9,8 @@ import typer
 
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, note, say, say_json, table, when
 from monitor.config import load_config
-from monitor.daemon.assembly import route_of
 from monitor.daemon.trust_watch import history_of
+from monitor.judging.active_rules import route_of
 from monitor.model.errors import OwnFault
 from monitor.program import utc_now
 from monitor.store.database import open_database

@@ -17,12 +17,12 @@ from monitor.backscan.range import World, waits
 from monitor.commands.scan_output import json_line
 from monitor.commands.terminal import Exit, note
 from monitor.config import Config
-from monitor.daemon.assembly import hold_of, route_of, tell_facts
+from monitor.daemon.assembly import hold_of, tell_facts
 from monitor.daemon.followed_logs import configured_logs
 from monitor.daemon.trust_watch import trust_of
 from monitor.following.follower import Timing
 from monitor.following.workers import ScanPool, usable_jobs
-from monitor.judging.active_rules import RuleKeeper, read_rules
+from monitor.judging.active_rules import RuleKeeper, read_rules, route_of
 from monitor.judging.digest_lists import DigestLists
 from monitor.model.errors import BadConfig
 from monitor.program import utc_now

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from alerts.alert import Alert
 from alerts.channels.channel import Channel
 from alerts.channels.registry import FOLLOWING, build_channel
 from alerts.channels.settings import SecretFile, SecretUnreadable
@@ -27,25 +26,23 @@ from monitor.following.follower import Limits, Timing
 from monitor.following.services import Services
 from monitor.following.workers import ScanWorkers
 from monitor.http_fetcher import HttpFetcher, Report, TokenBucket
-from monitor.judging.active_rules import AskedRules, RuleKeeper
+from monitor.judging.active_rules import AskedRules, RuleKeeper, route_of
 from monitor.judging.digest_lists import DigestLists
 from monitor.logs.opening import LogDescription, OpenTrees, open_sources
 from monitor.model.errors import BadConfig, Evidence, OwnFault
 from monitor.model.log_source import CT_APIS, LogApi, LogSource
 from monitor.model.state import Batch
-from monitor.raising.canary_alerts import MISSED, NOT_SIGNED, SEEN
-from monitor.site.fan_out import SUBSCRIBERS, FanOut
+from monitor.site.fan_out import FanOut
 from monitor.store.alert_life import AlertLife
 from monitor.store.asks import Asks
 from monitor.store.canaries import Canaries
 from monitor.store.database import Database, open_database
 from monitor.store.facts import StoredKnown
-from monitor.store.store import Route, Store
+from monitor.store.store import Store
 from monitor.telemetry.hooks import Meter
 from monitor.trust.provider import TrustKeeper
 from monitor.trust.trust_root import TrustRoot
-from rules.asking import number_of
-from rules.canary import CANARY, canary_rule
+from rules.canary import canary_rule
 from rules.rule import Rule
 from settings.document import Misplaced
 
@@ -310,21 +307,6 @@ def _read_secret(path: Path, key: str) -> bytes:
             f"{key}: {path} is shorter than {_LEAST_SECRET} characters. Make one with: openssl rand -hex 32"
         )
     return secret
-
-
-def route_of(config: Config, rules: RuleKeeper | None) -> Route:
-    """Which channels an alert goes to: those its rule names, the canary's for its own, else the default ones."""
-
-    def route(alert: Alert) -> Sequence[str]:
-        if number_of(alert.rule) is not None:
-            return (SUBSCRIBERS,)
-        if alert.kind == SEEN:
-            return (CANARY,)
-        if alert.kind in {MISSED, NOT_SIGNED} and config.canary is not None and config.canary.notify:
-            return config.canary.notify
-        return (rules.channels_of(alert.rule) if rules is not None else ()) or config.notify
-
-    return route
 
 
 def describe(log: LogConfig, root: TrustRoot) -> LogDescription:

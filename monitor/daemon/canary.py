@@ -29,7 +29,7 @@ from alerts.inert import inert_line
 from monitor.config import PUBLIC_TRUST, CanaryConfig, Config
 from monitor.following.services import Services
 from monitor.model.errors import BadConfig, OwnFault
-from monitor.raising.canary_alerts import MISSED, NOT_SIGNED, SEEN, canary_missed_alert, canary_not_signed_alert
+from monitor.raising.signing_alerts import MISSED, NOT_SIGNED, SEEN, canary_missed_alert, canary_not_signed_alert
 from monitor.store import canaries as runs
 from monitor.store.alert_life import AlertLife, Who
 from monitor.store.authorisations import Authorisations

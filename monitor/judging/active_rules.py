@@ -10,8 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from alerts.alert import Alert
+from monitor.config import Config
 from monitor.model.errors import BadConfig
-from rules.asking import AskIndex, LayeredMatcher, rule_of
+from monitor.raising.signing_alerts import MISSED, NOT_SIGNED, SEEN
+from monitor.store.store import Route
+from rules.asking import SUBSCRIBERS, AskIndex, LayeredMatcher, number_of, rule_of
+from rules.canary import CANARY
 from rules.matching.matcher import Matcher, TooManyUnindexed, compile_rules
 from rules.rule import LookBack, Rule, RuleSet
 from rules.rule_file import load_rules
@@ -231,3 +236,18 @@ def _state_of(path: Path) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return state.st_mtime_ns, state.st_size, state.st_ino
+
+
+def route_of(config: Config, rules: RuleKeeper | None) -> Route:
+    """Which channels an alert goes to: those its rule names, the canary's for its own, else the default ones."""
+
+    def route(alert: Alert) -> Sequence[str]:
+        if number_of(alert.rule) is not None:
+            return (SUBSCRIBERS,)
+        if alert.kind == SEEN:
+            return (CANARY,)
+        if alert.kind in {MISSED, NOT_SIGNED} and config.canary is not None and config.canary.notify:
+            return config.canary.notify
+        return (rules.channels_of(alert.rule) if rules is not None else ()) or config.notify
+
+    return route

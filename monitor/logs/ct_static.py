@@ -19,8 +19,7 @@ from monitor.logs.tile_tree import (
 from monitor.model.errors import FetchFailed
 from monitor.model.inclusion_promise import InclusionPromise
 from monitor.model.log_source import LogEntry, LogIdentity, Place, PromisedRange, PromisingSource, SignedHead
-from tlog.checkpoint import MalformedCheckpoint
-from tlog.note import MAX_NOTE_SIZE, BadSignature, MalformedNote, NoteKey
+from tlog.note import MAX_NOTE_SIZE, BadSignature, MalformedCheckpoint, MalformedNote, NoteKey
 from tlog.static_ct import TileLeaf, open_ct_checkpoint, parse_data_tile, parse_data_tile_start
 from tlog.tiles import TILE_WIDTH, MalformedTile, data_path
 

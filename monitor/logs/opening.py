@@ -17,9 +17,17 @@ from monitor.logs.rekor_v1 import RekorV1Source, ShardInfo, shards
 from monitor.logs.rekor_v2 import RekorV2Source
 from monitor.model.errors import FetchFailed, NotShown, OwnFault
 from monitor.model.log_source import LogApi, LogIdentity, LogSource
-from tlog.checkpoint import MalformedCheckpoint, parse_checkpoint
 from tlog.cosignature import WitnessKey
-from tlog.note import BadSignature, MalformedNote, NoteKey, open_note, rekor_v1_key, tile_log_key
+from tlog.note import (
+    BadSignature,
+    MalformedCheckpoint,
+    MalformedNote,
+    NoteKey,
+    open_note,
+    parse_checkpoint,
+    rekor_v1_key,
+    tile_log_key,
+)
 from tlog.static_ct import static_ct_key
 
 MAX_SIGNED: Final = 64

@@ -18,12 +18,20 @@ from monitor.http_fetcher import Expect, Fetcher, NotFound, Refused, denied
 from monitor.model.errors import Evidence, FetchFailed, Lagging, MalformedEntries, NotShown
 from monitor.model.log_source import FROZEN, LogIdentity, LogSource, Place, SignedHead
 from monitor.proof.trusted_head import check_frontier_in_head
-from tlog.checkpoint import Checkpoint, MalformedCheckpoint, parse_checkpoint
 from tlog.cosignature import WitnessKey, verify_cosignature
-from tlog.frontier import Frontier, subtree_root
+from tlog.frontier import Frontier, consistency_ranges, inclusion_ranges, range_root, subtree_root
 from tlog.merkle import LeafHash, NodeHash, ProofInvalid, leaf_hash, verify_inclusion
-from tlog.note import BadSignature, MalformedNote, Note, NoteKey, open_note, parse_note
-from tlog.proof_ranges import consistency_ranges, inclusion_ranges, range_root
+from tlog.note import (
+    BadSignature,
+    Checkpoint,
+    MalformedCheckpoint,
+    MalformedNote,
+    Note,
+    NoteKey,
+    open_note,
+    parse_checkpoint,
+    parse_note,
+)
 from tlog.tiles import (
     FULL_TILE_SIZE,
     TILE_WIDTH,

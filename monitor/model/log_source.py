@@ -15,7 +15,6 @@ import msgspec
 from monitor.model.errors import SignedPromise
 from monitor.model.inclusion_promise import InclusionPromise
 from sigstore_entries.signing import EntryRef, Unreadable
-from tlog.checkpoint import parse_checkpoint
 from tlog.ct import MalformedCt, TreeHead, decode_base64, verify_tree_head
 from tlog.frontier import Frontier
 from tlog.merkle import (
@@ -26,7 +25,7 @@ from tlog.merkle import (
     RootHash,
     leaf_hashes,
 )
-from tlog.note import BadSignature, open_note, rekor_v1_key, tile_log_key
+from tlog.note import BadSignature, open_note, parse_checkpoint, rekor_v1_key, tile_log_key
 from tlog.static_ct import open_ct_checkpoint, static_ct_key
 
 # rekor-tiles freeze-checkpoint: the operator re-signs the last head with this extension line.

@@ -10,11 +10,9 @@ from alerts.alert import Alert
 from alerts.channels.channel import Channel, DeliveryFailed
 from monitor.store.database import Database
 from monitor.store.notices import Notices
-from rules.asking import number_of
+from rules.asking import SUBSCRIBERS, number_of
 
 _LOG: Final = logging.getLogger(__name__)
-SUBSCRIBERS: Final = "subscribers"
-"""Name of the channel that every alert of a subscription is routed to."""
 _CHUNK: Final = 1_000
 
 

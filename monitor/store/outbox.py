@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from alerts.alert import Alert, AlertChange, ChangeKind, Owner, Severity
 from alerts.outbox import Backlog, Delivery, Outbox, Traffic
-from monitor.raising.canary_alerts import SEEN
+from monitor.raising.signing_alerts import SEEN
 from monitor.store.database import Database, lock_name
 from monitor.store.sql import add_new, change_sealed, chunks, known_values, lock_rows, table
 from monitor.store.tables import AlertRow, DeliveryRow, SilenceRow

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, and_, func, or_, select
 
 from alerts.alert import Alert, rfc3339
 from monitor.model.log_source import Position
-from monitor.raising.canary_alerts import SEEN
+from monitor.raising.signing_alerts import SEEN
 from monitor.store.alert_life import IS_OPEN
 from monitor.store.database import Database
 from monitor.store.outbox import GIVEN_UP, PENDING

@@ -22,8 +22,7 @@ from tests.support.alerts import NOW
 from tests.support.misbehaving_log import RekorV2Log
 from tests.support.parts import LOG, Clock, a_head, a_position, a_store
 from tests.support.served_log import ServedLog, served_log, signing_body
-from tlog.checkpoint import parse_checkpoint
-from tlog.note import open_note, tile_log_key
+from tlog.note import open_note, parse_checkpoint, tile_log_key
 
 START = datetime(2026, 6, 1, tzinfo=UTC)
 WORDS = "<script>alert(1)</script> `](javascript:alert(1)) @everyone ![x](http://evil.example/p.png) | \u202e"

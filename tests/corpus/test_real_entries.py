@@ -15,9 +15,8 @@ import pytest
 from sigstore_entries.entry import decode_rekor, outline_fingerprints, outline_rekor
 from sigstore_entries.signing import ChainTrust, EntryRef, Signing
 from sigstore_entries.trust import CertificateAuthorities, CertificateAuthority, CtLogKey
-from tlog.checkpoint import parse_checkpoint
 from tlog.merkle import leaf_hash, verify_inclusion
-from tlog.note import NoteKey, open_note, rekor_v1_key, tile_log_key
+from tlog.note import NoteKey, open_note, parse_checkpoint, rekor_v1_key, tile_log_key
 
 CORPUS = Path(__file__).resolve().parents[3] / "shared" / "corpus"
 ENTRIES = CORPUS / "real-entries.jsonl"

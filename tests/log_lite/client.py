@@ -13,10 +13,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.support.entries import make_key
 from tests.support.log_server import LogServer
-from tlog.checkpoint import Checkpoint, parse_checkpoint
 from tlog.ct import TreeHead, verify_tree_head
 from tlog.merkle import leaf_hash, verify_inclusion
-from tlog.note import NoteKey, open_note, rekor_v1_key, tile_log_key
+from tlog.note import Checkpoint, NoteKey, open_note, parse_checkpoint, rekor_v1_key, tile_log_key
 from tlog.static_ct import open_ct_checkpoint, static_ct_key
 
 KEY = make_key("log_lite client")

@@ -16,8 +16,8 @@ from log_lite.sequencer import NotStored, Sequencer
 from log_lite.store import StoreUnusable
 from tests.log_lite.client import LogClient, hashedrekord, hashedrekord_v2
 from tests.support.log_server import log_server, run
-from tlog.checkpoint import Checkpoint
 from tlog.merkle import leaf_hash, verify_consistency
+from tlog.note import Checkpoint
 
 NOW = 1_800_000_000_000
 KILLS = 3

@@ -15,8 +15,7 @@ from log_lite.server import addresses
 from tests.log_lite.client import LogClient, hashedrekord, hashedrekord_v2
 from tests.support.entries import make_ca, make_certificate
 from tests.support.log_server import LogServer, log_server, run
-from tlog.checkpoint import parse_checkpoint
-from tlog.note import open_note, tile_log_key
+from tlog.note import open_note, parse_checkpoint, tile_log_key
 
 
 def eventually(condition: Callable[[], bool]) -> None:

@@ -7,9 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tlog import keys, vectors
-from tlog.checkpoint import Checkpoint, MalformedCheckpoint, parse_checkpoint, parse_tree_size
 from tlog.merkle import EMPTY_ROOT, MAX_TREE_SIZE
-from tlog.note import Note, open_note, parse_vkey, tile_log_key
+from tlog.note import (
+    Checkpoint,
+    MalformedCheckpoint,
+    Note,
+    open_note,
+    parse_checkpoint,
+    parse_tree_size,
+    parse_vkey,
+    tile_log_key,
+)
 
 KEY = tile_log_key("log.example", keys.spki(keys.ED25519))
 ROOT = bytes(range(32))

@@ -7,9 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import rfc6962_oracle as oracle
-from tlog.frontier import Frontier, MalformedFrontier, frontier_before, subtree_root
+from tlog.frontier import (
+    Frontier,
+    MalformedFrontier,
+    consistency_ranges,
+    frontier_before,
+    frontier_of_ranges,
+    root_of_ranges,
+    size_beside,
+    subtree_root,
+)
 from tlog.merkle import EMPTY_ROOT, MAX_TREE_SIZE, ProofInvalid, leaf_hash
-from tlog.proof_ranges import consistency_ranges, frontier_of_ranges, root_of_ranges, size_beside
 
 LEAVES = [b"leaf %d" % index for index in range(1100)]
 HASHES = [leaf_hash(each) for each in LEAVES]

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from tests.tlog import keys, vectors
 from tests.tlog.refusal import refused
-from tlog.checkpoint import MalformedCheckpoint
 from tlog.ct import CtLeaf, EntryType, leaf_timestamped_entry, tree_head_message
-from tlog.note import BadSignature, MalformedNote
+from tlog.note import BadSignature, MalformedCheckpoint, MalformedNote
 from tlog.static_ct import TileLeaf, open_ct_checkpoint, parse_data_tile, static_ct_key
 from tlog.tiles import MalformedTile
 
