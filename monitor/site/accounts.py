@@ -14,12 +14,10 @@ from monitor.site.feeds import feed
 from monitor.site.parts import CONFIRM_FOR, SIGN_IN_FOR, Site
 from monitor.site.rendering import inert, plain
 from monitor.site.seen import csv_stream, json_stream, seen_by
-from monitor.site.sessions import Refused, Visitor
+from monitor.site.sessions import Form, Refused, Visitor, first
 from monitor.site.subscribing import (
-    Form,
     change_subscription,
     draft_of,
-    first,
     good_link,
     preview_of,
     read_address,
@@ -27,7 +25,7 @@ from monitor.site.subscribing import (
 )
 from monitor.store.authorisations import Announced
 from monitor.store.signings import Place
-from monitor.store.subscribers import Subscriber, Subscription
+from monitor.store.subscribers import STOPPED, SUSPENDED, Subscriber, Subscription
 from rules.asking import yaml_of
 from rules.facts import Authorisation
 from rules.selection import normal_digest
@@ -106,8 +104,12 @@ def _add_subscriptions(routes: APIRouter, site: Site) -> None:
     def subscriptions(request: Request) -> HTMLResponse:
         account = request.state.visitor.account
         seen = [seen_by(site, each, limit=0) for each in site.subscribers.subscriptions(account.id)]
-        troubled = [each for each in site.subscribers.destinations(account.id) if each.state == "suspended"]
-        return site.page(request, "subscriptions", seen=seen, troubled=troubled, logs=site.found.logs())
+        troubled = [each for each in site.subscribers.destinations(account.id) if each.state in (SUSPENDED, STOPPED)]
+        own = account.address.lower()
+        is_mailed = not any(each.target.lower() == own for each in troubled)
+        return site.page(
+            request, "subscriptions", seen=seen, troubled=troubled, is_mailed=is_mailed, logs=site.found.logs()
+        )
 
     @routes.get("/subscriptions/{subscription}")
     def subscription_page(request: Request, subscription: str, new: str = "", before: str = "") -> HTMLResponse:

@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from monitor.model.errors import OwnFault
-from monitor.site import accounts, api, oidc, pages, subscribing
+from monitor.site import accounts, api, leaving, oidc, pages, subscribing
 from monitor.site.parts import Site
 from monitor.site.rendering import TEMPLATES
 from monitor.site.sessions import Refused
@@ -46,7 +46,7 @@ def create_site(site: Site) -> FastAPI:
     _add_fixed_answers(app)
     _add_middleware(app, site)
     _add_errors(app, site)
-    for router in (pages.router(site), subscribing.router(site), accounts.router(site)):
+    for router in (pages.router(site), subscribing.router(site), leaving.router(site), accounts.router(site)):
         app.include_router(router, include_in_schema=False)
     if site.config.oidc is not None:
         app.include_router(oidc.router(site, site.config.oidc), include_in_schema=False)

@@ -148,7 +148,7 @@ class Courier:
             if each.kind == LETTER:
                 messages.append(_Message((each,), row, each.key))
             elif row is None or row.state != READY or row.suspended_at is not None:
-                over.append(Result(each, error="the destination is gone or suspended", final=True))
+                over.append(Result(each, error="the destination is gone, stopped or suspended", final=True))
             elif row.kind == ATOM:
                 # A feed is fetched; nothing is sent there.
                 over.append(Result(each))
@@ -200,7 +200,7 @@ class Courier:
             return  # the subscription ended meanwhile
         if row.kind == MAIL:
             if len(alerts) > 1:
-                mail = compose_digest(site, alerts, row.target, message.key, now)
+                mail = compose_digest(site, alerts, row, message.key, now)
             else:
                 mail = compose_alert(site, alerts[0], row.target, message.key, now)
             hand_over(self._server, mail, sender, row.target)

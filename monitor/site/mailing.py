@@ -17,6 +17,7 @@ from alerts.channels.mail import Security, Server, conversation
 from alerts.channels.settings import SecretFile, SecretUnreadable
 from alerts.inert import inert_line
 from monitor.model.errors import OwnFault
+from monitor.site.leaving import DESTINATION, SUBSCRIPTION, WEEKLY, leave_link
 from monitor.site.parts import Site
 from monitor.site.rendering import moment
 from monitor.site_config import MailConfig
@@ -32,6 +33,8 @@ _SUBJECTS: Final[Mapping[str, str]] = {
     "code": "Your code for this address: {code}",
 }
 SHOWN: Final = 20
+_MAX_LEAVES: Final = 5
+"""Subscriptions of a digest that can be ended from it one by one; all are under My subscriptions."""
 _FACTS: Final = (
     "Identity",
     "Key",
@@ -91,7 +94,7 @@ def compose_letter(site: Site, document: Mapping[str, Any], key: str, now: datet
         values["url"] = site.url(f"/{paths[kind]}/{site.keys.link_token(document['nonce'])}")
     if kind == "weekly":
         subject = str(document["line"])
-        leave = site.url("/account")
+        values["leave"] = leave = leave_link(site, WEEKLY, str(document["subscriber"]))
     else:
         subject, leave = _SUBJECTS[kind].format_map({**document, "title": document.get("title", "")}), ""
     values["home"] = site.config.public_url
@@ -106,20 +109,36 @@ def compose_alert(site: Site, about: tuple[Alert, Any], to: str, key: str, now: 
     return _message(site, "alert", values, subject=subject, to=to, key=key, now=now, leave=str(values["leave"]))
 
 
-def compose_digest(site: Site, alerts: Sequence[tuple[Alert, Any]], to: str, key: str, now: datetime) -> EmailMessage:
-    """Many signings in one mail."""
+def compose_digest(
+    site: Site, alerts: Sequence[tuple[Alert, Any]], destination: Any, key: str, now: datetime
+) -> EmailMessage:
+    """Many signings in one mail. Its one-click link stops all that this destination is told."""
     items = [alert_values(site, alert, subscription) for alert, subscription in alerts[:SHOWN]]
     titles = list(dict.fromkeys(str(subscription.title) for _, subscription in alerts))
+    subscriptions = {str(subscription.id): str(subscription.title) for _, subscription in alerts}
     values = {
         "items": items,
+        "to": destination.target,
+        "leaves": [
+            (title, leave_link(site, SUBSCRIPTION, each)) for each, title in list(subscriptions.items())[:_MAX_LEAVES]
+        ],
         "more": max(0, len(alerts) - SHOWN),
         "total": len(alerts),
         "titles": titles[:5],
         "home": site.config.public_url,
-        "leave": items[0]["leave"],
+        "leave": leave_link(site, DESTINATION, destination.id),
     }
     subject = f"{len(alerts)} signings you did not expect ({', '.join(titles[:3])})"
-    return _message(site, "digest", values, subject=subject, to=to, key=key, now=now, leave=str(values["leave"]))
+    return _message(
+        site,
+        "digest",
+        values,
+        subject=subject,
+        to=destination.target,
+        key=key,
+        now=now,
+        leave=str(values["leave"]),
+    )
 
 
 def alert_values(site: Site, alert: Alert, subscription: Any) -> dict[str, Any]:
@@ -154,7 +173,7 @@ def alert_values(site: Site, alert: Alert, subscription: Any) -> dict[str, Any]:
         "answer": site.url(f"/answer/{token}?mine=yes"),
         "not_mine": site.url(f"/answer/{token}?mine=no"),
         "page": site.url(f"/subscriptions/{subscription.id}"),
-        "leave": site.url(f"/leave/{site.keys.seal('leave', subscription.id)}"),
+        "leave": leave_link(site, SUBSCRIPTION, subscription.id),
         "home": site.config.public_url,
         "rule": (alert.rule or "").removeprefix(PREFIX),
     }
@@ -183,10 +202,9 @@ def _message(
     message["Message-ID"] = f"<{identifier}@{domain}>"
     message["Auto-Submitted"] = "auto-generated"
     if leave:
+        # SPEC RFC 8058 3.1: both headers, and a DKIM signature over them, which is the mail server's part.
         message["List-Unsubscribe"] = f"<{leave}>"
-        if "/leave/" in leave:
-            # SPEC RFC 8058 3.1: both headers, and a DKIM signature over them, which is the mail server's part.
-            message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+        message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
     shown = {"config": config, "contact": config.contact, **values}
     text = site.templates.get_template(f"mail/{template}.txt.j2").render(shown)
     html = site.templates.get_template(f"mail/{template}.html.j2").render(shown)

@@ -27,6 +27,7 @@ IDLE: Final = timedelta(days=14)
 ABSOLUTE: Final = timedelta(days=60)
 _KEY_BYTES: Final = 32
 _MAX_FORM: Final = 64 * 1024
+Form = Mapping[str, list[str]]
 _MAX_TOKEN: Final = 600
 _FOREVER: Final = 400 * 86_400
 
@@ -165,7 +166,7 @@ class Door:
             self.session_cookie, path="/", secure=self._config.is_secure, httponly=True, samesite="lax"
         )
 
-    async def form(self, request: Request) -> Mapping[str, list[str]]:
+    async def form(self, request: Request) -> Form:
         """The fields of a form that came from a page of this site in the same browser. Raises `Refused`."""
         fields = await read_form(request)
         self.check_origin(request)
@@ -193,7 +194,12 @@ class Door:
         )
 
 
-async def read_form(request: Request) -> Mapping[str, list[str]]:
+def first(form: Form, name: str, limit: int = 400) -> str:
+    """One field of a form, cut."""
+    return (form.get(name) or [""])[0].strip()[:limit]
+
+
+async def read_form(request: Request) -> Form:
     """Fields of a URL-encoded body of bounded size. Raises `Refused`."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in ("application/x-www-form-urlencoded", ""):

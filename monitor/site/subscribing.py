@@ -1,7 +1,6 @@
-"""Subscribing, and what a mail's buttons lead to: confirm, it was me, it was not me, leave.
+"""Subscribing, and what a mail's buttons lead to: confirm, it was me, it was not me.
 
-A GET changes nothing: mail scanners follow links. Each of these opens a page with a button, except the one-click POST
-of RFC 8058.
+A GET changes nothing: mail scanners follow links. Each of these opens a page with a button.
 """
 
 import base64
@@ -12,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from alerts.inert import inert_json
@@ -21,7 +19,7 @@ from monitor.site.looking import Looked, Row, known_before, look, rows_of, signi
 from monitor.site.pages import Name
 from monitor.site.parts import CONFIRM_FOR, Site
 from monitor.site.rendering import plain
-from monitor.site.sessions import Refused, Visitor, read_form
+from monitor.site.sessions import Form, Refused, Visitor, first
 from monitor.store.sql import text_key
 from monitor.store.subscribers import Link, Subscription
 from rules.asking import PREFIX, Ask, ask_of, read_ask, rule_of, yaml_of
@@ -36,7 +34,6 @@ from tlog.merkle import leaf_hash
 _LOG: Final = logging.getLogger(__name__)
 _MAX_TITLE: Final = 80
 _PREVIEW: Final = 8
-Form = Mapping[str, list[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +63,7 @@ def router(site: Site) -> APIRouter:
     _add_subscribe(routes, site)
     _add_confirm(routes, site)
     _add_answer(routes, site)
-    _add_leave(routes, site)
     return routes
-
-
-def first(form: Form, name: str, limit: int = 400) -> str:
-    """One field of a form, cut."""
-    return (form.get(name) or [""])[0].strip()[:limit]
 
 
 def _add_subscribe(routes: APIRouter, site: Site) -> None:
@@ -211,35 +202,6 @@ def _add_answer(routes: APIRouter, site: Site) -> None:
         document = evidence_document(site, row, found.leaf)
         headers = {"Content-Disposition": f'attachment; filename="signing-{row.index}.json"'}
         return Response(json.dumps(document, indent=1) + "\n", media_type="application/json", headers=headers)
-
-
-def _add_leave(routes: APIRouter, site: Site) -> None:
-    @routes.get("/leave/{token}")
-    def leave_page(request: Request, token: str) -> HTMLResponse:
-        return site.page(request, "leave", token=token, subscription=_leaving(site, token))
-
-    @routes.post("/leave/{token}")
-    async def leave(request: Request, token: str) -> Response:
-        # SPEC RFC 8058 3.2: a POST without cookies or anything else, from a mail program. The token alone decides.
-        form = await read_form(request)
-        subscription = await run_in_threadpool(_leaving, site, token)
-        if subscription is not None:
-            await run_in_threadpool(site.subscribers.unsubscribe, subscription.id, None)
-        if first(form, "List-Unsubscribe") == "One-Click":
-            return Response("You get no more mail about this.\n", media_type="text/plain")
-        return site.page(request, "left", subscription=subscription)
-
-
-def _leaving(site: Site, token: str) -> Subscription | None:
-    values = site.keys.unseal("leave", token)
-    if values is None:
-        raise Refused(
-            404,
-            "This link does not work",
-            "It is not one that this site sent, or a part of it is missing. Nothing was changed: copy the whole link "
-            "from the mail, or sign in and leave under My subscriptions.",
-        )
-    return site.subscribers.subscription(str(values[0]), None)
 
 
 def good_link(site: Site, token: str, purposes: Sequence[str]) -> Link:

@@ -11,7 +11,7 @@ from monitor.site.rendering import ago, day, number
 from monitor.store.signings import LogRead
 from monitor.store.site_tables import SubscriberRow
 from monitor.store.sql import table
-from monitor.store.subscribers import WEEK, Subscriber
+from monitor.store.subscribers import READY, WEEK, Subscriber
 from rules.asking import PREFIX
 
 _SUBSCRIBER: Final = table(SubscriberRow)
@@ -58,7 +58,16 @@ def _put_one(site: Site, subscriber: Subscriber, logs: Sequence[LogRead], now: d
 
 
 def weekly_document(site: Site, subscriber: Subscriber, logs: Sequence[LogRead], now: datetime) -> dict[str, Any]:
-    """What the mail says; empty for an account without subscriptions."""
+    """What the mail says; empty for an account without subscriptions, and for an address that is told nothing.
+
+    A quiet week is no proof of safety for a reader who stopped the alerts, and an address that bounces takes no mail.
+    """
+    own = subscriber.address.lower()
+    if not any(
+        each.kind == "mail" and each.target.lower() == own and each.state == READY
+        for each in site.subscribers.destinations(subscriber.id)
+    ):
+        return {}
     subscriptions = site.subscribers.subscriptions(subscriber.id)
     since = subscriber.weekly_from
     outcomes = site.found.outcomes([f"{PREFIX}{each.ask}" for each in subscriptions], since)
@@ -87,6 +96,7 @@ def weekly_document(site: Site, subscriber: Subscriber, logs: Sequence[LogRead],
     return {
         "letter": "weekly",
         "to": subscriber.address,
+        "subscriber": subscriber.id,
         "line": line,
         "worth": worth,
         "since": day(since),

@@ -17,6 +17,7 @@ from monitor.store.asks import Asks
 from monitor.store.authorisations import Announced, Authorisations
 from monitor.store.database import Database, lock_name
 from monitor.store.findings import Seen, add_known, set_past
+from monitor.store.outbox import PENDING, WITHDRAWN
 from monitor.store.site_tables import (
     AnswerRow,
     ApiTokenRow,
@@ -41,6 +42,8 @@ STAGES: Final = ("asked", "confirmed", "told", "bounced", "left", "suspended")
 READY: Final = "ready"
 WAITING: Final = "waiting"
 SUSPENDED: Final = "suspended"
+STOPPED: Final = "stopped"
+"""State of a destination whose reader left by a link in a mail; a button goes on."""
 WEEK: Final = timedelta(days=7)
 _UNFILED: Final = timedelta(minutes=10)
 """Every process has taken over a change by then; each looks for changes every second (`monitor.daemon.daemon`)."""
@@ -505,6 +508,24 @@ class Subscribers:
                 return False
             connection.execute(delete(_NOTICE).where(_NOTICE.c.destination == destination))
         return True
+
+    def stop_destination(self, destination: str) -> bool:
+        """Tell a destination nothing any more, and withdraw what is on its way; false when it is not told anyway."""
+        mine = (_DESTINATION.c.id == destination, _DESTINATION.c.state == READY)
+        with self.database.write() as connection:
+            if connection.execute(update(_DESTINATION).where(*mine).values(state=STOPPED)).rowcount != 1:
+                return False
+            waiting = (_NOTICE.c.destination == destination, _NOTICE.c.state == PENDING)
+            ended = {"state": WITHDRAWN, "finished_at": self.clock()}
+            connection.execute(update(_NOTICE).where(*waiting).values(**ended))
+            count(connection, "left")
+        return True
+
+    def restart_destination(self, destination: str) -> bool:
+        """Tell a stopped destination again; false for one that was not stopped."""
+        mine = (_DESTINATION.c.id == destination, _DESTINATION.c.state == STOPPED)
+        with self.database.write() as connection:
+            return connection.execute(update(_DESTINATION).where(*mine).values(state=READY)).rowcount == 1
 
     # Tokens
 

@@ -271,7 +271,7 @@ def test_a_quiet_week_says_what_its_silence_is_worth(acme: Scene) -> None:
     second = text_of(acme.mailbox.to(MIA)[-1])
     assert second.splitlines()[0] == "Nothing unexpected, 0 expected."
     assert "Every entry of 1 log was read and proven" in second
-    assert "/account" in str(acme.mailbox.to(MIA)[-1]["List-Unsubscribe"])
+    assert "/leave/" in str(acme.mailbox.to(MIA)[-1]["List-Unsubscribe"])
     acme.site.subscribers.set_weekly(account.id, on=False)
     acme.clock.advance(days=30)
     assert put_weekly(acme.site) == 0

@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute
 from sqlalchemy import event, func, select
 
 from monitor.site.app import create_site
+from monitor.site.leaving import DESTINATION, SUBSCRIPTION, WEEKLY, leave_link
 from monitor.site.sessions import Refused
 from monitor.site_config import SiteLimits
 from monitor.store.database import Database
@@ -92,7 +93,7 @@ def test_a_form_of_another_site_or_without_its_token_changes_nothing(acme: Scene
     csrf = mia.csrf("/account")
     before = everything(acme.store.database)
     for route in routes_of(acme, "POST"):
-        if route.path.startswith(("/api/", "/leave/")):
+        if route.path.startswith("/api/") or route.path == "/leave/{token}":
             continue
         path = paths_of(acme, MIA, route)
         for headers, data in (
@@ -117,7 +118,9 @@ def test_a_get_changes_nothing_whoever_follows_the_link(acme: Scene) -> None:
     account = acme.site.subscribers.by_address(MIA)
     assert account is not None
     subscription = acme.site.subscribers.subscriptions(account.id)[0].id
-    links += [f"/leave/{acme.site.keys.seal('leave', subscription)}"]
+    [mail, *_] = acme.site.subscribers.destinations(account.id)
+    stops = ((SUBSCRIPTION, subscription), (DESTINATION, mail.id), (WEEKLY, account.id))
+    links += [leave_link(acme.site, kind, each).removeprefix(acme.url) for kind, each in stops]
     before = everything(acme.store.database)
     scanner = acme.visitor()
     for link in links:

@@ -2,18 +2,21 @@
 
 import json
 from collections.abc import Iterator
+from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
 
 from monitor.cli import run_command
+from monitor.site.weekly import put_weekly
 from tests.site.followed import NAME, Followed, followed
-from tests.site.scene import link_in, shown, text_of
+from tests.site.scene import Visitor, link_in, shown, text_of
 from tests.support.database_fixtures import postgres_url, where
 from tests.support.served_log import signing_body
 
 __all__ = ["postgres_url", "where"]
 MIA = "mia@acme.example"
+OWNER = "https://github.com/acme"
 
 
 @pytest.fixture
@@ -107,16 +110,138 @@ def test_one_click_leaves_and_a_scanner_that_follows_links_does_not(live: Follow
     live.follow()
     live.sign("refs/heads/x")
     link = link_in(live.mailbox.to(MIA)[-1], "leave")
-    assert "Stop telling you" in shown(program.get(link))
+    assert "Stop mails about acme/widget?" in shown(program.get(link))
     assert "acme/widget" in shown(visitor.get("/subscriptions")), "control: a GET changes nothing"
-    answer = program.http.post(
-        link, content="List-Unsubscribe=One-Click", headers={"content-type": "application/x-www-form-urlencoded"}
-    )
-    assert answer.status_code == 200
+    one_click(program, link)
     live.follow()
     live.sign("refs/heads/y")
     assert len(live.mailbox.to(MIA)) == 2
     assert "Nothing yet" in shown(visitor.get("/subscriptions"))
+    assert "You left already" in shown(program.get(link))
+
+
+def one_click(program: Visitor, link: str) -> None:
+    """What a mail program sends when its reader presses *Unsubscribe* (RFC 8058 3.2)."""
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    answer = program.http.post(link, content="List-Unsubscribe=One-Click", headers=form)
+    assert answer.status_code == 200
+
+
+def header_link(mail: EmailMessage) -> str:
+    """The path in `List-Unsubscribe` of a mail that a program may press."""
+    assert mail["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+    return "/" + str(mail["List-Unsubscribe"]).strip("<>").split("/", 3)[3]
+
+
+def flood(live: Followed) -> EmailMessage:
+    """Thirty signings that two subscriptions tell of; returns the digest."""
+    live.served.log.append(*[signing_body(f"refs/heads/flood-{number}") for number in range(30)])
+    live.follow()
+    return live.mailbox.to(MIA)[-1]
+
+
+@pytest.fixture
+def flooded(live: Followed) -> tuple[Visitor, str]:
+    """A subscriber of a repository and of its owner who got a digest of both, and the digest's one-click link."""
+    visitor = live.visitor()
+    live.subscribe(visitor, MIA)
+    visitor.post("/subscribe", {"name": OWNER, "do": "subscribe"}, page=f"/subscribe?name={OWNER}")
+    live.follow()
+    digest = flood(live)
+    assert text_of(digest).startswith("60 signings you did not expect: acme/widget, acme."), "control"
+    return visitor, header_link(digest)
+
+
+def test_one_click_on_a_digest_stops_every_mail_to_that_address_and_leaves_the_others(
+    live: Followed, flooded: tuple[Visitor, str]
+) -> None:
+    visitor, link = flooded
+    account = live.courier.site.subscribers.by_address(MIA)
+    assert account is not None
+    place = {"host": "acme.example", "secret": "", "state": "ready"}
+    live.courier.site.subscribers.add_destination(account.id, "mail", "team@acme.example", **place)
+    program, before = live.visitor(), len(live.mailbox.to(MIA))
+    assert f"Stop every mail to {MIA}?" in shown(program.get(link))
+    one_click(program, link)
+    flood(live)
+    live.clock.advance(days=8)
+    put_weekly(live.courier.site)
+    live.deliver()
+    assert len(live.mailbox.to(MIA)) == before, "neither alerts nor a weekly mail that would call silence safe"
+    assert live.mailbox.to("team@acme.example"), "another place of the same account goes on"
+    page = shown(visitor.get("/subscriptions"))
+    assert f"Mails to {MIA} are stopped" in page
+    assert "acme/widget" in page, "the subscriptions stay"
+    assert "Stopped by a link in a mail" in shown(visitor.get("/destinations"))
+    assert live.courier.site.subscribers.stats()["left"] == 1
+
+
+def test_the_page_after_a_digests_link_says_what_stopped_and_leads_back(
+    live: Followed, flooded: tuple[Visitor, str]
+) -> None:
+    _, link = flooded
+    reader, before = live.visitor(), len(live.mailbox.to(MIA))
+    said = shown(reader.post(link, expect=200))
+    assert f"No more mails to {MIA}" in said
+    assert "Nothing was deleted" in said
+    live.sign("refs/heads/unheard")
+    assert len(live.mailbox.to(MIA)) == before
+    assert "are stopped" in shown(reader.get(link)), "also for who pressed the button of the mail program"
+    assert "You are told again" in shown(reader.post(f"{link}/back", page=link, expect=200))
+    reader.post(f"{link}/back", expect=410)
+    live.clock.advance(hours=2)
+    live.sign("refs/heads/heard")
+    told = live.mailbox.to(MIA)[before:]
+    assert len(told) == 2, "one of each subscription"
+    assert all("refs/heads/heard" in text_of(each) for each in told)
+
+
+def test_a_digest_ends_one_of_its_subscriptions_by_a_link_of_its_own(
+    live: Followed, flooded: tuple[Visitor, str]
+) -> None:
+    visitor, _ = flooded
+    text = text_of(live.mailbox.to(MIA)[-1])
+    link = text.partition("Stop mails about acme: ")[2].split()[0].removeprefix(live.url)
+    assert "Stop mails about acme?" in shown(visitor.get(link))
+    assert "is deleted" in shown(visitor.post(link, page="/account", expect=200))
+    account = live.courier.site.subscribers.by_address(MIA)
+    assert account is not None
+    assert [each.title for each in live.courier.site.subscribers.subscriptions(account.id)] == ["acme/widget"]
+
+
+def test_one_click_on_the_weekly_mail_turns_it_off_and_the_alerts_stay(live: Followed) -> None:
+    live.subscribe(live.visitor(), MIA)
+    live.follow()
+    live.clock.advance(days=8)
+    put_weekly(live.courier.site)
+    live.deliver()
+    link = header_link(live.mailbox.to(MIA)[-1])
+    program = live.visitor()
+    assert "Turn the weekly mail off?" in shown(program.get(link))
+    one_click(program, link)
+    live.clock.advance(days=30)
+    assert put_weekly(live.courier.site) == 0
+    live.sign("refs/heads/x")
+    assert text_of(live.mailbox.to(MIA)[-1]).startswith("A signing you did not expect")
+    assert "The weekly mail is off" in shown(program.get(link))
+    program.post(f"{link}/back", page=link, expect=200)
+    live.clock.advance(days=8)
+    assert put_weekly(live.courier.site) == 1
+
+
+def test_an_address_that_was_suspended_gets_no_weekly_mail(live: Followed) -> None:
+    live.subscribe(live.visitor(), MIA)
+    live.follow()
+    live.mailbox.refuse[MIA] = "550 no such user"
+    live.sign("refs/heads/x")
+    for _ in range(3):
+        live.clock.advance(hours=3)
+        live.deliver()
+    live.mailbox.refuse.clear()
+    live.clock.advance(days=8)
+    put_weekly(live.courier.site)
+    live.deliver()
+    assert len(live.mailbox.to(MIA)) == 1
 
 
 def test_a_subscription_says_from_which_entry_on_it_is_covered(live: Followed) -> None:
