@@ -3,22 +3,34 @@
 import json
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from monitor.model.state import Finding
+from monitor.site.leaving import DESTINATION, SUBSCRIPTION, leave_link
 from monitor.site.weekly import put_weekly
+from monitor.store.database import create
+from rules.asking import ask_of, rule_of
+from rules.rule import Outcome, Verdict
+from rules.selection import select
+from rules.subject import read_subject
+from sigstore_entries.signing import ChainTrust, EntryRef, Name, NameForm
 from tests.browser.pictures import PICTURES, take
 from tests.browser.site_pages import Eyes, chromium, eyes
+from tests.rules import signings
 from tests.site.followed import NAME, Followed, followed
-from tests.site.scene import link_in, text_of
+from tests.site.scene import HOSTILE, LOG, REPOSITORY, Scene, link_in, scene, text_of
 from tests.support.database_fixtures import postgres_database, postgres_url
 from tests.support.served_log import signing_body
 
 __all__ = ["postgres_url"]
 pytestmark = pytest.mark.skipif(chromium() is None, reason="chromium is not installed (Debian: chromium)")
 MIA = "mia@acme.example"
+BUSY, FORGED = "https://github.com/busy/monorepo", "https://github.com/acme/forged"
+LONG = f"https://github.com/{'o' * 39}/{'r' * 100}"
 
 
 _RUNS = [
@@ -72,7 +84,7 @@ def test_all_ten_journeys(live: Followed, hook: tuple[str, list[dict[str, object
         _be_told(live, mia)
         _see(live, mia)
         _destinations(live, mia, hook)
-        _quiet_week(live)
+        _quiet_week(live, mia)
         _sign_in_again(live, mia)
         _leave(live, mia)
         for page in ("how", "privacy", "abuse"):
@@ -160,12 +172,19 @@ def _destinations(live: Followed, mia: Eyes, hook: tuple[str, list[dict[str, obj
     assert "shown this once" in mia.look("account")
 
 
-def _quiet_week(live: Followed) -> None:
+def _quiet_week(live: Followed, mia: Eyes) -> None:
     live.clock.advance(days=8)
     put_weekly(live.courier.site)
     live.courier.run_pass()
     weekly = live.mailbox.to(MIA)[-1]
     assert "unexpected" in text_of(weekly).splitlines()[0]
+    _mail(mia, weekly, "mail-weekly")
+    mia.open(link_in(weekly, "leave"))
+    assert "Turn the weekly mail off?" in mia.look("leave-weekly")
+    mia.press("Turn it off")
+    assert "The weekly mail is off" in mia.look("left-weekly")
+    mia.press("Start them again")
+    assert "You are told again" in mia.look("back")
 
 
 def _sign_in_again(live: Followed, mia: Eyes) -> None:
@@ -185,7 +204,7 @@ def _sign_in_again(live: Followed, mia: Eyes) -> None:
 
 
 def _leave(live: Followed, mia: Eyes) -> None:
-    alert = next(mail for mail in reversed(live.mailbox.to(MIA)) if "/leave/" in text_of(mail))
+    alert = next(mail for mail in reversed(live.mailbox.to(MIA)) if "did not expect" in text_of(mail).splitlines()[0])
     mia.open(link_in(alert, "leave"))
     mia.look("leave")
     mia.press("Yes, stop")
@@ -208,6 +227,104 @@ def _mail(mia: Eyes, mail: object, name: str) -> None:
     room = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
     assert room[0] <= room[1]
     page.close()
+
+
+def fill(acme: Scene) -> None:
+    """A year of releases, a name of thousands, one that strangers alone used, and one of hostile lengths."""
+    acme.a_year()
+    for name, number, refs, trust in (
+        (BUSY, 3_000, ("refs/tags/v1.{}.0", "refs/heads/main", "refs/pull/{}/merge"), ChainTrust.TRUSTED),
+        (FORGED, 30, ("refs/heads/main",), ChainTrust.UNTRUSTED),
+        (LONG, 12, (f"refs/tags/{HOSTILE}{'w' * 300}-{{}}", "refs/tags/v{}"), ChainTrust.TRUSTED),
+    ):
+        wanted, found = rule_of(0, ask_of(read_subject(name).select(), {}).document).select, []
+        for each in range(number):
+            workflow = f"{name}/.github/workflows/{'release' if each % 3 else 'x' * 90}.yml"
+            ref = refs[each % len(refs)].format(each)
+            claims = {
+                "source_repository_uri": name,
+                "source_repository_ref": ref,
+                "github_workflow_ref": ref,
+                "build_config_uri": f"{workflow}@{ref}",
+                "build_signer_uri": f"{workflow}@{ref}",
+            }
+            made = signings.signing(
+                claims,
+                where=EntryRef(LOG, 10_000 + acme.next_index),
+                names=(Name(NameForm.URI, f"{workflow}@{ref}"),),
+                not_before=acme.clock() - timedelta(hours=each * 3),
+                trust=trust,
+            )
+            acme.next_index += 1
+            found.append(Finding("file-rule", select(wanted, made), Verdict(Outcome.EXPECTED), b"leaf"))
+        acme.keep(found)
+
+
+def _asides(acme: Scene) -> dict[str, str]:
+    """Pages that the journeys do not come by: names and paths."""
+    visitor = acme.visitor()
+    acme.subscribe(visitor, MIA)
+    account = acme.site.subscribers.by_address(MIA)
+    assert account is not None
+    [place, *_] = acme.site.subscribers.destinations(account.id)
+    used = link_in(acme.mailbox.to(MIA)[-1], "confirm")
+    acme.visitor().post(
+        "/subscribe",
+        {"name": LONG, "email": f"{'l' * 60}@acme.example", "do": "subscribe"},
+        page=f"/subscribe?name={LONG}",
+    )
+    acme.deliver()
+    expired = link_in(acme.mailbox.messages[-1], "confirm")
+    acme.clock.advance(hours=25)
+    stop = leave_link(acme.site, DESTINATION, place.id).removeprefix(acme.url)
+    leave = leave_link(acme.site, SUBSCRIPTION, acme.site.subscribers.subscriptions(account.id)[0].id)
+    acme.site.subscribers.add_destination(
+        account.id, "webhook", f"https://hook.example/{'x' * 300}", host="hook.example", secret="", state="waiting"
+    )
+    return {
+        "known": f"/look?name={REPOSITORY}",
+        "everything": f"/look?name={REPOSITORY}&everything=1",
+        "unknown": "/look?name=https://github.com/acme/nothing-here",
+        "self-made": f"/look?name={FORGED}",
+        "thousands": f"/look?name={BUSY}",
+        "thousands-subscribe": f"/subscribe?name={BUSY}",
+        "hostile": f"/look?name={LONG}",
+        "hostile-subscribe": f"/subscribe?name={LONG}",
+        "link-used": used,
+        "link-expired": expired,
+        "link-foreign": "/confirm/" + "0" * 64,
+        "link-malformed": leave.removeprefix(acme.url)[:-3],
+        "answer-malformed": "/answer/x",
+        "stop-all": stop,
+        "nothing": "/nothing/here",
+        "odd-name": f"/look?name={'%3Cscript%3E' * 12}",
+    }
+
+
+@pytest.mark.parametrize(("width", "dark"), [(320, False), (390, True), (1280, False)])
+def test_pages_beside_the_journeys_fit_and_axe_finds_nothing(tmp_path: Path, width: int, *, dark: bool) -> None:
+    """Names of thousands, of strangers and of hostile length; links that are used, old, foreign and cut."""
+    database = create(str(tmp_path / "signwatch.db"), datetime.now(UTC), "test")
+    with scene(tmp_path, database) as acme, eyes(acme.url, width=width, dark=dark) as mia:
+        fill(acme)
+        pages = _asides(acme)
+        for name, path in pages.items():
+            mia.open(path)
+            assert mia.look(name)
+        mia.open(pages["stop-all"])
+        mia.press("Yes, stop")
+        assert f"No more mails to {MIA}" in mia.look("stopped-all")
+        mia.press("My subscriptions")
+        mia.press("Sign in")
+        mia.page.get_by_label("Your address").fill(MIA)
+        mia.press("Send me a link")
+        acme.deliver()
+        mia.open(link_in(acme.mailbox.to(MIA)[-1], "sign-in"))
+        mia.press("Sign in")
+        assert "are stopped" in mia.look("subscriptions-stopped")
+        mia.press("Start them again")
+        assert "Stopped by a link in a mail" in mia.look("destinations-stopped")
+    database.close()
 
 
 def test_the_pictures_of_the_documentation_can_be_made_again(tmp_path: Path) -> None:
