@@ -241,7 +241,7 @@ def fill(acme: Scene) -> None:
         for each in range(number):
             workflow = f"{name}/.github/workflows/{'release' if each % 3 else 'x' * 90}.yml"
             ref = refs[each % len(refs)].format(each)
-            claims = {
+            claims: dict[str, str | None] = {
                 "source_repository_uri": name,
                 "source_repository_ref": ref,
                 "github_workflow_ref": ref,
