@@ -3,7 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -172,10 +172,7 @@ def _make_whole(path: Path, now: datetime, version: str) -> None:
         for name in (draft.name, f"{draft.name}-wal", f"{draft.name}-shm", f"{draft.name}-journal"):
             draft.with_name(name).unlink(missing_ok=True)
         _make_file(draft)
-        _upgraded(str(draft), draft, now, version).close()
-        if draft.with_name(f"{draft.name}-wal").exists():
-            # Closing the last connection moves the write-ahead log into the file, and reports no failure of that.
-            raise OwnFault(f"{path}: the database could not be written to the disk. Nothing was begun: try again.")
+        _write_draft(draft, now, version)
         draft.rename(path)
         descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -184,6 +181,21 @@ def _make_whole(path: Path, now: datetime, version: str) -> None:
             os.close(descriptor)
     except OSError as error:
         raise OwnFault(f"{path}: the database cannot be made here: {error.strerror}. Nothing was begun.") from error
+
+
+def _write_draft(draft: Path, now: datetime, version: str) -> None:
+    """Write schema and first row without a journal on disk: a draft that was not finished is thrown away."""
+    engine = create_engine("sqlite://", creator=lambda: _connect(draft), poolclass=QueuePool)
+    event.listen(engine, "connect", _prepare_draft)
+    event.listen(engine, "begin", _begin_sqlite)
+    with closing(Database(engine, str(draft))) as database:
+        _upgrade(database, now, version)
+    # Opened as for use, the header comes to say that there is a write-ahead log: synchronised before the rename.
+    with closing(Database(_engine(str(draft), draft), str(draft))) as database, database.read():
+        pass
+    if draft.with_name(f"{draft.name}-wal").exists():
+        # Closing the last connection moves the write-ahead log into the file, and reports no failure of that.
+        raise OwnFault(f"{draft}: the database could not be written to the disk. Nothing was begun: try again.")
 
 
 def _upgraded(where: str, path: Path | None, now: datetime, version: str) -> Database:
@@ -249,15 +261,16 @@ def _engine(where: str, path: Path | None) -> Engine:
                 "supported; PostgreSQL needs the [postgres] extra."
             ) from error
 
-    def connect() -> sqlite3.Connection:
-        # mode=rw: opening must never create a file that looks like a first start.
-        uri = f"file:{quote(str(path.absolute()))}?mode=rw"
-        return sqlite3.connect(uri, uri=True, check_same_thread=False, timeout=_BUSY_MILLISECONDS / 1000)
-
-    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool)
+    engine = create_engine("sqlite://", creator=lambda: _connect(path), poolclass=QueuePool)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # mode=rw: opening must never create a file that looks like a first start.
+    uri = f"file:{quote(str(path.absolute()))}?mode=rw"
+    return sqlite3.connect(uri, uri=True, check_same_thread=False, timeout=_BUSY_MILLISECONDS / 1000)
 
 
 def _prepare_sqlite(connection: Any, _entry: ConnectionPoolEntry) -> None:
@@ -269,6 +282,12 @@ def _prepare_sqlite(connection: Any, _entry: ConnectionPoolEntry) -> None:
         "synchronous=FULL",
         "foreign_keys=ON",
     ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _prepare_draft(connection: Any, _entry: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None
+    for pragma in ("journal_mode=MEMORY", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 

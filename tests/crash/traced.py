@@ -101,8 +101,8 @@ def main(folder: Path, which: str) -> None:
     with site(folder) as template:
         traced = Traced(folder, template)
         faults = list(traced.faults())
+        assert len(faults) <= _MOST, f"{len(faults)} faults are too many to try"
         chosen = faults if which == "every" else faults[:: max(1, len(faults) // int(which))]
-        assert len(chosen) <= _MOST, f"{len(chosen)} faults are too many to try"
         for number, fault in told(chosen, "faults at system calls"):
             words = " ".join(_COMMANDS[number])
             try:
