@@ -1,7 +1,6 @@
 """Bounded HTTP requests: a deadline for the whole, a cap on the answer, no redirects, no proxies."""
 
 import json
-import ssl
 import time
 from types import TracebackType
 from typing import Any, Final, Self
@@ -10,6 +9,7 @@ import httpcore
 import httpx
 
 from ca_lite.errors import Outage
+from outbound.named_authorities import believing
 from outbound.transport import Deadline, DeadlineTransport, HttpLimits, believed
 
 _LIMITS: Final = HttpLimits(connect=5.0, operation=5.0)
@@ -19,7 +19,7 @@ class Client:
     """Asks the CT log or an issuer; `ca_cert` PEM replaces the system's roots. Connections are kept open."""
 
     def __init__(self, ca_cert: str = "") -> None:
-        context = ssl.create_default_context(cadata=ca_cert) if ca_cert else believed(None)
+        context = believing(pem=ca_cert) if ca_cert else believed(None)
         self._deadline = Deadline(time.monotonic)
         self._http = httpx.Client(
             transport=DeadlineTransport(self._deadline, _LIMITS, context, None),

@@ -25,6 +25,8 @@ from typing import Any, Final
 import httpcore
 import httpx
 
+from outbound.named_authorities import believing
+
 # No more descriptors in this process or on this machine, no memory, no buffers of the network.
 OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 _DEEPEST: Final = 20
@@ -360,7 +362,7 @@ def believed(ca_file: str | None) -> ssl.SSLContext:
         return httpx.create_ssl_context(trust_env=False)
     if Path(ca_file).is_dir():
         raise IsADirectoryError(errno.EISDIR, "it is a folder")
-    return ssl.create_default_context(cafile=ca_file)
+    return believing(file=ca_file)
 
 
 class _BodyStream(httpx.SyncByteStream):

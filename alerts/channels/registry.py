@@ -36,6 +36,7 @@ from alerts.channels.webhook import WebhookChannel, decode_secret
 from alerts.links import NO_LINKS, Links
 from alerts.rendering import Renderer
 from alerts.user_template import UserTemplate
+from outbound.named_authorities import believing
 
 FOLLOWING: Final = frozenset({"alertmanager", "github-issues", "pagerduty"})
 """Types of channels whose receivers are told when an alert is acknowledged, resolved or reopened."""
@@ -189,7 +190,7 @@ def _url(settings: HttpSettings | SlackSettings, key: str, url: str) -> str:
 
 def _tls_context(settings: ChannelSettings, path: Path | None) -> ssl.SSLContext:
     try:
-        return ssl.create_default_context(cafile=None if path is None else str(path))
+        return ssl.create_default_context() if path is None else believing(file=path)
     except (OSError, ssl.SSLError) as error:
         raise settings.wrong("ca_file", f"{path} cannot be read as PEM certificates: {error}") from error
 

@@ -21,6 +21,7 @@ from monitor.site.leaving import DESTINATION, SUBSCRIPTION, WEEKLY, leave_link
 from monitor.site.parts import Site
 from monitor.site.rendering import moment
 from monitor.site_config import MailConfig
+from outbound.named_authorities import believing
 from rules.asking import PREFIX
 from rules.rule import CT_KINDS
 
@@ -56,7 +57,7 @@ class Bounced(DeliveryFailed):
 def smtp_server(config: MailConfig) -> Server:
     """The configured server. Raises `OwnFault` when its certificate file cannot be read."""
     try:
-        context = ssl.create_default_context(cafile=str(config.ca_file) if config.ca_file else None)
+        context = believing(file=config.ca_file) if config.ca_file else ssl.create_default_context()
     except (OSError, ssl.SSLError) as error:
         raise OwnFault(f"site.mail.ca_file: {config.ca_file}: cannot be read: {error}. No mail was sent.") from error
     return Server(
