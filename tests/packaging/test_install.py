@@ -10,9 +10,7 @@ import importlib.metadata
 import os
 import re
 import shlex
-import shutil
 import subprocess
-import sys
 import tomllib
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -23,7 +21,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).parents[2]
+from tests.support.pythons import ROOT, python, supported
+
 LOCKS = ("run.txt", "extras.txt", "build.txt", "dev.txt")
 _PINNED = re.compile(r"^([A-Za-z0-9._-]+)==(\S+?)( ;[^\\]*)? \\$", re.MULTILINE)
 _OPTIONS = re.compile(r"pip install (.*?)(?:-r requirements/|$)")
@@ -104,22 +103,6 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def pythons() -> dict[str, str]:
-    """Supported Pythons on this machine by version."""
-    found = {f"3.{sys.version_info.minor}": getattr(sys, "_base_executable", sys.executable)}
-    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    for minor in (11, 12, 13):
-        candidates = [shutil.which(f"python3.{minor}"), *sorted(map(str, root.glob(f"3.{minor}.*/bin/python")))]
-        for candidate in filter(None, candidates):
-            works = subprocess.run([candidate, "-c", "import venv"], capture_output=True, timeout=60, check=False)
-            if works.returncode == 0:
-                found.setdefault(f"3.{minor}", candidate)
-    return found
-
-
-PYTHONS = pythons()
-
-
 def pip_of(version: str, which: str) -> Path:
     """The wheel of a pip: that of the Python itself, or the oldest one that a supported Python brought."""
     if which == "oldest":
@@ -128,7 +111,7 @@ def pip_of(version: str, which: str) -> Path:
             pytest.skip("the oldest pip is missing: .ci/fetch-old-pip fetches it")
         return wheels[0]
     script = "import ensurepip, pathlib; print(*(pathlib.Path(ensurepip.__file__).parent / '_bundled').glob('pip-*'))"
-    done = subprocess.run([PYTHONS[version], "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([python(version), "-c", script], capture_output=True, text=True, timeout=60, check=True)
     if not done.stdout.strip():
         pytest.skip(f"Python {version} brings no pip")
     return Path(done.stdout.split()[0])
@@ -170,8 +153,10 @@ class Environment:
         }
 
 
-def environment(folder: Path, python: str, pip: Path, index: Path) -> Environment:
-    subprocess.run([python, "-m", "venv", "--without-pip", str(folder)], capture_output=True, timeout=120, check=True)
+def environment(folder: Path, interpreter: str, pip: Path, index: Path) -> Environment:
+    subprocess.run(
+        [interpreter, "-m", "venv", "--without-pip", str(folder)], capture_output=True, timeout=120, check=True
+    )
     return Environment(folder, pip, index / "wheels")
 
 
@@ -187,13 +172,13 @@ def _pages() -> list[Path]:
 
 
 @pytest.mark.parametrize("which", ["its own", "oldest"])
-@pytest.mark.parametrize("version", PYTHONS)
+@pytest.mark.parametrize("version", supported())
 def test_the_lock_installs_from_an_index_that_offers_newer_versions(
     version: str, which: str, index: Path, tmp_path: Path
 ) -> None:
     if which == "oldest" and version != "3.11":
         pytest.skip("that pip came with Python 3.11")
-    fresh = environment(tmp_path / "env", PYTHONS[version], pip_of(version, which), index)
+    fresh = environment(tmp_path / "env", python(version), pip_of(version, which), index)
     (line,) = {line for place, line in install_lines() if place == "Makefile" and "run.txt" in line}
     options = [each for each in shlex.split(_OPTIONS.findall(line)[0]) if each.startswith("--")]
     done = fresh.run("install", *options, "-r", str(index / "run.txt"), "-r", str(index / "build.txt"))
@@ -207,7 +192,7 @@ def test_the_lock_installs_from_an_index_that_offers_newer_versions(
 
 def test_control_letting_pip_resolve_fails_as_soon_as_a_newer_version_is_out(index: Path, tmp_path: Path) -> None:
     """Without `--no-deps` the pip of Python 3.11 takes an extra of a locked package from the index, and has no hash."""
-    fresh = environment(tmp_path / "env", PYTHONS["3.11"], pip_of("3.11", "oldest"), index)
+    fresh = environment(tmp_path / "env", python("3.11"), pip_of("3.11", "oldest"), index)
     done = fresh.run("install", "--require-hashes", "-r", str(index / "run.txt"))
     assert done.returncode == 1
     assert "In --require-hashes mode, all requirements must have their versions pinned" in done.stderr

@@ -1,41 +1,77 @@
-"""Installed into, and run in, a folder with spaces and letters beyond ASCII in its path."""
+"""Installed into, and run in, a folder with spaces and letters beyond ASCII in its path, by each supported Python."""
 
 import os
 import subprocess
 import sys
 import sysconfig
+from hashlib import sha256
 from pathlib import Path
 
-PROJECT = Path(__file__).parents[2]
+import pytest
+
+from tests.support.pythons import ROOT, RUNNING, python, supported
+
 FOLDER = "Mein Ordner (ü, 署名)"
+LOCKS = [ROOT / "requirements" / name for name in ("run.txt", "build.txt")]
+_PATIENCE = 900
 
 
-def run(*command: str | Path, cwd: Path, seconds: int = 120) -> str:
+def run(*command: str | Path, cwd: Path) -> str:
     done = subprocess.run(
-        list(map(str, command)), cwd=cwd, capture_output=True, text=True, timeout=seconds, check=False
+        list(map(str, command)), cwd=cwd, capture_output=True, text=True, timeout=_PATIENCE, check=False
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
 
-def test_the_whole_loop_runs_from_an_installation_in_such_a_folder(tmp_path: Path) -> None:
-    """A real installation of the wheel; only the dependencies come from this environment."""
+def fetched(version: str) -> Path | None:
+    """Folder with the packages of today's lock for this version; `None` when they were not fetched."""
+    folder = ROOT / ".pip-wheels" / version
+    state = sha256(b"".join(lock.read_bytes() for lock in LOCKS)).hexdigest()
+    mark = folder / "lock"
+    return folder if mark.is_file() and mark.read_text().strip() == state else None
+
+
+def install_lock(interpreter: Path, version: str, folder: Path) -> None:
+    """Install the dependencies: the lock as the README does, or those of the environment of this very test."""
+    wheels = fetched(version)
+    if wheels is not None:
+        locks = [word for lock in LOCKS for word in ("-r", lock)]
+        source = ("--quiet", "--no-index", "--find-links", wheels)
+        run(interpreter, "-m", "pip", "install", *source, "--no-deps", "--require-hashes", *locks, cwd=folder)
+    elif version == RUNNING:
+        (site,) = (interpreter.parents[1] / "lib").glob("python*/site-packages")
+        # A folder named in a .pth file is searched for packages; the .pth file in it, of the project, is not read.
+        (site / "dependencies.pth").write_text(
+            "\n".join({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}) + os.linesep, encoding="utf-8"
+        )
+    else:
+        pytest.skip(f"the lock's packages for Python {version} are missing: .ci/fetch-wheels fetches them")
+
+
+@pytest.mark.parametrize("version", supported())
+def test_the_whole_loop_runs_from_an_installation_in_such_a_folder(version: str, tmp_path: Path) -> None:
     folder = tmp_path / FOLDER
     folder.mkdir()
-    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder, cwd=PROJECT)
-    (wheel,) = folder.glob("*.whl")
     environment = folder / "meine Umgebung"
-    run(sys.executable, "-m", "venv", environment, cwd=folder)
-    python = environment / "bin" / "python"
-    (site,) = (environment / "lib").glob("python*/site-packages")
-    # A folder named in a .pth file is searched for packages; the .pth file there, which links the project, is not read.
-    (site / "dependencies.pth").write_text(
-        "\n".join({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}) + os.linesep, encoding="utf-8"
-    )
-    run(python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=folder)
-    at = run(python, "-c", "import monitor; print(monitor.__file__)", cwd=folder)
+    run(python(version), "-m", "venv", environment, cwd=folder)
+    interpreter = environment / "bin" / "python"
+    install_lock(interpreter, version, folder)
+    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder, cwd=ROOT)
+    (wheel,) = folder.glob("*.whl")
+    run(interpreter, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=folder)
+    assert run(interpreter, "-m", "pip", "check", cwd=folder).strip() == "No broken requirements found."
+    at = run(interpreter, "-c", "import monitor, sys; print(sys.version, monitor.__file__)", cwd=folder)
     assert FOLDER in at, "control: it is this installation that runs"
+    assert at.startswith(f"{version}."), "control: by this Python"
     assert run(environment / "bin" / "signwatch", "--version", cwd=folder).strip()
-    told = run(environment / "bin" / "signwatch", "demo", "--dir", folder / "die Schleife", cwd=folder, seconds=400)
+    told = run(environment / "bin" / "signwatch", "demo", "--dir", folder / "die Schleife", cwd=folder)
     assert "Both caught: one unexpected signing, one lying log. No false alarm." in told
     assert (folder / "die Schleife" / "signwatch.db").exists()
+
+
+def test_the_supported_versions_are_those_that_the_distribution_may_be_installed_with() -> None:
+    assert RUNNING in supported()
+    assert f'requires-python = ">={supported()[0]}"' in (ROOT / "pyproject.toml").read_text("utf-8")
+    readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    assert f"Python {', '.join(supported()[:-1])} or {supported()[-1]}" in readme
