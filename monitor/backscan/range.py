@@ -4,10 +4,12 @@ A scan is following with a beginning and an end: the same code hashes every entr
 against the head the log signed, and holds the log to what it signed before.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
+
+from typing_extensions import override
 
 from monitor.backscan.progress import ScanState
 from monitor.following.follower import BatchScanner, Limits, LogFollower, Timing, Unkept
@@ -15,8 +17,10 @@ from monitor.following.scan_batch import RuleScanner
 from monitor.judging.judge import Judge
 from monitor.model.errors import FetchFailed, LogMisbehaved, OwnFault
 from monitor.model.log_source import LogApi, LogSource, Position, TrustedHead
+from monitor.model.state import FactStore, Hit
 from monitor.proof.trusted_head import newest
 from monitor.raising.log_alerts import alert_of_evidence
+from rules.facts import Facts
 from rules.matching.matcher import Matcher
 
 # A question to Rekor v1 answers ten entries: a batch there is half a minute's work already.
@@ -146,3 +150,19 @@ def _stands(state: ScanState, log: str) -> Position:
     if position is None:
         raise OwnFault(f"{log}: the scan was never begun")
     return position
+
+
+class ScanFacts(FactStore):
+    """The past from `read`, the rest from `known`."""
+
+    def __init__(self, read: FactStore, known: FactStore) -> None:
+        self._read, self._known = read, known
+
+    @override
+    def revisions(self, rules: Collection[str]) -> Mapping[str, int]:
+        """Of the scan's own past."""
+        return self._read.revisions(rules)
+
+    @override
+    def ahead(self, hits: Sequence[Hit]) -> Facts:
+        return replace(self._known.ahead(hits), past=self._read.ahead(hits).past)

@@ -16,12 +16,12 @@ from alerts.delivery import idempotency_key
 from alerts.inert import inert_json, inert_line
 from alerts.page import TEST
 from alerts.rendering import Renderer, json_document
-from monitor.commands.duration import duration
 from monitor.commands.terminal import (
     DEFAULT_CONFIG,
     ConfigOption,
     Exit,
     JsonOption,
+    duration,
     leave,
     note,
     say,

@@ -19,7 +19,8 @@ from monitor.commands.run import EVIDENCE_SHOWN, one_line, rechecked_line, unfol
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, say, when
 from monitor.config import load_config
 from monitor.daemon.assembly import assemble
-from monitor.daemon.supervisor import LogSupervisor, PassResult
+from monitor.daemon.pass_result import PassResult
+from monitor.daemon.supervisor import LogSupervisor
 from monitor.following.follower import Timing
 from monitor.judging.coverage import coverage_document, coverage_line, read_coverage
 from monitor.judging.reevaluation import Rechecked, recheck_all

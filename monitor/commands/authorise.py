@@ -8,10 +8,9 @@ from typing import Annotated, Final
 import typer
 
 from addresses.image_name import BadImageName, parse_image_name
-from monitor.commands.duration import duration
 from monitor.commands.entry_file import signings_in
 from monitor.commands.git_objects import read_object
-from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, say, say_json, table, when
+from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, duration, say, say_json, table, when
 from monitor.config import load_config
 from monitor.judging.active_rules import read_rules
 from monitor.program import utc_now

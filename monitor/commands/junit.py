@@ -16,7 +16,7 @@ from xml.etree import ElementTree as ET
 from alerts.alert import Owner, counted
 from alerts.inert import inert_line
 from monitor.commands.run import unreadable_line
-from monitor.daemon.supervisor import PassResult
+from monitor.daemon.pass_result import PassResult
 from monitor.judging.coverage import LogCoverage, coverage_line
 from monitor.judging.reevaluation import Rechecked
 from monitor.model.errors import OwnFault

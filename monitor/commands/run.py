@@ -23,9 +23,9 @@ from monitor.crosscheck.peers import PATH, checkpoints_document
 from monitor.daemon.assembly import Monitor, assemble, life_of, links_of, token_of
 from monitor.daemon.followed_logs import not_followed
 from monitor.daemon.log_sources import OwnSources, own_sources
+from monitor.daemon.pass_result import PassResult
 from monitor.daemon.service_manager import ServiceManager
 from monitor.daemon.status import Status, read_status, status_document
-from monitor.daemon.supervisor import PassResult
 from monitor.following.follower import Timing
 from monitor.judging.reevaluation import Rechecked, recheck_all
 from monitor.model.errors import BadConfig, FetchFailed, OwnFault

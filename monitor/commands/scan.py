@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from monitor.backscan.facts import ScanFacts
 from monitor.backscan.ledger import Ledger, Scope, Unfinished, open_ledger
 from monitor.backscan.progress import PassingProgress, Progress, ScanState
-from monitor.backscan.range import NotInLog, begin_range, scan_range
+from monitor.backscan.range import NotInLog, ScanFacts, begin_range, scan_range
 from monitor.commands.dask import (
     DaskCaOption,
     DaskCertOption,

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +17,8 @@ from rich.text import Text
 
 from alerts.alert import rfc3339
 from alerts.inert import inert_json, inert_line
+from settings.document import Misplaced, Scalar
+from settings.reading import read_duration
 
 _LONGEST = 400
 _LONGEST_LINE = 10_000
@@ -105,3 +107,11 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     for row in shown:
         drawn.add_row(*(Text(cell, overflow="fold") for cell in row))
     Console(highlight=False).print(drawn)
+
+
+def duration(text: str, option: str = "--for") -> timedelta:
+    """A length of time such as 6h or 2d. Raises `typer.BadParameter`, which names the option."""
+    try:
+        return read_duration(Scalar(text, plain=True, line=0, column=0))
+    except Misplaced as misplaced:
+        raise typer.BadParameter(str(misplaced), param_hint=option) from misplaced

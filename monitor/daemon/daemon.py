@@ -29,8 +29,7 @@ from monitor.config import LogConfig
 from monitor.daemon.assembly import Monitor, life_of, make_canary
 from monitor.daemon.dead_man import DeadManService
 from monitor.daemon.followed_logs import followed_keys, not_followed
-from monitor.daemon.log_throttle import LogThrottle
-from monitor.daemon.supervisor import LogSupervisor
+from monitor.daemon.supervisor import LogSupervisor, LogThrottle
 from monitor.daemon.weekly import rules_of, weekly_summary
 from monitor.judging.coverage import read_coverage
 from monitor.judging.reevaluation import recheck

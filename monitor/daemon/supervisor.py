@@ -4,32 +4,29 @@ Every result of a pass becomes a value: a log that lies or cannot be asked must 
 """
 
 import logging
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Final, Literal
 
-from typing_extensions import override
-
 from alerts.alert import Alert, Owner, counted, lasting
 from alerts.inert import inert_line
-from monitor.archive.handover import Handover, Handovers
-from monitor.crosscheck.promise_rounds import PromiseRounds
-from monitor.daemon.log_throttle import LogThrottle
+from monitor.archive.handover import Handovers
+from monitor.crosscheck.promise_audit import PromiseRounds
+from monitor.daemon.pass_result import ObservedState, PassResult, take_what_was_told
 from monitor.following.follower import Limits, LogFollower, PassReport, Unkept, baseline
 from monitor.following.scan_batch import RuleScanner
 from monitor.following.services import Services
 from monitor.following.workers import ScanWorkers
 from monitor.judging.judge import RuleJudge
 from monitor.logs.opening import LogTrees, OpenTrees
-from monitor.model.errors import Evidence, FetchFailed, Lagging, LogMisbehaved, NotShown, OwnFault
+from monitor.model.errors import FetchFailed, Lagging, LogMisbehaved, NotShown, OwnFault
 from monitor.model.inclusion_promise import Overdue
 from monitor.model.log_source import Freshness, LogSource, Position, PromisingSource, SignedHead
-from monitor.model.state import Batch, State
 from monitor.model.witness_policy import Witnessed, WitnessPolicy, follow_up, judge
-from monitor.proof.evidence import event_id
 from monitor.raising.log_alerts import (
     could_not_ask_alert,
     new_shard_alert,
@@ -43,100 +40,11 @@ from monitor.raising.log_alerts import (
 )
 from monitor.store.health import Condition
 from monitor.store.history import Pass
-from monitor.store.store import Store
 from monitor.telemetry.hooks import LogMeter
 
 _LOG: Final = logging.getLogger(__name__)
 _ILL_AFTER: Final = timedelta(minutes=5)
 _MAX_LINE: Final = 1_000
-# Told by an alert while the log is read on. That a key is past its time says the trust root, not the log.
-_DOUBTS: Final = frozenset({"log-clock", "entry-signature-wrong"})
-
-
-@dataclass(slots=True)
-class PassResult:
-    """How one pass over one tree ended. `owner` is whose trouble it was, `None` when there was none.
-
-    `answered` says that the log showed a signed head, consistent or not. `first` and `last` bound the entries that
-    were read and judged; `findings` counts them by verdict. `witnessed` is there where witnesses are wanted. `note` is
-    a sentence for people about what is no trouble. `unrecorded` says that the trouble could not even be written down.
-    `told` is the alert about the log itself that the pass enqueued although it read everything.
-    """
-
-    log: str
-    owner: Owner | None = None
-    reason: str = ""
-    detail: str = ""
-    began: datetime | None = None
-    first: int | None = None
-    last: int | None = None
-    head: SignedHead | None = None
-    findings: dict[str, int] = field(default_factory=dict)
-    unreadable: int = 0
-    evidence: list[str] = field(default_factory=list)
-    witnessed: Witnessed | None = None
-    answered: bool = False
-    note: str = ""
-    unrecorded: bool = False
-    told: Alert | None = None
-
-    @property
-    def cosigned(self) -> bool:
-        """False when fewer witnesses than wanted have cosigned the newest head."""
-        return self.witnessed is None or self.witnessed.cosigning.enough
-
-
-class ObservedState(State):
-    """The store, with everything that is committed reported to the meter and to the outcome of the pass."""
-
-    def __init__(self, store: Store, meter: LogMeter, outcome: PassResult, archive: Handover | None = None) -> None:
-        self._store, self._meter, self.outcome, self._archive = store, meter, outcome, archive
-
-    @override
-    def position(self, log: str) -> Position | None:
-        return self._store.position(log)
-
-    @override
-    def baseline(self, position: Position, how: str) -> None:
-        self._store.baseline(position, how)
-
-    @override
-    def advance(self, old: Position, new: Position, batch: Batch, alerts: Sequence[Alert]) -> None:
-        self._store.advance(old, new, batch, alerts)
-        self._note(alerts)
-        if self._archive is not None:
-            self._archive.committed(old, new, batch)
-        self._meter.batch(batch)
-        self._meter.position(new.log, new.frontier.size, new.head.head.size, new.head.head.timestamp)
-        for finding in batch.findings:
-            name = finding.verdict.outcome.value
-            self.outcome.findings[name] = self.outcome.findings.get(name, 0) + 1
-        self.outcome.unreadable += len(batch.unreadable)
-
-    @override
-    def record_head(self, head: SignedHead) -> None:
-        self.outcome.answered = True
-        self._store.record_head(head)
-
-    @override
-    def keep_evidence(self, evidence: Evidence, alerts: Sequence[Alert]) -> bool:
-        is_new = self._store.keep_evidence(evidence, alerts)
-        self.outcome.evidence.append(event_id(evidence))
-        if is_new:
-            self._meter.misbehaved(evidence.log, evidence.kind)
-        return is_new
-
-    @override
-    def enqueue(self, alerts: Sequence[Alert]) -> None:
-        self._store.enqueue(alerts)
-        self._note(alerts)
-
-    def _note(self, alerts: Sequence[Alert]) -> None:
-        """Remember the worst that the pass tells of the log although it goes on."""
-        for alert in alerts:
-            if alert.kind in _DOUBTS:
-                known = self.outcome.told
-                self.outcome.told = alert if known is None else min(known, alert, key=_misbehaviour_first)
 
 
 @dataclass(slots=True)
@@ -276,7 +184,7 @@ class LogSupervisor:
             report = tree.follower.run_pass()
             self._went_well(outcome, before, report, source.identity.valid_until)
             self._hold_to_promises(outcome, source, report.position.head.head, tree.state)
-            _take_what_was_told(outcome)
+            take_what_was_told(outcome)
         except Exception as error:  # noqa: BLE001  see `_trouble`
             self._settle(outcome, error)
         return outcome
@@ -474,19 +382,6 @@ def _promiser(log: str, log_id: str, overdue: Overdue) -> str:
     return log if overdue.log_id == log_id else f"the log with key id {overdue.log_id}"
 
 
-def _misbehaviour_first(alert: Alert) -> bool:
-    return alert.owner is not Owner.LOG_MISBEHAVED
-
-
-def _take_what_was_told(outcome: PassResult) -> None:
-    """Make an alert about the log the trouble of its pass: an exit code must not call "honest" what an alert doubts."""
-    told = outcome.told
-    if told is None or outcome.owner is Owner.LOG_MISBEHAVED:
-        return
-    if outcome.owner is None or told.owner is Owner.LOG_MISBEHAVED:
-        outcome.owner, outcome.reason, outcome.detail = told.owner, told.kind, told.summary
-
-
 def _line(outcome: PassResult) -> str:
     detail = inert_line(outcome.detail, _MAX_LINE)
     return f"log={outcome.log} owner={outcome.owner} reason={outcome.reason} detail={detail}"
@@ -508,3 +403,29 @@ def _trouble(error: Exception) -> tuple[Owner, str, str]:
             # A defect of ours must not end the watch over the other logs, nor be blamed on this one.
             _LOG.error("defect", exc_info=error)
             return Owner.OURSELVES, "defect", f"{type(error).__name__}: {error}"
+
+
+_AGAIN_AFTER: Final = timedelta(hours=1)
+
+
+class LogThrottle:
+    """Remembers when each trouble was logged. Safe to use from several threads; in memory, so a restart logs anew."""
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._said: dict[str, datetime] = {}
+
+    def admits(self, what: str) -> bool:
+        """True if this trouble is to be logged now; it then counts as logged."""
+        with self._lock:
+            now, last = self._clock(), self._said.get(what)
+            if last is not None and now - last < _AGAIN_AFTER:
+                return False
+            self._said[what] = now
+            return True
+
+    def reset(self, what: str) -> None:
+        """Forget a trouble, so that it is logged at once when it returns."""
+        with self._lock:
+            self._said.pop(what, None)

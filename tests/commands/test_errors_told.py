@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from monitor.cli import run_command
-from monitor.daemon.log_throttle import LogThrottle
+from monitor.daemon.supervisor import LogThrottle
 from monitor.model.errors import OwnFault
 from monitor.program import utc_now
 from monitor.store.database import create

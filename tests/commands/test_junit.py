@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from alerts.alert import Owner
 from monitor.cli import run_command
 from monitor.commands.junit import Timed, junit, write_junit
-from monitor.daemon.supervisor import PassResult
+from monitor.daemon.pass_result import PassResult
 from monitor.judging.reevaluation import Rechecked
 from monitor.model.log_source import SignedHead
 from tests.support.served_log import ServedLog, served_log, signing_body

@@ -24,7 +24,8 @@ from alerts.channels.jsonl import JsonlChannel
 from alerts.delivery import DeliveryPolicy, deliver_channel
 from monitor.backscan.step import backscan_step, missing_ranges
 from monitor.config import Config, TrustConfig
-from monitor.daemon.supervisor import LogSupervisor, PassResult, Watching
+from monitor.daemon.pass_result import PassResult
+from monitor.daemon.supervisor import LogSupervisor, Watching
 from monitor.daemon.trust_watch import TrustWatch
 from monitor.following.follower import Limits, Timing
 from monitor.following.services import Services

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 
 from alerts.alert import Owner, Severity
-from monitor.crosscheck.promise_rounds import PromiseRounds, Round
+from monitor.crosscheck.promise_audit import PromiseRounds, Round
 from monitor.following.follower import LogFollower, Timing, baseline
 from monitor.model.errors import Evidence, FetchFailed
 from monitor.model.inclusion_promise import InclusionPromise

@@ -15,7 +15,8 @@ from alerts.alert import Owner, Severity
 from monitor.commands.run import one_line, verdict
 from monitor.commands.terminal import Exit
 from monitor.config import TrustConfig
-from monitor.daemon.supervisor import LogSupervisor, PassResult, Watching
+from monitor.daemon.pass_result import PassResult
+from monitor.daemon.supervisor import LogSupervisor, Watching
 from monitor.following.follower import Limits, LogFollower, Timing, baseline
 from monitor.following.services import Services
 from monitor.judging.active_rules import RuleKeeper

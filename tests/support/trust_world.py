@@ -13,7 +13,7 @@ from ca_lite.tuf_repository import publish_targets
 from monitor.config import load_config
 from monitor.daemon.assembly import Monitor, assemble
 from monitor.daemon.daemon import Daemon
-from monitor.daemon.supervisor import PassResult
+from monitor.daemon.pass_result import PassResult
 from monitor.following.follower import Timing
 from monitor.store.database import create
 from monitor.store.reading import Reading

@@ -19,7 +19,7 @@ import pytest
 from alerts.alert import Owner, Severity
 from monitor.crosscheck.bundles import Promised
 from monitor.crosscheck.peers import PeerRelation, compare_offered
-from monitor.crosscheck.promise_rounds import PromiseRounds, Round
+from monitor.crosscheck.promise_audit import PromiseRounds, Round
 from monitor.following.follower import baseline
 from monitor.http_fetcher import HttpFetcher
 from monitor.logs.opening import open_sources

@@ -11,7 +11,7 @@ from alerts.alert import Owner
 from monitor.commands.audit import insist
 from monitor.commands.run import verdict
 from monitor.commands.terminal import Exit
-from monitor.daemon.supervisor import PassResult
+from monitor.daemon.pass_result import PassResult
 from monitor.http_fetcher import Expect, ServerFailed
 from monitor.judging.reevaluation import Rechecked
 from monitor.model.inclusion_promise import InclusionPromise

@@ -11,7 +11,7 @@ from alerts.alert import Owner
 from monitor.commands.audit import meaning
 from monitor.commands.run import one_line, verdict
 from monitor.commands.terminal import Exit
-from monitor.daemon.supervisor import PassResult
+from monitor.daemon.pass_result import PassResult
 from monitor.judging.reevaluation import Rechecked
 from monitor.model.log_source import TimedEntry
 from monitor.proof.evidence import NotEvidence, conclude, from_document

@@ -21,7 +21,7 @@ from monitor.commands.junit import Timed, junit
 from monitor.commands.run import one_line, verdict
 from monitor.commands.terminal import Exit
 from monitor.config import parse_config
-from monitor.daemon.supervisor import PassResult
+from monitor.daemon.pass_result import PassResult
 from monitor.judging.reevaluation import Rechecked
 from monitor.logs.rekor_v2 import RekorV2Source
 from monitor.model.errors import BadConfig

@@ -8,7 +8,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from monitor.config import TrustConfig
-from monitor.daemon.supervisor import LogSupervisor, PassResult, Watching
+from monitor.daemon.pass_result import PassResult
+from monitor.daemon.supervisor import LogSupervisor, Watching
 from monitor.following.follower import Limits, Timing
 from monitor.following.services import Services
 from monitor.judging.active_rules import RuleKeeper

@@ -8,7 +8,7 @@ import pytest
 from alerts.alert import Owner
 from monitor.daemon.assembly import Monitor
 from monitor.daemon.daemon import Daemon
-from monitor.daemon.supervisor import PassResult
+from monitor.daemon.pass_result import PassResult
 from monitor.model.log_source import LogApi
 from monitor.proof.evidence import verify_evidence
 from monitor.store.fsck import fsck
