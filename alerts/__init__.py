@@ -1,1 +1,1 @@
-"""What an alert is, how it is rendered, and how it gets delivered. Knows nothing of logs, rules or databases."""
+"""Alerts: the value, its rendering, and its delivery. Knows nothing of logs, rules or databases."""

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Owner(StrEnum):
-    """Whose trouble it is. The three kinds are never mixed; an unexpected signing is its own."""
+    """Owner of the trouble in an alert. The three kinds are never mixed; an unexpected signing is its own."""
 
     SIGNING = "signing"
     LOG_MISBEHAVED = "log-misbehaved"
@@ -18,7 +18,7 @@ class Owner(StrEnum):
 
 
 class Severity(StrEnum):
-    """How loud: `page` wakes a person, `warn` waits for the morning, `info` is for the digest."""
+    """Urgency: `page` wakes a person, `warn` waits for the morning, `info` is for the digest."""
 
     PAGE = "page"
     WARN = "warn"
@@ -126,7 +126,7 @@ def day_of(now: datetime) -> str:
 
 
 def lasting(length: timedelta) -> str:
-    """How long something lasts, in words: minutes up to two hours, hours up to two days, then days."""
+    """A length of time in words: minutes up to two hours, hours up to two days, then days."""
     minutes = int(length.total_seconds() // 60)
     for unit, size in (("day", 1440), ("hour", 60)):
         if minutes >= 2 * size:

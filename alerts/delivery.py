@@ -21,7 +21,7 @@ _STRIKES: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class DeliveryPolicy:
-    """How patiently and how loudly to deliver.
+    """Patience and limits of delivery.
 
     A channel for people gets at most `singles` messages within `interval`; what comes beyond waits and collapses into
     one digest per interval. Pages are counted apart: `urgent_singles`, and a digest each `urgent_interval`. A wait the

@@ -14,7 +14,7 @@ _SHA: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class GithubRun:
-    """What a workflow run is about; everything else follows from it."""
+    """A workflow run: the other claims follow from these."""
 
     repository: str
     ref: str

@@ -1,4 +1,4 @@
-"""What can go wrong, by owner: the operator's configuration, the caller's request, or something we depend on."""
+"""Errors by owner: the operator's configuration, the caller's request, or something we depend on."""
 
 from dataclasses import dataclass
 from typing import Any, Final

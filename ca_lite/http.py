@@ -1,4 +1,4 @@
-"""What every end point shares: bounded bodies, error answers, request ids, metrics."""
+"""Shared by every end point: bounded bodies, error answers, request ids, metrics."""
 
 import asyncio
 import json

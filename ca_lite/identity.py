@@ -22,7 +22,7 @@ _NAME_LIMIT: Final = 2048
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """What a certificate says: its subject alternative name, and claims by readable Fulcio name."""
+    """Contents of a certificate: its subject alternative name, and claims by readable Fulcio name."""
 
     form: NameForm
     name: str

@@ -1,4 +1,4 @@
-"""Where the keys that verify an issuer's tokens come from: our own issuers' from disk, others' by OIDC discovery."""
+"""Keys that verify an issuer's tokens: our own issuers' from disk, others' by OIDC discovery."""
 
 import logging
 import threading
@@ -25,7 +25,7 @@ _REFRESH_SECONDS: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class IssuerKeys:
-    """What one issuer publishes: the algorithms it signs tokens with, and its keys."""
+    """An issuer's published document: the algorithms it signs tokens with, and its keys."""
 
     algorithms: tuple[str, ...]
     keys: tuple[jwt.PyJWK, ...]

@@ -1,4 +1,4 @@
-"""Which OIDC issuers this CA believes, and what their tokens become: values, and finding the one a token names."""
+"""OIDC issuers that this CA believes, as values, and finding the one that a token names."""
 
 import re
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ _WILDCARD: Final = "[-_a-zA-Z0-9]+"
 
 
 class IssuerType(StrEnum):
-    """How a token of an issuer becomes a certificate's subject."""
+    """Rule by which a token of an issuer becomes a certificate's subject."""
 
     EMAIL = "email"
     URI = "uri"

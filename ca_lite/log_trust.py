@@ -1,4 +1,4 @@
-"""What the log hands over (`log-lite export-trust`): its keys as trusted-root objects, and where to write entries."""
+"""The log's trust file (`log-lite export-trust`): its keys as trusted-root objects, and URLs that take entries."""
 
 import base64
 import binascii

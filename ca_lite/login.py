@@ -1,4 +1,4 @@
-"""How a person proves an address at the CA's own issuer: with a password, or with the development login's secret."""
+"""Login at the CA's own issuer: a person proves an address with a password, or with the development login's secret."""
 
 import hmac
 import threading

@@ -52,7 +52,7 @@ class AuthorizationRequest:
 
 
 class DeviceState(StrEnum):
-    """Where a device grant stands."""
+    """State of a device grant."""
 
     PENDING = "pending"
     APPROVED = "approved"

@@ -1,4 +1,4 @@
-"""Which key a caller wants certified, and the proof that it holds the private half."""
+"""The key that a caller wants certified, and the proof that the caller holds the private half."""
 
 import binascii
 from base64 import b64decode

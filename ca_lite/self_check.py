@@ -1,4 +1,4 @@
-"""What `ca-lite serve` proves to itself before it answers anybody."""
+"""Checks that `ca-lite serve` makes before it answers a request."""
 
 import hashlib
 import json

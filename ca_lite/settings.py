@@ -21,7 +21,7 @@ CLIENT_ID: Final = "sigstore"
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where everything is, below the directory given with `--dir`."""
+    """Paths of all files, below the directory given with `--dir`."""
 
     root: Path
 

@@ -1,4 +1,4 @@
-"""What the programs log, as text for people, logfmt or JSON: one line a record, times in UTC.
+"""Format of log records: text for people, logfmt or JSON, one line a record, times in UTC.
 
 A message `event name=%s other=%d` becomes the fields `event`, `name` and `other`; any other message is the field
 `message`. What a server or a log entry said may be among the values: control characters never reach the output, and a
@@ -20,7 +20,7 @@ _BARE: Final = re.compile(r"[A-Za-z0-9_.:/@+-]+", re.ASCII)
 
 
 class LogFormat(StrEnum):
-    """How a record is written."""
+    """Format of a record."""
 
     TEXT = "text"
     LOGFMT = "logfmt"

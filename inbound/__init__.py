@@ -1,1 +1,1 @@
-"""What every server of ours is started with. Imports nothing of ours."""
+"""Start of every server of ours. Imports nothing of ours."""

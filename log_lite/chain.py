@@ -1,4 +1,4 @@
-"""What a CT log checks before it promises to log a certificate (RFC 6962 3.1), and the leaf it makes of it."""
+"""Checks of a CT log before it promises to log a certificate (RFC 6962 3.1), and the leaf of that certificate."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -18,7 +18,7 @@ _MAX_DEFECTS: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was found in one tree: `entries` stored, `signed` covered by the head signed last, and `defects`."""
+    """Findings in one tree: `entries` stored, `signed` covered by the head signed last, and `defects`."""
 
     origin: str
     entries: int

@@ -21,7 +21,7 @@ CT_KEY: Final = "ct.pem"
 
 
 class Misused(Exception):
-    """What was asked for makes no sense for this log; the message says what to do instead."""
+    """The request makes no sense for this log; the message names what does."""
 
 
 def check_url(url: str) -> str:

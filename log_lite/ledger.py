@@ -55,7 +55,7 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Where a draft ended up. `duplicate`: it was there before; nothing was added."""
+    """Index that a draft was given. `duplicate`: it was there before; nothing was added."""
 
     tree: str
     entry: Entry

@@ -1,4 +1,4 @@
-"""How a log shows itself. The honest lens changes nothing; each fault for drills is another lens.
+"""Views of a log. The honest lens changes nothing; each fault for drills is another lens.
 
 The API code asks its lens at a few points and knows nothing about faults. A lens never touches what is stored.
 """
@@ -16,19 +16,19 @@ class Lens:
     """The honest lens."""
 
     def view(self, view: View) -> View:
-        """Which tree the readers of the newest tree see."""
+        """The tree that readers of the newest tree see."""
         return view
 
     def past_view(self, view: View) -> View:
-        """Which tree the readers of an inactive or older shard see."""
+        """The tree that readers of an inactive or older shard see."""
         return view
 
     def listed(self, shards: Sequence[Shard]) -> list[Shard]:
-        """Which trees of its own a Rekor v1 log knows of, oldest first."""
+        """Trees of its own that a Rekor v1 log lists, oldest first."""
         return list(shards)
 
     def head(self, head: HeadText) -> HeadText:
-        """What the checkpoint says."""
+        """Contents of the checkpoint."""
         return head
 
     def sign(self, signer: NoteSigner, head: HeadText, now_ms: int) -> bytes:
@@ -36,7 +36,7 @@ class Lens:
         return assemble(head.to_bytes(), signer.line(signer.blob(head, now_ms)))
 
     def tree_head_signer(self, signer: NoteSigner) -> NoteSigner:
-        """Whose key signs an RFC 6962 tree head."""
+        """The key that signs an RFC 6962 tree head."""
         return signer
 
     def tree_head_signature(self, signature: bytes) -> bytes:

@@ -47,7 +47,7 @@ class Metrics:
 
 
 def api_of(path: str) -> str:
-    """Which API a path belongs to: one of few words, so the number of time series is bounded."""
+    """API of a path: one of few words, so that the number of time series is bounded."""
     if path.startswith("/ct/"):
         return "ct"
     if path.startswith("/api/v1/"):

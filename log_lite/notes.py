@@ -13,7 +13,7 @@ _SHA256_ECDSA = b"\x04\x03"
 
 @dataclass(frozen=True, slots=True)
 class HeadText:
-    """What a checkpoint says: `size` leaves, 32-byte `root`, under `origin`, plus extension lines."""
+    """Contents of a checkpoint: `size` leaves, 32-byte `root`, under `origin`, plus extension lines."""
 
     origin: str
     size: int

@@ -37,7 +37,7 @@ class RekorV1:
         return sum(s.published for s in self.shards() if s.row.position < shard.row.position)
 
     def _listed(self) -> list[Shard]:
-        """What of them it shows."""
+        """The part of these trees that the log shows."""
         shards = self.shards()
         return self._service.lens(shards[-1]).listed(shards)
 

@@ -69,7 +69,7 @@ def sole_server(folder: Path) -> Iterator[None]:
 
 
 def addresses(url: str, listen: str | None) -> list[tuple[str, int]]:
-    """Where to listen: the URL's port on loopback, or what `listen` (`host:port`) says. Raises `Misused`."""
+    """Addresses to listen on: the URL's port on loopback, or what `listen` (`host:port`) says. Raises `Misused`."""
     if listen is not None:
         host, separator, port = listen.rpartition(":")
         if not separator or not port.isdecimal() or not host:

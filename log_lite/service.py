@@ -1,4 +1,4 @@
-"""What the three APIs share: the ledger, the writer, the lenses, and the certificates a CT log accepts."""
+"""Shared by the three APIs: the ledger, the writer, the lenses, and the certificates a CT log accepts."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

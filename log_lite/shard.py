@@ -13,7 +13,7 @@ LeafFinder = Callable[[bytes], Sequence[int]]
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one reader is shown of a tree: its first `size` leaves, and where their bytes come from.
+    """A reader's view of a tree: its first `size` leaves, and the source of their bytes.
 
     `read(start, end)` returns the entries in that range in order; an honest log returns all of them. `find` returns the
     indexes of a leaf hash. A lying log is another view, so the API code is the same for both.

@@ -195,7 +195,7 @@ class Store:
         return int(str(self._all("SELECT COUNT(*) FROM entries WHERE tree = ?", tree)[0][0]))
 
     def damage(self) -> list[str]:
-        """What SQLite itself finds wrong with the file."""
+        """Damage that SQLite itself finds in the file."""
         found = [str(row[0]) for row in self._all("PRAGMA integrity_check")]
         return [] if found == ["ok"] else found
 

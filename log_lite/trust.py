@@ -1,4 +1,4 @@
-"""What clients and monitors must know to trust this log: the log entries of a Sigstore trusted root.
+"""Trust material for clients and monitors: the log entries of a Sigstore trusted root.
 
 Written with the field names of `trusted_root.json` and of a signing config, so a CA can copy them unchanged.
 """

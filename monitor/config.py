@@ -200,7 +200,7 @@ def _read_api(node: Node) -> LogApi:
 
 @dataclass(frozen=True, slots=True)
 class TrustConfig:
-    """Where keys come from: a trusted root file, or a TUF repository (name or URL) with its first root file.
+    """Source of keys: a trusted root file, or a TUF repository (name or URL) with its first root file.
 
     `signing_configs` go with a trusted root file; a repository brings its own. `ca_file` (PEM) and `proxy` (URL)
     are for reaching the repository.
@@ -245,7 +245,7 @@ class LogConfig:
 
 @dataclass(frozen=True, slots=True)
 class Objectives:
-    """What counts as healthy. A log's own `poll_seconds`, `stale_after_seconds` and `busy` go before these.
+    """Limits of a healthy installation. A log's own `poll_seconds`, `stale_after_seconds` and `busy` go before these.
 
     `certificate_hold` is how long the alert for a certificate waits for the log entry made with it.
     `examine_processes` is how many processes read a large backlog; left out, one less than there are cores.
@@ -271,7 +271,7 @@ class HeartbeatConfig:
 
 @dataclass(frozen=True, slots=True)
 class CanaryConfig:
-    """What signs on a schedule in `log`, as `identity` of `issuer`, and expects its own alert `within` a time.
+    """The canary signs on a schedule in `log`, as `identity` of `issuer`, and expects its alert `within` a time.
 
     `trust_config` is a client trust configuration, or `public-good` or `staging`. The identity token comes from
     `token_file`, the output of `token_command`, or the environment. `notify` are told when no alert comes.
@@ -291,7 +291,7 @@ class CanaryConfig:
 
 @dataclass(frozen=True, slots=True)
 class BackscanConfig:
-    """What rules that came late are offered of the past, unless they say so themselves, and how fast at most."""
+    """The part of the past that late rules are offered, unless a rule names its own, and the highest speed."""
 
     range: Annotated[LookBack, written(read_look_back, {"anyOf": [choice(WORDS), COUNT]})] = "none"
     entries_per_second: Annotated[int, written(read_positive, COUNT)] = 1000
@@ -299,7 +299,7 @@ class BackscanConfig:
 
 @dataclass(frozen=True, slots=True)
 class ArchiveConfig:
-    """Where rows of all proven entries are kept: a folder, or a URI such as `s3://bucket/prefix`.
+    """Place of the rows of all proven entries: a folder, or a URI such as `s3://bucket/prefix`.
 
     `write_every` is how long proven entries may wait before they are in a file, while they do not fill a range.
     """
@@ -310,7 +310,7 @@ class ArchiveConfig:
 
 @dataclass(frozen=True, slots=True)
 class WebConfig:
-    """Where the status page and the metrics are served, and by which names (`hosts`) beside localhost and addresses.
+    """Address of the status page and the metrics, and their names (`hosts`) beside localhost and addresses.
 
     `public_url` is how people reach it: alerts link to it. `key_file` holds the key of links that acknowledge an alert,
     `token_file` the token of the API that does. A client may ask for `searches_per_minute`; `trusted_proxies` are
@@ -438,7 +438,7 @@ class Config:
         return log.poll_seconds or self.objectives.poll_seconds
 
     def freshness(self, log: LogConfig | None) -> Freshness:
-        """How long a log may show nothing new; `None` for one that is only in the trust root."""
+        """Time for which a log may show nothing new; `None` for a log that is only in the trust root."""
         if log is None:
             poll = timedelta(seconds=self.objectives.poll_seconds)
             return Freshness(timedelta(seconds=self.objectives.stale_after_seconds), self.objectives.busy, poll)
@@ -446,7 +446,7 @@ class Config:
         return Freshness(self.stale_after(log), busy, timedelta(seconds=self.poll_seconds(log)))
 
     def stale_after(self, log: LogConfig) -> timedelta:
-        """How long a log may fail to answer, or show nothing new, before an alert is sent."""
+        """Time for which a log may fail to answer, or show nothing new, before an alert is sent."""
         return timedelta(seconds=log.stale_after_seconds or self.objectives.stale_after_seconds)
 
 

@@ -154,7 +154,7 @@ class TokenBucket:
 
 
 class Allowance(Protocol):
-    """How often a server may be asked."""
+    """Highest rate of requests to a server."""
 
     def take(self) -> None:
         """Wait until one request is allowed, and count it."""

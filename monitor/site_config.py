@@ -104,7 +104,7 @@ class OidcConfig:
 
 @dataclass(frozen=True, slots=True)
 class SiteLimits:
-    """How much one client, address, account or receiving host may ask for; `keep` is how long messages are kept."""
+    """Limits of one client, address, account or receiving host; `keep` is how long messages are kept."""
 
     requests_per_minute: Annotated[int, written(read_positive, COUNT)] = 120
     mails_per_address_per_day: Annotated[int, written(read_positive, COUNT)] = 3

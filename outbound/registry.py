@@ -70,7 +70,7 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """What a manifest says of another blob or manifest. SPEC image-spec descriptor. Texts are a stranger's."""
+    """A manifest's reference to another blob or manifest. SPEC image-spec descriptor. Texts are a stranger's."""
 
     digest: str
     media_type: str
@@ -155,7 +155,7 @@ class Registry:
         return raw
 
     def referrers(self, digest: str) -> Listing:
-        """What refers to a manifest. SPEC distribution-spec, listing referrers, and the tag schema where it is missing.
+        """Referrers of a manifest. SPEC distribution-spec, listing referrers, and the tag schema where it is missing.
 
         Raises `RegistryFailed`.
         """

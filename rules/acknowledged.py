@@ -95,7 +95,7 @@ class SignerPattern:
         return ref == self.ref
 
     def sentences(self) -> Iterator[str]:
-        """What later signings count as expected, for the person who decides."""
+        """Later signings that the pattern expects, in sentences for the person who decides."""
         ref = f"{{any {self.ref}}}" if self.is_glob else self.ref or ""
         if self.names:
             yield f"Signed by {', '.join(_filled(text, is_cut, ref) for _, text, is_cut in self.names)}"

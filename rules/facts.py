@@ -16,7 +16,7 @@ from sigstore_entries.signing import EntryRef
 
 
 class SourceForm(StrEnum):
-    """Where a list of allowed digests comes from."""
+    """Source of a list of allowed digests."""
 
     FILE = "file"
     URL = "url"
@@ -70,7 +70,7 @@ class Past(Protocol):
     """
 
     def times_signed(self, rule: str, digest: str, besides: EntryRef) -> int:
-        """How many other entries under this rule carried this digest, in any log."""
+        """Number of other entries under this rule that carried this digest, in any log."""
 
     def issuers_of(self, rule: str, identity: str, besides: frozenset[bytes]) -> frozenset[str] | None:
         """Every issuer this very identity was seen under by this rule; empty when never seen, `None` when not kept.
@@ -83,7 +83,7 @@ class Past(Protocol):
         """Every source repository identifier seen with this repository URI; otherwise as `issuers_of`."""
 
     def signings(self, rule: str, after: datetime, up_to: datetime, besides: EntryRef) -> int:
-        """How many signings under this rule fall into `(after, up_to]`, by the time judged, entries of CT left out."""
+        """Number of signings under this rule in `(after, up_to]`, by the time judged, entries of CT left out."""
 
     def absent_at(self, where: EntryRef) -> datetime | None:
         """When the log was last read to its end without holding this entry; `None` when not known."""

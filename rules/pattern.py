@@ -22,7 +22,7 @@ MAX_STARS: Final = 32
 
 
 class PatternForm(StrEnum):
-    """How a pattern's text is read."""
+    """Syntax of a pattern's text."""
 
     EXACT = "exact"
     GLOB = "glob"
@@ -213,7 +213,7 @@ def forge_of(uri: str) -> Forge:
 
 
 def build_issuers(host: str) -> tuple[str, ...]:
-    """Who vouches for builds on a host; for GitHub Enterprise Server and GitLab where the name does not tell which."""
+    """Issuers that vouch for builds on a host: GitHub Enterprise Server's and GitLab's where the name tells neither."""
     url = f"https://{host}"
     if url == GITHUB:
         return (GITHUB_ISSUER,)

@@ -82,7 +82,7 @@ def _alternatives(text: str) -> _Group:
 
 
 def _marks(text: str, at: int) -> Iterator[tuple[int, int]]:
-    """Where each opening, bar and closing parenthesis starts and ends, outside of escapes and character classes.
+    """Start and end of each opening, bar and closing parenthesis, outside of escapes and character classes.
 
     Raises `ValueError` for text in which a cut would change the meaning: quoted text, flags in the middle.
     """
@@ -106,7 +106,7 @@ def _marks(text: str, at: int) -> Iterator[tuple[int, int]]:
 
 
 def _class_end(text: str, at: int) -> int:
-    """Where a character class that opens at `at` ends: `]` right after the opening, or in `[:alpha:]`, ends nothing."""
+    """End of the character class that opens at `at`: `]` right after the opening, or in `[:alpha:]`, ends nothing."""
     at += 2 if text.startswith("[^", at) else 1
     first = at
     while at < len(text):

@@ -88,7 +88,7 @@ _SAID_BY_AUTHORITY = ("timestamp-response", "integrated-time", "ct-timestamp")
 
 
 class RuleSeverity(StrEnum):
-    """How loud an unexpected signing under this rule is."""
+    """Urgency of an unexpected signing under this rule."""
 
     PAGE = "page"
     WARN = "warn"

@@ -236,7 +236,7 @@ def _read_fingerprint(node: Node) -> str:
 
 
 def count(condition: Condition) -> int:
-    """How many conditions and patterns the tree holds."""
+    """Number of conditions and patterns in the tree."""
     if isinstance(condition, Match):
         return 1
     if isinstance(condition, Not):

@@ -1,4 +1,4 @@
-"""What `sign-lite` does."""
+"""Commands of `sign-lite`."""
 
 import json
 import os
@@ -79,7 +79,7 @@ def reported(command: Callable[_P, _R]) -> Callable[_P, _R]:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What a command was told of who signs."""
+    """A command's options that name the signer."""
 
     token: str | None = None
     token_file: Path | None = None
@@ -88,7 +88,7 @@ class Given:
 
 
 def signing_as(config: ClientTrustConfig, given: Given) -> IdentityToken | KeyPair:
-    """Who signs: a key, a person who signs in, or the identity of a token. Raises `SignLiteError`."""
+    """The signer: a key, a person who signs in, or the identity of a token. Raises `SignLiteError`."""
     ways = [each for each in (given.token, given.token_file, given.login, given.key) if each is not None]
     if len(ways) > 1:
         raise Misuse("give one of --identity-token, --identity-token-file, --login and --key")
@@ -111,7 +111,7 @@ def key_password() -> bytes:
 
 @contextmanager
 def opened_signer(trust_config: Path, rekor_version: int | None, given: Given) -> Iterator[Signing]:
-    """What signs as the options say, in the deployment that they name."""
+    """Signer that the options name, in the deployment that they name."""
     config = load_trust_config(trust_config, rekor_version)
     with signer(config, signing_as(config, given)) as opened:
         yield opened
@@ -244,7 +244,7 @@ def verify_command(
 
 
 def signed_by(identity: str | None, issuer: str | None, key: Path | None) -> Signed:
-    """Who must have signed, of the options of a command. Raises `Misuse`."""
+    """The wanted signer, from the options of a command. Raises `Misuse`."""
     if key is not None:
         if identity is not None or issuer is not None:
             raise Misuse("give a key, or an identity with its issuer: a bundle has one of them")

@@ -1,4 +1,4 @@
-"""How a command can end other than well, by owner."""
+"""Errors that end a command, by owner."""
 
 
 class SignLiteError(Exception):

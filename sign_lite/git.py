@@ -208,7 +208,7 @@ def _armoured(raw: bytes) -> bytes:
 
 
 def _login(settings: Mapping[str, str]) -> LoginKind | None:
-    """How git's user signs in. git's object is on standard input, so that no code can be typed in. Raises `Misuse`."""
+    """Login of git's user. git's object is on standard input, so that no code can be typed in. Raises `Misuse`."""
     wanted = settings.get("SIGN_LITE_LOGIN")
     if wanted not in (None, LoginKind.BROWSER, LoginKind.DEVICE):
         raise Misuse(f"signlite.login is {wanted!r:.40}; git can sign in by `browser` or `device`")

@@ -30,7 +30,7 @@ _LONGEST_INTERVAL: Final = 60
 
 
 class LoginKind(StrEnum):
-    """How a person signs in."""
+    """Way in which a person signs in."""
 
     BROWSER = "browser"
     CODE = "code"

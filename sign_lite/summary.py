@@ -1,4 +1,4 @@
-"""What a bundle says, as plain values for people and scripts."""
+"""Contents of a bundle as plain values for people and scripts."""
 
 import base64
 import hashlib

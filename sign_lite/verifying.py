@@ -29,7 +29,7 @@ _SHOWN: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """Who must have signed: a certificate's identity and issuer, or a key."""
+    """The wanted signer: a certificate's identity and issuer, or a key."""
 
     identity: str = ""
     issuer: str = ""

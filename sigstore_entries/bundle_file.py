@@ -201,7 +201,7 @@ def _bundles(value: Any, place: str, depth: int) -> Iterator[HeldBundle | NotHel
 
 
 def _inside(value: Mapping[str, Any], place: str) -> list[tuple[str, Any]] | None:
-    """Where bundles stand inside what an API or a tool wraps around them; `None` for what is no wrapper."""
+    """Bundles inside the wrapper of an API or a tool; `None` for a document that is no wrapper."""
     if isinstance(value.get("attestation_bundles"), list):
         # SPEC PEP 740: a provenance object has the attestations of each publisher.
         return [
@@ -314,7 +314,7 @@ def _read_cosign(value: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
 
 
 def _content(signature: bytes, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What was signed: of an attestation cosign keeps the envelope where the signature of a file would be."""
+    """The signed content: of an attestation cosign keeps the envelope where the signature of a file would be."""
     if signature.lstrip()[:1] == b"{":
         return {"dsseEnvelope": canonical(json.loads(signature))}
     message: dict[str, Any] = {"signature": _b64(signature)}
@@ -404,7 +404,7 @@ def _bundle_of(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _kind_version(body: bytes) -> dict[str, str]:
-    """What a body says it is. One that does not say is told by its decoder."""
+    """Kind and version that a body names. One without them is told by its decoder."""
     try:
         told = json.loads(body)
         return {"kind": str(told["kind"]), "version": str(told["apiVersion"])}

@@ -107,7 +107,7 @@ class _Identifier:
         self._automaton = BytesAhoCorasick([encoded]) if encoded else None
 
     def places(self, joined: bytes, ends: Sequence[int]) -> Sequence[int]:
-        """Where it ends in each certificate, or `_NOWHERE`, or `_TWICE` for more than once.
+        """End of the identifier in each certificate, or `_NOWHERE`, or `_TWICE` for more than once.
 
         `joined` are all certificates, and `ends` where each of them ends.
         """
@@ -178,7 +178,7 @@ def _claim(claim: FulcioExtension, value: bytes) -> _Texts | None:
 
 
 def _heads() -> tuple[dict[bytes, int], dict[bytes, int]]:
-    """What stands between the identifier and the text of a critical SAN that holds one e-mail address or one URI.
+    """Bytes between the identifier and the text of a critical SAN that holds one e-mail address or one URI.
 
     For all lengths of text in short form, and for those whose every length takes two bytes: nearly every certificate.
     """

@@ -69,7 +69,7 @@ def _read_older(raw: bytes, annotations: Mapping[str, str], place: str) -> Found
 
 
 def signed_bytes(found: Found, subject: str) -> tuple[bytes, str, Mapping[str, str]]:
-    """What the signature is over, what it says, and the digests that its log entry may have, by what they are of.
+    """The signed bytes, the statement in them, and the digests that the log entry may have, by their content.
 
     Raises `NoBundle` where it is not about the image of this digest, and `KeyError`, `TypeError`, `ValueError` or
     `AttributeError` for what is garbled.

@@ -1,4 +1,4 @@
-"""What a log signed about the entry in a bundle: a checkpoint of a tree that holds it, a promise to hold it.
+"""A log's signatures about the entry in a bundle: a checkpoint of a tree that holds it, a promise to hold it.
 
 The one verifier of both, for the signing command and for the monitor. Pure: a TransparencyLogEntry (SPEC protobuf-specs
 sigstore_rekor.proto) in JSON and the log's key in, values that verified out.

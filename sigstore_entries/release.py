@@ -64,7 +64,7 @@ def simple_signing(image: ImageName) -> bytes:
 
 
 def released_image(image: ImageName) -> Release:
-    """What the logs show of a signature of this image: Rekor v1 the statement's digest, Rekor v2 its PAE's.
+    """Digests that the logs show for a signature of this image: Rekor v1 the statement's digest, Rekor v2 its PAE's.
 
     The image must have a digest. A signature with annotations, and any other attestation, is of a statement of its own.
     """
@@ -82,7 +82,7 @@ def _of_image(image: ImageName, digest: str) -> Iterator[str]:
 
 
 def released_commit(commit: str, signed_attributes: bytes | None) -> Release:
-    """What the log shows of a signature of this commit or tag, by its hexadecimal id.
+    """Digest that the log shows for a signature of this commit or tag, by its hexadecimal id.
 
     gitsign enters the digest of the id as text (its online mode), or that of the signed attributes of the CMS
     signature in the commit (its offline mode), which are known once it is signed.

@@ -1,4 +1,4 @@
-"""Who made an entry's signature, as far as the entry itself shows.
+"""The key that made an entry's signature, as far as the entry itself shows.
 
 A log takes an entry only with a signature that verifies. A hashedrekord carries everything that shows it: digest, key
 and signature. So does a rekord with an X.509 key. The signatures of dsse, intoto and cose are over a payload that the

@@ -58,7 +58,7 @@ class SignatureCheck(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EntryRef:
-    """Where an entry stands: the log's id as configured or discovered, and the leaf index in that one tree."""
+    """Place of an entry: the log's id as configured or discovered, and the leaf index in that one tree."""
 
     log: str
     index: int
@@ -131,7 +131,7 @@ class Signer:
 
 @dataclass(frozen=True, slots=True)
 class Signing:
-    """Who signed what, as one log entry tells it."""
+    """The signers and digests of one log entry."""
 
     where: EntryRef
     kind: str
@@ -178,7 +178,7 @@ def left_out(signing: Signing) -> Unreadable | None:
 
 
 def digest_label(kind: str, of: str) -> str:
-    """What a digest of an entry of this kind is a digest of, for people.
+    """Label for a digest of an entry of this kind: the content that was hashed.
 
     A hashedrekord is of a file, of a commit's id, or of the signed bytes of an envelope: it does not say which.
     """

@@ -28,7 +28,7 @@ _MAX_TEXT: Final = 255
 
 
 class WitnessAlgorithm(IntEnum):
-    """How a witness signs, by the type byte of its verifier key."""
+    """Signature algorithm of a witness, by the type byte of its verifier key."""
 
     ED25519 = 4
     ML_DSA_44 = 6

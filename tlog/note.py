@@ -264,7 +264,7 @@ class MalformedCheckpoint(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What the key signed: tree `size` in leaves and the 32-byte `root`, under the log's `origin`.
+    """The key's statement: tree `size` in leaves and the 32-byte `root`, under the log's `origin`.
 
     `raw` is the whole signed note, byte for byte: the evidence.
     """

@@ -31,7 +31,7 @@ _ASCII: Final = 0x7F
 
 
 class Security(StrEnum):
-    """How the connection is protected."""
+    """Protection of the connection."""
 
     STARTTLS = "starttls"
     TLS = "tls"

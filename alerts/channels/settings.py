@@ -89,7 +89,7 @@ _TYPE: Final = written(read_text, TEXT)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelSettings:
-    """What channels of every type have. `mapping` is the channel's own in the file."""
+    """Settings that channels of every type have. `mapping` is the channel's own in the file."""
 
     name: Annotated[str, Given()]
     mapping: Annotated[Mapping, Given()]
@@ -103,7 +103,7 @@ class ChannelSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpSettings(ChannelSettings):
-    """What channels have that post over HTTP. `ca_file` names authorities to believe beside the system's."""
+    """Settings of channels that post over HTTP. `ca_file` names authorities to believe beside the system's."""
 
     allow_private: Annotated[bool, _FLAG] = False
     timeout_seconds: Annotated[float, _seconds(120)] = 15.0

@@ -1,1 +1,1 @@
-"""What `ca-lite` does: commands by what they need at run time, so that each imports only that."""
+"""Commands of `ca-lite`, grouped by what they need at run time: each imports only that."""

@@ -1,4 +1,4 @@
-"""What the commands share: options, and errors told in one line with an exit code."""
+"""Shared by the commands: options, and errors told in one line with an exit code."""
 
 from collections.abc import Callable
 from functools import wraps

@@ -1,1 +1,1 @@
-"""What `log-lite` does: the server in one file, what works on a directory in another."""
+"""Commands of `log-lite`: the server in one file, those that work on a directory in another."""

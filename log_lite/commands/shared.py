@@ -1,4 +1,4 @@
-"""What the commands share: the directory, exit codes, progress."""
+"""Shared by the commands: the directory, exit codes, progress."""
 
 import contextlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What a fault needs to stay the same lie over requests and restarts: chosen when it is switched on, then stored."""
+"""Settings that keep a fault the same lie over requests and restarts: chosen when it is switched on, then stored."""
 
 import json
 from base64 import b64decode, b64encode
@@ -18,7 +18,7 @@ from tlog.merkle import leaf_hash
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What to lie about: the `tree`, the entry at `index` or a tree `size`, a `part` of the API.
+    """Subject of the lie: the `tree`, the entry at `index` or a tree `size`, a `part` of the API.
 
     `body` and `extra` are a forged entry; `now_ms` is when the fault was switched on.
     """

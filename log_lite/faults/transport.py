@@ -28,7 +28,7 @@ class HttpFault:
 
 
 def log_and_part(method: str, path: str) -> tuple[str, str] | None:
-    """Which log, and which part of its API (head, proof, entries, writes), a request is for; `None`: neither."""
+    """Log and part of its API (head, proof, entries, writes) that a request is for; `None` for neither."""
     if path.startswith("/ct/"):
         return CT, _part(method, path.removeprefix("/ct"))
     if path.startswith("/api/v1/"):

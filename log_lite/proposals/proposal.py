@@ -1,4 +1,4 @@
-"""What a submission becomes when it passes, and reading untrusted JSON on the way there."""
+"""An accepted submission, and reading of the untrusted JSON that it comes from."""
 
 import base64
 import binascii

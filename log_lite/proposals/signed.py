@@ -1,4 +1,4 @@
-"""What the four signature formats of a rekord have in common."""
+"""Shared by the four signature formats of a rekord."""
 
 from dataclasses import dataclass
 

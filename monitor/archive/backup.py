@@ -33,7 +33,7 @@ _ATTEMPTS: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where an installation keeps its state. `archive` and `trust` are folders; None where there is none."""
+    """Paths of an installation's state. `archive` and `trust` are folders; None where there is none."""
 
     database: Path
     trust: Path | None
@@ -49,7 +49,7 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a backup holds: number of files, and their bytes together."""
+    """Contents of a backup: number of files, and their bytes together."""
 
     files: int
     size: int

@@ -40,7 +40,7 @@ class RowMaker:
         self._made: dict[int, pa.RecordBatch] = {}
 
     def examiner(self, log: str, api: LogApi) -> BatchScanner:
-        """What reads the batches of one tree."""
+        """Reader of one tree's batches."""
 
         def run(batches: Iterator[Fetched]) -> Iterator[tuple[Fetched, ScannedBatch]]:
             # What an earlier pass left was never proven.
@@ -88,7 +88,7 @@ class RowReader(Protocol):
     matcher: Matcher
 
     def examiner(self, log: str, api: LogApi) -> BatchScanner:
-        """What reads the batches of one tree."""
+        """Reader of one tree's batches."""
 
     def take(self, start: int) -> pa.RecordBatch:
         """Rows of the batch that begins at `start` and was yielded last."""
@@ -120,7 +120,7 @@ class ArchiveProgress:
         self._position: Position | None = None
 
     def position(self, log: str) -> Position | None:
-        """Where the scan stands."""
+        """Position of the scan."""
         return self._position if self._position is not None and self._position.log == log else None
 
     def baseline(self, position: Position, how: str) -> None:  # noqa: ARG002  never asked for

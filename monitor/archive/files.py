@@ -112,7 +112,7 @@ class ArchiveFiles:
         return f"{self._root}/{name}" if name else self._root
 
     def fault(self, name: str, error: OSError) -> ArchiveFault:
-        """What an error of the file system means here."""
+        """The error to raise for an error of the file system."""
         where = f"archive file {self._path(name)}"
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             return DiskFull(f"{where}: no room is left on the disk. Nothing is archived until there is; make room.")

@@ -525,7 +525,7 @@ def answer_document(
 
 
 def _begins(manifest: Manifest) -> str:
-    """Which entries are archived, where the log's first is not: no answer is complete before them."""
+    """First archived entries where the log's first entry is not archived: no answer is complete before them."""
     spans = manifest.spans()
     if not spans or spans[0][0] == 0:
         return ""

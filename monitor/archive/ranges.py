@@ -99,7 +99,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What is archived of one log tree. `generation` grows with every change: two writers would show in it."""
+    """The archived ranges of one log tree. `generation` grows with every change: two writers would show in it."""
 
     identity: LogIdentity
     runs: tuple[Run, ...] = ()

@@ -40,7 +40,7 @@ class TooMuch(Exception):
 
 
 class Work:
-    """How much a search may read: keys looked at, and entries at a hundredth of a key each."""
+    """Allowance of a search: keys looked at, and entries at a hundredth of a key each."""
 
     def __init__(self, most: int) -> None:
         self._left = most
@@ -129,7 +129,7 @@ class OpenedFile:
 
 
 def _wanted(keys: pa.Array, span: KeySpan) -> pa.Array:
-    """Which keys are in the span, and have the longest fixed piece of its glob."""
+    """True for each key that is in the span and has the longest fixed piece of its glob."""
     if span.high == span.low:
         return pc.equal(keys, span.low)
     mask = pc.greater_equal(keys, span.low)

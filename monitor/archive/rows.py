@@ -77,7 +77,7 @@ NOT_FROM_LEAF: Final = ("chains", "trust_root")
 
 
 class Chain(StrEnum):
-    """What was known of one signer when its entry was archived."""
+    """Trust in one signer at the time when its entry was archived."""
 
     TRUSTED = "trusted"
     """A certificate authority of the trust root issued the certificate."""
@@ -100,7 +100,7 @@ _CHAINS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class RowTrust:
-    """Who may issue certificates, by the trust root with this fingerprint (hex SHA-256 of its file)."""
+    """Authorities that may issue certificates, by the trust root with this fingerprint (hex SHA-256 of its file)."""
 
     fingerprint: str
     authorities: tuple[CertificateAuthority, ...]
@@ -183,7 +183,7 @@ def _together(signers: Sequence[tuple[Sequence[Any], ...]]) -> tuple[Sequence[An
 
 
 def _chains(leaf: bytes, signing: Signing | Unreadable, trust: RowTrust | None) -> list[str]:
-    """What is known of each signer, in the entry's order."""
+    """Trust in each signer, in the entry's order."""
     if isinstance(signing, Unreadable):
         return []
     if trust is None:

@@ -48,7 +48,7 @@ class BadQuery(ValueError):
 
 
 class Match(StrEnum):
-    """How the text of a query is compared. A to Z and a to z are the same; nothing else is."""
+    """Comparison of a query's text. A to Z and a to z are the same; all other characters differ."""
 
     EXACT = "exact"
     PREFIX = "prefix"
@@ -57,7 +57,7 @@ class Match(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What to look for. Without `kinds`, the text decides: hexadecimal digests, else identities and everything alike.
+    """A search request. Without `kinds`, the text decides: hexadecimal digests, else identities and everything alike.
 
     `since` and `until` bound the time: at or after the one, before the other; entries without a time are kept. `logs`
     are log ids, or names of logs of several trees; all without them. With `trusted` only
@@ -140,7 +140,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class LogCoverage:
-    """What an answer covers of one log: `spans` of entries, of the `size` that the newest archived head signs.
+    """An answer's coverage of one log: `spans` of entries, of the `size` that the newest archived head signs.
 
     `damaged` are ranges that could not be read, with the reason. `unreadable` entries in the spans could not be
     decoded, and of `defective` ones a part could not: what these would say is not known. `unsearched` are older ranges
@@ -162,7 +162,7 @@ class LogCoverage:
         return self.spans == ((0, self.size),) and not self.damaged and not self.unsearched
 
     def sentence(self) -> str:
-        """What is covered, for people."""
+        """The coverage as a sentence."""
         head = "" if self.signed_at is None else f" (signed head of {self.signed_at:%Y-%m-%d %H:%M} UTC)"
         if self.complete:
             said = (
@@ -180,7 +180,7 @@ class LogCoverage:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """What an answer covers: archived logs, and logs that are followed but of which nothing is archived."""
+    """An answer's coverage: archived logs, and logs that are followed but of which nothing is archived."""
 
     logs: tuple[LogCoverage, ...]
     missing: tuple[str, ...] = ()
@@ -191,7 +191,7 @@ class Coverage:
         return not self.missing and all(each.complete for each in self.logs)
 
     def sentences(self) -> list[str]:
-        """What is covered, a line for each log."""
+        """The coverage as sentences, one for each log."""
         return [*(each.sentence() for each in self.logs), *(f"not covered: {log}" for log in self.missing)]
 
     def document(self) -> dict[str, Any]:
@@ -230,13 +230,13 @@ class Answer:
 
     @property
     def cut(self) -> int:
-        """How many entries match and are not among `rows`."""
+        """Number of entries that match and are not among `rows`."""
         return self.total - len(self.rows)
 
 
 @dataclass(slots=True)
 class _Found:
-    """What one search gathers on its way through the ranges."""
+    """Results that one search gathers on its way through the ranges."""
 
     total: int = 0
     timeless: int = 0
@@ -261,7 +261,7 @@ class Archive:
         self._opened: OrderedDict[tuple[str, str], OpenedFile] = OrderedDict()
 
     def manifests(self) -> dict[str, Manifest]:
-        """What is archived, by log id. Raises `ArchiveFault`."""
+        """Manifests by log id. Raises `ArchiveFault`."""
         return read_manifests(self.files)
 
     def search(self, query: Query, *, also: Sequence[Query] = (), per_day: bool = False) -> Answer:
@@ -310,7 +310,7 @@ class Archive:
                         yield table
 
     def coverage(self, query: Query, damaged: dict[str, list[tuple[int, int, str]]]) -> Coverage:
-        """What a search for this covers."""
+        """Coverage of a search for this query."""
         return self._coverage(query, self.manifests(), damaged, {})
 
     def numbers(self, query: Query, log: str) -> Iterator[tuple[ArchivedRange, list[int]]]:
@@ -487,7 +487,7 @@ class Archive:
         *,
         trusted: bool,
     ) -> pa.Array:
-        """Those of the entries that a signer with a trusted certificate made, one that has a wanted value, or not."""
+        """Entries that a signer with a trusted certificate made, one that has a wanted value, or not."""
         every = self._offsets(manifest, each, [KeySpan(ALL_TRUSTED, ALL_TRUSTED)])
         some = self._offsets(manifest, each, [KeySpan(SOME_TRUSTED, SOME_TRUSTED)])
         # Anyone can log an entry of two signers, one trusted and the other with any name: the row tells them apart.
@@ -587,7 +587,7 @@ def _has(signer: Mapping[str, Any], key: KeySpan) -> bool:
 
 
 def guessed_match(text: str) -> Match:
-    """How a text is meant: a star at its end makes it a prefix, one elsewhere a glob."""
+    """The comparison that a text asks for: a star at its end makes it a prefix, one elsewhere a glob."""
     if "*" not in text:
         return Match.EXACT
     return Match.PREFIX if text.index("*") == len(text) - 1 and not text.endswith("\\*") else Match.GLOB

@@ -136,7 +136,7 @@ def lines_of(found: pa.Table) -> pa.Table:
 
 
 def _changes(values: pa.Array) -> pa.Array:
-    """Where a value differs from the one before it; the first does."""
+    """Indexes at which a value differs from the one before it; the first does."""
     differs = pc.not_equal(values.slice(1), values.slice(0, len(values) - 1))
     return pa.concat_arrays([pa.array([True]), differs])
 

@@ -110,7 +110,7 @@ def key_of(kind: KeyKind, value: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class CheckedKey:
-    """What an answer proves of one key: how many of the covered entries have it, and which, where it lists them."""
+    """Proof about one key: number of covered entries that have it, and their indexes where the answer lists them."""
 
     kind: KeyKind
     value: str

@@ -86,15 +86,15 @@ class Ledger(Progress):
         self.store.advance(old, new, batch, alerts)
 
     def outcomes(self) -> dict[str, int]:
-        """How many findings of each outcome there are."""
+        """Number of findings by outcome."""
         return Reading(self.store.database).outcomes()
 
     def unreadable(self) -> dict[str, int]:
-        """How many entries could not be read, by reason code."""
+        """Number of unreadable entries by reason code."""
         return {code: count for (_, code), count in Reading(self.store.database).unreadable().items()}
 
     def kinds(self) -> dict[str, int]:
-        """How many entries of each kind there were."""
+        """Number of entries by kind."""
         return {kind: count for (_, kind), count in Reading(self.store.database).kinds().items()}
 
     def findings(self) -> Iterator[LedgerFinding]:

@@ -1,4 +1,4 @@
-"""Where a scan keeps what it proved and found: its own position, and the monitor's database where that is wanted."""
+"""State of a scan: its own position and findings, and the monitor's database where that is wanted."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ _OF_SELECTED: Final = frozenset({DROPPED, WRONG_SIGNATURE})
 
 
 class Progress(Protocol):
-    """How far a scan came. A method that returned has made its effect as lasting as this progress is."""
+    """Progress of a scan. A method that returned has made its effect as lasting as this progress is."""
 
     def position(self, log: str) -> Position | None:
-        """Where the scan stands."""
+        """Position of the scan."""
 
     def baseline(self, position: Position, how: str) -> None:
         """Begin here."""
@@ -82,7 +82,7 @@ class ScanState(State):
 
     @override
     def position(self, log: str) -> Position | None:
-        """That of the scan."""
+        """Position of the scan."""
         return self._progress.position(log)
 
     @override

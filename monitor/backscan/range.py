@@ -38,7 +38,7 @@ class BatchExaminers(Protocol):
         """The rules that entries are offered to."""
 
     def examiner(self, log: str, api: LogApi) -> BatchScanner:
-        """What reads the batches of one tree."""
+        """Reader of one tree's batches."""
 
 
 class NotInLog(OwnFault):

@@ -41,7 +41,7 @@ _PIECE_BYTES: Final = 64 * 1024 * 1024
 
 
 class WrongReply(Exception):
-    """What a worker returned does not hold; the message says why. `certain` if only the worker can be the cause."""
+    """A worker's reply does not hold; the message says why. `certain` if only the worker can be the cause."""
 
     def __init__(self, message: str, *, certain: bool = False) -> None:
         super().__init__(message)
@@ -69,10 +69,10 @@ class Part:
 
 
 class Work(Protocol):
-    """What is made of entries: rows, or what rules select."""
+    """Product of reading entries: rows, or the entries that rules select."""
 
     def opened(self, reply: Reply, hashes: Sequence[bytes]) -> tuple[pa.RecordBatch | None, BatchMatches]:
-        """What a worker returned, checked as far as it goes without the entries. Raises `WrongReply`."""
+        """A worker's reply, checked as far as it can be without the entries. Raises `WrongReply`."""
 
     def made(self, entries: Sequence[LogEntry], start: int) -> tuple[pa.RecordBatch | None, BatchMatches]:
         """The same, made here."""
@@ -187,7 +187,7 @@ class _Task:
 
 @dataclass(slots=True)
 class Tally:
-    """What reading on the cluster took: requests to the log, ranges read again, ranges by worker."""
+    """Cost of reading on the cluster: requests to the log, ranges read again, ranges by worker."""
 
     requests: int = 0
     retries: int = 0
@@ -196,7 +196,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What reads one tree: the workers told of it, the source that proves, what is made of entries, and how checked."""
+    """Parts that read one tree: the enlisted workers, the source that proves, the product, and the check of it."""
 
     shared: SharedRun
     source: LogSource
@@ -220,7 +220,7 @@ class ClusterExaminers:
         self._rows: dict[int, pa.RecordBatch] = {}
 
     def examiner(self, log: str, api: LogApi) -> BatchScanner:
-        """What reads the batches of the tree."""
+        """Reader of the tree's batches."""
         told = self._means.source.identity
         if (log, api) != (told.log, told.api):
             raise OwnFault(f"{log}: the workers were told of {told.log}")
@@ -231,7 +231,7 @@ class ClusterExaminers:
         return self._rows.pop(start)
 
     def document(self) -> dict[str, Any]:
-        """What the workers did, in plain JSON types."""
+        """The workers' work in plain JSON types."""
         tally = self._means.tally
         return {
             "check": self._means.check.value,
@@ -299,7 +299,7 @@ class _Pipeline:
                 self._drop(task.copies)
 
     def _look(self) -> None:
-        """Which workers there are now; what was given to one that left is begun elsewhere."""
+        """Look which workers there are now; the ranges of a worker that left are begun elsewhere."""
         now = time.monotonic()
         if self._usable and now - self._looked_at < _TICK:
             return

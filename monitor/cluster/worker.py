@@ -1,4 +1,4 @@
-"""What a worker of the cluster does: read one range of a log, and return what it holds with every leaf hash.
+"""A worker of the cluster reads one range of a log, and returns its matches or rows with every leaf hash.
 
 Nothing that is returned is trusted: `monitor.cluster.pipeline` proves it. A worker asks the log only as often as the
 run's one allowance lets it: requests are handed out through a queue on the scheduler, to any number of workers.
@@ -48,7 +48,7 @@ _DECIDING: Final = ("pyarrow", "cryptography", "google-re2", "msgspec", "pysequo
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a worker must know to take part: the tree and how to ask it, and the rules; without rules it makes rows.
+    """Instructions for a worker: the tree and how to ask it, and the rules; without rules it makes rows.
 
     Chains in rows are judged by `trust`, the one of the process that asks.
     """
@@ -83,12 +83,12 @@ class CouldNotAsk(Exception):
 
 
 class NotEnlisted(Exception):
-    """This process was not told of the run: it was started again since."""
+    """This process has no instructions for the run: it was started again since."""
 
 
 @cache
 def build_id() -> str:
-    """Which code and libraries decide what is read from an entry; where it is the same, so are rows and matches."""
+    """Id of the code and libraries that read an entry; where it is the same, so are rows and matches."""
     code = sha256()
     for package in (monitor, rules, sigstore_entries, tlog):
         root = Path(package.__file__ or "").parent
@@ -150,7 +150,7 @@ class SharedAllowance:
 
 
 class _Taking:
-    """This process's part in one run."""
+    """A process's part in one run."""
 
     def __init__(self, run: Run) -> None:
         self._run = run

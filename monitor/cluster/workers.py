@@ -39,7 +39,7 @@ _END: Final = 10.0
 
 
 class Check(StrEnum):
-    """How rows and matches are checked, which no hash in the log's tree covers."""
+    """Check of rows and matches, which no hash in the log's tree covers."""
 
     TWICE = "twice"
     SAMPLE = "sample"
@@ -47,7 +47,7 @@ class Check(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ClusterOptions:
-    """Which scheduler, how results are checked (`None` for what suits the scheduler), TLS, and how many processes here.
+    """Scheduler, check of results (`None` for the scheduler's default), TLS, and number of processes here.
 
     `scheduler` is `LOCAL` or an address such as `tls://scheduler:8786`.
     """
@@ -132,7 +132,7 @@ class Workers:
         return answers.get(address) if isinstance(answers, dict) else None
 
     def too_few(self, usable: int, wanted: int) -> OwnFault:
-        """What to say when there are too few workers that may be used."""
+        """Message for too few workers that may be used."""
         refused = "; ".join(f"{worker}: {why}" for worker, why in self.refused.items())
         twice = ", and results of two are compared (`--dask-check sample` compares with a sample read here instead)"
         return OwnFault(

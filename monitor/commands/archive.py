@@ -248,7 +248,7 @@ def _verify_maps(writer: ArchiveWriter, *, mending: bool) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What reading logs again needs."""
+    """Parts for reading logs again."""
 
     config: Config
     files: ArchiveFiles

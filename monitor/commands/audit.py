@@ -130,7 +130,7 @@ def _log_document(each: Timed) -> dict[str, Any]:
 
 
 def meaning(code: Exit, outcomes: Sequence[PassResult]) -> str:
-    """What the audit comes to, in one sentence; entries that cannot be read are counted in it in any case."""
+    """Result of the audit in one sentence; entries that cannot be read are counted in it in any case."""
     count = sum(outcome.unreadable for outcome in outcomes)
     if not count:
         return _MEANING[code]

@@ -82,7 +82,7 @@ def add(  # noqa: PLR0917
 def _release(
     digest: str | None, image: str | None, file: Path | None, bundle: Path | None, commit: str | None
 ) -> Release:
-    """What is announced, and the digests the log may show. Raises `ValueError`, `BadConfig`."""
+    """The announced artifact, and the digests that the log may show for it. Raises `ValueError`, `BadConfig`."""
     if image is not None:
         return released_image(parse_image_name(image))
     if file is not None:

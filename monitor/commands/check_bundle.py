@@ -45,7 +45,7 @@ from sigstore_entries.bundle_file import HeldBundle, NotHeld, read_bundle_file
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What became of one log entry, or one promise, of one file; neither when it proves nothing.
+    """Result for one log entry, or one promise, of one file; neither when it proves nothing.
 
     `place` is where in the file the bundle stands; empty when it is the whole file.
     """
@@ -64,14 +64,14 @@ class Checked:
 
     @property
     def log(self) -> str | None:
-        """Which log it is about: the origin where a head names one."""
+        """The log it is about: the origin where a head names one."""
         if self.view is not None:
             return self.view.identity.origin
         return self.promised.log.name if self.promised is not None else None
 
     @property
     def index(self) -> int | None:
-        """Where the entry is, or was promised to be."""
+        """Index at which the entry is, or was promised to be."""
         if self.view is not None:
             return self.view.index
         return self.promised.promise.index if self.promised is not None else None

@@ -55,7 +55,7 @@ _IN_LOG: Final = frozenset({BundleRelation.CONSISTENT})
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """What became of one signature, or of one log entry that nothing here belongs to.
+    """Result for one signature, or for one log entry to which no signature here belongs.
 
     `in_log` is `yes`, or `no` or `unknown` with a reason; `expected` an outcome with the rules, or why there is none.
     """
@@ -203,7 +203,7 @@ class _Checker:
                 yield _Row("only in the log", "signature", names, None, None, where, "yes", told, None, Exit.FINE)
 
     def coverage(self) -> str:
-        """Which entries `others` can know of."""
+        """Entries that `others` can know of."""
         followed = ", ".join(
             f"{name} up to {each.position.frontier.size}" for name, each in sorted(self._reading.followed().items())
         )
@@ -345,7 +345,7 @@ def _unread(place: str, why: str) -> _Row:
 
 
 def _in_log(checked: Sequence[Checked]) -> tuple[str | None, str, Exit]:
-    """Where the entry stands, whether the log is shown to have it, and what that means for the exit code."""
+    """The entry's index, whether the log is shown to have it, and the exit code that follows."""
     # Promises of CT logs are about the certificate: they say nothing about this entry.
     about = [each for each in checked if each.view is not None] or [
         each for each in checked if each.promised is not None and each.promised.promise.index is not None

@@ -75,7 +75,7 @@ def _problems(settings: Config) -> Iterator[str]:
 
 
 def _remarks(settings: Config) -> Iterator[str]:
-    """What works and is still worth a look: secrets that other users of the machine can read."""
+    """Remarks on a configuration that works: secrets that other users of the machine can read."""
     for what, path in _secrets(settings):
         if path.is_file() and path.stat().st_mode & _READABLE_BY_OTHERS:
             yield f"{what}: other users of this machine can read {path}: chmod 0400"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class CheckChoice(StrEnum):
-    """How results of workers are checked beyond their leaf hashes."""
+    """Check of workers' results beyond their leaf hashes."""
 
     TWICE = "twice"
     SAMPLE = "sample"

@@ -32,7 +32,7 @@ _LONGEST: Final = 2_000
 
 
 class FileVerdict(StrEnum):
-    """What became of an evidence file."""
+    """Verdict on an evidence file."""
 
     VERIFIED = "verified"
     RECORD = "record"
@@ -52,18 +52,18 @@ _CODES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class _Keys:
-    """Whose keys count: those of `root`, and `bare` ones (SubjectPublicKeyInfo). `source` says where they are from."""
+    """Keys that count: those of `root`, and `bare` ones (SubjectPublicKeyInfo). `source` names their origin."""
 
     source: str
     root: TrustRoot | None = None
     bare: tuple[bytes, ...] = ()
 
     def owner(self, evidence: Evidence) -> str | None:
-        """Whose key signed, in words; `None` when it is none of these."""
+        """Owner of the key that signed, in words; `None` when it is none of these keys."""
         return self.owner_of(LogApi(evidence.api), evidence.key_name, evidence.spki)
 
     def owner_of(self, api: LogApi, key_name: str, spki: bytes) -> str | None:
-        """Whose key this is, in words; `None` when it is none of these."""
+        """Owner of a key, in words; `None` when it is none of these keys."""
         if spki in self.bare:
             return f"the key given with {self.source}"
         log = self.root.signer(api, key_name, spki) if self.root else None

@@ -28,7 +28,7 @@ _LONGEST: Final = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """What became of one tree, how many seconds it took, and what its rules were offered by then."""
+    """Result for one tree, the seconds it took, and the coverage of its rules by then."""
 
     outcome: PassResult
     seconds: float

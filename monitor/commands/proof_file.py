@@ -1,4 +1,4 @@
-"""What a file of proven signings shows, for people and for scripts."""
+"""Output for a file of proven signings, for people and for scripts."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final

@@ -39,7 +39,7 @@ _TROUBLE_CLASSES: Final = {"log-misbehaved": "bad", "could-not-ask": "warn", "ou
 
 
 class ReportFormat(StrEnum):
-    """How a report is written."""
+    """Format of a report."""
 
     HTML = "html"
     MARKDOWN = "markdown"

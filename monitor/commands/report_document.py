@@ -1,4 +1,4 @@
-"""What a report says, as plain values: logs, ranges, signed heads, hours watched, findings, alerts, evidence.
+"""Contents of a report as plain values: logs, ranges, signed heads, hours watched, findings, alerts, evidence.
 
 Everything comes from the database, without asking a log. Signatures of the heads in it are verified again while it is
 made, so that a reader holds only what the named key signed.

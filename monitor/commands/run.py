@@ -133,7 +133,7 @@ def unfollowed(monitor: Monitor) -> list[PassResult]:
 
 
 def verdict(outcomes: list[PassResult], again: Rechecked, evidence: Sequence[OpenEvidence] = ()) -> Exit:
-    """What passes, second judgements and open evidence come to: misbehaviour before outage, outage before silence."""
+    """Exit code for passes, second judgements and open evidence: misbehaviour before outage, outage before success."""
     if (
         evidence
         or again.unexpected
@@ -148,7 +148,7 @@ def verdict(outcomes: list[PassResult], again: Rechecked, evidence: Sequence[Ope
 
 
 def rechecked_line(again: Rechecked) -> str:
-    """How second judgements ended, for a terminal or a log file."""
+    """Result of second judgements, for a terminal or a log file."""
     if again.trouble:
         return f"second judgements: not finished: {again.trouble}"
     waiting = f"; {again.waiting} wait on: a log that would show more was not read" if again.waiting else ""
@@ -156,12 +156,12 @@ def rechecked_line(again: Rechecked) -> str:
 
 
 def unreadable_line(count: int) -> str:
-    """How many new entries no rule could be applied to."""
+    """Number of new entries to which no rule could be applied."""
     return "1 new entry cannot be read" if count == 1 else f"{count} new entries cannot be read"
 
 
 def one_line(outcome: PassResult) -> str:
-    """How one pass ended, for a terminal or a log file."""
+    """Result of one pass, for a terminal or a log file."""
     read = ""
     if outcome.first is not None and outcome.last is not None:
         first, last = outcome.first, outcome.last

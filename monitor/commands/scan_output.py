@@ -1,4 +1,4 @@
-"""How a scan is shown: a progress bar on a terminal, else a line now and then; findings as rows or JSON lines."""
+"""Output of a scan: a progress bar on a terminal, else a line now and then; findings as rows or JSON lines."""
 
 import json
 import sys

@@ -191,7 +191,7 @@ def _moment(text: str | None, option: str) -> datetime | None:
 
 
 class Verdicts:
-    """What this installation's rules made of entries, where it has a database: outcomes by rule for each row."""
+    """Outcomes by rule for each row, from this installation's database where there is one."""
 
     def __init__(self, config: Config) -> None:
         self._database = config.database

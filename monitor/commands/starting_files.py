@@ -37,7 +37,7 @@ notify: [console]
 # Status page, Prometheus metrics, health and readiness.
 web: {listen: "127.0.0.1:9464"}
 
-# What counts as healthy.
+# Limits of a healthy installation.
 # objectives: {poll_seconds: 30, stale_after_seconds: 3600, gap_entries: 10000, delivery_age: 15m}
 
 # What a rule added later is offered of the past: none, followed, all, or a number of entries.

@@ -219,7 +219,7 @@ def _address(text: str) -> str:
 
 
 def _operator() -> str:
-    """Who is at the terminal, for the record."""
+    """Name of the user at the terminal, for the record."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

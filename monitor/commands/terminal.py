@@ -1,4 +1,4 @@
-"""What every command shares: the configuration option, tables for people, plain lines and JSON for scripts."""
+"""Shared by every command: the configuration option, tables for people, plain lines and JSON for scripts."""
 
 import json
 import os
@@ -38,7 +38,7 @@ DEFAULT_CONFIG = Path("signwatch.yaml")
 
 
 def config_places(environment: Mapping[str, str]) -> tuple[Path, ...]:
-    """Where a configuration is looked for when none is named and the working directory has none.
+    """Places to look for a configuration when none is named and the working directory has none.
 
     A user's own (XDG Base Directory Specification) goes before the system's.
     """

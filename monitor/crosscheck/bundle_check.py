@@ -22,7 +22,7 @@ from tlog.nodes import Coordinate, conflicts, frontier_nodes
 
 
 class BundleRelation(StrEnum):
-    """What became of one log entry of a bundle."""
+    """Result for one log entry of a bundle."""
 
     CONSISTENT = "consistent"
     NOT_COVERED = "not-yet-covered"
@@ -33,7 +33,7 @@ class BundleRelation(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BundleVerdict:
-    """What holding one view against the rest shows. `agreeing` counts nodes that others had vouched for before.
+    """Result of comparing one view with the rest. `agreeing` counts nodes that others had vouched for before.
 
     `unfinished` says that the log was to be asked and gave no usable answer.
     """

@@ -48,7 +48,7 @@ class UnknownLog(BadBundle):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one bundle proves a log signed: a head, the leaf below it, and every full subtree between them.
+    """A log's signed statements that one bundle proves: a head, the leaf below it, and every full subtree between them.
 
     `identity` is the tree and its key, as the bundle names it and the signature confirms; `log` is the log of the trust
     root that the key belongs to. `proof` is the inclusion proof.
@@ -65,7 +65,7 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Promised:
-    """What one bundle shows that a log promised. `identity` is the log as its key makes it; a promise names no tree."""
+    """A log's promise that one bundle holds. `identity` is the log as its key makes it; a promise names no tree."""
 
     log: TrustedLog
     identity: LogIdentity
@@ -74,7 +74,7 @@ class Promised:
 
 @dataclass(frozen=True, slots=True)
 class Unlogged:
-    """What was checked of a bundle without a log entry: who issued its certificate, and which timestamps verify.
+    """Checks of a bundle without a log entry: the issuer of its certificate, and the timestamps that verify.
 
     `issuer` is `None` where no authority of the trust root issued it, `timestamps` are (authority, time).
     """
@@ -243,7 +243,7 @@ def _followable(trust: TrustRoot) -> list[TrustedLog]:
 
 
 def _named(checkpoint: bytes) -> str:
-    """Which deployment an unknown log says it is of; not verified, because nothing of it can be."""
+    """Name of the deployment that an unknown log gives; not verified, because no key of it is known."""
     try:
         origin = inert_line(parse_note(checkpoint).text.split(b"\n", 1)[0].decode(), _MAX_ORIGIN)
     except MalformedNote:

@@ -45,7 +45,7 @@ class NoPeer(FetchFailed):
 
 
 class PeerRelation(StrEnum):
-    """How a peer's head relates to ours: `monitor.proof.trusted_head.HeadRelation`, or why it was not compared.
+    """Relation of a peer's head to ours: `monitor.proof.trusted_head.HeadRelation`, or why it was not compared.
 
     `index-…` are of search indexes.
     """
@@ -323,7 +323,7 @@ def _signed_part(trusted: SignedHead, identity: LogIdentity) -> SignedHead:
 
 
 def _covered(offer: OfferedHead, source: LogSource, state: PeerState, now: datetime) -> str | PeerComparison:
-    """Which entries an offered index is of, in words; a comparison in its place where it is of none we know.
+    """Entries that an offered index covers, in words; a comparison instead where this monitor knows none.
 
     Index roots at smaller sizes are of the same tree: it only grew.
     """

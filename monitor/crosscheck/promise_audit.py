@@ -1,7 +1,7 @@
 """Holding a log to one promise: is the promised entry where the log signed that it is, or will be by now?
 
 What the log's own signatures contradict is proof at once. What it merely does not show may lie with a replica that lags
-or a cache, so it is `NotShown` until it stayed so. `PromiseRounds` counts: each round holds the promises that wait to the
+or a cache, so it is `NotShown` until it stayed so. `PromiseRounds` counts: each round holds waiting promises to the
 tree that was just followed, and one that is owed and not shown for the third time is held against the log. What was
 decided is stored before the next promise is looked at: a crash repeats a question.
 """
@@ -24,7 +24,7 @@ from monitor.store.promises import UNASKED, KeptPromise, Promises
 
 
 class PromiseStatus(StrEnum):
-    """What became of a promise."""
+    """State of a promise."""
 
     KEPT = "kept"
     WAITING = "not-yet-due"
@@ -34,7 +34,7 @@ class PromiseStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PromiseResult:
-    """How a promise stands, and why. `evidence` is what there is against the log; broken means that it is proof."""
+    """State of a promise, and the reason. `evidence` is against the log; a broken promise means that it is proof."""
 
     standing: PromiseStatus
     detail: str
@@ -52,7 +52,7 @@ def is_of(promise: InclusionPromise, source: PromisingSource, head: SignedHead) 
 
 
 def kind_of(identity: LogIdentity) -> PromiseKind:
-    """Which kind of promise a log makes, if it makes any."""
+    """Kind of promise that a log makes, if it makes any."""
     return PromiseKind.SET if identity.api is LogApi.REKOR_V1 else PromiseKind.SCT
 
 
@@ -154,7 +154,7 @@ KeepEvidence = Callable[[Evidence, Sequence[Alert]], bool]
 
 @dataclass(slots=True)
 class Round:
-    """What a round came to: how many were kept, evidence of broken ones, and what was owed and not shown yet.
+    """Result of a round: number of kept promises, evidence of broken ones, and those owed and not shown yet.
 
     `unasked` says why the log could not be asked for all of them; `Promises.unasked` tells of those that are overdue.
     """

@@ -35,7 +35,7 @@ class BadSignature(SignwatchError):
 
 @dataclass(frozen=True, slots=True)
 class Trusted:
-    """What a signature is held to: the trust root, its certificate authorities, and the keys of its CT logs."""
+    """Trust material for signatures: the trust root, its certificate authorities, and the keys of its CT logs."""
 
     root: TrustRoot
     authorities: CertificateAuthorities
@@ -58,7 +58,7 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class Signatures:
-    """What a registry holds about an image: signatures, what cannot be read as one, and how many were not looked at."""
+    """A registry's signatures of an image: those read, those that cannot be read, and the number not looked at."""
 
     found: tuple[Found, ...]
     unread: tuple[tuple[str, str], ...]

@@ -40,7 +40,7 @@ _MAX_DIGITS: Final = 12
 
 @dataclass(frozen=True, slots=True)
 class AlertDesk:
-    """What the pages of alerts work with. `token` permits the API to change alerts; none does where it is empty."""
+    """Parts that the pages of alerts work with. `token` permits changes through the API; an empty one permits none."""
 
     life: AlertLife
     reading: Reading
@@ -192,7 +192,7 @@ def _add_api(router: APIRouter, desk: AlertDesk) -> None:
 
 
 def _add_standing(router: APIRouter, desk: AlertDesk) -> None:
-    """What holds for alerts to come: acknowledged patterns, and silences."""
+    """Rules for later alerts: acknowledged patterns, and silences."""
 
     @router.get("/api/patterns")
     def patterns() -> Response:

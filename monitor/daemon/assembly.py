@@ -218,7 +218,7 @@ def own_rules(config: Config) -> tuple[Rule, ...]:
 
 
 def make_canary(monitor: Monitor) -> Canary | None:
-    """What signs and expects its own alert, where that is configured."""
+    """The canary, where one is configured."""
     config = monitor.config.canary
     if config is None:
         return None
@@ -247,7 +247,7 @@ def _courier(config: Config, database: Database, timing: Timing, parts: ExitStac
 
 
 def archived_past(config: Config, database: Database) -> "Past | None":
-    """Where the site reads the past of a name, where there is an archive. Raises `ArchiveFault`."""
+    """Source of a name's past for the site, where there is an archive. Raises `ArchiveFault`."""
     if config.archive is None:
         return None
     from monitor.archive.files import ArchiveFiles  # noqa: PLC0415  imports pyarrow
@@ -260,7 +260,7 @@ def archived_past(config: Config, database: Database) -> "Past | None":
 
 
 def processes_of(objectives: Objectives) -> int:
-    """How many processes may examine a large backlog: as configured, else one less than there are cores."""
+    """Number of processes for a large backlog: as configured, else one less than there are cores."""
     return objectives.examine_processes or max(1, (os.cpu_count() or 1) - 1)
 
 
@@ -286,7 +286,7 @@ def links_of(config: Config) -> Links:
 
 
 def life_of(config: Config, database: Database) -> AlertLife:
-    """What changes alerts, knowing which configured channels are told of changes."""
+    """The life of alerts, with the configured channels that are told of changes."""
     followers = [name for name, settings in config.channels.items() if settings.type in FOLLOWING]
     return AlertLife(database, followers)
 
@@ -339,7 +339,7 @@ def http_fetcher(log: LogConfig, pause: Callable[[float], object], report: Repor
 
 
 def requests_per_second(log: LogConfig) -> int:
-    """How often a log may be asked."""
+    """Highest rate of requests to a log."""
     return log.requests_per_second or (_REQUESTS_PER_SECOND.get(log.api, _OTHERWISE) if log.api else _OTHERWISE)
 
 
@@ -350,7 +350,7 @@ def from_archive(
     on_batch: Callable[[Batch], None] = lambda _: None,
     on_evidence: Callable[[Evidence], None] = lambda _: None,
 ) -> FromArchive | None:
-    """What offers the past to rules from the archive, where there is one.
+    """Back-scan from the archive, where there is one.
 
     `on_batch` is told of each batch, `on_evidence` of evidence once it is kept.
     """
@@ -398,7 +398,7 @@ def pinned(log: LogConfig, trust: TrustKeeper, store: Store) -> LogConfig:
 
 
 def hold_of(config: Config, logs: Sequence[LogConfig]) -> timedelta:
-    """How long the alert for a certificate waits for the entry made with it: not at all where no log shows entries."""
+    """Time for which the alert for a certificate waits for the entry made with it: none where no log shows entries."""
     return config.objectives.certificate_hold if any(log.api not in CT_APIS for log in logs) else timedelta(0)
 
 

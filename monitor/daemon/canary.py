@@ -232,7 +232,7 @@ class Canary:
             _LOG.info("canary_ended number=%d result=%s", run.number, result)
 
     def _cause(self, run: CanaryRun) -> tuple[Owner, str]:
-        """Whose trouble it is that a signing was not seen, as far as the log's condition tells."""
+        """Owner of the trouble when a signing was not seen, as far as the log's condition tells."""
         name, health = self._config.log, self._store.health.all()
         mine = [each for log, each in health.items() if log == name or log.startswith(f"{name}/")]
         for condition in mine:

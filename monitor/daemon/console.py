@@ -47,7 +47,7 @@ class ArchiveSearch(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Console:
-    """Where the pages take their contents from. `search` is absent where no archive is configured."""
+    """Sources of the pages' contents. `search` is absent where no archive is configured."""
 
     store: Store
     look: Callable[[], tuple[Status, _Page]]
@@ -203,7 +203,7 @@ class _Pages:
             return None, str(error)
 
     def _offered(self, rule: Rule) -> list[tuple[str, tuple[tuple[int, int], ...], int]]:
-        """What a rule was offered: log, ranges, and how many followed entries it lacks."""
+        """Entries that a rule was offered: log, ranges, and the number of followed entries that it lacks."""
         found = []
         for log, followed in sorted(self._reading.followed().items()):
             coverage = self._console.store.coverage.of_rule(log, rule.id, rule.selection_id())

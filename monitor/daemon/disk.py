@@ -1,4 +1,4 @@
-"""How much disk the state takes, and for how many days there is room at the rate at which it has grown."""
+"""Size of the state on disk, and the days for which there is room at the rate at which it has grown."""
 
 import shutil
 import stat
@@ -38,7 +38,7 @@ class DiskUse:
 
 
 def disk_use(config: Config, store: Store, now: datetime) -> DiskUse | None:
-    """What the SQLite file and an archive in a folder take; None for a database server."""
+    """Size of the SQLite file and of an archive in a folder; None for a database server."""
     path = store.database.path
     if path is None:
         return None

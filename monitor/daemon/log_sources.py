@@ -39,7 +39,7 @@ class NamedTree:
 
     @property
     def requests_per_second(self) -> int:
-        """How often the log may be asked."""
+        """Highest rate of requests to the log."""
         return requests_per_second(self.log)
 
 

@@ -52,7 +52,7 @@ def moment(at: str | datetime) -> str:
 
 
 def ago(at: str | datetime | None, now: str | datetime) -> str:
-    """How long before `now` something was, in the unit a person would use."""
+    """Time since a moment, in the unit a person would use."""
     if at is None:
         return "never"
     began = datetime.fromisoformat(at) if isinstance(at, str) else at

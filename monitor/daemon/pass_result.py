@@ -1,4 +1,4 @@
-"""How one pass over one tree ended, and the state that notes it while the pass commits."""
+"""Result of one pass over one tree, and the state that notes it while the pass commits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ _DOUBTS: Final = frozenset({"log-clock", "entry-signature-wrong"})
 
 @dataclass(slots=True)
 class PassResult:
-    """How one pass over one tree ended. `owner` is whose trouble it was, `None` when there was none.
+    """Result of one pass over one tree. `owner` is the owner of its trouble, `None` when there was none.
 
     `answered` says that the log showed a signed head, consistent or not. `first` and `last` bound the entries that
     were read and judged; `findings` counts them by verdict. `witnessed` is there where witnesses are wanted. `note` is

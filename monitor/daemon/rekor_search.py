@@ -296,7 +296,7 @@ class RekorApi:
 
 
 def _asked(query: Mapping[str, Any]) -> Sequence[Query]:
-    """What a SearchIndex document asks for, as queries."""
+    """The queries that a SearchIndex document asks for."""
     names = [str(query[name]) for name in ("email", "subject") if query.get(name)]
     found = [Query(text, frozenset({KeyKind.IDENTITY}), limit=_MOST, most=MOST_OF_A_PAGE) for text in names]
     if text := query.get("hash"):

@@ -1,4 +1,4 @@
-"""How often one client may have the archive searched or a proof built over HTTP, and how long its question may be."""
+"""Limits of one client over HTTP: searches and proofs in a time, and the length of a question."""
 
 import math
 import time

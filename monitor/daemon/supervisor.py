@@ -60,7 +60,7 @@ class _Tree:
 
 @dataclass(frozen=True, slots=True)
 class Watching:
-    """How one log is watched: how fresh it has to be, what a pass may read, and which witnesses have to cosign.
+    """Settings of watching one log: its freshness, the limits of a pass, and the witnesses that have to cosign.
 
     `appeared` says that the trust root came to name the log while others were watched: it is begun at its first entry.
     """

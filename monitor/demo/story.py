@@ -99,7 +99,7 @@ class Story:
         return [json.loads(line) for line in lines]
 
     def status(self) -> dict[str, Any]:
-        """What the daemon says of itself; raises `DemoFailed` when it does not answer."""
+        """The daemon's status document; raises `DemoFailed` when it does not answer."""
         try:
             answer = httpx.get(f"{self.web_url}/api/status.json", timeout=5, trust_env=False)
             answer.raise_for_status()

@@ -125,7 +125,7 @@ def in_order(
 
 
 def usable_jobs(wanted: int | None) -> int:
-    """How many processes to use: as many as wanted, or one per core this process may run on; one where none forks."""
+    """Number of processes to use: as many as wanted, or one per core this process may run on; one where none forks."""
     if "fork" not in multiprocessing.get_all_start_methods():
         return 1
     return wanted if wanted is not None else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1

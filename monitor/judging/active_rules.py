@@ -239,7 +239,7 @@ def _state_of(path: Path) -> tuple[int, int, int] | None:
 
 
 def route_of(config: Config, rules: RuleKeeper | None) -> Route:
-    """Which channels an alert goes to: those its rule names, the canary's for its own, else the default ones."""
+    """Decides the channels of an alert: those its rule names, the canary's for its own, else the default ones."""
 
     def route(alert: Alert) -> Sequence[str]:
         if number_of(alert.rule) is not None:

@@ -34,7 +34,7 @@ class LogCoverage:
     unlooked: int = 0
 
     def lacks(self, rule: RuleCoverage) -> int:
-        """How many entries a rule was not offered."""
+        """Number of entries that a rule was not offered."""
         return sum(last - first for first, last in rule.missing(self.first, self.last))
 
 

@@ -26,7 +26,7 @@ _ROUNDS: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Rechecked:
-    """How many findings were looked at, turned out unexpected, and wait on because a log could not be asked.
+    """Numbers of findings looked at, turned out unexpected, and waiting on because a log could not be asked.
 
     `trouble` is our own, when it kept one or more from being judged; they stay due.
     """

@@ -147,7 +147,7 @@ class CtRfc6962Source(PromisingSource):
 
     @override
     def sightings(self) -> Sequence[SignedHead]:
-        """This protocol shows heads in one place only."""
+        """Empty: this protocol shows heads in one place only."""
         return ()
 
     def _leaf_and_path(self, index: int, head: SignedHead) -> tuple[bytes, list[NodeHash]]:

@@ -88,7 +88,7 @@ class LogTrees:
 
     @property
     def left_out(self) -> int:
-        """How many trees the log named in the newest listing that are not followed."""
+        """Number of trees in the log's newest listing that are not followed."""
         return self.sources.left_out if isinstance(self.sources, Trees) else 0
 
     def source(self, log: str) -> LogSource:

@@ -268,7 +268,7 @@ class TileLogSource(LogSource, ABC):
 
     @override
     def sightings(self) -> Sequence[SignedHead]:
-        """Such a log shows heads in one place only."""
+        """Empty: such a log shows heads in one place only."""
         return ()
 
     @abstractmethod

@@ -50,7 +50,7 @@ Growth = Sequence[tuple[datetime, int]]
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """How long a log may show nothing new. `busy`: whether it must move in that time; `None` leaves it to its past.
+    """Time for which a log may show nothing new. `busy`: whether it must move in it; `None` leaves it to its past.
 
     `poll` is the time between two passes.
     """
@@ -131,7 +131,7 @@ class TimedEntry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a log was followed: every leaf below `frontier.size` was hashed into a tree that `head` extends.
+    """The verified part of a log: every leaf below `frontier.size` was hashed into a tree that `head` extends.
 
     `frontier.size <= head.size`, and a consistency proof (or equality of roots) ties the two together. `last_timed` is
     the newest entry read so far that has a claimed time: those of the next batch are compared with it.
@@ -323,7 +323,7 @@ class PromisingSource(LogSource, Protocol):
         """Promised indexes that this tree is for, from that of its first leaf on."""
 
     def place_of(self, promise: InclusionPromise, head: SignedHead) -> Place:
-        """Where the promised leaf stands, or what stands at the promised index, which is below `head`.
+        """Place of the promised leaf, or the leaf at the promised index, which is below `head`.
 
         Raises `FetchFailed`, and `NotShown` when the log has nothing to show or cannot prove it.
         """

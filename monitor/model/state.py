@@ -72,7 +72,7 @@ class State(Protocol):
     """Durable state of following. A method that returned has made its effect durable."""
 
     def position(self, log: str) -> Position | None:
-        """Where following this log stands; `None` when the log was never baselined."""
+        """Position of this log; `None` when the log was never baselined."""
 
     def baseline(self, position: Position, how: str) -> None:
         """Record the explicit first position of a log and how it was chosen. Raises `StateConflict` if it has one."""
@@ -96,10 +96,10 @@ class State(Protocol):
 
 
 class FactStore(Protocol):
-    """Where the past is kept. One question about many hits is cheaper there than many about one."""
+    """Store of the past. One question about many hits is cheaper there than many about one."""
 
     def ahead(self, hits: Sequence[Hit]) -> Facts:
         """Facts for judging these hits of one batch, as stored now."""
 
     def revisions(self, rules: Collection[str]) -> Mapping[str, int]:
-        """How often the past of each rule grew, as stored now (`Finding.past`)."""
+        """Number of times that the past of each rule grew, as stored now (`Finding.past`)."""

@@ -56,7 +56,7 @@ class Cosigning:
 
 @dataclass(frozen=True, slots=True)
 class WitnessStatus:
-    """How a log stood with its witnesses when last asked: since when each is missing, since when too many are.
+    """Witnesses of a log when last asked: the time since which each is missing, and since which too many are.
 
     `short_since` is `None` while enough cosign.
     """

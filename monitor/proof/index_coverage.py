@@ -1,4 +1,4 @@
-"""Which entries a search index covers: the root of the log's tree over them, and how it leads to a head the log signed.
+"""Entries that a search index covers: the root of the log's tree over them, and its proof to a head the log signed.
 
 An index root follows from entries and names none (docs/search-index.md). This says which tree it was made of.
 """
@@ -17,7 +17,7 @@ _LARGEST: Final = 1 << 63
 
 
 class CoverageInvalid(ValueError):
-    """What is said of an index's entries does not lead to a head that the log signed."""
+    """The claim about an index's entries does not lead to a head that the log signed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -228,7 +228,7 @@ class RetryPolicy:
 
 
 class HeadRelation(StrEnum):
-    """How an offered head relates to the one trusted here."""
+    """Relation of an offered head to the one trusted here."""
 
     SAME = "same"
     OLDER = "older-and-consistent"

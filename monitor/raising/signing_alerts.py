@@ -327,7 +327,7 @@ def _is_key(identity: str, signing: Signing) -> bool:
 
 
 def _facts(rule: Rule, signing: Signing) -> tuple[tuple[tuple[str, str], ...], tuple[FactGroup, ...]]:
-    """Who signed, the signers that the rule selects first, and the rest in groups.
+    """Facts about the signers: those that the rule selects first, and the rest in groups.
 
     An entry may name thousands of subjects: the alert says that it does, the entry itself is kept whole.
     """

@@ -52,7 +52,7 @@ class ChangedSubscription(BaseModel):
 
 
 class Answer(BaseModel):
-    """What the subscriber says of one signing."""
+    """A subscriber's answer about one signing."""
 
     model_config = ConfigDict(extra="forbid")
     log: LogName
@@ -79,7 +79,7 @@ class NewDestination(BaseModel):
 
 
 class Action(BaseModel):
-    """What to do with a destination; `code` goes with `verify`."""
+    """Change of a destination; `code` goes with `verify`."""
 
     model_config = ConfigDict(extra="forbid")
     action: Annotated[str, Field(pattern="^(verify|resend|resume|rotate|renew|remove)$")]
@@ -203,7 +203,7 @@ def router(site: Site) -> APIRouter:  # noqa: C901  a list of routes
 
 
 def _older(place: Place | None) -> str | None:
-    """What `before` is on the next page; `None` on the last."""
+    """Value of `before` for the next page; `None` on the last."""
     return None if place is None else str(place)
 
 

@@ -100,7 +100,7 @@ class ArchivedPast:
         return next((each for each in archived if _place(each.signing) == (log, index)), None)
 
     def logs(self) -> list[LogRead]:
-        """How far each log is archived, or read where nothing of it is archived. Raises `OwnFault`."""
+        """Entries of each log that are archived, or read where none is archived. Raises `OwnFault`."""
         archived = {each.log: each for each in self._coverage().logs if each.spans}
         read = {each.log: each for each in self._found.logs()}
         return [
@@ -176,7 +176,7 @@ def _queries(subject: Subject) -> list[Query]:
 
 
 def _lacking(coverage: Coverage) -> tuple[str, ...]:
-    """What an answer does not cover, beside where the archived ranges begin and end."""
+    """Gaps of an answer, beside where the archived ranges begin and end."""
     lacking = []
     for each in coverage.logs:
         lacking += [
@@ -214,7 +214,7 @@ def past_of_row(row: Row) -> PastSigning:
 
 
 def signing_of_row(row: Row) -> Signing:
-    """What a row tells of a signing. Claims that are not archived are left out."""
+    """A signing as far as a row tells of it. Claims that are not archived are left out."""
     columns: Sequence[Mapping[str, tuple[str, ...]]] = row.signers or (
         {name: getattr(row, name) for name in (*SIGNER_TEXTS, "fingerprints")},
     )

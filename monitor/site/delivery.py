@@ -48,7 +48,7 @@ _WORD_PAUSE: Final = timedelta(seconds=1)
 
 @dataclass(slots=True)
 class Sent:
-    """What one pass did."""
+    """Result of one pass."""
 
     delivered: int = 0
     failed: int = 0

@@ -1,4 +1,4 @@
-"""Where a subscriber is told: adding, proving, renewing and ending destinations, and what each kind is sent."""
+"""Destinations of a subscriber: adding, proving, renewing and ending them, and the messages of each kind."""
 
 import base64
 import hmac
@@ -34,7 +34,7 @@ _SLACK_HOST: Final = "hooks.slack.com"
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What the page says after a change: a sentence, and a secret that is shown this once."""
+    """The page's answer to a change: a sentence, and a secret that is shown this once."""
 
     message: str
     secret: str = ""

@@ -1,4 +1,4 @@
-"""How often one client, address or account may ask: the `limits` library, over the database where it is about mail."""
+"""Limits of one client, address or account: the `limits` library, over the database where it is about mail."""
 
 import hashlib
 import math
@@ -46,7 +46,7 @@ class DatabaseStorage(Storage):
         return int(entries)
 
     def get(self, key: str) -> int:
-        """How often it was counted in the present window."""
+        """Count in the present window."""
         row = self._row(key)
         return 0 if row is None else int(row.entries)
 

@@ -1,4 +1,4 @@
-"""What was signed in a name, and how each signing compares with an expectation: behind pages, API and exports."""
+"""Signings in a name, each compared with an expectation: behind pages, API and exports."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -47,7 +47,7 @@ _KEYS: Final = {kind.id: key for key, kind in BY_KEY.items()}
 
 
 class Past(Protocol):
-    """Where the past of a name is read from. `source` says which on the page: `findings` or `archive`."""
+    """Source of a name's past. `source` names it on the page: `findings` or `archive`."""
 
     @property
     def source(self) -> str:
@@ -63,7 +63,7 @@ class Past(Protocol):
         """One signing in a name, however old. Raises `OwnFault`."""
 
     def logs(self) -> list[LogRead]:
-        """How far each log was read. Raises `OwnFault`."""
+        """Entries read of each log. Raises `OwnFault`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ class Looked:
 
     @property
     def last(self) -> Place | None:
-        """Where signings begin that were read and are not among the rows; `None` when there are none."""
+        """Place of the first signing that was read and is not among the rows; `None` when there is none."""
         # Its moment comes again whole: a certificate and the entry made with it have the same time.
         return Place(self.trusted[-1].at, _HIGHEST, "") if self.total > len(self.trusted) > 0 else None
 
@@ -205,7 +205,7 @@ def rows_of(
 
 
 def known_before(past: Past, ask: Ask, subject: Subject, now: datetime) -> list[tuple[EntryRef, Seen]]:
-    """What a new subscription that is judged by its past counts as seen: what its page shows as expected."""
+    """Signings that a new subscription judged by its past counts as seen: those its page shows as expected."""
     if not ask.by_past:
         return []
     rule = rule_of(0, ask.document)
@@ -310,7 +310,7 @@ def _row(each: PastSigning, verdict: Verdict, also: tuple[str, ...], answers: Ma
 
 
 def _words(signing: Signing) -> tuple[str, tuple[str, ...]]:
-    """What a row says first, and what follows it in small letters."""
+    """First line of a row, and the line below it in small letters."""
     signer = next(iter(signing.signers), None)
     claims: Mapping[str, str] = signer.claims if signer is not None else {}
     ref = claims.get("source_repository_ref") or claims.get("github_workflow_ref")
@@ -346,7 +346,7 @@ def _who(signer: Signer | None) -> str:
 
 
 def _certificates(signing: Signing) -> list[tuple[str, datetime]]:
-    """What an entry and the certificate it was made with have in common."""
+    """Certificates that an entry and the certificate's own log entry share."""
     return [(name.value, signer.not_before) for signer in signing.signers if signer.not_before for name in signer.names]
 
 
@@ -377,7 +377,7 @@ def signing_json(row: Row) -> dict[str, Any]:
 
 
 def covers(looked: Looked) -> str:
-    """What kind of answer it is, by where it was read from."""
+    """Kind of answer, by its source."""
     if looked.source == "archive":
         return (
             "This answer comes from the archive of this site, which has every entry of these ranges, and from what was "

@@ -143,7 +143,7 @@ def compose_digest(
 
 
 def alert_values(site: Site, alert: Alert, subscription: Any) -> dict[str, Any]:
-    """What a message about one alert shows: what happened, whether it matters, who, where, when, why, and its links."""
+    """Contents of a message about one alert: the event, its weight, who, where, when, why, and its links."""
     facts = dict(reversed(list(alert.every_fact())))
     issued = alert.kind != "unverified-signing" and facts.get("Kind") in CT_KINDS
     if alert.kind == "unverified-signing":

@@ -77,7 +77,7 @@ def router(site: Site, config: OidcConfig) -> APIRouter:
 
 
 class Issuer:
-    """What an issuer says of itself, asked again each hour, and its logins."""
+    """An issuer's discovery document, asked again each hour, and its logins."""
 
     def __init__(self, site: Site, config: OidcConfig) -> None:
         self._site, self._config = site, config
@@ -85,7 +85,7 @@ class Issuer:
         self._known: tuple[datetime, Mapping[str, Any], jwt.PyJWKSet] | None = None
 
     def login_url(self, state: str, verifier: str, nonce: str) -> str:
-        """Where a browser is sent to log in. Raises `Refused`."""
+        """URL to which a browser is sent to log in. Raises `Refused`."""
         document, _ = self._discovered()
         return str(
             prepare_grant_uri(

@@ -100,7 +100,7 @@ def _add_page(routes: APIRouter, site: Site, path: str, template: str) -> None:
 
 
 def identity_values(looked: Looked) -> dict[str, Any]:
-    """What the page about a name shows."""
+    """Contents of the page about a name."""
     title, tone, mark = headline(looked)
     return {
         "looked": looked,

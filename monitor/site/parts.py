@@ -1,4 +1,4 @@
-"""What every part of the site uses, put together once: the store, the key, the limits, the templates, the past."""
+"""Shared by every part of the site, put together once: the store, the key, the limits, the templates, the past."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -55,7 +55,7 @@ def day(at: datetime) -> str:
 
 
 def ago(at: datetime | None, now: datetime) -> str:
-    """How long before `now` something was, in the unit a person would use."""
+    """Time since a moment, in the unit a person would use."""
     if at is None:
         return "never"
     seconds = max(0, int((now - at).total_seconds()))

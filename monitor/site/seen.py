@@ -1,4 +1,4 @@
-"""What one subscription saw: a page of it, all of it as a stream, and the same as JSON and CSV."""
+"""Signings that one subscription saw: a page of them, all as a stream, and the same as JSON and CSV."""
 
 import csv
 import heapq
@@ -32,7 +32,7 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What one subscription saw: a page of rows, numbers, a picture, and from where on each log was read for it.
+    """Signings that one subscription saw: a page of rows, numbers, a picture, and the first entry read of each log.
 
     `total` and `unexpected` count the newest thousand, without rows the newest 300; `more` says that there are others.
     Unexpected ones that the subscriber called their own are not counted. Rows behind those shown begin at `older`.
@@ -51,7 +51,7 @@ class Seen:
 
 
 def seen_by(site: Site, subscription: Subscription, limit: int = PAGE, after: Place | None = None) -> Seen:
-    """What one subscription's page shows: `limit` rows, newest first, behind a place if one is given."""
+    """Contents of one subscription's page: `limit` rows, newest first, behind a place if one is given."""
     now = site.clock()
     answers = site.subscribers.answers(subscription.id)
     drawn = _DRAWN if limit else _IN_LIST
@@ -131,7 +131,7 @@ def _stream(site: Site, span: _Span, after: Place | None, outcome: str | None, c
 
 
 def seen_json(seen: Seen) -> dict[str, Any]:
-    """What a subscription saw, for programs, without the signings."""
+    """A subscription's numbers for programs, without the signings."""
     return dict(
         inert_json(
             {

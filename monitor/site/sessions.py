@@ -1,4 +1,4 @@
-"""Who asks: the key behind tokens, cookies, sign-in, and the checks before anything changes.
+"""Visitors and their rights: the key behind tokens, cookies, sign-in, and the checks before anything changes.
 
 A token is 256 random bits or a value under the site's key. The database holds hashes of tokens only; with a copy of it
 alone no link, cookie or button can be made.
@@ -74,7 +74,7 @@ class Keys:
         return hmac.new(self._key, b"link " + nonce.encode(), hashlib.sha256).hexdigest()
 
     def csrf(self, browser: str) -> str:
-        """What a form must carry for a browser's cookie."""
+        """Token that a form must carry for a browser's cookie."""
         return hmac.new(self._key, b"form " + browser.encode(), hashlib.sha256).hexdigest()
 
     def seal(self, purpose: str, *values: str | int) -> str:
@@ -82,7 +82,7 @@ class Keys:
         return str(self._serializer(purpose).dumps(list(values)))
 
     def code(self, destination: str, target: str) -> str:
-        """What proves that the reader of a destination agrees: eight hex digits."""
+        """Code that proves that the reader of a destination agrees: eight hex digits."""
         return hmac.new(self._key, f"code {destination} {target}".encode(), hashlib.sha256).hexdigest()[:8].upper()
 
     def unseal(self, purpose: str, token: str) -> Sequence[Any] | None:
@@ -129,7 +129,7 @@ class Door:
         self._proxies = networks(config.trusted_proxies)
 
     def visitor(self, request: Request) -> Visitor:
-        """Who sent a request."""
+        """Visitor that sent a request."""
         browser = request.cookies.get(self.browser_cookie, "")
         is_new = len(browser) != 2 * _KEY_BYTES or not browser.isalnum()
         if is_new:

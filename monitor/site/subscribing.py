@@ -233,7 +233,7 @@ def used_up(link: Link | None, now: Any = None) -> Refused:
 
 
 def draft_of(site: Site, name: str, form: Form | None, current: Mapping[str, Any] | None = None) -> Draft:
-    """What a form says, checked. Raises `Refused` for a name that cannot be subscribed to.
+    """A form's draft, checked. Raises `Refused` for a name that cannot be subscribed to.
 
     `current` is the expectation of the subscription that is changed: its values stand in the place of learned ones.
     """
@@ -333,7 +333,7 @@ def read_address(site: Site, text: str) -> str | Refused:
 
 
 def source_of(row: Row) -> str:
-    """Which kind of credential made a signing: it decides what advice is right."""
+    """Kind of credential that made a signing: it decides which advice is right."""
     for signer in row.signing.signers:
         issuer = signer.issuer or ""
         if "token.actions.githubusercontent.com" in issuer or "github_workflow_repository" in signer.claims:

@@ -58,7 +58,7 @@ def _put_one(site: Site, subscriber: Subscriber, logs: Sequence[LogRead], now: d
 
 
 def weekly_document(site: Site, subscriber: Subscriber, logs: Sequence[LogRead], now: datetime) -> dict[str, Any]:
-    """What the mail says; empty for an account without subscriptions, and for an address that is told nothing.
+    """Contents of the mail; empty for an account without subscriptions, and for an address that gets no alerts.
 
     A quiet week is no proof of safety for a reader who stopped the alerts, and an address that bounces takes no mail.
     """

@@ -116,7 +116,7 @@ class AlertLife:
             return [(row.id, row.kind, row.log) for row in connection.execute(query.where(_ALERT.c.kind.in_(kinds)))]
 
     def open_counts(self) -> dict[tuple[str, str], int]:
-        """How many alerts are open and not silenced, by severity and owner; every pair there is, also with none."""
+        """Number of open alerts that are not silenced, by severity and owner; every pair is listed, also with none."""
         counts = {(severity.value, owner.value): 0 for severity in Severity for owner in Owner}
         query = select(_ALERT.c.severity, _ALERT.c.owner, func.count()).where(IS_OPEN, _ALERT.c.silence.is_(None))
         with self.database.read() as connection:

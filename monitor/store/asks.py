@@ -135,7 +135,7 @@ class Asks:
             return str(connection.execute(select(_ASK.c.index_keys).where(_ASK.c.number == number)).scalar_one())
 
     def in_force(self) -> int:
-        """How many requests are in force."""
+        """Number of requests in force."""
         with self._database.read() as connection:
             counted = select(func.count()).select_from(_ASK).where(_ASK.c.active.is_(True))
             return int(connection.execute(counted).scalar_one())

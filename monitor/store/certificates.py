@@ -52,7 +52,7 @@ _NAMES_NO_ARTIFACT: Final = frozenset({DigestsExpectation.id, DigestsFromExpecta
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """Where one alert goes: to these channels, not before `due`. `takes` are alerts that it replaces.
+    """Dispatch of one alert: to these channels, not before `due`. `takes` are alerts that it replaces.
 
     With a `note` it is kept for the record only, and the note says why.
     """

@@ -240,7 +240,7 @@ def without_first(
 
 
 def union_size(ranges: Iterable[tuple[int, int]]) -> int:
-    """How many entries lie in at least one of the ranges."""
+    """Number of entries that lie in at least one of the ranges."""
     return sum(last - first for first, last in merged(ranges))
 
 

@@ -125,7 +125,7 @@ class Events:
         return _grouped(rows, keys)[:limit]
 
     def count(self, wanted: Wanted = EVERYTHING) -> dict[str, int]:
-        """How many events there are by their worst verdict."""
+        """Number of events by their worst verdict."""
         conditions = wanted.conditions()
         of_certificates = (
             select(_RANK.label("rank")).join_from(_FINDING, _CERTIFICATE, _SAME).where(*conditions)
@@ -146,7 +146,7 @@ class Events:
         return counts
 
     def by_rule(self) -> dict[str, dict[str, int]]:
-        """How many entries each rule found, by verdict."""
+        """Number of entries that each rule found, by verdict."""
         query = select(_FINDING.c.rule, _FINDING.c.outcome, func.count()).group_by(_FINDING.c.rule, _FINDING.c.outcome)
         found: dict[str, dict[str, int]] = {}
         with self._database.read() as connection:

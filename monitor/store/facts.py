@@ -171,7 +171,7 @@ _SHOWN: Final = select(
 
 @dataclass(frozen=True, slots=True)
 class _Signed:
-    """How many entries carry a digest, and which of the batch's own are among them."""
+    """Number of entries that carry a digest, and the batch's own among them."""
 
     entries: int
     here: frozenset[EntryRef]

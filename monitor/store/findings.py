@@ -250,7 +250,7 @@ def digests_of(signing: Signing) -> set[str]:
 
 
 def revisions(connection: Connection, rules: Collection[str]) -> dict[str, int]:
-    """How often the past of each rule grew."""
+    """Number of times that the past of each rule grew."""
     found = dict.fromkeys(rules, 0)
     for part in chunks(sorted(rules)):
         rows = connection.execute(select(_PAST.c.rule, _PAST.c.revision).where(_PAST.c.rule.in_(part)))

@@ -117,7 +117,7 @@ class Health:
             connection.execute(delete(_HEALTH).where(_HEALTH.c.log == log))
 
     def _newest_head(self, log: str) -> datetime | None:
-        """How young the trusted head is: when it was signed, where it says so, but no later than it was first seen."""
+        """Time of the trusted head: when it was signed, where it says so, but no later than it was first seen."""
         at, seen = table(LogPosition).c, table(Head).c
         same = and_(seen.log == at.log, seen.size == at.head_size, seen.root == at.head_root)
         query = select(func.min(seen.seen_at), at.head_timestamp).join_from(table(LogPosition), table(Head), same)
@@ -183,7 +183,7 @@ class Standings:
         self._database = database
 
     def standing(self, log: str) -> WitnessStatus:
-        """How a log stood when its witnesses were last counted. Raises `OwnFault` when what is stored is damaged."""
+        """Status of a log when its witnesses were last counted. Raises `OwnFault` when the stored status is damaged."""
         with self._database.read() as connection:
             row = connection.execute(select(_STANDING).where(_STANDING.c.log == log)).mappings().first()
         if row is None:

@@ -1,4 +1,4 @@
-"""What happened to each log over time: signed heads, when it was watched, what each day brought, trust roots in force.
+"""History of each log: signed heads, the times it was watched, sums of each day, and trust roots in force.
 
 Signed heads are the append-only `head` table, hash-chained so that a later change shows. Passes leave two short
 records: a span for as long as they succeed, and a day's sums. Trust roots are numbered without a gap.
@@ -131,7 +131,7 @@ class Pause:
 
     @property
     def length(self) -> timedelta:
-        """How long it lasted."""
+        """Length of the pause."""
         return self.ended - self.began
 
 
@@ -217,7 +217,7 @@ class History:
         ]
 
     def trouble_before(self, log: str, at: datetime) -> Owner | None:
-        """Whose trouble it was that no pass succeeded at a time; `None` where none was tried."""
+        """Owner of the trouble because of which no pass succeeded at a time; `None` where none was tried."""
         query = select(_SPAN.c.trouble).where(_SPAN.c.log == log, _SPAN.c.ended_at < at)
         with self._database.read() as connection:
             found = connection.execute(query.order_by(_SPAN.c.began_at.desc()).limit(1)).scalar()
@@ -250,7 +250,7 @@ class History:
         return count, found
 
     def head_count(self, log: str) -> int:
-        """How many heads a log signed for us."""
+        """Number of heads that a log signed for us."""
         with self._database.read() as connection:
             return int(connection.execute(select(func.count()).where(_HEAD.c.log == log)).scalar_one())
 

@@ -156,7 +156,7 @@ class Notices:
         return found
 
     def sent_since(self, ids: Sequence[str], since: datetime) -> dict[str, int]:
-        """How many messages each destination got since a moment, a digest counted once."""
+        """Number of messages that each destination got since a moment, a digest counted once."""
         alone = func.coalesce(_NOTICE.c.digest, _NOTICE.c.key)
         found: dict[str, int] = {}
         with self._database.read() as connection:
@@ -266,7 +266,7 @@ class Notices:
         add_new(connection, _NOTICE, [row | ended])
 
     def backlog(self) -> tuple[int, datetime | None]:
-        """How many messages wait, and since when the oldest does."""
+        """Number of messages that wait, and the time since which the oldest waits."""
         chosen = select(func.count(), func.min(_NOTICE.c.enqueued_at)).where(_NOTICE.c.state == PENDING)
         with self._database.read() as connection:
             number, oldest = connection.execute(chosen).one()

@@ -36,7 +36,7 @@ class KeptPattern:
 
     @property
     def number(self) -> int:
-        """What it is revoked by."""
+        """Number by which the pattern is revoked."""
         return self.pattern.number
 
     def document(self) -> dict[str, Any]:

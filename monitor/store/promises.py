@@ -46,7 +46,7 @@ class KeptPromise:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many promises there are: waiting, of these overdue, and how the others ended."""
+    """Numbers of promises: waiting, of these overdue, and the others by how they ended."""
 
     pending: int = 0
     overdue: int = 0

@@ -223,18 +223,18 @@ class Reading:
         return found
 
     def outcomes(self) -> dict[str, int]:
-        """How many findings of each outcome there are; expected ones of the canary are not counted."""
+        """Number of findings by outcome; expected ones of the canary are not counted."""
         found = table(FindingRow)
         return self._counts(select(found.c.outcome, func.count()).where(IS_NEWS).group_by(found.c.outcome))
 
     def unreadable(self) -> dict[tuple[str, str], int]:
-        """How many unreadable entries each log has, by reason code."""
+        """Number of unreadable entries of each log, by reason code."""
         kept = table(Unreadable)
         rows = self._all(select(kept.c.log, kept.c.code, func.count().label("n")).group_by(kept.c.log, kept.c.code))
         return {(row["log"], row["code"]): row["n"] for row in rows}
 
     def kinds(self) -> dict[tuple[str, str], int]:
-        """How many entries of each kind were read from each log."""
+        """Number of entries of each kind that were read from each log."""
         return {(row["log"], row["kind"]): row["entries"] for row in self._all(select(table(KindCount)))}
 
     def alerts(
@@ -286,11 +286,11 @@ class Reading:
         ]
 
     def given_up(self) -> dict[str, int]:
-        """How many deliveries each channel gave up."""
+        """Number of deliveries that each channel gave up."""
         return self._deliveries(GIVEN_UP)
 
     def pending(self) -> dict[str, int]:
-        """How many deliveries wait for each channel."""
+        """Number of deliveries that wait for each channel."""
         return self._deliveries(PENDING)
 
     def open_alerts(self) -> dict[str, int]:
@@ -327,7 +327,7 @@ class Reading:
         return [OpenEvidence(row["id"], row["log"], row["kind"], row["kept_at"]) for row in rows]
 
     def open_evidence_counts(self) -> dict[str, int]:
-        """How much evidence is open against each log."""
+        """Number of pieces of evidence that are open against each log."""
         kept = table(EvidenceRow)
         return self._counts(select(kept.c.log, func.count()).where(kept.c.closed_at.is_(None)).group_by(kept.c.log))
 

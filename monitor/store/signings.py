@@ -82,7 +82,7 @@ class PastSigning:
 
     @property
     def place(self) -> Place:
-        """Where it stands in a list."""
+        """Place of the signing in a list."""
         return Place(self.at, self.signing.where.index, self.signing.where.log)
 
 
@@ -112,7 +112,7 @@ class Signings:
 
 @dataclass(frozen=True, slots=True)
 class LogRead:
-    """How far a log was read: entries `[first, last)`, hashed into a signed head, last asked at `at`."""
+    """The part of a log that was read: entries `[first, last)`, hashed into a signed head, last asked at `at`."""
 
     log: str
     first: int
@@ -200,7 +200,7 @@ class FoundPast:
             return [_past(row) for row in connection.execute(chosen.order_by(*_NEWEST).limit(limit))]
 
     def marks(self, rule: str, since: datetime, until: datetime | None, limit: int) -> list[Mark]:
-        """What `of_rule` gives, without the signings."""
+        """Marks of the signings that `of_rule` gives."""
         names = ("signed_at", "outcome", "log", "entry", "certificate_log")
         chosen = select(*(_FINDING.c[name] for name in names)).where(*_seen(rule, since, until, None))
         with self._database.read() as connection:
@@ -214,7 +214,7 @@ class FoundPast:
         return None if row is None else _past(row)
 
     def outcomes(self, rules: Sequence[str], since: datetime) -> dict[str, dict[str, int]]:
-        """How many findings of each outcome each rule had since a moment."""
+        """Number of findings of each rule by outcome since a moment."""
         chosen = (
             select(_FINDING.c.rule, _FINDING.c.outcome, func.count())
             .where(_FINDING.c.rule.in_(list(rules)), _FINDING.c.found_at >= since)
@@ -227,7 +227,7 @@ class FoundPast:
         return found
 
     def logs(self) -> list[LogRead]:
-        """How far each log was read."""
+        """The part of each log that was read."""
         joined = select(_POSITION, _HEALTH.c.last_success_at, _HEALTH.c.trouble).join(
             _HEALTH, _HEALTH.c.log == _POSITION.c.log, isouter=True
         )

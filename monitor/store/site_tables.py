@@ -97,7 +97,7 @@ class SubscriptionRow(Base, table=True):
 
 
 class SubscriptionAsk(Base, table=True):
-    """Which request a subscription stood for from when on: what it saw is that request's findings since then."""
+    """The request that a subscription stood for from a time on: it saw that request's findings since then."""
 
     __tablename__ = "subscription_ask"
     subscription: str = Field(sa_column=Column(Text, primary_key=True))
@@ -117,7 +117,7 @@ class AnswerRow(Base, table=True):
 
 
 class DestinationRow(Base, table=True):
-    """Where a subscriber is told. `target` is an address or URL; `secret` signs webhooks or names a feed.
+    """Destination of a subscriber's messages. `target` is an address or URL; `secret` signs webhooks or names a feed.
 
     `former_secret` also signs until `former_until`, so that a receiver can change its own in between.
     """
@@ -225,7 +225,7 @@ class OperatorAction(Base, table=True):
 
 
 class StageCount(Base, table=True):
-    """How often each stage of a subscription was reached: asked, confirmed, told, bounced, left and others."""
+    """Times that each stage of a subscription was reached: asked, confirmed, told, bounced, left and others."""
 
     __tablename__ = "stage_count"
     stage: str = Field(sa_column=Column(Text, primary_key=True))

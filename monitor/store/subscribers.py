@@ -93,7 +93,7 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where a subscriber is told; secrets are for signing and never shown again."""
+    """Destination of a subscriber's messages; secrets are for signing and never shown again."""
 
     id: str
     subscriber: str
@@ -249,7 +249,7 @@ class Subscribers:
             add_new(connection, _SESSION, [row])
 
     def session(self, token: str, idle: timedelta, absolute: timedelta) -> Subscriber | None:
-        """Whose session a cookie is; `None` when it ended. Says at most every few minutes that it was used."""
+        """Account of a cookie's session; `None` when it ended. Notes its use at most every few minutes."""
         now, key = self.clock(), text_key(token)
         found = (
             select(_SUBSCRIBER, _SESSION.c.seen_at)
@@ -276,7 +276,7 @@ class Subscribers:
             connection.execute(delete(_SESSION).where(_SESSION.c.subscriber == subscriber))
 
     def sessions(self, subscriber: str) -> int:
-        """How many browsers are signed in."""
+        """Number of browsers that are signed in."""
         counted = select(func.count()).select_from(_SESSION).where(_SESSION.c.subscriber == subscriber)
         with self.database.read() as connection:
             return int(connection.execute(counted).scalar_one())
@@ -474,7 +474,7 @@ class Subscribers:
     # Destinations
 
     def destinations(self, subscriber: str) -> list[Destination]:
-        """Where an account is told, oldest first."""
+        """Destinations of an account, oldest first."""
         chosen = select(_DESTINATION).where(_DESTINATION.c.subscriber == subscriber)
         with self.database.read() as connection:
             rows = connection.execute(chosen.order_by(_DESTINATION.c.created_at, _DESTINATION.c.id))
@@ -555,7 +555,7 @@ class Subscribers:
             return connection.execute(delete(_TOKEN).where(*mine)).rowcount == 1
 
     def by_token(self, token: str) -> tuple[Subscriber, str] | None:
-        """Whose token it is, and its scope."""
+        """Account of a token, and the token's scope."""
         now = self.clock()
         chosen = select(_TOKEN).where(_TOKEN.c.token_key == text_key(token))
         with self.database.read() as connection:
@@ -576,7 +576,7 @@ class Subscribers:
             count(connection, stage, more)
 
     def stats(self) -> dict[str, int]:
-        """How often each stage was reached, and how much there is now."""
+        """Number of times that each stage was reached, and numbers of what there is now."""
         with self.database.read() as connection:
             stages = {row.stage: row.entries for row in connection.execute(select(_STAGE))}
             now = {

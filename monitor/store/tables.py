@@ -36,7 +36,7 @@ class Instance(Base, table=True):
 
 
 class LogPosition(Base, table=True):
-    """Where following one log stands, with everything that proves it; and how it was begun."""
+    """Position of one log, with everything that proves it; and its baseline."""
 
     __tablename__ = "log_position"
     log: str = Field(sa_column=Column(Text, primary_key=True))
@@ -71,7 +71,7 @@ class Head(Base, table=True):
 
 
 class LogHealth(Base, table=True):
-    """How asking one log goes: last pass, last success, and the trouble there is now, with since when.
+    """Health of one log: last pass, last success, and the trouble there is now, with since when.
 
     At `read_at` the newest tree the log showed was of `read_size` entries, and all of them were read. Since
     `behind_since` every pass was shown a smaller tree than the trusted one.
@@ -218,7 +218,7 @@ class Sighting(Base, table=True):
 
 
 class RulePast(Base, table=True):
-    """How often the past of a rule grew: a verdict that depends on the past holds for one revision of it."""
+    """Number of times that the past of a rule grew: a verdict that depends on the past holds for one revision of it."""
 
     __tablename__ = "rule_past"
     rule: str = Field(sa_column=Column(Text, primary_key=True))
@@ -239,7 +239,7 @@ class Unreadable(Base, table=True):
 
 
 class KindCount(Base, table=True):
-    """How many entries of each kind were read from each log."""
+    """Number of entries of each kind that were read from each log."""
 
     __tablename__ = "kind_count"
     log: str = Field(sa_column=Column(Text, primary_key=True))
@@ -425,7 +425,7 @@ class ScannedRange(Base, table=True):
 
 
 class BackScanRow(Base, table=True):
-    """How looking back in one log goes: entries that remain, entries a second lately, and the trouble there is."""
+    """State of looking back in one log: entries that remain, entries a second lately, and present trouble."""
 
     __tablename__ = "back_scan"
     log: str = Field(sa_column=Column(Text, primary_key=True))
@@ -517,7 +517,7 @@ class PromiseRow(Base, table=True):
 
 
 class PromiseCount(Base, table=True):
-    """How many promises of a log ended in a way that leaves no row: kept, undecided, or refused for want of room."""
+    """Number of a log's promises that ended without a row: kept, undecided, or refused for lack of room."""
 
     __tablename__ = "promise_count"
     log_id: str = Field(sa_column=Column(Text, primary_key=True))

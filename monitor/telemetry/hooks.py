@@ -33,7 +33,7 @@ class LogMeter(Protocol):
         """New evidence against a log was stored."""
 
     def position(self, log: str, verified: int, head: int, head_at: datetime | None) -> None:
-        """Where a log stands: entries verified, size of the trusted head, and when that was signed or first seen."""
+        """Position of a log: entries verified, size of the trusted head, and the time it was signed or first seen."""
 
     def batch(self, batch: Batch) -> None:
         """A batch was committed."""
@@ -46,7 +46,7 @@ class BackscanMeter(Protocol):
         """Entries were offered to rules that came late: findings by outcome, and matches left out."""
 
     def back_scan(self, log: str, remaining: int) -> None:
-        """How many entries are still to be offered to rules that came late."""
+        """Number of entries still to be offered to rules that came late."""
 
 
 class ArchiveMeter(Protocol):
@@ -63,13 +63,13 @@ class DeliveryMeter(Protocol):
         """A delivery pass over a channel ended."""
 
     def outbox(self, backlog: Mapping[str, Backlog], now: datetime) -> None:
-        """What waits in the outbox, per channel that has any."""
+        """Deliveries that wait in the outbox, for each channel that has any."""
 
     def open_alerts(self, counts: Mapping[tuple[str, str], int]) -> None:
-        """How many alerts are open, by severity and owner."""
+        """Number of open alerts by severity and owner."""
 
     def subscribers(self, stats: Mapping[str, int]) -> None:
-        """How often subscriptions reached each stage, and how many there are now."""
+        """Number of times that subscriptions reached each stage, and number of subscriptions now."""
 
 
 class CanaryMeter(Protocol):
@@ -95,7 +95,7 @@ class TrustMeter(Protocol):
         """A refresh of the trust root was tried."""
 
     def not_followed(self, logs: int) -> None:
-        """So many logs of the trust root cannot be followed."""
+        """Number of logs of the trust root that cannot be followed."""
 
 
 class StateMeter(Protocol):
@@ -105,13 +105,13 @@ class StateMeter(Protocol):
         """Rules were put in force; so many of them are asked about every entry."""
 
     def coverage(self, log: str, rules: int, entries: int) -> None:
-        """So many active rules were not offered all that was followed, and so many entries are lacking to one."""
+        """Number of active rules that were not offered all followed entries, and of entries that one rule lacks."""
 
     def promises(self, tally: Tally) -> None:
-        """How many promises of logs wait to be seen kept, and how the others ended."""
+        """Number of promises of logs that wait to be seen kept, and of the others by how they ended."""
 
     def open_evidence(self, counts: Mapping[str, int]) -> None:
-        """How much evidence against each log no operator has closed."""
+        """Number of pieces of evidence against each log that no operator has closed."""
 
 
 class Meter(

@@ -71,7 +71,7 @@ class TrustKeeper:
         return before is not None and before.root.fingerprint != root.fingerprint
 
     def kept(self) -> Kept:
-        """What is held; fetched first when nothing is, or taken from what was verified last while no server answers.
+        """The trust root that is held; fetched first when none is, or the last verified one while no server answers.
 
         Raises `FetchFailed`, `OwnFault`.
         """
@@ -113,7 +113,7 @@ class TrustKeeper:
         return kept.root
 
     def authorities(self) -> tuple[CertificateAuthorities, tuple[CtLogKey, ...]]:
-        """Who may issue certificates, and the keys of CT logs, as `monitor.judging.judge.RuleJudge` asks for them."""
+        """Authorities that may issue certificates, and the keys of CT logs, for `monitor.judging.judge.RuleJudge`."""
         self.kept()
         with self._lock:
             if self._authorities is None:

@@ -1,4 +1,4 @@
-"""Who vouched for the identity."""
+"""The issuer that vouched for the identity."""
 
 from rules.expectations.claim import ClaimExpectation
 

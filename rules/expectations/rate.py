@@ -1,4 +1,4 @@
-"""So many signings in so much time, and no more."""
+"""A largest number of signings in a time."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

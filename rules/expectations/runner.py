@@ -1,4 +1,4 @@
-"""Where the build ran: the platform's own machines or others."""
+"""The machines that the build ran on: the platform's own or others."""
 
 from rules.expectations.claim import ClaimExpectation
 

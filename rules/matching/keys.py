@@ -57,7 +57,7 @@ Keys = tuple[Key, ...]
 
 
 def quality(keys: Keys) -> int:
-    """How selective keys are, for choosing between them: the weakest counts, and few beat many."""
+    """Selectivity of keys, for choosing between them: the weakest counts, and few beat many."""
     return min([key.rare for key in keys]) * 4 - len(keys)
 
 
@@ -109,7 +109,7 @@ def literal_of(text: str, *, folded: bool) -> Literal | None:
 
 
 def _telling_end(text: str, start: int, end: int) -> int:
-    """Where in `text[start:end]` to start when it is too long to search for."""
+    """Index in `text[start:end]` to start at when the text is too long to search for."""
     if end - start <= MAX_LITERAL:
         return start
     at = text.find("@", start, end)

@@ -159,7 +159,7 @@ class Matches(Sequence[Rule]):
         return self.rules[index]
 
     def __len__(self) -> int:
-        """How many rules match, without the dropped ones."""
+        """Number of rules that match, without the dropped ones."""
         return len(self.rules)
 
 
@@ -281,7 +281,7 @@ class Matcher:
 
 
 def values_of_signer(signer: Signer) -> int:
-    """How many values rules may be asked about, and at least one."""
+    """Number of values that rules may be asked about, at least one."""
     return 1 + len(signer.names) + len(signer.fingerprints) + len(signer.claims)
 
 

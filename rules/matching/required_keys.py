@@ -57,7 +57,7 @@ def keys_of(pattern: Pattern) -> Keys | None:
 
 
 def value_key(text: str) -> str:
-    """How digests are filed: without the name of their algorithm."""
+    """Key of a digest: without the name of its algorithm."""
     return text if text.startswith("SHA256:") else text.rpartition(":")[2]
 
 
