@@ -173,7 +173,8 @@ def unlike(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
         known = old if isinstance(old, list) else [old]
         new = [each for each in (value if isinstance(value, list) else [value]) if each not in known]
         if new:
-            told.append(f"{_SUBJECTS[key]} {_or(new)}")
+            # A branch or tag says which it is: `branch main`, `tags v…`.
+            told.append(_or(new) if key == "ref" else f"{_SUBJECTS[key]} {_or(new)}")
     return told
 
 
@@ -217,7 +218,6 @@ _PAST_SENTENCES: Final[Mapping[str, str]] = {
 }
 _SUBJECTS: Final[Mapping[str, str]] = {
     "workflow": "workflow",
-    "ref": "branch or tag",
     "trigger": "start by",
     "issuer": "login from",
     "repository": "repository",

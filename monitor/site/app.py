@@ -30,6 +30,8 @@ _HEADERS: Final = {
     "X-Robots-Tag": "noindex, nofollow",
     "Cache-Control": "no-store",
 }
+_SIGN_IN: Final = frozenset({401, 403, 410})
+"""Refusals after which a visitor without a session is offered to sign in."""
 _FIXED: Final = frozenset({"/style.css", "/healthz", "/robots.txt", "/favicon.svg"})
 
 
@@ -124,7 +126,7 @@ def _refusal(site: Site, request: Request, refused: Refused) -> Response:
         status=refused.status,
         title=refused.title,
         message=refused.message,
-        sign_in=refused.status == 401,  # noqa: PLR2004
+        sign_in=refused.status in _SIGN_IN and request.state.visitor.subscriber is None,
     )
     page.headers.update(headers)
     return page

@@ -262,7 +262,7 @@ def headline(looked: Looked) -> tuple[str, str, str]:
         return f"{which} signings look alike", "good", "✓"
     if looked.unverified:
         return "Nothing that a trusted authority vouches for", "warn", "?"
-    return "Nothing was signed in this name", "calm", "0"
+    return "Nothing found in this name", "calm", "0"
 
 
 def headline_detail(looked: Looked) -> str:
@@ -283,7 +283,9 @@ def headline_detail(looked: Looked) -> str:
         )
     if looked.unverified:
         return "Anyone can log a certificate of their own making with any name in it. No Sigstore client accepts one."
-    return "As far as this site has looked. What it has read is listed below; it is not an all-clear for anything else."
+    return (
+        "That is no all-clear: this site read what is listed below, and nothing else. Subscribe to hear of the first."
+    )
 
 
 def _first(row: Row) -> str:

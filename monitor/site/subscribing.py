@@ -34,6 +34,17 @@ from tlog.merkle import leaf_hash
 _LOG: Final = logging.getLogger(__name__)
 _MAX_TITLE: Final = 80
 _PREVIEW: Final = 8
+_USED: Final = {
+    "confirm": "Each link works once, and this one did its work: the subscription is there. Sign in to see it. If "
+    "that was not you, sign in and end all sessions.",
+    "share": "Each link works once, and this one did its work: the invitation was accepted. Sign in to see it.",
+    "sign-in": "Each link works once. Ask for a new one to sign in again. If that was not you, end all sessions then.",
+}
+_EXPIRED: Final = {
+    "confirm": "It worked for 24 hours. Nothing was changed: look the name up and subscribe again.",
+    "share": "It worked for 24 hours. Nothing was changed: ask for another invitation.",
+    "sign-in": "It worked for 15 minutes. Nothing was changed: ask for a new one.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,10 +236,10 @@ def used_up(link: Link | None, now: Any = None) -> Refused:
         return Refused(
             410,
             "This link was used already",
-            "Each link works once, and this one did its work. If that was not you, sign in and end all sessions.",
+            _USED[link.purpose],
         )
     if now is not None and link.expires_at <= now:
-        return Refused(410, "This link is too old", "It ended. Nothing was changed: ask for a new one.")
+        return Refused(410, "This link is too old", _EXPIRED[link.purpose])
     return Refused(404, "This link is for something else", "Nothing was changed: open the link from the newest mail.")
 
 

@@ -243,6 +243,7 @@ def fill(acme: Scene) -> None:
             ref = refs[each % len(refs)].format(each)
             claims: dict[str, str | None] = {
                 "source_repository_uri": name,
+                "github_workflow_repository": name.removeprefix("https://github.com/"),
                 "source_repository_ref": ref,
                 "github_workflow_ref": ref,
                 "build_config_uri": f"{workflow}@{ref}",

@@ -48,7 +48,7 @@ def test_it_was_me_offers_exactly_what_differed_and_widens_only_when_asked(live:
     live.sign("refs/heads/main")
     link = link_in(live.mailbox.to(MIA)[-1], "answer")
     noted = shown(visitor.post(link.split("?")[0], {"mine": "yes"}, page=link, expect=200))
-    assert "branch or tag branch main" in noted
+    assert "exactly what differed: branch main" in noted
     live.sign("refs/heads/main")
     assert len(live.mailbox.to(MIA)) == 3, "an answer widens nothing by itself"
     widen = link.split("?")[0].replace("/answer/", "/widen/")
