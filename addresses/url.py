@@ -7,7 +7,7 @@ _LONGEST = 300
 
 
 def shown_url(url: str) -> str:
-    """Scheme, host, port and path of a URL; what it says of a user, a password, a query or a fragment is left out."""
+    """Scheme, host, port and path of a URL, without user, password, query and fragment."""
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -23,8 +23,8 @@ _STRIKES: Final = 2
 class DeliveryPolicy:
     """Patience and limits of delivery.
 
-    A channel for people gets at most `singles` messages within `interval`; what comes beyond waits and collapses into
-    one digest per interval. Pages are counted apart: `urgent_singles`, and a digest each `urgent_interval`. A wait the
+    A channel for people gets at most `singles` messages within `interval`; others wait and collapse into one
+    digest per interval. Pages are counted apart: `urgent_singles`, and a digest each `urgent_interval`. A wait the
     receiver asked for is honoured up to `longest_asked_wait`.
     """
 
@@ -137,7 +137,7 @@ class _Pass:
         return len(self._failures) >= _STRIKES or asked_to_wait
 
     def _messages(self, claimed: Sequence[Delivery]) -> Sequence[Sequence[Delivery]]:
-        """Cut a claim into messages, pages first; what must wait for a digest is postponed."""
+        """Cut a claim into messages, pages first; an alert that must wait for a digest is postponed."""
         if claimed[0].digest not in {None, claimed[0].alert.id}:
             return [claimed]
         # Sent alone before, or a change of an alert: neither joins a digest.

@@ -1,4 +1,4 @@
-"""Many alerts in one message: what they are, how many, and where to see each."""
+"""Many alerts in one message: their titles, their number, and a link to each."""
 
 import hashlib
 from collections import Counter

@@ -92,4 +92,4 @@ class Outbox(Protocol):
         """
 
     def backlog(self) -> Mapping[str, Backlog]:
-        """Per channel that has any: what is pending."""
+        """Pending deliveries, for each channel that has any."""

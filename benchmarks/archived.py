@@ -176,7 +176,7 @@ def _make_range(folder: str, number: int) -> ArchivedRange:
 
 @dataclass(frozen=True, slots=True)
 class Skew:
-    """Who signs how often: the n-th repository or person in proportion to 1/n."""
+    """Distribution of signings: the n-th repository or person in proportion to 1/n."""
 
     @staticmethod
     def repositories(random: Random, count: int) -> list[int]:

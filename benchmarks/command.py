@@ -28,7 +28,7 @@ logs:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a command cost: processor seconds, user and system, and peak resident MiB, of all its processes together."""
+    """Cost of a command: processor seconds, user and system, and peak resident MiB, of all its processes together."""
 
     seconds: float
     mib: float

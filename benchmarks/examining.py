@@ -42,7 +42,7 @@ class Workload:
         return start
 
     def hits(self) -> int:
-        """How many (entry, rule) pairs examining finds."""
+        """Number of (entry, rule) pairs that examining finds."""
         scans = (scan_batch(batch, 0, "bench", self.api, self.scanner).scan for batch in self.batches)
         return sum(len(hit.rules) for scan in scans for hit in scan.hits)
 

@@ -70,7 +70,7 @@ _EPOCH: Final = datetime.fromtimestamp(0, YEAR.tzinfo)
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """What a year came to: attacks paged once with exactly the right reasons, those that were not, and other pages."""
+    """Result of a year: attacks paged once with exactly the right reasons, those that were not, and other pages."""
 
     found: int
     missed: tuple[str, ...]
@@ -110,7 +110,7 @@ _Page = tuple[str, int, str]
 
 
 def _missing(where: _Page, attack: Attack, pages: Counter[_Page], outcomes: dict[_Page, frozenset[str]]) -> str:
-    """What is not as it should be about an attack; empty when all is."""
+    """Faults in the alerts about an attack; empty when there is none."""
     if pages[where] != 1:
         return f"paged {pages[where]} times"
     found = outcomes.get(where, frozenset())
@@ -158,7 +158,7 @@ class _Pager:
 
 
 class _Site:
-    """What outlives a process: the files, the logs, the pager, the time."""
+    """State that outlives a process: the files, the logs, the pager, the time."""
 
     def __init__(self, folder: Path, logs: dict[str, list[tuple[datetime, LogEntry]]]) -> None:
         self.folder, self.now, self.pager = folder, YEAR, _Pager()
@@ -260,7 +260,7 @@ def _logs(
 
 
 def _entries(part: Sequence[tuple[int, Event]]) -> list[list[tuple[str, LogEntry]]]:
-    """What each event leaves in which log, the certificate first."""
+    """Entries that each event leaves in the logs, the certificate first."""
     return [list(_entries_of(number, event)) for number, event in part]
 
 

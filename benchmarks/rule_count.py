@@ -1,4 +1,4 @@
-"""What a million subscriptions cost: time and memory to compile, and the rate that is left."""
+"""Cost of a million subscriptions: time and memory to compile, and the rate that is left."""
 
 import time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a million subscriptions cost a daemon and a page, and how fast one finding reaches ten thousand receivers."""
+"""Cost of a million subscriptions to a daemon and a page, and time for a finding to reach ten thousand receivers."""
 
 import asyncio
 import multiprocessing

@@ -33,7 +33,7 @@ _KEY: Final = ed25519.Ed25519PrivateKey.from_private_bytes(sha256(b"signwatch be
 
 @dataclass(frozen=True, slots=True)
 class ServedLog:
-    """Where a served log is, and the key (SPKI DER) that signs its checkpoint."""
+    """URL of a served log, and the key (SPKI DER) that signs its checkpoint."""
 
     url: str
     spki: bytes

@@ -64,7 +64,7 @@ rules:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much goes on in the year. The attacks are always the same twenty."""
+    """Number of events in the year. The attacks are always the same twenty."""
 
     releases: int
     self_signed: int
@@ -81,7 +81,7 @@ WHOLE_YEAR: Final = Size(releases=500, self_signed=50_000, strangers=3_000, anno
 
 
 class Where(Enum):
-    """Where a certificate is seen: in a CT log, in a Rekor log with a signature, or, as it should be, in both."""
+    """Logs that show a certificate: in a CT log, in a Rekor log with a signature, or, as it should be, in both."""
 
     BOTH = "both"
     CERTIFICATE = "certificate"

@@ -51,7 +51,7 @@ class _Waiting:
     error: SQLAlchemyError | None = None
 
     def ended(self, error: SQLAlchemyError | None) -> None:
-        """Say how it ended; what was not tried has not ended."""
+        """Note how an issuance ended; one that was not tried has not ended."""
         self.done, self.error = True, error
 
 

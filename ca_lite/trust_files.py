@@ -71,7 +71,7 @@ def signing_config(settings: Settings, start: str, log: LogTrust) -> dict[str, A
 
 
 def client_trust_config(root: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
-    """ClientTrustConfig message: what `sigstore --trust-config` takes."""
+    """ClientTrustConfig message, as `sigstore --trust-config` takes it."""
     return {"mediaType": CLIENT_TRUST_TYPE, "trustedRoot": root, "signingConfig": config}
 
 

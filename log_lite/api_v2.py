@@ -92,7 +92,7 @@ def tile_answer(service: Service, shard: Shard, level: str, path: str) -> Respon
 
 
 def entries_answer(service: Service, shard: Shard, path: str, item: Callable[[Entry], bytes]) -> Response:
-    """Serve an entry bundle or data tile: what `item` makes of each entry, one after the other."""
+    """Serve an entry bundle or data tile: the bytes that `item` makes of each entry, one after the other."""
     place = parse_tile_path(path)
     view = service.view(shard)
     if place is None or place[0] * TILE_WIDTH + place[1] > view.size:

@@ -50,12 +50,12 @@ def log_key(private: PrivateKey) -> LogKey:
 
 
 def new_ecdsa_key() -> LogKey:
-    """Make a P-256 key: what clients demand of Rekor v1 and CT logs."""
+    """Make a P-256 key, which clients demand of Rekor v1 and CT logs."""
     return log_key(ec.generate_private_key(ec.SECP256R1()))
 
 
 def new_ed25519_key() -> LogKey:
-    """Make an Ed25519 key: what Rekor v2 shards sign checkpoints with."""
+    """Make an Ed25519 key, with which Rekor v2 shards sign checkpoints."""
     return log_key(ed25519.Ed25519PrivateKey.generate())
 
 

@@ -205,7 +205,7 @@ class HttpFetcher(Fetcher):
         )
 
     def move_to(self, base_url: str) -> None:
-        """Ask at another base URL from now on; what is under way ends where it began. Raises `OwnFault` for no URL."""
+        """Ask at another base URL from now on; requests under way end there. Raises `OwnFault` for no URL."""
         parts = urlsplit(base_url)
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
             raise OwnFault(f"not an http(s) base URL: {shown_url(base_url)!r}")

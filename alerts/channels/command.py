@@ -94,7 +94,7 @@ def _drain(stream: IO[bytes] | None, kept: bytearray) -> None:
 
 
 def _stop(started: subprocess.Popen[bytes]) -> None:
-    """End the program's process group: what it left running would hold the pipe and go on by itself."""
+    """End the program's process group: a process that it left running would hold the pipe and go on by itself."""
     with suppress(ProcessLookupError):
         os.killpg(started.pid, signal.SIGKILL)
     started.wait()

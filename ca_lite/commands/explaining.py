@@ -1,4 +1,4 @@
-"""`ca-lite explain-token`: what this CA makes of a token."""
+"""`ca-lite explain-token`: explains how this CA reads a token."""
 
 import json
 import sys

@@ -53,7 +53,7 @@ class Fork(Lens):
 
 
 class PartialNotPrefix(Lens):
-    """A forged entry until its tile is full: what the partial tiles said is not what the full one says."""
+    """A forged entry until its tile is full: the partial tiles and the full one contradict each other."""
 
     def __init__(self, settings: Settings) -> None:
         self._forged = Forged(settings)

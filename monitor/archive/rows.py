@@ -268,6 +268,6 @@ def fingerprint_bytes(text: str) -> bytes:
 
 
 def _defect(signers: Sequence[Signer]) -> str | None:
-    """Name of the first part that could not be read: what depends on it may be missing from the row."""
+    """Name of the first part that could not be read: values that depend on it may be missing from the row."""
     found = sorted(each.partition(":")[0][:40] for signer in signers for each in signer.defects)
     return found[0] if found else None

@@ -252,7 +252,7 @@ class _Found:
 
 
 class Archive:
-    """Reads one archive. Safe to use from several threads; what a writer adds is seen by the next search."""
+    """Reads one archive. Safe to use from several threads; the next search sees the ranges that a writer adds."""
 
     def __init__(self, files: ArchiveFiles, followed: Sequence[str] = ()) -> None:
         """`followed` are logs that an answer should cover: those not archived are named in its coverage."""

@@ -83,7 +83,7 @@ SOME_TRUSTED: Final = value_key(KeyKind.TRUST, b"some")
 
 
 def lowered(text: str) -> str:
-    """`text` with A-Z lowered and nothing else: what Unicode calls lower case changes with its versions."""
+    """`text` with A-Z lowered and nothing else: Unicode's lower case changes with its versions."""
     return text.translate(_LOWER)
 
 

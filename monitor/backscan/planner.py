@@ -68,7 +68,7 @@ FromArchive = Callable[[LogSource, Gap, Matcher, Mapping[str, str], RuleJudge], 
 class LogBackscan:
     """Looks back in one configured log, all trees of it; `step` is called by one thread at a time.
 
-    `open_trees` opens sources for this use only: what following asks never waits behind what is asked here. What
+    `open_trees` opens sources for this use only: a request of following never waits behind one of the back-scan. What
     `from_archive` offers to the rules is not read from the log again.
     """
 

@@ -134,7 +134,7 @@ def offer_gap(
 
 
 def next_full_hour(now: datetime) -> datetime:
-    """When alerts of looking back are due: what one hour finds meets there, and is one message where it is much."""
+    """Time at which alerts of looking back are due: findings of one hour meet there, and many are one message."""
     return now + _HOUR - (now - datetime.fromtimestamp(0, UTC)) % _HOUR
 
 

@@ -50,7 +50,7 @@ class WrongReply(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Entries of one range as read: what following takes, their leaf hashes, and their rows where rows are made."""
+    """Entries of one range as read: the batches for following, leaf hashes, and rows where rows are made."""
 
     fetched: Fetched
     scanned: ScannedBatch

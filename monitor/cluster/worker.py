@@ -226,7 +226,7 @@ _runs_lock = threading.Lock()
 
 
 def enlist(run: Run) -> str:
-    """Take part in a run; returns `build_id()`. What earlier runs left open is closed at some point."""
+    """Take part in a run; returns `build_id()`. Connections that earlier runs left open are closed later."""
     with _runs_lock:
         _runs[run.id] = _Taking(run)
         while len(_runs) > _MOST_RUNS:

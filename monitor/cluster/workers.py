@@ -89,7 +89,7 @@ class Workers:
         return {address: max(1, count) for address, count in threads.items() if self._known[address]}
 
     def blame(self, worker: str, why: str, *, certain: bool) -> None:
-        """A worker returned something wrong. It is used no more if that is `certain`, or when it happened thrice."""
+        """Count a wrong reply of a worker. The worker is used no more after a `certain` one, or after the third."""
         self._strikes[worker] += 1
         if self._known.get(worker) and (certain or self._strikes[worker] >= _MOST_STRIKES):
             self.refuse(worker, why)

@@ -1,4 +1,4 @@
-"""`signwatch config`: what a configuration may say, and whether this one is right before a start."""
+"""`signwatch config`: the schema of the configuration, and a check of one before a start."""
 
 import stat
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""`signwatch subscribers`: accounts of the site, for the operator. What is done to one is recorded with who did it."""
+"""`signwatch subscribers`: accounts of the site, for the operator. Each change is recorded with the operator's name."""
 
 import getpass
 import json

@@ -50,7 +50,7 @@ FindSource = Callable[[View], LogSource | None]
 
 
 class CrossCheck:
-    """Checks views one after the other; what each proves is kept for the next. `find_source` is `None` when offline."""
+    """Checks views in order; the proofs of each are kept for the next. `find_source` is `None` when offline."""
 
     def __init__(self, store: Store, clock: Callable[[], datetime], find_source: FindSource | None = None) -> None:
         self._store, self._clock, self._find_source = store, clock, find_source

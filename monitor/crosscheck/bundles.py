@@ -99,7 +99,7 @@ class Unlogged:
 
 
 def read_entries(held: HeldBundle, trust: TrustRoot) -> list[View | BadBundle]:
-    """Verify every log entry of a bundle by itself: what each proves, or why it proves nothing.
+    """Verify every log entry of a bundle by itself: a view that the entry proves, or the reason why it proves none.
 
     Raises `BadBundle` when the entries are none that could be read.
     """

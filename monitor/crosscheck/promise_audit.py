@@ -1,7 +1,7 @@
 """Holding a log to one promise: is the promised entry where the log signed that it is, or will be by now?
 
-What the log's own signatures contradict is proof at once. What it merely does not show may lie with a replica that lags
-or a cache, so it is `NotShown` until it stayed so. `PromiseRounds` counts: each round holds waiting promises to the
+Two signatures of the log that contradict each other are proof at once. An entry that is merely not shown may be due to
+a cache or a lagging replica, so it is `NotShown` until it stayed so. `PromiseRounds` counts: each round holds waiting promises to the
 tree that was just followed, and one that is owed and not shown for the third time is held against the log. What was
 decided is stored before the next promise is looked at: a crash repeats a question.
 """
@@ -172,9 +172,9 @@ class PromiseRounds:
         self._promises, self._source, self._keep_evidence = promises, source, keep_evidence
 
     def run(self, head: SignedHead, signed_at: datetime | None, now: datetime) -> Round:
-        """Hold the log to what waits, below a head that was verified and is at least as young as `signed_at`.
+        """Hold the log to waiting promises, below a head that was verified and is at least as young as `signed_at`.
 
-        Never raises `FetchFailed`: what could not be asked is asked later. Raises `OwnFault`.
+        Never raises `FetchFailed`: a question that failed is asked later. Raises `OwnFault`.
         """
         done, identity = Round(), self._source.identity
         log_id, kind = sha256(identity.spki).hexdigest(), kind_of(identity)

@@ -1,4 +1,4 @@
-"""Keeps the archive of one configured log beside following: what following proved goes in, gaps are read again.
+"""Keeps the archive of one configured log beside following: proven batches go in, gaps are read again.
 
 Following never waits for it. A full disk, or any other trouble of the archive, is raised to the daemon, which tells of
 it; the batches of that time are dropped, and read from the log again once the archive can be written.
@@ -57,7 +57,7 @@ class _Tree:
 class LogArchiver(Archiver):
     """Archives one configured log, all trees of it; `step` is called by one thread at a time.
 
-    `open_trees` opens sources for nothing else: what following asks never waits behind what is asked here.
+    `open_trees` opens sources for nothing else: a request of following never waits behind one of the archive.
     """
 
     def __init__(

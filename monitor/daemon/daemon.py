@@ -135,7 +135,7 @@ class Daemon:
         return [f"{what}: {detail}" for what, (detail, _) in sorted(self._troubles.items())]
 
     def follow(self, watch: LogSupervisor) -> None:
-        """One pass over one log. Trouble is kept in the database; what an ill one cannot keep is kept here."""
+        """One pass over one log. Trouble is kept in the database, or here while the database is ill."""
         for outcome in watch.run_pass():
             self._note(f"following {outcome.log}", outcome.detail if outcome.unrecorded else None)
 
@@ -288,7 +288,7 @@ class Daemon:
                 yield own_fault_alert(what, detail, since, now)
 
     def refresh_trust(self) -> None:
-        """Refresh the trust root; what it changes is recorded, told, and in force from the next pass on."""
+        """Refresh the trust root; its changes are recorded, told, and in force from the next pass on."""
         trust, now = self._monitor.trust, self._timing.clock()
         with self._ill_on_trouble(_TRUST):
             try:

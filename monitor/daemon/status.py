@@ -63,7 +63,7 @@ class LogStatus:
         return self.evidence > 0 or (trouble is not None and trouble.owner is Owner.LOG_MISBEHAVED)
 
     def state(self, now: datetime) -> str:
-        """`lied`, `outage` (could not ask), `ill` (ourselves), `warn` or `good`: what the lamp of this log shows."""
+        """`lied`, `outage` (could not ask), `ill` (ourselves), `warn` or `good`: the lamp of this log."""
         if self.misbehaved:
             return "lied"
         troubles = [each.trouble for each in (self.condition, self.back_scan) if each is not None]

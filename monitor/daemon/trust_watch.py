@@ -1,4 +1,4 @@
-"""Looks after the trust root while the daemon runs: what it changed is recorded and told once, across restarts.
+"""Watches the trust root while the daemon runs: each change is recorded and told once, across restarts.
 
 The first root ever recorded is where watching began and is no news. Everything after it is.
 """

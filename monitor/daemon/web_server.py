@@ -72,7 +72,7 @@ class HostAndHead:
         self._names = _LOCAL_NAMES | {name.lower().rstrip(".") for name in names}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See the ASGI specification."""
+        """Serve one request (ASGI specification)."""
         if scope["type"] == "http":
             hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
             if not all(self._is_ours(host) for host in hosts):

@@ -1,1 +1,1 @@
-"""The whole loop as real processes on loopback: what `signwatch demo` shows."""
+"""The whole loop as real processes on loopback, for `signwatch demo`."""

@@ -123,7 +123,7 @@ def _drop(planned: deque[tuple[range, Future[Fetched]]]) -> None:
 
 
 def _pieces(source: LogSource, head: SignedHead, part: range, batch_bytes: int) -> Iterator[Sequence[LogEntry]]:
-    """What the source serves of a part, at least one piece of at least one entry; at most one beyond `batch_bytes`."""
+    """Pieces of a part as the source serves them: one or more, none empty; at most one beyond `batch_bytes`."""
     start, size = part.start, 0
     while start < part.stop and size < batch_bytes:
         try:
@@ -213,7 +213,7 @@ class PassReport:
 def baseline(source: LogSource, state: State, start: int | Literal["head"]) -> Position:
     """Record where following a log begins: at its present head, or at an index; an explicit act, done once.
 
-    The head is taken as it is shown: what the log did before is not known. Everything after it is verified. Raises
+    The head is taken as it is shown: the log's past before it is unknown. Everything after it is verified. Raises
     `FetchFailed`, `NotShown`, `OwnFault`, `StateConflict`.
     """
     head = source.latest()
@@ -303,7 +303,7 @@ class LogFollower:
         return PassReport(offered, position, position.frontier.size - first, findings, unreadable, lagging)
 
     def _check_times(self, head: SignedHead, *, grew: bool) -> None:
-        """Tell of times that do not fit. They stop nothing: what was signed is proven by hashes, not by clocks."""
+        """Tell of times that do not fit. They stop nothing: signed entries are proven by hashes, not by clocks."""
         now, until = self._clock(), self._identity.valid_until
         self._state.enqueue(clock_alert_of_head(head, now))
         if grew and until is not None and (head.timestamp or now) > until:

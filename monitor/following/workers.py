@@ -58,7 +58,7 @@ class ScanPool:
         return lambda batches: self._parallel(pool, batches, log, api)
 
     def close(self) -> None:
-        """End the processes; what is under way is thrown away."""
+        """End the processes; batches under way are thrown away."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 

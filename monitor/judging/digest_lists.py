@@ -1,6 +1,6 @@
 """Lists of allowed digests kept outside the rule file: fetched on a schedule, answered from memory.
 
-A judgement never waits for a file or a server. What could not be fetched again for longer than `max_age` is
+A judgement never waits for a file or a server. A list that could not be fetched again for longer than `max_age` is
 no longer known, and what depends on it fails closed.
 """
 

@@ -109,7 +109,7 @@ class _Again:
         return Rechecked(looked_at, self._unexpected, self._waiting, self._trouble)
 
     def _ask_authorities(self, due: DueFinding, signing: Signing) -> None:
-        """Judge it as if it had just been met: what must follow it may get its own second judgement."""
+        """Judge a finding as if it had just been met: an entry that must follow it may get its own second judgement."""
         [finding] = self._first.judge([Hit(signing, (due.rule,), due.leaf, due.extra)], self._now)
         if finding.verdict.outcome is Outcome.UNVERIFIED:
             self._still_unverified.append(due)

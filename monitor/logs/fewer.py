@@ -19,7 +19,7 @@ _T = TypeVar("_T")
 
 
 class FewerAtOnce:
-    """How many entries to ask for: fewer after an answer that was too large, more again after others."""
+    """Number of entries to ask for: fewer after an answer that was too large, more again after others."""
 
     def __init__(self, most: int) -> None:
         self._most = self._now = most

@@ -277,7 +277,7 @@ class TileLogSource(LogSource, ABC):
 
     @contextmanager
     def _reading(self, start: int, head: SignedHead) -> Iterator[None]:
-        """Read the file with the entries from `start` on: what is wrong with it is held against the log."""
+        """Read the file with the entries from `start` on: a defect in it is held against the log."""
         try:
             yield
         except Refused as error:

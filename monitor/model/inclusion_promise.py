@@ -71,7 +71,7 @@ class InclusionPromise:
 
     @property
     def log_id(self) -> str:
-        """Hex SHA-256 of the key that promised: what both kinds call the log's id."""
+        """Hex SHA-256 of the key that promised: the log's id in both kinds."""
         return sha256(self.spki).hexdigest()
 
     @property

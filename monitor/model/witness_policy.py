@@ -109,7 +109,7 @@ def judge(policy: WitnessPolicy, head: SignedHead, now: datetime, fresh_for: tim
 
 
 def follow_up(policy: WitnessPolicy, before: WitnessStatus, cosigning: Cosigning, now: datetime) -> WitnessStatus:
-    """Return the standing after a head was judged at `now`; what was missing before keeps its since.
+    """Return the status after a head was judged at `now`; a witness that was missing before keeps its `since`.
 
     A witness that cosigned the head too long ago is missing since then.
     """

@@ -403,7 +403,7 @@ def check_undamaged(position: Position, identity: LogIdentity) -> None:
 
 
 def check_frontier_undamaged(position: Position, source: LogSource) -> None:
-    """Before entries are blamed: what they were appended to must itself still be a prefix of the signed tree.
+    """Check before entries are blamed: the stored frontier must itself be a prefix of the signed tree.
 
     Raises `OwnFault` when it is none, `FetchFailed` when that cannot be asked.
     """

@@ -1,4 +1,4 @@
-"""Alerts about the trust root itself: what a new one changes, logs that ended, sources that disagree, old age."""
+"""Alerts about the trust root itself: its changes, logs that ended, sources that disagree, old age."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta

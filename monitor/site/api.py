@@ -1,4 +1,4 @@
-"""The API for programs: what the site can do, under a token of an account. Described at `/api/openapi.json`."""
+"""The API for programs: the site's functions under a token of an account. Described at `/api/openapi.json`."""
 
 import json
 from typing import Annotated, Any, Final

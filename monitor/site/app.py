@@ -133,7 +133,7 @@ def _refusal(site: Site, request: Request, refused: Refused) -> Response:
 
 
 def _without_token(path: str) -> str:
-    """A path for the log: what may be a token in it is left out."""
+    """A path for the log: a part that may be a token is left out."""
     return "/".join(part if len(part) <= 24 else "…" for part in path.split("/"))  # noqa: PLR2004
 
 

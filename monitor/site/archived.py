@@ -209,7 +209,7 @@ def _read_of(archived: LogCoverage, read: LogRead | None) -> LogRead:
 
 
 def past_of_row(row: Row) -> PastSigning:
-    """A row as a signing: what the archive keeps of it. No verdict was made of it."""
+    """A row as a signing, as far as the archive keeps it, without a verdict."""
     return PastSigning(signing_of_row(row), row.not_before or row.time or _NEVER, _NO_VERDICT)
 
 

@@ -139,7 +139,7 @@ class Courier:
     def _messages(
         self, claimed: Sequence[Notice], rows: dict[str, Any], now: datetime
     ) -> tuple[list[Result], list[_Message]]:
-        """Group what was claimed into messages; what has no destination any more is over."""
+        """Group claimed notices into messages; a notice whose destination is gone is over."""
         over: list[Result] = []
         messages: list[_Message] = []
         by_destination: defaultdict[str, list[Notice]] = defaultdict(list)

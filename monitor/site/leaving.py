@@ -31,7 +31,7 @@ _AGAIN: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
-    """What a link stops, as it is now: the one that is set of the three; none when it is gone."""
+    """The thing that a link stops, as it is now: one of the three is set; none when it is gone."""
 
     kind: str
     subscription: Subscription | None = None

@@ -292,7 +292,7 @@ def _made(subject: Subject, expect: Mapping[str, Any]) -> Ask:
 
 
 def _proposed(learned: Looked, current: Mapping[str, Any]) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
-    """Parts and offers of a form; what is expected now comes with its present values."""
+    """Parts and offers of a form; a present expectation comes with its values."""
     now = [Part(key, (value,), describe(key, value)) for key, value in current.items()]
     held = {part.key: part for part in now}
     times = [row.at for row in learned.trusted]

@@ -196,7 +196,7 @@ def test_nothing_of_the_log_is_markdown_and_no_mark_can_be_made_beforehand(
     (tmp_path / "another").write_text("ghp_another")
     stranger = GitHubIssuesChannel("issues", "acme/widget", SecretFile(tmp_path / "another"), POSTER, issues.url)
     stranger.send(an_alert(1), "1", NOW)
-    assert len(github.issues) == 2, "without our token nobody makes our marks"
+    assert len(github.issues) == 2, "without our token no one can make our marks"
 
 
 def test_github_refusing_or_answering_nonsense_is_a_failure(

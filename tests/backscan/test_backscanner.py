@@ -136,7 +136,7 @@ def test_a_rule_withdrawn_or_changed_in_the_middle(place: LookedBack) -> None:
     place.put_in_force(OLD)
     place.clock.advance(minutes=1)
     assert place.run() == 0
-    assert place.store.back_scans.all() == {}, "nobody wants it any more"
+    assert place.store.back_scans.all() == {}, "no rule wants it any more"
     place.put_in_force(NEW.replace("@refs/heads/evil", "@refs/heads/e*"))
     place.clock.advance(minutes=1)
     place.run()

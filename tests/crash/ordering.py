@@ -26,7 +26,7 @@ def check_order(calls: Iterable[str], home: Path) -> set[str]:
             continue
         name, path, rest = found["name"], found["path"] or "", found["rest"]
         if name in _WRITES:
-            assert path != told or log not in unsynced, "somebody is told of what is not on disk"
+            assert path != told or log not in unsynced, "a receiver is told of a finding that is not on disk"
             assert path != log or not unsynced & {told, folder}, "a message counts as delivered before it is on disk"
             unsynced.add(path)
         elif name == "rename" or (name == "openat" and "O_CREAT" in rest and told in rest and not seen_told):

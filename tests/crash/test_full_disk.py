@@ -98,9 +98,7 @@ def stand_a_full_disk(running: Daemon, fill: Callable[[], None], make_room: Call
     running.wait("red", lambda: running.readiness()[0] == 503)
     reasons = " ".join(running.readiness()[1])
     assert told in reasons, reasons
-    assert not {"log-misbehaved", "could-not-ask"} & set(reasons.replace(":", " ").split()), (
-        "it is nobody else's trouble"
-    )
+    assert not {"log-misbehaved", "could-not-ask"} & set(reasons.replace(":", " ").split()), "the trouble is ours alone"
     assert running.alerted() == set(), "nothing is told that was not stored"
     looked = [*_SIGNWATCH, "status", "--config", str(running.served.config)]
     done = subprocess.run(looked, capture_output=True, text=True, timeout=_PATIENCE, check=False)

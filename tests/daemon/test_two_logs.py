@@ -162,7 +162,7 @@ def test_what_did_not_follow_in_time_is_found_by_commands_that_end(site: Site, c
     assert "second judgements" not in site.run(*command, expect=0), "control: there is an hour for it"
     site.clock.shift(timedelta(hours=2))
     site.rekor_is_down = True
-    assert "2 were due, 0 are unexpected; 1 wait on" in site.run(*command, expect=3), "nobody knows what it would show"
+    assert "2 were due, 0 are unexpected; 1 wait on" in site.run(*command, expect=3), "what it would show is unknown"
     site.rekor_is_down = False
     site.clock.shift(timedelta(minutes=2))
     assert "1 were due, 1 are unexpected" in site.run(*command, expect=1)

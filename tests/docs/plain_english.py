@@ -19,7 +19,8 @@ _SOURCES: Final = (
 )  # fmt: skip
 _SUFFIXES: Final = frozenset({".py", ".md", ".j2", ".yaml", ".yml", ".html", ".txt"})
 _RIDDLES: Final = re.compile(r"\b(whoever|nobody|somebody|everybody|whatever)\b", re.IGNORECASE)
-_POINTER: Final = re.compile(r"See `[\w.]+`\.?")
+_POINTER: Final = re.compile(r"(?:See|Like|The same as) (?:the )?`?[\w.]+`?(?: \w+)?\.?")
+_QUESTION: Final = re.compile(r"(?:What|Who|Whose|Which|Where|How|That of|Those) ")
 
 
 def riddles(text: str) -> Iterator[tuple[int, str]]:
@@ -38,13 +39,26 @@ def pointers(source: str) -> Iterator[tuple[int, str]]:
                 yield getattr(node, "lineno", 1), told
 
 
+def questions(source: str) -> Iterator[tuple[int, str]]:
+    """Line number and first words of each docstring that begins with an indirect question in place of a noun."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            told = ast.get_docstring(node)
+            if told is not None and _QUESTION.match(told):
+                yield getattr(node, "lineno", 1), " ".join(told.split()[:4])
+
+
 def prose(source: str) -> str:
-    """Comments and docstrings of a Python file, each on its own lines: its data may quote a person."""
+    """Comments, docstrings and messages of assertions, each on its own lines: a file's data may quote a person."""
     lines = [""] * (source.count("\n") + 1)
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             lines[token.start[0] - 1] = token.string
     for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Assert) and node.msg is not None:
+            for part in ast.walk(node.msg):
+                if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                    lines[part.lineno - 1] += f" {part.value}"
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
             first = node.body[0]
             told = ast.get_docstring(node, clean=False)
@@ -78,6 +92,7 @@ def main() -> int:
         places = [(number, f"{word!r}: name the subject") for number, word in riddles(text)]
         if path.suffix == ".py":
             places += [(number, f"{told!r}: say it here, or use @override") for number, told in pointers(text)]
+            places += [(number, f"{told!r}: begin with the noun") for number, told in questions(text)]
         found += _told(path, places)
     for path in tests():
         source = path.read_text(encoding="utf-8")

@@ -1,6 +1,6 @@
 """The check of plain English finds its words and pointers, and nothing else."""
 
-from tests.docs.plain_english import pointers, prose, riddles
+from tests.docs.plain_english import pointers, prose, questions, riddles
 
 
 def test_a_pronoun_without_a_subject_is_found_and_its_neighbours_are_not() -> None:
@@ -16,3 +16,12 @@ def test_a_docstring_that_only_points_elsewhere_is_found() -> None:
 def test_of_a_test_its_comments_and_docstrings_are_read_and_its_data_is_not() -> None:
     source = '"""Nobody reads."""\nname = "nobody"  # whoever asks\n\n\ndef f():\n    """One.\n\n    Whatever."""\n'
     assert list(riddles(prose(source))) == [(1, "Nobody"), (2, "whoever"), (8, "Whatever")]
+
+
+def test_the_message_of_an_assertion_is_read() -> None:
+    assert list(riddles(prose('assert f(), f"{name}: nobody asks"\n'))) == [(1, "nobody")]
+
+
+def test_a_docstring_that_begins_with_an_indirect_question_is_found() -> None:
+    assert list(questions('def f():\n    """Number of rules, and what they cost."""\n')) == []
+    assert list(questions('def f():\n    """How many rules there are."""\n')) == [(1, "How many rules there")]

@@ -95,7 +95,7 @@ def test_rules_change_while_signings_stream_in_and_a_kill_comes_in_the_middle(tm
             lacks = began - coverage["from"]
             assert (late["rule"], late["entries_not_covered"]) == ("late", lacks), "exactly what came before it"
             assert coverage["rules_not_covered"] == 1
-            assert log_of(loop)["back_scan"] is None, "nobody asked for more"
+            assert log_of(loop)["back_scan"] is None, "no rule asked for more"
 
             (loop.folder / "rules.yaml").write_text(first + LATE + "    backscan: all\n")
             wait_for(loop, "looking back", lambda log: log["back_scan"] is not None)

@@ -65,7 +65,7 @@ class Held:
     def _before(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         if statement.startswith(self._at) and not self._reached.is_set():
             self._reached.set()
-            assert self._go_on.wait(PATIENCE), "nobody let it go on"
+            assert self._go_on.wait(PATIENCE), "no thread let it go on"
 
     def wait(self) -> None:
         assert self._reached.wait(PATIENCE), f"it never came to {self._at!r}"
@@ -107,7 +107,7 @@ def until_somebody_waits(database: Database) -> None:
         with database.read() as connection:
             if connection.execute(waiting).scalar_one():
                 return
-        assert time.monotonic() < deadline, "nobody waits"
+        assert time.monotonic() < deadline, "no thread waits"
         time.sleep(0.01)
 
 

@@ -175,7 +175,7 @@ def test_a_second_theft_is_as_unexpected_as_the_first_until_it_is_acknowledged(s
 def test_an_outage_of_the_other_log_is_not_held_against_a_signing(site: Site) -> None:
     site.issue()
     site.clock.advance(hours=3)
-    assert (site.recheck(), site.alerts()) == (1, []), "nobody knows what the log shows"
+    assert (site.recheck(), site.alerts()) == (1, []), "what the log shows is unknown"
     site.clock.advance(minutes=2)
     site.read_everything()
     assert (site.recheck(), site.alerts()) == (1, [("used", 0)])

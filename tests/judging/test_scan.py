@@ -222,7 +222,7 @@ def test_what_a_ct_log_says_of_a_strangers_certificate_is_not_asked() -> None:
     (finding,) = judged([made.hashedrekord_v1(stamped)])
     signer = finding.selected.signing.signers[0]
     assert (signer.trust, signer.sct_verified) == (ChainTrust.UNTRUSTED, None)
-    assert finding.promises == (), "what it carries was promised to nobody"
+    assert finding.promises == (), "the entry carries no promise to a submitter"
 
 
 def test_findings_of_one_batch_know_of_each_other() -> None:

@@ -116,7 +116,7 @@ def test_commits_survive_a_power_cut(tmp_path: Path) -> None:
         assert settings == ["wal", 2]
         assert connection.execute(text("PRAGMA foreign_keys")).scalar() == 1
     database.close()
-    assert (tmp_path / "signwatch.db").stat().st_mode & 0o077 == 0, "nobody else may read it"
+    assert (tmp_path / "signwatch.db").stat().st_mode & 0o077 == 0, "no other user may read it"
 
 
 @pytest.mark.parametrize("where", ["sqlite://", "mysql://host/db", "nonsense://x"])

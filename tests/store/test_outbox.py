@@ -48,6 +48,6 @@ class TestDatabaseOutbox(OutboxContract):
     def test_what_a_dead_daemon_had_claimed_is_due_again_once_its_leases_are_released(self, harness: Harness) -> None:
         harness.enqueue(an_alert(1), "mail")
         assert len(harness.outbox.claim("mail", NOW, LEASE, 10)) == 1
-        assert harness.outbox.claim("mail", NOW, LEASE, 10) == [], "claimed by somebody who may yet deliver it"
+        assert harness.outbox.claim("mail", NOW, LEASE, 10) == [], "claimed by a process that may yet deliver it"
         harness.outbox.release()
         assert len(harness.outbox.claim("mail", NOW, LEASE, 10)) == 1

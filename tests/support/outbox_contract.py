@@ -129,7 +129,7 @@ class OutboxContract:
         for number in (7, 8):
             harness.enqueue(an_alert(number), "mail")
         first = harness.outbox.claim("mail", NOW + LEASE, LEASE, 2)
-        assert sorted(item.alert.index or 0 for item in first) == [0, 1, 2], "whole, whatever the limit"
+        assert sorted(item.alert.index or 0 for item in first) == [0, 1, 2], "whole, for any limit"
         assert {item.digest for item in first} == {"digest-1"}
         rest = harness.outbox.claim("mail", NOW + LEASE, LEASE, 10)
         assert [item.alert.index for item in rest] == [3, 4, 7, 8]

@@ -126,7 +126,7 @@ def _check_withdrawn(alerts: Rows, deliveries: Rows) -> None:
         if row["state"] == "withdrawn":
             note, same = notes[row["alert"]], [each for each in deliveries if each["channel"] == row["channel"]]
             told = [each["alert"] for each in same if each["state"] == "delivered"]
-            assert "as expected" in note or any(each in note for each in told), "nobody was told in its place"
+            assert "as expected" in note or any(each in note for each in told), "no alert was sent in its place"
 
 
 def _check_evidence(connection: Connection) -> None:
@@ -135,7 +135,7 @@ def _check_evidence(connection: Connection) -> None:
     alerts = {row["id"]: (row["log"], row["kind"]) for row in _rows(connection, AlertRow)}
     kinds = {kind for _, kind in kept.values()} | _ALWAYS_WITH_EVIDENCE
     told = {id_: about for id_, about in alerts.items() if about[1] in kinds}
-    assert told == kept, "each misbehaviour somebody is alerted of is on disk, and each one on disk is alerted"
+    assert told == kept, "each misbehaviour that an alert tells of is on disk, and each one on disk has an alert"
 
 
 def _check_ranges(rows: Rows, where: Mapping[str, range]) -> None:

@@ -185,7 +185,7 @@ def test_what_the_log_did_not_sign_says_nothing_about_it(kind: type[MisbehavingL
     lies = [b"", b"garbage", honest[:-5], honest.replace(b"90", b"91"), honest + b"\0" * MAX_HEAD_SIZE]
     for lie in [*lies, _other_key(ours.log)]:
         assert ours.judge(lie).relation is PeerRelation.NOT_SIGNED
-    assert ours.log.asked[asked:] == [], "nobody makes us ask the log without its signature"
+    assert ours.log.asked[asked:] == [], "a head without the log's signature makes us ask no log"
     assert ours.state.evidence == {}
     assert ours.state.outbox == {}
 

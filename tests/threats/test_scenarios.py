@@ -226,7 +226,7 @@ def test_a_damaged_state_is_refused_and_never_taken_for_a_first_run(watched: Wat
     before = damaged.read_bytes()
     with pytest.raises(DamagedDatabase, match="restore"):
         open_database(str(damaged), check=True)
-    assert damaged.read_bytes() == before, "what is left is left for whoever mends it"
+    assert damaged.read_bytes() == before, "the damaged file is left for the operator who mends it"
     watched.begin()
 
 
