@@ -1,9 +1,9 @@
 """Holding a log to one promise: is the promised entry where the log signed that it is, or will be by now?
 
 Two signatures of the log that contradict each other are proof at once. An entry that is merely not shown may be due to
-a cache or a lagging replica, so it is `NotShown` until it stayed so. `PromiseRounds` counts: each round holds waiting promises to the
-tree that was just followed, and one that is owed and not shown for the third time is held against the log. What was
-decided is stored before the next promise is looked at: a crash repeats a question.
+a cache or a lagging replica, so it is `NotShown` until it stayed so. `PromiseRounds` counts: each round holds waiting
+promises to the tree that was just followed, and one that is owed and not shown for the third time is held against the
+log. A decision is stored before the next promise is looked at: a crash repeats a question.
 """
 
 import logging
