@@ -5,7 +5,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -29,6 +28,7 @@ from alerts.channels.settings import SecretFile
 from settings.document import Misplaced
 from tests.support.alerts import NOW, an_alert
 from tests.support.channels import channel_of
+from tests.support.waiting import PATIENCE, answers, is_alive, wait_until
 
 POSTER = GuardedPoster(allow_private=True)
 ACKNOWLEDGED = AlertChange(ChangeKind.ACKNOWLEDGED, 1, "alice", "ours")
@@ -54,14 +54,7 @@ def alertmanager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             stdout=log, stderr=log,
         )  # fmt: skip
     try:
-        for _ in range(600):
-            try:
-                if httpx.get(f"{url}/-/ready", trust_env=False).status_code == 200:
-                    break
-            except httpx.TransportError:
-                time.sleep(0.1)
-        else:
-            raise AssertionError((folder / "log").read_text())
+        wait_until("Alertmanager to answer", lambda: answers(f"{url}/-/ready"), running)
         yield url
     finally:
         running.kill()
@@ -216,7 +209,7 @@ def test_a_secret_that_is_no_header_is_not_told(issues: GitHubIssuesChannel, tmp
     assert "ghp" not in str(failed.value)
 
 
-def command(tmp_path: Path, code: str, seconds: float = 20.0) -> CommandChannel:
+def command(tmp_path: Path, code: str, seconds: float = PATIENCE) -> CommandChannel:
     return CommandChannel("run", (sys.executable, "-c", code), tmp_path, seconds)
 
 
@@ -245,17 +238,20 @@ def test_a_command_that_fails_floods_or_hangs_is_a_failure(
     tmp_path: Path, code: str, said: str, permanent: bool
 ) -> None:
     with pytest.raises(DeliveryFailed, match=said) as failed:
-        command(tmp_path, code, seconds=1.0 if "sleep" in code else 20.0).send(an_alert(), "key", NOW)
+        command(tmp_path, code, seconds=1.0 if "sleep" in code else PATIENCE).send(an_alert(), "key", NOW)
     assert failed.value.permanent is permanent
     assert len(str(failed.value)) < 1_000
 
 
 def test_a_command_takes_its_children_with_it(tmp_path: Path) -> None:
-    child = "import time, pathlib; time.sleep(3); pathlib.Path('late').touch()"
-    code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {child!r}])"
+    child = "import time; time.sleep(600)"
+    code = (
+        "import pathlib, subprocess, sys;"
+        f"child = subprocess.Popen([sys.executable, '-c', {child!r}]);"
+        "pathlib.Path('child').write_text(str(child.pid))"
+    )
     command(tmp_path, code).send(an_alert(), "key", NOW)
-    time.sleep(4)
-    assert not (tmp_path / "late").exists()
+    wait_until("the child to end", lambda: not is_alive(int((tmp_path / "child").read_text())))
 
 
 def test_a_command_that_is_not_there_is_a_failure(tmp_path: Path) -> None:

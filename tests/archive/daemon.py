@@ -15,8 +15,8 @@ import httpx
 
 from tests.support.log_server import free_port
 from tests.support.served_log import ServedLog
+from tests.support.waiting import PATIENCE
 
-_PATIENCE = 120.0
 _T = TypeVar("_T")
 
 
@@ -35,7 +35,7 @@ class RunningDaemon:
 
     def until(self, found: Callable[[], _T | None]) -> _T:
         """What `found` returns once it is there; the daemon must live that long."""
-        ends = time.monotonic() + _PATIENCE
+        ends = time.monotonic() + PATIENCE
         while time.monotonic() < ends:
             assert self.process.poll() is None, self.errors.read_text(errors="replace")[-3000:]
             if (value := found()) is not None:

@@ -13,6 +13,7 @@ from monitor.demo.processes import program, wait_until
 from monitor.store.database import open_database
 from monitor.store.reading import Reading
 from tests.archive.conftest import Place, readable_bodies
+from tests.support.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -77,9 +78,9 @@ def test_every_backup_under_a_running_daemon_is_one_state(followed: Place) -> No
                 signwatch("restore", backup, "--config", other)
                 assert "sound" in signwatch("fsck", "--config", other)
                 signwatch("archive", "verify", "--config", other)
-                wait_until("the entries", lambda size=size: size_of(config) == size, seconds=60)  # type: ignore[misc]
+                wait_until("the entries", lambda size=size: size_of(config) == size, seconds=PATIENCE)  # type: ignore[misc]
             daemon.send_signal(signal.SIGTERM)
-            assert daemon.wait(60) == 0
+            assert daemon.wait(PATIENCE) == 0
         finally:
             daemon.kill()
 

@@ -27,6 +27,7 @@ from monitor.archive.writing import read_manifest
 from monitor.cluster import pipeline
 from monitor.commands import dask as dask_options
 from tests.archive.conftest import RANGE, Place
+from tests.support.waiting import PATIENCE
 
 _START = 120.0  # seconds
 _PART = 16
@@ -77,7 +78,7 @@ class Cluster:
             process.terminate()
         for process in self.processes.values():
             try:
-                process.wait(20)
+                process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support.waiting import PATIENCE
+
 _QUIET = [
     "--headless",
     "--no-sandbox",
@@ -27,7 +29,7 @@ _QUIET = [
     "--remote-debugging-pipe",
 ]
 _LOOPBACK_ONLY = "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"
-_SECONDS = 60.0
+_SECONDS = PATIENCE
 
 
 def chromium() -> str | None:
@@ -158,4 +160,4 @@ def running_browser(folder: Path) -> Iterator[Browser]:
         os.close(from_browser)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait(20)
+        process.wait(PATIENCE)

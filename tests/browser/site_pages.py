@@ -10,6 +10,8 @@ from typing import Any
 
 from playwright.sync_api import BrowserContext, ConsoleMessage, Page, sync_playwright
 
+from tests.support.waiting import PATIENCE
+
 AXE = Path(__file__).parent / "axe" / "node_modules" / "axe-core" / "axe.min.js"
 _ARGUMENTS = [
     "--no-sandbox",
@@ -21,7 +23,7 @@ _ARGUMENTS = [
     "--disable-sync",
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1 , EXCLUDE localhost",
 ]
-_SECONDS = 30_000
+_MILLISECONDS = PATIENCE * 1000
 
 
 def chromium() -> str | None:
@@ -93,7 +95,7 @@ def eyes(url: str, *, width: int, dark: bool) -> Iterator[Eyes]:
             viewport={"width": width, "height": 844 if width < 600 else 900},
             color_scheme="dark" if dark else "light",
         )
-        context.set_default_timeout(_SECONDS)
+        context.set_default_timeout(_MILLISECONDS)
         page = context.new_page()
         made = Eyes(context, page, url, f"{width}-{'dark' if dark else 'light'}", pictures)
         page.on("console", made._heard)

@@ -15,6 +15,7 @@ from monitor.demo.processes import wait_until
 from tests.browser.site_pages import Eyes, chromium, eyes
 from tests.support.ca_server import CA_LITE, SIGN_LITE, CaServer, ca_and_log, run
 from tests.support.go_clients import COSIGN
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="chromium is not installed (Debian: chromium)")
 
@@ -92,7 +93,7 @@ class Desk:
 
     def opened(self) -> str:
         path = self.folder / "opened"
-        wait_until("the browser's address", lambda: path.exists() and bool(path.read_text()), seconds=90)
+        wait_until("the browser's address", lambda: path.exists() and bool(path.read_text()), seconds=PATIENCE)
         address = path.read_text()
         path.unlink()
         return address
@@ -122,7 +123,7 @@ def desk(ca: CaServer, tmp_path: Path) -> Iterator[Desk]:
 
 
 def ended(process: "subprocess.Popen[str]") -> None:
-    out, _ = process.communicate(timeout=120)
+    out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, out
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from ca_lite.errors import Outage
 from ca_lite.fetch import Client
+from tests.support.waiting import PATIENCE
 
 _PIECES = 60
 HEADERS = b"HTTP/1.1 200 OK\r\nX-Slow: "
@@ -33,18 +34,18 @@ def _trickle(listening: socket.socket, pause: float) -> None:
 @pytest.fixture(params=[0.0, 0.05], ids=["at once", "slowly"])
 def server(request: pytest.FixtureRequest) -> Iterator[tuple[str, bool]]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.settimeout(30)
+        listening.settimeout(PATIENCE)
         thread = threading.Thread(target=_trickle, args=(listening, request.param), daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{listening.getsockname()[1]}/x", request.param > 0
-        thread.join(30)
+        thread.join(PATIENCE)
 
 
 def test_an_answer_whose_headers_trickle_in_is_an_outage(server: tuple[str, bool]) -> None:
     url, is_slow = server
     with Client() as client:
         if not is_slow:
-            assert client.request_json(url, limit=100, seconds=30) == (200, {}), "control"
+            assert client.request_json(url, limit=100, seconds=PATIENCE) == (200, {}), "control"
             return
         with pytest.raises(Outage, match="no complete answer within"):
             client.request_json(url, limit=100, seconds=0.5)

@@ -29,6 +29,7 @@ from tests.ca_lite.ct_stub import CtStub
 from tests.ca_lite.requests import V2, bearer, issued, key_request, refusal
 from tests.support.ca_server import CA_LITE, CaServer, ca_server, run
 from tests.support.log_server import free_port
+from tests.support.waiting import PATIENCE
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 
@@ -311,7 +312,7 @@ def test_a_signal_ends_the_server_in_order(
     with ca_server(tmp_path / "ca", log_trust) as served:
         assert served.process is not None
         served.process.send_signal(number)
-        assert served.process.wait(15) == 0, served.errors()
+        assert served.process.wait(PATIENCE) == 0, served.errors()
 
 
 def test_listening_sockets_name_their_protocol_so_that_answers_do_not_wait(layout: Layout) -> None:

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from tests.support.entries import (
     spki_of,
 )
 from tests.support.served_log import CA, RULES, ServedLog, served_log, signing_body
+from tests.support.waiting import PATIENCE, answers, wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -518,18 +518,6 @@ def test_channels_can_be_tried(signwatch: Command) -> None:
     assert "did not take it" in signwatch.err
 
 
-def _answers(url: str, process: subprocess.Popen[bytes]) -> bool:
-    for _ in range(300):
-        assert process.poll() is None, "the daemon ended"
-        try:
-            if httpx.get(url, trust_env=False, timeout=5).is_success:
-                return True
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.1)
-    return False
-
-
 def test_the_daemon_serves_delivers_reloads_and_ends_in_order(signwatch: Command) -> None:
     served = signwatch.served
     with socket.socket() as free:
@@ -542,30 +530,24 @@ def test_the_daemon_serves_delivers_reloads_and_ends_in_order(signwatch: Command
     with errors.open("wb") as stream:
         process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=stream, env=dict(os.environ))
     try:
-        assert _answers(f"http://127.0.0.1:{port}/readyz", process), errors.read_text(encoding="utf-8")
+        wait_until("it is ready", lambda: answers(f"http://127.0.0.1:{port}/readyz"), process)
         assert signwatch("run") == 3, "a second daemon on one file is refused"
         assert "another daemon" in signwatch.err
         served.log.append(signing_body("refs/heads/evil"))
         alerts = served.folder / "alerts.jsonl"
-        for _ in range(300):
-            if alerts.exists() and alerts.read_text(encoding="utf-8").endswith("\n"):
-                break
-            time.sleep(0.1)
+        wait_until("the alert", lambda: alerts.exists() and alerts.read_text("utf-8").endswith("\n"), process)
         assert json.loads(alerts.read_text(encoding="utf-8"))["kind"] == "unexpected-signing"
-        metrics = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False, timeout=5).text
+        metrics = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False, timeout=PATIENCE).text
         assert 'signwatch_findings_total{outcome="unexpected"} 1.0' in metrics
         (served.folder / "rules.yaml").write_text("version: 1\nrules: nonsense\n", encoding="utf-8")
         process.send_signal(signal.SIGHUP)
-        for _ in range(300):
-            status = httpx.get(f"http://127.0.0.1:{port}/readyz", trust_env=False, timeout=5)
-            if status.status_code == 503:
-                break
-            time.sleep(0.1)
+        wait_until("it is not ready", lambda: not answers(f"http://127.0.0.1:{port}/readyz"), process)
+        status = httpx.get(f"http://127.0.0.1:{port}/readyz", trust_env=False, timeout=PATIENCE)
         assert "rules.yaml" in " ".join(status.json()["reasons"]), "a bad rule file is no reason to stop, but not green"
         assert signwatch("status") == 3, "what only the daemon knows is asked of it"
         assert "rules.yaml" in signwatch.err
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0, errors.read_text(encoding="utf-8")
+        assert process.wait(PATIENCE) == 0, errors.read_text(encoding="utf-8")
         assert "Traceback" not in errors.read_text(encoding="utf-8")
     finally:
         if process.poll() is None:

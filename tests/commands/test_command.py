@@ -23,6 +23,7 @@ from monitor.store.reading import Reading
 from monitor.store.store import Store
 from tests.support.entries import CA_NOT_AFTER, PLACEHOLDER_SIGNATURE, hashedrekord_v2, make_ca, make_github_certificate
 from tests.support.served_log import CA, ServedLog, served_log, signing_body
+from tests.support.waiting import PATIENCE
 
 # Tests may themselves run in the background, where a shell lets Ctrl-C be ignored; what a terminal starts does not.
 FOREGROUND = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
@@ -175,7 +176,7 @@ def test_one_job_and_several_find_the_same(place: Place) -> None:
     one = place.scan("--from", "7", expect=1)
     assert one[1]["findings"] == {"unexpected": 1}
     with place.apart("--from", "7") as process:
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     *findings, last = [json.loads(line) for line in out.splitlines()]
     assert (findings, last["summary"]) == one
@@ -284,8 +285,8 @@ def test_killed_at_any_moment_a_scan_goes_on_and_leaves_no_process_behind(place:
             wait_for_progress(scans, kill_at, process)
             children = children_of(process.pid)
             process.kill()
-            assert process.communicate(timeout=30)[0] == b""
-        deadline = time.monotonic() + 20
+            assert process.communicate(timeout=PATIENCE)[0] == b""
+        deadline = time.monotonic() + PATIENCE
         while any(Path(f"/proc/{child}").exists() for child in children):
             assert time.monotonic() < deadline, "a process of the scan outlived it"
             time.sleep(0.05)
@@ -305,7 +306,7 @@ def slowly(place: Place) -> Iterator[None]:
 
 def wait_for_progress(scans: Path, entries: int, process: "subprocess.Popen[bytes]") -> None:
     """Until a ledger stands at `entries` or beyond; 0 is before there is any."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while entries:
         assert time.monotonic() < deadline
         assert process.poll() is None, "the scan ended before it could be killed"
@@ -328,7 +329,7 @@ def test_ctrl_c_ends_a_scan_in_order_and_it_goes_on_later(place: Place) -> None:
     with slowly(place), place.apart("--from", "0") as process:
         wait_for_progress(place.folder / "scans", 1, process)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 3
     assert b"Traceback" not in errors
     assert place.scan("--from", "0", "--resume")[1]["entries"] == 8503

@@ -17,6 +17,7 @@ from monitor.store.database import create, open_database
 from monitor.store.outbox import DatabaseOutbox, Post, put
 from tests.crash.five_channels import NAMES
 from tests.support.alerts import an_alert
+from tests.support.waiting import PATIENCE
 
 FINDINGS = 1_000
 KILLS = 20
@@ -48,7 +49,7 @@ def receiver() -> Iterator[tuple[str, dict[str, list[str]]]]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(10)
+        thread.join(PATIENCE)
 
 
 def keys_in(path: Path) -> list[str]:

@@ -21,10 +21,10 @@ from monitor.store.database import open_database
 from tests.crash.outcome import messages
 from tests.support.served_log import ServedLog, served_log, signing_body
 from tests.support.state_checker import check_state
+from tests.support.waiting import PATIENCE
 
 _SIGNWATCH = [sys.executable, "-c", "from monitor.cli import main; main()"]
 _STRANGERS = 40
-_PATIENCE = 60
 _MIB = 1 << 20
 
 
@@ -50,7 +50,7 @@ class Daemon:
             assert self.process.poll() is None, "the daemon ended"
             return reached()
 
-        wait_until(what, alive_and_reached, seconds=_PATIENCE)
+        wait_until(what, alive_and_reached, seconds=PATIENCE)
 
     def alerted(self) -> set[int]:
         """Indexes of the entries that an alert told of."""
@@ -59,12 +59,12 @@ class Daemon:
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(30) == 0
+        assert self.process.wait(PATIENCE) == 0
 
 
 def run(served: ServedLog, *words: str) -> str:
     command = [*_SIGNWATCH, *words, "--config", str(served.config)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -101,7 +101,7 @@ def stand_a_full_disk(running: Daemon, fill: Callable[[], None], make_room: Call
     assert not {"log-misbehaved", "could-not-ask"} & set(reasons.replace(":", " ").split()), "the trouble is ours alone"
     assert running.alerted() == set(), "nothing is told that was not stored"
     looked = [*_SIGNWATCH, "status", "--config", str(running.served.config)]
-    done = subprocess.run(looked, capture_output=True, text=True, timeout=_PATIENCE, check=False)
+    done = subprocess.run(looked, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 3, done.stdout + done.stderr
     make_room()
     strangers = set(range(3, 3 + _STRANGERS))

@@ -25,6 +25,7 @@ from monitor.store.sql import broken_seals
 from monitor.telemetry.prometheus import PrometheusMeter
 from tests.support.entries import CA_NOT_AFTER, hashedrekord_v2, make_certificate
 from tests.support.served_log import CA, ISSUER, ServedLog, served_log, signing_body
+from tests.support.waiting import PATIENCE
 
 KEY, TOKEN = b"k" * 32, b"t" * 32
 
@@ -46,7 +47,7 @@ class Scene:
         web.include_router(alert_router(desk))
         self.server = WebServer(web, WebConfig(("127.0.0.1", 0)))
         self.server.start()
-        self.client = httpx.Client(base_url=self.server.url, trust_env=False, timeout=10)
+        self.client = httpx.Client(base_url=self.server.url, trust_env=False, timeout=PATIENCE)
 
     def sign(self, body: bytes) -> list[KeptAlert]:
         """Log an entry, follow, and return the alerts that came of it."""

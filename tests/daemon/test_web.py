@@ -39,6 +39,7 @@ from tests.support.parts import (
     alert_for,
     some_evidence,
 )
+from tests.support.waiting import PATIENCE
 
 CONFIG = """\
 version: 1
@@ -69,7 +70,7 @@ class Place:
         )
         self.server = WebServer(web, WebConfig(("127.0.0.1", 0)))
         self.server.start()
-        self.client = httpx.Client(base_url=self.server.url, trust_env=False, timeout=10)
+        self.client = httpx.Client(base_url=self.server.url, trust_env=False, timeout=PATIENCE)
 
     def look(self) -> tuple[Status, dict[str, Any]]:
         if self.fault is not None:

@@ -6,7 +6,6 @@ import resource
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from monitor.daemon.web_server import WebLimits, WebServer
 from monitor.model.errors import OwnFault
 from monitor.telemetry.prometheus import PrometheusMeter
 from tests.support.served_log import ServedLog, served_log, signing_body
+from tests.support.waiting import PATIENCE, answers, wait_until
 
 PATHS = ["/", "/api/status.json", "/metrics", "/readyz", "/healthz", "/style.css", "/favicon.ico"]
 
@@ -180,35 +180,18 @@ def test_four_hundred_idle_connections_stop_no_alert(served: ServedLog) -> None:
         process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=stream, env=dict(os.environ))
     try:
         with ExitStack() as held:
-            wait_until(lambda: is_alive(url), process)
+            wait_until("an answer", lambda: answers(f"{url}/healthz"), process)
             assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 500, "this test needs the descriptors itself"
             for _ in range(400):
                 held.enter_context(connected(url, b"GET / HTTP/1.1\r\nHost: local"))
             served.log.append(signing_body("refs/heads/evil"))
             alerts = served.folder / "alerts.jsonl"
-            wait_until(lambda: alerts.exists() and alerts.read_text(encoding="utf-8").endswith("\n"), process)
+            wait_until("the alert", lambda: alerts.exists() and alerts.read_text("utf-8").endswith("\n"), process)
             assert json.loads(alerts.read_text(encoding="utf-8"))["kind"] == "unexpected-signing"
-            wait_until(lambda: is_alive(url), process)
+            wait_until("an answer", lambda: answers(f"{url}/healthz"), process)
         told = errors.read_text(encoding="utf-8")
         assert "Traceback" not in told
         assert len(told) < 10_000
     finally:
         process.terminate()
-        process.wait(30)
-
-
-def is_alive(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/healthz", trust_env=False, timeout=5).is_success
-    except httpx.HTTPError:
-        return False
-
-
-def wait_until(happens: object, process: subprocess.Popen[bytes]) -> None:
-    assert callable(happens)
-    for _ in range(600):
-        assert process.poll() is None, "the daemon ended"
-        if happens():
-            return
-        time.sleep(0.1)
-    raise AssertionError("it did not happen")
+        process.wait(PATIENCE)

@@ -18,6 +18,7 @@ from monitor.demo.processes import program
 from monitor.program import utc_now
 from tests.daemon.test_daemon import Place
 from tests.support.served_log import served_log
+from tests.support.waiting import PATIENCE
 
 _FOLDER = Path(__file__).parents[2] / "deploy" / "systemd"
 UNITS = sorted(_FOLDER.glob("*.service"))
@@ -79,7 +80,7 @@ def listening(tmp_path: Path) -> Iterator[tuple[socket.socket, str]]:
     address = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(address)
-        receiver.settimeout(60)
+        receiver.settimeout(PATIENCE)
         yield receiver, address
 
 
@@ -111,7 +112,7 @@ def test_a_real_daemon_says_that_it_is_ready_alive_and_stopping(
                 daemon.send_signal(signal.SIGTERM)
                 while not told[-1].startswith("STOPPING=1"):
                     told.append(receiver.recv(4096).decode())
-                assert daemon.wait(60) == 0
+                assert daemon.wait(PATIENCE) == 0
             finally:
                 daemon.kill()
     assert "READY=1\nSTATUS=following 1 log with 1 rule" in told

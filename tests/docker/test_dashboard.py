@@ -19,6 +19,7 @@ from tests.docker.test_prometheus import rules
 from tests.docs.blocks import ROOT
 from tests.docs.rules_page import page
 from tests.support.served_log import ServedLog, served_log, signing_body
+from tests.support.waiting import PATIENCE
 
 _DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "signwatch.json").read_text(encoding="utf-8"))
 
@@ -51,19 +52,21 @@ class Scraped:
         self.served, self.daemon, self.url = served, daemon, url
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        answer = httpx.get(f"{self.url}/api/v1/query", params={"query": expression}, timeout=10, trust_env=False).json()
+        answer = httpx.get(
+            f"{self.url}/api/v1/query", params={"query": expression}, timeout=PATIENCE, trust_env=False
+        ).json()
         assert answer["status"] == "success", (expression, answer)
         return list(answer["data"]["result"])
 
     def firing(self) -> set[str]:
         try:
-            found = httpx.get(f"{self.url}/api/v1/alerts", timeout=10, trust_env=False).json()["data"]["alerts"]
+            found = httpx.get(f"{self.url}/api/v1/alerts", timeout=PATIENCE, trust_env=False).json()["data"]["alerts"]
         except (httpx.HTTPError, ValueError):  # it says in plain text that it is starting
             return set()
         return {each["labels"]["alertname"] for each in found if each["state"] == "firing"}
 
     def wait_for(self, *names: str) -> None:
-        wait_until(f"{names} to fire", lambda: set(names) <= self.firing(), seconds=120)
+        wait_until(f"{names} to fire", lambda: set(names) <= self.firing(), seconds=PATIENCE)
 
 
 @contextmanager
@@ -95,7 +98,7 @@ def scraped(folder: Path) -> Iterator[Scraped]:
                 with subprocess.Popen(command, stderr=out) as server:
                     try:
                         made = Scraped(served, daemon, f"http://127.0.0.1:{listen}")
-                        wait_until("the first scrape", lambda: is_scraped(made), seconds=120)
+                        wait_until("the first scrape", lambda: is_scraped(made), seconds=PATIENCE)
                         yield made
                     finally:
                         server.kill()
@@ -118,7 +121,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
 
 def test_every_query_of_the_dashboard_is_answered_with_series(running: Scraped) -> None:
     # A rate needs two scrapes.
-    wait_until("two scrapes", lambda: bool(running.query("rate(process_cpu_seconds_total[1m])")), seconds=60)
+    wait_until("two scrapes", lambda: bool(running.query("rate(process_cpu_seconds_total[1m])")), seconds=PATIENCE)
     for expression in queries():
         assert running.query(expression), expression
     assert running.query('process_resident_memory_bytes{job="signwatch"}')
@@ -137,7 +140,7 @@ def test_rules_are_silent_while_all_is_well_and_fire_in_their_drills(running: Sc
     running.served.log.append(signing_body())
     running.wait_for("SignwatchLogInconsistent", "SignwatchEvidenceOpen", "SignwatchCheckpointRefused")
     running.daemon.send_signal(signal.SIGTERM)
-    assert running.daemon.wait(60) == 0
+    assert running.daemon.wait(PATIENCE) == 0
     running.wait_for("SignwatchDown")
 
 

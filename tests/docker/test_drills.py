@@ -37,6 +37,7 @@ from tests.support.entries import CA_NOT_AFTER, hashedrekord_v2, make_certificat
 from tests.support.misbehaving_log import RekorV2Log
 from tests.support.served_log import CA, ServedLog, serving, signing_body
 from tests.support.trust_world import Quiet, keyed, trusted_root
+from tests.support.waiting import PATIENCE
 
 SECONDS = 180
 MATCHES = 1_000
@@ -253,7 +254,9 @@ def test_each_rule_fires_in_its_drill(tmp_path: Path) -> None:
         wait_until("the first scrape", lambda: is_scraped(scraped), seconds=SECONDS)
 
         def fires(what: Callable[[], object], *names: str) -> None:
-            wait_until(f"control: {names} are silent before", lambda: not scraped.firing() & set(names), seconds=60)
+            wait_until(
+                f"control: {names} are silent before", lambda: not scraped.firing() & set(names), seconds=PATIENCE
+            )
             what()
             # What grows fires for the length of a window and what waits fires after one: not all at one moment.
             fired: set[str] = set()

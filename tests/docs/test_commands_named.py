@@ -68,7 +68,7 @@ def test_every_shell_block_is_shell_and_says_how_it_is_kept_true(page: Path) -> 
     for block in blocks(page):
         if block.language == "bash":
             done = subprocess.run(
-                ["bash", "-n"], input=block.text, capture_output=True, text=True, timeout=20, check=False
+                ["bash", "-n"], input=block.text, capture_output=True, text=True, timeout=120, check=False
             )
             assert done.returncode == 0, done.stderr
             assert block.mark in {"test", "server", "example"}, block.text

@@ -12,6 +12,7 @@ import pytest
 
 from monitor.demo.processes import Programs, free_ports, program, programs, wait_until
 from tests.docs.blocks import ROOT, Block, blocks
+from tests.support.waiting import PATIENCE
 
 README = ROOT / "README.md"
 _MARKS = {"test", "server", "output", "example"}
@@ -71,7 +72,7 @@ class Reader:
             except httpx.HTTPError:
                 return False
 
-        wait_until(f"{name} to answer", answers, seconds=60)
+        wait_until(f"{name} to answer", answers, seconds=PATIENCE)
 
     def edits_the_configuration(self) -> None:
         """Name the trust root and the logs of the loop instead of the public ones, and be brief about polling."""

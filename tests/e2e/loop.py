@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from monitor.demo.processes import Programs, free_ports, program, programs, wait_until
+from tests.support.waiting import PATIENCE
 
 REPOSITORY = "acme/widget"
 WORKFLOW = ".github/workflows/release.yml"
@@ -80,7 +81,7 @@ class Loop:
     def stop(self, name: str) -> None:
         process = self.children.running.pop(name)
         process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        process.wait(PATIENCE)
 
     def start_monitor(self, *, ready: bool = True) -> None:
         self.starts += 1
@@ -93,7 +94,7 @@ class Loop:
         process.kill()
         process.wait()
 
-    def wait_for(self, url: str, seconds: float = 60) -> None:
+    def wait_for(self, url: str, seconds: float = PATIENCE) -> None:
         def answers() -> bool:
             self.children.check_alive()
             try:
@@ -124,7 +125,7 @@ class Loop:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=90,
+            timeout=PATIENCE,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
@@ -137,7 +138,9 @@ class Loop:
         return [json.loads(line) for line in whole.splitlines()]
 
     def status(self) -> dict[str, Any]:
-        document: dict[str, Any] = httpx.get(f"{self.web_url}/api/status.json", timeout=5, trust_env=False).json()
+        document: dict[str, Any] = httpx.get(
+            f"{self.web_url}/api/status.json", timeout=PATIENCE, trust_env=False
+        ).json()
         return document
 
     def audit(self, expect: int) -> dict[str, Any]:

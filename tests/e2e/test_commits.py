@@ -26,6 +26,7 @@ from sign_lite.git import _attributes as signed_attributes
 from sign_lite.git import _cms as signed_data
 from sign_lite.trust import load_trust_config
 from tests.e2e.loop import TAG, Loop, running_loop
+from tests.support.waiting import PATIENCE
 
 WORKFLOW = f"https://github.com/acme/widget/.github/workflows/release.yml@{TAG}"
 
@@ -90,7 +91,7 @@ def test_my_commit_was_signed_by_whom_is_it_in_the_log_and_was_it_expected(repos
 def test_a_strangers_commit_is_told_at_once_and_is_unexpected(repository: Repository) -> None:
     before = len(repository.loop.alerts())
     repository.commit("evil", repository.loop.github_token("refs/heads/evil"))
-    wait_until("the alert", lambda: len(repository.loop.alerts()) > before, seconds=90)
+    wait_until("the alert", lambda: len(repository.loop.alerts()) > before, seconds=PATIENCE)
     (told,) = repository.check("HEAD", expect=1)["signatures"]
     assert told["expected"].startswith("unexpected (widget-release")
 
@@ -133,7 +134,7 @@ def test_a_commit_whose_log_entry_is_elsewhere_is_found_by_its_id(repository: Re
         except AssertionError:
             return False
 
-    wait_until("the entry", is_logged, seconds=90)
+    wait_until("the entry", is_logged, seconds=PATIENCE)
     (told,) = repository.check(commit, expect=0)["signatures"]
     assert told["signers"] == [WORKFLOW]
     assert told["entry"].startswith("rekor-v1")

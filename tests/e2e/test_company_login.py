@@ -9,6 +9,7 @@ from monitor.demo.processes import program, wait_until
 from tests.e2e.loop import Loop, running_loop
 from tests.support.ca_server import CA_LITE, CaServer, ca_server, run
 from tests.support.signing_in import sign_in
+from tests.support.waiting import PATIENCE
 
 MIA, PASSWORD = "mia@corp.example", "correct horse battery"
 
@@ -47,7 +48,7 @@ def test_a_company_login_signs_and_the_finding_names_the_companys_issuer(loop: L
         rules.write(RULE.format(issuer=company.oidc))
     loop.start_monitor()
     loop.sigstore_sign("hello.txt", sign_in(company.oidc, MIA, PASSWORD), 2)
-    wait_until("the alert", lambda: bool(loop.alerts()), seconds=90)
+    wait_until("the alert", lambda: bool(loop.alerts()), seconds=PATIENCE)
     (alert,) = loop.alerts()
     assert alert["rule"] == "corporate"
     assert MIA in json.dumps(alert)

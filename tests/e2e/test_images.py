@@ -19,6 +19,7 @@ from sigstore_entries.signing import EntryRef, Signing
 from tests.e2e.loop import TAG, Loop, running_loop
 from tests.support.go_clients import cosign, needs_cosign, needs_registry, registry_server
 from tests.support.images import push_image
+from tests.support.waiting import PATIENCE
 
 pytestmark = [needs_cosign, needs_registry]
 
@@ -109,7 +110,7 @@ def test_a_strangers_signature_is_told_at_once_and_stands_beside_mine(walk: Walk
     walk.sign(image, walk.loop.github_token(TAG))
     before = len(walk.loop.alerts())
     walk.sign(image, walk.loop.github_token(EVIL))
-    wait_until("the alert", lambda: len(walk.loop.alerts()) > before, seconds=90)
+    wait_until("the alert", lambda: len(walk.loop.alerts()) > before, seconds=PATIENCE)
     told = walk.check_image(image, expect=1)
     expected = sorted(each["expected"].partition(" ")[0] for each in told["signatures"])
     assert expected == ["expected", "unexpected"]
@@ -123,7 +124,7 @@ def test_a_signature_that_the_registry_does_not_show_is_found_in_the_log(walk: W
     walk.sign(image, walk.loop.github_token(TAG))
     before = len(walk.loop.alerts())
     walk.sign(image, walk.loop.github_token(EVIL), 2, "--upload=false", "--bundle", "hidden.json")
-    wait_until("the alert", lambda: len(walk.loop.alerts()) > before, seconds=90)
+    wait_until("the alert", lambda: len(walk.loop.alerts()) > before, seconds=PATIENCE)
     told = walk.check_image(image, expect=1)
     places = [each["place"] for each in told["signatures"]]
     assert len(places) == 2

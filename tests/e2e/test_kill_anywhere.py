@@ -10,6 +10,7 @@ from pathlib import Path
 from monitor.demo.processes import wait_until
 from tests.e2e.loop import Loop, running_loop
 from tests.e2e.quick_signer import QuickSigner
+from tests.support.waiting import PATIENCE
 
 KILLS = 20
 SEED = 20261120
@@ -40,10 +41,10 @@ def test_twenty_sigkills_during_signings_lose_no_finding_and_repeat_none(tmp_pat
             kill_at_random_moments(loop)
         finally:
             stop.set()
-            signing.join(30)
+            signing.join(PATIENCE)
         loop.start_monitor(ready=False)
         wanted = set(signed)
-        wait_until("every alert", lambda: wanted <= {alert["index"] for alert in loop.alerts()}, seconds=90)
+        wait_until("every alert", lambda: wanted <= {alert["index"] for alert in loop.alerts()}, seconds=PATIENCE)
 
         delivered = Counter((alert["id"], alert["index"]) for alert in loop.alerts())
         assert {index for _, index in delivered} == wanted, "every signing was found, and nothing else"

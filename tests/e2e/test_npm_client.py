@@ -10,6 +10,7 @@ import pytest
 
 from monitor.demo.processes import wait_until
 from tests.e2e.loop import Loop, running_loop
+from tests.support.waiting import PATIENCE
 
 CLIENT = Path(__file__).parent.parent / "npm_client"
 CLI = CLIENT / "node_modules" / ".bin" / "sigstore"
@@ -55,10 +56,10 @@ def test_what_npm_signs_is_noticed_and_verifies_for_its_signer_only(tmp_path: Pa
         urls = ["--fulcio-url", loop.ca_url, "--rekor-url", loop.log_url]
         alice = loop.token("--email", "alice@example.com")
         node(loop, str(CLI), "attest", "statement.json", *urls, "-o", "v1.json", token=alice)
-        wait_until("the alert of Rekor v1", lambda: len(loop.alerts()) > 0, seconds=60)
+        wait_until("the alert of Rekor v1", lambda: len(loop.alerts()) > 0, seconds=PATIENCE)
         config = "ca/trust/signing_config.json"
         node(loop, "node", str(CLIENT / "sign.js"), config, "widget.tar.gz", "v2.json", token=alice)
-        wait_until("the alert of Rekor v2", lambda: len(loop.alerts()) > 1, seconds=60)
+        wait_until("the alert of Rekor v2", lambda: len(loop.alerts()) > 1, seconds=PATIENCE)
 
         assert [alert["rule"] for alert in loop.alerts()] == ["alice", "alice"]
         assert [alert["log"].partition("/")[0] for alert in loop.alerts()] == ["rekor-v1", "rekor-v2"]

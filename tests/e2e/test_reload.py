@@ -14,6 +14,7 @@ from monitor.store.database import open_database
 from monitor.store.reading import Reading
 from tests.e2e.loop import Loop, running_loop
 from tests.e2e.quick_signer import QuickSigner
+from tests.support.waiting import PATIENCE
 
 LATE = """\
   - id: late
@@ -44,7 +45,7 @@ def wait_for(loop: Loop, what: str, reached: Callable[[dict[str, Any]], bool]) -
         except (httpx.HTTPError, ValueError):
             return False
 
-    wait_until(what, is_so, seconds=120)
+    wait_until(what, is_so, seconds=PATIENCE)
 
 
 def hang_up(loop: Loop) -> None:
@@ -56,7 +57,7 @@ def change_rules(loop: Loop, rules: str) -> None:
     path = loop.folder / "rules.yaml"
     path.write_text("version: 1\nrules: nonsense\n")
     hang_up(loop)
-    wait_until("the broken file to be told", lambda: "rules.yaml" in str(loop.status()["reasons"]), seconds=60)
+    wait_until("the broken file to be told", lambda: "rules.yaml" in str(loop.status()["reasons"]), seconds=PATIENCE)
     with path.open("w") as file:
         file.write(rules[: rules.index("  - id: alice")])
         file.flush()
@@ -104,7 +105,7 @@ def test_rules_change_while_signings_stream_in_and_a_kill_comes_in_the_middle(tm
             wait_for(loop, "the gap to close", is_covered)
         finally:
             stop.set()
-            signing.join(30)
+            signing.join(PATIENCE)
         wait_for(loop, "the last entry", lambda log: log["verified_size"] > max(signed))
         loop.stop("signwatch")
         assert findings_of(loop) == {"widget-release": sorted(signed), "late": sorted(signed)}

@@ -16,6 +16,7 @@ from monitor.judging.active_rules import HeldRules, RuleKeeper
 from monitor.model.errors import FetchFailed, OwnFault
 from monitor.model.log_source import LogApi, LogEntry
 from tests.support.served_log import RULES, signing_body
+from tests.support.waiting import PATIENCE, is_alive
 from tlog.frontier import Frontier
 
 SIZE = 16
@@ -172,17 +173,9 @@ def test_processes_end_with_a_parent_that_was_killed(rules: RuleKeeper, tmp_path
         assert parent.stdout is not None
         workers = [int(pid) for pid in parent.stdout.readline().split()]
         parent.send_signal(signal.SIGKILL)
-        parent.wait(30)
+        parent.wait(PATIENCE)
     assert workers
-    deadline = time.monotonic() + 30
-    while any(alive(pid) for pid in workers) and time.monotonic() < deadline:
+    deadline = time.monotonic() + PATIENCE
+    while any(is_alive(pid) for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not any(alive(pid) for pid in workers)
-
-
-def alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
+    assert not any(is_alive(pid) for pid in workers)

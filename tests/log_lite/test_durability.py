@@ -16,6 +16,7 @@ from log_lite.sequencer import NotStored, Sequencer
 from log_lite.store import StoreUnusable
 from tests.log_lite.client import LogClient, hashedrekord, hashedrekord_v2
 from tests.support.log_server import log_server, run
+from tests.support.waiting import PATIENCE
 from tlog.merkle import leaf_hash, verify_consistency
 from tlog.note import Checkpoint
 
@@ -54,13 +55,13 @@ def test_every_accepted_entry_survives_sigkill(tmp_path: Path) -> None:
             writers = [threading.Thread(target=submit_until_dead, args=arguments) for _ in range(WRITERS)]
             for writer in writers:
                 writer.start()
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + PATIENCE
             while len(accepted) < goal and time.monotonic() < deadline:
                 time.sleep(0.005)
             server.kill()
             stop.set()
             for writer in writers:
-                writer.join(30)
+                writer.join(PATIENCE)
             assert len(accepted) >= goal
             server.start()
         check_all_there(log, accepted)

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,15 +14,13 @@ from log_lite.server import addresses
 from tests.log_lite.client import LogClient, hashedrekord, hashedrekord_v2
 from tests.support.entries import make_ca, make_certificate
 from tests.support.log_server import LogServer, log_server, run
+from tests.support.waiting import PATIENCE, wait_until
 from tlog.note import open_note, parse_checkpoint, tile_log_key
 
 
 def eventually(condition: Callable[[], bool]) -> None:
     """Wait until the server has taken over what another process changed."""
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until("the change", condition)
 
 
 def test_rotating_v1_keeps_virtual_indexes_counting(tmp_path: Path) -> None:
@@ -125,7 +122,7 @@ def test_a_taken_port_is_reported(tmp_path: Path, log: LogClient) -> None:
 def test_both_loopback_families_answer(log: LogClient) -> None:
     hosts = ["127.0.0.1"] + (["[::1]"] if Path("/proc/net/if_inet6").exists() else [])
     for host in hosts:
-        assert httpx.get(f"http://{host}:{log.server.port}/checkpoint", timeout=10).status_code == 200
+        assert httpx.get(f"http://{host}:{log.server.port}/checkpoint", timeout=PATIENCE).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from outbound.transport import HttpLimits
 from tests.support.log_server import LogServer, log_server
 from tests.support.memory_state import MemoryState
 from tests.support.served_following import ALL, CT, PATHS, READ, STATIC, V1, V2, Followed, add, trust_of, wait_for
+from tests.support.waiting import wait_until
 
 
 @dataclass
@@ -169,8 +170,4 @@ def test_a_rotated_and_a_frozen_shard_are_followed_to_their_end_and_stay_final(t
 
 
 def wait_for_final(source: LogSource) -> None:
-    for _ in range(200):
-        if source.latest().final:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"{source.identity.log} was never shown as final")
+    wait_until(f"{source.identity.log} to be final", lambda: source.latest().final)

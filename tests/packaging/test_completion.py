@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from monitor.demo.processes import program
+from tests.support.waiting import PATIENCE
 
 SHELLS = ("bash", "zsh", "fish")
 # What is typed, and what the completed command prints.
@@ -23,7 +24,6 @@ LINES = {
     "sign-lite": (b"sign-lite att\t--hel\t\r", "Sign one in-toto statement"),
 }
 _READY = b"\x1b[?2004h"  # the line editor turns bracketed paste on
-_PATIENCE = 120.0
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -37,7 +37,7 @@ def install(shell: str, name: str, home: Path) -> subprocess.CompletedProcess[st
     # Not the last command, so that the shell does not replace itself by the program.
     line = f"{name} --install-completion; echo $?" if shell != "fish" else f"{name} --install-completion; echo $status"
     return subprocess.run(
-        [shell, "-c", line], env=environment(home), capture_output=True, text=True, timeout=_PATIENCE, check=True
+        [shell, "-c", line], env=environment(home), capture_output=True, text=True, timeout=PATIENCE, check=True
     )
 
 
@@ -55,7 +55,7 @@ class Terminal:
 
     def wait_for(self, wanted: bytes) -> str:
         """What is shown until `wanted` is; fails when that does not come."""
-        shown, until = b"", time.monotonic() + _PATIENCE
+        shown, until = b"", time.monotonic() + PATIENCE
         while wanted not in shown and time.monotonic() < until:
             if select.select([self.end], [], [], 1)[0]:
                 try:
@@ -104,7 +104,7 @@ def test_outside_of_a_known_shell_it_is_misuse_and_says_where_to_run_it(option: 
         env=environment(tmp_path),
         capture_output=True,
         text=True,
-        timeout=_PATIENCE,
+        timeout=PATIENCE,
         check=False,
     )
     assert (done.returncode, done.stdout) == (2, "")
@@ -121,7 +121,7 @@ def test_the_script_can_be_shown_instead(shell: str, tmp_path: Path) -> None:
         env=environment(tmp_path),
         capture_output=True,
         text=True,
-        timeout=_PATIENCE,
+        timeout=PATIENCE,
         check=True,
     )
     assert "_SIGNWATCH_COMPLETE" in done.stdout

@@ -15,6 +15,7 @@ from pytest_httpserver import HTTPServer
 from sign_lite.errors import Refused, SignLiteError
 from sign_lite.login import device_token
 from tests.support.ca_server import CA_LITE, SIGN_LITE, CaServer, ca_and_log, run
+from tests.support.waiting import PATIENCE
 
 MIA, PASSWORD = "mia@lab.local", "correct horse battery"
 
@@ -78,7 +79,7 @@ def test_a_device_login_that_is_turned_away_signs_nothing(ca: CaServer, tmp_path
     with signing(ca, tmp_path, "device") as process:
         page = said(process, r"Open (http\S+) on any device").group(1)
         assert decide(page, "deny").status_code == 200
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=PATIENCE)
         assert process.returncode == 3
         assert "the user said no" in errors
     assert not (tmp_path / "file.sigstore.json").exists()

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support.waiting import PATIENCE
+
 
 def postgres_programs() -> Path | None:
     """Folder of initdb and postgres; None when they are not installed."""
@@ -48,9 +50,9 @@ def postgres() -> Iterator[str]:
             env=environment,
         )
         ready = [f"{tools}/pg_isready", "-h", str(folder), "-U", "signwatch", "-t", "1"]
-        for _ in range(100):
+        for _ in range(1_000):
             assert server.poll() is None, "the server stopped"
-            if subprocess.run(ready, check=False, capture_output=True, timeout=10).returncode == 0:
+            if subprocess.run(ready, check=False, capture_output=True, timeout=PATIENCE).returncode == 0:
                 break
             subprocess.run(["sleep", "0.1"], check=True, timeout=5)
         yield f"postgresql+psycopg://signwatch@/postgres?host={folder}"
@@ -58,5 +60,5 @@ def postgres() -> Iterator[str]:
         if server is not None:
             # Fast shutdown: a smart one, SIGTERM, waits for connections that a failed test left.
             server.send_signal(signal.SIGINT)
-            server.wait(30)
+            server.wait(PATIENCE)
         shutil.rmtree(folder, ignore_errors=True)

@@ -4,14 +4,13 @@ import contextlib
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.support.log_server import free_port
+from tests.support.waiting import PATIENCE, answers, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,16 +39,11 @@ def registry_server() -> Iterator[str]:
     port = free_port()
     process = subprocess.Popen([REGISTRY, "-port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        for _ in range(600):
-            assert process.poll() is None, "the registry ended"
-            with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(f"http://localhost:{port}/v2/", timeout=2, trust_env=False).is_success:
-                    break
-            time.sleep(0.05)
+        wait_until("the registry to answer", lambda: answers(f"http://localhost:{port}/v2/"), process)
         yield f"localhost:{port}"
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(PATIENCE)
 
 
 def cosign(

@@ -16,9 +16,9 @@ from typing_extensions import override
 
 from log_lite.cli import app
 from tests.support.served_process import ServedProcess
+from tests.support.waiting import PATIENCE
 
 LOG_LITE: Sequence[str] = (sys.executable, "-c", "from log_lite.cli import main; main()")
-_FAULT_SECONDS = 30.0
 
 
 @dataclass
@@ -46,13 +46,13 @@ class LogServer(ServedProcess):
     def fault(self, mode: str, *arguments: str) -> None:
         """Switch a fault on a running server and wait until it is in force: `none` switches everything off."""
         wanted = {line.split("\t")[0] for line in self.command("fault", mode, *arguments).splitlines()}
-        deadline = time.monotonic() + _FAULT_SECONDS
+        deadline = time.monotonic() + PATIENCE
         while not self._in_force(wanted, mode):
             assert time.monotonic() < deadline, f"the server did not take over {mode} for {wanted}"
             time.sleep(0.02)
 
     def _in_force(self, logs: set[str], mode: str) -> bool:
-        text = httpx.get(f"{self.url}/metrics", timeout=_FAULT_SECONDS).text
+        text = httpx.get(f"{self.url}/metrics", timeout=PATIENCE).text
         modes = dict(re.findall(r'^log_lite_fault_active\{log="(\w+)",mode="([\w-]+)"\} 1', text, re.MULTILINE))
         return all(modes.get(log, "none") == mode for log in logs)
 

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import threading
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -14,6 +13,7 @@ from tests.support import entries as made
 from tests.support.harness import NOW, EverythingIsNews, NumberScanner
 from tests.support.log_server import LogServer
 from tests.support.memory_state import MemoryState
+from tests.support.waiting import wait_until
 
 MEDIA_TYPE = "application/vnd.dev.sigstore.trustedroot+json;version=0.1"
 PATHS = {LogApi.REKOR_V1: "", LogApi.REKOR_V2: "", LogApi.CT_RFC6962: "/ct", LogApi.CT_STATIC: "/ct"}
@@ -74,9 +74,4 @@ def add(server: LogServer, log: str, count: int, first: int = 0) -> None:
 
 def wait_for(source: LogSource, size: int) -> None:
     """Wait until the running server shows what the import command wrote beside it."""
-    waiting = threading.Event()
-    for _ in range(200):
-        if source.latest().size >= size:
-            return
-        waiting.wait(0.05)
-    raise AssertionError(f"{source.identity.log} never showed {size} entries")
+    wait_until(f"{source.identity.log} to show {size} entries", lambda: source.latest().size >= size)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, NoReturn
 
-_STOP_SECONDS = 15.0
+from tests.support.waiting import PATIENCE
+
 _LOOK_SECONDS = 0.5
 
 
@@ -84,10 +85,10 @@ class ServedProcess(ABC):
             if self.process.poll() is None:
                 self.process.send_signal(how)
             try:
-                code = self.process.wait(_STOP_SECONDS)
+                code = self.process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 self.process.kill()
-                code = self.process.wait(_STOP_SECONDS)
+                code = self.process.wait(PATIENCE)
         self.process = None
         return code
 

@@ -31,6 +31,7 @@ from monitor.telemetry.prometheus import PrometheusMeter
 from monitor.trust.provider import TrustKeeper
 from monitor.trust.trust_root import TrustRoot, read_trust_root
 from outbound.transport import HttpLimits
+from tests.support import waiting
 from tests.support.harness import NOW, EverythingIsNews, NumberScanner
 from tests.support.log_server import LogServer, log_server
 from tests.support.served_following import add
@@ -42,7 +43,7 @@ PATHS = {V1: "", V2: "", CT: "/ct", STATIC: "/ct"}
 LOG_OF = {V1: "v1", V2: "v2", CT: "ct", STATIC: "ct"}
 READ, SEEN = 200, 300
 """Following has read this many entries and trusts the head over that many before every attack."""
-NOTICE_SECONDS = 120.0
+NOTICE_SECONDS = waiting.PATIENCE
 
 
 @dataclass

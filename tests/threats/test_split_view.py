@@ -23,6 +23,7 @@ from monitor.store.fsck import fsck
 from monitor.store.reading import KeptEvidence, Reading
 from outbound.transport import HttpLimits
 from tests.support.log_server import LogServer, free_port, log_server
+from tests.support.waiting import PATIENCE
 from tests.threats.site import ALL, NOTICE_SECONDS, RULES, add_entries, opened, trusted_root_of, wait_for_size
 
 CONFIG = """\
@@ -114,7 +115,7 @@ def peer(installations: tuple[Installation, Installation]) -> Iterator[str]:
             yield f"http://127.0.0.1:{port}"
         finally:
             daemon.terminate()
-            daemon.wait(30)
+            daemon.wait(PATIENCE)
 
 
 def answers(url: str, daemon: subprocess.Popen[bytes], errors: Path) -> None:
