@@ -31,7 +31,7 @@ from sign_lite.keyed import load_key
 from sign_lite.login import LoginKind, log_in
 from sign_lite.private_key import KeyPair, read_key_pair
 from sign_lite.signing import Signing, build_statement, signer
-from sign_lite.trust import TOKEN_VARIABLE, load_identity_token, load_trust, load_trust_config
+from sign_lite.trust import TOKEN_VARIABLE, Trust, load_identity_token, load_trust, load_trust_config
 from sign_lite.verifying import Signed, verify_file
 
 _P = ParamSpec("_P")
@@ -60,6 +60,19 @@ RekorVersion = Annotated[
 ]
 BundleOption = Annotated[Path | None, typer.Option(help="Bundle file; beside the file when left out.", metavar="FILE")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace bundles that exist.")]
+PredicateFile = Annotated[Path, typer.Option(help="JSON object with what is claimed.", metavar="FILE")]
+PredicateType = Annotated[str, typer.Option(help="URI that names the kind of predicate.", metavar="URI")]
+TrustedRootFile = Annotated[
+    Path | None, typer.Option(help="Trusted root of the deployment.", metavar="JSON", dir_okay=False)
+]
+TrustConfigFile = Annotated[
+    Path | None, typer.Option(help="Client trust configuration, in place of a trusted root.", metavar="JSON")
+]
+Identity = Annotated[str | None, typer.Option(help="Who must have signed: the certificate's name.")]
+Issuer = Annotated[str | None, typer.Option(help="Which OIDC issuer must vouch for that name.", metavar="URL")]
+PublicKey = Annotated[
+    Path | None, typer.Option(help="Public key that must have signed, in place of an identity.", metavar="PEM")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -165,8 +178,8 @@ def attest(
     *,
     files: Files,
     trust_config: TrustConfig,
-    predicate: Annotated[Path, typer.Option(help="JSON object with what is claimed.", metavar="FILE")],
-    predicate_type: Annotated[str, typer.Option(help="URI that names the kind of predicate.", metavar="URI")],
+    predicate: PredicateFile,
+    predicate_type: PredicateType,
     identity_token: Token = None,
     identity_token_file: TokenFile = None,
     login: Login = None,
@@ -199,20 +212,11 @@ def attest(
 def verify_command(
     *,
     files: Annotated[list[Path], typer.Argument(help="Files, or sha256:HEX for one of them.", metavar="FILE...")],
-    trusted_root: Annotated[
-        Path | None, typer.Option(help="Trusted root of the deployment.", metavar="JSON", dir_okay=False)
-    ] = None,
-    trust_config: Annotated[
-        Path | None, typer.Option(help="Client trust configuration, in place of a trusted root.", metavar="JSON")
-    ] = None,
-    identity: Annotated[str | None, typer.Option(help="Who must have signed: the certificate's name.")] = None,
-    issuer: Annotated[
-        str | None, typer.Option(help="Which OIDC issuer must vouch for that name.", metavar="URL")
-    ] = None,
-    key: Annotated[
-        Path | None,
-        typer.Option(help="Public key that must have signed, in place of an identity.", metavar="PEM"),
-    ] = None,
+    trusted_root: TrustedRootFile = None,
+    trust_config: TrustConfigFile = None,
+    identity: Identity = None,
+    issuer: Issuer = None,
+    key: PublicKey = None,
     bundle: BundleOption = None,
     as_json: AsJson = False,
 ) -> None:
@@ -224,11 +228,9 @@ def verify_command(
     Example: sign-lite verify a.whl --trust-config tc.json --identity me@example.com --issuer http://localhost:8080/oidc
     """
     who = signed_by(identity, issuer, key)
-    if (trusted_root is None) == (trust_config is None):
-        raise Misuse("say what is trusted: one of --trusted-root and --trust-config")
     if bundle is None and (digests := [str(each) for each in files if is_digest(each)]):
         raise Misuse(f"{digests[0]} is no file, so its bundle stands beside nothing: name it with --bundle")
-    trust = load_trust(trusted_root or trust_config or Path())
+    trust = trusted_by(trusted_root, trust_config)
     results: list[dict[str, Any]] = []
     for file, source in zip(files, _targets(files, bundle), strict=True):
         digest = hash_named(file)
@@ -252,6 +254,13 @@ def signed_by(identity: str | None, issuer: str | None, key: Path | None) -> Sig
     if identity is None or issuer is None:
         raise Misuse("say who must have signed: --identity and --issuer, or --key")
     return Signed(identity, issuer)
+
+
+def trusted_by(trusted_root: Path | None, trust_config: Path | None) -> Trust:
+    """The trust that the options of a command name. Raises `SignLiteError`."""
+    if (trusted_root is None) == (trust_config is None):
+        raise Misuse("say what is trusted: one of --trusted-root and --trust-config")
+    return load_trust(trusted_root or trust_config or Path())
 
 
 def _targets(files: list[Path], bundle: Path | None) -> list[Path]:

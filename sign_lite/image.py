@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -26,20 +25,28 @@ from outbound.registry import (
 from sign_lite.commands import (
     AsJson,
     Given,
+    Identity,
+    Issuer,
     Login,
+    PredicateFile,
+    PredicateType,
+    PublicKey,
     RekorVersion,
     SigningKey,
     Token,
     TokenFile,
     TrustConfig,
+    TrustConfigFile,
+    TrustedRootFile,
     opened_signer,
     print_results,
     read_predicate,
     reported,
     signed_by,
+    trusted_by,
 )
 from sign_lite.errors import Misuse, Refused, Unreachable, VerificationFailed
-from sign_lite.trust import Trust, load_trust
+from sign_lite.trust import Trust
 from sign_lite.verifying import Signed, verify_held
 from sigstore_entries.bundle_file import BUNDLE_0_3, NoBundle, NotHeld
 from sigstore_entries.image_signature import Found, read_signature, signed_bytes
@@ -91,8 +98,8 @@ def attest_image(
     name: Image,
     *,
     trust_config: TrustConfig,
-    predicate: Annotated[Path, typer.Option(help="JSON object with what is claimed.", metavar="FILE")],
-    predicate_type: Annotated[str, typer.Option(help="URI that names the kind of predicate.", metavar="URI")],
+    predicate: PredicateFile,
+    predicate_type: PredicateType,
     identity_token: Token = None,
     identity_token_file: TokenFile = None,
     login: Login = None,
@@ -126,19 +133,11 @@ def attest_image(
 def verify_image(
     name: Image,
     *,
-    trusted_root: Annotated[
-        Path | None, typer.Option(help="Trusted root of the deployment.", metavar="JSON", dir_okay=False)
-    ] = None,
-    trust_config: Annotated[
-        Path | None, typer.Option(help="Client trust configuration, in place of a trusted root.", metavar="JSON")
-    ] = None,
-    identity: Annotated[str | None, typer.Option(help="Who must have signed: the certificate's name.")] = None,
-    issuer: Annotated[
-        str | None, typer.Option(help="Which OIDC issuer must vouch for that name.", metavar="URL")
-    ] = None,
-    key: Annotated[
-        Path | None, typer.Option(help="Public key that must have signed, in place of an identity.", metavar="PEM")
-    ] = None,
+    trusted_root: TrustedRootFile = None,
+    trust_config: TrustConfigFile = None,
+    identity: Identity = None,
+    issuer: Issuer = None,
+    key: PublicKey = None,
     predicate_type: Annotated[
         str | None, typer.Option(help="An attestation of this kind is wanted, in place of a signature.", metavar="URI")
     ] = None,
@@ -153,9 +152,7 @@ def verify_image(
 --issuer http://localhost:8080/oidc
     """
     who = signed_by(identity, issuer, key)
-    if (trusted_root is None) == (trust_config is None):
-        raise Misuse("say what is trusted: one of --trusted-root and --trust-config")
-    trust = load_trust(trusted_root or trust_config or Path())
+    trust = trusted_by(trusted_root, trust_config)
     with _opened(name, allow_http=allow_http) as (registry, image, manifest):
         fetched = fetch_signatures(registry, manifest)
     result: dict[str, Any] = {"file": str(image), "sha256": _hex(image)}

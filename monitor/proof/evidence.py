@@ -148,11 +148,6 @@ def from_document(document: Any) -> Evidence:
         raise NotEvidence(f"the evidence file lacks or garbles a field: {error}") from error
 
 
-def verify_evidence(raw: bytes) -> Conclusion:
-    """Say what an evidence file shows under the key in it. Raises `NotEvidence`."""
-    return check_evidence(raw).conclusion
-
-
 def check_evidence(raw: bytes) -> Checked:
     """Check an evidence file on its own: read it, verify every signature in it, and say what it shows.
 

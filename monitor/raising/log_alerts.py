@@ -1,4 +1,4 @@
-"""From trouble with a log, or our own, to an `Alert`: how loud it is, what it means and what to do next.
+"""Alerts about trouble with a log, or our own: urgency, meaning and next step.
 
 An alert's id is stable for one event, so seeing it again enqueues nothing. Events that a stranger can cause in bulk
 (entries that cannot be decoded) are told once a batch with a count, never one by one. Signings:
@@ -54,7 +54,7 @@ _MEANING: Final = {
     ),
     "log-entries-not-in-tree": _Meaning(
         "{log} serves an entry other than the one it signed",
-        "What was signed at this place in the log is not known. Entries from here on are not being checked.",
+        "The entry that was signed at this index is not known. Entries from here on are not being checked.",
         f"Ask the log from another network, past any cache. {_EXPORT} who watch it if it stays so.",
     ),
     "log-entry-missing": _Meaning(
@@ -70,7 +70,7 @@ _MEANING: Final = {
     ),
     "log-shard-vanished": _Meaning(
         "{log} no longer lists a tree it had",
-        "What is in that tree can no longer be checked by anybody.",
+        "The entries of that tree can no longer be checked.",
         "Check the log's configuration and announcements; export the heads kept for this tree.",
     ),
 }
@@ -240,7 +240,7 @@ def rewound_head_alert(trusted: SignedHead, shown: SignedHead, since: datetime, 
         title=f"{log} went back from {trusted.size} to {counted(shown.size, 'entry')}",
         summary=f"It signed size {trusted.size} before and has shown nothing newer since {rfc3339(since)}; now it "
         f"shows size {shown.size}, which that tree does contain.",
-        consequence=f"Entries from {shown.size} on are no longer shown to anybody who asks now. Signings made since "
+        consequence=f"The log no longer shows the entries from {shown.size} on. Signings made since "
         "then are not being checked.",
         next_step="Ask the log from another network: one replica may lag. If all do, tell the log's operator: both "
         "signed heads are in the history of heads.",

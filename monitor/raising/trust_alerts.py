@@ -62,7 +62,7 @@ def _moved(followed: bool) -> str:
         )
     return (
         "The configuration lists which logs are followed, and where: its old address is still the one that is asked. "
-        "Once nothing is added there, signings are missed."
+        "Once the log adds its entries elsewhere only, signings are missed."
     )
 
 
@@ -72,13 +72,13 @@ _CONSEQUENCES: Final[Mapping[ChangeKind, Callable[[bool], str]]] = {
         "The log known before stays pinned to the key it had. As for the log under the new key: " + _new_log(followed)
     ),
     ChangeKind.LOG_GONE: lambda _: (
-        "Clients no longer accept it. It is read to its end under the key it had; heads that it signs later are told."
+        "Clients no longer accept it. It is read to its end under the key it had; each later head raises an alert."
     ),
     ChangeKind.LOG_MOVED: _moved,
     ChangeKind.LOG_PERIOD: lambda _: "It is in force now: entries are judged by the new period.",
     ChangeKind.AUTHORITY_APPEARED: lambda _: (
-        "It is in force now. Signings without a trusted certificate so far are judged again: what it vouches for is "
-        "told if it is unexpected."
+        "It is in force now. Signings without a trusted certificate so far are judged again: those that it vouches for "
+        "raise an alert if they are unexpected."
     ),
     ChangeKind.AUTHORITY_GONE: lambda _: "Certificates it issued are counted as unverified from now on.",
     ChangeKind.AUTHORITY_PERIOD: lambda _: (
@@ -96,7 +96,7 @@ def log_ended_alert(log: TrustedLog, until: datetime, now: datetime) -> Alert:
         severity=Severity.INFO,
         title=f"{log.url} ended",
         summary=f"By the trust root its key {log.log_id.hex()} signs nothing after {rfc3339(until)}.",
-        consequence="What it signed until then is read to the last entry. Anything it adds later is told.",
+        consequence="The entries that it signed until then are read to the last one. Later entries raise an alert.",
         next_step="Nothing needs to be done. Check that its successor is followed: `signwatch status`.",
         created_at=now,
         facts=(("Log", log.url), ("Key", log.log_id.hex()), ("Ended", rfc3339(until))),
@@ -112,7 +112,7 @@ def log_final_alert(name: str, size: int, until: datetime, now: datetime) -> Ale
         severity=Severity.INFO,
         title=f"{name} was read to its end",
         summary=f"It ended {rfc3339(until)}; all {size} entries that it signed were checked since.",
-        consequence="It counts as final: no new head is expected of it. Growth would be told as log-key-expired.",
+        consequence="It counts as final: no new head is expected of it. Growth raises the alert log-key-expired.",
         next_step="Nothing needs to be done.",
         created_at=now,
         facts=(("Log", name), ("Entries", str(size)), ("Ended", rfc3339(until))),
@@ -129,7 +129,7 @@ def disagreement_alert(url: str, reason: str, fingerprint: str, now: datetime) -
         severity=Severity.WARN,
         title=f"Clients are told to sign into {url}, which cannot be watched",
         summary=f"The signing configuration names {url}, but {reason}.",
-        consequence="What clients log there is not being checked: without its key nothing of it can be verified.",
+        consequence="Signings that clients log there are not checked: no entry can be verified without the log's key.",
         next_step="Ask the operator of the trust repository for the log's key, or tell them of the mistake.",
         created_at=now,
         facts=(("Log", url), ("Reason", reason), ("Trust root", fingerprint)),

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from monitor.cli import run_command
 from monitor.crosscheck.bundle_check import BundleRelation, CrossCheck
 from monitor.crosscheck.bundles import BadBundle
-from monitor.proof.evidence import verify_evidence
+from monitor.proof.evidence import check_evidence
 from monitor.store.database import create, open_database
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
@@ -174,7 +174,7 @@ def test_19_a_promise_that_a_log_broke_is_evidence(
     file = tmp_path / "broken.json"
     run("evidence", "export", broken[0]["evidence"], "--output", str(file))
     assert json.loads(file.read_text())["strength"] == "transferable"
-    assert verify_evidence(file.read_bytes()).transferable
+    assert check_evidence(file.read_bytes()).conclusion.transferable
     assert independent_reader.read(file.read_bytes()) is not None
     alerts = json.loads(run("alerts", "list", "--json")[0])["alerts"]
     assert [each["kind"] for each in alerts] == ["log-promise-broken"]

@@ -15,7 +15,7 @@ from monitor.crosscheck.bundles import BadBundle, View
 from monitor.following.follower import LogFollower, Timing, baseline
 from monitor.model.errors import FetchFailed
 from monitor.model.log_source import LogSource
-from monitor.proof.evidence import to_document, verify_evidence
+from monitor.proof.evidence import check_evidence, to_document
 from monitor.store.database import open_database
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
@@ -61,13 +61,13 @@ def split(kind: type[MisbehavingLog], size: int, fork_at: int) -> tuple[Misbehav
     return public, hidden
 
 
-def check_evidence(store: Store, verdict: BundleVerdict) -> dict[str, Any]:
+def kept_evidence(store: Store, verdict: BundleVerdict) -> dict[str, Any]:
     """Kept, alerted once, transferable, and verified from its file alone."""
     assert verdict.standing is BundleRelation.CONTRADICTION
     (kept,) = Reading(store.database).evidence(10)
     (alert,) = Reading(store.database).alerts(10, open_only=True, ids=[kept.id])
     assert alert.alert.kind == kept.kind == "log-forked"
-    conclusion = verify_evidence(json.dumps(dict(kept.document)).encode())
+    conclusion = check_evidence(json.dumps(dict(kept.document)).encode()).conclusion
     assert conclusion.transferable, conclusion.sentences
     return dict(kept.document)
 
@@ -101,7 +101,7 @@ def test_a_split_view_that_only_a_bundle_shows_is_caught_offline(
     public, hidden = split(kind, followed, 20)
     follow(store, public)
     hidden.grow(30)
-    check_evidence(store, offline(store, view(hidden, 20)))
+    kept_evidence(store, offline(store, view(hidden, 20)))
     # Bundles of the public history are no worse for it.
     public.grow(7)
     assert offline(store, view(public, 20)).standing is not BundleRelation.CONTRADICTION
@@ -115,7 +115,7 @@ def test_two_bundles_of_two_histories_contradict_whoever_follows_nothing(
     public, hidden = split(kind, 100, 20)
     hidden.grow(17)
     assert offline(store, view(public, first)).standing is BundleRelation.NOT_COVERED
-    document = check_evidence(store, offline(store, view(hidden, second)))
+    document = kept_evidence(store, offline(store, view(hidden, second)))
     assert len(document["heads"]) == len(document["leaves"]) == 2
     # The other way round, and again: the same event.
     offline(store, view(hidden, second))
@@ -127,7 +127,7 @@ def test_two_roots_of_one_size_are_a_fork_at_once(kind: type[MisbehavingLog], st
     public, hidden = split(kind, 100, 50)
     offline(store, view(public, 3))
     assert "two roots for size 100" in offline(store, view(hidden, 70)).detail
-    check_evidence(store, offline(store, view(hidden, 70)))
+    kept_evidence(store, offline(store, view(hidden, 70)))
 
 
 @kinds
@@ -136,7 +136,7 @@ def test_a_bundle_against_our_own_history_of_heads(kind: type[MisbehavingLog], s
     follow(store, public)
     public.grow(40)
     follow(store, public)
-    check_evidence(store, offline(store, view(hidden, 55)))
+    kept_evidence(store, offline(store, view(hidden, 55)))
 
 
 @kinds
@@ -147,7 +147,7 @@ def test_with_the_log_at_hand_every_fork_is_caught_even_where_no_node_is_shared(
     public.grow(40)
     follow(store, public)
     verdict = online(store, view(hidden, 2), public)
-    check_evidence(store, verdict)
+    kept_evidence(store, verdict)
 
 
 @kinds
@@ -157,7 +157,7 @@ def test_the_frontier_contradicts_by_itself_while_entries_wait_to_be_read(
     public, hidden = split(kind, 64, 10)
     follow(store, public)
     hidden.grow(60)
-    document = check_evidence(store, offline(store, view(hidden, 70)))
+    document = kept_evidence(store, offline(store, view(hidden, 70)))
     assert document["prefix"]
     assert document["secondProof"]
 
@@ -333,7 +333,7 @@ def test_evidence_of_two_nodes_falls_apart_when_touched(kind: type[MisbehavingLo
     evidence = offline(store, view(hidden, 30)).evidence
     assert evidence is not None
     good = to_document(evidence)
-    assert verify_evidence(json.dumps(good).encode()).transferable  # the control case
+    assert check_evidence(json.dumps(good).encode()).conclusion.transferable  # the control case
     changes: dict[str, Any] = {
         "the second proof": lambda d: d["secondProof"].__setitem__(0, d["secondProof"][1]),
         "the first proof": lambda d: d["proof"].pop(),
@@ -347,7 +347,7 @@ def test_evidence_of_two_nodes_falls_apart_when_touched(kind: type[MisbehavingLo
     for name, change in changes.items():
         bad = copy.deepcopy(good)
         change(bad)
-        assert not verify_evidence(json.dumps(bad).encode()).transferable, name
+        assert not check_evidence(json.dumps(bad).encode()).conclusion.transferable, name
 
 
 @kinds
@@ -361,4 +361,4 @@ def test_an_honest_pair_of_bundles_never_passes_for_a_fork(kind: type[Misbehavin
     other = view(public, 30, 90)
     honest["heads"][1], honest["secondProof"] = b64(other.head.raw), [b64(node) for node in other.proof]
     honest["leaves"][1] = {"index": 30, "leaf": b64(other.leaf)}
-    assert not verify_evidence(json.dumps(honest).encode()).transferable
+    assert not check_evidence(json.dumps(honest).encode()).conclusion.transferable

@@ -17,7 +17,7 @@ from monitor.crosscheck.bundles import (
     read_certificate_timestamps,
 )
 from monitor.model.errors import FetchFailed
-from monitor.proof.evidence import verify_evidence
+from monitor.proof.evidence import check_evidence
 from monitor.store.reading import Reading
 from monitor.store.store import Store
 from monitor.trust.trust_root import read_trust_root
@@ -176,7 +176,7 @@ def test_19_two_bundles_promised_one_index_are_proof_without_asking_anybody(stor
     assert verdict.standing is BundleRelation.CONTRADICTION
     (kept,) = Reading(store.database).evidence(10)
     raw = json.dumps(kept.document).encode()
-    assert verify_evidence(raw).transferable
+    assert check_evidence(raw).conclusion.transferable
     assert "promised to two entries" in (independent_reader.read(raw) or "")
     for number in range(2):
         for part in ("statement", "signature"):

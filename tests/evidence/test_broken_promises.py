@@ -13,7 +13,7 @@ import pytest
 from monitor.crosscheck.promise_audit import hold
 from monitor.model.errors import Evidence
 from monitor.model.log_source import PromisingSource, SignedHead
-from monitor.proof.evidence import NotEvidence, event_id, from_document, to_document, verify_evidence
+from monitor.proof.evidence import NotEvidence, check_evidence, event_id, from_document, to_document
 from tests.evidence import independent_reader
 from tests.evidence.independent_reader import ShowsNothing
 from tests.evidence.test_independent_reader import verdicts
@@ -47,7 +47,10 @@ def both(document: dict[str, Any]) -> set[object]:
     """What the two readers make of a file: refused, a record, or proof."""
     raw = json.dumps(document).encode()
     told: list[object] = []
-    for read, refuses in ((lambda r: verify_evidence(r).transferable, NotEvidence), (independent, ShowsNothing)):
+    for read, refuses in (
+        (lambda r: check_evidence(r).conclusion.transferable, NotEvidence),
+        (independent, ShowsNothing),
+    ):
         try:
             told.append(read(raw))
         except refuses:
@@ -164,7 +167,7 @@ def test_nothing_in_the_file_can_be_changed(kind: type[MisbehavingLog], what: st
     assert both(extra) == {"refused"}
     for field in ("id", "kind", "log", "event"):
         with pytest.raises(NotEvidence):
-            verify_evidence(json.dumps({**good, field: "log-forked"}).encode())
+            check_evidence(json.dumps({**good, field: "log-forked"}).encode())
 
 
 def test_the_promise_alone_names_what_happened() -> None:

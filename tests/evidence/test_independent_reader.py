@@ -18,7 +18,7 @@ from monitor.crosscheck.bundle_check import _two_views
 from monitor.crosscheck.bundles import View
 from monitor.model.errors import Evidence, LogMisbehaved
 from monitor.model.log_source import TrustedHead
-from monitor.proof.evidence import NotEvidence, to_document, verify_evidence
+from monitor.proof.evidence import NotEvidence, check_evidence, to_document
 from monitor.proof.trusted_head import advance
 from monitor.store.views import KeptView
 from tests.evidence import independent_reader
@@ -128,7 +128,7 @@ CASES: dict[str, Callable[[type[MisbehavingLog]], Evidence]] = {
 def test_both_readers_are_convinced_by_what_the_log_signed_twice(kind: type[MisbehavingLog], case: str) -> None:
     evidence = CASES[case](kind)
     raw = json.dumps(to_document(evidence)).encode()
-    assert verify_evidence(raw).transferable
+    assert check_evidence(raw).conclusion.transferable
     assert independent_reader.read(raw, sha256(evidence.spki).hexdigest())
     with pytest.raises(ShowsNothing, match="not the log's"):
         independent_reader.read(raw, "0" * 64)
@@ -136,7 +136,7 @@ def test_both_readers_are_convinced_by_what_the_log_signed_twice(kind: type[Misb
 
 def test_both_readers_are_convinced_by_a_log_that_grew_after_its_end() -> None:
     raw = json.dumps(to_document(unfrozen())).encode()
-    assert verify_evidence(raw).transferable
+    assert check_evidence(raw).conclusion.transferable
     assert "declared final at 30" in (independent_reader.read(raw) or "")
 
 
@@ -148,7 +148,7 @@ def test_both_readers_call_a_swapped_entry_a_record(kind: type[MisbehavingLog]) 
     with pytest.raises(LogMisbehaved) as caught:
         seen.follow()
     raw = json.dumps(to_document(caught.value.evidence)).encode()
-    assert not verify_evidence(raw).transferable
+    assert not check_evidence(raw).conclusion.transferable
     assert independent_reader.read(raw) is None
 
 
@@ -182,7 +182,7 @@ def test_neither_reader_is_convinced_by_an_honest_log(kind: type[MisbehavingLog]
         replace(lie, proof=tuple(one.proof), leaves=leaves, second_proof=tuple(other.proof)),
     ):
         raw = json.dumps(to_document(attempt)).encode()
-        assert not verify_evidence(raw).transferable
+        assert not check_evidence(raw).conclusion.transferable
         assert independent_reader.read(raw) is None
 
 
@@ -216,7 +216,7 @@ def verdicts(document: dict[str, Any]) -> tuple[bool, bool]:
     """Whether our reader and the independent one call it proof."""
     raw = json.dumps(document).encode()
     try:
-        ours = verify_evidence(raw).transferable
+        ours = check_evidence(raw).conclusion.transferable
     except NotEvidence:
         ours = False
     try:

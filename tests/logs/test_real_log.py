@@ -15,7 +15,7 @@ from monitor.following.follower import baseline
 from monitor.http_fetcher import HttpFetcher
 from monitor.logs.opening import LogDescription, open_sources
 from monitor.model.log_source import LogApi, LogSource
-from monitor.proof.evidence import to_document, verify_evidence
+from monitor.proof.evidence import check_evidence, to_document
 from outbound.transport import HttpLimits
 from tests.support.log_server import LogServer, log_server
 from tests.support.memory_state import MemoryState
@@ -114,7 +114,7 @@ def test_every_fault_is_told_for_what_it_is(site: Site, mode: str) -> None:
         outcomes[api] = outcome
         assert all(position.frontier.size <= 301 for position in state.positions.values())
         for evidence in state.evidence.values():
-            conclusion = verify_evidence(json.dumps(to_document(evidence)).encode())
+            conclusion = check_evidence(json.dumps(to_document(evidence)).encode()).conclusion
             assert conclusion.transferable == (evidence.kind == "log-forked")
     site.let_time_pass()
     assert outcomes == FAULTS[mode]

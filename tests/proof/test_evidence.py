@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from monitor.model.errors import Evidence, LogMisbehaved
-from monitor.proof.evidence import NotEvidence, conclude, event_id, from_document, to_document, verify_evidence
+from monitor.proof.evidence import NotEvidence, check_evidence, conclude, event_id, from_document, to_document
 from tests.support.harness import KINDS, watch
 from tests.support.misbehaving_log import MisbehavingLog, RekorV1Log, RekorV2Log, ecdsa_key, ed25519_key, spki_of
 
@@ -34,7 +34,7 @@ def test_a_fork_is_proof_to_anybody_who_knows_the_key(kind: type[MisbehavingLog]
     evidence = forked(kind, size, grown)
     document = to_document(evidence)
     assert document["strength"] == "transferable"
-    conclusion = verify_evidence(as_file(document))
+    conclusion = check_evidence(as_file(document)).conclusion
     assert conclusion.transferable
     assert len(conclusion.sentences) == 3
     assert from_document(document) == evidence
@@ -49,7 +49,7 @@ def test_a_swapped_entry_is_a_record_and_says_so(kind: type[MisbehavingLog]) -> 
         seen.follow()
     document = to_document(caught.value.evidence)
     assert document["strength"] == "record"
-    conclusion = verify_evidence(as_file(document))
+    conclusion = check_evidence(as_file(document)).conclusion
     assert not conclusion.transferable
     assert conclusion.sentences[-1].startswith("Record only")
 
@@ -60,7 +60,7 @@ def test_a_head_by_another_key_is_a_record_and_says_so(kind: type[MisbehavingLog
     seen.log.sign_with(ed25519_key(99) if kind is RekorV2Log else ecdsa_key(99))
     with pytest.raises(LogMisbehaved) as caught:
         seen.follow()
-    assert not verify_evidence(as_file(to_document(caught.value.evidence))).transferable
+    assert not check_evidence(as_file(to_document(caught.value.evidence))).conclusion.transferable
 
 
 def test_an_honest_pair_of_heads_never_passes_for_a_fork() -> None:
@@ -93,7 +93,7 @@ def _flip(text: str) -> str:
 
 def test_nothing_in_a_file_can_be_changed_unnoticed() -> None:
     good = to_document(forked(RekorV2Log))
-    assert verify_evidence(as_file(good)).transferable  # the control case
+    assert check_evidence(as_file(good)).conclusion.transferable  # the control case
     changes: dict[str, Any] = {
         "a head": lambda d: d["heads"].__setitem__(0, _flip(d["heads"][0])),
         "another key": lambda d: d["key"].__setitem__("spki", base64.b64encode(spki_of(ed25519_key(8))).decode()),
@@ -113,16 +113,16 @@ def test_nothing_in_a_file_can_be_changed_unnoticed() -> None:
         bad = copy.deepcopy(good)
         change(bad)
         with pytest.raises(NotEvidence):
-            verify_evidence(as_file(bad))
+            check_evidence(as_file(bad))
     weaker = copy.deepcopy(good)
     weaker["proof"][0] = _flip(weaker["proof"][0])
-    assert not verify_evidence(as_file(weaker)).transferable
+    assert not check_evidence(as_file(weaker)).conclusion.transferable
 
 
 @pytest.mark.parametrize("raw", [b"", b"{}", b"[]", b"null", b"[" * 100_000, b"\xff", b" " * (17 * 1024 * 1024)])
 def test_any_other_file_is_no_evidence(raw: bytes) -> None:
     with pytest.raises(NotEvidence):
-        verify_evidence(raw)
+        check_evidence(raw)
 
 
 def test_even_odd_evidence_is_kept_as_a_record() -> None:
@@ -131,7 +131,7 @@ def test_even_odd_evidence_is_kept_as_a_record() -> None:
     assert document["strength"] == "record"
     assert from_document(document) == evidence
     with pytest.raises(NotEvidence):
-        verify_evidence(as_file(document))
+        check_evidence(as_file(document))
 
 
 def test_heads_of_two_trees_under_one_key_cannot_contradict() -> None:

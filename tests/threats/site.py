@@ -22,7 +22,7 @@ from monitor.judging.active_rules import RuleKeeper
 from monitor.logs.opening import LogDescription, open_sources
 from monitor.model.errors import FetchFailed, LogMisbehaved
 from monitor.model.log_source import Freshness, LogApi, LogSource, Position, SignedHead
-from monitor.proof.evidence import Conclusion, event_id, from_document, verify_evidence
+from monitor.proof.evidence import Conclusion, check_evidence, event_id, from_document
 from monitor.store.database import create, open_database
 from monitor.store.fsck import fsck
 from monitor.store.reading import KeptEvidence, Reading
@@ -129,7 +129,7 @@ class Followed:
         assert len(self.evidence()) == known + 1
         assert newest.id == identity
         assert event_id(from_document(newest.document)) == identity
-        conclusion = verify_evidence(json.dumps(newest.document).encode())
+        conclusion = check_evidence(json.dumps(newest.document).encode()).conclusion
         assert conclusion.transferable is transferable, conclusion.sentences
         (alert,) = [each for each in self.alerts() if each.id == identity]
         assert (alert.kind, alert.owner, alert.severity) == (kind, Owner.LOG_MISBEHAVED, Severity.PAGE)

@@ -26,7 +26,7 @@ from monitor.logs.opening import open_sources
 from monitor.model.errors import Lagging, NotShown
 from monitor.model.inclusion_promise import InclusionPromise
 from monitor.model.log_source import LogApi, LogSource, PromisingSource
-from monitor.proof.evidence import verify_evidence
+from monitor.proof.evidence import check_evidence
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
 from outbound.transport import HttpLimits
@@ -450,7 +450,7 @@ def test_19_a_promise_that_was_not_kept_is_shown_by_the_signers_own_bundle(site:
     verdict = compare_offered(broken, followed.source, followed.store, NOW)
     assert verdict.relation is PeerRelation.CONTRADICTION
     (evidence,) = followed.evidence()
-    assert verify_evidence(json.dumps(evidence.document).encode()).transferable
+    assert check_evidence(json.dumps(evidence.document).encode()).conclusion.transferable
     assert [alert.kind for alert in followed.alerts()] == ["log-forked"]
     followed.read_to_the_end()
 
@@ -473,7 +473,7 @@ def test_19_a_signed_entry_timestamp_that_was_not_kept_is_proof_once_another_ent
     assert [evidence.kind for evidence in done.broken] == ["log-promise-broken"]
     (evidence,) = followed.evidence()
     raw = json.dumps(evidence.document).encode()
-    assert verify_evidence(raw).transferable
+    assert check_evidence(raw).conclusion.transferable
     assert "promised to two entries" in (independent_reader.read(raw) or "")
     (alert,) = followed.alerts()
     assert (alert.kind, alert.severity, alert.owner) == ("log-promise-broken", Severity.PAGE, Owner.LOG_MISBEHAVED)
@@ -494,7 +494,7 @@ def test_19_a_promised_entry_that_is_not_served_is_held_against_the_log_in_the_t
     followed.holds_nothing_against_the_log()
     assert len(held(followed).broken) == 1
     (evidence,) = followed.evidence()
-    assert not verify_evidence(json.dumps(evidence.document).encode()).transferable
+    assert not check_evidence(json.dumps(evidence.document).encode()).conclusion.transferable
     goes_on(site, followed)
 
 

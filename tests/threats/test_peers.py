@@ -26,7 +26,7 @@ from monitor.following.follower import baseline
 from monitor.http_fetcher import Expect, Unreachable
 from monitor.model.errors import OwnFault
 from monitor.model.log_source import LogSource, SignedHead, TrustedHead
-from monitor.proof.evidence import to_document, verify_evidence
+from monitor.proof.evidence import check_evidence, to_document
 from tests.support.harness import KINDS, NOW
 from tests.support.memory_state import MemoryState
 from tests.support.misbehaving_log import MisbehavingLog, RekorV1Log, RekorV2Log, ecdsa_key, ed25519_key
@@ -126,7 +126,7 @@ def test_another_history_is_a_contradiction_that_anybody_can_check(kind: type[Mi
     (evidence,) = ours.state.evidence.values()
     assert verdict.heads is not None
     assert evidence == verdict.heads.evidence
-    assert verify_evidence(json.dumps(to_document(evidence)).encode()).transferable
+    assert check_evidence(json.dumps(to_document(evidence)).encode()).conclusion.transferable
     assert [alert.kind for alert in ours.state.outbox.values()] == ["log-forked"]
     ours.judge(face(ours.log, size, rewritten_from=60))
     assert len(ours.state.outbox) == 1, "one fork is told once"
@@ -249,7 +249,7 @@ def test_each_side_that_compares_keeps_evidence_of_a_split_view(kind: type[Misbe
         (found,) = compared(installation, peer)
         assert found.relation in {PeerRelation.CONTRADICTION, PeerRelation.NEWER}
     (evidence,) = ours.state.evidence.values()
-    assert verify_evidence(json.dumps(to_document(evidence)).encode()).transferable
+    assert check_evidence(json.dumps(to_document(evidence)).encode()).conclusion.transferable
 
 
 def checkpoints(**changes: Any) -> dict[str, Any]:

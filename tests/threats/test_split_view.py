@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from monitor.cli import run_command
-from monitor.proof.evidence import verify_evidence
+from monitor.proof.evidence import check_evidence
 from monitor.store.database import open_database
 from monitor.store.fsck import fsck
 from monitor.store.reading import KeptEvidence, Reading
@@ -164,7 +164,7 @@ def test_only_the_comparison_reveals_a_split_view(
     assert here.compare(peer) == 1
     assert relations(capsys) == dict.fromkeys(names(here), "contradiction")
     kept = here.evidence()
-    assert all(verify_evidence(json.dumps(one.document).encode()).transferable for one in kept)
+    assert all(check_evidence(json.dumps(one.document).encode()).conclusion.transferable for one in kept)
     assert sorted(one.log for one in kept) == names(here)
     assert here.alerts() == [("log-forked", name) for name in names(here)]
     assert there.evidence() == [], "a comparison asks for heads and leaves nothing behind"

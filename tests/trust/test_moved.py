@@ -10,7 +10,7 @@ from monitor.daemon.assembly import Monitor
 from monitor.daemon.daemon import Daemon
 from monitor.daemon.pass_result import PassResult
 from monitor.model.log_source import LogApi
-from monitor.proof.evidence import verify_evidence
+from monitor.proof.evidence import check_evidence
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
 from monitor.trust.history import Change, ChangeKind, TrustHistory, changes
@@ -103,7 +103,7 @@ def test_a_fork_that_begins_at_the_new_address_is_proven_and_moves_nothing(world
     assert (outcome.owner, outcome.reason) == (Owner.LOG_MISBEHAVED, "log-forked")
     assert position(monitor) == 3
     [evidence] = Reading(monitor.store.database).evidence(9)
-    assert verify_evidence(json.dumps(dict(evidence.document)).encode()).transferable
+    assert check_evidence(json.dumps(dict(evidence.document)).encode()).conclusion.transferable
     assert told(monitor) == ["log-forked", "trust-changed"]
     monitor, _ = world.start()
     assert only(passes(monitor)).reason == "log-forked", "a restart begins nothing anew"
