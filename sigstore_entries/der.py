@@ -183,6 +183,7 @@ _BEFORE_SPKI: Final = 5  # serial number, algorithm, issuer, validity, subject
 _UNIQUE_IDS: Final = (0x81, 0x82)
 _EXPLICIT_0: Final = 0xA0
 _SHORT_FORM: Final = 0x80
+_CERTIFICATE_PARTS: Final = 3
 
 
 class Extension(NamedTuple):
@@ -203,15 +204,22 @@ class Tbs:
     spki: bytes
     extensions: tuple[Extension, ...]
     algorithm: bytes
+    issuer: bytes
+    subject: bytes
 
 
 def split_certificate(raw: bytes) -> Value:
     """Return the TBSCertificate value of a DER certificate. Raises `MalformedDer`."""
-    outer = only(raw, SEQUENCE, "the certificate")
-    parts = list(children(outer))
+    return certificate_parts(raw)[0]
+
+
+@lru_cache(maxsize=8)  # like `read_tbs`
+def certificate_parts(raw: bytes) -> tuple[Value, Value, Value]:
+    """Return TBSCertificate, algorithm and signature of a DER certificate. Raises `MalformedDer`."""
+    parts = tuple(children(only(raw, SEQUENCE, "the certificate"), _CERTIFICATE_PARTS))
     if [part.tag for part in parts] != [SEQUENCE, SEQUENCE, BIT_STRING]:
         raise MalformedDer("a certificate is not TBSCertificate, algorithm and signature")
-    return parts[0]
+    return parts[0], parts[1], parts[2]
 
 
 @lru_cache(maxsize=8)  # a certificate is read for what it says, and again for who issued it
@@ -225,9 +233,9 @@ def read_tbs(raw: bytes) -> Tbs:
         first = _next(parts)
     serial = first.expect(INTEGER, "the serial number").content
     algorithm = _next(parts).expect(SEQUENCE, "the signature algorithm")
-    _next(parts).expect(SEQUENCE, "the issuer")
+    issuer = _next(parts).expect(SEQUENCE, "the issuer")
     validity = _next(parts).expect(SEQUENCE, "the validity")
-    _next(parts).expect(SEQUENCE, "the subject")
+    subject = _next(parts).expect(SEQUENCE, "the subject")
     spki = _next(parts).expect(SEQUENCE, "the public key").encoded
     if len(spki) > MAX_KEY:
         raise MalformedDer(f"a public key of {len(spki)} bytes")
@@ -237,7 +245,7 @@ def read_tbs(raw: bytes) -> Tbs:
             extensions = tuple(_extensions(part))
         elif part.tag not in _UNIQUE_IDS or extensions:
             raise MalformedDer(f"a part with tag {part.tag:#04x} after the public key")
-    return Tbs(raw, serial, validity, spki, extensions, algorithm.encoded)
+    return Tbs(raw, serial, validity, spki, extensions, algorithm.encoded, issuer.encoded, subject.encoded)
 
 
 def read_spki_of(tbs: bytes) -> bytes:

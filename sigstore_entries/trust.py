@@ -17,12 +17,13 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from sigstore_entries import der
 from sigstore_entries.certificate import MAX_CERTIFICATE, MAX_SECOND_OPINION, POISON_OID, SCT_LIST_OID, X509_ERRORS
-from sigstore_entries.der import Tbs, read_spki_of, read_tbs, split_certificate, tbs_without_scts
+from sigstore_entries.der import Tbs, certificate_parts, read_spki_of, read_tbs, split_certificate, tbs_without_scts
 from sigstore_entries.signing import ChainTrust, Signer, SignerForm
 from tlog.ct import CtLeaf, EntryType, MalformedCt, Sct, parse_sct_list, verify_sct
 from tlog.note import BadSignature
@@ -43,6 +44,13 @@ _CA_TRUE: Final = (b"\x30\x03\x01\x01\xff", b"\x30\x06\x01\x01\xff")  # RFC 5280
 # RFC 5758 3.2, RFC 4055 5, RFC 8410 3.
 _ECDSA: Final = {"1.2.840.10045.4.3.2": SHA256(), "1.2.840.10045.4.3.3": SHA384(), "1.2.840.10045.4.3.4": SHA512()}
 _RSA: Final = {"1.2.840.113549.1.1.11": SHA256(), "1.2.840.113549.1.1.12": SHA384(), "1.2.840.113549.1.1.13": SHA512()}
+# The AlgorithmIdentifier has no parameters: RFC 5758 3.2.
+_ECDSA_BY_DER: Final = {
+    der.encode(der.SEQUENCE, der.encode(der.OBJECT_IDENTIFIER, content)): ec.ECDSA(digest)
+    for oid, digest in _ECDSA.items()
+    if (content := der.oid_content(oid)) is not None
+}
+_EcKey: Final = ec.EllipticCurvePublicKey
 _ED25519: Final = "1.3.101.112"
 
 
@@ -85,6 +93,8 @@ class _Issuer:
     below: int | None
     not_before: datetime
     not_after: datetime
+    subject: bytes
+    key: CertificatePublicKeyTypes
 
     def may_issue(self, below: int, when: datetime | None) -> bool:
         """Whether a certificate of that time, with `below` issuers between it and the leaf, may be issued by this."""
@@ -122,17 +132,16 @@ class CertificateAuthorities:
         from a chain it verified: what a server leaves out of `extra_data` must not make an alert go away.
         """
         defects = list(signer.defects)
-        if signer.form is SignerForm.PRECERTIFICATE and signer.issuer_key_hash is not None:
-            name = self._by_key_hash(signer, defects)
-        elif signer.certificate is not None:
-            name = self._by_path(signer)
-        else:
-            return replace(signer, trust=ChainTrust.NO_CERTIFICATE)
-        if name is None:
-            return replace(signer, trust=ChainTrust.UNTRUSTED, trusted_by=None)
+        trust, name = self._judged(signer, defects)
+        if trust is not ChainTrust.TRUSTED:
+            return replace(signer, trust=trust, trusted_by=None)
         if at is not None and not _within(at, signer.not_before, signer.not_after):
             defects.append(f"validity: used at {at.isoformat()}, outside the certificate's validity")
         return replace(signer, trust=ChainTrust.TRUSTED, trusted_by=name, defects=tuple(defects))
+
+    def trust_of(self, signer: Signer) -> ChainTrust:
+        """Only whether a trusted authority issued the signer's certificate, as `judge_chain` fills it in."""
+        return self._judged(signer, [])[0]
 
     def verify_chain(self, certificate: bytes, chain: Sequence[bytes] = ()) -> CertificateAuthority:
         """Verify the path of a leaf to one of the authorities and return it; `chain` are intermediates on offer.
@@ -146,7 +155,7 @@ class CertificateAuthorities:
             raise NotTrusted(f"a certificate of {len(certificate)} bytes is too long to be judged")
         try:
             tbs = read_tbs(split_certificate(certificate).encoded)
-            authority = self._issued(_leaf(certificate), chain, _not_before(tbs))
+            authority = self._issued(_Leaf(certificate, tbs).is_signed_by, chain, _not_before(tbs))
             _check_leaf(tbs)
         except _BAD_X509 as error:
             raise NotTrusted(f"the certificate cannot be judged: {str(error)[:100]!a}") from error
@@ -176,6 +185,16 @@ class CertificateAuthorities:
             if sct.log_id in keys
             for key in _signed_over(sct, keys[sct.log_id], dict.fromkeys(issuers), tbs)
         ]
+
+    def _judged(self, signer: Signer, defects: list[str]) -> tuple[ChainTrust, str | None]:
+        """What is known of the chain, and the name of the authority; `defects` are added to."""
+        if signer.form is SignerForm.PRECERTIFICATE and signer.issuer_key_hash is not None:
+            name = self._by_key_hash(signer, defects)
+        elif signer.certificate is not None:
+            name = self._by_path(signer)
+        else:
+            return ChainTrust.NO_CERTIFICATE, None
+        return ChainTrust.UNTRUSTED if name is None else ChainTrust.TRUSTED, name
 
     def _by_key_hash(self, signer: Signer, defects: list[str]) -> str | None:
         when = signer.not_before
@@ -207,7 +226,7 @@ class CertificateAuthorities:
             # Every one that issued some certificate below: anybody can make a certificate with a real issuer's name and
             # key in it, and offer it before the real one.
             issuers = [each for each in offered if any(_issues(each, top, below, when) for top in tops)]
-            tops = [partial(_issuer_is_signed_by, each.certificate) for each in issuers]
+            tops = [partial(_issuer_issued, each) for each in issuers]
         raise NotTrusted("no authority of the trust root issued the certificate")
 
     def _anchor_of(self, top: "_SignedBy", below: int, when: datetime | None) -> _Anchor | None:
@@ -242,26 +261,54 @@ def _anchor(authority: CertificateAuthority) -> _Anchor:
     return _Anchor(authority, chain, sha256(spki).digest(), spki)
 
 
-_SignedBy = Callable[[x509.Certificate], bool]
+_SignedBy = Callable[[_Issuer], bool]
 
 
 def _issues(issuer: _Issuer, is_signed_by: _SignedBy, below: int, when: datetime | None) -> bool:
-    return issuer.may_issue(below, when) and is_signed_by(issuer.certificate)
+    return issuer.may_issue(below, when) and is_signed_by(issuer)
 
 
-def _leaf(raw: bytes) -> _SignedBy:
-    """Whether an issuer signed this leaf, which the library may refuse to read."""
-    try:
-        return partial(_is_signed_by, x509.load_der_x509_certificate(raw))
-    except X509_ERRORS:
-        return partial(_raw_is_signed_by, raw)
+class _Leaf:
+    """A leaf, and whether an issuer signed it.
+
+    An ECDSA signature of an issuer whose subject is, byte by byte, the leaf's issuer is verified with the key that is
+    loaded already. For all else the library is asked, which reads leaf and key again, and may refuse to read the leaf.
+    """
+
+    def __init__(self, raw: bytes, tbs: Tbs) -> None:
+        self._raw, self._tbs = raw, tbs
+        _, algorithm, signature = certificate_parts(raw)
+        # RFC 5280 4.1.1.2: the algorithm is the one that the signed part names.
+        known = _ECDSA_BY_DER.get(algorithm.encoded) if algorithm.encoded == tbs.algorithm else None
+        bits = signature.content
+        self._known, self._signature = (known, bits[1:]) if bits[:1] == b"\x00" else (None, b"")
+        self._asked: _SignedBy | None = None
+
+    def is_signed_by(self, issuer: _Issuer) -> bool:
+        """Whether the issuer's key signed the leaf, which names the issuer if it can be read."""
+        if self._known is None or self._tbs.issuer != issuer.subject or not isinstance(issuer.key, _EcKey):
+            return self._library_says(issuer)
+        try:
+            issuer.key.verify(self._signature, self._tbs.encoded, self._known)
+        except InvalidSignature:
+            return False
+        return True
+
+    def _library_says(self, issuer: _Issuer) -> bool:
+        if self._asked is None:
+            try:
+                read = x509.load_der_x509_certificate(self._raw)
+                self._asked = lambda other: _is_signed_by(read, other.certificate)
+            except X509_ERRORS:
+                self._asked = partial(_raw_is_signed_by, self._raw)
+        return self._asked(issuer)
 
 
-def _raw_is_signed_by(raw: bytes, issuer: x509.Certificate) -> bool:
+def _raw_is_signed_by(raw: bytes, issuer: _Issuer) -> bool:
     """RFC 5280 4.1.1.3: the signature is over the DER TBSCertificate with any content."""
-    tbs, algorithm, signature = der.children(der.only(raw, der.SEQUENCE, "the certificate"))
+    tbs, algorithm, signature = certificate_parts(raw)
     oid = der.oid_text(der.read(algorithm.content).expect(der.OBJECT_IDENTIFIER, "an algorithm").content)
-    signed, key = signature.content[1:], issuer.public_key()
+    signed, key = signature.content[1:], issuer.key
     try:
         if isinstance(key, ed25519.Ed25519PublicKey) and oid == _ED25519:
             key.verify(signed, tbs.encoded)
@@ -289,6 +336,10 @@ def _is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bo
 _issuer_is_signed_by = lru_cache(maxsize=_KNOWN_ISSUERS)(_is_signed_by)
 
 
+def _issuer_issued(below: _Issuer, issuer: _Issuer) -> bool:
+    return _issuer_is_signed_by(below.certificate, issuer.certificate)
+
+
 def _issuer(raw: bytes) -> _Issuer:
     """Read a certificate that may issue others. Raises one of `_BAD_X509` when it may not."""
     certificate = x509.load_der_x509_certificate(raw)
@@ -305,7 +356,12 @@ def _issuer(raw: bytes) -> _Issuer:
     with suppress(x509.ExtensionNotFound):
         _check_code_signing(extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
     return _Issuer(
-        certificate, constraints.path_length, certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        certificate,
+        constraints.path_length,
+        certificate.not_valid_before_utc,
+        certificate.not_valid_after_utc,
+        read_tbs(split_certificate(raw).encoded).subject,
+        certificate.public_key(),
     )
 
 
@@ -324,18 +380,21 @@ def _check_leaf(leaf: Tbs) -> None:
     Read without the library, which refuses all extensions when one is repeated. An unreadable value refuses nothing:
     the decoder calls it a defect, and what cannot be read is unexpected.
     """
-    unknown = {each.oid for each in leaf.extensions if each.critical} - _KNOWN_CRITICAL
-    if unknown:
-        raise ValueError(f"critical extension {min(unknown)} is not understood")
-    if any(each.value.startswith(_CA_TRUE) for each in leaf.extensions if each.oid == _BASIC_CONSTRAINTS):
-        raise ValueError("the leaf is a CA certificate")
-    usages = [each.value for each in leaf.extensions if each.oid == _EXTENDED_KEY_USAGE]
+    usages = []
+    for oid, critical, value in leaf.extensions:
+        if critical and oid not in _KNOWN_CRITICAL:
+            raise ValueError(f"critical extension {oid} is not understood")
+        if oid == _BASIC_CONSTRAINTS and value.startswith(_CA_TRUE):
+            raise ValueError("the leaf is a CA certificate")
+        if oid == _EXTENDED_KEY_USAGE:
+            usages.append(value)
     if not usages:
         raise ValueError("the leaf has no extended key usage")
-    if not any(_allows_code_signing(each) for each in usages):
+    if not any(map(_allows_code_signing, usages)):
         raise ValueError("the extended key usage is not code signing")
 
 
+@lru_cache(maxsize=64)  # a few bytes, the same in nearly every leaf
 def _allows_code_signing(usage: bytes) -> bool:
     try:
         listed = der.only(usage, der.SEQUENCE, "the extended key usage")

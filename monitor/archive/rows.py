@@ -187,22 +187,24 @@ def _chains(leaf: bytes, signing: Signing | Unreadable, trust: RowTrust | None) 
     if isinstance(signing, Unreadable):
         return []
     if trust is None:
-        return [_chain(each) for each in signing.signers]
+        return [_chain(each, each.trust) for each in signing.signers]
     authorities = _authorities(trust)
+    if signing.kind not in LISTING_KINDS:
+        return [_chain(each, authorities.trust_of(each)) for each in signing.signers]
     signers = [authorities.judge_chain(each) for each in signing.signers]
-    if signing.kind in LISTING_KINDS and any(each.trust is ChainTrust.TRUSTED for each in signers):
+    if any(each.trust is ChainTrust.TRUSTED for each in signers):
         signers = list(check_signers(leaf, replace(signing, signers=tuple(signers))).signers)
-    return [_chain(each) for each in signers]
+    return [_chain(each, each.trust) for each in signers]
 
 
-def _chain(signer: Signer) -> str:
+def _chain(signer: Signer, trust: ChainTrust) -> str:
     is_key = signer.certificate is None and signer.issuer_key_hash is None
-    if signer.trust is ChainTrust.NOT_CHECKED and not is_key:
+    if trust is ChainTrust.NOT_CHECKED and not is_key:
         return Chain.NOT_CHECKED
     # The first is the key itself; of a ring of OpenPGP keys some may only be listed.
     if {*signer.fingerprints} and {*signer.fingerprints} <= {*signer.only_listed, *signer.maybe_signed}:
         return Chain.LISTED
-    return Chain.KEY if is_key else _CHAINS[signer.trust]
+    return Chain.KEY if is_key else _CHAINS[trust]
 
 
 @lru_cache(maxsize=4)

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from sigstore_entries.certificate import read_certificate
-from sigstore_entries.der import tbs_without_scts
+from sigstore_entries.der import certificate_parts, tbs_without_scts
 from sigstore_entries.entry import decode_ct
 from sigstore_entries.keys import read_spki
 from sigstore_entries.signing import ChainTrust, EntryRef, Signer, Signing
@@ -268,3 +268,38 @@ def test_a_timestamp_that_does_not_verify_is_told() -> None:
     assert signer.certificate is not None
     spoiled = signer.certificate.replace(b"dev@example.com", b"eve@example.com")
     assert TRUSTED.embedded_scts(read_certificate(spoiled), [CT_KEY]) == []
+
+
+def ecdsa(digest: str) -> bytes:
+    """AlgorithmIdentifier of ECDSA with a hash (RFC 5758 3.2)."""
+    arc = {"sha256": "02", "sha384": "03"}[digest]
+    return make.der(0x30, make.der(0x06, bytes.fromhex(f"2a8648ce3d0403{arc}")))
+
+
+def reassembled(certificate: bytes, algorithm: bytes | None = None, unused_bits: int = 0) -> bytes:
+    tbs, was, signature = certificate_parts(certificate)
+    bits = bytes((unused_bits,)) + signature.content[1:]
+    return make.der(0x30, tbs.encoded + (algorithm or was.encoded) + make.der(0x03, bits))
+
+
+def test_a_signature_is_worth_nothing_beside_another_algorithm_name_or_form() -> None:
+    certificate = make.make_certificate(CA)
+    assert TRUSTED.verify_chain(reassembled(certificate)) == AUTHORITY
+    stranger = make.make_ca("a stranger of the same name")
+    assert stranger.certificate.subject == CA.certificate.subject
+    for forged in (
+        reassembled(certificate, ecdsa("sha384")),
+        make.make_certificate(stranger),
+    ):
+        with pytest.raises(NotTrusted):
+            TRUSTED.verify_chain(forged)
+        assert TRUSTED.trust_of(read_certificate(forged)) is ChainTrust.UNTRUSTED
+    # What the authority signed stays signed in an odd wrapping.
+    assert TRUSTED.verify_chain(reassembled(certificate, unused_bits=1)) == AUTHORITY
+
+
+def test_the_short_way_to_a_verdict_is_the_long_one() -> None:
+    signers = [read_certificate(raw) for raw in (*UNTRUSTED.values(), make.make_certificate(CA))]
+    signers += [read_certificate(odd.signed_by(CA)) for odd in ODD_BUT_ISSUED.values()]
+    signers += [read_spki(make.spki_of(make.make_key(1))), ct_signer(make.make_precertificate(CA)[1])]
+    assert [TRUSTED.trust_of(each) for each in signers] == [TRUSTED.judge_chain(each).trust for each in signers]
