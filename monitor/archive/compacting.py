@@ -75,7 +75,7 @@ def _merged(files: ArchiveFiles, manifest: Manifest, group: tuple[ArchivedRange,
     opened = []
     for each in group:
         check_digest(files, each.index)
-        opened.append(OpenedFile(each.index.name, open_parquet(files, manifest, each, each.index)))
+        opened.append(OpenedFile(each.index, open_parquet(files, manifest, each, each.index)))
     lows = list(dict.fromkeys(merge(*(each.group_lows() for each in opened))))
     bounds = [b"", *lows[_SPLIT::_SPLIT]]
     for low, high in zip(bounds, [*bounds[1:], None], strict=True):

@@ -539,7 +539,7 @@ def _tail(files: ArchiveFiles, manifest: Manifest, maps: KeptMaps, key: bytes) -
     found: list[int] = []
     for each in run.ranges:
         if each.last > maps.size:
-            opened = OpenedFile(each.index.name, open_parquet(files, manifest, each, each.index))
+            opened = OpenedFile(each.index, open_parquet(files, manifest, each, each.index))
             for lines in opened.lines(KeySpan(key, key)):
                 found += [each.first + number for numbers in lines["entries"].to_pylist() for number in numbers]
     return {"first": maps.size, "last": run.last, "entries": [each for each in found if each >= maps.size]}

@@ -2,18 +2,27 @@
 
 import threading
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from monitor.archive.files import ArchiveFault
+from monitor.archive.files import ArchiveFault, FileRef
 from monitor.archive.rows import SCHEMA
 from monitor.archive.search_index import INDEX_SCHEMA, LONGEST
 from rules.pattern import glob_literals, glob_matches
+
+_TOGETHER: Final = 16  # row groups read at once: some ten megabytes
+_THREADED: Final = 4  # from so many on several threads gain time
+_BOUNDS: Final = 256  # of the groups of one file, kept
+_SIGNERS: Final = SCHEMA.field("signers")
+_OF_ALL: Final = [name for name in SCHEMA.names if name != _SIGNERS.name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +61,41 @@ class Work:
             raise TooMuch
 
 
+class KeyCache:
+    """Keys of index groups that exact look-ups met last: the groups of issuers and workflows are met by each."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[str, int], pa.Array] = OrderedDict()
+
+    def get(self, file: str, group: int, read: Callable[[], pa.Array]) -> pa.Array:
+        """Keys of a group, read where they are not kept."""
+        with self._lock:
+            if (kept := self._kept.get((file, group))) is not None:
+                self._kept.move_to_end((file, group))
+                return kept
+        keys = read()
+        with self._lock:
+            self._kept[(file, group)] = keys
+            while len(self._kept) > self._most:
+                self._kept.popitem(last=False)
+        return keys
+
+
 class OpenedFile:
     """One Parquet file, its footer read. One thread at a time reads from it."""
 
-    def __init__(self, name: str, file: pq.ParquetFile) -> None:
-        self._name, self._file = name, file
+    def __init__(self, named: FileRef, file: pq.ParquetFile, keys: KeyCache | None = None) -> None:
+        self._name, self._sha256, self._file, self._keys = named.name, named.sha256, file, keys
         self._lock = threading.Lock()
         self._groups = range(file.metadata.num_row_groups)
         self._starts: list[int] = []
+        self._known_bounds: dict[int, tuple[bytes, bytes]] = {}
 
     def take(self, offsets: Sequence[int], columns: list[str] | None) -> pa.Table:
-        """Rows with these numbers, in order. Raises `ArchiveFault`."""
+        """Rows with these numbers, which ascend, in order. Raises `ArchiveFault`."""
+        schema = SCHEMA if columns is None else pa.schema([SCHEMA.field(name) for name in columns])
         parts = []
         at = 0
         if not self._starts:
@@ -70,14 +103,33 @@ class OpenedFile:
             self._starts = list(accumulate(sizes, initial=0))
         starts = self._starts
         while at < len(offsets):
-            group = bisect_left(starts, offsets[at] + 1) - 1
-            end = bisect_left(offsets, starts[group + 1], at)
-            rows = self._group(group, columns)
-            wanted = [offset - starts[group] for offset in offsets[at:end]]
-            parts.append(rows if len(wanted) == len(rows) else rows.take(pa.array(wanted, pa.int64())))
-            at = end
-        schema = SCHEMA if columns is None else pa.schema([SCHEMA.field(name) for name in columns])
-        return pa.concat_tables([part.cast(schema) for part in parts]) if parts else schema.empty_table()
+            groups: list[int] = []
+            wanted: list[int] = []
+            before = 0  # rows of the groups that are read together
+            while at < len(offsets) and len(groups) < _TOGETHER:
+                group = bisect_left(starts, offsets[at] + 1) - 1
+                end = bisect_left(offsets, starts[group + 1], at)
+                wanted += [before + offset - starts[group] for offset in offsets[at:end]]
+                groups.append(group)
+                before += starts[group + 1] - starts[group]
+                at = end
+            parts.append(self._rows(groups, None if len(wanted) == before else wanted, columns).cast(schema))
+        return pa.concat_tables(parts) if parts else schema.empty_table()
+
+    def _rows(self, groups: list[int], wanted: list[int] | None, columns: list[str] | None) -> pa.Table:
+        """Rows of some groups, counted through them; all where `wanted` is missing."""
+        chosen = None if wanted is None else pa.array(wanted, pa.int64())
+        rows = self._read(groups, columns or _OF_ALL)
+        rows = rows if chosen is None else rows.take(chosen)
+        if columns is not None:
+            return rows
+        # Of a dozen columns of signers nearly every entry has none; there are as many chains as signers.
+        if pc.any(pc.greater(pc.list_value_length(rows["chains"]), 1)).as_py():
+            read = self._read(groups, ["signers"])["signers"]
+            signers = read if chosen is None else read.take(chosen)
+        else:
+            signers = pa.nulls(len(rows), _SIGNERS.type)
+        return rows.add_column(SCHEMA.get_field_index("signers"), _SIGNERS, signers)
 
     def group_lows(self) -> list[bytes]:
         """The least key of each row group of an index. Raises `ArchiveFault`."""
@@ -92,13 +144,13 @@ class OpenedFile:
             if key.high is not None and low > key.high:
                 return
             if key.glob is None and key.low <= low and (key.high is None or high < key.high):
-                whole = self._group(number, None)
+                whole = self._read([number], None)
                 if work is not None:
                     work.spend(len(whole))
                 yield whole
                 continue
             # The lists of entries are longer than the keys by far: they are read where a key is wanted.
-            keys = self._group(number, ["key"])["key"].combine_chunks()
+            keys = self._keys_of(number) if key.high != key.low else self._kept_keys(number)
             if work is not None:
                 work.spend(len(keys))
             wanted = pc.indices_nonzero(_wanted(keys, key))
@@ -107,14 +159,22 @@ class OpenedFile:
                     pa.array([_glob(key.glob, each) for each in keys.take(wanted).to_pylist()], pa.bool_())
                 )
             if len(wanted):
-                entries = self._group(number, ["entries"])["entries"].combine_chunks()
+                entries = self._read([number], ["entries"])["entries"].combine_chunks()
                 yield pa.table([keys.take(wanted), entries.take(wanted)], schema=INDEX_SCHEMA)
 
-    def _group(self, number: int, columns: list[str] | None) -> pa.Table:
+    def _keys_of(self, number: int) -> pa.Array:
+        return self._read([number], ["key"])["key"].combine_chunks()
+
+    def _kept_keys(self, number: int) -> pa.Array:
+        if self._keys is None:
+            return self._keys_of(number)
+        return self._keys.get(self._sha256, number, partial(self._keys_of, number))
+
+    def _read(self, groups: list[int], columns: list[str] | None) -> pa.Table:
         try:
             with self._lock:
                 # One group is a fraction of a millisecond: handing it to other threads takes longer.
-                return self._file.read_row_group(number, columns=columns, use_threads=False)
+                return self._file.read_row_groups(groups, columns=columns, use_threads=len(groups) >= _THREADED)
         except (pa.ArrowException, OSError) as error:
             raise ArchiveFault(
                 f"archive file {self._name}: cannot be read: {error}. `signwatch archive verify` says more"
@@ -122,10 +182,16 @@ class OpenedFile:
 
     def _bounds(self, number: int) -> tuple[bytes, bytes]:
         """Least and greatest key of a row group of an index. Raises `ArchiveFault`."""
+        if (known := self._known_bounds.get(number)) is not None:
+            return known
         found = self._file.metadata.row_group(number).column(0).statistics
         if found is None or not found.has_min_max:
             raise ArchiveFault(f"archive file {self._name}: says nothing about its keys")
-        return found.min, found.max
+        bounds = found.min, found.max
+        # Every look-up begins with the same few.
+        if len(self._known_bounds) < _BOUNDS:
+            self._known_bounds[number] = bounds
+        return bounds
 
 
 def _wanted(keys: pa.Array, span: KeySpan) -> pa.Array:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from monitor.archive.files import ArchiveFault, ArchiveFiles
 from monitor.archive.ranges import ArchivedRange, Manifest
-from monitor.archive.reading import KeySpan, OpenedFile, TooMuch, Work
+from monitor.archive.reading import KeyCache, KeySpan, OpenedFile, TooMuch, Work
 from monitor.archive.rows import SCHEMA, Chain, fingerprint_bytes
 from monitor.archive.search_index import (
     ALL_TRUSTED,
@@ -39,6 +39,7 @@ MOST_OF_A_PAGE: Final = 1_000_000
 """`Query.most` of a question over HTTP: about a second of work."""
 _TRIES: Final = 3
 _OPENED: Final = 256  # files whose footers are kept
+_KEPT_GROUPS: Final = 128  # of index keys, some 200 KB each
 _HEX: Final = {40: "sha1", 64: "sha256", 96: "sha384", 128: "sha512"}
 _HEX_DIGITS: Final = frozenset("0123456789abcdef")
 
@@ -259,6 +260,7 @@ class Archive:
         self.files, self._followed = files, tuple(followed)
         self._lock = threading.Lock()
         self._opened: OrderedDict[tuple[str, str], OpenedFile] = OrderedDict()
+        self._keys = KeyCache(_KEPT_GROUPS)
 
     def manifests(self) -> dict[str, Manifest]:
         """Manifests by log id. Raises `ArchiveFault`."""
@@ -529,7 +531,7 @@ class Archive:
             if opened is not None:
                 self._opened.move_to_end(key)
                 return opened
-        opened = OpenedFile(file.name, open_parquet(self.files, manifest, each, file))
+        opened = OpenedFile(file, open_parquet(self.files, manifest, each, file), self._keys)
         with self._lock:
             self._opened[key] = opened
             while len(self._opened) > _OPENED:

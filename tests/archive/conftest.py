@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from monitor.archive import map_files, ranges, writing
+from monitor.archive import map_files, ranges, reading, writing
 from monitor.archive.files import ArchiveFiles
 from monitor.archive.search import Archive
 from monitor.cli import run_command
@@ -105,6 +105,7 @@ def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(map_files, "PART", 16)
     monkeypatch.setattr(writing, "ROW_GROUP", 16)
     monkeypatch.setattr(writing, "INDEX_GROUP", 16)
+    monkeypatch.setattr(reading, "_TOGETHER", 3)
 
 
 @pytest.fixture
