@@ -187,7 +187,7 @@ class CertificateAuthorities:
         ]
 
     def _judged(self, signer: Signer, defects: list[str]) -> tuple[ChainTrust, str | None]:
-        """What is known of the chain, and the name of the authority; `defects` are added to."""
+        """Verdict on the chain, and the name of the authority; `defects` are added to."""
         if signer.form is SignerForm.PRECERTIFICATE and signer.issuer_key_hash is not None:
             name = self._by_key_hash(signer, defects)
         elif signer.certificate is not None:
