@@ -7,13 +7,14 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from log_lite.ledger import Refused
 from log_lite.proposals.proposal import NotJson, Rejected, parse_object
 from log_lite.proposals.rekor_v2 import UnknownField, propose
 from log_lite.sequencer import NotStored, Pushback
 from log_lite.service import Accepted, Service
-from log_lite.shard import Shard
+from log_lite.shard import V2_PATH, Shard
 from log_lite.store import Entry
 from log_lite.tree import OutsideTree
 from log_lite.wire import IMMUTABLE, NO_CACHE, Problem, plain, read_body
@@ -21,6 +22,8 @@ from tlog.tiles import TILE_WIDTH
 
 FROZEN: Final = "This log has been frozen, please switch to the latest log."
 _INVALID, _EXISTS, _UNIMPLEMENTED, _INTERNAL, _UNAVAILABLE, _NOT_FOUND = 3, 6, 12, 13, 14, 5
+PATHS: Final = ("/api/v2/", "/tile/", "/checkpoint")
+BY_URL: Final = "log_lite.by_url"
 _BODY = Annotated[bytes, Depends(read_body)]
 # SPEC tlog-tiles: three digits an element, all but the last with an x in front; `.p/W` for a partial tile.
 _INDEX: Final = re.compile(r"((?:x[0-9]{3}/){0,5}[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?")
@@ -48,7 +51,8 @@ def _reads(api: APIRouter, prefix: str, service: Service) -> None:
     @api.get(f"{prefix}/checkpoint")
     def checkpoint(request: Request) -> Response:
         shard = service.v2_shard(_host(request))
-        return plain(service.note(shard, service.view(shard)), "text/plain; charset=utf-8", NO_CACHE)
+        note = service.note_by_url if request.scope.get(BY_URL) else service.note
+        return plain(note(shard, service.view(shard)), "text/plain; charset=utf-8", NO_CACHE)
 
     @api.get(f"{prefix}/tile/entries/{{path:path}}")
     def bundle(path: str, request: Request) -> Response:
@@ -62,6 +66,22 @@ def _reads(api: APIRouter, prefix: str, service: Service) -> None:
 
 def _host(request: Request) -> str:
     return (request.url.hostname or "").lower()
+
+
+class OwnAddress:
+    """ASGI middleware: the Rekor v2 log alone, under `V2_PATH`, for clients that tell logs apart by their URLs."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Take the path off a request for the Rekor v2 log; no other log is found there."""
+        path = scope.get("path", "")
+        if scope["type"] == "http" and path.startswith(f"{V2_PATH}/"):
+            inner = path.removeprefix(V2_PATH)
+            if inner.startswith(PATHS):
+                scope = {**scope, "path": inner, "raw_path": inner.encode(), BY_URL: True}
+        await self.app(scope, receive, send)
 
 
 def parse_tile_path(path: str) -> tuple[int, int] | None:

@@ -7,6 +7,7 @@ from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from log_lite.api_v2 import PATHS
 from log_lite.service import Service
 
 
@@ -52,7 +53,7 @@ def api_of(path: str) -> str:
         return "ct"
     if path.startswith("/api/v1/"):
         return "rekor-v1"
-    if path.startswith(("/api/v2/", "/tile/", "/checkpoint")):
+    if path.startswith(PATHS):
         return "rekor-v2"
     return "other"
 

@@ -17,6 +17,7 @@ from cryptography import x509
 from addresses.url import is_loopback_host
 from inbound.serving import listener
 from inbound.serving import serve as run_server
+from log_lite.api_v2 import OwnAddress
 from log_lite.app import application
 from log_lite.faults.switch import InForce, in_force
 from log_lite.faults.transport import HttpFault, Misbehave
@@ -111,7 +112,7 @@ def serve(folder: Path, *, anchors: Sequence[x509.Certificate], listen: str | No
         switch = _FaultSwitch(service)
         switch.read()
         sequencer.on_change = switch.read
-        app = Misbehave(application(service, accept_dsse=accept_dsse), lambda: switch.http)
+        app = OwnAddress(Misbehave(application(service, accept_dsse=accept_dsse), lambda: switch.http))
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, server_header=False,
             timeout_graceful_shutdown=5, timeout_keep_alive=30,

@@ -1,7 +1,7 @@
 """Shared by the three APIs: the ledger, the writer, the lenses, and the certificates a CT log accepts."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cryptography import x509
 
@@ -55,6 +55,17 @@ class Service:
         """Sign a checkpoint of a view."""
         lens = self.lens(shard)
         return lens.sign(shard.signer, lens.head(view.head()), self.now_ms(shard))
+
+    def note_by_url(self, shard: Shard, view: View) -> bytes:
+        """Sign a checkpoint of a Rekor v2 view under the shard's whole address, port and path included.
+
+        rekor-monitor takes a log's URL without its scheme as its origin, and looks the key up by the id of the first
+        signature; cosign takes the host alone. So the first signature is by the name that the trust root knows.
+        """
+        lens, named, now_ms = self.lens(shard), shard.signer_by_url(), self.now_ms(shard)
+        head = lens.head(replace(view.head(), origin=named.name))
+        known, own = (lens.sign(signer, head, now_ms) for signer in (shard.signer, named))
+        return known + own.removeprefix(head.to_bytes() + b"\n")
 
     def submit(self, shard: Shard, draft: Draft) -> Accepted | Refused:
         """Have a draft sequenced. Raises `Pushback`, `NotStored`."""

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
-from log_lite.notes import HeadText, NoteSigner, assemble
+from log_lite.notes import HeadText, NoteSigner, assemble, rekor_v2_signer
 from log_lite.store import Entry, Store, TreeRow
 from log_lite.tree import Tree
 
+V2_PATH: Final = "/rekor-v2"
 EntryReader = Callable[[int, int], Sequence[Entry]]
 LeafFinder = Callable[[bytes], Sequence[int]]
 
@@ -65,6 +67,16 @@ class Shard:
         """Sign a checkpoint of the first `size` leaves."""
         head = replace(self.view(), size=size).head()
         return assemble(head.to_bytes(), self.signer.line(self.signer.blob(head, timestamp_ms)))
+
+
+    def signer_by_url(self) -> NoteSigner:
+        """Signer of a Rekor v2 shard's checkpoints for readers who take its address for its origin."""
+        return rekor_v2_signer(self.signer.key, v2_address(self.row.url).partition("://")[2])
+
+
+def v2_address(url: str) -> str:
+    """Where a Rekor v2 shard has an address of its own: Rekor v1 and the CT log share `url` with it."""
+    return url + V2_PATH
 
 
 @dataclass(frozen=True, slots=True)

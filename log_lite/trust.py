@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from log_lite.ledger import CT, V1, V2, Ledger
-from log_lite.shard import Shard
+from log_lite.shard import Shard, v2_address
 
 _OPERATOR: Final = "log-lite"
 # Clients drop keys that start later than they think it is: the clock of another machine may be behind.
@@ -47,7 +47,7 @@ def _log_instance(shard: Shard, end: int | None = None) -> dict[str, Any]:
 
 def _service(shard: Shard, version: int) -> dict[str, Any]:
     return {
-        "url": shard.row.url,
+        "url": v2_address(shard.row.url) if shard.row.log == V2 else shard.row.url,
         "majorApiVersion": version,
         "validFor": _validity(shard.row.created_at, shard.row.ended_at),
         "operator": _OPERATOR,

@@ -10,6 +10,7 @@ from typing import Final
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from log_lite.api_v2 import PATHS
 from log_lite.ledger import CT, V1, V2
 
 _MIB: Final = 1024 * 1024
@@ -33,7 +34,7 @@ def log_and_part(method: str, path: str) -> tuple[str, str] | None:
         return CT, _part(method, path.removeprefix("/ct"))
     if path.startswith("/api/v1/"):
         return V1, _part(method, path)
-    if path.startswith(("/api/v2/", "/tile/", "/checkpoint")):
+    if path.startswith(PATHS):
         return V2, _part(method, path.removeprefix("/api/v2"))
     return None
 

@@ -70,7 +70,7 @@ def test_rotating_v2_freezes_the_old_shard_and_opens_one_under_another_host(tmp_
         assert [t["baseUrl"] for t in trust["tlogs"]] == [server.url, server.url, url]
         assert "end" in trust["tlogs"][1]["publicKey"]["validFor"]
         newest = trust["rekorTlogUrls"][0]
-        assert (newest["url"], newest["majorApiVersion"], "end" in newest["validFor"]) == (url, 2, False)
+        assert (newest["url"], newest["majorApiVersion"], "end" in newest["validFor"]) == (f"{url}/rekor-v2", 2, False)
         log.http.close()
 
 

@@ -26,9 +26,13 @@ COSIGN = built("cosign")
 COSIGN_2 = next((str(each) for each in sorted((ROOT / ".go-clients").glob("cosign-v2*/cosign"))), None)
 REGISTRY = built("registry")
 REKOR_CLI = built("rekor-cli")
+REKOR_MONITOR = built("rekor_monitor")
 needs_cosign = pytest.mark.skipif(COSIGN is None, reason="cosign is not built: run .ci/install-go-clients")
 needs_cosign_2 = pytest.mark.skipif(COSIGN_2 is None, reason="cosign 2 is not built: run .ci/install-go-clients")
 needs_rekor_cli = pytest.mark.skipif(REKOR_CLI is None, reason="rekor-cli is not built: run .ci/install-go-clients")
+needs_rekor_monitor = pytest.mark.skipif(
+    REKOR_MONITOR is None, reason="rekor_monitor is not built: run .ci/install-go-clients"
+)
 needs_registry = pytest.mark.skipif(REGISTRY is None, reason="registry is not built: run .ci/install-go-clients")
 
 
@@ -86,3 +90,21 @@ def rekor_cli(url: str, home: Path, *arguments: str, expect: int | None = 0) -> 
     said = done.stdout + done.stderr
     assert done.returncode == expect if expect is not None else done.returncode != 0, said
     return done.stdout if expect == 0 else said
+
+
+def rekor_monitor(home: Path, *arguments: str) -> str:
+    """Run the unmodified rekor-monitor once, with `home` for its copy of the TUF repository; returns what it said.
+
+    It ends with 0 whatever it finds or cannot do: what it says is what there is to check.
+    """
+    assert REKOR_MONITOR is not None
+    done = subprocess.run(
+        [REKOR_MONITOR, "--once", *arguments],
+        cwd=home,
+        env={"HOME": str(home), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return done.stdout + done.stderr
