@@ -68,7 +68,6 @@ class Shard:
         head = replace(self.view(), size=size).head()
         return assemble(head.to_bytes(), self.signer.line(self.signer.blob(head, timestamp_ms)))
 
-
     def signer_by_url(self) -> NoteSigner:
         """Signer of a Rekor v2 shard's checkpoints for readers who take its address for its origin."""
         return rekor_v2_signer(self.signer.key, v2_address(self.row.url).partition("://")[2])
