@@ -8,13 +8,12 @@ from typing import Any
 
 import httpx
 import pytest
-from tlog.checkpoint import parse_checkpoint
 
 from tests.log_lite.client import LogClient, hashedrekord_v2
 from tests.support.ca_server import CA_LITE, SIGN_LITE, CaServer, ca_and_log, run
 from tests.support.go_clients import COSIGN, cosign, needs_rekor_monitor, rekor_monitor
 from tests.support.log_server import LogServer
-from tlog.note import BadSignature, open_note, parse_note, tile_log_key
+from tlog.note import BadSignature, open_note, parse_checkpoint, parse_note, tile_log_key
 
 ALICE = "alice@lab.local"
 REKORS = pytest.mark.parametrize("rekor", [1, 2])
