@@ -74,7 +74,7 @@ class Shard:
 
 
 def v2_address(url: str) -> str:
-    """Where a Rekor v2 shard has an address of its own: Rekor v1 and the CT log share `url` with it."""
+    """Address of a Rekor v2 shard alone: Rekor v1 and the CT log share `url` with it."""
     return url + V2_PATH
 
 
