@@ -358,7 +358,7 @@ def _alert(number: int) -> Alert:
         severity=Severity.PAGE,
         title="Unexpected signing",
         summary="A summary of ordinary length about one signing that was not expected.",
-        consequence="What was signed verifies as yours, wherever it is shown.",
+        consequence="The signed artifact verifies as yours wherever it is shown.",
         next_step="If it was you, extend the rule.",
         created_at=utc_now(),
         reasons=("It was built from a branch or tag that the rule does not list.",),

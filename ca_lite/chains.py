@@ -73,7 +73,7 @@ def check_chain(chain: tuple[x509.Certificate, ...], key: SigningKey, usage: x50
     except x509.ExtensionNotFound as error:
         raise ConfigError(f"{where}: the first certificate has no extended key usage") from error
     if usage not in usages:
-        raise ConfigError(f"{where}: the first certificate is not allowed to issue what it is for")
+        raise ConfigError(f"{where}: the first certificate may not issue certificates for its purpose")
 
 
 def _is_authority(certificate: x509.Certificate) -> bool:

@@ -52,7 +52,7 @@ def check_tree(store: Store, row: TreeRow, folder: Path, advance: Callable[[int]
             if entry.index != expected:
                 defects.append(f"entry {expected} is missing")
             if leaf_hash(entry.body) != entry.leaf_hash:
-                defects.append(f"entry {entry.index} is not what was hashed into the tree")
+                defects.append(f"entry {entry.index} differs from the entry that was hashed into the tree")
             if row.log == "ct" and not _leaf_names(entry.body, entry.index):
                 defects.append(f"entry {entry.index} is no CT leaf that names its index")
             expected = entry.index + 1
@@ -82,7 +82,7 @@ def _check_head(row: TreeRow, folder: Path, head: StoredHead | None, root: bytes
         return [f"the stored head does not verify: {error}"]
     defects = []
     if (checkpoint.origin, checkpoint.size, checkpoint.root) != (row.origin, head.size, head.root):
-        defects.append("the stored head is not what its note says")
+        defects.append("the stored head differs from its note")
     if root != head.root:
         defects.append(f"the entries do not lead to the root signed for size {head.size}")
     return defects

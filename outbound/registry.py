@@ -199,7 +199,7 @@ class Registry:
             answer = self._get(following, MAX_MANIFEST)
             listed = self._json(answer.content, "the list of tags").get("tags") or []
             if not isinstance(listed, list):
-                raise RegistryFailed(f"{self.image.registry} answered a list of tags that is none")
+                raise RegistryFailed(f"{self.image.registry} answered a malformed list of tags")
             found += [each for each in listed if is_tag(each)]
             if len(found) > MAX_TAGS:
                 break

@@ -45,7 +45,7 @@ def _with(node: Node, path: list[str], value: Node, name: str) -> Node:
     if not all(path):
         raise Misplaced(f"the variable {name} names no key: write PREFIX__SECTION__KEY", node)
     if not isinstance(node, YamlMapping):
-        raise Misplaced(f"the variable {name} names a key of what is no section (a list is set as a whole)", node)
+        raise Misplaced(f"the variable {name} names a key below a plain value (a list is set as a whole)", node)
     key, *rest = path
     for place, (known, inner) in enumerate(node.entries):
         if _same(known.text, key):

@@ -259,7 +259,7 @@ def signed_by(identity: str | None, issuer: str | None, key: Path | None) -> Sig
 def trusted_by(trusted_root: Path | None, trust_config: Path | None) -> Trust:
     """The trust that the options of a command name. Raises `SignLiteError`."""
     if (trusted_root is None) == (trust_config is None):
-        raise Misuse("say what is trusted: one of --trusted-root and --trust-config")
+        raise Misuse("name the trust: one of --trusted-root and --trust-config")
     return load_trust(trusted_root or trust_config or Path())
 
 

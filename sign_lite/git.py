@@ -84,7 +84,7 @@ def git(
     del detach_sign, armor, user, keyid_format
     settings = _settings()
     if not settings.get(TRUST):
-        raise Misuse(f"say what is trusted: `git config signlite.trustConfig FILE`, or {TRUST}")
+        raise Misuse(f"name the trust: `git config signlite.trustConfig FILE`, or {TRUST}")
     if verify:
         if not words:
             raise Misuse("--verify wants the file of the signature, and the object on standard input")
@@ -113,7 +113,7 @@ def sign_cms(payload: bytes, settings: Mapping[str, str]) -> bytes:
     signature = base64.b64decode(document["messageSignature"]["signature"])
     leaf = base64.b64decode(document["verificationMaterial"]["certificate"]["rawBytes"])
     if base64.b64decode(entry["canonicalizedBody"]) != entry_body(leaf, signature, attributes):
-        raise VerificationFailed("the log entered something else than what was signed: the signature is not used")
+        raise VerificationFailed("the log entered another digest than the signed one: the signature is not used")
     return _armoured(_cms(leaf, attributes, signature, write_entry({**entry, "canonicalizedBody": None})))
 
 

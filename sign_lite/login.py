@@ -75,7 +75,7 @@ def device_token(
             ends = clock() + min(int(begun.get("expires_in") or _LONGEST_WAIT), _LONGEST_WAIT)
             interval = min(max(int(begun.get("interval") or _INTERVAL), 1), _LONGEST_INTERVAL)
         except (KeyError, TypeError, ValueError) as error:
-            raise Refused(f"{issuer} began a device login without what RFC 8628 asks for") from error
+            raise Refused(f"{issuer} began a device login without fields that RFC 8628 requires") from error
         say(f"Open {_inert(page)} on any device, and check that it shows the code {_inert(user_code)}.")
         poll = {
             "grant_type": _DEVICE_GRANT,

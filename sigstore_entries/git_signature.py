@@ -151,7 +151,7 @@ def _read_signer(payload: bytes, certificates: list[bytes], info: der.Value) -> 
     signed = der.encode(der.SET, attributes.content)
     told = _attributes(attributes)
     if told.get(CONTENT_TYPE, der.read(b"\x05\x00")).tag != der.OBJECT_IDENTIFIER:
-        raise NoGitSignature("its signature does not say what it is of")
+        raise NoGitSignature("its signature does not name the signed content")
     _expect_oid(told[CONTENT_TYPE], DATA)
     digest = told.get(MESSAGE_DIGEST)
     if digest is None or digest.expect(der.OCTET_STRING, "the digest").content != hashlib.sha256(payload).digest():

@@ -137,7 +137,7 @@ def proven_entry(entry: Mapping[str, Any], log: LoggingKey) -> ProvenEntry:
         except BadSignature as error:
             raise NotLogged(f"the checkpoint in the bundle is not signed by the log: {error!s:.200}") from error
         except (MalformedNote, MalformedCheckpoint) as error:
-            raise NotLogged(f"the checkpoint in the bundle is none: {error!s:.200}") from error
+            raise NotLogged(f"the checkpoint in the bundle cannot be read: {error!s:.200}") from error
         if told_root not in {None, checkpoint.root}:
             raise NotLogged("the inclusion proof names another root than its checkpoint")
         try:
@@ -203,7 +203,7 @@ def _key_of(raw: bytes, log: LoggingKey) -> tuple[NoteKey, str, bool]:
     try:
         claimed = parse_note(raw).text.split(b"\n", 1)[0].decode()
     except MalformedNote as error:
-        raise NotLogged(f"the checkpoint in the bundle is none: {error!s:.200}") from error
+        raise NotLogged(f"the checkpoint in the bundle cannot be read: {error!s:.200}") from error
     tree = _V1_ORIGIN.fullmatch(claimed)
     key = rekor_v1_key(tree[1], log.spki) if tree else tile_log_key(claimed, log.spki)
     if key.log_id != log.log_id:

@@ -77,7 +77,7 @@ class RowMaker:
         except BrokenProcessPool as error:
             self._pool = None
             raise OwnFault(
-                f"{log}: a process that reads entries was killed, perhaps for want of memory. What was archived is "
+                f"{log}: a process that reads entries was killed, perhaps for lack of memory. What was archived is "
                 "kept: start again, with fewer --jobs if it happens again."
             ) from error
 

@@ -50,7 +50,7 @@ class RunProver:
             check(proven)
         except NotEvidence as error:
             raise ArchiveFault(
-                f"{identity.log}: what is archived does not prove the entries: {error}. Run `signwatch archive verify`"
+                f"{identity.log}: the archive does not prove the entries: {error}. Run `signwatch archive verify`"
             ) from error
         return proven
 

@@ -126,7 +126,7 @@ def check_sample(
             continue
         stored = read_rows(files, manifest, each)
         if (differs := _differing(stored, each, derivation, here)) is not None:
-            yield Damage(each, f"archive file {each.rows.name}: the row of entry {differs} is not what the entry says")
+            yield Damage(each, f"archive file {each.rows.name}: the row of entry {differs} differs from the entry")
 
 
 def _differing(stored: pa.Table, each: ArchivedRange, derivation: Derivation, wanted: Sequence[int]) -> int | None:

@@ -137,7 +137,7 @@ class MatchWork(Work):
         for hit in scan.hits:
             index = hit.signing.where.index
             if not reply.start <= index < reply.stop or leaf_hash(hit.leaf) != hashes[index - reply.start]:
-                raise WrongReply(f"its match of entry {index} is not what the log holds there", certain=True)
+                raise WrongReply(f"its match of entry {index} differs from the log's entry there", certain=True)
             entry = LogEntry(hit.leaf, hit.extra, times.get(index))
             again = RuleScanner(self._matcher).scan([entry], index, self._log, self._api)
             if again.hits != (hit,):
@@ -427,7 +427,7 @@ class _Pipeline:
         if self._check is Check.TWICE:
             part = self._agreed(task, found)
         elif not self._sampled(part):
-            self._fail(task, found[0][0], "its rows or matches are not what the entries say", certain=True)
+            self._fail(task, found[0][0], "its rows or matches differ from the entries", certain=True)
             self._warn(found[0][0].worker)
             return None
         for copy, _ in found:
@@ -469,7 +469,7 @@ class _Pipeline:
         for copy, part in found:
             if wrong := part.differs(mine):
                 self._tally.retries += 1
-                self._shared.workers.blame(copy.worker, f"its {wrong} are not what the entries say", certain=True)
+                self._shared.workers.blame(copy.worker, f"its {wrong} differ from the entries", certain=True)
         self._usable = {}
         return mine
 

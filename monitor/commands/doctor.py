@@ -160,7 +160,7 @@ def _trust(config: Config) -> str:
             as_followed(log, trust, store)
     if unusable := not_followed(config, root):
         raise OwnFault("; ".join(unusable))
-    skipped = f"; of no use, and not among `logs`: {'; '.join(root.skipped)}" if root.skipped else ""
+    skipped = f"; useless, and not among `logs`: {'; '.join(root.skipped)}" if root.skipped else ""
     authorities = counted(len(root.authorities), "certificate authority")
     return f"{counted(len(logs), 'log')}, each with its key; {authorities}{skipped}"
 

@@ -190,7 +190,7 @@ def _show(checked: Checked, verdict: FileVerdict, keys: _Keys | None, owner: str
             say("verified, transferable: the log signed against itself", "green")
             say(f"{signed}, {owner}")
         case FileVerdict.RECORD if owner is not None:
-            say("a record only: what a server answered, which its signatures alone do not show", "yellow")
+            say("a record only: a server's answer, which its signatures alone do not prove", "yellow")
             say(f"{signed}, {owner}")
         case FileVerdict.RECORD:
             say(

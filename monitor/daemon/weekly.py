@@ -60,7 +60,7 @@ def weekly_summary(store: Store, channel: str, rules: Sequence[str], now: dateti
         title=f"Week of {begin:%Y-%m-%d}: {title}",
         summary=f"{len(rules)} {'rule alerts' if len(rules) == 1 else 'rules alert'} this channel. "
         f"From {begin:%Y-%m-%d} to {end:%Y-%m-%d}, events found: {found}.",
-        consequence="None: this message shows that the channel works and what was watched."
+        consequence="None: this message shows that the channel works, and which logs were watched."
         if not (unexpected or lied or missed)
         else "Each of these was told by an alert of its own when it happened, or is a gap that the facts name.",
         next_step="Nothing. When this message fails to come, look at `signwatch status`."

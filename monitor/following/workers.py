@@ -85,7 +85,7 @@ class ScanPool:
                 yield fetched, examined
         except BrokenProcessPool as error:
             raise OwnFault(
-                f"{log}: a process that examines entries was killed, perhaps for want of memory. What was proven is "
+                f"{log}: a process that examines entries was killed, perhaps for lack of memory. What was proven is "
                 "kept; the next pass goes on from there, a scan with --resume. Use fewer processes if it happens again."
             ) from error
 

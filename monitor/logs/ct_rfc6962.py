@@ -70,7 +70,7 @@ class CtRfc6962Source(PromisingSource):
         except BadSignature as error:
             raise refused_head(self._identity, raw, str(error)) from error
         except MalformedCt as error:
-            raise FetchFailed(f"{self._identity.log}: the tree head served is none: {error}") from error
+            raise FetchFailed(f"{self._identity.log}: the tree head served cannot be read: {error}") from error
         return SignedHead(self._identity.log, head.size, head.root, raw, timestamp=from_millis(head.timestamp))
 
     @override

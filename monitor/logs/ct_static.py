@@ -42,7 +42,7 @@ class CtStaticSource(TileLogSource, PromisingSource):
         except BadSignature as error:
             raise refused_head(self._identity, raw, str(error)) from error
         except (MalformedNote, MalformedCheckpoint) as error:
-            raise FetchFailed(f"{self._identity.log}: the checkpoint served is none: {error}") from error
+            raise FetchFailed(f"{self._identity.log}: the checkpoint served cannot be read: {error}") from error
         check_origin(checkpoint, self._identity)
         return SignedHead(
             self._identity.log, checkpoint.size, checkpoint.root, raw, timestamp=from_millis(milliseconds)

@@ -63,7 +63,7 @@ def read_checkpoint(raw: bytes, key: NoteKey, identity: LogIdentity) -> ReadNote
         # A note that parses is no network accident: a server serves tree heads the log's key did not sign.
         raise refused_head(identity, raw, f"{error}{_other_origin(raw, key)}") from error
     except (MalformedNote, MalformedCheckpoint) as error:
-        raise FetchFailed(f"{identity.log}: the checkpoint served is none: {error}") from error
+        raise FetchFailed(f"{identity.log}: the checkpoint served cannot be read: {error}") from error
     check_origin(checkpoint, identity)
     return ReadNote(note, checkpoint)
 

@@ -33,7 +33,7 @@ class WitnessPolicy:
     def __post_init__(self) -> None:
         """Check that the policy can be met and can be missed."""
         if not 1 <= self.required <= len(self.names):
-            raise ValueError(f"{self.required} of {len(self.names)} witnesses can never be what is wanted")
+            raise ValueError(f"{self.required} of {len(self.names)} witnesses can never be required")
 
     @property
     def names(self) -> tuple[str, ...]:

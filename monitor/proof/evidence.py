@@ -162,7 +162,7 @@ def check_evidence(raw: bytes) -> Checked:
         raise NotEvidence("not a JSON document") from error
     evidence = from_document(document)
     if document.get("id") != event_id(evidence):
-        raise NotEvidence("the id does not belong to what the file describes")
+        raise NotEvidence("the id does not belong to the event in the file")
     return Checked(evidence, conclude(evidence))
 
 

@@ -397,7 +397,7 @@ def check_undamaged(position: Position, identity: LogIdentity) -> None:
     except ValueError as error:
         raise _damaged(identity, f"the stored head is not signed by the key now pinned to the log: {error}") from error
     if (signed.size, signed.root) != (head.size, head.root):
-        raise _damaged(identity, f"the stored head of size {head.size} is not what its own signed note says")
+        raise _damaged(identity, f"the stored head of size {head.size} differs from its own signed note")
     if frontier.size > head.size or (frontier.size == head.size and frontier.root() != head.root):
         raise _damaged(identity, f"the stored frontier of size {frontier.size} does not belong to the stored head")
 

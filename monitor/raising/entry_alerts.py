@@ -182,7 +182,7 @@ def alerts_of_dropped(log: str, dropped: Sequence[tuple[int, int]], now: datetim
             "file, and the signers with the fewest names and keys, were judged.",
             consequence="The recipients of the rules that were left out are not told of this entry.",
             next_step="Look at the entry and at the rules that select it: one rule with a list of channels does the "
-            "work of many. `signwatch status` counts what was left out.",
+            "work of many. `signwatch status` counts the matches left out.",
             created_at=now,
             facts=(("Log", log), ("First index", str(index)), ("Matches left out", str(matches))),
             log=log,

@@ -200,7 +200,7 @@ def key_expired_alert(log: str, until: datetime, head: SignedHead, now: datetime
         severity=Severity.WARN,
         title=f"{log} still grows after its key's time",
         summary=f"The trust root ends the key's validity at {rfc3339(until)}, but it signed size {head.size} since.",
-        consequence="Clients no longer accept what this log signs now. Its entries are still being checked.",
+        consequence="Clients no longer accept the heads that this log signs now. Its entries are still being checked.",
         next_step="Check that the trust root is fresh, and ask the operator whether the log is retired.",
         created_at=now,
         facts=(("Log", log), ("Key valid until", rfc3339(until)), ("Size", str(head.size))),

@@ -63,7 +63,7 @@ def _alert_of_unexpected(finding: Finding, rule: Rule, now: datetime) -> Alert:
         summary=told.summary + (" No log entry has used it yet." if issued else ""),
         consequence="The holder of this certificate can sign under your identity: the signature verifies as yours."
         if issued
-        else "What was signed verifies as yours, wherever it is shown.",
+        else "The signed artifact verifies as yours wherever it is shown.",
         next_step=f"If it was you: acknowledge it and extend the rule {rule.id}. If not: revoke the token, workflow or "
         "account behind the identity first, then warn the people who rely on what was signed.",
         created_at=now,

@@ -132,7 +132,7 @@ def _evidence(connection: Connection) -> Iterator[str]:
             yield f"evidence {row['id']} cannot be read: {error}"
             continue
         if event_id(evidence) != row["id"]:
-            yield f"evidence {row['id']} is not what it was when it was stored"
+            yield f"evidence {row['id']} changed since it was stored"
 
 
 def _ranges(connection: Connection) -> Iterator[str]:
@@ -144,7 +144,7 @@ def _ranges(connection: Connection) -> Iterator[str]:
         .group_by(ranges.c.log)
     )
     for log, count in connection.execute(bad):
-        yield f"{log}: {count} scanned ranges reach beyond what was read"
+        yield f"{log}: {count} scanned ranges reach beyond the entries that were read"
 
 
 _CHECKS: Final = (

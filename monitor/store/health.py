@@ -192,7 +192,7 @@ class Standings:
             missing = tuple((str(name), datetime.fromisoformat(at)) for name, at in json.loads(row["missing"]))
         except (ValueError, TypeError) as error:
             raise OwnFault(
-                f"{log}: what is stored about its witnesses is damaged: {error}. Restore the database from a backup."
+                f"{log}: the stored state of its witnesses is damaged: {error}. Restore the database from a backup."
             ) from error
         return WitnessStatus(missing, row["short_since"])
 

@@ -75,7 +75,7 @@ class Silences:
     def add(self, silence: Silence, now: datetime) -> int:
         """Put a silence in force; return its number. Raises `ValueError` for one without an end or a limit."""
         if silence.rule is silence.identity is silence.kind is None:
-            raise ValueError("a silence names a rule, an identity or a kind; there is none for everything")
+            raise ValueError("a silence names a rule, an identity or a kind; a silence of everything does not exist")
         if not now < silence.expires <= now + LONGEST:
             raise ValueError(f"a silence ends within {LONGEST.days} days")
         row = {

@@ -102,7 +102,7 @@ class Store(State):
     @override
     def advance(self, old: Position, new: Position, batch: Batch, alerts: Sequence[Alert]) -> None:
         if (batch.log, batch.start, batch.end) != (old.log, old.frontier.size, new.frontier.size):
-            raise ValueError(f"the batch {batch.start}-{batch.end} is not what lies between the two positions")
+            raise ValueError(f"the batch {batch.start}-{batch.end} does not lie between the two positions")
         now = self._clock()
         with self.database.write() as connection:
             # First the swap: it locks the row, so a second daemon waits here and then conflicts.

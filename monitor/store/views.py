@@ -98,7 +98,7 @@ def broken_views(connection: Connection) -> Iterator[str]:
         try:
             shown = full_subtrees(view.index, view.size, leaf_hash(view.leaf), view.proof, view.root)
         except ProofInvalid as error:
-            yield f"view {row.id} of a bundle is not what was verified: {error}"
+            yield f"view {row.id} of a bundle differs from the verified bundle: {error}"
             continue
         if view.id != row.id or any(shown.get((each["level"], each["place"])) != bytes(each["hash"]) for each in rows):
             yield f"view {row.id} of a bundle does not lead to the tree nodes it is said to vouch for"

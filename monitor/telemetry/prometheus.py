@@ -115,7 +115,7 @@ class PrometheusMeter(Meter):
             buckets=_SECONDS,
             registry=self.registry,
         )
-        self._promises = gauge("promises", "Promises of logs to include an entry, by what became of them.", "state")
+        self._promises = gauge("promises", "Promises of logs to include an entry, by their state.", "state")
         for state in asdict(Tally()):
             self._promises.labels(state)
         self._stages = gauge("subscription_stages", "How often subscriptions reached a stage.", "stage")

@@ -179,7 +179,7 @@ def read_trust_root(raw: bytes) -> TrustRoot:
     try:
         CertificateAuthorities(authorities)
     except BadAuthority as error:
-        raise OwnFault(f"the trusted root names a certificate authority that is none: {error}") from error
+        raise OwnFault(f"the trusted root names a certificate authority that cannot be read: {error}") from error
     stampers = tuple(_read_authority(each) for each in root.timestampAuthorities)
     return TrustRoot(sha256(raw).hexdigest(), tuple(logs), authorities, stampers, tuple(skipped))
 

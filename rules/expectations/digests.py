@@ -90,7 +90,7 @@ def check_digests(case: Case, allowed: frozenset[str], expected: str) -> Check:
     if not found:
         return no_digest(case, expected)
     ok = not allowed.isdisjoint(found)
-    return Check("digest", expected, ", ".join(found[:_LONGEST_SHOWN]), ok, "What was signed is not on the list.")
+    return Check("digest", expected, ", ".join(found[:_LONGEST_SHOWN]), ok, "The signed digest is not on the list.")
 
 
 def no_digest(case: Case, expected: str) -> Check:
@@ -99,6 +99,5 @@ def no_digest(case: Case, expected: str) -> Check:
         awaited = any(each.key == "log_entry_within" for each in case.rule.expect)
         sentence = "A certificate names no artifact: add `log_entry_within`, and its log entry is awaited and judged."
         return Check("digest", expected, "(a certificate, its log entry is awaited)", awaited, sentence)
-    return Check(
-        "digest", expected, "(the entry names no digest)", ok=False, sentence="The entry does not say what was signed."
-    )
+    sentence = "The entry does not show a digest of the signed artifact."
+    return Check("digest", expected, "(the entry names no digest)", ok=False, sentence=sentence)

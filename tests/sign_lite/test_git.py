@@ -124,7 +124,7 @@ def test_without_a_token_nothing_is_signed(repository: Repository) -> None:
     environment = {"PATH": os.environ["PATH"], "HOME": str(repository.folder)}
     command = [str(repository.program), "--status-fd=2", "-bsau", "alice"]
     trusting = {**environment, "SIGN_LITE_TRUST_CONFIG": str(repository.ca.trust_config)}
-    for given, told in ((environment, "say what is trusted"), (trusting, "no identity token")):
+    for given, told in ((environment, "name the trust"), (trusting, "no identity token")):
         done = subprocess.run(command, input=b"x", env=given, capture_output=True, timeout=60, check=False)
         assert (done.returncode, done.stdout) == (2, b"")
         assert told in done.stderr.decode()

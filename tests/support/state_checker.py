@@ -96,7 +96,7 @@ def _check_entry(row: Mapping[str, Any], where: Mapping[str, range], trees: Mapp
     log, index = row["log"], row["entry"]
     assert index in where[log], f"{log}: entry {index} is recorded but lies outside what was verified"
     if log in trees:
-        assert bytes(row["leaf"]) == trees[log].leaves[index], f"{log}: entry {index} is not what the log holds there"
+        assert bytes(row["leaf"]) == trees[log].leaves[index], f"{log}: entry {index} differs from the log's"
 
 
 def _check_counts(rows: Rows, where: Mapping[str, range]) -> None:
