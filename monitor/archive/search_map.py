@@ -132,6 +132,7 @@ class CheckedAnswer:
     keys: tuple[CheckedKey, ...]
     head: Statement
     key_hash: str
+    identity: LogIdentity
 
 
 def check_answer(document: Any, root: bytes | None = None) -> CheckedAnswer:
@@ -168,7 +169,7 @@ def _checked(document: Any, root: bytes | None) -> CheckedAnswer:
     if found != _hash(document["index_root"]) or (root is not None and root != found):
         raise AnswerInvalid(f"its maps lead to index root {found.hex()}, which is another one")
     keys = tuple(_checked_key(each, maps) for each in document["answers"])
-    return CheckedAnswer(log, size, found, decoder, keys, head, document["key"])
+    return CheckedAnswer(log, size, found, decoder, keys, head, document["key"], identity)
 
 
 def _checked_key(answer: Any, maps: Sequence[MapRoot]) -> CheckedKey:

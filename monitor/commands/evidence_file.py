@@ -1,7 +1,7 @@
 """`signwatch evidence verify`: an exported file, checked anywhere."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -110,7 +110,7 @@ def verify(
     of the configuration. A file of `signwatch search --prove` shows that signings are in a log. Exits 0 when it does,
     or when the log's own signatures contradict each other; 1 when the file shows nothing or the key is not the log's;
     3 when that cannot be decided: the key was not checked, or the file is a record, which convinces only someone who
-    trusts its author. A file of `signwatch search --complete` is checked against --index-root alone.
+    trusts its author. A file of `signwatch search --complete` also needs the index root to trust, with --index-root.
 
     Examples:
       signwatch evidence verify fork.json
@@ -122,19 +122,19 @@ def verify(
     if sum(each is not None for each in (trusted_root, tuf)) + bool(key) > 1:
         raise typer.BadParameter("give one of --trusted-root, --tuf and --key", param_hint="--trusted-root")
     raw = _read(file, MAX_PROOF, "FILE")
-    if _ANSWER_TYPE in raw:
-        from monitor.commands.search_complete import is_answer, tell_complete  # noqa: PLC0415  imports pyarrow
+    is_named = trusted_root is not None or tuf is not None or bool(key)
 
-        if is_answer(raw):
-            raise leave(tell_complete(raw, _index_root(index_root), as_json=as_json))
+    def keys_that_count() -> _Keys | None:
+        return _named_keys(trusted_root, key or [], tuf, tuf_root) if is_named else _configured_keys(config)
+
+    if (answered := _complete_answer(raw, index_root, keys_that_count, as_json=as_json)) is not None:
+        raise leave(answered)
     if index_root is not None:
         raise typer.BadParameter("the file is not one of `signwatch search --complete`", param_hint="--index-root")
-    is_named = trusted_root is not None or tuf is not None or bool(key)
     try:
         if is_signing_proof(raw):
             proven = check_signings(raw)
-            keys = _named_keys(trusted_root, key or [], tuf, tuf_root) if is_named else _configured_keys(config)
-            raise leave(_proven(proven, keys, as_json=as_json))
+            raise leave(_proven(proven, keys_that_count(), as_json=as_json))
         checked = check_evidence(raw)
     except NotEvidence as error:
         if as_json:
@@ -143,7 +143,7 @@ def verify(
             )
         note(f"{file}: this is no evidence of anything: {error}", "bold red")
         raise leave(_CODES[FileVerdict.SHOWS_NOTHING]) from error
-    keys = _named_keys(trusted_root, key or [], tuf, tuf_root) if is_named else _configured_keys(config)
+    keys = keys_that_count()
     owner = keys.owner(checked.evidence) if keys is not None and checked.conclusion.signed else None
     verdict = _verdict(checked, keys, owner)
     if as_json:
@@ -151,6 +151,29 @@ def verify(
     else:
         _show(checked, verdict, keys, owner)
     raise leave(_CODES[verdict])
+
+
+def _complete_answer(
+    raw: bytes, index_root: str | None, keys_that_count: Callable[[], _Keys | None], *, as_json: bool
+) -> Exit | None:
+    """Tell of a file of `search --complete`; `None` for any other file."""
+    if _ANSWER_TYPE not in raw:
+        return None
+    from monitor.commands.search_complete import (  # noqa: PLC0415  imports pyarrow
+        checked_answer,
+        is_answer,
+        tell_complete,
+    )
+
+    if not is_answer(raw):
+        return None
+    root = _index_root(index_root)
+    answer = checked_answer(raw, root, as_json=as_json)
+    if answer is None:
+        return Exit.MISBEHAVED
+    keys = keys_that_count()
+    owner, source = (None, "") if keys is None else (keys.owner_of, keys.source)
+    return tell_complete(answer, owner, source, root_given=root is not None, as_json=as_json)
 
 
 def _index_root(text: str | None) -> bytes | None:

@@ -11,8 +11,9 @@ from monitor.archive.files import ArchiveFiles
 from monitor.archive.map_files import answer_document
 from monitor.archive.search import Match, Query, keys_of
 from monitor.archive.search_index import KeyKind
-from monitor.archive.search_map import MEDIA_TYPE, AnswerInvalid, check_answer
+from monitor.archive.search_map import MEDIA_TYPE, AnswerInvalid, CheckedAnswer, check_answer
 from monitor.archive.writing import read_manifests
+from monitor.commands.proof_file import Owner
 from monitor.commands.terminal import Exit, note, say, say_json
 from monitor.model.errors import OwnFault
 
@@ -53,39 +54,69 @@ def is_answer(raw: bytes) -> bool:
     return isinstance(document, dict) and document.get("mediaType") == MEDIA_TYPE
 
 
-def tell_complete(raw: bytes, root: bytes | None, *, as_json: bool) -> Exit:
-    """Check an answer and say what it proves: 0 under the index root given, 1 when it proves nothing, 3 without one."""
+def checked_answer(raw: bytes, root: bytes | None, *, as_json: bool) -> CheckedAnswer | None:
+    """Check all of an answer but whose key signed it; `None` after saying why it proves nothing."""
     try:
-        checked = check_answer(json.loads(raw), root)
+        return check_answer(json.loads(raw), root)
     except AnswerInvalid as error:
         if as_json:
             say_json({"verified": False, "verdict": "shows-nothing", "reason": inert_line(str(error), _LONGEST)})
         note(f"this proves nothing: {inert_line(str(error), _LONGEST)}", "bold red")
-        return Exit.MISBEHAVED
-    document: dict[str, Any] = {
-        "verified": root is not None,
-        "verdict": "verified" if root is not None else "index-root-not-checked",
+        return None
+
+
+def tell_complete(checked: CheckedAnswer, owner: Owner | None, source: str, *, root_given: bool, as_json: bool) -> Exit:
+    """Say what an answer proves: 0 under the index root given and a key that is the log's, 1 under another key.
+
+    3 where the index root or the key was not compared.
+    """
+    identity = checked.identity
+    whose = None if owner is None else owner(identity.api, identity.key_name, identity.spki)
+    if owner is not None and whose is None:
+        verdict, code = "another-key", Exit.MISBEHAVED
+    elif owner is None:
+        verdict, code = "key-not-checked", Exit.UNFINISHED
+    elif not root_given:
+        verdict, code = "index-root-not-checked", Exit.UNFINISHED
+    else:
+        verdict, code = "verified", Exit.FINE
+    if as_json:
+        say_json(_document(checked, verdict, source, whose, root_given=root_given))
+        return code
+    signed = f"signed by key {checked.key_hash}"
+    if code is Exit.MISBEHAVED:
+        say(f"not verified: {signed}, which is no log's key in {source}", "bold red")
+        say("Anybody can sign such a file with a key of their own: it shows nothing of a log that you know.")
+        return code
+    for each in checked.keys:
+        what = f"{each.count} of the first {checked.size} entries of {checked.log} have {each.kind.word} {each.value}"
+        say(inert_line(what, _LONGEST))
+    say(f"these entries lead to a tree of {checked.head.size} entries, {signed}{f', {whose}' if whose else ''}")
+    if whose is None:
+        say("not decided: whether that is the log's key was not checked", "yellow")
+        note("Say whose key counts: --trusted-root FILE, --key FILE, --tuf public-good, or --config FILE.")
+    if not root_given:
+        say(f"not decided: the index root {checked.root.hex()} was not compared", "yellow")
+        note("Give one that you trust with --index-root: `GET /api/checkpoints` of an installation shows it.")
+    if code is Exit.FINE:
+        say("verified: no other entry has them, under the index root given", "green")
+    return code
+
+
+def _document(
+    checked: CheckedAnswer, verdict: str, source: str, whose: str | None, *, root_given: bool
+) -> dict[str, Any]:
+    return {
+        "verified": verdict == "verified",
+        "verdict": verdict,
         "log": checked.log,
         "size": checked.size,
         "index_root": checked.root.hex(),
+        "index_root_checked": root_given,
         "head": {"size": checked.head.size, "root": checked.head.root.hex(), "key": checked.key_hash},
+        "key": {"sha256": checked.key_hash, "checked_against": source or None, "owner": whose},
         "keys": [
             {"kind": each.kind.word, "value": each.value, "count": each.count, "entries": each.entries}
             for each in checked.keys
         ],
     }
-    if as_json:
-        say_json(document)
-    else:
-        for each in checked.keys:
-            what = (
-                f"{each.count} of the first {checked.size} entries of {checked.log} have {each.kind.word} {each.value}"
-            )
-            say(inert_line(what, _LONGEST))
-        say(f"these entries lead to the tree of {checked.head.size} entries that key {checked.key_hash} signed")
-        if root is None:
-            say(f"not decided: the index root {checked.root.hex()} was not compared", "yellow")
-            note("Give one that you trust with --index-root: `GET /api/checkpoints` of an installation shows it.")
-        else:
-            say("verified: no other entry has them, under the index root given", "green")
-    return Exit.FINE if root is not None else Exit.UNFINISHED

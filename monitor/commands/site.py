@@ -4,6 +4,7 @@ import logging
 import signal
 import threading
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, note
@@ -11,7 +12,8 @@ from monitor.config import Config, WebConfig, load_config
 from monitor.model.errors import BadConfig
 from monitor.program import VERSION, utc_now
 from monitor.site_config import SiteConfig
-from monitor.store.database import open_database
+from monitor.store.database import Database, open_database
+from monitor.store.store import Store
 
 if TYPE_CHECKING:
     from monitor.daemon.web_server import WebServer
@@ -31,13 +33,9 @@ def site(config: ConfigOption = DEFAULT_CONFIG) -> None:
       signwatch site --config /etc/signwatch/signwatch.yaml
     """
     settings = load_config(config)
-    from monitor.daemon.assembly import archived_past  # noqa: PLC0415  after the configuration was read
-    from monitor.site.parts import build_site
-
     with closing(open_database(settings.database)) as database:
         configured = site_of(settings)
-        past = archived_past(settings, database)
-        server = site_server(build_site(configured, database, utc_now, past), configured)
+        server = site_server(site_alone(settings, database), configured)
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: stop.set())
@@ -46,6 +44,22 @@ def site(config: ConfigOption = DEFAULT_CONFIG) -> None:
         stop.wait()
         _LOG.info("stopping")
         server.stop()
+
+
+def site_alone(settings: Config, database: Database) -> "Site":
+    """The site without the daemon. It asks no log: its proofs of signings come from the archive, where there is one.
+
+    Raises `BadConfig`, `ArchiveFault`.
+    """
+    from monitor.daemon.assembly import archived_past  # noqa: PLC0415  after the configuration was read
+    from monitor.daemon.signing_proofs import SigningProofs  # noqa: PLC0415
+    from monitor.site.parts import build_site
+
+    made = build_site(site_of(settings), database, utc_now, archived_past(settings, database))
+    if settings.archive is None:
+        return made
+    store = Store(database, clock=utc_now, route=lambda _alert: ())
+    return replace(made, prove=SigningProofs(store, tuple, settings.archive).document)
 
 
 def site_of(settings: Config) -> SiteConfig:

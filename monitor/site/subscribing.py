@@ -364,13 +364,14 @@ def evidence_document(site: Site, row: Row, leaf: bytes) -> dict[str, Any]:
     `signwatch evidence verify` checks it. Where no proof can be had now the file says why, and how to get one.
     """
     about = {"signing": inert_json(plain(signing_json(row)))}
-    missing = "This site asks no log."
+    command = f"The operator has it with `signwatch search --entry {row.log}:{row.index} --prove FILE`."
+    missing = f"This site has no archive, and asks no log. {command}"
     if site.prove is not None:
         try:
             return site.prove(row.log, row.index, leaf, about)
         except (FetchFailed, OwnFault) as error:
             _LOG.warning("evidence_without_proof log=%s index=%d detail=%s", row.log, row.index, error)
-            missing = "The proof could not be had at this moment: download the file again later."
+            missing = f"The proof could not be had at this moment: download the file again later. {command}"
     log = next((each for each in site.found.logs() if each.log == row.log), None)
     return {
         "format": "signwatch-signing/1",

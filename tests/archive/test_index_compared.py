@@ -10,6 +10,7 @@ import pytest
 from monitor.archive.files import ArchiveFiles
 from monitor.archive.map_files import build_maps, read_maps
 from monitor.archive.proofs import RunProver
+from monitor.cli import run_command
 from monitor.crosscheck.peers import (
     BoundIndex,
     NoPeer,
@@ -22,6 +23,7 @@ from monitor.crosscheck.peers import (
 from monitor.proof.index_coverage import IndexCoverage
 from tests.archive.conftest import Place
 from tests.archive.test_search_map import LOG, SOME, WIDTH, Entries, archived, leaf, small_maps
+from tests.support import entries as make
 from tests.support.harness import KINDS, NOW
 from tests.support.misbehaving_log import RekorV2Log
 from tests.threats.test_peers import House, Peer, house
@@ -157,12 +159,40 @@ def test_a_complete_answer_is_written_and_checked_against_an_index_root(place: P
     told = json.loads(out)
     assert told["verified"]
     assert [each["entries"] for each in told["keys"]] == [wanted]
+    assert told["key"]["owner"] is not None
     place.run("evidence", "verify", str(path), expect=3)
     place.run("evidence", "verify", str(path), "--index-root", "00" * 32, expect=1)
     place.run("evidence", "verify", str(path), "--index-root", "no", expect=2)
     place.run("search", "absent@example.com", "--complete", str(path))
     assert "verified" in place.run("evidence", "verify", str(path), "--index-root", root)[0]
     place.run("search", "absent@*", "--complete", str(path), expect=2)
+
+
+def test_a_complete_answer_is_worth_no_more_than_the_key_that_signed_it(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.build()
+    path = tmp_path / "mine.json"
+    place.run("search", "dev3@example.com", "--complete", str(path))
+    root = json.loads(path.read_text())["index_root"]
+
+    def verify(*arguments: str) -> tuple[int, dict[str, Any]]:
+        place.capsys.readouterr()
+        code = run_command(["evidence", "verify", str(path), "--index-root", root, "--json", *arguments])
+        return code, json.loads(place.capsys.readouterr().out)
+
+    # Away from any configuration, without a word on whose key counts.
+    away = tmp_path / "away"
+    away.mkdir()
+    monkeypatch.chdir(away)
+    code, told = verify()
+    assert (code, told["verdict"], told["verified"]) == (3, "key-not-checked", False)
+    code, told = verify("--trusted-root", str(place.folder / "trusted_root.json"))
+    assert (code, told["verdict"]) == (0, "verified")
+    stranger = tmp_path / "stranger.der"
+    stranger.write_bytes(make.spki_of(make.make_key("another log")))
+    code, told = verify("--key", str(stranger))
+    assert (code, told["verdict"], told["key"]["owner"]) == (1, "another-key", None)
 
 
 def test_an_archive_that_begins_later_says_so_and_claims_nothing_of_what_was_before(place: Place) -> None:

@@ -4,14 +4,20 @@ import json
 from collections.abc import Iterator
 from email.message import EmailMessage
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from monitor.cli import run_command
+from monitor.commands.site import site_alone
+from monitor.config import WebConfig, load_config
+from monitor.daemon.web_server import WebLimits, WebServer
+from monitor.site.app import create_site
 from monitor.site.weekly import put_weekly
 from tests.site.followed import NAME, Followed, followed
 from tests.site.scene import Visitor, link_in, shown, text_of
 from tests.support.database_fixtures import postgres_url, where
+from tests.support.log_server import free_port
 from tests.support.served_log import signing_body
 
 __all__ = ["postgres_url", "where"]
@@ -85,6 +91,43 @@ def test_it_was_not_me_leads_to_what_is_right_for_the_issuer(live: Followed, tmp
     without = visitor.get(evidence).json()
     assert (without["index"], bool(without["leaf"])) == (3, True)
     assert "download the file again later" in without["proof_missing"]
+
+
+def test_a_site_without_the_daemon_proves_a_signing_from_the_archive(live: Followed, tmp_path: Path) -> None:
+    visitor = live.visitor()
+    live.subscribe(visitor, MIA)
+    live.follow()
+    live.sign("refs/heads/totally-legit")
+    link = link_in(live.mailbox.to(MIA)[-1], "answer").split("?")[0]
+    evidence = link.replace("/answer/", "/evidence/")
+
+    def saved() -> dict[str, Any]:
+        settings = load_config(live.served.config)
+        listen = ("127.0.0.1", free_port())
+        server = WebServer(
+            create_site(site_alone(settings, live.monitor.store.database)), WebConfig(listen), WebLimits(), "site"
+        )
+        server.start()
+        replica = Visitor(f"http://127.0.0.1:{listen[1]}")
+        try:
+            document: dict[str, Any] = replica.get(evidence, headers={"Host": live.url.removeprefix("http://")}).json()
+        finally:
+            replica.close()
+            server.stop()
+        return document
+
+    missing = saved()["proof_missing"]
+    assert "signwatch search --entry rekor-v2:3 --prove FILE" in missing
+    with live.served.config.open("a", encoding="utf-8") as config:
+        config.write("\narchive: {location: archive}\n")
+    named = ("--config", str(live.served.config))
+    assert "proof_missing" in saved(), "control: nothing is archived yet"
+    assert run_command(["archive", "build", "--log", "rekor-v2", "--jobs", "1", *named]) == 0
+    live.served.down = True
+    file = tmp_path / "evidence.json"
+    file.write_text(json.dumps(saved()))
+    root = str(live.served.folder / "trusted_root.json")
+    assert run_command(["evidence", "verify", str(file), "--trusted-root", root]) == 0
 
 
 def test_one_persons_answer_forgives_nothing_from_another(live: Followed) -> None:
