@@ -311,6 +311,7 @@ _SCT_LIST: Final = encode(OBJECT_IDENTIFIER, bytes.fromhex("2b06010401d679020402
 _CT_OIDS: Final = (_POISON, _SCT_LIST)
 
 
+@lru_cache(maxsize=8)  # its SCTs are checked over it, and it is what all logs agree on of the certificate
 def tbs_without_scts(certificate: bytes) -> bytes:
     """DER TBSCertificate of a certificate or precertificate, without SCT list and poison, in its order.
 

@@ -10,6 +10,8 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final
 
 from sqlalchemy import Connection, and_, bindparam, exists, or_, select, true, update
@@ -36,17 +38,18 @@ _SAME: Final = and_(
     _FINDING.c.entry == _CERTIFICATE.c.entry,
     _FINDING.c.rule == _CERTIFICATE.c.rule,
 )
-# Made once: every rule with a finding in a batch asks one of them.
+# Made once. The answer for all rules and certificates of a batch also holds pairs that are not wanted.
 _FOUND_WITH: Final = (
-    select(*_CERTIFICATE.c["certificate", "log", "entry"], *_FINDING.c["certificate_log", "outcome", "reasons"])
+    select(*_CERTIFICATE.c["rule", "certificate", "log", "entry"], *_FINDING.c["certificate_log", "outcome", "reasons"])
     .join(_FINDING, _SAME)
     .where(
-        _CERTIFICATE.c.rule == bindparam("about_rule"),
+        _CERTIFICATE.c.rule.in_(bindparam("rules", expanding=True)),
         _CERTIFICATE.c.certificate.in_(bindparam("keys", expanding=True)),
     )
 )
 _ISSUED_WITH: Final = _FOUND_WITH.where(_FINDING.c.certificate_log.is_(True))
 ANSWERED: Final = "The log entry made with this certificate is as expected."
+_PAIRS: Final = 1_000  # each costs a look into an index
 _NAMES_NO_ARTIFACT: Final = frozenset({DigestsExpectation.id, DigestsFromExpectation.id, AuthorisedExpectation.id})
 
 
@@ -235,25 +238,34 @@ def _entries_with(
     `certificates_only` leaves out all but those in CT logs: one certificate may be used for any number of entries.
     """
     known: dict[tuple[str, bytes], list[_Entry]] = {}
-    by_rule: dict[str, list[bytes]] = {}
-    for rule, key in sorted(wanted):
-        by_rule.setdefault(rule, []).append(key)
-    for rule, keys in by_rule.items():
-        for part in chunks(keys):
-            for row in _rows(connection, rule, part, certificates_only=certificates_only):
-                reasons = frozenset(reason["id"] for reason in json.loads(row.reasons))
-                unexpected = row.outcome == Outcome.UNEXPECTED.value
-                entry = _Entry(
-                    row.log,
-                    row.entry,
-                    is_certificate=row.certificate_log,
-                    is_expected=row.outcome == Outcome.EXPECTED.value,
-                    is_open=unexpected and reasons <= _NAMES_NO_ARTIFACT,
-                )
-                known.setdefault((rule, bytes(row.certificate)), []).append(entry)
+    query = _ISSUED_WITH if certificates_only else _FOUND_WITH
+    for rules, keys in _asked_together(wanted):
+        for row in connection.execute(query, {"rules": rules, "keys": keys}):
+            if (pair := (row.rule, bytes(row.certificate))) not in wanted:
+                continue
+            reasons = frozenset(reason["id"] for reason in json.loads(row.reasons))
+            unexpected = row.outcome == Outcome.UNEXPECTED.value
+            entry = _Entry(
+                row.log,
+                row.entry,
+                is_certificate=row.certificate_log,
+                is_expected=row.outcome == Outcome.EXPECTED.value,
+                is_open=unexpected and reasons <= _NAMES_NO_ARTIFACT,
+            )
+            known.setdefault(pair, []).append(entry)
     return known
 
 
-def _rows(connection: Connection, rule: str, keys: Sequence[bytes], *, certificates_only: bool) -> Iterator[Any]:
-    query = _ISSUED_WITH if certificates_only else _FOUND_WITH
-    yield from connection.execute(query, {"about_rule": rule, "keys": keys})
+def _asked_together(wanted: set[tuple[str, bytes]]) -> Iterator[tuple[list[str], list[bytes]]]:
+    """Cut pairs of rule and certificate into questions that name at most `_PAIRS` of them, wanted or not."""
+    rules: list[str] = []
+    keys: dict[bytes, None] = {}
+    for rule, pairs in groupby(sorted(wanted), key=itemgetter(0)):
+        for part in chunks([key for _, key in pairs]):
+            together = {**keys, **dict.fromkeys(part)}
+            if rules and (len(rules) + 1) * len(together) > _PAIRS:
+                yield rules, list(keys)
+                rules, together = [], dict.fromkeys(part)
+            rules, keys = [*rules, rule], together
+    if rules:
+        yield rules, list(keys)

@@ -103,7 +103,7 @@ class StoredLeave(Leave):
     @override
     def patterns(self, rule: str) -> Sequence[SignerPattern]:
         with self._database.read() as connection:
-            return patterns_in_force(connection, rule)
+            return patterns_in_force(connection, [rule])[rule]
 
 
 class StoredKnown(Known):
@@ -196,6 +196,11 @@ class BatchHits:
             for rule in hit.rules:
                 self._by_rule[rule].append(hit.signing)
 
+    @property
+    def rules(self) -> Collection[str]:
+        """Rules that selected some hit."""
+        return self._by_rule.keys()
+
     def signers(self, rule: str) -> Iterator[Signer]:
         """Signers of the hits of one rule."""
         for signing in self._by_rule[rule]:
@@ -207,13 +212,13 @@ class BatchHits:
 
 
 class LeaveAhead(StoredLeave):
-    """`Leave` for the digests of these hits, with one query for each rule. Make a new one for each batch."""
+    """`Leave` for these hits: one query for patterns, one for each rule with digests. Make a new one for each batch."""
 
     def __init__(self, database: Database, about: BatchHits) -> None:
         super().__init__(database)
         self._about = about
         self._leaves: dict[str, Mapping[str, Sequence[Authorisation]]] = {}
-        self._patterns: dict[str, Sequence[SignerPattern]] = {}
+        self._patterns: Mapping[str, Sequence[SignerPattern]] | None = None
 
     @override
     def authorisations(self, rule: str, digest: str) -> Sequence[Authorisation]:
@@ -224,9 +229,11 @@ class LeaveAhead(StoredLeave):
 
     @override
     def patterns(self, rule: str) -> Sequence[SignerPattern]:
-        if rule not in self._patterns:
-            self._patterns[rule] = super().patterns(rule)
-        return self._patterns[rule]
+        if self._patterns is None:
+            with self._database.read() as connection:
+                self._patterns = patterns_in_force(connection, self._about.rules)
+        known = self._patterns.get(rule)
+        return super().patterns(rule) if known is None else known
 
     def _fetch_authorisations(self, rule: str) -> Mapping[str, Sequence[Authorisation]]:
         digests = self._about.digests(rule)

@@ -174,18 +174,22 @@ def broken_seals(connection: Connection) -> Iterator[str]:
 def _seal(table: Table, row: Mapping[str, Any]) -> bytes:
     """Checksum over the names and values of a row's columns, as the database gives them back."""
     digest = sha256(table.name.encode())
-    for column in table.c:
-        if column.name == SEAL or _is_numbered(table, column):
-            continue
-        value = _plain(row.get(column.name))
-        digest.update(b"%s %d " % (column.name.encode(), len(value)))
+    for name, written in _sealed_columns(table):
+        value = _plain(row.get(name))
+        digest.update(b"%s %d " % (written, len(value)))
         digest.update(value)
     return digest.digest()[:_BYTES]
 
 
-def _is_numbered(table: Table, column: Column[Any]) -> bool:
-    """Whether the database gives the column its value, after the row was sealed."""
-    return column is table.autoincrement_column
+@cache
+def _sealed_columns(table: Table) -> tuple[tuple[str, bytes], ...]:
+    """Names of the columns under a seal, with their bytes.
+
+    The database gives the numbered column its value after the row was sealed.
+    """
+    numbered = table.autoincrement_column
+    names = [column.name for column in table.c if column.name != SEAL and column is not numbered]
+    return tuple((name, name.encode()) for name in names)
 
 
 def _plain(value: Any) -> bytes:

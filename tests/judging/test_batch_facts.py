@@ -173,3 +173,39 @@ def test_a_thousand_hits_are_no_thousand_queries(database: Database) -> None:
     event.remove(database.engine, "before_cursor_execute", count)
     assert len(hits) == 1000
     assert asked < 30
+
+
+def test_hits_of_many_rules_are_judged_and_kept_with_few_statements(database: Database) -> None:
+    """Patterns and certificates are asked for all rules of a batch at once, leave and rates for each rule."""
+    matcher = compile_rules(
+        load_rules(
+            "version: 1\nrules:\n"
+            + "".join(
+                f"  - {{id: rule-{number}, select: {{identity: dev-{number}@acme.example}}}}\n" for number in range(100)
+            )
+        ).rules
+    )
+    entries = [
+        LogEntry(
+            made.hashedrekord_v2(
+                made.make_certificate(CA, san=f"dev-{each}@acme.example"), DIGESTS[each % len(DIGESTS)]
+            )
+        )
+        for each in range(100)
+    ]
+    store = a_store(database)
+    store.baseline(a_position(0, 200, LOG), "index 0")
+    asked = 0
+
+    def count(*_: object) -> None:
+        nonlocal asked
+        asked += 1
+
+    event.listen(database.engine, "before_cursor_execute", count)
+    hits = RuleScanner(matcher).scan(entries, 0, LOG, LogApi.REKOR_V2).hits
+    findings = RuleJudge(matcher, store.facts, lambda: (TRUSTED, ())).judge(hits, NOW)
+    commit(store, 0, len(entries), findings)
+    event.remove(database.engine, "before_cursor_execute", count)
+    assert len({finding.rule for finding in findings}) == 100
+    assert all(finding.verdict.outcome is Outcome.UNEXPECTED for finding in findings)
+    assert asked < 40
