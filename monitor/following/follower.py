@@ -145,7 +145,7 @@ _NARROWING: Final = 16
 _CONFLICTS: Final = 3
 # What a commit costs is shared by its entries. Where their bytes are held until then, or ten entries are an answer of
 # Rekor v1, a batch is smaller.
-_BATCH: Final = 8192
+_BATCH: Final = 16_384
 _SMALLER_BATCH: Final = 2048
 
 # A replica or a cache may lag behind the head it is asked about, so an absence is held against a log only when several

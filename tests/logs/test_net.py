@@ -193,6 +193,43 @@ def test_a_post_carries_its_document_and_no_compression_is_offered() -> None:
     assert body == b'{"logIndexes": [1]}'
 
 
+def recorded(asked: int, script: Script, at: str = "127.0.0.1") -> list[bytes]:
+    """What a server was sent in as many requests of one fetcher, each over a connection of its own."""
+    seen: list[bytes] = []
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        for _ in range(asked):
+            connection, _ = listener.accept()
+            with connection:
+                seen.append(connection.recv(65536))
+                script(connection)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    fetcher = HttpFetcher(f"http://{at}:{listener.getsockname()[1]}/base/")
+    for _ in range(asked):
+        fetcher.get("x", max_bytes=100, expect=Expect.JSON)
+    thread.join(10)
+    listener.close()
+    fetcher.close()
+    return seen
+
+
+def test_a_cookie_of_a_server_is_neither_kept_nor_sent_back() -> None:
+    """Kept cookies would let a log fill our memory, one more with every answer."""
+    first, second = recorded(2, reply(Set_Cookie="seen=1; Path=/"))
+    assert first.startswith(b"GET /base/x HTTP/1.1\r\n")
+    assert b"cookie" not in second.lower()
+
+
+def test_a_name_and_password_in_the_url_are_sent_as_such_and_the_url_without_them() -> None:
+    (asked,) = recorded(1, reply(), at="reader:pass%20word@127.0.0.1")
+    assert b"Basic cmVhZGVyOnBhc3Mgd29yZA==\r\n" in asked
+    assert b"reader" not in asked
+    assert b"\r\nhost: 127.0.0.1:" in asked.lower()
+
+
 def test_gzip_is_unpacked_where_it_is_allowed_and_never_beyond_the_cap() -> None:
     def gzipped(raw: bytes) -> Script:
         return reply(raw, Content_Type="application/octet-stream", Content_Encoding="gzip")
