@@ -1,4 +1,4 @@
-"""Many ranges become one: fewer files to open for a search. Rows and keys stay what they are, and so do the hashes."""
+"""Many ranges become one: fewer files to open for a search. Rows, keys and hashes stay the same."""
 
 from collections.abc import Iterator
 from heapq import merge

@@ -1,6 +1,6 @@
-"""Proven batches on their way from following to the archive: following never waits, and what does not fit is dropped.
+"""Proven batches on their way from following to the archive: following never waits, and a batch without room is dropped.
 
-What was dropped, or was on its way when the process ended, is read from the log again.
+A batch that was dropped, or was on its way when the process ended, is read from the log again.
 """
 
 import threading
@@ -18,7 +18,7 @@ _MOST_BYTES: Final = 32 * 1024 * 1024
 
 
 class Archiver(Protocol):
-    """Archives one configured log beside following. Kept apart from what does it, which imports pyarrow."""
+    """Archives one configured log beside following. Kept apart from its implementation, which imports pyarrow."""
 
     @property
     def name(self) -> str:
@@ -34,7 +34,7 @@ class Archiver(Protocol):
         """Open the log anew when it is asked next: its keys may have changed."""
 
     def close(self) -> None:
-        """Write what waits, as far as that is possible, and end."""
+        """Write the batches that wait, as far as that is possible, and end."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -208,7 +208,7 @@ class MapBuilder:
 
 
 def build_maps(writer: ArchiveWriter, most: int | None = None, tell: Callable[[int], None] = lambda _: None) -> int:
-    """Build and merge what is missing, at most so many smallest maps; returns how many. Killed, it goes on there.
+    """Build and merge missing maps, at most so many smallest ones; returns how many. Killed, it goes on there.
 
     Raises `ArchiveFault`.
     """
@@ -398,7 +398,7 @@ def _written(files: ArchiveFiles, log: str, at: tuple[int, int], lines: Iterator
 
 
 class MapReader:
-    """Looks keys up in one kept map, with the paths that prove what it finds."""
+    """Looks keys up in one kept map, with the paths that prove the answer."""
 
     def __init__(self, files: ArchiveFiles, kept: KeptMap, most: int) -> None:
         self._files, self._map, self._most = files, kept, most

@@ -130,7 +130,7 @@ class Manifest:
         return next((run for run in self.runs if run.last == index), None)
 
     def with_run(self, run: Run) -> "Manifest":
-        """Add a run, or put it in place of those it begins with; runs that meet become one.
+        """Add a run, or replace the runs that it begins with; runs that meet become one.
 
         Raises `ArchiveFault` when it overlaps another, or does not follow from the one before it.
         """

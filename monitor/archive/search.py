@@ -218,7 +218,7 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The newest `rows` of `total` entries that match, and what was searched. `per_day` counts all, where asked for.
+    """The newest `rows` of `total` entries that match, and the search's coverage. `per_day` counts all, where asked for.
 
     `timeless` of the entries have no time, and are in no day.
     """
@@ -247,7 +247,7 @@ class _Found:
     work: Work | None = None
 
     def leave_out(self, log: str, each: ArchivedRange) -> None:
-        """Note a range that is not searched; those of a log are left out from the newest to the oldest."""
+        """Note a range that is not searched; ranges of a log are left out from the newest to the oldest."""
         _, last = self.unsearched.get(log, (0, each.last))
         self.unsearched[log] = (each.first, last)
 
@@ -256,7 +256,7 @@ class Archive:
     """Reads one archive. Safe to use from several threads; the next search sees the ranges that a writer adds."""
 
     def __init__(self, files: ArchiveFiles, followed: Sequence[str] = ()) -> None:
-        """`followed` are logs that an answer should cover: those not archived are named in its coverage."""
+        """`followed` are logs that an answer should cover: logs that are not archived are named in its coverage."""
         self.files, self._followed = files, tuple(followed)
         self._lock = threading.Lock()
         self._opened: OrderedDict[tuple[str, str], OpenedFile] = OrderedDict()
@@ -267,7 +267,7 @@ class Archive:
         return read_manifests(self.files)
 
     def search(self, query: Query, *, also: Sequence[Query] = (), per_day: bool = False) -> Answer:
-        """The newest entries that match, how many there are, and what was searched. Raises `BadQuery`, `ArchiveFault`.
+        """The newest entries that match, their number, and the search's coverage. Raises `BadQuery`, `ArchiveFault`.
 
         Those that match `also` are found as well; of these queries only the text, kinds and match count. A range whose
         files are damaged is left out and named in the coverage.

@@ -26,7 +26,7 @@ _LARGEST: Final = 1 << 63
 
 
 class AnswerInvalid(Exception):
-    """An answer does not show what it claims, or is no answer at all."""
+    """An answer does not prove its claim, or is malformed."""
 
 
 @dataclass(frozen=True, slots=True)

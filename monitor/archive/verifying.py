@@ -63,7 +63,7 @@ def check_heads(manifest: Manifest) -> None:
 def check_ranges(
     files: ArchiveFiles, manifest: Manifest, tell: Callable[[int], None] = lambda _: None
 ) -> Iterator[Damage]:
-    """Check both files of every range, its leaf hashes, and its index. Yields what is damaged."""
+    """Check both files of every range, its leaf hashes, and its index. Yields each damaged part."""
     for run in manifest.runs:
         for each in run.ranges:
             yield from _damage(files, manifest, each)

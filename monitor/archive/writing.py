@@ -1,6 +1,6 @@
 """Writes proven rows of one log tree into an archive, crash-safely: files first, then the manifest that names them.
 
-What a crash leaves behind is the manifest of before and perhaps files that it does not name; these are overwritten or
+A crash leaves behind the manifest of before and perhaps files that it does not name; these are overwritten or
 removed later. A row is only in a file that the manifest names once its run was proven into a signed head.
 """
 
@@ -291,7 +291,7 @@ def index_sink(meta: dict[str, str]) -> Sink:
 def open_parquet(files: ArchiveFiles, manifest: Manifest, each: ArchivedRange, file: FileRef) -> pq.ParquetFile:
     """Open one file of a range: there, as long as the manifest says, and by its own metadata of this log and range.
 
-    Raises `ArchiveFault`, which names the file and what is wrong with it.
+    Raises `ArchiveFault`, which names the file and its defect.
     """
     size = files.size(file.name)
     if size is None:

@@ -59,7 +59,8 @@ def archive_range(
 ) -> None:
     """Read, prove and archive entries `[first, last)`, of which none is archived yet.
 
-    What was proven before an outage is kept. Raises `FetchFailed`, `LogMisbehaved` with its evidence kept, `OwnFault`.
+    Batches that were proven before an outage are kept. Raises `FetchFailed`, `LogMisbehaved` with its evidence kept,
+    `OwnFault`.
     """
     writer = ArchiveWriter(files, source.identity, source.consistency_proof)
     try:

@@ -194,7 +194,7 @@ def _newest(store: Store, source: LogSource, now: datetime) -> SignedHead:
 
 
 def _fetch(source: LogSource, index: int, head: SignedHead, leaf_hash: str) -> LogEntry:
-    """One entry, whose leaf hash must be the archived one: that is what was proven."""
+    """One entry, whose leaf hash must be the archived one, which was proven."""
     (entry, *_) = source.entries(index, index + 1, head)
     if hashes_of([entry])[0].hex() != leaf_hash:
         raise ServesOther(f"{source.identity.log}: serves another entry at {index} than was proven and archived")

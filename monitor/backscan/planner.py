@@ -136,7 +136,7 @@ class LogBackscan:
         return self._went_well(tree, done, now)
 
     def _plan(self, held: HeldRules, now: datetime) -> None:
-        """Look up what is lacking; the longer it takes, the longer until the next time."""
+        """Look up the lacking entries; the longer it takes, the longer until the next time."""
         for log, each in Reading(self._store.database).followed().items():
             if log.partition("/")[0] != self.name:
                 continue

@@ -29,7 +29,7 @@ class Progress(Protocol):
         """Begin here."""
 
     def advance(self, old: Position, new: Position, batch: Batch, alerts: Sequence[Alert]) -> None:
-        """Move on, and keep what the batch held. Raises `StateConflict` when the scan is not at `old`."""
+        """Move on, and keep the batch's findings. Raises `StateConflict` when the scan is not at `old`."""
 
 
 class PassingProgress(Progress):

@@ -141,8 +141,8 @@ def next_full_hour(now: datetime) -> datetime:
 class LookingBack(Judge):
     """A judge of entries that were logged before their rules began.
 
-    Old entries page no person: alerts are no louder than a warning, and say that they look back. And what another log
-    does not show is not held against an old entry: the rule may never have been offered what that log held then.
+    Old entries page no person: alerts are no louder than a warning, and say that they look back. And an entry that
+    another log lacks is not held against an old one: the rule may never have been offered that log's older entries.
     """
 
     def __init__(self, judge: Judge) -> None:

@@ -78,7 +78,7 @@ class Work(Protocol):
         """The same, made here."""
 
     def agrees(self, part: Part, entries: Sequence[LogEntry], start: int) -> bool:
-        """Whether a part says of some of its entries what they say when they are read here."""
+        """True if a part agrees with some of its entries as they are read here."""
 
 
 class RowWork(Work):
@@ -208,7 +208,8 @@ class Means:
 class ClusterExaminers:
     """Reads the batches of one tree on workers; otherwise like `monitor.following.pool.ScanPool`.
 
-    With rules it finds what they select, without it makes rows: `take` hands over those of each batch once.
+    With rules it finds the entries that they select, without rules it makes rows: `take` hands over each batch's rows
+    once.
     """
 
     def __init__(self, shared: SharedRun, source: LogSource, check: Check, matcher: Matcher | None = None) -> None:
@@ -405,7 +406,7 @@ class _Pipeline:
         )
 
     def _blamed_on_log(self, task: _Task) -> None:
-        """Read a range here, which raises what is wrong where it is the log: `FetchFailed`, `NotShown`."""
+        """Read a range here, which raises the log's own fault where there is one: `FetchFailed`, `NotShown`."""
         if task.start == self._proven.size:
             self._prove(self._read_here(task))
 

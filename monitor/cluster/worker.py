@@ -235,7 +235,7 @@ def enlist(run: Run) -> str:
 
 
 def dismiss(run: str) -> None:
-    """The run ended: close what was opened for it."""
+    """Close the connections of a run that ended."""
     with _runs_lock:
         taking = _runs.pop(run, None)
     if taking is not None:

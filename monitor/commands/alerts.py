@@ -1,4 +1,4 @@
-"""`signwatch alerts`: look at alerts, try channels, say that an alert was seen, deliver again what was given up."""
+"""`signwatch alerts`: look at alerts, try channels, acknowledge an alert, deliver again."""
 
 import getpass
 import secrets
@@ -181,7 +181,7 @@ def ack(
 
 
 def _expect_like(config: Path, beginning: str, ref: str | None, who: Who) -> Who:
-    """Store the pattern, and say what it expects; returns who with the pattern's number in the note."""
+    """Store the pattern, and tell which signings it expects; returns who with the pattern's number in the note."""
     settings = load_config(config)
     with closing(open_database(settings.database)) as database:
         alert = _found(life_of(settings, database), beginning)

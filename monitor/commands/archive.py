@@ -309,7 +309,7 @@ def _build(
     span: tuple[int, int | None],
     on: "tuple[Workers | None, ClusterOptions | None]",
 ) -> dict[str, Any]:
-    """Archive what is missing of one tree, on workers where there are some; returns what was done."""
+    """Archive the missing entries of one tree, on workers where there are some; returns a summary."""
     source, (first, last) = tree.source, span
     log = source.identity.log
     end = source.latest().size if last is None else last

@@ -1,4 +1,4 @@
-"""`signwatch audit`: ask every log once, prove what it shows, judge what is new, and say so in one report."""
+"""`signwatch audit`: ask every log once, prove its entries, judge the new ones, and print one report."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""`signwatch evidence`: list what was kept against logs, export it, and verify an exported file anywhere."""
+"""`signwatch evidence`: list the evidence kept against logs, export it, and verify an exported file anywhere."""
 
 import json
 from contextlib import ExitStack, closing

@@ -125,7 +125,7 @@ def _config_text(tuf: str | None, tuf_root: Path | None, trusted_root: Path | No
 
 
 def _write_files(config: Path, watch: str | None, text: str | None) -> bool:
-    """Write what is absent; returns whether the configuration was. `text` is the one asked for."""
+    """Write absent files; returns whether the configuration was absent. `text` is its content."""
     try:
         made = starter(watch) if watch is not None else Starter(RULES, "")
     except ValueError as error:

@@ -14,7 +14,7 @@ Owner = Callable[[LogApi, str, bytes], str | None]
 
 
 def tell_proofs(checked: Sequence[CheckedSignings], owner: Owner | None, source: str, *, as_json: bool) -> bool | None:
-    """Say what a file of proven signings shows. True if every key is a log's, None if that was not checked."""
+    """Print the contents of a file of proven signings. True if every key is a log's, None if that was not checked."""
     owners = [None if owner is None else owner(*_key(each)) for each in checked]
     verified = None if owner is None else all(owners)
     if as_json:

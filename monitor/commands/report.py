@@ -1,4 +1,4 @@
-"""`signwatch report`: what was watched, found and told in a time, for a person who keeps records or asks for proof."""
+"""`signwatch report`: logs watched, findings and alerts of a time, for a person who keeps records or asks for proof."""
 
 import base64
 import hashlib

@@ -113,7 +113,7 @@ def _once(monitor: Monitor) -> Exit:
 
 
 def _archive(monitor: Monitor) -> bool:
-    """Archive what the passes proved, where an archive is configured; whether that went well."""
+    """Archive the batches that the passes proved, where an archive is configured; true if that went well."""
     went_well = True
     for archiver in (made for log in monitor.logs if (made := monitor.make.archiver(log)) is not None):
         try:

@@ -55,7 +55,7 @@ def is_answer(raw: bytes) -> bool:
 
 
 def checked_answer(raw: bytes, root: bytes | None, *, as_json: bool) -> CheckedAnswer | None:
-    """Check all of an answer but whose key signed it; `None` after saying why it proves nothing."""
+    """Check an answer except for the owner of its key; `None` after telling why it proves nothing."""
     try:
         return check_answer(json.loads(raw), root)
     except AnswerInvalid as error:

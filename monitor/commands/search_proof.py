@@ -51,7 +51,7 @@ def write_proof(config: Config, files: ArchiveFiles, answer: Answer, query: str,
 
 
 def _fetched(config: Config, rows: Sequence[Row], head: SignedHead) -> dict[int, bytes]:
-    """Bytes of entries as the log serves them, of those that have the archived leaf hash."""
+    """Bytes of the entries that the log serves with the archived leaf hash."""
     log = rows[0].log
     found: dict[int, bytes] = {}
     try:

@@ -92,7 +92,7 @@ class CrossCheck:
         position: Position | None,
         known: Mapping[Coordinate, tuple[bytes, str]],
     ) -> Evidence | None:
-        """Find a contradiction among what the log signed, without asking it anything."""
+        """Find a contradiction among the log's signed heads, without asking the log."""
         by_signatures = contradiction_of(self._heads(kept, identity, position), view.head, identity)
         if by_signatures is not None:
             return by_signatures
@@ -129,7 +129,7 @@ class CrossCheck:
         )
 
     def _frontier_proof(self, view: View, size: int, head_size: int) -> tuple[bytes, ...]:
-        """Proof that what was read lies in the head it was proven against; without the log it may be out of reach."""
+        """Proof that the frontier lies in the head it was proven against; without the log it may be out of reach."""
         if size == head_size or self._find_source is None:
             return ()
         try:

@@ -1,4 +1,4 @@
-"""Promises that users' bundles hold, held to what is known here and to the log.
+"""Promises that users' bundles hold, compared with the state here and with the log.
 
 A bundle's signed timestamps are why its verifier believes that the signing was logged. One that the log broke by its
 own signatures is told at once; one that it only does not show is remembered, if the log is followed, and looked for.

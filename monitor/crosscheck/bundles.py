@@ -1,7 +1,7 @@
 """Users' own bundles as a vantage point the log cannot know.
 
-A bundle carries the log's own signature over the tree its signer was shown. Put beside what this monitor was shown, a
-split view has nowhere to hide. Reading is pure: bytes and a trust root in, verified views out. Only the log's
+A bundle carries the log's own signature over the tree its signer was shown. Put beside the heads that this monitor was
+shown, it reveals a split view. Reading is pure: bytes and a trust root in, verified views out. Only the log's
 statements are verified here, not the artifact's signature: that is a Sigstore client's job.
 """
 
@@ -35,7 +35,7 @@ _STAGING: Final = ".sigstage.dev"
 
 
 class BadBundle(SignwatchError):
-    """The file is no bundle, or what it holds of a log does not verify. It shows nothing about the log."""
+    """The file is no bundle, or its log statements do not verify. It shows nothing about the log."""
 
 
 class NoProof(BadBundle):

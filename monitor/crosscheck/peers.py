@@ -291,7 +291,7 @@ def read_offered(raw: bytes, identity: LogIdentity) -> SignedHead:
 def compare_offered(raw: bytes, source: LogSource, state: PeerState, now: datetime) -> PeerComparison:
     """Compare an offered head with the trusted one. A contradiction is kept and alerted, a newer head recorded.
 
-    Never raises for what a peer or the log sends; `OwnFault` when the stored head is damaged.
+    Never raises for an answer of a peer or of the log; `OwnFault` when the stored head is damaged.
     """
     log = source.identity.log
     position = state.position(log)

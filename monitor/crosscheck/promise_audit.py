@@ -59,7 +59,7 @@ def kind_of(identity: LogIdentity) -> PromiseKind:
 def hold(
     promise: InclusionPromise, source: PromisingSource, head: SignedHead, due: datetime, signed_at: datetime | None
 ) -> PromiseResult:
-    """Ask the log for what it promised, below a head it signed. The promise must be this tree's (`is_of`).
+    """Ask the log for the promised entry, below a head it signed. The promise must be this tree's (`is_of`).
 
     `signed_at` is how young the head is at least: only one from after `due` is held against the log for what it lacks.
     Raises `FetchFailed` when it could not be asked, and `LogMisbehaved` when its answer forks the log.

@@ -1,7 +1,7 @@
 """Signatures of images and commits: each verified, with its key, its certificate, its time and its log entry.
 
-What a registry or repository holds is a stranger's. A signature counts once the key made it, it is about the very image
-or commit, its certificate is of an authority of the trust root and was valid at a time from a trusted source, and
+The contents of a registry or repository are a stranger's. A signature counts once the key made it, it is about the very
+image or commit, its certificate is of an authority of the trust root and was valid at a time from a trusted source, and
 its log entry is of this signature. Whether the log really has the entry is for `monitor.crosscheck.bundle_check`.
 """
 
@@ -44,7 +44,7 @@ class Trusted:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A signature that holds. `what` says of what kind it is, `signers` who made it: names, or a key's SHA-256.
+    """A signature that verifies. `what` is its kind, `signers` are names, or a key's SHA-256.
 
     `entries` are the log entries of this signature, in the order of the bundle.
     """

@@ -101,8 +101,8 @@ class LogMisbehaved(SignwatchError):
 class NotShown(FetchFailed):
     """The log did not show what its own signed head promises: a proof that fails, an entry that is not there.
 
-    Nothing signed contradicts anything signed yet, and a lagging replica or a bad cache looks the same: ask again. What
-    stays so after a bounded number of fresh answers is raised as `LogMisbehaved` with this evidence.
+    No two signed statements contradict each other yet, and a lagging replica or a bad cache looks the same: ask again.
+    What stays so after a bounded number of fresh answers is raised as `LogMisbehaved` with this evidence.
     """
 
     reason = "not-shown"

@@ -81,7 +81,7 @@ class InclusionPromise:
 
     @property
     def id(self) -> str:
-        """Stands for what was promised, however often it is signed."""
+        """Id of the promised entry, the same however often the promise is signed."""
         parts = (self.log_id, self.kind.value, str(self.index), self.leaf_hash.hex())
         return sha256("\0".join(parts).encode()).hexdigest()
 

@@ -80,7 +80,7 @@ class Checked:
 
 
 def event_id(evidence: Evidence) -> str:
-    """Return a stable id of what happened: seeing it again is no second event."""
+    """Return a stable id of the event: seeing it again is no second event."""
     parts = (evidence.log, evidence.kind, sha256(evidence.spki).hexdigest(), evidence.event)
     return sha256("\0".join(parts).encode()).hexdigest()[:32]
 

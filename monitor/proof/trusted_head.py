@@ -1,4 +1,4 @@
-"""The one place that calls a tree head trusted: what a log signed before, what it signs now, and the proof between.
+"""The one place that calls a tree head trusted: the head signed before, the head signed now, and the proof between.
 
 `LogMisbehaved` means two *signed* statements contradict each other. A proof that fails is not signed, so it is
 `NotShown`: the follower asks again and decides when enough is enough. Damage of the stored state is never blamed on a
@@ -390,7 +390,7 @@ def _contradicts(compared: SignedHead, evidence: Evidence) -> HeadComparison:
 
 
 def check_undamaged(position: Position, identity: LogIdentity) -> None:
-    """Check that what was stored is what the log signed. Raises `OwnFault`."""
+    """Check that the stored head is the one that the log signed. Raises `OwnFault`."""
     head, frontier = position.head.head, position.frontier
     try:
         signed = read_head(head.raw, identity.api, identity.key_name, identity.spki)
@@ -420,7 +420,7 @@ def check_frontier_undamaged(position: Position, source: LogSource) -> None:
 
 
 def is_wrong_entries(error: FetchFailed) -> bool:
-    """Whether entries, hashed onto what was stored, are not what the log signed."""
+    """True if entries, hashed onto the stored frontier, lead to another tree than the log signed."""
     return isinstance(error, NotShown) and error.evidence.kind == "log-entries-not-in-tree"
 
 

@@ -1,6 +1,6 @@
 """Alerts about the entries of a batch: times that contradict others, entries that cannot be read, matches left out.
 
-A time that contradicts others tells of the log's clock, or of ours; it tells nothing of what was signed.
+A time that contradicts others tells of the log's clock, or of ours; it tells nothing of the signed artifacts.
 """
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""From findings to alerts: who signed what, how it differs from what the rule expects, and what to do next.
+"""Alerts of findings: the signer, the artifact, the difference from the rule's expectation, and the next step.
 
 Every text here may hold words an attacker chose; each is cut to a length a person would read.
 """

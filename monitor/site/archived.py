@@ -124,7 +124,7 @@ class ArchivedPast:
         return Signings(tuple(map(past_of_row, rows)), vouched, others, _lacking(coverage))
 
     def _with_findings(self, subject: Subject, archived: Signings) -> Signings:
-        """Findings know more of an entry than its row does, and those of the newest entries are not archived yet."""
+        """Findings know more of an entry than its row does, and the newest entries are not archived yet."""
         found = self._found.signings(subject)
         details = {_place(each.signing): each for each in found.shown}
         spans = {each.log: each.spans for each in self._coverage().logs}

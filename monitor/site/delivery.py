@@ -71,7 +71,7 @@ class _Message:
 
 
 class Courier:
-    """Delivers what is due. `run_pass` is called by one thread at a time; it sends from a bounded number of threads."""
+    """Delivers messages that are due. `run_pass` is called by one thread at a time; its threads are bounded."""
 
     def __init__(
         self, site: Site, policy: DeliveryPolicy | None = None, draw: Callable[[], float] = random.random
@@ -89,13 +89,13 @@ class Courier:
         self._threads.shutdown(cancel_futures=True)
 
     def tidy(self) -> dict[str, int]:
-        """Put weekly mails on their way, forget what is kept for a time only; returns how much there is of what."""
+        """Put weekly mails on their way, delete rows whose time is over; returns the number of rows by table."""
         put_weekly(self._site)
         forget_old(self._site)
         return self._site.subscribers.stats()
 
     def run_pass(self) -> Sent:
-        """Deliver what is due now, at most some thousands of messages."""
+        """Deliver messages that are due now, at most some thousands."""
         sent = Sent()
         for _ in range(_ROUNDS):
             now = self._site.clock()

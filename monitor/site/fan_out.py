@@ -19,7 +19,7 @@ _CHUNK: Final = 1_000
 class FanOut(Channel):
     """The outbox's channel to subscribers: its row commits with the finding, and expands into one notice each.
 
-    An expansion that was interrupted is begun again and adds what is lacking.
+    An interrupted expansion is begun again and adds the lacking notices.
     """
 
     def __init__(self, database: Database) -> None:

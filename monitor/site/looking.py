@@ -51,7 +51,7 @@ class Past(Protocol):
 
     @property
     def source(self) -> str:
-        """`findings` holds what some rule or subscription selected; `archive` every entry that was read."""
+        """`findings` holds entries that some rule or subscription selected; `archive` every entry that was read."""
 
     def signings(self, subject: Subject, limit: int = ...) -> Signings:
         """Newest signings in a name, at most `limit` of those that are vouched for. Raises `OwnFault`."""

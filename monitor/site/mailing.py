@@ -87,7 +87,7 @@ def hand_over(server: Server, message: EmailMessage, sender: str, to: str) -> No
 
 
 def compose_letter(site: Site, document: Mapping[str, Any], key: str, now: datetime) -> EmailMessage:
-    """A letter: a link to confirm or sign in with, a code, or the weekly account of what was watched."""
+    """A letter: a link to confirm or sign in with, a code, or the weekly account of the logs watched."""
     kind = str(document["letter"])
     values = dict(document)
     if "nonce" in document:

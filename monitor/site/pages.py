@@ -114,7 +114,7 @@ def identity_values(looked: Looked) -> dict[str, Any]:
 
 
 def _behind(site: Site, looked: Looked, before: str) -> tuple[Sequence[Row], Place | None]:
-    """A page of vouched signings in a name, and where the next page begins; the first holds those that are compared."""
+    """A page of vouched signings in a name, and the place of the next page; the first page holds the compared ones."""
     after = Place.read(before)
     if after is None:
         return looked.trusted, looked.last

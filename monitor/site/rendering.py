@@ -20,7 +20,7 @@ _WIDTH, _HEIGHT, _GROUND = 780, 132, 104
 
 
 def environment() -> Environment:
-    """The templates, strict about what is missing."""
+    """The templates; a missing value is an error."""
     made = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=select_autoescape(["html.j2"], default=False, default_for_string=True),
@@ -105,7 +105,7 @@ def timeline(
 ) -> Timeline | None:
     """Bars of signings (when, outcome) over at most the last year; `None` when there is nothing to draw.
 
-    `odd` says in words what the unexpected ones are.
+    `odd` names the unexpected ones.
     """
     recent = [(at, outcome) for at, outcome in signings if now - at < timedelta(weeks=_BARS) and at <= now]
     if not recent:

@@ -1,4 +1,4 @@
-"""Subscribing, and what a mail's buttons lead to: confirm, it was me, it was not me.
+"""Subscribing, and the pages behind a mail's buttons: confirm, it was me, it was not me.
 
 A GET changes nothing: mail scanners follow links. Each of these opens a page with a button.
 """
@@ -216,7 +216,7 @@ def _add_answer(routes: APIRouter, site: Site) -> None:
 
 
 def good_link(site: Site, token: str, purposes: Sequence[str]) -> Link:
-    """A link that can be used now. Raises `Refused`, which says what happened to it and what to do."""
+    """A link that can be used now. Raises `Refused`, which names the reason and the next step."""
     link = site.subscribers.link(token)
     if link is None or link.purpose not in purposes or link.used_at is not None or link.expires_at <= site.clock():
         raise used_up(link, site.clock())
@@ -304,7 +304,7 @@ def _proposed(learned: Looked, current: Mapping[str, Any]) -> tuple[tuple[Part, 
 
 
 def preview_of(draft: Draft) -> list[Row]:
-    """Rows that show what a draft would have said: those it would tell of first, then the newest."""
+    """Rows that show a draft's verdicts: those that it would tell of first, then the newest."""
     rows = sorted(draft.looked.rows, key=lambda row: row.outcome != "unexpected")
     return rows[:_PREVIEW]
 
@@ -421,7 +421,7 @@ def _widened(site: Site, subscription: Subscription, row: Row) -> tuple[Mapping[
 
 
 def _learns(subscription: Subscription) -> bool:
-    """Whether an answer changes what later signings of this subscription are compared with."""
+    """True if an answer changes the past that later signings of this subscription are compared with."""
     return "same_issuer" in json.loads(subscription.document).get("expect", {})
 
 

@@ -1,4 +1,4 @@
-"""The weekly mail: what was watched and what was found, or what could not be read. And what is forgotten in time."""
+"""The weekly mail: logs watched, findings, and logs that could not be read."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta

@@ -65,7 +65,7 @@ class AlertLife:
     def acknowledge(self, alert: str, who: Who, now: datetime) -> bool:
         """Record that a person has seen an alert; false when it was acknowledged already.
 
-        From then on, what its finding showed of names is the past.
+        From then on, the names in its finding count as the past.
         """
         values = {"acknowledged_at": now, "acknowledged_by": who.name[:_MAX_TEXT], "note": who.note[:_MAX_TEXT] or None}
         with self.database.write() as connection:
@@ -77,7 +77,7 @@ class AlertLife:
         return True
 
     def reopen(self, alert: str, who: Who, now: datetime) -> bool:
-        """Open an alert again; false when it is open. What its finding showed of names is no past any more.
+        """Open an alert again; false when it is open. The names in its finding are no past any more.
 
         Patterns that were made of it are revoked.
         """

@@ -72,7 +72,7 @@ class Asks:
         return int(connection.execute(select(_ASK.c.number).where(_ASK.c.digest == digest)).scalar_one())
 
     def release(self, connection: Connection, number: int, now: datetime) -> None:
-        """Take a request out of force when no subscription holds it any more; what was announced for it ends."""
+        """Take a request out of force when no subscription holds it any more; its announcements end."""
         lock_name(connection, "asks")
         held = select(_SUBSCRIPTION.c.id).where(_SUBSCRIPTION.c.ask == number).limit(1)
         if connection.execute(held).first() is None:

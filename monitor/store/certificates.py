@@ -119,7 +119,7 @@ class Events:
 
     @property
     def of_certificates(self) -> bool:
-        """Whether some finding is about a CT entry: what its alert comes to depends on those that stand already."""
+        """True if some finding is about a CT entry: its alert depends on the findings that stand already."""
         return bool(self._issued)
 
     def dispatch(self, alert: Alert, channels: Sequence[str]) -> Dispatch:
@@ -201,9 +201,9 @@ def settle(connection: Connection, sent: Dispatch) -> None:
 
 
 def withdraw(connection: Connection, alerts: Sequence[str], note: str, now: datetime, only: Any = None) -> None:
-    """Take back deliveries that are not under way, of those that `only` holds for.
+    """Take back deliveries that are not under way, where `only` holds.
 
-    What was put into a digest stays: the receiver may have it, and the same key must not come with another content.
+    A delivery in a digest stays: the receiver may have it, and the same key must not come with another content.
     """
     waiting = and_(
         _DELIVERY.c.state == PENDING,

@@ -131,7 +131,7 @@ class Coverage:
         return [part for part in parts if part.rules]
 
     def of_rule(self, log: str, rule: str, selection: str) -> RuleCoverage:
-        """Coverage of one rule in one log, for what it selects now."""
+        """Coverage of one rule in one log, for its present selection."""
         with self._database.read() as connection:
             position = _position(connection, log)
             wanted = (_RANGE.c.log == log, _RANGE.c.rule == rule, _RANGE.c.selection == selection)

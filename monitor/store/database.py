@@ -29,11 +29,11 @@ class NoDatabase(OwnFault):
 
 
 class DamagedDatabase(OwnFault):
-    """The database is there but cannot be trusted to hold what was written."""
+    """The database exists, but its content cannot be trusted."""
 
 
 class VanishedDatabase(OwnFault):
-    """The file was deleted or replaced while it was in use: what is written to it is lost with it."""
+    """The file was deleted or replaced while it was in use: later writes to it are lost."""
 
 
 class WrongSchema(OwnFault):

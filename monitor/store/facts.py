@@ -187,7 +187,7 @@ class _Value:
 
 
 class BatchHits:
-    """The hits of one batch, by what is asked about them."""
+    """The hits of one batch, by the questions of expectations."""
 
     def __init__(self, hits: Sequence[Hit]) -> None:
         self.signings = {hit.signing.where: hit.signing for hit in hits}

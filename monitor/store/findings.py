@@ -50,7 +50,7 @@ def add_findings(connection: Connection, findings: Sequence[Finding], now: datet
 
 
 def vouched_for(connection: Connection, finding: Finding, now: datetime) -> None:
-    """Replace a finding that no authority vouched for by what it is now; when it was found stays."""
+    """Replace a finding that no authority vouched for by its present verdict; the time of the find stays."""
     row, found = _row(finding, now), table(FindingRow).c
     here = and_(found.log == row["log"], found.entry == row["entry"], found.rule == row["rule"])
     changed = {name: value for name, value in row.items() if name not in {"log", "entry", "rule", "found_at"}}
@@ -107,7 +107,7 @@ def known_findings(connection: Connection, batch: Batch) -> set[tuple[str, int, 
 
 
 def is_certificate_only(signing: Signing) -> bool:
-    """Whether the entry is a certificate in a CT log: its holder may sign, and no signature is known yet."""
+    """True if the entry is a certificate in a CT log: its holder may sign, and no signature is known yet."""
     return signing.kind in CT_KINDS
 
 
@@ -189,7 +189,7 @@ class Seen:
 
 
 def add_past(connection: Connection, findings: Sequence[Finding]) -> None:
-    """Store what later judgements may ask about these findings; what is known already is left alone."""
+    """Store facts that later judgements may ask about these findings; known facts are left alone."""
     digests, values, sightings = list[dict[str, Any]](), list[dict[str, Any]](), list[dict[str, Any]]()
     for finding in findings:
         if not finding.selected.vouched:
@@ -210,7 +210,7 @@ def add_past(connection: Connection, findings: Sequence[Finding]) -> None:
 
 
 def add_known(connection: Connection, rule: str, known: Sequence[tuple[EntryRef, Seen]]) -> None:
-    """Store what a rule counts as seen before it was in force: entries that its owner was shown as expected."""
+    """Store entries that a rule counts as seen before it was in force: its owner was shown them as expected."""
     for where, seen in known:
         key = {"rule": rule, "fact": seen.fact, "subject_key": text_key(seen.subject)}
         key["value_key"] = text_key(seen.value)
@@ -226,7 +226,7 @@ def set_past(connection: Connection, where: EntryRef, rule: str, *, past: bool) 
 
 
 def is_past(finding: Finding) -> bool:
-    """Whether what a finding shows of names is the past: an unexpected one is not, until an operator says so."""
+    """True if the names in a finding count as the past: an unexpected one counts once an operator says so."""
     return finding.verdict.outcome is not Outcome.UNEXPECTED
 
 
@@ -279,7 +279,7 @@ def claim_past(connection: Connection, findings: Sequence[Finding]) -> None:
 
 
 def set_past_of_alert(connection: Connection, alert_id: str, *, past: bool) -> None:
-    """Say whether what the finding of an alert showed of names is the past that later signings are compared with."""
+    """Set whether the names in an alert's finding are in the past that later signings are compared with."""
     kept = table(AlertRow)
     about = connection.execute(select(kept.c.log, kept.c.entry, kept.c.rule).where(kept.c.id == alert_id)).one()
     if about.log is not None and about.entry is not None and about.rule is not None:
@@ -391,7 +391,7 @@ def postpone(database: Database, due: DueFinding, until: datetime) -> None:
 
 
 def settle_recheck(connection: Connection, due: DueFinding, worse: Finding | None) -> bool:
-    """End the wait of a finding; false when another process did. `worse` is what it turned out to be, if it did."""
+    """End the wait of a finding; false when another process did. `worse` is its new verdict where there is one."""
     if connection.execute(delete(_RECHECK).where(*_is(due))).rowcount != 1:
         return False
     if worse is not None:

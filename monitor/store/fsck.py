@@ -1,4 +1,4 @@
-"""Recompute what can be recomputed from what is stored, and say what does not fit."""
+"""Recompute derived values from the stored rows, and report each that does not fit."""
 
 import json
 from collections.abc import Iterator

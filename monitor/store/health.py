@@ -112,7 +112,7 @@ class Health:
             return [(row.seen_at, row.size) for row in connection.execute(query)][::-1]
 
     def forget(self, log: str) -> None:
-        """Drop what is known of a log under a name that stands for none any more."""
+        """Drop the health of a log under a name that stands for no log any more."""
         with self._database.write() as connection:
             connection.execute(delete(_HEALTH).where(_HEALTH.c.log == log))
 
@@ -197,14 +197,14 @@ class Standings:
         return WitnessStatus(missing, row["short_since"])
 
     def keep(self, log: str, standing: WitnessStatus) -> None:
-        """Replace what is known of a log."""
+        """Replace the status of a log."""
         missing = json.dumps([(name, at.isoformat()) for name, at in standing.missing_since])
         row = {"log": log, "short_since": standing.short_since, "missing": missing}
         with self._database.write() as connection:
             add_or_replace(connection, _STANDING, row, ("log",))
 
     def forget(self, log: str) -> None:
-        """Drop what is known of a log that no witnesses are wanted for."""
+        """Drop the status of a log for which no witnesses are wanted."""
         with self._database.read() as connection:
             if connection.execute(select(_STANDING.c.log).where(_STANDING.c.log == log)).first() is None:
                 return
@@ -263,7 +263,7 @@ class RuleLoad:
 
 
 def add_dropped(connection: Connection, log: str, dropped: Sequence[tuple[int, int]], at: datetime) -> None:
-    """Add entries, as (index, matches left out), to what was left out before."""
+    """Add entries, as (index, matches left out), to the counts of before."""
     if not dropped:
         return
     before = connection.execute(select(_DROPPED.c.matches).where(_DROPPED.c.log == log)).scalar() or 0

@@ -1,6 +1,6 @@
 """Messages on their way to subscribers: one due queue over destinations of all kinds.
 
-At least once, with the same key each time. A claim leases a bounded number of messages; what came of them is written
+At least once, with the same key each time. A claim leases a bounded number of messages; their results are written
 together. A destination that fails waits by itself, and the others do not wait with it.
 """
 
@@ -231,7 +231,7 @@ class Notices:
     def destination_failed(
         self, destination: str, error: str, now: datetime, *, bounced: bool, bounces_allowed: int, patience: timedelta
     ) -> bool:
-        """Note that a destination refused; true when that suspends it, and what waits for it is withdrawn."""
+        """Note that a destination refused; true when that suspends it and withdraws the messages that wait for it."""
         with self._database.write() as connection:
             row = connection.execute(select(_DESTINATION).where(_DESTINATION.c.id == destination)).first()
             if row is None or row.state != READY:

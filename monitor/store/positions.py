@@ -17,7 +17,7 @@ _LOG_POSITION = table(LogPosition)
 
 
 def read_position(connection: Connection, log: str) -> Position | None:
-    """Return the stored position. Raises `OwnFault` when what is stored cannot be one."""
+    """Return the stored position. Raises `OwnFault` when the stored row cannot be one."""
     row = connection.execute(select(_LOG_POSITION).where(_LOG_POSITION.c.log == log)).mappings().first()
     return None if row is None else position_of(row)
 
@@ -61,7 +61,7 @@ def first_position(connection: Connection, position: Position, how: str, now: da
 
 
 def move_position(connection: Connection, old: Position, new: Position) -> None:
-    """Compare and swap. Raises `StateConflict` when what is stored is no longer exactly `old`."""
+    """Compare and swap. Raises `StateConflict` when the stored position is no longer exactly `old`."""
     if old.log != new.log or new.frontier.size > new.head.head.size or new.frontier.size < old.frontier.size:
         raise OwnFault(f"{old.log}: refused to store a position that goes back or beyond its head")
     expected = and_(*(_LOG_POSITION.c[name] == value for name, value in _row(old).items() if value is not None))
