@@ -1,4 +1,4 @@
-"""Proven batches on their way from following to the archive: following never waits, and a batch without room is dropped.
+"""Proven batches on their way from following to the archive: following never waits, and one without room is dropped.
 
 A batch that was dropped, or was on its way when the process ended, is read from the log again.
 """

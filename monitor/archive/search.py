@@ -218,7 +218,7 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The newest `rows` of `total` entries that match, and the search's coverage. `per_day` counts all, where asked for.
+    """The newest `rows` of `total` entries that match, and the search's coverage. `per_day` counts all, if asked for.
 
     `timeless` of the entries have no time, and are in no day.
     """
