@@ -5,11 +5,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
-
-from jinja2 import FileSystemLoader, StrictUndefined
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from alerts.alert import Alert
 from alerts.inert import inert_json
@@ -24,19 +22,21 @@ _MAX_LABEL: Final = 28
 _MAX_ROWS: Final = 64
 
 
-def _environment(*, autoescape: bool) -> ImmutableSandboxedEnvironment:
-    return ImmutableSandboxedEnvironment(
+@cache
+def _template(name: str) -> Any:
+    # Most commands, and most passes, render nothing.
+    from jinja2 import FileSystemLoader, StrictUndefined  # noqa: PLC0415
+    from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: PLC0415
+
+    environment = ImmutableSandboxedEnvironment(
         loader=FileSystemLoader(_TEMPLATES),
-        autoescape=autoescape,
+        autoescape=name.endswith(".html.j2"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-
-
-_TEXT: Final = _environment(autoescape=False).get_template("page.txt.j2")
-_HTML: Final = _environment(autoescape=True).get_template("page.html.j2")
+    return environment.get_template(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +92,12 @@ def text_page(page: Page) -> str:
     """The built-in plain text page."""
     rows = [*page.facts, *(fact for section in page.claims for fact in section.facts)]
     width = min(_MAX_LABEL, max((len(label) for label, _ in rows), default=0))
-    return _TEXT.render(page=page, label_width=width)
+    return str(_template("page.txt.j2").render(page=page, label_width=width))
 
 
 def html_page(page: Page) -> str:
     """The built-in HTML page."""
-    return _HTML.render(page=page)
+    return str(_template("page.html.j2").render(page=page))
 
 
 def json_document(alert: Alert, key: str, links: Links = NO_LINKS) -> dict[str, Any]:

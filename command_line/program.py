@@ -3,11 +3,13 @@
 So `--help`, `--version` and the completion of names import no server, no database and no HTTP client.
 """
 
+import gc
 import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, Final, TextIO
 
 import typer
@@ -21,6 +23,23 @@ _UNFINISHED: Final = 3
 _INTERRUPTED: Final = 130
 
 
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Import modules without the garbage collector, which would look through them again and again and find nothing.
+
+    It was a sixth of a command's start. What stays is not looked at later either: a program runs one command.
+    """
+    was_enabled, is_first = gc.isenabled(), not gc.get_freeze_count()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if is_first:
+            gc.freeze()
+        if was_enabled:
+            gc.enable()
+
+
 class LazyCommand(TyperCommand):
     """A listed command. `where` is `module:function`, `summary` the first line of the function's docstring."""
 
@@ -32,8 +51,9 @@ class LazyCommand(TyperCommand):
         """Import the function; returns the command with its arguments and options."""
         module, _, function = self._where.partition(":")
         single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        single.command(self.name)(getattr(importlib.import_module(module), function))
-        return typer.main.get_command(single)
+        with uncollected():
+            single.command(self.name)(getattr(importlib.import_module(module), function))
+            return typer.main.get_command(single)
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """Begin a use of the command: a run, its `--help`, the completion of its options."""

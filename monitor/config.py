@@ -38,7 +38,6 @@ from settings.models import (
     Shape,
     Written,
     choice,
-    json_schema,
     one_or_many,
     read_model,
     written,
@@ -414,7 +413,7 @@ class Config:
     trust: Annotated[TrustConfig, Section("trust", _check_trust)]
     rules: Annotated[Path, FILE]
     logs: Annotated[tuple[Annotated[LogConfig, Section("a log", _check_log)], ...] | None, Many(_check_logs)] = None
-    channels: Annotated[Mapping[str, ChannelSettings], Written(_read_channels, channels_shape())] = field(
+    channels: Annotated[Mapping[str, ChannelSettings], Written(_read_channels, channels_shape)] = field(
         default_factory=dict
     )
     notify: Annotated[tuple[str, ...], written(lambda node: read_list(node, read_text), one_or_many(TEXT))] = ()
@@ -482,6 +481,8 @@ def parse_config(text: str, path: Path) -> Config:
 
 def config_schema() -> dict[str, Any]:
     """JSON Schema of the configuration, for editors and for checking a file before it is deployed."""
+    from settings.schema import json_schema  # noqa: PLC0415  used by `config schema` alone
+
     return json_schema(Config, _FILE, "Signwatch configuration", {"version": {"enum": [int(VERSION), VERSION]}})
 
 

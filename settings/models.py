@@ -1,23 +1,20 @@
 """From a YAML tree to frozen values: a dataclass says which keys a mapping has and how each is read.
 
 Each field is annotated with `Written` (one value) or `Section` (a mapping with a dataclass of its own). pydantic reads
-the values and makes the JSON Schema; what is wrong is told as `Misplaced`, with its place in the file.
+the values, `settings.schema` makes the JSON Schema; what is wrong is told as `Misplaced`, with its place in the file.
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator
 from collections.abc import Mapping as AbstractMapping
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar, get_type_hints
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter, ValidationInfo
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from settings.document import Listing, Mapping, Misplaced, Node, Scalar
-from settings.reading import Fields, duration_text, read_list, read_text
+from settings.reading import Fields, read_list, read_text
 
 Shape = AbstractMapping[str, Any]
 """A JSON Schema."""
@@ -44,11 +41,12 @@ class Written:
     """A value of the file. `read` gets its node and the folder that relative paths count from; raises `Misplaced`.
 
     `key` is what the file calls it, where that is not the field's own name; `otherwise` makes the value of a key that
-    is left out, where that depends on the folder. A value that was read before is kept.
+    is left out, where that depends on the folder. A value that was read before is kept. A `shape` that takes long to
+    make is a function: few commands show one.
     """
 
     read: Callable[[Node, Path], Any]
-    shape: Shape
+    shape: Shape | Callable[[], Shape]
     key: str = ""
     otherwise: Callable[[Path], Any] | None = None
 
@@ -56,9 +54,9 @@ class Written:
         """Read nodes; see pydantic."""
         return core_schema.with_info_plain_validator_function(self._value)
 
-    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """The shape; see pydantic."""
-        return dict(self.shape)
+        return dict(self.shape() if callable(self.shape) else self.shape)
 
     def _value(self, value: Any, info: ValidationInfo) -> Any:
         if not isinstance(value, Scalar | Listing | Mapping):
@@ -175,67 +173,8 @@ def keys_of(model: type) -> Iterator[Key]:
 def read_model(model: type[T], section: Section, node: Node, base: Path, **given: Any) -> T:
     """Read a whole file. `given` are fields of `model` that are not in the file. Raises `Misplaced`."""
     context = {"base": base, "given": {**given, "of": (model,)}, "path": []}
-    adapter: TypeAdapter[T] = TypeAdapter(_annotated(model, section))
+    adapter: TypeAdapter[T] = TypeAdapter(annotated(model, section))
     return adapter.validate_python(node, context=context)
-
-
-class _Shapes(GenerateJsonSchema):
-    """Defaults that JSON cannot hold are left out."""
-
-    def encode_default(self, dft: Any) -> Any:
-        """A default as the file would write it."""
-        return duration_text(dft) if isinstance(dft, timedelta) else super().encode_default(dft)
-
-    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012  pydantic's own attribute
-
-
-def json_schema(model: type, section: Section, title: str, more: Shape) -> dict[str, Any]:
-    """JSON Schema (2020-12) of a file. `more` are properties that are in no field."""
-    made = shape_of(model, section)
-    defs = made.pop("$defs", {})
-    for each in models_of(model):
-        if each.__name__ in defs:
-            _close(defs[each.__name__], each)
-    made["properties"] = {**more, **made["properties"]}
-    made["required"] = [*more, *made.get("required", [])]
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **made,
-        "title": title,
-        **({"$defs": defs} if defs else {}),
-    }
-
-
-def shape_of(model: type, section: Section) -> dict[str, Any]:
-    """Shape of one mapping, with `$defs` where there are sections in it."""
-    made = TypeAdapter(_annotated(model, section)).json_schema(schema_generator=_Shapes)
-    _close(made, model)
-    return made
-
-
-def schema_text(schema: Shape) -> str:
-    """A schema as it is published."""
-    return json.dumps(schema, indent=2) + "\n"
-
-
-def _close(shape: dict[str, Any], model: type) -> None:
-    """Make an object's schema name the keys of the file, and allow no other."""
-    keys = list(keys_of(model))
-    shape["properties"] = {each.key: _written(shape["properties"][each.field]) for each in keys}
-    needed = [each.key for each in keys if each.is_needed]
-    shape.pop("required", None)
-    if needed:
-        shape["required"] = needed
-    shape["additionalProperties"] = False
-
-
-def _written(shape: dict[str, Any]) -> dict[str, Any]:
-    """The shape without the null that only stands for a key that is left out."""
-    kept = {key: value for key, value in shape.items() if key != "title" and not (key == "default" and value is None)}
-    forms = [form for form in shape.get("anyOf", ()) if form != {"type": "null"}]
-    if len(forms) == 1:
-        return {**{key: value for key, value in kept.items() if key != "anyOf"}, **forms[0]}
-    return {**kept, "anyOf": forms} if forms else kept
 
 
 def models_of(model: type) -> Iterator[type]:
@@ -253,7 +192,8 @@ def _arguments(hint: Any) -> Iterator[Any]:
         yield from _arguments(each)
 
 
-def _annotated(model: type, section: Section) -> Any:
+def annotated(model: type, section: Section) -> Any:
+    """What pydantic reads a whole file, or the mapping of a section, into."""
     return Annotated[model, section]
 
 

@@ -23,7 +23,6 @@ from settings.models import (
     choice,
     one_or_many,
     read_model,
-    shape_of,
     written,
 )
 from settings.reading import Fields, read_between, read_choice, read_decimal, read_flag, read_list, read_text
@@ -265,6 +264,8 @@ def read_channel(name: str, node: Node, base: Path) -> ChannelSettings:
 
 def channels_shape() -> Shape:
     """JSON Schema of all channels by their names."""
+    from settings.schema import shape_of  # noqa: PLC0415  used by `config schema` alone
+
     shapes = []
     for kind, (model, _) in MODELS.items():
         shape = shape_of(model, Section(kind))

@@ -15,7 +15,7 @@ from monitor.config import Config, config_schema, load_config
 from monitor.daemon.assembly import build_channels
 from monitor.judging.active_rules import RuleKeeper
 from monitor.model.errors import BadConfig, OwnFault
-from settings.models import schema_text
+from settings.schema import schema_text
 
 _READABLE_BY_OTHERS: Final = stat.S_IRGRP | stat.S_IROTH
 

@@ -21,6 +21,7 @@ from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, leave,
 from monitor.config import ArchiveConfig, Config, load_config
 from monitor.crosscheck.peers import PATH, checkpoints_document
 from monitor.daemon.assembly import Monitor, assemble, life_of, links_of, token_of
+from monitor.daemon.daemon_lock import only_daemon
 from monitor.daemon.followed_logs import not_followed
 from monitor.daemon.log_sources import OwnSources, own_sources
 from monitor.daemon.pass_result import PassResult
@@ -63,8 +64,6 @@ def run(
             "(stdout, jsonl, webhook, slack, email, pagerduty, alertmanager, github-issues, command, apprise) and name "
             "it under `notify`."
         )
-    from monitor.daemon.daemon import only_daemon
-
     stop = threading.Event()
     timing = Timing(utc_now, stop.wait, stop.is_set)
     meter = PrometheusMeter(VERSION, settings.channels)

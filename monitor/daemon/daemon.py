@@ -4,16 +4,13 @@ APScheduler is only the clock: its jobs live in memory and are made anew from th
 survive is in the database.
 """
 
-import fcntl
 import logging
-import os
 import random
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 from apscheduler.executors.pool import ThreadPoolExecutor
@@ -370,27 +367,3 @@ class Daemon:
         """Run a job now and then every `seconds`, one at a time, with up to `jitter` seconds of chance."""
         now, every = self._timing.clock(), {"seconds": seconds, "jitter": jitter}
         self._scheduler.add_job(job, "interval", **every, id=name, name=name, executor=executor, next_run_time=now)
-
-
-@contextmanager
-def only_daemon(path: Path | None) -> Iterator[None]:
-    """Hold the lock beside an SQLite database for as long as a daemon runs on it. Raises `OwnFault` when one does."""
-    if path is None:
-        yield
-        return
-    lock = path.with_name(path.name + ".lock")
-    try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise OwnFault(f"{lock}: the lock file cannot be made: {error.strerror}. Make the folder writable.") from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise OwnFault(
-                f"{path}: another daemon runs on this database. Two do no harm but twice the work; stop the other one "
-                "first, or use PostgreSQL to run several."
-            ) from error
-        yield
-    finally:
-        os.close(descriptor)

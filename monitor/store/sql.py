@@ -28,8 +28,10 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.declarative import DeferredReflection
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import SQLModel
+from sqlmodel.main import SQLModelConfig
 
 _WHERE: Final = "where"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -108,10 +110,15 @@ def text_key(text: str) -> bytes:
     return sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
-class Base(SQLModel):
-    """Tables of the monitor: metadata of their own, apart from any other program's in the same process."""
+class Base(DeferredReflection, SQLModel):
+    """Tables of the monitor: metadata of their own, apart from any other program's in the same process.
+
+    Rows are read and written through `table(…)`, without the object mapper. So pydantic's validators and the mapping
+    are left unmade: together they took as long as the tables do.
+    """
 
     metadata: ClassVar[MetaData] = MetaData()
+    model_config = SQLModelConfig(defer_build=True)
 
 
 def partial_index(name: str, *columns: str, where: ColumnElement[bool]) -> Index:

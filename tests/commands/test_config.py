@@ -14,7 +14,8 @@ from monitor.config import Config, WebConfig, config_schema, load_config, parse_
 from monitor.model.errors import BadConfig
 from monitor.model.log_source import LogApi
 from rules.rule_file import load_rules
-from settings.models import keys_of, models_of, schema_text
+from settings.models import keys_of, models_of
+from settings.schema import schema_text
 
 GOOD = """\
 version: 1

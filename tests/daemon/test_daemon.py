@@ -9,7 +9,8 @@ import pytest
 from alerts.alert import Owner
 from monitor.config import load_config
 from monitor.daemon.assembly import assemble
-from monitor.daemon.daemon import Daemon, only_daemon
+from monitor.daemon.daemon import Daemon
+from monitor.daemon.daemon_lock import only_daemon
 from monitor.following.follower import Timing
 from monitor.model.errors import OwnFault
 from monitor.raising.log_alerts import could_not_ask_alert
