@@ -51,6 +51,9 @@ class LazyCommand(TyperCommand):
         """Import the function; returns the command with its arguments and options."""
         module, _, function = self._where.partition(":")
         single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        # httpx imports its own command line where it finds one, with click and pygments: half of its time. `None` says
+        # that there is none, as `importlib` reads it.
+        sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
         with uncollected():
             single.command(self.name)(getattr(importlib.import_module(module), function))
             return typer.main.get_command(single)

@@ -43,8 +43,7 @@ MEANING = {"yaml", "re2", "msgspec", "rfc8785", "ahocorasick_rs", "pybase64", "c
 OURS = {"addresses", "alerts", "command_line", "monitor", "rules", "settings", "sigstore_entries", "tlog"}
 LIGHT = TYPER | PYDANTIC | MEANING | OURS
 DATABASE = {"sqlalchemy", "sqlmodel", "sqlite3", "asyncio", "ssl"}  # SQLAlchemy imports asyncio, and that ssl
-# httpx imports its own command line, and with it click and pygments.
-HTTP = {"httpx", "httpcore", "h11", "anyio", "certifi", "idna", "http", "click", "pygments", "outbound"}
+HTTP = {"httpx", "httpcore", "h11", "anyio", "certifi", "idna", "http", "outbound"}
 METRICS = {"prometheus_client", "http", "socketserver"}
 WORKERS = {"multiprocessing"}
 # Parts of the standard library that serve, ask or store.
@@ -89,9 +88,9 @@ COMMANDS = {
     ("rules", "lint"): LIGHT,
     ("rules", "init", "https://github.com/acme/widget"): LIGHT,
     ("status",): LIGHT | DATABASE,
-    ("evidence", "list"): LIGHT | DATABASE | HTTP | METRICS | WORKERS | {"jinja2", "markupsafe"},
-    ("audit",): LIGHT | DATABASE | HTTP | METRICS | WORKERS | {"jinja2", "markupsafe", "xml"},
-    ("run", "--once"): LIGHT | DATABASE | HTTP | METRICS | WORKERS | {"jinja2", "markupsafe", "apscheduler", "tzlocal"},
+    ("evidence", "list"): LIGHT | DATABASE | HTTP | METRICS | WORKERS,
+    ("audit",): LIGHT | DATABASE | HTTP | METRICS | WORKERS | {"xml"},
+    ("run", "--once"): LIGHT | DATABASE | HTTP | METRICS | WORKERS,
 }
 
 
