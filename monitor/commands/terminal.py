@@ -17,8 +17,6 @@ from rich.text import Text
 
 from alerts.alert import rfc3339
 from alerts.inert import inert_json, inert_line
-from settings.document import Misplaced, Scalar
-from settings.reading import read_duration
 
 _LONGEST = 400
 _LONGEST_LINE = 10_000
@@ -111,6 +109,10 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 def duration(text: str, option: str = "--for") -> timedelta:
     """A length of time such as 6h or 2d. Raises `typer.BadParameter`, which names the option."""
+    # `--version` and `--help` read no settings, and so no YAML.
+    from settings.document import Misplaced, Scalar  # noqa: PLC0415
+    from settings.reading import read_duration  # noqa: PLC0415
+
     try:
         return read_duration(Scalar(text, plain=True, line=0, column=0))
     except Misplaced as misplaced:

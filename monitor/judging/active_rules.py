@@ -8,19 +8,21 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from alerts.alert import Alert
 from monitor.config import Config
 from monitor.model.errors import BadConfig
 from monitor.raising.signing_alerts import MISSED, NOT_SIGNED, SEEN
-from monitor.store.store import Route
 from rules.asking import SUBSCRIBERS, AskIndex, LayeredMatcher, number_of, rule_of
 from rules.canary import CANARY
 from rules.matching.matcher import Matcher, TooManyUnindexed, compile_rules
 from rules.rule import LookBack, Rule, RuleSet
 from rules.rule_file import load_rules
 from settings.document import MAX_BYTES, DocumentError
+
+if TYPE_CHECKING:
+    from monitor.store.store import Route
 
 _SHOWN: Final = 20
 
@@ -238,7 +240,7 @@ def _state_of(path: Path) -> tuple[int, int, int] | None:
     return state.st_mtime_ns, state.st_size, state.st_ino
 
 
-def route_of(config: Config, rules: RuleKeeper | None) -> Route:
+def route_of(config: Config, rules: RuleKeeper | None) -> "Route":
     """Decides the channels of an alert: those its rule names, the canary's for its own, else the default ones."""
 
     def route(alert: Alert) -> Sequence[str]:

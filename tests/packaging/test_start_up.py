@@ -18,13 +18,13 @@ from tests.support.served_log import ServedLog, served_log
 # Runs a program as its script does; writes what was imported since to the file named first.
 _RUNNER = """
 import sys
-before = set(sys.modules)
+before = set(sys.modules)  # `None` there says that a module is not to be imported
 import importlib, json
 into, module, *sys.argv = sys.argv[1:]
 try:
     importlib.import_module(module).main()
 finally:
-    names = {name.partition(".")[0] for name in set(sys.modules) - before}
+    names = {name.partition(".")[0] for name, module in sys.modules.items() if module and name not in before}
     with open(into, "w") as file:
         json.dump(sorted(names), file)
 """
