@@ -193,7 +193,7 @@ def _arguments(hint: Any) -> Iterator[Any]:
 
 
 def annotated(model: type, section: Section) -> Any:
-    """What pydantic reads a whole file, or the mapping of a section, into."""
+    """The type that pydantic reads a whole file, or the mapping of a section, into."""
     return Annotated[model, section]
 
 
