@@ -38,5 +38,5 @@ def is_loopback_host(host: str | None) -> bool:
 
 
 def has_credentials(url: str) -> bool:
-    """Whether a URL names a user or a password, an empty one included. Raises `ValueError` for what is no URL."""
+    """True if a URL has a user or a password, even an empty one. Raises `ValueError` for a text that is no URL."""
     return "@" in urlsplit(url).netloc

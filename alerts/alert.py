@@ -1,4 +1,4 @@
-"""The alert: one thing a person should know, with what it means and what to do about it."""
+"""The alert: one event a person should know of, with its meaning and the next step."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields

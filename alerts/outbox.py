@@ -12,9 +12,10 @@ from alerts.alert import Alert, AlertChange, Severity
 class Delivery:
     """One alert on its way to one channel.
 
-    `id` is the outbox's own name for it. `attempts` is what the last `failed` stored, 0 before. `digest` is set once
-    the delivery was put into a digest message, for ever. `lease` names the claim: the outbox ignores the outcome of a
-    claim that has been taken over. `change` is set where not the alert itself is told but what became of it.
+    `id` is the outbox's own name for it. `attempts` is the number that the last `failed` stored, 0 before. `digest` is
+    set once the delivery was put into a digest message, for ever. `lease` names the claim: the outbox ignores the
+    outcome of a claim that has been taken over. `change` is set where not the alert itself is told but what became of
+    it.
     """
 
     id: str

@@ -46,7 +46,7 @@ def create_app(service: Service) -> FastAPI:
 
 
 def _file(service: Service, path: str) -> Response:
-    """A file of the TUF repository: names are matched against what is there, never joined unchecked."""
+    """A file of the TUF repository: names are matched against the files there, never joined unchecked."""
     wanted = PurePosixPath(path)
     folder = service.layout.tuf / "targets" if wanted.parent == PurePosixPath("targets") else service.layout.tuf
     known = {each.name: each for each in folder.iterdir() if each.is_file() and not each.name.startswith(".")}

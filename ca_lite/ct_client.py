@@ -45,7 +45,7 @@ class CtClient:
             raise Outage(f"{url}: its answer is not an SCT: {error}") from error
 
     def reachable(self) -> str | None:
-        """None when the log answers, else what is wrong."""
+        """None when the log answers, else the defect."""
         try:
             status, answer = self.http.request_json(f"{self.log.url}/ct/v1/get-sth", limit=_LIMIT, seconds=self.seconds)
         except Outage as error:

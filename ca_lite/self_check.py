@@ -72,7 +72,7 @@ def _check_timestamp(service: Service, now: datetime) -> None:
 
 
 def _check_trust_files(service: Service) -> None:
-    """Clients hold what `trust/` says; it must be what this process signs with."""
+    """Check that clients, who trust the keys in `trust/`, trust the keys that this process signs with."""
     layout = service.layout
     path = layout.trust / "trusted_root.json"
     expected = trusted_root(

@@ -212,6 +212,6 @@ def _wrong(layout: Layout, problem: Problem) -> ConfigError:
 
 
 def own_issuers(url: str) -> dict[str, str]:
-    """Issuer URLs this process serves, by what they are for."""
+    """Issuer URLs this process serves, by their purpose."""
     base = url + OIDC_PATH
     return {"email": base, "github": f"{base}/github", "uri": f"{base}/uri"}

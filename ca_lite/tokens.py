@@ -1,4 +1,4 @@
-"""Verifies OIDC identity tokens the way Fulcio does, and says exactly what is wrong with a bad one."""
+"""Verifies OIDC identity tokens the way Fulcio does, and names the defect of a bad one."""
 
 import binascii
 import json

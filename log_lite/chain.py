@@ -26,7 +26,7 @@ class BadChain(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A checked certificate: `signed` is what the leaf carries, `certificate` the DER that was sent.
+    """A checked certificate: `signed` is the leaf's part of it, `certificate` the DER that was sent.
 
     `signed` is the TBSCertificate of a precertificate and the certificate itself otherwise; `chain` the issuers' DER,
     up to the root.

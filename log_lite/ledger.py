@@ -33,7 +33,7 @@ class LogDamaged(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """A leaf's bytes and what goes along with it, once its index and time (ms) are known."""
+    """A leaf's bytes and the values beside it, once its index and time (ms) are known."""
 
     body: bytes
     extra: bytes = b""

@@ -1,6 +1,6 @@
 """Views of a log. The honest lens changes nothing; each fault for drills is another lens.
 
-The API code asks its lens at a few points and knows nothing about faults. A lens never touches what is stored.
+The API code asks its lens at a few points and knows nothing about faults. A lens never changes the stored log.
 """
 
 from collections.abc import Sequence

@@ -47,7 +47,7 @@ class Sequencer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Finish what is queued, then end the thread."""
+        """Finish the queued drafts, then end the thread."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(_ANSWER_SECONDS)

@@ -1,4 +1,4 @@
-"""The log's database: SQLite in WAL mode with `synchronous=FULL`, so what was committed survives a power cut.
+"""The log's database: SQLite in WAL mode with `synchronous=FULL`, so a committed row survives a power cut.
 
 One file holds entries, leaf hashes, tree metadata and the latest published heads. Tiles are not stored: they are cut
 from the leaf hashes, so there is one truth to back up and to check.

@@ -333,7 +333,7 @@ def descriptors(document: Mapping[str, Any], name: str) -> Iterator[Descriptor]:
 
 
 def read_descriptor(value: Any) -> Descriptor | None:
-    """A descriptor; `None` for what is none, one without a SHA-256 digest included."""
+    """A descriptor; `None` for a malformed one, and for one without a SHA-256 digest."""
     if not isinstance(value, dict) or not is_digest(value.get("digest")) or not isinstance(value.get("size"), int):
         return None
     annotations = value.get("annotations")

@@ -261,7 +261,7 @@ class Deadline:
             del self._local.at
 
     def cut(self, timeout: float | None) -> float | None:
-        """Shorten one operation's timeout to what is left. Raises `httpcore.ReadTimeout` when nothing is."""
+        """Shorten one operation's timeout to the time left. Raises `httpcore.ReadTimeout` when none is."""
         at = getattr(self._local, "at", None)
         if at is None:
             return timeout
@@ -308,7 +308,7 @@ class DeadlineBackend(httpcore.SyncBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        """Connect within what is left of the deadline."""
+        """Connect within the time left until the deadline."""
         stream = super().connect_tcp(host, port, self._deadline.cut(timeout), local_address, socket_options)
         return _DeadlineStream(stream, self._deadline)
 

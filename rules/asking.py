@@ -76,7 +76,7 @@ class Ask:
 
     @property
     def by_past(self) -> bool:
-        """Whether some expectation depends on what was signed, answered or announced before."""
+        """True if some expectation depends on earlier signings, answers or announcements."""
         return not BY_PAST.isdisjoint(json.loads(self.document).get("expect", ()))
 
     def digest(self, owner: str) -> bytes:
@@ -270,7 +270,7 @@ class AskIndex:
         return folded.settle(self._lock) or settled
 
     def ready(self) -> None:
-        """Compile recent literals: what was added since the last call is not found before."""
+        """Compile recent literals: rules added since the last call are not found before."""
         with self._lock:
             for literals in self._literals:
                 literals.compile()
@@ -361,7 +361,7 @@ class _Literals:
 
 
 class LayeredMatcher:
-    """The rules of the file over the index of subscribed ones: what `Matcher` is, for both.
+    """The rules of the file over the index of subscribed ones: a `Matcher` for both.
 
     Candidates are numbers: those of the file as they are, subscribed ones behind them. `load` reads subscribed rules by
     number; one that is gone is left out. However many subscribed rules match one entry, none is dropped.
@@ -416,7 +416,7 @@ class LayeredMatcher:
     def _with_large(self, signing: Signing, of_file: Matches) -> Matches:
         """Subscribed rules of an entry with very many signers: each signer is asked about those it shows a key of.
 
-        Small signers come first, as for the rules of the file, and what is cut off is counted.
+        Small signers come first, as for the rules of the file, and those cut off are counted.
         """
         rules: dict[int, Rule] = {}
         kept = {id(signer) for signer in of_file.signing.signers} if of_file.rules else set()

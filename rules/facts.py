@@ -130,9 +130,9 @@ MAX_SIZE: Final = 128 * 1024 * 1024
 
 
 def parse_digest_list(text: str) -> frozenset[str]:
-    """Digests as `sha256:…`. Empty lines and lines starting with `#` are skipped; what follows a digest is a name.
+    """Digests as `sha256:…`. Empty lines and lines starting with `#` are skipped; a text behind a digest is a name.
 
-    Raises `ValueError` naming the line: a list that is half understood allows half of what it should.
+    Raises `ValueError` naming the line: a list that is half read allows half of its digests.
     """
     if len(text) > MAX_SIZE:
         raise ValueError(f"the list of digests is larger than {MAX_SIZE // 2**20} MiB")

@@ -55,7 +55,7 @@ def judge(rule: Rule, signing: Signing, facts: Facts, now: datetime, *, again: b
 def judge_selected(rule: Rule, selected: Selected, facts: Facts, now: datetime, *, again: bool = True) -> Verdict:
     """Judge every selected signer; the worst outcome wins and every reason is told once.
 
-    Without `again`, what must happen later is left to a second judgement, at `recheck_at`. A signing the rule does not
+    Without `again`, later events are left to a second judgement, at `recheck_at`. A signing the rule does not
     select is `expected`, with the reason `not-selected`: call this for matches only.
     """
     if not selected.signers:
@@ -67,7 +67,7 @@ def judge_selected(rule: Rule, selected: Selected, facts: Facts, now: datetime, 
 
 
 def recheck_at(rule: Rule, selected: Selected, facts: Facts, seen_at: datetime) -> datetime | None:
-    """When a signing can be judged again, for expectations on what happens later; `None` when it has none.
+    """Time to judge a signing again, for expectations on later events; `None` when its rule has none.
 
     The latest of several times: by then all of them can be told. It may be over when an entry is met late. A verdict
     can only get worse.

@@ -1,4 +1,4 @@
-"""A proposed expectation, learned from what was signed in a name before.
+"""A proposed expectation, learned from earlier signings in a name.
 
 Each part says one thing about the usual signing, in words a maintainer reads. What only a single signing among many
 shows is left out: one theft must not teach that thefts are expected.
@@ -130,7 +130,7 @@ def verdict_of(rule: Rule, signing: Signing, now: datetime) -> Verdict:
 
 
 def learn(subject: Subject, past: Sequence[Signing]) -> list[Part]:
-    """Propose what to expect of signings in a name. `past` are signings in it, trusted or not; only trusted count."""
+    """Propose an expectation of signings in a name. `past` are signings in it, trusted or not; only trusted count."""
     shown = [found for signing in past if (found := _shown(signing))]
     parts = [part for key in _ORDER if (part := _learned(key, shown)) is not None]
     return parts or list(_guessed(subject))

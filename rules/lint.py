@@ -1,4 +1,4 @@
-"""Hints about rules that load and yet may not say what was meant. None of them stops the monitor."""
+"""Hints about rules that load and yet may differ from their author's intention. None of them stops the monitor."""
 
 import difflib
 import json

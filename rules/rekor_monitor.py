@@ -154,7 +154,7 @@ class Imported:
 
 
 class _Import:
-    """Rules as they are found, and remarks on what is left out. `above` are the lines before the configuration."""
+    """Rules as they are found, and remarks on settings left out. `above` are the lines before the configuration."""
 
     def __init__(self) -> None:
         self.rules: list[str] = []
@@ -185,7 +185,7 @@ class _Import:
 
 
 def import_rekor_monitor(text: str, name: str = "rekor-monitor configuration") -> Imported:
-    """Rules that watch what the configuration watches. What is left out stands in comments at the top, with its line.
+    """Rules that watch what the configuration watches. Settings left out stand in comments at the top, with their line.
 
     Raises `DocumentError` when the text is no rekor-monitor configuration or watches nothing that can be expressed.
     """

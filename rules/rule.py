@@ -1,4 +1,4 @@
-"""A rule, what each of its expectations is asked about one signing, what it answers, and the verdict."""
+"""A rule, the question to each of its expectations about one signing, the answer, and the verdict."""
 
 import hashlib
 import json
@@ -114,7 +114,7 @@ class Rule:
     column: int = 0
 
     def selection_id(self) -> str:
-        """Hex SHA-256 of what the rule selects: as long as it stays, the ranges scanned for the rule stay valid."""
+        """Hex SHA-256 of the rule's selection: as long as it stays, the ranges scanned for the rule stay valid."""
         return hashlib.sha256(json.dumps(outline(self.select)).encode()).hexdigest()
 
 
@@ -158,7 +158,7 @@ class Case:
 
     @property
     def certificate_only(self) -> bool:
-        """Whether the entry is a certificate in a CT log: it tells who may sign, not what was signed."""
+        """True if the entry is a certificate in a CT log: it names the signer and no artifact."""
         return self.signer is not None and (
             self.signer.form is SignerForm.PRECERTIFICATE
             or (not self.signing.digests and self.signing.kind in CT_KINDS)
@@ -175,7 +175,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing looked at: what it is called, what was expected, what was found, and whether it was as expected.
+    """One check: its label, the expected value, the value found, and whether it was as expected.
 
     `sentence` tells what it means when it was not.
     """

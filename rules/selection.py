@@ -89,7 +89,7 @@ def matching_signers(condition: Condition, signing: Signing) -> tuple[Signer | N
 
 
 def matched_values(condition: Condition, field: str, signing: Signing, signer: Signer | None) -> Iterator[str]:
-    """Values of a field by which a condition holds for this signer, each once; what negations ask is left out."""
+    """Values of a field by which a condition holds for this signer, each once; values in negations are left out."""
     positive = [match for match in _positive(condition) if match.field == field]
     for value in dict.fromkeys(values(field, signing, signer)):
         if any(pattern.matches(value) for match in positive for pattern in match.patterns):

@@ -1,4 +1,4 @@
-"""A first rule file from a name, or from a name and its past signings, with what it will and will not tell."""
+"""A first rule file from a name, or from a name and its past signings, with the alerts to expect of it."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ _EMAIL = re.compile(r"[^@\s\"\\<>{}]{1,64}@[A-Za-z0-9.-]{3,190}")
 
 @dataclass(frozen=True, slots=True)
 class Starter:
-    """A first rule file, and one sentence of what it will and will not tell."""
+    """A first rule file, and one sentence on the alerts to expect of it."""
 
     text: str
     told: str

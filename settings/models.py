@@ -40,7 +40,7 @@ def choice(words: AbstractMapping[str, object] | tuple[str, ...]) -> Shape:
 class Written:
     """A value of the file. `read` gets its node and the folder that relative paths count from; raises `Misplaced`.
 
-    `key` is what the file calls it, where that is not the field's own name; `otherwise` makes the value of a key that
+    `key` is its name in the file, where that differs from the field's; `otherwise` makes the value of a key that
     is left out, where that depends on the folder. A value that was read before is kept. A `shape` that takes long to
     make is a function: few commands show one.
     """
@@ -88,7 +88,7 @@ FILE: Final = Written(lambda node, base: base / read_text(node), TEXT)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Section:
-    """A mapping of the file, read into the dataclass that this annotates. `what` is what messages call it.
+    """A mapping of the file, read into the dataclass that this annotates. `what` is its name in messages.
 
     `check` gets the value and the mapping's fields, and raises `Misplaced` where keys contradict each other.
     """

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Fields:
-    """The keys of one mapping, each read at most once; what is left over is an error naming the nearest valid key."""
+    """The keys of one mapping, each read at most once; a key left over is an error that names the nearest valid key."""
 
     def __init__(
         self, node: Node, allowed: Iterable[str], what: str, extra: Callable[[str], bool] | None = None

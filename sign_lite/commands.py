@@ -273,7 +273,7 @@ def _targets(files: list[Path], bundle: Path | None) -> list[Path]:
 
 
 def print_results(results: list[dict[str, Any]], verb: str, *, as_json: bool) -> None:
-    """Print what was done: JSON, or a line for each; problems go to standard error."""
+    """Print the results: JSON, or a line for each; problems go to standard error."""
     if as_json:
         print(json.dumps(results, indent=2))  # noqa: T201
         return

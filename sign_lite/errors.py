@@ -2,13 +2,13 @@
 
 
 class SignLiteError(Exception):
-    """Root of what this program raises on purpose; `exit_code` is what the shell sees."""
+    """Root of the errors that this program raises on purpose, with their exit code."""
 
     exit_code = 3
 
 
 class VerificationFailed(SignLiteError):
-    """The bundle does not prove what was asked for."""
+    """The bundle does not prove the wanted signature."""
 
     exit_code = 1
 

@@ -1,4 +1,4 @@
-"""Reading what is signed and writing bundles."""
+"""Reading files to sign and writing bundles."""
 
 import hashlib
 import os

@@ -228,7 +228,7 @@ def _status(descriptor: int, line: str) -> None:
 
 
 def _settings() -> dict[str, str]:
-    """The environment, and what it lacks from git's configuration. Raises `Misuse`."""
+    """The environment, completed from git's configuration. Raises `Misuse`."""
     found: dict[str, Any] = {}
     try:
         done = subprocess.run(

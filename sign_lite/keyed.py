@@ -71,7 +71,7 @@ def _only_entry(held: HeldBundle) -> Mapping[str, Any]:
 
 
 def check_message(held: HeldBundle, digest: bytes, key: PublicKey) -> Mapping[str, str]:
-    """Check a signature over a file; returns the digests that a log entry of it may have, by what they are of."""
+    """Check a signature over a file; returns the digests that a log entry of it may have, by their content."""
     message = held.document["messageSignature"]
     told = message.get("messageDigest") or {}
     if told and decoded(told.get("digest"), "the message digest") != digest:
@@ -125,7 +125,7 @@ def check_logged(entry: Mapping[str, Any], trusted_root: Mapping[str, Any], *, n
 
 @dataclass(frozen=True, slots=True)
 class _Log:
-    """A log of a trusted root in JSON, read as it is asked: what another log garbles is no concern of an entry."""
+    """A log of a trusted root in JSON, read as it is asked: a defect of another log is no concern of an entry."""
 
     document: Mapping[str, Any]
 

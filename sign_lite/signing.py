@@ -25,7 +25,7 @@ from sigstore_entries.bundle_file import NotHeld, read_bundle_file
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A bundle as JSON, and what it says (`sign_lite.summary`)."""
+    """A bundle as JSON, and its summary (`sign_lite.summary`)."""
 
     json: str
     told: dict[str, Any]

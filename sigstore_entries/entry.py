@@ -48,8 +48,8 @@ _LONG_HEAD: Final = 4  # bytes: with the length
 class Outline(msgspec.Struct, frozen=True, gc=False):
     """Raw searchable material of one entry with one signer.
 
-    `kind` is what `decode` would call the entry. `haystack` is the DER of the signer's certificate, TBSCertificate or
-    SPKI, `form` says which. `raw_digests` are as the body spells them, in hex or base64.
+    `kind` is the entry's kind as `decode` names it. `haystack` is the DER of the signer's certificate, TBSCertificate
+    or SPKI, `form` says which. `raw_digests` are as the body spells them, in hex or base64.
     """
 
     kind: str

@@ -20,7 +20,7 @@ class NotBound(ValueError):
 def bound_entry(body: bytes, signature: bytes, signed: Mapping[str, str]) -> Signing:
     """The decoded entry, once it is of this signature and content. Raises `NotBound`.
 
-    `signed` are hex SHA-256 digests by what they are of (`artifact`, `payload`). Who signed, the caller compares.
+    `signed` are hex SHA-256 digests by their content (`artifact`, `payload`). The caller compares the signer.
     """
     told = decode_rekor(body, EntryRef("bundle", 0))
     if not isinstance(told, Signing):

@@ -22,7 +22,7 @@ _STATEMENTS: Final = frozenset({"https://in-toto.io/Statement/v0.1", "https://in
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A signature as found. `place` names where, for people; `payload` is what an older signature is over."""
+    """A signature as found. `place` names its place for people; `payload` is the signed text of an older signature."""
 
     place: str
     held: HeldBundle

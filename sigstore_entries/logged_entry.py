@@ -90,7 +90,7 @@ class ProvenEntry:
 
 @dataclass(frozen=True, slots=True)
 class EntryTimestamp:
-    """A signed entry timestamp: the log promised at `at` to hold the entry. `statement` is what it signed."""
+    """A signed entry timestamp: the log promised at `at` to hold the entry. `statement` is the signed text."""
 
     statement: bytes
     signature: bytes

@@ -53,7 +53,7 @@ def read_entry(raw: bytes) -> dict[str, Any]:
 
 
 def write_entry(entry: Mapping[str, Any]) -> bytes:
-    """The binary form of an entry. Raises `KeyError`, `TypeError` or `ValueError` for what is no entry."""
+    """The binary form of an entry. Raises `KeyError`, `TypeError` or `ValueError` for a document that is no entry."""
     return _write(entry, _ENTRY)
 
 

@@ -1,6 +1,6 @@
 """Digests under which a log enters the signature of something released: an image, a commit, a file.
 
-A log names the digest of what was signed, and for images that is a statement about the image, not the image. The
+A log names the digest of the signed bytes. For images these are a statement about the image, not the image. The
 statement of `cosign sign` is fixed, so the image's digest alone says what the log will show.
 """
 

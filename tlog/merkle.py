@@ -21,7 +21,7 @@ EMPTY_ROOT: Final = RootHash(sha256(b"").digest())
 
 
 class ProofInvalid(Exception):
-    """A proof does not show what it claims, or is not a proof at all."""
+    """A proof does not prove its claim, or is malformed."""
 
 
 def leaf_hash(data: bytes) -> LeafHash:

@@ -190,7 +190,7 @@ def parse_vkey(vkey: str) -> NoteKey:
 def split_vkey(vkey: str, sizes: Mapping[int, int]) -> tuple[str, bytes, int, bytes]:
     """Split a verifier key into name, 4-byte key id, type byte and key; `sizes` has the key's bytes by type.
 
-    Does not compare the key id with name and key: what it covers depends on the type. Raises `MalformedNote`.
+    Does not compare the key id with name and key: the id covers other parts for each type. Raises `MalformedNote`.
     """
     match = _VKEY.fullmatch(vkey) if isinstance(vkey, str) and len(vkey) <= MAX_NOTE_SIZE else None
     if not match:

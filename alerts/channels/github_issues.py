@@ -54,7 +54,7 @@ class GitHubIssuesChannel:
             self._ask("POST", f"/issues/{int(found['number'])}/comments", {"body": body}, now)
 
     def tell(self, alert: Alert, change: AlertChange, key: str, now: datetime) -> None:
-        """Comment on what became of the alert; close the issue once no alert in it is open, reopen it with one."""
+        """Comment on the alert's new state; close the issue once no alert in it is open, reopen it with one."""
         marks = self._marks()
         found = self._issue(marks.cause(alert), "open", now) or self._issue(marks.cause(alert), "closed", now)
         if found is None:
@@ -120,7 +120,7 @@ class GitHubIssuesChannel:
 
 @dataclass(frozen=True, slots=True)
 class _Marks:
-    """Lines that say what an issue or comment is about; Markdown shows no comment. Keyed with the token.
+    """Lines that name the subject of an issue or comment; Markdown shows no comment. Keyed with the token.
 
     A stranger who could make such a line for an alert to come would keep it from being told. After a new token, a
     cause that is still open gets another issue.

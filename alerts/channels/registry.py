@@ -45,7 +45,7 @@ FOLLOWING: Final = frozenset({"alertmanager", "github-issues", "pagerduty"})
 def build_channel(settings: ChannelSettings, *, base: Path = Path(), links: Links = NO_LINKS) -> Channel:
     """The channel as the operator configured it; a command runs in `base`, messages show `links`.
 
-    Raises `Misplaced` with what to write instead. Nothing is sent and no host is asked.
+    Raises `Misplaced`, which names the right setting. Nothing is sent and no host is asked.
     """
     return _BUILDERS[type(settings)](settings, base, links)
 

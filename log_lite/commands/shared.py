@@ -23,7 +23,7 @@ Dir = Annotated[Path, typer.Option("--dir", help="The log's directory.", file_ok
 
 @contextlib.contextmanager
 def exit_codes(*unfinished: type[Exception]) -> Iterator[None]:
-    """End the command with the code of what went wrong; `unfinished` are errors of one command that end with 3."""
+    """End the command with the code of the error; `unfinished` are errors of one command that end with 3."""
     try:
         yield
     except (home.Misused, WrongFolder) as error:

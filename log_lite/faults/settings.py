@@ -49,7 +49,7 @@ class Settings:
 
 
 def choose(ledger: Ledger, log: str, mode: str, index: int | None, part: str) -> Settings:
-    """Fill in what was not said. Raises `Misused` when the log has nothing this mode could lie about."""
+    """Fill in settings that were not given. Raises `Misused` when the log has no entry this mode could lie about."""
     shard = _shard(ledger, log, mode)
     size = shard.published
     if mode == "rewind":

@@ -40,7 +40,7 @@ _LENSES: Final[dict[str, Callable[[Settings], Lens]]] = {
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """Faults that are switched on: by log, the mode's name, and what makes it happen."""
+    """Faults that are switched on: by log, the mode's name, and the lens or hook of it."""
 
     modes: Mapping[str, str] = field(default_factory=dict)
     lenses: Mapping[str, Lens] = field(default_factory=dict)

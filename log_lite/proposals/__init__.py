@@ -1,1 +1,1 @@
-"""Checking what clients submit: every signature is verified before an entry is drafted, as Rekor does."""
+"""Checks of submissions: every signature is verified before an entry is drafted, as Rekor does."""

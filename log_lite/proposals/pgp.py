@@ -51,7 +51,7 @@ def canonical_pgp_key(public_key: bytes) -> bytes:
 
 @dataclass(slots=True)
 class _Key:
-    """One primary key with what is bound to it, as packets without headers."""
+    """One primary key with the packets bound to it, without headers."""
 
     primary: bytes
     revocations: list[bytes] = field(default_factory=list)
@@ -125,7 +125,7 @@ def _private() -> Rejected:
 
 
 def _file(key: _Key, signatures: list[bytes], body: bytes) -> None:
-    """Put a signature under what it follows, or under the key itself."""
+    """Put a signature under the packet it follows, or under the key itself."""
     kind = _kind(body)
     if kind in _CERTIFICATIONS or kind in {_SUBKEY_BINDING, _SUBKEY_REVOCATION}:
         signatures.append(body)

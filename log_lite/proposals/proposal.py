@@ -23,7 +23,7 @@ class NotJson(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A verified submission: canonical `body` (RFC 8785), what it is found by, and an attestation to keep beside it."""
+    """A verified submission: canonical `body` (RFC 8785), its search keys, and an attestation to keep beside it."""
 
     body: bytes
     search_keys: tuple[str, ...] = ()

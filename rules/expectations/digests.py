@@ -1,4 +1,4 @@
-"""Only artifacts on a list: the digests of what was really released."""
+"""Only artifacts on a list: the digests of real releases."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Under which texts a pattern is filed: what every value it matches is, begins with, or holds.
+"""Texts under which a pattern is filed: every value that it matches is one, begins with one, or holds one.
 
 The one rule here is soundness: every value a pattern matches shows one of its keys, after folding A-Z for folded ones.
 When in doubt a key is cut short or given up; that costs speed, never a match. A literal is searched for in UTF-8.

@@ -81,7 +81,7 @@ class KeyIndex:
             put(self._literals, key.data, number)
 
     def close(self) -> None:
-        """Compile what is searched for; nothing can be added any more."""
+        """Compile the literals; no rule can be added any more."""
         if self._literals:
             self._search = LiteralSearch(self._literals)
             self._of_literals = tuple(self._literals.values())

@@ -1,7 +1,7 @@
 r"""Literals that occur in every text that a regular expression matches, read from the expression itself.
 
-Soundness is all: every matching text shows one of the keys. What is not understood ends a run of fixed text or makes
-the reader give up; that costs speed, never a match.
+Soundness is all: every matching text shows one of the keys. Syntax that is not understood ends a run of fixed text or
+makes the reader give up; that costs speed, never a match.
 """
 
 import re
@@ -208,7 +208,7 @@ class _Reader:
         return not self._quantity()[0]
 
     def _quantity(self) -> tuple[bool, bool]:
-        """Read what may follow an item: whether it occurs at least once, and whether exactly once."""
+        """Read the quantifier of an item: whether it occurs at least once, and whether exactly once."""
         char = self._peek()
         if char in ("*", "?", "+") and char:
             self._at += 1
