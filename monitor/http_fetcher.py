@@ -81,7 +81,7 @@ class WrongContent(FetchFailed):
 
 
 class Refused(FetchFailed):
-    """The server said no (HTTP 4xx or 5xx): `status`, and the start of what it gave as a reason."""
+    """The server said no (HTTP 4xx or 5xx): `status`, and the start of the body as a reason."""
 
     reason = "refused"
 

@@ -65,7 +65,7 @@ class Run:
 class Reply:
     """Entries `[start, stop)` as a worker read them. `hashes` are their leaf hashes, 32 bytes each.
 
-    `rows` is an Arrow stream of `monitor.archive.rows.SCHEMA`, `scan` what the rules select. `timed` are the times
+    `rows` is an Arrow stream of `monitor.archive.rows.SCHEMA`, `scan` the matches of the rules. `timed` are the times
     that a Rekor v1 log claims. `requests` were asked of the log.
     """
 

@@ -61,8 +61,8 @@ def hold(
 ) -> PromiseResult:
     """Ask the log for the promised entry, below a head it signed. The promise must be this tree's (`is_of`).
 
-    `signed_at` is how young the head is at least: only one from after `due` is held against the log for what it lacks.
-    Raises `FetchFailed` when it could not be asked, and `LogMisbehaved` when its answer forks the log.
+    `signed_at` is the earliest time of the head: only a head from after `due` is held against the log for a lacking
+    entry. Raises `FetchFailed` when it could not be asked, and `LogMisbehaved` when its answer forks the log.
     """
     start = source.promised_range(head).start
     is_late = signed_at is not None and signed_at > due

@@ -225,7 +225,7 @@ def _add_standing(router: APIRouter, desk: AlertDesk) -> None:
 
 
 def alert_document(kept: KeptAlert, life: AlertLife, links: Links) -> dict[str, Any]:
-    """An alert, its state, its deliveries and what was done to it, as plain JSON types."""
+    """An alert, its state, its deliveries and its changes, as plain JSON types."""
     return {
         "alert": json_document(kept.alert, kept.alert.id, links),
         "state": kept.state,

@@ -157,7 +157,7 @@ class Monitor:
         return self.services.trust
 
     def more_logs(self) -> Sequence[tuple[LogConfig, LogSupervisor]]:
-        """Add the logs that the trust root came to name since this was last called, each with what follows it."""
+        """Add the logs that the trust root came to name since the last call, each with its supervisor."""
         known = {log.name for log in self.logs}
         more = [
             (log, self.make.watch(log)) for log in configured_logs(self.config, self.trust) if log.name not in known

@@ -1,6 +1,6 @@
 """The canary: signs on a schedule, and expects the alert of its own signing within a time.
 
-What it signs is random, and announced first: its own rule expects it, so no person is told. The alert goes through the
+Its digests are random, and announced first: its own rule expects it, so no person is told. The alert goes through the
 log, the rules, the database and the outbox as every alert does, to a channel of the canary's own.
 """
 

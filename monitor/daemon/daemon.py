@@ -143,7 +143,7 @@ class Daemon:
                 self._timing.pause(seconds)
 
     def archive(self, archiver: Archiver) -> None:
-        """Archive what following proved of one log, for as long as there is anything to do."""
+        """Archive the batches that following proved of one log, for as long as one waits."""
         with self._ill_on_trouble(f"archiving {archiver.name}"):
             while not self._timing.stop() and archiver.step():
                 pass
@@ -179,7 +179,7 @@ class Daemon:
                 asked.index.settle()
 
     def tell_subscribers(self) -> None:
-        """One pass over what is on its way to subscribers."""
+        """One pass over the messages on their way to subscribers."""
         courier = self._monitor.courier
         if courier is None:
             return
@@ -188,7 +188,7 @@ class Daemon:
             self._meter.delivered("notices", delivered=sent.delivered, failed=sent.failed, given_up=sent.given_up)
 
     def tidy_site(self) -> None:
-        """Put weekly mails on their way, and forget what is kept for a time only."""
+        """Put weekly mails on their way, and delete rows whose time is over."""
         if self._monitor.courier is not None:
             with self._ill_on_trouble("subscribers"):
                 self._meter.subscribers(self._monitor.courier.tidy())
@@ -210,7 +210,7 @@ class Daemon:
             self._note(_CANARY_UNTRIED, detail if owner is Owner.COULD_NOT_ASK else None)
 
     def tell_week(self) -> None:
-        """Tell each channel that wants it what was watched for it last week."""
+        """Send the weekly account to each channel that wants it."""
         store, config, rules = self._monitor.store, self._monitor.config, self._monitor.rules
         with self._ill_on_trouble("weekly summaries"):
             names = [rule.id for rule in rules.held.rules.rules if rule.id != CANARY]

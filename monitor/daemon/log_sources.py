@@ -25,12 +25,12 @@ from monitor.trust.provider import TrustKeeper
 
 
 class UnknownLog(ValueError):
-    """No log has this name, or several trees have it; the message lists what there is."""
+    """No log has this name, or several trees have it; the message lists the names."""
 
 
 @dataclass(frozen=True, slots=True)
 class NamedTree:
-    """One tree of a configured log: its source, what asks the log, and the description that opens it elsewhere."""
+    """One tree of a configured log: its source, its fetcher, and the description that opens it elsewhere."""
 
     source: LogSource
     log: LogConfig
@@ -59,7 +59,7 @@ def opened_trees(
 def opened_named(
     config: Config, trust: TrustKeeper, store: Store | None, timing: Timing, name: str | None
 ) -> Iterator[list[NamedTree]]:
-    """The same trees, each with what it was opened by."""
+    """The same trees, each with the fetcher and description that opened it."""
     logs = configured_logs(config, trust)
     wanted = [log for log in logs if name is None or log.name in {name, name.partition("/")[0]}]
     if not wanted:

@@ -1,6 +1,6 @@
 """Rekor's search API over the archive, so that clients of Rekor v1 can search logs that have no search, and our own.
 
-What comes back is signed by this installation's own key, which `/api/v1/log/publicKey` gives: it states that the entry
+Answers are signed by this installation's own key, which `/api/v1/log/publicKey` gives: it states that the entry
 is in the tree whose root this installation verified. The log's own signatures are in what `signwatch search --prove`
 exports. SPEC rekor openapi.yaml: /api/v1/index/retrieve, /api/v1/log/entries.
 """

@@ -22,7 +22,7 @@ class SigningProofs:
     archive: ArchiveConfig | None
 
     def document(self, log: str, index: int, leaf: bytes, about: Mapping[str, Any]) -> dict[str, Any]:
-        """The file's document. `about` says for people what it is of.
+        """The file's document. `about` names its subject for people.
 
         Raises `FetchFailed` when the log cannot be asked or proves something else, `OwnFault`.
         """

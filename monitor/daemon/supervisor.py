@@ -75,7 +75,7 @@ class Watching:
 class Workers:
     """Helpers of a pass: `executor` fetches ahead, `examiners` examine large backlogs.
 
-    `archive` is handed what was committed.
+    `archive` is handed committed batches.
     """
 
     executor: Executor | None = None
@@ -314,7 +314,7 @@ class LogSupervisor:
         return witnessed
 
     def _hold_to_promises(self, outcome: PassResult, source: LogSource, head: SignedHead, state: ObservedState) -> None:
-        """Look for what the log promised others in the tree it showed us, below a head that was just proven."""
+        """Look for entries that the log promised others in the tree it showed us, below a head that was just proven."""
         if not isinstance(source, PromisingSource):
             return
         signed_at = head.timestamp or self._store.health.of(outcome.log).fresh_at

@@ -27,7 +27,7 @@ _TRIES: Final = 3
 
 
 class TrustWatch:
-    """Records the roots that a keeper comes to hold, and says what there is to say about them."""
+    """Records the roots that a keeper comes to hold, and raises alerts about them."""
 
     def __init__(self, config: Config, keeper: TrustKeeper, store: Store) -> None:
         self._keeper, self._store = keeper, store
@@ -35,7 +35,7 @@ class TrustWatch:
         self._stale_after = config.trust.stale_after
 
     def record(self, now: datetime) -> None:
-        """Record the root in force, with the alerts about what it changes, unless it is the newest recorded one.
+        """Record the root in force, with the alerts about its changes, unless it is the newest recorded one.
 
         Raises `FetchFailed`, `OwnFault`. A crash before the commit records it at the next start; after it, no alert is
         told twice.
@@ -62,7 +62,7 @@ class TrustWatch:
         return [] if stale is None else [stale]
 
     def tell(self, logs: Mapping[tuple[str, bytes], LogConfig], now: datetime) -> None:
-        """Enqueue what time alone brings about: logs that ended, and sources that disagree.
+        """Enqueue alerts that time alone brings about: logs that ended, and sources that disagree.
 
         `logs` are those followed, by URL and key id. Raises `OwnFault`.
         """
@@ -99,7 +99,7 @@ class TrustWatch:
 
 
 def trust_of(config: TrustConfig, clock: Callable[[], datetime], store: Store | None) -> TrustKeeper:
-    """Keeper that knows every root recorded so far: what logs are called, and which are gone, hangs on it.
+    """Keeper that knows every root recorded so far: the names of logs, and which logs are gone, depend on them.
 
     Without a store the present root is all there is. Raises `FetchFailed`, `OwnFault`.
     """

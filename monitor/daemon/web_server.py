@@ -144,7 +144,7 @@ class WebServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Answer what is under way, then end."""
+        """Answer requests under way, then end."""
         self._server.should_exit = True
         self._thread.join(10)
         self._socket.close()

@@ -66,7 +66,7 @@ rules:
 
 @dataclass
 class Story:
-    """One run of the loop in `folder`: where everything listens, and what was seen so far."""
+    """One run of the loop in `folder`: the addresses, and the alerts seen so far."""
 
     folder: Path
     console: Console

@@ -38,7 +38,7 @@ class BatchCommitter:
     clock: Callable[[], datetime]
 
     def commit(self, position: Position, fetched: Fetched, examined: ScannedBatch) -> tuple[Position, Batch]:
-        """Prove, judge and commit one hashed batch; returns where following stands then, and what was committed.
+        """Prove, judge and commit one hashed batch; returns the new position, and the committed batch.
 
         Raises `NotShown` when the entries are not those the log signed: an only one is named in the evidence. Raises
         `StateConflict`, `FetchFailed`, `OwnFault`.

@@ -1,6 +1,6 @@
 """One pass over one log: newest head, proof, entries fetched ahead, judgement, one commit per batch.
 
-What is stored after any step is a position that was proven: kill the process anywhere and the next pass ends with the
+The stored position is proven after every step: kill the process anywhere and the next pass ends with the
 same findings. Nothing here sleeps, reads a clock or starts a thread unless it was handed one.
 """
 
@@ -162,7 +162,7 @@ Unkept = dict[tuple[str, str], tuple[int, datetime]]
 class Limits:
     """Entries and bytes a batch may have, batches fetched ahead, tries before a broken promise is blamed on the log.
 
-    Without `batch_entries` a batch has what suits the log. `pauses` are the seconds between those tries.
+    Without `batch_entries` the log's protocol decides. `pauses` are the seconds between those tries.
     `entries_per_pass` ends a pass early; the next one goes on. No entry from `end` on is read.
     """
 

@@ -63,7 +63,7 @@ class ScanPool:
             self._pool.shutdown(cancel_futures=True)
 
     def retire(self) -> None:
-        """Let the processes end once what is under way is done; does not wait."""
+        """Let the processes end once batches under way are done; does not wait."""
         if self._pool is not None:
             self._pool.shutdown(wait=False)
 
@@ -93,7 +93,7 @@ class ScanPool:
 def in_order(
     batches: Iterator[Fetched], submit: Callable[[Fetched], Future[Made]], ahead: int, ahead_bytes: int
 ) -> Iterator[tuple[Fetched, Made]]:
-    """Submit batches, and yield each with what was made of it, in their order.
+    """Submit batches, and yield each with its result, in their order.
 
     No batch is begun while `ahead` batches or `ahead_bytes` are under way. What `batches` raises is raised after the
     batches that came before it.
@@ -305,7 +305,7 @@ def _again(first: Fetched, rest: Iterator[Fetched]) -> Iterator[Fetched]:
 def _with_asked(
     examined: Iterator[tuple[Fetched, ScannedBatch]], held: HeldRules, log: str, api: LogApi
 ) -> Iterator[tuple[Fetched, ScannedBatch]]:
-    """Add what subscribed rules select. They are matched here: the processes hold the rules of the file alone."""
+    """Add the matches of subscribed rules. These are matched here: the processes hold the rules of the file alone."""
     scanner: RuleScanner | None = None
     for fetched, each in examined:
         if not held.everything.asks.size:

@@ -57,7 +57,7 @@ _KEPT: Final = 50_000
 
 
 class RequestChange(Protocol):
-    """One request that was added, changed or removed. `keys` are those it is filed under."""
+    """One request that was added, changed or removed. It is filed under `keys`."""
 
     @property
     def number(self) -> int:
@@ -132,7 +132,7 @@ class AskedRules:
         return changes
 
     def load(self, numbers: Collection[int]) -> Mapping[int, Rule]:
-        """Rules of requests by number; those that are not known are left out. Raises `OwnFault`."""
+        """Rules of requests by number; unknown ones are left out. Raises `OwnFault`."""
         with self._lock:
             change = self._change
             found = {number: self._known[number] for number in numbers if number in self._known}

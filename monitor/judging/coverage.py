@@ -1,6 +1,6 @@
 """Coverage: the entries that active rules were offered, and those they lack, as one bounded summary for each log.
 
-Entries from where following began up to where it stands count. A rule that was there from the start was offered all of
+Entries from the baseline up to the position count. A rule that was there from the start was offered all of
 them by following; those that came later are looked at one by one, up to a limit.
 """
 

@@ -1,4 +1,4 @@
-"""The real `Judge`: who issued the certificate, what each rule expects, and how loudly to say that it is otherwise."""
+"""The real `Judge`: the certificate's issuer, each rule's expectation, and the alert where a signing differs."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -40,8 +40,9 @@ class Judge(Protocol):
 class RuleJudge(Judge):
     """Judges hits of one set of rules. `authorities` is asked anew for each hit: the trust root may have moved on.
 
-    What must follow a signing is left to a second judgement, however late the entry is met: the logs that would show it
-    may be read only after this one. A judge that is `final` looks at it now, because there is no second judgement.
+    Events that must follow a signing are left to a second judgement, however late the entry is met: the logs that would
+    show it may be read only after this one. A judge that is `final` looks at it now, because there is no second
+    judgement.
     """
 
     def __init__(
@@ -130,7 +131,7 @@ def _without_refuted_time(signing: Signing, now: datetime) -> Signing:
 
 
 def without_times(hits: Sequence[Hit], refuted: Collection[int]) -> Sequence[Hit]:
-    """Hits, those with a refuted index without the log's claim of when it took the entry in."""
+    """Hits; one with a refuted index loses the log's claim of when it took the entry in."""
     return [
         replace(hit, signing=_refute(hit.signing, lambda _: True)) if hit.signing.where.index in refuted else hit
         for hit in hits

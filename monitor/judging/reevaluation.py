@@ -40,7 +40,7 @@ class Rechecked:
 def recheck_all(store: Store, held: HeldRules, trust: TrustKeeper, now: datetime) -> Rechecked:
     """Judge again everything that is due, for a command that ends; at most `_ROUNDS * _AT_ONCE` findings.
 
-    What is left beyond that is still due: the next command, or a daemon, goes on. Our own trouble is a value here: what
+    Findings beyond that are still due: the next command, or a daemon, goes on. Our own trouble is a value here: what
     a log did must be told all the same.
     """
     total = Rechecked()
@@ -61,7 +61,7 @@ def recheck_all(store: Store, held: HeldRules, trust: TrustKeeper, now: datetime
 
 
 def recheck(store: Store, held: HeldRules, trust: TrustKeeper, now: datetime) -> Rechecked:
-    """Judge again what is due, at most some hundred findings.
+    """Judge due findings again, at most some hundred.
 
     A crash between two of them repeats none: each is committed with its alert and with the end of its wait.
     """
