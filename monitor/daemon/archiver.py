@@ -83,7 +83,7 @@ class LogArchiver(Archiver):
 
     @override
     def step(self) -> bool:
-        """Archive some of the batches that wait in each tree. The first trouble is raised, and again until it is mended."""
+        """Archive some of the batches that wait in each tree. The first trouble is raised until it is mended."""
         more = False
         for log in self._handovers.trees(self.name):
             tree = self._trees.setdefault(log, _Tree(log, self._handovers.of(log)))

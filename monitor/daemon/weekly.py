@@ -1,4 +1,4 @@
-"""Proof of life: once a week, each channel that wants it is told which logs were watched for it, and that no alert was due.
+"""Proof of life: once a week, a channel that wants it is told which logs were watched, and that no alert was due.
 
 A channel that is silent because nothing happened and one that is silent because it broke look the same. The week is the
 ISO week (Monday 00:00 UTC to the next), so every replica names it alike and it is told once.
