@@ -48,7 +48,7 @@ from settings.document import Misplaced
 
 if TYPE_CHECKING:
     from monitor.site.delivery import Courier
-    from monitor.site.looking import Past
+    from monitor.site.lookup import Past
 
 # Rekor v1 allows 500 requests a minute and address; tile logs are static files.
 _REQUESTS_PER_SECOND: Final = {LogApi.REKOR_V1: 8}

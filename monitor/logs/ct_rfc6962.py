@@ -9,7 +9,7 @@ import pybase64
 from typing_extensions import override
 
 from monitor.http_fetcher import MIB, Expect, Fetcher, NotFound, Refused, TooLarge, denied
-from monitor.logs.fewer import FewerAtOnce, by_hash, frontier_beside
+from monitor.logs.request_size import FewerAtOnce, by_hash, frontier_beside
 from monitor.logs.tile_tree import from_millis, missing_entries, proven, refused_head, unproven
 from monitor.model.errors import FetchFailed, Lagging
 from monitor.model.inclusion_promise import InclusionPromise

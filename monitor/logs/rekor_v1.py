@@ -16,7 +16,7 @@ import msgspec
 from typing_extensions import override
 
 from monitor.http_fetcher import MIB, Expect, Fetcher, Refused, TooLarge, denied
-from monitor.logs.fewer import FewerAtOnce, by_hash, frontier_beside
+from monitor.logs.request_size import FewerAtOnce, by_hash, frontier_beside
 from monitor.logs.tile_tree import from_millis, head_of, missing_entries, read_checkpoint, unproven
 from monitor.model.errors import FetchFailed, Lagging
 from monitor.model.inclusion_promise import BadPromise, InclusionPromise, pack_timestamp, unpack_timestamp

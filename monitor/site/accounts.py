@@ -13,7 +13,6 @@ from monitor.site import destinations
 from monitor.site.feeds import feed
 from monitor.site.parts import CONFIRM_FOR, SIGN_IN_FOR, Site
 from monitor.site.rendering import inert, plain
-from monitor.site.seen import csv_stream, json_stream, seen_by
 from monitor.site.sessions import Form, Refused, Visitor, first
 from monitor.site.subscribing import (
     change_subscription,
@@ -23,6 +22,7 @@ from monitor.site.subscribing import (
     read_address,
     used_up,
 )
+from monitor.site.subscription_view import csv_stream, json_stream, seen_by
 from monitor.store.authorisations import Announced
 from monitor.store.signings import Place
 from monitor.store.subscribers import STOPPED, SUSPENDED, Subscriber, Subscription

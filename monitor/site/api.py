@@ -9,12 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from monitor.site import destinations as places
 from monitor.site.accounts import account_document, announce_signing, announced_json
-from monitor.site.looking import look
+from monitor.site.lookup import look
 from monitor.site.pages import looked_json
 from monitor.site.parts import Site
-from monitor.site.seen import row_json, seen_by, seen_json
 from monitor.site.sessions import Refused
 from monitor.site.subscribing import add_subscription, change_subscription
+from monitor.site.subscription_view import row_json, seen_by, seen_json
 from monitor.store.signings import Place
 from monitor.store.subscribers import Subscriber, Subscription
 from rules.asking import PREFIX, Ask, ask_of, read_ask

@@ -59,7 +59,7 @@ _NO_VERDICT: Final = Verdict(Outcome.UNVERIFIED, ())
 
 
 class ArchivedPast:
-    """`monitor.site.looking.Past` from the archive, and from findings where the archive does not reach yet."""
+    """`monitor.site.lookup.Past` from the archive, and from findings where the archive does not reach yet."""
 
     source: Final = "archive"
 

@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 
 from monitor.site.parts import Site
 from monitor.site.rendering import inert, plain
-from monitor.site.seen import every_row
+from monitor.site.subscription_view import every_row
 from rules.rule import Outcome
 
 _NAMESPACE: Final = "http://www.w3.org/2005/Atom"

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from alerts.inert import inert_json
-from monitor.site.looking import SHOWN, Looked, Row, covers, headline, headline_detail, look, rows_of, signing_json
+from monitor.site.lookup import SHOWN, Looked, Row, covers, headline, headline_detail, look, rows_of, signing_json
 from monitor.site.parts import Site
 from monitor.site.rendering import plain
 from monitor.site.sessions import Refused

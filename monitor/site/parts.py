@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment
 
 from monitor.site.limits import Limits
-from monitor.site.looking import Past
+from monitor.site.lookup import Past
 from monitor.site.rendering import environment
 from monitor.site.sessions import Door, Keys, Visitor
 from monitor.site_config import SiteConfig

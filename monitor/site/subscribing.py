@@ -15,7 +15,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from alerts.inert import inert_json
 from monitor.model.errors import FetchFailed, OwnFault
-from monitor.site.looking import Looked, Row, known_before, look, rows_of, signing_json
+from monitor.site.lookup import Looked, Row, known_before, look, rows_of, signing_json
 from monitor.site.pages import Name
 from monitor.site.parts import CONFIRM_FOR, Site
 from monitor.site.rendering import plain

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from monitor.http_fetcher import Refused, TimedOut, TooLarge
-from monitor.logs.fewer import FewerAtOnce
+from monitor.logs.request_size import FewerAtOnce
 from monitor.model.errors import FetchFailed, LogMisbehaved, NotShown
 from monitor.model.log_source import LogApi
 from tests.support.harness import Watch, watch

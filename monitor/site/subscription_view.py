@@ -11,7 +11,7 @@ from itertools import chain, groupby, islice
 from typing import Any, Final
 
 from alerts.inert import inert_json
-from monitor.site.looking import Row, rows_of, signing_json
+from monitor.site.lookup import Row, rows_of, signing_json
 from monitor.site.parts import Site
 from monitor.site.rendering import Timeline, plain, timeline
 from monitor.store.signings import LogRead, PastSigning, Place
