@@ -64,7 +64,7 @@ _PATIENCE: Final = 300.0
 def measure_subscriptions() -> dict[str, float]:
     """Figures of loading and changing a million subscriptions with learned expectations."""
     with _database() as database:
-        _fill(database, _MANY)
+        fill(database, _MANY)
         subscribers = Subscribers(database, utc_now)
         started = time.perf_counter()
         asked = AskedRules(Asks(database))
@@ -90,7 +90,7 @@ def measure_subscriptions() -> dict[str, float]:
 def measure_pages() -> dict[str, float]:
     """Figure `page_cpu_ms`: the dearest of front page, a name's page, a subscription's page and the list of them."""
     with _database() as database:
-        _fill(database, _MANY)
+        fill(database, _MANY)
         _fill_findings(database, _MANY)
         site = _site(database)
         subscriber = site.subscribers.all(1)[0]
@@ -170,7 +170,7 @@ _SAMPLE: Final = ask_of(
 )
 
 
-def _fill(database: Database, count: int) -> None:
+def fill(database: Database, count: int) -> None:
     """Accounts with one subscription each, every one about a repository of its own."""
     now = utc_now()
     for start in range(0, count, _CHUNK):

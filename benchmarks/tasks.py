@@ -204,6 +204,17 @@ TASKS: Final[tuple[Task, ...]] = (
     Task(
         (
             Figure(
+                "mail_latency_ms",
+                "median milliseconds from an entry that the log integrated to the SMTP server taking its subscriber's "
+                "mail, with 100,000 subscribers, less the poll interval of 1 s",
+                at_most=1_000,
+            ),
+        ),
+        lambda _: latency.measure_mail_latency(),
+    ),
+    Task(
+        (
+            Figure(
                 "page_cpu_ms",
                 "processor milliseconds of the dearest of front page, a name's page, a subscription's page and the "
                 "list of them, with 1,000,000 findings (100,000 of that name) and 1,000,000 subscriptions",

@@ -68,6 +68,11 @@ class ArchivedPast:
         self._lock = threading.Lock()
         self._known: OrderedDict[tuple[object, ...], Signings] = OrderedDict()
 
+    @property
+    def deepest(self) -> int:
+        """How many of the newest signings pages lead to."""
+        return _DEEPEST
+
     def signings(self, subject: Subject, limit: int = MAX_SHOWN) -> Signings:
         """Newest signings in a name, and how many there are. Raises `OwnFault`."""
         generations = tuple((log, each.generation) for log, each in self._archive.manifests().items())

@@ -53,6 +53,10 @@ class Past(Protocol):
     def source(self) -> str:
         """`findings` holds entries that some rule or subscription selected; `archive` every entry that was read."""
 
+    @property
+    def deepest(self) -> int | None:
+        """How many of the newest signings pages lead to; `None` when to all."""
+
     def signings(self, subject: Subject, limit: int = ...) -> Signings:
         """Newest signings in a name, at most `limit` of those that are vouched for. Raises `OwnFault`."""
 

@@ -44,6 +44,7 @@ def router(site: Site) -> APIRouter:  # noqa: C901  a list of routes
         if not before and not everything:
             rows, older = looked.trusted[:SHOWN], None
         shown = identity_values(looked) | {"shown": rows, "older": older, "is_older": bool(before)}
+        shown |= {"deepest": site.past.deepest}
         return site.page(request, "identity", **shown, given=subject.text)
 
     @routes.get("/look.json")

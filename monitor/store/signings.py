@@ -126,6 +126,7 @@ class FoundPast:
     """The past as far as rules or subscriptions selected it."""
 
     source: Final = "findings"
+    deepest: Final = None
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -177,3 +177,57 @@ def test_a_row_is_judged_as_its_entry_is(tmp_path: Path, bodies: Sequence[bytes]
         for entry, from_row in pairs:
             if any(rule.select.holds(entry, signer) for signer in entry.signers):
                 assert verdict_of(rule, from_row, NOW) == verdict_of(rule, entry, NOW)
+
+
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[Scene]:
+    """A name of more signings than a page reads, strangers' entries in its midst, and one that is not archived yet."""
+    many = [body(number, f"refs/tags/v1.0.{number}", 200 - number // 4) for number in range(240)]
+    many[100:100] = [body(1_000 + number, "refs/heads/main", 150, STRANGER) for number in range(20)]
+    with scene(tmp_path, empty(tmp_path), archive_of(tmp_path, many)) as made:
+        made.next_index = len(many)
+        made.sign(ref="refs/tags/v2.0.0")
+        yield made
+
+
+VOUCHED = [*range(100), *range(120, 261)]
+
+
+def test_pages_of_an_archived_name_lead_to_every_signing_once(deep: Scene) -> None:
+    visitor, found, before = deep.visitor(), list[int](), ""
+    for _ in range(40):
+        answer = visitor.get("/look.json", params={"name": REPOSITORY, "before": before}).json()
+        assert answer["total"] == len(VOUCHED)
+        found += [each["index"] for each in answer["signings"] if each["outcome"] != "unverified"]
+        if answer["older"] is None:
+            break
+        before = answer["older"]
+    assert sorted(set(found)) == VOUCHED
+    every = visitor.get("/look", params={"name": REPOSITORY, "everything": "1"})
+    older = every.text.partition('rel="next" href="')[2].partition('"')[0].replace("&amp;", "&")
+    page = visitor.get(older)
+    assert "Older signings" in shown(page)
+    assert 'class="chip unverified">unverified</span><div' not in page.text, "strangers' entries fill no page"
+
+
+@pytest.mark.parametrize("index", [0, 99, 130, 259, 260])
+def test_a_signing_of_an_archived_name_has_its_page_however_old(deep: Scene, index: int) -> None:
+    page = shown(deep.visitor().get("/signing", params={"name": REPOSITORY, "log": LOG, "index": index}))
+    assert "Who and what" in page
+    assert f"Entry {index} of {LOG}" in page
+
+
+@pytest.mark.parametrize(("name", "index"), [(REPOSITORY, 9_999), ("https://github.com/acme/other", 5)])
+def test_an_entry_that_is_not_of_the_name_has_no_page(deep: Scene, name: str, index: int) -> None:
+    deep.visitor().get("/signing", params={"name": name, "log": LOG, "index": index}, expect=404)
+
+
+def test_what_lies_deeper_than_pages_lead_is_said(deep: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archived, "_DEEPEST", 150)
+    visitor, before = deep.visitor(), ""
+    while True:
+        page = visitor.get("/look", params={"name": REPOSITORY, "everything": "1", "before": before})
+        if 'rel="next"' not in page.text:
+            break
+        before = page.text.partition("before=")[2].partition('"')[0]
+    assert "Pages lead to the newest" in shown(page)
