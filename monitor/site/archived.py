@@ -70,7 +70,7 @@ class ArchivedPast:
 
     @property
     def deepest(self) -> int:
-        """How many of the newest signings pages lead to."""
+        """Number of newest signings that pages lead to."""
         return _DEEPEST
 
     def signings(self, subject: Subject, limit: int = MAX_SHOWN) -> Signings:

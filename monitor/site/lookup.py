@@ -55,7 +55,7 @@ class Past(Protocol):
 
     @property
     def deepest(self) -> int | None:
-        """How many of the newest signings pages lead to; `None` when to all."""
+        """Number of newest signings that pages lead to; `None`: all."""
 
     def signings(self, subject: Subject, limit: int = ...) -> Signings:
         """Newest signings in a name, at most `limit` of those that are vouched for. Raises `OwnFault`."""
