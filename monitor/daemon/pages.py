@@ -8,14 +8,15 @@ from collections.abc import Mapping
 from datetime import date, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
-from markdown_it import MarkdownIt
-from markdown_it.token import Token
 
 from alerts.inert import inert_line
+
+if TYPE_CHECKING:
+    from markdown_it.token import Token
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 # In an installation the pages lie beside this file, in a checkout where they are written.
@@ -88,6 +89,8 @@ def explanation(folder: str, name: str) -> str | None:
     pages = _pages_in(folder)
     if pages is None or name not in explained(folder):
         return None
+    from markdown_it import MarkdownIt  # noqa: PLC0415  sixty modules for pages that are seldom read
+
     text = (pages / f"{name}.md").read_text(encoding="utf-8")
     reader = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = reader.parse(text)
@@ -101,7 +104,7 @@ def _pages_in(folder: str) -> Path | None:
     return next((docs / folder for docs in _DOCS if folder in _FOLDERS and (docs / folder).is_dir()), None)
 
 
-def _keep_links_here(token: Token, folder: str) -> None:
+def _keep_links_here(token: "Token", folder: str) -> None:
     for child in token.children or ():
         if child.type == "link_open":
             target = _EXPLAINED.fullmatch(str(child.attrs.get("href", "")))

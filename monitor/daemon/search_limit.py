@@ -6,9 +6,6 @@ from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
 
 from inbound.client_address import client_address, networks
 from monitor.config import WebConfig
@@ -25,17 +22,28 @@ def limit_searches(web: FastAPI, config: WebConfig | None) -> None:
     """
     if config is None:
         return
-    limiter = MovingWindowRateLimiter(MemoryStorage())
-    often, proxies = RateLimitItemPerMinute(config.searches_per_minute), networks(config.trusted_proxies)
+    most, proxies = config.searches_per_minute, networks(config.trusted_proxies)
+    window: list[tuple[Any, Any]] = []
+
+    def limiter() -> tuple[Any, Any]:
+        if not window:
+            # With what it imports it takes two MiB: a daemon that is asked for its status only does not need them.
+            from limits import RateLimitItemPerMinute  # noqa: PLC0415
+            from limits.storage import MemoryStorage  # noqa: PLC0415
+            from limits.strategies import MovingWindowRateLimiter  # noqa: PLC0415
+
+            window.append((MovingWindowRateLimiter(MemoryStorage()), RateLimitItemPerMinute(most)))
+        return window[0]
 
     @web.middleware("http")
     async def limited(request: Request, call_next: Any) -> Response:
         if request.url.path.startswith(_PATHS):
             peer = request.client.host if request.client is not None else ""
             client = client_address(peer, request.headers.get("x-forwarded-for", ""), proxies)
-            if not limiter.hit(often, "search", client):
-                wait = max(1, math.ceil(limiter.get_window_stats(often, "search", client).reset_time - time.time()))
-                refusal = {"code": 429, "message": f"at most {often.amount} searches a minute: wait {wait} seconds"}
+            searches, often = limiter()
+            if not searches.hit(often, "search", client):
+                wait = max(1, math.ceil(searches.get_window_stats(often, "search", client).reset_time - time.time()))
+                refusal = {"code": 429, "message": f"at most {most} searches a minute: wait {wait} seconds"}
                 return JSONResponse(refusal, 429, {"Retry-After": str(wait)})
             if request.method == "POST" and (wrong := _unfit(request.headers.get("content-length", ""))) is not None:
                 return wrong
