@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import dask
 from distributed import Client, LocalCluster, as_completed
 
 from benchmarks.corpus import read_corpus
@@ -18,6 +19,7 @@ from benchmarks.measure import relative_best, wait_for_quiet
 from benchmarks.product import make_scanner
 from benchmarks.watched import make_rules
 from monitor.cluster.pipeline import PART
+from monitor.cluster.workers import QUIET
 from monitor.following.scan_batch import ScannedBatch, Scanner, scan_batch
 from monitor.model.log_source import LogApi, LogEntry
 
@@ -31,6 +33,7 @@ def measure_dask(corpus: Path) -> dict[str, float]:
     """Figures `dask_two_over_one`, and that over `two_processes_over_one` of the same run."""
     processes = measure_two_processes(corpus)["two_processes_over_one"]
     with (
+        dask.config.set(QUIET),
         LocalCluster(
             n_workers=2,
             threads_per_worker=1,

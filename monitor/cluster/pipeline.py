@@ -29,7 +29,7 @@ from rules.matching.matcher import Matcher, compile_rules
 from tlog.frontier import Frontier, MalformedFrontier, aligned_subtrees
 from tlog.merkle import HASH_SIZE, LeafHash, leaf_hash
 
-PART: Final = 8192  # entries of one task; a multiple of what a file of a tile log holds
+PART: Final = 16_384  # entries of one task, some seconds of work; a multiple of what a file of a tile log holds
 _PART: Final = {LogApi.REKOR_V1: 256}
 _TRIES: Final = 4  # of one range
 _MOST_AHEAD: Final = 1024  # tasks between the range that is waited for and the last one begun

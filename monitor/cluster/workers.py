@@ -27,6 +27,18 @@ from monitor.model.errors import BadConfig, OwnFault
 from rules.rule import Rule
 
 LOCAL: Final = ""  # processes of this machine
+QUIET: Final = {
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+    # Ranges are given out here, a few a second. Watching itself takes Dask more of the cores than giving them out.
+    "distributed.scheduler.work-stealing": False,
+    "distributed.scheduler.active-memory-manager.start": False,
+    "distributed.worker.profile.enabled": False,
+    "distributed.worker.memory.monitor-interval": "1s",
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.admin.system-monitor.interval": "10s",
+}
+"""Dask's settings for processes of this machine."""
 _NO_PORT: Final = "127.0.0.1:0"  # any free one of loopback: Dask serves HTTP on all addresses otherwise
 _CONNECT: Final = 20  # seconds
 _ANSWER: Final = 60.0  # seconds for a worker to say what it runs
@@ -150,7 +162,7 @@ def opened_workers(options: ClusterOptions, tell: Callable[[str], object]) -> It
         # Encrypted, with a key that only this process and its children know: other users of the machine could send
         # code to run otherwise.
         with (
-            dask.config.set({"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}),
+            dask.config.set(QUIET),
             LocalCluster(
                 n_workers=options.jobs,
                 threads_per_worker=1,
