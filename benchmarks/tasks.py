@@ -167,6 +167,12 @@ TASKS: Final[tuple[Task, ...]] = (
                 "commit to SQLite; 1,000 rules; the log's server left out) over those of examine alone",
                 at_least=0.6,
             ),
+            Figure(
+                "follow_serial_share",
+                "part of following's processor time in the one thread that proves, judges and commits: what more "
+                "threads, processes or cores do not share",
+                at_most=0.25,
+            ),
         ),
         following.measure_speed,
     ),

@@ -247,7 +247,8 @@ class Objectives:
     """Limits of a healthy installation. A log's own `poll_seconds`, `stale_after_seconds` and `busy` go before these.
 
     `certificate_hold` is how long the alert for a certificate waits for the log entry made with it.
-    `examine_processes` is how many processes read a large backlog; left out, one less than there are cores.
+    `examine_processes` is how many processes read a large backlog; left out, one less than there are cores, for a log
+    that may be asked for more than 50,000 entries a second, and none beside the daemon for others.
     """
 
     poll_seconds: Annotated[int, written(read_positive, COUNT)] = 30

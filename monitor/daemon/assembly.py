@@ -53,6 +53,9 @@ if TYPE_CHECKING:
 # Rekor v1 allows 500 requests a minute and address; tile logs are static files.
 _REQUESTS_PER_SECOND: Final = {LogApi.REKOR_V1: 8}
 _OTHERWISE: Final = 50
+# Entries of one answer, and how many a second one process fetches, examines and commits.
+_ANSWER: Final = {LogApi.REKOR_V1: 10, LogApi.REKOR_V2: 256, LogApi.CT_STATIC: 256, LogApi.CT_RFC6962: 1000}
+_ONE_PROCESS: Final = 50_000
 _REKOR: Final = frozenset({LogApi.REKOR_V1, LogApi.REKOR_V2})
 _BURST: Final = 20
 _LEAST_SECRET: Final = 32
@@ -65,7 +68,8 @@ class LogParts:
     def __init__(self, config: Config, services: Services, limits: Limits | None, parts: ExitStack) -> None:
         self._config, self._services, self._limits, self._parts = config, services, limits, parts
         self._handovers = None if config.archive is None else Handovers()
-        self._examiners = ScanWorkers(processes_of(config.objectives))
+        most = config.objectives.examine_processes or max(1, (os.cpu_count() or 1) - 1)
+        self._examiners, self._examined_here = ScanWorkers(most), ScanWorkers(1)
         parts.callback(self._examiners.close)
 
     def watch(self, log: LogConfig) -> LogSupervisor:
@@ -80,7 +84,11 @@ class LogParts:
             self._opener(log, fetcher),
             services,
             Watching(config.freshness(log), self._limits, log.witnesses, appeared),
-            Workers(executor, self._examiners, self._handovers),
+            Workers(
+                executor,
+                self._examiners if uses_processes(config.objectives, log) else self._examined_here,
+                self._handovers,
+            ),
         )
 
     def backscan(self, log: LogConfig) -> LogBackscan:
@@ -259,9 +267,16 @@ def archived_past(config: Config, database: Database) -> "Past | None":
     return ArchivedPast(Archive(ArchiveFiles(config.archive.location), followed), FoundPast(database))
 
 
-def processes_of(objectives: Objectives) -> int:
-    """Number of processes for a large backlog: as configured, else one less than there are cores."""
-    return objectives.examine_processes or max(1, (os.cpu_count() or 1) - 1)
+def uses_processes(objectives: Objectives, log: LogConfig) -> bool:
+    """Whether other processes examine a backlog of the log: as configured, else where this one would hold it up.
+
+    Handing entries to a process costs as much as half of examining them here, so where the allowed requests bring no
+    more than one process can examine, others would only cost time and memory.
+    """
+    if objectives.examine_processes is not None:
+        return objectives.examine_processes > 1
+    an_answer = _ANSWER[log.api] if log.api is not None else max(_ANSWER.values())
+    return requests_per_second(log) * an_answer > _ONE_PROCESS
 
 
 def build_channels(config: Config) -> list[Channel]:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from monitor.config import LogConfig, Objectives
+from monitor.daemon.assembly import uses_processes
 from monitor.following.scan_batch import Fetched, RuleScanner, scan_batch
 from monitor.following.workers import ScanPool, ScanWorkers
 from monitor.judging.active_rules import HeldRules, RuleKeeper
@@ -179,3 +181,23 @@ def test_processes_end_with_a_parent_that_was_killed(rules: RuleKeeper, tmp_path
     while any(is_alive(pid) for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(is_alive(pid) for pid in workers)
+
+
+@pytest.mark.parametrize(
+    ("api", "rate", "wanted", "uses"),
+    [
+        (LogApi.REKOR_V2, None, None, False),
+        (LogApi.REKOR_V2, 1_000, None, True),
+        (LogApi.REKOR_V1, 1_000, None, False),
+        (LogApi.CT_RFC6962, None, None, False),
+        (LogApi.CT_RFC6962, 100, None, True),
+        (None, 1_000, None, True),
+        (LogApi.REKOR_V2, None, 3, True),
+        (LogApi.REKOR_V2, 1_000, 1, False),
+    ],
+)
+def test_processes_are_for_logs_that_bring_more_than_one_can_examine(
+    api: LogApi | None, rate: int | None, wanted: int | None, *, uses: bool
+) -> None:
+    log = LogConfig("log", "https://log.example", api, requests_per_second=rate)
+    assert uses_processes(Objectives(examine_processes=wanted), log) is uses
