@@ -1,6 +1,7 @@
 """`python -m benchmarks`: take every figure in a process of its own, print a table, write `bench.json`."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from benchmarks.corpus import ENTRIES, make_corpus
-from benchmarks.peers import measure_peers
+from benchmarks.peers import NoPeer, measure_peers, named_peers
 from benchmarks.tasks import TASKS, Task, task_of
 
 _TIMEOUT: Final = 3600  # seconds for one task; ten million rows take some minutes to make
@@ -31,7 +32,10 @@ def bench(
     corpus: Annotated[Path | None, typer.Option(help="Keep the entries in this folder, or take them from it.")] = None,
     peers: Annotated[
         bool,
-        typer.Option("--peers", help="Compare with what REKOR_MONITOR, CT_MONITOR and CERTSPOTTER name."),
+        typer.Option(
+            "--peers",
+            help="Only compare with the binaries that REKOR_MONITOR, CT_MONITOR and CERTSPOTTER name.",
+        ),
     ] = False,
     check: Annotated[bool, typer.Option(help="Exit with 1 when a target is missed.")] = False,
     task: Annotated[str | None, typer.Option(hidden=True)] = None,
@@ -59,6 +63,11 @@ def bench(
 
 
 def _beside_peers(output: Path, corpus: Path | None) -> None:
+    try:
+        # Before the entries are made, which takes minutes.
+        named_peers(os.environ)
+    except NoPeer as error:
+        raise typer.BadParameter(str(error), param_hint="--peers") from error
     with tempfile.TemporaryDirectory(prefix="signwatch-bench-") as temporary, _shown() as say:
         folder = corpus or Path(temporary)
         _complete(folder, say)

@@ -14,12 +14,12 @@ import sys
 import time
 import urllib.request
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from shutil import rmtree
+from shutil import rmtree, which
 from typing import Any, Final
 
 from cryptography import x509
@@ -40,6 +40,7 @@ _SIZES: Final = {LogApi.REKOR_V2: 20_480, LogApi.REKOR_V1: 2_000, LogApi.CT_RFC6
 # One answer of the CT log: ct-monitor asks for a range once and looks no further.
 _SHORT: Final = {LogApi.REKOR_V2: "v2", LogApi.REKOR_V1: "v1", LogApi.CT_RFC6962: "ct"}
 _PEER: Final = {LogApi.REKOR_V2: "REKOR_MONITOR", LogApi.REKOR_V1: "REKOR_MONITOR", LogApi.CT_RFC6962: "CT_MONITOR"}
+_CERTSPOTTER: Final = "CERTSPOTTER"
 _MOST: Final = 1_000
 _ROUNDS: Final = {1: 3, 100: 3, 1_000: 1}
 _STARTS: Final = 60.0  # seconds a server may take to start
@@ -49,6 +50,28 @@ _SINCE: Final = {"start": "2020-01-01T00:00:00Z"}
 
 class Differ(RuntimeError):
     """Two monitors did not find the same entries."""
+
+
+class NoPeer(RuntimeError):
+    """No other monitor is named, or what is named is none."""
+
+
+def named_peers(environment: Mapping[str, str]) -> dict[str, str]:
+    """Absolute paths of other monitors' binaries by variable, as `environment` names them. Raises `NoPeer`."""
+    named = {
+        name: environment[name] for name in (*dict.fromkeys(_PEER.values()), _CERTSPOTTER) if environment.get(name)
+    }
+    if not named:
+        raise NoPeer(
+            "no other monitor is named. Set REKOR_MONITOR and CT_MONITOR to binaries that `go build ./cmd/...` makes "
+            "of github.com/sigstore/rekor-monitor, or CERTSPOTTER to that of Debian's package certspotter"
+        )
+    found: dict[str, str] = {}
+    for name, binary in named.items():
+        if (path := which(binary)) is None:
+            raise NoPeer(f"{name}={binary}: there is no such program, or it may not be executed")
+        found[name] = str(Path(path).resolve())
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +88,18 @@ def measure_peers(corpus: Path, say: Callable[[str], object]) -> dict[str, float
     """Ratios by name: `peer_v2_100_cpu` is rekor-monitor's processor time over that of `signwatch run --once`.
 
     `…_mib` is the same of peak memory, `…_scan_cpu` against `signwatch scan`; `…_s` are Signwatch's own seconds. Each
-    is the median of three rounds in which the programs take turns, of one with 1,000 identities. Raises `Differ`.
+    is the median of three rounds in which the programs take turns, of one with 1,000 identities. Raises `Differ`,
+    `NoPeer`.
     """
     figures: dict[str, float] = {}
-    apis = [api for api in _SIZES if os.environ.get(_PEER[api])]
-    if not apis and "CERTSPOTTER" not in os.environ:
-        raise RuntimeError("no other monitor is named: set REKOR_MONITOR, CT_MONITOR or CERTSPOTTER to its binary")
-    with logs_of(corpus, [*apis, *([LogApi.CT_RFC6962] if "CERTSPOTTER" in os.environ else [])], say) as logs:
+    named = named_peers(os.environ)
+    apis = [api for api in _SIZES if _PEER[api] in named]
+    with logs_of(corpus, [*apis, *([LogApi.CT_RFC6962] if _CERTSPOTTER in named else [])], say) as logs:
         for api in apis:
             for count in IDENTITIES:
                 say(f"{_SHORT[api]}: {count} identities")
                 figures |= _compared(logs, api, count)
-        if "CERTSPOTTER" in os.environ:
+        if _CERTSPOTTER in named:
             say("certspotter")
             figures |= _beside_certspotter(logs)
     return figures
@@ -111,6 +134,11 @@ def _round(logs: PeerLogs, api: LogApi, watches: Sequence[Watch]) -> tuple[Spent
     )
     peer = run(_peer(logs, api, watches, theirs), theirs, memory=True)
     seen = {"signwatch run": found, "signwatch scan": _found_by_scan(scanned), _PEER[api]: _found_by_peer(theirs)}
+    if found and not seen[_PEER[api]]:
+        raise NoPeer(
+            f"{_PEER[api]}={os.environ.get(_PEER[api])} found none of {len(found)} entries and ended with exit code "
+            f"{peer.exit_code}: is it the monitor of that name? It said: {peer.output[-1000:].strip() or 'nothing'}"
+        )
     if len(set(map(frozenset, seen.values()))) != 1 or not found:
         told = "; ".join(f"{name}: {len(each)} entries" for name, each in seen.items())
         raise Differ(f"{api} with {len(watches)} identities: {told}\n{peer.output[-2000:]}\n{followed.output}")
@@ -166,7 +194,7 @@ def _peer(logs: PeerLogs, api: LogApi, watches: Sequence[Watch], folder: Path) -
     }
     # It keeps TUF metadata in the home folder.
     home = ["env", f"HOME={folder}"]
-    return [*home, os.environ[_PEER[api]], "--once", *(word for flag in flags.items() for word in flag)]
+    return [*home, named_peers(os.environ)[_PEER[api]], "--once", *(word for flag in flags.items() for word in flag)]
 
 
 def _publish(logs: PeerLogs) -> None:
@@ -201,7 +229,7 @@ def _beside_certspotter(logs: PeerLogs) -> dict[str, float]:
     (folder / "logs.json").write_text(json.dumps(listed), encoding="utf-8")
     (folder / "watchlist").write_text("bench.invalid\n", encoding="utf-8")
     arguments = {"-logs": "logs.json", "-watchlist": "watchlist", "-state_dir": "state"}
-    command = [os.environ["CERTSPOTTER"], "-stdout", *(word for flag in arguments.items() for word in flag)]
+    command = [named_peers(os.environ)[_CERTSPOTTER], "-stdout", *(word for flag in arguments.items() for word in flag)]
     size = _SIZES[LogApi.CT_RFC6962]
 
     def is_read() -> bool:
@@ -212,6 +240,11 @@ def _beside_certspotter(logs: PeerLogs) -> dict[str, float]:
     for _ in range(_ROUNDS[1]):
         rmtree(folder / "state", ignore_errors=True)
         theirs = run(command, folder, memory=True, until=is_read)
+        if not is_read():
+            raise NoPeer(
+                f"{_CERTSPOTTER}={command[0]} did not read the log and ended with exit code {theirs.exit_code}: is it "
+                f"certspotter? It said: {theirs.output[-1000:].strip() or 'nothing'}"
+            )
         _write_ours(_fresh(ours), logs, LogApi.CT_RFC6962, make_watches(1))
         followed = run(program("signwatch", "run", "--once"), ours, memory=True)
         ratios.append((theirs.seconds / followed.seconds, theirs.mib / followed.mib))
@@ -270,6 +303,11 @@ def _add_certificates(url: str, say: Callable[[str], object]) -> None:
     chain = [b64encode(each).decode() for each in authority().chain]
     with urllib.request.urlopen(f"{url}/ct/ct/v1/get-sth", timeout=60) as answer:
         size = json.load(answer)["tree_size"]
+    if size > _SIZES[LogApi.CT_RFC6962]:
+        raise RuntimeError(
+            f"the CT log that --corpus keeps has {size} entries, {_SIZES[LogApi.CT_RFC6962]} are compared: remove its "
+            "folder `peers`, it is made again"
+        )
     for index in range(size, _SIZES[LogApi.CT_RFC6962]):
         if index % 100 == 0:
             say(f"making the CT log: {index} certificates")
