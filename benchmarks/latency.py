@@ -102,7 +102,8 @@ def _subscribe(path: Path, keys: Sequence[ec.EllipticCurvePrivateKey]) -> None:
         subscribers = Subscribers(database, utc_now)
         for number, key in enumerate(keys):
             account = subscribers.ensure_account(_address(number))
-            subject = read_subject(hashlib.sha256(_spki(key)).hexdigest())
+            # With colons, as OpenSSL prints a fingerprint: without them it reads as a digest.
+            subject = read_subject(hashlib.sha256(_spki(key)).digest().hex(":"))
             subscribers.subscribe(account.id, ask_of(subject.select(), {}), subject.text, f"key {number}")
 
 

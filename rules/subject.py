@@ -57,7 +57,10 @@ class NotASubject(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A name in its normal form: a repository or owner as `https://host/path`, a digest as `sha256:…`."""
+    """A name in its normal form: a repository or owner as `https://host/path`, a digest as `sha256:…`.
+
+    `read_subject` reads `text` as the same name again.
+    """
 
     kind: SubjectKind
     text: str
@@ -65,7 +68,7 @@ class Subject:
     @property
     def key(self) -> str:
         """The name signings are filed under."""
-        return self.text.lower() if not self.text.startswith("SHA256:") else self.text
+        return normal_fingerprint(self.text) if self.kind is SubjectKind.FINGERPRINT else self.text.lower()
 
     @property
     def title(self) -> str:
@@ -161,7 +164,11 @@ def _value(given: str) -> Subject | None:
     plain = normal_fingerprint(given)
     if _HEX.fullmatch(plain) and len(plain) in _FINGERPRINT_SIZES:
         is_digest = len(plain) == _SHA256_HEX and ":" not in given
-        return Subject(SubjectKind.DIGEST, f"sha256:{plain}") if is_digest else Subject(SubjectKind.FINGERPRINT, plain)
+        if is_digest:
+            return Subject(SubjectKind.DIGEST, f"sha256:{plain}")
+        # A normal form is read again from links and stored subscriptions: without colons it would be a digest there.
+        text = bytes.fromhex(plain).hex(":") if len(plain) == _SHA256_HEX else plain
+        return Subject(SubjectKind.FINGERPRINT, text)
     return None
 
 

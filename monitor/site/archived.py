@@ -174,7 +174,7 @@ def _queries(subject: Subject) -> list[Query]:
         case SubjectKind.EMAIL:
             found = [Query(text, frozenset({KeyKind.IDENTITY}))]
         case SubjectKind.FINGERPRINT:
-            found = [Query(text, frozenset({KeyKind.FINGERPRINT}))]
+            found = [Query(subject.key, frozenset({KeyKind.FINGERPRINT}))]
         case _:
             found = [Query(text, frozenset({KeyKind.DIGEST}))]
     return [replace(each, most=_MOST_KEYS) for each in found]

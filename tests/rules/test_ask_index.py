@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from rules.learning import learn, verdict_of, widen
 from rules.matching.matcher import Matcher
 from rules.rule import Outcome, Rule
 from rules.selection import matching_signers
-from rules.subject import Subject, SubjectKind, read_subject
+from rules.subject import Subject, SubjectKind, names_of, read_subject
 from settings.document import DocumentError
 from sigstore_entries.signing import ChainTrust, Name, NameForm, Signing
 from tests.rules import signings
@@ -161,8 +162,19 @@ def test_names_are_what_people_paste() -> None:
         (" You@Acme.Example ", Subject(SubjectKind.EMAIL, "You@acme.example")),
         (digest.upper(), Subject(SubjectKind.DIGEST, f"sha256:{digest}")),
         (":".join(["AB"] * 20), Subject(SubjectKind.FINGERPRINT, "ab" * 20)),
+        (":".join(["AB"] * 32), Subject(SubjectKind.FINGERPRINT, ":".join(["ab"] * 32))),
+        (f"SHA256:{'Ab' * 21}c", Subject(SubjectKind.FINGERPRINT, f"SHA256:{'Ab' * 21}c")),
     ):
         assert read_subject(text) == subject
+        assert read_subject(subject.text) == subject, "links and stored subscriptions are read again"
+
+
+def test_a_key_is_found_by_its_fingerprint_with_colons() -> None:
+    subject = read_subject(":".join(["AB"] * 32))
+    signer = signings.signer(fingerprints=("AB" * 32,))
+    made = replace(signings.signing(), signers=(signer,))
+    assert subject.key in set(names_of(made))
+    assert rule_of(0, ask_of(subject.select(), {}).document).select.holds(made, signer)
 
 
 def _on(ref: str) -> Signing:

@@ -1,6 +1,6 @@
 """Many at once: requests, sign-ups, subscribers of a name, alerts for a channel. Small here, whole in `make soak`.
 
-`SIGNWATCH_SOAK_REQUESTS` makes the number of requests another one.
+`SIGNWATCH_SOAK_REQUESTS` and `SIGNWATCH_SOAK_MAILS` make the numbers of requests and of mails others.
 """
 
 import gc
@@ -39,6 +39,7 @@ from tests.site.test_queue import an_alert
 _MIB = 1024
 _SOAK = pytest.mark.soak
 _REQUESTS = int(os.environ.get("SIGNWATCH_SOAK_REQUESTS", "50000"))
+_MAILS = int(os.environ.get("SIGNWATCH_SOAK_MAILS", "100000"))
 
 
 def resident() -> int:
@@ -165,7 +166,7 @@ def follow_by(acme: Scene, number: int, domains: int) -> None:
                 connection.execute(table(model).insert(), several)
 
 
-@pytest.mark.parametrize("number", [300, pytest.param(100_000, marks=_SOAK)])
+@pytest.mark.parametrize("number", [300, pytest.param(_MAILS, marks=_SOAK)])
 def test_every_subscriber_of_one_name_gets_one_mail_in_bounded_batches_and_politely(
     tmp_path: Path, database: Database, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

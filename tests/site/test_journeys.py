@@ -73,3 +73,10 @@ def test_signing_in_works_once_in_the_browser_that_asked(acme: Scene) -> None:
     assert "used already" in shown(mine.get(link, expect=410))
     mine.post("/sign-out", page="/account")
     mine.get("/subscriptions", expect=401)
+
+
+def test_sixty_four_digits_without_colons_are_a_digest_and_the_page_offers_the_fingerprint(acme: Scene) -> None:
+    page = acme.visitor().get("/look", params={"name": f"sha256:{'ab' * 32}"})
+    assert "Is it a key's fingerprint?" in shown(page)
+    link = page.text.partition('href="/look?name=ab')[2].partition('"')[0]
+    assert "This key was looked" in shown(acme.visitor().get(f"/look?name=ab{link}"))
