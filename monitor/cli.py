@@ -133,6 +133,12 @@ _COMMANDS: Final = (
         LazyCommand("revoke", "monitor.commands.authorise:revoke", "End an authorisation."),
     ),
     group(
+        "canary",
+        "Runs of the canary: list, export the bundle of a missed one.",
+        LazyCommand("list", "monitor.commands.canary:list_runs", "List runs of the canary, newest first."),
+        LazyCommand("export", "monitor.commands.canary:export", "Write the bundle of a run that was not seen."),
+    ),
+    group(
         "peers",
         "Compare what the logs signed with another installation.",
         LazyCommand("compare", "monitor.commands.peers:compare", "Compare the newest heads with another Signwatch's."),

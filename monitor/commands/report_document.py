@@ -88,6 +88,7 @@ def report_document(config: Config, store: Store, period: Period, now: datetime)
         "findings_left_out": max(0, sum(counts.values()) - len(listed)),
         "alerts": [_alert(each) for each in alerts[:_MOST_ALERTS]],
         "alerts_left_out": len(alerts) > _MOST_ALERTS,
+        "canary": dict(store.canaries.counts(period.begin, period.end)),
         "evidence": [_evidence(each, period) for each in standing[:_MOST_EVIDENCE]],
         "evidence_left_out": len(evidence) > _MOST_EVIDENCE,
     }

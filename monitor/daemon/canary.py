@@ -22,7 +22,7 @@ from typing import Final
 
 from typing_extensions import override
 
-from alerts.alert import Alert, Owner, rfc3339
+from alerts.alert import Alert, Owner, lasting, rfc3339
 from alerts.channels.channel import Channel, DeliveryFailed
 from alerts.delivery import idempotency_key
 from alerts.inert import inert_line
@@ -42,6 +42,7 @@ _LOG: Final = logging.getLogger(__name__)
 _SIGN_SECONDS: Final = 120.0
 _TOKEN_SECONDS: Final = 30.0
 _LONGEST_TOKEN: Final = 64 * 1024
+_LONGEST_BUNDLE: Final = 256 * 1024
 _SHOWN: Final = 400
 _LEAVE: Final = timedelta(hours=1)
 _TOKEN_VARIABLE: Final = "SIGSTORE_IDENTITY_TOKEN"  # noqa: S105  a name
@@ -54,6 +55,14 @@ class CannotSign(Exception):
 
     owner: Owner
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """The key id (hex) of the log that took the entry, and the bundle: what it gave for it."""
+
+    log_id: str
+    bundle: bytes
 
 
 class CanaryChannel(Channel):
@@ -86,8 +95,8 @@ def check_canary(config: Config) -> None:
         )
 
 
-def sign_with_sign_lite(config: CanaryConfig, artifact: bytes) -> str:
-    """Sign `artifact` in a process of its own; return the key id (hex) of the log that took it. Raises `CannotSign`."""
+def sign_with_sign_lite(config: CanaryConfig, artifact: bytes) -> Signed:
+    """Sign `artifact` in a process of its own. Raises `CannotSign`."""
     with tempfile.TemporaryDirectory(prefix="signwatch-canary-") as folder:
         Path(folder, "canary").write_bytes(artifact)
         # Paths are absolute: the program runs in a folder of its own.
@@ -105,9 +114,15 @@ def sign_with_sign_lite(config: CanaryConfig, artifact: bytes) -> str:
             said = inert_line(done.stderr.decode("utf-8", "replace").strip(), _SHOWN)
             raise CannotSign(Owner.OURSELVES if done.returncode == _MISUSED else Owner.COULD_NOT_ASK, said)
         try:
-            return str(json.loads(done.stdout)[0]["log_id"])
-        except (ValueError, LookupError, TypeError) as error:
+            told = json.loads(done.stdout)[0]
+            with Path(folder, str(told["bundle"])).open("rb") as file:
+                bundle = file.read(_LONGEST_BUNDLE + 1)
+            signed = Signed(str(told["log_id"]), bundle)
+        except (ValueError, LookupError, TypeError, OSError) as error:
             raise CannotSign(Owner.OURSELVES, f"sign-lite's answer cannot be read: {error}") from error
+        if len(bundle) > _LONGEST_BUNDLE:
+            raise CannotSign(Owner.COULD_NOT_ASK, f"the bundle that was made has more than {_LONGEST_BUNDLE} bytes")
+        return signed
 
 
 def _token_of(command: Sequence[str]) -> str:
@@ -142,7 +157,7 @@ def _run(
         raise CannotSign(Owner.OURSELVES, f"{command[0]} cannot be run: {error}") from error
 
 
-Sign = Callable[[CanaryConfig, bytes], str]
+Sign = Callable[[CanaryConfig, bytes], Signed]
 
 
 class Canary:
@@ -179,19 +194,20 @@ class Canary:
         self._leave.add(CANARY, Authorisation(digest, 1, now + _LEAVE, "announced by the canary"), now)
         number = canaries.begin(self._config.log, digest, now)
         try:
-            self._sign_in_log(artifact)
+            bundle = self._sign_in_log(artifact)
         except CannotSign as failed:
             canaries.failed(number, f"{failed.owner.value}: {failed.detail}")
             self._meter.canary_ended(runs.NOT_SIGNED)
             _LOG.warning("canary_not_signed log=%s owner=%s detail=%s", self._config.log, failed.owner, failed.detail)
         else:
-            canaries.signed(number, self._timing.clock())
+            canaries.signed(number, self._timing.clock(), bundle)
 
-    def _sign_in_log(self, artifact: bytes) -> None:
-        wanted, signed_in = self._key_id(), self._sign(self._config, artifact)
-        if signed_in != wanted:
-            detail = f"the signature was logged by the log with key id {signed_in[:16]}…, not by {self._config.log}"
+    def _sign_in_log(self, artifact: bytes) -> bytes:
+        wanted, signed = self._key_id(), self._sign(self._config, artifact)
+        if signed.log_id != wanted:
+            detail = f"the signature was logged by the log with key id {signed.log_id[:16]}…, not by {self._config.log}"
             raise CannotSign(Owner.OURSELVES, f"{detail}: set `rekor_version` or another `trust_config`")
+        return signed.bundle
 
     def watch(self) -> None:
         """End runs that were seen or are overdue, and tell of overdue ones. Raises `OwnFault`.
@@ -219,13 +235,13 @@ class Canary:
             self._meter.canary_seen(run.seen_at, took.total_seconds())
             result = runs.SEEN if took <= within and run.result != runs.MISSED else runs.LATE
             if result == runs.LATE:
-                detail = f"{Owner.OURSELVES.value}: the alert came {_length(took)} after the log had taken the entry"
+                detail = f"{Owner.OURSELVES.value}: the alert came {lasting(took)} after the log had taken the entry"
         elif run.signed_at is None and now - since > max(within, timedelta(seconds=2 * _SIGN_SECONDS)):
             result, detail = runs.NOT_SIGNED, f"{Owner.OURSELVES.value}: the daemon was stopped while it signed"
         elif run.result == runs.WAITING and run.signed_at is not None and now - since > within:
             owner, why = self._cause(run)
             result = runs.MISSED
-            detail = f"{owner.value}: signed at {rfc3339(run.signed_at)}, and no alert within {_length(within)}: {why}"
+            detail = f"{owner.value}: signed at {rfc3339(run.signed_at)}, and no alert within {lasting(within)}: {why}"
         if result:
             canaries.end(run.number, result, detail)
             self._meter.canary_ended(result)
@@ -277,8 +293,3 @@ def _was_read(condition: Condition, since: datetime) -> bool:
 
 def _seconds(run: CanaryRun) -> float:
     return run.latency.total_seconds() if run.latency is not None else 0.0
-
-
-def _length(length: timedelta) -> str:
-    seconds = int(length.total_seconds())
-    return f"{seconds // 60} min" if seconds >= 120 else f"{seconds} s"  # noqa: PLR2004  two minutes

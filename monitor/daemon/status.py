@@ -134,12 +134,13 @@ class CanaryStatus:
         return {
             "every_seconds": int(self.every.total_seconds()),
             "within_seconds": int(self.within.total_seconds()),
-            "newest": None if self.newest is None else _run_document(self.newest),
-            "last_seen": None if self.seen is None else _run_document(self.seen),
+            "newest": None if self.newest is None else run_document(self.newest),
+            "last_seen": None if self.seen is None else run_document(self.seen),
         }
 
 
-def _run_document(run: CanaryRun) -> dict[str, Any]:
+def run_document(run: CanaryRun) -> dict[str, Any]:
+    """One run as plain JSON types."""
     return {
         "number": run.number,
         "log": run.log,
@@ -148,6 +149,7 @@ def _run_document(run: CanaryRun) -> dict[str, Any]:
         "began": _time(run.began_at),
         "signed": _time(run.signed_at),
         "seen": _time(run.seen_at),
+        "has_bundle": run.has_bundle,
         "latency_seconds": None if run.latency is None else round(run.latency.total_seconds(), 3),
     }
 

@@ -401,6 +401,10 @@ def _cut(facts: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
 SEEN: Final = "canary-seen"
 MISSED: Final = "canary-missed"
 NOT_SIGNED: Final = "canary-not-signed"
+_BUNDLE_KEPT: Final = (
+    "`signwatch canary list` names the runs, and `signwatch canary export` writes what the log gave for one: "
+    "`signwatch check-bundle` says whether the log shows it to you. "
+)
 _MISSED_SEVERITY: Final = {Owner.OURSELVES: Severity.PAGE, Owner.LOG_MISBEHAVED: Severity.PAGE}
 
 
@@ -439,8 +443,8 @@ def canary_missed_alert(log: str, first: int, owner: Owner, detail: str, now: da
         title=f"The canary signed in {log}, and no alert came of it in time",
         summary=detail,
         consequence="A signing in your name may now go unseen, or be seen late.",
-        next_step="Run `signwatch status` and `signwatch doctor`, and look at the daemon's log. The alert is resolved "
-        "when a canary is seen in time again.",
+        next_step="Run `signwatch status` and `signwatch doctor`, and look at the daemon's log. "
+        f"{_BUNDLE_KEPT if first else ''}The alert is resolved when a canary is seen in time again.",
         created_at=now,
         facts=(("Log", log), ("Run", str(first))),
         log=log,

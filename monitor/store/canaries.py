@@ -1,11 +1,15 @@
-"""Runs of the canary: when each was announced, signed and seen, and how it ended."""
+"""Runs of the canary: when each was announced, signed and seen, and how it ended.
+
+A run is kept for `KEPT`, so that a report may look back. The bundle of a missed one is kept with it: it is the
+log's own word that it took the entry.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import and_, func, select, update
+from sqlalchemy import and_, delete, func, select, update
 
 from monitor.model.errors import OwnFault
 from monitor.store.database import Database
@@ -19,6 +23,11 @@ LATE: Final = "late"
 MISSED: Final = "missed"
 NOT_SIGNED: Final = "not-signed"
 RESULTS: Final = (SEEN, LATE, MISSED, NOT_SIGNED)
+# Without the bundle, which is long.
+_SHOWN: Final = (*(each for each in _RUN.c if each.name != "bundle"), _RUN.c.bundle.is_not(None).label("has_bundle"))
+KEPT: Final = timedelta(days=400)
+MOST_BUNDLES: Final = 200
+"""Missed runs whose bundles are kept: the newest. A log that is down for a month must not fill the disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +42,7 @@ class CanaryRun:
     seen_at: datetime | None
     result: str
     detail: str
+    has_bundle: bool = False
 
     @property
     def latency(self) -> timedelta | None:
@@ -49,25 +59,37 @@ class Canaries:
         self._database = database
 
     def begin(self, log: str, digest: str, now: datetime) -> int:
-        """Record a run before it signs; return its number."""
+        """Record a run before it signs, and forget old ones; return its number."""
         row = {"log": log, "digest": digest, "began_at": now, "result": WAITING, "detail": ""}
+        newest_seen = select(func.max(_RUN.c.id)).where(_RUN.c.seen_at.is_not(None)).scalar_subquery()
+        # SQLite gives the number of a deleted newest row again, and a number is in the id of an alert.
+        newest = select(func.max(_RUN.c.id)).scalar_subquery()
+        bundles = select(_RUN.c.id).where(_RUN.c.bundle.is_not(None)).order_by(_RUN.c.id.desc()).offset(MOST_BUNDLES)
         with self._database.write() as connection:
+            connection.execute(
+                delete(_RUN).where(
+                    _RUN.c.began_at < now - KEPT, _RUN.c.id != func.coalesce(newest_seen, 0), _RUN.c.id != newest
+                )
+            )
+            if crowded := connection.execute(bundles.limit(1)).scalar():
+                connection.execute(update(_RUN).where(_RUN.c.id <= crowded).values(bundle=None))
             key = connection.execute(_RUN.insert().values(**row)).inserted_primary_key
         if key is None:
             raise OwnFault("the database did not say which run of the canary it stored")
         return int(key[0])
 
-    def signed(self, number: int, now: datetime) -> None:
-        """The log took the entry."""
-        self._change(number, {"signed_at": now})
+    def signed(self, number: int, now: datetime, bundle: bytes) -> None:
+        """The log took the entry, and gave this for it."""
+        self._change(number, {"signed_at": now, "bundle": bundle})
 
     def failed(self, number: int, detail: str) -> None:
         """The run could not sign."""
         self._change(number, {"result": NOT_SIGNED, "detail": detail})
 
     def end(self, number: int, result: str, detail: str = "") -> None:
-        """The run is over: seen, late or missed."""
-        self._change(number, {"result": result, "detail": detail})
+        """The run is over: seen, late or missed. Only a missed one needs its bundle further."""
+        over = {} if result == MISSED else {"bundle": None}
+        self._change(number, {"result": result, "detail": detail, **over})
 
     def seen(self, digest: str, now: datetime) -> bool:
         """The alert for the entry with this digest arrived; false where no run waits for it."""
@@ -75,16 +97,28 @@ class Canaries:
         with self._database.write() as connection:
             return connection.execute(update(_RUN).where(unseen).values(seen_at=now)).rowcount > 0
 
+    def bundle(self, number: int) -> bytes | None:
+        """What the log gave for the entry of a run, where it is kept."""
+        with self._database.read() as connection:
+            found = connection.execute(select(_RUN.c.bundle).where(_RUN.c.id == number)).scalar()
+        return None if found is None else bytes(found)
+
+    def counts(self, begin: datetime, end: datetime) -> Mapping[str, int]:
+        """How many runs that began in `[begin, end)` ended in which way."""
+        query = select(_RUN.c.result, func.count()).where(_RUN.c.began_at >= begin, _RUN.c.began_at < end)
+        with self._database.read() as connection:
+            return {str(result): int(count) for result, count in connection.execute(query.group_by(_RUN.c.result))}
+
     def newest(self, limit: int) -> list[CanaryRun]:
         """Newest runs, newest first."""
-        query = select(_RUN).order_by(_RUN.c.id.desc()).limit(limit)
+        query = select(*_SHOWN).order_by(_RUN.c.id.desc()).limit(limit)
         with self._database.read() as connection:
             return [_run(row) for row in connection.execute(query).mappings()]
 
     def unsettled(self) -> list[CanaryRun]:
         """Runs that wait, and missed ones whose alert came after all, oldest first."""
         came = and_(_RUN.c.result == MISSED, _RUN.c.seen_at.is_not(None))
-        query = select(_RUN).where((_RUN.c.result == WAITING) | came).order_by(_RUN.c.id)
+        query = select(*_SHOWN).where((_RUN.c.result == WAITING) | came).order_by(_RUN.c.id)
         with self._database.read() as connection:
             return [_run(row) for row in connection.execute(query).mappings()]
 
@@ -98,7 +132,7 @@ class Canaries:
 
     def last_seen(self) -> CanaryRun | None:
         """The newest run whose alert arrived."""
-        query = select(_RUN).where(_RUN.c.seen_at.is_not(None)).order_by(_RUN.c.id.desc()).limit(1)
+        query = select(*_SHOWN).where(_RUN.c.seen_at.is_not(None)).order_by(_RUN.c.id.desc()).limit(1)
         with self._database.read() as connection:
             row = connection.execute(query).mappings().first()
         return None if row is None else _run(row)
@@ -118,4 +152,5 @@ def _run(row: Any) -> CanaryRun:
         row["seen_at"],
         row["result"],
         row["detail"],
+        bool(row["has_bundle"]),
     )

@@ -397,7 +397,10 @@ class PatternRow(Base, table=True):
 
 
 class CanaryRow(Base, table=True):
-    """One run of the canary: announced, signed, seen. `digest` is that of the random artifact (`sha256:…`)."""
+    """One run of the canary: announced, signed, seen. `digest` is that of the random artifact (`sha256:…`).
+
+    `bundle` is what the log gave for it, kept until the run is seen.
+    """
 
     __tablename__ = "canary"
     __table_args__ = (Index("canary_digest", "digest"), Index("canary_result", "result"))
@@ -409,6 +412,7 @@ class CanaryRow(Base, table=True):
     seen_at: datetime | None = Field(sa_column=Column(UtcTime))
     result: str = Field(sa_column=Column(Text, nullable=False))
     detail: str = Field(sa_column=Column(AnyText, nullable=False))
+    bundle: bytes | None = Field(sa_column=Column(LargeBinary))
 
 
 class ScannedRange(Base, table=True):

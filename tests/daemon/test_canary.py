@@ -16,11 +16,12 @@ from monitor.commands.terminal import Exit
 from monitor.config import CanaryConfig, load_config
 from monitor.daemon import assembly, canary
 from monitor.daemon.assembly import assemble
-from monitor.daemon.canary import CannotSign, sign_with_sign_lite
+from monitor.daemon.canary import CannotSign, Signed, sign_with_sign_lite
 from monitor.daemon.daemon import Daemon
 from monitor.following.follower import Timing
 from monitor.model.errors import BadConfig
 from monitor.program import utc_now
+from monitor.store import canaries as runs
 from monitor.store.reading import Reading
 from monitor.telemetry.prometheus import PrometheusMeter
 from tests.support.entries import CA_NOT_AFTER, hashedrekord_v2, make_certificate
@@ -29,6 +30,7 @@ from tests.support.served_log import CA, ISSUER, ServedLog, served_log
 from tlog.note import tile_log_key
 
 IDENTITY = "canary@acme.example"
+BUNDLE = b'{"mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json"}'
 CANARY = (
     f"canary: {{log: rekor-v2, identity: {IDENTITY}, issuer: '{ISSUER}', trust_config: trust.json, notify: [pager]}}\n"
 )
@@ -63,11 +65,11 @@ class Scene:
         monkeypatch.setattr(assembly, "Canary", partial(canary.Canary, sign=self.sign))
         self.daemon = Daemon(self.monitor)
 
-    def sign(self, _config: CanaryConfig, artifact: bytes) -> str:
+    def sign(self, _config: CanaryConfig, artifact: bytes) -> Signed:
         if self.trouble is not None:
             raise self.trouble
         self.log(sha256(artifact).hexdigest())
-        return self.log_id
+        return Signed(self.log_id, BUNDLE)
 
     def log(self, digest: str) -> None:
         certificate = make_certificate(CA, san=IDENTITY, issuer=ISSUER, not_after=CA_NOT_AFTER)
@@ -283,3 +285,80 @@ def test_sign_lites_and_the_token_commands_failures_are_told_by_their_owner(tmp_
         sign_with_sign_lite(config, b"artifact")
     assert failed.value.owner is Owner.OURSELVES
     assert "none.json" in failed.value.detail
+
+
+def signwatch(scene: Scene, *words: str, expect: Exit = Exit.FINE) -> None:
+    assert run_command([*words, "--config", str(scene.served.config)]) == expect
+
+
+def test_the_bundle_of_a_missed_run_is_kept_as_proof_and_that_of_a_seen_one_is_not(
+    scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene.round()
+    scene.clock.advance(minutes=61)
+    scene.daemon.sign_canary()
+    scene.clock.advance(minutes=11)
+    scene.daemon.watch_canary()
+    assert scene.results() == ["missed", "seen"], "control"
+    signwatch(scene, "canary", "export", "2", "--output", str(tmp_path / "missed.json"))
+    assert (tmp_path / "missed.json").read_bytes() == BUNDLE
+    capsys.readouterr()
+    signwatch(scene, "canary", "list")
+    assert [line.split("\t")[:3] for line in capsys.readouterr().out.splitlines()] == [
+        ["2", "rekor-v2", "missed"],
+        ["1", "rekor-v2", "seen"],
+    ]
+    signwatch(scene, "canary", "list", "--json")
+    assert [each["has_bundle"] for each in json.loads(capsys.readouterr().out)["runs"]] == [True, False]
+    signwatch(scene, "canary", "export", "1", expect=Exit.MISUSED)
+    assert "no bundle is kept for run 1" in capsys.readouterr().err
+    # It comes after all: the log showed it.
+    scene.follow()
+    scene.deliver()
+    scene.daemon.watch_canary()
+    assert scene.results()[0] == "late"
+    signwatch(scene, "canary", "export", "2", expect=Exit.MISUSED)
+
+
+def test_old_runs_are_forgotten_but_never_the_last_that_was_seen(scene: Scene) -> None:
+    scene.round()
+    for _ in range(2):
+        scene.clock.advance(minutes=61)
+        scene.trouble = CannotSign(Owner.COULD_NOT_ASK, "no answer")
+        scene.round()
+    assert [run.number for run in scene.monitor.store.canaries.newest(9)] == [3, 2, 1], "control"
+    scene.clock.advance(days=runs.KEPT.days + 1)
+    scene.round()
+    assert [run.number for run in scene.monitor.store.canaries.newest(9)] == [4, 3, 1], (
+        "nor the newest, whose number would be given again"
+    )
+    last = scene.monitor.store.canaries.last_seen()
+    assert last is not None
+    assert last.number == 1
+
+
+def test_a_month_of_missed_runs_keeps_the_newest_bundles_alone(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "MOST_BUNDLES", 2)
+    canaries = scene.monitor.store.canaries
+    for number in range(1, 6):
+        now = scene.clock()
+        assert canaries.begin("rekor-v2", f"sha256:{number:064x}", now) == number
+        canaries.signed(number, now, BUNDLE)
+        canaries.end(number, runs.MISSED, "ourselves: no alert")
+    canaries.begin("rekor-v2", "sha256:" + "ab" * 32, scene.clock())
+    assert [run.number for run in canaries.newest(9) if run.has_bundle] == [5, 4]
+    assert len(canaries.newest(9)) == 6, "the runs themselves stay"
+
+
+def test_a_report_counts_the_runs_of_its_time(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
+    signwatch(scene, "report", "--format", "markdown")
+    assert "The canary" not in capsys.readouterr().out, "control: none ran"
+    scene.round()
+    signwatch(scene, "report", "--format", "json")
+    assert json.loads(capsys.readouterr().out)["canary"] == {"seen": 1}
+    signwatch(scene, "report", "--format", "markdown")
+    assert "1 seen in time, 0 late, 0 missed, 0 could not sign." in capsys.readouterr().out
+    signwatch(scene, "report", "--format", "html")
+    assert "<h2>The canary</h2>" in capsys.readouterr().out
+    signwatch(scene, "report", "--format", "json", "--to", "2026-01-01")
+    assert json.loads(capsys.readouterr().out)["canary"] == {}
