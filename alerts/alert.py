@@ -126,21 +126,28 @@ def day_of(now: datetime) -> str:
 
 
 def lasting(length: timedelta) -> str:
-    """A length of time in words: minutes up to two hours, hours up to two days, then days."""
-    minutes = int(length.total_seconds() // 60)
-    for unit, size in (("day", 1440), ("hour", 60)):
-        if minutes >= 2 * size:
-            return f"{minutes // size} {unit}s"
-    return f"{minutes} minute{'' if minutes == 1 else 's'}"
+    """How long something lasts, in one unit: seconds below a minute, minutes below two hours, hours below two days."""
+    seconds = max(0, int(length.total_seconds()))
+    for unit, size, least in (("day", 86400, 2), ("hour", 3600, 2), ("minute", 60, 1)):
+        if seconds >= least * size:
+            return counted(seconds // size, unit)
+    return counted(seconds, "second")
 
 
-def counted(number: int, what: str) -> str:
-    """A number with its noun, whose last word is a regular one: "1 alert", "2 entries", "3 matches"."""
+def exactly(length: timedelta) -> str:
+    """A length of time for a record, in one unit: hours to a hundredth from two hours on, else as `lasting` says it."""
+    hours = length.total_seconds() / 3600
+    return f"{round(hours, 2):g} hours" if hours >= 2 else lasting(length)  # noqa: PLR2004  where `lasting` begins with hours
+
+
+def counted(number: float, what: str) -> str:
+    """A number with its noun, whose last word is a regular one: "1 alert", "2 entries", "3,000 matches"."""
+    told = f"{number:,}" if isinstance(number, int) else f"{number:g}"
     if number == 1:
-        return f"{number} {what}"
+        return f"{told} {what}"
     if what.endswith("y") and what[-2:-1] not in "aeiou":
-        return f"{number} {what[:-1]}ies"
-    return f"{number} {what}{'es' if what.endswith(('ch', 'sh', 's', 'x')) else 's'}"
+        return f"{told} {what[:-1]}ies"
+    return f"{told} {what}{'es' if what.endswith(('ch', 'sh', 's', 'x')) else 's'}"
 
 
 def rfc3339(at: datetime) -> str:

@@ -3,10 +3,9 @@
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Final, TypeVar
 
-from alerts.alert import Alert, Owner, Severity
+from alerts.alert import Alert, Owner, Severity, counted, rfc3339
 from alerts.outbox import Delivery
 
 _Item = TypeVar("_Item")
@@ -29,7 +28,7 @@ def digest_alert(digest: str, alerts: Sequence[Alert]) -> Alert:
     severity = ordered[0].severity
     owner = min((alert.owner for alert in alerts), key=_OWNER_ORDER.index)
     count = len(ordered)
-    reasons = tuple(f"{alert.title} ({_utc(alert.created_at)}, {alert.id})" for alert in ordered[:_SHOWN])
+    reasons = tuple(f"{alert.title} ({rfc3339(alert.created_at)}, {alert.id})" for alert in ordered[:_SHOWN])
     if count > _SHOWN:
         reasons = (*reasons, f"… and {count - _SHOWN} more")
     return Alert(
@@ -37,8 +36,8 @@ def digest_alert(digest: str, alerts: Sequence[Alert]) -> Alert:
         kind="digest",
         owner=owner,
         severity=severity,
-        title=f"{count:,} alerts in one digest",
-        summary=f"{count:,} alerts for this channel came faster than it is to be written to one by one.",
+        title=f"{counted(count, 'alert')} in one digest",
+        summary=f"This channel is written to one by one only so fast: {counted(count, 'alert')} came faster.",
         consequence="Each of them is kept and listed one by one; this message stands for all of them.",
         next_step=f"Run `signwatch alerts list --digest {digest}` to read each one.",
         created_at=max(alert.created_at for alert in alerts),
@@ -55,12 +54,8 @@ def _counts(alerts: Sequence[Alert]) -> tuple[tuple[str, str], ...]:
     rows += [(f"rule {rule}", f"{count:,}") for rule, count in _by_count(rules)[:_RULES_SHOWN]]
     rows += [(f"log {log}", f"{count:,}") for log, count in _by_count(logs)[:_RULES_SHOWN]]
     first, last = min(alert.created_at for alert in alerts), max(alert.created_at for alert in alerts)
-    return (*rows, ("first", _utc(first)), ("last", _utc(last)))
+    return (*rows, ("first", rfc3339(first)), ("last", rfc3339(last)))
 
 
 def _by_count(counts: Counter[_Item]) -> list[tuple[_Item, int]]:
     return sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
-
-
-def _utc(at: datetime) -> str:
-    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,10 +1,9 @@
 """The page a person reads: an alert with every text made inert and every length bounded."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
 
-from alerts.alert import Alert, Owner, Severity
+from alerts.alert import Alert, Owner, Severity, rfc3339
 from alerts.inert import inert_line
 from alerts.links import NO_LINKS, Links
 
@@ -97,7 +96,7 @@ def page_of(alert: Alert, key: str, note: str = "", links: Links = NO_LINKS) -> 
         sections=sections,
         claims=claims,
         where=_where(alert),
-        created=moment(alert.created_at),
+        created=rfc3339(alert.created_at),
         key=inert_line(key, _NAME),
         link=links.page(alert),
         acknowledge_link=links.acknowledge(alert),
@@ -107,11 +106,6 @@ def page_of(alert: Alert, key: str, note: str = "", links: Links = NO_LINKS) -> 
         command=_command(alert),
         note=inert_line(note, _SENTENCE),
     )
-
-
-def moment(at: datetime) -> str:
-    """A time as people write it: UTC, to the second."""
-    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _command(alert: Alert) -> str:

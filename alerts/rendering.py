@@ -4,12 +4,11 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from alerts.alert import Alert
+from alerts.alert import Alert, rfc3339
 from alerts.inert import inert_json
 from alerts.links import NO_LINKS, Links
 from alerts.page import Page, page_of
@@ -111,7 +110,7 @@ def json_document(alert: Alert, key: str, links: Links = NO_LINKS) -> dict[str, 
         "kind": alert.kind,
         "owner": alert.owner.value,
         "severity": alert.severity.value,
-        "created_at": alert.created_at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+        "created_at": rfc3339(alert.created_at),
         "title": alert.title,
         "summary": alert.summary,
         "consequence": alert.consequence,

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from alerts.alert import counted
 from alerts.inert import inert_line
 from alerts.page import Page
 
@@ -62,7 +63,9 @@ class UserTemplate:
                 command, input=json.dumps(job).encode(), capture_output=True, timeout=self.seconds, check=False, env={}
             )
         except subprocess.TimeoutExpired as late:
-            raise TemplateFailed(f"the template {self.name} took longer than {self.seconds:g} s") from late
+            raise TemplateFailed(
+                f"the template {self.name} took longer than {counted(self.seconds, 'second')}"
+            ) from late
         except OSError as error:
             raise TemplateFailed(f"the template {self.name} could not be run: {error}") from error
         return self._answer(done)

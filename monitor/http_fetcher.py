@@ -19,6 +19,7 @@ import httpx
 from typing_extensions import override
 
 from addresses.url import shown_url
+from alerts.alert import counted
 from monitor.model.errors import FetchFailed, OwnFault
 from outbound.transport import (
     Deadline,
@@ -258,7 +259,7 @@ class HttpFetcher(Fetcher):
             left = self._not_before - self._clock()
             if left > 0 and not self._rested(left, patience):
                 raise Throttled(
-                    f"{shown_url(url)}: not asked: the server wants {left:.0f} more seconds of rest", 429, left
+                    f"{shown_url(url)}: not asked: the server wants {counted(round(left), 'second')} of rest", 429, left
                 )
             if self._bucket is not None:
                 self._bucket.take()

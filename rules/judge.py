@@ -144,7 +144,8 @@ def _logged_after_expiry(case: Case) -> Iterator[Reason]:
         sentence = (
             "The certificate had expired before this entry was logged: a key that should be gone signed or logged."
         )
-        expected, found = f"logged by {signer.not_after.isoformat()}", f"not in the log at {absent_at.isoformat()}"
+        expected = f"logged by {signer.not_after:%Y-%m-%dT%H:%M:%SZ}"
+        found = f"not in the log at {absent_at:%Y-%m-%dT%H:%M:%SZ}"
         yield Reason(LOGGED_AFTER_EXPIRY, sentence, expected, found)
 
 

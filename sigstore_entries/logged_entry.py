@@ -167,7 +167,7 @@ def entry_timestamp(entry: Mapping[str, Any], log: LoggingKey) -> EntryTimestamp
             raise NotLogged("the signed entry timestamp in the bundle is not the log's") from error
     # SPEC protobuf-specs TimeRange: both ends are inside it.
     if (log.valid_from and at < log.valid_from) or (log.valid_until and at > log.valid_until):
-        raise NotLogged(f"the signed entry timestamp is of {at.isoformat()}, when the log's key was not valid")
+        raise NotLogged(f"the signed entry timestamp is of {at:%Y-%m-%dT%H:%M:%SZ}, when the log's key was not valid")
     return EntryTimestamp(statement, signature, at)
 
 

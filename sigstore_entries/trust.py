@@ -136,7 +136,7 @@ class CertificateAuthorities:
         if trust is not ChainTrust.TRUSTED:
             return replace(signer, trust=trust, trusted_by=None)
         if at is not None and not _within(at, signer.not_before, signer.not_after):
-            defects.append(f"validity: used at {at.isoformat()}, outside the certificate's validity")
+            defects.append(f"validity: used at {at:%Y-%m-%dT%H:%M:%SZ}, outside the certificate's validity")
         return replace(signer, trust=ChainTrust.TRUSTED, trusted_by=name, defects=tuple(defects))
 
     def trust_of(self, signer: Signer) -> ChainTrust:

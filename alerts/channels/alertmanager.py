@@ -2,10 +2,10 @@
 
 import json
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
-from alerts.alert import Alert, AlertChange, ChangeKind
+from alerts.alert import Alert, AlertChange, ChangeKind, rfc3339
 from alerts.channels.channel import DeliveryFailed
 from alerts.channels.guarded_http import GuardedPoster
 from alerts.channels.settings import SecretFile, SecretUnreadable
@@ -73,8 +73,8 @@ def document(alert: Alert, key: str, renderer: Renderer, *, ends: datetime) -> d
     return {
         "labels": {name: _utf8(value)[:_MAX_LABEL] for name, value in labels.items() if value},
         "annotations": {name: value for name, value in annotations.items() if value},
-        "startsAt": min(alert.created_at, ends).astimezone(UTC).isoformat(),
-        "endsAt": ends.astimezone(UTC).isoformat(),
+        "startsAt": rfc3339(min(alert.created_at, ends)),
+        "endsAt": rfc3339(ends),
         **({"generatorURL": page.link} if page.link else {}),
     }
 

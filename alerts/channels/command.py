@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Thread
 from typing import IO, Final
 
-from alerts.alert import Alert
+from alerts.alert import Alert, counted
 from alerts.channels.channel import DeliveryFailed
 from alerts.inert import header_token, inert_line
 from alerts.rendering import Renderer
@@ -65,7 +65,9 @@ class CommandChannel:
         try:
             code = started.wait(self.seconds)
         except subprocess.TimeoutExpired as error:
-            raise DeliveryFailed(f"{self.argv[0]}: not finished after {self.seconds:g} s; it was stopped") from error
+            raise DeliveryFailed(
+                f"{self.argv[0]}: not finished after {counted(self.seconds, 'second')}; it was stopped"
+            ) from error
         finally:
             _stop(started)
             for thread in threads:

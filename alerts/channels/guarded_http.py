@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import httpcore
 import httpx
 
+from alerts.alert import counted
 from alerts.channels.channel import DeliveryFailed
 from alerts.inert import inert_line
 from outbound.transport import (
@@ -114,7 +115,7 @@ class GuardedPoster:
                 raise_for(answer, response.headers, host, now)
                 return answer
         except httpcore.TimeoutException as error:
-            raise DeliveryFailed(f"{host}: no complete answer within {self._seconds:g} s") from error
+            raise DeliveryFailed(f"{host}: no complete answer within {counted(self._seconds, 'second')}") from error
         except (httpx.LocalProtocolError, httpcore.LocalProtocolError) as error:
             # Its text repeats the header, and the header may hold a secret.
             raise DeliveryFailed(f"{host}: a header cannot be sent; is the secret one line of ASCII?") from error

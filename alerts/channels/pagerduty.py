@@ -2,10 +2,10 @@
 
 import json
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
-from alerts.alert import Alert, AlertChange, ChangeKind, Severity
+from alerts.alert import Alert, AlertChange, ChangeKind, Severity, rfc3339
 from alerts.channels.channel import DeliveryFailed
 from alerts.channels.guarded_http import GuardedPoster
 from alerts.channels.settings import SecretFile, SecretUnreadable
@@ -66,7 +66,7 @@ def event(alert: Alert, key: str, routing_key: str, renderer: Renderer) -> dict[
             "summary": inert_line(f"{page.title}: {page.summary}", _MAX_SUMMARY - 40),
             "source": page.where or "signwatch",
             "severity": _SEVERITY[alert.severity],
-            "timestamp": alert.created_at.astimezone(UTC).isoformat(),
+            "timestamp": rfc3339(alert.created_at),
             "class": page.kind,
             "custom_details": {
                 "whose trouble": page.owner,

@@ -6,10 +6,10 @@ import hashlib
 import hmac
 import json
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
-from alerts.alert import Alert
+from alerts.alert import Alert, rfc3339
 from alerts.channels.channel import DeliveryFailed
 from alerts.channels.guarded_http import GuardedPoster
 from alerts.channels.settings import SecretFile, SecretUnreadable
@@ -51,7 +51,7 @@ def encode(alert: Alert, key: str, renderer: Renderer) -> bytes:
     """The body: `type`, `timestamp` and `data` (docs/schemas/signwatch-alert-1.json), ASCII JSON."""
     document: dict[str, Any] = {
         "type": f"signwatch.{alert.kind}",
-        "timestamp": alert.created_at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+        "timestamp": rfc3339(alert.created_at),
         "data": renderer.document(alert, key),
     }
     return json.dumps(document, ensure_ascii=True, separators=(",", ":"), allow_nan=False).encode("ascii")

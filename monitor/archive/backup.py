@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final
 
+from alerts.alert import rfc3339
 from monitor.model.errors import BadConfig, OwnFault
 from monitor.store.tables import SCHEMA
 
@@ -91,7 +92,7 @@ def _write(places: Places, draft: Path, snapshot: Path, now: datetime, version: 
             _add(tar, DATABASE, snapshot, listed)
             document = {
                 "format": _FORMAT,
-                "at": now.isoformat(timespec="seconds"),
+                "at": rfc3339(now),
                 "version": version,
                 "schema": SCHEMA,
                 "files": listed,

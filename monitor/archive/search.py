@@ -15,6 +15,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from alerts.alert import counted, rfc3339
 from monitor.archive.files import ArchiveFault, ArchiveFiles
 from monitor.archive.ranges import ArchivedRange, Manifest
 from monitor.archive.reading import KeyCache, KeySpan, OpenedFile, TooMuch, Work
@@ -116,9 +117,9 @@ class Row:
         return {
             "log": self.log,
             "index": self.index,
-            "time": None if self.time is None else self.time.isoformat(),
+            "time": None if self.time is None else rfc3339(self.time),
             "time_source": self.time_source,
-            "not_before": None if self.not_before is None else self.not_before.isoformat(),
+            "not_before": None if self.not_before is None else rfc3339(self.not_before),
             "kind": self.kind,
             "identities": list(self.identities),
             "issuers": list(self.issuers),
@@ -164,7 +165,7 @@ class LogCoverage:
 
     def sentence(self) -> str:
         """The coverage as a sentence."""
-        head = "" if self.signed_at is None else f" (signed head of {self.signed_at:%Y-%m-%d %H:%M} UTC)"
+        head = "" if self.signed_at is None else f" (signed head of {rfc3339(self.signed_at)})"
         if self.complete:
             said = (
                 f"complete for {self.log}, entries 0 to {self.size - 1}{head}" if self.size else f"{self.log} is empty"
@@ -173,7 +174,7 @@ class LogCoverage:
             spans = ", ".join(f"{first} to {last - 1}" for first, last in self.spans) or "none"
             said = f"{self.log}: entries {spans} of {self.size}{head}"
         if self.unreadable or self.defective:
-            said += f"; {self.unreadable} entries could not be read, {self.defective} only in part"
+            said += f"; not read: {counted(self.unreadable, 'entry')}, read only in part: {self.defective}"
         for first, last in self.unsearched:
             said += f"; {first} to {last - 1} were not searched: too many values fit. Name more, or a shorter time"
         return said + "".join(f"; not {first} to {last - 1}: {why}" for first, last, why in self.damaged)
@@ -345,7 +346,7 @@ class Archive:
                 read = self._read(manifest, each, here, columns=["leaf_hash"])["leaf_hash"].to_pylist()
                 found |= {each.first + offset: raw.hex() for offset, raw in zip(here, read, strict=True)}
         if len(found) != len(indexes):
-            raise ArchiveFault(f"{log}: {len(indexes) - len(found)} entries are not archived any more")
+            raise ArchiveFault(f"{log}: no longer archived: {counted(len(indexes) - len(found), 'entry')}")
         return found
 
     def by_leaf(self, leaf_hash: bytes) -> list[Row]:

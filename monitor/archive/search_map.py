@@ -11,6 +11,7 @@ from hashlib import sha256
 from itertools import chain
 from typing import Any, Final
 
+from alerts.alert import counted
 from monitor.archive.search_index import SEARCHED, KeyKind, text_key, value_key
 from monitor.model.log_source import LogApi, LogIdentity, Statement
 from monitor.proof.evidence import NotEvidence, from_base64
@@ -178,7 +179,7 @@ def _checked_key(answer: Any, maps: Sequence[MapRoot]) -> CheckedKey:
     wanted = sha256(key_of(kind, value)).digest()
     shown = answer["maps"]
     if len(shown) != len(maps):
-        raise AnswerInvalid(f"it answers for {len(shown)} maps of {len(maps)}")
+        raise AnswerInvalid(f"it answers for {counted(len(shown), 'map')} of {len(maps)}")
     count, first = 0, 0
     entries: list[int] | None = []
     for each, of in zip(shown, maps, strict=True):

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 from typing_extensions import override
 
+from alerts.alert import counted
 from monitor.backscan.progress import ScanState
 from monitor.following.follower import BatchScanner, Limits, LogFollower, Timing, Unkept
 from monitor.following.scan_batch import RuleScanner
@@ -86,7 +87,9 @@ def begin_range(
             head = trusted.head
             end = head.size if last is None else last
             if not 0 <= first <= end <= head.size:
-                raise NotInLog(f"{head.log} has {head.size} entries; there is no range from {first} to {end} in it")
+                raise NotInLog(
+                    f"{head.log} has {counted(head.size, 'entry')}; there is no range from {first} to {end} in it"
+                )
             return Position(head.log, source.frontier(first, head), trusted), end
         except LogMisbehaved as misbehaved:
             state.keep_evidence(misbehaved.evidence, [alert_of_evidence(misbehaved.evidence, world.timing.clock())])

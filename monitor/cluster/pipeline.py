@@ -17,6 +17,7 @@ import pyarrow as pa
 from distributed import Future
 from typing_extensions import override
 
+from alerts.alert import counted
 from monitor.archive.rows import SCHEMA, RowTrust, rows_of
 from monitor.cluster.worker import CouldNotAsk, Reply, read_range
 from monitor.cluster.workers import Check, SharedRun
@@ -488,8 +489,8 @@ class _Pipeline:
     def _warn(self, worker: str) -> None:
         if count := self._tally.by_worker[worker]:
             self._shared.workers.warn(
-                f"{count} ranges that worker {worker} read before were checked in samples alone: `signwatch archive "
-                "verify --all` reads archived rows again; a scan should be repeated"
+                f"checked in samples alone: {counted(count, 'range')} that worker {worker} read before. `signwatch "
+                "archive verify --all` reads archived rows again; a scan should be repeated"
             )
 
     def _read_here(self, task: _Task) -> Part:

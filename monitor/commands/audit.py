@@ -114,7 +114,7 @@ def audit(
         for piece in evidence[:EVIDENCE_SHOWN]:
             say(piece.sentence, "bold red")
         if len(evidence) > EVIDENCE_SHOWN:
-            say(f"and {len(evidence) - EVIDENCE_SHOWN} more pieces of evidence are open", "bold red")
+            say(f"and more open evidence: {len(evidence) - EVIDENCE_SHOWN}", "bold red")
         if pages := alerts.get(Severity.PAGE.value, 0):
             say(f"{counted(pages, 'open alert')} at the severity page: `signwatch alerts list --open`", "yellow")
         say(meaning(code, outcomes), "green" if code is Exit.FINE else "bold red")

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from addresses.image_name import BadImageName, parse_image_name
+from alerts.alert import counted
 from monitor.commands.entry_file import signings_in
 from monitor.commands.git_objects import read_object
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, duration, say, say_json, table, when
@@ -73,7 +74,8 @@ def add(  # noqa: PLR0917
     leave_given = Authorisation(first, count, expires, why, release.what, release.digests)
     with closing(open_database(settings.database)) as database:
         number = Authorisations(database).add(rule, leave_given, utc_now())
-    say(f"authorisation {number}: {count} times {release.what} under {rule} until {when(leave_given.expires)}")
+    often = counted(count, "time")
+    say(f"authorisation {number}: {often} {release.what} under {rule} until {when(leave_given.expires)}")
     if release.digests != (release.what,):
         for each in release.digests:
             say(f"  the log may show {each}")

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from addresses.image_name import BadImageName, ImageName, parse_image_name
-from alerts.alert import rfc3339
+from alerts.alert import counted, rfc3339
 from monitor.commands.check_bundle import Checked, Trees, check_held
 from monitor.commands.git_objects import GitObject, read_object
 from monitor.commands.rules_on_entries import judging
@@ -255,7 +255,7 @@ def check_image(
         rows += checker.others(release)
         told = checker.coverage()
     if held.left_out:
-        note(f"{held.left_out} more signatures are not looked at", "yellow")
+        note(f"not looked at: {counted(held.left_out, 'more signature')}", "yellow")
     more = {"not_looked_at": held.left_out, "other_referrers": held.others}
     _tell(release, rows, told, as_json=as_json, more=more, unfinished=bool(held.left_out) or not held.found)
 
@@ -396,4 +396,4 @@ def _sentences(rows: Iterable[_Row]) -> Iterator[str]:
     if not any(each.problem is None and each.place != "only in the log" for each in rows):
         yield "no signature here holds"
     if hidden := sum(each.place == "only in the log" for each in rows):
-        yield f"{hidden} signatures are in the log and not here: find out who made them and where they are"
+        yield f"in the log and not here: {counted(hidden, 'signature')}. Find out who made them and where they are"

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from alerts.alert import counted
+from alerts.alert import counted, rfc3339
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, say, say_json
 from monitor.config import Config, load_config
 from monitor.daemon.assembly import as_followed, build_channels, folder_is_writable
@@ -98,7 +98,7 @@ def _program() -> Iterator[Check]:
 
 def _machine(folder: Path) -> Iterator[Check]:
     now = utc_now()
-    yield Check("clock", now > _RELEASED, f"{now:%Y-%m-%d %H:%M:%S} UTC")
+    yield Check("clock", now > _RELEASED, rfc3339(now))
     there = folder if folder.exists() else Path()
     free = shutil.disk_usage(there).free
     yield Check("disk", True if free > _LEAST_FREE else None, f"{free // 2**20} MiB free at {there.resolve()}")

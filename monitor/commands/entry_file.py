@@ -7,6 +7,7 @@ from typing import BinaryIO, Final
 
 import typer
 
+from alerts.alert import counted
 from alerts.inert import inert_line
 from monitor.commands.terminal import note
 from sigstore_entries.body import MalformedText, blocks
@@ -45,7 +46,7 @@ def _files(name: Path) -> list[Path]:
             wanted = ", ".join(sorted(_SUFFIXES))
             raise typer.BadParameter(f"{name}: no file in this folder is named like a bundle ({wanted})")
         if len(found) < len(every):
-            note(f"{name}: {len(every) - len(found)} other files are not looked at", "yellow")
+            note(f"{name}: not looked at: {counted(len(every) - len(found), 'other file')}", "yellow")
         return found
     if any(character in str(name) for character in "*?["):
         # A pattern that the shell left as it is.

@@ -60,9 +60,9 @@ def list_evidence(
             each.id,
             each.log,
             each.kind,
-            f"{each.kept_at:%Y-%m-%d %H:%M:%S}Z",
+            when(each.kept_at),
             each.document.get("strength"),
-            "open" if each.closed_at is None else f"closed {each.closed_at:%Y-%m-%d %H:%M:%S}Z: {each.note}",
+            "open" if each.closed_at is None else f"closed {when(each.closed_at)}: {each.note}",
         )
         for each in kept
     ]
@@ -88,7 +88,7 @@ def close(
         store, reading = Store(database, clock=utc_now, route=lambda _alert: ()), Reading(database)
         for piece in [_only_one(reading.evidence(_MANY, prefix=each), each) for each in ids]:
             if not store.close_evidence(piece.id, why):
-                at = f"{piece.closed_at:%Y-%m-%d %H:%M:%S}Z" if piece.closed_at is not None else "a moment ago"
+                at = f"at {when(piece.closed_at)}" if piece.closed_at is not None else "a moment ago"
                 raise typer.BadParameter(f"{piece.id} was closed {at}: {piece.note}", param_hint="ID")
             say(f"{piece.id}: closed")
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from alerts.inert import inert_line
 from monitor.commands.proof_file import tell_proofs
-from monitor.commands.terminal import DEFAULT_CONFIG, Exit, JsonOption, leave, note, say, say_json
+from monitor.commands.terminal import DEFAULT_CONFIG, Exit, JsonOption, leave, note, say, say_json, when
 from monitor.config import TrustConfig
 from monitor.model.errors import Evidence, OwnFault
 from monitor.model.log_source import LogApi
@@ -69,7 +69,7 @@ class _Keys:
         log = self.root.signer(api, key_name, spki) if self.root else None
         if log is None:
             return None
-        ended = f", which names it as valid until {log.valid_until.isoformat()}" if log.valid_until else ""
+        ended = f", which names it as valid until {when(log.valid_until)}" if log.valid_until else ""
         return f"the key of the log at {log.url} in {self.source}{ended}"
 
 

@@ -14,7 +14,7 @@ import typer
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from alerts.alert import counted
+from alerts.alert import counted, exactly, rfc3339
 from alerts.inert import inert_line
 from monitor.commands.report_document import Period, report_document
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, note
@@ -94,7 +94,7 @@ def read_period(begin: str | None, end: str | None, now: datetime) -> Period:
     last = min(_moment(end, "--to"), now) if end is not None else now
     first = _moment(begin, "--from") if begin is not None else last - _WEEK
     if first >= last:
-        raise typer.BadParameter(f"{_short(first)} is not before {_short(last)}", param_hint="--from")
+        raise typer.BadParameter(f"{rfc3339(first)} is not before {rfc3339(last)}", param_hint="--from")
     return Period(first, last)
 
 
@@ -156,10 +156,11 @@ def _environment(*, autoescape: bool) -> Environment:
     )
     environment.filters.update(
         inert=lambda value: inert_line("-" if value is None else str(value), _LONGEST),
-        moment=lambda at: _short(datetime.fromisoformat(at)),
+        moment=lambda at: rfc3339(datetime.fromisoformat(at)),
         day=lambda at: at[:10],
         number=lambda value: f"{value:,}".replace(",", "\u202f"),
-        hours=hours,
+        counted=lambda value, noun: counted(value, noun).replace(",", "\u202f"),
+        hours=lambda seconds: exactly(timedelta(seconds=seconds)),
         trouble=lambda name: TROUBLES.get(name, "unknown"),
         trouble_class=lambda name: _TROUBLE_CLASSES.get(name, "warn"),
         signed=_signed,
@@ -168,19 +169,6 @@ def _environment(*, autoescape: bool) -> Environment:
         fenced=_fenced,
     )
     return environment
-
-
-def hours(seconds: int) -> str:
-    """A length of time as a person would say it, to the minute; seconds below one minute."""
-    if seconds < 60:  # noqa: PLR2004
-        return f"{seconds} s"
-    whole, minutes = divmod(seconds // 60, 60)
-    parts = [f"{whole} h" if whole else "", f"{minutes} min" if minutes or not whole else ""]
-    return " ".join(part for part in parts if part)
-
-
-def _short(at: datetime) -> str:
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _signed(head: str | Mapping[str, str]) -> str:

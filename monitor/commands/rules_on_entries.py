@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from alerts.alert import counted
 from monitor.commands.entry_file import files_named, signings_in
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say, say_json, table
 from monitor.config import Config, load_config
@@ -111,7 +112,7 @@ def _note_left_out(file: Path, signing: Signing, dropped: int) -> None:
     if signing.unread:
         note(f"{file}: read in part: {signing.unread}", "yellow")
     if dropped:
-        note(f"{file}: {dropped} more rules may select it, and were not asked about all its signers", "yellow")
+        note(f"{file}: not asked about all its signers: {counted(dropped, 'more rule')} that may select it", "yellow")
 
 
 def _show(told: Explanation) -> None:

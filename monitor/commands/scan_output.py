@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from alerts.alert import counted
 from alerts.inert import inert_json
 from monitor.backscan.ledger import LedgerFinding
 from monitor.commands.terminal import note, table
@@ -76,7 +77,7 @@ def show_findings(findings: Iterator[LedgerFinding], *, as_json: bool) -> None:
     if rows:
         table(("log", "entry", "rule", "verdict", "who", "why"), rows)
     if more := sum(1 for _ in findings):
-        note(f"{more} more findings are not shown; --json prints them all", "yellow")
+        note(f"not shown: {counted(more, 'more finding')}; --json prints all", "yellow")
 
 
 def json_line(document: Mapping[str, Any]) -> None:

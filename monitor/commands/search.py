@@ -22,7 +22,7 @@ from monitor.archive.search import Answer, Archive, BadQuery, Coverage, Match, Q
 from monitor.archive.search_index import SEARCHED, KeyKind
 from monitor.commands.search_complete import write_complete
 from monitor.commands.search_proof import write_proof
-from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, leave, note, say, say_json, table
+from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, leave, note, say, say_json, table, when
 from monitor.config import Config, load_config
 from monitor.daemon.followed_logs import configured_logs
 from monitor.daemon.trust_watch import trust_of
@@ -226,7 +226,7 @@ def _show(answer: Answer, verdicts: Sequence[dict[str, str]]) -> None:
 
 
 def _cells(row: Row, verdicts: Mapping[str, str]) -> tuple[object, ...]:
-    at = "-" if row.time is None else f"{row.time:%Y-%m-%d %H:%M:%S}Z"
+    at = when(row.time)
     who = next(iter((*row.identities, *row.fingerprints)), None)
     verdict = ", ".join(f"{rule}: {outcome}" for rule, outcome in sorted(verdicts.items())) or None
     issuer, digest = next(iter(row.issuers), None), next(iter(row.digests), None)

@@ -41,7 +41,7 @@ def write_complete(files: ArchiveFiles, query: Query, path: Path) -> None:
         raise OwnFault(f"{path}: cannot be written: {error.strerror}") from error
     for answer in document["answers"]:
         count = sum(each["line"]["count"] for each in answer["maps"] if "line" in each)
-        say(f"{log}: {count} of the first {document['size']} entries have this {answer['kind']}")
+        say(f"{log}: entries with this {answer['kind']} among the first {document['size']}: {count}")
     note(f"index root {document['index_root']}, which `signwatch peers compare` compares with other installations'")
 
 
@@ -89,7 +89,7 @@ def tell_complete(checked: CheckedAnswer, owner: Owner | None, source: str, *, r
         say("Anybody can sign such a file with a key of their own: it shows nothing of a log that you know.")
         return code
     for each in checked.keys:
-        what = f"{each.count} of the first {checked.size} entries of {checked.log} have {each.kind.word} {each.value}"
+        what = f"entries among the first {checked.size} of {checked.log} with {each.kind.word} {each.value}: {each.count}"
         say(inert_line(what, _LONGEST))
     say(f"these entries lead to a tree of {checked.head.size} entries, {signed}{f', {whose}' if whose else ''}")
     if whose is None:

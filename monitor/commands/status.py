@@ -117,7 +117,7 @@ def _show_canary(canary: dict[str, Any] | None) -> None:
         return
     last = f"last seen at {seen['seen']}" if seen else "never seen"
     if seen and seen["latency_seconds"] is not None:
-        last += f", {seen['latency_seconds']:g} s after it was logged"
+        last += f", {counted(seen['latency_seconds'], 'second')} after it was logged"
     trouble = f"; {newest['result']}: {newest['detail']}" if newest["detail"] else ""
     say(f"canary: {last}{trouble}", "red" if trouble else "")
 

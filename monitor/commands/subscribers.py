@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 import typer
 from rich.progress import track
 
+from alerts.alert import counted
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, note, say, say_json, table
 from monitor.config import load_config
 from monitor.program import utc_now
@@ -46,7 +47,7 @@ def list_subscribers(
     columns = ("id", "address", "subscriptions", "destinations", "suspended")
     table(columns, [[row[name] for name in columns] for row in rows])
     if total > len(rows):
-        note(f"{len(rows)} of {total} accounts are shown; --limit {total} shows all of them")
+        note(f"{len(rows)} of {counted(total, 'account')} shown; --limit {total} shows all of them")
 
 
 def show(who: Who, config: ConfigOption = DEFAULT_CONFIG) -> None:
@@ -133,7 +134,7 @@ def export(
         with output.open("w", encoding="utf-8") as file:
             output.chmod(0o600)
             file.writelines(track(lines, "exporting", total=total, disable=not sys.stderr.isatty()))
-    say(f"{total} accounts written to {output}")
+    say(f"{counted(total, 'account')} written to {output}")
 
 
 def bring(
@@ -157,7 +158,7 @@ def bring(
                 wrong.append(f"line {number}: {type(error).__name__}: {error}")
             else:
                 done += 1
-    say(f"{done} accounts are there, {len(wrong)} lines were wrong")
+    say(f"accounts that are there: {done}, wrong lines: {len(wrong)}")
     for sentence in wrong[:20]:
         say(sentence, "red")
     if wrong:

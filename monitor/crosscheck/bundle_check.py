@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
+from alerts.alert import counted
 from monitor.crosscheck.bundles import View
 from monitor.model.errors import Evidence, FetchFailed, LogMisbehaved
 from monitor.model.log_source import LogIdentity, LogSource, Position, SignedHead, read_head
@@ -170,7 +171,7 @@ class CrossCheck:
             return BundleVerdict(
                 BundleRelation.CONSISTENT, f"proven consistent with {by} of size {trusted.size}", agreeing
             )
-        shows = f"the log shows only {trusted.size} entries here, the bundle proves {view.head.size}"
+        shows = f"the log shows only {counted(trusted.size, 'entry')} here, the bundle proves {view.head.size}"
         is_newer = compared.relation is HeadRelation.NEWER
         return BundleVerdict(
             BundleRelation.NOT_COVERED, shows if is_newer else compared.detail, agreeing, unfinished=not is_newer
@@ -189,7 +190,7 @@ def _offline(view: View, position: Position | None, agreeing: int) -> BundleVerd
     if (view.head.size, view.head.root) == (head.size, head.root):
         return BundleVerdict(BundleRelation.CONSISTENT, "the very head this monitor trusts", agreeing)
     if frontier and all(view.nodes.get(place) == value for place, value in frontier.items()):
-        detail = f"its tree begins with the {position.frontier.size} entries this monitor verified"
+        detail = f"its tree begins with all that this monitor verified: {counted(position.frontier.size, 'entry')}"
         return BundleVerdict(BundleRelation.CONSISTENT, detail, agreeing)
     detail = f"nothing contradicts it, and {agreeing} tree nodes agree; only the log can prove the rest"
     return BundleVerdict(BundleRelation.NOT_COVERED, detail, agreeing)

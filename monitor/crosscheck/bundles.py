@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from cryptography.x509 import load_der_x509_certificate
 from rfc3161_client import VerificationError, VerifierBuilder, decode_timestamp_response
 
+from alerts.alert import rfc3339
 from alerts.inert import inert_line
 from monitor.logs.tile_tree import ReadNote, head_of
 from monitor.model.errors import SignedPromise, SignwatchError
@@ -92,9 +93,9 @@ class Unlogged:
             by = f"was issued by {self.issuer}" if self.issuer else "is of no certificate authority of the trust root"
             parts.append(f"its certificate {by}")
         for authority, at in self.timestamps:
-            parts.append(f"its timestamp of {at.isoformat()} by {authority} verifies")
+            parts.append(f"its timestamp of {rfc3339(at)} by {authority} verifies")
         if self.unverified:
-            parts.append(f"{self.unverified} timestamps verify under no timestamp authority of the trust root")
+            parts.append(f"timestamps that verify under no timestamp authority of the trust root: {self.unverified}")
         return "; ".join(parts)
 
 

@@ -362,13 +362,13 @@ def compare_index(log: str, ours: SearchIndex, offered: OfferedIndex, covered: s
         return PeerComparison(
             log,
             PeerRelation.INDEX_SAME,
-            f"the search indexes of the first {size} entries are the same; theirs is of {covered}, ours of "
+            f"the search indexes agree up to entry {size - 1}; theirs is of {covered}, ours of "
             f"entries 0 to {ours.size - 1}",
         )
     differs = min(size for size, root, known in common if root != known)
     agrees = max((size for size, root, known in common if root == known and size < differs), default=0)
     detail = (
-        f"the search indexes of the first {differs} entries differ"
+        f"the search indexes of entries 0 to {differs - 1} differ"
         f"{f', those of the first {agrees} agree' if agrees else ''}: one of the two installations leaves out or adds "
         f"keys of entries. Theirs is of {covered}. Run `signwatch archive verify --all` on both"
     )

@@ -14,7 +14,7 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import Final
 
-from alerts.alert import Alert
+from alerts.alert import Alert, counted, rfc3339
 from monitor.model.errors import Evidence, FetchFailed, Lagging, LogMisbehaved, MalformedEntries, NotShown
 from monitor.model.inclusion_promise import BadPromise, InclusionPromise, PromiseKind, read_promise
 from monitor.model.log_source import LogApi, LogIdentity, Place, PromisingSource, SignedHead
@@ -67,7 +67,7 @@ def hold(
     start = source.promised_range(head).start
     is_late = signed_at is not None and signed_at > due
     if promise.index is not None and promise.index - start >= head.size:
-        detail = f"its tree of {head.size} entries does not reach the promised index {promise.index}"
+        detail = f"its tree of {counted(head.size, 'entry')} does not reach the promised index {promise.index}"
         return _absent(promise, source.identity, head, detail, is_late=is_late)
     try:
         place = source.place_of(promise, head)
@@ -88,7 +88,9 @@ def _check_not_behind(source: PromisingSource, size: int) -> None:
     """Check that the answering server has as large a tree as was asked about. Raises `Lagging`."""
     shown = source.latest().size
     if shown < size:
-        raise Lagging(f"{source.identity.log}: the answering server has a tree of {shown} entries, {size} are needed")
+        raise Lagging(
+            f"{source.identity.log}: the answering server has a tree of {counted(shown, 'entry')}, {size} are needed"
+        )
 
 
 def _absent(
@@ -96,13 +98,13 @@ def _absent(
 ) -> PromiseResult:
     if not is_late:
         return PromiseResult(PromiseStatus.WAITING, f"not in the log yet, and not overdue: {detail}")
-    told = f"the log does not show the entry it promised on {promise.at.isoformat()}: {detail}"
+    told = f"the log does not show the entry it promised on {rfc3339(promise.at)}: {detail}"
     return PromiseResult(PromiseStatus.NOT_SHOWN, told, _evidence(promise, identity, head, told))
 
 
 def _another(promise: InclusionPromise, identity: LogIdentity, place: Place) -> PromiseResult:
     """Another leaf stands, proven, at the promised index."""
-    told = f"index {promise.index} was promised to one entry on {promise.at.isoformat()}, and another one stands there"
+    told = f"index {promise.index} was promised to one entry on {rfc3339(promise.at)}, and another one stands there"
     evidence = _evidence(promise, identity, place.head, told, place=place, second=_second(promise, place))
     is_proof = conclude(evidence).transferable
     return PromiseResult(PromiseStatus.BROKEN if is_proof else PromiseStatus.NOT_SHOWN, told, evidence)

@@ -22,7 +22,7 @@ from typing import Final
 
 from typing_extensions import override
 
-from alerts.alert import Alert, Owner, lasting, rfc3339
+from alerts.alert import Alert, Owner, counted, lasting, rfc3339
 from alerts.channels.channel import Channel, DeliveryFailed
 from alerts.delivery import idempotency_key
 from alerts.inert import inert_line
@@ -152,7 +152,7 @@ def _run(
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise CannotSign(late, f"{Path(command[0]).name} did not end within {seconds:.0f} s") from error
+        raise CannotSign(late, f"{Path(command[0]).name} did not end within {counted(seconds, 'second')}") from error
     except (OSError, ValueError) as error:
         raise CannotSign(Owner.OURSELVES, f"{command[0]} cannot be run: {error}") from error
 

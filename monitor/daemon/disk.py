@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from alerts.alert import counted
 from monitor.config import Config
 from monitor.store.reading import Reading
 from monitor.store.store import Store
@@ -34,7 +35,7 @@ class DiskUse:
         told = f"disk: the state takes {_size(self.used)}, {_size(self.free)} are free"
         if self.days_left is None:
             return told
-        return f"{told}: room for {self.days_left:,} days at {_size(self.bytes_per_day or 0)} a day".replace(",", " ")
+        return f"{told}: room for {counted(self.days_left, 'day')} at {_size(self.bytes_per_day or 0)} a day"
 
 
 def disk_use(config: Config, store: Store, now: datetime) -> DiskUse | None:

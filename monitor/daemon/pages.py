@@ -5,7 +5,7 @@ Every text on a page may hold words that an attacker put into a log: it is escap
 
 import re
 from collections.abc import Mapping
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
+from alerts.alert import counted, lasting, rfc3339
 from alerts.inert import inert_line
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ _DOCS: Final = (Path(__file__).parent / "explanations", Path(__file__).parents[2
 _FOLDERS: Final = ("alerts", "expectations")
 _EXPLAINED: Final = re.compile(r"(?:\.\./)?(?:(alerts|expectations)/)?([a-z0-9-]+)\.md(?:#.*)?", re.ASCII)
 _LONGEST: Final = 300
-_MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 def environment() -> Environment:
@@ -41,15 +41,15 @@ def environment() -> Environment:
     made.filters["ago"] = ago
     made.filters["moment"] = moment
     made.filters["number"] = lambda value: "-" if value is None else f"{value:,}".replace(",", "\u202f")
-    made.filters["length_of_time"] = length_of_time
+    made.filters["counted"] = lambda value, noun: counted(value, noun).replace(",", "\u202f")
+    made.filters["length_of_time"] = lambda seconds: lasting(timedelta(seconds=seconds))
     made.globals["is_explained"] = lambda folder, name: name in explained(folder)
     return made
 
 
 def moment(at: str | datetime) -> str:
-    """A time as people write it; UTC, to the second."""
-    read = datetime.fromisoformat(at) if isinstance(at, str) else at
-    return f"{read:%Y-%m-%d %H:%M:%S} UTC"
+    """A time as everything of this installation shows it: RFC 3339 in UTC, to the second."""
+    return rfc3339(datetime.fromisoformat(at) if isinstance(at, str) else at)
 
 
 def ago(at: str | datetime | None, now: str | datetime) -> str:
@@ -58,16 +58,7 @@ def ago(at: str | datetime | None, now: str | datetime) -> str:
         return "never"
     began = datetime.fromisoformat(at) if isinstance(at, str) else at
     ended = datetime.fromisoformat(now) if isinstance(now, str) else now
-    return f"{length_of_time((ended - began).total_seconds())} ago"
-
-
-def length_of_time(seconds: float) -> str:
-    """A length of time in the largest unit of which it holds two."""
-    whole = max(int(seconds), 0)
-    for unit, size in (("d", _DAY), ("h", _HOUR), ("min", _MINUTE)):
-        if whole >= 2 * size:
-            return f"{whole // size} {unit}"
-    return f"{whole} s"
+    return f"{lasting(ended - began)} ago"
 
 
 def bars(per_day: Mapping[date, int], first: date, last: date) -> list[tuple[str, int]]:

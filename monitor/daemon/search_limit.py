@@ -7,6 +7,7 @@ from typing import Any, Final
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
+from alerts.alert import counted
 from inbound.client_address import client_address, networks
 from monitor.config import WebConfig
 
@@ -43,7 +44,10 @@ def limit_searches(web: FastAPI, config: WebConfig | None) -> None:
             searches, often = limiter()
             if not searches.hit(often, "search", client):
                 wait = max(1, math.ceil(searches.get_window_stats(often, "search", client).reset_time - time.time()))
-                refusal = {"code": 429, "message": f"at most {most} searches a minute: wait {wait} seconds"}
+                refusal = {
+                    "code": 429,
+                    "message": f"at most {counted(most, 'search')} a minute: wait {counted(wait, 'second')}",
+                }
                 return JSONResponse(refusal, 429, {"Retry-After": str(wait)})
             if request.method == "POST" and (wrong := _unfit(request.headers.get("content-length", ""))) is not None:
                 return wrong

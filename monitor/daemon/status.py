@@ -243,7 +243,7 @@ def read_status(config: Config, store: Store, now: datetime, further: Sequence[s
     events = Events(store.database)
     told = [each.sentence for each in evidence]
     if count > len(evidence):
-        told.append(f"and {count - len(evidence)} more pieces of evidence are open: `signwatch evidence list --open`")
+        told.append(f"and more open evidence: {count - len(evidence)}, see `signwatch evidence list --open`")
     return Status(
         at=now,
         logs=logs,

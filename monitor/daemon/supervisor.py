@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Final, Literal
 
-from alerts.alert import Alert, Owner, counted, lasting
+from alerts.alert import Alert, Owner, counted, lasting, rfc3339
 from alerts.inert import inert_line
 from monitor.archive.handover import Handovers
 from monitor.crosscheck.promise_audit import PromiseRounds
@@ -112,7 +112,7 @@ class LogSupervisor:
         # The newest tree first: however many old ones a log lists, what is signed now does not wait for them.
         results = [self._follow(source) for source in reversed(self._log_trees.sources) if not self._timing.stop()]
         if results and self._log_trees.left_out:
-            told = f"{self._log_trees.left_out} trees that the log names are not followed"
+            told = f"not followed: {counted(self._log_trees.left_out, 'tree')} that the log names"
             results[0].note = f"{results[0].note}; {told}".removeprefix("; ")
         return results
 
@@ -339,7 +339,7 @@ class LogSupervisor:
             # Other passes may lie between two attempts to ask: the trouble lasts until one of them succeeds.
             outcome.owner, outcome.reason = Owner.COULD_NOT_ASK, "promise-unasked"
             outcome.detail = (
-                f"{counted(overdue.promises, 'promise')} overdue since {overdue.since.isoformat()}: {overdue.why}"
+                f"{counted(overdue.promises, 'promise')} overdue since {rfc3339(overdue.since)}: {overdue.why}"
             )
 
     def _settle(self, outcome: PassResult, error: Exception) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from alerts.alert import Alert, Owner, Severity, alert_id
+from alerts.alert import Alert, Owner, Severity, alert_id, counted, exactly
 from monitor.store.events import Events, Wanted
 from monitor.store.history import History, pauses
 from monitor.store.reading import AlertsAbout, Reading
@@ -19,7 +19,6 @@ KIND: Final = "weekly-summary"
 _WEEK: Final = timedelta(days=7)
 _ALERTS: Final = 10_000
 _LOGS: Final = 20
-_HOUR: Final = 3600
 
 
 def last_week(now: datetime) -> tuple[datetime, datetime]:
@@ -107,8 +106,8 @@ def _coverage(store: Store, begin: datetime, end: datetime) -> tuple[list[tuple[
         gone = sum((pause.length for pause in pauses(spans, since, end, None)), timedelta())
         is_final = each.position.head.head.final
         missed = missed or (gone >= timedelta(hours=1) and not is_final)
-        hours = f"{gone.total_seconds() / _HOUR:.1f} h not watched" if gone else "watched throughout"
-        rows.append((log, f"{read} {'entry' if read == 1 else 'entries'} read and proven, {hours}"))
+        hours = f"not watched for {exactly(gone)}" if gone else "watched throughout"
+        rows.append((log, f"{counted(read, 'entry')} read and proven, {hours}"))
     if len(rows) > _LOGS:
         rows = [*rows[:_LOGS], ("Further logs", str(len(rows) - _LOGS))]
     return rows, missed

@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 from typing_extensions import override
 
+from alerts.alert import counted
 from monitor.following.batch_commit import BatchCommitter
 from monitor.following.scan_batch import BatchScan, Fetched, ScannedBatch, Scanner, size_of, timed_entries
 from monitor.judging.judge import Judge
@@ -134,7 +135,9 @@ def _pieces(source: LogSource, head: SignedHead, part: range, batch_bytes: int) 
                 break
             raise
         if not 1 <= len(more) <= part.stop - start:
-            raise FetchFailed(f"{head.log}: {len(more)} entries served where 1 to {part.stop - start} were asked for")
+            raise FetchFailed(
+                f"{head.log}: {counted(len(more), 'entry')} served where 1 to {part.stop - start} were asked for"
+            )
         start += len(more)
         size += size_of(more)
         yield more

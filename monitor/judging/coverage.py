@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from alerts.alert import counted
 from monitor.store.coverage import RuleCoverage, merged, union_size
 from monitor.store.reading import Followed
 from monitor.store.store import Store
@@ -113,8 +114,9 @@ def coverage_document(coverage: LogCoverage) -> dict[str, Any]:
 def coverage_line(coverage: LogCoverage) -> str:
     """In words, for reports."""
     if not coverage.uncovered:
-        return f"coverage: all {coverage.rules} rules were offered entries {coverage.first} to {coverage.last}"
+        every = counted(coverage.rules, "rule")
+        return f"coverage: entries {coverage.first} to {coverage.last} were offered to {every}, all there are"
     return (
-        f"coverage: {coverage.uncovered} of {coverage.rules} rules were not offered all of entries {coverage.first} to "
-        f"{coverage.last}; {coverage.lacking} entries lack at least one rule"
+        f"coverage: not all of entries {coverage.first} to {coverage.last} were offered to {coverage.uncovered} of "
+        f"{counted(coverage.rules, 'rule')}; without at least one rule: {counted(coverage.lacking, 'entry')}"
     )

@@ -142,7 +142,7 @@ class CtRfc6962Source(PromisingSource):
         if not served:
             raise missing_entries(self._identity, start, head, "the answer holds no entry")
         if len(served) > count:
-            raise FetchFailed(f"{self._identity.log}: {len(served)} entries served, {count} asked for")
+            raise FetchFailed(f"{self._identity.log}: entries served: {len(served)}, asked for: {count}")
         return [LogEntry(_decode(e.leaf_input), extra=_decode(e.extra_data)) for e in served]
 
     @override

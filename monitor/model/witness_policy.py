@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from alerts.alert import counted, rfc3339
 from monitor.model.log_source import CLOCK_SKEW, SignedHead
 from settings.document import Misplaced, Node
 from settings.reading import Fields, read_list, read_number, read_text
@@ -76,8 +77,8 @@ class Witnessed:
     @property
     def line(self) -> str:
         """One sentence without a full stop."""
-        told = f"cosigned by {len(self.cosigning.present)} of the {self.required} witnesses wanted"
-        missing = ", ".join(f"{name} since {at:%Y-%m-%d %H:%M} UTC" for name, at in self.standing.missing_since)
+        told = f"cosigned by {len(self.cosigning.present)} of {counted(self.required, 'wanted witness')}"
+        missing = ", ".join(f"{name} since {rfc3339(at)}" for name, at in self.standing.missing_since)
         return f"{told}; missing: {missing}" if missing else told
 
     def document(self) -> dict[str, Any]:
@@ -87,8 +88,8 @@ class Witnessed:
             "required": self.required,
             "enough": self.cosigning.enough,
             "cosigned_by": list(self.cosigning.present),
-            "missing": [{"witness": name, "since": at.isoformat()} for name, at in self.standing.missing_since],
-            "too_few_since": short.isoformat() if short else None,
+            "missing": [{"witness": name, "since": rfc3339(at)} for name, at in self.standing.missing_since],
+            "too_few_since": rfc3339(short) if short else None,
         }
 
 

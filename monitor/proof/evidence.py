@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
 
+from alerts.alert import rfc3339
 from monitor.model.errors import Evidence, SignedPromise, SignwatchError
 from monitor.model.inclusion_promise import BadPromise, InclusionPromise, PromiseKind, read_promise
 from monitor.model.log_source import LogApi, Statement, read_head
@@ -330,7 +331,7 @@ def _shown_leaf(
 
 def _promised(promise: InclusionPromise) -> str:
     where = "" if promise.index is None else f" at index {promise.index}"
-    return f"an entry with leaf hash {promise.leaf_hash.hex()}{where}, by its own time {promise.at.isoformat()}"
+    return f"an entry with leaf hash {promise.leaf_hash.hex()}{where}, by its own time {rfc3339(promise.at)}"
 
 
 def _read_own_promise(evidence: Evidence, signed: SignedPromise) -> InclusionPromise:

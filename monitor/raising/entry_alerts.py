@@ -170,7 +170,7 @@ def alerts_of_dropped(log: str, dropped: Sequence[tuple[int, int]], now: datetim
     if not dropped:
         return []
     index, matches = dropped[0][0], sum(count for _, count in dropped)
-    others = f" and {len(dropped) - 1} more entries of the same batch" if len(dropped) > 1 else ""
+    others = f" and {counted(len(dropped) - 1, 'more entry')} of the same batch" if len(dropped) > 1 else ""
     return [
         Alert(
             id=alert_id(DROPPED, log, str(index)),

@@ -357,9 +357,10 @@ def trees_left_out_alert(log: str, count: int, now: datetime) -> Alert:
         kind="log-trees-left-out",
         owner=Owner.COULD_NOT_ASK,
         severity=Severity.WARN,
-        title=f"{log} names {count} trees that are not followed",
-        summary=f"{count} of the inactive trees in its list have no head that the log's key signed, or are beyond the "
-        "newest ones that are taken up. It is not signed: the server, or a proxy in between, may have made it up.",
+        title=f"{log} names {counted(count, 'tree')} that we do not follow",
+        summary=f"Not followed: {counted(count, 'inactive tree')} of its list, without a head that the log's key "
+        "signed, or beyond the newest ones that are taken up. The list is not signed: the server, or a proxy in "
+        "between, may have made it up.",
         consequence="Entries of these trees are not being checked. All others are followed.",
         next_step="Ask the log's operator which trees there are. One that you want followed is a log of its own in the "
         "configuration, with `tree_id` and its key.",
@@ -378,7 +379,7 @@ def back_scan_stuck_alert(log: str, detail: str, remaining: int, since: datetime
         severity=Severity.WARN,
         title=f"Looking back in {log} has not got on for {lasting(now - since)}",
         summary=detail,
-        consequence=f"{remaining} older entries that rules ask to be looked at were not. New entries are followed.",
+        consequence=f"Rules wait for {counted(remaining, 'older entry')}. New entries are followed.",
         next_step="Nothing needs to be reset: it goes on where it stands once the log answers. If the log no longer "
         "serves old entries, ask its operator, or take back the rule's `backscan`.",
         created_at=now,
@@ -408,8 +409,8 @@ def witness_alerts(
             owner=Owner.COULD_NOT_ASK,
             severity=Severity.WARN,
             title=f"{head.log} is seen by too few witnesses",
-            summary=f"{len(cosigning.present)} of the {policy.required} witnesses wanted cosigned the newest head of "
-            f"late; it has been too few since {rfc3339(since)}.",
+            summary=f"{len(cosigning.present)} of {counted(policy.required, 'wanted witness')} cosigned the newest "
+            f"head of late; it has been too few since {rfc3339(since)}.",
             consequence="Entries are being checked as before, but only the log's own word says that others see the "
             "same history. This shows no wrongdoing of the log.",
             next_step="Ask the missing witnesses' operators, and compare heads with another installation: "

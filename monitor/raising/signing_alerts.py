@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from alerts.alert import Alert, FactGroup, Owner, Severity, alert_id, day_of, rfc3339
+from alerts.alert import Alert, FactGroup, Owner, Severity, alert_id, counted, day_of, rfc3339
 from monitor.model.state import Finding
 from rules.canary import CANARY
 from rules.expectations.images import ImagesExpectation
@@ -394,7 +394,7 @@ def _is_said(label: str, value: str, said: Sequence[str]) -> bool:
 def _cut(facts: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     shown = [(label[:_MAX_TEXT], value[:_MAX_TEXT]) for label, value in facts[:_MAX_FACTS]]
     if len(facts) > _MAX_FACTS:
-        shown.append(("More", f"{len(facts) - _MAX_FACTS} further facts are left out"))
+        shown.append(("More", f"{counted(len(facts) - _MAX_FACTS, 'further fact')} left out"))
     return tuple(shown)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
-from alerts.alert import Alert, Owner, Severity, alert_id, rfc3339
+from alerts.alert import Alert, Owner, Severity, alert_id, counted, rfc3339
 from monitor.trust.history import Change, ChangeKind
 from monitor.trust.trust_root import TrustedLog
 
@@ -111,7 +111,7 @@ def log_final_alert(name: str, size: int, until: datetime, now: datetime) -> Ale
         owner=Owner.LOG_MISBEHAVED,
         severity=Severity.INFO,
         title=f"{name} was read to its end",
-        summary=f"It ended {rfc3339(until)}; all {size} entries that it signed were checked since.",
+        summary=f"It ended {rfc3339(until)}. All that it signed was checked since: {counted(size, 'entry')}.",
         consequence="It counts as final: no new head is expected of it. Growth raises the alert log-key-expired.",
         next_step="Nothing needs to be done.",
         created_at=now,

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Final
 
+from alerts.alert import counted
 from monitor.archive.rows import SIGNER_TEXTS, Chain
 from monitor.archive.search import MOST_OF_A_PAGE, Archive, Coverage, LogCoverage, Match, Query, Row
 from monitor.archive.search_index import KeyKind
@@ -200,8 +201,8 @@ def _lacking(coverage: Coverage) -> tuple[str, ...]:
             lacking.append(f"{each.log}: entries {gaps} are not archived.")
         if each.unreadable or each.defective:
             lacking.append(
-                f"{each.log}: {each.unreadable} entries could not be read, and {each.defective} only in part. They are "
-                "of any name."
+                f"{each.log}: not read: {counted(each.unreadable, 'entry')}, read only in part: {each.defective}. "
+                "They are of any name."
             )
     lacking += [f"{log}: nothing of it is archived; findings alone are shown." for log in coverage.missing]
     return tuple(lacking)

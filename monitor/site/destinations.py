@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from alerts.alert import Alert
+from alerts.alert import Alert, counted
 from alerts.channels.channel import DeliveryFailed
 from alerts.channels.guarded_http import GuardedPoster, check_url
 from alerts.channels.slack import blocks, escape
@@ -112,7 +112,7 @@ def post_digest(
     poster: GuardedPoster, destination: Any, items: Sequence[Mapping[str, Any]], total: int, now: datetime
 ) -> None:
     """Post one message about many alerts to Slack. Raises `DeliveryFailed`."""
-    title = f"{total} signings you did not expect"
+    title = f"{counted(total, 'signing')} you did not expect"
     lines = [f"• {escape(each['title'])}, {escape(each['when'])}: <{each['answer']}|was it you?>" for each in items]
     if total > len(items):
         lines.append(f"and {total - len(items)} more: <{items[0]['home']}/subscriptions|my subscriptions>")

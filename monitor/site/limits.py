@@ -12,6 +12,7 @@ from limits.storage import MemoryStorage, Storage
 from limits.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter
 from sqlalchemy import delete, select
 
+from alerts.alert import lasting
 from monitor.site.sessions import Refused
 from monitor.site_config import SiteLimits
 from monitor.store.database import Database
@@ -117,7 +118,7 @@ class Limits:
 
 def _too_many(seconds: float) -> Refused:
     wait = max(1, math.ceil(seconds))
-    often = f"{wait} seconds" if wait < 120 else f"{wait // 60} minutes"  # noqa: PLR2004  when minutes read better
+    often = lasting(timedelta(seconds=wait))
     return Refused(
         429, "Too often", f"This was asked for too often. Nothing was changed: wait {often}.", retry_after=wait
     )

@@ -11,7 +11,7 @@ from email.policy import SMTP
 from email.utils import format_datetime
 from typing import Any, Final
 
-from alerts.alert import Alert
+from alerts.alert import Alert, counted
 from alerts.channels.channel import DeliveryFailed
 from alerts.channels.mail import Security, Server, conversation
 from alerts.channels.settings import SecretFile, SecretUnreadable
@@ -129,7 +129,7 @@ def compose_digest(
         "home": site.config.public_url,
         "leave": leave_link(site, DESTINATION, destination.id),
     }
-    subject = f"{len(alerts)} signings you did not expect ({', '.join(titles[:3])})"
+    subject = f"{counted(len(alerts), 'signing')} you did not expect ({', '.join(titles[:3])})"
     return _message(
         site,
         "digest",

@@ -7,6 +7,7 @@ from typing import Final
 from sqlalchemy import Connection, and_, func, not_, or_, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from alerts.alert import counted
 from monitor.model.errors import OwnFault
 from monitor.proof.evidence import NotEvidence, event_id, from_document
 from monitor.store.database import Database
@@ -83,16 +84,16 @@ def _findings(connection: Connection) -> Iterator[str]:
             .group_by(rows.c.log)
         )
         for log, count in connection.execute(beyond):
-            yield f"{log}: {count} rows ({what}) lie beyond the verified position"
+            yield f"{log}: {counted(count, 'row')} ({what}) beyond the verified position"
     counts = table(KindCount)
     read = (
         select(counts.c.log, func.sum(counts.c.entries), _POSITION.c.size - _POSITION.c.baseline_size)
         .join(_POSITION, _POSITION.c.log == counts.c.log)
         .group_by(counts.c.log, _POSITION.c.size, _POSITION.c.baseline_size)
     )
-    for log, counted, followed in connection.execute(read):
-        if counted > followed:
-            yield f"{log}: {counted} entries were counted by kind, but only {followed} were followed"
+    for log, by_kind, followed in connection.execute(read):
+        if by_kind > followed:
+            yield f"{log}: entries counted by kind: {by_kind}, followed: {followed}"
 
 
 def _outbox(connection: Connection) -> Iterator[str]:
@@ -106,7 +107,7 @@ def _outbox(connection: Connection) -> Iterator[str]:
         .limit(20)
     )
     for log, index, rule, count in connection.execute(alerts):
-        yield f"{log}: the unexpected signing at {index} under rule {rule} has {count} alerts instead of one"
+        yield f"{log}: the unexpected signing at {index} under rule {rule} has {counted(count, 'alert')} instead of one"
     orphans = (
         select(func.count())
         .select_from(_ALERT)
@@ -117,11 +118,11 @@ def _outbox(connection: Connection) -> Iterator[str]:
         )
     )
     if count := connection.execute(orphans).scalar_one():
-        yield f"{count} alerts name a finding that is not stored"
+        yield f"{counted(count, 'alert')} of findings that are not stored"
     sent = table(DeliveryRow)
     finished = select(func.count()).where(sent.c.state != "pending", sent.c.finished_at.is_(None))
     if count := connection.execute(finished).scalar_one():
-        yield f"{count} deliveries ended at no time"
+        yield f"{counted(count, 'delivery')} that ended at no time"
 
 
 def _evidence(connection: Connection) -> Iterator[str]:

@@ -219,7 +219,7 @@ def broken_promises(connection: Connection) -> Iterator[str]:
         if row["state"] == BROKEN and row["evidence"] not in evidence:
             yield f"promise {row['id']} is told to be broken, and there is no evidence of it"
     for row in connection.execute(select(_COUNT).where(_COUNT.c.entries < 0)).mappings():
-        yield f"{row['entries']} promises of log {row['log_id']} are counted as {row['outcome']}"
+        yield f"promises of log {row['log_id']} counted as {row['outcome']}: {row['entries']}"
 
 
 def _is_followed(connection: Connection, spki: bytes, kind: PromiseKind) -> bool:

@@ -10,6 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
 
+from alerts.alert import rfc3339
 from monitor.model.log_source import LogApi
 from monitor.trust.trust_root import TrustedLog, TrustRoot
 from sigstore_entries.trust import CertificateAuthority
@@ -222,5 +223,5 @@ def _gone(known: KnownLog, at: datetime) -> KnownLog:
 
 
 def _period(of: TrustedLog | CertificateAuthority) -> str:
-    start = of.valid_from.isoformat() if of.valid_from else "the beginning"
-    return f"from {start}" + (f" until {of.valid_until.isoformat()}" if of.valid_until else "")
+    start = rfc3339(of.valid_from) if of.valid_from else "the beginning"
+    return f"from {start}" + (f" until {rfc3339(of.valid_until)}" if of.valid_until else "")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from alerts.alert import rfc3339
 from monitor.config import TrustConfig
 from monitor.model.errors import FetchFailed, OwnFault
 from monitor.trust.documents import TrustDocuments, last_good
@@ -109,7 +110,7 @@ class TrustKeeper:
         """Trust root in force. Raises `FetchFailed` when the last refresh is too long ago."""
         kept = self.kept()
         if self._clock() - kept.refreshed_at > self._config.stale_after:
-            raise FetchFailed(f"trust root: last refreshed {kept.refreshed_at.isoformat()}, longer ago than allowed")
+            raise FetchFailed(f"trust root: last refreshed {rfc3339(kept.refreshed_at)}, longer ago than allowed")
         return kept.root
 
     def authorities(self) -> tuple[CertificateAuthorities, tuple[CtLogKey, ...]]:

@@ -56,7 +56,7 @@ class AuthorisedExpectation(JudgedByPast):
         counted = dict.fromkeys(each for leave in live for each in leave.digests)
         leave = sum(each.count for each in live)
         used = sum(case.facts.past.times_signed(case.rule.id, each, case.signing.where) for each in counted)
-        return None if used < leave else f"{digest} (authorised {leave} times, already signed {used} times)"
+        return None if used < leave else f"{digest} (authorised signings: {leave}, made already: {used})"
 
 
 def _read_one(node: Node) -> Authorisation:

@@ -79,7 +79,7 @@ class TimeWindowsExpectation:
             yield Check("time", expected, "(no time)", ok=False, sentence=sentence)
             return
         ok = any(window.holds(when) for window in self.windows)
-        shown = when.astimezone(UTC).strftime("%a %Y-%m-%d %H:%M UTC")
+        shown = when.astimezone(UTC).strftime("%a %Y-%m-%dT%H:%M:%SZ")
         yield Check("time", expected, shown, ok, "It was signed at a time that the rule does not list.")
 
 

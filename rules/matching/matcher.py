@@ -138,7 +138,7 @@ class TooManyUnindexed(ValueError):
         self.rules = tuple(rules)
         names = ", ".join(rule.id for rule in rules[:5])
         super().__init__(
-            f"{len(rules)} rules name nothing that an entry must contain (at most {limit} may): {names}, … "
+            f"rules that name nothing that an entry must contain: {len(rules)} (at most {limit} may): {names}, … "
             "Add an identity, repository, digest or fingerprint to each, or at least 6 fixed characters to its pattern"
         )
 

@@ -264,7 +264,7 @@ def test_a_page_names_the_rule_the_log_the_entry_and_the_key() -> None:
     for page in (Renderer().text(an_alert(7), "the-key"), Renderer().html(an_alert(7), "the-key")):
         assert "rule acme-release, log rekor-v2, entry 7" in page
         assert "the-key" in page
-        assert "2026-03-01 12:00:00 UTC" in page
+        assert "2026-03-01T12:00:00Z" in page
 
 
 def test_a_stored_alert_reads_back_as_the_alert() -> None:

@@ -168,13 +168,15 @@ def test_an_audit_says_what_rules_were_not_offered(
         return case.findtext("system-out") or "", json.loads(capsys.readouterr().out)["logs"][0]["coverage"]
 
     told, coverage = audited()
-    assert "coverage: all 1 rules were offered entries 0 to 3" in told
+    assert "coverage: entries 0 to 3 were offered to 1 rule, all there are" in told
     assert (coverage["rules_not_covered"], coverage["least_covered"]) == (0, [])
     rules = tmp_path / "rules.yaml"
     rules.write_text(rules.read_text() + "  - {id: late, select: {identity: late@acme.example}}\n")
     served.log.append(signing_body())
     told, coverage = audited()
-    assert "coverage: 1 of 2 rules were not offered all of entries 0 to 4; 3 entries lack at least one rule" in told
+    assert (
+        "coverage: not all of entries 0 to 4 were offered to 1 of 2 rules; without at least one rule: 3 entries" in told
+    )
     [late] = coverage["least_covered"]
     assert late == {"rule": "late", "covered": [[3, 4]], "entries_not_covered": 3}
 

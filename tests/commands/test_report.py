@@ -13,9 +13,9 @@ import time_machine
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from markdown_it import MarkdownIt
 
-from alerts.alert import Owner
+from alerts.alert import Owner, exactly
 from monitor.cli import run_command
-from monitor.commands.report import as_html, as_markdown, hours
+from monitor.commands.report import as_html, as_markdown
 from monitor.store.database import Database
 from monitor.store.history import History, Pass, Pause, Span, pauses
 from tests.support.alerts import NOW
@@ -117,7 +117,7 @@ def test_hours_not_watched_are_told_with_whose_trouble_it_was(auditor: Auditor) 
     assert (cut["seconds_watched"], cut["not_watched"][0]["trouble"]) == (0, "could-not-ask")
     page = auditor.signwatch("report", "--from", "2026-06-01", "--format", "html")[1]
     assert "the log could not be asked" in page
-    assert "21 h" in page
+    assert "21 hours" in page
 
 
 def test_what_was_found_told_acknowledged_and_kept_is_in_it(auditor: Auditor, tmp_path: Path) -> None:
@@ -292,11 +292,12 @@ def test_heads_of_one_size_are_all_in_a_report(database: Database) -> None:
 
 
 def test_lengths_are_told_in_one_way() -> None:
-    assert [hours(each) for each in (0, 59, 60, 3600, 3660, 90061)] == [
-        "0 s",
-        "59 s",
-        "1 min",
-        "1 h",
-        "1 h 1 min",
-        "25 h 1 min",
+    assert [exactly(timedelta(seconds=each)) for each in (0, 1, 59, 60, 3600, 7200, 90061)] == [
+        "0 seconds",
+        "1 second",
+        "59 seconds",
+        "1 minute",
+        "60 minutes",
+        "2 hours",
+        "25.02 hours",
     ]

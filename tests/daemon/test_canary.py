@@ -137,7 +137,7 @@ def test_a_canary_that_is_seen_makes_no_noise(scene: Scene, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("took", "says"),
     [
-        (1.5, "canary: last seen at 2026-01-01T00:00:00Z, 1.5 s after it was logged\n"),
+        (1.5, "canary: last seen at 2026-01-01T00:00:00Z, 1.5 seconds after it was logged\n"),
         # An entry may be seen before the program that signed it has ended.
         (None, "canary: last seen at 2026-01-01T00:00:00Z\n"),
     ],

@@ -238,7 +238,7 @@ def test_a_log_page_shows_its_history(place: Place) -> None:
     assert f"{NOW:%Y-%m-%d}: 12 entries" in page
     assert "most on a day: 4 entries" in page, "lag"
     assert a_position(12).head.head.root.hex() in page
-    assert "<td>3 h</td><td>the log could not be asked</td>" in page
+    assert "<td>3 hours</td><td>the log could not be asked</td>" in page
 
 
 def test_every_kind_of_alert_is_explained_and_explanations_link_only_here() -> None:

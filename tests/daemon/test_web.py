@@ -245,7 +245,7 @@ def test_what_rules_were_not_offered_is_shown_least_covered_first_and_bounded(pl
     assert len(coverage["least_covered"]) == 50
     assert coverage["least_covered"][0] == {"rule": "late-002", "covered": [[6, 9]], "entries_not_covered": 6}
     page = place.client.get("/").text
-    assert "299 of 301 rules lack some of 6 entries" in page
+    assert "299 of 301 rules not offered some of 6 entries" in page
     assert "<strong>6</strong> entries left, 40 a second" in page
     assert page.count(" lacks ") == 5
     assert "and 294 more" in page

@@ -73,7 +73,7 @@ def test_findings_of_the_channels_rules_gaps_and_lies_are_in_the_title(store: St
     clock.now = MONDAY + timedelta(hours=1)
     title, told = facts(store, clock, ["other"])
     assert title == "Week of 2026-03-02: nothing unexpected, with gaps in watching"
-    assert told[LOG].endswith("145.0 h not watched")
+    assert told[LOG].endswith("not watched for 145 hours")
     assert facts(store, clock, ["acme-release"])[0] == "Week of 2026-03-02: 2 unexpected signings"
     store.keep_evidence(some_evidence(), [])
     assert facts(store, clock, ["other"])[0] == "Week of 2026-03-02: a log broke a promise"

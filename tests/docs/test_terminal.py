@@ -98,8 +98,18 @@ def on_terminal(command: list[str], columns: int) -> str:
 
 
 @pytest.mark.parametrize(
-    ("minutes", "words"),
-    [(0, "0 minutes"), (1, "1 minute"), (119, "119 minutes"), (120, "2 hours"), (2879, "47 hours"), (2880, "2 days")],
+    ("seconds", "words"),
+    [
+        (0, "0 seconds"),
+        (1, "1 second"),
+        (59, "59 seconds"),
+        (60, "1 minute"),
+        (119, "1 minute"),
+        (7199, "119 minutes"),
+        (7200, "2 hours"),
+        (172799, "47 hours"),
+        (172800, "2 days"),
+    ],
 )
-def test_a_length_of_time_has_one_unit_in_the_right_number(minutes: int, words: str) -> None:
-    assert lasting(timedelta(minutes=minutes)) == words
+def test_a_length_of_time_has_one_unit_in_the_right_number(seconds: int, words: str) -> None:
+    assert lasting(timedelta(seconds=seconds)) == words
