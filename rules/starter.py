@@ -66,7 +66,7 @@ def learned(subject: Subject, parts: Sequence[Part], past: int) -> Starter:
     at = next(number for number, line in enumerate(lines) if line.strip() == "expect:") + 1
     text = "\n".join(["version: 1", "rules:", *lines[:at], *comments, *lines[at:], ""])
     told = (
-        f"Told: every signing in the name {subject.title} that is unlike those found so far, of which there are {past}. "
+        f"Told: every signing in the name {subject.title} that is unlike those found so far: there are {past}. "
         "Not told: a signing like them, which a thief of the release workflow could make."
     )
     written = Starter(_with_comment(Starter(text, told)), told)

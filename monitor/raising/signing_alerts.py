@@ -247,7 +247,7 @@ def describe(finding: Finding, rule: Rule) -> SigningWords:
     facts, groups = _facts(rule, signing)
     return SigningWords(
         title=f"{short_name(name, bare=bool(named))} {did}{how}{also}",
-        summary=f"{name[:_MAX_TEXT]} {did}. The rule {rule.title or rule.id} does not expect it.",
+        summary=f"{name[:_MAX_TEXT]} {did}. The rule “{rule.title or rule.id}” does not expect it.",
         identity=identity[:_MAX_TEXT],
         facts=facts,
         groups=groups,

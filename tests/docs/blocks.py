@@ -22,8 +22,13 @@ class Block:
 
 def blocks(page: Path) -> list[Block]:
     """Every fenced block of a page, in order."""
+    return blocks_in(page.read_text(encoding="utf-8"))
+
+
+def blocks_in(text: str) -> list[Block]:
+    """Every fenced block of a text, in order."""
     found = []
-    for match in _BLOCK.finditer(page.read_text(encoding="utf-8")):
+    for match in _BLOCK.finditer(text):
         mark, _, says = (match["marks"] or "").partition(": ")
         found.append(Block(match["language"], match["text"], mark, says))
     return found

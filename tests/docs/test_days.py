@@ -1,35 +1,74 @@
 """Three days with Signwatch (docs/days/): what the pages say is typed again, and prints what they show."""
 
+import json
+import os
 import re
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from monitor.demo.processes import programs
-from tests.docs.blocks import ROOT, blocks
+from tests.browser.site_pages import chromium, eyes
+from tests.docs.blocks import ROOT, blocks, blocks_in
 from tests.docs.test_readme import Reader
 
 DAYS = ROOT / "docs" / "days"
 # Steps whose last command finds what it looks for: an unexpected signing, a log that lied.
 FINDS = {"attack", "again"}
+# Width, height and colours of each picture. With SIGNWATCH_PICTURES the walks write them there.
+PICTURES = {
+    "alert": (390, 1000, False),
+    "overview": (1100, 900, False),
+    "lied": (1100, 900, True),
+    "report": (900, 1000, False),
+}
+_PICTURE = re.compile(r"^!\[[^\]]+\]\(pictures/([a-z]+)\.png\)$", re.MULTILINE)
 
 
 @pytest.fixture
-def reader(tmp_path: Path) -> Iterator[Reader]:
+def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
+    # The canary's token command is looked for as a person's shell would.
+    monkeypatch.setenv("PATH", f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ['PATH']}")
     with programs(tmp_path) as children:
         yield Reader(tmp_path, children)
 
 
 def walk(page: Path, reader: Reader) -> dict[str, str]:
-    """Type the scene and one page, in order; returns what each step printed."""
+    """Type the scene and one page and look at its pictures, in order; returns what each step printed."""
     printed = {}
-    for block in (*blocks(DAYS / "README.md"), *blocks(page)):
-        if block.mark == "server":
-            reader.serves(block)
-        elif block.mark == "test":
-            printed[block.says] = reader.types(block.text, expect=1 if block.says in FINDS else 0)
+    for text in (DAYS / "README.md", page):
+        # Every second part is the name of a picture.
+        parts = _PICTURE.split(text.read_text(encoding="utf-8"))
+        for part, picture in zip(parts[::2], [*parts[1::2], ""], strict=True):
+            for block in blocks_in(part):
+                if block.mark == "server":
+                    reader.serves(block)
+                elif block.mark == "test":
+                    printed[block.says] = reader.types(block.text, expect=1 if block.says in FINDS else 0)
+            if picture and chromium() is not None:
+                look(picture, reader)
     return printed
+
+
+def look(picture: str, reader: Reader) -> None:
+    """Take one picture of the walk as it stands; the page fits its window and complains of nothing."""
+    width, height, dark = PICTURES[picture]
+    if picture == "report":
+        url, path = reader.folder.as_uri(), "/report.html"
+    else:
+        url, path = reader.here("http://localhost:9464"), "/"
+    if picture == "alert":
+        (alert,) = json.loads(reader.types("signwatch alerts list --open --json"))["alerts"]
+        path = f"/alerts/{alert['id']}"
+    folder = Path(os.environ.get("SIGNWATCH_PICTURES", str(reader.folder)))
+    with eyes(url, width=width, dark=dark) as person:
+        person.pictures = None
+        person.page.set_viewport_size({"width": width, "height": height})
+        person.open(path)
+        person.page.screenshot(path=folder / f"{picture}.png")
+        assert person.look(picture)
 
 
 def masked(text: str) -> str:

@@ -55,7 +55,7 @@ _NEVER_ONE = {
     "{count} alerts",  # what the demonstration expects
     "{config} exists",
     "{len(rows)} rows",
-    "{hours} hours",  # from two hours on
+    "{round(hours, 2)} hours",  # from two hours on
     "{len(self.names)} witnesses",  # a policy that wants more than it names
     "{len(text)} characters",
     "{job['max_output']} characters",

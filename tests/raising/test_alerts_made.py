@@ -87,7 +87,7 @@ def test_an_unexpected_signing_says_who_where_why_and_what_to_do() -> None:
     assert (alert.kind, alert.owner, alert.severity) == ("unexpected-signing", Owner.SIGNING, Severity.WARN)
     assert (alert.log, alert.index, alert.rule) == ("v2", 7, "acme")
     assert alert.title == "a@acme.example signed an artifact on branch evil instead of tag v*"
-    assert alert.summary.startswith("a@acme.example signed an artifact. The rule Acme")
+    assert alert.summary.startswith("a@acme.example signed an artifact. The rule “Acme”")
     assert alert.identity == "a@acme.example"
     assert alert.reasons == ("The signing was made from another ref. Expected: refs/tags/v*. Found: refs/heads/evil.",)
     assert alert.facts == (("Identity", "a@acme.example"), ("Login from", "https://issuer.example"))
