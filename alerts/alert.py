@@ -126,7 +126,7 @@ def day_of(now: datetime) -> str:
 
 
 def lasting(length: timedelta) -> str:
-    """How long something lasts, in one unit: seconds below a minute, minutes below two hours, hours below two days."""
+    """A length of time in one unit: seconds below a minute, minutes below two hours, hours below two days."""
     seconds = max(0, int(length.total_seconds()))
     for unit, size, least in (("day", 86400, 2), ("hour", 3600, 2), ("minute", 60, 1)):
         if seconds >= least * size:

@@ -89,9 +89,11 @@ def tell_complete(checked: CheckedAnswer, owner: Owner | None, source: str, *, r
         say("Anybody can sign such a file with a key of their own: it shows nothing of a log that you know.")
         return code
     for each in checked.keys:
-        what = f"entries among the first {checked.size} of {checked.log} with {each.kind.word} {each.value}: {each.count}"
+        what = (
+            f"entries among the first {checked.size} of {checked.log} with {each.kind.word} {each.value}: {each.count}"
+        )
         say(inert_line(what, _LONGEST))
-    say(f"these entries lead to a tree of {checked.head.size} entries, {signed}{f', {whose}' if whose else ''}")
+    say(f"these entries lead to a tree of size {checked.head.size}, {signed}{f', {whose}' if whose else ''}")
     if whose is None:
         say("not decided: whether that is the log's key was not checked", "yellow")
         note("Say whose key counts: --trusted-root FILE, --key FILE, --tuf public-good, or --config FILE.")

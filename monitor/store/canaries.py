@@ -98,13 +98,13 @@ class Canaries:
             return connection.execute(update(_RUN).where(unseen).values(seen_at=now)).rowcount > 0
 
     def bundle(self, number: int) -> bytes | None:
-        """What the log gave for the entry of a run, where it is kept."""
+        """The bundle that the log gave for the entry of a run, where it is kept."""
         with self._database.read() as connection:
             found = connection.execute(select(_RUN.c.bundle).where(_RUN.c.id == number)).scalar()
         return None if found is None else bytes(found)
 
     def counts(self, begin: datetime, end: datetime) -> Mapping[str, int]:
-        """How many runs that began in `[begin, end)` ended in which way."""
+        """Number of runs that began in `[begin, end)`, by how they ended."""
         query = select(_RUN.c.result, func.count()).where(_RUN.c.began_at >= begin, _RUN.c.began_at < end)
         with self._database.read() as connection:
             return {str(result): int(count) for result, count in connection.execute(query.group_by(_RUN.c.result))}

@@ -38,7 +38,7 @@ _VERBS: Final = (
             "names",
             "answers",
         ),
-        *("says", "matches"),
+        *("says", "matches", "differs"),
     }
 )
 _CLOCK: Final = re.compile(r"%H:%M|%-?I:")

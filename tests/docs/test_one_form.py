@@ -8,7 +8,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from monitor.raising.canary_alerts import canary_missed_alert, canary_not_signed_alert
 
 from alerts.alert import Alert, Owner
 from alerts.channels.pagerduty import event
@@ -17,7 +16,7 @@ from alerts.digest import digest_alert
 from alerts.rendering import Renderer, html_page, text_page
 from monitor.cli import run_command
 from monitor.raising import entry_alerts, log_alerts, trust_alerts
-from monitor.raising.signing_alerts import alerts_of_findings
+from monitor.raising.signing_alerts import alerts_of_findings, canary_missed_alert, canary_not_signed_alert
 from rules.rule import Outcome
 from tests.daemon.test_console import found as one_attack
 from tests.daemon.test_console import pages_of
@@ -112,7 +111,7 @@ def test_no_source_puts_a_number_before_a_plural_by_hand() -> None:
         f"{path.relative_to(ROOT)}:{line}: {told}"
         for path in templates
         for line, told in counts_in_template(path.read_text(encoding="utf-8"))
-        if "days }} days" not in told and "bytes" not in told and "looked.total" not in told
+        if "days }} days" not in told and "bytes" not in told and "looked.total" not in told and "deepest" not in told
     ]
     assert found == []
 
