@@ -25,6 +25,7 @@ app = typer.Typer(
             LazyCommand("attest", "sign_lite.image:attest_image", "Sign an in-toto statement about an image."),
             LazyCommand("verify", "sign_lite.image:verify_image", "Verify what an image's registry holds."),
         ),
+        LazyCommand("initialize", "sign_lite.commands:initialize", "Trust a deployment's TUF repository from now on."),
         LazyCommand("git", "sign_lite.git:git", "Sign and verify commits and tags, as git's gpg.x509.program."),
         group(
             "conformance",

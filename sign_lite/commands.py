@@ -31,7 +31,15 @@ from sign_lite.keyed import load_key
 from sign_lite.login import LoginKind, log_in
 from sign_lite.private_key import KeyPair, read_key_pair
 from sign_lite.signing import Signing, build_statement, signer
-from sign_lite.trust import TOKEN_VARIABLE, Trust, load_identity_token, load_trust, load_trust_config
+from sign_lite.trust import (
+    TOKEN_VARIABLE,
+    Trust,
+    is_repository,
+    load_identity_token,
+    load_trust,
+    load_trust_config,
+    over_tuf,
+)
 from sign_lite.verifying import Signed, verify_file
 
 _P = ParamSpec("_P")
@@ -43,7 +51,11 @@ _errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
 Files = Annotated[list[Path], typer.Argument(help="Files.", metavar="FILE...")]
 TrustConfig = Annotated[
-    Path, typer.Option(help="Client trust configuration of the deployment, or public-good or staging.", metavar="JSON")
+    str,
+    typer.Option(
+        help="Client trust configuration of the deployment, URL of its TUF repository, public-good or staging.",
+        metavar="JSON|URL",
+    ),
 ]
 Token = Annotated[str | None, typer.Option(help=f"Identity token; {TOKEN_VARIABLE} is taken when left out.")]
 TokenFile = Annotated[Path | None, typer.Option(help="File with the identity token.", metavar="FILE")]
@@ -66,7 +78,10 @@ TrustedRootFile = Annotated[
     Path | None, typer.Option(help="Trusted root of the deployment.", metavar="JSON", dir_okay=False)
 ]
 TrustConfigFile = Annotated[
-    Path | None, typer.Option(help="Client trust configuration, in place of a trusted root.", metavar="JSON")
+    str | None,
+    typer.Option(
+        help="Client trust configuration or URL of a TUF repository, in place of a trusted root.", metavar="JSON|URL"
+    ),
 ]
 Identity = Annotated[str | None, typer.Option(help="Who must have signed: the certificate's name.")]
 Issuer = Annotated[str | None, typer.Option(help="Which OIDC issuer must vouch for that name.", metavar="URL")]
@@ -123,7 +138,7 @@ def key_password() -> bytes:
 
 
 @contextmanager
-def opened_signer(trust_config: Path, rekor_version: int | None, given: Given) -> Iterator[Signing]:
+def opened_signer(trust_config: str, rekor_version: int | None, given: Given) -> Iterator[Signing]:
     """Signer that the options name, in the deployment that they name."""
     config = load_trust_config(trust_config, rekor_version)
     with signer(config, signing_as(config, given)) as opened:
@@ -171,6 +186,22 @@ def sign(
             write_bundle(target, made.json)
             results.append({"file": str(file), "sha256": digest.digest.hex(), "bundle": str(target), **made.told})
     print_results(results, "signed", as_json=as_json)
+
+
+@reported
+def initialize(
+    *,
+    mirror: Annotated[str, typer.Option(help="URL of the TUF repository.", metavar="URL")],
+    root: Annotated[Path, typer.Option(help="Its root.json, from a source that you trust.", metavar="FILE")],
+) -> None:
+    """Trust a deployment's TUF repository from now on: `--trust-config` takes its URL then.
+
+    Example: sign-lite initialize --mirror http://localhost:8080/tuf --root ca/tuf/1.root.json
+    """
+    if not is_repository(mirror):
+        raise Misuse(f"--mirror {mirror!r} is not an http URL")
+    over_tuf(mirror, root)
+    print(f"trusted: now give --trust-config {mirror}")  # noqa: T201
 
 
 @reported
@@ -256,11 +287,11 @@ def signed_by(identity: str | None, issuer: str | None, key: Path | None) -> Sig
     return Signed(identity, issuer)
 
 
-def trusted_by(trusted_root: Path | None, trust_config: Path | None) -> Trust:
+def trusted_by(trusted_root: Path | None, trust_config: str | None) -> Trust:
     """The trust that the options of a command name. Raises `SignLiteError`."""
     if (trusted_root is None) == (trust_config is None):
         raise Misuse("name the trust: one of --trusted-root and --trust-config")
-    return load_trust(trusted_root or trust_config or Path())
+    return load_trust(str(trusted_root or trust_config))
 
 
 def _targets(files: list[Path], bundle: Path | None) -> list[Path]:

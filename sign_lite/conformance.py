@@ -73,7 +73,7 @@ def verify_bundle(
     Example: sign-lite conformance verify-bundle --bundle a.json --key key.pub --trusted-root tr.json a.txt
     """
     who = signed_by(certificate_identity, certificate_oidc_issuer, key)
-    trust = load_trust(trusted_root) if trusted_root is not None else public_trust(staging=staging)
+    trust = load_trust(str(trusted_root)) if trusted_root is not None else public_trust(staging=staging)
     verify_file(read_small(bundle, "bundle"), hash_named(file_or_digest), trust, who)
 
 

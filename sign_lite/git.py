@@ -100,7 +100,7 @@ def git(
 
 def sign_cms(payload: bytes, settings: Mapping[str, str]) -> bytes:
     """The armoured signature of a commit or tag. Raises `SignLiteError`."""
-    config = load_trust_config(Path(settings[TRUST]), 1)
+    config = load_trust_config(settings[TRUST], 1)
     token_file = settings.get("SIGN_LITE_TOKEN_FILE")
     login = _login(settings)
     by = signing_as(config, Given(token_file=Path(token_file) if token_file else None, login=login))
@@ -131,7 +131,7 @@ def _verify(file: Path, payload: bytes, settings: Mapping[str, str], status_fd: 
         if signature.entry is None:
             raise VerificationFailed("its log entry is not in it: ask `signwatch check-commit`")  # noqa: TRY301
         hashed = Hashed(algorithm=HashAlgorithm.SHA2_256, digest=digest)
-        verify_held(signature.as_bundle(), hashed, load_trust(Path(settings[TRUST])), who)
+        verify_held(signature.as_bundle(), hashed, load_trust(settings[TRUST]), who)
     except (NoGitSignature, VerificationFailed, ValueError) as error:
         _status(status_fd, "BADSIG 0 sign-lite")
         raise VerificationFailed(f"the signature does not hold: {error}") from error

@@ -22,13 +22,15 @@ _PUBLIC: Final = ("public-good", "staging")
 _TRUST_CONFIG: Final = "application/vnd.dev.sigstore.clienttrustconfig"
 
 
-def load_trust_config(path: Path, rekor_version: int | None) -> ClientTrustConfig:
+def load_trust_config(source: str, rekor_version: int | None) -> ClientTrustConfig:
     """Trust configuration for signing, with one version of Rekor or the newest. Raises `Misuse`, `Unreachable`.
 
-    `path` may be `public-good` or `staging`: Sigstore's own deployments, over TUF.
+    `source` is a file, a TUF repository's URL, or `public-good` or `staging`: Sigstore's own deployments, over TUF.
     """
-    if str(path) in _PUBLIC and not path.exists():
-        config = signing_trust(None, None, staging=str(path) == _PUBLIC[1])
+    path = Path(source)
+    if is_repository(source) or (source in _PUBLIC and not path.exists()):
+        by_tuf = is_repository(source)
+        config = over_tuf(source) if by_tuf else signing_trust(None, None, staging=source == _PUBLIC[1])
         config.force_tlog_version = rekor_version
         return config
     try:
@@ -48,8 +50,34 @@ class Trust:
     document: Mapping[str, Any]
 
 
-def load_trust(path: Path) -> Trust:
-    """Trust for verifying: a client trust configuration or a trusted root, in any legal spelling. Raises `Misuse`."""
+def is_repository(source: str) -> bool:
+    """Whether a text names a TUF repository by its URL, not a file."""
+    return source.startswith(("http://", "https://"))
+
+
+def over_tuf(url: str, root: Path | None = None) -> ClientTrustConfig:
+    """Trust configuration of a TUF repository, brought up to date; `root` starts trust in it once.
+
+    Later calls verify each root with the one before. Raises `Misuse`, `Unreachable`.
+    """
+    if root is not None:
+        read_small(root, "TUF root")
+    try:
+        return ClientTrustConfig.from_tuf(url, bootstrap_root=root)
+    except (Error, OSError, ValueError) as error:
+        cause = _first_line(error.__cause__) if isinstance(error.__cause__, Exception) else _first_line(error)
+        hint = f"; trust in it begins with `sign-lite initialize --mirror {url} --root FILE`" if root is None else ""
+        raise Unreachable(f"the TUF repository {url} cannot be used: {cause}{hint}") from error
+
+
+def load_trust(source: str) -> Trust:
+    """Trust for verifying: a client trust configuration or a trusted root, in any legal spelling, or over TUF.
+
+    Raises `Misuse`, `Unreachable`.
+    """
+    if is_repository(source):
+        return trust_of(canonical(json.loads(over_tuf(source).trusted_root._inner.to_json())))  # noqa: SLF001
+    path = Path(source)
     try:
         document = canonical(read_json(read_small(path, "trust file")))
         if str(document.get("mediaType", "")).startswith(_TRUST_CONFIG):
@@ -95,7 +123,7 @@ def signing_trust(trusted_root: Path | None, signing_config: Path | None, *, sta
         config = canonical(read_json(read_small(signing_config, "signing configuration")))
         document = {
             "mediaType": f"{_TRUST_CONFIG}.v0.1+json",
-            "trustedRoot": dict(load_trust(trusted_root).document),
+            "trustedRoot": dict(load_trust(str(trusted_root)).document),
             "signingConfig": config,
         }
         made = ClientTrustConfig.from_json(json.dumps(document))

@@ -1,11 +1,12 @@
 """From a commit to its log entry: git signs through sign-lite, the monitor notices, `check-commit` tells."""
 
+import contextlib
 import hashlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,12 +21,13 @@ from sigstore.oidc import IdentityToken
 from sigstore.sign import SigningContext
 from sigstore_models.common.v1 import HashAlgorithm
 
-from monitor.demo.processes import wait_until
+from monitor.demo.processes import DemoFailed, wait_until
 from sign_lite.git import _armoured as armoured_cms
 from sign_lite.git import _attributes as signed_attributes
 from sign_lite.git import _cms as signed_data
 from sign_lite.trust import load_trust_config
 from tests.e2e.loop import TAG, Loop, running_loop
+from tests.support.go_clients import GITSIGN, needs_gitsign
 from tests.support.waiting import PATIENCE
 
 WORKFLOW = f"https://github.com/acme/widget/.github/workflows/release.yml@{TAG}"
@@ -38,8 +40,9 @@ class Repository:
     loop: Loop
     folder: Path
 
-    def git(self, *words: str, token: str = "") -> str:
+    def git(self, *words: str, token: str = "", extra: Mapping[str, str] | None = None) -> str:
         environment = {
+            **(extra or {}),
             "PATH": os.environ["PATH"],
             "HOME": str(self.folder),
             "SIGSTORE_IDENTITY_TOKEN": token,
@@ -59,6 +62,17 @@ class Repository:
         command = ("check-commit", revision, "-C", str(self.folder), "--json", "--config", "signwatch.yaml")
         document: dict[str, Any] = json.loads(self.loop.run("signwatch", *command, expect=expect))
         return document
+
+    def await_entry(self, revision: str) -> None:
+        """Wait until the monitor has the log entry of a commit."""
+
+        def is_logged() -> bool:
+            command = ("check-commit", revision, "-C", str(self.folder), "--json", "--config", "signwatch.yaml")
+            with contextlib.suppress(DemoFailed):
+                return "yes" in self.loop.run("signwatch", *command)
+            return False
+
+        wait_until(f"the entry of {revision}", is_logged, seconds=PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +114,7 @@ def write_online(repository: Repository, token: str) -> str:
     """A commit as gitsign's online mode makes it: no log entry in it, and its id entered on its own."""
     repository.git("commit", "-q", "--no-gpg-sign", "--allow-empty", "-m", "online")
     payload = repository.git("cat-file", "commit", "HEAD").encode() + b"\n"
-    config = load_trust_config(repository.loop.folder / "ca/trust/client_trust_config.json", 1)
+    config = load_trust_config(str(repository.loop.folder / "ca/trust/client_trust_config.json"), 1)
     with SigningContext.from_trust_config(config).signer(IdentityToken(token)) as opened:
         attributes = signed_attributes(payload, datetime.now(UTC))
         signature = opened._private_key.sign(attributes, ECDSA(SHA256()))
@@ -127,14 +141,7 @@ def write_online(repository: Repository, token: str) -> str:
 def test_a_commit_whose_log_entry_is_elsewhere_is_found_by_its_id(repository: Repository) -> None:
     commit = write_online(repository, repository.loop.github_token(TAG))
 
-    def is_logged() -> bool:
-        command = ("check-commit", commit, "-C", str(repository.folder), "--json", "--config", "signwatch.yaml")
-        try:
-            return "yes" in repository.loop.run("signwatch", *command)
-        except AssertionError:
-            return False
-
-    wait_until("the entry", is_logged, seconds=PATIENCE)
+    repository.await_entry(commit)
     (told,) = repository.check(commit, expect=0)["signatures"]
     assert told["signers"] == [WORKFLOW]
     assert told["entry"].startswith("rekor-v1")
@@ -160,3 +167,57 @@ def test_a_signature_of_another_commit_an_unsigned_one_and_no_commit_are_told(re
     assert "not signed" in told["problem"]
     assert repository.check("nothing", expect=2)["error"]["trouble"] == "misused"
     assert "tree" in repository.check("HEAD^{tree}", expect=2)["error"]["message"]
+
+
+def gitsign_settings(repository: Repository, token: str, mode: str) -> dict[str, str]:
+    """Gitsign's environment, as the documentation gives it."""
+    loop, trust = repository.loop, repository.loop.folder / "ca/trust"
+    return {
+        "GITSIGN_FULCIO_URL": loop.ca_url,
+        "GITSIGN_REKOR_URL": loop.log_url,
+        "GITSIGN_REKOR_MODE": mode,
+        "GITSIGN_OIDC_ISSUER": f"{loop.ca_url}/oidc",
+        "GITSIGN_FULCIO_ROOT": str(trust / "ca-chain.pem"),
+        "SIGSTORE_CT_LOG_PUBLIC_KEY_FILE": str(trust / "ctlog.pub"),
+        "SIGSTORE_REKOR_PUBLIC_KEY": str(trust / "rekor-v1.pub"),
+        "SIGSTORE_ID_TOKEN": token,
+    }
+
+
+def gitsign(repository: Repository, settings: Mapping[str, str], identity: str, *, expect: int) -> str:
+    """What `gitsign verify` says of the newest commit."""
+    issuer = f"{repository.loop.ca_url}/oidc/github"
+    who = (f"--certificate-identity={identity}", f"--certificate-oidc-issuer={issuer}")
+    done = subprocess.run(
+        [str(GITSIGN), "verify", *who, "HEAD"],
+        cwd=repository.folder,
+        env={"PATH": os.environ["PATH"], "HOME": str(repository.folder), **settings},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == expect, said
+    return said
+
+
+@needs_gitsign
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_a_commit_that_gitsign_signed_is_found_in_the_log_with_its_signer(mode: str, repository: Repository) -> None:
+    settings = gitsign_settings(repository, repository.loop.github_token(TAG), mode)
+    by = ("-c", f"gpg.x509.program={GITSIGN}")
+    repository.git(*by, "commit", "-q", "-S", "--allow-empty", "-m", f"by gitsign, {mode}", extra=settings)
+    if mode == "offline":
+        repository.git("verify-commit", "HEAD")
+    repository.await_entry("HEAD")
+    (mine,) = repository.check("HEAD", expect=0)["signatures"]
+    assert (mine["signers"], mine["expected"]) == ([WORKFLOW], "expected (widget-release)")
+
+
+@needs_gitsign
+def test_gitsign_verifies_a_commit_of_sign_lite_git_for_its_signer_only(repository: Repository) -> None:
+    repository.commit("for gitsign", repository.loop.github_token(TAG))
+    settings = gitsign_settings(repository, "", "offline")
+    assert "Good signature" in gitsign(repository, settings, WORKFLOW, expect=0)
+    gitsign(repository, settings, WORKFLOW.replace("v1.0.0", "v6.6.6"), expect=1)

@@ -11,14 +11,14 @@ import pytest
 from addresses.image_name import ImageName
 from monitor.crosscheck.signature_check import signatures_of
 from monitor.demo.processes import wait_until
-from outbound.registry import IMAGE_MANIFEST, Registry
+from outbound.registry import Registry
 from rules.selection import digest_text
 from sigstore_entries.entry import decode_rekor
 from sigstore_entries.release import released_image
 from sigstore_entries.signing import EntryRef, Signing
 from tests.e2e.loop import TAG, Loop, running_loop
 from tests.support.go_clients import cosign, needs_cosign, needs_registry, registry_server
-from tests.support.images import push_image
+from tests.support.images import move_referrer, push_image
 from tests.support.waiting import PATIENCE
 
 pytestmark = [needs_cosign, needs_registry]
@@ -163,14 +163,7 @@ def test_the_older_format_under_a_tag_is_read_too(walk: Walk) -> None:
 def test_a_signature_of_another_image_proves_nothing_about_this_one(walk: Walk) -> None:
     mine, other = walk.push("mine"), walk.push("other")
     walk.sign(mine, walk.loop.github_token(TAG))
-    with Registry(mine) as source, Registry(other) as target:
-        (listed,) = source.referrers(str(mine.digest)).found
-        manifest = dict(source.manifest(listed.digest).document)
-        for layer in (*manifest["layers"], manifest["config"]):
-            target.put_blob(source.blob(layer["digest"]))
-        subject = target.manifest(str(other.digest))
-        manifest["subject"] = {"mediaType": IMAGE_MANIFEST, "digest": subject.digest, "size": len(subject.raw)}
-        target.add_referrer(subject, json.dumps(manifest).encode())
+    move_referrer(mine, other)
     (told,) = walk.check_image(other, expect=3)["signatures"]
     assert "about another image" in told["problem"]
 

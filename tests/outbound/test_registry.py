@@ -97,6 +97,47 @@ def test_everything_together_has_one_deadline() -> None:
                 asked.manifest(DIGEST)
 
 
+@contextlib.contextmanager
+def pouring(chunk: bytes, pause: float) -> Iterator[tuple[int, list[int]]]:
+    """A server whose answer has no end: yields its port, and how many bytes it got rid of."""
+    sent = [0]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while sent[0] < 1 << 30 and not over.wait(pause):
+                    self.wfile.write(chunk)
+                    sent[0] += len(chunk)
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    over = threading.Event()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server.server_port, sent
+    finally:
+        over.set()
+        server.shutdown()
+        server.server_close()
+
+
+def test_an_answer_of_a_gigabyte_is_read_up_to_the_limit_only() -> None:
+    with pouring(b"x" * 65_536, 0) as (port, sent), registry_at(port) as asked:
+        with pytest.raises(RegistryFailed, match="is larger than"):
+            asked.manifest(DIGEST)
+        assert sent[0] < 64 * 1024 * 1024
+
+
+def test_an_answer_that_trickles_ends_with_the_deadline() -> None:
+    trickle, wanted = pouring(b" ", 0.05), pytest.raises(RegistryFailed, match="no complete answer within 1 s")
+    with trickle as (port, _), registry_at(port, seconds=1) as asked, wanted:
+        asked.manifest(DIGEST)
+
+
 def test_a_registry_that_is_not_there_cannot_be_reached() -> None:
     with registry_at(1) as asked, pytest.raises(RegistryFailed, match="cannot be reached"):
         asked.manifest("v1")

@@ -9,8 +9,8 @@ import pytest
 
 from addresses.image_name import ImageName
 from tests.support.ca_server import SIGN_LITE, CaServer, ca_and_log, run
-from tests.support.go_clients import cosign, needs_cosign, needs_registry, registry_server
-from tests.support.images import push_image
+from tests.support.go_clients import COSIGN, cosign, needs_cosign, needs_registry, registry_server
+from tests.support.images import move_referrer, push_image
 
 pytestmark = needs_registry
 
@@ -117,6 +117,15 @@ def test_an_attestation_of_either_is_no_signature(by: str, rekor: int, deploymen
     deployment.attest(by, image, rekor)
     deployment.verify("sign-lite", image, "--predicate-type", BUILD)
     assert "is wanted" in deployment.verify("sign-lite", image, expect=1)
+
+
+def test_a_signature_moved_to_another_image_is_refused(deployment: Deployment) -> None:
+    mine, other = deployment.push("moved-from"), deployment.push("moved-to")
+    deployment.sign("sign-lite", mine, 1)
+    move_referrer(mine, other)
+    assert "about another image" in deployment.verify("sign-lite", other, expect=1)
+    if COSIGN is not None:
+        deployment.verify("cosign", other, expect=1)
 
 
 @needs_cosign

@@ -16,6 +16,8 @@ from sign_lite.files import check_writable, default_bundle, hash_file, write_bun
 from sign_lite.signing import build_statement
 from sign_lite.trust import Trust, load_identity_token
 from sign_lite.verifying import Signed, _matching_statement, verify_file
+from tests.support.ca_server import ca_server
+from tests.support.log_server import log_server
 
 NO_TRUST = Trust(None, {})  # type: ignore[arg-type]
 DIGEST = Hashed(algorithm=HashAlgorithm.SHA2_256, digest=b"\x01" * 32)
@@ -127,3 +129,26 @@ def test_commands_report_misuse_with_exit_code_two(file: Path, tmp_path: Path) -
 @pytest.mark.parametrize("command", ["sign", "verify", "attest"])
 def test_every_command_shows_an_example(command: str) -> None:
     assert f"Example: sign-lite {command}" in invoke(command, "--help").output
+
+
+def test_a_tuf_repository_is_trusted_once_it_was_initialised_with_its_root(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    log_trust = tmp_path / "trust.json"
+    with log_server(tmp_path / "log") as log:
+        log_trust.write_text(log.command("export-trust"))
+    with ca_server(tmp_path / "ca", log_trust) as ca, ca_server(tmp_path / "other", log_trust) as other:
+        url, words = f"{ca.url}/tuf", ("--identity", "a@b", "--issuer", "http://x", "--bundle", str(file))
+        verifying = ("verify", str(file), "--trust-config", url, *words)
+        refused = invoke(*verifying)
+        assert (refused.exit_code, "sign-lite initialize --mirror" in refused.stderr) == (3, True)
+        wrong = invoke("initialize", "--mirror", url, "--root", str(other.folder / "tuf/1.root.json"))
+        assert (wrong.exit_code, "cannot be used" in wrong.stderr) == (3, True)
+        assert invoke(*verifying).exit_code == 3, "a root of another deployment starts no trust"
+        begun = invoke("initialize", "--mirror", url, "--root", str(ca.folder / "tuf/1.root.json"))
+        assert begun.exit_code == 0, begun.stderr
+        assert invoke(*verifying).exit_code == 1, "trusted now: what is no bundle is refused as such"
+    for bad in ("ca/tuf", "ftp://host/tuf"):
+        assert invoke("initialize", "--mirror", bad, "--root", str(file)).exit_code == 2

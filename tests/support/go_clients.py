@@ -27,12 +27,14 @@ COSIGN_2 = next((str(each) for each in sorted((ROOT / ".go-clients").glob("cosig
 REGISTRY = built("registry")
 REKOR_CLI = built("rekor-cli")
 REKOR_MONITOR = built("rekor_monitor")
+GITSIGN = built("gitsign")
 needs_cosign = pytest.mark.skipif(COSIGN is None, reason="cosign is not built: run .ci/install-go-clients")
 needs_cosign_2 = pytest.mark.skipif(COSIGN_2 is None, reason="cosign 2 is not built: run .ci/install-go-clients")
 needs_rekor_cli = pytest.mark.skipif(REKOR_CLI is None, reason="rekor-cli is not built: run .ci/install-go-clients")
 needs_rekor_monitor = pytest.mark.skipif(
     REKOR_MONITOR is None, reason="rekor_monitor is not built: run .ci/install-go-clients"
 )
+needs_gitsign = pytest.mark.skipif(GITSIGN is None, reason="gitsign is not built: run .ci/install-go-clients")
 needs_registry = pytest.mark.skipif(REGISTRY is None, reason="registry is not built: run .ci/install-go-clients")
 
 

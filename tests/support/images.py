@@ -30,3 +30,15 @@ def push_image(host: str, name: str, content: bytes) -> ImageName:
             ],
         }
         return image.at(registry.put_manifest(json.dumps(manifest).encode(), IMAGE_MANIFEST, "v1"))
+
+
+def move_referrer(mine: ImageName, other: ImageName) -> None:
+    """Put the one signature of an image beside another image, as if it were about that one."""
+    with Registry(mine) as source, Registry(other) as target:
+        (listed,) = source.referrers(str(mine.digest)).found
+        manifest = dict(source.manifest(listed.digest).document)
+        for layer in (*manifest["layers"], manifest["config"]):
+            target.put_blob(source.blob(layer["digest"]))
+        subject = target.manifest(str(other.digest))
+        manifest["subject"] = {"mediaType": IMAGE_MANIFEST, "digest": subject.digest, "size": len(subject.raw)}
+        target.add_referrer(subject, json.dumps(manifest).encode())
