@@ -1,5 +1,6 @@
 """Opening a log: the protocol it speaks, the name it signs under and its trees are found out, never assumed."""
 
+import base64
 import json
 from dataclasses import replace
 from hashlib import sha256
@@ -51,6 +52,17 @@ def test_the_protocol_is_found_by_asking(kind: type[MisbehavingLog]) -> None:
     (source,) = open_sources(description(log), log)
     assert source.identity.api is log.api
     assert source.identity.origin == log.source().identity.origin
+    assert source.latest().size == 10
+
+
+@pytest.mark.parametrize("kind", [RekorV2Log, CtStaticLog], ids=lambda k: k.api)
+def test_a_head_with_sixteen_of_the_largest_cosignatures_is_read(kind: type[MisbehavingLog]) -> None:
+    """SPEC signed-note: verifiers "MUST accept at least up to 16 signatures", each "up to nearly 5kB"."""
+    log = made(kind)
+    line = b"\xe2\x80\x94 " + b"w" * 255 + b" " + base64.b64encode(b"\x06" * (4 + 8 + 4627)) + b"\n"
+    log.edit("checkpoint", lambda raw: raw + line * 16)
+    assert log.source().latest().size == 10
+    (source,) = open_sources(description(log), log)
     assert source.latest().size == 10
 
 

@@ -1,7 +1,8 @@
 """An authority that an operator names is believed on every supported Python, and no other is."""
 
-import socket
+import os
 import ssl
+import subprocess
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -10,33 +11,49 @@ import pytest
 from outbound.named_authorities import believing
 from tests.packaging.test_house import sources
 from tests.support.private_network import Front, private_ca, tls_front
+from tests.support.pythons import ROOT, python, supported
+from tests.support.waiting import PATIENCE
 
 # Nothing listens there: the handshake is over before it would be asked.
 _PLAIN = "http://127.0.0.1:9"
+_SHAKE_HANDS = """
+import socket, sys
+from pathlib import Path
+from outbound.named_authorities import believing
+how, file, port = sys.argv[1:]
+context = believing(file=file) if how == "file" else believing(pem=Path(file).read_text())
+with socket.create_connection(("127.0.0.1", int(port)), 60) as plain:
+    with context.wrap_socket(plain, server_hostname="localhost"):
+        print("believed")
+"""
 
 
-def shake_hands(front: Front, context: ssl.SSLContext) -> None:
-    port = urlsplit(front.url).port
-    with (
-        socket.create_connection(("127.0.0.1", port), 30) as plain,
-        context.wrap_socket(plain, server_hostname="localhost"),
-    ):
-        pass
+def shake_hands(version: str, how: str, authority: Path, front: Front) -> subprocess.CompletedProcess[str]:
+    """What another Python says of a server: that room needs nothing but the standard library."""
+    return subprocess.run(
+        [python(version), "-B", "-c", _SHAKE_HANDS, how, str(authority), str(urlsplit(front.url).port)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
 
 
-@pytest.mark.parametrize("named", ["file", "pem"])
-def test_an_authority_without_a_key_usage_is_believed_when_it_is_named(named: str, tmp_path: Path) -> None:
-    ca = private_ca(tmp_path)
-    context = believing(file=ca.file) if named == "file" else believing(pem=ca.file.read_text())
-    with tls_front(ca, _PLAIN) as front:
-        shake_hands(front, context)
-
-
-def test_no_other_authority_is_believed_and_no_other_host(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["file", "pem"])
+@pytest.mark.parametrize("version", supported())
+def test_an_authority_without_a_key_usage_is_believed_when_it_is_named(version: str, how: str, tmp_path: Path) -> None:
     ca, other = private_ca(tmp_path), private_ca(tmp_path, "other")
-    with tls_front(ca, _PLAIN) as front, pytest.raises(ssl.SSLCertVerificationError):
-        shake_hands(front, believing(file=other.file))
-    context = believing(file=ca.file)
+    with tls_front(ca, _PLAIN) as front:
+        told = shake_hands(version, how, ca.file, front)
+        assert told.stdout == "believed\n", told.stderr
+        refused = shake_hands(version, how, other.file, front)
+        assert refused.stdout == ""
+        assert "CERTIFICATE_VERIFY_FAILED" in refused.stderr
+
+
+def test_of_a_named_authority_all_else_is_checked(tmp_path: Path) -> None:
+    context = believing(file=private_ca(tmp_path).file)
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
     assert [each["subject"] for each in context.get_ca_certs()] == [((("commonName", "ca root"),),)]

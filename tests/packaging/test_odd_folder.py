@@ -65,9 +65,9 @@ def test_the_whole_loop_runs_from_an_installation_in_such_a_folder(version: str,
     assert FOLDER in at, "control: it is this installation that runs"
     assert at.startswith(f"{version}."), "control: by this Python"
     assert run(environment / "bin" / "signwatch", "--version", cwd=folder).strip()
-    told = run(environment / "bin" / "signwatch", "demo", "--dir", folder / "die Schleife", cwd=folder)
+    told = run(environment / "bin" / "signwatch", "demo", "--dir", folder / "die Schleife, 100%20 #1?", cwd=folder)
     assert "Both caught: one unexpected signing, one lying log. No false alarm." in told
-    assert (folder / "die Schleife" / "signwatch.db").exists()
+    assert (folder / "die Schleife, 100%20 #1?" / "signwatch.db").exists()
 
 
 def test_the_supported_versions_are_those_that_the_distribution_may_be_installed_with() -> None:

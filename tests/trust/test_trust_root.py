@@ -195,7 +195,7 @@ def test_a_key_without_a_start_of_validity_is_refused_and_named(period: Any) -> 
     "raw",
     [
         json.dumps(root()).replace('"tlogs"', '"mediaType": "x", "tlogs"', 1),
-        json.dumps({**root(), "media_type": "x"}),
+        json.dumps({**root(), "media_type": root()["mediaType"]}),
         json.dumps(root()).replace("2021-01-12T11:53:27Z", "2021-01-12T11:53:27"),
         json.dumps(root(tlogs=[{"baseUrl": float("nan")}])),
     ],
