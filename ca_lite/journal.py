@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Column, Connection, Engine, Insert, LargeBinary, Update, event, insert, update
+from sqlalchemy import URL, Column, Connection, Engine, Insert, LargeBinary, Update, event, insert, update
 from sqlalchemy.exc import NoResultFound, SQLAlchemyError
 from sqlmodel import Field, Session, SQLModel, col, create_engine, select
 
@@ -86,8 +86,10 @@ class Journal:
             with journal._engine.connect() as connection:
                 version = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
         except SQLAlchemyError as error:
+            journal.close()
             raise ConfigError(f"{path}: not a journal: {error}") from error
         if version != _VERSION:
+            journal.close()
             raise ConfigError(f"{path}: has version {version}, this program knows version {_VERSION}")
         return journal
 
@@ -154,7 +156,7 @@ def _execute(connection: Connection, waiting: _Waiting) -> None:
 
 
 def _engine(path: Path) -> Engine:
-    engine = create_engine(f"sqlite:///{path}")
+    engine = create_engine(URL.create("sqlite", database=str(path)))
 
     @event.listens_for(engine, "connect")
     def _pragmas(connection: Any, _record: Any) -> None:

@@ -86,7 +86,11 @@ class Ledger:
         Raises `StoreUnusable`, `KeyUnusable`, `LogDamaged`.
         """
         ledger = cls(folder, Store.open(folder / DATABASE))
-        ledger.sync(now_ms)
+        try:
+            ledger.sync(now_ms)
+        except BaseException:
+            ledger.close()
+            raise
         return ledger
 
     def close(self) -> None:

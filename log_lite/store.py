@@ -114,8 +114,13 @@ class Store:
                 f"`log-lite init --dir {path.parent}`"
             )
         store = cls(path)
-        found = store.meta("schema")
+        try:
+            found = store.meta("schema")
+        except BaseException:
+            store.close()
+            raise
         if found != str(SCHEMA_VERSION):
+            store.close()
             raise StoreUnusable(f"{path} has schema {found}, this program reads {SCHEMA_VERSION}")
         return store
 
@@ -131,12 +136,12 @@ class Store:
                     isolation_level=None,
                     check_same_thread=False,
                 )
+                with self._lock:
+                    self._opened.append(connection)
                 connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("PRAGMA synchronous=FULL")
             self._local.connection = connection
-            with self._lock:
-                self._opened.append(connection)
         return connection
 
     def close(self) -> None:

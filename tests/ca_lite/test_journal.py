@@ -1,6 +1,8 @@
 """The issuance journal: requests at once share a commit, and one that fails spoils no other."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,8 +29,12 @@ def row(serial: str) -> Issuance:
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    return Journal.create(tmp_path / "journal.db")
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    folder = tmp_path / "Ordner 100%20 #1?x=y"
+    folder.mkdir()
+    with closing(Journal.create(folder / "journal.db")) as made:
+        yield made
+        assert (folder / "journal.db").stat().st_size > 0, "it is the file of this name that is written"
 
 
 def test_rows_of_many_threads_are_all_there(journal: Journal) -> None:

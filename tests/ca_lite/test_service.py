@@ -29,6 +29,7 @@ from tests.ca_lite.ct_stub import CtStub
 from tests.ca_lite.requests import V2, bearer, issued, key_request, refusal
 from tests.support.ca_server import CA_LITE, CaServer, ca_server, run
 from tests.support.log_server import free_port
+from tests.support.open_files import open_below
 from tests.support.waiting import PATIENCE
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -108,6 +109,7 @@ def test_a_damaged_journal_is_not_written_to(content: bytes, layout: Layout) -> 
         layout.journal.with_name(layout.journal.name + side).unlink(missing_ok=True)
     with pytest.raises(ConfigError, match="journal"):
         Journal.open(layout.journal)
+    assert open_below(layout.journal.parent) == [], "a file that is refused is let go of"
 
 
 def row(serial: str) -> Issuance:

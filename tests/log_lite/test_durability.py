@@ -5,17 +5,20 @@ import os
 import sqlite3
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from log_lite.keys import KeyUnusable
 from log_lite.ledger import Draft, Ledger, LogDamaged, Receipt, Sealed, insert
 from log_lite.sequencer import NotStored, Sequencer
 from log_lite.store import StoreUnusable
 from tests.log_lite.client import LogClient, hashedrekord, hashedrekord_v2
 from tests.support.log_server import log_server, run
+from tests.support.open_files import open_below
 from tests.support.waiting import PATIENCE
 from tlog.merkle import leaf_hash, verify_consistency
 from tlog.note import Checkpoint
@@ -190,3 +193,18 @@ def test_a_newer_database_is_refused(folder: Path) -> None:
     damage(folder, "UPDATE meta SET value = '99' WHERE key = 'schema'")
     with pytest.raises(StoreUnusable, match="schema 99"):
         Ledger.open(folder, NOW)
+
+
+REFUSED: dict[str, Callable[[Path], object]] = {
+    "newer": lambda folder: damage(folder, "UPDATE meta SET value = '99' WHERE key = 'schema'"),
+    "a key is missing": lambda folder: (folder / "keys" / "ct.pem").unlink(),
+    "no database": lambda folder: (folder / "log.db").write_bytes(b"not a database, but long enough to look at"),
+}
+
+
+@pytest.mark.parametrize("how", REFUSED)
+def test_a_directory_that_is_refused_is_let_go_of(how: str, folder: Path) -> None:
+    REFUSED[how](folder)
+    with pytest.raises((StoreUnusable, KeyUnusable)):
+        Ledger.open(folder, NOW)
+    assert open_below(folder) == []

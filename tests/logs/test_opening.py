@@ -61,9 +61,8 @@ def test_a_head_with_sixteen_of_the_largest_cosignatures_is_read(kind: type[Misb
     log = made(kind)
     line = b"\xe2\x80\x94 " + b"w" * 255 + b" " + base64.b64encode(b"\x06" * (4 + 8 + 4627)) + b"\n"
     log.edit("checkpoint", lambda raw: raw + line * 16)
-    assert log.source().latest().size == 10
     (source,) = open_sources(description(log), log)
-    assert source.latest().size == 10
+    assert [source.latest().size for _ in range(2)] == [10, 10], "also once it is known where the heads are"
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.api)

@@ -57,7 +57,7 @@ class Repository:
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repository]:
     folder = tmp_path_factory.mktemp("git")
     program = folder / "sign-lite-git"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -c "from sign_lite.cli import main_git; main_git()" "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "from sign_lite.cli import main_git; main_git()" "$@"\n')
     program.chmod(0o755)
     with ca_and_log(folder) as (ca, _):
         made = Repository(ca, folder / "work", program)

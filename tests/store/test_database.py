@@ -64,6 +64,14 @@ def test_somebody_elses_database_is_left_alone(tmp_path: Path) -> None:
         create(str(path), NOW, "test")
 
 
+def test_a_folder_of_any_name_holds_a_database(tmp_path: Path) -> None:
+    folder = tmp_path / "Ordner, ü 署名 100%20 #1?mode=memory&x"
+    folder.mkdir()
+    create(str(folder / "signwatch.db"), NOW, "test").close()
+    open_database(str(folder / "signwatch.db"), check=True).close()
+    assert [path.name for path in tmp_path.rglob("*.db")] == ["signwatch.db"]
+
+
 def test_a_missing_file_is_never_a_first_run(tmp_path: Path) -> None:
     with pytest.raises(NoDatabase, match="signwatch init"):
         open_database(str(tmp_path / "signwatch.db"))
