@@ -7,13 +7,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import IntEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, TextIO
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from alerts.alert import rfc3339
 from alerts.inert import inert_json, inert_line
@@ -21,6 +17,8 @@ from alerts.inert import inert_json, inert_line
 _LONGEST = 400
 _LONGEST_LINE = 10_000
 _UNFOLDED = 24
+# Variables by which rich takes a pipe for a terminal.
+_AS_TERMINAL: Final = ("FORCE_COLOR", "TTY_COMPATIBLE")
 
 
 class Exit(IntEnum):
@@ -72,12 +70,25 @@ def leave(code: Exit) -> typer.Exit:
 
 def say(line: str = "", style: str = "") -> None:
     """Print one line of data, made inert: a line break or a control character in it shows as an escape."""
-    Console(highlight=False).print(Text(inert_line(line, _LONGEST_LINE), style=style), soft_wrap=True)
+    _print(sys.stdout, line, style)
 
 
 def note(line: str, style: str = "") -> None:
     """Print one line for people on standard error, made inert like `say`."""
-    Console(stderr=True, highlight=False).print(Text(inert_line(line, _LONGEST_LINE), style=style), soft_wrap=True)
+    _print(sys.stderr, line, style)
+
+
+def _print(stream: TextIO, line: str, style: str) -> None:
+    shown = inert_line(line, _LONGEST_LINE)
+    if not (stream.isatty() or any(map(os.environ.get, _AS_TERMINAL))):
+        stream.write(f"{shown}\n")
+        stream.flush()
+        return
+    # Its fifty modules draw what only a terminal shows.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    Console(file=stream, highlight=False).print(Text(shown, style=style), soft_wrap=True)
 
 
 def say_json(document: Any) -> None:
@@ -97,6 +108,11 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         for row in shown:
             sys.stdout.write("\t".join(row) + "\n")
         return
+    from rich import box  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
     drawn = Table(box=box.SIMPLE)
     for number, column in enumerate(columns):
         # Nothing is cut: a narrow window folds a cell. The first column, which commands are given, is folded last.

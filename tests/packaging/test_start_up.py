@@ -34,8 +34,8 @@ _MODULES = {
     "log-lite": "log_lite.cli",
     "sign-lite": "sign_lite.cli",
 }
-TYPER = {"typer", "shellingham", "annotated_doc", "rich"}
-HELP = TYPER | {"markdown_it", "mdurl", "attr", "pygments"}
+TYPER = {"typer", "shellingham", "annotated_doc"}
+HELP = TYPER | {"rich", "markdown_it", "mdurl", "attr", "pygments"}
 # typer reads the values of options with it.
 PYDANTIC = {"pydantic", "pydantic_core", "annotated_types", "typing_inspection", "typing_extensions"}
 CRYPTOGRAPHY = {"cryptography", "_cffi_backend", "_openssl"}
