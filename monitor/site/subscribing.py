@@ -15,7 +15,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from alerts.inert import inert_json
 from monitor.model.errors import FetchFailed, OwnFault
-from monitor.site.lookup import Looked, Row, known_before, look, rows_of, signing_json
+from monitor.site.lookup import Looked, Row, compared, known_before, look, rows_of, signing_json
 from monitor.site.pages import Name
 from monitor.site.parts import CONFIRM_FOR, Site
 from monitor.site.rendering import plain
@@ -277,7 +277,7 @@ def draft_of(site: Site, name: str, form: Form | None, current: Mapping[str, Any
             by_hand = ask.document != ticked.document
     hints = [] if ask is None else [hint.message for hint in lint(RuleSet((rule_of(0, ask.document),)))]
     expect = json.loads(ask.document).get("expect", {}) if ask is not None else {}
-    looked = look(site.past, subject, site.clock(), expect)
+    looked = compared(learned, expect)
     everything = rule_of(0, _made(subject, known).document)
     failing = {row.signing.where: row.failing for row in rows_of(learned.found, everything, site.clock())}
     return Draft(subject, looked, parts, offered, used, text, by_hand, ask, tuple(problems), tuple(hints), failing)
