@@ -116,6 +116,8 @@ class ArchiveFiles:
         where = f"archive file {self._path(name)}"
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             return DiskFull(f"{where}: no room is left on the disk. Nothing is archived until there is; make room.")
+        if error.errno == errno.EISDIR:
+            return ArchiveFault(f"{where}: a folder stands in the place of the file. Move it away and run this again.")
         return ArchiveFault(f"{where}: {error.strerror or error}")
 
 

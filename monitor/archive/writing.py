@@ -6,6 +6,7 @@ removed later. A row is only in a file that the manifest names once its run was 
 
 import fcntl
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -61,9 +62,28 @@ def read_manifests(files: ArchiveFiles) -> dict[str, Manifest]:
         if raw is not None:
             manifest = from_json(raw, name)
             if manifest_name(manifest.log) != name:
-                raise ArchiveFault(f"{name}: the manifest is of log {manifest.log}, which belongs elsewhere")
+                raise ArchiveFault(
+                    f"{name}: the manifest is of log {manifest.log}, which belongs elsewhere. Nothing is read while "
+                    f"two folders claim it: move the folder {name.removesuffix(f'/{MANIFEST}')} away."
+                )
             found[manifest.log] = manifest
     return found
+
+
+def lost_manifests(files: ArchiveFiles) -> dict[str, str]:
+    """Logs of which files are there and no manifest names them, with what to do. Raises `ArchiveFault`.
+
+    A first build that dies leaves such files as well.
+    """
+    named = {name.removesuffix(f"/{MANIFEST}") for name in files.names(f"/{MANIFEST}")}
+    parts = [name.rpartition("/rows/") for name in files.names(".parquet")]
+    there = Counter(log for log, folder, file in parts if folder and "/" not in file)
+    return {
+        log: f"{manifest_name(log)} is missing, and {count} files of entries are there that nothing names. "
+        f"`signwatch archive build --log {log}` reads their entries again"
+        for log, count in sorted(there.items())
+        if log not in named
+    }
 
 
 class ArchiveWriter:

@@ -20,7 +20,7 @@ from monitor.archive.ranges import RANGE, Manifest
 from monitor.archive.rows import RowTrust
 from monitor.archive.verifying import Derivation, check_heads, check_ranges, check_sample
 from monitor.archive.verifying import sample as sample_of
-from monitor.archive.writing import ArchiveWriter, read_manifest, read_manifests
+from monitor.archive.writing import ArchiveWriter, lost_manifests, read_manifest, read_manifests
 from monitor.backscan.archiving import archive_range, mend, missing_from
 from monitor.backscan.range import NotInLog, World, waits
 from monitor.commands.dask import (
@@ -143,9 +143,12 @@ def verify(
     settings = load_config(config)
     files = files_of(settings)
     manifests = {name: each for name, each in read_manifests(files).items() if _is_named(name, log)}
-    if not manifests:
+    lost = {name: why for name, why in lost_manifests(files).items() if _is_named(name, log)}
+    if not manifests and not lost:
         raise typer.BadParameter(f"nothing is archived of {log or 'any log'}")
-    left = 0
+    for why in lost.values():
+        note(inert_line(why, 2_000), "bold red")
+    left = len(lost)
     with _opened(settings, files, jobs, patience) as parts:
         for name, manifest in sorted(manifests.items()):
             if offline:

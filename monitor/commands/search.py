@@ -20,6 +20,7 @@ from monitor.archive.histogram import as_svg, as_text
 from monitor.archive.rows import SCHEMA
 from monitor.archive.search import Answer, Archive, BadQuery, Coverage, Match, Query, Row, guessed_match, row_of
 from monitor.archive.search_index import SEARCHED, KeyKind
+from monitor.archive.writing import lost_manifests
 from monitor.commands.search_complete import write_complete
 from monitor.commands.search_proof import write_proof
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, leave, note, say, say_json, table, when
@@ -145,7 +146,7 @@ def search(
             _write(histogram, as_svg(days, f"Entries a day that name {inert_line(text, _WORD)}"))
     except BadQuery as error:
         raise typer.BadParameter(str(error)) from error
-    raise leave(Exit.UNFINISHED if any(each.damaged for each in coverage.logs) else Exit.FINE)
+    raise leave(_end(archive, query, coverage))
 
 
 def _check_outputs(entry: str | None, complete: Path | None, outputs: Sequence[bool]) -> None:
@@ -232,6 +233,14 @@ def _cells(row: Row, verdicts: Mapping[str, str]) -> tuple[object, ...]:
     issuer, digest = next(iter(row.issuers), None), next(iter(row.digests), None)
     chains = ", ".join(dict.fromkeys(row.chains)) or None
     return at, row.log, row.index, row.kind, who, issuer, digest, chains, verdict
+
+
+def _end(archive: Archive, query: Query, coverage: Coverage) -> Exit:
+    """Exit code, after naming what was lost: 3 where entries may be missing from the answer."""
+    lost = [why for log, why in lost_manifests(archive.files).items() if query.wants(log)]
+    for why in lost:
+        note(inert_line(why, 2_000), "bold red")
+    return Exit.UNFINISHED if lost or any(each.damaged for each in coverage.logs) else Exit.FINE
 
 
 def _tell_coverage(coverage: Coverage) -> None:

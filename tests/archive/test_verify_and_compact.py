@@ -1,5 +1,7 @@
 """`archive verify` finds every change to an archive, `--mend` writes it again, and compaction changes no answer."""
 
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -115,6 +117,57 @@ def test_each_damaged_file_is_found_and_mended_by_one_command(place: Place, kind
     place.run("archive", "verify", "--all")
     assert place.archive.search(EVERYTHING) == before
     assert path.exists()
+
+
+@pytest.mark.parametrize("odd", ["nowhere", "itself", "zeros", "pipe"])
+def test_what_is_no_file_in_the_place_of_one_is_mended(place: Place, odd: str) -> None:
+    place.build()
+    before = place.archive.search(EVERYTHING)
+    path = place.folder / "archive" / manifest_of(place).runs[0].ranges[1].rows.name
+    path.unlink()
+    match odd:
+        case "nowhere":
+            path.symlink_to(place.folder / "nowhere" / "at all")
+        case "itself":
+            path.symlink_to(path.name)
+        case "zeros":
+            path.symlink_to("/dev/zero")
+        case "pipe":
+            os.mkfifo(path)
+    assert path.name in place.run("search", "*@example.com", expect=3)[1]
+    place.run("archive", "verify", "--jobs", "1", "--mend")
+    assert place.archive.search(EVERYTHING) == before
+
+
+def test_a_folder_in_the_place_of_a_file_is_named_with_what_to_do(place: Place) -> None:
+    place.build()
+    path = place.folder / "archive" / manifest_of(place).runs[0].ranges[1].rows.name
+    path.unlink()
+    path.mkdir()
+    said = place.run("archive", "verify", "--jobs", "1", "--mend", expect=3)[1]
+    assert f"{path}: a folder stands in the place of the file. Move it away" in said
+    path.rmdir()
+    place.run("archive", "verify", "--jobs", "1", "--mend")
+
+
+def test_a_lost_manifest_is_told_and_built_again_by_one_command(place: Place) -> None:
+    place.build()
+    before = place.archive.search(EVERYTHING)
+    (place.folder / "archive" / "rekor-v2" / "archive.json").unlink()
+    for command in (("search", "*@example.com"), ("archive", "verify", "--offline")):
+        said = place.run(*command, expect=3)[1]
+        assert "rekor-v2/archive.json is missing, and 4 files of entries are there" in said
+        assert "`signwatch archive build --log rekor-v2`" in said
+    place.build()
+    place.run("archive", "verify", "--all")
+    assert place.archive.search(EVERYTHING) == before
+
+
+def test_a_copied_folder_is_named_with_what_to_do(place: Place) -> None:
+    place.build()
+    archive = place.folder / "archive"
+    shutil.copytree(archive / "rekor-v2", archive / "copy")
+    assert "move the folder copy away" in place.run("search", "*@example.com", expect=3)[1]
 
 
 @pytest.mark.parametrize(
