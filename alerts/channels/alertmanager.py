@@ -9,11 +9,13 @@ from alerts.alert import Alert, AlertChange, ChangeKind, rfc3339
 from alerts.channels.channel import DeliveryFailed
 from alerts.channels.guarded_http import GuardedPoster
 from alerts.channels.settings import SecretFile, SecretUnreadable
+from alerts.inert import inert_line
 from alerts.rendering import Renderer
 
 # Alertmanager ends an alert whose `endsAt` has come; without one it ends it five minutes after it was last posted.
 _STAYS: Final = timedelta(days=365)
 _MAX_LABEL: Final = 200
+_MAX_CHANGE: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,8 @@ class AlertmanagerChannel:
         """End the alert when it is acknowledged or resolved, fire it again when it is reopened."""
         ends = now + _STAYS if change.kind is ChangeKind.REOPENED else now
         made = document(alert, key, self.renderer, ends=ends)
-        made["annotations"][change.kind.value] = f"by {change.by}" + (f": {change.note}" if change.note else "")
+        told = f"by {change.by}" + (f": {change.note}" if change.note else "")
+        made["annotations"][change.kind.value] = inert_line(told, _MAX_CHANGE)
         self._post(made, now)
 
     def _post(self, made: dict[str, Any], now: datetime) -> None:

@@ -16,6 +16,7 @@ from alerts.alert import Alert, AlertChange, ChangeKind
 from alerts.channels.channel import DeliveryFailed
 from alerts.channels.guarded_http import GuardedPoster
 from alerts.channels.settings import SecretFile, SecretUnreadable
+from alerts.inert import inert_line
 from alerts.page import Page
 from alerts.rendering import Renderer
 
@@ -24,6 +25,7 @@ _LABEL: Final = "signwatch"
 _PAGE: Final = 50
 _MAX_PAGES: Final = 20
 _MAX_BODY: Final = 60_000
+_MAX_NOTE: Final = 4_000
 _MAX_ANSWER: Final = 8 * 1024 * 1024
 # GitHub reads Markdown, HTML, @mentions, #references and links. In a code block it reads none of them.
 _FENCE: Final = "~" * 12
@@ -62,7 +64,7 @@ class GitHubIssuesChannel:
         lines, told = self._lines(found, now), marks.told(f"{key}:{change.number}")
         if told not in lines:
             state = marks.is_open(key) if change.kind is ChangeKind.REOPENED else marks.is_over(key)
-            note = f"Alert {alert.id} was {change.kind.value} by {change.by}. {change.note}"
+            note = inert_line(f"Alert {alert.id} was {change.kind.value} by {change.by}. {change.note}", _MAX_NOTE)
             body = f"{_block(note)}\n{told}\n{state}\n"
             self._ask("POST", f"/issues/{int(found['number'])}/comments", {"body": body}, now)
             lines.append(state)
@@ -85,9 +87,13 @@ class GitHubIssuesChannel:
         return None
 
     def _lines(self, issue: dict[str, Any], now: datetime) -> list[str]:
-        """Lines of the issue and of its comments, oldest first."""
+        """Lines of the issue and of its author's comments, oldest first.
+
+        A stranger may comment too and copy a mark from our text: an "over" would close an issue with an open alert.
+        """
         path = f"/issues/{int(issue['number'])}/comments?per_page={_PAGE}"
-        return [*_lines_of(issue), *(line for each in self._listed(path, now) for line in _lines_of(each))]
+        ours = (each for each in self._listed(path, now) if _author(each) == _author(issue))
+        return [*_lines_of(issue), *(line for each in ours for line in _lines_of(each))]
 
     def _listed(self, path: str, now: datetime) -> Iterator[dict[str, Any]]:
         for page in range(1, _MAX_PAGES + 1):
@@ -159,6 +165,11 @@ class _Marks:
 
 def _lines_of(document: dict[str, Any]) -> list[str]:
     return str(document.get("body") or "").splitlines()
+
+
+def _author(document: dict[str, Any]) -> object:
+    user = document.get("user")
+    return user.get("id") if isinstance(user, dict) else None
 
 
 def _block(text: str) -> str:

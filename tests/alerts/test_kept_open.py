@@ -98,6 +98,9 @@ def test_alertmanager_that_refuses_is_a_failure(httpserver: HTTPServer) -> None:
         AlertmanagerChannel("am", httpserver.url_for("").rstrip("/"), POSTER).send(an_alert(), "key", NOW)
 
 
+OURS, STRANGER = {"id": 1, "login": "signwatch[bot]"}, {"id": 2, "login": "mallory"}
+
+
 class GitHub:
     """The part of GitHub's REST API for issues that its documentation gives: list, create, change, comment."""
 
@@ -119,7 +122,7 @@ class GitHub:
             ]
             return self._json(wanted[start:stop])
         if parts == [""]:
-            self.issues.append({"number": len(self.issues) + 1, "state": "open", **body})
+            self.issues.append({"number": len(self.issues) + 1, "state": "open", "user": OURS, **body})
             return self._json(self.issues[-1], 201)
         number = int(parts[0])
         if request.method == "PATCH":
@@ -127,7 +130,7 @@ class GitHub:
             return self._json(self.issues[number - 1])
         if request.method == "GET":
             return self._json(self.comments.get(number, [])[start:stop])
-        self.comments.setdefault(number, []).append(body)
+        self.comments.setdefault(number, []).append({"user": OURS, **body})
         return self._json(body, 201)
 
     @staticmethod
@@ -190,6 +193,39 @@ def test_nothing_of_the_log_is_markdown_and_no_mark_can_be_made_beforehand(
     stranger = GitHubIssuesChannel("issues", "acme/widget", SecretFile(tmp_path / "another"), POSTER, issues.url)
     stranger.send(an_alert(1), "1", NOW)
     assert len(github.issues) == 2, "without our token no one can make our marks"
+
+
+def test_a_strangers_comment_with_copied_marks_closes_nothing_and_hides_nothing(
+    issues: GitHubIssuesChannel, github: GitHub
+) -> None:
+    for number in (1, 2):
+        issues.send(an_alert(number), f"{number}", NOW)
+    mine = "\n".join(line for each in (github.issues[0], *github.comments[1]) for line in each["body"].splitlines())
+    copied = mine.replace("<!-- signwatch-open", "<!-- signwatch-over")
+    assert copied != mine, "control: the marks are in the text"
+    github.comments[1].append({"user": STRANGER, "body": copied})
+    github.comments[1].append({"user": None, "body": copied})
+    issues.tell(an_alert(2), ACKNOWLEDGED, "2", NOW)
+    assert github.issues[0]["state"] == "open", "the first alert is open"
+    issues.tell(an_alert(1), ACKNOWLEDGED, "1", NOW)
+    assert github.issues[0]["state"] == "closed"
+
+
+def test_what_a_person_notes_is_inert_where_it_is_told(
+    issues: GitHubIssuesChannel, github: GitHub, alertmanager: str
+) -> None:
+    noted = AlertChange(ChangeKind.ACKNOWLEDGED, 1, "mia\u202e", "fixes #1\n@everyone " + "~" * 30 + "\x1b[2J")
+    issues.send(an_alert(1), "1", NOW)
+    issues.tell(an_alert(1), noted, "1", NOW)
+    body = github.comments[1][-1]["body"]
+    shown = body[: body.rindex("~" * 12) + 12]
+    assert (shown.count("\n"), shown.count("~" * 12)) == (2, 2), "one line in a code block that it cannot end"
+    assert not {"\u202e", "\x1b"}.intersection(body)
+    channel = AlertmanagerChannel("am", alertmanager, POSTER)
+    channel.send(an_alert(1), "1", datetime.now(UTC))
+    channel.tell(an_alert(1), replace(noted, kind=ChangeKind.REOPENED), "1", datetime.now(UTC))
+    (told,) = [each["annotations"] for each in active(alertmanager) if "reopened" in each["annotations"]]
+    assert not {"\u202e", "\x1b", "\n"}.intersection(told["reopened"])
 
 
 def test_github_refusing_or_answering_nonsense_is_a_failure(

@@ -337,19 +337,6 @@ def test_old_runs_are_forgotten_but_never_the_last_that_was_seen(scene: Scene) -
     assert last.number == 1
 
 
-def test_a_month_of_missed_runs_keeps_the_newest_bundles_alone(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "MOST_BUNDLES", 2)
-    canaries = scene.monitor.store.canaries
-    for number in range(1, 6):
-        now = scene.clock()
-        assert canaries.begin("rekor-v2", f"sha256:{number:064x}", now) == number
-        canaries.signed(number, now, BUNDLE)
-        canaries.end(number, runs.MISSED, "ourselves: no alert")
-    canaries.begin("rekor-v2", "sha256:" + "ab" * 32, scene.clock())
-    assert [run.number for run in canaries.newest(9) if run.has_bundle] == [5, 4]
-    assert len(canaries.newest(9)) == 6, "the runs themselves stay"
-
-
 def test_a_report_counts_the_runs_of_its_time(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
     signwatch(scene, "report", "--format", "markdown")
     assert "The canary" not in capsys.readouterr().out, "control: none ran"

@@ -1,5 +1,6 @@
 """Acknowledged as a pattern: equal signings are expected until it is revoked, by command, by link and by the API."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,8 +66,11 @@ class Scene:
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
+def scene(tmp_path: Path, where: str) -> Iterator[Scene]:
     with served_log(tmp_path) as served:
+        text = served.config.read_text()
+        assert "database: signwatch.db" in text, "control"
+        served.config.write_text(text.replace("database: signwatch.db", f"database: {json.dumps(where)}"))
         made = Scene(served)
         yield made
         made.client.close()

@@ -184,7 +184,7 @@ def test_a_made_up_list_of_trees_is_told_and_leaves_the_metrics_as_they_are(tmp_
     assert lied[0] == honest[0]
     assert (honest[1:], lied[1:]) == (
         ("", []),
-        ("1500 trees that the log names are not followed", ["log-trees-left-out"]),
+        ("not followed: 1,500 trees that the log names", ["log-trees-left-out"]),
     )
 
 
