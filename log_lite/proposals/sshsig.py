@@ -26,6 +26,15 @@ _CURVES: Final[dict[bytes, HashAlgorithm]] = {
     b"ecdsa-sha2-nistp384": SHA384(),
     b"ecdsa-sha2-nistp521": SHA512(),
 }
+# Keys of security keys (FIDO2), with the plain algorithm beneath; no client data is in these forms.
+_SECURITY_KEYS: Final = {
+    b"sk-ssh-ed25519@openssh.com": b"ssh-ed25519",
+    b"sk-ecdsa-sha2-nistp256@openssh.com": b"ecdsa-sha2-nistp256",
+}
+_FIELDS_BEFORE_APPLICATION: Final = {
+    b"sk-ssh-ed25519@openssh.com": 1,
+    b"sk-ecdsa-sha2-nistp256@openssh.com": 2,
+}
 
 
 def verify_ssh(data: bytes, signature: bytes, public_key: bytes) -> Signed:
@@ -65,6 +74,12 @@ def _check(key: object, key_blob: bytes, blob: bytes, data: bytes) -> None:
     digest = hashlib.sha512(data).digest()
     message = _MAGIC + b"".join(_string(part) for part in (namespace, reserved, hash_name, digest))
     algorithm, raw = signature.vector(4), signature.vector(4)
+    if algorithm in _SECURITY_KEYS:
+        # SPEC OpenSSH PROTOCOL.u2f: "SHA256(application), flags, counter, SHA256(message)".
+        flags_and_counter = signature.take(5)
+        application = _application(key_blob, algorithm)
+        parts = (hashlib.sha256(application).digest(), flags_and_counter, hashlib.sha256(message).digest())
+        algorithm, message = _SECURITY_KEYS[algorithm], b"".join(parts)
     if isinstance(key, ed25519.Ed25519PublicKey) and algorithm == b"ssh-ed25519":
         key.verify(raw, message)
     elif isinstance(key, rsa.RSAPublicKey) and algorithm in _RSA:
@@ -75,6 +90,16 @@ def _check(key: object, key_blob: bytes, blob: bytes, data: bytes) -> None:
         key.verify(encode_dss_signature(r, s), message, ec.ECDSA(_CURVES[algorithm]))
     else:
         raise Rejected(f"unsupported SSH signature algorithm {algorithm!r:.40}")
+
+
+def _application(key_blob: bytes, algorithm: bytes) -> bytes:
+    """The application that a security key signs for: the last field of its public key. SPEC OpenSSH PROTOCOL.u2f."""
+    reader = Reader(key_blob)
+    if reader.vector(4) != algorithm:
+        raise Rejected("the SSH signature is of another algorithm than its key")
+    for _ in range(_FIELDS_BEFORE_APPLICATION[algorithm]):
+        reader.vector(4)
+    return reader.vector(4)
 
 
 def _string(value: bytes) -> bytes:

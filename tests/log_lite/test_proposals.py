@@ -20,6 +20,7 @@ from log_lite.proposals.rekor_v1 import UnknownKind, propose
 from log_lite.proposals.rekor_v2 import UnknownField
 from log_lite.proposals.rekor_v2 import propose as propose_v2
 from tests.log_lite.client import KEY, b64, hashedrekord, hashedrekord_v2, pem_of
+from tests.support.security_key import sign_with_security_key
 
 DATA = b"the signed artifact"
 ED25519 = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -123,6 +124,19 @@ def test_what_ssh_keygen_signs_is_accepted(tmp_path: Path, options: list[str]) -
     propose(rekord("ssh", signature, public))
     with pytest.raises(Rejected):
         propose(rekord("ssh", signature, public, b"other"))
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "ecdsa"])
+def test_a_signature_of_a_security_key_is_checked_with_its_flags(kind: str) -> None:
+    signature, public = sign_with_security_key(DATA, kind)
+    propose(rekord("ssh", signature, public))
+    with pytest.raises(Rejected):
+        propose(rekord("ssh", signature, public, b"other"))
+    with pytest.raises(Rejected, match="another key"):
+        propose(rekord("ssh", signature, sign_with_security_key(DATA, kind)[1]))
+    untouched, public = sign_with_security_key(DATA, kind, signed_flags=b"\x00")
+    with pytest.raises(Rejected, match="invalid SSH signature"):
+        propose(rekord("ssh", untouched, public))
 
 
 def test_openpgp_signatures_are_checked_where_the_extra_is_installed() -> None:

@@ -18,6 +18,7 @@ from log_lite.proposals.pgp import canonical_pgp_key
 from tests.log_lite.client import KEY, pem_of
 from tests.support.go_clients import needs_rekor_cli, rekor_cli
 from tests.support.log_server import LogServer, log_server
+from tests.support.security_key import sign_with_security_key
 
 pytestmark = needs_rekor_cli
 
@@ -46,6 +47,10 @@ def by_ssh(kind: str) -> Made:
         return (folder / f"{name}.sig").read_bytes(), (folder / "key.pub").read_bytes()
 
     return make
+
+
+def by_security_key(kind: str) -> Made:
+    return lambda folder, name: sign_with_security_key((folder / name).read_bytes(), kind)
 
 
 def by_minisign(algorithm: bytes, *, is_signify: bool = False) -> Made:
@@ -93,6 +98,8 @@ CASES = {
     "ssh-ed25519": Case("ssh", by_ssh("ed25519")),
     "ssh-rsa": Case("ssh", by_ssh("rsa")),
     "ssh-ecdsa": Case("ssh", by_ssh("ecdsa")),
+    "ssh-security-key-ed25519": Case("ssh", by_security_key("ed25519")),
+    "ssh-security-key-ecdsa": Case("ssh", by_security_key("ecdsa")),
     "minisign": Case("minisign", by_minisign(b"ED")),
     "minisign-legacy": Case("minisign", by_minisign(b"Ed")),
     "signify": Case("minisign", by_minisign(b"Ed", is_signify=True)),
