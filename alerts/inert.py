@@ -10,6 +10,8 @@ from typing import Any, Final
 _UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 # Letters and symbols by category, blank by look: they hide where a name ends.
 _BLANK: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+# Marks that are not drawn (Unicode: Default_Ignorable_Code_Point): two names with and without one look the same.
+_UNDRAWN: Final = re.compile("[\u034f\u17b4\u17b5\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 _SHORT: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _MAX_MARKS: Final = 3
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,179}")
@@ -39,7 +41,7 @@ def inert_line(text: str, limit: int) -> str:
 def _piece(char: str, category: str, *, too_many_marks: bool) -> str:
     if char in _SHORT:
         return _SHORT[char]
-    if category in _UNSEEN or char in _BLANK or too_many_marks:
+    if category in _UNSEEN or char in _BLANK or too_many_marks or _UNDRAWN.match(char):
         return f"\\u{{{ord(char):x}}}"
     return " " if category == "Zs" else char
 

@@ -28,12 +28,20 @@ SECRET = "s3cret"
         (f"http://:{SECRET}@proxy.example:3128", "http://proxy.example:3128"),
         (f"https://a@{SECRET}@example.org/", "https://example.org/"),
         (f"http://[::1/{SECRET}", "a URL that cannot be read"),
+        (f"https://example.org\\@user:{SECRET}/", "a URL that cannot be read"),
+        (f"https://user:{SECRET}/", "a URL that cannot be read"),
         (f"{SECRET}", "a URL without a host"),
         ("https://[::1]:1/x", "https://[::1]:1/x"),
     ],
 )
 def test_a_url_is_shown_as_host_and_path(url: str, shown: str) -> None:
     assert shown_url(url) == shown
+
+
+@pytest.mark.parametrize("host", ["::ffff:127.0.0.1", "::ffff:7f00:1", "::", "0.0.0.0", "64:ff9b::127.0.0.1"])
+def test_this_machine_is_written_in_one_of_three_ways_on_every_python(host: str) -> None:
+    assert is_https_or_loopback("http://[::1]/"), "control"
+    assert not is_https_or_loopback(f"http://[{host}]/" if ":" in host else f"http://{host}/")
 
 
 def test_an_empty_user_name_is_a_user_name() -> None:

@@ -224,6 +224,9 @@ def test_a_line_is_visible_bounded_and_stable(text: str, limit: int) -> None:
 
 def test_what_was_cut_is_said() -> None:
     assert inert_line("x" * 10, 10) == "x" * 10
+    for undrawn in "\u034f\u17b4\u180b\u180f\ufe00\ufe0f\U000e0100\U000e01ef":
+        shown = inert_line(f"alice{undrawn}@acme.example", 200)
+        assert shown == f"alice\\u{{{ord(undrawn):x}}}@acme.example", "it does not look like alice"
     assert inert_line("x" * 15, 10) == "xxxxxxxxxx… (+5 characters)"
     page = Renderer().text(replace(an_alert(), reasons=("r",) * 30, facts=(("f", "v"),) * 50), "k")
     assert "… and 5 more" in page
