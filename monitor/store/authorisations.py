@@ -72,20 +72,24 @@ class Authorisations:
             return change_sealed(connection, _GIVEN, mine & _GIVEN.c.revoked_at.is_(None), {"revoked_at": now}) > 0
 
 
-def in_force(connection: Connection, rule: str, digests: Sequence[str]) -> Mapping[str, list[Authorisation]]:
-    """Every authorisation of these digests that was not revoked, in order, by digest; expired ones included."""
-    query = select(_GIVEN).where(_GIVEN.c.rule == rule, _GIVEN.c.revoked_at.is_(None)).order_by(_GIVEN.c.id)
+def in_force(
+    connection: Connection, rules: Sequence[str], digests: Sequence[str]
+) -> Mapping[tuple[str, str], list[Authorisation]]:
+    """Authorisations that were not revoked, in order, by rule and digest; expired ones included."""
+    query = select(_GIVEN).where(_GIVEN.c.revoked_at.is_(None)).order_by(_GIVEN.c.id)
     rows: list[Any] = []
-    for part in chunks(list(digests)):
-        rows += connection.execute(query.where(_GIVEN.c.digest.in_(part))).mappings().all()
+    for some in chunks(rules):
+        for part in chunks(list(digests)):
+            wanted = _GIVEN.c.rule.in_(some), _GIVEN.c.digest.in_(part)
+            rows += connection.execute(query.where(*wanted)).mappings().all()
     together = _together(connection, {_group(each) for each in rows})
-    found = defaultdict[str, list[Authorisation]](list)
+    found = defaultdict[tuple[str, str], list[Authorisation]](list)
     for each in rows:
         # By name: a row has a method called `count`.
         leave = Authorisation(
             each["digest"], each["count"], each["expires"], each["note"], each["what"], together[_group(each)]
         )
-        found[leave.digest].append(leave)
+        found[each["rule"], leave.digest].append(leave)
     return found
 
 

@@ -98,7 +98,7 @@ class StoredLeave(Leave):
     def authorisations(self, rule: str, digest: str) -> Sequence[Authorisation]:
         """Revoked ones are none."""
         with self._database.read() as connection:
-            return in_force(connection, rule, [digest]).get(digest, [])
+            return in_force(connection, [rule], [digest]).get((rule, digest), [])
 
     @override
     def patterns(self, rule: str) -> Sequence[SignerPattern]:
@@ -161,6 +161,7 @@ _OF_VALUE: Final = and_(
 )
 _SHOWING: Final = select(_SIGHTING.c.certificate).where(_OF_VALUE).correlate(_VALUE)
 _SHOWN: Final = select(
+    _VALUE.c.rule,
     _VALUE.c.subject_key,
     _VALUE.c.value,
     # Two looks into an index, however many certificates there are.
@@ -195,11 +196,19 @@ class BatchHits:
         for hit in hits:
             for rule in hit.rules:
                 self._by_rule[rule].append(hit.signing)
+        self._alike = defaultdict[tuple[EntryRef, ...], list[str]](list)
 
     @property
     def rules(self) -> Collection[str]:
         """Rules that selected some hit."""
         return self._by_rule.keys()
+
+    def alike(self, rule: str) -> Sequence[str]:
+        """Rules that selected the same hits as one of them, itself included: they ask the same questions."""
+        if not self._alike:
+            for each, signings in self._by_rule.items():
+                self._alike[tuple(signing.where for signing in signings)].append(each)
+        return self._alike.get(tuple(signing.where for signing in self._by_rule[rule])) or [rule]
 
     def signers(self, rule: str) -> Iterator[Signer]:
         """Signers of the hits of one rule."""
@@ -212,7 +221,7 @@ class BatchHits:
 
 
 class LeaveAhead(StoredLeave):
-    """`Leave` for these hits: one query for patterns, one for each rule with digests. Make a new one for each batch."""
+    """`Leave` for these hits: one query for patterns, one for digests of alike rules. New for each batch."""
 
     def __init__(self, database: Database, about: BatchHits) -> None:
         super().__init__(database)
@@ -223,7 +232,7 @@ class LeaveAhead(StoredLeave):
     @override
     def authorisations(self, rule: str, digest: str) -> Sequence[Authorisation]:
         if rule not in self._leaves:
-            self._leaves[rule] = self._fetch_authorisations(rule)
+            self._leaves.update(self._fetch_authorisations(self._about.alike(rule)))
         known = self._leaves[rule].get(digest)
         return super().authorisations(rule, digest) if known is None else known
 
@@ -235,10 +244,11 @@ class LeaveAhead(StoredLeave):
         known = self._patterns.get(rule)
         return super().patterns(rule) if known is None else known
 
-    def _fetch_authorisations(self, rule: str) -> Mapping[str, Sequence[Authorisation]]:
-        digests = self._about.digests(rule)
+    def _fetch_authorisations(self, rules: Sequence[str]) -> Mapping[str, Mapping[str, Sequence[Authorisation]]]:
+        digests = self._about.digests(rules[0])
         with self._database.read() as connection:
-            return {**{digest: [] for digest in digests}, **in_force(connection, rule, digests)}
+            found = in_force(connection, rules, digests)
+        return {rule: {digest: found.get((rule, digest), []) for digest in digests} for rule in rules}
 
 
 class PastAhead(StoredPast):
@@ -267,7 +277,7 @@ class PastAhead(StoredPast):
     def issuers_of(self, rule: str, identity: str, besides: frozenset[bytes]) -> frozenset[str] | None:
         if (rule, "issuer") not in self._seen:
             names = {name.value for signer in self._about.signers(rule) for name in signer.names}
-            self._seen[rule, "issuer"] = self._fetch_seen(rule, "issuer", names)
+            self._fetch_seen(self._about.alike(rule), "issuer", names)
         known = self._besides(self._seen[rule, "issuer"].get(identity), besides)
         return super().issuers_of(rule, identity, besides) if known is None else known
 
@@ -276,7 +286,7 @@ class PastAhead(StoredPast):
         if (rule, "repository") not in self._seen:
             named = {repository_key(each) for each in self._about.signers(rule)}
             names = {name for name in named if name is not None}
-            self._seen[rule, "repository"] = self._fetch_seen(rule, "repository", names)
+            self._fetch_seen(self._about.alike(rule), "repository", names)
         known = self._besides(self._seen[rule, "repository"].get(repository), besides)
         return super().repository_identifiers_of(rule, repository, besides) if known is None else known
 
@@ -303,17 +313,18 @@ class PastAhead(StoredPast):
                         here[bytes(row.digest_key)].add(EntryRef(log, row.entry))
         return {digest: _Signed(entries[key], frozenset(here[key])) for key, digest in by_key.items()}
 
-    def _fetch_seen(self, rule: str, fact: str, subjects: set[str]) -> Mapping[str, Sequence[_Value]]:
+    def _fetch_seen(self, rules: Sequence[str], fact: str, subjects: set[str]) -> None:
         by_key = {text_key(subject): subject for subject in subjects}
-        found: dict[str, list[_Value]] = {subject: [] for subject in subjects}
+        found: dict[str, dict[str, list[_Value]]] = {rule: {subject: [] for subject in subjects} for rule in rules}
         with self._database.read() as connection:
-            for part in chunks(sorted(by_key)):
-                wanted = _VALUE.c.rule == rule, _VALUE.c.fact == fact, _VALUE.c.subject_key.in_(part)
-                for row in connection.execute(_SHOWN.where(*wanted)):
-                    if row.first is not None:
-                        shown = _Value(row.value, bytes(row.first), bytes(row.last))
-                        found[by_key[bytes(row.subject_key)]].append(shown)
-        return found
+            for some in chunks(rules):
+                for part in chunks(sorted(by_key)):
+                    wanted = _VALUE.c.rule.in_(some), _VALUE.c.fact == fact, _VALUE.c.subject_key.in_(part)
+                    for row in connection.execute(_SHOWN.where(*wanted)):
+                        if row.first is not None:
+                            shown = _Value(row.value, bytes(row.first), bytes(row.last))
+                            found[row.rule][by_key[bytes(row.subject_key)]].append(shown)
+        self._seen.update({(rule, fact): known for rule, known in found.items()})
 
     def _besides(self, known: Sequence[_Value] | None, besides: frozenset[bytes]) -> frozenset[str] | None:
         """Values that other certificates showed; `None` where the first and the last do not tell."""

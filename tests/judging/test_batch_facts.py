@@ -209,3 +209,29 @@ def test_hits_of_many_rules_are_judged_and_kept_with_few_statements(database: Da
     assert len({finding.rule for finding in findings}) == 100
     assert all(finding.verdict.outcome is Outcome.UNEXPECTED for finding in findings)
     assert asked < 40
+
+
+def test_many_rules_with_a_past_of_their_own_on_one_name_are_asked_for_together(database: Database) -> None:
+    """Subscribers of one name who each ask for announcements and known issuers: few queries, and an answer for each."""
+    names = [f"own-{number}" for number in range(200)]
+    expect = "expect: {authorised: [], same_issuer: true}"
+    text = "".join(f"  - {{id: {name}, select: {{identity: dev@acme.example}}, {expect}}}\n" for name in names)
+    rules = compile_rules(load_rules(f"version: 1\nrules:\n{text}").rules)
+    store = a_store(database)
+    given = Authorisation(f"sha256:{DIGESTS[0]}", 1, NOW + timedelta(days=30))
+    Authorisations(database).add("own-7", given, NOW)
+    mine = made.make_certificate(CA, san="dev@acme.example", issuer="https://1.example")
+    [hit] = RuleScanner(rules).scan([LogEntry(made.hashedrekord_v2(mine, DIGESTS[0]))], 0, LOG, LogApi.REKOR_V2).hits
+    asked = 0
+
+    def count(*_: object) -> None:
+        nonlocal asked
+        asked += 1
+
+    event.listen(database.engine, "before_cursor_execute", count)
+    found = RuleJudge(rules, store.facts, lambda: (TRUSTED, ())).judge([hit], NOW)
+    event.remove(database.engine, "before_cursor_execute", count)
+    assert {each.rule for each in found if each.verdict.outcome is Outcome.EXPECTED} == {"own-7"}
+    assert len(found) == len(names)
+    # What an announced digest was signed already is asked for the one rule that announced it.
+    assert asked < 30
