@@ -19,6 +19,8 @@ from sigstore_entries.protobuf import canonical, no_number, unique
 
 MAX_ITEMS: Final = 10_000
 _MAX_DEPTH: Final = 8
+# Each error of the JSON reader counts the lines before it: so many characters may be counted for damaged documents.
+_MOST_COUNTED: Final = 10_000_000_000
 _MAX_CHAIN: Final = 10
 _IN_TOTO: Final = "application/vnd.in-toto+json"
 BUNDLE_0_1: Final = "application/vnd.dev.sigstore.bundle+json;version=0.1"
@@ -156,14 +158,18 @@ def _documents(raw: bytes) -> list[Any]:
         raise NoBundle("an empty file")
     decoder = json.JSONDecoder(object_pairs_hook=unique, parse_constant=no_number)
     found: list[Any] = []
+    damaged = 0
     start = _START.search(text)
     at: int | None = start.start() if start is not None else None
     while at is not None:
         if len(found) > MAX_ITEMS:
             raise NoBundle(f"more than {MAX_ITEMS} documents in one file: split it")
+        if damaged * len(text) > _MOST_COUNTED:
+            raise NoBundle(f"{damaged} damaged documents, and more to come: mend the file, or split it")
         try:
             document, end = decoder.raw_decode(text, at)
         except (ValueError, RecursionError) as error:
+            damaged += 1
             if not (found and isinstance(found[-1], NotHeld)):
                 reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
                 found.append(NotHeld(f"line {text.count(_NEWLINE, 0, at) + 1}", f"not a JSON document: {reason:.200}"))

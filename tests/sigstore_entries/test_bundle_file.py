@@ -159,6 +159,8 @@ def test_a_bundle_without_a_log_entry_is_a_bundle() -> None:
 
 def test_a_flood_of_documents_is_refused_whole() -> None:
     assert "split it" in refused(b"[]\n" * (MAX_ITEMS + 2)).why
+    # Each of them costs a walk over what stands before it.
+    assert "split it" in refused(b"{\n" * 4_000_000).why
     assert "split it" in refused(b"[" + b"{}," * (MAX_ITEMS + 2) + b"{}]").why
 
 
