@@ -3,12 +3,15 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from monitor.trust.signing_configs import disagreements, read_signing_config
+from monitor.trust.trust_root import read_trust_root
 from tests.log_lite.client import LogClient, hashedrekord_v2
 from tests.support.ca_server import CA_LITE, SIGN_LITE, CaServer, ca_and_log, run
 from tests.support.go_clients import COSIGN, cosign, needs_rekor_monitor, rekor_monitor
@@ -36,6 +39,13 @@ class Deployment:
         token = ("--identity-token", self.ca.email_token(who), "--rekor-version", str(rekor), "--json")
         made = run(SIGN_LITE, "sign", str(file), "--trust-config", str(self.ca.trust_config), *token)
         return Path(json.loads(made)[0]["bundle"])
+
+    def rotate(self) -> None:
+        """Close the Rekor v2 shard, open another, and write the trust files again."""
+        self.log.command("rotate", "--log", "v2")
+        trust = self.folder / "rotated.json"
+        trust.write_text(self.log.command("export-trust"))
+        run(CA_LITE, "trust", "--dir", str(self.ca.folder), "--log-trust", str(trust))
 
     def monitor(self, rekor: int, run_name: str) -> tuple[str, list[tuple[str, int]]]:
         """One run from the checkpoint of the run before; what it said, and whom it found with the index."""
@@ -85,10 +95,7 @@ def test_rekor_monitor_says_that_either_log_was_rewritten(rekor: int, deployed: 
 def test_rekor_monitor_follows_the_shard_that_a_rotation_opens(deployed: Deployment) -> None:
     deployed.sign("before", 2)
     deployed.monitor(2, "here")
-    deployed.log.command("rotate", "--log", "v2")
-    trust = deployed.folder / "rotated.json"
-    trust.write_text(deployed.log.command("export-trust"))
-    run(CA_LITE, "trust", "--dir", str(deployed.ca.folder), "--log-trust", str(trust))
+    deployed.rotate()
     # With the checkpoint of the old shard it says that its start index is past the end, until the new one is as long.
     said, found = deployed.monitor(2, "here")
     assert ("start index 1 must be less" in said, found) == (True, []), said
@@ -126,6 +133,24 @@ def test_rekor_v2_has_an_address_of_its_own_whose_checkpoint_bears_it(deployed: 
     for path in ("/api/v1/log", "/ct/ct/v1/get-sth", "", "/rekor-v2/checkpoint"):
         assert httpx.get(own + path).status_code == 404, path
     log.http.close()
+
+
+def test_signwatch_finds_every_log_of_the_shipped_signing_configuration_in_the_trust_root(deployed: Deployment) -> None:
+    trust = deployed.ca.folder / "trust"
+
+    def told() -> list[tuple[str, str]]:
+        root = read_trust_root((trust / "trusted_root.json").read_bytes())
+        services = read_signing_config((trust / "signing_config.json").read_bytes())
+        return list(disagreements(services, root, datetime.now(UTC)))
+
+    assert told() == []
+    deployed.rotate()
+    assert told() == []
+    foreign = (
+        (trust / "signing_config.json").read_text().replace("/rekor-v2", "/elsewhere").replace("127.0.0.2", "x.invalid")
+    )
+    (trust / "signing_config.json").write_text(foreign)
+    assert [url.partition("//")[2].partition(":")[0] for url, _ in told()] == ["x.invalid"], "control"
 
 
 @pytest.mark.parametrize("mode", ["wrong-origin", "bad-signature", "wrong-key"])

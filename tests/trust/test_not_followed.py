@@ -106,7 +106,7 @@ def test_with_logs_configured_only_those_are_wanted(served: ServedLog, capsys: p
     change(served, without("baseUrl"))
     for words in (["init"], ["run", "--once"], ["audit"], ["status"], ["doctor"]):
         assert run_command([*words, "--config", str(served.config)]) == 0, words
-    assert "of no use, and not among `logs`" in capsys.readouterr().out
+    assert "useless, and not among `logs`" in capsys.readouterr().out
 
 
 def test_the_message_about_a_key_fits_what_is_in_the_file(served: ServedLog) -> None:
