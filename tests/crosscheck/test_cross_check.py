@@ -206,8 +206,8 @@ def test_bundles_of_one_fork_are_one_event(kind: type[MisbehavingLog], store: St
     ("damage", "told"),
     [
         ("UPDATE node SET hash = x'00' WHERE level = 1", "does not lead to the tree nodes"),
-        ("UPDATE bundle_view SET leaf = x'00'", "is not what was verified"),
-        ("UPDATE bundle_view SET proof = x'00'", "is not what was verified"),
+        ("UPDATE bundle_view SET leaf = x'00'", "differs from the verified bundle"),
+        ("UPDATE bundle_view SET proof = x'00'", "differs from the verified bundle"),
         ("UPDATE bundle_view SET tree = 'another'", "does not lead to the tree nodes"),
     ],
 )
