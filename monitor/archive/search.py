@@ -39,7 +39,7 @@ MOST_ROWS: Final = 10_000
 MOST_OF_A_PAGE: Final = 1_000_000
 """`Query.most` of a question over HTTP: about a second of work."""
 _TRIES: Final = 3
-_OPENED: Final = 256  # files whose footers are kept
+_OPENED: Final = 300_000  # column chunks of the files whose footers are kept
 _KEPT_GROUPS: Final = 128  # of index keys, some 200 KB each
 _HEX: Final = {40: "sha1", 64: "sha256", 96: "sha384", 128: "sha512"}
 _HEX_DIGITS: Final = frozenset("0123456789abcdef")
@@ -535,7 +535,7 @@ class Archive:
         opened = OpenedFile(file, open_parquet(self.files, manifest, each, file), self._keys)
         with self._lock:
             self._opened[key] = opened
-            while len(self._opened) > _OPENED:
+            while len(self._opened) > 1 and sum(each.weight for each in self._opened.values()) > _OPENED:
                 self._opened.popitem(last=False)
         return opened
 

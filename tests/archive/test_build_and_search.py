@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from monitor.archive import search
 from monitor.archive.files import ArchiveFault
 from monitor.archive.rows import decoded
 from monitor.archive.search import Match, Query
@@ -133,6 +134,22 @@ def test_the_command_says_what_it_covers_in_every_form(place: Place, tmp_path: P
     lines = place.run("search", "dev3@example.com", "--csv")[0].splitlines()
     assert len(lines) == 1 + len(entries)
     assert place.run("search", "dev3@example.com", "--csv", "-n", "1")[0].splitlines() == lines[:2]
+
+
+def test_footers_are_kept_within_a_bound_that_no_number_of_ranges_passes(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.build()
+    query = Query("*", match=Match.GLOB, limit=1000)
+    wanted = place.archive.search(query)
+    archive = place.archive
+    archive.search(query)
+    kept = len(archive._opened)
+    assert kept == 8, "control: rows and index of four ranges"
+    monkeypatch.setattr(search, "_OPENED", 1)
+    archive = place.archive
+    assert archive.search(query) == wanted
+    assert len(archive._opened) == 1
 
 
 def test_a_log_of_which_nothing_is_archived_is_named(place: Place) -> None:
