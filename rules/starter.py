@@ -80,8 +80,14 @@ def _with_comment(made: Starter) -> str:
 
 
 def _without_page(url: str) -> str:
-    """The repository's own address, also from the address of a page in it."""
-    return re.split(r"[?#]|/-/", url, maxsplit=1)[0].rstrip("/").removesuffix(".git")
+    """The repository's own address, also from the address of a page in it. A certificate names no default port.
+
+    Raises `ValueError` for an address with `.` or `..` in its path: no certificate names one.
+    """
+    page = re.split(r"[?#]|/-/", url, maxsplit=1)[0].rstrip("/").removesuffix(".git")
+    if {".", ".."} & set(page.split("/")):
+        raise ValueError(f"{url[:100]!r} has . or .. in its path: write the path that it leads to")
+    return re.sub(r"^(https://[^/:]+):443(?=/|$)", r"\1", page, flags=re.IGNORECASE)
 
 
 def _repository(host: str, path: str) -> Starter:

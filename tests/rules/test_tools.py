@@ -154,6 +154,7 @@ def starter(subject: str) -> Rule:
         "ssh://git@github.com/acme/widget",
         "github.com/acme/widget",
         "https://www.github.com/acme/widget",
+        "https://github.com:443/acme/widget",
         f"{REPOSITORY}/tree/main/docs",
         f"{REPOSITORY}?tab=readme-ov-file#widget",
     ],
@@ -173,6 +174,12 @@ def test_a_repository_url_becomes_a_rule_that_knows_its_releases(url: str) -> No
     )
     assert len(matcher.confirm_all(signing(signers=(built_elsewhere,)))) == 1
     assert {hint.id for hint in lint(RuleSet((made,)))} == set()
+
+
+@pytest.mark.parametrize("url", ["https://github.com/acme/../widget", "https://github.com/./acme", f"{REPOSITORY}/.."])
+def test_an_address_that_no_certificate_names_becomes_no_rule(url: str) -> None:
+    with pytest.raises(ValueError, match=r"\.\. in its path"):
+        starter(url)
 
 
 HOSTS = {
@@ -283,7 +290,8 @@ def test_a_rule_is_learned_from_the_past_and_says_from_how_many_signings() -> No
     subject = read_subject(REPOSITORY)
     made = learned(subject, learn(subject, past), len(past))
     [rule_made] = load_rules(made.text).rules
-    assert "5 signings" in made.told
+    assert "every signing" in made.told
+    assert "there are 5." in made.told
     assert judge(rule_made, signing(), MemoryFacts().facts, SEEN_AT).outcome is Outcome.EXPECTED
     other = signing({"build_config_uri": f"{REPOSITORY}/.github/workflows/evil.yml@refs/tags/v1.4.0"})
     assert judge(rule_made, other, MemoryFacts().facts, SEEN_AT).outcome is Outcome.UNEXPECTED
