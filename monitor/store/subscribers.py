@@ -306,7 +306,7 @@ class Subscribers:
             link = self._use(connection, token, "confirm")
             if link is None:
                 return None
-            subscriber = self.ensure(connection, link.address)
+            subscriber = self._proven(connection, link.address)
             payload = link.payload
             made = self._subscribe(
                 connection,
@@ -331,7 +331,7 @@ class Subscribers:
             row = connection.execute(chosen).first()
             if row is None:
                 return None
-            receiver = self.ensure(connection, link.address)
+            receiver = self._proven(connection, link.address)
             if link.payload["hand_over"]:
                 mine = _SUBSCRIPTION.c.id == row.id
                 connection.execute(update(_SUBSCRIPTION).where(mine).values(subscriber=receiver.id))
@@ -600,6 +600,15 @@ class Subscribers:
             connection.execute(delete(_SESSION).where(_SESSION.c.seen_at < before - timedelta(days=60)))
 
     # Within a transaction
+
+    def _proven(self, connection: Connection, address: str) -> Subscriber:
+        """The account of an address that just followed a link in a mail: mails arrive there, and are wanted again."""
+        subscriber = self.ensure(connection, address)
+        held = (_DESTINATION.c.subscriber == subscriber.id, _DESTINATION.c.state.in_((STOPPED, SUSPENDED)))
+        mine = (_DESTINATION.c.kind == "mail", func.lower(_DESTINATION.c.target) == address.lower())
+        values = {"state": READY, "failing_since": None, "bounces": 0, "error": ""}
+        connection.execute(update(_DESTINATION).where(*held, *mine).values(**values))
+        return subscriber
 
     def _subscribe(
         self, connection: Connection, subscriber: str, ask: Ask, subject: str, title: str, *, known: Known
