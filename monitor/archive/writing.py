@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from alerts.alert import counted
 from monitor.archive.files import ArchiveFault, ArchiveFiles, FileRef
 from monitor.archive.ranges import MANIFEST, RANGE, ArchivedRange, Manifest, Run, from_json, to_json
 from monitor.archive.rows import DECODER, SCHEMA, SIGNER_TEXTS, UNREADABLE
@@ -79,7 +80,7 @@ def lost_manifests(files: ArchiveFiles) -> dict[str, str]:
     parts = [name.rpartition("/rows/") for name in files.names(".parquet")]
     there = Counter(log for log, folder, file in parts if folder and "/" not in file)
     return {
-        log: f"{manifest_name(log)} is missing, and {count} files of entries are there that nothing names. "
+        log: f"{manifest_name(log)} is missing, and {counted(count, 'file')} of entries are there that nothing names. "
         f"`signwatch archive build --log {log}` reads their entries again"
         for log, count in sorted(there.items())
         if log not in named
