@@ -65,7 +65,7 @@ def test_installations_of_any_two_sizes_have_a_common_one_and_agree(tmp_path: Pa
     ((relation, detail),) = relations(ours, theirs)
     assert relation is PeerRelation.INDEX_SAME
     common = max(size for size in offered_sizes(theirs.index) if size <= one)
-    assert f"first {common} entries" in detail
+    assert f"agree up to entry {common - 1};" in detail
     assert f"theirs is of entries 0 to {other - 1} of the tree of {other} with root" in detail
     assert f"ours of entries 0 to {one - 1}" in detail
 
@@ -153,7 +153,7 @@ def test_a_complete_answer_is_written_and_checked_against_an_index_root(place: P
     root = json.loads(path.read_text())["index_root"]
     found, _ = place.found("dev3@example.com", "--kind", "identity", "--limit", "1000")
     wanted = sorted(each["index"] for each in found if each["index"] < 192)
-    assert f"{len(wanted)} of the first 192 entries" in out
+    assert f"entries with this identity among the first 192: {len(wanted)}\n" in out
     place.served.down = True
     out, _ = place.run("evidence", "verify", str(path), "--json", "--index-root", root)
     told = json.loads(out)
