@@ -1,5 +1,6 @@
 """Trouble of our own is told as ours: a clock that was ahead, a database that vanished, a name that is no log."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -26,8 +27,10 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Store:
-    return a_store(create(str(tmp_path / "signwatch.db"), NOW, "test"), clock=clock)
+def store(tmp_path: Path, clock: Clock) -> Iterator[Store]:
+    opened = a_store(create(str(tmp_path / "signwatch.db"), NOW, "test"), clock=clock)
+    yield opened
+    opened.close()
 
 
 def follow(store: Store, log: str = LOG, *, timed: bool = True) -> None:
