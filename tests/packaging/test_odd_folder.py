@@ -4,15 +4,13 @@ import os
 import subprocess
 import sys
 import sysconfig
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from tests.support.pythons import ROOT, RUNNING, python, supported
+from tests.support.pythons import LOCKS, ROOT, RUNNING, fetched, python, supported
 
 FOLDER = "Mein Ordner (ü, 署名)"
-LOCKS = [ROOT / "requirements" / name for name in ("run.txt", "build.txt")]
 _PATIENCE = 900
 
 
@@ -22,14 +20,6 @@ def run(*command: str | Path, cwd: Path) -> str:
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
-
-
-def fetched(version: str) -> Path | None:
-    """Folder with the packages of today's lock for this version; `None` when they were not fetched."""
-    folder = ROOT / ".pip-wheels" / version
-    state = sha256(b"".join(lock.read_bytes() for lock in LOCKS)).hexdigest()
-    mark = folder / "lock"
-    return folder if mark.is_file() and mark.read_text().strip() == state else None
 
 
 def install_lock(interpreter: Path, version: str, folder: Path) -> None:

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 _CLASSIFIER = "Programming Language :: Python :: 3."
 RUNNING = f"3.{sys.version_info.minor}"
+LOCKS = [ROOT / "requirements" / name for name in ("run.txt", "build.txt")]
 
 
 def supported() -> list[str]:
@@ -33,3 +35,11 @@ def python(version: str) -> str:
         if told.stdout.strip() == version:
             return candidate
     pytest.skip(f"Python {version} is missing: neither on PATH nor among pyenv's versions")
+
+
+def fetched(version: str) -> Path | None:
+    """Folder with the packages of today's lock for this version; `None` when they were not fetched."""
+    folder = ROOT / ".pip-wheels" / version
+    state = sha256(b"".join(lock.read_bytes() for lock in LOCKS)).hexdigest()
+    mark = folder / "lock"
+    return folder if mark.is_file() and mark.read_text().strip() == state else None
