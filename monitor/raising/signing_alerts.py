@@ -5,7 +5,7 @@ Every text here may hold words an attacker chose; each is cut to a length a pers
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -13,11 +13,13 @@ from typing import Final
 from alerts.alert import Alert, FactGroup, Owner, Severity, alert_id, counted, day_of, rfc3339
 from monitor.model.state import Finding
 from rules.canary import CANARY
+from rules.expectations.authorised import AuthorisedExpectation
+from rules.expectations.digests import DigestsFromExpectation
 from rules.expectations.images import ImagesExpectation
+from rules.facts import Facts, SourceForm
 from rules.judge import WRONG_SIGNATURE
 from rules.rule import CT_KINDS, Outcome, Reason, Rule, RuleSeverity
 from rules.selection import digest_text, matched_values
-from sigstore_entries.release import Release
 from sigstore_entries.signing import EntryRef, Signer, Signing, digest_label
 
 _SEVERITY: Final = {
@@ -27,13 +29,47 @@ _SEVERITY: Final = {
 }
 
 
-def alerts_of_findings(findings: Sequence[Finding], rules: Mapping[str, Rule], now: datetime) -> list[Alert]:
+Released = Callable[[Rule, Signing], Sequence[str]]
+"""Names of the known releases that an entry may sign, such as "image NAME@sha256:…", "commit ID", "file NAME"."""
+
+
+def known_releases(facts: Facts) -> Released:
+    """Releases that a rule lists under `images`, that were announced for it, or that stand in its registry.
+
+    The log names the digest of what was signed. For an image that is a statement about it, which follows from the
+    image's digest (`sigstore_entries.release`).
+    """
+
+    def released(rule: Rule, signing: Signing) -> Sequence[str]:
+        shown = {digest_text(digest) for digest in signing.digests}
+        found: list[str] = []
+        for kind in rule.expect:
+            if isinstance(kind, ImagesExpectation):
+                found += [each.what for each in kind.releases if not shown.isdisjoint(each.digests)]
+            elif isinstance(kind, AuthorisedExpectation):
+                announced = [leave for each in sorted(shown) for leave in facts.leave.authorisations(rule.id, each)]
+                found += [leave.what for leave in announced if leave.what != leave.digest]
+            elif isinstance(kind, DigestsFromExpectation) and kind.source.form is SourceForm.REGISTRY:
+                listed = facts.known.digests_from(kind.source) or ()
+                found += [] if shown.isdisjoint(listed) else [f"image of {kind.source.target}"]
+        return list(dict.fromkeys(filter(None, found)))
+
+    return released
+
+
+def _none_known(_rule: Rule, _signing: Signing) -> Sequence[str]:
+    return ()
+
+
+def alerts_of_findings(
+    findings: Sequence[Finding], rules: Mapping[str, Rule], now: datetime, released: Released = _none_known
+) -> list[Alert]:
     """One alert per unexpected signing, one a day per rule for signings without a trusted certificate, else none.
 
     The canary's announced signings make alerts too: they try the way that alerts go.
     """
     alerts = [
-        _alert_of_unexpected(finding, rules[finding.rule], now)
+        _alert_of_unexpected(finding, rules[finding.rule], now, released)
         for finding in findings
         if finding.verdict.outcome is Outcome.UNEXPECTED
     ]
@@ -49,11 +85,11 @@ def alerts_of_findings(findings: Sequence[Finding], rules: Mapping[str, Rule], n
     return alerts + _alerts_of_wrong_signatures(wrong, now) + canary_seen_alerts(findings, now)
 
 
-def _alert_of_unexpected(finding: Finding, rule: Rule, now: datetime) -> Alert:
+def _alert_of_unexpected(finding: Finding, rule: Rule, now: datetime, released: Released) -> Alert:
     signing = finding.selected.signing
     where = signing.where
     issued = signing.kind in CT_KINDS
-    told = describe(finding, rule)
+    told = describe(finding, rule, released(rule, signing))
     return Alert(
         id=alert_id("unexpected-signing", where.log, str(where.index), finding.rule),
         kind="unexpected-signing",
@@ -147,6 +183,8 @@ def _sentence(reason: Reason) -> str:
 _MAX_FACTS: Final = 40
 _MAX_TEXT: Final = 500
 _MAX_NAME: Final = 90
+_MAX_REF: Final = 40
+_MIN_CUT: Final = 20
 _MAX_DIFFERENCE: Final = 70
 _TOLD: Final = 2
 _WORKFLOW = re.compile(r"https://([^/@]+/[^@]*?)/(?:/?\.(?:github|gitea|forgejo)/workflows/|/)([^/@]+)@(.+)", re.ASCII)
@@ -161,6 +199,8 @@ _WHAT: Final[Mapping[str, str]] = {
     "tuf": "TUF metadata",
     "rfc3161": "a timestamp",
 }
+_RELEASES: Final[Mapping[str, str]] = {"image": "an"}
+_DIGITS: Final = re.compile(r"[0-9a-f]{40,}")
 # Kinds of entries that may be about something else than the bytes of a file.
 _ABOUT_OTHERS: Final = frozenset({"hashedrekord", "dsse", "intoto"})
 _ABOUT_DIGESTS: Final = (
@@ -231,11 +271,11 @@ class SigningWords:
     groups: tuple[FactGroup, ...]
 
 
-def describe(finding: Finding, rule: Rule) -> SigningWords:
-    """Describe a finding for an alert."""
+def describe(finding: Finding, rule: Rule, released: Sequence[str] = ()) -> SigningWords:
+    """Describe a finding for an alert. `released` are the known releases that it may be a signature of."""
     signing, identity = finding.selected.signing, _who(rule, finding)
     issued = signing.kind in CT_KINDS
-    did = "was issued a signing certificate" if issued else f"signed {_what(signing)}"
+    did = "was issued a signing certificate" if issued else f"signed {_what(signing, released)}"
     reasons = finding.verdict.reasons
     differs = [each for each in map(_difference, sorted(reasons, key=_telling)) if each]
     how = f" {', '.join(differs[:_TOLD])}" if differs else ""
@@ -243,10 +283,10 @@ def describe(finding: Finding, rule: Rule) -> SigningWords:
     also = f", and {more} more" if more > 0 and differs else ""
     name = f"The key {identity}" if _is_key(identity, signing) else identity
     # A workflow and a ref that the difference names are not said twice.
-    named = {each.id for each in reasons if each.id in {"ref", "workflow"}} and len(differs) <= _TOLD
-    facts, groups = _facts(rule, signing)
+    named = {each.id for each in reasons if each.id in {"ref", "workflow"}} if len(differs) <= _TOLD else set()
+    facts, groups = _facts(rule, signing, released)
     return SigningWords(
-        title=f"{short_name(name, bare=bool(named))} {did}{how}{also}",
+        title=f"{short_name(name, without=named)} {did}{how}{also}",
         summary=f"{name[:_MAX_TEXT]} {did}. The rule “{rule.title or rule.id}” does not expect it.",
         identity=identity[:_MAX_TEXT],
         facts=facts,
@@ -254,15 +294,26 @@ def describe(finding: Finding, rule: Rule) -> SigningWords:
     )
 
 
-def short_name(name: str, *, bare: bool = False) -> str:
+def short_name(name: str, *, without: Collection[str] = ()) -> str:
     """An identity as a subject line shows it: a workflow as host/owner/name, never without its host.
 
-    Unless `bare`, the workflow's file and ref follow.
+    The ref follows unless `without` says that it is told elsewhere, and the workflow's file where neither is. A long
+    name loses its middle, never its host or ref.
     """
+    told = ""
     if match := _WORKFLOW.fullmatch(name):
-        repository = match[1].rstrip("/")
-        name = repository if bare else f"{repository} ({match[2]} on {ref_words(match[3])})"
-    return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…"
+        file = "" if without else match[2]
+        ref = "" if "ref" in without else f"on {_cut_middle(ref_words(match[3]), _MAX_REF)}"
+        told = f" ({' '.join(filter(None, (file, ref)))})" if file or ref else ""
+        name = match[1].rstrip("/")
+    return _cut_middle(name, _MAX_NAME - len(told)) + told
+
+
+def _cut_middle(text: str, longest: int) -> str:
+    if len(text) <= max(longest, _MIN_CUT):
+        return text
+    kept = max(longest, _MIN_CUT) - 1
+    return f"{text[: kept - kept // 3]}…{text[len(text) - kept // 3 :]}"
 
 
 def ref_words(ref: str) -> str:
@@ -273,8 +324,16 @@ def ref_words(ref: str) -> str:
     return ref
 
 
-def _what(signing: Signing) -> str:
+def _what(signing: Signing, released: Sequence[str]) -> str:
+    if released:
+        kind, _, name = released[0].partition(" ")
+        more = f" and {len(released) - 1} more" if len(released) > 1 else ""
+        return f"{_RELEASES.get(kind, 'a')} {kind} ({_DIGITS.sub(_first_digits, name)[:_MAX_NAME]}){more}"
     return _WHAT.get(signing.kind.partition(" ")[0], "an artifact")
+
+
+def _first_digits(digits: re.Match[str]) -> str:
+    return f"{digits[0][:12]}…"
 
 
 def _telling(reason: Reason) -> int:
@@ -326,7 +385,9 @@ def _is_key(identity: str, signing: Signing) -> bool:
     return any(identity in signer.fingerprints for signer in signing.signers)
 
 
-def _facts(rule: Rule, signing: Signing) -> tuple[tuple[tuple[str, str], ...], tuple[FactGroup, ...]]:
+def _facts(
+    rule: Rule, signing: Signing, released: Sequence[str]
+) -> tuple[tuple[tuple[str, str], ...], tuple[FactGroup, ...]]:
     """Facts about the signers: those that the rule selects first, and the rest in groups.
 
     An entry may name thousands of subjects: the alert says that it does, the entry itself is kept whole.
@@ -347,7 +408,7 @@ def _facts(rule: Rule, signing: Signing) -> tuple[tuple[tuple[str, str], ...], t
             grouped.setdefault(heading, []).extend(facts)
     entry = [("Log", signing.where.log), ("Index", str(signing.where.index)), ("Kind", signing.kind)]
     entry += [(digest_label(signing.kind, digest.of), digest_text(digest)) for digest in signing.digests]
-    entry += [("Signed", f"{each.what}; its own digest is not in the log") for each in _releases(rule, signing)]
+    entry += [("Signed", _words(each)) for each in released]
     if signing.digests and signing.kind in _ABOUT_OTHERS:
         entry.append(_ABOUT_DIGESTS)
     entry += [(_TIMES[each.source], rfc3339(each.at)) for each in signing.times if each.source in _TIMES]
@@ -358,11 +419,9 @@ def _facts(rule: Rule, signing: Signing) -> tuple[tuple[tuple[str, str], ...], t
     return _cut(who), tuple(made[:_MAX_FACTS])
 
 
-def _releases(rule: Rule, signing: Signing) -> Sequence[Release]:
-    """Images on the rule's list of which the entry is a signature: the log has the digest of a statement about each."""
-    shown = {digest_text(digest) for digest in signing.digests}
-    listed = (each for kind in rule.expect if isinstance(kind, ImagesExpectation) for each in kind.releases)
-    return [each for each in listed if not shown.isdisjoint(each.digests)]
+def _words(release: str) -> str:
+    """The release as a fact. The log holds a file's own digest; of an image, that of a statement about it."""
+    return release if release.startswith("file ") else f"{release}; its own digest is not in the log"
 
 
 def _of_signer(signer: Signer, said: list[str]) -> Iterator[tuple[str, list[tuple[str, str]]]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from addresses.image_name import parse_image_name
 from alerts.alert import Alert, Owner, Severity
 from alerts.page import page_of
 from monitor.model.errors import Evidence
@@ -23,13 +24,18 @@ from monitor.raising.log_alerts import (
     own_fault_alert,
     stale_head_alert,
 )
-from monitor.raising.signing_alerts import alerts_of_findings, short_name
+from monitor.raising.signing_alerts import alerts_of_findings, known_releases, short_name
+from monitor.store.authorisations import Authorisations
+from monitor.store.database import Database
+from rules.facts import Authorisation, DigestSource, SourceForm
 from rules.rule import Outcome, Reason, RuleSeverity, Verdict
 from rules.rule_file import load_rules
 from rules.selection import select as selected_by
 from sigstore_entries.entry import readable_part
+from sigstore_entries.release import released_image
 from sigstore_entries.signing import Digest, EntryRef, Name, NameForm, Signer, SignerForm, Signing, Unreadable
 from tests.rules.signings import everyone
+from tests.support.parts import a_store
 
 NOW = datetime(2031, 3, 1, 12, 0, tzinfo=UTC)
 DOCS = Path(__file__).parents[2] / "docs" / "alerts"
@@ -130,6 +136,9 @@ def test_facts_of_a_workflow_are_grouped_and_each_is_said_once_with_raw_claims_l
     assert page_of(alert, "key").claims[-1].facts == (("github_workflow_name", "nightly"),)
 
 
+LONG = f"ghe.acme.example/{'o' * 31}…{'o' * 21}/w (r.yml on tag v1)"
+
+
 @pytest.mark.parametrize(
     ("name", "short"),
     [
@@ -139,7 +148,8 @@ def test_facts_of_a_workflow_are_grouped_and_each_is_said_once_with_raw_claims_l
         ("https://github.com@evil.example/a/b@refs/heads/main", "https://github.com@evil.example/a/b@refs/heads/main"),
         ("a@acme.example", "a@acme.example"),
         ("https://github.com", "https://github.com"),
-        ("x" * 200, "x" * 89 + "…"),
+        ("x" * 200 + "yz", "x" * 60 + "…" + "x" * 27 + "yz"),
+        (f"https://ghe.acme.example/{'o' * 200}/w/.github/workflows/r.yml@refs/tags/v1", LONG),
     ],
 )
 def test_a_short_name_keeps_its_host(name: str, short: str) -> None:
@@ -163,6 +173,57 @@ def test_a_short_name_keeps_its_host(name: str, short: str) -> None:
 def test_the_title_says_how_a_signing_differs(reason: Reason, title: str) -> None:
     made = replace(finding(7, Outcome.UNEXPECTED), verdict=Verdict(Outcome.UNEXPECTED, (reason,)))
     assert title in alerts_of_findings([made], RULES, NOW)[0].title
+
+
+def test_the_title_names_the_ref_where_another_workflow_is_the_difference() -> None:
+    signer = replace(SIGNER, names=(Name(NameForm.URI, WORKFLOW),), claims=CLAIMS)
+    other = Reason("workflow", "", "release.yml", WORKFLOW)
+    made = replace(finding(7, Outcome.UNEXPECTED, signer=signer), verdict=Verdict(Outcome.UNEXPECTED, (other,)))
+    (alert,) = alerts_of_findings([made], RULES, NOW)
+    assert alert.title == (
+        "github.com/acme/widget (on branch evil) signed an artifact by the workflow nightly.yml instead of release.yml"
+    )
+
+
+IMAGE = f"ghcr.io/acme/widget@sha256:{'ab' * 32}"
+STRICT = """\
+version: 1
+rules:
+  - {id: listed, select: {identity: a@acme.example}, expect: {images: %s}}
+  - {id: announced, select: {identity: a@acme.example}, expect: {authorised: []}}
+  - {id: registry, select: {identity: a@acme.example}, expect: {digests_from: {registry: ghcr.io/acme/widget}}}
+  - {id: other, select: {identity: a@acme.example}, expect: {authorised: []}}
+"""
+
+
+@pytest.mark.parametrize("logged", released_image(parse_image_name(IMAGE)).digests)
+@pytest.mark.parametrize(
+    ("rule", "named", "fact"),
+    [
+        ("listed", "an image (ghcr.io/acme/widget@sha256:abababababab…)", f"image {IMAGE}"),
+        ("announced", "an image (ghcr.io/acme/widget@sha256:abababababab…)", f"image {IMAGE}"),
+        ("registry", "an image (of ghcr.io/acme/widget)", "image of ghcr.io/acme/widget"),
+    ],
+)
+def test_a_signature_of_a_known_image_is_told_as_that_whichever_digest_the_log_shows(
+    database: Database, rule: str, named: str, fact: str, logged: str
+) -> None:
+    rules = {each.id: each for each in load_rules(STRICT % IMAGE).rules}
+    store, image = a_store(database), released_image(parse_image_name(IMAGE))
+    leave = Authorisation(image.digests[0], 1, NOW - timedelta(days=1), "", image.what, image.digests)
+    Authorisations(database).add("announced", leave, NOW - timedelta(days=2))
+    source = DigestSource(SourceForm.REGISTRY, "ghcr.io/acme/widget")
+    store.facts.known.digests = {source: frozenset(image.digests)}.get
+    told = known_releases(store.facts.stored)
+    made = finding(7, Outcome.UNEXPECTED, "dsse")
+    signing = replace(made.selected.signing, digests=(Digest("sha256", logged.removeprefix("sha256:")),))
+    made = replace(made, rule=rule, selected=everyone(signing))
+    (alert,) = alerts_of_findings([made], rules, NOW, told)
+    assert alert.title == f"a@acme.example signed {named} on branch evil instead of tag v*"
+    assert ("Signed", f"{fact}; its own digest is not in the log") in dict(groups_of(alert))["Entry"]
+    (alert,) = alerts_of_findings([replace(made, rule="other")], rules, NOW, told)
+    assert alert.title.startswith("a@acme.example signed an attestation on"), "another rule's announcement says nothing"
+    assert "Signed" not in dict(dict(groups_of(alert))["Entry"])
 
 
 RING = Signer(
