@@ -19,6 +19,7 @@ from sigstore.oidc import IdentityToken
 from sign_lite.errors import Misuse, SignLiteError, VerificationFailed
 from sign_lite.files import (
     ATTESTATION_SUFFIX,
+    bundles_named,
     check_writable,
     default_bundle,
     hash_file,
@@ -47,6 +48,7 @@ _R = TypeVar("_R")
 
 # cosign's name for it.
 PASSWORD_VARIABLE: Final = "COSIGN_PASSWORD"  # noqa: S105  a name
+_SHOWN: Final = 3
 _errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
 Files = Annotated[list[Path], typer.Argument(help="Files.", metavar="FILE...")]
@@ -71,6 +73,13 @@ RekorVersion = Annotated[
     int | None, typer.Option(help="Log API to enter the signature in; the newest when left out.", min=1, max=2)
 ]
 BundleOption = Annotated[Path | None, typer.Option(help="Bundle file; beside the file when left out.", metavar="FILE")]
+HeldBundles = Annotated[
+    Path | None,
+    typer.Option(
+        help="Bundle file, a folder or a pattern of them, - for standard input; beside the file when left out.",
+        metavar="FILE",
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace bundles that exist.")]
 PredicateFile = Annotated[Path, typer.Option(help="JSON object with what is claimed.", metavar="FILE")]
 PredicateType = Annotated[str, typer.Option(help="URI that names the kind of predicate.", metavar="URI")]
@@ -248,13 +257,13 @@ def verify_command(
     identity: Identity = None,
     issuer: Issuer = None,
     key: PublicKey = None,
-    bundle: BundleOption = None,
+    bundle: HeldBundles = None,
     as_json: AsJson = False,
 ) -> None:
     """Verify files against their bundles; exit code 1 when any of them fails.
 
     A bundle file may be in any form in which bundles are held: a Sigstore bundle, several of them, PyPI provenance,
-    npm's or GitHub's attestations. One bundle in it must verify.
+    npm's or GitHub's attestations. With --bundle a folder or a pattern, several files. One bundle in them must verify.
 
     Example: sign-lite verify a.whl --trust-config tc.json --identity me@example.com --issuer http://localhost:8080/oidc
     """
@@ -264,16 +273,24 @@ def verify_command(
     trust = trusted_by(trusted_root, trust_config)
     results: list[dict[str, Any]] = []
     for file, source in zip(files, _targets(files, bundle), strict=True):
-        digest = hash_named(file)
-        raw = read_small(source, "bundle")
-        result: dict[str, Any] = {"file": str(file), "sha256": digest.digest.hex(), "bundle": str(source)}
-        try:
-            results.append({**result, "verified": True, **verify_file(raw, digest, trust, who)})
-        except VerificationFailed as error:
-            results.append({**result, "verified": False, "problem": str(error)})
+        results.append(_verified(file, source, trust, who))
     print_results(results, "verified", as_json=as_json)
     if not all(each["verified"] for each in results):
         raise typer.Exit(1)
+
+
+def _verified(file: Path, source: Path, trust: Trust, who: Signed) -> dict[str, Any]:
+    """Result for one file: that of the first bundle file of `source` that verifies, or why each of them does not."""
+    digest = hash_named(file)
+    result: dict[str, Any] = {"file": str(file), "sha256": digest.digest.hex()}
+    problems = []
+    for held, raw in bundles_named(source):
+        try:
+            return {**result, "bundle": str(held), "verified": True, **verify_file(raw, digest, trust, who)}
+        except VerificationFailed as error:
+            problems.append(str(error) if held == source else f"{held}: {error}")
+    more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+    return {**result, "bundle": str(source), "verified": False, "problem": "; ".join(problems[:_SHOWN]) + more}
 
 
 def signed_by(identity: str | None, issuer: str | None, key: Path | None) -> Signed:

@@ -4,12 +4,16 @@ import hashlib
 import os
 import re
 import secrets
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+import typer
 from sigstore.hashes import Hashed
 from sigstore_models.common.v1 import HashAlgorithm
 
+from command_line.named_files import STANDARD_INPUT, files_named
 from sign_lite.errors import Misuse
 
 BUNDLE_SUFFIX: Final = ".sigstore.json"
@@ -53,6 +57,25 @@ def read_small(path: Path, what: str) -> bytes:
     if len(content) > SMALL_LIMIT:
         raise Misuse(f"{path}: larger than {SMALL_LIMIT} bytes, so not a {what}")
     return content
+
+
+def bundles_named(name: Path) -> Iterator[tuple[Path, bytes]]:
+    """Path and content of each file that `--bundle` stands for: a file, a folder, a pattern, or standard input for `-`.
+
+    Raises `Misuse`, `typer.BadParameter`.
+    """
+    for file in files_named([name], _tell_passed_over):
+        if file != STANDARD_INPUT:
+            yield file, read_small(file, "bundle")
+            continue
+        content = sys.stdin.buffer.read(SMALL_LIMIT + 1)
+        if len(content) > SMALL_LIMIT:
+            raise Misuse(f"standard input: larger than {SMALL_LIMIT} bytes, so not a bundle")
+        yield file, content
+
+
+def _tell_passed_over(folder: Path, count: int) -> None:
+    typer.echo(f"{folder}: not looked at, for they are not named like a bundle: {count}", err=True)
 
 
 def default_bundle(file: Path, suffix: str = BUNDLE_SUFFIX) -> Path:

@@ -23,7 +23,7 @@ from monitor.following.scan_batch import RuleScanner
 from monitor.judging.judge import Judge
 from monitor.model.errors import Evidence, FetchFailed, LogMisbehaved
 from monitor.model.log_source import LogEntry, LogSource, SignedHead, hashes_of
-from monitor.model.state import Batch, Hit, UnreadableEntry
+from monitor.model.state import Batch, Hit, LeftOut, UnreadableEntry
 from monitor.proof.trusted_head import newest
 from monitor.raising.entry_alerts import alerts_of_dropped
 from monitor.raising.log_alerts import alert_of_evidence
@@ -133,7 +133,7 @@ def _archived_step(asked: Asked, source: LogSource, gap: Gap, manifest: Manifest
     log, api = manifest.log, source.identity.api
     hits: list[Hit] = []
     unreadable: list[UnreadableEntry] = []
-    dropped: list[tuple[int, int]] = []
+    dropped: list[LeftOut] = []
     for index, leaf_hash in wanted.items():
         entry = _fetch(source, index, head, leaf_hash)
         scan = scanner.scan([entry], index, log, api)
@@ -151,7 +151,7 @@ def _archived_step(asked: Asked, source: LogSource, gap: Gap, manifest: Manifest
     asked.store.record_scan(batch, {rule: asked.rules[rule] for rule in gap.rules}, alerts, not_before=recording.due())
     asked.on_batch(batch)
     found = Counter(finding.verdict.outcome.value for finding in findings)
-    return Step(log, gap.first, last, gap.rules, found, sum(matches for _, matches in dropped), len(wanted))
+    return Step(log, gap.first, last, gap.rules, found, batch.matches_dropped, len(wanted))
 
 
 def _all_queries(rules: Sequence[Rule]) -> list[Query] | None:

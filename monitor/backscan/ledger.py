@@ -93,6 +93,10 @@ class Ledger(Progress):
         """Number of unreadable entries by reason code."""
         return {code: count for (_, code), count in Reading(self.store.database).unreadable().items()}
 
+    def dropped(self) -> int:
+        """Number of matches left out, because more rules select an entry than are judged."""
+        return sum(each.matches for each in self.store.rule_load.dropped().values())
+
     def kinds(self) -> dict[str, int]:
         """Number of entries by kind."""
         return {kind: count for (_, kind), count in Reading(self.store.database).kinds().items()}

@@ -82,7 +82,7 @@ def backscan_step(
 
     def count(batch: Batch) -> None:
         nonlocal dropped
-        dropped += sum(matches for _, matches in batch.dropped)
+        dropped += batch.matches_dropped
         found.update(finding.verdict.outcome.value for finding in batch.findings)
 
     world = World(timing, ahead=1, patience=(), pauses=(1.0,), batch_entries=entries)

@@ -157,7 +157,7 @@ class MatchWork(Work):
             mine.hits == tuple(hit for hit in theirs.hits if start <= hit.signing.where.index < end)
             and mine.unreadable
             == tuple(each for each in theirs.unreadable if start <= each.unreadable.where.index < end)
-            and mine.dropped == tuple(each for each in theirs.dropped if start <= each[0] < end)
+            and mine.dropped == tuple(each for each in theirs.dropped if start <= each.index < end)
         )
 
 
@@ -218,7 +218,6 @@ class ClusterExaminers:
         self._work: Work = RowWork(log, api, shared.run.trust) if matcher is None else MatchWork(log, api, matcher)
         self._means = Means(shared, source, self._work, check)
         self.matcher = matcher if matcher is not None else compile_rules(())
-        self.dropped = 0
         self._rows: dict[int, pa.RecordBatch] = {}
 
     def examiner(self, log: str, api: LogApi) -> BatchScanner:
@@ -252,7 +251,6 @@ class ClusterExaminers:
         else:
             parts = _Pipeline(self._means, batches).parts()
         for part in parts:
-            self.dropped += sum(count for _, count in part.scanned.scan.dropped)
             self._rows = {} if part.rows is None else {part.fetched.start: part.rows}
             yield part.fetched, part.scanned
 

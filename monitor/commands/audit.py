@@ -15,7 +15,15 @@ from alerts.alert import Severity, counted
 from alerts.inert import inert_json
 from monitor.commands.junit import Timed, write_junit
 from monitor.commands.report_document import signed_head_document
-from monitor.commands.run import EVIDENCE_SHOWN, one_line, rechecked_line, unfollowed, unreadable_line, verdict
+from monitor.commands.run import (
+    EVIDENCE_SHOWN,
+    dropped_line,
+    one_line,
+    rechecked_line,
+    unfollowed,
+    unreadable_line,
+    verdict,
+)
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOption, leave, say, when
 from monitor.config import load_config
 from monitor.daemon.assembly import assemble
@@ -53,8 +61,8 @@ def audit(
 
     Then findings whose second judgement is due are judged again. Needs no daemon and does no harm beside one. Alerts go
     to the outbox, for `signwatch run` to deliver; the exit code tells a scheduler: 0 honest, 1 misbehaved or
-    unexpected, 3 could not ask, or new entries that cannot be read. Evidence found earlier counts until
-    `signwatch evidence close` says it is dealt with.
+    unexpected, 3 could not ask, or new entries that cannot be read or that more rules select than are judged. Evidence
+    found earlier counts until `signwatch evidence close` says it is dealt with.
 
     Examples:
       signwatch audit
@@ -130,13 +138,17 @@ def _log_document(each: Timed) -> dict[str, Any]:
 
 
 def meaning(code: Exit, outcomes: Sequence[PassResult]) -> str:
-    """Result of the audit in one sentence; entries that cannot be read are counted in it in any case."""
-    count = sum(outcome.unreadable for outcome in outcomes)
-    if not count:
+    """Result of the audit in one sentence; entries not read and matches not judged are counted in it in any case."""
+    told = []
+    if count := sum(outcome.unreadable for outcome in outcomes):
+        them = "it" if count == 1 else "them"
+        told.append(f"{unreadable_line(count)}, so whether a rule selects {them} is not known")
+    if dropped := sum(outcome.dropped for outcome in outcomes):
+        told.append(dropped_line(dropped))
+    if not told:
         return _MEANING[code]
-    unread = f"{unreadable_line(count)}, so whether a rule selects {'it' if count == 1 else 'them'} is not known"
     is_all = code is Exit.UNFINISHED and all(outcome.owner is None and outcome.cosigned for outcome in outcomes)
-    return f"not finished: {unread}" if is_all else f"{_MEANING[code]}; {unread}"
+    return "; ".join(["not finished: " + told[0], *told[1:]] if is_all else [_MEANING[code], *told])
 
 
 def _timed(watch: LogSupervisor) -> list[Timed]:
@@ -169,6 +181,7 @@ def _again(watch: LogSupervisor, before: list[PassResult]) -> list[PassResult]:
             outcome.first = earlier.first
             outcome.findings = dict(Counter(earlier.findings) + Counter(outcome.findings))
             outcome.unreadable += earlier.unreadable
+            outcome.dropped += earlier.dropped
             found.append(outcome)
     return found
 
@@ -186,6 +199,7 @@ def document_of(outcome: PassResult) -> dict[str, Any]:
         "head": {"size": head.size, "root": head.root.hex()} if head else None,
         "findings": outcome.findings,
         "unreadable": outcome.unreadable,
+        "matches_left_out": outcome.dropped,
         "witnesses": outcome.witnessed.document() if outcome.witnessed else None,
         "evidence": outcome.evidence,
     }

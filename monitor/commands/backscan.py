@@ -72,7 +72,7 @@ def backscan(
                     ranges.append(told)
         except (UnknownLog, NotInLog) as error:
             raise typer.BadParameter(str(error)) from error
-        tally.summarise({"ranges": ranges}, shared.pool.dropped, as_json=as_json)
+        tally.summarise({"ranges": ranges}, as_json=as_json)
     raise leave(tally.code())
 
 
@@ -111,6 +111,7 @@ def _offer(parts: ScanParts, store: Store, source: LogSource, gap: Gap, tally: T
 def _show(batch: Batch, tally: Tally, tell: Tell, *, as_json: bool) -> None:
     tally.entries += batch.end - batch.start
     tally.unreadable += len(batch.unreadable)
+    tally.dropped += batch.matches_dropped
     tally.findings.update(finding.verdict.outcome.value for finding in batch.findings)
     show_findings(tally.passing(map(stored, batch.findings)), as_json=as_json)
     tell(batch.end)

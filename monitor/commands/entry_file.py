@@ -9,6 +9,8 @@ import typer
 
 from alerts.alert import counted
 from alerts.inert import inert_line
+from command_line import named_files
+from command_line.named_files import STANDARD_INPUT
 from monitor.commands.terminal import note
 from sigstore_entries.body import MalformedText, blocks
 from sigstore_entries.bundle_file import HeldBundle, NoBundle, NotHeld, decoded, integrated_time, read_bundle_file
@@ -19,42 +21,14 @@ from sigstore_entries.signing import EntryRef, Signing, Unreadable
 
 MAX_FILE: Final = 32 * 1024 * 1024
 MAX_ENTRIES: Final = 1_000
-MAX_FILES: Final = 10_000
-STANDARD_INPUT: Final = Path("-")
-_SUFFIXES: Final = frozenset({".json", ".jsonl", ".sigstore", ".bundle", ".attestation", ".provenance"})
 _SHOWN: Final = 400
 
 
 def files_named(names: Iterable[Path]) -> Iterator[Path]:
-    """Files that arguments stand for: themselves, files in folders below them, matches of a pattern, or `-`.
-
-    In a folder only names that bundles have are taken; how many others there are is told. Raises `typer.BadParameter`.
-    """
-    for number, file in enumerate(each for name in names for each in _files(name)):
-        if number >= MAX_FILES:
-            raise typer.BadParameter(f"more than {MAX_FILES} files: name fewer at once", param_hint="FILE")
-        yield file
-
-
-def _files(name: Path) -> list[Path]:
-    if name == STANDARD_INPUT or name.is_file():
-        return [name]
-    if name.is_dir():
-        every = sorted(each for each in name.rglob("*") if each.is_file())
-        found = [each for each in every if each.suffix in _SUFFIXES]
-        if not found:
-            wanted = ", ".join(sorted(_SUFFIXES))
-            raise typer.BadParameter(f"{name}: no file in this folder is named like a bundle ({wanted})")
-        if len(found) < len(every):
-            note(f"{name}: not looked at: {counted(len(every) - len(found), 'other file')}", "yellow")
-        return found
-    if any(character in str(name) for character in "*?["):
-        # A pattern that the shell left as it is.
-        base = Path(name.anchor or ".")
-        if found := sorted(each for each in base.glob(str(name.relative_to(name.anchor))) if each.is_file()):
-            return found
-        raise typer.BadParameter(f"{name}: no file matches", param_hint="FILE")
-    return [name]
+    """Files that arguments stand for (`command_line.named_files`). Raises `typer.BadParameter`."""
+    return named_files.files_named(
+        names, lambda folder, count: note(f"{folder}: not looked at: {counted(count, 'other file')}", "yellow")
+    )
 
 
 def signings_in(file: Path) -> list[Signing]:

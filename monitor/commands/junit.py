@@ -15,7 +15,7 @@ from xml.etree import ElementTree as ET
 
 from alerts.alert import Owner, counted
 from alerts.inert import inert_line
-from monitor.commands.run import unreadable_line
+from monitor.commands.run import dropped_line, unreadable_line
 from monitor.daemon.pass_result import PassResult
 from monitor.judging.coverage import LogCoverage, coverage_line
 from monitor.judging.reevaluation import Rechecked
@@ -103,6 +103,8 @@ def _add_case(suite: ET.Element, each: Timed) -> None:
         _add(case, "error", outcome.reason, outcome.detail)
     elif outcome.unreadable:
         _add(case, "error", "entry-unreadable", unreadable_line(outcome.unreadable))
+    elif outcome.dropped:
+        _add(case, "error", "rules-dropped", dropped_line(outcome.dropped))
     elif outcome.witnessed is not None and not outcome.cosigned:
         _add(case, "error", "witness-missing", outcome.witnessed.line)
     lines = [*_lines(outcome), *([coverage_line(each.coverage)] if each.coverage is not None else [])]
@@ -131,6 +133,8 @@ def _lines(outcome: PassResult) -> list[str]:
         lines.append(f"head: size {outcome.head.size}, root {outcome.head.root.hex()}")
     found = ", ".join(f"{count} {name}" for name, count in sorted(outcome.findings.items()))
     lines += [f"findings: {found or 'none'}", f"unreadable entries: {outcome.unreadable}"]
+    if outcome.dropped:
+        lines.append(f"matches left out: {outcome.dropped}")
     if outcome.witnessed is not None:
         lines.append(f"witnesses: {outcome.witnessed.line}")
     if outcome.owner is not None:

@@ -27,7 +27,8 @@ from sigstore_entries.signing import Signing
 EntryArgument = Annotated[
     Path,
     typer.Argument(
-        help="A bundle in any form (see check-bundle), a Rekor entry or a certificate (PEM); - is standard input.",
+        help="A bundle in any form (see check-bundle), a Rekor entry or a certificate (PEM), a folder or a pattern of "
+        "them; - is standard input.",
         metavar="FILE",
     ),
 ]
@@ -37,7 +38,8 @@ def try_rules(
     files: Annotated[
         list[Path],
         typer.Argument(
-            help="Bundles in any form (see check-bundle), Rekor entries or certificates (PEM); - is standard input.",
+            help="Bundles in any form (see check-bundle), Rekor entries or certificates (PEM), folders or patterns of "
+            "them; - is standard input.",
             metavar="FILE...",
         ),
     ],
@@ -45,7 +47,9 @@ def try_rules(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Judge entries as if they stood in a log now. Exits 1 when one of them is unexpected.
+    """Judge entries as if they stood in a log now.
+
+    Exits 1 when one of them is unexpected, 3 when more rules may select one than are judged.
 
     Rules are tried on a range of a log by `signwatch scan --rules FILE`.
 
@@ -57,23 +61,27 @@ def try_rules(
     """
     settings = load_config(config)
     rows: list[dict[str, Any]] = []
+    dropped = 0
     with judging(settings) as (judge, held, _):
         for file, signing in [(each, signing) for each in files_named(files) for signing in signings_in(each)]:
             matches = held.matcher.confirm_all(signing)
             _note_left_out(file, signing, matches.dropped)
+            dropped += matches.dropped
             rules = tuple(rule.id for rule in matches.rules)
             findings = judge.judge([Hit(matches.signing, rules, b"")], utc_now())
             rows += [_row(file, finding) for finding in findings]
             if not findings:
                 rows.append({"file": str(file), "rule": None, "outcome": "not selected", "reasons": []})
     if as_json:
-        say_json({"results": rows})
+        say_json({"results": rows, "matches_left_out": dropped})
     else:
         cells = [
             (r["file"], r["rule"], r["outcome"], "; ".join(each["sentence"] for each in r["reasons"])) for r in rows
         ]
         table(("file", "rule", "verdict", "why"), cells)
-    raise leave(Exit.MISBEHAVED if any(row["outcome"] == "unexpected" for row in rows) else Exit.FINE)
+    if any(row["outcome"] == "unexpected" for row in rows):
+        raise leave(Exit.MISBEHAVED)
+    raise leave(Exit.UNFINISHED if dropped else Exit.FINE)
 
 
 def explain(
@@ -83,36 +91,51 @@ def explain(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Say of one entry and one rule what was looked at, what was wanted and what was found.
+    """Say of an entry and one rule what was looked at, what was wanted and what was found.
+
+    Of a folder or a pattern, the first entry of each file; with --json, a list of `results` then.
 
     Examples:
       signwatch rules explain acme-release entry.json
+      signwatch rules explain acme-release dist/
     """
     settings = load_config(config)
+    files = list(files_named([file]))
+    told = []
     with judging(settings) as (judge, held, facts):
         rule = next((each for each in held.rules.rules if each.id == rule_id), None)
         if rule is None:
             known = ", ".join(each.id for each in held.rules.rules[:20]) or "none"
             raise typer.BadParameter(f"there is no rule {rule_id!r}; rules: {known}", param_hint="RULE")
-        # Judged once for the label: whether the certificate comes from a trusted authority.
-        first, *more = signings_in(file)
-        _note_left_out(file, first, 0)
-        labelled = judge.judge([Hit(first, (rule.id,), b"")], utc_now())[0].selected.signing
-        told = explain_rule(rule, labelled, facts.stored, utc_now())
-    if more:
-        note(f"{file}: explained is the first of {len(more) + 1} entries")
+        for each in files:
+            # Judged once for the label: whether the certificate comes from a trusted authority.
+            first, *more = signings_in(each)
+            _note_left_out(each, first, 0)
+            labelled = judge.judge([Hit(first, (rule.id,), b"")], utc_now())[0].selected.signing
+            told.append((each, explain_rule(rule, labelled, facts.stored, utc_now())))
+            if more:
+                note(f"{each}: explained is the first of {len(more) + 1} entries")
     if as_json:
-        verdict = asdict(told.verdict) if told.verdict else None
-        say_json({"selected": told.selected, "verdict": verdict, "rows": [asdict(row) for row in told.rows]})
+        documents = [_explained(explanation) for _, explanation in told]
+        results = [{"file": str(each), **document} for each, document in zip(files, documents, strict=True)]
+        say_json(documents[0] if files == [file] else {"results": results})
         return
-    _show(told)
+    for each, explanation in told:
+        if files != [file]:
+            say(f"{each}:")
+        _show(explanation)
+
+
+def _explained(told: Explanation) -> dict[str, Any]:
+    verdict = asdict(told.verdict) if told.verdict else None
+    return {"selected": told.selected, "verdict": verdict, "rows": [asdict(row) for row in told.rows]}
 
 
 def _note_left_out(file: Path, signing: Signing, dropped: int) -> None:
     if signing.unread:
         note(f"{file}: read in part: {signing.unread}", "yellow")
     if dropped:
-        note(f"{file}: not asked about all its signers: {counted(dropped, 'more rule')} that may select it", "yellow")
+        note(f"{file}: not judged by all rules: {counted(dropped, 'more rule')} may select it", "yellow")
 
 
 def _show(told: Explanation) -> None:

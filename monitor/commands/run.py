@@ -50,8 +50,8 @@ def run(
 
     SIGHUP reads the rules again; so does a change of their file. With --once, findings whose second judgement is due
     are judged again once the logs are read, and the exit code says what was found: 0 nothing, 1 a log misbehaved or
-    something unexpected was signed, 3 a log could not be asked or a new entry cannot be read. Open evidence
-    (`signwatch evidence list --open`) is 1 as well.
+    something unexpected was signed, 3 a log could not be asked, a new entry cannot be read or more rules select it than
+    are judged. Open evidence (`signwatch evidence list --open`) is 1 as well.
 
     Examples:
       signwatch run
@@ -139,8 +139,8 @@ def verdict(outcomes: list[PassResult], again: Rechecked, evidence: Sequence[Ope
         or any(outcome.owner is Owner.LOG_MISBEHAVED or outcome.findings.get("unexpected") for outcome in outcomes)
     ):
         return Exit.MISBEHAVED
-    # A rule may select an entry that cannot be read: nothing is known to be wrong, nor to be right.
-    is_ill = bool(again.trouble) or not outcomes or any(outcome.unreadable for outcome in outcomes)
+    # A rule may select an entry that cannot be read, or be left out of one: nothing is known to be wrong, nor right.
+    is_ill = bool(again.trouble) or not outcomes or any(each.unreadable or each.dropped for each in outcomes)
     # Too few witnesses prove nothing, neither good nor bad: we could not get what was asked for.
     is_ill = is_ill or not all(outcome.cosigned for outcome in outcomes)
     return Exit.UNFINISHED if is_ill or any(outcome.owner is not None for outcome in outcomes) else Exit.FINE
@@ -159,6 +159,11 @@ def unreadable_line(count: int) -> str:
     return "1 new entry cannot be read" if count == 1 else f"{count} new entries cannot be read"
 
 
+def dropped_line(count: int) -> str:
+    """Number of matches of new entries that were not judged."""
+    return f"{counted(count, 'match')} left out: more rules may select an entry than are judged"
+
+
 def one_line(outcome: PassResult) -> str:
     """Result of one pass, for a terminal or a log file."""
     read = ""
@@ -168,6 +173,8 @@ def one_line(outcome: PassResult) -> str:
     found = ", ".join(f"{count} {name}" for name, count in sorted(outcome.findings.items()))
     if outcome.unreadable:
         found = f"{found}; {unreadable_line(outcome.unreadable)}".removeprefix("; ")
+    if outcome.dropped:
+        found = f"{found}; {dropped_line(outcome.dropped)}".removeprefix("; ")
     trouble = f" {outcome.owner.value} ({outcome.reason}): {outcome.detail}" if outcome.owner else " no trouble"
     if outcome.note:
         trouble = f"{trouble}; {outcome.note}"

@@ -148,11 +148,11 @@ def _scan(
             judge = RuleJudge(pool.matcher, _facts(parts, ledger), parts.trust.authorities, final=True)
             reached = scan_range(source, state, judge, pool, last=ledger.last, world=parts.world)
         tally.entries, tally.findings = ledger.last - first, Counter(ledger.outcomes())
-        tally.unreadable = sum(ledger.unreadable().values())
+        tally.unreadable, tally.dropped = sum(ledger.unreadable().values()), ledger.dropped()
         show_findings(tally.passing(ledger.findings()), as_json=as_json)
         head = reached.head.head
         about = {"log": log, "from": first, "to": ledger.last, "head": {"size": head.size, "root": head.root.hex()}}
-        tally.summarise(about | {"kinds": ledger.kinds()}, pool.dropped, as_json=as_json)
+        tally.summarise(about | {"kinds": ledger.kinds()}, as_json=as_json)
 
 
 def _state(parts: ScanParts, at: Progress, on_batch: Callable[[Batch], None] = lambda _: None) -> ScanState:

@@ -14,6 +14,7 @@ import typer
 from alerts.alert import counted
 from monitor.backscan.ledger import LedgerFinding
 from monitor.backscan.range import World, waits
+from monitor.commands.run import dropped_line
 from monitor.commands.scan_output import json_line
 from monitor.commands.terminal import Exit, note
 from monitor.config import Config
@@ -60,7 +61,7 @@ class ScanParts:
 
 @dataclass(slots=True)
 class Tally:
-    """Entries read and findings by outcome in one run.
+    """Entries read, findings by outcome, and matches left out in one run.
 
     `wrong_signatures` counts findings in entries that the log should not have taken.
     """
@@ -68,6 +69,7 @@ class Tally:
     entries: int = 0
     findings: Counter[str] = field(default_factory=Counter)
     unreadable: int = 0
+    dropped: int = 0
     wrong_signatures: int = 0
 
     def passing(self, findings: Iterable[LedgerFinding]) -> Iterator[LedgerFinding]:
@@ -77,16 +79,16 @@ class Tally:
             yield finding
 
     def code(self) -> Exit:
-        """Exit code of the run: a rule may select an entry that cannot be read, so that one leaves it unfinished."""
+        """Exit code of the run: a rule may select an entry that cannot be read, or be left out: that is unfinished."""
         if self.findings["unexpected"] or self.wrong_signatures:
             return Exit.MISBEHAVED
-        return Exit.UNFINISHED if self.unreadable else Exit.FINE
+        return Exit.UNFINISHED if self.unreadable or self.dropped else Exit.FINE
 
-    def summarise(self, about: Mapping[str, Any], dropped: int, *, as_json: bool) -> None:
+    def summarise(self, about: Mapping[str, Any], *, as_json: bool) -> None:
         """Print the last line of a run: JSON for scripts, sentences for people."""
         if as_json:
             numbers = {"entries": self.entries, "findings": dict(self.findings), "unreadable": self.unreadable}
-            more = {"matches_left_out": dropped, "wrong_signatures": self.wrong_signatures}
+            more = {"matches_left_out": self.dropped, "wrong_signatures": self.wrong_signatures}
             json_line({"summary": {**about, **numbers, **more}})
             return
         found = ", ".join(f"{count} {name}" for name, count in sorted(self.findings.items())) or "nothing found"
@@ -100,8 +102,8 @@ class Tally:
         if self.unreadable:
             entries, them = ("entry", "it") if self.unreadable == 1 else ("entries", "them")
             note(f"{self.unreadable} {entries} cannot be read, so whether a rule selects {them} is not known", "yellow")
-        if dropped:
-            note(f"{counted(dropped, 'match')} left out: more rules match one entry than are judged", "yellow")
+        if self.dropped:
+            note(dropped_line(self.dropped), "yellow")
 
 
 def scan_parts(

@@ -26,9 +26,10 @@ class PassResult:
     """Result of one pass over one tree. `owner` is the owner of its trouble, `None` when there was none.
 
     `answered` says that the log showed a signed head, consistent or not. `first` and `last` bound the entries that
-    were read and judged; `findings` counts them by verdict. `witnessed` is there where witnesses are wanted. `note` is
-    a sentence for people about what is no trouble. `unrecorded` says that the trouble could not even be written down.
-    `told` is the alert about the log itself that the pass enqueued although it read everything.
+    were read and judged; `findings` counts them by verdict, `dropped` the matches left out of them. `witnessed` is
+    there where witnesses are wanted. `note` is a sentence for people about what is no trouble. `unrecorded` says that
+    the trouble could not even be written down. `told` is the alert about the log itself that the pass enqueued although
+    it read everything.
     """
 
     log: str
@@ -41,6 +42,7 @@ class PassResult:
     head: SignedHead | None = None
     findings: dict[str, int] = field(default_factory=dict)
     unreadable: int = 0
+    dropped: int = 0
     evidence: list[str] = field(default_factory=list)
     witnessed: Witnessed | None = None
     answered: bool = False
@@ -80,6 +82,7 @@ class ObservedState(State):
             name = finding.verdict.outcome.value
             self.outcome.findings[name] = self.outcome.findings.get(name, 0) + 1
         self.outcome.unreadable += len(batch.unreadable)
+        self.outcome.dropped += batch.matches_dropped
 
     @override
     def record_head(self, head: SignedHead) -> None:

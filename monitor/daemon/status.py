@@ -17,6 +17,7 @@ from monitor.config import Config
 from monitor.daemon.followed_logs import not_followed
 from monitor.judging.coverage import LogCoverage, coverage_document, read_coverage
 from monitor.model.log_source import CLOCK_SKEW, Freshness
+from monitor.raising.entry_alerts import DROPPED
 from monitor.store.canaries import CanaryRun
 from monitor.store.coverage import BackScan
 from monitor.store.events import Event, Events
@@ -53,6 +54,7 @@ class LogStatus:
     coverage: LogCoverage | None = None
     back_scan: BackScan | None = None
     dropped: Dropped | None = None
+    dropped_open: int = 0
     evidence: int = 0
     quiet: bool = False
 
@@ -102,6 +104,11 @@ class LogStatus:
             told.append(f"{self.name}: no newer tree head since {_time(self.condition.fresh_at)}")
         if self.lag > gap_entries:
             told.append(f"{self.name}: {counted(self.lag, 'entry')} not read yet, more than {gap_entries}")
+        if self.dropped is not None and self.dropped_open:
+            told.append(
+                f"{self.name}: {counted(self.dropped.matches, 'match')} left out, of entry {self.dropped.index} last: "
+                "more rules may select it than are judged; until its alerts (rules-dropped) are acknowledged"
+            )
         behind = self.back_scan.trouble if self.back_scan is not None else None
         if behind is not None and (behind.owner is Owner.LOG_MISBEHAVED or now - behind.since > self.stale_after):
             told.append(f"{self.name}: looking back: {behind.owner.value} since {_time(behind.since)}: {behind.detail}")
@@ -197,6 +204,7 @@ def read_status(config: Config, store: Store, now: datetime, further: Sequence[s
     unreadable, kinds = reading.unreadable(), reading.kinds()
     coverage, back_scans = read_coverage(store, followed, _RULES), store.back_scans.all()
     dropped, against = store.rule_load.dropped(), reading.open_evidence_counts()
+    dropped_open = reading.open_alerts_of(DROPPED)
     by_name = {log.name: log for log in config.logs or ()}
     logs = []
     # Trouble under a log's own name is out of date once trees of it are followed.
@@ -219,6 +227,7 @@ def read_status(config: Config, store: Store, now: datetime, further: Sequence[s
                 coverage=coverage.get(name),
                 back_scan=back_scans.get(name),
                 dropped=dropped.get(name),
+                dropped_open=dropped_open.get(name, 0),
                 # What a log did counts against each of its trees.
                 evidence=sum(against.get(each, 0) for each in {name, name.partition("/")[0]}),
             )

@@ -12,10 +12,18 @@ from typing import Final, Protocol
 from typing_extensions import override
 
 from monitor.model.log_source import CT_APIS, LogApi, LogEntry, TimedEntry, hashes_of, unread_entry
-from monitor.model.state import Hit, UnreadableEntry
+from monitor.model.state import Hit, LeftOut, UnreadableEntry
 from rules.asking import LayeredMatcher
 from rules.matching.matcher import Matcher, Matches
-from sigstore_entries.entry import Outline, decode_ct, decode_rekor, outline_ct, outline_fingerprints, outline_rekor
+from sigstore_entries.entry import (
+    Outline,
+    decode_ct,
+    decode_rekor,
+    outline_ct,
+    outline_fingerprints,
+    outline_rekor,
+    readable_part,
+)
 from sigstore_entries.field_texts import FieldTexts
 from sigstore_entries.signing import EntryRef, Signing, Unreadable, left_out
 from tlog.frontier import Frontier, aligned_subtrees
@@ -42,13 +50,13 @@ def size_of(entries: Sequence[LogEntry]) -> int:
 class BatchMatches:
     """Result of reading a batch: hits, undecodable entries, and how many entries of each kind there were.
 
-    `dropped` are entries that more rules select than are judged, with how many of them are left out.
+    `dropped` are entries that more rules select than are judged.
     """
 
     hits: tuple[Hit, ...] = ()
     unreadable: tuple[UnreadableEntry, ...] = ()
     kinds: Mapping[str, int] = field(default_factory=dict)
-    dropped: tuple[tuple[int, int], ...] = ()
+    dropped: tuple[LeftOut, ...] = ()
 
 
 class Scanner(Protocol):
@@ -174,12 +182,11 @@ _VALUES = frozenset({"digest", "fingerprint"})
 
 
 class RuleScanner(Scanner):
-    """Scans with compiled rules. `dropped` counts matches beyond the matcher's cap, since the scanner was made."""
+    """Scans with compiled rules."""
 
     def __init__(self, matcher: Matcher | LayeredMatcher) -> None:
         self._matcher = matcher
         self._texts = FieldTexts(matcher.fields)
-        self.dropped = 0
 
     @override
     def scan(self, entries: Sequence[LogEntry], start: int, log: str, api: LogApi) -> BatchMatches:
@@ -203,7 +210,7 @@ class RuleScanner(Scanner):
             if found.rules:
                 hits.append(Hit(found.signing, tuple(rule.id for rule in found.rules), entry.leaf, entry.extra))
             if found.dropped:
-                dropped.append((start + position, found.dropped))
+                dropped.append(LeftOut(start + position, found.dropped, readable_part(entry.leaf)))
         return BatchMatches(tuple(hits), tuple(unreadable), dict(+kinds), tuple(dropped))
 
     def _candidates(self, outlines: Sequence[Outline | None]) -> dict[int, Sequence[int] | None]:
@@ -239,9 +246,7 @@ class RuleScanner(Scanner):
         return values
 
     def _confirmed(self, signing: Signing, numbers: Sequence[int] | None) -> Matches:
-        found = self._matcher.confirm_all(signing) if numbers is None else self._matcher.confirm(signing, numbers)
-        self.dropped += found.dropped
-        return found
+        return self._matcher.confirm_all(signing) if numbers is None else self._matcher.confirm(signing, numbers)
 
 
 def _decode(entry: LogEntry, where: EntryRef, api: LogApi) -> Signing | Unreadable:

@@ -34,7 +34,7 @@ _matcher: Matcher | None = None
 
 
 class ScanPool:
-    """Examines with one compiled set of rules. `dropped` counts matches beyond the matcher's cap so far.
+    """Examines with one compiled set of rules.
 
     Make it before any thread is started: its processes are forked at once. With one job nothing is forked. Where there
     are threads already, `spawn_with` are the rules that `matcher` was compiled from: processes are then spawned when
@@ -44,7 +44,7 @@ class ScanPool:
     def __init__(
         self, matcher: Matcher, jobs: int, *, spawn_with: RuleSet | None = None, ahead_bytes: int = _AHEAD_BYTES
     ) -> None:
-        self.matcher, self.dropped = matcher, 0
+        self.matcher = matcher
         self._ahead, self._ahead_bytes = jobs * AHEAD_PER_JOB, ahead_bytes
         self._pool: ProcessPoolExecutor | None = None
         if jobs > 1:
@@ -69,20 +69,16 @@ class ScanPool:
 
     def _inline(self, batches: Iterator[Fetched], log: str, api: LogApi) -> Iterator[tuple[Fetched, ScannedBatch]]:
         for fetched in batches:
-            examined, dropped = _examined(self.matcher, fetched.entries, fetched.start, log, api)
-            self.dropped += dropped
-            yield fetched, examined
+            yield fetched, _examined(self.matcher, fetched.entries, fetched.start, log, api)
 
     def _parallel(
         self, pool: ProcessPoolExecutor, batches: Iterator[Fetched], log: str, api: LogApi
     ) -> Iterator[tuple[Fetched, ScannedBatch]]:
-        def submit(fetched: Fetched) -> Future[tuple[ScannedBatch, int]]:
+        def submit(fetched: Fetched) -> Future[ScannedBatch]:
             return pool.submit(_work, fetched.entries, fetched.start, log, api)
 
         try:
-            for fetched, (examined, dropped) in in_order(batches, submit, self._ahead, self._ahead_bytes):
-                self.dropped += dropped
-                yield fetched, examined
+            yield from in_order(batches, submit, self._ahead, self._ahead_bytes)
         except BrokenProcessPool as error:
             raise OwnFault(
                 f"{log}: a process that examines entries was killed, perhaps for lack of memory. What was proven is "
@@ -176,17 +172,14 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _work(entries: tuple[LogEntry, ...], start: int, log: str, api: LogApi) -> tuple[ScannedBatch, int]:
+def _work(entries: tuple[LogEntry, ...], start: int, log: str, api: LogApi) -> ScannedBatch:
     if _matcher is None:
         raise OwnFault("this process was given no rules")
     return _examined(_matcher, entries, start, log, api)
 
 
-def _examined(
-    matcher: Matcher, entries: tuple[LogEntry, ...], start: int, log: str, api: LogApi
-) -> tuple[ScannedBatch, int]:
-    scanner = RuleScanner(matcher)
-    return scan_batch(entries, start, log, api, scanner), scanner.dropped
+def _examined(matcher: Matcher, entries: tuple[LogEntry, ...], start: int, log: str, api: LogApi) -> ScannedBatch:
+    return scan_batch(entries, start, log, api, RuleScanner(matcher))
 
 
 _LOG: Final = logging.getLogger(__name__)

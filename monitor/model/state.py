@@ -53,10 +53,19 @@ class UnreadableEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """An entry that more rules select than are judged: how many `matches` are left out, and its inert readable part."""
+
+    index: int
+    matches: int
+    readable: str
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Findings and unreadable entries in leaves `[start, end)` of one log.
 
-    `dropped` are entries that more rules select than are judged, with how many of them are left out.
+    `dropped` are entries that more rules select than are judged.
     """
 
     log: str
@@ -65,7 +74,12 @@ class Batch:
     findings: tuple[Finding, ...] = ()
     unreadable: tuple[UnreadableEntry, ...] = ()
     kinds: Mapping[str, int] = field(default_factory=dict)
-    dropped: tuple[tuple[int, int], ...] = ()
+    dropped: tuple[LeftOut, ...] = ()
+
+    @property
+    def matches_dropped(self) -> int:
+        """Number of matches left out, of all its entries."""
+        return sum(each.matches for each in self.dropped)
 
 
 class State(Protocol):

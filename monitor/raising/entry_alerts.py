@@ -11,7 +11,7 @@ from typing import Final
 
 from alerts.alert import Alert, Owner, Severity, alert_id, counted, day_of, rfc3339
 from monitor.model.log_source import CLOCK_SKEW, SignedHead, TimedEntry
-from monitor.model.state import Finding, UnreadableEntry
+from monitor.model.state import Finding, LeftOut, UnreadableEntry
 from sigstore_entries.entry import readable_part
 from sigstore_entries.signing import UNREADABLE_SIGNER, ChainTrust
 
@@ -162,30 +162,37 @@ def _unreadable_alert(log: str, first: UnreadableEntry, count: int, now: datetim
 DROPPED: Final = "rules-dropped"
 
 
-def alerts_of_dropped(log: str, dropped: Sequence[tuple[int, int]], now: datetime) -> list[Alert]:
-    """One alert for the entries of a batch, as (index, matches left out), that more rules may select than are judged.
+def alerts_of_dropped(log: str, dropped: Sequence[LeftOut], now: datetime) -> list[Alert]:
+    """One alert for the entries of a batch that more rules may select than are judged.
 
     Every batch that meets more of them is news: a second entry must not hide behind the first.
     """
     if not dropped:
         return []
-    index, matches = dropped[0][0], sum(count for _, count in dropped)
+    first, matches = dropped[0], sum(each.matches for each in dropped)
     others = f" and {counted(len(dropped) - 1, 'more entry')} of the same batch" if len(dropped) > 1 else ""
     return [
         Alert(
-            id=alert_id(DROPPED, log, str(index)),
+            id=alert_id(DROPPED, log, str(first.index)),
             kind=DROPPED,
             owner=Owner.OURSELVES,
             severity=Severity.WARN,
             title=f"More rules select an entry of {log} than are judged",
-            summary=f"Left out: {counted(matches, 'match')} of entry {index}{others}. The rules that come first in the "
-            "file, and the signers with the fewest names and keys, were judged.",
+            summary=f"Left out: {counted(matches, 'match')} of entry {first.index}{others}. The rules that come first "
+            "in the file, and the signers with the fewest names and keys, were judged.",
             consequence="The recipients of the rules that were left out are not told of this entry.",
             next_step="Look at the entry and at the rules that select it: one rule with a list of channels does the "
             "work of many. `signwatch status` counts the matches left out.",
             created_at=now,
-            facts=(("Log", log), ("First index", str(index)), ("Matches left out", str(matches))),
+            facts=(
+                ("Log", log),
+                ("First index", str(first.index)),
+                ("Rules left out of it", str(first.matches)),
+                ("Matches left out", str(matches)),
+                ("Entries", str(len(dropped))),
+                ("Readable in it", first.readable),
+            ),
             log=log,
-            index=index,
+            index=first.index,
         )
     ]

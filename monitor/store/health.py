@@ -10,6 +10,7 @@ from sqlalchemy import Connection, and_, delete, func, select
 
 from alerts.alert import Owner, alert_id
 from monitor.model.errors import OwnFault
+from monitor.model.state import LeftOut
 from monitor.model.witness_policy import WitnessStatus
 from monitor.store.database import Database
 from monitor.store.history import Pass, record_failure, record_pass
@@ -262,10 +263,12 @@ class RuleLoad:
             }
 
 
-def add_dropped(connection: Connection, log: str, dropped: Sequence[tuple[int, int]], at: datetime) -> None:
+def add_dropped(connection: Connection, log: str, dropped: Sequence[LeftOut], at: datetime) -> None:
     """Add entries, as (index, matches left out), to the counts of before."""
     if not dropped:
         return
     before = connection.execute(select(_DROPPED.c.matches).where(_DROPPED.c.log == log)).scalar() or 0
-    matches = before + sum(count for _, count in dropped)
-    add_or_replace(connection, _DROPPED, {"log": log, "matches": matches, "entry": dropped[-1][0], "at": at}, ("log",))
+    matches = before + sum(each.matches for each in dropped)
+    add_or_replace(
+        connection, _DROPPED, {"log": log, "matches": matches, "entry": dropped[-1].index, "at": at}, ("log",)
+    )

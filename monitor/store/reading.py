@@ -299,6 +299,12 @@ class Reading:
         query = select(kept.c.severity, func.count()).where(IS_OPEN, kept.c.silence.is_(None))
         return self._counts(query.group_by(kept.c.severity))
 
+    def open_alerts_of(self, kind: str) -> dict[str, int]:
+        """Number of unacknowledged alerts of one kind, by log; silenced ones too."""
+        kept = table(AlertRow)
+        query = select(kept.c.log, func.count()).where(IS_OPEN, kept.c.kind == kind)
+        return self._counts(query.group_by(kept.c.log))
+
     def evidence(self, limit: int, *, prefix: str = "", open_only: bool = False) -> list[KeptEvidence]:
         """Newest evidence whose id begins with `prefix`; `open_only` leaves out closed pieces."""
         kept = table(EvidenceRow)

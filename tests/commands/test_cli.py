@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -583,6 +584,80 @@ def test_an_import_says_on_standard_error_and_by_its_code_what_the_rules_do_not_
     file.write_text("monitoredValues:\n  subjects: [a(?=b)]\n", encoding="utf-8")
     assert run_command(["rules", "import", str(file)]) == 2
     assert "monitor.yaml:2:14" in capsys.readouterr().err
+
+
+def test_rules_test_and_explain_read_folders_patterns_and_standard_input(
+    signwatch: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "held files" / "below"
+    folder.mkdir(parents=True)
+    (folder / "evil.json").write_bytes(signing_body("refs/heads/evil"))
+    (folder.parent / "good.json").write_bytes(signing_body())
+    (folder.parent / "notes.txt").write_text("no bundle", encoding="utf-8")
+    both, good = {"evil.json": "unexpected", "good.json": "expected"}, {"good.json": "expected"}
+    for name, wanted in ((str(folder.parent), both), (str(folder.parent / "*.json"), good)):
+        results = signwatch.json("rules", "test", name)["results"]
+        assert {Path(each["file"]).name: each["outcome"] for each in results} == wanted
+        results = signwatch.json("rules", "explain", "widget", name)["results"]
+        assert {Path(each["file"]).name: each["verdict"]["outcome"] for each in results} == wanted
+    assert signwatch("rules", "test", str(folder.parent)) == 1
+    assert "not looked at: 1 other file" in signwatch.err
+    assert signwatch("rules", "explain", "widget", str(folder.parent)) == 0
+    assert "verdict: unexpected" in signwatch.out
+    assert "verdict: expected" in signwatch.out
+    for words in (("test",), ("explain", "widget")):
+        monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(signing_body("refs/heads/evil"))))
+        assert signwatch("rules", *words, "-") == (1 if words == ("test",) else 0)
+        assert "unexpected" in signwatch.out
+        assert signwatch("rules", *words, str(tmp_path / "*.nothing")) == 2
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        assert signwatch("rules", *words, str(tmp_path / "empty")) == 2
+
+
+ANY_OF_ACME = "select: {identity: {glob: 'https://github.com/acme/**'}}, expect: {ref: {glob: 'refs/tags/v*'}}"
+MANY = "version: 1\nrules:\n" + "".join(f"  - {{id: r{number}, {ANY_OF_ACME}}}\n" for number in range(1_003))
+
+
+def test_matches_left_out_leave_every_command_that_reads_entries_unfinished(signwatch: Command, tmp_path: Path) -> None:
+    signwatch.served.config.with_name("rules.yaml").write_text(MANY, encoding="utf-8")
+    signwatch("init")
+    signwatch.served.log.append(signing_body())
+    assert signwatch("audit", "--json") == 3
+    report = json.loads(signwatch.out)
+    left_out = "3 matches left out: more rules may select an entry than are judged"
+    assert report["verdict"] == f"not finished: {left_out}"
+    assert (report["logs"][0]["matches_left_out"], report["logs"][0]["trouble"]) == (3, None)
+    assert signwatch("audit") == 0, "nothing new"
+    signwatch.served.log.append(signing_body())
+    assert signwatch("audit", "--junit", str(tmp_path / "audit.xml")) == 3
+    assert left_out in signwatch.out
+    assert "honest" not in signwatch.out
+    assert 'type="rules-dropped"' in (tmp_path / "audit.xml").read_text(encoding="utf-8")
+    signwatch.served.log.append(signing_body())
+    assert signwatch("run", "--once") == 3
+    assert left_out in signwatch.out + signwatch.err
+    for words in (
+        ("scan", "--log", "rekor-v2", "--from", "5", "--jobs", "1"),
+        ("backscan", "--from", "2", "--jobs", "1"),
+    ):
+        assert signwatch(*words) == 3
+        assert left_out in signwatch.err
+    (tmp_path / "entry.json").write_bytes(signing_body())
+    assert signwatch("rules", "test", str(tmp_path / "entry.json")) == 3
+    assert "3 more rules may select it" in signwatch.err
+
+
+def test_status_tells_of_matches_left_out_until_their_alerts_are_acknowledged(signwatch: Command) -> None:
+    signwatch.served.config.with_name("rules.yaml").write_text(MANY, encoding="utf-8")
+    signwatch("init")
+    signwatch.served.log.append(signing_body())
+    signwatch("audit")
+    assert signwatch("status", "--json") == 3
+    told = "rekor-v2: 3 matches left out, of entry 3 last"
+    assert [each for each in json.loads(signwatch.out)["reasons"] if each.startswith(told)] != []
+    [alert] = [each for each in signwatch.json("alerts", "list")["alerts"] if each["kind"] == "rules-dropped"]
+    assert signwatch("alerts", "ack", alert["id"], "--note", "one rule with channels now") == 0
+    assert told not in str(signwatch.json("status")["reasons"])
 
 
 def test_a_signer_among_many_and_one_that_is_not_read_are_both_told(signwatch: Command, tmp_path: Path) -> None:

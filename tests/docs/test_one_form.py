@@ -15,6 +15,7 @@ from alerts.channels.slack import blocks
 from alerts.digest import digest_alert
 from alerts.rendering import Renderer, html_page, text_page
 from monitor.cli import run_command
+from monitor.model.state import LeftOut
 from monitor.raising import entry_alerts, log_alerts, trust_alerts
 from monitor.raising.signing_alerts import alerts_of_findings, canary_missed_alert, canary_not_signed_alert
 from rules.rule import Outcome
@@ -140,7 +141,7 @@ def alerts_of_one() -> Iterator[Alert]:
     yield log_alerts.back_scan_stuck_alert(LOG, "no answer", 1, minute, NOW)
     yield trust_alerts.log_final_alert(LOG, 1, minute, NOW)
     yield trust_alerts.disagreement_alert("https://log.example", "it differs", "ab" * 32, NOW)
-    yield from entry_alerts.alerts_of_dropped(LOG, [(1, 1), (2, 1)], NOW)
+    yield from entry_alerts.alerts_of_dropped(LOG, [LeftOut(1, 1, "no kind"), LeftOut(2, 1, "no kind")], NOW)
     yield canary_missed_alert(LOG, 1, Owner.OURSELVES, "no alert", NOW)
     yield canary_not_signed_alert(LOG, 1, Owner.COULD_NOT_ASK, "no answer", NOW)
     for outcome in (Outcome.UNEXPECTED, Outcome.UNVERIFIED):

@@ -9,11 +9,13 @@ from monitor.following.follower import LogFollower, Timing, baseline
 from monitor.following.scan_batch import RuleScanner
 from monitor.judging.judge import RuleJudge
 from monitor.model.errors import OwnFault
+from monitor.model.state import LeftOut
 from monitor.store.database import Database, create
 from monitor.store.health import InForce
 from monitor.store.reading import Reading
 from rules.matching.matcher import compile_rules
 from rules.rule_file import load_rules
+from sigstore_entries.entry import readable_part
 from sigstore_entries.trust import CertificateAuthorities
 from tests.support.alerts import NOW
 from tests.support.misbehaving_log import RekorV2Log
@@ -55,6 +57,10 @@ def test_matches_beyond_the_cap_are_counted_kept_and_told_by_each_batch_that_has
     assert (kept.matches, kept.index) == (2 * left_out, 2)
     [alert] = told_of(database)
     assert (alert.index, alert.log) == (1, name)
+    facts = dict(alert.facts)
+    assert (facts["Rules left out of it"], facts["Matches left out"], facts["Entries"]) == ("2", "4", "2")
+    assert facts["Readable in it"] == readable_part(signing_body())
+    assert "kind hashedrekord" in facts["Readable in it"]
     log.append(signing_body())
     follower.run_pass()
     assert store.rule_load.dropped()[name].matches == 3 * left_out
@@ -65,7 +71,7 @@ def test_what_was_left_out_is_committed_with_its_batch_or_not_at_all(database: D
     store = a_store(database)
     store.baseline(a_position(0, head=9), "index 0")
     batch = a_batch(0, 9)
-    over = type(batch)(LOG, 0, 9, dropped=((4, 7),))
+    over = type(batch)(LOG, 0, 9, dropped=(LeftOut(4, 7, "kind none"),))
     store.advance(a_position(0, head=9), a_position(9), over, [])
     with pytest.raises(OwnFault):
         store.advance(a_position(0, head=9), a_position(9), over, [])

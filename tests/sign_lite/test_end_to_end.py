@@ -2,6 +2,7 @@
 
 import base64
 import json
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sigstore_entries.certificate import BY_OID
 from tests.support.ca_server import SIGN_LITE, SIGSTORE, CaServer, ca_and_log, run
 from tests.support.log_server import LogServer
+from tests.support.waiting import PATIENCE
 
 ALICE = "alice@lab.local"
 WORKFLOW = "https://github.com/acme/widget/.github/workflows/release.yml@refs/tags/v1.0"
@@ -90,6 +92,37 @@ def certificate_claims(bundle: dict[str, Any]) -> dict[str, str]:
         if (known := BY_OID.get(each.oid.dotted_string)) is not None:
             found[known.name] = known.decode(each.value.public_bytes())
     return found
+
+
+def test_a_file_is_verified_by_a_bundle_in_a_folder_a_pattern_or_standard_input(deployment: Deployment) -> None:
+    mine, other = deployment.file("held-mine"), deployment.file("held-other")
+    token = ("--identity-token", deployment.ca.email_token(ALICE))
+    folder = deployment.folder / "attestations of both" / "below"
+    folder.mkdir(parents=True)
+    made = {}
+    for file in (mine, other):
+        made[file] = folder / f"{file.name}.json"
+        deployment.sign_lite("sign", str(file), *token, "--bundle", str(made[file]))
+    unsigned = deployment.file("held-unsigned")
+    who = ("--identity", ALICE, "--issuer", deployment.ca.oidc)
+    for held in (folder.parent, folder / "*.json"):
+        (found,) = json.loads(deployment.sign_lite("verify", str(other), *who, "--bundle", str(held), "--json"))
+        assert found["bundle"] == str(made[other])
+        told = deployment.sign_lite("verify", str(unsigned), *who, "--bundle", str(held), expect=1)
+        assert str(made[mine]) in told
+        assert str(made[other]) in told
+        assert "Traceback" not in told
+    trust = ("--trust-config", str(deployment.ca.trust_config))
+    for file, code in ((mine, 0), (unsigned, 1)):
+        done = subprocess.run(
+            [*SIGN_LITE, "verify", str(file), *trust, *who, "--bundle", "-"],
+            input=made[mine].read_bytes(),
+            capture_output=True,
+            check=False,
+            timeout=PATIENCE,
+        )
+        assert done.returncode == code, done.stderr
+    deployment.sign_lite("verify", str(mine), *who, "--bundle", str(folder / "*.nothing"), expect=2)
 
 
 @pytest.mark.parametrize(("version", "kind"), [("1", "dsse/0.0.1"), ("2", "hashedrekord/0.0.2")])
