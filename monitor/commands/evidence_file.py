@@ -121,6 +121,8 @@ def verify(
     """
     if sum(each is not None for each in (trusted_root, tuf)) + bool(key) > 1:
         raise typer.BadParameter("give one of --trusted-root, --tuf and --key", param_hint="--trusted-root")
+    if tuf_root is not None and tuf is None:
+        raise typer.BadParameter("--tuf-root says nothing without --tuf: which repository is it the root of?")
     raw = _read(file, MAX_PROOF, "FILE")
     is_named = trusted_root is not None or tuf is not None or bool(key)
 
@@ -251,8 +253,6 @@ def _document(checked: Checked, verdict: FileVerdict, keys: _Keys | None, owner:
 
 
 def _named_keys(trusted_root: Path | None, files: list[Path], tuf: str | None, tuf_root: Path | None) -> _Keys:
-    if tuf_root is not None and tuf is None:
-        raise typer.BadParameter("--tuf-root says nothing without --tuf: which repository is it the root of?")
     if files:
         return _Keys("--key", bare=tuple(_public_key(each) for each in files))
     if trusted_root is not None:

@@ -106,6 +106,24 @@ def test_green_is_earned(place: Place) -> None:
     assert place.reasons() == []
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_database_that_vanished_under_the_daemon_is_not_ready(
+    place: Place, tmp_path: Path, *, replaced: bool
+) -> None:
+    place.follow()
+    assert place.reasons() == [], "control"
+    path = tmp_path / "signwatch.db"
+    path.rename(tmp_path / "elsewhere.db")
+    if replaced:
+        create(str(path), NOW, "test").close()
+    (told,) = place.reasons()
+    assert "deleted or replaced" in told
+    assert place.client.get("/healthz").status_code == 200, "a restart helps nothing"
+    if not replaced:
+        (tmp_path / "elsewhere.db").rename(path)
+        assert place.reasons() == [], "put back, nothing was lost"
+
+
 def test_an_old_success_a_stale_head_and_a_waiting_alert_are_not_green(place: Place) -> None:
     place.follow()
     place.store.enqueue([alert_for(1)])

@@ -12,6 +12,7 @@ from monitor.following.scan_batch import BatchMatches, RuleScanner, scan_batch
 from monitor.judging.judge import RuleJudge
 from monitor.model.log_source import LogApi, LogEntry
 from monitor.model.state import Finding
+from monitor.raising.entry_alerts import clock_alerts_of_findings
 from monitor.raising.signing_alerts import alerts_of_findings
 from monitor.store.findings import BatchPast
 from rules.matching.matcher import Matcher, compile_rules
@@ -214,6 +215,16 @@ def test_the_certificate_timestamp_is_checked_against_the_ct_logs_of_the_root() 
     found = judged([made.hashedrekord_v1(stamped), made.hashedrekord_v1(other), made.hashedrekord_v1(MINE)])
     assert [f.selected.signing.signers[0].sct_verified for f in found] == [True, False, None]
     assert [len(f.promises) for f in found] == [1, 0, 0]
+
+
+def test_a_certificate_timestamp_seconds_after_the_log_took_the_entry_in_is_no_news() -> None:
+    stamped = made.hashedrekord_v1(made.make_certificate(CA, san="https://github.com/acme/widget/x", ct_log=CT_LOG))
+    (control,) = judged([stamped])
+    (promise,) = control.promises
+    for seconds, told in ((5, 0), (599, 0), (601, 1)):
+        found = judged([LogEntry(stamped, integrated_time=promise.at - timedelta(seconds=seconds))])
+        assert [len(each.promises) for each in found] == [1]
+        assert len(clock_alerts_of_findings("log", found, NOW)) == told
 
 
 def test_what_a_ct_log_says_of_a_strangers_certificate_is_not_asked() -> None:

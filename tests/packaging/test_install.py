@@ -25,6 +25,8 @@ from tests.support.pythons import ROOT, python, supported
 
 LOCKS = ("run.txt", "extras.txt", "build.txt", "dev.txt")
 _PINNED = re.compile(r"^([A-Za-z0-9._-]+)==(\S+?)( ;[^\\]*)? \\$", re.MULTILINE)
+_INSTALLS = re.compile(r"""\bpip3?["']? (?:install|download)\b""")
+_A_LOCK = re.compile(r"""-r ["']?(?:\$ACTION_PATH/)?requirements/|-r "\$\{locks\[""")
 _OPTIONS = re.compile(r"pip install (.*?)(?:-r requirements/|$)")
 
 
@@ -161,10 +163,17 @@ def environment(folder: Path, interpreter: str, pip: Path, index: Path) -> Envir
 
 
 def install_lines() -> Iterator[tuple[str, str]]:
-    """Every place that tells pip to install a lock, with the options it gives."""
-    for place in ("Makefile", "README.md", "CONTRIBUTING.md", "docker/Dockerfile", *map(str, _pages())):
+    """Every place that tells pip to install or download, with the options it gives."""
+    for place in ("Makefile", "README.md", "CONTRIBUTING.md", "docker/Dockerfile", *map(str, _pages()), *_automated()):
         text = (ROOT / place).read_text().replace("\\\n", " ")
-        yield from ((place, line.strip()) for line in text.splitlines() if re.search(r"\bpip3? install\b", line))
+        yield from ((place, line.strip()) for line in text.splitlines() if _INSTALLS.search(line))
+
+
+def _automated() -> list[str]:
+    """What machines run: our action, the workflows, the scripts of continuous integration."""
+    folders = ((".github/workflows", "*.y*ml"), (".ci", "*"), ("deploy", "**/*.sh"))
+    found = [path for folder, pattern in folders for path in sorted((ROOT / folder).glob(pattern)) if path.is_file()]
+    return ["action.yml", *(str(path.relative_to(ROOT)) for path in found)]
 
 
 def _pages() -> list[Path]:
@@ -201,9 +210,12 @@ def test_control_letting_pip_resolve_fails_as_soon_as_a_newer_version_is_out(ind
 def test_every_place_that_installs_does_so_from_the_lock_without_resolving() -> None:
     lines = list(install_lines())
     assert {place for place, _ in lines} >= {"Makefile", "README.md", "docker/Dockerfile", "docs/operations.md"}
+    # Controls: words in quotes, a path in a variable, a line that goes on below.
+    assert {place for place, _ in lines} >= {"action.yml", ".github/workflows/release.yml"}
+    assert {place for place, line in lines if "download" in line} >= {".ci/fetch-old-pip", ".ci/fetch-wheels"}
     for place, line in lines:
         assert "--no-deps" in line, (place, line)
-        if "-r requirements/" in line:
+        if _A_LOCK.search(line):
             assert "--require-hashes" in line, (place, line)
         else:
             # Our own source or wheel: the build back end is not to be fetched by pip either.

@@ -11,8 +11,11 @@ from typing import Final
 
 import pytest
 
+from alerts.alert import Alert, Severity
 from monitor.store.authorisations import Authorisations
+from monitor.store.reading import Reading
 from rules.facts import Authorisation
+from tests.sigstore_entries.test_openpgp import packet
 from tests.support.entries import (
     CA_NOT_AFTER,
     PLACEHOLDER_SIGNATURE,
@@ -22,6 +25,7 @@ from tests.support.entries import (
     make_certificate,
     make_github_certificate,
     make_key,
+    rekord,
     spki_of,
 )
 from tests.support.misbehaving_log import RekorV2Log
@@ -39,6 +43,15 @@ rules:
   - id: widget
     select: {identity: {glob: "https://github.com/acme/widget/**"}}
     expect: {%s}
+    severity: page
+"""
+
+BY_ADDRESS: Final = """\
+version: 1
+rules:
+  - id: alice
+    select: {identity: alice@acme.example}
+    expect: {issuer: "https://accounts.acme.example"}
     severity: page
 """
 
@@ -135,6 +148,29 @@ def test_no_flood_of_forgeries_leaves_room_below_a_rate(tmp_path: Path) -> None:
     seen.run()
     assert seen.alerts().count("unexpected-signing") >= 1
     seen.store.close()
+
+
+def test_two_hundred_self_made_keys_with_the_victims_address_leave_one_page_for_the_theft(tmp_path: Path) -> None:
+    """An OpenPGP key carries the address that its maker wrote into it."""
+    seen = watched(tmp_path, RekorV2Log())
+    (tmp_path / "rules.yaml").write_text(BY_ADDRESS, encoding="utf-8")
+    seen.restart()
+    address = b"Alice <alice@acme.example>"
+    keys = [packet(6, b"\x04" + number.to_bytes(4, "big") + bytes(40)) for number in range(200)]
+    seen.log.append(*(rekord("pgp", key + packet(13, address), f"{number:064x}") for number, key in enumerate(keys)))
+    assert seen.run().findings == {"unverified": 200}, "control: the rule selects each"
+    assert pages(seen) == []
+    stolen = make_certificate(CA, san="alice@acme.example", issuer="https://evil.example", not_after=CA_NOT_AFTER)
+    seen.log.append(hashedrekord_v2(stolen, "0b" * 32))
+    assert seen.run().findings == {"unexpected": 1}
+    assert [(each.kind, each.index) for each in pages(seen)] == [("unexpected-signing", 200)]
+    seen.store.close()
+
+
+def pages(seen: Watched) -> list[Alert]:
+    """Every alert that wakes a person."""
+    found = [each.alert for each in Reading(seen.store.database).alerts(1_000)]
+    return [each for each in found if each.severity is Severity.PAGE]
 
 
 def test_an_announced_release_is_not_used_up_by_strangers_nor_stretched_by_them(tmp_path: Path) -> None:

@@ -89,6 +89,19 @@ def test_times_of_neighbours_that_contradict_each_other_are_the_logs_news_and_no
     seen.store.close()
 
 
+@pytest.mark.parametrize(("seconds", "owner"), [(5, None), (599, None), (601, Owner.LOG_MISBEHAVED)])
+def test_an_authority_whose_clock_runs_seconds_ahead_of_the_logs_is_no_news(
+    tmp_path: Path, seconds: int, owner: Owner | None
+) -> None:
+    log = RekorV1Log([hashedrekord_v1(make_github_certificate(CA))])
+    log.integrated = {0: int((NOT_BEFORE - timedelta(seconds=seconds)).timestamp())}
+    seen = Watched(log, tmp_path)
+    outcome = seen.run()
+    assert (outcome.findings, outcome.owner) == ({"expected": 1}, owner)
+    assert seen.alerts() == ([] if owner is None else ["log-clock"])
+    seen.store.close()
+
+
 def test_what_is_out_of_order_is_told_with_the_neighbour_that_contradicts_it() -> None:
     times = [NOT_BEFORE + timedelta(minutes=after) for after in (0, 40, 5, 6)]
     timed = [TimedEntry(index, at) for index, at in enumerate(times, 100)]
