@@ -104,7 +104,7 @@ class OidcConfig:
 
 @dataclass(frozen=True, slots=True)
 class SiteLimits:
-    """Limits of one client, address, account or receiving host; `keep` is how long messages are kept."""
+    """Limits of one client, address, account, destination or receiving host; `keep` is how long messages are kept."""
 
     requests_per_minute: Annotated[int, written(read_positive, COUNT)] = 120
     mails_per_address_per_day: Annotated[int, written(read_positive, COUNT)] = 3
@@ -113,6 +113,7 @@ class SiteLimits:
     destinations_per_account: Annotated[int, written(read_positive, COUNT)] = 10
     api_requests_per_minute: Annotated[int, written(read_positive, COUNT)] = 120
     messages_per_host_per_second: Annotated[int, written(read_positive, COUNT)] = 20
+    messages_per_address_per_minute: Annotated[int, written(read_positive, COUNT)] = 10
     senders: Annotated[int, written(read_positive, COUNT)] = 32
     bounces: Annotated[int, written(read_positive, COUNT)] = 3
     patience: Annotated[timedelta, written(read_duration, DURATION)] = timedelta(days=7)

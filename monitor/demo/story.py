@@ -258,11 +258,22 @@ def _strange_signing(story: Story) -> None:
     story.tell("mailbox", f"for {SUBSCRIBER}: {mail['Subject']}", "bold red")
     for line in _text(mail).splitlines()[:2]:
         story.tell("", line, "red")
+    _page_of_the_mail(story, mail)
     entry = f"{alert['log']}:{alert['index']}"
     prove = ["search", "--entry", entry, "--prove", "signing.json", "--config", "signwatch.yaml"]
     wait_until("the signing to be archived", lambda: _is_archived(story, alert), seconds=_NOTICE_SECONDS)
     story.programs.run([program("signwatch"), *prove])
     story.tell("acme", f"signwatch search --entry {entry} --prove signing.json: keeps a proof of it")
+
+
+def _page_of_the_mail(story: Story, mail: EmailMessage) -> None:
+    """Open the mail's link as its reader does."""
+    link = next(line.split()[-1] for line in _text(mail).splitlines() if f"{story.site_url}/answer/" in line)
+    answer = httpx.get(link, timeout=30, trust_env=False)
+    _done(answer, "the page of the mail's link")
+    if "Was this you?" not in answer.text or ATTACKER_REF not in answer.text:
+        raise DemoFailed("the page of the mail's link does not show the attacker's signing")
+    story.tell("mia", f"opens the mail's link: Was this you? It shows {ATTACKER_REF}", "red")
 
 
 def _forked_log(story: Story) -> None:

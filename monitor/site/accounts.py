@@ -80,14 +80,7 @@ def _add_signing_in(routes: APIRouter, site: Site) -> None:
         visitor: Visitor = request.state.visitor
         subscriber = site.subscribers.sign_in(token, visitor.browser)
         if subscriber is None:
-            if (link := site.subscribers.link(token)) is not None and link.used_at is None:
-                raise Refused(
-                    403,
-                    "Open this link in the browser that asked",
-                    "A sign-in link works only in the browser in which it was asked for, so that a link sent to "
-                    "another person is worth nothing. Copy it into that browser, or ask for a new one in this one.",
-                )
-            raise used_up(site.subscribers.link(token), site.clock())
+            raise _not_signed_in(site, token)
         answer = RedirectResponse("/subscriptions", status_code=303)
         site.door.sign_in(answer, visitor, subscriber)
         return answer
@@ -97,6 +90,28 @@ def _add_signing_in(routes: APIRouter, site: Site) -> None:
         answer = RedirectResponse("/", status_code=303)
         site.door.sign_out(answer, request.state.visitor, everywhere=first(form, "everywhere") == "yes")
         return answer
+
+
+def _not_signed_in(site: Site, token: str) -> Refused:
+    """Why a sign-in link that was good opened no session."""
+    link = site.subscribers.link(token)
+    if link is not None and link.used_at is None:
+        return Refused(
+            403,
+            "Open this link in the browser that asked",
+            "A sign-in link works only in the browser in which it was asked for, so that a link sent to "
+            "another person is worth nothing. Copy it into that browser, or ask for a new one in this one.",
+        )
+    account = None if link is None else site.subscribers.by_address(link.address)
+    if account is not None and account.suspended_at is not None:
+        # The link came out of the mailbox of this address: its reader may know the account's state.
+        return Refused(
+            403,
+            "This account is suspended",
+            "The operator of this site suspended it: its subscriptions are kept, and nothing is sent. Only the "
+            "operator can change that.",
+        )
+    return used_up(link, site.clock())
 
 
 def _add_subscriptions(routes: APIRouter, site: Site) -> None:

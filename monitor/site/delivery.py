@@ -44,6 +44,8 @@ _LEASE: Final = timedelta(minutes=10)
 _ROUNDS: Final = 20
 _MAX_ERROR: Final = 300
 _WORD_PAUSE: Final = timedelta(seconds=1)
+_ADDRESS_WINDOW: Final = timedelta(minutes=1)
+_ADDRESS_PAUSE: Final = timedelta(seconds=10)
 
 
 @dataclass(slots=True)
@@ -111,7 +113,9 @@ class Courier:
         ids = sorted({each.destination for each in claimed if each.destination})
         rows = self._site.notices.destinations(ids)
         subscriptions = self._site.notices.subscriptions(sorted({e.subscription for e in claimed if e.subscription}))
-        results, messages = self._messages(claimed, rows, now)
+        results, messages, full = self._messages(claimed, rows, now)
+        if full:
+            self._site.notices.postpone(full, now + _ADDRESS_PAUSE)
         later = [message for message in messages if not self._hosts.hit(self._per_host, message.host)]
         if later:
             self._site.notices.postpone([each for message in later for each in message.notices], now + _WORD_PAUSE)
@@ -138,8 +142,11 @@ class Courier:
 
     def _messages(
         self, claimed: Sequence[Notice], rows: dict[str, Any], now: datetime
-    ) -> tuple[list[Result], list[_Message]]:
-        """Group claimed notices into messages; a notice whose destination is gone is over."""
+    ) -> tuple[list[Result], list[_Message], list[Notice]]:
+        """Group claimed notices into messages, with the notices whose address got all that it may get in a minute.
+
+        A notice whose destination is gone is over.
+        """
         over: list[Result] = []
         messages: list[_Message] = []
         by_destination: defaultdict[str, list[Notice]] = defaultdict(list)
@@ -155,18 +162,32 @@ class Courier:
             else:
                 by_destination[each.destination].append(each)
         told = self._site.notices.sent_since(sorted(by_destination), now - self._policy.interval)
+        # Counted from the database: a restart and another process of the site share the count.
+        lately = self._site.notices.sent_since(sorted(by_destination), now - _ADDRESS_WINDOW)
+        allowed = self._site.config.limits.messages_per_address_per_minute
+        full: list[Notice] = []
         for destination, notices in by_destination.items():
-            messages += self._of_one(rows[destination], notices, told.get(destination, 0))
-        return over, messages
+            row = rows[destination]
+            if row.kind == WEBHOOK:
+                messages += [_Message((each,), row, each.key) for each in notices]
+            elif (room := allowed - lately.get(destination, 0)) <= 0:
+                full += notices
+            else:
+                of_one = self._of_one(row, notices, told.get(destination, 0), room)
+                messages += of_one[:room]
+                full += [each for message in of_one[room:] for each in message.notices]
+        return over, messages, full
 
-    def _of_one(self, row: Any, notices: list[Notice], told: int) -> list[_Message]:
+    def _of_one(self, row: Any, notices: list[Notice], told: int, room: int) -> list[_Message]:
+        """Messages to a destination of people that got `told` in the interval, and may get `room` more now."""
         bundled: defaultdict[str, list[Notice]] = defaultdict(list)
         singles: list[Notice] = []
         for each in notices:
             (bundled[each.digest] if each.digest is not None else singles).append(each)
         messages = [_Message(tuple(members), row, f"{digest}:{row.id}") for digest, members in bundled.items()]
+        is_many = told + len(singles) > self._policy.singles or len(messages) + len(singles) > room
         # A program takes each alert by itself, under the limit of its host; people get one message for many.
-        if row.kind != WEBHOOK and told + len(singles) > self._policy.singles and len(singles) > 1:
+        if is_many and len(singles) > 1:
             keys = "\n".join(sorted(each.key for each in singles))
             digest = "digest-" + hashlib.sha256(keys.encode()).hexdigest()[:32]
             # A crash after this line sends the very same digest again: its members stay together, and so does its key.

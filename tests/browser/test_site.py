@@ -1,14 +1,19 @@
 """The ten journeys of a subscriber in Debian's chromium: on a phone and a desk, in light and dark."""
 
+import csv
+import io
 import json
+import re
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
+from monitor.cli import run_command
 from monitor.model.state import Finding
 from monitor.site.leaving import DESTINATION, SUBSCRIPTION, leave_link
 from monitor.site.weekly import put_weekly
@@ -84,8 +89,10 @@ def test_all_ten_journeys(live: Followed, hook: tuple[str, list[dict[str, object
         _be_told(live, mia)
         _see(live, mia)
         _destinations(live, mia, hook)
+        _exports(live, mia)
         _quiet_week(live, mia)
         _sign_in_again(live, mia)
+        _operate(live, mia)
         _leave(live, mia)
         for page in ("how", "privacy", "abuse"):
             mia.open(f"/{page}")
@@ -172,6 +179,36 @@ def _destinations(live: Followed, mia: Eyes, hook: tuple[str, list[dict[str, obj
     assert "shown this once" in mia.look("account")
 
 
+def _exports(live: Followed, mia: Eyes) -> None:
+    """What one subscription saw, as files for programs and as a feed that a reader without cookies fetches."""
+    signed = {"refs/heads/main": True, "refs/heads/evil": True, "refs/heads/again": True, "refs/tags/v2.0.0": False}
+    mia.open("/subscriptions")
+    mia.press("acme/widget")
+    rows = json.loads(_download(mia, "JSON", "signings.json"))["signings"]
+    named = {ref: row for ref in signed for row in rows if ref in json.dumps(row)}
+    assert {ref: row["outcome"] == "unexpected" for ref, row in named.items()} == signed
+    lines = list(csv.DictReader(io.StringIO(_download(mia, "CSV", "signings.csv"))))
+    assert [(line["log"], int(line["index"])) for line in lines] == [(row["log"], row["index"]) for row in rows]
+    mia.open("/destinations")
+    mia.page.get_by_label("Kind").select_option("atom")
+    mia.press("Add")
+    found = re.search(r"https?://\S+(/feed/\S+)", mia.look("feed"))
+    assert found
+    live.sign("refs/heads/for-the-feed")
+    feed = live.visitor().get(found[1])
+    assert feed.headers["content-type"].startswith("application/atom+xml")
+    newest = ET.fromstring(feed.content).find("{http://www.w3.org/2005/Atom}entry")
+    assert newest is not None
+    assert "refs/heads/for-the-feed" in "".join(newest.itertext())
+
+
+def _download(mia: Eyes, link: str, name: str) -> str:
+    with mia.page.expect_download() as download:
+        mia.page.get_by_role("link", name=link, exact=True).click()
+    assert download.value.suggested_filename == name
+    return Path(download.value.path()).read_text(encoding="utf-8")
+
+
 def _quiet_week(live: Followed, mia: Eyes) -> None:
     live.clock.advance(days=8)
     put_weekly(live.courier.site)
@@ -194,13 +231,41 @@ def _sign_in_again(live: Followed, mia: Eyes) -> None:
     assert "Sign in first" in mia.look("refused")
     mia.press("Sign in")
     mia.look("sign-in")
+    _ask_for_a_link(live, mia)
+    mia.look("sign-in-link")
+    mia.press("Sign in")
+    assert "My subscriptions" in mia.look("signed-in")
+
+
+def _operate(live: Followed, mia: Eyes) -> None:
+    """The operator suspends the account, and lets it go on: the subscriber is told nothing meanwhile, and told why."""
+    named = ("--config", str(live.served.config))
+    mails = len(live.mailbox.to(MIA))
+    assert run_command(["subscribers", "suspend", MIA, "--why", "a complaint", *named]) == 0
+    mia.open("/subscriptions")
+    assert "Sign in first" in mia.look("suspended")
+    live.sign("refs/heads/while-suspended")
+    assert len(live.mailbox.to(MIA)) == mails
+    _ask_for_a_link(live, mia)
+    mia.press("Sign in")
+    assert "This account is suspended" in mia.look("suspended-sign-in")
+    assert run_command(["subscribers", "suspend", MIA, "--resume", *named]) == 0
+    _ask_for_a_link(live, mia)
+    mia.press("Sign in")
+    assert "acme/widget" in mia.look("resumed")
+    live.clock.advance(hours=2)
+    live.sign("refs/heads/after-the-suspension")
+    assert "refs/heads/after-the-suspension" in text_of(live.mailbox.to(MIA)[-1])
+    done = [each["action"] for each in live.courier.site.subscribers.actions(2)]
+    assert done == ["resume", "suspend"]
+
+
+def _ask_for_a_link(live: Followed, mia: Eyes) -> None:
+    mia.open("/sign-in")
     mia.page.get_by_label("Your address").fill(MIA)
     mia.press("Send me a link")
     live.courier.run_pass()
     mia.open(link_in(live.mailbox.to(MIA)[-1], "sign-in"))
-    mia.look("sign-in-link")
-    mia.press("Sign in")
-    assert "My subscriptions" in mia.look("signed-in")
 
 
 def _leave(live: Followed, mia: Eyes) -> None:

@@ -212,6 +212,16 @@ def config_for(folder: Path, port: int, smtp_port: int, **changes: Any) -> SiteC
     return replace(made, **changes)
 
 
+def write_config(folder: Path, acme: Scene) -> Path:
+    """Write a configuration for the operator's commands on a site's database."""
+    config, url = folder / "signwatch.yaml", acme.store.database.engine.url
+    where = str(acme.store.database.path or url.render_as_string(hide_password=False))
+    config.write_text(
+        f'version: 1\ndatabase: "{where}"\ntrust: {{trusted_root: none.json}}\nrules: rules.yaml\n', encoding="utf-8"
+    )
+    return config
+
+
 @contextmanager
 def scene(folder: Path, database: Database, archive: Archive | None = None, **changes: Any) -> Iterator[Scene]:
     """A site that is served, with its mailbox."""

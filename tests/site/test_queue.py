@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,13 @@ from alerts.alert import Alert, Owner, Severity
 from monitor.commands.subscribers import bring, delete, export, list_subscribers, show, stats
 from monitor.site.fan_out import FanOut
 from monitor.site.weekly import put_weekly
+from monitor.store.database import Database
 from monitor.store.notices import Notices
 from monitor.store.outbox import Post, put
 from monitor.store.site_tables import NoticeRow
 from monitor.store.sql import table
 from rules.asking import PREFIX
-from tests.site.scene import REPOSITORY, Scene, link_in, text_of
+from tests.site.scene import REPOSITORY, Scene, config_for, link_in, scene, text_of, write_config
 
 MIA = "mia@acme.example"
 
@@ -235,6 +237,39 @@ def test_the_limit_for_one_receiving_host_postpones_and_counts_no_failure(
     assert len(acme.mailbox.messages) - before == 2
 
 
+@pytest.mark.parametrize("allowed", [1, 3])
+def test_one_address_gets_so_many_messages_a_minute_and_the_rest_in_one_digest(
+    tmp_path: Path, database: Database, allowed: int
+) -> None:
+    limits = replace(config_for(tmp_path, 1, 1).limits, messages_per_address_per_minute=allowed)
+    with scene(tmp_path, database, limits=limits) as acme:
+        for address in (MIA, "theo@acme.example"):
+            acme.subscribe(acme.visitor(), address)
+        acme.mailbox.messages.clear()
+        acme.clock.advance(minutes=2)
+
+        def tell(number: int) -> None:
+            alert = an_alert(acme, number)
+            FanOut(acme.store.database).send(alert, alert.id, acme.clock())
+
+        for number in range(8):
+            tell(number)
+            sent = acme.courier.run_pass()
+            assert (sent.failed, sent.given_up) == (0, 0)
+            acme.clock.advance(seconds=2)
+        assert [len(acme.mailbox.to(each)) for each in (MIA, "theo@acme.example")] == [allowed, allowed]
+        acme.clock.advance(minutes=1)
+        acme.deliver()
+        for address in (MIA, "theo@acme.example"):
+            *singles, digest = acme.mailbox.to(address)
+            assert len(singles) == allowed
+            assert text_of(digest).startswith(f"{8 - allowed} signings you did not expect"), "nothing is lost"
+        with acme.store.database.read() as connection:
+            rows = connection.execute(select(table(NoticeRow).c.attempts, table(NoticeRow).c.state)).all()
+        assert {tuple(row) for row in rows if row.state != "pending"} == {(0, "delivered")}, "waiting is no attempt"
+        assert "pending" not in {row.state for row in rows}
+
+
 def test_a_mail_server_that_is_not_there_delays_and_loses_nothing(acme: Scene) -> None:
     acme.subscribe(acme.visitor(), MIA)
     alert = an_alert(acme)
@@ -288,12 +323,7 @@ def test_old_messages_and_links_are_forgotten(acme: Scene) -> None:
 
 def test_the_operators_commands_show_move_and_delete_accounts(tmp_path: Path, acme: Scene) -> None:
     acme.subscribe(acme.visitor(), MIA)
-    config = tmp_path / "signwatch.yaml"
-    url = acme.store.database.engine.url
-    where = str(acme.store.database.path or url.render_as_string(hide_password=False))
-    config.write_text(
-        f'version: 1\ndatabase: "{where}"\ntrust: {{trusted_root: none.json}}\nrules: rules.yaml\n', encoding="utf-8"
-    )
+    config = write_config(tmp_path, acme)
     app = typer.Typer()
     for name, command in (
         ("list", list_subscribers),

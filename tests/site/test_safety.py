@@ -13,6 +13,7 @@ import pytest
 from fastapi.routing import APIRoute
 from sqlalchemy import event, func, select
 
+from monitor.cli import run_command
 from monitor.site.app import create_site
 from monitor.site.leaving import DESTINATION, SUBSCRIPTION, WEEKLY, leave_link
 from monitor.site.sessions import Refused
@@ -23,7 +24,7 @@ from rules.asking import ask_of, read_ask
 from rules.subject import NotASubject, read_subject
 from settings.document import DocumentError
 from sigstore_entries.signing import ChainTrust
-from tests.site.scene import HOSTILE, REPOSITORY, Scene, Visitor, link_in, scene, shown, text_of
+from tests.site.scene import HOSTILE, REPOSITORY, Scene, Visitor, link_in, scene, shown, text_of, write_config
 
 MIA, THEO = "mia@acme.example", "theo@acme.example"
 
@@ -273,6 +274,40 @@ def test_sessions_rotate_end_by_idleness_and_everywhere_at_once(acme: Scene) -> 
     third.get("/subscriptions", expect=401)
 
 
+def test_a_session_ends_after_sixty_days_even_where_it_is_used_every_week(acme: Scene) -> None:
+    mia = acme.visitor()
+    acme.subscribe(mia, MIA)
+    for _ in range(8):
+        acme.clock.advance(days=7)
+        mia.get("/subscriptions")
+    acme.clock.advance(days=3, hours=23)
+    mia.get("/subscriptions")
+    acme.clock.advance(hours=2)
+    assert "Sign in first" in shown(mia.get("/subscriptions", expect=401))
+
+
+def test_a_sign_in_link_works_for_fifteen_minutes_and_then_leads_to_a_new_one(acme: Scene) -> None:
+    mia, late = acme.visitor(), acme.visitor()
+    acme.subscribe(acme.visitor(), MIA)
+    for browser in (mia, late):
+        browser.post("/sign-in", {"email": MIA})
+        acme.deliver()
+    first, second = (link_in(mail, "sign-in") for mail in acme.mailbox.to(MIA)[-2:])
+    acme.clock.advance(minutes=14)
+    mia.post(first, page=first)
+    mia.get("/subscriptions")
+    form = {"csrf": late.csrf()}
+    acme.clock.advance(minutes=2)
+    opened = late.get(second, expect=410)
+    pressed = late.http.post(second, data=form, headers={"origin": acme.url})
+    assert pressed.status_code == 410
+    for page in (opened, pressed):
+        assert "This link is too old" in shown(page)
+        assert "It worked for 15 minutes. Nothing was changed: ask for a new one." in shown(page)
+        assert 'href="/sign-in"' in page.text
+    late.get("/subscriptions", expect=401)
+
+
 def test_cookies_over_https_are_bound_to_the_host(tmp_path: Path, database: Database) -> None:
     with scene(tmp_path, database, public_url="https://watch.example") as acme:
         assert acme.site.config.listen is not None
@@ -449,12 +484,14 @@ def test_a_suspended_account_is_told_nothing_and_cannot_sign_in(acme: Scene) -> 
     acme.subscribe(mia, MIA)
     account = acme.site.subscribers.by_address(MIA)
     assert account is not None
-    acme.site.subscribers.suspend(account.id, "abuse", "root")
+    acme.site.subscribers.suspend(account.id, "a complaint by phone", "root")
     mia.get("/subscriptions", expect=401)
     mia.post("/sign-in", {"email": MIA})
     acme.deliver()
     link = link_in(acme.mailbox.to(MIA)[-1], "sign-in")
-    mia.post(link, page=link, expect=410)
+    page = shown(mia.post(link, page=link, expect=403))
+    assert "This account is suspended" in page
+    assert "complaint" not in page, "the reason is the operator's record"
     mia.get("/subscriptions", expect=401)
 
 
@@ -494,7 +531,9 @@ def test_who_may_subscribe_is_what_the_operator_says(tmp_path: Path, database: D
 
 def test_invited_people_get_a_mail_and_others_the_same_page(tmp_path: Path, database: Database) -> None:
     with scene(tmp_path, database, sign_up="invited") as acme:
-        acme.site.subscribers.invite(MIA)
+        config = write_config(tmp_path, acme)
+        assert run_command(["subscribers", "invite", MIA, "--config", str(config)]) == 0
+        assert ("invite", "") in [(each["action"], each["detail"]) for each in acme.site.subscribers.actions(10)]
         for address in (MIA, THEO):
             fields = {"name": REPOSITORY, "email": address, "do": "subscribe"}
             page = acme.visitor().post("/subscribe", fields, page=f"/subscribe?name={REPOSITORY}")

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from email.message import EmailMessage
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from monitor.site.weekly import put_weekly
 from tests.site.followed import NAME, Followed, followed
 from tests.site.scene import Visitor, link_in, shown, text_of
 from tests.support.database_fixtures import postgres_url, where
+from tests.support.entries import CA_NOT_AFTER, hashedrekord_v2, make_certificate, make_key, spki_of
 from tests.support.log_server import free_port
-from tests.support.served_log import signing_body
+from tests.support.served_log import CA, signing_body
 
 __all__ = ["postgres_url", "where"]
 MIA = "mia@acme.example"
@@ -91,6 +93,53 @@ def test_it_was_not_me_leads_to_what_is_right_for_the_issuer(live: Followed, tmp
     without = visitor.get(evidence).json()
     assert (without["index"], bool(without["leaf"])) == (3, True)
     assert "download the file again later" in without["proof_missing"]
+
+
+WORDS = {
+    "github": ("GitHub Actions", "Actions tab", "organisation's audit log", ".github/workflows", "after the run"),
+    "gitlab": ("GitLab CI job", "Build, Pipelines", "audit events", "runner registration tokens", "after the job"),
+    "ci": ("an automated build", "build service's audit log", "revoke the service's tokens"),
+    "person": ("Change its password", "second factors", "thief of this login", "after the login"),
+    "key": ("someone else has the private key", "revocation certificate", "allowed signers", "where the key lay"),
+}
+KEY = spki_of(make_key("stolen"))
+
+
+def forged(source: str) -> tuple[str, bytes]:
+    """A name that can be subscribed to, and the body of a signing in it by the credential of one kind."""
+    if source == "key":
+        return sha256(KEY).digest().hex(":"), hashedrekord_v2(KEY)
+    if source == "github":
+        return NAME, signing_body("refs/heads/totally-legit")
+    if source == "person":
+        name = san = "release@acme.example"
+        claims, issuer = None, "https://accounts.google.com"
+    else:
+        host = "gitlab.com" if source == "gitlab" else "builds.acme.example"
+        name, issuer = f"https://{host}/acme/widget", f"https://{host}"
+        san = f"{name}//.gitlab-ci.yml@refs/heads/main"
+        claims = {"build_config_uri": san, "source_repository_uri": name, "source_repository_ref": "refs/heads/main"}
+    return name, hashedrekord_v2(make_certificate(CA, san=san, issuer=issuer, claims=claims, not_after=CA_NOT_AFTER))
+
+
+@pytest.mark.parametrize("source", list(WORDS))
+def test_advice_after_a_theft_fits_the_credential_and_names_no_other(live: Followed, source: str) -> None:
+    name, body = forged(source)
+    visitor = live.visitor()
+    live.subscribe(visitor, MIA, name=name)
+    live.follow()
+    live.served.log.append(body)
+    live.follow()
+    link = link_in(live.mailbox.to(MIA)[-1], "answer").split("?")[0]
+    page = shown(visitor.post(link, {"mine": "no"}, page=link))
+    assert [words for words in WORDS[source] if words not in page] == []
+    others = [words for other, said in WORDS.items() if other != source for words in said]
+    assert [words for words in others if words in page] == []
+    advice = page.partition("Warn the people who rely on it")[0].partition("Do this in order.")[2]
+    for word, of in {"GitHub": "github", "GitLab": "gitlab", "password": "person", "private key": "key"}.items():
+        assert (word in advice) == (of == source)
+    assert "Warn the people who rely on it" in page
+    assert "Save the evidence" in page
 
 
 def test_a_site_without_the_daemon_proves_a_signing_from_the_archive(live: Followed, tmp_path: Path) -> None:
