@@ -30,7 +30,7 @@ from rules.asking import yaml_of
 from rules.facts import Authorisation
 from rules.selection import normal_digest
 
-_MAX_COUNT, _MAX_DAYS, _MAX_ANNOUNCED = 1_000, 365, 200
+_MAX_COUNT, _MAX_DAYS, _MAX_ANNOUNCED, _MAX_TOKENS = 1_000, 365, 200, 20
 _ANNOUNCING: Final = (
     f"Write the digest as sha256: and 64 hex digits, a count of 1 to {_MAX_COUNT}, and 1 to {_MAX_DAYS} days. "
     "Nothing was announced."
@@ -139,7 +139,7 @@ def _add_subscriptions(routes: APIRouter, site: Site) -> None:
     @routes.post("/subscriptions/{subscription}/edit")
     def edit(request: Request, subscription: str, form: Annotated[Form, Depends(site.door.form)]) -> Response:
         mine = own(site, request, subscription)
-        draft = draft_of(site, mine.subject, form, _expect(mine))
+        draft = draft_of(site, mine.subject, form, expect_of(mine))
         if first(form, "do") != "subscribe" or draft.ask is None:
             return _edit(site, request, mine, form)
         site.limits.change(mine.subscriber)
@@ -150,22 +150,17 @@ def _add_subscriptions(routes: APIRouter, site: Site) -> None:
     @routes.post("/subscriptions/{subscription}/end")
     def end(request: Request, subscription: str, form: Annotated[Form, Depends(site.door.form)]) -> Response:  # noqa: ARG001
         mine = own(site, request, subscription)
+        site.limits.change(mine.subscriber)
         site.subscribers.unsubscribe(mine.id, mine.subscriber)
         return RedirectResponse("/subscriptions", status_code=303)
 
     @routes.post("/subscriptions/{subscription}/share")
     def share(request: Request, subscription: str, form: Annotated[Form, Depends(site.door.form)]) -> Response:
         mine = own(site, request, subscription)
+        site.limits.change(mine.subscriber)
         visitor: Visitor = request.state.visitor
-        address = read_address(site, first(form, "email"))
-        if isinstance(address, Refused):
-            raise address
-        site.limits.mail_from(visitor.client)
         hand_over = first(form, "how") == "hand-over"
-        payload = {"subscription": mine.id, "subscriber": mine.subscriber, "hand_over": hand_over}
-        payload |= {"subject": mine.subject, "title": mine.title, "document": mine.document}
-        letter = {"subject": mine.subject, "title": mine.title, "from": visitor.account.address, "hand_over": hand_over}
-        site.mail_link("share", address, visitor, payload, CONFIRM_FOR, letter=letter)
+        invite(site, mine, visitor.account, visitor, first(form, "email"), hand_over=hand_over)
         return site.page(
             request,
             "message",
@@ -173,6 +168,18 @@ def _add_subscriptions(routes: APIRouter, site: Site) -> None:
             message="It becomes theirs once they open the link in the mail and agree. Until then nothing changes.",
             sign_in=False,
         )
+
+
+def invite(site: Site, mine: Subscription, giver: Subscriber, visitor: Visitor, email: str, *, hand_over: bool) -> None:
+    """Mail an invitation to a copy of a subscription, or to take it over. Raises `Refused`."""
+    address = read_address(site, email)
+    if isinstance(address, Refused):
+        raise address
+    site.limits.mail_from(visitor.client)
+    payload = {"subscription": mine.id, "subscriber": mine.subscriber, "hand_over": hand_over}
+    payload |= {"subject": mine.subject, "title": mine.title, "document": mine.document}
+    letter = {"subject": mine.subject, "title": mine.title, "from": giver.address, "hand_over": hand_over}
+    site.mail_link("share", address, visitor, payload, CONFIRM_FOR, letter=letter)
 
 
 def _add_announcements(routes: APIRouter, site: Site) -> None:
@@ -196,6 +203,7 @@ def _add_announcements(routes: APIRouter, site: Site) -> None:
         form: Annotated[Form, Depends(site.door.form)],  # noqa: ARG001
     ) -> HTMLResponse:
         mine = own(site, request, subscription)
+        site.limits.change(mine.subscriber)
         if not site.subscribers.withdraw(mine.id, number):
             raise Refused(404, "No such announcement", "It was withdrawn already, or it is another subscription's.")
         return _subscription(site, request, mine, said="Withdrawn. A signing of that digest is news from now on.")
@@ -241,7 +249,7 @@ def _subscription(
         is_older=bool(shown["before"]),
         is_new=is_new,
         given=mine.subject,
-        announces="authorised" in _expect(mine),
+        announces="authorised" in expect_of(mine),
         announced=site.subscribers.announced(mine.id),
         is_wrong=status != 200,  # noqa: PLR2004
         **shown,
@@ -300,6 +308,7 @@ def _add_account(routes: APIRouter, site: Site) -> None:
     @routes.post("/account/weekly")
     def weekly(request: Request, form: Annotated[Form, Depends(site.door.form)]) -> Response:
         account = request.state.visitor.account
+        site.limits.change(account.id)
         site.subscribers.set_weekly(account.id, on=first(form, "on") == "yes")
         return RedirectResponse("/account", status_code=303)
 
@@ -307,18 +316,14 @@ def _add_account(routes: APIRouter, site: Site) -> None:
     def add_token(request: Request, form: Annotated[Form, Depends(site.door.form)]) -> HTMLResponse:
         account = request.state.visitor.account
         site.limits.change(account.id)
-        if len(site.subscribers.tokens(account.id)) >= 20:  # noqa: PLR2004
-            raise Refused(409, "Too many tokens", "An account has at most 20. Revoke one first.")
-        token = f"swt_{secrets.token_urlsafe(32)}"
         scope = "write" if first(form, "scope") == "write" else "read"
-        site.subscribers.add_token(account.id, token, first(form, "name", 80) or "script", scope)
-        return _account(site, request, token=token)
+        return _account(site, request, token=make_token(site, account, first(form, "name", 80), scope))
 
     @routes.post("/account/tokens/{token_id}/revoke")
     def revoke(request: Request, token_id: str, form: Annotated[Form, Depends(site.door.form)]) -> Response:  # noqa: ARG001
         account = request.state.visitor.account
-        if not site.subscribers.revoke_token(token_id, account.id):
-            raise Refused(404, "No such token", "It was revoked already, or it is another account's.")
+        site.limits.change(account.id)
+        revoke_token(site, account, token_id)
         return RedirectResponse("/account", status_code=303)
 
     @routes.get("/account/export.json")
@@ -329,10 +334,8 @@ def _add_account(routes: APIRouter, site: Site) -> None:
     @routes.post("/account/delete")
     def delete(request: Request, form: Annotated[Form, Depends(site.door.form)]) -> HTMLResponse:
         visitor: Visitor = request.state.visitor
-        account = visitor.account
-        if first(form, "address").lower() != account.address.lower():
-            raise Refused(400, "Not deleted", "Write your address into the field to delete the account.")
-        site.subscribers.delete(account.id)
+        site.limits.change(visitor.account.id)
+        delete_account(site, visitor.account, first(form, "address"))
         page = site.page(
             request,
             "message",
@@ -345,9 +348,36 @@ def _add_account(routes: APIRouter, site: Site) -> None:
         return page
 
 
+def make_token(site: Site, account: Subscriber, name: str, scope: str) -> str:
+    """Make a token for scripts; it is told this once. Raises `Refused`."""
+    if len(site.subscribers.tokens(account.id)) >= _MAX_TOKENS:
+        raise Refused(409, "Too many tokens", f"An account has at most {_MAX_TOKENS}. Revoke one first.")
+    token = f"swt_{secrets.token_urlsafe(32)}"
+    site.subscribers.add_token(account.id, token, name or "script", scope)
+    return token
+
+
+def revoke_token(site: Site, account: Subscriber, token_id: str) -> None:
+    """End a token of an account. Raises `Refused`."""
+    if not site.subscribers.revoke_token(token_id, account.id):
+        raise Refused(404, "No such token", "It was revoked already, or it is another account's.")
+
+
+def delete_account(site: Site, account: Subscriber, address: str) -> None:
+    """Delete an account whose owner wrote its address to confirm it. Raises `Refused`."""
+    if address.strip().lower() != account.address.lower():
+        raise Refused(400, "Not deleted", "Write your address into the field to delete the account.")
+    site.subscribers.delete(account.id)
+
+
 def own(site: Site, request: Request, subscription: str) -> Subscription:
-    """A subscription of the account that asks; another's is answered like one that does not exist."""
+    """A subscription of the account that is signed in. Raises `Refused`."""
     account: Subscriber = request.state.visitor.account
+    return own_of(site, account, subscription)
+
+
+def own_of(site: Site, account: Subscriber, subscription: str) -> Subscription:
+    """A subscription of an account; another's is answered like one that does not exist. Raises `Refused`."""
     found = site.subscribers.subscription(subscription, account.id)
     if found is None:
         raise Refused(404, "No such subscription", "It ended, or it is not yours.")
@@ -391,22 +421,28 @@ def account_document(site: Site, account: Subscriber) -> dict[str, Any]:
             {"id": each.id, "kind": each.kind, "target": destinations.shown_target(each), "state": each.state}
             for each in site.subscribers.destinations(account.id)
         ],
-        "tokens": [
-            {
-                "name": each.name,
-                "scope": each.scope,
-                "created_at": plain(each.created_at),
-                "used_at": plain(each.used_at),
-            }
-            for each in site.subscribers.tokens(account.id)
-        ],
+        "tokens": tokens_json(site, account),
     }
+
+
+def tokens_json(site: Site, account: Subscriber) -> list[dict[str, Any]]:
+    """Tokens of an account for programs, oldest first, without the tokens themselves."""
+    return [
+        {
+            "id": each.id,
+            "name": each.name,
+            "scope": each.scope,
+            "created_at": plain(each.created_at),
+            "used_at": plain(each.used_at),
+        }
+        for each in site.subscribers.tokens(account.id)
+    ]
 
 
 def _edit(site: Site, request: Request, mine: Subscription, form: Mapping[str, list[str]] | None) -> HTMLResponse:
     if form is None:
-        form = {"rule": [yaml_of(mine.document)], "shown": ["-"], "ticked": ["1"], "use": list(_expect(mine))}
-    draft = draft_of(site, mine.subject, form, _expect(mine))
+        form = {"rule": [yaml_of(mine.document)], "shown": ["-"], "ticked": ["1"], "use": list(expect_of(mine))}
+    draft = draft_of(site, mine.subject, form, expect_of(mine))
     return site.page(
         request,
         "subscribe",
@@ -421,7 +457,8 @@ def _edit(site: Site, request: Request, mine: Subscription, form: Mapping[str, l
     )
 
 
-def _expect(mine: Subscription) -> dict[str, Any]:
+def expect_of(mine: Subscription) -> dict[str, Any]:
+    """Present expectation of a subscription, by key."""
     return dict(json.loads(mine.document).get("expect", {}))
 
 

@@ -1,23 +1,46 @@
 """The API for programs: the site's functions under a token of an account. Described at `/api/openapi.json`."""
 
 import json
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from alerts.inert import inert_json
 from monitor.site import destinations as places
-from monitor.site.accounts import account_document, announce_signing, announced_json
+from monitor.site.accounts import (
+    account_document,
+    announce_signing,
+    announced_json,
+    delete_account,
+    expect_of,
+    invite,
+    make_token,
+    own_of,
+    revoke_token,
+    tokens_json,
+)
 from monitor.site.lookup import look
-from monitor.site.pages import looked_json
+from monitor.site.pages import looked_json, part_json
 from monitor.site.parts import Site
 from monitor.site.sessions import Refused
-from monitor.site.subscribing import add_subscription, change_subscription
+from monitor.site.subscribing import (
+    Draft,
+    add_subscription,
+    change_subscription,
+    draft_of,
+    evidence_document,
+    seen_row,
+    widen_to,
+    widening,
+)
 from monitor.site.subscription_view import row_json, seen_by, seen_json
 from monitor.store.signings import Place
 from monitor.store.subscribers import Subscriber, Subscription
-from rules.asking import PREFIX, Ask, ask_of, read_ask
+from rules.asking import Ask, ask_of, read_ask
+from rules.rule import Outcome
 from rules.subject import MAX_TEXT, NotASubject, Subject, read_subject
 from settings.document import DocumentError
 
@@ -86,12 +109,67 @@ class Action(BaseModel):
     code: Annotated[str, Field(max_length=64)] = ""
 
 
+class Invitation(BaseModel):
+    """The address of a colleague, who gets a copy or, with `hand-over`, the subscription itself."""
+
+    model_config = ConfigDict(extra="forbid")
+    email: Annotated[str, Field(min_length=1, max_length=400)]
+    how: Annotated[str, Field(pattern="^(copy|hand-over)$")] = "copy"
+
+
+class ASigning(BaseModel):
+    """One signing that the subscription saw."""
+
+    model_config = ConfigDict(extra="forbid")
+    log: LogName
+    index: Annotated[int, Field(ge=0, lt=2**62)]
+
+
+class Drafted(BaseModel):
+    """An expectation to try: a `rule`, or the keys to `use` of the parts offered; neither: the proposed expectation."""
+
+    model_config = ConfigDict(extra="forbid")
+    rule: Annotated[str, Field(max_length=16_384)] = ""
+    use: Annotated[list[Annotated[str, Field(max_length=80)]], Field(max_length=50)] | None = None
+
+
+class NewDraft(Drafted):
+    """A name, and an expectation to try."""
+
+    name: Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
+
+
+class Weekly(BaseModel):
+    """Whether the weekly mail is sent."""
+
+    model_config = ConfigDict(extra="forbid")
+    on: bool
+
+
+class NewToken(BaseModel):
+    """A name and a scope, `read` or `write`, of a further token."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: Annotated[str, Field(max_length=80)] = ""
+    scope: Annotated[str, Field(pattern="^(read|write)$")] = "read"
+
+
+class Deletion(BaseModel):
+    """The account's own address, written out to confirm that all of it is deleted."""
+
+    model_config = ConfigDict(extra="forbid")
+    address: Annotated[str, Field(min_length=1, max_length=400)]
+
+
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem} for status in (400, 401, 403, 404, 409, 422, 429, 503)
 }
 
 
-def router(site: Site) -> APIRouter:  # noqa: C901  a list of routes
+_Caller = Callable[[Request], Subscriber]
+
+
+def router(site: Site) -> APIRouter:
     """Routes of the API."""
     routes = APIRouter(responses=_ERRORS, default_response_class=JSONResponse)
 
@@ -99,18 +177,25 @@ def router(site: Site) -> APIRouter:  # noqa: C901  a list of routes
         return _caller(site, request, writes=False)
 
     def writer(request: Request) -> Subscriber:
-        return _caller(site, request, writes=True)
+        caller = _caller(site, request, writes=True)
+        site.limits.change(caller.id)
+        return caller
 
+    _add_subscriptions(routes, site, reader, writer)
+    _add_signings(routes, site, reader, writer)
+    _add_announcements(routes, site, reader, writer)
+    _add_destinations(routes, site, reader, writer)
+    _add_account(routes, site, reader, writer)
+    return routes
+
+
+def _add_subscriptions(routes: APIRouter, site: Site, reader: _Caller, writer: _Caller) -> None:
     @routes.get("/look", summary="What was signed in a name")
     def look_up(
         request: Request, name: Annotated[str, Query(max_length=MAX_TEXT)], before: Before = ""
     ) -> dict[str, Any]:
         site.limits.api(site.door.client(request))
         return looked_json(site, look(site.past, _subject(name), site.clock()), before)
-
-    @routes.get("/account", summary="Everything kept about the account")
-    def account(caller: Annotated[Subscriber, Depends(reader)]) -> dict[str, Any]:
-        return account_document(site, caller)
 
     @routes.get("/subscriptions", summary="Subscriptions of the account")
     def subscriptions(caller: Annotated[Subscriber, Depends(reader)]) -> list[dict[str, Any]]:
@@ -123,11 +208,16 @@ def router(site: Site) -> APIRouter:  # noqa: C901  a list of routes
         title = "".join(char for char in asked.title if char.isprintable()) or subject.title
         return _document(add_subscription(site, caller.id, ask, subject.text, title))
 
+    @routes.post("/preview", summary="What an expectation would have said of the past")
+    def preview(draft: NewDraft, caller: Annotated[Subscriber, Depends(reader)]) -> dict[str, Any]:  # noqa: ARG001
+        """Subscribes to nothing. `rule` is null where `problems` names what is wrong with the rule that was sent."""
+        return _drafted(draft_of(site, draft.name, _as_form(draft)))
+
     @routes.get("/subscriptions/{subscription}", summary="One subscription with the signings it saw")
     def one(
         subscription: Identifier, caller: Annotated[Subscriber, Depends(reader)], before: Before = ""
     ) -> dict[str, Any]:
-        seen = seen_by(site, _own(site, subscription, caller), limit=_PAGE, after=Place.read(before))
+        seen = seen_by(site, own_of(site, caller, subscription), limit=_PAGE, after=Place.read(before))
         rows = {"signings": [row_json(row) for row in seen.rows], "older": _older(seen.older)}
         return seen_json(seen) | rows
 
@@ -135,29 +225,89 @@ def router(site: Site) -> APIRouter:  # noqa: C901  a list of routes
     def change(
         subscription: Identifier, changed: ChangedSubscription, caller: Annotated[Subscriber, Depends(writer)]
     ) -> dict[str, Any]:
-        mine = _own(site, subscription, caller)
+        mine = own_of(site, caller, subscription)
         change_subscription(site, mine, _ask(changed.rule), changed.title or mine.title)
-        return _document(_own(site, subscription, caller))
+        return _document(own_of(site, caller, subscription))
+
+    @routes.post(
+        "/subscriptions/{subscription}/preview", summary="What a changed expectation would have said of the past"
+    )
+    def preview_change(
+        subscription: Identifier, draft: Drafted, caller: Annotated[Subscriber, Depends(reader)]
+    ) -> dict[str, Any]:
+        """Changes nothing. Without `rule` and `use` the present expectation is tried."""
+        mine = own_of(site, caller, subscription)
+        form = _as_form(draft) or {
+            "rule": [mine.document],
+            "shown": ["-"],
+            "ticked": ["1"],
+            "use": list(expect_of(mine)),
+        }
+        return _drafted(draft_of(site, mine.subject, form, expect_of(mine)))
+
+    @routes.post(
+        "/subscriptions/{subscription}/invitations", summary="Share a subscription, or hand it over", status_code=202
+    )
+    def share(
+        request: Request, subscription: Identifier, sent: Invitation, caller: Annotated[Subscriber, Depends(writer)]
+    ) -> dict[str, Any]:
+        """Mails a link. Nothing changes until the receiver opens it and agrees."""
+        mine = own_of(site, caller, subscription)
+        invite(site, mine, caller, request.state.visitor, sent.email, hand_over=sent.how == "hand-over")
+        return {"message": "An invitation is on its way. Until the receiver agrees nothing changes."}
 
     @routes.delete("/subscriptions/{subscription}", summary="End a subscription", status_code=204)
     def end(subscription: Identifier, caller: Annotated[Subscriber, Depends(writer)]) -> Response:
-        site.subscribers.unsubscribe(_own(site, subscription, caller).id, caller.id)
+        site.subscribers.unsubscribe(own_of(site, caller, subscription).id, caller.id)
         return Response(status_code=204)
 
+
+def _add_signings(routes: APIRouter, site: Site, reader: _Caller, writer: _Caller) -> None:
     @routes.post(
         "/subscriptions/{subscription}/answers", summary="Say of a signing: it was me, or not", status_code=204
     )
     def answer(subscription: Identifier, said: Answer, caller: Annotated[Subscriber, Depends(writer)]) -> Response:
-        mine = _own(site, subscription, caller)
-        asks = site.subscribers.stood_for(mine.id)
-        if not any(site.found.one(f"{PREFIX}{ask}", said.log, said.index) for ask, _ in asks):
-            raise Refused(404, "No such signing", "The subscription saw no signing there.")
-        site.subscribers.answer(mine.id, said.log, said.index, mine=said.mine)
+        mine = own_of(site, caller, subscription)
+        row = seen_row(site, mine, said.log, said.index)
+        site.subscribers.answer(mine.id, row.log, row.index, mine=said.mine)
         return Response(status_code=204)
 
+    @routes.get("/subscriptions/{subscription}/widening", summary="What expecting signings like one would add")
+    def what_widens(
+        subscription: Identifier,
+        log: Annotated[str, Query(max_length=200)],
+        index: Annotated[int, Query(ge=0, lt=2**62)],
+        caller: Annotated[Subscriber, Depends(reader)],
+    ) -> dict[str, Any]:
+        """`adds` are the values, in words; empty when there is nothing to add. Changes nothing."""
+        mine = own_of(site, caller, subscription)
+        return {"adds": inert_json(widening(site, mine, seen_row(site, mine, log, index)))}
+
+    @routes.post("/subscriptions/{subscription}/widening", summary="Expect signings like one from now on")
+    def widen(
+        subscription: Identifier, like: ASigning, caller: Annotated[Subscriber, Depends(writer)]
+    ) -> dict[str, Any]:
+        """Adds the values in which the signing differed. Signings made before are judged as they were."""
+        mine = own_of(site, caller, subscription)
+        widen_to(site, mine, seen_row(site, mine, like.log, like.index))
+        return _document(own_of(site, caller, subscription))
+
+    @routes.get("/subscriptions/{subscription}/evidence", summary="Evidence of a signing: the entry and its proof")
+    def evidence(
+        subscription: Identifier,
+        log: Annotated[str, Query(max_length=200)],
+        index: Annotated[int, Query(ge=0, lt=2**62)],
+        caller: Annotated[Subscriber, Depends(reader)],
+    ) -> dict[str, Any]:
+        """`signwatch evidence verify` checks it. `proof_missing` says why there is no proof at the moment."""
+        mine = own_of(site, caller, subscription)
+        return evidence_document(site, mine, seen_row(site, mine, log, index))
+
+
+def _add_announcements(routes: APIRouter, site: Site, reader: _Caller, writer: _Caller) -> None:
     @routes.get("/subscriptions/{subscription}/announcements", summary="Signings announced to a subscription")
     def announced(subscription: Identifier, caller: Annotated[Subscriber, Depends(reader)]) -> list[dict[str, Any]]:
-        mine = _own(site, subscription, caller)
+        mine = own_of(site, caller, subscription)
         return [announced_json(each) for each in site.subscribers.announced(mine.id)]
 
     @routes.post(
@@ -168,8 +318,7 @@ def router(site: Site) -> APIRouter:  # noqa: C901  a list of routes
     def announce(
         subscription: Identifier, new: Announcement, caller: Annotated[Subscriber, Depends(writer)]
     ) -> list[dict[str, Any]]:
-        mine = _own(site, subscription, caller)
-        site.limits.change(caller.id)
+        mine = own_of(site, caller, subscription)
         announce_signing(site, mine, new.digest, count=str(new.count), days=str(new.days), note=new.note)
         return [announced_json(each) for each in site.subscribers.announced(mine.id)]
 
@@ -181,25 +330,65 @@ def router(site: Site) -> APIRouter:  # noqa: C901  a list of routes
         number: Annotated[int, Path(ge=1, lt=2**62)],
         caller: Annotated[Subscriber, Depends(writer)],
     ) -> Response:
-        if not site.subscribers.withdraw(_own(site, subscription, caller).id, number):
+        if not site.subscribers.withdraw(own_of(site, caller, subscription).id, number):
             raise Refused(404, "No such announcement", "It was withdrawn already, or it is another subscription's.")
         return Response(status_code=204)
 
+
+def _add_destinations(routes: APIRouter, site: Site, reader: _Caller, writer: _Caller) -> None:
     @routes.get("/destinations", summary="Where the account is told")
     def listed(caller: Annotated[Subscriber, Depends(reader)]) -> list[dict[str, Any]]:
         return [_place(site, each) for each in site.subscribers.destinations(caller.id)]
 
     @routes.post("/destinations", summary="Add a destination", status_code=201)
     def add(new: NewDestination, caller: Annotated[Subscriber, Depends(writer)]) -> dict[str, Any]:
-        site.limits.change(caller.id)
         return _said(places.add(site, caller, new.kind, new.target))
 
     @routes.post("/destinations/{destination}", summary="Prove, renew, resume or remove a destination")
     def act(destination: Identifier, wanted: Action, caller: Annotated[Subscriber, Depends(writer)]) -> dict[str, Any]:
-        site.limits.change(caller.id)
         return _said(places.act(site, caller, destination, wanted.action, wanted.code))
 
-    return routes
+
+def _add_account(routes: APIRouter, site: Site, reader: _Caller, writer: _Caller) -> None:
+    @routes.get("/account", summary="Everything kept about the account")
+    def account(caller: Annotated[Subscriber, Depends(reader)]) -> dict[str, Any]:
+        return account_document(site, caller)
+
+    @routes.put("/account/weekly", summary="Turn the weekly mail on or off")
+    def weekly(wanted: Weekly, caller: Annotated[Subscriber, Depends(writer)]) -> Weekly:
+        site.subscribers.set_weekly(caller.id, on=wanted.on)
+        return wanted
+
+    @routes.get("/account/tokens", summary="Tokens of the account")
+    def tokens(caller: Annotated[Subscriber, Depends(reader)]) -> list[dict[str, Any]]:
+        """Name, scope and last use of each, oldest first. The tokens themselves are not kept."""
+        return tokens_json(site, caller)
+
+    @routes.post("/account/tokens", summary="Make a further token", status_code=201)
+    def add_token(new: NewToken, caller: Annotated[Subscriber, Depends(writer)]) -> dict[str, Any]:
+        """`token` is told this once. The first token of an account is made in a browser."""
+        return {"token": make_token(site, caller, new.name, new.scope)}
+
+    @routes.delete("/account/tokens/{token}", summary="Revoke a token", status_code=204)
+    def revoke(token: Identifier, caller: Annotated[Subscriber, Depends(writer)]) -> Response:
+        """By the `id` in the list. A token may revoke itself."""
+        revoke_token(site, caller, token)
+        return Response(status_code=204)
+
+    @routes.post("/account/sign-out", summary="Sign out every browser", status_code=204)
+    def sign_out(caller: Annotated[Subscriber, Depends(writer)]) -> Response:
+        """Ends every session of the account. Tokens stay: revoke them one by one."""
+        site.subscribers.close_sessions(caller.id)
+        return Response(status_code=204)
+
+    @routes.post("/account/delete", summary="Delete the account", status_code=204)
+    def delete(confirmed: Deletion, caller: Annotated[Subscriber, Depends(writer)]) -> Response:
+        """Deletes the address, the subscriptions, the destinations, the answers and the tokens, at once and for good.
+
+        `address` must be the address of the account.
+        """
+        delete_account(site, caller, confirmed.address)
+        return Response(status_code=204)
 
 
 def _older(place: Place | None) -> str | None:
@@ -240,11 +429,27 @@ def _proposed(site: Site, subject: Subject) -> Ask:
     return ask_of(subject.select(), {part.key: part.expect for part in looked.parts})
 
 
-def _own(site: Site, subscription: str, caller: Subscriber) -> Subscription:
-    found = site.subscribers.subscription(subscription, caller.id)
-    if found is None:
-        raise Refused(404, "No such subscription", "It ended, or it is not yours.")
-    return found
+def _as_form(draft: Drafted) -> Mapping[str, list[str]] | None:
+    """The fields that the page's form would send; `None` for a form that was not filled in."""
+    ticked = {} if draft.use is None else {"ticked": ["1"], "use": draft.use}
+    written = {"rule": [draft.rule], "shown": ["-"]} if draft.rule.strip() else {}
+    return ticked | written or None
+
+
+def _drafted(draft: Draft) -> dict[str, Any]:
+    """A draft for programs: the rule, what is wrong with it, parts to use, and each past signing as it judges it."""
+    rows = () if draft.ask is None else draft.looked.rows
+    said: dict[str, Any] = {
+        "name": draft.subject.text,
+        "problems": list(draft.problems),
+        "hints": list(draft.hints),
+        "used": [] if draft.by_hand else list(draft.used),
+        "parts": [part_json(part) for part in draft.parts],
+        "offers": [part_json(part) for part in draft.offers],
+        "unexpected": sum(row.outcome == Outcome.UNEXPECTED for row in rows),
+    }
+    rule = None if draft.ask is None else json.loads(draft.ask.document)
+    return {"rule": rule, **inert_json(said), "signings": [row_json(row) for row in rows]}
 
 
 def _document(subscription: Subscription) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from monitor.site.parts import Site
 from monitor.site.rendering import plain
 from monitor.site.sessions import Refused
 from monitor.store.signings import PastSigning, Place
+from rules.learning import Part
 from rules.subject import MAX_TEXT, NotASubject, Subject, read_subject
 
 Name = Annotated[str, Query(max_length=MAX_TEXT)]
@@ -127,6 +128,11 @@ def _behind(site: Site, looked: Looked, before: str) -> tuple[Sequence[Row], Pla
     return rows_of(found[:cut], looked.rule, looked.now), found[cut - 1].place
 
 
+def part_json(part: Part) -> dict[str, Any]:
+    """One part of an expectation for programs: true of `seen` of the `of` signings."""
+    return {"key": part.key, "expect": part.expect, "words": part.sentence, "seen": part.seen, "of": part.past}
+
+
 def looked_json(site: Site, looked: Looked, before: str = "") -> dict[str, Any]:
     """The answer about a name for programs. `older` is `before` of the next page of signings."""
     rows, older = _behind(site, looked, before)
@@ -136,10 +142,7 @@ def looked_json(site: Site, looked: Looked, before: str = "") -> dict[str, Any]:
         "source": looked.source,
         "total": looked.total,
         "unverified": looked.unverified,
-        "suggested": [
-            {"key": part.key, "expect": part.expect, "words": part.sentence, "seen": part.seen, "of": part.past}
-            for part in looked.parts
-        ],
+        "suggested": [part_json(part) for part in looked.parts],
         "older": None if older is None else str(older),
         "covers": [
             {"log": log.log, "from": log.first, "to": log.last, "asked_at": plain(log.at)} for log in looked.logs

@@ -20,6 +20,7 @@ from monitor.site.pages import Name
 from monitor.site.parts import CONFIRM_FOR, Site
 from monitor.site.rendering import plain
 from monitor.site.sessions import Form, Refused, Visitor, first
+from monitor.store.signings import PastSigning
 from monitor.store.sql import text_key
 from monitor.store.subscribers import Link, Subscription
 from rules.asking import PREFIX, Ask, ask_of, read_ask, rule_of, yaml_of
@@ -163,14 +164,13 @@ def _add_answer(routes: APIRouter, site: Site) -> None:
         site.subscribers.answer(subscription.id, row.log, row.index, mine=is_mine)
         if not is_mine:
             return RedirectResponse(f"/not-mine/{token}", status_code=303)
-        before, after = _widened(site, subscription, row)
         return site.page(
             request,
             "mine",
             subscription=subscription,
             row=row,
             token=token,
-            more=unlike(before, after),
+            more=widening(site, subscription, row),
             given=subscription.subject,
             learns=_learns(subscription),
         )
@@ -179,10 +179,7 @@ def _add_answer(routes: APIRouter, site: Site) -> None:
     def widen_it(request: Request, token: str, form: Annotated[Form, Depends(site.door.form)]) -> HTMLResponse:  # noqa: ARG001
         subscription, row = _asked(site, token)
         site.limits.change(subscription.subscriber)
-        _, after = _widened(site, subscription, row)
-        select = json.loads(subscription.document)["select"]
-        ask = ask_of(select, after)
-        change_subscription(site, subscription, ask, subscription.title)
+        widen_to(site, subscription, row)
         return site.page(
             request,
             "message",
@@ -207,10 +204,7 @@ def _add_answer(routes: APIRouter, site: Site) -> None:
     @routes.get("/evidence/{token}")
     def evidence(token: str) -> Response:
         subscription, row = _asked(site, token)
-        found = site.found.one(f"{PREFIX}{subscription.ask}", row.log, row.index)
-        if found is None:
-            raise Refused(404, "Not kept", "The entry of this signing is not kept any more.")
-        document = evidence_document(site, row, found.leaf)
+        document = evidence_document(site, subscription, row)
         headers = {"Content-Disposition": f'attachment; filename="signing-{row.index}.json"'}
         return Response(json.dumps(document, indent=1) + "\n", media_type="application/json", headers=headers)
 
@@ -358,11 +352,16 @@ def source_of(row: Row) -> str:
     return "key"
 
 
-def evidence_document(site: Site, row: Row, leaf: bytes) -> dict[str, Any]:
+def evidence_document(site: Site, subscription: Subscription, row: Row) -> dict[str, Any]:
     """One file to attach: the entry as the log holds it, with its inclusion proof and the head that the log signed.
 
     `signwatch evidence verify` checks it. Where no proof can be had now the file says why, and how to get one.
+    Raises `Refused` when the entry is not kept.
     """
+    found = _saw(site, subscription, row.log, row.index)
+    if found is None:
+        raise Refused(404, "Not kept", "The entry of this signing is not kept any more.")
+    leaf = found.leaf
     about = {"signing": inert_json(plain(signing_json(row)))}
     command = f"The operator has it with `signwatch search --entry {row.log}:{row.index} --prove FILE`."
     missing = f"This site has no archive, and asks no log. {command}"
@@ -402,16 +401,45 @@ def _asked(site: Site, token: str) -> tuple[Subscription, Row]:
     if subscription is None:
         raise Refused(410, "This subscription ended", "You left it, so there is nothing to answer any more.")
     log, index = str(values[1]), int(values[2])
-    found = site.found.one(f"{PREFIX}{subscription.ask}", log, index) or _before(site, subscription, log, index)
+    found = _saw(site, subscription, log, index) or site.found.entry(read_subject(subscription.subject), log, index)
     if found is None:
         raise Refused(404, "No such signing", "The signing that this link is about is not kept any more.")
-    answers = site.subscribers.answers(subscription.id)
-    return subscription, rows_of([found], None, site.clock(), answers)[0]
+    return subscription, _row(site, subscription, found)
 
 
-def _before(site: Site, subscription: Subscription, log: str, index: int) -> Any:
-    """The signing as it was found before the subscription's expectation was changed."""
-    return site.found.entry(read_subject(subscription.subject), log, index)
+def seen_row(site: Site, subscription: Subscription, log: str, index: int) -> Row:
+    """A signing that a subscription saw, under its present expectation or a former one. Raises `Refused`."""
+    found = _saw(site, subscription, log, index)
+    if found is None:
+        raise Refused(404, "No such signing", "The subscription saw no signing there.")
+    return _row(site, subscription, found)
+
+
+def _saw(site: Site, subscription: Subscription, log: str, index: int) -> PastSigning | None:
+    """The finding of the newest request that the subscription stood for and that has one."""
+    asks = reversed(site.subscribers.stood_for(subscription.id))
+    found = (site.found.one(f"{PREFIX}{ask}", log, index) for ask, _ in asks)
+    return next((each for each in found if each is not None), None)
+
+
+def _row(site: Site, subscription: Subscription, found: PastSigning) -> Row:
+    return rows_of([found], None, site.clock(), site.subscribers.answers(subscription.id))[0]
+
+
+def widening(site: Site, subscription: Subscription, row: Row) -> list[str]:
+    """The values that expecting signings like this one would add, in words."""
+    return unlike(*_widened(site, subscription, row))
+
+
+def widen_to(site: Site, subscription: Subscription, row: Row) -> None:
+    """Expect signings like this one from now on. Raises `Refused`: a rule has room for so many values."""
+    _, after = _widened(site, subscription, row)
+    try:
+        ask = ask_of(json.loads(subscription.document)["select"], after)
+    except DocumentError as error:
+        message = f"{error}. Nothing was changed: write a rule with a pattern instead."
+        raise Refused(409, "Too many values for one rule", message) from None
+    change_subscription(site, subscription, ask, subscription.title)
 
 
 def _widened(site: Site, subscription: Subscription, row: Row) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
