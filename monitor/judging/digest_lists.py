@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from addresses.image_name import ImageName, parse_image_name
 from addresses.url import is_https_or_loopback, shown_url
-from monitor.http_fetcher import Expect, HttpFetcher
+from monitor.http_fetcher import Expect, HttpFetcher, Refused, WrongContent
 from monitor.model.errors import FetchFailed, SignwatchError
 from rules.expectations.digests import DigestsFromExpectation
 from rules.facts import MAX_SIZE, DigestSource, SourceForm, parse_digest_list
@@ -97,6 +97,9 @@ class DigestLists:
             raise ValueError("the file holds no https URL")
         try:
             return _fetched(url)
+        except WrongContent as error:
+            # Where it redirects to may repeat the path, and that may be the secret.
+            raise FetchFailed("the URL in the file: redirected, or another kind of answer than a list") from error
         except SignwatchError as error:
             # Its path may be the secret.
             raise FetchFailed(str(error).replace(shown_url(url), "the URL in the file")) from error
@@ -120,5 +123,8 @@ def _fetched(url: str) -> str:
     try:
         path = parts.path + (f"?{parts.query}" if parts.query else "")
         return fetcher.get(path, max_bytes=MAX_SIZE, expect=Expect.BYTES).decode("utf-8")
+    except Refused as error:
+        # The answer is not repeated: many servers write the whole URL into it.
+        raise FetchFailed(f"{shown_url(url)}: HTTP {error.status}, {error.reason}") from error
     finally:
         fetcher.close()

@@ -1,16 +1,26 @@
 """The daemon looks after itself: what is wrong with it is not green, and told when it lasts."""
 
+import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
+import httpx
 import pytest
 
 from alerts.alert import Owner
-from monitor.config import load_config
+from monitor.config import WebConfig, load_config
 from monitor.daemon.assembly import assemble
+from monitor.daemon.console import Console, console_router
 from monitor.daemon.daemon import Daemon
 from monitor.daemon.daemon_lock import only_daemon
+from monitor.daemon.status import Status, read_status, status_document
+from monitor.daemon.web import create_app
+from monitor.daemon.web_server import WebServer
 from monitor.following.follower import Timing
 from monitor.model.errors import OwnFault
 from monitor.raising.log_alerts import could_not_ask_alert
@@ -21,6 +31,7 @@ from monitor.telemetry.prometheus import PrometheusMeter
 from tests.support.alerts import NOW
 from tests.support.parts import Clock, alert_for
 from tests.support.served_log import RULES, ServedLog, served_log
+from tests.support.waiting import PATIENCE
 
 
 class Place:
@@ -69,6 +80,88 @@ def test_a_bad_rule_file_is_not_green_and_told_when_it_lasts(place: Place) -> No
     assert place.monitor.rules.held.generation == 2
     place.daemon.heartbeat()
     assert [each.state for each in Reading(place.monitor.store.database).alerts(9)] == ["resolved"], "it is over"
+
+
+SECRET = "hunter2"
+ON_A_LIST = """\
+version: 1
+rules:
+  - id: widget
+    select: {identity: {glob: "https://github.com/acme/widget/**"}}
+    expect: {digests_from: {%s}}
+"""
+
+
+class Echo(BaseHTTPRequestHandler):
+    """Answers as many servers do: with the URL that it was asked for."""
+
+    def do_GET(self) -> None:
+        if "redirected" in self.path:
+            self.send_response(302)
+            self.send_header("Location", f"/elsewhere/{self.path}")
+            self.end_headers()
+        else:
+            self.send_error(404, "Not Found", f"Cannot GET {self.path}")
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class's name
+        pass
+
+
+@contextmanager
+def echoing() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Echo) as server:
+        serving = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        serving.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        serving.join(10)
+
+
+def shown_by(place: Place, *paths: str) -> dict[str, str]:
+    """What the daemon's page answers under these paths."""
+    store, config, held = place.monitor.store, place.monitor.config, place.monitor.rules
+
+    def look() -> tuple[Status, dict[str, Any]]:
+        status = read_status(config, store, place.clock.now, place.daemon.reasons())
+        return status, status_document(status, store)
+
+    web = create_app(look, place.meter)
+    web.include_router(console_router(Console(store, look, lambda: held.held.rules.rules, place.clock)))
+    server = WebServer(web, WebConfig(("127.0.0.1", 0)))
+    server.start()
+    try:
+        with httpx.Client(base_url=server.url, trust_env=False, timeout=PATIENCE) as client:
+            return {path: client.get(path).text for path in paths}
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize(
+    "named",
+    ["url: '{}/list?token={}'", "url_file: '{}/list-{}'", "url_file: '{}/redirected/list-{}'"],
+    ids=["query", "path in a file", "redirected path in a file"],
+)
+def test_the_secret_in_the_url_of_a_failing_digest_list_is_told_nowhere(
+    named: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with served_log(tmp_path) as served, echoing() as server, caplog.at_level(logging.INFO):
+        key, url = named.format(server, SECRET).split(": ", 1)
+        (served.folder / "list.url").write_text(url.strip("'"), encoding="utf-8")
+        target = url if key == "url" else "list.url"
+        (served.folder / "rules.yaml").write_text(ON_A_LIST % f"{key}: {target}", encoding="utf-8")
+        place = Place(served)
+        place.daemon.refresh_lists()
+        place.clock.advance(minutes=6)
+        place.daemon.heartbeat()
+        place.daemon.heartbeat()
+        shown = shown_by(place, "/readyz", "/api/status.json", "/", "/rules/widget", "/metrics")
+        stored = Reading(place.monitor.store.database).alerts(9)
+        (alert,) = [each.alert for each in stored if each.alert.kind == "signwatch-ill"]
+        shown |= {"the alert": str(alert), "the log lines": caplog.text}
+        place.monitor.close()
+    for where in ("/readyz", "/api/status.json", "/", "the alert", "the log lines"):
+        assert "404" in shown[where] or "redirected" in shown[where], f"control: {where} tells of the failure"
+    assert [where for where, text in shown.items() if SECRET in text] == []
 
 
 def test_an_outage_that_ends_resolves_its_alert_and_no_other(place: Place) -> None:
