@@ -8,7 +8,7 @@ import hmac
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -24,6 +24,9 @@ API_URL: Final = "https://api.github.com"
 _LABEL: Final = "signwatch"
 _PAGE: Final = 50
 _MAX_PAGES: Final = 20
+# The API refuses a title of more than 256 characters and a body of more than 65,536 for good (422).
+_MAX_TITLE: Final = 256
+_SHORT_TITLE: Final = 100
 _MAX_BODY: Final = 60_000
 _MAX_NOTE: Final = 4_000
 _MAX_ANSWER: Final = 8 * 1024 * 1024
@@ -50,7 +53,7 @@ class GitHubIssuesChannel:
         body = f"{_block(self.renderer.text(alert, key))}\n{marks.told(key)}\n{marks.is_open(key)}\n"
         found = self._issue(marks.cause(alert), "open", now)
         if found is None:
-            made = {"title": _plain_title(page), "body": f"{body}{marks.cause(alert)}\n", "labels": [_LABEL]}
+            made = {"title": _plain_title(page, alert), "body": f"{body}{marks.cause(alert)}\n", "labels": [_LABEL]}
             self._ask("POST", "/issues", made, now)
         elif marks.told(key) not in self._lines(found, now):
             self._ask("POST", f"/issues/{int(found['number'])}/comments", {"body": body}, now)
@@ -174,10 +177,19 @@ def _author(document: dict[str, Any]) -> object:
 
 def _block(text: str) -> str:
     """Text as a code block that it cannot end: no line of it can be a fence as long as this one."""
-    shown = text.replace(_FENCE, "~")[:_MAX_BODY].encode("utf-8", "replace").decode()
-    return f"{_FENCE}\n{shown.rstrip()}\n{_FENCE}"
+    shown = text.replace(_FENCE, "~").encode("utf-8", "replace").decode().rstrip()
+    if len(shown) > _MAX_BODY:
+        shown = f"{shown[:_MAX_BODY]}… (+{len(shown) - _MAX_BODY} characters)"
+    return f"{_FENCE}\n{shown}\n{_FENCE}"
 
 
-def _plain_title(page: Page) -> str:
+def _plain_title(page: Page, alert: Alert) -> str:
+    title = _unlinked(page.heading)
+    if len(title) <= _MAX_TITLE:
+        return title
+    return _unlinked(replace(page, title=inert_line(alert.title, _SHORT_TITLE)).heading)
+
+
+def _unlinked(title: str) -> str:
     # A title is no Markdown, but GitHub resolves mentions and references in it.
-    return page.heading.replace("@", "@\u2060").replace("#", "#\u2060")
+    return title.replace("@", "@\u2060").replace("#", "#\u2060")

@@ -28,6 +28,7 @@ _FIELDS: Final = 10
 _SIDE_BY_SIDE: Final = 120
 _SECTION: Final = 2_800
 _CONTEXT: Final = 1_500
+_URL: Final = 3_000
 _MARKS: Final = {"page": "🔴", "warn": "🟡", "info": "🔵"}
 # What an operator can mend without the message changing; anything else Slack will refuse again.
 _MENDABLE: Final = frozenset(
@@ -138,8 +139,13 @@ def blocks(page: Page) -> list[dict[str, Any]]:
     header = _cut(f"{_MARKS[page.severity]} {page.title}", _HEADER)
     made: list[dict[str, Any]] = [{"type": "header", "text": _plain(header)}, *_texts([page.summary])]
     made += _texts([f"What to do\n{page.next_step}" + (f"\n{page.command}" if page.command else "")])
-    if buttons := _buttons(page):
+    links = _links(page)
+    if buttons := [_button(text, url) for text, url in links if len(url) <= _URL]:
         made.append({"type": "actions", "elements": buttons})
+    if too_long := [text for text, url in links if len(url) > _URL]:
+        made += _texts(
+            [f"Links left out, because Slack takes none of more than {_URL} characters: {', '.join(too_long)}"]
+        )
     made += _texts(["Why\n" + "\n".join(f"• {reason}" for reason in page.reasons)] if page.reasons else [])
     made += _texts([f"What this means\n{page.consequence}"])
     for section in page.sections:
@@ -165,7 +171,8 @@ def _section(section: Section) -> list[dict[str, Any]]:
     return made
 
 
-def _buttons(page: Page) -> list[dict[str, Any]]:
+def _links(page: Page) -> list[tuple[str, str]]:
+    """What each button says, and where it leads."""
     wanted = (
         ("Acknowledge", page.acknowledge_link),
         ("Open this alert", page.link),
@@ -173,7 +180,11 @@ def _buttons(page: Page) -> list[dict[str, Any]]:
         ("The evidence", page.evidence_link),
         ("What it means", page.explanation_link),
     )
-    return [{"type": "button", "text": _plain(text), "url": url} for text, url in wanted if url]
+    return [(text, url) for text, url in wanted if url]
+
+
+def _button(text: str, url: str) -> dict[str, Any]:
+    return {"type": "button", "text": _plain(text), "url": url}
 
 
 def _footer(page: Page) -> str:

@@ -30,6 +30,7 @@ from outbound.transport import parse_retry_after
 from settings.document import Misplaced
 from tests.support.alerts import NOW, an_alert
 from tests.support.channels import channel_of
+from tests.support.contracts import keep_their_contracts
 from tests.support.smtp_server import Mailbox, smtp_server
 
 KEY = "rekor-v2/1/acme-release:hook"
@@ -52,9 +53,10 @@ def server() -> Iterator[HTTPServer]:
 
 
 @pytest.fixture
-def receiver(server: HTTPServer) -> HTTPServer:
+def receiver(server: HTTPServer) -> Iterator[HTTPServer]:
     server.clear()
-    return server
+    yield server
+    keep_their_contracts(request for request, _ in server.log)
 
 
 def build(base: Path, **settings: Any) -> Channel:

@@ -28,6 +28,7 @@ from alerts.channels.settings import SecretFile
 from settings.document import Misplaced
 from tests.support.alerts import NOW, an_alert
 from tests.support.channels import channel_of
+from tests.support.contracts import keep_their_contracts
 from tests.support.waiting import PATIENCE, answers, is_alive, wait_until
 
 POSTER = GuardedPoster(allow_private=True)
@@ -139,13 +140,14 @@ class GitHub:
 
 
 @pytest.fixture
-def github(httpserver: HTTPServer) -> GitHub:
+def github(httpserver: HTTPServer) -> Iterator[GitHub]:
     made = GitHub()
     httpserver.expect_request("/repos/acme/widget/issues").respond_with_handler(made.answer)
     for number in range(1, 4):
         httpserver.expect_request(f"/repos/acme/widget/issues/{number}").respond_with_handler(made.answer)
         httpserver.expect_request(f"/repos/acme/widget/issues/{number}/comments").respond_with_handler(made.answer)
-    return made
+    yield made
+    assert keep_their_contracts(made.asked) == len(made.asked), "every request has a contract"
 
 
 @pytest.fixture
