@@ -1,18 +1,22 @@
 """A release is signed by its workflow and nothing else in it may sign; the documentation's rule tells of any other."""
 
+import os
 import re
+import subprocess
+import sysconfig
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from rules.judge import judge
+from rules.judge import NOT_SELECTED, judge
 from rules.learning import NO_FACTS
 from rules.rule import Outcome
 from rules.rule_file import load_rules
 from sigstore_entries.signing import ChainTrust, Digest, EntryRef, Name, NameForm, Signer, SignerForm, Signing
-from tests.docs.blocks import ROOT
+from tests.docs.blocks import ROOT, blocks
 
 REPOSITORY = "https://github.com/OWNER/signwatch"
 NOW = datetime.fromisoformat("2026-11-28T12:00:00Z")
@@ -82,3 +86,20 @@ def test_the_rule_in_the_documentation_expects_the_release_workflow_alone(signin
     assert told == reasons
     if reasons:
         assert verdict.outcome is Outcome.UNEXPECTED
+
+
+def test_the_first_example_of_the_readme_watches_these_releases_and_then_the_readers_project(tmp_path: Path) -> None:
+    (example,) = (each for each in blocks(ROOT / "README.md") if each.says == "write")
+    path = f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "HOME": str(tmp_path)}
+    subprocess.run(
+        ["bash", "-e", "-c", example.text], cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=120
+    )
+    releases, own = load_rules((tmp_path / "rules.yaml").read_text(), "rules.yaml").rules
+    assert "acme/widget" in own.title
+    release = signed(".github/workflows/release.yml", "refs/tags/v0.1.0")
+    branch = signed(".github/workflows/release.yml", "refs/heads/main")
+    assert judge(releases, branch, NO_FACTS, NOW).outcome is Outcome.UNEXPECTED
+    told = {each.id for each in judge(releases, release, NO_FACTS, NOW).reasons} - {"repository-identifier-changed"}
+    assert told == set()
+    assert judge(own, branch, NO_FACTS, NOW).reasons == (NOT_SELECTED,), "control"
