@@ -172,7 +172,7 @@ def _section(section: Section) -> list[dict[str, Any]]:
 
 
 def _links(page: Page) -> list[tuple[str, str]]:
-    """What each button says, and where it leads."""
+    """The text and the address of each button."""
     wanted = (
         ("Acknowledge", page.acknowledge_link),
         ("Open this alert", page.link),
