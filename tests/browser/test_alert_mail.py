@@ -1,5 +1,8 @@
 """The mail of an alert, laid out by a real browser as narrow as a phone, in light and in dark mode."""
 
+import base64
+import html
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -53,6 +56,74 @@ def test_a_mail_is_readable_on_a_phone(browser: Browser, tmp_path: Path, width: 
     assert browser.evaluate(_CONTRAST) >= 4.5, "WCAG 2.2, 1.4.3: text stands out from what is behind it"
 
 
+LOOKS = [("html", 320, False), ("html", 320, True), ("html", 600, False), ("text", 320, False)]
+FEWEST_COLOURS = 8
+"""Letters alone have as many, from the smoothing of their edges; a blank picture has one or two."""
+
+
+@pytest.mark.parametrize(("form", "width", "dark"), LOOKS)
+def test_a_mail_has_a_picture_in_which_something_is_drawn(
+    browser: Browser, tmp_path: Path, form: str, width: int, dark: bool
+) -> None:
+    renderer = Renderer(links=Links(BASE, b"k" * 32))
+    mail = tmp_path / "mail.html"
+    mail.write_text(
+        renderer.html(ALERT, "key") if form == "html" else as_a_phone_shows(renderer.text(ALERT, "key")),
+        encoding="utf-8",
+    )
+    seen = browser.visit(mail.as_uri(), width=width, dark=dark)
+    assert seen.complaints == []
+    assert seen.width <= seen.room, "nothing is cut off or must be scrolled to sideways"
+    drawn = base64.b64decode(
+        browser.call("Page.captureScreenshot", captureBeyondViewport=True, clip=whole(browser))["data"]
+    )
+    folder = Path(os.environ.get("SIGNWATCH_PICTURES", str(tmp_path)))
+    folder.mkdir(parents=True, exist_ok=True)
+    picture = folder / f"mail-{form}-{width}-{'dark' if dark else 'light'}.png"
+    picture.write_bytes(drawn)
+    found = looked_at(browser, tmp_path, picture.read_bytes())
+    assert found["width"] == width
+    assert found["height"] > 800
+    assert found["colours"] >= FEWEST_COLOURS
+
+
+def test_a_line_of_the_plain_text_is_wider_than_a_phone_only_by_one_unbroken_word(
+    browser: Browser, tmp_path: Path
+) -> None:
+    mail = tmp_path / "mail.html"
+    text = Renderer(links=Links(BASE, b"k" * 32)).text(ALERT, "key")
+    mail.write_text(as_a_phone_shows(text, breaks=False), encoding="utf-8")
+    browser.visit(mail.as_uri(), width=320)
+    wide = browser.evaluate(_WIDE_WORDS)
+    assert wide, "control: a link has no place for a break"
+    assert all(len(word) > 30 and " " not in word for word in wide)
+
+
+def as_a_phone_shows(text: str, *, breaks: bool = True) -> str:
+    """Plain text as a mail program on a phone lays it out: lines wrap; with `breaks`, a long word does too."""
+    style = "white-space: pre-wrap" + ("; overflow-wrap: anywhere" if breaks else "")
+    return (
+        f'<!doctype html><meta charset="utf-8"><body style="margin: 8px"><pre style="{style}">{html.escape(text)}</pre>'
+    )
+
+
+def whole(browser: Browser) -> dict[str, float]:
+    """Clip of a screenshot that holds the whole page, in CSS pixels."""
+    size = browser.evaluate("({width: innerWidth, height: document.documentElement.scrollHeight})")
+    return {"x": 0, "y": 0, "scale": 1, **size}
+
+
+def looked_at(browser: Browser, folder: Path, png: bytes) -> dict[str, int]:
+    """Width and height of a picture in pixels, and how many colours it has, as the browser reads it."""
+    blank = folder / "blank.html"
+    blank.write_text("<!doctype html><title>blank</title>", encoding="utf-8")
+    browser.visit(blank.as_uri(), width=320)
+    script = _COLOURS.replace("PICTURE", base64.b64encode(png).decode())
+    answer = browser.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+    found: dict[str, int] = answer["result"]["value"]
+    return found
+
+
 def test_light_and_dark_are_two_looks_of_one_mail(browser: Browser, tmp_path: Path) -> None:
     mail = tmp_path / "mail.html"
     mail.write_text(Renderer().html(ALERT, "key"), encoding="utf-8")
@@ -73,3 +144,21 @@ _CONTRAST = """(() => {
     const [a, b] = [light(getComputedStyle(each).color), light(behind(each))].sort((x, y) => y - x)
     return (a + 0.05) / (b + 0.05) }))
 })()"""
+_COLOURS = """(async () => {
+  const picture = new Image()
+  picture.src = 'data:image/png;base64,PICTURE'
+  await picture.decode()
+  const canvas = new OffscreenCanvas(picture.width, picture.height).getContext('2d')
+  canvas.drawImage(picture, 0, 0)
+  const points = new Uint32Array(canvas.getImageData(0, 0, picture.width, picture.height).data.buffer)
+  return {width: picture.width, height: picture.height, colours: new Set(points).size}
+})()"""
+_WIDE_WORDS = """(() => {
+  const text = document.querySelector('pre').firstChild, wide = []
+  for (const word of text.data.matchAll(/[^ \\n]+/g)) {
+    const range = document.createRange()
+    range.setStart(text, word.index)
+    range.setEnd(text, word.index + word[0].length)
+    if ([...range.getClientRects()].some(box => box.right > innerWidth)) wide.push(word[0])
+  }
+  return wide })()"""
