@@ -81,8 +81,8 @@ def _of_image(image: ImageName, digest: str) -> Iterator[str]:
     yield sha256(simple_signing(image))
 
 
-def released_commit(commit: str, signed_attributes: bytes | None) -> Release:
-    """Digest that the log shows for a signature of this commit or tag, by its hexadecimal id.
+def released_commit(commit: str, signed_attributes: bytes | None, kind: str = "commit") -> Release:
+    """Digest that the log shows for a signature of this commit or tag (`kind`), by its hexadecimal id.
 
     gitsign enters the digest of the id as text (its online mode), or that of the signed attributes of the CMS
     signature in the commit (its offline mode), which are known once it is signed.
@@ -90,7 +90,7 @@ def released_commit(commit: str, signed_attributes: bytes | None) -> Release:
     digests = [sha256(commit.encode())]
     if signed_attributes is not None:
         digests.append(sha256(signed_attributes))
-    return Release(f"commit {commit}", tuple(digests))
+    return Release(f"{kind} {commit}", tuple(digests))
 
 
 def sha256(content: bytes) -> str:

@@ -96,7 +96,7 @@ def _release(
         attributes = None
         with suppress(NoGitSignature):
             attributes = read_git_signature(found.raw).signed_attributes
-        return released_commit(found.id, attributes)
+        return released_commit(found.id, attributes, found.kind)
     normal = normal_digest(digest or "")
     return Release(normal, (normal,))
 

@@ -293,7 +293,7 @@ def check_commit(
                 rows.append(_checked_commit(checker, held, attributes, found.kind))
         except NoGitSignature as error:
             rows.append(_unread(found.kind, str(error)))
-        release = released_commit(found.id, attributes)
+        release = released_commit(found.id, attributes, found.kind)
         others = list(checker.others(release))
         told = checker.coverage()
     rows += others

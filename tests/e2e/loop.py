@@ -5,11 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -88,6 +91,38 @@ class Loop:
         self.children.start("signwatch", [program("signwatch"), "run", "--config", "signwatch.yaml"])
         if ready:
             self.wait_for(f"{self.web_url}/readyz")
+
+    @contextmanager
+    def log_that_only_counts(self) -> Iterator[list[str]]:
+        """A server in the log's place that knows no page; yields the requests that reached it, as they come.
+
+        The monitor stops meanwhile: it would ask too. Both run again afterwards.
+        """
+        asked: list[str] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                asked.append(f"{self.command} {self.path}")
+                self.send_error(404)
+
+            def do_POST(self) -> None:
+                self.do_GET()
+
+            def log_message(self, *_: object) -> None:
+                return
+
+        self.stop("signwatch")
+        self.stop("log-lite")
+        with ThreadingHTTPServer(("localhost", urlsplit(self.log_url).port or 0), Handler) as server:
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            try:
+                yield asked
+            finally:
+                server.shutdown()
+                thread.join()
+        self.start_log()
+        self.start_monitor()
 
     def kill_monitor(self) -> None:
         process = self.children.running.pop("signwatch")

@@ -58,8 +58,8 @@ class Repository:
         self.git("commit", "-q", "-S", "--allow-empty", "-m", message, token=token)
         return self.git("rev-parse", "HEAD")
 
-    def check(self, revision: str, expect: int) -> dict[str, Any]:
-        command = ("check-commit", revision, "-C", str(self.folder), "--json", "--config", "signwatch.yaml")
+    def check(self, revision: str, expect: int, *options: str) -> dict[str, Any]:
+        command = ("check-commit", revision, "-C", str(self.folder), "--json", "--config", "signwatch.yaml", *options)
         document: dict[str, Any] = json.loads(self.loop.run("signwatch", *command, expect=expect))
         return document
 
@@ -134,6 +134,7 @@ def write_online(repository: Repository, token: str) -> str:
         digest = hashlib.sha256(commit.encode()).digest()
         told = repository.check(commit, expect=3)["signatures"]
         assert told[0]["in_log"].startswith("unknown: it holds no log entry"), "not logged yet"
+        assert repository.check(commit, 3, "--offline")["signatures"] == told
         opened.sign_artifact(Hashed(algorithm=HashAlgorithm.SHA2_256, digest=digest))
     return commit
 
@@ -146,6 +147,29 @@ def test_a_commit_whose_log_entry_is_elsewhere_is_found_by_its_id(repository: Re
     assert told["signers"] == [WORKFLOW]
     assert told["entry"].startswith("rekor-v1")
     assert (told["in_log"], told["expected"]) == ("yes", "expected (widget-release)")
+
+
+def test_offline_no_log_is_asked_and_what_the_commit_and_the_monitor_hold_is_told(repository: Repository) -> None:
+    before = repository.commit("before", repository.loop.github_token(TAG))
+    online = write_online(repository, repository.loop.github_token(TAG))
+    repository.await_entry(online)
+    newest = repository.commit("newest", repository.loop.github_token(TAG))
+
+    def is_followed() -> bool:
+        with contextlib.suppress(DemoFailed):
+            return repository.check(newest, 0, "--offline")["signatures"][0]["in_log"] == "yes"
+        return False
+
+    wait_until("the newest entry in the monitor's history", is_followed, seconds=PATIENCE)
+    with repository.loop.log_that_only_counts() as asked:
+        repository.check(newest, 0, "--offline")
+        (proven,) = repository.check(before, 3, "--offline")["signatures"]
+        (elsewhere,) = repository.check(online, 0, "--offline")["signatures"]
+        assert asked == []
+        repository.check(before, 3)
+        assert asked, "control: without --offline the log is asked"
+    assert proven["in_log"].startswith("unknown: proven by the bundle; nothing contradicts it")
+    assert (elsewhere["in_log"], elsewhere["expected"]) == ("yes", "expected (widget-release)")
 
 
 def test_a_signature_of_another_commit_an_unsigned_one_and_no_commit_are_told(repository: Repository) -> None:

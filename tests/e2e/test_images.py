@@ -1,6 +1,7 @@
 """A maintainer's walk from an image to its log entries and back, with the unmodified cosign and a real registry."""
 
 import base64
+import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import pytest
 
 from addresses.image_name import ImageName
 from monitor.crosscheck.signature_check import signatures_of
-from monitor.demo.processes import wait_until
+from monitor.demo.processes import DemoFailed, wait_until
 from outbound.registry import Registry
 from rules.selection import digest_text
 from sigstore_entries.entry import decode_rekor
@@ -171,3 +172,31 @@ def test_a_signature_of_another_image_proves_nothing_about_this_one(walk: Walk) 
 def test_a_registry_that_is_down_is_no_verdict(walk: Walk) -> None:
     told = walk.check_image("localhost:1/x:v1", expect=3)["error"]
     assert (told["trouble"], "cannot be reached" in told["message"]) == ("could-not-ask", True)
+
+
+def test_offline_no_log_is_asked_and_the_bundles_own_proof_is_told(walk: Walk) -> None:
+    before, newest, older = walk.push("before"), walk.push("newest"), walk.push("without-proof")
+    walk.sign(before, walk.loop.github_token(TAG))
+    walk.sign_older(older, walk.loop.github_token(TAG))
+    walk.sign(newest, walk.loop.github_token(TAG))
+
+    def is_followed() -> bool:
+        with contextlib.suppress(DemoFailed):
+            return walk.check_image(newest, 0, "--offline")["signatures"][0]["in_log"] == "yes"
+        return False
+
+    wait_until("the newest entry in the monitor's history", is_followed, seconds=PATIENCE)
+    with walk.loop.log_that_only_counts() as asked:
+        (followed,) = walk.check_image(newest, 0, "--offline")["signatures"]
+        (proven,) = walk.check_image(before, 3, "--offline")["signatures"]
+        (promised,) = walk.check_image(older, 3, "--offline")["signatures"]
+        assert asked == []
+        (online,) = walk.check_image(before, 3)["signatures"]
+        assert asked, "control: without --offline the log is asked"
+    assert followed["expected"] == proven["expected"] == promised["expected"] == "expected (widget-release)"
+    assert proven["in_log"].startswith("unknown: proven by the bundle; nothing contradicts it")
+    assert proven["in_log"].endswith("only the log can prove the rest")
+    assert promised["in_log"].startswith("unknown: the log was not asked; ")
+    assert "proven" not in promised["in_log"]
+    assert online["in_log"].startswith("unknown: proven by the bundle; the log was not asked: ")
+    assert {each["problem"] for each in (followed, proven, promised)} == {None}

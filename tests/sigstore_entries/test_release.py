@@ -49,6 +49,8 @@ def test_the_statement_is_one_that_says_what_it_is_about() -> None:
 def test_a_commit_is_logged_by_its_id_as_text_or_by_its_signed_attributes() -> None:
     commit = "0123456789abcdef0123456789abcdef01234567"
     assert released_commit(commit, None).digests == (f"sha256:{hashlib.sha256(commit.encode()).hexdigest()}",)
+    assert released_commit(commit, None).what == f"commit {commit}"
+    assert released_commit(commit, None, "tag").what == f"tag {commit}"
     assert released_commit(commit, b"x").digests[1] == f"sha256:{hashlib.sha256(b'x').hexdigest()}"
 
 
