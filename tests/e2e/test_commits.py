@@ -157,7 +157,7 @@ def test_offline_no_log_is_asked_and_what_the_commit_and_the_monitor_hold_is_tol
 
     def is_followed() -> bool:
         with contextlib.suppress(DemoFailed):
-            return repository.check(newest, 0, "--offline")["signatures"][0]["in_log"] == "yes"
+            return bool(repository.check(newest, 0, "--offline")["signatures"][0]["in_log"] == "yes")
         return False
 
     wait_until("the newest entry in the monitor's history", is_followed, seconds=PATIENCE)

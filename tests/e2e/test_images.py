@@ -182,7 +182,7 @@ def test_offline_no_log_is_asked_and_the_bundles_own_proof_is_told(walk: Walk) -
 
     def is_followed() -> bool:
         with contextlib.suppress(DemoFailed):
-            return walk.check_image(newest, 0, "--offline")["signatures"][0]["in_log"] == "yes"
+            return bool(walk.check_image(newest, 0, "--offline")["signatures"][0]["in_log"] == "yes")
         return False
 
     wait_until("the newest entry in the monitor's history", is_followed, seconds=PATIENCE)
