@@ -313,8 +313,8 @@ class WebConfig:
     """Address of the status page and the metrics, and their names (`hosts`) beside localhost and addresses.
 
     `public_url` is how people reach it: alerts link to it. `key_file` holds the key of links that acknowledge an alert,
-    `token_file` the token of the API that does. A client may ask for `searches_per_minute`; `trusted_proxies` are
-    addresses and networks that tell whom they forward for.
+    `token_file` the token of the API that does, and of an operator's sign-in. A client may ask for
+    `searches_per_minute`; `trusted_proxies` are addresses and networks that tell whom they forward for.
     """
 
     listen: Annotated[tuple[str, int], written(read_listen, TEXT)]

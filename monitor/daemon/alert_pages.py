@@ -1,23 +1,23 @@
-"""One alert over HTTP: its page, its JSON, and the changes that a signed link or the API's token permits.
+"""One alert over HTTP: its page, its JSON, and the changes that a signed link, a sign-in or the API's token permits.
 
 A GET changes nothing: programs that follow every link of a mail acknowledge no alert.
 """
 
 import hmac
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Final, Literal
-from urllib.parse import parse_qsl
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from urllib.parse import parse_qsl, quote
 
 from fastapi import APIRouter, Header, HTTPException, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
-from alerts.alert import Alert, rfc3339
+from alerts.alert import Alert, lasting, rfc3339
 from alerts.delivery import idempotency_key
 from alerts.inert import inert_json, inert_line
 from alerts.links import PROVEN_KIND, Links, is_signed
@@ -32,10 +32,15 @@ from monitor.store.patterns import Patterns, pattern_note
 from monitor.store.reading import KeptAlert, Reading
 from rules.acknowledged import NoPattern, SignerPattern
 
-_TEMPLATE: Final = environment().get_template("alert.html.j2")
+if TYPE_CHECKING:
+    from monitor.daemon.sign_in import Operator, SignIn
+
+_TEMPLATES: Final = environment()
+_TEMPLATE: Final = _TEMPLATES.get_template("alert.html.j2")
 _EVIDENCE: Final = 50
 _MAX_FORM: Final = 16_384
 _MAX_DIGITS: Final = 12
+_HOURS: Final = (1, 8, 24, 7 * 24, 30 * 24)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,53 +105,156 @@ class _Silence(_Change):
     hours: float = Field(gt=0, le=31 * 24)
 
 
+@dataclass(frozen=True, slots=True)
+class _Permit:
+    """Permission for a form: the hidden fields it carries, and the operator if one signed in."""
+
+    fields: Mapping[str, str]
+    operator: "Operator | None" = None
+    can_sign_in: bool = False
+
+
 def alert_router(desk: AlertDesk) -> APIRouter:
-    """Routes under `/alerts/` (pages) and `/api/alerts`, `/api/patterns` and `/api/silences` (JSON)."""
+    """Routes under `/alerts/` (pages) and `/api/alerts`, `/api/patterns` and `/api/silences` (JSON); `/login`."""
     router = APIRouter()
-    _add_pages(router, desk)
+    sign_in = None
+    if desk.token:
+        from monitor.daemon.sign_in import SignIn  # noqa: PLC0415  imports the site's sessions and itsdangerous
+
+        sign_in = SignIn(desk.token, desk.links.base, desk.clock)
+        _add_sign_in(router, desk, sign_in)
+    _add_pages(router, desk, sign_in)
     _add_api(router, desk)
     _add_standing(router, desk)
     return router
 
 
-def _add_pages(router: APIRouter, desk: AlertDesk) -> None:
+def _add_sign_in(router: APIRouter, desk: AlertDesk, sign_in: "SignIn") -> None:
+    def form_page(target: str, *, is_wrong: bool) -> HTMLResponse:
+        open_alerts = sum(desk.reading.open_alerts().values())
+        page = _TEMPLATES.get_template("login.html.j2")
+        text = page.render(target=target, is_wrong=is_wrong, now=desk.clock(), open_alerts=open_alerts)
+        return HTMLResponse(text, 403 if is_wrong else 200)
+
+    @router.get("/login")
+    def ask(request: Request, next: str = "") -> Response:  # noqa: A002  the name in the address
+        # A browser keeps a strict cookie from a page that a mail opens: the link to here brings it along.
+        if sign_in.operator(request) is not None:
+            return RedirectResponse(_page_of_ours(next), 303)
+        return form_page(_page_of_ours(next), is_wrong=False)
+
+    @router.post("/login")
+    async def begin(request: Request) -> Response:
+        form = await _form(request)
+        sign_in.check_origin(request)
+        target = _page_of_ours(form.get("next", ""))
+        response = RedirectResponse(target, 303)
+        if sign_in.begin(response, form.get("token", "").strip()):
+            return response
+        return await run_in_threadpool(form_page, target, is_wrong=True)
+
+    @router.post("/logout")
+    async def end(request: Request) -> Response:
+        form = await _form(request)
+        sign_in.require(request, form.get("csrf", ""))
+        response = RedirectResponse("/alerts", 303)
+        sign_in.end(response)
+        return response
+
+
+def _page_of_ours(target: str) -> str:
+    """Target after the sign-in: a page of alerts, never another site."""
+    return target if target.startswith("/alerts/") and len(target) <= _MAX_FORM else "/alerts"
+
+
+def _add_pages(router: APIRouter, desk: AlertDesk, sign_in: "SignIn | None") -> None:
     @router.get("/proofs/{alert:path}")
     def proof(alert: str) -> Response:
         return _proof(desk, desk.kept(alert).alert)
 
     @router.get("/alerts/{alert:path}")
-    def page(alert: str, until: int = 0, signature: str = "") -> HTMLResponse:
+    def page(alert: str, request: Request, until: int = 0, signature: str = "") -> HTMLResponse:
         kept = desk.kept(alert)
+        operator = sign_in.operator(request) if sign_in is not None else None
+        if operator is not None:
+            return _page(desk, kept, _Permit({"csrf": operator.csrf}, operator))
         may = _is_signed(desk, alert, until, signature)
-        return _page(desk, kept, until if may else 0, signature if may else "")
+        fields = {"until": str(until), "signature": signature} if may else {}
+        return _page(desk, kept, _Permit(fields, can_sign_in=sign_in is not None))
 
     @router.post("/alerts/{alert:path}")
     async def change(alert: str, request: Request) -> Response:
         form = await _form(request)
-        return await run_in_threadpool(changed, alert, form)
+        if sign_in is not None and "csrf" in form:
+            permit = _Permit({"csrf": form["csrf"]}, sign_in.require(request, form["csrf"]))
+        else:
+            fields = _link_fields(desk, alert, form)
+            permit = _Permit(fields, can_sign_in=sign_in is not None)
+        return await run_in_threadpool(changed, alert, form, permit)
 
-    def changed(alert: str, form: dict[str, str]) -> Response:
-        until, signature = form.get("until", ""), form.get("signature", "")
-        is_number = until.isascii() and until.isdigit() and len(until) <= _MAX_DIGITS
-        if not is_number or not _is_signed(desk, alert, int(until), signature):
-            raise HTTPException(403, "this link is not valid, or not any more: acknowledge with the command")
-        kept = desk.kept(alert)
-        by = inert_line(form.get("by", "").strip() or "a reader of the mail", 200)
-        who = Who(by, inert_line(form.get("note", "").strip(), 2_000))
-        match form.get("change"):
-            case "reopen":
-                desk.life.reopen(kept.alert.id, who, desk.clock())
-            case "revoke":
-                number = form.get("pattern", "")
-                is_number = number.isascii() and number.isdigit() and len(number) <= _MAX_DIGITS
-                # A link is for one alert: what was made of another one is not its business.
-                if not is_number or not desk.patterns.revoke(int(number), who, desk.clock(), kept.alert.id):
-                    raise HTTPException(404, "no pattern of this number was made of this alert")
-            case _:
-                is_like = form.get("pattern") == "like"
-                who = desk.expect_like(kept.alert.id, form.get("ref", "").strip() or None, who) if is_like else who
-                desk.life.acknowledge(kept.alert.id, who, desk.clock())
-        return _page(desk, desk.kept(alert), int(until), signature)
+    def changed(alert: str, form: dict[str, str], permit: _Permit) -> Response:
+        _change(desk, desk.kept(alert).alert, form, permit)
+        return _page(desk, desk.kept(alert), permit)
+
+
+def _change(desk: AlertDesk, alert: Alert, form: dict[str, str], permit: _Permit) -> None:
+    """Do what a form asks for. Raises `HTTPException`."""
+    now, unnamed = desk.clock(), "a reader of the mail" if permit.operator is None else "a holder of the token"
+    who = Who(inert_line(form.get("by", "").strip() or unnamed, 200), inert_line(form.get("note", "").strip(), 2_000))
+    match form.get("change"):
+        case "reopen":
+            desk.life.reopen(alert.id, who, now)
+        case "revoke":
+            number = form.get("pattern", "")
+            # A link is for one alert: what was made of another one is not its business.
+            if not _is_number(number) or not desk.patterns.revoke(int(number), who, now, alert.id):
+                raise HTTPException(404, "no pattern of this number was made of this alert")
+        case "silence" | "unsilence" as wanted:
+            if permit.operator is None:
+                raise HTTPException(403, "a link acknowledges one alert: sign in to silence others")
+            _change_silences(desk, alert, form, who if wanted == "silence" else None)
+        case _:
+            is_like = form.get("pattern") == "like"
+            who = desk.expect_like(alert.id, form.get("ref", "").strip() or None, who) if is_like else who
+            desk.life.acknowledge(alert.id, who, now)
+
+
+def _link_fields(desk: AlertDesk, alert: str, form: dict[str, str]) -> dict[str, str]:
+    """The fields of a signed link in a form. Raises `HTTPException` (403)."""
+    until, signature = form.get("until", ""), form.get("signature", "")
+    if not _is_number(until) or not _is_signed(desk, alert, int(until), signature):
+        raise HTTPException(403, "this link is not valid, or not any more: sign in, or acknowledge with the command")
+    return {"until": until, "signature": signature}
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
+
+
+def _change_silences(desk: AlertDesk, alert: Alert, form: dict[str, str], who: Who | None) -> None:
+    """Silence later alerts that share a trait with this one; end a silence without `who`. Raises `HTTPException`."""
+    now, number, hours = desk.clock(), form.get("silence", ""), form.get("hours", "")
+    if who is None:
+        if not _is_number(number) or not desk.life.silences.end(int(number), now):
+            raise HTTPException(404, "no silence of this number is in force")
+        return
+    if hours not in {str(each) for each in _HOURS}:
+        raise HTTPException(422, f"a silence ends after one of these hours: {', '.join(map(str, _HOURS))}")
+    wanted = _silences_of(alert, now + timedelta(hours=int(hours)), who).get(form.get("like", ""))
+    if wanted is None:
+        raise HTTPException(422, "this alert has no such trait, or is of a kind that is never silenced")
+    desk.life.silences.add(wanted, now)
+
+
+def _silences_of(alert: Alert, expires: datetime, who: Who) -> dict[str, Silence]:
+    """The silences that can be made of an alert, by trait; none of a log's misbehaviour."""
+    plain = Silence(expires, who.name, who.note)
+    made = {
+        "rule": replace(plain, rule=alert.rule or None),
+        "identity": replace(plain, identity=alert.identity or None),
+        "kind": replace(plain, kind=alert.kind),
+    }
+    return {name: each for name, each in made.items() if each.covers(alert)}
 
 
 async def _form(request: Request) -> dict[str, str]:
@@ -259,13 +367,14 @@ def _is_signed(desk: AlertDesk, alert: str, until: int, signature: str) -> bool:
     return bool(desk.links.key and signature) and is_signed(desk.links.key, alert, until, signature, desk.clock())
 
 
-def _page(desk: AlertDesk, kept: KeptAlert, until: int, signature: str) -> HTMLResponse:
-    alert = kept.alert
+def _page(desk: AlertDesk, kept: KeptAlert, permit: _Permit) -> HTMLResponse:
+    alert, now = kept.alert, desk.clock()
     like: SignerPattern | None = None
-    if signature and alert.kind == "unexpected-signing":
+    if permit.fields and alert.kind == "unexpected-signing":
         with suppress(NoPattern):
             _, like = desk.patterns.like(alert.id)
     against = [each for each in desk.reading.open_evidence(_EVIDENCE) if each.log == alert.log]
+    silences = desk.life.silences.all() if permit.operator is not None else []
     text = _TEMPLATE.render(
         kept=kept,
         has_proof=alert.kind == PROVEN_KIND and alert.index is not None,
@@ -275,9 +384,12 @@ def _page(desk: AlertDesk, kept: KeptAlert, until: int, signature: str) -> HTMLR
         changes=desk.life.changes(alert.id),
         like=like,
         patterns=desk.patterns.all(alert=alert.id),
-        until=until,
-        signature=signature,
-        now=desk.clock(),
+        permit=permit,
+        traits=list(_silences_of(alert, now, Who(""))) if permit.operator is not None else [],
+        hours=[(each, lasting(timedelta(hours=each))) for each in _HOURS],
+        silences=[each for each in silences if each.ended_at is None and each.expires > now and each.covers(alert)],
+        sign_in=f"/login?next={quote('/alerts/' + quote(alert.id.encode('utf-8', 'replace'), safe=''), safe='')}",
+        now=now,
         open_alerts=sum(desk.reading.open_alerts().values()),
     )
     return HTMLResponse(text)

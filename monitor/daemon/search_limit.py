@@ -1,4 +1,4 @@
-"""Limits of one client over HTTP: searches and proofs in a time, and the length of a question."""
+"""Limits of one client over HTTP: searches, proofs and sign-ins in a time, and the length of a question."""
 
 import math
 import time
@@ -12,41 +12,47 @@ from inbound.client_address import client_address, networks
 from monitor.config import WebConfig
 
 _PATHS: Final = ("/api/search", "/api/v1/", "/search", "/proofs/")
+_SIGN_IN: Final = "/login"
+_SIGN_INS: Final = 10
 _LARGEST_QUESTION: Final = 128 * 1024  # a key of 64 KiB, in base64, and what is around it
 
 
 def limit_searches(web: FastAPI, config: WebConfig | None) -> None:
     """Answer 429 with Retry-After to a client that asks more often than `searches_per_minute`.
 
-    Counted are the paths that read the archive or ask a log. Behind a proxy that `trusted_proxies` does not name all
-    clients are one.
+    Counted are the paths that read the archive or ask a log, and apart from them attempts to sign in, ten a minute.
+    Behind a proxy that `trusted_proxies` does not name all clients are one.
     """
     if config is None:
         return
     most, proxies = config.searches_per_minute, networks(config.trusted_proxies)
-    window: list[tuple[Any, Any]] = []
+    window: list[tuple[Any, dict[str, Any]]] = []
 
-    def limiter() -> tuple[Any, Any]:
+    def limiter() -> tuple[Any, dict[str, Any]]:
         if not window:
             # With what it imports it takes two MiB: a daemon that is asked for its status only does not need them.
             from limits import RateLimitItemPerMinute  # noqa: PLC0415
             from limits.storage import MemoryStorage  # noqa: PLC0415
             from limits.strategies import MovingWindowRateLimiter  # noqa: PLC0415
 
-            window.append((MovingWindowRateLimiter(MemoryStorage()), RateLimitItemPerMinute(most)))
+            often = {"search": RateLimitItemPerMinute(most), "sign-in": RateLimitItemPerMinute(_SIGN_INS)}
+            window.append((MovingWindowRateLimiter(MemoryStorage()), often))
         return window[0]
 
     @web.middleware("http")
     async def limited(request: Request, call_next: Any) -> Response:
-        if request.url.path.startswith(_PATHS):
+        is_sign_in = request.method == "POST" and request.url.path == _SIGN_IN
+        if is_sign_in or request.url.path.startswith(_PATHS):
             peer = request.client.host if request.client is not None else ""
             client = client_address(peer, request.headers.get("x-forwarded-for", ""), proxies)
-            searches, often = limiter()
-            if not searches.hit(often, "search", client):
-                wait = max(1, math.ceil(searches.get_window_stats(often, "search", client).reset_time - time.time()))
+            asked, items = limiter()
+            what = "sign-in" if is_sign_in else "search"
+            often, count = items[what], _SIGN_INS if is_sign_in else most
+            if not asked.hit(often, what, client):
+                wait = max(1, math.ceil(asked.get_window_stats(often, what, client).reset_time - time.time()))
                 refusal = {
                     "code": 429,
-                    "message": f"at most {counted(most, 'search')} a minute: wait {counted(wait, 'second')}",
+                    "message": f"at most {counted(count, what)} a minute: wait {counted(wait, 'second')}",
                 }
                 return JSONResponse(refusal, 429, {"Retry-After": str(wait)})
             if request.method == "POST" and (wrong := _unfit(request.headers.get("content-length", ""))) is not None:

@@ -16,14 +16,15 @@ from monitor.daemon.web_server import HostAndHead
 from monitor.model.errors import OwnFault
 from monitor.telemetry.prometheus import CONTENT_TYPE, PrometheusMeter
 
-# No script at all, one style sheet of our own: what an entry says can neither run nor call home. One form, for search.
+# No script at all, one style sheet of our own: what an entry says can neither run nor call home. Forms go to ourselves.
 _POLICY: Final = (
     "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 _HEADERS: Final = {
     "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    # `no-referrer` would also hide the origin of our own forms.
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",

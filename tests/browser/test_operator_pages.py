@@ -8,7 +8,7 @@ import pytest
 
 from alerts.alert import Owner
 from alerts.links import Links
-from monitor.store.alert_life import Who
+from monitor.store.alert_life import AlertLife, Who
 from monitor.store.patterns import Patterns
 from monitor.store.reading import Reading
 from tests.browser.site_pages import Eyes, chromium, eyes
@@ -20,11 +20,12 @@ from tests.support.parts import LOG, some_evidence
 pytestmark = pytest.mark.skipif(chromium() is None, reason="chromium is not installed (Debian: chromium)")
 LONG = "release-of-a-project-with-a-name-that-does-not-fit-anywhere@a-rather-long-name-of-a-company.example"
 LINKS = Links("http://127.0.0.1", b"k" * 32)
+TOKEN = "t" * 32
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
-    made = Place(tmp_path, LINKS)
+    made = Place(tmp_path, LINKS, TOKEN.encode())
     found(made, LONG)
     made.store.keep_evidence(some_evidence(), [])
     made.clock.advance(hours=3)
@@ -65,6 +66,38 @@ def test_every_page_fits_and_axe_finds_nothing(place: Place, width: int, *, dark
         assert "revoked" in sre.look("revoked")
     assert Patterns(place.store.database).all()[0].revoked_at is not None
     assert not Patterns(place.store.database).revoke(1, Who("bob"), NOW), "control: it is revoked"
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_an_operator_signs_in_silences_acknowledges_and_signs_out(place: Place, width: int, *, dark: bool) -> None:
+    life, reading = AlertLife(place.store.database, []), Reading(place.store.database)
+    (kept,) = [each for each in reading.alerts(9) if each.alert.kind == "unexpected-signing"]
+    with eyes(place.server.url, width=width, dark=dark) as sre:
+        look(sre, "read-only", f"/alerts/{kept.alert.id}")
+        sre.press("Sign in")
+        sre.look("operator-sign-in")
+        sre.page.get_by_label("Token of web.token_file").fill("guess")
+        sre.press("Sign in")
+        assert "This is not the token" in sre.page.locator("body").inner_text()
+        # The browser tells its console of the status 403.
+        sre.complaints.clear()
+        sre.look("operator-wrong-token")
+        sre.page.get_by_label("Token of web.token_file").fill(TOKEN)
+        sre.press("Sign in")
+        sre.look("operator-signed-in")
+        sre.page.get_by_label("Silence alerts with the same").select_option("rule")
+        sre.page.get_by_label("Your name, for the silence").fill("alice")
+        sre.press("Silence")
+        assert "End silence 1" in sre.look("operator-silenced")
+        sre.page.get_by_label("Your name", exact=True).fill("alice")
+        sre.press("Acknowledge")
+        assert "This alert is acknowledged" in sre.look("operator-acknowledged")
+        sre.press("Sign out")
+        sre.open(f"/alerts/{kept.alert.id}")
+        assert "Sign in" in sre.look("operator-signed-out")
+    assert [(each.kind, each.by) for each in life.changes(kept.alert.id)] == [("acknowledged", "alice")]
+    assert [(each.rule, each.by) for each in life.silences.all()] == [("acme-release", "alice")]
 
 
 def look(sre: Eyes, name: str, path: str) -> str:

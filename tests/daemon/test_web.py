@@ -54,7 +54,7 @@ HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'><a href=java
 class Place:
     """A store, a web server over it, and what the daemon says of itself."""
 
-    def __init__(self, folder: Path, links: Links = NO_LINKS) -> None:
+    def __init__(self, folder: Path, links: Links = NO_LINKS, token: bytes = b"") -> None:
         self.clock = Clock()
         self.config: Config = parse_config(CONFIG, folder / "signwatch.yaml")
         database = create(self.config.database, NOW, "test")
@@ -66,7 +66,7 @@ class Place:
         web.include_router(console_router(Console(self.store, self.look, lambda: self.rules, self.clock)))
         life, reading = AlertLife(database, ["mail"]), Reading(database)
         web.include_router(
-            alert_router(AlertDesk(life, reading, links, b"", self.clock, SigningProofs(self.store, list, None)))
+            alert_router(AlertDesk(life, reading, links, token, self.clock, SigningProofs(self.store, list, None)))
         )
         self.server = WebServer(web, WebConfig(("127.0.0.1", 0)))
         self.server.start()
