@@ -20,6 +20,7 @@ from monitor.site.subscribing import (
     good_link,
     preview_of,
     read_address,
+    suspended,
     used_up,
 )
 from monitor.site.subscription_view import csv_stream, json_stream, seen_by
@@ -104,13 +105,7 @@ def _not_signed_in(site: Site, token: str) -> Refused:
         )
     account = None if link is None else site.subscribers.by_address(link.address)
     if account is not None and account.suspended_at is not None:
-        # The link came out of the mailbox of this address: its reader may know the account's state.
-        return Refused(
-            403,
-            "This account is suspended",
-            "The operator of this site suspended it: its subscriptions are kept, and nothing is sent. Only the "
-            "operator can change that.",
-        )
+        return suspended()
     return used_up(link, site.clock())
 
 

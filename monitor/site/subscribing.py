@@ -119,12 +119,12 @@ def _add_subscribe(routes: APIRouter, site: Site) -> None:
 def _add_confirm(routes: APIRouter, site: Site) -> None:
     @routes.get("/confirm/{token}")
     def confirm_page(request: Request, token: str) -> HTMLResponse:
-        link = good_link(site, token, ("confirm", "share"))
+        link = _confirmable(site, token)
         return site.page(request, "confirm", link=link, token=token, words=_link_words(link))
 
     @routes.post("/confirm/{token}")
     def confirm(request: Request, token: str, form: Annotated[Form, Depends(site.door.form)]) -> HTMLResponse:  # noqa: ARG001
-        link = good_link(site, token, ("confirm", "share"))
+        link = _confirmable(site, token)
         payload = link.payload
         ask = Ask(payload["document"], "")
         known = known_before(site.past, ask, read_subject(payload["subject"]), site.clock())
@@ -215,6 +215,24 @@ def good_link(site: Site, token: str, purposes: Sequence[str]) -> Link:
     if link is None or link.purpose not in purposes or link.used_at is not None or link.expires_at <= site.clock():
         raise used_up(link, site.clock())
     return link
+
+
+def _confirmable(site: Site, token: str) -> Link:
+    link = good_link(site, token, ("confirm", "share"))
+    account = site.subscribers.by_address(link.address)
+    if account is not None and account.suspended_at is not None:
+        raise suspended()
+    return link
+
+
+def suspended() -> Refused:
+    """Refusal of a link to a suspended account. It came out of the account's mailbox: its reader may know the state."""
+    return Refused(
+        403,
+        "This account is suspended",
+        "The operator of this site suspended it: its subscriptions are kept, and nothing is sent. Only the "
+        "operator can change that.",
+    )
 
 
 def used_up(link: Link | None, now: Any = None) -> Refused:

@@ -495,6 +495,25 @@ def test_a_suspended_account_is_told_nothing_and_cannot_sign_in(acme: Scene) -> 
     mia.get("/subscriptions", expect=401)
 
 
+def test_a_suspended_account_confirms_nothing_and_the_link_works_after_it_is_resumed(acme: Scene) -> None:
+    mia = acme.visitor()
+    acme.subscribe(mia, MIA)
+    account = acme.site.subscribers.by_address(MIA)
+    assert account is not None
+    name, browser = "https://github.com/acme/other", acme.visitor()
+    fields = {"name": name, "email": MIA, "do": "subscribe"}
+    browser.post("/subscribe", fields, page=f"/subscribe?name={name}")
+    acme.deliver()
+    link = link_in(acme.mailbox.to(MIA)[-1], "confirm")
+    acme.site.subscribers.suspend(account.id, "a complaint by phone", "root")
+    assert "This account is suspended" in shown(browser.get(link, expect=403))
+    browser.post(link, expect=403)
+    assert len(acme.site.subscribers.subscriptions(account.id)) == 1
+    acme.site.subscribers.suspend(account.id, "", "root")
+    browser.post(link, page=link, expect=200)
+    assert len(acme.site.subscribers.subscriptions(account.id)) == 2
+
+
 def test_self_made_certificates_by_the_hundred_hide_no_real_signing(acme: Scene) -> None:
     acme.sign(days_ago=2)
     for number in range(120):
