@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
-from alerts.alert import Alert, AlertChange, ChangeKind
+from alerts.alert import Alert, AlertChange, ChangeKind, counted
 from alerts.channels.channel import DeliveryFailed
 from alerts.channels.guarded_http import GuardedPoster
 from alerts.channels.settings import SecretFile, SecretUnreadable
@@ -179,7 +179,7 @@ def _block(text: str) -> str:
     """Text as a code block that it cannot end: no line of it can be a fence as long as this one."""
     shown = text.replace(_FENCE, "~").encode("utf-8", "replace").decode().rstrip()
     if len(shown) > _MAX_BODY:
-        shown = f"{shown[:_MAX_BODY]}… (+{len(shown) - _MAX_BODY} characters)"
+        shown = f"{shown[:_MAX_BODY]}… (+{counted(len(shown) - _MAX_BODY, 'character')})"
     return f"{_FENCE}\n{shown}\n{_FENCE}"
 
 

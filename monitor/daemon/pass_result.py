@@ -82,7 +82,8 @@ class ObservedState(State):
             name = finding.verdict.outcome.value
             self.outcome.findings[name] = self.outcome.findings.get(name, 0) + 1
         self.outcome.unreadable += len(batch.unreadable)
-        self.outcome.dropped += batch.matches_dropped
+        if batch.dropped:
+            self.outcome.dropped += batch.matches_dropped
 
     @override
     def record_head(self, head: SignedHead) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import cache
 from hashlib import sha256
 from typing import Protocol
 
@@ -12,9 +13,10 @@ from alerts.alert import Alert
 from monitor.model.inclusion_promise import InclusionPromise, promises_of
 from monitor.model.state import FactStore, Finding, Hit
 from monitor.raising.entry_alerts import INTEGRATED_TIME, REFUTED_TIME, is_ahead
-from monitor.raising.signing_alerts import alerts_of_findings, known_releases
+from monitor.raising.signing_alerts import alerts_of_findings
 from monitor.store.findings import BatchPast
 from rules.asking import PREFIX, LayeredMatcher
+from rules.facts import Facts
 from rules.judge import judge_selected, recheck_at
 from rules.matching.matcher import Matcher
 from rules.rule import CT_KINDS, JudgedByPast, Outcome
@@ -96,9 +98,13 @@ class RuleJudge(Judge):
     def alerts(self, findings: Sequence[Finding], now: datetime) -> Sequence[Alert]:
         rules = {name: rule for name in {finding.rule for finding in findings} if (rule := self._rule(name))}
         told = [finding for finding in findings if finding.rule in rules]
-        unexpected = [each for each in told if each.verdict.outcome is Outcome.UNEXPECTED]
-        hits = [Hit(each.selected.signing, (each.rule,), each.leaf) for each in unexpected]
-        return alerts_of_findings(told, rules, now, known_releases(self._facts.ahead(hits)))
+
+        @cache
+        def facts() -> Facts:
+            unexpected = [each for each in told if each.verdict.outcome is Outcome.UNEXPECTED]
+            return self._facts.ahead([Hit(each.selected.signing, (each.rule,), each.leaf) for each in unexpected])
+
+        return alerts_of_findings(told, rules, now, facts)
 
     def _labelled(self, hit: Hit, now: datetime) -> tuple[Signing, tuple[InclusionPromise, ...]]:
         """The signers with their chains of trust, and the promises of CT logs in their certificates."""

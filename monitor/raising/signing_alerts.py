@@ -33,9 +33,10 @@ Released = Callable[[Rule, Signing], Sequence[str]]
 """Names of the known releases that an entry may sign, such as "image NAME@sha256:…", "commit ID", "file NAME"."""
 
 
-def known_releases(facts: Facts) -> Released:
+def _known_releases(facts: Callable[[], Facts]) -> Released:
     """Releases that a rule lists under `images`, that were announced for it, or that stand in its registry.
 
+    `facts` is asked for the rules alone that expect one of the latter two.
     The log names the digest of what was signed. For an image that is a statement about it, which follows from the
     image's digest (`sigstore_entries.release`).
     """
@@ -47,10 +48,10 @@ def known_releases(facts: Facts) -> Released:
             if isinstance(kind, ImagesExpectation):
                 found += [each.what for each in kind.releases if not shown.isdisjoint(each.digests)]
             elif isinstance(kind, AuthorisedExpectation):
-                announced = [leave for each in sorted(shown) for leave in facts.leave.authorisations(rule.id, each)]
+                announced = [leave for each in sorted(shown) for leave in facts().leave.authorisations(rule.id, each)]
                 found += [leave.what for leave in announced if leave.what != leave.digest]
             elif isinstance(kind, DigestsFromExpectation) and kind.source.form is SourceForm.REGISTRY:
-                listed = facts.known.digests_from(kind.source) or ()
+                listed = facts().known.digests_from(kind.source) or ()
                 found += [] if shown.isdisjoint(listed) else [f"image of {kind.source.target}"]
         return list(dict.fromkeys(filter(None, found)))
 
@@ -62,12 +63,17 @@ def _none_known(_rule: Rule, _signing: Signing) -> Sequence[str]:
 
 
 def alerts_of_findings(
-    findings: Sequence[Finding], rules: Mapping[str, Rule], now: datetime, released: Released = _none_known
+    findings: Sequence[Finding],
+    rules: Mapping[str, Rule],
+    now: datetime,
+    facts: Callable[[], Facts] | None = None,
 ) -> list[Alert]:
     """One alert per unexpected signing, one a day per rule for signings without a trusted certificate, else none.
 
-    The canary's announced signings make alerts too: they try the way that alerts go.
+    The canary's announced signings make alerts too: they try the way that alerts go. Known releases are named by
+    `facts`.
     """
+    released = _none_known if facts is None else _known_releases(facts)
     alerts = [
         _alert_of_unexpected(finding, rules[finding.rule], now, released)
         for finding in findings

@@ -110,7 +110,7 @@ def test_a_long_page_of_an_operators_own_template_is_cut_for_github_and_says_so(
     replace(channel, renderer=Renderer(UserTemplate("long", template.read_text()))).send(an_alert(), "1", NOW)
     (made,) = [each for each in receiver.requests if each["method"] == "POST"]
     GITHUB_ISSUES.validate(made)
-    assert "… (+40000 characters)\n~~~" in made["body"]["body"]
+    assert "… (+40,000 characters)\n~~~" in made["body"]["body"]
 
 
 def test_a_link_that_slack_would_refuse_is_left_out_and_named(receiver: Receiver) -> None:

@@ -24,7 +24,7 @@ from monitor.raising.log_alerts import (
     own_fault_alert,
     stale_head_alert,
 )
-from monitor.raising.signing_alerts import alerts_of_findings, known_releases, short_name
+from monitor.raising.signing_alerts import alerts_of_findings, short_name
 from monitor.store.authorisations import Authorisations
 from monitor.store.database import Database
 from rules.facts import Authorisation, DigestSource, SourceForm
@@ -214,14 +214,13 @@ def test_a_signature_of_a_known_image_is_told_as_that_whichever_digest_the_log_s
     Authorisations(database).add("announced", leave, NOW - timedelta(days=2))
     source = DigestSource(SourceForm.REGISTRY, "ghcr.io/acme/widget")
     store.facts.known.digests = {source: frozenset(image.digests)}.get
-    told = known_releases(store.facts.stored)
     made = finding(7, Outcome.UNEXPECTED, "dsse")
     signing = replace(made.selected.signing, digests=(Digest("sha256", logged.removeprefix("sha256:")),))
     made = replace(made, rule=rule, selected=everyone(signing))
-    (alert,) = alerts_of_findings([made], rules, NOW, told)
+    (alert,) = alerts_of_findings([made], rules, NOW, lambda: store.facts.stored)
     assert alert.title == f"a@acme.example signed {named} on branch evil instead of tag v*"
     assert ("Signed", f"{fact}; its own digest is not in the log") in dict(groups_of(alert))["Entry"]
-    (alert,) = alerts_of_findings([replace(made, rule="other")], rules, NOW, told)
+    (alert,) = alerts_of_findings([replace(made, rule="other")], rules, NOW, lambda: store.facts.stored)
     assert alert.title.startswith("a@acme.example signed an attestation on"), "another rule's announcement says nothing"
     assert "Signed" not in dict(dict(groups_of(alert))["Entry"])
 
