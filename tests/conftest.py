@@ -18,6 +18,28 @@ def covered(record_property: Callable[[str, object], None]) -> Callable[[str], N
     return lambda sentence: record_property(_COVERED, sentence)
 
 
+class FailuresAtOnce:
+    """Names each failure when it happens: a run that is cut off prints no summary."""
+
+    def __init__(self, terminal: pytest.TerminalReporter) -> None:
+        self._terminal = terminal
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Print the test's name, where it failed and the first line of the reason."""
+        if report.failed:
+            reason = (report.longreprtext.strip().splitlines() or [""])[-1]
+            self._terminal.ensure_newline()
+            self._terminal.write_line(f"FAILED {report.nodeid} ({report.when}): {reason[:300]}")
+
+
+@pytest.hookimpl(trylast=True)  # the terminal reporter is there then
+def pytest_configure(config: pytest.Config) -> None:
+    """In the process that prints, and in no worker, name failures at once."""
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is not None and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(FailuresAtOnce(terminal), "failures-at-once")
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what was covered, how long each took, and, of long tests, what was left out."""
     reports = [each for each in terminalreporter.getreports("passed") if isinstance(each, pytest.TestReport)]
@@ -30,4 +52,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"{minutes:3} min {seconds:2} s  {report.nodeid.partition('::')[0]}: {sentence}")
     missing = len(terminalreporter.getreports("skipped"))
     if missing:
-        terminalreporter.write_line(f"{missing} skipped: what they would have shown was not shown; `-rs` says why")
+        terminalreporter.write_line(f"{missing} skipped, which shows less than a whole run; the reasons are below")
