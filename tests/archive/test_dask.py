@@ -27,7 +27,6 @@ from monitor.archive.writing import read_manifest
 from monitor.cluster import pipeline
 from monitor.commands import dask as dask_options
 from tests.archive.conftest import RANGE, Place
-from tests.support.waiting import PATIENCE
 
 _START = 120.0  # seconds
 _PART = 16
@@ -74,14 +73,9 @@ class Cluster:
         process.wait()
 
     def stop(self) -> None:
-        for process in reversed(self.processes.values()):
-            process.terminate()
-        for process in self.processes.values():
-            try:
-                process.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        """Kill all: a worker that is asked to end while its scheduler ends too may wait for it for ever."""
+        for name in reversed(list(self.processes)):
+            self.kill(name)
 
     def _run(self, name: str, *words: str) -> Path:
         said = self.folder / f"{name}.err"
