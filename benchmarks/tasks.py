@@ -238,6 +238,11 @@ TASKS: Final[tuple[Task, ...]] = (
                 "seconds from one committed finding to 10,000 accepted webhooks at many loopback addresses",
                 at_most=30,
             ),
+            Figure(
+                "fan_out_hold_ms",
+                "longest milliseconds that a pass over a log waits meanwhile until it can commit",
+                at_most=1_000,
+            ),
         ),
         lambda _: subscriptions.measure_fan_out(),
     ),

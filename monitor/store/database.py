@@ -2,9 +2,11 @@
 
 import os
 import sqlite3
+import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -40,6 +42,49 @@ class WrongSchema(OwnFault):
     """The database was written by another version of the program."""
 
 
+class Turns:
+    """Lets the writers of one process write in the order in which they came.
+
+    SQLite has one writer and lets the others look again every tenth of a second: a loop of short transactions, such as
+    a fan-out, would keep a pass over a log waiting until it is through.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._queue: deque[threading.Lock] = deque()
+        self._taken = False
+
+    @property
+    def waiting(self) -> int:
+        """Number of writers that wait for their turn."""
+        return len(self._queue)
+
+    def take(self, seconds: float) -> bool:
+        """Wait for the turn; false when it did not come in time."""
+        with self._lock:
+            if not self._taken:
+                self._taken = True
+                return True
+            mine = threading.Lock()
+            mine.acquire()
+            self._queue.append(mine)
+        if mine.acquire(timeout=seconds):
+            return True
+        with self._lock:
+            if mine not in self._queue:
+                return True  # it came at the last moment
+            self._queue.remove(mine)
+        return False
+
+    def give(self) -> None:
+        """End the turn: the writer that waits longest is next."""
+        with self._lock:
+            if self._queue:
+                self._queue.popleft().release()
+            else:
+                self._taken = False
+
+
 @dataclass(frozen=True, slots=True)
 class Database:
     """One open database. `read` and `write` hand out connections inside one transaction each.
@@ -52,6 +97,7 @@ class Database:
     where: str
     path: Path | None = None
     file: tuple[int, int] | None = None
+    turns: Turns = field(default_factory=Turns, compare=False)
 
     @property
     def is_sqlite(self) -> bool:
@@ -68,11 +114,26 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Connection whose changes are all durable when the block ends, or none of them is."""
-        self._check_in_place()
-        with _own_fault(self.where), self.engine.connect() as connection:
+        with self._turn(), _own_fault(self.where), self.engine.connect() as connection:
+            self._check_in_place()
             options = connection.execution_options(signwatch_write=True)
             with options.begin():
                 yield options
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if not self.is_sqlite:
+            yield
+            return
+        if not self.turns.take(_BUSY_MILLISECONDS / 1000):
+            raise OwnFault(
+                f"{self.where}: another step wrote to the database for {_BUSY_MILLISECONDS // 1000} s. Nothing of this "
+                "step was kept; it is tried again."
+            )
+        try:
+            yield
+        finally:
+            self.turns.give()
 
     def close(self) -> None:
         """Close every connection."""

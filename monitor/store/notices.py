@@ -23,6 +23,7 @@ from monitor.store.tables import AlertRow
 
 ALERT: Final = "alert"
 LETTER: Final = "letter"
+_FORGOTTEN: Final = 1_000
 
 _NOTICE = table(NoticeRow)
 _ALERT = table(AlertRow)
@@ -279,10 +280,15 @@ class Notices:
             return connection.execute(chosen).first() is not None
 
     def forget_old(self, before: datetime) -> None:
-        """Forget messages that ended before a moment."""
-        with self._database.write() as connection:
-            ended = and_(_NOTICE.c.state != PENDING, _NOTICE.c.finished_at < before)
-            connection.execute(delete(_NOTICE).where(ended))
+        """Forget messages that ended before a moment, some at a time: following must come between."""
+        ended = and_(_NOTICE.c.state != PENDING, _NOTICE.c.finished_at < before)
+        while True:
+            with self._database.write() as connection:
+                some = connection.execute(select(_NOTICE.c.id).where(ended).limit(_FORGOTTEN)).scalars().all()
+                for part in chunks(some):
+                    connection.execute(delete(_NOTICE).where(_NOTICE.c.id.in_(part)))
+            if len(some) < _FORGOTTEN:
+                return
 
 
 def _row(
