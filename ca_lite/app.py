@@ -4,8 +4,8 @@ import socket
 import threading
 from contextlib import ExitStack
 from pathlib import PurePosixPath
+from typing import Final
 
-import uvicorn
 from fastapi import FastAPI, Response
 
 from addresses.url import is_loopback_host
@@ -17,8 +17,12 @@ from ca_lite.keys import now, read_limited
 from ca_lite.service import Service
 from ca_lite.settings import Settings
 from ca_lite.tuf_repository import refresh
-from inbound.serving import listener
+from inbound.connections import ConnectionLimits
+from inbound.serving import guarded, listener
 from inbound.serving import serve as run_server
+
+# A quarter of the descriptors, for the journal, key files and the CT log need the others.
+_LIMITS: Final = ConnectionLimits(idle=30, exchange=120.0, most=512, share=4)
 
 
 def create_app(service: Service) -> FastAPI:
@@ -89,14 +93,5 @@ def _bound(address: str, port: int) -> socket.socket | None:
 
 def serve(service: Service, sockets: list[socket.socket], ready: str) -> None:
     """Serve until a signal asks to stop; prints `ready` once requests are answered."""
-    config = uvicorn.Config(
-        create_app(service),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=True,
-        timeout_keep_alive=30,
-        limit_concurrency=200,
-        lifespan="off",
-    )
+    config = guarded(create_app(service), _LIMITS)
     run_server(config, sockets, ready)

@@ -11,6 +11,7 @@ from typing import Any, Final
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
 
 from ca_lite.errors import CA_FAILED, INTERNAL, NOT_FOUND, UNIMPLEMENTED, Refused, bad_request
 from ca_lite.metrics import Metrics
@@ -58,6 +59,7 @@ def install(app: FastAPI, metrics: Metrics, cors_origins: tuple[str, ...]) -> No
     app.add_exception_handler(Refused, _refusal_handler(metrics))
     app.add_exception_handler(TimestampRefused, _timestamp_refused)
     app.add_exception_handler(HTTPException, _not_found)
+    app.add_exception_handler(ClientDisconnect, _left)
     app.add_exception_handler(Exception, _unexpected)
     app.add_middleware(CORSMiddleware, allow_origins=list(cors_origins), allow_methods=["*"], allow_headers=["*"])
 
@@ -101,6 +103,11 @@ def _not_found(_request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code == 405:  # noqa: PLR2004
         return json_answer({"code": UNIMPLEMENTED, "message": "Method Not Allowed", "details": []}, 501)
     return json_answer({"code": NOT_FOUND, "message": "Not Found", "details": []}, 404)
+
+
+def _left(_request: Request, _error: Exception) -> Response:
+    # It is sent to no client and logged nowhere: a client can leave as often as it likes.
+    return Response(status_code=400)
 
 
 def _unexpected(request: Request, error: Exception) -> Response:

@@ -1,15 +1,26 @@
-"""Listening sockets, and a uvicorn server that says when it serves and ends in order."""
+"""Listening sockets, and a uvicorn server with limits that says when it serves and ends in order."""
 
+import asyncio
 import contextlib
+import logging
 import signal
 import socket
 import sys
 from collections.abc import Iterator
+from functools import partial
+from typing import Any, Final
 
 import uvicorn
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 from typing_extensions import override
 
-_BACKLOG = 512
+from inbound.connections import ConnectionLimits, GuardedProtocol
+
+_LOG: Final = logging.getLogger(__name__)
+_BACKLOG: Final = 512
+# Of each socket as many connections are accepted before the first of them is looked at.
+_AT_ONCE: Final = 4
 
 
 def listener(host: str, port: int, *, only_v6: bool = True, backlog: int = _BACKLOG) -> socket.socket:
@@ -29,12 +40,65 @@ def listener(host: str, port: int, *, only_v6: bool = True, backlog: int = _BACK
     return made
 
 
+def guarded(app: ASGIApp, limits: ConnectionLimits, **options: Any) -> uvicorn.Config:
+    """Configuration of a server of HTTP/1.1 with limits on its connections; `options` are further ones of uvicorn."""
+    protocol: Any = partial(GuardedProtocol, limits, {})
+    return uvicorn.Config(
+        _Abandoned(app),
+        http=protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        # Below an error only a client's mistakes are told: a client with many would fill the disk.
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=_AT_ONCE,
+        timeout_keep_alive=limits.idle,
+        timeout_graceful_shutdown=5,
+        **options,
+    )
+
+
+class _Abandoned:
+    """ASGI middleware: a client that leaves before its request arrived whole is no error of the application."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with contextlib.suppress(ClientDisconnect):
+            await self._app(scope, receive, send)
+
+
 def serve(config: uvicorn.Config, sockets: list[socket.socket], ready: str) -> None:
     """Serve until SIGTERM or SIGINT; prints `ready` once requests are answered."""
     _Announcing(config, ready).run(sockets)
 
 
-class _Announcing(uvicorn.Server):
+class QuietServer(uvicorn.Server):
+    """A server that tells trouble of its event loop once, without a traceback for each connection."""
+
+    @override
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        told: set[str] = set()
+
+        def tell(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+            error = context.get("exception")
+            kind = f"{context.get('message')}: {type(error).__name__}"
+            if kind not in told:
+                told.add(kind)
+                _LOG.error("server_trouble detail=%s", f"{kind}: {error}")
+
+        asyncio.get_running_loop().set_exception_handler(tell)
+        await super().startup(sockets)
+        for each in sockets or ():
+            # asyncio shortened the queue of the kernel to the number that it accepts at once.
+            each.listen(_BACKLOG)
+
+
+class _Announcing(QuietServer):
     def __init__(self, config: uvicorn.Config, ready: str) -> None:
         super().__init__(config)
         self._ready = ready

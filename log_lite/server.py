@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-import uvicorn
 from cryptography import x509
 
 from addresses.url import is_loopback_host
-from inbound.serving import listener
+from inbound.connections import ConnectionLimits
+from inbound.serving import guarded, listener
 from inbound.serving import serve as run_server
 from log_lite.api_v2 import OwnAddress
 from log_lite.app import application
@@ -30,6 +30,8 @@ from log_lite.store import Store
 _HTTP_PORT: Final = 80
 # Further loopback addresses that Rekor v2 shards made by `rotate` live under.
 _SPARE_HOSTS: Final = tuple(f"127.0.0.{n}" for n in range(2, 10))
+# A quarter of the descriptors, for database connections need the others. Faults trickle for two minutes.
+_LIMITS: Final = ConnectionLimits(idle=30, exchange=180.0, most=512, share=4)
 _logger = logging.getLogger(__name__)
 
 
@@ -113,10 +115,7 @@ def serve(folder: Path, *, anchors: Sequence[x509.Certificate], listen: str | No
         switch.read()
         sequencer.on_change = switch.read
         app = OwnAddress(Misbehave(application(service, accept_dsse=accept_dsse), lambda: switch.http))
-        config = uvicorn.Config(
-            app, log_level="warning", access_log=False, server_header=False,
-            timeout_graceful_shutdown=5, timeout_keep_alive=30,
-        )  # fmt: skip
+        config = guarded(app, _LIMITS)
         sequencer.start()
         try:
             run_server(config, sockets, f"log-lite ready at {ledger.url} (pid {os.getpid()})")

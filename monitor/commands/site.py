@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from monitor.site.parts import Site
 
 _LOG: Final = logging.getLogger(__name__)
-_CONNECTIONS: Final = 512
 
 
 def site(config: ConfigOption = DEFAULT_CONFIG) -> None:
@@ -74,10 +73,9 @@ def site_of(settings: Config) -> SiteConfig:
 
 def site_server(site: "Site", configured: SiteConfig) -> "WebServer":
     """The site on its address. Raises `OwnFault` when the address cannot be had."""
-    from monitor.daemon.web_server import WebLimits, WebServer
+    from monitor.daemon.web_server import SITE_LIMITS, WebServer
     from monitor.site.app import create_site
 
     if configured.listen is None:
         raise BadConfig("site.listen is not set, so the site has no address.")
-    limits = WebLimits(connections=_CONNECTIONS)
-    return WebServer(create_site(site), WebConfig(configured.listen), limits, "site")
+    return WebServer(create_site(site), WebConfig(configured.listen), SITE_LIMITS, "site")

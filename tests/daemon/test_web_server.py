@@ -13,12 +13,13 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 
+from inbound.connections import ConnectionLimits
 from monitor.cli import run_command
 from monitor.config import WebConfig, parse_config
 from monitor.daemon.web import create_app
-from monitor.daemon.web_server import WebLimits, WebServer
+from monitor.daemon.web_server import WebServer
 from monitor.model.errors import OwnFault
 from monitor.telemetry.prometheus import PrometheusMeter
 from tests.support.served_log import ServedLog, served_log, signing_body
@@ -37,7 +38,7 @@ def app(hosts: tuple[str, ...] = ()) -> FastAPI:
 
 
 @contextmanager
-def serving(limits: WebLimits | None = None, hosts: tuple[str, ...] = ()) -> Iterator[str]:
+def serving(limits: ConnectionLimits | None = None, hosts: tuple[str, ...] = ()) -> Iterator[str]:
     server = WebServer(app(hosts), WebConfig(("127.0.0.1", 0)), limits)
     server.start()
     try:
@@ -76,13 +77,13 @@ def ends(connection: socket.socket) -> bytes:
     ids=["nothing", "half a line", "half a header", "a second request"],
 )
 def test_a_request_that_does_not_arrive_is_ended(sent: bytes) -> None:
-    with serving(WebLimits(headers=0.3, idle=30)) as url, connected(url, sent) as connection:
+    with serving(ConnectionLimits(headers=0.3, idle=30)) as url, connected(url, sent) as connection:
         assert (b"alive" in ends(connection)) is (b"\r\n\r\n" in sent)
 
 
 def test_a_connection_without_a_further_request_is_ended() -> None:
     request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    with serving(WebLimits(headers=30, idle=1)) as url, connected(url, request) as connection:
+    with serving(ConnectionLimits(headers=30, idle=1)) as url, connected(url, request) as connection:
         assert b"alive" in ends(connection)
 
 
@@ -93,7 +94,7 @@ def test_a_body_that_does_not_arrive_is_ended() -> None:
     async def read(body: dict[str, str]) -> None:
         """Needs its whole body."""
 
-    server = WebServer(made, WebConfig(("127.0.0.1", 0)), WebLimits(headers=30, exchange=0.3))
+    server = WebServer(made, WebConfig(("127.0.0.1", 0)), ConnectionLimits(headers=30, exchange=0.3))
     server.start()
     try:
         head = b"POST /read HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
@@ -104,11 +105,38 @@ def test_a_body_that_does_not_arrive_is_ended() -> None:
 
 
 def test_a_probe_is_answered_while_more_connections_are_held_than_there_may_be() -> None:
-    with serving(WebLimits(headers=60, connections=8)) as url, ExitStack() as held:
+    with serving(ConnectionLimits(headers=60, most=8)) as url, ExitStack() as held:
         idle = [held.enter_context(connected(url, b"GET / HTT")) for _ in range(40)]
         for _ in range(5):
             assert httpx.get(f"{url}/healthz", trust_env=False, timeout=30).text == "alive\n"
         assert ends(idle[0]) == b"", "the one that waited longest made room"
+
+
+@pytest.mark.parametrize("kind", ["half a body", "an answer that is not read"])
+def test_a_connection_that_waits_for_its_client_makes_room(kind: str) -> None:
+    made = app()
+
+    @made.post("/read")
+    async def read(body: dict[str, str]) -> None:
+        """Needs its whole body."""
+
+    @made.get("/large")
+    async def large() -> Response:
+        return Response(bytes(32 * 1024 * 1024))
+
+    sent = {
+        "half a body": b"POST /read HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{",
+        "an answer that is not read": b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    }[kind]
+    server = WebServer(made, WebConfig(("127.0.0.1", 0)), ConnectionLimits(headers=60, exchange=60, most=8))
+    server.start()
+    try:
+        with ExitStack() as held:
+            for _ in range(16):
+                held.enter_context(connected(server.url, sent))
+            assert httpx.get(f"{server.url}/healthz", trust_env=False, timeout=30).text == "alive\n"
+    finally:
+        server.stop()
 
 
 @pytest.mark.parametrize("path", [*PATHS, "/nothing"])

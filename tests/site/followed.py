@@ -14,7 +14,7 @@ from monitor.config import WebConfig, load_config
 from monitor.daemon.assembly import Monitor, assemble
 from monitor.daemon.log_sources import own_sources
 from monitor.daemon.signing_proofs import SigningProofs
-from monitor.daemon.web_server import WebLimits, WebServer
+from monitor.daemon.web_server import SITE_LIMITS, WebServer
 from monitor.following.follower import Timing
 from monitor.site.app import create_site
 from monitor.site.delivery import Courier
@@ -116,7 +116,7 @@ def followed(folder: Path, database: str | None = None) -> Iterator[Followed]:
         assert monitor.courier is not None
         proofs = SigningProofs(monitor.store, own_sources(monitor, stack), settings.archive)
         site = replace(monitor.courier.site, prove=proofs.document)
-        server = WebServer(create_site(site), WebConfig(("127.0.0.1", port)), WebLimits(connections=500), "site")
+        server = WebServer(create_site(site), WebConfig(("127.0.0.1", port)), SITE_LIMITS, "site")
         server.start()
         stack.callback(server.stop)
         visitors = stack.enter_context(ExitStack())

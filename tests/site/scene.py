@@ -19,7 +19,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from monitor.archive.search import Archive
 from monitor.config import WebConfig
-from monitor.daemon.web_server import WebLimits, WebServer
+from monitor.daemon.web_server import SITE_LIMITS, WebServer
 from monitor.model.state import Finding
 from monitor.site.app import create_site
 from monitor.site.archived import ArchivedPast
@@ -235,7 +235,7 @@ def scene(folder: Path, database: Database, archive: Archive | None = None, **ch
     past = None if archive is None else ArchivedPast(archive, FoundPast(database))
     site = build_site(config, database, clock, past)
     assert config.listen is not None
-    server = WebServer(create_site(site), WebConfig(config.listen), WebLimits(connections=500), "site")
+    server = WebServer(create_site(site), WebConfig(config.listen), SITE_LIMITS, "site")
     courier = Courier(site)
     server.start()
     with ExitStack() as visitors:

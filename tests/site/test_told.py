@@ -12,7 +12,7 @@ import pytest
 from monitor.cli import run_command
 from monitor.commands.site import site_alone
 from monitor.config import WebConfig, load_config
-from monitor.daemon.web_server import WebLimits, WebServer
+from monitor.daemon.web_server import SITE_LIMITS, WebServer
 from monitor.site.app import create_site
 from monitor.site.weekly import put_weekly
 from tests.site.followed import NAME, Followed, followed
@@ -154,7 +154,10 @@ def test_a_site_without_the_daemon_proves_a_signing_from_the_archive(live: Follo
         settings = load_config(live.served.config)
         listen = ("127.0.0.1", free_port())
         server = WebServer(
-            create_site(site_alone(settings, live.monitor.store.database)), WebConfig(listen), WebLimits(), "site"
+            create_site(site_alone(settings, live.monitor.store.database)),
+            WebConfig(listen),
+            SITE_LIMITS,
+            "site",
         )
         server.start()
         replica = Visitor(f"http://127.0.0.1:{listen[1]}")

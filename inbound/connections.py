@@ -1,0 +1,109 @@
+"""Connections of a server: a client that holds connections open can take nothing from the rest of the process.
+
+Each connection has a time for its request and a time for the whole exchange. There are few connections, so that the
+process keeps its file descriptors for databases, logs and channels. When all are taken, the one that has waited longest
+for its client makes room: a request is answered while a client holds connections open.
+"""
+
+import asyncio
+import resource
+from dataclasses import dataclass
+from typing import Any, Final
+
+from typing_extensions import override
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+_LEAST: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """Seconds for a request's headers, between two requests, and for a whole exchange; connections at once.
+
+    At most `most` connections, and one in `share` of the descriptors that the process may have.
+    """
+
+    headers: float = 10.0
+    idle: int = 5
+    exchange: float = 60.0
+    most: int = 64
+    share: int = 8
+
+    def most_connections(self) -> int:
+        """Connections that may be open at once."""
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft == resource.RLIM_INFINITY:
+            return self.most
+        return min(self.most, max(_LEAST, soft // self.share))
+
+
+class GuardedProtocol(H11Protocol):
+    """One connection. `order` are the server's connections, the one first whose last step is longest ago.
+
+    A step is the begin of a connection, of a request, and of the wait for the next request.
+    """
+
+    def __init__(self, limits: ConnectionLimits, order: dict["GuardedProtocol", None], **of_uvicorn: Any) -> None:
+        super().__init__(**of_uvicorn)
+        self._limits, self._order, self._most = limits, order, limits.most_connections()
+        self._alarm: asyncio.TimerHandle | None = None
+        # A request's headers are awaited under a time limit; a request is being read or answered.
+        self._asking = self._answering = False
+
+    @override
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self._asking = True
+        self._step(self._limits.headers)
+        if len(self.connections) > self._most:
+            # This connection is the newest that waits, so it goes only while every other one is being answered.
+            longest = next(each for each in self._order if each.waits_for_client())
+            del self._order[longest]
+            longest.transport.abort()
+
+    def waits_for_client(self) -> bool:
+        """True while the client owes the rest of a request, or does not take the answer."""
+        return not self._is_busy() or self.cycle.more_body or self.flow.write_paused
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self._is_busy():
+            if not self._answering:
+                self._asking, self._answering = False, True
+                self._step(self._limits.exchange)
+        elif not self._asking:
+            self._asking = True
+            self._step(self._limits.headers)
+
+    @override
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            return
+        self._answering = self._is_busy()
+        # The begin of a further request that came with this one.
+        self._asking = not self._answering and bool(self.conn.trailing_data[0])
+        if self._answering:
+            self._step(self._limits.exchange)
+        else:
+            self._step(self._limits.headers if self._asking else self._limits.idle)
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._order.pop(self, None)
+        if self._alarm is not None:
+            self._alarm.cancel()
+        super().connection_lost(exc)
+
+    def _is_busy(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _step(self, seconds: float) -> None:
+        self._order.pop(self, None)
+        self._order[self] = None
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self.loop.call_later(seconds, self.transport.abort)
