@@ -2,48 +2,15 @@
 
 import hashlib
 import re
-import unicodedata
 from typing import Any, Final
 
-# Cc: ANSI escapes and newlines. Cf: bidi overrides, zero-width and tag characters. Cs, Co, Cn: no agreed look.
-# Zl, Zp: line breaks by another name.
-_UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-# Letters and symbols by category, blank by look: they hide where a name ends.
-_BLANK: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0")
-# Marks that are not drawn (Unicode: Default_Ignorable_Code_Point): two names with and without one look the same.
-_UNDRAWN: Final = re.compile("[\u034f\u17b4\u17b5\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
-_SHORT: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-_MAX_MARKS: Final = 3
+from addresses.visible import inert_line
+
+__all__ = ["header_token", "inert_json", "inert_line"]
+
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,179}")
 _JSON_TEXT: Final = 2_000
 _JSON_ITEMS: Final = 64
-
-
-def inert_line(text: str, limit: int) -> str:
-    r"""One visible line of at most `limit` characters of `text`, plus a note of how many were left out.
-
-    Characters that move the cursor, change direction, break the line or show nothing become `\u{202e}`-style escapes;
-    a pile of combining marks is cut after three.
-    """
-    shown: list[str] = []
-    length = marks = 0
-    for position, char in enumerate(text):
-        category = unicodedata.category(char)
-        marks = marks + 1 if category in {"Mn", "Me"} else 0
-        piece = _piece(char, category, too_many_marks=marks > _MAX_MARKS)
-        if length + len(piece) > limit:
-            return "".join(shown) + f"… (+{len(text) - position} characters)"
-        shown.append(piece)
-        length += len(piece)
-    return "".join(shown)
-
-
-def _piece(char: str, category: str, *, too_many_marks: bool) -> str:
-    if char in _SHORT:
-        return _SHORT[char]
-    if category in _UNSEEN or char in _BLANK or too_many_marks or _UNDRAWN.match(char):
-        return f"\\u{{{ord(char):x}}}"
-    return " " if category == "Zs" else char
 
 
 def inert_json(value: Any) -> Any:

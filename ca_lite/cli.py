@@ -1,10 +1,12 @@
 """The `ca-lite` command. Exit codes: 0 fine, 1 a token is refused, 2 wrong usage or configuration, 3 outage."""
 
+import logging
 import sys
 
 import typer
 
-from command_line.program import LazyCommand, VersionOption, group, listing, run
+from command_line.log_format import Text
+from command_line.program import LazyCommand, ToStandardError, VersionOption, group, listing, run
 
 app = typer.Typer(
     cls=listing(
@@ -43,4 +45,5 @@ def _options(*, _version: VersionOption = False) -> None:
 
 def main() -> None:
     """Run the command line."""
+    logging.basicConfig(level=logging.WARNING, handlers=[ToStandardError(Text("ca-lite: %(message)s"))])
     sys.exit(run(app, "ca-lite", sys.argv[1:]))

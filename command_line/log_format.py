@@ -1,8 +1,9 @@
 """Format of log records: text for people, logfmt or JSON, one line a record, times in UTC.
 
 A message `event name=%s other=%d` becomes the fields `event`, `name` and `other`; any other message is the field
-`message`. What a server or a log entry said may be among the values: control characters never reach the output, and a
-value that is cut says how much is missing.
+`message`; fields given as `extra` follow. Text of a server or a log entry may be among the values. So every text is
+made visible (`addresses/visible.py`), also within JSON, whose reader would bring escapes back to life; a value that is
+cut says how much is missing.
 """
 
 import json
@@ -13,9 +14,12 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any, Final
 
+from addresses.visible import inert_line
+
 _LONGEST: Final = 8_000
 _EXACT: Final = 2**53
-_EVENT: Final = re.compile(r"[a-z][a-z0-9_]*( [a-z][a-z0-9_]*=%[sdr])*", re.ASCII)
+_EVENT: Final = re.compile(r"[a-z][a-z0-9_-]*( [a-z][a-z0-9_]*=%[sdr])*", re.ASCII)
+_OF_LOGGING: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
 _BARE: Final = re.compile(r"[A-Za-z0-9_.:/@+-]+", re.ASCII)
 
 
@@ -39,31 +43,42 @@ class LogLevel(StrEnum):
 def formatter(wanted: LogFormat) -> logging.Formatter:
     """Formatter that writes each record on one line (a traceback in text has its own)."""
     kinds: dict[LogFormat, type[logging.Formatter]] = {
-        LogFormat.TEXT: _Text,
+        LogFormat.TEXT: Text,
         LogFormat.LOGFMT: _Logfmt,
         LogFormat.JSON: _Json,
     }
     return kinds[wanted]()
 
 
-class _Text(logging.Formatter):
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+class _Inert(logging.Formatter):
+    def formatException(self, ei: Any) -> str:  # noqa: N802  the name that logging calls
+        """Traceback whose lines are indented: no text of an error begins a record of its own."""
+        lines = super().formatException(ei)
+        left_out = len(lines) - _LONGEST
+        shown = "\n".join(f"  {_inert(line)}" for line in lines[:_LONGEST].split("\n"))
+        return shown if left_out <= 0 else f"{shown}… (+{left_out} characters)"
+
+
+class Text(_Inert):
+    """Lines for people, of this template; times in UTC."""
+
+    def __init__(self, template: str = "%(asctime)s %(levelname)s %(name)s %(message)s") -> None:
+        super().__init__(template, "%Y-%m-%dT%H:%M:%SZ")
         self.converter = time.gmtime
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  the name that logging calls
         """Fill the template in with a message that stays on its line."""
-        record.message = _inert(record.message)
+        record.message = _inert(record.message.rstrip("\n"))
         return super().formatMessage(record)
 
 
-class _Logfmt(logging.Formatter):
+class _Logfmt(_Inert):
     def format(self, record: logging.LogRecord) -> str:
         """`name=value` pairs; a value that is more than a word is a JSON string."""
         return " ".join(f"{name}={_logfmt_value(value)}" for name, value in _fields(self, record))
 
 
-class _Json(logging.Formatter):
+class _Json(_Inert):
     def format(self, record: logging.LogRecord) -> str:
         """One JSON object in ASCII."""
         return json.dumps(dict(_fields(self, record)))
@@ -81,28 +96,25 @@ def _fields(formatter: logging.Formatter, record: logging.LogRecord) -> Iterator
         for name, value in zip(names, arguments, strict=True):
             yield (f"{name}_" if name in {*fixed, "event"} else name), _plain(value)
     else:
-        yield "message", _cut(record.getMessage())
+        yield "message", _inert(record.getMessage().rstrip("\n"))
+    for name, value in record.__dict__.items():
+        if name not in _OF_LOGGING:
+            yield (f"{name}_" if name in {*fixed, "event"} else name), _plain(value)
     if record.exc_info:
-        yield "exception", _cut(formatter.formatException(record.exc_info))
+        yield "exception", formatter.formatException(record.exc_info)
 
 
 def _plain(value: object) -> float | str:
     """A number that every JSON reader keeps exactly, else text: no NaN, no infinity, nothing that is rounded."""
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _EXACT:
         return value
-    return _cut(str(value))
+    return _inert(str(value))
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text) - _LONGEST} characters more)"
+def _inert(text: str) -> str:
+    return inert_line(text, _LONGEST)
 
 
 def _logfmt_value(value: float | str) -> str:
     text = str(value)
     return text if _BARE.fullmatch(text) else json.dumps(text)
-
-
-def _inert(text: str) -> str:
-    """One printable line: anything else shows as its escape."""
-    cut = _cut(text)
-    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in cut)

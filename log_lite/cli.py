@@ -8,6 +8,7 @@ import sys
 
 import typer
 
+from command_line.log_format import LogFormat, formatter
 from command_line.program import LazyCommand, ToStandardError, VersionOption, listing, run
 
 app = typer.Typer(
@@ -35,7 +36,5 @@ def _options(*, _version: VersionOption = False) -> None:
 
 def main() -> None:
     """Entry point of `log-lite`."""
-    logging.basicConfig(
-        level=logging.INFO, handlers=[ToStandardError()], format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
+    logging.basicConfig(level=logging.INFO, handlers=[ToStandardError(formatter(LogFormat.TEXT))])
     sys.exit(run(app, "log-lite", sys.argv[1:]))

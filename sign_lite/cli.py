@@ -9,7 +9,8 @@ from typing import Final
 
 import typer
 
-from command_line.program import LazyCommand, VersionOption, group, listing, only_misuse, run
+from command_line.log_format import Text
+from command_line.program import LazyCommand, ToStandardError, VersionOption, group, listing, only_misuse, run
 
 _MISUSED: Final = 2
 _OURS: Final = ("sign_lite", "sigstore_entries", "command_line", "addresses", "outbound", "tlog")
@@ -47,13 +48,13 @@ def _options(*, _version: VersionOption = False) -> None:
 
 def main() -> None:
     """Run the command line."""
-    logging.basicConfig(level=logging.WARNING, format="sign-lite: %(message)s")
+    logging.basicConfig(level=logging.WARNING, handlers=[ToStandardError(Text("sign-lite: %(message)s"))])
     sys.exit(run(app, "sign-lite", sys.argv[1:], _tell))
 
 
 def main_git() -> None:
     """Run `sign-lite git`: git calls its signing program without a subcommand."""
-    logging.basicConfig(level=logging.WARNING, format="sign-lite: %(message)s")
+    logging.basicConfig(level=logging.WARNING, handlers=[ToStandardError(Text("sign-lite: %(message)s"))])
     sys.exit(run(app, "sign-lite", ["git", *sys.argv[1:]], _tell))
 
 

@@ -51,7 +51,7 @@ def held_open(server: ServedProcess, sent: bytes, stack: ExitStack) -> None:
 
 def open_descriptors(server: ServedProcess) -> int:
     assert server.process is not None
-    return len(os.listdir(f"/proc/{server.process.pid}/fd"))
+    return sum(1 for _ in Path(f"/proc/{server.process.pid}/fd").iterdir())
 
 
 def appended(log: LogServer) -> httpx.Response:
@@ -96,8 +96,8 @@ def test_four_hundred_half_open_requests_stop_neither_log_nor_ca(pair: tuple[CaS
             assert answer.status_code == 200, answer.text
         assert json.loads(answer.text)["signedCertificateEmbeddedSct"]["chain"]
         assert all(open_descriptors(each) < _DESCRIPTORS - 40 for each in pair), "some are left for the rest"
-    for server, before in zip(pair, told, strict=True):
-        news = server.errors()[before:]
+    for told_by, before in zip(pair, told, strict=True):
+        news = told_by.errors()[before:]
         assert "Traceback" not in news
         assert "Too many open files" not in news
         assert len(news) < 10_000

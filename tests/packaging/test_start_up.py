@@ -36,6 +36,8 @@ _MODULES = {
 }
 TYPER = {"typer", "shellingham", "annotated_doc"}
 HELP = TYPER | {"rich", "markdown_it", "mdurl", "attr", "pygments"}
+# How log lines look is part of every program.
+LINES = {"command_line", "addresses"}
 # typer reads the values of options with it.
 PYDANTIC = {"pydantic", "pydantic_core", "annotated_types", "typing_inspection", "typing_extensions"}
 CRYPTOGRAPHY = {"cryptography", "_cffi_backend", "_openssl"}
@@ -64,7 +66,9 @@ def imported(tmp_path: Path, name: str, *words: str, code: int = 0) -> set[str]:
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_version_and_help_import_no_server_database_or_http_library(name: str, tmp_path: Path) -> None:
-    own = {_MODULES[name].partition(".")[0], "command_line"} | ({"alerts"} if name == "signwatch" else set())
+    own = {_MODULES[name].partition(".")[0], "command_line", "addresses"} | (
+        {"alerts"} if name == "signwatch" else set()
+    )
     assert imported(tmp_path, name, "--version") <= TYPER | own
     assert imported(tmp_path, name, "--help") <= HELP | own
 
@@ -72,7 +76,12 @@ def test_version_and_help_import_no_server_database_or_http_library(name: str, t
 @pytest.mark.parametrize("words", [("rules", "--help"), ("evidence", "--help"), ("stauts",)])
 def test_nor_do_the_help_of_a_group_and_a_mistyped_command(words: Sequence[str], tmp_path: Path) -> None:
     code = 0 if "--help" in words else 2
-    assert imported(tmp_path, "signwatch", *words, code=code) <= HELP | PYDANTIC | {"monitor", "command_line", "alerts"}
+    assert imported(tmp_path, "signwatch", *words, code=code) <= HELP | PYDANTIC | {
+        "monitor",
+        "command_line",
+        "alerts",
+        "addresses",
+    }
 
 
 @pytest.fixture(scope="module")
