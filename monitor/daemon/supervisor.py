@@ -5,28 +5,32 @@ Every result of a pass becomes a value: a log that lies or cannot be asked must 
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Final, Literal
 
+from typing_extensions import override
+
 from alerts.alert import Alert, Owner, counted, lasting, rfc3339
 from alerts.inert import inert_line
-from monitor.archive.handover import Handovers
+from monitor.archive.handover import Handover, Handovers
 from monitor.crosscheck.promise_audit import PromiseRounds
-from monitor.daemon.pass_result import ObservedState, PassResult, take_what_was_told
+from monitor.daemon.pass_result import PassResult
 from monitor.following.follower import Limits, LogFollower, PassReport, Unkept, baseline
 from monitor.following.scan_batch import RuleScanner
 from monitor.following.services import Services
 from monitor.following.workers import ScanWorkers
 from monitor.judging.judge import RuleJudge
 from monitor.logs.opening import LogTrees, OpenTrees
-from monitor.model.errors import FetchFailed, Lagging, LogMisbehaved, NotShown, OwnFault
+from monitor.model.errors import Evidence, FetchFailed, Lagging, LogMisbehaved, NotShown, OwnFault
 from monitor.model.inclusion_promise import Overdue
 from monitor.model.log_source import Freshness, LogSource, Position, PromisingSource, SignedHead
+from monitor.model.state import Batch, State
 from monitor.model.witness_policy import Witnessed, WitnessPolicy, follow_up, judge
+from monitor.proof.evidence import event_id
 from monitor.raising.log_alerts import (
     could_not_ask_alert,
     new_shard_alert,
@@ -40,11 +44,72 @@ from monitor.raising.log_alerts import (
 )
 from monitor.store.health import Condition
 from monitor.store.history import Pass
+from monitor.store.store import Store
 from monitor.telemetry.hooks import LogMeter
 
 _LOG: Final = logging.getLogger(__name__)
 _ILL_AFTER: Final = timedelta(minutes=5)
 _MAX_LINE: Final = 1_000
+# Told by an alert while the log is read on. That a key is past its time says the trust root, not the log.
+_DOUBTS: Final = frozenset({"log-clock", "entry-signature-wrong"})
+
+
+class ObservedState(State):
+    """The store, with everything that is committed reported to the meter, the archive and the result of the pass."""
+
+    def __init__(self, store: Store, meter: LogMeter, outcome: PassResult, archive: Handover | None = None) -> None:
+        self._store, self._meter, self.outcome, self._archive = store, meter, outcome, archive
+
+    @override
+    def position(self, log: str) -> Position | None:
+        return self._store.position(log)
+
+    @override
+    def baseline(self, position: Position, how: str) -> None:
+        self._store.baseline(position, how)
+
+    @override
+    def advance(self, old: Position, new: Position, batch: Batch, alerts: Sequence[Alert]) -> None:
+        self._store.advance(old, new, batch, alerts)
+        self._note(alerts)
+        if self._archive is not None:
+            self._archive.committed(old, new, batch)
+        self._meter.batch(batch)
+        self._meter.position(new.log, new.frontier.size, new.head.head.size, new.head.head.timestamp)
+        for finding in batch.findings:
+            name = finding.verdict.outcome.value
+            self.outcome.findings[name] = self.outcome.findings.get(name, 0) + 1
+        self.outcome.unreadable += len(batch.unreadable)
+        self.outcome.dropped += batch.matches_dropped
+
+    @override
+    def record_head(self, head: SignedHead) -> None:
+        self.outcome.answered = True
+        self._store.record_head(head)
+
+    @override
+    def keep_evidence(self, evidence: Evidence, alerts: Sequence[Alert]) -> bool:
+        is_new = self._store.keep_evidence(evidence, alerts)
+        self.outcome.evidence.append(event_id(evidence))
+        if is_new:
+            self._meter.misbehaved(evidence.log, evidence.kind)
+        return is_new
+
+    @override
+    def enqueue(self, alerts: Sequence[Alert]) -> None:
+        self._store.enqueue(alerts)
+        self._note(alerts)
+
+    def _note(self, alerts: Sequence[Alert]) -> None:
+        """Remember the worst that the pass tells of the log although it goes on."""
+        for alert in alerts:
+            if alert.kind in _DOUBTS:
+                known = self.outcome.told
+                self.outcome.told = alert if known is None else min(known, alert, key=_misbehaviour_first)
+
+
+def _misbehaviour_first(alert: Alert) -> bool:
+    return alert.owner is not Owner.LOG_MISBEHAVED
 
 
 @dataclass(slots=True)
@@ -184,7 +249,7 @@ class LogSupervisor:
             report = tree.follower.run_pass()
             self._went_well(outcome, before, report, source.identity.valid_until)
             self._hold_to_promises(outcome, source, report.position.head.head, tree.state)
-            take_what_was_told(outcome)
+            _take_what_was_told(outcome)
         except Exception as error:  # noqa: BLE001  see `_trouble`
             self._settle(outcome, error)
         return outcome
@@ -375,6 +440,15 @@ class LogSupervisor:
         if trouble.owner is Owner.OURSELVES and lasting > _ILL_AFTER:
             return [own_fault_alert(f"following {condition.log}", trouble.detail, trouble.since, now)]
         return []
+
+
+def _take_what_was_told(outcome: PassResult) -> None:
+    """Make an alert about the log the trouble of its pass: an exit code must not call "honest" what an alert doubts."""
+    told = outcome.told
+    if told is None or outcome.owner is Owner.LOG_MISBEHAVED:
+        return
+    if outcome.owner is None or told.owner is Owner.LOG_MISBEHAVED:
+        outcome.owner, outcome.reason, outcome.detail = told.owner, told.kind, told.summary
 
 
 def _promiser(log: str, log_id: str, overdue: Overdue) -> str:

@@ -191,7 +191,7 @@ class PrometheusMeter(Meter):
             self._unreadable.labels(batch.log, entry.unreadable.code).inc()
         for finding in batch.findings:
             self._findings.labels(finding.verdict.outcome.value).inc()
-        self._dropped.labels(batch.log).inc(batch.matches_dropped if batch.dropped else 0)
+        self._dropped.labels(batch.log).inc(batch.matches_dropped)
 
     @override
     def looked_back(self, log: str, entries: int, findings: Mapping[str, int], dropped: int) -> None:
