@@ -7,10 +7,21 @@ from typing import Final
 
 from rules.acknowledged import ID as ACKNOWLEDGED_PATTERN
 from rules.acknowledged import SignerPattern
-from rules.expectations.implied_repository import implied_repository
 from rules.facts import Facts
 from rules.rule import Case, DelayedExpectation, Outcome, Reason, Rule, Verdict, unmet
-from rules.selection import AllOf, AnyOf, Condition, Match, Not, Selected, SelectedSigner, Voucher, select, values
+from rules.selection import (
+    AllOf,
+    AnyOf,
+    Condition,
+    Match,
+    Not,
+    Selected,
+    SelectedSigner,
+    Voucher,
+    constrains,
+    select,
+    values,
+)
 from sigstore_entries.signing import Signer, Signing
 
 # Worst first: an unexpected signature is news even beside one without a trusted certificate.
@@ -37,6 +48,17 @@ ONLY_LISTED: Final = Reason(
 )
 SIGNER_UNKNOWN: Final = Reason(
     "signer-unknown", "The entry lists several keys or certificates and does not show which of them signed."
+)
+_BUILD_KEYS: Final = frozenset({"workflow", "ref", "trigger", "runner", "environment", "visibility"})
+_REPOSITORY_KEYS: Final = frozenset({"repository", "repository_identifier", "owner_identifier"})
+_REPOSITORY_FIELDS: Final = frozenset(
+    {
+        "source_repository_uri",
+        "source_repository_identifier",
+        "source_repository_owner_uri",
+        "source_repository_owner_identifier",
+        "github_workflow_repository",
+    }
 )
 _UNVERIFIED: Final = {
     Voucher.ONLY_LISTED: ONLY_LISTED,
@@ -122,10 +144,26 @@ def _reasons(selected: SelectedSigner, case: Case, *, again: bool) -> Iterator[R
         return
     if signer is not None:
         yield from _unreadable(signer)
-    yield from implied_repository(case)
+    yield from _implied_repository(case)
     for expectation in case.rule.expect:
         if again or not isinstance(expectation, DelayedExpectation):
             yield from unmet(expectation, case)
+
+
+def _implied_repository(case: Case) -> Iterator[Reason]:
+    """Implied by a rule about a workflow that names no repository: no foreign build borrowed the identity.
+
+    A workflow that others may call signs under its own name for each caller: ref and trigger are then the
+    caller's, and its ref may well be called `v1`.
+    """
+    keys = {expectation.key for expectation in case.rule.expect}
+    if not keys & _BUILD_KEYS or keys & _REPOSITORY_KEYS or constrains(case.rule.select, _REPOSITORY_FIELDS):
+        return
+    repository = case.repository
+    if repository is None or any(identity.startswith(repository + "/") for identity in case.identities):
+        return
+    sentence = "Another repository called this workflow. If it may, list it under `repository`."
+    yield Reason("repository", sentence, "the repository the identity names", repository)
 
 
 def _logged_after_expiry(case: Case) -> Iterator[Reason]:
@@ -219,7 +257,7 @@ def _expect_rows(case: Case, selected: SelectedSigner, number: int) -> Iterator[
         yield Row("expect", number, "vouched for by", wanted, selected.voucher, not selected.is_unverified)
         for defect in case.signer.defects:
             yield Row("expect", number, "unreadable part", "readable", defect, ok=False)
-    for reason in implied_repository(case):
+    for reason in _implied_repository(case):
         yield Row("expect", number, reason.id, reason.expected, reason.found, ok=False)
     for expectation in case.rule.expect:
         for check in expectation.checks(case):

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from rules.expectations.claim import ClaimExpectation
 from rules.expectations.log_entry_within import LogEntryWithinExpectation
 from rules.matching.matcher import compile_rules
 from rules.matching.required_keys import cover_of_condition
 from rules.pattern import GITLAB, NAME_FIELDS, Forge, Pattern, PatternForm, forge_of, glob_literals, names_ignore_case
-from rules.rule import Rule, RuleSet
+from rules.rule import ClaimExpectation, Rule, RuleSet
 from rules.selection import AllOf, AnyOf, Condition, Match, Not, outline, walk
 from sigstore_entries.signing import EntryRef, Name, NameForm, Signer, SignerForm, Signing
 

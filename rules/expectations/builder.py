@@ -1,7 +1,7 @@
 """The build instructions that hold the signing identity: the called workflow, where one workflow calls another."""
 
-from rules.expectations.claim import ClaimExpectation, without_ref
 from rules.pattern import Pattern, spelled_like
+from rules.rule import ClaimExpectation, without_ref
 
 
 class BuilderExpectation(ClaimExpectation):

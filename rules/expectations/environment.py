@@ -1,6 +1,6 @@
 """The deployment environment the job ran in, with its own protection rules."""
 
-from rules.expectations.claim import ClaimExpectation
+from rules.rule import ClaimExpectation
 
 
 class EnvironmentExpectation(ClaimExpectation):

@@ -1,6 +1,6 @@
 """The issuer that vouched for the identity."""
 
-from rules.expectations.claim import ClaimExpectation
+from rules.rule import ClaimExpectation
 
 
 class IssuerExpectation(ClaimExpectation):

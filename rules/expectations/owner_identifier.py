@@ -1,6 +1,6 @@
 """The number of the account that owns the repository, which a new account of the same name does not have."""
 
-from rules.expectations.claim import ClaimExpectation
+from rules.rule import ClaimExpectation
 
 
 class OwnerIdentifierExpectation(ClaimExpectation):

@@ -1,6 +1,6 @@
 """The branch or tag that was built."""
 
-from rules.expectations.claim import ClaimExpectation
+from rules.rule import ClaimExpectation
 
 
 class RefExpectation(ClaimExpectation):

@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from rules.expectations.claim import ClaimExpectation
 from rules.pattern import GITHUB, Pattern, github_repository, names_ignore_case
-from rules.rule import Case
+from rules.rule import Case, ClaimExpectation
 
 
 class RepositoryExpectation(ClaimExpectation):

@@ -1,6 +1,6 @@
 """The number of the repository, which a new repository of the same name does not have."""
 
-from rules.expectations.claim import ClaimExpectation
+from rules.rule import ClaimExpectation
 
 
 class RepositoryIdentifierExpectation(ClaimExpectation):

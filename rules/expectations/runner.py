@@ -1,6 +1,6 @@
 """The machines that the build ran on: the platform's own or others."""
 
-from rules.expectations.claim import ClaimExpectation
+from rules.rule import ClaimExpectation
 
 
 class RunnerExpectation(ClaimExpectation):

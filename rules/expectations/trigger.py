@@ -1,6 +1,6 @@
 """The event that started the build."""
 
-from rules.expectations.claim import ClaimExpectation
+from rules.rule import ClaimExpectation
 
 
 class TriggerExpectation(ClaimExpectation):

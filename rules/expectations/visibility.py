@@ -1,6 +1,6 @@
 """Whether the repository was public when it signed."""
 
-from rules.expectations.claim import ClaimExpectation
+from rules.rule import ClaimExpectation
 
 
 class VisibilityExpectation(ClaimExpectation):

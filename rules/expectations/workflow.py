@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 
-from rules.expectations.claim import ABSENT, ClaimExpectation, without_ref
 from rules.pattern import Pattern, spelled_like
-from rules.rule import Case, Check
+from rules.rule import ABSENT, Case, Check, ClaimExpectation, without_ref
 
 
 class WorkflowExpectation(ClaimExpectation):
