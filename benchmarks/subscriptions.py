@@ -42,8 +42,9 @@ from monitor.store.site_tables import (
 from monitor.store.sql import table, text_key
 from monitor.store.subscribers import Subscribers, new_id
 from monitor.store.tables import FindingRow
-from rules.asking import KEYS_VERSION, PREFIX, Ask, ask_of, rule_of
+from rules.asking import KEYS_VERSION, Ask, ask_of, rule_of
 from rules.learning import verdict_of
+from rules.matching.matcher import PREFIX
 from rules.selection import select as select_signers
 from rules.subject import names_of, read_subject
 from sigstore_entries.signing import ChainTrust, Digest, EntryRef, Name, NameForm, Signer, SignerForm, Signing

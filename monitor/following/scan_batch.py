@@ -13,8 +13,7 @@ from typing_extensions import override
 
 from monitor.model.log_source import CT_APIS, LogApi, LogEntry, TimedEntry, hashes_of, unread_entry
 from monitor.model.state import Hit, LeftOut, UnreadableEntry
-from rules.asking import LayeredMatcher
-from rules.matching.matcher import Matcher, Matches
+from rules.matching.matcher import LayeredMatcher, Matcher, Matches
 from sigstore_entries.entry import (
     Outline,
     decode_ct,

@@ -14,9 +14,9 @@ from alerts.alert import Alert
 from monitor.config import Config
 from monitor.model.errors import BadConfig
 from monitor.raising.signing_alerts import MISSED, NOT_SIGNED, SEEN
-from rules.asking import SUBSCRIBERS, AskIndex, LayeredMatcher, number_of, rule_of
+from rules.asking import SUBSCRIBERS, rule_of
 from rules.canary import CANARY
-from rules.matching.matcher import Matcher, TooManyUnindexed, compile_rules
+from rules.matching.matcher import AskIndex, LayeredMatcher, Matcher, TooManyUnindexed, compile_rules, number_of
 from rules.rule import LookBack, Rule, RuleSet
 from rules.rule_file import load_rules
 from settings.document import MAX_BYTES, DocumentError
@@ -65,7 +65,7 @@ class RequestChange(Protocol):
 
     @property
     def keys(self) -> Any:
-        """Keys of the index, as `rules.asking.AskIndex` takes them."""
+        """Keys of the index, as `rules.matching.matcher.AskIndex` takes them."""
 
     @property
     def active(self) -> bool:

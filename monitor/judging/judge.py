@@ -15,10 +15,9 @@ from monitor.model.state import FactStore, Finding, Hit
 from monitor.raising.entry_alerts import INTEGRATED_TIME, REFUTED_TIME, is_ahead
 from monitor.raising.signing_alerts import alerts_of_findings
 from monitor.store.findings import BatchPast
-from rules.asking import PREFIX, LayeredMatcher
 from rules.facts import Facts
 from rules.judge import judge_selected, recheck_at
-from rules.matching.matcher import Matcher
+from rules.matching.matcher import PREFIX, LayeredMatcher, Matcher
 from rules.rule import CT_KINDS, JudgedByPast, Outcome
 from rules.selection import select
 from sigstore_entries import der

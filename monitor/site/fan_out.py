@@ -10,7 +10,8 @@ from alerts.alert import Alert
 from alerts.channels.channel import Channel, DeliveryFailed
 from monitor.store.database import Database
 from monitor.store.notices import Notices
-from rules.asking import SUBSCRIBERS, number_of
+from rules.asking import SUBSCRIBERS
+from rules.matching.matcher import number_of
 
 _LOG: Final = logging.getLogger(__name__)
 _CHUNK: Final = 1_000

@@ -22,7 +22,7 @@ from monitor.site.parts import Site
 from monitor.site.rendering import moment
 from monitor.site_config import MailConfig
 from outbound.named_authorities import believing
-from rules.asking import PREFIX
+from rules.matching.matcher import PREFIX
 from rules.rule import CT_KINDS
 
 _MAX_SUBJECT: Final = 180

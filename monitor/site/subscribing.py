@@ -23,9 +23,10 @@ from monitor.site.sessions import Form, Refused, Visitor, first
 from monitor.store.signings import PastSigning
 from monitor.store.sql import text_key
 from monitor.store.subscribers import Link, Subscription
-from rules.asking import PREFIX, Ask, ask_of, read_ask, rule_of, yaml_of
+from rules.asking import Ask, ask_of, read_ask, rule_of, yaml_of
 from rules.learning import Part, describe, in_words, offers, unlike, widen
 from rules.lint import lint
+from rules.matching.matcher import PREFIX
 from rules.rule import RuleSet
 from rules.subject import NotASubject, Subject, SubjectKind, read_subject
 from settings.document import DocumentError

@@ -16,8 +16,8 @@ from monitor.site.parts import Site
 from monitor.site.rendering import Timeline, plain, timeline
 from monitor.store.signings import LogRead, PastSigning, Place
 from monitor.store.subscribers import Subscription
-from rules.asking import PREFIX
 from rules.learning import in_words
+from rules.matching.matcher import PREFIX
 
 PAGE: Final = 60
 _CHUNK: Final = 500

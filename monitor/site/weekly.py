@@ -12,7 +12,7 @@ from monitor.store.signings import LogRead
 from monitor.store.site_tables import SubscriberRow
 from monitor.store.sql import table
 from monitor.store.subscribers import READY, WEEK, Subscriber
-from rules.asking import PREFIX
+from rules.matching.matcher import PREFIX
 
 _SUBSCRIBER: Final = table(SubscriberRow)
 _AT_ONCE: Final = 500

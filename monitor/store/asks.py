@@ -11,7 +11,8 @@ from monitor.store.database import Database, lock_name
 from monitor.store.site_tables import AskChange, AskRange, AskRow, SubscriptionRow
 from monitor.store.sql import add_new, add_or_replace, chunks, table
 from monitor.store.tables import AuthorisationRow, LogPosition
-from rules.asking import KEYS_VERSION, PREFIX, Ask, cover_of_document, keys_text
+from rules.asking import KEYS_VERSION, Ask, cover_of_document, keys_text
+from rules.matching.matcher import PREFIX
 
 _ASK = table(AskRow)
 _CHANGE = table(AskChange)

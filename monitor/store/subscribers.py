@@ -34,8 +34,9 @@ from monitor.store.site_tables import (
     SubscriptionRow,
 )
 from monitor.store.sql import add_new, add_up, chunks, table, text_key
-from rules.asking import PREFIX, Ask
+from rules.asking import Ask
 from rules.facts import Authorisation
+from rules.matching.matcher import PREFIX
 from sigstore_entries.signing import EntryRef
 
 STAGES: Final = ("asked", "confirmed", "told", "bounced", "left", "suspended")

@@ -1,10 +1,16 @@
 """Many rules compiled into one index, so that an entry costs about the same however many rules there are.
 
 Each rule is filed under literals of which one occurs in every text that it matches. One Aho-Corasick pass finds them.
+
+Above the rules of the file lies the index of subscribed ones. It files a subscription under its keys by number alone;
+its text is loaded when an entry shows one of them. Adding or removing one costs that one: whole values and heads go
+into hash maps, and literals into a small recent search beside the large settled one until `settle` merges them.
 """
 
 import bisect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import json
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Final, TypeVar
@@ -94,12 +100,12 @@ class KeyIndex:
         if self._wholes:
             wholes = self._wholes
             for place in [place for place, text in enumerate(texts) if text in wholes]:
-                yield place, _numbers(wholes[texts[place]])
+                yield place, _listed(wholes[texts[place]])
         for slashes in self._slashes:
             yield from self._begin(texts, slashes)
         if self._search is not None:
             for place, literal in self._search.find(texts):
-                yield place, _numbers(self._of_literals[literal])
+                yield place, _listed(self._of_literals[literal])
 
     def _begin(self, texts: Sequence[str], slashes: int) -> Iterator[tuple[int, Sequence[int]]]:
         """Rules whose head, of so many slashes, a text begins with."""
@@ -107,7 +113,7 @@ class KeyIndex:
         for place, text in enumerate(texts):
             parts = text.split("/", slashes)
             if len(parts) > slashes and (head := text[: len(text) - len(parts[slashes])]) in heads:
-                yield place, _numbers(heads[head])
+                yield place, _listed(heads[head])
 
 
 def put(filed: dict[_Text, Numbers], key: _Text, number: int) -> None:
@@ -121,7 +127,7 @@ def put(filed: dict[_Text, Numbers], key: _Text, number: int) -> None:
         filed[key] = [known, number]
 
 
-def _numbers(filed: Numbers) -> Sequence[int]:
+def _listed(filed: Numbers) -> Sequence[int]:
     return filed if isinstance(filed, list) else (filed,)
 
 
@@ -305,3 +311,244 @@ def texts_of(signing: Signing, fields: frozenset[str]) -> Iterator[str]:
                 yield value_key(text) if field == "digest" else text
                 if not text.isascii():
                     yield text.encode("utf-8", "replace").decode()  # what a regular expression is asked about
+
+
+PREFIX: Final = "ask:"
+"""Ids of the rules of subscribers begin with it; no id in a rule file can."""
+MAX_RECENT: Final = 2_000
+"""Recent literals from which on `settle` has something to do."""
+Load = Callable[[Collection[int]], Mapping[int, Rule]]
+
+
+def number_of(rule: str | None) -> int | None:
+    """The number in a rule id of ours; `None` for a rule of the file."""
+    return int(rule.removeprefix(PREFIX)) if rule is not None and rule.startswith(PREFIX) else None
+
+
+class AskIndex:
+    """Numbers of subscribed rules by key. One thread changes it, any number look things up meanwhile."""
+
+    def __init__(self) -> None:
+        self._wholes: tuple[dict[str, Numbers], dict[str, Numbers]] = ({}, {})
+        self._heads: tuple[dict[str, Numbers], dict[str, Numbers]] = ({}, {})
+        self._slashes: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())
+        self._literals = (_Literals(), _Literals())
+        self._lock = threading.Lock()
+        self.fields: frozenset[str] = frozenset()
+        self.size = 0
+
+    def add(self, number: int, keys: str) -> None:
+        """File a rule under keys as `rules.asking.keys_text` writes them."""
+        found, fields = json.loads(keys)
+        with self._lock:
+            for form, folded, text in found:
+                self._put(form, folded, text, number)
+            if not self.fields.issuperset(fields):
+                self.fields = self.fields | frozenset(fields)
+            self.size += 1
+
+    def remove(self, number: int, keys: str) -> None:
+        """Take a rule out again; nothing happens where it is not filed."""
+        found, _ = json.loads(keys)
+        with self._lock:
+            was_filed = False
+            for form, folded, text in found:
+                if form == "l":
+                    was_filed |= self._literals[folded].remove(bytes.fromhex(text), number)
+                else:
+                    was_filed |= _take((self._wholes if form == "w" else self._heads)[folded], text, number)
+            self.size -= was_filed
+
+    def settle(self) -> bool:
+        """Merge recent literals into the settled search, if there are many; false when there was nothing to do."""
+        plain, folded = self._literals
+        settled = plain.settle(self._lock)
+        return folded.settle(self._lock) or settled
+
+    def ready(self) -> None:
+        """Compile recent literals: rules added since the last call are not found before."""
+        with self._lock:
+            for literals in self._literals:
+                literals.compile()
+
+    def find(self, texts: Sequence[str]) -> Iterator[tuple[int, Sequence[int]]]:
+        """Rules filed under a key that some text shows, as (number of the text, rule numbers)."""
+        for folded in (0, 1):
+            wholes, heads = self._wholes[folded], self._heads[folded]
+            literals = self._literals[folded]
+            if not (wholes or heads or literals.any):
+                continue
+            spelled = [fold(text) for text in texts] if folded else texts
+            for place, text in enumerate(spelled):
+                if (numbers := wholes.get(text)) is not None:
+                    yield place, _listed(numbers)
+            for slashes in self._slashes[folded]:
+                for place, text in enumerate(spelled):
+                    parts = text.split("/", slashes)
+                    if len(parts) > slashes:
+                        numbers = heads.get(text[: len(text) - len(parts[slashes])])
+                        if numbers is not None:
+                            yield place, _listed(numbers)
+            yield from literals.find(spelled)
+
+    def _put(self, form: str, folded: int, text: str, number: int) -> None:
+        if form == "l":
+            self._literals[folded].add(bytes.fromhex(text), number)
+            return
+        put((self._wholes if form == "w" else self._heads)[folded], text, number)
+        if form == "h" and (slashes := text.count("/")) not in self._slashes[folded]:
+            plain, other = self._slashes
+            more = self._slashes[folded] | {slashes}
+            self._slashes = (plain, more) if folded else (more, other)
+
+
+class _Literals:
+    """Literals of one spelling: a settled search and a recent one. Numbers stay beside both, changed in place."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[bytes, Numbers] = {}
+        self._settled: tuple[tuple[bytes, ...], LiteralSearch] | None = None
+        self._recent: dict[bytes, None] = {}
+        self._known: frozenset[bytes] = frozenset()
+        self._search: tuple[tuple[bytes, ...], LiteralSearch] | None = None
+        self._stale = False
+
+    @property
+    def any(self) -> bool:
+        return bool(self._numbers)
+
+    def add(self, literal: bytes, number: int) -> None:
+        put(self._numbers, literal, number)
+        if literal not in self._known and literal not in self._recent:
+            self._recent[literal] = None
+            self._stale = True
+
+    def remove(self, literal: bytes, number: int) -> bool:
+        return _take(self._numbers, literal, number)
+
+    def compile(self) -> None:
+        if self._stale:
+            recent = tuple(self._recent)
+            self._search, self._stale = (recent, LiteralSearch(recent)), False
+
+    def settle(self, lock: threading.Lock) -> bool:
+        if len(self._recent) < MAX_RECENT:
+            return False
+        with lock:
+            merged = tuple(self._numbers)
+        # The long part, without the lock: what is added meanwhile stays recent.
+        compiled = (merged, LiteralSearch(merged))
+        with lock:
+            self._settled, self._known = compiled, frozenset(merged)
+            self._recent = {literal: None for literal in self._recent if literal not in self._known}
+            self._search, self._stale = None, bool(self._recent)
+            self.compile()
+        return True
+
+    def find(self, texts: Sequence[str]) -> Iterator[tuple[int, Sequence[int]]]:
+        for part in (self._settled, self._search):
+            if part is None:
+                continue
+            literals, search = part
+            for place, literal in search.find(texts):
+                numbers = self._numbers.get(literals[literal])
+                if numbers is not None:
+                    yield place, _listed(numbers)
+
+
+class LayeredMatcher:
+    """The rules of the file over the index of subscribed ones: a `Matcher` for both.
+
+    Candidates are numbers: those of the file as they are, subscribed ones behind them. `load` reads subscribed rules by
+    number; one that is gone is left out. However many subscribed rules match one entry, none is dropped.
+    """
+
+    def __init__(self, file: Matcher, asks: AskIndex, load: Load) -> None:
+        self.file, self.asks, self._load = file, asks, load
+        self.rules = file.rules
+        self.unindexed = file.unindexed
+        self._base = len(file.rules)
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """Fields whose texts make an entry a candidate."""
+        return self.file.fields | self.asks.fields
+
+    def asks_alone(self) -> "LayeredMatcher":
+        """The subscribed rules without those of the file: for batches that other processes matched with the file's."""
+        return LayeredMatcher(Matcher(()), self.asks, self._load)
+
+    def rule(self, rule_id: str) -> Rule | None:
+        """A rule in force or of a subscription; `None` when there is none of this id."""
+        if not rule_id.startswith(PREFIX):
+            return self.file.rule(rule_id)
+        number = int(rule_id.removeprefix(PREFIX))
+        return self._load([number]).get(number)
+
+    def candidates(self, texts: Sequence[str]) -> Sequence[int]:
+        """Candidates of the file's rules and of the requests, sorted by number."""
+        found = set(self.file.candidates(texts))
+        for _, numbers in self.asks.find(texts):
+            found.update(self._base + number for number in numbers)
+        return sorted(found)
+
+    def candidates_batch(self, texts: Sequence[str], owners: Sequence[int]) -> dict[int, Sequence[int]]:
+        """Candidates of many texts, by the owner of each text."""
+        found = {owner: set(numbers) for owner, numbers in self.file.candidates_batch(texts, owners).items()}
+        for place, numbers in self.asks.find(texts):
+            known = found.setdefault(owners[place], set(self.unindexed))
+            known.update(self._base + number for number in numbers)
+        return {owner: sorted(numbers) for owner, numbers in found.items()}
+
+    def confirm(self, signing: Signing, numbers: Sequence[int]) -> Matches:
+        """Candidates that do select the signing."""
+        of_file = self.file.confirm(signing, [number for number in numbers if number < self._base])
+        if is_large(signing):
+            return self._with_large(signing, of_file)
+        loaded = self._load([number - self._base for number in numbers if number >= self._base])
+        asked = tuple(rule for rule in loaded.values() if matching_signers(rule.select, signing))
+        return Matches((*of_file.rules, *asked), signing, of_file.dropped)
+
+    def _with_large(self, signing: Signing, of_file: Matches) -> Matches:
+        """Subscribed rules of an entry with very many signers: each signer is asked about those it shows a key of.
+
+        Small signers come first, as for the rules of the file, and those cut off are counted.
+        """
+        rules: dict[int, Rule] = {}
+        kept = {id(signer) for signer in of_file.signing.signers} if of_file.rules else set()
+        budget, cut = MAX_ASKED, 0
+        for signer in sorted(signing.signers, key=values_of_signer):
+            alone = replace(signing, signers=(signer,))
+            found = self.asks.find(list(texts_of(alone, self.asks.fields)))
+            numbers = {number for _, numbers in found for number in numbers}
+            budget -= values_of_signer(signer) * len(numbers)
+            if budget < 0:
+                cut += len(numbers)
+                continue
+            chosen = {
+                number: rule for number, rule in self._load(numbers).items() if rule.select.holds(signing, signer)
+            }
+            if chosen:
+                rules.update(chosen)
+                kept.add(id(signer))
+        shown = tuple(signer for signer in signing.signers if id(signer) in kept)
+        together = (*of_file.rules, *(rules[number] for number in sorted(rules)))
+        return Matches(together, replace(signing, signers=shown), of_file.dropped + cut)
+
+    def confirm_all(self, signing: Signing) -> Matches:
+        """Every rule and request that selects the signing, by asking each."""
+        return self.confirm(signing, self.candidates(list(texts_of(signing, self.fields))))
+
+
+def _take(filed: dict[_Text, Numbers], key: _Text, number: int) -> bool:
+    """Whether the number was filed under the key; it is not any more."""
+    known = filed.get(key)
+    if known is None or number not in _listed(known):
+        return False
+    left = [each for each in _listed(known) if each != number]
+    if left:
+        # A new list: a look-up may be reading the old one.
+        filed[key] = left
+    else:
+        del filed[key]
+    return True

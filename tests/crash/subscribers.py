@@ -44,7 +44,7 @@ from monitor.store.outbox import Post, put
 from monitor.store.site_tables import AskRow, DestinationRow, LinkRow, NoticeRow, StageCount, SubscriptionRow
 from monitor.store.sql import table
 from monitor.store.store import Store
-from rules.asking import PREFIX
+from rules.matching.matcher import PREFIX
 from tests.crash.forking import DIED, Steps, Watching
 from tests.crash.story import Around, step_through_database
 from tests.site.scene import REPOSITORY, config_for

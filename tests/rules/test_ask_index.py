@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rules import asking
-from rules.asking import Ask, AskIndex, LayeredMatcher, ask_of, number_of, read_ask, rule_of, yaml_of
+from rules.asking import Ask, ask_of, read_ask, rule_of, yaml_of
 from rules.learning import learn, verdict_of, widen
-from rules.matching.matcher import Matcher
+from rules.matching.matcher import AskIndex, LayeredMatcher, Matcher, number_of
 from rules.rule import Outcome, Rule
 from rules.selection import matching_signers
 from rules.subject import Subject, SubjectKind, names_of, read_subject

@@ -17,7 +17,8 @@ from monitor.site.subscribing import add_subscription
 from monitor.site_config import SiteLimits
 from monitor.store.database import Database
 from monitor.store.subscribers import Subscriber, Subscription
-from rules.asking import PREFIX, read_ask
+from rules.asking import read_ask
+from rules.matching.matcher import PREFIX
 from tests.site.scene import LOG, REPOSITORY, Scene, Visitor, link_in, scene, text_of
 
 MIA, THEO, ANN = "mia@acme.example", "theo@acme.example", "ann@acme.example"

@@ -9,7 +9,7 @@ import pytest
 
 from alerts.inert import inert_json
 from monitor.model.state import Finding
-from rules.asking import PREFIX
+from rules.matching.matcher import PREFIX
 from rules.rule import Outcome, Verdict
 from rules.selection import select
 from sigstore_entries.signing import ChainTrust, EntryRef

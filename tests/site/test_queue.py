@@ -28,7 +28,7 @@ from monitor.store.notices import Notices
 from monitor.store.outbox import Post, put
 from monitor.store.site_tables import NoticeRow
 from monitor.store.sql import table
-from rules.asking import PREFIX
+from rules.matching.matcher import PREFIX
 from tests.site.scene import REPOSITORY, Scene, config_for, link_in, scene, text_of, write_config
 
 MIA = "mia@acme.example"
