@@ -45,8 +45,9 @@ from monitor.store.tables import FindingRow
 from rules.asking import KEYS_VERSION, Ask, ask_of, rule_of
 from rules.learning import verdict_of
 from rules.matching.matcher import PREFIX
+from rules.selection import names_of
 from rules.selection import select as select_signers
-from rules.subject import names_of, read_subject
+from rules.subject import read_subject
 from sigstore_entries.signing import ChainTrust, Digest, EntryRef, Name, NameForm, Signer, SignerForm, Signing
 
 _MANY: Final = 1_000_000

@@ -10,6 +10,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Protocol, cast
 from urllib.parse import urlsplit
@@ -281,7 +282,7 @@ class HttpFetcher(Fetcher):
         return self._not_before - self._clock() < _EARLY
 
     def _exchange(self, method: str, url: str, content: bytes | None, max_bytes: int, expect: Expect) -> bytes:
-        shown = shown_url(url)
+        shown = _ShownUrl(url)
         with self._deadline.running(self._limits.total), _as_fetch_failed(shown, self._through):
             request = httpx.Request(method, url, headers=_HEADERS[expect], content=content, extensions=self._extensions)
             if content is not None:
@@ -306,7 +307,18 @@ _HEADERS: Final = {
 }
 
 
-def _answer(url: str, response: httpx.Response, max_bytes: int, expect: Expect) -> bytes:
+@dataclass(frozen=True, slots=True)
+class _ShownUrl:
+    """A URL whose text is the part that a message may show; worked out when there is a message."""
+
+    text: str
+
+    @override
+    def __str__(self) -> str:
+        return shown_url(self.text)
+
+
+def _answer(url: _ShownUrl, response: httpx.Response, max_bytes: int, expect: Expect) -> bytes:
     if response.status_code != httpx.codes.OK:
         raise _refusal(url, response)
     _check_content(url, response, expect)
@@ -314,7 +326,7 @@ def _answer(url: str, response: httpx.Response, max_bytes: int, expect: Expect) 
     return _gunzip_capped(url, body, max_bytes) if response.headers.get("content-encoding") == "gzip" else body
 
 
-def _read_capped(url: str, response: httpx.Response, max_bytes: int, *, with_start: bool) -> bytes:
+def _read_capped(url: _ShownUrl, response: httpx.Response, max_bytes: int, *, with_start: bool) -> bytes:
     declared = response.headers.get("content-length", "0")
     if not with_start and declared.isascii() and declared.isdigit() and int(declared) > max_bytes:
         raise TooLarge(f"{url}: answer of {declared} bytes, at most {max_bytes} expected")
@@ -330,7 +342,7 @@ def _read_capped(url: str, response: httpx.Response, max_bytes: int, *, with_sta
     return b"".join(chunks)
 
 
-def _gunzip_capped(url: str, body: bytes, max_bytes: int) -> bytes:
+def _gunzip_capped(url: _ShownUrl, body: bytes, max_bytes: int) -> bytes:
     decompressor = zlib.decompressobj(wbits=31)
     try:
         plain = decompressor.decompress(body, max_bytes + 1)
@@ -343,7 +355,7 @@ def _gunzip_capped(url: str, body: bytes, max_bytes: int) -> bytes:
     return plain
 
 
-def _check_content(url: str, response: httpx.Response, expect: Expect) -> None:
+def _check_content(url: _ShownUrl, response: httpx.Response, expect: Expect) -> None:
     encoding = response.headers.get("content-encoding", "identity").lower()
     if encoding != "identity" and not (encoding == "gzip" and expect is Expect.GZIP_ALLOWED):
         raise WrongContent(f"{url}: answer is {encoding!r:.40} encoded, asked for identity")
@@ -354,7 +366,7 @@ def _check_content(url: str, response: httpx.Response, expect: Expect) -> None:
         raise WrongContent(f"{url}: answer is {content_type!r:.60}, not JSON")
 
 
-def _refusal(url: str, response: httpx.Response) -> FetchFailed:
+def _refusal(url: _ShownUrl, response: httpx.Response) -> FetchFailed:
     status = response.status_code
     if httpx.codes.is_redirect(status):
         return WrongContent(f"{url}: redirected to {shown_url(response.headers.get('location', ''))!r}; not followed")
@@ -390,7 +402,7 @@ def _retry_after(headers: httpx.Headers) -> float | None:
 
 
 @contextmanager
-def _as_fetch_failed(url: str, through: str) -> Iterator[None]:
+def _as_fetch_failed(url: _ShownUrl, through: str) -> Iterator[None]:
     try:
         yield
     except (httpx.TimeoutException, httpcore.TimeoutException) as error:

@@ -10,14 +10,18 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from rules.pattern import Pattern, as_selected, exact, read_pattern
+from rules.pattern import Pattern, as_selected, exact, read_pattern, source_repository
 from settings.document import Listing, Mapping, Misplaced, Node
 from settings.reading import Fields, read_list, read_text
 from sigstore_entries.certificate import BY_NAME
 from sigstore_entries.field_texts import extension_texts
-from sigstore_entries.signing import ChainTrust, Digest, SignatureCheck, Signer, SignerForm, Signing
+from sigstore_entries.signing import ChainTrust, Digest, NameForm, SignatureCheck, Signer, SignerForm, Signing
 
 MAX_CONDITIONS: Final = 200
+REPOSITORY_SEGMENTS: Final = 2
+"""Parts of the path of a repository, at least: the owner and the name."""
+MAX_SEGMENTS: Final = 6
+"""Most parts of the path of a repository that a signing is filed under."""
 DIGEST_SIZES: Final = {"sha1": 40, "sha224": 56, "sha256": 64, "sha384": 96, "sha512": 128}
 
 ENTRY_FIELDS: Final = ("digest", "kind", "log")
@@ -143,6 +147,41 @@ def normal_fingerprint(text: str) -> str:
     if text.startswith("SHA256:"):
         return text
     return text.replace(":", "").replace(" ", "").lower()
+
+
+def names_of(signing: Signing) -> Iterator[str]:
+    """Every name a signing is filed under, as `rules.subject.Subject.key` spells them; some may come twice."""
+    for digest in signing.digests:
+        yield digest_text(digest)
+    for signer in signing.signers:
+        yield from _names_of_signer(signer)
+
+
+def _names_of_signer(signer: Signer) -> Iterator[str]:
+    for name in signer.names:
+        value = name.value.lower()
+        yield value
+        if name.form is NameForm.URI:
+            yield from _places(value)
+    for repository in dict.fromkeys((signer.claims.get("source_repository_uri"), source_repository(signer))):
+        if repository:
+            yield from _places(repository.lower())
+    owner = signer.claims.get("source_repository_owner_uri")
+    if owner:
+        yield owner.lower()
+    for fingerprint in signer.fingerprints:
+        yield normal_fingerprint(fingerprint)
+
+
+def _places(uri: str) -> Iterator[str]:
+    """The repository and the owner that a workflow's URI or a repository's stands for."""
+    head = uri.split("/.github/", maxsplit=1)[0].split("//.", maxsplit=1)[0] if "://" in uri else uri
+    scheme, separator, rest = head.partition("://")
+    if not separator:
+        return
+    parts = rest.split("@")[0].strip("/").split("/")[: MAX_SEGMENTS + 1]
+    for count in range(REPOSITORY_SEGMENTS, len(parts) + 1):
+        yield f"{scheme}://{'/'.join(parts[:count])}"
 
 
 def read_select(node: Node) -> Condition:

@@ -1,20 +1,18 @@
 """A name that a person looks up: a repository, an owner, an e-mail address, a key's fingerprint or a digest.
 
-Each signing is filed under the names in `names_of`; a subject is looked up under `Subject.key`. Both are in lower case:
-GitHub, GitLab and mail servers take names in any case, and a look-alike in another case must not hide.
+Each signing is filed under the names in `rules.selection.names_of`; a subject is looked up under `Subject.key`. Both
+are in lower case: GitHub, GitLab and mail servers take names in any case, and a look-alike in another case must not
+hide.
 """
 
 import difflib
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from rules.pattern import source_repository
-from rules.selection import digest_text, normal_digest, normal_fingerprint
-from sigstore_entries.signing import NameForm, Signer, Signing
+from rules.selection import MAX_SEGMENTS, REPOSITORY_SEGMENTS, normal_digest, normal_fingerprint
 
 MAX_TEXT: Final = 400
 _HOSTS: Final = ("github.com", "gitlab.com", "codeberg.org", "bitbucket.org")
@@ -31,8 +29,6 @@ _HOST = re.compile(r"(?=.{4,190}\Z)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a
 _PART = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.~-]{0,99}", re.ASCII)
 _EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@(?P<host>[A-Za-z0-9.-]{3,190})", re.ASCII)
 _HEX = re.compile(r"[0-9a-f]+", re.ASCII)
-_MAX_SEGMENTS: Final = 6
-_REPOSITORY_SEGMENTS: Final = 2
 _FINGERPRINT_SIZES: Final = frozenset({40, 64})
 _SHA256_HEX: Final = 64
 
@@ -115,41 +111,6 @@ def read_subject(text: str) -> Subject:
     return _repository(given)
 
 
-def names_of(signing: Signing) -> Iterator[str]:
-    """Every name a signing is filed under, as `Subject.key` spells them; some may come twice."""
-    for digest in signing.digests:
-        yield digest_text(digest)
-    for signer in signing.signers:
-        yield from _names_of_signer(signer)
-
-
-def _names_of_signer(signer: Signer) -> Iterator[str]:
-    for name in signer.names:
-        value = name.value.lower()
-        yield value
-        if name.form is NameForm.URI:
-            yield from _places(value)
-    for repository in dict.fromkeys((signer.claims.get("source_repository_uri"), source_repository(signer))):
-        if repository:
-            yield from _places(repository.lower())
-    owner = signer.claims.get("source_repository_owner_uri")
-    if owner:
-        yield owner.lower()
-    for fingerprint in signer.fingerprints:
-        yield normal_fingerprint(fingerprint)
-
-
-def _places(uri: str) -> Iterator[str]:
-    """The repository and the owner that a workflow's URI or a repository's stands for."""
-    head = uri.split("/.github/", maxsplit=1)[0].split("//.", maxsplit=1)[0] if "://" in uri else uri
-    scheme, separator, rest = head.partition("://")
-    if not separator:
-        return
-    parts = rest.split("@")[0].strip("/").split("/")[: _MAX_SEGMENTS + 1]
-    for count in range(_REPOSITORY_SEGMENTS, len(parts) + 1):
-        yield f"{scheme}://{'/'.join(parts[:count])}"
-
-
 def _value(given: str) -> Subject | None:
     """A digest or a fingerprint; `None` for anything else."""
     if given.startswith("SHA256:"):
@@ -194,12 +155,12 @@ def _repository(given: str) -> Subject:
     path = path.split("?")[0].split("#")[0].split("/-/")[0].split("//.")[0]
     segments = [part for part in path.split("/") if part]
     if host in _HOSTS and segments:
-        segments = segments[: 2 if host == "github.com" else _MAX_SEGMENTS]
+        segments = segments[: 2 if host == "github.com" else MAX_SEGMENTS]
     if segments:
         segments[-1] = segments[-1].split("@")[0].removesuffix(".git")
     if not _HOST.fullmatch(host) and len(segments) <= 1:
         whole = [part for part in given.split("/") if part]
-        if len(whole) == _REPOSITORY_SEGMENTS and all(_PART.fullmatch(part) for part in whole):
+        if len(whole) == REPOSITORY_SEGMENTS and all(_PART.fullmatch(part) for part in whole):
             raise NotASubject(f"{given} could be on any host.", f"https://github.com/{'/'.join(whole)}")
         raise NotASubject(
             "That is no repository URL, e-mail address, fingerprint or digest. A repository is written as "
@@ -209,12 +170,12 @@ def _repository(given: str) -> Subject:
         raise NotASubject("That is not the address of a repository, such as https://github.com/acme/widget.")
     if not segments:
         raise NotASubject(f"{host} alone would match a large part of every log. Name an owner or a repository on it.")
-    if len(segments) > _MAX_SEGMENTS:
+    if len(segments) > MAX_SEGMENTS:
         raise NotASubject("That path is too long for a repository.")
     found = f"https://{near or host}/{'/'.join(segments)}"
     if near or was_repaired:
         raise NotASubject("That address has a slip in it." if was_repaired else f"There is no {host} we know.", found)
-    kind = SubjectKind.REPOSITORY if len(segments) >= _REPOSITORY_SEGMENTS else SubjectKind.OWNER
+    kind = SubjectKind.REPOSITORY if len(segments) >= REPOSITORY_SEGMENTS else SubjectKind.OWNER
     return Subject(kind, found)
 
 

@@ -19,7 +19,7 @@ from alerts.alert import rfc3339
 from alerts.inert import inert_line
 from monitor.logs.tile_tree import ReadNote, head_of
 from monitor.model.errors import SignedPromise, SignwatchError
-from monitor.model.inclusion_promise import BadPromise, InclusionPromise, PromiseKind, promises_of, read_promise
+from monitor.model.inclusion_promise import BadPromise, InclusionPromise, PromiseKind, promise_of, read_promise
 from monitor.model.log_source import LogApi, LogIdentity, SignedHead
 from monitor.trust.trust_root import TrustedLog, TrustRoot
 from sigstore_entries import logged_entry
@@ -130,7 +130,9 @@ def read_certificate_timestamps(
     if scts is None:
         return []
     logs = {log.spki: log for log in trust.logs if LogApi.CT_RFC6962 in log.apis}
-    promises = [_promised(logs[each.spki], promise, trust) for each in scts for promise in promises_of([each])]
+    promises = [
+        _promised(logs[each.spki], promise, trust) for each in scts if (promise := promise_of(each)) is not None
+    ]
     return [*promises] or [BadBundle("no timestamp in the certificate verifies under a CT log of the trust root")]
 
 

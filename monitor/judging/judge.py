@@ -10,7 +10,7 @@ from typing import Protocol
 from typing_extensions import override
 
 from alerts.alert import Alert
-from monitor.model.inclusion_promise import InclusionPromise, promises_of
+from monitor.model.inclusion_promise import InclusionPromise, promise_of
 from monitor.model.state import FactStore, Finding, Hit
 from monitor.raising.entry_alerts import INTEGRATED_TIME, REFUTED_TIME, is_ahead
 from monitor.raising.signing_alerts import alerts_of_findings
@@ -117,7 +117,7 @@ class RuleJudge(Judge):
                 # A CT log's promise counts only for a certificate of a trusted authority.
                 return judged
             scts = authorities.embedded_scts(judged, ct_keys)
-            promises.extend(promises_of(scts or ()))
+            promises.extend(promise for each in scts or () if (promise := promise_of(each)) is not None)
             known = None if scts is None else bool(scts)
             return replace(judged, sct_verified=known, issued=_issued(judged, hit))
 

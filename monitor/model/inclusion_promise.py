@@ -8,7 +8,6 @@ keeps the entry out of its tree has hidden a signature. Pure: bytes, keys and ti
 import base64
 import binascii
 import json
-from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -126,14 +125,14 @@ def set_of(leaf: bytes, integrated_time: int, log_id: bytes, index: int, signatu
     return SignedPromise(PromiseKind.SET, statement, signature)
 
 
-def promises_of(scts: Iterable[EmbeddedSct]) -> Iterator[InclusionPromise]:
-    """Promises in the verified SCTs of a certificate. A promise that is too long or malformed is left out."""
-    for each in scts:
-        statement = sct_message(each.leaf)
-        if len(statement) > MAX_STATEMENT:
-            continue
-        with suppress(MalformedCt, OverflowError):
-            yield _sct(SignedPromise(PromiseKind.SCT, statement, each.sct.signature), each.spki)
+def promise_of(sct: EmbeddedSct) -> InclusionPromise | None:
+    """The promise in a verified SCT of a certificate; `None` for one that is too long or malformed."""
+    statement = sct_message(sct.leaf)
+    if len(statement) > MAX_STATEMENT:
+        return None
+    with suppress(MalformedCt, OverflowError):
+        return _sct(SignedPromise(PromiseKind.SCT, statement, sct.sct.signature), sct.spki)
+    return None
 
 
 def _read_set(signed: SignedPromise, spki: bytes) -> InclusionPromise:

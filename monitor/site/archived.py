@@ -160,7 +160,7 @@ def _place(signing: Signing) -> tuple[str, int]:
 
 
 def _queries(subject: Subject) -> list[Query]:
-    """Searches that together find the entries filed under the name (`rules.subject.names_of`)."""
+    """Searches that together find the entries filed under the name (`rules.selection.names_of`)."""
     text, inside = subject.text, f"{subject.text}/"
     match subject.kind:
         case SubjectKind.REPOSITORY:

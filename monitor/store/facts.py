@@ -3,23 +3,31 @@
 `Stored…` answers one question at a time. `…Ahead` asks the database once for all hits of a batch.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import and_, bindparam, exists, func, not_, select
+from sqlalchemy import Connection, and_, bindparam, exists, func, not_, select
 from typing_extensions import override
 
 from monitor.model.state import FactStore, Hit
 from monitor.store.authorisations import in_force
 from monitor.store.database import Database
 from monitor.store.findings import digests_of, revisions
-from monitor.store.patterns import patterns_in_force
 from monitor.store.sql import chunks, table, text_key
-from monitor.store.tables import FindingCertificate, FindingDigest, FindingRow, LogHealth, SeenValue, Sighting
-from rules.acknowledged import SignerPattern
+from monitor.store.tables import (
+    FindingCertificate,
+    FindingDigest,
+    FindingRow,
+    LogHealth,
+    PatternRow,
+    SeenValue,
+    Sighting,
+)
+from rules.acknowledged import SignerPattern, pattern_from
 from rules.facts import Authorisation, DigestSource, Facts, Known, Leave, Past
 from rules.pattern import repository_key
 from sigstore_entries.signing import EntryRef, Signer, Signing
@@ -30,6 +38,7 @@ _CERTIFICATE = table(FindingCertificate)
 _VALUE = table(SeenValue)
 _SIGHTING = table(Sighting)
 _HEALTH = table(LogHealth)
+_PATTERN = table(PatternRow)
 # Made once: every hit of a rule with a rate asks this, and making it costs more than the answer.
 _SIGNINGS = (
     select(func.count())
@@ -103,7 +112,7 @@ class StoredLeave(Leave):
     @override
     def patterns(self, rule: str) -> Sequence[SignerPattern]:
         with self._database.read() as connection:
-            return patterns_in_force(connection, [rule])[rule]
+            return _patterns_in_force(connection, [rule])[rule]
 
 
 class StoredKnown(Known):
@@ -240,7 +249,7 @@ class LeaveAhead(StoredLeave):
     def patterns(self, rule: str) -> Sequence[SignerPattern]:
         if self._patterns is None:
             with self._database.read() as connection:
-                self._patterns = patterns_in_force(connection, self._about.rules)
+                self._patterns = _patterns_in_force(connection, self._about.rules)
         known = self._patterns.get(rule)
         return super().patterns(rule) if known is None else known
 
@@ -363,3 +372,14 @@ class DatabaseFacts(FactStore):
             return {}
         with self._database.read() as connection:
             return revisions(connection, rules)
+
+
+def _patterns_in_force(connection: Connection, rules: Collection[str]) -> dict[str, list[SignerPattern]]:
+    """Patterns of each of these rules that were not revoked, oldest first; empty for a rule without any."""
+    found: dict[str, list[SignerPattern]] = {rule: [] for rule in rules}
+    for part in chunks(sorted(found)):
+        here = _PATTERN.c.rule.in_(part), _PATTERN.c.revoked_at.is_(None)
+        wanted = select(_PATTERN.c.id, _PATTERN.c.rule, _PATTERN.c.document).where(*here).order_by(_PATTERN.c.id)
+        for row in connection.execute(wanted):
+            found[row.rule].append(pattern_from(json.loads(row.document), row.id))
+    return found

@@ -35,8 +35,7 @@ from monitor.store.tables import (
 from rules.facts import Past
 from rules.pattern import repository_key
 from rules.rule import CT_KINDS, Outcome, Reason
-from rules.selection import Selected, digest_text
-from rules.subject import names_of
+from rules.selection import Selected, digest_text, names_of
 from sigstore_entries.signing import ChainTrust, EntryRef, SignatureCheck, Signer, SignerForm, Signing
 
 _SAID_BY_AUTHORITY: Final = ("timestamp-response", "integrated-time", "ct-timestamp")

@@ -11,8 +11,7 @@ from alerts.alert import counted
 from monitor.model.errors import OwnFault
 from monitor.proof.evidence import NotEvidence, event_id, from_document
 from monitor.store.database import Database
-from monitor.store.history import broken_links
-from monitor.store.positions import position_of
+from monitor.store.history import broken_links, position_of
 from monitor.store.promises import broken_promises
 from monitor.store.sql import broken_seals, table
 from monitor.store.tables import (

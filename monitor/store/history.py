@@ -1,4 +1,6 @@
-"""History of each log: signed heads, the times it was watched, sums of each day, and trust roots in force.
+"""Position and history of each log: signed heads, the times it was watched, sums of each day, and trust roots.
+
+A position is stored with everything that proves it, and moved only from the exact value that was read.
 
 Signed heads are the append-only `head` table, hash-chained so that a later change shows. Passes leave two short
 records: a span for as long as they succeed, and a day's sums. Trust roots are numbered without a gap.
@@ -14,13 +16,88 @@ from typing import Any, Final
 from sqlalchemy import Connection, and_, func, select, update
 
 from alerts.alert import Owner
-from monitor.model.log_source import SignedHead
+from monitor.model.errors import OwnFault, StateConflict
+from monitor.model.log_source import Position, SignedHead, TimedEntry, TrustedHead
 from monitor.store.database import Database, lock_name
 from monitor.store.sql import add_new, table
 from monitor.store.tables import Head, LogDay, LogPosition, TrustRootRow, WatchedSpan
-from tlog.merkle import RootHash
+from tlog.frontier import Frontier, MalformedFrontier
+from tlog.merkle import HASH_SIZE, RootHash
 
-_HEAD = table(Head)
+_HEAD: Final = table(Head)
+_POSITION: Final = table(LogPosition)
+
+
+def read_position(connection: Connection, log: str) -> Position | None:
+    """Return the stored position. Raises `OwnFault` when the stored row cannot be one."""
+    row = connection.execute(select(_POSITION).where(_POSITION.c.log == log)).mappings().first()
+    return None if row is None else position_of(row)
+
+
+def position_of(row: Any) -> Position:
+    """Position in one row of the table."""
+    try:
+        frontier = Frontier.from_bytes(row["size"], bytes(row["frontier"]))
+        cosigned = tuple(str(name) for name in json.loads(row["head_cosigned_by"]))
+    except (MalformedFrontier, ValueError, TypeError) as error:
+        raise OwnFault(
+            f"{row['log']}: the stored position is damaged: {error}. Nothing is followed from it; restore the database."
+        ) from error
+    if len(row["head_root"]) != HASH_SIZE or frontier.size > row["head_size"]:
+        raise OwnFault(f"{row['log']}: the stored position contradicts its head. Restore the database from a backup.")
+    head = SignedHead(
+        log=row["log"],
+        size=row["head_size"],
+        root=RootHash(bytes(row["head_root"])),
+        raw=bytes(row["head_raw"]),
+        timestamp=row["head_timestamp"],
+        final=row["head_final"],
+        cosigned_by=cosigned,
+    )
+    timed, at = row["timed_entry"], row["timed_at"]
+    if (timed is None) != (at is None) or (timed is not None and not 0 <= timed < frontier.size):
+        raise OwnFault(
+            f"{row['log']}: the stored position names a time of no entry. Restore the database from a backup."
+        )
+    return Position(row["log"], frontier, TrustedHead(head), TimedEntry(timed, at) if timed is not None else None)
+
+
+def first_position(connection: Connection, position: Position, how: str, now: datetime) -> None:
+    """Store a baseline. Raises `StateConflict` if the log has a position."""
+    if read_position(connection, position.log) is not None:
+        raise StateConflict(f"{position.log} already has a position; a baseline is made once")
+    row = _position_row(position) | {"baseline_size": position.frontier.size, "baseline_how": how, "baseline_at": now}
+    add_new(connection, _POSITION, [{"log": position.log, **row}])
+    if read_position(connection, position.log) != position:
+        raise StateConflict(f"{position.log} got a position from another process meanwhile")
+
+
+def move_position(connection: Connection, old: Position, new: Position) -> None:
+    """Compare and swap. Raises `StateConflict` when the stored position is no longer exactly `old`."""
+    if old.log != new.log or new.frontier.size > new.head.head.size or new.frontier.size < old.frontier.size:
+        raise OwnFault(f"{old.log}: refused to store a position that goes back or beyond its head")
+    expected = and_(*(_POSITION.c[name] == value for name, value in _position_row(old).items() if value is not None))
+    done = connection.execute(
+        update(_POSITION).where(_POSITION.c.log == old.log, expected).values(**_position_row(new))
+    )
+    if done.rowcount != 1:
+        raise StateConflict(f"{old.log} is no longer at entry {old.frontier.size}: another process moved it")
+
+
+def _position_row(position: Position) -> dict[str, Any]:
+    head = position.head.head
+    return {
+        "size": position.frontier.size,
+        "frontier": position.frontier.to_bytes(),
+        "head_size": head.size,
+        "head_root": bytes(head.root),
+        "head_raw": head.raw,
+        "head_timestamp": head.timestamp,
+        "head_final": head.final,
+        "head_cosigned_by": json.dumps(list(head.cosigned_by)),
+        "timed_entry": position.last_timed.entry if position.last_timed else None,
+        "timed_at": position.last_timed.at if position.last_timed else None,
+    }
 
 
 def append_head(connection: Connection, head: SignedHead, now: datetime) -> bool:
@@ -94,7 +171,6 @@ def broken_links(connection: Connection) -> Iterator[str]:
 
 
 _DAY: Final = table(LogDay)
-_POSITION: Final = table(LogPosition)
 _SPAN: Final = table(WatchedSpan)
 # A log that fails every other pass for years makes no page and no report that cannot be read.
 _MOST_SPANS: Final = 20_000

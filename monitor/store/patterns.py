@@ -1,7 +1,7 @@
 """Patterns that people acknowledged, in the database: made from an alert's own signing, listed, revoked."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -12,7 +12,7 @@ from alerts.alert import rfc3339
 from monitor.model.errors import OwnFault
 from monitor.store.alert_life import NoSuchAlert, Who
 from monitor.store.database import Database
-from monitor.store.sql import change_sealed, chunks, sealed, table
+from monitor.store.sql import change_sealed, sealed, table
 from monitor.store.tables import AlertRow, FindingRow, PatternRow
 from rules.acknowledged import NoPattern, SignerPattern, pattern_from, pattern_of
 from sigstore_entries.signing import Name, NameForm, Signer, SignerForm
@@ -115,16 +115,6 @@ class Patterns:
 def pattern_note(note: str, number: int) -> str:
     """A note on an acknowledgement, with the pattern that was made by it."""
     return f"{note} (pattern {number})" if note else f"pattern {number}"
-
-
-def patterns_in_force(connection: Connection, rules: Collection[str]) -> dict[str, list[SignerPattern]]:
-    """Patterns of each of these rules that were not revoked, oldest first; empty for a rule without any."""
-    found: dict[str, list[SignerPattern]] = {rule: [] for rule in rules}
-    for part in chunks(sorted(found)):
-        here = _PATTERN.c.rule.in_(part), _PATTERN.c.revoked_at.is_(None)
-        for row in connection.execute(select(_PATTERN).where(*here).order_by(_PATTERN.c.id)).mappings():
-            found[row["rule"]].append(_kept(row).pattern)
-    return found
 
 
 def _like(connection: Connection, alert: str, ref_glob: str | None) -> tuple[str, SignerPattern]:

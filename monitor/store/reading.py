@@ -13,8 +13,8 @@ from monitor.model.log_source import Position
 from monitor.raising.signing_alerts import SEEN
 from monitor.store.alert_life import IS_OPEN
 from monitor.store.database import Database
+from monitor.store.history import position_of
 from monitor.store.outbox import GIVEN_UP, PENDING
-from monitor.store.positions import position_of
 from monitor.store.sql import table, text_key
 from monitor.store.tables import (
     AlertRow,

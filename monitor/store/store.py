@@ -36,9 +36,18 @@ from monitor.store.findings import (
     wake,
 )
 from monitor.store.health import Health, RuleLoad, Standings, add_dropped
-from monitor.store.history import KeptRoot, add_root, append_head, first_seen, heads_at, kept_roots
+from monitor.store.history import (
+    KeptRoot,
+    add_root,
+    append_head,
+    first_position,
+    first_seen,
+    heads_at,
+    kept_roots,
+    move_position,
+    read_position,
+)
 from monitor.store.outbox import DatabaseOutbox, Post, new_alerts, put
-from monitor.store.positions import first_position, move_position, read_position
 from monitor.store.promises import Promises, add_promises
 from monitor.store.sql import add_new, change_sealed, table
 from monitor.store.tables import AlertRow, EvidenceRow, LogPosition

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rules import asking
 from rules.asking import Ask, ask_of, read_ask, rule_of, yaml_of
 from rules.learning import learn, verdict_of, widen
+from rules.matching import matcher
 from rules.matching.matcher import AskIndex, LayeredMatcher, Matcher, number_of
 from rules.rule import Outcome, Rule
-from rules.selection import matching_signers
-from rules.subject import Subject, SubjectKind, names_of, read_subject
+from rules.selection import matching_signers, names_of
+from rules.subject import Subject, SubjectKind, read_subject
 from settings.document import DocumentError
 from sigstore_entries.signing import ChainTrust, Name, NameForm, Signing
 from tests.rules import signings
@@ -64,7 +64,7 @@ def test_the_index_finds_what_asking_every_subscription_finds(changes: list[tupl
         Matcher((signings.rule("{identity: {glob: 'https://github.com/acme/*'}}"),)), index, shelf.load
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(asking, "MAX_RECENT", recent)
+        patch.setattr(matcher, "MAX_RECENT", recent)
         for which, adds in changes:
             ask = ask_of(SELECTS[which], {})
             if adds and which not in numbers:

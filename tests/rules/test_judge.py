@@ -6,8 +6,8 @@ from rules.judge import judge
 from rules.learning import learn
 from rules.matching.matcher import compile_rules
 from rules.rule import Outcome
-from rules.selection import matching_signers
-from rules.subject import names_of, read_subject
+from rules.selection import matching_signers, names_of
+from rules.subject import read_subject
 from sigstore_entries.signing import ChainTrust, Name, NameForm, Signer, SignerForm, Signing
 from tests.rules.signings import DIGEST, REPOSITORY, SEEN_AT, WHERE, WORKFLOW, email_signer, rule, signer, signing
 from tests.support.memory_facts import MemoryFacts

@@ -15,8 +15,8 @@ from monitor.model.state import Batch
 from monitor.site.fan_out import FanOut
 from monitor.store import notices
 from monitor.store.database import Database, Turns
+from monitor.store.history import move_position
 from monitor.store.notices import Notices
-from monitor.store.positions import move_position
 from monitor.store.site_tables import NoticeRow
 from monitor.store.sql import table
 from tests.site.scene import LOG, Scene, scene
