@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-MAKES_TRUSTED_HEADS = re.compile(r"monitor/(proof/\w+|store/positions)\.py")
+MAKES_TRUSTED_HEADS = re.compile(r"monitor/(proof/\w+|store/history)\.py")
 EXCEPTIONS_TO_COMPLEXITY = 5
 
 
