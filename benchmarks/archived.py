@@ -33,8 +33,7 @@ from monitor.archive.search import Archive, Match, Query
 from monitor.archive.writing import manifest_name, read_manifests, write_range
 from monitor.model.log_source import LogApi, LogEntry, LogIdentity, SignedHead
 from sigstore_entries.trust import CertificateAuthority
-from tlog.frontier import Frontier
-from tlog.merkle import RootHash
+from tlog.merkle import Frontier, RootHash
 
 WIDTH: Final = 1 << 20  # rows of a compacted range
 RANGES: Final = 10

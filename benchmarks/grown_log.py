@@ -16,8 +16,7 @@ from benchmarks.corpus import fixed_key
 from log_lite.tree import Tree
 from monitor.model.log_source import LogApi, LogEntry, LogIdentity, LogSource, SignedHead
 from tlog.ct import tree_head_message
-from tlog.frontier import Frontier
-from tlog.merkle import NodeHash, leaf_hash
+from tlog.merkle import Frontier, NodeHash, leaf_hash
 from tlog.note import rekor_v1_key, tile_log_key
 
 _EPOCH: Final = datetime.fromisoformat("1970-01-01T00:00:00Z")

@@ -27,8 +27,7 @@ from benchmarks.product import make_scanner
 from benchmarks.watched import make_rules
 from sigstore_entries.entry import Outline, outline_rekor
 from sigstore_entries.field_texts import FieldTexts
-from tlog.frontier import aligned_subtrees
-from tlog.merkle import leaf_hashes
+from tlog.merkle import aligned_subtrees, leaf_hashes
 
 _PIECE: Final = 128  # entries that are hashed and read at once
 _TIMEOUT: Final = 900  # seconds for one version of the bodies

@@ -22,8 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from benchmarks.corpus import framed, read_corpus
-from tlog.frontier import Frontier, subtree_root
-from tlog.merkle import leaf_hash
+from tlog.merkle import Frontier, leaf_hash, subtree_root
 from tlog.note import tile_log_key
 from tlog.tiles import TILE_WIDTH, entries_path, right_edge, tile_path
 

@@ -8,8 +8,7 @@ from typing import Any, Final
 from log_lite.ledger import signer_for
 from log_lite.store import Store, StoredHead, TreeRow
 from tlog.ct import MalformedCt, parse_leaf
-from tlog.frontier import Frontier
-from tlog.merkle import leaf_hash
+from tlog.merkle import Frontier, leaf_hash
 from tlog.note import BadSignature, MalformedCheckpoint, MalformedNote, open_note, parse_checkpoint
 
 _CHUNK: Final = 1000

@@ -7,8 +7,17 @@ leaf hashes in the database: rebuilt on start, never stored, so it cannot disagr
 from collections.abc import Iterable
 from typing import Final
 
-from tlog.frontier import consistency_ranges, inclusion_ranges, range_root
-from tlog.merkle import EMPTY_ROOT, HASH_SIZE, LeafHash, NodeHash, RootHash, node_hash
+from tlog.merkle import (
+    EMPTY_ROOT,
+    HASH_SIZE,
+    LeafHash,
+    NodeHash,
+    RootHash,
+    consistency_ranges,
+    inclusion_ranges,
+    node_hash,
+    range_root,
+)
 from tlog.tiles import TILE_WIDTH
 
 _TILE_HEIGHT: Final = 8

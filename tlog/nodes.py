@@ -7,8 +7,7 @@ anything. Every user's own bundle is such a proof, from a vantage point the log 
 
 from collections.abc import Mapping, Sequence
 
-from tlog.frontier import Frontier
-from tlog.merkle import NodeHash, check_inclusion_proof, node_hash, verify_inclusion
+from tlog.merkle import Frontier, NodeHash, check_inclusion_proof, node_hash, verify_inclusion
 
 # Place of a full subtree, (level, index): it spans the leaves [index << level, (index + 1) << level).
 Coordinate = tuple[int, int]

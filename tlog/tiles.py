@@ -2,8 +2,7 @@
 
 from typing import Final
 
-from tlog.frontier import Frontier
-from tlog.merkle import HASH_SIZE, MAX_TREE_SIZE, LeafHash
+from tlog.merkle import HASH_SIZE, MAX_TREE_SIZE, Frontier, LeafHash
 
 TILE_WIDTH: Final = 256
 FULL_TILE_SIZE: Final = TILE_WIDTH * HASH_SIZE

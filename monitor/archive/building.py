@@ -21,7 +21,7 @@ from monitor.model.errors import OwnFault
 from monitor.model.log_source import LogApi, Position
 from monitor.model.state import Batch
 from rules.matching.matcher import Matcher, compile_rules
-from tlog.frontier import Frontier, aligned_subtrees
+from tlog.merkle import Frontier, aligned_subtrees
 
 _AHEAD_BYTES: Final = 128 * 1024 * 1024
 

@@ -12,7 +12,7 @@ from monitor.archive.ranges import RANGE, ArchivedRange, Manifest
 from monitor.archive.reading import KeySpan, OpenedFile
 from monitor.archive.search_index import lines_of
 from monitor.archive.writing import ArchiveWriter, check_digest, index_sink, meta_of, open_parquet, read_rows, rows_sink
-from tlog.frontier import subtree_root
+from tlog.merkle import subtree_root
 
 TOGETHER: Final = 16  # ranges that become one: 2^20 entries
 _SPLIT: Final = 64  # row groups of one index whose keys are merged at once

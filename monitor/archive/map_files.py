@@ -40,8 +40,7 @@ from monitor.archive.search_map import (
     merged,
 )
 from monitor.archive.writing import ArchiveWriter, Sink, check_digest, open_parquet, read_index
-from tlog.frontier import Frontier, aligned_subtrees, inclusion_ranges, range_root, subtree_root
-from tlog.merkle import leaf_hash
+from tlog.merkle import Frontier, aligned_subtrees, inclusion_ranges, leaf_hash, range_root, subtree_root
 
 FORMAT: Final = "signwatch-search-map"
 MAPS: Final = "maps.json"

@@ -10,8 +10,7 @@ from monitor.archive.writing import open_parquet
 from monitor.proof.evidence import NotEvidence
 from monitor.proof.index_coverage import IndexCoverage, Step
 from monitor.proof.signing_proof import ProvenEntry, ProvenSignings, check
-from tlog.frontier import consistency_ranges, range_root, subtree_root
-from tlog.merkle import node_hash
+from tlog.merkle import consistency_ranges, node_hash, range_root, subtree_root
 from tlog.nodes import Coordinate, frontier_nodes
 
 _KEPT_LEVEL: Final = 6  # nodes of this level and above are remembered; below, hashing again is quick

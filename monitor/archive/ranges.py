@@ -16,8 +16,7 @@ from typing import Any, Final
 from monitor.archive.files import ArchiveFault, FileRef
 from monitor.archive.rows import DECODER
 from monitor.model.log_source import LogApi, LogIdentity, SignedHead
-from tlog.frontier import Frontier, MalformedFrontier
-from tlog.merkle import ProofInvalid, RootHash, verify_consistency
+from tlog.merkle import Frontier, MalformedFrontier, ProofInvalid, RootHash, verify_consistency
 
 FORMAT: Final = "signwatch-archive"
 VERSION: Final = 1

@@ -16,8 +16,7 @@ from monitor.archive.search_index import SEARCHED, KeyKind, text_key, value_key
 from monitor.model.log_source import LogApi, LogIdentity, Statement
 from monitor.proof.evidence import NotEvidence, from_base64
 from monitor.proof.index_coverage import read_coverage
-from tlog.frontier import Frontier, aligned_subtrees
-from tlog.merkle import EMPTY_ROOT, ProofInvalid, leaf_hash, verify_inclusion
+from tlog.merkle import EMPTY_ROOT, Frontier, ProofInvalid, aligned_subtrees, leaf_hash, verify_inclusion
 
 VERSION: Final = 1
 MEDIA_TYPE: Final = "application/vnd.signwatch.search-answer+json"

@@ -20,7 +20,7 @@ from monitor.archive.search_index import index_of
 from monitor.archive.writing import bounds_of, read_index, read_rows
 from monitor.model.errors import FetchFailed
 from monitor.model.log_source import LogApi, LogSource, SignedHead, read_head
-from tlog.frontier import aligned_subtrees
+from tlog.merkle import aligned_subtrees
 
 _AT_ONCE: Final = 256  # entries asked for at once; a range of Rekor v1 takes some questions
 

@@ -23,7 +23,7 @@ from monitor.archive.ranges import MANIFEST, RANGE, ArchivedRange, Manifest, Run
 from monitor.archive.rows import DECODER, SCHEMA, SIGNER_TEXTS, UNREADABLE
 from monitor.archive.search_index import INDEX_SCHEMA, index_of
 from monitor.model.log_source import LogIdentity, Position
-from tlog.frontier import Frontier, aligned_subtrees
+from tlog.merkle import Frontier, aligned_subtrees
 
 Prove = Callable[[int, int], Sequence[bytes]]
 """Consistency proof from one size of the log to another; asks the log."""

@@ -16,7 +16,7 @@ from monitor.backscan.range import World, begin_range, scan_range
 from monitor.model.log_source import LogSource, TrustedHead
 from monitor.model.state import Batch, Finding, Hit
 from monitor.store.store import Store
-from tlog.frontier import aligned_subtrees
+from tlog.merkle import aligned_subtrees
 
 
 class NoJudge:

@@ -27,8 +27,7 @@ from monitor.model.errors import FetchFailed, NotShown, OwnFault
 from monitor.model.log_source import LogApi, LogEntry, LogSource, hashes_of
 from monitor.proof.trusted_head import check_frontier_in_head
 from rules.matching.matcher import Matcher, compile_rules
-from tlog.frontier import Frontier, MalformedFrontier, aligned_subtrees
-from tlog.merkle import HASH_SIZE, LeafHash, leaf_hash
+from tlog.merkle import HASH_SIZE, Frontier, LeafHash, MalformedFrontier, aligned_subtrees, leaf_hash
 
 PART: Final = 16_384  # entries of one task, some seconds of work; a multiple of what a file of a tile log holds
 _PART: Final = {LogApi.REKOR_V1: 256}

@@ -22,7 +22,7 @@ from monitor.raising.entry_alerts import (
     disordered,
 )
 from rules.judge import WRONG_SIGNATURE
-from tlog.frontier import Frontier
+from tlog.merkle import Frontier
 
 # Each time another log's pass committed signings under the same rules in between, and so came further itself.
 _JUDGEMENTS: Final = 8

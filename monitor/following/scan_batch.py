@@ -25,8 +25,7 @@ from sigstore_entries.entry import (
 )
 from sigstore_entries.field_texts import FieldTexts
 from sigstore_entries.signing import EntryRef, Signing, Unreadable, left_out
-from tlog.frontier import Frontier, aligned_subtrees
-from tlog.merkle import LeafHash
+from tlog.merkle import Frontier, LeafHash, aligned_subtrees
 
 _PIECE: Final = 128  # entries hashed and read at a time
 

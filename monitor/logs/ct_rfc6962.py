@@ -15,8 +15,7 @@ from monitor.model.errors import FetchFailed, Lagging
 from monitor.model.inclusion_promise import InclusionPromise
 from monitor.model.log_source import LogEntry, LogIdentity, Place, PromisedRange, PromisingSource, SignedHead, read_sth
 from tlog.ct import MalformedCt
-from tlog.frontier import Frontier
-from tlog.merkle import HASH_SIZE, NodeHash, leaf_hash
+from tlog.merkle import HASH_SIZE, Frontier, NodeHash, leaf_hash
 from tlog.note import BadSignature
 
 # SPEC RFC 6962 4.6: a log may restrict how many entries it returns; CTFE's default is 1000.

@@ -22,8 +22,7 @@ from monitor.model.errors import FetchFailed, Lagging
 from monitor.model.inclusion_promise import BadPromise, InclusionPromise, pack_timestamp, unpack_timestamp
 from monitor.model.log_source import LogEntry, LogIdentity, Place, PromisedRange, PromisingSource, SignedHead
 from monitor.proof.trusted_head import prove_pair
-from tlog.frontier import Frontier
-from tlog.merkle import HASH_SIZE, MAX_TREE_SIZE, NodeHash, ProofInvalid, leaf_hash, verify_inclusion
+from tlog.merkle import HASH_SIZE, MAX_TREE_SIZE, Frontier, NodeHash, ProofInvalid, leaf_hash, verify_inclusion
 from tlog.note import NoteKey
 
 # SPEC rekor entries.go: more than 10 in one request is refused.

@@ -10,8 +10,16 @@ from monitor.http_fetcher import Refused, TimedOut, TooLarge, denied
 from monitor.logs.tile_tree import unproven
 from monitor.model.errors import FetchFailed, Lagging
 from monitor.model.log_source import LogEntry, LogSource, Place, SignedHead
-from tlog.frontier import Frontier, consistency_ranges, frontier_before, frontier_of_ranges, root_of_ranges, size_beside
-from tlog.merkle import LeafHash, leaf_hash
+from tlog.merkle import (
+    Frontier,
+    LeafHash,
+    consistency_ranges,
+    frontier_before,
+    frontier_of_ranges,
+    leaf_hash,
+    root_of_ranges,
+    size_beside,
+)
 
 _FEWER: Final = 8
 _MORE: Final = 2

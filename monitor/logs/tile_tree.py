@@ -19,8 +19,18 @@ from monitor.model.errors import Evidence, FetchFailed, Lagging, MalformedEntrie
 from monitor.model.log_source import FROZEN, LogIdentity, LogSource, Place, SignedHead
 from monitor.proof.trusted_head import check_frontier_in_head
 from tlog.cosignature import WitnessKey, verify_cosignature
-from tlog.frontier import Frontier, consistency_ranges, inclusion_ranges, range_root, subtree_root
-from tlog.merkle import LeafHash, NodeHash, ProofInvalid, leaf_hash, verify_inclusion
+from tlog.merkle import (
+    Frontier,
+    LeafHash,
+    NodeHash,
+    ProofInvalid,
+    consistency_ranges,
+    inclusion_ranges,
+    leaf_hash,
+    range_root,
+    subtree_root,
+    verify_inclusion,
+)
 from tlog.note import (
     BadSignature,
     Checkpoint,

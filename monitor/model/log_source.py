@@ -16,10 +16,10 @@ from monitor.model.errors import SignedPromise
 from monitor.model.inclusion_promise import InclusionPromise
 from sigstore_entries.signing import EntryRef, Unreadable
 from tlog.ct import MalformedCt, TreeHead, decode_base64, verify_tree_head
-from tlog.frontier import Frontier
 from tlog.merkle import (
     EMPTY_ROOT,
     MAX_TREE_SIZE,
+    Frontier,
     LeafHash,
     NodeHash,
     RootHash,

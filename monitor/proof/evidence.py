@@ -20,8 +20,17 @@ from monitor.model.log_source import LogApi, Statement, read_head
 from sigstore_entries.entry import decode_rekor
 from sigstore_entries.signatures import has_wrong_signature
 from sigstore_entries.signing import EntryRef, Unreadable
-from tlog.frontier import Frontier, MalformedFrontier
-from tlog.merkle import NodeHash, ProofInvalid, RootHash, leaf_hash, prefix_root, verify_consistency, verify_inclusion
+from tlog.merkle import (
+    Frontier,
+    MalformedFrontier,
+    NodeHash,
+    ProofInvalid,
+    RootHash,
+    leaf_hash,
+    prefix_root,
+    verify_consistency,
+    verify_inclusion,
+)
 from tlog.nodes import Coordinate, conflicts, frontier_nodes, full_subtrees
 
 MEDIA_TYPE: Final = "application/vnd.signwatch.evidence+json"

@@ -16,8 +16,7 @@ from typing import TypeVar
 from monitor.model.errors import Evidence, FetchFailed, Lagging, LogMisbehaved, NotShown, OwnFault
 from monitor.model.log_source import LogApi, LogIdentity, LogSource, Position, SignedHead, TrustedHead, read_head
 from monitor.model.state import State
-from tlog.frontier import Frontier
-from tlog.merkle import ProofInvalid, prefix_root, verify_consistency
+from tlog.merkle import Frontier, ProofInvalid, prefix_root, verify_consistency
 
 
 def sizes_to_prove(trusted: TrustedHead | None, offered: SignedHead) -> tuple[int, int] | None:

@@ -21,8 +21,7 @@ from monitor.model.log_source import Position, SignedHead, TimedEntry, TrustedHe
 from monitor.store.database import Database, lock_name
 from monitor.store.sql import add_new, table
 from monitor.store.tables import Head, LogDay, LogPosition, TrustRootRow, WatchedSpan
-from tlog.frontier import Frontier, MalformedFrontier
-from tlog.merkle import HASH_SIZE, RootHash
+from tlog.merkle import HASH_SIZE, Frontier, MalformedFrontier, RootHash
 
 _HEAD: Final = table(Head)
 _POSITION: Final = table(LogPosition)

@@ -36,7 +36,7 @@ from monitor.model.log_source import SignedHead
 from tests.archive import independent_map
 from tests.archive.conftest import Place, varied_bodies
 from tests.support.misbehaving_log import RekorV2Log
-from tlog.frontier import Frontier
+from tlog.merkle import Frontier
 
 WIDTH = 8
 SMALLEST = 3

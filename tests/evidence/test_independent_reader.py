@@ -35,8 +35,7 @@ from tests.support.misbehaving_log import (
     ecdsa_key,
     ed25519_key,
 )
-from tlog.frontier import Frontier
-from tlog.merkle import NodeHash, leaf_hash
+from tlog.merkle import Frontier, NodeHash, leaf_hash
 from tlog.nodes import Coordinate, conflicts, full_subtrees
 
 kinds = pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.api)

@@ -19,7 +19,7 @@ from monitor.model.errors import FetchFailed, OwnFault
 from monitor.model.log_source import LogApi, LogEntry
 from tests.support.served_log import RULES, signing_body
 from tests.support.waiting import PATIENCE, is_alive
-from tlog.frontier import Frontier
+from tlog.merkle import Frontier
 
 SIZE = 16
 BODIES = [signing_body(), signing_body("refs/heads/x"), b"{}", b'{"kind": "hashedrekord"}']

@@ -14,8 +14,7 @@ from monitor.model.log_source import TrustedHead
 from tests.support.harness import KINDS, Watch, watch
 from tests.support.memory_state import Died, MemoryState, Steps
 from tests.support.misbehaving_log import CtRfc6962Log, MisbehavingLog, RekorV1Log, RekorV2Log
-from tlog.frontier import Frontier
-from tlog.merkle import RootHash
+from tlog.merkle import Frontier, RootHash
 
 kinds = pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.api)
 

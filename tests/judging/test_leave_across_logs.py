@@ -25,8 +25,7 @@ from sigstore_entries.trust import CertificateAuthorities, CertificateAuthority
 from tests.support import entries as made
 from tests.support.alerts import NOW
 from tests.support.parts import a_store
-from tlog.frontier import Frontier
-from tlog.merkle import leaf_hash
+from tlog.merkle import Frontier, leaf_hash
 
 CA, STRANGER = made.make_ca(), made.make_ca("stranger")
 TRUSTED = CertificateAuthorities([CertificateAuthority("ca", CA.chain)])

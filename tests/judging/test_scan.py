@@ -22,8 +22,7 @@ from sigstore_entries.signing import ChainTrust, EntryRef, Signing
 from sigstore_entries.trust import CertificateAuthorities, CertificateAuthority, CtLogKey
 from tests.support import entries as made
 from tests.support.memory_facts import MemoryFacts, PastSigning
-from tlog.frontier import Frontier
-from tlog.merkle import leaf_hash
+from tlog.merkle import Frontier, leaf_hash
 
 NOW = made.NOT_BEFORE + timedelta(hours=1)
 CA, STRANGER = made.make_ca(), made.make_ca("stranger")

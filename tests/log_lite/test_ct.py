@@ -9,8 +9,7 @@ import pytest
 from tests.log_lite.client import LogClient, b64
 from tests.support.entries import make_ca, make_certificate, make_key, make_precertificate, spki_of
 from tlog.ct import CtLeaf, EntryType, Sct, parse_leaf, sct_message, verify_digitally_signed, verify_sct
-from tlog.frontier import Frontier
-from tlog.merkle import leaf_hash, verify_consistency, verify_inclusion
+from tlog.merkle import Frontier, leaf_hash, verify_consistency, verify_inclusion
 from tlog.static_ct import parse_data_tile
 from tlog.tiles import data_path, frontier_from_tiles, parse_hash_tile, right_edge, tile_path
 

@@ -16,8 +16,7 @@ from tests.log_lite.client import KEY, LogClient, b64, hashedrekord, hashedrekor
 from tests.support.entries import make_ca, make_certificate
 from tests.support.log_server import log_server
 from tlog.ct import TreeHead, parse_leaf
-from tlog.frontier import Frontier
-from tlog.merkle import ProofInvalid, leaf_hash, verify_consistency
+from tlog.merkle import Frontier, ProofInvalid, leaf_hash, verify_consistency
 from tlog.note import BadSignature, Checkpoint, open_note, parse_checkpoint, parse_note, rekor_v1_key
 from tlog.static_ct import open_ct_checkpoint, static_ct_key
 from tlog.tiles import MalformedTile, entries_path, parse_entry_bundle, parse_hash_tile, partial_width, tile_path

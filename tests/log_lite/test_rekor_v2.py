@@ -11,8 +11,7 @@ import rfc8785
 from tests.log_lite.client import KEY, LogClient, b64, hashedrekord_v2
 from tests.log_lite.test_rekor_v1 import envelope
 from tests.support.entries import make_ca, make_certificate, make_key, spki_of
-from tlog.frontier import Frontier
-from tlog.merkle import leaf_hash
+from tlog.merkle import Frontier, leaf_hash
 from tlog.note import tile_log_key
 from tlog.tiles import (
     entries_path,

@@ -10,8 +10,7 @@ from monitor.model.errors import LogMisbehaved, NotShown
 from monitor.model.log_source import LogApi, LogIdentity, SignedHead, TrustedHead
 from monitor.proof.trusted_head import advance, check_frontier_in_head, contradicting_prefix, sizes_to_prove
 from tests.support.rfc6962_oracle import TreeOracle
-from tlog.frontier import Frontier
-from tlog.merkle import ProofInvalid, RootHash, leaf_hash, prefix_root
+from tlog.merkle import Frontier, ProofInvalid, RootHash, leaf_hash, prefix_root
 
 LOG = LogIdentity("log", LogApi.REKOR_V2, "log.example.org", "log.example.org", b"spki")
 V1 = LogIdentity("log", LogApi.REKOR_V1, "log.example.org", "log.example.org - 1", b"spki")

@@ -26,7 +26,7 @@ from tests.archive.conftest import varied_bodies
 from tests.site.scene import LOG, REPOSITORY, Scene, scene, shown
 from tests.support.entries import Authority, github_claims, hashedrekord_v2, make_ca, make_certificate
 from tests.support.served_log import CA, ISSUER
-from tlog.frontier import Frontier
+from tlog.merkle import Frontier
 
 WIDTH = 64
 NOW = datetime.now(UTC)

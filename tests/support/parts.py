@@ -24,8 +24,7 @@ from sigstore_entries.signing import (
 )
 from tests.rules.signings import everyone
 from tests.support.alerts import NOW, an_alert
-from tlog.frontier import Frontier
-from tlog.merkle import RootHash, leaf_hash
+from tlog.merkle import Frontier, RootHash, leaf_hash
 
 LOG = "rekor-v2"
 DIGEST = "ab" * 32

@@ -7,17 +7,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import rfc6962_oracle as oracle
-from tlog.frontier import (
+from tlog.merkle import (
+    EMPTY_ROOT,
+    MAX_TREE_SIZE,
     Frontier,
     MalformedFrontier,
+    ProofInvalid,
     consistency_ranges,
     frontier_before,
     frontier_of_ranges,
+    leaf_hash,
     root_of_ranges,
     size_beside,
     subtree_root,
 )
-from tlog.merkle import EMPTY_ROOT, MAX_TREE_SIZE, ProofInvalid, leaf_hash
 
 LEAVES = [b"leaf %d" % index for index in range(1100)]
 HASHES = [leaf_hash(each) for each in LEAVES]

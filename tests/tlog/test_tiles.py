@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from tests.support import rfc6962_oracle as oracle
 from tests.tlog.refusal import refused
-from tlog.frontier import Frontier, subtree_root
-from tlog.merkle import MAX_TREE_SIZE, LeafHash, leaf_hash
+from tlog.merkle import MAX_TREE_SIZE, Frontier, LeafHash, leaf_hash, subtree_root
 from tlog.tiles import (
     FULL_TILE_SIZE,
     MAX_BUNDLE_SIZE,
