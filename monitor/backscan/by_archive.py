@@ -18,7 +18,7 @@ from monitor.archive.search import Archive, BadQuery, Match, Query
 from monitor.archive.search_index import KeyKind
 from monitor.backscan.progress import SomeRules, told_looking_back
 from monitor.backscan.step import LookingBack, Step, recording_of
-from monitor.following.batch_commit import wrong_signature
+from monitor.following.follower import wrong_signature
 from monitor.following.scan_batch import RuleScanner
 from monitor.judging.judge import Judge
 from monitor.model.errors import Evidence, FetchFailed, LogMisbehaved

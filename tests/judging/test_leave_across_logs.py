@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from monitor.following.batch_commit import BatchCommitter
+from monitor.following.follower import BatchCommitter
 from monitor.following.scan_batch import Fetched, RuleScanner, scan_batch
 from monitor.judging.judge import RuleJudge
 from monitor.model.errors import PastMoved
