@@ -39,8 +39,8 @@ from monitor.store.site_tables import (
     SubscriptionAsk,
     SubscriptionRow,
 )
-from monitor.store.sql import table, text_key
-from monitor.store.subscribers import Subscribers, new_id
+from monitor.store.sql import new_id, table, text_key
+from monitor.store.subscribers import Subscribers
 from monitor.store.tables import FindingRow
 from rules.asking import KEYS_VERSION, Ask, ask_of, rule_of
 from rules.learning import verdict_of
@@ -352,8 +352,8 @@ def _followers(site: Site, count: int, port: int) -> int:
         connection.execute(table(SubscriptionRow).insert(), held)
     for part in range(0, count, 1000):
         _add_places(site, places[part : part + 1000], secret)
-    mail = site.subscribers.destinations(first.id)[0]
-    site.subscribers.change_destination(mail.id, first.id, state="waiting")
+    mail = site.subscribers.destinations.of(first.id)[0]
+    site.subscribers.destinations.change(mail.id, first.id, state="waiting")
     return number
 
 

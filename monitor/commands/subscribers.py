@@ -16,7 +16,8 @@ from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, JsonOp
 from monitor.config import load_config
 from monitor.program import utc_now
 from monitor.store.database import open_database
-from monitor.store.subscribers import Subscriber, Subscribers, suspended_hosts
+from monitor.store.destinations import suspended_hosts
+from monitor.store.subscribers import Subscriber, Subscribers
 from rules.asking import read_ask
 from rules.subject import NotASubject, SubjectKind, read_subject
 from settings.document import DocumentError
@@ -232,7 +233,7 @@ def _line(subscribers: Subscribers, account: Subscriber) -> dict[str, Any]:
         "id": account.id,
         "address": account.address,
         "subscriptions": len(subscribers.subscriptions(account.id)),
-        "destinations": len(subscribers.destinations(account.id)),
+        "destinations": len(subscribers.destinations.of(account.id)),
         "suspended": account.suspended_why or None,
     }
 
@@ -248,7 +249,8 @@ def _document(subscribers: Subscribers, account: Subscriber) -> dict[str, Any]:
             for each in subscribers.subscriptions(account.id)
         ],
         "destinations": [
-            {"kind": each.kind, "host": each.host, "state": each.state} for each in subscribers.destinations(account.id)
+            {"kind": each.kind, "host": each.host, "state": each.state}
+            for each in subscribers.destinations.of(account.id)
         ],
     }
 

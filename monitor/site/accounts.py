@@ -25,8 +25,9 @@ from monitor.site.subscribing import (
 )
 from monitor.site.subscription_view import csv_stream, json_stream, seen_by
 from monitor.store.authorisations import Announced
+from monitor.store.destinations import STOPPED, SUSPENDED
 from monitor.store.signings import Place
-from monitor.store.subscribers import STOPPED, SUSPENDED, Subscriber, Subscription
+from monitor.store.subscribers import Subscriber, Subscription
 from rules.asking import yaml_of
 from rules.facts import Authorisation
 from rules.selection import normal_digest
@@ -114,7 +115,7 @@ def _add_subscriptions(routes: APIRouter, site: Site) -> None:
     def subscriptions(request: Request) -> HTMLResponse:
         account = request.state.visitor.account
         seen = [seen_by(site, each, limit=0) for each in site.subscribers.subscriptions(account.id)]
-        troubled = [each for each in site.subscribers.destinations(account.id) if each.state in (SUSPENDED, STOPPED)]
+        troubled = [each for each in site.subscribers.destinations.of(account.id) if each.state in (SUSPENDED, STOPPED)]
         own = account.address.lower()
         is_mailed = not any(each.target.lower() == own for each in troubled)
         return site.page(
@@ -264,7 +265,7 @@ def _add_exports(routes: APIRouter, site: Site) -> None:
     @routes.get("/feed/{token}")
     def atom(token: str) -> Response:
         values = site.keys.unseal("feed", token)
-        known = site.subscribers.destination(str(values[0]), None) if values else None
+        known = site.subscribers.destinations.find(str(values[0]), None) if values else None
         if values is None or known is None or known.kind != "atom" or known.secret != str(values[1]):
             raise Refused(404, "No such feed", "The address is incomplete, or it was renewed since.")
         owner = site.subscribers.by_id(known.subscriber)
@@ -414,7 +415,7 @@ def account_document(site: Site, account: Subscriber) -> dict[str, Any]:
         ],
         "destinations": [
             {"id": each.id, "kind": each.kind, "target": destinations.shown_target(each), "state": each.state}
-            for each in site.subscribers.destinations(account.id)
+            for each in site.subscribers.destinations.of(account.id)
         ],
         "tokens": tokens_json(site, account),
     }
@@ -471,7 +472,7 @@ def _account(site: Site, request: Request, token: str = "") -> HTMLResponse:
 
 def _destinations(site: Site, request: Request, shown: Any = None) -> HTMLResponse:
     account = request.state.visitor.account
-    listed = site.subscribers.destinations(account.id)
+    listed = site.subscribers.destinations.of(account.id)
     feeds = {each.id: destinations.feed_url(site, each) for each in listed if each.kind == "atom"}
     return site.page(request, "destinations", destinations=listed, feeds=feeds, shown=shown)
 

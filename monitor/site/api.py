@@ -338,7 +338,7 @@ def _add_announcements(routes: APIRouter, site: Site, reader: _Caller, writer: _
 def _add_destinations(routes: APIRouter, site: Site, reader: _Caller, writer: _Caller) -> None:
     @routes.get("/destinations", summary="Where the account is told")
     def listed(caller: Annotated[Subscriber, Depends(reader)]) -> list[dict[str, Any]]:
-        return [_place(site, each) for each in site.subscribers.destinations(caller.id)]
+        return [_place(site, each) for each in site.subscribers.destinations.of(caller.id)]
 
     @routes.post("/destinations", summary="Add a destination", status_code=201)
     def add(new: NewDestination, caller: Annotated[Subscriber, Depends(writer)]) -> dict[str, Any]:

@@ -35,8 +35,8 @@ from monitor.site.mailing import (
 )
 from monitor.site.parts import Site
 from monitor.site.weekly import forget_old, put_weekly
+from monitor.store.destinations import READY
 from monitor.store.notices import LETTER, Notice, Result
-from monitor.store.subscribers import READY
 
 _LOG: Final = logging.getLogger(__name__)
 CLAIM: Final = 1_000

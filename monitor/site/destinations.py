@@ -20,7 +20,9 @@ from alerts.page import page_of
 from alerts.rendering import json_document
 from monitor.site.parts import Site
 from monitor.site.sessions import Refused
-from monitor.store.subscribers import READY, WAITING, Destination, Subscriber, address_key, new_id
+from monitor.store.destinations import READY, WAITING, Destination
+from monitor.store.sql import new_id
+from monitor.store.subscribers import Subscriber, address_key
 from rules.subject import NotASubject, SubjectKind, read_subject
 
 MAIL, WEBHOOK, SLACK, ATOM = "mail", "webhook", "slack", "atom"
@@ -43,11 +45,11 @@ class Shown:
 
 def add(site: Site, account: Subscriber, kind: str, target: str) -> Shown:
     """Add a destination. All but a feed are told a code first. Raises `Refused`."""
-    listed = site.subscribers.destinations(account.id)
+    listed = site.subscribers.destinations.of(account.id)
     if len(listed) >= site.config.limits.destinations_per_account:
         raise Refused(409, "Too many destinations", "Remove one first.")
     if kind == ATOM:
-        site.subscribers.add_destination(account.id, ATOM, "", host="", secret=secrets.token_urlsafe(24), state=READY)
+        site.subscribers.destinations.add(account.id, ATOM, "", host="", secret=secrets.token_urlsafe(24), state=READY)
         return Shown("The feed is there. Anyone who knows its address can read it: renew it if it leaks.")
     if kind == MAIL:
         return _add_mail(site, account, target)
@@ -57,10 +59,10 @@ def add(site: Site, account: Subscriber, kind: str, target: str) -> Shown:
     if problem:
         return Shown(problem, is_bad=True)
     secret = f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}" if kind == WEBHOOK else ""
-    made = site.subscribers.add_destination(
+    made = site.subscribers.destinations.add(
         account.id, kind, target, host=urlsplit(target).hostname or "", secret=secret, state=WAITING
     )
-    destination = site.subscribers.destination(made, account.id)
+    destination = site.subscribers.destinations.find(made, account.id)
     if destination is None:
         raise Refused(409, "Not added", "The destination is gone again.")
     return _challenge(site, destination, secret)
@@ -68,14 +70,14 @@ def add(site: Site, account: Subscriber, kind: str, target: str) -> Shown:
 
 def act(site: Site, account: Subscriber, destination_id: str, action: str, code: str) -> Shown:
     """Change one destination of an account. Raises `Refused`."""
-    found = site.subscribers.destination(destination_id, account.id)
+    found = site.subscribers.destinations.find(destination_id, account.id)
     if found is None:
         raise Refused(404, "No such destination", "It was removed already, or it is not yours.")
     match action:
         case "remove":
             if found.kind == MAIL and found.target.lower() == account.address.lower():
                 raise Refused(409, "Not removed", "Your own address stays: delete the account to remove it.")
-            site.subscribers.remove_destination(found.id, account.id)
+            site.subscribers.destinations.remove(found.id, account.id)
             return Shown("It is removed. What was on its way there is not sent any more.")
         case "verify":
             return _verify(site, account, found, code)
@@ -86,7 +88,7 @@ def act(site: Site, account: Subscriber, destination_id: str, action: str, code:
         case "rotate" if found.kind == WEBHOOK:
             return _rotate(site, account, found)
         case "renew" if found.kind == ATOM:
-            site.subscribers.change_destination(found.id, account.id, secret=secrets.token_urlsafe(24))
+            site.subscribers.destinations.change(found.id, account.id, secret=secrets.token_urlsafe(24))
             return Shown("The feed has a new address. The old one does not work any more.")
     raise Refused(404, "Not possible", "This destination has no such action.")
 
@@ -178,8 +180,8 @@ def _add_mail(site: Site, account: Subscriber, target: str) -> Shown:
     if subject.kind is not SubjectKind.EMAIL:
         return Shown("Write an e-mail address.", is_bad=True)
     host = subject.text.rpartition("@")[2]
-    made = site.subscribers.add_destination(account.id, MAIL, subject.text, host=host, secret="", state=WAITING)
-    destination = site.subscribers.destination(made, account.id)
+    made = site.subscribers.destinations.add(account.id, MAIL, subject.text, host=host, secret="", state=WAITING)
+    destination = site.subscribers.destinations.find(made, account.id)
     if destination is None:
         raise Refused(409, "Not added", "The destination is gone again.")
     return _send_code(site, destination)
@@ -212,7 +214,7 @@ def _challenge(site: Site, destination: Destination, secret: str) -> Shown:
             f"The receiver did not take the first message: {error}. Mend it, then send again.", secret, is_bad=True
         )
     if code.encode() in answer.upper():
-        site.subscribers.change_destination(destination.id, destination.subscriber, state=READY)
+        site.subscribers.destinations.change(destination.id, destination.subscriber, state=READY)
         return Shown("The receiver answered with the code. It is told from now on.", secret)
     return Shown("The receiver took a message with a code. Enter the code here; nothing else is sent before.", secret)
 
@@ -221,7 +223,7 @@ def _verify(site: Site, account: Subscriber, found: Destination, code: str) -> S
     site.limits.api(f"code {found.id}")
     if found.state != WAITING or not hmac.compare_digest(code.strip().upper().encode(), code_of(site, found).encode()):
         return Shown("That is not the code.", is_bad=True)
-    site.subscribers.change_destination(found.id, account.id, state=READY)
+    site.subscribers.destinations.change(found.id, account.id, state=READY)
     return Shown("Proven. It is told from now on.")
 
 
@@ -229,14 +231,14 @@ def _resume(site: Site, account: Subscriber, found: Destination) -> Shown:
     if found.state == WAITING:
         raise Refused(409, "Not proven yet", "Enter the code first.")
     values = {"state": READY, "failing_since": None, "bounces": 0, "error": ""}
-    site.subscribers.change_destination(found.id, account.id, **values)
+    site.subscribers.destinations.change(found.id, account.id, **values)
     return Shown("It is told again from now on. What was found meanwhile stands under My subscriptions.")
 
 
 def _rotate(site: Site, account: Subscriber, found: Destination) -> Shown:
     secret = f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
     until = site.clock() + OVERLAP
-    site.subscribers.change_destination(
+    site.subscribers.destinations.change(
         found.id, account.id, secret=secret, former_secret=found.secret, former_until=until
     )
     return Shown("A new secret. For 24 hours each message is signed under the old one as well.", secret)

@@ -13,7 +13,8 @@ from fastapi.responses import HTMLResponse
 
 from monitor.site.parts import Site
 from monitor.site.sessions import Form, Refused, first, read_form
-from monitor.store.subscribers import READY, STOPPED, Destination, Subscriber, Subscription
+from monitor.store.destinations import READY, STOPPED, Destination
+from monitor.store.subscribers import Subscriber, Subscription
 
 SUBSCRIPTION, DESTINATION, WEEKLY = "subscription", "destination", "weekly"
 """What a link stops: the first values of its token, before the id."""
@@ -84,7 +85,7 @@ def router(site: Site) -> APIRouter:
         if not leaving.can_go_on:
             raise Refused(410, "There is nothing to start again", "It goes on already, or it was deleted since.")
         if leaving.destination is not None:
-            site.subscribers.restart_destination(leaving.destination.id)
+            site.subscribers.destinations.restart(leaving.destination.id)
         elif leaving.weekly is not None:
             site.subscribers.set_weekly(leaving.weekly.id, on=True)
         return site.page(
@@ -102,7 +103,7 @@ def _stop(site: Site, leaving: Leaving) -> None:
     if leaving.subscription is not None:
         site.subscribers.unsubscribe(leaving.subscription.id, None)
     elif leaving.destination is not None:
-        site.subscribers.stop_destination(leaving.destination.id)
+        site.subscribers.destinations.stop(leaving.destination.id)
     elif leaving.weekly is not None:
         site.subscribers.set_weekly(leaving.weekly.id, on=False)
 
@@ -113,7 +114,7 @@ def _leaving(site: Site, token: str) -> Leaving:
             if kind == SUBSCRIPTION:
                 return Leaving(kind, subscription=site.subscribers.subscription(identifier, None))
             if kind == DESTINATION:
-                found = site.subscribers.destination(identifier, None)
+                found = site.subscribers.destinations.find(identifier, None)
                 owner = None if found is None else site.subscribers.by_id(found.subscriber)
                 is_own = found is not None and owner is not None and found.target.lower() == owner.address.lower()
                 return Leaving(kind, destination=found, is_own=is_own)

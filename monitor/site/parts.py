@@ -17,7 +17,8 @@ from monitor.site_config import SiteConfig
 from monitor.store.database import Database
 from monitor.store.notices import Notices
 from monitor.store.signings import FoundPast
-from monitor.store.subscribers import Subscribers, add_link, address_key, new_id
+from monitor.store.sql import new_id
+from monitor.store.subscribers import Subscribers, add_link, address_key
 
 CONFIRM_FOR: Final = timedelta(hours=24)
 SIGN_IN_FOR: Final = timedelta(minutes=15)

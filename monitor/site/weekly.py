@@ -8,10 +8,11 @@ from sqlalchemy import select, update
 
 from monitor.site.parts import Site
 from monitor.site.rendering import ago, day, number
+from monitor.store.destinations import READY
 from monitor.store.signings import LogRead
 from monitor.store.site_tables import SubscriberRow
 from monitor.store.sql import table
-from monitor.store.subscribers import READY, WEEK, Subscriber
+from monitor.store.subscribers import WEEK, Subscriber
 from rules.matching.matcher import PREFIX
 
 _SUBSCRIBER: Final = table(SubscriberRow)
@@ -65,7 +66,7 @@ def weekly_document(site: Site, subscriber: Subscriber, logs: Sequence[LogRead],
     own = subscriber.address.lower()
     if not any(
         each.kind == "mail" and each.target.lower() == own and each.state == READY
-        for each in site.subscribers.destinations(subscriber.id)
+        for each in site.subscribers.destinations.of(subscriber.id)
     ):
         return {}
     subscriptions = site.subscribers.subscriptions(subscriber.id)

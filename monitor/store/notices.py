@@ -15,10 +15,11 @@ from sqlalchemy import Connection, and_, bindparam, delete, func, or_, select, u
 
 from alerts.alert import Alert
 from monitor.store.database import Database
+from monitor.store.destinations import READY, SUSPENDED
 from monitor.store.outbox import DELIVERED, GIVEN_UP, PENDING, WITHDRAWN
 from monitor.store.site_tables import DestinationRow, NoticeRow, SubscriberRow, SubscriptionRow
 from monitor.store.sql import add_new, chunks, table
-from monitor.store.subscribers import READY, SUSPENDED, count
+from monitor.store.stages import count
 from monitor.store.tables import AlertRow
 
 ALERT: Final = "alert"

@@ -4,11 +4,13 @@ SQLite's pages carry no checksum: a flipped bit in a text is a valid database wi
 that finds such damage. It is no signature: it does not stop a person who may write to the database.
 """
 
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from hashlib import sha256
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeVar, cast
 
 from sqlalchemy import (
     BigInteger,
@@ -33,6 +35,7 @@ from sqlalchemy.types import TypeDecorator
 from sqlmodel import SQLModel
 from sqlmodel._compat import SQLModelConfig
 
+_Value = TypeVar("_Value")
 _WHERE: Final = "where"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # SQLite counts rows up by itself only in a plain INTEGER primary key; PostgreSQL's INTEGER ends at 2^31.
@@ -302,3 +305,13 @@ def _insert_or_overwrite(dialect: str, table: Table, fields: tuple[str, ...]) ->
     insert = _insert_into(dialect, table)
     key = [column.name for column in table.primary_key]
     return insert.on_conflict_do_update(index_elements=key, set_={name: insert.excluded[name] for name in fields})
+
+
+def new_id() -> str:
+    """A random id of 96 bits."""
+    return secrets.token_hex(12)
+
+
+def value_of(kind: type[_Value], row: Any) -> _Value:
+    """The dataclass whose fields are the columns of these names in a row."""
+    return kind(**{each.name: getattr(row, each.name) for each in fields(cast("Any", kind))})

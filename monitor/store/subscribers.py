@@ -1,23 +1,22 @@
-"""Accounts of subscribers: addresses, sessions, links in mails, tokens, destinations, and what they subscribed to.
+"""Accounts of subscribers: addresses, sessions, links in mails, tokens, and what they subscribed to.
 
 Each method is one transaction. Every question about what belongs to a subscriber names the subscriber: an id that is
 another's is answered as one that does not exist.
 """
 
 import json
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, delete, func, or_, select, update
+from sqlalchemy import Connection, delete, func, select, update
 
 from monitor.store.asks import Asks
 from monitor.store.authorisations import Announced, Authorisations
 from monitor.store.database import Database, lock_name
+from monitor.store.destinations import READY, STOPPED, SUSPENDED, Destinations
 from monitor.store.findings import Seen, add_known, set_past
-from monitor.store.outbox import PENDING, WITHDRAWN
 from monitor.store.site_tables import (
     AnswerRow,
     ApiTokenRow,
@@ -28,23 +27,17 @@ from monitor.store.site_tables import (
     NoticeRow,
     OperatorAction,
     SessionRow,
-    StageCount,
     SubscriberRow,
     SubscriptionAsk,
     SubscriptionRow,
 )
-from monitor.store.sql import add_new, add_up, chunks, table, text_key
+from monitor.store.sql import add_new, chunks, new_id, table, text_key, value_of
+from monitor.store.stages import count, reached
 from rules.asking import Ask
 from rules.facts import Authorisation
 from rules.matching.matcher import PREFIX
 from sigstore_entries.signing import EntryRef
 
-STAGES: Final = ("asked", "confirmed", "told", "bounced", "left", "suspended")
-READY: Final = "ready"
-WAITING: Final = "waiting"
-SUSPENDED: Final = "suspended"
-STOPPED: Final = "stopped"
-"""State of a destination whose reader left by a link in a mail; a button goes on."""
 WEEK: Final = timedelta(days=7)
 _UNFILED: Final = timedelta(minutes=10)
 """Every process has taken over a change by then; each looks for changes every second (`monitor.daemon.daemon`)."""
@@ -61,7 +54,6 @@ _ANSWER = table(AnswerRow)
 _NOTICE = table(NoticeRow)
 _ACTION = table(OperatorAction)
 _INVITATION = table(InvitationRow)
-_STAGE = table(StageCount)
 _STOOD_FOR = table(SubscriptionAsk)
 
 
@@ -90,25 +82,6 @@ class Subscription:
     created_at: datetime
     document: str
     change: int
-
-
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """Destination of a subscriber's messages; secrets are for signing and never shown again."""
-
-    id: str
-    subscriber: str
-    kind: str
-    target: str
-    host: str
-    secret: str
-    former_secret: str
-    former_until: datetime | None
-    state: str
-    created_at: datetime
-    failing_since: datetime | None
-    bounces: int
-    error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,17 +114,13 @@ def address_key(address: str) -> bytes:
     return text_key(address.strip().lower())
 
 
-def new_id() -> str:
-    """A random id of 96 bits."""
-    return secrets.token_hex(12)
-
-
 class Subscribers:
     """Accounts in the database."""
 
     def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
         self.database, self.clock = database, clock
         self.asks = Asks(database)
+        self.destinations = Destinations(database, clock)
         self._given = Authorisations(database)
 
     # Accounts
@@ -168,7 +137,7 @@ class Subscribers:
         """Accounts in the order of their ids, `limit` of them after one."""
         chosen = select(_SUBSCRIBER).where(_SUBSCRIBER.c.id > after).order_by(_SUBSCRIBER.c.id).limit(limit)
         with self.database.read() as connection:
-            return [_subscriber(row) for row in connection.execute(chosen)]
+            return [value_of(Subscriber, row) for row in connection.execute(chosen)]
 
     def invite(self, address: str) -> None:
         """Let an address in where the site is for invited people only."""
@@ -264,7 +233,7 @@ class Subscribers:
         if now - row.seen_at > timedelta(minutes=5):
             with self.database.write() as connection:
                 connection.execute(update(_SESSION).where(_SESSION.c.token_key == key).values(seen_at=now))
-        return _subscriber(row)
+        return value_of(Subscriber, row)
 
     def close_session(self, token: str) -> None:
         """Sign one browser out."""
@@ -299,7 +268,7 @@ class Subscribers:
                 return None
             wanted = _SUBSCRIBER.c.address_key == address_key(link.address)
             row = connection.execute(select(_SUBSCRIBER).where(wanted)).first()
-        return None if row is None or row.suspended_at is not None else _subscriber(row)
+        return None if row is None or row.suspended_at is not None else value_of(Subscriber, row)
 
     def confirm(self, token: str, known: Known = ()) -> tuple[Subscriber, Subscription] | None:
         """Use a confirming link: the account and the subscription are there from then on, both or neither."""
@@ -337,7 +306,7 @@ class Subscribers:
                 mine = _SUBSCRIPTION.c.id == row.id
                 connection.execute(update(_SUBSCRIPTION).where(mine).values(subscriber=receiver.id))
                 moved = connection.execute(self._of(row.id, receiver.id)).one()
-                return receiver, _subscription(moved)
+                return receiver, value_of(Subscription, moved)
             copied = Ask(row.document, row.index_keys)
             made = self._subscribe(connection, receiver.id, copied, row.subject, row.title, known=known)
         return receiver, made
@@ -358,11 +327,11 @@ class Subscribers:
                 "weekly_from": now,
             }
             connection.execute(_SUBSCRIBER.insert(), values)
-            self._add_destination(
+            self.destinations.insert(
                 connection, str(values["id"]), "mail", address, host=address.rpartition("@")[2], secret="", state=READY
             )
             row = connection.execute(select(_SUBSCRIBER).where(_SUBSCRIBER.c.address_key == key)).one()
-        return _subscriber(row)
+        return value_of(Subscriber, row)
 
     def ensure_account(self, address: str) -> Subscriber:
         """`ensure` for an address that a login elsewhere proved, or that an operator brings."""
@@ -380,13 +349,13 @@ class Subscribers:
         """Subscriptions of an account, oldest first."""
         chosen = self._of(None, subscriber).order_by(_SUBSCRIPTION.c.created_at, _SUBSCRIPTION.c.id)
         with self.database.read() as connection:
-            return [_subscription(row) for row in connection.execute(chosen)]
+            return [value_of(Subscription, row) for row in connection.execute(chosen)]
 
     def subscription(self, subscription: str, subscriber: str | None) -> Subscription | None:
         """One subscription of an account; of any account only for links that name the subscription themselves."""
         with self.database.read() as connection:
             row = connection.execute(self._of(subscription, subscriber)).first()
-        return None if row is None else _subscription(row)
+        return None if row is None else value_of(Subscription, row)
 
     def change(self, subscription: str, subscriber: str, ask: Ask, title: str, known: Known = ()) -> bool:
         """Replace what a subscription selects and expects. A past that it has already stays; else `known` begins it."""
@@ -472,62 +441,6 @@ class Subscribers:
                 return None
         return f"{PREFIX}{row.ask}"
 
-    # Destinations
-
-    def destinations(self, subscriber: str) -> list[Destination]:
-        """Destinations of an account, oldest first."""
-        chosen = select(_DESTINATION).where(_DESTINATION.c.subscriber == subscriber)
-        with self.database.read() as connection:
-            rows = connection.execute(chosen.order_by(_DESTINATION.c.created_at, _DESTINATION.c.id))
-            return [_destination(row) for row in rows]
-
-    def destination(self, destination: str, subscriber: str | None) -> Destination | None:
-        """One destination of an account; of any for a feed's own address."""
-        chosen = select(_DESTINATION).where(_DESTINATION.c.id == destination)
-        if subscriber is not None:
-            chosen = chosen.where(_DESTINATION.c.subscriber == subscriber)
-        with self.database.read() as connection:
-            row = connection.execute(chosen).first()
-        return None if row is None else _destination(row)
-
-    def add_destination(self, subscriber: str, kind: str, target: str, *, host: str, secret: str, state: str) -> str:
-        """Add a destination and return its id."""
-        with self.database.write() as connection:
-            return self._add_destination(connection, subscriber, kind, target, host=host, secret=secret, state=state)
-
-    def change_destination(self, destination: str, subscriber: str, **values: Any) -> bool:
-        """Change columns of one destination of an account."""
-        mine = (_DESTINATION.c.id == destination, _DESTINATION.c.subscriber == subscriber)
-        with self.database.write() as connection:
-            return connection.execute(update(_DESTINATION).where(*mine).values(**values)).rowcount == 1
-
-    def remove_destination(self, destination: str, subscriber: str) -> bool:
-        """Remove a destination and what is on its way there."""
-        mine = (_DESTINATION.c.id == destination, _DESTINATION.c.subscriber == subscriber)
-        with self.database.write() as connection:
-            if connection.execute(delete(_DESTINATION).where(*mine)).rowcount != 1:
-                return False
-            connection.execute(delete(_NOTICE).where(_NOTICE.c.destination == destination))
-        return True
-
-    def stop_destination(self, destination: str) -> bool:
-        """Tell a destination nothing any more, and withdraw what is on its way; false when it is not told anyway."""
-        mine = (_DESTINATION.c.id == destination, _DESTINATION.c.state == READY)
-        with self.database.write() as connection:
-            if connection.execute(update(_DESTINATION).where(*mine).values(state=STOPPED)).rowcount != 1:
-                return False
-            waiting = (_NOTICE.c.destination == destination, _NOTICE.c.state == PENDING)
-            ended = {"state": WITHDRAWN, "finished_at": self.clock()}
-            connection.execute(update(_NOTICE).where(*waiting).values(**ended))
-            count(connection, "left")
-        return True
-
-    def restart_destination(self, destination: str) -> bool:
-        """Tell a stopped destination again; false for one that was not stopped."""
-        mine = (_DESTINATION.c.id == destination, _DESTINATION.c.state == STOPPED)
-        with self.database.write() as connection:
-            return connection.execute(update(_DESTINATION).where(*mine).values(state=READY)).rowcount == 1
-
     # Tokens
 
     def add_token(self, subscriber: str, token: str, name: str, scope: str) -> None:
@@ -547,7 +460,7 @@ class Subscribers:
         """Tokens of an account, oldest first."""
         chosen = select(_TOKEN).where(_TOKEN.c.subscriber == subscriber).order_by(_TOKEN.c.created_at, _TOKEN.c.id)
         with self.database.read() as connection:
-            return [_token(row) for row in connection.execute(chosen)]
+            return [value_of(ApiToken, row) for row in connection.execute(chosen)]
 
     def revoke_token(self, token_id: str, subscriber: str) -> bool:
         """End one token of an account."""
@@ -578,17 +491,17 @@ class Subscribers:
 
     def stats(self) -> dict[str, int]:
         """Number of times that each stage was reached, and numbers of what there is now."""
+        counted = {
+            "subscribers": select(func.count()).select_from(_SUBSCRIBER),
+            "subscriptions": select(func.count()).select_from(_SUBSCRIPTION),
+            "destinations": select(func.count()).select_from(_DESTINATION),
+            "destinations_suspended": select(func.count())
+            .select_from(_DESTINATION)
+            .where(_DESTINATION.c.state == SUSPENDED),
+        }
         with self.database.read() as connection:
-            stages = {row.stage: row.entries for row in connection.execute(select(_STAGE))}
-            now = {
-                "subscribers": connection.execute(select(func.count()).select_from(_SUBSCRIBER)).scalar_one(),
-                "subscriptions": connection.execute(select(func.count()).select_from(_SUBSCRIPTION)).scalar_one(),
-                "destinations": connection.execute(select(func.count()).select_from(_DESTINATION)).scalar_one(),
-                "destinations_suspended": connection.execute(
-                    select(func.count()).select_from(_DESTINATION).where(_DESTINATION.c.state == SUSPENDED)
-                ).scalar_one(),
-            }
-        return {**{stage: int(stages.get(stage, 0)) for stage in STAGES}, **{k: int(v) for k, v in now.items()}}
+            now = {name: int(connection.execute(each).scalar_one()) for name, each in counted.items()}
+            return reached(connection) | now
 
     def forget_old(self, before: datetime) -> None:
         """Forget links that ended before a moment, addresses included, and sessions not seen for two months.
@@ -617,7 +530,7 @@ class Subscribers:
         same = self._of(None, subscriber).where(table(AskRow).c.document == ask.document)
         there = connection.execute(same).first()
         if there is not None:
-            return _subscription(there)
+            return value_of(Subscription, there)
         made = new_id()
         number = self.asks.hold(connection, ask, made)
         row = {"id": made, "subscriber": subscriber, "ask": number, "subject": subject, "title": title}
@@ -626,26 +539,7 @@ class Subscribers:
         if ask.by_past:
             add_known(connection, f"{PREFIX}{number}", known)
         count(connection, "confirmed")
-        return _subscription(connection.execute(self._of(made, subscriber)).one())
-
-    def _add_destination(
-        self, connection: Connection, subscriber: str, kind: str, target: str, *, host: str, secret: str, state: str
-    ) -> str:
-        row = {
-            "id": new_id(),
-            "subscriber": subscriber,
-            "kind": kind,
-            "target": target,
-            "host": host,
-            "secret": secret,
-            "former_secret": "",
-            "state": state,
-            "created_at": self.clock(),
-            "bounces": 0,
-            "error": "",
-        }
-        connection.execute(_DESTINATION.insert(), row)
-        return str(row["id"])
+        return value_of(Subscription, connection.execute(self._of(made, subscriber)).one())
 
     def _use(self, connection: Connection, token: str, purpose: str) -> Link | None:
         """Take a link that was not used yet; a second use in another transaction finds it used."""
@@ -663,7 +557,7 @@ class Subscribers:
     def _subscriber(self, condition: Any) -> Subscriber | None:
         with self.database.read() as connection:
             row = connection.execute(select(_SUBSCRIBER).where(condition)).first()
-        return None if row is None else _subscriber(row)
+        return None if row is None else value_of(Subscriber, row)
 
     def _act(self, connection: Connection, who: str, action: str, subscriber: str, detail: str) -> None:
         row = {"at": self.clock(), "who": who, "action": action, "subscriber": subscriber, "detail": detail}
@@ -674,11 +568,6 @@ class Subscribers:
         if subscription is not None:
             chosen = chosen.where(_SUBSCRIPTION.c.id == subscription)
         return chosen if subscriber is None else chosen.where(_SUBSCRIPTION.c.subscriber == subscriber)
-
-
-def count(connection: Connection, stage: str, more: int = 1) -> None:
-    """Count a stage within a transaction."""
-    add_up(connection, _STAGE, [{"stage": stage, "entries": more}], ("stage",))
 
 
 def add_link(
@@ -703,51 +592,6 @@ def add_link(
     add_new(connection, _LINK, [row])
 
 
-def suspended_hosts(database: Database, limit: int) -> Sequence[tuple[str, int]]:
-    """Receiving hosts by how many of their destinations are suspended, most first."""
-    bad = or_(_DESTINATION.c.state == SUSPENDED, _DESTINATION.c.bounces > 0)
-    number = func.count().label("n")
-    chosen = select(_DESTINATION.c.host, number).where(bad).group_by(_DESTINATION.c.host).order_by(number.desc())
-    with database.read() as connection:
-        return [(row.host, int(row.n)) for row in connection.execute(chosen.limit(limit))]
-
-
-def _subscriber(row: Any) -> Subscriber:
-    return Subscriber(
-        row.id,
-        row.address,
-        row.confirmed_at,
-        row.suspended_at,
-        row.suspended_why,
-        row.weekly_due,
-        row.weekly_from,
-    )
-
-
-def _subscription(row: Any) -> Subscription:
-    return Subscription(
-        row.id, row.subscriber, row.ask, row.subject, row.title, row.created_at, row.document, row.change
-    )
-
-
-def _destination(row: Any) -> Destination:
-    return Destination(
-        row.id,
-        row.subscriber,
-        row.kind,
-        row.target,
-        row.host,
-        row.secret,
-        row.former_secret,
-        row.former_until,
-        row.state,
-        row.created_at,
-        row.failing_since,
-        row.bounces,
-        row.error,
-    )
-
-
 def _link(row: Any) -> Link:
     return Link(
         row.token_key,
@@ -758,7 +602,3 @@ def _link(row: Any) -> Link:
         row.expires_at,
         row.used_at,
     )
-
-
-def _token(row: Any) -> ApiToken:
-    return ApiToken(row.id, row.subscriber, row.name, row.scope, row.created_at, row.used_at)

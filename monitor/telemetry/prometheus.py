@@ -27,7 +27,7 @@ from monitor.model.state import Batch
 from monitor.raising.log_alerts import ALERT_KINDS
 from monitor.store.canaries import RESULTS
 from monitor.store.promises import Tally
-from monitor.store.subscribers import STAGES
+from monitor.store.stages import STAGES
 from monitor.telemetry.hooks import Meter
 from rules.rule import Outcome
 

@@ -332,7 +332,7 @@ def _asides(acme: Scene) -> dict[str, str]:
     acme.subscribe(visitor, MIA)
     account = acme.site.subscribers.by_address(MIA)
     assert account is not None
-    [place, *_] = acme.site.subscribers.destinations(account.id)
+    [place, *_] = acme.site.subscribers.destinations.of(account.id)
     used = link_in(acme.mailbox.to(MIA)[-1], "confirm")
     acme.visitor().post(
         "/subscribe",
@@ -344,7 +344,7 @@ def _asides(acme: Scene) -> dict[str, str]:
     acme.clock.advance(hours=25)
     stop = leave_link(acme.site, DESTINATION, place.id).removeprefix(acme.url)
     leave = leave_link(acme.site, SUBSCRIPTION, acme.site.subscribers.subscriptions(account.id)[0].id)
-    acme.site.subscribers.add_destination(
+    acme.site.subscribers.destinations.add(
         account.id, "webhook", f"https://hook.example/{'x' * 300}", host="hook.example", secret="", state="waiting"
     )
     return {

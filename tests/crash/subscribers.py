@@ -138,7 +138,7 @@ class Life:
                     (self.folder / "leave").write_text(link)
                     _click(site, link.removeprefix(site.config.public_url))
                 case _:
-                    [place, *_] = site.subscribers.destinations(_account(site, THEO).id)
+                    [place, *_] = site.subscribers.destinations.of(_account(site, THEO).id)
                     _click(site, leave_link(site, DESTINATION, place.id).removeprefix(site.config.public_url))
             self._deliver(site)
 

@@ -31,8 +31,7 @@ from monitor.store.site_tables import (
     SubscriberRow,
     SubscriptionRow,
 )
-from monitor.store.sql import table, text_key
-from monitor.store.subscribers import new_id
+from monitor.store.sql import new_id, table, text_key
 from tests.site.scene import LOG, REPOSITORY, Scene, scene, text_of
 from tests.site.test_queue import an_alert
 
@@ -238,7 +237,7 @@ def test_a_flood_of_alerts_is_few_messages_in_a_slack_channel_and_counts_all(
         account = acme.site.subscribers.by_address("mia@acme.example")
         assert account is not None
         place = {"host": "127.0.0.1", "secret": "", "state": "ready"}
-        acme.site.subscribers.add_destination(account.id, "slack", url, **place)
+        acme.site.subscribers.destinations.add(account.id, "slack", url, **place)
         for each in range(number):
             alert = an_alert(acme, each)
             FanOut(acme.store.database).send(alert, alert.id, acme.clock())

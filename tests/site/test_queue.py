@@ -174,7 +174,7 @@ def test_a_webhook_is_proven_signed_and_its_secret_changes_with_overlap(
     first = page.partition('class="secret">')[2].partition("<")[0]
     account = acme.site.subscribers.by_address(MIA)
     assert account is not None
-    place = acme.site.subscribers.destinations(account.id)[1]
+    place = acme.site.subscribers.destinations.of(account.id)[1]
     assert place.state == "ready"
     page = mia.post(f"/destinations/{place.id}/rotate", page="/account", expect=200).text
     second = page.partition('class="secret">')[2].partition("<")[0]
@@ -218,7 +218,7 @@ def test_a_receiver_that_is_down_waits_alone_and_is_suspended_after_a_week(
     assert len(ids) == 1, "each attempt has the same key"
     account = acme.site.subscribers.by_address(MIA)
     assert account is not None
-    assert [each.state for each in acme.site.subscribers.destinations(account.id)] == ["ready", "suspended"]
+    assert [each.state for each in acme.site.subscribers.destinations.of(account.id)] == ["ready", "suspended"]
 
 
 def test_the_limit_for_one_receiving_host_postpones_and_counts_no_failure(

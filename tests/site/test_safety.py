@@ -60,7 +60,7 @@ def an_account(acme: Scene, address: str) -> Visitor:
     acme.subscribe(visitor, address)
     account = acme.site.subscribers.by_address(address)
     assert account is not None
-    acme.site.subscribers.add_destination(
+    acme.site.subscribers.destinations.add(
         account.id,
         "webhook",
         "https://hook.example/x",
@@ -68,7 +68,7 @@ def an_account(acme: Scene, address: str) -> Visitor:
         secret="whsec_" + "A" * 43 + "=",
         state="ready",
     )
-    acme.site.subscribers.add_destination(account.id, "atom", "", host="", secret="feed", state="ready")
+    acme.site.subscribers.destinations.add(account.id, "atom", "", host="", secret="feed", state="ready")
     acme.site.subscribers.add_token(account.id, f"swt_{address}", "script", "write")
     return visitor
 
@@ -80,7 +80,7 @@ def paths_of(acme: Scene, address: str, route: APIRoute) -> str:
     assert account is not None
     values = {
         "subscription": subscribers.subscriptions(account.id)[0].id,
-        "destination": subscribers.destinations(account.id)[1].id,
+        "destination": subscribers.destinations.of(account.id)[1].id,
         "token_id": subscribers.tokens(account.id)[0].id,
         "number": "1",
         "action": "remove",
@@ -119,7 +119,7 @@ def test_a_get_changes_nothing_whoever_follows_the_link(acme: Scene) -> None:
     account = acme.site.subscribers.by_address(MIA)
     assert account is not None
     subscription = acme.site.subscribers.subscriptions(account.id)[0].id
-    [mail, *_] = acme.site.subscribers.destinations(account.id)
+    [mail, *_] = acme.site.subscribers.destinations.of(account.id)
     stops = ((SUBSCRIPTION, subscription), (DESTINATION, mail.id), (WEEKLY, account.id))
     links += [leave_link(acme.site, kind, each).removeprefix(acme.url) for kind, each in stops]
     before = everything(acme.store.database)
@@ -439,7 +439,7 @@ def test_webhooks_do_not_reach_private_addresses(tmp_path: Path, database: Datab
             assert "This URL" in shown(page), target
         account = acme.site.subscribers.by_address(MIA)
         assert account is not None
-        assert [each.kind for each in acme.site.subscribers.destinations(account.id)] == ["mail"]
+        assert [each.kind for each in acme.site.subscribers.destinations.of(account.id)] == ["mail"]
 
 
 def test_what_would_match_half_the_log_is_refused_with_the_reason() -> None:

@@ -256,7 +256,7 @@ def test_one_click_on_a_digest_stops_every_mail_to_that_address_and_leaves_the_o
     account = live.courier.site.subscribers.by_address(MIA)
     assert account is not None
     place = {"host": "acme.example", "secret": "", "state": "ready"}
-    live.courier.site.subscribers.add_destination(account.id, "mail", "team@acme.example", **place)
+    live.courier.site.subscribers.destinations.add(account.id, "mail", "team@acme.example", **place)
     program, before = live.visitor(), len(live.mailbox.to(MIA))
     assert f"Stop every mail to {MIA}?" in shown(program.get(link))
     one_click(program, link)
@@ -397,7 +397,7 @@ def test_confirming_another_subscription_starts_the_mails_again(live: Followed, 
     live.subscribe(live.visitor(), MIA, name=f"{NAME}-other")
     account = live.courier.site.subscribers.by_address(MIA)
     assert account is not None
-    [place] = live.courier.site.subscribers.destinations(account.id)
+    [place] = live.courier.site.subscribers.destinations.of(account.id)
     assert place.state == "ready"
     live.follow()
     live.sign("refs/heads/heard")
