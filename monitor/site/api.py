@@ -47,7 +47,6 @@ from settings.document import DocumentError
 _PAGE: Final = 200
 Before = Annotated[str, Query(max_length=250, description="`older` of the page before: signings behind it are given.")]
 Identifier = Annotated[str, Path(max_length=64)]
-LogName = Annotated[str, Field(max_length=200)]
 
 
 class Problem(BaseModel):
@@ -74,12 +73,17 @@ class ChangedSubscription(BaseModel):
     title: Annotated[str, Field(max_length=80)] = ""
 
 
-class Answer(BaseModel):
-    """A subscriber's answer about one signing."""
+class ASigning(BaseModel):
+    """One signing that the subscription saw."""
 
     model_config = ConfigDict(extra="forbid")
-    log: LogName
+    log: Annotated[str, Field(max_length=200)]
     index: Annotated[int, Field(ge=0, lt=2**62)]
+
+
+class Answer(ASigning):
+    """A subscriber's answer about one signing."""
+
     mine: bool
 
 
@@ -115,14 +119,6 @@ class Invitation(BaseModel):
     model_config = ConfigDict(extra="forbid")
     email: Annotated[str, Field(min_length=1, max_length=400)]
     how: Annotated[str, Field(pattern="^(copy|hand-over)$")] = "copy"
-
-
-class ASigning(BaseModel):
-    """One signing that the subscription saw."""
-
-    model_config = ConfigDict(extra="forbid")
-    log: LogName
-    index: Annotated[int, Field(ge=0, lt=2**62)]
 
 
 class Drafted(BaseModel):
@@ -275,13 +271,12 @@ def _add_signings(routes: APIRouter, site: Site, reader: _Caller, writer: _Calle
     @routes.get("/subscriptions/{subscription}/widening", summary="What expecting signings like one would add")
     def what_widens(
         subscription: Identifier,
-        log: Annotated[str, Query(max_length=200)],
-        index: Annotated[int, Query(ge=0, lt=2**62)],
+        like: Annotated[ASigning, Query()],
         caller: Annotated[Subscriber, Depends(reader)],
     ) -> dict[str, Any]:
         """`adds` are the values, in words; empty when there is nothing to add. Changes nothing."""
         mine = own_of(site, caller, subscription)
-        return {"adds": inert_json(widening(site, mine, seen_row(site, mine, log, index)))}
+        return {"adds": inert_json(widening(site, mine, seen_row(site, mine, like.log, like.index)))}
 
     @routes.post("/subscriptions/{subscription}/widening", summary="Expect signings like one from now on")
     def widen(
@@ -295,13 +290,12 @@ def _add_signings(routes: APIRouter, site: Site, reader: _Caller, writer: _Calle
     @routes.get("/subscriptions/{subscription}/evidence", summary="Evidence of a signing: the entry and its proof")
     def evidence(
         subscription: Identifier,
-        log: Annotated[str, Query(max_length=200)],
-        index: Annotated[int, Query(ge=0, lt=2**62)],
+        signing: Annotated[ASigning, Query()],
         caller: Annotated[Subscriber, Depends(reader)],
     ) -> dict[str, Any]:
         """`signwatch evidence verify` checks it. `proof_missing` says why there is no proof at the moment."""
         mine = own_of(site, caller, subscription)
-        return evidence_document(site, mine, seen_row(site, mine, log, index))
+        return evidence_document(site, mine, seen_row(site, mine, signing.log, signing.index))
 
 
 def _add_announcements(routes: APIRouter, site: Site, reader: _Caller, writer: _Caller) -> None:
