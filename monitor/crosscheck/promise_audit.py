@@ -16,8 +16,8 @@ from typing import Final
 
 from alerts.alert import Alert, counted, rfc3339
 from monitor.model.errors import Evidence, FetchFailed, Lagging, LogMisbehaved, MalformedEntries, NotShown
-from monitor.model.inclusion_promise import BadPromise, InclusionPromise, PromiseKind, read_promise
-from monitor.model.log_source import LogApi, LogIdentity, Place, PromisingSource, SignedHead
+from monitor.model.inclusion_promise import BadPromise, InclusionPromise, read_promise
+from monitor.model.log_source import LogIdentity, Place, PromisingSource, SignedHead
 from monitor.proof.evidence import BROKEN_PROMISE, conclude, event_id
 from monitor.raising.log_alerts import alert_of_evidence
 from monitor.store.promises import UNASKED, KeptPromise, Promises
@@ -43,17 +43,12 @@ class PromiseResult:
 
 def is_of(promise: InclusionPromise, source: PromisingSource, head: SignedHead) -> bool:
     """Whether this tree is the one that has to keep the promise: a log of several trees promises one index for all."""
-    if promise.kind is not kind_of(source.identity):
+    if promise.kind is not source.identity.api.promise:
         # One key may sign for two logs.
         return False
     start, stop = source.promised_range(head)
     index = promise.index
     return index is None or (start <= index and (stop is None or index < stop))
-
-
-def kind_of(identity: LogIdentity) -> PromiseKind:
-    """Kind of promise that a log makes, if it makes any."""
-    return PromiseKind.SET if identity.api is LogApi.REKOR_V1 else PromiseKind.SCT
 
 
 def hold(
@@ -179,8 +174,10 @@ class PromiseRounds:
         Never raises `FetchFailed`: a question that failed is asked later. Raises `OwnFault`.
         """
         done, identity = Round(), self._source.identity
-        log_id, kind = sha256(identity.spki).hexdigest(), kind_of(identity)
+        log_id, kind = sha256(identity.spki).hexdigest(), identity.api.promise
         self._promises.give_up(now)
+        if kind is None:
+            return done
         try:
             places = self._source.promised_range(head)
             for waiting in self._promises.waiting(log_id, kind, places, head.size, now):

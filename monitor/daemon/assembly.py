@@ -53,10 +53,8 @@ if TYPE_CHECKING:
 # Rekor v1 allows 500 requests a minute and address; tile logs are static files.
 _REQUESTS_PER_SECOND: Final = {LogApi.REKOR_V1: 8}
 _OTHERWISE: Final = 50
-# Entries of one answer, and how many a second one process fetches, examines and commits.
-_ANSWER: Final = {LogApi.REKOR_V1: 10, LogApi.REKOR_V2: 256, LogApi.CT_STATIC: 256, LogApi.CT_RFC6962: 1000}
+# Entries that one process fetches, examines and commits in a second.
 _ONE_PROCESS: Final = 50_000
-_REKOR: Final = frozenset({LogApi.REKOR_V1, LogApi.REKOR_V2})
 _BURST: Final = 20
 _LEAST_SECRET: Final = 32
 _BACKSCAN_SHARE: Final = 4
@@ -275,7 +273,7 @@ def uses_processes(objectives: Objectives, log: LogConfig) -> bool:
     """
     if objectives.examine_processes is not None:
         return objectives.examine_processes > 1
-    an_answer = _ANSWER[log.api] if log.api is not None else max(_ANSWER.values())
+    an_answer = max(api.answer_entries for api in ([log.api] if log.api is not None else LogApi))
     return requests_per_second(log) * an_answer > _ONE_PROCESS
 
 
@@ -420,7 +418,7 @@ def hold_of(config: Config, logs: Sequence[LogConfig]) -> timedelta:
 def tell_facts(facts: StoredKnown, logs: Sequence[LogConfig], clock: Callable[[], datetime]) -> None:
     """Let absences count as facts only where the logs in question are all watched closely."""
     # A log whose protocol is found out later may be of either kind.
-    facts.certificate_logs = frozenset(log.name for log in logs if log.api not in _REKOR)
+    facts.certificate_logs = frozenset(log.name for log in logs if log.api is None or log.api in CT_APIS)
     facts.signature_logs = frozenset(log.name for log in logs if log.api not in CT_APIS)
     facts.clock = clock
 

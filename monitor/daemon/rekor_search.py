@@ -36,7 +36,7 @@ from monitor.archive.ranges import Manifest
 from monitor.archive.search import MOST_OF_A_PAGE, Archive, BadQuery, Match, Query, Row, guessed_match
 from monitor.archive.search_index import SEARCHED, KeyKind
 from monitor.model.errors import FetchFailed, OwnFault
-from monitor.model.log_source import LogApi, LogSource
+from monitor.model.log_source import CT_APIS, LogApi, LogSource
 from sigstore_entries.certificate import MalformedVerifier
 from sigstore_entries.keys import (
     signer_from_key,
@@ -52,7 +52,6 @@ _AT_ONCE: Final = 10  # SPEC rekor openapi.yaml: entryUUIDs, maxItems 10
 _LARGEST_KEY: Final = 64 * 1024
 _LEAF_HEX: Final = 64
 _TREE_HEX: Final = 16
-_REKOR: Final = frozenset({LogApi.REKOR_V1, LogApi.REKOR_V2})
 Sources = Callable[[], Sequence[LogSource]]
 
 
@@ -189,7 +188,7 @@ class RekorApi:
         totals, covered = [], True
         for each in asked:
             answer = _answered(partial(self._archive.search, each))
-            rows = [row for row in answer.rows if manifests[row.log].identity.api in _REKOR]
+            rows = [row for row in answer.rows if manifests[row.log].identity.api not in CT_APIS]
             found.append({(row.log, row.index): row for row in rows})
             totals.append(answer.total)
             covered = covered and answer.coverage.complete
@@ -209,13 +208,13 @@ class RekorApi:
         manifests = self._archive.manifests()
         for row in self._archive.by_leaf(bytes.fromhex(text[-_LEAF_HEX:])):
             manifest = manifests[row.log]
-            if manifest.identity.api in _REKOR and _uuid(manifest, row).endswith(text):
+            if manifest.identity.api not in CT_APIS and _uuid(manifest, row).endswith(text):
                 return row
         raise HTTPException(404, "no archived entry has this UUID")
 
     def row_at(self, index: int) -> Row:
         """The entry at an index, where one Rekor tree is archived: with several an index names no entry."""
-        logs = [log for log, each in self._archive.manifests().items() if each.identity.api in _REKOR]
+        logs = [log for log, each in self._archive.manifests().items() if each.identity.api not in CT_APIS]
         if len(logs) != 1:
             raise HTTPException(400, f"{len(logs)} Rekor trees are archived, each counted from 0: ask by UUID")
         row = self._archive.entry(logs[0], index)

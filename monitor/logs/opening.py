@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, assert_never
 from urllib.parse import urlsplit
 
 from monitor.http_fetcher import Fetcher, Refused, WrongContent
@@ -192,6 +192,8 @@ def _candidates(description: LogDescription, fetcher: Fetcher) -> Iterator[list[
                 for origin in [description.origin] if description.origin else _origins(description.urls):
                     identity = _identity(description, api, description.name, origin, origin)
                     yield [CtStaticSource(identity, fetcher, static_ct_key(origin, description.spki))]
+            case _:
+                assert_never(api)
 
 
 def _hosts(description: LogDescription) -> list[str]:

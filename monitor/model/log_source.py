@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, Protocol, runtime_checkable
 import msgspec
 
 from monitor.model.errors import SignedPromise
-from monitor.model.inclusion_promise import InclusionPromise
+from monitor.model.inclusion_promise import InclusionPromise, PromiseKind
 from sigstore_entries.signing import EntryRef, Unreadable
 from tlog.ct import MalformedCt, TreeHead, decode_base64, verify_tree_head
 from tlog.merkle import (
@@ -184,6 +184,28 @@ class LogApi(StrEnum):
     CT_RFC6962 = "ct-rfc6962"
     CT_STATIC = "ct-static"
 
+    @property
+    def promise(self) -> PromiseKind | None:
+        """Kind of promise that logs of this protocol make; `None` where they make none."""
+        match self:
+            case LogApi.REKOR_V1:
+                return PromiseKind.SET
+            case LogApi.REKOR_V2:
+                return None
+            case LogApi.CT_RFC6962 | LogApi.CT_STATIC:
+                return PromiseKind.SCT
+
+    @property
+    def answer_entries(self) -> int:
+        """Entries of one answer that nearly every server gives."""
+        match self:
+            case LogApi.REKOR_V1:
+                return 10
+            case LogApi.REKOR_V2 | LogApi.CT_STATIC:
+                return 256
+            case LogApi.CT_RFC6962:
+                return 1000
+
 
 @dataclass(frozen=True, slots=True)
 class Statement:
@@ -215,7 +237,7 @@ def read_head(raw: bytes, api: LogApi, key_name: str, spki: bytes) -> Statement:
 
 
 CT_APIS: Final = frozenset({LogApi.CT_RFC6962, LogApi.CT_STATIC})
-"""Protocols of logs that show certificates."""
+"""Protocols of logs that show certificates; the others show signatures."""
 
 
 class LogEntry(NamedTuple):

@@ -53,11 +53,6 @@ KINDS: Final = frozenset(
         _REFUSED,
     }
 )
-_PROMISES: Final = {
-    LogApi.REKOR_V1: PromiseKind.SET,
-    LogApi.CT_RFC6962: PromiseKind.SCT,
-    LogApi.CT_STATIC: PromiseKind.SCT,
-}
 
 
 class NotEvidence(SignwatchError):
@@ -344,7 +339,7 @@ def _promised(promise: InclusionPromise) -> str:
 
 
 def _read_own_promise(evidence: Evidence, signed: SignedPromise) -> InclusionPromise:
-    if signed.kind != _PROMISES.get(LogApi(evidence.api)):
+    if signed.kind != LogApi(evidence.api).promise:
         raise NotEvidence(f"a log of this kind makes no promise of kind {signed.kind!r:.40}")
     try:
         return read_promise(signed, evidence.spki)

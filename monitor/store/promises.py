@@ -224,7 +224,7 @@ def broken_promises(connection: Connection) -> Iterator[str]:
 
 def _is_followed(connection: Connection, spki: bytes, kind: PromiseKind) -> bool:
     """Whether the stored head of some followed log is signed by this key."""
-    apis = (LogApi.REKOR_V1,) if kind is PromiseKind.SET else (LogApi.CT_RFC6962, LogApi.CT_STATIC)
+    apis = [api for api in LogApi if api.promise is kind]
     raws = [bytes(raw) for raw in connection.execute(select(table(LogPosition).c.head_raw)).scalars()]
     return any(_signed(raw, api, spki) for raw in raws for api in apis)
 
