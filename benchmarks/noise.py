@@ -36,10 +36,10 @@ from benchmarks.year import (
     Where,
     simulated_year,
 )
+from monitor.backscan.planner import Services
 from monitor.config import TrustConfig
 from monitor.daemon.supervisor import LogSupervisor, Watching
 from monitor.following.follower import Timing
-from monitor.following.services import Services
 from monitor.judging.active_rules import RuleKeeper
 from monitor.judging.reevaluation import recheck
 from monitor.model.log_source import Freshness, LogApi, LogEntry

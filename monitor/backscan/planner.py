@@ -14,9 +14,8 @@ from alerts.alert import Owner
 from alerts.inert import inert_line
 from monitor.backscan.step import Step, backscan_step
 from monitor.config import BackscanConfig
-from monitor.following.follower import Unkept
-from monitor.following.services import Services
-from monitor.judging.active_rules import HeldRules
+from monitor.following.follower import Timing, Unkept
+from monitor.judging.active_rules import HeldRules, RuleKeeper
 from monitor.judging.judge import RuleJudge
 from monitor.logs.opening import LogTrees, OpenTrees
 from monitor.model.errors import FetchFailed, LogMisbehaved
@@ -24,7 +23,9 @@ from monitor.model.log_source import LogApi, LogSource, Position
 from monitor.raising.log_alerts import back_scan_stuck_alert
 from monitor.store.coverage import BackScan, CoverageGroup, Gap, first_gap, union_size, without_first
 from monitor.store.reading import Reading
-from monitor.telemetry.hooks import BackscanMeter
+from monitor.store.store import Store
+from monitor.telemetry.hooks import BackscanMeter, Meter
+from monitor.trust.provider import TrustKeeper
 from rules.matching.matcher import Matcher, compile_rules
 from rules.rule import LookBack, first_wanted
 
@@ -63,6 +64,17 @@ class _Tree:
 
 FromArchive = Callable[[LogSource, Gap, Matcher, Mapping[str, str], RuleJudge], Step | None]
 """Offers the beginning of a gap to its rules from the archive; `None` where the log itself must be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Parts of the daemon that all work on a log shares: state, rules in force, trusted keys, metrics, and time."""
+
+    store: Store
+    rules: RuleKeeper
+    trust: TrustKeeper
+    meter: Meter
+    timing: Timing
 
 
 class LogBackscan:

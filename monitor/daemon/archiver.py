@@ -23,9 +23,9 @@ from monitor.archive.map_files import build_maps
 from monitor.archive.rows import RowTrust, rows_of
 from monitor.archive.writing import ArchiveWriter
 from monitor.backscan.archiving import archive_range, missing_from
+from monitor.backscan.planner import Services
 from monitor.backscan.range import World
 from monitor.config import ArchiveConfig
-from monitor.following.services import Services
 from monitor.logs.opening import LogTrees, OpenTrees
 from monitor.model.log_source import LogApi
 from monitor.store.reading import Reading

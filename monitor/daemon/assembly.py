@@ -16,14 +16,13 @@ from alerts.channels.registry import FOLLOWING, build_channel
 from alerts.channels.settings import SecretFile, SecretUnreadable
 from alerts.links import NO_LINKS, Links
 from monitor.archive.handover import Archiver, Handovers
-from monitor.backscan.planner import FromArchive, LogBackscan
+from monitor.backscan.planner import FromArchive, LogBackscan, Services
 from monitor.config import ArchiveConfig, Config, LogConfig, Objectives
 from monitor.daemon.canary import Canary, CanaryChannel, check_canary
 from monitor.daemon.followed_logs import configured_logs, where_it_is
 from monitor.daemon.supervisor import LogSupervisor, Watching, Workers
 from monitor.daemon.trust_watch import TrustWatch
 from monitor.following.follower import Limits, Timing
-from monitor.following.services import Services
 from monitor.following.workers import ScanWorkers
 from monitor.http_fetcher import HttpFetcher, Report, TokenBucket
 from monitor.judging.active_rules import AskedRules, RuleKeeper, route_of

@@ -26,8 +26,8 @@ from alerts.alert import Alert, Owner, counted, lasting, rfc3339
 from alerts.channels.channel import Channel, DeliveryFailed
 from alerts.delivery import idempotency_key
 from alerts.inert import inert_line
+from monitor.backscan.planner import Services
 from monitor.config import PUBLIC_TRUST, CanaryConfig, Config
-from monitor.following.services import Services
 from monitor.model.errors import BadConfig, OwnFault
 from monitor.raising.signing_alerts import MISSED, NOT_SIGNED, SEEN, canary_missed_alert, canary_not_signed_alert
 from monitor.store import canaries as runs

@@ -17,11 +17,11 @@ from typing_extensions import override
 from alerts.alert import Alert, Owner, counted, lasting, rfc3339
 from alerts.inert import inert_line
 from monitor.archive.handover import Handover, Handovers
+from monitor.backscan.planner import Services
 from monitor.crosscheck.promise_audit import PromiseRounds
 from monitor.daemon.pass_result import PassResult
 from monitor.following.follower import Limits, LogFollower, PassReport, Unkept, baseline
 from monitor.following.scan_batch import RuleScanner
-from monitor.following.services import Services
 from monitor.following.workers import ScanWorkers
 from monitor.judging.judge import RuleJudge
 from monitor.logs.opening import LogTrees, OpenTrees

@@ -22,13 +22,13 @@ from alerts.alert import Alert
 from alerts.channels.channel import Channel
 from alerts.channels.jsonl import JsonlChannel
 from alerts.delivery import DeliveryPolicy, deliver_channel
+from monitor.backscan.planner import Services
 from monitor.backscan.step import backscan_step, missing_ranges
 from monitor.config import Config, TrustConfig
 from monitor.daemon.pass_result import PassResult
 from monitor.daemon.supervisor import LogSupervisor, Watching
 from monitor.daemon.trust_watch import TrustWatch
 from monitor.following.follower import Limits, Timing
-from monitor.following.services import Services
 from monitor.http_fetcher import Expect
 from monitor.judging.active_rules import RuleKeeper
 from monitor.judging.judge import RuleJudge

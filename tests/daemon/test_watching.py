@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection
 
 from alerts.alert import Owner, Severity
+from monitor.backscan.planner import Services
 from monitor.commands.run import one_line, verdict
 from monitor.commands.terminal import Exit
 from monitor.config import TrustConfig
 from monitor.daemon.pass_result import PassResult
 from monitor.daemon.supervisor import LogSupervisor, Watching
 from monitor.following.follower import Limits, LogFollower, Timing, baseline
-from monitor.following.services import Services
 from monitor.judging.active_rules import RuleKeeper
 from monitor.judging.reevaluation import Rechecked
 from monitor.model.errors import FetchFailed, OwnFault

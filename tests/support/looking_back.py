@@ -6,11 +6,10 @@ from pathlib import Path
 
 from cryptography.x509 import load_der_x509_certificate
 
-from monitor.backscan.planner import LogBackscan
+from monitor.backscan.planner import LogBackscan, Services
 from monitor.config import BackscanConfig, TrustConfig
 from monitor.daemon.supervisor import LogSupervisor, Watching
 from monitor.following.follower import Limits, Timing
-from monitor.following.services import Services
 from monitor.judging.active_rules import RuleKeeper
 from monitor.model.errors import FetchFailed
 from monitor.model.log_source import Freshness, LogSource

@@ -13,10 +13,10 @@ from typing import Any
 from sqlalchemy import event
 
 from alerts.alert import Alert, Owner, Severity
+from monitor.backscan.planner import Services
 from monitor.config import TrustConfig
 from monitor.daemon.supervisor import LogSupervisor, Watching
 from monitor.following.follower import Limits, LogFollower, PassReport, Timing, baseline
-from monitor.following.services import Services
 from monitor.http_fetcher import HttpFetcher
 from monitor.judging.active_rules import RuleKeeper
 from monitor.logs.opening import LogDescription, open_sources

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+from monitor.backscan.planner import Services
 from monitor.config import TrustConfig
 from monitor.daemon.pass_result import PassResult
 from monitor.daemon.supervisor import LogSupervisor, Watching
 from monitor.following.follower import Limits, Timing
-from monitor.following.services import Services
 from monitor.judging.active_rules import RuleKeeper
 from monitor.logs.rekor_v2 import RekorV2Source
 from monitor.model.log_source import Freshness, LogSource
