@@ -1,6 +1,6 @@
-"""Alerts about the entries of a batch: times that contradict others, entries that cannot be read, matches left out.
+"""Alerts about the entries of a batch: contradictory times, entries that cannot be read, matches left out.
 
-A time that contradicts others tells of the log's clock, or of ours; it tells nothing of the signed artifacts.
+A contradictory time is a fault of the log's clock or of this machine's; it says nothing about the signed artifacts.
 """
 
 from collections import Counter
@@ -18,17 +18,17 @@ from sigstore_entries.signing import UNREADABLE_SIGNER, ChainTrust
 INTEGRATED_TIME: Final = "integrated-time"
 REFUTED_TIME: Final = "refuted-integrated-time"
 _SIDE: Final = {True: "behind", False: "before"}
-_IN_PART: Final = "Rules were asked about the part that is read; whether one selects the rest is not known. "
-_WHOLE: Final = "Whether a rule selects these entries is not known. "
+_IN_PART: Final = "The rules were asked about the readable part; it is not known whether one selects the rest. "
+_WHOLE: Final = "It is not known whether a rule selects these entries. "
 
 
 def is_ahead(told: datetime, now: datetime) -> bool:
-    """Whether a claimed time lies further ahead of ours than clocks may differ."""
+    """True if a claimed time is ahead of `now` by more than the allowed difference of clocks."""
     return told > now + CLOCK_SKEW
 
 
 def clock_alert_of_head(head: SignedHead, now: datetime) -> list[Alert]:
-    """Alert for a head that is signed with a time ahead of ours."""
+    """Alert for a head with a signed time ahead of `now`."""
     if head.timestamp is None or not is_ahead(head.timestamp, now):
         return []
     return [
@@ -38,7 +38,7 @@ def clock_alert_of_head(head: SignedHead, now: datetime) -> list[Alert]:
 
 @dataclass(frozen=True, slots=True)
 class Disordered:
-    """Entry `index` is said to be taken in at `told`, and entry `other` next to it in the wrong order, at `known`."""
+    """The log claims to have taken in entry `index` at `told` and its neighbour `other` at `known`, out of order."""
 
     index: int
     told: datetime
@@ -49,9 +49,9 @@ class Disordered:
 def disordered(timed: Sequence[TimedEntry]) -> dict[int, Disordered]:
     """Entries whose claimed times contradict those of their neighbours, by index; `timed` is in the order of the log.
 
-    A log takes entries in one after the other, so a later one is not taken in earlier by more than clocks may differ.
-    Of such a pair neither time can be believed. The first of `timed` may be the last one of the batch before: a clock
-    that jumped between two batches is then seen as one that jumped within.
+    A log takes entries in one after the other, so a later entry is not earlier by more than the allowed difference
+    of clocks. Of such a pair neither time counts. The first of `timed` may be the last entry of the batch before, so
+    that a clock that jumped between two batches is noticed too.
     """
     found: dict[int, Disordered] = {}
     for order, sign in ((timed, 1), (timed[::-1], -1)):
@@ -65,7 +65,7 @@ def disordered(timed: Sequence[TimedEntry]) -> dict[int, Disordered]:
 
 
 def clock_alerts_of_entries(log: str, timed: Sequence[TimedEntry], now: datetime) -> list[Alert]:
-    """Alert for entries that the log claims to have taken in at a time ahead of ours, or out of their order."""
+    """Alert for entries that the log claims to have taken in at a time ahead of `now`, or out of order."""
     latest = max((each.at for each in timed), default=None)
     found = disordered(timed)
     if found:
@@ -85,7 +85,7 @@ def clock_alerts_of_entries(log: str, timed: Sequence[TimedEntry], now: datetime
 def clock_alerts_of_findings(log: str, findings: Sequence[Finding], now: datetime) -> list[Alert]:
     """Alert for signings that the log claims to have taken in before their trusted certificate was made, or logged.
 
-    The clock of an authority may run ahead of the log's by as much as clocks may differ: that is no news.
+    The clock of an authority may be ahead of the log's by the allowed difference of clocks without an alert.
     """
     for finding in findings:
         told = next((time.at for time in finding.selected.signing.times if time.source == INTEGRATED_TIME), None)
@@ -106,7 +106,7 @@ def clock_alerts_of_findings(log: str, findings: Sequence[Finding], now: datetim
 def _clock_alert(
     log: str, told: tuple[str, datetime], known: tuple[str, datetime], now: datetime, owner: Owner
 ) -> Alert:
-    """`owner`: a time that only this machine's clock contradicts does not tell which of the two clocks is wrong."""
+    """`owner`: if only this machine's clock contradicts the time, either of the two clocks may be wrong."""
     return Alert(
         id=alert_id("log-clock", log, day_of(now)),
         kind="log-clock",
@@ -114,8 +114,8 @@ def _clock_alert(
         severity=Severity.WARN,
         title=f"{log} tells a time that cannot be right",
         summary=f"{told[0]} {rfc3339(told[1])}; {known[0]} {rfc3339(known[1])}.",
-        consequence="Times in this log prove nothing until this is explained; its entries are still being checked, "
-        "without the times that contradict others.",
+        consequence="Do not rely on times in this log until the cause is known. Its entries are still being checked; "
+        "contradicted times are ignored.",
         next_step="Check this machine's clock first, then ask the log's operator.",
         created_at=now,
         facts=(("Log", log), ("Time told", rfc3339(told[1])), ("Time known", rfc3339(known[1]))),
@@ -124,9 +124,9 @@ def _clock_alert(
 
 
 def alerts_of_unreadable(log: str, unreadable: Sequence[UnreadableEntry], now: datetime) -> list[Alert]:
-    """One alert per reason for the entries of one batch that cannot be decoded: they are kept, not skipped.
+    """One alert per reason for the entries of one batch that cannot be decoded; the database keeps these entries.
 
-    Every batch that meets more of them is news: a second one must not hide behind the first.
+    Every batch with such entries makes an alert: a second entry must not hide behind the first.
     """
     firsts = {entry.unreadable.code: entry for entry in reversed(unreadable)}
     counts = Counter(entry.unreadable.code for entry in unreadable)
@@ -141,11 +141,11 @@ def _unreadable_alert(log: str, first: UnreadableEntry, count: int, now: datetim
         kind="entry-unreadable",
         owner=Owner.OURSELVES,
         severity=Severity.WARN,
-        title=f"{log} holds entries this version cannot read",
+        title=f"{log} holds entries that this version cannot read",
         summary=f"Entry {where.index}{more}: {first.unreadable.reason}",
         consequence=f"{_IN_PART if code == UNREADABLE_SIGNER else _WHOLE}They are kept whole and counted.",
-        next_step="See whether its readable part concerns you. `signwatch status` counts such entries; an upgrade that "
-        "can read them tries them again.",
+        next_step="Check whether the readable part names you. `signwatch status` counts such entries; a later version "
+        "that can read them judges them again.",
         created_at=now,
         facts=(
             ("Log", log),
@@ -165,7 +165,7 @@ DROPPED: Final = "rules-dropped"
 def alerts_of_dropped(log: str, dropped: Sequence[LeftOut], now: datetime) -> list[Alert]:
     """One alert for the entries of a batch that more rules may select than are judged.
 
-    Every batch that meets more of them is news: a second entry must not hide behind the first.
+    Every batch with such entries makes an alert: a second entry must not hide behind the first.
     """
     if not dropped:
         return []
@@ -180,9 +180,9 @@ def alerts_of_dropped(log: str, dropped: Sequence[LeftOut], now: datetime) -> li
             title=f"More rules select an entry of {log} than are judged",
             summary=f"Left out: {counted(matches, 'match')} of entry {first.index}{others}. The rules that come first "
             "in the file, and the signers with the fewest names and keys, were judged.",
-            consequence="The recipients of the rules that were left out are not told of this entry.",
-            next_step="Look at the entry and at the rules that select it: one rule with a list of channels does the "
-            "work of many. `signwatch status` counts the matches left out.",
+            consequence="The recipients of the rules that were left out get no alert about this entry.",
+            next_step="Look at the entry and at the rules that select it: one rule with a list of channels can "
+            "replace many rules. `signwatch status` counts the matches left out.",
             created_at=now,
             facts=(
                 ("Log", log),

@@ -1,8 +1,8 @@
-"""Alerts about trouble with a log, or our own: urgency, meaning and next step.
+"""Alerts about faults of a log or of this installation: severity, consequence and next step.
 
-An alert's id is stable for one event, so seeing it again enqueues nothing. Events that a stranger can cause in bulk
-(entries that cannot be decoded) are told once a batch with a count, never one by one. Signings:
-`monitor.raising.signing_alerts`.
+An alert's id is stable for one event, so a second sighting adds no row to the outbox. Events that a stranger can cause
+in bulk (entries that cannot be decoded) make one alert a batch with a count. `monitor.raising.signing_alerts` makes
+the alerts about signings.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,44 +32,44 @@ _EXPORT: Final = "Export the evidence with `signwatch evidence export`, show it 
 _MEANING: Final = {
     "log-forked": _Meaning(
         "{log} showed two different histories",
-        "The log's own signatures contradict each other: others may have been shown signings that you were not. "
-        "Nothing after the last proven entry is being checked.",
+        "The log's own signatures contradict each other: it may have shown others signings that it hid from you. "
+        "Entries after the last proven one are not being checked.",
         f"{_EXPORT} who watch this log. Treat signatures that rely on this log alone as unproven.",
     ),
     "log-inconsistent": _Meaning(
         "{log} cannot prove that it only grew",
-        "Entries seen before may have been changed or removed. Nothing after the last proven entry is being checked.",
-        f"Ask the log from another network. {_EXPORT} who watch it if it stays so.",
+        "The log may have changed or removed earlier entries. Entries after the last proven one are not being checked.",
+        f"Ask the log from another network. If it still gives no valid proof: {_EXPORT} who watch this log.",
     ),
     "log-unfrozen": _Meaning(
         "{log} changed after it was declared final",
-        "A retired shard must never change again; entries added now are outside every monitor's watch.",
+        "A retired shard must never change again; other monitors no longer read entries that are added now.",
         f"{_EXPORT} who watch this log.",
     ),
     "log-head-refused": _Meaning(
         "{log} serves a tree head that is not its own",
-        "Until it is signed by the pinned key under the right origin, nothing new is being checked.",
+        "New entries are not being checked until the pinned key signs the head under the right origin.",
         "Check that the trust root is fresh and the log's URL, key and tree ID are right. If they are, another server "
         "answers in the log's place: export the evidence and tell its operator.",
     ),
     "log-entries-not-in-tree": _Meaning(
         "{log} serves an entry other than the one it signed",
-        "The entry that was signed at this index is not known. Entries from here on are not being checked.",
+        "The entry that the log signed at this index is not known. Entries from this index on are not being checked.",
         f"Ask the log from another network, past any cache. {_EXPORT} who watch it if it stays so.",
     ),
     "log-entry-missing": _Meaning(
         "{log} does not show an entry it signed for",
-        "An entry may be hidden from you. Entries from here on are not being checked.",
+        "The log may hide an entry from you. Entries from this index on are not being checked.",
         f"Ask the log from another network, past any cache. {_EXPORT} who watch it if it stays so.",
     ),
     "log-promise-broken": _Meaning(
         "{log} did not keep a promise to include an entry",
-        "A client holds the log's signature that an entry is in it, and it is not: clients accept a signing that "
-        "no monitor of the log can see.",
-        f"{_EXPORT} who watch this log. Treat the promised entry as a signing that was made and kept out of the log.",
+        "A client holds a promise signed by the log for an entry that is not in the log: clients accept a signing "
+        "that no monitor of the log can see.",
+        f"{_EXPORT} who watch this log. Treat the promised entry as a real signing that the log left out.",
     ),
     "log-shard-vanished": _Meaning(
-        "{log} no longer lists a tree it had",
+        "{log} no longer lists a tree that it listed before",
         "The entries of that tree can no longer be checked.",
         "Check the log's configuration and announcements; export the heads kept for this tree.",
     ),
@@ -88,9 +88,9 @@ NEVER_SILENT: Final = frozenset(
         "silence-ended",
     }
 )
-"""Kinds that tell of a log's misbehaviour, or of a silence itself."""
+"""Kinds about a log's misbehaviour, or about silences and the canary themselves: a silence does not cover them."""
 CONDITIONS: Final = frozenset({"log-unreachable", "log-stale", "signwatch-ill"})
-"""Kinds of alerts about something that lasts: such an alert is resolved when its condition ends."""
+"""Kinds of alerts about a lasting condition: Signwatch resolves such an alert when the condition ends."""
 ALERT_KINDS: Final = (
     *_MEANING,
     "back-scan-stuck",
@@ -120,11 +120,11 @@ ALERT_KINDS: Final = (
     "weekly-summary",
     "witness-missing",
 )
-"""Every kind of alert there is; each has a page `docs/alerts/<kind>.md`."""
+"""All kinds of alerts; each has a page `docs/alerts/<kind>.md`."""
 
 
 def alert_of_evidence(evidence: Evidence, now: datetime) -> Alert:
-    """Alert for a log that broke a promise; `evidence.kind` must be one this module knows."""
+    """Alert for a log that misbehaved; `evidence.kind` must be a key of `_MEANING`."""
     meaning = _MEANING[evidence.kind]
     facts = [("Log", evidence.log), ("Protocol", evidence.api), ("Log key", sha256(evidence.spki).hexdigest())]
     facts += _head_facts(evidence) or [("Size", str(size)) for size in evidence.sizes]
@@ -151,7 +151,7 @@ def alert_of_evidence(evidence: Evidence, now: datetime) -> Alert:
 
 
 def heads_of(evidence: Evidence) -> list[tuple[int, bytes]]:
-    """Size and root of each signed head in the evidence; empty where one of them cannot be read."""
+    """Size and root of each signed head in the evidence; empty if a head cannot be read."""
     try:
         heads = [read_head(raw, LogApi(evidence.api), evidence.key_name, evidence.spki) for raw in evidence.heads]
     except ValueError:
@@ -160,7 +160,7 @@ def heads_of(evidence: Evidence) -> list[tuple[int, bytes]]:
 
 
 def with_sightings(alert: Alert, seen: Mapping[tuple[int, bytes], datetime]) -> Alert:
-    """The alert with when each of its signed heads, by size and root, was first seen here."""
+    """The alert with the time at which each of its signed heads, by size and root, was first seen here."""
     told = {_head_words(size, root): at for (size, root), at in seen.items()}
 
     def dated(value: str) -> str:
@@ -181,7 +181,7 @@ def _head_words(size: int, root: bytes) -> str:
 
 
 def _promise_facts(evidence: Evidence) -> list[tuple[str, str]]:
-    """The promised entry, for the search for its signer."""
+    """Leaf hash, index and time of each promised entry: its signer is found by them."""
     try:
         promises = [read_promise(signed, evidence.spki) for signed in evidence.promises[:1]]
     except BadPromise:
@@ -198,8 +198,9 @@ def key_expired_alert(log: str, until: datetime, head: SignedHead, now: datetime
         kind="log-key-expired",
         owner=Owner.LOG_MISBEHAVED,
         severity=Severity.WARN,
-        title=f"{log} still grows after its key's time",
-        summary=f"The trust root ends the key's validity at {rfc3339(until)}, but it signed size {head.size} since.",
+        title=f"{log} still grows after the validity of its key",
+        summary=f"The trust root ends the key's validity at {rfc3339(until)}, but the log has signed size {head.size} "
+        "since.",
         consequence="Clients no longer accept the heads that this log signs now. Its entries are still being checked.",
         next_step="Check that the trust root is fresh, and ask the operator whether the log is retired.",
         created_at=now,
@@ -209,9 +210,10 @@ def key_expired_alert(log: str, until: datetime, head: SignedHead, now: datetime
 
 
 def stale_head_alert(log: str, head: SignedHead | None, since: datetime, now: datetime) -> Alert:
-    """Alert for a busy log that answers, but has shown no newer head since `since`: whether it has one cannot be told.
+    """Alert for a busy log that answers, but has shown no newer head since `since`.
 
-    Silence is no lie: Rekor's heads carry no signed time, and a replica or a cache that shows an old head looks alike.
+    This does not accuse the log: Rekor's heads carry no signed time, and a lagging replica or cache has the same
+    effect.
     """
     return Alert(
         id=alert_id("log-stale", log, since.isoformat()),
@@ -219,10 +221,11 @@ def stale_head_alert(log: str, head: SignedHead | None, since: datetime, now: da
         owner=Owner.COULD_NOT_ASK,
         severity=Severity.PAGE,
         title=f"{log} has not moved for {lasting(now - since)}",
-        summary=f"No new head for {lasting(now - since)}, from a log that is busy: the newest is still of size "
+        summary=f"The log is busy, and has shown no new head for {lasting(now - since)}: the newest still has size "
         f"{head.size if head else 'unknown'}, first seen {rfc3339(since)}.",
-        consequence="Signings made since then may be kept from you. They are not being checked.",
-        next_step="Ask the log from another network and compare sizes. If it is quiet or retired, set `busy: false`.",
+        consequence="The log may hide later signings from you. They are not being checked.",
+        next_step="Ask the log from another network and compare sizes. If the log is quiet or retired, set `busy: "
+        "false`.",
         created_at=now,
         facts=(("Log", log), ("Since", rfc3339(since))),
         log=log,
@@ -230,7 +233,7 @@ def stale_head_alert(log: str, head: SignedHead | None, since: datetime, now: da
 
 
 def rewound_head_alert(trusted: SignedHead, shown: SignedHead, since: datetime, now: datetime) -> Alert:
-    """Alert for a log that has shown nothing but trees older than one it signed before, and still does."""
+    """Alert for a log that has shown only trees older than an earlier signed one since `since`."""
     log = trusted.log
     return Alert(
         id=alert_id("log-rewound", log, since.isoformat()),
@@ -238,8 +241,8 @@ def rewound_head_alert(trusted: SignedHead, shown: SignedHead, since: datetime, 
         owner=Owner.LOG_MISBEHAVED,
         severity=Severity.PAGE,
         title=f"{log} went back from {trusted.size} to {counted(shown.size, 'entry')}",
-        summary=f"It signed size {trusted.size} before and has shown nothing newer since {rfc3339(since)}; now it "
-        f"shows size {shown.size}, which that tree does contain.",
+        summary=f"It signed size {trusted.size} before and has shown only smaller trees since {rfc3339(since)}; now "
+        f"it shows size {shown.size}, which is a prefix of that tree.",
         consequence=f"The log no longer shows the entries from {shown.size} on. Signings made since "
         "then are not being checked.",
         next_step="Ask the log from another network: one replica may lag. If all do, tell the log's operator: both "
@@ -255,11 +258,11 @@ def could_not_ask_alert(
 ) -> Alert:
     """Alert for a log that could not be asked since `since`; `reason` is a `FetchFailed.reason`.
 
-    `answered` says that it does show signed heads, but nothing they could be checked with.
+    `answered` means that the log does show signed heads, but no valid proof for them.
     """
     span = lasting(now - since)
     unproven = f"{log} answers, but for {span} never with a proof that can be checked"
-    consequence = "New entries of this log are not being checked; none is lost, they are read when it answers."
+    consequence = "New entries of this log are not being checked; they will be read when it answers."
     return Alert(
         id=alert_id("log-unreachable", log, since.isoformat()),
         kind="log-unreachable",
@@ -270,10 +273,10 @@ def could_not_ask_alert(
         consequence=f"It signs new heads that this monitor cannot tell from a fork. {consequence}"
         if answered
         else consequence,
-        next_step="Ask the log from another network: a log that keeps its proofs from you alone has something to hide. "
-        "Tell its operator."
+        next_step="Ask the log from another network: a log that refuses proofs to you alone may hide entries. Tell "
+        "its operator."
         if answered
-        else "Check the network and the log's status page. Nothing needs to be reset.",
+        else "Check the network and the log's status page. You need not reset any state.",
         created_at=now,
         facts=(("Log", log), ("Reason", reason), ("Since", rfc3339(since))),
         log=log,
@@ -281,18 +284,18 @@ def could_not_ask_alert(
 
 
 def promises_unasked_alert(log: str, overdue: Overdue, now: datetime) -> Alert:
-    """Alert for overdue promises that the log could not be asked for since `overdue.since`."""
+    """Alert for overdue promises about which the log has given no answer since `overdue.since`."""
     since = rfc3339(overdue.since)
     return Alert(
         id=alert_id("log-promise-unasked", overdue.log_id, since),
         kind="log-promise-unasked",
         owner=Owner.COULD_NOT_ASK,
         severity=Severity.WARN,
-        title=f"{log} cannot be asked whether it kept {overdue.promises} overdue promises",
-        summary=f"The oldest was to be kept by {since}. {overdue.why}",
-        consequence="The log may have promised an entry that it does not show. Following goes on.",
-        next_step="Ask the log from another network: one that refuses this question alone has something to hide. Tell "
-        "its operator. After a month the promises are given up.",
+        title=f"{log} does not answer whether it kept {overdue.promises} overdue promises",
+        summary=f"The oldest was due at {since}. {overdue.why}",
+        consequence="The log may have promised an entry that it does not show. It is still being followed.",
+        next_step="Ask the log from another network: a log that refuses this request alone may hide an entry. Tell "
+        "its operator. Signwatch gives the promises up after a month.",
         created_at=now,
         facts=(("Log", log), ("Promises", str(overdue.promises)), ("Since", since)),
         log=log,
@@ -300,7 +303,7 @@ def promises_unasked_alert(log: str, overdue: Overdue, now: datetime) -> Alert:
 
 
 def promises_given_up_alert(log: str, overdue: Overdue, now: datetime) -> Alert:
-    """Alert for promises that nothing was found out about in a month, and that are forgotten now."""
+    """Alert for promises that stayed undecided for a month, and that are given up now."""
     since = rfc3339(overdue.since)
     return Alert(
         id=alert_id("log-promise-unasked", overdue.log_id, since, "given up"),
@@ -308,8 +311,8 @@ def promises_given_up_alert(log: str, overdue: Overdue, now: datetime) -> Alert:
         owner=Owner.COULD_NOT_ASK,
         severity=Severity.WARN,
         title=f"{counted(overdue.promises, 'promise')} of {log} given up",
-        summary=f"The oldest was to be kept by {since}. {overdue.why}",
-        consequence="Whether the log kept them will not be known here.",
+        summary=f"The oldest was due at {since}. {overdue.why}",
+        consequence="Signwatch will not find out whether the log kept them.",
         next_step="When the log answers, check the bundles that hold them with `signwatch check-bundle`.",
         created_at=now,
         facts=(("Log", log), ("Promises", str(overdue.promises)), ("Since", since)),
@@ -318,7 +321,7 @@ def promises_given_up_alert(log: str, overdue: Overdue, now: datetime) -> Alert:
 
 
 def own_fault_alert(what: str, detail: str, since: datetime, now: datetime) -> Alert:
-    """Alert for our own illness: `what` is a short fixed word such as `database`, `delivery`, `backlog`."""
+    """Alert for a fault of Signwatch itself: `what` is a short fixed word such as `database`, `delivery`, `backlog`."""
     return Alert(
         id=alert_id("signwatch-ill", what, since.isoformat()),
         kind="signwatch-ill",
@@ -326,7 +329,7 @@ def own_fault_alert(what: str, detail: str, since: datetime, now: datetime) -> A
         severity=Severity.PAGE,
         title=f"Signwatch itself is in trouble: {what}",
         summary=detail,
-        consequence="Logs are not being checked as promised until this is mended. No finding is lost.",
+        consequence="Logs are not being checked as promised until this fault is repaired. No finding is lost.",
         next_step="Run `signwatch doctor` and look at the daemon's log.",
         created_at=now,
         facts=(("Part", what), ("Since", rfc3339(since))),
@@ -357,13 +360,13 @@ def trees_left_out_alert(log: str, count: int, now: datetime) -> Alert:
         kind="log-trees-left-out",
         owner=Owner.COULD_NOT_ASK,
         severity=Severity.WARN,
-        title=f"{log} names {counted(count, 'tree')} that we do not follow",
+        title=f"{log} names {counted(count, 'tree')} that Signwatch does not follow",
         summary=f"Not followed: {counted(count, 'inactive tree')} of its list, without a head that the log's key "
-        "signed, or beyond the newest ones that are taken up. The list is not signed: the server, or a proxy in "
-        "between, may have made it up.",
-        consequence="Entries of these trees are not being checked. All others are followed.",
-        next_step="Ask the log's operator which trees there are. One that you want followed is a log of its own in the "
-        "configuration, with `tree_id` and its key.",
+        "signed, or beyond the number that is followed. The list is not signed: the server, or a proxy in between, "
+        "may have invented it.",
+        consequence="Entries of these trees are not being checked. All other trees are followed.",
+        next_step="Ask the log's operator for the list of trees. To follow a further tree, configure it as a log of "
+        "its own, with `tree_id` and its key.",
         created_at=now,
         facts=(("Log", log), ("Trees left out", str(count))),
         log=log,
@@ -371,17 +374,17 @@ def trees_left_out_alert(log: str, count: int, now: datetime) -> Alert:
 
 
 def back_scan_stuck_alert(log: str, detail: str, remaining: int, since: datetime, now: datetime) -> Alert:
-    """Alert for a range of a log that rules ask to be looked at and that could not be had since `since`."""
+    """Alert for older entries that rules ask for and that the log has not given since `since`."""
     return Alert(
         id=alert_id("back-scan-stuck", log, since.isoformat()),
         kind="back-scan-stuck",
         owner=Owner.COULD_NOT_ASK,
         severity=Severity.WARN,
-        title=f"Looking back in {log} has not got on for {lasting(now - since)}",
+        title=f"The back-scan of {log} has made no progress for {lasting(now - since)}",
         summary=detail,
-        consequence=f"Rules wait for {counted(remaining, 'older entry')}. New entries are followed.",
-        next_step="Nothing needs to be reset: it goes on where it stands once the log answers. If the log no longer "
-        "serves old entries, ask its operator, or take back the rule's `backscan`.",
+        consequence=f"Rules have not been offered {counted(remaining, 'older entry')}. New entries are followed.",
+        next_step="You need not reset any state: the back-scan continues once the log answers. If the log no longer "
+        "serves old entries, ask its operator, or reduce the rule's `backscan`.",
         created_at=now,
         facts=(("Log", log), ("Entries left", str(remaining)), ("Since", rfc3339(since))),
         log=log,
@@ -391,9 +394,9 @@ def back_scan_stuck_alert(log: str, detail: str, remaining: int, since: datetime
 def witness_alerts(
     policy: WitnessPolicy, witnessed: Witnessed, head: SignedHead, now: datetime, patience: timedelta
 ) -> Sequence[Alert]:
-    """One alert a day for a log that had too few witnesses for longer than `patience`; none otherwise.
+    """One alert a day for a log with too few witnesses for longer than `patience`; otherwise none.
 
-    Witnesses cosign after the log signs, so a newest head without them is ordinary for a while.
+    Witnesses cosign after the log signs, so a new head has no cosignatures at first.
     """
     cosigning, standing = witnessed.cosigning, witnessed.standing
     since = standing.short_since
@@ -408,11 +411,11 @@ def witness_alerts(
             kind="witness-missing",
             owner=Owner.COULD_NOT_ASK,
             severity=Severity.WARN,
-            title=f"{head.log} is seen by too few witnesses",
+            title=f"Too few witnesses cosigned the newest head of {head.log}",
             summary=f"{len(cosigning.present)} of {counted(policy.required, 'wanted witness')} cosigned the newest "
-            f"head of late; it has been too few since {rfc3339(since)}.",
-            consequence="Entries are being checked as before, but only the log's own word says that others see the "
-            "same history. This shows no wrongdoing of the log.",
+            f"head recently; there have been too few since {rfc3339(since)}.",
+            consequence="Entries are being checked as before, but no independent witness confirms that others see the "
+            "same history. This does not accuse the log.",
             next_step="Ask the missing witnesses' operators, and compare heads with another installation: "
             "`signwatch peers compare`.",
             created_at=now,

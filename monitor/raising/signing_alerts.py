@@ -1,6 +1,6 @@
 """Alerts of findings: the signer, the artifact, the difference from the rule's expectation, and the next step.
 
-Every text here may hold words an attacker chose; each is cut to a length a person would read.
+Every text here may hold words that an attacker chose; each is cut to a readable length.
 """
 
 import re
@@ -34,11 +34,11 @@ Released = Callable[[Rule, Signing], Sequence[str]]
 
 
 def _known_releases(facts: Callable[[], Facts]) -> Released:
-    """Releases that a rule lists under `images`, that were announced for it, or that stand in its registry.
+    """Releases that a rule lists under `images`, that were announced for the rule, or that are in its registry.
 
-    `facts` is asked for the rules alone that expect one of the latter two.
-    The log names the digest of what was signed. For an image that is a statement about it, which follows from the
-    image's digest (`sigstore_entries.release`).
+    `facts` is asked only for rules with one of the latter two expectations.
+    The log holds the digest of the signed bytes. For an image these are a statement about the image, which follows
+    from the image's digest (`sigstore_entries.release`).
     """
 
     def released(rule: Rule, signing: Signing) -> Sequence[str]:
@@ -70,8 +70,7 @@ def alerts_of_findings(
 ) -> list[Alert]:
     """One alert per unexpected signing, one a day per rule for signings without a trusted certificate, else none.
 
-    The canary's announced signings make alerts too: they try the way that alerts go. Known releases are named by
-    `facts`.
+    The canary's announced signings make alerts too, which test the path of alerts. `facts` names the known releases.
     """
     released = _none_known if facts is None else _known_releases(facts)
     alerts = [
@@ -105,7 +104,7 @@ def _alert_of_unexpected(finding: Finding, rule: Rule, now: datetime, released: 
         summary=told.summary + (" No log entry has used it yet." if issued else ""),
         consequence="The holder of this certificate can sign under your identity: the signature verifies as yours."
         if issued
-        else "The signed artifact verifies as yours wherever it is shown.",
+        else "The signed artifact verifies as yours for every client.",
         next_step=f"If it was you: acknowledge it and extend the rule {rule.id}. If not: revoke the token, workflow or "
         "account behind the identity first, then warn the people who rely on what was signed.",
         created_at=now,
@@ -131,7 +130,7 @@ def _proof(where: EntryRef) -> FactGroup:
 
 
 def _alerts_of_wrong_signatures(findings: Sequence[Finding], now: datetime) -> list[Alert]:
-    """One alert a day and log for entries that the log should not have taken: a log verifies each signature."""
+    """One alert a day and log for entries whose signature does not verify: the log should have refused them."""
     entries: dict[str, dict[int, Finding]] = {}
     for finding in findings:
         entries.setdefault(finding.selected.signing.where.log, {}).setdefault(
@@ -144,12 +143,12 @@ def _alerts_of_wrong_signatures(findings: Sequence[Finding], now: datetime) -> l
             owner=Owner.LOG_MISBEHAVED,
             severity=Severity.WARN,
             title=f"{log} took an entry whose signature does not verify",
-            summary=f"{len(met)} in the batch that met them first today, of those that your rules select; the first is "
+            summary=f"{len(met)} in today's first batch with such entries that your rules select; the first is "
             f"{min(met)}.",
-            consequence="The log broke its own rules. Such an entry says nothing about its alleged signer: it counts "
-            "as no signing of theirs, and no client accepts it.",
-            next_step="Nothing was signed in your name. Tell the log's operator, with the log's name and the index: "
-            "the entry itself is the evidence, and anyone can verify it.",
+            consequence="The log broke its own rules. Such an entry says nothing about its alleged signer: it does "
+            "not count as their signing, and no client accepts it.",
+            next_step="There was no signing in your name. Tell the log's operator, with the log's name and the index: "
+            "the entry itself is the evidence, and any person can verify it.",
             created_at=now,
             facts=(("Log", log), ("First index", str(min(met))), ("Rule", met[min(met)].rule)),
             log=log,
@@ -166,11 +165,11 @@ def _alert_of_unverified(first: Finding, rule: Rule, count: int, now: datetime) 
         kind="unverified-signing",
         owner=Owner.SIGNING,
         severity=Severity.INFO,
-        title=f"Entries in your name that no trusted authority vouches for: {first.rule}",
-        summary=f"{count} in the batch that met them first today; the first is {where.index} in {where.log}.",
-        consequence="Anyone can log a self-made certificate or PGP key with any name in it, and no client accepts it.",
-        next_step="Nothing, unless you issue certificates of your own: then add their authority to the trust root. "
-        "Select keys of your own by fingerprint.",
+        title=f"Entries in your name without a certificate of a trusted authority: {first.rule}",
+        summary=f"{count} in today's first batch with such entries; the first is {where.index} in {where.log}.",
+        consequence="Any person can log a self-made certificate or PGP key with any name, and no client accepts it.",
+        next_step="No step is needed, unless you issue certificates of your own: then add their authority to the "
+        "trust root. Select your own keys by fingerprint.",
         created_at=now,
         facts=told.facts,
         groups=told.groups,
@@ -207,14 +206,14 @@ _WHAT: Final[Mapping[str, str]] = {
 }
 _RELEASES: Final[Mapping[str, str]] = {"image": "an"}
 _DIGITS: Final = re.compile(r"[0-9a-f]{40,}")
-# Kinds of entries that may be about something else than the bytes of a file.
+# Kinds of entries whose digest may belong to other bytes than those of a file.
 _ABOUT_OTHERS: Final = frozenset({"hashedrekord", "dsse", "intoto"})
 _ABOUT_DIGESTS: Final = (
     "About the digest",
-    "of a file, of a commit's id, or of a statement about an image: `signwatch check-image` and `check-commit` tell",
+    "of a file, of a commit's id, or of a statement about an image: use `signwatch check-image` and `check-commit`",
 )
-# Claims that have a place of their own: group, label, claims in the order of preference. The first is said, the others
-# are said only if they differ.
+# Claims with a place in a group: group, label, claims in the order of preference. The first claim is shown, the
+# others only if they differ.
 _CLAIMS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
     ("Source", "Repository", ("source_repository_uri", "github_workflow_repository")),
     ("Source", "Branch or tag", ("source_repository_ref", "github_workflow_ref")),
@@ -231,13 +230,13 @@ _CLAIMS: Final[tuple[tuple[str, str, tuple[str, ...]], ...]] = (
     ("Build", "Instructions", ("build_signer_uri",)),
 )
 _GROUPS: Final = ("Source", "Build")
-# The begin of a certificate is said with the certificate.
+# The start of a certificate's validity is shown with the certificate.
 _TIMES: Final[Mapping[str, str]] = {
     "integrated-time": "Logged at",
     "ct-timestamp": "Certificate logged at",
     "timestamp-response": "Timestamped at",
 }
-# How a signing differs, most telling first: what a stranger's use of a name shows before what a colleague's shows.
+# Differences of a signing, the most serious first: those of a stranger's use of a name before those of a colleague's.
 _DIFFERENCES: Final[Mapping[str, str]] = {
     "issuer": "with a login from {found} instead of {expected}",
     "new-issuer": "with a login from {found} instead of {expected}",
@@ -256,7 +255,7 @@ _DIFFERENCES: Final[Mapping[str, str]] = {
     "digests": "with a digest that is not on the list",
     "digests-from": "with a digest that is not on the list",
     "images": "which is no image on the list",
-    "no-expectations": "which the rule tells every time",
+    "no-expectations": "which the rule always reports",
     "time-windows": "outside the hours for signing",
     "rate": "more often than allowed",
     "logged-after-expiry": "after the certificate had expired",
@@ -268,7 +267,10 @@ _DIFFERENCES: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class SigningWords:
-    """`title` is the first line: who, what and how it differs. `facts` say who signed, `groups` the rest, each once."""
+    """`title` is the first line: signer, artifact and differences.
+
+    `facts` name the signer, `groups` hold the other facts, each once.
+    """
 
     title: str
     summary: str
@@ -288,7 +290,7 @@ def describe(finding: Finding, rule: Rule, released: Sequence[str] = ()) -> Sign
     more = len(reasons) - min(len(differs), _TOLD)
     also = f", and {more} more" if more > 0 and differs else ""
     name = f"The key {identity}" if _is_key(identity, signing) else identity
-    # A workflow and a ref that the difference names are not said twice.
+    # The title does not repeat a workflow and a ref that the difference names.
     named = {each.id for each in reasons if each.id in {"ref", "workflow"}} if len(differs) <= _TOLD else set()
     facts, groups = _facts(rule, signing, released)
     return SigningWords(
@@ -303,8 +305,8 @@ def describe(finding: Finding, rule: Rule, released: Sequence[str] = ()) -> Sign
 def short_name(name: str, *, without: Collection[str] = ()) -> str:
     """An identity as a subject line shows it: a workflow as host/owner/name, never without its host.
 
-    The ref follows unless `without` says that it is told elsewhere, and the workflow's file where neither is. A long
-    name loses its middle, never its host or ref.
+    The ref follows unless `without` names it, and the workflow's file if `without` is empty. A long name loses its
+    middle, never its host or ref.
     """
     told = ""
     if match := _WORKFLOW.fullmatch(name):
@@ -374,7 +376,7 @@ def _plain(reason: str, text: str) -> str:
 
 
 def _who(rule: Rule, finding: Finding) -> str:
-    """The name or key by which the rule selects a signer, vouched ones first, else the selected signer's first one."""
+    """The name or key by which the rule selects a signer, vouched signers first, else the first name."""
     signing, selected = finding.selected.signing, finding.selected
     signers = selected.vouched or tuple(each.signer for each in selected.signers if each.signer is not None)
     for signer in signers:
@@ -396,7 +398,7 @@ def _facts(
 ) -> tuple[tuple[tuple[str, str], ...], tuple[FactGroup, ...]]:
     """Facts about the signers: those that the rule selects first, and the rest in groups.
 
-    An entry may name thousands of subjects: the alert says that it does, the entry itself is kept whole.
+    An entry may name thousands of subjects: the alert gives their number, and the database keeps the entry whole.
     """
     who: list[tuple[str, str]] = []
     grouped: dict[str, list[tuple[str, str]]] = {}
@@ -426,7 +428,7 @@ def _facts(
 
 
 def _words(release: str) -> str:
-    """The release as a fact. The log holds a file's own digest; of an image, that of a statement about it."""
+    """The release as a fact. The log holds a file's own digest; for an image, the digest of a statement about it."""
     return release if release.startswith("file ") else f"{release}; its own digest is not in the log"
 
 
@@ -450,7 +452,7 @@ def _of_signer(signer: Signer, said: list[str]) -> Iterator[tuple[str, list[tupl
 
 
 def _is_said(label: str, value: str, said: Sequence[str]) -> bool:
-    """True if a fact shown before says the same: equal, or a repository that holds its owner or its short name."""
+    """True if an earlier fact has the same value, or is a repository that contains the owner or short name."""
     inside = label == "Owner" and any(each.startswith(f"{value}/") for each in said)
     # GitHub's older claim gives a repository as owner/name.
     return value in said or inside or (label == "Repository" and any(each.endswith(f"/{value}") for each in said))
@@ -467,16 +469,18 @@ SEEN: Final = "canary-seen"
 MISSED: Final = "canary-missed"
 NOT_SIGNED: Final = "canary-not-signed"
 _BUNDLE_KEPT: Final = (
-    "`signwatch canary list` names the runs, and `signwatch canary export` writes what the log gave for one: "
-    "`signwatch check-bundle` says whether the log shows it to you. "
+    "`signwatch canary list` names the runs, and `signwatch canary export` writes the bundle of one: `signwatch "
+    "check-bundle` then checks whether the log shows you its entry. "
 )
 _MISSED_SEVERITY: Final = {Owner.OURSELVES: Severity.PAGE, Owner.LOG_MISBEHAVED: Severity.PAGE}
 
 
 def canary_seen_alerts(findings: Sequence[Finding], now: datetime) -> list[Alert]:
-    """The alert that an announced signing of the canary makes: it goes the way of every alert, to the canary alone.
+    """The alert about an announced signing of the canary.
 
-    Its id holds the digest, so that the canary knows its own.
+    It takes the path of every alert, and only the canary receives it.
+
+    Its id follows from the digest, by which the canary recognises it.
     """
     return [
         Alert(
@@ -485,7 +489,7 @@ def canary_seen_alerts(findings: Sequence[Finding], now: datetime) -> list[Alert
             owner=Owner.OURSELVES,
             severity=Severity.INFO,
             title="The canary's signing was seen",
-            summary="The canary signed, and the way from the log to an alert works.",
+            summary="The canary signed, and the path from the log to an alert works.",
             consequence="None.",
             next_step="Nothing.",
             created_at=now,
@@ -505,9 +509,9 @@ def canary_missed_alert(log: str, first: int, owner: Owner, detail: str, now: da
         kind="canary-missed",
         owner=owner,
         severity=_MISSED_SEVERITY.get(owner, Severity.WARN),
-        title=f"The canary signed in {log}, and no alert came of it in time",
+        title=f"The canary signed in {log}, and the alert about it did not arrive in time",
         summary=detail,
-        consequence="A signing in your name may now go unseen, or be seen late.",
+        consequence="Signwatch may miss a signing in your name, or report it late.",
         next_step="Run `signwatch status` and `signwatch doctor`, and look at the daemon's log. "
         f"{_BUNDLE_KEPT if first else ''}The alert is resolved when a canary is seen in time again.",
         created_at=now,
@@ -525,9 +529,9 @@ def canary_not_signed_alert(log: str, first: int, owner: Owner, detail: str, now
         severity=Severity.WARN,
         title=f"The canary cannot sign in {log}",
         summary=detail,
-        consequence="Whether alerts reach a person is not tried until the canary can sign again.",
-        next_step="Sign by hand with `sign-lite sign` and the same token. Mend the token where it was refused, or wait "
-        "for the signing service.",
+        consequence="Signwatch cannot test whether alerts arrive until the canary can sign again.",
+        next_step="Sign by hand with `sign-lite sign` and the same token. If the service refused the token, replace "
+        "the token; otherwise wait for the signing service.",
         created_at=now,
         facts=(("Log", log), ("Run", str(first))),
         log=log,

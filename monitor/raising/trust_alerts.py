@@ -1,4 +1,4 @@
-"""Alerts about the trust root itself: its changes, logs that ended, sources that disagree, old age."""
+"""Alerts about the trust root itself: its changes, logs that ended, contradictory sources, and a stale root."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
@@ -13,7 +13,10 @@ _NEXT: Final = "Check that the operator announced it, and compare with the trust
 
 
 def change_alert(change: Change, number: int, now: datetime, *, followed: bool) -> Alert:
-    """Alert for one difference that root `number` makes. `followed`: logs of the root are followed unasked."""
+    """Alert for one difference between root `number` and the one before.
+
+    `followed`: all logs of the root are followed, without a list in the configuration.
+    """
     appeared = change.kind is ChangeKind.LOG_APPEARED
     return Alert(
         id=alert_id(
@@ -51,44 +54,46 @@ def _title(change: Change) -> str:
 def _new_log(followed: bool) -> str:
     if followed:
         return "It is followed from its first entry on, as a log of its own."
-    return "It is not followed: the configuration lists which logs are. Signings in it are not being checked."
+    return "It is not followed: the configuration lists which logs are. Signings in this log are not being checked."
 
 
 def _moved(followed: bool) -> str:
     if followed:
         return (
-            "It is asked there from now on, under the name it had. Nothing is begun anew: the first head it shows "
-            "there must be proven to extend the last one it showed before."
+            "Signwatch asks the new address from now on, under the same name. It continues from its position: the "
+            "first head at the new address must be proven to extend the last head at the old one."
         )
     return (
-        "The configuration lists which logs are followed, and where: its old address is still the one that is asked. "
-        "Once the log adds its entries elsewhere only, signings are missed."
+        "The configuration lists the logs to follow and their addresses, so Signwatch still asks the old address. It "
+        "misses signings once the log adds entries at the new address only."
     )
 
 
 _CONSEQUENCES: Final[Mapping[ChangeKind, Callable[[bool], str]]] = {
     ChangeKind.LOG_APPEARED: _new_log,
     ChangeKind.KEY_CHANGED: lambda followed: (
-        "The log known before stays pinned to the key it had. As for the log under the new key: " + _new_log(followed)
+        "The known log stays pinned to its key. As for the log under the new key: " + _new_log(followed)
     ),
     ChangeKind.LOG_GONE: lambda _: (
-        "Clients no longer accept it. It is read to its end under the key it had; each later head raises an alert."
+        "Clients no longer accept it. Signwatch reads it to its end under the same key; each later head raises an "
+        "alert."
     ),
     ChangeKind.LOG_MOVED: _moved,
-    ChangeKind.LOG_PERIOD: lambda _: "It is in force now: entries are judged by the new period.",
+    ChangeKind.LOG_PERIOD: lambda _: "The change is in force: entries are judged by the new period.",
     ChangeKind.AUTHORITY_APPEARED: lambda _: (
-        "It is in force now. Signings without a trusted certificate so far are judged again: those that it vouches for "
-        "raise an alert if they are unexpected."
+        "The authority is in force. Earlier signings without a trusted certificate are judged again: those with its "
+        "certificates raise an alert if they are unexpected."
     ),
-    ChangeKind.AUTHORITY_GONE: lambda _: "Certificates it issued are counted as unverified from now on.",
+    ChangeKind.AUTHORITY_GONE: lambda _: "Its certificates count as unverified from now on.",
     ChangeKind.AUTHORITY_PERIOD: lambda _: (
-        "It is in force now: certificates are judged by the new period, also those that were not trusted before."
+        "The change is in force: certificates are judged by the new period, including those that were not trusted "
+        "before."
     ),
 }
 
 
 def log_ended_alert(log: TrustedLog, until: datetime, now: datetime) -> Alert:
-    """Alert for a log whose key's time is over, or that the trust root no longer names."""
+    """Alert for a log whose key is no longer valid, or that the trust root no longer names."""
     return Alert(
         id=alert_id("log-ended", log.url, log.log_id.hex(), until.isoformat()),
         kind="log-ended",
@@ -96,24 +101,25 @@ def log_ended_alert(log: TrustedLog, until: datetime, now: datetime) -> Alert:
         severity=Severity.INFO,
         title=f"{log.url} ended",
         summary=f"By the trust root its key {log.log_id.hex()} signs nothing after {rfc3339(until)}.",
-        consequence="The entries that it signed until then are read to the last one. Later entries raise an alert.",
-        next_step="Nothing needs to be done. Check that its successor is followed: `signwatch status`.",
+        consequence="Signwatch reads the entries that the log signed until then, to the last one. Later entries raise "
+        "an alert.",
+        next_step="No step is needed for this log. Check with `signwatch status` that its successor is followed.",
         created_at=now,
         facts=(("Log", log.url), ("Key", log.log_id.hex()), ("Ended", rfc3339(until))),
     )
 
 
 def log_final_alert(name: str, size: int, until: datetime, now: datetime) -> Alert:
-    """Alert for an ended log that was read to its last entry: nothing more is expected of it."""
+    """Alert for an ended log that was read to its last entry: no new head is expected."""
     return Alert(
         id=alert_id("log-ended", name, "final"),
         kind="log-ended",
         owner=Owner.LOG_MISBEHAVED,
         severity=Severity.INFO,
         title=f"{name} was read to its end",
-        summary=f"It ended {rfc3339(until)}. All that it signed was checked since: {counted(size, 'entry')}.",
-        consequence="It counts as final: no new head is expected of it. Growth raises the alert log-key-expired.",
-        next_step="Nothing needs to be done.",
+        summary=f"It ended {rfc3339(until)}. Signwatch has checked all of its entries: {counted(size, 'entry')}.",
+        consequence="It counts as final: Signwatch expects no new head. Growth raises the alert log-key-expired.",
+        next_step="No step is needed.",
         created_at=now,
         facts=(("Log", name), ("Entries", str(size)), ("Ended", rfc3339(until))),
         log=name,
@@ -121,16 +127,16 @@ def log_final_alert(name: str, size: int, until: datetime, now: datetime) -> Ale
 
 
 def disagreement_alert(url: str, reason: str, fingerprint: str, now: datetime) -> Alert:
-    """Alert for a log that one source of the trust repository names and another knows nothing of."""
+    """Alert for a log that the signing configuration names and the trust root does not."""
     return Alert(
         id=alert_id("trust-sources-disagree", url, reason),
         kind="trust-sources-disagree",
         owner=Owner.COULD_NOT_ASK,
         severity=Severity.WARN,
-        title=f"Clients are told to sign into {url}, which cannot be watched",
+        title=f"Clients are sent to {url}, which Signwatch cannot watch",
         summary=f"The signing configuration names {url}, but {reason}.",
-        consequence="Signings that clients log there are not checked: no entry can be verified without the log's key.",
-        next_step="Ask the operator of the trust repository for the log's key, or tell them of the mistake.",
+        consequence="Signings in this log are not being checked, because Signwatch has no key to verify its entries.",
+        next_step="Ask the operator of the trust repository for the log's key, or report the mistake.",
         created_at=now,
         facts=(("Log", url), ("Reason", reason), ("Trust root", fingerprint)),
     )
@@ -139,7 +145,7 @@ def disagreement_alert(url: str, reason: str, fingerprint: str, now: datetime) -
 def stale_root_alert(
     refreshed_at: datetime, expires: datetime | None, stale_after: timedelta, error: str, now: datetime
 ) -> Alert | None:
-    """Alert for a root whose last refresh is long ago, or whose metadata expires soon; `None` when all is well."""
+    """Alert for a root with an old refresh, or with metadata that expires soon; otherwise `None`."""
     age = now - refreshed_at
     over = age > stale_after or (expires is not None and now >= expires)
     soon = age > stale_after / 2 or (expires is not None and expires - now < _EXPIRES_SOON)
@@ -151,11 +157,12 @@ def stale_root_alert(
         kind="trust-root-stale",
         owner=Owner.COULD_NOT_ASK,
         severity=Severity.PAGE if over else Severity.WARN,
-        title="The trust root is stale" if over else "The trust root grows old",
-        summary=f"Last refreshed {rfc3339(refreshed_at)}{expiry}. {error or 'The last refresh itself went well'}.",
-        consequence="The keys known last stay in force. New logs, rotated keys and rotated authorities are not seen: "
-        "signings under them are counted as unverified, or are not being read.",
-        next_step="Check that the trust repository or file named under `trust` can be read; `signwatch doctor` tries.",
+        title="The trust root is stale" if over else "The trust root is getting old",
+        summary=f"Last refreshed {rfc3339(refreshed_at)}{expiry}. {error or 'The last refresh succeeded'}.",
+        consequence="The last known keys stay in force. Signwatch does not see new logs, rotated keys and rotated "
+        "authorities: signings under them count as unverified, or are not being read.",
+        next_step="Check that the trust repository or file named under `trust` can be read; `signwatch doctor` tries "
+        "a refresh.",
         created_at=now,
         facts=(("Refreshed", rfc3339(refreshed_at)), ("Expires", rfc3339(expires) if expires else "never")),
     )

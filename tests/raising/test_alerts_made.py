@@ -305,9 +305,9 @@ def test_every_batch_that_meets_unreadable_entries_is_news_with_a_count_by_reaso
     alerts = alerts_of_unreadable("v2", batch, NOW)
     assert [(a.index, dict(a.facts)["Entries"]) for a in alerts] == [(3, "2"), (9, "1")]
     assert {a.owner for a in alerts} == {Owner.OURSELVES}
-    assert all("Whether a rule selects these entries is not known." in a.consequence for a in alerts)
+    assert all("It is not known whether a rule selects these entries." in a.consequence for a in alerts)
     (in_part,) = alerts_of_unreadable("v2", [unreadable(5, "unreadable-signer")], NOW)
-    assert "the part that is read" in in_part.consequence
+    assert "the readable part" in in_part.consequence
     assert [a.id for a in alerts_of_unreadable("v2", batch, NOW + timedelta(days=2))] == [a.id for a in alerts]
     (later,) = alerts_of_unreadable("v2", [unreadable(50, "a")], NOW + timedelta(minutes=1))
     assert later.id not in {a.id for a in alerts}

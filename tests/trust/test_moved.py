@@ -149,7 +149,7 @@ def test_a_configured_address_is_not_left_behind_the_operators_back(world: World
     assert only(passes(monitor)).last == 4
     assert len(moved.log.asked) == before
     [alert] = [each.alert for each in Reading(monitor.store.database).alerts(9) if each.alert.kind == "trust-changed"]
-    assert "still the one that is asked" in alert.consequence
+    assert "still asks the old address" in alert.consequence
     assert "`logs`" in alert.next_step
     # As the alert and its page say: the new address under the old name.
     monitor, _ = world.start(f'logs: [{{name: mine, api: rekor-v2, url: "{moved.url}"}}]')
