@@ -27,27 +27,33 @@ _CODES: Final[Sequence[tuple[type[Exception], Exit, str]]] = (
     (FetchFailed, Exit.UNFINISHED, Owner.COULD_NOT_ASK.value),
 )
 _COMMANDS: Final = (
-    LazyCommand("init", "monitor.commands.init:init", "Write starting files, make the database, set where logs begin."),
+    LazyCommand(
+        "init", "monitor.commands.init:init", "Write starting files, make the database, set each log's first entry."
+    ),
     LazyCommand("run", "monitor.commands.run:run", "Follow the logs, judge, deliver alerts, serve the status page."),
-    LazyCommand("site", "monitor.commands.site:site", "Serve the site for subscribers alone, beside a daemon."),
-    LazyCommand("status", "monitor.commands.status:status", "Show where every log stands and what is wrong."),
+    LazyCommand("site", "monitor.commands.site:site", "Serve only the site for subscribers, beside a daemon."),
+    LazyCommand("status", "monitor.commands.status:status", "Show the position of every log, and every fault."),
     LazyCommand("audit", "monitor.commands.audit:audit", "Check every log once, and each new entry against the rules."),
     LazyCommand("scan", "monitor.commands.scan:scan", "Run rules over a range of a log, on all cores."),
-    LazyCommand("backscan", "monitor.commands.backscan:backscan", "Offer rules what they were not offered yet."),
-    LazyCommand("search", "monitor.commands.search:search", "Find every archived entry that names a value."),
-    LazyCommand("report", "monitor.commands.report:report", "Report on a time: coverage, findings, alerts, evidence."),
+    LazyCommand("backscan", "monitor.commands.backscan:backscan", "Offer rules the older entries that they lack."),
+    LazyCommand("search", "monitor.commands.search:search", "Find every archived entry with a value."),
+    LazyCommand(
+        "report", "monitor.commands.report:report", "Report on a period: coverage, findings, alerts, evidence."
+    ),
     LazyCommand(
         "check-bundle",
         "monitor.commands.check_bundle:check_bundle",
-        "Compare what bundles prove with what logs showed us.",
+        "Compare the proofs in bundles with this monitor's history.",
     ),
     LazyCommand(
         "check-image",
         "monitor.commands.check_release:check_image",
-        "Say of each signature of an image who made it, whether the log has it, and whether it was expected.",
+        "Show for each signature of an image its signer, whether the log has it, and whether the rules expect it.",
     ),
-    LazyCommand("check-commit", "monitor.commands.check_release:check_commit", "The same of a signed commit or tag."),
-    LazyCommand("fsck", "monitor.commands.fsck:fsck", "Recompute from the database what can be, and say what differs."),
+    LazyCommand("check-commit", "monitor.commands.check_release:check_commit", "The same for a signed commit or tag."),
+    LazyCommand(
+        "fsck", "monitor.commands.fsck:fsck", "Recompute derived values of the database, and print differences."
+    ),
     LazyCommand("backup", "monitor.commands.backup:backup", "Write database, archive and trust into one file."),
     LazyCommand("restore", "monitor.commands.backup:restore", "Put the state of a backup in place."),
     LazyCommand("migrate", "monitor.commands.fsck:migrate", "Bring an older database to this version's schema."),
@@ -58,9 +64,9 @@ _COMMANDS: Final = (
     group(
         "archive",
         "The archive that `search` reads: build, verify, compact.",
-        LazyCommand("build", "monitor.commands.archive:build", "Archive what is not archived yet of logs."),
+        LazyCommand("build", "monitor.commands.archive:build", "Archive the missing entries of logs."),
         LazyCommand(
-            "verify", "monitor.commands.archive:verify", "Compute roots and indexes again; mend damaged files."
+            "verify", "monitor.commands.archive:verify", "Compute roots and indexes again; repair damaged files."
         ),
         LazyCommand("compact", "monitor.commands.archive:compact_archive", "Join ranges, to open fewer files."),
     ),
@@ -80,26 +86,22 @@ _COMMANDS: Final = (
         ),
         LazyCommand("import", "monitor.commands.rules:import_rules", "Print a rule file made from rekor-monitor's."),
         LazyCommand("lint", "monitor.commands.rules:lint", "Check a rule file: every problem and every hint at once."),
-        LazyCommand(
-            "test", "monitor.commands.rules_on_entries:try_rules", "Judge entries as if they stood in a log now."
-        ),
-        LazyCommand(
-            "explain", "monitor.commands.rules_on_entries:explain", "Say why a rule judges one entry as it does."
-        ),
+        LazyCommand("test", "monitor.commands.rules_on_entries:try_rules", "Judge entries as if a log held them now."),
+        LazyCommand("explain", "monitor.commands.rules_on_entries:explain", "Explain a rule's verdict on one entry."),
     ),
     group(
         "alerts",
         "Alerts: list, show, acknowledge, silence, test channels, replay.",
         LazyCommand("list", "monitor.commands.alerts:list_alerts", "List alerts, newest first, with their deliveries."),
         LazyCommand("test", "monitor.commands.alerts:send_test", "Send a test alert straight to each channel."),
-        LazyCommand("show", "monitor.commands.alerts:show", "Show one alert whole, with what was done to it."),
-        LazyCommand("ack", "monitor.commands.alerts:ack", "Say that a person has seen an alert."),
+        LazyCommand("show", "monitor.commands.alerts:show", "Show one alert whole, with its history."),
+        LazyCommand("ack", "monitor.commands.alerts:ack", "Record that a person has seen an alert."),
         LazyCommand("patterns", "monitor.commands.alerts:patterns", "List acknowledged patterns."),
         LazyCommand("revoke", "monitor.commands.alerts:revoke", "End an acknowledged pattern."),
-        LazyCommand("resolve", "monitor.commands.alerts:resolve", "Say that what an alert told of is over."),
+        LazyCommand("resolve", "monitor.commands.alerts:resolve", "Record that the condition of an alert is over."),
         LazyCommand("reopen", "monitor.commands.alerts:reopen", "Open an alert again."),
-        LazyCommand("silence", "monitor.commands.alerts:silence", "Record alerts for a while, telling no channel."),
-        LazyCommand("silences", "monitor.commands.alerts:silences", "List silences with what each kept back."),
+        LazyCommand("silence", "monitor.commands.alerts:silence", "Record alerts for a while, without sending them."),
+        LazyCommand("silences", "monitor.commands.alerts:silences", "List silences with the number of their alerts."),
         LazyCommand("unsilence", "monitor.commands.alerts:unsilence", "End a silence early."),
         LazyCommand(
             "replay", "monitor.commands.alerts:replay", "Put deliveries that were given up back into the outbox."
@@ -110,15 +112,15 @@ _COMMANDS: Final = (
         "Evidence against logs: list, export, verify, close.",
         LazyCommand("list", "monitor.commands.evidence:list_evidence", "List all evidence, newest first."),
         LazyCommand("export", "monitor.commands.evidence:export", "Write evidence as a file that verifies anywhere."),
-        LazyCommand("close", "monitor.commands.evidence:close", "Close evidence: it was looked into, with a note."),
+        LazyCommand("close", "monitor.commands.evidence:close", "Close evidence that was investigated, with a note."),
         LazyCommand("verify", "monitor.commands.evidence_file:verify", "Check an evidence file by itself."),
     ),
     group(
         "subscribers",
         "Accounts of the site: list, show, suspend, delete, move.",
         LazyCommand("list", "monitor.commands.subscribers:list_subscribers", "List accounts of the site."),
-        LazyCommand("show", "monitor.commands.subscribers:show", "Show what is kept about one account."),
-        LazyCommand("suspend", "monitor.commands.subscribers:suspend", "Stop telling an account, or go on."),
+        LazyCommand("show", "monitor.commands.subscribers:show", "Show all stored data of one account."),
+        LazyCommand("suspend", "monitor.commands.subscribers:suspend", "Stop messages to an account, or resume them."),
         LazyCommand("delete", "monitor.commands.subscribers:delete", "Delete an account and its address everywhere."),
         LazyCommand("invite", "monitor.commands.subscribers:invite", "Let an address subscribe."),
         LazyCommand("export", "monitor.commands.subscribers:export", "Write every account as a line of JSON."),
@@ -127,7 +129,7 @@ _COMMANDS: Final = (
     ),
     group(
         "authorise",
-        "Leave to sign one artifact: add, list, revoke.",
+        "Authorisations to sign one artifact: add, list, revoke.",
         LazyCommand("add", "monitor.commands.authorise:add", "Authorise a number of signings of one digest."),
         LazyCommand("list", "monitor.commands.authorise:list_authorisations", "List every authorisation and its use."),
         LazyCommand("revoke", "monitor.commands.authorise:revoke", "End an authorisation."),

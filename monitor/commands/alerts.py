@@ -1,4 +1,4 @@
-"""`signwatch alerts`: look at alerts, try channels, acknowledge an alert, deliver again."""
+"""`signwatch alerts`: list alerts, test channels, acknowledge an alert, deliver again."""
 
 import getpass
 import secrets
@@ -44,20 +44,22 @@ from rules.acknowledged import NoPattern
 _SHORT_ID: Final = 12
 _SENTENCE: Final = 500
 AlertOption = Annotated[str, typer.Argument(help="The alert's id, or its beginning.", metavar="ID")]
-NoteOption = Annotated[str, typer.Option("--note", help="What was found out.")]
-ByOption = Annotated[str | None, typer.Option("--by", help="Who says so; your login name by default.")]
+NoteOption = Annotated[str, typer.Option("--note", help="The result of the investigation.")]
+ByOption = Annotated[str | None, typer.Option("--by", help="The person who decides; your login name by default.")]
 
 
 def list_alerts(
     config: ConfigOption = DEFAULT_CONFIG,
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most this many.")] = 50,
-    digest: Annotated[str | None, typer.Option("--digest", help="Only what this digest stood for.")] = None,
-    silence: Annotated[int | None, typer.Option("--silence", help="Only what this silence kept back.")] = None,
+    digest: Annotated[str | None, typer.Option("--digest", help="Only alerts of this digest.")] = None,
+    silence: Annotated[int | None, typer.Option("--silence", help="Only alerts that this silence kept back.")] = None,
     *,
-    open_only: Annotated[bool, typer.Option("--open", help="Only open ones: not seen, over or silenced.")] = False,
+    open_only: Annotated[
+        bool, typer.Option("--open", help="Only open alerts: not acknowledged, resolved or silenced.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List alerts, newest first, with their state and what became of each delivery.
+    """List alerts, newest first, with their state and the state of each delivery.
 
     Examples:
       signwatch alerts list --open
@@ -99,7 +101,7 @@ def list_alerts(
 
 
 def show(alert: AlertOption, config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False) -> None:
-    """Show one alert whole, with its state and what was done to it.
+    """Show one alert whole, with its state and history.
 
     Examples:
       signwatch alerts show 3f2a
@@ -126,7 +128,7 @@ def send_test(
     channels: Annotated[list[str] | None, typer.Argument(help="Channels to try; all by default.")] = None,
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Send a test alert straight to each channel, without the outbox. Exits 3 when one does not take it.
+    """Send a test alert straight to each channel, without the outbox. Exits 3 when a channel does not accept it.
 
     Examples:
       signwatch alerts test
@@ -163,10 +165,11 @@ def ack(
         bool, typer.Option("--pattern", help="Expect signings by an equal signer from now on, until it is revoked.")
     ] = False,
 ) -> None:
-    """Say that a person has seen an alert. Channels that keep alerts open are told.
+    """Record that a person has seen an alert. Channels that keep alerts open get the change.
 
-    With --pattern, later signings that are like this one are expected under its rule: every name, the issuer and every
-    lasting claim must be equal, and nothing else may be held against them. `signwatch alerts patterns` lists patterns.
+    With --pattern, the rule expects later signings that are equal to this one: every name, the issuer and every
+    lasting claim must be equal, and there may be no further reason against them. `signwatch alerts patterns` lists
+    patterns.
 
     Examples:
       signwatch alerts ack 3f2a --note "rotated the token"
@@ -181,7 +184,10 @@ def ack(
 
 
 def _expect_like(config: Path, beginning: str, ref: str | None, who: Who) -> Who:
-    """Store the pattern, and tell which signings it expects; returns who with the pattern's number in the note."""
+    """Store the pattern, and print the signings that it expects.
+
+    Returns `who` with the pattern's number in the note.
+    """
     settings = load_config(config)
     with closing(open_database(settings.database)) as database:
         alert = _found(life_of(settings, database), beginning)
@@ -231,10 +237,12 @@ def revoke(
     by: ByOption = None,
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """End an acknowledged pattern: later signings like it are news again. A running daemon knows at once.
+    """End an acknowledged pattern: Signwatch reports later signings like it again.
+
+    A running daemon applies this at once.
 
     Examples:
-      signwatch alerts revoke 3
+    signwatch alerts revoke 3
     """
     with closing(open_database(load_config(config).database)) as database:
         if not Patterns(database).revoke(number, Who(by or _user()), utc_now()):
@@ -256,7 +264,7 @@ def reopen(
 def resolve(
     alert: AlertOption, why: NoteOption = "", by: ByOption = None, config: ConfigOption = DEFAULT_CONFIG
 ) -> None:
-    """Say that what an alert told of is over. Channels that keep alerts open close it.
+    """Record that the condition of an alert is over. Channels that keep alerts open close it.
 
     Examples:
       signwatch alerts resolve 3f2a --note "the workflow is gone, the image is withdrawn"
@@ -265,7 +273,7 @@ def resolve(
 
 
 def silence(  # noqa: PLR0917  each is an option of the command line
-    within: Annotated[str, typer.Option("--for", help="How long it holds, such as 6h or 2d; at most 31d.")],
+    within: Annotated[str, typer.Option("--for", help="Length of the silence, such as 6h or 2d; at most 31d.")],
     rule: Annotated[str | None, typer.Option("--rule", help="Alerts of this rule.")] = None,
     identity: Annotated[str | None, typer.Option("--identity", help="Alerts about this identity or key.")] = None,
     kind: Annotated[str | None, typer.Option("--kind", help="Alerts of this kind.")] = None,
@@ -273,9 +281,9 @@ def silence(  # noqa: PLR0917  each is an option of the command line
     by: ByOption = None,
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Record alerts for a while without telling any channel; when it ends, a warning says how many there were.
+    """Record alerts for a while without sending them to any channel; at the end, a warning gives their number.
 
-    An alert must fit everything that is given. What a log did wrong is never silenced.
+    A silence covers an alert that meets all given options. It never covers misbehaviour of a log.
 
     Examples:
       signwatch alerts silence --rule acme-release --for 2h --note "we test the new workflow"
@@ -311,7 +319,7 @@ def unsilence(
 
 
 def silences(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False) -> None:
-    """List silences, newest first, with how many alerts each kept back.
+    """List silences, newest first, with the number of alerts that each kept back.
 
     Examples:
       signwatch alerts silences
@@ -344,7 +352,7 @@ def replay(
     channel: Annotated[str | None, typer.Option("--channel", help="Only to this channel.")] = None,
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Put deliveries that were given up back into the outbox; a running daemon delivers them.
+    """Put deliveries that were given up back into the outbox; a running daemon sends them.
 
     Examples:
       signwatch alerts replay --channel slack
@@ -391,8 +399,8 @@ def _test_alert(channel: str) -> Alert:
         owner=Owner.OURSELVES,
         severity=Severity.INFO,
         title=f"This is a test: channel {channel} works",
-        summary="An operator ran `signwatch alerts test`. Nothing was signed and no log misbehaved.",
+        summary="An operator ran `signwatch alerts test`. There was no signing, and no log misbehaved.",
         consequence="Alerts for this channel arrive here.",
-        next_step="Nothing. Real alerts begin with [page], [warn] or [info] and carry an id.",
+        next_step="No step is needed. Real alerts begin with [page], [warn] or [info] and carry an id.",
         created_at=utc_now(),
     )

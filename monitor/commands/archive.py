@@ -84,10 +84,10 @@ def build(
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON document for each tree.")] = False,
 ) -> None:
-    """Archive what is not archived yet of a range of a log, or of all logs. Every entry is proven first.
+    """Archive the missing entries of a range of a log, or of all logs, after a proof of every entry.
 
-    Ended at any point, the same command goes on where it was. It may run beside `signwatch run`. With --dask the
-    workers of a Dask cluster read: each range that they return is proven here before it is archived (docs/scale.md).
+    After an interruption the same command continues. It may run beside `signwatch run`. With --dask the workers of a
+    Dask cluster read the log: this command proves each of their ranges before it archives it (docs/scale.md).
 
     Examples:
       signwatch archive build
@@ -122,8 +122,10 @@ def verify(
         int, typer.Option("--sample", min=0, help="Entries to fetch and derive again, for each run.")
     ] = 64,
     every: Annotated[bool, typer.Option("--all", help="Fetch and derive every entry again.")] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Ask no log: files, roots and indexes only.")] = False,
-    mend_it: Annotated[bool, typer.Option("--mend", help="Write what is damaged again.")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Send no request to a log: check files, roots and indexes only.")
+    ] = False,
+    mend_it: Annotated[bool, typer.Option("--mend", help="Write damaged files again.")] = False,
     jobs: Annotated[
         int | None, typer.Option("--jobs", "-j", min=1, max=256, help="Processes that read a damaged range again.")
     ] = None,
@@ -132,8 +134,8 @@ def verify(
 ) -> None:
     """Compute every root from the archived leaf hashes again, every index and search map; derive a sample of rows.
 
-    Each damaged file is named. With --mend it is written again: an index from its rows, rows from the log, which must
-    show the entries that were proven. Exits 3 when something is damaged and was not mended.
+    The command names each damaged file. With --mend it writes the file again: an index from its rows, rows from the
+    log, which must show the entries that were proven. Exits 3 when a file stays damaged.
 
     Examples:
       signwatch archive verify
@@ -170,7 +172,7 @@ def compact_archive(
 ) -> None:
     """Join full ranges of 65,536 entries into ranges of 1,048,576, so that a search opens fewer files.
 
-    Killed at any point nothing is lost. `signwatch run` does the same when it has nothing else to do.
+    A kill at any point loses no entry. `signwatch run` does the same when it is idle.
 
     Examples:
       signwatch archive compact
@@ -196,7 +198,7 @@ def _prove_nothing(_size1: int, _size2: int) -> Sequence[bytes]:
 
 
 def _verify(manifest: Manifest, source: LogSource | None, parts: "_Parts", *, count: int | None, mending: bool) -> int:
-    """Check one log's archive; returns how many ranges stay damaged."""
+    """Check one log's archive; returns the number of ranges that stay damaged."""
     check_heads(manifest)
     entries = sum(last - first for first, last in manifest.spans())
     with progress(manifest.log, 0, max((run.last for run in manifest.runs), default=0), 0) as tell:
@@ -265,7 +267,7 @@ class _Parts:
         return opened_trees(self.config, self.trust, self.store, Timing(utc_now, time.sleep), log)
 
     def named(self, log: str | None) -> AbstractContextManager[list[NamedTree]]:
-        """The same trees, with what they were opened by."""
+        """The same trees, each with the parts that opened it."""
         return opened_named(self.config, self.trust, self.store, Timing(utc_now, time.sleep), log)
 
     def newest(self, source: LogSource, manifest: Manifest) -> SignedHead:
@@ -312,7 +314,7 @@ def _build(
     span: tuple[int, int | None],
     on: "tuple[Workers | None, ClusterOptions | None]",
 ) -> dict[str, Any]:
-    """Archive the missing entries of one tree, on workers where there are some; returns a summary."""
+    """Archive the missing entries of one tree, on workers if there are any; returns a summary."""
     source, (first, last) = tree.source, span
     log = source.identity.log
     end = source.latest().size if last is None else last
@@ -350,6 +352,6 @@ def _build_maps(writer: ArchiveWriter) -> None:
 def _store(config: Config) -> Store | None:
     path = sqlite_path(config.database)
     if path is not None and not path.exists():
-        note("there is no database yet: nothing the log signed before is known to compare with", "yellow")
+        note("there is no database yet, so the log's heads are compared with no earlier ones", "yellow")
         return None
     return Store(open_database(config.database), clock=utc_now, route=route_of(config, None))

@@ -42,7 +42,7 @@ _EVIDENCE = 1_000
 _RULES_SHOWN = 20
 _MEANING = {
     Exit.FINE: "honest: every log proved that it only grew, and every new entry was read",
-    Exit.MISBEHAVED: "a log misbehaved, evidence against one is open, or something unexpected was signed",
+    Exit.MISBEHAVED: "a log misbehaved, evidence against one is open, or there was an unexpected signing",
     Exit.UNFINISHED: (
         "not finished: a log could not be asked or tells a time that ours contradicts, too few witnesses cosigned, "
         "or we are ill"
@@ -57,12 +57,12 @@ def audit(
     as_json: JsonOption = False,
     report: Annotated[Path | None, typer.Option("--junit", help="Also write JUnit XML here.", dir_okay=False)] = None,
 ) -> None:
-    """Check every log once, from where it was left: signatures, consistency, and each new entry against the rules.
+    """Check every log once, from its last position: signatures, consistency, and each new entry against the rules.
 
-    Then findings whose second judgement is due are judged again. Needs no daemon and does no harm beside one. Alerts go
-    to the outbox, for `signwatch run` to deliver; the exit code tells a scheduler: 0 honest, 1 misbehaved or
-    unexpected, 3 could not ask, or new entries that cannot be read or that more rules select than are judged. Evidence
-    found earlier counts until `signwatch evidence close` says it is dealt with.
+    Then the audit judges again the findings with a due second judgement. It needs no daemon, and may run beside one.
+    Alerts go to the outbox, for `signwatch run` to deliver. The exit code is for a scheduler: 0 honest; 1 a log
+    misbehaved or there was an unexpected signing; 3 a log did not answer, or new entries cannot be read or are
+    selected by more rules than are judged. Earlier evidence counts until `signwatch evidence close` closes it.
 
     Examples:
       signwatch audit
@@ -109,7 +109,7 @@ def audit(
                 "alerts_waiting": waiting,
             }
         )
-        # Every log, and signed heads whole: what is cut proves nothing.
+        # Every log, and signed heads whole: a cut head proves nothing.
         document["logs"] = [_log_document(each) for each in timed]
         typer.echo(json.dumps(document, indent=2))
     else:
@@ -138,7 +138,7 @@ def _log_document(each: Timed) -> dict[str, Any]:
 
 
 def meaning(code: Exit, outcomes: Sequence[PassResult]) -> str:
-    """Result of the audit in one sentence; entries not read and matches not judged are counted in it in any case."""
+    """Result of the audit in one sentence, always with the numbers of unread entries and unjudged matches."""
     told = []
     if count := sum(outcome.unreadable for outcome in outcomes):
         them = "it" if count == 1 else "them"
@@ -160,9 +160,9 @@ def _timed(watch: LogSupervisor) -> list[Timed]:
 
 
 def insist(watch: LogSupervisor) -> list[PassResult]:
-    """Pass over one log; again, up to a bound, while it leaves a signed promise unkept that a lagging replica might.
+    """Pass over one log; again, up to a bound, while it does not keep a signed promise, as a lagging replica might.
 
-    The daemon holds such a thing against a log only after several passes. An audit has to decide before it ends.
+    The daemon reports a broken promise only after several passes. An audit has to decide before it ends.
     """
     outcomes = watch.run_pass()
     for _ in range(_FURTHER_PASSES):
@@ -173,7 +173,7 @@ def insist(watch: LogSupervisor) -> list[PassResult]:
 
 
 def _again(watch: LogSupervisor, before: list[PassResult]) -> list[PassResult]:
-    """Outcomes of a further pass for the trees that left something unkept, with what the pass before had read."""
+    """Outcomes of a further pass for trees with an unkept promise, with the entries read by the pass before."""
     unkept = {outcome.log: outcome for outcome in before if outcome.reason == NotShown.reason}
     found = []
     for outcome in watch.run_pass():

@@ -1,4 +1,4 @@
-"""`signwatch authorise`: say beforehand that one artifact will be signed, so that it is expected."""
+"""`signwatch authorise`: announce the signing of one artifact, so that it is expected."""
 
 import hashlib
 from contextlib import closing, suppress
@@ -42,17 +42,17 @@ def add(  # noqa: PLR0917
     commit: Annotated[
         str | None, typer.Option("--commit", help="A commit or tag of the repository here.", metavar="REV")
     ] = None,
-    count: Annotated[int, typer.Option("--count", min=1, max=1_000_000, help="How many signings are expected.")] = 1,
-    within: Annotated[str, typer.Option("--for", help="How long it holds, such as 6h or 2d.")] = "24h",
+    count: Annotated[int, typer.Option("--count", min=1, max=1_000_000, help="Number of expected signings.")] = 1,
+    within: Annotated[str, typer.Option("--for", help="Validity, such as 6h or 2d.")] = "24h",
     config: ConfigOption = DEFAULT_CONFIG,
     *,
     why: Annotated[str, typer.Option("--note", help="What for.")] = "",
 ) -> None:
-    """Authorise a number of signings of one thing under one rule, for a while.
+    """Authorise a number of signings of one artifact under one rule, for a while.
 
-    A log does not show an image's digest, nor a commit's: it shows that of a statement about them, which follows from
-    the digest. With --image and --commit every digest under which one signature may be logged is authorised, and they
-    count together.
+    A log shows the digest of a statement about an image or a commit, which follows from the image's digest or the
+    commit's id. With --image and --commit, the command authorises every digest under which one signature may be
+    logged; these digests count together.
 
     Examples:
       signwatch authorise add acme-release sha256:9f86d0… --count 1 --for 2h --note "release 1.4.2"
@@ -65,7 +65,7 @@ def add(  # noqa: PLR0917
     if rule not in known:
         raise typer.BadParameter(f"there is no rule {rule!r}; rules: {', '.join(known[:20])}", param_hint="RULE")
     if sum(each is not None for each in (digest, image, file, bundle, commit)) != 1:
-        raise typer.BadParameter("say one thing: a digest, --image, --file, --bundle or --commit")
+        raise typer.BadParameter("give exactly one of: a digest, --image, --file, --bundle, --commit")
     try:
         release = _release(digest, image, file, bundle, commit)
     except (BadImageName, ValueError) as error:
@@ -110,15 +110,15 @@ def _hash(file: Path) -> str:
 
 
 def _of_bundle(file: Path) -> Release:
-    """The first digest of each log entry in a bundle: each entry has it among others."""
+    """The first digest of each log entry in a bundle."""
     found = [signing for signing in signings_in(file) if signing.digests]
     if not found:
-        raise ValueError(f"{file}: its bundles have no log entry: authorise the file they are of")
+        raise ValueError(f"{file}: its bundles have no log entry: authorise the signed file instead")
     return Release(f"bundle {file.name}", tuple(dict.fromkeys(digest_text(each.digests[0]) for each in found)))
 
 
 def list_authorisations(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False) -> None:
-    """List every authorisation ever given, with how much of it was used.
+    """List every authorisation, with the number of signings that used it.
 
     Examples:
       signwatch authorise list
@@ -153,7 +153,7 @@ def revoke(
     number: Annotated[int, typer.Argument(help="The authorisation's number.")],
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """End an authorisation. What was signed under it stays as it was judged.
+    """End an authorisation. Earlier signings under it keep their verdicts.
 
     Examples:
       signwatch authorise revoke 3

@@ -1,4 +1,4 @@
-"""`signwatch backscan`: offer the rules every older entry that they were never offered, at once and on all cores."""
+"""`signwatch backscan`: offer the rules all older entries that they were never offered, at once and on all cores."""
 
 import time
 from contextlib import ExitStack
@@ -25,7 +25,7 @@ from monitor.program import utc_now
 from monitor.store.coverage import Gap
 from monitor.store.store import Store
 
-# Covered ranges of very many rules are written at the end of a piece: no more than this is read again after a kill.
+# Covered ranges of very many rules are written at the end of a piece, so a kill repeats at most one piece.
 _PIECE: Final = 1 << 16
 
 
@@ -35,7 +35,7 @@ def backscan(
         str | None, typer.Option("--log", help="Only this log, or one tree of it: NAME or NAME/TREE.")
     ] = None,
     first: Annotated[
-        int | None, typer.Option("--from", min=0, help="First entry; where following began if left out.")
+        int | None, typer.Option("--from", min=0, help="First entry; by default the first entry that was followed.")
     ] = None,
     only: RuleOption = None,
     jobs: JobsOption = None,
@@ -45,9 +45,9 @@ def backscan(
 ) -> None:
     """Offer the rules every older entry that they were never offered, and record the findings.
 
-    A new rule learns of the past with it: the daemon's `backscan` setting does the same little by little. Alerts of
-    unexpected signings go out through `signwatch run` at the next full hour, marked as looking back. A run that was
-    ended continues where it was. Exits 1 when an unexpected signing was found or a log misbehaved, 3
+    Use it after adding a rule; the daemon's `backscan` setting does the same in small steps. `signwatch run` sends
+    alerts about unexpected signings at the next full hour, marked as looking back. A run that was ended continues
+    from its last point. Exits 1 when an unexpected signing was found or a log misbehaved, 3
     when an entry cannot be read.
 
     Examples:
@@ -64,7 +64,8 @@ def backscan(
             trees = parts.enter_context(
                 opened_trees(shared.config, shared.trust, store, Timing(utc_now, time.sleep), log)
             )
-            # Entries before certificates: a signing that its entry told of is not told again for its certificate.
+            # Entries before certificates: a signing with an alert for its entry gets no second alert for its
+            # certificate.
             for source in sorted(trees, key=lambda source: source.identity.api in CT_APIS):
                 for gap in missing_ranges(store, source.identity.log, shared.selections, first):
                     _offer(shared, store, source, gap, tally, as_json=as_json)

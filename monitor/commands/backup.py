@@ -21,15 +21,15 @@ def backup(
 ) -> None:
     """Write database, archive and trust metadata into one file. A daemon may go on meanwhile.
 
-    The file holds everything that was found, so only its owner may read it. Keys and secrets that the configuration
-    names are not in it.
+    The file holds all findings, so only its owner may read it. It does not hold the keys and secrets that the
+    configuration names.
 
     Examples:
       signwatch backup /backup/signwatch-2026-01-31.tar
     """
     settings = load_config(config)
     places = _places(settings)
-    # Says what is wrong with the database before anything is copied.
+    # Reports a fault of the database before any file is copied.
     open_database(settings.database).close()
     found = write_backup(places, into, utc_now(), VERSION)
     say(f"{into}: {counted(found.files, 'file')}, {counted(found.size, 'byte')}")
@@ -39,12 +39,15 @@ def restore(
     source: Annotated[Path, typer.Argument(help="The file that `signwatch backup` wrote.", metavar="FILE")],
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Put the state of a backup where the configuration says. Overwrites nothing: move away what is there.
+    """Put the state of a backup at the places in the configuration.
 
-    Following goes on from the backup's position, and every log has to prove that it continues it.
+    Overwrites no file: move the present files away first.
+
+    Following continues from the backup's position, and every log has to prove that it extends the tree at that
+    position.
 
     Examples:
-      signwatch restore /backup/signwatch-2026-01-31.tar
+    signwatch restore /backup/signwatch-2026-01-31.tar
     """
     settings = load_config(config)
     if not source.is_file():

@@ -19,7 +19,7 @@ def list_runs(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """List runs of the canary, newest first: when each signed, when its alert came, how it ended.
+    """List runs of the canary, newest first: time of the signing, time of the alert, result.
 
     Examples:
       signwatch canary list --limit 10
@@ -43,9 +43,9 @@ def export(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A file; standard output by default.")] = None,
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Write the Sigstore bundle of a run whose alert did not come: what the log gave when it took the entry.
+    """Write the Sigstore bundle of a run whose alert did not come: the log's own answer when it took the entry.
 
-    A log that took the entry and does not show it to us is found by `signwatch check-bundle`.
+    `signwatch check-bundle` then finds a log that took the entry and does not show it here.
 
     Examples:
       signwatch canary export 12 --output canary.sigstore.json
@@ -56,7 +56,7 @@ def export(
         bundle = Canaries(database).bundle(run)
     if bundle is None:
         raise typer.BadParameter(
-            f"no bundle is kept for run {run}: it was seen, did not sign, or is too long ago: `signwatch canary list`",
+            f"no bundle is kept for run {run}: the run was seen, did not sign, or is too old: `signwatch canary list`",
             param_hint="RUN",
         )
     if output is None:
@@ -66,4 +66,4 @@ def export(
         output.write_bytes(bundle)
     except OSError as error:
         raise OwnFault(f"{output}: cannot be written: {error.strerror}") from error
-    note(f"wrote {output}; `signwatch check-bundle {output.name}` says whether the log shows it to you as well")
+    note(f"wrote {output}; `signwatch check-bundle {output.name}` checks whether the log shows you this entry")

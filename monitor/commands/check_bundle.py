@@ -1,4 +1,4 @@
-"""`signwatch check-bundle`: was the signer shown the same log as we are? Users' own bundles tell."""
+"""`signwatch check-bundle`: compares users' bundles with the log that this monitor was shown."""
 
 import json
 import sys
@@ -45,9 +45,9 @@ from sigstore_entries.bundle_file import HeldBundle, NotHeld, read_bundle_file
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """Result for one log entry, or one promise, of one file; neither when it proves nothing.
+    """Result for one log entry, or one promise, of one file; neither is set if the file proves nothing.
 
-    `place` is where in the file the bundle stands; empty when it is the whole file.
+    `place` is the bundle's place in the file; empty if the bundle is the whole file.
     """
 
     file: Path
@@ -120,20 +120,23 @@ def check_bundle(
     ],
     config: ConfigOption = DEFAULT_CONFIG,
     *,
-    offline: Annotated[bool, typer.Option("--offline", help="Ask no log: compare with what is known here.")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Send no request to a log: use this monitor's data only.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare what bundles prove of a log with what this monitor was shown: a log with two faces is caught.
+    """Compare the proofs in bundles with the log as this monitor was shown it: a log with two histories is caught.
 
     Only the log's statements in a bundle are checked, not the artifact's signature: the proof of inclusion, the signed
-    entry timestamp of Rekor v1, and the certificate timestamps of CT logs. What each proves is kept, so that later
-    bundles are compared with it too. A contradiction is evidence: kept, alerted, exportable.
+    entry timestamp of Rekor v1, and the certificate timestamps of CT logs. The database keeps the proven hashes, so
+    that later bundles are compared with them too. A contradiction makes evidence and an alert.
 
-    Read are Sigstore bundles of every version, JSON Lines and arrays of them, answers of Rekor v1, PyPI provenance and
+    The command reads Sigstore bundles of every version, JSON Lines and arrays of them, answers of Rekor v1, PyPI
+    provenance and
     attestations (PEP 740), npm's and GitHub's attestation APIs, `gh attestation download`, and cosign's older bundles.
 
-    Exits 0 when nothing contradicts, 1 when a log contradicted itself or broke a promise it signed, 3 when an entry
-    proves nothing, a bundle has no log entry, or the log could not be asked or does not show what it promised.
+    Exits 0 without a contradiction, 1 when a log contradicted itself or broke a promise that it signed, 3 when an
+    entry proves nothing, a bundle has no log entry, or the log did not answer or does not show a promised entry.
 
     Examples:
       signwatch check-bundle artifact.sigstore.json
@@ -152,7 +155,7 @@ def check_bundle(
         promises = PromiseCheck(store, utc_now, None if offline else trees.find_all)
         checked = [each for file in files_named(files) for each in _check(file, trust, checker, promises)]
     if as_json:
-        # Every entry, however many files: only what is in each is cut.
+        # Every entry of all files; only the texts of an entry are cut.
         document = {
             "entries": [inert_json(_document(each)) for each in checked if not each.is_promise],
             "promises": [inert_json(_promise_document(each)) for each in checked if each.is_promise],
@@ -178,7 +181,7 @@ def check_held(
     file: Path, held: HeldBundle, trust: TrustKeeper, checker: CrossCheck, promises: PromiseCheck
 ) -> Iterator[Checked]:
     """Check every log entry and promise of one bundle. Raises `BadBundle`."""
-    # A bundle outlives its log: one whose log the root no longer names is as good a witness.
+    # A bundle stays valid evidence after its log left the trust root.
     root, authorities = trust.history().followable(), trust.authorities()[0]
     unlogged = read_unlogged(held, root, authorities)
     if unlogged is not None:
@@ -189,7 +192,7 @@ def check_held(
         if not isinstance(entry, BadBundle):
             yield Checked(file, held.place, checker.check(entry), entry)
         elif not (isinstance(entry, NoProof) and isinstance(timestamp, Promised)):
-            # An older bundle has no proof, and the promise is all there is to check.
+            # An older bundle has no proof, only the promise.
             yield Checked(file, held.place, BundleVerdict(BundleRelation.UNVERIFIABLE, str(entry)))
     for promised in [*timestamps, *stamped]:
         if isinstance(promised, BadBundle):
@@ -221,7 +224,10 @@ def _show(checked: list[Checked]) -> None:
     for each in checked:
         if each.verdict.evidence is not None:
             name = event_id(each.verdict.evidence)[:8]
-            note(f"the evidence is kept: `signwatch evidence export {name}` makes a file anybody can check", "bold red")
+            note(
+                f"the evidence is kept: `signwatch evidence export {name}` writes a file that any person can check",
+                "bold red",
+            )
 
 
 def _document(checked: Checked) -> dict[str, Any]:

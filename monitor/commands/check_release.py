@@ -1,4 +1,4 @@
-"""`signwatch check-image` and `check-commit`: who signed, is each signature in the log, expected, and the only one."""
+"""`signwatch check-image` and `check-commit`: the signers, their log entries, the verdicts, and further log entries."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -57,7 +57,8 @@ _IN_LOG: Final = frozenset({BundleRelation.CONSISTENT})
 class _Row:
     """Result for one signature, or for one log entry to which no signature here belongs.
 
-    `in_log` is `yes`, or `no` or `unknown` with a reason; `expected` an outcome with the rules, or why there is none.
+    `in_log` is `yes`, or `no` or `unknown` with a reason; `expected` an outcome with the rules, or the reason why
+    there is none.
     """
 
     place: str
@@ -87,7 +88,7 @@ class _Row:
 
 
 class _Checker:
-    """Checks signatures one after the other, and knows which log entries they account for."""
+    """Checks signatures one after the other, and remembers the log entries that belong to them."""
 
     def __init__(self, config: Config, parts: ExitStack, *, offline: bool) -> None:
         self._config = config
@@ -143,7 +144,7 @@ class _Checker:
         return "; ".join(told), Exit.MISBEHAVED if is_unexpected else Exit.FINE
 
     def check_elsewhere(self, place: str, held: HeldBundle, message: bytes, subject: str) -> _Row:
-        """A signature without its log entry: the entry of the same certificate over `subject` is looked for.
+        """A signature without its log entry: looks for the entry of the same certificate over `subject`.
 
         gitsign's online mode enters the commit's id, signed once more. Raises `BadSignature`.
         """
@@ -155,10 +156,10 @@ class _Checker:
         ]
         what = f"{place} signature"
         if not logged:
-            # The certificate says when it was valid, and no log or authority says when it was used.
+            # The certificate has a validity, but no log or authority signed the time of its use.
             began = [each for each in (read_certificate(leaf).not_before,) if each is not None]
             verified = verify_certificate(held, message, what, began, self.trusted)
-            why = "unknown: it holds no log entry, and none of its id is among the entries that a rule selects"
+            why = "unknown: it holds no log entry, and no entry that a rule selects has its id"
             return _row(place, verified, None, why, "not judged", None, Exit.UNFINISHED)
         times = [at for each in logged for at in _times_of(each.signing)]
         verified = verify_certificate(held, message, what, times, self.trusted)
@@ -169,7 +170,7 @@ class _Checker:
         return _row(place, verified, where, "yes", told, None, Exit.MISBEHAVED if is_unexpected else Exit.FINE)
 
     def others(self, release: Release) -> Iterator[_Row]:
-        """Log entries about the same thing that none of the checked signatures accounts for."""
+        """Log entries about the same artifact that belong to none of the checked signatures."""
         digests = list(dict.fromkeys([*release.digests, *self._digests]))
         seen = {leaf_hash(body) for body in self._bodies}
         for each in self._reading.signings_of(self._rules, digests, _MOST_OTHERS):
@@ -215,21 +216,23 @@ def check_image(
     name: Annotated[str, typer.Argument(help="The image, by digest or tag.", metavar="REGISTRY/NAME[:TAG|@sha256:…]")],
     config: ConfigOption = DEFAULT_CONFIG,
     *,
-    offline: Annotated[bool, typer.Option("--offline", help="Ask no log; the registry is asked all the same.")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Send no request to a log; the registry still gets requests.")
+    ] = False,
     allow_http: Annotated[bool, typer.Option("--allow-http", help="Ask the registry without TLS.")] = False,
     seconds: Annotated[
-        float, typer.Option("--seconds", min=1, max=3600, help="For all of the registry's answers.")
+        float, typer.Option("--seconds", min=1, max=3600, help="Time limit for all of the registry's answers.")
     ] = 120,
     as_json: JsonOption = False,
 ) -> None:
-    """Say of each signature of an image who made it, whether the log has it, and whether it was expected.
+    """Show for each signature of an image its signer, whether the log has it, and whether the rules expect it.
 
     Signatures and attestations come from the registry: OCI 1.1 referrers, and the tags that cosign used before its
-    version 3. Each is verified here: key, image, certificate, time, log entry. Entries in the followed logs that belong
-    to no signature in the registry are listed too. Logins are those of `docker login`.
+    version 3. The command verifies each: key, image, certificate, time, log entry. It also lists entries in the
+    followed logs that belong to no signature in the registry. It uses the logins of `docker login`.
 
-    Exits 0 when every signature holds, is in the log and is not unexpected; 1 when one is unexpected or a log
-    misbehaved; 3 when there is none, one proves nothing, or something could not be asked.
+    Exits 0 when every signature verifies, is in the log and is not unexpected; 1 when one is unexpected or a log
+    misbehaved; 3 when there is no signature, one proves nothing, or a log or registry did not answer.
 
     Examples:
       signwatch check-image ghcr.io/acme/widget@sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
@@ -265,13 +268,13 @@ def check_commit(
     repository: Annotated[Path, typer.Option("--repo", "-C", help="The repository.", file_okay=False)] = Path(),
     config: ConfigOption = DEFAULT_CONFIG,
     *,
-    offline: Annotated[bool, typer.Option("--offline", help="Ask no log.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Send no request to a log.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say of a signed commit or tag who signed it, whether the log has it, and whether it was expected.
+    """Show for a signed commit or tag its signer, whether the log has it, and whether the rules expect it.
 
-    The signature is one of gitsign's or of `sign-lite git`. Its log entry stands in the commit, or is looked for by the
-    commit's id among the entries of the followed logs. Exit codes are those of `check-image`.
+    The command reads signatures by gitsign and `sign-lite git`. It takes the log entry from the commit, or looks for
+    the commit's id among the entries of the followed logs. Exit codes are those of `check-image`.
 
     Examples:
       signwatch check-commit HEAD
@@ -328,7 +331,7 @@ def _certificates_in(body: bytes) -> list[bytes | None]:
 
 
 def _times_of(signing: Mapping[str, Any]) -> Iterator[datetime]:
-    """Times that a stored signing was logged at, or its certificate's begin where the log tells none (Rekor v2)."""
+    """Times at which a stored signing was logged; its certificate's start if the log states none (Rekor v2)."""
     for each in signing.get("times") or ():
         yield datetime.fromisoformat(str(each["at"]))
 
@@ -360,7 +363,7 @@ def _in_log(checked: Sequence[Checked]) -> tuple[str | None, str, Exit]:
     if all(each.verdict.standing in _IN_LOG for each in about):
         return where, "yes", Exit.FINE
     open_one = next(each for each in about if each.verdict.standing not in _IN_LOG)
-    # Its proof leads to a head that the log signed: that much holds without asking.
+    # Its proof leads to a head that the log signed, which holds without a request.
     proven = "proven by the bundle; " if open_one.view is not None else ""
     return where, f"unknown: {proven}{open_one.verdict.detail}", Exit.UNFINISHED
 
@@ -396,4 +399,5 @@ def _sentences(rows: Iterable[_Row]) -> Iterator[str]:
     if not any(each.problem is None and each.place != "only in the log" for each in rows):
         yield "no signature here holds"
     if hidden := sum(each.place == "only in the log" for each in rows):
-        yield f"in the log and not here: {counted(hidden, 'signature')}. Find out who made them and where they are"
+        yield f"in the log and not here: {counted(hidden, 'signature')}. Find their signers and the places where they "
+        "are published"

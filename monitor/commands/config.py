@@ -1,4 +1,4 @@
-"""`signwatch config`: the schema of the configuration, and a check of one before a start."""
+"""`signwatch config`: the schema of the configuration, and a check of the configuration before a start."""
 
 import stat
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ _READABLE_BY_OTHERS: Final = stat.S_IRGRP | stat.S_IROTH
 def schema() -> None:
     """Print the JSON Schema of the configuration, for editors and for checks before a deployment.
 
-    Exits with 0. `signwatch config check` reads the file itself, and says more.
+    Exits with 0. `signwatch config check` reads the configuration itself and finds more mistakes.
 
     Examples:
       signwatch config schema > signwatch.schema.json
@@ -32,9 +32,9 @@ def schema() -> None:
 
 
 def check(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False) -> None:
-    """Check the configuration, the rules, the channels and every file that they name. Asks nothing over the network.
+    """Check the configuration, the rules, the channels and every file that they name, without the network.
 
-    No database is needed and nothing is changed, so it fits before a deployment. Exits 2 when something is wrong.
+    It needs no database and changes no file, so it can run before a deployment. Exits 2 for a mistake.
 
     Examples:
       signwatch config check
@@ -61,7 +61,7 @@ def _summary(settings: Config) -> str:
 
 
 def _problems(settings: Config) -> Iterator[str]:
-    """Everything that `signwatch run` would refuse, each as a sentence."""
+    """Each mistake for which `signwatch run` would refuse to start, as a sentence."""
     for look in (lambda: build_channels(settings), lambda: RuleKeeper(settings.rules, settings.channels)):
         try:
             look()

@@ -1,4 +1,4 @@
-"""Options of commands that read a log on the workers of a Dask cluster, and what opens one for a tree."""
+"""Options of commands that read a log on the workers of a Dask cluster, and the connection to the workers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,7 +54,7 @@ def cluster_options(
     tls: tuple[Path | None, Path | None, Path | None],
     jobs: int,
 ) -> "ClusterOptions | None":
-    """Options as they were given; `None` without `--dask`. Raises `BadConfig` where Dask is not installed."""
+    """The given options; `None` without `--dask`. Raises `BadConfig` if Dask is not installed."""
     if scheduler is None:
         if check is not None or any(tls):
             raise typer.BadParameter("is about the workers of a Dask cluster: add --dask", param_hint="--dask-…")
@@ -62,7 +62,7 @@ def cluster_options(
     if find_spec("distributed") is None:
         raise BadConfig(
             "--dask: Dask is not installed. Install requirements/extras.txt (docs/operations.md, Install); "
-            "docs/scale.md says what it is for. Nothing was read."
+            "docs/scale.md describes its use. No entry was read."
         )
     from monitor.cluster.workers import Check, ClusterOptions
 
@@ -79,7 +79,10 @@ def connected(options: "ClusterOptions | None") -> "Iterator[Workers | None]":
     from monitor.cluster.workers import opened_workers
 
     if options.scheduler.startswith("tcp://") and not options.scheduler.startswith(("tcp://127.", "tcp://localhost")):
-        note("the scheduler is asked without TLS: every host on the way can make its workers run anything", "yellow")
+        note(
+            "the connection to the scheduler has no TLS: every host on the path can make its workers run any code",
+            "yellow",
+        )
     with opened_workers(options, lambda sentence: note(sentence, "yellow")) as workers:
         yield workers
 
@@ -88,9 +91,9 @@ def connected(options: "ClusterOptions | None") -> "Iterator[Workers | None]":
 def reading(
     workers: "Workers", tree: NamedTree, rules: tuple[Rule, ...] | None, trust: "RowTrust | None" = None
 ) -> "Iterator[SharedRun]":
-    """Let workers read one tree; they are told how to ask the log, and share its allowance of requests.
+    """Let workers read one tree, with the log's settings for requests and a shared allowance of requests.
 
-    They find what `rules` select; without rules they make rows, of which `trust` judges the chains.
+    They find the entries that `rules` select; without rules they make rows, and judge chains by `trust`.
     """
     from monitor.cluster.workers import shared_run
 

@@ -22,11 +22,11 @@ _COULD_NOT_FINISH: Final = 3
 
 def demo(
     directory: Annotated[
-        Path | None, typer.Option("--dir", help="Where keys, databases and logs go; a temporary folder by default.")
+        Path | None, typer.Option("--dir", help="Folder for keys, databases and logs; a temporary folder by default.")
     ] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave everything up afterwards, until Ctrl-C.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave all servers running afterwards, until Ctrl-C.")] = False,
 ) -> None:
-    """Sign as expected, subscribe, sign as a stranger, fork the log: see exactly what Signwatch says of each.
+    """Sign as expected, subscribe, sign as a stranger, fork the log: see exactly what Signwatch reports for each.
 
     Starts ca-lite, log-lite and the daemon as real processes on free loopback ports. Nothing leaves this machine.
 
@@ -53,7 +53,7 @@ def demo(
 
 
 def _end(_number: int, _frame: Any) -> None:
-    """As Ctrl-C does: without this a kill or a closed terminal would leave the programs behind, running."""
+    """End as on Ctrl-C: otherwise a kill or a closed terminal would leave the programs running."""
     raise KeyboardInterrupt
 
 

@@ -1,4 +1,4 @@
-"""`signwatch doctor`: is this installation, this machine and this configuration fit to run?"""
+"""`signwatch doctor`: checks of this installation, this machine and this configuration."""
 
 import hashlib
 import importlib.metadata
@@ -56,7 +56,7 @@ _RELEASED: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing looked at. `fine` is `None` for a remark that stops nothing."""
+    """One check. `fine` is `None` for a remark that is no failure."""
 
     what: str
     fine: bool | None
@@ -66,7 +66,7 @@ class Check:
 def doctor(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False) -> None:
     """Check versions, packages, clock, disk, hashing speed, configuration, keys, rules, channels and database.
 
-    Asks no log. Exits 3 when something would keep the daemon from doing its work.
+    Sends no request to a log. Exits 3 when a fault would keep the daemon from doing its work.
 
     Examples:
       signwatch doctor
@@ -88,7 +88,7 @@ def _program() -> Iterator[Check]:
     yield Check("SQLite", has_upsert, sqlite3.sqlite_version)
     owners = importlib.metadata.packages_distributions()
     for name in TOP_LEVEL:
-        # The names are generic: another package of the same name would be imported in our place, or we in its.
+        # The names are generic: a package of the same name could be imported in place of ours, or ours in its place.
         others = sorted(set(owners.get(name, ())) - {"signwatch"})
         if others:
             yield Check("packages", False, f"{name} also belongs to {', '.join(others)}: use an environment of its own")
@@ -149,7 +149,7 @@ def _rules(config: Config) -> str:
 def _trust(config: Config) -> str:
     with ExitStack() as parts:
         store = None
-        # What is wrong with the database is told under its own name.
+        # A fault of the database has a check of its own.
         with suppress(OwnFault):
             database = open_database(config.database)
             parts.callback(database.close)

@@ -32,9 +32,9 @@ def files_named(names: Iterable[Path]) -> Iterator[Path]:
 
 
 def signings_in(file: Path) -> list[Signing]:
-    """Every signing a file tells of, numbered from 0. Raises `typer.BadParameter`; nothing in the file is verified.
+    """Every signing in a file, numbered from 0, without verification. Raises `typer.BadParameter`.
 
-    A bundle without a log entry tells of its certificate.
+    A bundle without a log entry stands for its certificate.
     """
     raw = read_capped(file)
     if raw.lstrip().startswith(b"-----BEGIN"):

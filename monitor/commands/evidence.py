@@ -26,7 +26,7 @@ _LONGEST = 2_000
 def list_evidence(
     config: ConfigOption = DEFAULT_CONFIG,
     *,
-    open_only: Annotated[bool, typer.Option("--open", help="Only what was not closed.")] = False,
+    open_only: Annotated[bool, typer.Option("--open", help="Only open evidence.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """List all evidence, newest first.
@@ -71,12 +71,12 @@ def list_evidence(
 
 def close(
     ids: Annotated[list[str], typer.Argument(help="The id, or its beginning; several at once.", metavar="ID...")],
-    why: Annotated[str, typer.Option("--note", help="What was found out, and what was done.")],
+    why: Annotated[str, typer.Option("--note", help="The result of the investigation, and the steps taken.")],
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Close evidence that was dealt with. The evidence and the note stay; the log can be green again.
+    """Close evidence after the matter is settled. The evidence and the note stay; the log can be green again.
 
-    Until then `audit`, `run --once` and `status` exit with 1, and the status page and /readyz say why.
+    Until then `audit`, `run --once` and `status` exit with 1, and the status page and /readyz name the evidence.
 
     Examples:
       signwatch evidence close 3f2a --note "told the operator, ticket 81, they restored a backup"
@@ -112,7 +112,7 @@ def export(
         output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise OwnFault(f"{output}: cannot be written: {error.strerror}") from error
-    note(f"wrote {output}; anybody who knows the log's key can check it: `signwatch evidence verify {output.name}`")
+    note(f"wrote {output}; any person who knows the log's key can check it: `signwatch evidence verify {output.name}`")
 
 
 def _kept(config: Path, prefix: str, *, open_only: bool = False) -> list[KeptEvidence]:
@@ -122,7 +122,7 @@ def _kept(config: Path, prefix: str, *, open_only: bool = False) -> list[KeptEvi
 
 
 def _only_one(found: list[KeptEvidence], prefix: str) -> KeptEvidence:
-    """Return the one piece of evidence that a prefix stands for."""
+    """The one piece of evidence with this prefix of its id."""
     if len(found) != 1:
         what = "no evidence begins" if not found else f"{len(found)} pieces of evidence begin"
         raise typer.BadParameter(f"{what} with {prefix!r}; see `signwatch evidence list`", param_hint="ID")
@@ -135,7 +135,7 @@ def configured_root(path: Path) -> TrustRoot:
     trust = TrustKeeper(settings.trust, utc_now)
     with ExitStack() as parts:
         if "://" in settings.database or Path(settings.database).exists():
-            # A log outlives its place in the trust root: the roots recorded before still know its key.
+            # A log may leave the trust root: earlier recorded roots still hold its key.
             database = parts.enter_context(closing(open_database(settings.database)))
             trust.remember(history_of(Store(database, clock=utc_now, route=route_of(settings, None))))
         return trust.history().followable()

@@ -77,7 +77,8 @@ def verify(
     file: Annotated[Path, typer.Argument(help="An exported evidence file.", dir_okay=False)],
     *,
     trusted_root: Annotated[
-        Path | None, typer.Option("--trusted-root", help="A trusted_root.json whose logs' keys count.", dir_okay=False)
+        Path | None,
+        typer.Option("--trusted-root", help="A trusted_root.json with the keys of the logs.", dir_okay=False),
     ] = None,
     key: Annotated[
         list[Path] | None,
@@ -94,7 +95,7 @@ def verify(
         typer.Option(
             "--config",
             "-c",
-            help=f"A configuration whose trust root counts; {DEFAULT_CONFIG} here, if there is one.",
+            help=f"A configuration with the trust root to use; {DEFAULT_CONFIG} here, if there is one.",
             envvar="SIGNWATCH_CONFIG",
             dir_okay=False,
         ),
@@ -104,13 +105,14 @@ def verify(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check an evidence file: every signature in it, what it shows, and whether the key in it is the log's.
+    """Check an evidence file: every signature in it, its strength, and whether the key in it is the log's.
 
-    Anybody can sign a file with a key of their own, so the key must be found in a trust root that you name, or in that
-    of the configuration. A file of `signwatch search --prove` shows that signings are in a log. Exits 0 when it does,
-    or when the log's own signatures contradict each other; 1 when the file shows nothing or the key is not the log's;
-    3 when that cannot be decided: the key was not checked, or the file is a record, which convinces only someone who
-    trusts its author. A file of `signwatch search --complete` also needs the index root to trust, with --index-root.
+    Any person can sign a file with a key of their own, so the key must be in a trust root that you name, or in that
+    of the configuration. A file of `signwatch search --prove` proves that signings are in a log. Exits 0 when it
+    does, or when the log's own signatures contradict each other; 1 when the file shows nothing or the key is not the
+    log's; 3 when this is undecided: the key was not checked, or the file is a record, which convinces only a reader
+    who trusts its author. A file of `signwatch search --complete` also needs the index root to trust, with
+    --index-root.
 
     Examples:
       signwatch evidence verify fork.json
@@ -122,7 +124,7 @@ def verify(
     if sum(each is not None for each in (trusted_root, tuf)) + bool(key) > 1:
         raise typer.BadParameter("give one of --trusted-root, --tuf and --key", param_hint="--trusted-root")
     if tuf_root is not None and tuf is None:
-        raise typer.BadParameter("--tuf-root says nothing without --tuf: which repository is it the root of?")
+        raise typer.BadParameter("--tuf-root needs --tuf with the URL of its repository")
     raw = _read(file, MAX_PROOF, "FILE")
     is_named = trusted_root is not None or tuf is not None or bool(key)
 
@@ -158,7 +160,7 @@ def verify(
 def _complete_answer(
     raw: bytes, index_root: str | None, keys_that_count: Callable[[], _Keys | None], *, as_json: bool
 ) -> Exit | None:
-    """Tell of a file of `search --complete`; `None` for any other file."""
+    """Report on a file of `search --complete`; `None` for any other file."""
     if _ANSWER_TYPE not in raw:
         return None
     from monitor.commands.search_complete import (  # noqa: PLC0415  imports pyarrow
@@ -191,7 +193,7 @@ def _index_root(text: str | None) -> bytes | None:
 
 
 def _proven(checked: Sequence[CheckedSignings], keys: _Keys | None, *, as_json: bool) -> Exit:
-    """Tell of signings that are proven to be in a log."""
+    """Report on signings that are proven to be in a log."""
     owner, source = (None, "") if keys is None else (keys.owner_of, keys.source)
     verified = tell_proofs(checked, owner, source, as_json=as_json)
     return Exit.UNFINISHED if verified is None else Exit.FINE if verified else Exit.MISBEHAVED
@@ -215,22 +217,23 @@ def _show(checked: Checked, verdict: FileVerdict, keys: _Keys | None, owner: str
             say("verified, transferable: the log signed against itself", "green")
             say(f"{signed}, {owner}")
         case FileVerdict.RECORD if owner is not None:
-            say("a record only: a server's answer, which its signatures alone do not prove", "yellow")
+            say("a record only: its signatures alone do not prove the server's answer", "yellow")
             say(f"{signed}, {owner}")
         case FileVerdict.RECORD:
             say(
-                "a record only: nothing in the file is signed, so it convinces only someone who trusts its author",
+                "a record only: the log signed no part of the file, so it convinces only a reader who trusts its "
+                "author",
                 "yellow",
             )
         case FileVerdict.ANOTHER_KEY:
             source = keys.source if keys is not None else ""
             say(f"not verified: {signed}, which is no log's key in {source}", "bold red")
-            say("Anybody can sign such a file with a key of their own: it shows nothing of a log that you know.")
+            say("Any person can sign such a file with a key of their own: it shows nothing about a log that you know.")
             return
         case _:
             say(f"not decided: {signed}; whether that is the log's key was not checked", "yellow")
             say(f"The file names the log {checked.evidence.log} with the key name {checked.evidence.key_name}.")
-            note("Say whose key counts: --trusted-root FILE, --key FILE, --tuf public-good, or --config FILE.")
+            note("Name the log's key: --trusted-root FILE, --key FILE, --tuf public-good, or --config FILE.")
     for sentence in checked.conclusion.sentences:
         say(sentence)
 

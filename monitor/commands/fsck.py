@@ -13,10 +13,12 @@ from monitor.store.tables import SCHEMA
 
 
 def fsck(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False) -> None:
-    """Recompute what can be recomputed from the database, and say what does not fit. Changes nothing. Exits 3 then.
+    """Recompute every value of the database that follows from others, and print the differences.
+
+    Exits 3 if there are any.
 
     Examples:
-      signwatch fsck
+    signwatch fsck
     """
     settings = load_config(config)
     with closing(open_database(settings.database)) as database:

@@ -26,7 +26,7 @@ def read_object(repository: Path, revision: str) -> GitObject:
     if "\n" in revision or "\0" in revision or not 0 < len(revision) <= _MAX_REVISION:
         raise BadConfig(f"{revision!r:.80} is no revision")
     try:
-        # The revision goes in on standard input, so that it is never taken for an option.
+        # The revision goes to standard input, so that git never takes it for an option.
         done = subprocess.run(  # noqa: S603
             ["git", "-C", str(repository), "cat-file", "--batch"],  # noqa: S607  the user's own git
             input=f"{revision}\n".encode(),

@@ -31,24 +31,24 @@ def init(
         typer.Option(
             "--watch",
             "--rule-for",
-            help="The URL of a repository or an organisation, an e-mail address or a key to write the first rule for.",
+            help="The subject of the first rule: URL of a repository or an organisation, an e-mail address or a key.",
         ),
     ] = None,
     tuf: Annotated[
-        str | None, typer.Option("--tuf", help="Where keys come from: public-good, staging, or a TUF repository's URL.")
+        str | None, typer.Option("--tuf", help="Source of keys: public-good, staging, or a TUF repository's URL.")
     ] = None,
     tuf_root: Annotated[
         Path | None, typer.Option("--tuf-root", help="First root metadata of a private TUF repository.")
     ] = None,
     trusted_root: Annotated[
-        Path | None, typer.Option("--trusted-root", help="A trusted_root.json file that keys come from instead.")
+        Path | None, typer.Option("--trusted-root", help="A trusted_root.json file as the source of keys instead.")
     ] = None,
     *,
     files_only: Annotated[bool, typer.Option("--files-only", help="Write the files and stop.")] = False,
 ) -> None:
-    """Write signwatch.yaml and rules.yaml if they are absent, make the database, and say where to begin with each log.
+    """Write signwatch.yaml and rules.yaml if they are absent, make the database, and set the first entry of each log.
 
-    Run it again after adding a log: what is followed already is left as it is.
+    Run it again after adding a log: it does not change the positions of logs that are already followed.
 
     Examples:
       signwatch init --watch https://github.com/acme/widget --files-only
@@ -77,7 +77,7 @@ def init(
 
 
 def _baseline(settings: Config) -> tuple[int, tuple[str, ...]]:
-    """Begin with every log; returns how many could not be, and the logs of the trust root that never can."""
+    """Record the first position of every log; returns the number of failures, and logs that can never be followed."""
     meter = PrometheusMeter(VERSION)
     failures = 0
     monitor = assemble(settings, meter, Timing(utc_now, time.sleep))
@@ -95,7 +95,7 @@ def _baseline(settings: Config) -> tuple[int, tuple[str, ...]]:
 
 
 def _config_text(tuf: str | None, tuf_root: Path | None, trusted_root: Path | None) -> str | None:
-    """Configuration for where keys are said to come from, checked as far as files go; `None` when nothing is said."""
+    """Configuration with the given source of keys, after a check of the named files; `None` without a source."""
     if trusted_root is not None:
         if tuf is not None or tuf_root is not None:
             raise BadConfig("--trusted-root takes the place of --tuf and --tuf-root: give one or the other.")
@@ -110,7 +110,7 @@ def _config_text(tuf: str | None, tuf_root: Path | None, trusted_root: Path | No
         return config_text(trusted_root=trusted_root.resolve())
     if tuf is None:
         if tuf_root is not None:
-            raise BadConfig("--tuf-root says nothing without --tuf URL: which repository is it the root of?")
+            raise BadConfig("--tuf-root needs --tuf with the URL of its repository.")
         return None
     from monitor.trust.tuf import first_root, repository_url
 

@@ -1,6 +1,7 @@
 """An audit's report as JUnit XML: a case per log tree, one for second judgements, one per open evidence.
 
-A failure is a deed of the log or an unexpected signing; an error is that we could not ask, or are ill ourselves.
+A failure is misbehaviour of a log or an unexpected signing; an error is a log that did not answer, or a fault of
+Signwatch.
 """
 
 import os
@@ -28,7 +29,7 @@ _LONGEST: Final = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """Result for one tree, the seconds it took, and the coverage of its rules by then."""
+    """Result for one tree, its duration in seconds, and the coverage of its rules."""
 
     outcome: PassResult
     seconds: float
@@ -48,7 +49,7 @@ def junit(found: Sequence[Timed], again: Rechecked, at: datetime, evidence: Sequ
         )
         _add(case, "failure", piece.kind, piece.sentence)
     if not found:
-        # Nothing to verify is no success.
+        # An audit without a log is no success.
         case = ET.SubElement(suite, "testcase", {"classname": _NAME, "name": "logs", "time": "0.000"})
         ET.SubElement(case, "error", {"type": "ourselves", "message": "no log was audited"})
     counts = {
@@ -75,7 +76,7 @@ def write_junit(
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(junit(found, again, at, evidence))
-            # mkstemp's files are for our eyes only; a report is for the user of the CI.
+            # mkstemp's files have mode 0600; the user of the CI must be able to read a report.
             Path(name).chmod(0o644)
             Path(name).replace(path)
         except BaseException:
@@ -84,7 +85,7 @@ def write_junit(
             raise
     except OSError as error:
         raise OwnFault(
-            f"{path}: the report cannot be written: {error.strerror}. The audit itself is done; what it found is in "
+            f"{path}: the report cannot be written: {error.strerror}. The audit itself is done; its findings are in "
             "the database."
         ) from error
 
@@ -98,7 +99,12 @@ def _add_case(suite: ET.Element, each: Timed) -> None:
     if outcome.owner is Owner.LOG_MISBEHAVED:
         _add(case, "failure", outcome.reason, outcome.detail)
     elif unexpected:
-        _add(case, "failure", "unexpected-signing", f"{counted(unexpected, 'signing')} unlike what the rules expect")
+        _add(
+            case,
+            "failure",
+            "unexpected-signing",
+            f"{counted(unexpected, 'signing')} different from the rules' expectations",
+        )
     elif outcome.owner is not None:
         _add(case, "error", outcome.reason, outcome.detail)
     elif outcome.unreadable:

@@ -1,4 +1,4 @@
-"""`signwatch peers`: compare the heads that the logs signed for us and for another installation."""
+"""`signwatch peers`: compare the heads that the logs signed for this and for another installation."""
 
 import time
 from collections.abc import Callable
@@ -32,7 +32,10 @@ _NOTHING_SHOWN = frozenset(
 
 
 def index_reader(archive: ArchiveConfig | None, tell: Callable[[str], None]) -> IndexOf:
-    """Reads search indexes of the archive, each at most once a minute. One that is damaged is told, and left out."""
+    """Reader of the archive's search indexes, each at most once a minute.
+
+    It reports a damaged index and leaves it out.
+    """
     if archive is None:
         return no_index
     # pyarrow takes a quarter of a second: only where there is an archive.
@@ -65,8 +68,9 @@ def compare(
 ) -> None:
     """Compare the newest signed heads with another Signwatch: a log that shows two histories cannot hide it from both.
 
-    Only the logs' signatures count, so the other installation needs no trust. A contradiction is kept as evidence and
-    alerted here; the other side finds it when it compares with you. Exits 1 when a log contradicted itself, 3 when a
+    Only the logs' signatures count, so the other installation needs no trust. This installation keeps a
+    contradiction as evidence and sends an alert; the other side finds it when it compares with you. Exits 1 when a
+    log contradicted itself, 3 when a
     head could not be compared, or the search indexes differ: one of the two installations leaves out or adds entries.
 
     Examples:

@@ -1,4 +1,4 @@
-"""`signwatch report`: logs watched, findings and alerts of a time, for a person who keeps records or asks for proof."""
+"""`signwatch report`: logs watched, findings and alerts of a period, for records and as proof."""
 
 import base64
 import hashlib
@@ -32,7 +32,7 @@ _PUNCTUATION: Final = frozenset("\\`*_{}[]<>()#+-.!|&~@:")
 TROUBLES: Final = {
     "log-misbehaved": "the log broke a promise",
     "could-not-ask": "the log could not be asked",
-    "ourselves": "Signwatch was ill",
+    "ourselves": "Signwatch had a fault",
     "not-running": "no pass was tried: Signwatch was not running",
 }
 _TROUBLE_CLASSES: Final = {"log-misbehaved": "bad", "could-not-ask": "warn", "ourselves": "ill", "not-running": "ill"}
@@ -60,10 +60,10 @@ def report(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A file; standard output by default.")] = None,
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Report on a time: logs, ranges, signed heads, hours watched, findings, alerts, evidence.
+    """Report on a period: logs, ranges, signed heads, hours watched, findings, alerts, evidence.
 
-    Everything comes from the database; no log is asked. Signed heads are printed whole, and their signatures are
-    verified again, so that a third party can check what was covered. The JSON form holds evidence whole as well.
+    The report comes from the database, without requests to logs. It holds signed heads whole, with signatures that
+    were verified again, so that a third party can check the coverage. The JSON form holds evidence whole as well.
 
     Examples:
       signwatch report --from 2026-11-01 --to 2026-12-01 --output november.html
@@ -99,11 +99,11 @@ def read_period(begin: str | None, end: str | None, now: datetime) -> Period:
 
 
 def as_html(document: Mapping[str, Any]) -> str:
-    """One HTML file without script or anything from elsewhere, fit for printing."""
+    """One HTML file without scripts or external resources, fit for printing."""
     style = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     template = _environment(autoescape=True).get_template("report.html.j2")
-    # The sheet is our own file; its hash in the policy keeps any other out.
+    # The hash of the style sheet in the policy excludes any other sheet.
     return template.render(report=document, style=Markup(style), style_hash=f"sha256-{digest}") + "\n"  # noqa: S704
 
 

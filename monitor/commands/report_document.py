@@ -1,7 +1,7 @@
 """Contents of a report as plain values: logs, ranges, signed heads, hours watched, findings, alerts, evidence.
 
-Everything comes from the database, without asking a log. Signatures of the heads in it are verified again while it is
-made, so that a reader holds only what the named key signed.
+All values come from the database, without requests to logs. The signatures of the heads are verified again, so that
+a report holds only heads that the named key signed.
 """
 
 import base64
@@ -36,7 +36,7 @@ _MOST_PAUSES: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """Times `[begin, end)` that a report is about; `end` is not after the time at which it is made."""
+    """Times `[begin, end)` of a report; `end` is not after the time at which the report is made."""
 
     begin: datetime
     end: datetime
@@ -44,7 +44,7 @@ class Period:
 
 @dataclass(frozen=True, slots=True)
 class RecordedTrust:
-    """Trust roots as the database holds them, in the place of a keeper that would ask for newer ones."""
+    """Trust roots as the database holds them, without a request for newer ones."""
 
     recorded: TrustHistory
 

@@ -41,10 +41,10 @@ def init_rule(
     config: ConfigOption = DEFAULT_CONFIG,
     *,
     learn_past: Annotated[
-        bool, typer.Option("--learn", help="Learn what to expect from the signings found so far (needs a database).")
+        bool, typer.Option("--learn", help="Derive the expectations from the findings so far (needs a database).")
     ] = False,
 ) -> None:
-    """Print a rule file for a name or key, and say on standard error what the rule will and will not tell.
+    """Print a rule file for a name or key, and on standard error the signings that the rule will and will not report.
 
     Examples:
       signwatch rules init https://github.com/acme/widget > rules.yaml
@@ -63,7 +63,7 @@ def init_rule(
 
 def _learned(subject: str, config: Path) -> Starter:
     """A rule learned from the signings in the database. Raises `ValueError` when there are none."""
-    # A database is slow to import, and no other command on rules needs one.
+    # The database is slow to import, and no other command on rules needs it.
     from monitor.store.database import open_database  # noqa: PLC0415
     from monitor.store.signings import FoundPast  # noqa: PLC0415
 
@@ -74,8 +74,8 @@ def _learned(subject: str, config: Path) -> Starter:
     past = max((part.past for part in parts), default=0)
     if not past:
         raise ValueError(
-            f"no signing in the name {named.title} was found yet: write a rule without --learn, let `signwatch run` "
-            "and `signwatch backscan` find its signings, then learn from them"
+            f"no signing in the name {named.title} was found yet: write a rule without --learn, and use --learn after "
+            "`signwatch run` or `signwatch backscan` found its signings"
         )
     return learned(named, parts, past)
 
@@ -99,8 +99,8 @@ def import_rules(
 ) -> None:
     """Print a rule file made from a rekor-monitor configuration.
 
-    What it watches and the rules do not is named on standard error with its line, and the command exits with 3; what
-    else is left out stands in comments at the top.
+    The command names on standard error, with its line, each value that rekor-monitor watches and the rules do not,
+    and then exits with 3. Comments at the top of the rule file name the other parts left out.
 
     Examples:
       signwatch rules import monitor-config.yaml > rules.yaml
@@ -147,6 +147,6 @@ def lint(
         place = f"{path}:{hint.line}:{hint.column}" if hint.line else str(path)
         note(f"{place}: {hint.id}: rule {hint.rule}: {hint.message}", "yellow")
     if not found.rules:
-        note(f"{path}: there is no rule in it, so nothing is watched", "yellow")
+        note(f"{path}: there is no rule in it, so Signwatch would watch no signing", "yellow")
     told = f"; {counted(len(hints), 'hint')}" if hints else ""
     say(f"{path}: {counted(len(found.rules), 'rule')}, usable{told}")

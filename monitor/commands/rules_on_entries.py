@@ -47,11 +47,11 @@ def try_rules(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Judge entries as if they stood in a log now.
+    """Judge entries as if a log held them now.
 
     Exits 1 when one of them is unexpected, 3 when more rules may select one than are judged.
 
-    Rules are tried on a range of a log by `signwatch scan --rules FILE`.
+    `signwatch scan --rules FILE` tries rules on a range of a log.
 
     Examples:
       signwatch rules test artifact.sigstore.json
@@ -91,9 +91,10 @@ def explain(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Say of an entry and one rule what was looked at, what was wanted and what was found.
+    """Show for an entry and one rule each value that was compared, the expected and the found one.
 
-    Of a folder or a pattern, the first entry of each file; with --json, a list of `results` then.
+    For a folder or a pattern, the command explains the first entry of each file; with --json it prints a list of
+    `results`.
 
     Examples:
       signwatch rules explain acme-release entry.json
@@ -157,7 +158,7 @@ def judging(settings: Config) -> Iterator[tuple[RuleJudge, HeldRules, DatabaseFa
     with tempfile.TemporaryDirectory(prefix="signwatch-") as folder:
         is_there = "://" in settings.database or Path(settings.database).exists()
         if not is_there:
-            note("there is no database yet: judged as if nothing had been seen before")
+            note("there is no database yet: judged as if there were no earlier signings")
         opened = open_database(settings.database) if is_there else create(f"{folder}/empty.db", utc_now(), VERSION)
         with closing(opened) as database:
             facts = DatabaseFacts(database)

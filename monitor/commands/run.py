@@ -46,12 +46,13 @@ def run(
     *,
     once: Annotated[bool, typer.Option("--once", help="One pass over every log, deliver, and end.")] = False,
 ) -> None:
-    """Follow the logs, judge what was signed, deliver alerts, serve the status page; until SIGTERM or Ctrl-C.
+    """Follow the logs, judge signings, deliver alerts and serve the status page, until SIGTERM or Ctrl-C.
 
-    SIGHUP reads the rules again; so does a change of their file. With --once, findings whose second judgement is due
-    are judged again once the logs are read, and the exit code says what was found: 0 nothing, 1 a log misbehaved or
-    something unexpected was signed, 3 a log could not be asked, a new entry cannot be read or more rules select it than
-    are judged. Open evidence (`signwatch evidence list --open`) is 1 as well.
+    The daemon reads the rules again on SIGHUP and when their file changes. With --once it reads every log once and
+    then judges again the findings with a due second judgement. Exit codes with --once: 0 no fault and no unexpected
+    signing; 1 a log misbehaved or there was an unexpected signing; 3 a log did not answer, a new entry cannot be
+    read, or more rules select an entry than are judged. Open evidence (`signwatch evidence list --open`) makes it 1
+    as well.
 
     Examples:
       signwatch run
@@ -72,7 +73,7 @@ def run(
         monitor = assemble(settings, meter, timing)
         parts.callback(monitor.close)
         if sqlite_path(settings.database) is not None:
-            # A process killed while delivering would otherwise keep its alerts back until its lease ran out.
+            # Otherwise a killed process would hold its alerts back until its lease ran out.
             monitor.store.outbox.release()
             Notices(monitor.store.database).release()
         if once:
@@ -81,16 +82,16 @@ def run(
 
 
 def _once(monitor: Monitor) -> Exit:
-    # All logs are read before anything is delivered: all findings of one event have met by then.
+    # All logs are read before the first delivery, so that all findings of one event are known.
     monitor.store.certificate_hold = timedelta(0)
     outcomes = [outcome for watch in monitor.watches for outcome in watch.run_pass()]
     outcomes += unfollowed(monitor)
     archived = _archive(monitor)
-    # Only now: whether something followed a signing is known once the logs that would show it were read.
+    # Second judgements come last: they need the logs in which the awaited entry would be.
     again = recheck_all(monitor.store, monitor.rules.held, monitor.trust, utc_now())
     report = deliver_due(monitor.store.outbox, monitor.channels, utc_now(), random=random.random)
     if monitor.courier is not None:
-        # Expanded by the pass above; what they are told of is sent in this pass as well.
+        # The pass above made the subscribers' messages; this pass sends them too.
         monitor.courier.run_pass()
     for outcome in outcomes:
         note(one_line(outcome))
@@ -112,7 +113,7 @@ def _once(monitor: Monitor) -> Exit:
 
 
 def _archive(monitor: Monitor) -> bool:
-    """Archive the batches that the passes proved, where an archive is configured; true if that went well."""
+    """Archive the batches that the passes proved, if an archive is configured; false after a failure."""
     went_well = True
     for archiver in (made for log in monitor.logs if (made := monitor.make.archiver(log)) is not None):
         try:
@@ -126,7 +127,7 @@ def _archive(monitor: Monitor) -> bool:
 
 
 def unfollowed(monitor: Monitor) -> list[PassResult]:
-    """Outcome for each log of the trust root that cannot be followed: nothing of it was looked at."""
+    """Outcome for each log of the trust root that cannot be followed, so that no entry of it was read."""
     told = not_followed(monitor.config, monitor.trust.kept().root)
     return [PassResult(_TRUST_ROOT, Owner.OURSELVES, "log-not-followed", each) for each in told]
 
@@ -139,9 +140,9 @@ def verdict(outcomes: list[PassResult], again: Rechecked, evidence: Sequence[Ope
         or any(outcome.owner is Owner.LOG_MISBEHAVED or outcome.findings.get("unexpected") for outcome in outcomes)
     ):
         return Exit.MISBEHAVED
-    # A rule may select an entry that cannot be read, or be left out of one: nothing is known to be wrong, nor right.
+    # A rule may select an entry that cannot be read, or may have been left out for an entry: the result is unknown.
     is_ill = bool(again.trouble) or not outcomes or any(each.unreadable or each.dropped for each in outcomes)
-    # Too few witnesses prove nothing, neither good nor bad: we could not get what was asked for.
+    # Too few witnesses do not accuse the log: the required cosignatures are missing.
     is_ill = is_ill or not all(outcome.cosigned for outcome in outcomes)
     return Exit.UNFINISHED if is_ill or any(outcome.owner is not None for outcome in outcomes) else Exit.FINE
 
@@ -185,7 +186,7 @@ def one_line(outcome: PassResult) -> str:
 
 
 def _add_search(web: Any, monitor: Monitor, archive: ArchiveConfig, own: OwnSources) -> Callable[..., Any]:
-    """Serve search over the archive; returns the search for the operator's page."""
+    """Serve search over the archive; returns the search function of the operator's page."""
     # pyarrow takes a quarter of a second: only where there is an archive.
     from monitor.archive.files import ArchiveFiles  # noqa: PLC0415
     from monitor.archive.search import MOST_OF_A_PAGE, Archive, Match, Query  # noqa: PLC0415
@@ -243,7 +244,7 @@ def _serve(settings: Config, monitor: Monitor, meter: PrometheusMeter, stop: thr
         service = DeadManService(settings.heartbeat, utc_now)
         daemon.every(service.seconds, partial(daemon.tell_dead_man, service), "dead-man service")
     if manager.ping_seconds is not None:
-        # A job like any other: it is late when the scheduler is stuck.
+        # The ping is a job of the scheduler, so that it is late when the scheduler is stuck.
         daemon.every(manager.ping_seconds, manager.alive, "service manager")
     subscribers = None
     if monitor.courier is not None and settings.site is not None and settings.site.listen is not None:

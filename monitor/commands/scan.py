@@ -64,15 +64,15 @@ def scan(
     dask_tls_cert: DaskCertOption = None,
     dask_tls_key: DaskKeyOption = None,
     config: ConfigOption = DEFAULT_CONFIG,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue this scan where it was ended.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue this scan from its last point.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines: one per finding, and a summary.")] = False,
 ) -> None:
     """Run rules over a range of a log, on all cores, and report. Every entry is proven to be in the signed tree.
 
-    Findings are printed, and no alert is sent; `signwatch backscan` records and alerts. A scan that was ended continues
-    with --resume. Exits 1 when an unexpected signing was found or the log misbehaved, 3 when an
-    entry in the range cannot be read. With --dask the workers of a Dask cluster read: each range that they return is
-    proven here before its findings count (docs/scale.md).
+    The command prints findings and sends no alert; `signwatch backscan` records findings and sends alerts. Continue
+    an interrupted scan with --resume. Exits 1 when an unexpected signing was found or the log misbehaved, 3 when an
+    entry in the range cannot be read. With --dask the workers of a Dask cluster read the log: this command proves
+    each of their ranges before its findings count (docs/scale.md).
 
     Examples:
       signwatch scan --log rekor-v2 --from 0 --to 100000
@@ -133,7 +133,7 @@ def _scan(
     resume: bool,
     as_json: bool,
 ) -> None:
-    """Scan the range with a ledger; findings are shown once all of it is proven."""
+    """Scan the range with a ledger; print findings once the whole range is proven."""
     log, first = scope.log, scope.first
     known = parts.store.position(log) if parts.store is not None else None
 
@@ -166,7 +166,7 @@ def _state(parts: ScanParts, at: Progress, on_batch: Callable[[Batch], None] = l
 
 
 def _facts(parts: ScanParts, ledger: Ledger) -> DatabaseFacts | ScanFacts:
-    """Facts for judgements: the past is the scan's own, so that its findings depend on nothing else."""
+    """Facts for judgements: only entries of this scan count as the past, so that findings depend on the range alone."""
     if parts.store is None:
         ledger.store.facts.known.digests = parts.lists.digests
         return ledger.store.facts
@@ -182,4 +182,4 @@ def _write_evidence(folder: Path, evidence: Evidence) -> None:
     folder.mkdir(mode=0o700, exist_ok=True)
     path = folder / f"evidence-{event_id(evidence)}.json"
     path.write_text(json.dumps(to_document(evidence), indent=2) + "\n", encoding="utf-8")
-    note(f"wrote {path}; `signwatch evidence verify {path.name}` says what it shows to others", "bold red")
+    note(f"wrote {path}; `signwatch evidence verify {path.name}` checks it as others would", "bold red")

@@ -1,4 +1,4 @@
-"""Output of a scan: a progress bar on a terminal, else a line now and then; findings as rows or JSON lines."""
+"""Output of a scan: a progress bar on a terminal, else occasional lines; findings as rows or JSON lines."""
 
 import json
 import sys
@@ -27,7 +27,7 @@ Tell = Callable[[int], None]
 
 @contextmanager
 def progress(log: str, first: int, last: int, at: int) -> Iterator[Tell]:
-    """Show on standard error how far `[first, last)` is read, as told; it begins at `at`."""
+    """Show progress through `[first, last)` on standard error from `at` on; call the result with each position."""
     if not sys.stderr.isatty():
         yield _lines(log, first, last)
         return
@@ -51,7 +51,7 @@ def _lines(log: str, first: int, last: int) -> Tell:
 
 
 def stored(finding: Finding) -> LedgerFinding:
-    """Return a finding as it is read back from a database."""
+    """The finding in the form that the database gives back."""
     where = finding.selected.signing.where
     reasons = [asdict(reason) for reason in finding.verdict.reasons]
     outcome, signing = finding.verdict.outcome.value, signing_document(finding.selected.signing)
@@ -59,7 +59,7 @@ def stored(finding: Finding) -> LedgerFinding:
 
 
 def show_findings(findings: Iterator[LedgerFinding], *, as_json: bool) -> None:
-    """Print findings: JSON lines for scripts, else one row each, as many as a person would read."""
+    """Print findings: JSON lines for scripts, else one row each, up to a readable number."""
     if as_json:
         for finding in findings:
             json_line(

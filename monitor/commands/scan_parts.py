@@ -55,7 +55,7 @@ class ScanParts:
 
     @property
     def selections(self) -> dict[str, str]:
-        """Rule ids to what they select."""
+        """Selection id of each rule, by rule id."""
         return {rule.id: rule.selection_id() for rule in self.rules}
 
 
@@ -63,7 +63,7 @@ class ScanParts:
 class Tally:
     """Entries read, findings by outcome, and matches left out in one run.
 
-    `wrong_signatures` counts findings in entries that the log should not have taken.
+    `wrong_signatures` counts findings in entries whose signature does not verify.
     """
 
     entries: int = 0
@@ -73,13 +73,13 @@ class Tally:
     wrong_signatures: int = 0
 
     def passing(self, findings: Iterable[LedgerFinding]) -> Iterator[LedgerFinding]:
-        """The same findings, counted by how they bear on the log."""
+        """The same findings, after counting them."""
         for finding in findings:
             self.wrong_signatures += any(reason["id"] == WRONG_SIGNATURE.id for reason in finding.reasons)
             yield finding
 
     def code(self) -> Exit:
-        """Exit code of the run: a rule may select an entry that cannot be read, or be left out: that is unfinished."""
+        """Exit code of the run. With unreadable entries or matches left out, the run counts as unfinished."""
         if self.findings["unexpected"] or self.wrong_signatures:
             return Exit.MISBEHAVED
         return Exit.UNFINISHED if self.unreadable or self.dropped else Exit.FINE
@@ -116,9 +116,9 @@ def scan_parts(
     parts: ExitStack,
     database: bool,
 ) -> ScanParts:
-    """Read the rules, fork the processes, open the trust root and, where `database` says so, the database.
+    """Read the rules, fork the processes, open the trust root and, if `database` is true, the database.
 
-    Everything opened is closed with `parts`. Raises `OwnFault`, `FetchFailed`, `typer.BadParameter`.
+    `parts` closes all of them. Raises `OwnFault`, `FetchFailed`, `typer.BadParameter`.
     """
     path = rule_file or config.rules
     rules = _chosen(path, read_rules(path, config.channels if rule_file is None else None).rules, only)
@@ -126,7 +126,7 @@ def scan_parts(
         matcher = compile_rules(rules)
     except TooManyUnindexed as error:
         raise BadConfig(f"{path}: {error}") from error
-    # Forked before a connection or a thread is there to be inherited.
+    # Forked before there is a connection or a thread that a child would inherit.
     pool = ScanPool(matcher, usable_jobs(jobs))
     parts.callback(pool.close)
     store = _open_store(config) if database else None

@@ -1,4 +1,4 @@
-"""`signwatch search`: every archived entry that names a value, and exactly what the answer covers."""
+"""`signwatch search`: every archived entry with a value, and the exact coverage of the answer."""
 
 import csv
 import json
@@ -41,12 +41,13 @@ def archive_of(config: Config) -> Archive:
     """The configured archive. Raises `BadConfig` when there is none."""
     if config.archive is None:
         raise BadConfig(
-            f"{config.path}: no archive is configured: there is nothing to search. Add `archive:` with a `location`, "
+            f"{config.path}: no archive is configured, so there is no data to search. Add `archive:` with a "
+            "`location`, "
             "then `signwatch archive build`, or let `signwatch run` fill it. docs/search.md says how."
         )
     followed: list[str] = []
     with suppress(OwnFault, FetchFailed):
-        # Without a trust root the archive can be searched all the same.
+        # A search of the archive needs no trust root.
         followed = [log.name for log in configured_logs(config, trust_of(config.trust, utc_now, None))]
     return Archive(ArchiveFiles(config.archive.location), followed)
 
@@ -62,7 +63,8 @@ def search(
         typer.Option("--kind", help="identity, issuer, repository, workflow, digest or fingerprint; may be repeated."),
     ] = None,
     match: Annotated[
-        Match | None, typer.Option("--match", help="exact, prefix or glob; a star in the text says which by default.")
+        Match | None,
+        typer.Option("--match", help="exact, prefix or glob; by default it follows from a star in the text."),
     ] = None,
     since: Annotated[str | None, typer.Option("--since", help="2026-01-31, with a time, or 30d before now.")] = None,
     until: Annotated[str | None, typer.Option("--until", help="Before this moment, written like --since.")] = None,
@@ -75,7 +77,7 @@ def search(
         Path | None, typer.Option("--prove", help="Write the shown entries with their proofs.", dir_okay=False)
     ] = None,
     offline: Annotated[
-        bool, typer.Option("--offline", help="With --prove: ask no log for the entries' bytes.")
+        bool, typer.Option("--offline", help="With --prove: do not fetch the entries' bytes from the log.")
     ] = False,
     complete: Annotated[
         Path | None, typer.Option("--complete", help="Write the proof that no entry is left out.", dir_okay=False)
@@ -86,10 +88,10 @@ def search(
     parquet: Annotated[Path | None, typer.Option("--parquet", help="Write a Parquet file.", dir_okay=False)] = None,
     histogram: Annotated[Path | None, typer.Option("--svg", help="Write entries a day as SVG.", dir_okay=False)] = None,
 ) -> None:
-    """Find every archived entry that names a value, newest first, and say what the answer covers.
+    """Find every archived entry with a value, newest first, and print the coverage of the answer.
 
-    A to Z and a to z are the same. `acme*` finds what begins so, `*@acme.example` what matches the glob. Exits 3 when a
-    file of the archive is damaged, because the answer may lack entries then.
+    A to Z and a to z are the same. `acme*` finds values that begin with acme, `*@acme.example` values that match the
+    glob. Exits 3 when a file of the archive is damaged, because entries may be missing from the answer.
 
     Examples:
       signwatch search you@example.com
@@ -106,7 +108,7 @@ def search(
     verdicts = Verdicts(settings)
     if entry is not None or text is None:
         if entry is None or text is not None:
-            raise typer.BadParameter("say what to search for, or --entry LOG:INDEX")
+            raise typer.BadParameter("give a text to search for, or --entry LOG:INDEX")
         answer = _one_entry(archive, entry)
         if prove is not None:
             write_proof(settings, archive.files, answer, entry, prove, offline=offline)
@@ -151,7 +153,7 @@ def search(
 
 def _check_outputs(entry: str | None, complete: Path | None, outputs: Sequence[bool]) -> None:
     if sum(outputs) > 1:
-        raise typer.BadParameter("one of --json, --csv, --parquet, --prove and --complete at a time")
+        raise typer.BadParameter("give only one of --json, --csv, --parquet, --prove and --complete")
     if entry is not None and complete is not None:
         raise typer.BadParameter("--complete is of a value, not of one entry", param_hint="--complete")
 
@@ -192,7 +194,7 @@ def _moment(text: str | None, option: str) -> datetime | None:
 
 
 class Verdicts:
-    """Outcomes by rule for each row, from this installation's database where there is one."""
+    """Outcomes by rule for each row, from this installation's database if there is one."""
 
     def __init__(self, config: Config) -> None:
         self._database = config.database
@@ -236,7 +238,7 @@ def _cells(row: Row, verdicts: Mapping[str, str]) -> tuple[object, ...]:
 
 
 def _end(archive: Archive, query: Query, coverage: Coverage) -> Exit:
-    """Exit code, after naming what was lost: 3 where entries may be missing from the answer."""
+    """Prints damaged and uncovered ranges; returns 3 if entries may be missing from the answer, else 0."""
     lost = [why for log, why in lost_manifests(archive.files).items() if query.wants(log)]
     for why in lost:
         note(inert_line(why, 2_000), "bold red")
@@ -253,7 +255,7 @@ def _tell_coverage(coverage: Coverage) -> None:
 
 
 def _export(archive: Archive, query: Query, limit: int | None, damaged: Damaged, put: Any) -> int:
-    """Hand on every entry, or the first `limit`; returns how many."""
+    """Pass every entry, or the first `limit`, to `put`; returns their number."""
     count = 0
     for rows in archive.stream(query, damaged):
         part = rows if limit is None else rows.slice(0, limit - count)
@@ -285,7 +287,7 @@ def _json_lines(rows: pa.Table, verdicts: Verdicts) -> None:
 
 
 class _CsvLines:
-    """Rows as CSV; lists are joined by spaces, and nothing begins like a formula of a spreadsheet."""
+    """Rows as CSV; lists are joined by spaces, and no cell begins like a spreadsheet formula."""
 
     def __init__(self, out: IO[str]) -> None:
         self._writer = csv.writer(out, lineterminator="\n")

@@ -46,7 +46,7 @@ def write_complete(files: ArchiveFiles, query: Query, path: Path) -> None:
 
 
 def is_answer(raw: bytes) -> bool:
-    """True if a file says that it is an answer of search maps."""
+    """True if the file has the media type of an answer of search maps."""
     try:
         document = json.loads(raw)
     except (ValueError, RecursionError):
@@ -55,7 +55,7 @@ def is_answer(raw: bytes) -> bool:
 
 
 def checked_answer(raw: bytes, root: bytes | None, *, as_json: bool) -> CheckedAnswer | None:
-    """Check an answer except for the owner of its key; `None` after telling why it proves nothing."""
+    """Check an answer except for the owner of its key. If it proves nothing, print the reason and return `None`."""
     try:
         return check_answer(json.loads(raw), root)
     except AnswerInvalid as error:
@@ -66,7 +66,7 @@ def checked_answer(raw: bytes, root: bytes | None, *, as_json: bool) -> CheckedA
 
 
 def tell_complete(checked: CheckedAnswer, owner: Owner | None, source: str, *, root_given: bool, as_json: bool) -> Exit:
-    """Say what an answer proves: 0 under the index root given and a key that is the log's, 1 under another key.
+    """Print the result of an answer: 0 under the given index root and the log's key, 1 under another key.
 
     3 where the index root or the key was not compared.
     """
@@ -99,9 +99,9 @@ def tell_complete(checked: CheckedAnswer, owner: Owner | None, source: str, *, r
         note("Say whose key counts: --trusted-root FILE, --key FILE, --tuf public-good, or --config FILE.")
     if not root_given:
         say(f"not decided: the index root {checked.root.hex()} was not compared", "yellow")
-        note("Give one that you trust with --index-root: `GET /api/checkpoints` of an installation shows it.")
+        note("Give an index root that you trust with --index-root: `GET /api/checkpoints` of an installation shows it.")
     if code is Exit.FINE:
-        say("verified: no other entry has them, under the index root given", "green")
+        say("verified: no other entry has them, under the given index root", "green")
     return code
 
 

@@ -1,4 +1,4 @@
-"""`signwatch site`: the subscribers' site alone, beside a daemon elsewhere."""
+"""`signwatch site`: the subscribers' site without the daemon, which runs in another process."""
 
 import logging
 import signal
@@ -23,10 +23,10 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 def site(config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Serve the subscribers' site alone, until SIGTERM or Ctrl-C. Following, judging and delivery are `signwatch run`.
+    """Serve only the subscribers' site, until SIGTERM or Ctrl-C. `signwatch run` follows, judges and delivers.
 
     With PostgreSQL any number of these may run beside one daemon, all with the same configuration and key file. With
-    SQLite the daemon serves the site itself; this command is for looking at it without following.
+    SQLite the daemon serves the site itself; use this command there only to view the site without following.
 
     Examples:
       signwatch site --config /etc/signwatch/signwatch.yaml
@@ -46,7 +46,9 @@ def site(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
 
 def site_alone(settings: Config, database: Database) -> "Site":
-    """The site without the daemon. It asks no log: its proofs of signings come from the archive, where there is one.
+    """The site without the daemon.
+
+    It sends no request to a log: proofs of signings come from the archive, if there is one.
 
     Raises `BadConfig`, `ArchiveFault`.
     """
@@ -72,7 +74,7 @@ def site_of(settings: Config) -> SiteConfig:
 
 
 def site_server(site: "Site", configured: SiteConfig) -> "WebServer":
-    """The site on its address. Raises `OwnFault` when the address cannot be had."""
+    """The site on its address. Raises `OwnFault` when the address cannot be used."""
     from monitor.daemon.web_server import SITE_LIMITS, WebServer
     from monitor.site.app import create_site
 

@@ -1,4 +1,4 @@
-"""The files `signwatch init` writes, with every choice explained where it is made."""
+"""The files that `signwatch init` writes, with a comment on every choice."""
 
 from pathlib import Path
 from typing import Final
@@ -9,10 +9,10 @@ _CONFIG: Final = """\
 # Signwatch's configuration. Every key: docs/configuration.md. Relative paths count from this file's folder.
 version: 1
 
-# One file holds everything that was proven and found: back it up. Or postgresql://user@host/name for several replicas.
+# This file holds all proven positions and findings: back it up. Or postgresql://user@host/name for several replicas.
 database: signwatch.db
 
-# Where the logs' keys and the certificate authorities come from.
+# Source of the logs' keys and of the certificate authorities.
 trust:
 %(trust)s
 
@@ -20,10 +20,10 @@ trust:
 # logs:
 #   - {name: rekor-v2, api: rekor-v2, url: "https://log.example", start: head, poll_seconds: 30}
 
-# What to look for and what is expected: see that file.
+# The rule file: which signings to watch, and which to expect.
 rules: rules.yaml
 
-# Where alerts go. Secrets stay in files of their own.
+# Channels for alerts. Secrets stay in files of their own.
 channels:
   console: {type: stdout}
   # file: {type: jsonl, path: alerts.jsonl}
@@ -31,7 +31,7 @@ channels:
   # slack: {type: slack, webhook_url_file: slack.url}
   # mail: {type: email, host: mail.example, from: signwatch@example.com, to: [team@example.com]}
 
-# Channels for alerts about logs and about Signwatch itself, and for rules that name none.
+# Channels for alerts about logs and about Signwatch itself, and for rules that name no channel.
 notify: [console]
 
 # Status page, Prometheus metrics, health and readiness.
@@ -40,14 +40,14 @@ web: {listen: "127.0.0.1:9464"}
 # Limits of a healthy installation.
 # objectives: {poll_seconds: 30, stale_after_seconds: 3600, gap_entries: 10000, delivery_age: 15m}
 
-# What a rule added later is offered of the past: none, followed, all, or a number of entries.
+# Older entries that are offered to a new rule: none, followed, all, or a number of entries.
 # backscan: {range: followed, entries_per_second: 1000}
 """
 
 _TUF: Final = "  tuf: {tuf}                    # or: staging, or the URL of a private TUF repository"
 _TUF_ROOT: Final = "  tuf_root: {root}   # its first root metadata, got from its operator"
 _NO_FILE: Final = "  # trusted_root: trusted_root.json   # instead of tuf, for a private deployment"
-_FILE: Final = "  trusted_root: {file}   # read again every hour; a change of it is told and in force at once"
+_FILE: Final = "  trusted_root: {file}   # read again every hour; a change is in force at once and makes an alert"
 _NO_TUF: Final = (
     "  # tuf: public-good                  # instead of the file: public-good, staging, or a URL with tuf_root"
 )
@@ -66,7 +66,7 @@ def config_text(tuf: str | None = None, *, tuf_root: Path | None = None, trusted
 CONFIG: Final = config_text()
 
 RULES: Final = """\
-# What Signwatch looks for in the logs, and what a legitimate signing looks like: docs/rules.md.
+# The signings that Signwatch watches, and the form of a legitimate one: docs/rules.md.
 # `signwatch rules init https://github.com/acme/widget` prints a rule for a repository, or for an e-mail address.
 version: 1
 rules:

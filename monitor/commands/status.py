@@ -1,4 +1,4 @@
-"""`signwatch status`: where every log stands, from the database, whether or not a daemon runs."""
+"""`signwatch status`: the state of every log, from the database, with or without a running daemon."""
 
 import json
 from typing import Annotated, Any, Final
@@ -28,15 +28,16 @@ _LONGEST: Final = 1_000
 def status(
     config: ConfigOption = DEFAULT_CONFIG,
     only: Annotated[
-        list[str] | None, typer.Option("--rule", help="Also: what this rule was offered; may be given again.")
+        list[str] | None,
+        typer.Option("--rule", help="Also show the entries that this rule was offered; may be given again."),
     ] = None,
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Show where every log stands, what rules were not offered, and what is wrong.
+    """Show the position of every log, the entries that rules were not offered, and every fault.
 
-    A daemon that runs on this configuration is asked for what only it knows, at the address under `web`.
-    Exits 1 when evidence against a log is open or a log misbehaves now, 3 when something else is not green.
+    If a daemon runs on this configuration, the command asks it for further faults, at the address under `web`. Exits
+    1 when evidence against a log is open or a log misbehaves now, 3 when the status is not green for another reason.
 
     Examples:
       signwatch status
@@ -134,15 +135,15 @@ def _show_alerts(document: dict[str, Any]) -> None:
 
 
 def daemon_reasons(settings: Config) -> list[str]:
-    """Why a daemon that runs on this configuration is not green, as far as only it knows: a full disk, unread rules.
+    """Faults that only the running daemon knows, such as a full disk or unread rules.
 
-    Nothing is known where no daemon answers: that none runs is no trouble of the state.
+    The list is empty if no daemon answers: a missing daemon is no fault of the state.
     """
     if settings.web is None or settings.web.port == 0:
         return []
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.web.host, settings.web.host)  # noqa: S104
     url = f"http://[{host}]:{settings.web.port}" if ":" in host else f"http://{host}:{settings.web.port}"
-    # The HTTP client takes longer to import than a status without a daemon takes to print.
+    # Importing the HTTP client takes longer than printing a status without a daemon.
     from monitor.http_fetcher import Expect, HttpFetcher, ServerFailed  # noqa: PLC0415
     from outbound.transport import HttpLimits  # noqa: PLC0415
 

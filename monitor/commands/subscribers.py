@@ -52,7 +52,7 @@ def list_subscribers(
 
 
 def show(who: Who, config: ConfigOption = DEFAULT_CONFIG) -> None:
-    """Show everything that is kept about one account, without secrets, as JSON. Recorded.
+    """Show all stored data of one account, without secrets, as JSON. This is recorded.
 
     Examples:
       signwatch subscribers show mia@acme.example
@@ -68,16 +68,16 @@ def suspend(
     why: Annotated[str, typer.Option("--why", help="The reason, for the record.")] = "",
     config: ConfigOption = DEFAULT_CONFIG,
     *,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on telling the account.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Send messages to the account again.")] = False,
 ) -> None:
-    """Stop telling an account and sign it out everywhere, or go on with --resume. Recorded.
+    """Stop messages to an account and sign it out everywhere, or send messages again with --resume. This is recorded.
 
     Examples:
       signwatch subscribers suspend mia@acme.example --why "asked by phone"
       signwatch subscribers suspend mia@acme.example --resume
     """
     if not resume and not why:
-        raise typer.BadParameter("say why: it is kept in the record of actions", param_hint="--why")
+        raise typer.BadParameter("give --why: the record of actions keeps the reason", param_hint="--why")
     with _subscribers(config) as subscribers:
         account = _account(subscribers, who)
         subscribers.suspend(account.id, "" if resume else why, _operator())
@@ -90,10 +90,12 @@ def delete(
     *,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Delete an account and its address everywhere in the database. Recorded by its id. Backups keep what they hold.
+    """Delete an account and its address everywhere in the database. This is recorded by the account's id.
+
+    Backups do not change.
 
     Examples:
-      signwatch subscribers delete mia@acme.example --yes
+    signwatch subscribers delete mia@acme.example --yes
     """
     with _subscribers(config) as subscribers:
         account = _account(subscribers, who)
@@ -120,7 +122,7 @@ def export(
     *,
     output: Annotated[Path | None, typer.Option("--output", help="The file; left out: standard output.")] = None,
 ) -> None:
-    """Write every account as a line of JSON, for `import` into another installation. Secrets stay here. Recorded.
+    """Write every account as a line of JSON, for `import` into another installation, without secrets. This is recorded.
 
     Examples:
       signwatch subscribers export --output subscribers.jsonl
@@ -140,14 +142,16 @@ def export(
 
 def bring(
     source: Annotated[
-        Path, typer.Argument(help="What `export` wrote: a line of JSON for each account.", dir_okay=False)
+        Path, typer.Argument(help="The output of `export`: a line of JSON for each account.", dir_okay=False)
     ],
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Import accounts whose addresses were confirmed elsewhere. An account that is there gets what it lacks. Recorded.
+    """Import accounts with addresses that another installation confirmed.
+
+    An existing account gets the parts that it lacks. This is recorded.
 
     Examples:
-      signwatch subscribers import subscribers.jsonl
+    signwatch subscribers import subscribers.jsonl
     """
     wrong, done = [], 0
     with _subscribers(config) as subscribers, source.open(encoding="utf-8") as file:
@@ -167,10 +171,10 @@ def bring(
 
 
 def stats(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False) -> None:
-    """Count accounts, and how often each stage was reached: asked, confirmed, told, bounced, left, suspended.
+    """Count accounts, and the stages that subscriptions reached: asked, confirmed, told, bounced, left, suspended.
 
-    The twenty receiving hosts with most destinations that are suspended or bounce come last: a host that leads is down,
-    or abused. With --json also the newest twenty actions of operators.
+    The twenty receiving hosts with the most suspended or bouncing destinations come last: the first of them is
+    probably down, or abused. With --json also the newest twenty actions of operators.
 
     Examples:
       signwatch subscribers stats

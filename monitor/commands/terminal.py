@@ -84,7 +84,7 @@ def _print(stream: TextIO, line: str, style: str) -> None:
         stream.write(f"{shown}\n")
         stream.flush()
         return
-    # Its fifty modules draw what only a terminal shows.
+    # rich's fifty modules are needed for a terminal only.
     from rich.console import Console  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
@@ -115,7 +115,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
     drawn = Table(box=box.SIMPLE)
     for number, column in enumerate(columns):
-        # Nothing is cut: a narrow window folds a cell. The first column, which commands are given, is folded last.
+        # No text is cut: a narrow window folds a cell. The first column, which holds the arguments of commands, is
+        # folded last.
         longest = max([len(column), *(len(row[number]) for row in shown)])
         drawn.add_column(column, overflow="fold", min_width=min(longest, _UNFOLDED) if number == 0 else None)
     for row in shown:

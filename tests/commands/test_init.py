@@ -47,7 +47,7 @@ def test_a_trusted_root_file_is_checked_and_then_followed(tmp_path: Path) -> Non
 WRONG = {
     "a url without its root": (["--tuf", "https://tuf.acme.example"], "--tuf-root FILE"),
     "a root that is not there": (["--tuf", "https://tuf.acme.example", "--tuf-root", "no.json"], "no.json"),
-    "a root without its url": (["--tuf-root", "no.json"], "without --tuf"),
+    "a root without its url": (["--tuf-root", "no.json"], "needs --tuf"),
     "no url": (["--tuf", "ftp://tuf.acme.example"], "neither public-good nor staging"),
     "both sources": (["--tuf", "staging", "--trusted-root", "no.json"], "one or the other"),
     "a trusted root that is not there": (["--trusted-root", "no.json"], "Nothing was written"),

@@ -175,7 +175,7 @@ def test_a_record_is_not_verified_even_with_the_right_key(verify: Verify, tmp_pa
         seen.follow()
     told, out, _ = verify(to_document(caught.value.evidence), "--trusted-root", "root.json", expect=3)
     assert told["verdict"] == "record"
-    assert "nothing in the file is signed" in out
+    assert "the log signed no part of the file" in out
 
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07\nverified, transferable\r\u202eevil"

@@ -70,4 +70,4 @@ def test_a_tuf_root_without_its_repository_is_misused(
     (tmp_path / "log.pub").write_bytes(EVIDENCE.spki)
     (tmp_path / "trusted.json").write_text(json.dumps(trusted_root(EVIDENCE)), encoding="utf-8")
     assert run_command(["evidence", "verify", "evidence.json", "--tuf-root", "root.json", *more]) == 2
-    assert "--tuf-root says nothing without --tuf" in " ".join(capsys.readouterr().err.split())
+    assert "--tuf-root needs --tuf" in " ".join(capsys.readouterr().err.split())
