@@ -13,10 +13,11 @@ from typing import Any, Final
 from typing_extensions import override
 
 from rules.acknowledged import SignerPattern
+from rules.expectations.claims import without_ref
 from rules.facts import Authorisation, DigestSource, Facts, Known, Leave, Past
 from rules.judge import judge
 from rules.pattern import build_issuers, source_repository
-from rules.rule import Rule, Verdict, without_ref
+from rules.rule import Rule, Verdict
 from rules.subject import Subject, SubjectKind
 from sigstore_entries.signing import ChainTrust, EntryRef, Signer, Signing
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from rules.expectations.log_entry_within import LogEntryWithinExpectation
+from rules.expectations.within import LogEntryWithinExpectation
 from rules.matching.matcher import compile_rules
 from rules.matching.required_keys import cover_of_condition
 from rules.pattern import GITLAB, NAME_FIELDS, Forge, Pattern, PatternForm, forge_of, glob_literals, names_ignore_case

@@ -267,13 +267,6 @@ class ClaimExpectation:
         return pattern.matches(value)
 
 
-def without_ref(uri: str) -> str:
-    """A workflow URI (`https://host/owner/name/path@ref`) without its ref."""
-    # A workflow file lies directly in its folder, so its name cannot hold "@refs/"; a branch name can.
-    path, at, _ = uri.partition("@refs/")
-    return path if at else uri.rpartition("@")[0] or uri
-
-
 def unmet(expectation: Expectation, case: Case) -> Iterator[Reason]:
     """The reasons an expectation gives against a signing; none when it is met."""
     for check in expectation.checks(case):

@@ -19,8 +19,7 @@ from monitor.model.state import Batch, Finding, Hit
 from monitor.store.coverage import Gap
 from monitor.store.reading import Reading
 from monitor.store.store import Store
-from rules.expectations.certificate_log_within import CertificateLogWithinExpectation
-from rules.expectations.log_entry_within import LogEntryWithinExpectation
+from rules.expectations.within import CertificateLogWithinExpectation, LogEntryWithinExpectation
 from rules.matching.matcher import Matcher
 from rules.rule import Outcome, Verdict
 

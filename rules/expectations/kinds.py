@@ -3,25 +3,25 @@
 from typing import Final
 
 from rules.expectations.authorised import AuthorisedExpectation
-from rules.expectations.builder import BuilderExpectation
-from rules.expectations.certificate_log_within import CertificateLogWithinExpectation
+from rules.expectations.claims import (
+    BuilderExpectation,
+    EnvironmentExpectation,
+    IssuerExpectation,
+    OwnerIdentifierExpectation,
+    RefExpectation,
+    RepositoryExpectation,
+    RepositoryIdentifierExpectation,
+    RunnerExpectation,
+    TriggerExpectation,
+    VisibilityExpectation,
+    WorkflowExpectation,
+)
 from rules.expectations.digests import DigestsExpectation, DigestsFromExpectation
-from rules.expectations.environment import EnvironmentExpectation
 from rules.expectations.images import ImagesExpectation
-from rules.expectations.issuer import IssuerExpectation
-from rules.expectations.log_entry_within import LogEntryWithinExpectation
-from rules.expectations.new_issuer import NewIssuerExpectation
-from rules.expectations.owner_identifier import OwnerIdentifierExpectation
 from rules.expectations.rate import RateExpectation
-from rules.expectations.ref import RefExpectation
-from rules.expectations.repository import RepositoryExpectation
-from rules.expectations.repository_identifier import RepositoryIdentifierExpectation
-from rules.expectations.runner import RunnerExpectation
-from rules.expectations.same_repository_identifier import SameRepositoryIdentifierExpectation
 from rules.expectations.time_windows import TimeWindowsExpectation
-from rules.expectations.trigger import TriggerExpectation
-from rules.expectations.visibility import VisibilityExpectation
-from rules.expectations.workflow import WorkflowExpectation
+from rules.expectations.unchanged import NewIssuerExpectation, SameRepositoryIdentifierExpectation
+from rules.expectations.within import CertificateLogWithinExpectation, LogEntryWithinExpectation
 from rules.rule import Expectation
 from settings.document import Node
 from settings.reading import Fields
