@@ -116,17 +116,7 @@ class Store(State):
         with self.database.write() as connection:
             # First the swap: it locks the row, so a second daemon waits here and then conflicts.
             move_position(connection, old, new)
-            claim_past(connection, batch.findings)
-            known = known_findings(connection, batch)
-            add_findings(connection, batch.findings, now)
-            add_rechecks(connection, [each for each in batch.findings if _key(each) not in known], now)
-            add_unreadable(connection, batch, now)
-            add_dropped(connection, batch.log, batch.dropped, now)
-            add_promises(connection, _of_certificates(batch), now)
-            # The (log, index, rule) of an alert is its finding: a known one was alerted before, under another id
-            # perhaps.
-            news = [alert for alert in alerts if (alert.log, alert.index, alert.rule) not in known]
-            self._put_found(connection, batch, news, now)
+            self._put_batch(connection, batch, alerts, now)
 
     def record_scan(
         self,
@@ -147,16 +137,8 @@ class Store(State):
             if position is None or batch.end > position.frontier.size:
                 at = "nowhere" if position is None else f"at entry {position.frontier.size}"
                 raise OwnFault(f"{batch.log}: following stands {at}; findings up to {batch.end} cannot be kept yet")
-            claim_past(connection, batch.findings)
-            known = known_findings(connection, batch)
-            add_findings(connection, batch.findings, now)
-            add_rechecks(connection, [each for each in batch.findings if _key(each) not in known], now)
             # Kinds are counted once, by following.
-            add_unreadable(connection, replace(batch, kinds={}), now)
-            add_dropped(connection, batch.log, batch.dropped, now)
-            add_promises(connection, _of_certificates(batch), now)
-            news = [alert for alert in alerts if (alert.log, alert.index, alert.rule) not in known]
-            self._put_found(connection, batch, news, now, not_before=not_before)
+            self._put_batch(connection, replace(batch, kinds={}), alerts, now, not_before=not_before)
             extend(connection, batch.log, rules, batch.start, batch.end)
 
     def rejudged(self, due: DueFinding, worse: Finding | None, alerts: Sequence[Alert]) -> None:
@@ -259,6 +241,27 @@ class Store(State):
 
     def _put(self, connection: Connection, alerts: Sequence[Alert], now: datetime) -> None:
         put(connection, [Post(alert, self._route(alert), now) for alert in new_alerts(connection, alerts)], now)
+
+    def _put_batch(
+        self,
+        connection: Connection,
+        batch: Batch,
+        alerts: Sequence[Alert],
+        now: datetime,
+        *,
+        not_before: datetime | None = None,
+    ) -> None:
+        """Put all that a batch found. Findings already known are left alone, and told no second time."""
+        claim_past(connection, batch.findings)
+        known = known_findings(connection, batch)
+        add_findings(connection, batch.findings, now)
+        add_rechecks(connection, [each for each in batch.findings if _key(each) not in known], now)
+        add_unreadable(connection, batch, now)
+        add_dropped(connection, batch.log, batch.dropped, now)
+        add_promises(connection, _of_certificates(batch), now)
+        # The (log, index, rule) of an alert is its finding: a known one was alerted before, under another id perhaps.
+        news = [alert for alert in alerts if (alert.log, alert.index, alert.rule) not in known]
+        self._put_found(connection, batch, news, now, not_before=not_before)
 
     def _put_found(
         self,
