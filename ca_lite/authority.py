@@ -17,7 +17,7 @@ from ca_lite.errors import CA_FAILED, CT_FAILED, INTERNAL, RESOURCE_EXHAUSTED, O
 from ca_lite.identity import Principal, challenges_of, principal_for
 from ca_lite.issuer_keys import KeySource
 from ca_lite.issuers import Issuers, IssuerType
-from ca_lite.journal import FAILED, ISSUED, Issuance, Journal
+from ca_lite.journal import FAILED, ISSUED, REQUESTED, Issuance, Journal
 from ca_lite.keys import SigningKey, spki
 from ca_lite.proof import ClientKey
 from ca_lite.rate_limit import RateLimiter
@@ -156,7 +156,7 @@ def _row(request: CertificateRequest, serial: str, request_id: str) -> Issuance:
         subject=principal.claims["token_subject"],
         not_before=request.not_before,
         not_after=request.not_after,
-        state="requested",
+        state=REQUESTED,
     )
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, and_, case, delete, func, select, update
 
 from alerts.alert import Owner
 from monitor.store.database import Database, lock_name
-from monitor.store.health import Trouble
+from monitor.store.health import Trouble, trouble_of
 from monitor.store.sql import add_or_replace, chunks, table
 from monitor.store.tables import BackScanRow, LogPosition, ScannedRange
 
@@ -308,7 +308,4 @@ def _row(scan: BackScan) -> dict[str, Any]:
 
 
 def _back_scan(row: Any) -> BackScan:
-    trouble = None
-    if row["trouble"] is not None and row["since"] is not None:
-        trouble = Trouble(Owner(row["trouble"]), row["reason"] or "", row["detail"] or "", row["since"])
-    return BackScan(row["log"], row["at"], row["remaining"], row["rate"], trouble)
+    return BackScan(row["log"], row["at"], row["remaining"], row["rate"], trouble_of(row))

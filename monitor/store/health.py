@@ -146,17 +146,21 @@ def _keep(connection: Connection, now: Condition) -> Condition:
     return now
 
 
+def trouble_of(row: Any) -> Trouble | None:
+    """Trouble in a row with the columns `trouble`, `reason`, `detail` and `since`."""
+    if row["trouble"] is None or row["since"] is None:
+        return None
+    return Trouble(Owner(row["trouble"]), row["reason"] or "", row["detail"] or "", row["since"])
+
+
 def _condition(row: Any) -> Condition:
-    trouble = None
-    if row["trouble"] is not None and row["since"] is not None:
-        trouble = Trouble(Owner(row["trouble"]), row["reason"] or "", row["detail"] or "", row["since"])
     read = None if row["read_size"] is None or row["read_at"] is None else (row["read_size"], row["read_at"])
     return Condition(
         row["log"],
         row["last_pass_at"],
         row["last_success_at"],
         row["fresh_at"],
-        trouble,
+        trouble_of(row),
         read,
         row["behind_since"],
     )
