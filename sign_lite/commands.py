@@ -186,14 +186,14 @@ def sign(
     targets = _targets(files, bundle)
     for target in targets:
         check_writable(target, overwrite=overwrite)
-    digests = [hash_file(file) for file in files]
+    artifacts = [hash_file(file, for_key=key is not None) for file in files]
     results = []
     with opened_signer(trust_config, rekor_version, Given(identity_token, identity_token_file, login, key)) as opened:
-        work = zip(files, targets, digests, strict=True)
-        for file, target, digest in track(list(work), "signing", console=_errors, disable=not _errors.is_terminal):
-            made = opened.file(digest)
+        work = zip(files, targets, artifacts, strict=True)
+        for file, target, artifact in track(list(work), "signing", console=_errors, disable=not _errors.is_terminal):
+            made = opened.file(artifact)
             write_bundle(target, made.json)
-            results.append({"file": str(file), "sha256": digest.digest.hex(), "bundle": str(target), **made.told})
+            results.append({"file": str(file), "sha256": artifact.sha256.hex(), "bundle": str(target), **made.told})
     print_results(results, "signed", as_json=as_json)
 
 
@@ -236,14 +236,14 @@ def attest(
     target = bundle or default_bundle(files[0], ATTESTATION_SUFFIX)
     check_writable(target, overwrite=overwrite)
     content = read_predicate(predicate)
-    subjects = [(file, hash_file(file)) for file in files]
+    subjects = [(file, hash_file(file, for_key=False)) for file in files]
     statement = build_statement(subjects, predicate_type, content)
     with opened_signer(trust_config, rekor_version, Given(identity_token, identity_token_file, login, key)) as opened:
         made = opened.statement(statement)
     write_bundle(target, made.json)
     results = [
-        {"file": str(file), "sha256": digest.digest.hex(), "bundle": str(target), **made.told}
-        for file, digest in subjects
+        {"file": str(file), "sha256": artifact.sha256.hex(), "bundle": str(target), **made.told}
+        for file, artifact in subjects
     ]
     print_results(results, "attested", as_json=as_json)
 
@@ -281,12 +281,12 @@ def verify_command(
 
 def _verified(file: Path, source: Path, trust: Trust, who: Signed) -> dict[str, Any]:
     """Result for one file: that of the first bundle file of `source` that verifies, or why each of them does not."""
-    digest = hash_named(file)
-    result: dict[str, Any] = {"file": str(file), "sha256": digest.digest.hex()}
+    artifact = hash_named(file, for_key=who.key is not None)
+    result: dict[str, Any] = {"file": str(file), "sha256": artifact.sha256.hex()}
     problems = []
     for held, raw in bundles_named(source):
         try:
-            return {**result, "bundle": str(held), "verified": True, **verify_file(raw, digest, trust, who)}
+            return {**result, "bundle": str(held), "verified": True, **verify_file(raw, artifact, trust, who)}
         except VerificationFailed as error:
             problems.append(str(error) if held == source else f"{held}: {error}")
     more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""

@@ -44,12 +44,12 @@ def sign_bundle(
     Example: sign-lite conformance sign-bundle --identity-token TOKEN --bundle a.json --trusted-root tr.json \
 --signing-config sc.json a.txt
     """
-    digest = hash_file(file)
+    artifact = hash_file(file, for_key=False)
     statement = _statement(file) if in_toto else None
     config = signing_trust(trusted_root, signing_config, staging=staging)
     token = load_identity_token(token=identity_token, token_file=None, environment=os.environ)
     with signer(config, token) as opened:
-        made = opened.file(digest) if statement is None else opened.statement(statement)
+        made = opened.file(artifact) if statement is None else opened.statement(statement)
     write_bundle(bundle, made.json)
 
 
@@ -74,7 +74,7 @@ def verify_bundle(
     """
     who = signed_by(certificate_identity, certificate_oidc_issuer, key)
     trust = load_trust(str(trusted_root)) if trusted_root is not None else public_trust(staging=staging)
-    verify_file(read_small(bundle, "bundle"), hash_named(file_or_digest), trust, who)
+    verify_file(read_small(bundle, "bundle"), hash_named(file_or_digest, for_key=key is not None), trust, who)
 
 
 def _statement(file: Path) -> Statement:

@@ -5,7 +5,8 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ from sigstore_models.common.v1 import HashAlgorithm
 
 from command_line.named_files import STANDARD_INPUT, files_named
 from sign_lite.errors import Misuse
+from sigstore_entries.client_keys import HASHES
 
 BUNDLE_SUFFIX: Final = ".sigstore.json"
 ATTESTATION_SUFFIX: Final = ".attestation.sigstore.json"
@@ -23,23 +25,42 @@ _DIGEST: Final = re.compile(r"sha256:([0-9a-fA-F]{64})")
 _CHUNK: Final = 1024 * 1024
 
 
-def hash_file(path: Path) -> Hashed:
-    """SHA-256 of a file of any size, read once in pieces. Raises `Misuse`."""
-    digest = hashlib.sha256()
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """What is signed, by its digests: `others` by the name of the hash, where more than SHA-256 was asked for."""
+
+    sha256: bytes
+    others: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def hashed(self) -> Hashed:
+        """The SHA-256 as the `sigstore` package takes it."""
+        return Hashed(algorithm=HashAlgorithm.SHA2_256, digest=self.sha256)
+
+    def digest(self, name: str) -> bytes | None:
+        """Digest by the hash of this name; `None` where it is not known."""
+        return self.sha256 if name == "sha256" else self.others.get(name)
+
+
+def hash_file(path: Path, *, for_key: bool) -> Artifact:
+    """Digests of a file of any size, read once in pieces; for a key pair all that keys sign. Raises `Misuse`."""
+    digests = {name: hashlib.new(name) for name in (HASHES if for_key else ("sha256",))}
     try:
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK):
-                digest.update(chunk)
+                for each in digests.values():
+                    each.update(chunk)
     except OSError as error:
         raise Misuse(f"{path}: cannot be read: {error.strerror}") from error
-    return Hashed(algorithm=HashAlgorithm.SHA2_256, digest=digest.digest())
+    found = {name: each.digest() for name, each in digests.items()}
+    return Artifact(found.pop("sha256"), found)
 
 
-def hash_named(name: Path) -> Hashed:
-    """SHA-256 of a file, or the one that `sha256:HEX` says where no file has that name. Raises `Misuse`."""
+def hash_named(name: Path, *, for_key: bool) -> Artifact:
+    """Digests of a file, or the one that `sha256:HEX` says where no file has that name. Raises `Misuse`."""
     if not is_digest(name):
-        return hash_file(name)
-    return Hashed(algorithm=HashAlgorithm.SHA2_256, digest=bytes.fromhex(str(name).partition(":")[2]))
+        return hash_file(name, for_key=for_key)
+    return Artifact(bytes.fromhex(str(name).partition(":")[2]))
 
 
 def is_digest(name: Path) -> bool:

@@ -16,12 +16,10 @@ from typing import Annotated, Any, Final
 
 import typer
 from cryptography import x509
-from sigstore.hashes import Hashed
-from sigstore_models.common.v1 import HashAlgorithm
 
 from sign_lite.commands import Given, reported, signing_as
 from sign_lite.errors import Misuse, VerificationFailed
-from sign_lite.files import read_small
+from sign_lite.files import Artifact, read_small
 from sign_lite.login import LoginKind
 from sign_lite.signing import signer
 from sign_lite.trust import load_trust, load_trust_config
@@ -107,7 +105,7 @@ def sign_cms(payload: bytes, settings: Mapping[str, str]) -> bytes:
     with signer(config, by) as opened:
         attributes = _attributes(payload, datetime.now(UTC))
         digest = bytes.fromhex(sha256(attributes).partition(":")[2])
-        made = opened.file(Hashed(algorithm=HashAlgorithm.SHA2_256, digest=digest))
+        made = opened.file(Artifact(digest))
     document = json.loads(made.json)
     entry = document["verificationMaterial"]["tlogEntries"][0]
     signature = base64.b64decode(document["messageSignature"]["signature"])
@@ -130,8 +128,7 @@ def _verify(file: Path, payload: bytes, settings: Mapping[str, str], status_fd: 
         digest = bytes.fromhex(sha256(signature.signed_attributes).partition(":")[2])
         if signature.entry is None:
             raise VerificationFailed("its log entry is not in it: ask `signwatch check-commit`")  # noqa: TRY301
-        hashed = Hashed(algorithm=HashAlgorithm.SHA2_256, digest=digest)
-        verify_held(signature.as_bundle(), hashed, load_trust(settings[TRUST]), who)
+        verify_held(signature.as_bundle(), Artifact(digest), load_trust(settings[TRUST]), who)
     except (NoGitSignature, VerificationFailed, ValueError) as error:
         _status(status_fd, "BADSIG 0 sign-lite")
         raise VerificationFailed(f"the signature does not hold: {error}") from error

@@ -8,8 +8,6 @@ from typing import Annotated, Any, Final
 
 import typer
 from sigstore.dsse import Statement
-from sigstore.hashes import Hashed
-from sigstore_models.common.v1 import HashAlgorithm
 
 from addresses.image_name import BadImageName, ImageName, parse_image_name
 from outbound.image_signatures import fetch_signatures
@@ -46,6 +44,7 @@ from sign_lite.commands import (
     trusted_by,
 )
 from sign_lite.errors import Misuse, Refused, Unreachable, VerificationFailed
+from sign_lite.files import Artifact
 from sign_lite.trust import Trust
 from sign_lite.verifying import Signed, verify_held
 from sigstore_entries.bundle_file import BUNDLE_0_3, NoBundle, NotHeld
@@ -179,8 +178,8 @@ def _verified(found: Found | NotHeld, image: ImageName, trust: Trust, who: Signe
         _, _, digests = signed_bytes(found, str(image.digest))
     except (NoBundle, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise VerificationFailed(str(error) or type(error).__name__) from error
-    hashed = _hex(image) if found.payload is None else digests["artifact"]
-    told = verify_held(found.held, Hashed(algorithm=HashAlgorithm.SHA2_256, digest=bytes.fromhex(hashed)), trust, who)
+    signed = _hex(image) if found.payload is None else digests["artifact"]
+    told = verify_held(found.held, Artifact(bytes.fromhex(signed)), trust, who)
     kind = told.get("predicate_type") if found.payload is None else IMAGE_SIGNATURE
     if kind != wanted:
         raise VerificationFailed(f"it is {kind!r:.120}, and {wanted!r:.120} is wanted")

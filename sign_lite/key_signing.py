@@ -11,7 +11,8 @@ from sigstore._internal.rekor.client_v2 import RekorV2Client
 from sigstore._internal.timestamp import TimestampError
 from sigstore.models import ClientTrustConfig
 
-from sign_lite.errors import Unreachable
+from sign_lite.errors import Misuse, Unreachable
+from sign_lite.files import Artifact
 from sign_lite.private_key import KeyPair
 from sigstore_entries.bundle_file import BUNDLE_0_3
 from sigstore_entries.release import pre_authentication
@@ -27,18 +28,27 @@ class KeySigner:
         self._log: RekorLogSubmitter = config.signing_config.get_tlogs()[0]
         self._authorities = config.signing_config.get_tsas()
 
-    def file(self, digest: bytes) -> dict[str, Any]:
-        """Bundle over the file of this SHA-256."""
+    def file(self, artifact: Artifact) -> dict[str, Any]:
+        """Bundle over a file. Raises `Misuse` where only its SHA-256 is known and the key signs another digest."""
+        name = self._key.hash_name
+        digest = artifact.digest(name)
+        if digest is None:
+            raise Misuse(f"this key signs the {name.upper()} of a file, and only its SHA-256 is known here")
         signature = self._key.sign(digest)
         stamps = self._stamps(signature)
         entry = self._entered(self._v2(digest, signature), self._hashedrekord(digest, signature))
-        content = {"messageDigest": {"algorithm": "SHA2_256", "digest": _b64(digest)}, "signature": _b64(signature)}
+        content = {
+            "messageDigest": {"algorithm": name.upper().replace("SHA", "SHA2_"), "digest": _b64(digest)},
+            "signature": _b64(signature),
+        }
         return self._bundle(entry, stamps, {"messageSignature": content})
 
     def statement(self, contents: bytes) -> dict[str, Any]:
         """Bundle with an in-toto statement, in an envelope of one signature. SPEC DSSE v1."""
-        digest = hashlib.sha256(pre_authentication(_IN_TOTO, contents)).digest()
-        signature = self._key.sign(digest)
+        encoded = pre_authentication(_IN_TOTO, contents)
+        digest = hashlib.new(self._key.hash_name, encoded).digest()
+        is_v2 = isinstance(self._log, RekorV2Client)
+        signature = self._key.sign(digest) if is_v2 else self._key.sign_for_rekor_v1(encoded)
         stamps = self._stamps(signature)
         envelope = {"payload": _b64(contents), "payloadType": _IN_TOTO, "signatures": [{"sig": _b64(signature)}]}
         entry = self._entered(self._v2(digest, signature), self._dsse(envelope))
@@ -59,7 +69,7 @@ class KeySigner:
     def _hashedrekord(self, digest: bytes, signature: bytes) -> dict[str, Any]:
         key = {"content": _b64(self._key.pem())}
         spec = {
-            "data": {"hash": {"algorithm": "sha256", "value": digest.hex()}},
+            "data": {"hash": {"algorithm": self._key.hash_name, "value": digest.hex()}},
             "signature": {"content": _b64(signature), "publicKey": key},
         }
         return {"apiVersion": "0.0.1", "kind": "hashedrekord", "spec": spec}

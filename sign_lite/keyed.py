@@ -10,24 +10,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
-from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from sign_lite.errors import Misuse, VerificationFailed
+from sign_lite.files import Artifact
 from sigstore_entries.bundle_file import BUNDLE_0_1, HeldBundle, NoBundle, decoded
+from sigstore_entries.client_keys import HASHES, ClientKey, hashes_of, signed_digest, signed_message
 from sigstore_entries.entry_binding import NotBound, bound_entry
 from sigstore_entries.logged_entry import NotLogged, entry_timestamp, log_of, proven_entry
 from sigstore_entries.release import pre_authentication
 from sigstore_entries.signing import Signing
-from tlog.note import verify_signature
-
-PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey
 
 
-def load_key(pem: bytes, what: str) -> PublicKey:
+def load_key(pem: bytes, what: str) -> ClientKey:
     """Read a public key in PEM: ECDSA, Ed25519 or RSA. Raises `Misuse`."""
     try:
         loaded = load_pem_public_key(pem)
@@ -39,9 +36,9 @@ def load_key(pem: bytes, what: str) -> PublicKey:
 
 
 def verify_with_key(
-    held: HeldBundle, digest: bytes, trusted_root: Mapping[str, Any], key: PublicKey
+    held: HeldBundle, artifact: Artifact, trusted_root: Mapping[str, Any], key: ClientKey
 ) -> tuple[str, bytes] | None:
-    """Prove that the key signed the file of this SHA-256, or an envelope, and that a log has it.
+    """Prove that the key signed the file of these digests, or an envelope, and that a log has it.
 
     Returns payload type and payload of an envelope: whether it is about the file is for the caller to say. Raises
     `VerificationFailed`.
@@ -49,7 +46,7 @@ def verify_with_key(
     try:
         entry = _only_entry(held)
         envelope = held.document.get("dsseEnvelope")
-        signed = check_envelope(envelope, key) if envelope else check_message(held, digest, key)
+        signed = check_envelope(envelope, key) if envelope else check_message(held, artifact, key)
         body = decoded(entry.get("canonicalizedBody"), "the body of its log entry")
         check_logged(entry, trusted_root, needs_proof=held.document.get("mediaType") != BUNDLE_0_1)
         _check_body(body, key, held.signature, signed)
@@ -70,36 +67,34 @@ def _only_entry(held: HeldBundle) -> Mapping[str, Any]:
     return held.entries[0]
 
 
-def check_message(held: HeldBundle, digest: bytes, key: PublicKey) -> Mapping[str, str]:
+def check_message(held: HeldBundle, artifact: Artifact, key: ClientKey) -> Mapping[str, str]:
     """Check a signature over a file; returns the digests that a log entry of it may have, by their content."""
-    message = held.document["messageSignature"]
-    told = message.get("messageDigest") or {}
-    if told and decoded(told.get("digest"), "the message digest") != digest:
+    told = held.document["messageSignature"].get("messageDigest") or {}
+    # SPEC protobuf-specs sigstore_common.proto: the digest is a hint; the signature is over the file's own.
+    hint = decoded(told.get("digest"), "the message digest") if told else None
+    names = [name for name in hashes_of(key) if hint is None or len(hint) == HASHES[name].digest_size]
+    known = [(name, digest) for name in names if (digest := artifact.digest(name)) is not None]
+    if names and not known:
+        raise VerificationFailed(f"it signs the {names[0].upper()} of the file: give the file in place of its SHA-256")
+    if hint is not None and hint not in [digest for _, digest in known]:
         raise VerificationFailed("the bundle is of another file: its message digest differs")
-    try:
-        if isinstance(key, ec.EllipticCurvePublicKey):
-            key.verify(held.signature, digest, ec.ECDSA(Prehashed(SHA256())))
-        elif isinstance(key, rsa.RSAPublicKey):
-            key.verify(held.signature, digest, padding.PKCS1v15(), Prehashed(SHA256()))
-        else:
-            raise VerificationFailed("an Ed25519 signature of a file is over the file itself, and is not verified here")
-    except InvalidSignature as error:
-        raise VerificationFailed("the key did not sign this file") from error
-    return {"artifact": digest.hex()}
+    for name, digest in known:
+        if signed_digest(key, digest, name, held.signature):
+            return {"artifact": digest.hex()}
+    raise VerificationFailed("the key did not sign this file")
 
 
-def check_envelope(envelope: Mapping[str, Any], key: PublicKey) -> Mapping[str, str]:
+def check_envelope(envelope: Mapping[str, Any], key: ClientKey) -> Mapping[str, str]:
     """Check a DSSE envelope's one signature. SPEC DSSE v1: PAE is "DSSEv1", then lengths and texts."""
     signatures = envelope["signatures"]
     if len(signatures) != 1:
         raise VerificationFailed(f"the envelope has {len(signatures)} signatures; one is wanted")
     payload = decoded(envelope["payload"], "the payload")
     pae = pre_authentication(str(envelope["payloadType"]), payload)
-    try:
-        verify_signature(key, pae, decoded(signatures[0]["sig"], "the signature"))
-    except InvalidSignature as error:
-        raise VerificationFailed("the key did not sign this envelope") from error
-    return {"artifact": hashlib.sha256(pae).hexdigest(), "payload": hashlib.sha256(payload).hexdigest()}
+    signed = signed_message(key, pae, decoded(signatures[0]["sig"], "the signature"))
+    if signed is None:
+        raise VerificationFailed("the key did not sign this envelope")
+    return {"artifact": signed, "payload": hashlib.sha256(payload).hexdigest()}
 
 
 def check_logged(entry: Mapping[str, Any], trusted_root: Mapping[str, Any], *, needs_proof: bool) -> None:
@@ -150,7 +145,7 @@ class _Log:
         return datetime.fromisoformat(told) if told else None
 
 
-def _check_body(body: bytes, key: PublicKey, signature: bytes, signed: Mapping[str, str]) -> None:
+def _check_body(body: bytes, key: ClientKey, signature: bytes, signed: Mapping[str, str]) -> None:
     told = check_entry(body, signature, signed)
     spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if [hashlib.sha256(spki).hexdigest()] != [name for each in told.signers for name in each.fingerprints]:

@@ -14,9 +14,11 @@ from sigstore.errors import Error
 from sigstore.verify.policy import Identity
 
 from sign_lite.errors import VerificationFailed
-from sign_lite.keyed import PublicKey, check_entry, check_envelope, check_logged, check_message
+from sign_lite.files import Artifact
+from sign_lite.keyed import check_entry, check_envelope, check_logged, check_message
 from sigstore_entries.bundle_file import BUNDLE_0_1, HeldBundle, NoBundle, decoded, integrated_time
 from sigstore_entries.certificate import X509_ERRORS, read_certificate
+from sigstore_entries.client_keys import ClientKey
 from sigstore_entries.trust import (
     BadAuthority,
     CertificateAuthorities,
@@ -40,9 +42,9 @@ def is_promised(held: HeldBundle) -> bool:
 
 
 def verify_promised(
-    held: HeldBundle, digest: bytes, trusted_root: Mapping[str, Any], policy: Identity
+    held: HeldBundle, artifact: Artifact, trusted_root: Mapping[str, Any], policy: Identity
 ) -> tuple[str, bytes] | None:
-    """Prove that the identity signed the file of this SHA-256, or an envelope, and that a log promised to have it.
+    """Prove that the identity signed the file of these digests, or an envelope, and that a log promised to have it.
 
     Returns payload type and payload of an envelope. Raises `VerificationFailed`.
     """
@@ -55,7 +57,7 @@ def verify_promised(
         _check_certificate(certificate, leaf, tuple(chain), trusted_root, integrated_time(entry))
         policy.verify(certificate)
         key, envelope = _key(certificate), held.document.get("dsseEnvelope")
-        signed = check_envelope(envelope, key) if envelope else check_message(held, digest, key)
+        signed = check_envelope(envelope, key) if envelope else check_message(held, artifact, key)
         if [each.certificate for each in check_entry(body, held.signature, signed).signers] != [leaf]:
             raise VerificationFailed("the log entry is of another certificate")  # noqa: TRY301
     except VerificationFailed:
@@ -111,7 +113,7 @@ def _period(value: Mapping[str, Any]) -> tuple[datetime | None, datetime | None]
     return start, end
 
 
-def _key(certificate: x509.Certificate) -> PublicKey:
+def _key(certificate: x509.Certificate) -> ClientKey:
     key = certificate.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey):
         raise VerificationFailed(f"the certificate has a {type(key).__name__}, which signs no bundles")

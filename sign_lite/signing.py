@@ -10,13 +10,13 @@ from typing import Any, Protocol
 import requests
 from sigstore.dsse import Statement
 from sigstore.errors import Error
-from sigstore.hashes import Hashed
 from sigstore.models import Bundle, ClientTrustConfig
 from sigstore.oidc import ExpiredIdentity, IdentityToken
 from sigstore.sign import Signer, SigningContext
 from typing_extensions import override
 
 from sign_lite.errors import Misuse, Refused, SignLiteError, Unreachable
+from sign_lite.files import Artifact
 from sign_lite.key_signing import KeySigner
 from sign_lite.private_key import KeyPair
 from sign_lite.summary import describe, describe_keyed
@@ -34,8 +34,8 @@ class Made:
 class Signing(Protocol):
     """Makes signatures of one signer. Both methods raise `Refused` or `Unreachable`."""
 
-    def file(self, digest: Hashed) -> Made:
-        """Sign the file of this digest."""
+    def file(self, artifact: Artifact) -> Made:
+        """Sign a file of which the digests are known."""
 
     def statement(self, statement: Statement) -> Made:
         """Sign an in-toto statement."""
@@ -57,8 +57,8 @@ class _Certified(Signing):
         self._opened = opened
 
     @override
-    def file(self, digest: Hashed) -> Made:
-        return self._made(self._opened.sign_artifact(digest))
+    def file(self, artifact: Artifact) -> Made:
+        return self._made(self._opened.sign_artifact(artifact.hashed))
 
     @override
     def statement(self, statement: Statement) -> Made:
@@ -73,8 +73,8 @@ class _Keyed(Signing):
         self._opened, self._key = opened, key
 
     @override
-    def file(self, digest: Hashed) -> Made:
-        return self._made(self._opened.file(digest.digest))
+    def file(self, artifact: Artifact) -> Made:
+        return self._made(self._opened.file(artifact))
 
     @override
     def statement(self, statement: Statement) -> Made:
@@ -88,7 +88,7 @@ class _Keyed(Signing):
         return Made(text, describe_keyed(held, self._key.public))
 
 
-def build_statement(subjects: Sequence[tuple[Path, Hashed]], predicate_type: str, predicate: Any) -> Statement:
+def build_statement(subjects: Sequence[tuple[Path, Artifact]], predicate_type: str, predicate: Any) -> Statement:
     """In-toto statement v1 about these files. Raises `Misuse`."""
     if not isinstance(predicate, dict):
         raise Misuse("the predicate must be a JSON object")
@@ -96,7 +96,7 @@ def build_statement(subjects: Sequence[tuple[Path, Hashed]], predicate_type: str
         raise Misuse("two files have the same name; a statement could not tell them apart")
     content = {
         "_type": "https://in-toto.io/Statement/v1",
-        "subject": [{"name": path.name, "digest": {"sha256": digest.digest.hex()}} for path, digest in subjects],
+        "subject": [{"name": path.name, "digest": {"sha256": each.sha256.hex()}} for path, each in subjects],
         "predicateType": predicate_type,
         "predicate": predicate,
     }

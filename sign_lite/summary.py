@@ -10,9 +10,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sigstore.models import Bundle
 
-from sign_lite.keyed import PublicKey
 from sigstore_entries.bundle_file import HeldBundle
 from sigstore_entries.certificate import BY_NAME
+from sigstore_entries.client_keys import ClientKey
 
 
 def describe(bundle: Bundle) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def _logged(entry: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def describe_keyed(held: HeldBundle, key: PublicKey) -> dict[str, Any]:
+def describe_keyed(held: HeldBundle, key: ClientKey) -> dict[str, Any]:
     """The same of a bundle that a bare key signed; the key is named by its SHA-256."""
     spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return {

@@ -10,17 +10,18 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sigstore.errors import Error
-from sigstore.hashes import Hashed
 from sigstore.models import Bundle
 from sigstore.verify import Verifier
 from sigstore.verify.policy import Identity
 
 from sign_lite.errors import VerificationFailed
-from sign_lite.keyed import PublicKey, verify_with_key
+from sign_lite.files import Artifact
+from sign_lite.keyed import verify_with_key
 from sign_lite.promised import is_promised, verify_promised
 from sign_lite.summary import describe, describe_certified, describe_keyed
 from sign_lite.trust import Trust
 from sigstore_entries.bundle_file import HeldBundle, NotHeld, read_bundle_file
+from sigstore_entries.client_keys import ClientKey
 
 _IN_TOTO: Final = "application/vnd.in-toto+json"
 _STATEMENTS: Final = frozenset({"https://in-toto.io/Statement/v0.1", "https://in-toto.io/Statement/v1"})
@@ -33,11 +34,11 @@ class Signed:
 
     identity: str = ""
     issuer: str = ""
-    key: PublicKey | None = None
+    key: ClientKey | None = None
 
 
-def verify_file(raw: bytes, digest: Hashed, trust: Trust, who: Signed) -> dict[str, Any]:
-    """Prove with one of the bundles in `raw` that the signer wanted signed the file of this digest.
+def verify_file(raw: bytes, artifact: Artifact, trust: Trust, who: Signed) -> dict[str, Any]:
+    """Prove with one of the bundles in `raw` that the signer wanted signed the file of these digests.
 
     Returns what the bundle says (`sign_lite.summary`). A file may hold several bundles, of which others may be about
     other files or by other signers. Raises `VerificationFailed`.
@@ -48,42 +49,42 @@ def verify_file(raw: bytes, digest: Hashed, trust: Trust, who: Signed) -> dict[s
             problems.append(f"{each.place}: {each.why}" if each.place else f"not a bundle: {each.why}")
             continue
         try:
-            return verify_held(each, digest, trust, who)
+            return verify_held(each, artifact, trust, who)
         except VerificationFailed as error:
             problems.append(f"{each.place}: {error}" if each.place else str(error))
     more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
     raise VerificationFailed("; ".join(problems[:_SHOWN]) + more)
 
 
-def verify_held(held: HeldBundle, digest: Hashed, trust: Trust, who: Signed) -> dict[str, Any]:
+def verify_held(held: HeldBundle, artifact: Artifact, trust: Trust, who: Signed) -> dict[str, Any]:
     """The same of one bundle."""
-    return _verify_keyed(held, digest, trust, who.key) if who.key else _verify_identity(held, digest, trust, who)
+    return _verify_keyed(held, artifact, trust, who.key) if who.key else _verify_identity(held, artifact, trust, who)
 
 
-def _verify_keyed(held: HeldBundle, digest: Hashed, trust: Trust, key: PublicKey) -> dict[str, Any]:
-    found = verify_with_key(held, digest.digest, trust.document, key)
-    attested = {} if found is None else _attested(*found, digest)
+def _verify_keyed(held: HeldBundle, artifact: Artifact, trust: Trust, key: ClientKey) -> dict[str, Any]:
+    found = verify_with_key(held, artifact, trust.document, key)
+    attested = {} if found is None else _attested(*found, artifact)
     return {**describe_keyed(held, key), **attested}
 
 
-def _verify_identity(held: HeldBundle, digest: Hashed, trust: Trust, who: Signed) -> dict[str, Any]:
+def _verify_identity(held: HeldBundle, artifact: Artifact, trust: Trust, who: Signed) -> dict[str, Any]:
     """Check the certificate chain and its SCT, identity, log entry, a trusted time, and the signature."""
     if is_promised(held):
         policy = Identity(identity=who.identity, issuer=who.issuer)
-        found = verify_promised(held, digest.digest, trust.document, policy)
-        return {**describe_certified(held), **(_attested(*found, digest) if found is not None else {})}
+        found = verify_promised(held, artifact, trust.document, policy)
+        return {**describe_certified(held), **(_attested(*found, artifact) if found is not None else {})}
     bundle = read_bundle(held.document)
     try:
         verifier = Verifier(trusted_root=trust.root)
         policy = Identity(identity=who.identity, issuer=who.issuer)
         if "dsseEnvelope" not in held.document:
-            verifier.verify_artifact(digest, bundle, policy)
+            verifier.verify_artifact(artifact.hashed, bundle, policy)
             return describe(bundle)
         payload_type, payload = verifier.verify_dsse(bundle, policy)
     except Exception as error:
         # The bundle is untrusted: any exception that it makes the package raise means that it did not verify.
         raise VerificationFailed(str(error).strip() or type(error).__name__) from error
-    return {**describe(bundle), **_attested(payload_type, payload, digest)}
+    return {**describe(bundle), **_attested(payload_type, payload, artifact)}
 
 
 def read_bundle(document: Mapping[str, Any]) -> Bundle:
@@ -94,11 +95,11 @@ def read_bundle(document: Mapping[str, Any]) -> Bundle:
         raise VerificationFailed(f"not a Sigstore bundle: {str(error).strip().splitlines()[0]}") from error
 
 
-def _attested(payload_type: str, payload: bytes, digest: Hashed) -> dict[str, Any]:
-    return {"predicate_type": _matching_statement(payload_type, payload, digest).get("predicateType")}
+def _attested(payload_type: str, payload: bytes, artifact: Artifact) -> dict[str, Any]:
+    return {"predicate_type": _matching_statement(payload_type, payload, artifact).get("predicateType")}
 
 
-def _matching_statement(payload_type: str, payload: bytes, digest: Hashed) -> dict[str, Any]:
+def _matching_statement(payload_type: str, payload: bytes, artifact: Artifact) -> dict[str, Any]:
     """The signature only proves who said it; whether it is about this file is what the subjects say."""
     if payload_type != _IN_TOTO:
         raise VerificationFailed(f"the attestation holds {payload_type}, not an in-toto statement")
@@ -109,6 +110,6 @@ def _matching_statement(payload_type: str, payload: bytes, digest: Hashed) -> di
         raise VerificationFailed("the attestation's statement has no readable subjects") from error
     if kind not in _STATEMENTS:
         raise VerificationFailed(f"the attestation's statement is of type {kind!r:.80}, which is none of in-toto's")
-    if digest.digest.hex() not in subjects:
+    if artifact.sha256.hex() not in subjects:
         raise VerificationFailed("the attestation is about other files: no subject has this file's digest")
     return dict(statement)

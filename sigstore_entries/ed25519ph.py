@@ -11,7 +11,7 @@ _ORDER: Final = 2**252 + 27742317777372353535851937790883648493
 _D: Final = -121665 * pow(121666, -1, _P) % _P
 _ROOT_OF_MINUS_1: Final = pow(2, (_P - 1) // 4, _P)
 # RFC 8032 5.1: "dom2(x, y) … The octet string 'SigEd25519 no Ed25519 collisions' || octet(x) || octet(OLEN(y)) || y"
-_DOMAIN: Final = b"SigEd25519 no Ed25519 collisions\x01\x00"
+DOMAIN: Final = b"SigEd25519 no Ed25519 collisions\x01\x00"
 _SIZE: Final = 32
 
 _Point = tuple[int, int, int, int]  # extended homogeneous coordinates, RFC 8032 5.1.4
@@ -25,7 +25,7 @@ def verify_ed25519ph(key: bytes, signature: bytes, digest: bytes) -> bool:
     scalar = int.from_bytes(signature[_SIZE:], "little")
     if scalar >= _ORDER:
         return False
-    hashed = sha512(_DOMAIN + signature[:_SIZE] + key + digest).digest()
+    hashed = sha512(DOMAIN + signature[:_SIZE] + key + digest).digest()
     challenge = int.from_bytes(hashed, "little") % _ORDER
     x, y, z, t = point
     minus = (_P - x) % _P, y, z, (_P - t) % _P

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from addresses.image_name import ImageName
+from sigstore_entries.client_keys import HASHES
 
 IN_TOTO: Final = "application/vnd.in-toto+json"
 IMAGE_SIGNATURE: Final = "https://sigstore.dev/cosign/sign/v1"
@@ -24,9 +25,9 @@ _SHA256: Final = "sha256:"
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Something released, and every digest (`sha256:…`) under which the log may enter one signature of it.
+    """Something released, and every digest under which the log may enter one signature of it: `sha256:…`, or another.
 
-    `what` names it for people.
+    A P-384 key signs a SHA-384, an Ed25519 key a SHA-512. `what` names it for people.
     """
 
     what: str
@@ -77,7 +78,8 @@ def _of_image(image: ImageName, digest: str) -> Iterator[str]:
     for spaced in (False, True):
         statement = image_statement(digest, spaced=spaced)
         yield sha256(statement)
-        yield sha256(pre_authentication(IN_TOTO, statement))
+        for name in HASHES:
+            yield f"{name}:{hashlib.new(name, pre_authentication(IN_TOTO, statement)).hexdigest()}"
     yield sha256(simple_signing(image))
 
 

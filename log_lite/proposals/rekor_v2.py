@@ -22,6 +22,7 @@ class _Algorithm:
     hash: HashAlgorithm
     curve: str = ""
     rsa_bits: int = 0
+    is_ed25519: bool = False
 
 
 # SPEC rekor-tiles algorithmregistry: RSA PKCS#1 v1.5, ECDSA, Ed25519ph; plain Ed25519 is not accepted.
@@ -29,6 +30,7 @@ _ALGORITHMS: Final = {
     "PKIX_ECDSA_P256_SHA_256": _Algorithm("SHA2_256", SHA256(), curve="secp256r1"),
     "PKIX_ECDSA_P384_SHA_384": _Algorithm("SHA2_384", SHA384(), curve="secp384r1"),
     "PKIX_ECDSA_P521_SHA_512": _Algorithm("SHA2_512", SHA512(), curve="secp521r1"),
+    "PKIX_ED25519_PH": _Algorithm("SHA2_512", SHA512(), is_ed25519=True),
     "PKIX_RSA_PKCS1V15_2048_SHA256": _Algorithm("SHA2_256", SHA256(), rsa_bits=2048),
     "PKIX_RSA_PKCS1V15_3072_SHA256": _Algorithm("SHA2_256", SHA256(), rsa_bits=3072),
     "PKIX_RSA_PKCS1V15_4096_SHA256": _Algorithm("SHA2_256", SHA256(), rsa_bits=4096),
@@ -119,9 +121,10 @@ def _verifier(value: object) -> tuple[Verifier, dict[str, Any]]:
 
 def _check_key(verifier: Verifier, algorithm: _Algorithm, details: str) -> None:
     key = verifier.key
-    fits = (isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == algorithm.curve) or (
-        isinstance(key, rsa.RSAPublicKey) and key.key_size == algorithm.rsa_bits
-    )
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        fits = key.curve.name == algorithm.curve
+    else:
+        fits = key.key_size == algorithm.rsa_bits if isinstance(key, rsa.RSAPublicKey) else algorithm.is_ed25519
     if not fits:
         raise Rejected(f"the key is not of the type its keyDetails {details} say")
 

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from log_lite.proposals.proposal import Rejected
 from sigstore_entries.certificate import X509_ERRORS
+from sigstore_entries.ed25519ph import verify_ed25519ph
 
 HASHES: Final[dict[str, HashAlgorithm]] = {"sha256": SHA256(), "sha384": SHA384(), "sha512": SHA512()}
 _MAX_CHAIN: Final = 10
@@ -64,8 +65,11 @@ class Verifier:
                 self.key.verify(signature, digest, ec.ECDSA(Prehashed(algorithm)))
             elif isinstance(self.key, rsa.RSAPublicKey):
                 self.key.verify(signature, digest, padding.PKCS1v15(), Prehashed(algorithm))
-            else:
-                raise Rejected("unsupported: an Ed25519 signature over a digest (Ed25519ph)")
+            elif algorithm.name != "sha512":
+                # SPEC sigstore pkg/signature ed25519ph.go: SHA-512 is the only hash.
+                raise Rejected(f"unsupported: Ed25519ph over a {algorithm.name} digest, not SHA-512")
+            elif not verify_ed25519ph(self.key.public_bytes_raw(), signature, digest):
+                raise _mismatch(self.key)
         except InvalidSignature as error:
             raise _mismatch(self.key) from error
 

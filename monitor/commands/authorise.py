@@ -21,6 +21,7 @@ from monitor.store.facts import StoredPast
 from monitor.store.reading import Reading
 from rules.facts import Authorisation
 from rules.selection import digest_text, normal_digest
+from sigstore_entries.client_keys import HASHES
 from sigstore_entries.git_signature import NoGitSignature, read_git_signature
 from sigstore_entries.release import Release, released_commit, released_image
 from sigstore_entries.signing import EntryRef
@@ -88,7 +89,7 @@ def _release(
     if image is not None:
         return released_image(parse_image_name(image))
     if file is not None:
-        return Release(f"file {file.name}", (_hash(file),))
+        return Release(f"file {file.name}", _hashes(file))
     if bundle is not None:
         return _of_bundle(bundle)
     if commit is not None:
@@ -101,12 +102,14 @@ def _release(
     return Release(normal, (normal,))
 
 
-def _hash(file: Path) -> str:
-    digest = hashlib.sha256()
+def _hashes(file: Path) -> tuple[str, ...]:
+    """Each digest that a log may show: its hash is that of the key that signs."""
+    digests = {name: hashlib.new(name) for name in HASHES}
     with file.open("rb") as opened:
         while part := opened.read(_CHUNK):
-            digest.update(part)
-    return f"sha256:{digest.hexdigest()}"
+            for each in digests.values():
+                each.update(part)
+    return tuple(f"{name}:{each.hexdigest()}" for name, each in digests.items())
 
 
 def _of_bundle(file: Path) -> Release:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
@@ -21,12 +21,12 @@ from outbound.image_signatures import fetch_signatures
 from outbound.registry import Manifest, Registry
 from sigstore_entries.bundle_file import HeldBundle, NoBundle, NotHeld, decoded
 from sigstore_entries.certificate import read_certificate
+from sigstore_entries.client_keys import ClientKey, signed_message
 from sigstore_entries.der import read_spki_of, split_certificate
 from sigstore_entries.entry_binding import NotBound, bound_entry, entry_key
 from sigstore_entries.image_signature import Found, read_signature, signed_bytes
 from sigstore_entries.signing import Signing
 from sigstore_entries.trust import CertificateAuthorities, CtLogKey, NotTrusted
-from tlog.note import verify_signature
 
 
 class BadSignature(SignwatchError):
@@ -111,12 +111,11 @@ def _verify(
     trusted: Trusted,
 ) -> Verified:
     bodies = [decoded(each.get("canonicalizedBody"), "the body of its log entry") for each in held.entries]
-    entries = tuple(bound_entry(body, held.signature, digests) for body in bodies)
     key = _key(held, bodies)
-    try:
-        verify_signature(key, signed, held.signature)
-    except InvalidSignature as error:
-        raise BadSignature("the key did not make this signature") from error
+    digest = signed_message(key, signed, held.signature)
+    if digest is None:
+        raise BadSignature("the key did not make this signature")
+    entries = tuple(bound_entry(body, held.signature, {**digests, "artifact": digest}) for body in bodies)
     spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if any(entry_key(body) != spki for body in bodies):
         raise BadSignature("its log entry is of another key")
@@ -137,10 +136,9 @@ def verify_certificate(
     Raises `BadSignature`.
     """
     try:
-        verify_signature(_key(held, ()), message, held.signature)
+        if signed_message(_key(held, ()), message, held.signature) is None:
+            raise BadSignature("the key did not make this signature")
         return _certified(held, what, times, (), trusted)
-    except InvalidSignature as error:
-        raise BadSignature("the key did not make this signature") from error
     except (NoBundle, AttributeError, KeyError, TypeError, ValueError, UnsupportedAlgorithm) as error:
         raise BadSignature(f"a field is missing or garbled ({type(error).__name__}: {error!s:.120})") from error
 
@@ -170,9 +168,7 @@ def _certified(
     return Verified(what, names, signer.issuer, min(inside, default=None), entries)
 
 
-def _key(
-    held: HeldBundle, bodies: Sequence[bytes]
-) -> ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey:
+def _key(held: HeldBundle, bodies: Sequence[bytes]) -> ClientKey:
     if held.certificates:
         spki = read_spki_of(split_certificate(held.certificates[0]).encoded)
     elif bodies:

@@ -1,6 +1,7 @@
 """Signature formats of rekord entries, each made here from its specification and then broken."""
 
 import base64
+import hashlib
 import json
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from log_lite.proposals.proposal import Rejected
 from log_lite.proposals.rekor_v1 import UnknownKind, propose
 from log_lite.proposals.rekor_v2 import UnknownField
 from log_lite.proposals.rekor_v2 import propose as propose_v2
+from sign_lite.private_key import sign_ed25519ph
 from tests.log_lite.client import KEY, b64, hashedrekord, hashedrekord_v2, pem_of
 from tests.support.security_key import sign_with_security_key
 
@@ -167,6 +169,38 @@ def test_rsa_keys_fit_their_key_details_only(bits: int) -> None:
     signature["verifier"]["keyDetails"] = "PKIX_RSA_PKCS1V15_4096_SHA256"
     with pytest.raises(Rejected):
         propose_v2(request)
+
+
+def test_ed25519_signs_a_hashedrekord_as_ed25519ph_over_sha512_only() -> None:
+    digest = sha512(DATA).digest()
+    prehashed = sign_ed25519ph(ED25519, digest)
+    spki = ED25519.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    pem = ED25519.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+    def v1(signature: bytes, name: str = "sha512") -> None:
+        hashed = {"algorithm": name, "value": hashlib.new(name, DATA).hexdigest()}
+        signed = {"content": b64(signature), "publicKey": {"content": b64(pem)}}
+        spec = {"data": {"hash": hashed}, "signature": signed}
+        propose({"apiVersion": "0.0.1", "kind": "hashedrekord", "spec": spec})
+
+    def v2(signature: bytes, details: str = "PKIX_ED25519_PH", value: bytes = digest) -> None:
+        verifier = {"publicKey": {"rawBytes": b64(spki)}, "keyDetails": details}
+        signed = {"content": b64(signature), "verifier": verifier}
+        propose_v2({"hashedRekordRequestV002": {"digest": b64(value), "signature": signed}})
+
+    v1(prehashed)
+    v2(prehashed)
+    for wrong in (ED25519.sign(DATA), ED25519.sign(digest), bytes(64), prehashed[:-1], prehashed + b"x"):
+        for offer in (v1, v2):
+            with pytest.raises(Rejected, match="invalid signature"):
+                offer(wrong)
+    with pytest.raises(Rejected, match="Ed25519ph"):
+        v1(prehashed, "sha256")
+    for details in ("PKIX_ED25519", "PKIX_ECDSA_P256_SHA_256", "PKIX_RSA_PKCS1V15_2048_SHA256"):
+        with pytest.raises(Rejected):
+            v2(prehashed, details)
+    with pytest.raises(Rejected, match="64 bytes"):
+        v2(prehashed, value=digest[:32])
 
 
 def test_bodies_too_long_for_a_bundle_are_rejected() -> None:

@@ -1,18 +1,17 @@
 """Wrong files, options and bundles end with a sentence and the right exit code, never with a traceback."""
 
+import hashlib
 import json
 import time
 from pathlib import Path
 
 import jwt
 import pytest
-from sigstore.hashes import Hashed
-from sigstore_models.common.v1 import HashAlgorithm
 from typer.testing import CliRunner, Result
 
 from sign_lite.cli import app
 from sign_lite.errors import Misuse, VerificationFailed
-from sign_lite.files import check_writable, default_bundle, hash_file, write_bundle
+from sign_lite.files import Artifact, check_writable, default_bundle, hash_file, write_bundle
 from sign_lite.signing import build_statement
 from sign_lite.trust import Trust, load_identity_token
 from sign_lite.verifying import Signed, _matching_statement, verify_file
@@ -20,7 +19,7 @@ from tests.support.ca_server import ca_server
 from tests.support.log_server import log_server
 
 NO_TRUST = Trust(None, {})  # type: ignore[arg-type]
-DIGEST = Hashed(algorithm=HashAlgorithm.SHA2_256, digest=b"\x01" * 32)
+DIGEST = Artifact(bytes([1] * 32))
 
 
 def token(**changed: object) -> str:
@@ -41,9 +40,13 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_a_file_is_hashed_in_pieces(file: Path) -> None:
-    assert hash_file(file).digest.hex() == "ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73"
+    assert (
+        hash_file(file, for_key=False).sha256.hex()
+        == "ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73"
+    )
+    assert hash_file(file, for_key=True).digest("sha512") == hashlib.sha512(b"content").digest()
     with pytest.raises(Misuse, match="cannot be read"):
-        hash_file(file.with_name("missing"))
+        hash_file(file.with_name("missing"), for_key=True)
 
 
 def test_a_token_comes_from_one_place(file: Path) -> None:
