@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from addresses.image_name import ImageName
-from sigstore_entries.client_keys import HASHES
 
 IN_TOTO: Final = "application/vnd.in-toto+json"
 IMAGE_SIGNATURE: Final = "https://sigstore.dev/cosign/sign/v1"
@@ -75,12 +74,14 @@ def released_image(image: ImageName) -> Release:
 
 
 def _of_image(image: ImageName, digest: str) -> Iterator[str]:
-    for spaced in (False, True):
-        statement = image_statement(digest, spaced=spaced)
-        yield sha256(statement)
-        for name in HASHES:
-            yield f"{name}:{hashlib.new(name, pre_authentication(IN_TOTO, statement)).hexdigest()}"
+    statements = [image_statement(digest, spaced=spaced) for spaced in (False, True)]
+    for each in statements:
+        yield sha256(each)
+        yield sha256(pre_authentication(IN_TOTO, each))
     yield sha256(simple_signing(image))
+    for each in statements:
+        for name in ("sha384", "sha512"):
+            yield f"{name}:{hashlib.new(name, pre_authentication(IN_TOTO, each)).hexdigest()}"
 
 
 def released_commit(commit: str, signed_attributes: bytes | None, kind: str = "commit") -> Release:

@@ -286,7 +286,7 @@ def test_one_authorised_image_is_leave_for_one_signature_in_whichever_form_it_is
     image = f"ghcr.io/acme/widget@sha256:{ARTIFACT}"
     assert signwatch("authorise", "add", "widget", "--image", image) == 0
     digests = [line.rsplit(" ", 1)[1] for line in signwatch.out.splitlines() if "may show" in line]
-    assert len(digests) == 5
+    assert len(digests) == 9
     first, second = (each.removeprefix("sha256:") for each in digests[:2])
     signwatch.served.log.append(signing_body(artifact=first), signing_body(artifact=second), signing_body())
     assert signwatch("audit", "--json") == 1
