@@ -27,7 +27,7 @@ _CHUNK: Final = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """What is signed, by its digests: `others` by the name of the hash, where more than SHA-256 was asked for."""
+    """Digests of one file: `others` by the name of the hash, where more than SHA-256 was asked for."""
 
     sha256: bytes
     others: Mapping[str, bytes] = field(default_factory=dict)

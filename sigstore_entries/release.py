@@ -78,10 +78,10 @@ def _of_image(image: ImageName, digest: str) -> Iterator[str]:
     for each in statements:
         yield sha256(each)
         yield sha256(pre_authentication(IN_TOTO, each))
-    yield sha256(simple_signing(image))
     for each in statements:
         for name in ("sha384", "sha512"):
             yield f"{name}:{hashlib.new(name, pre_authentication(IN_TOTO, each)).hexdigest()}"
+    yield sha256(simple_signing(image))
 
 
 def released_commit(commit: str, signed_attributes: bytes | None, kind: str = "commit") -> Release:
