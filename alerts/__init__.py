@@ -1,1 +1,1 @@
-"""Alerts: the value, its rendering, and its delivery. Knows nothing of logs, rules or databases."""
+"""Alerts: the value, its rendering, and its delivery. Independent of logs, rules and databases."""

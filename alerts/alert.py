@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Owner(StrEnum):
-    """Owner of the trouble in an alert. The three kinds are never mixed; an unexpected signing is its own."""
+    """Owner of the trouble in an alert: one of the three kinds of trouble, or an unexpected signing."""
 
     SIGNING = "signing"
     LOG_MISBEHAVED = "log-misbehaved"
@@ -35,7 +35,7 @@ class ChangeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AlertChange:
-    """A change in the life of an alert. `number` tells one from an earlier one of the same alert."""
+    """A change in the life of an alert. `number` distinguishes the changes of one alert."""
 
     kind: ChangeKind
     number: int
@@ -54,13 +54,13 @@ class FactGroup:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One alert, complete: its reader needs no other system to know what happened and what to do.
+    """One alert, complete: its reader needs no other system to understand the event and the next step.
 
     `id` is stable for one event, so a receiver can drop repeats; with the channel's name it is the idempotency key.
     `kind` names the page under `docs/alerts/`. `facts` are ordered label and value rows that are read first, `groups`
     are further ones under headings. `identity` is the name or key that a signing alert is about, `evidence` the id
-    of the evidence that was kept against a log. Every text may hold
-    words an attacker chose: renderers treat all of it as inert.
+    of the evidence that was kept against a log. Every text may hold words that an attacker chose: renderers make all
+    of it inert.
     """
 
     id: str
@@ -116,7 +116,7 @@ class Alert:
 
 
 def alert_id(*parts: str) -> str:
-    """Return an id that is the same for the same event, however often it is seen."""
+    """Id that is the same for every sighting of the same event."""
     return sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
@@ -135,7 +135,7 @@ def lasting(length: timedelta) -> str:
 
 
 def exactly(length: timedelta) -> str:
-    """A length of time for a record, in one unit: hours to a hundredth from two hours on, else as `lasting` says it."""
+    """A length of time for a record: hours to a hundredth from two hours on, else as `lasting` writes it."""
     hours = length.total_seconds() / 3600
     return f"{round(hours, 2):g} hours" if hours >= 2 else lasting(length)  # noqa: PLR2004  where `lasting` begins with hours
 

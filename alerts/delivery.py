@@ -1,4 +1,4 @@
-"""The delivery loop: at least once, each channel on its own, slower when a receiver fails."""
+"""The delivery loop: at least once, each channel independently, slower when a receiver fails."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -15,17 +15,17 @@ from alerts.outbox import Backlog, Delivery, Outbox
 
 _LOG: Final = logging.getLogger(__name__)
 _MAX_ERROR: Final = 500
-# One failure may be that message's; a second one in a row is taken for the channel's.
+# One failure may be caused by the message; a second one in a row counts as a failure of the channel.
 _STRIKES: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryPolicy:
-    """Patience and limits of delivery.
+    """Retry delays and limits of delivery.
 
-    A channel for people gets at most `singles` messages within `interval`; others wait and collapse into one
-    digest per interval. Pages are counted apart: `urgent_singles`, and a digest each `urgent_interval`. A wait the
-    receiver asked for is honoured up to `longest_asked_wait`.
+    A channel for people gets at most `singles` messages within `interval`; others wait and become one digest per
+    interval. Pages have limits of their own: `urgent_singles`, and a digest each `urgent_interval`. A delay that the
+    receiver asks for counts up to `longest_asked_wait`.
     """
 
     first_retry: timedelta = timedelta(seconds=30)
@@ -61,7 +61,7 @@ class DeliveryReport:
 
 
 def idempotency_key(alert_id: str, channel: str) -> str:
-    """The key a receiver may drop repeats by: the same for every attempt to tell this channel of this alert."""
+    """The key by which a receiver may drop repeats: the same for every delivery of this alert to this channel."""
     return f"{alert_id}:{channel}"
 
 
@@ -82,9 +82,9 @@ def deliver_due(
     random: Callable[[], float],
     policy: DeliveryPolicy | None = None,
 ) -> DeliveryReport:
-    """One pass over every channel, each in its own thread: a dead one costs the others nothing but the wait at the end.
+    """One pass over every channel, each in its own thread, so that a dead channel does not delay the others.
 
-    A daemon that must not even wait runs `deliver_channel` once per channel instead.
+    The call waits for the slowest channel; a daemon runs `deliver_channel` once per channel instead.
     """
     settled = policy or DeliveryPolicy()
     with ThreadPoolExecutor(max_workers=max(1, len(channels)), thread_name_prefix="deliver") as threads:
@@ -105,7 +105,7 @@ def deliver_channel(
 
 
 class _Pass:
-    """One channel's pass: claim, send, record; stop early once the channel is taken for dead."""
+    """One channel's pass: claim, send, record; stop early once the channel counts as dead."""
 
     def __init__(
         self, outbox: Outbox, channel: Channel, now: datetime, random: Callable[[], float], policy: DeliveryPolicy
@@ -140,7 +140,7 @@ class _Pass:
         """Cut a claim into messages, pages first; an alert that must wait for a digest is postponed."""
         if claimed[0].digest not in {None, claimed[0].alert.id}:
             return [claimed]
-        # Sent alone before, or a change of an alert: neither joins a digest.
+        # An alert that was sent alone before, and a change of an alert, never join a digest.
         changes = [[delivery] for delivery in claimed if delivery.change is not None or delivery.digest is not None]
         claimed = [delivery for delivery in claimed if delivery.change is None and delivery.digest is None]
         if not self._channel.digests:
@@ -165,17 +165,17 @@ class _Pass:
             self._postpone(bucket, traffic.last_digest + interval)
             return []
         if len(bucket) == 1:
-            # A trickle must meet somewhere to become a digest: at the next full interval.
+            # Alerts that come one by one wait for the next full interval to become a digest.
             self._postpone(bucket, _next_full(interval, self._now))
             return []
         digest = digest_id(bucket)
-        # A crash after this line sends the very same digest again: its members stay together, so its key stays.
+        # A crash after this line repeats exactly this digest: its members stay together, so its key stays the same.
         self._outbox.bundle(bucket, digest)
         return [[_with_digest(delivery, digest) for delivery in bucket]]
 
     def _alone(self, delivery: Delivery) -> Delivery:
-        # A crash after the message is sent, or a failure that was none, sends it again: it stays a message of its own
-        # then, under the same key, however many others wait by that time.
+        # A crash after the message was sent, or a wrongly reported failure, sends it again: as a single message
+        # under the same key, even if many others are waiting by then.
         self._outbox.bundle([delivery], delivery.alert.id)
         return replace(delivery, digest=delivery.alert.id)
 
@@ -211,9 +211,9 @@ class _Pass:
             self._retry_at = max(self._retry_at, self._now + self._policy.first_retry)
             _LOG.error("delivery_given_up channel=%s deliveries=%d error=%s", self._channel.name, len(message), error)
             return
-        # The whole channel's failures count, not only this message's: a dead channel is asked less and less often.
+        # The channel's failures count, not only this message's, so that a dead channel gets fewer and fewer tries.
         attempts = waiting + 1
-        # A hostile or confused receiver may ask us to wait for ever.
+        # A hostile receiver may ask for an endless delay.
         asked = min(failed.retry_after or timedelta(0), self._policy.longest_asked_wait)
         wait = max(backoff(attempts, self._policy, self._random), asked)
         self._retry_at = max(self._retry_at, self._now + wait)

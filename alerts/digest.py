@@ -17,13 +17,13 @@ _LOUDNESS: Final = (Severity.PAGE, Severity.WARN, Severity.INFO)
 
 
 def digest_id(deliveries: Sequence[Delivery]) -> str:
-    """The same members give the same id, in any order."""
+    """Id of a digest: the same members give the same id, in any order."""
     members = "\n".join(sorted(delivery.alert.id for delivery in deliveries))
     return "digest-" + hashlib.sha256(members.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def digest_alert(digest: str, alerts: Sequence[Alert]) -> Alert:
-    """One alert that stands for `alerts` (at least one); from its members only, so a repeat is the same message."""
+    """One alert in place of `alerts` (at least one); the same members give the same message."""
     ordered = sorted(alerts, key=lambda alert: (_LOUDNESS.index(alert.severity), alert.created_at, alert.id))
     severity = ordered[0].severity
     owner = min((alert.owner for alert in alerts), key=_OWNER_ORDER.index)
@@ -37,8 +37,8 @@ def digest_alert(digest: str, alerts: Sequence[Alert]) -> Alert:
         owner=owner,
         severity=severity,
         title=f"{counted(count, 'alert')} in one digest",
-        summary=f"This channel is written to one by one only so fast: {counted(count, 'alert')} came faster.",
-        consequence="Each of them is kept and listed one by one; this message stands for all of them.",
+        summary=f"This channel takes single messages only at a limited rate: {counted(count, 'alert')} came faster.",
+        consequence="The database keeps each of them; this message replaces their single messages.",
         next_step=f"Run `signwatch alerts list --digest {digest}` to read each one.",
         created_at=max(alert.created_at for alert in alerts),
         reasons=reasons,

@@ -1,4 +1,4 @@
-"""Text that an attacker chose, made harmless to look at: one line, visible, capped."""
+"""Text that an attacker chose, made harmless for display: one line, visible, capped."""
 
 import hashlib
 import re
@@ -16,7 +16,7 @@ _JSON_ITEMS: Final = 64
 def inert_json(value: Any) -> Any:
     """Plain JSON with long strings cut and lone surrogates replaced; the encoder escapes the rest.
 
-    Long lists of texts come from entries and are cut, which the last item says. Lists of objects are never cut.
+    Long lists of texts come from entries and are cut, with a note as the last item. Lists of objects are never cut.
     """
     match value:
         case str():
@@ -33,7 +33,7 @@ def inert_json(value: Any) -> Any:
 
 
 def header_token(key: str) -> str:
-    """`key` itself when it is short plain ASCII, fit for any header; otherwise a digest of it, just as stable."""
+    """`key` itself when it is short plain ASCII, fit for any header; otherwise a digest of it, which is as stable."""
     if _PLAIN_KEY.fullmatch(key):
         return key
     return "sha256-" + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()

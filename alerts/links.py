@@ -1,4 +1,4 @@
-"""Addresses of this installation that an alert may show, and the signature that lets a mail's reader acknowledge."""
+"""Addresses of this installation for alerts, and the signature by which a mail's reader may acknowledge."""
 
 import base64
 import hashlib
@@ -17,7 +17,7 @@ PROVEN_KIND: Final = "unexpected-signing"
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """Links to our own pages under `base`, the public URL without a slash at its end; none where it is empty.
+    """Links to pages of this installation under `base`, the public URL without a slash at its end; none if it is empty.
 
     `key` signs links that acknowledge an alert without a login; none are made without it.
     """
@@ -26,16 +26,16 @@ class Links:
     key: bytes = b""
 
     def page(self, alert: Alert) -> str:
-        """The alert's own page, or "" where there is none. Digests and tests have no page."""
+        """The alert's own page, or "" without one. Digests and tests have no page."""
         return f"{self.base}/alerts/{_segment(alert)}" if self.base and _has_page(alert) else ""
 
     def proof(self, alert: Alert) -> str:
-        """The file that proves the alert's signing to be in the log, or "" where there is none."""
+        """The file that proves the alert's signing to be in the log, or "" without one."""
         has_one = alert.kind == PROVEN_KIND and alert.index is not None
         return f"{self.base}/proofs/{_segment(alert)}" if self.base and has_one else ""
 
     def evidence(self, alert: Alert) -> str:
-        """The page of the evidence against a log that the alert is about, or "" where there is none."""
+        """The page of the alert's evidence against a log, or "" without one."""
         if not self.base or alert.evidence is None:
             return ""
         return f"{self.base}/evidence/{quote(alert.evidence.encode('utf-8', 'replace'), safe='')}"
@@ -45,7 +45,7 @@ class Links:
         return f"{self.base}/explain/alerts/{quote(alert.kind, safe='')}" if self.base and _has_page(alert) else ""
 
     def acknowledge(self, alert: Alert) -> str:
-        """A signed link to the form that acknowledges this alert, or "" where none can be made."""
+        """A signed link to the form that acknowledges this alert, or "" without a key."""
         page = self.page(alert)
         if not page or not self.key:
             return ""
@@ -63,7 +63,7 @@ def sign(key: bytes, alert_id: str, until: int) -> str:
 
 
 def is_signed(key: bytes, alert_id: str, until: int, signature: str, now: datetime) -> bool:
-    """True if the link was made with this key and still holds."""
+    """True if the link was made with this key and is still valid."""
     wanted = sign(key, alert_id, until).encode("ascii")
     given = signature.encode("utf-8", "surrogatepass")
     return hmac.compare_digest(wanted, given) and now.astimezone(UTC).timestamp() < until

@@ -1,4 +1,4 @@
-"""Guarantees that delivery needs of an outbox. `monitor` keeps it in its database."""
+"""The guarantees of an outbox that delivery relies on. `monitor` implements it in its database."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from alerts.alert import Alert, AlertChange, Severity
 class Delivery:
     """One alert on its way to one channel.
 
-    `id` is the outbox's own name for it. `attempts` is the number that the last `failed` stored, 0 before. `digest` is
-    set once the delivery was put into a digest message, for ever. `lease` names the claim: the outbox ignores the
-    outcome of a claim that has been taken over. `change` is set where not the alert itself is told but what became of
-    it.
+    `id` is the outbox's name for the delivery. `attempts` is the number that the last `failed` stored, 0 before.
+    `digest` is set permanently once the delivery is part of a digest message. `lease` names the claim: the outbox
+    ignores the outcome of a claim that another process took over. `change` is set for a delivery of a change of the
+    alert.
     """
 
     id: str
@@ -35,7 +35,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Messages a channel was sent: single deliveries, plus one for each digest; and when the newest digest was."""
+    """Messages to a channel: single deliveries, plus one for each digest; and the time of the newest digest."""
 
     messages: int = 0
     last_digest: datetime | None = None
@@ -43,45 +43,47 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """Deliveries of a channel not yet delivered or given up, and when the oldest was put in."""
+    """Pending deliveries of a channel, and the time of the oldest."""
 
     pending: int
     oldest: datetime
 
 
 class Outbox(Protocol):
-    """Durable deliveries, safe to use from several threads and processes. A method that returned is durable.
+    """Durable deliveries, safe to use from several threads and processes.
 
-    A delivery is pending, delivered or given up. Given-up ones are kept and stay visible until they are replayed.
+    The effect of a method is durable when it returns.
+
+    A delivery is pending, delivered or given up. Given-up deliveries stay visible until they are replayed.
     """
 
     def claim(self, channel: str, now: datetime, lease: timedelta, limit: int) -> Sequence[Delivery]:
         """Lease due deliveries of `channel`: pending, retry time reached, no live lease.
 
-        No other process gets them until `now + lease`; after a crash they are due again then.
+        No other process gets them before `now + lease`; after a crash they are due again at that time.
 
-        Returns either all members of one digest, beyond the limit if need be, or up to `limit` deliveries that are in
-        none. A due digest comes first. A change of an alert is not due before all that was told of it earlier
-        to this channel is delivered or given up. Otherwise fewest attempts first, then pages before the rest, then
-        oldest first: an alert that always fails never stands before one that was not tried.
+        Returns either all members of one digest, even beyond the limit, or up to `limit` deliveries without a
+        digest. A due digest comes first. A change of an alert is due only after all earlier deliveries of this alert
+        to the channel are delivered or given up. Otherwise the order is fewest attempts first, then pages, then
+        oldest first, so that an alert that always fails does not delay one that was not tried.
         """
 
     def bundle(self, deliveries: Sequence[Delivery], digest: str) -> None:
-        """Put claimed deliveries into one message before it is sent: after a crash they are sent together again.
+        """Put claimed deliveries into one message before sending it, so that a crash repeats the same message.
 
-        `digest` names it: the id of a digest, or that of the only alert in it.
+        `digest` is the id of a digest, or of the only alert in the message.
 
         The members stay leased.
         """
 
     def delivered(self, deliveries: Sequence[Delivery], now: datetime) -> None:
-        """Mark delivered. Idempotent; counts even when the lease was lost, for the message is out."""
+        """Mark delivered. Idempotent; valid even after the lease was lost, because the message was sent."""
 
     def failed(self, deliveries: Sequence[Delivery], *, attempts: int, retry_at: datetime, error: str) -> None:
         """Release claimed deliveries until `retry_at`, with their new number of attempts and the reason."""
 
     def postpone(self, deliveries: Sequence[Delivery], until: datetime) -> None:
-        """Release claimed deliveries until `until`; nothing was attempted."""
+        """Release claimed deliveries until `until`, without an attempt."""
 
     def give_up(self, deliveries: Sequence[Delivery], now: datetime, error: str) -> None:
         """Stop trying claimed deliveries; they stay visible with the reason."""
@@ -93,4 +95,4 @@ class Outbox(Protocol):
         """
 
     def backlog(self) -> Mapping[str, Backlog]:
-        """Pending deliveries, for each channel that has any."""
+        """Pending deliveries of each channel with at least one."""

@@ -1,4 +1,4 @@
-"""The page a person reads: an alert with every text made inert and every length bounded."""
+"""The page for people: an alert with every text made inert and every length bounded."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -15,19 +15,19 @@ _VALUE: Final = 600
 _NAME: Final = 200
 _MAX_REASONS: Final = 25
 _MAX_FACTS: Final = 40
-# Bytes of UTF-8 for all reasons and for all facts: with both forms of it, a mail stays under 100 KB.
+# Bytes of UTF-8 for all reasons and for all facts: with both forms of the page, a mail stays under 100 KB.
 _REASONS: Final = 4_000
 _FACTS: Final = 10_000
 _SHORT_ID: Final = 12
 
 _WHOSE: Final = {
-    Owner.SIGNING: "A signing to look at",
+    Owner.SIGNING: "A signing to check",
     Owner.LOG_MISBEHAVED: "The log misbehaved",
     Owner.COULD_NOT_ASK: "The log could not be asked",
     Owner.OURSELVES: "Signwatch itself needs help",
 }
 TEST: Final = "test"
-"""The kind of an alert that only tries a channel."""
+"""The kind of an alert that only tests a channel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,9 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Everything shown of one alert. All texts are single visible lines; renderers still escape for their markup.
+    """The shown parts of one alert. All texts are single visible lines; renderers still escape for their markup.
 
-    `sections` are the facts in reading order, `claims` the source's own words, which come last. `link`,
+    `sections` are the facts in reading order, `claims` the source's own words, shown last. `link`,
     `acknowledge_link`, `proof_link`, `evidence_link` and `explanation_link` are addresses of this installation, or
     empty. `command` acknowledges the alert, or is empty.
     """
@@ -71,7 +71,7 @@ class Page:
 
     @property
     def heading(self) -> str:
-        """The title with how loud it is, for a subject line."""
+        """The title with the severity, for a subject line."""
         return f"[{TEST if self.kind == TEST else self.severity}] {self.title}"
 
     @property
@@ -123,7 +123,7 @@ def _reasons(alert: Alert) -> tuple[str, ...]:
 
 
 def _sections(alert: Alert) -> tuple[tuple[Section, ...], tuple[Section, ...]]:
-    """Sections and claims; together at most `_MAX_FACTS` rows, and how many were left out."""
+    """Sections and claims, together at most `_MAX_FACTS` rows, with a note of the number left out."""
     groups = [("", alert.facts, False), *((group.name, group.facts, group.raw) for group in alert.groups)]
     groups.sort(key=lambda group: group[2])
     fits, left_out = _Room(_MAX_FACTS, _FACTS), 0
@@ -140,7 +140,7 @@ def _sections(alert: Alert) -> tuple[tuple[Section, ...], tuple[Section, ...]]:
 
 
 class _Room:
-    """Room for so many rows and so many bytes of text; once one does not fit, none does, so that order is kept."""
+    """A budget of rows and of bytes of text. After the first row that does not fit it takes no more."""
 
     def __init__(self, rows: int, size: int) -> None:
         self._rows, self._size = rows, size

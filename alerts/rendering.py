@@ -1,4 +1,4 @@
-"""An alert as text, as an HTML page and as JSON. Users may bring their own text and HTML templates."""
+"""An alert as text, as an HTML page and as JSON. Users may use their own text and HTML templates."""
 
 import json
 import re
@@ -23,7 +23,7 @@ _MAX_ROWS: Final = 64
 
 @cache
 def _template(name: str) -> Any:
-    # Most commands, and most passes, render nothing.
+    # Most commands and most passes render no alert, so Jinja2 is imported late.
     from jinja2 import FileSystemLoader, StrictUndefined  # noqa: PLC0415
     from jinja2.sandbox import ImmutableSandboxedEnvironment  # noqa: PLC0415
 
@@ -40,10 +40,9 @@ def _template(name: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Renderer:
-    """Renders alerts, with the user's templates where there are any. `links` are the addresses that may be shown.
+    """Renders alerts, with the user's templates if there are any. `links` are the addresses for messages.
 
-    A user template that fails, floods or stalls costs its own page, never the alert: the built-in page is used, with a
-    note that says why.
+    If a user template fails, floods or stalls, the built-in page is used, with a note of the reason.
     """
 
     text_template: UserTemplate | None = None
@@ -69,7 +68,7 @@ class Renderer:
         return text_page(page)
 
     def html(self, alert: Alert, key: str) -> str:
-        """The page as one HTML document without a script or remote image; its links lead to our own pages only."""
+        """The page as one HTML document without a script or remote image. Links lead to this installation only."""
         page = self.page(alert, key)
         if self.html_template is not None:
             try:
@@ -79,11 +78,11 @@ class Renderer:
         return html_page(page)
 
     def document(self, alert: Alert, key: str) -> dict[str, Any]:
-        """The alert for programs; see `json_document`."""
+        """The alert for programs, as `json_document` makes it."""
         return json_document(alert, key, self.links)
 
     def line(self, alert: Alert, key: str) -> str:
-        """One line of ASCII JSON: a control or bidi character is an escape; a terminal shows it and obeys nothing."""
+        """One line of ASCII JSON. Control and bidi characters are escapes: a terminal shows them without effect."""
         return json.dumps(self.document(alert, key), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
 
 

@@ -1,4 +1,4 @@
-"""The process a user's template runs in: reads one job from standard input, writes one JSON answer."""
+"""The process for a user's template: reads one job from standard input, writes one JSON answer."""
 
 import json
 import resource

@@ -22,12 +22,12 @@ _MEMORY: Final = 512 * 1024 * 1024
 
 
 class TemplateFailed(Exception):
-    """The user's template gave no page: wrong, too slow, or too much."""
+    """The user's template gave no page: it is wrong, too slow, or too large."""
 
 
 @dataclass(frozen=True, slots=True)
 class UserTemplate:
-    """One template's source, its file's name for messages, and whether it writes HTML.
+    """One template: its source, its file's name for messages, and `html` for a template of HTML.
 
     The template sees `page` (`alerts.page.Page`). For HTML every value is escaped before the template sees it, so not
     even `|safe` lets log content become markup.
@@ -71,7 +71,7 @@ class UserTemplate:
         return self._answer(done)
 
     def _answer(self, done: "subprocess.CompletedProcess[bytes]") -> str:
-        # A child stopped by its memory or CPU limit dies without an answer.
+        # A child that exceeds its memory or CPU limit dies without an answer.
         try:
             answer = json.loads(done.stdout)
         except ValueError as error:
@@ -80,5 +80,5 @@ class UserTemplate:
             ) from error
         if "failed" in answer:
             raise TemplateFailed(f"the template {self.name} failed: {inert_line(str(answer['failed']), 300)}")
-        # A template can spell a lone surrogate; no channel could send it.
+        # A template can write a lone surrogate, which no channel could send.
         return str(answer["page"]).encode("utf-8", "replace").decode()

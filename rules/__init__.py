@@ -1,1 +1,1 @@
-"""Identity rules: which signings concern whom, and which of those were expected. Pure: no database, HTTP or clock."""
+"""Identity rules: the selection of signings, and the verdict on each. Pure: no database, HTTP or clock."""

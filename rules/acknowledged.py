@@ -1,8 +1,8 @@
 """Signings that a person acknowledged as a pattern: later ones by an equal signer are expected, until it is revoked.
 
-A pattern is made from one signer that was seen and is never broader: every name and claim must be equal, but those that
-differ from one build to the next (commit, run), and the ref where a glob was asked for. It answers the reasons that
-were held against that signing and no other.
+A pattern is made from the signer of one finding and is never broader: every name and claim must be equal, except
+those that differ from one build to the next (commit, run), and the ref if a glob was given. It overrides the reasons
+of that finding and no others.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -46,20 +46,21 @@ _ANSWERED: Final = frozenset(
         "workflow",
     }
 )
-"""Reasons that are about who signed what. How often, when, and what could not be checked stay news every time."""
+"""Reasons about signer and artifact. A pattern never overrides reasons about rate, time, or parts that could not be
+checked."""
 _BRANCHES: Final = ("refs/tags/", "refs/heads/")
 
 
 class NoPattern(ValueError):
-    """No pattern can be made of this signing; the message says why and what to do instead."""
+    """No pattern can be made of this signing; the message gives the reason and the alternative."""
 
 
 @dataclass(frozen=True, slots=True)
 class SignerPattern:
     """Signers equal to one that was acknowledged. `number` is the pattern's own, 0 before it is stored.
 
-    `names` (form, text) and `claims` must be equal; of a text marked true the ref was the end, and is cut off. `ref` is
-    a glob, or the ref itself. `reasons` are the ids that it answers.
+    `names` (form, text) and `claims` must be equal; a text marked true ended with the ref, which is cut off. `ref`
+    is a glob, or the ref itself. `reasons` are the ids of the reasons that it overrides.
     """
 
     names: tuple[tuple[str, str, bool], ...]
@@ -72,7 +73,7 @@ class SignerPattern:
     number: int = 0
 
     def covers(self, signer: Signer, reasons: Collection[str]) -> bool:
-        """Whether the signer is equal, and nothing is held against the signing that was not held against the first.
+        """True if the signer is equal, and the signing has no reason that the first one did not have.
 
         `reasons` are ids.
         """
@@ -108,8 +109,8 @@ class SignerPattern:
         if self.claims:
             yield f"With all {len(self.claims)} lasting claims of this signing's certificate"
         if self.ref is None:
-            yield "For any artifact: this signer's name says nothing about what it signs, nor when"
-        yield f"Held against it: {', '.join(self.reasons)}, and nothing else"
+            yield "For any artifact at any time: this signer's name restricts neither"
+        yield f"Reasons against it: {', '.join(self.reasons)}, and no others"
 
     def document(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -139,7 +140,7 @@ def pattern_from(document: Mapping[str, Any], number: int) -> SignerPattern:
 
 
 def pattern_of(signer: Signer, reasons: Collection[str], ref_glob: str | None = None) -> SignerPattern:
-    """The pattern of one signer that was seen. `ref_glob` widens the ref within its branch of names (`refs/tags/`).
+    """The pattern of one signer. `ref_glob` widens the ref within its branch of names (`refs/tags/`).
 
     Raises `NoPattern`.
     """
@@ -148,8 +149,8 @@ def pattern_of(signer: Signer, reasons: Collection[str], ref_glob: str | None = 
     unanswered = sorted(set(reasons) - _ANSWERED)
     if unanswered or not reasons:
         raise NoPattern(
-            f"{', '.join(unanswered) or 'nothing'} is held against this signing: that is no matter of who signs, and "
-            "stays news every time"
+            f"{', '.join(unanswered) or 'nothing'} is a reason against this signing: it does not depend on the "
+            "signer, so no pattern can override it"
         )
     ref = signer.claims.get(_REF)
     if ref_glob is not None:

@@ -8,13 +8,13 @@ from rules.rule import CT_KINDS, Rule
 from rules.selection import AllOf, Match, Not
 
 CANARY: Final = "signwatch:canary"
-"""Id of the canary's rule. No rule of a file can have it: a colon is no letter of theirs."""
+"""Id of the canary's rule. No rule of a file can have this id, because their ids hold no colon."""
 
 
 def canary_rule(identity: str, issuer: str) -> Rule:
-    """Log entries signed by the canary's identity; one whose digest was not announced is news.
+    """Log entries signed by the canary's identity; an entry with an unannounced digest is unexpected.
 
-    Certificates in CT logs are left out: they name no digest, and the entry made with one is judged.
+    Certificates in CT logs are left out: they name no digest, and the rule judges the entry made with the certificate.
     """
     return Rule(
         id=CANARY,

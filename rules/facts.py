@@ -1,6 +1,6 @@
-"""Facts that a judgement may ask about, and lists of allowed digests. The monitor answers from its database.
+"""Facts that a judgement may ask for, and lists of allowed digests. The monitor answers from its database.
 
-A list is what `sha256sum` writes, or one digest a line.
+A list has the format of `sha256sum`, or one digest a line.
 """
 
 from collections.abc import Sequence
@@ -26,10 +26,11 @@ class SourceForm(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DigestSource:
-    """A list of digests kept outside the rule file. `target` is a path, a URL or a repository of images.
+    """A list of digests outside the rule file. `target` is a path, a URL or a repository of images.
 
-    A `url_file` is the path of a file with the URL in it: one that holds a secret. A `registry` is a repository such as
-    `ghcr.io/acme/widget`: on the list is what the logs show of a signature of each tagged image.
+    A `url_file` is the path of a file with the URL in it, for a URL that holds a secret. A `registry` is a
+    repository such as `ghcr.io/acme/widget`: its list holds the digests under which logs show a signature of each
+    tagged image.
     """
 
     form: SourceForm
@@ -45,8 +46,9 @@ class DigestSource:
 class Authorisation:
     """Permission to sign one digest `count` times until `expires`. `digest` is `sha256:…`.
 
-    One signature of a thing may be logged under any of several digests (`sigstore_entries.release`): `together` holds
-    them all, `digest` among them, and their signings are counted as one. `what` names the thing for people.
+    One signature of an artifact may be logged under any of several digests (`sigstore_entries.release`): `together`
+    holds all of them, including `digest`, and their signings are counted together. `what` names the artifact for
+    people.
     """
 
     digest: str
@@ -58,12 +60,12 @@ class Authorisation:
 
     @property
     def digests(self) -> tuple[str, ...]:
-        """Every digest it is leave for."""
+        """Every digest that it allows."""
         return self.together or (self.digest,)
 
 
 class Past(Protocol):
-    """Facts from earlier entries. Answers never include the entry being judged, and never wait on a network.
+    """Facts from earlier entries. Answers exclude the entry being judged, and need no network.
 
     Only signers that the rule selected and with a trusted certificate or a named key
     (`rules.selection.Selected.vouched`) count as the past.
@@ -73,17 +75,17 @@ class Past(Protocol):
         """Number of other entries under this rule that carried this digest, in any log."""
 
     def issuers_of(self, rule: str, identity: str, besides: frozenset[bytes]) -> frozenset[str] | None:
-        """Every issuer this very identity was seen under by this rule; empty when never seen, `None` when not kept.
+        """Every issuer of this identity in findings of the rule; empty without a finding, `None` when unknown.
 
-        Sightings that were unexpected are left out until an operator acknowledges their alert, and so are those of the
-        certificates in `besides` (`Signer.issued`), in whichever log they were seen.
+        Unexpected findings are left out until an operator acknowledges their alert. Findings of the certificates in
+        `besides` (`Signer.issued`) are left out too, in all logs.
         """
 
     def repository_identifiers_of(self, rule: str, repository: str, besides: frozenset[bytes]) -> frozenset[str] | None:
         """Every source repository identifier seen with this repository URI; otherwise as `issuers_of`."""
 
     def signings(self, rule: str, after: datetime, up_to: datetime, besides: EntryRef) -> int:
-        """Number of signings under this rule in `(after, up_to]`, by the time judged, entries of CT left out."""
+        """Number of signings under this rule in `(after, up_to]`, by time of signing, without CT logs."""
 
     def absent_at(self, where: EntryRef) -> datetime | None:
         """When the log was last read to its end without holding this entry; `None` when not known."""
@@ -93,14 +95,14 @@ class Leave(Protocol):
     """Facts about signings that people authorised."""
 
     def authorisations(self, rule: str, digest: str) -> Sequence[Authorisation]:
-        """Every authorisation recorded for this rule and digest, expired and used up ones included."""
+        """Every recorded authorisation for this rule and digest, including expired and used up ones."""
 
     def patterns(self, rule: str) -> Sequence[SignerPattern]:
         """Patterns acknowledged for this rule that were not revoked, oldest first."""
 
 
 class Known(Protocol):
-    """Facts from elsewhere than the log being read. Never waits on a network."""
+    """Facts from other sources than the log being read, without a request to a network."""
 
     def digests_from(self, source: DigestSource) -> frozenset[str] | None:
         """The source's digests, each `sha256:…`, as last fetched within its age limit; `None` when there are none."""
@@ -108,8 +110,7 @@ class Known(Protocol):
     def in_certificate_log(self, certificate: bytes | None) -> bool | None:
         """Whether a CT log showed this trusted certificate (`Signer.issued`) as a signer that some rule selected.
 
-        `None` when the CT logs were not followed over the time in question, so that absence says nothing, and for an
-        unknown certificate.
+        `None` when the CT logs were not followed over the time in question, and for an unknown certificate.
         """
 
     def in_signature_log(self, certificate: bytes | None) -> bool | None:
@@ -118,7 +119,7 @@ class Known(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All facts for a judgement. An unknown fact is `None`, and an expectation that depends on it fails closed."""
+    """All facts for a judgement. An unknown fact is `None`, and an expectation that needs it is unmet."""
 
     past: Past
     leave: Leave
@@ -130,9 +131,9 @@ MAX_SIZE: Final = 128 * 1024 * 1024
 
 
 def parse_digest_list(text: str) -> frozenset[str]:
-    """Digests as `sha256:…`. Empty lines and lines starting with `#` are skipped; a text behind a digest is a name.
+    """Digests as `sha256:…`. Empty lines and lines starting with `#` are skipped; a text after a digest is a name.
 
-    Raises `ValueError` naming the line: a list that is half read allows half of its digests.
+    Raises `ValueError` naming the line: a partly read list would be a wrong list.
     """
     if len(text) > MAX_SIZE:
         raise ValueError(f"the list of digests is larger than {MAX_SIZE // 2**20} MiB")

@@ -1,4 +1,4 @@
-"""Expected, unexpected or unverified: one signing under one rule, with every reason, or told claim by claim."""
+"""The verdict on one signing under one rule, with every reason, and its explanation claim by claim."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,27 +24,26 @@ from rules.selection import (
 )
 from sigstore_entries.signing import Signer, Signing
 
-# Worst first: an unexpected signature is news even beside one without a trusted certificate.
+# Worst first: an unexpected signature counts even beside one without a trusted certificate.
 _WORST_FIRST: Final = (Outcome.UNEXPECTED, Outcome.UNVERIFIED, Outcome.EXPECTED)
 
-NO_EXPECTATIONS: Final = Reason(
-    "no-expectations", "The rule says nothing about what is expected, so every match is news."
-)
+NO_EXPECTATIONS: Final = Reason("no-expectations", "The rule has no expectations, so every match is reported.")
 CHAIN_NOT_CHECKED: Final = Reason(
     "chain-not-checked", "The certificate was not checked against the trusted authorities."
 )
 UNTRUSTED_CHAIN: Final = Reason(
-    "untrusted-chain", "The certificate does not come from a trusted authority; anybody can make one."
+    "untrusted-chain", "The certificate does not come from a trusted authority; any person can make such a certificate."
 )
 NAME_ALONE: Final = Reason(
-    "name-alone", "The key was selected by a name alone; anyone can put this name on a key of their own."
+    "name-alone", "The rule selected the key by a name alone; any person can put this name on a key of their own."
 )
 LOGGED_AFTER_EXPIRY: Final = "logged-after-expiry"
 WRONG_SIGNATURE: Final = Reason(
-    "wrong-signature", "The signature in the entry is not that of its key: it says nothing about the alleged signer."
+    "wrong-signature",
+    "The signature in the entry was not made by the key in it, so it says nothing about the alleged signer.",
 )
 ONLY_LISTED: Final = Reason(
-    "only-listed", "The entry lists this key or certificate; another one made the signature. Anyone can list it."
+    "only-listed", "The entry lists this key or certificate; another key made the signature. Any person can list it."
 )
 SIGNER_UNKNOWN: Final = Reason(
     "signer-unknown", "The entry lists several keys or certificates and does not show which of them signed."
@@ -75,9 +74,9 @@ def judge(rule: Rule, signing: Signing, facts: Facts, now: datetime, *, again: b
 
 
 def judge_selected(rule: Rule, selected: Selected, facts: Facts, now: datetime, *, again: bool = True) -> Verdict:
-    """Judge every selected signer; the worst outcome wins and every reason is told once.
+    """Judge every selected signer; the worst outcome counts, with every reason once.
 
-    Without `again`, later events are left to a second judgement, at `recheck_at`. A signing the rule does not
+    Without `again`, a second judgement at `recheck_at` decides about later events. A signing that the rule does not
     select is `expected`, with the reason `not-selected`: call this for matches only.
     """
     if not selected.signers:
@@ -91,8 +90,8 @@ def judge_selected(rule: Rule, selected: Selected, facts: Facts, now: datetime, 
 def recheck_at(rule: Rule, selected: Selected, facts: Facts, seen_at: datetime) -> datetime | None:
     """Time to judge a signing again, for expectations on later events; `None` when its rule has none.
 
-    The latest of several times: by then all of them can be told. It may be over when an entry is met late. A verdict
-    can only get worse.
+    It is the latest of the times of all such expectations. It may be in the past for an entry that is read late. A
+    second verdict can only be worse.
     """
     delayed = [each for each in rule.expect if isinstance(each, DelayedExpectation)]
     if not delayed:
@@ -112,7 +111,7 @@ def case_of(rule: Rule, selected: Selected, signer: SelectedSigner, facts: Facts
 def _judge_signer(selected: SelectedSigner, case: Case, *, again: bool) -> Verdict:
     reasons = tuple(_reasons(selected, case, again=again))
     if selected.is_unverified:
-        # Matching comes before judging the chain: the reasons stay, so that a reader sees what was attempted.
+        # Matching comes before judging the chain: the other reasons stay, so that a reader sees the attempt.
         return Verdict(Outcome.UNVERIFIED, (_UNVERIFIED[selected.voucher], *reasons))
     if reasons and selected.is_vouched and (pattern := _acknowledged(case, reasons)) is not None:
         return Verdict(Outcome.EXPECTED, (_like_acknowledged(pattern),))
@@ -120,7 +119,7 @@ def _judge_signer(selected: SelectedSigner, case: Case, *, again: bool) -> Verdi
 
 
 def _acknowledged(case: Case, reasons: Sequence[Reason]) -> SignerPattern | None:
-    """The first acknowledged pattern that covers the signer and all that is held against the signing."""
+    """The first acknowledged pattern that covers the signer and all reasons against the signing."""
     if case.signer is None:
         return None
     patterns, ids = case.facts.leave.patterns(case.rule.id), {reason.id for reason in reasons}
@@ -153,8 +152,8 @@ def _reasons(selected: SelectedSigner, case: Case, *, again: bool) -> Iterator[R
 def _implied_repository(case: Case) -> Iterator[Reason]:
     """Implied by a rule about a workflow that names no repository: no foreign build borrowed the identity.
 
-    A workflow that others may call signs under its own name for each caller: ref and trigger are then the
-    caller's, and its ref may well be called `v1`.
+    A workflow that others may call signs under its own name for each caller: ref and trigger are then the caller's,
+    and the caller's ref may be named `v1`.
     """
     keys = {expectation.key for expectation in case.rule.expect}
     if not keys & _BUILD_KEYS or keys & _REPOSITORY_KEYS or constrains(case.rule.select, _REPOSITORY_FIELDS):
@@ -162,14 +161,14 @@ def _implied_repository(case: Case) -> Iterator[Reason]:
     repository = case.repository
     if repository is None or any(identity.startswith(repository + "/") for identity in case.identities):
         return
-    sentence = "Another repository called this workflow. If it may, list it under `repository`."
+    sentence = "Another repository called this workflow. If this is allowed, list the repository under `repository`."
     yield Reason("repository", sentence, "the repository the identity names", repository)
 
 
 def _logged_after_expiry(case: Case) -> Iterator[Reason]:
     """A reason when the log was read after the certificate's end and did not hold the entry yet.
 
-    Rekor v2 says of no entry when it was logged; where a log does, the chain is judged with that time.
+    Rekor v2 states no time of logging; where a log states one, the chain is judged at that time.
     """
     signer, signing = case.signer, case.signing
     if signer is None or signer.not_after is None or case.certificate_only:
@@ -180,7 +179,8 @@ def _logged_after_expiry(case: Case) -> Iterator[Reason]:
     # A clock that was ahead once may have left a time in the future.
     if absent_at is not None and signer.not_after < absent_at <= case.now:
         sentence = (
-            "The certificate had expired before this entry was logged: a key that should be gone signed or logged."
+            "The certificate had expired before this entry was logged: the signer used a key that should no longer "
+            "exist."
         )
         expected = f"logged by {signer.not_after:%Y-%m-%dT%H:%M:%SZ}"
         found = f"not in the log at {absent_at:%Y-%m-%dT%H:%M:%SZ}"
@@ -189,7 +189,7 @@ def _logged_after_expiry(case: Case) -> Iterator[Reason]:
 
 def _unreadable(signer: Signer) -> Iterator[Reason]:
     for defect in signer.defects:
-        # An unreadable part may be the one that would have shown the fault.
+        # An unreadable part may hold the sign of an attack.
         yield Reason("unreadable-part", "A part of the certificate or key could not be read.", "readable", defect)
 
 
@@ -207,7 +207,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Whether the rule selects the signing, its verdict if so, and every value that was looked at."""
+    """Selection by the rule, its verdict on a selected signing, and every compared value."""
 
     selected: bool
     verdict: Verdict | None
@@ -215,7 +215,7 @@ class Explanation:
 
 
 def explain(rule: Rule, signing: Signing, facts: Facts, now: datetime) -> Explanation:
-    """Look at everything, met or not. Names and claims are untrusted text."""
+    """Make every comparison, met or unmet. Names and claims are untrusted text."""
     selected = select(rule.select, signing)
     signers: tuple[Signer | None, ...] = signing.signers or (None,)
     rows: list[Row] = []

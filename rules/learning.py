@@ -1,7 +1,7 @@
 """A proposed expectation, learned from earlier signings in a name.
 
-Each part says one thing about the usual signing, in words a maintainer reads. What only a single signing among many
-shows is left out: one theft must not teach that thefts are expected.
+Each part states one property of the usual signing, in a maintainer's words. A value that only one signing among many
+has is left out: one theft must not make thefts expected.
 """
 
 from collections import Counter
@@ -23,7 +23,7 @@ from sigstore_entries.signing import ChainTrust, EntryRef, Signer, Signing
 
 MAX_CHOICES: Final = 8
 _FEW: Final = 4
-"""Up to so many signings, everything seen is proposed: there is no usual one yet."""
+"""Up to this number of signings, every value is proposed, because no value is usual yet."""
 _RARE: Final = 0.08
 _DAY: Final = timedelta(days=1)
 _LEAST_RATE: Final = 5
@@ -53,7 +53,7 @@ _ORDER: Final = (
 class Part:
     """One proposed expectation: its key in `expect`, its values, and the sentence a form shows beside its tick box.
 
-    `seen` of the `past` trusted signings are as it says; with no past it is a guess from the name alone.
+    `seen` of the `past` trusted signings meet it; without a past it is a guess from the name alone.
     """
 
     key: str
@@ -121,7 +121,7 @@ class NothingKnown(Known):
 
 
 NO_FACTS: Final = Facts(NoPast(), NoLeave(), NothingKnown())
-"""Facts that know nothing: what an entry shows by itself."""
+"""Facts without any past: only the entry itself counts."""
 
 
 def verdict_of(rule: Rule, signing: Signing, now: datetime) -> Verdict:
@@ -137,7 +137,10 @@ def learn(subject: Subject, past: Sequence[Signing]) -> list[Part]:
 
 
 def offers(times: Sequence[datetime]) -> list[Part]:
-    """Expectations that depend on the subscriber's own past; proposed, and not ticked. `times` are of past signings."""
+    """Expectations that depend on the subscriber's own past; proposed with an empty tick box.
+
+    `times` are of past signings.
+    """
     ordered = sorted(times)
     busiest = max((sum(at <= each <= at + _DAY for each in ordered) for at in ordered), default=0)
     rate = {"at_most": str(max(_LEAST_RATE, 2 * busiest)), "per": "1d"}
@@ -146,9 +149,9 @@ def offers(times: Sequence[datetime]) -> list[Part]:
 
 
 def widen(parts: Mapping[str, Any], signing: Signing, rule: Rule, now: datetime) -> dict[str, Any]:
-    """`expect` of a rule, with exactly the values added that one signing showed and the rule did not expect.
+    """`expect` of a rule, with exactly the unexpected values of one signing added.
 
-    Parts that cannot be widened by a value of the signing's own stay as they are.
+    Parts that a value of the signing cannot widen stay as they are.
     """
     widened = dict(parts)
     found = _shown(signing, anyway=True)
@@ -173,7 +176,7 @@ def unlike(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
         known = old if isinstance(old, list) else [old]
         new = [each for each in (value if isinstance(value, list) else [value]) if each not in known]
         if new:
-            # A branch or tag says which it is: `branch main`, `tags v…`.
+            # The words name a branch or tag: `branch main`, `tags v…`.
             told.append(_or(new) if key == "ref" else f"{_SUBJECTS[key]} {_or(new)}")
     return told
 
@@ -193,7 +196,7 @@ def describe(key: str, value: Any) -> str:
 
 
 def in_words(expect: Mapping[str, Any]) -> list[str]:
-    """All parts of an `expect` in words, what a maintainer thinks of first first."""
+    """All parts of an `expect` in words, in the order of importance for a maintainer."""
     ordered = sorted(expect, key=lambda key: _ORDER.index(key) if key in _ORDER else len(_ORDER))
     return [describe(key, expect[key]) for key in ordered]
 
@@ -211,10 +214,10 @@ _SENTENCES: Final[Mapping[str, str]] = {
     "digests": "the digest is one of {}",
 }
 _PAST_SENTENCES: Final[Mapping[str, str]] = {
-    "same_issuer": "each signer keeps the login service that vouched for it before",
+    "same_issuer": "each signer keeps its earlier login service",
     "same_repository_identifier": "each repository keeps the number it was seen with before",
     "rate": "there are at most {at_most} signings {per}",
-    "authorised": "its digest was announced by you beforehand",
+    "authorised": "you announced its digest before",
 }
 _SUBJECTS: Final[Mapping[str, str]] = {
     "workflow": "workflow",
@@ -262,7 +265,7 @@ def _ref(value: str) -> Any:
 
 def _learned(key: str, shown: Sequence[Mapping[str, tuple[Any, ...]]]) -> Part | None:
     carrying = [each[key] for each in shown if key in each]
-    # A part that some signings do not carry at all would make each of those unexpected.
+    # A part that some signings lack would make each of these unexpected.
     if not carrying or len(carrying) < len(shown) - max(1, int(len(shown) * _RARE)) or (key == "runner" and not shown):
         return None
     counts = Counter(str(value) for values in carrying for value in values)
@@ -277,7 +280,7 @@ def _learned(key: str, shown: Sequence[Mapping[str, tuple[Any, ...]]]) -> Part |
 
 
 def _guessed(subject: Subject) -> Iterator[Part]:
-    """A guess from the name alone, before anything was signed in it."""
+    """A guess from the name alone, before the first signing in it."""
     if subject.kind is SubjectKind.REPOSITORY:
         guesses: dict[str, tuple[Any, ...]] = {
             "ref": ({"glob": "refs/tags/*"},),

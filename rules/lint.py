@@ -1,4 +1,4 @@
-"""Hints about rules that load and yet may differ from their author's intention. None of them stops the monitor."""
+"""Hints about valid rules that may differ from their author's intention. A hint does not stop the monitor."""
 
 import difflib
 import json
@@ -51,7 +51,7 @@ _STRANGERS: Final = (
     ("vbnmq@gmail.com", KNOWN_ISSUERS[4]),
     ("wxyzq@uvular.example", KNOWN_ISSUERS[5]),
 )
-"""Names that have nothing to do with each other: a rule for two of them selects nearly every signing."""
+"""Names of unrelated people: a rule for two of them selects nearly every signing."""
 
 
 class HintId(StrEnum):
@@ -98,7 +98,7 @@ def _lint_rule(rule: Rule) -> Iterator[Hint]:
 
 def _shape_hints(rule: Rule) -> Iterator[tuple[HintId, str]]:
     if not rule.expect:
-        message = "no `expect`: every trusted match is news. Say what a legitimate signing looks like"
+        message = "no `expect`: every trusted match is reported. Describe a legitimate signing under `expect`"
         yield HintId.NO_EXPECTATIONS, message
     if contradiction := _contradiction(rule.select):
         yield HintId.NEVER_MATCHES, f"this rule can never match: {contradiction}"
@@ -111,12 +111,12 @@ def _shape_hints(rule: Rule) -> Iterator[tuple[HintId, str]]:
         message = f"selects the signings of people who have nothing to do with each other, such as {found[0]} and "
         yield HintId.TOO_BROAD, f"{message}{found[-1]}. Name an owner, a repository or a domain"
     if cover_of_condition(rule.select) is None:
-        message = "names nothing an entry must contain, so every entry of every log is decoded for it. "
+        message = "holds no text that an entry must contain, so every entry of every log is decoded for it. "
         yield HintId.UNINDEXED, f"{message}Add an identity, or 6 fixed characters to the pattern"
 
 
 def _strangers(condition: Condition) -> list[str]:
-    """The names of strangers that a rule selects."""
+    """Names of unrelated people that a rule selects."""
     selected = []
     for name, issuer in _STRANGERS:
         owner, is_uri = name.partition("//.")[0].partition("/.github/")[0], "://" in name
@@ -136,7 +136,8 @@ def _text_hints(rule: Rule) -> Iterator[tuple[HintId, str]]:
     for expectation in rule.expect:
         if isinstance(expectation, LogEntryWithinExpectation) and _is_about_one_log(rule.select):
             message = "`log_entry_within` looks for entries that some rule selects, and `kind` or `log` keeps this one "
-            yield HintId.NEVER_FOLLOWED, f"{message}from selecting them: each certificate would be news. Leave it out"
+            yield HintId.NEVER_FOLLOWED, f"{message}from selecting them: each certificate would be reported. Leave it "
+            "out"
         if isinstance(expectation, ClaimExpectation):
             for pattern in expectation.patterns:
                 yield from _pattern_hints(expectation.key, pattern)
@@ -154,21 +155,22 @@ def _pattern_hints(field: str, pattern: Pattern) -> Iterator[tuple[HintId, str]]
             f"{shown} is taken literally: write {{glob: …}} or {{regex: …}} if it is a pattern",
         )
     if pattern.form is PatternForm.REGEX and not set("*+?{[|\\").intersection(pattern.text.replace("\\.", "")):
-        message = f"{shown} matches this very text alone: a regular expression is for the whole value. "
-        yield HintId.WHOLE_VALUE, f"{message}Write '.*' where something may stand before or after it"
+        message = f"{shown} matches exactly this text: a regular expression must match the whole value. "
+        yield HintId.WHOLE_VALUE, f"{message}Write '.*' where other text may come before or after it"
     elif pattern.form is PatternForm.REGEX and _has_bare_dot(pattern.text):
         yield HintId.UNESCAPED_DOT, f"{shown}: a '.' matches any character; write '\\.' for a dot"
     if field in ("identity", "source_repository_uri", "repository", "builder") and _is_open_ended(pattern):
         yield HintId.OPEN_ENDED, f"{shown} also matches longer names such as …-evil: end the fixed part with '/' or '@'"
     if field in NAME_FIELDS and pattern.form is PatternForm.REGEX and _minds_case(pattern):
-        message = f"{shown}: names on this host ignore case, and certificates carry the spelling of their owner. "
+        message = f"{shown}: names on this host are case-insensitive, and certificates carry the spelling of their "
+        "owner. "
         yield HintId.CASE_SENSITIVE, f"{message}Add ignore_case: true"
     if field in ("ref", "source_repository_ref") and _lacks_refs(pattern):
         yield HintId.REF_WITHOUT_REFS, f"{shown}: refs are whole, such as refs/tags/v1 or refs/heads/main"
 
 
 def _two_hosts(rule: Rule) -> Iterator[tuple[HintId, str]]:
-    """Claims about the host of a self-managed GitLab, which Fulcio until September 2026 does not write."""
+    """Claims with the host of a self-managed GitLab, which Fulcio until September 2026 does not write."""
     matches = list(walk(rule.select))
     if any(match.field == "identity" for match in matches):
         return
@@ -189,7 +191,7 @@ def _minds_case(pattern: Pattern) -> bool:
 
 
 def _is_about_one_log(condition: Condition) -> bool:
-    """Whether every match must be of a kind or in a log: the entry and its certificate never both are."""
+    """True if every match must be of a kind or in a log: an entry and its certificate never both are."""
     if isinstance(condition, Match):
         return condition.field in ("kind", "log")
     return isinstance(condition, AllOf) and any(_is_about_one_log(each) for each in condition.conditions)
@@ -200,7 +202,7 @@ def _looks_like_a_pattern(text: str) -> bool:
 
 
 def _has_bare_dot(text: str) -> bool:
-    """A dot between letters that is neither escaped nor the start of `.*`: nearly always meant as a dot."""
+    """A dot between letters that is neither escaped nor the start of `.*`: nearly always intended as a literal dot."""
     for at, char in enumerate(text):
         if char != "." or text[:at].endswith("\\") or text[at + 1 : at + 2] in ("*", "+", "?", "{"):
             continue
@@ -224,7 +226,7 @@ def _lacks_refs(pattern: Pattern) -> bool:
 
 
 def _contradiction(condition: Condition) -> str | None:
-    """Why a condition cannot hold, as far as exact values show it."""
+    """Reason why a condition cannot hold, as far as exact values show it."""
     if isinstance(condition, AnyOf):
         reasons = [_contradiction(each) for each in condition.conditions]
         return reasons[0] if all(reasons) else None
@@ -250,7 +252,7 @@ def _flatten(condition: Condition) -> Iterator[Condition]:
 
 
 def _disjoint(matches: Iterator[Match]) -> str | None:
-    """Two conditions on a field with one value, none of whose exact values satisfies the other."""
+    """Two conditions on a single-valued field with no exact value in common."""
     known: dict[str, list[Match]] = {}
     for match in matches:
         # A signer may carry several names and fingerprints, an entry several digests.
@@ -275,11 +277,12 @@ def _compare(rules: tuple[Rule, ...]) -> Iterator[Hint]:
         if known is rule:
             continue
         if known.expect == rule.expect:
-            message = f"selects and expects the same as {known.id!r}: each match is told twice"
+            message = f"selects and expects the same as {known.id!r}: each match is reported twice"
             yield Hint(HintId.DUPLICATE, rule.id, message, rule.line, rule.column)
         else:
             message = (
-                f"selects the same as {known.id!r} and expects something else: what one expects is news to the other"
+                f"selects the same as {known.id!r} and has other expectations: one reports the signings that the "
+                "other expects"
             )
             yield Hint(HintId.CONFLICT, rule.id, message, rule.line, rule.column)
     yield from _shadowed(rules)
@@ -295,7 +298,8 @@ def _shadowed(rules: tuple[Rule, ...]) -> Iterator[Hint]:
             signer = Signer(SignerForm.CERTIFICATE, (Name(NameForm.OTHER, pattern.text),))
             covering = matcher.confirm_all(Signing(EntryRef("", 0), "", "", (signer,)))
             for other in (each for each in covering if each.expect == rule.expect):
-                message = f"{pattern.text[:100]!r} also matches {other.id!r}, which expects the same: it is told twice"
+                message = f"{pattern.text[:100]!r} also matches {other.id!r}, which expects the same: it is reported "
+                "twice"
                 yield Hint(HintId.SHADOWED, rule.id, message, rule.line, rule.column)
 
 

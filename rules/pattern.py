@@ -31,7 +31,7 @@ class PatternForm(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """One pattern. `ignore_case` folds A-Z only, as nothing else can be folded without changing lengths."""
+    """One pattern. `ignore_case` folds A-Z only, because folding other characters can change lengths."""
 
     form: PatternForm
     text: str
@@ -213,7 +213,7 @@ def forge_of(uri: str) -> Forge:
 
 
 def build_issuers(host: str) -> tuple[str, ...]:
-    """Issuers that vouch for builds on a host: GitHub Enterprise Server's and GitLab's where the name tells neither."""
+    """Issuers of builds on a host: both GitHub Enterprise Server's and GitLab's if the name shows neither."""
     url = f"https://{host}"
     if url == GITHUB:
         return (GITHUB_ISSUER,)
@@ -225,14 +225,14 @@ def build_issuers(host: str) -> tuple[str, ...]:
 
 
 def names_ignore_case(uri: str) -> bool:
-    """Whether the host of this URI is one where names of owners and repositories ignore case."""
+    """True if names of owners and repositories on this URI's host are case-insensitive."""
     return _ANY_CASE.match(uri) is not None
 
 
 def as_selected(field: str, pattern: Pattern, *, negated: bool) -> Pattern:
     """The pattern as `select` compares it: names on known hosts in any case.
 
-    Paths and refs are then compared in any case too. That selects more, never less, so it is left out of negations.
+    Paths and refs are then compared in any case too. This selects more, never less, so negations do not use it.
     """
     if field == "github_workflow_repository":
         return replace(pattern, ignore_case=True)
@@ -256,7 +256,7 @@ def spelled_like(pattern: Pattern, uri: str) -> Pattern:
 
 
 def source_repository(signer: Signer) -> str | None:
-    """URI of the source repository on the host that the issuer speaks for; `None` when the certificate has none.
+    """URI of the source repository on the issuer's host; `None` when the certificate has none.
 
     Fulcio until September 2026 writes `https://gitlab.com` into this claim for a self-managed GitLab as well, whose
     issuer is the URL of its host.
@@ -269,7 +269,7 @@ def source_repository(signer: Signer) -> str | None:
 
 
 def repository_key(signer: Signer) -> str | None:
-    """Name under which the past of a repository is kept: the same before and after a Fulcio that names its host.
+    """Name under which the past of a repository is kept: the same before and after Fulcio names the repository's host.
 
     In lower case where the host ignores case, or else a repository made again as `Acme/widget` would be a first one.
     """

@@ -56,7 +56,7 @@ def split_alternatives(text: str, limit: int) -> list[str]:
 
 
 def _alternatives(text: str) -> _Group:
-    """The alternatives to cut a text at. Raises `ValueError` when it has none that can be cut."""
+    """The alternatives at which to cut a text. Raises `ValueError` when there are none."""
     flags = _FLAGS.match(text)
     start = flags.end() if flags else 0
     bars: list[int] = []
@@ -121,9 +121,9 @@ def _class_end(text: str, at: int) -> int:
     raise ValueError("a character class without an end")
 
 
-# Where rekor-monitor's name for an extension is not ours with dashes.
+# rekor-monitor's names of extensions that differ from ours by more than dashes.
 _NAMES: Final = {"source-repository-visibility-at-signing": "source_repository_visibility"}
-# Settings of the program rather than of what it looks for: said to be left out, each once.
+# Settings of the program, not of its searches: a remark says once of each that it is left out.
 _ELSEWHERE: Final = {
     "startIndex": "`start` of a log in signwatch.yaml says where to begin",
     "endIndex": "following has no end",
@@ -147,7 +147,10 @@ _MAX_VALUE: Final = 100_000  # characters of one value, a long alternation for e
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """A rule file as YAML text. `lost` is what the configuration watches and the rules do not, with its place."""
+    """A rule file as YAML text.
+
+    `lost` lists the values that the configuration watches and the rules do not, with places.
+    """
 
     text: str
     lost: tuple[Problem, ...]
@@ -164,11 +167,11 @@ class _Import:
         self._numbers: Counter[str] = Counter()
 
     def remark(self, node: Node, text: str) -> None:
-        """Say of something that watches nothing why it is left out."""
+        """Record why a setting that watches no value is left out."""
         self.remarks.append(Problem(text, node.line + self.above, node.column))
 
     def lose(self, node: Node, text: str) -> None:
-        """Say of something that watches why it cannot be carried over."""
+        """Record why a watched value cannot be carried over."""
         self.remark(node, text)
         self.lost.append(self.remarks[-1])
 
@@ -185,7 +188,7 @@ class _Import:
 
 
 def import_rekor_monitor(text: str, name: str = "rekor-monitor configuration") -> Imported:
-    """Rules that watch what the configuration watches. Settings left out stand in comments at the top, with their line.
+    """Rules that watch the same values as the configuration. Comments at the top name settings left out, with lines.
 
     Raises `DocumentError` when the text is no rekor-monitor configuration or watches nothing that can be expressed.
     """
@@ -203,7 +206,7 @@ def import_rekor_monitor(text: str, name: str = "rekor-monitor configuration") -
 
 
 def _head(remarks: Sequence[Problem]) -> Iterator[str]:
-    yield "# Imported from a rekor-monitor configuration. Every match is news until a rule has `expect`."
+    yield "# Imported from a rekor-monitor configuration. Every match is reported until a rule has `expect`."
     yield "# Regular expressions could match anywhere in a value there, so they stand between `.*` here."
     for remark in remarks:
         yield f"# Line {remark.line}: {remark.message}".encode("ascii", "backslashreplace").decode()
@@ -302,7 +305,7 @@ def _cert_identity(item: Node, found: _Import) -> None:
     if "certSubject" not in fields:
         raise Misplaced("'certSubject' is missing", item)
     subject = fields["certSubject"]
-    # No issuer means any issuer, so one that cannot be carried over leaves the rule without: it matches more then.
+    # No issuer means any issuer: without an issuer that cannot be carried over, the rule matches more.
     issuers = [_regexes(each, found) for each in _items(fields["issuers"])] if "issuers" in fields else []
     every: list[Value] = [pattern for patterns in issuers for pattern in patterns]
     narrowed: dict[str, Value] = {"issuer": every} if issuers and all(issuers) else {}
@@ -388,7 +391,7 @@ def _text(node: Node) -> str:
 
 
 def _is_nothing(node: Node) -> bool:
-    """Whether nothing is written, or an empty list: legal there, and watches nothing."""
+    """True for a missing value or an empty list, which rekor-monitor allows and which watches no value."""
     return (isinstance(node, Scalar) and node.is_null) or (isinstance(node, Listing) and not node.items)
 
 

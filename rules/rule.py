@@ -20,7 +20,7 @@ from sigstore_entries.signing import Signer, SignerForm, Signing
 class Outcome(StrEnum):
     """Expected, unexpected, or unverified: the certificate does not chain to a trusted authority.
 
-    Anyone can log a self-made certificate with any name in it, so `unverified` is counted and digested, not paged.
+    Any person can log a self-made certificate with any name, so `unverified` is counted and reported in a digest.
     """
 
     EXPECTED = "expected"
@@ -30,7 +30,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a signing was not as expected. `id` names the page `docs/expectations/<id>.md`."""
+    """A difference between a signing and the expectations. `id` names the page `docs/expectations/<id>.md`."""
 
     id: str
     sentence: str
@@ -47,7 +47,7 @@ class Verdict:
 
 
 LookBack = int | Literal["none", "followed", "all"]
-"""`none`; `followed`: from where following the log began; `all`: from its first entry; or so many entries back."""
+"""`none`; `followed`: from the first followed entry; `all`: from the log's first entry; or a number of entries back."""
 
 WORDS: Final = ("none", "followed", "all")
 
@@ -68,8 +68,8 @@ def read_look_back(node: Node) -> LookBack:
 def first_wanted(look_back: LookBack, began: int, followed_from: int) -> int | None:
     """First entry that a rule is to be offered.
 
-    `began` is the log's size when the rule came, `followed_from` the entry that following began at. `None` when
-    nothing before `began` is wanted.
+    `began` is the log's size when the rule came, `followed_from` the entry that following began at. `None` when no
+    entry before `began` is wanted.
     """
     match look_back:
         case "none":
@@ -83,7 +83,7 @@ def first_wanted(look_back: LookBack, began: int, followed_from: int) -> int | N
 
 
 Schema = Mapping[str, Any]
-CT_KINDS = ("certificate", "precertificate")  # what the decoder calls entries of a CT log
+CT_KINDS = ("certificate", "precertificate")  # the decoder's kinds of entries of a CT log
 _SAID_BY_AUTHORITY = ("timestamp-response", "integrated-time", "ct-timestamp")
 
 
@@ -130,7 +130,7 @@ class RuleSet:
 class Case:
     """One signer of one entry under one rule. `now` is when it is judged, which may be for the second time.
 
-    `signer` is as far as it is believed; `certificates` are the trusted ones of the whole entry.
+    `signer` holds only the trusted part of the signer; `certificates` are the trusted ones of the whole entry.
     """
 
     rule: Rule
@@ -166,7 +166,7 @@ class Case:
 
     @property
     def signed_at(self) -> datetime | None:
-        """When it was signed, by the best authority the entry offers; `None` when the entry has no time."""
+        """Time of signing, by the most trustworthy source in the entry; `None` when the entry has no time."""
         if self.signer is not None and self.signer.not_before is not None:
             return self.signer.not_before
         ranked = [time for source in _SAID_BY_AUTHORITY for time in self.signing.times if time.source == source]
@@ -177,7 +177,7 @@ class Case:
 class Check:
     """One check: its label, the expected value, the value found, and whether it was as expected.
 
-    `sentence` tells what it means when it was not.
+    `sentence` is the meaning of an unmet check.
     """
 
     label: str
@@ -199,11 +199,11 @@ class Expectation(Protocol):
         """Read the value under `key`. Raises `Misplaced`."""
 
     def checks(self, case: Case) -> Iterator[Check]:
-        """Everything this expectation looks at, met or not."""
+        """All checks of this expectation, met or unmet."""
 
 
 class DelayedExpectation(ABC):
-    """An expectation on something that happens after the entry was seen.
+    """An expectation about an event after the entry was read.
 
     A base class, not a protocol: every hit asks every expectation whether it is one.
     """
@@ -212,11 +212,14 @@ class DelayedExpectation(ABC):
 
     @abstractmethod
     def due_at(self, case: Case) -> datetime | None:
-        """When it must have happened; before that, `checks` says nothing. `None` when it does not concern the case."""
+        """Time by which the event must have happened; before it, `checks` is empty.
+
+        `None` when the case needs no such event.
+        """
 
 
 class JudgedByPast:
-    """Base class of expectations that ask about earlier signings: a verdict holds only while that past stands still."""
+    """Base class of expectations that ask about earlier signings: a verdict is valid only until that past changes."""
 
     __slots__ = ()
 
@@ -229,7 +232,7 @@ PATTERNS: Final[Schema] = {"$ref": "#/$defs/patterns"}
 class ClaimExpectation:
     """Base class of expectations on one claim of a Fulcio certificate: it is there, reads, and matches a pattern.
 
-    `claims` are tried in order: the claim itself, then what older certificates carry instead.
+    `claims` are tried in order: the claim itself, then its equivalents in older certificates.
     """
 
     patterns: tuple[Pattern, ...]
@@ -250,7 +253,7 @@ class ClaimExpectation:
         found = list(self.found(case))
         expected = " or ".join(str(pattern) for pattern in self.patterns)
         if not found:
-            sentence = f"{self.sentence} The certificate does not say, so it counts as unexpected."
+            sentence = f"{self.sentence} The certificate lacks this claim, so it counts as unexpected."
             yield Check(self.claims[0], expected, ABSENT, ok=False, sentence=sentence)
         for name, value in found:
             ok = any(self.accepts(pattern, value) for pattern in self.patterns)
@@ -263,7 +266,7 @@ class ClaimExpectation:
                 yield name, value
 
     def accepts(self, pattern: Pattern, value: str) -> bool:
-        """Whether the claim is what the pattern means."""
+        """True if the claim matches the pattern."""
         return pattern.matches(value)
 
 

@@ -1,6 +1,6 @@
-"""Rule files, read and written. Reading is strict: every problem at once, each with its line and column.
+"""Rule files, read and written. Reading is strict: it reports all problems at once, each with line and column.
 
-Writing gives YAML that reads back as exactly the text that went in.
+Writing gives YAML that reads back as exactly the same text.
 """
 
 import re
@@ -97,7 +97,7 @@ Value = str | bool | Sequence["Value"] | Mapping[str, "Value"]
 
 def scalar(text: str) -> str:
     """One YAML scalar, quoted unless it is plainly a word."""
-    # Words that YAML 1.1 readers take for something else than text are quoted for their sake; ours takes all as text.
+    # Words that YAML 1.1 readers do not take as text are quoted for these readers; ours takes all words as text.
     if _PLAIN.fullmatch(text) and not re.fullmatch(r"[0-9.+eE_-]+|y|n|yes|no|on|off|true|false|null", text.lower()):
         return text
     return '"' + "".join(_ESCAPES.get(char, char) for char in text) + '"'
@@ -124,5 +124,5 @@ def rule_lines(rule_id: str, title: str, select: Mapping[str, Value], expect: Ma
 
 
 def rule_id(*parts: str) -> str:
-    """A rule id made of words that may hold anything."""
+    """A rule id made of arbitrary words."""
     return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")[:80].strip("-") or "rule"

@@ -1,7 +1,7 @@
 """The rule file as a JSON Schema, for editors and for checking a file before it is deployed.
 
-Written from the same lists the reader uses; `rules/schema.json` is this, and a test keeps it so. The reader remains the
-judge: it also compiles patterns and counts digits.
+Written from the same lists the reader uses; `rules/schema.json` is this, and a test keeps it so. The reader decides:
+it also compiles patterns and counts digits.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Selection: the conditions of a rule on a signer and its entry, and the signers that a rule selected.
 
-An entry may carry signatures of other people, and names that were not checked. So the past, leave that is used up, and
-the answer to an awaited entry come from `Selected.vouched` and from nothing else.
+An entry may carry signatures of other people, and unverified names. So only signers in `Selected.vouched` count as
+the past, use up authorisations, and satisfy `log_entry_within`.
 """
 
 import re
@@ -87,7 +87,7 @@ Condition = Match | AllOf | AnyOf | Not
 
 
 def matching_signers(condition: Condition, signing: Signing) -> tuple[Signer | None, ...]:
-    """Each signer the condition holds for; `None` stands for the entry itself when it names no signer."""
+    """Each signer that meets the condition; `None` stands for an entry without a signer."""
     signers: tuple[Signer | None, ...] = signing.signers or (None,)
     return tuple(signer for signer in signers if condition.holds(signing, signer))
 
@@ -306,7 +306,7 @@ def outline(condition: Condition) -> object:
 
 
 def constrains(condition: Condition, fields: Iterable[str]) -> bool:
-    """Whether no signer can match without a condition on one of `fields` having held."""
+    """True if every match needs a fulfilled condition on one of `fields`."""
     if isinstance(condition, Match):
         return condition.field in fields
     if isinstance(condition, Not):
@@ -316,25 +316,26 @@ def constrains(condition: Condition, fields: Iterable[str]) -> bool:
 
 
 class Voucher(StrEnum):
-    """Why a selected signer counts as the one that the rule means, or why it does not."""
+    """Reason why a selected signer counts as the rule's signer, or does not."""
 
     AUTHORITY = "authority"
     """A certificate authority of the trust root issued the certificate."""
     FINGERPRINT = "fingerprint"
     """The rule names this very key or certificate."""
     NO_NAME = "no-name"
-    """A key that the rule selected by something else than a name or a fingerprint, or an entry without a signer."""
+    """A key that the rule selected by neither a name nor a fingerprint, or an entry without a signer."""
     NOT_CHECKED = "not-checked"
     """The certificate's chain was not judged."""
     UNTRUSTED_CHAIN = "untrusted-chain"
-    """A certificate that no authority of the trust root issued: anyone can make one, with any name in it."""
+    """A certificate that no authority of the trust root issued: any person can make one, with any name in it."""
     NAME_ALONE = "name-alone"
-    """A key selected by a name that anyone can put on a key of their own (a PGP user ID)."""
+    """A key selected by a name that any person can put on a key of their own (a PGP user ID)."""
     WRONG_SIGNATURE = "wrong-signature"
-    """The entry's signature is not that of this key or certificate: it says nothing about its alleged signer."""
+    """This key or certificate did not make the entry's signature, so the entry says nothing about its alleged
+    signer."""
 
     ONLY_LISTED = "only-listed"
-    """The entry lists this key or certificate, and another one made its signature: anyone can list it."""
+    """The entry lists this key or certificate, and another one made its signature: any person can list it."""
     SIGNER_UNKNOWN = "signer-unknown"
     """The entry lists several keys or certificates and does not show whether this one made its signature."""
 
@@ -353,17 +354,17 @@ class SelectedSigner:
 
     @property
     def is_vouched(self) -> bool:
-        """Whether the signature is that of the signer the rule means."""
+        """True if the rule's own signer made the signature."""
         return self.voucher in _VOUCHED
 
     @property
     def is_unverified(self) -> bool:
-        """Whether anyone could have made the entry without having anything of the alleged signer."""
+        """True if a stranger could have made the entry without a key of the alleged signer."""
         return self.voucher in _UNVERIFIED
 
     @property
     def believed(self) -> Signer | None:
-        """The signer as far as it is believed: of a self-made certificate around a named key, the key alone."""
+        """The trusted part of the signer: for a self-made certificate around a named key, the key alone."""
         signer = self.signer
         if signer is None or self.voucher is not Voucher.FINGERPRINT or signer.trust is not ChainTrust.UNTRUSTED:
             return signer
@@ -379,12 +380,12 @@ class Selected:
 
     @property
     def vouched(self) -> tuple[Signer, ...]:
-        """Signers that count as the past, use up leave and answer awaited entries."""
+        """Signers that count as the past, use up authorisations and satisfy delayed expectations."""
         return tuple(each.believed for each in self.signers if each.is_vouched and each.believed is not None)
 
     @property
     def certificates(self) -> frozenset[bytes]:
-        """Trusted certificates of the whole entry (`Signer.issued`): none of them is the past of this entry."""
+        """Trusted certificates of the whole entry (`Signer.issued`), which do not count as the past of this entry."""
         return frozenset(signer.issued for signer in self.signing.signers if signer.issued is not None)
 
 
@@ -415,14 +416,14 @@ def _voucher(condition: Condition, signing: Signing, signer: Signer | None) -> V
 
 
 def _listed(certified: Signer) -> Voucher | None:
-    """Why a certificate in the entry is not known to have signed it."""
+    """Reason why a certificate in the entry may not have signed it; `None` without one."""
     if certified.only_listed:
         return Voucher.ONLY_LISTED
     return Voucher.SIGNER_UNKNOWN if certified.maybe_signed else None
 
 
 def _by_fingerprint(condition: Condition, signing: Signing, signer: Signer) -> Voucher:
-    """Whether a key that the rule names made the signature, or is only listed beside the one that did."""
+    """The voucher of a key that the rule names: it made the signature, or is only listed beside the signing key."""
     others = {*signer.only_listed, *signer.maybe_signed}
     if names_key(condition, signing, _with_keys(signer, lambda key: key not in others)):
         return Voucher.FINGERPRINT
@@ -436,7 +437,7 @@ def _with_keys(signer: Signer, is_wanted: Callable[[str], bool]) -> Signer:
 
 
 def names_key(condition: Condition, signing: Signing, signer: Signer) -> bool:
-    """Whether the condition holds for this signer and a fingerprint condition that holds is one reason for it."""
+    """True if the condition holds for this signer, and a fulfilled fingerprint condition is one cause."""
     if isinstance(condition, Match):
         return condition.field == "fingerprint" and condition.holds(signing, signer)
     if not isinstance(condition, (AllOf, AnyOf)) or not condition.holds(signing, signer):

@@ -113,7 +113,7 @@ def _repository(host: str, path: str) -> Starter:
             f"        - issuer: {scalar('https://' + host)}",
             f"          source_repository_uri: {flow({'exact': f'{GITLAB}/{path}', 'ignore_case': True})}",
         ]
-    lines += ["    # Fill in what a release looks like; until then, release tags of this repository count as expected."]
+    lines += ["    # Describe a release here; until then, release tags of this repository count as expected."]
     if len(issuers) > 1:
         lines += ["    # The issuers are those of GitHub Enterprise Server and of GitLab: keep the one of this host."]
     issuer: Value = issuers if len(issuers) > 1 else issuers[0]
@@ -178,6 +178,6 @@ def _announced(name: str, select: Mapping[str, Value], signed: str, *, of_person
         "digest that was announced, as often and as long as you allowed."
     )
     comments = [
-        "      # Or list what you release, and the rest is news: digests_from: {file: released-sha256.txt}",
+        "      # Or list your releases, and all other signings are reported: digests_from: {file: released-sha256.txt}",
     ]
     return Starter("\n".join(["version: 1", "rules:", *lines, *comments, ""]), told)

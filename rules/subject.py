@@ -44,7 +44,7 @@ class SubjectKind(StrEnum):
 
 
 class NotASubject(ValueError):
-    """The text is no name to look up. `repair` is the likely meaning, where there is one."""
+    """The text is no name to look up. `repair` is the likely correction, or empty."""
 
     def __init__(self, message: str, repair: str = "") -> None:
         super().__init__(message)
@@ -63,7 +63,7 @@ class Subject:
 
     @property
     def key(self) -> str:
-        """The name signings are filed under."""
+        """The name under which signings are stored."""
         return normal_fingerprint(self.text) if self.kind is SubjectKind.FINGERPRINT else self.text.lower()
 
     @property
@@ -180,7 +180,7 @@ def _repository(given: str) -> Subject:
 
 
 def _address(given: str) -> tuple[str, bool]:
-    """`host/path` of a URL in any of the ways one is copied, and whether it had to be guessed."""
+    """`host/path` of a copied URL, and whether it is a guess."""
     text = given.replace("\\", "/")
     lowered = text.lower()
     for prefix in ("https://", "http://", "ssh://git@", "git+https://", "git://"):
@@ -196,7 +196,7 @@ def _address(given: str) -> tuple[str, bool]:
 
 
 def _near(host: str, known: tuple[str, ...]) -> str:
-    """A well-known host that was most likely meant, empty when it is none or the very one."""
+    """The well-known host that `host` most likely misspells; empty when it is one itself or resembles none."""
     if host in known:
         return ""
     return next(iter(difflib.get_close_matches(host, known, n=1, cutoff=0.88)), "")

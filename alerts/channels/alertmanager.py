@@ -12,7 +12,7 @@ from alerts.channels.settings import SecretFile, SecretUnreadable
 from alerts.inert import inert_line
 from alerts.rendering import Renderer
 
-# Alertmanager ends an alert whose `endsAt` has come; without one it ends it five minutes after it was last posted.
+# Alertmanager ends an alert at its `endsAt`; without one it ends the alert five minutes after the last post.
 _STAYS: Final = timedelta(days=365)
 _MAX_LABEL: Final = 200
 _MAX_CHANGE: Final = 1_000
@@ -30,7 +30,7 @@ class AlertmanagerChannel:
     digests: bool = False
 
     def send(self, alert: Alert, key: str, now: datetime) -> None:
-        """Fire one alert: the same labels are the same alert, so a repeat adds none."""
+        """Fire one alert. Alertmanager takes the same labels as the same alert, so a repeat adds none."""
         self._post(document(alert, key, self.renderer, ends=now + _STAYS), now)
 
     def tell(self, alert: Alert, change: AlertChange, key: str, now: datetime) -> None:

@@ -10,7 +10,7 @@ from alerts.channels.settings import SecretFile, SecretUnreadable
 from alerts.rendering import Renderer
 
 _TYPE: Final = {Severity.PAGE: "failure", Severity.WARN: "warning", Severity.INFO: "info"}
-# Which markup a service reads is not ours to know: HTML, Markdown and mentions are all made into look-alikes.
+# Signwatch does not know a service's markup: characters of HTML, Markdown and mentions all become look-alikes.
 _DEFUSED: Final = str.maketrans(
     {"<": "\u2039", ">": "\u203a", "`": "'", "[": "(", "]": ")", "*": "\u2217", "@": "@\u2060"}
 )
@@ -30,7 +30,7 @@ class AppriseChannel:
     digests: bool = True
 
     def send(self, alert: Alert, key: str, now: datetime) -> None:  # noqa: ARG002 - the protocol's shape
-        """Notify all URLs; one that fails makes it a failure, and all are notified again."""
+        """Notify all URLs. If one fails, the delivery fails, and the next try notifies all of them again."""
         try:
             lines = self.urls.read().splitlines()
         except SecretUnreadable as error:
@@ -51,11 +51,11 @@ class AppriseChannel:
             interpret_escapes=False,
         )
         if not done:
-            raise DeliveryFailed("Apprise could not notify every service; its log names which")
+            raise DeliveryFailed("Apprise could not notify every service; its log names the failed ones")
 
 
 def defuse(text: str) -> str:
-    """`text` without a character that any service's markup or mentions are made of."""
+    """`text` without the characters of any service's markup or mentions."""
     return text.translate(_DEFUSED)
 
 

@@ -7,7 +7,7 @@ from alerts.alert import Alert, AlertChange
 
 
 class DeliveryFailed(Exception):
-    """The message may not have arrived. Whether it did is unknown: it is sent again with the same key.
+    """The message may not have arrived. This is unknown, so delivery sends it again with the same key.
 
     `permanent` means that sending the same message again cannot succeed. `retry_after` is the wait the receiver asked
     for. The message is for the operator and holds no secret.
@@ -28,10 +28,10 @@ class Channel(Protocol):
 
     @property
     def digests(self) -> bool:
-        """Whether many alerts should reach it as one digest: true for people, false for files."""
+        """True if many alerts should arrive as one digest: true for people, false for files."""
 
     def send(self, alert: Alert, key: str, now: datetime) -> None:
-        """Hand over one alert. Returns once the receiver has accepted it; raises `DeliveryFailed` otherwise.
+        """Send one alert. Returns once the receiver has accepted it; raises `DeliveryFailed` otherwise.
 
         `key` is the same at every attempt, so the receiver can drop repeats.
         """
@@ -39,7 +39,7 @@ class Channel(Protocol):
 
 @runtime_checkable
 class FollowingChannel(Channel, Protocol):
-    """A channel whose receiver keeps alerts as open things: it is told what becomes of each."""
+    """A channel with a receiver that keeps alerts open and gets their changes."""
 
     def tell(self, alert: Alert, change: AlertChange, key: str, now: datetime) -> None:
-        """Tell of a change; `key` is the one that the alert itself was sent with. Raises `DeliveryFailed`."""
+        """Send a change; `key` is the key of the alert itself. Raises `DeliveryFailed`."""

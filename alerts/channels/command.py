@@ -1,4 +1,4 @@
-"""Alerts handed to a program of the operator's: an argument list without a shell, with a time and an output limit."""
+"""Alerts for a program of the operator's: an argument list without a shell, with a time and an output limit."""
 
 import os
 import signal
@@ -25,9 +25,9 @@ _PASSED: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
 
 @dataclass(frozen=True, slots=True)
 class CommandChannel:
-    """Runs `argv` for each alert: its JSON document on standard input, nothing of it among the arguments.
+    """Runs `argv` for each alert, with the JSON document on standard input and no part of the alert in the arguments.
 
-    Exit code 0 is a delivery, 64 and 65 give the alert up, anything else is tried again.
+    Exit code 0 is a delivery, 64 and 65 give the alert up, and after any other code delivery tries again.
     """
 
     name: str
@@ -38,7 +38,7 @@ class CommandChannel:
     digests: bool = True
 
     def send(self, alert: Alert, key: str, now: datetime) -> None:  # noqa: ARG002 - the protocol's shape
-        """Run the program once. It is stopped, with all that it started, when its time is over."""
+        """Run the program once. When its time is over, it is stopped together with every process that it started."""
         environment = {name: os.environ[name] for name in _PASSED if name in os.environ}
         environment |= {"SIGNWATCH_KEY": header_token(key), "SIGNWATCH_SEVERITY": alert.severity.value}
         try:
@@ -96,7 +96,7 @@ def _drain(stream: IO[bytes] | None, kept: bytearray) -> None:
 
 
 def _stop(started: subprocess.Popen[bytes]) -> None:
-    """End the program's process group: a process that it left running would hold the pipe and go on by itself."""
+    """End the program's process group: a process that the program left running would hold the pipe."""
     with suppress(ProcessLookupError):
         os.killpg(started.pid, signal.SIGKILL)
     started.wait()

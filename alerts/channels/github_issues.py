@@ -48,7 +48,7 @@ class GitHubIssuesChannel:
     digests: bool = False
 
     def send(self, alert: Alert, key: str, now: datetime) -> None:
-        """Open an issue, or comment on the open one of the same rule and cause unless it tells of this alert."""
+        """Open an issue, or comment on the open issue of the same rule and cause unless it holds this alert already."""
         page, marks = self.renderer.page(alert, key), self._marks()
         body = f"{_block(self.renderer.text(alert, key))}\n{marks.told(key)}\n{marks.is_open(key)}\n"
         found = self._issue(marks.cause(alert), "open", now)
@@ -81,7 +81,7 @@ class GitHubIssuesChannel:
             raise DeliveryFailed(str(error)) from error
 
     def _issue(self, wanted: str, state: str, now: datetime) -> dict[str, Any] | None:
-        """The oldest issue with this mark: a copy that a stranger made of one is younger."""
+        """The oldest issue with this mark: a stranger's copy is younger."""
         path = f"/issues?labels={_LABEL}&state={state}&sort=created&direction=asc&per_page={_PAGE}"
         for each in self._listed(path, now):
             # A pull request is an issue to this API.
@@ -129,9 +129,11 @@ class GitHubIssuesChannel:
 
 @dataclass(frozen=True, slots=True)
 class _Marks:
-    """Lines that name the subject of an issue or comment; Markdown shows no comment. Keyed with the token.
+    """Lines that name the subject of an issue or comment, as HTML comments, which GitHub does not show.
 
-    A stranger who could make such a line for an alert to come would keep it from being told. After a new token, a
+    Keyed with the token.
+
+    Without the key, a stranger could make the line of a future alert and so suppress the alert. After a new token, a
     cause that is still open gets another issue.
     """
 
@@ -152,7 +154,7 @@ class _Marks:
         return self._line("over", alert)
 
     def are_open(self, lines: Sequence[str]) -> bool:
-        """True if an alert was opened in these lines and is not over by a later one."""
+        """True if these lines open an alert that no later line ends."""
         opened: set[str] = set()
         for line in lines:
             if match := _STATE.fullmatch(line):
@@ -176,7 +178,7 @@ def _author(document: dict[str, Any]) -> object:
 
 
 def _block(text: str) -> str:
-    """Text as a code block that it cannot end: no line of it can be a fence as long as this one."""
+    """Text as a code block that the text cannot end: no line of it can be a fence as long as this one."""
     shown = text.replace(_FENCE, "~").encode("utf-8", "replace").decode().rstrip()
     if len(shown) > _MAX_BODY:
         shown = f"{shown[:_MAX_BODY]}… (+{counted(len(shown) - _MAX_BODY, 'character')})"

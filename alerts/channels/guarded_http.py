@@ -28,8 +28,8 @@ from outbound.transport import (
 _MAX_BODY: Final = 64 * 1024
 _SHOWN_BODY: Final = 200
 _SUCCESS: Final = range(200, 300)
-# The same bytes will be refused again: malformed, gone, too long, or not understood. 401, 403 and 404 are an
-# operator's to mend, so those are tried again.
+# The receiver would refuse the same bytes again: malformed, gone, too long, or not understood. An operator can
+# correct the cause of 401, 403 and 404, so these are tried again.
 _HOPELESS: Final = frozenset({400, 410, 413, 414, 415, 422})
 
 
@@ -42,7 +42,7 @@ class Answer:
 
 
 def check_url(url: str, *, allow_private: bool) -> str:
-    """Why `url` may not be posted to, or "" when it may be tried."""
+    """Reason why `url` is not allowed, or "" if it is."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -67,7 +67,10 @@ def check_url(url: str, *, allow_private: bool) -> str:
 
 
 class GuardedPoster:
-    """Posts JSON to one URL. `seconds` bounds a whole exchange: resolving excepted, connecting to last byte."""
+    """Posts JSON to one URL.
+
+    `seconds` bounds a whole exchange from connecting to the last byte, without name resolution.
+    """
 
     def __init__(
         self,
@@ -100,7 +103,7 @@ class GuardedPoster:
         host = inert_line(urlsplit(url).netloc, 200)
         backend = GuardedBackend(DeadlineBackend(self._deadline), self._resolver, allow_private=self._allow_private)
         try:
-            # A fresh connection each time: alerts are rare, and a pool that died would take the alerts with it.
+            # A fresh connection each time: alerts are rare, and a broken pool would stop all alerts.
             with (
                 self._deadline.running(self._seconds),
                 httpx.Client(
@@ -117,7 +120,7 @@ class GuardedPoster:
         except httpcore.TimeoutException as error:
             raise DeliveryFailed(f"{host}: no complete answer within {counted(self._seconds, 'second')}") from error
         except (httpx.LocalProtocolError, httpcore.LocalProtocolError) as error:
-            # Its text repeats the header, and the header may hold a secret.
+            # The exception's text repeats the header, which may hold a secret.
             raise DeliveryFailed(f"{host}: a header cannot be sent; is the secret one line of ASCII?") from error
         except (httpx.HTTPError, httpx.InvalidURL, httpcore.ConnectionNotAvailable) as error:
             raise DeliveryFailed(f"{host}: {type(error).__name__}: {error}") from error
@@ -131,7 +134,7 @@ class GuardedPoster:
 
 
 def _headers(headers: Mapping[str, str]) -> dict[str, str]:
-    # Compression would let the receiver choose how much we hold.
+    # With compression the receiver would decide how much memory an answer takes.
     return {
         "content-type": "application/json",
         "user-agent": "signwatch",

@@ -12,7 +12,10 @@ from alerts.rendering import Renderer
 
 @dataclass(frozen=True, slots=True)
 class JsonlChannel:
-    """Appends to `path`, made with mode 0600. It may be rotated or removed at any time: it is opened for each alert."""
+    """Appends to `path`, made with mode 0600.
+
+    The file is opened for each alert, so it may be rotated or removed at any time.
+    """
 
     name: str
     path: Path
@@ -24,7 +27,7 @@ class JsonlChannel:
         line = self.renderer.line(alert, key).encode("ascii") + b"\n"
         try:
             is_new = not self.path.exists()
-            # O_NOFOLLOW: a link planted in a shared directory must not choose where we write.
+            # O_NOFOLLOW: a link that an attacker put into a shared directory must not choose the file.
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             descriptor = os.open(self.path, flags, 0o600)
             try:
@@ -38,7 +41,7 @@ class JsonlChannel:
 
 
 def _append(descriptor: int, line: bytes) -> None:
-    # A crash or a full disk may have left half a line: end it, so that only that one line is unreadable.
+    # A crash or a full disk may have left half a line: end the line, so that only this line is unreadable.
     size = os.fstat(descriptor).st_size
     if size and os.pread(descriptor, 1, size - 1) != b"\n":
         line = b"\n" + line

@@ -40,7 +40,7 @@ class Security(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """An SMTP server and how to log in. `seconds` bounds the whole conversation."""
+    """An SMTP server with its login. `seconds` bounds the whole conversation."""
 
     host: str
     port: int
@@ -89,7 +89,7 @@ def compose(
     message = EmailMessage(policy=SMTP)
     message["From"] = Address(display_name="Signwatch", addr_spec=sender)
     message["To"] = [Address(addr_spec=address) for address in to]
-    # The policy refuses a line break in a header; inert_line leaves none to refuse.
+    # The policy refuses a line break in a header; inert_line removes them before.
     message["Subject"] = inert_line(renderer.subject(alert, key), _MAX_SUBJECT)
     message["Date"] = format_datetime(now)
     message["Message-ID"] = f"<{identifier}@{domain}>"
@@ -105,7 +105,7 @@ def compose(
 
 
 def _encoding(text: str) -> str:
-    """Quoted-printable, which people can read in a source, unless so much is not ASCII that base64 is shorter."""
+    """Quoted-printable, which is readable in a mail's source; base64 if that is shorter."""
     raw = text.encode()
     return "quoted-printable" if 3 * sum(byte > _ASCII for byte in raw) < len(raw) // 3 else "base64"
 
@@ -146,7 +146,7 @@ def _hang_up(smtp: smtplib.SMTP) -> None:
 
 
 def _say_goodbye(smtp: smtplib.SMTP) -> None:
-    # The message is accepted; a server that is rude at the end must not make us send it again.
+    # The server accepted the message; an error at the end of the conversation must not cause a second delivery.
     try:
         smtp.quit()
     except (smtplib.SMTPException, OSError) as error:
@@ -165,7 +165,7 @@ def _refused(server: Server, error: Exception, *, permanent: bool) -> DeliveryFa
 
 
 def _check_recipients(refused: dict[str, tuple[int, bytes]]) -> None:
-    """Some recipients got it. One put off is worth a repeat; one refused for good is worth a line in the log."""
+    """After a partial success: a temporary refusal repeats the delivery, a permanent one is logged."""
     for address, (code, _) in refused.items():
         _LOG.error("mail_recipient_refused address=%s code=%d", inert_line(address, 200), code)
     later = sorted(address for address, (code, _) in refused.items() if code < _PERMANENT)

@@ -39,13 +39,13 @@ from alerts.user_template import UserTemplate
 from outbound.named_authorities import believing
 
 FOLLOWING: Final = frozenset({"alertmanager", "github-issues", "pagerduty"})
-"""Types of channels whose receivers are told when an alert is acknowledged, resolved or reopened."""
+"""Types of channels that get acknowledgement, resolution and reopening of an alert."""
 
 
 def build_channel(settings: ChannelSettings, *, base: Path = Path(), links: Links = NO_LINKS) -> Channel:
-    """The channel as the operator configured it; a command runs in `base`, messages show `links`.
+    """The configured channel; a command runs in `base`, messages show `links`.
 
-    Raises `Misplaced`, which names the right setting. Nothing is sent and no host is asked.
+    Raises `Misplaced`, which names the right setting. Sends no message and contacts no host.
     """
     return _BUILDERS[type(settings)](settings, base, links)
 
@@ -150,7 +150,7 @@ _BUILDERS: Final[Mapping[type[ChannelSettings], Callable[[Any, Path, Links], Cha
 
 
 def _secret(settings: ChannelSettings, key: str, file: SecretFile | None) -> SecretFile | None:
-    """The file of a secret, readable now; none where none is set."""
+    """The file of a secret, readable now; `None` if none is set."""
     return None if file is None else _needed(settings, key, file)
 
 
@@ -167,7 +167,7 @@ def _needed(settings: ChannelSettings, key: str, file: SecretFile | None) -> Sec
 def _template(
     settings: StdoutSettings | EmailSettings | AppriseSettings, key: str, *, html: bool = False
 ) -> UserTemplate | None:
-    """The user's own template, where one is set."""
+    """The user's own template; `None` if none is set."""
     path: Path | None = getattr(settings, key)
     if path is None:
         return None

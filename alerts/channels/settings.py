@@ -1,7 +1,7 @@
 """Settings of a channel, as the configuration file gives them: one frozen value for each type of channel.
 
-Reading checks what the file alone shows. Whether secrets, templates and certificates can be read is checked when the
-channel is built (`alerts.channels.registry`): most commands need none of them.
+Reading checks what the file alone shows. Building the channel (`alerts.channels.registry`) checks that secrets,
+templates and certificates can be read: most commands need none of them.
 """
 
 import re
@@ -40,7 +40,7 @@ class SecretUnreadable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SecretFile:
-    """A secret by its file's path. Read anew at each use, so it can be rotated without a restart; never shown."""
+    """A secret by its file's path. Read again for each use, so that a rotation needs no restart; never shown."""
 
     path: Path
 
@@ -88,14 +88,14 @@ _TYPE: Final = written(read_text, TEXT)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelSettings:
-    """Settings that channels of every type have. `mapping` is the channel's own in the file."""
+    """Settings that channels of every type have. `mapping` is the channel's mapping in the file."""
 
     name: Annotated[str, Given()]
     mapping: Annotated[Mapping, Given()]
     type: Annotated[str, _TYPE]
 
     def wrong(self, key: str, why: str) -> Misplaced:
-        """The error for one key, at its place in the file; at the mapping's own where the key is not in it."""
+        """The error for one key, at its place in the file, or at the mapping's place if the key is absent."""
         place = next((each for each, _ in self.mapping.entries if each.text == key), self.mapping)
         return Misplaced(f"channels.{self.name}.{key} ({self.type}): {why}", place)
 
@@ -126,7 +126,7 @@ class JsonlSettings(ChannelSettings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookSettings(HttpSettings):
-    """A signed POST; `unsigned` says that the receiver need not know the sender."""
+    """A signed POST; `unsigned` turns the signature off."""
 
     url: Annotated[str, _LINE]
     secret_file: Annotated[SecretFile | None, _SECRET] = None
@@ -147,7 +147,7 @@ class SlackSettings(ChannelSettings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmailSettings(ChannelSettings):
-    """SMTP. Without `port` it is the usual one of `security`."""
+    """SMTP. Without `port` the usual port of `security`."""
 
     host: Annotated[str, _LINE]
     port: Annotated[
@@ -167,7 +167,7 @@ class EmailSettings(ChannelSettings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PagerDutySettings(HttpSettings):
-    """PagerDuty's Events API v2. Without `url` it is PagerDuty's own."""
+    """PagerDuty's Events API v2, by default at PagerDuty's own address."""
 
     routing_key_file: Annotated[SecretFile, _SECRET]
     url: Annotated[str, _LINE] = ""
@@ -183,7 +183,7 @@ class AlertmanagerSettings(HttpSettings):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GitHubIssuesSettings(HttpSettings):
-    """Issues of one repository. Without `url` it is the API of github.com."""
+    """Issues of one repository, by default with the API of github.com."""
 
     repository: Annotated[str, written(_read_repository, {"type": "string", "pattern": f"^{_REPOSITORY.pattern}$"})]
     token_file: Annotated[SecretFile, _SECRET]
@@ -209,7 +209,9 @@ class AppriseSettings(ChannelSettings):
 def _check_webhook(webhook: WebhookSettings, _: Fields) -> None:
     if webhook.secret_file is None and not webhook.unsigned:
         raise webhook.wrong(
-            "secret_file", "is required, so that the receiver knows who sent it (or set unsigned: true to do without)"
+            "secret_file",
+            "is required, so that the receiver can verify the sender (or set unsigned: true to send "
+            "without a signature)",
         )
 
 
@@ -239,7 +241,7 @@ MODELS: Final[AnyMapping[str, tuple[type[ChannelSettings], Callable[[Any, Fields
     "stdout": (StdoutSettings, None),
     "webhook": (WebhookSettings, _check_webhook),
 }
-"""What each type of channel is read into, and what its keys are held against."""
+"""Settings class of each type of channel, with the model that checks its keys."""
 
 
 def read_channel(name: str, node: Node, base: Path) -> ChannelSettings:

@@ -20,7 +20,7 @@ from alerts.rendering import Renderer
 from outbound.transport import parse_http_date, parse_retry_after
 
 API_URL: Final = "https://slack.com/api/"
-# Block Kit limits: header 150 characters, a text object 3000; we stay under both with the note of what was cut.
+# Block Kit limits: header 150 characters, a text object 3000; both include the note about the cut.
 # A message has at most 50 blocks, a section at most ten fields.
 _HEADER: Final = 120
 _BLOCKS: Final = 49
@@ -30,7 +30,7 @@ _SECTION: Final = 2_800
 _CONTEXT: Final = 1_500
 _URL: Final = 3_000
 _MARKS: Final = {"page": "🔴", "warn": "🟡", "info": "🔵"}
-# What an operator can mend without the message changing; anything else Slack will refuse again.
+# Errors that an operator can correct without a change of the message; Slack would repeat any other refusal.
 _MENDABLE: Final = frozenset(
     {
         *("ratelimited", "rate_limited", "internal_error", "fatal_error", "service_unavailable", "request_timeout"),
@@ -56,7 +56,7 @@ class SlackWebhookChannel:
         url = _secret(self.url)
         if problem := check_url(url, allow_private=self.allow_private):
             raise DeliveryFailed(f"the URL in {self.url.path} {problem}")
-        # Retries are the outbox's: the client must not sleep in our thread.
+        # The outbox retries: the client must not sleep in this thread.
         client = WebhookClient(url, timeout=int(self.seconds), retry_handlers=[])
         try:
             answer = client.send(
@@ -134,7 +134,7 @@ def escape(text: str) -> str:
 def blocks(page: Page) -> list[dict[str, Any]]:
     """The message as Block Kit blocks. Text of an entry is `plain_text`: Slack looks for no markup or mention in it.
 
-    The only links are buttons to our own pages.
+    The only links are buttons to pages of this installation.
     """
     header = _cut(f"{_MARKS[page.severity]} {page.title}", _HEADER)
     made: list[dict[str, Any]] = [{"type": "header", "text": _plain(header)}, *_texts([page.summary])]

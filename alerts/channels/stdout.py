@@ -23,11 +23,11 @@ class StdoutChannel:
     def send(self, alert: Alert, key: str, now: datetime) -> None:  # noqa: ARG002 - the protocol's shape
         """Write and flush one alert."""
         text = self.renderer.line(alert, key) + "\n" if self.as_json else self.renderer.text(alert, key) + "\n"
-        # Looked up at each call: a program may have replaced sys.stdout since.
+        # Looked up at each call: a program may have replaced sys.stdout.
         stream = self.stream or sys.stdout
         encoding = stream.encoding or "utf-8"
         try:
-            # A terminal that cannot show a character gets its escape, not an error that stops the alert.
+            # A terminal that cannot show a character gets its escape, because an encoding error would stop the alert.
             stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
             stream.flush()
         except (OSError, ValueError) as error:

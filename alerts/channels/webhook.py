@@ -23,7 +23,7 @@ _SECRET_BYTES: Final = range(24, 65)
 
 @dataclass(frozen=True, slots=True)
 class WebhookChannel:
-    """Posts each alert to `url`; with a `secret`, signed so that the receiver knows who sent it and when."""
+    """Posts each alert to `url`; with a `secret`, signed so that the receiver can verify sender and time."""
 
     name: str
     url: str

@@ -1,4 +1,4 @@
-"""An authorisation to sign, given beforehand: one digest, a number of times, until a day."""
+"""An earlier authorisation to sign: one digest, a number of times, until a date."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,11 +26,11 @@ class AuthorisedExpectation(JudgedByPast):
     def read(cls, node: Node) -> Self:
         """Read a list of authorisations, which may be empty."""
         if not isinstance(node, Listing):
-            raise Misplaced("authorised is a list; [] takes only those recorded with the monitor", node)
+            raise Misplaced("authorised is a list; [] allows only authorisations recorded with the monitor", node)
         return cls(tuple(_read_one(item) for item in node.items))
 
     def checks(self, case: Case) -> Iterator[Check]:
-        """Some digest of the entry has an authorisation that has neither expired nor been used up."""
+        """Some digest of the entry has a valid authorisation that is not used up."""
         expected = "a digest authorised beforehand"
         found = [digest_text(digest) for digest in case.signing.digests]
         if not found:
@@ -48,7 +48,7 @@ class AuthorisedExpectation(JudgedByPast):
     def _refusal(self, digest: str, case: Case) -> str | None:
         known = [each for each in self.inline if each.digest == digest]
         known += case.facts.leave.authorisations(case.rule.id, digest)
-        # Without a time in the entry the time it was seen decides, which can only be later.
+        # Without a time in the entry, the time of reading it decides, which can only be later.
         when = case.signed_at or case.now
         live = [each for each in known if when <= each.expires]
         if not live:

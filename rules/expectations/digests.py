@@ -37,7 +37,7 @@ class DigestsExpectation:
 
 @dataclass(frozen=True, slots=True)
 class DigestsFromExpectation:
-    """`digests_from: {file: released.txt}`: a digest of the entry is on a list kept elsewhere."""
+    """`digests_from: {file: released.txt}`: a digest of the entry is on a list outside the rule file."""
 
     source: DigestSource
 
@@ -64,11 +64,11 @@ class DigestsFromExpectation:
         return cls(DigestSource(form, target))
 
     def checks(self, case: Case) -> Iterator[Check]:
-        """The fetched list against the digests of the entry; no list means that nothing is on it."""
+        """The fetched list against the digests of the entry; a missing list allows no digest."""
         expected = f"on the list from {self.source}"
         allowed = case.facts.known.digests_from(self.source)
         if allowed is None:
-            sentence = "The list of allowed digests could not be read, so nothing counts as being on it."
+            sentence = "The list of allowed digests could not be read, so it allows no digest."
             yield Check("digest", expected, "(no list)", ok=False, sentence=sentence)
             return
         yield check_digests(case, allowed, expected)
@@ -80,12 +80,12 @@ def _read_repository(node: Node, text: str) -> str:
     except BadImageName as error:
         raise Misplaced(f"{error}; a repository is such as ghcr.io/acme/widget", node) from error
     if image.tag or image.digest:
-        raise Misplaced("a repository is named without a tag and a digest: every tag in it is on the list", node)
+        raise Misplaced("name a repository without a tag or digest: every tag in it is on the list", node)
     return image.in_full
 
 
 def check_digests(case: Case, allowed: frozenset[str], expected: str) -> Check:
-    """Whether a digest of the entry is on a list."""
+    """A check that a digest of the entry is on a list."""
     found = [digest_text(digest) for digest in case.signing.digests]
     if not found:
         return no_digest(case, expected)
@@ -94,10 +94,11 @@ def check_digests(case: Case, allowed: frozenset[str], expected: str) -> Check:
 
 
 def no_digest(case: Case, expected: str) -> Check:
-    """An entry that names no artifact: met by a certificate whose log entry is awaited, unmet otherwise."""
+    """The check of an entry without an artifact: met if the rule waits for a certificate's log entry."""
     if case.certificate_only:
         awaited = any(each.key == "log_entry_within" for each in case.rule.expect)
-        sentence = "A certificate names no artifact: add `log_entry_within`, and its log entry is awaited and judged."
+        sentence = "A certificate names no artifact: add `log_entry_within`, and the rule waits for its log entry and "
+        "judges that."
         return Check("digest", expected, "(a certificate, its log entry is awaited)", awaited, sentence)
     sentence = "The entry does not show a digest of the signed artifact."
     return Check("digest", expected, "(the entry names no digest)", ok=False, sentence=sentence)

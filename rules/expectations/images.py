@@ -1,4 +1,4 @@
-"""Only images on a list: what the log shows of a signature about each of them."""
+"""Only images on a list: the digests under which a log shows a signature of each."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

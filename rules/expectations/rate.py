@@ -1,4 +1,4 @@
-"""A largest number of signings in a time."""
+"""The greatest number of signings in a period."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

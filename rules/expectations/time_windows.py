@@ -71,11 +71,11 @@ class TimeWindowsExpectation:
         return cls(read_list(node, _read_window))
 
     def checks(self, case: Case) -> Iterator[Check]:
-        """The time of signing lies in one of the windows; an entry that tells no time does not."""
+        """The time of signing is in one of the windows; an entry without a time is in none."""
         expected = " or ".join(str(window) for window in self.windows)
         when = case.signed_at
         if when is None:
-            sentence = "Nothing in the entry says when it was signed, so it counts as outside the time windows."
+            sentence = "The entry holds no time of signing, so it counts as outside the time windows."
             yield Check("time", expected, "(no time)", ok=False, sentence=sentence)
             return
         ok = any(window.holds(when) for window in self.windows)

@@ -1,7 +1,7 @@
-"""Texts under which a pattern is filed: every value that it matches is one, begins with one, or holds one.
+"""Index keys of a pattern: every value that it matches equals a key, begins with one, or contains one.
 
-The one rule here is soundness: every value a pattern matches shows one of its keys, after folding A-Z for folded ones.
-When in doubt a key is cut short or given up; that costs speed, never a match. A literal is searched for in UTF-8.
+Soundness is required: every value that a pattern matches shows one of its keys, after folding A-Z for folded keys.
+When in doubt a key is shortened or given up, which costs speed and never a match. A literal is searched for in UTF-8.
 """
 
 import re
@@ -14,7 +14,7 @@ MAX_LITERAL: Final = 16  # bytes; longer ones make the automaton bigger, not bet
 MAX_SLASHES: Final = 5  # of a head: `https://host/organisation/repository/`
 _TELLING: Final = 12  # bytes of a path with its slashes that are rare among paths
 
-# Found in very many identities, so worth little as a key: what stands around them is taken instead.
+# Texts of very many identities, so useless as keys: the texts around them are used instead.
 _COMMON: Final = re.compile(
     r"https?://(?:token\.actions\.githubusercontent\.com|accounts\.google\.com|github\.com/login/oauth)"
     r"|(?:https?://)?(?:www\.)?git(?:hub|lab)\.com/?|https?://|oauth"
@@ -45,7 +45,7 @@ class Head(NamedTuple):
 
 
 class Literal(NamedTuple):
-    """Bytes that stand somewhere in the value."""
+    """Bytes anywhere in the value."""
 
     data: bytes
     folded: bool = False
@@ -57,17 +57,17 @@ Keys = tuple[Key, ...]
 
 
 def quality(keys: Keys) -> int:
-    """Selectivity of keys, for choosing between them: the weakest counts, and few beat many."""
+    """Selectivity of keys, for a choice between them: the weakest key counts, and few keys are better than many."""
     return min([key.rare for key in keys]) * 4 - len(keys)
 
 
 def best_of(candidates: list[Keys]) -> Keys | None:
-    """The keys to file under, of several that would each do."""
+    """The best of several sets of keys, each of which would be sound."""
     return max(candidates, key=_preference, default=None)
 
 
 def _preference(keys: Keys) -> int:
-    # A head is looked up at once, a literal searched for byte by byte: it has to tell much more to be worth that.
+    # A head is looked up at once, a literal is searched for byte by byte, so a literal must be much rarer to be better.
     return quality(keys) * (2 if all(isinstance(key, Head) for key in keys) else 1)
 
 
@@ -79,7 +79,7 @@ def whole_of(text: str, *, folded: bool) -> Whole:
 
 
 def head_of(text: str, *, folded: bool) -> Head | None:
-    """The key of a pattern whose every value begins with `text`; `None` when it tells nothing."""
+    """The key of a pattern with values that begin with `text`; `None` when the text is not selective."""
     parts = text.split("/", MAX_SLASHES)
     text = text[: len(text) - len(parts[-1])]
     text = fold(text) if folded else text
@@ -92,7 +92,7 @@ def head_of(text: str, *, folded: bool) -> Head | None:
 
 
 def literal_of(text: str, *, folded: bool) -> Literal | None:
-    """The piece worth searching for of a text that every value holds; `None` when it is too short."""
+    """The most selective piece of a text that every value contains; `None` when it is too short."""
     text = fold(text) if folded else text
     start, end = _rare_span(text)
     rare = end - start
@@ -114,9 +114,9 @@ def _telling_end(text: str, start: int, end: int) -> int:
         return start
     at = text.find("@", start, end)
     if at >= 0 and "/" not in text[start:end]:
-        # Both sides of it: many names share the domain, and many domains share a name.
+        # Both sides of the `@`: many names share the domain, and many domains share a name.
         return min(max(at - MAX_LITERAL // 2 - 1, start), end - MAX_LITERAL)
-    # Of `/organisation/repository/` the end says more, if there is enough of it.
+    # The end of `/organisation/repository/` is more selective, if it is long enough.
     slash = text.find("/", start + 1, end - 1)
     return slash if slash >= 0 and end - slash >= _TELLING else start
 

@@ -1,4 +1,4 @@
-"""Many rules compiled into one index, so that an entry costs about the same however many rules there are.
+"""Many rules compiled into one index, so that the time for an entry hardly depends on the number of rules.
 
 Each rule is filed under literals of which one occurs in every text that it matches. One Aho-Corasick pass finds them.
 
@@ -59,7 +59,7 @@ class LiteralSearch:
                 return
 
 
-# Nearly every key is the key of one rule, and there may be a million: a list for each would be most of the memory.
+# Nearly every key belongs to one rule, and there may be a million: a list for each would take most of the memory.
 Numbers = int | list[int]
 _Text = TypeVar("_Text", str, bytes)
 
@@ -108,7 +108,7 @@ class KeyIndex:
                 yield place, _listed(self._of_literals[literal])
 
     def _begin(self, texts: Sequence[str], slashes: int) -> Iterator[tuple[int, Sequence[int]]]:
-        """Rules whose head, of so many slashes, a text begins with."""
+        """Rules with a head of `slashes` slashes with which a text begins."""
         heads = self._heads
         for place, text in enumerate(texts):
             parts = text.split("/", slashes)
@@ -138,13 +138,13 @@ MAX_ASKED: Final = 5_000_000  # values compared with rules for one entry: about 
 
 
 class TooManyUnindexed(ValueError):
-    """More rules than allowed cannot be indexed; each of them would be asked about every entry of every log."""
+    """Too many rules cannot be indexed; each of them would be asked about every entry of every log."""
 
     def __init__(self, rules: Sequence[Rule], limit: int) -> None:
         self.rules = tuple(rules)
         names = ", ".join(rule.id for rule in rules[:5])
         super().__init__(
-            f"rules that name nothing that an entry must contain: {len(rules)} (at most {limit} may): {names}, … "
+            f"rules without a text that an entry must contain: {len(rules)} (at most {limit} may): {names}, … "
             "Add an identity, repository, digest or fingerprint to each, or at least 6 fixed characters to its pattern"
         )
 
@@ -153,7 +153,7 @@ class TooManyUnindexed(ValueError):
 class Matches(Sequence[Rule]):
     """The rules that match a signing, in file order. `dropped` counts those left out beyond the caps: show it.
 
-    `signing` is the entry as it is to be judged: of a very large one, only the signers that these rules select.
+    `signing` is the entry to judge; for a very large entry it holds only the signers that these rules select.
     """
 
     rules: tuple[Rule, ...]
@@ -208,7 +208,7 @@ class Matcher:
         return self._by_id.get(rule_id)
 
     def candidates(self, texts: Sequence[str]) -> Sequence[int]:
-        """Numbers of the rules that may match an entry, in order; every rule that does match is among them.
+        """Numbers of the rules that may match an entry, in order, including every rule that does match.
 
         `texts` are all values the entry has in one of `fields`: names and claims as decoding gives them, digests and
         fingerprints in lower-case hex without the name of their algorithm. More texts may make more candidates.
@@ -249,10 +249,10 @@ class Matcher:
         return Matches(tuple(matched), signing, dropped)
 
     def _confirm_large(self, signing: Signing) -> Matches:
-        """Matches of an entry with so many signers that asking each rule about each of them has no bound.
+        """Matches of an entry with very many signers, in bounded time.
 
-        A signer is asked about the rules of which it shows a key. Small signers come first: a certificate that a
-        trusted authority issued is small, so a flood of others cuts off the flood. What is cut off is counted.
+        A signer is compared with the rules of which it shows a key. Small signers come first: a certificate of a
+        trusted authority is small, so a flood of large signers cannot push it out. Signers left out are counted.
         """
         shared = {*self.unindexed, *self._numbers(texts_of(replace(signing, signers=()), self.fields))}
         rules: set[int] = set()
@@ -282,7 +282,7 @@ class Matcher:
         return {number for _, numbers in self._find(list(texts)) for number in numbers}
 
     def confirm_all(self, signing: Signing) -> Matches:
-        """Every rule that matches a signing, found through its values: for entries that only decoding can tell of."""
+        """Every rule that matches a signing, found through its decoded values."""
         return self.confirm(signing, self.candidates(list(texts_of(signing, self.fields))))
 
 
@@ -292,7 +292,7 @@ def values_of_signer(signer: Signer) -> int:
 
 
 def is_large(signing: Signing) -> bool:
-    """Whether an entry has so many signers that not every rule is asked about each of them."""
+    """True if an entry has too many signers to compare each of them with every rule."""
     return len(signing.signers) > 1 and sum(map(values_of_signer, signing.signers)) > MAX_VALUES
 
 
@@ -310,7 +310,7 @@ def texts_of(signing: Signing, fields: frozenset[str]) -> Iterator[str]:
             for text in values(field, signing, signer):
                 yield value_key(text) if field == "digest" else text
                 if not text.isascii():
-                    yield text.encode("utf-8", "replace").decode()  # what a regular expression is asked about
+                    yield text.encode("utf-8", "replace").decode()  # the form in which RE2 gets the text
 
 
 PREFIX: Final = "ask:"

@@ -1,7 +1,7 @@
 r"""Literals that occur in every text that a regular expression matches, read from the expression itself.
 
-Soundness is all: every matching text shows one of the keys. Syntax that is not understood ends a run of fixed text or
-makes the reader give up; that costs speed, never a match.
+Soundness is required: every matching text shows one of the keys. Unknown syntax ends a run of fixed text or makes
+the reader give up, which costs speed and never a match.
 """
 
 import re
@@ -15,16 +15,16 @@ _ORDINARY: Final = re.compile(r"[^\\.\[\](){}|^$*+?]+")
 
 
 def keys_of_regex(text: str, *, folded: bool) -> Keys | None:
-    """Keys of which every text that the whole expression matches shows one; `None` when there is no short list."""
+    """Keys of which at least one is in every text that the whole expression matches; `None` without a short list."""
     return _Reader(text, folded).keys()
 
 
 class _GiveUp(Exception):
-    """Something in the expression is not understood well enough to promise anything."""
+    """The expression holds unknown syntax, so no key is certain."""
 
 
 class _Branch:
-    """State of one branch so far. `leads` as long as nothing but the current run stands in it."""
+    """State of one branch so far. `leads` is true while the branch holds only the current run."""
 
     def __init__(self, *, leads: bool) -> None:
         self.found: list[Keys] = []
@@ -51,9 +51,9 @@ class _Branch:
 
 
 class _Reader:
-    r"""Reads as much of RE2's syntax as is needed to know which text must occur. Unknown things end a run.
+    r"""Reads the part of RE2's syntax that determines which text must occur. Unknown syntax ends a run.
 
-    An expression RE2 accepted is well formed, so a surprise here means this reader is wrong: it gives up.
+    RE2 accepted the expression, so a syntax error here means that this reader is wrong: it gives up.
     """
 
     def __init__(self, text: str, folded: bool) -> None:
@@ -84,7 +84,7 @@ class _Reader:
 
     def _sequence(self, depth: int) -> Keys | None:
         """One branch: the best keys among its runs of fixed text and its groups."""
-        # All of a text must match, so what a branch of the whole expression begins with, the text begins with.
+        # The whole text must match, so the text begins with the beginning of a branch of the whole expression.
         branch = _Branch(leads=depth == 0)
         while (char := self._peek()) not in ("", "|", ")"):
             if char == "(":

@@ -14,7 +14,7 @@ _IDENTITY: Final = ("identity",)
 
 
 class Cover(NamedTuple):  # a tuple, because a million of them are made
-    """Keys of which every matching signing shows at least one, and the fields whose values show them."""
+    """Keys of which every matching signing shows at least one, and the fields with these values."""
 
     keys: Keys
     fields: tuple[str, ...]
@@ -25,7 +25,7 @@ def cover_of_condition(condition: Condition) -> Cover | None:
     """The best cover of a condition; `None` when nothing certain must occur, as for a negation."""
     if isinstance(condition, Match):
         if condition.field == "identity" and len(condition.patterns) == 1:
-            keys = keys_of(condition.patterns[0])  # what nearly every rule is about; there may be a million
+            keys = keys_of(condition.patterns[0])  # the case of nearly every rule; there may be a million
             return None if keys is None else Cover(keys, _IDENTITY, quality(keys))
         return _cover_of_match(condition)
     if isinstance(condition, Not):
@@ -40,7 +40,7 @@ def cover_of_condition(condition: Condition) -> Cover | None:
 
 
 def keys_of(pattern: Pattern) -> Keys | None:
-    """Keys of which every value that the pattern matches shows one; `None` when there is no such short list."""
+    """Keys of which at least one is in every value that the pattern matches; `None` without a short list."""
     text, folded = pattern.text, pattern.ignore_case
     if pattern.form is PatternForm.EXACT:
         return (whole_of(text, folded=folded),)
@@ -62,7 +62,7 @@ def value_key(text: str) -> str:
 
 
 def _first_good(conditions: tuple[Condition, ...]) -> Cover | None:
-    """A cover good enough to look no further: most rules name an identity and then an issuer."""
+    """The first cover that is selective enough: most rules name an identity and then an issuer."""
     for each in conditions:
         if isinstance(each, Match) and each.field == "identity" and (cover := cover_of_condition(each)) is not None:
             return cover if cover.quality >= _GOOD else None
@@ -77,13 +77,13 @@ def _cover_of_match(match: Match) -> Cover | None:
     found: dict[Key, None] = {}
     for pattern in match.patterns:
         keys = keys_of(pattern)
-        # A short claim, such as `push`, is found everywhere; a short name is not.
+        # A short claim, such as `push`, is in very many entries; a short name is not.
         if keys is None or (match.field != "identity" and any(map(_is_short, keys))):
             return None
         found.update(dict.fromkeys(keys))
         if len(found) > MAX_KEYS:
             return None
-    # An issuer vouches for many: a cover by identity or by a claim is worth more whenever there is one.
+    # An issuer has many signers: a cover by identity or by a claim is better if there is one.
     worth = quality(tuple(found)) - (1000 if match.field in ("issuer", "issuer_v1") else 0)
     return Cover(tuple(found), (match.field,), worth)
 

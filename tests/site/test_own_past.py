@@ -100,7 +100,7 @@ def test_a_changed_expectation_keeps_the_past_of_its_subscription(live: Followed
     live.follow()
     by_alice(live, "https://login.evil.example", "b")
     assert told(live, MIA) == 1
-    assert "vouched for by another issuer until now" in text_of(live.mailbox.to(MIA)[-1])
+    assert "signed with certificates of another issuer" in text_of(live.mailbox.to(MIA)[-1])
     by_alice(live, GOOGLE_ISSUER, "c")
     assert told(live, MIA) == 2, "the third in a day"
 
@@ -179,7 +179,7 @@ def test_the_form_offers_them_and_shows_which_past_signings_each_would_tell_of(l
     number = live.subscribe(visitor, MIA, ticked="1", use=["ref", "authorised"])
     live.follow()
     text = shown(visitor.get(f"/subscriptions/{number}"))
-    assert "its digest was announced by you beforehand" in text
+    assert "you announced its digest before" in text
     assert "Announce a signing" in text
     edited = visitor.get(f"/subscriptions/{number}/edit").text
     assert 'id="use-authorised" name="use" value="authorised" checked' in edited
