@@ -150,7 +150,7 @@ def _reasons(selected: SelectedSigner, case: Case, *, again: bool) -> Iterator[R
 
 
 def _implied_repository(case: Case) -> Iterator[Reason]:
-    """Implied by a rule about a workflow that names no repository: no foreign build borrowed the identity.
+    """Implied by a rule about a workflow that names no repository: the build is for the identity's own repository.
 
     A workflow that others may call signs under its own name for each caller: ref and trigger are then the caller's,
     and the caller's ref may be named `v1`.

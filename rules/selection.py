@@ -174,7 +174,7 @@ def _names_of_signer(signer: Signer) -> Iterator[str]:
 
 
 def _places(uri: str) -> Iterator[str]:
-    """The repository and the owner that a workflow's URI or a repository's stands for."""
+    """The repository and the owner in the URI of a workflow or a repository."""
     head = uri.split("/.github/", maxsplit=1)[0].split("//.", maxsplit=1)[0] if "://" in uri else uri
     scheme, separator, rest = head.partition("://")
     if not separator:

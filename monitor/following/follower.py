@@ -1,7 +1,7 @@
 """One pass over one log: newest head, proof, entries fetched ahead, judgement, one commit per batch.
 
-The stored position is proven after every step: kill the process anywhere and the next pass ends with the
-same findings. Nothing here sleeps, reads a clock or starts a thread unless it was handed one.
+The stored position is proven after every step: after a kill anywhere, the next pass ends with the same findings.
+Clock, waiting and threads are parameters.
 """
 
 from collections import deque
@@ -74,8 +74,8 @@ def read_ahead(
 ) -> Iterator[Fetched]:
     """Yield the entries of `wanted` in order, in batches cut at multiples of `batch_entries`.
 
-    At most `ahead` batches wait unread; without an executor nothing is read ahead. Raises what `read` raises, at the
-    place in the order where it happened.
+    At most `ahead` batches are read ahead; without an executor none. Raises an error of `read` in place of the batch
+    that caused it.
     """
     planned: deque[tuple[range, Future[Fetched]]] = deque()
     position = start = wanted.start
@@ -94,7 +94,7 @@ def read_ahead(
             yield fetched
             position = fetched.end
             if position < part.stop:
-                # Cut short by its bytes: what was read ahead no longer follows it.
+                # The batch ended early at its limit of bytes, so the batches read ahead do not follow it.
                 _drop(planned)
                 start = position
     finally:
@@ -144,7 +144,7 @@ def _pieces(source: LogSource, head: SignedHead, part: range, batch_bytes: int) 
         try:
             more = source.entries(start, part.stop, head)
         except FetchFailed:
-            # What was served before it is worth a commit; the next batch starts at what failed and fails there.
+            # Entries before the failure are committed; the next batch begins at the failing entry and fails there.
             if start > part.start:
                 break
             raise
@@ -160,27 +160,27 @@ def _pieces(source: LogSource, head: SignedHead, part: range, batch_bytes: int) 
 
 _NARROWING: Final = 16
 _CONFLICTS: Final = 3
-# What a commit costs is shared by its entries. Where their bytes are held until then, or ten entries are an answer of
-# Rekor v1, a batch is smaller.
+# A larger batch takes fewer commits. A batch is smaller where entries' bytes are held until the commit, and for
+# Rekor v1 with its ten entries an answer.
 _BATCH: Final = 16_384
 _SMALLER_BATCH: Final = 2048
 
-# A replica or a cache may lag behind the head it is asked about, so an absence is held against a log only when several
-# passes in a row met it. Wrong bytes and failing proofs need no such patience.
+# A replica or a cache may lag behind the requested head, so an absence counts against a log only after several
+# passes in a row. Wrong bytes and failing proofs count at once.
 _PASSES_BEFORE_BLAME: Final = {"log-entry-missing": 3, "log-shard-vanished": 3}
-# A file of the wrong length is a bad cache until it has stayed so for this long, however many passes that are.
+# A file of the wrong length counts as a bad cache until it has lasted for this time.
 _MALFORMED_LASTS: Final = timedelta(minutes=5)
 
 Unkept = dict[tuple[str, str], tuple[int, datetime]]
-"""Broken promises by kind and event: how many passes in a row met one, and when the first did."""
+"""Broken promises by kind and event: the number of passes in a row with one, and the time of the first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Entries and bytes a batch may have, batches fetched ahead, tries before a broken promise is blamed on the log.
 
-    Without `batch_entries` the log's protocol decides. `pauses` are the seconds between those tries.
-    `entries_per_pass` ends a pass early; the next one goes on. No entry from `end` on is read.
+    Without `batch_entries` the log's protocol decides. `pauses` are the seconds between the tries.
+    `entries_per_pass` ends a pass early; the next pass continues. Entries from `end` on are not read.
     """
 
     batch_entries: int | None = None
@@ -192,9 +192,10 @@ class Limits:
 
 
 class WantedEntries(Iterator[Fetched]):
-    """Entries from where following stands up to `end`, in batches that are fetched as they are asked for.
+    """Entries from the position up to `end`, in batches that are fetched on iteration.
 
-    A reader that lets others fetch asks for none. `narrowed` says that a batch was wrong and is looked for among fewer.
+    A reader that lets other machines fetch does not iterate. `narrowed` means that a wrong batch is split to find
+    the wrong entry.
     """
 
     def __init__(self, position: Position, end: int, batches: Iterator[Fetched], *, narrowed: bool) -> None:
@@ -207,12 +208,15 @@ class WantedEntries(Iterator[Fetched]):
 
 
 BatchScanner = Callable[[Iterator[Fetched]], Iterator[tuple[Fetched, ScannedBatch]]]
-"""Examines batches in order; may read ahead of what it yields. What fetching raises, it raises in the same place."""
+"""Examines batches in order; may read ahead. An error of fetching is raised in place of its batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class PassReport:
-    """Result of one pass. `head` is the one the log showed; `lagging` is true if it was older than the trusted one."""
+    """Result of one pass.
+
+    `head` is the head that the log showed; `lagging` is true if it is older than the trusted one.
+    """
 
     head: SignedHead
     position: Position
@@ -228,10 +232,10 @@ class PassReport:
 
 
 def baseline(source: LogSource, state: State, start: int | Literal["head"]) -> Position:
-    """Record where following a log begins: at its present head, or at an index; an explicit act, done once.
+    """Record the first position of a log: its present head, or an index; an explicit act, done once.
 
-    The head is taken as it is shown: the log's past before it is unknown. Everything after it is verified. Raises
-    `FetchFailed`, `NotShown`, `OwnFault`, `StateConflict`.
+    The shown head becomes the baseline without a proof; all later entries are verified. Raises `FetchFailed`,
+    `NotShown`, `OwnFault`, `StateConflict`.
     """
     head = source.latest()
     state.record_head(head)
@@ -261,7 +265,7 @@ class LogFollower:
     ) -> None:
         """Entries are hashed and read where they are fetched, unless an `examiner` does that.
 
-        `unkept` counts broken promises by kind and event; handed on, the count outlives this follower.
+        `unkept` counts broken promises by kind and event; the caller keeps it for the next follower.
         """
         self._source, self._state, self._scanner = source, state, scanner
         self._clock, self._stop, self._limits = timing.clock, timing.stop, limits or Limits()
@@ -274,15 +278,15 @@ class LogFollower:
     def run_pass(self) -> PassReport:
         """Follow the log to the head it shows now, or to a limit.
 
-        Raises `FetchFailed` (try later), `LogMisbehaved` (its evidence is stored and its alert enqueued before it is
-        raised) and `OwnFault`.
+        Raises `FetchFailed` (try later), `LogMisbehaved` (after storing its evidence and enqueueing its alert) and
+        `OwnFault`.
         """
         try:
             for _ in range(_CONFLICTS - 1):
                 try:
                     return self._pass()
                 except StateConflict:
-                    # Another daemon moved the position; what it committed is as good as ours. Read it and go on.
+                    # Another daemon moved the position with a proven commit. Read the position and continue.
                     continue
             return self._pass()
         except NotShown as unkept:
@@ -296,18 +300,18 @@ class LogFollower:
         position = self._state.position(self._identity.log)
         if position is None:
             raise OwnFault(
-                f"{self._identity.log}: nothing is known about where to follow from; a missing position is never taken "
+                f"{self._identity.log}: there is no position to follow from, and a missing position is never taken "
                 "for a first run. Run `signwatch init`, or restore the database."
             )
         check_undamaged(position, self._identity)
         offered = self._retry.call(self._source.latest)
-        # Everything the log signs is history, whether or not it turns out consistent: evidence first.
+        # Every head that the log signs is recorded before it is compared: evidence first.
         self._state.record_head(offered)
         trusted = check(self._source, position.head, offered, self._retry)
         known = position.head.head
         if _statement(trusted.head) != _statement(known):
-            # The newer head is kept before its entries are read: consistency is checked at once, however long the rest
-            # takes.
+            # The newer head is stored before its entries are read, so that consistency is checked at once even in a
+            # long pass.
             ahead, here = replace(position, head=trusted), position.frontier.size
             self._state.advance(position, ahead, Batch(position.log, here, here), ())
             position = ahead
@@ -320,7 +324,7 @@ class LogFollower:
         return PassReport(offered, position, position.frontier.size - first, findings, unreadable, lagging)
 
     def _check_times(self, head: SignedHead, *, grew: bool) -> None:
-        """Tell of times that do not fit. They stop nothing: signed entries are proven by hashes, not by clocks."""
+        """Report contradictory times. Following continues, because hashes prove entries, not clocks."""
         now, until = self._clock(), self._identity.valid_until
         self._state.enqueue(clock_alert_of_head(head, now))
         if grew and until is not None and (head.timestamp or now) > until:
@@ -344,7 +348,8 @@ class LogFollower:
                     if self._stop():
                         break
             except (NotShown, Lagging) as unkept:
-                # One wrong entry spoils its batch: commit the good ones before it, and name exactly the one that fails.
+                # One wrong entry makes its batch fail: commit the good entries before it, and name exactly the
+                # failing one.
                 if is_wrong_entries(unkept) and size > 1:
                     size = max(1, size // _NARROWING)
                     continue
@@ -377,7 +382,7 @@ class LogFollower:
         return _SMALLER_BATCH if held else _BATCH
 
     def _blame(self, unkept: NotShown) -> None:
-        """Raise `LogMisbehaved` when this promise was broken in enough passes; otherwise remember and return."""
+        """Raise `LogMisbehaved` when the log failed in enough passes; otherwise count the failure and return."""
         evidence = unkept.evidence
         key, now = (evidence.kind, evidence.event), self._clock()
         passes, since = self._unkept.get(key, (0, now))
@@ -392,12 +397,12 @@ class LogFollower:
 
 
 def _statement(head: SignedHead) -> tuple[int, bytes, bool, datetime | None]:
-    # Logs sign the same head anew for every request: what they say is compared, not how it is signed. The time they
-    # say is part of it: a head that never gets any younger is how a frozen log shows.
+    # Logs sign the same head anew for every request, so heads are compared without signatures. Their time is
+    # compared: an unchanged time shows a frozen log.
     return head.size, head.root, head.final, head.timestamp
 
 
-# Each time another log's pass committed signings under the same rules in between, and so came further itself.
+# Each try fails only if another log's pass committed signings under the same rules meanwhile.
 _JUDGEMENTS: Final = 8
 
 
@@ -416,7 +421,9 @@ class BatchCommitter:
     def commit(self, position: Position, fetched: Fetched, examined: ScannedBatch) -> tuple[Position, Batch]:
         """Prove, judge and commit one hashed batch; returns the new position, and the committed batch.
 
-        Raises `NotShown` when the entries are not those the log signed: an only one is named in the evidence. Raises
+        Raises `NotShown` when the log did not sign these entries: the evidence of a batch of one names the entry.
+
+        Raises:
         `StateConflict`, `FetchFailed`, `OwnFault`.
         """
         frontier = examined.extend(position.frontier)
@@ -429,7 +436,7 @@ class BatchCommitter:
         return moved, self._commit(position, moved, fetched, examined)
 
     def _commit(self, position: Position, moved: Position, fetched: Fetched, examined: ScannedBatch) -> Batch:
-        """Judge a batch by the past as it is now, and commit it; `PastMoved` when that past grew meanwhile."""
+        """Judge a batch by the present past, and commit it; `PastMoved` when the past grew meanwhile."""
         log, scan, now = self.source.identity.log, examined.scan, self.clock()
         before = position.last_timed
         timed = [*([before] if before is not None else ()), *fetched.timed]
@@ -445,7 +452,7 @@ class BatchCommitter:
         ]
         if (evidence := wrong_signature(self.source.identity, findings, position.head.head)) is not None:
             self.state.keep_evidence(evidence, ())
-        # A crash before this commit reads the batch again; after it, the batch is never looked at again.
+        # After a crash before this commit the batch is read again; after the commit it is never read again.
         self.state.advance(position, moved, batch, alerts)
         return batch
 
@@ -470,9 +477,9 @@ class BatchCommitter:
 
 
 def wrong_signature(identity: LogIdentity, findings: Sequence[Finding], head: SignedHead) -> Evidence | None:
-    """Evidence of the first entry of a batch that the log should not have taken; kept before its alert is committed.
+    """Evidence of the first entry of a batch with a wrong signature; stored before its alert.
 
-    `head` is one that the entry is proven to be below.
+    `head` is a head whose tree is proven to hold the entry.
     """
     wrong = next((each for each in findings if WRONG_SIGNATURE in each.verdict.reasons), None)
     if wrong is None:
@@ -482,7 +489,7 @@ def wrong_signature(identity: LogIdentity, findings: Sequence[Finding], head: Si
         log=identity.log,
         api=identity.api,
         kind=WRONG_SIGNATURE_KIND,
-        detail=f"The log took entry {index}, whose signature is not that of the key in it.",
+        detail=f"The log took entry {index}, whose signature was not made by the key in it.",
         spki=identity.spki,
         key_name=identity.key_name,
         heads=(head.raw,),

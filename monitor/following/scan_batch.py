@@ -1,7 +1,7 @@
 """Scans a batch of entries: hashes them for the tree, and finds every signing that some rule may select.
 
-Every entry's bytes get a cheap look; the few that some rule may select are decoded in full. Pure: bytes in, values out,
-so the same function runs inline, in a pool of processes, or on other machines.
+Every entry gets a fast check of its bytes; the few that some rule may select are decoded in full. Pure: bytes in,
+values out, so the same function runs inline, in a pool of processes, or on other machines.
 """
 
 from collections import Counter
@@ -46,7 +46,7 @@ def size_of(entries: Sequence[LogEntry]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class BatchMatches:
-    """Result of reading a batch: hits, undecodable entries, and how many entries of each kind there were.
+    """Result of reading a batch: hits, undecodable entries, and the number of entries of each kind.
 
     `dropped` are entries that more rules select than are judged.
     """
@@ -61,7 +61,7 @@ class Scanner(Protocol):
     """Decodes entries and matches them against the active rules, without any I/O."""
 
     def scan(self, entries: Sequence[LogEntry], start: int, log: str, api: LogApi) -> BatchMatches:
-        """Read entries `[start, start + len(entries))`. Never raises because of what an entry holds."""
+        """Read entries `[start, start + len(entries))`. No content of an entry raises an exception."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class ScannedBatch:
 class Fetched:
     """Entries `[start, end)` of one tree, as served.
 
-    Where they were `examined` as they came, their bytes are gone: `entries` holds them only when there is one.
+    If they were `examined` on arrival, their bytes are dropped: `entries` holds them only for a single entry.
     """
 
     start: int
@@ -119,7 +119,7 @@ class BatchScan:
     def add(self, entries: Sequence[LogEntry]) -> None:
         """Take the entries that follow."""
         for first in range(0, len(entries), _PIECE):
-            # What was just hashed is still in the processor's cache when it is read.
+            # The bytes just hashed are still in the processor's cache for reading.
             piece = entries[first : first + _PIECE]
             at = self._start + len(self._hashes)
             self._hashes += hashes_of(piece)
@@ -212,7 +212,7 @@ class RuleScanner(Scanner):
         return BatchMatches(tuple(hits), tuple(unreadable), dict(+kinds), tuple(dropped))
 
     def _candidates(self, outlines: Sequence[Outline | None]) -> dict[int, Sequence[int] | None]:
-        """Rule numbers by position; `None` where only the decoded signing can tell, and so for all that is unusual."""
+        """Rule numbers by position; `None` for an unusual entry, which only the decoded signing can decide."""
         looked_at = [outline.haystack for outline in outlines if outline is not None]
         shown = self._texts.find(looked_at)
         texts, owners, unsure = shown.texts, shown.owners, shown.unsure
@@ -236,7 +236,7 @@ class RuleScanner(Scanner):
         return candidates
 
     def _values(self, outline: Outline) -> tuple[str, ...] | None:
-        """Digests and fingerprints, as far as rules are about them; None when only a full decode tells."""
+        """Digests and fingerprints that rules compare; None when only a full decode gives them."""
         values = outline.digests if "digest" in self._matcher.fields else ()
         if "fingerprint" in self._matcher.fields:
             fingerprints = outline_fingerprints(outline)

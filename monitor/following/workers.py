@@ -1,8 +1,8 @@
 """Batches examined on all cores, handed back in order, with a bound on how many are under way and on their bytes.
 
 `ScanPool` forks before any thread is started, so that compiled rules are shared memory. `ScanWorkers` serve the daemon:
-small batches stay in its process, where they are quickest; for a backlog processes are spawned, each compiles the rules
-itself, and they end with the daemon, however it ends.
+small batches stay in its process, where they are fastest; for a backlog it spawns processes, each of which compiles
+the rules, and which end with the daemon even after a kill.
 """
 
 import gc
@@ -36,9 +36,9 @@ _matcher: Matcher | None = None
 class ScanPool:
     """Examines with one compiled set of rules.
 
-    Make it before any thread is started: its processes are forked at once. With one job nothing is forked. Where there
-    are threads already, `spawn_with` are the rules that `matcher` was compiled from: processes are then spawned when
-    the first batch comes, and each compiles them itself. No batch is begun while those under way have `ahead_bytes`.
+    Make it before any thread is started: its processes are forked at once. With one job nothing is forked. If there
+    are threads already, `spawn_with` are the rules of `matcher`: processes are then spawned with the first batch,
+    and each compiles the rules. No batch begins while the running ones hold `ahead_bytes`.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class ScanPool:
             self._pool = _forked(matcher, jobs) if spawn_with is None else _spawned(spawn_with, jobs)
 
     def examiner(self, log: str, api: LogApi) -> BatchScanner:
-        """Return what examines the batches of one tree."""
+        """The function that examines the batches of one tree."""
         if self._pool is None:
             return lambda batches: self._inline(batches, log, api)
         pool = self._pool
@@ -81,8 +81,9 @@ class ScanPool:
             yield from in_order(batches, submit, self._ahead, self._ahead_bytes)
         except BrokenProcessPool as error:
             raise OwnFault(
-                f"{log}: a process that examines entries was killed, perhaps for lack of memory. What was proven is "
-                "kept; the next pass goes on from there, a scan with --resume. Use fewer processes if it happens again."
+                f"{log}: a process that examines entries was killed, perhaps for lack of memory. The proven entries "
+                "are kept; the next pass continues from there, a scan with --resume. Use fewer processes if it "
+                "happens again."
             ) from error
 
 
@@ -91,8 +92,8 @@ def in_order(
 ) -> Iterator[tuple[Fetched, Made]]:
     """Submit batches, and yield each with its result, in their order.
 
-    No batch is begun while `ahead` batches or `ahead_bytes` are under way. What `batches` raises is raised after the
-    batches that came before it.
+    No batch begins while `ahead` batches or `ahead_bytes` are running. An error of `batches` is raised after the
+    batches before it.
     """
     under_way: deque[tuple[Fetched, Future[Made]]] = deque()
     failure: Exception | None = None
@@ -121,7 +122,7 @@ def in_order(
 
 
 def usable_jobs(wanted: int | None) -> int:
-    """Number of processes to use: as many as wanted, or one per core this process may run on; one where none forks."""
+    """Number of processes to use: as wanted, or one per core of this process; one on a system without fork."""
     if "fork" not in multiprocessing.get_all_start_methods():
         return 1
     return wanted if wanted is not None else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
@@ -130,7 +131,7 @@ def usable_jobs(wanted: int | None) -> int:
 def _forked(matcher: Matcher, jobs: int) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("fork")
     pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(matcher,))
-    # Frozen objects are not touched by the collector, so their pages stay shared after the fork.
+    # The garbage collector does not write to frozen objects, so their pages stay shared after the fork.
     gc.collect()
     gc.freeze()
     try:
@@ -147,7 +148,7 @@ def _spawned(rules: RuleSet, jobs: int) -> ProcessPoolExecutor:
 
 
 def _begin_anew(rules: RuleSet) -> None:
-    # The end of the parent first: compiling a million rules takes seconds.
+    # Before compiling, which takes seconds for a million rules: the parent may end meanwhile.
     _begin(compile_rules(rules.rules))
 
 
@@ -158,14 +159,14 @@ def _begin(matcher: Matcher) -> None:
 
 
 def begin_worker() -> None:
-    """First act of a process of a pool: it ends with its parent, and leaves interrupts to it."""
-    # Ctrl-C reaches the whole group; the parent decides what it means.
+    """Set up a process of a pool: it ends with its parent, and ignores interrupts."""
+    # Ctrl-C reaches the whole process group; the parent handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """A parent that was killed closes nothing: without this its processes would wait for work for ever."""
+    """A killed parent closes no pool: without this its processes would wait for work for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
@@ -188,7 +189,7 @@ _INLINE_BATCHES: Final = 2
 
 @dataclass(slots=True)
 class _Running:
-    """Processes with the rules of one generation, and how many passes use them now."""
+    """Processes with the rules of one generation, and the number of passes that use them."""
 
     generation: int
     pool: ScanPool
@@ -198,8 +199,8 @@ class _Running:
 class ScanWorkers:
     """Makes examiners of each tree's batches. Safe to use from several threads.
 
-    `processes` is how many to use at most; with one or none everything is examined here. A pass examines its first two
-    batches here, so processes are only started for a backlog of thousands of entries.
+    `processes` is the greatest number to use; with one or none this process examines all batches. It also examines
+    the first two batches of a pass, so that processes start only for a backlog of thousands of entries.
     """
 
     def __init__(self, processes: int) -> None:
@@ -227,7 +228,7 @@ class ScanWorkers:
                 yield fetched, scan_batch(fetched.entries, fetched.start, log, api, scanner)
                 if count == _INLINE_BATCHES and self._processes > 1 and not self._closed:
                     break
-            # Nothing is left here unless the loop was broken off.
+            # Batches are left here only after the loop was broken off.
             yield from self._parallel(held, batches, log, api)
 
         return run
@@ -262,7 +263,7 @@ class ScanWorkers:
             self._leave(running, broken=broken)
 
     def _join(self, held: HeldRules) -> _Running | None:
-        """Processes with exactly these rules, counted as in use; `None` where there can be none."""
+        """Processes with exactly these rules, counted as in use; `None` without processes."""
         with self._lock:
             if self._closed or self._processes <= 1:
                 return None

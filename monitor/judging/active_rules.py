@@ -1,6 +1,6 @@
-"""The rules in force: read at start and whenever the file changes, and the index of what subscribers ask for.
+"""The rules in force: read at start and whenever the file changes, and the index of subscribers' requests.
 
-A bad change of the file leaves the old rules in force. The index follows the database change by change.
+After a bad change of the file the old rules stay in force. The index follows the database change by change.
 """
 
 import threading
@@ -48,7 +48,7 @@ def read_rules(path: Path, channels: Collection[str] | None = None) -> RuleSet:
             if known is not None and channel not in known:
                 raise BadConfig(
                     f"{path}:{rule.line}: rule {rule.id} notifies {channel!r}, which is not under `channels`. Its "
-                    "alerts would reach no person: add the channel or name another."
+                    "alerts would reach no person: add the channel or name another one."
                 )
     return rules
 
@@ -77,7 +77,7 @@ class RequestChange(Protocol):
 
 
 class RequestTexts(Protocol):
-    """Requests as they are stored."""
+    """Stored requests."""
 
     def last_change(self) -> int:
         """Number of the newest change."""
@@ -109,14 +109,14 @@ class AskedRules:
         return self._change
 
     def refresh(self) -> int:
-        """Take over what changed since the last time; return how much did."""
+        """Apply the changes since the last call; return their number."""
         last = self._asks.last_change()
         changes, owned = 0, set[int]()
         if last > self._change:
             is_first = self._change == 0
             for each in self._asks.changed(self._change, last):
                 changes += 1
-                # Filing one twice must not happen. Only owned requests change their keys while they are known.
+                # A request must not be filed twice. Only owned requests change their keys while they are in force.
                 if not is_first:
                     self.index.remove(each.number, self._filed.pop(each.number, each.keys))
                 if each.active:
@@ -141,7 +141,7 @@ class AskedRules:
             loaded = {number: rule_of(number, text) for number, text in self._asks.documents(missing).items()}
             found.update(loaded)
             with self._lock:
-                # A text that was read before a change of it is not kept after it.
+                # A text that was read before a change must not be cached after it.
                 if change == self._change:
                     self._known.update(loaded)
                 while len(self._known) > _KEPT:
@@ -151,10 +151,10 @@ class AskedRules:
 
 @dataclass(frozen=True, slots=True)
 class HeldRules:
-    """One compiled set of rules. `selections` says what each selects, for the ranges scanned for it.
+    """One compiled set of rules. `selections` holds the selection id of each rule, for its scanned ranges.
 
-    `backscans` says how far back those look that say so themselves, `notify` which channels those name that name any.
-    `everything` is `matcher` with what subscribers ask for, which changes in place.
+    `backscans` and `notify` hold these settings of the rules that have them. `everything` is `matcher` with the
+    subscribers' requests, which change in place.
     """
 
     generation: int
@@ -191,9 +191,9 @@ class RuleKeeper:
             return self._held
 
     def is_due(self, *, asked: bool = False) -> bool:
-        """Whether to read the file again: it changed or was asked for, and it looks as it did at the last look.
+        """True after a change or a request for a reload, once two checks in a row found the same file.
 
-        A file that is still being written may be whole rules all the same, only not all of them: it is left to settle.
+        A file that is still being written may be valid with only a part of the rules, so it must settle first.
         """
         looked, self._looked = self._looked, _state_of(self._path)
         return self._looked == looked and (asked or self._looked != self._seen)
@@ -211,7 +211,7 @@ class RuleKeeper:
         return held
 
     def channels_of(self, rule_id: str | None) -> tuple[str, ...]:
-        """Channels the rule names itself; none when it takes the default or is gone."""
+        """Channels that the rule names itself; none for the default channels or a removed rule."""
         return self.held.notify.get(rule_id or "", ())
 
     def _load(self, generation: int) -> HeldRules:
@@ -241,7 +241,7 @@ def _state_of(path: Path) -> tuple[int, int, int] | None:
 
 
 def route_of(config: Config, rules: RuleKeeper | None) -> "Route":
-    """Decides the channels of an alert: those its rule names, the canary's for its own, else the default ones."""
+    """The function that chooses an alert's channels: the rule's own, the canary's, else the default ones."""
 
     def route(alert: Alert) -> Sequence[str]:
         if number_of(alert.rule) is not None:

@@ -1,7 +1,7 @@
-"""Coverage: the entries that active rules were offered, and those they lack, as one bounded summary for each log.
+"""Coverage: the entries that active rules were offered, as one bounded summary for each log.
 
-Entries from the baseline up to the position count. A rule that was there from the start was offered all of
-them by following; those that came later are looked at one by one, up to a limit.
+Entries from the baseline up to the position count. Following offered all of them to a rule that was active from the
+start; later rules are examined one by one, up to a limit.
 """
 
 import heapq
@@ -21,8 +21,8 @@ _LOOKED_AT: Final = 50_000
 class LogCoverage:
     """Coverage of one log. `uncovered` of the `rules` active there lack entries of `[first, last)`.
 
-    `lacking` counts entries that at least one of them lacks; `least` are the rules that lack most, most first. Both are
-    of the rules that came last where `unlooked` rules were too many to look at: those count as uncovered.
+    `lacking` counts entries that at least one of them lacks; `least` are the rules that lack the most, in this
+    order. If there are too many rules, both cover the newest rules only, and the `unlooked` others count as uncovered.
     """
 
     log: str
@@ -83,7 +83,7 @@ def _looked_at(store: Store, bare: LogCoverage, later: int, shown: int, looked_a
 def rule_coverage(
     store: Store, followed: Mapping[str, Followed], selections: Mapping[str, str], wanted: Collection[str]
 ) -> list[RuleCoverage]:
-    """Everything that these rules were offered, in every log."""
+    """All ranges that these rules were offered, in every log."""
     return [
         store.coverage.of_rule(log, rule, selections[rule])
         for log in sorted(followed)
@@ -115,7 +115,7 @@ def coverage_line(coverage: LogCoverage) -> str:
     """In words, for reports."""
     if not coverage.uncovered:
         every = counted(coverage.rules, "rule")
-        return f"coverage: entries {coverage.first} to {coverage.last} were offered to {every}, all there are"
+        return f"coverage: entries {coverage.first} to {coverage.last} were offered to {every}, the number in force"
     return (
         f"coverage: not all of entries {coverage.first} to {coverage.last} were offered to {coverage.uncovered} of "
         f"{counted(coverage.rules, 'rule')}; without at least one rule: {counted(coverage.lacking, 'entry')}"

@@ -1,7 +1,7 @@
-"""Lists of allowed digests kept outside the rule file: fetched on a schedule, answered from memory.
+"""Lists of allowed digests outside the rule file: fetched on a schedule, answered from memory.
 
-A judgement never waits for a file or a server. A list that could not be fetched again for longer than `max_age` is
-no longer known, and what depends on it fails closed.
+A judgement never waits for a file or a server. A list without a successful fetch for longer than `max_age` counts as
+unknown, so that expectations on it are unmet.
 """
 
 import logging
@@ -50,7 +50,7 @@ class DigestLists:
         self._lists: dict[DigestSource, _Fetched] = {}
 
     def digests(self, source: DigestSource) -> frozenset[str] | None:
-        """Digests on the list, as last fetched; None once it could not be fetched for `max_age`."""
+        """Digests on the list, as last fetched; None after `max_age` without a successful fetch."""
         with self._lock:
             fetched = self._lists.get(source)
         if fetched is None or self._clock() - fetched.at > self._max_age:
@@ -58,7 +58,7 @@ class DigestLists:
         return fetched.digests
 
     def refresh(self, rules: Iterable[Rule]) -> list[str]:
-        """Fetch every list the rules name; one sentence for each that could not be."""
+        """Fetch every list that the rules name; returns one sentence for each failure."""
         expectations = (each for rule in rules for each in rule.expect if isinstance(each, DigestsFromExpectation))
         failures = []
         for source in dict.fromkeys(expectation.source for expectation in expectations):
@@ -66,7 +66,7 @@ class DigestLists:
                 fetched = _Fetched(self._list(source), self._clock())
             except (OSError, ValueError, SignwatchError) as error:
                 _LOG.warning("digest_list_failed source=%s detail=%s", source, error)
-                failures.append(f"{source}: {error}. Until it can be read, nothing counts as being on this list.")
+                failures.append(f"{source}: {error}. Until it can be read, this list allows no digest.")
                 continue
             with self._lock:
                 self._lists[source] = fetched
@@ -98,15 +98,18 @@ class DigestLists:
         try:
             return _fetched(url)
         except WrongContent as error:
-            # Where it redirects to may repeat the path, and that may be the secret.
+            # The target of a redirect may repeat the path, which may be the secret.
             raise FetchFailed("the URL in the file: redirected, or another kind of answer than a list") from error
         except SignwatchError as error:
-            # Its path may be the secret.
+            # The path may be the secret.
             raise FetchFailed(str(error).replace(shown_url(url), "the URL in the file")) from error
 
 
 def _of_repository(image: ImageName) -> frozenset[str]:
-    """Digests that logs show for signatures of tagged images. Raises `FetchFailed`: half a list would allow half."""
+    """Digests that logs show for signatures of tagged images.
+
+    Raises `FetchFailed` instead of returning a part of the list.
+    """
     from outbound.registry import Registry, RegistryFailed  # noqa: PLC0415  loads a client that few rules need
 
     try:
@@ -124,7 +127,7 @@ def _fetched(url: str) -> str:
         path = parts.path + (f"?{parts.query}" if parts.query else "")
         return fetcher.get(path, max_bytes=MAX_SIZE, expect=Expect.BYTES).decode("utf-8")
     except Refused as error:
-        # The answer is not repeated: many servers write the whole URL into it.
+        # The message does not repeat the answer, because many servers write the whole URL into it.
         raise FetchFailed(f"{shown_url(url)}: HTTP {error.status}, {error.reason}") from error
     finally:
         fetcher.close()

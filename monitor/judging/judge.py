@@ -1,4 +1,4 @@
-"""The real `Judge`: the certificate's issuer, each rule's expectation, and the alert where a signing differs."""
+"""The judge of hits: the certificate's chain, each rule's expectations, and the alert about a signing that differs."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -32,18 +32,20 @@ class Judge(Protocol):
     """Judges each hit under each of its rules: chain of trust first, then the expectations."""
 
     def judge(self, hits: Sequence[Hit], now: datetime) -> Sequence[Finding]:
-        """One finding per hit and rule. Each judgement knows of the ones before it, as if they were stored already."""
+        """One finding per hit and rule.
+
+        Each judgement takes the earlier ones of the call into account, as if they were stored.
+        """
 
     def alerts(self, findings: Sequence[Finding], now: datetime) -> Sequence[Alert]:
-        """Alerts that these findings call for; expected ones call for none."""
+        """Alerts about these findings; none for expected ones."""
 
 
 class RuleJudge(Judge):
-    """Judges hits of one set of rules. `authorities` is asked anew for each hit: the trust root may have moved on.
+    """Judges hits of one set of rules. `authorities` is called for each hit, because the trust root may change.
 
-    Events that must follow a signing are left to a second judgement, however late the entry is met: the logs that would
-    show it may be read only after this one. A judge that is `final` looks at it now, because there is no second
-    judgement.
+    A second judgement decides about events after a signing, even if the entry is read late: the logs with these
+    events may be read after this one. A judge that is `final` decides at once, because there is no second judgement.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class RuleJudge(Judge):
 
     @override
     def judge(self, hits: Sequence[Hit], now: datetime) -> Sequence[Finding]:
-        # Before any fact is asked for: what grows in between is then noticed when the findings are committed.
+        # Read before any fact: the commit of the findings then notices a past that grew meanwhile.
         past = self._facts.revisions({name for hit in hits for name in hit.rules if self._is_by_past(name)})
         facts = self._facts.ahead(hits)
         batch = BatchPast(facts.past, now)
@@ -79,7 +81,7 @@ class RuleJudge(Judge):
                 verdict = judge_selected(rule, selected, facts, now, again=self._final)
                 due = None if self._final else recheck_at(rule, selected, facts, now)
                 again = None if due is None else max(due, now)
-                # What no authority vouches for may be vouched for by one that is not known yet.
+                # A further authority of a later trust root may have issued the certificate.
                 is_open = again is not None or verdict.outcome is Outcome.UNVERIFIED
                 extra = hit.extra if is_open else b""
                 finding = Finding(name, selected, verdict, hit.leaf, extra, again, promises, past.get(name))
@@ -131,15 +133,16 @@ class RuleJudge(Judge):
 
 
 def _without_refuted_time(signing: Signing, now: datetime) -> Signing:
-    """The signing without a log's claim of when it took it in, where that lies ahead of the time the entry was met.
+    """The signing without the log's integrated time, if that time is ahead of `now`.
 
-    The integrated time is not in the tree: such a claim tells of the log's clock, and nothing of the signing.
+    The tree does not cover the integrated time: such a claim is a fault of the log's clock and says nothing about the
+    signing.
     """
     return _refute(signing, lambda at: is_ahead(at, now))
 
 
 def without_times(hits: Sequence[Hit], refuted: Collection[int]) -> Sequence[Hit]:
-    """Hits; one with a refuted index loses the log's claim of when it took the entry in."""
+    """The hits; a hit with a refuted index loses the log's integrated time."""
     return [
         replace(hit, signing=_refute(hit.signing, lambda _: True)) if hit.signing.where.index in refuted else hit
         for hit in hits
@@ -157,9 +160,9 @@ def _refute(signing: Signing, is_refuted: Callable[[datetime], bool]) -> Signing
 
 
 def _use_of(signer: Signer, at: datetime | None) -> datetime | None:
-    """When the signer signed, as far as the log's claim can be believed.
+    """Time of the signer's signature, if the log's claim is credible.
 
-    No key is used before its certificate is made: a claim from before that is of a clock that runs behind.
+    No key is used before its certificate is made: an earlier claim comes from a clock that is behind.
     """
     is_before = at is not None and signer.not_before is not None and at < signer.not_before
     return None if is_before else at
@@ -168,8 +171,8 @@ def _use_of(signer: Signer, at: datetime | None) -> datetime | None:
 def _issued(signer: Signer, hit: Hit) -> bytes:
     """Identity of a trusted certificate, equal in every log that shows it.
 
-    A CT entry's is computed from the leaf alone: what a server adds to it proves nothing. One that cannot be computed
-    is that of this entry alone: the certificate stays an event of its own, and no other entry answers it.
+    For a CT entry it is computed from the leaf alone, because the server's additions are unverified. If it cannot be
+    computed, it is unique to this entry: the certificate is then an event of its own, which no other entry settles.
     """
     try:
         if hit.signing.kind in CT_KINDS:

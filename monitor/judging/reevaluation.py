@@ -1,4 +1,4 @@
-"""Second judgements: once what must follow a signing had its time, and once another authority may vouch for it."""
+"""Second judgements: after the time for a required later entry, and after the trust root names a further authority."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -26,9 +26,9 @@ _ROUNDS: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Rechecked:
-    """Numbers of findings looked at, turned out unexpected, and waiting on because a log could not be asked.
+    """Numbers of findings judged again, found unexpected, and still waiting because a log did not answer.
 
-    `trouble` is our own, when it kept one or more from being judged; they stay due.
+    `trouble` is a fault of Signwatch that kept findings from being judged; they stay due.
     """
 
     looked_at: int = 0
@@ -38,10 +38,10 @@ class Rechecked:
 
 
 def recheck_all(store: Store, held: HeldRules, trust: TrustKeeper, now: datetime) -> Rechecked:
-    """Judge again everything that is due, for a command that ends; at most `_ROUNDS * _AT_ONCE` findings.
+    """Judge all due findings again, for a command that ends; at most `_ROUNDS * _AT_ONCE` findings.
 
-    Findings beyond that are still due: the next command, or a daemon, goes on. Our own trouble is a value here: what
-    a log did must be told all the same.
+    Further findings stay due for the next command or a daemon. A fault of Signwatch is returned as a value, so that
+    the command still reports the logs.
     """
     total = Rechecked()
     for _ in range(_ROUNDS):
@@ -63,7 +63,7 @@ def recheck_all(store: Store, held: HeldRules, trust: TrustKeeper, now: datetime
 def recheck(store: Store, held: HeldRules, trust: TrustKeeper, now: datetime) -> Rechecked:
     """Judge due findings again, at most some hundred.
 
-    A crash between two of them repeats none: each is committed with its alert and with the end of its wait.
+    A crash between two findings repeats none: each is committed with its alert and the end of its wait.
     """
     again = _Again(store, held, trust, now)
     due = due_findings(store.database, now, _AT_ONCE)
@@ -85,15 +85,15 @@ class _Again:
         self._trouble = ""
 
     def look_at(self, due: DueFinding) -> None:
-        """Judge one finding again, if that can be done now."""
+        """Judge one finding again, if the required logs were read."""
         rule = self._rule(due.rule)
         if rule is None:
-            # The rule is gone, and whom it would have told with it.
+            # The rule was removed, and its recipients with it.
             self._store.rejudged(due, None, ())
             return
         signing = _signing(due)
         if isinstance(signing, Unreadable):
-            # Must not keep those behind it from being judged.
+            # This finding must not block the judgement of later ones.
             postpone(self._store.database, due, self._now + _ASK_AGAIN)
             where = f"{due.where.log}: entry {due.where.index}"
             self._trouble = self._trouble or f"{where} was read once and cannot be read again: {signing.reason}"
@@ -103,13 +103,13 @@ class _Again:
             self._look_for_what_follows(due, signing, rule)
 
     def ended(self, looked_at: int) -> Rechecked:
-        """Let findings without a trusted certificate wait on, and say how it went."""
+        """Let findings without a trusted certificate wait further; returns the numbers."""
         if self._still_unverified:
             self._store.wait_on(self._still_unverified)
         return Rechecked(looked_at, self._unexpected, self._waiting, self._trouble)
 
     def _ask_authorities(self, due: DueFinding, signing: Signing) -> None:
-        """Judge a finding as if it had just been met: an entry that must follow it may get its own second judgement."""
+        """Judge a finding as if its entry had just been read: it may need a second judgement of its own."""
         [finding] = self._first.judge([Hit(signing, (due.rule,), due.leaf, due.extra)], self._now)
         if finding.verdict.outcome is Outcome.UNVERIFIED:
             self._still_unverified.append(due)
@@ -121,7 +121,7 @@ class _Again:
         [finding] = self._last.judge([Hit(signing, (due.rule,), due.leaf, due.extra)], self._now)
         by = recheck_at(rule, finding.selected, self._store.facts.stored, self._now)
         if _cannot_tell(self._store, due, finding.selected, by):
-            # An outage is told as an outage: nothing is held against a signing for what we could not ask.
+            # During an outage the finding waits: a missing answer does not count against a signing.
             postpone(self._store.database, due, self._now + _ASK_AGAIN)
             self._waiting += 1
             return
@@ -137,10 +137,10 @@ class _Again:
 
 
 def _of_what_follows(finding: Finding, rule: Rule) -> Finding:
-    """Keep only the reasons about an entry that had to follow.
+    """Keep only the reasons about a required later entry.
 
-    Everything else was judged when the entry was met: what others signed since, perhaps under a stolen identity, must
-    not make it unexpected.
+    All other reasons were judged with the entry: later signings, perhaps under a stolen identity, must not make it
+    unexpected.
     """
     if finding.verdict.outcome is not Outcome.UNEXPECTED:
         return finding
@@ -150,7 +150,7 @@ def _of_what_follows(finding: Finding, rule: Rule) -> Finding:
 
 
 def _cannot_tell(store: Store, due: DueFinding, selected: Selected, by: datetime | None) -> bool:
-    """Whether the logs that would show what had to follow `by` then were not all read since."""
+    """True if some log that could hold the required later entry was not read since `by`."""
     facts = store.facts.known
     logs, shown = (
         (facts.signature_logs, facts.in_signature_log)

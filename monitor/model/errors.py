@@ -1,4 +1,4 @@
-"""The three kinds of trouble, kept apart everywhere: the log lied, we could not ask, or we are ill."""
+"""The three kinds of trouble: the log lied, the log did not answer, or Signwatch has a fault."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ class SignwatchError(Exception):
 
 
 class FetchFailed(SignwatchError):
-    """We could not ask, or the answer was no answer: retry, and alert only when it stays so.
+    """The log did not answer, or its answer was malformed: retry, and alert only if this lasts.
 
     A server's malformed reply belongs here as long as nothing it *signed* contradicts anything else it signed.
     `reason` is a short fixed word for metrics.
@@ -18,25 +18,25 @@ class FetchFailed(SignwatchError):
 
 
 class Lagging(FetchFailed):
-    """The server that answered has not reached the size asked about. Another replica may have: ask again."""
+    """The answering server has a smaller tree than the requested size. Another replica may have the size: ask again."""
 
     reason = "lagging"
 
 
 class OwnFault(SignwatchError):
-    """We are ill: disk, database, configuration. The log is not to blame."""
+    """Signwatch has a fault: disk, database, configuration. The log is not to blame."""
 
 
 class BadConfig(OwnFault):
-    """The configuration cannot be used; the message says where and what would be right."""
+    """The configuration cannot be used; the message names the place and the correct form."""
 
 
 class StateConflict(OwnFault):
-    """Another process moved the position first. Nothing was written; read the state again."""
+    """Another process moved the position first. This commit wrote no row; read the state again."""
 
 
 class PastMoved(StateConflict):
-    """Another log's pass changed the past that findings were judged by. Nothing was written; judge them again."""
+    """Another log's pass changed the past by which findings were judged. This commit wrote no row; judge them again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +54,15 @@ class SignedPromise:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Everything needed to show a log's misbehaviour to a reader who trusts neither side.
+    """The proof of a log's misbehaviour for a reader who trusts neither side.
 
     `heads` are raw signed tree heads (notes or STH JSON), `proof` the hashes that failed, `leaves` raw entries with
     their index. `spki` is the log key that signed the heads, `detail` a sentence for people. `prefix` is a frontier of
-    `[0, sizes[0])` that was proven to lie in the tree of the last head. Where two proofs give two hashes for one place,
+    `[0, sizes[0])` that was proven to lie in the tree of the last head. For two proofs with two hashes for one node,
     `second_proof` leads the last leaf up to the second head, and `proof` the first leaf, or else the frontier in
-    `prefix`, up to the first. `promises` are what the log signed about entries beside its heads: the one that was
-    broken first. `event` names what happened so that seeing it again is no second event: it holds no signature bytes,
-    because logs sign the same head anew for every request.
+    `prefix`, up to the first. `promises` are the log's signed promises about entries, the broken one first. `event`
+    names the event, so that a second sighting is not a second event: it holds no signature bytes, because logs sign
+    the same head anew for every request.
     """
 
     log: str
@@ -99,10 +99,10 @@ class LogMisbehaved(SignwatchError):
 
 
 class NotShown(FetchFailed):
-    """The log did not show what its own signed head promises: a proof that fails, an entry that is not there.
+    """The log did not show a part of its own signed tree: a proof fails, or an entry is missing.
 
-    No two signed statements contradict each other yet, and a lagging replica or a bad cache looks the same: ask again.
-    What stays so after a bounded number of fresh answers is raised as `LogMisbehaved` with this evidence.
+    No two signed statements contradict each other yet, and a lagging replica or a bad cache has the same effect: ask
+    again. If it lasts for a bounded number of fresh answers, it is raised as `LogMisbehaved` with this evidence.
     """
 
     reason = "not-shown"
@@ -113,9 +113,9 @@ class NotShown(FetchFailed):
 
 
 class MalformedEntries(NotShown):
-    """Entries came in a file of the wrong length or shape: a bad cache as likely as a log that keeps them from us.
+    """Entries came in a file of the wrong length or form: the cause may be a bad cache, or a log that hides entries.
 
-    Held against the log as a missing entry only when it has stayed so for minutes (`monitor.following.follower`).
+    It counts as a missing entry of the log only if it lasts for minutes (`monitor.following.follower`).
     """
 
     reason = FetchFailed.reason

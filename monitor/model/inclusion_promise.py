@@ -1,8 +1,8 @@
 """Promises that a log signs for submitters: "your entry is in my tree", or "it will be before long".
 
 Rekor v1 signs an entry timestamp (SET) over an entry's body and its index; a CT log signs a certificate timestamp (SCT)
-that holds for its maximum merge delay. Clients believe them without looking at the log, so a log that signs one and
-keeps the entry out of its tree has hidden a signature. Pure: bytes, keys and times in, verified promises out.
+that holds for its maximum merge delay. Clients accept a promise without a request to the log, so a log that signs a
+promise and keeps the entry out of its tree hides a signing. Pure: bytes, keys and times in, verified promises out.
 """
 
 import base64
@@ -27,12 +27,12 @@ from tlog.merkle import MAX_TREE_SIZE, LeafHash, leaf_hash
 from tlog.note import BadSignature, MalformedNote, load_public_key, verify_signature
 from tlog.static_ct import leaf_index
 
-# A promise is kept until it is settled; no entry of the public logs comes near this.
+# A promise is stored until it is settled; entries of the public logs are far smaller than this cap.
 MAX_STATEMENT: Final = 1024 * 1024
-# SPEC rekor entries.go: the timestamp is signed when the entry is integrated already. What is given here is for
-# replicas that lag and clocks that differ.
+# SPEC rekor entries.go: the timestamp is signed after the entry was integrated. This delay allows for replicas that
+# lag and clocks that differ.
 SET_MERGE_DELAY: Final = timedelta(hours=1)
-# CTFE's default, and what Sigstore's CT logs are run with; no trusted root tells another.
+# The maximum merge delay of CTFE by default and of Sigstore's CT logs; a trusted root holds no other value.
 SCT_MERGE_DELAY: Final = timedelta(hours=24)
 _SET_FIELDS: Final = frozenset({"body", "integratedTime", "logID", "logIndex"})
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -46,15 +46,15 @@ class PromiseKind(StrEnum):
 
 
 class BadPromise(SignwatchError):
-    """The log's key did not sign this, or it promises nothing. It shows nothing about the log."""
+    """The log's key did not sign this, or it is no promise. It shows nothing about the log."""
 
 
 @dataclass(frozen=True, slots=True)
 class InclusionPromise:
-    """A promise whose signature verified under `spki`. `leaf` is what must be hashed into the tree, byte for byte.
+    """A promise whose signature verified under `spki`. `leaf` are the bytes that must be a leaf of the tree.
 
-    `index` is where it must stand, where that was promised: through all trees of a Rekor v1 log (the virtual index),
-    in the one tree of a static CT log. `at` is when the log says that it promised.
+    `index` is the promised index, if the promise has one: through all trees of a Rekor v1 log (the virtual index), in
+    the one tree of a static CT log. `at` is the log's time of the promise.
     """
 
     signed: SignedPromise
@@ -80,19 +80,19 @@ class InclusionPromise:
 
     @property
     def id(self) -> str:
-        """Id of the promised entry, the same however often the promise is signed."""
+        """Id of the promised entry, the same for every signature of the promise."""
         parts = (self.log_id, self.kind.value, str(self.index), self.leaf_hash.hex())
         return sha256("\0".join(parts).encode()).hexdigest()
 
     def due(self, seen: datetime) -> datetime:
-        """When it must have been kept, if it was first seen at `seen`: a time in the future buys the log no time."""
+        """Time by which the promise must be kept. After `seen`, a promise with a future time gets no extension."""
         delay = SET_MERGE_DELAY if self.kind is PromiseKind.SET else SCT_MERGE_DELAY
         return min(self.at, seen) + delay
 
 
 @dataclass(frozen=True, slots=True)
 class Overdue:
-    """Overdue promises that one log could not be asked for: how many, since when the oldest is due, and why."""
+    """Overdue promises about which one log did not answer: number, time at which the oldest was due, reason."""
 
     log_id: str
     promises: int
@@ -137,7 +137,7 @@ def promise_of(sct: EmbeddedSct) -> InclusionPromise | None:
 
 def _read_set(signed: SignedPromise, spki: bytes) -> InclusionPromise:
     told: Any = json.loads(signed.statement)
-    # One spelling only: a key that stands twice, or a number that is written otherwise, would be read in two ways.
+    # Only one spelling is accepted: a repeated key or another form of a number could be read in two ways.
     if not isinstance(told, dict) or set(told) != _SET_FIELDS or rfc8785.dumps(told) != signed.statement:
         raise BadPromise("a signed entry timestamp is the canonical JSON of four fields")
     body, at, log_id, index = (told[name] for name in ("body", "integratedTime", "logID", "logIndex"))
@@ -159,7 +159,7 @@ def _read_sct(signed: SignedPromise, spki: bytes) -> InclusionPromise:
 
 
 def _sct(signed: SignedPromise, spki: bytes) -> InclusionPromise:
-    # SPEC RFC 6962 3.2 and 3.4: what is signed begins with version v1 and signature type certificate_timestamp, the
+    # SPEC RFC 6962 3.2 and 3.4: the signed bytes begin with version v1 and signature type certificate_timestamp, the
     # leaf with version v1 and leaf type timestamped_entry: all of them 0, and the rest is the same.
     leaf = parse_leaf(signed.statement)
     return InclusionPromise(
@@ -180,7 +180,7 @@ class _Timestamp(msgspec.Struct):
 
 
 def pack_timestamp(signature: str | None, index: int, seconds: int | None) -> bytes:
-    """Keep what a signed entry timestamp takes beside the body, for `unpack_timestamp`; empty where there is none."""
+    """Fields of a signed entry timestamp without the body, for `unpack_timestamp`; empty without a timestamp."""
     try:
         raw = base64.b64decode(signature or "", validate=True)
     except (binascii.Error, ValueError):

@@ -1,4 +1,4 @@
-"""A log as the monitor sees it: tree heads by their state of trust, entries, how fresh a head has to be.
+"""A log as the monitor sees it: tree heads by their state of trust, entries, and the required freshness of heads.
 
 `LogSource` is asked of a log of any protocol. Protocol quirks stay inside the adapters in `monitor/logs/`.
 """
@@ -31,14 +31,15 @@ from tlog.static_ct import open_ct_checkpoint, static_ct_key
 # rekor-tiles freeze-checkpoint: the operator re-signs the last head with this extension line.
 FROZEN: Final = "Log frozen — "
 CLOCK_SKEW: Final = timedelta(minutes=10)
-"""How far two honest clocks may be apart."""
-# Before anything is learned of a log it must have grown this often.
+"""Greatest difference of two honest clocks."""
+# Number of growths of a log before its past is used for a prediction.
 _GROWTHS: Final = 8
-# A silence is unusual when it lasts this many times the longest before it, and this many entries are missed in it.
+# A silence is unusual if it is this many times as long as the longest before it, and this many entries would usually
+# have come.
 _LONGER: Final = 3
 _MISSED: Final = 10
-# SPEC RFC 6962 3.5: a log signs a new head at least once per maximum merge delay, new entries or none. 24 hours is the
-# longest that a client's policy accepts.
+# SPEC RFC 6962 3.5: a log signs a new head at least once per maximum merge delay, new entries or none. 24 hours is
+# the longest delay that a client's policy accepts.
 _LONGEST_MERGE_DELAY: Final = timedelta(hours=24)
 
 _POLLS_MISSED: Final = 5
@@ -50,7 +51,9 @@ Growth = Sequence[tuple[datetime, int]]
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """Time for which a log may show nothing new. `busy`: whether it must move in it; `None` leaves it to its past.
+    """Time for which a log may show no new head.
+
+    `busy`: the log must grow within this time; with `None` its past decides.
 
     `poll` is the time between two passes.
     """
@@ -61,15 +64,15 @@ class Freshness:
 
     @property
     def longest_pause(self) -> timedelta:
-        """Time between two passes that succeeded after which the log was not watched."""
+        """Longest time between two successful passes in which the log still counts as watched."""
         return max(self.poll * _POLLS_MISSED, _LEAST_PAUSE)
 
     def is_silent(self, fresh: datetime, now: datetime) -> bool:
-        """Whether nothing new was shown for too long, if it is a busy log."""
+        """True if the log counts as busy and has shown no new head for too long."""
         return now - fresh > self.stale_after
 
     def is_unusual(self, fresh: datetime, now: datetime, growth: Callable[[], Growth], *, signs_time: bool) -> bool:
-        """Whether the silence since `fresh` says that something keeps new heads from us.
+        """True if the silence since `fresh` suggests that the log or a cache hides new heads.
 
         `signs_time`: heads of this log carry the time they were signed at, and are signed anew without new entries.
         """
@@ -81,7 +84,7 @@ class Freshness:
 
 
 def is_unusual_silence(growth: Growth, silence: timedelta) -> bool:
-    """Whether a log that grew like this would have grown in `silence`. False for one of which too little is known."""
+    """True if a log with this growth would have grown within `silence`. False if too little is known."""
     grown: list[tuple[datetime, int]] = []
     for at, size in growth:
         if not grown or size > grown[-1][1]:
@@ -100,9 +103,9 @@ def is_unusual_silence(growth: Growth, silence: timedelta) -> bool:
 class SignedHead:
     """A tree head signed by the log's pinned key. `raw` is the evidence: the note, or the STH's JSON, as served.
 
-    `timestamp` is when the log says it signed, where the format has one. `final` means the operator declared the log
-    frozen. `cosigned_by` names witnesses whose cosignatures verified, `cosigned_at` says for each when it signed.
-    Signed anew by a witness, a head is still the same head.
+    `timestamp` is the log's time of signing, if the format has one. `final` means that the operator declared the log
+    frozen. `cosigned_by` names witnesses with verified cosignatures, `cosigned_at` their times. A further
+    cosignature does not make another head.
     """
 
     log: str
@@ -131,9 +134,10 @@ class TimedEntry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """The verified part of a log: every leaf below `frontier.size` was hashed into a tree that `head` extends.
+    """The verified part of a log: every leaf below `frontier.size` was hashed into a tree that is a prefix of `head`'s.
 
-    `frontier.size <= head.size`, and a consistency proof (or equality of roots) ties the two together. `last_timed` is
+    `frontier.size <= head.size`, and a consistency proof (or equality of roots) shows that the two belong together.
+    `last_timed` is
     the newest entry read so far that has a claimed time: those of the next batch are compared with it.
     """
 
@@ -241,14 +245,16 @@ CT_APIS: Final = frozenset({LogApi.CT_RFC6962, LogApi.CT_STATIC})
 
 
 class LogEntry(NamedTuple):
-    """One entry as served. `leaf` is what is hashed into the tree, byte for byte.
+    """One entry as served. `leaf` are exactly the bytes that are hashed into the tree.
 
-    Rekor: the canonical body. CT: the MerkleTreeLeaf. `extra` is what the API adds and no hash covers (a CT chain);
-    `integrated_time` is Rekor v1's claim. Both are unverified, and so is `timestamp`: what was signed beside the entry,
-    for `monitor.model.inclusion_promise.unpack_timestamp`. `unread` is the leaf hash, as the log gave it, of an entry
-    whose bytes exceed every cap; `leaf` is then empty.
+    Rekor: the canonical body. CT: the MerkleTreeLeaf. `extra` is added by the API and covered by no hash (a CT
+    chain); `integrated_time` is Rekor v1's claim. Both are unverified, and so is `timestamp`, the signed entry
+    timestamp for `monitor.model.inclusion_promise.unpack_timestamp`. `unread` is the leaf hash, as the log gave it,
+    of an entry
+    with bytes beyond every cap; `leaf` is then empty.
 
-    A tuple, because a backlog has millions: quick to make and to send to another process, and the collector forgets it.
+    A tuple, because a backlog has millions: a tuple is quick to make and to send to another process, and the garbage
+    collector ignores it.
     """
 
     leaf: bytes
@@ -259,7 +265,7 @@ class LogEntry(NamedTuple):
 
 
 def hashes_of(entries: Sequence[LogEntry]) -> list[LeafHash]:
-    """Leaf hash of each entry: of its bytes, or as the log gave it for one whose bytes exceed every cap."""
+    """Leaf hash of each entry: of its bytes, or the log's own hash for an entry beyond every cap."""
     hashes = leaf_hashes(entry.leaf for entry in entries)
     for place, entry in enumerate(entries):
         if entry.unread:
@@ -268,7 +274,7 @@ def hashes_of(entries: Sequence[LogEntry]) -> list[LeafHash]:
 
 
 def unread_entry(where: EntryRef, leaf_hash: bytes) -> Unreadable:
-    """The record of an entry that was taken by its leaf hash."""
+    """The record of an entry of which only the leaf hash is known."""
     reason = f"it is too large to be fetched; its leaf hash is {leaf_hash.hex()}"
     return Unreadable(where, "beyond-cap", reason)
 
@@ -291,17 +297,20 @@ class LogIdentity:
 
 
 class LogSource(Protocol):
-    """One log tree. Raises `FetchFailed` when it could not ask, `NotShown` when a signed promise was not kept (yet)."""
+    """One log tree.
+
+    Raises `FetchFailed` without an answer, `NotShown` when the log does not show a part of its signed tree.
+    """
 
     @property
     def identity(self) -> LogIdentity:
         """The tree and its pinned key."""
 
     def latest(self) -> SignedHead:
-        """Newest tree head the log shows, its signature checked against the pinned key and its origin compared."""
+        """The log's newest tree head, with a verified signature by the pinned key and the right origin."""
 
     def consistency_proof(self, size1: int, size2: int) -> Sequence[NodeHash]:
-        """Proof from `size1` to `size2`; not verified: the caller holds both roots."""
+        """Proof from `size1` to `size2`, not verified, because only the caller has both roots."""
 
     def frontier(self, size: int, head: SignedHead) -> Frontier:
         """Frontier of `[0, size)`, authenticated against `head` (`size <= head.size`)."""
@@ -310,9 +319,9 @@ class LogSource(Protocol):
         """Entries `[start, start + n)` in order, `1 <= n <= end - start`. Unauthenticated: hash them."""
 
     def sightings(self) -> Sequence[SignedHead]:
-        """Heads that came along with other answers since the last call, signatures checked: another view of the log.
+        """Heads in other answers since the last call, with verified signatures: perhaps another view of the log.
 
-        At most a handful; none where the protocol shows heads in one place only.
+        At most a handful; none if the protocol shows heads in one place only.
         """
 
 
@@ -320,7 +329,7 @@ class LogSource(Protocol):
 class Place:
     """A log's answer to a promise: the leaf at `index` of its tree, proven into `head`.
 
-    `promised` is the log's own promise of this very leaf, where one came with it, as served.
+    `promised` is the log's own promise of exactly this leaf, as served, if the answer holds one.
     """
 
     index: int
@@ -331,7 +340,7 @@ class Place:
 
 
 class PromisedRange(NamedTuple):
-    """Promised indexes `[start, stop)` that a tree is for; no `stop` while no other tree takes over."""
+    """Promised indexes `[start, stop)` of a tree; `stop` is `None` for the newest tree."""
 
     start: int
     stop: int | None
@@ -342,10 +351,10 @@ class PromisingSource(LogSource, Protocol):
     """A log tree that signs promises beside its heads."""
 
     def promised_range(self, head: SignedHead) -> PromisedRange:
-        """Promised indexes that this tree is for, from that of its first leaf on."""
+        """Promised indexes of this tree, from that of its first leaf on."""
 
     def place_of(self, promise: InclusionPromise, head: SignedHead) -> Place:
         """Place of the promised leaf, or the leaf at the promised index, which is below `head`.
 
-        Raises `FetchFailed`, and `NotShown` when the log has nothing to show or cannot prove it.
+        Raises `FetchFailed`, and `NotShown` when the log shows no leaf or no valid proof.
         """

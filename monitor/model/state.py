@@ -1,4 +1,4 @@
-"""Guarantees that following needs of its state. `monitor.store` keeps it in a database."""
+"""The guarantees of state that following relies on. `monitor.store` implements them in a database."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,11 +27,11 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A rule matched an entry. Identified by (log, index, rule): a second pass over the entry adds nothing.
+    """A rule matched an entry. Identified by (log, index, rule): a second pass over the entry adds no finding.
 
     `selected` are the signers the rule selected. `past` is the revision of the rule's past that the verdict depends on,
-    `None` where it depends on none. `recheck` says when to judge it again, for what must happen later; `extra` is what
-    was served beside the leaf. `promises` are those CT logs made to the holder of the certificate in it.
+    `None` if it depends on no past. `recheck` is the time of the second judgement, if an entry or certificate must
+    follow; `extra` was served beside the leaf. `promises` are the promises of CT logs in its certificate.
     """
 
     rule: str
@@ -54,7 +54,7 @@ class UnreadableEntry:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """An entry that more rules select than are judged: how many `matches` are left out, and its inert readable part."""
+    """An entry that more rules select than are judged: number of `matches` left out, inert readable part."""
 
     index: int
     matches: int
@@ -89,7 +89,10 @@ class State(Protocol):
         """Position of this log; `None` when the log was never baselined."""
 
     def baseline(self, position: Position, how: str) -> None:
-        """Record the explicit first position of a log and how it was chosen. Raises `StateConflict` if it has one."""
+        """Record the explicit first position of a log and the way it was chosen.
+
+        Raises `StateConflict` if it has a position.
+        """
 
     def advance(self, old: Position, new: Position, batch: Batch, alerts: Sequence[Alert]) -> None:
         """Commit findings, unreadable entries, outbox rows and the new position in one transaction, or nothing.
@@ -100,17 +103,17 @@ class State(Protocol):
         """
 
     def record_head(self, head: SignedHead) -> None:
-        """Append a head to the hash-chained history of everything the log ever signed for us; known ones are kept."""
+        """Append a head to the hash-chained history of the log's signed heads; a known head adds no row."""
 
     def keep_evidence(self, evidence: Evidence, alerts: Sequence[Alert]) -> bool:
         """Store evidence and enqueue its alerts, evidence first. False when this very event is already known."""
 
     def enqueue(self, alerts: Sequence[Alert]) -> None:
-        """Put alerts in the outbox of every channel they go to. An alert id that was ever enqueued is not repeated."""
+        """Put alerts into the outbox of each of their channels. An alert id is enqueued only once."""
 
 
 class FactStore(Protocol):
-    """Store of the past. One question about many hits is cheaper there than many about one."""
+    """Store of the past. One query about many hits takes less time than many queries about one hit."""
 
     def ahead(self, hits: Sequence[Hit]) -> Facts:
         """Facts for judging these hits of one batch, as stored now."""

@@ -1,8 +1,8 @@
-"""Witness cosignatures as a policy: of n chosen witnesses, k must have seen the very head we are shown.
+"""Witness cosignatures as a policy: of n chosen witnesses, k must have cosigned exactly the shown head.
 
-A log that shows each visitor a history of its own has to fool k witnesses as well. Their absence proves nothing against
-the log: a witness may be down, or the log may not have asked. So it is told as something we could not get, never as a
-lie. A cosignature counts for as long as a head of the log does: a replayed head comes with its cosignatures.
+A log that shows each visitor a separate history would have to deceive k witnesses as well. Missing cosignatures do
+not accuse the log: a witness may be down, or the log may not have asked it. So they count as a missing answer, never
+as a lie. A cosignature is valid as long as a head is fresh: a replayed head comes with its old cosignatures.
 """
 
 from collections.abc import Mapping
@@ -23,16 +23,17 @@ MAX_WITNESSES: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class WitnessPolicy:
-    """At least `required` of `witnesses` must have cosigned. Two keys of one name are one witness, mid-rotation.
+    """At least `required` of `witnesses` must have cosigned.
 
-    Raises `ValueError` for a policy that nothing or everything meets.
+    Two keys with one name are one witness during a rotation. Raises `ValueError` for a policy that no head or every
+    head meets.
     """
 
     required: int
     witnesses: tuple[WitnessKey, ...]
 
     def __post_init__(self) -> None:
-        """Check that the policy can be met and can be missed."""
+        """Check that some heads meet the policy and some do not."""
         if not 1 <= self.required <= len(self.names):
             raise ValueError(f"{self.required} of {len(self.names)} witnesses can never be required")
 
@@ -46,7 +47,7 @@ class WitnessPolicy:
 class Cosigning:
     """The witnesses of a policy that cosigned one head; `enough` if the policy is met.
 
-    `last` says for everyone who cosigned it when they last did; who did too long ago is `missing` all the same.
+    `last` is the time of each witness's newest cosignature; a witness with an old cosignature is `missing` too.
     """
 
     present: tuple[str, ...]
@@ -57,7 +58,7 @@ class Cosigning:
 
 @dataclass(frozen=True, slots=True)
 class WitnessStatus:
-    """Witnesses of a log when last asked: the time since which each is missing, and since which too many are.
+    """State of a log's witnesses: the time since which each is missing, and the time since which too many are.
 
     `short_since` is `None` while enough cosign.
     """
@@ -94,10 +95,11 @@ class Witnessed:
 
 
 def judge(policy: WitnessPolicy, head: SignedHead, now: datetime, fresh_for: timedelta | None) -> Cosigning:
-    """Hold a head against the policy. Its cosignatures were verified already.
+    """Compare a head with the policy. Its cosignatures are verified.
 
-    SPEC tlog-cosignature: a cosignature's timestamp is when it was made, so one that is older than `fresh_for`, or from
-    the future, says nothing about what the witness sees now. `None`: no newer one is expected of this log.
+    SPEC tlog-cosignature: a cosignature's timestamp is the time at which it was made, so a cosignature older than
+    `fresh_for`, or from the future, says nothing about the witness's present view. With `None` no newer cosignature
+    is expected.
     """
     last: dict[str, datetime] = {}
     for name, at in zip(head.cosigned_by, head.cosigned_at, strict=True):
@@ -110,7 +112,7 @@ def judge(policy: WitnessPolicy, head: SignedHead, now: datetime, fresh_for: tim
 
 
 def follow_up(policy: WitnessPolicy, before: WitnessStatus, cosigning: Cosigning, now: datetime) -> WitnessStatus:
-    """Return the status after a head was judged at `now`; a witness that was missing before keeps its `since`.
+    """The status after a head was judged at `now`; a witness that was missing before keeps its `since`.
 
     A witness that cosigned the head too long ago is missing since then.
     """
@@ -118,7 +120,7 @@ def follow_up(policy: WitnessPolicy, before: WitnessStatus, cosigning: Cosigning
     missing = tuple((name, known.get(name) or min(cosigning.last.get(name, now), now)) for name in cosigning.missing)
     if cosigning.enough:
         return WitnessStatus(missing, None)
-    # The policy was last met when as many as it takes had cosigned, the latest of them no later than that.
+    # The policy was last met at the time of the cosignature that completed the required number.
     latest = sorted((min(at, now) for at in cosigning.last.values()), reverse=True)[: policy.required]
     began = latest[-1] if len(latest) == policy.required else now
     return WitnessStatus(missing, before.short_since or began)
@@ -131,7 +133,7 @@ def read_witnesses(node: Node) -> WitnessPolicy:
     if len(keys) > MAX_WITNESSES:
         raise Misplaced(f"more than {MAX_WITNESSES} witnesses", node)
     if len({(key.name, key.raw) for key in keys}) < len(keys):
-        raise Misplaced("a witness key stands here twice; it counts once", node)
+        raise Misplaced("a witness key is listed twice; it counts once", node)
     required = fields.need("required")
     try:
         return WitnessPolicy(read_number(required), keys)

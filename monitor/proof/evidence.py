@@ -1,9 +1,9 @@
-"""Evidence as one file that verifies offline, without this program's state and without trusting who sent it.
+"""Evidence as one file that verifies offline, without this program's state and without trust in the sender.
 
-Two strengths, and the file says which it is. *Transferable*: the log's own signatures contradict each other, which
-only the holder of its key can make. *Record*: what a server answered; convincing only to who trusts the witness,
-because anybody can make a proof that fails or an entry that was never signed. That a log does *not* show an entry is
-always a record; that it signed two entries for one index is not.
+The file states one of two strengths. *Transferable*: the log's own signatures contradict each other, which only the
+holder of its key can cause. *Record*: the answer of a server; it convinces only a reader who trusts its author,
+because any person can make a proof that fails or an entry that was never signed. A missing entry is always a record;
+two signed entries for one index are transferable.
 """
 
 import base64
@@ -39,7 +39,7 @@ MAX_SIZE: Final = 16 * 1024 * 1024
 BROKEN_PROMISE: Final = "log-promise-broken"
 WRONG_SIGNATURE: Final = "entry-signature-wrong"
 _REFUSED: Final = "log-head-refused"
-# What a server left out, or served in place of an entry, may come without anything that is signed.
+# Evidence about a missing or replaced entry may hold no signature.
 _MAY_BE_UNSIGNED: Final = frozenset({"log-entries-not-in-tree", "log-shard-vanished"})
 KINDS: Final = frozenset(
     {
@@ -63,7 +63,7 @@ class NotEvidence(SignwatchError):
 class Conclusion:
     """Conclusion from an evidence file. `transferable` if the log's key alone proves it; otherwise it is a record.
 
-    `signed` says that the key in the file signed something in it. Whose key that is, a file cannot say of itself.
+    `signed` means that the key in the file signed a part of it. The file itself cannot show the owner of the key.
     """
 
     transferable: bool
@@ -85,7 +85,7 @@ class Checked:
 
 
 def event_id(evidence: Evidence) -> str:
-    """Return a stable id of the event: seeing it again is no second event."""
+    """Stable id of the event, the same for every sighting."""
     parts = (evidence.log, evidence.kind, sha256(evidence.spki).hexdigest(), evidence.event)
     return sha256("\0".join(parts).encode()).hexdigest()[:32]
 
@@ -117,7 +117,7 @@ def to_document(evidence: Evidence) -> dict[str, Any]:
     try:
         conclusion = conclude(evidence)
     except NotEvidence as error:
-        # What was seen is kept even if nothing follows from it: evidence is never dropped for being odd.
+        # Evidence is kept even if no conclusion follows from it.
         conclusion = Conclusion(False, (f"Record only: {evidence.detail}", f"Its heads show nothing: {error}"))
     document["strength"] = "transferable" if conclusion.transferable else "record"
     document["shows"] = list(conclusion.sentences)
@@ -125,7 +125,7 @@ def to_document(evidence: Evidence) -> dict[str, Any]:
 
 
 def from_document(document: Any) -> Evidence:
-    """Read what `to_document` wrote. Raises `NotEvidence`; verifies nothing."""
+    """Read the output of `to_document`, without verification. Raises `NotEvidence`."""
     try:
         if document["mediaType"] != MEDIA_TYPE or document["version"] != VERSION:
             raise NotEvidence(f"not version {VERSION} of {MEDIA_TYPE}")
@@ -154,9 +154,9 @@ def from_document(document: Any) -> Evidence:
 
 
 def check_evidence(raw: bytes) -> Checked:
-    """Check an evidence file on its own: read it, verify every signature in it, and say what it shows.
+    """Check an evidence file by itself: read it, verify every signature in it, and draw the conclusion.
 
-    Does not check that the key in it belongs to the log it names: anybody can sign with a key of their own. Compare
+    Does not check that the key in it belongs to the named log: any person can sign with a key of their own. Compare
     `Checked.evidence.spki` with a trust root (`TrustRoot.signer`). Raises `NotEvidence`.
     """
     if len(raw) > MAX_SIZE:
@@ -172,7 +172,7 @@ def check_evidence(raw: bytes) -> Checked:
 
 
 def conclude(evidence: Evidence) -> Conclusion:
-    """Say what the signatures, sizes and hashes in `evidence` show by themselves. Raises `NotEvidence`."""
+    """The conclusion from the signatures, sizes and hashes in `evidence` alone. Raises `NotEvidence`."""
     if evidence.kind not in KINDS:
         raise NotEvidence(f"{evidence.kind!r:.60} is no kind of evidence")
     if evidence.kind == _REFUSED:
@@ -189,7 +189,7 @@ def conclude(evidence: Evidence) -> Conclusion:
     sentences += [f"It promised {_promised(each)}." for each in promises]
     if not statements and not promises:
         if evidence.kind not in _MAY_BE_UNSIGNED:
-            raise NotEvidence("nothing in the file is signed")
+            raise NotEvidence("the log signed no part of the file")
         return Conclusion(False, (f"Record only: {evidence.detail}",), signed=False)
     if evidence.kind == BROKEN_PROMISE:
         return _conclude_promise(evidence, statements, promises, sentences)
@@ -210,7 +210,7 @@ def _wrong_signature(evidence: Evidence) -> str:
     read = decode_rekor(leaf, EntryRef(evidence.log, index))
     if isinstance(read, Unreadable) or not has_wrong_signature(leaf, read):
         raise NotEvidence("the signature in the entry is not one that fails under the entry's key")
-    return f"The signature in entry {index} is not that of the key or certificate in it, so no log should take it."
+    return f"The signature in entry {index} was not made by the key or certificate in it, so no log should take it."
 
 
 def _contradiction(statements: list[Statement], evidence: Evidence) -> str | None:
@@ -275,7 +275,7 @@ def _shown_prefix(first: Statement, second: Statement, evidence: Evidence) -> Ro
 def _conclude_promise(
     evidence: Evidence, statements: list[Statement], promises: list[InclusionPromise], sentences: list[str]
 ) -> Conclusion:
-    """Conclusion from a promise, the log's head, and the leaf in the promised place. Every signature must verify."""
+    """Conclusion from a promise, the log's head, and the leaf at the promised index. Every signature must verify."""
     if not promises or evidence.event != promises[0].id:
         raise NotEvidence("the file does not hold the promise it is about")
     if len(statements) > 1 or evidence.sizes != tuple(s.size for s in statements):
@@ -295,7 +295,7 @@ def _conclude_promise(
 
 
 def _check_second(promises: list[InclusionPromise], shown: tuple[int, bytes] | None) -> None:
-    """A second promise is of the other entry: the one that is shown, or one that was promised the same index."""
+    """Check that a second promise is for another entry: the shown entry, or an entry with the same promised index."""
     promised, *more = promises
     if len(more) > 1 or any(each.leaf == promised.leaf for each in more):
         raise NotEvidence("the file holds more promises than the one that was broken and the one that breaks it")
@@ -311,8 +311,8 @@ def _promise_contradiction(promises: list[InclusionPromise], shown: tuple[int, b
     if more and more[0].index == promised.index and promised.index is not None and more[0].leaf != promised.leaf:
         return f"One index, two entries: both were promised index {promised.index}, which holds only one."
     if promised.kind is PromiseKind.SCT and shown is not None and shown[0] == promised.index:
-        # A CT log has one tree, so the index names one place. Rekor's counts through all trees of the log, and where
-        # one of them begins is signed nowhere: the maker of the file could have chosen it.
+        # A CT log has one tree, so the index names one leaf. Rekor's index counts through all trees of the log, and
+        # the first index of a tree is not signed: the author of the file could have chosen it.
         return f"The signed tree holds another entry at index {promised.index}; the proof leads it up to the root."
     return None
 
@@ -320,7 +320,7 @@ def _promise_contradiction(promises: list[InclusionPromise], shown: tuple[int, b
 def _shown_leaf(
     evidence: Evidence, statements: list[Statement], promised: InclusionPromise
 ) -> tuple[int, bytes] | None:
-    """Index and bytes of the leaf that stands in the place of the promised one, proven into the head."""
+    """Index and bytes of the leaf at the promised index, proven into the head."""
     if not evidence.leaves and not evidence.proof:
         return None
     try:
@@ -329,7 +329,7 @@ def _shown_leaf(
     except (ProofInvalid, ValueError) as error:
         raise NotEvidence(f"the proof in the file does not lead the entry up to the signed root: {error}") from error
     if leaf == promised.leaf:
-        raise NotEvidence("the entry that is shown is the promised one: the promise was kept")
+        raise NotEvidence("the shown entry is the promised one: the promise was kept")
     return index, leaf
 
 

@@ -1,6 +1,6 @@
 """Entries that a search index covers: the root of the log's tree over them, and its proof to a head the log signed.
 
-An index root follows from entries and names none (docs/search-index.md). This says which tree it was made of.
+An index root names no log (docs/search-index.md). The coverage names the tree from which it was made.
 """
 
 from collections.abc import Sequence
@@ -73,7 +73,7 @@ class IndexCoverage:
 
 
 def read_coverage(document: Any) -> IndexCoverage:
-    """Read what `IndexCoverage.document` wrote; nothing is verified yet. Raises `CoverageInvalid`."""
+    """Read the output of `IndexCoverage.document`, without verification. Raises `CoverageInvalid`."""
     try:
         steps = document["steps"]
         if len(steps) > MAX_STEPS or any(len(each["proof"]) > _MAX_NODES for each in steps):

@@ -1,7 +1,7 @@
 """Signings proven to be in a log, as one file that verifies offline: entries, their paths, and the head the log signed.
 
-The path leads from an entry to the root of the first `size` entries; a consistency proof leads from there to the signed
-head. An entry comes with its bytes where they could be had, and with its leaf hash alone where not.
+The path leads from an entry to the root of the first `size` entries; a consistency proof leads from there to the
+signed head. An entry has its bytes if they were available, and otherwise its leaf hash alone.
 """
 
 import binascii
@@ -61,7 +61,7 @@ class CheckedSignings:
 
 
 def to_document(proven: Sequence[ProvenSignings], about: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain JSON types. `about` says for people what was asked and what the answer covers; nothing proves it."""
+    """Plain JSON types. `about` holds the query and the coverage of the answer for people, without proof."""
     return {
         "mediaType": MEDIA_TYPE,
         "version": VERSION,
@@ -90,11 +90,11 @@ def to_document(proven: Sequence[ProvenSignings], about: Mapping[str, Any]) -> d
 
 
 def proof_from_log(source: LogSource, head: SignedHead, index: int, leaf: bytes) -> ProvenSignings:
-    """Prove one entry into a trusted head, with hashes that the log gives now.
+    """Prove one entry into a trusted head, with the log's present hashes.
 
     RFC 6962 2.1.1: the path of the last leaf of a tree are the subtrees to its left, so the frontier before the entry
-    and a consistency proof from the tree that ends with it are its inclusion proof. Raises `NotEvidence` when they do
-    not lead to the head, and what asking a log raises.
+    and a consistency proof from the tree that ends with it are its inclusion proof. Raises `NotEvidence` when they
+    do not lead to the head, and the errors of `LogSource`.
     """
     identity, size = source.identity, index + 1
     before = source.frontier(index, head)
@@ -108,7 +108,7 @@ def proof_from_log(source: LogSource, head: SignedHead, index: int, leaf: bytes)
 
 
 def is_signing_proof(raw: bytes) -> bool:
-    """Whether a file says that it is one of these."""
+    """True if the file has the media type of such a proof."""
     try:
         document = json.loads(raw)
     except (ValueError, RecursionError):
@@ -119,7 +119,7 @@ def is_signing_proof(raw: bytes) -> bool:
 def check_signings(raw: bytes) -> list[CheckedSignings]:
     """Check a file on its own: every head's signature, and that every entry is in it. Raises `NotEvidence`.
 
-    Does not check that a key in it belongs to the log it names: anybody can sign with a key of their own.
+    Does not check that a key in it belongs to the named log: any person can sign with a key of their own.
     """
     if len(raw) > MAX_SIZE:
         raise NotEvidence(f"a file of {len(raw)} bytes is longer than {MAX_SIZE}")

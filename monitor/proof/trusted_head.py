@@ -1,11 +1,12 @@
-"""The one place that calls a tree head trusted: the head signed before, the head signed now, and the proof between.
+"""The only place that makes a trusted head: from the head signed before, the head signed now, and the proof between.
 
-`LogMisbehaved` means two *signed* statements contradict each other. A proof that fails is not signed, so it is
-`NotShown`: the follower asks again and decides when enough is enough. Damage of the stored state is never blamed on a
-log: `check_undamaged` checks the state before the log is asked.
+`LogMisbehaved` means two *signed* statements contradict each other. A failing proof is not signed, so it is
+`NotShown`: the follower asks again, up to a bound. The log is not blamed for damage of the stored state:
+`check_undamaged` checks the state before the first request.
 
-The functions from `advance` on are pure and decide. Those from `check` on ask the log for the hashes that a decision
-needs, ask again where a replica may lag, and turn a proof that fails into evidence where signatures contradict.
+The functions from `advance` on are pure and decide. The functions from `check` on ask the log for the hashes of a
+decision, ask again where a replica may lag, and turn a failing proof into evidence where signatures contradict each
+other.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +21,7 @@ from tlog.merkle import Frontier, ProofInvalid, prefix_root, verify_consistency
 
 
 def sizes_to_prove(trusted: TrustedHead | None, offered: SignedHead) -> tuple[int, int] | None:
-    """Sizes `(smaller, larger)` that `advance` needs a consistency proof between, or `None` when it needs none."""
+    """Sizes `(smaller, larger)` of the consistency proof for `advance`, or `None` when it needs none."""
     if trusted is None or 0 in {trusted.head.size, offered.size} or trusted.head.size == offered.size:
         return None
     return min(trusted.head.size, offered.size), max(trusted.head.size, offered.size)
@@ -29,10 +30,10 @@ def sizes_to_prove(trusted: TrustedHead | None, offered: SignedHead) -> tuple[in
 def advance(
     trusted: TrustedHead | None, offered: SignedHead, proof: Sequence[bytes], identity: LogIdentity
 ) -> TrustedHead:
-    """Return the newest head to trust after seeing `offered`, proven by the hashes asked for by `sizes_to_prove`.
+    """The newest trusted head after `offered`, given the proof between the sizes of `sizes_to_prove`.
 
-    Without a trusted head the offered one is taken as it is: that is a baseline, and the caller asked for one. A
-    smaller head that is proven to be a prefix is a lagging replica: the trusted head stays. Raises `LogMisbehaved`,
+    Without a trusted head the offered one is trusted: this is a baseline, which the caller asked for. A smaller head
+    that is proven to be a prefix comes from a lagging replica: the trusted head stays. Raises `LogMisbehaved`,
     `NotShown`.
     """
     if trusted is None:
@@ -55,7 +56,7 @@ def advance(
 
 
 def _says_more(known: SignedHead, offered: SignedHead) -> bool:
-    """Whether a head known for this size says more than the offered one, which may have sat in a cache."""
+    """True if the known head of this size is final or has a later time than the offered one, perhaps from a cache."""
     if known.final != offered.final:
         return known.final
     return known.timestamp is not None and offered.timestamp is not None and known.timestamp > offered.timestamp
@@ -64,9 +65,9 @@ def _says_more(known: SignedHead, offered: SignedHead) -> bool:
 def check_frontier_in_head(
     frontier: Frontier, head: SignedHead, proof: Sequence[bytes], identity: LogIdentity, event: str
 ) -> None:
-    """Check that exactly the leaves behind `frontier` are the first ones of the tree `head` commits to.
+    """Check that the leaves of `frontier` are exactly the first leaves of `head`'s tree.
 
-    Raises `NotShown`: entries are not signed, so a wrong one shows only that it was changed on the way.
+    Raises `NotShown`: entries are not signed, so a wrong entry may have been changed in transit.
     """
     if frontier.size == 0:
         return
@@ -74,9 +75,9 @@ def check_frontier_in_head(
         verify_consistency(frontier.size, head.size, proof, frontier.root(), head.root)
     except ProofInvalid as error:
         if _leads_to_head(frontier.size, head, proof):
-            kind, detail = "log-entries-not-in-tree", "are not those the log signed"
+            kind, detail = "log-entries-not-in-tree", "are not the entries that the log signed"
         else:
-            kind, detail = "log-inconsistent", "may be those the log signed, but no proof shows it"
+            kind, detail = "log-inconsistent", "may be the entries that the log signed, but no proof shows it"
         raise NotShown(
             Evidence(
                 log=identity.log,
@@ -96,9 +97,9 @@ def check_frontier_in_head(
 
 
 def _leads_to_head(size: int, head: SignedHead, proof: Sequence[bytes]) -> bool:
-    """Whether the proof itself is of the signed tree, so that a mismatch must lie in the entries."""
+    """True if the proof itself belongs to the signed tree, so that a mismatch must be in the entries."""
     if size == head.size or size & (size - 1) == 0:
-        # Nothing to tell by: at a power of two the proof leaves the very hash in question out.
+        # Undecidable: at a power of two the proof leaves out exactly the hash in question.
         return True
     try:
         prefix_root(size, head.size, proof, head.root)
@@ -110,10 +111,9 @@ def _leads_to_head(size: int, head: SignedHead, proof: Sequence[bytes]) -> bool:
 def contradicting_prefix(
     known: SignedHead, other: SignedHead, frontier: Frontier, proof: Sequence[bytes], identity: LogIdentity
 ) -> LogMisbehaved | None:
-    """Turn a suspicion into proof: the first `known.size` leaves of `other`'s tree have another root than `known`.
+    """Contradiction if the first `known.size` leaves of `other` have another root than `known`, else `None`.
 
-    `frontier` was authenticated against `other`; with `proof` anybody can check that again. `None` when it does not
-    contradict after all.
+    `frontier` was authenticated against `other`; with `proof` any person can check that again.
     """
     if frontier.size != known.size or frontier.root() == known.root:
         return None
@@ -144,7 +144,7 @@ def _check_final(known: SignedHead, offered: SignedHead, identity: LogIdentity) 
         event=f"{frozen.size}:{frozen.root.hex()}",
     )
     if identity.api is LogApi.REKOR_V1:
-        # Rekor v1 says "inactive" in unsigned JSON only; the signed heads alone do not contradict.
+        # Rekor v1 says "inactive" in unsigned JSON only; the signed heads alone do not contradict each other.
         if grew_after_freeze:
             raise NotShown(evidence)
         return
@@ -164,8 +164,8 @@ def _check_prefix(smaller: SignedHead, larger: SignedHead, proof: Sequence[bytes
 def _raise_fork_if_proven(
     smaller: SignedHead, larger: SignedHead, proof: Sequence[bytes], identity: LogIdentity
 ) -> None:
-    # A proof that does lead to the larger signed root also fixes the root of that tree's prefix. If the log signed
-    # another one for that size, its own two signatures contradict each other: no need to ask again.
+    # A proof that leads to the larger signed root also fixes the root of that tree's prefix. If the log signed
+    # another root for that size, its own two signatures contradict each other without a further request.
     try:
         shown = prefix_root(smaller.size, larger.size, proof, larger.root)
     except ProofInvalid:
@@ -208,7 +208,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Seconds to wait before each further try when a log does not show what it signed; `pause` does the waiting."""
+    """Seconds before each further try when a log does not show a part of its signed tree; `pause` waits."""
 
     pauses: tuple[float, ...]
     pause: Callable[[float], object]
@@ -216,7 +216,7 @@ class RetryPolicy:
     def call(self, ask: Callable[[], _T]) -> _T:
         """Call `ask` until it returns or the tries are used up. Only `NotShown` and `Lagging` are tried again.
 
-        Replicas lag and caches are stale, so one unkept promise does not count as a broken one.
+        Replicas lag and caches are stale, so a single failure does not count against the log.
         """
         for seconds in self.pauses:
             try:
@@ -227,7 +227,7 @@ class RetryPolicy:
 
 
 class HeadRelation(StrEnum):
-    """Relation of an offered head to the one trusted here."""
+    """Relation of an offered head to the trusted head."""
 
     SAME = "same"
     OLDER = "older-and-consistent"
@@ -240,8 +240,8 @@ class HeadRelation(StrEnum):
 class HeadComparison:
     """Result of `compare`.
 
-    `compared` is the head on our side, `proof` the consistency proof between the two heads. A newer head with a proof
-    is consistent with the tree that the log shows now. `evidence` is set exactly for a contradiction.
+    `compared` is this monitor's head, `proof` the consistency proof between the two heads. A newer head with a proof
+    is consistent with the log's present tree. `evidence` is set only for a contradiction.
     """
 
     relation: HeadRelation
@@ -261,8 +261,8 @@ def check(source: LogSource, trusted: TrustedHead, offered: SignedHead, retry: R
         return retry.call(lambda: _prove(source, trusted, offered)[0])
     except Lagging:
         if offered.size < trusted.head.size:
-            # SPEC rekor tlog.go: a replica that lags refuses a proof up to a size it has not reached. The head is
-            # on record; the refusal proves nothing against the log, and following goes on.
+            # SPEC rekor tlog.go: a replica that lags refuses a proof up to a size it has not reached. The head is on
+            # record; the refusal does not accuse the log, and following continues.
             return trusted
         raise
     except NotShown:
@@ -273,12 +273,14 @@ def check(source: LogSource, trusted: TrustedHead, offered: SignedHead, retry: R
 
 
 def newest(source: LogSource, trusted: TrustedHead | None, record: Callable[[SignedHead], None]) -> TrustedHead:
-    """Fetch the newest head, record it, and prove it consistent with `trusted`. Without one it is taken as it is.
+    """Fetch the newest head, record it, and prove it consistent with `trusted`.
+
+    Without `trusted` it becomes the baseline.
 
     Raises `LogMisbehaved`, `NotShown`, `FetchFailed`.
     """
     offered = source.latest()
-    # The log signed this head, consistent or not: it is on record before it is judged.
+    # The log signed this head, so it is recorded before it is compared.
     record(offered)
     return _prove(source, trusted, offered)[0]
 
@@ -292,9 +294,9 @@ def prove_pair(source: LogSource, known: SignedHead, other: SignedHead) -> None:
 
 
 def compare_sightings(source: LogSource, state: State, trusted: TrustedHead, retry: RetryPolicy) -> None:
-    """Check heads that came with entries: the server that sent them may have shown us another view.
+    """Check heads that came with entries: the server of the entries may show another view.
 
-    Each costs at most one proof. A head without a proof now is on record all the same.
+    Each takes at most one proof. A head without a proof is recorded too.
     """
     for head in source.sightings():
         state.record_head(head)
@@ -307,7 +309,7 @@ def compare_sightings(source: LogSource, state: State, trusted: TrustedHead, ret
 def contradiction_of(known: Iterable[SignedHead], offered: SignedHead, identity: LogIdentity) -> Evidence | None:
     """Evidence that one of `known` and `offered` contradict each other by their signatures alone, else None.
 
-    Heads of different sizes prove nothing without a proof between them, except where one declares the log frozen.
+    Heads of different sizes contradict each other only with a proof between them, or if one declares the log frozen.
     """
     for head in known:
         try:
@@ -322,10 +324,10 @@ def contradiction_of(known: Iterable[SignedHead], offered: SignedHead, identity:
 def compare(
     source: LogSource, trusted: SignedHead, offered: SignedHead, same_size: Iterable[SignedHead] = ()
 ) -> HeadComparison:
-    """Compare an offered head with the trusted one; changes nothing and never raises for what a log answers.
+    """Compare an offered head with the trusted one. Changes no state, and raises for no answer of a log.
 
-    `same_size` are recorded heads of the offered size. Another root in one of them is a contradiction that needs no
-    answer from the log.
+    `same_size` are recorded heads of the offered size. Another root in one of them is a contradiction without a
+    request to the log.
     """
     evidence = contradiction_of((trusted, *same_size), offered, source.identity)
     if evidence is not None:
@@ -335,16 +337,16 @@ def compare(
     if offered.size < trusted.size:
         return _with_proof(source, trusted, offered, HeadRelation.OLDER, "an earlier state of the same tree")
     try:
-        # The head that the log shows now serves as well: two signatures either agree or contradict each other.
+        # The log's present head can be used too: two signatures either agree or contradict each other.
         compared = source.latest()
     except FetchFailed as error:
-        told = f"newer than anything seen here; the log could not be asked: {error}"
+        told = f"newer than every head seen here; the log did not answer: {error}"
         return HeadComparison(HeadRelation.NEWER, told, trusted)
     if compared.size < offered.size:
-        told = f"newer than anything seen here: the log shows size {compared.size}"
+        told = f"newer than every head seen here: the log shows size {compared.size}"
         return HeadComparison(HeadRelation.NEWER, told, compared)
     return _with_proof(
-        source, compared, offered, HeadRelation.NEWER, "newer, and consistent with what the log shows now"
+        source, compared, offered, HeadRelation.NEWER, "newer, and consistent with the log's present tree"
     )
 
 
@@ -359,7 +361,7 @@ def _with_proof(
         shown = _contradiction(source, compared, offered)
         if shown is not None:
             return _contradicts(compared, shown.evidence)
-        return HeadComparison(HeadRelation.UNPROVEN, f"the log's proof does not hold: {unproven}", compared)
+        return HeadComparison(HeadRelation.UNPROVEN, f"the log's proof does not verify: {unproven}", compared)
     except FetchFailed as error:
         return HeadComparison(HeadRelation.UNPROVEN, f"the log gave no proof: {error}", compared)
     return HeadComparison(proven, detail, compared, proof)
@@ -374,7 +376,7 @@ def _prove(
 
 
 def _contradiction(source: LogSource, known: SignedHead, offered: SignedHead) -> LogMisbehaved | None:
-    """Look for the part of the larger tree that differs from the smaller one, which the failing proof did not show."""
+    """Look for the subtree that differs between the two trees, which the failing proof did not show."""
     smaller, larger = sorted((known, offered), key=lambda head: head.size)
     try:
         frontier = source.frontier(smaller.size, larger)
@@ -389,7 +391,7 @@ def _contradicts(compared: SignedHead, evidence: Evidence) -> HeadComparison:
 
 
 def check_undamaged(position: Position, identity: LogIdentity) -> None:
-    """Check that the stored head is the one that the log signed. Raises `OwnFault`."""
+    """Check that the log signed the stored head. Raises `OwnFault`."""
     head, frontier = position.head.head, position.frontier
     try:
         signed = read_head(head.raw, identity.api, identity.key_name, identity.spki)
@@ -402,9 +404,9 @@ def check_undamaged(position: Position, identity: LogIdentity) -> None:
 
 
 def check_frontier_undamaged(position: Position, source: LogSource) -> None:
-    """Check before entries are blamed: the stored frontier must itself be a prefix of the signed tree.
+    """Check that the stored frontier is a prefix of the signed tree, before entries count as wrong.
 
-    Raises `OwnFault` when it is none, `FetchFailed` when that cannot be asked.
+    Raises `OwnFault` when it is none, `FetchFailed` without an answer.
     """
     frontier, head, identity = position.frontier, position.head.head, source.identity
     if not 0 < frontier.size < head.size:
@@ -414,7 +416,7 @@ def check_frontier_undamaged(position: Position, source: LogSource) -> None:
         check_frontier_in_head(frontier, head, proof, identity, event="")
     except NotShown as error:
         if is_wrong_entries(error):
-            reason = f"the stored frontier of size {frontier.size} is no prefix of the tree the log signed"
+            reason = f"the stored frontier of size {frontier.size} is no prefix of the tree that the log signed"
             raise _damaged(identity, reason) from error
 
 
@@ -425,6 +427,6 @@ def is_wrong_entries(error: FetchFailed) -> bool:
 
 def _damaged(identity: LogIdentity, reason: str) -> OwnFault:
     return OwnFault(
-        f"{identity.log}: the stored position is damaged: {reason}. Nothing is being checked and nothing was changed. "
-        "Restore the database from a backup: an older one is followed forward again."
+        f"{identity.log}: the stored position is damaged: {reason}. The log is not being checked, and the database "
+        "was not changed. Restore the database from a backup: Signwatch follows the log from an older position again."
     )

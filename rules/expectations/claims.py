@@ -24,7 +24,7 @@ class WorkflowExpectation(ClaimExpectation):
         expected = " or ".join(str(pattern) for pattern in self.patterns)
         uri = case.claim("build_config_uri")
         if uri is None:
-            sentence = f"{self.sentence} The certificate does not say, so it counts as unexpected."
+            sentence = f"{self.sentence} The certificate lacks this claim, so it counts as unexpected."
             yield Check("build_config_uri", expected, ABSENT, ok=False, sentence=sentence)
             return
         ok = any(workflow_matches(pattern, uri, case.repository) for pattern in self.patterns)
@@ -32,7 +32,7 @@ class WorkflowExpectation(ClaimExpectation):
 
 
 def workflow_matches(pattern: Pattern, uri: str, repository: str | None) -> bool:
-    """Whether a workflow claim (`https://host/owner/name/path@ref`) is the one a pattern means."""
+    """True if a workflow claim (`https://host/owner/name/path@ref`) matches a pattern."""
     workflow = without_ref(uri)
     if "://" in pattern.text:
         pattern = spelled_like(pattern, uri)
@@ -162,7 +162,7 @@ class IssuerExpectation(ClaimExpectation):
     id = "issuer"
     key = "issuer"
     claims = ("issuer",)
-    sentence = "The identity was vouched for by an issuer that the rule does not list."
+    sentence = "The identity has a certificate of an issuer that the rule does not list."
 
 
 def without_ref(uri: str) -> str:

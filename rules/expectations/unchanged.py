@@ -30,15 +30,15 @@ class NewIssuerExpectation(_UnchangedExpectation):
     key: ClassVar[str] = "same_issuer"
 
     def checks(self, case: Case) -> Iterator[Check]:
-        """Each name of the signer against the issuers it was seen under. The first sighting of a name is fine."""
+        """Each name of the signer against its earlier issuers. The first issuer of a name is expected."""
         issuer = case.claim("issuer")
         for identity in case.identities:
             known = case.facts.past.issuers_of(case.rule.id, identity, case.certificates)
             if known is None or issuer is None:
-                sentence = "It is unknown whether this identity was seen under this issuer before."
+                sentence = "It is unknown whether this identity signed under this issuer before."
                 yield Check("issuer", "the issuer seen before", issuer or "(no issuer)", ok=False, sentence=sentence)
             elif known:
-                sentence = "This identity was vouched for by another issuer until now."
+                sentence = "Until now, this identity signed with certificates of another issuer."
                 yield Check("issuer", " or ".join(sorted(known)), issuer, issuer in known, sentence)
 
 
@@ -53,7 +53,7 @@ class SameRepositoryIdentifierExpectation(_UnchangedExpectation):
     key: ClassVar[str] = "same_repository_identifier"
 
     def checks(self, case: Case) -> Iterator[Check]:
-        """The identifier against those seen with this repository. The first sighting of a repository is fine."""
+        """The identifier against earlier ones of this repository. The first identifier of a repository is expected."""
         label = "source_repository_identifier"
         repository = repository_key(case.signer) if case.signer is not None else None
         found = case.claim(label)

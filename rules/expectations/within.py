@@ -28,7 +28,7 @@ class _WithinExpectation(DelayedExpectation):
         return (case.signed_at or case.now) + self.within
 
     def _check(self, label: str, sentence: str, *, seen: bool | None) -> Iterator[Check]:
-        """Whether the other log showed it; not knowing counts as no."""
+        """A check that the other log showed the certificate or entry; unknown counts as no."""
         yield Check(label, f"within {self.within}", _FOUND[seen], seen is True, sentence)
 
 
@@ -43,7 +43,7 @@ class LogEntryWithinExpectation(_WithinExpectation):
     key: ClassVar[str] = "log_entry_within"
 
     def due_at(self, case: Case) -> datetime | None:
-        """When the log entry must have appeared; `None` for entries that are no certificate."""
+        """Time by which the log entry must have appeared; `None` for entries other than certificates."""
         return self._due(case) if case.certificate_only else None
 
     def checks(self, case: Case) -> Iterator[Check]:
@@ -66,7 +66,7 @@ class CertificateLogWithinExpectation(_WithinExpectation):
     key: ClassVar[str] = "certificate_log_within"
 
     def due_at(self, case: Case) -> datetime | None:
-        """When the certificate must have been seen; `None` without a certificate, which is no matter of CT."""
+        """Time by which the certificate must have been seen; `None` for an entry without a certificate."""
         has_one = case.signer is not None and case.signer.form is SignerForm.CERTIFICATE
         return self._due(case) if has_one and not case.certificate_only else None
 

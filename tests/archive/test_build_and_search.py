@@ -227,7 +227,7 @@ def test_a_manifest_whose_hashes_do_not_lead_to_the_signed_head_is_refused(place
 
 def test_a_log_that_serves_other_entries_than_it_signed_gets_nothing_archived(place: Place) -> None:
     place.served.log.served[70] = place.served.log.leaves[71]
-    assert "the entries served below index 71 are not those the log signed" in place.build(expect=1)
+    assert "the entries served below index 71 are not the entries that the log signed" in place.build(expect=1)
     manifest = read_manifest(place.files, "rekor-v2")
     assert manifest is not None
     assert manifest.spans() == [(0, 70)]

@@ -72,7 +72,7 @@ def test_a_log_that_now_shows_another_entry_is_held_to_it(place: Place) -> None:
     wanted = next(index for index, body in enumerate(place.served.log.leaves) if index > 10)
     place.served.log.served[wanted] = signing_body("refs/heads/evil")
     out, said = place.run("backscan", "--json", "--jobs", "1", "--from", "0", expect=1)
-    assert "not those the log signed" in out + said
+    assert "not the entries that the log signed" in out + said
     with closing(open_database(str(place.folder / "signwatch.db"))) as database:
         assert Reading(database).evidence(10)
 

@@ -168,7 +168,7 @@ def test_an_audit_says_what_rules_were_not_offered(
         return case.findtext("system-out") or "", json.loads(capsys.readouterr().out)["logs"][0]["coverage"]
 
     told, coverage = audited()
-    assert "coverage: entries 0 to 3 were offered to 1 rule, all there are" in told
+    assert "coverage: entries 0 to 3 were offered to 1 rule, the number in force" in told
     assert (coverage["rules_not_covered"], coverage["least_covered"]) == (0, [])
     rules = tmp_path / "rules.yaml"
     rules.write_text(rules.read_text() + "  - {id: late, select: {identity: late@acme.example}}\n")
