@@ -7,7 +7,6 @@ exports. SPEC rekor openapi.yaml: /api/v1/index/retrieve, /api/v1/log/entries.
 
 import base64
 import binascii
-import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache, partial
@@ -37,6 +36,7 @@ from monitor.archive.search import MOST_OF_A_PAGE, Archive, BadQuery, Match, Que
 from monitor.archive.search_index import SEARCHED, KeyKind
 from monitor.model.errors import FetchFailed, OwnFault
 from monitor.model.log_source import CT_APIS, LogApi, LogSource
+from monitor.store.key_file import read_or_make
 from sigstore_entries.certificate import MalformedVerifier
 from sigstore_entries.keys import (
     signer_from_key,
@@ -55,16 +55,15 @@ _TREE_HEX: Final = 16
 Sources = Callable[[], Sequence[LogSource]]
 
 
+def _new_key() -> bytes:
+    made = ec.generate_private_key(ec.SECP256R1())
+    return made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
 def load_key(path: Path) -> ec.EllipticCurvePrivateKey:
     """This installation's key for answers, made when it is asked for first. Raises `OwnFault`."""
     try:
-        if not path.exists():
-            made = ec.generate_private_key(ec.SECP256R1())
-            pem = made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as opened:
-                opened.write(pem)
-        key = load_pem_private_key(path.read_bytes(), None)
+        key = load_pem_private_key(read_or_make(path, _new_key), None)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise OwnFault(f"{path}: the key of search answers cannot be read or made: {error}") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):

@@ -6,7 +6,6 @@ alone no link, cookie or button can be made.
 
 import hashlib
 import hmac
-import os
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from itsdangerous import BadSignature, URLSafeSerializer
 from inbound.client_address import client_address, networks
 from monitor.model.errors import OwnFault
 from monitor.site_config import SiteConfig
+from monitor.store.key_file import read_or_make
 from monitor.store.subscribers import Subscriber, Subscribers
 
 IDLE: Final = timedelta(days=14)
@@ -50,16 +50,8 @@ class Keys:
     def read(cls, path: Path) -> "Keys":
         """Read the key file, or make it on the first start. Raises `OwnFault`."""
         try:
-            try:
-                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            except FileExistsError:
-                pass
-            else:
-                with os.fdopen(descriptor, "w", encoding="ascii") as file:
-                    file.write(secrets.token_hex(_KEY_BYTES) + "\n")
-                    file.flush()
-                    os.fsync(file.fileno())
-            key = bytes.fromhex(path.read_text(encoding="ascii").strip())
+            written = read_or_make(path, lambda: secrets.token_hex(_KEY_BYTES).encode() + b"\n")
+            key = bytes.fromhex(written.decode("ascii").strip())
         except (OSError, ValueError) as error:
             raise OwnFault(
                 f"{path}: the site's key cannot be read or made: {error}. Without it no link in a mail can be checked: "
