@@ -1,8 +1,10 @@
 """Cost of a million subscriptions to a daemon and a page, and time for a finding to reach ten thousand receivers."""
 
 import asyncio
+import json
 import multiprocessing
 import socket
+import statistics
 import tempfile
 import threading
 import time
@@ -15,12 +17,16 @@ from typing import Any, Final
 import httpx
 from fastapi import FastAPI
 from sqlalchemy import select
+from typing_extensions import override
 
 from alerts.alert import Alert, Owner, Severity
 from benchmarks.measure import peak_memory
 from monitor.judging.active_rules import AskedRules
-from monitor.model.state import Finding
+from monitor.judging.judge import RuleJudge
+from monitor.model.log_source import LogApi, LogIdentity, Position, SignedHead
+from monitor.model.state import Batch, Finding, Hit
 from monitor.program import utc_now
+from monitor.proof.trusted_head import advance
 from monitor.site.app import create_site
 from monitor.site.delivery import Courier
 from monitor.site.fan_out import FanOut
@@ -40,15 +46,18 @@ from monitor.store.site_tables import (
     SubscriptionRow,
 )
 from monitor.store.sql import new_id, table, text_key
+from monitor.store.store import Store
 from monitor.store.subscribers import Subscribers
 from monitor.store.tables import FindingRow
-from rules.asking import KEYS_VERSION, Ask, ask_of, rule_of
+from rules.asking import KEYS_VERSION, SUBSCRIBERS, Ask, ask_of, rule_of
 from rules.learning import verdict_of
-from rules.matching.matcher import PREFIX
+from rules.matching.matcher import PREFIX, LayeredMatcher, Matcher
 from rules.selection import names_of
 from rules.selection import select as select_signers
 from rules.subject import read_subject
 from sigstore_entries.signing import ChainTrust, Digest, EntryRef, Name, NameForm, Signer, SignerForm, Signing
+from sigstore_entries.trust import CertificateAuthorities
+from tlog.merkle import Frontier, leaf_hash
 
 _MANY: Final = 1_000_000
 _CHUNK: Final = 20_000
@@ -62,6 +71,9 @@ _POLL: Final = 1.0
 """Seconds between two looks of the daemon at what changed (`monitor.daemon.daemon`)."""
 _OWNER: Final = "o0000000"
 _PATIENCE: Final = 300.0
+_LOG: Final = "rekor-v2"
+_ENTRIES: Final = 6
+_STRICT: Final = {"same_issuer": "true", "same_repository_identifier": "true", "ref": {"glob": "refs/heads/*"}}
 _WRITE_EVERY: Final = 0.01
 
 
@@ -137,6 +149,65 @@ def measure_fan_out() -> dict[str, float]:
     if delivered < _RECEIVERS:
         raise RuntimeError(f"only {delivered} of {_RECEIVERS} webhooks were accepted")
     return {"fan_out_10k_s": seconds, "fan_out_hold_ms": max(waits) * 1000}
+
+
+class _Trusting(CertificateAuthorities):
+    """Takes each signer's chain as the benchmark made it."""
+
+    def __init__(self) -> None:
+        super().__init__(())
+
+    @override
+    def judge_chain(self, signer: Signer, at: datetime | None = None) -> Signer:
+        return signer
+
+
+def measure_own_past() -> dict[str, float]:
+    """Figure `own_past_ms`: one entry of a name whose ten thousand subscribers are each judged by a past of their own.
+
+    Each is told: the costliest verdict. Measured from matching to the commit, for one subscriber.
+    """
+    with _database() as database:
+        ask = ask_of(json.loads(_ask(0).document)["select"], {"rate": {"at_most": "0", "per": "1d"}, **_STRICT})
+        row = {"document": ask.document, "index_keys": ask.keys, "keys_version": KEYS_VERSION, "active": True}
+        numbers = range(1, _RECEIVERS + 1)
+        asks = [row | {"number": n, "digest": ask.digest(str(n)), "change": n, "owner": str(n)} for n in numbers]
+        with database.write() as connection:
+            connection.execute(table(AskRow).insert(), asks)
+            connection.execute(table(AskChange).insert(), {"id": 1, "change": _RECEIVERS})
+        asked = AskedRules(Asks(database))
+        asked.refresh()
+        store = Store(database, clock=utc_now, route=lambda _alert: (SUBSCRIBERS,))
+        matcher = LayeredMatcher(Matcher(()), asked.index, asked.load)
+        judge = RuleJudge(matcher, store.facts, lambda: (_Trusting(), ()))
+        # The first entry loads the texts of the requests; later ones find them.
+        costs = [_judge_and_commit(store, matcher, judge, index) for index in range(_ENTRIES)]
+        return {"own_past_ms": statistics.median(costs[1:]) * 1000 / _RECEIVERS}
+
+
+def _judge_and_commit(store: Store, matcher: LayeredMatcher, judge: RuleJudge, index: int) -> float:
+    """Processor seconds of one entry."""
+    old, new = (_position(size) for size in (index, index + 1))
+    if not index:
+        store.baseline(old, "index 0")
+    signing = _signing(index, _OWNER)
+    began, now = time.process_time(), utc_now()
+    found = matcher.confirm_all(signing)
+    hit = Hit(found.signing, tuple(rule.id for rule in found.rules), b"x" * 2_000)
+    findings = judge.judge([hit], now)
+    alerts = judge.alerts(findings, now)
+    store.advance(old, new, Batch(_LOG, index, index + 1, tuple(findings)), alerts)
+    if len(alerts) != _RECEIVERS:
+        raise RuntimeError(f"{len(alerts)} of {_RECEIVERS} subscribers were to be told")
+    return time.process_time() - began
+
+
+def _position(size: int) -> Position:
+    frontier = Frontier().extended(leaf_hash(bytes([number])) for number in range(size))
+    whole = Frontier().extended(leaf_hash(bytes([number])) for number in range(_ENTRIES))
+    head = SignedHead(_LOG, _ENTRIES, whole.root(), b"head")
+    identity = LogIdentity(_LOG, LogApi.REKOR_V2, "bench", "bench", b"")
+    return Position(_LOG, frontier, advance(None, head, (), identity))
 
 
 @contextmanager

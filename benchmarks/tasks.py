@@ -249,6 +249,17 @@ TASKS: Final[tuple[Task, ...]] = (
     Task(
         (
             Figure(
+                "own_past_ms",
+                "processor milliseconds for each of 10,000 subscribers of one name, each judged by a past of their "
+                "own, of matching, judging and committing one of its entries with an alert for each",
+                at_most=0.5,
+            ),
+        ),
+        lambda _: subscriptions.measure_own_past(),
+    ),
+    Task(
+        (
+            Figure(
                 "alert_latency_ms",
                 "median milliseconds from an entry that the log integrated to its alert's webhook, less the poll "
                 "interval of 1 s (below 0 where the next poll came sooner)",

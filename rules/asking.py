@@ -9,7 +9,8 @@ import hashlib
 import json
 from collections.abc import Mapping as AnyMapping
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Final
 
 from rules.expectations.kinds import BY_KEY, read_expect
@@ -88,11 +89,19 @@ def ask_of(select: AnyMapping[str, Any], expect: AnyMapping[str, Any]) -> Ask:
 
 
 def rule_of(number: int, document: str) -> Rule:
-    """The rule of a stored request. Raises `DocumentError` if this version cannot read what an earlier one wrote."""
+    """The rule of a stored request; rules of equal requests share their parts.
+
+    Raises `DocumentError` if this version cannot read what an earlier one wrote.
+    """
     try:
-        return _rule(_node(json.loads(document)), f"{PREFIX}{number}")
+        return replace(_rule_of(document), id=f"{PREFIX}{number}")
     except (Misplaced, ValueError) as error:
         raise DocumentError([Problem(f"the stored request {number} cannot be read: {error}")], "subscription") from None
+
+
+@lru_cache(maxsize=1_024)
+def _rule_of(document: str) -> Rule:
+    return _rule(_node(json.loads(document)), PREFIX)
 
 
 def yaml_of(document: str) -> str:

@@ -15,7 +15,7 @@ from typing import Final, Literal
 from typing_extensions import override
 
 from alerts.alert import counted
-from monitor.following.scan_batch import BatchScan, Fetched, ScannedBatch, Scanner, size_of, timed_entries
+from monitor.following.scan_batch import MAX_MATCHES, BatchScan, Fetched, ScannedBatch, Scanner, size_of, timed_entries
 from monitor.judging.judge import Judge, without_times
 from monitor.model.errors import (
     Evidence,
@@ -110,17 +110,22 @@ def fetch(source: LogSource, head: SignedHead, part: range, batch_bytes: int) ->
 
 
 def fetch_and_examine(source: LogSource, head: SignedHead, part: range, batch_bytes: int, scanner: Scanner) -> Fetched:
-    """Fetch entries, hash and read each piece as it comes, and forget its bytes: a new piece takes its memory."""
+    """Fetch entries, hash and read each piece as it comes, and forget its bytes: a new piece takes its memory.
+
+    A batch also ends where it has `MAX_MATCHES`.
+    """
     identity = source.identity
-    scan = BatchScan(part.start, identity.log, identity.api, scanner)
+    scan = BatchScan(part.start, identity.log, identity.api, scanner, MAX_MATCHES)
     timed: list[TimedEntry] = []
     first: LogEntry | None = None
     start = part.start
     for piece in _pieces(source, head, part, batch_bytes):
-        scan.add(piece)
-        timed += timed_entries(piece, start)
-        start += len(piece)
+        taken = scan.add(piece)
+        timed += timed_entries(piece[:taken], start)
+        start += taken
         first = first or piece[0]
+        if taken < len(piece) or scan.is_full:
+            break
         del piece
     examined = scan.done()
     kept = (first,) if first is not None and start == part.start + 1 else ()

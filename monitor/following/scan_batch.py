@@ -5,7 +5,7 @@ values out, so the same function runs inline, in a pool of processes, or on othe
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
@@ -28,6 +28,8 @@ from sigstore_entries.signing import EntryRef, Signing, Unreadable, left_out
 from tlog.merkle import Frontier, LeafHash, aligned_subtrees
 
 _PIECE: Final = 128  # entries hashed and read at a time
+MAX_MATCHES: Final = 10_000
+"""Matches of entries and rules from which on a batch takes no further entry: each is a finding in one transaction."""
 
 
 def timed_entries(entries: Sequence[LogEntry], start: int) -> list[TimedEntry]:
@@ -109,21 +111,46 @@ class Fetched:
 
 
 class BatchScan:
-    """Hashes and reads the entries of one batch as they come, from index `start` of one tree."""
+    """Hashes and reads the entries of one batch as they come, from index `start` of one tree.
 
-    def __init__(self, start: int, log: str, api: LogApi, scanner: Scanner) -> None:
+    It is full when it has `most` matches: a name may have ten thousand subscribers who each have a past of their own.
+    """
+
+    def __init__(self, start: int, log: str, api: LogApi, scanner: Scanner, most: int | None = None) -> None:
         self._start, self._log, self._api, self._scanner = start, log, api, scanner
         self._hashes: list[LeafHash] = []
         self._scans: list[BatchMatches] = []
+        self._most, self._matches = most, 0
 
-    def add(self, entries: Sequence[LogEntry]) -> None:
-        """Take the entries that follow."""
+    def add(self, entries: Sequence[LogEntry]) -> int:
+        """Take the entries that follow, and return how many: fewer than all when the batch is full."""
         for first in range(0, len(entries), _PIECE):
-            # The bytes just hashed are still in the processor's cache for reading.
+            # The bytes just read are still in the processor's cache for hashing.
             piece = entries[first : first + _PIECE]
             at = self._start + len(self._hashes)
+            scan = self._scanner.scan(piece, at, self._log, self._api)
+            fits = self._fitting(scan, at, len(piece))
+            if fits < len(piece):
+                piece = piece[:fits]
+                scan = self._scanner.scan(piece, at, self._log, self._api)
             self._hashes += hashes_of(piece)
-            self._scans.append(self._scanner.scan(piece, at, self._log, self._api))
+            self._scans.append(scan)
+            if self.is_full:
+                return first + fits
+        return len(entries)
+
+    @property
+    def is_full(self) -> bool:
+        """True if no further entry belongs to this batch."""
+        return self._most is not None and self._matches >= self._most
+
+    def _fitting(self, scan: BatchMatches, at: int, size: int) -> int:
+        """Number of entries of a piece up to the one that fills the batch, that one included."""
+        for hit in scan.hits:
+            self._matches += len(hit.rules)
+            if self.is_full:
+                return hit.signing.where.index - at + 1
+        return size
 
     def done(self) -> ScannedBatch:
         """All entries that were added."""
@@ -136,6 +163,20 @@ def scan_batch(entries: Sequence[LogEntry], start: int, log: str, api: LogApi, s
     scan = BatchScan(start, log, api, scanner)
     scan.add(entries)
     return scan.done()
+
+
+def scan_in_parts(
+    fetched: Fetched, log: str, api: LogApi, scanner: Scanner, most: int = MAX_MATCHES
+) -> Iterator[tuple[Fetched, ScannedBatch]]:
+    """Hash and read a batch whose entries are held; it is cut where it has `most` matches."""
+    entries, start = fetched.entries, fetched.start
+    while True:
+        scan = BatchScan(start, log, api, scanner, most)
+        taken = scan.add(entries)
+        yield (fetched if taken == len(fetched.entries) else Fetched(start, entries[:taken])), scan.done()
+        entries, start = entries[taken:], start + taken
+        if not entries:
+            return
 
 
 def joined(scans: Sequence[BatchMatches]) -> BatchMatches:

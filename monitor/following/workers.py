@@ -20,7 +20,15 @@ from multiprocessing.connection import wait
 from typing import Final, TypeVar
 
 from monitor.following.follower import BatchScanner
-from monitor.following.scan_batch import Fetched, RuleScanner, ScannedBatch, scan_batch, together
+from monitor.following.scan_batch import (
+    MAX_MATCHES,
+    Fetched,
+    RuleScanner,
+    ScannedBatch,
+    scan_batch,
+    scan_in_parts,
+    together,
+)
 from monitor.judging.active_rules import HeldRules
 from monitor.model.errors import OwnFault
 from monitor.model.log_source import LogApi, LogEntry
@@ -225,7 +233,7 @@ class ScanWorkers:
 
         def run(batches: Iterator[Fetched]) -> Iterator[tuple[Fetched, ScannedBatch]]:
             for count, fetched in enumerate(batches, 1):
-                yield fetched, scan_batch(fetched.entries, fetched.start, log, api, scanner)
+                yield from scan_in_parts(fetched, log, api, scanner)
                 if count == _INLINE_BATCHES and self._processes > 1 and not self._closed:
                     break
             # Batches are left here only after the loop was broken off.
@@ -250,7 +258,7 @@ class ScanWorkers:
         running = self._join(held)
         if running is None:
             for fetched in _again(first, batches):
-                yield fetched, scan_batch(fetched.entries, fetched.start, log, api, RuleScanner(held.everything))
+                yield from scan_in_parts(fetched, log, api, RuleScanner(held.everything))
             return
         broken = False
         try:
@@ -307,4 +315,8 @@ def _with_asked(
             continue
         scanner = scanner or RuleScanner(held.everything.asks_alone())
         asked = scanner.scan(fetched.entries, fetched.start, log, api)
-        yield fetched, replace(each, scan=together(each.scan, asked))
+        both = together(each.scan, asked)
+        if sum(len(hit.rules) for hit in both.hits) > MAX_MATCHES:
+            yield from scan_in_parts(fetched, log, api, RuleScanner(held.everything))
+        else:
+            yield fetched, replace(each, scan=both)

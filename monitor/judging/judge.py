@@ -19,7 +19,7 @@ from rules.facts import Facts
 from rules.judge import judge_selected, recheck_at
 from rules.matching.matcher import PREFIX, LayeredMatcher, Matcher
 from rules.rule import CT_KINDS, JudgedByPast, Outcome
-from rules.selection import select
+from rules.selection import Condition, Selected, select
 from sigstore_entries import der
 from sigstore_entries.der import certificate_key, tbs_key
 from sigstore_entries.signatures import check_signers
@@ -73,11 +73,15 @@ class RuleJudge(Judge):
         findings = []
         for hit in hits:
             signing, promises = self._labelled(hit, now)
+            # By the condition's identity: subscribers who ask the same share it (`rules.asking.rule_of`).
+            known: dict[int, tuple[Condition, Selected]] = {}
             for name in hit.rules:
                 rule = self._rule(name)
                 if rule is None:
                     continue  # a subscription that ended while the batch was read
-                selected = select(rule.select, signing)
+                if id(rule.select) not in known:
+                    known[id(rule.select)] = rule.select, select(rule.select, signing)
+                selected = known[id(rule.select)][1]
                 verdict = judge_selected(rule, selected, facts, now, again=self._final)
                 due = None if self._final else recheck_at(rule, selected, facts, now)
                 again = None if due is None else max(due, now)

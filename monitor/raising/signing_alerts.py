@@ -73,8 +73,18 @@ def alerts_of_findings(
     The canary's announced signings make alerts too, which test the path of alerts. `facts` names the known releases.
     """
     released = _none_known if facts is None else _known_releases(facts)
+    words: dict[object, SigningWords] = {}
+
+    def told(finding: Finding, rule: Rule) -> SigningWords:
+        """Each description is made once: a name may have thousands of subscribers who are told the same of it."""
+        names = tuple(released(rule, finding.selected.signing))
+        key = id(finding.selected), id(rule.select), finding.verdict.reasons, names
+        if key not in words:
+            words[key] = describe(finding, rule, names)
+        return words[key]
+
     alerts = [
-        _alert_of_unexpected(finding, rules[finding.rule], now, released)
+        _alert_of_unexpected(finding, rules[finding.rule], now, told(finding, rules[finding.rule]))
         for finding in findings
         if finding.verdict.outcome is Outcome.UNEXPECTED
     ]
@@ -90,18 +100,18 @@ def alerts_of_findings(
     return alerts + _alerts_of_wrong_signatures(wrong, now) + canary_seen_alerts(findings, now)
 
 
-def _alert_of_unexpected(finding: Finding, rule: Rule, now: datetime, released: Released) -> Alert:
+def _alert_of_unexpected(finding: Finding, rule: Rule, now: datetime, told: "SigningWords") -> Alert:
     signing = finding.selected.signing
     where = signing.where
     issued = signing.kind in CT_KINDS
-    told = describe(finding, rule, released(rule, signing))
     return Alert(
         id=alert_id("unexpected-signing", where.log, str(where.index), finding.rule),
         kind="unexpected-signing",
         owner=Owner.SIGNING,
         severity=_SEVERITY[rule.severity],
         title=told.title,
-        summary=told.summary + (" No log entry has used it yet." if issued else ""),
+        summary=f"{told.done} The rule “{rule.title or rule.id}” does not expect it."
+        + (" No log entry has used it yet." if issued else ""),
         consequence="The holder of this certificate can sign under your identity: the signature verifies as yours."
         if issued
         else "The signed artifact verifies as yours for every client.",
@@ -267,13 +277,13 @@ _DIFFERENCES: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class SigningWords:
-    """`title` is the first line: signer, artifact and differences.
+    """`title` is the first line: signer, artifact and differences; `done` names signer and artifact, as a sentence.
 
     `facts` name the signer, `groups` hold the other facts, each once.
     """
 
     title: str
-    summary: str
+    done: str
     identity: str
     facts: tuple[tuple[str, str], ...]
     groups: tuple[FactGroup, ...]
@@ -295,7 +305,7 @@ def describe(finding: Finding, rule: Rule, released: Sequence[str] = ()) -> Sign
     facts, groups = _facts(rule, signing, released)
     return SigningWords(
         title=f"{short_name(name, without=named)} {did}{how}{also}",
-        summary=f"{name[:_MAX_TEXT]} {did}. The rule “{rule.title or rule.id}” does not expect it.",
+        done=f"{name[:_MAX_TEXT]} {did}.",
         identity=identity[:_MAX_TEXT],
         facts=facts,
         groups=groups,

@@ -40,18 +40,21 @@ _SIGHTING = table(Sighting)
 _HEALTH = table(LogHealth)
 _PATTERN = table(PatternRow)
 # Made once: every hit of a rule with a rate asks this, and making it costs more than the answer.
-_SIGNINGS = (
-    select(func.count())
-    .select_from(_FINDING)
-    .where(
-        _FINDING.c.rule == bindparam("rule"),
-        _FINDING.c.signed_at > bindparam("after"),
-        _FINDING.c.signed_at <= bindparam("up_to"),
-        _FINDING.c.counts.is_(True),
-        _FINDING.c.certificate_log.is_(False),
-        not_(and_(_FINDING.c.log == bindparam("log"), _FINDING.c.entry == bindparam("entry"))),
-    )
+_COUNTED = and_(
+    _FINDING.c.signed_at > bindparam("after"),
+    _FINDING.c.signed_at <= bindparam("up_to"),
+    _FINDING.c.counts.is_(True),
+    _FINDING.c.certificate_log.is_(False),
+    not_(and_(_FINDING.c.log == bindparam("log"), _FINDING.c.entry == bindparam("entry"))),
 )
+_SIGNINGS = select(func.count()).select_from(_FINDING).where(_FINDING.c.rule == bindparam("rule"), _COUNTED)
+_SIGNINGS_OF = (
+    select(_FINDING.c.rule, func.count())
+    .where(_FINDING.c.rule.in_(bindparam("rules", expanding=True)), _COUNTED)
+    .group_by(_FINDING.c.rule)
+)
+_WINDOWS = 16
+"""Spans of time about which all rules of an entry are asked together; asking for each of very many costs more."""
 
 
 class StoredPast(Past):
@@ -272,11 +275,13 @@ class PastAhead(StoredPast):
         self._signed: dict[str, Mapping[str, _Signed]] = {}
         self._seen: dict[tuple[str, str], Mapping[str, Sequence[_Value]]] = {}
         self._absent: dict[str, datetime | None] = {}
+        self._windows = set[tuple[datetime, datetime, EntryRef]]()
+        self._counts: dict[tuple[str, datetime, datetime, EntryRef], int] = {}
 
     @override
     def times_signed(self, rule: str, digest: str, besides: EntryRef) -> int:
         if rule not in self._signed:
-            self._signed[rule] = self._fetch_signed(rule)
+            self._signed.update(self._fetch_signed(self._about.alike(rule)))
         known = self._signed[rule].get(digest)
         if known is None or besides not in self._about.signings:
             return super().times_signed(rule, digest, besides)
@@ -300,6 +305,18 @@ class PastAhead(StoredPast):
         return super().repository_identifiers_of(rule, repository, besides) if known is None else known
 
     @override
+    def signings(self, rule: str, after: datetime, up_to: datetime, besides: EntryRef) -> int:
+        window = after, up_to, besides
+        if (known := self._counts.get((rule, *window))) is not None:
+            return known
+        alike = self._about.alike(rule)
+        if len(alike) == 1 or (len(self._windows) >= _WINDOWS and window not in self._windows):
+            return super().signings(rule, after, up_to, besides)
+        self._windows.add(window)
+        self._counts.update({(each, *window): number for each, number in self._count(alike, *window).items()})
+        return self._counts[rule, *window]
+
+    @override
     def absent_at(self, where: EntryRef) -> datetime | None:
         """One answer for each log of the batch, about its first entry."""
         if where.log not in self._absent:
@@ -308,19 +325,36 @@ class PastAhead(StoredPast):
             self._absent[where.log] = super().absent_at(first)
         return self._absent[where.log] if where in self._about.signings else super().absent_at(where)
 
-    def _fetch_signed(self, rule: str) -> Mapping[str, _Signed]:
-        by_key = {text_key(digest): digest for digest in self._about.digests(rule)}
-        entries, here = dict.fromkeys(by_key, 0), defaultdict[bytes, set[EntryRef]](set)
+    def _fetch_signed(self, rules: Sequence[str]) -> Mapping[str, Mapping[str, _Signed]]:
+        by_key = {text_key(digest): digest for digest in self._about.digests(rules[0])}
+        entries, here = dict[tuple[str, bytes], int](), defaultdict[tuple[str, bytes], set[EntryRef]](set)
+        columns = _DIGEST.c.rule, _DIGEST.c.digest_key
         with self._database.read() as connection:
-            for part in chunks(list(by_key)):
-                wanted = _DIGEST.c.rule == rule, _DIGEST.c.digest_key.in_(part)
-                counts = select(_DIGEST.c.digest_key, func.count()).where(*wanted).group_by(_DIGEST.c.digest_key)
-                entries.update((bytes(key), count) for key, count in connection.execute(counts))
-                for log, first, last in _ranges(self._about.signings):
-                    near = _DIGEST.c.log == log, _DIGEST.c.entry >= first, _DIGEST.c.entry <= last
-                    for row in connection.execute(select(_DIGEST.c.digest_key, _DIGEST.c.entry).where(*wanted, *near)):
-                        here[bytes(row.digest_key)].add(EntryRef(log, row.entry))
-        return {digest: _Signed(entries[key], frozenset(here[key])) for key, digest in by_key.items()}
+            for some in chunks(rules):
+                for part in chunks(list(by_key)):
+                    wanted = _DIGEST.c.rule.in_(some), _DIGEST.c.digest_key.in_(part)
+                    counts = select(*columns, func.count()).where(*wanted).group_by(*columns)
+                    entries.update(((rule, bytes(key)), count) for rule, key, count in connection.execute(counts))
+                    for log, first, last in _ranges(self._about.signings):
+                        near = _DIGEST.c.log == log, _DIGEST.c.entry >= first, _DIGEST.c.entry <= last
+                        for row in connection.execute(select(*columns, _DIGEST.c.entry).where(*wanted, *near)):
+                            here[row.rule, bytes(row.digest_key)].add(EntryRef(log, row.entry))
+        return {
+            rule: {
+                digest: _Signed(entries.get((rule, key), 0), frozenset(here.get((rule, key), ())))
+                for key, digest in by_key.items()
+            }
+            for rule in rules
+        }
+
+    def _count(self, rules: Sequence[str], after: datetime, up_to: datetime, besides: EntryRef) -> dict[str, int]:
+        found = dict.fromkeys(rules, 0)
+        asked = {"after": after, "up_to": up_to, "log": besides.log, "entry": besides.index}
+        with self._database.read() as connection:
+            for some in chunks(rules):
+                rows = connection.execute(_SIGNINGS_OF, {"rules": some, **asked})
+                found.update((row[0], int(row[1])) for row in rows)
+        return found
 
     def _fetch_seen(self, rules: Sequence[str], fact: str, subjects: set[str]) -> None:
         by_key = {text_key(subject): subject for subject in subjects}

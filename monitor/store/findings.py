@@ -43,14 +43,15 @@ _SAID_BY_AUTHORITY: Final = ("timestamp-response", "integrated-time", "ct-timest
 
 def add_findings(connection: Connection, findings: Sequence[Finding], now: datetime) -> None:
     """Store findings; those already known are left alone."""
-    add_new(connection, table(FindingRow), [_row(finding, now) for finding in findings])
+    documents: dict[int, str] = {}
+    add_new(connection, table(FindingRow), [_row(finding, now, documents) for finding in findings])
     _add_names(connection, findings, now)
     add_past(connection, findings)
 
 
 def vouched_for(connection: Connection, finding: Finding, now: datetime) -> None:
     """Replace a finding that no authority vouched for by its present verdict; the time of the find stays."""
-    row, found = _row(finding, now), table(FindingRow).c
+    row, found = _row(finding, now, {}), table(FindingRow).c
     here = and_(found.log == row["log"], found.entry == row["entry"], found.rule == row["rule"])
     changed = {name: value for name, value in row.items() if name not in {"log", "entry", "rule", "found_at"}}
     change_sealed(connection, table(FindingRow), here, changed)
@@ -65,7 +66,8 @@ def _add_names(connection: Connection, findings: Sequence[Finding], now: datetim
     One that some rule's signer vouches for is filed as such, also when another rule found it before.
     """
     filed: dict[bool, dict[tuple[bytes, str, int], dict[str, Any]]] = {False: {}, True: {}}
-    for finding in findings:
+    # Rules of equal requests share what they selected.
+    for finding in {id(each.selected): each for each in findings}.values():
         where, vouched = finding.selected.signing.where, bool(finding.selected.vouched)
         at = signed_at(finding.selected, now)
         for name in names_of(finding.selected.signing):
@@ -153,8 +155,11 @@ def _reason_document(reason: Reason) -> dict[str, str]:
     return {"id": reason.id, "sentence": reason.sentence, "expected": reason.expected, "found": reason.found}
 
 
-def _row(finding: Finding, now: datetime) -> dict[str, Any]:
+def _row(finding: Finding, now: datetime, documents: dict[int, str]) -> dict[str, Any]:
+    """Row of a finding. `documents` holds the signings of the same findings as JSON: many rules select the same one."""
     signing = finding.selected.signing
+    if id(signing) not in documents:
+        documents[id(signing)] = json.dumps(signing_document(signing))
     return {
         "log": signing.where.log,
         "entry": signing.where.index,
@@ -162,7 +167,7 @@ def _row(finding: Finding, now: datetime) -> dict[str, Any]:
         "outcome": finding.verdict.outcome.value,
         "reasons": json.dumps([_reason_document(reason) for reason in finding.verdict.reasons]),
         "kind": signing.kind,
-        "signing": json.dumps(signing_document(signing)),
+        "signing": documents[id(signing)],
         "leaf": finding.leaf,
         "signed_at": signed_at(finding.selected, now),
         "counts": bool(finding.selected.vouched),
@@ -190,19 +195,20 @@ class Seen:
 def add_past(connection: Connection, findings: Sequence[Finding]) -> None:
     """Store facts that later judgements may ask about these findings; known facts are left alone."""
     digests, values, sightings = list[dict[str, Any]](), list[dict[str, Any]](), list[dict[str, Any]]()
+    known: dict[int, tuple[list[bytes], list[tuple[dict[str, Any], Seen]]]] = {}
     for finding in findings:
         if not finding.selected.vouched:
             continue
         rule, where = finding.rule, finding.selected.signing.where
         here = {"log": where.log, "entry": where.index}
-        digests += [
-            {"rule": rule, "digest_key": text_key(each), **here} for each in digests_of(finding.selected.signing)
-        ]
-        for seen in seen_in(finding):
-            key = {"rule": rule, "fact": seen.fact, "subject_key": text_key(seen.subject)}
-            key["value_key"] = text_key(seen.value)
-            values.append({**key, "value": seen.value})
-            sightings.append({**key, "certificate": seen.certificate, **here, "past": is_past(finding)})
+        if id(finding.selected) not in known:
+            keys = [text_key(each) for each in digests_of(finding.selected.signing)]
+            known[id(finding.selected)] = keys, [(_value_key(seen), seen) for seen in seen_in(finding)]
+        keys, shown = known[id(finding.selected)]
+        digests += [{"rule": rule, "digest_key": key, **here} for key in keys]
+        for key, seen in shown:
+            values.append({"rule": rule, **key, "value": seen.value})
+            sightings.append({"rule": rule, **key, "certificate": seen.certificate, **here, "past": is_past(finding)})
     add_new(connection, _DIGEST, digests)
     add_new(connection, _VALUE, values)
     add_new(connection, _SIGHTING, sightings)
@@ -211,11 +217,14 @@ def add_past(connection: Connection, findings: Sequence[Finding]) -> None:
 def add_known(connection: Connection, rule: str, known: Sequence[tuple[EntryRef, Seen]]) -> None:
     """Store entries that a rule counts as seen before it was in force: its owner was shown them as expected."""
     for where, seen in known:
-        key = {"rule": rule, "fact": seen.fact, "subject_key": text_key(seen.subject)}
-        key["value_key"] = text_key(seen.value)
+        key = {"rule": rule, **_value_key(seen)}
         place = {"log": where.log, "entry": where.index, "certificate": seen.certificate, "past": True}
         add_new(connection, _VALUE, [{**key, "value": seen.value}])
         add_new(connection, _SIGHTING, [{**key, **place}])
+
+
+def _value_key(seen: Seen) -> dict[str, Any]:
+    return {"fact": seen.fact, "subject_key": text_key(seen.subject), "value_key": text_key(seen.value)}
 
 
 def set_past(connection: Connection, where: EntryRef, rule: str, *, past: bool) -> None:

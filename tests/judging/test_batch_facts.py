@@ -38,6 +38,8 @@ rules:
   - {id: issuer, select: {identity: {glob: "*acme*"}}, expect: {same_issuer: true}}
   - {id: repository, select: {source_repository_uri: {glob: "*acme*"}}, expect: {same_repository_identifier: true}}
   - {id: rate, select: {identity: {glob: "*@acme.example"}}, expect: {rate: {at_most: 12, per: 1h}}}
+  - {id: leave-too, select: {identity: {glob: "*acme*"}}, expect: {authorised: []}}
+  - {id: rate-too, select: {identity: {glob: "*@acme.example"}}, expect: {rate: {at_most: 20, per: 1h}}}
 """).rules
 )
 DIGESTS: Final = [f"{number:064x}" for number in range(12)]
@@ -92,6 +94,7 @@ def a_past(store: Store, entries: Sequence[LogEntry]) -> int:
     for number, digest in enumerate(DIGESTS):
         for count in range(number % 3):
             given.add("leave", Authorisation(f"sha256:{digest}", 1 + count, NOW + timedelta(days=30)), NOW)
+            given.add("leave-too", Authorisation(f"sha256:{digest}", 3 + count, NOW + timedelta(days=30)), NOW)
     store.baseline(a_position(0, 200, LOG), "index 0")
     commit(store, 0, len(entries), judge(store, scan(entries, 0).hits))
     return len(entries)
@@ -144,6 +147,9 @@ def test_what_is_asked_for_a_batch_is_what_is_asked_one_by_one(database: Databas
                     assert facts.leave.authorisations(rule, digest) == single.leave.authorisations(rule, digest)
                     counted = facts.past.times_signed(rule, digest, besides)
                     assert counted == single.past.times_signed(rule, digest, besides)
+                for hours in (1, 30):
+                    span = rule, NOW - timedelta(hours=hours), NOW + timedelta(hours=1), besides
+                    assert facts.past.signings(*span) == single.past.signings(*span)
         certificates = sorted(labelled[hit.signing.where])
         for own in map(frozenset[bytes], ((), certificates[:1], certificates)):
             for rule in hit.rules:
@@ -214,7 +220,7 @@ def test_hits_of_many_rules_are_judged_and_kept_with_few_statements(database: Da
 def test_many_rules_with_a_past_of_their_own_on_one_name_are_asked_for_together(database: Database) -> None:
     """Subscribers of one name who each ask for announcements and known issuers: few queries, and an answer for each."""
     names = [f"own-{number}" for number in range(200)]
-    expect = "expect: {authorised: [], same_issuer: true}"
+    expect = "expect: {authorised: [], same_issuer: true, rate: {at_most: 1, per: 1d}}"
     text = "".join(f"  - {{id: {name}, select: {{identity: dev@acme.example}}, {expect}}}\n" for name in names)
     rules = compile_rules(load_rules(f"version: 1\nrules:\n{text}").rules)
     store = a_store(database)

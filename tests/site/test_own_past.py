@@ -4,11 +4,14 @@ What one subscriber answers, announces or hands over never changes what another 
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from alerts.alert import Alert
+from monitor.model.log_source import Position
+from monitor.model.state import Batch
 from tests.site.followed import NAME, Followed, followed
 from tests.site.scene import Visitor, link_in, shown, text_of
 from tests.support.database_fixtures import postgres_url, where
@@ -168,6 +171,27 @@ def test_a_wrong_announcement_says_what_is_wrong_and_records_nothing(live: Follo
     )
     assert "Change what you expect first" in shown(said)
     assert live.courier.site.subscribers.announced(number) == []
+
+
+def test_entries_of_a_popular_name_are_committed_in_parts_and_every_subscriber_is_told_of_each(
+    live: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = [f"u{number}@acme.example" for number in range(3)]
+    for address in people:
+        subscribed(live, address, NAME, ANNOUNCED)
+    monkeypatch.setattr("monitor.following.follower.MAX_MATCHES", 4)
+    parts: list[int] = []
+    advance = live.monitor.store.advance
+
+    def counted(old: Position, new: Position, batch: Batch, alerts: Sequence[Alert]) -> None:
+        parts.append(len(batch.findings))
+        advance(old, new, batch, alerts)
+
+    monkeypatch.setattr(live.monitor.store, "advance", counted)
+    live.served.log.append(*(signing_body(artifact=digest_of(f"release {number}")) for number in range(5)))
+    live.follow()
+    assert [number for number in parts if number] == [4] * 5, "one finding for each subscriber and the rule of the file"
+    assert [told(live, address) for address in people] == [5, 5, 5]
 
 
 def test_the_form_offers_them_and_shows_which_past_signings_each_would_tell_of(live: Followed) -> None:
