@@ -34,6 +34,7 @@ from monitor.program import VERSION, utc_now
 from monitor.store.database import sqlite_path
 from monitor.store.notices import Notices
 from monitor.store.reading import OpenEvidence, Reading
+from monitor.telemetry.hooks import NOTICES
 from monitor.telemetry.prometheus import PrometheusMeter
 
 EVIDENCE_SHOWN: Final = 20
@@ -67,7 +68,7 @@ def run(
         )
     stop = threading.Event()
     timing = Timing(utc_now, stop.wait, stop.is_set)
-    meter = PrometheusMeter(VERSION, settings.channels)
+    meter = PrometheusMeter(VERSION, [*settings.channels, *((NOTICES,) if settings.site else ())])
     with ExitStack() as parts:
         parts.enter_context(only_daemon(sqlite_path(settings.database)))
         monitor = assemble(settings, meter, timing)

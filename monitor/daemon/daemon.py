@@ -35,6 +35,7 @@ from monitor.raising.log_alerts import CONDITIONS, own_fault_alert
 from monitor.store.alert_life import Who, silence_ended_alert
 from monitor.store.health import ids_of_condition
 from monitor.store.reading import Reading
+from monitor.telemetry.hooks import NOTICES
 from rules.canary import CANARY
 
 _LOG: Final = logging.getLogger(__name__)
@@ -185,7 +186,7 @@ class Daemon:
             return
         with self._ill_on_trouble("delivery to subscribers"):
             sent = courier.run_pass()
-            self._meter.delivered("notices", delivered=sent.delivered, failed=sent.failed, given_up=sent.given_up)
+            self._meter.delivered(NOTICES, delivered=sent.delivered, failed=sent.failed, given_up=sent.given_up)
 
     def tidy_site(self) -> None:
         """Put weekly mails on their way, and delete rows whose time is over."""

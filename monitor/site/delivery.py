@@ -124,6 +124,9 @@ class Courier:
         outcomes = list(self._threads.map(lambda message: self._send(message, subscriptions, now), ready))
         well: list[tuple[_Message, DeliveryFailed | None]] = []
         bad: list[tuple[_Message, DeliveryFailed | None]] = []
+        bounced = sum(isinstance(failure, Bounced) for failure in outcomes)
+        if bounced:
+            self._site.subscribers.count("bounced", bounced)
         for message, failure in zip(ready, outcomes, strict=True):
             results += self._results(message, failure, now)
             if message.destination is not None:

@@ -244,8 +244,6 @@ class Notices:
             if ends:
                 values["state"] = SUSPENDED
                 count(connection, "suspended")
-            if bounced:
-                count(connection, "bounced")
             connection.execute(update(_DESTINATION).where(_DESTINATION.c.id == destination).values(**values))
             if ends:
                 waiting = and_(_NOTICE.c.destination == destination, _NOTICE.c.state == PENDING)

@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 from alerts.alert import Owner
 from alerts.outbox import Backlog
 from monitor.model.state import Batch
 from monitor.store.promises import Tally
+
+NOTICES: Final = "notices"
+"""Label of messages to subscribers among deliveries to channels."""
 
 
 class FetchMeter(Protocol):

@@ -22,6 +22,9 @@ from typing import Any
 
 import pytest
 import yaml
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, Envelope, Session
+from typing_extensions import override
 
 from ca_lite.tuf_repository import create_repository, publish_targets
 from monitor.demo.processes import free_ports, program, wait_until
@@ -33,6 +36,8 @@ from monitor.store.sql import table
 from monitor.store.tables import PromiseCount, PromiseRow
 from tests.docker.test_dashboard import Scraped, is_scraped
 from tests.docker.test_prometheus import rules
+from tests.site.followed import NAME, SITE
+from tests.site.scene import Mailbox, Visitor
 from tests.support.entries import CA_NOT_AFTER, hashedrekord_v2, make_certificate
 from tests.support.misbehaving_log import RekorV2Log
 from tests.support.served_log import CA, ServedLog, serving, signing_body
@@ -159,8 +164,13 @@ class Drill:
     def start(self) -> Scraped:
         web, listen = free_ports(2)
         gone = self.parts.enter_context(answering(410))
+        site, mail = free_ports(2)
+        refusing = Controller(Refusing(), hostname="127.0.0.1", port=mail)
+        refusing.start()
+        self.parts.callback(refusing.stop)
+        self.site = f"http://127.0.0.1:{site}"
         (self.folder / "root.json").write_bytes((self.repository / "root.json").read_bytes())
-        config = CONFIG.format(tuf=self.tuf, gone=gone, web=web)
+        config = CONFIG.format(tuf=self.tuf, gone=gone, web=web) + SITE.format(port=site, smtp=mail)
         self.served.config.write_text(config)
         many = "".join(ONE_RULE % number for number in range(MATCHES + 1))
         (self.folder / "rules.yaml").write_text("version: 1\nrules:\n" + many)
@@ -188,6 +198,14 @@ class Drill:
         self.parts.callback(stop, server)
         return Scraped(self.served, daemon, f"http://127.0.0.1:{listen}")
 
+    def subscribe_strangers(self) -> None:
+        """Sign-ups with addresses that the mail server does not know."""
+        visitor = Visitor(self.site)
+        for number in range(25):
+            fields = {"name": NAME, "email": f"nobody{number}@acme.example", "do": "subscribe"}
+            visitor.post("/subscribe", fields, page=f"/subscribe?name={NAME}")
+        visitor.close()
+
     def give_up_a_promise(self) -> None:
         """What a month without an answer leaves in the database."""
         with closing(open_database(str(self.folder / "signwatch.db"))) as database, database.write() as connection:
@@ -209,6 +227,16 @@ class Drill:
         row |= {"state": "pending", "detail": "", "evidence": None, "entry": None}
         with closing(open_database(str(self.folder / "signwatch.db"))) as database, database.write() as connection:
             connection.execute(table(PromiseRow).insert().values(**row))
+
+
+class Refusing(Mailbox):
+    """A mail server that knows none of its domain's addresses."""
+
+    @override
+    async def handle_RCPT(
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        return "550 no such user"
 
 
 def stop(process: "subprocess.Popen[bytes]") -> None:
@@ -269,6 +297,7 @@ def test_each_rule_fires_in_its_drill(tmp_path: Path) -> None:
             fires(lambda: drill.log.append(signing_body()), "SignwatchMatchesDropped")
             unreadable = ("SignwatchQuarantineGrowing", "SignwatchDeliveryGivenUp", "SignwatchDeliveryStuck")
             fires(lambda: drill.log.append(b"{}"), *unreadable)
+            fires(drill.subscribe_strangers, "SignwatchSubscribersRefuse")
             fires(drill.make_a_promise_overdue, "SignwatchPromisesOverdue")
             fires(drill.give_up_a_promise, "SignwatchPromisesGivenUp")
             away = ServedLog(keyed(7, [signing_body()]), "http://127.0.0.1:1", tmp_path)

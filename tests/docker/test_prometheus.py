@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from monitor.telemetry.hooks import NOTICES
 from monitor.telemetry.prometheus import PrometheusMeter
 
 _FOLDER = Path(__file__).parents[2] / "docker" / "prometheus"
@@ -60,7 +61,7 @@ def test_a_log_that_lied_pages_at_once() -> None:
 
 
 def exposed() -> str:
-    meter = PrometheusMeter("1.0", ["mail"])
+    meter = PrometheusMeter("1.0", ["mail", NOTICES])
     meter.add_log("rekor-v2")
     return meter.expose().decode()
 
