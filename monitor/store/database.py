@@ -246,7 +246,7 @@ def _make_whole(path: Path, now: datetime, version: str) -> None:
 
 def _write_draft(draft: Path, now: datetime, version: str) -> None:
     """Write schema and first row without a journal on disk: a draft that was not finished is thrown away."""
-    engine = create_engine("sqlite://", creator=lambda: _connect(draft), poolclass=QueuePool)
+    engine = create_engine("sqlite://", creator=lambda: _connect(draft), poolclass=QueuePool, hide_parameters=True)
     event.listen(engine, "connect", _prepare_draft)
     event.listen(engine, "begin", _begin_sqlite)
     with closing(Database(engine, str(draft))) as database:
@@ -315,14 +315,14 @@ def _damaged(where: object, what: str) -> str:
 def _engine(where: str, path: Path | None) -> Engine:
     if path is None:
         try:
-            return create_engine(where, pool_pre_ping=True, future=True)
+            return create_engine(where, pool_pre_ping=True, hide_parameters=True)
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
             raise OwnFault(
                 f"database: {_shown(where)!r} cannot be used: {error}. SQLite paths and postgresql:// URLs are "
                 "supported; PostgreSQL needs the [postgres] extra."
             ) from error
 
-    engine = create_engine("sqlite://", creator=lambda: _connect(path), poolclass=QueuePool)
+    engine = create_engine("sqlite://", creator=lambda: _connect(path), poolclass=QueuePool, hide_parameters=True)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
