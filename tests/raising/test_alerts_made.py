@@ -215,7 +215,7 @@ def test_a_signature_of_a_known_image_is_told_as_that_whichever_digest_the_log_s
     source = DigestSource(SourceForm.REGISTRY, "ghcr.io/acme/widget")
     store.facts.known.digests = {source: frozenset(image.digests)}.get
     made = finding(7, Outcome.UNEXPECTED, "dsse")
-    signing = replace(made.selected.signing, digests=(Digest("sha256", logged.removeprefix("sha256:")),))
+    signing = replace(made.selected.signing, digests=(Digest(*logged.split(":")),))
     made = replace(made, rule=rule, selected=everyone(signing))
     (alert,) = alerts_of_findings([made], rules, NOW, lambda: store.facts.stored)
     assert alert.title == f"a@acme.example signed {named} on branch evil instead of tag v*"
