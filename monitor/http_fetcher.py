@@ -5,14 +5,15 @@ every failure into a `FetchFailed` whose `reason` is a metric label. What the by
 """
 
 import json
+import re
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import httpcore
@@ -23,11 +24,13 @@ from addresses.url import shown_url
 from alerts.alert import counted
 from monitor.model.errors import FetchFailed, OwnFault
 from outbound.transport import (
+    TARGET,
     Deadline,
     DeadlineTransport,
     HttpLimits,
     Tokens,
     believed,
+    body_within,
     own_shortage,
     parse_http_date,
     parse_retry_after,
@@ -209,6 +212,7 @@ class HttpFetcher(Fetcher):
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
             raise OwnFault(f"not an http(s) base URL: {shown_url(base_url)!r}")
         self._base = base_url.rstrip("/") + "/"
+        self._prepared: _Prepared | None = None
 
     @override
     def get(self, path: str, *, max_bytes: int, expect: Expect) -> bytes:
@@ -254,7 +258,8 @@ class HttpFetcher(Fetcher):
 
     def _patiently(self, method: str, path: str, content: bytes | None, max_bytes: int, expect: Expect) -> bytes:
         """Ask, and ask again after a short rest where the server wants one."""
-        url = self._base + path.lstrip("/")
+        base, path = self._base, path.lstrip("/")
+        url = base + path
         patience, unsaid = _SHORT_REST, _UNSAID_REST
         while True:
             left = self._not_before - self._clock()
@@ -265,7 +270,7 @@ class HttpFetcher(Fetcher):
             if self._bucket is not None:
                 self._bucket.take()
             try:
-                return self._exchange(method, url, content, max_bytes, expect)
+                return self._exchange(_Question(method, base, path, content, expect), max_bytes)
             except Throttled as error:
                 # A wait of nothing is given a second too: every further question costs patience.
                 wait = unsaid if error.retry_after is None else max(error.retry_after, _UNSAID_REST)
@@ -281,17 +286,72 @@ class HttpFetcher(Fetcher):
         self._pause(seconds)
         return self._not_before - self._clock() < _EARLY
 
-    def _exchange(self, method: str, url: str, content: bytes | None, max_bytes: int, expect: Expect) -> bytes:
-        shown = _ShownUrl(url)
+    def _exchange(self, question: "_Question", max_bytes: int) -> bytes:
+        shown = _ShownUrl(question.base + question.path)
         with self._deadline.running(self._limits.total), _as_fetch_failed(shown, self._through):
-            request = httpx.Request(method, url, headers=_HEADERS[expect], content=content, extensions=self._extensions)
-            if content is not None:
-                request.headers["Content-Type"] = "application/json"
-            if request.url.userinfo:
-                request = next(httpx.BasicAuth(request.url.username, request.url.password).auth_flow(request))
-            response = self._transport.handle_request(request)
+            response = self._transport.handle_request(self._request(question))
             with closing(response):
-                return _answer(shown, response, max_bytes, expect)
+                return _answer(shown, response, max_bytes, question.expect)
+
+    def _request(self, question: "_Question") -> httpx.Request:
+        """The request of a question. Reading a URL and making headers took as long as sending them."""
+        if question.content is not None or _PLAIN_PATH.fullmatch(question.path) is None:
+            return question.request(self._extensions)
+        prepared = self._prepared
+        if prepared is None or prepared.base != question.base:
+            prepared = self._prepared = _Prepared(question.base)
+        return prepared.request(question, self._extensions)
+
+
+class _Question(NamedTuple):
+    """One request to a server: `path` is relative to `base`, which ends with a slash."""
+
+    method: str
+    base: str
+    path: str
+    content: bytes | None
+    expect: Expect
+
+    def request(self, extensions: Mapping[str, Any]) -> httpx.Request:
+        """The request as httpx makes it. Raises `httpx.InvalidURL`."""
+        request = httpx.Request(
+            self.method,
+            self.base + self.path,
+            headers=_HEADERS[self.expect],
+            content=self.content,
+            extensions=dict(extensions),
+        )
+        if self.content is not None:
+            request.headers["Content-Type"] = "application/json"
+        if request.url.userinfo:
+            request = next(httpx.BasicAuth(request.url.username, request.url.password).auth_flow(request))
+        return request
+
+
+# Paths of tiles and most others, which httpx would leave as they are.
+_PLAIN_PATH: Final = re.compile(r"(?:[A-Za-z0-9_-]+/)*[A-Za-z0-9_-]+(?:\.p/[0-9]+)?")
+
+
+class _Prepared:
+    """Requests below one base URL, as httpx makes them for it. Raises `httpx.InvalidURL`."""
+
+    def __init__(self, base: str) -> None:
+        self.base = base
+        made = {expect: _Question("GET", base, "", None, expect).request({}) for expect in Expect}
+        self._headers = {expect: request.headers for expect, request in made.items()}
+        self._url, self._stream = made[Expect.BYTES].url, made[Expect.BYTES].stream
+        self._folder = self._url.raw_path
+
+    def request(self, question: _Question, extensions: Mapping[str, Any]) -> httpx.Request:
+        """The request of a question that has a plain path and no content."""
+        target = self._folder + question.path.encode("ascii")
+        return httpx.Request(
+            question.method,
+            self._url,
+            headers=self._headers[question.expect],
+            stream=self._stream,
+            extensions={**extensions, TARGET: target},
+        )
 
 
 # Compression would let a server choose how much we hold.
@@ -330,16 +390,11 @@ def _read_capped(url: _ShownUrl, response: httpx.Response, max_bytes: int, *, wi
     declared = response.headers.get("content-length", "0")
     if not with_start and declared.isascii() and declared.isdigit() and int(declared) > max_bytes:
         raise TooLarge(f"{url}: answer of {declared} bytes, at most {max_bytes} expected")
-    chunks: list[bytes] = []
-    size = 0
-    for chunk in cast(httpx.SyncByteStream, response.stream):
-        size += len(chunk)
-        if size > max_bytes:
-            is_plain = with_start and "content-encoding" not in response.headers
-            start = b"".join([*chunks, chunk])[:max_bytes] if is_plain else b""
-            raise TooLarge(f"{url}: answer is longer than {max_bytes} bytes", start)
-        chunks.append(chunk)
-    return b"".join(chunks)
+    body, more = body_within(response, max_bytes)
+    if more:
+        is_plain = with_start and "content-encoding" not in response.headers
+        raise TooLarge(f"{url}: answer is longer than {max_bytes} bytes", body if is_plain else b"")
+    return body
 
 
 def _gunzip_capped(url: _ShownUrl, body: bytes, max_bytes: int) -> bytes:

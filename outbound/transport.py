@@ -1,29 +1,33 @@
-"""Requests to other hosts: a deadline for the whole, public addresses only, who lacked what, Retry-After, a rate.
+"""Requests to other hosts: a deadline for the whole, connections that are kept, who lacked what, Retry-After, a rate.
 
-The name in a URL is resolved by others than the author of the URL. A name that resolves to a public address once and to
-the metadata service the next time (DNS rebinding) gains nothing: the address that was checked is the one connected to.
+httpcore hands each piece of a body through h11, which copies it four times: a bundle of entries is 650 KB. In
+connections of ours, h11 writes the request and reads the head of the answer, and so decides what is HTTP. A body whose
+length the head tells is then read off the socket as it comes. All others, in chunks or up to the end of the
+connection, are h11's.
 
-Public is what the IANA special-purpose address registries do not except (RFC 6890, RFC 8190), within the space that
-IANA delegates as global unicast. Python's `ipaddress.is_global` follows an older copy of the registries.
+Bytes that a server sends beyond an answer belong to no request: their connection is closed, and they are never read as
+the next answer.
 """
 
 import errno
-import ipaddress
 import os
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from enum import Enum
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
+import h11
 import httpcore
 import httpx
+from typing_extensions import override
 
 from outbound.named_authorities import believing
 
@@ -58,176 +62,8 @@ def _missing_now() -> str:
         return os.strerror(error.errno) if error.errno in OURS else ""
 
 
-# IANA IPv4 Special-Purpose Address Registry, column "Globally Reachable"; "N/A" counts as false. Beside it the
-# multicast block, which has a registry of its own. The smallest block that holds an address decides.
-_IPV4: Final = tuple(
-    (IPv4Network(block), reachable)
-    for block, reachable in (
-        ("0.0.0.0/8", False),  # this network
-        ("10.0.0.0/8", False),  # private use
-        ("100.64.0.0/10", False),  # shared address space
-        ("127.0.0.0/8", False),  # loopback
-        ("169.254.0.0/16", False),  # link local, metadata services
-        ("172.16.0.0/12", False),  # private use
-        ("192.0.0.0/24", False),  # IETF protocol assignments
-        ("192.0.0.9/32", True),  # Port Control Protocol anycast
-        ("192.0.0.10/32", True),  # TURN anycast
-        ("192.0.2.0/24", False),  # documentation
-        ("192.31.196.0/24", True),  # AS112-v4
-        ("192.52.193.0/24", True),  # AMT
-        ("192.88.99.0/24", False),  # deprecated 6to4 relay anycast
-        ("192.168.0.0/16", False),  # private use
-        ("192.175.48.0/24", True),  # direct delegation AS112 service
-        ("198.18.0.0/15", False),  # benchmarking
-        ("198.51.100.0/24", False),  # documentation
-        ("203.0.113.0/24", False),  # documentation
-        ("224.0.0.0/4", False),  # multicast
-        ("240.0.0.0/4", False),  # reserved, limited broadcast
-    )
-)
-# IANA IPv6 Special-Purpose Address Registry, as far as it lies in the global unicast space. What lies outside it is
-# not public: loopback, unique local, link local, multicast, the deprecated site-local and IPv4-compatible addresses.
-_GLOBAL_UNICAST: Final = IPv6Network("2000::/3")
-_IPV6: Final = tuple(
-    (IPv6Network(block), reachable)
-    for block, reachable in (
-        ("2001::/23", False),  # IETF protocol assignments, Teredo in it
-        ("2001:1::1/128", True),  # Port Control Protocol anycast
-        ("2001:1::2/128", True),  # TURN anycast
-        ("2001:1::3/128", True),  # DNS-SD Service Registration Protocol anycast
-        ("2001:2::/48", False),  # benchmarking
-        ("2001:3::/32", True),  # AMT
-        ("2001:4:112::/48", True),  # AS112-v6
-        ("2001:10::/28", False),  # deprecated ORCHID
-        ("2001:20::/28", True),  # ORCHIDv2
-        ("2001:30::/28", True),  # drone remote identification
-        ("2001:db8::/32", False),  # documentation
-        ("2620:4f:8000::/48", True),  # direct delegation AS112 service
-        ("3fff::/20", False),  # documentation
-    )
-)
-# Forms that carry an IPv4 address, with how far it stands from the right: that address decides.
-_MAPPED: Final = IPv6Network("::ffff:0:0/96")
-_NAT64: Final = IPv6Network("64:ff9b::/96")
-_SIX_TO_FOUR: Final = IPv6Network("2002::/16")
-_CARRIERS: Final = ((_MAPPED, 0), (_NAT64, 0), (_SIX_TO_FOUR, 80))
-
-Resolve = Callable[[str, int], list[str]]
-
-
-class AddressRefused(OSError):
-    """The host's name leads to an address that is not on the public internet."""
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public internet, also when it stands inside an IPv6 form.
-
-    Raises `ValueError` for a text that is no IP address.
-    """
-    parsed = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(parsed, IPv4Address):
-        return _decide(_IPV4, parsed, otherwise=True)
-    for block, shift in _CARRIERS:
-        if parsed in block:
-            return _decide(_IPV4, IPv4Address((int(parsed) >> shift) & 0xFFFFFFFF), otherwise=True)
-    return _decide(_IPV6, parsed, otherwise=parsed in _GLOBAL_UNICAST)
-
-
-def is_private_literal(host: str) -> bool:
-    """Whether a host of a URL is written as an IP address that is not public; false for a name."""
-    try:
-        return not is_public(host)
-    except ValueError:
-        return False
-
-
-def _decide(
-    blocks: Iterable[tuple[IPv4Network | IPv6Network, bool]], address: IPv4Address | IPv6Address, *, otherwise: bool
-) -> bool:
-    holding = [(block.prefixlen, reachable) for block, reachable in blocks if address in block]
-    return max(holding)[1] if holding else otherwise
-
-
-def resolve(host: str, port: int) -> list[str]:
-    """Every address of `host`, as the system resolves it."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(item[4][0]) for item in found))
-
-
-class GuardedBackend(httpcore.NetworkBackend):
-    """Connects through `inner` to a checked address of the host, and to no other. TLS still checks the host's name.
-
-    Raises `AddressRefused` when the name has no public address, unless `allow_private`.
-    """
-
-    def __init__(self, inner: httpcore.NetworkBackend, resolver: Resolve, *, allow_private: bool) -> None:
-        self._inner, self._resolve, self._allow_private = inner, resolver, allow_private
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.NetworkStream:
-        """Connect to the first public address of the host. Raises `AddressRefused` when it has none."""
-        addresses = self._resolve(host, port)
-        allowed = [address for address in addresses if self._allow_private or is_public(address)]
-        if not allowed:
-            raise AddressRefused(f"{host} leads to no public address")
-        failure: Exception = httpcore.ConnectError(f"{host} has no address")
-        for address in allowed:
-            try:
-                return self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-                failure = error
-        raise failure
-
-
-class _Body(httpx.SyncByteStream):
-    def __init__(self, response: httpcore.Response) -> None:
-        self._response = response
-
-    def __iter__(self) -> Iterator[bytes]:
-        yield from self._response.iter_stream()
-
-    def close(self) -> None:
-        self._response.close()
-
-
-class GuardedTransport(httpx.BaseTransport):
-    """httpx over one fresh httpcore pool with a network backend. Raises `httpcore`'s errors as they are."""
-
-    def __init__(self, backend: httpcore.NetworkBackend, context: ssl.SSLContext) -> None:
-        self._pool = httpcore.ConnectionPool(ssl_context=context, max_connections=1, network_backend=backend)
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send one request over the guarded pool."""
-        answer = self._pool.handle_request(
-            httpcore.Request(
-                method=request.method,
-                url=httpcore.URL(
-                    scheme=request.url.raw_scheme,
-                    host=request.url.raw_host,
-                    port=request.url.port,
-                    target=request.url.raw_path,
-                ),
-                headers=request.headers.raw,
-                content=request.stream,
-                extensions=request.extensions,
-            )
-        )
-        return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer), extensions=answer.extensions)
-
-    def close(self) -> None:
-        """Close every connection."""
-        self._pool.close()
-
-
-# A bundle of 256 entries has ten times what httpcore reads at once, and each piece costs tens of microseconds on its
-# way up. More than this is slower again: memory for larger pieces is fetched from the system anew each time.
-_READ_BYTES: Final = 128 * 1024
+TARGET: Final = "target"
+"""Extension of a request: the path and query to ask for, in place of the URL's, as bytes that need no escape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +112,7 @@ class _DeadlineStream(httpcore.NetworkStream):
         self._stream, self._deadline = stream, deadline
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max(max_bytes, _READ_BYTES), self._deadline.cut(timeout))
+        return self._stream.read(max_bytes, self._deadline.cut(timeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         self._stream.write(buffer, self._deadline.cut(timeout))
@@ -313,35 +149,277 @@ class DeadlineBackend(httpcore.SyncBackend):
         return _DeadlineStream(stream, self._deadline)
 
 
+# For larger pieces, memory is fetched from the system anew each time: slower again.
+_READ_BYTES: Final = 128 * 1024
+_LARGEST_HEAD: Final = 100 * 1024
+_OK: Final = 200
+_PERSISTENT: Final = b"1.1"
+
+
+class _State(Enum):
+    NEW = "new"
+    ACTIVE = "active"
+    IDLE = "idle"
+    CLOSED = "closed"
+
+
+class _Pool(httpcore.ConnectionPool):
+    """httpcore's pool, without a proxy, with `_Connection`s."""
+
+    def __init__(
+        self, backend: httpcore.NetworkBackend, context: ssl.SSLContext, *, connections: int, keepalive: float
+    ) -> None:
+        super().__init__(
+            context,
+            max_connections=connections,
+            max_keepalive_connections=connections,
+            keepalive_expiry=keepalive,
+            network_backend=backend,
+        )
+        context.set_alpn_protocols(["http/1.1"])
+        self._made_of = backend, context, keepalive
+
+    @override
+    def create_connection(self, origin: httpcore.Origin) -> httpcore.ConnectionInterface:
+        return _Connection(origin, *self._made_of)
+
+
+class _Connection(httpcore.ConnectionInterface):
+    """Connects with its first request; `keepalive` is how many seconds it is kept open without one.
+
+    Raises httpcore's errors.
+    """
+
+    def __init__(
+        self, origin: httpcore.Origin, backend: httpcore.NetworkBackend, context: ssl.SSLContext, keepalive: float
+    ) -> None:
+        self._origin, self._backend, self._context, self._keepalive = origin, backend, context, keepalive
+        self._lock = threading.Lock()
+        self._state = _State.NEW
+        self._stream: httpcore.NetworkStream | None = None
+        self._expires = 0.0
+
+    @override
+    def handle_request(self, request: httpcore.Request) -> httpcore.Response:
+        with self._lock:
+            # The pool may hand an idle connection to two requests: the second one asks it again.
+            if self._state not in {_State.NEW, _State.IDLE}:
+                raise httpcore.ConnectionNotAvailable
+            self._state = _State.ACTIVE
+        try:
+            timeouts = request.extensions.get("timeout", {})
+            stream = self._stream or self._connect(timeouts.get("connect"))
+            exchange = _Exchange(stream, timeouts.get("read"))
+            head = exchange.ask(request, timeouts.get("write"))
+        except BaseException:
+            self.close()
+            raise
+        return httpcore.Response(
+            head.status_code,
+            headers=head.headers.raw_items(),
+            content=_Body(self, exchange),
+            extensions={"http_version": b"HTTP/" + head.http_version, "reason_phrase": head.reason},
+        )
+
+    def _connect(self, timeout: float | None) -> httpcore.NetworkStream:
+        host = self._origin.host.decode("ascii")
+        stream = self._backend.connect_tcp(host, self._origin.port, timeout)
+        if self._origin.scheme == b"https":
+            stream = stream.start_tls(self._context, host, timeout)
+        self._stream = stream
+        return stream
+
+    def end(self, *, reusable: bool) -> None:
+        """An answer was read, or given up: the connection waits for the next request, or is closed."""
+        if not reusable:
+            self.close()
+            return
+        self._expires = time.monotonic() + self._keepalive
+        self._state = _State.IDLE
+
+    @override
+    def close(self) -> None:
+        self._state = _State.CLOSED
+        if self._stream is not None:
+            self._stream.close()
+
+    @override
+    def info(self) -> str:
+        return f"{self._origin}, HTTP/1.1, {self._state.value}"
+
+    @override
+    def can_handle_request(self, origin: httpcore.Origin) -> bool:
+        return origin == self._origin
+
+    @override
+    def is_available(self) -> bool:
+        return self._state is _State.IDLE
+
+    @override
+    def is_idle(self) -> bool:
+        return self._state is _State.IDLE
+
+    @override
+    def is_closed(self) -> bool:
+        return self._state is _State.CLOSED
+
+    @override
+    def has_expired(self) -> bool:
+        # Under the lock: another thread may begin a request at this moment, whose answer would look like the end of an
+        # idle connection. One that has expired serves no request any more.
+        with self._lock:
+            if self._state is not _State.IDLE or self._stream is None:
+                return False
+            # What can be read on an idle connection is that the server closed it, or what belongs to no request.
+            if time.monotonic() > self._expires or self._stream.get_extra_info("is_readable"):
+                self._state = _State.CLOSED
+                return True
+            return False
+
+
+class _Exchange:
+    """One request and its answer. `whole` once the answer was read to its end, and the connection can serve another."""
+
+    def __init__(self, stream: httpcore.NetworkStream, timeout: float | None) -> None:
+        self._stream, self._timeout = stream, timeout
+        self._protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LARGEST_HEAD)
+        self._length: int | None = None
+        self._persistent = False
+        self.whole = False
+
+    def ask(self, request: httpcore.Request, timeout: float | None) -> h11.Response:
+        """Send a request; returns the head of the answer."""
+        try:
+            head = h11.Request(method=request.method, target=request.url.target, headers=request.headers)
+            self._send(head, timeout)
+            for chunk in request.stream:  # type: ignore[union-attr]  # of a pool without asyncio
+                self._send(h11.Data(data=chunk), timeout)
+            self._send(h11.EndOfMessage(), timeout)
+        except h11.LocalProtocolError as error:
+            raise httpcore.LocalProtocolError(str(error)) from error
+        except httpcore.WriteError:
+            # A server may answer, and close, before it has read all of a request.
+            pass
+        while not isinstance(event := self._next_event(), h11.Response):
+            pass
+        self._length = _length_of(request, event)
+        self._persistent = event.http_version == _PERSISTENT and _stays_open(event)
+        return event
+
+    def _send(self, event: h11.Event, timeout: float | None) -> None:
+        data = self._protocol.send(event)
+        if data:
+            self._stream.write(data, timeout)
+
+    def body(self) -> Iterator[bytes]:
+        """The body in pieces."""
+        if self._length is None:
+            yield from self._body_by_events()
+            return
+        left = self._length
+        begun, _ = self._protocol.trailing_data
+        excess = len(begun) > left
+        begun = begun[:left]
+        if begun:
+            yield begun
+        left -= len(begun)
+        while left:
+            piece = self._stream.read(min(left, _READ_BYTES), self._timeout)
+            if not piece:
+                raise httpcore.RemoteProtocolError(
+                    f"the server closed the connection {left} bytes before the end of {self._length}"
+                )
+            left -= len(piece)
+            yield piece
+        self.whole = self._persistent and not excess
+
+    def _body_by_events(self) -> Iterator[bytes]:
+        while not isinstance(event := self._next_event(), h11.EndOfMessage):
+            if isinstance(event, h11.Data):
+                yield bytes(event.data)
+        done = self._protocol.our_state is h11.DONE and self._protocol.their_state is h11.DONE
+        self.whole = done and not self._protocol.trailing_data[0]
+
+    def _next_event(self) -> Any:
+        while True:
+            try:
+                event = self._protocol.next_event()
+            except h11.RemoteProtocolError as error:
+                raise httpcore.RemoteProtocolError(str(error)) from error
+            if event is not h11.NEED_DATA:
+                return event
+            data = self._stream.read(_READ_BYTES, self._timeout)
+            if not data and self._protocol.their_state is h11.SEND_RESPONSE:
+                raise httpcore.RemoteProtocolError("the server closed the connection without an answer")
+            self._protocol.receive_data(data)
+
+
+def _length_of(request: httpcore.Request, head: h11.Response) -> int | None:
+    """Length of the body that follows a head; `None` where h11 is to find its end.
+
+    SPEC RFC 9112 6.3: a Transfer-Encoding overrides Content-Length; HEAD and some statuses have no body.
+    """
+    if head.status_code != _OK or request.method not in {b"GET", b"POST"}:
+        return None
+    length = None
+    for name, value in head.headers:
+        if name == b"transfer-encoding":
+            return None
+        if name == b"content-length":
+            length = int(value)  # h11 has refused all but digits, and two that differ
+    return length
+
+
+def _stays_open(head: h11.Response) -> bool:
+    """SPEC RFC 9112 9.3: an HTTP/1.1 connection persists unless the `close` option is present."""
+    return all(value.strip().lower() == b"keep-alive" for name, value in head.headers if name == b"connection")
+
+
+class _Body:
+    def __init__(self, connection: _Connection, exchange: _Exchange) -> None:
+        self._connection, self._exchange = connection, exchange
+        self._ended = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._exchange.body()
+
+    def close(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._connection.end(reusable=self._exchange.whole)
+
+
 class DeadlineTransport(httpx.BaseTransport):
-    """httpx's own transport, but over a pool whose sockets obey the deadline."""
+    """httpx over httpcore's pool, on sockets that obey the deadline."""
 
     def __init__(self, deadline: Deadline, limits: HttpLimits, context: ssl.SSLContext, proxy: str | None) -> None:
-        settings: dict[str, Any] = {
-            "ssl_context": context,
-            "max_connections": limits.connections,
-            "max_keepalive_connections": limits.connections,
-            "keepalive_expiry": limits.keepalive,
-            "network_backend": DeadlineBackend(deadline),
-        }
+        backend = DeadlineBackend(deadline)
         if proxy:
+            settings: dict[str, Any] = {
+                "ssl_context": context,
+                "max_connections": limits.connections,
+                "max_keepalive_connections": limits.connections,
+                "keepalive_expiry": limits.keepalive,
+                "network_backend": backend,
+            }
             # A proxy that is itself asked over TLS is believed by the same authorities; httpcore refuses one otherwise.
-            its_own = {"proxy_ssl_context": settings["ssl_context"]} if proxy.startswith("https:") else {}
+            its_own: dict[str, Any] = {"proxy_ssl_context": context} if proxy.startswith("https:") else {}
             self._pool: httpcore.ConnectionPool = httpcore.HTTPProxy(proxy_url=proxy, **settings, **its_own)
         else:
-            self._pool = httpcore.ConnectionPool(**settings)
+            self._pool = _Pool(backend, context, connections=limits.connections, keepalive=limits.keepalive)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """See `httpx.BaseTransport.handle_request`. Raises `httpcore`'s errors as they are."""
+        extensions = dict(request.extensions)
         url = httpcore.URL(
             scheme=request.url.raw_scheme,
             host=request.url.raw_host,
             port=request.url.port,
-            target=request.url.raw_path,
+            target=extensions.pop(TARGET, None) or request.url.raw_path,
         )
         answer = self._pool.handle_request(
             httpcore.Request(
-                request.method, url, headers=request.headers.raw, content=request.stream, extensions=request.extensions
+                request.method, url, headers=request.headers.raw, content=request.stream, extensions=extensions
             )
         )
         return httpx.Response(
@@ -374,6 +452,18 @@ class _BodyStream(httpx.SyncByteStream):
 
     def close(self) -> None:
         self._stream.close()
+
+
+def body_within(response: httpx.Response, most: int) -> tuple[bytes, bool]:
+    """The first `most` bytes of an answer as sent, and whether there are more. Raises httpcore's errors."""
+    chunks: list[bytes] = []
+    size = 0
+    for chunk in cast(httpx.SyncByteStream, response.stream):
+        size += len(chunk)
+        chunks.append(chunk)
+        if size > most:
+            return b"".join(chunks)[:most], True
+    return b"".join(chunks), False
 
 
 _MAX_DIGITS: Final = 9  # thirty years of seconds
