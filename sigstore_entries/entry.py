@@ -250,7 +250,7 @@ _SHAPES: Final[dict[bytes, tuple[tuple[_Match, str, Callable[[str, Sequence[byte
 
 
 # The name in the log's first releases and the one since: its proto renamed the field before version 2.0.
-_HASHEDREKORD_V2_NAMES: Final = ("hashedRekordV002", "hashedRekordV0_0_2")
+HASHEDREKORD_V2_NAMES: Final = ("hashedRekordV002", "hashedRekordV0_0_2")
 _DSSE_V2_NAMES: Final = ("dsseV002", "dsseV0_0_2")
 # sigstore_common.proto HashAlgorithm, as protojson spells it; sizes in bytes.
 _V2_ALGORITHMS: Final = {
@@ -271,7 +271,7 @@ def hashedrekord_v1(spec: Fields) -> Decoded:
 
 def hashedrekord_v2(spec: Fields) -> Decoded:
     """Decode hashedrekord 0.0.2 (Rekor v2). Newer clients log a DSSE envelope this way, over SHA-256 of its PAE."""
-    inner = _only_one(spec, _HASHEDREKORD_V2_NAMES)
+    inner = _only_one(spec, HASHEDREKORD_V2_NAMES)
     signer = _signer_v2(inner.object("signature"), "verifier")
     return Decoded((signer,), (_digest_v2(inner.object("data"), "artifact"),))
 

@@ -3,6 +3,9 @@
 Answers are signed by this installation's own key, which `/api/v1/log/publicKey` gives: it states that the entry
 is in the tree whose root this installation verified. The log's own signatures are in what `signwatch search --prove`
 exports. SPEC rekor openapi.yaml: /api/v1/index/retrieve, /api/v1/log/entries.
+
+Under `V1_FORM` the same API gives entries of Rekor v2 in the form of Rekor v1, which rekor-cli can print. Such a form
+is in no log: it stands alone in a tree of one leaf, whose checkpoint this installation signs under a name of its own.
 """
 
 import base64
@@ -45,6 +48,7 @@ from sigstore_entries.keys import (
     signer_from_pgp,
     signer_from_ssh,
 )
+from sigstore_entries.rekor_v1_form import rekor_v1_form
 from tlog.merkle import leaf_hash
 
 _MOST: Final = 1_000  # entries that one question of Rekor's API is answered with
@@ -52,6 +56,8 @@ _AT_ONCE: Final = 10  # SPEC rekor openapi.yaml: entryUUIDs, maxItems 10
 _LARGEST_KEY: Final = 64 * 1024
 _LEAF_HEX: Final = 64
 _TREE_HEX: Final = 16
+V1_FORM: Final = "/rekor-v1"
+"""Prefix of the paths of Rekor's API that give entries in the form of Rekor v1."""
 Sources = Callable[[], Sequence[LogSource]]
 
 
@@ -76,27 +82,8 @@ def search_router(archive: Archive, sources: Sources, key: ec.EllipticCurvePriva
     router = APIRouter()
     rekor = RekorApi(archive, sources, key)
 
-    @router.post("/api/v1/index/retrieve")
-    def retrieve_index(query: Annotated[dict[str, Any], Body()]) -> Response:
-        uuids, total, covered = rekor.uuids(query)
-        headers = {"X-Signwatch-Matches": str(total), "X-Signwatch-Coverage": "complete" if covered else "partial"}
-        return JSONResponse(uuids, headers=headers)
-
-    @router.get("/api/v1/log/entries/{uuid}")
-    def entry_by_uuid(uuid: str) -> Response:
-        return JSONResponse(rekor.entry(rekor.row_of(uuid)))
-
-    @router.get("/api/v1/log/entries")
-    def entry_by_index(logIndex: int) -> Response:  # noqa: N803  the parameter's name in Rekor's API
-        return JSONResponse(rekor.entry(rekor.row_at(logIndex)))
-
-    @router.post("/api/v1/log/entries/retrieve")
-    def retrieve_entries(query: Annotated[dict[str, Any], Body()]) -> Response:
-        return JSONResponse(rekor.entries(query))
-
-    @router.get("/api/v1/log/publicKey")
-    def public_key() -> Response:
-        return PlainTextResponse(rekor.public_key, media_type="application/x-pem-file")
+    router.include_router(_rekor_routes(rekor, in_v1_form=False))
+    router.include_router(_rekor_routes(rekor, in_v1_form=True), prefix=V1_FORM)
 
     @router.get("/api/search")
     def search(  # noqa: PLR0917  the names are the parameters of the URL
@@ -124,6 +111,35 @@ def search_router(archive: Archive, sources: Sources, key: ec.EllipticCurvePriva
         query = _query(q, kind, match, log)
         answer = _answered(lambda: archive.search(query, per_day=True))
         return Response(as_svg(answer.per_day, "Entries a day"), media_type="image/svg+xml")
+
+    return router
+
+
+def _rekor_routes(rekor: "RekorApi", *, in_v1_form: bool) -> APIRouter:
+    """Paths of Rekor's API."""
+    router = APIRouter()
+
+    @router.post("/api/v1/index/retrieve")
+    def retrieve_index(query: Annotated[dict[str, Any], Body()]) -> Response:
+        uuids, total, covered = rekor.uuids(query)
+        headers = {"X-Signwatch-Matches": str(total), "X-Signwatch-Coverage": "complete" if covered else "partial"}
+        return JSONResponse(uuids, headers=headers)
+
+    @router.get("/api/v1/log/entries/{uuid}")
+    def entry_by_uuid(uuid: str) -> Response:
+        return JSONResponse(rekor.entry(rekor.row_of(uuid), in_v1_form=in_v1_form))
+
+    @router.get("/api/v1/log/entries")
+    def entry_by_index(logIndex: int) -> Response:  # noqa: N803  the parameter's name in Rekor's API
+        return JSONResponse(rekor.entry(rekor.row_at(logIndex), in_v1_form=in_v1_form))
+
+    @router.post("/api/v1/log/entries/retrieve")
+    def retrieve_entries(query: Annotated[dict[str, Any], Body()]) -> Response:
+        return JSONResponse(rekor.entries(query, in_v1_form=in_v1_form))
+
+    @router.get("/api/v1/log/publicKey")
+    def public_key() -> Response:
+        return PlainTextResponse(rekor.public_key, media_type="application/x-pem-file")
 
     return router
 
@@ -221,7 +237,7 @@ class RekorApi:
             raise HTTPException(404, "no archived entry has this index")
         return row
 
-    def entries(self, query: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def entries(self, query: Mapping[str, Any], *, in_v1_form: bool) -> list[dict[str, Any]]:
         """Answer a SearchLogQuery document."""
         uuids, indexes = query.get("entryUUIDs") or [], query.get("logIndexes") or []
         if query.get("entries"):
@@ -235,30 +251,34 @@ class RekorApi:
         if any(not isinstance(each, int) or isinstance(each, bool) for each in indexes):
             raise HTTPException(400, "an index is a whole number")
         rows = [self.row_of(str(each)) for each in uuids] + [self.row_at(each) for each in indexes]
-        return [self.entry(row) for row in rows]
+        return [self.entry(row, in_v1_form=in_v1_form) for row in rows]
 
-    def entry(self, row: Row) -> dict[str, Any]:
+    def entry(self, row: Row, *, in_v1_form: bool) -> dict[str, Any]:
         """A LogEntry document: the entry, its inclusion proof, a checkpoint and a timestamp signed with our key."""
         manifest = self._archive.manifests()[row.log]
         run = manifest.run_at(row.index)
         if run is None:
             raise HTTPException(404, "the entry is not archived any more")
-        body = base64.b64encode(
-            self._bodies(manifest.identity.spki, manifest.identity.origin, row.index, row.leaf_hash)
-        ).decode()
+        body = self._bodies(manifest.identity.spki, manifest.identity.origin, row.index, row.leaf_hash)
         (proven,) = RunProver(self._archive.files, manifest, run).prove([row.index], {}).entries
-        size, root = run.last, run.end().root()
+        name, index, size, path, root = "signwatch-search", row.index, run.last, proven.path, run.end().root()
+        form = rekor_v1_form(body) if in_v1_form and manifest.identity.api is LogApi.REKOR_V2 else body
+        if form is None:
+            raise HTTPException(501, f"an entry of kind {row.kind} has no form of Rekor v1: ask without {V1_FORM}")
+        if form != body:
+            # Its bytes are in no log: the proof is of this form alone.
+            name, index, size, path, root = "signwatch-search-v1-form", 0, 1, (), leaf_hash(form)
         signed: dict[str, str | int] = {
-            "body": body,
+            "body": base64.b64encode(form).decode(),
             "integratedTime": 0 if row.time is None else int(row.time.timestamp()),
             "logID": sha256(manifest.identity.spki).hexdigest(),
             "logIndex": row.index,
         }
         verification = {
             "inclusionProof": {
-                "checkpoint": self._checkpoint(manifest, size, root),
-                "hashes": [node.hex() for node in proven.path],
-                "logIndex": row.index,
+                "checkpoint": self._checkpoint(manifest, name, size, root),
+                "hashes": [node.hex() for node in path],
+                "logIndex": index,
                 "rootHash": root.hex(),
                 "treeSize": size,
             },
@@ -268,9 +288,8 @@ class RekorApi:
         }
         return {_uuid(manifest, row): {**signed, "verification": verification}}
 
-    def _checkpoint(self, manifest: Manifest, size: int, root: bytes) -> str:
+    def _checkpoint(self, manifest: Manifest, name: str, size: int, root: bytes) -> str:
         """A signed note (C2SP) under a name of this installation's own."""
-        name = "signwatch-search"
         origin = f"{name}/{manifest.identity.origin} - {int(_tree_id(manifest), 16)}"
         text = f"{origin}\n{size}\n{base64.b64encode(root).decode()}\n"
         # SPEC rekor signed_note.go: the key's hash is that of its SubjectPublicKeyInfo.

@@ -11,7 +11,7 @@ from alerts.alert import counted
 from inbound.client_address import client_address, networks
 from monitor.config import WebConfig
 
-_PATHS: Final = ("/api/search", "/api/v1/", "/search", "/proofs/")
+_PATHS: Final = ("/api/search", "/api/v1/", "/rekor-v1/", "/search", "/proofs/")
 _SIGN_IN: Final = "/login"
 _SIGN_INS: Final = 10
 _LARGEST_QUESTION: Final = 128 * 1024  # a key of 64 KiB, in base64, and what is around it

@@ -19,13 +19,21 @@ from monitor.archive.search import Archive
 from monitor.backscan.archiving import archive_range
 from monitor.backscan.range import World
 from monitor.config import WebConfig
-from monitor.daemon.rekor_search import load_key, search_router
+from monitor.daemon.rekor_search import V1_FORM, load_key, search_router
 from monitor.daemon.web_server import WebServer
 from monitor.following.follower import Timing
 from monitor.model.log_source import LogSource
 from monitor.program import utc_now
 from tests.archive.conftest import Place
-from tests.support.entries import hashedrekord_v1, hashedrekord_v2, make_certificate, make_key, pem
+from tests.support.entries import (
+    hashedrekord_v1,
+    hashedrekord_v2,
+    make_certificate,
+    make_key,
+    pem,
+    signature_of,
+    spki_of,
+)
 from tests.support.go_clients import needs_rekor_cli, rekor_cli
 from tests.support.misbehaving_log import RekorV1Log
 from tests.support.served_log import CA
@@ -167,3 +175,57 @@ def test_rekor_cli_gets_an_entry_of_a_version_1_log(tmp_path: Path) -> None:
             got = json.loads(rekor_cli(url, tmp_path, "get", *arguments, "--format", "json"))
             assert got["UUID"] == uuid
             assert got["Body"]["HashedRekordObj"]["data"]["hash"]["value"] == f"{7:064x}"
+
+
+@needs_rekor_cli
+def test_rekor_cli_finds_gets_and_prints_an_entry_of_a_version_2_log(place: Place, tmp_path: Path) -> None:
+    digest, logged = f"{1:064x}", make_certificate(CA, san="dev1@example.com")
+    by_certificate, by_key = hashedrekord_v2(logged, digest), hashedrekord_v2(spki_of(make_key(5)), digest)
+    place.served.log.append(by_certificate, by_key)
+    place.build()
+    with searched(place) as root:
+        url = root + V1_FORM
+        out = json.loads(rekor_cli(url, tmp_path, "search", "--sha", digest, "--format", "json"))
+        found = {uuid[16:]: uuid for uuid in out["UUIDs"]}
+        for body, index in ((by_certificate, 200), (by_key, 201)):
+            leaf = leaf_hash(body).hex()
+            for arguments in (("--uuid", found[leaf]), ("--uuid", leaf), ("--log-index", str(index))):
+                # The client checks proof, checkpoint, timestamp, and the entry's own signature before it prints.
+                got = json.loads(rekor_cli(url, tmp_path, "get", *arguments, "--format", "json"))
+                assert (got["UUID"], got["LogIndex"]) == (found[leaf], index)
+                told, was = got["Body"]["HashedRekordObj"], json.loads(body)["spec"]["hashedRekordV002"]
+                assert told["data"]["hash"] == {"algorithm": "sha256", "value": digest}
+                assert told["signature"]["content"] == was["signature"]["content"]
+            assert digest in rekor_cli(url, tmp_path, "get", "--uuid", leaf)
+            tle = json.loads(rekor_cli(url, tmp_path, "get", "--uuid", leaf, "--format", "tle"))
+            assert tle["kindVersion"] == {"kind": "hashedrekord", "version": "0.0.1"}
+
+
+@needs_rekor_cli
+def test_rekor_cli_refuses_an_entry_of_a_version_2_log_whose_signature_is_wrong(place: Place, tmp_path: Path) -> None:
+    wrong = signature_of(make_certificate(CA), f"{2:064x}")
+    place.served.log.append(hashedrekord_v2(make_certificate(CA), f"{1:064x}", signature=wrong))
+    place.build()
+    with searched(place) as url:
+        assert "verifying signature" in rekor_cli(url + V1_FORM, tmp_path, "get", "--log-index", "200", expect=1)
+
+
+def test_the_form_of_rekor_v1_claims_no_place_in_the_log(place: Place) -> None:
+    body = hashedrekord_v2(make_certificate(CA), f"{1:064x}")
+    place.served.log.append(body)
+    place.build()
+    with searched(place) as url:
+        path = f"/api/v1/log/entries/{leaf_hash(body).hex()}"
+        logged = httpx.get(url + path, trust_env=False).json()
+        told = httpx.get(url + V1_FORM + path, trust_env=False).json()
+        dsse = httpx.get(f"{url}{V1_FORM}/api/v1/log/entries/{next(iter(hashes(place, 1)))}", trust_env=False)
+    assert told.keys() == logged.keys()
+    (entry,), (original,) = told.values(), logged.values()
+    assert base64.b64decode(original["body"]) == body
+    proof = entry["verification"]["inclusionProof"]
+    assert (proof["treeSize"], proof["logIndex"], proof["hashes"]) == (1, 0, [])
+    assert proof["rootHash"] == leaf_hash(base64.b64decode(entry["body"])).hex()
+    assert proof["checkpoint"].startswith("signwatch-search-v1-form/")
+    assert original["verification"]["inclusionProof"]["checkpoint"].startswith("signwatch-search/")
+    assert dsse.status_code == 501
+    assert "has no form of Rekor v1" in dsse.text
