@@ -124,6 +124,10 @@ class Manifest:
         """The run that holds an entry."""
         return next((run for run in self.runs if run.first <= index < run.last), None)
 
+    def range_from(self, index: int) -> ArchivedRange | None:
+        """The first range with entries at or behind an index."""
+        return next((each for run in self.runs for each in run.ranges if each.last > index), None)
+
     def run_ending(self, index: int) -> Run | None:
         """The run that ends before an entry, so that it can go on there."""
         return next((run for run in self.runs if run.last == index), None)

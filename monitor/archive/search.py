@@ -39,6 +39,7 @@ MOST_ROWS: Final = 10_000
 MOST_OF_A_PAGE: Final = 1_000_000
 """`Query.most` of a question over HTTP: about a second of work."""
 _TRIES: Final = 3
+_STREAMED: Final = 4096  # rows of one table of a stream
 _OPENED: Final = 300_000  # column chunks of the files whose footers are kept
 _KEPT_GROUPS: Final = 128  # of index keys, some 200 KB each
 _HEX: Final = {40: "sha1", 64: "sha256", 96: "sha384", 128: "sha512"}
@@ -302,15 +303,45 @@ class Archive:
     def stream(self, query: Query, damaged: dict[str, list[tuple[int, int, str]]]) -> Iterator[pa.Table]:
         """Every matching entry, log by log, oldest first, some thousands at a time.
 
-        Ranges that cannot be read are put into `damaged`. Raises `BadQuery`, `ArchiveFault`.
+        Ranges that cannot be read, or not to their end, are put into `damaged`. Raises `BadQuery`, `ArchiveFault`.
         """
-        keys, found = keys_of(query), _Found(damaged=damaged)
+        keys = keys_of(query)
         for manifest in self._wanted(query, self.manifests()):
-            for run in manifest.runs:
-                for each in run.ranges:
-                    table = self._matching(manifest, each, keys, query, found, per_day=False, limit=each.last)
-                    if len(table):
-                        yield table
+            yield from self._streamed(manifest, keys, query, damaged)
+
+    def _streamed(
+        self,
+        manifest: Manifest,
+        keys: Sequence[KeySpan],
+        query: Query,
+        damaged: dict[str, list[tuple[int, int, str]]],
+    ) -> Iterator[pa.Table]:
+        at, tries = 0, 0
+        while (each := manifest.range_from(at)) is not None:
+            try:
+                for table in self._tables(manifest, each, keys, query, at):
+                    yield table
+                    at = table["index"][-1].as_py() + 1
+            except ArchiveFault as fault:
+                newer = self.manifests().get(manifest.log)
+                if tries < _TRIES and newer is not None and newer.generation != manifest.generation:
+                    # A writer put other files in the place of these; the rows before `at` were handed on.
+                    manifest, tries = newer, tries + 1
+                    continue
+                damaged.setdefault(manifest.log, []).append((each.first, each.last, str(fault)))
+            at, tries = each.last, 0
+
+    def _tables(
+        self, manifest: Manifest, each: ArchivedRange, keys: Sequence[KeySpan], query: Query, at: int
+    ) -> Iterator[pa.Table]:
+        """Matching entries of one range from `at` on. Raises `ArchiveFault`."""
+        if _outside(each, query):
+            return
+        offsets = self._kept(manifest, each, keys, query, _Found())
+        if at > each.first:
+            offsets = offsets.filter(pc.greater_equal(offsets, at - each.first))
+        for start in range(0, len(offsets), _STREAMED):
+            yield self._read(manifest, each, offsets.slice(start, _STREAMED).to_pylist())
 
     def coverage(self, query: Query, damaged: dict[str, list[tuple[int, int, str]]]) -> Coverage:
         """Coverage of a search for this query."""
@@ -409,15 +440,7 @@ class Archive:
             found.leave_out(manifest.log, each)
             return none
         try:
-            offsets = self._offsets(manifest, each, keys, found.work)
-            if len(offsets) and query.trusted is not None:
-                if found.work is not None:
-                    found.work.spend(len(offsets) // 100)
-                offsets = self._by_trust(manifest, each, keys, offsets, found.work, trusted=query.trusted)
-            if len(offsets) and (per_day or _straddles(each, query)):
-                if found.work is not None:
-                    found.work.spend(len(offsets) // 4)
-                offsets = self._timed(manifest, each, offsets, query, found, per_day=per_day)
+            offsets = self._kept(manifest, each, keys, query, found, per_day=per_day)
             shown = offsets.slice(max(0, len(offsets) - max(0, limit))).to_pylist()
             table = self._read(manifest, each, shown) if shown else none
         except TooMuch:
@@ -428,6 +451,28 @@ class Archive:
             return none
         found.total += len(offsets)
         return table
+
+    def _kept(
+        self,
+        manifest: Manifest,
+        each: ArchivedRange,
+        keys: Sequence[KeySpan],
+        query: Query,
+        found: _Found,
+        *,
+        per_day: bool = False,
+    ) -> pa.Array:
+        """Entries of one range that match, counted from its first, in order. Raises `ArchiveFault`, `TooMuch`."""
+        offsets = self._offsets(manifest, each, keys, found.work)
+        if len(offsets) and query.trusted is not None:
+            if found.work is not None:
+                found.work.spend(len(offsets) // 100)
+            offsets = self._by_trust(manifest, each, keys, offsets, found.work, trusted=query.trusted)
+        if len(offsets) and (per_day or _straddles(each, query)):
+            if found.work is not None:
+                found.work.spend(len(offsets) // 4)
+            offsets = self._timed(manifest, each, offsets, query, found, per_day=per_day)
+        return offsets
 
     def _timed(
         self,

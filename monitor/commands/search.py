@@ -34,6 +34,7 @@ from monitor.store.reading import Reading
 
 _SHOWN: Final = 50
 _WORD: Final = 200
+_ROW_GROUP: Final = 32_768  # rows
 Damaged = dict[str, list[tuple[int, int, str]]]
 
 
@@ -271,7 +272,9 @@ def _sink(parquet: Path | None, verdicts: Verdicts, *, as_csv: bool) -> Iterator
     if parquet is not None:
         try:
             with parquet.open("wb") as opened, pq.ParquetWriter(opened, SCHEMA, compression="zstd") as writer:
-                yield writer.write_table
+                groups = _RowGroups(writer)
+                yield groups.put
+                groups.finish()
         except OSError as error:
             raise OwnFault(f"{parquet}: cannot be written: {error.strerror or error}") from error
     elif as_csv:
@@ -284,6 +287,26 @@ def _json_lines(rows: pa.Table, verdicts: Verdicts) -> None:
     found = [row_of(each) for each in rows.to_pylist()]
     for row, each in zip(found, verdicts(found), strict=True):
         sys.stdout.write(json.dumps(inert_json(row.document() | {"verdicts": each})) + "\n")
+
+
+class _RowGroups:
+    """Rows of a Parquet file in row groups of some size: each takes memory until the file is complete."""
+
+    def __init__(self, writer: pq.ParquetWriter) -> None:
+        self._writer = writer
+        self._waiting: list[pa.Table] = []
+
+    def put(self, rows: pa.Table) -> None:
+        """Take some rows."""
+        self._waiting.append(rows)
+        if sum(map(len, self._waiting)) >= _ROW_GROUP:
+            self.finish()
+
+    def finish(self) -> None:
+        """Write the rows that wait."""
+        if self._waiting:
+            self._writer.write_table(pa.concat_tables(self._waiting))
+            self._waiting = []
 
 
 class _CsvLines:
