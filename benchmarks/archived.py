@@ -8,7 +8,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,9 +27,11 @@ from benchmarks.measure import peak_memory, relative_rate
 from benchmarks.product import make_scanner
 from benchmarks.watched import make_watches
 from monitor.archive.files import ArchiveFiles
+from monitor.archive.map_files import KeptMap, block_lines, write_map
 from monitor.archive.ranges import RANGE, ArchivedRange, Manifest, Run, to_json
 from monitor.archive.rows import SCHEMA, RowTrust, rows_of
 from monitor.archive.search import Archive, Match, Query
+from monitor.archive.search_index import index_of
 from monitor.archive.writing import manifest_name, read_manifests, write_range
 from monitor.model.log_source import LogApi, LogEntry, LogIdentity, SignedHead
 from sigstore_entries.trust import CertificateAuthority
@@ -43,7 +45,7 @@ _BEGIN: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _MICROSECONDS: Final = 400_000  # between two entries
 _GITHUB: Final = "https://token.actions.githubusercontent.com"
 _GOOGLE: Final = "https://accounts.google.com"
-_IDENTITY: Final = LogIdentity("bench", LogApi.REKOR_V2, "log.example", "log.example", b"key")
+IDENTITY: Final = LogIdentity("bench", LogApi.REKOR_V2, "log.example", "log.example", b"key")
 _LOOK_UPS: Final = 20
 
 
@@ -68,7 +70,7 @@ def measure_archiving(corpus: Path) -> dict[str, float]:
             began = time.process_time()
             batches = made_rows(trust)
             made = time.process_time()
-            written[:] = [write_range(files, _IDENTITY, pa.Table.from_batches(batches, SCHEMA))]
+            written[:] = [write_range(files, IDENTITY, pa.Table.from_batches(batches, SCHEMA))]
             seconds["rows"] += made - began
             seconds["files"] += time.process_time() - made
             return len(entries)
@@ -78,13 +80,21 @@ def measure_archiving(corpus: Path) -> dict[str, float]:
             lambda: sum(map(len, made_rows(trust))), lambda: sum(map(len, made_rows(None))), rounds=3
         )
         (each,) = written
+        index = index_of(pa.Table.from_batches(made_rows(None), SCHEMA), 0)
+        mapped = write_map(files, "bench", (RANGE.bit_length() - 1, 0), block_lines(index, 0))
     return {
         "archive_over_examine": ratio,
         "archive_checked_over_unchecked": checked,
         "archive_rows_share": seconds["rows"] / (seconds["rows"] + seconds["files"]),
         "archive_bytes_per_entry": each.rows.size / len(entries),
         "archive_index_bytes_per_entry": each.index.size / len(entries),
+        "archive_map_bytes_per_entry": map_bytes([mapped]) / len(entries),
     }
+
+
+def map_bytes(maps: Iterable[KeptMap]) -> int:
+    """Bytes of all files of search maps."""
+    return sum(part.lines.size + part.entries.size for each in maps for part in each.parts)
 
 
 def measure_search(corpus: Path) -> dict[str, float]:
@@ -167,14 +177,23 @@ def _drop_pages(folder: Path) -> None:
 
 
 def make_archive(folder: Path, ranges: int) -> None:
-    """Write an archive of `ranges` times a million rows."""
+    """Write an archive of `ranges` times a million rows, joined."""
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        made = list(pool.map(_make_range, [str(folder)] * ranges, range(ranges)))
+        _write_manifest(folder, list(pool.map(_make_range, [str(folder)] * ranges, range(ranges))))
+
+
+def make_parts(folder: Path, ranges: int) -> None:
+    """Write an archive of `ranges` times 65,536 rows, not joined."""
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        _write_manifest(folder, list(pool.map(_make_part, [str(folder)] * ranges, range(ranges))))
+
+
+def _write_manifest(folder: Path, made: Sequence[ArchivedRange]) -> None:
     end = Frontier()
     for each in made:
         end = each.extend(end)
     head = SignedHead("bench", end.size, RootHash(end.root()), b"", _BEGIN)
-    manifest = Manifest(_IDENTITY, (Run(Frontier(), tuple(made), head),))
+    manifest = Manifest(IDENTITY, (Run(Frontier(), tuple(made), head),))
     ArchiveFiles(str(folder)).write(manifest_name("bench"), to_json(manifest))
 
 
@@ -182,7 +201,11 @@ def _make_range(folder: str, number: int) -> ArchivedRange:
     rows = pa.concat_tables(
         [made_up_rows(number * WIDTH + at, RANGE, seed=number * 1000 + at) for at in range(0, WIDTH, RANGE)]
     )
-    return write_range(ArchiveFiles(folder), _IDENTITY, rows.combine_chunks())
+    return write_range(ArchiveFiles(folder), IDENTITY, rows.combine_chunks())
+
+
+def _make_part(folder: str, number: int) -> ArchivedRange:
+    return write_range(ArchiveFiles(folder), IDENTITY, made_up_rows(number * RANGE, RANGE, seed=number))
 
 
 @dataclass(frozen=True, slots=True)

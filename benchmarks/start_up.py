@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from benchmarks.command import program, run, write_site
 from benchmarks.corpus import authority
-from benchmarks.tile_log import served
+from benchmarks.tile_log import ServedLog, served
 from benchmarks.watched import make_watches, rule_file
 from monitor.model.log_source import LogApi
 from tests.support.log_server import LogServer, free_port
@@ -99,16 +99,20 @@ def measure_following(corpus: Path) -> dict[str, float]:
         tempfile.TemporaryDirectory(prefix="signwatch-bench-follow-") as temporary,
     ):
         folder = Path(temporary)
-        key = {"rawBytes": b64encode(log.spki).decode(), "keyDetails": "PKIX_ED25519", "validFor": _SINCE}
-        log_id = b64encode(tile_log_key(log.origin, log.spki).log_id).decode()
-        known = {"baseUrl": log.url, "hashAlgorithm": "SHA2_256", "publicKey": key, "logId": {"keyId": log_id}}
-        rules = rule_file([each.rule for each in make_watches(_WATCHES)])
-        write_site(folder, [("v2", LogApi.REKOR_V2.value, log.url)], _trusted({"tlogs": [known]}), rules)
+        write_tile_site(folder, log, rule_file([each.rule for each in make_watches(_WATCHES)]))
         for words, memory in ((("init",), False), (("run", "--once"), True)):
             done = run(program("signwatch", *words), folder, memory=memory)
         if f"to {_BACKLOG};" not in done.output:
             raise RuntimeError(done.output)
     return {"follow_1m_all_processes_mb": done.mib}
+
+
+def write_tile_site(folder: Path, log: ServedLog, rules: str) -> None:
+    """Write a folder for `signwatch` with one log, `v2`, which is named by its address."""
+    key = {"rawBytes": b64encode(log.spki).decode(), "keyDetails": "PKIX_ED25519", "validFor": _SINCE}
+    log_id = b64encode(tile_log_key(log.origin, log.spki).log_id).decode()
+    known = {"baseUrl": log.url, "hashAlgorithm": "SHA2_256", "publicKey": key, "logId": {"keyId": log_id}}
+    write_site(folder, [("v2", LogApi.REKOR_V2.value, log.url)], _trusted({"tlogs": [known]}), rules)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import (
+    archive_memory,
     archived,
     clustered,
     examining,
@@ -124,6 +125,13 @@ _IDLE: Final = Task(
     ),
     start_up.measure_idle,
 )
+
+
+def _at_two_sizes(name: str, what: str) -> Iterator[Figure]:
+    yield Figure(f"{name}_growth_mb", f"peak MiB of {what}, of 1,048,576 made-up rows less of 131,072", at_most=100)
+    yield Figure(f"{name}_1m_mb", f"peak MiB of {what}, of 1,048,576 made-up rows")
+    yield Figure(f"{name}_100k_mb", "the same of 131,072")
+
 
 TASKS: Final[tuple[Task, ...]] = (
     _start_up(),
@@ -318,8 +326,34 @@ TASKS: Final[tuple[Task, ...]] = (
             Figure("archive_rows_share", "part of that time that goes into decoding entries into rows", at_most=1),
             Figure("archive_bytes_per_entry", "bytes of a row file for each entry of the corpus", at_most=150),
             Figure("archive_index_bytes_per_entry", "bytes of the index beside it for each entry", at_most=200),
+            Figure(
+                "archive_map_bytes_per_entry",
+                "bytes of the sorted Merkle map over the keys of these entries, for each entry",
+            ),
         ),
         archived.measure_archiving,
+    ),
+    Task(
+        (
+            Figure(
+                "archive_build_growth_mb",
+                "peak MiB of all processes of `signwatch archive build` over 1,048,576 entries less that over 131,072",
+                at_most=50,
+            ),
+            Figure("archive_build_1m_mb", "the former", at_most=700),
+            Figure("archive_build_100k_mb", "the latter"),
+        ),
+        archive_memory.measure_build,
+    ),
+    Task(
+        (
+            *_at_two_sizes("archive_maps", "building the search maps"),
+            *_at_two_sizes("search", "searching for a person, an organisation, a glob and everything"),
+            *_at_two_sizes("search_export", "handing every row on as a JSON line"),
+            Figure("archive_compact_1m_mb", "peak MiB of joining sixteen ranges of 65,536 rows"),
+            Figure("archive_1m_map_bytes_per_entry", "bytes of the search maps of 1,048,576 of these rows, for each"),
+        ),
+        lambda _: archive_memory.measure_steps(),
     ),
     Task(
         (

@@ -7,7 +7,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from monitor.archive.files import ArchiveFiles
+from monitor.archive.files import ArchiveFiles, FileRef
 from monitor.archive.ranges import RANGE, ArchivedRange, Manifest
 from monitor.archive.reading import KeySpan, OpenedFile
 from monitor.archive.search_index import lines_of
@@ -33,20 +33,14 @@ def compactable(manifest: Manifest, width: int = RANGE, together: int = TOGETHER
 def compact(writer: ArchiveWriter, group: tuple[ArchivedRange, ...]) -> None:
     """Write the ranges of `group` as one, and forget their files. Killed at any point, nothing is lost.
 
-    Memory is bounded by one range's rows and a part of the indexes. Raises `ArchiveFault`.
+    Holds one of the two new files, and one old range's rows or a part of its index. Raises `ArchiveFault`.
     """
     files, manifest = writer.files, writer.manifest
     first, last = group[0].first, group[-1].last
     name = f"{manifest.log}/{{}}/{first:012d}-{last:012d}.parquet"
     meta = meta_of(manifest.identity, first, last)
-    with rows_sink(meta) as rows:
-        for each in group:
-            rows.write(read_rows(files, manifest, each))
-        rows_file = files.write(name.format("rows"), rows.content())
-    with index_sink(meta) as index:
-        for lines in _merged(files, manifest, group):
-            index.write(lines)
-        index_file = files.write(name.format("index"), index.content())
+    rows_file = _joined_rows(files, manifest, group, name.format("rows"), meta)
+    index_file = _joined_index(files, manifest, group, name.format("index"), meta)
     roots = [root for each in group for _, root in each.subtrees]
     level = (last - first).bit_length() - 1
     times = [(each.earliest, each.latest) for each in group]
@@ -68,6 +62,24 @@ def compact(writer: ArchiveWriter, group: tuple[ArchivedRange, ...]) -> None:
             if set(group) <= set(run.ranges):
                 writer.keep(writer.manifest.replaced(group, joined), group)
                 return
+
+
+def _joined_rows(
+    files: ArchiveFiles, manifest: Manifest, group: tuple[ArchivedRange, ...], name: str, meta: dict[str, str]
+) -> FileRef:
+    with rows_sink(meta) as rows:
+        for each in group:
+            rows.write(read_rows(files, manifest, each))
+        return files.write(name, rows.content())
+
+
+def _joined_index(
+    files: ArchiveFiles, manifest: Manifest, group: tuple[ArchivedRange, ...], name: str, meta: dict[str, str]
+) -> FileRef:
+    with index_sink(meta) as index:
+        for lines in _merged(files, manifest, group):
+            index.write(lines)
+        return files.write(name, index.content())
 
 
 def _merged(files: ArchiveFiles, manifest: Manifest, group: tuple[ArchivedRange, ...]) -> Iterator[pa.Table]:

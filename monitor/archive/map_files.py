@@ -39,14 +39,15 @@ from monitor.archive.search_map import (
     line_bytes,
     merged,
 )
-from monitor.archive.writing import ArchiveWriter, Sink, check_digest, open_parquet, read_index
+from monitor.archive.writing import ArchiveWriter, Sink, check_digest, index_parts, open_parquet
 from tlog.merkle import Frontier, aligned_subtrees, inclusion_ranges, leaf_hash, range_root, subtree_root
 
 FORMAT: Final = "signwatch-search-map"
 MAPS: Final = "maps.json"
 PART: Final = 1 << 18  # lines in one file, a power of two: each full part is a subtree of its map
 _PIECE: Final = 1 << 16  # entry numbers in one row of a file
-_AT_ONCE: Final = 1 << 20  # entry numbers held before they are written
+_AT_ONCE: Final = 1 << 17  # entry numbers held before they are written
+_LINES_AT_ONCE: Final = 1 << 13
 _HEX: Final = 16
 MOST_LISTED: Final = 10_000  # entry numbers of one line in an answer
 _LINES: Final = ".lines"
@@ -170,7 +171,7 @@ class MapBuilder:
     def __init__(self, files: ArchiveFiles, manifest: Manifest, target: ArchiveFiles) -> None:
         self._files, self._manifest, self._target = files, manifest, target
         self._run = next((each for each in manifest.runs if each.first == 0), None)
-        self._index: tuple[ArchivedRange, pa.Table] | None = None
+        self._sound: ArchivedRange | None = None
 
     def grown(self, maps: KeptMaps) -> tuple[KeptMaps, set[str]] | None:
         """The maps after one more smallest one, and names of files they no longer need; `None` when all are there.
@@ -180,13 +181,13 @@ class MapBuilder:
         width, first = 1 << maps.smallest, maps.size
         if self._run is None or self._run.last < first + width:
             return None
-        new = _written(self._target, maps.log, (maps.smallest, first >> maps.smallest), self._block(self._run, first))
+        new = write_map(self._target, maps.log, (maps.smallest, first >> maps.smallest), self._block(self._run, first))
         kept, roots, written = [*maps.maps, new], [list(each) for each in maps.roots], [*maps.maps, new]
         _put(roots, 0, new.root)
         while len(kept) > 1 and kept[-2].level == kept[-1].level:
             right, left = kept.pop(), kept.pop()
             lines = merged(map_lines(self._target, left), map_lines(self._target, right))
-            joined = _written(self._target, maps.log, (left.level + 1, left.index >> 1), lines)
+            joined = write_map(self._target, maps.log, (left.level + 1, left.index >> 1), lines)
             kept.append(joined)
             written.append(joined)
             _put(roots, joined.level - maps.smallest, joined.root)
@@ -197,13 +198,16 @@ class MapBuilder:
 
     def _block(self, run: Run, first: int) -> Iterator[MapLine]:
         last = first + RANGE
-        pairs = []
-        for each in run.ranges:
-            if each.first < last and each.last > first:
-                if self._index is None or self._index[0] != each:
-                    self._index = each, read_index(self._files, self._manifest, each)
-                pairs.append(_pairs(self._index[1], each.first, first, last))
+        inside = [each for each in run.ranges if each.first < last and each.last > first]
+        pairs = [_pairs(lines, each.first, first, last) for each in inside for lines in self._index_of(each)]
         return block_lines(lines_of(pa.concat_tables(pairs)), first)
+
+    def _index_of(self, each: ArchivedRange) -> Iterator[pa.Table]:
+        # Of a joined range sixteen blocks are made in turn: its bytes are compared with the manifest once.
+        if self._sound != each:
+            check_digest(self._files, each.index)
+            self._sound = each
+        return index_parts(self._files, self._manifest, each)
 
 
 def build_maps(writer: ArchiveWriter, most: int | None = None, tell: Callable[[int], None] = lambda _: None) -> int:
@@ -262,11 +266,20 @@ def _pairs(lines: pa.Table, at: int, first: int, last: int) -> pa.Table:
 
 def block_lines(index: pa.Table, first: int) -> Iterator[MapLine]:
     """Lines of the map over an index whose entries count from `first`."""
-    found = sorted(
-        (sha256(key).digest(), entries)
-        for key, entries in zip(index["key"].to_pylist(), index["entries"].to_pylist(), strict=True)
+    hashes = pa.array(
+        [
+            sha256(key).digest()
+            for part in index.to_batches(max_chunksize=_LINES_AT_ONCE)
+            for key in part["key"].to_pylist()
+        ],
+        pa.binary(),
     )
-    return (MapLine(key_hash, [[first + each for each in entries]]) for key_hash, entries in found)
+    entries = index["entries"].combine_chunks()
+    order = pc.sort_indices(hashes)
+    for at in range(0, len(order), _LINES_AT_ONCE):
+        here = order.slice(at, _LINES_AT_ONCE)
+        for key_hash, numbers in zip(hashes.take(here).to_pylist(), entries.take(here).to_pylist(), strict=True):
+            yield MapLine(key_hash, [[first + each for each in numbers]])
 
 
 def map_lines(files: ArchiveFiles, each: KeptMap) -> Iterator[MapLine]:
@@ -387,7 +400,8 @@ def _pieces(pieces: Iterable[Sequence[int]]) -> Iterator[Sequence[int]]:
         yield held
 
 
-def _written(files: ArchiveFiles, log: str, at: tuple[int, int], lines: Iterator[MapLine]) -> KeptMap:
+def write_map(files: ArchiveFiles, log: str, at: tuple[int, int], lines: Iterator[MapLine]) -> KeptMap:
+    """Write the map of a level at a place; the manifest does not name it yet. Raises `ArchiveFault`."""
     level, index = at
     writer = _PartWriter(files, f"{log}/maps/{level:02d}-{index:010d}")
     for line in lines:
