@@ -5,6 +5,7 @@ Everything goes through `pyarrow.fs`, except what it lacks for a folder: fsync o
 
 import errno
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +17,7 @@ import pyarrow.fs as pafs
 from monitor.model.errors import OwnFault
 
 _LARGEST_MANIFEST: Final = 64 * 1024 * 1024
+_DEEPEST: Final = 3  # slashes in the name of a folder: a loop of links ends there
 
 
 class ArchiveFault(OwnFault):
@@ -61,6 +63,30 @@ class ArchiveFiles:
             raise self.fault("", error) from error
         names = (each.path[len(self._root) :].lstrip("/") for each in found if each.type == pafs.FileType.File)
         return sorted(name for name in names if name.endswith(suffix))
+
+    def folders_of(self, name: str, contents: Collection[str]) -> list[str]:
+        """Names of all files called `name`, sorted, at most four folders deep.
+
+        Beside such a file the folders in `contents` are not looked into.
+        """
+        found, folders = [], [""]
+        while folders:
+            folder = folders.pop()
+            selector = pafs.FileSelector(self._path(folder), allow_not_found=True)
+            try:
+                inside = self._files.get_file_info(selector)
+            except OSError as error:
+                raise self.fault(folder, error) from error
+            is_here = any(each.base_name == name and each.type == pafs.FileType.File for each in inside)
+            if is_here and folder:
+                found.append(f"{folder}/{name}")
+            if folder.count("/") < _DEEPEST:
+                folders += [
+                    each.path[len(self._root) :].lstrip("/")
+                    for each in inside
+                    if each.type == pafs.FileType.Directory and not (is_here and each.base_name in contents)
+                ]
+        return sorted(found)
 
     def size(self, name: str) -> int | None:
         """Bytes in a file; `None` when there is none of this name."""

@@ -115,7 +115,8 @@ class OpenedFile:
                 groups.append(group)
                 before += starts[group + 1] - starts[group]
                 at = end
-            parts.append(self._rows(groups, None if len(wanted) == before else wanted, columns).cast(schema))
+            rows = self._rows(groups, None if len(wanted) == before else wanted, columns)
+            parts.append(rows.replace_schema_metadata() if rows.schema == schema else rows.cast(schema))
         return pa.concat_tables(parts) if parts else schema.empty_table()
 
     def _rows(self, groups: list[int], wanted: list[int] | None, columns: list[str] | None) -> pa.Table:

@@ -43,6 +43,7 @@ _STREAMED: Final = 4096  # rows of one table of a stream
 _OPENED: Final = 300_000  # column chunks of the files whose footers are kept
 _KEPT_GROUPS: Final = 128  # of index keys, some 200 KB each
 _HEX: Final = {40: "sha1", 64: "sha256", 96: "sha384", 128: "sha512"}
+_NO_ROWS: Final = SCHEMA.empty_table()
 _HEX_DIGITS: Final = frozenset("0123456789abcdef")
 
 
@@ -263,10 +264,12 @@ class Archive:
         self._lock = threading.Lock()
         self._opened: OrderedDict[tuple[str, str], OpenedFile] = OrderedDict()
         self._keys = KeyCache(_KEPT_GROUPS)
+        self._manifests: dict[str, tuple[bytes, Manifest]] = {}
 
     def manifests(self) -> dict[str, Manifest]:
-        """Manifests by log id. Raises `ArchiveFault`."""
-        return read_manifests(self.files)
+        """Manifests by log id, as they are stored now. Raises `ArchiveFault`."""
+        # Parsed and proven again only when their bytes are others.
+        return read_manifests(self.files, self._manifests)
 
     def search(self, query: Query, *, also: Sequence[Query] = (), per_day: bool = False) -> Answer:
         """The newest entries that match, their number, and the search's coverage. Raises `BadQuery`, `ArchiveFault`.
@@ -293,7 +296,8 @@ class Archive:
             mine: list[Row] = []
             for each in _newest_first(manifest):
                 table = self._matching(manifest, each, keys, query, found, per_day=per_day, limit=limit - len(mine))
-                mine += reversed(_rows(table))
+                if len(table):
+                    mine += reversed(_rows(table))
             rows += mine
         rows.sort(key=_newest, reverse=True)
         coverage = self._coverage(query, manifests, found.damaged, found.unsearched)
@@ -433,22 +437,21 @@ class Archive:
         limit: int,
     ) -> pa.Table:
         """Count the matching entries of one range, and return the newest `limit` of them, oldest first."""
-        none = SCHEMA.empty_table()
         if _outside(each, query):
-            return none
+            return _NO_ROWS
         if manifest.log in found.unsearched:
             found.leave_out(manifest.log, each)
-            return none
+            return _NO_ROWS
         try:
             offsets = self._kept(manifest, each, keys, query, found, per_day=per_day)
             shown = offsets.slice(max(0, len(offsets) - max(0, limit))).to_pylist()
-            table = self._read(manifest, each, shown) if shown else none
+            table = self._read(manifest, each, shown) if shown else _NO_ROWS
         except TooMuch:
             found.leave_out(manifest.log, each)
-            return none
+            return _NO_ROWS
         except ArchiveFault as fault:
             found.damaged.setdefault(manifest.log, []).append((each.first, each.last, str(fault)))
-            return none
+            return _NO_ROWS
         found.total += len(offsets)
         return table
 

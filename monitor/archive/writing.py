@@ -42,6 +42,8 @@ _DICTIONARIES: Final = [
     "defect",
 ]
 _META: Final = "signwatch."
+_CONTENTS: Final = frozenset({"rows", "index", "maps"})
+"""Folders beside a manifest that hold thousands of files, and no manifest."""
 
 
 def manifest_name(log: str) -> str:
@@ -56,13 +58,19 @@ def read_manifest(files: ArchiveFiles, log: str) -> Manifest | None:
     return None if raw is None else from_json(raw, name)
 
 
-def read_manifests(files: ArchiveFiles) -> dict[str, Manifest]:
-    """Manifests of all archived logs, by log id. Raises `ArchiveFault`."""
+def read_manifests(files: ArchiveFiles, known: dict[str, tuple[bytes, Manifest]] | None = None) -> dict[str, Manifest]:
+    """Manifests of all archived logs, by log id. Raises `ArchiveFault`.
+
+    `known` are manifests read before, with their bytes, by file name; it is brought up to date.
+    """
     found = {}
-    for name in files.names(f"/{MANIFEST}"):
+    for name in files.folders_of(MANIFEST, _CONTENTS):
         raw = files.read(name)
         if raw is not None:
-            manifest = from_json(raw, name)
+            before = None if known is None else known.get(name)
+            manifest = before[1] if before is not None and before[0] == raw else from_json(raw, name)
+            if known is not None:
+                known[name] = raw, manifest
             if manifest_name(manifest.log) != name:
                 raise ArchiveFault(
                     f"{name}: the manifest is of log {manifest.log}, which belongs elsewhere. Nothing is read while "
