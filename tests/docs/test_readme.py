@@ -37,9 +37,15 @@ class Reader:
 
     def __init__(self, folder: Path, children: Programs) -> None:
         self.folder, self.children = folder, children
+        self.said = ""
+        """Standard error of the commands typed last."""
         self._ports = dict(zip(_PORTS, map(str, free_ports(len(_PORTS))), strict=True))
         scripts = sysconfig.get_path("scripts")
         self._environment = {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "HOME": str(folder)}
+
+    def listens(self, port: str, here: int) -> None:
+        """A server that the pages know at `port` listens at another one here."""
+        self._ports[port] = str(here)
 
     def here(self, text: str) -> str:
         """The text with this run's ports."""
@@ -58,6 +64,7 @@ class Reader:
             check=False,
         )
         assert done.returncode == expect, f"{text}\n{done.stdout}\n{done.stderr}"
+        self.said = done.stderr
         return done.stdout
 
     def serves(self, block: Block) -> None:
