@@ -54,9 +54,9 @@ class ArchiveFiles:
         """The folder, where it is one."""
         return Path(self._root) if self._is_local else None
 
-    def names(self, suffix: str) -> list[str]:
-        """Names of all files that end in `suffix`, sorted."""
-        selector = pafs.FileSelector(self._root, allow_not_found=True, recursive=True)
+    def names(self, suffix: str, folder: str = "") -> list[str]:
+        """Names of all files in a folder and below that end in `suffix`, sorted."""
+        selector = pafs.FileSelector(self._path(folder), allow_not_found=True, recursive=True)
         try:
             found = self._files.get_file_info(selector)
         except OSError as error:

@@ -17,7 +17,7 @@ from monitor.archive.files import ArchiveFault, ArchiveFiles
 from monitor.archive.ranges import ArchivedRange, Manifest, Run
 from monitor.archive.rows import NOT_FROM_LEAF, RowTrust, rows_of
 from monitor.archive.search_index import index_of
-from monitor.archive.writing import bounds_of, read_index, read_rows
+from monitor.archive.writing import bounds_of, read_index, read_manifest, read_rows
 from monitor.model.errors import FetchFailed
 from monitor.model.log_source import LogApi, LogSource, SignedHead, read_head
 from tlog.merkle import aligned_subtrees
@@ -68,6 +68,18 @@ def check_ranges(
         for each in run.ranges:
             yield from _damage(files, manifest, each)
             tell(each.last)
+
+
+def unnamed_files(files: ArchiveFiles, log: str) -> list[str]:
+    """Files beside the rows and indexes of a log that its manifest does not name. Raises `ArchiveFault`.
+
+    No search reads them; other data tools do. A writer at work leaves some for a moment, one that died for longer.
+    """
+    there = [name for folder in ("rows", "index") for name in files.names(".parquet", f"{log}/{folder}")]
+    manifest = read_manifest(files, log)
+    runs = () if manifest is None else manifest.runs
+    named = {file.name for run in runs for each in run.ranges for file in (each.rows, each.index)}
+    return [name for name in there if name not in named]
 
 
 def _damage(files: ArchiveFiles, manifest: Manifest, each: ArchivedRange) -> Iterator[Damage]:

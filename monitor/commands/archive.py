@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -18,7 +18,7 @@ from monitor.archive.files import ArchiveFault, ArchiveFiles
 from monitor.archive.map_files import build_maps, check_maps, rebuild_maps
 from monitor.archive.ranges import RANGE, Manifest
 from monitor.archive.rows import RowTrust
-from monitor.archive.verifying import Derivation, check_heads, check_ranges, check_sample
+from monitor.archive.verifying import Derivation, check_heads, check_ranges, check_sample, unnamed_files
 from monitor.archive.verifying import sample as sample_of
 from monitor.archive.writing import ArchiveWriter, lost_manifests, read_manifest, read_manifests
 from monitor.backscan.archiving import archive_range, mend, missing_from
@@ -52,6 +52,8 @@ from monitor.trust.provider import TrustKeeper
 
 if TYPE_CHECKING:
     from monitor.cluster.workers import ClusterOptions, Workers
+
+_NAMED: Final = 10  # files that no manifest names, by name
 
 
 def files_of(config: Config) -> ArchiveFiles:
@@ -231,11 +233,25 @@ def _verify(manifest: Manifest, source: LogSource | None, parts: "_Parts", *, co
             left += 1
     if not left:
         left += _verify_maps(ArchiveWriter(parts.files, manifest.identity, _prove_nothing), mending=mending)
+    _tell_unnamed(parts.files, manifest.log)
     if not left:
         note(
             f"{manifest.log}: the hashes of {counted(entries, 'entry')} lead to the heads that the log signed", "green"
         )
     return left
+
+
+def _tell_unnamed(files: ArchiveFiles, log: str) -> None:
+    """Name files that are in the log's folder and no part of its archive."""
+    unnamed = unnamed_files(files, log)
+    for name in unnamed[:_NAMED]:
+        note(
+            f"{inert_line(name, 200)}: the manifest does not name it, and no search reads it. Other data tools do: "
+            "move it away, unless another program writes the archive now",
+            "yellow",
+        )
+    if len(unnamed) > _NAMED:
+        note(f"{log}: and {counted(len(unnamed) - _NAMED, 'more such file')}", "yellow")
 
 
 def _verify_maps(writer: ArchiveWriter, *, mending: bool) -> int:

@@ -139,6 +139,19 @@ def test_what_is_no_file_in_the_place_of_one_is_mended(place: Place, odd: str) -
     assert place.archive.search(EVERYTHING) == before
 
 
+def test_a_file_that_no_manifest_names_is_named_and_changes_no_answer(place: Place) -> None:
+    place.build()
+    before = place.archive.search(EVERYTHING)
+    assert "does not name" not in place.run("archive", "verify", "--offline")[1]
+    path = place.folder / "archive" / first_range(place).rows.name
+    for number in range(12):
+        shutil.copy(path, path.with_name(f"copy-{number:02d}.parquet"))
+    said = place.run("archive", "verify", "--offline")[1]
+    assert "rekor-v2/rows/copy-00.parquet: the manifest does not name it, and no search reads it" in said
+    assert "and 2 more such files" in said
+    assert place.archive.search(EVERYTHING) == before
+
+
 def test_a_folder_in_the_place_of_a_file_is_named_with_what_to_do(place: Place) -> None:
     place.build()
     path = place.folder / "archive" / manifest_of(place).runs[0].ranges[1].rows.name
