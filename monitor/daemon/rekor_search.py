@@ -49,7 +49,7 @@ from sigstore_entries.keys import (
     signer_from_ssh,
 )
 from sigstore_entries.rekor_v1_form import rekor_v1_form
-from tlog.merkle import leaf_hash
+from tlog.merkle import RootHash, leaf_hash
 
 _MOST: Final = 1_000  # entries that one question of Rekor's API is answered with
 _AT_ONCE: Final = 10  # SPEC rekor openapi.yaml: entryUUIDs, maxItems 10
@@ -267,7 +267,7 @@ class RekorApi:
             raise HTTPException(501, f"an entry of kind {row.kind} has no form of Rekor v1: ask without {V1_FORM}")
         if form != body:
             # Its bytes are in no log: the proof is of this form alone.
-            name, index, size, path, root = "signwatch-search-v1-form", 0, 1, (), leaf_hash(form)
+            name, index, size, path, root = "signwatch-search-v1-form", 0, 1, (), RootHash(leaf_hash(form))
         signed: dict[str, str | int] = {
             "body": base64.b64encode(form).decode(),
             "integratedTime": 0 if row.time is None else int(row.time.timestamp()),

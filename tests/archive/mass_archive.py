@@ -19,8 +19,7 @@ from monitor.config import WebConfig
 from monitor.daemon.rekor_search import load_key, search_router
 from monitor.daemon.web_server import WebServer
 from monitor.model.log_source import LogApi, LogIdentity, SignedHead
-from tlog.frontier import Frontier
-from tlog.merkle import RootHash
+from tlog.merkle import Frontier, RootHash
 
 PERSON: Final = "mass@example.com"
 ENTRIES: Final = 1 << 20
