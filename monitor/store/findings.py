@@ -66,12 +66,15 @@ def _add_names(connection: Connection, findings: Sequence[Finding], now: datetim
     One that some rule's signer vouches for is filed as such, also when another rule found it before.
     """
     filed: dict[bool, dict[tuple[bytes, str, int], dict[str, Any]]] = {False: {}, True: {}}
+    keys: dict[str, bytes] = {}
     # Rules of equal requests share what they selected.
     for finding in {id(each.selected): each for each in findings}.values():
         where, vouched = finding.selected.signing.where, bool(finding.selected.vouched)
         at = signed_at(finding.selected, now)
-        for name in names_of(finding.selected.signing):
-            key = text_key(name)
+        for name in dict.fromkeys(names_of(finding.selected.signing)):
+            key = keys.get(name)
+            if key is None:
+                key = keys[name] = text_key(name)
             row = {"name_key": key, "log": where.log, "entry": where.index, "vouched": vouched, "at": at}
             filed[vouched][key, where.log, where.index] = row
     add_new(connection, table(FindingName), [row for key, row in filed[False].items() if key not in filed[True]])

@@ -5,11 +5,12 @@ that finds such damage. It is no signature: it does not stop a person who may wr
 """
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import sha256
+from operator import itemgetter
 from typing import Any, ClassVar, Final, TypeVar, cast
 
 from sqlalchemy import (
@@ -20,6 +21,7 @@ from sqlalchemy import (
     Dialect,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -222,11 +224,8 @@ _CHUNK: Final = 500
 def add_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert rows, sealed where the table is; those whose key is already there are left as they are."""
     if rows:
-        key = [column.name for column in table.primary_key if column.name in rows[0]]
-        # PostgreSQL waits for another transaction that inserts the same key. In one order for all, two never wait for
-        # each other.
-        ordered = sorted((sealed(table, row) for row in rows), key=lambda row: [row[name] for name in key])
-        connection.execute(_insert_new(connection.dialect.name, table), ordered)
+        made = [sealed(table, row) for row in rows] if SEAL in table.c else rows
+        _add_all(connection, table, _insert_new(connection.dialect, table, tuple(made[0])), made)
 
 
 def add_or_replace(connection: Connection, table: Table, row: Mapping[str, Any], keys: Sequence[str]) -> None:
@@ -241,10 +240,8 @@ def add_or_overwrite(
 ) -> None:
     """Insert rows; where the primary key is there, overwrite `fields` with the new row's."""
     if rows:
-        key = [column.name for column in table.primary_key]
-        # In one order for all, as in `add_new`.
-        ordered = sorted(rows, key=lambda row: [row[name] for name in key])
-        connection.execute(_insert_or_overwrite(connection.dialect.name, table, tuple(fields)), ordered)
+        insert = _insert_or_overwrite(connection.dialect, table, tuple(rows[0]), tuple(fields))
+        _add_all(connection, table, insert, rows)
 
 
 def add_up(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], key: Sequence[str]) -> None:
@@ -279,10 +276,64 @@ def chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
         yield values[start : start + _CHUNK]
 
 
-@cache
-def _insert_new(dialect: str, table: Table) -> Any:
-    """Made once for each table: working a statement out anew costs more than inserting a row."""
-    return _insert_into(dialect, table).on_conflict_do_nothing()
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """An insert as the driver takes it: its columns in order, and how the values of some of them are written."""
+
+    sql: str
+    columns: tuple[str, ...]
+    writers: tuple[tuple[int, Callable[[Any], Any]], ...]
+    is_positional: bool
+
+
+def _add_all(connection: Connection, table: Table, insert: _Prepared, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Run an insert over rows of the same columns.
+
+    Column by column: SQLAlchemy works out the parameters of each row anew, which takes longer than inserting it.
+    """
+    # PostgreSQL waits for another transaction that inserts the same key. In one order for all, two never wait for each
+    # other.
+    made = [tuple(map(row.__getitem__, insert.columns)) for row in rows]
+    if key := [insert.columns.index(each.name) for each in table.primary_key if each.name in insert.columns]:
+        made.sort(key=itemgetter(*key))
+    columns: list[Iterable[Any]] = list(zip(*made, strict=True))
+    for place, write in insert.writers:
+        columns[place] = map(write, columns[place])
+    values = list(zip(*columns, strict=True))
+    if insert.is_positional:
+        connection.exec_driver_sql(insert.sql, values)
+    else:
+        connection.exec_driver_sql(insert.sql, [dict(zip(insert.columns, each, strict=True)) for each in values])
+
+
+_PREPARED: Final = 256  # statements: some tables, with few choices of columns
+
+
+@lru_cache(maxsize=_PREPARED)
+def _insert_new(dialect: Dialect, table: Table, columns: tuple[str, ...]) -> _Prepared:
+    return _prepared(dialect, table, _insert_into(dialect.name, table).on_conflict_do_nothing(), columns)
+
+
+@lru_cache(maxsize=_PREPARED)
+def _insert_or_overwrite(
+    dialect: Dialect, table: Table, columns: tuple[str, ...], fields: tuple[str, ...]
+) -> _Prepared:
+    insert = _insert_into(dialect.name, table)
+    key = [column.name for column in table.primary_key]
+    overwrites = insert.on_conflict_do_update(index_elements=key, set_={name: insert.excluded[name] for name in fields})
+    return _prepared(dialect, table, overwrites, columns)
+
+
+def _prepared(dialect: Dialect, table: Table, insert: Any, columns: tuple[str, ...]) -> _Prepared:
+    compiled = insert.inline().compile(dialect=dialect, column_keys=columns)
+    ordered = tuple(compiled.positiontup) if compiled.positional else columns
+    # Both drivers take bytes as they are. SQLAlchemy would make a `memoryview` of each, which takes longer than a row.
+    made = [
+        None if isinstance(kind, LargeBinary) else kind.dialect_impl(dialect).bind_processor(dialect)
+        for kind in (table.c[name].type for name in ordered)
+    ]
+    writers = tuple((place, write) for place, write in enumerate(made) if write is not None)
+    return _Prepared(compiled.string, ordered, writers, compiled.positional)
 
 
 def _insert(connection: Connection, table: Table) -> Any:
@@ -298,13 +349,6 @@ def _insert_into(dialect: str, table: Table) -> Any:
     from sqlalchemy.dialects import sqlite  # noqa: PLC0415
 
     return sqlite.insert(table)
-
-
-@cache
-def _insert_or_overwrite(dialect: str, table: Table, fields: tuple[str, ...]) -> Any:
-    insert = _insert_into(dialect, table)
-    key = [column.name for column in table.primary_key]
-    return insert.on_conflict_do_update(index_elements=key, set_={name: insert.excluded[name] for name in fields})
 
 
 def new_id() -> str:
