@@ -153,6 +153,7 @@ _SMALLEST: Final = 2  # bytes of a DER value: the bound on how many the SAN can 
 _EXPLICIT_0: Final = 0xA0
 
 
+_ISSUER, _ISSUER_V1 = BY_NAME["issuer"], BY_NAME["issuer_v1"]
 _CLAIMS: Final = dict(BY_OID)  # asked thirty times for each certificate: a plain dict answers faster
 
 
@@ -253,6 +254,8 @@ def _signer(
         not_before=not_before,
         not_after=not_after,
         defects=tuple(findings.defects),
+        # A precertificate's are not those of the TBSCertificate in its leaf.
+        tbs=tbs if readable is certificate else None,
     )
 
 
@@ -285,14 +288,13 @@ def _claims(extensions: dict[str, bytes], findings: _Findings) -> dict[str, str]
 def _issuer(extensions: dict[str, bytes], claims: dict[str, str], findings: _Findings) -> str | None:
     # Fulcio's oid-info: .8 replaces .1; a certificate that holds an unreadable .8 has no issuer to rely on.
     new, old = claims.get("issuer"), claims.get("issuer_v1")
-    oids = {BY_OID[oid].name for oid in extensions if oid in BY_OID}
-    if "issuer" in oids:
+    if _ISSUER.oid in extensions:
         if new is None:
             findings.defect("issuer: cannot be read")
         elif old is not None and old != new:
             findings.defect("issuer: the certificate names two different issuers")
         return new
-    if "issuer_v1" in oids and old is None:
+    if _ISSUER_V1.oid in extensions and old is None:
         findings.defect("issuer: cannot be read")
     return old
 

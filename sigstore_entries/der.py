@@ -196,16 +196,21 @@ class Extension(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tbs:
-    """Raw parts of a TBSCertificate (RFC 5280 4.1)."""
+    """Raw parts of a TBSCertificate (RFC 5280 4.1). `listed` is the SEQUENCE of its extensions, empty without any."""
 
     encoded: bytes
     serial: bytes
     validity: Value
     spki: bytes
-    extensions: tuple[Extension, ...]
+    listed: bytes
     algorithm: bytes
     issuer: bytes
     subject: bytes
+
+    @property
+    def extensions(self) -> tuple[Extension, ...]:
+        """Its extensions, in order. Not kept: a signer of a batch keeps its parts, and thirty values are many."""
+        return _extensions(self.listed) if self.listed else ()
 
 
 def split_certificate(raw: bytes) -> Value:
@@ -239,13 +244,14 @@ def read_tbs(raw: bytes) -> Tbs:
     spki = _next(parts).expect(SEQUENCE, "the public key").encoded
     if len(spki) > MAX_KEY:
         raise MalformedDer(f"a public key of {len(spki)} bytes")
-    extensions: tuple[Extension, ...] = ()
+    listed, found = b"", False
     for part in parts:
         if part.tag == _EXTENSIONS:
-            extensions = tuple(_extensions(part))
-        elif part.tag not in _UNIQUE_IDS or extensions:
+            listed = part.content
+            found = bool(_extensions(listed))
+        elif part.tag not in _UNIQUE_IDS or found:
             raise MalformedDer(f"a part with tag {part.tag:#04x} after the public key")
-    return Tbs(raw, serial, validity, spki, extensions, algorithm.encoded, issuer.encoded, subject.encoded)
+    return Tbs(raw, serial, validity, spki, listed, algorithm.encoded, issuer.encoded, subject.encoded)
 
 
 def read_spki_of(tbs: bytes) -> bytes:
@@ -269,8 +275,9 @@ def _next(parts: Iterator[Value]) -> Value:
     return part
 
 
-def _extensions(part: Value) -> list[Extension]:
-    listed = only(part.content, SEQUENCE, "the extensions")
+@lru_cache(maxsize=8)  # like `read_tbs`
+def _extensions(encoded: bytes) -> tuple[Extension, ...]:
+    listed = only(encoded, SEQUENCE, "the extensions")
     raw, at, end = listed.raw, listed.content_start, listed.end
     found: list[Extension] = []
     while at < end:
@@ -291,7 +298,7 @@ def _extensions(part: Value) -> list[Extension]:
         if tag != SEQUENCE or len(found) == MAX_EXTENSIONS:
             raise MalformedDer(f"an extension is not a sequence, or there are more than {MAX_EXTENSIONS}")
         found.append(_extension(raw, inner, at))
-    return found
+    return tuple(found)
 
 
 def _extension(raw: bytes, start: int, end: int) -> Extension:

@@ -7,6 +7,8 @@ from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
 
+from sigstore_entries.der import Tbs
+
 
 def _read_only(mapping: dict[str, object]) -> MappingProxyType[str, object]:
     return MappingProxyType(mapping)
@@ -98,7 +100,7 @@ class Signer:
     case, or `SHA256:` SSH form. `issuer_key_hash` is a CT precertificate leaf's SHA-256 of the issuer's SPKI.
     `sct_verified` is `None` where there is no SCT, and where no trusted authority issued the certificate. `issued` is
     the identity of a trusted certificate in every log that shows it (`sigstore_entries.der`), filled with `trust`;
-    so is `signature`.
+    so is `signature`. `tbs` are the parts of `certificate`, as far as they were read already.
 
     Of an entry that lists several keys or certificates, `only_listed` are fingerprints of keys that did not make its
     signature, and `maybe_signed` those of which the entry does not show whether they did. Both are in `fingerprints`.
@@ -127,6 +129,7 @@ class Signer:
     only_listed: tuple[str, ...] = ()
     maybe_signed: tuple[str, ...] = ()
     defects: tuple[str, ...] = ()
+    tbs: Tbs | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,8 +143,12 @@ class CertificateAuthorities:
         """Only whether a trusted authority issued the signer's certificate, as `judge_chain` fills it in."""
         return self._judged(signer, [])[0]
 
-    def verify_chain(self, certificate: bytes, chain: Sequence[bytes] = ()) -> CertificateAuthority:
+    def verify_chain(
+        self, certificate: bytes, chain: Sequence[bytes] = (), tbs: Tbs | None = None
+    ) -> CertificateAuthority:
         """Verify the path of a leaf to one of the authorities and return it; `chain` are intermediates on offer.
+
+        `tbs` are the leaf's parts, where they were read before.
 
         Checked at the leaf's notBefore: signatures and names along the path, validity, CA flags, path length, code
         signing in the leaf and in every intermediate that restricts its usage. A leaf that is odd, long or refused by
@@ -154,7 +158,8 @@ class CertificateAuthorities:
         if len(certificate) > MAX_CERTIFICATE:
             raise NotTrusted(f"a certificate of {len(certificate)} bytes is too long to be judged")
         try:
-            tbs = read_tbs(split_certificate(certificate).encoded)
+            if tbs is None:
+                tbs = read_tbs(split_certificate(certificate).encoded)
             authority = self._issued(_Leaf(certificate, tbs).is_signed_by, chain, _not_before(tbs))
             _check_leaf(tbs)
         except _BAD_X509 as error:
@@ -212,7 +217,7 @@ class CertificateAuthorities:
         if signer.certificate is None:
             return None
         with suppress(NotTrusted):
-            return self.verify_chain(signer.certificate, signer.chain).name
+            return self.verify_chain(signer.certificate, signer.chain, signer.tbs).name
         return None
 
     def _issued(self, leaf: "_SignedBy", chain: Sequence[bytes], when: datetime | None) -> CertificateAuthority:
@@ -277,19 +282,20 @@ class _Leaf:
 
     def __init__(self, raw: bytes, tbs: Tbs) -> None:
         self._raw, self._tbs = raw, tbs
-        _, algorithm, signature = certificate_parts(raw)
-        # RFC 5280 4.1.1.2: the algorithm is the one that the signed part names.
-        known = _ECDSA_BY_DER.get(algorithm.encoded) if algorithm.encoded == tbs.algorithm else None
-        bits = signature.content
-        self._known, self._signature = (known, bits[1:]) if bits[:1] == b"\x00" else (None, b"")
         self._asked: _SignedBy | None = None
 
     def is_signed_by(self, issuer: _Issuer) -> bool:
         """Whether the issuer's key signed the leaf, which names the issuer if it can be read."""
-        if self._known is None or self._tbs.issuer != issuer.subject or not isinstance(issuer.key, _EcKey):
+        if self._tbs.issuer != issuer.subject or not isinstance(issuer.key, _EcKey):
+            return self._library_says(issuer)
+        _, algorithm, signature = certificate_parts(self._raw)
+        # RFC 5280 4.1.1.2: the algorithm is the one that the signed part names.
+        known = _ECDSA_BY_DER.get(algorithm.encoded) if algorithm.encoded == self._tbs.algorithm else None
+        bits = signature.content
+        if known is None or bits[:1] != b"\x00":
             return self._library_says(issuer)
         try:
-            issuer.key.verify(self._signature, self._tbs.encoded, self._known)
+            issuer.key.verify(bits[1:], self._tbs.encoded, known)
         except InvalidSignature:
             return False
         return True
