@@ -8,6 +8,7 @@ from typing import Final
 from rules.acknowledged import ID as ACKNOWLEDGED_PATTERN
 from rules.acknowledged import SignerPattern
 from rules.facts import Facts
+from rules.pattern import any_of
 from rules.rule import Case, DelayedExpectation, Outcome, Reason, Rule, Verdict, unmet
 from rules.selection import (
     AllOf,
@@ -233,7 +234,7 @@ def _select_rows(
 ) -> Iterator[Row]:
     if isinstance(condition, Match):
         found = list(dict.fromkeys(values(condition.field, signing, signer)))
-        expected = " or ".join(str(pattern) for pattern in condition.patterns)
+        expected = any_of(condition.patterns)
         holds = condition.holds(signing, signer) is wanted
         shown = expected if wanted else f"not {expected}"
         yield Row("select", number, condition.field, shown, ", ".join(found[:10]) or "(nothing)", holds)

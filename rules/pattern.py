@@ -6,6 +6,7 @@ expressions run in RE2, never in `re`. On hosts of source repositories that igno
 
 import functools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
@@ -49,6 +50,11 @@ class Pattern:
     def __str__(self) -> str:
         shown = self.text if self.form is PatternForm.EXACT else f"{self.form}:{self.text}"
         return f"{shown} (any case)" if self.ignore_case else shown
+
+
+def any_of(patterns: Sequence[Pattern]) -> str:
+    """Patterns as a sentence names them: `a or b`."""
+    return str(patterns[0]) if len(patterns) == 1 else " or ".join(map(str, patterns))
 
 
 def exact(text: str) -> Pattern:

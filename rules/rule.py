@@ -2,15 +2,16 @@
 
 import hashlib
 import json
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar, Final, Literal, Protocol, Self, cast
 
+from msgspec import Struct
+
 from rules.facts import Facts
-from rules.pattern import Pattern, read_pattern, source_repository
+from rules.pattern import Pattern, any_of, read_pattern, source_repository
 from rules.selection import Condition, outline
 from settings.document import Misplaced, Node, Scalar
 from settings.reading import read_list, read_number
@@ -28,8 +29,7 @@ class Outcome(StrEnum):
     UNVERIFIED = "unverified"
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
+class Reason(Struct, frozen=True, gc=False):
     """A difference between a signing and the expectations. `id` names the page `docs/expectations/<id>.md`."""
 
     id: str
@@ -38,8 +38,7 @@ class Reason:
     found: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True, gc=False):
     """A rule's judgement of a signing, with every reason, not only the first."""
 
     outcome: Outcome
@@ -126,8 +125,7 @@ class RuleSet:
     name: str = "rules"
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(Struct, frozen=True, gc=False):
     """One signer of one entry under one rule. `now` is when it is judged, which may be for the second time.
 
     `signer` holds only the trusted part of the signer; `certificates` are the trusted ones of the whole entry.
@@ -173,8 +171,7 @@ class Case:
         return ranked[0].at if ranked else None
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(Struct, frozen=True, gc=False):
     """One check: its label, the expected value, the value found, and whether it was as expected.
 
     `sentence` is the meaning of an unmet check.
@@ -205,12 +202,11 @@ class Expectation(Protocol):
 class DelayedExpectation(ABC):
     """An expectation about an event after the entry was read.
 
-    A base class, not a protocol: every hit asks every expectation whether it is one.
+    A plain class, no protocol and no `ABC`: every hit asks every expectation whether it is one.
     """
 
     __slots__ = ()
 
-    @abstractmethod
     def due_at(self, case: Case) -> datetime | None:
         """Time by which the event must have happened; before it, `checks` is empty.
 
@@ -251,7 +247,7 @@ class ClaimExpectation:
     def checks(self, case: Case) -> Iterator[Check]:
         """One check for each of the claims the certificate carries; one that fails when it carries none."""
         found = list(self.found(case))
-        expected = " or ".join(str(pattern) for pattern in self.patterns)
+        expected = any_of(self.patterns)
         if not found:
             sentence = f"{self.sentence} The certificate lacks this claim, so it counts as unexpected."
             yield Check(self.claims[0], expected, ABSENT, ok=False, sentence=sentence)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
+from msgspec import Struct
+
 from rules.pattern import Pattern, as_selected, exact, read_pattern, source_repository
 from settings.document import Listing, Mapping, Misplaced, Node
 from settings.reading import Fields, read_list, read_text
@@ -345,8 +347,7 @@ _VOUCHED = frozenset({Voucher.AUTHORITY, Voucher.FINGERPRINT})
 _UNVERIFIED = frozenset({Voucher.UNTRUSTED_CHAIN, Voucher.NAME_ALONE, Voucher.WRONG_SIGNATURE, Voucher.ONLY_LISTED})
 
 
-@dataclass(frozen=True, slots=True)
-class SelectedSigner:
+class SelectedSigner(Struct, frozen=True, gc=False):
     """One selected signer; `signer` is `None` where the entry names none."""
 
     signer: Signer | None
@@ -371,8 +372,7 @@ class SelectedSigner:
         return Signer(SignerForm.KEY, fingerprints=signer.fingerprints, trust=ChainTrust.NO_CERTIFICATE)
 
 
-@dataclass(frozen=True, slots=True)
-class Selected:
+class Selected(Struct, frozen=True, gc=False):
     """The signers of one entry that one rule selected, in the entry's order."""
 
     signing: Signing

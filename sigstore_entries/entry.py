@@ -81,6 +81,7 @@ _HOLES: Final = {
     "<plain>": r"[A-Za-z0-9+/=_\-.:@]*",
     "<hex>": r"([0-9a-f]{64})",
     "<base64>": r"([A-Za-z0-9+/]{43}=)",
+    "<signature>": r"([A-Za-z0-9+/=]*)",
     "<material>": r'([^"]*)',
     # For the last hole, found from the body's end: decoding it shows that it is base64 and nothing else.
     "<rest>": r"(.*)",
@@ -104,10 +105,11 @@ def _template(text: str) -> _Match:
     return re.compile(pattern.encode(), re.DOTALL).fullmatch
 
 
-_HASHEDREKORD_V1: Final = _template(
+_HASHEDREKORD_V1_SPEC = (
     '{"apiVersion":"0.0.1","kind":"hashedrekord","spec":{"data":{"hash":$HASH},'
-    '"signature":{"content":"<plain>","publicKey":{"content":"<rest>"}}}}'
+    '"signature":{"content":"$SIGNATURE","publicKey":{"content":"<rest>"}}}}'
 )
+_HASHEDREKORD_V1: Final = _template(_HASHEDREKORD_V1_SPEC.replace("$SIGNATURE", "<plain>"))
 _DSSE_V1: Final = _template(
     '{"apiVersion":"0.0.1","kind":"dsse","spec":{"envelopeHash":$HASH,"payloadHash":$HASH,'
     '"signatures":[{"signature":"<plain>","verifier":"<rest>"}]}}'
@@ -120,10 +122,14 @@ _INTOTO_V2: Final = _template(_INTOTO_V2_SPEC.replace("$KEYID", ""))
 _INTOTO_V2_KEYID: Final = _template(_INTOTO_V2_SPEC.replace("$KEYID", '"keyid":"<plain>",'))
 _HASHEDREKORD_V2_SPEC = (
     '{"apiVersion":"0.0.2","kind":"hashedrekord","spec":{"hashedRekordV002":{"data":$DIGEST,'
-    '"signature":{"content":"<plain>","verifier":$VERIFIER}}}}'
+    '"signature":{"content":"$SIGNATURE","verifier":$VERIFIER}}}}'
 )
-_HASHEDREKORD_V2: Final = _template(_HASHEDREKORD_V2_SPEC.replace("$VERIFIER", "$CERTIFICATE"))
-_HASHEDREKORD_V2_KEY: Final = _template(_HASHEDREKORD_V2_SPEC.replace("$VERIFIER", "$KEY"))
+_HASHEDREKORD_V2: Final = _template(
+    _HASHEDREKORD_V2_SPEC.replace("$SIGNATURE", "<plain>").replace("$VERIFIER", "$CERTIFICATE")
+)
+_HASHEDREKORD_V2_KEY: Final = _template(
+    _HASHEDREKORD_V2_SPEC.replace("$SIGNATURE", "<plain>").replace("$VERIFIER", "$KEY")
+)
 _DSSE_V2_SPEC = (
     '{"apiVersion":"0.0.2","kind":"dsse","spec":{"dsseV002":{"payloadHash":$DIGEST,'
     '"signatures":[{"content":"<plain>","verifier":$VERIFIER}]}}}'
@@ -161,6 +167,23 @@ def outline_ct(leaf: bytes) -> Outline | None:
         return None
     found = leaf[head + 3 : end]
     return Outline(form.value, form, found, ()) if _is_sequence(found) else None
+
+
+def outline_signature(body: bytes, version: str) -> tuple[bytes, Outline] | None:
+    """Signature in a canonical hashedrekord of this version made with a certificate, and its outline.
+
+    None: read the body as JSON. Never raises for any bytes.
+    """
+    match = _SIGNED.get(version)
+    found = None if match is None or len(body) > MAX_BODY else match[0](body)
+    if match is None or found is None:
+        return None
+    digest, signature, material = found.groups()
+    try:
+        outline = match[1]("hashedrekord", (digest, material))
+        return None if outline is None else (b64decode(signature, None, True), outline)
+    except ValueError:
+        return None
 
 
 def outline_fingerprints(outline: Outline) -> tuple[str, ...] | None:
@@ -245,6 +268,15 @@ _SHAPES: Final[dict[bytes, tuple[tuple[_Match, str, Callable[[str, Sequence[byte
     b'{"apiVersion":"0.0.2","kind":"intot': (
         (_INTOTO_V2, "intoto", _intoto_pem),
         (_INTOTO_V2_KEYID, "intoto", _intoto_pem),
+    ),
+}
+
+
+_SIGNED: Final[Mapping[str, tuple[_Match, Callable[[str, Sequence[bytes]], Outline | None]]]] = {
+    "0.0.1": (_template(_HASHEDREKORD_V1_SPEC.replace("$SIGNATURE", "<signature>")), _pem),
+    "0.0.2": (
+        _template(_HASHEDREKORD_V2_SPEC.replace("$SIGNATURE", "<signature>").replace("$VERIFIER", "$CERTIFICATE")),
+        _certificate_der,
     ),
 }
 

@@ -26,8 +26,9 @@ from sigstore_entries import der
 from sigstore_entries.body import Fields, MalformedBody, MalformedText, blocks, read_json
 from sigstore_entries.der import read_spki_of, split_certificate
 from sigstore_entries.ed25519ph import verify_ed25519ph
+from sigstore_entries.entry import outline_signature
 from sigstore_entries.keys import pkcs1_spki
-from sigstore_entries.signing import Digest, SignatureCheck, Signer, Signing
+from sigstore_entries.signing import Digest, SignatureCheck, Signer, SignerForm, Signing
 from sigstore_entries.timestamp import signed_content
 from sigstore_entries.tuf_metadata import public_keys, signed_metadata
 
@@ -125,14 +126,27 @@ def _check_only(body: bytes, signing: Signing, *, at_any_cost: bool) -> Signatur
     if signing.kind not in _KINDS:
         return SignatureCheck.NOT_CHECKED
     try:
-        spec = Fields(read_json(body, "the body"), "body").object("spec")
-        found = _parts(spec, signing.kind, signing.version)
+        found = _outlined(body, signing)
+        if found is None:
+            spec = Fields(read_json(body, "the body"), "body").object("spec")
+            found = _parts(spec, signing.kind, signing.version)
         if found is None or not signing.digests:
             return SignatureCheck.NOT_CHECKED
         spki, signature = found
         return _check(spki, signature, signing.digests[0], has_ph=at_any_cost and signing.kind == "hashedrekord")
     except _UNREADABLE:
         return SignatureCheck.NOT_CHECKED
+
+
+def _outlined(body: bytes, signing: Signing) -> tuple[bytes, bytes] | None:
+    """SPKI and signature of a hashedrekord in its usual form, without reading JSON and certificate once more."""
+    found = outline_signature(body, signing.version) if signing.kind == "hashedrekord" else None
+    if found is None or found[1].form is not SignerForm.CERTIFICATE:
+        return None
+    signature, shown = found
+    (signer,) = signing.signers
+    is_same = signer.tbs is not None and signer.certificate == shown.haystack
+    return (signer.tbs.spki if signer.tbs is not None and is_same else _spki(shown.haystack)), signature
 
 
 def _parts(spec: Fields, kind: str, version: str) -> tuple[bytes, bytes] | None:

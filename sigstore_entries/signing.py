@@ -7,6 +7,8 @@ from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
 
+from msgspec import Struct
+
 from sigstore_entries.der import Tbs
 
 
@@ -58,24 +60,21 @@ class SignatureCheck(StrEnum):
     WRONG = "wrong"
 
 
-@dataclass(frozen=True, slots=True)
-class EntryRef:
+class EntryRef(Struct, frozen=True, gc=False):
     """Place of an entry: the log's id as configured or discovered, and the leaf index in that one tree."""
 
     log: str
     index: int
 
 
-@dataclass(frozen=True, slots=True)
-class Name:
+class Name(Struct, frozen=True, gc=False):
     """A name as the certificate or key spells it. Untrusted text: never render it as markup."""
 
     form: NameForm
     value: str
 
 
-@dataclass(frozen=True, slots=True)
-class Digest:
+class Digest(Struct, frozen=True, gc=False):
     """A digest of the artifact, envelope or payload: `algorithm` as `sha256`, `value` as lower-case hex."""
 
     algorithm: str
@@ -83,8 +82,7 @@ class Digest:
     of: str = "artifact"
 
 
-@dataclass(frozen=True, slots=True)
-class KnownTime:
+class KnownTime(Struct, frozen=True, gc=False):
     """A time and who says so: `certificate-not-before`, `integrated-time`, `ct-timestamp`, `timestamp-response`."""
 
     source: str

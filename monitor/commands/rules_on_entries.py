@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from msgspec import to_builtins
 
 from alerts.alert import counted
 from monitor.commands.entry_file import files_named, signings_in
@@ -128,7 +129,7 @@ def explain(
 
 
 def _explained(told: Explanation) -> dict[str, Any]:
-    verdict = asdict(told.verdict) if told.verdict else None
+    verdict = to_builtins(told.verdict) if told.verdict else None
     return {"selected": told.selected, "verdict": verdict, "rows": [asdict(row) for row in told.rows]}
 
 
@@ -166,5 +167,5 @@ def judging(settings: Config) -> Iterator[tuple[RuleJudge, HeldRules, DatabaseFa
 
 
 def _row(file: Path, finding: Finding) -> dict[str, Any]:
-    reasons = [asdict(reason) for reason in finding.verdict.reasons]
+    reasons = to_builtins(finding.verdict.reasons)
     return {"file": str(file), "rule": finding.rule, "outcome": finding.verdict.outcome.value, "reasons": reasons}

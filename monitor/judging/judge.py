@@ -23,7 +23,7 @@ from rules.selection import Condition, Selected, select
 from sigstore_entries import der
 from sigstore_entries.der import certificate_key, tbs_key
 from sigstore_entries.signatures import check_signers
-from sigstore_entries.signing import ChainTrust, Signer, Signing
+from sigstore_entries.signing import ChainTrust, KnownTime, Signer, Signing
 from sigstore_entries.trust import CertificateAuthorities, CtLogKey
 from tlog.ct import EntryType, MalformedCt, parse_leaf
 
@@ -157,7 +157,7 @@ def _refute(signing: Signing, is_refuted: Callable[[datetime], bool]) -> Signing
     return replace(
         signing,
         times=tuple(
-            replace(time, source=REFUTED_TIME) if time.source == INTEGRATED_TIME and is_refuted(time.at) else time
+            KnownTime(REFUTED_TIME, time.at) if time.source == INTEGRATED_TIME and is_refuted(time.at) else time
             for time in signing.times
         ),
     )

@@ -8,7 +8,7 @@ import json
 from bisect import bisect_right, insort
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -407,7 +407,7 @@ def settle_recheck(connection: Connection, due: DueFinding, worse: Finding | Non
         return False
     if worse is not None:
         found = and_(_FINDING.c.log == due.where.log, _FINDING.c.entry == due.where.index, _FINDING.c.rule == due.rule)
-        reasons = json.dumps([asdict(reason) for reason in worse.verdict.reasons])
+        reasons = json.dumps([_reason_document(reason) for reason in worse.verdict.reasons])
         values = {"outcome": worse.verdict.outcome.value, "reasons": reasons}
         change_sealed(connection, _FINDING, found, values)
         set_past(connection, due.where, due.rule, past=is_past(worse))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from rules.pattern import GITHUB, Pattern, github_repository, names_ignore_case, spelled_like
+from rules.pattern import GITHUB, Pattern, any_of, github_repository, names_ignore_case, spelled_like
 from rules.rule import ABSENT, Case, Check, ClaimExpectation
 
 
@@ -21,7 +21,7 @@ class WorkflowExpectation(ClaimExpectation):
 
     def checks(self, case: Case) -> Iterator[Check]:
         """Compare the top-level workflow: a called one can be called by any repository."""
-        expected = " or ".join(str(pattern) for pattern in self.patterns)
+        expected = any_of(self.patterns)
         uri = case.claim("build_config_uri")
         if uri is None:
             sentence = f"{self.sentence} The certificate lacks this claim, so it counts as unexpected."

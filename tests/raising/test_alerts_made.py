@@ -253,7 +253,7 @@ def test_an_alert_names_the_key_or_name_that_the_rule_selects(select: str, who: 
     signing = replace(made.selected.signing, signers=(*[CROWD] * 50, RING, SIGNER))
     made = replace(made, selected=selected_by(rules[0].select, signing))
     for outcome in (Outcome.UNEXPECTED, Outcome.UNVERIFIED):
-        shown = replace(made, verdict=replace(made.verdict, outcome=outcome))
+        shown = replace(made, verdict=Verdict(outcome, made.verdict.reasons))
         (alert,) = alerts_of_findings([shown], {"acme": rules[0]}, NOW)
         assert next(each for each in alert.every_fact() if each[0] == fact[0]) == fact
         if outcome is Outcome.UNEXPECTED:
