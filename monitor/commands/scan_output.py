@@ -5,10 +5,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from itertools import islice
 from typing import Any, Final
 
+from msgspec import to_builtins
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
@@ -53,7 +53,7 @@ def _lines(log: str, first: int, last: int) -> Tell:
 def stored(finding: Finding) -> LedgerFinding:
     """The finding in the form that the database gives back."""
     where = finding.selected.signing.where
-    reasons = [asdict(reason) for reason in finding.verdict.reasons]
+    reasons = to_builtins(finding.verdict.reasons)
     outcome, signing = finding.verdict.outcome.value, signing_document(finding.selected.signing)
     return LedgerFinding(where.log, where.index, finding.rule, outcome, reasons, signing)
 

@@ -1,13 +1,22 @@
 """The fast path never sees less than the full one: what it cannot be sure of it leaves to the full one."""
 
+import base64
 import json
 from hashlib import sha256
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sigstore_entries.entry import decode_ct, decode_rekor, outline_ct, outline_fingerprints, outline_rekor
+from sigstore_entries.entry import (
+    decode_ct,
+    decode_rekor,
+    outline_ct,
+    outline_fingerprints,
+    outline_rekor,
+    outline_signature,
+)
 from sigstore_entries.signing import EntryRef, SignerForm, Signing, Unreadable
 from tests.support import entries as make
 
@@ -83,6 +92,25 @@ def repeated_keys(body: bytes) -> list[bytes]:
             spoiled.append((text[:at] + f'"{key}":"x",' + text[at:]).encode())
             at = text.find(f'"{key}":', at + 1)
     return spoiled
+
+
+@pytest.mark.parametrize(("kind", "version"), [("hashedrekord v1", "0.0.1"), ("hashedrekord v2", "0.0.2")])
+def test_a_signature_read_with_the_outline_is_the_one_in_the_json(kind: str, version: str) -> None:
+    body = OUTLINED[kind]
+    found = outline_signature(body, version)
+    assert found is not None
+    assert (found[1].haystack, outline_signature(body, "0.0.3")) == (CERTIFICATE, None)
+    assert outline_signature(body, {"0.0.1": "0.0.2", "0.0.2": "0.0.1"}[version]) is None
+    bent = [body[:at] + other + body[at + 1 :] for at in range(len(body)) for other in (b"A", b'"', b"\\")]
+    read = [(signed, each) for each in bent if (signed := outline_signature(each, version)) is not None]
+    assert all(base64.b64encode(signed[0]) == _signature(json.loads(each)) for signed, each in read)
+    assert len(read) > len(base64.b64encode(found[0])) // 2, "control: most of those whose signature alone is bent"
+
+
+def _signature(document: Any) -> bytes:
+    spec = document["spec"]
+    content: str = spec.get("hashedRekordV002", spec)["signature"]["content"]
+    return content.encode()
 
 
 @pytest.mark.parametrize("kind", OUTLINED)

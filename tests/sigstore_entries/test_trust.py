@@ -303,3 +303,17 @@ def test_the_short_way_to_a_verdict_is_the_long_one() -> None:
     signers += [read_certificate(odd.signed_by(CA)) for odd in ODD_BUT_ISSUED.values()]
     signers += [read_spki(make.spki_of(make.make_key(1))), ct_signer(make.make_precertificate(CA)[1])]
     assert [TRUSTED.trust_of(each) for each in signers] == [TRUSTED.judge_chain(each).trust for each in signers]
+
+
+def test_a_chain_is_judged_alike_whether_the_leaf_was_read_before() -> None:
+    for raw in (
+        *UNTRUSTED.values(),
+        make.make_certificate(CA),
+        *(odd.signed_by(CA) for odd in ODD_BUT_ISSUED.values()),
+    ):
+        signer = read_certificate(raw)
+        assert signer.tbs is not None
+        assert TRUSTED.judge_chain(signer) == TRUSTED.judge_chain(replace(signer, tbs=None))
+    precertificate, tbs = make.make_precertificate(CA)
+    served = ct_signer(tbs, make.precert_extra(precertificate, CA.chain))
+    assert (served.certificate, served.tbs) == (precertificate, None), "its parts are not those of the leaf"

@@ -5,17 +5,18 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import delete, insert, select, text
 
 from monitor.model.errors import OwnFault
 from monitor.store import schema
 from monitor.store.database import DamagedDatabase, Database, NoDatabase, WrongSchema, create, open_database
-from monitor.store.sql import Base
-from monitor.store.tables import SCHEMA
+from monitor.store.sql import Base, add_new, sealed, table
+from monitor.store.tables import SCHEMA, FindingRow
 from tests.support.alerts import NOW
 from tests.support.parts import a_position, a_store
 
@@ -166,3 +167,23 @@ def test_a_file_is_opened_without_the_other_database(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.strip() == "False", done.stderr
+
+
+def test_rows_added_together_are_as_sqlalchemy_writes_them(database: Database) -> None:
+    """Each type with its hardest values, in columns that the row's mapping names in another order."""
+    rows: list[dict[str, Any]] = [
+        {"kind": "\x00\\\ud800", "log": "b", "entry": 2, "rule": "r", "outcome": "expected", "reasons": "[]"},
+        {"kind": "%s ? :x", "log": "a", "entry": 1 << 60, "rule": "r", "outcome": "expected", "reasons": "é\U0001f600"},
+    ]
+    same = {"signing": "{}", "leaf": b"\x00\xff", "counts": True, "certificate_log": False, "found_at": NOW}
+    rows = [{**same, **row, "signed_at": NOW if row["log"] == "a" else None} for row in rows]
+    found = table(FindingRow)
+    read = select(found).order_by(found.c.log)
+    with database.write() as connection:
+        add_new(connection, found, rows)
+        added = [dict(row) for row in connection.execute(read).mappings()]
+        connection.execute(delete(found))
+        connection.execute(insert(found), [sealed(found, row) for row in rows])
+        assert added == [dict(row) for row in connection.execute(read).mappings()]
+        add_new(connection, found, [row | {"kind": "another"} for row in rows])
+        assert [row["kind"] for row in connection.execute(read).mappings()] == [row["kind"] for row in rows[::-1]]
