@@ -11,7 +11,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -371,7 +371,7 @@ _HEADERS: Final = {
 class _ShownUrl:
     """A URL whose text is the part that a message may show; worked out when there is a message."""
 
-    text: str
+    text: str = field(repr=False)
 
     @override
     def __str__(self) -> str:
