@@ -112,6 +112,7 @@ class SiteLimits:
     subscriptions_per_account: Annotated[int, written(read_positive, COUNT)] = 100
     destinations_per_account: Annotated[int, written(read_positive, COUNT)] = 10
     api_requests_per_minute: Annotated[int, written(read_positive, COUNT)] = 120
+    entries_per_minute: Annotated[int, written(read_positive, COUNT)] = 40
     messages_per_host_per_second: Annotated[int, written(read_positive, COUNT)] = 20
     messages_per_address_per_minute: Annotated[int, written(read_positive, COUNT)] = 10
     senders: Annotated[int, written(read_positive, COUNT)] = 32

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -36,6 +36,10 @@ from monitor.store.notices import Notices
 from monitor.store.reading import OpenEvidence, Reading
 from monitor.telemetry.hooks import NOTICES
 from monitor.telemetry.prometheus import PrometheusMeter
+
+if TYPE_CHECKING:
+    from monitor.daemon.signing_proofs import SigningProofs
+    from monitor.site.parts import Site
 
 EVIDENCE_SHOWN: Final = 20
 _TRUST_ROOT: Final = "trust root"
@@ -200,6 +204,16 @@ def _add_search(web: Any, monitor: Monitor, archive: ArchiveConfig, own: OwnSour
     )
 
 
+def with_logs(site: "Site", monitor: Monitor, proofs: "SigningProofs") -> "Site":
+    """The subscribers' site with what only the daemon can give it: it may ask the logs."""
+    site = replace(site, prove=proofs.document)
+    if monitor.config.archive is None:
+        return site
+    from monitor.daemon.entry_reader import entry_reader  # noqa: PLC0415  imports pyarrow
+
+    return replace(site, read_entries=entry_reader(monitor))
+
+
 def _serve(settings: Config, monitor: Monitor, meter: PrometheusMeter, stop: threading.Event) -> None:
     from monitor.daemon.alert_pages import AlertDesk, alert_router
     from monitor.daemon.console import Console, console_router  # noqa: PLC0415  imports a Markdown reader
@@ -249,7 +263,7 @@ def _serve(settings: Config, monitor: Monitor, meter: PrometheusMeter, stop: thr
         daemon.every(manager.ping_seconds, manager.alive, "service manager")
     subscribers = None
     if monitor.courier is not None and settings.site is not None and settings.site.listen is not None:
-        subscribers = site_server(replace(monitor.courier.site, prove=proofs.document), settings.site)
+        subscribers = site_server(with_logs(monitor.courier.site, monitor, proofs), settings.site)
     daemon.start()
     if subscribers is not None:
         subscribers.start()

@@ -27,7 +27,7 @@ from monitor.following.workers import ScanWorkers
 from monitor.http_fetcher import HttpFetcher, Report, TokenBucket
 from monitor.judging.active_rules import AskedRules, RuleKeeper, route_of
 from monitor.judging.digest_lists import DigestLists
-from monitor.logs.opening import LogDescription, OpenTrees, open_sources
+from monitor.logs.opening import LogDescription, LogTrees, OpenTrees, open_sources
 from monitor.model.errors import BadConfig, Evidence, OwnFault
 from monitor.model.log_source import CT_APIS, LogApi, LogSource
 from monitor.model.state import Batch
@@ -112,6 +112,10 @@ class LogParts:
             config=self._config.archive,
             handovers=self._handovers,
         )
+
+    def trees(self, log: LogConfig) -> LogTrees:
+        """Trees of the log for reading single entries, within a small allowance of their own."""
+        return LogTrees(self._opener(log, self._slow_fetcher(log)), self._services.timing.clock)
 
     def _opener(self, log: LogConfig, fetcher: HttpFetcher) -> OpenTrees:
         return partial(open_log, log, self._services.trust, self._services.store, fetcher)

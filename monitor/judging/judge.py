@@ -72,7 +72,7 @@ class RuleJudge(Judge):
         facts = replace(facts, past=batch)
         findings = []
         for hit in hits:
-            signing, promises = self._labelled(hit, now)
+            signing, promises = labelled(hit, *self._authorities(), now)
             # By the condition's identity: subscribers who ask the same share it (`rules.asking.rule_of`).
             known: dict[int, tuple[Condition, Selected]] = {}
             for name in hit.rules:
@@ -111,29 +111,31 @@ class RuleJudge(Judge):
 
         return alerts_of_findings(told, rules, now, facts)
 
-    def _labelled(self, hit: Hit, now: datetime) -> tuple[Signing, tuple[InclusionPromise, ...]]:
-        """The signers with their chains of trust, and the promises of CT logs in their certificates."""
-        signing = _without_refuted_time(hit.signing, now)
-        authorities, ct_keys = self._authorities()
-        at = next((time.at for time in signing.times if time.source == INTEGRATED_TIME), None)
-        promises: list[InclusionPromise] = []
 
-        def label(judged: Signer) -> Signer:
-            if judged.trust is not ChainTrust.TRUSTED:
-                # A CT log's promise counts only for a certificate of a trusted authority.
-                return judged
-            scts = authorities.embedded_scts(judged, ct_keys)
-            promises.extend(promise for each in scts or () if (promise := promise_of(each)) is not None)
-            known = None if scts is None else bool(scts)
-            return replace(judged, sct_verified=known, issued=_issued(judged, hit))
+def labelled(
+    hit: Hit, authorities: CertificateAuthorities, ct_keys: Sequence[CtLogKey], now: datetime
+) -> tuple[Signing, tuple[InclusionPromise, ...]]:
+    """The signing with each signer's chain of trust and signature checked, and the promises of CT logs in it."""
+    signing = _without_refuted_time(hit.signing, now)
+    at = next((time.at for time in signing.times if time.source == INTEGRATED_TIME), None)
+    promises: list[InclusionPromise] = []
 
-        chained = tuple(authorities.judge_chain(signer, _use_of(signer, at)) for signer in signing.signers)
-        # Only here, where a rule selects the entry: a log holds too many to verify them all. Anyone can log self-made
-        # certificates by the thousand, so those must not cost much.
-        checked = check_signers(
-            hit.leaf, replace(signing, signers=chained), lambda signer: signer.trust is not ChainTrust.UNTRUSTED
-        )
-        return replace(checked, signers=tuple(map(label, checked.signers))), tuple(promises)
+    def label(judged: Signer) -> Signer:
+        if judged.trust is not ChainTrust.TRUSTED:
+            # A CT log's promise counts only for a certificate of a trusted authority.
+            return judged
+        scts = authorities.embedded_scts(judged, ct_keys)
+        promises.extend(promise for each in scts or () if (promise := promise_of(each)) is not None)
+        known = None if scts is None else bool(scts)
+        return replace(judged, sct_verified=known, issued=_issued(judged, hit))
+
+    chained = tuple(authorities.judge_chain(signer, _use_of(signer, at)) for signer in signing.signers)
+    # Only here, where a rule selects the entry: a log holds too many to verify them all. Anyone can log self-made
+    # certificates by the thousand, so those must not cost much.
+    checked = check_signers(
+        hit.leaf, replace(signing, signers=chained), lambda signer: signer.trust is not ChainTrust.UNTRUSTED
+    )
+    return replace(checked, signers=tuple(map(label, checked.signers))), tuple(promises)
 
 
 def _without_refuted_time(signing: Signing, now: datetime) -> Signing:

@@ -10,15 +10,14 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 
 from monitor.site import destinations
+from monitor.site.drafting import draft_of, notes_of, preview_of
 from monitor.site.feeds import feed
 from monitor.site.parts import CONFIRM_FOR, SIGN_IN_FOR, Site
 from monitor.site.rendering import inert, plain
 from monitor.site.sessions import Form, Refused, Visitor, first
 from monitor.site.subscribing import (
     change_subscription,
-    draft_of,
     good_link,
-    preview_of,
     read_address,
     suspended,
     used_up,
@@ -445,7 +444,8 @@ def _edit(site: Site, request: Request, mine: Subscription, form: Mapping[str, l
         status=400 if draft.problems else 200,
         draft=draft,
         subject=draft.subject,
-        preview=preview_of(draft),
+        preview=(preview := preview_of(site, draft, request.state.visitor.client)),
+        notes=notes_of(preview),
         given=mine.subject,
         email="",
         wrong_email="",

@@ -22,15 +22,14 @@ from monitor.site.accounts import (
     revoke_token,
     tokens_json,
 )
+from monitor.site.drafting import Draft, draft_of, every_judged, notes_of
 from monitor.site.lookup import look
 from monitor.site.pages import looked_json, part_json
 from monitor.site.parts import Site
 from monitor.site.sessions import Refused
 from monitor.site.subscribing import (
-    Draft,
     add_subscription,
     change_subscription,
-    draft_of,
     evidence_document,
     seen_row,
     widen_to,
@@ -205,9 +204,13 @@ def _add_subscriptions(routes: APIRouter, site: Site, reader: _Caller, writer: _
         return _document(add_subscription(site, caller.id, ask, subject.text, title))
 
     @routes.post("/preview", summary="What an expectation would have said of the past")
-    def preview(draft: NewDraft, caller: Annotated[Subscriber, Depends(reader)]) -> dict[str, Any]:  # noqa: ARG001
+    def preview(
+        request: Request,
+        draft: NewDraft,
+        caller: Annotated[Subscriber, Depends(reader)],  # noqa: ARG001
+    ) -> dict[str, Any]:
         """Subscribes to nothing. `rule` is null where `problems` names what is wrong with the rule that was sent."""
-        return _drafted(draft_of(site, draft.name, _as_form(draft)))
+        return _drafted(site, draft_of(site, draft.name, _as_form(draft)), request)
 
     @routes.get("/subscriptions/{subscription}", summary="One subscription with the signings it saw")
     def one(
@@ -229,7 +232,7 @@ def _add_subscriptions(routes: APIRouter, site: Site, reader: _Caller, writer: _
         "/subscriptions/{subscription}/preview", summary="What a changed expectation would have said of the past"
     )
     def preview_change(
-        subscription: Identifier, draft: Drafted, caller: Annotated[Subscriber, Depends(reader)]
+        request: Request, subscription: Identifier, draft: Drafted, caller: Annotated[Subscriber, Depends(reader)]
     ) -> dict[str, Any]:
         """Changes nothing. Without `rule` and `use` the present expectation is tried."""
         mine = own_of(site, caller, subscription)
@@ -239,7 +242,7 @@ def _add_subscriptions(routes: APIRouter, site: Site, reader: _Caller, writer: _
             "ticked": ["1"],
             "use": list(expect_of(mine)),
         }
-        return _drafted(draft_of(site, mine.subject, form, expect_of(mine)))
+        return _drafted(site, draft_of(site, mine.subject, form, expect_of(mine)), request)
 
     @routes.post(
         "/subscriptions/{subscription}/invitations", summary="Share a subscription, or hand it over", status_code=202
@@ -430,9 +433,9 @@ def _as_form(draft: Drafted) -> Mapping[str, list[str]] | None:
     return ticked | written or None
 
 
-def _drafted(draft: Draft) -> dict[str, Any]:
+def _drafted(site: Site, draft: Draft, request: Request) -> dict[str, Any]:
     """A draft for programs: the rule, what is wrong with it, parts to use, and each past signing as it judges it."""
-    rows = () if draft.ask is None else draft.looked.rows
+    judged = every_judged(site, draft, request.state.visitor.client)
     said: dict[str, Any] = {
         "name": draft.subject.text,
         "problems": list(draft.problems),
@@ -440,10 +443,12 @@ def _drafted(draft: Draft) -> dict[str, Any]:
         "used": [] if draft.by_hand else list(draft.used),
         "parts": [part_json(part) for part in draft.parts],
         "offers": [part_json(part) for part in draft.offers],
-        "unexpected": sum(row.outcome == Outcome.UNEXPECTED for row in rows),
+        "unexpected": sum(each.outcome == Outcome.UNEXPECTED for each in judged),
+        "notes": notes_of(judged),
     }
     rule = None if draft.ask is None else json.loads(draft.ask.document)
-    return {"rule": rule, **inert_json(said), "signings": [row_json(row) for row in rows]}
+    signings = [{**row_json(each.row), "outcome": each.outcome, "not_compared": list(each.lacks)} for each in judged]
+    return {"rule": rule, **inert_json(said), "signings": signings}
 
 
 def _document(subscription: Subscription) -> dict[str, Any]:

@@ -216,7 +216,8 @@ def _read_of(archived: LogCoverage, read: LogRead | None) -> LogRead:
 
 def past_of_row(row: Row) -> PastSigning:
     """A row as a signing, as far as the archive keeps it, without a verdict."""
-    return PastSigning(signing_of_row(row), row.not_before or row.time or _NEVER, _NO_VERDICT)
+    at = row.not_before or row.time or _NEVER
+    return PastSigning(signing_of_row(row), at, _NO_VERDICT, leaf_hash=row.leaf_hash)
 
 
 def signing_of_row(row: Row) -> Signing:

@@ -85,6 +85,7 @@ class Limits:
         self._clock = clock
         self._page = RateLimitItemPerMinute(limits.requests_per_minute)
         self._api = RateLimitItemPerMinute(limits.api_requests_per_minute)
+        self._entry = RateLimitItemPerMinute(limits.entries_per_minute)
         self._change = RateLimitItemPerMinute(max(1, limits.requests_per_minute // 4))
         self._address = RateLimitItemPerDay(limits.mails_per_address_per_day)
         self._client = RateLimitItemPerHour(limits.mails_per_client_per_hour)
@@ -100,6 +101,10 @@ class Limits:
     def api(self, who: str) -> None:
         """Count a request of a program. Raises `Refused`."""
         self._hit_quick(self._api, "api", who)
+
+    def entry(self, client: str) -> bool:
+        """Count an entry that a log is asked for on a client's behalf; false when there were enough this minute."""
+        return self._quick.hit(self._entry, "entry", client)
 
     def mail_from(self, client: str) -> None:
         """Count a mail that a client asks for. Raises `Refused`."""

@@ -1,6 +1,6 @@
 """Signings in a name, each compared with an expectation: behind pages, API and exports."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
@@ -13,6 +13,7 @@ from monitor.store.signings import LogRead, PastSigning, Place, Signings
 from rules.asking import Ask, ask_of, rule_of
 from rules.expectations.kinds import BY_KEY
 from rules.facts import Facts
+from rules.judge import NOT_SELECTED as UNSELECTED
 from rules.judge import judge_selected
 from rules.learning import NoLeave, NoPast, NothingKnown, Part, learn, verdict_of, word
 from rules.rule import JudgedByPast, Outcome, Reason, Rule, Verdict
@@ -44,6 +45,29 @@ _WORDS: Final[Mapping[str, str]] = {
 }
 _KEYS: Final = {kind.id: key for key, kind in BY_KEY.items()}
 """Keys of `expect` by the ids of the reasons that their expectations give."""
+_ARCHIVED: Final = frozenset(
+    {
+        "workflow",
+        "ref",
+        "trigger",
+        "issuer",
+        "repository",
+        "repository_identifier",
+        "owner_identifier",
+        "runner",
+        "digests",
+        "authorised",
+        "rate",
+        "same_issuer",
+        "same_repository_identifier",
+    }
+)
+NOT_ARCHIVED: Final = frozenset(BY_KEY) - _ARCHIVED
+"""Keys of `expect` that the columns of an archived row cannot answer."""
+_OPEN: Final = frozenset({"chain-not-checked", UNSELECTED.id})
+"""Ids of reasons that the whole entry may refute."""
+NOT_SELECTED: Final = "not-selected"
+"""Outcome of a signing that a rule does not select."""
 
 
 class Past(Protocol):
@@ -172,9 +196,8 @@ def look(past: Past, subject: Subject, now: datetime, expect: Mapping[str, Any] 
     )
 
 
-def compared(looked: Looked, expect: Mapping[str, Any]) -> Looked:
-    """The same answer about a name, compared with another expectation. Nothing is read again."""
-    ask = ask_of(looked.subject.select(), dict(expect))
+def compared(looked: Looked, ask: Ask) -> Looked:
+    """The same answer about a name, compared with another request. Nothing is read again."""
     rule = rule_of(0, ask.document)
     rows = rows_of(looked.found, rule, looked.now)
     picture = timeline([(row.at, row.outcome) for row in rows], looked.now)
@@ -186,8 +209,12 @@ def rows_of(
     rule: Rule | None,
     now: datetime,
     answers: Mapping[tuple[str, int], bool] | None = None,
+    *,
+    unread: Collection[EntryRef] = (),
 ) -> tuple[Row, ...]:
     """Rows of signings, newest first; with a `rule` judged by it now, without one as they were judged when found.
+
+    `unread` are entries of which only the archived columns are known: nothing is held against them for the others.
 
     A certificate in a CT log and the entry made with it are one signing.
     """
@@ -214,6 +241,7 @@ def rows_of(
         verdicts = _verdicts([each for each, _ in ordered], rule, now)
     else:
         verdicts = {each.signing.where: verdict_of(rule, each.signing, now) for each, _ in ordered}
+    verdicts |= {where: _as_far_as_archived(verdicts[where]) for where in unread if where in verdicts}
     return tuple(_row(each, verdicts[each.signing.where], tuple(also), answers or {}) for each, also in ordered)
 
 
@@ -229,6 +257,13 @@ def known_before(past: Past, ask: Ask, subject: Subject, now: datetime) -> list[
         Finding(rule.id, select(rule.select, _with_certificates(signing)), verdict, b"") for signing in expected
     ]
     return [(finding.selected.signing.where, seen) for finding in findings for seen in seen_in(finding)]
+
+
+def _as_far_as_archived(verdict: Verdict) -> Verdict:
+    """The verdict without the reasons that an entry's other bytes would give or refute."""
+    reasons = tuple(each for each in verdict.reasons if _KEYS.get(each.id) not in NOT_ARCHIVED and each.id not in _OPEN)
+    is_clear = verdict.outcome is not Outcome.UNVERIFIED and not reasons
+    return Verdict(Outcome.EXPECTED, ()) if is_clear else replace(verdict, reasons=reasons)
 
 
 def _verdicts(found: Sequence[PastSigning], rule: Rule, now: datetime) -> dict[EntryRef, Verdict]:
@@ -310,11 +345,11 @@ def _row(each: PastSigning, verdict: Verdict, also: tuple[str, ...], answers: Ma
     signing = each.signing
     outcome = verdict.outcome
     what, details = _words(signing)
-    reasons = [reason for reason in verdict.reasons if reason.id not in _ABOUT_TRUST]
+    reasons = [reason for reason in verdict.reasons if reason.id not in _ABOUT_TRUST and reason is not UNSELECTED]
     return Row(
         signing=signing,
         at=each.at,
-        outcome=outcome.value,
+        outcome=NOT_SELECTED if verdict.reasons == (UNSELECTED,) else outcome.value,
         what=what,
         details=details,
         why=tuple(reason_words(reason) for reason in reasons) if outcome is Outcome.UNEXPECTED else (),

@@ -16,7 +16,7 @@ from monitor.site.sessions import Door, Keys, Visitor
 from monitor.site_config import SiteConfig
 from monitor.store.database import Database
 from monitor.store.notices import Notices
-from monitor.store.signings import FoundPast
+from monitor.store.signings import FoundPast, ReadEntries
 from monitor.store.sql import new_id
 from monitor.store.subscribers import Subscribers, add_link, address_key
 
@@ -33,7 +33,10 @@ Raises `FetchFailed`, `OwnFault`.
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """The parts of one site. `past` answers look-ups; `found` knows what each subscription saw."""
+    """The parts of one site. `past` answers look-ups; `found` knows what each subscription saw.
+
+    A site that asks no log has no `read_entries`.
+    """
 
     config: SiteConfig
     keys: Keys
@@ -47,6 +50,7 @@ class Site:
     templates: Environment
     clock: Callable[[], datetime]
     prove: Prove | None = None
+    read_entries: ReadEntries | None = None
 
     def page(self, request: Request, name: str, *, status: int = 200, **values: Any) -> HTMLResponse:
         """Render a page for a visitor, and give a new browser its cookie."""

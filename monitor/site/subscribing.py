@@ -7,7 +7,6 @@ import base64
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -15,7 +14,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from alerts.inert import inert_json
 from monitor.model.errors import FetchFailed, OwnFault
-from monitor.site.lookup import Looked, Row, compared, known_before, look, rows_of, signing_json
+from monitor.site.drafting import Draft, draft_of, notes_of, preview_of
+from monitor.site.lookup import Row, known_before, rows_of, signing_json
 from monitor.site.pages import Name
 from monitor.site.parts import CONFIRM_FOR, Site
 from monitor.site.rendering import plain
@@ -23,19 +23,15 @@ from monitor.site.sessions import Form, Refused, Visitor, first
 from monitor.store.signings import PastSigning
 from monitor.store.sql import text_key
 from monitor.store.subscribers import Link, Subscription
-from rules.asking import Ask, ask_of, read_ask, rule_of, yaml_of
-from rules.learning import Part, describe, in_words, offers, unlike, widen
-from rules.lint import lint
+from rules.asking import Ask, ask_of, rule_of
+from rules.learning import in_words, unlike, widen
 from rules.matching.matcher import PREFIX
-from rules.rule import RuleSet
-from rules.subject import NotASubject, Subject, SubjectKind, read_subject
+from rules.subject import NotASubject, SubjectKind, read_subject
 from settings.document import DocumentError
-from sigstore_entries.signing import EntryRef
 from tlog.merkle import leaf_hash
 
 _LOG: Final = logging.getLogger(__name__)
 _MAX_TITLE: Final = 80
-_PREVIEW: Final = 8
 _USED: Final = {
     "confirm": "Each link works once, and this one did its work: the subscription is there. Sign in to see it. If "
     "that was not you, sign in and end all sessions.",
@@ -47,27 +43,6 @@ _EXPIRED: Final = {
     "share": "It worked for 24 hours. Nothing was changed: ask for another invitation.",
     "sign-in": "It worked for 15 minutes. Nothing was changed: ask for a new one.",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A subscription as the form has it: ticked parts, or a rule written by hand, with what is wrong with it.
-
-    `parts` are about the entry alone; `offers` are those about the subscriber's own past. `failing` are the parts and
-    offers that each signing shown would not meet.
-    """
-
-    subject: Subject
-    looked: Looked
-    parts: tuple[Part, ...]
-    offers: tuple[Part, ...]
-    used: tuple[str, ...]
-    text: str
-    by_hand: bool
-    ask: Ask | None
-    problems: tuple[str, ...] = ()
-    hints: tuple[str, ...] = ()
-    failing: Mapping[EntryRef, tuple[str, ...]] = field(default_factory=dict)
 
 
 def router(site: Site) -> APIRouter:
@@ -256,72 +231,6 @@ def used_up(link: Link | None, now: Any = None) -> Refused:
     return Refused(404, "This link is for something else", "Nothing was changed: open the link from the newest mail.")
 
 
-def draft_of(site: Site, name: str, form: Form | None, current: Mapping[str, Any] | None = None) -> Draft:
-    """A form's draft, checked. Raises `Refused` for a name that cannot be subscribed to.
-
-    `current` is the expectation of the subscription that is changed: its values stand in the place of learned ones.
-    """
-    try:
-        subject = read_subject(name)
-    except NotASubject as wrong:
-        hint = f" Did you mean {wrong.repair}?" if wrong.repair else ""
-        raise Refused(400, "That cannot be subscribed to", f"{wrong}{hint}") from None
-    learned = look(site.past, subject, site.clock())
-    parts, offered = _proposed(learned, current or {})
-    known = {part.key: part.expect for part in (*parts, *offered)}
-    if form is not None and "ticked" in form:
-        used = tuple(key for key in form.get("use") or [] if key in known)
-    else:
-        used = tuple(part.key for part in parts) if current is None else tuple(current)
-    ticked = _made(subject, {key: known[key] for key in used})
-    text, shown = yaml_of(ticked.document), first(form or {}, "shown", 20_000)
-    written = (form or {}).get("rule", [""])[0].replace("\r\n", "\n")
-    by_hand = bool(written.strip()) and written.strip() != shown.replace("\r\n", "\n").strip()
-    ask: Ask | None = ticked
-    problems: list[str] = []
-    if by_hand:
-        text = written
-        try:
-            ask = read_ask(written)
-        except DocumentError as error:
-            ask = None
-            problems = [f"line {each.line}, column {each.column}: {each.message}" for each in error.problems]
-        else:
-            by_hand = ask.document != ticked.document
-    hints = [] if ask is None else [hint.message for hint in lint(RuleSet((rule_of(0, ask.document),)))]
-    expect = json.loads(ask.document).get("expect", {}) if ask is not None else {}
-    looked = compared(learned, expect)
-    everything = rule_of(0, _made(subject, known).document)
-    failing = {row.signing.where: row.failing for row in rows_of(learned.found, everything, site.clock())}
-    return Draft(subject, looked, parts, offered, used, text, by_hand, ask, tuple(problems), tuple(hints), failing)
-
-
-def _made(subject: Subject, expect: Mapping[str, Any]) -> Ask:
-    """A request from tick boxes. Raises `Refused`: many values together may be more than a subscription may have."""
-    try:
-        return ask_of(subject.select(), expect)
-    except DocumentError as error:
-        raise Refused(400, "Too much is ticked", f"{error}. Write the rule yourself, or untick a part.") from None
-
-
-def _proposed(learned: Looked, current: Mapping[str, Any]) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
-    """Parts and offers of a form; a present expectation comes with its values."""
-    now = [Part(key, (value,), describe(key, value)) for key, value in current.items()]
-    held = {part.key: part for part in now}
-    times = [row.at for row in learned.trusted]
-    parts = [held.get(part.key, part) for part in learned.parts]
-    offered = [held.get(part.key, part) for part in offers(times)]
-    shown = {part.key for part in (*parts, *offered)}
-    more = [part for part in now if part.key not in shown]
-    return (*parts, *more), tuple(offered)
-
-
-def preview_of(draft: Draft) -> list[Row]:
-    """Rows that show a draft's verdicts: those that it would tell of first, then the newest."""
-    rows = sorted(draft.looked.rows, key=lambda row: row.outcome != "unexpected")
-    return rows[:_PREVIEW]
-
-
 def add_subscription(site: Site, subscriber: str, ask: Ask, subject: str, title: str) -> Subscription:
     """Subscribe an account, within what one account may. Raises `Refused`."""
     most = site.config.limits.subscriptions_per_account
@@ -489,7 +398,8 @@ def _form(site: Site, request: Request, draft: Draft, *, status: int = 200, **va
         status=status,
         draft=draft,
         subject=draft.subject,
-        preview=preview_of(draft),
+        preview=(preview := preview_of(site, draft, request.state.visitor.client)),
+        notes=notes_of(preview),
         given=draft.subject.text,
         **shown,
     )

@@ -1,7 +1,7 @@
 """Stored findings as the past of a name, and as what one subscription saw."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
@@ -73,17 +73,43 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class PastSigning:
-    """A signing that was found: what the log says, when, and what a rule said of it where one was asked."""
+    """A signing that was found: what the log says, when, and what a rule said of it where one was asked.
+
+    `leaf_hash` (hexadecimal) is that of an entry of which only the archived row is known.
+    """
 
     signing: Signing
     at: datetime
     verdict: Verdict
     leaf: bytes = b""
+    leaf_hash: str = ""
 
     @property
     def place(self) -> Place:
         """Place of the signing in a list."""
         return Place(self.at, self.signing.where.index, self.signing.where.log)
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivedEntry:
+    """An entry of which the archive holds the row, with its leaf hash in hexadecimal."""
+
+    where: EntryRef
+    leaf_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """An entry that was not read, with the reason as a clause for people."""
+
+    why: str
+
+
+ReadEntries = Callable[[Sequence[ArchivedEntry], Callable[[], bool]], Mapping[EntryRef, Signing | Unread]]
+"""Reads entries whole, as a judge sees them, in bounded time.
+
+The function that is handed over counts each entry that a log is asked for, or refuses it.
+"""
 
 
 @dataclass(frozen=True, slots=True)

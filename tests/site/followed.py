@@ -3,13 +3,14 @@
 import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 from aiosmtpd.controller import Controller
 
 from alerts.delivery import DeliveryPolicy, deliver_channel
+from monitor.commands.run import with_logs
 from monitor.config import WebConfig, load_config
 from monitor.daemon.assembly import Monitor, assemble
 from monitor.daemon.log_sources import own_sources
@@ -18,6 +19,7 @@ from monitor.daemon.web_server import SITE_LIMITS, WebServer
 from monitor.following.follower import Timing
 from monitor.site.app import create_site
 from monitor.site.delivery import Courier
+from monitor.site.parts import Site
 from monitor.store.database import create
 from monitor.telemetry.prometheus import PrometheusMeter
 from tests.site.scene import Clock, Mailbox, Visitor, link_in
@@ -46,6 +48,7 @@ class Followed:
     served: ServedLog
     monitor: Monitor
     mailbox: Mailbox
+    site: Site
     server: WebServer
     clock: Clock
     visitors: ExitStack
@@ -77,6 +80,14 @@ class Followed:
             )
         self.courier.run_pass()
 
+    def archive(self) -> None:
+        """Archive what was followed, as the daemon's job does."""
+        for log in self.monitor.logs:
+            archiver = self.monitor.make.archiver(log)
+            assert archiver is not None
+            archiver.finish()
+            archiver.close()
+
     def sign(self, ref: str) -> None:
         self.served.log.append(signing_body(ref))
         self.follow()
@@ -92,8 +103,8 @@ class Followed:
 
 
 @contextmanager
-def followed(folder: Path, database: str | None = None) -> Iterator[Followed]:
-    """A log with three releases, followed from its first entry, and a site beside it."""
+def followed(folder: Path, database: str | None = None, *, archive: bool = False) -> Iterator[Followed]:
+    """A log with three releases, followed from its first entry, and a site beside it; with an archive if asked for."""
     mailbox, clock = Mailbox(), Clock(NOT_BEFORE + timedelta(minutes=2))
     smtp = Controller(mailbox, hostname="127.0.0.1", port=free_port())
     smtp.start()
@@ -102,6 +113,8 @@ def followed(folder: Path, database: str | None = None) -> Iterator[Followed]:
         stack.callback(smtp.stop)
         served = stack.enter_context(served_log(folder))
         text = served.config.read_text(encoding="utf-8") + SITE.format(port=port, smtp=smtp.port)
+        if archive:
+            text += "archive: {location: archive, write_every: 1s}\n"
         if database is not None:
             text = text.replace("database: signwatch.db", f'database: "{database}"')
         served.config.write_text(text, encoding="utf-8")
@@ -115,11 +128,11 @@ def followed(folder: Path, database: str | None = None) -> Iterator[Followed]:
             watch.baseline(0)
         assert monitor.courier is not None
         proofs = SigningProofs(monitor.store, own_sources(monitor, stack), settings.archive)
-        site = replace(monitor.courier.site, prove=proofs.document)
+        site = with_logs(monitor.courier.site, monitor, proofs)
         server = WebServer(create_site(site), WebConfig(("127.0.0.1", port)), SITE_LIMITS, "site")
         server.start()
         stack.callback(server.stop)
         visitors = stack.enter_context(ExitStack())
-        made = Followed(served, monitor, mailbox, server, clock, visitors, f"http://127.0.0.1:{port}")
+        made = Followed(served, monitor, mailbox, site, server, clock, visitors, f"http://127.0.0.1:{port}")
         made.follow()
         yield made

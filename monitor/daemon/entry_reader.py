@@ -1,0 +1,196 @@
+"""Reads archived entries whole for pages that anyone opens: from their log alone, compared with the proven leaf hash.
+
+A visitor must be able neither to make this installation hammer a log nor to have one slow log hold up pages. So each
+log has one thread and an allowance of its own, few entries wait for it, a page waits a short time, few pages wait at
+once, and answers are kept. An entry that is not read is named with the reason.
+"""
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from monitor.archive.rows import decoded
+from monitor.daemon.assembly import Monitor
+from monitor.judging.judge import labelled
+from monitor.logs.opening import LogTrees
+from monitor.model.errors import SignwatchError
+from monitor.model.log_source import LogSource, SignedHead, hashes_of
+from monitor.model.state import Hit
+from monitor.store.signings import ArchivedEntry, Unread
+from monitor.store.store import Store
+from sigstore_entries.signing import EntryRef, Signing, Unreadable
+from sigstore_entries.trust import CertificateAuthorities, CtLogKey
+
+_LOG: Final = logging.getLogger(__name__)
+_PATIENCE: Final = 2.5  # seconds for which a page waits
+_PAGES: Final = 8  # that wait at once
+_QUEUED: Final = 32  # entries that wait for one log
+_REST: Final = 30.0  # seconds for which a log that failed is not asked for pages
+_KEPT: Final = 512  # answers
+_KEPT_FOR: Final = 600.0  # seconds: the trust root may change
+_UNREAD_FOR: Final = 60.0
+_LARGEST: Final = 128 * 1024  # bytes of an entry
+NOT_FOLLOWED: Final = Unread("this site does not follow the log now")
+FAILED: Final = Unread("the log could not be asked")
+SLOW: Final = Unread("the log did not answer in time")
+BUSY: Final = Unread("too many entries are being read now")
+OFTEN: Final = Unread("you had many entries read in the last minute")
+OTHER: Final = Unread("the log serves another entry there now than the one that it signed")
+LARGE: Final = Unread(f"the entry has more than {_LARGEST // 1024} KiB")
+UNDECODED: Final = Unread("the entry cannot be decoded")
+Answer = Signing | Unread
+
+
+@dataclass(slots=True)
+class _Line:
+    """Entries of one log that wait to be read, by its only thread. `late`: a page gave up waiting for these."""
+
+    trees: LogTrees
+    thread: ThreadPoolExecutor
+    waiting: dict[ArchivedEntry, Future[Answer]] = field(default_factory=dict)
+    late: bool = False
+    failed_until: float = float("-inf")
+
+
+class EntryReader:
+    """A `monitor.store.signings.ReadEntries`. `trees_of` opens a log by its name, `None` where it is not followed."""
+
+    def __init__(
+        self,
+        trees_of: Callable[[str], LogTrees | None],
+        store: Store,
+        authorities: Callable[[], tuple[CertificateAuthorities, Sequence[CtLogKey]]],
+        clock: Callable[[], datetime],
+        *,
+        patience: float = _PATIENCE,
+    ) -> None:
+        self._trees_of, self._store, self._authorities, self._clock = trees_of, store, authorities, clock
+        self._patience = patience
+        self._lock = threading.Lock()
+        self._pages = threading.BoundedSemaphore(_PAGES)
+        self._lines: dict[str, _Line] = {}
+        self._kept: OrderedDict[ArchivedEntry, tuple[float, Answer]] = OrderedDict()
+
+    def __call__(self, wanted: Sequence[ArchivedEntry], allow: Callable[[], bool]) -> Mapping[EntryRef, Answer]:
+        """The entries, each as a judge sees it. `allow` counts an entry that a log is asked for, or refuses it."""
+        told: dict[EntryRef, Answer] = {}
+        asked: dict[EntryRef, Future[Answer]] = {}
+        with self._lock:
+            for each in wanted:
+                answer = self._known(each) or self._ask(each, allow)
+                if isinstance(answer, Future):
+                    asked[each.where] = answer
+                else:
+                    told[each.where] = answer
+        return told | self._waited(asked)
+
+    def close(self) -> None:
+        """End the threads; entries that wait are not read."""
+        for line in self._lines.values():
+            line.thread.shutdown(cancel_futures=True)
+
+    def _known(self, wanted: ArchivedEntry) -> Answer | None:
+        until, answer = self._kept.get(wanted, (0.0, None))
+        return answer if time.monotonic() < until else None
+
+    def _ask(self, wanted: ArchivedEntry, allow: Callable[[], bool]) -> "Future[Answer] | Unread":
+        line = self._line(wanted.where.log.partition("/")[0])
+        if line is None:
+            return NOT_FOLLOWED
+        if (under_way := line.waiting.get(wanted)) is not None:
+            return SLOW if line.late else under_way
+        if time.monotonic() < line.failed_until:
+            return FAILED
+        if line.late or len(line.waiting) >= _QUEUED:
+            return SLOW if line.late else BUSY
+        if not allow():
+            return OFTEN
+        line.waiting[wanted] = made = line.thread.submit(self._read, line, wanted)
+        return made
+
+    def _line(self, name: str) -> _Line | None:
+        if name not in self._lines:
+            trees = self._trees_of(name)
+            if trees is None:
+                return None
+            self._lines[name] = _Line(trees, ThreadPoolExecutor(1, thread_name_prefix=f"read for pages {name}"))
+        return self._lines[name]
+
+    def _waited(self, asked: "Mapping[EntryRef, Future[Answer]]") -> dict[EntryRef, Answer]:
+        if not asked:
+            return {}
+        if not self._pages.acquire(blocking=False):
+            return dict.fromkeys(asked, BUSY)
+        try:
+            wait(asked.values(), self._patience)
+        finally:
+            self._pages.release()
+        told: dict[EntryRef, Answer] = {}
+        for where, future in asked.items():
+            is_done = future.done() and not future.cancelled()
+            told[where] = future.result() if is_done else SLOW
+            if not is_done:
+                with self._lock:
+                    line = self._lines[where.log.partition("/")[0]]
+                    line.late = bool(line.waiting)
+        return told
+
+    def _read(self, line: _Line, wanted: ArchivedEntry) -> Answer:
+        """Runs in the log's thread."""
+        answer: Answer = FAILED
+        try:
+            if time.monotonic() >= line.failed_until:
+                answer = self._whole(line.trees.source(wanted.where.log), wanted)
+        except SignwatchError as error:
+            _LOG.warning(
+                "entry_not_read_for_page log=%s index=%d detail=%s", wanted.where.log, wanted.where.index, error
+            )
+            line.failed_until = time.monotonic() + _REST
+        finally:
+            with self._lock:
+                del line.waiting[wanted]
+                line.late = line.late and bool(line.waiting)
+                for_seconds = _UNREAD_FOR if isinstance(answer, Unread) else _KEPT_FOR
+                if answer is not FAILED:
+                    self._kept[wanted] = time.monotonic() + for_seconds, answer
+                    self._kept.move_to_end(wanted)
+                while len(self._kept) > _KEPT:
+                    self._kept.popitem(last=False)
+        return answer
+
+    def _whole(self, source: LogSource, wanted: ArchivedEntry) -> Answer:
+        where = wanted.where
+        (entry, *_) = source.entries(where.index, where.index + 1, self._head(source, where.index))
+        if hashes_of([entry])[0].hex() != wanted.leaf_hash:
+            # The archived hash was proven to be in a head that the log signed.
+            _LOG.error("another_entry_served log=%s index=%d", where.log, where.index)
+            return OTHER
+        if entry.unread or len(entry.leaf) + len(entry.extra) > _LARGEST:
+            return LARGE
+        signing = decoded(entry, where, source.identity.api)
+        if isinstance(signing, Unreadable):
+            return UNDECODED
+        return labelled(Hit(signing, (), entry.leaf, entry.extra), *self._authorities(), self._clock())[0]
+
+    def _head(self, source: LogSource, index: int) -> SignedHead:
+        position = self._store.position(source.identity.log)
+        return position.head.head if position is not None and index < position.head.head.size else source.latest()
+
+
+def entry_reader(monitor: Monitor, *, patience: float = _PATIENCE) -> EntryReader:
+    """Reads entries of the logs that are followed at the time of asking; closed with the monitor."""
+
+    def trees_of(name: str) -> LogTrees | None:
+        log = next((each for each in tuple(monitor.logs) if each.name == name), None)
+        return None if log is None else monitor.make.trees(log)
+
+    services = monitor.services
+    made = EntryReader(trees_of, services.store, services.trust.authorities, services.timing.clock, patience=patience)
+    monitor.parts.callback(made.close)
+    return made

@@ -1,0 +1,243 @@
+"""A subscription as its form has it, and the preview: its verdict on past signings.
+
+The verdict is the one that the index would come to: the entries shown are read whole, from findings or from their log,
+and judged by the same code. Of an entry that is not read the preview names what was not compared, and never calls it
+expected.
+"""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from monitor.site.lookup import NOT_ARCHIVED, Looked, Row, compared, look, rows_of
+from monitor.site.parts import Site
+from monitor.site.sessions import Form, Refused, first
+from monitor.store.signings import ArchivedEntry, PastSigning, Unread
+from rules.asking import Ask, ask_of, read_ask, rule_of, yaml_of
+from rules.learning import Part, describe, offers
+from rules.lint import lint
+from rules.rule import Outcome, Rule, RuleSet
+from rules.subject import NotASubject, Subject, read_subject
+from settings.document import DocumentError
+from sigstore_entries.signing import EntryRef, Signing
+
+NOT_COMPARED: Final = "not-compared"
+"""Outcome of a signing that differs in nothing that was compared, where not all was."""
+_SHOWN: Final = 8
+_UNVERIFIED_SHOWN: Final = 2
+"""Anyone can log certificates of their own making by the hundred: they must not fill the preview."""
+_LIVE: Final = frozenset(
+    {
+        "workflow",
+        "ref",
+        "trigger",
+        "issuer",
+        "repository",
+        "repository_identifier",
+        "owner_identifier",
+        "runner",
+        "same_issuer",
+        "rate",
+        "authorised",
+        "builder",
+        "visibility",
+        "environment",
+        "digests",
+        "images",
+        "time_windows",
+        "same_repository_identifier",
+        "no_expectations",
+    }
+)
+"""Parts whose tick boxes change the verdicts on the page at once, by its style sheet."""
+_NEVER_ARCHIVED: Final = ("signature",)
+_ASKS_NO_LOG: Final = "this site asks no log"
+_NOT_SHOWN: Final = f"at most {_SHOWN} entries are read for one preview"
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A subscription as the form has it: ticked parts, or a rule written by hand, with what is wrong with it.
+
+    `parts` are about the entry alone; `offers` are those about the subscriber's own past. `everything` is the rule with
+    all of them.
+    """
+
+    subject: Subject
+    looked: Looked
+    parts: tuple[Part, ...]
+    offers: tuple[Part, ...]
+    used: tuple[str, ...]
+    text: str
+    by_hand: bool
+    ask: Ask | None
+    everything: Rule
+    problems: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
+
+
+def draft_of(site: Site, name: str, form: Form | None, current: Mapping[str, Any] | None = None) -> Draft:
+    """A form's draft, checked. Raises `Refused` for a name that cannot be subscribed to.
+
+    `current` is the expectation of the subscription that is changed: its values stand in the place of learned ones.
+    """
+    try:
+        subject = read_subject(name)
+    except NotASubject as wrong:
+        hint = f" Did you mean {wrong.repair}?" if wrong.repair else ""
+        raise Refused(400, "That cannot be subscribed to", f"{wrong}{hint}") from None
+    learned = look(site.past, subject, site.clock())
+    parts, offered = _proposed(learned, current or {})
+    known = {part.key: part.expect for part in (*parts, *offered)}
+    if form is not None and "ticked" in form:
+        used = tuple(key for key in form.get("use") or [] if key in known)
+    else:
+        used = tuple(part.key for part in parts) if current is None else tuple(current)
+    ticked = _made(subject, {key: known[key] for key in used})
+    text, shown = yaml_of(ticked.document), first(form or {}, "shown", 20_000)
+    written = (form or {}).get("rule", [""])[0].replace("\r\n", "\n")
+    by_hand = bool(written.strip()) and written.strip() != shown.replace("\r\n", "\n").strip()
+    ask: Ask | None = ticked
+    problems: list[str] = []
+    if by_hand:
+        text = written
+        try:
+            ask = read_ask(written)
+        except DocumentError as error:
+            ask = None
+            problems = [f"line {each.line}, column {each.column}: {each.message}" for each in error.problems]
+        else:
+            by_hand = ask.document != ticked.document
+    hints = [] if ask is None else [hint.message for hint in lint(RuleSet((rule_of(0, ask.document),)))]
+    looked = learned if ask is None else compared(learned, ask)
+    everything = rule_of(0, _made(subject, known).document)
+    return Draft(subject, looked, parts, offered, used, text, by_hand, ask, everything, tuple(problems), tuple(hints))
+
+
+def _made(subject: Subject, expect: Mapping[str, Any]) -> Ask:
+    """A request from tick boxes. Raises `Refused`: many values together may be more than a subscription may have."""
+    try:
+        return ask_of(subject.select(), expect)
+    except DocumentError as error:
+        raise Refused(400, "Too much is ticked", f"{error}. Write the rule yourself, or untick a part.") from None
+
+
+def _proposed(learned: Looked, current: Mapping[str, Any]) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
+    """Parts and offers of a form; a present expectation comes with its values."""
+    now = [Part(key, (value,), describe(key, value)) for key, value in current.items()]
+    held = {part.key: part for part in now}
+    times = [row.at for row in learned.trusted]
+    parts = [held.get(part.key, part) for part in learned.parts]
+    offered = [held.get(part.key, part) for part in offers(times)]
+    shown = {part.key for part in (*parts, *offered)}
+    more = [part for part in now if part.key not in shown]
+    return (*parts, *more), tuple(offered)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One past signing under a draft. `why` says why its entry was not read, and `lacks` names what was not compared.
+
+    `marks` are the style sheet's classes for it, by the parts that it does not meet.
+    """
+
+    row: Row
+    marks: str = ""
+    why: str = ""
+    lacks: tuple[str, ...] = ()
+
+    @property
+    def outcome(self) -> str:
+        """Its row's outcome; never `expected` where something was not compared."""
+        return NOT_COMPARED if self.why and self.row.outcome == Outcome.EXPECTED else self.row.outcome
+
+
+def preview_of(site: Site, draft: Draft, client: str) -> list[Judged]:
+    """Signings that show a draft's verdicts: those that it would tell of first, then the newest."""
+    shown = {row.signing.where for row in _chosen(draft.looked.rows)}
+    judged = [each for each in every_judged(site, draft, client) if each.row.signing.where in shown]
+    return sorted(judged, key=lambda each: _rank(each.row))
+
+
+def every_judged(site: Site, draft: Draft, client: str) -> list[Judged]:
+    """Every signing that a look-up shows, newest first; those of the preview are read whole."""
+    ask = draft.ask
+    if ask is None:
+        return []
+    signings, shown = draft.looked.found, {row.signing.where for row in _chosen(draft.looked.rows)}
+    whole, why = _read(site, draft.subject, [each for each in signings if each.signing.where in shown], client)
+    found = [whole.get(each.signing.where, each) for each in signings]
+    unread = {each.signing.where for each in found if each.leaf_hash and each.signing.where not in whole}
+    now = site.clock()
+    rows = rows_of(found, rule_of(0, ask.document), now, unread=unread)
+    parts = rows_of(found, draft.everything, now, unread=unread)
+    failing = {row.signing.where: row.failing for row in parts}
+    expect = json.loads(ask.document).get("expect", {})
+    lacks = (*_NEVER_ARCHIVED, *(key.replace("_", " ") for key in expect if key in NOT_ARCHIVED))
+    return [
+        Judged(
+            row,
+            _marks(draft, row, failing.get(row.signing.where, ())),
+            why.get(row.signing.where, _NOT_SHOWN) if row.signing.where in unread else "",
+            lacks if row.signing.where in unread else (),
+        )
+        for row in rows
+    ]
+
+
+def notes_of(preview: Sequence[Judged]) -> list[str]:
+    """Sentences about entries that were not read."""
+    counts: dict[str, int] = {}
+    for each in preview:
+        if each.why:
+            counts[each.why] = counts.get(each.why, 0) + 1
+    return [
+        f"{count} of these {'was' if count == 1 else 'were'} compared only in what the archive keeps of it: {why}."
+        for why, count in counts.items()
+    ]
+
+
+def _rank(row: Row) -> int:
+    return {Outcome.UNEXPECTED.value: 0, Outcome.UNVERIFIED.value: 2}.get(row.outcome, 1)
+
+
+def _chosen(rows: Sequence[Row]) -> list[Row]:
+    others = [row for row in rows if row.outcome == Outcome.UNVERIFIED]
+    kept = [row for row in rows if row.outcome != Outcome.UNVERIFIED] + others[:_UNVERIFIED_SHOWN]
+    return sorted(kept, key=_rank)[:_SHOWN]
+
+
+def _marks(draft: Draft, row: Row, failing: Collection[str]) -> str:
+    is_told = row.outcome == Outcome.UNEXPECTED
+    if draft.by_hand:
+        return "always" if is_told else ""
+    # Only a tick box that the style sheet knows, and that is ticked, can take a reason away again.
+    fixed = any(key not in _LIVE or (key not in draft.used and key != "no_expectations") for key in row.failing)
+    return " ".join([*(f"fails-{key}" for key in failing), *(["always"] if is_told and fixed else [])])
+
+
+def _read(
+    site: Site, subject: Subject, signings: Sequence[PastSigning], client: str
+) -> tuple[dict[EntryRef, PastSigning], dict[EntryRef, str]]:
+    """Signings with all that their entries say, and for each of the others why it was not read."""
+    whole: dict[EntryRef, PastSigning] = {}
+    archived: dict[EntryRef, PastSigning] = {}
+    for each in signings:
+        where = each.signing.where
+        known = site.found.entry(subject, where.log, where.index) if each.leaf_hash else each
+        if known is None:
+            archived[where] = each
+        else:
+            whole[where] = known
+    wanted = [ArchivedEntry(where, each.leaf_hash) for where, each in archived.items()]
+    if site.read_entries is None:
+        return whole, dict.fromkeys(archived, _ASKS_NO_LOG)
+    if not wanted:
+        return whole, {}
+    read = site.read_entries(wanted, lambda: site.limits.entry(client))
+    why = {where: answer.why for where, answer in read.items() if isinstance(answer, Unread)}
+    for where, answer in read.items():
+        if isinstance(answer, Signing):
+            whole[where] = replace(archived[where], signing=answer, leaf_hash="")
+    return whole, why
