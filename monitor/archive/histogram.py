@@ -1,6 +1,8 @@
 """Entries a day, drawn: bars on a terminal, an SVG picture for pages; long spans by week, month or year."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import date, timedelta
 from html import escape
 from typing import Final
@@ -10,60 +12,99 @@ _BLOCKS: Final = " ▏▎▍▌▋▊▉█"
 _WIDTH, _HEIGHT, _BOTTOM, _TOP = 720, 160, 20, 16
 
 
-def as_text(per_day: Mapping[date, int], width: int = 50) -> Iterator[str]:
-    """One line for each day, week, month or year: its beginning, a bar, and how many entries."""
-    bars = _bars(per_day)
-    most = max((count for _, count in bars), default=0)
-    for begin, count in bars:
-        eighths = round(8 * width * count / most) if most else 0
+def as_text(per_day: Mapping[date, int], width: int = 80) -> Iterator[str]:
+    """One line for each day, week, month or year: its beginning, a bar, and how many entries.
+
+    No line has more than `width` characters, unless that leaves no room for a bar of one.
+    """
+    drawn = _bars(per_day)
+    most = max((count for _, count in drawn.bars), default=0)
+    room = max(1, width - len("2026-01-31  ") - len(f" {most}"))
+    for begin, count in drawn.bars:
+        eighths = round(8 * room * count / most) if most else 0
         # Nothing is drawn for nothing, and something for the least.
         bar = _BLOCKS[8] * (eighths // 8) + _BLOCKS[eighths % 8].strip() or (_BLOCKS[1] if count else "")
         yield f"{begin}  {bar} {count}"
+    yield from drawn.outside()
 
 
 def as_svg(per_day: Mapping[date, int], title: str) -> str:
     """An SVG document without script, style sheet or reference; `title` is escaped, and read out to who cannot see."""
-    bars = _bars(per_day)
-    most = max((count for _, count in bars), default=0)
+    drawn = _bars(per_day)
+    bars, most = drawn.bars, max((count for _, count in drawn.bars), default=0)
     room = _HEIGHT - _BOTTOM - _TOP
     step = _WIDTH / max(1, len(bars))
-    drawn = []
+    rectangles = []
     for number, (begin, count) in enumerate(bars):
         height = max(1.0, room * count / most) if count else 0.0
-        drawn.append(
+        rectangles.append(
             f'<rect x="{number * step:.1f}" y="{_TOP + room - height:.1f}" width="{max(1.0, step - 1):.1f}" '
             f'height="{height:.1f}"><title>{begin}: {count}</title></rect>'
         )
-    ends = f"{bars[0][0]}", f"{bars[-1][0]}" if len(bars) > 1 else "" if bars else ("", "")
+    first = f"{bars[0][0]}" if bars else ""
+    last = f"{bars[-1][0]}" if len(bars) > 1 else ""
+    outside = escape("; ".join(drawn.outside()))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
         f'font-family="sans-serif" font-size="11" fill="currentColor"><title>{escape(title)}</title>'
-        f'<text x="0" y="11">{most}</text>{"".join(drawn)}'
+        f'<text x="0" y="11">{most}</text>{"".join(rectangles)}'
+        f'<text x="{_WIDTH}" y="11" text-anchor="end">{outside}</text>'
         f'<path d="M0 {_TOP + room}.5H{_WIDTH}" stroke="currentColor" fill="none"/>'
-        f'<text x="0" y="{_HEIGHT - 5}">{ends[0]}</text>'
-        f'<text x="{_WIDTH}" y="{_HEIGHT - 5}" text-anchor="end">{ends[1]}</text></svg>\n'
+        f'<text x="0" y="{_HEIGHT - 5}">{first}</text>'
+        f'<text x="{_WIDTH}" y="{_HEIGHT - 5}" text-anchor="end">{last}</text></svg>\n'
     )
 
 
-def _bars(per_day: Mapping[date, int]) -> list[tuple[date, int]]:
-    """Beginning and count of each bar, days without entries included, at most `_BARS` where a year each does it."""
+@dataclass(frozen=True, slots=True)
+class _Bars:
+    """Beginning and count of each bar, in order, those without entries included; entries before and after them."""
+
+    bars: tuple[tuple[date, int], ...] = ()
+    earlier: int = 0
+    later: int = 0
+
+    def outside(self) -> Iterator[str]:
+        """Sentences about entries that are in no bar."""
+        if self.earlier:
+            yield f"before {self.bars[0][0]}: {self.earlier}"
+        if self.later:
+            yield f"after {self.bars[-1][0].year}: {self.later}"
+
+
+def _bars(per_day: Mapping[date, int]) -> _Bars:
+    """At most `_BARS` of the shortest unit that does it; of more years those that hold most entries.
+
+    Times are what logs and certificates say: one that is centuries off must not squeeze all others into one bar.
+    """
     if not per_day:
-        return []
+        return _Bars()
     first, last = min(per_day), max(per_day)
     for begin_of, next_of in _UNITS:
-        begin = begin_of(first)
-        found: dict[date, int] = {}
-        at: date | None = begin
-        while at is not None and at <= last and len(found) <= _BARS:
-            found[at] = 0
-            at = next_of(at)
-        if len(found) <= _BARS or next_of is _next_year:
+        found = dict.fromkeys(_begins(begin_of(first), last, next_of), 0)
+        if len(found) <= _BARS:
             for day, count in per_day.items():
-                # Times are what logs and certificates say: one far off goes into the last bar drawn.
-                key = begin_of(day)
-                found[key if key in found else max(found)] += count
-            return sorted(found.items())
-    return []
+                found[begin_of(day)] += count
+            return _Bars(tuple(found.items()))
+    years = Counter[int]()
+    for day, count in per_day.items():
+        years[day.year] += count
+    start = max(years, key=lambda year: (sum(years[each] for each in range(year, year + _BARS)), year))
+    shown = [year for year in range(start, start + _BARS) if year <= max(years)]
+    return _Bars(
+        tuple((date(year, 1, 1), years[year]) for year in shown),
+        sum(count for year, count in years.items() if year < shown[0]),
+        sum(count for year, count in years.items() if year > shown[-1]),
+    )
+
+
+def _begins(begin: date, last: date, next_of: Callable[[date], date | None]) -> Iterator[date]:
+    """Beginnings of the bars up to the last day, at most one more than are drawn."""
+    at: date | None = begin
+    for _ in range(_BARS + 1):
+        if at is None or at > last:
+            return
+        yield at
+        at = next_of(at)
 
 
 def _next_day(at: date) -> date | None:

@@ -8,7 +8,7 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
@@ -44,6 +44,7 @@ _OPENED: Final = 300_000  # column chunks of the files whose footers are kept
 _KEPT_GROUPS: Final = 128  # of index keys, some 200 KB each
 _HEX: Final = {40: "sha1", 64: "sha256", 96: "sha384", 128: "sha512"}
 _NO_ROWS: Final = SCHEMA.empty_table()
+_UNITS: Final = {"d": timedelta(days=1), "h": timedelta(hours=1), "w": timedelta(weeks=1)}
 _HEX_DIGITS: Final = frozenset("0123456789abcdef")
 
 
@@ -642,6 +643,17 @@ def guessed_match(text: str) -> Match:
     if "*" not in text:
         return Match.EXACT
     return Match.PREFIX if text.index("*") == len(text) - 1 and not text.endswith("\\*") else Match.GLOB
+
+
+def read_moment(text: str, now: datetime) -> datetime:
+    """A day, a moment, or a time before `now` such as `30d`; without a zone it is UTC. Raises `BadQuery`."""
+    try:
+        if text[-1:] in _UNITS and text[:-1].isdecimal():
+            return now - int(text[:-1][:6]) * _UNITS[text[-1]]
+        at = datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        raise BadQuery(f"{text[:40]!r} is no moment: write 2026-01-31, 2026-01-31T12:00+00:00, or 30d") from None
+    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
 def _open_ended(kind: KeyKind, text: str, match: Match) -> KeySpan:

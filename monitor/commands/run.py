@@ -194,14 +194,12 @@ def _add_search(web: Any, monitor: Monitor, archive: ArchiveConfig, own: OwnSour
     """Serve search over the archive; returns the search function of the operator's page."""
     # pyarrow takes a quarter of a second: only where there is an archive.
     from monitor.archive.files import ArchiveFiles  # noqa: PLC0415
-    from monitor.archive.search import MOST_OF_A_PAGE, Archive, Match, Query  # noqa: PLC0415
-    from monitor.daemon.rekor_search import load_key, search_router  # noqa: PLC0415
+    from monitor.archive.search import Archive  # noqa: PLC0415
+    from monitor.daemon.rekor_search import load_key, page_search, search_router  # noqa: PLC0415
 
     opened = Archive(ArchiveFiles(archive.location), [log.name for log in monitor.logs])
     web.include_router(search_router(opened, own, load_key(monitor.config.base / "search-key.pem")))
-    return lambda text, *, prefix, limit: opened.search(
-        Query(text, match=Match.PREFIX if prefix else Match.EXACT, limit=limit, most=MOST_OF_A_PAGE)
-    )
+    return page_search(opened)
 
 
 def with_logs(site: "Site", monitor: Monitor, proofs: "SigningProofs") -> "Site":

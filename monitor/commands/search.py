@@ -2,10 +2,11 @@
 
 import csv
 import json
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Annotated, Any, Final
 
@@ -18,7 +19,18 @@ from alerts.inert import inert_json, inert_line
 from monitor.archive.files import ArchiveFiles
 from monitor.archive.histogram import as_svg, as_text
 from monitor.archive.rows import SCHEMA
-from monitor.archive.search import Answer, Archive, BadQuery, Coverage, Match, Query, Row, guessed_match, row_of
+from monitor.archive.search import (
+    Answer,
+    Archive,
+    BadQuery,
+    Coverage,
+    Match,
+    Query,
+    Row,
+    guessed_match,
+    read_moment,
+    row_of,
+)
 from monitor.archive.search_index import SEARCHED, KeyKind
 from monitor.archive.writing import lost_manifests
 from monitor.commands.search_complete import write_complete
@@ -180,18 +192,10 @@ def _kind(word: str) -> KeyKind:
 
 
 def _moment(text: str | None, option: str) -> datetime | None:
-    if text is None:
-        return None
-    units = {"d": timedelta(days=1), "h": timedelta(hours=1), "w": timedelta(weeks=1)}
     try:
-        if text[-1:] in units and text[:-1].isdecimal():
-            return utc_now() - int(text[:-1][:6]) * units[text[-1]]
-        at = datetime.fromisoformat(text)
-    except (ValueError, OverflowError):
-        raise typer.BadParameter(
-            f"{text[:40]!r} is no moment: write 2026-01-31, 2026-01-31T12:00+00:00, or 30d", param_hint=option
-        ) from None
-    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+        return None if text is None else read_moment(text, utc_now())
+    except BadQuery as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
 
 
 class Verdicts:
@@ -219,7 +223,7 @@ def _show(answer: Answer, verdicts: Sequence[dict[str, str]]) -> None:
         columns = ("time", "log", "entry", "kind", "who", "issuer", "digest", "chain", "verdict")
         table(columns, [_cells(row, each) for row, each in zip(answer.rows, verdicts, strict=True)])
     if sys.stdout.isatty() and len(answer.per_day) > 1:
-        for line in as_text(answer.per_day):
+        for line in as_text(answer.per_day, shutil.get_terminal_size().columns):
             say(line)
     note(
         f"{counted(answer.total, 'entry')} {'matches' if answer.total == 1 else 'match'}"

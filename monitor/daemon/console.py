@@ -14,6 +14,7 @@ from fastapi.responses import HTMLResponse
 from markupsafe import Markup
 
 from alerts.inert import inert_json
+from monitor.archive.histogram import as_svg
 from monitor.daemon.pages import bars, environment, explanation
 from monitor.daemon.status import Status
 from monitor.model.errors import OwnFault
@@ -32,6 +33,7 @@ _PAUSES: Final = 20
 _ROWS: Final = 50
 _RULES: Final = 500
 _LONGEST_QUERY: Final = 500
+_LONGEST_TIME: Final = 40
 _LEAST_PREFIX: Final = 6
 _MOST_ENTRIES: Final = 1 << 62
 _EVIDENCE_BYTES: Final = 32 << 20
@@ -39,10 +41,13 @@ _Page = dict[str, Any]
 
 
 class ArchiveSearch(Protocol):
-    """The archive's answer to a text. Raises `OwnFault` when it cannot be read, `ValueError` for a wrong text."""
+    """The archive's answer to a text within a time, as `signwatch search` reads them.
 
-    def __call__(self, text: str, *, prefix: bool, limit: int) -> Any:
-        """An answer; see `monitor.archive.search.Answer`."""
+    Raises `OwnFault` when it cannot be read, `ValueError` for a wrong text or time.
+    """
+
+    def __call__(self, text: str, since: str, until: str, limit: int) -> Any:
+        """An answer with its entries a day; see `monitor.archive.search.Answer`. Empty times are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,17 +166,19 @@ class _Pages:
         name = f"attachment; filename=evidence-{kept.id[:12]}.json" if kept.id[:12].isalnum() else "attachment"
         return Response(text, media_type="application/json", headers={"Content-Disposition": name})
 
-    def search(self, q: str = "") -> Response:
+    def search(self, q: str = "", since: str = "", until: str = "") -> Response:
         text = q.strip()[:_LONGEST_QUERY]
         if not text:
             return self._html("search.html.j2", q="", searched=False)
+        since, until = since.strip()[:_LONGEST_TIME], until.strip()[:_LONGEST_TIME]
         _, document = self._console.look()
-        is_prefix = text.endswith("*") and len(text) > _LEAST_PREFIX
-        answer, trouble = self._archived(text, is_prefix=is_prefix)
+        answer, trouble = self._archived(text, since, until)
         is_id = len(text) >= _LEAST_PREFIX
         return self._html(
             "search.html.j2",
             q=text,
+            since=since,
+            until=until,
             searched=True,
             logs=[each["name"] for each in document["logs"] if text.lower() in each["name"].lower()],
             rules=[each for each in self._console.rules() if text.lower() in f"{each.id} {each.title}".lower()][
@@ -182,6 +189,8 @@ class _Pages:
             events=self._events.newest(_EVENTS, Wanted(name=text)),
             has_archive=self._console.search is not None,
             answer=answer,
+            # Drawn by our own code: numbers, dates, and a title of ours.
+            picture=Markup(as_svg(answer.per_day, "Entries a day")) if answer and answer.per_day else "",  # noqa: S704
             trouble=trouble,
         )
 
@@ -192,13 +201,11 @@ class _Pages:
         # Our own documentation, rendered without raw HTML.
         return self._html("explain.html.j2", text=Markup(text), name=name)  # noqa: S704
 
-    def _archived(self, text: str, *, is_prefix: bool) -> tuple[Any, str]:
+    def _archived(self, text: str, since: str, until: str) -> tuple[Any, str]:
         if self._console.search is None:
             return None, ""
         try:
-            return self._console.search(
-                text.removesuffix("*") if is_prefix else text, prefix=is_prefix, limit=_ROWS
-            ), ""
+            return self._console.search(text, since, until, _ROWS), ""
         except (OwnFault, ValueError) as error:
             return None, str(error)
 

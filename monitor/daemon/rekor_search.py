@@ -35,10 +35,21 @@ from alerts.inert import inert_json
 from monitor.archive.histogram import as_svg
 from monitor.archive.proofs import RunProver
 from monitor.archive.ranges import Manifest
-from monitor.archive.search import MOST_OF_A_PAGE, Archive, BadQuery, Match, Query, Row, guessed_match
+from monitor.archive.search import (
+    MOST_OF_A_PAGE,
+    Answer,
+    Archive,
+    BadQuery,
+    Match,
+    Query,
+    Row,
+    guessed_match,
+    read_moment,
+)
 from monitor.archive.search_index import SEARCHED, KeyKind
 from monitor.model.errors import FetchFailed, OwnFault
 from monitor.model.log_source import CT_APIS, LogApi, LogSource
+from monitor.program import utc_now
 from monitor.store.key_file import read_or_make
 from sigstore_entries.certificate import MalformedVerifier
 from sigstore_entries.keys import (
@@ -107,8 +118,15 @@ def search_router(archive: Archive, sources: Sources, key: ec.EllipticCurvePriva
         return JSONResponse({**inert_json(document), "rows": rows, "per_day": days})
 
     @router.get("/api/search.svg")
-    def picture(q: str, kind: str | None = None, match: Match | None = None, log: str | None = None) -> Response:
-        query = _query(q, kind, match, log)
+    def picture(  # noqa: PLR0917  the names are the parameters of the URL
+        q: str,
+        kind: str | None = None,
+        match: Match | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        log: str | None = None,
+    ) -> Response:
+        query = _query(q, kind, match, log, times=(since, until))
         answer = _answered(lambda: archive.search(query, per_day=True))
         return Response(as_svg(answer.per_day, "Entries a day"), media_type="image/svg+xml")
 
@@ -142,6 +160,18 @@ def _rekor_routes(rekor: "RekorApi", *, in_v1_form: bool) -> APIRouter:
         return PlainTextResponse(rekor.public_key, media_type="application/x-pem-file")
 
     return router
+
+
+def page_search(archive: Archive) -> Callable[[str, str, str, int], Answer]:
+    """The search of the operator's page: a text, since, until and a limit, read as `signwatch search` reads them."""
+
+    def search(text: str, since: str, until: str, limit: int) -> Answer:
+        now = utc_now()
+        begin, end = (read_moment(each, now) if each else None for each in (since, until))
+        query = Query(text, match=guessed_match(text), since=begin, until=end, limit=limit, most=MOST_OF_A_PAGE)
+        return archive.search(query, per_day=True)
+
+    return search
 
 
 def _query(

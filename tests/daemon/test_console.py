@@ -1,20 +1,26 @@
 """The operator's pages: everything is linked, counted once, in the colour of whose trouble it is, and inert."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 from urllib.parse import quote
+from xml.etree import ElementTree as ET
 
 import pytest
 
 from alerts.alert import Owner
 from monitor.daemon.pages import explained, explanation
+from monitor.daemon.rekor_search import page_search
 from monitor.raising.log_alerts import ALERT_KINDS
 from monitor.store.history import Pass
 from rules.rule_file import load_rules
 from tests.daemon.test_web import _OURS, HOSTILE, Place, _Tags
+from tests.site.scene import REPOSITORY
+from tests.site.test_from_archive import NOW as NOW_OF_BODIES
+from tests.site.test_from_archive import archive_of, body
 from tests.support.alerts import NOW, an_alert
 from tests.support.parts import DIGEST, LOG, a_batch, a_finding, a_position, a_signing, some_evidence
 
@@ -202,6 +208,52 @@ def test_search_finds_names_digests_logs_rules_alerts_and_evidence(place: Place)
     assert "No finding carries exactly this." in nothing
     assert "No archive is configured" in nothing
     assert "/signings/" not in nothing
+
+
+@pytest.fixture
+def searchable(tmp_path: Path) -> Iterator[Place]:
+    """The pages over an archive of releases that no rule asked for, one every ten days."""
+    releases = [body(number, f"refs/tags/v1.{number}.0", 10 * number) for number in range(12)]
+    made = Place(tmp_path, search=page_search(archive_of(tmp_path, releases)))
+    yield made
+    made.client.close()
+    made.server.stop()
+    made.store.close()
+
+
+def test_the_archive_is_searched_within_a_time_and_drawn(searchable: Place) -> None:
+    def answer(**asked: str) -> tuple[str, str]:
+        page = searchable.client.get("/search", params={"q": f"{REPOSITORY}/*", **asked})
+        assert page.status_code == 200
+        assert len(page.content) < MAX_PAGE
+        return page.text, " ".join(re.sub(r"<[^>]+>", " ", page.text.partition("<h2>Archive</h2>")[2]).split())
+
+    page, said = answer()
+    assert "12 entries of every log that is archived" in said
+    drawn = ET.fromstring(f"<svg{page.partition('<svg')[2].partition('</svg>')[0]}</svg>")
+    titles = [title.text or "" for title in drawn.findall(".//{*}rect/{*}title")]
+    assert sum(int(title.rpartition(" ")[2]) for title in titles) == 12
+    assert 'name="since"' in page
+    page, said = answer(since="35d")
+    assert "4 entries of every log that is archived" in said
+    assert 'value="35d"' in page
+    day = f"{NOW_OF_BODIES - timedelta(days=35):%Y-%m-%d}"
+    assert "4 entries" in answer(since=day)[1]
+    assert "8 entries" in answer(until=day)[1]
+    assert "1 entry of every" in answer(since=f"{NOW_OF_BODIES - timedelta(days=45):%Y-%m-%d}", until=day)[1]
+    page, said = answer(since="2030-01-01")
+    assert "0 entries of every" in said
+    assert "<svg" not in page
+    for wrong in ("yesterday", "<script>", "99999999999d", "2026-13-01"):
+        page, said = answer(since=wrong)
+        assert "is no moment: write 2026-01-31" in said, wrong
+        assert "<script" not in page
+
+
+@pytest.mark.parametrize(("text", "count"), [("*release.yml@refs/tags/v1.1*", 3), ("*@nowhere.example", 0)])
+def test_a_glob_is_searched_for_on_the_page_too(searchable: Place, text: str, count: int) -> None:
+    page = searchable.client.get("/search", params={"q": text}).text
+    assert f"{count} entries of every log that is archived" in page
 
 
 @pytest.mark.parametrize(

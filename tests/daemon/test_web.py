@@ -13,7 +13,7 @@ from alerts.alert import Owner
 from alerts.links import NO_LINKS, Links
 from monitor.config import Config, WebConfig, parse_config
 from monitor.daemon.alert_pages import AlertDesk, alert_router
-from monitor.daemon.console import Console, console_router
+from monitor.daemon.console import ArchiveSearch, Console, console_router
 from monitor.daemon.signing_proofs import SigningProofs
 from monitor.daemon.status import Status, read_status, status_document
 from monitor.daemon.web import create_app
@@ -54,7 +54,9 @@ HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'><a href=java
 class Place:
     """A store, a web server over it, and what the daemon says of itself."""
 
-    def __init__(self, folder: Path, links: Links = NO_LINKS, token: bytes = b"") -> None:
+    def __init__(
+        self, folder: Path, links: Links = NO_LINKS, token: bytes = b"", search: ArchiveSearch | None = None
+    ) -> None:
         self.clock = Clock()
         self.config: Config = parse_config(CONFIG, folder / "signwatch.yaml")
         database = create(self.config.database, NOW, "test")
@@ -63,7 +65,7 @@ class Place:
         self.fault: OwnFault | None = None
         self.rules: list[Rule] = []
         web = create_app(self.look, self.meter)
-        web.include_router(console_router(Console(self.store, self.look, lambda: self.rules, self.clock)))
+        web.include_router(console_router(Console(self.store, self.look, lambda: self.rules, self.clock, search)))
         life, reading = AlertLife(database, ["mail"]), Reading(database)
         web.include_router(
             alert_router(AlertDesk(life, reading, links, token, self.clock, SigningProofs(self.store, list, None)))
