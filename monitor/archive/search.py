@@ -45,6 +45,7 @@ _KEPT_GROUPS: Final = 128  # of index keys, some 200 KB each
 _HEX: Final = {40: "sha1", 64: "sha256", 96: "sha384", 128: "sha512"}
 _NO_ROWS: Final = SCHEMA.empty_table()
 _UNITS: Final = {"d": timedelta(days=1), "h": timedelta(hours=1), "w": timedelta(weeks=1)}
+_LONGEST_AGE: Final = 7
 _HEX_DIGITS: Final = frozenset("0123456789abcdef")
 
 
@@ -648,8 +649,8 @@ def guessed_match(text: str) -> Match:
 def read_moment(text: str, now: datetime) -> datetime:
     """A day, a moment, or a time before `now` such as `30d`; without a zone it is UTC. Raises `BadQuery`."""
     try:
-        if text[-1:] in _UNITS and text[:-1].isdecimal():
-            return now - int(text[:-1][:6]) * _UNITS[text[-1]]
+        if text[-1:] in _UNITS and text[:-1].isdecimal() and text.isascii() and len(text) <= _LONGEST_AGE:
+            return now - int(text[:-1]) * _UNITS[text[-1]]
         at = datetime.fromisoformat(text)
     except (ValueError, OverflowError):
         raise BadQuery(f"{text[:40]!r} is no moment: write 2026-01-31, 2026-01-31T12:00+00:00, or 30d") from None

@@ -1,0 +1,224 @@
+"""What a search promises: every log in one answer, times and their sources, what it covers, and how little it reads."""
+
+import base64
+import io
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pyarrow as pa
+import pytest
+from fastapi import FastAPI
+
+from monitor.archive.building import RowMaker
+from monitor.archive.files import ArchiveFiles
+from monitor.archive.map_files import answer_document
+from monitor.archive.ranges import Manifest, Run, to_json
+from monitor.archive.rows import rows_of
+from monitor.archive.search import Archive, BadQuery, LogCoverage, Match, Query, read_moment
+from monitor.archive.search_index import KeyKind
+from monitor.archive.writing import manifest_name, read_manifest, write_range
+from monitor.backscan.archiving import archive_range
+from monitor.backscan.range import World
+from monitor.config import WebConfig
+from monitor.daemon.rekor_search import load_key, search_router
+from monitor.daemon.web_server import WebServer
+from monitor.following.follower import Timing
+from monitor.model.log_source import LogApi, LogEntry, LogSource, SignedHead
+from monitor.program import utc_now
+from tests.archive.conftest import GITHUB, Place, varied_bodies
+from tests.archive.test_search_map import LOG, rows_of_entries
+from tests.support.entries import NOT_BEFORE, hashedrekord_v1, hashedrekord_v2, make_certificate, x509_leaf
+from tests.support.misbehaving_log import CtRfc6962Log, RekorV1Log, RekorV2Log
+from tests.support.served_log import CA
+from tlog.frontier import Frontier
+
+ME = "you@example.com"
+WORLD = World(Timing(utc_now, lambda _: None), patience=(), pauses=())
+
+
+def certificate(number: int) -> bytes:
+    """Mine, an hour later each."""
+    return make_certificate(CA, san=ME, not_before=NOT_BEFORE + timedelta(hours=number), serial=number + 1)
+
+
+@pytest.fixture
+def logs() -> list[LogSource]:
+    """One log of each kind that is archived from bytes alone; each has three entries of mine."""
+    return [
+        RekorV1Log([hashedrekord_v1(certificate(number), f"{number:064x}") for number in (0, 3, 6)]).source(),
+        RekorV2Log([hashedrekord_v2(certificate(number), f"{number:064x}") for number in (1, 4, 7)]).source(),
+        CtRfc6962Log(
+            [x509_leaf(certificate(number), at=NOT_BEFORE + timedelta(hours=number)) for number in (2, 5, 8)]
+        ).source(),
+    ]
+
+
+@pytest.fixture
+def archive(logs: list[LogSource], tmp_path: Path) -> Archive:
+    files = ArchiveFiles(str(tmp_path / "archive"))
+    for source in logs:
+        archive_range(source, files, None, 0, 3, store=None, rows=RowMaker(1, lambda: None), world=WORLD)
+    return Archive(files, ["v1", "v2", "ct", "not-archived"])
+
+
+def test_one_answer_holds_every_archived_log_and_names_the_others(archive: Archive) -> None:
+    answer = archive.search(Query(ME), per_day=True)
+    assert answer.total == 9
+    assert {row.log for row in answer.rows} == {"v1", "v2", "ct"}
+    times = [row.time for row in answer.rows if row.time is not None]
+    assert times == sorted(times, reverse=True)
+    assert [each.log for each in answer.coverage.logs] == ["ct", "v1", "v2"]
+    assert all(each.complete for each in answer.coverage.logs)
+    assert "not covered: not-archived" in answer.coverage.sentences()
+    assert not answer.coverage.complete
+    only = archive.search(Query(ME, logs=frozenset({"v2"})))
+    assert {row.log for row in only.rows} == {"v2"}
+    assert only.coverage.complete
+
+
+def test_a_time_comes_with_its_source(archive: Archive) -> None:
+    sources = {row.log: row.time_source for row in archive.search(Query(ME)).rows}
+    assert sources == {"v1": "integrated-time", "v2": "certificate-not-before", "ct": "ct-timestamp"}
+    assert all(row.not_before is not None for row in archive.search(Query(ME)).rows)
+    bare = rows_of([LogEntry(varied_bodies(3)[2])], 0, "v2", LogApi.REKOR_V2, None).to_pylist()[0]
+    assert (bare["kind"], bare["time"], bare["time_source"]) == ("unreadable", None, None)
+
+
+def test_uuids_of_version_1_and_2_logs_are_resolved_by_one_server(
+    archive: Archive, logs: list[LogSource], tmp_path: Path
+) -> None:
+    app = FastAPI()
+    app.include_router(search_router(archive, lambda: logs, load_key(tmp_path / "search-key.pem")))
+    server = WebServer(app, WebConfig(("127.0.0.1", 0)))
+    server.start()
+    try:
+        with httpx.Client(base_url=server.url, trust_env=False) as client:
+            uuids = client.post("/api/v1/index/retrieve", json={"email": ME}).json()
+            assert len(uuids) == 6, "those of Rekor logs"
+            bodies = set()
+            for uuid in uuids:
+                document = client.get(f"/api/v1/log/entries/{uuid}").json()
+                assert list(document) == [uuid]
+                bodies.add(json.loads(base64.b64decode(document[uuid]["body"]))["apiVersion"])
+                (again,) = client.post("/api/v1/log/entries/retrieve", json={"entryUUIDs": [uuid]}).json()
+                assert again[uuid]["body"] == document[uuid]["body"]
+            assert bodies == {"0.0.1", "0.0.2"}
+            assert client.get("/api/v1/log/entries", params={"logIndex": 0}).status_code == 400, "of which tree?"
+            picture = {"q": ME, "since": (NOT_BEFORE + timedelta(hours=7)).isoformat()}
+            assert ": 2</title>" in client.get("/api/search.svg", params=picture).text
+    finally:
+        server.stop()
+
+
+def test_an_answer_says_which_signed_head_it_covers() -> None:
+    at = datetime(2026, 11, 28, tzinfo=UTC)
+    whole = LogCoverage("ct-2022", ((0, 81_234_567),), 81_234_567, at)
+    assert whole.sentence() == "complete for ct-2022, entries 0 to 81234566 (signed head of 2026-11-28T00:00:00Z)"
+    later = replace(whole, spans=((1_000_000, 81_234_567),))
+    assert later.sentence() == "ct-2022: entries 1000000 to 81234566 of 81234567 (signed head of 2026-11-28T00:00:00Z)"
+    assert not later.complete
+    gaps = replace(whole, damaged=((0, 65_536, "it is gone"),), unreadable=1, defective=2, unsearched=((0, 9),))
+    for part in ("not 0 to 65535: it is gone", "1 entry", "only in part: 2", "0 to 8 were not searched"):
+        assert part in gaps.sentence()
+    assert not gaps.complete
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2026-01-31", datetime(2026, 1, 31, tzinfo=UTC)),
+        ("2026-01-31T12:00:00+02:00", datetime(2026, 1, 31, 10, tzinfo=UTC)),
+        ("30d", NOT_BEFORE - timedelta(days=30)),
+        ("2w", NOT_BEFORE - timedelta(weeks=2)),
+        ("36h", NOT_BEFORE - timedelta(hours=36)),
+    ],
+)
+def test_a_time_is_read_as_people_write_it(text: str, moment: datetime) -> None:
+    assert read_moment(text, NOT_BEFORE) == moment
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "d", "-3d", "999999d", "2026-02-30", "\u0661d", "1" * 300 + "d"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(BadQuery, match="write 2026-01-31"):
+        read_moment(text, NOT_BEFORE)
+
+
+def test_the_command_bounds_kind_and_time(place: Place) -> None:
+    place.build()
+    issuer, _ = place.found(GITHUB)
+    assert place.found(GITHUB, "--kind", "identity")[0] == []
+    assert place.found(GITHUB, "--kind", "issuer")[0] == issuer != []
+    workflow = next(each for each in issuer if len(each["identities"]) == 1)["identities"][0]
+    assert place.found(workflow, "--kind", "workflow")[0] == place.found(workflow, "--kind", "identity")[0] != []
+    since, until = NOT_BEFORE + timedelta(hours=50), NOT_BEFORE + timedelta(hours=130)
+    inside, _ = place.found("*", "--since", since.isoformat(), "--until", until.isoformat())
+    indexes = [each["index"] for each in inside if each["time"] is not None]
+    assert (min(indexes), max(indexes)) == (51, 129)
+    place.run("search", "*", "--since", "yesterday", expect=2)
+    place.run("search", "*", "--kind", "colour", expect=2)
+    both, _ = place.found(GITHUB, "--kind", "issuer", "--kind", "identity")
+    assert both == issuer
+
+
+def test_a_value_of_most_entries_stays_one_line_of_a_complete_answer(place: Place) -> None:
+    """A line holds a count and a root: an issuer's is as long as a person's."""
+    place.build()
+    manifest = read_manifest(place.files, "rekor-v2")
+    assert manifest is not None
+    asked = [(KeyKind.ISSUER, GITHUB), (KeyKind.IDENTITY, "dev3@example.com"), (KeyKind.IDENTITY, "absent@example.com")]
+    issuer, person, absent = answer_document(place.files, manifest, asked, most=0)["answers"]
+    for of_issuer, of_person in zip(issuer["maps"], person["maps"], strict=True):
+        assert of_issuer["line"]["count"] > 3 * of_person["line"]["count"]
+        # Paths differ by a hash where the lines stand.
+        assert abs(len(json.dumps(of_issuer)) - len(json.dumps(of_person))) < 200
+    assert max(len(json.dumps(each)) for each in absent["maps"]) < 4_000
+    assert all("line" not in each for each in absent["maps"])
+
+
+class Counted(io.FileIO):
+    """A file that counts the bytes read from it."""
+
+    total = 0
+
+    def read(self, size: int | None = -1) -> bytes:  # type: ignore[override]
+        found = super().read(-1 if size is None else size)
+        Counted.total += len(found)
+        return found
+
+    def readinto(self, buffer: Any) -> int:  # type: ignore[override]
+        count = super().readinto(buffer)
+        Counted.total += count
+        return count
+
+
+def test_an_exact_look_up_reads_a_few_pages_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    width = 1 << 16
+    entries = [([f"dev{number}@example.com"], sha256(f"{number}".encode()).digest()) for number in range(width)]
+    files = ArchiveFiles(str(tmp_path))
+    written = write_range(files, LOG, rows_of_entries(entries, 0))
+    run = Run(Frontier(0, ()), (written,), SignedHead(LOG.log, 0, Frontier(0, ()).root(), b""))
+    run = replace(run, head=SignedHead(LOG.log, width, run.end().root(), b""))
+    files.write(manifest_name(LOG.log), to_json(Manifest(LOG, (run,))))
+    whole = written.rows.size + written.index.size
+    opened: list[Counted] = []
+
+    def counted(_self: ArchiveFiles, name: str) -> pa.NativeFile:
+        opened.append(Counted(tmp_path / name))
+        return pa.PythonFile(opened[-1], "r")
+
+    monkeypatch.setattr(ArchiveFiles, "open", counted)
+    for text in ("dev4711@example.com", entries[4711][1].hex()):
+        Counted.total = 0
+        answer = Archive(files).search(Query(text))
+        assert [row.index for row in answer.rows] == [4711]
+        assert 0 < Counted.total < whole / 5, (text, Counted.total, whole)
+    Counted.total = 0
+    assert sum(map(len, Archive(files).stream(Query("dev", match=Match.PREFIX), {}))) == width
+    assert Counted.total > whole / 2, "control: bytes are counted"
+    for each in opened:
+        each.close()
