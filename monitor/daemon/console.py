@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from fastapi import APIRouter, HTTPException, Response
 from fastapi.responses import HTMLResponse
@@ -40,14 +40,11 @@ _EVIDENCE_BYTES: Final = 32 << 20
 _Page = dict[str, Any]
 
 
-class ArchiveSearch(Protocol):
-    """The archive's answer to a text within a time, as `signwatch search` reads them.
+ArchiveSearch = Callable[[str, str, str, int], Any]
+"""The archive's `Answer` to a text, since, until and a limit of rows, as `signwatch search` reads them.
 
-    Raises `OwnFault` when it cannot be read, `ValueError` for a wrong text or time.
-    """
-
-    def __call__(self, text: str, since: str, until: str, limit: int) -> Any:
-        """An answer with its entries a day; see `monitor.archive.search.Answer`. Empty times are none."""
+Raises `OwnFault` when it cannot be read, `ValueError` for a wrong text or time.
+"""
 
 
 @dataclass(frozen=True, slots=True)
