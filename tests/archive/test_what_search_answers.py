@@ -35,7 +35,7 @@ from tests.archive.test_search_map import LOG, rows_of_entries
 from tests.support.entries import NOT_BEFORE, hashedrekord_v1, hashedrekord_v2, make_certificate, x509_leaf
 from tests.support.misbehaving_log import CtRfc6962Log, RekorV1Log, RekorV2Log
 from tests.support.served_log import CA
-from tlog.frontier import Frontier
+from tlog.merkle import Frontier
 
 ME = "you@example.com"
 WORLD = World(Timing(utc_now, lambda _: None), patience=(), pauses=())

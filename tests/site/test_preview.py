@@ -14,7 +14,7 @@ import pytest
 from monitor.commands.site import site_alone
 from monitor.config import WebConfig, load_config
 from monitor.daemon import entry_reader
-from monitor.daemon.web_server import WebLimits, WebServer
+from monitor.daemon.web_server import SITE_LIMITS, WebServer
 from monitor.following.scan_batch import RuleScanner
 from monitor.judging.judge import RuleJudge
 from monitor.model.log_source import LogApi, LogEntry
@@ -358,7 +358,7 @@ def test_a_site_that_asks_no_log_says_so_and_shows_no_green(live: Followed, ques
     config = replace(alone.config, public_url=live.url)
     live.server.stop()
     port = int(live.url.rpartition(":")[2])
-    server = WebServer(create_site(replace(alone, config=config)), WebConfig(("127.0.0.1", port)), WebLimits(), "site")
+    server = WebServer(create_site(replace(alone, config=config)), WebConfig(("127.0.0.1", port)), SITE_LIMITS, "site")
     server.start()
     try:
         verdicts, text = unread(live, rule=PROTECTED)
