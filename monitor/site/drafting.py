@@ -110,7 +110,7 @@ def draft_of(site: Site, name: str, form: Form | None, current: Mapping[str, Any
         else:
             by_hand = ask.document != ticked.document
     hints = [] if ask is None else [hint.message for hint in lint(RuleSet((rule_of(0, ask.document),)))]
-    looked = learned if ask is None else compared(learned, ask)
+    looked = learned if ask is None or ask.document == learned.ask.document else compared(learned, ask)
     everything = rule_of(0, _made(subject, known).document)
     return Draft(subject, looked, parts, offered, used, text, by_hand, ask, everything, tuple(problems), tuple(hints))
 
@@ -169,8 +169,8 @@ def every_judged(site: Site, draft: Draft, client: str) -> list[Judged]:
     whole, why = _read(site, draft.subject, [each for each in signings if each.signing.where in shown], client)
     found = [whole.get(each.signing.where, each) for each in signings]
     unread = {each.signing.where for each in found if each.leaf_hash and each.signing.where not in whole}
-    now = site.clock()
-    rows = rows_of(found, rule_of(0, ask.document), now, unread=unread)
+    now, is_known = site.clock(), not any(each.leaf_hash for each in signings)
+    rows = draft.looked.rows if is_known else rows_of(found, draft.looked.rule, now, unread=unread)
     parts = rows_of(found, draft.everything, now, unread=unread)
     failing = {row.signing.where: row.failing for row in parts}
     expect = json.loads(ask.document).get("expect", {})
