@@ -12,11 +12,13 @@ from monitor.store.alert_life import AlertLife, Who
 from monitor.store.patterns import Patterns
 from monitor.store.reading import Reading
 from tests.browser.site_pages import Eyes, chromium, eyes
-from tests.daemon.test_console import found
+from tests.daemon.test_console import found, searchable
 from tests.daemon.test_web import Place
+from tests.site.scene import REPOSITORY
 from tests.support.alerts import NOW
 from tests.support.parts import LOG, some_evidence
 
+__all__ = ["searchable"]
 pytestmark = pytest.mark.skipif(chromium() is None, reason="chromium is not installed (Debian: chromium)")
 LONG = "release-of-a-project-with-a-name-that-does-not-fit-anywhere@a-rather-long-name-of-a-company.example"
 LINKS = Links("http://127.0.0.1", b"k" * 32)
@@ -66,6 +68,20 @@ def test_every_page_fits_and_axe_finds_nothing(place: Place, width: int, *, dark
         assert "revoked" in sre.look("revoked")
     assert Patterns(place.store.database).all()[0].revoked_at is not None
     assert not Patterns(place.store.database).revoke(1, Who("bob"), NOW), "control: it is revoked"
+
+
+@pytest.mark.parametrize(("width", "dark"), [(390, False), (1280, True)], ids=["390-light", "1280-dark"])
+def test_the_archive_is_searched_within_a_time_and_drawn(searchable: Place, width: int, *, dark: bool) -> None:
+    with eyes(searchable.server.url, width=width, dark=dark) as sre:
+        assert "12 entries of every log" in look(sre, "archive", f"/search?q={quote(REPOSITORY + '/*')}")
+        assert sre.page.locator(".histogram rect").count() > 0
+        sre.page.get_by_label("Signed since").fill("35d")
+        sre.press("Show")
+        assert "4 entries of every log" in sre.look("archive-since")
+        assert sre.page.get_by_label("Signed since").input_value() == "35d"
+        sre.page.get_by_label("and before").fill("soon")
+        sre.press("Show")
+        assert "is no moment" in sre.look("archive-wrong-time")
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
