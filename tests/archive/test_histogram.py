@@ -1,4 +1,4 @@
-"""Entries a day as bars: no entry is lost, whatever the times and however narrow the terminal."""
+"""Entries a day as bars: all entries are counted, for all times and on a narrow terminal."""
 
 import re
 from datetime import date, timedelta
