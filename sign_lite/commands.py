@@ -186,7 +186,7 @@ def sign(
     targets = _targets(files, bundle)
     for target in targets:
         check_writable(target, overwrite=overwrite)
-    artifacts = [hash_file(file, for_key=key is not None) for file in files]
+    artifacts = [hash_file(file, more=key is not None) for file in files]
     results = []
     with opened_signer(trust_config, rekor_version, Given(identity_token, identity_token_file, login, key)) as opened:
         work = zip(files, targets, artifacts, strict=True)
@@ -236,7 +236,7 @@ def attest(
     target = bundle or default_bundle(files[0], ATTESTATION_SUFFIX)
     check_writable(target, overwrite=overwrite)
     content = read_predicate(predicate)
-    subjects = [(file, hash_file(file, for_key=False)) for file in files]
+    subjects = [(file, hash_file(file, more=False)) for file in files]
     statement = build_statement(subjects, predicate_type, content)
     with opened_signer(trust_config, rekor_version, Given(identity_token, identity_token_file, login, key)) as opened:
         made = opened.statement(statement)
@@ -281,7 +281,7 @@ def verify_command(
 
 def _verified(file: Path, source: Path, trust: Trust, who: Signed) -> dict[str, Any]:
     """Result for one file: that of the first bundle file of `source` that verifies, or why each of them does not."""
-    artifact = hash_named(file, for_key=who.key is not None)
+    artifact = hash_named(file)
     result: dict[str, Any] = {"file": str(file), "sha256": artifact.sha256.hex()}
     problems = []
     for held, raw in bundles_named(source):

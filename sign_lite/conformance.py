@@ -44,7 +44,7 @@ def sign_bundle(
     Example: sign-lite conformance sign-bundle --identity-token TOKEN --bundle a.json --trusted-root tr.json \
 --signing-config sc.json a.txt
     """
-    artifact = hash_file(file, for_key=False)
+    artifact = hash_file(file, more=False)
     statement = _statement(file) if in_toto else None
     config = signing_trust(trusted_root, signing_config, staging=staging)
     token = load_identity_token(token=identity_token, token_file=None, environment=os.environ)
@@ -74,7 +74,7 @@ def verify_bundle(
     """
     who = signed_by(certificate_identity, certificate_oidc_issuer, key)
     trust = load_trust(str(trusted_root)) if trusted_root is not None else public_trust(staging=staging)
-    verify_file(read_small(bundle, "bundle"), hash_named(file_or_digest, for_key=key is not None), trust, who)
+    verify_file(read_small(bundle, "bundle"), hash_named(file_or_digest), trust, who)
 
 
 def _statement(file: Path) -> Statement:

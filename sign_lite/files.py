@@ -42,9 +42,9 @@ class Artifact:
         return self.sha256 if name == "sha256" else self.others.get(name)
 
 
-def hash_file(path: Path, *, for_key: bool) -> Artifact:
-    """Digests of a file of any size, read once in pieces; for a key pair all that keys sign. Raises `Misuse`."""
-    digests = {name: hashlib.new(name) for name in (HASHES if for_key else ("sha256",))}
+def hash_file(path: Path, *, more: bool) -> Artifact:
+    """SHA-256 of a file of any size, read once in pieces; `more`, and SHA-384 and SHA-512. Raises `Misuse`."""
+    digests = {name: hashlib.new(name) for name in (HASHES if more else ("sha256",))}
     try:
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK):
@@ -56,10 +56,10 @@ def hash_file(path: Path, *, for_key: bool) -> Artifact:
     return Artifact(found.pop("sha256"), found)
 
 
-def hash_named(name: Path, *, for_key: bool) -> Artifact:
+def hash_named(name: Path) -> Artifact:
     """Digests of a file, or the one that `sha256:HEX` says where no file has that name. Raises `Misuse`."""
     if not is_digest(name):
-        return hash_file(name, for_key=for_key)
+        return hash_file(name, more=True)
     return Artifact(bytes.fromhex(str(name).partition(":")[2]))
 
 

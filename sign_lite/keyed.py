@@ -97,8 +97,8 @@ def check_envelope(envelope: Mapping[str, Any], key: ClientKey) -> Mapping[str, 
     return {"artifact": signed, "payload": hashlib.sha256(payload).hexdigest()}
 
 
-def check_logged(entry: Mapping[str, Any], trusted_root: Mapping[str, Any], *, needs_proof: bool) -> None:
-    """Check inclusion proof and checkpoint, and the signed entry timestamp if there is one.
+def check_logged(entry: Mapping[str, Any], trusted_root: Mapping[str, Any], *, needs_proof: bool) -> bool:
+    """Check inclusion proof and checkpoint, and the signed entry timestamp if there is one, which is returned.
 
     SPEC protobuf-specs sigstore_bundle.proto: a bundle of version 0.1 has the timestamp, and its proof may lack the
     checkpoint; every later one has both proof and checkpoint.
@@ -116,6 +116,7 @@ def check_logged(entry: Mapping[str, Any], trusted_root: Mapping[str, Any], *, n
             proven_entry(entry, log)
     except NotLogged as error:
         raise VerificationFailed(str(error)) from error
+    return has_promise
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
-"""Verifies bundles of version 0.1 whose log entry has a signed entry timestamp and no inclusion proof.
+"""Verifies bundles with a certificate that the `sigstore` package reads none of, for their log entry.
 
-cosign wrote them until its version 3, and the `sigstore` package reads none of them. The log's promise takes the place
-of its proof; certificate, identity, signature and entry are checked as for later bundles.
+Those of version 0.1 whose entry has a signed entry timestamp and no inclusion proof, as cosign wrote until its version
+3, and those with an `intoto` 0.0.2 entry, as npm's provenance has. The log's signed time takes the place of a
+timestamp; certificate, identity, signature and entry are checked as for other bundles.
 """
 
 from collections.abc import Mapping
@@ -29,16 +30,15 @@ from sigstore_entries.trust import (
 
 
 def is_promised(held: HeldBundle) -> bool:
-    """True for a bundle of version 0.1 with a certificate and one log entry without an inclusion proof."""
+    """True for a bundle with a certificate and one log entry that has no inclusion proof, or is `intoto` 0.0.2."""
     try:
-        return (
-            held.document.get("mediaType") == BUNDLE_0_1
-            and bool(held.certificates)
-            and len(held.entries) == 1
-            and "inclusionProof" not in held.entries[0]
-        )
+        certificates, entries, version = held.certificates, held.entries, held.document.get("mediaType")
     except NoBundle:
         return False
+    if not certificates or len(entries) != 1:
+        return False
+    without_proof = version == BUNDLE_0_1 and "inclusionProof" not in entries[0]
+    return without_proof or entries[0].get("kindVersion") == {"kind": "intoto", "version": "0.0.2"}
 
 
 def verify_promised(
@@ -53,7 +53,9 @@ def verify_promised(
         certificate = x509.load_der_x509_certificate(leaf)
         (entry,) = held.entries
         body = decoded(entry.get("canonicalizedBody"), "the body of its log entry")
-        check_logged(entry, trusted_root, needs_proof=False)
+        is_timed = check_logged(entry, trusted_root, needs_proof=held.document.get("mediaType") != BUNDLE_0_1)
+        if not is_timed:
+            raise VerificationFailed("no signature of the log is under the time of its entry")  # noqa: TRY301
         _check_certificate(certificate, leaf, tuple(chain), trusted_root, integrated_time(entry))
         policy.verify(certificate)
         key, envelope = _key(certificate), held.document.get("dsseEnvelope")

@@ -21,7 +21,7 @@ from sign_lite.promised import is_promised, verify_promised
 from sign_lite.summary import describe, describe_certified, describe_keyed
 from sign_lite.trust import Trust
 from sigstore_entries.bundle_file import HeldBundle, NotHeld, read_bundle_file
-from sigstore_entries.client_keys import ClientKey
+from sigstore_entries.client_keys import HASHES, ClientKey
 
 _IN_TOTO: Final = "application/vnd.in-toto+json"
 _STATEMENTS: Final = frozenset({"https://in-toto.io/Statement/v0.1", "https://in-toto.io/Statement/v1"})
@@ -105,11 +105,19 @@ def _matching_statement(payload_type: str, payload: bytes, artifact: Artifact) -
         raise VerificationFailed(f"the attestation holds {payload_type}, not an in-toto statement")
     try:
         statement = json.loads(payload)
-        kind, subjects = statement.get("_type"), [each["digest"].get("sha256") for each in statement["subject"]]
+        kind, subjects = statement.get("_type"), [dict(each["digest"]) for each in statement["subject"]]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise VerificationFailed("the attestation's statement has no readable subjects") from error
     if kind not in _STATEMENTS:
         raise VerificationFailed(f"the attestation's statement is of type {kind!r:.80}, which is none of in-toto's")
-    if artifact.sha256.hex() not in subjects:
-        raise VerificationFailed("the attestation is about other files: no subject has this file's digest")
+    if not any(_is_about(each, artifact) for each in subjects):
+        known = any(artifact.digest(name) is not None for each in subjects for name in each if name in HASHES)
+        why = "no subject has this file's digest" if known else "none of its digests can be told from the one given"
+        raise VerificationFailed(f"the attestation is about other files: {why}")
     return dict(statement)
+
+
+def _is_about(subject: Mapping[str, Any], artifact: Artifact) -> bool:
+    """True if each digest that can be compared is the file's, and one can. npm's provenance names SHA-512 alone."""
+    mine = {name: digest.hex() for name in HASHES if name in subject and (digest := artifact.digest(name)) is not None}
+    return bool(mine) and all(subject[name] == digest for name, digest in mine.items())

@@ -41,12 +41,11 @@ def file(tmp_path: Path) -> Path:
 
 def test_a_file_is_hashed_in_pieces(file: Path) -> None:
     assert (
-        hash_file(file, for_key=False).sha256.hex()
-        == "ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73"
+        hash_file(file, more=False).sha256.hex() == "ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73"
     )
-    assert hash_file(file, for_key=True).digest("sha512") == hashlib.sha512(b"content").digest()
+    assert hash_file(file, more=True).digest("sha512") == hashlib.sha512(b"content").digest()
     with pytest.raises(Misuse, match="cannot be read"):
-        hash_file(file.with_name("missing"), for_key=True)
+        hash_file(file.with_name("missing"), more=True)
 
 
 def test_a_token_comes_from_one_place(file: Path) -> None:
