@@ -78,7 +78,8 @@ def _stay_up(story: Story, console: Console) -> None:
     console.print("\nEverything is up. Sign with your own client:\n", style="bold")
     # No frame and no folding: these lines are there to be copied.
     console.print(commands(story), soft_wrap=True, markup=False)
-    console.print(f"\nThe site for subscribers: {story.site_url} (its mails are in {story.folder / 'mailbox'})")
+    place = f"\nThe site for subscribers: {story.site_url} (its mails are in {story.folder / 'mailbox'})"
+    console.print(place, soft_wrap=True, markup=False)
     console.print("\nCtrl-C stops it all.")
     with contextlib.suppress(KeyboardInterrupt):
         while True:
