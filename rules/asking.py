@@ -7,8 +7,8 @@ the subscriber's own past says of it. A list kept elsewhere, a command and what 
 
 import hashlib
 import json
+from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as AnyMapping
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
@@ -18,7 +18,7 @@ from rules.lint import HintId, lint
 from rules.matching.keys import Head, Key, Literal, Whole
 from rules.matching.matcher import PREFIX
 from rules.matching.required_keys import Cover, cover_of_condition
-from rules.pattern import PatternForm
+from rules.pattern import compile_regex
 from rules.rule import JudgedByPast, Rule, RuleSet
 from rules.rule_file import flow, scalar
 from rules.selection import read_select, walk
@@ -32,6 +32,8 @@ SUBSCRIBERS: Final = "subscribers"
 MAX_TEXT: Final = 16 * 1024
 MAX_PATTERNS: Final = 20
 MAX_REGEX: Final = 200
+MAX_PROGRAM: Final = 2_000
+"""Instructions of one compiled regular expression, some 16 bytes each."""
 _MAX_VALUES: Final = 200
 _ASK_KEYS: Final = ("select", "expect")
 _OTHER_LOGS: Final = "it depends on which entries of other logs this installation selects, for whichever subscriber"
@@ -153,19 +155,50 @@ def _check(node: Node) -> None:
             if key.text not in BY_KEY:
                 allowed = sorted(set(BY_KEY) - set(_REFUSED))
                 raise Misplaced(f"expect has no key {key.text[:80]!r}; known keys: {', '.join(allowed)}", key)
+    _check_regexes(node)
     if _values(node) > _MAX_VALUES:
         raise Misplaced(f"more than {_MAX_VALUES} values in one subscription", node)
+
+
+def _check_regexes(node: Node) -> None:
+    """Refuse regular expressions, also of `expect`, that would take much memory to keep or to run."""
+    found = list(_regexes(node))
+    if len(found) > MAX_PATTERNS:
+        raise Misplaced(f"{len(found)} regular expressions; a subscription may have {MAX_PATTERNS}", node)
+    for each in found:
+        if len(each.text) > MAX_REGEX:
+            raise Misplaced(f"a regular expression of a subscription has at most {MAX_REGEX} characters", each)
+        try:
+            size = int(compile_regex(each.text, ignore_case=False).programsize)
+        except ValueError as error:
+            raise Misplaced(f"not a regular expression that RE2 reads: {error}", each) from None
+        if size > MAX_PROGRAM:
+            raise Misplaced(
+                f"a regular expression that compiles to {size} instructions; a subscription may have {MAX_PROGRAM}. "
+                "Use fewer repetitions, or a glob",
+                each,
+            )
+
+
+def _regexes(node: Node) -> Iterator[Scalar]:
+    if isinstance(node, Listing):
+        for item in node.items:
+            yield from _regexes(item)
+    elif isinstance(node, Mapping):
+        for key, value in node.entries:
+            if key.text == "regex" and isinstance(value, Scalar):
+                yield value
+            else:
+                yield from _regexes(value)
 
 
 def _checked_cover(rule: Rule, node: Node) -> Cover:
     patterns = [(match.field, pattern) for match in walk(rule.select) for pattern in match.patterns]
     if len(patterns) > MAX_PATTERNS:
         raise Misplaced(f"select has {len(patterns)} patterns; a subscription may have {MAX_PATTERNS}", node)
-    for field, pattern in patterns:
+    for field, _ in patterns:
         if field in _REFUSED_FIELDS:
             raise Misplaced(f"`{field}` is the same for many signers: select an identity, repository or key", node)
-        if pattern.form is PatternForm.REGEX and len(pattern.text) > MAX_REGEX:
-            raise Misplaced(f"a regular expression of a subscription has at most {MAX_REGEX} characters", node)
     cover = cover_of_condition(rule.select)
     too_broad = [hint for hint in lint(RuleSet((rule,))) if hint.id in (HintId.TOO_BROAD, HintId.NEVER_MATCHES)]
     if too_broad:

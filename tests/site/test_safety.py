@@ -461,6 +461,27 @@ def test_what_would_match_half_the_log_is_refused_with_the_reason() -> None:
         ask_of({"identity": many}, {})
 
 
+def test_a_regular_expression_of_a_subscriber_is_bounded_in_length_number_and_memory() -> None:
+    """Also those of `expect`: each is kept compiled as long as entries show the name."""
+    control = read_ask("select: {identity: {regex: 'https://github\\.com/acme/widget/.*@refs/tags/v[0-9.]{1,20}'}}")
+    assert "acme" in control.keys
+    name = "select: {identity: a@acme.example}\nexpect: {ref: %s}"
+    assert read_ask(name % "{regex: 'refs/tags/v[0-9]{1,100}'}").document
+    large, unread = "(?:(?:(?:a{1,10}){1,10}){1,10})", "[[:^alpha:]]{1000}"
+    for refused, why in (
+        (f"{{regex: '{large}'}}", "instructions"),
+        (f"{{regex: '{unread}'}}", "instructions|RE2"),
+        ("{regex: '\\pL{500}'}", "RE2"),
+        ("{regex: '(((('}", "RE2"),
+        (f"{{regex: '{'a' * 201}'}}", "200 characters"),
+        ("[" + ", ".join(f"{{regex: 'v{number}'}}" for number in range(21)) + "]", "20"),
+    ):
+        with pytest.raises(DocumentError, match=why):
+            read_ask(name % refused)
+        with pytest.raises(DocumentError):
+            read_ask(f"select: {{identity: {refused}}}")
+
+
 def test_an_account_is_deleted_everywhere(acme: Scene) -> None:
     mia = an_account(acme, MIA)
     mia.post("/sign-in", {"email": MIA}, page="/account")
