@@ -445,7 +445,7 @@ def _edit(site: Site, request: Request, mine: Subscription, form: Mapping[str, l
         draft=draft,
         subject=draft.subject,
         preview=(preview := preview_of(site, draft, request.state.visitor.client)),
-        notes=notes_of(preview),
+        notes=notes_of(draft, preview),
         given=mine.subject,
         email="",
         wrong_email="",

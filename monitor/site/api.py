@@ -444,7 +444,7 @@ def _drafted(site: Site, draft: Draft, request: Request) -> dict[str, Any]:
         "parts": [part_json(part) for part in draft.parts],
         "offers": [part_json(part) for part in draft.offers],
         "unexpected": sum(each.outcome == Outcome.UNEXPECTED for each in judged),
-        "notes": notes_of(judged),
+        "notes": notes_of(draft, judged),
     }
     rule = None if draft.ask is None else json.loads(draft.ask.document)
     signings = [{**row_json(each.row), "outcome": each.outcome, "not_compared": list(each.lacks)} for each in judged]

@@ -186,16 +186,19 @@ def every_judged(site: Site, draft: Draft, client: str) -> list[Judged]:
     ]
 
 
-def notes_of(preview: Sequence[Judged]) -> list[str]:
-    """Sentences about entries that were not read."""
+def notes_of(draft: Draft, preview: Sequence[Judged]) -> list[str]:
+    """Sentences about entries that were not read, and those that are not looked for."""
     counts: dict[str, int] = {}
     for each in preview:
         if each.why:
             counts[each.why] = counts.get(each.why, 0) + 1
-    return [
+    notes = [
         f"{count} of these {'was' if count == 1 else 'were'} compared only in what the archive keeps of it: {why}."
         for why, count in counts.items()
     ]
+    if draft.ask is not None and draft.looked.rule.select != draft.everything.select:
+        notes.append(f"Signings in the name of {draft.subject.title} are listed; the rule may select others too.")
+    return notes
 
 
 def _rank(row: Row) -> int:

@@ -263,7 +263,7 @@ def _as_far_as_archived(verdict: Verdict) -> Verdict:
     """The verdict without the reasons that an entry's other bytes would give or refute."""
     reasons = tuple(each for each in verdict.reasons if _KEYS.get(each.id) not in NOT_ARCHIVED and each.id not in _OPEN)
     is_clear = verdict.outcome is not Outcome.UNVERIFIED and not reasons
-    return Verdict(Outcome.EXPECTED, ()) if is_clear else replace(verdict, reasons=reasons)
+    return Verdict(Outcome.EXPECTED, ()) if is_clear else Verdict(verdict.outcome, reasons)
 
 
 def _verdicts(found: Sequence[PastSigning], rule: Rule, now: datetime) -> dict[EntryRef, Verdict]:

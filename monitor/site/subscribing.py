@@ -399,7 +399,7 @@ def _form(site: Site, request: Request, draft: Draft, *, status: int = 200, **va
         draft=draft,
         subject=draft.subject,
         preview=(preview := preview_of(site, draft, request.state.visitor.client)),
-        notes=notes_of(preview),
+        notes=notes_of(draft, preview),
         given=draft.subject.text,
         **shown,
     )

@@ -375,9 +375,15 @@ def test_a_rule_by_hand_is_judged_by_its_own_selection(live: Followed) -> None:
     rule = PROTECTED.replace("source_repository_uri", "identity").replace(
         'exact: "https://github.com/acme/gadget"', 'glob: "https://github.com/acme/gadget/*@refs/heads/*"'
     )
-    verdicts = by_ref(previewed(live.visitor(), rule=rule))
+    visitor = live.visitor()
+    verdicts = by_ref(previewed(visitor, rule=rule))
     assert verdicts["refs/heads/evil"] == "unexpected"
     assert verdicts["refs/tags/v1.0.0"] == "not-selected"
+    fields = {"csrf": visitor.csrf(), "name": GADGET, "ticked": "1", "shown": "-", "do": "check", "rule": rule}
+    page = visitor.http.post("/subscribe", data=fields, headers={"origin": visitor.url})
+    said = "Signings in the name of acme/gadget are listed; the rule may select others too."
+    assert said in shown(page)
+    assert "may select others" not in shown(visitor.get(f"/subscribe?name={GADGET}"))
 
 
 def test_strangers_certificates_do_not_fill_the_preview(live: Followed) -> None:
