@@ -1,4 +1,7 @@
-"""The life of an alert: open, acknowledged, resolved, reopened, escalated. Each change is kept, and told on."""
+"""The life of an alert: open, acknowledged, resolved, reopened, escalated.
+
+Each change is stored and sent to channels.
+"""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -29,7 +32,7 @@ class NoSuchAlert(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class Who:
-    """The person who changes an alert, in their own words, and what they found out."""
+    """The person who changes an alert, and their note."""
 
     name: str
     note: str = ""
@@ -37,7 +40,7 @@ class Who:
 
 @dataclass(frozen=True, slots=True)
 class KeptChange:
-    """One change as it is kept."""
+    """One stored change."""
 
     kind: str
     at: datetime
@@ -46,7 +49,7 @@ class KeptChange:
 
 
 class AlertLife:
-    """Changes alerts in the database. `followers` are channels whose receivers are told what becomes of an alert."""
+    """Changes alerts in the database. `followers` are channels that get the changes of an alert."""
 
     def __init__(self, database: Database, followers: Collection[str]) -> None:
         self.database, self._followers = database, sorted(followers)
@@ -77,7 +80,7 @@ class AlertLife:
         return True
 
     def reopen(self, alert: str, who: Who, now: datetime) -> bool:
-        """Open an alert again; false when it is open. The names in its finding are no past any more.
+        """Open an alert again; false when it is open. The names in its finding no longer count as the past.
 
         Patterns that were made of it are revoked.
         """
@@ -93,7 +96,7 @@ class AlertLife:
         return True
 
     def resolve(self, alerts: Sequence[str], who: Who, now: datetime) -> int:
-        """Record that what open alerts told of has ended; returns how many were open."""
+        """Record that the condition of open alerts has ended; returns the number of alerts that were open."""
         count = 0
         with self.database.write() as connection:
             for alert in alerts:
@@ -126,7 +129,7 @@ class AlertLife:
     def escalate(self, after: timedelta, channels: Sequence[str], now: datetime) -> list[str]:
         """Put pages that stayed open for `after` on their way to more channels; return their ids.
 
-        An alert whose deliveries were all withdrawn, or that is silenced, stays where it is.
+        An alert that is silenced, or whose deliveries were all withdrawn, is not escalated.
         """
         overdue = and_(
             IS_OPEN,
@@ -146,7 +149,7 @@ class AlertLife:
         return found
 
     def take_ended_silences(self, now: datetime) -> list[Silence]:
-        """Silences whose end is to be told now."""
+        """Ended silences that have no alert about their end yet."""
         with self.database.write() as connection:
             return self.silences.take_ended(connection, now)
 
@@ -156,14 +159,14 @@ class AlertLife:
         add_new(connection, _CHANGE, [row])
         number = connection.execute(select(func.max(_CHANGE.c.id)).where(_CHANGE.c.alert == alert)).scalar_one()
         news = news_of(AlertChange(kind, int(number), by, note))
-        # Only receivers that were told of the alert itself have anything to change.
+        # Only receivers of the alert itself get a change of it.
         told = and_(_DELIVERY.c.alert == alert, _DELIVERY.c.news == "", _DELIVERY.c.channel.in_(self._followers))
         channels = connection.scalars(select(_DELIVERY.c.channel).where(told, _DELIVERY.c.state != WITHDRAWN)).all()
         add_new(connection, _DELIVERY, [_delivery(alert, channel, now) | {"news": news} for channel in channels])
 
 
 def silence_ended_alert(silence: Silence, now: datetime) -> Alert:
-    """Alert for a silence that is over and kept alerts from the channels: nothing stays untold for ever."""
+    """Alert for an ended silence that kept alerts from the channels, so that every alert is reported in the end."""
     about = ", ".join(
         f"{name} {value}"
         for name, value in (("rule", silence.rule), ("identity", silence.identity), ("kind", silence.kind))
@@ -176,7 +179,7 @@ def silence_ended_alert(silence: Silence, now: datetime) -> Alert:
         severity=Severity.WARN,
         title=f"A silence ended: {counted(silence.silenced, 'alert')} kept from the channels",
         summary=f"Silence {silence.number} ({about}) was set by {silence.by}: {silence.note or 'no note'}.",
-        consequence="The alerts are recorded and open. Alerts of this sort reach the channels again.",
+        consequence="The alerts are recorded and open. Alerts of this kind reach the channels again.",
         next_step=f"Run `signwatch alerts list --silence {silence.number}` to read each one.",
         created_at=now,
         facts=(("Silence", str(silence.number)), ("About", about), ("Alerts", str(silence.silenced))),

@@ -1,4 +1,4 @@
-"""Requests of subscribers in the database: equal ones are one row, and a reader learns only of what changed."""
+"""Requests of subscribers in the database: equal requests share a row, and a reader gets only the changes."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ _PAGE: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """A request that came in force (`active`) or went, with the index keys it is filed under.
+    """A request that came in force (`active`) or ended, with its index keys.
 
-    `owned` ones may come again with other keys: their text changes, their number and so their past stay.
+    An `owned` request may change its keys: its text changes, and its number and past stay.
     """
 
     number: int
@@ -44,11 +44,11 @@ class Asks:
         self._database = database
 
     def hold(self, connection: Connection, ask: Ask, subscription: str) -> int:
-        """Number of a request, in force from this transaction on; `subscription` is the one that asks.
+        """Number of a request of `subscription`, in force from this transaction on.
 
-        A request that is judged by a past is the subscription's own, and keeps its number when its text changes.
+        A request that is judged by a past belongs to one subscription, and keeps its number when its text changes.
         """
-        # One at a time: numbers of changes must become visible in their order.
+        # One transaction at a time, so that numbers of changes become visible in order.
         lock_name(connection, "asks")
         owner = subscription if ask.by_past else ""
         digest = ask.digest(owner)
@@ -87,9 +87,10 @@ class Asks:
         return str(connection.execute(select(_ASK.c.owner).where(_ASK.c.number == number)).scalar() or "")
 
     def forget_ended(self, before: datetime) -> None:
-        """Forget the texts of requests that went out of force before a moment: they hold what a person wrote.
+        """Delete the texts of requests that ended before a moment, because a person wrote them.
 
-        Every process has unfiled them by then, and one that has not finds no text and leaves the request out.
+        Every process has removed them from its index by then; a process that has not finds no text and leaves the
+        request out.
         """
         with self._database.write() as connection:
             connection.execute(delete(_ASK).where(_ASK.c.active.is_(False), _ASK.c.ended_at < before))
@@ -155,7 +156,7 @@ class Asks:
             add_new(connection, _RANGE, [row])
 
     def coverage(self, change: int) -> dict[str, tuple[int, datetime] | None]:
-        """Per followed log, from which entry on a request was offered every one, and since when; `None`: not yet."""
+        """First entry of each followed log from which on a request was offered all, with the time; `None`: not yet."""
         found: dict[str, tuple[int, datetime] | None] = {}
         with self._database.read() as connection:
             for log in connection.execute(select(_POSITION.c.log)).scalars().all():

@@ -33,7 +33,7 @@ class Authorisations:
         self._database = database
 
     def add(self, rule: str, authorisation: Authorisation, now: datetime) -> int:
-        """Record one, with every digest it is leave for, and return its number."""
+        """Record an authorisation with every digest that it allows, and return its number."""
         number: int | None = None
         with self._database.write() as connection:
             for digest in authorisation.digests:
@@ -56,7 +56,7 @@ class Authorisations:
         return number
 
     def of_rule(self, rule: str) -> list[Announced]:
-        """Every leave of a rule that was not revoked, oldest first; expired and used up ones included."""
+        """Every authorisation of a rule that was not revoked, oldest first, including expired and used up ones."""
         first = (_GIVEN.c.rule == rule, _GIVEN.c.revoked_at.is_(None), _GIVEN.c.together.is_(None))
         with self._database.read() as connection:
             rows = connection.execute(select(_GIVEN).where(*first).order_by(_GIVEN.c.id)).mappings().all()

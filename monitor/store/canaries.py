@@ -1,7 +1,7 @@
-"""Runs of the canary: when each was announced, signed and seen, and how it ended.
+"""Runs of the canary: times of announcement, signing and sighting, and the result.
 
-A run is kept for `KEPT`, so that a report may look back. The bundle of a missed one is kept with it: it is the
-log's own word that it took the entry.
+A run is kept for `KEPT`, for reports. The bundle of a missed run is kept with it: it is the log's signed statement
+that it took the entry.
 """
 
 from collections.abc import Mapping
@@ -46,7 +46,7 @@ class CanaryRun:
 
     @property
     def latency(self) -> timedelta | None:
-        """From the log's answer to the alert; an alert that overtook the answer took no time."""
+        """Time from the log's answer to the alert; zero for an alert that came before the answer."""
         if self.signed_at is None or self.seen_at is None:
             return None
         return max(self.seen_at - self.signed_at, timedelta(0))
@@ -62,7 +62,7 @@ class Canaries:
         """Record a run before it signs, and forget old ones; return its number."""
         row = {"log": log, "digest": digest, "began_at": now, "result": WAITING, "detail": ""}
         newest_seen = select(func.max(_RUN.c.id)).where(_RUN.c.seen_at.is_not(None)).scalar_subquery()
-        # SQLite gives the number of a deleted newest row again, and a number is in the id of an alert.
+        # SQLite reuses the number of a deleted newest row, but the ids of alerts hold these numbers.
         newest = select(func.max(_RUN.c.id)).scalar_subquery()
         bundles = select(_RUN.c.id).where(_RUN.c.bundle.is_not(None)).order_by(_RUN.c.id.desc()).offset(MOST_BUNDLES)
         with self._database.write() as connection:
@@ -79,26 +79,26 @@ class Canaries:
         return int(key[0])
 
     def signed(self, number: int, now: datetime, bundle: bytes) -> None:
-        """The log took the entry, and gave this for it."""
+        """Record that the log took the entry, with the bundle."""
         self._change(number, {"signed_at": now, "bundle": bundle})
 
     def failed(self, number: int, detail: str) -> None:
-        """The run could not sign."""
+        """Record that the run could not sign."""
         self._change(number, {"result": NOT_SIGNED, "detail": detail})
 
     def end(self, number: int, result: str, detail: str = "") -> None:
-        """The run is over: seen, late or missed. Only a missed one needs its bundle further."""
+        """Record the end of the run: seen, late or missed. Only a missed run keeps its bundle."""
         over = {} if result == MISSED else {"bundle": None}
         self._change(number, {"result": result, "detail": detail, **over})
 
     def seen(self, digest: str, now: datetime) -> bool:
-        """The alert for the entry with this digest arrived; false where no run waits for it."""
+        """Record that the alert for the entry with this digest arrived; false if no run waits for it."""
         unseen = and_(_RUN.c.digest == digest, _RUN.c.seen_at.is_(None))
         with self._database.write() as connection:
             return connection.execute(update(_RUN).where(unseen).values(seen_at=now)).rowcount > 0
 
     def bundle(self, number: int) -> bytes | None:
-        """The bundle that the log gave for the entry of a run, where it is kept."""
+        """The bundle of a run; `None` if it is not kept."""
         with self._database.read() as connection:
             found = connection.execute(select(_RUN.c.bundle).where(_RUN.c.id == number)).scalar()
         return None if found is None else bytes(found)
@@ -123,7 +123,7 @@ class Canaries:
             return [_run(row) for row in connection.execute(query).mappings()]
 
     def first_failure(self) -> int:
-        """Number of the first of the runs that failed one after the other up to now; 0 where the newest did not."""
+        """Number of the first run of the present series of failures; 0 if the newest run did not fail."""
         well = select(func.max(_RUN.c.id)).where(_RUN.c.result == SEEN)
         with self._database.read() as connection:
             after = connection.execute(well).scalar() or 0

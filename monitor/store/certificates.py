@@ -1,9 +1,9 @@
 """One event for one signing: a certificate in a CT log and, seconds later, the log entry made with it.
 
-The alert for a certificate waits. When the entry comes, its alert takes the waiting one's place, in the transaction
-that commits the entry; when none comes, the alert for the certificate goes out by itself. Only an entry that is alerted
-itself takes another's place, so no event is ever left without an alert. One exception: a certificate names no artifact,
-so where nothing else is held against it, an entry that is as expected answers the question it left open.
+The alert for a certificate waits. When the entry comes, its alert replaces the waiting one, in the transaction that
+commits the entry; when none comes, the alert for the certificate is sent. Only an entry with an alert of its own
+replaces another alert, so no event is left without an alert. There is one exception: a certificate names no artifact,
+so if this is the only reason against it, an expected entry withdraws its alert.
 """
 
 import json
@@ -38,7 +38,7 @@ _SAME: Final = and_(
     _FINDING.c.entry == _CERTIFICATE.c.entry,
     _FINDING.c.rule == _CERTIFICATE.c.rule,
 )
-# Made once. The answer for all rules and certificates of a batch also holds pairs that are not wanted.
+# Compiled once. The answer for all rules and certificates of a batch also holds other pairs.
 _FOUND_WITH: Final = (
     select(*_CERTIFICATE.c["rule", "certificate", "log", "entry"], *_FINDING.c["certificate_log", "outcome", "reasons"])
     .join(_FINDING, _SAME)
@@ -49,7 +49,7 @@ _FOUND_WITH: Final = (
 )
 _ISSUED_WITH: Final = _FOUND_WITH.where(_FINDING.c.certificate_log.is_(True))
 ANSWERED: Final = "The log entry made with this certificate is as expected."
-_PAIRS: Final = 1_000  # each costs a look into an index
+_PAIRS: Final = 1_000  # each takes one look-up in an index
 _NAMES_NO_ARTIFACT: Final = frozenset({DigestsExpectation.id, DigestsFromExpectation.id, AuthorisedExpectation.id})
 
 
@@ -57,7 +57,7 @@ _NAMES_NO_ARTIFACT: Final = frozenset({DigestsExpectation.id, DigestsFromExpecta
 class Dispatch:
     """Dispatch of one alert: to these channels, not before `due`. `takes` are alerts that it replaces.
 
-    With a `note` it is kept for the record only, and the note says why.
+    With a `note` the alert is only recorded, for the reason in the note.
     """
 
     alert: Alert
@@ -69,7 +69,7 @@ class Dispatch:
 
 @dataclass(frozen=True, slots=True, order=True)
 class _Entry:
-    """A stored finding about a certificate. `is_open`: all that is held against it is that it names no artifact."""
+    """A stored finding about a certificate. `is_open`: the only reason against it is the missing artifact."""
 
     log: str
     index: int
@@ -81,7 +81,7 @@ class _Entry:
 def add_certificates(connection: Connection, findings: Sequence[Finding]) -> dict[tuple[str, int, str], set[bytes]]:
     """Store which trusted certificates findings are about; return their keys by (log, index, rule).
 
-    Only those of signers that the rule selected: an entry may carry other people's certificates.
+    Only the certificates of selected signers: an entry may hold other people's certificates.
     """
     found: dict[tuple[str, int, str], set[bytes]] = {}
     for finding in findings:
@@ -99,13 +99,13 @@ def add_certificates(connection: Connection, findings: Sequence[Finding]) -> dic
 
 
 class Events:
-    """Decides, within one transaction, which alerts of new findings are news and which belong to an event known."""
+    """Decides, within one transaction, which alerts of new findings are sent and which belong to a known event."""
 
     def __init__(self, connection: Connection, findings: Sequence[Finding], now: datetime, hold: timedelta) -> None:
         """Store the certificates of `findings`, which must be stored already."""
         self._connection, self._now, self._hold = connection, now, hold
         if any(finding.selected.vouched for finding in findings):
-            # Two logs' batches must not each miss what the other is about to commit.
+            # Two logs' batches must see each other's findings.
             lock_name(connection, "certificates")
         self._keys = add_certificates(connection, findings)
         self._issued = {f.selected.signing.where for f in findings if is_certificate_only(f.selected.signing)}
@@ -119,11 +119,11 @@ class Events:
 
     @property
     def of_certificates(self) -> bool:
-        """True if some finding is about a CT entry: its alert depends on the findings that stand already."""
+        """True if some finding is about a CT entry: its alert depends on the stored findings."""
         return bool(self._issued)
 
     def dispatch(self, alert: Alert, channels: Sequence[str]) -> Dispatch:
-        """Decide where one alert goes, given the channels of its rule."""
+        """Decide the channels of one alert, given those of its rule."""
         at_once = Dispatch(alert, channels, self._now)
         if alert.log is None or alert.index is None or alert.rule is None or not channels:
             return at_once
@@ -147,7 +147,7 @@ class Events:
         return Dispatch(named, channels, self._now, takes)
 
     def answered(self) -> list[str]:
-        """Alerts for certificates whose only question an entry of this batch answered: it is as expected."""
+        """Alerts for certificates without further reasons for which this batch holds an expected entry."""
         return [
             alert
             for where, rule in self._expected
@@ -182,17 +182,17 @@ class Events:
         return list(self._connection.execute(select(_ALERT.c.id).where(*about)).scalars())
 
     def _told_by(self, entry: _Entry, rule: str) -> str | None:
-        """The alert by which anybody was or will be told of a finding."""
+        """The alert that reports a finding; `None` without one."""
         about = (_ALERT.c.log == entry.log, _ALERT.c.entry == entry.index, _ALERT.c.rule == rule)
         on_its_way = exists().where(_DELIVERY.c.alert == _ALERT.c.id, _DELIVERY.c.state != WITHDRAWN)
         return self._connection.execute(select(_ALERT.c.id).where(*about, on_its_way).limit(1)).scalar()
 
 
 def settle(connection: Connection, sent: Dispatch) -> None:
-    """Bring the alerts of one event in line once `sent` is in the outbox.
+    """Withdraw the alerts that `sent` replaces, once `sent` is in the outbox.
 
-    Deliveries of alerts whose place it takes are taken back, except those under way and those to other channels. An
-    alert without a channel is marked as seen: it stays on record and asks for nothing.
+    This withdraws their deliveries, except those being sent and those to other channels. An alert without a channel
+    is marked as acknowledged and stays on record.
     """
     if sent.note:
         _mark_seen(connection, [sent.alert.id], sent.note, sent.due)
@@ -201,9 +201,9 @@ def settle(connection: Connection, sent: Dispatch) -> None:
 
 
 def withdraw(connection: Connection, alerts: Sequence[str], note: str, now: datetime, only: Any = None) -> None:
-    """Take back deliveries that are not under way, where `only` holds.
+    """Withdraw deliveries that are not being sent, if `only` holds.
 
-    A delivery in a digest stays: the receiver may have it, and the same key must not come with another content.
+    A delivery in a digest stays: the receiver may have the digest, and the same key must not have another content.
     """
     waiting = and_(
         _DELIVERY.c.state == PENDING,
@@ -213,7 +213,8 @@ def withdraw(connection: Connection, alerts: Sequence[str], note: str, now: date
     )
     gone = {"state": WITHDRAWN, "finished_at": now, "leased_until": None, "error": ""}
     for part in chunks(alerts):
-        # Who is claiming one of them at this moment is waited for; it is under way then, and not among those locked.
+        # Waits for a process that claims one of them at this moment; that delivery is then being sent, and not
+        # locked here.
         chosen = lock_rows(connection, _DELIVERY.c.id, and_(_DELIVERY.c.alert.in_(part), waiting))
         for ids in chunks(chosen):
             connection.execute(update(_DELIVERY).where(_DELIVERY.c.id.in_(ids)).values(**gone))
@@ -227,7 +228,7 @@ def _mark_seen(connection: Connection, alerts: Sequence[str], note: str, now: da
 
 
 def _told(by: str) -> str:
-    return f"The same certificate: told by alert {by}."
+    return f"The same certificate: reported by alert {by}."
 
 
 def _entries_with(
@@ -257,7 +258,7 @@ def _entries_with(
 
 
 def _asked_together(wanted: set[tuple[str, bytes]]) -> Iterator[tuple[list[str], list[bytes]]]:
-    """Cut pairs of rule and certificate into questions that name at most `_PAIRS` of them, wanted or not."""
+    """Cut pairs of rule and certificate into queries of at most `_PAIRS` pairs, including unwanted combinations."""
     rules: list[str] = []
     keys: dict[bytes, None] = {}
     for rule, pairs in groupby(sorted(wanted), key=itemgetter(0)):

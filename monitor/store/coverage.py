@@ -1,7 +1,8 @@
-"""Coverage: which entries each rule was offered, and how far back-scans are. Entries that were not offered are counted.
+"""Coverage: the entries that each rule was offered, and the progress of back-scans.
 
-While a rule is active on a log its range has no end: it grows with the log's position, at no cost per batch. So what is
-written is only which rules came, went or changed what they select, each time with the position at that moment.
+Entries that were not offered are counted. While a rule is active on a log its range has no end: it grows with the
+log's position, without a write per batch. Only a new, removed or changed rule causes a write, with the position at
+that moment.
 """
 
 from collections.abc import Iterable, Mapping
@@ -59,8 +60,8 @@ class Gap:
 class CoverageGroup:
     """Active rules of one log that were offered the same entries.
 
-    They began when the log had `began` entries, and are offered everything since; `ranges` are sorted ranges
-    `[first, last)` that they were offered of what came before. `rules` are ids, with what each selects.
+    They became active when the log had `began` entries, and are offered all later entries; `ranges` are sorted
+    ranges `[first, last)` of earlier entries that they were offered. `rules` maps ids to selection ids.
     """
 
     began: int
@@ -79,9 +80,9 @@ class Coverage:
         self._database = database
 
     def activate(self, log: str, rules: Mapping[str, str]) -> None:
-        """Say which rules (id to what they select) judge every entry of `log` from its present position on.
+        """Record the rules (id to selection id) that judge every entry of `log` from its present position on.
 
-        Call it before following with other rules than before, never while a batch is under way.
+        Call it before following with changed rules, and never during a batch.
         """
         with self._database.write() as connection:
             lock_name(connection, f"coverage {log}")
@@ -103,12 +104,12 @@ class Coverage:
             )
 
     def offered(self, log: str, rules: Mapping[str, str], first: int, last: int) -> None:
-        """Record that rules (id to what they select) were offered `[first, last)` apart from following."""
+        """Record that rules (id to selection id) were offered `[first, last)` outside of following."""
         with self._database.write() as connection:
             extend(connection, log, rules, first, last)
 
     def gaps(self, log: str, rules: Mapping[str, str], first: int, last: int) -> list[Gap]:
-        """Parts of `[first, last)` that some of `rules` (id to what they select) were not offered, in order."""
+        """Parts of `[first, last)` that some of `rules` (id to selection id) were not offered, in order."""
         with self._database.read() as connection:
             position = _position(connection, log)
             rows = connection.execute(
@@ -140,9 +141,9 @@ class Coverage:
         return RuleCoverage(rule, log, selection, merged(ranges))
 
     def standings(self, log: str, after: int, limit: int | None = None) -> list[CoverageGroup]:
-        """Active rules that began when the log had more than `after` entries; the last to begin first, up to a limit.
+        """Active rules that began when the log had more than `after` entries, newest first, up to a limit.
 
-        All others were offered every entry from `after` on.
+        All other rules were offered every entry from `after` on.
         """
         is_open = (_RANGE.c.log == log, _RANGE.c.last.is_(None), _RANGE.c.first > after)
         chosen = select(_RANGE.c.rule, _RANGE.c.selection, _RANGE.c.first).where(*is_open)
@@ -168,7 +169,7 @@ class Coverage:
         return [CoverageGroup(began, offered, rules) for (began, offered), rules in alike.items()]
 
     def active(self) -> dict[str, tuple[int, int]]:
-        """Per log, how many rules are active, and how many of them began after following the log did."""
+        """Per log, the number of active rules, and of those that began after following of the log did."""
         later = case((_RANGE.c.first > _LOG_POSITION.c.baseline_size, 1), else_=0)
         query = (
             select(_RANGE.c.log, func.count(), func.sum(later))
@@ -186,7 +187,7 @@ class Coverage:
 
 
 def extend(connection: Connection, log: str, rules: Mapping[str, str], first: int, last: int) -> None:
-    """Record that rules (id to what they select) were offered `[first, last)`, joined to a range that ends there."""
+    """Record that rules (id to selection id) were offered `[first, last)`, joined to a range that ends at `first`."""
     if first >= last:
         return
     ends_here = select(_RANGE.c.id, _RANGE.c.rule, _RANGE.c.selection).where(
@@ -219,7 +220,10 @@ def merged(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
 
 
 def first_gap(lacking: Mapping[tuple[int, int], frozenset[str]]) -> Gap:
-    """First run of entries that the same rules lack. `lacking` (at least one) are ranges, each with rules that do."""
+    """First run of entries that the same rules lack.
+
+    `lacking` (at least one) are ranges with the rules that lack them.
+    """
     begin = min(first for first, _ in lacking)
     here = {(first, last): rules for (first, last), rules in lacking.items() if first == begin}
     end = min([last for _, last in here], default=begin)
@@ -254,7 +258,7 @@ _BACK_SCAN: Final = table(BackScanRow)
 
 @dataclass(frozen=True, slots=True)
 class BackScan:
-    """Looking back in one log as it was `at`: entries still to be read for some rule, and entries a second lately."""
+    """State of one log's back-scan at the time `at`: entries still to read, recent entries a second."""
 
     log: str
     at: datetime
@@ -264,7 +268,7 @@ class BackScan:
 
 
 class BackScans:
-    """Back-scans under way, in the database; one that ended leaves nothing behind."""
+    """Running back-scans in the database; a finished one has no row."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

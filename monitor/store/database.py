@@ -1,4 +1,4 @@
-"""Opening the database: never by accident, never a damaged or a newer one, never with less durability than promised."""
+"""Opening the database: only an existing, undamaged one of this version, with full durability."""
 
 import os
 import sqlite3
@@ -27,7 +27,7 @@ _SQLITE_MAGIC: Final = b"SQLite format 3\x00"
 
 
 class NoDatabase(OwnFault):
-    """There is no database where the configuration says: never taken for a first run."""
+    """There is no database at the configured place; this is never taken for a first run."""
 
 
 class DamagedDatabase(OwnFault):
@@ -35,7 +35,7 @@ class DamagedDatabase(OwnFault):
 
 
 class VanishedDatabase(OwnFault):
-    """The file was deleted or replaced while it was in use: later writes to it are lost."""
+    """The file was deleted or replaced while it was in use, so later writes to it would be lost."""
 
 
 class WrongSchema(OwnFault):
@@ -89,8 +89,8 @@ class Turns:
 class Database:
     """One open database. `read` and `write` hand out connections inside one transaction each.
 
-    `file` are device and inode of an SQLite file: an open file lives on when its name is gone, and a commit to it
-    succeeds.
+    `file` are device and inode of an SQLite file: an open file stays usable after its name is deleted, and a commit
+    to it would succeed.
     """
 
     engine: Engine
@@ -101,7 +101,7 @@ class Database:
 
     @property
     def is_sqlite(self) -> bool:
-        """Whether it is a file of ours rather than a server shared with others."""
+        """True for an SQLite file, false for a server."""
         return self.engine.dialect.name == "sqlite"
 
     @contextmanager
@@ -113,7 +113,7 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """Connection whose changes are all durable when the block ends, or none of them is."""
+        """Connection with one transaction: its changes are durable at the end of the block, or none of them is."""
         with self._turn(), _own_fault(self.where), self.engine.connect() as connection:
             self._check_in_place()
             options = connection.execution_options(signwatch_write=True)
@@ -142,8 +142,8 @@ class Database:
     def _check_in_place(self) -> None:
         if self.path is not None and self.file is not None and _file_of(self.path) != self.file:
             raise VanishedDatabase(
-                f"{self.path}: the database was deleted or replaced while it was in use. What is committed to it now "
-                "is lost with it, so nothing more is. Stop the daemon, put the file back or restore it from a backup, "
+                f"{self.path}: the database was deleted or replaced while it was in use. Further commits would be "
+                "lost, so there are none. Stop the daemon, put the file back or restore it from a backup, "
                 "and start again."
             )
 
@@ -185,8 +185,8 @@ def open_database(where: str, *, check: bool = False) -> Database:
     if path is not None:
         if not path.exists():
             raise NoDatabase(
-                f"{path}: there is no database here. What was followed so far is not known, and that is never taken "
-                "for a first start: run `signwatch init`, or restore the file from a backup."
+                f"{path}: there is no database here. The positions of the logs are unknown, and a missing database is "
+                "never taken for a first start: run `signwatch init`, or restore the file from a backup."
             )
         _check_file(path)
     database = Database(_engine(where, path), _shown(where), path, None if path is None else _file_of(path))
@@ -212,7 +212,7 @@ def sqlite_path(where: str) -> Path | None:
     if url.get_backend_name() != "sqlite":
         return None
     if not url.database or url.database == ":memory:":
-        raise OwnFault("database: state that is forgotten at the end is no state; name a file")
+        raise OwnFault("database: a database in memory would lose the state; name a file")
     return Path(url.database)
 
 
@@ -224,9 +224,9 @@ def check_pages(connection: Connection, where: str) -> None:
 
 
 def _make_whole(path: Path, now: datetime, version: str) -> None:
-    """Make the database beside its place and move it there: a crash in between must not leave half a database.
+    """Make the database under a temporary name and rename it.
 
-    Half a database looks like one that was cut short, and such a one is never begun anew.
+    After a crash `init` would refuse half a database as damaged.
     """
     draft = path.with_name(path.name + ".new")
     try:
@@ -251,7 +251,7 @@ def _write_draft(draft: Path, now: datetime, version: str) -> None:
     event.listen(engine, "begin", _begin_sqlite)
     with closing(Database(engine, str(draft))) as database:
         _upgrade(database, now, version)
-    # Opened as for use, the header comes to say that there is a write-ahead log: synchronised before the rename.
+    # Opened as for use, so that the header names the write-ahead log before the file is synchronised and renamed.
     with closing(Database(_engine(str(draft), draft), str(draft))) as database, database.read():
         pass
     if draft.with_name(f"{draft.name}-wal").exists():
@@ -271,25 +271,25 @@ def _upgraded(where: str, path: Path | None, now: datetime, version: str) -> Dat
 
 def _make_file(path: Path) -> None:
     try:
-        # Made by us, empty, readable by this user only; opening for use never creates.
+        # Created here, empty and readable by this user only; opening for use never creates a file.
         path.touch(mode=0o600, exist_ok=False)
     except OSError as error:
         raise OwnFault(
-            f"{path}: the database cannot be made here: {error.strerror}. Nothing can be followed without one: "
-            "make the folder writable, or name another file under `database`."
+            f"{path}: the database cannot be made here: {error.strerror}. Signwatch cannot follow logs without a "
+            "database: make the folder writable, or name another file under `database`."
         ) from error
 
 
 def _check_file(path: Path) -> None:
-    """Look at the header before SQLite does: it would take an empty file for a new database."""
+    """Check the header before SQLite opens the file, because SQLite takes an empty file for a new database."""
     try:
         with path.open("rb") as file:
             header, size = file.read(100), path.stat().st_size
     except OSError as error:
         why = "it is a folder" if path.is_dir() else error.strerror
         raise OwnFault(
-            f"{path}: the database cannot be read: {why}. Nothing is followed without it, and nothing was begun: name "
-            "the file under `database` in the configuration, or make it readable."
+            f"{path}: the database cannot be read: {why}. Signwatch cannot follow logs without it: name the file "
+            "under `database` in the configuration, or make it readable."
         ) from error
     wal = path.with_name(path.name + "-wal")
     has_wal = wal.exists() and wal.stat().st_size > 0
@@ -307,8 +307,8 @@ def _check_file(path: Path) -> None:
 
 def _damaged(where: object, what: str) -> str:
     return (
-        f"{where}: the database is damaged: {what}. What was followed so far cannot be relied on, and following does "
-        "not begin anew by itself: restore the file from a backup, or move it away and run `signwatch init`."
+        f"{where}: the database is damaged: {what}. Its positions are not reliable, and Signwatch does not begin anew "
+        "by itself: restore the file from a backup, or move it away and run `signwatch init`."
     )
 
 
@@ -329,13 +329,13 @@ def _engine(where: str, path: Path | None) -> Engine:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    # mode=rw: opening must never create a file that looks like a first start.
+    # mode=rw: opening must never create a file.
     uri = f"file:{quote(str(path.absolute()))}?mode=rw"
     return sqlite3.connect(uri, uri=True, check_same_thread=False, timeout=_BUSY_MILLISECONDS / 1000)
 
 
 def _prepare_sqlite(connection: Any, _entry: ConnectionPoolEntry) -> None:
-    connection.isolation_level = None  # transactions are begun by `_begin_sqlite`, not guessed by the driver
+    connection.isolation_level = None  # `_begin_sqlite` begins transactions, not the driver
     for pragma in (
         f"busy_timeout={_BUSY_MILLISECONDS}",
         "journal_mode=WAL",
@@ -353,7 +353,7 @@ def _prepare_draft(connection: Any, _entry: ConnectionPoolEntry) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    # IMMEDIATE: a transaction that reads first and writes later would fail with BUSY instead of waiting.
+    # IMMEDIATE: otherwise a transaction that reads first and writes later would fail with BUSY instead of waiting.
     is_write = connection.get_execution_options().get("signwatch_write", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")
 
@@ -418,13 +418,13 @@ def _shown(where: str) -> str:
 
 @contextmanager
 def _own_fault(where: str) -> Iterator[None]:
-    """Turn every error of the database into `OwnFault`; our own errors pass."""
+    """Turn every error of the database into `OwnFault`; Signwatch's own errors pass."""
     try:
         yield
     except DatabaseError as error:
         told = str(error.orig)
         if "malformed" in told or "not a database" in told:
             raise DamagedDatabase(_damaged(where, told)) from error
-        raise OwnFault(f"{where}: the database failed: {told.strip()}. Nothing of this step was kept.") from error
+        raise OwnFault(f"{where}: the database failed: {told.strip()}. No change of this step was stored.") from error
     except SQLAlchemyError as error:
         raise OwnFault(f"{where}: the database cannot be used: {error}") from error

@@ -79,7 +79,7 @@ class Destinations:
             return connection.execute(update(_DESTINATION).where(*mine).values(**values)).rowcount == 1
 
     def remove(self, destination: str, subscriber: str) -> bool:
-        """Remove a destination and what is on its way there."""
+        """Remove a destination and its waiting messages."""
         mine = (_DESTINATION.c.id == destination, _DESTINATION.c.subscriber == subscriber)
         with self._database.write() as connection:
             if connection.execute(delete(_DESTINATION).where(*mine)).rowcount != 1:
@@ -88,7 +88,7 @@ class Destinations:
         return True
 
     def stop(self, destination: str) -> bool:
-        """Tell a destination nothing any more, and withdraw what is on its way; false when it is not told anyway."""
+        """Stop messages to a destination, and withdraw waiting ones; false when it was stopped already."""
         mine = (_DESTINATION.c.id == destination, _DESTINATION.c.state == READY)
         with self._database.write() as connection:
             if connection.execute(update(_DESTINATION).where(*mine).values(state=STOPPED)).rowcount != 1:
@@ -100,7 +100,7 @@ class Destinations:
         return True
 
     def restart(self, destination: str) -> bool:
-        """Tell a stopped destination again; false for one that was not stopped."""
+        """Resume messages to a stopped destination; false if it was not stopped."""
         mine = (_DESTINATION.c.id == destination, _DESTINATION.c.state == STOPPED)
         with self._database.write() as connection:
             return connection.execute(update(_DESTINATION).where(*mine).values(state=READY)).rowcount == 1
@@ -127,7 +127,7 @@ class Destinations:
 
 
 def suspended_hosts(database: Database, limit: int) -> Sequence[tuple[str, int]]:
-    """Receiving hosts by how many of their destinations are suspended, most first."""
+    """Receiving hosts with the number of their suspended destinations, most first."""
     bad = or_(_DESTINATION.c.state == SUSPENDED, _DESTINATION.c.bounces > 0)
     number = func.count().label("n")
     chosen = select(_DESTINATION.c.host, number).where(bad).group_by(_DESTINATION.c.host).order_by(number.desc())

@@ -1,7 +1,7 @@
 """Findings as people count them: all findings about one certificate are one event, across logs and rules.
 
-A certificate stands in a CT log, and each entry made with it in a Rekor log. Entries without a trusted certificate are
-an event each.
+A certificate is in a CT log, and each entry made with it in a Rekor log. Each entry without a trusted certificate is
+an event of its own.
 """
 
 from collections.abc import Iterable
@@ -28,7 +28,7 @@ _SAME: Final = and_(
     _FINDING.c.entry == _CERTIFICATE.c.entry,
     _FINDING.c.rule == _CERTIFICATE.c.rule,
 )
-# One event may be found by many rules: as many findings are read for each event that is wanted, at most.
+# Many rules may find one event: this bounds the findings that are read for each wanted event.
 _FINDINGS_EACH: Final = 10
 # Times are stored in microseconds.
 _DAY: Final = 86_400_000_000
@@ -47,7 +47,7 @@ class Event:
 
     @property
     def worst(self) -> FoundSigning:
-        """The finding that says most about it."""
+        """The finding with the worst verdict."""
         return self.findings[0]
 
     @property
@@ -65,7 +65,7 @@ class Event:
 class Wanted:
     """Filter of findings: by rules, a log, an entry, a name that a signer carries, or the time found in `[begin, end)`.
 
-    The canary's expected signings are among those of its rule, and of an entry, alone.
+    The canary's expected signings are given only for its rule or for an entry.
     """
 
     rule: str | None = None
@@ -155,7 +155,7 @@ class Events:
         return found
 
     def per_day(self, wanted: Wanted) -> dict[date, int]:
-        """Entries found by the UTC day on which they were."""
+        """Number of entries found on each UTC day."""
         when = type_coerce(_FINDING.c.found_at, BigInteger) // _DAY
         query = select(when, func.count()).where(*wanted.conditions()).group_by(when)
         with self._database.read() as connection:

@@ -1,6 +1,6 @@
-"""Facts that judgements ask about (`rules.facts.Facts`), read from the database.
+"""Facts for judgements (`rules.facts.Facts`), read from the database. `Stored…` answers one query at a time.
 
-`Stored…` answers one question at a time. `…Ahead` asks the database once for all hits of a batch.
+`…Ahead` queries the database once for all hits of a batch.
 """
 
 import json
@@ -119,10 +119,10 @@ class StoredLeave(Leave):
 
 
 class StoredKnown(Known):
-    """`Known` from the findings of other logs in the database. `digests` answers for lists kept outside.
+    """`Known` from the findings of other logs in the database. `digests` answers for lists outside the rule file.
 
-    `certificate_logs` and `signature_logs` say which logs show certificates and which show signatures, and
-    `fresh_within` how long ago each must have been read to its end for an absence to mean something.
+    `certificate_logs` and `signature_logs` are the logs that show certificates and signatures. An absence counts
+    only if each was read to its end within `fresh_within`.
     """
 
     def __init__(self, database: Database) -> None:
@@ -176,7 +176,7 @@ _SHOWN: Final = select(
     _VALUE.c.rule,
     _VALUE.c.subject_key,
     _VALUE.c.value,
-    # Two looks into an index, however many certificates there are.
+    # Two look-ups in an index for any number of certificates.
     _SHOWING.order_by(_SIGHTING.c.certificate).limit(1).scalar_subquery().label("first"),
     _SHOWING.order_by(_SIGHTING.c.certificate.desc()).limit(1).scalar_subquery().label("last"),
 )
@@ -200,7 +200,7 @@ class _Value:
 
 
 class BatchHits:
-    """The hits of one batch, by the questions of expectations."""
+    """The hits of one batch, grouped by the queries of expectations."""
 
     def __init__(self, hits: Sequence[Hit]) -> None:
         self.signings = {hit.signing.where: hit.signing for hit in hits}
@@ -216,7 +216,7 @@ class BatchHits:
         return self._by_rule.keys()
 
     def alike(self, rule: str) -> Sequence[str]:
-        """Rules that selected the same hits as one of them, itself included: they ask the same questions."""
+        """Rules that selected the same hits as this rule, including itself: they need the same facts."""
         if not self._alike:
             for each, signings in self._by_rule.items():
                 self._alike[tuple(signing.where for signing in signings)].append(each)
@@ -264,9 +264,10 @@ class LeaveAhead(StoredLeave):
 
 
 class PastAhead(StoredPast):
-    """The past of these hits with far fewer queries. Another question is answered by itself.
+    """The past of these hits with far fewer queries.
 
-    Answers are as of when the first of their kind was asked for: make a new one for each batch.
+    A question about another signing is answered by a query of its own. Answers are as of the first query of their
+    kind: make a new one for each batch.
     """
 
     def __init__(self, database: Database, about: BatchHits) -> None:
@@ -370,10 +371,10 @@ class PastAhead(StoredPast):
         self._seen.update({(rule, fact): known for rule, known in found.items()})
 
     def _besides(self, known: Sequence[_Value] | None, besides: frozenset[bytes]) -> frozenset[str] | None:
-        """Values that other certificates showed; `None` where the first and the last do not tell."""
+        """Values that other certificates showed; `None` if the first and the last do not decide it."""
         if known is None:
             return None
-        # Two certificates are not both one's own when one has only one.
+        # Two different certificates cannot both be the only own one.
         if len(besides) > 1 and any({each.first, each.last} <= besides for each in known):
             return None
         return frozenset(each.value for each in known if not {each.first, each.last} <= besides)
@@ -388,7 +389,7 @@ def _ranges(entries: Iterable[EntryRef]) -> Iterable[tuple[str, int, int]]:
 
 
 class DatabaseFacts(FactStore):
-    """Facts from the database: `stored` answers one question at a time, `ahead` many of one batch at once."""
+    """Facts from the database: `stored` answers one query at a time, `ahead` all queries of a batch at once."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

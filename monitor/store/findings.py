@@ -1,7 +1,7 @@
-"""Findings as rows: recorded, remembered as the past that later judgements ask about, and judged again when due.
+"""Findings as rows: recorded, used as the past of later judgements, and judged again when due.
 
-A finding waits for its time where something must follow a signing by then. A finding without a trusted certificate
-waits until the trust root names another authority.
+A finding waits for its time if an entry or certificate must follow the signing by then. A finding without a trusted
+certificate waits until the trust root names another authority.
 """
 
 import json
@@ -61,9 +61,9 @@ def vouched_for(connection: Connection, finding: Finding, now: datetime) -> None
 
 
 def _add_names(connection: Connection, findings: Sequence[Finding], now: datetime) -> None:
-    """File signings under their names, for looking one up: each entry once, however many rules select it.
+    """Store signings under their names, for look-ups: each entry once, for any number of rules.
 
-    One that some rule's signer vouches for is filed as such, also when another rule found it before.
+    An entry with a vouched signer is marked so, even if another rule found it before.
     """
     filed: dict[bool, dict[tuple[bytes, str, int], dict[str, Any]]] = {False: {}, True: {}}
     keys: dict[str, bytes] = {}
@@ -116,7 +116,7 @@ def is_certificate_only(signing: Signing) -> bool:
 
 
 def signed_at(selected: Selected, otherwise: datetime) -> datetime:
-    """When it was signed: by a vouched signer's certificate first, then by an authority, else when it was found."""
+    """Time of signing: from a vouched signer's certificate, else from an authority, else the time of the finding."""
     starts = [signer.not_before for signer in selected.vouched if signer.not_before is not None]
     times = selected.signing.times
     told = [time.at for source in _SAID_BY_AUTHORITY for time in times if time.source == source]
@@ -124,7 +124,7 @@ def signed_at(selected: Selected, otherwise: datetime) -> datetime:
 
 
 def signing_document(signing: Signing) -> dict[str, Any]:
-    """A signing as people and scripts see it, in plain JSON types. The entry itself is kept beside it."""
+    """A signing for people and scripts, in plain JSON types. The entry itself is stored beside it."""
     return {
         "log": signing.where.log,
         "index": signing.where.index,
@@ -196,7 +196,7 @@ class Seen:
 
 
 def add_past(connection: Connection, findings: Sequence[Finding]) -> None:
-    """Store facts that later judgements may ask about these findings; known facts are left alone."""
+    """Store facts about these findings for later judgements; known facts do not change."""
     digests, values, sightings = list[dict[str, Any]](), list[dict[str, Any]](), list[dict[str, Any]]()
     known: dict[int, tuple[list[bytes], list[tuple[dict[str, Any], Seen]]]] = {}
     for finding in findings:
@@ -218,7 +218,7 @@ def add_past(connection: Connection, findings: Sequence[Finding]) -> None:
 
 
 def add_known(connection: Connection, rule: str, known: Sequence[tuple[EntryRef, Seen]]) -> None:
-    """Store entries that a rule counts as seen before it was in force: its owner was shown them as expected."""
+    """Store older entries that a new rule counts as its past: its owner saw them as expected."""
     for where, seen in known:
         key = {"rule": rule, **_value_key(seen)}
         place = {"log": where.log, "entry": where.index, "certificate": seen.certificate, "past": True}
@@ -231,7 +231,7 @@ def _value_key(seen: Seen) -> dict[str, Any]:
 
 
 def set_past(connection: Connection, where: EntryRef, rule: str, *, past: bool) -> None:
-    """Say whether the sightings of a finding are the past that later signings are compared with."""
+    """Set whether the sightings of a finding count as the past."""
     here = and_(_SIGHTING.c.log == where.log, _SIGHTING.c.entry == where.index, _SIGHTING.c.rule == rule)
     change_sealed(connection, _SIGHTING, here, {"past": past})
 
@@ -270,16 +270,16 @@ def revisions(connection: Connection, rules: Collection[str]) -> dict[str, int]:
 
 
 def claim_past(connection: Connection, findings: Sequence[Finding]) -> None:
-    """Hold the past of these findings' rules until the transaction ends, and count that it grows.
+    """Lock the past of these findings' rules until the transaction ends, and count its growth.
 
-    Raises `PastMoved` when a finding was judged by a past that has grown since: two logs' passes must not each spend
-    the same leave.
+    Raises `PastMoved` when a finding was judged by a past that has grown since: two logs' passes must not both use
+    the same authorisation.
     """
     judged: Mapping[str, int] = {each.rule: each.past for each in findings if each.past is not None}
     growing = {each.rule for each in findings if each.selected.vouched}
     for part in chunks(sorted(judged.keys() | growing)):
         add_new(connection, _PAST, [{"rule": rule, "revision": 0} for rule in part])
-        # In the order of the keys, so that two who hold the same rows never wait for each other.
+        # In the order of the keys, so that two transactions on the same rows never wait for each other.
         held = select(_PAST.c.rule, _PAST.c.revision).where(_PAST.c.rule.in_(part)).order_by(_PAST.c.rule)
         found = {row.rule: row.revision for row in connection.execute(held.with_for_update())}
         moved = [rule for rule in part if judged.get(rule, found[rule]) != found[rule]]
@@ -290,7 +290,7 @@ def claim_past(connection: Connection, findings: Sequence[Finding]) -> None:
 
 
 def set_past_of_alert(connection: Connection, alert_id: str, *, past: bool) -> None:
-    """Set whether the names in an alert's finding are in the past that later signings are compared with."""
+    """Set whether the names in an alert's finding count as the past."""
     kept = table(AlertRow)
     about = connection.execute(select(kept.c.log, kept.c.entry, kept.c.rule).where(kept.c.id == alert_id)).one()
     if about.log is not None and about.entry is not None and about.rule is not None:
@@ -299,14 +299,14 @@ def set_past_of_alert(connection: Connection, alert_id: str, *, past: bool) -> N
 
 _FINDING: Final = table(FindingRow)
 _RECHECK: Final = table(Recheck)
-# No such time comes: only `wake` ends this wait.
+# A time that never comes: only `wake` ends this wait.
 _OTHER_AUTHORITY: Final = datetime(9999, 12, 31, tzinfo=UTC)
 _SETTLING: Final = timedelta(minutes=15)
 
 
 @dataclass(frozen=True, slots=True)
 class DueFinding:
-    """A finding whose second judgement is due: the entry as hashed and as served, and the times it told."""
+    """A finding with a due second judgement: the entry as hashed and as served, and its times."""
 
     where: EntryRef
     rule: str
@@ -318,7 +318,7 @@ class DueFinding:
 
 
 def add_rechecks(connection: Connection, findings: Sequence[Finding], now: datetime) -> None:
-    """Store when to judge findings again. One that is unexpected already cannot get worse."""
+    """Store the times of second judgements; none for an unexpected finding, which cannot get worse."""
     unverified = [each for each in findings if _may_be_vouched_for(each)]
     rows = [
         _recheck_row(finding, finding.recheck)
@@ -332,13 +332,13 @@ def add_rechecks(connection: Connection, findings: Sequence[Finding], now: datet
 
 
 def _may_be_vouched_for(finding: Finding) -> bool:
-    """Whether another authority could vouch for it: none ever does for a bare key."""
+    """True if a further authority could have issued its certificate; false for a bare key."""
     chains = {each.signer.trust for each in finding.selected.signers if each.signer is not None}
     return finding.verdict.outcome is Outcome.UNVERIFIED and ChainTrust.UNTRUSTED in chains
 
 
 def wake(connection: Connection, now: datetime) -> None:
-    """Make everything due that waits for another authority; it is judged in the usual small steps."""
+    """Make all findings due that wait for another authority; they are judged in the usual small steps."""
     found = _FINDING.c
     same = and_(found.log == _RECHECK.c.log, found.entry == _RECHECK.c.entry, found.rule == _RECHECK.c.rule)
     unverified = exists().where(same, found.outcome == Outcome.UNVERIFIED.value)
@@ -346,7 +346,7 @@ def wake(connection: Connection, now: datetime) -> None:
 
 
 def rest(database: Database, due: Sequence[DueFinding], now: datetime) -> None:
-    """Let findings still without a trusted certificate wait on, all in one transaction: there may be very many."""
+    """Let findings still without a trusted certificate wait further, all in one transaction: there may be very many."""
     with database.write() as connection:
         until = _rest(connection, now)
         for each in due:
@@ -356,7 +356,7 @@ def rest(database: Database, due: Sequence[DueFinding], now: datetime) -> None:
 def _rest(connection: Connection, now: datetime) -> datetime:
     newest = connection.execute(select(func.max(table(TrustRootRow).c.seen_at))).scalar()
     if newest is not None and abs(now - newest) < _SETTLING:
-        # A batch judged by the root before it may commit after those that waited were woken.
+        # A batch that was judged by the earlier root may commit after `wake`.
         return now + _SETTLING
     return _OTHER_AUTHORITY
 
@@ -367,7 +367,7 @@ def _recheck_row(finding: Finding, due_at: datetime) -> dict[str, object]:
 
 
 def due_findings(database: Database, now: datetime, limit: int) -> list[DueFinding]:
-    """The longest due first."""
+    """Due findings, the longest due first."""
     same = and_(
         _FINDING.c.log == _RECHECK.c.log, _FINDING.c.entry == _RECHECK.c.entry, _FINDING.c.rule == _RECHECK.c.rule
     )
@@ -402,7 +402,7 @@ def postpone(database: Database, due: DueFinding, until: datetime) -> None:
 
 
 def settle_recheck(connection: Connection, due: DueFinding, worse: Finding | None) -> bool:
-    """End the wait of a finding; false when another process did. `worse` is its new verdict where there is one."""
+    """End the wait of a finding; false when another process did. `worse` is its new verdict, if there is one."""
     if connection.execute(delete(_RECHECK).where(*_is(due))).rowcount != 1:
         return False
     if worse is not None:
@@ -435,7 +435,7 @@ class BatchPast(Past):
         self._time_of: dict[tuple[str, EntryRef], datetime] = {}
 
     def remember(self, finding: Finding) -> None:
-        """Let later judgements of this batch know of a finding. Signers that are not vouched for are no past."""
+        """Add a finding to the past of later judgements of this batch. Only vouched signers count."""
         signing, rule = finding.selected.signing, finding.rule
         if not finding.selected.vouched:
             return
@@ -471,7 +471,7 @@ class BatchPast(Past):
 
     @override
     def absent_at(self, where: EntryRef) -> datetime | None:
-        """The pass that met the entry has not ended."""
+        """`None`: the pass that read the entry has not ended."""
         return self._stored.absent_at(where)
 
     def _with_seen(

@@ -1,4 +1,4 @@
-"""Recompute derived values from the stored rows, and report each that does not fit."""
+"""Recompute derived values from the stored rows, and report each difference."""
 
 import json
 from collections.abc import Iterator
@@ -34,14 +34,14 @@ _FINDING = table(FindingRow)
 
 
 def fsck(database: Database) -> list[str]:
-    """Check everything; one sentence for each thing wrong, none when all is well. Changes nothing."""
+    """Run every check; returns one sentence for each fault. Changes no row."""
     with database.read() as connection:
         problems = list(_pages(connection)) if database.is_sqlite else []
         for check in _CHECKS:
             try:
                 problems.extend(check(connection))
             except (SQLAlchemyError, ValueError, TypeError, OverflowError, RuntimeError) as error:
-                # What was overwritten may be no value of its column any more.
+                # An overwritten value may not be a value of its column's type.
                 what = check.__name__.strip("_")
                 problems.append(f"the check of {what} cannot be finished: {type(error).__name__}: {error!s:.200}")
     return problems

@@ -1,4 +1,4 @@
-"""State of the watch that a restart must not forget: trouble with each log, its witnesses, the load of the rules."""
+"""State of following that outlives a restart: trouble with each log, its witnesses, the load of the rules."""
 
 import json
 from collections.abc import Sequence
@@ -34,10 +34,10 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A log's condition. `fresh_at` is when it last showed a head it had not shown before.
+    """A log's condition. `fresh_at` is the time of its last new head.
 
-    `read` is the size of the newest tree that was read to its end, and when the pass that did so began.
-    `behind_since`: every pass since then was shown a smaller tree than the trusted one.
+    `read` is the size of the newest tree that was read to its end, and the start of that pass. `behind_since`: every
+    later pass got a smaller tree than the trusted one.
     """
 
     log: str
@@ -74,19 +74,19 @@ class Health:
         progress: Pass | None = None,
         behind: bool = False,
     ) -> Condition:
-        """Record a pass that succeeded; `fresh_at` is how young its head is, `None` when that is not new.
+        """Record a successful pass; `fresh_at` is the time of its head, `None` without a new head.
 
-        `read` is the size of the newest tree and when the pass began, where it read that tree to its end.
-        `progress` goes into the history of the log. Earlier trouble is over. `behind` says that the log showed a
-        smaller tree than the trusted one.
+        `read` is the size of the newest tree and the start of the pass, if it read that tree to its end. `progress`
+        goes into the history of the log. Earlier trouble ends. `behind` means that the log showed a smaller tree than
+        the trusted one.
         """
         before = self.of(log)
         if fresh_at is None:
-            # A pass that was killed after it kept a new head never came to say so: the history still knows when.
+            # A pass that was killed after it stored a new head did not record its time here; the history has the time.
             known = (before.fresh_at, self._newest_head(log))
-            # A clock that was ahead once left times in the future, which would hide a frozen log until they come.
+            # A clock that was ahead once left times in the future, which would hide a frozen log until then.
             fresh_at = max((each for each in known if each is not None and each <= at), default=None)
-        # A clock that was ahead once must not end the wait early, nor make it longer than it is.
+        # A clock that was ahead once must neither shorten nor extend the wait.
         since = min(before.behind_since or at, at) if behind else None
         fresh = min(fresh_at or at, at)
         condition = Condition(log, at, at, fresh, read=read or before.read, behind_since=since)
@@ -113,12 +113,12 @@ class Health:
             return [(row.seen_at, row.size) for row in connection.execute(query)][::-1]
 
     def forget(self, log: str) -> None:
-        """Drop the health of a log under a name that stands for no log any more."""
+        """Delete the health of a name that no log has any more."""
         with self._database.write() as connection:
             connection.execute(delete(_HEALTH).where(_HEALTH.c.log == log))
 
     def _newest_head(self, log: str) -> datetime | None:
-        """Time of the trusted head: when it was signed, where it says so, but no later than it was first seen."""
+        """Time of the trusted head: its signed time if it has one, but not later than its first sighting."""
         at, seen = table(LogPosition).c, table(Head).c
         same = and_(seen.log == at.log, seen.size == at.head_size, seen.root == at.head_root)
         query = select(func.min(seen.seen_at), at.head_timestamp).join_from(table(LogPosition), table(Head), same)
@@ -167,7 +167,7 @@ def _condition(row: Any) -> Condition:
 
 
 def ids_of_condition(condition: Condition) -> list[str]:
-    """Ids of the alerts about a log's lasting trouble that are true now, whether or not one was raised."""
+    """Ids of the alerts about a log's present lasting trouble, raised or not."""
     found = []
     if condition.fresh_at is not None:
         found.append(alert_id("log-stale", condition.log, condition.fresh_at.isoformat()))
@@ -209,7 +209,7 @@ class Standings:
             add_or_replace(connection, _STANDING, row, ("log",))
 
     def forget(self, log: str) -> None:
-        """Drop the status of a log for which no witnesses are wanted."""
+        """Delete the status of a log without required witnesses."""
         with self._database.read() as connection:
             if connection.execute(select(_STANDING.c.log).where(_STANDING.c.log == log)).first() is None:
                 return
@@ -224,7 +224,7 @@ _NAMED: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """The rules last put in force. `names` are the first few of the `unindexed` ones."""
+    """The rules last put in force. `names` are the first few ids of the `unindexed` rules."""
 
     at: datetime
     rules: int
@@ -234,7 +234,7 @@ class InForce:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Matches of one log that were not judged, so far; `index` is the newest entry they were of."""
+    """Number of matches of one log that were not judged; `index` is the newest such entry."""
 
     matches: int
     index: int
@@ -248,7 +248,7 @@ class RuleLoad:
         self._database = database
 
     def put_in_force(self, rules: int, unindexed: Sequence[str], at: datetime) -> None:
-        """Record that these many rules judge from now on; `unindexed` are the ids of those without a literal."""
+        """Record the number of rules in force; `unindexed` are the ids of rules without a literal."""
         row = {"id": 1, "at": at, "rules": rules, "unindexed": len(unindexed), "names": json.dumps(unindexed[:_NAMED])}
         with self._database.write() as connection:
             add_or_replace(connection, _IN_FORCE, row, ("id",))
@@ -268,7 +268,7 @@ class RuleLoad:
 
 
 def add_dropped(connection: Connection, log: str, dropped: Sequence[LeftOut], at: datetime) -> None:
-    """Add entries, as (index, matches left out), to the counts of before."""
+    """Add entries, as (index, matches left out), to the counts."""
     if not dropped:
         return
     before = connection.execute(select(_DROPPED.c.matches).where(_DROPPED.c.log == log)).scalar() or 0

@@ -2,8 +2,8 @@
 
 A position is stored with everything that proves it, and moved only from the exact value that was read.
 
-Signed heads are the append-only `head` table, hash-chained so that a later change shows. Passes leave two short
-records: a span for as long as they succeed, and a day's sums. Trust roots are numbered without a gap.
+Signed heads are in the append-only `head` table, hash-chained so that a later change is noticed. Passes leave two
+short records: a span while they succeed, and the sums of a day. Trust roots are numbered without a gap.
 """
 
 import json
@@ -40,7 +40,8 @@ def position_of(row: Any) -> Position:
         cosigned = tuple(str(name) for name in json.loads(row["head_cosigned_by"]))
     except (MalformedFrontier, ValueError, TypeError) as error:
         raise OwnFault(
-            f"{row['log']}: the stored position is damaged: {error}. Nothing is followed from it; restore the database."
+            f"{row['log']}: the stored position is damaged: {error}. Signwatch does not follow the log from it; "
+            "restore the database."
         ) from error
     if len(row["head_root"]) != HASH_SIZE or frontier.size > row["head_size"]:
         raise OwnFault(f"{row['log']}: the stored position contradicts its head. Restore the database from a backup.")
@@ -72,7 +73,7 @@ def first_position(connection: Connection, position: Position, how: str, now: da
 
 
 def move_position(connection: Connection, old: Position, new: Position) -> None:
-    """Compare and swap. Raises `StateConflict` when the stored position is no longer exactly `old`."""
+    """Compare and swap. Raises `StateConflict` when the stored position is not exactly `old` any more."""
     if old.log != new.log or new.frontier.size > new.head.head.size or new.frontier.size < old.frontier.size:
         raise OwnFault(f"{old.log}: refused to store a position that goes back or beyond its head")
     expected = and_(*(_POSITION.c[name] == value for name, value in _position_row(old).items() if value is not None))
@@ -101,7 +102,7 @@ def _position_row(position: Position) -> dict[str, Any]:
 
 def append_head(connection: Connection, head: SignedHead, now: datetime) -> bool:
     """Append a head; `False` when the log already made this very statement."""
-    # Two writers would otherwise chain two rows to the same link.
+    # A lock, because two writers would chain two rows to the same link.
     lock_name(connection, f"heads {head.log}")
     same = (_HEAD.c.log == head.log, _HEAD.c.size == head.size, _HEAD.c.root == head.root, _HEAD.c.final == head.final)
     if connection.execute(select(_HEAD.c.number).where(*same)).first() is not None:
@@ -124,7 +125,7 @@ def append_head(connection: Connection, head: SignedHead, now: datetime) -> bool
 
 
 def heads_at(connection: Connection, log: str, size: int) -> list[SignedHead]:
-    """Every head of this size that the log ever signed for us; more than one root is a fork."""
+    """Every recorded head of this size; more than one root is a fork."""
     rows = connection.execute(select(_HEAD).where(_HEAD.c.log == log, _HEAD.c.size == size)).mappings()
     return [SignedHead(log, size, RootHash(bytes(row["root"])), bytes(row["raw"]), final=row["final"]) for row in rows]
 
@@ -132,7 +133,7 @@ def heads_at(connection: Connection, log: str, size: int) -> list[SignedHead]:
 def first_seen(
     connection: Connection, log: str, heads: Sequence[tuple[int, bytes]]
 ) -> dict[tuple[int, bytes], datetime]:
-    """When each of these heads, by size and root, was first recorded; those never recorded are left out."""
+    """Time of the first record of each of these heads, by size and root, without unrecorded ones."""
     found = {}
     for size, root in heads:
         here = (_HEAD.c.log == log, _HEAD.c.size == size, _HEAD.c.root == root)
@@ -171,7 +172,7 @@ def broken_links(connection: Connection) -> Iterator[str]:
 
 _DAY: Final = table(LogDay)
 _SPAN: Final = table(WatchedSpan)
-# A log that fails every other pass for years makes no page and no report that cannot be read.
+# Bounds a page and a report for a log that fails every other pass for years.
 _MOST_SPANS: Final = 20_000
 
 
@@ -189,7 +190,10 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A time in which a log was watched. `trouble` owns the pause after it; `None` when Signwatch was not running."""
+    """A time in which a log was watched.
+
+    `trouble` is the owner of the pause after it; `None` when Signwatch was not running.
+    """
 
     began: datetime
     ended: datetime
@@ -198,7 +202,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A time in which a log was not watched, and who owns it: `None` when no pass was tried."""
+    """A time in which a log was not watched, with the owner of the trouble: `None` when no pass was tried."""
 
     began: datetime
     ended: datetime
@@ -212,7 +216,7 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class DaySums:
-    """One UTC day of one log: passes by how they ended, the greatest lag after one, entries read `[first, last)`."""
+    """One UTC day of one log: passes by result, the greatest lag after a pass, entries read `[first, last)`."""
 
     day: date
     passes: int
@@ -250,7 +254,7 @@ def record_pass(connection: Connection, log: str, at: datetime, progress: Pass) 
 
 
 def record_failure(connection: Connection, log: str, at: datetime, owner: Owner) -> None:
-    """Record a pass that failed: where no pass succeeds in time, its owner owns the pause."""
+    """Record a failed pass: if no pass succeeds in time, `owner` becomes the owner of the pause."""
     last = _last_span(connection, log)
     if last is not None and last.trouble is None:
         here = and_(_SPAN.c.log == log, _SPAN.c.began_at == last.began_at)
@@ -261,13 +265,13 @@ def record_failure(connection: Connection, log: str, at: datetime, owner: Owner)
 
 
 class History:
-    """Questions about the past of logs."""
+    """Queries about the past of logs."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def logs(self) -> list[str]:
-        """Every log that a head or a pass is known of."""
+        """Every log with a recorded head or pass."""
         with self._database.read() as connection:
             heads = connection.execute(select(_HEAD.c.log).distinct()).scalars()
             return sorted({*heads, *connection.execute(select(_DAY.c.log).distinct()).scalars()})
@@ -292,7 +296,7 @@ class History:
         ]
 
     def trouble_before(self, log: str, at: datetime) -> Owner | None:
-        """Owner of the trouble because of which no pass succeeded at a time; `None` where none was tried."""
+        """Owner of the trouble that kept passes from succeeding at a time; `None` when none was tried."""
         query = select(_SPAN.c.trouble).where(_SPAN.c.log == log, _SPAN.c.ended_at < at)
         with self._database.read() as connection:
             found = connection.execute(query.order_by(_SPAN.c.began_at.desc()).limit(1)).scalar()
@@ -307,10 +311,10 @@ class History:
             return [_seen(row, bytes(row.raw)) for row in rows]
 
     def heads_between(self, log: str, begin: datetime, end: datetime) -> tuple[int, list[SeenHead]]:
-        """Heads first shown in `[begin, end)`: how many, and those that a report needs whole, oldest first.
+        """Heads first seen in `[begin, end)`: their number, and the heads that a report needs whole, oldest first.
 
         Whole are the last one before `begin`, and in the range the first, the last of each UTC day, and every head
-        that is no larger than one before it: two heads of one size are what a fork looks like.
+        that is not larger than an earlier one, because a fork has two heads of one size.
         """
         within = (_HEAD.c.log == log, _HEAD.c.seen_at >= begin, _HEAD.c.seen_at < end)
         columns = _HEAD.c["number", "size", "root", "seen_at", "final"]
@@ -331,7 +335,7 @@ class History:
 
 
 def pauses(spans: Sequence[Span], begin: datetime, end: datetime, before: Owner | None) -> Iterator[Pause]:
-    """Times in `[begin, end)` outside all spans; `before` owns one that was going on at `begin`."""
+    """Times in `[begin, end)` outside all spans; `before` is the owner of a pause that began earlier."""
     at, trouble = begin, before
     for span in spans:
         if span.began > at:
@@ -367,8 +371,8 @@ def _last_span(connection: Connection, log: str) -> Any:
 def _day_of(connection: Connection, log: str, at: datetime) -> Any:
     """The row of a day, made where it is missing.
 
-    A day begins where the one before ended, or at the log's baseline. A process that dies between a commit and this
-    record thus leaves no entry out of the sums.
+    A day begins at the end of the day before, or at the log's baseline. So the sums hold all entries even if a
+    process dies between a commit and this record.
     """
     here = select(_DAY).where(_DAY.c.log == log, _DAY.c.day == _key(at))
     row = connection.execute(here).first()

@@ -1,7 +1,7 @@
-"""Messages on their way to subscribers: one due queue over destinations of all kinds.
+"""Messages to subscribers: one queue over destinations of all kinds.
 
-At least once, with the same key each time. A claim leases a bounded number of messages; their results are written
-together. A destination that fails waits by itself, and the others do not wait with it.
+Delivery is at least once, with the same key each time. A claim leases a bounded number of messages; their results are
+written together. A failing destination waits alone.
 """
 
 import json
@@ -52,7 +52,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Result of sending one notice: delivered (no `error`), given up (`final`), or to be tried again at `retry_at`."""
+    """Result of sending one notice: delivered (no `error`), given up (`final`), or retried at `retry_at`."""
 
     notice: Notice
     error: str = ""
@@ -67,9 +67,9 @@ class Notices:
         self._database = database
 
     def expand(self, alert: str, ask: int, now: datetime, chunk: int) -> int:
-        """Put an alert on its way to every destination of every subscriber who asked; return how many are new.
+        """Put an alert into the queue of every destination of its subscribers; returns the number of new messages.
 
-        In chunks, each a transaction: an interrupted expansion is begun again and adds only what is lacking.
+        In chunks, each a transaction: a repeated expansion adds only the missing messages.
         """
         added, after = 0, ""
         while True:
@@ -104,13 +104,13 @@ class Notices:
         return int(connection.execute(select(func.max(_NOTICE.c.id))).scalar() or 0)
 
     def release(self) -> None:
-        """End every lease. Only for who holds the only lock there is."""
+        """End every lease. Only for the holder of the daemon's lock."""
         held = and_(_NOTICE.c.state == PENDING, _NOTICE.c.leased_until.is_not(None))
         with self._database.write() as connection:
             connection.execute(update(_NOTICE).where(held).values(leased_until=None))
 
     def claim(self, now: datetime, lease: timedelta, limit: int) -> list[Notice]:
-        """Lease messages that are due, those that never failed first, and every member of a digest with the first."""
+        """Lease due messages, those without a failure first, and all members of a digest with its first one."""
         due = and_(
             _NOTICE.c.state == PENDING,
             _NOTICE.c.due_at <= now,
@@ -158,7 +158,7 @@ class Notices:
         return found
 
     def sent_since(self, ids: Sequence[str], since: datetime) -> dict[str, int]:
-        """Number of messages that each destination got since a moment, a digest counted once."""
+        """Number of messages to each destination since a moment; a digest counts once."""
         alone = func.coalesce(_NOTICE.c.digest, _NOTICE.c.key)
         found: dict[str, int] = {}
         with self._database.read() as connection:
@@ -174,7 +174,7 @@ class Notices:
         return found
 
     def bundle(self, notices: Sequence[Notice], digest: str) -> None:
-        """Let messages be told in one, from now on and at each attempt."""
+        """Combine messages into one, for this and each later attempt."""
         with self._database.write() as connection:
             for part in chunks([notice.id for notice in notices]):
                 connection.execute(update(_NOTICE).where(_NOTICE.c.id.in_(part)).values(digest=digest))
@@ -187,7 +187,7 @@ class Notices:
                 connection.execute(update(_NOTICE).where(held).values(due_at=until, leased_until=None))
 
     def finish(self, results: Sequence[Result], now: datetime) -> None:
-        """Write what came of messages, in one transaction."""
+        """Write the results of messages, in one transaction."""
         done = [each for each in results if not each.error]
         with self._database.write() as connection:
             for part in chunks([each.notice.id for each in done]):
@@ -220,7 +220,7 @@ class Notices:
                 count(connection, "told", told)
 
     def destination_well(self, ids: Sequence[str]) -> None:
-        """Note that destinations took a message: an earlier trouble is over."""
+        """Record that destinations accepted a message, which ends earlier trouble."""
         with self._database.write() as connection:
             for part in chunks(list(ids)):
                 trouble = or_(_DESTINATION.c.failing_since.is_not(None), _DESTINATION.c.bounces > 0)
@@ -233,7 +233,7 @@ class Notices:
     def destination_failed(
         self, destination: str, error: str, now: datetime, *, bounced: bool, bounces_allowed: int, patience: timedelta
     ) -> bool:
-        """Note that a destination refused; true when that suspends it and withdraws the messages that wait for it."""
+        """Record that a destination refused; true when this suspends it and withdraws its waiting messages."""
         with self._database.write() as connection:
             row = connection.execute(select(_DESTINATION).where(_DESTINATION.c.id == destination)).first()
             if row is None or row.state != READY:
@@ -260,7 +260,7 @@ class Notices:
         destination: str = "",
         withdrawn: bool = False,
     ) -> None:
-        """Put a letter on its way within a transaction; `withdrawn` writes the same row and sends nothing."""
+        """Put a letter into the queue within a transaction; `withdrawn` writes the same row without sending it."""
         row = _row(key, LETTER, destination, now, document=json.dumps(document) if not withdrawn else "{}")
         ended = {"state": WITHDRAWN, "finished_at": now} if withdrawn else {"state": PENDING, "finished_at": None}
         add_new(connection, _NOTICE, [row | ended])

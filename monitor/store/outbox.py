@@ -1,6 +1,6 @@
 """The outbox in the database (`alerts.outbox.Outbox`), and the silences that keep alerts out of it.
 
-A silenced alert is recorded and sent to no channel. An alert about a log's misbehaviour is never silenced.
+A silenced alert is recorded and not sent. A silence never covers a log's misbehaviour.
 """
 
 import json
@@ -27,7 +27,10 @@ _SILENCE: Final = table(SilenceRow)
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """Alerts of this rule, identity and kind until `expires`; a field that is `None` stands for any. One is given."""
+    """Alerts of this rule, identity and kind until `expires`; `None` in a field stands for any value.
+
+    At least one field is set.
+    """
 
     expires: datetime
     by: str
@@ -40,9 +43,9 @@ class Silence:
     silenced: int = 0
 
     def covers(self, alert: Alert) -> bool:
-        """True if the alert is one of those.
+        """True if the silence covers the alert.
 
-        Never for a log's misbehaviour, the news of a silence's end, or the canary's own signing.
+        Never for a log's misbehaviour, the alert about a silence's end, or the canary's own signing.
         """
         if alert.owner is Owner.LOG_MISBEHAVED or alert.kind in {ENDED, SEEN}:
             return False
@@ -51,7 +54,7 @@ class Silence:
 
 
 ENDED: Final = "silence-ended"
-"""Kind of the alert that tells how many alerts a silence kept from the channels."""
+"""Kind of the alert with the number of alerts that a silence kept from the channels."""
 
 
 def silences_in_force(connection: Connection, now: datetime) -> list[Silence]:
@@ -73,7 +76,7 @@ class Silences:
         self._database = database
 
     def add(self, silence: Silence, now: datetime) -> int:
-        """Put a silence in force; return its number. Raises `ValueError` for one without an end or a limit."""
+        """Put a silence in force; returns its number. Raises `ValueError` for a silence without an end or a field."""
         if silence.rule is silence.identity is silence.kind is None:
             raise ValueError("a silence names a rule, an identity or a kind; a silence of everything does not exist")
         if not now < silence.expires <= now + LONGEST:
@@ -99,14 +102,14 @@ class Silences:
             return bool(change_sealed(connection, _SILENCE, holds, {"ended_at": now}))
 
     def all(self) -> list[Silence]:
-        """Every silence there ever was, newest first, with how many alerts it kept from the channels."""
+        """Every silence, newest first, with the number of alerts that it kept from the channels."""
         with self._database.read() as connection:
             rows = connection.execute(select(_SILENCE).order_by(_SILENCE.c.id.desc())).mappings().all()
             counts = _counts(connection)
         return [_silence(row, counts.get(row["id"], 0)) for row in rows]
 
     def take_ended(self, connection: Connection, now: datetime) -> list[Silence]:
-        """Silences that are over and whose end was not told yet; they count as told from now on."""
+        """Ended silences without an alert about their end; they count as reported from now on."""
         over = (_SILENCE.c.expires <= now) | _SILENCE.c.ended_at.is_not(None)
         untold = and_(over, _SILENCE.c.told_at.is_(None))
         rows = connection.execute(select(_SILENCE).where(untold).order_by(_SILENCE.c.id)).mappings().all()
@@ -150,7 +153,7 @@ _EARLIER = _DELIVERY.alias("earlier")
 
 
 class Post(NamedTuple):
-    """An alert on its way to some channels; nothing is delivered, nor counted as waiting, before `due`."""
+    """An alert for some channels. Before `due` it is neither delivered nor counted as waiting."""
 
     alert: Alert
     channels: Sequence[str]
@@ -158,10 +161,10 @@ class Post(NamedTuple):
 
 
 def put(connection: Connection, posts: Sequence[Post], now: datetime) -> None:
-    """Record alerts and a delivery for each channel of theirs; an alert or delivery that is there is left alone.
+    """Record alerts and a delivery for each of their channels; existing alerts and deliveries do not change.
 
-    An alert under a silence in force is recorded with the silence, and no channel is told. The alert of the canary's
-    own signing asks nothing of a person: it is never open.
+    An alert under a silence in force is recorded with the silence and not sent. The alert about the canary's own
+    signing is never open.
     """
     if not posts:
         return
@@ -197,7 +200,7 @@ class DatabaseOutbox(Outbox):
         self._database = database
 
     def release(self) -> None:
-        """End every lease. Only for who holds the only lock there is: the holders of these leases are dead."""
+        """End every lease. Only for the holder of the daemon's lock: the holders of these leases are dead."""
         with self._database.write() as connection:
             held = and_(_DELIVERY.c.state == PENDING, _DELIVERY.c.leased_until.is_not(None))
             connection.execute(update(_DELIVERY).where(held).values(leased_until=None))
@@ -219,7 +222,7 @@ class DatabaseOutbox(Outbox):
                 _EARLIER.c.state == PENDING,
                 _EARLIER.c.id < _DELIVERY.c.id,
             )
-            # A receiver that heard of an end before the beginning would keep the alert open for ever.
+            # A receiver that got the end of an alert before its beginning would keep the alert open for ever.
             due = and_(due, or_(_DELIVERY.c.news == "", ~waits))
             order = (_DELIVERY.c.attempts, _DELIVERY.c.urgent.desc(), _DELIVERY.c.id)
             digests = select(_DELIVERY.c.digest).where(due, ~_IS_SINGLE).order_by(*order).limit(1)
@@ -231,8 +234,8 @@ class DatabaseOutbox(Outbox):
                 lock_rows(connection, _DELIVERY.c.id, and_(due, _DELIVERY.c.digest == digest))
                 chosen = chosen.where(due, _DELIVERY.c.digest == digest)
             else:
-                # Skipped: one that is being withdrawn at this moment must not be sent as well. If it is not withdrawn
-                # after all, the next claim has it.
+                # Locked rows are skipped: a delivery that is being withdrawn must not be sent. If it is not
+                # withdrawn, the next claim gets it.
                 chosen = chosen.where(due, _IS_SINGLE).limit(limit)
                 chosen = chosen.with_for_update(of=_DELIVERY, skip_locked=True)
             rows = connection.execute(chosen).all()
@@ -292,7 +295,7 @@ class DatabaseOutbox(Outbox):
             return {channel: Backlog(count, oldest) for channel, count, oldest in connection.execute(waiting)}
 
     def replay(self, now: datetime, alert: str | None = None, channel: str | None = None) -> int:
-        """Make given-up deliveries (of one alert, to one channel) pending again; returns how many."""
+        """Make given-up deliveries (of one alert, to one channel) pending again; returns their number."""
         with self._database.write() as connection:
             dead = [_DELIVERY.c.state == GIVEN_UP]
             dead += [_DELIVERY.c.alert == alert] if alert is not None else []
@@ -347,7 +350,7 @@ def _delivery(row: Row[Any], lease: str) -> Delivery:
 
 
 def news_of(change: AlertChange) -> str:
-    """A change as the outbox keeps it."""
+    """The outbox's text for a change."""
     return json.dumps([change.kind.value, change.number, change.by, change.note])
 
 

@@ -23,7 +23,7 @@ _MAX_TEXT: Final = 2_000
 
 @dataclass(frozen=True, slots=True)
 class KeptPattern:
-    """A pattern with who acknowledged it, for which rule, of which alert, and when it was revoked."""
+    """A pattern with its person, rule, alert, and the time of its revocation."""
 
     pattern: SignerPattern
     rule: str
@@ -61,7 +61,7 @@ class Patterns:
         self._database = database
 
     def like(self, alert: str, ref_glob: str | None = None) -> tuple[str, SignerPattern]:
-        """The rule, and the pattern that acknowledging this alert's signing makes; nothing is stored.
+        """The rule and the pattern of this alert's signing, without storing them.
 
         Raises `NoPattern`, `NoSuchAlert`.
         """
@@ -69,7 +69,7 @@ class Patterns:
             return _like(connection, alert, ref_glob)
 
     def add(self, alert: str, ref_glob: str | None, who: Who, now: datetime) -> KeptPattern:
-        """Expect signings like this alert's from now on; an equal pattern that is in force is returned instead.
+        """Expect signings equal to this alert's from now on; returns an equal pattern in force instead of a second one.
 
         Raises `NoPattern`, `NoSuchAlert`.
         """
@@ -94,7 +94,7 @@ class Patterns:
             return _kept({**values, "id": key[0], "revoked_at": None, "revoked_by": None})
 
     def revoke(self, number: int, who: Who, now: datetime, alert: str | None = None) -> bool:
-        """End one; false when none of this number (and of this alert, where one is given) is in force."""
+        """End a pattern; false when none with this number (and, if given, of this alert) is in force."""
         here = and_(_PATTERN.c.id == number, _PATTERN.c.revoked_at.is_(None))
         if alert is not None:
             here = and_(here, _PATTERN.c.alert == alert)
@@ -103,7 +103,7 @@ class Patterns:
             return change_sealed(connection, _PATTERN, here, values) > 0
 
     def all(self, *, rule: str | None = None, alert: str | None = None) -> list[KeptPattern]:
-        """Every pattern there ever was, newest first."""
+        """Every pattern, newest first, including revoked ones."""
         query = select(_PATTERN).order_by(_PATTERN.c.id.desc())
         for column, value in ((_PATTERN.c.rule, rule), (_PATTERN.c.alert, alert)):
             if value is not None:
@@ -113,7 +113,7 @@ class Patterns:
 
 
 def pattern_note(note: str, number: int) -> str:
-    """A note on an acknowledgement, with the pattern that was made by it."""
+    """A note on an acknowledgement, with the number of its pattern."""
     return f"{note} (pattern {number})" if note else f"pattern {number}"
 
 

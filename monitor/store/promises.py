@@ -1,4 +1,4 @@
-"""Promises of followed logs that were not seen kept yet, and counts of those that were, or were not."""
+"""Promises of followed logs that are not shown to be kept yet, and counts of the settled ones."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,17 +17,17 @@ from monitor.store.tables import EvidenceRow, LogPosition, PromiseCount, Promise
 
 PENDING: Final = "pending"
 BROKEN: Final = "broken"
-# How a promise may end, beside broken: shown to be kept, never decided, or not taken because too many wait already.
+# Ends of a promise beside broken: shown to be kept, never decided, or refused because too many wait.
 KEPT: Final = "kept"
 UNDECIDED: Final = "undecided"
 REFUSED: Final = "refused"
-# How the detail of a promise begins that the log could not be asked for.
+# Beginning of the detail of a promise about which the log did not answer.
 UNASKED: Final = "the log could not be asked: "
 MAX_PENDING: Final = 10_000
 _AT_ONCE: Final = 20
 _FEW: Final = 4
 _MAX_DETAIL: Final = 2_000
-# Longer than any merge delay or outage: a promise undecided by then cannot be checked any more.
+# Longer than any merge delay or outage: a promise still undecided by then stays undecided.
 _GIVE_UP_AFTER: Final = timedelta(days=30)
 
 _PROMISE = table(PromiseRow)
@@ -36,7 +36,10 @@ _COUNT = table(PromiseCount)
 
 @dataclass(frozen=True, slots=True)
 class KeptPromise:
-    """A promise that waits: `due` is when it must have been kept, `tries` how often the log did not show that."""
+    """A waiting promise.
+
+    `due` is the time by which it must be kept, `tries` counts passes in which the log did not show it.
+    """
 
     promise: InclusionPromise
     seen_at: datetime
@@ -46,7 +49,7 @@ class KeptPromise:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Numbers of promises: waiting, of these overdue, and the others by how they ended."""
+    """Numbers of promises: waiting, of these overdue, and settled ones by result."""
 
     pending: int = 0
     overdue: int = 0
@@ -63,17 +66,17 @@ class Promises:
         self._database = database
 
     def remember(self, promises: Iterable[InclusionPromise], now: datetime) -> int:
-        """Keep promises of followed logs until they are settled; returns how many are new."""
+        """Store promises of followed logs until they are settled; returns the number of new ones."""
         with self._database.write() as connection:
             return add_promises(connection, promises, now)
 
     def waiting(
         self, log_id: str, kind: PromiseKind, places: PromisedRange, size: int, now: datetime
     ) -> list[KeptPromise]:
-        """Promises of a tree that are to be looked at now, the longest waiting first, at most some dozens.
+        """Promises of a tree to check now, the longest waiting first, at most some dozens.
 
-        `places` are the promised indexes the tree is for (`PromisingSource.promised_range`), `size` how many entries it
-        has: what it does not reach is looked at when it is due.
+        `places` are the promised indexes of the tree (`PromisingSource.promised_range`), `size` its number of
+        entries: a promise beyond it is checked when it is due.
         """
         at = _PROMISE.c
         reached = at.entry < places.start + size
@@ -91,7 +94,7 @@ class Promises:
         return [KeptPromise(_promise(row), row["seen_at"], row["due_at"], row["tries"]) for row in rows]
 
     def of_index(self, promise: InclusionPromise) -> list[InclusionPromise]:
-        """Known promises of other entries for the very index: at most a handful."""
+        """Known promises of other entries for the same index: at most a handful."""
         if promise.index is None:
             return []
         at = _PROMISE.c
@@ -101,49 +104,49 @@ class Promises:
             return [_promise(row) for row in connection.execute(query).mappings()]
 
     def is_pending(self, promise: InclusionPromise) -> bool:
-        """Whether a promise is remembered, and not settled."""
+        """True if a promise is stored and not settled."""
         here = (_PROMISE.c.id == promise.id, _PROMISE.c.state == PENDING)
         with self._database.read() as connection:
             return connection.execute(select(_PROMISE.c.id).where(*here)).first() is not None
 
     def look_again(self, waiting: KeptPromise, at: datetime, detail: str, *, unshown: bool = False) -> None:
-        """Look at a promise again at `at`; `unshown` counts one more time the log owed it and did not show it."""
+        """Check a promise again at `at`; `unshown` counts one more pass in which it was due and not shown."""
         values = {"next_at": at, "detail": detail[:_MAX_DETAIL], "tries": waiting.tries + unshown}
         with self._database.write() as connection:
             connection.execute(update(_PROMISE).where(_PROMISE.c.id == waiting.promise.id).values(**values))
 
     def kept(self, promise: InclusionPromise) -> None:
-        """A promise was shown to be kept: there is nothing more to remember of it."""
+        """Delete a promise that was shown to be kept, and count it."""
         with self._database.write() as connection:
             if connection.execute(delete(_PROMISE).where(_PROMISE.c.id == promise.id)).rowcount:
                 _count(connection, promise.log_id, KEPT, 1)
 
     def broken(self, promise: InclusionPromise, evidence: str) -> None:
-        """A promise was broken, and `evidence` of it is kept: it stays on record."""
+        """Mark a promise as broken, with its stored `evidence`; it stays on record."""
         with self._database.write() as connection:
             here = _PROMISE.c.id == promise.id
             connection.execute(update(_PROMISE).where(here).values(state=BROKEN, evidence=evidence))
 
     def unasked(self, now: datetime) -> list[Overdue]:
-        """Overdue promises that the log could not be asked for when it was last tried, by log."""
+        """Overdue promises about which the log did not answer at the last try, by log."""
         at = _PROMISE.c
         return self._overdue(and_(at.state == PENDING, at.due_at < now, at.detail.startswith(UNASKED)))
 
     def to_give_up(self, now: datetime) -> list[Overdue]:
-        """The promises that `give_up` would forget, by log."""
+        """The promises that `give_up` would delete, by log."""
         return self._overdue(_given_up(now))
 
     def _overdue(self, which: ColumnElement[bool]) -> list[Overdue]:
         at = _PROMISE.c
         counts = select(at.log_id, func.count(), func.max(at.detail)).where(which).group_by(at.log_id)
-        # A promise waits from when it is known here, however old the bundle is that holds it.
+        # A promise waits from its first sighting here, for a bundle of any age.
         since = case((at.due_at > at.seen_at, at.due_at), else_=at.seen_at)
         with self._database.read() as connection:
             found = connection.execute(counts.add_columns(func.min(since)).order_by(at.log_id)).all()
         return [Overdue(log_id, int(count), oldest, detail) for log_id, count, detail, oldest in found]
 
     def give_up(self, now: datetime) -> None:
-        """Forget promises that were due and here for a month and could not be decided, and count them."""
+        """Delete and count promises that were due and known for a month without a decision."""
         old = _given_up(now)
         with self._database.read() as connection:
             if connection.execute(select(_PROMISE.c.id).where(old).limit(1)).first() is None:
@@ -176,15 +179,15 @@ class Promises:
 
 def _given_up(now: datetime) -> ColumnElement[bool]:
     before, at = now - _GIVE_UP_AFTER, _PROMISE.c
-    # A bundle may be years old: it was not looked at for any longer than it is known here.
+    # A bundle may be years old: only the time since its first sighting here counts.
     return and_(at.state == PENDING, at.due_at < before, at.seen_at < before)
 
 
 def add_promises(connection: Connection, promises: Iterable[InclusionPromise], now: datetime) -> int:
-    """Keep the promises that followed logs made, within the caller's transaction; returns how many are new.
+    """Store the promises of followed logs, within the caller's transaction; returns the number of new ones.
 
-    Those of other logs are not kept: they could not be checked here. Nor are more than `MAX_PENDING` of
-    one log, which are counted: what was not looked at is a number.
+    Promises of other logs are not stored, because they cannot be checked here. At most `MAX_PENDING` of one log are
+    stored; the others are counted.
     """
     by_log: dict[tuple[bytes, PromiseKind], dict[str, InclusionPromise]] = {}
     for promise in promises:
@@ -206,7 +209,7 @@ def add_promises(connection: Connection, promises: Iterable[InclusionPromise], n
 
 
 def broken_promises(connection: Connection) -> Iterator[str]:
-    """Verify every promise again; one sentence for each that is not what was kept, or has no evidence."""
+    """Verify every promise again; one sentence for each that was changed or has no evidence."""
     evidence = set(connection.execute(select(table(EvidenceRow).c.id)).scalars())
     for row in connection.execute(select(_PROMISE).order_by(_PROMISE.c.id)).mappings():
         try:
@@ -223,7 +226,7 @@ def broken_promises(connection: Connection) -> Iterator[str]:
 
 
 def _is_followed(connection: Connection, spki: bytes, kind: PromiseKind) -> bool:
-    """Whether the stored head of some followed log is signed by this key."""
+    """True if this key signed the stored head of some followed log."""
     apis = [api for api in LogApi if api.promise is kind]
     raws = [bytes(raw) for raw in connection.execute(select(table(LogPosition).c.head_raw)).scalars()]
     return any(_signed(raw, api, spki) for raw in raws for api in apis)

@@ -1,4 +1,4 @@
-"""Queries for status, web page, API and commands: they change nothing, and are newest first with a limit."""
+"""Queries for status, web page, API and commands: read only, newest first, with a limit."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -33,12 +33,12 @@ from rules.rule import Outcome
 
 _FOUND: Final = table(FindingRow)
 IS_NEWS: Final = or_(_FOUND.c.rule != CANARY, _FOUND.c.outcome != Outcome.EXPECTED.value)
-"""Every finding but the canary's own, expected ones: those make no noise."""
+"""Every finding except the canary's own expected ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """A log that was baselined: where it stands and how it began."""
+    """A log with a baseline: its position and the beginning of following."""
 
     position: Position
     baseline_size: int
@@ -48,7 +48,7 @@ class Followed:
 
 @dataclass(frozen=True, slots=True)
 class FoundSigning:
-    """One finding as people are shown it; `signing` and `reasons` are plain JSON types of untrusted text."""
+    """One finding for display; `signing` and `reasons` are plain JSON types of untrusted text."""
 
     log: str
     index: int
@@ -76,7 +76,7 @@ def found_signing(row: Mapping[str, Any]) -> FoundSigning:
 
 @dataclass(frozen=True, slots=True)
 class KeptAlert:
-    """One alert with what became of its deliveries: state per channel, and the last error."""
+    """One alert with the state of its deliveries per channel, and the last error."""
 
     alert: Alert
     enqueued_at: datetime
@@ -113,12 +113,12 @@ class OpenEvidence:
 
     @property
     def sentence(self) -> str:
-        """Why the log is not green, and what ends it."""
+        """The reason why the log is not green, and the command that ends it."""
         at = rfc3339(self.kept_at)
         short = self.id[:12]
         return (
-            f"{self.log}: evidence {short} of {self.kind} from {at} is open; when it is dealt with: "
-            f"`signwatch evidence close {short} --note TEXT`"
+            f"{self.log}: evidence {short} of {self.kind} from {at} is open; when the matter is settled: `signwatch "
+            f"evidence close {short} --note TEXT`"
         )
 
     def document(self) -> dict[str, str]:
@@ -171,7 +171,7 @@ _AT_ONCE: Final = 500  # values in one query
 
 
 class Reading:
-    """Questions about what is stored."""
+    """Queries about the stored state."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -206,7 +206,7 @@ class Reading:
         return [found_signing(row) for row in self._all(query.limit(limit))]
 
     def leaf(self, log: str, index: int) -> bytes | None:
-        """The bytes of an entry that some rule selected; `None` where none did."""
+        """The bytes of an entry that some rule selected; otherwise `None`."""
         row = table(FindingRow).c
         found = self._all(select(row.leaf).where(row.log == log, row.entry == index).limit(1))
         return next((bytes(each["leaf"]) for each in found), None)
@@ -248,9 +248,9 @@ class Reading:
         about: AlertsAbout = ALL_ALERTS,
         silence: int | None = None,
     ) -> list[KeptAlert]:
-        """Newest alerts; `open_only` leaves out acknowledged ones, `digest` gives only what that digest stood for.
+        """Newest alerts; `open_only` leaves out acknowledged ones, `digest` gives only the alerts of that digest.
 
-        Alerts of the canary's own signings are given by their id alone.
+        Alerts about the canary's own signings are given only by their id.
         """
         kept, sent = table(AlertRow), table(DeliveryRow)
         query = select(kept).order_by(kept.c.enqueued_at.desc(), kept.c.id).limit(limit)
@@ -338,7 +338,7 @@ class Reading:
         return self._counts(select(kept.c.log, func.count()).where(kept.c.closed_at.is_(None)).group_by(kept.c.log))
 
     def authorisations(self, used: Any) -> list[GivenLeave]:
-        """Every authorisation ever given; `used(rule, digest)` counts the signings seen."""
+        """Every authorisation, including ended ones; `used(rule, digest)` counts the signings."""
         given = table(AuthorisationRow)
         rows = self._all(select(given).order_by(given.c.id))
         digests: dict[int, list[str]] = {}

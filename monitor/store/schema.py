@@ -19,7 +19,7 @@ def upgrade(connection: Connection) -> None:
 
 @cache
 def revisions() -> tuple[str, frozenset[str]]:
-    """Newest revision, and all there are. Read once: the scripts are part of the program."""
+    """Newest revision, and all revisions. Read once, because the scripts are part of the program."""
     scripts = ScriptDirectory.from_config(_config())
     return str(scripts.get_current_head()), frozenset(script.revision for script in scripts.walk_revisions())
 

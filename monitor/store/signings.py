@@ -1,4 +1,4 @@
-"""Stored findings as the past of a name, and as what one subscription saw."""
+"""Stored findings as the past of a name, and as the signings of one subscription."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -35,9 +35,9 @@ _HEALTH = table(LogHealth)
 MAX_READ: Final = 300
 """Signings read for one page; a page says when there are more."""
 MAX_UNVERIFIED: Final = 50
-"""Of those that no authority vouches for."""
+"""The same for signings without a trusted certificate."""
 MAX_COUNTED: Final = 100_000
-"""Signings in one name are counted up to here: a name that half a log carries must not slow every page."""
+"""Greatest count of signings in one name: a name in half a log must not slow every page."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _MAX_DIGITS, _MAX_LOG = 19, 200
@@ -46,7 +46,7 @@ _NEWEST: Final = (_FINDING.c.signed_at.desc(), _FINDING.c.entry.desc(), _FINDING
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A signing's place in a list, newest first: the next page begins behind it."""
+    """A signing's place in a list, newest first: the next page begins after it."""
 
     at: datetime
     index: int
@@ -56,7 +56,7 @@ class Place:
         return f"{int((self.at - _EPOCH) / _MICROSECOND)}.{self.index}.{self.log}"
 
     def behind(self, other: "Place") -> bool:
-        """Whether it comes after another one in a list, newest first."""
+        """True if it comes after the other one in a list, newest first."""
         return (self.at, self.index, self.log) < (other.at, other.index, other.log)
 
     @classmethod
@@ -127,7 +127,7 @@ class Mark:
 class Signings:
     """Signings in one name, newest first, those that are vouched for before the others; and how many of each exist.
 
-    `lacks` are sentences about entries that were not looked at.
+    `lacks` are sentences about entries that were not searched.
     """
 
     shown: tuple[PastSigning, ...]
@@ -160,7 +160,7 @@ class FoundPast:
     def signings(self, subject: Subject, limit: int = MAX_READ) -> Signings:
         """Signings filed under a name.
 
-        Those that an authority vouches for come first: any number of self-made certificates hides none of them.
+        Signings with a trusted certificate come first, so that self-made certificates cannot hide them.
         """
         with self._database.read() as connection:
             vouched, many = self._newest(connection, subject.key, limit, vouched=True)
@@ -190,7 +190,7 @@ class FoundPast:
         if after is not None:
             newest = newest.where(tuple_(_NAME.c.at, _NAME.c.entry, _NAME.c.log) < (after.at, after.index, after.log))
         page = newest.subquery()
-        # Several rules may have found one entry: one of their rows stands for it, and no verdict of theirs is shown.
+        # Several rules may have found one entry: one row is given, without a verdict.
         other = _FINDING.alias()
         one = select(func.min(other.c.rule)).where(
             other.c.log == page.c.log, other.c.entry == page.c.entry, other.c.counts.is_(vouched)
@@ -283,7 +283,7 @@ def _seen(rule: str, since: datetime, until: datetime | None, after: Place | Non
 
 
 def signing_of(document: Mapping[str, Any]) -> Signing:
-    """The signing that `monitor.store.findings.signing_document` wrote, without what it leaves out."""
+    """The signing in a document of `monitor.store.findings.signing_document`, without the fields that it leaves out."""
     return Signing(
         where=EntryRef(document["log"], document["index"]),
         kind=document["kind"],

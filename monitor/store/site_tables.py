@@ -1,4 +1,4 @@
-"""Tables of the subscribers' site: accounts, what they ask for, where they are told, and what is on its way to them.
+"""Tables of the subscribers' site: accounts, requests, destinations, and waiting messages.
 
 Tokens are never stored: a row holds the SHA-256 of one. Addresses, titles and targets are text that a visitor chose.
 """
@@ -51,7 +51,7 @@ class AskRow(Base, table=True):
         Index("ask_digest", "digest", unique=True),
         partial_index("ask_owner", "owner", where=_OWNED),
         partial_index("ask_ended", "ended_at", where=_ENDED),
-        # A number stands in findings for ever: it is not given to another request when its own is forgotten.
+        # Findings hold the number permanently, so it is not reused after its request is deleted.
         {"sqlite_autoincrement": True},
     )
     number: int | None = Field(default=None, sa_column=Column(RowNumber, primary_key=True, autoincrement=True))
@@ -97,7 +97,7 @@ class SubscriptionRow(Base, table=True):
 
 
 class SubscriptionAsk(Base, table=True):
-    """The request that a subscription stood for from a time on: it saw that request's findings since then."""
+    """The request of a subscription from a time on: the subscription saw the request's findings since then."""
 
     __tablename__ = "subscription_ask"
     subscription: str = Field(sa_column=Column(Text, primary_key=True))
@@ -182,7 +182,7 @@ class SessionRow(Base, table=True):
 
 
 class LinkRow(Base, table=True):
-    """A link in a mail, good for one use: `token_key` is the SHA-256 of its token.
+    """A link in a mail, valid for one use: `token_key` is the SHA-256 of its token.
 
     `browser_key` is the SHA-256 of the cookie of the browser that asked. `payload` (JSON) says what the link does.
     """
@@ -213,7 +213,10 @@ class ApiTokenRow(Base, table=True):
 
 
 class OperatorAction(Base, table=True):
-    """An operator's action on an account. `subscriber` is an account's id, which says nothing once it is deleted."""
+    """An operator's action on an account.
+
+    `subscriber` is an account's id, which identifies no person after the deletion.
+    """
 
     __tablename__ = "operator_action"
     id: int | None = Field(default=None, sa_column=Column(RowNumber, primary_key=True, autoincrement=True))
@@ -245,7 +248,8 @@ class RateRow(Base, table=True):
 class FindingName(Base, table=True):
     """Names, repositories, fingerprints and digests of a stored signing, for looking one up; keys are SHA-256.
 
-    `vouched` and `at` are the finding's `counts` and `signed_at`: the newest of a name are found without the others.
+    `vouched` and `at` are the finding's `counts` and `signed_at`: so the newest of a name are found without reading
+    the others.
     """
 
     __tablename__ = "finding_name"

@@ -1,7 +1,8 @@
-"""SQL that SQLite and PostgreSQL both understand: column types, inserts, and the seal of a row that stays.
+"""SQL that SQLite and PostgreSQL both understand: column types, inserts, and the seals of permanent rows.
 
-SQLite's pages carry no checksum: a flipped bit in a text is a valid database with another text. A seal is a checksum
-that finds such damage. It is no signature: it does not stop a person who may write to the database.
+SQLite's pages carry no checksum: a flipped bit in a text gives a valid database with another text. A seal is a
+checksum that finds such damage. It is no signature, so a person who may write to the database can change a row and
+its seal.
 """
 
 import secrets
@@ -56,7 +57,7 @@ class UtcTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:  # noqa: ARG002
-        """Refuse a naive time: it means another moment on another machine."""
+        """Refuse a naive time, which would be another moment on another machine."""
         if value is None:
             return None
         if value.tzinfo is None:
@@ -71,8 +72,8 @@ class UtcTime(TypeDecorator[datetime]):
 class AnyText(TypeDecorator[str]):
     r"""Text that may hold anything a Python string can, NUL and lone surrogates included, without loss.
 
-    PostgreSQL keeps neither, and an entry that cannot be stored would stop a log from being followed for ever. So both
-    are written as escapes, and the backslash that introduces them is doubled.
+    PostgreSQL can store neither, and an entry that cannot be stored would stop following of its log. So both are
+    written as escapes, and a backslash is doubled.
     """
 
     impl = Text
@@ -133,15 +134,15 @@ def partial_index(name: str, *columns: str, where: ColumnElement[bool]) -> Index
 
 @event.listens_for(Base.metadata, "before_create")
 def _tell_postgresql(metadata: MetaData, connection: Connection, **_: object) -> None:
-    # An index that is declared with `postgresql_where` imports that dialect with its drivers: a tenth of a second for
-    # each command, also where the database is a file.
+    # An index with `postgresql_where` would import that dialect with its drivers: a tenth of a second for each
+    # command, even with SQLite.
     if connection.dialect.name == "postgresql":
         for index in (each for kept in metadata.tables.values() for each in kept.indexes if _WHERE in each.info):
             index.dialect_options["postgresql"]["where"] = index.info[_WHERE]
 
 
 def table(model: type[Base]) -> Table:
-    """SQLAlchemy Core table of a model: what the hot paths write through."""
+    """SQLAlchemy Core table of a model."""
     return Base.metadata.tables[str(model.__tablename__)]
 
 
@@ -151,7 +152,7 @@ def sealed(table: Table, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def change_sealed(connection: Connection, table: Table, where: ColumnElement[bool], values: Mapping[str, Any]) -> int:
-    """Change the rows of a sealed table that `where` holds for, and seal them anew; returns how many there were."""
+    """Change the rows of a sealed table that meet `where`, and seal them anew; returns their number."""
     rows = (
         connection.execute(select(table).where(where).order_by(*table.primary_key).with_for_update()).mappings().all()
     )
@@ -168,7 +169,7 @@ def change_sealed(connection: Connection, table: Table, where: ColumnElement[boo
 
 
 def broken_seals(connection: Connection) -> Iterator[str]:
-    """One sentence for each sealed row that is not what was stored."""
+    """One sentence for each sealed row that was changed."""
     for table in Base.metadata.sorted_tables:
         if SEAL not in table.c:
             continue
@@ -222,7 +223,7 @@ _CHUNK: Final = 500
 
 
 def add_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert rows, sealed where the table is; those whose key is already there are left as they are."""
+    """Insert rows, sealed if the table is; rows with existing keys do not change."""
     if rows:
         made = [sealed(table, row) for row in rows] if SEAL in table.c else rows
         _add_all(connection, table, _insert_new(connection.dialect, table, tuple(made[0])), made)
@@ -238,14 +239,14 @@ def add_or_replace(connection: Connection, table: Table, row: Mapping[str, Any],
 def add_or_overwrite(
     connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], fields: Sequence[str]
 ) -> None:
-    """Insert rows; where the primary key is there, overwrite `fields` with the new row's."""
+    """Insert rows; for an existing primary key, overwrite `fields` with the new row's."""
     if rows:
         insert = _insert_or_overwrite(connection.dialect, table, tuple(rows[0]), tuple(fields))
         _add_all(connection, table, insert, rows)
 
 
 def add_up(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], key: Sequence[str]) -> None:
-    """Insert rows of `key` columns plus `entries`; where the key is there, add the number to what stands there."""
+    """Insert rows of `key` columns plus `entries`; for an existing key, add the number to the stored one."""
     if rows:
         insert = _insert(connection, table)
         total = {"entries": table.c.entries + insert.excluded.entries}
@@ -255,15 +256,15 @@ def add_up(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any
 
 
 def lock_rows(connection: Connection, key: Column[int], only: Any) -> list[int]:
-    """Keys of the rows that `only` holds for, locked until the transaction ends; only PostgreSQL has a second writer.
+    """Keys of the rows that meet `only`, locked until the transaction ends; only PostgreSQL has a second writer.
 
-    In the order of the keys, so that two who lock the same rows never wait for each other.
+    In the order of the keys, so that two transactions that lock the same rows never wait for each other.
     """
     return list(connection.execute(select(key).where(only).order_by(key).with_for_update()).scalars())
 
 
 def known_values(connection: Connection, column: Column[Any], values: Sequence[Any]) -> set[Any]:
-    """The `values` that stand in `column`, asked a bounded number at a time."""
+    """The `values` that `column` holds, with a bounded number for each query."""
     known: set[Any] = set()
     for part in chunks(values):
         known.update(connection.execute(select(column).where(column.in_(part))).scalars())

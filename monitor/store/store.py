@@ -1,4 +1,4 @@
-"""Everything durable behind one object: `monitor.model.state.State`, with the outbox and the facts beside it."""
+"""All durable state behind one object: `monitor.model.state.State`, the outbox and the facts."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -57,9 +57,10 @@ Route = Callable[[Alert], Sequence[str]]
 
 
 class Store(State):
-    """State of the monitor in the database. `route` names the channels an alert goes to.
+    """State of the monitor in the database. `route` names the channels of an alert.
 
-    An alert for a certificate waits for `certificate_hold`: the entry made with it makes one event of both.
+    An alert for a certificate waits for `certificate_hold`, because the entry made with the certificate is the same
+    event.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class Store(State):
             raise ValueError(f"the batch {batch.start}-{batch.end} does not lie between the two positions")
         now = self._clock()
         with self.database.write() as connection:
-            # First the swap: it locks the row, so a second daemon waits here and then conflicts.
+            # The swap comes first: it locks the row, so a second daemon waits here and then conflicts.
             move_position(connection, old, new)
             self._put_batch(connection, batch, alerts, now)
 
@@ -128,8 +129,8 @@ class Store(State):
     ) -> None:
         """Commit a back-scanned batch: findings, unreadable entries, alerts, covered ranges.
 
-        One transaction, or nothing. `rules` (id to what they select) were offered the batch. Findings already known are
-        left alone. Alerts are due at `not_before`. Raises `OwnFault` for entries that were not verified by following.
+        In one transaction. `rules` (id to selection id) were offered the batch. Known findings do not change. Alerts
+        are due at `not_before`. Raises `OwnFault` for entries that were not verified by following.
         """
         now = self._clock()
         with self.database.write() as connection:
@@ -142,14 +143,14 @@ class Store(State):
             extend(connection, batch.log, rules, batch.start, batch.end)
 
     def rejudged(self, due: DueFinding, worse: Finding | None, alerts: Sequence[Alert]) -> None:
-        """Commit a second judgement: that it was made, and, where it is worse than the first, its verdict and alert."""
+        """Commit a second judgement: its end, and, if it is worse than the first, its verdict and alert."""
         now = self._clock()
         with self.database.write() as connection:
             if settle_recheck(connection, due, worse) and worse is not None:
                 self._put(connection, alerts, now)
 
     def vouched_for(self, due: DueFinding, finding: Finding, alerts: Sequence[Alert]) -> None:
-        """Commit a finding whose certificate an authority vouches for since, as if it had just been found."""
+        """Commit a finding with a certificate that is trusted now, as if it had just been found."""
         now = self._clock()
         where = finding.selected.signing.where
         with self.database.write() as connection:
@@ -162,7 +163,7 @@ class Store(State):
                 self._put_found(connection, batch, alerts, now)
 
     def wait_on(self, due: Sequence[DueFinding]) -> None:
-        """Let findings still without a trusted certificate wait for another authority."""
+        """Let findings without a trusted certificate wait for another authority."""
         rest(self.database, due, self._clock())
 
     @override
@@ -185,17 +186,17 @@ class Store(State):
             row = {"id": evidence_id, "log": evidence.log, "kind": evidence.kind, "kept_at": now}
             add_new(connection, kept, [row | {"document": json.dumps(to_document(evidence))}])
             if evidence.kind != BROKEN_PROMISE:
-                # What was promised of an entry that the tree does not hold: the log will be asked what it does hold.
+                # Promises of an entry that the tree does not hold: they are checked against the log later.
                 add_promises(connection, _promises(evidence), now)
-            # The histories are read back, so that an alert says when each head was first shown to us.
+            # The history is read back, so that an alert gives the first sighting of each head.
             seen = first_seen(connection, evidence.log, heads_of(evidence))
             self._put(connection, [with_sightings(alert, seen) for alert in alerts], now)
         return True
 
     def close_evidence(self, evidence_id: str, note: str) -> bool:
-        """Record that an operator dealt with a piece of evidence, and how; false when it is closed already or absent.
+        """Close a piece of evidence, with an operator's note; false when it is closed already or absent.
 
-        The evidence itself stays for ever.
+        The evidence itself is never deleted.
         """
         kept = table(EvidenceRow)
         is_open = and_(kept.c.id == evidence_id, kept.c.closed_at.is_(None))
@@ -208,7 +209,7 @@ class Store(State):
             self._put(connection, alerts, self._clock())
 
     def tell(self, alert: Alert, channel: str) -> bool:
-        """Put a message that asks for nothing on its way to one channel, resolved at once; false when it was before."""
+        """Enqueue an alert without a next step for one channel, resolved at once; false when it was enqueued before."""
         kept, now = table(AlertRow), self._clock()
         with self.database.write() as connection:
             news = new_alerts(connection, [alert])
@@ -224,7 +225,7 @@ class Store(State):
     def record_trust_root(self, root: KeptRoot, alerts: Sequence[Alert], *, more_trusted: bool = False) -> bool:
         """Record a trust root with its alerts; false when another process recorded that number first.
 
-        `more_trusted`: an authority may vouch for what none did. Findings that wait for that are due at once.
+        `more_trusted`: a further authority is trusted, so findings that wait for one are due at once.
         """
         now = self._clock()
         with self.database.write() as connection:
@@ -259,7 +260,8 @@ class Store(State):
         add_unreadable(connection, batch, now)
         add_dropped(connection, batch.log, batch.dropped, now)
         add_promises(connection, _of_certificates(batch), now)
-        # The (log, index, rule) of an alert is its finding: a known one was alerted before, under another id perhaps.
+        # The (log, index, rule) of an alert identify its finding: a known finding had an alert before, perhaps under
+        # another id.
         news = [alert for alert in alerts if (alert.log, alert.index, alert.rule) not in known]
         self._put_found(connection, batch, news, now, not_before=not_before)
 
@@ -272,7 +274,7 @@ class Store(State):
         *,
         not_before: datetime | None = None,
     ) -> None:
-        """Put alerts of findings just stored; those of an event that was told already are none."""
+        """Enqueue alerts of new findings, except those of an event that was already reported."""
         events = Events(connection, batch.findings, now, self.certificate_hold)
         news = new_alerts(connection, alerts)
         for part in ([alert] for alert in news) if events.of_certificates else [news]:

@@ -1,7 +1,7 @@
-"""Accounts of subscribers: addresses, sessions, links in mails, tokens, and what they subscribed to.
+"""Accounts of subscribers: addresses, sessions, links in mails, tokens, and subscriptions.
 
-Each method is one transaction. Every question about what belongs to a subscriber names the subscriber: an id that is
-another's is answered as one that does not exist.
+Each method is one transaction. Every query about a subscriber's data names the subscriber: another subscriber's id
+is answered like an unknown one.
 """
 
 import json
@@ -42,7 +42,7 @@ WEEK: Final = timedelta(days=7)
 _UNFILED: Final = timedelta(minutes=10)
 """Every process has taken over a change by then; each looks for changes every second (`monitor.daemon.daemon`)."""
 Known = Sequence[tuple[EntryRef, Seen]]
-"""What a new request that is judged by its past counts as seen."""
+"""Signings that a new request counts as its past."""
 
 _SUBSCRIBER = table(SubscriberRow)
 _SUBSCRIPTION = table(SubscriptionRow)
@@ -86,7 +86,7 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A link in a mail that is still good, or was used."""
+    """A link in a mail that is valid or was used."""
 
     token_key: bytes
     purpose: str
@@ -140,7 +140,7 @@ class Subscribers:
             return [value_of(Subscriber, row) for row in connection.execute(chosen)]
 
     def invite(self, address: str) -> None:
-        """Let an address in where the site is for invited people only."""
+        """Invite an address to a site that is for invited people only."""
         with self.database.write() as connection:
             add_new(connection, _INVITATION, [{"address_key": address_key(address), "created_at": self.clock()}])
 
@@ -157,7 +157,7 @@ class Subscribers:
             connection.execute(update(_SUBSCRIBER).where(_SUBSCRIBER.c.id == subscriber).values(weekly_due=due))
 
     def suspend(self, subscriber: str, why: str, who: str) -> None:
-        """Stop telling an account, or with an empty `why` go on; an operator's action, recorded."""
+        """Stop messages to an account, or with an empty `why` resume them; an operator's action, recorded."""
         at = self.clock() if why else None
         with self.database.write() as connection:
             connection.execute(
@@ -168,7 +168,7 @@ class Subscribers:
             self._act(connection, who, "suspend" if why else "resume", subscriber, why)
 
     def delete(self, subscriber: str, who: str = "") -> bool:
-        """Delete an account and everything that holds its address; by an operator (`who`) it is recorded."""
+        """Delete an account and every row with its address; a deletion by an operator (`who`) is recorded."""
         with self.database.write() as connection:
             found = connection.execute(select(_SUBSCRIBER).where(_SUBSCRIBER.c.id == subscriber)).first()
             if found is None:
@@ -184,7 +184,7 @@ class Subscribers:
                 connection.execute(delete(owned).where(owned.c.subscriber == subscriber))
             for row in rows:
                 self.asks.release(connection, row.ask, self.clock())
-            # Links and letters hold the address as text: none is left.
+            # Links and letters hold the address as text, so they are deleted too.
             connection.execute(delete(_LINK).where(_LINK.c.address == found.address))
             connection.execute(
                 delete(_NOTICE).where(
@@ -271,7 +271,7 @@ class Subscribers:
         return None if row is None or row.suspended_at is not None else value_of(Subscriber, row)
 
     def confirm(self, token: str, known: Known = ()) -> tuple[Subscriber, Subscription] | None:
-        """Use a confirming link: the account and the subscription are there from then on, both or neither."""
+        """Use a confirming link: it makes the account and the subscription, both or neither."""
         with self.database.write() as connection:
             link = self._use(connection, token, "confirm")
             if link is None:
@@ -291,7 +291,7 @@ class Subscribers:
     def accept(self, token: str, known: Known = ()) -> tuple[Subscriber, Subscription] | None:
         """Use a link that shares or hands over a subscription: a copy is made, or it changes its owner.
 
-        A copy begins with the past that is `known` to anyone: answers and announcements are not copied.
+        A copy begins with the public past `known`: answers and announcements are not copied.
         """
         with self.database.write() as connection:
             link = self._use(connection, token, "share")
@@ -334,7 +334,7 @@ class Subscribers:
         return value_of(Subscriber, row)
 
     def ensure_account(self, address: str) -> Subscriber:
-        """`ensure` for an address that a login elsewhere proved, or that an operator brings."""
+        """`ensure` for an address that a login service proved, or that an operator imports."""
         with self.database.write() as connection:
             return self.ensure(connection, address)
 
@@ -358,7 +358,10 @@ class Subscribers:
         return None if row is None else value_of(Subscription, row)
 
     def change(self, subscription: str, subscriber: str, ask: Ask, title: str, known: Known = ()) -> bool:
-        """Replace what a subscription selects and expects. A past that it has already stays; else `known` begins it."""
+        """Replace selection and expectation of a subscription.
+
+        An existing past stays; otherwise it begins with `known`.
+        """
         with self.database.write() as connection:
             row = connection.execute(self._of(subscription, subscriber)).first()
             if row is None:
@@ -375,7 +378,7 @@ class Subscribers:
         return True
 
     def unsubscribe(self, subscription: str, subscriber: str | None) -> bool:
-        """End one subscription; true also when it was ended before, as long as the link was good."""
+        """End one subscription; true also when it had ended before."""
         with self.database.write() as connection:
             row = connection.execute(self._of(subscription, subscriber)).first()
             if row is None:
@@ -388,15 +391,15 @@ class Subscribers:
         return True
 
     def stood_for(self, subscription: str) -> list[tuple[int, datetime]]:
-        """Requests that a subscription stood for, each with since when, oldest first."""
+        """Earlier and present requests of a subscription with their beginnings, oldest first."""
         chosen = select(_STOOD_FOR.c.ask, _STOOD_FOR.c.since).where(_STOOD_FOR.c.subscription == subscription)
         with self.database.read() as connection:
             return [(row.ask, row.since) for row in connection.execute(chosen.order_by(_STOOD_FOR.c.since))]
 
     def answer(self, subscription: str, log: str, index: int, *, mine: bool) -> None:
-        """Record what a subscriber said of one signing; the last answer counts.
+        """Record a subscriber's answer about one signing; the last answer counts.
 
-        A signing of theirs is a past that later ones of this subscription are compared with, any other one is not.
+        A signing that was theirs counts as the past of this subscription, any other one does not.
         """
         here = (_ANSWER.c.subscription == subscription, _ANSWER.c.log == log, _ANSWER.c.entry == index)
         row = {"subscription": subscription, "log": log, "entry": index, "mine": mine, "at": self.clock()}
@@ -405,7 +408,7 @@ class Subscribers:
             add_new(connection, _ANSWER, [row])
             asks = select(_STOOD_FOR.c.ask).where(_STOOD_FOR.c.subscription == subscription)
             for number in connection.execute(asks).scalars().all():
-                # A shared request has no expectation that asks for its past.
+                # A shared request has no expectation about its past.
                 if self.asks.owner(connection, number) == subscription:
                     set_past(connection, EntryRef(log, index), f"{PREFIX}{number}", past=mine)
 
@@ -434,7 +437,7 @@ class Subscribers:
         return mine and self._given.revoke(number, self.clock())
 
     def _announced_to(self, subscription: str) -> str | None:
-        """The rule of a subscription whose request is its own."""
+        """The rule of a subscription with a request of its own; otherwise `None`."""
         with self.database.read() as connection:
             row = connection.execute(self._of(subscription, None)).first()
             if row is None or self.asks.owner(connection, row.ask) != subscription:
@@ -490,7 +493,7 @@ class Subscribers:
             count(connection, stage, more)
 
     def stats(self) -> dict[str, int]:
-        """Number of times that each stage was reached, and numbers of what there is now."""
+        """Number of times that each stage was reached, and the present numbers."""
         counted = {
             "subscribers": select(func.count()).select_from(_SUBSCRIBER),
             "subscriptions": select(func.count()).select_from(_SUBSCRIPTION),
@@ -504,9 +507,10 @@ class Subscribers:
             return reached(connection) | now
 
     def forget_old(self, before: datetime) -> None:
-        """Forget links that ended before a moment, addresses included, and sessions not seen for two months.
+        """Delete links that ended before a moment, with their addresses, and sessions unused for two months.
 
-        The texts of ended requests go minutes after their end: as soon as every process has unfiled them.
+        The texts of ended requests are deleted minutes after their end, when every process has removed them from its
+        index.
         """
         self.asks.forget_ended(self.clock() - _UNFILED)
         with self.database.write() as connection:
@@ -516,7 +520,7 @@ class Subscribers:
     # Within a transaction
 
     def _proven(self, connection: Connection, address: str) -> Subscriber:
-        """The account of an address that just followed a link in a mail: mails arrive there, and are wanted again."""
+        """The account of an address whose reader just followed a link in a mail: mails arrive and are wanted."""
         subscriber = self.ensure(connection, address)
         held = (_DESTINATION.c.subscriber == subscriber.id, _DESTINATION.c.state.in_((STOPPED, SUSPENDED)))
         mine = (_DESTINATION.c.kind == "mail", func.lower(_DESTINATION.c.target) == address.lower())
@@ -542,7 +546,7 @@ class Subscribers:
         return value_of(Subscription, connection.execute(self._of(made, subscriber)).one())
 
     def _use(self, connection: Connection, token: str, purpose: str) -> Link | None:
-        """Take a link that was not used yet; a second use in another transaction finds it used."""
+        """Take an unused link; a second use in another transaction finds it used."""
         now = self.clock()
         here = (
             _LINK.c.token_key == text_key(token),

@@ -27,7 +27,7 @@ SCHEMA: Final = "0001"
 
 
 class Instance(Base, table=True):
-    """One row that says: this is a Signwatch database, made on purpose, then."""
+    """One row that marks a Signwatch database, with the time at which it was made."""
 
     __tablename__ = "instance"
     id: int = Field(primary_key=True)
@@ -36,7 +36,7 @@ class Instance(Base, table=True):
 
 
 class LogPosition(Base, table=True):
-    """Position of one log, with everything that proves it; and its baseline."""
+    """Position of one log with its proof, and its baseline."""
 
     __tablename__ = "log_position"
     log: str = Field(sa_column=Column(Text, primary_key=True))
@@ -56,7 +56,7 @@ class LogPosition(Base, table=True):
 
 
 class Head(Base, table=True):
-    """Every tree head a log ever signed for us, hash-chained per log: `link` covers this row and the link before."""
+    """Every recorded tree head of a log, hash-chained per log: `link` covers this row and the link before."""
 
     __tablename__ = "head"
     __table_args__ = (Index("head_statement", "log", "size", "root", "final", unique=True),)
@@ -71,10 +71,10 @@ class Head(Base, table=True):
 
 
 class LogHealth(Base, table=True):
-    """Health of one log: last pass, last success, and the trouble there is now, with since when.
+    """Health of one log: last pass, last success, and present trouble with its beginning.
 
-    At `read_at` the newest tree the log showed was of `read_size` entries, and all of them were read. Since
-    `behind_since` every pass was shown a smaller tree than the trusted one.
+    At `read_at` the log's newest tree had `read_size` entries, and all of them were read. Since `behind_since` every
+    pass got a smaller tree than the trusted one.
     """
 
     __tablename__ = "log_health"
@@ -92,7 +92,7 @@ class LogHealth(Base, table=True):
 
 
 class WatchedSpan(Base, table=True):
-    """A time in which passes over a log succeeded without a pause that is too long; what began the pause after it.
+    """A time in which passes over a log succeeded without a long pause, with the cause of the pause after it.
 
     `trouble` is the owner of the first failure since `ended_at`, empty while nothing failed.
     """
@@ -128,9 +128,9 @@ class FindingRow(Base, table=True):
 
     __tablename__ = "finding"
     __table_args__ = (
-        # What a rate counts. Without the condition, self-made certificates by the thousand would be read past.
+        # The findings of a rate. Without the condition, thousands of self-made certificates would be read.
         partial_index("finding_rate", "rule", "signed_at", where=_COUNTED),
-        # What one subscription saw, newest first.
+        # The findings of one subscription, newest first.
         Index("finding_of_rule", "rule", "signed_at", "entry", "log"),
         Index("finding_recent", "found_at"),
     )
@@ -171,7 +171,7 @@ class FindingCertificate(Base, table=True):
 
 
 class Recheck(Base, table=True):
-    """A finding to be judged again once `due_at` has come; gone when that was done. `extra` as served with the leaf."""
+    """A finding to be judged again at `due_at`; deleted afterwards. `extra` as served with the leaf."""
 
     __tablename__ = "recheck"
     __table_args__ = (Index("recheck_due", "due_at"),)
@@ -183,7 +183,7 @@ class Recheck(Base, table=True):
 
 
 class SeenValue(Base, table=True):
-    """Values (issuer, repository identifier) that a rule ever saw with a subject (identity, repository)."""
+    """Values (issuer, repository identifier) in a rule's findings of a subject (identity, repository)."""
 
     __tablename__ = "seen_value"
     rule: str = Field(sa_column=Column(Text, primary_key=True))
@@ -202,7 +202,7 @@ class Sighting(Base, table=True):
 
     __tablename__ = "sighting"
     __table_args__ = (
-        # The first and the last certificate of a value: whether any but one's own showed it.
+        # The first and the last certificate of a value show whether a certificate other than the own one had it.
         partial_index("sighting_past", "rule", "fact", "subject_key", "value_key", "certificate", where=_IS_PAST),
         Index("sighting_finding", "log", "entry", "rule"),
     )
@@ -250,9 +250,9 @@ class KindCount(Base, table=True):
 class AlertRow(Base, table=True):
     """An alert, whole, kept for ever.
 
-    Open until `acknowledged_at` (by a person) or `resolved_at` (its condition ended); both are empty again when it is
-    reopened. `silence` is the silence in force when it was raised: it was recorded and no channel was told.
-    `escalated_at` is when the second channels were told.
+    Open until `acknowledged_at` (by a person) or `resolved_at` (its condition ended); both are empty again when it
+    is reopened. `silence` is the silence in force when the alert was raised, which kept it from the channels.
+    `escalated_at` is the time of the escalation.
     """
 
     __tablename__ = "alert"
@@ -291,9 +291,9 @@ class AlertChangeRow(Base, table=True):
 
 
 class SilenceRow(Base, table=True):
-    """Alerts of a rule, identity and kind that no channel is told of until `expires` or `ended_at`. Never deleted.
+    """A silence of alerts of a rule, identity and kind until `expires` or `ended_at`. Never deleted.
 
-    An empty field stands for any value. `told_at` is when the end was told, with how many alerts were silenced.
+    An empty field stands for any value. `told_at` is the time of the alert about its end.
     """
 
     __tablename__ = "silence"
@@ -337,7 +337,7 @@ class DeliveryRow(Base, table=True):
 
 
 class EvidenceRow(Base, table=True):
-    """One misbehaviour with everything that shows it, as the document that is exported. Never deleted.
+    """The evidence of one misbehaviour, as the exported document. Never deleted.
 
     Open until an operator closes it with a note; while it is open the log is not green.
     """
@@ -357,8 +357,8 @@ class EvidenceRow(Base, table=True):
 class AuthorisationRow(Base, table=True):
     """An authorisation to sign one digest some times until a day. A revoked one stays, for the record.
 
-    `what` is what was released, for people. Digests under which one signature of it may be logged are a row each, all
-    after the first with the first one's number in `together`.
+    `what` names the released artifact for people. Each digest under which one signature of it may be logged has a
+    row; all after the first have the first one's number in `together`.
     """
 
     __tablename__ = "authorisation"
@@ -399,7 +399,7 @@ class PatternRow(Base, table=True):
 class CanaryRow(Base, table=True):
     """One run of the canary: announced, signed, seen. `digest` is that of the random artifact (`sha256:…`).
 
-    `bundle` is what the log gave for it, kept until the run is seen.
+    `bundle` is the log's answer, kept until the run is seen.
     """
 
     __tablename__ = "canary"
@@ -429,7 +429,7 @@ class ScannedRange(Base, table=True):
 
 
 class BackScanRow(Base, table=True):
-    """State of looking back in one log: entries that remain, entries a second lately, and present trouble."""
+    """State of one log's back-scan: remaining entries, recent entries a second, and present trouble."""
 
     __tablename__ = "back_scan"
     log: str = Field(sa_column=Column(Text, primary_key=True))
@@ -453,7 +453,7 @@ class DroppedMatch(Base, table=True):
 
 
 class RulesInForce(Base, table=True):
-    """One row about the rules last put in force: how many, and how many of them are asked about every entry.
+    """One row about the rules last put in force: their number, and the number that is asked about every entry.
 
     `names` are the first few of those, as a JSON list.
     """
@@ -467,9 +467,9 @@ class RulesInForce(Base, table=True):
 
 
 class ViewRow(Base, table=True):
-    """A view that a user's bundle proves: a head, a leaf and the proof between. Evidence in waiting.
+    """A view that a user's bundle proves: a head, a leaf and the proof between. It may become evidence.
 
-    `tree` stands for the log's key and origin, under any name of the log here.
+    `tree` identifies the log's key and origin, independent of the log's name here.
     """
 
     __tablename__ = "bundle_view"
@@ -486,7 +486,7 @@ class ViewRow(Base, table=True):
 
 
 class NodeRow(Base, table=True):
-    """Hash of one full subtree, which never changes in an honest log; `view` was the first to vouch for it."""
+    """Hash of one full subtree, which never changes in an honest log; `view` is the first view that proved it."""
 
     __tablename__ = "node"
     tree: str = Field(sa_column=Column(Text, primary_key=True))
@@ -497,9 +497,9 @@ class NodeRow(Base, table=True):
 
 
 class PromiseRow(Base, table=True):
-    """A log's signed promise to include an entry: pending until it was shown to be kept, then gone; or broken.
+    """A log's signed promise to include an entry: pending (deleted once it is shown to be kept) or broken.
 
-    `log_id` is the hex SHA-256 of the key that promised, `index` where the entry must stand, where that was promised.
+    `log_id` is the hex SHA-256 of the key that promised, `index` the promised index, if there is one.
     """
 
     __tablename__ = "promise"

@@ -31,13 +31,13 @@ class KeptView:
 
     @property
     def id(self) -> str:
-        """Stands for what is proven, however often the head is signed anew."""
+        """Id of the proven statement, the same for every signature of the head."""
         parts = (self.tree, str(self.size), self.root.hex(), str(self.index), sha256(self.leaf).hexdigest())
         return sha256("\0".join(parts).encode()).hexdigest()
 
 
 def tree_id(spki: bytes, origin: str) -> str:
-    """Identifier of one tree, independent of its name: its key and the origin its heads name."""
+    """Identifier of one tree from its key and the origin in its heads, independent of its name."""
     return sha256(spki + b"\n" + origin.encode()).hexdigest()
 
 
@@ -48,7 +48,7 @@ class Views:
         self._database = database
 
     def keep(self, view: KeptView, nodes: Mapping[Coordinate, bytes], now: datetime) -> None:
-        """Keep a view and the nodes without an earlier witness; the others keep their first witness."""
+        """Store a view and the nodes that no earlier view proved; the other nodes keep their first view."""
         row = {
             "id": view.id,
             "tree": view.tree,
@@ -69,7 +69,7 @@ class Views:
             add_new(connection, _NODE, rows)
 
     def known(self, tree: str, places: Collection[Coordinate]) -> dict[Coordinate, tuple[NodeHash, str]]:
-        """Hashes known for these places, each with the id of the view that vouched for it first."""
+        """Hashes known for these places, each with the id of the view that proved it first."""
         found: dict[Coordinate, tuple[NodeHash, str]] = {}
         with self._database.read() as connection:
             for part in chunks(sorted(places)):
@@ -85,13 +85,13 @@ class Views:
         return found[0] if found else None
 
     def of_size(self, tree: str, size: int, limit: int = 16) -> list[KeptView]:
-        """Views of a tree of this very size; more than one root among them is a fork."""
+        """Views of a tree of exactly this size; more than one root among them is a fork."""
         with self._database.read() as connection:
             return _views(connection, _VIEW.c.tree == tree, _VIEW.c.size == size, limit=limit)
 
 
 def broken_views(connection: Connection) -> Iterator[str]:
-    """Recompute every node from the view that vouches for it; one sentence for each view that does not lead to them."""
+    """Recompute every node from its view; one sentence for each view that does not lead to its nodes."""
     for row in connection.execute(select(_VIEW.c.id).order_by(_VIEW.c.id)).all():
         (view,) = _views(connection, _VIEW.c.id == row.id)
         rows = connection.execute(select(_NODE).where(_NODE.c.view == row.id)).mappings().all()
@@ -101,7 +101,7 @@ def broken_views(connection: Connection) -> Iterator[str]:
             yield f"view {row.id} of a bundle differs from the verified bundle: {error}"
             continue
         if view.id != row.id or any(shown.get((each["level"], each["place"])) != bytes(each["hash"]) for each in rows):
-            yield f"view {row.id} of a bundle does not lead to the tree nodes it is said to vouch for"
+            yield f"view {row.id} of a bundle does not lead to its tree nodes"
 
 
 def _views(connection: Connection, *wanted: object, limit: int = 1) -> list[KeptView]:

@@ -80,7 +80,7 @@ def _read_repository(node: Node, text: str) -> str:
     except BadImageName as error:
         raise Misplaced(f"{error}; a repository is such as ghcr.io/acme/widget", node) from error
     if image.tag or image.digest:
-        raise Misplaced("name a repository without a tag or digest: every tag in it is on the list", node)
+        raise Misplaced("a repository is written without a tag or digest: every tag in it is on the list", node)
     return image.in_full
 
 

@@ -205,10 +205,10 @@ def test_bundles_of_one_fork_are_one_event(kind: type[MisbehavingLog], store: St
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        ("UPDATE node SET hash = x'00' WHERE level = 1", "does not lead to the tree nodes"),
+        ("UPDATE node SET hash = x'00' WHERE level = 1", "does not lead to its tree nodes"),
         ("UPDATE bundle_view SET leaf = x'00'", "differs from the verified bundle"),
         ("UPDATE bundle_view SET proof = x'00'", "differs from the verified bundle"),
-        ("UPDATE bundle_view SET tree = 'another'", "does not lead to the tree nodes"),
+        ("UPDATE bundle_view SET tree = 'another'", "does not lead to its tree nodes"),
     ],
 )
 def test_a_view_that_was_changed_in_the_database_is_told(damage: str, told: str, empty: Path, tmp_path: Path) -> None:
