@@ -2,7 +2,7 @@
 
 A command is a function in a file of `monitor.commands`; its file is imported when the command is used.
 
-Exit codes: 0 fine, 1 a log misbehaved or something unexpected was signed, 2 misused, 3 could not finish.
+Exit codes: 0 success, 1 a log misbehaved or there was an unexpected signing, 2 wrong usage, 3 could not finish.
 """
 
 import json
@@ -186,16 +186,16 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, handlers=[ToStandardError(formatter(LogFormat.TEXT))])
     for chatty in ("alembic", "httpx", "httpcore", "uvicorn", "tuf"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    # It warns whenever a job takes longer than its interval: most jobs may.
+    # It warns whenever a job takes longer than its interval, which most jobs may.
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
     words = list(sys.argv[1:] if arguments is None else arguments)
     return run(app, "signwatch", words, lambda error: _tell(error, as_json="--json" in words))
 
 
 def _tell(error: Exception, *, as_json: bool) -> int | None:
-    """Say what went wrong and return the exit code of its owner; `None` for a defect of ours.
+    """Print the error and return the exit code of its owner; `None` for a defect of Signwatch.
 
-    A script that asked for JSON gets the error as one line of it besides.
+    With `--json`, standard output gets the error as one line of JSON as well.
     """
     message = misuse(error)
     if message is not None:

@@ -1,7 +1,7 @@
 """The configuration: one YAML file, read strictly once, handed on as frozen values.
 
-Unknown keys are errors that name the nearest known one, with line and column. Secrets are never in the file: a key that
-ends in `_file` names a file that holds one. Relative paths count from the folder of the configuration file; a value may
+Unknown keys are errors that name the nearest known one, with line and column. The file holds no secrets: a key that
+ends in `_file` names the file of a secret. Relative paths count from the folder of the configuration file; a value may
 begin with `${NAME}` for one of `settings.folders.FOLDERS`.
 """
 
@@ -201,8 +201,8 @@ def _read_api(node: Node) -> LogApi:
 class TrustConfig:
     """Source of keys: a trusted root file, or a TUF repository (name or URL) with its first root file.
 
-    `signing_configs` go with a trusted root file; a repository brings its own. `ca_file` (PEM) and `proxy` (URL)
-    are for reaching the repository.
+    `signing_configs` belong to a trusted root file; a repository has its own. `ca_file` (PEM) and `proxy` (URL) are
+    for requests to the repository.
     """
 
     trusted_root: Annotated[Path | None, FILE] = None
@@ -218,10 +218,10 @@ class TrustConfig:
 
 @dataclass(frozen=True, slots=True)
 class LogConfig:
-    """One log to follow. `start` is where the first baseline is made; `log_id` the 32-byte key id.
+    """One log to follow. `start` is the place of the first baseline; `log_id` the 32-byte key id.
 
-    `ca_file` (PEM) says whose TLS certificates to believe, `proxy` (URL) through which server to ask. A log of the
-    trust root (`of_root`) is asked where the newest root says it is.
+    `ca_file` (PEM) holds the authorities of its TLS certificate, `proxy` (URL) names a proxy. A log of the trust root
+    (`of_root`) is asked at its address in the newest root.
     """
 
     name: Annotated[str, written(_read_name, NAME)]
@@ -244,11 +244,11 @@ class LogConfig:
 
 @dataclass(frozen=True, slots=True)
 class Objectives:
-    """Limits of a healthy installation. A log's own `poll_seconds`, `stale_after_seconds` and `busy` go before these.
+    """Limits of a healthy installation. A log's own `poll_seconds`, `stale_after_seconds` and `busy` override these.
 
     `certificate_hold` is how long the alert for a certificate waits for the log entry made with it.
-    `examine_processes` is how many processes read a large backlog; left out, one less than there are cores, for a log
-    that may be asked for more than 50,000 entries a second, and none beside the daemon for others.
+    `examine_processes` is the number of processes that read a large backlog; by default one less than the cores for
+    a log with an allowance of more than 50,000 entries a second, and none beside the daemon for others.
     """
 
     poll_seconds: Annotated[int, written(read_positive, COUNT)] = 30
@@ -262,7 +262,10 @@ class Objectives:
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatConfig:
-    """A dead-man service that is asked at `every` while this installation is well. Its URL is a secret: in a file."""
+    """A dead-man service that gets a request every `every` while this installation has no fault.
+
+    Its URL is a secret in a file.
+    """
 
     url_file: Annotated[Path, FILE]
     every: Annotated[timedelta, written(read_duration, DURATION)] = timedelta(minutes=1)
@@ -274,7 +277,8 @@ class CanaryConfig:
     """The canary signs on a schedule in `log`, as `identity` of `issuer`, and expects its alert `within` a time.
 
     `trust_config` is a client trust configuration, or `public-good` or `staging`. The identity token comes from
-    `token_file`, the output of `token_command`, or the environment. `notify` are told when no alert comes.
+    `token_file`, the output of `token_command`, or the environment. `notify` are the channels for the alert about a
+    missing alert.
     """
 
     log: Annotated[str, written(_read_name, NAME)]
@@ -291,7 +295,7 @@ class CanaryConfig:
 
 @dataclass(frozen=True, slots=True)
 class BackscanConfig:
-    """The part of the past that late rules are offered, unless a rule names its own, and the highest speed."""
+    """The older entries that new rules are offered by default, and the highest speed."""
 
     range: Annotated[LookBack, written(read_look_back, {"anyOf": [choice(WORDS), COUNT]})] = "none"
     entries_per_second: Annotated[int, written(read_positive, COUNT)] = 1000
@@ -301,7 +305,7 @@ class BackscanConfig:
 class ArchiveConfig:
     """Place of the rows of all proven entries: a folder, or a URI such as `s3://bucket/prefix`.
 
-    `write_every` is how long proven entries may wait before they are in a file, while they do not fill a range.
+    `write_every` is the longest time until proven entries of an unfinished range are in a file.
     """
 
     location: Annotated[str, Written(_read_location, TEXT)]
@@ -312,9 +316,9 @@ class ArchiveConfig:
 class WebConfig:
     """Address of the status page and the metrics, and their names (`hosts`) beside localhost and addresses.
 
-    `public_url` is how people reach it: alerts link to it. `key_file` holds the key of links that acknowledge an alert,
-    `token_file` the token of the API that does, and of an operator's sign-in. A client may ask for
-    `searches_per_minute`; `trusted_proxies` are addresses and networks that tell whom they forward for.
+    `public_url` is the address for people, which alerts link to. `key_file` holds the key of links that acknowledge
+    an alert, `token_file` the token of the API and of an operator's sign-in. A client may send `searches_per_minute`
+    searches; `trusted_proxies` are proxies whose `X-Forwarded-For` is read.
     """
 
     listen: Annotated[tuple[str, int], written(read_listen, TEXT)]
@@ -346,7 +350,7 @@ class WebConfig:
 
 @dataclass(frozen=True, slots=True)
 class Escalation:
-    """Channels that are told of a page that stays open for `after`."""
+    """Further channels for a page that stays open for `after`."""
 
     after: Annotated[timedelta, written(read_duration, DURATION)]
     notify: Annotated[tuple[str, ...], written(lambda node: read_list(node, read_text), one_or_many(TEXT))]
@@ -407,7 +411,7 @@ def _check_config(config: "Config", fields: Fields) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything an operator decides. `logs` is `None` for every log of the trust root."""
+    """All settings of an operator. `logs` is `None` for every log of the trust root."""
 
     path: Path
     database: Annotated[str, Written(_read_database, TEXT)]
@@ -438,7 +442,7 @@ class Config:
         return log.poll_seconds or self.objectives.poll_seconds
 
     def freshness(self, log: LogConfig | None) -> Freshness:
-        """Time for which a log may show nothing new; `None` for a log that is only in the trust root."""
+        """Time for which a log may show no new head; `None` for a log that is only in the trust root."""
         if log is None:
             poll = timedelta(seconds=self.objectives.poll_seconds)
             return Freshness(timedelta(seconds=self.objectives.stale_after_seconds), self.objectives.busy, poll)
@@ -446,7 +450,7 @@ class Config:
         return Freshness(self.stale_after(log), busy, timedelta(seconds=self.poll_seconds(log)))
 
     def stale_after(self, log: LogConfig) -> timedelta:
-        """Time for which a log may fail to answer, or show nothing new, before an alert is sent."""
+        """Time for which a log may fail to answer, or show no new head, before an alert is sent."""
         return timedelta(seconds=log.stale_after_seconds or self.objectives.stale_after_seconds)
 
 

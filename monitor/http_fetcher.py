@@ -1,7 +1,7 @@
 """Bytes over HTTP from servers that may lie, stall or flood: every read has a size, every request a deadline.
 
-One `Fetcher` asks one base URL. It follows no redirect, decodes no compression it was not told to expect, and turns
-every failure into a `FetchFailed` whose `reason` is a metric label. What the bytes mean is the caller's business.
+One `Fetcher` asks one base URL. It follows no redirect, decodes no unexpected compression, and turns every failure
+into a `FetchFailed` with a `reason` that is a metric label. The caller interprets the bytes.
 """
 
 import json
@@ -41,7 +41,7 @@ FETCHED: Final = "ok"
 _USER_AGENT: Final = "signwatch"
 _SHOWN_BODY: Final = 300
 _MAX_RETRY_AFTER: Final = 3600.0
-# What one question may spend on the rest a server asks for; a server that names no time is given one second, then two.
+# Longest total delay of one request for a server's `Retry-After`; without a time the delay is one second, then two.
 _SHORT_REST: Final = 10.0
 _UNSAID_REST: Final = 1.0
 _LONGEST_NAP: Final = 0.5
@@ -49,7 +49,7 @@ _EARLY: Final = 0.05  # seconds by which a pause may end too soon
 
 
 class Expect(StrEnum):
-    """Kind of body that an answer must have; a login page or an error page is of no kind."""
+    """Kind of body that an answer must have; a login page or an error page has none of them."""
 
     JSON = "json"
     TEXT = "text"
@@ -70,7 +70,7 @@ class TimedOut(FetchFailed):
 
 
 class TooLarge(FetchFailed):
-    """The answer is longer than such an answer can be. `start` are the bytes within the cap, where they were read."""
+    """The answer is longer than its cap. `start` are the bytes within the cap, if they were read."""
 
     reason = "too-large"
 
@@ -80,7 +80,7 @@ class TooLarge(FetchFailed):
 
 
 class WrongContent(FetchFailed):
-    """The answer is of another kind than asked for: HTML, compressed, or a redirect."""
+    """The answer has an unexpected kind: HTML, compressed, or a redirect."""
 
     reason = "wrong-content"
 
@@ -97,13 +97,13 @@ class Refused(FetchFailed):
 
 
 class NotFound(Refused):
-    """HTTP 404: nothing there."""
+    """HTTP 404."""
 
     reason = "not-found"
 
 
 class Throttled(Refused):
-    """HTTP 429, or 503 with Retry-After: too many questions. `retry_after` in seconds, where the server said so."""
+    """HTTP 429, or 503 with Retry-After: too many requests. `retry_after` in seconds, if the server gave it."""
 
     reason = "throttled"
 
@@ -113,13 +113,13 @@ class Throttled(Refused):
 
 
 class ServerFailed(Refused):
-    """HTTP 5xx: the server is ill."""
+    """HTTP 5xx: the server has a fault."""
 
     reason = "server-failed"
 
 
 def denied(error: FetchFailed) -> bool:
-    """Whether the server understood the question and has nothing to show: 404, or another server's 400, 403 or 410."""
+    """True if the server understood the request and has no such resource: 404, or another server's 400, 403 or 410."""
     return isinstance(error, Refused) and not isinstance(error, Throttled | ServerFailed)
 
 
@@ -134,7 +134,7 @@ class Fetcher(Protocol):
 
 
 Report = Callable[[str, float], object]
-"""Is told how a question ended (`FETCHED`, or a `FetchFailed.reason`), and after how many seconds."""
+"""Gets the result of a request (`FETCHED`, or a `FetchFailed.reason`) and its duration in seconds."""
 
 
 class TokenBucket:
@@ -168,9 +168,8 @@ class Allowance(Protocol):
 class HttpFetcher(Fetcher):
     """A `Fetcher` over httpx for one base URL, safe to use from several threads.
 
-    A server that wants rest (HTTP 429) gets it: a short one is waited for with `pause`, and the question asked again; a
-    longer one is raised as `Throttled`, and the server is left alone for as long. `report` is told of each
-    question.
+    After HTTP 429 it obeys the server's delay: it waits for a short one with `pause` and asks again; it raises a
+    longer one as `Throttled`, and sends no request meanwhile. `report` gets each request's result.
     """
 
     def __init__(
@@ -200,14 +199,17 @@ class HttpFetcher(Fetcher):
                 f"ca_file: {ca_file} cannot be used: {why}. {shown_url(base_url)} cannot be asked without it: name "
                 "a PEM file with the certificates of the authorities to believe."
             ) from error
-        # httpx's client is left out. It follows redirects, which would let a server choose whom we ask, and keeps
-        # cookies, which would let it fill our memory. With both turned off it costs half as much as the request.
+        # httpx's client is left out. It follows redirects, so that a server would choose the next host, and keeps
+        # cookies, so that a server could fill the memory. With both turned off it takes half as long as the request.
         self._transport = transport
         timeout = httpx.Timeout(self._limits.operation, connect=self._limits.connect)
         self._extensions = {"timeout": timeout.as_dict()}
 
     def move_to(self, base_url: str) -> None:
-        """Ask at another base URL from now on; requests under way end there. Raises `OwnFault` for no URL."""
+        """Ask at another base URL from now on; running requests end at the old one.
+
+        Raises `OwnFault` for a malformed URL.
+        """
         parts = urlsplit(base_url)
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
             raise OwnFault(f"not an http(s) base URL: {shown_url(base_url)!r}")
@@ -223,7 +225,7 @@ class HttpFetcher(Fetcher):
         return self._ask("POST", path, json.dumps(document).encode(), max_bytes, Expect.JSON)
 
     def allow(self, stop: Callable[[], bool]) -> bool:
-        """Wait until one more question is allowed that is asked elsewhere, and count it; false once `stop`."""
+        """Wait until one more request by another machine is allowed, and count it; false once `stop`."""
         while (left := self._not_before - self._clock()) > 0:
             if stop():
                 return False
@@ -233,13 +235,13 @@ class HttpFetcher(Fetcher):
         return True
 
     def rest(self, seconds: float) -> None:
-        """Leave the server alone for as long: it said so to a question that was asked elsewhere."""
+        """Send no request for this time: the server asked another machine for it."""
         wait = min(max(seconds, 0.0), _MAX_RETRY_AFTER)
         self._not_before = max(self._not_before, self._clock() + wait)
 
     @property
     def resting(self) -> bool:
-        """Whether the server wants to be left alone now."""
+        """True while the server's delay lasts."""
         return self._not_before > self._clock()
 
     def close(self) -> None:
@@ -257,7 +259,7 @@ class HttpFetcher(Fetcher):
         return answer
 
     def _patiently(self, method: str, path: str, content: bytes | None, max_bytes: int, expect: Expect) -> bytes:
-        """Ask, and ask again after a short rest where the server wants one."""
+        """Send a request, and send it again after a short delay that the server asked for."""
         base, path = self._base, path.lstrip("/")
         url = base + path
         patience, unsaid = _SHORT_REST, _UNSAID_REST
@@ -272,7 +274,7 @@ class HttpFetcher(Fetcher):
             try:
                 return self._exchange(_Question(method, base, path, content, expect), max_bytes)
             except Throttled as error:
-                # A wait of nothing is given a second too: every further question costs patience.
+                # A delay of zero counts as a second, so that the number of repeats is bounded.
                 wait = unsaid if error.retry_after is None else max(error.retry_after, _UNSAID_REST)
                 self._not_before = self._clock() + wait
                 if not self._rested(wait, patience):
@@ -280,7 +282,7 @@ class HttpFetcher(Fetcher):
                 patience, unsaid = patience - wait, unsaid * 2
 
     def _rested(self, seconds: float, patience: float) -> bool:
-        """Wait, if that is short; false when it is not, or when the pause was cut short because the program ends."""
+        """Wait if the delay is short; false for a longer one, or when the program ends meanwhile."""
         if seconds > patience:
             return False
         self._pause(seconds)
@@ -354,7 +356,7 @@ class _Prepared:
         )
 
 
-# Compression would let a server choose how much we hold.
+# With compression a server would decide how much memory an answer takes.
 _HEADERS: Final = {
     expect: httpx.Headers(
         {
@@ -451,7 +453,7 @@ def _start_of_body(response: httpx.Response) -> bytes:
 
 
 def _retry_after(headers: httpx.Headers) -> float | None:
-    # A date counts from the answer's own, so that our clock does not matter.
+    # A date is compared with the answer's own `Date`, independent of this machine's clock.
     wait = parse_retry_after(headers.get("retry-after"), parse_http_date(headers.get("date")))
     return None if wait is None else min(wait.total_seconds(), _MAX_RETRY_AFTER)
 
@@ -474,6 +476,6 @@ def _as_fetch_failed(url: _ShownUrl, through: str) -> Iterator[None]:
         if "CERTIFICATE_VERIFY_FAILED" in told:
             told = (
                 f"its TLS certificate is from no trusted authority ({error}). `ca_file` in the configuration names "
-                "the authorities to believe; if this one is yours, another server may be answering"
+                "the trusted authorities; without an authority of your own, another server may be answering"
             )
         raise Unreachable(f"{url}{through}: {told}") from error

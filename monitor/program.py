@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 
 def utc_now() -> datetime:
-    """The clock of the programs; everything below them takes it as a parameter."""
+    """The clock of the programs; other packages take it as a parameter."""
     return datetime.now(UTC)
 
 

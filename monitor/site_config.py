@@ -1,4 +1,4 @@
-"""The `site` part of the configuration: where subscribers are served, how they sign in, and how mail leaves."""
+"""The `site` part of the configuration: address, sign-in and mail of the subscribers' site."""
 
 import ipaddress
 import re
@@ -45,9 +45,9 @@ def _read_public_url(node: Node) -> str:
     except ValueError:
         usable = False
     if not usable or parts.path or parts.query or parts.fragment or parts.username:
-        raise Misplaced("public_url is what browsers ask for, such as https://watch.example, without a path", node)
+        raise Misplaced("public_url is the address for browsers, such as https://watch.example, without a path", node)
     if parts.scheme == "http" and not is_loopback_host(parts.hostname):
-        raise Misplaced("public_url is https: without it, anyone on the way could take over an account", node)
+        raise Misplaced("public_url is https: without it, any host on the path could take over an account", node)
     return text
 
 
@@ -80,7 +80,7 @@ def read_network(node: Node) -> str:
 
 @dataclass(frozen=True, slots=True)
 class MailConfig:
-    """The SMTP server that mail is handed to, and the address it comes from."""
+    """The SMTP server for mail, and the sender's address."""
 
     server: Annotated[str, written(read_text, TEXT)]
     sender: Annotated[str, written(_read_address, TEXT, "from")]
@@ -93,7 +93,7 @@ class MailConfig:
 
 @dataclass(frozen=True, slots=True)
 class OidcConfig:
-    """An OpenID Connect issuer whose logins prove an address. `name` is what its button says."""
+    """An OpenID Connect issuer whose logins prove an address. `name` is the text of its button."""
 
     issuer: Annotated[str, written(_read_issuer, TEXT)]
     client_id: Annotated[str, written(read_text, TEXT)]
@@ -104,7 +104,7 @@ class OidcConfig:
 
 @dataclass(frozen=True, slots=True)
 class SiteLimits:
-    """Limits of one client, address, account, destination or receiving host; `keep` is how long messages are kept."""
+    """Limits of one client, address, account, destination or receiving host. Messages are deleted after `keep`."""
 
     requests_per_minute: Annotated[int, written(read_positive, COUNT)] = 120
     mails_per_address_per_day: Annotated[int, written(read_positive, COUNT)] = 3
@@ -123,7 +123,7 @@ class SiteLimits:
 
 @dataclass(frozen=True, slots=True)
 class SiteConfig:
-    """The subscribers' site. `listen` empty means that another process serves it; delivery runs all the same."""
+    """The subscribers' site. With an empty `listen` another process serves it, and this one still delivers."""
 
     public_url: Annotated[str, written(_read_public_url, TEXT)]
     key_file: Annotated[Path, FILE]
@@ -148,11 +148,11 @@ class SiteConfig:
 
     @property
     def host(self) -> str:
-        """Host and port that a browser must have asked for."""
+        """Host and port that a browser must send."""
         return urlsplit(self.public_url).netloc
 
     def admits(self, address: str) -> bool:
-        """Whether the domain of an address may subscribe, as far as domains decide it."""
+        """True if the domain of an address may subscribe."""
         domain = address.rpartition("@")[2].lower()
         return self.sign_up != "domains" or domain in self.domains
 

@@ -1,6 +1,6 @@
 """One alert over HTTP: its page, its JSON, and the changes that a signed link, a sign-in or the API's token permits.
 
-A GET changes nothing: programs that follow every link of a mail acknowledge no alert.
+A GET changes nothing, so a program that follows every link of a mail acknowledges no alert.
 """
 
 import hmac
@@ -45,7 +45,7 @@ _HOURS: Final = (1, 8, 24, 7 * 24, 30 * 24)
 
 @dataclass(frozen=True, slots=True)
 class AlertDesk:
-    """Parts that the pages of alerts work with. `token` permits changes through the API; an empty one permits none."""
+    """Parts of the pages about alerts. `token` permits changes through the API; an empty one permits none."""
 
     life: AlertLife
     reading: Reading
@@ -79,9 +79,9 @@ class AlertDesk:
         return Patterns(self.life.database)
 
     def expect_like(self, alert: str, ref: str | None, who: Who) -> Who:
-        """Store the pattern of an alert; return who with its number in the note. Raises `HTTPException` (422).
+        """Store the pattern of an alert; returns `who` with the pattern's number in the note.
 
-        A `ref` that is the alert's own is no glob: it widens nothing.
+        Raises `HTTPException` (422). A `ref` equal to the alert's own is no glob and widens no pattern.
         """
         try:
             _, like = self.patterns.like(alert)
@@ -138,7 +138,7 @@ def _add_sign_in(router: APIRouter, desk: AlertDesk, sign_in: "SignIn") -> None:
 
     @router.get("/login")
     def ask(request: Request, next: str = "") -> Response:  # noqa: A002  the name in the address
-        # A browser keeps a strict cookie from a page that a mail opens: the link to here brings it along.
+        # A browser does not send a strict cookie to a page that a mail opens, but sends it after a click on this link.
         if sign_in.operator(request) is not None:
             return RedirectResponse(_page_of_ours(next), 303)
         return form_page(_page_of_ours(next), is_wrong=False)
@@ -198,7 +198,7 @@ def _add_pages(router: APIRouter, desk: AlertDesk, sign_in: "SignIn | None") -> 
 
 
 def _change(desk: AlertDesk, alert: Alert, form: dict[str, str], permit: _Permit) -> None:
-    """Do what a form asks for. Raises `HTTPException`."""
+    """Make the change that a form asks for. Raises `HTTPException`."""
     now, unnamed = desk.clock(), "a reader of the mail" if permit.operator is None else "a holder of the token"
     who = Who(inert_line(form.get("by", "").strip() or unnamed, 200), inert_line(form.get("note", "").strip(), 2_000))
     match form.get("change"):
@@ -206,7 +206,7 @@ def _change(desk: AlertDesk, alert: Alert, form: dict[str, str], permit: _Permit
             desk.life.reopen(alert.id, who, now)
         case "revoke":
             number = form.get("pattern", "")
-            # A link is for one alert: what was made of another one is not its business.
+            # A link is for one alert: it may not revoke another alert's pattern.
             if not _is_number(number) or not desk.patterns.revoke(int(number), who, now, alert.id):
                 raise HTTPException(404, "no pattern of this number was made of this alert")
         case "silence" | "unsilence" as wanted:
@@ -223,7 +223,7 @@ def _link_fields(desk: AlertDesk, alert: str, form: dict[str, str]) -> dict[str,
     """The fields of a signed link in a form. Raises `HTTPException` (403)."""
     until, signature = form.get("until", ""), form.get("signature", "")
     if not _is_number(until) or not _is_signed(desk, alert, int(until), signature):
-        raise HTTPException(403, "this link is not valid, or not any more: sign in, or acknowledge with the command")
+        raise HTTPException(403, "this link is invalid or expired: sign in, or acknowledge with the command")
     return {"until": until, "signature": signature}
 
 
@@ -232,7 +232,7 @@ def _is_number(text: str) -> bool:
 
 
 def _change_silences(desk: AlertDesk, alert: Alert, form: dict[str, str], who: Who | None) -> None:
-    """Silence later alerts that share a trait with this one; end a silence without `who`. Raises `HTTPException`."""
+    """Silence later alerts that share a trait with this one; without `who`, end a silence. Raises `HTTPException`."""
     now, number, hours = desk.clock(), form.get("silence", ""), form.get("hours", "")
     if who is None:
         if not _is_number(number) or not desk.life.silences.end(int(number), now):
@@ -352,7 +352,7 @@ def _proof(desk: AlertDesk, alert: Alert) -> Response:
     log, index = alert.log, alert.index
     leaf = None if log is None or index is None else desk.reading.leaf(log, index)
     if log is None or index is None or leaf is None or alert.kind != PROVEN_KIND:
-        raise HTTPException(404, "this alert is of no signing that is kept here")
+        raise HTTPException(404, "this alert is about no stored signing")
     about = {"alert": alert.id, "title": alert.title, "rule": alert.rule, "reasons": list(alert.reasons)}
     try:
         document = desk.proofs.document(log, index, leaf, inert_json(about))

@@ -1,7 +1,7 @@
 """Keeps the archive of one configured log beside following: proven batches go in, gaps are read again.
 
-Following never waits for it. A full disk, or any other trouble of the archive, is raised to the daemon, which tells of
-it; the batches of that time are dropped, and read from the log again once the archive can be written.
+Following never waits for it. It raises a full disk, or any other fault of the archive, to the daemon, which reports
+it; batches of that time are dropped, and read from the log again once the archive can be written.
 """
 
 import logging
@@ -41,7 +41,7 @@ _LONGEST_RETRY: Final = timedelta(minutes=15)
 
 @dataclass(slots=True)
 class _Tree:
-    """One tree: its writer, since when rows wait to be written, and how a gap is dealt with."""
+    """One tree: its writer, the time since which rows wait, and the state of its gap."""
 
     log: str
     handover: Handover
@@ -57,7 +57,8 @@ class _Tree:
 class LogArchiver(Archiver):
     """Archives one configured log, all trees of it; `step` is called by one thread at a time.
 
-    `open_trees` opens sources for nothing else: a request of following never waits behind one of the archive.
+    `open_trees` opens sources for the archive alone, so that requests of following never wait for requests of the
+    archive.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class LogArchiver(Archiver):
 
     @override
     def step(self) -> bool:
-        """Archive some of the batches that wait in each tree. The first trouble is raised until it is mended."""
+        """Archive some of the waiting batches of each tree. The first fault is raised until it is over."""
         more = False
         for log in self._handovers.trees(self.name):
             tree = self._trees.setdefault(log, _Tree(log, self._handovers.of(log)))
@@ -95,7 +96,7 @@ class LogArchiver(Archiver):
 
     @override
     def finish(self) -> None:
-        # Nothing is on its way any more: a gap that shows twice in a row is read now, not a second later.
+        # No batch is waiting, so a gap that appears twice in a row is read now, not a second later.
         while self.step() or self.step():
             pass
         for tree in self._trees.values():
@@ -152,14 +153,14 @@ class LogArchiver(Archiver):
             return False
         if not missing:
             return self._tidy(tree, writer)
-        # A batch may be committed already, and on its way: what is missing twice in a row is missing.
+        # A batch may be committed and still in the queue: entries count as missing if they are missing twice in a row.
         seen, tree.gap = tree.gap, missing[0]
         return seen is not None and seen[0] == tree.gap[0] and self._fill(tree, writer, *missing[0])
 
     def _take(
         self, tree: _Tree, writer: ArchiveWriter, batch: ProvenBatch, missing: Sequence[tuple[int, int]], now: datetime
     ) -> bool:
-        """Archive the batch that waits longest, or some of the gap before it. `missing` are gaps up to its end."""
+        """Archive the oldest waiting batch, or a part of the gap before it. `missing` are gaps up to its end."""
         whole = (batch.before.frontier.size, batch.after.frontier.size)
         if not missing or missing[0][0] >= whole[1]:
             tree.handover.remove()
@@ -181,7 +182,7 @@ class LogArchiver(Archiver):
             tree.waiting_since = None
 
     def _fill(self, tree: _Tree, writer: ArchiveWriter, first: int, last: int) -> bool:
-        """Read some of the gap `[first, last)` from the log again."""
+        """Read a part of the gap `[first, last)` from the log again."""
         source = self._log_trees.source(tree.log)
         end = min(last, first + _STEP.get(source.identity.api, _STEP_OTHERWISE))
         known = self._store.position(tree.log)
@@ -202,7 +203,7 @@ class LogArchiver(Archiver):
         return True
 
     def _tidy(self, tree: _Tree, writer: ArchiveWriter) -> bool:
-        """Join ranges, or build and merge search maps, when there is nothing else to do."""
+        """Join ranges, or build and merge search maps, when idle."""
         group = next(iter(compactable(writer.manifest)), None)
         if group is None:
             generation = writer.manifest.generation

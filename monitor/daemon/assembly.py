@@ -89,7 +89,7 @@ class LogParts:
         )
 
     def backscan(self, log: LogConfig) -> LogBackscan:
-        """Offers the log's older entries to rules that came late."""
+        """Offers the log's older entries to new rules."""
         return LogBackscan(
             log.name,
             self._opener(log, self._slow_fetcher(log)),
@@ -100,7 +100,7 @@ class LogParts:
         )
 
     def archiver(self, log: LogConfig) -> Archiver | None:
-        """Archives the log, where an archive is configured."""
+        """Archives the log; `None` without a configured archive."""
         if self._config.archive is None or self._handovers is None:
             return None
         from monitor.daemon.archiver import LogArchiver  # noqa: PLC0415  imports pyarrow
@@ -121,8 +121,8 @@ class LogParts:
         return partial(open_log, log, self._services.trust, self._services.store, fetcher)
 
     def _slow_fetcher(self, log: LogConfig) -> HttpFetcher:
-        # Connections and an allowance of its own: following never waits for it, and the log is not asked much more
-        # often.
+        # Connections and an allowance of its own, so that following never waits for it, and the log gets few
+        # additional requests.
         return self._fetcher(replace(log, requests_per_second=max(1, requests_per_second(log) // _BACKSCAN_SHARE)))
 
     def _fetcher(self, log: LogConfig, report: Report | None = None) -> HttpFetcher:
@@ -133,10 +133,10 @@ class LogParts:
 
 @dataclass(frozen=True, slots=True)
 class Monitor:
-    """Everything that runs, put together. `close` ends connections; all jobs must have ended before.
+    """All running parts. `close` ends connections; all jobs must have ended before.
 
-    `watches` follow `logs`, in the same order; `make` makes the other parts of one log. `courier` tells subscribers,
-    where a site is configured.
+    `watches` follow `logs`, in the same order; `make` makes the other parts of one log. `courier` sends messages to
+    subscribers, if a site is configured.
     """
 
     config: Config
@@ -166,7 +166,7 @@ class Monitor:
         return self.services.trust
 
     def more_logs(self) -> Sequence[tuple[LogConfig, LogSupervisor]]:
-        """Add the logs that the trust root came to name since the last call, each with its supervisor."""
+        """Add the logs that the trust root names since the last call, each with its supervisor."""
         known = {log.name for log in self.logs}
         more = [
             (log, self.make.watch(log)) for log in configured_logs(self.config, self.trust) if log.name not in known
@@ -182,7 +182,7 @@ class Monitor:
 
 
 def assemble(config: Config, meter: Meter, timing: Timing, *, limits: Limits | None = None) -> Monitor:
-    """Open and check everything that needs no log to answer. Raises `OwnFault`, `FetchFailed`."""
+    """Open and check all parts, without requests to logs. Raises `OwnFault`, `FetchFailed`."""
     parts = ExitStack()
     try:
         return _assembled(config, meter, timing, limits, parts)
@@ -195,7 +195,7 @@ def _assembled(config: Config, meter: Meter, timing: Timing, limits: Limits | No
     channels = build_channels(config)
     database = open_database(config.database, check=True)
     parts.callback(database.close)
-    # Whether or not a site is served here: the process that follows the logs matches subscribers' requests.
+    # The process that follows the logs matches subscribers' requests, even if another process serves the site.
     asked = AskedRules(Asks(database))
     asked.refresh()
     rules = RuleKeeper(config.rules, config.channels, asked, own_rules(config))
@@ -256,7 +256,7 @@ def _courier(config: Config, database: Database, timing: Timing, parts: ExitStac
 
 
 def archived_past(config: Config, database: Database) -> "Past | None":
-    """Source of a name's past for the site, where there is an archive. Raises `ArchiveFault`."""
+    """Source of a name's past for the site; `None` without an archive. Raises `ArchiveFault`."""
     if config.archive is None:
         return None
     from monitor.archive.files import ArchiveFiles  # noqa: PLC0415  imports pyarrow
@@ -269,10 +269,10 @@ def archived_past(config: Config, database: Database) -> "Past | None":
 
 
 def uses_processes(objectives: Objectives, log: LogConfig) -> bool:
-    """Whether other processes examine a backlog of the log: as configured, else where this one would hold it up.
+    """True if other processes examine a backlog of the log: as configured, else if this process would be too slow.
 
-    Handing entries to a process costs as much as half of examining them here, so where the allowed requests bring no
-    more than one process can examine, others would only cost time and memory.
+    Sending entries to a process takes half as long as examining them here, so other processes help only if the
+    allowed requests bring more entries than one process can examine.
     """
     if objectives.examine_processes is not None:
         return objectives.examine_processes > 1
@@ -294,7 +294,7 @@ def build_channels(config: Config) -> list[Channel]:
 
 
 def links_of(config: Config) -> Links:
-    """Addresses that alerts show. Raises `BadConfig` when the key of signed links cannot be read or is short."""
+    """Addresses for alerts. Raises `BadConfig` when the key of signed links cannot be read or is short."""
     web = config.web
     if web is None or not web.public_url:
         return NO_LINKS
@@ -302,7 +302,7 @@ def links_of(config: Config) -> Links:
 
 
 def life_of(config: Config, database: Database) -> AlertLife:
-    """The life of alerts, with the configured channels that are told of changes."""
+    """The life of alerts, with the configured channels that get changes."""
     followers = [name for name, settings in config.channels.items() if settings.type in FOLLOWING]
     return AlertLife(database, followers)
 
@@ -344,7 +344,7 @@ def describe(log: LogConfig, root: TrustRoot) -> LogDescription:
 
 
 def http_fetcher(log: LogConfig, pause: Callable[[float], object], report: Report | None = None) -> HttpFetcher:
-    """Make what asks a log over HTTP, no faster than the log allows; the caller closes it."""
+    """The fetcher of a log, limited to the log's rate; the caller closes it."""
     rate = requests_per_second(log)
     bucket = TokenBucket(rate, max(rate, _BURST), clock=time.monotonic, sleep=pause)
     ca_file = str(log.ca_file) if log.ca_file is not None else None
@@ -366,9 +366,9 @@ def from_archive(
     on_batch: Callable[[Batch], None] = lambda _: None,
     on_evidence: Callable[[Evidence], None] = lambda _: None,
 ) -> FromArchive | None:
-    """Back-scan from the archive, where there is one.
+    """Back-scan from the archive; `None` without one.
 
-    `on_batch` is told of each batch, `on_evidence` of evidence once it is kept.
+    `on_batch` gets each batch, `on_evidence` evidence after it is stored.
     """
     if archive is None:
         return None
@@ -383,30 +383,30 @@ def from_archive(
 
 
 def open_log(log: LogConfig, trust: TrustKeeper, store: Store | None, fetcher: HttpFetcher) -> Sequence[LogSource]:
-    """Every tree of the log, asked where it is now. Raises `FetchFailed`, `OwnFault`."""
-    # Found out each time: the log may have moved since, and with it what it must prove.
+    """Every tree of the log, at the log's present address. Raises `FetchFailed`, `OwnFault`."""
+    # Determined each time, because the log may have moved.
     here = where_it_is(log, trust)
     fetcher.move_to(here.url)
     return open_sources(as_followed(here, trust, store), fetcher)
 
 
 def as_followed(log: LogConfig, trust: TrustKeeper, store: Store | None) -> LogDescription:
-    """Describe the log under the key its state belongs to, whether or not the newest root still names it.
+    """Describe the log with the key of its state, even if the newest root no longer names the log.
 
     Raises `FetchFailed`, `OwnFault`.
     """
     history = trust.history()
     described = describe(pinned(log, trust, store) if store is not None else log, history.followable())
     found = (known for known in history.logs() if known.key == (described.url, described.log_id))
-    # A user of the new address of a log that moved still meets the name it signs under.
+    # A log that moved still signs under its earlier origin.
     former = tuple(each.url for known in found for each in known.former)
     return replace(described, former=former, known_trees=store.trees_of(log.name) if store is not None else ())
 
 
 def pinned(log: LogConfig, trust: TrustKeeper, store: Store) -> LogConfig:
-    """The log with the key id it was first known under, once something is followed under its name.
+    """The log with its first key id, once it has a state under its name.
 
-    A trust root that later names another key for the same address names another log: never the key of this one's state.
+    If a later trust root names another key for the same address, that is another log.
     """
     if log.log_id is not None or not store.is_followed(log.name):
         return log
@@ -414,20 +414,20 @@ def pinned(log: LogConfig, trust: TrustKeeper, store: Store) -> LogConfig:
 
 
 def hold_of(config: Config, logs: Sequence[LogConfig]) -> timedelta:
-    """Time for which the alert for a certificate waits for the entry made with it: none where no log shows entries."""
+    """Time for which the alert for a certificate waits for its entry; zero if no followed log shows entries."""
     return config.objectives.certificate_hold if any(log.api not in CT_APIS for log in logs) else timedelta(0)
 
 
 def tell_facts(facts: StoredKnown, logs: Sequence[LogConfig], clock: Callable[[], datetime]) -> None:
-    """Let absences count as facts only where the logs in question are all watched closely."""
-    # A log whose protocol is found out later may be of either kind.
+    """Let absences count as facts only if all logs in question are followed without gaps."""
+    # A log with an undetected protocol may be of either kind.
     facts.certificate_logs = frozenset(log.name for log in logs if log.api is None or log.api in CT_APIS)
     facts.signature_logs = frozenset(log.name for log in logs if log.api not in CT_APIS)
     facts.clock = clock
 
 
 def folder_is_writable(folder: Path) -> bool:
-    """Whether a file can be made in `folder`."""
+    """True if a file can be made in `folder`."""
     probe = folder / ".signwatch-probe"
     try:
         probe.touch()

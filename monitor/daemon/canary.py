@@ -1,7 +1,7 @@
-"""The canary: signs on a schedule, and expects the alert of its own signing within a time.
+"""The canary: signs on a schedule, and expects the alert about its own signing within a time.
 
-Its digests are random, and announced first: its own rule expects it, so no person is told. The alert goes through the
-log, the rules, the database and the outbox as every alert does, to a channel of the canary's own.
+It announces a random digest first, so that its own rule expects the signing and no person gets an alert. The alert
+goes through the log, the rules, the database and the outbox as every alert does, to a channel of the canary's own.
 """
 
 import json
@@ -51,7 +51,7 @@ _MISUSED: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class CannotSign(Exception):
-    """No signature was logged. `owner` says whether a service or this installation is the cause."""
+    """No signature was logged. `owner` is the owner of the cause: a service or this installation."""
 
     owner: Owner
     detail: str
@@ -59,14 +59,14 @@ class CannotSign(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """The key id (hex) of the log that took the entry, and the bundle: what it gave for it."""
+    """The key id (hex) of the log that took the entry, and the bundle with the log's answer."""
 
     log_id: str
     bundle: bytes
 
 
 class CanaryChannel(Channel):
-    """The outbox's channel to the canary: an alert that arrives here is one that would have reached a person."""
+    """The outbox's channel to the canary: an alert that arrives here would have reached a person."""
 
     def __init__(self, canaries: Canaries) -> None:
         self._canaries = canaries
@@ -87,7 +87,7 @@ class CanaryChannel(Channel):
 
 
 def check_canary(config: Config) -> None:
-    """Raises `BadConfig` for a canary that could never sign: without sign-lite's extra."""
+    """Raises `BadConfig` if the `sign` extra is missing, without which the canary cannot sign."""
     if config.canary is not None and find_spec("sigstore") is None:
         raise BadConfig(
             f"{config.path}: `canary` signs with sign-lite, which needs the `sign` extra: it is not installed here. "
@@ -161,7 +161,7 @@ Sign = Callable[[CanaryConfig, bytes], Signed]
 
 
 class Canary:
-    """Runs the canary. `key_id` gives the key id (hex) of the log that it must sign in, `told` are its channels."""
+    """Runs the canary. `key_id` gives the key id (hex) of the log in which it must sign, `told` are its channels."""
 
     def __init__(
         self,
@@ -184,7 +184,7 @@ class Canary:
             meter.canary_seen(last.seen_at, _seconds(last))
 
     def sign(self) -> None:
-        """Sign, if it is time to. The run is announced first: its rule then expects this digest once."""
+        """Sign if a run is due. The run is announced first, so that its rule expects this digest once."""
         now, canaries = self._timing.clock(), self._store.canaries
         newest = canaries.newest(1)
         if newest and timedelta(0) <= now - newest[0].began_at < self._config.every:
@@ -210,9 +210,10 @@ class Canary:
         return signed.bundle
 
     def watch(self) -> None:
-        """End runs that were seen or are overdue, and tell of overdue ones. Raises `OwnFault`.
+        """End runs that were seen or are overdue, and report overdue ones. Raises `OwnFault`.
 
-        Where the state cannot be read or written for longer than a canary may take, the channels are told directly.
+        If the state cannot be read or written for longer than a canary may take, the report goes directly to the
+        channels.
         """
         now = self._timing.clock()
         try:
@@ -227,7 +228,7 @@ class Canary:
 
     def _settle(self, run: CanaryRun, now: datetime) -> None:
         canaries, within = self._store.canaries, self._config.within
-        # What was signed before this process ran had to wait for it: the time counts from its start.
+        # For a signing before the start of this process the time counts from the start.
         since = max(run.signed_at or run.began_at, self._started)
         result, detail = "", ""
         if run.seen_at is not None and (run.signed_at is not None or now - since > within):
@@ -248,7 +249,7 @@ class Canary:
             _LOG.info("canary_ended number=%d result=%s", run.number, result)
 
     def _cause(self, run: CanaryRun) -> tuple[Owner, str]:
-        """Owner of the trouble when a signing was not seen, as far as the log's condition tells."""
+        """Owner of the trouble when a signing was not seen, judged by the log's condition."""
         name, health = self._config.log, self._store.health.all()
         mine = [each for log, each in health.items() if log == name or log.startswith(f"{name}/")]
         for condition in mine:
@@ -259,7 +260,7 @@ class Canary:
         return Owner.OURSELVES, f"{name} was read since then"
 
     def _tell(self, now: datetime) -> None:
-        """Tell of runs that failed, once for all in a row; the alerts are resolved when a run is seen in time again."""
+        """Report failed runs, once for a series; the alerts are resolved when a run is seen in time again."""
         first, newest = self._store.canaries.first_failure(), self._store.canaries.newest(2)
         ended = next((run for run in newest if run.result != runs.WAITING), None)
         if first and ended is not None:
@@ -276,7 +277,7 @@ class Canary:
         self._meter.canary_failing(failing=self.trouble is not None)
 
     def _send_directly(self, fault: str, now: datetime) -> bool:
-        """Tell the canary's channels without the database; true once one of them took it."""
+        """Send the alert to the canary's channels without the database; true once one of them accepted it."""
         alert = canary_missed_alert(self._config.log, 0, Owner.OURSELVES, f"The state is not usable: {fault}", now)
         took = False
         for channel in self._told:

@@ -1,6 +1,6 @@
 """The operator's pages behind the overview: alerts, rules, logs, signings, evidence, search, explanations. Read only.
 
-The state of a log (`lied`, `outage`, `ill`, `warn`, `good`) comes from `monitor.daemon.status`; nothing is judged here.
+The state of a log (`lied`, `outage`, `ill`, `warn`, `good`) comes from `monitor.daemon.status`.
 """
 
 import json
@@ -49,7 +49,7 @@ Raises `OwnFault` when it cannot be read, `ValueError` for a wrong text or time.
 
 @dataclass(frozen=True, slots=True)
 class Console:
-    """Sources of the pages' contents. `search` is absent where no archive is configured."""
+    """Sources of the pages' contents. `search` is `None` without a configured archive."""
 
     store: Store
     look: Callable[[], tuple[Status, _Page]]
@@ -77,7 +77,7 @@ def console_router(console: Console) -> APIRouter:
 
 
 class _Pages:
-    """One method for each page. A page that is about something unknown is 404."""
+    """One method for each page. A page about an unknown object is 404."""
 
     def __init__(self, console: Console) -> None:
         self._console, self._templates = console, environment()
@@ -195,7 +195,7 @@ class _Pages:
         text = explanation(folder, name)
         if text is None:
             raise _unknown("explanation", f"{folder}/{name}")
-        # Our own documentation, rendered without raw HTML.
+        # Signwatch's own documentation, rendered without raw HTML.
         return self._html("explain.html.j2", text=Markup(text), name=name)  # noqa: S704
 
     def _archived(self, text: str, since: str, until: str) -> tuple[Any, str]:

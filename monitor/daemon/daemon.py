@@ -1,7 +1,7 @@
 """The daemon: a clock that starts passes, deliveries and refreshes, and ends them cleanly.
 
-APScheduler is only the clock: its jobs live in memory and are made anew from the configuration at each start. What must
-survive is in the database.
+APScheduler is only the clock: its jobs are in memory and made from the configuration at each start. Lasting state is
+in the database.
 """
 
 import logging
@@ -61,7 +61,7 @@ _RETRY_TRUST_EVERY: Final = timedelta(minutes=1)
 
 
 class Daemon:
-    """Runs everything until told to stop. `reasons` is what only the running daemon knows to be wrong."""
+    """Runs all jobs until it is stopped. `reasons` lists faults that only the running daemon knows."""
 
     def __init__(self, monitor: Monitor, policy: DeliveryPolicy | None = None) -> None:
         self._monitor, self._meter, self._timing = monitor, monitor.services.meter, monitor.services.timing
@@ -72,16 +72,16 @@ class Daemon:
         self._canary = make_canary(monitor)
         self._told: set[str] = set()
         self._reload = threading.Event()
-        # Some to spare for logs that the trust root comes to name.
+        # Spare threads for logs that a later trust root names.
         workers = len(monitor.watches) + len(monitor.channels) + _SPARE_WORKERS + 3
-        # Looking back has threads of its own: a pass never waits for one that hangs there.
+        # The back-scan has threads of its own, so that a pass never waits for a hanging one.
         looking_back = ThreadPoolExecutor(len(monitor.watches) + _SPARE_WORKERS)
         archiving = ThreadPoolExecutor(len(monitor.watches) + _SPARE_WORKERS)
         self._backscans: list[LogBackscan] = []
         self._archivers: list[Archiver] = []
         self._scheduler = BackgroundScheduler(
             executors={"default": ThreadPoolExecutor(workers), _BACKSCANS: looking_back, _ARCHIVES: archiving},
-            # A late pass runs late instead of being dropped, and one at a time.
+            # A late pass is run late instead of being dropped, and only one runs at a time.
             job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
             timezone="UTC",
         )
@@ -113,13 +113,13 @@ class Daemon:
         self._scheduler.start()
 
     def stop(self) -> None:
-        """Let what runs come to an end; `timing.stop` must say so already. Nothing is cut off in a commit."""
+        """Wait for running jobs to end; `timing.stop` must be set before. No commit is interrupted."""
         self._scheduler.shutdown(wait=True)
         for archiver in self._archivers:
             archiver.close()
 
     def tell_dead_man(self, service: DeadManService) -> None:
-        """Tell a dead-man service that this installation is well; while it is ill, say nothing."""
+        """Send a request to a dead-man service while this installation has no fault."""
         if set(self._troubles) <= {_DEAD_MAN, _CANARY_UNTRIED}:
             with self._ill_on_trouble(_DEAD_MAN):
                 service.ask()
@@ -129,28 +129,28 @@ class Daemon:
         self._reload.set()
 
     def reasons(self) -> list[str]:
-        """Our own troubles, as sentences."""
+        """This installation's faults, as sentences."""
         return [f"{what}: {detail}" for what, (detail, _) in sorted(self._troubles.items())]
 
     def follow(self, watch: LogSupervisor) -> None:
-        """One pass over one log. Trouble is kept in the database, or here while the database is ill."""
+        """One pass over one log. Trouble is recorded in the database, or in memory while the database has a fault."""
         for outcome in watch.run_pass():
             self._note(f"following {outcome.log}", outcome.detail if outcome.unrecorded else None)
 
     def look_back(self, backscan: LogBackscan) -> None:
-        """Offer older entries of one log to the rules that lack them, for as long as there is anything to do."""
+        """Offer older entries of one log to the rules that lack them, until none is left."""
         with self._ill_on_trouble(f"looking back in {backscan.name}"):
             while not self._timing.stop() and (seconds := backscan.step()) is not None:
                 self._timing.pause(seconds)
 
     def archive(self, archiver: Archiver) -> None:
-        """Archive the batches that following proved of one log, for as long as one waits."""
+        """Archive the proven batches of one log, until none is waiting."""
         with self._ill_on_trouble(f"archiving {archiver.name}"):
             while not self._timing.stop() and archiver.step():
                 pass
 
     def tell_coverage(self) -> None:
-        """Count what the rules in force were not offered."""
+        """Count the entries that rules in force were not offered."""
         with self._ill_on_trouble("coverage"):
             matcher = self._monitor.rules.held.matcher
             self._meter.rules(len(matcher.rules), len(matcher.unindexed))
@@ -173,14 +173,14 @@ class Daemon:
             )
 
     def refresh_asked(self) -> None:
-        """Put in force what subscribers asked for since the last time."""
+        """Put new and changed requests of subscribers in force."""
         with self._ill_on_trouble("subscriptions"):
             asked = self._monitor.rules.asked
             if asked is not None and asked.refresh():
                 asked.index.settle()
 
     def tell_subscribers(self) -> None:
-        """One pass over the messages on their way to subscribers."""
+        """One pass over the messages to subscribers."""
         courier = self._monitor.courier
         if courier is None:
             return
@@ -189,13 +189,13 @@ class Daemon:
             self._meter.delivered(NOTICES, delivered=sent.delivered, failed=sent.failed, given_up=sent.given_up)
 
     def tidy_site(self) -> None:
-        """Put weekly mails on their way, and delete rows whose time is over."""
+        """Enqueue weekly mails, and delete expired rows."""
         if self._monitor.courier is not None:
             with self._ill_on_trouble("subscribers"):
                 self._meter.subscribers(self._monitor.courier.tidy())
 
     def sign_canary(self) -> None:
-        """Sign with the canary's identity, if it is time to."""
+        """Sign with the canary's identity, if a run is due."""
         if self._canary is not None:
             with self._ill_on_trouble("canary's signing"):
                 self._canary.sign()
@@ -211,7 +211,7 @@ class Daemon:
             self._note(_CANARY_UNTRIED, detail if owner is Owner.COULD_NOT_ASK else None)
 
     def tell_week(self) -> None:
-        """Send the weekly account to each channel that wants it."""
+        """Send the weekly summary to each configured channel."""
         store, config, rules = self._monitor.store, self._monitor.config, self._monitor.rules
         with self._ill_on_trouble("weekly summaries"):
             names = [rule.id for rule in rules.held.rules.rules if rule.id != CANARY]
@@ -222,7 +222,7 @@ class Daemon:
                     store.tell(summary, channel)
 
     def heartbeat(self) -> None:
-        """Look after ourselves: the outbox, the rules, second judgements, and alerts about our own illness."""
+        """Regular work on this installation: the outbox, the rules, second judgements, and alerts about own faults."""
         now, store = self._timing.clock(), self._monitor.store
         with self._ill_on_trouble("database"):
             backlog = store.outbox.backlog()
@@ -241,7 +241,7 @@ class Daemon:
                 self.refresh_lists()
 
     def _tend_alerts(self, own: Sequence[Alert], now: datetime) -> None:
-        """Tell our own trouble, ends of silences, and pages that stay open; resolve alerts whose condition is over."""
+        """Send alerts about faults, ended silences and open pages; resolve alerts with an ended condition."""
         store, life, config = self._monitor.store, self._life, self._monitor.config
         ended = [each for each in life.take_ended_silences(now) if each.silenced]
         store.enqueue([*own, *(silence_ended_alert(each, now) for each in ended)])
@@ -250,15 +250,15 @@ class Daemon:
                 _LOG.warning("escalated alert=%s", alert)
         over = list(self._over({alert.id for alert in own}))
         if over:
-            life.resolve(over, Who("signwatch", "What the alert told of has ended."), now)
+            life.resolve(over, Who("signwatch", "The condition of the alert has ended."), now)
         self._meter.open_alerts(life.open_counts())
 
     def _over(self, own: Collection[str]) -> Iterator[str]:
-        """Open alerts about a condition that is over: logs that answer or move again, our own illness."""
+        """Open alerts with an ended condition: logs that answer or move again, own faults."""
         health = self._monitor.store.health.all()
         now_true = {each for condition in health.values() for each in ids_of_condition(condition)} | set(own)
         for alert, kind, log in self._life.open_of_kinds(CONDITIONS):
-            # Another process may share the database: of our own illness only what this one told can be over for it.
+            # Another process may share the database, so this process ends only its own alerts about faults.
             known = alert in self._told if kind == "signwatch-ill" else log in health
             if known and alert not in now_true:
                 yield alert
@@ -271,22 +271,22 @@ class Daemon:
                 detail = (
                     f"{counted(waiting.pending, 'alert')} for channel {channel} waiting since {rfc3339(waiting.oldest)}"
                 )
-                # One alert for the day the oldest stems from, also when some are delivered or added meanwhile.
+                # One alert for the day of the oldest delivery, even if some are delivered or added meanwhile.
                 day = waiting.oldest.replace(hour=0, minute=0, second=0, microsecond=0)
                 yield own_fault_alert(f"delivery to {channel}", detail, day, now)
 
     def _own_alerts(self, now: datetime) -> Iterator[Alert]:
-        """Our own troubles that last long enough for a person to look."""
+        """Alerts about own faults that have lasted long enough."""
         error, _ = self._troubles.get(_TRUST, ("", now))
         yield from self._monitor.trust_watch.age_alerts(now, error)
         for what, (detail, since) in sorted(self._troubles.items()):
-            # Keys stay good for a while without a refresh: `trust-root-stale` says when they no longer do.
-            # The canary tells by alerts of its own.
+            # Keys stay valid for a while without a refresh: `trust-root-stale` reports when they do not.
+            # The canary has alerts of its own.
             if what not in {_TRUST, _CANARY, _CANARY_UNTRIED} and now - since > _ILL_AFTER:
                 yield own_fault_alert(what, detail, since, now)
 
     def refresh_trust(self) -> None:
-        """Refresh the trust root; its changes are recorded, told, and in force from the next pass on."""
+        """Refresh the trust root; its changes are recorded, reported, and in force from the next pass on."""
         trust, now = self._monitor.trust, self._timing.clock()
         with self._ill_on_trouble(_TRUST):
             try:
@@ -298,7 +298,7 @@ class Daemon:
             kept = trust.kept()
             self._meter.trust_root(kept.refreshed_at, kept.expires)
             self._meter.not_followed(len(not_followed(self._monitor.config, kept.root)))
-            # Recorded before anything acts on it: a log that appeared is only begun at its first entry if this is.
+            # Recorded before its use: a new log is followed from its first entry only if its root is recorded.
             self._monitor.trust_watch.record(now)
             if changed:
                 _LOG.warning("trust_root_changed fingerprint=%s", kept.root.fingerprint)
@@ -334,7 +334,7 @@ class Daemon:
 
     @contextmanager
     def _ill_on_trouble(self, what: str) -> Iterator[None]:
-        """Turn every failure into a reason for not being green; it ends when the same job goes well again."""
+        """Turn every failure into a reason for not being green; it ends when the same job succeeds again."""
         try:
             yield
         except (OwnFault, FetchFailed) as error:
@@ -365,6 +365,6 @@ class Daemon:
         jitter: float | None = None,
         executor: str = "default",
     ) -> None:
-        """Run a job now and then every `seconds`, one at a time, with up to `jitter` seconds of chance."""
+        """Run a job at once and then every `seconds`, one at a time, with up to `jitter` seconds of random delay."""
         now, every = self._timing.clock(), {"seconds": seconds, "jitter": jitter}
         self._scheduler.add_job(job, "interval", **every, id=name, name=name, executor=executor, next_run_time=now)

@@ -25,8 +25,8 @@ def only_daemon(path: Path | None) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise OwnFault(
-                f"{path}: another daemon runs on this database. Two do no harm but twice the work; stop the other one "
-                "first, or use PostgreSQL to run several."
+                f"{path}: another daemon runs on this database. Stop the other one first, or use PostgreSQL to run "
+                "several."
             ) from error
         yield
     finally:

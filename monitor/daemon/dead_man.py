@@ -1,4 +1,4 @@
-"""Proof of life for a dead-man service: it is asked again and again, and alerts its own people when that ends."""
+"""Requests to a dead-man service, which alerts when they stop."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -14,7 +14,7 @@ _LONGEST_URL: Final = 2_000
 
 
 class DeadManService:
-    """Asks the URL of a dead-man service. The URL is a secret: it is in no message."""
+    """Sends requests to the URL of a dead-man service. The URL is a secret and in no message."""
 
     def __init__(self, config: HeartbeatConfig, clock: Callable[[], datetime]) -> None:
         self.seconds = max(1.0, config.every.total_seconds())
@@ -22,12 +22,12 @@ class DeadManService:
         self._poster = GuardedPoster(allow_private=config.allow_private)
 
     def ask(self) -> None:
-        """Say that all is well. Raises `FetchFailed`."""
+        """Send one request. Raises `FetchFailed`."""
         try:
             self._poster.ask("GET", self._url, b"", {}, self._clock())
         except DeliveryFailed as error:
             raise FetchFailed(
-                f"the dead-man service was not reached: {error}. It alerts by itself when that lasts."
+                f"the dead-man service was not reached: {error}. It alerts by itself if this lasts."
             ) from error
 
 

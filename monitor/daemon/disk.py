@@ -1,4 +1,4 @@
-"""Size of the state on disk, and the days for which there is room at the rate at which it has grown."""
+"""Size of the state on disk, and the days until the disk is full at the past rate of growth."""
 
 import shutil
 import stat
@@ -17,7 +17,8 @@ from monitor.store.store import Store
 class DiskUse:
     """Bytes that the state takes, bytes that are free beside it, and the growth a day since it was made.
 
-    `days_left` is how long there is room at that growth; None within the first day, which says little.
+    `days_left` is the time until the disk is full at that growth; None within the first day, which is too short for
+    a rate.
     """
 
     used: int

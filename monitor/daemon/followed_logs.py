@@ -11,16 +11,16 @@ from monitor.trust.trust_root import TrustRoot
 
 
 class KnowsRoots(Protocol):
-    """Every trust root there was; see `monitor.trust.provider.TrustKeeper`."""
+    """Holds every trust root, as `monitor.trust.provider.TrustKeeper` does."""
 
     def history(self) -> TrustHistory:
         """All of them, oldest first."""
 
 
 def configured_logs(config: Config, trust: KnowsRoots) -> Sequence[LogConfig]:
-    """Logs as configured, or every log any trust root named, the first known first. Raises `OwnFault`, `FetchFailed`.
+    """Logs as configured, or every log of any trust root, the first known first. Raises `OwnFault`, `FetchFailed`.
 
-    One that appeared later is begun at its first entry: nothing of it is the past.
+    A log that appeared later is followed from its first entry.
     """
     if config.logs is not None:
         return config.logs
@@ -30,8 +30,8 @@ def configured_logs(config: Config, trust: KnowsRoots) -> Sequence[LogConfig]:
         log = known.log
         name = known.first.name.replace("/", "-").replace(":", "-")
         names[name] = names.get(name, 0) + 1
-        # Two keys of one log are two trees: the id tells them apart where the address does not. Names are given in the
-        # order in which logs appeared, because state belongs to them.
+        # Two keys of one log are two trees with the same address: the key id distinguishes them. Names follow the
+        # order of appearance, because state belongs to names.
         unique = name if names[name] == 1 else f"{name}-{log.log_id.hex()[:8]}"
         api = log.apis[0] if len(log.apis) == 1 else None
         start: int | Literal["head"] = "head" if known.since is None else 0
@@ -52,12 +52,12 @@ def configured_logs(config: Config, trust: KnowsRoots) -> Sequence[LogConfig]:
 
 
 def not_followed(config: Config, root: TrustRoot) -> tuple[str, ...]:
-    """Logs of the trust root that cannot be followed, with why; none where `logs` says which are wanted."""
-    return tuple(f"{each}; it is not followed: mend the trust root" for each in root.skipped if config.logs is None)
+    """Logs of the trust root that cannot be followed, with reasons; empty if the configuration lists `logs`."""
+    return tuple(f"{each}; it is not followed: correct the trust root" for each in root.skipped if config.logs is None)
 
 
 def where_it_is(log: LogConfig, trust: TrustKeeper) -> LogConfig:
-    """The log at the URL that the newest root gives it, if it is from there; one that is configured stays put."""
+    """The log with its URL in the newest root, if it comes from the trust root; a configured log keeps its URL."""
     if not log.of_root:
         return log
     for known in trust.history().logs():

@@ -1,6 +1,6 @@
-"""Sources for questions to logs beside the daemon's passes: of one log or tree by its name, or of all followed.
+"""Sources for requests to logs outside the daemon's passes: of one log or tree by its name, or of all followed ones.
 
-A source remembers things while it is read, so two threads never share one.
+A source has a state, so two threads never share one.
 """
 
 import logging
@@ -47,9 +47,9 @@ class NamedTree:
 def opened_trees(
     config: Config, trust: TrustKeeper, store: Store | None, timing: Timing, name: str | None
 ) -> Iterator[list[LogSource]]:
-    """Every tree `name` stands for, all of them without one. Connections are closed when the block ends.
+    """Every tree with this name, or all trees without a name. Connections are closed when the block ends.
 
-    Raises `UnknownLog`, and what opening a log raises: `FetchFailed`, `OwnFault`.
+    Raises `UnknownLog`, `FetchFailed`, `OwnFault`.
     """
     with opened_named(config, trust, store, timing, name) as trees:
         yield [tree.source for tree in trees]
@@ -74,7 +74,7 @@ def opened_named(
 
 
 def only_tree(trees: Sequence[LogSource], name: str) -> LogSource:
-    """Return the one tree a name stands for. Raises `UnknownLog` when it has several: their indexes differ."""
+    """The only tree with this name. Raises `UnknownLog` when there are several, because their indexes differ."""
     if len(trees) != 1:
         known = ", ".join(tree.identity.log for tree in trees)
         raise UnknownLog(f"{name} has several trees, each counted from 0; name one of them: {known}")
@@ -95,10 +95,10 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 class OwnSources:
-    """Every tree of every log that `openers` name at the time of asking.
+    """Every tree of every log that `openers` names at the time of the call.
 
-    A log that could not be opened is left out, and tried again when its trees would be listed again: a visitor's
-    request must not become a request to a log that is down.
+    A log that could not be opened is left out until its trees are listed again, so that a visitor's request does not
+    cause a request to a log that is down.
     """
 
     def __init__(self, openers: Callable[[], Mapping[Hashable, OpenTrees]], clock: Callable[[], datetime]) -> None:
@@ -108,7 +108,7 @@ class OwnSources:
         self._listed: list[LogSource] = []
 
     def __call__(self) -> Sequence[LogSource]:
-        """The sources; asks the logs for their trees when it is time to."""
+        """The sources; lists the logs' trees again when the list is old."""
         with self._lock:
             self._trees = {
                 key: self._trees.get(key) or LogTrees(opener, self._clock, retry=LIST_EVERY)
@@ -121,7 +121,7 @@ class OwnSources:
 
 
 def own_sources(monitor: Monitor, parts: ExitStack) -> OwnSources:
-    """Sources of all logs that are followed at the time of asking; their connections are closed with `parts`."""
+    """Sources of all logs that are followed at the time of the call; `parts` closes their connections."""
     fetchers: dict[LogConfig, HttpFetcher] = {}
     timing = monitor.services.timing
 

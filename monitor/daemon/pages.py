@@ -1,6 +1,6 @@
 """Templates of the operator's pages, and the explanations: the documentation's own pages on alerts and expectations.
 
-Every text on a page may hold words that an attacker put into a log: it is escaped, cut and never becomes a link.
+Every text on a page may hold words of an attacker: it is escaped, cut and never a link.
 """
 
 import re
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from markdown_it.token import Token
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
-# In an installation the pages lie beside this file, in a checkout where they are written.
+# In an installation the pages are beside this file, in a checkout in `docs/`.
 _DOCS: Final = (Path(__file__).parent / "explanations", Path(__file__).parents[2] / "docs")
 _FOLDERS: Final = ("alerts", "expectations")
 _EXPLAINED: Final = re.compile(r"(?:\.\./)?(?:(alerts|expectations)/)?([a-z0-9-]+)\.md(?:#.*)?", re.ASCII)
@@ -48,7 +48,7 @@ def environment() -> Environment:
 
 
 def moment(at: str | datetime) -> str:
-    """A time as everything of this installation shows it: RFC 3339 in UTC, to the second."""
+    """A time in the common form: RFC 3339 in UTC, to the second."""
     return rfc3339(datetime.fromisoformat(at) if isinstance(at, str) else at)
 
 

@@ -14,9 +14,9 @@ class PassResult:
 
     `answered` says that the log showed a signed head, consistent or not. `first` and `last` bound the entries that
     were read and judged; `findings` counts them by verdict, `dropped` the matches left out of them. `witnessed` is
-    there where witnesses are wanted. `note` is a sentence for people about what is no trouble. `unrecorded` says that
-    the trouble could not even be written down. `told` is the alert about the log itself that the pass enqueued although
-    it read everything.
+    set if witnesses are required. `note` is a remark for people that is no trouble. `unrecorded` means that the
+    trouble could not be recorded. `told` is the alert about the log itself that the pass enqueued although it read
+    every entry.
     """
 
     log: str
@@ -39,5 +39,5 @@ class PassResult:
 
     @property
     def cosigned(self) -> bool:
-        """False when fewer witnesses than wanted have cosigned the newest head."""
+        """False when fewer witnesses than required have cosigned the newest head."""
         return self.witnessed is None or self.witnessed.cosigning.enough

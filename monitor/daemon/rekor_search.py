@@ -1,8 +1,8 @@
-"""Rekor's search API over the archive, so that clients of Rekor v1 can search logs that have no search, and our own.
+"""Rekor's search API over the archive, so that clients of Rekor v1 can search other logs, and Signwatch's own API.
 
-Answers are signed by this installation's own key, which `/api/v1/log/publicKey` gives: it states that the entry
-is in the tree whose root this installation verified. The log's own signatures are in what `signwatch search --prove`
-exports. SPEC rekor openapi.yaml: /api/v1/index/retrieve, /api/v1/log/entries.
+Answers are signed by this installation's own key, which `/api/v1/log/publicKey` gives: it states that the entry is
+in the tree whose root this installation verified. `signwatch search --prove` exports the log's own signatures. SPEC
+rekor openapi.yaml: /api/v1/index/retrieve, /api/v1/log/entries.
 
 Under `V1_FORM` the same API gives entries of Rekor v2 in the form of Rekor v1, which rekor-cli can print. Such a form
 is in no log: it stands alone in a tree of one leaf, whose checkpoint this installation signs under a name of its own.
@@ -62,7 +62,7 @@ from sigstore_entries.keys import (
 from sigstore_entries.rekor_v1_form import rekor_v1_form
 from tlog.merkle import RootHash, leaf_hash
 
-_MOST: Final = 1_000  # entries that one question of Rekor's API is answered with
+_MOST: Final = 1_000  # entries in the answer to one query of Rekor's API
 _AT_ONCE: Final = 10  # SPEC rekor openapi.yaml: entryUUIDs, maxItems 10
 _LARGEST_KEY: Final = 64 * 1024
 _LEAF_HEX: Final = 64
@@ -78,7 +78,7 @@ def _new_key() -> bytes:
 
 
 def load_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    """This installation's key for answers, made when it is asked for first. Raises `OwnFault`."""
+    """This installation's key for answers, made at the first use. Raises `OwnFault`."""
     try:
         key = load_pem_private_key(read_or_make(path, _new_key), None)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -89,7 +89,7 @@ def load_key(path: Path) -> ec.EllipticCurvePrivateKey:
 
 
 def search_router(archive: Archive, sources: Sources, key: ec.EllipticCurvePrivateKey) -> APIRouter:
-    """Paths of both APIs. `sources` are asked for the bytes of entries."""
+    """Paths of both APIs. `sources` give the bytes of entries."""
     router = APIRouter()
     rekor = RekorApi(archive, sources, key)
 
@@ -112,7 +112,7 @@ def search_router(archive: Archive, sources: Sources, key: ec.EllipticCurvePriva
             "total": answer.total,
             "coverage": answer.coverage.document(),
         }
-        # Lists are cut where a reader of alerts would stop reading; the rows of an answer are not.
+        # Lists inside a row are cut as in alerts; the list of rows is not.
         rows = [inert_json(row.document()) for row in answer.rows]
         days = {f"{day}": count for day, count in answer.per_day.items()}
         return JSONResponse({**inert_json(document), "rows": rows, "per_day": days})
@@ -208,7 +208,7 @@ def _answered(ask: Callable[[], Any]) -> Any:
 
 
 class RekorApi:
-    """Answers of Rekor's API. Raises `HTTPException` for questions that cannot be answered."""
+    """Answers of Rekor's API. Raises `HTTPException` for invalid queries."""
 
     def __init__(self, archive: Archive, sources: Sources, key: ec.EllipticCurvePrivateKey) -> None:
         self._archive, self._sources, self._key = archive, sources, key
@@ -218,10 +218,7 @@ class RekorApi:
         self._bodies = lru_cache(maxsize=256)(self._fetched)
 
     def uuids(self, query: Mapping[str, Any]) -> tuple[list[str], int, bool]:
-        """UUIDs of the newest entries that a SearchIndex document asks for, and how many there are.
-
-        False at the end where some entries of the archived logs were not searched, or could not be.
-        """
+        """UUIDs of the newest entries for a SearchIndex document, their total, and false for a partial search."""
         asked = list(_asked(query))
         if not asked:
             raise HTTPException(400, "name an email, a hash, a publicKey or a subject")
@@ -258,7 +255,7 @@ class RekorApi:
         raise HTTPException(404, "no archived entry has this UUID")
 
     def row_at(self, index: int) -> Row:
-        """The entry at an index, where one Rekor tree is archived: with several an index names no entry."""
+        """The entry at an index, if exactly one Rekor tree is archived; with several an index is ambiguous."""
         logs = [log for log, each in self._archive.manifests().items() if each.identity.api not in CT_APIS]
         if len(logs) != 1:
             raise HTTPException(400, f"{len(logs)} Rekor trees are archived, each counted from 0: ask by UUID")
@@ -284,11 +281,11 @@ class RekorApi:
         return [self.entry(row, in_v1_form=in_v1_form) for row in rows]
 
     def entry(self, row: Row, *, in_v1_form: bool) -> dict[str, Any]:
-        """A LogEntry document: the entry, its inclusion proof, a checkpoint and a timestamp signed with our key."""
+        """A LogEntry document: entry, inclusion proof, checkpoint and timestamp signed with this installation's key."""
         manifest = self._archive.manifests()[row.log]
         run = manifest.run_at(row.index)
         if run is None:
-            raise HTTPException(404, "the entry is not archived any more")
+            raise HTTPException(404, "the entry is no longer archived")
         body = self._bodies(manifest.identity.spki, manifest.identity.origin, row.index, row.leaf_hash)
         (proven,) = RunProver(self._archive.files, manifest, run).prove([row.index], {}).entries
         name, index, size, path, root = "signwatch-search", row.index, run.last, proven.path, run.end().root()
@@ -343,7 +340,7 @@ class RekorApi:
 
 
 def _asked(query: Mapping[str, Any]) -> Sequence[Query]:
-    """The queries that a SearchIndex document asks for."""
+    """The queries of a SearchIndex document."""
     names = [str(query[name]) for name in ("email", "subject") if query.get(name)]
     found = [Query(text, frozenset({KeyKind.IDENTITY}), limit=_MOST, most=MOST_OF_A_PAGE) for text in names]
     if text := query.get("hash"):
@@ -387,7 +384,7 @@ def _uuid(manifest: Manifest, row: Row) -> str:
 
 
 def _tree_id(manifest: Manifest) -> str:
-    """16 hexadecimal digits: the tree's own ID for Rekor v1, else one made of the log's key and origin."""
+    """16 hexadecimal digits: the tree's own ID for Rekor v1, else one derived from the log's key and origin."""
     identity = manifest.identity
     number = identity.origin.rpartition(" - ")[2]
     if identity.api is LogApi.REKOR_V1 and number.isdecimal():

@@ -1,4 +1,4 @@
-"""Limits of one client over HTTP: searches, proofs and sign-ins in a time, and the length of a question."""
+"""Limits of one client over HTTP: rates of searches, proofs and sign-ins, and the length of a query."""
 
 import math
 import time
@@ -14,14 +14,14 @@ from monitor.config import WebConfig
 _PATHS: Final = ("/api/search", "/api/v1/", "/rekor-v1/", "/search", "/proofs/")
 _SIGN_IN: Final = "/login"
 _SIGN_INS: Final = 10
-_LARGEST_QUESTION: Final = 128 * 1024  # a key of 64 KiB, in base64, and what is around it
+_LARGEST_QUESTION: Final = 128 * 1024  # a key of 64 KiB, in base64, with the surrounding JSON
 
 
 def limit_searches(web: FastAPI, config: WebConfig | None) -> None:
-    """Answer 429 with Retry-After to a client that asks more often than `searches_per_minute`.
+    """Answer 429 with Retry-After to a client with more than `searches_per_minute` requests.
 
-    Counted are the paths that read the archive or ask a log, and apart from them attempts to sign in, ten a minute.
-    Behind a proxy that `trusted_proxies` does not name all clients are one.
+    This counts the paths that read the archive or ask a log, and separately attempts to sign in, ten a minute. Behind
+    a proxy that is not in `trusted_proxies` all clients count as one.
     """
     if config is None:
         return
@@ -30,7 +30,7 @@ def limit_searches(web: FastAPI, config: WebConfig | None) -> None:
 
     def limiter() -> tuple[Any, dict[str, Any]]:
         if not window:
-            # With what it imports it takes two MiB: a daemon that is asked for its status only does not need them.
+            # The module takes two MiB with its imports, which a daemon without searches does not need.
             from limits import RateLimitItemPerMinute  # noqa: PLC0415
             from limits.storage import MemoryStorage  # noqa: PLC0415
             from limits.strategies import MovingWindowRateLimiter  # noqa: PLC0415
@@ -62,7 +62,7 @@ def limit_searches(web: FastAPI, config: WebConfig | None) -> None:
 
 
 def _unfit(length: str) -> Response | None:
-    """Refuse a question that does not say its length, or is too long: it is read whole."""
+    """Refuse a query without a length, or with too great a length, because it is read whole."""
     if not (length.isascii() and length.isdigit()):
         return JSONResponse({"code": 411, "message": "say how long the question is: Content-Length"}, 411)
     if int(length[:12]) > _LARGEST_QUESTION:

@@ -1,7 +1,7 @@
 """Tells systemd that the daemon is ready, alive or stopping (sd_notify(3)).
 
 The protocol is one datagram of `NAME=value` lines to the socket that $NOTIFY_SOCKET names. Without that variable, as
-under any other service manager, nothing is sent.
+under any other service manager, it sends no datagram.
 """
 
 import logging
@@ -17,7 +17,7 @@ _PINGS: Final = 3
 
 
 class ServiceManager:
-    """The service manager that started this process, if it wants to be told. No method raises."""
+    """The service manager that started this process, if $NOTIFY_SOCKET is set. No method raises."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ, pid: int | None = None) -> None:
         self._address = environment.get("NOTIFY_SOCKET", "")
@@ -25,23 +25,23 @@ class ServiceManager:
 
     @property
     def ping_seconds(self) -> float | None:
-        """Seconds between two calls of `alive`; None where no watchdog is asked for."""
+        """Seconds between two calls of `alive`; None without a watchdog."""
         return None if self._watchdog is None else self._watchdog / _PINGS
 
     def ready(self, status: str) -> None:
-        """Say that the start is over, with one line for `systemctl status`."""
+        """Report the end of the start, with one line for `systemctl status`."""
         self._send(f"READY=1\nSTATUS={status}")
 
     def alive(self) -> None:
-        """Say that the scheduler still runs jobs. Without this for WatchdogSec=, systemd restarts the service."""
+        """Report that the scheduler runs jobs. After WatchdogSec= without this report, systemd restarts the service."""
         self._send("WATCHDOG=1")
 
     def stopping(self) -> None:
-        """Say that the stop has begun."""
+        """Report the beginning of the stop."""
         self._send("STOPPING=1\nSTATUS=finishing the commit under way")
 
     def _send(self, message: str) -> None:
-        # "@" stands for the zero byte that begins an abstract name; any other form of address is not for us.
+        # "@" stands for the zero byte that begins an abstract name; other forms of address are ignored.
         if self._address[:1] not in {"/", "@"}:
             return
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address

@@ -27,9 +27,9 @@ class Operator:
 
 
 class SignIn:
-    """Gives the cookie and reads it. Its key comes of the token: with another token every sign-in ends.
+    """Gives the cookie and reads it. Its key is derived from the token, so that another token ends every sign-in.
 
-    `public_url` is the address at which people reach the page, or "".
+    `public_url` is the page's address for people, or "".
     """
 
     def __init__(self, token: bytes, public_url: str, clock: Callable[[], datetime]) -> None:
@@ -51,15 +51,19 @@ class SignIn:
         self.check_origin(request)
         operator = self.operator(request)
         if operator is None:
-            raise HTTPException(403, "you are not signed in, or not any more: open /login, then send the form again")
+            raise HTTPException(
+                403, "you are not signed in, or your sign-in ended: open /login, then send the form again"
+            )
         if not hmac.compare_digest(operator.csrf.encode(), given.encode("utf-8", "replace")):
-            raise HTTPException(403, "the form is not of this sign-in: open the page again, then send it once more")
+            raise HTTPException(
+                403, "the form belongs to another sign-in: open the page again, then send the form once more"
+            )
         return operator
 
     def check_origin(self, request: Request) -> None:
         """Refuse a form that a page of another site sent. Raises `HTTPException` (403)."""
         origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
-        # The host is one of ours (`HostAndHead`). A proxy may send its own instead of the public one.
+        # The host is a name of this server (`HostAndHead`). A proxy may send its own name instead of the public one.
         ours = {self._public_url, *(f"{scheme}://{request.headers.get('host', '')}" for scheme in ("http", "https"))}
         if (origin is not None and origin not in ours) or site not in {None, "same-origin", "none"}:
             raise HTTPException(403, "this was sent from another site: nothing was changed")
@@ -78,5 +82,5 @@ class SignIn:
         return True
 
     def end(self, response: Response) -> None:
-        """Take the cookie from the browser."""
+        """Delete the browser's cookie."""
         response.delete_cookie(self._cookie, path="/", secure=self._is_secure, httponly=True, samesite="strict")

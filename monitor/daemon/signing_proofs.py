@@ -15,7 +15,7 @@ from tlog.merkle import leaf_hash
 
 @dataclass(frozen=True, slots=True)
 class SigningProofs:
-    """Builds the proof of an entry that following proved. `sources` are asked where the archive does not hold it."""
+    """Builds the proof of an entry that following proved, from the archive or, if it is not there, from `sources`."""
 
     store: Store
     sources: Callable[[], Sequence[LogSource]]
@@ -24,7 +24,7 @@ class SigningProofs:
     def document(self, log: str, index: int, leaf: bytes, about: Mapping[str, Any]) -> dict[str, Any]:
         """The file's document. `about` names its subject for people.
 
-        Raises `FetchFailed` when the log cannot be asked or proves something else, `OwnFault`.
+        Raises `FetchFailed` when the log does not answer or gives another proof, `OwnFault`.
         """
         proven = self._archived(log, index, leaf) or self._from_log(log, index, leaf)
         return to_document([proven], about)
@@ -44,7 +44,7 @@ class SigningProofs:
                 return None
             proven = RunProver(files, manifest, run).prove([index], {index: leaf})
         except ArchiveFault:
-            # Damaged, or of another entry than the one that was found: the log is asked.
+            # The archive is damaged, or holds another entry at this index, so the log is asked.
             return None
         return proven
 

@@ -1,7 +1,7 @@
-"""Present state of every log, finding and delivery, and whether that counts as green.
+"""Present state of every log, finding and delivery, and the reasons why it is not green.
 
-Green is earned: each log answered lately with something new, nothing waits to be read beyond the objective, alerts
-leave the house, the trust root is fresh. Each failed condition is a sentence that says which part, and since when.
+Green needs a recent new head of each log, a backlog within the objective, deliveries without delay, and a fresh trust
+root. Each failed condition is a sentence with the part and the time.
 """
 
 import shutil
@@ -41,7 +41,7 @@ _STATES: Final = (
 class LogStatus:
     """One followed tree. `lag` are entries below the newest head not read yet.
 
-    `quiet`: nothing new is shown, and for this log that need not mean anything.
+    `quiet`: the log shows no new head, which is usual for it.
     """
 
     name: str
@@ -60,7 +60,7 @@ class LogStatus:
 
     @property
     def misbehaved(self) -> bool:
-        """Whether evidence against this log is open, or its last pass showed that it broke a promise."""
+        """True if evidence against this log is open, or its last pass showed misbehaviour."""
         trouble = self.condition.trouble
         return self.evidence > 0 or (trouble is not None and trouble.owner is Owner.LOG_MISBEHAVED)
 
@@ -84,7 +84,7 @@ class LogStatus:
         return self.followed.position.head.head.size - self.followed.position.frontier.size
 
     def reasons(self, now: datetime, gap_entries: int) -> list[str]:
-        """Why this log is not green; empty when it is."""
+        """Reasons why this log is not green; empty when it is."""
         trouble, told = self.condition.trouble, []
         if self.followed is None:
             told.append(f"{self.name}: not followed: run `signwatch init`")
@@ -115,13 +115,13 @@ class LogStatus:
         return told
 
     def _ahead(self, now: datetime) -> datetime | None:
-        """Newest time of a pass, where it lies in the future: this machine's clock was ahead then, or is behind."""
+        """Newest time of a pass if it is in the future: this machine's clock was ahead then, or is behind now."""
         times = (self.condition.last_pass_at, self.condition.last_success_at)
         newest = max((each for each in times if each is not None), default=now)
         return newest if newest > now + CLOCK_SKEW else None
 
     def is_stale(self, now: datetime) -> bool:
-        """Whether a log that may grow has shown nothing new for too long."""
+        """True if a log that may grow has shown no new head for too long."""
         fresh, followed = self.condition.fresh_at, self.followed
         is_final = followed is not None and followed.position.head.head.final
         return fresh is not None and not is_final and not self.quiet and now - fresh > self.stale_after
@@ -129,7 +129,7 @@ class LogStatus:
 
 @dataclass(frozen=True, slots=True)
 class CanaryStatus:
-    """The newest run of the canary, and the newest whose alert arrived; `every` is how often one is to be seen."""
+    """The newest run of the canary, and the newest one whose alert arrived; `every` is the interval of runs."""
 
     every: timedelta
     within: timedelta
@@ -163,11 +163,11 @@ def run_document(run: CanaryRun) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Everything a person or a probe may ask. `reasons` says why it is not green.
+    """The whole status. `reasons` are the reasons why it is not green.
 
-    `not_followed` are logs of the trust root that cannot be. `further` are the reasons that only the running daemon
-    knows. `evidence` is the newest that is open, `evidence_open` how much is; `alerts_open` counts open alerts by
-    severity. `events` are the newest, `event_counts` counts all by verdict.
+    `not_followed` are logs of the trust root that cannot be followed. `further` are reasons that only the running
+    daemon knows. `evidence` is the newest open evidence, `evidence_open` its number; `alerts_open` counts open alerts
+    by severity. `events` are the newest events, `event_counts` counts all by verdict.
     """
 
     at: datetime
@@ -188,7 +188,7 @@ class Status:
 
     @property
     def misbehaved(self) -> bool:
-        """Whether something that a log signed against itself is not dealt with."""
+        """True if evidence against a log is open or a log misbehaves now."""
         return self.evidence_open > 0 or any(log.misbehaved for log in self.logs)
 
     @property
@@ -198,7 +198,7 @@ class Status:
 
 
 def read_status(config: Config, store: Store, now: datetime, further: Sequence[str] = ()) -> Status:
-    """Look everything up. `further` are reasons only the running daemon knows."""
+    """Read the whole status. `further` are reasons that only the running daemon knows."""
     reading = Reading(store.database)
     followed, conditions = reading.followed(), store.health.all()
     unreadable, kinds = reading.unreadable(), reading.kinds()
@@ -207,7 +207,7 @@ def read_status(config: Config, store: Store, now: datetime, further: Sequence[s
     dropped_open = reading.open_alerts_of(DROPPED)
     by_name = {log.name: log for log in config.logs or ()}
     logs = []
-    # Trouble under a log's own name is out of date once trees of it are followed.
+    # Trouble under a log's own name is outdated once its trees are followed.
     trees = {name.partition("/")[0] for name in followed if "/" in name}
     conditions = {name: each for name, each in conditions.items() if name in followed or name not in trees}
     for name in sorted({*followed, *conditions, *_expected(config, followed, conditions)}):
@@ -228,7 +228,7 @@ def read_status(config: Config, store: Store, now: datetime, further: Sequence[s
                 back_scan=back_scans.get(name),
                 dropped=dropped.get(name),
                 dropped_open=dropped_open.get(name, 0),
-                # What a log did counts against each of its trees.
+                # Misbehaviour of a log counts against each of its trees.
                 evidence=sum(against.get(each, 0) for each in {name, name.partition("/")[0]}),
             )
         )
@@ -284,7 +284,7 @@ def _canary(config: Config, store: Store) -> CanaryStatus | None:
 def _is_quiet(
     store: Store, freshness: Freshness, condition: Condition, followed: Followed | None, now: datetime
 ) -> bool:
-    """Whether the log is silent, and that need not mean anything for it."""
+    """True if the log is silent, and its silence is usual."""
     if condition.fresh_at is None or followed is None or not freshness.is_silent(condition.fresh_at, now):
         return False
     signs_time = followed.position.head.head.timestamp is not None
@@ -299,16 +299,16 @@ def _not_followed(config: Config, store: Store) -> tuple[str, ...]:
 
 
 def _disk_reasons(store: Store) -> list[str]:
-    """Why nothing more can be kept, where the database is a file on a disk that is full."""
+    """Reason why no more data can be stored: the disk of the database file is full."""
     path = store.database.path
     free = _LEAST_FREE if path is None else shutil.disk_usage(path.parent).free
     if free >= _LEAST_FREE:
         return []
-    return [f"ourselves: the disk of {path} is full ({free // 1024} KiB left): nothing more can be kept; make room"]
+    return [f"ourselves: the disk of {path} is full ({free // 1024} KiB left): no more data can be stored; make room"]
 
 
 def _expected(config: Config, followed: Mapping[str, Any], conditions: Mapping[str, Any]) -> list[str]:
-    """Configured logs nothing is known of: they must show as missing, not be missing."""
+    """Configured logs without any state, which the status must list as missing."""
     known = {name.partition("/")[0] for name in (*followed, *conditions)}
     return [log.name for log in config.logs or () if log.name not in known]
 

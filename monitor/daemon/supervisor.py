@@ -1,6 +1,7 @@
-"""One configured log, watched pass by pass: opened when it can be, every tree of it followed, every trouble recorded.
+"""One configured log, pass by pass: opened when it answers, every tree followed, all trouble recorded.
 
-Every result of a pass becomes a value: a log that lies or cannot be asked must not end the watch over the others.
+Every result of a pass becomes a value, so that a log that lies or does not answer does not stop the passes over other
+logs.
 """
 
 import logging
@@ -101,7 +102,7 @@ class ObservedState(State):
         self._note(alerts)
 
     def _note(self, alerts: Sequence[Alert]) -> None:
-        """Remember the worst that the pass tells of the log although it goes on."""
+        """Record the most serious alert about the log from a pass that continues."""
         for alert in alerts:
             if alert.kind in _DOUBTS:
                 known = self.outcome.told
@@ -125,9 +126,9 @@ class _Tree:
 
 @dataclass(frozen=True, slots=True)
 class Watching:
-    """Settings of watching one log: its freshness, the limits of a pass, and the witnesses that have to cosign.
+    """Settings for one log: its freshness, the limits of a pass, and the required witnesses.
 
-    `appeared` says that the trust root came to name the log while others were watched: it is begun at its first entry.
+    `appeared` means that a later trust root added the log, which is then followed from its first entry.
     """
 
     freshness: Freshness
@@ -140,7 +141,7 @@ class Watching:
 class Workers:
     """Helpers of a pass: `executor` fetches ahead, `examiners` examine large backlogs.
 
-    `archive` is handed committed batches.
+    `archive` gets committed batches.
     """
 
     executor: Executor | None = None
@@ -166,15 +167,18 @@ class LogSupervisor:
         self._throttle = LogThrottle(services.timing.clock)
 
     def run_pass(self) -> list[PassResult]:
-        """One pass over every tree of the log; never raises for what a log, the network or the database does."""
+        """One pass over every tree of the log.
+
+        Faults of a log, the network or the database are results, not exceptions.
+        """
         try:
             self._list_trees()
         except Exception as error:  # noqa: BLE001  see `_trouble`
             if not self._log_trees.sources:
                 return self._not_opened(error)
-            # The trees known before are asked all the same, and tell their own trouble.
+            # The known trees are asked too, and have trouble of their own.
             _LOG.warning("trees_not_listed log=%s detail=%s", self.name, error)
-        # The newest tree first: however many old ones a log lists, what is signed now does not wait for them.
+        # The newest tree first, so that present entries do not wait for old trees.
         results = [self._follow(source) for source in reversed(self._log_trees.sources) if not self._timing.stop()]
         if results and self._log_trees.left_out:
             told = f"not followed: {counted(self._log_trees.left_out, 'tree')} that the log names"
@@ -182,9 +186,9 @@ class LogSupervisor:
         return results
 
     def _not_opened(self, error: Exception) -> list[PassResult]:
-        """Trouble of a log that could not be opened, under the names of its trees where some are followed already.
+        """Trouble of a log that could not be opened, under the names of its followed trees if there are any.
 
-        Under the log's own name it would stay when the trees are passed over again.
+        Trouble under the log's own name would stay after later passes over the trees.
         """
         try:
             trees = [f"{self.name}/{tree}" for tree in self._store.trees_of(self.name)]
@@ -196,7 +200,7 @@ class LogSupervisor:
         return found
 
     def baseline(self, start: int | Literal["head"]) -> list[str]:
-        """Baseline every tree that has no position; one sentence for each. Raises what following raises."""
+        """Baseline every tree without a position; one sentence for each. Raises the errors of following."""
         told = []
         self._list_trees()
         for source in self._log_trees.sources:
@@ -209,7 +213,7 @@ class LogSupervisor:
         return told
 
     def forget_sources(self) -> None:
-        """Open the log anew at the next pass: its keys may have changed."""
+        """Open the log again at the next pass, because its keys may have changed."""
         self._log_trees.forget()
 
     def _list_trees(self) -> None:
@@ -226,7 +230,7 @@ class LogSupervisor:
         for source in sources:
             if source.identity.log not in known:
                 if self._watching.witnesses is None:
-                    # Asked for again one day, the wait begins anew.
+                    # If witnesses are required again later, the delay begins anew.
                     self._store.witnesses.forget(source.identity.log)
                 self._meter.add_log(source.identity.log)
                 self._tell_position(source.identity.log)
@@ -257,13 +261,13 @@ class LogSupervisor:
     def _new_tree(self, source: LogSource) -> Position:
         """A tree without a baseline: followed from its first entry when the log or tree is new, refused otherwise."""
         if self._watching.appeared:
-            # The trust root's change was told when it was recorded.
+            # The change of the trust root had its alert when it was recorded.
             return baseline(source, self._store, 0)
         siblings = [each.identity.log for each in self._log_trees.sources if each.identity.log != source.identity.log]
         if not any(self._store.position(log) for log in siblings):
             raise OwnFault(
                 f"{source.identity.log}: this log has no baseline, so it is not followed. "
-                "Run `signwatch init` once; it leaves what is followed already as it is."
+                "Run `signwatch init` once; it does not change the positions of followed logs."
             )
         position = baseline(source, self._store, 0)
         identity = source.identity
@@ -274,11 +278,11 @@ class LogSupervisor:
     def _tree(self, source: LogSource) -> _Tree:
         log, held = source.identity.log, self._rules.held
         tree = self._trees.get(log)
-        # Read first: what is asked for meanwhile is matched already, and counts from the next pass on.
+        # Read first: a later request is already matched in this pass, and counts from the next pass on.
         change = self._rules.asked.change if self._rules.asked is not None else 0
         if tree is not None and tree.generation == held.generation and tree.change == change:
             return tree
-        # Between two passes nothing is under way: from here on every entry is offered to exactly these rules.
+        # No batch is running between two passes, so from here on every entry is offered to exactly these rules.
         if tree is None or tree.generation != held.generation:
             self._store.coverage.activate(log, held.selections)
             self._store.rule_load.put_in_force(len(held.matcher.rules), held.unindexed, self._timing.clock())
@@ -300,7 +304,7 @@ class LogSupervisor:
             limits=self._watching.limits,
             executor=workers.executor,
             examiner=examiner,
-            # Polls may be slower than trees are listed anew: what a log owes is counted over both.
+            # Trees may be listed again between two polls, so unkept promises are counted across listings.
             unkept=self._unkept.setdefault(log, {}),
         )
         tree = self._trees[log] = _Tree(source, state, follower, held.generation, change)
@@ -313,11 +317,11 @@ class LogSupervisor:
         outcome.last, outcome.head = report.position.frontier.size, report.head
         known, shown = before.head.head, report.head
         if shown.final and not known.final:
-            # A tree that ends has a successor, which the log names already: it is not left for the next listing.
+            # A tree that ends has a successor in the log's list, so the list is read at once.
             self._log_trees.forget()
-        # An older head is nothing new, however often it is signed again.
+        # An older head is not new, even with a new signature.
         moved = shown.size > known.size or (shown.size == known.size and _later(shown.timestamp, known.timestamp))
-        # Where the log says when it signed, a head is as old as it says, however late it is met.
+        # If the head has a signed time, its age counts from that time.
         signed_at = min(shown.timestamp, now) if shown.timestamp is not None else now
         whole = outcome.began is not None and not report.lagging and report.backlog == 0
         read = (outcome.last, outcome.began) if whole and outcome.began is not None else None
@@ -332,7 +336,7 @@ class LogSupervisor:
         self._meter.position(log, report.position.frontier.size, head.size, head.timestamp or condition.fresh_at)
         self._meter.passed(log, now, None)
         fresh = condition.fresh_at or now
-        # Of a log that ended by the trust root, and was read to its end, nothing newer is expected.
+        # A log that ended by the trust root and was read to its end need not show a newer head.
         ended = valid_until is not None and valid_until < now and report.backlog == 0
         is_over = head.final or ended
         if not is_over and self._freshness.is_silent(fresh, now):
@@ -342,16 +346,16 @@ class LogSupervisor:
             outcome.witnessed = self._ask_witnesses(self._watching.witnesses, shown, now, fresh_for)
 
     def _tell_silence(self, outcome: PassResult, report: PassReport, condition: Condition, now: datetime) -> None:
-        """The log answers, yet shows nothing new: gone back, frozen, quiet, or an old answer is replayed."""
+        """Handle a log without a new head: it went back, is frozen or quiet, or an old answer is replayed."""
         log, head, fresh = outcome.log, report.position.head.head, condition.fresh_at or now
         if report.lagging:
             behind = condition.behind_since or now
             if not self._freshness.is_silent(behind, now):
-                # One lagging replica looks the same, and how quiet the log was before says nothing of it.
+                # One lagging replica has the same effect, independent of the log's past.
                 outcome.owner, outcome.reason = Owner.COULD_NOT_ASK, Lagging.reason
                 outcome.detail = (
-                    f"{log} shows size {report.head.size}, older than size {head.size} that it signed: a replica that "
-                    f"lags, unless it stays so for {lasting(self._stale_after)}"
+                    f"{log} shows size {report.head.size}, older than size {head.size} that it signed: a lagging "
+                    f"replica, unless this lasts for {lasting(self._stale_after)}"
                 )
                 return
             alert = rewound_head_alert(head, report.head, behind, now)
@@ -368,7 +372,7 @@ class LogSupervisor:
     def _ask_witnesses(
         self, policy: WitnessPolicy, shown: SignedHead, now: datetime, fresh_for: timedelta | None
     ) -> Witnessed:
-        """Hold the newest head against the policy; since when it is unmet outlives a restart."""
+        """Compare the newest head with the policy; the beginning of a failure is stored for a restart."""
         before = self._store.witnesses.standing(shown.log)
         cosigning = judge(policy, shown, now, fresh_for)
         standing = follow_up(policy, before, cosigning, now)
@@ -379,13 +383,13 @@ class LogSupervisor:
         return witnessed
 
     def _hold_to_promises(self, outcome: PassResult, source: LogSource, head: SignedHead, state: ObservedState) -> None:
-        """Look for entries that the log promised others in the tree it showed us, below a head that was just proven."""
+        """Look for entries that the log promised to others in the tree of a head that was just proven."""
         if not isinstance(source, PromisingSource):
             return
         signed_at = head.timestamp or self._store.health.of(outcome.log).fresh_at
         now, log_id = self._timing.clock(), sha256(source.identity.spki).hexdigest()
         promises = self._store.promises
-        # Told before they are forgotten: a crash in between tells again, under the same id.
+        # The alert comes before the deletion: a crash in between repeats the alert under the same id.
         forgotten = promises.to_give_up(now)
         self._store.enqueue(
             [promises_given_up_alert(_promiser(outcome.log, log_id, each), each, now) for each in forgotten]
@@ -398,17 +402,17 @@ class LogSupervisor:
             worst = done.broken[0]
             outcome.owner, outcome.reason, outcome.detail = Owner.LOG_MISBEHAVED, worst.kind, worst.detail
         elif done.unshown and outcome.owner is None:
-            # One more pass may tell: a caller that has to decide now asks again (`monitor.commands.audit`).
+            # A further pass may decide it: a caller that has to decide now runs one (`monitor.commands.audit`).
             outcome.owner, outcome.reason, outcome.detail = Owner.COULD_NOT_ASK, NotShown.reason, done.unshown[0]
         elif overdue is not None and outcome.owner is None:
-            # Other passes may lie between two attempts to ask: the trouble lasts until one of them succeeds.
+            # There may be other passes between two tries: the trouble lasts until a try succeeds.
             outcome.owner, outcome.reason = Owner.COULD_NOT_ASK, "promise-unasked"
             outcome.detail = (
                 f"{counted(overdue.promises, 'promise')} overdue since {rfc3339(overdue.since)}: {overdue.why}"
             )
 
     def _settle(self, outcome: PassResult, error: Exception) -> None:
-        """Record trouble; when even that fails, the database is ill and the log line is all there is."""
+        """Record trouble. If that fails, the database has a fault, and only the log line remains."""
         outcome.owner, outcome.reason, outcome.detail = _trouble(error)
         now = self._timing.clock()
         self._meter.add_log(outcome.log)
@@ -420,7 +424,7 @@ class LogSupervisor:
             before = self._store.health.of(outcome.log).trouble
             condition = self._store.health.went_wrong(outcome.log, now, outcome.owner, outcome.reason, outcome.detail)
             if before is None or (before.owner, before.reason) != (outcome.owner, outcome.reason):
-                # Once for each trouble: a log that stays down must not fill the disk with lines that say so.
+                # Once for each trouble, so that a log that stays down does not fill the disk with lines.
                 _LOG.warning("trouble %s", _line(outcome))
             self._store.enqueue(self._alerts(condition, now, answered=outcome.answered))
             self._throttle.reset(outcome.log)
@@ -443,7 +447,7 @@ class LogSupervisor:
 
 
 def _take_what_was_told(outcome: PassResult) -> None:
-    """Make an alert about the log the trouble of its pass: an exit code must not call "honest" what an alert doubts."""
+    """Make an alert about the log the trouble of its pass, so that the exit code is not 0 beside such an alert."""
     told = outcome.told
     if told is None or outcome.owner is Owner.LOG_MISBEHAVED:
         return
@@ -452,7 +456,7 @@ def _take_what_was_told(outcome: PassResult) -> None:
 
 
 def _promiser(log: str, log_id: str, overdue: Overdue) -> str:
-    """Name of the log whose promises these are: of one that is not passed over now, its key id is all there is."""
+    """Name of the log with these promises; its key id if the log is not followed now."""
     return log if overdue.log_id == log_id else f"the log with key id {overdue.log_id}"
 
 
@@ -474,7 +478,7 @@ def _trouble(error: Exception) -> tuple[Owner, str, str]:
         case OwnFault():
             return Owner.OURSELVES, "own-fault", str(error)
         case _:
-            # A defect of ours must not end the watch over the other logs, nor be blamed on this one.
+            # A defect of Signwatch must not stop the passes over other logs, and is not blamed on this log.
             _LOG.error("defect", exc_info=error)
             return Owner.OURSELVES, "defect", f"{type(error).__name__}: {error}"
 
@@ -483,7 +487,10 @@ _AGAIN_AFTER: Final = timedelta(hours=1)
 
 
 class LogThrottle:
-    """Remembers when each trouble was logged. Safe to use from several threads; in memory, so a restart logs anew."""
+    """Rate-limits log lines about repeated trouble.
+
+    Safe to use from several threads; in memory, so a restart logs again.
+    """
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock
@@ -491,7 +498,7 @@ class LogThrottle:
         self._said: dict[str, datetime] = {}
 
     def admits(self, what: str) -> bool:
-        """True if this trouble is to be logged now; it then counts as logged."""
+        """True if this trouble should be logged now; it then counts as logged."""
         with self._lock:
             now, last = self._clock(), self._said.get(what)
             if last is not None and now - last < _AGAIN_AFTER:
@@ -500,6 +507,6 @@ class LogThrottle:
             return True
 
     def reset(self, what: str) -> None:
-        """Forget a trouble, so that it is logged at once when it returns."""
+        """Reset a trouble, so that it is logged at once when it returns."""
         with self._lock:
             self._said.pop(what, None)

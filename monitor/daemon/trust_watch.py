@@ -1,6 +1,6 @@
-"""Watches the trust root while the daemon runs: each change is recorded and told once, across restarts.
+"""Watches the trust root while the daemon runs: each change is recorded and reported once, across restarts.
 
-The first root ever recorded is where watching began and is no news. Everything after it is.
+The first recorded root makes no alert.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +27,7 @@ _TRIES: Final = 3
 
 
 class TrustWatch:
-    """Records the roots that a keeper comes to hold, and raises alerts about them."""
+    """Records the roots of a keeper, and makes alerts about their changes."""
 
     def __init__(self, config: Config, keeper: TrustKeeper, store: Store) -> None:
         self._keeper, self._store = keeper, store
@@ -37,8 +37,8 @@ class TrustWatch:
     def record(self, now: datetime) -> None:
         """Record the root in force, with the alerts about its changes, unless it is the newest recorded one.
 
-        Raises `FetchFailed`, `OwnFault`. A crash before the commit records it at the next start; after it, no alert is
-        told twice.
+        Raises `FetchFailed`, `OwnFault`. After a crash before the commit the next start records it; no alert is sent
+        twice.
         """
         kept = self._keeper.kept()
         for _ in range(_TRIES):
@@ -56,15 +56,15 @@ class TrustWatch:
         self._keeper.remember(history_of(self._store))
 
     def age_alerts(self, now: datetime, error: str = "") -> list[Alert]:
-        """Alert about a root that grows old, if it does; `error` is why the last refresh failed."""
+        """Alert about a stale root, if it is stale; `error` is the reason of the last failed refresh."""
         kept = self._keeper.kept()
         stale = stale_root_alert(kept.refreshed_at, kept.expires, self._stale_after, error, now)
         return [] if stale is None else [stale]
 
     def tell(self, logs: Mapping[tuple[str, bytes], LogConfig], now: datetime) -> None:
-        """Enqueue alerts that time alone brings about: logs that ended, and sources that disagree.
+        """Enqueue alerts about logs that ended and contradictory sources.
 
-        `logs` are those followed, by URL and key id. Raises `OwnFault`.
+        `logs` are the followed logs by URL and key id. Raises `OwnFault`.
         """
         kept, history = self._keeper.kept(), self._keeper.history()
         alerts = [*self._ended(history, logs, now)]
@@ -92,16 +92,16 @@ class TrustWatch:
             if log != name and not log.startswith(f"{name}/"):
                 continue
             position = self._store.position(log)
-            # Only a pass begun after the end can have seen all that was signed before it.
+            # Only a pass that began after the end can have read all earlier entries.
             asked = condition.last_success_at is not None and condition.last_success_at > until
             if asked and position is not None and position.frontier.size == position.head.head.size:
                 yield log_final_alert(log, position.frontier.size, until, now)
 
 
 def trust_of(config: TrustConfig, clock: Callable[[], datetime], store: Store | None) -> TrustKeeper:
-    """Keeper that knows every root recorded so far: the names of logs, and which logs are gone, depend on them.
+    """Keeper with every recorded root, on which the names of logs and the list of former logs depend.
 
-    Without a store the present root is all there is. Raises `FetchFailed`, `OwnFault`.
+    Without a store it has the present root alone. Raises `FetchFailed`, `OwnFault`.
     """
     keeper = TrustKeeper(config, clock)
     if store is not None:
@@ -110,5 +110,5 @@ def trust_of(config: TrustConfig, clock: Callable[[], datetime], store: Store | 
 
 
 def history_of(store: Store) -> TrustHistory:
-    """Every root recorded. Raises `OwnFault` when one cannot be read any more."""
+    """Every recorded root. Raises `OwnFault` when one cannot be read."""
     return TrustHistory(tuple(Recorded(read_trust_root(each.document), each.seen_at) for each in store.trust_roots()))

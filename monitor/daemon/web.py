@@ -1,6 +1,6 @@
-"""The status page, its JSON, the metrics and the probes: read only, no script, nothing from anywhere else.
+"""The status page, its JSON, the metrics and the probes: read only, without scripts and external resources.
 
-Everything on the page may hold words an attacker put into a log: they are escaped, cut and never become a link.
+Every text on the page may hold words of an attacker: it is escaped, cut and never a link.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,14 +16,15 @@ from monitor.daemon.web_server import HostAndHead
 from monitor.model.errors import OwnFault
 from monitor.telemetry.prometheus import CONTENT_TYPE, PrometheusMeter
 
-# No script at all, one style sheet of our own: what an entry says can neither run nor call home. Forms go to ourselves.
+# No script and one style sheet of this site, so that text of an entry can neither run nor send requests. Forms go to
+# this site only.
 _POLICY: Final = (
     "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 _HEADERS: Final = {
     "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
-    # `no-referrer` would also hide the origin of our own forms.
+    # `no-referrer` would also hide the origin of this site's forms.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -34,14 +35,14 @@ Look = Callable[[], tuple[Status, dict[str, Any]]]
 
 
 def add_document(web: FastAPI, path: str, document: Callable[[], Any]) -> None:
-    """Serve what `document` returns, as JSON, at one more path."""
+    """Serve the result of `document` as JSON at a further path."""
     web.add_api_route(path, lambda: JSONResponse(document()))
 
 
 def create_app(look: Look, meter: PrometheusMeter, hosts: Iterable[str] = ()) -> FastAPI:
     """The web application. `look` reads the status and its document; it raises `OwnFault` when it cannot.
 
-    `hosts` are the names it is reached by beside localhost and addresses.
+    `hosts` are its names beside localhost and addresses.
     """
     app = FastAPI(title="Signwatch", docs_url=None, redoc_url=None, openapi_url=None)
     page = environment().get_template("status.html.j2")
@@ -71,7 +72,7 @@ def create_app(look: Look, meter: PrometheusMeter, hosts: Iterable[str] = ()) ->
 
     @app.get("/api/reasons.json")
     def reasons_json() -> Response:
-        """Why it is not green, with what only the running daemon knows apart: `signwatch status` asks for that."""
+        """Reasons why it is not green; those of the running daemon are listed separately for `signwatch status`."""
         status, _ = look()
         answer = {"ready": status.ready, "reasons": list(status.reasons), "daemon": list(status.further)}
         return JSONResponse(inert_json(answer))

@@ -1,7 +1,7 @@
-"""Proof of life: once a week, a channel that wants it is told which logs were watched, and that no alert was due.
+"""The weekly summary: once a week a channel gets the list of watched logs and the number of alerts.
 
-A channel that is silent because nothing happened and one that is silent because it broke look the same. The week is the
-ISO week (Monday 00:00 UTC to the next), so every replica names it alike and it is told once.
+It distinguishes a quiet channel from a broken one. The week is the ISO week (Monday 00:00 UTC to the next), so that
+all replicas make the same summary and send it once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,9 +29,9 @@ def last_week(now: datetime) -> tuple[datetime, datetime]:
 
 
 def weekly_summary(store: Store, channel: str, rules: Sequence[str], now: datetime) -> Alert | None:
-    """The summary of last week for a channel that alerts of `rules` go to; `None` once it was told, or was too early.
+    """The summary of last week for a channel that gets alerts of `rules`; `None` if it was sent or is too early.
 
-    It is too early where no log was followed before the week ended.
+    It is too early if no log was followed before the week ended.
     """
     begin, end = last_week(now)
     identifier = alert_id(KIND, channel, f"{begin:%Y-%m-%d}")
@@ -59,10 +59,10 @@ def weekly_summary(store: Store, channel: str, rules: Sequence[str], now: dateti
         title=f"Week of {begin:%Y-%m-%d}: {title}",
         summary=f"{len(rules)} {'rule alerts' if len(rules) == 1 else 'rules alert'} this channel. "
         f"From {begin:%Y-%m-%d} to {end:%Y-%m-%d}, events found: {found}.",
-        consequence="None: this message shows that the channel works, and which logs were watched."
+        consequence="None: this message shows that the channel works, and lists the watched logs."
         if not (unexpected or lied or missed)
-        else "Each of these was told by an alert of its own when it happened, or is a gap that the facts name.",
-        next_step="Nothing. When this message fails to come, look at `signwatch status`."
+        else "Each of these had an alert of its own, or is a gap that the facts name.",
+        next_step="No step is needed. If this message does not come, run `signwatch status`."
         if not (unexpected or lied or missed)
         else f"`signwatch report --from {begin:%Y-%m-%d} --to {end:%Y-%m-%d}` has the details.",
         created_at=now,
@@ -76,7 +76,7 @@ def weekly_summary(store: Store, channel: str, rules: Sequence[str], now: dateti
 
 
 def rules_of(channel: str, rules: Sequence[str], own: Mapping[str, Sequence[str]], default: Sequence[str]) -> list[str]:
-    """Rules whose alerts go to a channel: those that name it, and, where it is a default one, those that name none."""
+    """Rules with alerts for a channel: those that name it, and, for a default channel, those that name none."""
     return [rule for rule in rules if channel in (own.get(rule) or default)]
 
 
@@ -95,7 +95,7 @@ def _counts(store: Store, rules: Sequence[str], begin: datetime, end: datetime) 
 
 
 def _coverage(store: Store, begin: datetime, end: datetime) -> tuple[list[tuple[str, str]], bool]:
-    """One fact for each log: entries read, and time not watched; and whether there is such a time, or a log unread."""
+    """One fact for each log (entries read, time without watching), and true if there is a gap."""
     history, rows, missed = History(store.database), [], False
     followed = Reading(store.database).followed()
     for log, each in sorted(followed.items()):

@@ -245,7 +245,7 @@ def _make_whole(path: Path, now: datetime, version: str) -> None:
 
 
 def _write_draft(draft: Path, now: datetime, version: str) -> None:
-    """Write schema and first row without a journal on disk: a draft that was not finished is thrown away."""
+    """Write schema and first row without a journal on disk: an unfinished draft is deleted."""
     engine = create_engine("sqlite://", creator=lambda: _connect(draft), poolclass=QueuePool, hide_parameters=True)
     event.listen(engine, "connect", _prepare_draft)
     event.listen(engine, "begin", _begin_sqlite)

@@ -39,7 +39,7 @@ _VALUE = table(SeenValue)
 _SIGHTING = table(Sighting)
 _HEALTH = table(LogHealth)
 _PATTERN = table(PatternRow)
-# Made once: every hit of a rule with a rate asks this, and making it costs more than the answer.
+# Compiled once: every hit of a rule with a rate needs it, and compiling takes longer than the query.
 _COUNTED = and_(
     _FINDING.c.signed_at > bindparam("after"),
     _FINDING.c.signed_at <= bindparam("up_to"),

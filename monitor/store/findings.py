@@ -42,7 +42,7 @@ _SAID_BY_AUTHORITY: Final = ("timestamp-response", "integrated-time", "ct-timest
 
 
 def add_findings(connection: Connection, findings: Sequence[Finding], now: datetime) -> None:
-    """Store findings; those already known are left alone."""
+    """Store findings; known ones do not change."""
     documents: dict[int, str] = {}
     add_new(connection, table(FindingRow), [_row(finding, now, documents) for finding in findings])
     _add_names(connection, findings, now)
@@ -50,7 +50,7 @@ def add_findings(connection: Connection, findings: Sequence[Finding], now: datet
 
 
 def vouched_for(connection: Connection, finding: Finding, now: datetime) -> None:
-    """Replace a finding that no authority vouched for by its present verdict; the time of the find stays."""
+    """Replace the verdict of a finding that had no trusted certificate; the time of the finding stays."""
     row, found = _row(finding, now, {}), table(FindingRow).c
     here = and_(found.log == row["log"], found.entry == row["entry"], found.rule == row["rule"])
     changed = {name: value for name, value in row.items() if name not in {"log", "entry", "rule", "found_at"}}

@@ -1,4 +1,4 @@
-"""The documents that a trust root depends on, and the file with those that were verified last."""
+"""The documents of a trust root, and the file with the documents that were verified last."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def last_good(folder: Path) -> LastGood | None:
 
 
 def keep_good(folder: Path, documents: TrustDocuments, now: datetime) -> None:
-    """Keep what was verified in one file, replaced whole: a crash leaves the one before."""
+    """Store verified documents in one file, replaced whole, so that a crash leaves the earlier one."""
     kept = {
         "refreshed_at": now.isoformat(),
         "expires": documents.expires.isoformat() if documents.expires else None,

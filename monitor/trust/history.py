@@ -1,7 +1,7 @@
-"""Every trust root there was, in order: when a log came, when it went, and what one root changed about the one before.
+"""Every trust root, in order: the times at which logs came and went, and the changes of each root.
 
-A log is its URL and its key id together: a new key at an old address is another log. An old key elsewhere is another
-log as well, unless the same root takes it from where it was: then the log moved, and is the same.
+URL and key id together identify a log: a new key at an old address is another log. An old key at a new address is
+another log as well, unless the same root removes the old address: then the log moved, and stays the same log.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -18,7 +18,7 @@ from sigstore_entries.trust import CertificateAuthority
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A trust root, and when it was first met."""
+    """A trust root, and the time at which it was first seen."""
 
     root: TrustRoot
     at: datetime
@@ -26,10 +26,10 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class KnownLog:
-    """A log that some root named, when it appeared and when it went. `since` is `None` when the first root had it.
+    """A log that some root named, with the times at which it appeared and went.
 
-    `log.valid_until` is the earlier of what the last root that named it said and `gone_at`. `former` is the log as it
-    was at each URL that it moved away from, oldest first, valid until it did.
+    `since` is `None` when the first root had it. `log.valid_until` is the earlier of its end in the last root that
+    named it and `gone_at`. `former` is the log at each earlier URL, oldest first, valid until it moved.
     """
 
     log: TrustedLog
@@ -44,7 +44,7 @@ class KnownLog:
 
     @property
     def first(self) -> TrustedLog:
-        """The log where it was first met: it keeps the name it got there."""
+        """The log at its first address, which determines its name."""
         return (*self.former, self.log)[0]
 
 
@@ -74,7 +74,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class TrustHistory:
-    """Roots, oldest first. Empty while nothing was ever recorded."""
+    """Roots, oldest first. Empty without a recorded root."""
 
     roots: tuple[Recorded, ...] = ()
 
@@ -85,7 +85,7 @@ class TrustHistory:
         return TrustHistory((*self.roots, Recorded(root, at)))
 
     def logs(self) -> list[KnownLog]:
-        """Every log there ever was, in the order they appeared; within one root, in its order."""
+        """Every log of any root, in the order of appearance; within one root, in its order."""
         known: dict[tuple[str, bytes], KnownLog] = {}
         before_it: Sequence[TrustedLog] = ()
         for number, recorded in enumerate(self.roots):
@@ -104,9 +104,9 @@ class TrustHistory:
         return list(known.values())
 
     def followable(self) -> TrustRoot:
-        """Newest root with the logs it no longer names: what they signed before must still be read to its end.
+        """Newest root together with earlier logs, whose entries must still be read to the end.
 
-        One that moved is found where it was as well: a user of the old address still asks there.
+        A log that moved is also listed at its old address, because a configuration may still use that.
         """
         newest, every = self.roots[-1].root, self.logs()
         gone = [known.log for known in every if known.gone_at is not None]
@@ -115,7 +115,7 @@ class TrustHistory:
         return replace(newest, logs=(*newest.logs, *gone, *(log for key, log in left.items() if key not in named)))
 
     def first_key(self, url: str, api: LogApi | None) -> bytes | None:
-        """Key id under which the log at this URL was first known, where that root had exactly one."""
+        """Key id of the first log at this URL, if that root had exactly one."""
         for recorded in self.roots:
             found = [
                 log for log in recorded.root.logs if log.url == url.rstrip("/") and (api is None or api in log.apis)
@@ -128,9 +128,9 @@ class TrustHistory:
 def moves(
     old: Sequence[TrustedLog], new: Sequence[TrustedLog], known: Collection[tuple[str, bytes]] = ()
 ) -> list[tuple[TrustedLog, TrustedLog]]:
-    """Logs that are elsewhere in `new`: a key id that stood at one URL alone stands at another one alone.
+    """Logs with another address in `new`: a key id had exactly one URL and now has exactly one other URL.
 
-    Not where it is in `known`, URLs and key ids of every log so far: one with a state of its own is back there.
+    A pair of URL and key id in `known` (every log so far) is no move, because such a log has a state of its own.
     """
     before, after = _by_key_id(old), _by_key_id(new)
     return [

@@ -17,9 +17,9 @@ from sigstore_entries.trust import CertificateAuthorities, CtLogKey
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A trust root, when it was last confirmed, and when its metadata expires where it has any.
+    """A trust root, the time of its last confirmation, and the expiry of its metadata if it has any.
 
-    `raw` is the file; `signing_configs` are those that came with it, as they are.
+    `raw` is the file; `signing_configs` are the raw files that came with it.
     """
 
     root: TrustRoot
@@ -72,7 +72,7 @@ class TrustKeeper:
         return before is not None and before.root.fingerprint != root.fingerprint
 
     def kept(self) -> Kept:
-        """The trust root that is held; fetched first when none is, or the last verified one while no server answers.
+        """The current trust root; fetched first if there is none, or the last verified one while no server answers.
 
         Raises `FetchFailed`, `OwnFault`.
         """
@@ -82,12 +82,13 @@ class TrustKeeper:
             except FetchFailed as error:
                 if self._config.tuf is None or (last := last_good(self._config.folder)) is None:
                     raise FetchFailed(
-                        f"{error} Nothing was ever verified here, so no log can be followed yet and nothing was begun. "
+                        f"{error} There is no verified trust root yet, so no log can be followed and nothing was "
+                        "begun. "
                         "Check the network and `trust.tuf`; behind a proxy set `trust.proxy`, behind a TLS authority "
                         "of your own `trust.ca_file`; or fetch the trusted root elsewhere and name it as "
                         "`trust.trusted_root`."
                     ) from error
-                # Its age is that of the last refresh: it goes stale like any other, and is told.
+                # Its age is that of the last refresh, so that it goes stale and causes an alert like any other.
                 self._keep(last.documents, last.refreshed_at)
         with self._lock:
             if self._kept is None:
@@ -95,13 +96,13 @@ class TrustKeeper:
             return self._kept
 
     def remember(self, past: TrustHistory) -> None:
-        """Take over the roots of before the one that is held now."""
+        """Add the roots before the current one."""
         kept = self.kept()
         with self._lock:
             self._history = past.followed_by(kept.root, kept.refreshed_at)
 
     def history(self) -> TrustHistory:
-        """Every root known of, the one in force last. Raises `FetchFailed`, `OwnFault`."""
+        """Every known root, the one in force last. Raises `FetchFailed`, `OwnFault`."""
         self.kept()
         with self._lock:
             return self._history

@@ -1,4 +1,4 @@
-"""Signing configurations: where clients are told to log. What they name is held against the trust root."""
+"""Signing configurations: the logs that clients use, compared with the trust root."""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -18,7 +18,7 @@ _APIS: Final = {1: LogApi.REKOR_V1, 2: LogApi.REKOR_V2}
 
 
 class LogService(msgspec.Struct, frozen=True):
-    """One log that clients may be told to write to."""
+    """One log that clients may use."""
 
     url: str
     majorApiVersion: int = 0  # noqa: N815  protobuf-specs' names
@@ -70,7 +70,10 @@ def _reason(service: LogService, root: TrustRoot) -> str | None:
 
 
 def _is_of(service: LogService, log: TrustedLog) -> bool:
-    """By address, or by the name that the key id hashes: where a log is read need not be where it is written."""
+    """True if both have the same address, or the key id hashes the service's name.
+
+    Addresses for reading and writing may differ.
+    """
     if log.url == service.url.rstrip("/"):
         return True
     parts = urlsplit(service.url)
@@ -79,7 +82,7 @@ def _is_of(service: LogService, log: TrustedLog) -> bool:
             key = tile_log_key(origin, log.spki)
         except (MalformedNote, ValueError):
             continue
-        # Only an id that hashes the name says anything about it: an ECDSA id is the same under every name.
+        # Only a key id that hashes the name identifies it: an ECDSA id is the same under every name.
         if key.log_id == log.log_id and log.apis == (LogApi.REKOR_V2,):
             return True
     return False

@@ -1,6 +1,6 @@
 """A Sigstore trusted root as values: logs with their keys, and authorities that may issue certificates.
 
-Nothing is guessed from a name: a log's key is pinned to the log, and no key is ever good for any log of the root.
+A log's key is pinned to this log; no key is valid for all logs of the root, and names are not used to guess.
 """
 
 from collections.abc import Sequence
@@ -81,7 +81,9 @@ class _TrustedRoot(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class TrustedLog:
-    """One log of a trusted root. `apis` are the protocols its key and id allow, the likeliest first: ask which it is.
+    """One log of a trusted root.
+
+    `apis` are the protocols that its key and id allow, the likeliest first; a request to the log decides.
 
     `log_id` is the 32-byte key id as the root gives it; the period says when the key may have signed.
     """
@@ -95,13 +97,13 @@ class TrustedLog:
 
     @property
     def name(self) -> str:
-        """Host and path of the URL: how people know the log."""
+        """Host and path of the URL."""
         return self.url.partition("://")[2].rstrip("/")
 
 
 @dataclass(frozen=True, slots=True)
 class TrustRoot:
-    """A trusted root. `fingerprint` is the hex SHA-256 of the file; `skipped` says what in it was of no use and why."""
+    """A trusted root. `fingerprint` is the hex SHA-256 of the file; `skipped` lists the unusable parts with reasons."""
 
     fingerprint: str
     logs: tuple[TrustedLog, ...]
@@ -120,8 +122,8 @@ class TrustRoot:
     def signer(self, api: LogApi, key_name: str, spki: bytes) -> TrustedLog | None:
         """Find the log of this root that signs with the key under this name in this protocol.
 
-        A name is compared where the log's id covers it (Rekor v2 with Ed25519 or RSA). Where it does not, one key may
-        sign for trees of several names, and the root says nothing about them.
+        The name is compared if the log's id covers it (Rekor v2 with Ed25519 or RSA). If not, one key may sign for
+        trees with several names, which the root does not list.
         """
         for log in self.logs:
             if log.spki != spki or api not in log.apis:
@@ -139,7 +141,7 @@ class TrustRoot:
             and (api is None or api in log.apis)
             and (log_id is None or log.log_id == log_id)
         ]
-        # A key that allows only this protocol is a better answer than one that allows it among others.
+        # A key for this protocol alone is preferred to a key for several protocols.
         certain = [log for log in found if log.apis == (api,)]
         found = certain or found
         if len(found) != 1:
@@ -147,7 +149,7 @@ class TrustRoot:
         return found[0]
 
     def _not_one(self, url: str, found: Sequence[TrustedLog]) -> str:
-        """Why no key, or more than one, may be the log's, and what to mend where."""
+        """Reason why no key, or more than one, fits the log, and the correction."""
         if len({log.log_id for log in found}) == 1:
             key = found[0].log_id.hex()
             return f"the trust root lists the key {key} {len(found)} times for a log at {url}: remove one entry from it"
@@ -186,7 +188,7 @@ def read_trust_root(raw: bytes) -> TrustRoot:
 
 def read_message(raw: bytes, kind: type[_T]) -> _T:
     """Read protobuf JSON, in any spelling the format allows, into a struct. Raises `ValueError`."""
-    # Lenient about one thing only: a number may be written as text, as 64-bit ones must be.
+    # The only leniency: a number may be written as text, as 64-bit numbers must be.
     return msgspec.convert(canonical(read_json(raw)), type=kind, strict=False)
 
 
@@ -194,7 +196,7 @@ def _read_log(log: _Log, skipped: list[str], *, ct: bool) -> TrustedLog | None:
     spki, log_id = log.publicKey.rawBytes, log.logId.keyId
     try:
         if not log_id:
-            # The id says which protocol and which name belong to the key; clients refuse the log too.
+            # The id determines protocol and name of the key; clients refuse the log too.
             raise ValueError("has no log id (`logId.keyId`)")  # noqa: TRY301
         apis = _ct_apis(spki, log_id) if ct else _rekor_apis(spki, log_id)
         if log.hashAlgorithm not in _SHA256:
@@ -205,7 +207,7 @@ def _read_log(log: _Log, skipped: list[str], *, ct: bool) -> TrustedLog | None:
             # A bound that is missing is not a bound that is open: clients refuse the key too.
             raise ValueError("has a key without a start of validity")  # noqa: TRY301
     except ValueError as error:
-        # A log of a kind this version does not know must not take the others down with it; it is shown as skipped.
+        # A log of an unknown kind must not make the whole root unusable; it is listed as skipped.
         what = "CT log" if ct else "Rekor log"
         at = f" at {log.baseUrl!r:.120}" if log.baseUrl else ""
         skipped.append(f"{what}{at} with the key {sha256(spki).hexdigest()[:16]}…: {error}")

@@ -1,7 +1,7 @@
-"""The trust root over TUF: where keys, logs and authorities come from, kept fresh and checked by its own signatures.
+"""The trust root over TUF: the source of keys, logs and authorities, refreshed and checked by its signatures.
 
-The public-good and staging repositories are known by name; a private one is a URL and a first root file. What was
-verified last is kept in a folder, so an outage of the repository is an age that grows, not an end of trust.
+The public-good and staging repositories have names; a private one is a URL and a first root file. A folder keeps the
+last verified documents, so that during an outage of the repository only their age grows.
 """
 
 from collections.abc import Callable, Iterator
@@ -37,7 +37,7 @@ def repository_url(name_or_url: str) -> str:
 def first_root(url: str, root_file: Path | None) -> bytes:
     """Root metadata to begin with: the given file, or the one the `sigstore` package ships for its own repositories.
 
-    Raises `OwnFault` when there is neither: a root taken from the repository itself would prove nothing.
+    Raises `OwnFault` without either: a root from the repository itself would prove nothing.
     """
     if root_file is not None:
         try:
@@ -72,7 +72,7 @@ def refresh_configured(config: TrustConfig, now: datetime) -> TrustDocuments:
 
 
 class TrustRepository:
-    """One TUF repository, with what it verified last kept in `folder`."""
+    """One TUF repository, with the last verified documents in `folder`."""
 
     def __init__(self, url: str, root: bytes, folder: Path, fetcher: Callable[[str], HttpFetcher]) -> None:
         """`fetcher` makes a `Fetcher` for a base URL; `root` is the first root metadata."""
@@ -82,7 +82,7 @@ class TrustRepository:
     def refresh(self, now: datetime | None = None) -> TrustDocuments:
         """Update metadata and targets (the TUF client workflow) and return them.
 
-        Expiries are held against `now`; with it, what was verified is kept for `last_good`.
+        Expiries are compared with `now`; the documents are stored with it for `last_good`.
         Raises `FetchFailed` when the repository cannot be asked or what it serves does not verify (the last good
         documents stay in the folder), `OwnFault` when the folder cannot be written.
         """
@@ -125,7 +125,7 @@ def _target(updater: Updater, name: str) -> bytes | None:
 
 
 class _Bytes(FetcherInterface):
-    """Lets TUF ask through our own fetcher: same caps, deadlines and refusals of redirects."""
+    """Lets TUF use `HttpFetcher`: same caps, deadlines and refusals of redirects."""
 
     def __init__(self, url: str, fetcher: Fetcher) -> None:
         self._url, self._fetcher = url, fetcher

@@ -68,7 +68,7 @@ def pages_of(place: Place) -> dict[str, str]:
         answer = place.client.get(path)
         if path.startswith("/proofs/"):
             # A proof is made of the log's answers, and no log is here to ask; one alert here is of an entry not kept.
-            assert "cannot be built now" in answer.text or "no signing that is kept here" in answer.text, path
+            assert "cannot be built now" in answer.text or "no stored signing" in answer.text, path
         else:
             assert answer.status_code == 200 or path == "/readyz", path
         seen[path] = answer.text
