@@ -75,7 +75,7 @@ def measure_examine(corpus: Path, version: str) -> dict[str, float]:
         raise RuntimeError("the two pipelines do not find the same signings")
 
     def run_sha256() -> int:
-        # Every entry is a message of its own, so the least anybody can do is one hash for each: C, called from a loop.
+        # Every entry is a message of its own, so the minimum is one hash for each: C, called from a loop.
         for body in bodies:
             sha256(body).digest()
         return len(bodies)

@@ -178,7 +178,7 @@ def _manager(announcements: int) -> Iterator[Event]:
 
 
 def _self_signed(chance: random.Random, genuine: list[Event], count: int) -> Iterator[Event]:
-    """Copies of the project's identities in certificates that anybody can make; some name real artifacts, early."""
+    """Copies of the project's identities in self-made certificates; some name real artifacts, early."""
     for number in range(count):
         copied = genuine[chance.randrange(len(genuine))]
         early = number % 100 == 0

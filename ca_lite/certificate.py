@@ -46,7 +46,7 @@ def validity(now: datetime, issuer_not_after: datetime, lifetime: timedelta = LI
 
 
 def precertificate(request: CertificateRequest, issuer: x509.Certificate, key: SigningKey) -> x509.Certificate:
-    """Certificate with the critical poison extension: proof of intent for the CT log, useless to anybody else."""
+    """Certificate with the critical poison extension: proof of intent for the CT log, useless for any other purpose."""
     return _builder(request, issuer).add_extension(x509.PrecertPoison(), critical=True).sign(key, hash_for(key))
 
 

@@ -224,7 +224,9 @@ def _warnings(issuer: Issuer) -> list[str]:
     if issuer.type is IssuerType.USERNAME:
         found.append(f"{issuer.url}: username certificates: sigstore-python and sigstore-js cannot match their name")
     if issuer.type is IssuerType.EMAIL and issuer.skip_email_verification:
-        found.append(f"{issuer.url}: skip-email-verification lets anybody claim any address the issuer does not check")
+        found.append(
+            f"{issuer.url}: skip-email-verification lets any person claim any address that the issuer does not check"
+        )
     host = _split(issuer.url).hostname
     if _split(issuer.url).scheme == "http" and not is_loopback_host(host):
         found.append(f"{issuer.url}: tokens are verified with keys fetched over plain http")

@@ -111,7 +111,7 @@ class Ledger:
         return self.of_log(log)[-1]
 
     def sync_if_changed(self, now_ms: int) -> bool:
-        """Call `sync` when anybody else has written since this thread last looked; returns whether it has.
+        """Call `sync` if another writer has written since this thread's last check; returns whether it has.
 
         Counted by the calling thread's own database connection, so only one thread may ask.
         """

@@ -3,8 +3,8 @@
 The name in a URL is resolved by others than the author of the URL. A name that resolves to a public address once and to
 the metadata service the next time (DNS rebinding) gains nothing: the address that was checked is the one connected to.
 
-Public is what the IANA special-purpose address registries do not except (RFC 6890, RFC 8190), within the space that
-IANA delegates as global unicast. Python's `ipaddress.is_global` follows an older copy of the registries.
+An address is public if the IANA special-purpose address registries do not except it (RFC 6890, RFC 8190), within the
+space that IANA delegates as global unicast. Python's `ipaddress.is_global` follows an older copy of the registries.
 """
 
 import ipaddress
@@ -65,7 +65,7 @@ _IPV6: Final = tuple(
         ("3fff::/20", False),  # documentation
     )
 )
-# Forms that carry an IPv4 address, with how far it stands from the right: that address decides.
+# Forms that hold an IPv4 address, with its distance from the right: that address decides.
 _MAPPED: Final = IPv6Network("::ffff:0:0/96")
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 _SIX_TO_FOUR: Final = IPv6Network("2002::/16")
@@ -79,7 +79,7 @@ class AddressRefused(OSError):
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public internet, also when it stands inside an IPv6 form.
+    """True if an IP address is public, also inside an IPv6 form.
 
     Raises `ValueError` for a text that is no IP address.
     """
@@ -93,7 +93,7 @@ def is_public(address: str) -> bool:
 
 
 def is_private_literal(host: str) -> bool:
-    """Whether a host of a URL is written as an IP address that is not public; false for a name."""
+    """True if the host of a URL is an IP address that is not public; false for a name."""
     try:
         return not is_public(host)
     except ValueError:

@@ -28,7 +28,7 @@ class RawSignature:
 
 @dataclass(frozen=True, slots=True)
 class RawSignatures:
-    """Layers, places of what could not be had with the reason, how many were not looked at, and other referrers."""
+    """Layers, unread places with reasons, the number of skipped ones, and other referrers."""
 
     found: tuple[RawSignature, ...]
     unread: tuple[tuple[str, str], ...]
@@ -39,7 +39,7 @@ class RawSignatures:
 def fetch_signatures(registry: Registry, manifest: Manifest) -> RawSignatures:
     """Every signature and attestation of an image.
 
-    Raises `RegistryFailed` where a list cannot be had; one signature that cannot be had is among the unread.
+    Raises `RegistryFailed` without a list; a single signature that cannot be fetched is among the unread.
     """
     listing = registry.referrers(manifest.digest)
     named = [each for each in listing.found if each.artifact_type.startswith(_TYPES)]

@@ -1,8 +1,8 @@
-"""A client of container registries (OCI distribution-spec 1.1) that believes nothing and reads no more than it must.
+"""A client of container registries (OCI distribution-spec 1.1) that does not trust them and bounds every read.
 
 Every body has a cap and all requests together one deadline; every blob and manifest is checked against its digest. A
-connection goes to the registry that the user named, wherever that is, and otherwise to public addresses alone: a
-redirect, or a token service that the registry names, leads into no private network.
+connection goes to the registry that the user named, at any address, and otherwise to public addresses alone: a
+redirect, or a token service that the registry names, cannot lead into a private network.
 """
 
 import hashlib
@@ -51,7 +51,7 @@ class RegistryFailed(Exception):
 
 
 class NotInRegistry(RegistryFailed):
-    """The registry answered that it has no such thing."""
+    """The registry answered that it has no such manifest or blob."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +82,14 @@ class Descriptor:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Descriptors, and how many more there were than are looked at (0 when these are all)."""
+    """Descriptors, and the number of further ones that are not read (0 when these are all)."""
 
     found: tuple[Descriptor, ...]
     left_out: int
 
 
 class Registry:
-    """One repository of a registry. `seconds` bounds everything that is asked of it. Not safe for several threads.
+    """One repository of a registry. `seconds` bounds all of its requests together. Not safe for several threads.
 
     `plain_http` allows http to the named registry; on this machine http is tried as every other client does.
     """
@@ -130,7 +130,7 @@ class Registry:
         self._session.close()
 
     def manifest(self, reference: str) -> Manifest:
-        """Manifest by tag or digest; its bytes have the digest that was asked for. Raises `RegistryFailed`."""
+        """Manifest by tag or digest; its bytes have the requested digest. Raises `RegistryFailed`."""
         answer = self._get(f"manifests/{_reference(reference)}", MAX_MANIFEST, accept=_ACCEPTED)
         raw = answer.content
         digest = _digest(raw)
@@ -141,7 +141,7 @@ class Registry:
         return Manifest(digest, str(told)[:_SHOWN], raw, document)
 
     def digest(self, tag: str) -> str:
-        """Digest of a tagged manifest, as the registry tells it. Raises `RegistryFailed`."""
+        """Digest of a tagged manifest, by the registry's claim. Raises `RegistryFailed`."""
         url = urljoin(self._base, f"manifests/{_reference(tag)}")
         answer = self._ask("HEAD", url, _SMALL, headers={"Accept": _ACCEPTED})
         self._expect(answer, {_OK}, f"tag {tag}")
@@ -287,7 +287,7 @@ class Registry:
         except RegistryFailed:
             raise
         except Exception as error:
-            # Answers are a stranger's: any exception that they make the packages raise means that there is no answer.
+            # Answers are untrusted: any exception that they cause in the packages counts as a missing answer.
             what = f"{type(error).__name__}: {error!s:.{_SHOWN}}"
             raise RegistryFailed(f"{self.image.registry} was asked for {shown_url(url)}: {what}") from error
         return answer
@@ -297,7 +297,7 @@ class Registry:
         return header
 
     def _load_configs(self) -> None:
-        """The user's own logins, as `docker login` keeps them; only once a registry asks for one."""
+        """Load the user's logins of `docker login`, only after a registry asked for one."""
         if not self._has_configs:
             self._has_configs = True
             self._auth.load_configs(oras.container.Container(f"{self.image.in_full}:latest"))
@@ -353,7 +353,7 @@ def is_this_machine(registry: str) -> bool:
 
 
 class _Adapter(BaseAdapter):
-    """The transport under `requests` and `oras`: ours, with its guard, deadline and caps."""
+    """The transport under `requests` and `oras`, with the address guard, the deadline and the caps."""
 
     def __init__(  # noqa: PLR0917  everything that a transport depends on
         self,

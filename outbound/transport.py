@@ -78,7 +78,7 @@ class HttpLimits:
 
 
 class Deadline:
-    """When the request running in this thread must be over.
+    """Time by which the request running in this thread must end.
 
     A server that sends one byte a second beats any timeout per read, so every socket operation is held to this too.
     """
@@ -89,7 +89,7 @@ class Deadline:
 
     @contextmanager
     def running(self, seconds: float) -> Iterator[None]:
-        """Everything this thread does on a socket inside must be over in this many seconds."""
+        """All socket operations of this thread inside the block must end within this many seconds."""
         self._local.at = self._clock() + seconds
         try:
             yield
@@ -402,7 +402,7 @@ class DeadlineTransport(httpx.BaseTransport):
                 "keepalive_expiry": limits.keepalive,
                 "network_backend": backend,
             }
-            # A proxy that is itself asked over TLS is believed by the same authorities; httpcore refuses one otherwise.
+            # A proxy over TLS is verified by the same authorities; otherwise httpcore refuses it.
             its_own: dict[str, Any] = {"proxy_ssl_context": context} if proxy.startswith("https:") else {}
             self._pool: httpcore.ConnectionPool = httpcore.HTTPProxy(proxy_url=proxy, **settings, **its_own)
         else:
@@ -470,9 +470,9 @@ _MAX_DIGITS: Final = 9  # thirty years of seconds
 
 
 def parse_retry_after(value: str | None, now: datetime | None) -> timedelta | None:
-    """Return the wait that a Retry-After header asks for: seconds or an HTTP date; None when absent or not understood.
+    """The delay in a Retry-After header: seconds or an HTTP date; None when absent or malformed.
 
-    `now` is the time the date counts from: the answer's own Date, or our clock. Without it a date is not understood.
+    `now` is the reference of a date: the answer's own Date, or this machine's clock. Without it a date gives None.
     """
     if value is None:
         return None
@@ -502,7 +502,7 @@ class Tokens:
         self._left, self._at = burst, now
 
     def borrow(self, now: float) -> float:
-        """Take one in any case; returns the seconds to wait before it is used.
+        """Take a token in any case; returns the seconds to wait before its use.
 
         The count may go below zero: each waiter then waits for its own share, so waiting needs no queue.
         """
@@ -511,7 +511,7 @@ class Tokens:
         return max(0.0, -self._left / self._rate)
 
     def take(self, now: float) -> float:
-        """Take one if there is one, and return 0; otherwise the seconds until there is."""
+        """Take a token if there is one, and return 0; otherwise the seconds until there is one."""
         self._fill(now)
         if self._left < 1:
             return (1 - self._left) / self._rate

@@ -1,10 +1,10 @@
 """A log's entry becomes a `Signing`: decoded in full, outlined on the fast path, or read in part where it is broken.
 
-Nearly no entry is selected by a rule, so the first look must be cheap *and* must not miss. An outline is only
-given for a body that is, byte for byte, the canonical form of one of a few kinds with holes in it: no hole may hold a
-quotation mark, an escape or anything else that JSON would not read as itself, and nothing else may stand anywhere. So
-a JSON reader would find exactly these fields: no repeated key, no escape, no second signer can hide. Everything else
-gets `None`, which means *decode it fully*, never *skip it*.
+Rules select very few entries, so the first check must be fast *and* must not miss one. An outline is made only for a
+body that is, byte for byte, the canonical form of one of a few kinds with holes in it. A hole may hold only
+characters that JSON reads as themselves: no quotation mark and no escape. The body may hold no other text. So a JSON
+reader would find exactly these fields, and no repeated key, escape or second signer. Every other body gets `None`,
+which means *decode it fully*, never *skip it*.
 
 Names in a certificate are ASCII or UTF-8 inside its DER, and `decode_rekor` reads no other encoding; so a name it
 would report is a substring of the haystack, except where a control character was escaped.
@@ -75,8 +75,8 @@ class Outline(msgspec.Struct, frozen=True, gc=False):
 
 
 _HEX_DIGEST: Final = 2 * HASH_SIZE
-# What may stand in each hole, and whether anybody wants to know what does. No class holds the quotation mark behind its
-# hole, so no body can be matched in two ways, and this takes linear time for any body.
+# The characters of each hole, and whether its text is captured. No class holds the quotation mark after its hole, so
+# no body can be matched in two ways, and this takes linear time for any body.
 _HOLES: Final = {
     "<plain>": r"[A-Za-z0-9+/=_\-.:@]*",
     "<hex>": r"([0-9a-f]{64})",
@@ -189,7 +189,8 @@ def outline_signature(body: bytes, version: str) -> tuple[bytes, Outline] | None
 def outline_fingerprints(outline: Outline) -> tuple[str, ...] | None:
     """Fingerprints that `decode` would give this signer, or None: decode it fully.
 
-    Apart from the outline because only rules about fingerprints need it, and it costs more than the outline itself.
+    Separate from the outline, because only rules about fingerprints need it, and it takes longer than the outline
+    itself.
     """
     raw = outline.haystack
     own = sha256(raw).hexdigest()
@@ -411,7 +412,7 @@ def decode_rekor(body: bytes, where: EntryRef, integrated_time: datetime | None 
 
     `integrated_time` is Rekor v1's, which stands outside the body; version 2 has none. Codes: `too-large`,
     `malformed-json`, `repeated-key`, `malformed-body`, `unsupported-kind`, `malformed-certificate`, `malformed-key`,
-    `decoder-failed`. Of an entry that is read in part `signing.left_out` tells: `unreadable-signer`.
+    `decoder-failed`. For a partly read entry `signing.left_out` gives `unreadable-signer`.
     """
     try:
         return _decode(body, where, integrated_time)

@@ -1,4 +1,7 @@
-"""Whether a log entry is of one very signature: the same bytes, by the same key. One of another proves nothing."""
+"""Check that a log entry is of exactly one signature: the same bytes, by the same key.
+
+An entry of another signature proves nothing.
+"""
 
 import base64
 import json
@@ -14,7 +17,7 @@ from sigstore_entries.signing import EntryRef, Signing
 
 
 class NotBound(ValueError):
-    """The entry is of something else; the message says what differs."""
+    """The entry is of another signature, key or file; the message names the difference."""
 
 
 def bound_entry(body: bytes, signature: bytes, signed: Mapping[str, str]) -> Signing:

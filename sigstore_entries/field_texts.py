@@ -1,10 +1,10 @@
-"""Texts of chosen fields of certificates, found in their bytes without parsing: a first look at very many.
+"""Texts of chosen fields of certificates, found in their bytes without parsing: a first check of very many.
 
-DER has one spelling for an object identifier and one for every length. So an extension stands nowhere but behind the
-bytes of its identifier, and where these occur once in a certificate, either the extension is there or there is none.
-They may also occur in some text that its requester could influence, and that text may look like an extension: so what
-is found here *suggests*, and only decoding decides. Where the bytes occur twice one of them may be a decoy; then, and
-wherever else something is unusual, there is no answer, which means *decode it fully*, never *skip it*.
+DER has one spelling for an object identifier and one for every length. So an extension always follows the bytes of
+its identifier, and if these occur once in a certificate, the extension is at this place or absent. They may also
+occur in text that the requester influenced, and that text may look like an extension: the result here is a
+*suggestion*, and only decoding decides. If the bytes occur twice, one of them may be a decoy; then, and for any
+other unusual form, there is no answer, which means *decode it fully*, never *skip it*.
 """
 
 from bisect import bisect_left
@@ -33,7 +33,7 @@ class Shown:
     """Texts that were found: `texts[i]` in the certificate with number `owners[i]`.
 
     Each certificate that is not among the `unsure` shows every text that decoding it would give for one of the fields;
-    there may be others. Only decoding can tell what the unsure ones say.
+    there may be others. Only decoding gives the texts of the unsure ones.
     """
 
     texts: list[str] = field(default_factory=list)
@@ -41,7 +41,7 @@ class Shown:
     unsure: list[int] = field(default_factory=list)
 
     def add(self, number: int, texts: Sequence[str] | None) -> None:
-        """Add what one certificate says; `None` when only decoding can tell."""
+        """Add the texts of one certificate; `None` when only decoding gives them."""
         if texts is None:
             self.unsure.append(number)
         else:
@@ -228,7 +228,7 @@ def _single_names(joined: bytes, places: Sequence[int]) -> list[bytes]:
 
 
 def _is_plain(text: str) -> bool:
-    """Whether decoding gives the text as it is: others it spells with escapes, or says that they are a defect."""
+    """True if decoding gives the text unchanged; it escapes other texts, or reports them as a defect."""
     return text.isascii() and text.isprintable()
 
 

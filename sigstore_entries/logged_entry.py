@@ -1,6 +1,6 @@
-"""A log's signatures about the entry in a bundle: a checkpoint of a tree that holds it, a promise to hold it.
+"""A log's signatures about the entry in a bundle: a checkpoint of a tree that holds it, and a promise to hold it.
 
-The one verifier of both, for the signing command and for the monitor. Pure: a TransparencyLogEntry (SPEC protobuf-specs
+The signing command and the monitor share this verifier. Pure: a TransparencyLogEntry (SPEC protobuf-specs
 sigstore_rekor.proto) in JSON and the log's key in, values that verified out.
 """
 
@@ -42,11 +42,14 @@ _GARBLED: Final = (NoBundle, KeyError, TypeError, AttributeError, ValueError, Ov
 
 
 class NotLogged(ValueError):
-    """No log of the trust root signed this about the entry. It shows nothing about the log: anyone can write a file."""
+    """No log of the trust root signed this about the entry.
+
+    It shows nothing about the log, because any person can write a file.
+    """
 
 
 class NoProof(NotLogged):
-    """The entry has no inclusion proof with a checkpoint: all that a log may have signed of it is a promise."""
+    """The entry has no inclusion proof with a checkpoint, but perhaps a promise of the log."""
 
 
 class UnknownLog(NotLogged):
@@ -188,7 +191,7 @@ def timestamp_statement(body: bytes, integrated_time: int, log_id: bytes, index:
 
 @contextmanager
 def _field_by_field() -> Iterator[None]:
-    """Tell which kind of damage a field has, and not its words: the file is a stranger's."""
+    """Name the kind of damage of a field without its text, because a stranger wrote the file."""
     try:
         yield
     except NotLogged:

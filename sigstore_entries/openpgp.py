@@ -1,8 +1,8 @@
 """Fingerprints and user IDs of an OpenPGP key block (RFC 9580; v4 keys as RFC 4880 had them).
 
 Only packet framing is read: fingerprints are hashes of key packets, user IDs are text. Bindings between a key, its
-subkeys and its user IDs are *not* verified. That is right for noticing: anybody can make a key with anybody's user
-ID, valid bindings included, so only a fingerprint ever identifies, and an unbound subkey must not hide a match.
+subkeys and its user IDs are *not* verified. For a monitor this is right: any person can make a key with another
+person's user ID and valid bindings, so only a fingerprint identifies, and an unbound subkey must not hide a match.
 """
 
 import re
@@ -15,7 +15,7 @@ from sigstore_entries.body import MalformedText, from_base64
 from sigstore_entries.certificate import MAX_TEXT, plain_text
 from sigstore_entries.signing import Name, NameForm, Signer, SignerForm
 
-MAX_NAMES: Final = 64 * 1024  # bytes of user IDs; a user ID proves nothing, so what is beyond is only counted
+MAX_NAMES: Final = 64 * 1024  # bytes of user IDs; a user ID proves nothing, so further ones are only counted
 
 _SIGNATURE: Final = 2
 _PUBLIC_KEY: Final = 6
@@ -49,9 +49,10 @@ class MalformedPgp(ValueError):
 def read_pgp(block: bytes, signature: bytes | None = None) -> Signer:
     """Read an armored or binary public key block, keyrings of several keys included. Raises `MalformedPgp`.
 
-    `signature` is the entry's own, where it holds one: it names the key that made it. Anyone can put another person's
-    key into a ring, as a primary key or as a subkey. So only the named key and its primary key count as the signer;
-    without such a name that is the only primary key of the block, and of all others it cannot be told.
+    `signature` is the entry's own signature, if it holds one: it names the key that made it. Any person can put
+    another person's key into a ring, as a primary key or as a subkey. So only the named key and its primary key
+    count as the signer. Without such a name the only primary key of a block is the signer; for several primary keys
+    it is unknown.
 
     Fingerprints are lower-case hex of all primary keys and subkeys, in the block's order: the entry's size is the
     bound, because a count could be stepped over. Keys and names that are left out are counted in an `unread` defect.
@@ -153,7 +154,7 @@ class _Found:
 
 
 def _bystanders(found: _Found, issuers: frozenset[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Fingerprints of the block that did not sign, and those that may have; all others are the signer's."""
+    """Fingerprints of the block that did not sign, and those that may have signed; all others are the signer's."""
     keys = found.fingerprints
     named = {key for key in keys if _key_id(key) in issuers}
     if not named:
@@ -162,8 +163,8 @@ def _bystanders(found: _Found, issuers: frozenset[str]) -> tuple[tuple[str, ...]
         return (), tuple(key for key in keys if not is_certain or key not in primaries)
     signers = named.union(*(keys[key] for key in named))
     others = tuple(key for key in keys if key not in signers)
-    # The log took the signature of any key that it names: which of several is not shown. A subkey that stands under
-    # several primary keys is bound by one of them.
+    # The entry does not show which of several named keys made the signature. A subkey under several primary keys is
+    # bound by one of them.
     is_certain = len(named) == 1 and len(keys[next(iter(named))]) == 1
     return others, () if is_certain else tuple(key for key in keys if key in signers)
 
@@ -228,7 +229,7 @@ def _subpacket_length(raw: bytes, at: int) -> tuple[int, int]:
 def _addresses(user_ids: Iterable[str]) -> Iterator[Name]:
     """Mail addresses in user IDs of the form `Name (comment) <address>`, each once.
 
-    Readers differ in which of several they take, so it is the first and the last.
+    Readers of mail differ in the choice among several, so the first and the last are taken.
     """
     found: dict[str, None] = {}
     for user_id in user_ids:

@@ -1,7 +1,7 @@
-"""Digests under which a log enters the signature of something released: an image, a commit, a file.
+"""Digests under which a log enters the signature of a release: an image, a commit, a file.
 
 A log names the digest of the signed bytes. For images these are a statement about the image, not the image. The
-statement of `cosign sign` is fixed, so the image's digest alone says what the log will show.
+statement of `cosign sign` is fixed, so the digests in the log follow from the image's digest.
 """
 
 import hashlib
@@ -69,7 +69,7 @@ def released_image(image: ImageName) -> Release:
     The image must have a digest. A signature with annotations, and any other attestation, is of a statement of its own.
     """
     if image.digest is None:
-        raise ValueError(f"{image} has no digest: a tag can be moved, so it says nothing about what is signed")
+        raise ValueError(f"{image} has no digest: a tag can be moved, so it does not identify the signed image")
     return Release(f"image {image.in_full}@{image.digest}", tuple(dict.fromkeys(_of_image(image, image.digest))))
 
 

@@ -1,12 +1,13 @@
 """The key that made an entry's signature, as far as the entry itself shows.
 
-A log takes an entry only with a signature that verifies. A hashedrekord carries everything that shows it: digest, key
-and signature. So does a rekord with an X.509 key. The signatures of dsse, intoto and cose are over a payload that the
+A log must verify the signature of each entry. A hashedrekord holds all inputs of this check: digest, key and
+signature. So does a rekord with an X.509 key. The signatures of dsse, intoto and cose are over a payload that the
 entry does not hold, of which a hash is no substitute (the DSSE PAE holds the payload's type and length); those of
-packages, SSH and minisign are over the artifact itself. Nothing is said of these.
+packages, SSH and minisign are over the artifact itself. These are not checked.
 
-A tuf entry and a time stamp list keys and certificates, of which some signed: anyone can list another person's there,
-and Rekor verifies no time stamp. Each is held to the signatures in the entry. An OpenPGP ring is such a list as well
+A tuf entry and a timestamp list keys and certificates, of which some signed: any person can list another person's
+there, and Rekor verifies no timestamp. Each is compared with the signatures in the entry. An OpenPGP ring is such a
+list as well
 (`sigstore_entries.openpgp`).
 """
 
@@ -42,10 +43,10 @@ _UNREADABLE: Final = (MalformedBody, MalformedText, der.MalformedDer, Unsupporte
 
 
 def check_signers(body: bytes, signing: Signing, at_any_cost: Callable[[Signer], bool] = lambda _: True) -> Signing:
-    """The signing with what its signatures say of each signer. Never raises for any bytes.
+    """The signing with `Signer.signature` set. Never raises for any bytes.
 
-    `Signer.signature` is `NOT_CHECKED` where it cannot be told. Ed25519ph takes some milliseconds, and is left out for
-    a signer that is not worth `at_any_cost`.
+    It is `NOT_CHECKED` if the entry does not decide it. Ed25519ph takes some milliseconds, and is skipped for a
+    signer that is not worth `at_any_cost`.
     """
     if signing.kind in _LISTS:
         return _among_listed(body, signing)
@@ -56,12 +57,12 @@ def check_signers(body: bytes, signing: Signing, at_any_cost: Callable[[Signer],
 
 
 def has_wrong_signature(body: bytes, signing: Signing) -> bool:
-    """Whether the log should not have taken this entry: its signature is not that of its key."""
+    """True if the entry's key did not make its signature, so that the log should have refused the entry."""
     return any(each.signature is SignatureCheck.WRONG for each in check_signers(body, signing).signers)
 
 
 def _among_listed(body: bytes, signing: Signing) -> Signing:
-    """Tell the keys that made the entry's signatures from those that are only listed in it."""
+    """Distinguish the keys that made the entry's signatures from those that are only listed in it."""
     try:
         spec = Fields(read_json(body, "the body"), "body").object("spec")
         checks = _LISTS[signing.kind](spec, signing)

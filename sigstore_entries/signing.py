@@ -1,4 +1,4 @@
-"""The one value every log entry becomes."""
+"""The value of a decoded log entry."""
 
 import copyreg
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ class NameForm(StrEnum):
 
 
 class ChainTrust(StrEnum):
-    """Whether the certificate chains to a certificate authority in the trust root, at the time it was used."""
+    """Result of verifying a certificate's chain against the trust root."""
 
     NOT_CHECKED = "not-checked"
     TRUSTED = "trusted"
@@ -53,7 +53,7 @@ class ChainTrust(StrEnum):
 
 
 class SignatureCheck(StrEnum):
-    """Whether the entry's own signature is that of the signer's key (`sigstore_entries.signatures`)."""
+    """Result of verifying the entry's own signature by the signer's key (`sigstore_entries.signatures`)."""
 
     NOT_CHECKED = "not-checked"
     VERIFIED = "verified"
@@ -83,7 +83,7 @@ class Digest(Struct, frozen=True, gc=False):
 
 
 class KnownTime(Struct, frozen=True, gc=False):
-    """A time and who says so: `certificate-not-before`, `integrated-time`, `ct-timestamp`, `timestamp-response`."""
+    """A time with its source: `certificate-not-before`, `integrated-time`, `ct-timestamp`, `timestamp-response`."""
 
     source: str
     at: datetime
@@ -91,7 +91,7 @@ class KnownTime(Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """One key that signed, and everything its certificate or key block says about its owner.
+    """One key that signed, with the content of its certificate or key block.
 
     `claims` maps readable Fulcio claim names (`sigstore_entries.certificate`) to text; `extensions` maps every dotted
     OID to the raw extension value. `fingerprints` are lower-case hex SHA-256 (certificate, SPKI), PGP hex in either
@@ -103,8 +103,9 @@ class Signer:
     Of an entry that lists several keys or certificates, `only_listed` are fingerprints of keys that did not make its
     signature, and `maybe_signed` those of which the entry does not show whether they did. Both are in `fingerprints`.
 
-    `defects` names parts that could not be read, or are not as a certificate authority would write them: what depends
-    on them fails closed. Each is `part: sentence`; parts are `names`, `issuer`, `claim:<name>`, `extension:<oid>`,
+    `defects` names parts that could not be read, or are not as a certificate authority would write them:
+    expectations that depend on them are unmet. Each is `part: sentence`; parts are `names`, `issuer`,
+    `claim:<name>`, `extension:<oid>`,
     `validity`, `chain`, `certificate` for all of it, and `unread` for signers, keys or names that are left out.
     """
 
@@ -143,7 +144,7 @@ class Signing:
 
     @property
     def unread(self) -> str:
-        """Why signers of the entry were left out as unreadable; empty when all were read."""
+        """Reason why signers of the entry were left out as unreadable; empty when all were read."""
         return "; ".join(
             text
             for signer in self.signers
@@ -181,7 +182,7 @@ def left_out(signing: Signing) -> Unreadable | None:
 def digest_label(kind: str, of: str) -> str:
     """Label for a digest of an entry of this kind: the content that was hashed.
 
-    A hashedrekord is of a file, of a commit's id, or of the signed bytes of an envelope: it does not say which.
+    A hashedrekord is of a file, of a commit's id, or of the signed bytes of an envelope, without a mark of the kind.
     """
     if kind == "hashedrekord":
         return "Digest of the signed bytes"

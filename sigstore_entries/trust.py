@@ -1,8 +1,8 @@
-"""Whether a certificate was issued by a certificate authority of the trust root, and whether a CT log vouches for it.
+"""Verification that an authority of the trust root issued a certificate, and that a CT log promised to include it.
 
-The question here is who *issued* a certificate, not whether a client would accept a signature made with it. So the
-path is judged at the certificate's own notBefore, which its issuer signed; a use outside notBefore and notAfter is a
-defect of the signing, not a reason to call the issuer a stranger: a late user still had the identity.
+This module decides who *issued* a certificate, not whether a client would accept a signature made with it. So the
+path is verified at the certificate's own notBefore, which its issuer signed. A use outside notBefore and notAfter is
+a defect of the signing and does not change the issuer: a late user still had the identity.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -55,7 +55,7 @@ _ED25519: Final = "1.3.101.112"
 
 
 class BadAuthority(ValueError):
-    """A certificate authority of the trust root is not one."""
+    """An authority in the trust root is no certificate authority."""
 
 
 class NotTrusted(Exception):
@@ -66,7 +66,7 @@ class NotTrusted(Exception):
 class CertificateAuthority:
     """One entry of a trusted root: `chain` in DER, the issuer of leaves first, the root last.
 
-    `name` is what people see: the entry's URI or subject. The period says when it may have issued.
+    `name` is for people: the entry's URI or subject. It may have issued within the period.
     """
 
     name: str
@@ -111,7 +111,7 @@ class _Anchor:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedSct:
-    """An SCT in a certificate that verified: the key of the log that signed it, and the leaf it promises to have."""
+    """A verified SCT in a certificate: the key of the log that signed it, and the promised leaf."""
 
     spki: bytes
     leaf: CtLeaf
@@ -129,7 +129,7 @@ class CertificateAuthorities:
         """Return the signer with `trust` and `trusted_by` filled; `at` is when it is known to have signed, if it is.
 
         A precertificate without its signed form is judged by the issuer key hash in the leaf, which the log computed
-        from a chain it verified: what a server leaves out of `extra_data` must not make an alert go away.
+        from a verified chain: a server must not suppress an alert by leaving out `extra_data`.
         """
         defects = list(signer.defects)
         trust, name = self._judged(signer, defects)
@@ -140,7 +140,7 @@ class CertificateAuthorities:
         return replace(signer, trust=ChainTrust.TRUSTED, trusted_by=name, defects=tuple(defects))
 
     def trust_of(self, signer: Signer) -> ChainTrust:
-        """Only whether a trusted authority issued the signer's certificate, as `judge_chain` fills it in."""
+        """The trust in the chain of the signer's certificate, as `judge_chain` sets it."""
         return self._judged(signer, [])[0]
 
     def verify_chain(
@@ -228,8 +228,8 @@ class CertificateAuthorities:
             for top in tops:
                 if (anchor := self._anchor_of(top, below, when)) is not None:
                     return anchor.authority
-            # Every one that issued some certificate below: anybody can make a certificate with a real issuer's name and
-            # key in it, and offer it before the real one.
+            # Every one that issued some certificate below: an attacker can make a certificate with a real issuer's
+            # name and key, and offer it before the real one.
             issuers = [each for each in offered if any(_issues(each, top, below, when) for top in tops)]
             tops = [partial(_issuer_issued, each) for each in issuers]
         raise NotTrusted("no authority of the trust root issued the certificate")
@@ -337,8 +337,8 @@ def _is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bo
     return True
 
 
-# Above a leaf the same few certificates come again and again; a leaf is new nearly always. Certificates are equal when
-# all their bytes are, so what is remembered is about these two and no namesakes.
+# Above a leaf there are few different certificates; a leaf is nearly always new. Cached certificates are compared by
+# all bytes, so the cache holds for no namesake.
 _issuer_is_signed_by = lru_cache(maxsize=_KNOWN_ISSUERS)(_is_signed_by)
 
 
@@ -383,8 +383,8 @@ def _offered(raw: bytes) -> _Issuer | None:
 def _check_leaf(leaf: Tbs) -> None:
     """Refuse certificates that are not for code signing. Raises `ValueError`.
 
-    Read without the library, which refuses all extensions when one is repeated. An unreadable value refuses nothing:
-    the decoder calls it a defect, and what cannot be read is unexpected.
+    Read without the library, which refuses all extensions when one is repeated. An unreadable value is no refusal
+    here: the decoder reports it as a defect, which makes the signing unexpected.
     """
     usages = []
     for oid, critical, value in leaf.extensions:
@@ -410,7 +410,7 @@ def _allows_code_signing(usage: bytes) -> bool:
 
 
 def _not_before(tbs: Tbs) -> datetime | None:
-    """When the certificate's validity begins; `None` when it cannot be read, which is a defect of the certificate."""
+    """Start of the certificate's validity; `None` when it cannot be read, which is a defect of the certificate."""
     try:
         return der.time(der.read(tbs.validity.content))
     except der.MalformedDer:
@@ -446,5 +446,5 @@ def _covers(anchor: _Anchor, when: datetime | None) -> bool:
 
 
 def _within(when: datetime | None, start: datetime | None, end: datetime | None) -> bool:
-    """Whether a time lies in a period; an unknown time could."""
+    """True if a time is in a period, or unknown."""
     return when is None or ((start is None or start <= when) and (end is None or when <= end))

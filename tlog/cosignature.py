@@ -1,4 +1,4 @@
-"""Witness cosignatures (C2SP tlog-cosignature): a witness says it saw this checkpoint, and when.
+"""Witness cosignatures (C2SP tlog-cosignature): a witness states that it saw this checkpoint at a time.
 
 Both kinds the specification has: Ed25519 (0x04) over the note's text, and ML-DSA-44 (0x06) over origin, size and root.
 """
@@ -50,7 +50,7 @@ class WitnessKey:
 
 @dataclass(frozen=True, slots=True)
 class Cosignature:
-    """A verified cosignature: `time` in unix seconds is when the witness says it saw the checkpoint."""
+    """A verified cosignature: `time` in unix seconds is the witness's time of seeing the checkpoint."""
 
     witness: WitnessKey
     time: int
@@ -69,7 +69,7 @@ def parse_witness_vkey(vkey: str) -> WitnessKey:
     try:
         _load(witness)
     except UnsupportedAlgorithm as error:
-        # Told now: its cosignatures would count as missing for ever.
+        # An error now, because its cosignatures would always count as missing.
         raise MalformedNote(f"the installed `cryptography` cannot verify {witness.algorithm.name} keys") from error
     except ValueError as error:
         raise MalformedNote(f"witness key is not a {witness.algorithm.name} key: {vkey!r:.120}") from error

@@ -1,8 +1,8 @@
 """Merkle trees as RFC 6962 section 2.1 defines them, for SHA-256: hashes, proofs, and the frontier of `[0, n)`.
 
-Leaf and interior hashes are domain separated, so no interior node can pass for a leaf. A proof that verifies says
-exactly one thing: *if* the root is right, the statement holds. Whether the root is right (a signed tree head by the
-expected key) is not checked here.
+Leaf and interior hashes are domain separated, so no interior node can pass for a leaf. A proof that verifies shows
+that *if* the root is right, the statement holds. This module does not check that the root is right (a signed tree
+head by the expected key).
 
 A frontier (a compact range) is how a log is followed without keeping it: the fewest subtree hashes that stand for
 every leaf so far, one per set bit of the size. Appending leaves and folding to the root are its only operations, so a
@@ -29,7 +29,7 @@ EMPTY_ROOT: Final = RootHash(sha256(b"").digest())
 
 
 class ProofInvalid(Exception):
-    """A proof does not prove its claim, or is malformed."""
+    """A proof does not verify, or is malformed."""
 
 
 def leaf_hash(data: bytes) -> LeafHash:
@@ -207,7 +207,7 @@ def _check_proof(proof: object) -> None:
 
 
 class MalformedFrontier(ValueError):
-    """Size and hashes do not fit together: a damaged state, never a first start."""
+    """Size and hashes do not fit together, because the state is damaged."""
 
 
 @dataclass(frozen=True, slots=True)

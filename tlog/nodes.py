@@ -1,8 +1,8 @@
-"""Node coordinates: what a verified inclusion proof fixes about a log for ever.
+"""Node coordinates: the hashes that a verified inclusion proof fixes permanently.
 
-A subtree that is full never changes again, so its root is a constant of the log at a known place. Two proofs that
-verify against signed roots of one log and give two hashes for one place are a fork, shown without asking the log
-anything. Every user's own bundle is such a proof, from a vantage point the log cannot know.
+A full subtree never changes again, so its root is a constant of the log at a known place. Two proofs that verify
+against signed roots of one log and give two hashes for one place show a fork without a request to the log. Every
+user's bundle is such a proof.
 """
 
 from collections.abc import Mapping, Sequence

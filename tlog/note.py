@@ -1,7 +1,7 @@
 """Signed notes (C2SP signed-note), the keys Sigstore's logs sign them with, and checkpoints (C2SP tlog-checkpoint).
 
-`parse_note` only splits; `open_note` is the one way to a `Note`, so holding a `Note` means that the named key signed
-its text. That the key belongs to the log in question is the caller's to know: pin the key first. `parse_checkpoint`
+`parse_note` only splits; only `open_note` makes a `Note`, so the named key signed the text of every `Note`. The
+caller must know that the key belongs to the log: pin the key first. `parse_checkpoint`
 reads a note's text as a log's signed statement of its size and root hash.
 """
 
@@ -50,7 +50,7 @@ class BadSignature(Exception):
 
 @dataclass(frozen=True, slots=True)
 class NoteSignature:
-    """One signature line: who claims to have signed, not verified."""
+    """One signature line with the claimed signer, not verified."""
 
     name: str
     key_id: bytes
@@ -59,7 +59,7 @@ class NoteSignature:
 
 @dataclass(frozen=True, slots=True)
 class UnverifiedNote:
-    """A note split into its parts. Nothing in it has been checked against a key."""
+    """A note split into its parts, without a check against a key."""
 
     raw: bytes
     text: bytes
@@ -259,7 +259,7 @@ _HEADER_LINES: Final = 3
 
 
 class MalformedCheckpoint(ValueError):
-    """The text was signed, but it is no checkpoint."""
+    """The text is signed, but it is no checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +279,7 @@ class Checkpoint:
 def parse_checkpoint(note: Note) -> Checkpoint:
     """Read a checkpoint out of a note that was opened with the log's key. Raises `MalformedCheckpoint`.
 
-    Does not compare the origin with the one expected: `Checkpoint.origin` is what the log says.
+    Does not compare the origin with the expected one: `Checkpoint.origin` is the log's claim.
     """
     return claimed_checkpoint(note)
 
@@ -309,7 +309,7 @@ def _parse_root(line: str) -> RootHash:
         root = base64.b64decode(line, validate=True)
     except (binascii.Error, ValueError) as error:
         raise MalformedCheckpoint(f"root hash is not base64: {line!r:.60}") from error
-    # A second spelling of the same bytes would let one head look like two.
+    # With a second spelling of the same bytes one head could look like two.
     if len(root) != HASH_SIZE or base64.b64encode(root).decode() != line:
         raise MalformedCheckpoint(f"root hash is not canonical base64 of {HASH_SIZE} bytes: {line!r:.60}")
     return RootHash(root)

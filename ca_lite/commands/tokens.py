@@ -38,7 +38,7 @@ def token(
     claims: Annotated[Path | None, typer.Option(help="JSON file of claims, - for stdin.", metavar="FILE")] = None,
     audience: Annotated[str, typer.Option(help="Audience of the token.")] = CLIENT_ID,
 ) -> None:
-    """Print an identity token, valid for ten minutes. Anyone who can read the directory's keys can do this.
+    """Print an identity token, valid for ten minutes. Any person who can read the directory's keys can do this.
 
     Example: ca-lite token --dir ca --github acme/widget --ref refs/tags/v1.0 --event push
     """

@@ -82,7 +82,7 @@ class Chain(StrEnum):
     TRUSTED = "trusted"
     """A certificate authority of the trust root issued the certificate."""
     UNTRUSTED = "untrusted"
-    """None of them did: anyone can make such a certificate, with any name in it."""
+    """None of them did: any person can make such a certificate, with any name in it."""
     KEY = "key"
     """A key without a certificate."""
     LISTED = "listed"

@@ -543,7 +543,8 @@ class Archive:
         """Entries that a signer with a trusted certificate made, one that has a wanted value, or not."""
         every = self._offsets(manifest, each, [KeySpan(ALL_TRUSTED, ALL_TRUSTED)])
         some = self._offsets(manifest, each, [KeySpan(SOME_TRUSTED, SOME_TRUSTED)])
-        # Anyone can log an entry of two signers, one trusted and the other with any name: the row tells them apart.
+        # An attacker can log an entry with two signers, one trusted and the other with any name: the row
+        # distinguishes them.
         unsure = offsets.filter(pc.is_in(offsets, value_set=some))
         wanted = unsure.to_pylist()
         if work is not None:

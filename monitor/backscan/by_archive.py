@@ -1,8 +1,8 @@
-"""The past from the archive: candidates are found by search, fetched with proof, and judged; nothing else is read.
+"""Older entries from the archive: candidates are found by search, fetched with proof, and judged.
 
-Sound because an archived range holds a row for every entry, and a row every value that the rules' fields have: an entry
-that no search finds is selected by no rule. Rules that a search cannot narrow (regular expressions, claims that are not
-archived) are offered the log itself.
+This is sound because an archived range holds a row for every entry, and a row holds every value of the rules' fields:
+no rule selects an entry that no search finds. Rules that a search cannot narrow (regular expressions, claims that are
+not archived) are offered the log itself.
 """
 
 import logging
@@ -36,7 +36,7 @@ from rules.selection import AllOf, AnyOf, Condition
 from rules.selection import Match as FieldMatch
 
 _LOG: Final = logging.getLogger(__name__)
-_MOST_RULES: Final = 200  # searched for one by one; more are quicker to ask while the log is read
+_MOST_RULES: Final = 200  # searched one by one; with more rules reading the log is faster
 _MOST_ENTRIES: Final = 1 << 20  # of a step
 _MOST_CANDIDATES: Final = 1_000
 _KINDS: Final = {
@@ -58,9 +58,9 @@ class ServesOther(FetchFailed):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Parts for asking the archive: rules in force (id to selection), their judge, a clock.
+    """Parts for searches of the archive: rules in force (id to selection), their judge, a clock.
 
-    `on_batch` is told of every batch once it is kept, `on_evidence` of evidence.
+    `on_batch` gets every committed batch, `on_evidence` evidence.
     """
 
     archive: Archive

@@ -1,7 +1,7 @@
 """Older entries of one log, offered to newer rules in small steps beside following.
 
-Following comes first: while it has a backlog of its own, nothing is looked back at; and a step is followed by a pause
-at least as long as the step. What was offered is in the database, so a restart goes on where the last commit was.
+Following comes first: the back-scan stops while following has a backlog, and pauses after a step at least as long as
+the step took. The database holds the offered ranges, so a restart continues after the last commit.
 """
 
 import logging
@@ -110,8 +110,8 @@ class LogBackscan:
     def step(self) -> float | None:
         """Offer some entries of one tree to the rules that lack them.
 
-        Seconds to wait before the next step, `None` when there is nothing to do for now. What a log did or did not
-        answer is recorded, told and tried again later; what is wrong with us is raised, and again until it is mended.
+        Seconds to wait before the next step, `None` when there is nothing to do for now. Trouble with a log is
+        recorded, reported and tried again later; a fault of Signwatch is raised until it is over.
         """
         now = self._timing.clock()
         if self._own is not None and now < self._own[1]:
@@ -229,7 +229,7 @@ class LogBackscan:
         return max(done.asked / self._config.entries_per_second, took)
 
     def _tell(self, tree: _Tree, now: datetime, entries: int) -> None:
-        """Record how far it is: now and then, and whenever something begins or ends."""
+        """Record the progress: regularly, and at the beginning and end of a back-scan."""
         if entries and tree.lacking and tree.told_at is not None and now - tree.told_at < _TELL_EVERY:
             return
         seconds = (now - tree.began_at).total_seconds() if tree.began_at is not None else 0.0
@@ -246,7 +246,7 @@ class LogBackscan:
         self._store.back_scans.got_on(BackScan(tree.log, now, tree.remaining, rate))
 
     def _failed(self, tree: _Tree, error: FetchFailed | LogMisbehaved) -> None:
-        """Record what a log did or did not answer; ask again, less and less often."""
+        """Record trouble with a log; ask again, less and less often."""
         now = self._timing.clock()
         tree.failures += 1
         tree.retry_at = now + min(_FIRST_RETRY * 2 ** min(tree.failures - 1, 16), _LONGEST_RETRY)

@@ -1,7 +1,7 @@
 """One range of one tree, read and proven from end to end.
 
 A scan is following with a beginning and an end: the same code hashes every entry into the tree, proves each batch
-against the head the log signed, and holds the log to what it signed before.
+against the signed head, and compares the head with earlier ones.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -43,7 +43,7 @@ class BatchExaminers(Protocol):
 
 
 class NotInLog(OwnFault):
-    """The range asked for reaches beyond what the log has."""
+    """The range reaches beyond the log's entries."""
 
 
 @dataclass(frozen=True, slots=True)

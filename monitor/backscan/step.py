@@ -1,4 +1,4 @@
-"""Entries that rules were never offered, and offering them: one small step beside following, or a whole gap at once."""
+"""Offering rules the entries that they were never offered: one small step beside following, or a whole gap at once."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -140,8 +140,8 @@ def next_full_hour(now: datetime) -> datetime:
 class LookingBack(Judge):
     """A judge of entries that were logged before their rules began.
 
-    Old entries page no person: alerts are no louder than a warning, and say that they look back. And an entry that
-    another log lacks is not held against an old one: the rule may never have been offered that log's older entries.
+    Alerts about old entries have the severity `warn` at most, and are marked as looking back. A missing entry in
+    another log does not count against an old one: the rule may never have been offered that log's older entries.
     """
 
     def __init__(self, judge: Judge) -> None:

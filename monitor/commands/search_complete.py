@@ -86,7 +86,7 @@ def tell_complete(checked: CheckedAnswer, owner: Owner | None, source: str, *, r
     signed = f"signed by key {checked.key_hash}"
     if code is Exit.MISBEHAVED:
         say(f"not verified: {signed}, which is no log's key in {source}", "bold red")
-        say("Anybody can sign such a file with a key of their own: it shows nothing of a log that you know.")
+        say("Any person can sign such a file with a key of their own: it shows nothing about a log that you know.")
         return code
     for each in checked.keys:
         what = (

@@ -1,4 +1,4 @@
-"""Reads archived entries whole for pages that anyone opens: from their log alone, compared with the proven leaf hash.
+"""Reads archived entries whole for public pages: from their log alone, compared with the proven leaf hash.
 
 A visitor must be able neither to make this installation hammer a log nor to have one slow log hold up pages. So each
 log has one thread and an allowance of its own, few entries wait for it, a page waits a short time, few pages wait at

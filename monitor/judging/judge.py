@@ -130,8 +130,8 @@ def labelled(
         return replace(judged, sct_verified=known, issued=_issued(judged, hit))
 
     chained = tuple(authorities.judge_chain(signer, _use_of(signer, at)) for signer in signing.signers)
-    # Only here, where a rule selects the entry: a log holds too many to verify them all. Anyone can log self-made
-    # certificates by the thousand, so those must not cost much.
+    # Only for entries that a rule selects: a log holds too many to verify them all. A stranger can log self-made
+    # certificates by the thousand, so the check of these must be fast.
     checked = check_signers(
         hit.leaf, replace(signing, signers=chained), lambda signer: signer.trust is not ChainTrust.UNTRUSTED
     )

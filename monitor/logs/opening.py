@@ -1,6 +1,6 @@
-"""From a log's description to the sources to follow: which protocol it speaks, which origin it signs, which trees.
+"""From a log's description to its sources: its protocol, its origin and its trees.
 
-Trees are opened when they are first needed, and listed again every ten minutes.
+Trees are opened at the first use, and listed again every ten minutes.
 """
 
 import logging
@@ -37,8 +37,8 @@ LIST_EVERY: Final = timedelta(minutes=10)
 class Trees(list[LogSource]):
     """Sources of one log, oldest first. `left_out` counts trees that the log names and that are not followed.
 
-    A list of trees is not signed, so one without a head by the pinned key may be made up; of signed ones that are not
-    followed yet the newest `MAX_SIGNED` are taken.
+    A list of trees is not signed, so a tree without a head by the pinned key may be invented; of signed new trees
+    the newest `MAX_SIGNED` are taken.
     """
 
     def __init__(self, sources: Iterable[LogSource] = (), *, left_out: int = 0) -> None:
@@ -53,8 +53,8 @@ OpenTrees = Callable[[], Sequence[LogSource]]
 class LogTrees:
     """Trees of one log. `refresh` is called by one thread at a time, `forget` by any.
 
-    A listing that failed is tried again at the next `refresh`, but not before `retry` is over: until then the log is
-    not asked. Trees listed before stay in `sources`.
+    A failed listing is tried again at the first `refresh` after `retry`, without a request to the log before. Trees
+    listed before stay in `sources`.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class LogTrees:
         self._listed_at = self._failed_at = None
 
     def refresh(self) -> bool:
-        """List the trees where that is due; true if they were listed. Raises what opening raises."""
+        """List the trees if that is due; true if they were listed. Raises the errors of opening."""
         now = self._clock()
         if self._listed_at is not None and now - self._listed_at < LIST_EVERY:
             return False
@@ -113,9 +113,9 @@ class LogDescription:
     """One log to follow. `name` is its id in state, metrics and alerts; `apis` the protocols it may speak.
 
     `log_id` is the 32-byte key id of the trust root, where there is one. `origin` and, for Rekor v1, `tree_id` and
-    `offset` pin what would otherwise be derived from the URL and the log's own list of trees. `former` are URLs the log
-    had before: it signs under the name it was given there. `known_trees` are the IDs of trees that are followed
-    already: one that a Rekor v1 log lists no more is asked for all the same, and missed.
+    `offset` override the values from the URL and the log's own list of trees. `former` are earlier URLs of the log,
+    from which its origin may derive. `known_trees` are the IDs of followed trees: a tree that a Rekor v1 log no
+    longer lists is still requested, and reported as missing.
     """
 
     name: str
@@ -141,8 +141,8 @@ class LogDescription:
 def open_sources(description: LogDescription, fetcher: Fetcher) -> list[LogSource]:
     """Return one source per tree of the log: several for a Rekor v1 log with shards, oldest first.
 
-    Asks the log where the description leaves a choice. Raises `FetchFailed`; `NotShown` when every answer was signed
-    by another key or for another origin; `OwnFault` when nothing can be made of the description.
+    Asks the log if the description leaves a choice. Raises `FetchFailed`; `NotShown` when every answer was signed by
+    another key or for another origin; `OwnFault` for an unusable description.
     """
     candidates = list(_candidates(description, fetcher))
     if len(candidates) == 1:
@@ -150,10 +150,10 @@ def open_sources(description: LogDescription, fetcher: Fetcher) -> list[LogSourc
     refusal: FetchFailed = FetchFailed(f"{description.name}: no protocol of {', '.join(description.apis)} fits its key")
     for sources in candidates:
         try:
-            # The newest tree tells: a retired one may be empty, or no longer be served.
+            # The newest tree decides: a retired one may be empty, or no longer be served.
             sources[-1].latest()
         except (NotShown, Refused, WrongContent) as error:
-            # A head signed by another key says more about what is wrong than a path that is not there.
+            # A head signed by another key is a more precise error than a missing path.
             refusal = refusal if isinstance(refusal, NotShown) else error
             continue
         return sources
@@ -239,9 +239,9 @@ def _rekor_v1(description: LogDescription, fetcher: Fetcher, host: str) -> Trees
 
 
 def _is_signed(tree: ShardInfo, host: str, key: NoteKey) -> bool:
-    """Whether the pinned key signed the head that the list shows for an inactive tree: anyone in between can add trees.
+    """True if the pinned key signed the head in the list of an inactive tree: a proxy in between can add trees.
 
-    One that is followed already is never left out: its head must be refused, and the log blamed.
+    A followed tree is never left out: a wrong head of it is refused and counts against the log.
     """
     try:
         checkpoint = parse_checkpoint(open_note(tree.head, key))
@@ -253,7 +253,7 @@ def _is_signed(tree: ShardInfo, host: str, key: NoteKey) -> bool:
 def _rekor_v2(description: LogDescription, fetcher: Fetcher) -> Iterator[LogSource]:
     origins = [description.origin] if description.origin else _origins(description.urls, path_first=False)
     keys = [tile_log_key(origin, description.spki) for origin in origins]
-    # The key id of an Ed25519 log hashes its name, so the trust root itself says which name is right.
+    # The key id of an Ed25519 log hashes its name, so the trust root itself determines the name.
     named = [key for key in keys if key.log_id == description.log_id] or keys
     if description.log_id and not description.origin and named is keys:
         raise OwnFault(
@@ -277,7 +277,7 @@ def _host(url: str) -> str:
 
 
 def _origins(urls: Sequence[str], *, path_first: bool = True) -> list[str]:
-    """Names a log that was at these URLs may sign under: with and without port, with and without path."""
+    """Possible origins of a log with these URLs: with and without port, with and without path."""
     found: list[str] = []
     for url in urls:
         parts = urlsplit(url)

@@ -82,7 +82,7 @@ class ShardInfo:
 
 
 def shards(fetcher: Fetcher) -> list[ShardInfo]:
-    """List every tree the log names, oldest first. Not signed: it says what to follow, not what to trust."""
+    """Every tree that the log names, oldest first. The list is not signed, so it only suggests trees to follow."""
     info = _log_info(fetcher)
     found, offset = [], 0
     for tree in info.inactiveShards or []:
@@ -190,7 +190,7 @@ class RekorV1Source(PromisingSource):
                 event=f"inclusion {index}",
             ) from error
         shown = head_of(read, self._identity)
-        # The head that came with the entry may be larger or smaller than `head`. Its unsigned word "final" is left out.
+        # The head that came with the entry may be larger or smaller than `head`. Its unsigned mark "final" is ignored.
         prove_pair(self, replace(head, final=False), shown)
         try:
             promised = unpack_timestamp(_packed(entry), _body(entry), self._identity.spki).signed
@@ -200,7 +200,7 @@ class RekorV1Source(PromisingSource):
 
     @override
     def entries(self, start: int, end: int, head: SignedHead) -> Sequence[LogEntry]:
-        """At most ten, and only up to the first one the server left out."""
+        """At most ten entries, up to the first one that the server left out."""
         wanted = min(end - start, MAX_PER_REQUEST)
         try:
             served = self._fewer.ask(wanted, lambda count: self._retrieve(start, start + count))
@@ -244,7 +244,7 @@ class RekorV1Source(PromisingSource):
         return replace(head_of(read, self._identity), final=final)
 
     def _retrieve(self, start: int, end: int) -> dict[int, _Entry]:
-        """Fetch local indexes `[start, end)`, at most ten; by local index, each checked for where it says it is."""
+        """Fetch local indexes `[start, end)`, at most ten; by local index, after a check of the index in each entry."""
         if self._offset is None:
             self.latest()
         offset = self._offset or 0
@@ -256,7 +256,7 @@ class RekorV1Source(PromisingSource):
         )
         served: dict[int, _Entry] = {}
         for item in _parse(raw, list[dict[str, _Entry]], "entries"):
-            # SPEC rekor entries.go: answers come in no reliable order; the index inside each says which it is.
+            # SPEC rekor entries.go: answers have no reliable order; the index inside each identifies it.
             for uuid, entry in item.items():
                 index = entry.logIndex - offset
                 if index not in wanted or index in served:

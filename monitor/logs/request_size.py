@@ -1,6 +1,6 @@
-"""Entries too large to come together, or at all: fewer are asked for, down to one, and that one is taken by its hash.
+"""Entries too large for one answer: requests get smaller, and the leaf hash replaces a single large entry.
 
-Anyone can log large entries beside one that they want hidden, so a neighbour's size must not end the reading of a log.
+An attacker can log large entries beside an entry to hide it, so a neighbour's size must not end the reading of a log.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ _T = TypeVar("_T")
 
 
 class FewerAtOnce:
-    """Number of entries to ask for: fewer after an answer that was too large, more again after others."""
+    """Number of entries in a request: fewer after an answer that was too large, more again after other answers."""
 
     def __init__(self, most: int) -> None:
         self._most = self._now = most
@@ -39,7 +39,7 @@ class FewerAtOnce:
             try:
                 answer = ask(count)
             except (TooLarge, TimedOut) as error:
-                # What is not there in time may be large as well: the next question is for fewer.
+                # An answer that is late may be large as well, so the next request is for fewer entries.
                 self._now = max(1, count // _FEWER)
                 if count == 1 or isinstance(error, TimedOut):
                     raise
@@ -51,9 +51,9 @@ class FewerAtOnce:
 def frontier_beside(size: int, source: LogSource, head: SignedHead, place: Callable[[int], Place]) -> Frontier:
     """Frontier of `[0, size)`, read off the proven path of the leaf before `size`, or off a consistency proof.
 
-    The leaf before `size` may be beyond every cap, and so may the one behind it: a stranger who logs two such entries
-    must not keep a log from being followed, or looked back on, from between them. `place` gives a proven leaf of the
-    tree. Raises `TooLarge` where none of these can be had, and what `place` raises.
+    The leaf before `size` may be beyond every cap, and so may the next one: an attacker who logs two such entries
+    must not keep following or a back-scan from beginning between them. `place` gives a proven leaf of the tree.
+    Raises `TooLarge` without a frontier, and the errors of `place`.
     """
     if size == 0:
         return Frontier()
@@ -97,11 +97,11 @@ def _from_proof(size: int, source: LogSource, head: SignedHead) -> Frontier | No
 
 
 def by_hash(index: int, source: LogSource, head: SignedHead, error: TooLarge) -> LogEntry:
-    """Take an entry beyond every cap by its leaf hash, from the consistency proof that leads over it.
+    """The leaf hash of an entry beyond every cap, from the consistency proof over it.
 
-    SPEC RFC 6962 2.1.2: PROOF(m, D[m+1]) holds the hash of leaf m. It is as served: like any entry's bytes, it counts
-    once the tree it is hashed into is the signed one. No proof leads over leaf 0; its hash is all there is to the left
-    of leaf 1. Raises `TooLarge` where the log gives no such hash.
+    SPEC RFC 6962 2.1.2: PROOF(m, D[m+1]) holds the hash of leaf m. The hash is unverified: like any entry's bytes,
+    it counts once its tree is the signed one. No proof leads over leaf 0; its hash is the whole frontier of leaf 1.
+    Raises `TooLarge` where the log gives no such hash.
     """
     identity, refusal = source.identity, FetchFailed(str(error))
     if index == 0 and head.size > 1:

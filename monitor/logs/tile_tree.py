@@ -70,7 +70,7 @@ def read_checkpoint(raw: bytes, key: NoteKey, identity: LogIdentity) -> ReadNote
         note = open_note(raw, key)
         checkpoint = parse_checkpoint(note)
     except BadSignature as error:
-        # A note that parses is no network accident: a server serves tree heads the log's key did not sign.
+        # A note that parses is no network fault: the server serves tree heads that the log's key did not sign.
         raise refused_head(identity, raw, f"{error}{_other_origin(raw, key)}") from error
     except (MalformedNote, MalformedCheckpoint) as error:
         raise FetchFailed(f"{identity.log}: the checkpoint served cannot be read: {error}") from error
@@ -79,10 +79,10 @@ def read_checkpoint(raw: bytes, key: NoteKey, identity: LogIdentity) -> ReadNote
 
 
 def _other_origin(raw: bytes, key: NoteKey) -> str:
-    """Name the origin of a note that the pinned key signed under another name than expected, and the setting for it.
+    """The origin of a note that the pinned key signed under an unexpected name, with the setting for it.
 
-    Empty where the key did not sign, and for Ed25519 keys of tiled logs, whose key id hashes the name. The operator
-    decides whether the name is this log's: one key may sign for several.
+    Empty if the key did not sign, and for Ed25519 keys of tiled logs, whose key id hashes the name. The operator must
+    decide whether the name is this log's, because one key may sign for several logs.
     """
     note = parse_note(raw)
     for line in note.signatures:
@@ -132,7 +132,7 @@ def unproven(
     proof: tuple[bytes, ...] = (),
     leaves: tuple[tuple[int, bytes], ...] = (),
 ) -> NotShown:
-    """Make the error for a promise this log has not kept yet, with what there is to show for it."""
+    """The error for a part of its tree that this log has not shown, with the evidence."""
     return NotShown(
         Evidence(
             log=identity.log,
@@ -170,7 +170,7 @@ def head_of(read: ReadNote, identity: LogIdentity, witnesses: Sequence[WitnessKe
 def _cosigned(note: Note, witnesses: Sequence[WitnessKey]) -> Iterator[tuple[str, datetime]]:
     for witness in witnesses:
         seen = verify_cosignature(note, witness)
-        # One that names a time no calendar holds vouches for nothing now.
+        # A cosignature with an impossible time does not count.
         if seen is not None and (at := from_millis(seen.time * 1000)) is not None:
             yield witness.name, at
 
@@ -195,7 +195,7 @@ _TILE_HEIGHT: Final = 8
 
 
 class TileTree:
-    """The hash tiles of one tree as of `size` leaves. Keeps what it fetched: make a new one to ask afresh."""
+    """The hash tiles of one tree as of `size` leaves. It caches tiles: make a new one for fresh requests."""
 
     def __init__(self, fetcher: Fetcher, prefix: str, size: int) -> None:
         self._fetcher, self._prefix, self._size = fetcher, prefix, size
@@ -240,7 +240,7 @@ class TileTree:
             )
         except Refused as error:
             if denied(error):
-                # A cache may hand out a newer checkpoint than it has tiles for.
+                # A cache may serve a newer checkpoint than its tiles.
                 raise Lagging(f"a tile below the signed size is not there: {error}") from error
             raise
         try:
@@ -258,7 +258,7 @@ def tile_frontier(tree: TileTree, size: int, head: SignedHead, identity: LogIden
 
 
 class TileLogSource(LogSource, ABC):
-    """Base of logs that are served as tiles. Proofs are built from hash tiles, so they are only as good as these."""
+    """Base of logs that are served as tiles. Proofs are built from hash tiles, so wrong tiles give wrong proofs."""
 
     def __init__(self, identity: LogIdentity, fetcher: Fetcher) -> None:
         self._identity, self._fetcher = identity, fetcher
@@ -287,7 +287,7 @@ class TileLogSource(LogSource, ABC):
 
     @contextmanager
     def _reading(self, start: int, head: SignedHead) -> Iterator[None]:
-        """Read the file with the entries from `start` on: a defect in it is held against the log."""
+        """Read the file with the entries from `start` on; turns a defect of the file into an error of the log."""
         try:
             yield
         except Refused as error:
@@ -297,7 +297,7 @@ class TileLogSource(LogSource, ABC):
         except ShortBundle as error:
             raise missing_entries(self._identity, start, head, str(error)) from error
         except MalformedTile as error:
-            # A file that stays so keeps entries from all readers, as a missing file does.
+            # A file that stays defective hides its entries, as a missing file does.
             raise malformed_entries(self._identity, start, head, str(error)) from error
 
 

@@ -22,7 +22,7 @@ _POLICY: Final = (
 _HEADERS: Final = {
     "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
-    # Tokens stand in paths: no other site is told one. `no-referrer` would also hide the origin of our own forms.
+    # Tokens stand in paths: no other site is told one. `no-referrer` would also hide the origin of this site's forms.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",

@@ -50,7 +50,7 @@ def add(site: Site, account: Subscriber, kind: str, target: str) -> Shown:
         raise Refused(409, "Too many destinations", "Remove one first.")
     if kind == ATOM:
         site.subscribers.destinations.add(account.id, ATOM, "", host="", secret=secrets.token_urlsafe(24), state=READY)
-        return Shown("The feed is there. Anyone who knows its address can read it: renew it if it leaks.")
+        return Shown("The feed is there. Any person who knows its address can read it: renew it if it leaks.")
     if kind == MAIL:
         return _add_mail(site, account, target)
     if kind not in (WEBHOOK, SLACK):

@@ -26,7 +26,7 @@ NOT_COMPARED: Final = "not-compared"
 """Outcome of a signing that differs in nothing that was compared, where not all was."""
 _SHOWN: Final = 8
 _UNVERIFIED_SHOWN: Final = 2
-"""Anyone can log certificates of their own making by the hundred: they must not fill the preview."""
+"""A stranger can log self-made certificates by the hundred: they must not fill the preview."""
 _LIVE: Final = frozenset(
     {
         "workflow",

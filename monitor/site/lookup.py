@@ -330,7 +330,7 @@ def headline_detail(looked: Looked) -> str:
             + "."
         )
     if looked.unverified:
-        return "Anyone can log a certificate of their own making with any name in it. No Sigstore client accepts one."
+        return "Any person can log a self-made certificate with any name in it. No Sigstore client accepts one."
     return (
         "That is no all-clear: this site read what is listed below, and nothing else. Subscribe to hear of the first."
     )

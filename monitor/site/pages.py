@@ -1,4 +1,4 @@
-"""Pages for anyone: the field, the answer about a name, one signing, and how this works."""
+"""Public pages: the field, the answer about a name, one signing, and the explanation of the site."""
 
 import json
 from collections.abc import Sequence

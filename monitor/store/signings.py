@@ -73,7 +73,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class PastSigning:
-    """A signing that was found: what the log says, when, and what a rule said of it where one was asked.
+    """A signing that was found: the log's data, the time, and the verdict of a rule if one was given.
 
     `leaf_hash` (hexadecimal) is that of an entry of which only the archived row is known.
     """

@@ -78,7 +78,7 @@ def test_json_with_go_names_is_the_same_configuration() -> None:
     ("text", "warning"),
     [
         (config(type="username", subject_domain="example.com"), "cannot match their name"),
-        (config(type="email", skip_email_verification=True), "anybody claim any address"),
+        (config(type="email", skip_email_verification=True), "any person claim any address"),
         (config(url="http://issuer.example.com", type="email"), "plain http"),
     ],
 )

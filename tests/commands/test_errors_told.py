@@ -76,7 +76,12 @@ def test_a_folder_in_the_place_of_the_database_is_named_with_a_next_step(
     code, _, err = told(capsys, command, "--config", str(config))
     said = " ".join(err.split())
     assert code == 3
-    for part in (str(tmp_path / "signwatch.db"), "it is a folder", "Signwatch cannot follow logs without it", "under `database`"):
+    for part in (
+        str(tmp_path / "signwatch.db"),
+        "it is a folder",
+        "Signwatch cannot follow logs without it",
+        "under `database`",
+    ):
         assert part in said
 
 

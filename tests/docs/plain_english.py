@@ -19,6 +19,7 @@ _SOURCES: Final = (
 )  # fmt: skip
 _SUFFIXES: Final = frozenset({".py", ".md", ".j2", ".yaml", ".yml", ".html", ".txt"})
 _RIDDLES: Final = re.compile(r"\b(whoever|nobody|somebody|everybody|whatever)\b", re.IGNORECASE)
+_ANY_PERSON: Final = re.compile(r"\b(anyone|anybody)\b", re.IGNORECASE)
 _POINTER: Final = re.compile(r"(?:See|Like|The same as) (?:the )?`?[\w.]+`?(?: \w+)?\.?")
 _QUESTION: Final = re.compile(r"(?:What|Who|Whose|Which|Where|How|That of|Those) ")
 
@@ -27,6 +28,13 @@ def riddles(text: str) -> Iterator[tuple[int, str]]:
     """Line number and word of each pronoun that hides a subject."""
     for number, line in enumerate(text.splitlines(), 1):
         for found in _RIDDLES.finditer(line):
+            yield number, found.group()
+
+
+def strangers(text: str) -> Iterator[tuple[int, str]]:
+    """Line number and word of each pronoun in place of "any person", "a stranger", "an attacker" or "a reader"."""
+    for number, line in enumerate(text.splitlines(), 1):
+        for found in _ANY_PERSON.finditer(line):
             yield number, found.group()
 
 
@@ -89,7 +97,7 @@ def main() -> int:
     found = 0
     for path in files():
         text = path.read_text(encoding="utf-8")
-        places = [(number, f"{word!r}: name the subject") for number, word in riddles(text)]
+        places = [(number, f"{word!r}: name the subject") for number, word in (*riddles(text), *strangers(text))]
         if path.suffix == ".py":
             places += [(number, f"{told!r}: say it here, or use @override") for number, told in pointers(text)]
             places += [(number, f"{told!r}: begin with the noun") for number, told in questions(text)]

@@ -1,11 +1,16 @@
 """The check of plain English finds its words and pointers, and nothing else."""
 
-from tests.docs.plain_english import pointers, prose, questions, riddles
+from tests.docs.plain_english import pointers, prose, questions, riddles, strangers
 
 
 def test_a_pronoun_without_a_subject_is_found_and_its_neighbours_are_not() -> None:
     assert list(riddles("The log signs it.\nEvery body of an entry.")) == []
     assert list(riddles("fine\nWhoever signs; nobody reads")) == [(2, "Whoever"), (2, "nobody")]
+
+
+def test_a_pronoun_in_place_of_a_kind_of_person_is_found() -> None:
+    assert list(strangers("Any person can log it.\nMany ones.")) == []
+    assert list(strangers("fine\nAnyone can log it")) == [(2, "Anyone")]
 
 
 def test_a_docstring_that_only_points_elsewhere_is_found() -> None:
