@@ -119,7 +119,11 @@ def entries_answer(service: Service, shard: Shard, path: str, item: Callable[[En
         return Response(status_code=404)
     index, width = place
     start = index * TILE_WIDTH
-    raw = b"".join(item(entry) for entry in view.range(start, start + width))
+
+    def made() -> bytes:
+        return b"".join(item(entry) for entry in view.range(start, start + width))
+
+    raw = service.full_bundle(shard, index, made) if width == TILE_WIDTH else made()
     return plain(service.lens(shard).bundle(raw, width), "application/octet-stream", IMMUTABLE)
 
 

@@ -2,14 +2,21 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from threading import Lock
+from typing import Final
 
 from cryptography import x509
 
 from log_lite.ledger import V2, Draft, Ledger, Refused
 from log_lite.lens import HONEST, Lens
+from log_lite.notes import CtNoteSigner, HeadText
 from log_lite.sequencer import Sequencer, wall_clock_ms
 from log_lite.shard import Shard, View
 from log_lite.store import Entry
+
+# Full bundles in memory, the oldest given up first: at most 32 MiB.
+_KEPT: Final = 64
+_KEPT_BYTES: Final = 512 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +39,10 @@ class Service:
     lenses: Mapping[str, Lens] = field(default_factory=dict)
     fault_modes: Mapping[str, str] = field(default_factory=dict)
     clock: Callable[[], int] = wall_clock_ms
+    # By tree: the checkpoint signed last. Submissions that share a commit share its signature.
+    _notes: dict[str, tuple[HeadText, bytes]] = field(default_factory=dict)
+    _bundles: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
 
     def lens(self, shard: Shard) -> Lens:
         """Return the lens readers of this shard's log look through."""
@@ -52,9 +63,30 @@ class Service:
         return self.lens(shard).now_ms(self.clock())
 
     def note(self, shard: Shard, view: View) -> bytes:
-        """Sign a checkpoint of a view."""
-        lens = self.lens(shard)
-        return lens.sign(shard.signer, lens.head(view.head()), self.now_ms(shard))
+        """Signed checkpoint of a view: the one signed last while it is of the same head, in a form without a time."""
+        lens, head = self.lens(shard), view.head()
+        if lens is not HONEST or isinstance(shard.signer, CtNoteSigner):
+            return lens.sign(shard.signer, lens.head(head), self.now_ms(shard))
+        known = self._notes.get(shard.row.name)
+        if known is None or known[0] != head:
+            known = head, lens.sign(shard.signer, head, self.now_ms(shard))
+            self._notes[shard.row.name] = known
+        return known[1]
+
+    def full_bundle(self, shard: Shard, index: int, make: Callable[[], bytes]) -> bytes:
+        """Bytes of a full entry bundle or data tile of an honest log, which never change: kept once they are made."""
+        if self.lens(shard) is not HONEST:
+            return make()
+        key = shard.row.name, index
+        found = self._bundles.get(key)
+        if found is None:
+            found = make()
+            if len(found) <= _KEPT_BYTES:
+                with self._lock:
+                    self._bundles[key] = found
+                    if len(self._bundles) > _KEPT:
+                        self._bundles.pop(next(iter(self._bundles)))
+        return found
 
     def note_by_url(self, shard: Shard, view: View) -> bytes:
         """Sign a checkpoint of a Rekor v2 view under the shard's whole address, port and path included.

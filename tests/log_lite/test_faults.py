@@ -442,6 +442,32 @@ def test_partial_tiles_are_no_prefix_of_the_full_one(tmp_path: Path) -> None:
         log.http.close()
 
 
+def test_a_kept_bundle_and_a_kept_checkpoint_hide_no_fault_and_no_entry(tmp_path: Path) -> None:
+    """The log keeps full bundles and its last signature in memory."""
+    lines = tmp_path / "bodies.jsonl"
+    lines.write_text("".join(f'"{b64(b"filler %d" % n)}"\n' for n in range(300)))
+    with log_server(tmp_path / "log") as server:
+        server.command("import", str(lines), "--log", "v2")
+        log = LogClient(server)
+        for _ in range(500):
+            if (size := log.head_v2().size) >= 300:
+                break
+        bundle, note = log.get("/tile/entries/000").content, log.get("/checkpoint").content
+        assert log.get("/tile/entries/000").content == bundle
+        assert log.get("/checkpoint").content == note
+        server.fault("padded-bundle", "--log", "v2")
+        assert log.get("/tile/entries/000").content == bundle + bytes(3)
+        server.fault("extra-signature", "--log", "v2")
+        assert log.get("/tile/entries/000").content == bundle
+        assert log.get("/checkpoint").content != note
+        server.fault("none")
+        assert log.get("/checkpoint").content == note
+        log.submit_v2(b"one more")
+        assert log.head_v2().size == size + 1
+        assert log.get("/tile/entries/000").content == bundle
+        log.http.close()
+
+
 def test_every_mode_has_a_test() -> None:
     text = Path(__file__).read_text()
     assert [mode for mode in MODES if f'"{mode}"' not in text] == []
