@@ -164,7 +164,9 @@ def _check_regexes(node: Node) -> None:
     """Refuse regular expressions, also of `expect`, that would take much memory to keep or to run."""
     found = list(_regexes(node))
     if len(found) > MAX_PATTERNS:
-        raise Misplaced(f"{len(found)} regular expressions; a subscription may have {MAX_PATTERNS}", node)
+        raise Misplaced(
+            f"the number of regular expressions is {len(found)}; a subscription may have {MAX_PATTERNS}", node
+        )
     for each in found:
         if len(each.text) > MAX_REGEX:
             raise Misplaced(f"a regular expression of a subscription has at most {MAX_REGEX} characters", each)
@@ -174,7 +176,7 @@ def _check_regexes(node: Node) -> None:
             raise Misplaced(f"not a regular expression that RE2 reads: {error}", each) from None
         if size > MAX_PROGRAM:
             raise Misplaced(
-                f"a regular expression that compiles to {size} instructions; a subscription may have {MAX_PROGRAM}. "
+                f"the compiled size of this regular expression is {size}; in a subscription it is at most {MAX_PROGRAM}. "
                 "Use fewer repetitions, or a glob",
                 each,
             )
