@@ -176,7 +176,7 @@ def _check_regexes(node: Node) -> None:
             raise Misplaced(f"not a regular expression that RE2 reads: {error}", each) from None
         if size > MAX_PROGRAM:
             raise Misplaced(
-                f"the compiled size of this regular expression is {size}; in a subscription it is at most {MAX_PROGRAM}. "
+                f"the compiled size of this regular expression is {size}; a subscription may have {MAX_PROGRAM}. "
                 "Use fewer repetitions, or a glob",
                 each,
             )

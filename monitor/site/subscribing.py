@@ -7,6 +7,7 @@ import base64
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -110,9 +111,12 @@ def _add_confirm(routes: APIRouter, site: Site) -> None:
             raise used_up(site.subscribers.link(token))
         subscriber, subscription = done
         visitor: Visitor = request.state.visitor
-        page = site.page(request, "confirmed", subscription=subscription, subscriber=subscriber)
         # The link proves the address; only the browser that asked is signed in with it.
-        if link.browser_key == text_key(visitor.browser) and subscriber.suspended_at is None:
+        is_here = link.browser_key == text_key(visitor.browser) and subscriber.suspended_at is None
+        if is_here:
+            request.state.visitor = replace(visitor, subscriber=subscriber)
+        page = site.page(request, "confirmed", subscription=subscription, subscriber=subscriber)
+        if is_here:
             site.door.sign_in(page, visitor, subscriber)
         return page
 

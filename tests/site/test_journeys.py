@@ -80,3 +80,15 @@ def test_sixty_four_digits_without_colons_are_a_digest_and_the_page_offers_the_f
     assert "Is it a key's fingerprint?" in shown(page)
     link = page.text.partition('href="/look?name=ab')[2].partition('"')[0]
     assert "This key was looked" in shown(acme.visitor().get(f"/look?name=ab{link}"))
+
+
+def test_the_page_that_confirms_shows_that_this_browser_is_signed_in_and_no_other(acme: Scene) -> None:
+    mia, elsewhere = acme.visitor(), acme.visitor()
+    for asking, opening in ((mia, mia), (acme.visitor(), elsewhere)):
+        fields = {"name": REPOSITORY, "email": "mia@acme.example", "do": "subscribe"}
+        asking.post("/subscribe", fields, page=f"/subscribe?name={REPOSITORY}")
+        acme.deliver()
+        link = link_in(acme.mailbox.to("mia@acme.example")[-1], "confirm")
+        page = opening.post(link, page=link, expect=200).text
+        assert ('href="/account"' in page) is (opening is mia)
+        opening.get("/subscriptions", expect=200 if opening is mia else 401)
