@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from monitor.archive import compacting
+from monitor.archive import compacting, search
 from monitor.archive.compacting import compact, compactable
 from monitor.archive.map_files import rebuild_maps
 from monitor.archive.ranges import ArchivedRange, Manifest, to_json
@@ -238,6 +238,25 @@ def test_compaction_opens_fewer_files_and_changes_no_answer(place: Place, monkey
     place.served.log.append(*varied_bodies(10, 330))
     place.build()
     assert manifest_of(place).spans() == [(0, 340)]
+
+
+def test_an_answer_that_is_handed_on_while_its_files_are_joined_lacks_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.served.log.append(*varied_bodies(130, 200))
+    place.build()
+    before = [row.index for row in place.archive.search(EVERYTHING).rows]
+    monkeypatch.setattr(search, "_STREAMED", 10)
+    damaged: dict[str, list[tuple[int, int, str]]] = {}
+    tables = place.archive.stream(EVERYTHING, damaged)
+    found = next(tables)["index"].to_pylist()
+    manifest = manifest_of(place)
+    (group,) = compactable(manifest, RANGE, 4)
+    compact(ArchiveWriter(place.files, manifest.identity, lambda _a, _b: ()), group)
+    assert found[-1] < group[0].last < group[-1].last, "control: most of its files are gone now"
+    found += [index for table in tables for index in table["index"].to_pylist()]
+    assert found == sorted(before)
+    assert damaged == {}
 
 
 def test_another_reader_of_the_files_counts_the_same(place: Place) -> None:
