@@ -67,8 +67,8 @@ def measure_steps() -> dict[str, float]:
                     map_bytes(read_maps(ArchiveFiles(str(folder)), IDENTITY.log).maps) / size
                 )
                 figures["archive_compact_1m_mb"] = _peak("compact", folder)
-                peaks["search"][name] = max(peaks["search"][name], _peak("search", folder))
-                peaks["export"][name] = max(peaks["export"][name], _peak("export", folder))
+                figures["search_joined_1m_mb"] = _peak("search", folder)
+                figures["search_export_joined_1m_mb"] = _peak("export", folder)
     for step, prefix in (("maps", "archive_maps"), ("search", "search"), ("export", "search_export")):
         figures |= _figures(prefix, peaks[step])
     return figures

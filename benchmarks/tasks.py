@@ -351,6 +351,8 @@ TASKS: Final[tuple[Task, ...]] = (
             *_at_two_sizes("search", "searching for a person, an organisation, a glob and everything"),
             *_at_two_sizes("search_export", "handing every row on as a JSON line"),
             Figure("archive_compact_1m_mb", "peak MiB of joining sixteen ranges of 65,536 rows"),
+            Figure("search_joined_1m_mb", "peak MiB of the same searches when these are one range"),
+            Figure("search_export_joined_1m_mb", "peak MiB of handing every row on when these are one range"),
             Figure("archive_1m_map_bytes_per_entry", "bytes of the search maps of 1,048,576 of these rows, for each"),
         ),
         lambda _: archive_memory.measure_steps(),

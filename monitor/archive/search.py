@@ -40,6 +40,7 @@ MOST_OF_A_PAGE: Final = 1_000_000
 """`Query.most` of a question over HTTP: about a second of work."""
 _TRIES: Final = 3
 _STREAMED: Final = 4096  # rows of one table of a stream
+_TIMED: Final = 1 << 16  # rows whose times are read at once
 _OPENED: Final = 300_000  # column chunks of the files whose footers are kept
 _KEPT_GROUPS: Final = 128  # of index keys, some 200 KB each
 _HEX: Final = {40: "sha1", 64: "sha256", 96: "sha384", 128: "sha512"}
@@ -489,22 +490,23 @@ class Archive:
         *,
         per_day: bool,
     ) -> pa.Array:
-        times = self._read(manifest, each, offsets.to_pylist(), columns=["time"])["time"].combine_chunks()
-        keep = pc.is_null(times)
-        inside = pc.is_valid(times)
-        if query.since is not None:
-            inside = pc.and_(inside, pc.fill_null(pc.greater_equal(times, _moment(query.since)), fill_value=False))
-        if query.until is not None:
-            inside = pc.and_(inside, pc.fill_null(pc.less(times, _moment(query.until)), fill_value=False))
-        keep = pc.or_(keep, inside)
-        if per_day:
-            found.timeless += times.null_count
-            days = pc.value_counts(
-                pc.cast(pc.floor_temporal(times.filter(inside), unit="day"), pa.timestamp("s", "UTC"))
-            )
-            for counted in days.to_pylist():
-                found.per_day[counted["values"].date()] += counted["counts"]
-        return offsets.filter(keep)
+        kept, timeless, per = [], 0, Counter[date]()
+        for at in range(0, len(offsets), _TIMED):
+            here = offsets.slice(at, _TIMED)
+            times = self._read(manifest, each, here.to_pylist(), columns=["time"])["time"].combine_chunks()
+            inside = pc.is_valid(times)
+            if query.since is not None:
+                inside = pc.and_(inside, pc.fill_null(pc.greater_equal(times, _moment(query.since)), fill_value=False))
+            if query.until is not None:
+                inside = pc.and_(inside, pc.fill_null(pc.less(times, _moment(query.until)), fill_value=False))
+            kept.append(here.filter(pc.or_(pc.is_null(times), inside)))
+            if per_day:
+                timeless += times.null_count
+                per += _days(times.filter(inside))
+        # Counted together: a file that cannot be read to its end counts nothing.
+        found.timeless += timeless
+        found.per_day += per
+        return pa.concat_arrays(kept)
 
     def _offsets(
         self, manifest: Manifest, each: ArchivedRange, keys: Sequence[KeySpan], work: Work | None = None
@@ -589,6 +591,12 @@ class Archive:
             while len(self._opened) > 1 and sum(each.weight for each in self._opened.values()) > _OPENED:
                 self._opened.popitem(last=False)
         return opened
+
+
+def _days(times: pa.Array) -> Counter[date]:
+    """Number of times on each day."""
+    days = pc.cast(pc.floor_temporal(times, unit="day"), pa.timestamp("s", "UTC"))
+    return Counter({each["values"].date(): each["counts"] for each in pc.value_counts(days).to_pylist()})
 
 
 def keys_of(query: Query) -> list[KeySpan]:
