@@ -293,7 +293,8 @@ class _Exchange:
             head = h11.Request(method=request.method, target=request.url.target, headers=request.headers)
             self._send(head, timeout)
             for chunk in request.stream:  # type: ignore[union-attr]  # of a pool without asyncio
-                self._send(h11.Data(data=chunk), timeout)
+                if chunk:
+                    self._send(h11.Data(data=chunk), timeout)
             self._send(h11.EndOfMessage(), timeout)
         except h11.LocalProtocolError as error:
             raise httpcore.LocalProtocolError(str(error)) from error
