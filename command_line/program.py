@@ -21,6 +21,17 @@ _FINE: Final = 0
 _MISUSED: Final = 2
 _UNFINISHED: Final = 3
 _INTERRUPTED: Final = 130
+_THRESHOLDS: Final = (5_000, 20, 20)  # Python's own are 700, 10, 10
+
+
+def settle() -> None:
+    """Leave what was imported out of later collections, and collect more seldom.
+
+    The objects of a batch live until it is committed. With Python's own thresholds the collector went through those of
+    10,000 hits hundreds of times, a sixth of their cost, and found nothing.
+    """
+    gc.freeze()
+    gc.set_threshold(*_THRESHOLDS)
 
 
 @contextmanager
@@ -35,7 +46,7 @@ def uncollected() -> Iterator[None]:
         yield
     finally:
         if is_first:
-            gc.freeze()
+            settle()
         if was_enabled:
             gc.enable()
 

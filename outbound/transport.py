@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -433,15 +434,21 @@ class DeadlineTransport(httpx.BaseTransport):
 
 
 def believed(ca_file: str | None) -> ssl.SSLContext:
-    """Trusted TLS roots: those of the PEM file alone, else the system's.
+    """Trusted TLS roots: those of the PEM file alone, else the usual ones, which all clients share.
 
     Raises `OSError` (which `ssl.SSLError` is) when the file cannot be read or holds no certificate.
     """
     if ca_file is None:
-        return httpx.create_ssl_context(trust_env=False)
+        return _usual()
     if Path(ca_file).is_dir():
         raise IsADirectoryError(errno.EISDIR, "it is a folder")
     return believing(file=ca_file)
+
+
+@cache
+def _usual() -> ssl.SSLContext:
+    # Some hundred authorities, read once: each context of its own holds 0.7 MiB of them.
+    return httpx.create_ssl_context(trust_env=False)
 
 
 class _BodyStream(httpx.SyncByteStream):

@@ -135,7 +135,9 @@ def labelled(
     checked = check_signers(
         hit.leaf, replace(signing, signers=chained), lambda signer: signer.trust is not ChainTrust.UNTRUSTED
     )
-    return replace(checked, signers=tuple(map(label, checked.signers))), tuple(promises)
+    signers = tuple(map(label, checked.signers))
+    is_same = all(before is after for before, after in zip(checked.signers, signers, strict=True))
+    return checked if is_same else replace(checked, signers=signers), tuple(promises)
 
 
 def _without_refuted_time(signing: Signing, now: datetime) -> Signing:
@@ -156,13 +158,11 @@ def without_times(hits: Sequence[Hit], refuted: Collection[int]) -> Sequence[Hit
 
 
 def _refute(signing: Signing, is_refuted: Callable[[datetime], bool]) -> Signing:
-    return replace(
-        signing,
-        times=tuple(
-            KnownTime(REFUTED_TIME, time.at) if time.source == INTEGRATED_TIME and is_refuted(time.at) else time
-            for time in signing.times
-        ),
-    )
+    refuted = [time for time in signing.times if time.source == INTEGRATED_TIME and is_refuted(time.at)]
+    if not refuted:
+        return signing
+    times = tuple(KnownTime(REFUTED_TIME, time.at) if time in refuted else time for time in signing.times)
+    return replace(signing, times=times)
 
 
 def _use_of(signer: Signer, at: datetime | None) -> datetime | None:

@@ -186,12 +186,11 @@ def broken_seals(connection: Connection) -> Iterator[str]:
 
 def _seal(table: Table, row: Mapping[str, Any]) -> bytes:
     """Checksum over the names and values of a row's columns, as the database gives them back."""
-    digest = sha256(table.name.encode())
+    parts = [table.name.encode()]
     for name, written in _sealed_columns(table):
         value = _plain(row.get(name))
-        digest.update(b"%s %d " % (written, len(value)))
-        digest.update(value)
-    return digest.digest()[:_BYTES]
+        parts += (b"%s %d " % (written, len(value)), value)
+    return sha256(b"".join(parts)).digest()[:_BYTES]
 
 
 @cache

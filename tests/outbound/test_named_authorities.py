@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from outbound.named_authorities import believing
+from outbound.transport import believed
 from tests.packaging.test_house import sources
 from tests.support.private_network import Front, private_ca, tls_front
 from tests.support.pythons import ROOT, python, supported
@@ -66,3 +67,7 @@ def test_named_authorities_are_believed_by_no_other_means() -> None:
         if "create_default_context(c" in text and path != "outbound/named_authorities.py"
     ]
     assert elsewhere == []
+
+
+def test_all_clients_share_one_list_of_the_usual_authorities() -> None:
+    assert believed(None) is believed(None)
