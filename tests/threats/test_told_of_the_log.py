@@ -166,7 +166,7 @@ def test_a_log_that_took_a_wrong_signature_fails_the_audit_until_its_evidence_is
     # The file says it again, and a file with another entry shows nothing.
     told = conclude(from_document(kept.document))
     assert not told.transferable
-    assert any("signature in entry 1 is not that of the key" in each for each in told.sentences)
+    assert any("signature in entry 1 was not made by the key" in each for each in told.sentences)
     forged = {**kept.document, "leaves": [{"index": 1, "leaf": _b64(signing())}]}
     with pytest.raises(NotEvidence, match="signature"):
         conclude(from_document(forged))
