@@ -202,13 +202,19 @@ def _token_answer(service: Service, email: str, nonce: str) -> Response:
 
 
 def _check_client(form: dict[str, str]) -> None:
-    """A public client: its id in the form, or Basic with an empty password, or nothing. Raises `OAuthError`."""
+    """Accept a public client: its id in the form, Basic authentication with an empty password, or no client at all.
+
+    Raises `OAuthError`.
+    """
     if form.get("client_id", CLIENT_ID) != CLIENT_ID:
         raise OAuthError("invalid_client", f"client_id must be {CLIENT_ID!r}")
 
 
 class NotSignedIn(Exception):
-    """The form does not prove who fills it in; `status` and `retry_after` (seconds, 0 for none) are for the answer."""
+    """The form does not prove the person's identity.
+
+    `status` and `retry_after` (seconds, 0: none) go into the answer.
+    """
 
     def __init__(self, message: str, status: int = 403, retry_after: int = 0) -> None:
         super().__init__(message)
@@ -217,7 +223,7 @@ class NotSignedIn(Exception):
 
 
 async def _signed_in(service: Service, request: Request, form: dict[str, str]) -> str:
-    """The address that the form proves. Raises `NotSignedIn`."""
+    """The e-mail address that the form proves. Raises `NotSignedIn`."""
     address = request.client.host if request.client else ""
     given = form.get("email", ""), form.get("secret", "")
     try:

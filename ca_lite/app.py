@@ -21,7 +21,7 @@ from inbound.connections import ConnectionLimits
 from inbound.serving import guarded, listener
 from inbound.serving import serve as run_server
 
-# A quarter of the descriptors, for the journal, key files and the CT log need the others.
+# A quarter of the file descriptors; the journal, key files and the CT log need the rest.
 _LIMITS: Final = ConnectionLimits(idle=30, exchange=120.0, most=512, share=4)
 
 
@@ -50,7 +50,7 @@ def create_app(service: Service) -> FastAPI:
 
 
 def _file(service: Service, path: str) -> Response:
-    """A file of the TUF repository: names are matched against the files there, never joined unchecked."""
+    """A file of the TUF repository: the name must be that of a file in the folder."""
     wanted = PurePosixPath(path)
     folder = service.layout.tuf / "targets" if wanted.parent == PurePosixPath("targets") else service.layout.tuf
     known = {each.name: each for each in folder.iterdir() if each.is_file() and not each.name.startswith(".")}
@@ -62,7 +62,7 @@ def _file(service: Service, path: str) -> Response:
 def listen(settings: Settings) -> list[socket.socket]:
     """Listening sockets: both loopback addresses for localhost, else the address in `bind`. Raises `ConfigError`.
 
-    The URL's host is bound only when it is loopback: a CA is not put on a network by accident.
+    The URL's host is bound only if it is loopback, so that a CA is reachable from a network only on request.
     """
     if settings.bind is not None:
         addresses = [settings.bind]
@@ -87,7 +87,7 @@ def _bound(address: str, port: int) -> socket.socket | None:
         return listener(address, port)
     except OSError as error:
         if address == "::1":
-            return None  # a machine without IPv6 is served over IPv4
+            return None  # On a machine without IPv6 the CA serves over IPv4.
         raise ConfigError(f"{address} port {port} cannot be listened on: {error.strerror}") from error
 
 

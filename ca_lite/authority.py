@@ -63,7 +63,7 @@ class Authority:
     def issue(self, token: str, proof: KeyProof, request_id: str) -> tuple[x509.Certificate, ...]:
         """Certificate and its chain, leaf first and root last. Raises `Refused`."""
         verified = verify_token(token, self.issuers(), self.key_source, self.clock())
-        # Order as in Fulcio: every token but a CI provider's is turned into a name before the key is looked at.
+        # Order as in Fulcio: every token except a CI provider's is turned into a name before the key is checked.
         principal = None if verified.issuer.type is IssuerType.CI_PROVIDER else self._principal(verified)
         key = proof(challenges_of(verified.claims), self.algorithms)
         principal = principal or self._principal(verified)
@@ -108,7 +108,7 @@ class Authority:
         try:
             poisoned = precertificate(request, issuer, issuing.key)
         except (ValueError, TypeError) as error:
-            # The token's text does not fit into a certificate: the caller's doing, not ours.
+            # The token's text does not fit into a certificate, so the fault is the caller's.
             raise bad_request("the identity cannot be written into a certificate", "IDENTITY_UNENCODABLE") from error
         started = time.monotonic()
         try:
@@ -123,7 +123,7 @@ class Authority:
         return certificate, sct
 
     def _check_sct(self, certificate: x509.Certificate, sct: Sct, issuing: Issuing) -> None:
-        """Raise `Refused` unless the SCT verifies: clients refuse any other certificate, and the log may be lying."""
+        """Raise `Refused` unless the SCT verifies: clients refuse other certificates, and the log is untrusted."""
         try:
             verify_sct(
                 sct,

@@ -30,7 +30,7 @@ LIFETIME: Final = timedelta(minutes=10)
 
 @dataclass(frozen=True, slots=True)
 class CertificateRequest:
-    """Everything both certificates share; the two must differ in poison and SCT only."""
+    """Contents that both certificates share; the two must differ in poison and SCT only."""
 
     principal: Principal
     key: ClientKey
@@ -46,14 +46,14 @@ def validity(now: datetime, issuer_not_after: datetime, lifetime: timedelta = LI
 
 
 def precertificate(request: CertificateRequest, issuer: x509.Certificate, key: SigningKey) -> x509.Certificate:
-    """Certificate with the critical poison extension: proof of intent for the CT log, useless for any other purpose."""
+    """Certificate with the critical poison extension: only a CT log accepts it."""
     return _builder(request, issuer).add_extension(x509.PrecertPoison(), critical=True).sign(key, hash_for(key))
 
 
 def final_certificate(
     request: CertificateRequest, issuer: x509.Certificate, key: SigningKey, sct: Sct
 ) -> x509.Certificate:
-    """The certificate a caller gets: exactly one SCT (sigstore-python refuses any other number), as last extension."""
+    """The certificate for the caller: exactly one SCT (sigstore-python refuses any other number), as last extension."""
     scts = x509.UnrecognizedExtension(x509.ObjectIdentifier(SCT_LIST_OID), sct_list_extension(sct))
     return _builder(request, issuer).add_extension(scts, critical=False).sign(key, hash_for(key))
 
@@ -74,7 +74,7 @@ def sct_list_extension(sct: Sct) -> bytes:
 
 
 def pem(certificate: x509.Certificate) -> str:
-    """One PEM without the newline at its end, as Fulcio's lists hold them."""
+    """One certificate as PEM without a final newline, the form in Fulcio's lists."""
     return certificate.public_bytes(Encoding.PEM).decode().rstrip("\n")
 
 

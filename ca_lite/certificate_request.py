@@ -50,7 +50,7 @@ class SignedChallenge:
 
 
 def read_v2(raw: bytes, header_token: str) -> tuple[str, CsrProof | SignedChallenge]:
-    """Token and proof of a v2 request; the body's token comes before the header's. Raises `Refused`."""
+    """Token and proof of a v2 request; a token in the body takes precedence over the header's. Raises `Refused`."""
     body = _object(raw)
     token = _field(_field(body, "credentials"), "oidcIdentityToken")
     token = token if isinstance(token, str) and token else header_token

@@ -13,12 +13,12 @@ from ca_lite.keys import SigningKey, hash_for, spki
 
 ROOT_LIFETIME: Final = timedelta(days=3650)
 INTERMEDIATE_LIFETIME: Final = timedelta(days=1095)
-_BACKDATED: Final = timedelta(minutes=5)  # verifiers on this machine may start in the same second
+_BACKDATED: Final = timedelta(minutes=5)  # Verifiers on this machine may run in the same second.
 
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A certificate and the key it is for."""
+    """A certificate and its private key."""
 
     certificate: x509.Certificate
     key: SigningKey
@@ -32,7 +32,7 @@ def make_root(organization: str, common_name: str, key: SigningKey, now: datetim
 
 
 def make_intermediate(root: Issued, organization: str, common_name: str, key: SigningKey, now: datetime) -> Issued:
-    """Issuer of the leaves: code signing only, and no further authority below it."""
+    """Issuer of the leaves: for code signing only, path length 0."""
     until = min(now + INTERMEDIATE_LIFETIME, root.certificate.not_valid_after_utc)
     builder = (
         _authority(_name(organization, common_name), root.certificate.subject, key, now, until, path_length=0)
@@ -43,7 +43,7 @@ def make_intermediate(root: Issued, organization: str, common_name: str, key: Si
 
 
 def make_timestamp_leaf(root: Issued, organization: str, common_name: str, key: SigningKey, now: datetime) -> Issued:
-    """TSA certificate: RFC 3161 2.3 wants the EKU timeStamping critical and alone; sigstore-python insists."""
+    """TSA certificate: RFC 3161 2.3 wants the EKU timeStamping critical and alone; sigstore-python checks both."""
     until = min(now + INTERMEDIATE_LIFETIME, root.certificate.not_valid_after_utc)
     builder = (
         _base(_name(organization, common_name), root.certificate.subject, key, now, until)

@@ -73,5 +73,5 @@ def github_claims(issuer: str, run: GithubRun) -> dict[str, Any]:
 
 
 def _stable_id(name: str) -> str:
-    """A number as GitHub's ids are, the same for the same name."""
+    """A number in the form of GitHub's ids, the same for the same name."""
     return str(int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big"))

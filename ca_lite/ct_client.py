@@ -1,4 +1,4 @@
-"""Enters precertificates in the CT log (RFC 6962 4.2) and believes nothing it answers before the signature verifies."""
+"""Adds precertificates to the CT log (RFC 6962 4.2). The caller must verify the signature of each SCT."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class CtClient:
             raise Outage(f"{url}: its answer is not an SCT: {error}") from error
 
     def reachable(self) -> str | None:
-        """None when the log answers, else the defect."""
+        """`None` if the log answers, otherwise the defect."""
         try:
             status, answer = self.http.request_json(f"{self.log.url}/ct/v1/get-sth", limit=_LIMIT, seconds=self.seconds)
         except Outage as error:

@@ -24,11 +24,11 @@ CT_FAILED: Final = "Error entering certificate in CTL"
 
 
 class ConfigError(Exception):
-    """The directory, a file in it or a command line cannot be used. The message names the file and the way out."""
+    """The directory, a file in it or a command line cannot be used. The message names the file and the next step."""
 
 
 class Outage(Exception):
-    """Something needed did not answer; trying again later may help."""
+    """A service that the CA needs did not answer; a later try may succeed."""
 
 
 @dataclass(eq=False)
@@ -63,7 +63,7 @@ class Refused(Exception):
 
 
 def token_refused(reason: str, detail: str) -> Refused:
-    """Fulcio's one answer for every token problem, with the reason it leaves to its own log."""
+    """Fulcio's one answer to every token problem, with the reason, which Fulcio only logs."""
     return Refused(INVALID_ARGUMENT, TOKEN_MESSAGE, reason, detail)
 
 

@@ -1,4 +1,4 @@
-"""Bounded HTTP requests: a deadline for the whole, a cap on the answer, no redirects, no proxies."""
+"""Bounded HTTP requests: a deadline for the whole exchange, a cap on the answer, no redirects, no proxies."""
 
 import json
 import time

@@ -31,7 +31,7 @@ async def read_body(request: Request, limit: int = BODY_LIMIT) -> bytes:
 
 
 async def bounded_body(request: Request, limit: int, too_large: Exception) -> bytes:
-    """Body of a request; raises `too_large` after `limit` bytes and `Refused` when it trickles in too slowly."""
+    """Body of a request; raises `too_large` after `limit` bytes, and `Refused` if the body takes too long."""
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
@@ -50,7 +50,7 @@ def json_answer(value: Any, status: int = 200, headers: dict[str, str] | None = 
 
 
 def request_id(request: Request) -> str:
-    """Id of this request, as logged, journaled and answered in X-Request-ID."""
+    """Id of this request, as in the log, the journal and the X-Request-ID header."""
     return str(request.state.request_id)
 
 
@@ -106,7 +106,7 @@ def _not_found(_request: Request, error: Exception) -> Response:
 
 
 def _left(_request: Request, _error: Exception) -> Response:
-    # It is sent to no client and logged nowhere: a client can leave as often as it likes.
+    # The client has gone, so the answer is not sent. It is not logged, because clients could fill the log this way.
     return Response(status_code=400)
 
 

@@ -1,4 +1,4 @@
-"""From a verified token to the one name and the claims its certificate will carry (Fulcio's `pkg/identity`)."""
+"""Derives the name and the claims of a certificate from a verified token (Fulcio's `pkg/identity`)."""
 
 import re
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ class Principal:
 
 
 def challenges_of(claims: Mapping[str, Any]) -> tuple[str, ...]:
-    """Texts a caller may sign to prove possession of its key: the e-mail, if the token has one, or the subject."""
+    """Texts of which a caller signs one to prove that it holds its key: the token's e-mail, if any, and subject."""
     found = (claims.get("email"), claims.get("sub"))
     return tuple(dict.fromkeys(each for each in found if isinstance(each, str) and each))
 
@@ -61,7 +61,7 @@ def principal_for(issuer: Issuer, claims: Mapping[str, Any]) -> Principal:
 
 
 def is_email(text: str) -> bool:
-    """Whether a text is an address that fits an rfc822Name (ASCII)."""
+    """True if the text is an e-mail address that fits an rfc822Name (ASCII)."""
     return len(text) <= _EMAIL_LIMIT and _EMAIL.fullmatch(text) is not None
 
 
@@ -143,13 +143,13 @@ def _ci_principal(issuer: Issuer, claims: Mapping[str, Any], own: dict[str, str]
         raise bad_request(str(error), "CLAIM_MISSING") from error
     if not _plain_uri(name):
         raise bad_request("subject alternative name is not an absolute URI", "SUBJECT_INVALID")
-    # Issuer and subject always come from the token and never from a template. An empty value means no extension.
+    # Issuer and subject always come from the token, never from a template. An empty value makes no extension.
     kept = {key: value for key, value in {**rendered, **own}.items() if value}
     return Principal(NameForm.URI, name, MappingProxyType(kept))
 
 
 def _texts(claims: Mapping[str, Any]) -> dict[str, str]:
-    """Claims as templates see them: text as it is, numbers as integers, booleans as true or false."""
+    """Claims in the form that templates use: text unchanged, numbers as integers, booleans as true or false."""
     texts = {}
     for key, value in claims.items():
         if isinstance(value, bool):

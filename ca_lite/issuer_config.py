@@ -80,9 +80,9 @@ def _issuers(raw: Any) -> Issuers:
 
 
 def _skipped(key: str, values: Mapping[str, Any]) -> str | None:
-    """Why an issuer with which Fulcio starts is left out here; `None` for one that is read.
+    """Reason to skip an issuer that Fulcio accepts at its start; `None` if the issuer is used.
 
-    SPEC fulcio pkg/config/config.go: a type that Fulcio does not know stops it only without a challenge claim.
+    SPEC fulcio pkg/config/config.go: an unknown type stops Fulcio only if the issuer has no challenge claim.
     """
     kind = _text(values, "type", key)
     if kind in _REPLACED:
@@ -176,7 +176,7 @@ def _check_username(issuer: Issuer) -> None:
 
 
 def _check_domain(subject: str, issuer: str) -> None:
-    """Only an issuer of the same second-level domain may speak for a subject's domain."""
+    """Check that issuer and subject domain have the same second-level domain."""
     if subject == issuer:
         return
     labels = {host: host.split(".") for host in (subject, issuer)}

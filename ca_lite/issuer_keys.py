@@ -31,19 +31,19 @@ class IssuerKeys:
     keys: tuple[jwt.PyJWK, ...]
 
     def candidates(self, kid: str | None) -> list[jwt.PyJWK]:
-        """Keys to try for a token: those with its key id, or all when it names none."""
+        """Keys to try for a token: the keys with its key id, or all keys if the token names none."""
         return [key for key in self.keys if kid is None or key.key_id == kid]
 
 
 class KeySource(Protocol):
-    """Gives an issuer's keys. `refresh` asks again although an answer is known. Raises `Outage`."""
+    """Gives an issuer's keys. `refresh` fetches them again although they are cached. Raises `Outage`."""
 
     def keys(self, issuer: Issuer, url: str, *, refresh: bool) -> IssuerKeys:
         """Keys of the issuer at `url`."""
 
 
 def parse_jwks(raw: Any, algorithms: tuple[str, ...]) -> IssuerKeys:
-    """Usable keys of a JWK set; a key we cannot read is left out, a set of none raises `Outage`."""
+    """Usable keys of a JWK set; an unreadable key is left out, and a set without a usable key raises `Outage`."""
     listed = raw.get("keys") if isinstance(raw, dict) else None
     keys = []
     for each in listed[:_MAX_KEYS] if isinstance(listed, list) else ():
@@ -57,7 +57,7 @@ def parse_jwks(raw: Any, algorithms: tuple[str, ...]) -> IssuerKeys:
 
 
 class Discovery:
-    """Keys over HTTP, cached per issuer URL; a refresh is single-flight and not more often than every few seconds."""
+    """Keys over HTTP, cached per issuer URL; one fetch at a time, and a refresh at most every few seconds."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
@@ -66,7 +66,8 @@ class Discovery:
 
     def keys(self, issuer: Issuer, url: str, *, refresh: bool) -> IssuerKeys:
         """Keys of the issuer at `url`. Raises `Outage`."""
-        # One lock for all issuers: a slow issuer delays others by its timeout, and never multiplies requests to it.
+        # One lock for all issuers: a slow issuer delays the others by at most its timeout, and is asked by one thread
+        # at a time.
         with self._lock:
             known = self._cached.get(url)
             if known and (not refresh or self._monotonic() - known[0] < _REFRESH_SECONDS):

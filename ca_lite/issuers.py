@@ -1,4 +1,4 @@
-"""OIDC issuers that this CA believes, as values, and finding the one that a token names."""
+"""OIDC issuers that this CA trusts, and the search for the issuer that a token names."""
 
 import re
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ _WILDCARD: Final = "[-_a-zA-Z0-9]+"
 
 
 class IssuerType(StrEnum):
-    """Rule by which a token of an issuer becomes a certificate's subject."""
+    """Rule that makes a certificate's subject of an issuer's token."""
 
     EMAIL = "email"
     URI = "uri"
@@ -51,18 +51,18 @@ class Issuer:
 
     @property
     def challenge(self) -> str:
-        """Claim that a caller signs to prove possession of its key, as the configuration end point tells it."""
+        """Claim that a caller signs to prove possession of its key, as the configuration end point names it."""
         return self.challenge_claim or ("email" if self.type is IssuerType.EMAIL else "sub")
 
     def matches(self, url: str) -> bool:
-        """Whether a token's `iss` falls under this issuer."""
+        """True if this issuer covers a token's `iss`."""
         if not self.wildcard:
             return url == self.url
         # Anchored on both ends: an unanchored pattern would let a token name any host to fetch keys from (SSRF).
         return re.fullmatch(re.escape(self.url).replace(r"\*", _WILDCARD), url, re.ASCII) is not None
 
     def as_json(self) -> dict[str, Any]:
-        """One element of `/api/v2/configuration`; empty fields are there, as Fulcio emits them."""
+        """One element of `/api/v2/configuration`; empty fields are included, as in Fulcio's answer."""
         return {
             "wildcardIssuerUrl" if self.wildcard else "issuerUrl": self.url,
             "audience": self.client_id,
@@ -76,14 +76,14 @@ class Issuer:
 
 @dataclass(frozen=True, slots=True)
 class Issuers:
-    """Every issuer of a configuration, and the warnings its author should read."""
+    """The issuers of a configuration, and warnings for its author."""
 
     exact: Mapping[str, Issuer] = field(default_factory=lambda: MappingProxyType({}))
     wildcards: tuple[Issuer, ...] = ()
     warnings: tuple[str, ...] = ()
 
     def find(self, url: str) -> Issuer | None:
-        """Issuer for a token's `iss`: an exact one first, else the first pattern that matches."""
+        """Issuer for a token's `iss`: the exact issuer if there is one, else the first pattern that matches."""
         if issuer := self.exact.get(url):
             return issuer
         return next((each for each in self.wildcards if each.matches(url)), None)

@@ -1,4 +1,4 @@
-"""The issuance journal: every certificate this CA made, written before the CT log sees it."""
+"""The issuance journal: every certificate of this CA, recorded before the precertificate goes to the CT log."""
 
 import threading
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ FAILED: Final = "failed"
 class Issuance(SQLModel, table=True):
     """One request that passed every check.
 
-    `state` is `requested` from before the CT log is asked, then `issued` or `failed`. A row left at `requested` tells
-    of a crash in between: the CT log may hold a precertificate that no client received.
+    `state` is `requested` from before the CT log is asked, then `issued` or `failed`. A row that stays at `requested`
+    comes from a crash in between: the CT log may hold a precertificate for which no client got a certificate.
     """
 
     __tablename__ = "issuance"
@@ -44,14 +44,14 @@ class Issuance(SQLModel, table=True):
 
 @dataclass(slots=True)
 class _Waiting:
-    """A statement of one request: `done` once it was tried, `error` None once it is on disk."""
+    """A statement of one request: `done` after it was tried; then `error` is `None` if it is on disk."""
 
     statement: Insert | Update
     done: bool = False
     error: SQLAlchemyError | None = None
 
     def ended(self, error: SQLAlchemyError | None) -> None:
-        """Note how an issuance ended; one that was not tried has not ended."""
+        """Record that the statement was tried, and its error."""
         self.done, self.error = True, error
 
 
@@ -66,7 +66,7 @@ class Journal:
 
     @classmethod
     def create(cls, path: Path) -> "Journal":
-        """Make the file. Raises `ConfigError` when there is one."""
+        """Make the file. Raises `ConfigError` if the file exists."""
         if path.exists():
             raise ConfigError(f"{path}: exists already")
         journal = cls(_engine(path))
@@ -105,7 +105,7 @@ class Journal:
         self._write(update(Issuance).where(col(Issuance.serial) == serial).values(ended))
 
     def _write(self, statement: Insert | Update) -> None:
-        """Execute a statement durably, which changes one row. Requests that wait share one commit, and its fsync."""
+        """Execute a statement of one row durably. Waiting requests share one commit and its fsync."""
         mine = _Waiting(statement)
         with self._queue_lock:
             self._queue.append(mine)
@@ -126,7 +126,7 @@ class Journal:
                     _execute(connection, each)
         except SQLAlchemyError as error:
             if len(together) > 1:
-                # One of them may be wrong: each alone, so that it spoils no other.
+                # One statement may be invalid: each runs alone, so that the others succeed.
                 for each in together:
                     self._commit([each])
                 return
@@ -137,7 +137,7 @@ class Journal:
             each.ended(None)
 
     def search(self, *, name: str | None, issuer: str | None, serial: str | None, limit: int) -> Sequence[Issuance]:
-        """Newest rows first that match every filter given."""
+        """Rows that match every given filter, newest first."""
         query = select(Issuance).order_by(col(Issuance.id).desc()).limit(limit)
         for column, wanted in ((Issuance.name, name), (Issuance.issuer, issuer), (Issuance.serial, serial)):
             if wanted is not None:

@@ -1,4 +1,4 @@
-"""Private keys on disk, and which of them may sign certificates."""
+"""Private keys on disk, and the key types that may sign certificates."""
 
 import os
 import secrets
@@ -34,7 +34,7 @@ def spki(key: object) -> bytes:
 
 
 def hash_for(key: SigningKey) -> hashes.SHA256 | hashes.SHA384:
-    """Hash that goes with a CA key: SHA-384 for P-384 as production Fulcio has it, else SHA-256."""
+    """Hash that goes with a CA key: SHA-384 for P-384, as in production Fulcio, else SHA-256."""
     if isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP384R1):
         return hashes.SHA384()
     return hashes.SHA256()
@@ -72,7 +72,7 @@ def read_private_key(path: Path, passphrase: bytes | None = None) -> SigningKey:
 
 
 def read_limited(path: Path) -> bytes:
-    """Content of a small file of ours. Raises `ConfigError`."""
+    """Content of one of the CA's own small files. Raises `ConfigError`."""
     try:
         with path.open("rb") as file:
             raw = file.read(_LIMIT + 1)
@@ -102,7 +102,7 @@ def replace_secret(path: Path, content: bytes) -> None:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a public file so that a reader sees the old content or the new, also after a crash."""
+    """Write a public file atomically: readers see the old or the new content, also after a crash."""
     _replace(path, content, 0o666)
 
 

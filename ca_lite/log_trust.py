@@ -16,7 +16,7 @@ _KEYS: Final = ("tlogs", "ctlogs", "rekorTlogUrls")
 
 @dataclass(frozen=True, slots=True)
 class CtLog:
-    """The CT log certificates are entered into: base URL and SPKI DER."""
+    """The CT log that takes this CA's precertificates: base URL and SPKI DER."""
 
     url: str
     spki: bytes
@@ -56,6 +56,6 @@ def _check_ct(log: dict[str, Any]) -> None:
     key = load_public_key(base64.b64decode(log["publicKey"]["rawBytes"], validate=True))
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise ConfigError("the CT log's key is not ECDSA P-256; Go clients refuse SCTs by any other key")
-    # Plain http is fine here: an SCT is only believed once it verifies with the key beside the URL.
+    # Plain http is safe here: an SCT is used only if it verifies with the key beside the URL.
     if not str(log["baseUrl"]).startswith(("http://", "https://")):
         raise ConfigError(f"the CT log's baseUrl {log['baseUrl']!r} is not an http URL")

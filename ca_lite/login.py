@@ -11,7 +11,7 @@ from ca_lite.identity import is_email
 from ca_lite.rate_limit import RateLimiter
 from ca_lite.users import LONGEST, User, Users, folded, is_password, unused_hash
 
-# One guess costs 64 MiB, so few are computed at once.
+# One guess takes 64 MiB of memory, so only a few are computed at once.
 _AT_ONCE: Final = 2
 _GUESSES_PER_MINUTE: Final = 5.0
 _GUESSES_AT_ONCE: Final = 5
@@ -29,7 +29,7 @@ class Throttled(Exception):
 
 
 class Guesses:
-    """Throttles guesses: few for one address of a person, more for one network address."""
+    """Limits guesses: few per e-mail address, more per network address."""
 
     def __init__(self) -> None:
         self._per_name = RateLimiter(_GUESSES_PER_MINUTE, _GUESSES_AT_ONCE)
@@ -43,7 +43,7 @@ class Guesses:
 
 
 class Login(Protocol):
-    """Proves who a person is. `is_development` where the proof is of nothing but a shared secret."""
+    """Proves a person's e-mail address. `is_development`: a shared secret is the only proof."""
 
     is_development: bool
 
@@ -51,7 +51,7 @@ class Login(Protocol):
         """The proven e-mail address, or None. `address` is the client's network address. Raises `Throttled`."""
 
     def may_sign_in(self, email: str) -> bool:
-        """Whether an address that was proven a moment ago may still be vouched for."""
+        """True if a person whose address was proven shortly before may still sign in."""
 
 
 class PasswordLogin(Login):
@@ -81,7 +81,7 @@ class PasswordLogin(Login):
 
 
 class DevelopmentLogin(Login):
-    """One secret, with which its holder is every person: for drills and development."""
+    """One secret whose holder can sign in under any address: for drills and development."""
 
     is_development = True
 
@@ -92,7 +92,7 @@ class DevelopmentLogin(Login):
     @override
     def sign_in(self, email: str, secret: str, address: str, now: float) -> str | None:
         if not self._secret or not hmac.compare_digest(secret.strip().encode(), self._secret):
-            # Only failures count: drills sign in often, and the secret has too many values to be guessed.
+            # Only failures count: drills sign in often, and the secret is too long to guess.
             self._guesses.take("", address, now)
             return None
         return email.strip() if is_email(email.strip()) else None

@@ -1,4 +1,4 @@
-"""Prometheus metrics: Fulcio's names where it has one, `ca_lite_*` for the rest."""
+"""Prometheus metrics: Fulcio's names for metrics that Fulcio has, `ca_lite_*` for the rest."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -14,14 +14,14 @@ _LATENCY: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
 
 class NewCertificates(Collector):
-    """`fulcio_new_certs`: the client library would append `_total`, and Fulcio's dashboards know it without."""
+    """`fulcio_new_certs`. The client library's counter would append `_total`; Fulcio's dashboards use the bare name."""
 
     def __init__(self) -> None:
         self._count = 0
         self._lock = Lock()
 
     def increment(self) -> None:
-        """One more certificate left the CA."""
+        """Count one issued certificate."""
         with self._lock:
             self._count += 1
 
@@ -59,5 +59,5 @@ class Metrics:
         )
 
     def show_expiry(self, chain: str, at: datetime) -> None:
-        """Tell when the first certificate of a chain ends."""
+        """Set the expiry metric to the earliest end of validity in a chain."""
         self._expiry.labels(chain).set(at.timestamp())

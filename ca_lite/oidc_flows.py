@@ -47,7 +47,7 @@ class AuthorizationRequest:
 
     @property
     def out_of_band(self) -> bool:
-        """Whether the user copies the code instead of being redirected."""
+        """True if the user copies the code instead of being redirected."""
         return self.redirect_uri == _OOB
 
 
@@ -90,7 +90,7 @@ def read_authorization(parameters: dict[str, str], client_id: str) -> Authorizat
 
 
 def is_loopback_redirect(uri: str) -> bool:
-    """RFC 8252 7.3: any port on the loopback interface; with the one path Sigstore clients use, or none."""
+    """RFC 8252 7.3: any port on the loopback interface; the path is the one that Sigstore clients use, or empty."""
     try:
         parts = urlsplit(uri)
         port = parts.port
@@ -125,7 +125,7 @@ class Flows:
         self._devices: OrderedDict[str, DeviceGrant] = OrderedDict()
 
     def grant_code(self, request: AuthorizationRequest, email: str, now: float) -> str:
-        """One-time code for a user who proved who they are."""
+        """One-time code for a user whose address was proven."""
         code = self._random_text()
         with self._lock:
             self._codes[code] = (request, email, now + CODE_SECONDS)

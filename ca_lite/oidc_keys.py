@@ -1,4 +1,4 @@
-"""The embedded issuer's RSA keys: rotation publishes the new key and keeps the old until its tokens are gone."""
+"""The embedded issuer's RSA keys: a rotation keeps the old key published until its tokens have expired."""
 
 import hashlib
 import json
@@ -83,7 +83,7 @@ def _index(folder: Path) -> list[str]:
 
 
 class OwnKeys:
-    """`KeySource` for the issuers this process serves: no HTTP request to ourselves; re-read after a rotation."""
+    """`KeySource` for the issuers that this process serves: read from disk, and again after a rotation."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -107,7 +107,7 @@ def email_claims(issuer: str, email: str) -> dict[str, Any]:
 
 
 def completed(claims: dict[str, Any], *, audience: str, token_id: str, now: datetime) -> dict[str, Any]:
-    """Claims with audience, times and id, for at most ten minutes. Claims given already are kept."""
+    """Claims with audience, times and id, for at most ten minutes. Existing claims are kept."""
     issued = int(now.timestamp())
     lifetime = int(TOKEN_LIFETIME.total_seconds())
     return {"aud": audience, "iat": issued, "nbf": issued, "exp": issued + lifetime, "jti": token_id, **claims}

@@ -61,5 +61,5 @@ _environment: Final = Environment(
 
 
 def page(name: str, title: str, problem: str = "", *, development: bool = False, **values: Any) -> str:
-    """HTML of `login`, `device` or `message`; `development` where the login proves nothing, and the page says so."""
+    """HTML of `login`, `device` or `message`; with `development` the page warns that the login proves no identity."""
     return _environment.get_template(name).render(title=title, problem=problem, development=development, **values)

@@ -1,4 +1,4 @@
-"""Certificate templates of three CI services, in the words of Fulcio's `ci-issuer-metadata`.
+"""Certificate templates of three CI services, in the format of Fulcio's `ci-issuer-metadata`.
 
 A configuration that names one of these as `ci-provider` and does not define it itself gets the preset.
 """

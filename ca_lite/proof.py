@@ -80,8 +80,8 @@ def algorithm_of(key: ClientKey) -> str:
 def verify_possession(key: ClientKey, proof: bytes, challenges: Iterable[str], permitted: Collection[str]) -> None:
     """Check a signature over one of the challenges (the token's e-mail or subject). Raises `Refused`.
 
-    Clients sign the e-mail whenever the token has one, Fulcio expects the subject for other issuer types; the token
-    binds both, so either is proof.
+    Clients sign the e-mail whenever the token has one. Fulcio expects the subject for other issuer types. The token
+    holds both, so either signature is proof.
     """
     if algorithm_of(key) not in permitted:
         raise _not_permitted(key, _hash_of(key))

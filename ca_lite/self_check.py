@@ -24,7 +24,7 @@ _SOON: Final = timedelta(days=30)
 
 
 def self_check(service: Service, now: datetime) -> list[str]:
-    """Warnings an operator should read. Raises `ConfigError` when clients would reject what this CA makes."""
+    """Warnings for the operator. Raises `ConfigError` if clients would reject this CA's certificates or timestamps."""
     warnings = _expiring(service, now)
     _check_certificate(service, now)
     _check_timestamp(service, now)

@@ -1,4 +1,4 @@
-"""Loads a CA directory into running parts, and loads again what an operator changes while the server runs."""
+"""Loads a CA directory, and loads files again that an operator changes while the server runs."""
 
 import logging
 import secrets
@@ -36,7 +36,10 @@ _LOOK_AGAIN_SECONDS: Final = 1.0
 
 
 class Reloaded(Generic[_T]):
-    """A value loaded from files, and loaded again when one of them changed. A broken change keeps the old value."""
+    """A value loaded from files, and loaded again when one of them changes.
+
+    The old value stays if the new files are invalid.
+    """
 
     def __init__(self, paths: tuple[Path, ...], load: Callable[[], _T]) -> None:
         self._paths = paths

@@ -15,7 +15,7 @@ from settings.document import DocumentError, Misplaced, Node, Problem, read_yaml
 from settings.models import COUNT, FLAG, TEXT, Section, Shape, choice, one_or_many, read_model, written
 from settings.reading import read_between, read_choice, read_decimal, read_flag, read_list, read_positive, read_text
 
-# SPEC Sigstore clients: the audience of every token.
+# SPEC Sigstore clients: the audience of every identity token.
 CLIENT_ID: Final = "sigstore"
 
 
@@ -175,11 +175,11 @@ class Settings:
         "*",
     )
     bind: Annotated[str | None, written(read_text, TEXT)] = None
-    # The issuer that clients are sent to for a login; our own when left out.
+    # The issuer to which clients go for a login; the CA's own if absent.
     login_issuer: Annotated[str | None, written(_read_issuer, TEXT)] = None
     # A login that takes any address with one shared secret.
     development_login: Annotated[bool, written(read_flag, FLAG)] = False
-    # sigstore-js gives up on us after five seconds.
+    # sigstore-js ends its request after five seconds.
     ct_timeout_seconds: Annotated[float, written(_read_ct_timeout, POSITIVE)] = 4.0
 
     @property

@@ -65,14 +65,17 @@ def initialise(
     replace_file(layout.issuers, _issuers_yaml(url).encode())
     Journal.create(layout.journal).close()
     replace_file(layout.log_trust, raw_trust)
-    # Last: a directory without ca.yaml is an unfinished one, and every other command says so.
+    # Written last: the other commands report a directory without ca.yaml as unfinished.
     replace_file(layout.settings, _settings_yaml(settings).encode())
     write_trust(layout, settings, now)
     return layout
 
 
 def write_trust(layout: Layout, settings: Settings, now: datetime, new_log_trust: Path | None = None) -> None:
-    """Write the trust files, after a rotation of the log with its new trust file. Raises `ConfigError`."""
+    """Write the trust files.
+
+    `new_log_trust` is the log's trust file after a rotation of the log. Raises `ConfigError`.
+    """
     if new_log_trust is not None:
         raw = read_limited(new_log_trust)
         parse_log_trust(raw, str(new_log_trust))
@@ -99,13 +102,14 @@ def write_trust(layout: Layout, settings: Settings, now: datetime, new_log_trust
 
 
 def _separate_files(log: LogTrust, config: Mapping[str, Any]) -> dict[str, bytes]:
-    """Keys in PEM and signing configurations of one log API, for clients that take nothing larger.
+    """Keys in PEM and signing configurations of one log API, for clients that cannot read a trusted root.
 
-    gitsign and cosign's environment want a key file each; a client of Rekor v1 alone wants no other log named.
+    gitsign and cosign's environment variables need one key file each. A client of Rekor v1 needs a configuration that
+    names no other log.
     """
     keys = {"ctlog.pub": log.ctlogs, "rekor-v1.pub": [], "rekor-v2.pub": []}
     for each in log.tlogs:
-        # SPEC protobuf-specs: the id of a Rekor v1 log is the SHA-256 of its key, that of a v2 log is a note's.
+        # SPEC protobuf-specs: the id of a Rekor v1 log is the SHA-256 of its key, that of a v2 log is a note key id.
         spki = base64.b64decode(each["publicKey"]["rawBytes"])
         is_v1 = base64.b64decode(each["logId"]["keyId"]) == hashlib.sha256(spki).digest()
         keys["rekor-v1.pub" if is_v1 else "rekor-v2.pub"].append(each)

@@ -1,8 +1,7 @@
 """The part of Go's template language that Fulcio's ci-provider configuration uses.
 
 `{{ .claim }}`, `{{ index . "claim" }}` and `{{ if eq VALUE "text" }}…{{ else }}…{{ end }}`, with Go's
-`missingkey=error`: a claim that is not there is an error, never an empty string. Nothing else parses, so a
-configuration cannot ask for more than that.
+`missingkey=error`: a claim that is not there is an error, never an empty string. Any other template is a parse error.
 """
 
 import re

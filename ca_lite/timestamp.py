@@ -56,7 +56,8 @@ class TimestampAuthority:
         """TimeStampResp DER saying the imprint existed at `now`. Raises `TimestampRefused`."""
         if request.policy is not None and request.policy != self.policy:
             raise TimestampRefused("unaccepted policy: requested TSA policy is not supported by the TSA")
-        # Truncated like certificate validity, so that a timestamp never precedes the certificate it vouches for.
+        # Truncated like certificate validity, so that a timestamp never precedes the certificate of the signature it
+        # covers.
         at = now.astimezone(UTC).replace(microsecond=0)
         info = asn1.encode_der(self._info(request, at))
         certificates = asn1.SetOf([self._certificate()]) if request.want_certificate else None

@@ -70,7 +70,7 @@ def parse_der_request(raw: bytes) -> TimestampRequest:
 
 
 def _read_oid(value: asn1.TLV) -> str:
-    # `cryptography` reads no identifier of this length; the reference authority answers it in words of its own.
+    # `cryptography` reads no identifier of this length; the reference authority has its own error text for this case.
     if sum(byte < _LAST_OF_COMPONENT for byte in bytes(value.data)) >= _MAX_OID_COMPONENTS:
         raise TimestampRefused(f"OID should be comprised of at most {_MAX_OID_COMPONENTS} components")
     identifier: ObjectIdentifier = value.parse(ObjectIdentifier)
@@ -97,7 +97,7 @@ def parse_json_request(raw: bytes) -> TimestampRequest:
 
 
 def message_imprint(oid: str, digest: bytes) -> MessageImprint:
-    """MessageImprint of a strong hash with a digest of its length. Raises `TimestampRefused`."""
+    """MessageImprint; the hash must be a strong one and the digest of its length. Raises `TimestampRefused`."""
     if oid == _SHA1:
         raise TimestampRefused(_WEAK)
     if oid not in _HASHES:

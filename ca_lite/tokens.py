@@ -1,4 +1,4 @@
-"""Verifies OIDC identity tokens the way Fulcio does, and names the defect of a bad one."""
+"""Verifies OIDC identity tokens the way Fulcio does, and names the defect of a token that it refuses."""
 
 import binascii
 import json
@@ -42,7 +42,7 @@ def read_unverified(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Header and claims without any check of the signature. Raises `Refused`."""
     if not token:
         raise token_refused("TOKEN_MISSING", "no token in credentials.oidcIdentityToken or the Authorization header")
-    # The dots are counted before anything is split: a megabyte of dots must cost nothing (GHSA-f83f-xpx7-ffpw).
+    # Dots are counted before the split, so that a megabyte of dots costs no memory (GHSA-f83f-xpx7-ffpw).
     if len(token) > _LIMIT or token.count(".") != _PARTS - 1:
         raise token_refused("TOKEN_MALFORMED", "a token is three base64url parts separated by dots")
     header, payload, _ = token.split(".")
@@ -76,7 +76,7 @@ def _check_signature(token: str, header: Mapping[str, Any], issuer: Issuer, url:
     try:
         problem = _signature_problem(token, header, kid, source.keys(issuer, url, refresh=False))
         if problem is not None and problem.reason != "ALGORITHM_NOT_ALLOWED":
-            # A key the issuer published since we last asked: ask once more, then give up.
+            # The issuer may have published the key since the last fetch: fetch once more, then refuse.
             problem = _signature_problem(token, header, kid, source.keys(issuer, url, refresh=True))
     except Outage as error:
         raise token_refused("ISSUER_UNREACHABLE", f"the issuer's keys could not be fetched: {error}") from error

@@ -1,7 +1,6 @@
 """Trust files for clients: trusted_root.json, signing_config.json and both in one client_trust_config.json.
 
-The formats are protobuf-specs'; every field here is one that sigstore-python's strict models and Go's protojson know,
-and no other.
+The formats are protobuf-specs'; every field is known to sigstore-python's strict models and to Go's protojson.
 """
 
 import base64
@@ -20,12 +19,12 @@ SIGNING_CONFIG_TYPE: Final = "application/vnd.dev.sigstore.signingconfig.v0.2+js
 CLIENT_TRUST_TYPE: Final = "application/vnd.dev.sigstore.clienttrustconfig.v0.1+json"
 TIMESTAMP_PATH: Final = "/api/v1/timestamp"
 
-_SELECT_ANY: Final = {"selector": "ANY"}  # SPEC sigstore-js: throws for any other selector
+_SELECT_ANY: Final = {"selector": "ANY"}  # SPEC sigstore-js: it throws an error for any other selector
 
 
 @dataclass(frozen=True, slots=True)
 class ValidChain:
-    """A certificate chain and the span it is trusted for: RFC 3339 texts, `end` None while in use."""
+    """A certificate chain and its period of trust, as RFC 3339 texts; `end` is `None` while the chain is in use."""
 
     chain: tuple[x509.Certificate, ...]
     start: str

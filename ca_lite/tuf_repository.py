@@ -1,7 +1,7 @@
 """A TUF repository with the two trust files, so that `sigstore --instance URL/tuf` and npm's `sigstore.verify` work.
 
-One offline root key, one online key for targets, snapshot and timestamp. Versions only grow, and each file is replaced
-after the files it refers to: a client never sees a half-written release.
+One offline root key, one online key for targets, snapshot and timestamp. Versions only grow. Each file is replaced
+after the files to which it refers, so that a client always reads a whole release.
 """
 
 import json
@@ -27,7 +27,7 @@ _S = TypeVar("_S", Root, Timestamp, Snapshot, Targets)
 
 
 def create_repository(folder: Path, keys: Path, now: datetime) -> None:
-    """Make the keys and 1.root.json. Raises `ConfigError` when there are keys already."""
+    """Make the keys and 1.root.json. Raises `ConfigError` if the keys exist."""
     for name in ("root", "online"):
         write_private_key(keys / f"{name}.pem", generate("p256"))
     root = Root(expires=_expiry(now, ROOT_LIFETIME), consistent_snapshot=True)
@@ -54,7 +54,7 @@ def publish_targets(folder: Path, keys: Path, targets: dict[str, bytes], now: da
 
 
 def refresh(folder: Path, keys: Path, now: datetime) -> bool:
-    """Sign the timestamp again when half its life is over, the release when its end is near. True when it did."""
+    """Sign the timestamp again after half its validity, and the release near its end. True if it signed."""
     last = _load_timestamp(folder)
     if last is None:
         raise ConfigError(f"{folder}: no timestamp.json; run `ca-lite trust`")

@@ -41,7 +41,7 @@ Users = Mapping[str, User]
 
 
 def read_users(path: Path) -> Users:
-    """Users by folded address; a missing file has none. Raises `ConfigError`."""
+    """Users by folded address; empty for a missing file. Raises `ConfigError`."""
     if not path.exists():
         return MappingProxyType({})
     try:
@@ -52,7 +52,7 @@ def read_users(path: Path) -> Users:
 
 
 def folded(email: str) -> str:
-    """The address in the one spelling under which it is looked up: two users never differ in case only."""
+    """The address without surrounding spaces and case-folded: two users never differ in case only."""
     return email.strip().casefold()
 
 
@@ -64,7 +64,7 @@ def hash_password(password: str) -> str:
 
 
 def is_password(user_hash: str, password: str) -> bool:
-    """Whether a password has this hash."""
+    """True if the password has this hash."""
     try:
         return _HASHER.verify(user_hash, password)
     except (Argon2Error, InvalidHashError):
@@ -72,13 +72,13 @@ def is_password(user_hash: str, password: str) -> bool:
 
 
 def unused_hash() -> str:
-    """Hash of a random text: comparing with it costs what comparing with a user's costs."""
+    """Hash of a random text. A comparison with it takes as long as with a user's hash."""
     return _HASHER.hash(secrets.token_bytes(32))
 
 
 @contextmanager
 def changing(path: Path) -> Iterator[dict[str, User]]:
-    """The users, to change; written when the block ends without an error, by one process at a time.
+    """The users, for changes; written if the block ends without an error. A lock admits one process at a time.
 
     Raises `ConfigError`.
     """
@@ -111,7 +111,7 @@ def known_user(users: Mapping[str, User], email: str) -> User:
 
 
 def set_disabled(users: dict[str, User], email: str, *, disabled: bool) -> None:
-    """Let a person sign in no more, or again. Raises `ConfigError`."""
+    """Disable or enable a person's sign-in. Raises `ConfigError`."""
     found = known_user(users, email)
     users[folded(email)] = msgspec.structs.replace(found, disabled=disabled)
 

@@ -175,7 +175,7 @@ def _tree_head(service: Service, shard: Shard) -> dict[str, Any]:
 
 def tile_leaf(entry: Entry) -> bytes:
     """SPEC static-ct-api, TileLeaf: TimestampedEntry, the precertificate for precert entries, chain fingerprints."""
-    # An imported body brings no chain: six zero bytes read as an empty precertificate and an empty chain.
+    # An imported body has no chain: readers parse six zero bytes as an empty precertificate and an empty chain.
     extra, precertificate = Reader(entry.extra or bytes(6)), b""
     if parse_leaf(entry.body).entry_type is EntryType.PRECERT:
         raw = extra.vector(3)

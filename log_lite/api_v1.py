@@ -25,7 +25,7 @@ _TREE_ID: Final = re.compile(r"[0-9]{1,20}")
 _MAX_RETRIEVE: Final = 10
 # go-openapi's codes for failed validations, all answered with HTTP 422.
 _WRONG_TYPE, _REQUIRED, _PATTERN, _NOT_LISTED, _TOO_SMALL, _TOO_MANY = 601, 602, 605, 606, 609, 611
-# SPEC rekor pkg/util, PrefixSHA: a digest without its algorithm is told apart by its length.
+# SPEC rekor pkg/util, PrefixSHA: the length of a digest without an algorithm names the algorithm.
 _SHA_OF_LENGTH: Final = {40: "sha1", 64: "sha256", 128: "sha512"}
 _BODY = Annotated[bytes, Depends(read_body)]
 _TEXT = Annotated[str | None, Query()]
@@ -167,7 +167,8 @@ def _retrieve(log: RekorV1, query: Mapping[str, Any]) -> list[Place]:
             raise problem(422, f"{name} in body should have at most {_MAX_RETRIEVE} items", _TOO_MANY)
     if sum(map(len, lists.values())) > _MAX_RETRIEVE:
         raise problem(422, f"more than max allowed {_MAX_RETRIEVE} entries in request")
-    # SPEC rekor entries.go: full UUIDs first, then what is found by leaf hash, then indexes; missing ones are left out.
+    # SPEC rekor entries.go: full UUIDs first, then entries found by leaf hash, then indexes; missing entries are left
+    # out.
     found: list[Place | None] = []
     by_leaf: list[Place | None] = []
     for uuid in lists["entryUUIDs"]:

@@ -75,7 +75,7 @@ class OwnAddress:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Take the path off a request for the Rekor v2 log; no other log is found there."""
+        """Remove `V2_PATH` from a request for the Rekor v2 log; other logs cannot be reached under it."""
         path = scope.get("path", "")
         if scope["type"] == "http" and path.startswith(f"{V2_PATH}/"):
             inner = path.removeprefix(V2_PATH)
@@ -85,7 +85,7 @@ class OwnAddress:
 
 
 def parse_tile_path(path: str) -> tuple[int, int] | None:
-    """Return index and width that a tile path names, `None` when it is no canonical tile path."""
+    """Return the index and width that a tile path names; `None` unless the path is canonical."""
     match = _INDEX.fullmatch(path)
     if not match:
         return None

@@ -55,7 +55,7 @@ def _errors(app: FastAPI) -> None:
     @app.exception_handler(TooLarge)
     def too_large(request: Request, _error: TooLarge) -> Response:
         answer = api_v2.too_large() if request.url.path.startswith("/api/v2/") else api_v1.too_large()
-        # What is left of the body is not read, so the connection cannot be used again.
+        # The server does not read the rest of the body, so the connection cannot be used again.
         return JSONResponse(answer.content, answer.status, {"Connection": "close"})
 
     @app.exception_handler(HTTPException)

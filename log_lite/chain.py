@@ -26,7 +26,7 @@ class BadChain(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A checked certificate: `signed` is the leaf's part of it, `certificate` the DER that was sent.
+    """A checked certificate: `signed` is its part in the leaf, `certificate` the DER that the client sent.
 
     `signed` is the TBSCertificate of a precertificate and the certificate itself otherwise; `chain` the issuers' DER,
     up to the root.
@@ -43,7 +43,7 @@ class Submission:
         return CtLeaf(now_ms, self.entry_type, self.issuer_key_hash, self.signed, leaf_index_extension(index))
 
     def draft(self) -> Draft:
-        """Return a draft for the CT log. The same certificate gets its old place and time."""
+        """Return a draft for the CT log. A certificate that the log already holds keeps its index and timestamp."""
         identity = sha256(self.entry_type.to_bytes(2, "big") + self.issuer_key_hash + self.signed).digest()
         issuers = tuple((sha256(der).digest(), der) for der in self.chain)
         return Draft(CT, identity, self._seal, issuers=issuers)
@@ -102,7 +102,7 @@ def _issuers(certificates: Sequence[x509.Certificate], anchors: Sequence[x509.Ce
     path = list(certificates)
     for child, issuer in pairwise(path):
         _check_issued(child, issuer)
-    # The last one sent is an anchor, or was issued by one; then the anchors lead up to a self-signed root.
+    # The last certificate sent is an anchor, or an anchor issued it; the anchors then lead up to a self-signed root.
     while path[-1] not in anchors or path[-1].subject != path[-1].issuer:
         above = next((a for a in anchors if _issued(path[-1], a)), None)
         if above is None:

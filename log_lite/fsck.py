@@ -1,4 +1,4 @@
-"""Checking a stored log from the outside in: nothing here trusts the trees that the server keeps in memory."""
+"""Checks a stored log from its files alone, without the trees that the server keeps in memory."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ def check_tree(store: Store, row: TreeRow, folder: Path, advance: Callable[[int]
     """Hash every entry of one tree again and compare with the signed head. Raises `StoreUnusable`, `KeyUnusable`.
 
     1. Indexes run from 0 without gaps. 2. Each leaf hash is that of its body. 3. The head's note is signed by this
-    tree's key, under its origin. 4. The entries' root at the head's size is the one signed.
+    tree's key, under its origin. 4. The entries' root at the head's size is the signed root.
     """
     defects = list(store.damage())
     frontier, head = Frontier(), store.head(row.name)

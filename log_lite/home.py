@@ -21,7 +21,7 @@ CT_KEY: Final = "ct.pem"
 
 
 class Misused(Exception):
-    """The request makes no sense for this log; the message names what does."""
+    """The request does not apply to this log; the message names a request that does."""
 
 
 def check_url(url: str) -> str:
@@ -68,7 +68,7 @@ def initialise(folder: Path, url: str, now_ms: int) -> None:
             _start_tree(connection, folder, row, now_ms)
     store.close()
     with opened(folder, now_ms):
-        # Opening publishes what has not been: the first head of each tree.
+        # Opening the ledger publishes the first head of each tree.
         pass
 
 
@@ -114,7 +114,7 @@ def rotate_v2(ledger: Ledger, now_ms: int, url: str | None = None) -> TreeRow:
 
 
 def freeze(ledger: Ledger, log: str, now_ms: int) -> TreeRow:
-    """Make a log's newest tree read-only for ever. Raises `Misused`."""
+    """Make a log's newest tree read-only permanently. Raises `Misused`."""
     row = ledger.active(log).row
     if row.state != "active":
         raise Misused(f"{row.origin} is {row.state} already")
@@ -146,14 +146,14 @@ def _end(connection: sqlite3.Connection, row: TreeRow, state: str, now_ms: int) 
 
 
 def _start_tree(connection: sqlite3.Connection, folder: Path, row: TreeRow, now_ms: int) -> None:
-    # The first leaf comes with the tree: no submission can get in before it.
+    # The first leaf comes with the tree: no submission can come before it.
     connection.execute("INSERT INTO trees VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", astuple(row))
     insert(connection, row, _genesis(folder, row, now_ms), now_ms)
 
 
 def _genesis(folder: Path, row: TreeRow, now_ms: int) -> Draft:
     text = f"genesis of {row.origin}"
-    # Rekor v2 takes no plain Ed25519 signatures, so its first leaf is signed with the ECDSA key beside it.
+    # Rekor v2 takes no plain Ed25519 signatures, so the ECDSA key of the same directory signs the first leaf.
     key = read_key(folder / KEYS / (CT_KEY if row.log == CT else V1_KEY))
     if row.log == V1:
         return statement_v1(key, text).draft(row.name)

@@ -20,7 +20,10 @@ _MAX_LINE: Final = 32 * 1024 * 1024
 def import_bodies(
     ledger: Ledger, log: str, file: Path, now_ms: Callable[[], int], advance: Callable[[int], None]
 ) -> tuple[int, int]:
-    """Add every body in `file`; returns how many were added, and how many were there already. Raises `Misused`."""
+    """Add every body in `file`; returns the number added, and the number that the log already held.
+
+    Raises `Misused`.
+    """
     added = skipped = 0
     bodies = _bodies(file, log, advance)
     while batch := list(islice(bodies, _BATCH)):

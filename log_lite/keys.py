@@ -1,4 +1,4 @@
-"""The log's private keys: made once, kept as PKCS#8 PEM files that only their owner can read."""
+"""The log's private keys: made once and stored as PKCS#8 PEM files that only their owner can read."""
 
 import os
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class KeyUnusable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LogKey:
-    """A private key and its SubjectPublicKeyInfo DER. Signs as logs do: Ed25519 plainly, ECDSA over SHA-256."""
+    """A private key and its SubjectPublicKeyInfo DER. Signs with plain Ed25519, or with ECDSA over SHA-256."""
 
     private: PrivateKey
     spki: bytes
@@ -50,12 +50,12 @@ def log_key(private: PrivateKey) -> LogKey:
 
 
 def new_ecdsa_key() -> LogKey:
-    """Make a P-256 key, which clients demand of Rekor v1 and CT logs."""
+    """Make a P-256 key, which clients require of Rekor v1 and CT logs."""
     return log_key(ec.generate_private_key(ec.SECP256R1()))
 
 
 def new_ed25519_key() -> LogKey:
-    """Make an Ed25519 key, with which Rekor v2 shards sign checkpoints."""
+    """Make an Ed25519 key, with which a Rekor v2 shard signs checkpoints."""
     return log_key(ed25519.Ed25519PrivateKey.generate())
 
 

@@ -28,12 +28,12 @@ _logger = logging.getLogger(__name__)
 
 
 class LogDamaged(Exception):
-    """The stored entries are not the tree that was signed: never serve it."""
+    """The stored entries do not give the root that the log signed. The log must not be served."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """A leaf's bytes and the values beside it, once its index and time (ms) are known."""
+    """A leaf's bytes and the values stored beside it, made when its index and time (ms) are known."""
 
     body: bytes
     extra: bytes = b""
@@ -55,7 +55,7 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Index that a draft was given. `duplicate`: it was there before; nothing was added."""
+    """Index that a draft was given. `duplicate`: the tree already held the entry; nothing was added."""
 
     tree: str
     entry: Entry
@@ -64,7 +64,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The tree takes no entries any more. `state` says why."""
+    """The tree no longer takes entries; `state` is the reason."""
 
     tree: str
     state: str
@@ -113,9 +113,9 @@ class Ledger:
     def sync_if_changed(self, now_ms: int) -> bool:
         """Call `sync` if another writer has written since this thread's last check; returns whether it has.
 
-        Counted by the calling thread's own database connection, so only one thread may ask.
+        The calling thread's own database connection counts the changes, so only one thread may call this.
         """
-        # Counted before reading, remembered after: a change in between is seen twice rather than never.
+        # Counted before `sync` and stored after it, so that a change in between is read twice instead of being missed.
         changes = self.store.foreign_changes()
         if changes == self._seen_changes:
             return False
@@ -199,7 +199,7 @@ class Ledger:
             return
         with self.store.write() as connection:
             for shard, size in grown:
-                # A head never goes back, also when two processes publish at the same time.
+                # The head never gets smaller, also when two processes publish at the same time.
                 connection.execute(
                     "INSERT INTO heads VALUES (?, ?, ?, ?) ON CONFLICT (tree) DO UPDATE SET size = excluded.size,"
                     " root = excluded.root, note = excluded.note WHERE excluded.size >= heads.size",

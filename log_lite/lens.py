@@ -28,7 +28,7 @@ class Lens:
         return list(shards)
 
     def head(self, head: HeadText) -> HeadText:
-        """Contents of the checkpoint."""
+        """Contents of the checkpoint, as signed."""
         return head
 
     def sign(self, signer: NoteSigner, head: HeadText, now_ms: int) -> bytes:
@@ -56,7 +56,7 @@ class Lens:
         return raw
 
     def retrieved(self, places: list[Place]) -> list[Place]:
-        """Order of what Rekor v1's retrieve answers."""
+        """Entries of a Rekor v1 retrieve answer, in the order of the answer."""
         return places
 
     def now_ms(self, now_ms: int) -> int:
@@ -64,7 +64,7 @@ class Lens:
         return now_ms
 
     def promise(self, view: View, draft: Draft, now_ms: int) -> tuple[View, Entry] | None:  # noqa: ARG002  for lenses that lie
-        """Promise an entry without adding it: a tree that holds it, for its submitter alone. `None`: add it."""
+        """Tree and entry to show to the submitter alone, without adding the entry; `None` if the log is to add it."""
         return None
 
 

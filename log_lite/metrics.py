@@ -48,7 +48,7 @@ class Metrics:
 
 
 def api_of(path: str) -> str:
-    """API of a path: one of few words, so that the number of time series is bounded."""
+    """Name of the API that a path belongs to; few values, so that the number of time series is bounded."""
     if path.startswith("/ct/"):
         return "ct"
     if path.startswith("/api/v1/"):

@@ -48,13 +48,13 @@ class NoteSigner:
         return signature_line(self.name, self.verifier.key_id, blob)
 
     def blob(self, head: HeadText, timestamp_ms: int) -> bytes:  # noqa: ARG002  only a CT tree head carries a time
-        """Signature over `head`; `timestamp_ms` is when, for the formats that say it."""
+        """Signature over `head`; `timestamp_ms` is the signing time, for formats that contain one."""
         return self.key.sign(head.to_bytes())
 
 
 @dataclass(frozen=True, slots=True)
 class CtNoteSigner(NoteSigner):
-    """Signs as a static CT log: the tree head, not the text, with its time in front."""
+    """Signs as a static CT log: the RFC 6962 tree head instead of the note text, with its timestamp in front."""
 
     def with_key(self, key: LogKey) -> NoteSigner:
         """Return a signer of the same form and name with another key."""

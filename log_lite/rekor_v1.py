@@ -1,4 +1,4 @@
-"""Rekor v1 answers: entries, heads and proofs in the shapes its OpenAPI description gives them."""
+"""Rekor v1 answers: entries, heads and proofs in the shapes of Rekor's OpenAPI description."""
 
 import base64
 from hashlib import sha256
@@ -15,7 +15,7 @@ _LEAF_DIGITS = 64
 
 
 class NotObservable(Exception):
-    """A tree size beyond what this replica has."""
+    """A tree size larger than this replica's tree."""
 
     def __init__(self, observable: int) -> None:
         super().__init__(observable)
@@ -37,7 +37,7 @@ class RekorV1:
         return sum(s.published for s in self.shards() if s.row.position < shard.row.position)
 
     def _listed(self) -> list[Shard]:
-        """The part of these trees that the log shows."""
+        """Shards that the log shows to readers, oldest first."""
         shards = self.shards()
         return self._service.lens(shards[-1]).listed(shards)
 
@@ -58,7 +58,7 @@ class RekorV1:
         }
 
     def by_tree_id(self, tree_id: str | None) -> Shard | None:
-        """Return the shard with a tree id; the active one when none is asked for."""
+        """Return the shard with a tree id; the active shard for `None`."""
         if tree_id is None:
             return self.shards()[-1]
         return next((shard for shard in self._listed() if shard.row.tree_id == tree_id), None)
@@ -130,7 +130,7 @@ class RekorV1:
         return {"rootHash": view.tree.root(view.size).hex(), "hashes": [h.hex() for h in hashes]}
 
     def search(self, key: str) -> list[str]:
-        """UUIDs of entries filed under a key, newest shard's names resolved."""
+        """UUIDs of the entries that the index has under a search key."""
         found = []
         names = {shard.row.name: shard for shard in self.shards()}
         for tree, index in self._service.ledger.store.search(key.lower()):

@@ -1,4 +1,4 @@
-"""The one thread that writes: it collects submissions into batches, so that many share one fsync."""
+"""The only writing thread. It collects submissions into batches, so that many submissions share one fsync."""
 
 import logging
 import queue
@@ -19,11 +19,11 @@ _logger = logging.getLogger(__name__)
 
 
 class Pushback(Exception):
-    """More submissions wait than this log takes; try again."""
+    """The queue of submissions is full; the client should try again."""
 
 
 class NotStored(Exception):
-    """The entry could not be stored, or not within the time limit. No client was told that it was."""
+    """The entry could not be stored, or not within the time limit. No client got a receipt for it."""
 
 
 def wall_clock_ms() -> int:
@@ -32,7 +32,7 @@ def wall_clock_ms() -> int:
 
 
 class Sequencer:
-    """Runs `Ledger.commit` on batches in a thread of its own, and notices what other processes changed."""
+    """Runs `Ledger.commit` on batches in a thread of its own, and notices changes by other processes."""
 
     def __init__(self, ledger: Ledger, now_ms: Callable[[], int] = wall_clock_ms) -> None:
         self._ledger = ledger
@@ -53,7 +53,7 @@ class Sequencer:
             self._thread.join(_ANSWER_SECONDS)
 
     def alive(self) -> bool:
-        """Whether submissions can be answered."""
+        """True while the writer thread runs, so that submissions are answered."""
         return self._thread.is_alive()
 
     def submit(self, draft: Draft) -> Receipt | Refused:
@@ -80,7 +80,7 @@ class Sequencer:
                 _logger.error("the database cannot be used, submissions fail until it is repaired: %s", error)  # noqa: TRY400  the message says all
                 time.sleep(_IDLE_SECONDS)
             except Exception:
-                # A dead writer would refuse every later submission for one bad one.
+                # If this thread ended, one bad submission would make every later one fail.
                 _logger.exception("a batch failed; its submitters were told")
 
     def _batch(self) -> list[tuple[Draft, Future[Receipt | Refused]]]:

@@ -28,15 +28,15 @@ from log_lite.service import Service
 from log_lite.store import Store
 
 _HTTP_PORT: Final = 80
-# Further loopback addresses that Rekor v2 shards made by `rotate` live under.
+# Further loopback addresses, for the Rekor v2 shards that `rotate` makes.
 _SPARE_HOSTS: Final = tuple(f"127.0.0.{n}" for n in range(2, 10))
-# A quarter of the descriptors, for database connections need the others. Faults trickle for two minutes.
+# A quarter of the file descriptors; database connections need the rest. A trickle fault lasts two minutes.
 _LIMITS: Final = ConnectionLimits(idle=30, exchange=180.0, most=512, share=4)
 _logger = logging.getLogger(__name__)
 
 
 class CannotListen(Exception):
-    """The address is taken or not ours."""
+    """Another process holds the address, or this machine does not have it."""
 
 
 class AlreadyServing(Exception):
@@ -72,7 +72,7 @@ def sole_server(folder: Path) -> Iterator[None]:
 
 
 def addresses(url: str, listen: str | None) -> list[tuple[str, int]]:
-    """Addresses to listen on: the URL's port on loopback, or what `listen` (`host:port`) says. Raises `Misused`."""
+    """Addresses to listen on: the URL's port on loopback, or the address `listen` (`host:port`). Raises `Misused`."""
     if listen is not None:
         host, separator, port = listen.rpartition(":")
         if not separator or not port.isdecimal() or not host:
@@ -82,7 +82,7 @@ def addresses(url: str, listen: str | None) -> list[tuple[str, int]]:
     port_number, host = parts.port or _HTTP_PORT, parts.hostname or ""
     if not is_loopback_host(host):
         raise Misused(f"{url} is not on loopback: say where to listen with --listen, such as --listen 0.0.0.0:3000")
-    # A name resolves to either family, and clients differ in which they try first.
+    # A host name resolves to IPv4 and IPv6, and clients differ in which of the two they try first.
     own = () if host in ("localhost", "127.0.0.1", "::1", *_SPARE_HOSTS) else (host,)
     return [(name, port_number) for name in (*own, "127.0.0.1", "::1", *_SPARE_HOSTS)]
 
@@ -106,7 +106,7 @@ def bind(wanted: Sequence[tuple[str, int]]) -> list[socket.socket]:
 
 
 def serve(folder: Path, *, anchors: Sequence[x509.Certificate], listen: str | None, accept_dsse: bool) -> None:
-    """Serve until SIGTERM or SIGINT. Raises what opening the log raises, `CannotListen`, `AlreadyServing`."""
+    """Serve until SIGTERM or SIGINT. Raises the errors of `opened`, `CannotListen`, `AlreadyServing`."""
     with sole_server(folder), contextlib.closing(Ledger.open(folder, wall_clock_ms())) as ledger:
         sockets = bind(addresses(ledger.url, listen))
         sequencer = Sequencer(ledger)
@@ -124,7 +124,7 @@ def serve(folder: Path, *, anchors: Sequence[x509.Certificate], listen: str | No
 
 
 class _FaultSwitch:
-    """Takes over the faults that the database says are switched on."""
+    """Puts the faults that the database lists into force."""
 
     def __init__(self, service: Service) -> None:
         self._service = service

@@ -14,14 +14,14 @@ from log_lite.sequencer import Sequencer, wall_clock_ms
 from log_lite.shard import Shard, View
 from log_lite.store import Entry
 
-# Full bundles in memory, the oldest given up first: at most 32 MiB.
+# Cache of full bundles, at most 32 MiB; the oldest is dropped first.
 _KEPT: Final = 64
 _KEPT_BYTES: Final = 512 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A submission's place, and the view its submitter is shown. `duplicate`: it was there before."""
+    """A submission's place, and the view for its submitter. `duplicate`: the tree already held the entry."""
 
     shard: Shard
     view: View
@@ -39,31 +39,31 @@ class Service:
     lenses: Mapping[str, Lens] = field(default_factory=dict)
     fault_modes: Mapping[str, str] = field(default_factory=dict)
     clock: Callable[[], int] = wall_clock_ms
-    # By tree: the checkpoint signed last. Submissions that share a commit share its signature.
+    # The checkpoint signed last, by tree. Submissions of one commit share one signature.
     _notes: dict[str, tuple[HeadText, bytes]] = field(default_factory=dict)
     _bundles: dict[tuple[str, int], bytes] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
     def lens(self, shard: Shard) -> Lens:
-        """Return the lens readers of this shard's log look through."""
+        """Return the lens that applies to readers of this shard's log."""
         return self.lenses.get(shard.row.log, HONEST)
 
     def view(self, shard: Shard) -> View:
-        """Return what readers see of a shard now."""
+        """Return the view of a shard that readers get now."""
         lens, view = self.lens(shard), shard.view()
         return lens.view(view) if shard is self.ledger.active(shard.row.log) else lens.past_view(view)
 
     def view_with(self, shard: Shard, index: int) -> View:
-        """Return what the submitter of the entry at `index` sees: a tree that holds it."""
+        """Return a view that holds the entry at `index`, for its submitter."""
         view = self.view(shard)
         return view if view.size > index else shard.view()
 
     def now_ms(self, shard: Shard) -> int:
-        """Time as this log tells it."""
+        """Time that this log claims, in milliseconds since the epoch."""
         return self.lens(shard).now_ms(self.clock())
 
     def note(self, shard: Shard, view: View) -> bytes:
-        """Signed checkpoint of a view: the one signed last while it is of the same head, in a form without a time."""
+        """Signed checkpoint of a view. Reuses the last one for an unchanged head in a format without a timestamp."""
         lens, head = self.lens(shard), view.head()
         if lens is not HONEST or isinstance(shard.signer, CtNoteSigner):
             return lens.sign(shard.signer, lens.head(head), self.now_ms(shard))
@@ -74,7 +74,7 @@ class Service:
         return known[1]
 
     def full_bundle(self, shard: Shard, index: int, make: Callable[[], bytes]) -> bytes:
-        """Bytes of a full entry bundle or data tile of an honest log, which never change: kept once they are made."""
+        """Bytes of a full entry bundle or data tile of an honest log; cached, because they never change."""
         if self.lens(shard) is not HONEST:
             return make()
         key = shard.row.name, index
@@ -92,7 +92,7 @@ class Service:
         """Sign a checkpoint of a Rekor v2 view under the shard's whole address, port and path included.
 
         rekor-monitor takes a log's URL without its scheme as its origin, and looks the key up by the id of the first
-        signature; cosign takes the host alone. So the first signature is by the name that the trust root knows.
+        signature; cosign takes the host alone. So the first signature is under the name in the trust root.
         """
         lens, named, now_ms = self.lens(shard), shard.signer_by_url(), self.now_ms(shard)
         head = lens.head(replace(view.head(), origin=named.name))
@@ -100,18 +100,18 @@ class Service:
         return known + own.removeprefix(head.to_bytes() + b"\n")
 
     def submit(self, shard: Shard, draft: Draft) -> Accepted | Refused:
-        """Have a draft sequenced. Raises `Pushback`, `NotStored`."""
+        """Add a draft through the sequencer. Raises `Pushback`, `NotStored`."""
         promised = self.lens(shard).promise(shard.view(), draft, self.clock())
         if promised is not None:
             return Accepted(shard, *promised)
         receipt = self.sequencer.submit(draft)
         if isinstance(receipt, Refused):
             return receipt
-        # A rotation may have come first: the receipt says which tree took the entry.
+        # A rotation may have come before the draft: the receipt says which tree took the entry.
         shard = self.ledger.shards[receipt.tree]
         return Accepted(shard, self.view_with(shard, receipt.entry.index), receipt.entry, receipt.duplicate)
 
     def v2_shard(self, host: str) -> Shard:
-        """Return the Rekor v2 shard that lives under this host name; the first one for any other name."""
+        """Return the Rekor v2 shard with this host name; the first shard for any other name."""
         shards = self.ledger.of_log(V2)
         return next((shard for shard in shards if shard.row.origin == host), shards[0])

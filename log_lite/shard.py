@@ -38,7 +38,7 @@ class View:
         return list(self.read(start, min(end, self.size)))
 
     def head(self) -> HeadText:
-        """Return what a checkpoint of this view says."""
+        """Return the contents of a checkpoint of this view."""
         extensions = (self.row.extension,) if self.row.extension else ()
         return HeadText(self.row.origin, self.size, self.tree.root(self.size), extensions)
 
@@ -69,12 +69,12 @@ class Shard:
         return assemble(head.to_bytes(), self.signer.line(self.signer.blob(head, timestamp_ms)))
 
     def signer_by_url(self) -> NoteSigner:
-        """Signer of a Rekor v2 shard's checkpoints for readers who take its address for its origin."""
+        """Signer of a Rekor v2 shard's checkpoints for readers that use the shard's address as its origin."""
         return rekor_v2_signer(self.signer.key, v2_address(self.row.url).partition("://")[2])
 
 
 def v2_address(url: str) -> str:
-    """Address of a Rekor v2 shard alone: Rekor v1 and the CT log share `url` with it."""
+    """Address that serves a Rekor v2 shard only; `url` serves Rekor v1 and the CT log as well."""
     return url + V2_PATH
 
 

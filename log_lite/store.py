@@ -1,7 +1,7 @@
 """The log's database: SQLite in WAL mode with `synchronous=FULL`, so a committed row survives a power cut.
 
 One file holds entries, leaf hashes, tree metadata and the latest published heads. Tiles are not stored: they are cut
-from the leaf hashes, so there is one truth to back up and to check.
+from the leaf hashes, so only the leaf hashes need a backup and a check.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ class StoreUnusable(Exception):
 
 
 class WrongFolder(Exception):
-    """There is no log in a folder that should hold one, or one in a folder that should not."""
+    """A folder that should hold a log has none, or a folder for a new log already has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class TreeRow:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One stored leaf. `body` is what `leaf_hash` hashes; `extra` (attestation, CT chain) no hash covers."""
+    """One stored leaf. `leaf_hash` is the hash of `body`; no hash covers `extra` (attestation, CT chain)."""
 
     index: int
     leaf_hash: bytes
@@ -76,7 +76,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class StoredHead:
-    """The head published last: everything below `size` was durable before `note` was signed."""
+    """The head published last. The entries below `size` were durable before `note` was signed."""
 
     size: int
     root: bytes
@@ -107,7 +107,7 @@ class Store:
 
     @classmethod
     def open(cls, path: Path) -> "Store":
-        """Open an existing database. Raises `WrongFolder` for a missing one: that is never a first start."""
+        """Open an existing database. Raises `WrongFolder` for a missing one, which only `create` may make."""
         if not path.is_file():
             raise WrongFolder(
                 f"there is no log in {path.parent}, so nothing was done: name its folder with --dir, or make one with "

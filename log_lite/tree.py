@@ -1,7 +1,7 @@
 """A Merkle tree that builds proofs and tiles (RFC 6962 section 2.1, C2SP tlog-tiles).
 
-The tree keeps the root of every full aligned subtree, level by level, in memory (64 bytes a leaf). It is a cache of the
-leaf hashes in the database: rebuilt on start, never stored, so it cannot disagree with them.
+The tree keeps the root of every full aligned subtree, level by level, in memory (64 bytes a leaf). This is a cache of
+the leaf hashes in the database, rebuilt on each start and never stored, so the two always agree.
 """
 
 from collections.abc import Iterable

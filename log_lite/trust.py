@@ -12,7 +12,7 @@ from log_lite.ledger import CT, V1, V2, Ledger
 from log_lite.shard import Shard, v2_address
 
 _OPERATOR: Final = "log-lite"
-# Clients drop keys that start later than they think it is: the clock of another machine may be behind.
+# Clients drop a key that starts in their future, and the clock of another machine may be behind.
 _BACKDATED: Final = timedelta(days=1)
 
 

@@ -46,7 +46,7 @@ from sign_lite.verifying import Signed, verify_file
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-# cosign's name for it.
+# cosign's name for the variable.
 PASSWORD_VARIABLE: Final = "COSIGN_PASSWORD"  # noqa: S105  a name
 _SHOWN: Final = 3
 _errors = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -116,7 +116,7 @@ def reported(command: Callable[_P, _R]) -> Callable[_P, _R]:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A command's options that name the signer."""
+    """Options of a command that name the signer."""
 
     token: str | None = None
     token_file: Path | None = None
@@ -137,7 +137,7 @@ def signing_as(config: ClientTrustConfig, given: Given) -> IdentityToken | KeyPa
 
 
 def key_password() -> bytes:
-    """Password of a private key: of the environment, or typed in. Raises `Misuse`."""
+    """Password of a private key, from the environment or from the terminal. Raises `Misuse`."""
     if (known := os.environ.get(PASSWORD_VARIABLE)) is not None:
         return known.encode()
     if not sys.stdin.isatty():
@@ -148,7 +148,7 @@ def key_password() -> bytes:
 
 @contextmanager
 def opened_signer(trust_config: str, rekor_version: int | None, given: Given) -> Iterator[Signing]:
-    """Signer that the options name, in the deployment that they name."""
+    """The signer and the deployment that the options name."""
     config = load_trust_config(trust_config, rekor_version)
     with signer(config, signing_as(config, given)) as opened:
         yield opened
@@ -280,7 +280,7 @@ def verify_command(
 
 
 def _verified(file: Path, source: Path, trust: Trust, who: Signed) -> dict[str, Any]:
-    """Result for one file: that of the first bundle file of `source` that verifies, or why each of them does not."""
+    """Result for one file: that of the first bundle file of `source` that verifies, or why each one fails."""
     artifact = hash_named(file)
     result: dict[str, Any] = {"file": str(file), "sha256": artifact.sha256.hex()}
     problems = []

@@ -1,4 +1,4 @@
-"""The client protocol of sigstore-conformance: `sign-bundle` and `verify-bundle`, with its options and no others.
+"""The client protocol of sigstore-conformance: `sign-bundle` and `verify-bundle`, with its exact options.
 
 SPEC sigstore-conformance docs/cli_protocol.md. The suite is given a program to run; `exec sign-lite conformance "$@"`
 is such a program. Exit code 0 means success, any other one failure.

@@ -2,7 +2,7 @@
 
 
 class SignLiteError(Exception):
-    """Root of the errors that this program raises on purpose, with their exit code."""
+    """Base class of this program's errors, with their exit code."""
 
     exit_code = 3
 
@@ -20,7 +20,7 @@ class Misuse(SignLiteError):
 
 
 class Refused(SignLiteError):
-    """A service answered, and said no: another try with the same input ends the same way."""
+    """A service refused the request; another try with the same input would fail too."""
 
     exit_code = 3
 

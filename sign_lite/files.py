@@ -27,23 +27,23 @@ _CHUNK: Final = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """Digests of one file: `others` by the name of the hash, where more than SHA-256 was asked for."""
+    """Digests of one file: `others` are digests by further hashes, by the name of the hash."""
 
     sha256: bytes
     others: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def hashed(self) -> Hashed:
-        """The SHA-256 as the `sigstore` package takes it."""
+        """The SHA-256 in the type of the `sigstore` package."""
         return Hashed(algorithm=HashAlgorithm.SHA2_256, digest=self.sha256)
 
     def digest(self, name: str) -> bytes | None:
-        """Digest by the hash of this name; `None` where it is not known."""
+        """Digest by the hash of this name; `None` if it was not computed."""
         return self.sha256 if name == "sha256" else self.others.get(name)
 
 
 def hash_file(path: Path, *, more: bool) -> Artifact:
-    """SHA-256 of a file of any size, read once in pieces; `more`, and SHA-384 and SHA-512. Raises `Misuse`."""
+    """SHA-256 of a file of any size, read once in pieces; SHA-384 and SHA-512 too with `more`. Raises `Misuse`."""
     digests = {name: hashlib.new(name) for name in (HASHES if more else ("sha256",))}
     try:
         with path.open("rb") as file:
@@ -57,14 +57,14 @@ def hash_file(path: Path, *, more: bool) -> Artifact:
 
 
 def hash_named(name: Path) -> Artifact:
-    """Digests of a file, or the one that `sha256:HEX` says where no file has that name. Raises `Misuse`."""
+    """Digests of a file, or the digest in `sha256:HEX` if no file has that name. Raises `Misuse`."""
     if not is_digest(name):
         return hash_file(name, more=True)
     return Artifact(bytes.fromhex(str(name).partition(":")[2]))
 
 
 def is_digest(name: Path) -> bool:
-    """True where `hash_named` takes the argument as a digest."""
+    """True if `hash_named` reads the argument as a digest."""
     return _DIGEST.fullmatch(str(name)) is not None and not name.exists()
 
 
@@ -81,7 +81,7 @@ def read_small(path: Path, what: str) -> bytes:
 
 
 def bundles_named(name: Path) -> Iterator[tuple[Path, bytes]]:
-    """Path and content of each file that `--bundle` stands for: a file, a folder, a pattern, or standard input for `-`.
+    """Path and content of each file that `--bundle` names: a file, a folder, a pattern, or `-` for standard input.
 
     Raises `Misuse`, `typer.BadParameter`.
     """
@@ -105,7 +105,7 @@ def default_bundle(file: Path, suffix: str = BUNDLE_SUFFIX) -> Path:
 
 
 def check_writable(path: Path, *, overwrite: bool) -> None:
-    """Raise `Misuse` before anything is signed when the bundle could not be kept: a log entry cannot be taken back."""
+    """Raise `Misuse` before signing if the bundle cannot be written: a log entry cannot be removed."""
     if path.exists() and not overwrite:
         raise Misuse(f"{path}: exists already; give --overwrite or another --bundle")
     if not os.access(path.parent, os.W_OK):
@@ -113,7 +113,7 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
 
 
 def write_bundle(path: Path, content: str) -> None:
-    """Write a bundle so that it is there whole or not at all. Raises `Misuse`."""
+    """Write a bundle atomically. Raises `Misuse`."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with temporary.open("x", encoding="utf-8") as file:

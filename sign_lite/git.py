@@ -1,7 +1,7 @@
 """`sign-lite git`: commits and tags signed in gitsign's format, as the program that git calls (`gpg.x509.program`).
 
 The signature is a detached CMS signature with the certificate; the log entry, in Rekor v1, is over its signed
-attributes and stands in the signature (gitsign's offline mode), so that it verifies without asking a log.
+attributes and stands in the signature (gitsign's offline mode), so that it verifies offline.
 """
 
 import base64
@@ -140,7 +140,10 @@ def _verify(file: Path, payload: bytes, settings: Mapping[str, str], status_fd: 
 
 
 def _attributes(payload: bytes, now: datetime) -> bytes:
-    """Signed attributes as the DER that is signed: a SET OF in order (X.690 11.6). RFC 5652 5.3, 11.1 to 11.3."""
+    """The DER of the signed attributes, over which the signature is made: a sorted SET OF (X.690 11.6).
+
+    RFC 5652 5.3, 11.1 to 11.3.
+    """
     digest = bytes.fromhex(sha256(payload).partition(":")[2])
     values = (
         (CONTENT_TYPE, _oid(DATA)),
@@ -151,7 +154,10 @@ def _attributes(payload: bytes, now: datetime) -> bytes:
 
 
 def _cms(leaf: bytes, attributes: bytes, signature: bytes, entry: bytes | None) -> bytes:
-    """SignedData with one signer, detached; without an entry as in gitsign's online mode. RFC 5652 5.1 and 5.3."""
+    """Detached SignedData with one signer; with no entry, in the form of gitsign's online mode.
+
+    RFC 5652 5.1 and 5.3.
+    """
     certificate = x509.load_der_x509_certificate(leaf)
     serial = certificate.serial_number
     number = der.encode(der.INTEGER, serial.to_bytes(serial.bit_length() // 8 + 1, "big"))
@@ -205,7 +211,10 @@ def _armoured(raw: bytes) -> bytes:
 
 
 def _login(settings: Mapping[str, str]) -> LoginKind | None:
-    """Login of git's user. git's object is on standard input, so that no code can be typed in. Raises `Misuse`."""
+    """The user's login kind.
+
+    Standard input holds git's object, so a login that needs typing is refused. Raises `Misuse`.
+    """
     wanted = settings.get("SIGN_LITE_LOGIN")
     if wanted not in (None, LoginKind.BROWSER, LoginKind.DEVICE):
         raise Misuse(f"signlite.login is {wanted!r:.40}; git can sign in by `browser` or `device`")

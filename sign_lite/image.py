@@ -59,7 +59,10 @@ AllowHttp = Annotated[bool, typer.Option("--allow-http", help="Ask the registry 
 
 
 class _ImageStatement(Statement):
-    """A statement whose subject has no name. SPEC in-toto Statement v1: it is optional; the package insists on it."""
+    """A statement whose subject has no name.
+
+    SPEC in-toto Statement v1: the name is optional; the `sigstore` package requires one.
+    """
 
     def __init__(self, contents: bytes) -> None:
         self._contents = contents

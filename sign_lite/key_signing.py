@@ -1,4 +1,4 @@
-"""Signs with a key pair: entries of both Rekors, and bundles whose key the verifier must know."""
+"""Signs with a key pair: entries of both Rekors, and bundles for verifiers that have the key."""
 
 import base64
 import hashlib
@@ -57,7 +57,7 @@ class KeySigner:
     def _entered(self, v2: Mapping[str, Any], v1: Mapping[str, Any]) -> dict[str, Any]:
         request = v2 if isinstance(self._log, RekorV2Client) else v1
         made = self._log.create_entry(EntryRequestBody(dict(request)))
-        # The package offers no other way to the document.
+        # The package has no public access to the document.
         entry: dict[str, Any] = json.loads(made._inner.to_json())  # noqa: SLF001
         return entry
 
@@ -89,7 +89,10 @@ class KeySigner:
         return {"mediaType": BUNDLE_0_3, "verificationMaterial": material, **content}
 
     def _stamps(self, signature: bytes) -> list[dict[str, str]]:
-        """Signed times: an entry of Rekor v2 has none of its own. Asked first: a log entry cannot be taken back."""
+        """Timestamps, which an entry of Rekor v2 lacks.
+
+        Requested before the entry, because an entry cannot be removed.
+        """
         try:
             replies = [each.request_timestamp(signature) for each in self._authorities]
         except TimestampError as error:

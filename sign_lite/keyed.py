@@ -1,7 +1,7 @@
 """Verifies bundles that a bare key signed: the signature, and that a log of the trusted root has the entry for it.
 
-The `sigstore` package verifies bundles with a certificate only. Whose the key is, and that it may sign, the caller
-says: a certificate would say it otherwise.
+The `sigstore` package verifies bundles with a certificate only. The caller decides whether to trust the key, for which
+a certificate would otherwise speak.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ def verify_with_key(
 ) -> tuple[str, bytes] | None:
     """Prove that the key signed the file of these digests, or an envelope, and that a log has it.
 
-    Returns payload type and payload of an envelope: whether it is about the file is for the caller to say. Raises
+    Returns payload type and payload of an envelope: the caller must check that the payload is about the file. Raises
     `VerificationFailed`.
     """
     try:
@@ -68,9 +68,9 @@ def _only_entry(held: HeldBundle) -> Mapping[str, Any]:
 
 
 def check_message(held: HeldBundle, artifact: Artifact, key: ClientKey) -> Mapping[str, str]:
-    """Check a signature over a file; returns the digests that a log entry of it may have, by their content."""
+    """Check a signature over a file; returns the digests that its log entry may contain, by the content they cover."""
     told = held.document["messageSignature"].get("messageDigest") or {}
-    # SPEC protobuf-specs sigstore_common.proto: the digest is a hint; the signature is over the file's own.
+    # SPEC protobuf-specs sigstore_common.proto: the digest is a hint; the signature is over the file's own digest.
     hint = decoded(told.get("digest"), "the message digest") if told else None
     names = [name for name in hashes_of(key) if hint is None or len(hint) == HASHES[name].digest_size]
     known = [(name, digest) for name in names if (digest := artifact.digest(name)) is not None]
@@ -98,7 +98,7 @@ def check_envelope(envelope: Mapping[str, Any], key: ClientKey) -> Mapping[str, 
 
 
 def check_logged(entry: Mapping[str, Any], trusted_root: Mapping[str, Any], *, needs_proof: bool) -> bool:
-    """Check inclusion proof and checkpoint, and the signed entry timestamp if there is one, which is returned.
+    """Check inclusion proof and checkpoint, and the signed entry timestamp. True if the entry has a timestamp.
 
     SPEC protobuf-specs sigstore_bundle.proto: a bundle of version 0.1 has the timestamp, and its proof may lack the
     checkpoint; every later one has both proof and checkpoint.
@@ -121,7 +121,7 @@ def check_logged(entry: Mapping[str, Any], trusted_root: Mapping[str, Any], *, n
 
 @dataclass(frozen=True, slots=True)
 class _Log:
-    """A log of a trusted root in JSON, read as it is asked: a defect of another log is no concern of an entry."""
+    """A log of a trusted root in JSON. Each field is read when used, so that other logs' defects fail no entry."""
 
     document: Mapping[str, Any]
 

@@ -23,7 +23,7 @@ CLIENT_ID: Final = "sigstore"
 _DEVICE_GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"
 _ANSWER_LIMIT: Final = 256 * 1024
 _SECONDS: Final = 30
-# RFC 8628 3.5: the interval where the server names none, and what `slow_down` adds to it.
+# RFC 8628 3.5: the interval if the server names none, and the seconds that `slow_down` adds.
 _INTERVAL: Final = 5
 _LONGEST_WAIT: Final = 1800
 _LONGEST_INTERVAL: Final = 60

@@ -21,7 +21,7 @@ from sigstore_entries.ed25519ph import DOMAIN, verify_ed25519ph
 # SPEC go-securesystemslib encrypted: JSON in a PEM block of one of these names.
 _COSIGN: Final = ("ENCRYPTED SIGSTORE PRIVATE KEY", "ENCRYPTED COSIGN PRIVATE KEY")
 _BOX_KEY: Final = 32
-# cosign writes N = 65536, r = 8, p = 1 (64 MiB); a file must not make us spend much more.
+# cosign writes N = 65536, r = 8, p = 1 (64 MiB); a file may not demand much more memory.
 _MOST_N: Final = 1 << 18
 _MOST_R: Final = 16
 _MOST_P: Final = 4
@@ -32,7 +32,7 @@ _CURVES: Final = {"secp256r1": "PKIX_ECDSA_P256_SHA_256", "secp384r1": "PKIX_ECD
 
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
 Password = Callable[[], bytes]
-"""Asks for the password of a key, where it has one."""
+"""Asks for the password of an encrypted key."""
 
 
 class KeyPair:
@@ -78,9 +78,9 @@ class KeyPair:
 
 
 def sign_ed25519ph(key: ed25519.Ed25519PrivateKey, digest: bytes) -> bytes:
-    """Sign a SHA-512 digest with Ed25519ph (RFC 8032 5.1.6), in libsodium's arithmetic of constant time.
+    """Sign a SHA-512 digest with Ed25519ph (RFC 8032 5.1.6), in constant time, by libsodium.
 
-    Raises `RuntimeError` where the signature made does not verify: a computer that errs must not give away the key.
+    Raises `RuntimeError` if the new signature does not verify: a faulty signature can reveal the key.
     """
     # Imported here: most signatures need no key pair.
     from nacl import bindings as sodium  # noqa: PLC0415

@@ -1,8 +1,8 @@
-"""Verifies bundles with a certificate that the `sigstore` package reads none of, for their log entry.
+"""Verifies bundles with a certificate whose form of log entry the `sigstore` package cannot read.
 
-Those of version 0.1 whose entry has a signed entry timestamp and no inclusion proof, as cosign wrote until its version
-3, and those with an `intoto` 0.0.2 entry, as npm's provenance has. The log's signed time takes the place of a
-timestamp; certificate, identity, signature and entry are checked as for other bundles.
+There are two such forms: bundles of version 0.1 whose entry has a signed entry timestamp and no inclusion proof (cosign
+before version 3), and bundles with an `intoto` 0.0.2 entry (npm's provenance). The log's signed time takes the place of
+a timestamp; certificate, identity, signature and entry are checked as for other bundles.
 """
 
 from collections.abc import Mapping

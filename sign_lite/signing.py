@@ -1,4 +1,4 @@
-"""Signs files and statements through the `sigstore` package, and turns what goes wrong into our words."""
+"""Signs files and statements through the `sigstore` package, and turns its errors into `SignLiteError`."""
 
 import contextlib
 import json
@@ -32,10 +32,10 @@ class Made:
 
 
 class Signing(Protocol):
-    """Makes signatures of one signer. Both methods raise `Refused` or `Unreachable`."""
+    """Signs as one signer. Both methods raise `Refused` or `Unreachable`."""
 
     def file(self, artifact: Artifact) -> Made:
-        """Sign a file of which the digests are known."""
+        """Sign a file, given by its digests."""
 
     def statement(self, statement: Statement) -> Made:
         """Sign an in-toto statement."""
@@ -125,7 +125,7 @@ def _translated() -> Iterator[None]:
 
 
 def _service_error(error: Exception) -> SignLiteError:
-    """The server's own words: the package drops them for 4xx answers."""
+    """Error with the server's own message, which the package drops for 4xx answers."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, requests.RequestException):
         cause = cause.__cause__

@@ -16,14 +16,14 @@ from sigstore_entries.client_keys import ClientKey
 
 
 def describe(bundle: Bundle) -> dict[str, Any]:
-    """Log entry and signer of a bundle. Everything in it may be hostile text unless the bundle was verified."""
+    """Log entry and signer of a bundle. Each value may be hostile text unless the bundle was verified."""
     return _described(
         json.loads(bundle.to_json())["verificationMaterial"]["tlogEntries"][0], bundle.signing_certificate
     )
 
 
 def describe_certified(held: HeldBundle) -> dict[str, Any]:
-    """The same of a bundle that the `sigstore` package does not read."""
+    """Log entry and signer of a bundle that the `sigstore` package does not read."""
     return _described(held.entries[0], x509.load_der_x509_certificate(held.certificates[0]))
 
 
@@ -47,7 +47,7 @@ def _logged(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe_keyed(held: HeldBundle, key: ClientKey) -> dict[str, Any]:
-    """The same of a bundle that a bare key signed; the key is named by its SHA-256."""
+    """Log entry and key of a bundle that a bare key signed; the key is named by its SHA-256."""
     spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return {
         **_logged(held.entries[0]),

@@ -36,7 +36,7 @@ def load_trust_config(source: str, rekor_version: int | None) -> ClientTrustConf
     try:
         config = ClientTrustConfig.from_json(read_small(path, "trust configuration").decode())
         config.force_tlog_version = rekor_version
-        _ = config.signing_config, config.trusted_root  # both are parsed on demand: complain now, not after signing
+        _ = config.signing_config, config.trusted_root  # the package parses on demand: errors come before signing
     except (Error, ValueError) as error:
         raise Misuse(f"{path}: not a client trust configuration that can sign: {_first_line(error)}") from error
     return config
@@ -90,9 +90,9 @@ def load_trust(source: str) -> Trust:
 
 
 def trust_of(document: Mapping[str, Any]) -> Trust:
-    """Trust of a trusted root's document. Raises `ValueError`, or what the package raises.
+    """Trust of a trusted root's document. Raises `ValueError`, or the `sigstore` package's errors.
 
-    A key without a start of validity is refused: a bound that is missing is not a bound that is open.
+    A log key without a start of validity is refused: a missing start does not mean unlimited validity.
     """
     for log in [*(document.get("tlogs") or ()), *(document.get("ctlogs") or ())]:
         if not ((log.get("publicKey") or {}).get("validFor") or {}).get("start"):
@@ -104,7 +104,7 @@ def public_trust(*, staging: bool) -> Trust:
     """Trust of Sigstore's public deployment, or of its staging one, over TUF. Raises `Unreachable`."""
     try:
         found = (ClientTrustConfig.staging() if staging else ClientTrustConfig.production()).trusted_root
-        # The package offers no other way to the document.
+        # The package has no public access to the document.
         return trust_of(canonical(json.loads(found._inner.to_json())))  # noqa: SLF001
     except (Error, OSError, ValueError) as error:
         raise Unreachable(f"the public trust root cannot be fetched: {_first_line(error)}") from error
@@ -143,7 +143,7 @@ def load_identity_token(*, token: str | None, token_file: Path | None, environme
     if raw is None:
         raw = environment.get(TOKEN_VARIABLE) or environment.get(GITLAB_VARIABLE)
     try:
-        # A GitHub workflow with `id-token: write`, Buildkite, CircleCI or Google Cloud gives one when asked.
+        # A GitHub workflow with `id-token: write`, Buildkite, CircleCI or Google Cloud supplies a token on request.
         raw = raw or detect_credential()
         if not raw:
             raise Misuse(

@@ -1,7 +1,7 @@
 """Verifies bundles: file signatures and attestations, by a certificate's identity or by a bare key.
 
-Certificates are verified by the `sigstore` package, bare keys by `sign_lite.keyed`, and what cosign wrote before its
-version 3 by `sign_lite.promised`.
+Certificates are verified by the `sigstore` package, bare keys by `sign_lite.keyed`, bundles with older kinds of log
+entries by `sign_lite.promised`.
 """
 
 import json
@@ -40,8 +40,8 @@ class Signed:
 def verify_file(raw: bytes, artifact: Artifact, trust: Trust, who: Signed) -> dict[str, Any]:
     """Prove with one of the bundles in `raw` that the signer wanted signed the file of these digests.
 
-    Returns what the bundle says (`sign_lite.summary`). A file may hold several bundles, of which others may be about
-    other files or by other signers. Raises `VerificationFailed`.
+    Returns the contents of the bundle (`sign_lite.summary`). A file may hold several bundles, some of them about other
+    files or by other signers. Raises `VerificationFailed`.
     """
     problems: list[str] = []
     for each in read_bundle_file(raw):
@@ -57,7 +57,7 @@ def verify_file(raw: bytes, artifact: Artifact, trust: Trust, who: Signed) -> di
 
 
 def verify_held(held: HeldBundle, artifact: Artifact, trust: Trust, who: Signed) -> dict[str, Any]:
-    """The same of one bundle."""
+    """Prove with one bundle that the signer wanted signed the file; see `verify_file`."""
     return _verify_keyed(held, artifact, trust, who.key) if who.key else _verify_identity(held, artifact, trust, who)
 
 
@@ -100,7 +100,7 @@ def _attested(payload_type: str, payload: bytes, artifact: Artifact) -> dict[str
 
 
 def _matching_statement(payload_type: str, payload: bytes, artifact: Artifact) -> dict[str, Any]:
-    """The signature only proves who said it; whether it is about this file is what the subjects say."""
+    """Return the statement if one of its subjects is this file. The signature alone proves the signer only."""
     if payload_type != _IN_TOTO:
         raise VerificationFailed(f"the attestation holds {payload_type}, not an in-toto statement")
     try:

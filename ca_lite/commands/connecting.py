@@ -46,7 +46,7 @@ def connect(
         entry["ca-cert"] = read_limited(ca_cert).decode("ascii", "replace")
     text = _with_issuer(layout, issuer, entry)
     issuers = load_issuers(text, str(layout.issuers))
-    # Asked before anything is written: a mistyped URL would send every client astray.
+    # The issuer is asked before any file is written: a mistyped URL would send every client to a wrong login.
     Discovery(time.monotonic).keys(issuers.exact[issuer], issuer, refresh=True)
     replace_file(layout.issuers, text.encode())
     if login and settings.login_issuer != issuer:
@@ -65,7 +65,7 @@ def connect(
 
 
 def _with_issuer(layout: Layout, issuer: str, entry: dict[str, str]) -> str:
-    """The configuration with one more issuer; comments stay. Raises `ConfigError`."""
+    """The configuration with one more issuer; comments are kept. Raises `ConfigError`."""
     text = read_limited(layout.issuers).decode("utf-8", "replace")
     known = load_issuers(text, str(layout.issuers))
     if issuer in known.exact:

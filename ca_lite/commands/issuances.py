@@ -28,7 +28,7 @@ def issued(
     Example: ca-lite issued --dir ca --name you@example.com --json
     """
     layout = Layout(directory)
-    # Where there is no CA at all, a missing journal is not what is wrong.
+    # Reports a folder without a CA before the missing journal.
     load_settings(layout)
     journal = Journal.open(layout.journal)
     try:

@@ -19,7 +19,7 @@ def serve_command(directory: Directory, passphrase_file: PassphraseFile = None) 
 
     Example: ca-lite serve --dir ca
     """
-    # JSON lines for programs, in place of the other commands' lines for people.
+    # The server logs JSON lines for programs; the other commands log text for people.
     logging.basicConfig(level=logging.INFO, handlers=[ToStandardError(formatter(LogFormat.JSON))], force=True)
     for noisy in ("httpx", "httpcore"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

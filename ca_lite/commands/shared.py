@@ -1,4 +1,4 @@
-"""Shared by the commands: options, and errors told in one line with an exit code."""
+"""Shared by the commands: options, and errors as one line with an exit code."""
 
 from collections.abc import Callable
 from functools import wraps

@@ -116,7 +116,7 @@ def _state(user: User) -> str:
 
 def _layout(directory: Path) -> Layout:
     layout = Layout(directory)
-    # Where there is no CA at all, missing users are not what is wrong.
+    # Reports a folder without a CA before the missing users.
     load_settings(layout)
     return layout
 

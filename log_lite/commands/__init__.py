@@ -1,1 +1,1 @@
-"""Commands of `log-lite`: the server in one file, those that work on a directory in another."""
+"""Commands of `log-lite`: one file for the server, another for the commands that work on a directory."""

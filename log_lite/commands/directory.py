@@ -157,7 +157,7 @@ def _trust_text(folder: Path) -> str:
 
 
 def _write_trust(folder: Path) -> None:
-    # Readers see the old file or the new one, never half of it.
+    # Readers see the old file or the new one, never a part of it.
     text, temporary = _trust_text(folder) + "\n", folder / "trust.json.new"
     with temporary.open("w", encoding="utf-8") as file:
         file.write(text)

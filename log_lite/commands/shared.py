@@ -42,6 +42,6 @@ def progress(console: Console) -> Progress:
 
 
 def stop(error: Exception, code: int) -> typer.Exit:
-    """Tell the error; returns the exception that ends the command."""
+    """Print the error; returns the exception that ends the command."""
     errors.print(f"log-lite: {error}", markup=False, soft_wrap=True)
     return typer.Exit(code)

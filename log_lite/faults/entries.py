@@ -17,7 +17,7 @@ class _OtherEntries(Lens, ABC):
         self.settings = settings
 
     def view(self, view: View) -> View:
-        """Show the real tree with other entries."""
+        """Return the real tree with its entries replaced by `_shown`."""
 
         def read(start: int, end: int) -> Sequence[Entry]:
             return self._shown(view, view.read(start, end))
@@ -26,11 +26,11 @@ class _OtherEntries(Lens, ABC):
 
     @abstractmethod
     def _shown(self, view: View, entries: Sequence[Entry]) -> Sequence[Entry]:
-        """Entries that are served instead of `entries`."""
+        """Entries to serve instead of `entries`."""
 
 
 class Hide(_OtherEntries):
-    """One entry is left out wherever it would be served."""
+    """Leaves one entry out of every answer."""
 
     @override
     def _shown(self, view: View, entries: Sequence[Entry]) -> Sequence[Entry]:
@@ -39,7 +39,7 @@ class Hide(_OtherEntries):
 
 
 class Swap(_OtherEntries):
-    """One entry has another body; the leaf hash beside it stays, so its UUID does too."""
+    """Serves one entry with another body, but with the original leaf hash and therefore the original UUID."""
 
     @override
     def _shown(self, view: View, entries: Sequence[Entry]) -> Sequence[Entry]:
@@ -49,7 +49,7 @@ class Swap(_OtherEntries):
 
 
 class DuplicateIndex(_OtherEntries):
-    """One entry is served a second time, in the place of the next one."""
+    """Serves one entry twice: the second time in place of the next entry."""
 
     @override
     def _shown(self, view: View, entries: Sequence[Entry]) -> Sequence[Entry]:
@@ -62,8 +62,8 @@ class DuplicateIndex(_OtherEntries):
 
 
 class OutOfOrder(Lens):
-    """Retrieve answers in another order than asked."""
+    """Answers a retrieve request in another order than requested."""
 
     def retrieved(self, places: list[Place]) -> list[Place]:
-        """Turn the order around."""
+        """Reverse the order."""
         return places[::-1]

@@ -15,7 +15,7 @@ _TREE_ID: Final = " - "
 
 
 class SameSizeOtherRoot(Lens):
-    """The head's root is no tree's."""
+    """Signs a head of the right size whose root belongs to no tree."""
 
     def head(self, head: HeadText) -> HeadText:
         """Name another root."""
@@ -32,7 +32,7 @@ class WrongOrigin(Lens):
 
 
 class WrongKey(Lens):
-    """Heads signed by a key that clients trust, for another log."""
+    """Heads signed by a key that clients trust for another log."""
 
     def __init__(self, other: LogKey) -> None:
         self._other = other
@@ -74,10 +74,10 @@ class ExtraSignature(Lens):
 
 
 class FutureTime(Lens):
-    """A clock that is a day ahead."""
+    """A log whose clock is a day ahead."""
 
     def now_ms(self, now_ms: int) -> int:
-        """Tell tomorrow's time."""
+        """Return the time one day ahead."""
         return now_ms + _DAY_MS
 
 

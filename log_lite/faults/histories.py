@@ -1,4 +1,4 @@
-"""Faults that show another tree: forked, older, frozen, or changed after it was closed."""
+"""Faults that show another tree: a forked, older or frozen tree, or a closed tree that was changed."""
 
 import itertools
 import threading
@@ -24,7 +24,7 @@ class Forged:
         self._lock = threading.Lock()
 
     def view(self, view: View) -> View:
-        """Return a view of the forged tree: every hash, proof and entry in it fits together."""
+        """Return a view of the forged tree: its hashes, proofs and entries are consistent with each other."""
         index = self._settings.index
         if view.size <= index:
             return view
@@ -77,7 +77,7 @@ class InactiveShardChanged(Lens):
 
 
 class ShardVanished(Lens):
-    """A closed Rekor v1 shard that is listed no more, and whose entries are not found."""
+    """Leaves a closed Rekor v1 shard out of the list; its entries are not found."""
 
     def __init__(self, settings: Settings) -> None:
         self._tree_name = settings.tree
@@ -88,30 +88,30 @@ class ShardVanished(Lens):
 
 
 class Rewind(Lens):
-    """A tree that has stopped, or gone back, to one size."""
+    """A tree that stays at one size, or went back to it."""
 
     def __init__(self, settings: Settings) -> None:
         self._size = settings.size
 
     def view(self, view: View) -> View:
-        """Show no more than that size."""
+        """Show the tree at that size or smaller."""
         return replace(view, size=min(view.size, self._size))
 
 
 class Freeze(Rewind):
-    """A tree that has stopped, and a head signed as of then: nothing in it tells that time goes on."""
+    """A tree that has stopped, with heads that carry the time of the freeze."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._now_ms = settings.now_ms
 
     def now_ms(self, now_ms: int) -> int:  # noqa: ARG002  the time of now is what this lens keeps back
-        """The moment the log froze."""
+        """Time of the freeze, in milliseconds."""
         return self._now_ms
 
 
 class StaleReplica(Rewind):
-    """Two replicas behind one name, one of them behind: every second request reaches it."""
+    """Two replicas under one name, of which one lags: every second request reaches the lagging replica."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)

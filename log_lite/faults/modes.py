@@ -1,4 +1,4 @@
-"""Every way this log can misbehave: one row each, with the logs it makes sense for."""
+"""Every way this log can misbehave: one row per fault, with the logs to which the fault applies."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -11,7 +11,7 @@ _TILED: Final = (V2, CT)
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """A fault: its name, the logs that can have it, and what readers see."""
+    """A fault: its name, the logs to which it applies, and its effect as readers see it."""
 
     name: str
     logs: tuple[str, ...]

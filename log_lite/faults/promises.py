@@ -1,4 +1,4 @@
-"""A log that promises and does not keep: signed timestamps and proofs for entries its tree never gets."""
+"""A log that breaks its promises: signed timestamps and proofs for entries that it never adds to its tree."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Settings that keep a fault the same lie over requests and restarts: chosen when it is switched on, then stored."""
+"""Settings of a fault, chosen and stored when it is switched on, so that it is the same after a restart."""
 
 import json
 from base64 import b64decode, b64encode
@@ -18,7 +18,7 @@ from tlog.merkle import leaf_hash
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Subject of the lie: the `tree`, the entry at `index` or a tree `size`, a `part` of the API.
+    """Target of a fault: the `tree`, the entry at `index` or a tree `size`, a `part` of the API.
 
     `body` and `extra` are a forged entry; `now_ms` is when the fault was switched on.
     """
@@ -44,12 +44,12 @@ class Settings:
         return cls(**values)
 
     def forged(self, original: Entry) -> Entry:
-        """Return the forged entry, in the place of an original."""
+        """Return the forged entry at the index and time of `original`."""
         return Entry(original.index, leaf_hash(self.body), original.time_ms, self.body, self.extra)
 
 
 def choose(ledger: Ledger, log: str, mode: str, index: int | None, part: str) -> Settings:
-    """Fill in settings that were not given. Raises `Misused` when the log has no entry this mode could lie about."""
+    """Fill in missing settings. Raises `Misused` when the log has no entry to which this mode applies."""
     shard = _shard(ledger, log, mode)
     size = shard.published
     if mode == "rewind":
@@ -85,7 +85,7 @@ def _shard(ledger: Ledger, log: str, mode: str) -> Shard:
 
 
 def _forge(ledger: Ledger, shard: Shard, index: int) -> Sealed:
-    """Make an entry that reads like any other and that no client submitted."""
+    """Make a well-formed entry that no client submitted."""
     text = f"forged entry {index} of {shard.row.origin}"
     if shard.row.log == CT:
         now = datetime.now(UTC).replace(microsecond=0)

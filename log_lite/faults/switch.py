@@ -1,4 +1,4 @@
-"""Switching faults on and off: the database says which are in force, so they work on a running server."""
+"""Switching faults on and off: the database holds the active faults, so that a change reaches a running server."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -40,7 +40,7 @@ _LENSES: Final[dict[str, Callable[[Settings], Lens]]] = {
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """Faults that are switched on: by log, the mode's name, and the lens or hook of it."""
+    """Faults that are switched on: each log's mode by name, and the lens or hook of that mode."""
 
     modes: Mapping[str, str] = field(default_factory=dict)
     lenses: Mapping[str, Lens] = field(default_factory=dict)
@@ -69,7 +69,7 @@ def in_force(ledger: Ledger) -> InForce:
 def switch(
     ledger: Ledger, mode: str, log: str | None, index: int | None, part: str
 ) -> list[tuple[str, Settings | None]]:
-    """Switch `mode` on (`none`: off) for one log, or for every log it makes sense for. Raises `Misused`.
+    """Switch `mode` on (`none`: off) for one log, or for every log to which it applies. Raises `Misused`.
 
     Returns each log with the settings chosen for it.
     """

@@ -1,4 +1,4 @@
-"""Faults of the HTTP answer itself: too long, too slow, compressed, redirected, or not the API at all."""
+"""Faults of the HTTP answer itself: too long, too slow, compressed, redirected, or from another server."""
 
 import asyncio
 import zlib
@@ -29,7 +29,7 @@ class HttpFault:
 
 
 def log_and_part(method: str, path: str) -> tuple[str, str] | None:
-    """Log and part of its API (head, proof, entries, writes) that a request is for; `None` for neither."""
+    """Log and part of its API (head, proof, entries, writes) that a request addresses; `None` for other paths."""
     if path.startswith("/ct/"):
         return CT, _part(method, path.removeprefix("/ct"))
     if path.startswith("/api/v1/"):
@@ -128,7 +128,7 @@ async def _trickle(receive: Receive, send: Send) -> None:
 
 
 async def _left(receive: Receive) -> bool:
-    """Wait one step; whether the reader went away meanwhile."""
+    """Wait for one step; returns True if the reader disconnected during it."""
     try:
         async with asyncio.timeout(_TRICKLE_SECONDS):
             while (await receive())["type"] != "http.disconnect":

@@ -45,7 +45,10 @@ def read_envelope(envelope: dict[str, Any]) -> Envelope:
 
 
 def match_signatures(envelope: Envelope, verifiers: Sequence[Verifier]) -> list[tuple[bytes, Verifier]]:
-    """Return each signature with the key that verifies it. Raises `Rejected` unless all match and all keys are used."""
+    """Return each signature with the key that verifies it.
+
+    Raises `Rejected` unless each signature has a key and each key a signature.
+    """
     message = envelope.pae()
     matched: dict[bytes, Verifier] = {}
     for verifier in verifiers:
@@ -69,12 +72,12 @@ def _verifies(verifier: Verifier, signature: bytes, message: bytes) -> bool:
 
 
 def statement_digests(envelope: Envelope) -> tuple[str, ...]:
-    """Digests of an in-toto statement's subjects as `algorithm:hex`; none when the payload is no such statement."""
+    """Digests of an in-toto statement's subjects as `algorithm:hex`; empty for any other payload."""
     if envelope.payload_type != IN_TOTO:
         return ()
     try:
         subjects = json.loads(envelope.payload)["subject"]
         return tuple(f"{algorithm}:{value}" for s in subjects for algorithm, value in s["digest"].items())[:1000]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        # A search index is best effort.
+        # The digests only feed the search index, which is best effort.
         return ()

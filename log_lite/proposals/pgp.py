@@ -60,7 +60,7 @@ class _Key:
     subkeys: list[tuple[bytes, list[bytes]]] = field(default_factory=list)
 
     def follow(self, tag: int, body: bytes) -> list[bytes]:
-        """Add a user ID or a subkey; returns the list for the signatures after it."""
+        """Add a user ID or a subkey; returns the list that takes the signatures after it."""
         signatures: list[bytes] = []
         if tag == _USER_ID:
             self.user_ids[body] = signatures
@@ -73,7 +73,8 @@ class _Key:
 
         SPEC rekor pkg/pki/pgp, PublicKey.CanonicalValue: Entity.Serialize of ProtonMail/go-crypto. A user ID without a
         signature of the key itself, user attributes and trust packets are left out; of a subkey's bindings the newest
-        is kept. The library writes several user IDs in random order, which cannot be repeated: here they keep theirs.
+        is kept. The library writes several user IDs in random order, which cannot be reproduced: here they keep their
+        original order.
         """
         yield _PUBLIC_KEY, self.primary
         yield from ((_SIGNATURE, each) for each in self.revocations)

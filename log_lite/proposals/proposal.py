@@ -1,4 +1,4 @@
-"""An accepted submission, and reading of the untrusted JSON that it comes from."""
+"""An accepted submission, and the reader of the untrusted JSON of a submission."""
 
 import base64
 import binascii
@@ -64,7 +64,7 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # Two values under one name would be signed as one and stored as the other.
+    # With two values under one name, the client could sign one value and the log store the other.
     result = dict(pairs)
     if len(result) != len(pairs):
         raise ValueError("an object holds a name twice")

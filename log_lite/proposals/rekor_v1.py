@@ -1,4 +1,4 @@
-"""Rekor v1 submissions: from `{"apiVersion","kind","spec"}` to a canonical body, or the reason why not."""
+"""Rekor v1 submissions: from `{"apiVersion","kind","spec"}` to a canonical body, or the reason for its rejection."""
 
 import json
 import re
@@ -22,7 +22,7 @@ from log_lite.proposals.rekord import propose_rekord
 from log_lite.proposals.verifier import HASHES, Verifier, parse_pem
 
 _MAX_ATTESTATION: Final = 100 * 1024
-# Rekor knows these kinds; this log takes submissions of some of them only.
+# Kinds that Rekor knows. This log takes submissions of some of them only.
 KINDS: Final = frozenset(
     {"hashedrekord", "dsse", "intoto", "rekord", "cose", "jar", "rpm", "alpine", "helm", "tuf", "rfc3161"}
 )
@@ -30,7 +30,7 @@ _HEX: Final = re.compile(r"[0-9a-f]+")
 
 
 class UnknownKind(Exception):
-    """`kind` names nothing that Rekor knows."""
+    """`kind` is none of Rekor's kinds."""
 
 
 def propose(entry: Mapping[str, Any]) -> Proposal:
@@ -50,7 +50,7 @@ def propose(entry: Mapping[str, Any]) -> Proposal:
 
 
 def _shown(value: object) -> str:
-    """A value of the client's as an error may show it: text as it is, nothing for a missing one, else its JSON."""
+    """A client's value for an error message: a string unchanged, an empty text for a missing value, otherwise JSON."""
     if value is None:
         return ""
     return (value if isinstance(value, str) else json.dumps(value))[:60]
@@ -121,7 +121,7 @@ def _intoto_2(spec: Mapping[str, Any]) -> Proposal:
     for item in items(spec, "content.envelope.signatures"):
         if not isinstance(item, Mapping):
             raise Rejected("content.envelope.signatures in body must be objects")
-        # The API's base64 wraps the envelope's own base64: what is signed lies two layers deep.
+        # The API's base64 wraps the envelope's own base64: the signed bytes are encoded twice.
         sig_text = binary(item, "sig")
         signed.append(decode_base64(sig_text.decode("latin-1"), "sig"))
         verifiers.append(parse_pem(binary(item, "publicKey")))
@@ -152,7 +152,7 @@ def _canonical_dsse(spec: Mapping[str, Any]) -> Proposal:
 
 
 class NotInsertable(Rejected):
-    """A canonical entry: good for looking up its `body`, not for inserting."""
+    """A canonical entry, which a client can look up by its `body` and cannot insert."""
 
     def __init__(self, body: bytes) -> None:
         super().__init__("entry not insertable into log")

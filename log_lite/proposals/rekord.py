@@ -1,4 +1,4 @@
-"""rekord 0.0.1: a signature in one of four formats over data that is sent along."""
+"""rekord 0.0.1: a signature in one of four formats over data that the client sends with it."""
 
 from collections.abc import Callable, Mapping
 from hashlib import sha256
@@ -39,7 +39,7 @@ def propose_rekord(spec: Mapping[str, Any]) -> Proposal:
 
 
 def canonical_key(name: str, public_key: bytes) -> bytes:
-    """A public key of a format as Rekor logs it. Raises `Rejected`."""
+    """A public key of the given format, in the form that Rekor logs. Raises `Rejected`."""
     canonical = _CANONICAL.get(name)
     if canonical is None:
         raise Rejected(f"format in body should be one of {list(_CANONICAL)}, not {name!r:.20}".replace(",", ""))

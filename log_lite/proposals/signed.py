@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """A verified signature and its key, both in the form the log stores, and the names the key carries."""
+    """A verified signature and its key, both in the form that the log stores, and the names in the key."""
 
     signature: bytes
     public_key: bytes

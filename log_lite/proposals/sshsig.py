@@ -26,7 +26,7 @@ _CURVES: Final[dict[bytes, HashAlgorithm]] = {
     b"ecdsa-sha2-nistp384": SHA384(),
     b"ecdsa-sha2-nistp521": SHA512(),
 }
-# Keys of security keys (FIDO2), with the plain algorithm beneath; no client data is in these forms.
+# Key types of security keys (FIDO2), with the algorithm of each; these types have no WebAuthn client data.
 _SECURITY_KEYS: Final = {
     b"sk-ssh-ed25519@openssh.com": b"ssh-ed25519",
     b"sk-ecdsa-sha2-nistp256@openssh.com": b"ecdsa-sha2-nistp256",
@@ -53,7 +53,7 @@ def verify_ssh(data: bytes, signature: bytes, public_key: bytes) -> Signed:
 
 def canonical_ssh_key(public_key: bytes) -> bytes:
     """A key as Rekor logs it: type and key as in `authorized_keys`, and a line end. Raises `Rejected`."""
-    # The comment may hold an e-mail address that nothing proves: Rekor drops it, so does this log.
+    # The comment may hold an unproven e-mail address: Rekor drops the comment, and so does this log.
     parts = public_key.decode("utf-8", "replace").split()
     if len(parts) < 2:  # noqa: PLR2004  type and key
         raise Rejected("not an SSH public key")
@@ -93,7 +93,7 @@ def _check(key: object, key_blob: bytes, blob: bytes, data: bytes) -> None:
 
 
 def _application(key_blob: bytes, algorithm: bytes) -> bytes:
-    """The application that a security key signs for: the last field of its public key. SPEC OpenSSH PROTOCOL.u2f."""
+    """The application for which a security key signs: the last field of its public key. SPEC OpenSSH PROTOCOL.u2f."""
     reader = Reader(key_blob)
     if reader.vector(4) != algorithm:
         raise Rejected("the SSH signature is of another algorithm than its key")

@@ -57,7 +57,7 @@ class Verifier:
             raise _mismatch(self.key) from error
 
     def verify_digest(self, signature: bytes, digest: bytes, algorithm: HashAlgorithm) -> None:
-        """Check a signature over an artifact of which only the digest is known. Raises `Rejected`."""
+        """Check a signature over an artifact that is given by its digest only. Raises `Rejected`."""
         if len(digest) != algorithm.digest_size:
             raise Rejected(f"a {algorithm.name} digest has {algorithm.digest_size} bytes, not {len(digest)}")
         try:
@@ -126,6 +126,6 @@ def subject_names(certificate: x509.Certificate) -> tuple[str, ...]:
         ]
         found.extend(value[2:].decode() for value in others if value[:1] == bytes([_UTF8_STRING]))
     except (*X509_ERRORS, x509.ExtensionNotFound):
-        # A search index is best effort: an entry without names is still an entry.
+        # The names only feed the search index, which is best effort: the log takes an entry without names too.
         return ()
     return tuple(found)
