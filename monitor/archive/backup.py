@@ -1,7 +1,7 @@
 """A backup is one tar file: the database, the archive, the trust metadata, and a list with the SHA-256 of each.
 
-Made while a daemon runs. The archive is copied before the database: an archive that is behind its database is the usual
-state and is caught up; one that is ahead would hold entries that the database never proved.
+A daemon may run meanwhile. The archive is copied before the database: an archive that is behind its database is the
+usual state, and the daemon catches up; an archive that is ahead would hold entries that the database never proved.
 """
 
 import hashlib
@@ -57,7 +57,7 @@ class Summary:
 
 
 class _Changed(Exception):
-    """A file is not the one that its manifest names."""
+    """A file is missing, or has another SHA-256 than its manifest names."""
 
 
 def write_backup(places: Places, target: Path, now: datetime, version: str) -> Summary:
@@ -107,7 +107,7 @@ def _write(places: Places, draft: Path, snapshot: Path, now: datetime, version: 
 
 
 def _copy_database(database: Path, snapshot: Path) -> None:
-    """Copy one committed state. A single step: a writer neither waits for it nor changes it."""
+    """Copy one committed state in a single step, so that no writer waits for the copy or changes it."""
     snapshot.unlink(missing_ok=True)
     os.close(os.open(snapshot, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     source_uri = f"{database.absolute().as_uri()}?mode=ro"
@@ -122,7 +122,7 @@ def _copy_database(database: Path, snapshot: Path) -> None:
 
 
 def _add_archive(tar: tarfile.TarFile, folder: Path, listed: dict[str, Any]) -> None:
-    """Add each log's manifest and the files that it names; both as they were at one moment of that log."""
+    """Add each log's manifest and the files that it names, all as of one moment of that log."""
     from monitor.archive.files import ArchiveFiles  # noqa: PLC0415  imports pyarrow
     from monitor.archive.ranges import MANIFEST, from_json  # noqa: PLC0415
 
@@ -138,7 +138,7 @@ def _add_archive(tar: tarfile.TarFile, folder: Path, listed: dict[str, Any]) -> 
                         for file in (each.rows, each.index):
                             _add_named(tar, folder, file.name, file.sha256, listed)
             except _Changed as error:
-                # The daemon joined or mended files meanwhile: its manifest names the new ones.
+                # The daemon joined or mended files meanwhile, and the stored manifest names the new files.
                 if attempt == _ATTEMPTS:
                     raise OwnFault(
                         f"{folder / str(error)}: this file of the archive is missing or not as its manifest says. "
@@ -160,7 +160,7 @@ def _add_named(tar: tarfile.TarFile, folder: Path, name: str, sha256: str, liste
 
 
 def _add_trust(tar: tarfile.TarFile, folder: Path, listed: dict[str, Any]) -> None:
-    """Add the verified metadata of the trust root. It is signed, and its versions only grow: any mix is refreshed."""
+    """Add the verified metadata of the trust root. Versions in it only grow: a refresh mends any mix."""
     for each in sorted(folder.rglob("*")):
         if each.is_file() and not each.is_symlink():
             with suppress(FileNotFoundError):
@@ -188,10 +188,10 @@ def _add_raw(tar: tarfile.TarFile, name: str, raw: bytes, listed: dict[str, Any]
 
 
 def restore(source: Path, places: Places) -> Summary:
-    """Put the state of a backup in place. Nothing that is there is overwritten. Raises `BadConfig`, `OwnFault`.
+    """Put the state of a backup in place. Existing state is never overwritten. Raises `BadConfig`, `OwnFault`.
 
-    Everything is checked and written beside its place first; the database is moved last, so that a restore that ends
-    early leaves none, which every command tells.
+    All files are first checked and written beside their places. The database is moved last: an interrupted restore
+    leaves no database, and every command reports that.
     """
     for each in (places.database, *(folder for _, folder in places.folders())):
         if each.exists() and (each.is_file() or any(each.iterdir())):
@@ -209,7 +209,7 @@ def restore(source: Path, places: Places) -> Summary:
         for name, place in (*places.folders(), (DATABASE, places.database)):
             if staged[name].exists():
                 if place.is_dir():
-                    place.rmdir()  # empty: looked at above
+                    place.rmdir()  # empty, as checked above
                 place.parent.mkdir(parents=True, exist_ok=True)
                 staged[name].rename(place)
                 _sync_folder(place.parent)
@@ -226,9 +226,9 @@ def _staging(place: Path) -> Path:
 
 
 def _unpack(source: Path, staged: dict[str, Path]) -> dict[str, Any]:
-    """Write every listed file to its staging place; returns the list. Raises `OwnFault` where one is not as listed."""
+    """Write every listed file to its staging place; returns the list. Raises `OwnFault` for a file that differs."""
     with tarfile.open(source, mode="r:") as tar:
-        # A tar's members in order; a later one of the same name replaces an earlier one.
+        # Members in the order of the tar; a later member replaces an earlier one of the same name.
         members = {member.name: member for member in tar.getmembers() if member.isreg()}
         listed = _read_list(tar, members, source)
         for each in staged.values():

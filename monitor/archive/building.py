@@ -1,7 +1,7 @@
 """Rows of a log's entries made on all cores, while `Follower` proves that these are the entries the log signed.
 
-`RowMaker` reads batches instead of the rules' scanner; `ArchiveProgress` is where a scan stands, and hands every batch
-to the archive's writer once it was proven.
+`RowMaker` reads batches in place of the rules' scanner. `ArchiveProgress` holds the position of a scan, and hands every
+proven batch to the archive's writer.
 """
 
 import multiprocessing
@@ -33,7 +33,7 @@ class RowMaker:
     """
 
     def __init__(self, jobs: int, trust: Callable[[], RowTrust | None]) -> None:
-        """`trust` says who is trusted now; it is asked for each batch."""
+        """`trust` returns the authorities that are trusted now; it is called for each batch."""
         self.matcher: Matcher = compile_rules(())
         self._jobs, self._trust = jobs, trust
         self._pool: ProcessPoolExecutor | None = None
@@ -43,7 +43,7 @@ class RowMaker:
         """Reader of one tree's batches."""
 
         def run(batches: Iterator[Fetched]) -> Iterator[tuple[Fetched, ScannedBatch]]:
-            # What an earlier pass left was never proven.
+            # Rows that an earlier pass left were never proven.
             self._made.clear()
             made = self._inline(batches, log, api) if self._jobs <= 1 else self._parallel(batches, log, api)
             for fetched, rows in made:
@@ -83,7 +83,7 @@ class RowMaker:
 
 
 class RowReader(Protocol):
-    """Reads batches into rows: processes here (`RowMaker`), or workers of a cluster."""
+    """Reads batches into rows: in processes of this machine (`RowMaker`), or on workers of a cluster."""
 
     matcher: Matcher
 
@@ -124,11 +124,11 @@ class ArchiveProgress:
         return self._position if self._position is not None and self._position.log == log else None
 
     def baseline(self, position: Position, how: str) -> None:  # noqa: ARG002  never asked for
-        """Begin here."""
+        """Set the first position of the scan."""
         self._position = position
 
     def advance(self, old: Position, new: Position, batch: Batch, alerts: Sequence[Alert]) -> None:  # noqa: ARG002
-        """Move on, and archive what the batch held."""
+        """Advance the scan's position, and archive the rows of the batch."""
         self._position = new
         if batch.start < batch.end:
             self._writer.add(self._rows(batch.start), old.frontier, new)

@@ -1,4 +1,4 @@
-"""Many ranges become one: fewer files to open for a search. Rows, keys and hashes stay the same."""
+"""Joins many ranges into one, so that a search opens fewer files. Rows, keys and hashes stay the same."""
 
 from collections.abc import Iterator
 from heapq import merge
@@ -31,9 +31,9 @@ def compactable(manifest: Manifest, width: int = RANGE, together: int = TOGETHER
 
 
 def compact(writer: ArchiveWriter, group: tuple[ArchivedRange, ...]) -> None:
-    """Write the ranges of `group` as one, and forget their files. Killed at any point, nothing is lost.
+    """Write the ranges of `group` as one, and forget their files. A crash at any point loses no entry.
 
-    Holds one of the two new files, and one old range's rows or a part of its index. Raises `ArchiveFault`.
+    Memory holds one of the two new files, and one old range's rows or a part of its index. Raises `ArchiveFault`.
     """
     files, manifest = writer.files, writer.manifest
     first, last = group[0].first, group[-1].last

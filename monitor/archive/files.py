@@ -1,6 +1,6 @@
 """Files of an archive in a folder or an object store: written whole and durably, or not at all.
 
-Everything goes through `pyarrow.fs`, except what it lacks for a folder: fsync of the file and of the folder's entry.
+All access goes through `pyarrow.fs`, which lacks one step for a folder: fsync of the file and of the folder's entry.
 """
 
 import errno
@@ -17,7 +17,7 @@ import pyarrow.fs as pafs
 from monitor.model.errors import OwnFault
 
 _LARGEST_MANIFEST: Final = 64 * 1024 * 1024
-_DEEPEST: Final = 3  # slashes in the name of a folder: a loop of links ends there
+_DEEPEST: Final = 3  # slashes in the name of a folder; the bound ends a loop of links
 
 
 class ArchiveFault(OwnFault):
@@ -25,12 +25,12 @@ class ArchiveFault(OwnFault):
 
 
 class DiskFull(ArchiveFault):
-    """There is no room for the archive. Following goes on; archiving goes on once there is room."""
+    """The storage of the archive is full. Following continues; archiving continues once there is room."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileRef:
-    """One file as the manifest names it: size in bytes and SHA-256 of all of it."""
+    """One file as the manifest names it: size in bytes, and SHA-256 of the whole file."""
 
     name: str
     size: int
@@ -67,7 +67,7 @@ class ArchiveFiles:
     def folders_of(self, name: str, contents: Collection[str]) -> list[str]:
         """Names of all files called `name`, sorted, at most four folders deep.
 
-        Beside such a file the folders in `contents` are not looked into.
+        The folders in `contents` are skipped where they stand beside such a file.
         """
         found, folders = [], [""]
         while folders:
@@ -89,7 +89,7 @@ class ArchiveFiles:
         return sorted(found)
 
     def size(self, name: str) -> int | None:
-        """Bytes in a file; `None` when there is none of this name."""
+        """Size of a file in bytes; `None` when no file has this name."""
         try:
             found = self._files.get_file_info(self._path(name))
         except OSError as error:
@@ -97,14 +97,14 @@ class ArchiveFiles:
         return found.size if found.type == pafs.FileType.File else None
 
     def open(self, name: str) -> pa.NativeFile:
-        """Open a file for reading at any place. Raises `ArchiveFault`."""
+        """Open a file for reading with random access. Raises `ArchiveFault`."""
         try:
             return self._files.open_input_file(self._path(name))
         except OSError as error:
             raise self.fault(name, error) from error
 
     def read(self, name: str, largest: int = _LARGEST_MANIFEST) -> bytes | None:
-        """All of a file of at most `largest` bytes; `None` when there is none of this name."""
+        """All of a file of at most `largest` bytes; `None` when no file has this name."""
         if self.size(name) is None:
             return None
         with self.open(name) as opened:
@@ -114,12 +114,12 @@ class ArchiveFiles:
         return raw
 
     def write(self, name: str, raw: bytes | memoryview) -> FileRef:
-        """Write a file so that it is there whole after a crash, or not at all. Raises `ArchiveFault`, `DiskFull`."""
+        """Write a file so that after a crash it is complete or absent. Raises `ArchiveFault`, `DiskFull`."""
         try:
             if self._is_local:
                 _write_durably(Path(self._path(name)), raw)
             else:
-                # An object appears with its last byte: an upload that was not completed leaves nothing to be read.
+                # An object appears with its last byte: an incomplete upload leaves no readable object.
                 with self._files.open_output_stream(self._path(name)) as opened:
                     opened.write(raw)
         except OSError as error:
@@ -127,7 +127,7 @@ class ArchiveFiles:
         return FileRef(name, len(raw), sha256(raw).hexdigest())
 
     def remove(self, name: str) -> None:
-        """Remove a file that the manifest no longer names; one that is gone is fine."""
+        """Remove a file that the manifest no longer names; a missing file is no error."""
         try:
             if self.size(name) is not None:
                 self._files.delete_file(self._path(name))
@@ -162,7 +162,7 @@ def _write_durably(path: Path, raw: bytes | memoryview) -> None:
             _write_all(opened, raw)
             opened.flush()
             os.fsync(opened.fileno())
-        # A crash before this leaves the file as it was; after it, whole as it is now.
+        # A crash before this line leaves the former file, a crash after it the complete new one.
         beside.replace(path)
     except OSError:
         beside.unlink(missing_ok=True)

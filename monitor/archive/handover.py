@@ -1,6 +1,6 @@
-"""Proven batches on their way from following to the archive: following never waits, and one without room is dropped.
+"""Proven batches between following and the archive: following never waits, and a batch without room is dropped.
 
-A batch that was dropped, or was on its way when the process ended, is read from the log again.
+A batch that was dropped, or was waiting when the process ended, is read from the log again.
 """
 
 import threading
@@ -25,16 +25,16 @@ class Archiver(Protocol):
         """Name of the log."""
 
     def step(self) -> bool:
-        """Archive some of what waits; whether more could be done at once. Raises `OwnFault`, `FetchFailed`."""
+        """Archive some waiting entries; true if more can be archived at once. Raises `OwnFault`, `FetchFailed`."""
 
     def finish(self) -> None:
-        """Archive all that waits. Raises `OwnFault`, `FetchFailed`."""
+        """Archive all waiting entries. Raises `OwnFault`, `FetchFailed`."""
 
     def forget_sources(self) -> None:
-        """Open the log anew when it is asked next: its keys may have changed."""
+        """Open the log anew before its next request: its keys may have changed."""
 
     def close(self) -> None:
-        """Write the batches that wait, as far as that is possible, and end."""
+        """Write the waiting batches as far as possible, and release all resources."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class ProvenBatch:
 
 
 class Handover:
-    """Proven batches of one tree. Following puts them in, the archive takes them out; at most `most` bytes wait."""
+    """Proven batches of one tree. Following adds, the archive removes; at most `most` bytes wait."""
 
     def __init__(self, most: int = _MOST_BYTES) -> None:
         self._most, self._bytes = most, 0
@@ -57,7 +57,7 @@ class Handover:
         self._open = True
 
     def watching(self, examiner: BatchScanner) -> BatchScanner:
-        """The same examiner; the batch it yields last is kept until it is committed or the next one comes."""
+        """The same examiner; the last batch it yields is kept until it is committed or the next batch comes."""
 
         def run(batches: Iterator[Fetched]) -> Iterator[tuple[Fetched, ScannedBatch]]:
             for fetched, examined in examiner(batches):
@@ -78,24 +78,24 @@ class Handover:
                 self._bytes += size
 
     def first(self) -> ProvenBatch | None:
-        """The batch that waits longest."""
+        """The batch that has waited longest."""
         with self._lock:
             return self._waiting[0][0] if self._waiting else None
 
     def remove(self) -> None:
-        """Take the batch that waits longest out."""
+        """Remove the batch that has waited longest."""
         with self._lock:
             if self._waiting:
                 self._bytes -= self._waiting.popleft()[1]
 
     def close(self) -> None:
-        """Drop all waiting batches, and all later ones until `reopen`."""
+        """Drop all waiting batches, and every later batch until `reopen`."""
         with self._lock:
             self._open, self._bytes = False, 0
             self._waiting.clear()
 
     def reopen(self) -> None:
-        """Take batches again."""
+        """Accept batches again after `close`."""
         with self._lock:
             self._open = True
 
@@ -108,7 +108,7 @@ class Handovers:
         self._of: dict[str, Handover] = {}
 
     def of(self, log: str) -> Handover:
-        """The tree's handover, made when it is asked for first."""
+        """The tree's handover; the first call makes it."""
         with self._lock:
             return self._of.setdefault(log, Handover())
 

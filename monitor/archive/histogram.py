@@ -22,14 +22,14 @@ def as_text(per_day: Mapping[date, int], width: int = 80) -> Iterator[str]:
     room = max(1, width - len("2026-01-31  ") - len(f" {most}"))
     for begin, count in drawn.bars:
         eighths = round(8 * room * count / most) if most else 0
-        # Nothing is drawn for nothing, and something for the least.
+        # A count of zero has no bar; the smallest count has the shortest bar.
         bar = _BLOCKS[8] * (eighths // 8) + _BLOCKS[eighths % 8].strip() or (_BLOCKS[1] if count else "")
         yield f"{begin}  {bar} {count}"
     yield from drawn.outside()
 
 
 def as_svg(per_day: Mapping[date, int], title: str) -> str:
-    """An SVG document without script, style sheet or reference; `title` is escaped, and read out to who cannot see."""
+    """An SVG document without script, style sheet or reference; `title` is escaped, and screen readers read it."""
     drawn = _bars(per_day)
     bars, most = drawn.bars, max((count for _, count in drawn.bars), default=0)
     room = _HEIGHT - _BOTTOM - _TOP
@@ -57,14 +57,14 @@ def as_svg(per_day: Mapping[date, int], title: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Bars:
-    """Beginning and count of each bar, in order, those without entries included; entries before and after them."""
+    """Beginning and count of each bar, in order, empty bars included; and the entries before and after all bars."""
 
     bars: tuple[tuple[date, int], ...] = ()
     earlier: int = 0
     later: int = 0
 
     def outside(self) -> Iterator[str]:
-        """Sentences about entries that are in no bar."""
+        """Sentences about entries outside of all bars."""
         if self.earlier:
             yield f"before {self.bars[0][0]}: {self.earlier}"
         if self.later:
@@ -72,9 +72,9 @@ class _Bars:
 
 
 def _bars(per_day: Mapping[date, int]) -> _Bars:
-    """At most `_BARS` of the shortest unit that does it; of more years those that hold most entries.
+    """At most `_BARS` bars of the shortest unit that fits; of a longer span the years that hold most entries.
 
-    Times are what logs and certificates say: one that is centuries off must not squeeze all others into one bar.
+    Logs and certificates claim the times: one that is centuries off must not squeeze all others into one bar.
     """
     if not per_day:
         return _Bars()
@@ -98,7 +98,7 @@ def _bars(per_day: Mapping[date, int]) -> _Bars:
 
 
 def _begins(begin: date, last: date, next_of: Callable[[date], date | None]) -> Iterator[date]:
-    """Beginnings of the bars up to the last day, at most one more than are drawn."""
+    """Beginnings of the bars up to the last day, at most `_BARS + 1`."""
     at: date | None = begin
     for _ in range(_BARS + 1):
         if at is None or at > last:

@@ -1,8 +1,8 @@
 """Search maps kept as files beside the ranges: built from the indexes, merged, and named by one manifest.
 
-Of each map: its lines, 72 bytes each, and beside them the entry numbers that a later merge needs, both cut into parts.
-Roots of maps that were merged away are kept, so that the index root of every earlier size is known. What a crash leaves
-is the manifest of before, and perhaps files that nothing names; the same step writes them again.
+A map is stored as its lines, 72 bytes each, and the entry numbers that a later merge needs; both are cut into parts.
+Roots of merged maps are kept, so that the index root of every earlier size is known. A crash leaves the earlier
+manifest, and perhaps files that no manifest names; the next run writes these files again.
 """
 
 import json
@@ -68,7 +68,7 @@ class MapPart:
 
     @property
     def count(self) -> int:
-        """Lines in it."""
+        """Number of lines."""
         return self.lines.size // LINE_SIZE
 
 
@@ -83,13 +83,13 @@ class KeptMap:
 
     @property
     def first(self) -> int:
-        """First entry it covers."""
+        """Index of the first covered entry."""
         return self.index << self.level
 
 
 @dataclass(frozen=True, slots=True)
 class KeptMaps:
-    """Maps of one log. `roots[n][i]` is of the map of `2**n` smallest ones at place `i`, whether it is kept or not."""
+    """Maps of one log. `roots[n][i]` is the root of map `i` of `2**n` smallest maps, kept or merged."""
 
     log: str
     smallest: int
@@ -108,7 +108,7 @@ class KeptMaps:
         return len(self.roots[0]) << self.smallest if self.roots else 0
 
     def root_at(self, size: int) -> bytes | None:
-        """Index root at a size; `None` where it is not covered, or no multiple of the smallest map."""
+        """Index root at a size; `None` for a size that is not covered, or no multiple of the smallest map."""
         maps = self.maps_at(size)
         return None if maps is None else index_root(DECODER, self.smallest, maps)
 
@@ -124,7 +124,7 @@ class KeptMaps:
 
 
 def read_maps(files: ArchiveFiles, log: str) -> KeptMaps:
-    """The maps of a log that are kept; none where there are none yet. Raises `ArchiveFault` when damaged."""
+    """The kept maps of a log; empty before the first build. Raises `ArchiveFault` when damaged."""
     smallest = RANGE.bit_length() - 1
     name = f"{log}/{MAPS}"
     raw = files.read(name)
@@ -174,7 +174,7 @@ class MapBuilder:
         self._sound: ArchivedRange | None = None
 
     def grown(self, maps: KeptMaps) -> tuple[KeptMaps, set[str]] | None:
-        """The maps after one more smallest one, and names of files they no longer need; `None` when all are there.
+        """The maps with one more smallest map, and the files no longer needed; `None` when no map is missing.
 
         Only a run from entry 0 on has maps. Raises `ArchiveFault`.
         """
@@ -203,7 +203,7 @@ class MapBuilder:
         return block_lines(lines_of(pa.concat_tables(pairs)), first)
 
     def _index_of(self, each: ArchivedRange) -> Iterator[pa.Table]:
-        # Of a joined range sixteen blocks are made in turn: its bytes are compared with the manifest once.
+        # A joined range gives sixteen blocks in turn; its digest is compared with the manifest once.
         if self._sound != each:
             check_digest(self._files, each.index)
             self._sound = each
@@ -211,9 +211,9 @@ class MapBuilder:
 
 
 def build_maps(writer: ArchiveWriter, most: int | None = None, tell: Callable[[int], None] = lambda _: None) -> int:
-    """Build and merge missing maps, at most so many smallest ones; returns how many. Killed, it goes on there.
+    """Build and merge missing maps, at most `most` smallest maps; returns their number.
 
-    Raises `ArchiveFault`.
+    A run after a crash continues with the first missing map. Raises `ArchiveFault`.
     """
     files, manifest, count = writer.files, writer.reread(), 0
     builder = MapBuilder(files, manifest, files)
@@ -225,7 +225,7 @@ def build_maps(writer: ArchiveWriter, most: int | None = None, tell: Callable[[i
         grown, gone = found
         with writer.locked():
             if read_maps(files, manifest.log).generation == maps.generation:
-                # A crash before this leaves files that nothing names; after it, they are the maps.
+                # A crash before this line leaves files that no manifest names; after it, they are the maps.
                 files.write(f"{manifest.log}/{MAPS}", _to_json(grown))
                 for name in gone:
                     files.remove(name)
@@ -235,7 +235,7 @@ def build_maps(writer: ArchiveWriter, most: int | None = None, tell: Callable[[i
 
 
 def rebuild_maps(writer: ArchiveWriter) -> None:
-    """Forget the maps, build them again, and remove files that nothing names. Raises `ArchiveFault`."""
+    """Forget the maps, build them again, and remove files that no manifest names. Raises `ArchiveFault`."""
     log = writer.manifest.log
     with writer.locked():
         writer.files.remove(f"{log}/{MAPS}")
@@ -283,7 +283,7 @@ def block_lines(index: pa.Table, first: int) -> Iterator[MapLine]:
 
 
 def map_lines(files: ArchiveFiles, each: KeptMap) -> Iterator[MapLine]:
-    """Lines of a kept map, with their entry numbers. Raises `ArchiveFault` while it is read."""
+    """Lines of a kept map, with their entry numbers. Raises `ArchiveFault` during iteration."""
     for part in each.parts:
         raw = part_lines(files, part)
         for at, rows in groupby(_entry_rows(files, part), lambda row: row[0]):
@@ -317,7 +317,7 @@ def _entry_rows(files: ArchiveFiles, part: MapPart, line: int | None = None) -> 
 
 
 def entries_of(files: ArchiveFiles, part: MapPart, line: int) -> list[int]:
-    """Entry numbers of one line of a part, by its place there. Raises `ArchiveFault`."""
+    """Entry numbers of the line at place `line` of a part. Raises `ArchiveFault`."""
     return [number for _, numbers in _entry_rows(files, part, line) for number in numbers]
 
 
@@ -381,7 +381,7 @@ class _PartWriter:
         self._begin()
 
     def finish(self) -> tuple[int, bytes, tuple[MapPart, ...]]:
-        """Write the rest; returns the number of lines, their root, and the parts."""
+        """Write the remaining lines; returns the number of all lines, their root, and the parts."""
         if self._hashes:
             self._end()
         self._sink.content()
@@ -401,7 +401,7 @@ def _pieces(pieces: Iterable[Sequence[int]]) -> Iterator[Sequence[int]]:
 
 
 def write_map(files: ArchiveFiles, log: str, at: tuple[int, int], lines: Iterator[MapLine]) -> KeptMap:
-    """Write the map of a level at a place; the manifest does not name it yet. Raises `ArchiveFault`."""
+    """Write the map at `(level, index)`; the manifest does not name it yet. Raises `ArchiveFault`."""
     level, index = at
     writer = _PartWriter(files, f"{log}/maps/{level:02d}-{index:010d}")
     for line in lines:
@@ -431,7 +431,7 @@ class MapReader:
 
     def _place(self, key_hash: bytes) -> int:
         """Number of lines whose key's hash is smaller."""
-        # The last part whose first line is not behind the key.
+        # The last part whose first line is at or before the key.
         low, high = 0, len(self._map.parts)
         while high - low > 1:
             middle = (low + high) // 2
@@ -494,9 +494,9 @@ class MapReader:
 def answer_document(
     files: ArchiveFiles, manifest: Manifest, wanted: Sequence[tuple[KeyKind, str]], most: int = MOST_LISTED
 ) -> dict[str, Any]:
-    """All that the maps prove of some keys, as docs/search-index.md specifies it. Raises `ArchiveFault`.
+    """The proofs that the maps hold about some keys, as docs/search-index.md specifies. Raises `ArchiveFault`.
 
-    Entries of a line are listed up to `most` of them. Entries behind the maps are answered from the index, unproven.
+    At most `most` entries of a line are listed. Entries beyond the maps are answered from the index, without proof.
     """
     maps = read_maps(files, manifest.log)
     if not maps.size:
@@ -538,7 +538,7 @@ def answer_document(
 
 
 def _begins(manifest: Manifest) -> str:
-    """First archived entries where the log's first entry is not archived: no answer is complete before them."""
+    """First archived entries where the log's first entry is not archived: no answer covers earlier ones."""
     spans = manifest.spans()
     if not spans or spans[0][0] == 0:
         return ""
@@ -547,7 +547,7 @@ def _begins(manifest: Manifest) -> str:
 
 
 def _tail(files: ArchiveFiles, manifest: Manifest, maps: KeptMaps, key: bytes) -> dict[str, Any]:
-    """Entries of a key behind the maps, as far as they are archived without a gap."""
+    """Entries of a key beyond the maps, up to the first gap in the archive."""
     run = next(each for each in manifest.runs if each.first == 0)
     found: list[int] = []
     for each in run.ranges:
@@ -559,7 +559,7 @@ def _tail(files: ArchiveFiles, manifest: Manifest, maps: KeptMaps, key: bytes) -
 
 
 def check_maps(files: ArchiveFiles, manifest: Manifest) -> str | None:
-    """Build the maps again elsewhere, from the indexes, and compare; returns what is wrong with those kept.
+    """Build the maps again elsewhere, from the indexes, and compare; returns the defect of the kept maps.
 
     Raises `ArchiveFault` when an index cannot be read.
     """

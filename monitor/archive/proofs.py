@@ -1,4 +1,4 @@
-"""Inclusion proofs from stored leaf hashes: no log is asked."""
+"""Inclusion proofs from stored leaf hashes, without a request to the log."""
 
 from collections.abc import Iterable
 from functools import lru_cache
@@ -13,7 +13,7 @@ from monitor.proof.signing_proof import ProvenEntry, ProvenSignings, check
 from tlog.merkle import consistency_ranges, node_hash, range_root, subtree_root
 from tlog.nodes import Coordinate, frontier_nodes
 
-_KEPT_LEVEL: Final = 6  # nodes of this level and above are remembered; below, hashing again is quick
+_KEPT_LEVEL: Final = 6  # nodes of this level and above are cached; lower ones are cheap to hash again
 
 
 class RunProver:

@@ -28,8 +28,8 @@ RANGE: Final = 1 << 16
 class ArchivedRange:
     """Entries `[first, last)` in two files. `subtrees` are `(level, root)` of the aligned full subtrees they fill.
 
-    `earliest` and `latest` bound the times of its rows; `timeless` counts rows that have none, `unreadable` entries
-    that could not be decoded, `defective` those of which a part could not.
+    `earliest` and `latest` bound the times of its rows; `timeless` counts rows without a time, `unreadable`
+    entries that could not be decoded, `defective` entries with a part that could not be decoded.
     """
 
     first: int
@@ -98,7 +98,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The archived ranges of one log tree. `generation` grows with every change: two writers would show in it."""
+    """The archived ranges of one log tree. `generation` grows with every change and so reveals a second writer."""
 
     identity: LogIdentity
     runs: tuple[Run, ...] = ()
@@ -129,11 +129,11 @@ class Manifest:
         return next((each for run in self.runs for each in run.ranges if each.last > index), None)
 
     def run_ending(self, index: int) -> Run | None:
-        """The run that ends before an entry, so that it can go on there."""
+        """The run that ends before an entry and can be extended with it."""
         return next((run for run in self.runs if run.last == index), None)
 
     def with_run(self, run: Run) -> "Manifest":
-        """Add a run, or replace the runs that it begins with; runs that meet become one.
+        """Add a run, or replace the runs that it begins with; adjacent runs become one.
 
         Raises `ArchiveFault` when it overlaps another, or does not follow from the one before it.
         """
@@ -153,7 +153,7 @@ class Manifest:
         return replace(self, runs=tuple(joined), generation=self.generation + 1)
 
     def replaced(self, old: Sequence[ArchivedRange], new: ArchivedRange) -> "Manifest":
-        """Put one range where several stood (compaction), or where one stood (mended files)."""
+        """Replace several ranges (compaction) or a single one (mended files) by one range."""
         runs = []
         for run in self.runs:
             if old[0] in run.ranges:
@@ -182,7 +182,7 @@ def to_json(manifest: Manifest) -> bytes:
 
 
 def from_json(raw: bytes, name: str) -> Manifest:
-    """Read a manifest. Raises `ArchiveFault` when it is damaged, or of a format that this release does not know."""
+    """Read a manifest. Raises `ArchiveFault` when it is damaged, or has a format unknown to this release."""
     try:
         document = json.loads(raw)
         _check_format(document, name)

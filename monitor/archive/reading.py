@@ -1,4 +1,4 @@
-"""One file of the archive, opened: rows by number, index lines by key, and as little read as that takes."""
+"""One opened file of the archive: rows by number and index lines by key, with as few reads as possible."""
 
 import threading
 from bisect import bisect_left
@@ -19,17 +19,17 @@ from monitor.archive.search_index import INDEX_SCHEMA, LONGEST
 from rules.pattern import glob_literals, glob_matches
 
 _TOGETHER: Final = 16  # row groups read at once: some ten megabytes
-_THREADED: Final = 4  # from so many on several threads gain time
-_BOUNDS: Final = 256  # of the groups of one file, kept
+_THREADED: Final = 4  # from this number of row groups on, several threads are faster
+_BOUNDS: Final = 256  # bounds of row groups kept for one file
 _SIGNERS: Final = SCHEMA.field("signers")
 _OF_ALL: Final = [name for name in SCHEMA.names if name != _SIGNERS.name]
 
 
 @dataclass(frozen=True, slots=True)
 class KeySpan:
-    """Keys to look for in an index: `low` alone if `high` is the same, else from `low` to before `high`.
+    """Keys to look for in an index: `low` alone if `high` is equal, else `low <= key < high`.
 
-    Without `high`, all from `low` on. `glob` is asked of those where there is one.
+    `high` is `None` for all keys from `low` on. A `glob` narrows a span; it is compared with each key's text.
     """
 
     low: bytes
@@ -37,7 +37,7 @@ class KeySpan:
     glob: str | None = None
 
     def admits(self, key: bytes, text: str = "") -> bool:
-        """Whether a key is in the span; `text` is the lowered value of its own, which a glob is asked of."""
+        """True if a key is in the span; `text` is its full value in lower case, which the glob is compared with."""
         if self.high == self.low:
             return key == self.low
         inside = self.low <= key and (self.high is None or key < self.high)
@@ -55,14 +55,14 @@ class Work:
         self._left = most
 
     def spend(self, count: int) -> None:
-        """Count so many keys. Raises `TooMuch` once there were more than allowed."""
+        """Count `count` keys. Raises `TooMuch` once their sum exceeds the allowance."""
         self._left -= count
         if self._left < 0:
             raise TooMuch
 
 
 class KeyCache:
-    """Keys of index groups that exact look-ups met last: the groups of issuers and workflows are met by each."""
+    """Keys of the index groups that exact look-ups read last: most look-ups read the same groups of issuers."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -70,7 +70,7 @@ class KeyCache:
         self._kept: OrderedDict[tuple[str, int], pa.Array] = OrderedDict()
 
     def get(self, file: str, group: int, read: Callable[[], pa.Array]) -> pa.Array:
-        """Keys of a group, read where they are not kept."""
+        """Keys of a group; `read` is called where they are not cached."""
         with self._lock:
             if (kept := self._kept.get((file, group))) is not None:
                 self._kept.move_to_end((file, group))
@@ -84,7 +84,7 @@ class KeyCache:
 
 
 class OpenedFile:
-    """One Parquet file, its footer read. One thread at a time reads from it."""
+    """One Parquet file, with its footer in memory. One thread at a time reads from it."""
 
     def __init__(self, named: FileRef, file: pq.ParquetFile, keys: KeyCache | None = None) -> None:
         self._name, self._sha256, self._file, self._keys = named.name, named.sha256, file, keys
@@ -96,7 +96,7 @@ class OpenedFile:
         self._known_bounds: dict[int, tuple[bytes, bytes]] = {}
 
     def take(self, offsets: Sequence[int], columns: list[str] | None) -> pa.Table:
-        """Rows with these numbers, which ascend, in order. Raises `ArchiveFault`."""
+        """Rows with these ascending numbers, in order. Raises `ArchiveFault`."""
         schema = SCHEMA if columns is None else pa.schema([SCHEMA.field(name) for name in columns])
         parts = []
         at = 0
@@ -120,13 +120,13 @@ class OpenedFile:
         return pa.concat_tables(parts) if parts else schema.empty_table()
 
     def _rows(self, groups: list[int], wanted: list[int] | None, columns: list[str] | None) -> pa.Table:
-        """Rows of some groups, counted through them; all where `wanted` is missing."""
+        """Rows of some groups; `wanted` are offsets through all of them, `None` for every row."""
         chosen = None if wanted is None else pa.array(wanted, pa.int64())
         rows = self._read(groups, columns or _OF_ALL)
         rows = rows if chosen is None else rows.take(chosen)
         if columns is not None:
             return rows
-        # Of a dozen columns of signers nearly every entry has none; there are as many chains as signers.
+        # Nearly every entry has one signer and an empty `signers` column; `chains` has one value for each signer.
         if pc.any(pc.greater(pc.list_value_length(rows["chains"]), 1)).as_py():
             read = self._read(groups, ["signers"])["signers"]
             signers = read if chosen is None else read.take(chosen)
@@ -139,8 +139,8 @@ class OpenedFile:
         return [self._bounds(number)[0] for number in self._groups]
 
     def lines(self, key: KeySpan, work: Work | None = None) -> Iterator[pa.Table]:
-        """Lines of an index whose keys are wanted, in order. Raises `ArchiveFault`, and `TooMuch` of `work`."""
-        # A file has a thousand groups: the bounds of those that the search meets are read, not of all.
+        """Lines of an index whose keys are in the span, in order. Raises `ArchiveFault`, and `TooMuch` of `work`."""
+        # A file has a thousand groups: a binary search reads the bounds of a few of them.
         group = bisect_left(self._groups, key.low, key=lambda number: self._bounds(number)[1])
         for number in self._groups[group:]:
             low, high = self._bounds(number)
@@ -152,7 +152,7 @@ class OpenedFile:
                     work.spend(len(whole))
                 yield whole
                 continue
-            # The lists of entries are longer than the keys by far: they are read where a key is wanted.
+            # The lists of entries are far longer than the keys, so they are read only for groups with a matching key.
             keys = self._keys_of(number) if key.high != key.low else self._kept_keys(number)
             if work is not None:
                 work.spend(len(keys))
@@ -176,7 +176,7 @@ class OpenedFile:
     def _read(self, groups: list[int], columns: list[str] | None) -> pa.Table:
         try:
             with self._lock:
-                # One group is a fraction of a millisecond: handing it to other threads takes longer.
+                # Reading one group takes a fraction of a millisecond, less than handing it to another thread.
                 return self._file.read_row_groups(groups, columns=columns, use_threads=len(groups) >= _THREADED)
         except (pa.ArrowException, OSError) as error:
             raise ArchiveFault(
@@ -191,7 +191,7 @@ class OpenedFile:
         if found is None or not found.has_min_max:
             raise ArchiveFault(f"archive file {self._name}: says nothing about its keys")
         bounds = found.min, found.max
-        # Every look-up begins with the same few.
+        # Every look-up begins with the bounds of the same few groups.
         if len(self._known_bounds) < _BOUNDS:
             self._known_bounds[number] = bounds
         return bounds
@@ -212,10 +212,10 @@ def _wanted(keys: pa.Array, span: KeySpan) -> pa.Array:
 
 
 def is_cut(key: bytes) -> bool:
-    """Whether a key holds the beginning of a text and a digest in place of the rest."""
+    """True if a key holds the beginning of a long text, and a digest in place of the rest."""
     return len(key) > 1 + LONGEST
 
 
 def _glob(pattern: str, key: bytes) -> bool:
-    # What a long text says behind its first bytes only its row tells: see `is_cut`.
+    # The key of a long text holds only its beginning (`is_cut`): its row decides later.
     return is_cut(key) or glob_matches(pattern, key[1:].decode("utf-8", "replace"))

@@ -1,7 +1,7 @@
-"""One row per log entry: who signed what and when, as column data.
+"""One row per log entry: signers, digests and times, as column data.
 
 `DECODER` is part of the archive's format: rows of one decoder version are a deterministic function of the log's bytes,
-`time` of a Rekor v1 entry, `chains` and `trust_root` excepted (the log's claim, and who was trusted when reading).
+except `time` of a Rekor v1 entry (the log's claim), `chains` and `trust_root` (the trust root at the time of reading).
 """
 
 from base64 import b64decode
@@ -66,7 +66,7 @@ SCHEMA: Final = pa.schema(
         *_OF_SIGNER,
         pa.field("digests", _bytes, nullable=False),
         pa.field("chains", _texts, nullable=False),
-        # Of an entry with several signers what each of them is; of one with a single signer the row says it.
+        # Columns of each signer of an entry with several signers; the row itself describes a single signer.
         pa.field("signers", pa.list_(pa.struct(_OF_SIGNER))),
         pa.field("trust_root", pa.string()),
         pa.field("defect", pa.string()),
@@ -82,13 +82,13 @@ class Chain(StrEnum):
     TRUSTED = "trusted"
     """A certificate authority of the trust root issued the certificate."""
     UNTRUSTED = "untrusted"
-    """None of them did: any person can make such a certificate, with any name in it."""
+    """No such authority issued the certificate: any person can make one, with any name in it."""
     KEY = "key"
     """A key without a certificate."""
     LISTED = "listed"
     """The entry lists the certificate or key, and does not show that it made the entry's signature."""
     NOT_CHECKED = "not-checked"
-    """No trust root was at hand."""
+    """No trust root was available."""
 
 
 _CHAINS: Final = {
@@ -107,14 +107,14 @@ class RowTrust:
 
     @classmethod
     def of(cls, root: TrustRoot) -> "RowTrust":
-        """The part of a trust root that rows are judged by; unlike the root it can be sent to another process."""
+        """The part of a trust root that rows are judged by; it can be sent to another process, unlike the root."""
         return cls(root.fingerprint, root.authorities)
 
 
 def rows_of(entries: Sequence[LogEntry], start: int, log: str, api: LogApi, trust: RowTrust | None) -> pa.RecordBatch:
-    """Rows of entries `[start, start + len(entries))` of one tree, in order. Never raises for what an entry holds.
+    """Rows of entries `[start, start + len(entries))` of one tree, in order. Never raises for any bytes of an entry.
 
-    Chains are judged by `trust`; without one they are not checked.
+    Chains are judged by `trust`; they are not checked if it is `None`.
     """
     hashes = hashes_of(entries)
     columns: list[list[Any]] = [[] for _ in SCHEMA.names]
@@ -176,7 +176,7 @@ def _of_signer(signer: Signer) -> tuple[Sequence[Any], ...]:
 
 
 def _together(signers: Sequence[tuple[Sequence[Any], ...]]) -> tuple[Sequence[Any], ...]:
-    """Values of all signers of an entry, each once."""
+    """Values of all signers of an entry, without duplicates."""
     if not signers:
         return ((),) * len(_OF_SIGNER)
     return tuple(_once([value for values in column for value in values]) for column in zip(*signers, strict=True))
@@ -201,7 +201,7 @@ def _chain(signer: Signer, trust: ChainTrust) -> str:
     is_key = signer.certificate is None and signer.issuer_key_hash is None
     if trust is ChainTrust.NOT_CHECKED and not is_key:
         return Chain.NOT_CHECKED
-    # The first is the key itself; of a ring of OpenPGP keys some may only be listed.
+    # A signer with an OpenPGP ring has several fingerprints, of which some may only be listed.
     if {*signer.fingerprints} and {*signer.fingerprints} <= {*signer.only_listed, *signer.maybe_signed}:
         return Chain.LISTED
     return Chain.KEY if is_key else _CHAINS[trust]
@@ -221,8 +221,8 @@ def _time(times: Sequence[KnownTime]) -> tuple[datetime | None, str | None]:
 
 
 def _texts_of(values: list[str]) -> tuple[str, ...]:
-    """Each text once, as UTF-8 can hold it."""
-    if len(values) < 2 and all(map(str.isascii, values)):  # noqa: PLR2004  one text is nothing to compare
+    """The texts without duplicates; characters that UTF-8 cannot hold are escaped."""
+    if len(values) < 2 and all(map(str.isascii, values)):  # noqa: PLR2004  one text has no duplicate
         return tuple(values)
     # JSON can spell half of a surrogate pair, which UTF-8 cannot.
     return tuple(dict.fromkeys([_utf8(value) for value in values]))
@@ -247,13 +247,13 @@ def _claims(signer: Signer, names: tuple[str, ...]) -> list[str]:
 
 
 def _workflows(signer: Signer) -> list[str]:
-    """Workflows that the certificate names beside its identities, which hold nearly all of them."""
+    """Workflows that the certificate names in addition to its identities, which hold nearly all workflows."""
     names = {name.value for name in signer.names}
     return [uri for uri in _claims(signer, _WORKFLOWS) if uri not in names]
 
 
 def _repositories(signer: Signer) -> list[str]:
-    """The repository as the certificate says it, and on the host that the certificate means."""
+    """The repository as the certificate spells it, and with the host that the certificate implies."""
     said = _claims(signer, _REPOSITORIES)
     found = source_repository(signer) or github_repository(signer)
     return said if found is None else [*said, found]
@@ -270,6 +270,6 @@ def fingerprint_bytes(text: str) -> bytes:
 
 
 def _defect(signers: Sequence[Signer]) -> str | None:
-    """Name of the first part that could not be read: values that depend on it may be missing from the row."""
+    """Name of the first part that could not be read: values that depend on this part may be missing from the row."""
     found = sorted(each.partition(":")[0][:40] for signer in signers for each in signer.defects)
     return found[0] if found else None

@@ -1,7 +1,7 @@
-"""Search over an archive: every entry that names a value, and exactly what the answer covers.
+"""Search over an archive: every entry that names a value, and the exact coverage of the answer.
 
-An answer is counted from the indexes alone, and shown from the rows. Memory is bounded by one range of entries and by
-the rows asked for; answers of any length are streamed by `Archive.stream`.
+Entries are counted in the indexes alone, and shown from the rows. Memory is bounded by one range of entries and by
+the requested rows; answers of any length are streamed by `Archive.stream`.
 """
 
 import threading
@@ -37,11 +37,11 @@ from rules.pattern import glob_matches, glob_prefix
 
 MOST_ROWS: Final = 10_000
 MOST_OF_A_PAGE: Final = 1_000_000
-"""`Query.most` of a question over HTTP: about a second of work."""
+"""`Query.most` of a query over HTTP: about a second of work."""
 _TRIES: Final = 3
 _STREAMED: Final = 4096  # rows of one table of a stream
 _TIMED: Final = 1 << 16  # rows whose times are read at once
-_OPENED: Final = 300_000  # column chunks of the files whose footers are kept
+_OPENED: Final = 300_000  # column chunks in all cached footers together
 _KEPT_GROUPS: Final = 128  # of index keys, some 200 KB each
 _HEX: Final = {40: "sha1", 64: "sha256", 96: "sha384", 128: "sha512"}
 _NO_ROWS: Final = SCHEMA.empty_table()
@@ -55,7 +55,7 @@ class BadQuery(ValueError):
 
 
 class Match(StrEnum):
-    """Comparison of a query's text. A to Z and a to z are the same; all other characters differ."""
+    """Comparison of a query's text. Upper and lower case of A to Z are equal; other characters must be identical."""
 
     EXACT = "exact"
     PREFIX = "prefix"
@@ -64,12 +64,12 @@ class Match(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A search request. Without `kinds`, the text decides: hexadecimal digests, else identities and everything alike.
+    """A search request. Without `kinds` the text decides: a digest or fingerprint if it is one, else all texts.
 
-    `since` and `until` bound the time: at or after the one, before the other; entries without a time are kept. `logs`
-    are log ids, or names of logs of several trees; all without them. With `trusted` only
-    entries that a signer with a trusted certificate made are wanted, of a value that says who signed the very signer
-    that has it; with false only the others. `most` bounds the keys looked at; what is left out is in the coverage.
+    `since <= time < until`; entries without a time match. `logs` are log ids, or names of logs of several trees; empty
+    for all logs. `trusted` is true for entries that a signer with a trusted certificate made (if the value is about a
+    signer, that very signer), false for all other entries, `None` for both. `most` bounds the number of keys read; the
+    coverage names the ranges left out.
     """
 
     text: str
@@ -83,15 +83,15 @@ class Query:
     most: int | None = None
 
     def wants(self, log: str) -> bool:
-        """Whether a log is to be searched."""
+        """True if the query searches this log."""
         return not self.logs or log in self.logs or log.partition("/")[0] in self.logs
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One entry as archived. Texts are an attacker's: render them inert. Digests and fingerprints are hexadecimal.
+    """One entry as archived. Texts are untrusted: render them inert. Digests and fingerprints are hexadecimal.
 
-    `chains` has one value for each signer. `signers` are columns of each signer where there are several, else empty.
+    `chains` has one value for each signer. `signers` holds the columns of each of several signers, else empty.
     """
 
     log: str
@@ -149,8 +149,8 @@ class Row:
 class LogCoverage:
     """An answer's coverage of one log: `spans` of entries, of the `size` that the newest archived head signs.
 
-    `damaged` are ranges that could not be read, with the reason. `unreadable` entries in the spans could not be
-    decoded, and of `defective` ones a part could not: what these would say is not known. `unsearched` are older ranges
+    `damaged` are ranges that could not be read, with the reason. `unreadable` and `defective` count entries in the
+    spans that could not be decoded at all, or in part: their unread values cannot match. `unsearched` are older ranges
     that were left out because the search would have read too much.
     """
 
@@ -165,7 +165,7 @@ class LogCoverage:
 
     @property
     def complete(self) -> bool:
-        """Whether every entry below the head was searched."""
+        """True if every entry below the head was searched."""
         return self.spans == ((0, self.size),) and not self.damaged and not self.unsearched
 
     def sentence(self) -> str:
@@ -187,14 +187,14 @@ class LogCoverage:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """An answer's coverage: archived logs, and logs that are followed but of which nothing is archived."""
+    """An answer's coverage: archived logs, and followed logs without any archived entry."""
 
     logs: tuple[LogCoverage, ...]
     missing: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
-        """Whether every entry of every log was searched."""
+        """True if every entry of every log was searched."""
         return not self.missing and all(each.complete for each in self.logs)
 
     def sentences(self) -> list[str]:
@@ -224,9 +224,9 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The newest `rows` of `total` entries that match, and the search's coverage. `per_day` counts all, if asked for.
+    """The newest `rows` of `total` entries that match, and the search's coverage. `per_day` counts all, if requested.
 
-    `timeless` of the entries have no time, and are in no day.
+    `timeless` counts the entries without a time, which `per_day` leaves out.
     """
 
     rows: tuple[Row, ...]
@@ -262,7 +262,7 @@ class Archive:
     """Reads one archive. Safe to use from several threads; the next search sees the ranges that a writer adds."""
 
     def __init__(self, files: ArchiveFiles, followed: Sequence[str] = ()) -> None:
-        """`followed` are logs that an answer should cover: logs that are not archived are named in its coverage."""
+        """`followed` are the logs that an answer should cover: its coverage names those that are not archived."""
         self.files, self._followed = files, tuple(followed)
         self._lock = threading.Lock()
         self._opened: OrderedDict[tuple[str, str], OpenedFile] = OrderedDict()
@@ -271,20 +271,20 @@ class Archive:
 
     def manifests(self) -> dict[str, Manifest]:
         """Manifests by log id, as they are stored now. Raises `ArchiveFault`."""
-        # Parsed and proven again only when their bytes are others.
+        # Parsed and proven again only after their bytes changed.
         return read_manifests(self.files, self._manifests)
 
     def search(self, query: Query, *, also: Sequence[Query] = (), per_day: bool = False) -> Answer:
         """The newest entries that match, their number, and the search's coverage. Raises `BadQuery`, `ArchiveFault`.
 
-        Those that match `also` are found as well; of these queries only the text, kinds and match count. A range whose
-        files are damaged is left out and named in the coverage.
+        Entries that match a query in `also` are found as well; only text, kinds and match of these queries count. A
+        range with damaged files is left out, and the coverage names it.
         """
         keys = [key for each in (query, *also) for key in keys_of(each)]
         for _ in range(_TRIES - 1):
             manifests = self.manifests()
             found, answer = self._answered(query, keys, manifests, per_day=per_day)
-            # A writer may have put other files in the place of those that were missed.
+            # A writer may have replaced the files that could not be read.
             if not found.damaged or _generations(self.manifests()) == _generations(manifests):
                 return answer
         return self._answered(query, keys, self.manifests(), per_day=per_day)[1]
@@ -310,7 +310,7 @@ class Archive:
     def stream(self, query: Query, damaged: dict[str, list[tuple[int, int, str]]]) -> Iterator[pa.Table]:
         """Every matching entry, log by log, oldest first, some thousands at a time.
 
-        Ranges that cannot be read, or not to their end, are put into `damaged`. Raises `BadQuery`, `ArchiveFault`.
+        Ranges that cannot be read, in whole or in part, are added to `damaged`. Raises `BadQuery`, `ArchiveFault`.
         """
         keys = keys_of(query)
         for manifest in self._wanted(query, self.manifests()):
@@ -332,7 +332,7 @@ class Archive:
             except ArchiveFault as fault:
                 newer = self.manifests().get(manifest.log)
                 if tries < _TRIES and newer is not None and newer.generation != manifest.generation:
-                    # A writer put other files in the place of these; the rows before `at` were handed on.
+                    # A writer replaced these files; the rows before `at` are already handed on.
                     manifest, tries = newer, tries + 1
                     continue
                 damaged.setdefault(manifest.log, []).append((each.first, each.last, str(fault)))
@@ -503,7 +503,7 @@ class Archive:
             if per_day:
                 timeless += times.null_count
                 per += _days(times.filter(inside))
-        # Counted together: a file that cannot be read to its end counts nothing.
+        # Counted together, so that a file that cannot be read to its end adds no part of its counts.
         found.timeless += timeless
         found.per_day += per
         return pa.concat_arrays(kept)
@@ -542,7 +542,7 @@ class Archive:
         *,
         trusted: bool,
     ) -> pa.Array:
-        """Entries that a signer with a trusted certificate made, one that has a wanted value, or not."""
+        """Entries made by a signer that has a trusted certificate and a wanted value; for false, the others."""
         every = self._offsets(manifest, each, [KeySpan(ALL_TRUSTED, ALL_TRUSTED)])
         some = self._offsets(manifest, each, [KeySpan(SOME_TRUSTED, SOME_TRUSTED)])
         # An attacker can log an entry with two signers, one trusted and the other with any name: the row
@@ -561,7 +561,7 @@ class Archive:
         return offsets.filter(is_trusted if trusted else pc.invert(is_trusted))
 
     def _confirmed(self, manifest: Manifest, each: ArchivedRange, key: KeySpan, lines: pa.Table) -> pa.Array:
-        """Entries of these lines whose rows say what the glob asks for: the keys hold only the beginning of a text."""
+        """Entries of these lines whose rows match the glob: the keys hold only the beginning of a text."""
         column = COLUMNS[KeyKind(key.low[0])]
         offsets = sorted({entry for entries in lines["entries"].to_pylist() for entry in entries})
         texts = self._read(manifest, each, offsets, columns=[column])[column].to_pylist()
@@ -610,7 +610,7 @@ def keys_of(query: Query) -> list[KeySpan]:
         raise BadQuery("the text is not Unicode") from None
     kinds = set(query.kinds or _kinds_of(text, query.match))
     if KeyKind.WORKFLOW in kinds:
-        # The row names a workflow once: among the identities, where the certificate is its.
+        # A row names a workflow among the identities where the certificate is the workflow's own.
         kinds.add(KeyKind.IDENTITY)
     found: list[KeySpan] = []
     for kind in sorted(kinds):
@@ -629,7 +629,7 @@ def keys_of(query: Query) -> list[KeySpan]:
 
 
 def _is_trusted(row: Mapping[str, Any], keys: Sequence[KeySpan]) -> bool:
-    """Whether one of several signers has a trusted certificate and a value that is wanted."""
+    """True if one of several signers has both a trusted certificate and a wanted value."""
     trusted = [
         signer
         for chain, signer in zip(row["chains"], row["signers"] or (), strict=False)
@@ -641,7 +641,7 @@ def _is_trusted(row: Mapping[str, Any], keys: Sequence[KeySpan]) -> bool:
 def _has(signer: Mapping[str, Any], key: KeySpan) -> bool:
     kind = KeyKind(key.low[0])
     if kind is KeyKind.DIGEST:
-        return True  # is of the entry: each of its signers signed it
+        return True  # a digest belongs to the entry, and each of its signers signed it
     values = signer[COLUMNS[kind]]
     if not kind.is_text:
         return any(key.admits(value_key(kind, value)) for value in values)
@@ -649,7 +649,7 @@ def _has(signer: Mapping[str, Any], key: KeySpan) -> bool:
 
 
 def guessed_match(text: str) -> Match:
-    """The comparison that a text asks for: a star at its end makes it a prefix, one elsewhere a glob."""
+    """The comparison that a text implies: a prefix for a star at the end, a glob for a star elsewhere."""
     if "*" not in text:
         return Match.EXACT
     return Match.PREFIX if text.index("*") == len(text) - 1 and not text.endswith("\\*") else Match.GLOB
@@ -676,7 +676,7 @@ def _open_ended(kind: KeyKind, text: str, match: Match) -> KeySpan:
 
 
 def _after(low: bytes) -> bytes:
-    """The first key behind all that begin with `low`; kinds are small, so there is one."""
+    """The first key after all keys that begin with `low`. It exists because the first byte, the kind, is small."""
     head = low.rstrip(b"\xff")
     return head[:-1] + bytes((head[-1] + 1,))
 
@@ -715,7 +715,7 @@ def _value_keys(kind: KeyKind, text: str, *, strict: bool) -> list[bytes]:
 
 
 def _outside(each: ArchivedRange, query: Query) -> bool:
-    """Whether no entry of the range can have a time that is wanted."""
+    """True if the times of all entries of the range are outside of the query's bounds."""
     if each.timeless or each.earliest is None or each.latest is None:
         return False
     after = query.until is not None and each.earliest >= query.until
@@ -723,7 +723,7 @@ def _outside(each: ArchivedRange, query: Query) -> bool:
 
 
 def _straddles(each: ArchivedRange, query: Query) -> bool:
-    """Whether some entries of the range may have a time that is wanted, and others one that is not."""
+    """True if the query's time bounds may admit some entries of the range and exclude others."""
     if each.earliest is None or each.latest is None:
         return False
     ends = query.until is not None and each.latest >= query.until
@@ -752,7 +752,7 @@ def _rows(table: pa.Table) -> list[Row]:
 
 
 def row_of(each: Mapping[str, Any]) -> Row:
-    """One row as a value."""
+    """Make a `Row` of one row of the Parquet file."""
     digests = tuple(f"{_HEX.get(2 * len(raw), 'unknown')}:{raw.hex()}" for raw in each["digests"])
     return Row(
         each["log"],

@@ -38,7 +38,7 @@ class KeyKind(IntEnum):
 
     @property
     def is_text(self) -> bool:
-        """Whether values are texts, which have prefixes that mean something."""
+        """True if values are texts, which can be searched by prefix."""
         return self in TEXTS
 
 
@@ -59,7 +59,7 @@ INDEX_SCHEMA: Final = pa.schema(
 
 
 def text_key(kind: KeyKind, text: str) -> bytes:
-    """Key of a text: A-Z lowered, because addresses, hosts and repository names are compared so."""
+    """Key of a text: A to Z in lower case, as addresses, hosts and repository names are compared."""
     raw = lowered(text).encode()
     if len(raw) > LONGEST:
         raw = raw[:LONGEST] + sha256(raw).digest()
@@ -72,18 +72,18 @@ def value_key(kind: KeyKind, value: bytes) -> bytes:
 
 
 def leaf_key(leaf_hash: bytes) -> bytes:
-    """Key of an entry by its leaf hash; other entries may have the same."""
+    """Key of an entry by its leaf hash; several entries may have the same key."""
     return bytes((KeyKind.LEAF,)) + leaf_hash[:_LEAF_BYTES]
 
 
 ALL_TRUSTED: Final = value_key(KeyKind.TRUST, b"all")
 """Key of entries all of whose signers had a trusted certificate when they were archived."""
 SOME_TRUSTED: Final = value_key(KeyKind.TRUST, b"some")
-"""Key of entries of which some signers had one, and others did not: their rows say which."""
+"""Key of entries of which some signers had a trusted certificate and others none: their rows say which."""
 
 
 def lowered(text: str) -> str:
-    """`text` with A-Z lowered and nothing else: Unicode's lower case changes with its versions."""
+    """`text` with only A to Z in lower case: Unicode's own lower case changes between its versions."""
     return text.translate(_LOWER)
 
 
@@ -121,13 +121,13 @@ def _trusted(chains: pa.Array) -> Iterator[tuple[bytes, pa.Array]]:
 
 
 def lines_of(found: pa.Table) -> pa.Table:
-    """Index lines of `(key, entry)` pairs in any order: keys ascend, and so do the entries of each; none twice."""
+    """Index lines of `(key, entry)` pairs in any order: keys ascend, and the entries of each, without duplicates."""
     if not len(found):
         return INDEX_SCHEMA.empty_table()
     found = found.sort_by([("key", "ascending"), ("entry", "ascending")]).combine_chunks()
     keys, entries = found["key"].combine_chunks(), found["entry"].combine_chunks()
     begins = _changes(keys)
-    # A value may be there twice in one entry, spelled with other capitals.
+    # One entry may hold a value twice, in different upper and lower case.
     is_new = pc.or_(begins, _changes(entries))
     keys, entries, begins = keys.filter(is_new), entries.filter(is_new), begins.filter(is_new)
     starts = pc.cast(pc.indices_nonzero(begins), pa.int32())
@@ -136,7 +136,7 @@ def lines_of(found: pa.Table) -> pa.Table:
 
 
 def _changes(values: pa.Array) -> pa.Array:
-    """Indexes at which a value differs from the one before it; the first does."""
+    """Indexes at which a value differs from its predecessor; index 0 is among them."""
     differs = pc.not_equal(values.slice(1), values.slice(0, len(values) - 1))
     return pa.concat_arrays([pa.array([True]), differs])
 

@@ -1,8 +1,9 @@
-"""The search map: for each search key, provably all entries of a subtree that have it. Hashes only, no files.
+"""The search map: for each search key, provably all entries of a subtree that have the key. Hashes only, no files.
 
 docs/search-index.md specifies every byte. A map holds one line per key of an aligned full subtree of the log, sorted by
-the key's hash; it is hashed as an RFC 6962 tree over its lines, so a line can be shown to be in it, or the two lines
-between which a key would stand. Two maps of one size side by side become one, as the frontier's subtrees do.
+the key's hash; the map is hashed as an RFC 6962 tree over its lines, so that a proof shows a line, or the two
+neighbouring lines between which an absent key would stand. Two adjacent maps of one size merge, as the subtrees of a
+frontier do.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,9 +32,9 @@ class AnswerInvalid(Exception):
 
 @dataclass(frozen=True, slots=True)
 class MapLine:
-    """One key of a map while it is made: its entry numbers ascend, in pieces. Without `root` it is to be computed.
+    """One key of a map under construction: its entry numbers ascend, in pieces. `root` is `None` until computed.
 
-    `pieces` is read once, before the next line is asked for.
+    `pieces` can be read once, before the next line.
     """
 
     key_hash: bytes
@@ -51,7 +52,7 @@ class MapRoot:
 
 
 def line_bytes(key_hash: bytes, count: int, root: bytes) -> bytes:
-    """A line as it is hashed and stored."""
+    """The bytes of a line, as hashed and stored."""
     return key_hash + count.to_bytes(8, "big") + root
 
 

@@ -1,8 +1,8 @@
 """Checks an archive against itself and against the log: files, hashes up to the signed head, index, and rows.
 
-What is computed again: the SHA-256 of every file, the root of every range from its rows' leaf hashes, the head's
-signature, and each index from its rows. With a source, rows are derived again from entries fetched from the log, whose
-leaf hashes must be the archived ones.
+The check recomputes the SHA-256 of every file, the root of every range from its rows' leaf hashes, and each index from
+its rows, and verifies the head's signature. With a source, it derives rows again from entries fetched from the log,
+whose leaf hashes must equal the archived ones.
 """
 
 from collections import Counter
@@ -22,12 +22,12 @@ from monitor.model.errors import FetchFailed
 from monitor.model.log_source import LogApi, LogSource, SignedHead, read_head
 from tlog.merkle import aligned_subtrees
 
-_AT_ONCE: Final = 256  # entries asked for at once; a range of Rekor v1 takes some questions
+_AT_ONCE: Final = 256  # entries requested at once; Rekor v1 needs several requests for them
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """One range that is not as it should be, and why. With `index_only` its rows are sound: no log need be asked."""
+    """One damaged range, and why. If `index_only`, its rows are sound and repair needs no request to the log."""
 
     each: ArchivedRange
     reason: str
@@ -36,10 +36,9 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class Derivation:
-    """Rows are derived again from the entries that `source` shows up to `head`, chains by the trust `roots` known here.
+    """Derives rows again from the entries that `source` shows up to `head`, and chains by the known trust `roots`.
 
-    `unknown` counts rows that were judged by a root that is not among them, by that root's fingerprint: their chains
-    are not derived again.
+    `unknown` counts, by fingerprint of the root, the rows that another root judged: their chains are not derived again.
     """
 
     source: LogSource
@@ -73,7 +72,7 @@ def check_ranges(
 def unnamed_files(files: ArchiveFiles, log: str) -> list[str]:
     """Files beside the rows and indexes of a log that its manifest does not name. Raises `ArchiveFault`.
 
-    No search reads them; other data tools do. A writer at work leaves some for a moment, one that died for longer.
+    Searches ignore these files; other data tools read them. A running writer leaves some briefly, a crash for longer.
     """
     there = [name for folder in ("rows", "index") for name in files.names(".parquet", f"{log}/{folder}")]
     manifest = read_manifest(files, log)
@@ -112,7 +111,7 @@ def _check_rows(manifest: Manifest, each: ArchivedRange, rows: pa.Table) -> None
 
 
 def sample(run: Run, count: int | None, random: Random) -> list[int]:
-    """Indexes of a run's entries to derive again: so many at random, or all of them."""
+    """Indexes of a run's entries to derive again: `count` of them at random, or all for `None`."""
     numbers = range(run.first, run.last)
     return list(numbers) if count is None or count >= len(numbers) else sorted(random.sample(numbers, count))
 
@@ -127,9 +126,9 @@ def check_sample(
 ) -> Iterator[Damage]:
     """Fetch entries again and derive their rows; yields the ranges of which a row differs.
 
-    Ranges that begin at one of the `unsound` entries are known to be damaged, and left out.
+    Ranges that begin at one of the `unsound` entries are known to be damaged, and are left out.
 
-    Raises `FetchFailed` when the log cannot be asked, or serves other bytes than were proven.
+    Raises `FetchFailed` when the log does not answer, or serves other bytes than the proven ones.
     """
     ranges = [each for run in manifest.runs for each in run.ranges]
     for each in ranges:

@@ -1,7 +1,7 @@
 """Writes proven rows of one log tree into an archive, crash-safely: files first, then the manifest that names them.
 
-A crash leaves behind the manifest of before and perhaps files that it does not name; these are overwritten or
-removed later. A row is only in a file that the manifest names once its run was proven into a signed head.
+A crash leaves the earlier manifest and perhaps files that it does not name; a later run overwrites or removes these.
+The manifest names a file with rows only after their run was proven into a signed head.
 """
 
 import fcntl
@@ -26,9 +26,9 @@ from monitor.model.log_source import LogIdentity, Position
 from tlog.merkle import Frontier, aligned_subtrees
 
 Prove = Callable[[int, int], Sequence[bytes]]
-"""Consistency proof from one size of the log to another; asks the log."""
+"""Requests the consistency proof from one size of the log to another."""
 
-_LEVEL: Final = 6  # of zstd: 4 % smaller than its default; writing stays far cheaper than decoding
+_LEVEL: Final = 6  # zstd level: files 4 % smaller than at the default; writing stays far cheaper than decoding
 ROW_GROUP: Final = 2048  # rows read to show one
 INDEX_GROUP: Final = 4096
 _GROUPS_AT_ONCE: Final = 16
@@ -52,7 +52,7 @@ def manifest_name(log: str) -> str:
 
 
 def read_manifest(files: ArchiveFiles, log: str) -> Manifest | None:
-    """The manifest of one log; `None` when nothing of it is archived. Raises `ArchiveFault`."""
+    """The manifest of one log; `None` when no entry of it is archived. Raises `ArchiveFault`."""
     name = manifest_name(log)
     raw = files.read(name)
     return None if raw is None else from_json(raw, name)
@@ -61,7 +61,7 @@ def read_manifest(files: ArchiveFiles, log: str) -> Manifest | None:
 def read_manifests(files: ArchiveFiles, known: dict[str, tuple[bytes, Manifest]] | None = None) -> dict[str, Manifest]:
     """Manifests of all archived logs, by log id. Raises `ArchiveFault`.
 
-    `known` are manifests read before, with their bytes, by file name; it is brought up to date.
+    `known` maps file names to the manifests read earlier and their bytes; it is updated in place.
     """
     found = {}
     for name in files.folders_of(MANIFEST, _CONTENTS):
@@ -81,9 +81,9 @@ def read_manifests(files: ArchiveFiles, known: dict[str, tuple[bytes, Manifest]]
 
 
 def lost_manifests(files: ArchiveFiles) -> dict[str, str]:
-    """Logs of which files are there and no manifest names them, with what to do. Raises `ArchiveFault`.
+    """Logs that have files and no manifest, each with the next step for the operator. Raises `ArchiveFault`.
 
-    A first build that dies leaves such files as well.
+    An interrupted first build leaves such files as well.
     """
     named = {name.removesuffix(f"/{MANIFEST}") for name in files.names(f"/{MANIFEST}")}
     parts = [name.rpartition("/rows/") for name in files.names(".parquet")]
@@ -99,7 +99,7 @@ def lost_manifests(files: ArchiveFiles) -> dict[str, str]:
 class ArchiveWriter:
     """Writes one log tree's archive.
 
-    Several writers of one folder take turns. In an object store there is no lock: there, one program writes at a time.
+    Several writers of one folder take turns. An object store has no lock: only one program may write to it at a time.
     """
 
     def __init__(self, files: ArchiveFiles, identity: LogIdentity, prove: Prove) -> None:
@@ -117,19 +117,19 @@ class ArchiveWriter:
 
     @property
     def end(self) -> int | None:
-        """Index after the last entry that was added and not written yet; `None` when all is written."""
+        """Index after the last added entry that is not written yet; `None` when every entry is written."""
         return None if self._after is None else self._after.frontier.size
 
     @property
     def pending(self) -> int:
-        """Rows that wait to be written."""
+        """Number of rows not written yet."""
         return sum(map(len, self._pending))
 
     def add(self, rows: pa.RecordBatch, before: Frontier, after: Position) -> None:
         """Add the rows between two proven positions; written as soon as they fill a range.
 
-        Rows that do not follow the ones added before begin a new run, once those are written. Raises `ArchiveFault`,
-        and what asking for a proof raises; the rows then wait for the next call.
+        After a gap, the earlier rows are written and a new run begins. Raises `ArchiveFault` and the errors of `prove`;
+        the rows then wait for the next call.
         """
         if before.size + len(rows) != after.frontier.size:
             raise ArchiveFault(f"{after.log}: {len(rows)} rows do not lead from {before.size} to {after.frontier.size}")
@@ -143,11 +143,11 @@ class ArchiveWriter:
             self.flush()
 
     def discard(self) -> None:
-        """Forget rows that were not written: they will be read again."""
+        """Forget rows that were not written: the caller reads their entries again."""
         self._pending, self._before, self._after = [], None, None
 
     def flush(self) -> None:
-        """Write what waits. Raises `ArchiveFault`, and what asking for a proof raises."""
+        """Write all added rows. Raises `ArchiveFault`, and the errors of `prove`."""
         if self._before is None or self._after is None:
             return
         before, after = self._before, self._after
@@ -173,7 +173,7 @@ class ArchiveWriter:
             rows = pa.concat_tables([read_rows(self.files, self.manifest, tail), rows])
         written = tuple(write_range(self.files, self.manifest.identity, part) for part in _cut(rows))
         grown = Run(run.start, (*kept, *written), head, proof)
-        # What the leaf hashes in the files lead to, against what the log signed: before any manifest names them.
+        # The leaf hashes in the files must lead to the root that the log signed, before a manifest names the files.
         grown.check()
         self.keep(self.manifest.with_run(grown), () if tail is None else (tail,))
 
@@ -184,14 +184,14 @@ class ArchiveWriter:
     def keep(self, manifest: Manifest, gone: Sequence[ArchivedRange] = ()) -> None:
         """Store a manifest made from `self.manifest`, and remove the files of ranges it no longer names.
 
-        Raises `ArchiveFault` when another program changed the stored one meanwhile. Call it inside `locked`.
+        Raises `ArchiveFault` when another program changed the stored manifest meanwhile. Call it inside `locked`.
         """
         if self.reread().generation != self.manifest.generation:
             raise ArchiveFault(
                 f"archive {self.files.location}: another program writes the archive of {manifest.log} at the same "
                 "time. Stop one of the two."
             )
-        # A crash before this leaves files that nothing names; after it, they are the archive.
+        # A crash before this line leaves files that no manifest names; after it, they are the archive.
         self.files.write(manifest_name(manifest.log), to_json(manifest))
         self.manifest = manifest
         named = {file.name for run in manifest.runs for each in run.ranges for file in (each.rows, each.index)}
@@ -201,7 +201,7 @@ class ArchiveWriter:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock of this log's folder: taken for as long as one manifest is changed. Raises `ArchiveFault`."""
+        """Hold the lock of this log's folder during one change of the manifest. Raises `ArchiveFault`."""
         folder = self.files.folder
         if folder is None:
             yield
@@ -260,7 +260,7 @@ def bounds_of(rows: pa.Table) -> tuple[datetime | None, datetime | None, int, in
 
 
 def meta_of(identity: LogIdentity, first: int, last: int) -> dict[str, str]:
-    """Metadata of every file: which log, key and entries it is of, and by which decoder."""
+    """Metadata of every file: its log, key, entries and decoder."""
     return {
         f"{_META}log": identity.log,
         f"{_META}key": sha256(identity.spki).hexdigest(),
@@ -291,7 +291,7 @@ class Sink:
         self._writer.write_table(part.replace_schema_metadata(self._schema.metadata), row_group_size=self._group)
 
     def content(self) -> memoryview:
-        """All of the file; nothing can be appended any more."""
+        """Close the file and return all of its bytes."""
         self._writer.close()
         return memoryview(self._made.getvalue())
 
@@ -299,7 +299,7 @@ class Sink:
 def rows_sink(meta: dict[str, str]) -> Sink:
     """A file of rows."""
     encoding = dict.fromkeys(("index", "time", "not_before"), "DELTA_BINARY_PACKED")
-    # Bounds of other columns help no reader, and every search reads the footer that would hold them.
+    # No reader uses bounds of other columns, and every search reads the footer that would hold them.
     return Sink(
         SCHEMA,
         ROW_GROUP,
@@ -319,7 +319,7 @@ def index_sink(meta: dict[str, str]) -> Sink:
 
 
 def open_parquet(files: ArchiveFiles, manifest: Manifest, each: ArchivedRange, file: FileRef) -> pq.ParquetFile:
-    """Open one file of a range: there, as long as the manifest says, and by its own metadata of this log and range.
+    """Open one file of a range, after a check of its length and of the log and range in its metadata.
 
     Raises `ArchiveFault`, which names the file and its defect.
     """
@@ -329,7 +329,7 @@ def open_parquet(files: ArchiveFiles, manifest: Manifest, each: ArchivedRange, f
     if size != file.size:
         raise ArchiveFault(_damaged(file, f"has {size} bytes, not {file.size}"))
     try:
-        # Reading ahead saves questions to an object store; in a folder it costs threads.
+        # Reading ahead saves requests to an object store; in a folder it only costs threads.
         ahead = files.folder is None
         opened = pq.ParquetFile(files.open(file.name), page_checksum_verification=True, pre_buffer=ahead)
         held = opened.metadata.metadata or {}
@@ -356,7 +356,7 @@ def read_index(files: ArchiveFiles, manifest: Manifest, each: ArchivedRange) -> 
 
 
 def index_parts(files: ArchiveFiles, manifest: Manifest, each: ArchivedRange) -> Iterator[pa.Table]:
-    """A range's index, some row groups at a time. Compares no digest. Raises `ArchiveFault` while it is read."""
+    """A range's index, some row groups at a time. Compares no digest. Raises `ArchiveFault` during iteration."""
     opened = open_parquet(files, manifest, each, each.index)
     groups = range(opened.metadata.num_row_groups)
     try:
@@ -375,7 +375,7 @@ def read_table(opened: pq.ParquetFile, file: FileRef, schema: pa.Schema) -> pa.T
 
 
 def check_digest(files: ArchiveFiles, file: FileRef) -> None:
-    """Compare all bytes of a file with what the manifest says of them. Raises `ArchiveFault`."""
+    """Compare the SHA-256 of a file with the manifest. Raises `ArchiveFault`."""
     if files.size(file.name) is None:
         raise ArchiveFault(_damaged(file, "is missing"))
     digest, size = sha256(), 0

@@ -1,1 +1,1 @@
-"""The subscribers' site: look up, subscribe, be told. Knows the store and the rule language, never the follower."""
+"""The subscribers' site: look-ups, subscriptions, notices. Imports store and rule language, never the follower."""

@@ -65,7 +65,7 @@ def _add_signing_in(routes: APIRouter, site: Site) -> None:
             email = first(form, "email")
             return site.page(request, "sign_in", status=400, wrong=address.message, email=email)
         site.limits.mail_from(visitor.client)
-        # The same is written for an address without an account: neither page nor time tells.
+        # The same rows are written for an unknown address, so neither page nor timing reveals an account.
         known = site.subscribers.by_address(address) is not None
         site.mail_link("sign-in", address, visitor, {}, SIGN_IN_FOR, wanted=known)
         return RedirectResponse("/sent?what=sign-in", status_code=303)
@@ -94,7 +94,7 @@ def _add_signing_in(routes: APIRouter, site: Site) -> None:
 
 
 def _not_signed_in(site: Site, token: str) -> Refused:
-    """Why a sign-in link that was good opened no session."""
+    """The reason why a valid sign-in link opened no session."""
     link = site.subscribers.link(token)
     if link is not None and link.used_at is None:
         return Refused(
@@ -205,7 +205,7 @@ def _add_announcements(routes: APIRouter, site: Site) -> None:
 
 
 def announce_signing(site: Site, mine: Subscription, digest: str, *, count: str, days: str, note: str) -> str:
-    """Record that a digest will be signed; returns what to say. Raises `Refused`."""
+    """Record that a digest will be signed; returns the sentence for the page. Raises `Refused`."""
     try:
         signed = normal_digest(digest)
         many, lasts = int(count or "1"), int(days or "7")
@@ -344,7 +344,7 @@ def _add_account(routes: APIRouter, site: Site) -> None:
 
 
 def make_token(site: Site, account: Subscriber, name: str, scope: str) -> str:
-    """Make a token for scripts; it is told this once. Raises `Refused`."""
+    """Make a token for scripts, which is shown only once. Raises `Refused`."""
     if len(site.subscribers.tokens(account.id)) >= _MAX_TOKENS:
         raise Refused(409, "Too many tokens", f"An account has at most {_MAX_TOKENS}. Revoke one first.")
     token = f"swt_{secrets.token_urlsafe(32)}"
@@ -359,20 +359,20 @@ def revoke_token(site: Site, account: Subscriber, token_id: str) -> None:
 
 
 def delete_account(site: Site, account: Subscriber, address: str) -> None:
-    """Delete an account whose owner wrote its address to confirm it. Raises `Refused`."""
+    """Delete an account, if `address` (typed by its owner to confirm) is its own. Raises `Refused`."""
     if address.strip().lower() != account.address.lower():
         raise Refused(400, "Not deleted", "Write your address into the field to delete the account.")
     site.subscribers.delete(account.id)
 
 
 def own(site: Site, request: Request, subscription: str) -> Subscription:
-    """A subscription of the account that is signed in. Raises `Refused`."""
+    """A subscription of the signed-in account. Raises `Refused`."""
     account: Subscriber = request.state.visitor.account
     return own_of(site, account, subscription)
 
 
 def own_of(site: Site, account: Subscriber, subscription: str) -> Subscription:
-    """A subscription of an account; another's is answered like one that does not exist. Raises `Refused`."""
+    """A subscription of an account; another account's is refused as unknown. Raises `Refused`."""
     found = site.subscribers.subscription(subscription, account.id)
     if found is None:
         raise Refused(404, "No such subscription", "It ended, or it is not yours.")
@@ -392,7 +392,7 @@ def announced_json(given: Announced) -> dict[str, Any]:
 
 
 def account_document(site: Site, account: Subscriber) -> dict[str, Any]:
-    """Everything that is kept about an account, without secrets."""
+    """All data kept about an account, without secrets."""
     return {
         "address": account.address,
         "confirmed_at": plain(account.confirmed_at),
@@ -478,6 +478,6 @@ def _destinations(site: Site, request: Request, shown: Any = None) -> HTMLRespon
 
 
 def _download(pieces: Iterable[str], kind: str, name: str) -> Response:
-    """A file of any length: it is written as it is read, and never held whole."""
+    """A download of any length, streamed so that it is never held in memory as a whole."""
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
     return StreamingResponse((piece.encode("utf-8", "replace") for piece in pieces), media_type=kind, headers=headers)

@@ -1,4 +1,4 @@
-"""The application: headers, the host it answers to, limits, and what an error looks like."""
+"""The web application: headers, the accepted host, limits, and error pages."""
 
 import logging
 from typing import Any, Final
@@ -22,7 +22,7 @@ _POLICY: Final = (
 _HEADERS: Final = {
     "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
-    # Tokens stand in paths: no other site is told one. `no-referrer` would also hide the origin of this site's forms.
+    # Paths hold tokens, which no other site may see. `no-referrer` would also hide the origin of this site's forms.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -31,7 +31,7 @@ _HEADERS: Final = {
     "Cache-Control": "no-store",
 }
 _SIGN_IN: Final = frozenset({401, 403, 410})
-"""Refusals after which a visitor without a session is offered to sign in."""
+"""Status codes after which the error page offers sign-in to a visitor without a session."""
 _FIXED: Final = frozenset({"/style.css", "/healthz", "/robots.txt", "/favicon.svg"})
 
 
@@ -133,7 +133,7 @@ def _refusal(site: Site, request: Request, refused: Refused) -> Response:
 
 
 def _without_token(path: str) -> str:
-    """A path for the log: a part that may be a token is left out."""
+    """A path for the log, without any part that may be a token."""
     return "/".join(part if len(part) <= 24 else "…" for part in path.split("/"))  # noqa: PLR2004
 
 

@@ -1,8 +1,8 @@
-"""The past of a name from the archive: every entry that was read, whether or not a rule asked for it.
+"""The past of a name from the archive: every entry that was read, selected by a rule or not.
 
-A look-up is bounded: the newest signings are shown, all are counted, and a name with so many values that counting them
-would hold up the page is answered for the newest ranges, which the answer says. Entries that no authority vouches for
-are counted apart by the archive's own index, so any number of them hides no signing.
+A look-up is bounded: the newest signings are shown and all are counted. A name with too many values to count for one
+page is answered for the newest ranges, and the answer says so. The archive's index counts entries without a trusted
+certificate separately, so any number of them hides no signing.
 """
 
 import threading
@@ -35,7 +35,7 @@ from sigstore_entries.signing import (
 MAX_SHOWN: Final = 100
 """Signings whose rows are read for one page; all are counted."""
 _DEEPEST: Final = 5_000
-"""Signings to which pages of a name lead; `signwatch search` gives all."""
+"""Number of newest signings that the pages of a name list; `signwatch search` lists all."""
 _MAX_OTHERS: Final = 20
 _MOST_KEYS: Final = MOST_OF_A_PAGE
 _REMEMBERED: Final = 128
@@ -44,7 +44,7 @@ _TRUST: Final = {
     Chain.UNTRUSTED: ChainTrust.UNTRUSTED,
     Chain.KEY: ChainTrust.NO_CERTIFICATE,
     Chain.NOT_CHECKED: ChainTrust.NOT_CHECKED,
-    # The certificate's chain does not matter: it is not shown to have signed.
+    # A listed certificate is not shown to have made the signature, so its chain does not count.
     Chain.LISTED: ChainTrust.UNTRUSTED,
 }
 _CLAIMS: Final = {
@@ -89,7 +89,7 @@ class ArchivedPast:
         return self._with_findings(subject, known)
 
     def older(self, subject: Subject, after: Place, limit: int) -> list[PastSigning]:
-        """Signings behind a place, newest first, of the newest five thousand. Raises `OwnFault`."""
+        """Signings older than a place, newest first, among the newest five thousand. Raises `OwnFault`."""
         behind = [
             each
             for each in self.signings(subject, _DEEPEST).shown
@@ -98,7 +98,7 @@ class ArchivedPast:
         return sorted(behind, key=lambda each: (each.at, each.place.index, each.place.log), reverse=True)[:limit]
 
     def entry(self, subject: Subject, log: str, index: int) -> PastSigning | None:
-        """One signing in a name: as it was found, or one of the newest five thousand. Raises `OwnFault`."""
+        """One signing in a name: a finding, or one of the newest five thousand archived. Raises `OwnFault`."""
         found = self._found.entry(subject, log, index)
         if found is not None:
             return found
@@ -106,7 +106,7 @@ class ArchivedPast:
         return next((each for each in archived if _place(each.signing) == (log, index)), None)
 
     def logs(self) -> list[LogRead]:
-        """Entries of each log that are archived, or read where none is archived. Raises `OwnFault`."""
+        """Archived entries of each log, or read entries where no entry is archived. Raises `OwnFault`."""
         archived = {each.log: each for each in self._coverage().logs if each.spans}
         read = {each.log: each for each in self._found.logs()}
         return [
@@ -120,7 +120,7 @@ class ArchivedPast:
     def _searched(self, subject: Subject, limit: int) -> Signings:
         first, *also = _queries(subject)
         if subject.kind is SubjectKind.FINGERPRINT:
-            # The key itself is asked for: whose certificate it stands in does not matter.
+            # The subject is the key itself, so the issuer of its certificate does not count.
             answer = self._archive.search(replace(first, limit=limit), also=also)
             rows, vouched, others, coverage = answer.rows, answer.total, 0, answer.coverage
         else:
@@ -130,7 +130,7 @@ class ArchivedPast:
         return Signings(tuple(map(past_of_row, rows)), vouched, others, _lacking(coverage))
 
     def _with_findings(self, subject: Subject, archived: Signings) -> Signings:
-        """Findings know more of an entry than its row does, and the newest entries are not archived yet."""
+        """Merge in the findings: they hold more of an entry than its row, and reach beyond the archive."""
         found = self._found.signings(subject)
         details = {_place(each.signing): each for each in found.shown}
         spans = {each.log: each.spans for each in self._coverage().logs}
@@ -182,7 +182,7 @@ def _queries(subject: Subject) -> list[Query]:
 
 
 def _lacking(coverage: Coverage) -> tuple[str, ...]:
-    """Gaps of an answer, beside where the archived ranges begin and end."""
+    """Sentences about gaps of an answer, apart from the begin and end of the archived ranges."""
     lacking = []
     for each in coverage.logs:
         lacking += [
@@ -221,7 +221,7 @@ def past_of_row(row: Row) -> PastSigning:
 
 
 def signing_of_row(row: Row) -> Signing:
-    """A signing as far as a row tells of it. Claims that are not archived are left out."""
+    """A signing with the values of a row. Claims that are not archived are left out."""
     columns: Sequence[Mapping[str, tuple[str, ...]]] = row.signers or (
         {name: getattr(row, name) for name in (*SIGNER_TEXTS, "fingerprints")},
     )

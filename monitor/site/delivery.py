@@ -1,7 +1,7 @@
-"""Telling subscribers: one alert fans out to everyone who asked, and one queue serves every destination.
+"""Delivery to subscribers: one alert becomes a notice for each subscription, and one queue serves every destination.
 
 Each message has a key that is the same at every attempt. A crash before a result is written repeats the message with
-that key; a destination that fails waits by itself and is suspended after a week, or after three bounces.
+that key. A failing destination delays only its own messages, and is suspended after a week or three bounces.
 """
 
 import hashlib
@@ -61,7 +61,7 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class _Message:
-    """Notices that are told in one message to one destination (`None` for a letter to an address)."""
+    """Notices that go into one message to one destination (`None` for a letter to an address)."""
 
     notices: tuple[Notice, ...]
     destination: Any
@@ -87,17 +87,17 @@ class Courier:
         self._threads = ThreadPoolExecutor(site.config.limits.senders, thread_name_prefix="notice")
 
     def close(self) -> None:
-        """End the threads; a message under way is finished."""
+        """End the threads after the messages under way."""
         self._threads.shutdown(cancel_futures=True)
 
     def tidy(self) -> dict[str, int]:
-        """Put weekly mails on their way, delete rows whose time is over; returns the number of rows by table."""
+        """Queue weekly mails and delete expired rows; returns the number of rows by table."""
         put_weekly(self._site)
         forget_old(self._site)
         return self._site.subscribers.stats()
 
     def run_pass(self) -> Sent:
-        """Deliver messages that are due now, at most some thousands."""
+        """Deliver messages that are due now, up to a bound of some thousands."""
         sent = Sent()
         for _ in range(_ROUNDS):
             now = self._site.clock()
@@ -146,9 +146,9 @@ class Courier:
     def _messages(
         self, claimed: Sequence[Notice], rows: dict[str, Any], now: datetime
     ) -> tuple[list[Result], list[_Message], list[Notice]]:
-        """Group claimed notices into messages, with the notices whose address got all that it may get in a minute.
+        """Group claimed notices into messages; also returns the notices whose address reached its limit per minute.
 
-        A notice whose destination is gone is over.
+        A notice whose destination is gone, stopped or suspended ends.
         """
         over: list[Result] = []
         messages: list[_Message] = []
@@ -160,7 +160,7 @@ class Courier:
             elif row is None or row.state != READY or row.suspended_at is not None:
                 over.append(Result(each, error="the destination is gone, stopped or suspended", final=True))
             elif row.kind == ATOM:
-                # A feed is fetched; nothing is sent there.
+                # Readers fetch a feed; no message is sent.
                 over.append(Result(each))
             else:
                 by_destination[each.destination].append(each)
@@ -182,18 +182,18 @@ class Courier:
         return over, messages, full
 
     def _of_one(self, row: Any, notices: list[Notice], told: int, room: int) -> list[_Message]:
-        """Messages to a destination of people that got `told` in the interval, and may get `room` more now."""
+        """Messages to a mailbox or Slack that got `told` messages in the interval, and may get `room` more now."""
         bundled: defaultdict[str, list[Notice]] = defaultdict(list)
         singles: list[Notice] = []
         for each in notices:
             (bundled[each.digest] if each.digest is not None else singles).append(each)
         messages = [_Message(tuple(members), row, f"{digest}:{row.id}") for digest, members in bundled.items()]
         is_many = told + len(singles) > self._policy.singles or len(messages) + len(singles) > room
-        # A program takes each alert by itself, under the limit of its host; people get one message for many.
+        # People get one message for many alerts. Webhooks get each alert by itself, under the limit of their host.
         if is_many and len(singles) > 1:
             keys = "\n".join(sorted(each.key for each in singles))
             digest = "digest-" + hashlib.sha256(keys.encode()).hexdigest()[:32]
-            # A crash after this line sends the very same digest again: its members stay together, and so does its key.
+            # A crash after this line sends the same digest again, with the same members and the same key.
             self._site.notices.bundle(singles, digest)
             return [*messages, _Message(tuple(singles), row, f"{digest}:{row.id}")]
         return [*messages, *(_Message((each,), row, each.key) for each in singles)]

@@ -1,4 +1,4 @@
-"""Destinations of a subscriber: adding, proving, renewing and ending them, and the messages of each kind."""
+"""Destinations of a subscriber: how to add, prove, renew and end them, and the messages of each kind."""
 
 import base64
 import hmac
@@ -36,7 +36,7 @@ _SLACK_HOST: Final = "hooks.slack.com"
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """The page's answer to a change: a sentence, and a secret that is shown this once."""
+    """The page's answer to a change: a sentence, and a secret that is shown only once."""
 
     message: str
     secret: str = ""
@@ -44,7 +44,7 @@ class Shown:
 
 
 def add(site: Site, account: Subscriber, kind: str, target: str) -> Shown:
-    """Add a destination. All but a feed are told a code first. Raises `Refused`."""
+    """Add a destination. Every kind but a feed must first prove itself with a code. Raises `Refused`."""
     listed = site.subscribers.destinations.of(account.id)
     if len(listed) >= site.config.limits.destinations_per_account:
         raise Refused(409, "Too many destinations", "Remove one first.")
@@ -94,7 +94,7 @@ def act(site: Site, account: Subscriber, destination_id: str, action: str, code:
 
 
 def code_of(site: Site, destination: Destination) -> str:
-    """The code that proves a destination: only its readers can know it."""
+    """The code that proves a destination: only the readers of the destination see it."""
     return site.keys.code(destination.id, destination.target)
 
 
@@ -151,7 +151,7 @@ def post_alert(  # noqa: PLR0917
 
 
 def post_signed(poster: GuardedPoster, destination: Any, document: dict[str, Any], key: str, now: datetime) -> bytes:
-    """Post a document as Standard Webhooks has it, under the present secret and the former one while it lasts."""
+    """Post a document by Standard Webhooks, signed with the present secret, and the former one until it expires."""
     body = json.dumps(document, ensure_ascii=True, separators=(",", ":")).encode("ascii")
     identifier, timestamp = header_token(key), int(now.timestamp())
     held = [destination.secret]

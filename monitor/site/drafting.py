@@ -1,8 +1,8 @@
-"""A subscription as its form has it, and the preview: its verdict on past signings.
+"""A subscription as described by its form, and the preview: its verdict on past signings.
 
-The verdict is the one that the index would come to: the entries shown are read whole, from findings or from their log,
-and judged by the same code. Of an entry that is not read the preview names what was not compared, and never calls it
-expected.
+The verdict equals that of the subscription itself: the shown entries are read whole, from findings or from their log,
+and judged by the same code. For an unread entry the preview names the parts that were not compared, and never calls
+the entry expected.
 """
 
 import json
@@ -23,10 +23,10 @@ from settings.document import DocumentError
 from sigstore_entries.signing import EntryRef, Signing
 
 NOT_COMPARED: Final = "not-compared"
-"""Outcome of a signing that differs in nothing that was compared, where not all was."""
+"""Outcome of a signing that fits all compared parts, while other parts could not be compared."""
 _SHOWN: Final = 8
 _UNVERIFIED_SHOWN: Final = 2
-"""A stranger can log self-made certificates by the hundred: they must not fill the preview."""
+"""Number of signings with a self-made certificate in the preview: any person can log hundreds of them."""
 _LIVE: Final = frozenset(
     {
         "workflow",
@@ -50,7 +50,7 @@ _LIVE: Final = frozenset(
         "no_expectations",
     }
 )
-"""Parts whose tick boxes change the verdicts on the page at once, by its style sheet."""
+"""Parts whose tick boxes change the verdicts on the page at once, through its style sheet."""
 _NEVER_ARCHIVED: Final = ("signature",)
 _ASKS_NO_LOG: Final = "this site asks no log"
 _NOT_SHOWN: Final = f"at most {_SHOWN} entries are read for one preview"
@@ -58,10 +58,10 @@ _NOT_SHOWN: Final = f"at most {_SHOWN} entries are read for one preview"
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A subscription as the form has it: ticked parts, or a rule written by hand, with what is wrong with it.
+    """A subscription as the form describes it: ticked parts, or a rule written by hand, with its defects.
 
-    `parts` are about the entry alone; `offers` are those about the subscriber's own past. `everything` is the rule with
-    all of them.
+    `parts` compare with the entry alone, `offers` with the subscriber's own past. `everything` is the rule with all
+    parts.
     """
 
     subject: Subject
@@ -80,7 +80,7 @@ class Draft:
 def draft_of(site: Site, name: str, form: Form | None, current: Mapping[str, Any] | None = None) -> Draft:
     """A form's draft, checked. Raises `Refused` for a name that cannot be subscribed to.
 
-    `current` is the expectation of the subscription that is changed: its values stand in the place of learned ones.
+    `current` is the expectation of the subscription under change: its values replace learned ones.
     """
     try:
         subject = read_subject(name)
@@ -116,7 +116,7 @@ def draft_of(site: Site, name: str, form: Form | None, current: Mapping[str, Any
 
 
 def _made(subject: Subject, expect: Mapping[str, Any]) -> Ask:
-    """A request from tick boxes. Raises `Refused`: many values together may be more than a subscription may have."""
+    """A request from tick boxes. Raises `Refused` for more values than a subscription may have."""
     try:
         return ask_of(subject.select(), expect)
     except DocumentError as error:
@@ -124,7 +124,7 @@ def _made(subject: Subject, expect: Mapping[str, Any]) -> Ask:
 
 
 def _proposed(learned: Looked, current: Mapping[str, Any]) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
-    """Parts and offers of a form; a present expectation comes with its values."""
+    """Parts and offers of a form; a present expectation keeps its values."""
     now = [Part(key, (value,), describe(key, value)) for key, value in current.items()]
     held = {part.key: part for part in now}
     times = [row.at for row in learned.trusted]
@@ -137,9 +137,9 @@ def _proposed(learned: Looked, current: Mapping[str, Any]) -> tuple[tuple[Part, 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One past signing under a draft. `why` says why its entry was not read, and `lacks` names what was not compared.
+    """One past signing under a draft. `why` is the reason for an unread entry, `lacks` the parts not compared.
 
-    `marks` are the style sheet's classes for it, by the parts that it does not meet.
+    `marks` are the style sheet's classes for its row, by the parts that it does not meet.
     """
 
     row: Row
@@ -149,19 +149,19 @@ class Judged:
 
     @property
     def outcome(self) -> str:
-        """Its row's outcome; never `expected` where something was not compared."""
+        """Outcome of its row; never `expected` while a part was not compared."""
         return NOT_COMPARED if self.why and self.row.outcome == Outcome.EXPECTED else self.row.outcome
 
 
 def preview_of(site: Site, draft: Draft, client: str) -> list[Judged]:
-    """Signings that show a draft's verdicts: those that it would tell of first, then the newest."""
+    """Signings that show a draft's verdicts: first those that would cause alerts, then the newest."""
     shown = {row.signing.where for row in _chosen(draft.looked.rows)}
     judged = [each for each in every_judged(site, draft, client) if each.row.signing.where in shown]
     return sorted(judged, key=lambda each: _rank(each.row))
 
 
 def every_judged(site: Site, draft: Draft, client: str) -> list[Judged]:
-    """Every signing that a look-up shows, newest first; those of the preview are read whole."""
+    """Every signing that a look-up shows, newest first; entries of the preview are read whole."""
     ask = draft.ask
     if ask is None:
         return []
@@ -187,7 +187,7 @@ def every_judged(site: Site, draft: Draft, client: str) -> list[Judged]:
 
 
 def notes_of(draft: Draft, preview: Sequence[Judged]) -> list[str]:
-    """Sentences about entries that were not read, and those that are not looked for."""
+    """Sentences about entries that were not read, and entries that the subscription does not search for."""
     counts: dict[str, int] = {}
     for each in preview:
         if each.why:
@@ -215,7 +215,7 @@ def _marks(draft: Draft, row: Row, failing: Collection[str]) -> str:
     is_told = row.outcome == Outcome.UNEXPECTED
     if draft.by_hand:
         return "always" if is_told else ""
-    # Only a tick box that the style sheet knows, and that is ticked, can take a reason away again.
+    # Only a ticked box that the style sheet knows can remove a reason from the page.
     fixed = any(key not in _LIVE or (key not in draft.used and key != "no_expectations") for key in row.failing)
     return " ".join([*(f"fails-{key}" for key in failing), *(["always"] if is_told and fixed else [])])
 
@@ -223,7 +223,7 @@ def _marks(draft: Draft, row: Row, failing: Collection[str]) -> str:
 def _read(
     site: Site, subject: Subject, signings: Sequence[PastSigning], client: str
 ) -> tuple[dict[EntryRef, PastSigning], dict[EntryRef, str]]:
-    """Signings with all that their entries say, and for each of the others why it was not read."""
+    """Signings with the full content of their entries, and for each unread one the reason."""
     whole: dict[EntryRef, PastSigning] = {}
     archived: dict[EntryRef, PastSigning] = {}
     for each in signings:

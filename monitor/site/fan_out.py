@@ -1,4 +1,4 @@
-"""One alert to everyone who asked: the outbox's channel to subscribers."""
+"""Expands one alert into a notice for each subscription: the outbox's channel to subscribers."""
 
 import logging
 from datetime import datetime
@@ -20,7 +20,7 @@ _CHUNK: Final = 1_000
 class FanOut(Channel):
     """The outbox's channel to subscribers: its row commits with the finding, and expands into one notice each.
 
-    An interrupted expansion is begun again and adds the lacking notices.
+    After an interruption, a second expansion adds the missing notices.
     """
 
     def __init__(self, database: Database) -> None:

@@ -1,4 +1,4 @@
-"""Leaving by a mail's link, without signing in, and the way back.
+"""Unsubscribing by a mail's link, without signing in, and its reversal.
 
 An alert's link ends its subscription. A digest may be about many subscriptions, so its link stops every message to the
 address it went to; the weekly mail's link stops the weekly mail. A GET changes nothing: mail scanners follow links.
@@ -17,7 +17,7 @@ from monitor.store.destinations import READY, STOPPED, Destination
 from monitor.store.subscribers import Subscriber, Subscription
 
 SUBSCRIPTION, DESTINATION, WEEKLY = "subscription", "destination", "weekly"
-"""What a link stops: the first values of its token, before the id."""
+"""Kinds of message that a link stops: the first value of its token, before the id."""
 _DONE: Final = {
     SUBSCRIPTION: "You get no more mail about this.\n",
     DESTINATION: "No more signings are mailed to this address. The link in the mail opens a page that goes on.\n",
@@ -32,7 +32,7 @@ _AGAIN: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
-    """The thing that a link stops, as it is now: one of the three is set; none when it is gone."""
+    """Present state of the object that a link stops: one of the three is set, or none if it is deleted."""
 
     kind: str
     subscription: Subscription | None = None
@@ -43,26 +43,26 @@ class Leaving:
 
     @property
     def is_on(self) -> bool:
-        """Whether there is something to stop."""
+        """True if messages are still sent that the link can stop."""
         if self.destination is not None:
             return self.destination.state == READY
         return self.subscription is not None or (self.weekly is not None and self.weekly.weekly_due is not None)
 
     @property
     def can_go_on(self) -> bool:
-        """Whether it was stopped, and a button starts it again."""
+        """True if messages were stopped, and a button can start them again."""
         if self.destination is not None:
             return self.destination.state == STOPPED
         return self.weekly is not None and self.weekly.weekly_due is None
 
 
 def leave_link(site: Site, kind: str, identifier: str) -> str:
-    """The link of a mail that stops a subscription, the messages to a destination, or an account's weekly mail."""
+    """The link in a mail that stops a subscription, the messages to a destination, or an account's weekly mail."""
     return site.url(f"/leave/{site.keys.seal('leave', kind, identifier)}")
 
 
 def router(site: Site) -> APIRouter:
-    """Routes of leaving."""
+    """Routes of the links that stop messages."""
     routes = APIRouter()
 
     @routes.get("/leave/{token}")

@@ -1,4 +1,4 @@
-"""Limits of one client, address or account: the `limits` library, over the database where it is about mail."""
+"""Limits of one client, address or account: the `limits` library, in the database where they bound mail."""
 
 import hashlib
 import math
@@ -23,7 +23,7 @@ _RATE: Final = table(RateRow)
 
 
 class DatabaseStorage(Storage):
-    """Counters of the library in a table of ours: they outlive a restart, and several processes share them."""
+    """Counters of the library in the database: they outlive a restart, and several processes share them."""
 
     def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class DatabaseStorage(Storage):
         return Exception
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
-        """Count up, from nothing once the window is over."""
+        """Add to a counter, which begins at 0 once its window is over."""
         now, digest = self._clock(), _digest(key)
         with self._database.write() as connection:
             row = connection.execute(select(_RATE).where(_RATE.c.key == digest).with_for_update()).first()
@@ -57,7 +57,7 @@ class DatabaseStorage(Storage):
         return (self._clock() if row is None else row.expires_at).timestamp()
 
     def check(self) -> bool:
-        """The database says itself when it is ill."""
+        """Always true: an unusable database raises its own error."""
         return True
 
     def reset(self) -> int | None:
@@ -91,7 +91,7 @@ class Limits:
         self._client = RateLimitItemPerHour(limits.mails_per_client_per_hour)
 
     def page(self, client: str) -> None:
-        """Count a page. Raises `Refused`."""
+        """Count a request for a page. Raises `Refused`."""
         self._hit_quick(self._page, "page", client)
 
     def change(self, account: str) -> None:
@@ -103,17 +103,17 @@ class Limits:
         self._hit_quick(self._api, "api", who)
 
     def entry(self, client: str) -> bool:
-        """Count an entry that a log is asked for on a client's behalf; false when there were enough this minute."""
+        """Count an entry fetched from a log for a client; false once the limit per minute is reached."""
         return self._quick.hit(self._entry, "entry", client)
 
     def mail_from(self, client: str) -> None:
-        """Count a mail that a client asks for. Raises `Refused`."""
+        """Count a mail that a client requests. Raises `Refused`."""
         if not self._lasting.hit(self._client, "mail", client):
             expires = self._lasting.get_window_stats(self._client, "mail", client).reset_time
             raise _too_many(expires - self._clock().timestamp())
 
     def mail_to(self, address: bytes) -> bool:
-        """Count a mail to an address; false when there were enough today."""
+        """Count a mail to an address; false once the limit per day is reached."""
         return self._lasting.hit(self._address, "address", address.hex())
 
     def _hit_quick(self, item: RateLimitItem, what: str, who: str) -> None:

@@ -1,4 +1,4 @@
-"""Signings in a name, each compared with an expectation: behind pages, API and exports."""
+"""Signings in a name, each compared with an expectation; used by pages, API and exports."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -65,7 +65,7 @@ _ARCHIVED: Final = frozenset(
 NOT_ARCHIVED: Final = frozenset(BY_KEY) - _ARCHIVED
 """Keys of `expect` that the columns of an archived row cannot answer."""
 _OPEN: Final = frozenset({"chain-not-checked", UNSELECTED.id})
-"""Ids of reasons that the whole entry may refute."""
+"""Ids of reasons that may disappear once the whole entry is read."""
 NOT_SELECTED: Final = "not-selected"
 """Outcome of a signing that a rule does not select."""
 
@@ -75,20 +75,20 @@ class Past(Protocol):
 
     @property
     def source(self) -> str:
-        """`findings` holds entries that some rule or subscription selected; `archive` every entry that was read."""
+        """`findings`: entries that a rule or subscription selected; `archive`: every entry that was read."""
 
     @property
     def deepest(self) -> int | None:
-        """Number of newest signings that pages lead to; `None`: all."""
+        """Number of newest signings that pages list; `None` for all."""
 
     def signings(self, subject: Subject, limit: int = ...) -> Signings:
-        """Newest signings in a name, at most `limit` of those that are vouched for. Raises `OwnFault`."""
+        """Newest signings in a name, at most `limit` vouched ones. Raises `OwnFault`."""
 
     def older(self, subject: Subject, after: Place, limit: int) -> list[PastSigning]:
-        """Vouched signings behind a place, newest first. Raises `OwnFault`."""
+        """Vouched signings older than a place, newest first. Raises `OwnFault`."""
 
     def entry(self, subject: Subject, log: str, index: int) -> PastSigning | None:
-        """One signing in a name, however old. Raises `OwnFault`."""
+        """One signing in a name, of any age. Raises `OwnFault`."""
 
     def logs(self) -> list[LogRead]:
         """Entries read of each log. Raises `OwnFault`."""
@@ -110,18 +110,18 @@ class Row:
 
     @property
     def log(self) -> str:
-        """The log it stands in."""
+        """Id of the log that holds the signing."""
         return self.signing.where.log
 
     @property
     def index(self) -> int:
-        """The entry."""
+        """Index of the entry in its log."""
         return self.signing.where.index
 
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """The whole answer about a name: `total` signings that are vouched for, and `unverified` entries that are not."""
+    """The whole answer about a name: `total` vouched signings, and `unverified` other entries."""
 
     subject: Subject
     found: tuple[PastSigning, ...]
@@ -144,7 +144,7 @@ class Looked:
 
     @property
     def unlike(self) -> tuple[Row, ...]:
-        """Trusted signings that the proposed expectation does not expect."""
+        """Trusted signings that do not meet the proposed expectation."""
         return tuple(row for row in self.rows if row.outcome == Outcome.UNEXPECTED)
 
     @property
@@ -154,24 +154,24 @@ class Looked:
 
     @property
     def last(self) -> Place | None:
-        """Place of the first signing that was read and is not among the rows; `None` when there is none."""
-        # Its moment comes again whole: a certificate and the entry made with it have the same time.
+        """Place of the first signing read beyond the rows; `None` when every signing read is a row."""
+        # All signings of its moment come again: a certificate and the entry made with it have the same time.
         return Place(self.trusted[-1].at, _HIGHEST, "") if self.total > len(self.trusted) > 0 else None
 
     @property
     def since(self) -> datetime | None:
-        """When the oldest signing shown was made."""
+        """Time of the oldest shown signing."""
         return self.trusted[-1].at if self.trusted else None
 
     @property
     def read_at(self) -> datetime | None:
-        """When the log that was asked longest ago last answered."""
+        """Time of the last answer of the log whose last answer is oldest."""
         asked = [log.at for log in self.logs]
         return None if not asked or None in asked else min(at for at in asked if at is not None)
 
 
 def look(past: Past, subject: Subject, now: datetime, expect: Mapping[str, Any] | None = None) -> Looked:
-    """Answer about a name; `expect` is the expectation to compare with instead of the learned one."""
+    """Answer about a name; `expect`, if given, replaces the learned expectation."""
     known = past.signings(subject)
     found = known.shown
     parts = learn(subject, [each.signing for each in found])
@@ -197,7 +197,7 @@ def look(past: Past, subject: Subject, now: datetime, expect: Mapping[str, Any] 
 
 
 def compared(looked: Looked, ask: Ask) -> Looked:
-    """The same answer about a name, compared with another request. Nothing is read again."""
+    """The same answer about a name, compared with another request, without reading again."""
     rule = rule_of(0, ask.document)
     rows = rows_of(looked.found, rule, looked.now)
     picture = timeline([(row.at, row.outcome) for row in rows], looked.now)
@@ -212,9 +212,9 @@ def rows_of(
     *,
     unread: Collection[EntryRef] = (),
 ) -> tuple[Row, ...]:
-    """Rows of signings, newest first; with a `rule` judged by it now, without one as they were judged when found.
+    """Rows of signings, newest first. `rule` judges them now; without it they keep their verdicts.
 
-    `unread` are entries of which only the archived columns are known: nothing is held against them for the others.
+    Of `unread` entries only the archived columns are known: expectations of other columns do not count against them.
 
     A certificate in a CT log and the entry made with it are one signing.
     """
@@ -246,7 +246,7 @@ def rows_of(
 
 
 def known_before(past: Past, ask: Ask, subject: Subject, now: datetime) -> list[tuple[EntryRef, Seen]]:
-    """Signings that a new subscription judged by its past counts as seen: those its page shows as expected."""
+    """Signings that a new subscription counts as seen, if it compares with its past: the expected rows of its page."""
     if not ask.by_past:
         return []
     rule = rule_of(0, ask.document)
@@ -260,14 +260,14 @@ def known_before(past: Past, ask: Ask, subject: Subject, now: datetime) -> list[
 
 
 def _as_far_as_archived(verdict: Verdict) -> Verdict:
-    """The verdict without the reasons that an entry's other bytes would give or refute."""
+    """The verdict without the reasons that depend on bytes of the entry that were not read."""
     reasons = tuple(each for each in verdict.reasons if _KEYS.get(each.id) not in NOT_ARCHIVED and each.id not in _OPEN)
     is_clear = verdict.outcome is not Outcome.UNVERIFIED and not reasons
     return Verdict(Outcome.EXPECTED, ()) if is_clear else Verdict(verdict.outcome, reasons)
 
 
 def _verdicts(found: Sequence[PastSigning], rule: Rule, now: datetime) -> dict[EntryRef, Verdict]:
-    """Verdicts of a rule that asks for the past: each signing is judged with the ones before it, oldest first."""
+    """Verdicts of a rule that compares with the past: each signing, oldest first, with all earlier ones."""
     past = BatchPast(NoPast(), now)
     facts = Facts(past, NoLeave(), NothingKnown())
     told: dict[EntryRef, Verdict] = {}
@@ -279,26 +279,26 @@ def _verdicts(found: Sequence[PastSigning], rule: Rule, now: datetime) -> dict[E
 
 
 def _with_certificates(signing: Signing) -> Signing:
-    """The signing with an identity for each signer's certificate: a stored one does not say which it was."""
+    """The signing with an identity for each signer's certificate: a stored signing does not keep it."""
     where = signing.where
     mark = sha256(f"signwatch entry\x00{where.log}\x00{where.index}".encode()).digest()
     return replace(signing, signers=tuple(replace(each, issued=mark) for each in signing.signers))
 
 
 def reason_words(reason: Reason) -> tuple[str, str, str]:
-    """A reason as (what differs, expected, found)."""
+    """A reason as (differing part, expected, found)."""
     expected = " or ".join(_in_words(each) for each in reason.expected.split(" or ")) if reason.expected else ""
     return _WORDS.get(reason.id, reason.sentence.rstrip(".")), expected, reason.found
 
 
 def _in_words(expected: str) -> str:
-    """A pattern as people write it: `glob:refs/tags/v*` is `tags v…`."""
+    """A pattern in words for people: `glob:refs/tags/v*` is `tags v…`."""
     form, colon, text = expected.partition(":")
     return word({form: text}) if colon and form in ("glob", "regex") else expected
 
 
 def headline(looked: Looked) -> tuple[str, str, str]:
-    """The answer in one line, its tone (`good`, `bad`, `warn`, `calm`) and what the round mark shows."""
+    """The answer in one line, its tone (`good`, `bad`, `warn`, `calm`) and the content of the round mark."""
     trusted, unlike = len(looked.trusted), len(looked.unlike)
     if unlike:
         number = "One signing does" if unlike == 1 else f"{unlike} signings do"
@@ -360,7 +360,7 @@ def _row(each: PastSigning, verdict: Verdict, also: tuple[str, ...], answers: Ma
 
 
 def _words(signing: Signing) -> tuple[str, tuple[str, ...]]:
-    """First line of a row, and the line below it in small letters."""
+    """First line of a row, and the parts of the small line below."""
     signer = next(iter(signing.signers), None)
     claims: Mapping[str, str] = signer.claims if signer is not None else {}
     ref = claims.get("source_repository_ref") or claims.get("github_workflow_ref")

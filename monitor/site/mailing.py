@@ -1,4 +1,4 @@
-"""Mails to subscribers: composed from templates of this room, handed to the configured SMTP server."""
+"""Mails to subscribers: composed from this package's templates, handed to the configured SMTP server."""
 
 import hashlib
 import smtplib
@@ -35,7 +35,7 @@ _SUBJECTS: Final[Mapping[str, str]] = {
 }
 SHOWN: Final = 20
 _MAX_LEAVES: Final = 5
-"""Subscriptions of a digest that can be ended from it one by one; all are under My subscriptions."""
+"""Most links in a digest that each end one subscription; the page My subscriptions lists every subscription."""
 _FACTS: Final = (
     "Identity",
     "Key",
@@ -71,7 +71,7 @@ def smtp_server(config: MailConfig) -> Server:
 
 
 def hand_over(server: Server, message: EmailMessage, sender: str, to: str) -> None:
-    """Return once the server took the message. Raises `Bounced`, `DeliveryFailed`."""
+    """Return once the server accepted the message. Raises `Bounced`, `DeliveryFailed`."""
     try:
         with conversation(server) as smtp:
             smtp.send_message(message, sender, [to])
@@ -113,7 +113,7 @@ def compose_alert(site: Site, about: tuple[Alert, Any], to: str, key: str, now: 
 def compose_digest(
     site: Site, alerts: Sequence[tuple[Alert, Any]], destination: Any, key: str, now: datetime
 ) -> EmailMessage:
-    """Many signings in one mail. Its one-click link stops all that this destination is told."""
+    """Many signings in one mail. Its one-click link stops every message to this destination."""
     items = [alert_values(site, alert, subscription) for alert, subscription in alerts[:SHOWN]]
     titles = list(dict.fromkeys(str(subscription.title) for _, subscription in alerts))
     subscriptions = {str(subscription.id): str(subscription.title) for _, subscription in alerts}
@@ -143,7 +143,7 @@ def compose_digest(
 
 
 def alert_values(site: Site, alert: Alert, subscription: Any) -> dict[str, Any]:
-    """Contents of a message about one alert: the event, its weight, who, where, when, why, and its links."""
+    """Contents of a message about one alert: event, severity, identity, place, time, reasons and links."""
     facts = dict(reversed(list(alert.every_fact())))
     issued = alert.kind != "unverified-signing" and facts.get("Kind") in CT_KINDS
     if alert.kind == "unverified-signing":
@@ -157,7 +157,7 @@ def alert_values(site: Site, alert: Alert, subscription: Any) -> dict[str, Any]:
         matters = "It matters unless it was you: what was signed verifies as yours."
     rows = [(name, facts[name]) for name in _FACTS if facts.get(name)]
     rows += [(label, value) for label, value in alert.every_fact() if label.startswith("Digest of")][:3]
-    # A Rekor v2 entry says of no time when it was logged: its certificate was made to sign with it.
+    # A Rekor v2 entry has no time of logging: the validity of its certificate stands for that time.
     times = [facts[name].partition(" to ")[0] for name in (*_TIMES, "Valid") if name in facts]
     token = site.keys.seal("answer", subscription.id, alert.log or "", alert.index or 0)
     return {
@@ -168,7 +168,7 @@ def alert_values(site: Site, alert: Alert, subscription: Any) -> dict[str, Any]:
         "rows": rows,
         "when": moment(datetime.fromisoformat(times[0])) if times else moment(alert.created_at),
         "where": f"{alert.log}, entry {alert.index}" if alert.index is not None else str(alert.log),
-        # Patterns as people write them: a glob is known by its star.
+        # Patterns in the form people write: the star alone marks a glob.
         "reasons": tuple(reason.replace("glob:", "") for reason in alert.reasons),
         "can_answer": alert.index is not None,
         "answer": site.url(f"/answer/{token}?mine=yes"),
@@ -199,7 +199,7 @@ def _message(
     message["To"] = Address(addr_spec=to)
     message["Subject"] = inert_line(subject, _MAX_SUBJECT)
     message["Date"] = format_datetime(now)
-    # The same at each attempt: a mail program shows a repeat once.
+    # The same at each attempt, so that a mail program shows a repeated message once.
     message["Message-ID"] = f"<{identifier}@{domain}>"
     message["Auto-Submitted"] = "auto-generated"
     if leave:

@@ -1,7 +1,7 @@
 """Signing in with an OpenID Connect issuer that the operator names: a login there proves an address.
 
-OpenID Connect Core 1.0, authorisation code with PKCE (RFC 7636), state and nonce. State lives in a signed cookie for
-ten minutes, so nothing is stored before the login succeeded.
+OpenID Connect Core 1.0, authorisation code with PKCE (RFC 7636), state and nonce. A signed cookie holds the state for
+ten minutes, so the database stores no row before the login succeeded.
 """
 
 import json
@@ -77,7 +77,7 @@ def router(site: Site, config: OidcConfig) -> APIRouter:
 
 
 class Issuer:
-    """An issuer's discovery document, asked again each hour, and its logins."""
+    """An issuer's discovery document, fetched again each hour, and logins with it."""
 
     def __init__(self, site: Site, config: OidcConfig) -> None:
         self._site, self._config = site, config
@@ -121,7 +121,7 @@ class Issuer:
             raise Refused(
                 403, "The login did not succeed", f"The login service's answer could not be verified. {_AGAIN}"
             ) from error
-        # The nonce ties the token to this browser's login: without it a token stolen elsewhere would do.
+        # The nonce ties the token to this browser's login, so that a token stolen elsewhere is refused.
         if claims.get("nonce") != nonce or claims.get("email_verified") is not True or not claims.get("email"):
             raise Refused(
                 403, "The login proves no address", f"The login service vouches for no verified address. {_AGAIN}"
@@ -187,13 +187,13 @@ class Issuer:
 
 
 def _check_issuer(document: Mapping[str, Any], issuer: str) -> None:
-    """OpenID Connect Discovery 4.3: the issuer must be exactly the one that was asked."""
+    """OpenID Connect Discovery 4.3: the issuer in the document must equal the configured one."""
     if document.get("issuer") != issuer:
         raise ValueError("the document is another issuer's")
 
 
 def _may_sign_in(site: Site, address: str) -> str:
-    """The address in the form it is kept in, if it may have an account here. Raises `Refused`."""
+    """The address in its stored form, if it may have an account here. Raises `Refused`."""
     try:
         subject = read_subject(address)
     except NotASubject:

@@ -1,4 +1,4 @@
-"""Public pages: the field, the answer about a name, one signing, and the explanation of the site."""
+"""Public pages: the search field, the answer about a name, one signing, and the explanation of the site."""
 
 import json
 from collections.abc import Sequence
@@ -116,25 +116,25 @@ def identity_values(looked: Looked) -> dict[str, Any]:
 
 
 def _behind(site: Site, looked: Looked, before: str) -> tuple[Sequence[Row], Place | None]:
-    """A page of vouched signings in a name, and the place of the next page; the first page holds the compared ones."""
+    """A page of vouched signings in a name, and the place of the next page; the first page holds the compared rows."""
     after = Place.read(before)
     if after is None:
         return looked.trusted, looked.last
     found = site.past.older(looked.subject, after, _PAGE + 1)
     if len(found) <= _PAGE:
         return rows_of(found, looked.rule, looked.now), None
-    # Up to the end of a moment, unless all of the page is of one.
+    # The page ends with the last signing of a moment, unless the whole page is of one moment.
     cut = next((place for place in range(_PAGE, 0, -1) if found[place].at != found[place - 1].at), _PAGE)
     return rows_of(found[:cut], looked.rule, looked.now), found[cut - 1].place
 
 
 def part_json(part: Part) -> dict[str, Any]:
-    """One part of an expectation for programs: true of `seen` of the `of` signings."""
+    """One part of an expectation for programs: `seen` of the `of` signings meet it."""
     return {"key": part.key, "expect": part.expect, "words": part.sentence, "seen": part.seen, "of": part.past}
 
 
 def looked_json(site: Site, looked: Looked, before: str = "") -> dict[str, Any]:
-    """The answer about a name for programs. `older` is `before` of the next page of signings."""
+    """The answer about a name for programs. `older` is the value of `before` for the next page."""
     rows, older = _behind(site, looked, before)
     document: dict[str, Any] = {
         "name": looked.subject.text,
@@ -154,7 +154,7 @@ def looked_json(site: Site, looked: Looked, before: str = "") -> dict[str, Any]:
 
 
 def _one(site: Site, name: str, log: str, index: int) -> tuple[Subject, Row, PastSigning]:
-    """A signing that is filed under the name: entries are not looked up by number alone."""
+    """A signing in the name; other entries of the log are refused."""
     try:
         subject = read_subject(name)
     except NotASubject as wrong:

@@ -1,4 +1,4 @@
-"""Shared by every part of the site, put together once: the store, the key, the limits, the templates, the past."""
+"""Objects that every part of the site shares, made once: store, key, limits, templates, past."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ SIGN_IN_FOR: Final = timedelta(minutes=15)
 
 
 Prove = Callable[[str, int, bytes, Mapping[str, Any]], dict[str, Any]]
-"""Document that proves an entry to be in a log: log, index, the entry's bytes, what to say of it for people.
+"""Document that proves an entry to be in a log: log, index, the entry's bytes, description for people.
 
 Raises `FetchFailed`, `OwnFault`.
 """
@@ -33,7 +33,7 @@ Raises `FetchFailed`, `OwnFault`.
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """The parts of one site. `past` answers look-ups; `found` knows what each subscription saw.
+    """The parts of one site. `past` answers look-ups; `found` holds the findings of each subscription.
 
     A site that asks no log has no `read_entries`.
     """
@@ -77,9 +77,9 @@ class Site:
         wanted: bool = True,
         letter: Mapping[str, Any] | None = None,
     ) -> None:
-        """Put a link in a mail on its way. Unless `wanted`, the same is written and nothing is sent.
+        """Queue a mail with a link. Unless `wanted`, the same rows are written and no mail is sent.
 
-        The token is not stored: the letter holds the nonce that it is made from when it is sent.
+        The token is not stored: the letter holds a nonce, and the delivery makes the token from it.
         """
         now, nonce = self.clock(), new_id()
         allowed = self.limits.mail_to(address_key(address)) and wanted

@@ -1,4 +1,4 @@
-"""Pages and mails from templates: everything a log or a visitor wrote is inert, cut, and never a link."""
+"""Pages and mails from templates: text of a log or a visitor is inert, cut, and never a link."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -45,17 +45,17 @@ def inert(value: object, limit: int = _LONGEST) -> str:
 
 
 def moment(at: datetime) -> str:
-    """A time as people write it; UTC, to the minute."""
+    """A time for people: UTC, to the minute."""
     return f"{at.astimezone(UTC):%-d %B %Y, %H:%M} UTC"
 
 
 def day(at: datetime) -> str:
-    """A day as people write it."""
+    """A day for people, in UTC."""
     return f"{at.astimezone(UTC):%-d %b %Y}"
 
 
 def ago(at: datetime | None, now: datetime) -> str:
-    """Time since a moment, in the unit a person would use."""
+    """Time since a moment, in its largest whole unit."""
     if at is None:
         return "never"
     seconds = max(0, int((now - at).total_seconds()))
@@ -67,7 +67,7 @@ def ago(at: datetime | None, now: datetime) -> str:
 
 
 def number(value: int | None) -> str:
-    """A number with thin spaces."""
+    """A number with thin spaces between thousands."""
     return "-" if value is None else f"{value:,}".replace(",", "\u202f")
 
 
@@ -103,9 +103,9 @@ class Timeline:
 def timeline(
     signings: Sequence[tuple[datetime, str]], now: datetime, odd: str = "unlike the others"
 ) -> Timeline | None:
-    """Bars of signings (when, outcome) over at most the last year; `None` when there is nothing to draw.
+    """Bars of signings (when, outcome) over at most the last year; `None` without signings.
 
-    `odd` names the unexpected ones.
+    `odd` is the noun for unexpected ones in the summary.
     """
     recent = [(at, outcome) for at, outcome in signings if now - at < timedelta(weeks=_BARS) and at <= now]
     if not recent:
@@ -136,7 +136,7 @@ def timeline(
 
 def _bar(x: float, pitch: float, bucket: Mapping[str, int], highest: int, begins: datetime) -> Bar:
     parts, top = [], float(_GROUND)
-    # A single signing must be visible beside hundreds: heights grow with the root.
+    # Heights grow with the square root, so that a single signing is visible beside hundreds.
     full = (sum(bucket.values()) / highest) ** 0.5 * (_GROUND - 14)
     for outcome in ("expected", "unverified", "unexpected"):
         if bucket.get(outcome):

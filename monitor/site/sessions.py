@@ -1,7 +1,7 @@
-"""Visitors and their rights: the key behind tokens, cookies, sign-in, and the checks before anything changes.
+"""Visitors and their rights: the site's key, tokens, cookies, sign-in, and the checks before a change.
 
-A token is 256 random bits or a value under the site's key. The database holds hashes of tokens only; with a copy of it
-alone no link, cookie or button can be made.
+A token is 256 random bits or a value made with the site's key. The database holds only hashes of tokens: a copy of it
+is not enough to make a link, cookie or button.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ _FOREVER: Final = 400 * 86_400
 
 
 class Refused(Exception):
-    """A request that is not done: says what happened and what to do. `retry_after` in seconds goes with 429."""
+    """A refused request: its messages give the reason and the next step. `retry_after` in seconds goes with 429."""
 
     def __init__(self, status: int, title: str, message: str, *, retry_after: int | None = None) -> None:
         super().__init__(message)
@@ -41,7 +41,7 @@ class Refused(Exception):
 
 
 class Keys:
-    """Everything made with the site's key."""
+    """Tokens, codes and sealed values made with the site's key."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
@@ -62,7 +62,7 @@ class Keys:
         return cls(key)
 
     def link_token(self, nonce: str) -> str:
-        """The token of a link: made anew from its nonce at each attempt to send it, and stored nowhere."""
+        """The token of a link, made from its nonce at each attempt to send; it is never stored."""
         return hmac.new(self._key, b"link " + nonce.encode(), hashlib.sha256).hexdigest()
 
     def csrf(self, browser: str) -> str:
@@ -70,7 +70,7 @@ class Keys:
         return hmac.new(self._key, b"form " + browser.encode(), hashlib.sha256).hexdigest()
 
     def seal(self, purpose: str, *values: str | int) -> str:
-        """Values that only this site can have written, for one purpose."""
+        """Seal values for one purpose: only a holder of the site's key can make the result."""
         return str(self._serializer(purpose).dumps(list(values)))
 
     def code(self, destination: str, target: str) -> str:
@@ -78,7 +78,7 @@ class Keys:
         return hmac.new(self._key, f"code {destination} {target}".encode(), hashlib.sha256).hexdigest()[:8].upper()
 
     def unseal(self, purpose: str, token: str) -> Sequence[Any] | None:
-        """Values that `seal` wrote for this purpose; `None` for anything else."""
+        """Values that `seal` wrote for this purpose; `None` for any other token."""
         if len(token) > _MAX_TOKEN or not token.isascii():
             return None
         try:
@@ -94,7 +94,7 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """One request's sender: the browser by its cookie, the account that is signed in, the address asked from."""
+    """Sender of one request: the browser by its cookie, the signed-in account, and the network address."""
 
     browser: str
     is_new: bool
@@ -112,7 +112,7 @@ class Visitor:
 
 
 class Door:
-    """Reads visitors and checks what they send."""
+    """Identifies visitors, and checks the origin of their requests."""
 
     def __init__(self, config: SiteConfig, keys: Keys, subscribers: Subscribers) -> None:
         self._config, self.keys, self._subscribers = config, keys, subscribers
@@ -131,12 +131,12 @@ class Door:
         return Visitor(browser, is_new, self.keys.csrf(browser), known, session, self.client(request))
 
     def client(self, request: Request) -> str:
-        """Address a request came from; a forwarded one counts only behind a configured proxy. IPv6 by its /64."""
+        """Address of the client; a forwarded address counts only behind a configured proxy. IPv6 by its /64."""
         peer = request.client.host if request.client else ""
         return client_address(peer, request.headers.get("x-forwarded-for", ""), self._proxies)
 
     def remember(self, response: Response, visitor: Visitor) -> None:
-        """Give a new browser its cookie."""
+        """Set the cookie of a new browser."""
         if visitor.is_new:
             self._set(response, self.browser_cookie, visitor.browser, _FOREVER)
 
@@ -174,7 +174,7 @@ class Door:
         return fields
 
     def check_origin(self, request: Request) -> None:
-        """Refuse what another site made the browser send. Raises `Refused`."""
+        """Refuse a request that another site made the browser send. Raises `Refused`."""
         origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
         foreign = origin is not None and origin != self._config.public_url
         if foreign or site not in (None, "same-origin", "none"):
@@ -187,7 +187,7 @@ class Door:
 
 
 def first(form: Form, name: str, limit: int = 400) -> str:
-    """One field of a form, cut."""
+    """First value of a form's field, cut to `limit` characters."""
     return (form.get(name) or [""])[0].strip()[:limit]
 
 

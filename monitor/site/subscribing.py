@@ -1,6 +1,6 @@
 """Subscribing, and the pages behind a mail's buttons: confirm, it was me, it was not me.
 
-A GET changes nothing: mail scanners follow links. Each of these opens a page with a button.
+Mail scanners follow links, so a GET changes no state: it opens a page with a button.
 """
 
 import base64
@@ -82,7 +82,7 @@ def _add_subscribe(routes: APIRouter, site: Site) -> None:
             "title": title,
         }
         letter = {"subject": draft.subject.text, "title": title, "words": _words(draft.ask)}
-        # For an address that was not invited the same is written, and nothing is sent.
+        # For an address without an invitation the same rows are written and no mail is sent.
         wanted = site.config.sign_up != "invited" or site.subscribers.is_invited(address)
         site.mail_link("confirm", address, visitor, payload, CONFIRM_FOR, wanted=wanted, letter=letter)
         site.subscribers.count("asked")
@@ -190,7 +190,7 @@ def _add_answer(routes: APIRouter, site: Site) -> None:
 
 
 def good_link(site: Site, token: str, purposes: Sequence[str]) -> Link:
-    """A link that can be used now. Raises `Refused`, which names the reason and the next step."""
+    """A valid, unused link of one of these purposes. Raises `Refused`, which names the reason and the next step."""
     link = site.subscribers.link(token)
     if link is None or link.purpose not in purposes or link.used_at is not None or link.expires_at <= site.clock():
         raise used_up(link, site.clock())
@@ -206,7 +206,7 @@ def _confirmable(site: Site, token: str) -> Link:
 
 
 def suspended() -> Refused:
-    """Refusal of a link to a suspended account. It came out of the account's mailbox: its reader may know the state."""
+    """Refusal of a link to a suspended account. The link came from its mailbox, so the reader may learn the state."""
     return Refused(
         403,
         "This account is suspended",
@@ -216,7 +216,7 @@ def suspended() -> Refused:
 
 
 def used_up(link: Link | None, now: Any = None) -> Refused:
-    """Why a link cannot be used."""
+    """The refusal of a link that is unknown, used, expired, or for another purpose."""
     if link is None:
         return Refused(
             404,
@@ -236,7 +236,7 @@ def used_up(link: Link | None, now: Any = None) -> Refused:
 
 
 def add_subscription(site: Site, subscriber: str, ask: Ask, subject: str, title: str) -> Subscription:
-    """Subscribe an account, within what one account may. Raises `Refused`."""
+    """Subscribe an account, within the limits of one account. Raises `Refused`."""
     most = site.config.limits.subscriptions_per_account
     if len(site.subscribers.subscriptions(subscriber)) >= most:
         raise Refused(409, "Too many subscriptions", f"An account has at most {most}. End one first.")
@@ -252,7 +252,7 @@ def change_subscription(site: Site, subscription: Subscription, ask: Ask, title:
 
 
 def read_address(site: Site, text: str) -> str | Refused:
-    """An address that may subscribe here, or why it may not."""
+    """An address that may subscribe here, or the refusal with its reason."""
     try:
         subject = read_subject(text)
     except NotASubject as wrong:
@@ -270,7 +270,7 @@ def read_address(site: Site, text: str) -> str | Refused:
 
 
 def source_of(row: Row) -> str:
-    """Kind of credential that made a signing: it decides which advice is right."""
+    """Kind of credential that made a signing; the advice to the reader depends on it."""
     for signer in row.signing.signers:
         issuer = signer.issuer or ""
         if "token.actions.githubusercontent.com" in issuer or "github_workflow_repository" in signer.claims:
@@ -287,7 +287,7 @@ def source_of(row: Row) -> str:
 def evidence_document(site: Site, subscription: Subscription, row: Row) -> dict[str, Any]:
     """One file to attach: the entry as the log holds it, with its inclusion proof and the head that the log signed.
 
-    `signwatch evidence verify` checks it. Where no proof can be had now the file says why, and how to get one.
+    `signwatch evidence verify` checks it. Without a proof, the file gives the reason and the way to get one.
     Raises `Refused` when the entry is not kept.
     """
     found = _saw(site, subscription, row.log, row.index)
@@ -348,7 +348,7 @@ def seen_row(site: Site, subscription: Subscription, log: str, index: int) -> Ro
 
 
 def _saw(site: Site, subscription: Subscription, log: str, index: int) -> PastSigning | None:
-    """The finding of the newest request that the subscription stood for and that has one."""
+    """The finding of this entry under the newest of the subscription's expectations that has one."""
     asks = reversed(site.subscribers.stood_for(subscription.id))
     found = (site.found.one(f"{PREFIX}{ask}", log, index) for ask, _ in asks)
     return next((each for each in found if each is not None), None)
@@ -364,7 +364,7 @@ def widening(site: Site, subscription: Subscription, row: Row) -> list[str]:
 
 
 def widen_to(site: Site, subscription: Subscription, row: Row) -> None:
-    """Expect signings like this one from now on. Raises `Refused`: a rule has room for so many values."""
+    """Expect signings like this one from now on. Raises `Refused` when the rule has no room for more values."""
     _, after = _widened(site, subscription, row)
     try:
         ask = ask_of(json.loads(subscription.document)["select"], after)

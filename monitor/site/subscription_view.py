@@ -1,4 +1,4 @@
-"""Signings that one subscription saw: a page of them, all as a stream, and the same as JSON and CSV."""
+"""Signings that one subscription saw: as a page, as a stream, as JSON and as CSV."""
 
 import csv
 import heapq
@@ -22,10 +22,10 @@ from rules.matching.matcher import PREFIX
 PAGE: Final = 60
 _CHUNK: Final = 500
 _TOGETHER: Final = 1_000
-"""Signings of one moment that are looked at together: a certificate and the entry made with it have the same time."""
+"""Most signings of one moment merged at once: a certificate and the entry made with it have the same time."""
 _DRAWN: Final = 1_000
 _IN_LIST: Final = 300
-"""Signings that a list of subscriptions counts and draws of each."""
+"""Most signings of each subscription that a list counts and draws."""
 _CSV: Final = ("signed_at", "outcome", "log", "index", "kind", "identity", "issuer", "what", "reasons", "answer")
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
@@ -34,8 +34,8 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 class Seen:
     """Signings that one subscription saw: a page of rows, numbers, a picture, and the first entry read of each log.
 
-    `total` and `unexpected` count the newest thousand, without rows the newest 300; `more` says that there are others.
-    Unexpected ones that the subscriber called their own are not counted. Rows behind those shown begin at `older`.
+    `total` and `unexpected` count the newest thousand, without rows the newest 300; `more` is true if others exist.
+    `unexpected` leaves out signings that the subscriber confirmed as their own. `older` is the place of the next page.
     """
 
     subscription: Subscription
@@ -51,7 +51,7 @@ class Seen:
 
 
 def seen_by(site: Site, subscription: Subscription, limit: int = PAGE, after: Place | None = None) -> Seen:
-    """Contents of one subscription's page: `limit` rows, newest first, behind a place if one is given."""
+    """Contents of one subscription's page: `limit` rows, newest first, older than `after` if given."""
     now = site.clock()
     answers = site.subscribers.answers(subscription.id)
     drawn = _DRAWN if limit else _IN_LIST
@@ -84,7 +84,7 @@ def seen_by(site: Site, subscription: Subscription, limit: int = PAGE, after: Pl
 
 
 def _page(site: Site, subscription: Subscription, limit: int, after: Place | None) -> tuple[list[Row], Place | None]:
-    """At least `limit` rows, up to the end of a moment: a certificate and its entry are not torn apart."""
+    """At least `limit` rows, up to the end of a moment, so that a certificate and its entry stay on one page."""
     rows: list[Row] = []
     for row in every_row(site, subscription, after, chunk=limit + 1):
         if len(rows) >= limit and (row.at != rows[-1].at or len(rows) >= limit + _TOGETHER):
@@ -101,7 +101,7 @@ def every_row(
     outcome: str | None = None,
     chunk: int = _CHUNK,
 ) -> Iterator[Row]:
-    """Everything that a subscription saw, newest first, in bounded memory; behind a place, if one is given."""
+    """Every signing that a subscription saw, newest first, in bounded memory; older than `after` if given."""
     now, answers = site.clock(), site.subscribers.answers(subscription.id)
     streams = [_stream(site, span, after, outcome, chunk) for span in _spans(site, subscription)]
     ordered = heapq.merge(*streams, key=lambda each: (each.at, each.place.index, each.place.log), reverse=True)
@@ -114,7 +114,7 @@ _Span = tuple[str, datetime, datetime | None]
 
 
 def _spans(site: Site, subscription: Subscription) -> list[_Span]:
-    """Rules that a subscription stood for, each with the time in which what it found is the subscription's."""
+    """Rules of a subscription over time, each with the period in which its findings belong to the subscription."""
     stood = site.subscribers.stood_for(subscription.id)
     ends = [*(since for _, since in stood[1:]), None]
     return [(f"{PREFIX}{ask}", since, until) for (ask, since), until in zip(stood, ends, strict=True)]
@@ -150,12 +150,12 @@ def seen_json(seen: Seen) -> dict[str, Any]:
 
 
 def row_json(row: Row) -> Any:
-    """One signing for programs, as the log's text can be shown anywhere."""
+    """One signing for programs, with the log's text made inert."""
     return inert_json(plain(signing_json(row)))
 
 
 def json_stream(site: Site, subscription: Subscription) -> Iterator[str]:
-    """Everything that a subscription saw as one JSON document, in pieces."""
+    """Every signing that a subscription saw, as one JSON document in pieces."""
     head = json.dumps(seen_json(seen_by(site, subscription, limit=0)), indent=1)
     yield head.removesuffix("\n}") + ',\n "signings": ['
     between = "\n"
@@ -166,7 +166,7 @@ def json_stream(site: Site, subscription: Subscription) -> Iterator[str]:
 
 
 def csv_stream(site: Site, subscription: Subscription) -> Iterator[str]:
-    """Everything that a subscription saw as CSV, in pieces."""
+    """Every signing that a subscription saw, as CSV in pieces."""
     for cells in chain([_CSV], map(_cells, every_row(site, subscription))):
         text = io.StringIO()
         csv.writer(text).writerow(cells)
@@ -174,7 +174,7 @@ def csv_stream(site: Site, subscription: Subscription) -> Iterator[str]:
 
 
 def _cells(row: Row) -> list[str]:
-    """Cells of one row. One that a spreadsheet would run as a formula gets an apostrophe."""
+    """Cells of one row. An apostrophe precedes text that a spreadsheet would run as a formula."""
     document = signing_json(row)
     names = [name for signer in document["signers"] for name in signer["names"]]
     issuers = [signer["issuer"] for signer in document["signers"] if signer["issuer"]]

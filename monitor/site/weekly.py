@@ -22,7 +22,7 @@ _STALE: Final = timedelta(hours=6)
 
 
 def put_weekly(site: Site) -> int:
-    """Put the weekly mail of each account whose week is over on its way; return how many. Each is a transaction."""
+    """Queue the weekly mail of each account whose week is over, one transaction each; returns their number."""
     now = site.clock()
     due = (
         select(_SUBSCRIBER.c.id)
@@ -41,7 +41,7 @@ def put_weekly(site: Site) -> int:
 
 
 def forget_old(site: Site) -> None:
-    """Forget links a day after they ended, and messages after the time the configuration gives."""
+    """Forget links a day after they ended, and messages after the configured time."""
     now = site.clock()
     site.subscribers.forget_old(now - timedelta(days=1))
     site.notices.forget_old(now - site.config.limits.keep)
@@ -50,7 +50,7 @@ def forget_old(site: Site) -> None:
 def _put_one(site: Site, subscriber: Subscriber, logs: Sequence[LogRead], now: datetime) -> None:
     document = weekly_document(site, subscriber, logs, now)
     week = f"{subscriber.weekly_due:%Y-%m-%d}"
-    # A week that was slept through is told once, and the next one is a week from now.
+    # After a longer outage one mail covers all missed weeks, and the next mail is due a week from now.
     values = {"weekly_due": now + WEEK, "weekly_from": now}
     mine = (_SUBSCRIBER.c.id == subscriber.id, _SUBSCRIBER.c.weekly_due == subscriber.weekly_due)
     with site.database.write() as connection:
@@ -61,7 +61,7 @@ def _put_one(site: Site, subscriber: Subscriber, logs: Sequence[LogRead], now: d
 def weekly_document(site: Site, subscriber: Subscriber, logs: Sequence[LogRead], now: datetime) -> dict[str, Any]:
     """Contents of the mail; empty for an account without subscriptions, and for an address that gets no alerts.
 
-    A quiet week is no proof of safety for a reader who stopped the alerts, and an address that bounces takes no mail.
+    A mail about a quiet week would mislead a reader who stopped the alerts, and a bouncing address takes no mail.
     """
     own = subscriber.address.lower()
     if not any(
