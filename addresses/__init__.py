@@ -1,1 +1,1 @@
-"""Texts that name a place elsewhere, read without asking it: URLs and names of container images."""
+"""Parsers of URLs and of container image names; no network access."""

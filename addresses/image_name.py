@@ -17,7 +17,7 @@ _HUB_NAMES: Final = frozenset({"docker.io", "registry-1.docker.io", DOCKER_HUB})
 
 
 class BadImageName(ValueError):
-    """The text names no image."""
+    """The text is not a valid image name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class ImageName:
         return f"{self.registry}/{self.repository}"
 
     def at(self, digest: str) -> "ImageName":
-        """The same repository at a digest. Raises `BadImageName`."""
+        """The image of this repository with the given digest. Raises `BadImageName`."""
         if not is_digest(digest):
             raise BadImageName(f"{digest!r:.80} is no SHA-256 digest")
         return replace(self, tag=None, digest=digest)
@@ -45,19 +45,19 @@ class ImageName:
 
 
 def is_digest(text: object) -> bool:
-    """Whether a value is a digest as registries write it: `sha256:` and 64 lower-case digits."""
+    """True if the value is a digest as registries write it: `sha256:` and 64 lower-case hexadecimal digits."""
     return isinstance(text, str) and _DIGEST.fullmatch(text) is not None
 
 
 def is_tag(text: object) -> bool:
-    """Whether a value is a tag."""
+    """True if the value is a valid tag."""
     return isinstance(text, str) and _TAG.fullmatch(text) is not None
 
 
 def parse_image_name(text: str) -> ImageName:
     """Parse `REGISTRY/NAME[:TAG][@sha256:…]`. Raises `BadImageName`.
 
-    A name without a registry is Docker Hub's, as with every other client; one word alone is in its `library/`.
+    A name without a registry is on Docker Hub, as for other clients; a single word is in Docker Hub's `library/`.
     """
     name, _, digest = text.partition("@")
     if digest and not is_digest(digest):

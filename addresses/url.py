@@ -1,10 +1,10 @@
-"""A URL as messages, logs, pages and alerts may show it: host and path, never what may be a secret."""
+"""URLs for messages, logs, pages and alerts: the parts that may be shown, without the parts that may be secret."""
 
 from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 
 _LONGEST = 300
-# Named here: Pythons differ in what they call loopback (3.13 counts IPv4-mapped addresses).
+# Defined here because Python versions differ on loopback (3.13 includes IPv4-mapped addresses).
 _LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 
 
@@ -18,7 +18,7 @@ def shown_url(url: str) -> str:
     if not parts.scheme or not host:
         return "a URL without a host"
     try:
-        # What stands for a port and is none may be a password.
+        # A text in the place of the port that is not a number may be a password.
         _ = parts.port
     except ValueError:
         return "a URL that cannot be read"
@@ -37,7 +37,7 @@ def is_https_or_loopback(url: str) -> bool:
 
 
 def is_loopback_host(host: str | None) -> bool:
-    """Whether a URL's host is this machine as written: `localhost`, or an address in 127.0.0.0/8 or ::1 (RFC 6890)."""
+    """True if a URL's host is written as `localhost`, an address in 127.0.0.0/8, or ::1 (RFC 6890)."""
     try:
         return host == "localhost" or any(ip_address(host or "") in block for block in _LOOPBACK)
     except ValueError:

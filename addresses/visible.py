@@ -1,15 +1,15 @@
-"""Text of others as it may be shown: on one line, without characters that act on a terminal or hide."""
+"""Untrusted text made safe to show: one line, without invisible characters and terminal control sequences."""
 
 import re
 import unicodedata
 from typing import Final
 
 # Cc: ANSI escapes and newlines. Cf: bidi overrides, zero-width and tag characters. Cs, Co, Cn: no agreed look.
-# Zl, Zp: line breaks by another name.
+# Zl, Zp: line and paragraph separators.
 _UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-# Letters and symbols by category, blank by look: they hide where a name ends.
+# Letters and symbols by category that look blank: they hide the end of a name.
 _BLANK: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0")
-# Marks that are not drawn (Unicode: Default_Ignorable_Code_Point): two names with and without one look the same.
+# Code points that are not drawn (Unicode: Default_Ignorable_Code_Point): a name looks the same with and without one.
 _UNDRAWN: Final = re.compile("[\u034f\u17b4\u17b5\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 _SHORT: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _MAX_MARKS: Final = 3
@@ -18,8 +18,8 @@ _MAX_MARKS: Final = 3
 def inert_line(text: str, limit: int) -> str:
     r"""One visible line of at most `limit` characters of `text`, plus a note of how many were left out.
 
-    Characters that move the cursor, change direction, break the line or show nothing become `\u{202e}`-style escapes;
-    a pile of combining marks is cut after three.
+    Characters that move the cursor, change the direction, break the line or are invisible become `\u{202e}`-style
+    escapes; a run of combining marks is cut after three.
     """
     if len(text) <= limit and text.isascii() and text.isprintable():
         return text

@@ -1,1 +1,1 @@
-"""Command lines: commands that load when they are used, and how a program ends. Imports nothing of ours."""
+"""Command-line programs: commands that are imported on use, exit codes, log formats. Imports nothing of ours."""

@@ -1,7 +1,7 @@
-"""`--install-completion` and `--show-completion`: typer's, with its two faults mended.
+"""`--install-completion` and `--show-completion`: typer's implementation, with two defects fixed.
 
-Its zsh function completes nothing at the first TAB of a session, because that one only loads it. And where the shell is
-not known it ends with 1, which here says that a log misbehaved.
+Typer's zsh function completes nothing at the first TAB of a session, because the first call only loads the function.
+For an unknown shell typer exits with 1, which is the exit code for a misbehaving log here.
 """
 
 import sys
@@ -15,7 +15,7 @@ _SHELLS: Final = ("bash", "zsh", "fish")
 
 
 def mend_completion(command: Any) -> None:
-    """Give the options of a program's command their mended behaviour."""
+    """Replace the callbacks of a command's two completion options with fixed ones."""
     for parameter in command.params:
         if parameter.name == "install_completion":
             parameter.callback = _install
@@ -61,6 +61,6 @@ def _shell(parameter: Any) -> str:
 
 
 def _mended(shell: str, name: str, script: str) -> str:
-    # zsh loads the file by calling it as the function `_NAME`: that call has to complete as well.
+    # zsh loads the file by calling it as the function `_NAME`: that first call has to complete as well.
     function = f"_{name.replace('-', '_')}_completion"
     return script + (f'\n\nif [ "$funcstack[1]" = "_{name}" ]; then {function} "$@"; fi\n' if shell == "zsh" else "")

@@ -1,9 +1,9 @@
 """Format of log records: text for people, logfmt or JSON, one line a record, times in UTC.
 
 A message `event name=%s other=%d` becomes the fields `event`, `name` and `other`; any other message is the field
-`message`; fields given as `extra` follow. Text of a server or a log entry may be among the values. So every text is
-made visible (`addresses/visible.py`), also within JSON, whose reader would bring escapes back to life; a value that is
-cut says how much is missing.
+`message`; fields given as `extra` follow. Values may contain text of a server or a log entry. So every text is made
+visible (`addresses/visible.py`), also within JSON, because a JSON reader decodes escapes; a cut value says how much is
+missing.
 """
 
 import json
@@ -32,7 +32,7 @@ class LogFormat(StrEnum):
 
 
 class LogLevel(StrEnum):
-    """Least important record that is written."""
+    """Lowest level that is written."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -41,7 +41,7 @@ class LogLevel(StrEnum):
 
 
 def formatter(wanted: LogFormat) -> logging.Formatter:
-    """Formatter that writes each record on one line (a traceback in text has its own)."""
+    """Formatter that writes each record on one line; in text format a traceback follows on lines of its own."""
     kinds: dict[LogFormat, type[logging.Formatter]] = {
         LogFormat.TEXT: Text,
         LogFormat.LOGFMT: _Logfmt,
@@ -52,7 +52,7 @@ def formatter(wanted: LogFormat) -> logging.Formatter:
 
 class _Inert(logging.Formatter):
     def formatException(self, ei: Any) -> str:  # noqa: N802  the name that logging calls
-        """Traceback whose lines are indented: no text of an error begins a record of its own."""
+        """Traceback whose lines are indented: no line of an error's text can look like a new record."""
         lines = super().formatException(ei)
         left_out = len(lines) - _LONGEST
         shown = "\n".join(f"  {_inert(line)}" for line in lines[:_LONGEST].split("\n"))
@@ -60,21 +60,21 @@ class _Inert(logging.Formatter):
 
 
 class Text(_Inert):
-    """Lines for people, of this template; times in UTC."""
+    """Lines for people, by a template; times in UTC."""
 
     def __init__(self, template: str = "%(asctime)s %(levelname)s %(name)s %(message)s") -> None:
         super().__init__(template, "%Y-%m-%dT%H:%M:%SZ")
         self.converter = time.gmtime
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  the name that logging calls
-        """Fill the template in with a message that stays on its line."""
+        """Fill in the template, with the message made into one line."""
         record.message = _inert(record.message.rstrip("\n"))
         return super().formatMessage(record)
 
 
 class _Logfmt(_Inert):
     def format(self, record: logging.LogRecord) -> str:
-        """`name=value` pairs; a value that is more than a word is a JSON string."""
+        """`name=value` pairs; a value that is not a single word becomes a JSON string."""
         return " ".join(f"{name}={_logfmt_value(value)}" for name, value in _fields(self, record))
 
 
@@ -85,7 +85,7 @@ class _Json(_Inert):
 
 
 def _fields(formatter: logging.Formatter, record: logging.LogRecord) -> Iterator[tuple[str, Any]]:
-    """Fields of a record, in the order in which they are written; fixed names win over a message's own."""
+    """Fields of a record, in the order of output; a message's name that equals a fixed name gets a `_` at its end."""
     at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
     fixed = {"time": f"{at}.{int(record.msecs):03d}Z", "level": record.levelname.lower(), "logger": record.name}
     yield from fixed.items()
@@ -105,7 +105,7 @@ def _fields(formatter: logging.Formatter, record: logging.LogRecord) -> Iterator
 
 
 def _plain(value: object) -> float | str:
-    """A number that every JSON reader keeps exactly, else text: no NaN, no infinity, nothing that is rounded."""
+    """The number if every JSON reader keeps it exactly, otherwise text (NaN, infinity, large numbers)."""
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _EXACT:
         return value
     return _inert(str(value))

@@ -1,4 +1,4 @@
-"""Files that an argument stands for: itself, the bundles in a folder, matches of a pattern, or standard input."""
+"""Files that an argument names: a file, the bundles in a folder, matches of a pattern, or standard input."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -12,9 +12,9 @@ _SUFFIXES: Final = frozenset({".json", ".jsonl", ".sigstore", ".bundle", ".attes
 
 
 def files_named(names: Iterable[Path], passed_over: Callable[[Path, int], None]) -> Iterator[Path]:
-    """Files that arguments stand for: themselves, files in folders below them, matches of a pattern, or `-`.
+    """Files that arguments name: a file, the files below a folder, matches of a pattern, or `-`.
 
-    In a folder only names that bundles have are taken; `passed_over` is told how many others a folder holds. Raises
+    In a folder only files with a bundle's suffix are taken; `passed_over` gets the number of other files. Raises
     `typer.BadParameter`.
     """
     for number, file in enumerate(each for name in names for each in _files(name, passed_over)):
@@ -36,7 +36,7 @@ def _files(name: Path, passed_over: Callable[[Path, int], None]) -> list[Path]:
             passed_over(name, len(every) - len(found))
         return found
     if any(character in str(name) for character in "*?["):
-        # A pattern that the shell left as it is.
+        # A pattern that the shell did not expand.
         base = Path(name.anchor or ".")
         if found := sorted(each for each in base.glob(str(name.relative_to(name.anchor))) if each.is_file()):
             return found

@@ -21,14 +21,14 @@ _FINE: Final = 0
 _MISUSED: Final = 2
 _UNFINISHED: Final = 3
 _INTERRUPTED: Final = 130
-_THRESHOLDS: Final = (5_000, 20, 20)  # Python's own are 700, 10, 10
+_THRESHOLDS: Final = (5_000, 20, 20)  # Python's defaults are 700, 10, 10
 
 
 def settle() -> None:
-    """Leave what was imported out of later collections, and collect more seldom.
+    """Exclude the objects made so far from garbage collection, and collect less often.
 
-    The objects of a batch live until it is committed. With Python's own thresholds the collector went through those of
-    10,000 hits hundreds of times, a sixth of their cost, and found nothing.
+    The objects of a batch live until it is committed. With Python's default thresholds the collector traversed the
+    objects of 10,000 hits hundreds of times without freeing any, which took a sixth of the time of these hits.
     """
     gc.freeze()
     gc.set_threshold(*_THRESHOLDS)
@@ -36,9 +36,10 @@ def settle() -> None:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Import modules without the garbage collector, which would look through them again and again and find nothing.
+    """Import modules with the garbage collector switched off, because imports leave nothing to collect.
 
-    It was a sixth of a command's start. What stays is not looked at later either: a program runs one command.
+    The collector took a sixth of a command's start. Imported objects are also excluded later, as a program runs one
+    command.
     """
     was_enabled, is_first = gc.isenabled(), not gc.get_freeze_count()
     gc.disable()
@@ -62,21 +63,21 @@ class LazyCommand(TyperCommand):
         """Import the function; returns the command with its arguments and options."""
         module, _, function = self._where.partition(":")
         single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        # httpx imports its own command line where it finds one, with click and pygments: half of its time. `None` says
-        # that there is none, as `importlib` reads it.
+        # httpx imports its own command line if it finds one, with click and pygments: half of its import time. For
+        # `importlib` the value `None` means that there is no such module.
         sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
         with uncollected():
             single.command(self.name)(getattr(importlib.import_module(module), function))
             return typer.main.get_command(single)
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        """Begin a use of the command: a run, its `--help`, the completion of its options."""
+        """Import the command and make its context, for a run, its `--help` or the completion of its options."""
         command = self.load()
         return command.make_context(info_name, _with_left_out(command.params, args), parent, **extra)
 
 
 def _with_left_out(params: Sequence[Any], args: Sequence[str]) -> list[str]:
-    """Arguments with an empty value behind each option that stands without one and may: its metavar is in brackets."""
+    """Arguments, with an empty value added to each option without one whose metavar, in brackets, makes it optional."""
     optional = {name for each in params if (each.metavar or "").startswith("[") for name in each.opts}
     found: list[str] = []
     for at, word in enumerate(args):
@@ -110,7 +111,7 @@ def listing(*commands: Listed) -> type[TyperGroup]:
 
 def _show_version(context: typer.Context, wanted: bool) -> None:
     if wanted:
-        # Reading metadata of packages costs more than the rest of --version.
+        # Imported here: reading package metadata takes longer than the rest of --version.
         metadata = importlib.import_module("importlib.metadata")
         typer.echo(f"{context.info_name} {metadata.version('signwatch')}")
         raise typer.Exit
@@ -123,14 +124,14 @@ VersionOption = Annotated[
         help="Show the version and end.",
         callback=_show_version,
         is_eager=True,
-        # NAME_VERSION is a name that build systems use for the version itself.
+        # Build systems set a variable NAME_VERSION to the version itself.
         allow_from_autoenv=False,
     ),
 ]
 
 
 class ToStandardError(logging.StreamHandler[TextIO]):
-    """Writes to standard error as it is when a line is logged, which may have been replaced since the start."""
+    """Writes to the current `sys.stderr`, which may have been replaced since the start of the program."""
 
     def __init__(self, formatter: logging.Formatter | None = None) -> None:
         logging.Handler.__init__(self)
@@ -138,7 +139,7 @@ class ToStandardError(logging.StreamHandler[TextIO]):
 
     @property
     def stream(self) -> TextIO:  # type: ignore[override]  # a plain attribute there
-        """Standard error of now."""
+        """The current standard error."""
         return sys.stderr
 
 
@@ -153,7 +154,7 @@ def misuse(error: Exception) -> str | None:
 
 
 def only_misuse(error: Exception) -> int | None:
-    """Tell an error about wrong arguments, as `run` wants it, of a program whose commands tell every other error."""
+    """A `tell` for `run` that only shows errors about wrong arguments: the commands show every other error."""
     return None if misuse(error) is None else _MISUSED
 
 
@@ -162,7 +163,8 @@ def run(
 ) -> int:
     """Run one command line; returns its exit code.
 
-    `tell` shows an error to the user and returns its exit code, or `None` for a defect of ours, which is raised again.
+    `tell` shows an error to the user and returns its exit code, or `None` for a defect of the program, which is raised
+    again.
     """
     command: Any = typer.main.get_command(app)
     mend_completion(command)
@@ -173,8 +175,8 @@ def run(
     except (typer.Abort, BrokenPipeError):
         return _unfinished()
     except SystemExit as ended:
-        # Completion ends the program itself. So does rich when the reader of our output has gone, with 1, which here
-        # would say that a log misbehaved.
+        # Completion ends the program itself. Rich ends it with 1 when the reader of the output has gone, and 1 is the
+        # exit code for a misbehaving log here.
         return _unfinished() if ended.code else _FINE
     except Exception as error:
         told = tell(error)
@@ -187,6 +189,6 @@ def run(
 
 
 def _unfinished() -> int:
-    # The reader of our output has read enough (`| head`): what is still buffered has nowhere to go.
+    # The reader closed the pipe (`| head`): the buffered output cannot be written.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return _UNFINISHED

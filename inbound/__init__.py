@@ -1,1 +1,1 @@
-"""Start of every server of ours. Imports nothing of ours."""
+"""Start-up and connection limits of this project's servers. Imports nothing of ours."""

@@ -1,4 +1,4 @@
-"""From which address a request came: that of the connection, or behind a known proxy the one that the proxy tells."""
+"""Address of a request's client: the connection's address, or behind a known proxy the forwarded address."""
 
 import ipaddress
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ def networks(texts: Sequence[str]) -> tuple[Network, ...]:
 
 
 def client_address(peer: str, forwarded: str, proxies: Sequence[Network]) -> str:
-    """The client's address, an IPv6 one by its /64: a household has that many. `forwarded` is `X-Forwarded-For`.
+    """The client's address; for IPv6 its /64, because one household has a whole /64. `forwarded`: `X-Forwarded-For`.
 
-    A forwarded address counts only behind a proxy: the last one there is the one that the proxy saw.
+    A forwarded address counts only behind a known proxy: the last address is the one that the proxy saw.
     """
     told = [part.strip() for part in forwarded.split(",") if part.strip()]
     while told and _is_proxy(peer, proxies):

@@ -1,8 +1,8 @@
-"""Connections of a server: a client that holds connections open can take nothing from the rest of the process.
+"""Connections of a server: limits that keep a client with many open connections from starving the rest of the process.
 
-Each connection has a time for its request and a time for the whole exchange. There are few connections, so that the
-process keeps its file descriptors for databases, logs and channels. When all are taken, the one that has waited longest
-for its client makes room: a request is answered while a client holds connections open.
+Each connection has a time for its request and a time for the whole exchange. Their number is limited, so that the
+process keeps file descriptors for databases, logs and channels. When all are taken, the connection that has waited
+longest for its client is closed, so that new requests are still answered.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ class ConnectionLimits:
 
 
 class GuardedProtocol(H11Protocol):
-    """One connection. `order` are the server's connections, the one first whose last step is longest ago.
+    """One connection. `order` holds the server's connections, the one with the oldest last step first.
 
     A step is the begin of a connection, of a request, and of the wait for the next request.
     """
@@ -47,7 +47,7 @@ class GuardedProtocol(H11Protocol):
         super().__init__(**of_uvicorn)
         self._limits, self._order, self._most = limits, order, limits.most_connections()
         self._alarm: asyncio.TimerHandle | None = None
-        # A request's headers are awaited under a time limit; a request is being read or answered.
+        # `_asking`: a request's headers are awaited, under a time limit. `_answering`: a request is read or answered.
         self._asking = self._answering = False
 
     @override
@@ -56,13 +56,13 @@ class GuardedProtocol(H11Protocol):
         self._asking = True
         self._step(self._limits.headers)
         if len(self.connections) > self._most:
-            # This connection is the newest that waits, so it goes only while every other one is being answered.
+            # This connection is the newest of the waiting ones, so it is closed only if all others are being answered.
             longest = next(each for each in self._order if each.waits_for_client())
             del self._order[longest]
             longest.transport.abort()
 
     def waits_for_client(self) -> bool:
-        """True while the client owes the rest of a request, or does not take the answer."""
+        """True while the client owes the rest of a request, or does not read the answer."""
         return not self._is_busy() or self.cycle.more_body or self.flow.write_paused
 
     @override
@@ -84,7 +84,7 @@ class GuardedProtocol(H11Protocol):
         if self.transport.is_closing():
             return
         self._answering = self._is_busy()
-        # The begin of a further request that came with this one.
+        # The start of a further request, received together with this one.
         self._asking = not self._answering and bool(self.conn.trailing_data[0])
         if self._answering:
             self._step(self._limits.exchange)

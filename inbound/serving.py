@@ -1,4 +1,4 @@
-"""Listening sockets, and a uvicorn server with limits that says when it serves and ends in order."""
+"""Listening sockets, and a uvicorn server with limits that prints a line once it serves and shuts down in order."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ from inbound.connections import ConnectionLimits, GuardedProtocol
 
 _LOG: Final = logging.getLogger(__name__)
 _BACKLOG: Final = 512
-# Of each socket as many connections are accepted before the first of them is looked at.
+# Connections that asyncio accepts from a socket at once, before it handles the first of them.
 _AT_ONCE: Final = 4
 
 
@@ -49,7 +49,7 @@ def guarded(app: ASGIApp, limits: ConnectionLimits, **options: Any) -> uvicorn.C
         ws="none",
         lifespan="off",
         log_config=None,
-        # Below an error only a client's mistakes are told: a client with many would fill the disk.
+        # Below the level of errors uvicorn only logs clients' mistakes, with which a client could fill the disk.
         log_level="error",
         access_log=False,
         server_header=False,
@@ -62,7 +62,7 @@ def guarded(app: ASGIApp, limits: ConnectionLimits, **options: Any) -> uvicorn.C
 
 
 class _Abandoned:
-    """ASGI middleware: a client that leaves before its request arrived whole is no error of the application."""
+    """ASGI middleware: a client that disconnects before its whole request arrived is no error of the application."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -78,7 +78,7 @@ def serve(config: uvicorn.Config, sockets: list[socket.socket], ready: str) -> N
 
 
 class QuietServer(uvicorn.Server):
-    """A server that tells trouble of its event loop once, without a traceback for each connection."""
+    """A server that logs each kind of event-loop error once, without a traceback."""
 
     @override
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -94,7 +94,7 @@ class QuietServer(uvicorn.Server):
         asyncio.get_running_loop().set_exception_handler(tell)
         await super().startup(sockets)
         for each in sockets or ():
-            # asyncio shortened the queue of the kernel to the number that it accepts at once.
+            # asyncio set the kernel's queue to the number of connections that it accepts at once.
             each.listen(_BACKLOG)
 
 
@@ -118,6 +118,6 @@ class _Announcing(QuietServer):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            # The one line that a script waits for.
+            # A script waits for this line.
             sys.stdout.write(self._ready + "\n")
             sys.stdout.flush()

@@ -1,7 +1,7 @@
-"""YAML as a tree that remembers where everything stands. Hostile or damaged text ends in `DocumentError`, never worse.
+"""YAML as a tree whose nodes know their line and column. Hostile or damaged text only raises `DocumentError`.
 
 Only mappings, lists and scalars: no tags, no merge keys, no second document. A scalar keeps the text that was written,
-so `on`, `1.10` and `0123` mean what they look like.
+so `on`, `1.10` and `0123` stay these texts.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ _NULLS: Final = frozenset({"", "~", "null", "Null", "NULL"})
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with a file. Lines and columns count from 1; 0 means that no place is known."""
+    """One error in a file. Lines and columns count from 1; 0 means that the place is unknown."""
 
     message: str
     line: int = 0
@@ -30,7 +30,7 @@ class Problem:
 
 
 class DocumentError(ValueError):
-    """The file cannot be used. `problems` holds everything found wrong, in file order."""
+    """The file cannot be used. `problems` are the errors found, in file order."""
 
     def __init__(self, problems: Sequence[Problem], name: str = "file") -> None:
         self.problems = tuple(problems)
@@ -57,7 +57,7 @@ class Scalar:
 
     @property
     def is_null(self) -> bool:
-        """Whether nothing was written: an empty value or one of YAML's nulls."""
+        """True for an empty value and for YAML's nulls."""
         return self.plain and self.text in _NULLS
 
 
@@ -83,7 +83,7 @@ Node = Scalar | Listing | Mapping
 
 
 class _Open:
-    """A collection whose end has not been seen."""
+    """A collection whose end has not been read yet."""
 
     __slots__ = ("anchor", "children", "column", "is_mapping", "line", "size")
 
@@ -174,7 +174,7 @@ class _Composer:
         self._add(known[0], known[1], known[1], None)
 
     def _add(self, node: Node, size: int, cost: int, anchor: str | None) -> None:
-        # An alias costs its whole size at each use: nested aliases would otherwise unfold to more than memory holds.
+        # An alias costs its whole size at each use: otherwise nested aliases could expand beyond the memory.
         self._nodes += cost
         if self._nodes > MAX_NODES:
             raise Misplaced(f"more than {MAX_NODES} values, counting each use of an alias", node)
@@ -206,6 +206,6 @@ def _yaml_problem(error: yaml.YAMLError) -> Problem:
     what = getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be read"
     message = f"not YAML: {what}"
     if what == "found character that cannot start any token":
-        # The YAML reader does not name it: nearly always a tab, else one of @, ` and %.
+        # The YAML reader does not name the character: nearly always a tab, else one of @, ` and %.
         message = "not YAML: a tab, or a text that begins with @, ` or %. Indent with spaces, and quote such a text"
     return Problem(message, mark.line + 1, mark.column + 1) if mark is not None else Problem(message)

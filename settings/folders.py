@@ -1,4 +1,4 @@
-"""Folders that a service manager or the XDG Base Directory Specification names by a variable, in values of a file."""
+"""Replaces variables for folders, of a service manager or the XDG Base Directory Specification, in a file's values."""
 
 import re
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """From a YAML tree to frozen values: a dataclass says which keys a mapping has and how each is read.
 
 Each field is annotated with `Written` (one value) or `Section` (a mapping with a dataclass of its own). pydantic reads
-the values, `settings.schema` makes the JSON Schema; what is wrong is told as `Misplaced`, with its place in the file.
+the values, `settings.schema` makes the JSON Schema; errors are raised as `Misplaced`, with the place in the file.
 """
 
 import dataclasses
@@ -40,9 +40,9 @@ def choice(words: AbstractMapping[str, object] | tuple[str, ...]) -> Shape:
 class Written:
     """A value of the file. `read` gets its node and the folder that relative paths count from; raises `Misplaced`.
 
-    `key` is its name in the file, where that differs from the field's; `otherwise` makes the value of a key that
-    is left out, where that depends on the folder. A value that was read before is kept. A `shape` that takes long to
-    make is a function: few commands show one.
+    `key` is its name in the file, if that differs from the field's; `otherwise` makes the default of a missing key if
+    the default depends on the folder. A value that was read before is kept. A `shape` that takes long to make is a
+    function, as few commands need it.
     """
 
     read: Callable[[Node, Path], Any]
@@ -78,7 +78,7 @@ class Given:
 
 
 def written(read: Callable[[Node], Any], shape: Shape, key: str = "") -> Written:
-    """A value that is read without the folder."""
+    """A `Written` whose reader does not need the folder."""
     return Written(lambda node, _base: read(node), shape, key)
 
 
@@ -88,7 +88,7 @@ FILE: Final = Written(lambda node, base: base / read_text(node), TEXT)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Section:
-    """A mapping of the file, read into the dataclass that this annotates. `what` is its name in messages.
+    """A mapping of the file, read into the annotated dataclass. `what` is its name in messages.
 
     `check` gets the value and the mapping's fields, and raises `Misplaced` where keys contradict each other.
     """
@@ -128,7 +128,7 @@ class Section:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Many:
-    """A list of sections, or one that stands for a list of one. `check` gets the list and its node."""
+    """A list of sections; a single section counts as a list of one. `check` gets the list and its node."""
 
     check: Callable[[Any, Node], None]
 
@@ -178,7 +178,7 @@ def read_model(model: type[T], section: Section, node: Node, base: Path, **given
 
 
 def models_of(model: type) -> Iterator[type]:
-    """Dataclasses below `model` that sections of its file are read into."""
+    """Dataclasses below `model` that hold sections of its file."""
     for hint in get_type_hints(model).values():
         for each in (hint, *_arguments(hint)):
             if isinstance(each, type) and dataclasses.is_dataclass(each) and any(keys_of(each)):

@@ -1,4 +1,4 @@
-"""Environment variables in place of keys of a settings file: `SIGNWATCH__WEB__LISTEN` for `listen` under `web`."""
+"""Environment variables that replace keys of a settings file: `SIGNWATCH__WEB__LISTEN` for `listen` under `web`."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,7 +20,7 @@ def variables(environment: Mapping[str, str], prefix: str) -> list[str]:
 def overridden(node: Node, environment: Mapping[str, str], prefix: str) -> Node:
     """The node with every key that a variable `PREFIX__SECTION__KEY` names set to the variable's value, read as YAML.
 
-    Names are compared without regard to case, `-` and `_` are one. A list is replaced as a whole. Raises `Misplaced`,
+    Names are compared without regard to case, and `-` equals `_`. A list is replaced as a whole. Raises `Misplaced`,
     which names the variable.
     """
     names = variables(environment, prefix)
@@ -62,5 +62,5 @@ def _same(known: str, key: str) -> bool:
 
 
 def _placed(node: Node, at: Node) -> Node:
-    """The value at the place of the file's own root: a variable has no line."""
+    """The value with the place of the file's root, because a variable has no line."""
     return replace(node, line=at.line, column=at.column)

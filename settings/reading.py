@@ -1,4 +1,4 @@
-"""Strict readers from YAML nodes to values. Each raises `Misplaced` with the place and what would be right."""
+"""Strict readers from YAML nodes to values. Each raises `Misplaced` with the place and the expected form."""
 
 import difflib
 import re
@@ -18,7 +18,7 @@ _DECIMAL = re.compile(r"(0|[1-9][0-9]{0,8})(\.[0-9]{1,9})?", re.ASCII)
 _LISTEN = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})", re.ASCII)
 _LARGEST_PORT: Final = 65535
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(Z|[+-]\d\d:\d\d)", re.ASCII)
-# A NUL or a newline in a name is never meant, and text that cannot be printed cannot be checked by a reader.
+# A NUL or a newline in a name is always a mistake, and a person cannot check unprintable text.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 T = TypeVar("T")
@@ -40,11 +40,11 @@ class Fields:
                 raise Misplaced(unknown_key(key.text, known, what), key)
 
     def get(self, key: str) -> Node | None:
-        """The value under `key`; `None` when the key is not there."""
+        """The value under `key`; `None` if the key is missing."""
         return self._values.get(key)
 
     def need(self, key: str) -> Node:
-        """The value under `key`, which must be there."""
+        """The value under `key`, which is required."""
         value = self._values.get(key)
         if value is None:
             raise Misplaced(f"{key!r} is missing", self.node)
@@ -57,7 +57,7 @@ class Fields:
 
 
 def unknown_key(key: str, known: Iterable[str], what: str) -> str:
-    """Say that a key is not known, naming the nearest one, or all of them when none is near."""
+    """Message for an unknown key, with the nearest valid key, or with all valid keys if none is near."""
     names = list(known)
     near = difflib.get_close_matches(key.lower().replace("-", "_"), names, n=1, cutoff=0.6)
     hint = f"did you mean {near[0]!r}?" if near else "known keys: " + ", ".join(names)

@@ -1,4 +1,4 @@
-"""The JSON Schema of a settings file, made from the dataclasses that the file is read into."""
+"""The JSON Schema of a settings file, made from the dataclasses that hold its values."""
 
 import json
 from datetime import timedelta
@@ -12,17 +12,17 @@ from settings.reading import duration_text
 
 
 class _Shapes(GenerateJsonSchema):
-    """Defaults that JSON cannot hold are left out."""
+    """Leaves out defaults that JSON cannot represent."""
 
     def encode_default(self, dft: Any) -> Any:
-        """A default as the file would write it."""
+        """A default in the form of the file."""
         return duration_text(dft) if isinstance(dft, timedelta) else super().encode_default(dft)
 
     ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012  pydantic's own attribute
 
 
 def json_schema(model: type, section: Section, title: str, more: Shape) -> dict[str, Any]:
-    """JSON Schema (2020-12) of a file. `more` are properties that are in no field."""
+    """JSON Schema (2020-12) of a file. `more` are properties without a field."""
     made = shape_of(model, section)
     defs = made.pop("$defs", {})
     for each in models_of(model):
@@ -46,7 +46,7 @@ def shape_of(model: type, section: Section) -> dict[str, Any]:
 
 
 def schema_text(schema: Shape) -> str:
-    """A schema as it is published."""
+    """A schema as the published text."""
     return json.dumps(schema, indent=2) + "\n"
 
 

@@ -1,1 +1,1 @@
-"""Ranges of a log read by the workers of a Dask cluster, and proven here before anything is made of them."""
+"""Reads ranges of a log on the workers of a Dask cluster, and proves them here before their results are used."""

@@ -1,8 +1,8 @@
-"""Ranges of a log read by workers, in order, each proven here before it is handed on.
+"""Reads ranges of a log on workers, in order, and proves each range here before its results are used.
 
-A range counts once its leaf hashes, behind the proven ones, lead to the head that the log signed. Rows and matches are
-not in the log's tree: they are compared between two workers, or in a sample with what this process reads itself. A
-worker that dies, or returns anything that does not hold, costs another try elsewhere.
+A range is proven when its leaf hashes, appended to the proven ones, lead to the head that the log signed. Rows and
+matches are not in the log's tree: they are compared between two workers, or in a sample with this process's own
+reading. If a worker dies or returns a wrong result, another worker reads the range again.
 """
 
 import queue
@@ -31,17 +31,17 @@ from tlog.merkle import HASH_SIZE, Frontier, LeafHash, MalformedFrontier, aligne
 
 PART: Final = 16_384  # entries of one task, some seconds of work; a multiple of what a file of a tile log holds
 _PART: Final = {LogApi.REKOR_V1: 256}
-_TRIES: Final = 4  # of one range
-_MOST_AHEAD: Final = 1024  # tasks between the range that is waited for and the last one begun
+_TRIES: Final = 4  # to read one range
+_MOST_AHEAD: Final = 1024  # tasks between the range that comes next and the last range begun
 _SAMPLE: Final = 256  # entries of one sample: those of one file of a tile log
-_STALLED: Final = 1800.0  # seconds after which a task is begun elsewhere
+_STALLED: Final = 1800.0  # seconds after which another worker begins a task too
 _NO_WORKER: Final = 60.0  # seconds to wait for a worker
 _TICK: Final = 1.0
 _PIECE_BYTES: Final = 64 * 1024 * 1024
 
 
 class WrongReply(Exception):
-    """A worker's reply does not hold; the message says why. `certain` if only the worker can be the cause."""
+    """A worker's reply is wrong; the message is the reason. `certain` if only the worker can be the cause."""
 
     def __init__(self, message: str, *, certain: bool = False) -> None:
         super().__init__(message)
@@ -58,7 +58,7 @@ class Part:
     rows: pa.RecordBatch | None
 
     def differs(self, other: "Part") -> str | None:
-        """In what two readings of the same entries differ."""
+        """Name of the first difference between two readings of the same entries; `None` if they agree."""
         if self.hashes != other.hashes:
             return "leaf hashes"
         if list(self.fetched.timed) != list(other.fetched.timed):
@@ -75,10 +75,10 @@ class Work(Protocol):
         """A worker's reply, checked as far as it can be without the entries. Raises `WrongReply`."""
 
     def made(self, entries: Sequence[LogEntry], start: int) -> tuple[pa.RecordBatch | None, BatchMatches]:
-        """The same, made here."""
+        """Rows or matches of entries, made in this process."""
 
     def agrees(self, part: Part, entries: Sequence[LogEntry], start: int) -> bool:
-        """True if a part agrees with some of its entries as they are read here."""
+        """True if a part agrees with this process's own reading of some of its entries."""
 
 
 class RowWork(Work):
@@ -133,7 +133,7 @@ class MatchWork(Work):
         if not isinstance(scan, BatchMatches):
             raise WrongReply("it returned no matches", certain=True)
         times = {each.entry: each.at for each in reply.timed}
-        # No match is made up: each is an entry of the tree, and is matched here again.
+        # A worker may have invented a match: each must be an entry of the tree, and match again here.
         for hit in scan.hits:
             index = hit.signing.where.index
             if not reply.start <= index < reply.stop or leaf_hash(hit.leaf) != hashes[index - reply.start]:
@@ -171,7 +171,7 @@ class _Copy:
 
 @dataclass(slots=True)
 class _Task:
-    """A range, who reads it, and who failed to."""
+    """A range, the workers that read it, and the workers that failed."""
 
     start: int
     stop: int
@@ -181,7 +181,7 @@ class _Task:
 
     @property
     def complete(self) -> bool:
-        """Whether every copy is there to be looked at."""
+        """True if every copy's result has arrived."""
         return all(copy.future.status == "finished" for copy in self.copies)
 
 
@@ -208,7 +208,7 @@ class Means:
 class ClusterExaminers:
     """Reads the batches of one tree on workers; otherwise like `monitor.following.pool.ScanPool`.
 
-    With rules it finds the entries that they select, without rules it makes rows: `take` hands over each batch's rows
+    With rules it finds the entries that they select, without rules it makes rows: `take` returns each batch's rows
     once.
     """
 
@@ -245,7 +245,7 @@ class ClusterExaminers:
         if not isinstance(batches, WantedEntries):
             raise OwnFault("workers read ranges, not batches that were fetched already")
         if batches.narrowed:
-            # The log's own bytes do not lead to its head: which entry is wrong is found out here.
+            # The log's own bytes do not lead to its head: this process looks for the wrong entry.
             parts: Iterator[Part] = (part_of(self._work, fetched) for fetched in batches)
         else:
             parts = _Pipeline(self._means, batches).parts()
@@ -255,7 +255,7 @@ class ClusterExaminers:
 
 
 def part_of(work: Work, fetched: Fetched) -> Part:
-    """Entries read here."""
+    """Part made of entries that this process read."""
     hashes = hashes_of(fetched.entries)
     rows, scan = work.made(fetched.entries, fetched.start)
     subtrees = aligned_subtrees(fetched.start, hashes)
@@ -263,7 +263,7 @@ def part_of(work: Work, fetched: Fetched) -> Part:
 
 
 class _Pipeline:
-    """One pass over a range: tasks ahead of the one that is waited for, as many as the workers have threads for."""
+    """One pass over a range, with as many tasks in progress as the workers have threads."""
 
     def __init__(self, means: Means, wanted: WantedEntries) -> None:
         self._shared, self._source, self._work = means.shared, means.source, means.work
@@ -298,7 +298,7 @@ class _Pipeline:
                 self._drop(task.copies)
 
     def _look(self) -> None:
-        """Look which workers there are now; the ranges of a worker that left are begun elsewhere."""
+        """Update the list of workers; other workers begin the ranges of a worker that left."""
         now = time.monotonic()
         if self._usable and now - self._looked_at < _TICK:
             return
@@ -334,13 +334,13 @@ class _Pipeline:
             self._give(task, free)
 
     def _give(self, task: _Task, free: dict[str, int]) -> None:
-        """Give a range to as many workers as are to read it, and have a thread free."""
+        """Give a range to as many workers with a free thread as the check requires."""
         for copy in [copy for copy in task.copies if copy.future.status in {"error", "cancelled", "lost"}]:
             self._failed(task, copy)
         while len(task.copies) < self._copies:
             holders = {copy.worker for copy in task.copies}
             able = [worker for worker, left in free.items() if left > 0 and worker not in holders]
-            # A worker that failed is asked again only where there is no other.
+            # A worker that failed is asked again only if there is no other worker.
             others = [worker for worker in able if worker not in task.avoid]
             if not others and any(worker not in task.avoid | holders for worker in self._usable):
                 return
@@ -370,7 +370,7 @@ class _Pipeline:
             return
 
     def _failed(self, task: _Task, copy: _Copy) -> None:
-        """A task ended with an error."""
+        """Record that a task ended with an error."""
         try:
             error: Any = copy.future.exception(timeout=_TICK) if copy.future.status == "error" else None
         except (OSError, TimeoutError) as unknown:
@@ -382,7 +382,10 @@ class _Pipeline:
         self._fail(task, copy, why)
 
     def _fail(self, task: _Task, copy: _Copy, why: str, *, asked: bool = False, certain: bool = False) -> None:
-        """Count a failure, so that the range is read elsewhere. Raises `FetchFailed`, `OwnFault` after the last try."""
+        """Count a failure, so that another worker reads the range.
+
+        Raises `FetchFailed`, `OwnFault` after the last try.
+        """
         task.copies.remove(copy)
         self._drop([copy])
         task.avoid.add(copy.worker)
@@ -409,7 +412,7 @@ class _Pipeline:
             self._prove(self._read_here(task))
 
     def _settled(self, task: _Task) -> Part | None:
-        """The part that a range's copies agree on, proven; `None` when one of them has to be made again."""
+        """The proven part on which a range's copies agree; `None` if a copy has to be read again."""
         found: list[tuple[_Copy, Part]] = []
         for copy in list(task.copies):
             try:
@@ -462,7 +465,7 @@ class _Pipeline:
         (_, first), (_, second) = found
         if first.differs(second) is None:
             return first
-        # Both are of the right entries, and say different things: these entries are read here.
+        # Both have the right entries but different results, so this process reads the entries.
         mine = self._read_here(task)
         self._prove(mine)
         for copy, part in found:
@@ -473,7 +476,7 @@ class _Pipeline:
         return mine
 
     def _sampled(self, part: Part) -> bool:
-        """Read some entries of a part here, and compare."""
+        """Read a sample of a part's entries in this process; True if the part agrees with them."""
         start = self._random.randrange(part.fetched.start, part.fetched.end) // _SAMPLE * _SAMPLE
         start, stop = max(start, part.fetched.start), min(start + _SAMPLE, part.fetched.end)
         entries: list[LogEntry] = list(self._source.entries(start, stop, self._head))

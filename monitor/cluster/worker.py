@@ -1,7 +1,7 @@
 """A worker of the cluster reads one range of a log, and returns its matches or rows with every leaf hash.
 
-Nothing that is returned is trusted: `monitor.cluster.pipeline` proves it. A worker asks the log only as often as the
-run's one allowance lets it: requests are handed out through a queue on the scheduler, to any number of workers.
+A worker's reply is untrusted: `monitor.cluster.pipeline` proves it. All workers of a run share one allowance of
+requests to the log, which they take from a queue on the scheduler.
 """
 
 import platform
@@ -36,13 +36,13 @@ from monitor.program import VERSION
 from rules.matching.matcher import Matcher, compile_rules
 from rules.rule import Rule
 
-_PIECE: Final = 1024  # entries in memory at a time, beside as many that are being fetched
+_PIECE: Final = 1024  # entries in memory at a time, beside those being fetched
 _PIECE_BYTES: Final = 32 * 1024 * 1024
 _AHEAD: Final = 2
-_LONGEST_WAIT: Final = 900.0  # seconds to wait for one allowed request: a run that ended hands out none
+_LONGEST_WAIT: Final = 900.0  # seconds to wait for one allowed request; a run that ended allows none
 _UNSAID_REST: Final = 1.0
-_MOST_RUNS: Final = 8  # of which a worker keeps connections and rules
-# A name read differently by two releases of these is another row.
+_MOST_RUNS: Final = 8  # runs whose connections and rules a worker keeps
+# Two releases of one of these packages may read the same entry differently, and so make different rows.
 _DECIDING: Final = ("pyarrow", "cryptography", "google-re2", "msgspec", "pysequoia")
 
 
@@ -50,7 +50,7 @@ _DECIDING: Final = ("pyarrow", "cryptography", "google-re2", "msgspec", "pysequo
 class Run:
     """Instructions for a worker: the tree and how to ask it, and the rules; without rules it makes rows.
 
-    Chains in rows are judged by `trust`, the one of the process that asks.
+    `trust` is the trust root of the requesting process, by which chains in rows are judged.
     """
 
     id: str
@@ -88,7 +88,7 @@ class NotEnlisted(Exception):
 
 @cache
 def build_id() -> str:
-    """Id of the code and libraries that read an entry; where it is the same, so are rows and matches."""
+    """Id of the code and libraries that read an entry; workers with the same id make the same rows and matches."""
     code = sha256()
     for package in (monitor, rules, sigstore_entries, tlog):
         root = Path(package.__file__ or "").parent
@@ -112,12 +112,12 @@ def requests_queue(run: str) -> str:
 
 
 def rests_topic(run: str) -> str:
-    """Topic of events that say for how many seconds the log wants to be left alone."""
+    """Topic of events that say for how many seconds the log wants no request."""
     return f"signwatch-rests-{run}"
 
 
 class SharedAllowance:
-    """Requests that this process may still ask; the next ones are waited for at the scheduler."""
+    """Requests that this process may still make; further ones come from a queue on the scheduler."""
 
     def __init__(self, run: str, client: Client, tell: Callable[[str, float], object]) -> None:
         self._requests = Queue(requests_queue(run), client=client)
@@ -127,7 +127,7 @@ class SharedAllowance:
         self.taken = 0
 
     def take(self) -> None:
-        """Wait until one request is allowed, and count it. Raises `FetchFailed` when the run hands out none."""
+        """Wait until one request is allowed, and count it. Raises `FetchFailed` if the run allows none."""
         with self._lock:
             if self._left == 0:
                 try:
@@ -138,13 +138,13 @@ class SharedAllowance:
             self.taken += 1
 
     def rest(self, seconds: float) -> None:
-        """Tell the run that the log wants rest: no worker is allowed a request for as long."""
+        """Tell the run that the log wants rest: no worker may make a request for `seconds`."""
         with self._lock:
             self._left = 0
         self._tell_rest(seconds)
 
     def pause(self, seconds: float) -> None:
-        """Rest, and let all workers rest."""
+        """Stop the requests of all workers for `seconds`, and wait that long."""
         self.rest(seconds)
         time.sleep(seconds)
 
@@ -226,7 +226,7 @@ _runs_lock = threading.Lock()
 
 
 def enlist(run: Run) -> str:
-    """Take part in a run; returns `build_id()`. Connections that earlier runs left open are closed later."""
+    """Take part in a run; returns `build_id()`. Closes the connections of the oldest runs beyond a fixed number."""
     with _runs_lock:
         _runs[run.id] = _Taking(run)
         while len(_runs) > _MOST_RUNS:

@@ -1,7 +1,7 @@
-"""The workers of a Dask cluster that may be used, and the one allowance of requests that they share.
+"""The usable workers of a Dask cluster, and the allowance of requests that they share.
 
-A worker is used once it runs the same code and libraries as this process. One that returned something wrong is named,
-and is used less or no more: see `Workers.blame`.
+A worker is used once it runs the same code and libraries as this process. A worker that returned a wrong result is
+reported, and is no longer used after the limits in `Workers.blame`.
 """
 
 import logging
@@ -30,7 +30,7 @@ LOCAL: Final = ""  # processes of this machine
 QUIET: Final = {
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
-    # Ranges are given out here, a few a second. Watching itself takes Dask more of the cores than giving them out.
+    # This module assigns a few ranges a second. Dask's own monitoring takes more processor time than that.
     "distributed.scheduler.work-stealing": False,
     "distributed.scheduler.active-memory-manager.start": False,
     "distributed.worker.profile.enabled": False,
@@ -39,13 +39,13 @@ QUIET: Final = {
     "distributed.admin.system-monitor.interval": "10s",
 }
 """Dask's settings for processes of this machine."""
-_NO_PORT: Final = "127.0.0.1:0"  # any free one of loopback: Dask serves HTTP on all addresses otherwise
+_NO_PORT: Final = "127.0.0.1:0"  # a free port of loopback: by default Dask serves HTTP on all addresses
 _CONNECT: Final = 20  # seconds
-_ANSWER: Final = 60.0  # seconds for a worker to say what it runs
+_ANSWER: Final = 60.0  # seconds for a worker to return its build id
 _MOST_STRIKES: Final = 3
-_WAITING: Final = 0.2  # seconds' worth of requests that wait to be taken, and are taken back when the log wants rest
+_WAITING: Final = 0.2  # seconds' worth of requests in the queue; removed when the log wants rest
 _LEAST_WAITING: Final = 4
-_HAND_OUTS: Final = 100  # a second: beyond, several requests are handed out together
+_HAND_OUTS: Final = 100  # a second; above this rate one hand-out allows several requests
 _TICK: Final = 0.05
 _END: Final = 10.0
 
@@ -73,7 +73,7 @@ class ClusterOptions:
 
     @property
     def checked(self) -> Check:
-        """Processes of this machine are believed like this one; others' results are compared."""
+        """The check to apply. By default processes of this machine are sampled, and other workers compared."""
         return self.check or (Check.SAMPLE if self.scheduler == LOCAL else Check.TWICE)
 
 
@@ -81,7 +81,7 @@ class Workers:
     """The workers of one scheduler: those `there`, and those `refused` with the reason."""
 
     def __init__(self, client: Client, tell: Callable[[str], object]) -> None:
-        """`tell` is told, in a sentence, of each worker that is not used."""
+        """`tell` gets a sentence about each worker that is not used."""
         self.client, self._tell = client, tell
         self._build = build_id()
         self._known: dict[str, bool] = {}
@@ -90,7 +90,7 @@ class Workers:
         self.there: frozenset[str] = frozenset()
 
     def usable(self) -> dict[str, int]:
-        """Threads of each worker that may be used now, by address. New ones are asked what they run."""
+        """Threads of each worker that may be used now, by address. New workers are asked for their build id."""
         try:
             threads: dict[str, int] = dict(self.client.nthreads())
         except (OSError, TimeoutError) as error:
@@ -101,17 +101,17 @@ class Workers:
         return {address: max(1, count) for address, count in threads.items() if self._known[address]}
 
     def blame(self, worker: str, why: str, *, certain: bool) -> None:
-        """Count a wrong reply of a worker. The worker is used no more after a `certain` one, or after the third."""
+        """Count a wrong reply of a worker. The worker is no longer used after a `certain` one, or after the third."""
         self._strikes[worker] += 1
         if self._known.get(worker) and (certain or self._strikes[worker] >= _MOST_STRIKES):
             self.refuse(worker, why)
 
     def warn(self, sentence: str) -> None:
-        """Tell of something that was found out about a worker."""
+        """Report a finding about a worker through `tell`."""
         self._tell(sentence)
 
     def refuse(self, worker: str, why: str) -> None:
-        """Use a worker no more."""
+        """Stop using a worker, and report the reason."""
         self._known[worker] = False
         self.refused[worker] = why
         self._tell(f"worker {worker} is not used any more: {why}")
@@ -128,7 +128,7 @@ class Workers:
         return False
 
     def enlist(self, address: str, run: Run) -> bool:
-        """Tell a worker of a run; whether it takes part."""
+        """Enlist a worker in a run. True if the worker takes part."""
         return self._run_on(address, enlist, run) == self._build
 
     def dismiss(self, run: Run) -> None:
@@ -159,8 +159,8 @@ def opened_workers(options: ClusterOptions, tell: Callable[[str], object]) -> It
     """Connect to the scheduler, or start processes here. Raises `OwnFault`, `BadConfig`."""
     logging.getLogger("distributed").setLevel(logging.ERROR)
     if options.scheduler == LOCAL:
-        # Encrypted, with a key that only this process and its children know: other users of the machine could send
-        # code to run otherwise.
+        # Encrypted, with a key that only this process and its children know. Without it other users of the machine
+        # could send code to run.
         with (
             dask.config.set(QUIET),
             LocalCluster(
@@ -207,7 +207,7 @@ def _security(options: ClusterOptions) -> Security | None:
 
 
 class SharedRun:
-    """One tree read by all workers: which of them were told of it, and the allowance they share."""
+    """One tree read by all workers: the enlisted workers, and the allowance that they share."""
 
     def __init__(self, workers: Workers, run: Run, fetcher: HttpFetcher, rate: float) -> None:
         self.workers, self.run = workers, run
@@ -220,7 +220,7 @@ class SharedRun:
         self._thread = threading.Thread(target=self._hand_out, daemon=True)
 
     def usable(self) -> dict[str, int]:
-        """Threads of each worker that may be used and was told of the run."""
+        """Threads of each usable worker that is enlisted in the run."""
         threads = self.workers.usable()
         for address in threads.keys() - self._enlisted:
             if self.workers.enlist(address, self.run):
@@ -228,12 +228,12 @@ class SharedRun:
         return {address: count for address, count in threads.items() if address in self._enlisted}
 
     def begin(self) -> None:
-        """Hand out requests from now on."""
+        """Start to hand out requests."""
         self.workers.client.subscribe_topic(rests_topic(self.run.id), self._hear_of_rest)
         self._thread.start()
 
     def end(self) -> None:
-        """Hand out no more, and let workers close what they opened."""
+        """Stop handing out requests, and let workers close their connections."""
         self._ended.set()
         self._thread.join(_END)
         self.workers.client.unsubscribe_topic(rests_topic(self.run.id))
@@ -241,14 +241,14 @@ class SharedRun:
         self._requests.close()
 
     def _hand_out(self) -> None:
-        """Put allowed requests where workers take them: the bucket is the one that this process asks by."""
+        """Put allowed requests into the workers' queue. The token bucket is that of this process's own fetcher."""
         allowed, taken_back = 0, False
         try:
             while not self._ended.is_set():
                 if self._fetcher.resting and not taken_back:
                     self._requests.get(batch=True)
                 taken_back = self._fetcher.resting
-                # While the log rests, or no worker asks, no more is allowed.
+                # While the log rests, or the queue is full, no further request is allowed.
                 if taken_back or self._requests.qsize() >= self._most:
                     self._ended.wait(_TICK)
                 elif allowed == self._together:
@@ -257,10 +257,10 @@ class SharedRun:
                 elif self._fetcher.allow(self._ended.is_set):
                     allowed += 1
         except (OSError, RuntimeError, TimeoutError):
-            return  # the scheduler is gone, and the pipeline says so
+            return  # the scheduler is gone; the pipeline reports the error
 
     def _hear_of_rest(self, event: tuple[float, object]) -> None:
-        """The log told a worker to leave it alone: no other is allowed a request meanwhile."""
+        """Handle a worker's event that the log wants rest: no other worker may make a request meanwhile."""
         seconds = event[1]
         if isinstance(seconds, int | float):
             self._fetcher.rest(seconds)

@@ -1,8 +1,8 @@
-"""Views that users' bundles prove, held against everything this monitor knows of the same tree, and against the log.
+"""Compares the views that users' bundles prove with this monitor's knowledge of the same tree, and with the log.
 
-A bundle is a vantage point the log cannot know: a client that was shown another history has it in writing, with
-the log's own signature under it. Without asking the log: heads of the same size, and every tree node two proofs share.
-With the log at hand: a consistency proof between the bundle's head and the newest one we trust.
+A log cannot know that a bundle will be compared: a bundle from a forked history holds the log's signature on the fork.
+Offline, the check compares heads of the same size and every tree node that two proofs share. Online, it also asks the
+log for a consistency proof between the bundle's head and the newest trusted head.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -34,7 +34,7 @@ class BundleRelation(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BundleVerdict:
-    """Result of comparing one view with the rest. `agreeing` counts nodes that others had vouched for before.
+    """Result of comparing one view with the rest. `agreeing` counts tree nodes that are already known.
 
     `unfinished` says that the log was to be asked and gave no usable answer.
     """
@@ -47,18 +47,21 @@ class BundleVerdict:
 
 
 FindSource = Callable[[View], LogSource | None]
-"""Finds the tree a view is of among the logs that can be asked. Raises `FetchFailed`."""
+"""Finds the tree of a view among the logs that can be asked. Raises `FetchFailed`."""
 
 
 class CrossCheck:
-    """Checks views in order; the proofs of each are kept for the next. `find_source` is `None` when offline."""
+    """Checks views in order; each view's proofs are kept for later checks. `find_source` is `None` when offline."""
 
     def __init__(self, store: Store, clock: Callable[[], datetime], find_source: FindSource | None = None) -> None:
         self._store, self._clock, self._find_source = store, clock, find_source
         self._views = Views(store.database)
 
     def check(self, view: View) -> BundleVerdict:
-        """Hold one view against everything known; a contradiction is kept and alerted. Raises `OwnFault`."""
+        """Compare one view with everything known.
+
+        A contradiction is stored as evidence and alerted. Raises `OwnFault`.
+        """
         position = self._followed(view.identity)
         identity = replace(view.identity, log=position.log) if position is not None else view.identity
         kept, nodes = _kept(view), view.nodes
@@ -70,7 +73,7 @@ class CrossCheck:
         agreeing += len(self._shared(nodes, position))
         verdict = self._online(view, identity, position, agreeing)
         if verdict.standing is not BundleRelation.CONTRADICTION:
-            # One that contradicts is kept whole as evidence, not as knowledge: later bundles are no worse for it.
+            # A contradicting view is kept as evidence only: its nodes must not count against later bundles.
             self._views.keep(kept, nodes, self._clock())
         return verdict
 
@@ -130,7 +133,7 @@ class CrossCheck:
         )
 
     def _frontier_proof(self, view: View, size: int, head_size: int) -> tuple[bytes, ...]:
-        """Proof that the frontier lies in the head it was proven against; without the log it may be out of reach."""
+        """Proof that the frontier lies in the head it was proven against; empty if the log could not be asked."""
         if size == head_size or self._find_source is None:
             return ()
         try:
@@ -164,7 +167,7 @@ class CrossCheck:
             return self._accuse(replace(compared.evidence, log=identity.log))
         is_proven = compared.relation in {HeadRelation.SAME, HeadRelation.OLDER}
         if is_proven and position is not None:
-            # Proven to be of the history we follow, so it belongs to it.
+            # The head is proven to belong to the followed history.
             self._store.record_head(replace(view.head, log=identity.log))
         if is_proven:
             by = "this monitor's verified history" if position is not None else "the log's present head"
@@ -223,7 +226,7 @@ def _evidence(identity: LogIdentity, detail: str, size: int, root: bytes) -> Evi
         key_name=identity.key_name,
         heads=(),
         trust_root=identity.trust_root,
-        # One fork shows at many places and in many bundles: it is named after the side that was known first.
+        # One fork shows at many places and in many bundles, so its event is named after the side that was known first.
         event=f"node {size}:{root.hex()}",
     )
 

@@ -1,7 +1,8 @@
 """Promises that users' bundles hold, compared with the state here and with the log.
 
-A bundle's signed timestamps are why its verifier believes that the signing was logged. One that the log broke by its
-own signatures is told at once; one that it only does not show is remembered, if the log is followed, and looked for.
+A bundle's signed timestamps are its verifier's reason to believe that the signing was logged. A promise that the log's
+own signatures contradict is reported at once. A promise whose entry the log does not show is stored, if the log is
+followed, and checked again.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from monitor.raising.log_alerts import alert_of_evidence
 from monitor.store.store import Store
 
 FindTrees = Callable[[Promised], Sequence[PromisingSource]]
-"""Finds the trees of the log that promised among the logs that can be asked. Raises `FetchFailed`, `OwnFault`."""
+"""Finds the trees of the promising log among the logs that can be asked. Raises `FetchFailed`, `OwnFault`."""
 
 
 class PromiseCheck:
@@ -30,7 +31,7 @@ class PromiseCheck:
         self._store, self._clock, self._find_trees = store, clock, find_trees
 
     def check(self, promised: Promised) -> BundleVerdict:
-        """Hold one promise against everything known, and ask the log. Raises `OwnFault`."""
+        """Compare one promise with everything known, and ask the log. Raises `OwnFault`."""
         promise, now = promised.promise, self._clock()
         if others := self._store.promises.of_index(promise):
             return self._broken(promise, _two_promises(promised, others[0]))
@@ -53,7 +54,7 @@ class PromiseCheck:
         return self._open(promise, found.detail, now, unfinished=found.standing is Held.NOT_SHOWN)
 
     def _ask(self, promised: Promised, now: datetime) -> PromiseResult | None:
-        """Ask the tree that has to keep the promise; `None` when there is none to ask."""
+        """Ask the tree that has to keep the promise; `None` if there is no such tree."""
         if self._find_trees is None:
             return None
         for tree in self._find_trees(promised):
@@ -72,7 +73,7 @@ class PromiseCheck:
 
     def _broken(self, promise: InclusionPromise, evidence: Evidence) -> BundleVerdict:
         verdict = self._accuse(evidence)
-        # What was broken stays on record, if the log is followed.
+        # A broken promise stays stored, if the log is followed.
         self._store.promises.remember([promise], self._clock())
         self._store.promises.broken(promise, event_id(evidence))
         return verdict

@@ -1,7 +1,7 @@
-"""Users' own bundles as a vantage point the log cannot know.
+"""Reads the log's statements in users' own bundles, which a log cannot know to be compared.
 
-A bundle carries the log's own signature over the tree its signer was shown. Put beside the heads that this monitor was
-shown, it reveals a split view. Reading is pure: bytes and a trust root in, verified views out. Only the log's
+A bundle carries the log's signature over the tree that its signer saw. Compared with the heads that this monitor saw,
+the bundle reveals a split view. Reading is pure: bytes and a trust root in, verified views out. Only the log's
 statements are verified here, not the artifact's signature: that is a Sigstore client's job.
 """
 
@@ -36,15 +36,15 @@ _STAGING: Final = ".sigstage.dev"
 
 
 class BadBundle(SignwatchError):
-    """The file is no bundle, or its log statements do not verify. It shows nothing about the log."""
+    """The file is no bundle, or its log statements do not verify. The file proves nothing about the log."""
 
 
 class NoProof(BadBundle):
-    """A log entry without an inclusion proof: all it may hold of the log is a promise (`read_timestamps`)."""
+    """A log entry without an inclusion proof: it may hold a promise of the log (`read_timestamps`)."""
 
 
 class UnknownLog(BadBundle):
-    """A log entry of a log that the trust root does not name."""
+    """A log entry of a log that is not in the trust root."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Promised:
-    """A log's promise that one bundle holds. `identity` is the log as its key makes it; a promise names no tree."""
+    """A log's promise that one bundle holds. `identity` is the log by its key; a promise names no tree."""
 
     log: TrustedLog
     identity: LogIdentity
@@ -100,9 +100,9 @@ class Unlogged:
 
 
 def read_entries(held: HeldBundle, trust: TrustRoot) -> list[View | BadBundle]:
-    """Verify every log entry of a bundle by itself: a view that the entry proves, or the reason why it proves none.
+    """Verify every log entry of a bundle by itself: the view that the entry proves, or the reason for none.
 
-    Raises `BadBundle` when the entries are none that could be read.
+    Raises `BadBundle` if the entries cannot be read.
     """
     return [_read_entry(entry, trust) for entry in _entries(held)]
 
@@ -110,8 +110,8 @@ def read_entries(held: HeldBundle, trust: TrustRoot) -> list[View | BadBundle]:
 def read_timestamps(held: HeldBundle, trust: TrustRoot) -> list[Promised | BadBundle | None]:
     """Verify the signed entry timestamp of every log entry of a bundle; `None` where an entry has none.
 
-    In the order of `read_entries`. A timestamp the log did not sign shows nothing about the log: a stranger may have
-    made it. Raises `BadBundle` when the entries are none that could be read.
+    In the order of `read_entries`. A timestamp that the log did not sign proves nothing about the log: a third party
+    may have made it. Raises `BadBundle` if the entries cannot be read.
     """
     return [_read_timestamp(entry, trust) for entry in _entries(held)]
 
@@ -137,7 +137,10 @@ def read_certificate_timestamps(
 
 
 def read_unlogged(held: HeldBundle, trust: TrustRoot, authorities: CertificateAuthorities) -> Unlogged | None:
-    """Check what a bundle without a log entry has instead; `None` for a bundle with one. Raises `BadBundle`."""
+    """Check certificate and timestamps of a bundle without a log entry; `None` for a bundle with one.
+
+    Raises `BadBundle`.
+    """
     try:
         if held.entries:
             return None
@@ -241,12 +244,15 @@ def _entries(held: HeldBundle) -> Sequence[Mapping[str, Any]]:
 
 
 def _followable(trust: TrustRoot) -> list[TrustedLog]:
-    """Logs of entries: a CT log's key may have the same id, and signs no checkpoint of entries."""
+    """Logs of entries.
+
+    CT logs are left out: their key ids may equal an entry log's, and they sign no such checkpoints.
+    """
     return [log for log in trust.logs if LogApi.CT_RFC6962 not in log.apis]
 
 
 def _named(checkpoint: bytes) -> str:
-    """Name of the deployment that an unknown log gives; not verified, because no key of it is known."""
+    """Name of the deployment that an unknown log gives; unverified, because the log's key is unknown."""
     try:
         origin = inert_line(parse_note(checkpoint).text.split(b"\n", 1)[0].decode(), _MAX_ORIGIN)
     except MalformedNote:

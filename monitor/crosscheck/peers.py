@@ -1,11 +1,12 @@
-"""Two installations compare the heads that a log signed for each of them: a split view shows when both are compared.
+"""Compares the heads that a log signed for two installations, which reveals a split view.
 
 `GET /api/checkpoints` shows the newest signed head of every followed tree; `signwatch peers compare` fetches that
 document from another installation and compares each head with the trusted one here. Only the log's signature counts: a
-head that the log's key did not sign says nothing.
+head that the log's key did not sign proves nothing.
 
 Beside the heads go index roots (docs/search-index.md): they follow from the log's entries, so two installations with
-the same history have the same one at each size. No log signs them: a difference is the fault of one of the two.
+the same history have the same one at each size. No log signs them: a difference means that one of the two installations
+is wrong.
 """
 
 import base64
@@ -31,7 +32,7 @@ from tlog.note import MAX_NOTE_SIZE
 PATH: Final = "/api/checkpoints"
 MEDIA_TYPE: Final = "application/vnd.signwatch.checkpoints+json"
 VERSION: Final = 1
-# A head that sixteen witnesses cosigned with post-quantum keys is 100 kB long.
+# A head with cosignatures of sixteen post-quantum witness keys is 100 kB long.
 MAX_DOCUMENT: Final = 8 * MIB
 MAX_CHECKPOINTS: Final = 64
 MAX_HEAD_SIZE: Final = MAX_NOTE_SIZE
@@ -87,7 +88,7 @@ class PeerComparison:
 
 
 class PeerState(Protocol):
-    """Part of the state that comparing uses; see `monitor.model.state.State` for the guarantees."""
+    """Part of the state that the comparison uses; see `monitor.model.state.State` for the guarantees."""
 
     def position(self, log: str) -> Position | None:
         """Position up to which this log is followed."""
@@ -103,7 +104,7 @@ class PeerState(Protocol):
 
 
 class SearchIndex(Protocol):
-    """Index roots of one log."""
+    """Search index of one log: its index roots."""
 
     @property
     def decoder(self) -> int:
@@ -118,23 +119,23 @@ class SearchIndex(Protocol):
         """Entries covered."""
 
     def root_at(self, size: int) -> bytes | None:
-        """Index root of the first `size` entries; `None` where it is not known."""
+        """Index root of the first `size` entries; `None` if it is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class BoundIndex:
-    """A search index and the entries it is of, as far as its largest size."""
+    """A search index, and the entries that it covers, up to its largest size."""
 
     index: SearchIndex
     coverage: IndexCoverage
 
 
 IndexOf = Callable[[str], BoundIndex | None]
-"""The search index of a log, by its id; `None` where there is none."""
+"""The search index of a log, by its id; `None` if the log has none."""
 
 
 def no_index(_log: str) -> BoundIndex | None:
-    """No log has a search index."""
+    """Answer for an installation without search indexes: always `None`."""
     return None
 
 
@@ -164,7 +165,7 @@ class _Document(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class OfferedHead:
-    """One head in a peer's document: the log it claims (protocol, origin, hex SHA-256 of the key's SPKI), its bytes."""
+    """One head in a peer's document: its bytes, and the claimed log (protocol, origin, hex SHA-256 of the SPKI)."""
 
     api: str
     origin: str
@@ -173,7 +174,10 @@ class OfferedHead:
     index: OfferedIndex | None = None
 
     def is_of(self, identity: LogIdentity) -> bool:
-        """True if it claims this very tree. Names differ between installations; keys and origins do not."""
+        """True if the head claims to be of this tree.
+
+        Installations may name a log differently; keys and origins are equal.
+        """
         same_origin = identity.api is LogApi.CT_RFC6962 or self.origin == identity.origin
         return self.api == identity.api and self.key == key_fingerprint(identity) and same_origin
 
@@ -188,7 +192,7 @@ def checkpoints_document(
 ) -> dict[str, Any]:
     """Document of the newest trusted head of each followed tree, as the log signed it; at most `MAX_CHECKPOINTS`.
 
-    With it go roots of the tree's search index, where there is one.
+    Each head comes with roots of the tree's search index, if there is one.
     """
     checkpoints = []
     for identity in (source.identity for source in sources[:MAX_CHECKPOINTS]):
@@ -227,9 +231,9 @@ def _index_document(bound: BoundIndex | None) -> dict[str, Any]:
 
 
 def offered_sizes(index: SearchIndex) -> list[int]:
-    """Sizes whose index roots are shown, largest first: the newest, and ever longer before it, down to the smallest.
+    """Sizes whose index roots are shown, largest first: the newest, then at growing distances down to the smallest.
 
-    An installation with an index knows its root at each of them that it has reached, so there is always a common one.
+    An installation with an index knows its root at each of these sizes up to its own, so two indexes always share one.
     """
     newest = index.size >> index.smallest
     steps = [0, *(1 << step for step in range((newest - 1).bit_length()))]
@@ -277,7 +281,7 @@ def _check_index(index: OfferedIndex) -> None:
 def read_offered(raw: bytes, identity: LogIdentity) -> SignedHead:
     """Read a head offered as this log's. Raises `ValueError` unless the log's pinned key signed it for its origin.
 
-    Only the signed part is taken from it: Rekor v1's unsigned statement that a shard is closed is left out.
+    Only the signed part is used: Rekor v1's unsigned statement that a shard is closed is ignored.
     """
     if len(raw) > MAX_HEAD_SIZE:
         raise ValueError(f"a tree head of {len(raw)} bytes is longer than {MAX_HEAD_SIZE}")
@@ -291,7 +295,7 @@ def read_offered(raw: bytes, identity: LogIdentity) -> SignedHead:
 def compare_offered(raw: bytes, source: LogSource, state: PeerState, now: datetime) -> PeerComparison:
     """Compare an offered head with the trusted one. A contradiction is kept and alerted, a newer head recorded.
 
-    Never raises for an answer of a peer or of the log; `OwnFault` when the stored head is damaged.
+    An answer of the peer or the log never raises an error. Raises `OwnFault` if the stored head is damaged.
     """
     log = source.identity.log
     position = state.position(log)
@@ -307,7 +311,7 @@ def compare_offered(raw: bytes, source: LogSource, state: PeerState, now: dateti
     if compared.evidence is not None:
         state.keep_evidence(compared.evidence, [alert_of_evidence(compared.evidence, now)])
     elif compared.relation is HeadRelation.NEWER:
-        # The log signed it, so it belongs to the log's history, no matter who brought it.
+        # The log signed it, so it belongs to the log's history, whichever way it came.
         state.record_head(offered)
     return PeerComparison(log, PeerRelation(compared.relation.value), compared.detail, offered, compared)
 
@@ -323,9 +327,9 @@ def _signed_part(trusted: SignedHead, identity: LogIdentity) -> SignedHead:
 
 
 def _covered(offer: OfferedHead, source: LogSource, state: PeerState, now: datetime) -> str | PeerComparison:
-    """Entries that an offered index covers, in words; a comparison instead where this monitor knows none.
+    """Entries that an offered index covers, in words; a comparison instead if the offer does not prove them.
 
-    Index roots at smaller sizes are of the same tree: it only grew.
+    Index roots at smaller sizes are of the same tree, which only grew.
     """
     log, index = source.identity.log, offer.index
     try:
@@ -346,7 +350,7 @@ def _covered(offer: OfferedHead, source: LogSource, state: PeerState, now: datet
 def compare_index(log: str, ours: SearchIndex, offered: OfferedIndex, covered: str) -> PeerComparison:
     """Compare index roots at the largest common size. Neither is signed: a difference blames no log.
 
-    `covered` says which entries theirs is of.
+    `covered` says which entries the offered index covers.
     """
     if (offered.decoder, offered.smallest) != (ours.decoder, ours.smallest):
         detail = f"their search index is of decoder {offered.decoder}, ours of {ours.decoder}: update the older one"
@@ -387,7 +391,7 @@ def compare_with_peer(
 ) -> list[PeerComparison]:
     """Fetch a peer's heads and compare each that is of a tree followed here. Raises `FetchFailed`, `OwnFault`.
 
-    Search indexes are compared where both sides have one, and the heads are of one history.
+    Search indexes are compared if both sides have one and the heads are of one history.
     """
     compared = []
     for offer in read_checkpoints(fetcher.get(PATH, max_bytes=MAX_DOCUMENT, expect=Expect.JSON)):

@@ -1,9 +1,9 @@
-"""Holding a log to one promise: is the promised entry where the log signed that it is, or will be by now?
+"""Audits one promise of a log: the entry must be at the signed index, or in the tree after the due time.
 
 Two signatures of the log that contradict each other are proof at once. An entry that is merely not shown may be due to
-a cache or a lagging replica, so it is `NotShown` until it stayed so. `PromiseRounds` counts: each round holds waiting
-promises to the tree that was just followed, and one that is owed and not shown for the third time is held against the
-log. A decision is stored before the next promise is looked at: a crash repeats a question.
+a cache or a lagging replica, so it first counts as `NotShown` only. `PromiseRounds` counts: each round holds waiting
+promises to the tree that was just followed, and an overdue promise whose entry is not shown for the third time counts
+as broken. A decision is stored before the next promise is checked, so a crash only repeats a question.
 """
 
 import logging
@@ -34,7 +34,7 @@ class PromiseStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PromiseResult:
-    """State of a promise, and the reason. `evidence` is against the log; a broken promise means that it is proof."""
+    """State of a promise, and the reason. `evidence` is against the log; for a broken promise it is a proof."""
 
     standing: PromiseStatus
     detail: str
@@ -42,9 +42,9 @@ class PromiseResult:
 
 
 def is_of(promise: InclusionPromise, source: PromisingSource, head: SignedHead) -> bool:
-    """Whether this tree is the one that has to keep the promise: a log of several trees promises one index for all."""
+    """True if this tree has to keep the promise. A log of several trees promises an index over all its trees."""
     if promise.kind is not source.identity.api.promise:
-        # One key may sign for two logs.
+        # One key may sign for two logs, so the key alone is not enough.
         return False
     start, stop = source.promised_range(head)
     index = promise.index
@@ -56,8 +56,8 @@ def hold(
 ) -> PromiseResult:
     """Ask the log for the promised entry, below a head it signed. The promise must be this tree's (`is_of`).
 
-    `signed_at` is the earliest time of the head: only a head from after `due` is held against the log for a lacking
-    entry. Raises `FetchFailed` when it could not be asked, and `LogMisbehaved` when its answer forks the log.
+    `signed_at` is the earliest time of the head: a missing entry counts against the log only below a head signed after
+    `due`. Raises `FetchFailed` when it could not be asked, and `LogMisbehaved` when its answer forks the log.
     """
     start = source.promised_range(head).start
     is_late = signed_at is not None and signed_at > due
@@ -67,11 +67,11 @@ def hold(
     try:
         place = source.place_of(promise, head)
     except MalformedEntries:
-        # A file of the wrong length says nothing about what the log holds.
+        # A file of the wrong length is no statement about the log's entries.
         raise
     except NotShown as unshown:
         _check_not_behind(source, head.size if promise.index is None else promise.index - start + 1)
-        # Below the promised index there is no waiting: the tree the log signed has an entry there.
+        # No delay is allowed here: the signed tree is larger than the promised index, so an entry is there.
         is_late = is_late or promise.index is not None
         return _absent(promise, source.identity, head, unshown.evidence.detail, is_late=is_late)
     if place.leaf == promise.leaf:
@@ -80,7 +80,7 @@ def hold(
 
 
 def _check_not_behind(source: PromisingSource, size: int) -> None:
-    """Check that the answering server has as large a tree as was asked about. Raises `Lagging`."""
+    """Check that the answering server's tree has at least `size` entries. Raises `Lagging`."""
     shown = source.latest().size
     if shown < size:
         raise Lagging(
@@ -98,7 +98,7 @@ def _absent(
 
 
 def _another(promise: InclusionPromise, identity: LogIdentity, place: Place) -> PromiseResult:
-    """Another leaf stands, proven, at the promised index."""
+    """Result for a promised index at which another leaf is proven to be."""
     told = f"index {promise.index} was promised to one entry on {rfc3339(promise.at)}, and another one stands there"
     evidence = _evidence(promise, identity, place.head, told, place=place, second=_second(promise, place))
     is_proof = conclude(evidence).transferable
@@ -106,7 +106,7 @@ def _another(promise: InclusionPromise, identity: LogIdentity, place: Place) -> 
 
 
 def _second(promise: InclusionPromise, place: Place) -> InclusionPromise | None:
-    """The log's promise of the other entry, where it made one for the same index."""
+    """The log's promise of the other entry, if the log made one for the same index."""
     try:
         second = read_promise(place.promised, promise.spki) if place.promised is not None else None
     except BadPromise:
@@ -141,7 +141,7 @@ def _evidence(
 
 
 _LOG: Final = logging.getLogger(__name__)
-# As for an entry that is missing: a replica may lag behind the head it is asked about.
+# As for a missing entry: a replica may lag behind the requested head.
 ROUNDS_BEFORE_BLAME: Final = 3
 _ASK_AGAIN: Final = timedelta(minutes=1)
 _AT_MOST: Final = timedelta(hours=1)
@@ -151,9 +151,9 @@ KeepEvidence = Callable[[Evidence, Sequence[Alert]], bool]
 
 @dataclass(slots=True)
 class Round:
-    """Result of a round: number of kept promises, evidence of broken ones, and those owed and not shown yet.
+    """Result of a round: number of kept promises, evidence of broken ones, and overdue promises that are not shown yet.
 
-    `unasked` says why the log could not be asked for all of them; `Promises.unasked` tells of those that are overdue.
+    `unasked` says why the log could not be asked for all of them; `Promises.unasked` returns the overdue ones.
     """
 
     kept: int = 0
@@ -171,7 +171,7 @@ class PromiseRounds:
     def run(self, head: SignedHead, signed_at: datetime | None, now: datetime) -> Round:
         """Hold the log to waiting promises, below a head that was verified and is at least as young as `signed_at`.
 
-        Never raises `FetchFailed`: a question that failed is asked later. Raises `OwnFault`.
+        Never raises `FetchFailed`: a failed question is repeated later. Raises `OwnFault`.
         """
         done, identity = Round(), self._source.identity
         log_id, kind = sha256(identity.spki).hexdigest(), identity.api.promise
@@ -183,7 +183,7 @@ class PromiseRounds:
             for waiting in self._promises.waiting(log_id, kind, places, head.size, now):
                 self._settle(waiting, self._ask(waiting, head, signed_at, now), done, now)
         except LogMisbehaved as misbehaved:
-            # Looking for a promised entry showed something worse.
+            # The search for a promised entry showed other misbehaviour.
             self._keep(misbehaved.evidence, done, now)
         except FetchFailed as error:
             done.unasked = str(error)
@@ -203,7 +203,8 @@ class PromiseRounds:
         elif found.evidence is None:
             self._promises.look_again(waiting, _next_look(waiting, now), found.detail)
         elif found.standing is PromiseStatus.BROKEN or waiting.tries + 1 >= ROUNDS_BEFORE_BLAME:
-            # Evidence first: a crash in between finds the promise pending, and comes to the same event again.
+            # Evidence first: after a crash in between, the promise is still pending, and the next round makes the same
+            # event.
             self._keep(found.evidence, done, now)
             self._promises.broken(waiting.promise, event_id(found.evidence))
             _LOG.warning("promise_broken log=%s promise=%s", self._source.identity.log, waiting.promise.id)
@@ -217,6 +218,6 @@ class PromiseRounds:
 
 
 def _next_look(waiting: KeptPromise, now: datetime) -> datetime:
-    """Later and later, but at once when it is due."""
+    """Time of the next check: at growing intervals, but no later than when the promise falls due."""
     later = now + min(max(now - waiting.seen_at, _ASK_AGAIN), _AT_MOST)
     return min(later, max(waiting.due, now + _ASK_AGAIN))

@@ -1,8 +1,8 @@
 """Signatures of images and commits: each verified, with its key, its certificate, its time and its log entry.
 
-The contents of a registry or repository are a stranger's. A signature counts once the key made it, it is about the very
-image or commit, its certificate is of an authority of the trust root and was valid at a time from a trusted source, and
-its log entry is of this signature. Whether the log really has the entry is for `monitor.crosscheck.bundle_check`.
+The contents of a registry or repository are untrusted. A signature counts if the key made it, it is about this image or
+commit, an authority of the trust root issued its certificate, the certificate was valid at a time from a trusted
+source, and its log entry is of this signature. `monitor.crosscheck.bundle_check` checks that the log has the entry.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from sigstore_entries.trust import CertificateAuthorities, CtLogKey, NotTrusted
 
 
 class BadSignature(SignwatchError):
-    """A signature proves nothing about the image or commit; the message says why."""
+    """A signature proves nothing about the image or commit; the message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class Signatures:
-    """A registry's signatures of an image: those read, those that cannot be read, and the number not looked at."""
+    """A registry's signatures of an image: the readable ones, the unreadable ones, and the number of those not read."""
 
     found: tuple[Found, ...]
     unread: tuple[tuple[str, str], ...]
@@ -94,7 +94,7 @@ def verify_message(
     what: str,
     trusted: Trusted,
 ) -> Verified:
-    """Check a signature over a message, as a commit has it. Raises `BadSignature`."""
+    """Check a signature over a message, such as a commit's. Raises `BadSignature`."""
     try:
         return _verify(held, message, what, {"artifact": hashlib.sha256(message).hexdigest()}, trusted)
     except (NotBound, NoBundle) as error:
@@ -119,7 +119,7 @@ def _verify(
     spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if any(entry_key(body) != spki for body in bodies):
         raise BadSignature("its log entry is of another key")
-    # The log's signature under the time counts, not the number in the bundle: the tree does not hold it.
+    # Only a time that the log signed counts. The bundle's own field is unsigned, and the tree does not hold the time.
     promised = (each for each in read_timestamps(held, trusted.root) if isinstance(each, Promised))
     times = [*(each.promise.at for each in promised), *(at for _, at in stamped_at(held, trusted.root))]
     if not held.certificates:
@@ -131,7 +131,7 @@ def _verify(
 def verify_certificate(
     held: HeldBundle, message: bytes, what: str, times: Sequence[datetime], trusted: Trusted
 ) -> Verified:
-    """Check a signature whose log entry is elsewhere: by its certificate, at times that the log told.
+    """Check a signature whose log entry is elsewhere: by its certificate, at times from the log.
 
     Raises `BadSignature`.
     """

@@ -1,1 +1,1 @@
-"""The whole loop as real processes on loopback, for `signwatch demo`."""
+"""A CA, a log, a signer and the monitor as real processes on loopback, for `signwatch demo`."""

@@ -80,7 +80,7 @@ class _Server(socketserver.ThreadingTCPServer):
         self._folder, self._lock, self._number = folder, threading.Lock(), 0
 
     def keep(self, mail: bytes) -> None:
-        """Write one mail; it is there whole or not at all."""
+        """Write one mail atomically."""
         with self._lock:
             self._number += 1
             path = self._folder / f"{self._number:04}.eml"

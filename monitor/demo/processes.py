@@ -1,4 +1,4 @@
-"""The loop's programs as child processes: started, waited for, and stopped by process id."""
+"""The demonstration's programs as child processes: started, waited for, and stopped by process id."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ _COMMAND_SECONDS: Final = 60.0
 
 
 class DemoFailed(Exception):
-    """A step of the demonstration did not end as it must; the message says which and where the logs are."""
+    """A step of the demonstration failed; the message names the step and the folder of the logs."""
 
 
 def program(name: str) -> str:
@@ -36,7 +36,7 @@ def program(name: str) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that are free now on both loopback addresses (they may be taken by the time they are used)."""
+    """Ports that are free now on both loopback addresses (another process may take them before they are used)."""
     with contextlib.ExitStack() as stack:
         ports = []
         for _ in range(count):
@@ -47,7 +47,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def wait_until(what: str, reached: Callable[[], bool], *, seconds: float) -> None:
-    """Ask again and again until `reached()`; raises `DemoFailed` after `seconds`."""
+    """Poll until `reached()` is true. Raises `DemoFailed` after `seconds`."""
     deadline = time.monotonic() + seconds
     while not reached():
         if time.monotonic() > deadline:
@@ -112,7 +112,7 @@ class Programs:
 
 @contextlib.contextmanager
 def programs(folder: Path) -> Iterator[Programs]:
-    """Programs that are stopped however the block ends."""
+    """Programs that are stopped at the end of the block, also after an error."""
     started = Programs(folder)
     try:
         yield started

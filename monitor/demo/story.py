@@ -22,7 +22,7 @@ SUBSCRIBER: Final = "mia@acme.example"
 ATTACKER_REF: Final = "refs/heads/totally-legit"
 _START_SECONDS: Final = 60.0
 _NOTICE_SECONDS: Final = 60.0
-_SETTLE_SECONDS: Final = 30.0  # less than a certificate's alert waits
+_SETTLE_SECONDS: Final = 30.0  # shorter than the delay of a certificate's alert
 
 _CONFIG: Final = """\
 version: 1
@@ -66,7 +66,7 @@ rules:
 
 @dataclass
 class Story:
-    """One run of the loop in `folder`: the addresses, and the alerts seen so far."""
+    """One run of the demonstration in `folder`: the addresses, and the alerts seen so far."""
 
     folder: Path
     console: Console
@@ -110,7 +110,7 @@ class Story:
 
 
 def show(folder: Path, console: Console, running: Programs, mails: Mailbox, *, keep: bool) -> Story:
-    """Play all five acts. Raises `DemoFailed` as soon as one does not end as it must.
+    """Play all five acts. Raises `DemoFailed` at the first act that fails.
 
     With `keep`, the log is made honest again at the end; otherwise every program is stopped before the evidence is
     verified, to show that verifying needs none of them.
@@ -200,7 +200,7 @@ def _expected_signing(story: Story) -> None:
 
 
 def _subscriber(story: Story) -> None:
-    """Subscribe as a person with a browser and a mailbox does."""
+    """Subscribe over the web page and confirm by the mail, as a person does."""
     story.act("Act 2: a maintainer subscribes, with a browser and a mailbox")
     name = f"https://github.com/{REPOSITORY}"
     with httpx.Client(base_url=story.site_url, timeout=30, trust_env=False, follow_redirects=True) as browser:
@@ -267,7 +267,7 @@ def _strange_signing(story: Story) -> None:
 
 
 def _page_of_the_mail(story: Story, mail: EmailMessage) -> None:
-    """Open the mail's link as its reader does."""
+    """Open the link in the mail, as its reader does."""
     link = next(line.split()[-1] for line in _text(mail).splitlines() if f"{story.site_url}/answer/" in line)
     answer = httpx.get(link, timeout=30, trust_env=False)
     _done(answer, "the page of the mail's link")
@@ -310,7 +310,7 @@ def _is_archived(story: Story, alert: dict[str, Any]) -> bool:
 
 
 def _search(story: Story) -> None:
-    """Every signing of the repository from the archive, and the proof of the strange one, without any log."""
+    """Search the archive for all signings of the repository, and verify the proof of the attacker's one offline."""
     story.act("Act 5: who ever signed as acme/widget, and is that all?")
     signwatch = program("signwatch")
     asked = ["search", f"https://github.com/{REPOSITORY}/*", "--log", "rekor-v2"]
@@ -332,7 +332,7 @@ def _search(story: Story) -> None:
 
 
 def _exactly(story: Story, count: int) -> list[dict[str, Any]]:
-    """Give a second alert of the same event time to show itself before saying there is none, and none that waits."""
+    """Wait for a possible duplicate alert, then check that there are `count` alerts and none is pending."""
     time.sleep(3)
     story.programs.check_alive()
 
