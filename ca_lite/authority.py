@@ -1,4 +1,4 @@
-"""Issues certificates: token, key, precertificate, CT log, certificate. Nothing leaves without a verified SCT."""
+"""Issues certificates: token, key, precertificate, CT log, certificate. Each issued certificate has a verified SCT."""
 
 import logging
 import time

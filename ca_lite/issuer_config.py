@@ -124,7 +124,7 @@ def _issuer(key: str, raw: Any, metadata: Mapping[str, CiMetadata], *, wildcard:
 
 
 def _check(issuer: Issuer) -> None:
-    """Fulcio's start-up rules, in its words."""
+    """Check Fulcio's start-up rules; the error texts are Fulcio's."""
     if not issuer.client_id:
         raise ConfigError(f"{issuer.url}: client-id is missing; without it any token of the issuer would do")
     if issuer.issuer_claim and issuer.type is not IssuerType.EMAIL:

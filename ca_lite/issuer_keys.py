@@ -93,7 +93,7 @@ def _discover(url: str, ca_cert: str) -> IssuerKeys:
             raise Outage(f"{url}: its discovery document has no usable jwks_uri")
         offered = document.get("id_token_signing_alg_values_supported")
         algorithms = tuple(each for each in _SAFE if isinstance(offered, list) and each in offered)
-        # SPEC go-oidc: without a list, RS256 only. HS* and none are never accepted.
+        # SPEC go-oidc: without a list, RS256 only. HS* and `none` are refused.
         return parse_jwks(_get(http, jwks_uri), algorithms or ("RS256",))
 
 

@@ -126,7 +126,7 @@ def freeze(ledger: Ledger, log: str, now_ms: int) -> TreeRow:
 
 def _replace(ledger: Ledger, old: TreeRow, state: str, new: TreeRow, now_ms: int) -> None:
     with ledger.store.write() as connection:
-        # One transaction: there is never a moment with two active trees, or none.
+        # One transaction, so that no reader sees both trees active, or neither.
         if old.state == "active":
             _end(connection, old, state, now_ms)
         elif old.log == V1:

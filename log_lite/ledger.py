@@ -81,7 +81,7 @@ class Ledger:
 
     @classmethod
     def open(cls, folder: Path, now_ms: int) -> "Ledger":
-        """Load every tree and check it against its stored head, then publish what a crash left unpublished.
+        """Load every tree and check it against its stored head, then publish the entries that a crash left unpublished.
 
         Raises `StoreUnusable`, `KeyUnusable`, `LogDamaged`.
         """
@@ -111,7 +111,7 @@ class Ledger:
         return self.of_log(log)[-1]
 
     def sync_if_changed(self, now_ms: int) -> bool:
-        """Call `sync` if another writer has written since this thread's last check; returns whether it has.
+        """Call `sync` if another writer has written since this thread's last check; returns True if it has.
 
         The calling thread's own database connection counts the changes, so only one thread may call this.
         """

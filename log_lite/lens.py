@@ -13,7 +13,7 @@ from tlog.merkle import NodeHash
 
 
 class Lens:
-    """The honest lens."""
+    """The honest lens; each fault overrides some of its methods."""
 
     def view(self, view: View) -> View:
         """The tree that readers of the newest tree see."""

@@ -78,7 +78,7 @@ class _Keyed(Signing):
 
     @override
     def statement(self, statement: Statement) -> Made:
-        return self._made(self._opened.statement(statement._contents))  # noqa: SLF001  what is signed; no other way
+        return self._made(self._opened.statement(statement._contents))  # noqa: SLF001  no public access
 
     def _made(self, document: dict[str, Any]) -> Made:
         text = json.dumps(document)

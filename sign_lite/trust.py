@@ -51,7 +51,7 @@ class Trust:
 
 
 def is_repository(source: str) -> bool:
-    """Whether a text names a TUF repository by its URL, not a file."""
+    """True if the text is the URL of a TUF repository; otherwise it is the path of a file."""
     return source.startswith(("http://", "https://"))
 
 

@@ -1,1 +1,1 @@
-"""Commands of `ca-lite`, grouped by what they need at run time: each imports only that."""
+"""Commands of `ca-lite`, grouped by what they need at run time: each file imports no more than its commands need."""

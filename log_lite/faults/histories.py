@@ -105,7 +105,7 @@ class Freeze(Rewind):
         super().__init__(settings)
         self._now_ms = settings.now_ms
 
-    def now_ms(self, now_ms: int) -> int:  # noqa: ARG002  the time of now is what this lens keeps back
+    def now_ms(self, now_ms: int) -> int:  # noqa: ARG002  this lens hides the current time
         """Time of the freeze, in milliseconds."""
         return self._now_ms
 

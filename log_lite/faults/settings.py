@@ -38,7 +38,7 @@ class Settings:
 
     @classmethod
     def load(cls, text: str) -> "Settings":
-        """Read what `dump` wrote."""
+        """Parse the JSON that `dump` made."""
         values: dict[str, Any] = json.loads(text)
         values.update({name: b64decode(values[name]) for name in ("body", "extra")})
         return cls(**values)

@@ -29,11 +29,11 @@ from monitor.proof.trusted_head import check_frontier_in_head
 from rules.matching.matcher import Matcher, compile_rules
 from tlog.merkle import HASH_SIZE, Frontier, LeafHash, MalformedFrontier, aligned_subtrees, leaf_hash
 
-PART: Final = 16_384  # entries of one task, some seconds of work; a multiple of what a file of a tile log holds
+PART: Final = 16_384  # entries of one task, some seconds of work; a multiple of the entries in one file of a tile log
 _PART: Final = {LogApi.REKOR_V1: 256}
 _TRIES: Final = 4  # to read one range
 _MOST_AHEAD: Final = 1024  # tasks between the range that comes next and the last range begun
-_SAMPLE: Final = 256  # entries of one sample: those of one file of a tile log
+_SAMPLE: Final = 256  # entries of one sample: as many as in one file of a tile log
 _STALLED: Final = 1800.0  # seconds after which another worker begins a task too
 _NO_WORKER: Final = 60.0  # seconds to wait for a worker
 _TICK: Final = 1.0
@@ -275,7 +275,7 @@ class _Pipeline:
         self._part = min(PART, _PART.get(self._source.identity.api, PART))
         self._tasks: deque[_Task] = deque()
         self._events: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._random = Random()  # noqa: S311  a worker cannot see it
+        self._random = Random()  # noqa: S311  a worker cannot observe the random numbers
         self._usable: dict[str, int] = {}
         self._looked_at = self._had_workers = time.monotonic()
 

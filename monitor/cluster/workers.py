@@ -78,7 +78,7 @@ class ClusterOptions:
 
 
 class Workers:
-    """The workers of one scheduler: those `there`, and those `refused` with the reason."""
+    """The workers of one scheduler: `there` are the connected ones, `refused` maps an unused worker to the reason."""
 
     def __init__(self, client: Client, tell: Callable[[str], object]) -> None:
         """`tell` gets a sentence about each worker that is not used."""
@@ -139,7 +139,7 @@ class Workers:
     def _run_on(self, address: str, function: Callable[..., object], *arguments: object) -> object:
         try:
             answers = self.client.run(function, *arguments, workers=[address], on_error="return")
-        except Exception as error:  # noqa: BLE001  it left meanwhile, or what it answered cannot be read
+        except Exception as error:  # noqa: BLE001  the worker left, or its answer cannot be read
             return error
         return answers.get(address) if isinstance(answers, dict) else None
 

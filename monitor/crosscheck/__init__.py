@@ -1,1 +1,1 @@
-"""Comparison with what the logs showed to others: bundles, peers, inclusion promises."""
+"""Compares this monitor's view of the logs with others': users' bundles, peers, inclusion promises."""

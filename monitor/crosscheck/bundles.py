@@ -87,7 +87,7 @@ class Unlogged:
 
     @property
     def told(self) -> str:
-        """One sentence about each, without a full stop."""
+        """The results as clauses joined by semicolons, without a full stop."""
         parts = ["the bundle holds no log entry, so no log is shown to know of it"]
         if self.has_certificate:
             by = f"was issued by {self.issuer}" if self.issuer else "is of no certificate authority of the trust root"

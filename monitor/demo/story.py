@@ -320,7 +320,7 @@ def _search(story: Story) -> None:
     story.tell("acme", f"signwatch search '{asked[1]}' --log rekor-v2")
     for row in rows:
         story.tell("", f"entry {row['index']}  {row['identities'][0]}  {row['digests'][0][:23]}…")
-    if len(rows) != 2 or covered["damaged"]:  # noqa: PLR2004  one as expected, one of a stranger
+    if len(rows) != 2 or covered["damaged"]:  # noqa: PLR2004  the expected signing and the attacker's
         raise DemoFailed(f"expected two signings in the archive, got {len(rows)}")
     spans = ", ".join(f"{first} to {end - 1}" for first, end in covered["spans"])
     story.tell("signwatch", f"that is all in entries {spans} of {covered['size']}, by a head the log signed", "green")
