@@ -10,16 +10,17 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from datetime import datetime
+from queue import SimpleQueue
 from typing import Final
 
 from monitor.archive.rows import decoded
 from monitor.daemon.assembly import Monitor
 from monitor.judging.judge import labelled
-from monitor.logs.opening import LogTrees
-from monitor.model.errors import SignwatchError
+from monitor.logs.opening import LogTrees, NotListed
+from monitor.model.errors import NotShown, SignwatchError
 from monitor.model.log_source import LogSource, SignedHead, hashes_of
 from monitor.model.state import Hit
 from monitor.store.signings import ArchivedEntry, Unread
@@ -33,6 +34,7 @@ _PAGES: Final = 8  # that wait at once
 _QUEUED: Final = 32  # entries that wait for one log
 _REST: Final = 30.0  # seconds for which a log that failed is not asked for pages
 _KEPT: Final = 512  # answers
+_KEPT_BYTES: Final = 4 * 1024 * 1024  # of their entries: decoded they take up to thirteen times as much
 _KEPT_FOR: Final = 600.0  # seconds: the trust root may change
 _UNREAD_FOR: Final = 60.0
 _LARGEST: Final = 128 * 1024  # bytes of an entry
@@ -42,6 +44,7 @@ SLOW: Final = Unread("the log did not answer in time")
 BUSY: Final = Unread("too many entries are being read now")
 OFTEN: Final = Unread("you had many entries read in the last minute")
 OTHER: Final = Unread("the log serves another entry there now than the one that it signed")
+NOT_SERVED: Final = Unread("the log does not serve the entry now")
 LARGE: Final = Unread(f"the entry has more than {_LARGEST // 1024} KiB")
 UNDECODED: Final = Unread("the entry cannot be decoded")
 Answer = Signing | Unread
@@ -49,13 +52,25 @@ Answer = Signing | Unread
 
 @dataclass(slots=True)
 class _Line:
-    """Entries of one log that wait to be read, by its only thread. `late`: a page gave up waiting for these."""
+    """Entries of one log that wait to be read, by its only thread. `late`: a page gave up waiting for these.
+
+    `None` in `work` ends the thread.
+    """
 
     trees: LogTrees
-    thread: ThreadPoolExecutor
+    work: "SimpleQueue[tuple[ArchivedEntry, Future[Answer]] | None]" = field(default_factory=SimpleQueue)
     waiting: dict[ArchivedEntry, Future[Answer]] = field(default_factory=dict)
     late: bool = False
     failed_until: float = float("-inf")
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """An answer, until a time of the monotonic clock; `size` are the bytes of the entry that it was made of."""
+
+    answer: Answer
+    until: float
+    size: int
 
 
 class EntryReader:
@@ -75,7 +90,8 @@ class EntryReader:
         self._lock = threading.Lock()
         self._pages = threading.BoundedSemaphore(_PAGES)
         self._lines: dict[str, _Line] = {}
-        self._kept: OrderedDict[ArchivedEntry, tuple[float, Answer]] = OrderedDict()
+        self._kept: OrderedDict[ArchivedEntry, _Kept] = OrderedDict()
+        self._closed = False
 
     def __call__(self, wanted: Sequence[ArchivedEntry], allow: Callable[[], bool]) -> Mapping[EntryRef, Answer]:
         """The entries, each as a judge sees it. `allow` counts an entry that a log is asked for, or refuses it."""
@@ -91,13 +107,21 @@ class EntryReader:
         return told | self._waited(asked)
 
     def close(self) -> None:
-        """End the threads; entries that wait are not read."""
-        for line in self._lines.values():
-            line.thread.shutdown(cancel_futures=True)
+        """End the threads; entries that wait are not read.
+
+        An entry that is being read is not waited for: it has nothing to finish, and a slow log would delay the stop of
+        the daemon by a minute for each request.
+        """
+        with self._lock:
+            self._closed = True
+            for line in self._lines.values():
+                for future in line.waiting.values():
+                    future.cancel()
+                line.work.put(None)
 
     def _known(self, wanted: ArchivedEntry) -> Answer | None:
-        until, answer = self._kept.get(wanted, (0.0, None))
-        return answer if time.monotonic() < until else None
+        kept = self._kept.get(wanted)
+        return kept.answer if kept is not None and time.monotonic() < kept.until else None
 
     def _ask(self, wanted: ArchivedEntry, allow: Callable[[], bool]) -> "Future[Answer] | Unread":
         line = self._line(wanted.where.log.partition("/")[0])
@@ -111,15 +135,20 @@ class EntryReader:
             return SLOW if line.late else BUSY
         if not allow():
             return OFTEN
-        line.waiting[wanted] = made = line.thread.submit(self._read, line, wanted)
+        line.waiting[wanted] = made = Future[Answer]()
+        line.work.put((wanted, made))
         return made
 
     def _line(self, name: str) -> _Line | None:
+        if self._closed:
+            return None
         if name not in self._lines:
             trees = self._trees_of(name)
             if trees is None:
                 return None
-            self._lines[name] = _Line(trees, ThreadPoolExecutor(1, thread_name_prefix=f"read for pages {name}"))
+            self._lines[name] = line = _Line(trees)
+            # A daemon thread: the end of the program does not wait for a slow log.
+            threading.Thread(target=self._work, args=(line,), name=f"read for pages {name}", daemon=True).start()
         return self._lines[name]
 
     def _waited(self, asked: "Mapping[EntryRef, Future[Answer]]") -> dict[EntryRef, Answer]:
@@ -141,42 +170,72 @@ class EntryReader:
                     line.late = bool(line.waiting)
         return told
 
-    def _read(self, line: _Line, wanted: ArchivedEntry) -> Answer:
+    def _work(self, line: _Line) -> None:
         """Runs in the log's thread."""
+        while (next_one := line.work.get()) is not None:
+            wanted, future = next_one
+            if future.set_running_or_notify_cancel():
+                future.set_result(self._read(line, wanted))
+
+    def _read(self, line: _Line, wanted: ArchivedEntry) -> Answer:
         answer: Answer = FAILED
+        size = 0
         try:
             if time.monotonic() >= line.failed_until:
-                answer = self._whole(line.trees.source(wanted.where.log), wanted)
+                answer, size = self._whole(line.trees, wanted)
         except SignwatchError as error:
             _LOG.warning(
                 "entry_not_read_for_page log=%s index=%d detail=%s", wanted.where.log, wanted.where.index, error
             )
             line.failed_until = time.monotonic() + _REST
+        except Exception:  # noqa: BLE001
+            # A defect that an entry brings to light: its page is shown without it, and the thread reads on.
+            _LOG.exception("entry_not_read_for_page log=%s index=%d", wanted.where.log, wanted.where.index)
+            answer = UNDECODED
         finally:
             with self._lock:
                 del line.waiting[wanted]
                 line.late = line.late and bool(line.waiting)
                 for_seconds = _UNREAD_FOR if isinstance(answer, Unread) else _KEPT_FOR
                 if answer is not FAILED:
-                    self._kept[wanted] = time.monotonic() + for_seconds, answer
-                    self._kept.move_to_end(wanted)
-                while len(self._kept) > _KEPT:
-                    self._kept.popitem(last=False)
+                    self._keep(wanted, _Kept(answer, time.monotonic() + for_seconds, size))
         return answer
 
-    def _whole(self, source: LogSource, wanted: ArchivedEntry) -> Answer:
+    def _keep(self, wanted: ArchivedEntry, kept: _Kept) -> None:
+        self._kept[wanted] = kept
+        self._kept.move_to_end(wanted)
+        while len(self._kept) > _KEPT or sum(each.size for each in self._kept.values()) > _KEPT_BYTES:
+            self._kept.popitem(last=False)
+
+    def _whole(self, trees: LogTrees, wanted: ArchivedEntry) -> tuple[Answer, int]:
+        """The answer, and the bytes of the entry that it holds. Raises the errors that are about the whole log."""
         where = wanted.where
-        (entry, *_) = source.entries(where.index, where.index + 1, self._head(source, where.index))
+        try:
+            source = trees.source(where.log)
+        except NotListed:
+            return self._not_served(where, "its tree is not listed")
+        head = self._head(source, where.index)
+        try:
+            (entry, *_) = source.entries(where.index, where.index + 1, head)
+        except NotShown as error:
+            # The log answered. Were it left alone for that, a visitor could keep its other entries from every page.
+            return self._not_served(where, str(error))
         if hashes_of([entry])[0].hex() != wanted.leaf_hash:
             # The archived hash was proven to be in a head that the log signed.
             _LOG.error("another_entry_served log=%s index=%d", where.log, where.index)
-            return OTHER
+            return OTHER, 0
         if entry.unread or len(entry.leaf) + len(entry.extra) > _LARGEST:
-            return LARGE
+            return LARGE, 0
         signing = decoded(entry, where, source.identity.api)
         if isinstance(signing, Unreadable):
-            return UNDECODED
-        return labelled(Hit(signing, (), entry.leaf, entry.extra), *self._authorities(), self._clock())[0]
+            return UNDECODED, 0
+        hit = Hit(signing, (), entry.leaf, entry.extra)
+        return labelled(hit, *self._authorities(), self._clock())[0], len(entry.leaf) + len(entry.extra)
+
+    @staticmethod
+    def _not_served(where: EntryRef, why: str) -> tuple[Answer, int]:
+        _LOG.warning("entry_not_served_for_page log=%s index=%d detail=%s", where.log, where.index, why)
+        return NOT_SERVED, 0
 
     def _head(self, source: LogSource, index: int) -> SignedHead:
         position = self._store.position(source.identity.log)

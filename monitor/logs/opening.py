@@ -50,6 +50,10 @@ OpenTrees = Callable[[], Sequence[LogSource]]
 """Opens every tree of one log. Raises `FetchFailed`, `OwnFault`."""
 
 
+class NotListed(FetchFailed):
+    """The log does not list this tree any more; it answered, and its other trees may be read."""
+
+
 class LogTrees:
     """Trees of one log. `refresh` is called by one thread at a time, `forget` by any.
 
@@ -92,14 +96,17 @@ class LogTrees:
         return self.sources.left_out if isinstance(self.sources, Trees) else 0
 
     def source(self, log: str) -> LogSource:
-        """The tree named `log`; if it is unknown, the trees are listed again. Raises `FetchFailed`, `OwnFault`."""
+        """The tree named `log`; if it is unknown, the trees are listed again.
+
+        Raises `NotListed`, `FetchFailed`, `OwnFault`.
+        """
         if not self.refresh() and log not in self._logs():
             self.forget()
             self.refresh()
         for source in self.sources:
             if source.identity.log == log:
                 return source
-        raise FetchFailed(f"{log}: the log does not list this tree any more, so its entries cannot be read")
+        raise NotListed(f"{log}: the log does not list this tree any more, so its entries cannot be read")
 
     def _logs(self) -> set[str]:
         return {source.identity.log for source in self.sources}

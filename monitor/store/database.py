@@ -68,13 +68,22 @@ class Turns:
             mine = threading.Lock()
             mine.acquire()
             self._queue.append(mine)
-        if mine.acquire(timeout=seconds):
-            return True
+        try:
+            came = mine.acquire(timeout=seconds)
+        except BaseException:
+            # An interrupt of the main thread: a turn given to a writer that is gone would never end.
+            if not self._leave(mine):
+                self.give()
+            raise
+        return came or not self._leave(mine)
+
+    def _leave(self, mine: threading.Lock) -> bool:
+        """Wait no longer; false when the turn came at the last moment."""
         with self._lock:
             if mine not in self._queue:
-                return True  # it came at the last moment
+                return False
             self._queue.remove(mine)
-        return False
+        return True
 
     def give(self) -> None:
         """End the turn: the writer that waits longest is next."""

@@ -1,5 +1,6 @@
 """Following is not held up by what is told: while messages by the thousand are written, passes commit in between."""
 
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -134,4 +135,29 @@ def test_writers_take_turns_in_the_order_they_came_and_one_that_waits_too_long_i
     for thread in threads:
         thread.join(PATIENCE)
     assert order == list(range(20))
+    assert turns.take(0)
+
+
+def test_a_writer_that_is_interrupted_while_it_waits_leaves_its_turn_to_the_next() -> None:
+    """Ctrl-C in the main thread: what is written while the program ends must not wait for a turn that never ends."""
+    turns, main = Turns(), threading.main_thread().ident
+    assert main == threading.get_ident()
+    assert turns.take(1)
+
+    def interrupt() -> None:
+        until = time.monotonic() + PATIENCE
+        while not turns.waiting and time.monotonic() < until:
+            time.sleep(0.001)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        thread = threading.Thread(target=interrupt, daemon=True)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            turns.take(PATIENCE)
+        thread.join(PATIENCE)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    turns.give()
     assert turns.take(0)

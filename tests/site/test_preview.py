@@ -16,6 +16,7 @@ from monitor.config import WebConfig, load_config
 from monitor.daemon import entry_reader
 from monitor.daemon.web_server import SITE_LIMITS, WebServer
 from monitor.following.scan_batch import RuleScanner
+from monitor.http_fetcher import NotFound
 from monitor.judging.judge import RuleJudge
 from monitor.model.log_source import LogApi, LogEntry
 from monitor.site.app import create_site
@@ -35,6 +36,7 @@ from tests.support.entries import (
     make_certificate,
 )
 from tests.support.served_log import CA, ISSUER
+from tests.support.waiting import wait_until
 from tlog.merkle import leaf_hash
 
 __all__ = ["small_ranges"]
@@ -319,6 +321,80 @@ def test_an_entry_that_is_not_the_one_that_was_proven_is_not_believed(live: Foll
     assert verdicts["refs/heads/evil"] == "unexpected"
     page = shown(live.visitor().get(f"/subscribe?name={GADGET}"))
     assert "the log serves another entry there now than the one that it signed" in page
+
+
+def wanted_at(index: int, name: str = LOG) -> ArchivedEntry:
+    return ArchivedEntry(EntryRef(name, index), leaf_hash(ENTRIES[index - 3]).hex())
+
+
+def test_an_entry_that_its_log_does_not_serve_keeps_no_other_entry_from_a_page(
+    live: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A visitor could ask for it again and again, and so stop every other preview of the log."""
+    reader = entry_reader.entry_reader(live.monitor, patience=60.0)
+    retired = wanted_at(3, f"{LOG}/retired")
+    assert reader([retired], lambda: True) == {retired.where: entry_reader.NOT_SERVED}
+    get, missing = live.served.log.get, [True]
+
+    def lacking(path: str, **options: Any) -> bytes:
+        if "/entries/" in path and missing:
+            raise NotFound(path, 404)
+        return get(path, **options)
+
+    monkeypatch.setattr(live.served.log, "get", lacking)
+    first, second = wanted_at(3), wanted_at(4)
+    assert reader([first], lambda: True) == {first.where: entry_reader.NOT_SERVED}
+    missing.clear()
+    assert isinstance(reader([second], lambda: True)[second.where], Signing)
+    assert reader([first], lambda: True) == {first.where: entry_reader.NOT_SERVED}, "asked once a minute"
+
+
+def test_a_defect_that_an_entry_brings_to_light_breaks_neither_the_page_nor_the_thread(live: Followed) -> None:
+    monitor, faults = live.monitor, [RecursionError("deep")]
+
+    def authorities() -> Any:
+        if faults:
+            raise faults.pop()
+        return monitor.services.trust.authorities()
+
+    trees = monitor.make.trees(monitor.logs[0])
+    reader = entry_reader.EntryReader(lambda _: trees, monitor.store, authorities, live.clock, patience=60.0)
+    first, second = wanted_at(3), wanted_at(4)
+    assert reader([first], lambda: True) == {first.where: entry_reader.UNDECODED}
+    assert isinstance(reader([second], lambda: True)[second.where], Signing)
+    reader.close()
+
+
+def test_answers_that_are_kept_stay_within_their_bytes(
+    live: Followed, questions: Questions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Entries of certificates with thousands of names take a megabyte each once they are decoded."""
+    monkeypatch.setattr(entry_reader, "_KEPT_BYTES", len(ENTRIES[0]) + len(ENTRIES[1]) + 100)
+    reader = entry_reader.entry_reader(live.monitor, patience=60.0)
+    wanted = [wanted_at(index) for index in range(3, 7)]
+    assert all(isinstance(answer, Signing) for answer in reader(wanted, lambda: True).values())
+    told = reader(wanted, lambda: False)
+    assert [told[each.where] == entry_reader.OFTEN for each in wanted] == [True, True, False, False]
+
+
+def test_the_daemon_ends_while_a_log_is_slow(live: Followed, questions: Questions) -> None:
+    """Of what a page asked for, the entry that is being read is not waited for, and the next one is not begun."""
+    reader = entry_reader.entry_reader(live.monitor, patience=0.05)
+    questions.gate.clear()
+    first, second = wanted_at(3), wanted_at(4)
+    reader([first, second], lambda: True)
+    waiting = dict(reader._lines[LOG].waiting)
+    wait_until("the log is asked", lambda: bool(questions.asked))
+    closing = threading.Thread(target=reader.close, daemon=True)
+    closing.start()
+    closing.join(20)
+    has_ended = not closing.is_alive()
+    questions.gate.set()
+    assert has_ended
+    assert isinstance(waiting[first].result(60), Signing)
+    assert waiting[second].cancelled()
+    assert reader([second], lambda: True) == {second.where: entry_reader.NOT_FOLLOWED}
+    assert len(questions.entries()) == 1
 
 
 def test_a_large_entry_is_not_read_for_a_page(live: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
