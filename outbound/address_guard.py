@@ -1,7 +1,7 @@
-"""Public addresses only: a URL that a stranger wrote leads to no machine of ours.
+"""Connects only to public addresses, so that a stranger's URL cannot reach a private network.
 
-The name in a URL is resolved by others than the author of the URL. A name that resolves to a public address once and to
-the metadata service the next time (DNS rebinding) gains nothing: the address that was checked is the one connected to.
+A name may resolve to a public address once and to the metadata service the next time (DNS rebinding). This attack
+fails, because the connection goes to the very address that was checked.
 
 An address is public if the IANA special-purpose address registries do not except it (RFC 6890, RFC 8190), within the
 space that IANA delegates as global unicast. Python's `ipaddress.is_global` follows an older copy of the registries.

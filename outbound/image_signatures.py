@@ -18,7 +18,7 @@ _TYPES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class RawSignature:
-    """One layer of a signature's manifest. `place` names where it was found, for people. All of it is a stranger's."""
+    """One layer of a signature's manifest. `place` names where it was found, for people. All fields are untrusted."""
 
     place: str
     media_type: str
@@ -39,11 +39,11 @@ class RawSignatures:
 def fetch_signatures(registry: Registry, manifest: Manifest) -> RawSignatures:
     """Every signature and attestation of an image.
 
-    Raises `RegistryFailed` without a list; a single signature that cannot be fetched is among the unread.
+    Raises `RegistryFailed` without a list; a signature that cannot be fetched is listed as unread.
     """
     listing = registry.referrers(manifest.digest)
     named = [each for each in listing.found if each.artifact_type.startswith(_TYPES)]
-    # An index that a client wrote names the type of the empty config: cosign 2.6 does so. What it is its manifest says.
+    # An index written by a client (cosign 2.6) names the type of the empty config; the manifest has the real type.
     unnamed = [each for each in listing.found if each.artifact_type in ("", EMPTY_CONFIG)]
     wanted, others = [*named, *unnamed], len(listing.found) - len(named) - len(unnamed)
     found: list[RawSignature] = []

@@ -65,13 +65,13 @@ class Manifest:
 
     @property
     def is_index(self) -> bool:
-        """Whether it lists images of several platforms."""
+        """True if it lists images of several platforms."""
         return isinstance(self.document.get("manifests"), list)
 
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """A manifest's reference to another blob or manifest. SPEC image-spec descriptor. Texts are a stranger's."""
+    """A manifest's reference to another blob or manifest. SPEC image-spec descriptor. Texts are untrusted."""
 
     digest: str
     media_type: str
@@ -91,7 +91,7 @@ class Listing:
 class Registry:
     """One repository of a registry. `seconds` bounds all of its requests together. Not safe for several threads.
 
-    `plain_http` allows http to the named registry; on this machine http is tried as every other client does.
+    `plain_http` allows http to the named registry. A registry on this machine is always reached over http.
     """
 
     def __init__(
@@ -229,7 +229,7 @@ class Registry:
     def add_referrer(self, subject: Manifest, raw: bytes) -> str:
         """Upload a manifest with a `subject`, and list it under the tag schema where the registry has no referrers API.
 
-        SPEC distribution-spec, pushing manifests with subject: the header `OCI-Subject` says that the registry does.
+        SPEC distribution-spec, pushing manifests with subject: the header `OCI-Subject` says that it has one.
         """
         digest = _digest(raw)
         url = urljoin(self._base, f"manifests/{digest}")
@@ -287,7 +287,7 @@ class Registry:
         except RegistryFailed:
             raise
         except Exception as error:
-            # Answers are untrusted: any exception that they cause in the packages counts as a missing answer.
+            # Answers are untrusted: any exception that they cause in a library counts as a missing answer.
             what = f"{type(error).__name__}: {error!s:.{_SHOWN}}"
             raise RegistryFailed(f"{self.image.registry} was asked for {shown_url(url)}: {what}") from error
         return answer
@@ -348,14 +348,14 @@ def read_descriptor(value: Any) -> Descriptor | None:
 
 
 def is_this_machine(registry: str) -> bool:
-    """Whether a registry host is a loopback address or `localhost`: clients speak http to those."""
+    """True if a registry host is a loopback address or `localhost`, to which clients speak http."""
     return is_loopback_host(urlsplit(f"//{registry}").hostname)
 
 
 class _Adapter(BaseAdapter):
     """The transport under `requests` and `oras`, with the address guard, the deadline and the caps."""
 
-    def __init__(  # noqa: PLR0917  everything that a transport depends on
+    def __init__(  # noqa: PLR0917  all inputs of a transport
         self,
         named: str,
         scheme: str,

@@ -1,4 +1,4 @@
-"""Requests to other hosts: a deadline for the whole, connections that are kept, who lacked what, Retry-After, a rate.
+"""Requests to other hosts: an overall deadline, kept connections, local shortages, Retry-After, a rate.
 
 httpcore hands each piece of a body through h11, which copies it four times: a bundle of entries is 650 KB. In
 connections of ours, h11 writes the request and reads the head of the answer, and so decides what is HTTP. A body whose
@@ -32,7 +32,7 @@ from typing_extensions import override
 
 from outbound.named_authorities import believing
 
-# No more descriptors in this process or on this machine, no memory, no buffers of the network.
+# No file descriptor in this process or on this machine, no memory, no network buffer.
 OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 _DEEPEST: Final = 20
 
@@ -41,7 +41,7 @@ def own_shortage(error: BaseException) -> str:
     """The resource this machine lacked, as the system names it; "" for any other error.
 
     A resolver that can open neither its files nor a socket says only that the name is unknown for now, so after such an
-    error a socket is opened to see.
+    error this function opens a socket as a test.
     """
     seen: BaseException | None = error
     for _ in range(_DEEPEST):
@@ -90,7 +90,7 @@ class Deadline:
 
     @contextmanager
     def running(self, seconds: float) -> Iterator[None]:
-        """All socket operations of this thread inside the block must end within this many seconds."""
+        """All socket operations of this thread inside the block must end within `seconds` of its start."""
         self._local.at = self._clock() + seconds
         try:
             yield
@@ -98,7 +98,7 @@ class Deadline:
             del self._local.at
 
     def cut(self, timeout: float | None) -> float | None:
-        """Shorten one operation's timeout to the time left. Raises `httpcore.ReadTimeout` when none is."""
+        """Shorten one operation's timeout to the time left. Raises `httpcore.ReadTimeout` when no time is left."""
         at = getattr(self._local, "at", None)
         if at is None:
             return timeout
@@ -150,7 +150,7 @@ class DeadlineBackend(httpcore.SyncBackend):
         return _DeadlineStream(stream, self._deadline)
 
 
-# For larger pieces, memory is fetched from the system anew each time: slower again.
+# Larger pieces are slower: each one needs new memory from the system.
 _READ_BYTES: Final = 128 * 1024
 _LARGEST_HEAD: Final = 100 * 1024
 _OK: Final = 200
@@ -186,7 +186,7 @@ class _Pool(httpcore.ConnectionPool):
 
 
 class _Connection(httpcore.ConnectionInterface):
-    """Connects with its first request; `keepalive` is how many seconds it is kept open without one.
+    """Connects with its first request; `keepalive` is the time in seconds that it stays open while idle.
 
     Raises httpcore's errors.
     """
@@ -203,7 +203,7 @@ class _Connection(httpcore.ConnectionInterface):
     @override
     def handle_request(self, request: httpcore.Request) -> httpcore.Response:
         with self._lock:
-            # The pool may hand an idle connection to two requests: the second one asks it again.
+            # The pool may hand an idle connection to two requests; the second one must ask the pool again.
             if self._state not in {_State.NEW, _State.IDLE}:
                 raise httpcore.ConnectionNotAvailable
             self._state = _State.ACTIVE
@@ -231,7 +231,7 @@ class _Connection(httpcore.ConnectionInterface):
         return stream
 
     def end(self, *, reusable: bool) -> None:
-        """An answer was read, or given up: the connection waits for the next request, or is closed."""
+        """End an exchange, read or abandoned: the connection becomes idle or is closed."""
         if not reusable:
             self.close()
             return
@@ -266,12 +266,12 @@ class _Connection(httpcore.ConnectionInterface):
 
     @override
     def has_expired(self) -> bool:
-        # Under the lock: another thread may begin a request at this moment, whose answer would look like the end of an
-        # idle connection. One that has expired serves no request any more.
+        # Under the lock: another thread may begin a request at this moment, and its answer would look like the end of
+        # an idle connection. An expired connection serves no further request.
         with self._lock:
             if self._state is not _State.IDLE or self._stream is None:
                 return False
-            # What can be read on an idle connection is that the server closed it, or what belongs to no request.
+            # Readable data on an idle connection is its end by the server, or bytes that belong to no request.
             if time.monotonic() > self._expires or self._stream.get_extra_info("is_readable"):
                 self._state = _State.CLOSED
                 return True
@@ -279,7 +279,7 @@ class _Connection(httpcore.ConnectionInterface):
 
 
 class _Exchange:
-    """One request and its answer. `whole` once the answer was read to its end, and the connection can serve another."""
+    """One request and its answer. `whole` is true once the answer is read to its end and the connection reusable."""
 
     def __init__(self, stream: httpcore.NetworkStream, timeout: float | None) -> None:
         self._stream, self._timeout = stream, timeout
@@ -300,7 +300,7 @@ class _Exchange:
         except h11.LocalProtocolError as error:
             raise httpcore.LocalProtocolError(str(error)) from error
         except httpcore.WriteError:
-            # A server may answer, and close, before it has read all of a request.
+            # A server may answer and close the connection before it has read a whole request.
             pass
         while not isinstance(event := self._next_event(), h11.Response):
             pass
@@ -357,7 +357,7 @@ class _Exchange:
 
 
 def _length_of(request: httpcore.Request, head: h11.Response) -> int | None:
-    """Length of the body that follows a head; `None` where h11 is to find its end.
+    """Length of the body that follows a head; `None` where h11 must find its end.
 
     SPEC RFC 9112 6.3: a Transfer-Encoding overrides Content-Length; HEAD and some statuses have no body.
     """
@@ -368,7 +368,7 @@ def _length_of(request: httpcore.Request, head: h11.Response) -> int | None:
         if name == b"transfer-encoding":
             return None
         if name == b"content-length":
-            length = int(value)  # h11 has refused all but digits, and two that differ
+            length = int(value)  # h11 has already refused a value other than digits, and two different values
     return length
 
 
@@ -411,7 +411,7 @@ class DeadlineTransport(httpx.BaseTransport):
             self._pool = _Pool(backend, context, connections=limits.connections, keepalive=limits.keepalive)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """See `httpx.BaseTransport.handle_request`. Raises `httpcore`'s errors as they are."""
+        """Send one request over the pool. Raises `httpcore`'s errors as they are."""
         extensions = dict(request.extensions)
         url = httpcore.URL(
             scheme=request.url.raw_scheme,
@@ -447,7 +447,7 @@ def believed(ca_file: str | None) -> ssl.SSLContext:
 
 @cache
 def _usual() -> ssl.SSLContext:
-    # Some hundred authorities, read once: each context of its own holds 0.7 MiB of them.
+    # Some hundred authorities, read once and shared: each further context would take 0.7 MiB.
     return httpx.create_ssl_context(trust_env=False)
 
 
@@ -492,7 +492,7 @@ def parse_retry_after(value: str | None, now: datetime | None) -> timedelta | No
 
 
 def parse_http_date(value: str | None) -> datetime | None:
-    """Return the time of an HTTP date (RFC 9110 5.6.7), None when it is none."""
+    """Return the time of an HTTP date (RFC 9110 5.6.7), None for other text."""
     try:
         at = parsedate_to_datetime(value or "")
     except (TypeError, ValueError):

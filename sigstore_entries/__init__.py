@@ -1,5 +1,5 @@
 """Meaning of a log entry: signers and digests. Decodes every Rekor kind and CT leaf into one `Signing` value.
 
-Everything here is pure: bytes in, values out, bounded time and memory for hostile input. Meaning stops at *what the
-entry says*; whether it was expected is for `rules`, whether the log can be believed is for `monitor`.
+Every function is pure: bytes in, values out, bounded time and memory for hostile input. The decoders report only the
+*content* of an entry: `rules` decides whether a signing was expected, `monitor` whether the log can be believed.
 """

@@ -109,7 +109,7 @@ class Fields:
             raise MalformedBody(str(error)) from error
 
     def list(self, name: str) -> "list[Fields]":
-        """List of objects under `name`, at least one. `MAX_BODY` is the bound: a count could be stepped over."""
+        """List of objects under `name`, at least one. `MAX_BODY` is the bound: an attacker could exceed a count."""
         value = self.raw(name)
         if not isinstance(value, list) or not value:
             raise MalformedBody(f"{self._path}.{name} is not a list of objects")
@@ -145,7 +145,7 @@ _STRICT: Final = json.JSONDecoder(object_pairs_hook=_no_repeats, parse_constant=
 
 
 def _step(name: str) -> str:
-    # Names come from our code, or from the body: a TUF root calls its keys what it likes.
+    # Names come from our code or from the body: a TUF root may choose any names for its keys.
     return name if name.isascii() and name.isidentifier() else shown(name)
 
 
@@ -158,7 +158,7 @@ _HEX_SIZES: Final = {"sha1": 40, "sha256": 64, "sha384": 96, "sha512": 128}
 
 
 class Decoded(NamedTuple):
-    """Signers, digests and times that the body itself tells."""
+    """Signers, digests and times in the body itself."""
 
     signers: tuple[Signer, ...]
     digests: tuple[Digest, ...] = ()
@@ -176,9 +176,9 @@ def hex_digest(fields: Fields, of: str = "artifact") -> Digest:
 def failed(where: EntryRef, error: BaseException) -> Unreadable:
     """Turn an unforeseen exception into a value: no entry may stop a monitor from reading the next one.
 
-    Raises `error` again when it is none of the entry's doing: interrupts, exit, memory.
+    Raises `error` again when the entry did not cause it: interrupts, exit, memory.
     """
-    # A panic in a Rust library arrives as a BaseException of this name; it is the entry's doing like any other.
+    # A panic in a Rust library arrives as a BaseException of this name; the entry causes it, like other errors.
     if isinstance(error, MemoryError) or not (isinstance(error, Exception) or type(error).__name__ == "PanicException"):
         raise error
     return Unreadable(where, "decoder-failed", f"{type(error).__name__}: {ascii(str(error))[:200]}")

@@ -1,4 +1,4 @@
-"""Bundles in every form that users hold, brought to the one of Sigstore's own specification.
+"""Bundles in every form that users have, converted to the form of Sigstore's own specification.
 
 Standard bundles of each version, several of them (JSON Lines, arrays), answers of Rekor v1, PyPI's provenance
 (PEP 740), the attestation APIs of npm and GitHub with what `gh` writes, and cosign's own formats with a signed entry
@@ -19,7 +19,7 @@ from sigstore_entries.protobuf import canonical, no_number, unique
 
 MAX_ITEMS: Final = 10_000
 _MAX_DEPTH: Final = 8
-# Each error of the JSON reader counts the lines before it: so many characters may be counted for damaged documents.
+# The JSON reader counts the lines before each error; this bounds the characters it counts for damaged documents.
 _MOST_COUNTED: Final = 10_000_000_000
 _MAX_CHAIN: Final = 10
 _IN_TOTO: Final = "application/vnd.in-toto+json"
@@ -41,9 +41,9 @@ class NoBundle(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class HeldBundle:
-    """One bundle of a file. `document` is in the spelling of a Sigstore bundle, without what the form does not have.
+    """One bundle of a file. `document` is in the spelling of a Sigstore bundle, without parts the form lacks.
 
-    `form` names the form for people, `place` where in the file it stands (empty when it is the whole file).
+    `form` names the form for people, `place` its place in the file (empty when it is the whole file).
     """
 
     form: str
@@ -58,7 +58,7 @@ class HeldBundle:
 
     @property
     def entries(self) -> Sequence[Mapping[str, Any]]:
-        """The log entries, each a TransparencyLogEntry; one that is no object is empty. Raises `NoBundle`."""
+        """The log entries, each a TransparencyLogEntry, or empty where it is not an object. Raises `NoBundle`."""
         found = self.material.get("tlogEntries", [])
         if not isinstance(found, list):
             raise NoBundle("its log entries are not a list")
@@ -131,7 +131,7 @@ def read_bundle_file(raw: bytes) -> list[HeldBundle | NotHeld]:
 
 
 def integrated_time(entry: Mapping[str, Any]) -> datetime | None:
-    """When the log says it took the entry. SPEC protobuf JSON: 64-bit integers are text; 0 means no time."""
+    """The log's claimed time of accepting the entry. SPEC protobuf JSON: 64-bit integers are text; 0 means no time."""
     try:
         seconds = int(entry.get("integratedTime") or 0)
         return datetime.fromtimestamp(seconds, UTC) if seconds > 0 else None
@@ -173,7 +173,7 @@ def _documents(raw: bytes) -> list[Any]:
             if not (found and isinstance(found[-1], NotHeld)):
                 reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
                 found.append(NotHeld(f"line {text.count(_NEWLINE, 0, at) + 1}", f"not a JSON document: {reason:.200}"))
-            # What is damaged is told once, and the lines after it that begin a document are read.
+            # Damage is reported once; reading continues at the next line that begins a document.
             at = match.end() - 1 if (match := _NEXT_LINE.search(text, at)) else None
             continue
         found.append(document)
@@ -360,7 +360,7 @@ def _read_answer(value: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
 
 
 def _v1_entry(told: Mapping[str, Any], verification: Mapping[str, Any]) -> dict[str, Any]:
-    """A TransparencyLogEntry of Rekor v1's fields: hashes are hexadecimal there, and numbers are numbers."""
+    """A TransparencyLogEntry from Rekor v1's fields, where hashes are hexadecimal and numbers are not text."""
     body = decoded(told["body"], "the entry's body")
     entry: dict[str, Any] = {
         "logIndex": str(told["logIndex"]),
@@ -387,7 +387,7 @@ def _is_body(value: Mapping[str, Any]) -> bool:
 
 
 def _read_body(value: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    # It may have been pretty-printed: what it says can be read, but not where it stood.
+    # The file may be pretty-printed. Its content can be read, but not its place in the log.
     body = json.dumps(value, separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode()
     return "entry body", _bundle_of([{"kindVersion": _kind_version(body), "canonicalizedBody": _b64(body)}])
 
@@ -410,7 +410,7 @@ def _bundle_of(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _kind_version(body: bytes) -> dict[str, str]:
-    """Kind and version that a body names. One without them is told by its decoder."""
+    """Kind and version that a body names; without them, its decoder reports the defect."""
     try:
         told = json.loads(body)
         return {"kind": str(told["kind"]), "version": str(told["apiVersion"])}

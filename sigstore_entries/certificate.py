@@ -1,8 +1,8 @@
 """A certificate (or a precertificate's TBSCertificate) becomes a `Signer`; the table of Fulcio's extensions.
 
 Two readers look at a certificate. Our own strict walk finds the raw parts, because it also reads certificates that a
-library refuses; then `cryptography` gives a second opinion. What either objects to, and every difference between them,
-is a defect: the names are still offered to the rules, and each expectation that depends on a defective part fails
+library refuses; then `cryptography` gives a second opinion. Each objection of either, and every difference between
+them, is a defect: the names are still offered to the rules, and each expectation that depends on a defective part fails
 closed.
 
 Fulcio's extensions are 1.3.6.1.4.1.57264.1.N; the CA writes them by the same table. Source: Fulcio's
@@ -50,7 +50,7 @@ class FulcioExtension:
 
     @property
     def raw(self) -> bool:
-        """Whether the extension holds the bare text instead of a DER UTF8String."""
+        """True if the extension holds the bare text instead of a DER UTF8String."""
         return self.number <= _LAST_RAW
 
     def encode(self, value: str) -> bytes:
@@ -129,7 +129,7 @@ def decode_utf8_string(raw: bytes) -> str:
 
 SAN_OID: Final = "2.5.29.17"
 MAX_CERTIFICATE: Final = 1024 * 1024
-# The library makes an object of every name there is, however many; Fulcio's certificates have about two kilobytes.
+# The library makes an object of every name, without a bound; Fulcio's certificates have about two kilobytes.
 MAX_SECOND_OPINION: Final = 32 * 1024
 MAX_NAMES: Final = 64 * 1024  # bytes of a SAN extension
 MAX_TEXT: Final = 8192
@@ -149,12 +149,12 @@ X509_ERRORS: Final = (
 _IA5_NAMES: Final = {0x81: NameForm.EMAIL, 0x82: NameForm.DNS, 0x86: NameForm.URI}  # RFC 5280 4.2.1.6 GeneralName
 _OTHER_NAME: Final = 0xA0
 _IP_ADDRESS: Final = 0x87
-_SMALLEST: Final = 2  # bytes of a DER value: the bound on how many the SAN can hold
+_SMALLEST: Final = 2  # bytes of the shortest DER value, which bounds the number of names in a SAN
 _EXPLICIT_0: Final = 0xA0
 
 
 _ISSUER, _ISSUER_V1 = BY_NAME["issuer"], BY_NAME["issuer_v1"]
-_CLAIMS: Final = dict(BY_OID)  # asked thirty times for each certificate: a plain dict answers faster
+_CLAIMS: Final = dict(BY_OID)  # read thirty times for each certificate: a plain dict is faster
 
 
 @dataclass(slots=True)
@@ -309,7 +309,7 @@ def _validity(value: der.Value, findings: _Findings) -> tuple[datetime | None, d
 
 
 def read_names(san: bytes) -> tuple[tuple[Name, ...], tuple[str, ...]]:
-    """Names in the value of a SAN extension, and defects of it, as a signer with this one extension has them."""
+    """Names in the value of a SAN extension, and its defects, as in a signer with this one extension."""
     findings = _Findings()
     _read_san(san, findings)
     return tuple(findings.names), tuple(findings.defects)
@@ -320,7 +320,7 @@ def _read_san(raw: bytes, findings: _Findings) -> None:
         listed = der.only(raw, der.SEQUENCE, "the subject alternative name")
         for value in der.children(listed, limit=len(raw) // _SMALLEST):
             if value.end > MAX_NAMES:
-                # In front, so that no number of other defects cuts it off.
+                # In front, so that the cap on defects never cuts it off.
                 findings.defects.insert(0, f"unread: {len(raw) - value.start} bytes of names, beyond {MAX_NAMES}")
                 return
             _read_name(value, findings)
@@ -374,7 +374,7 @@ def _short(content: bytes) -> bytes:
 def plain_text(text: str, part: str, defects: list[str]) -> str:
     """Return `text`, with control characters spelled as escapes and noted as a defect.
 
-    A NUL is refused by databases and cuts strings elsewhere; an entry must neither stop us nor look like another.
+    Databases refuse a NUL, and other programs cut text at it: an entry must not stop the monitor or imitate another.
     """
     if text.isprintable():
         return text
@@ -390,7 +390,7 @@ def _second_opinion(readable: bytes, findings: _Findings) -> None:
     except x509.ExtensionNotFound:
         theirs: list[str] = []
     except x509.DuplicateExtension:
-        return  # found above, with the name of the extension
+        return  # our own reader has already reported it, with the name of the extension
     except X509_ERRORS as error:
         findings.defect(f"certificate: refused by the X.509 library ({str(error)[:100]!a})")
         return

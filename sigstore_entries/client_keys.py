@@ -46,7 +46,7 @@ def signed_digest(key: ClientKey, digest: bytes, name: str, signature: bytes) ->
 
 
 def signed_message(key: ClientKey, message: bytes, signature: bytes) -> str | None:
-    """Digest (hexadecimal) of the message, by the hash under which the key signed it; `None` where it did not."""
+    """Digest (hexadecimal) of the message, by the hash under which the key signed it; `None` if it did not."""
     for name in hashes_of(key):
         digest = hashlib.new(name, message)
         if _signed_whole(key, message, signature) or signed_digest(key, digest.digest(), name, signature):

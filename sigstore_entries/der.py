@@ -1,7 +1,7 @@
 """A strict reader of DER (X.690 section 10), and of the raw parts of an X.509 certificate (RFC 5280 4.1).
 
 It reads certificates that a library refuses, and gives values no meaning. Every length is checked against the value
-around it, so nothing is read twice or from outside; there is no recursion, so nesting costs nothing.
+around it, so nothing is read twice or from outside; there is no recursion, so deep nesting is harmless.
 
 RFC 6962 3.2 signs a certificate timestamp over the issuer's key hash and the TBSCertificate without poison and SCT
 list. The same pair is equal for a precertificate and the certificate made from it, and for no other.
@@ -68,7 +68,7 @@ class Value(NamedTuple):
 def header(raw: bytes, at: int, end: int) -> tuple[int, int, int]:
     """Tag, start of content and end of the value that starts at `at` and must end at or before `end`.
 
-    The core of `read`, without making a `Value`: certificates have a hundred of them. Raises `MalformedDer`.
+    The core of `read`, without making a `Value`, because a certificate has a hundred values. Raises `MalformedDer`.
     """
     if at + 2 > end:
         raise MalformedDer("a value is cut short")
@@ -104,7 +104,7 @@ def only(raw: bytes, tag: int, what: str) -> Value:
 
 
 def children(value: Value, limit: int = MAX_CHILDREN) -> Iterator[Value]:
-    """Values inside a constructed one, in order. Raises `MalformedDer` on reaching a bad one or one too many."""
+    """Values inside a constructed one, in order. Raises `MalformedDer` at a malformed value, and beyond `limit`."""
     raw, at, end = value.raw, value.content_start, value.end
     while at < end:
         limit -= 1
@@ -209,7 +209,7 @@ class Tbs:
 
     @property
     def extensions(self) -> tuple[Extension, ...]:
-        """Its extensions, in order. Not kept: a signer of a batch keeps its parts, and thirty values are many."""
+        """Its extensions, in order. Not stored, because each signer of a batch would hold thirty more values."""
         return _extensions(self.listed) if self.listed else ()
 
 
@@ -227,7 +227,7 @@ def certificate_parts(raw: bytes) -> tuple[Value, Value, Value]:
     return parts[0], parts[1], parts[2]
 
 
-@lru_cache(maxsize=8)  # a certificate is read for what it says, and again for who issued it
+@lru_cache(maxsize=8)  # a certificate is read once for its content, and again for its issuer
 def read_tbs(raw: bytes) -> Tbs:
     """Read the parts of a DER TBSCertificate. Raises `MalformedDer`."""
     parts = children(only(raw, SEQUENCE, "the TBSCertificate"))
@@ -255,7 +255,7 @@ def read_tbs(raw: bytes) -> Tbs:
 
 
 def read_spki_of(tbs: bytes) -> bytes:
-    """DER SubjectPublicKeyInfo of a TBSCertificate, found as `read_tbs` finds it but without looking at the rest.
+    """DER SubjectPublicKeyInfo of a TBSCertificate, found as by `read_tbs`, without parsing the other parts.
 
     Raises `MalformedDer`.
     """
@@ -318,9 +318,9 @@ _SCT_LIST: Final = encode(OBJECT_IDENTIFIER, bytes.fromhex("2b06010401d679020402
 _CT_OIDS: Final = (_POISON, _SCT_LIST)
 
 
-@lru_cache(maxsize=8)  # its SCTs are checked over it, and it is what all logs agree on of the certificate
+@lru_cache(maxsize=8)  # used to check the SCTs, and to identify the certificate across logs
 def tbs_without_scts(certificate: bytes) -> bytes:
-    """DER TBSCertificate of a certificate or precertificate, without SCT list and poison, in its order.
+    """DER TBSCertificate of a certificate or precertificate, without SCT list and poison, in the original order.
 
     Raises `MalformedDer`.
     """
@@ -346,7 +346,7 @@ def _without_scts(extensions: bytes) -> bytes:
 
 
 def _parts(raw: bytes, at: int, end: int) -> Iterator[tuple[int, int, bytes]]:
-    """Values between two places: tag, where in it the content starts, and all of it. Raises `MalformedDer`."""
+    """Values between two offsets: tag, offset of the content within the value, and value. Raises `MalformedDer`."""
     left = MAX_CHILDREN
     while at < end:
         if not left:
@@ -357,7 +357,7 @@ def _parts(raw: bytes, at: int, end: int) -> Iterator[tuple[int, int, bytes]]:
 
 
 def certificate_key(certificate: bytes) -> bytes:
-    """SHA-256 that a certificate shares with its precertificate and with that one's CT leaf (`tbs_key`).
+    """SHA-256 shared by a certificate, its precertificate, and the precertificate's CT leaf (`tbs_key`).
 
     The issuer is in the TBSCertificate by name and key identifier; the issuer's key itself is not, so two authorities
     under one name and key identifier would collide: judge the chain as well. Raises `MalformedDer`.

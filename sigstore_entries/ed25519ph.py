@@ -1,4 +1,4 @@
-"""Verifies Ed25519ph signatures (RFC 8032 5.1) over a SHA-512 digest, which no library of ours does.
+"""Verifies Ed25519ph signatures (RFC 8032 5.1) over a SHA-512 digest, which no dependency can do.
 
 Verification handles public values only, so nothing here needs constant time.
 """
@@ -18,7 +18,7 @@ _Point = tuple[int, int, int, int]  # extended homogeneous coordinates, RFC 8032
 
 
 def verify_ed25519ph(key: bytes, signature: bytes, digest: bytes) -> bool:
-    """Whether the signature (64 bytes) over a SHA-512 digest is that of the key (32 bytes, raw)."""
+    """True if the key (32 bytes, raw) made the signature (64 bytes) over a SHA-512 digest."""
     point = _decode(key)
     if point is None or len(signature) != 2 * _SIZE:
         return False

@@ -49,8 +49,8 @@ _CERTIFICATE: Final = SignerForm.CERTIFICATE
 _KEY: Final = SignerForm.KEY
 _CT_PRECERT_HEAD: Final = 44  # version, type, timestamp (8), entry type (2), issuer key hash (32)
 _CT_X509_HEAD: Final = 12
-_LONG_SEQUENCE: Final = b"\x30\x82"  # tag, and that the length takes two bytes
-_LONG_HEAD: Final = 4  # bytes: with the length
+_LONG_SEQUENCE: Final = b"\x30\x82"  # tag, and the mark of a length in two bytes
+_LONG_HEAD: Final = 4  # bytes of tag and length
 
 
 class Outline(msgspec.Struct, frozen=True, gc=False):
@@ -67,7 +67,7 @@ class Outline(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def digests(self) -> tuple[str, ...]:
-        """Lower-case hex of any algorithm. Worked out when asked for: few rules are about digests."""
+        """Lower-case hex of any algorithm. Computed on each access, because few rules are about digests."""
         return tuple(
             (each if len(each) == _HEX_DIGEST else a2b_base64(each).hex().encode()).decode("ascii")
             for each in self.raw_digests
@@ -83,7 +83,7 @@ _HOLES: Final = {
     "<base64>": r"([A-Za-z0-9+/]{43}=)",
     "<signature>": r"([A-Za-z0-9+/=]*)",
     "<material>": r'([^"]*)',
-    # For the last hole, found from the body's end: decoding it shows that it is base64 and nothing else.
+    # For the last hole, found from the body's end: decoding then checks that the text is pure base64.
     "<rest>": r"(.*)",
 }
 
@@ -92,7 +92,7 @@ _Match = Callable[[bytes], re.Match[bytes] | None]
 
 
 def _template(text: str) -> _Match:
-    """Matcher of a canonical body with holes of the kinds in `_HOLES`. The material is still to be decoded."""
+    """Matcher of a canonical body with holes of the kinds in `_HOLES`. The captured material is not decoded yet."""
     for mark, meaning in (
         ("$CERTIFICATE", '{"keyDetails":"<plain>","x509Certificate":{"rawBytes":"<rest>"}}'),
         ("$KEY", '{"keyDetails":"<plain>","publicKey":{"rawBytes":"<rest>"}}'),
@@ -206,9 +206,9 @@ def outline_fingerprints(outline: Outline) -> tuple[str, ...] | None:
 
 def _certificate_der(kind: str, holes: Sequence[bytes]) -> Outline | None:
     digest, material = holes
-    # pybase64's `validate`, by position here and below: naming it costs nearly as much as decoding a certificate.
+    # pybase64's `validate`, by position here and below: a keyword costs nearly as much as decoding a certificate.
     found = b64decode(material, None, True)
-    # One SEQUENCE that is all of it, of 256 to 65,535 bytes: nearly every certificate. Function calls add up here.
+    # A single SEQUENCE of 256 to 65,535 bytes: nearly every certificate. Without function calls, for speed.
     if found[:2] == _LONG_SEQUENCE and len(found) - _LONG_HEAD == found[2] << 8 | found[3]:
         return Outline(kind, _CERTIFICATE, found, (digest,))
     return Outline(kind, _CERTIFICATE, found, (digest,)) if _is_sequence(found) else None
@@ -248,7 +248,7 @@ def _pem(kind: str, holes: Sequence[bytes]) -> Outline | None:
 
 
 def _is_sequence(raw: bytes) -> bool:
-    """Whether this is one DER SEQUENCE, all of it."""
+    """True if these bytes are exactly one DER SEQUENCE."""
     try:
         only(raw, SEQUENCE, "a key or certificate")
     except MalformedDer:
@@ -282,7 +282,7 @@ _SIGNED: Final[Mapping[str, tuple[_Match, Callable[[str, Sequence[bytes]], Outli
 }
 
 
-# The name in the log's first releases and the one since: its proto renamed the field before version 2.0.
+# The field's name in the log's first releases, and its present name: the proto renamed it before version 2.0.
 HASHEDREKORD_V2_NAMES: Final = ("hashedRekordV002", "hashedRekordV0_0_2")
 _DSSE_V2_NAMES: Final = ("dsseV002", "dsseV0_0_2")
 # sigstore_common.proto HashAlgorithm, as protojson spells it; sizes in bytes.
@@ -358,7 +358,7 @@ def _envelope_digests(content: Fields) -> tuple[Digest, ...]:
 
 
 def _only_one(spec: Fields, names: Sequence[str]) -> Fields:
-    """The object under the one of these names that is there. Two would be two entries for two readers."""
+    """The object under the one of these names that is present. With two, readers could see two entries."""
     present = [name for name in names if name in spec]
     if len(present) > 1:
         raise MalformedBody(f"the body holds both {' and '.join(present)}")
@@ -373,7 +373,7 @@ def _signer_v2(fields: Fields, name: str) -> Signer:
     }
     present = [name for name in forms if name in verifier]
     if len(present) != 1:
-        # The proto has a oneof here: two of them would be two different signers for two readers.
+        # The proto has a oneof here: with two of the fields, two readers could see two different signers.
         raise MalformedVerifier("a verifier holds not exactly one of x509Certificate and publicKey", "malformed-body")
     return forms[present[0]](verifier.object(present[0]).bytes("rawBytes"))
 
@@ -408,7 +408,7 @@ KINDS: Final[Mapping[tuple[str, str], Callable[[Fields], Decoded]]] = MappingPro
 
 
 def decode_rekor(body: bytes, where: EntryRef, integrated_time: datetime | None = None) -> Signing | Unreadable:
-    """Decode a canonical body as the log serves it. Never raises for any bytes; see `Unreadable.code` for why not.
+    """Decode a canonical body as the log serves it. Never raises for any bytes; `Unreadable.code` gives the reason.
 
     `integrated_time` is Rekor v1's, which stands outside the body; version 2 has none. Codes: `too-large`,
     `malformed-json`, `repeated-key`, `malformed-body`, `unsupported-kind`, `malformed-certificate`, `malformed-key`,
@@ -443,10 +443,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def decode_ct(leaf: bytes, where: EntryRef, extra: bytes = b"") -> Signing | Unreadable:
-    """Decode a leaf as it is hashed into the tree. Never raises for any bytes; see `Unreadable.code` for why not.
+    """Decode a leaf as it is hashed into the tree. Never raises for any bytes; `Unreadable.code` gives the reason.
 
     `extra` is RFC 6962 4.6 `extra_data`. The tree does not cover it, so it is used only where it agrees with the
-    leaf; a log that serves none, or nonsense, changes nothing but the signer's `certificate`, `chain` and defects.
+    leaf; missing or malformed `extra` affects only the signer's `certificate`, `chain` and defects.
     Kinds are `certificate` and `precertificate`. Codes: `malformed-leaf`, `malformed-certificate`, `decoder-failed`.
     """
     try:
@@ -503,7 +503,7 @@ def _read_extra(extra: bytes, kind: EntryType) -> tuple[tuple[bytes, ...], bytes
 
 def _times(leaf: CtLeaf, signer: Signer) -> tuple[KnownTime, ...]:
     times = []
-    with suppress(OverflowError):  # a timestamp after the year 9999 tells no time
+    with suppress(OverflowError):  # `datetime` cannot hold a timestamp after the year 9999
         times.append(KnownTime("ct-timestamp", _EPOCH + timedelta(milliseconds=leaf.timestamp)))
     if signer.not_before is not None:
         times.append(KnownTime("certificate-not-before", signer.not_before))
@@ -521,7 +521,7 @@ _ENDS: Final = re.compile(rb"[\"'<>\\]")
 
 
 def readable_part(leaf: bytes) -> str:
-    """Return one inert line about an entry's bytes; names come in the order they stand, each once, cut to a few."""
+    """Return one inert line about an entry's bytes; names in their order, without duplicates, at most `MAX_NAMES`."""
     kind = _KIND.search(leaf)
     names = list(dict.fromkeys(_names(leaf, _NESTED)))
     shown = ", ".join(names[:MAX_NAMES]) or "no name"

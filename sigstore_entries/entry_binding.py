@@ -1,6 +1,6 @@
-"""Check that a log entry is of exactly one signature: the same bytes, by the same key.
+"""Checks that a log entry belongs to one given signature: the same bytes, by the same key.
 
-An entry of another signature proves nothing.
+An entry of another signature is no proof that this one was logged.
 """
 
 import base64
@@ -21,7 +21,7 @@ class NotBound(ValueError):
 
 
 def bound_entry(body: bytes, signature: bytes, signed: Mapping[str, str]) -> Signing:
-    """The decoded entry, once it is of this signature and content. Raises `NotBound`.
+    """The decoded entry, after a check of its signature and content. Raises `NotBound`.
 
     `signed` are hex SHA-256 digests by their content (`artifact`, `payload`). The caller compares the signer.
     """
@@ -62,7 +62,7 @@ def _signatures(body: Mapping[str, Any]) -> list[tuple[bytes, bytes]]:
     elif which == ("dsse", "0.0.2"):
         found = [(sig["content"], _v2(sig)) for each in spec.values() for sig in each["signatures"]]
     elif which == ("intoto", "0.0.2"):
-        # Its signature is base64 of base64 (Rekor, intoto 0.0.2).
+        # The signature in it is base64 of base64 (Rekor, intoto 0.0.2).
         found = [
             (decoded(each["sig"], "a signature in the log entry").decode(), each["publicKey"])
             for each in spec["content"]["envelope"]["signatures"]
@@ -76,7 +76,7 @@ def _signatures(body: Mapping[str, Any]) -> list[tuple[bytes, bytes]]:
 
 
 def _v2(signature: Mapping[str, Any]) -> str:
-    """The key of a Rekor v2 entry; of a certificate its key, so that both are SPKI."""
+    """The key of a Rekor v2 entry as SPKI; taken from the certificate if the entry holds one."""
     verifier = signature["verifier"]
     if "x509Certificate" in verifier:
         raw = decoded(verifier["x509Certificate"]["rawBytes"], "a certificate in the log entry")

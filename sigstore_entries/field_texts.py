@@ -1,4 +1,4 @@
-"""Texts of chosen fields of certificates, found in their bytes without parsing: a first check of very many.
+"""Texts of chosen fields, found in the bytes of certificates without parsing: a fast first check of many entries.
 
 DER has one spelling for an object identifier and one for every length. So an extension always follows the bytes of
 its identifier, and if these occur once in a certificate, the extension is at this place or absent. They may also
@@ -32,8 +32,8 @@ _SHORT_FORM: Final = 0x80
 class Shown:
     """Texts that were found: `texts[i]` in the certificate with number `owners[i]`.
 
-    Each certificate that is not among the `unsure` shows every text that decoding it would give for one of the fields;
-    there may be others. Only decoding gives the texts of the unsure ones.
+    For each certificate outside of `unsure`, the texts include every text that decoding would give for the fields, and
+    perhaps more. Only decoding gives the texts of the certificates in `unsure`.
     """
 
     texts: list[str] = field(default_factory=list)
@@ -50,16 +50,16 @@ class Shown:
 
 
 class FieldTexts:
-    """Looks at the fields it was made for: `identity`, `issuer`, claims by name, extensions by dotted OID."""
+    """Finds the texts of the given fields: `identity`, `issuer`, claims by name, extensions by dotted OID."""
 
     def __init__(self, fields: Iterable[str]) -> None:
-        """Fields that no certificate has, such as `digest`, are passed over."""
+        """Fields that no certificate has, such as `digest`, are ignored."""
         wanted = sorted(set(fields))
         self._names = _Identifier(SAN_OID) if "identity" in wanted else None
         self._others = tuple((_Identifier(oid), read) for each in wanted for oid, read in _readers(each))
 
     def find(self, certificates: Sequence[bytes]) -> Shown:
-        """Look at DER certificates or TBSCertificates. Never raises for any bytes."""
+        """Search DER certificates or TBSCertificates. Never raises for any bytes."""
         shown = Shown()
         if max(map(len, certificates), default=0) > LARGEST:
             shown.unsure += [number for number, each in enumerate(certificates) if len(each) > LARGEST]
@@ -109,13 +109,13 @@ class _Identifier:
     def places(self, joined: bytes, ends: Sequence[int]) -> Sequence[int]:
         """End of the identifier in each certificate, or `_NOWHERE`, or `_TWICE` for more than once.
 
-        `joined` are all certificates, and `ends` where each of them ends.
+        `joined` holds all certificates, `ends` the end of each of them.
         """
-        if self._automaton is None:  # DER has no such identifier
+        if self._automaton is None:  # DER cannot encode this identifier
             return [_NOWHERE] * len(ends)
         places = [end for _, _, end in self._automaton.find_matches_as_indexes(joined, overlapping=True)]
         begins = [place - self._size for place in places]
-        # Each in a certificate of its own; joining two certificates makes occurrences that are in neither.
+        # One in each certificate. A match across the border of two certificates is in neither of them.
         if len(places) == len(ends) and all(map(le, places, ends)) and all(map(le, ends, begins[1:])):
             return places
         found = [_NOWHERE] * len(ends)
@@ -127,7 +127,7 @@ class _Identifier:
 
 
 def _groups(certificates: Sequence[bytes]) -> Iterator[tuple[int, Sequence[bytes]]]:
-    """Runs of certificates to search in one go, each of at most `WINDOW` bytes, and where each run starts."""
+    """Runs of certificates to search at once, each of at most `WINDOW` bytes, with the index of their first."""
     if sum(map(len, certificates)) <= WINDOW:
         yield 0, certificates
         return
@@ -148,7 +148,7 @@ def _read(joined: bytes, place: int, end: int, read: _Reader) -> _Texts | None:
 def _value(raw: bytes, at: int, end: int) -> bytes | None:
     """Value of the extension whose identifier ends at `at`, if it is one (RFC 5280 4.1); as `tbs` reads it."""
     if at + 2 <= end and raw[at] == der.OCTET_STRING and (size := raw[at + 1]) < _SHORT_FORM and at + 2 + size <= end:
-        return raw[at + 2 : at + 2 + size]  # as nearly every claim
+        return raw[at + 2 : at + 2 + size]  # the form of nearly every claim
     try:
         tag, start, stop = der.header(raw, at, end)
         if tag == der.BOOLEAN:
@@ -174,13 +174,13 @@ def _claim(claim: FulcioExtension, value: bytes) -> _Texts | None:
         text = claim.decode(value)
     except ValueError:
         return None
-    return (text,) if text.isprintable() else None  # decoding spells others as escapes
+    return (text,) if text.isprintable() else None  # decoding escapes other texts
 
 
 def _heads() -> tuple[dict[bytes, int], dict[bytes, int]]:
     """Bytes between the identifier and the text of a critical SAN that holds one e-mail address or one URI.
 
-    For all lengths of text in short form, and for those whose every length takes two bytes: nearly every certificate.
+    They cover texts whose lengths all have the short form, or all take two bytes: nearly every certificate.
     """
     heads: tuple[dict[bytes, int], dict[bytes, int]] = {}, {}
     for size in range(1, 0x100 - len(b"\x30\x81\x00\x86\x81\x00")):
@@ -214,7 +214,7 @@ def _add_names(shown: Shown, first: int, joined: bytes, ends: Sequence[int], pla
 
 
 def _single_names(joined: bytes, places: Sequence[int]) -> list[bytes]:
-    """The one name of each SAN that holds one and is written as nearly all are; empty for the others."""
+    """The name of each SAN that holds a single name in the usual form; empty for all others."""
     names = []
     short, long = _SHORT.get, _LONG.get
     for place in places:

@@ -2,7 +2,7 @@
 
 The log has either the commit's id, signed once more with the same key (gitsign's online mode), or the signed attributes
 of the CMS signature, whose entry then stands in the commit (offline mode). Reading verifies nothing but the structure;
-`verified` checks the signature. Whether the certificate is to be trusted is for the caller.
+`verified` checks the signature. The caller decides whether to trust the certificate.
 """
 
 import base64
@@ -102,7 +102,7 @@ def split_object(raw: bytes) -> tuple[bytes, bytes]:
 
 
 def read_git_signature(raw: bytes) -> GitSignature:
-    """The signature of a commit or tag object. Never raises anything but `NoGitSignature`."""
+    """The signature of a commit or tag object. Raises only `NoGitSignature`, for any bytes."""
     if len(raw) > MAX_OBJECT:
         raise NoGitSignature(f"it is larger than {MAX_OBJECT // 2**20} MiB")
     payload, armoured = split_object(raw)
@@ -110,7 +110,7 @@ def read_git_signature(raw: bytes) -> GitSignature:
 
 
 def read_cms(payload: bytes, armoured: bytes) -> GitSignature:
-    """A detached signature over `payload`, as `git` hands both to its signing program. Raises `NoGitSignature`."""
+    """A detached signature over `payload`, as `git` passes both to its signing program. Raises `NoGitSignature`."""
     if not armoured.startswith(f"-----BEGIN {ARMOUR}".encode()):
         kind = armoured[:60].split(b"-----")[1:2]
         shown = kind[0].decode("ascii", "replace") if kind else "something else"

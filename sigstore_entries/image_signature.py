@@ -1,4 +1,4 @@
-"""Signatures and attestations of images, read from what a registry holds: bundles, and cosign's formats before them."""
+"""Signatures and attestations of images from a registry: bundles, and cosign's earlier formats."""
 
 import base64
 import hashlib
@@ -40,9 +40,9 @@ def read_signature(place: str, media_type: str, raw: bytes, annotations: Mapping
 
 
 def _read_older(raw: bytes, annotations: Mapping[str, str], place: str) -> Found | NotHeld:
-    """A signature of cosign before its version 3: the payload is the blob, everything else stands in annotations.
+    """A signature of cosign before its version 3: the blob is the payload; all else is in annotations.
 
-    SPEC cosign SIGNATURE_SPEC. Of an attestation the blob is the envelope.
+    SPEC cosign SIGNATURE_SPEC. For an attestation the blob is the envelope.
     """
     envelope = None
     with suppress(ValueError, RecursionError):
@@ -71,8 +71,8 @@ def _read_older(raw: bytes, annotations: Mapping[str, str], place: str) -> Found
 def signed_bytes(found: Found, subject: str) -> tuple[bytes, str, Mapping[str, str]]:
     """The signed bytes, the statement in them, and the digests that the log entry may have, by their content.
 
-    Raises `NoBundle` where it is not about the image of this digest, and `KeyError`, `TypeError`, `ValueError` or
-    `AttributeError` for what is garbled.
+    Raises `NoBundle` where the statement is not about the image of this digest, and `KeyError`, `TypeError`,
+    `ValueError` or `AttributeError` for a malformed one.
     """
     envelope = found.held.document.get("dsseEnvelope")
     if envelope:

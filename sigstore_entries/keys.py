@@ -1,6 +1,6 @@
 """The verifier of an entry becomes a `Signer`: a list of PEM blocks, a certificate in DER, or a bare public key.
 
-Bare keys are SubjectPublicKeyInfo, PGP, SSH and minisign; only a fingerprint says whose they are. Fingerprints follow
+Bare keys are SubjectPublicKeyInfo, PGP, SSH and minisign; only a fingerprint identifies them. Fingerprints follow
 Rekor's `pkg/pki/*/Identities`: lower-case hex SHA-256 of the SPKI, `SHA256:` and unpadded base64 for SSH.
 """
 
@@ -24,7 +24,7 @@ _SSH_LENGTH: Final = 4
 
 
 class MalformedKey(ValueError):
-    """The key block is not what its format says."""
+    """The key block does not follow its format."""
 
 
 def read_spki(spki: bytes) -> Signer:

@@ -60,7 +60,7 @@ class LoggingKey(Protocol):
     """A log of a trust root: its key in SPKI, the key id, and the time in which the key may have signed."""
 
     @property
-    def spki(self) -> bytes: ...  # noqa: D102  as the class says
+    def spki(self) -> bytes: ...  # noqa: D102  the class describes it
     @property
     def log_id(self) -> bytes: ...  # noqa: D102
     @property
@@ -151,7 +151,7 @@ def proven_entry(entry: Mapping[str, Any], log: LoggingKey) -> ProvenEntry:
 
 
 def entry_timestamp(entry: Mapping[str, Any], log: LoggingKey) -> EntryTimestamp | None:
-    """Verify the signed entry timestamp, and that the key was valid then; `None` where there is none.
+    """Verify the signed entry timestamp, and that the key was valid then; `None` for an entry without one.
 
     Raises `NotLogged`.
     """
@@ -175,7 +175,7 @@ def entry_timestamp(entry: Mapping[str, Any], log: LoggingKey) -> EntryTimestamp
 
 
 def timestamp_statement(body: bytes, integrated_time: int, log_id: bytes, index: int) -> bytes:
-    """Bytes that a signed entry timestamp is over. Raises `ValueError` for numbers that JSON cannot hold exactly.
+    """Bytes that a signed entry timestamp signs. Raises `ValueError` for numbers that JSON cannot hold exactly.
 
     SPEC rekor verify.go: RFC 8785 of exactly body (base64), integratedTime (seconds), logID (hex) and logIndex (through
     all trees of the log).

@@ -15,7 +15,7 @@ from sigstore_entries.body import MalformedText, from_base64
 from sigstore_entries.certificate import MAX_TEXT, plain_text
 from sigstore_entries.signing import Name, NameForm, Signer, SignerForm
 
-MAX_NAMES: Final = 64 * 1024  # bytes of user IDs; a user ID proves nothing, so further ones are only counted
+MAX_NAMES: Final = 64 * 1024  # bytes of user IDs; a user ID is no proof of identity, so further ones are only counted
 
 _SIGNATURE: Final = 2
 _PUBLIC_KEY: Final = 6
@@ -35,7 +35,7 @@ _ARMORED: Final = (
     rb"(?:[A-Za-z]{1,20}: [^\r\n]{0,200}\r?\n){0,10}"
     rb"[ \t]*\r?\n"
     rb"([A-Za-z0-9+/=\r\n]*?)"
-    rb"(?:\r?\n=[A-Za-z0-9+/]{4})?\r?\n?"  # RFC 9580 6.1: a checksum that disagrees is no reason to reject
+    rb"(?:\r?\n=[A-Za-z0-9+/]{4})?\r?\n?"  # RFC 9580 6.1: a wrong checksum is no reason to reject
     rb"-----END PGP %b-----"
 )
 _ARMOR: Final = re.compile(_ARMORED % (b"PUBLIC KEY BLOCK", b"PUBLIC KEY BLOCK"))
@@ -55,7 +55,7 @@ def read_pgp(block: bytes, signature: bytes | None = None) -> Signer:
     it is unknown.
 
     Fingerprints are lower-case hex of all primary keys and subkeys, in the block's order: the entry's size is the
-    bound, because a count could be stepped over. Keys and names that are left out are counted in an `unread` defect.
+    bound, because an attacker could exceed a count. Keys and names that are left out are counted in an `unread` defect.
     """
     found = _Found()
     try:
@@ -96,20 +96,20 @@ def addresses(user_id: str) -> tuple[str, ...]:
 
 
 def is_made_by(signature: bytes, public_key: bytes) -> bool:
-    """Whether a signature packet names this key packet as its maker; the signature is not verified."""
+    """True if a signature packet names this key packet as its maker; the signature is not verified."""
     fingerprint = _fingerprint(public_key)
     return fingerprint is not None and _key_id(fingerprint) in _issuers_of(signature)
 
 
 def made_at(signature: bytes) -> int:
-    """Unix time at which a signature packet says it was made; 0 where it does not say."""
+    """Unix time at which a signature packet claims to be made; 0 without such a claim."""
     times = (content for kind, content in _subpackets(signature) if kind == _CREATED)
     return int.from_bytes(next(times, b""), "big")
 
 
 @dataclass(slots=True)
 class _Found:
-    """Keys and user IDs of a block, each once and in its order; with each key the primary keys that it stands under."""
+    """Keys and user IDs of a block, without duplicates, in their order; each key with its primary keys."""
 
     fingerprints: dict[str, set[str]] = field(default_factory=dict)
     primary: str = ""
@@ -229,7 +229,7 @@ def _subpacket_length(raw: bytes, at: int) -> tuple[int, int]:
 def _addresses(user_ids: Iterable[str]) -> Iterator[Name]:
     """Mail addresses in user IDs of the form `Name (comment) <address>`, each once.
 
-    Readers of mail differ in the choice among several, so the first and the last are taken.
+    Mail programs choose differently among several addresses, so the first and the last are taken.
     """
     found: dict[str, None] = {}
     for user_id in user_ids:
@@ -244,7 +244,7 @@ def _addresses(user_ids: Iterable[str]) -> Iterator[Name]:
 def _fingerprint(body: bytes) -> str | None:
     version = body[0] if body else 0
     if version == _V4 and len(body) < 1 << 16:
-        # RFC 9580 5.5.4.2: SHA-1 over 0x99, two octets of length, and the packet body. It identifies, it does not sign.
+        # RFC 9580 5.5.4.2: SHA-1 over 0x99, two octets of length, and the packet body, only to identify a key.
         return sha1(b"\x99" + len(body).to_bytes(2, "big") + body, usedforsecurity=False).hexdigest()
     if version == _V6:
         # RFC 9580 5.5.4.3: SHA-256 over 0x9B, four octets of length, and the packet body.

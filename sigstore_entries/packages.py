@@ -59,7 +59,7 @@ def helm_v1(spec: Fields) -> Decoded:
 
 
 def _signature(spec: Fields, *path: str) -> bytes | None:
-    """The entry's signature; `None` where it cannot be read, and so does not tell which key made it."""
+    """The entry's signature; `None` where it cannot be read and so cannot name the key that made it."""
     try:
         return spec.object(*path).bytes("content")
     except MalformedBody:

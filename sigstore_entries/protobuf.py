@@ -1,8 +1,8 @@
 """Sigstore's protobuf documents, read strictly: JSON (trusted roots, bundles), and entries in gitsign's binary form.
 
 SPEC protobuf ProtoJSON: a parser accepts lowerCamelCase names and the names of the .proto file, `null` for an absent
-field, bytes in standard or URL-safe base64 with or without padding, and enumerations by name or by number. After
-`canonical` there is one spelling of each: that which Sigstore's own tools write.
+field, bytes in standard or URL-safe base64 with or without padding, and enumerations by name or by number. `canonical`
+brings each to one spelling, that of Sigstore's own tools.
 
 SPEC protobuf encoding; sigstore_rekor.proto TransparencyLogEntry. An entry read from the binary form is a document in
 the spelling of protobuf JSON, as in a bundle: 64-bit integers as text, bytes in base64.
@@ -44,11 +44,11 @@ _ENTRY: Final[_Fields] = {
 
 
 class MalformedWire(ValueError):
-    """The bytes are no such message."""
+    """The bytes are not a message of the expected type."""
 
 
 def read_entry(raw: bytes) -> dict[str, Any]:
-    """A TransparencyLogEntry. Unknown fields are passed over, as protobuf wants. Raises `MalformedWire`."""
+    """A TransparencyLogEntry. Unknown fields are ignored, as protobuf requires. Raises `MalformedWire`."""
     return _read(raw, _ENTRY)
 
 
@@ -118,7 +118,7 @@ def _write(document: Mapping[str, Any], known: _Fields) -> bytes:
     for number, (name, kind) in known.items():
         value = document.get(name)
         if value in (None, "", 0, "0"):
-            continue  # SPEC protobuf: what is zero is left out
+            continue  # SPEC protobuf: fields with the value zero are left out
         if kind == "int":
             out += _encoded(number << 3 | _VARINT) + _encoded(int(value))
             continue
@@ -242,7 +242,7 @@ def _field(name: str, value: Any) -> Any:
 
 
 def _base64(value: Any) -> Any:
-    """Standard base64 with padding, of text that is base64 at all; the reader of the field refuses other text."""
+    """Base64 text in the standard spelling with padding; the reader of the field refuses other text."""
     if not isinstance(value, str) or (("+" in value or "/" in value) and ("-" in value or "_" in value)):
         return value
     bare = value.rstrip("=").translate(_URL_SAFE)
@@ -250,7 +250,7 @@ def _base64(value: Any) -> Any:
 
 
 def unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object of its members. Raises `ValueError` for a name that stands twice."""
+    """Make a JSON object of its members. Raises `ValueError` for a name that stands twice."""
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:

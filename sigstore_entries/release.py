@@ -17,16 +17,16 @@ IMAGE_SIGNATURE: Final = "https://sigstore.dev/cosign/sign/v1"
 STATEMENT: Final = "https://in-toto.io/Statement/v1"
 SIMPLE_SIGNING: Final = "cosign container image signature"
 _COMPACT: Final = (",", ":")
-# SPEC Go protojson: a build of the client either writes a space after each comma or writes none.
+# SPEC Go protojson: depending on its build, a client writes a space after each comma, or none.
 _SPACED: Final = (", ", ":")
 _SHA256: Final = "sha256:"
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Something released, and every digest under which the log may enter one signature of it: `sha256:…`, or another.
+    """A released object, and every digest under which a log may hold one of its signatures: `sha256:…`, or another.
 
-    A P-384 key signs a SHA-384, an Ed25519 key a SHA-512. `what` names it for people.
+    A P-384 key signs a SHA-384, an Ed25519 key a SHA-512. `what` names the object for people.
     """
 
     what: str
@@ -34,7 +34,7 @@ class Release:
 
 
 def pre_authentication(payload_type: str, payload: bytes) -> bytes:
-    """The bytes that a DSSE signature is over. SPEC DSSE v1, PAE: "DSSEv1", then lengths and texts."""
+    """The bytes that a DSSE signature signs. SPEC DSSE v1, PAE: "DSSEv1", then lengths and texts."""
     kind = payload_type.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
@@ -66,7 +66,7 @@ def simple_signing(image: ImageName) -> bytes:
 def released_image(image: ImageName) -> Release:
     """Digests that the logs show for a signature of this image: Rekor v1 the statement's digest, Rekor v2 its PAE's.
 
-    The image must have a digest. A signature with annotations, and any other attestation, is of a statement of its own.
+    The image must have a digest. A signature with annotations, and any other attestation, has its own statement.
     """
     if image.digest is None:
         raise ValueError(f"{image} has no digest: a tag can be moved, so it does not identify the signed image")
@@ -88,7 +88,7 @@ def released_commit(commit: str, signed_attributes: bytes | None, kind: str = "c
     """Digest that the log shows for a signature of this commit or tag (`kind`), by its hexadecimal id.
 
     gitsign enters the digest of the id as text (its online mode), or that of the signed attributes of the CMS
-    signature in the commit (its offline mode), which are known once it is signed.
+    signature in the commit (its offline mode), which exist only after signing.
     """
     digests = [sha256(commit.encode())]
     if signed_attributes is not None:

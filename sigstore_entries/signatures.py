@@ -5,10 +5,9 @@ signature. So does a rekord with an X.509 key. The signatures of dsse, intoto an
 entry does not hold, of which a hash is no substitute (the DSSE PAE holds the payload's type and length); those of
 packages, SSH and minisign are over the artifact itself. These are not checked.
 
-A tuf entry and a timestamp list keys and certificates, of which some signed: any person can list another person's
-there, and Rekor verifies no timestamp. Each is compared with the signatures in the entry. An OpenPGP ring is such a
-list as well
-(`sigstore_entries.openpgp`).
+A tuf entry and a timestamp list keys and certificates, of which only some signed: any person can list another
+person's key, and Rekor verifies no timestamp. Each key is compared with the signatures in the entry. An OpenPGP ring is
+such a list as well (`sigstore_entries.openpgp`).
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -38,7 +37,7 @@ _HASHES: Final[Mapping[str, Callable[[], hashes.HashAlgorithm]]] = MappingProxyT
 )
 _OF_TUF: Final = frozenset({"sha256"})  # TUF 5.2: rsassa-pss-sha256, ecdsa-sha2-nistp256
 _MAX_TRIED: Final = 16  # signatures under one key: real metadata has one
-_KINDS: Final = frozenset({"hashedrekord", "rekord"})  # each has one signer
+_KINDS: Final = frozenset({"hashedrekord", "rekord"})  # entries of these kinds have one signer
 _UNREADABLE: Final = (MalformedBody, MalformedText, der.MalformedDer, UnsupportedAlgorithm, ValueError, TypeError)
 
 
@@ -46,7 +45,7 @@ def check_signers(body: bytes, signing: Signing, at_any_cost: Callable[[Signer],
     """The signing with `Signer.signature` set. Never raises for any bytes.
 
     It is `NOT_CHECKED` if the entry does not decide it. Ed25519ph takes some milliseconds, and is skipped for a
-    signer that is not worth `at_any_cost`.
+    signer for which `at_any_cost` is false.
     """
     if signing.kind in _LISTS:
         return _among_listed(body, signing)
@@ -101,7 +100,7 @@ def _of_time_stamp(spec: Fields, signing: Signing) -> Mapping[str, SignatureChec
 
 
 def _of_any(spki: bytes, message: bytes, signatures: Sequence[bytes], algorithms: Collection[str]) -> SignatureCheck:
-    """Whether this key made one of the signatures over the message, under one of these hashes."""
+    """Check if this key made one of the signatures over the message, under one of these hashes."""
     if len(signatures) > _MAX_TRIED:
         return SignatureCheck.NOT_CHECKED
     try:
@@ -217,9 +216,9 @@ def _verifies(verify: Callable[[], None]) -> bool:
     return True
 
 
-# Kinds that list keys or certificates, and which of these signed.
+# Kinds that list keys or certificates, and the function that finds those that signed.
 _LISTS: Final[Mapping[str, Callable[[Fields, Signing], Mapping[str, SignatureCheck]]]] = MappingProxyType(
     {"tuf": _of_metadata, "rfc3161": _of_time_stamp}
 )
 LISTING_KINDS: Final = frozenset(_LISTS)
-"""Kinds of entries whose signers `check_signers` tells from the keys that they list."""
+"""Kinds of entries for which `check_signers` separates the signers from keys that are only listed."""

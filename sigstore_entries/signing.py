@@ -144,7 +144,7 @@ class Signing:
 
     @property
     def unread(self) -> str:
-        """Reason why signers of the entry were left out as unreadable; empty when all were read."""
+        """Reason why signers of the entry are left out as unreadable; empty when every signer was read."""
         return "; ".join(
             text
             for signer in self.signers
@@ -157,7 +157,7 @@ class Signing:
 class Unreadable:
     """An entry that is in the log but could not be decoded. `reason` is for people, `code` for metrics.
 
-    The raw bytes are kept beside it: an unreadable entry is recorded and reported, never skipped.
+    The caller keeps the raw bytes: an unreadable entry is recorded and reported, never skipped.
     """
 
     where: EntryRef
@@ -170,7 +170,7 @@ _SHOWN_NAMES = 3
 
 
 def left_out(signing: Signing) -> Unreadable | None:
-    """The part of a decoded entry that cannot be read, with the part that can; `None` when all of it is read."""
+    """The unreadable part of a decoded entry, with the readable part; `None` when every part was read."""
     if not signing.unread:
         return None
     names = [name.value for signer in signing.signers for name in signer.names[:_SHOWN_NAMES]]
@@ -182,7 +182,7 @@ def left_out(signing: Signing) -> Unreadable | None:
 def digest_label(kind: str, of: str) -> str:
     """Label for a digest of an entry of this kind: the content that was hashed.
 
-    A hashedrekord is of a file, of a commit's id, or of the signed bytes of an envelope, without a mark of the kind.
+    A hashedrekord may hold the digest of a file, of a commit's id, or of an envelope's signed bytes, without a mark.
     """
     if kind == "hashedrekord":
         return "Digest of the signed bytes"

@@ -33,12 +33,12 @@ _SIGNED_WITH: Final = {
 _MESSAGE_DIGEST: Final = "1.2.840.113549.1.9.4"  # RFC 5652 11.2
 _TST_INFO: Final = "1.2.840.113549.1.9.16.1.4"  # RFC 3161 2.4.2
 _CONTEXT_0: Final = 0xA0
-_SMALLEST: Final = 2  # bytes of a DER value: the bound on how many a set can hold
+_SMALLEST: Final = 2  # bytes of the shortest DER value, which bounds the number of values in a set
 _FRACTION = re.compile(rb"(\d{14})\.(\d{1,9})Z")
 
 
 class _Response(NamedTuple):
-    """The parts that are read: the hash's OID and value, the time, and the values in the set of certificates.
+    """The parts in use: the hash's OID and value, the time, and the values in the set of certificates.
 
     `content` is the TSTInfo that is signed, `signers` the set of SignerInfo.
     """
@@ -52,7 +52,7 @@ class _Response(NamedTuple):
 
 
 class SignedContent(NamedTuple):
-    """One CMS signature (RFC 5652 5.4): `message` is under it, `algorithms` are hashes it may be of."""
+    """One CMS signature (RFC 5652 5.4): `message` is signed, under one of the hashes in `algorithms`."""
 
     message: bytes
     algorithms: frozenset[str]
@@ -63,7 +63,7 @@ def rfc3161_v1(spec: Fields) -> Decoded:
     """Decode rfc3161 0.0.1: the imprint, the time, and the authority's certificates if the response has them.
 
     The order of the sets in it does not matter: OpenSSL and Rekor read sets that are not in DER's order. A response
-    without certificates has no signer that can be named. Which certificate signed: `signed_content`.
+    without certificates names no signer. `signed_content` gives the certificate that signed.
     """
     raw = spec.object("tsr").bytes("content")
     try:
@@ -77,7 +77,7 @@ def rfc3161_v1(spec: Fields) -> Decoded:
     times = (KnownTime("timestamp-response", response.at),)
     if not response.certificates:
         return Decoded((), digests, times)
-    # CMS holds the certificates as a set: which of them signed is in the SignerInfo, and a chain may come along.
+    # CMS holds the certificates as a set, perhaps with a chain; the SignerInfo names the one that signed.
     ordered = sorted(response.certificates, key=lambda each: each.encoded)
     return Decoded(all_signers(partial(_signer, each) for each in ordered), digests, times)
 
@@ -147,7 +147,7 @@ def _message_digest(attributes: der.Value) -> bytes:
 
 
 def _parts(value: der.Value, *tags: int) -> list[der.Value]:
-    """Values inside a constructed one, of which the first have these tags."""
+    """Values inside a constructed one, the first of which must have the given tags."""
     found = list(der.children(value))
     if [each.tag for each in found[: len(tags)]] != list(tags):
         raise der.MalformedDer("a part is missing or of another type")

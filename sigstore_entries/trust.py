@@ -29,13 +29,13 @@ from tlog.ct import CtLeaf, EntryType, MalformedCt, Sct, parse_sct_list, verify_
 from tlog.note import BadSignature
 
 MAX_DEPTH: Final = 4
-MAX_OFFERED: Final = 10  # intermediates that an entry brings along; Rekor takes no longer chain
+MAX_OFFERED: Final = 10  # intermediates in an entry; Rekor accepts no longer chain
 MAX_SCTS: Final = 10
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _KNOWN_ISSUERS: Final = 256
 _BAD_X509: Final = (*X509_ERRORS, InvalidSignature)
 # RFC 5280 4.2: "a certificate-using system MUST reject the certificate if it encounters a critical extension it does
-# not recognize". These are the ones a code-signing leaf may have that are looked at here or in the decoder.
+# not recognize". A code-signing leaf may have these; this module or the decoder reads each of them.
 _KNOWN_CRITICAL: Final = frozenset({"2.5.29.15", "2.5.29.17", "2.5.29.19", "2.5.29.37", POISON_OID})
 _BASIC_CONSTRAINTS: Final = "2.5.29.19"
 _EXTENDED_KEY_USAGE: Final = "2.5.29.37"
@@ -59,7 +59,7 @@ class BadAuthority(ValueError):
 
 
 class NotTrusted(Exception):
-    """A certificate does not chain to an authority of the trust root. The message says which step failed."""
+    """A certificate does not chain to an authority of the trust root. The message names the failed step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class _Issuer:
     key: CertificatePublicKeyTypes
 
     def may_issue(self, below: int, when: datetime | None) -> bool:
-        """Whether a certificate of that time, with `below` issuers between it and the leaf, may be issued by this."""
+        """True if this issuer may issue a certificate at that time with `below` issuers between it and the leaf."""
         return (self.below is None or below <= self.below) and _within(when, self.not_before, self.not_after)
 
 
@@ -126,7 +126,7 @@ class CertificateAuthorities:
         self._anchors = tuple(_anchor(each) for each in authorities)
 
     def judge_chain(self, signer: Signer, at: datetime | None = None) -> Signer:
-        """Return the signer with `trust` and `trusted_by` filled; `at` is when it is known to have signed, if it is.
+        """Return the signer with `trust` and `trusted_by` filled; `at` is the known time of the signature, if any.
 
         A precertificate without its signed form is judged by the issuer key hash in the leaf, which the log computed
         from a verified chain: a server must not suppress an alert by leaving out `extra_data`.
@@ -151,9 +151,9 @@ class CertificateAuthorities:
         `tbs` are the leaf's parts, where they were read before.
 
         Checked at the leaf's notBefore: signatures and names along the path, validity, CA flags, path length, code
-        signing in the leaf and in every intermediate that restricts its usage. A leaf that is odd, long or refused by
-        the library still has the issuer that signed it; `read_certificate` calls its odd parts defects, which makes
-        the signing unexpected. Raises `NotTrusted`.
+        signing in the leaf and in every intermediate that restricts its usage. An unusual or long leaf, or one that the
+        library refuses, keeps its issuer; `read_certificate` reports its unusual parts as defects, which make the
+        signing unexpected. Raises `NotTrusted`.
         """
         if len(certificate) > MAX_CERTIFICATE:
             raise NotTrusted(f"a certificate of {len(certificate)} bytes is too long to be judged")
@@ -167,7 +167,7 @@ class CertificateAuthorities:
         return authority
 
     def embedded_scts(self, signer: Signer, ct_keys: Iterable[CtLogKey]) -> list[EmbeddedSct] | None:
-        """SCTs in the signer's certificate that verify under one of the logs' keys; `None` where there is none at all.
+        """SCTs in the signer's certificate that verify under one of the logs' keys; `None` without any SCT.
 
         SPEC RFC 6962 3.2: each is over the certificate without its SCTs, and the hash of its issuer's key.
         """
@@ -192,7 +192,7 @@ class CertificateAuthorities:
         ]
 
     def _judged(self, signer: Signer, defects: list[str]) -> tuple[ChainTrust, str | None]:
-        """Verdict on the chain, and the name of the authority; `defects` are added to."""
+        """Verdict on the chain, and the name of the authority; appends to `defects`."""
         if signer.form is SignerForm.PRECERTIFICATE and signer.issuer_key_hash is not None:
             name = self._by_key_hash(signer, defects)
         elif signer.certificate is not None:
@@ -228,8 +228,8 @@ class CertificateAuthorities:
             for top in tops:
                 if (anchor := self._anchor_of(top, below, when)) is not None:
                     return anchor.authority
-            # Every one that issued some certificate below: an attacker can make a certificate with a real issuer's
-            # name and key, and offer it before the real one.
+            # All issuers of some certificate below: an attacker can make a certificate with a real issuer's name and
+            # key, and offer it before the real one.
             issuers = [each for each in offered if any(_issues(each, top, below, when) for top in tops)]
             tops = [partial(_issuer_issued, each) for each in issuers]
         raise NotTrusted("no authority of the trust root issued the certificate")
@@ -238,7 +238,7 @@ class CertificateAuthorities:
         for anchor in self._anchors:
             if not _covers(anchor, when):
                 continue
-            # Any certificate of the chain may be the issuer: a root that signs leaves itself is an anchor as well.
+            # Any certificate of the chain may be the issuer: a root may sign leaves itself.
             for depth, issuer in enumerate(anchor.chain):
                 above = enumerate(anchor.chain[depth + 1 :], start=below + 1)
                 if _issues(issuer, top, below, when) and all(each.may_issue(under, when) for under, each in above):
@@ -255,7 +255,7 @@ def _anchor(authority: CertificateAuthority) -> _Anchor:
             if issuer.below is not None and issuer.below < below:
                 raise ValueError("an issuer has too many others below it")
             above = chain[min(below + 1, len(chain) - 1)].certificate
-            # The last one is a self-signed root, or an intermediate that the trust root itself vouches for.
+            # The last one is a self-signed root, or an intermediate that the trust root itself names.
             if above is not issuer.certificate or above.issuer == above.subject:
                 issuer.certificate.verify_directly_issued_by(above)
     except _BAD_X509 as error:
@@ -274,10 +274,10 @@ def _issues(issuer: _Issuer, is_signed_by: _SignedBy, below: int, when: datetime
 
 
 class _Leaf:
-    """A leaf, and whether an issuer signed it.
+    """A leaf, with the check of an issuer's signature over it.
 
     An ECDSA signature of an issuer whose subject is, byte by byte, the leaf's issuer is verified with the key that is
-    loaded already. For all else the library is asked, which reads leaf and key again, and may refuse to read the leaf.
+    loaded already. In all other cases the library decides; it reads leaf and key again, and may refuse the leaf.
     """
 
     def __init__(self, raw: bytes, tbs: Tbs) -> None:
@@ -285,11 +285,11 @@ class _Leaf:
         self._asked: _SignedBy | None = None
 
     def is_signed_by(self, issuer: _Issuer) -> bool:
-        """Whether the issuer's key signed the leaf, which names the issuer if it can be read."""
+        """True if the issuer's key signed the leaf and, if readable, the leaf names this issuer."""
         if self._tbs.issuer != issuer.subject or not isinstance(issuer.key, _EcKey):
             return self._library_says(issuer)
         _, algorithm, signature = certificate_parts(self._raw)
-        # RFC 5280 4.1.1.2: the algorithm is the one that the signed part names.
+        # RFC 5280 4.1.1.2: the algorithm must equal the one in the signed part.
         known = _ECDSA_BY_DER.get(algorithm.encoded) if algorithm.encoded == self._tbs.algorithm else None
         bits = signature.content
         if known is None or bits[:1] != b"\x00":
@@ -311,7 +311,7 @@ class _Leaf:
 
 
 def _raw_is_signed_by(raw: bytes, issuer: _Issuer) -> bool:
-    """RFC 5280 4.1.1.3: the signature is over the DER TBSCertificate with any content."""
+    """RFC 5280 4.1.1.3: the signature covers the DER TBSCertificate, so its content need not be readable."""
     tbs, algorithm, signature = certificate_parts(raw)
     oid = der.oid_text(der.read(algorithm.content).expect(der.OBJECT_IDENTIFIER, "an algorithm").content)
     signed, key = signature.content[1:], issuer.key
@@ -337,8 +337,8 @@ def _is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bo
     return True
 
 
-# Above a leaf there are few different certificates; a leaf is nearly always new. Cached certificates are compared by
-# all bytes, so the cache holds for no namesake.
+# Few different certificates stand above leaves, while a leaf is nearly always new. The cache compares all bytes of a
+# certificate, so another one of the same name cannot match.
 _issuer_is_signed_by = lru_cache(maxsize=_KNOWN_ISSUERS)(_is_signed_by)
 
 
@@ -373,7 +373,7 @@ def _issuer(raw: bytes) -> _Issuer:
 
 @lru_cache(maxsize=_KNOWN_ISSUERS)
 def _offered(raw: bytes) -> _Issuer | None:
-    """Read an intermediate that an entry brings along; `None` when it is none."""
+    """Read an intermediate from an entry; `None` if it may not issue certificates."""
     try:
         return _issuer(raw) if len(raw) <= MAX_SECOND_OPINION else None
     except _BAD_X509:
@@ -423,7 +423,7 @@ def _check_code_signing(usage: x509.ExtendedKeyUsage) -> None:
 
 
 def _signed_over(sct: Sct, key: CtLogKey, issuers: Iterable[bytes], tbs: bytes) -> list[bytes]:
-    """SHA-256 of the issuer's key that the SCT was signed over: one, or none when it does not verify."""
+    """SHA-256 of the issuer's key under the SCT's signature; an empty list when the SCT does not verify."""
     found = next((issuer for issuer in issuers if _sct_verifies(sct, key, issuer, tbs)), None)
     return [] if found is None else [sha256(found).digest()]
 
@@ -446,5 +446,5 @@ def _covers(anchor: _Anchor, when: datetime | None) -> bool:
 
 
 def _within(when: datetime | None, start: datetime | None, end: datetime | None) -> bool:
-    """True if a time is in a period, or unknown."""
+    """True if a time is unknown or within a period."""
     return when is None or ((start is None or start <= when) and (end is None or when <= end))

@@ -21,7 +21,7 @@ _P256_PREFIX: Final = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030
 def tuf_v1(spec: Fields) -> Decoded:
     """Decode tuf 0.0.1: signers are all keys of the root, as Rekor's `Identities` has it.
 
-    Which of them signed the metadata: `signed_metadata`.
+    `signed_metadata` gives the keys that signed the metadata.
     """
     keys = _keys(spec)
     _document(spec.object("metadata"), "metadata.content")
@@ -33,14 +33,14 @@ def tuf_v1(spec: Fields) -> Decoded:
 
 
 def signed_metadata(spec: Fields) -> tuple[bytes, dict[str, list[bytes]]]:
-    """The bytes under the signatures of a tuf entry, and by key fingerprint the signatures said to be that key's.
+    """The signed bytes of a tuf entry, and by key fingerprint the signatures attributed to that key.
 
     Raises `MalformedBody` or `ValueError` where they cannot be read.
     """
     keys, metadata = _keys(spec), _document(spec.object("metadata"), "metadata.content")
     made: dict[str, list[bytes]] = {}
     for each in metadata.list("signatures"):
-        # One that cannot be read must not hide whose the others are.
+        # An unreadable signature must not hide the makers of the others.
         with suppress(MalformedVerifier, MalformedBody, MalformedText, ValueError):
             for fingerprint in _key(keys, each.text("keyid")).fingerprints:
                 made.setdefault(fingerprint, []).append(bytes.fromhex(each.text("sig")))

@@ -1,6 +1,6 @@
 """Transparency-log bytes: one module per public specification, parsing and verifying only.
 
 Nothing here performs I/O, reads a clock or keeps state. Every function takes bytes and values and returns values, or
-raises an error that says which sentence of the specification the input broke. Building proofs is the log's business
-(`log_lite`); deciding what a broken promise means is the monitor's (`monitor`).
+raises an error that says which sentence of the specification the input broke. `log_lite` builds proofs for a log;
+`monitor` decides the meaning of a broken promise.
 """

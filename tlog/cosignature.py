@@ -69,7 +69,7 @@ def parse_witness_vkey(vkey: str) -> WitnessKey:
     try:
         _load(witness)
     except UnsupportedAlgorithm as error:
-        # An error now, because its cosignatures would always count as missing.
+        # An error at once, because every cosignature of this witness would count as missing.
         raise MalformedNote(f"the installed `cryptography` cannot verify {witness.algorithm.name} keys") from error
     except ValueError as error:
         raise MalformedNote(f"witness key is not a {witness.algorithm.name} key: {vkey!r:.120}") from error

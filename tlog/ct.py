@@ -20,7 +20,7 @@ _CERTIFICATE_TIMESTAMP: Final = b"\x00\x00"  # Version v1, SignatureType certifi
 
 
 class MalformedCt(ValueError):
-    """The bytes are not the RFC 6962 structure they are served as."""
+    """The bytes are not the expected RFC 6962 structure."""
 
 
 class EntryType(IntEnum):
@@ -168,7 +168,7 @@ def verify_sct(sct: Sct, spki: bytes, *, issuer_spki: bytes, tbs: bytes) -> None
     """Check an SCT embedded in a certificate.
 
     `tbs` is the TBSCertificate without the SCT list (and without a poison), `issuer_spki` the SPKI DER of the key
-    that signed the leaf. Raises `BadSignature` or `MalformedCt`. Does not check that the log is one to trust.
+    that signed the leaf. Raises `BadSignature` or `MalformedCt`. Does not check that the log is trusted.
     """
     if sct.log_id != sha256(spki).digest():
         raise BadSignature("the SCT is by another log")

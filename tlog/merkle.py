@@ -40,7 +40,7 @@ def leaf_hash(data: bytes) -> LeafHash:
 def leaf_hashes(leaves: Iterable[bytes]) -> list[LeafHash]:
     """`leaf_hash` of each of many leaves, without a call for each: a follower hashes every byte of a log.
 
-    Going on from the hash of the prefix spares copying every leaf behind a zero byte.
+    Copying the hash state of the prefix avoids copying each leaf behind a zero byte.
     """
     prefix = sha256(b"\x00")
     hashes = []
@@ -73,8 +73,8 @@ def inclusion_proof_shape(leaf_index: int, tree_size: int) -> tuple[int, int]:
 def check_inclusion_proof(leaf_index: int, tree_size: int, proof: Sequence[bytes]) -> int:
     """Check that `proof` has the form of an inclusion proof for this leaf and size; no root is checked.
 
-    Returns the number of hashes in its inner part. Raises `ProofInvalid` when it is no list or tuple of exactly as many
-    32-byte hashes as the two numbers demand.
+    Returns the number of hashes in its inner part. Raises `ProofInvalid` unless `proof` is a list or tuple
+    of 32-byte hashes, exactly as many as the two numbers demand.
     """
     inner, border = inclusion_proof_shape(leaf_index, tree_size)
     _check_proof(proof)
@@ -372,9 +372,9 @@ def inclusion_ranges(index: int, size: int) -> list[tuple[int, int]]:
 
 
 def size_beside(size: int, tree_size: int) -> int | None:
-    """A size whose consistency proof to `tree_size` gives the frontier of `[0, size)`; `None` in a tree too small.
+    """A size whose consistency proof to `tree_size` gives the frontier of `[0, size)`; `None` if the tree is too small.
 
-    A proof from a power of two leaves out that root, and none leads on from the whole tree: then a size beside it.
+    A proof from a power of two leaves out that root, and a proof from the whole tree is empty: a size beside it serves.
     """
     for each in (size, size + 1, size - 1, size - 2):
         if 1 < each < tree_size and each.bit_count() > 1:

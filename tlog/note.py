@@ -1,8 +1,8 @@
 """Signed notes (C2SP signed-note), the keys Sigstore's logs sign them with, and checkpoints (C2SP tlog-checkpoint).
 
-`parse_note` only splits; only `open_note` makes a `Note`, so the named key signed the text of every `Note`. The
-caller must know that the key belongs to the log: pin the key first. `parse_checkpoint`
-reads a note's text as a log's signed statement of its size and root hash.
+`parse_note` only splits; only `open_note` makes a `Note`, so the named key signed the text of every `Note`. The caller
+must know that the key belongs to the log: pin the key first. `parse_checkpoint` reads a note's text as a log's signed
+statement of its size and root hash.
 """
 
 import base64
@@ -285,7 +285,7 @@ def parse_checkpoint(note: Note) -> Checkpoint:
 
 
 def claimed_checkpoint(note: Note | UnverifiedNote) -> Checkpoint:
-    """Read a checkpoint out of a note of which nothing need be verified. Raises `MalformedCheckpoint`."""
+    """Read a checkpoint out of a note, verified or not. Raises `MalformedCheckpoint`."""
     lines = note.text.decode("utf-8")[:-1].split("\n")
     if len(lines) < _HEADER_LINES or not all(lines):
         raise MalformedCheckpoint("a checkpoint has origin, size and root, and no empty line")

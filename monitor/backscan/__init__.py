@@ -1,1 +1,1 @@
-"""Older entries offered to newer rules: beside following, or at once on all cores."""
+"""Offers older entries to newer rules: in small steps beside following, or at once on all cores."""

@@ -1,4 +1,4 @@
-"""Ranges of a log read again for the archive: proven from end to end like every scan, and written as rows."""
+"""Reads ranges of a log again for the archive: proven from end to end like every scan, and written as rows."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -20,7 +20,7 @@ from tlog.merkle import aligned_subtrees
 
 
 class NoJudge:
-    """Judges nothing: no rule is asked while entries are archived."""
+    """A judge without rules, for entries that are only archived."""
 
     def judge(self, hits: Sequence[Hit], now: datetime) -> Sequence[Finding]:  # noqa: ARG002
         """No findings."""
@@ -57,7 +57,7 @@ def archive_range(
     world: World,
     tell: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Read, prove and archive entries `[first, last)`, of which none is archived yet.
+    """Read, prove and archive entries `[first, last)`, which must not be archived yet.
 
     Batches that were proven before an outage are kept. Raises `FetchFailed`, `LogMisbehaved` with its evidence kept,
     `OwnFault`.
@@ -81,8 +81,8 @@ def mend(
 ) -> None:
     """Write a damaged range's files again: its index from its rows, or both from the log.
 
-    Raises `ArchiveFault` when the log now shows other entries than were proven, or `source` is wanted and missing;
-    and what reading a log raises.
+    Raises `ArchiveFault` when the log now shows other entries than the proven ones, or when a `source` is needed and
+    missing; and the errors of reading a log.
     """
     old, manifest = damage.each, writer.manifest
     if damage.index_only:

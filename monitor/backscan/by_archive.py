@@ -1,8 +1,8 @@
-"""Older entries from the archive: candidates are found by search, fetched with proof, and judged.
+"""Older entries from the archive: a search finds candidates, which are fetched with proof and judged.
 
-This is sound because an archived range holds a row for every entry, and a row holds every value of the rules' fields:
-no rule selects an entry that no search finds. Rules that a search cannot narrow (regular expressions, claims that are
-not archived) are offered the log itself.
+No candidate is missed, because an archived range holds a row for every entry, and a row holds every value of the rules'
+fields. For rules that a search cannot narrow (regular expressions, claims that are not archived), the log itself is
+read.
 """
 
 import logging
@@ -36,8 +36,8 @@ from rules.selection import AllOf, AnyOf, Condition
 from rules.selection import Match as FieldMatch
 
 _LOG: Final = logging.getLogger(__name__)
-_MOST_RULES: Final = 200  # searched one by one; with more rules reading the log is faster
-_MOST_ENTRIES: Final = 1 << 20  # of a step
+_MOST_RULES: Final = 200  # each rule is one search; with more rules, reading the log is faster
+_MOST_ENTRIES: Final = 1 << 20  # entries of one step
 _MOST_CANDIDATES: Final = 1_000
 _KINDS: Final = {
     "identity": KeyKind.IDENTITY,
@@ -51,16 +51,16 @@ _KINDS: Final = {
 
 
 class ServesOther(FetchFailed):
-    """The log serves other bytes for an entry than were proven: reading the range itself will show it."""
+    """The log serves other bytes than the proven ones for an entry; a read of the range will show this."""
 
     reason = "not-shown"
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Parts for searches of the archive: rules in force (id to selection), their judge, a clock.
+    """Inputs of searches in the archive: rules in force (id to selection), their judge, a clock.
 
-    `on_batch` gets every committed batch, `on_evidence` evidence.
+    `on_batch` receives every committed batch, `on_evidence` all evidence.
     """
 
     archive: Archive
@@ -74,13 +74,13 @@ class Asked:
 
 
 def queries_of(condition: Condition) -> list[Query] | None:
-    """Searches of which at least one finds every entry that the condition selects; `None` where there are none."""
+    """Searches that together find every entry that the condition selects; `None` if no searches do."""
     match condition:
         case FieldMatch():
             found = [_query(condition.field, pattern) for pattern in condition.patterns]
             return None if None in found else [query for query in found if query is not None]
         case AllOf():
-            # Any one of them narrows: that with the fewest searches.
+            # Each part alone narrows enough: the part with the fewest searches is taken.
             narrow = [queries for each in condition.conditions if (queries := queries_of(each)) is not None]
             return min(narrow, key=_breadth, default=None)
         case AnyOf():
@@ -90,7 +90,7 @@ def queries_of(condition: Condition) -> list[Query] | None:
 
 
 def _breadth(queries: Sequence[Query]) -> tuple[bool, int]:
-    """Issuers are shared by most entries; few searches are better than many."""
+    """Sort key: searches for issuers, which most entries share, come last; fewer searches come first."""
     return any(KeyKind.ISSUER in query.kinds for query in queries), len(queries)
 
 
@@ -105,8 +105,8 @@ def _query(field: str, pattern: Pattern) -> Query | None:
 def offer_archived(asked: Asked, source: LogSource, gap: Gap) -> Step | None:
     """Offer entries from the beginning of `gap` to its rules, as far as the archive holds them.
 
-    `None` when the log itself must be read: the archive does not hold the first of them or is damaged, a rule cannot be
-    searched for, or the log serves another entry than was proven. Raises `FetchFailed`, `LogMisbehaved` with its
+    `None` when the log itself must be read: the archive is damaged or does not hold the first entry, a rule cannot be
+    searched for, or the log serves another entry than the proven one. Raises `FetchFailed`, `LogMisbehaved` with its
     evidence kept, `OwnFault`.
     """
     try:
@@ -167,7 +167,7 @@ def _all_queries(rules: Sequence[Rule]) -> list[Query] | None:
 def _candidates(
     archive: Archive, queries: Sequence[Query], log: str, first: int, last: int
 ) -> tuple[dict[int, str], int]:
-    """Leaf hashes of the entries that some query finds in `[first, last)`, by index; and where the list was cut."""
+    """Leaf hashes by index of the entries that a query finds in `[first, last)`; and the end of that list's range."""
     numbers: set[int] = set()
     for query in queries:
         try:
@@ -194,7 +194,7 @@ def _newest(store: Store, source: LogSource, now: datetime) -> SignedHead:
 
 
 def _fetch(source: LogSource, index: int, head: SignedHead, leaf_hash: str) -> LogEntry:
-    """One entry, whose leaf hash must be the archived one, which was proven."""
+    """Fetch one entry, whose leaf hash must equal the archived, proven one. Raises `ServesOther`."""
     (entry, *_) = source.entries(index, index + 1, head)
     if hashes_of([entry])[0].hex() != leaf_hash:
         raise ServesOther(f"{source.identity.log}: serves another entry at {index} than was proven and archived")

@@ -1,7 +1,7 @@
-"""The ledger of one scan: a small database of its own, so that a killed scan goes on where it was proven to be.
+"""The ledger of one scan: a small database of its own, so that a killed scan continues at its last proven position.
 
-It holds the scan's frontier, the head it is proven against and every finding so far, committed together batch by batch
-by the same code that keeps the monitor's own state.
+It holds the scan's frontier, the head that proves it, and every finding so far. The code that keeps the monitor's own
+state commits these together, batch by batch.
 """
 
 import fcntl
@@ -35,7 +35,7 @@ _POSITION: Final = table(LogPosition)
 
 
 class Unfinished(OwnFault):
-    """There is a ledger of an unfinished scan, and it was not said whether to go on with it."""
+    """The ledger of an unfinished run exists, and the caller does not ask to resume it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Scope:
     rules: str
 
     def id(self) -> str:
-        """Stable name of a scan: the same words on the command line mean the same scan, for any rules."""
+        """Stable name of a scan: equal arguments on the command line name the same scan, for any rules."""
         asked = [self.log, self.key, self.first, self.last]
         return sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
@@ -67,7 +67,7 @@ class LedgerFinding:
 
 
 class Ledger(Progress):
-    """An open ledger. Implements `monitor.backscan.progress.Progress`; `last` is where the scan ends."""
+    """An open ledger. Implements `monitor.backscan.progress.Progress`; the scan ends before entry `last`."""
 
     def __init__(self, path: Path, store: Store, log: str, last: int) -> None:
         self.path, self.store, self.last = path, store, last
@@ -125,9 +125,10 @@ def open_ledger(
     *,
     resume: bool,
 ) -> Iterator[Ledger]:
-    """Open the ledger of this scan, or `begin` a new one; it stays when the block ends with an error.
+    """Open the ledger of this scan, or `begin` a new one.
 
-    A ledger is removed once the block ends well: then its findings were shown. Raises `Unfinished`, `OwnFault`.
+    The ledger is removed when the block ends without an error, because its findings were shown then.
+    Raises `Unfinished`, `OwnFault`.
     """
     path = folder / f"{scope.id()}.db"
     try:
@@ -153,7 +154,7 @@ def open_ledger(
 
 
 def _make(path: Path, scope: Scope, position: Position, last: int, clock: Callable[[], datetime]) -> None:
-    """Make the ledger under another name: one that stands at its place is whole, whenever we are killed."""
+    """Make the ledger under another name and rename it, so that a crash leaves no incomplete ledger at its place."""
     new = path.with_suffix(".new")
     _remove(new)
     store = Store(create(str(new), clock(), VERSION), clock=clock, route=lambda _: ())

@@ -30,13 +30,13 @@ from rules.matching.matcher import Matcher, compile_rules
 from rules.rule import LookBack, first_wanted
 
 _LOG: Final = logging.getLogger(__name__)
-# A question to Rekor v1 answers ten entries: a step there is some seconds' work already.
+# Rekor v1 answers a request with ten entries: such a step takes some seconds.
 _ENTRIES: Final = {LogApi.REKOR_V1: 64}
 _ENTRIES_OTHERWISE: Final = 2048
 _STEP_SECONDS: Final = 4
-_BACKLOG: Final = 4096  # entries that following may be behind before looking back makes way
+_BACKLOG: Final = 4096  # a longer backlog of following (in entries) pauses the back-scan
 _PLAN_AGAIN: Final = timedelta(seconds=5)
-_PLANNING_SHARE: Final = 50  # planning takes no more than this part of the time
+_PLANNING_SHARE: Final = 50  # planning takes at most one part in this many of the time
 _TELL_EVERY: Final = timedelta(seconds=2)
 _FIRST_RETRY: Final = timedelta(seconds=15)
 _LONGEST_RETRY: Final = timedelta(minutes=15)
@@ -45,7 +45,7 @@ _MAX_LINE: Final = 1_000
 
 @dataclass(slots=True)
 class _Tree:
-    """One tree: ranges that rules still lack, and how looking back in it goes."""
+    """One tree: ranges that rules still lack, and the state of its back-scan."""
 
     log: str
     lacking: dict[tuple[int, int], frozenset[str]] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class _Tree:
 
     @property
     def remaining(self) -> int:
-        """Entries still to be read."""
+        """Number of entries still to be read."""
         return union_size(self.lacking)
 
 
@@ -68,7 +68,7 @@ FromArchive = Callable[[LogSource, Gap, Matcher, Mapping[str, str], RuleJudge], 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Parts of the daemon that all work on a log shares: state, rules in force, trusted keys, metrics, and time."""
+    """Parts of the daemon that all work on a log shares: state, rules in force, trusted keys, metrics and clock."""
 
     store: Store
     rules: RuleKeeper
@@ -80,8 +80,8 @@ class Services:
 class LogBackscan:
     """Looks back in one configured log, all trees of it; `step` is called by one thread at a time.
 
-    `open_trees` opens sources for this use only: a request of following never waits behind one of the back-scan. What
-    `from_archive` offers to the rules is not read from the log again.
+    `open_trees` opens sources for this use only, so that requests of following never wait for the back-scan. Entries
+    that `from_archive` offers to the rules are not read from the log again.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class LogBackscan:
         self._meter: BackscanMeter = services.meter
         self._timing = services.timing
         self._log_trees = LogTrees(open_trees, services.timing.clock)
-        # A power of two, so that steps stay aligned: what is allowed in some seconds is not read in one go.
+        # A power of two keeps steps aligned. A step is bounded by the entries allowed in a few seconds.
         self._most = 1 << (config.entries_per_second * _STEP_SECONDS).bit_length() - 1
         self._trees: dict[str, _Tree] = {}
         self._planned: tuple[int, datetime] | None = None
@@ -110,8 +110,8 @@ class LogBackscan:
     def step(self) -> float | None:
         """Offer some entries of one tree to the rules that lack them.
 
-        Seconds to wait before the next step, `None` when there is nothing to do for now. Trouble with a log is
-        recorded, reported and tried again later; a fault of Signwatch is raised until it is over.
+        Returns the seconds to wait before the next step, `None` when no step is due. Trouble with a log is recorded and
+        reported, and the step is repeated later; a fault of Signwatch is raised at each step while it lasts.
         """
         now = self._timing.clock()
         if self._own is not None and now < self._own[1]:
@@ -125,7 +125,7 @@ class LogBackscan:
         return waiting
 
     def forget_sources(self) -> None:
-        """Open the log anew at the next step: its keys may have changed."""
+        """Open the log again at the next step: its keys may have changed."""
         self._log_trees.forget()
 
     def _step(self, now: datetime) -> float | None:
@@ -142,13 +142,13 @@ class LogBackscan:
             self._failed(tree, error)
             return None
         except Exception:
-            # The next plan knows the committed part of it.
+            # The next plan takes the committed part of the step into account.
             self._planned = None
             raise
         return self._went_well(tree, done, now)
 
     def _plan(self, held: HeldRules, now: datetime) -> None:
-        """Look up the lacking entries; the longer it takes, the longer until the next time."""
+        """Look up the lacking entries; a longer look-up delays the next one."""
         for log, each in Reading(self._store.database).followed().items():
             if log.partition("/")[0] != self.name:
                 continue
@@ -156,13 +156,13 @@ class LogBackscan:
             before = tree.remaining
             tree.lacking = self._lacking(held, log, each.baseline_size)
             if before and not tree.lacking:
-                # Another process did it, or no rule wants it any more.
+                # Another process offered the entries, or no rule wants them any more.
                 self._tell(tree, self._timing.clock(), 0)
         ended = self._timing.clock()
         self._planned = held.generation, ended + max(_PLAN_AGAIN, (ended - now) * _PLANNING_SHARE)
 
     def _lacking(self, held: HeldRules, log: str, followed_from: int) -> dict[tuple[int, int], frozenset[str]]:
-        """Ranges that some rules are to be offered and were not, each with those rules."""
+        """Ranges not yet offered to some rules that want them, each with these rules."""
         asked = {self._config.range, *held.backscans.values()}
         if asked == {"none"}:
             return {}
@@ -178,7 +178,7 @@ class LogBackscan:
     def _by_look_back(self, held: HeldRules, standing: CoverageGroup) -> dict[LookBack, list[str]]:
         found: dict[LookBack, list[str]] = {}
         for rule, selection in standing.rules.items():
-            # One that was changed or withdrawn a moment ago is active in the database until the next pass.
+            # A rule changed or withdrawn a moment ago stays active in the database until the next pass.
             if held.selections.get(rule) == selection:
                 found.setdefault(held.backscans.get(rule, self._config.range), []).append(rule)
         return found
@@ -205,7 +205,7 @@ class LogBackscan:
         )
 
     def _matcher_of(self, held: HeldRules, rules: frozenset[str]) -> Matcher:
-        """The rules that are to be asked, compiled: the others would cost time, and places under the cap."""
+        """The lacking rules, compiled. Others would cost time, and count against the cap of rules for each entry."""
         if len(rules) == len(held.selections):
             return held.matcher
         if self._matcher is None or self._matcher[:2] != (held.generation, rules):
@@ -246,7 +246,7 @@ class LogBackscan:
         self._store.back_scans.got_on(BackScan(tree.log, now, tree.remaining, rate))
 
     def _failed(self, tree: _Tree, error: FetchFailed | LogMisbehaved) -> None:
-        """Record trouble with a log; ask again, less and less often."""
+        """Record trouble with a log; the delay before each further attempt grows."""
         now = self._timing.clock()
         tree.failures += 1
         tree.retry_at = now + min(_FIRST_RETRY * 2 ** min(tree.failures - 1, 16), _LONGEST_RETRY)

@@ -1,4 +1,4 @@
-"""State of a scan: its own position and findings, and the monitor's database where that is wanted."""
+"""State of a scan: its own position and findings, and optionally records in the monitor's database."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ class Progress(Protocol):
         """Position of the scan."""
 
     def baseline(self, position: Position, how: str) -> None:
-        """Begin here."""
+        """Set the first position of the scan."""
 
     def advance(self, old: Position, new: Position, batch: Batch, alerts: Sequence[Alert]) -> None:
-        """Move on, and keep the batch's findings. Raises `StateConflict` when the scan is not at `old`."""
+        """Advance, and keep the batch's findings. Raises `StateConflict` when the scan is not at `old`."""
 
 
 class PassingProgress(Progress):
@@ -55,7 +55,7 @@ class PassingProgress(Progress):
 class Recording:
     """Keep findings in the monitor's database, as offered to these rules (id to what they select).
 
-    Alerts of unexpected findings are delivered no earlier than `due` says.
+    `due` gives the earliest time of delivery for alerts about unexpected findings; `None` for at once.
     """
 
     rules: Mapping[str, str]
@@ -63,9 +63,9 @@ class Recording:
 
 
 class ScanState(State):
-    """`monitor.model.state.State` for one scan. Heads and evidence go to `store`, the monitor's, so that none is lost.
+    """`monitor.model.state.State` for one scan. Heads and evidence go to `store`, the monitor's database.
 
-    `on_batch` is told of every batch once it is kept.
+    `on_batch` receives every batch once it is kept.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class ScanState(State):
         if self._store is not None and self._recording is not None and batch.start < batch.end:
             told = told_looking_back(alerts)
             self._store.record_scan(batch, self._recording.rules, told, not_before=self._recording.due())
-        # A crash between the two reads the batch again; its findings are known by then and add nothing.
+        # After a crash between the two writes, the batch is read again; its findings are then known and ignored.
         self._progress.advance(old, new, batch, ())
         self._on_batch(batch)
 
@@ -105,23 +105,23 @@ class ScanState(State):
 
     @override
     def keep_evidence(self, evidence: Evidence, alerts: Sequence[Alert]) -> bool:
-        """A log that misbehaves towards a scan has misbehaved."""
+        """Evidence from a scan counts like any other: the monitor's store keeps it."""
         is_new = self._store.keep_evidence(evidence, alerts) if self._store is not None else True
         self._on_evidence(evidence)
         return is_new
 
     @override
     def enqueue(self, alerts: Sequence[Alert]) -> None:
-        """A scan tells of nothing but findings and evidence; following tells the rest."""
+        """Ignored: a scan alerts about findings and evidence only, and following about all else."""
 
 
 def told_looking_back(alerts: Iterable[Alert]) -> list[Alert]:
-    """Alerts about rules and about entries that a rule selects: following told of the entries themselves before."""
+    """Alerts about rules and selected entries; following already sent those about the entries themselves."""
     return [alert for alert in alerts if alert.rule is not None or alert.kind in _OF_SELECTED]
 
 
 class SomeRules(Judge):
-    """A judge that hears of these rules only; the others were offered the entries before."""
+    """A judge for these rules only; all other rules were offered the entries earlier."""
 
     def __init__(self, judge: Judge, rules: frozenset[str]) -> None:
         self._judge, self._rules = judge, rules

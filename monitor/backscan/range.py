@@ -1,6 +1,6 @@
-"""One range of one tree, read and proven from end to end.
+"""Reads and proves one range of one tree from end to end.
 
-A scan is following with a beginning and an end: the same code hashes every entry into the tree, proves each batch
+A scan runs the code of following over a bounded range: it hashes every entry into the tree, proves each batch
 against the signed head, and compares the head with earlier ones.
 """
 
@@ -24,7 +24,7 @@ from monitor.raising.log_alerts import alert_of_evidence
 from rules.facts import Facts
 from rules.matching.matcher import Matcher
 
-# A question to Rekor v1 answers ten entries: a batch there is half a minute's work already.
+# Rekor v1 answers a request with ten entries: such a batch takes half a minute.
 _BATCH: Final = {LogApi.REKOR_V1: 256}
 _BATCH_OTHERWISE: Final = 4096
 _LONGEST_WAIT: Final = 30.0
@@ -43,16 +43,16 @@ class BatchExaminers(Protocol):
 
 
 class NotInLog(OwnFault):
-    """The range reaches beyond the log's entries."""
+    """The requested range reaches beyond the log's entries."""
 
 
 @dataclass(frozen=True, slots=True)
 class World:
     """Surroundings of a scan: time, threads that fetch ahead, and patience with outages.
 
-    `patience` are the seconds to wait before asking again when a log cannot be asked; progress makes it new. `pauses`
-    are those between tries before a promise counts as broken. `batch_entries` go before what suits the protocol. Once
-    `timing.stop` says so, a scan ends after the batch under way.
+    `patience` lists the seconds to wait before each further request when a log does not answer; progress restarts the
+    list. `pauses` are the seconds between attempts before a promise counts as broken. `batch_entries` replaces the
+    protocol's default. After `timing.stop` is set, a scan ends with the current batch.
     """
 
     timing: Timing
@@ -64,7 +64,7 @@ class World:
 
 
 def waits(patience: float) -> tuple[float, ...]:
-    """Growing waits that come to `patience` seconds, for `World.patience`."""
+    """Growing waits that add up to `patience` seconds, for `World.patience`."""
     found, wait = [], 1.0
     while patience > 0:
         found.append(min(wait, patience))
@@ -78,7 +78,7 @@ def begin_range(
     """Authenticated beginning of a scan of `[first, last)`, and its end; `last` is the head's size if left out.
 
     Proven against the newest head that is consistent with `known`, the one trusted so far. Raises `NotInLog`,
-    `FetchFailed`, and `LogMisbehaved` when the log contradicts itself: its evidence is kept before.
+    `FetchFailed`, and `LogMisbehaved` when the log contradicts itself: its evidence is already kept.
     """
     tries = iter(world.patience)
     while True:
@@ -110,7 +110,7 @@ def scan_range(
     world: World,
     unkept: Unkept | None = None,
 ) -> Position:
-    """Read, prove and judge everything from where `state` stands up to `last`; returns where it stands then.
+    """Read, prove and judge all entries from the position of `state` to `last`; returns the new position.
 
     `unkept` counts broken promises over several scans, as `LogFollower` does over its passes. Raises `FetchFailed` when
     the log cannot be asked for longer than `world.patience`, `LogMisbehaved` with its evidence kept, `OwnFault`.
@@ -156,14 +156,14 @@ def _stands(state: ScanState, log: str) -> Position:
 
 
 class ScanFacts(FactStore):
-    """The past from `read`, the rest from `known`."""
+    """Facts about the past from `read`, all others from `known`."""
 
     def __init__(self, read: FactStore, known: FactStore) -> None:
         self._read, self._known = read, known
 
     @override
     def revisions(self, rules: Collection[str]) -> Mapping[str, int]:
-        """Of the scan's own past."""
+        """Revisions of the scan's own past."""
         return self._read.revisions(rules)
 
     @override

@@ -1,4 +1,4 @@
-"""Offering rules the entries that they were never offered: one small step beside following, or a whole gap at once."""
+"""Offers rules the entries that they lack: one small step beside following, or a whole gap at once."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -24,7 +24,7 @@ from rules.matching.matcher import Matcher
 from rules.rule import Outcome, Verdict
 
 _HOUR: Final = timedelta(hours=1)
-_MANY: Final = 1_000  # rules whose ranges are written in the time that a batch takes to be read
+_MANY: Final = 1_000  # with this many rules, writing their ranges takes as long as reading a batch
 _LONGEST: Final = 100
 _ABSENCES: Final = frozenset({CertificateLogWithinExpectation.id, LogEntryWithinExpectation.id})
 
@@ -33,8 +33,8 @@ _ABSENCES: Final = frozenset({CertificateLogWithinExpectation.id, LogEntryWithin
 class Step:
     """Result of one step: entries `[first, last)` were offered to `rules`, and gave findings by outcome.
 
-    `dropped` are matches that were left out because more rules than are judged select one entry. `fetched` counts the
-    entries that the log was asked for, where the archive told of the others.
+    `dropped` counts matches left out because more rules select an entry than are judged. `fetched` counts the entries
+    fetched from the log, if the archive answered for the others.
     """
 
     log: str
@@ -47,7 +47,7 @@ class Step:
 
     @property
     def asked(self) -> int:
-        """Entries that the log was asked for."""
+        """Number of entries fetched from the log."""
         return self.last - self.first if self.fetched is None else self.fetched
 
 
@@ -66,10 +66,10 @@ def backscan_step(
     """Offer the first `entries` entries of a gap of one tree to the rules that were never offered them.
 
     `rules` are the active ones (id to what they select), compiled in `matcher`. Findings, their alerts and the covered
-    range are committed together, so a step may be killed at any point. Where many rules lack the same entries a step is
-    as much longer, and their ranges are written once, at its end: killed before, it offers the same again, and nothing
-    known counts twice. How often it is called bounds the rate; give it a `source` of its own, so that its requests do
-    not wait in the same queue as following's. `unkept` counts broken promises over several steps.
+    range are committed together, so a crash at any point is harmless. Where many rules lack the same entries, a step
+    is longer and writes their ranges once, at its end: after a crash the same entries are offered again, and known
+    findings do not count twice. The caller bounds the rate, and gives a `source` of its own, so that its requests do
+    not share a queue with following. `unkept` counts broken promises over several steps.
 
     Raises `FetchFailed`, `LogMisbehaved` with its evidence kept, `OwnFault`.
     """
@@ -133,7 +133,7 @@ def offer_gap(
 
 
 def next_full_hour(now: datetime) -> datetime:
-    """Time at which alerts of looking back are due: findings of one hour meet there, and many are one message."""
+    """Time at which alerts about old entries are due: those of one hour can then become one message."""
     return now + _HOUR - (now - datetime.fromtimestamp(0, UTC)) % _HOUR
 
 
@@ -172,8 +172,8 @@ def _of_the_past(alert: Alert) -> Alert:
 def missing_ranges(store: Store, log: str, rules: Mapping[str, str], first: int | None = None) -> list[Gap]:
     """Ranges below the verified position that some of `rules` (id to what they select) were not offered, in order.
 
-    From the log's baseline on, which is as far back as it was ever followed, unless `first` says otherwise. None for a
-    log that is not followed: what cannot be verified against anything is not missing.
+    They begin at `first`, by default the log's baseline: the first entry ever followed. Empty for a log that is not
+    followed, because no trusted head exists to verify its entries against.
     """
     followed = Reading(store.database).followed().get(log)
     if followed is None:

@@ -62,7 +62,7 @@ class CtRfc6962Source(PromisingSource):
 
     @override
     def latest(self) -> SignedHead:
-        """`raw` is the JSON as served: the signature covers what it says."""
+        """`raw` is the JSON as served: the signature covers its values, not its bytes."""
         raw = self._get("get-sth", _MAX_SMALL_ANSWER)
         try:
             head = read_sth(raw, self._identity.spki)
@@ -99,7 +99,7 @@ class CtRfc6962Source(PromisingSource):
 
     @override
     def place_of(self, promise: InclusionPromise, head: SignedHead) -> Place:
-        """The log is asked by the leaf's hash where no index was promised."""
+        """Without a promised index, the request names the leaf's hash."""
         if promise.index is not None:
             return self._shown(promise.index, *self._leaf_and_path(promise.index, head), head)
         try:
@@ -122,7 +122,7 @@ class CtRfc6962Source(PromisingSource):
 
     @override
     def entries(self, start: int, end: int, head: SignedHead) -> Sequence[LogEntry]:
-        """One answer of the log, which may hold fewer than asked for."""
+        """One answer of the log, which may hold fewer entries than requested."""
         wanted = min(end - start, MAX_PER_REQUEST)
         try:
             return self._fewer.ask(wanted, lambda count: self._entries(start, count, head))
@@ -130,7 +130,7 @@ class CtRfc6962Source(PromisingSource):
             return [by_hash(start, self, head, error)]
 
     def _entries(self, start: int, count: int, head: SignedHead) -> Sequence[LogEntry]:
-        # SPEC RFC 6962 4.6: "start" and "end" are inclusive, and a log may return fewer entries than asked for.
+        # SPEC RFC 6962 4.6: "start" and "end" are inclusive, and a log may return fewer entries than requested.
         try:
             raw = self._get(f"get-entries?start={start}&end={start + count - 1}", _MAX_ENTRIES_ANSWER)
         except Refused as error:
@@ -163,7 +163,7 @@ class CtRfc6962Source(PromisingSource):
         leaf = self._entries(index, 1, head)[0].leaf
         found, path = self._path_by_hash(leaf, head)
         if found != index:
-            # The same leaf may stand twice in a log; then its first place is what this question finds.
+            # A log may hold the same leaf twice; this request then finds its first index.
             raise FetchFailed(f"{self._identity.log}: entry {index} also stands at {found}; cannot start here")
         return leaf, path
 

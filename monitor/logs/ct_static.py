@@ -23,7 +23,7 @@ from tlog.note import MAX_NOTE_SIZE, BadSignature, MalformedCheckpoint, Malforme
 from tlog.static_ct import TileLeaf, open_ct_checkpoint, parse_data_tile, parse_data_tile_start
 from tlog.tiles import TILE_WIDTH, MalformedTile, data_path
 
-# A tile's entries have no limit but the certificate's 2^24 bytes, twice in a precertificate entry: one always fits.
+# The only limit of an entry is the certificate's 2^24 bytes, twice for a precertificate: one entry always fits.
 _MAX_DATA_TILE: Final = 64 * MIB
 
 
@@ -52,8 +52,8 @@ class CtStaticSource(TileLogSource, PromisingSource):
     def entries(self, start: int, end: int, head: SignedHead) -> Sequence[LogEntry]:
         """Entries of one data tile. `extra` is an RFC 6962 chain without the issuers.
 
-        Issuers are named by fingerprint in a data tile; only the precertificate itself is there in full. A tile cannot
-        be asked for in parts: of one beyond the cap the entries behind it are taken by their hash in the hash tile.
+        A data tile names issuers by fingerprint; only the precertificate itself is there in full. A tile cannot be
+        requested in parts: the entries of a tile that lie beyond the cap are taken by their hash from the hash tile.
         """
         end = min(end, (start // TILE_WIDTH + 1) * TILE_WIDTH)
         try:
@@ -93,7 +93,7 @@ class CtStaticSource(TileLogSource, PromisingSource):
 
     @override
     def place_of(self, promise: InclusionPromise, head: SignedHead) -> Place:
-        """SPEC static-ct-api: every SCT of such a log has the leaf's index in it."""
+        """SPEC static-ct-api: every SCT of such a log holds the leaf's index."""
         index = promise.index
         if index is None:
             raise FetchFailed(f"{self._identity.log}: a promise without an index cannot be looked up in tiles")

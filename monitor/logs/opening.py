@@ -57,8 +57,8 @@ class NotListed(FetchFailed):
 class LogTrees:
     """Trees of one log. `refresh` is called by one thread at a time, `forget` by any.
 
-    A failed listing is tried again at the first `refresh` after `retry`, without a request to the log before. Trees
-    listed before stay in `sources`.
+    After a failed listing, no request goes to the log until the first `refresh` after `retry`. Trees listed earlier
+    stay in `sources`.
     """
 
     def __init__(
@@ -141,15 +141,15 @@ class LogDescription:
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """Every URL it had, the first one first."""
+        """Every URL of the log, oldest first."""
         return *self.former, self.url
 
 
 def open_sources(description: LogDescription, fetcher: Fetcher) -> list[LogSource]:
     """Return one source per tree of the log: several for a Rekor v1 log with shards, oldest first.
 
-    Asks the log if the description leaves a choice. Raises `FetchFailed`; `NotShown` when every answer was signed by
-    another key or for another origin; `OwnFault` for an unusable description.
+    Sends a request to the log if the description leaves a choice. Raises `FetchFailed`; `NotShown` when every answer
+    was signed by another key or for another origin; `OwnFault` for an unusable description.
     """
     candidates = list(_candidates(description, fetcher))
     if len(candidates) == 1:
@@ -157,7 +157,7 @@ def open_sources(description: LogDescription, fetcher: Fetcher) -> list[LogSourc
     refusal: FetchFailed = FetchFailed(f"{description.name}: no protocol of {', '.join(description.apis)} fits its key")
     for sources in candidates:
         try:
-            # The newest tree decides: a retired one may be empty, or no longer be served.
+            # The newest tree decides: a retired tree may be empty, or no longer be served.
             sources[-1].latest()
         except (NotShown, Refused, WrongContent) as error:
             # A head signed by another key is a more precise error than a missing path.
@@ -168,7 +168,7 @@ def open_sources(description: LogDescription, fetcher: Fetcher) -> list[LogSourc
 
 
 def pinned_to(description: LogDescription, identity: LogIdentity) -> LogDescription:
-    """The description that opens this one tree again, on any machine, without asking which trees there are."""
+    """The description that opens this one tree again, on any machine, without a request for the list of trees."""
     is_v1 = identity.api is LogApi.REKOR_V1
     return replace(
         description,
@@ -210,7 +210,7 @@ def _hosts(description: LogDescription) -> list[str]:
 
 
 def _rekor_v1(description: LogDescription, fetcher: Fetcher, host: str) -> Trees:
-    """One source per tree, oldest first; none when the server does not speak Rekor v1 and need not."""
+    """One source per tree, oldest first; none if the server does not speak Rekor v1 and other protocols are left."""
     key = rekor_v1_key(host, description.spki)
     left_out = 0
     if description.tree_id is not None:

@@ -131,7 +131,7 @@ class RekorV1Source(PromisingSource):
 
     @override
     def consistency_proof(self, size1: int, size2: int) -> Sequence[NodeHash]:
-        """The answer's `rootHash` is the newest root, not `size2`'s: not read."""
+        """The answer's `rootHash` is ignored: it is the newest root, not the root at `size2`."""
         if size1 == size2:
             return []
         try:
@@ -166,7 +166,7 @@ class RekorV1Source(PromisingSource):
         return self._shown((promise.index or 0) - first, head)
 
     def _shown(self, index: int, head: SignedHead) -> Place:
-        """Leaf at an index of this tree, with the head its inclusion proof leads to, which is tied to `head`."""
+        """Leaf at an index of this tree, with the head of its inclusion proof, proven consistent with `head`."""
         entry = self._retrieve(index, index + 1).get(index)
         proof = entry.verification.inclusionProof if entry and entry.verification else None
         if entry is None or proof is None:

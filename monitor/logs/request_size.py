@@ -33,7 +33,7 @@ class FewerAtOnce:
         self._most = self._now = most
 
     def ask(self, wanted: int, ask: Callable[[int], _T]) -> _T:
-        """Ask for `wanted` entries or fewer. Raises `TooLarge` when a single entry is, and what `ask` raises."""
+        """Ask for `wanted` entries or fewer. Raises `TooLarge` for a single entry, and the errors of `ask`."""
         while True:
             count = min(wanted, self._now)
             try:
@@ -72,8 +72,8 @@ def frontier_beside(size: int, source: LogSource, head: SignedHead, place: Calla
 def _from_proof(size: int, source: LogSource, head: SignedHead) -> Frontier | None:
     """Frontier of `[0, size)` out of a consistency proof to the head, which holds no entry.
 
-    `None` where the log gives none, or the tree is too small for one. Raises `NotShown` for one that does not lead to
-    the head.
+    `None` where the log gives no proof, or the tree is too small for one. Raises `NotShown` for a proof that does not
+    lead to the head.
     """
     beside = size_beside(size, head.size)
     if beside is None:

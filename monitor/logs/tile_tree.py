@@ -65,7 +65,7 @@ class ReadNote:
 
 
 def read_checkpoint(raw: bytes, key: NoteKey, identity: LogIdentity) -> ReadNote:
-    """Open a served checkpoint. Raises `FetchFailed` when it is none, `NotShown` when another key or log signed it."""
+    """Open a served checkpoint. Raises `FetchFailed` for other bytes, `NotShown` when another key or log signed it."""
     try:
         note = open_note(raw, key)
         checkpoint = parse_checkpoint(note)
@@ -109,7 +109,7 @@ def refused_head(identity: LogIdentity, raw: bytes, why: str) -> NotShown:
 
 
 def missing_entries(identity: LogIdentity, index: int, head: SignedHead, why: str) -> NotShown:
-    """Make the error for an entry that a signed head covers and the server says it does not have."""
+    """Make the error for an entry that a signed head covers and the server claims not to have."""
     detail = f"entry {index} is below the signed size {head.size}, but is not served: {why}"
     return unproven(
         identity, "log-entry-missing", detail, heads=(head.raw,), sizes=(index, head.size), event=str(index)
@@ -132,7 +132,7 @@ def unproven(
     proof: tuple[bytes, ...] = (),
     leaves: tuple[tuple[int, bytes], ...] = (),
 ) -> NotShown:
-    """The error for a part of its tree that this log has not shown, with the evidence."""
+    """Make the error, with evidence, for a part of its tree that this log has not shown."""
     return NotShown(
         Evidence(
             log=identity.log,
@@ -250,7 +250,7 @@ class TileTree:
 
 
 def tile_frontier(tree: TileTree, size: int, head: SignedHead, identity: LogIdentity) -> Frontier:
-    """Frontier of `[0, size)` from tiles, proven to be a prefix of `head`. Raises `NotShown` when it is not."""
+    """Frontier of `[0, size)` from tiles, proven to be a prefix of `head`. Raises `NotShown` when the proof fails."""
     frontier = tree.frontier(size)
     proof = tree.consistency_proof(size, head.size) if 0 < size < head.size else []
     check_frontier_in_head(frontier, head, proof, identity, event=f"frontier {size}")
@@ -287,7 +287,7 @@ class TileLogSource(LogSource, ABC):
 
     @contextmanager
     def _reading(self, start: int, head: SignedHead) -> Iterator[None]:
-        """Read the file with the entries from `start` on; turns a defect of the file into an error of the log."""
+        """Turn a defect of the file with the entries from `start` on into an error of the log."""
         try:
             yield
         except Refused as error:
@@ -302,7 +302,7 @@ class TileLogSource(LogSource, ABC):
 
 
 def proven(place: Place, identity: LogIdentity, what: str) -> Place:
-    """The place, if its proof leads up to its head. Raises `NotShown` when it does not; `what` names the proof."""
+    """The place, if its proof leads to its head. Raises `NotShown` when the proof fails; `what` names the proof."""
     index, head = place.index, place.head
     try:
         verify_inclusion(index, head.size, leaf_hash(place.leaf), place.proof, head.root)

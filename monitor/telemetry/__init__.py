@@ -1,1 +1,1 @@
-"""Measurements: hooks that the other packages call, and their Prometheus implementation."""
+"""Measurements: protocols that the other packages call, and their Prometheus implementation."""

@@ -1,4 +1,4 @@
-"""Measurements that the other packages report. Nothing here knows of Prometheus."""
+"""Protocols for the measurements that the other packages report, independent of Prometheus."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -10,7 +10,7 @@ from monitor.model.state import Batch
 from monitor.store.promises import Tally
 
 NOTICES: Final = "notices"
-"""Label of messages to subscribers among deliveries to channels."""
+"""Value of the channel label for messages to subscribers."""
 
 
 class FetchMeter(Protocol):
@@ -21,16 +21,16 @@ class FetchMeter(Protocol):
 
 
 class LogMeter(Protocol):
-    """Counts what following one log comes to. Never raises, never blocks."""
+    """Counts the results of following one log. Never raises, never blocks."""
 
     def add_log(self, log: str) -> None:
         """A log is followed: every series of it exists from now on."""
 
     def trees_left_out(self, log: str, count: int) -> None:
-        """A log, by its configured name, names so many trees that are not followed."""
+        """`count` trees that a log (by its configured name) lists are not followed."""
 
     def passed(self, log: str, at: datetime, owner: Owner | None) -> None:
-        """A pass ended: well, or with trouble of this owner."""
+        """A pass ended: well if `owner` is `None`, else with trouble of this owner."""
 
     def misbehaved(self, log: str, kind: str) -> None:
         """New evidence against a log was stored."""
@@ -43,30 +43,30 @@ class LogMeter(Protocol):
 
 
 class BackscanMeter(Protocol):
-    """Counts what is offered to rules that came late. Never raises, never blocks."""
+    """Counts entries offered to rules newer than the entries. Never raises, never blocks."""
 
     def looked_back(self, log: str, entries: int, findings: Mapping[str, int], dropped: int) -> None:
-        """Entries were offered to rules that came late: findings by outcome, and matches left out."""
+        """Older entries were offered to newer rules: findings by outcome, and the number of matches left out."""
 
     def back_scan(self, log: str, remaining: int) -> None:
-        """Number of entries still to be offered to rules that came late."""
+        """Number of older entries still to be offered to newer rules."""
 
 
 class ArchiveMeter(Protocol):
-    """Counts what is archived. Never raises, never blocks."""
+    """Counts archived entries. Never raises, never blocks."""
 
     def archived(self, log: str, reached: int, behind: int) -> None:
-        """The archive reaches to this entry; so many that were followed are not in it yet."""
+        """The archive ends before entry `reached`; it lacks `behind` followed entries."""
 
 
 class DeliveryMeter(Protocol):
-    """Counts what waits in the outbox, and how deliveries ended. Never raises, never blocks."""
+    """Counts waiting and finished deliveries of the outbox. Never raises, never blocks."""
 
     def delivered(self, channel: str, *, delivered: int, failed: int, given_up: int) -> None:
         """A delivery pass over a channel ended."""
 
     def outbox(self, backlog: Mapping[str, Backlog], now: datetime) -> None:
-        """Deliveries that wait in the outbox, for each channel that has any."""
+        """Waiting deliveries of the outbox, for each channel with at least one."""
 
     def open_alerts(self, counts: Mapping[tuple[str, str], int]) -> None:
         """Number of open alerts by severity and owner."""
@@ -82,36 +82,36 @@ class CanaryMeter(Protocol):
         """A run ended: `seen`, `late`, `missed` or `not-signed`."""
 
     def canary_seen(self, at: datetime, seconds: float) -> None:
-        """The newest alert of a canary arrived at this time, so long after the log had taken the entry."""
+        """The newest alert of a canary arrived at `at`, `seconds` after the log had accepted the entry."""
 
     def canary_failing(self, *, failing: bool) -> None:
-        """Whether the newest run that ended was not seen in time."""
+        """`failing` is true while the newest finished run was not seen in time."""
 
 
 class TrustMeter(Protocol):
     """Counts refreshes of the trust root. Never raises, never blocks."""
 
     def trust_root(self, refreshed_at: datetime, expires: datetime | None) -> None:
-        """The trust root was refreshed; `expires` where its metadata says so."""
+        """The trust root was refreshed; `expires` is the expiry of its metadata, if it has one."""
 
     def trust_refreshed(self, *, well: bool) -> None:
-        """A refresh of the trust root was tried."""
+        """A refresh of the trust root ended; `well` is true for success."""
 
     def not_followed(self, logs: int) -> None:
         """Number of logs of the trust root that cannot be followed."""
 
 
 class StateMeter(Protocol):
-    """Counts what the database holds. Never raises, never blocks."""
+    """Counts rules, promises and evidence in the database. Never raises, never blocks."""
 
     def rules(self, rules: int, unindexed: int) -> None:
-        """Rules were put in force; so many of them are asked about every entry."""
+        """`rules` are in force; `unindexed` of them are evaluated for every entry."""
 
     def coverage(self, log: str, rules: int, entries: int) -> None:
         """Number of active rules that were not offered all followed entries, and of entries that one rule lacks."""
 
     def promises(self, tally: Tally) -> None:
-        """Number of promises of logs that wait to be seen kept, and of the others by how they ended."""
+        """Number of promises of logs: waiting, overdue, and settled by result."""
 
     def open_evidence(self, counts: Mapping[str, int]) -> None:
         """Number of pieces of evidence against each log that no operator has closed."""

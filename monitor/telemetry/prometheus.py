@@ -1,7 +1,7 @@
 """`monitor.telemetry.hooks.Meter` on a Prometheus registry. Every series exists at 0 before anything happens.
 
-Labels are log ids, channel names and words of ours: never an identity, a rule or anything a log entry holds, because
-those are unbounded and private. docs/metrics.md says what each is for.
+Labels are log ids, channel names and fixed words, never an identity, a rule or a value of a log entry: such labels
+would be unbounded and private. docs/metrics.md describes each metric.
 """
 
 from collections.abc import Iterable, Mapping

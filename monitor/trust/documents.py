@@ -15,8 +15,8 @@ _LAST_GOOD: Final = "last_good.json"
 class TrustDocuments:
     """Newest documents of the repository: raw target files, all verified, and their metadata.
 
-    `expires` is the earliest expiry of the metadata chain: past it a refresh must succeed or the root is stale. A plain
-    file has none.
+    `expires` is the earliest expiry of the metadata chain: after it the root is stale until a refresh succeeds. `None`
+    for a plain file.
     """
 
     trusted_root: bytes
@@ -26,14 +26,14 @@ class TrustDocuments:
 
 
 class LastGood(NamedTuple):
-    """Documents that a refresh verified, and when."""
+    """Documents that a refresh verified, and the time of that refresh."""
 
     documents: TrustDocuments
     refreshed_at: datetime
 
 
 def last_good(folder: Path) -> LastGood | None:
-    """The documents verified last; `None` when no refresh ever succeeded, or when its file cannot be read."""
+    """The documents verified last; `None` before the first successful refresh, or when the file cannot be read."""
     try:
         kept = json.loads((folder / _LAST_GOOD).read_bytes())
         expires = datetime.fromisoformat(kept["expires"]) if kept["expires"] else None

@@ -79,13 +79,13 @@ class TrustHistory:
     roots: tuple[Recorded, ...] = ()
 
     def followed_by(self, root: TrustRoot, at: datetime) -> "TrustHistory":
-        """With one more root, unless the newest is that one already."""
+        """The history with one more root, unless the newest root is equal."""
         if self.roots and self.roots[-1].root.fingerprint == root.fingerprint:
             return self
         return TrustHistory((*self.roots, Recorded(root, at)))
 
     def logs(self) -> list[KnownLog]:
-        """Every log of any root, in the order of appearance; within one root, in its order."""
+        """Every log of any root, in the order of appearance; logs of one root in the order of its file."""
         known: dict[tuple[str, bytes], KnownLog] = {}
         before_it: Sequence[TrustedLog] = ()
         for number, recorded in enumerate(self.roots):

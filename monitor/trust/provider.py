@@ -40,8 +40,8 @@ class TrustKeeper:
         self._authorities: tuple[CertificateAuthorities, tuple[CtLogKey, ...]] | None = None
 
     def refresh(self) -> bool:
-        """Read or fetch the root again; returns whether it differs from before. Raises `FetchFailed`, `OwnFault`."""
-        # One at a time: a TUF client keeps its metadata in files.
+        """Read or fetch the root again; true if it replaces a different root. Raises `FetchFailed`, `OwnFault`."""
+        # Under a lock, because a TUF client keeps its metadata in files.
         with self._refreshing:
             try:
                 return self._refresh()
@@ -88,7 +88,7 @@ class TrustKeeper:
                         "of your own `trust.ca_file`; or fetch the trusted root elsewhere and name it as "
                         "`trust.trusted_root`."
                     ) from error
-                # Its age is that of the last refresh, so that it goes stale and causes an alert like any other.
+                # Its age counts from the last refresh, so that it becomes stale and causes an alert like any root.
                 self._keep(last.documents, last.refreshed_at)
         with self._lock:
             if self._kept is None:
@@ -96,7 +96,7 @@ class TrustKeeper:
             return self._kept
 
     def remember(self, past: TrustHistory) -> None:
-        """Add the roots before the current one."""
+        """Add the roots that came before the current one."""
         kept = self.kept()
         with self._lock:
             self._history = past.followed_by(kept.root, kept.refreshed_at)
@@ -108,7 +108,7 @@ class TrustKeeper:
             return self._history
 
     def current(self) -> TrustRoot:
-        """Trust root in force. Raises `FetchFailed` when the last refresh is too long ago."""
+        """Trust root in force. Raises `FetchFailed` when the last refresh is older than allowed."""
         kept = self.kept()
         if self._clock() - kept.refreshed_at > self._config.stale_after:
             raise FetchFailed(f"trust root: last refreshed {rfc3339(kept.refreshed_at)}, longer ago than allowed")

@@ -25,7 +25,7 @@ class LogService(msgspec.Struct, frozen=True):
     validFor: Period | None = None  # noqa: N815
 
     def is_used(self, now: datetime) -> bool:
-        """Whether clients may write to it now or later."""
+        """True if clients may write to this log now or later."""
         return self.validFor is None or self.validFor.end is None or now < self.validFor.end
 
 
@@ -35,7 +35,7 @@ class _SigningConfig(msgspec.Struct):
 
 
 def read_signing_config(raw: bytes) -> Sequence[LogService]:
-    """Logs that a signing_config.json (v0.2) names. Raises `OwnFault` when it is none."""
+    """Logs that a signing_config.json (v0.2) names. Raises `OwnFault` for another document."""
     if len(raw) > MAX_SIZE:
         raise OwnFault(f"a signing configuration of {len(raw)} bytes is longer than {MAX_SIZE}")
     try:

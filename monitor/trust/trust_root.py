@@ -28,7 +28,7 @@ _Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class Period(msgspec.Struct, frozen=True):
-    """SPEC protobuf-specs sigstore_common.proto TimeRange: "start" must be there, "end" may be; both are inside it."""
+    """SPEC protobuf-specs sigstore_common.proto TimeRange: "start" is required, "end" optional; both are inclusive."""
 
     start: _Instant | None = None
     end: _Instant | None = None
@@ -165,7 +165,7 @@ class TrustRoot:
 
 
 def read_trust_root(raw: bytes) -> TrustRoot:
-    """Read a trusted_root.json. Raises `OwnFault` when it is none, or when an authority in it is not one."""
+    """Read a trusted_root.json. Raises `OwnFault` for another document, or for an authority that is not a CA."""
     if len(raw) > MAX_SIZE:
         raise OwnFault(f"a trusted root of {len(raw)} bytes is longer than {MAX_SIZE}")
     try:
@@ -204,7 +204,7 @@ def _read_log(log: _Log, skipped: list[str], *, ct: bool) -> TrustedLog | None:
         if urlsplit(log.baseUrl).scheme not in {"http", "https"} or not urlsplit(log.baseUrl).hostname:
             raise ValueError("has no http(s) URL (`baseUrl`)")  # noqa: TRY301
         if log.publicKey.validFor is None or log.publicKey.validFor.start is None:
-            # A bound that is missing is not a bound that is open: clients refuse the key too.
+            # A missing start does not mean an open period: clients refuse such a key too.
             raise ValueError("has a key without a start of validity")  # noqa: TRY301
     except ValueError as error:
         # A log of an unknown kind must not make the whole root unusable; it is listed as skipped.

@@ -72,7 +72,7 @@ def refresh_configured(config: TrustConfig, now: datetime) -> TrustDocuments:
 
 
 class TrustRepository:
-    """One TUF repository, with the last verified documents in `folder`."""
+    """One TUF repository; `folder` holds the last verified documents."""
 
     def __init__(self, url: str, root: bytes, folder: Path, fetcher: Callable[[str], HttpFetcher]) -> None:
         """`fetcher` makes a `Fetcher` for a base URL; `root` is the first root metadata."""
@@ -83,7 +83,7 @@ class TrustRepository:
         """Update metadata and targets (the TUF client workflow) and return them.
 
         Expiries are compared with `now`; the documents are stored with it for `last_good`.
-        Raises `FetchFailed` when the repository cannot be asked or what it serves does not verify (the last good
+        Raises `FetchFailed` when the repository does not answer or its files do not verify (the last good
         documents stay in the folder), `OwnFault` when the folder cannot be written.
         """
         try:
@@ -135,7 +135,7 @@ class _Bytes(FetcherInterface):
         try:
             body = self._fetcher.get(path, max_bytes=_MAX_FILE, expect=Expect.BYTES)
         except Refused as error:
-            # TUF probes for the next root version and takes 403 or 404 as "there is none".
+            # TUF probes for the next root version; 403 or 404 means that none exists.
             raise DownloadHTTPError(str(error), error.status) from error
         except FetchFailed as error:
             raise DownloadError(str(error)) from error
