@@ -1,7 +1,7 @@
 """Requests to other hosts: an overall deadline, kept connections, local shortages, Retry-After, a rate.
 
 httpcore hands each piece of a body through h11, which copies it four times: a bundle of entries is 650 KB. In
-connections of ours, h11 writes the request and reads the head of the answer, and so decides what is HTTP. A body whose
+our connections, h11 writes the request and reads the head of the answer, and so decides on valid HTTP. A body whose
 length the head tells is then read off the socket as it comes. All others, in chunks or up to the end of the
 connection, are h11's.
 
@@ -463,7 +463,7 @@ class _BodyStream(httpx.SyncByteStream):
 
 
 def body_within(response: httpx.Response, most: int) -> tuple[bytes, bool]:
-    """The first `most` bytes of an answer as sent, and whether there are more. Raises httpcore's errors."""
+    """The first `most` bytes of an answer as sent, and true if more follow. Raises httpcore's errors."""
     chunks: list[bytes] = []
     size = 0
     for chunk in cast(httpx.SyncByteStream, response.stream):

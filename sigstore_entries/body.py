@@ -25,7 +25,7 @@ class Block(NamedTuple):
 
 
 def from_base64(text: str | bytes, what: str) -> bytes:
-    """Decode standard padded base64, nothing else in between. Raises `MalformedText`."""
+    """Decode standard padded base64 without white space. Raises `MalformedText`."""
     try:
         return pybase64.b64decode(text, validate=True)
     except ValueError as error:  # binascii.Error, and str that is not ASCII

@@ -1,7 +1,7 @@
 """Bundles in every form that users have, converted to the form of Sigstore's own specification.
 
 Standard bundles of each version, several of them (JSON Lines, arrays), answers of Rekor v1, PyPI's provenance
-(PEP 740), the attestation APIs of npm and GitHub with what `gh` writes, and cosign's own formats with a signed entry
+(PEP 740), the attestation APIs of npm and GitHub, the output of `gh`, and cosign's own formats with a signed entry
 timestamp. Nothing is verified here.
 """
 
@@ -36,7 +36,7 @@ _KNOWN: Final = (
 
 
 class NoBundle(ValueError):
-    """A document, or a part of one, is in none of the forms, or lacks what the form must have."""
+    """A document, or a part of one, has an unknown form, or lacks a required part of its form."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -254,7 +254,7 @@ def _signer(
         not_before=not_before,
         not_after=not_after,
         defects=tuple(findings.defects),
-        # A precertificate's are not those of the TBSCertificate in its leaf.
+        # The parts of a signed precertificate differ from those of the TBSCertificate in its leaf.
         tbs=tbs if readable is certificate else None,
     )
 

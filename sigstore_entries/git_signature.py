@@ -1,7 +1,7 @@
 """Signatures of commits and tags in gitsign's format: detached CMS (RFC 5652), with or without the log entry.
 
 The log has either the commit's id, signed once more with the same key (gitsign's online mode), or the signed attributes
-of the CMS signature, whose entry then stands in the commit (offline mode). Reading verifies nothing but the structure;
+of the CMS signature, whose entry then stands in the commit (offline mode). Reading verifies only the structure;
 `verified` checks the signature. The caller decides whether to trust the certificate.
 """
 

@@ -18,7 +18,7 @@ _LINE: Final = 64  # RFC 7468, section 2
 
 
 def rekor_v1_form(body: bytes) -> bytes | None:
-    """Body of the hashedrekord 0.0.1 that says what this hashedrekord 0.0.2 says.
+    """Body of the hashedrekord 0.0.1 with the content of this hashedrekord 0.0.2.
 
     `None` for all other entries: dsse 0.0.1, for example, holds the envelope's digest, which dsse 0.0.2 lacks.
     """

@@ -2,7 +2,7 @@
 
 A log must verify the signature of each entry. A hashedrekord holds all inputs of this check: digest, key and
 signature. So does a rekord with an X.509 key. The signatures of dsse, intoto and cose are over a payload that the
-entry does not hold, of which a hash is no substitute (the DSSE PAE holds the payload's type and length); those of
+entry does not hold, and a hash cannot replace it (the DSSE PAE holds the payload's type and length); those of
 packages, SSH and minisign are over the artifact itself. These are not checked.
 
 A tuf entry and a timestamp list keys and certificates, of which only some signed: any person can list another

@@ -96,7 +96,7 @@ class Signer:
     `claims` maps readable Fulcio claim names (`sigstore_entries.certificate`) to text; `extensions` maps every dotted
     OID to the raw extension value. `fingerprints` are lower-case hex SHA-256 (certificate, SPKI), PGP hex in either
     case, or `SHA256:` SSH form. `issuer_key_hash` is a CT precertificate leaf's SHA-256 of the issuer's SPKI.
-    `sct_verified` is `None` where there is no SCT, and where no trusted authority issued the certificate. `issued` is
+    `sct_verified` is `None` without an SCT, and for a certificate that no trusted authority issued. `issued` is
     the identity of a trusted certificate in every log that shows it (`sigstore_entries.der`), filled with `trust`;
     so is `signature`. `tbs` are the parts of `certificate`, as far as they were read already.
 

@@ -129,7 +129,7 @@ def parse_data_tile(raw: bytes, width: int) -> list[TileLeaf]:
 
 
 def parse_data_tile_start(raw: bytes, width: int) -> list[TileLeaf]:
-    """Leaves that lie whole in the first bytes of a data tile. Raises `MalformedTile` when all or none of them do."""
+    """Leaves that are complete in the first bytes of a data tile. Raises `MalformedTile` if all are, or none."""
     reader, leaves = Reader(raw), list[TileLeaf]()
     try:
         while len(leaves) < width:

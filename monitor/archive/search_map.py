@@ -70,7 +70,7 @@ def entries_root(numbers: Sequence[int]) -> bytes:
 
 
 def merged(left: Iterator[MapLine], right: Iterator[MapLine]) -> Iterator[MapLine]:
-    """Lines of two maps side by side as one map's. Entry numbers on the left are below those on the right."""
+    """Lines of the map that two adjacent maps become. Entry numbers on the left are below those on the right."""
     one, other = next(left, None), next(right, None)
     while one is not None or other is not None:
         if other is None or (one is not None and one.key_hash < other.key_hash):

@@ -53,7 +53,7 @@ class PassingProgress(Progress):
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """Keep findings in the monitor's database, as offered to these rules (id to what they select).
+    """Keep findings in the monitor's database, as offered to these rules (id to selection).
 
     `due` gives the earliest time of delivery for alerts about unexpected findings; `None` for at once.
     """

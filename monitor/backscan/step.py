@@ -65,7 +65,7 @@ def backscan_step(
 ) -> Step:
     """Offer the first `entries` entries of a gap of one tree to the rules that were never offered them.
 
-    `rules` are the active ones (id to what they select), compiled in `matcher`. Findings, their alerts and the covered
+    `rules` are the active ones (id to selection), compiled in `matcher`. Findings, their alerts and the covered
     range are committed together, so a crash at any point is harmless. Where many rules lack the same entries, a step
     is longer and writes their ranges once, at its end: after a crash the same entries are offered again, and known
     findings do not count twice. The caller bounds the rate, and gives a `source` of its own, so that its requests do
@@ -94,7 +94,7 @@ def backscan_step(
 
 
 def recording_of(offered: Collection[str], rules: Mapping[str, str], clock: Callable[[], datetime]) -> Recording:
-    """Recording for a gap of these rules: ranges of a few rules per batch, those of many once at the end."""
+    """Recording for a gap of these rules: ranges of few rules after each batch, of many rules once at the end."""
     kept = {} if len(offered) >= _MANY else {rule: rules[rule] for rule in offered}
     return Recording(kept, due=lambda: next_full_hour(clock()))
 
@@ -111,7 +111,7 @@ def offer_gap(
     world: World,
     unkept: Unkept | None = None,
 ) -> int:
-    """Offer every entry of `gap` to its rules (id to what they select); returns the entry reached.
+    """Offer every entry of `gap` to its rules (id to selection); returns the entry reached.
 
     Findings, alerts and covered ranges are committed batch by batch through `state`. Raises `FetchFailed`,
     `LogMisbehaved` with its evidence kept, `OwnFault`.
@@ -170,7 +170,7 @@ def _of_the_past(alert: Alert) -> Alert:
 
 
 def missing_ranges(store: Store, log: str, rules: Mapping[str, str], first: int | None = None) -> list[Gap]:
-    """Ranges below the verified position that some of `rules` (id to what they select) were not offered, in order.
+    """Ranges below the verified position that some of `rules` (id to selection) were not offered, in order.
 
     They begin at `first`, by default the log's baseline: the first entry ever followed. Empty for a log that is not
     followed, because no trusted head exists to verify its entries against.

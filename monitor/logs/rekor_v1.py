@@ -1,6 +1,6 @@
 """Rekor v1: one source per tree (the active one, and each inactive shard), over the REST API.
 
-An entry has two indexes: the *virtual* one counts through all shards and is what the API takes; the *local* one is the
+An entry has two indexes: the *virtual* one counts through all shards, and the API takes it; the *local* one is the
 leaf's place in its tree. Everything above this module speaks local indexes only.
 """
 

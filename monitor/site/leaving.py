@@ -1,7 +1,7 @@
 """Unsubscribing by a mail's link, without signing in, and its reversal.
 
 An alert's link ends its subscription. A digest may be about many subscriptions, so its link stops every message to the
-address it went to; the weekly mail's link stops the weekly mail. A GET changes nothing: mail scanners follow links.
+address it went to; the weekly mail's link stops the weekly mail. Mail scanners follow links, so a GET changes no state.
 """
 
 from dataclasses import dataclass

@@ -52,7 +52,7 @@ class DatabaseStorage(Storage):
         return 0 if row is None else int(row.entries)
 
     def get_expiry(self, key: str) -> float:
-        """When the present window is over, in seconds since the epoch."""
+        """End of the present window, in seconds since the epoch."""
         row = self._row(key)
         return (self._clock() if row is None else row.expires_at).timestamp()
 

@@ -246,7 +246,7 @@ def add_subscription(site: Site, subscriber: str, ask: Ask, subject: str, title:
 
 
 def change_subscription(site: Site, subscription: Subscription, ask: Ask, title: str) -> None:
-    """Replace what a subscription selects and expects."""
+    """Replace the selection and the expectation of a subscription."""
     known = known_before(site.past, ask, read_subject(subscription.subject), site.clock())
     site.subscribers.change(subscription.id, subscription.subscriber, ask, title, known)
 
