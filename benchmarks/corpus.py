@@ -1,8 +1,9 @@
 """Fifty thousand made-up log entries: distinct Fulcio-profile certificates in Rekor v1 and v2 bodies.
 
 Nine of ten are GitHub Actions certificates with every claim such a certificate carries (about 1.8 KB), one of ten is
-an e-mail certificate. All leaves share one key and one issuer, which nothing in the pipelines looks at twice; every
-certificate is really signed. The same number always gives the same names, so a rule can be made for an entry.
+an e-mail certificate. Each leaf has a key of its own, as keyless signing makes one for each signature; all leaves share
+one issuer. Every certificate and every entry is really signed. The same number always gives the same names and key, so
+a rule can be made for an entry.
 """
 
 import json
@@ -27,6 +28,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from sigstore_entries.certificate import BY_NAME, SCT_LIST_OID
 
 ENTRIES: Final = 50_000
+FORM: Final = sha256(Path(__file__).read_bytes()).hexdigest()
+"""Digest of this file: entries that a folder keeps from another release are made again."""
 GITHUB_ISSUER: Final = "https://token.actions.githubusercontent.com"
 GOOGLE_ISSUER: Final = "https://accounts.google.com"
 _START: Final = datetime(2026, 1, 1, tzinfo=UTC)
@@ -148,7 +151,7 @@ class Authority:
         serial: int = 1,
         key: ec.EllipticCurvePublicKey | None = None,
     ) -> bytes:
-        """DER certificate for an identity, valid for ten minutes; for the one key of the corpus unless told another."""
+        """DER certificate for an identity, valid for ten minutes; for `leaf_key` unless told another."""
         key = key or self._leaf_key
         name: x509.GeneralName = x509.UniformResourceIdentifier(identity.san)
         if "://" not in identity.san:
@@ -259,10 +262,11 @@ def authority() -> Authority:
 def _make_part(part: range) -> tuple[bytes, bytes]:
     first, second = [], []
     for index in part:
-        certificate = authority().issue(identity_of(index), at=_START + timedelta(seconds=index), serial=index + 1)
+        key, at = fixed_key(f"leaf {index}"), _START + timedelta(seconds=index)
+        certificate = authority().issue(identity_of(index), at=at, serial=index + 1, key=key.public_key())
         digest = digest_of(index)
-        first.append(framed(body_v1(certificate, digest, leaf_key())))
-        second.append(framed(body_v2(certificate, digest, leaf_key())))
+        first.append(framed(body_v1(certificate, digest, key)))
+        second.append(framed(body_v2(certificate, digest, key)))
     return b"".join(first), b"".join(second)
 
 

@@ -15,6 +15,8 @@ import pytest
 from sigstore_entries.entry import decode_rekor, outline_fingerprints, outline_rekor
 from sigstore_entries.signing import ChainTrust, EntryRef, Signing
 from sigstore_entries.trust import CertificateAuthorities, CertificateAuthority, CtLogKey
+from tests.archive import independent_map
+from tests.archive.test_keys_from_bytes import archived_keys, rows
 from tlog.merkle import leaf_hash, verify_inclusion
 from tlog.note import NoteKey, open_note, parse_checkpoint, rekor_v1_key, tile_log_key
 
@@ -111,6 +113,14 @@ def test_a_real_entry_takes_the_fast_path(number: int) -> None:
         return
     assert outline is not None
     assert outline_fingerprints(outline) == decoded(entry).signers[0].fingerprints
+
+
+@pytest.mark.parametrize("number", range(len(entries())))
+def test_search_keys_of_a_real_entry_are_those_of_a_second_implementation(number: int) -> None:
+    body = base64.b64decode(entries()[number]["canonicalizedBody"])
+    (keys,) = archived_keys(rows([body]))
+    assert keys
+    assert independent_map.keys_of(body) == keys
 
 
 @pytest.mark.parametrize("number", range(len(entries())))
