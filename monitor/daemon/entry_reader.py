@@ -2,7 +2,7 @@
 
 A visitor must be able neither to make this installation hammer a log nor to have one slow log hold up pages. So each
 log has one thread and an allowance of its own, few entries wait for it, a page waits a short time, few pages wait at
-once, and answers are kept. An entry that is not read is named with the reason.
+once, one client has a part of these places, and answers are kept. An entry that is not read is named with the reason.
 """
 
 import logging
@@ -31,7 +31,9 @@ from sigstore_entries.trust import CertificateAuthorities, CtLogKey
 _LOG: Final = logging.getLogger(__name__)
 _PATIENCE: Final = 2.5  # seconds for which a page waits
 _PAGES: Final = 8  # that wait at once
+_PAGES_EACH: Final = 2  # of these, those of one client
 _QUEUED: Final = 32  # entries that wait for one log
+_QUEUED_EACH: Final = 8  # of these, those that one client asked for: the entries of one preview
 _REST: Final = 30.0  # seconds for which a log that failed is not asked for pages
 _KEPT: Final = 512  # answers
 _KEPT_BYTES: Final = 4 * 1024 * 1024  # of their entries: decoded they take up to thirteen times as much
@@ -43,6 +45,7 @@ FAILED: Final = Unread("the log could not be asked")
 SLOW: Final = Unread("the log did not answer in time")
 BUSY: Final = Unread("too many entries are being read now")
 OFTEN: Final = Unread("you had many entries read in the last minute")
+AT_ONCE: Final = Unread("other pages of yours wait for this log now")
 OTHER: Final = Unread("the log serves another entry there now than the one that it signed")
 NOT_SERVED: Final = Unread("the log does not serve the entry now")
 LARGE: Final = Unread(f"the entry has more than {_LARGEST // 1024} KiB")
@@ -54,12 +57,13 @@ Answer = Signing | Unread
 class _Line:
     """Entries of one log that wait to be read, by its only thread. `late`: a page gave up waiting for these.
 
-    `None` in `work` ends the thread.
+    `clients` are those that had them read first. `None` in `work` ends the thread.
     """
 
     trees: LogTrees
     work: "SimpleQueue[tuple[ArchivedEntry, Future[Answer]] | None]" = field(default_factory=SimpleQueue)
     waiting: dict[ArchivedEntry, Future[Answer]] = field(default_factory=dict)
+    clients: dict[ArchivedEntry, str] = field(default_factory=dict)
     late: bool = False
     failed_until: float = float("-inf")
 
@@ -88,23 +92,25 @@ class EntryReader:
         self._trees_of, self._store, self._authorities, self._clock = trees_of, store, authorities, clock
         self._patience = patience
         self._lock = threading.Lock()
-        self._pages = threading.BoundedSemaphore(_PAGES)
+        self._pages: list[str] = []  # the client of each page that waits
         self._lines: dict[str, _Line] = {}
         self._kept: OrderedDict[ArchivedEntry, _Kept] = OrderedDict()
         self._closed = False
 
-    def __call__(self, wanted: Sequence[ArchivedEntry], allow: Callable[[], bool]) -> Mapping[EntryRef, Answer]:
+    def __call__(
+        self, wanted: Sequence[ArchivedEntry], client: str, allow: Callable[[], bool]
+    ) -> Mapping[EntryRef, Answer]:
         """The entries, each as a judge sees it. `allow` counts an entry that a log is asked for, or refuses it."""
         told: dict[EntryRef, Answer] = {}
         asked: dict[EntryRef, Future[Answer]] = {}
         with self._lock:
             for each in wanted:
-                answer = self._known(each) or self._ask(each, allow)
+                answer = self._known(each) or self._ask(each, client, allow)
                 if isinstance(answer, Future):
                     asked[each.where] = answer
                 else:
                     told[each.where] = answer
-        return told | self._waited(asked)
+        return told | self._waited(asked, client)
 
     def close(self) -> None:
         """End the threads; entries that wait are not read.
@@ -123,21 +129,28 @@ class EntryReader:
         kept = self._kept.get(wanted)
         return kept.answer if kept is not None and time.monotonic() < kept.until else None
 
-    def _ask(self, wanted: ArchivedEntry, allow: Callable[[], bool]) -> "Future[Answer] | Unread":
+    def _ask(self, wanted: ArchivedEntry, client: str, allow: Callable[[], bool]) -> "Future[Answer] | Unread":
         line = self._line(wanted.where.log.partition("/")[0])
         if line is None:
             return NOT_FOLLOWED
         if (under_way := line.waiting.get(wanted)) is not None:
             return SLOW if line.late else under_way
+        if (refusal := self._refusal(line, client)) is not None:
+            return refusal
+        if not allow():
+            return OFTEN
+        line.waiting[wanted] = made = Future[Answer]()
+        line.clients[wanted] = client
+        line.work.put((wanted, made))
+        return made
+
+    @staticmethod
+    def _refusal(line: _Line, client: str) -> Unread | None:
         if time.monotonic() < line.failed_until:
             return FAILED
         if line.late or len(line.waiting) >= _QUEUED:
             return SLOW if line.late else BUSY
-        if not allow():
-            return OFTEN
-        line.waiting[wanted] = made = Future[Answer]()
-        line.work.put((wanted, made))
-        return made
+        return AT_ONCE if list(line.clients.values()).count(client) >= _QUEUED_EACH else None
 
     def _line(self, name: str) -> _Line | None:
         if self._closed:
@@ -151,15 +164,20 @@ class EntryReader:
             threading.Thread(target=self._work, args=(line,), name=f"read for pages {name}", daemon=True).start()
         return self._lines[name]
 
-    def _waited(self, asked: "Mapping[EntryRef, Future[Answer]]") -> dict[EntryRef, Answer]:
+    def _waited(self, asked: "Mapping[EntryRef, Future[Answer]]", client: str) -> dict[EntryRef, Answer]:
         if not asked:
             return {}
-        if not self._pages.acquire(blocking=False):
-            return dict.fromkeys(asked, BUSY)
+        with self._lock:
+            if self._pages.count(client) >= _PAGES_EACH:
+                return dict.fromkeys(asked, AT_ONCE)
+            if len(self._pages) >= _PAGES:
+                return dict.fromkeys(asked, BUSY)
+            self._pages.append(client)
         try:
             wait(asked.values(), self._patience)
         finally:
-            self._pages.release()
+            with self._lock:
+                self._pages.remove(client)
         told: dict[EntryRef, Answer] = {}
         for where, future in asked.items():
             is_done = future.done() and not future.cancelled()
@@ -194,7 +212,7 @@ class EntryReader:
             answer = UNDECODED
         finally:
             with self._lock:
-                del line.waiting[wanted]
+                del line.waiting[wanted], line.clients[wanted]
                 line.late = line.late and bool(line.waiting)
                 for_seconds = _UNREAD_FOR if isinstance(answer, Unread) else _KEPT_FOR
                 if answer is not FAILED:

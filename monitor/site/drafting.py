@@ -238,7 +238,7 @@ def _read(
         return whole, dict.fromkeys(archived, _ASKS_NO_LOG)
     if not wanted:
         return whole, {}
-    read = site.read_entries(wanted, lambda: site.limits.entry(client))
+    read = site.read_entries(wanted, client, lambda: site.limits.entry(client))
     why = {where: answer.why for where, answer in read.items() if isinstance(answer, Unread)}
     for where, answer in read.items():
         if isinstance(answer, Signing):

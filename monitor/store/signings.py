@@ -105,8 +105,8 @@ class Unread:
     why: str
 
 
-ReadEntries = Callable[[Sequence[ArchivedEntry], Callable[[], bool]], Mapping[EntryRef, Signing | Unread]]
-"""Reads entries whole, as a judge sees them, in bounded time.
+ReadEntries = Callable[[Sequence[ArchivedEntry], str, Callable[[], bool]], Mapping[EntryRef, Signing | Unread]]
+"""Reads entries whole for a client, as a judge sees them, in bounded time.
 
 The function that is handed over counts each entry that a log is asked for, or refuses it.
 """

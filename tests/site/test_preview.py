@@ -261,11 +261,11 @@ def test_one_slow_log_holds_up_no_entry_of_another(live: Followed, questions: Qu
     reader = entry_reader.entry_reader(live.monitor, patience=60.0)
     questions.gate.clear()
     slow = ArchivedEntry(EntryRef(LOG, 3), leaf_hash(ENTRIES[0]).hex())
-    waits = threading.Thread(target=lambda: reader([slow], lambda: True), daemon=True)
+    waits = threading.Thread(target=lambda: reader([slow], "203.0.113.7", lambda: True), daemon=True)
     waits.start()
     try:
         other = ArchivedEntry(EntryRef("another-log", 3), "00" * 32)
-        assert reader([other], lambda: True) == {other.where: entry_reader.NOT_FOLLOWED}
+        assert reader([other], "203.0.113.7", lambda: True) == {other.where: entry_reader.NOT_FOLLOWED}
         assert waits.is_alive()
     finally:
         questions.gate.set()
@@ -278,12 +278,12 @@ def test_only_so_many_pages_wait_at_once(live: Followed, questions: Questions, m
     wanted = ArchivedEntry(EntryRef(LOG, 3), leaf_hash(ENTRIES[0]).hex())
     questions.gate.clear()
     answers: list[Any] = []
-    waits = threading.Thread(target=lambda: answers.append(reader([wanted], lambda: True)), daemon=True)
+    waits = threading.Thread(target=lambda: answers.append(reader([wanted], "203.0.113.7", lambda: True)), daemon=True)
     waits.start()
     while not questions.asked:
         time.sleep(0.01)
         assert waits.is_alive()
-    assert reader([wanted], lambda: True) == {wanted.where: entry_reader.BUSY}
+    assert reader([wanted], "203.0.113.7", lambda: True) == {wanted.where: entry_reader.BUSY}
     questions.gate.set()
     waits.join(60)
     assert isinstance(answers[0][wanted.where], Signing)
@@ -296,9 +296,40 @@ def test_only_so_many_entries_of_a_log_wait(
     reader = entry_reader.entry_reader(live.monitor, patience=0.05)
     questions.gate.clear()
     wanted = [ArchivedEntry(EntryRef(LOG, index), leaf_hash(ENTRIES[index - 3]).hex()) for index in range(3, 9)]
-    told = reader(wanted, lambda: True)
+    told = reader(wanted, "203.0.113.7", lambda: True)
     questions.gate.set()
     assert [told[each.where] for each in wanted] == [entry_reader.SLOW] * 2 + [entry_reader.BUSY] * 4
+
+
+def test_one_client_leaves_places_to_the_others(
+    live: Followed, questions: Questions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both among the entries that wait for a log and among the pages that wait."""
+    monkeypatch.setattr(entry_reader, "_QUEUED", 4)
+    monkeypatch.setattr(entry_reader, "_QUEUED_EACH", 2)
+    monkeypatch.setattr(entry_reader, "_PAGES", 2)
+    monkeypatch.setattr(entry_reader, "_PAGES_EACH", 1)
+    reader = entry_reader.entry_reader(live.monitor, patience=60.0)
+    questions.gate.clear()
+    wanted = [wanted_at(index) for index in range(3, 7)]
+    answers: dict[str, Any] = {}
+
+    def look(client: str, entries: Sequence[ArchivedEntry]) -> None:
+        answers[client] = list(reader(entries, client, lambda: True).values())
+
+    hog = threading.Thread(target=look, args=("hog", wanted), daemon=True)
+    other = threading.Thread(target=look, args=("other", wanted[2:]), daemon=True)
+    hog.start()
+    wait_until("one client's page waits", lambda: reader._pages == ["hog"])
+    assert reader(wanted[:1], "hog", lambda: True) == {wanted[0].where: entry_reader.AT_ONCE}
+    other.start()
+    wait_until("another client's page waits too", lambda: reader._pages == ["hog", "other"])
+    questions.gate.set()
+    for thread in (hog, other):
+        thread.join(60)
+    assert answers["hog"].count(entry_reader.AT_ONCE) == 2
+    assert [isinstance(each, Signing) for each in answers["other"]] == [True, True]
+    assert not reader._lines[LOG].clients
 
 
 def test_a_client_has_only_so_many_entries_read(live: Followed, questions: Questions) -> None:
@@ -333,7 +364,7 @@ def test_an_entry_that_its_log_does_not_serve_keeps_no_other_entry_from_a_page(
     """A visitor could ask for it again and again, and so stop every other preview of the log."""
     reader = entry_reader.entry_reader(live.monitor, patience=60.0)
     retired = wanted_at(3, f"{LOG}/retired")
-    assert reader([retired], lambda: True) == {retired.where: entry_reader.NOT_SERVED}
+    assert reader([retired], "203.0.113.7", lambda: True) == {retired.where: entry_reader.NOT_SERVED}
     get, missing = live.served.log.get, [True]
 
     def lacking(path: str, **options: Any) -> bytes:
@@ -343,10 +374,10 @@ def test_an_entry_that_its_log_does_not_serve_keeps_no_other_entry_from_a_page(
 
     monkeypatch.setattr(live.served.log, "get", lacking)
     first, second = wanted_at(3), wanted_at(4)
-    assert reader([first], lambda: True) == {first.where: entry_reader.NOT_SERVED}
+    assert reader([first], "203.0.113.7", lambda: True) == {first.where: entry_reader.NOT_SERVED}
     missing.clear()
-    assert isinstance(reader([second], lambda: True)[second.where], Signing)
-    assert reader([first], lambda: True) == {first.where: entry_reader.NOT_SERVED}, "asked once a minute"
+    assert isinstance(reader([second], "203.0.113.7", lambda: True)[second.where], Signing)
+    assert reader([first], "203.0.113.7", lambda: True) == {first.where: entry_reader.NOT_SERVED}, "asked once a minute"
 
 
 def test_a_defect_that_an_entry_brings_to_light_breaks_neither_the_page_nor_the_thread(live: Followed) -> None:
@@ -360,8 +391,8 @@ def test_a_defect_that_an_entry_brings_to_light_breaks_neither_the_page_nor_the_
     trees = monitor.make.trees(monitor.logs[0])
     reader = entry_reader.EntryReader(lambda _: trees, monitor.store, authorities, live.clock, patience=60.0)
     first, second = wanted_at(3), wanted_at(4)
-    assert reader([first], lambda: True) == {first.where: entry_reader.UNDECODED}
-    assert isinstance(reader([second], lambda: True)[second.where], Signing)
+    assert reader([first], "203.0.113.7", lambda: True) == {first.where: entry_reader.UNDECODED}
+    assert isinstance(reader([second], "203.0.113.7", lambda: True)[second.where], Signing)
     reader.close()
 
 
@@ -372,8 +403,8 @@ def test_answers_that_are_kept_stay_within_their_bytes(
     monkeypatch.setattr(entry_reader, "_KEPT_BYTES", len(ENTRIES[0]) + len(ENTRIES[1]) + 100)
     reader = entry_reader.entry_reader(live.monitor, patience=60.0)
     wanted = [wanted_at(index) for index in range(3, 7)]
-    assert all(isinstance(answer, Signing) for answer in reader(wanted, lambda: True).values())
-    told = reader(wanted, lambda: False)
+    assert all(isinstance(answer, Signing) for answer in reader(wanted, "203.0.113.7", lambda: True).values())
+    told = reader(wanted, "203.0.113.7", lambda: False)
     assert [told[each.where] == entry_reader.OFTEN for each in wanted] == [True, True, False, False]
 
 
@@ -382,7 +413,7 @@ def test_the_daemon_ends_while_a_log_is_slow(live: Followed, questions: Question
     reader = entry_reader.entry_reader(live.monitor, patience=0.05)
     questions.gate.clear()
     first, second = wanted_at(3), wanted_at(4)
-    reader([first, second], lambda: True)
+    reader([first, second], "203.0.113.7", lambda: True)
     waiting = dict(reader._lines[LOG].waiting)
     wait_until("the log is asked", lambda: bool(questions.asked))
     closing = threading.Thread(target=reader.close, daemon=True)
@@ -393,7 +424,7 @@ def test_the_daemon_ends_while_a_log_is_slow(live: Followed, questions: Question
     assert has_ended
     assert isinstance(waiting[first].result(60), Signing)
     assert waiting[second].cancelled()
-    assert reader([second], lambda: True) == {second.where: entry_reader.NOT_FOLLOWED}
+    assert reader([second], "203.0.113.7", lambda: True) == {second.where: entry_reader.NOT_FOLLOWED}
     assert len(questions.entries()) == 1
 
 
