@@ -10,6 +10,7 @@ import resource
 from dataclasses import dataclass
 from typing import Any, Final
 
+import h11
 from typing_extensions import override
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -88,8 +89,24 @@ class GuardedProtocol(H11Protocol):
         self._asking = not self._answering and bool(self.conn.trailing_data[0])
         if self._answering:
             self._step(self._limits.exchange)
-        else:
+        elif not self.transport.get_write_buffer_size():
             self._step(self._limits.headers if self._asking else self._limits.idle)
+        # Else the client has yet to take the rest of the answer, for which it has the time of the exchange: at the end
+        # of a time for the next request, `abort` would discard the rest. uvicorn's end of an idle connection sends it.
+
+    @override
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, if no answer has begun, and close. The application's own answer goes nowhere.
+
+        uvicorn would send both, and write a traceback for each such request.
+        """
+        if self._is_busy():
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:

@@ -108,8 +108,11 @@ def _decide(
 
 
 def resolve(host: str, port: int) -> list[str]:
-    """Every address of `host`, as the system resolves it."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    """Every address of `host`, as the system resolves it. Raises `OSError`, also for a text that can be no name."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # a label is empty, or longer than 63 characters
+        raise socket.gaierror(socket.EAI_NONAME, f"{host:.80} cannot be the name of a host") from error
     return list(dict.fromkeys(str(item[4][0]) for item in found))
 
 

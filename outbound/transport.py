@@ -22,6 +22,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -30,6 +31,7 @@ import httpcore
 import httpx
 from typing_extensions import override
 
+from outbound.address_guard import resolve
 from outbound.named_authorities import believing
 
 # No file descriptor in this process or on this machine, no memory, no network buffer.
@@ -145,14 +147,27 @@ class DeadlineBackend(httpcore.SyncBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        """Connect within the time left until the deadline."""
-        stream = super().connect_tcp(host, port, self._deadline.cut(timeout), local_address, socket_options)
-        return _DeadlineStream(stream, self._deadline)
+        """Connect to an address of the host within the time left until the deadline, which all of them share."""
+        try:
+            addresses = resolve(host, port)
+        except OSError as error:
+            raise httpcore.ConnectError(str(error)) from error
+        failure: Exception = httpcore.ConnectError(f"{host} has no address")
+        for address in addresses:
+            left = self._deadline.cut(timeout)
+            try:
+                stream = super().connect_tcp(address, port, left, local_address, socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+            else:
+                return _DeadlineStream(stream, self._deadline)
+        raise failure
 
 
 # Larger pieces are slower: each one needs new memory from the system.
 _READ_BYTES: Final = 128 * 1024
 _LARGEST_HEAD: Final = 100 * 1024
+_MOST_HINTS: Final = 100
 _OK: Final = 200
 _PERSISTENT: Final = b"1.1"
 
@@ -224,10 +239,9 @@ class _Connection(httpcore.ConnectionInterface):
 
     def _connect(self, timeout: float | None) -> httpcore.NetworkStream:
         host = self._origin.host.decode("ascii")
-        stream = self._backend.connect_tcp(host, self._origin.port, timeout)
+        stream = self._stream = self._backend.connect_tcp(host, self._origin.port, timeout)
         if self._origin.scheme == b"https":
-            stream = stream.start_tls(self._context, host, timeout)
-        self._stream = stream
+            stream = self._stream = stream.start_tls(self._context, host, timeout)
         return stream
 
     def end(self, *, reusable: bool) -> None:
@@ -272,10 +286,16 @@ class _Connection(httpcore.ConnectionInterface):
             if self._state is not _State.IDLE or self._stream is None:
                 return False
             # Readable data on an idle connection is its end by the server, or bytes that belong to no request.
-            if time.monotonic() > self._expires or self._stream.get_extra_info("is_readable"):
+            if time.monotonic() > self._expires or _has_unread(self._stream):
                 self._state = _State.CLOSED
                 return True
             return False
+
+
+def _has_unread(stream: httpcore.NetworkStream) -> bool:
+    """True if there are bytes to read: in the socket, or in a TLS record of which a part was read."""
+    secured = stream.get_extra_info("ssl_object")
+    return bool(stream.get_extra_info("is_readable") or (secured is not None and secured.pending()))
 
 
 class _Exchange:
@@ -302,8 +322,13 @@ class _Exchange:
         except httpcore.WriteError:
             # A server may answer and close the connection before it has read a whole request.
             pass
-        while not isinstance(event := self._next_event(), h11.Response):
-            pass
+        event = self._next_event()
+        for _ in range(_MOST_HINTS):
+            if isinstance(event, h11.Response):
+                break
+            event = self._next_event()
+        else:
+            raise httpcore.RemoteProtocolError(f"more than {_MOST_HINTS} interim answers (HTTP 1xx) before an answer")
         self._length = _length_of(request, event)
         self._persistent = event.http_version == _PERSISTENT and _stays_open(event)
         return event
@@ -464,14 +489,14 @@ class _BodyStream(httpx.SyncByteStream):
 
 def body_within(response: httpx.Response, most: int) -> tuple[bytes, bool]:
     """The first `most` bytes of an answer as sent, and true if more follow. Raises httpcore's errors."""
-    chunks: list[bytes] = []
+    # A list of pieces of two bytes takes thirty times the memory of the bytes.
+    body = BytesIO()
     size = 0
-    for chunk in cast(httpx.SyncByteStream, response.stream):
-        size += len(chunk)
-        chunks.append(chunk)
+    for piece in cast(httpx.SyncByteStream, response.stream):
+        size += body.write(piece)
         if size > most:
-            return b"".join(chunks)[:most], True
-    return b"".join(chunks), False
+            return body.getvalue()[:most], True
+    return body.getvalue(), False
 
 
 _MAX_DIGITS: Final = 9  # thirty years of seconds

@@ -1,19 +1,22 @@
 """Clients of the page take nothing from following and delivery, and a page of another site reads nothing."""
 
+import asyncio
 import json
+import logging
 import os
 import resource
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import StreamingResponse
 
 from inbound.connections import ConnectionLimits
 from monitor.cli import run_command
@@ -102,6 +105,71 @@ def test_a_body_that_does_not_arrive_is_ended() -> None:
             assert ends(connection) == b""
     finally:
         server.stop()
+
+
+def test_an_answer_that_its_client_takes_slowly_arrives_whole_however_short_a_connection_may_idle() -> None:
+    body = bytes(32 * 1024 * 1024)
+    made = FastAPI()
+
+    @made.get("/large")
+    async def large() -> Response:
+        return Response(body)
+
+    # All of the answer is handed to the system, which takes a part of it, before the client has read a byte.
+    server = WebServer(made, WebConfig(("127.0.0.1", 0)), ConnectionLimits(headers=30, idle=0))
+    server.start()
+    try:
+        with connected(server.url, b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n") as connection:
+            received = ends(connection)
+    finally:
+        server.stop()
+    assert len(received.partition(b"\r\n\r\n")[2]) == len(body)
+
+
+@pytest.mark.parametrize("when", ["with the request", "before the answer", "during the answer", "after the answer"])
+def test_a_body_that_is_no_http_closes_its_connection_and_writes_no_error(
+    when: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = FastAPI()
+    arrived = asyncio.Event()
+
+    @made.post("/before")
+    async def before(request: Request) -> Response:
+        await request.body()
+        return Response()
+
+    @made.post("/during")
+    async def during(request: Request) -> StreamingResponse:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"begun"
+            await arrived.wait()
+            yield b"rest"
+
+        return StreamingResponse(pieces())
+
+    @made.post("/with")
+    @made.post("/after")
+    async def after() -> Response:
+        return Response(b"begun")
+
+    server = WebServer(made, WebConfig(("127.0.0.1", 0)))
+    server.start()
+    head = f"POST /{when.split(maxsplit=1)[0]} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    try:
+        wrong = "zz\r\n"
+        at_once = wrong if when == "with the request" else ""
+        with connected(server.url, (head + at_once).encode()) as connection:
+            begun = b""
+            while when in {"during the answer", "after the answer"} and b"begun" not in begun:
+                begun += connection.recv(65536)
+            if not at_once:
+                connection.sendall(wrong.encode())
+            rest = ends(connection)
+    finally:
+        server.stop()
+    assert (b" 400 " in rest) is (when in {"with the request", "before the answer"})
+    assert b"rest" not in rest
+    assert [each for each in caplog.records if each.levelno >= logging.ERROR] == []
 
 
 def test_a_probe_is_answered_while_more_connections_are_held_than_there_may_be() -> None:

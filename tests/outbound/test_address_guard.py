@@ -5,7 +5,7 @@ import ipaddress
 import httpcore
 import pytest
 
-from outbound.address_guard import AddressRefused, GuardedBackend, is_private_literal, is_public
+from outbound.address_guard import AddressRefused, GuardedBackend, is_private_literal, is_public, resolve
 
 # IANA IPv4 Special-Purpose Address Registry, every row in order; "N/A" is false. Then the multicast registry's block.
 IPV4 = {
@@ -151,3 +151,9 @@ def test_only_checked_addresses_are_connected_to_and_every_one_of_them_is_tried(
             "hooks.example", 443
         )
     assert network.asked[2:] == ["127.0.0.1"]
+
+
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..example"])
+def test_a_text_that_can_be_no_name_is_an_error_of_the_network(host: str) -> None:
+    with pytest.raises(OSError, match="cannot be the name of a host"):
+        resolve(host, 443)

@@ -1,18 +1,24 @@
 """A kept connection gives each answer to its own request, also where a server sends more than it was asked for."""
 
 import socket
+import ssl
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
-from monitor.http_fetcher import Expect, HttpFetcher, Unreachable
-from outbound.transport import HttpLimits
+from monitor.http_fetcher import Expect, HttpFetcher, TimedOut, Unreachable
+from outbound.transport import HttpLimits, body_within
+from tests.support.private_network import PrivateCa, private_ca
 
 LARGE = bytes(range(256)) * 4096
 OTHER = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nother"
@@ -33,6 +39,7 @@ class Server:
 
     answers: list[bytes]
     closing_after: bool = False
+    tls: ssl.SSLContext | None = None
     connections: int = 0
     targets: list[bytes] = field(default_factory=list)
 
@@ -41,6 +48,8 @@ class Server:
             connection, _ = listener.accept()
             self.connections += 1
             connection.settimeout(5)
+            if self.tls is not None:
+                connection = self.tls.wrap_socket(connection, server_side=True)
             with connection, suppress(OSError):
                 self._answer(connection)
 
@@ -59,14 +68,17 @@ class Server:
 
 
 @contextmanager
-def serving(*answers: bytes, closing_after: bool = False) -> Iterator[tuple[Server, HttpFetcher]]:
-    server = Server(list(answers), closing_after)
+def serving(
+    *answers: bytes, closing_after: bool = False, ca: PrivateCa | None = None
+) -> Iterator[tuple[Server, HttpFetcher]]:
+    server = Server(list(answers), closing_after, ca.context if ca else None)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(10)
         thread = threading.Thread(target=server.serve, args=(listener,))
         thread.start()
         limits = HttpLimits(total=10, operation=5, connect=5)
-        with closing(HttpFetcher(f"http://127.0.0.1:{listener.getsockname()[1]}/log", limits=limits)) as fetcher:
+        url = f"{'https' if ca else 'http'}://127.0.0.1:{listener.getsockname()[1]}/log"
+        with closing(HttpFetcher(url, limits=limits, ca_file=str(ca.file) if ca else None)) as fetcher:
             yield server, fetcher
         thread.join(10)
         assert not thread.is_alive()
@@ -117,6 +129,15 @@ def test_the_next_request_goes_over_a_new_connection_where(name: str) -> None:
     assert server.connections == 2
 
 
+@pytest.mark.parametrize("name", [*KEPT, *NOT_KEPT])
+def test_each_request_has_its_own_answer_over_tls(tmp_path: Path, name: str) -> None:
+    """A record may hold the end of an answer and more, which is then read neither from the socket nor by a request."""
+    with serving({**KEPT, **NOT_KEPT}[name], sized(b"next"), ca=private_ca(tmp_path)) as (server, fetcher):
+        assert get(fetcher) == (LARGE if "large" in name else BODIES.get(name, b"first"))
+        assert get(fetcher) == b"next"
+    assert server.connections == (1 if name in KEPT else 2)
+
+
 BROKEN = {
     "it ends before its length": answer(LARGE[:-1], f"Content-Length: {len(LARGE)}"),
     "nothing of it comes": answer(b"", "Content-Length: 5"),
@@ -124,6 +145,7 @@ BROKEN = {
     "its length is no number": answer(b"first", "Content-Length: +5"),
     "its length is negative": answer(b"first", "Content-Length: -5"),
     "an unknown coding": answer(b"first", "Transfer-Encoding: gzip"),
+    "hints without an end precede it": b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000 + sized(b"first"),
     "chunks end before their end": answer(b"5\r\nfirst\r\n", "Transfer-Encoding: chunked"),
 }
 
@@ -159,6 +181,51 @@ def test_a_path_is_asked_for_as_httpx_asks() -> None:
     asked = [httpx.URL(f"http://127.0.0.1/log/{path.lstrip('/')}").raw_path for path in paths]
     assert server.targets == asked
     assert server.connections == 1
+
+
+class Pieces(httpx.SyncByteStream):
+    """A body of pieces of two bytes each."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (bytes((number & 0xFF, 1)) for number in range(100_000))
+
+
+def test_a_body_in_many_small_pieces_takes_the_memory_of_its_bytes() -> None:
+    tracemalloc.start()
+    try:
+        body, more = body_within(httpx.Response(200, stream=Pieces()), 1_000_000)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (len(body), more) == (200_000, False)
+    assert peak < 4 * len(body)
+
+
+def test_the_deadline_holds_for_all_addresses_of_a_name_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name with a thousand addresses that do not answer would otherwise take a thousand times the limit."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    looked_up = socket.getaddrinfo
+
+    def many(host: str, *others: Any, **named: Any) -> list[Any]:
+        if host != "many.example":
+            return list(looked_up(host, *others, **named))
+        found = looked_up("127.0.0.1", *others, **named)
+        return [(*each[:4], (f"127.0.0.{number}", port)) for each in found for number in range(1, 101)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", many)
+    # A clock that is a second later each time it is read.
+    clock = count().__next__
+    limits = HttpLimits(total=10)
+    fetcher = HttpFetcher(f"http://many.example:{port}", limits=limits, clock=clock)
+    with closing(fetcher), pytest.raises(TimedOut):
+        get(fetcher)
+
+
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..example"])
+def test_a_host_that_can_be_no_name_is_unreachable(host: str) -> None:
+    with closing(HttpFetcher(f"http://{host}")) as fetcher, pytest.raises(Unreachable):
+        get(fetcher)
 
 
 class Echo(BaseHTTPRequestHandler):
