@@ -24,6 +24,10 @@ class ArchiveFault(OwnFault):
     """The archive cannot be read or written: disk, object store, or a file that is not as the manifest says."""
 
 
+class DamagedManifest(ArchiveFault):
+    """A log's manifest cannot be read as one. Its files may be sound: `recovered` makes the manifest again."""
+
+
 class DiskFull(ArchiveFault):
     """The storage of the archive is full. Following continues; archiving continues once there is room."""
 

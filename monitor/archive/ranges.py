@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
-from monitor.archive.files import ArchiveFault, FileRef
+from monitor.archive.files import ArchiveFault, DamagedManifest, FileRef
 from monitor.archive.rows import DECODER
 from monitor.model.log_source import LogApi, LogIdentity, SignedHead
 from tlog.merkle import Frontier, MalformedFrontier, ProofInvalid, RootHash, verify_consistency
@@ -182,7 +182,7 @@ def to_json(manifest: Manifest) -> bytes:
 
 
 def from_json(raw: bytes, name: str) -> Manifest:
-    """Read a manifest. Raises `ArchiveFault` when it is damaged, or has a format unknown to this release."""
+    """Read a manifest. Raises `DamagedManifest`, or `ArchiveFault` for a format that this release does not know."""
     try:
         document = json.loads(raw)
         _check_format(document, name)
@@ -197,18 +197,26 @@ def from_json(raw: bytes, name: str) -> Manifest:
         runs = tuple(_read_run(each, log) for each in document["runs"])
         manifest = Manifest(identity, runs, int(document["generation"]), int(document["decoder"]), name)
     except (KeyError, TypeError, ValueError, binascii.Error, IndexError, RecursionError, AttributeError) as error:
-        raise ArchiveFault(
-            f"{name}: the archive's manifest is damaged: {type(error).__name__}: {str(error)[:200]}. Restore it, or "
-            "move the log's folder away and run `signwatch archive build`."
-        ) from error
-    for run in manifest.runs:
-        run.check()
+        raise _damaged(name, f"{type(error).__name__}: {str(error)[:200]}") from error
+    try:
+        for run in manifest.runs:
+            run.check()
+    except ArchiveFault as fault:
+        raise _damaged(name, str(fault)) from fault
     return manifest
+
+
+def _damaged(name: str, why: str) -> DamagedManifest:
+    log = name.removesuffix(f"/{MANIFEST}")
+    return DamagedManifest(
+        f"{name}: the archive's manifest is damaged: {why}. `signwatch archive verify --mend --log {log}` makes it "
+        "again from those of the log's files that the log's signed head proves, and reads the other entries again"
+    )
 
 
 def _check_format(document: Mapping[str, Any], name: str) -> None:
     if document["format"] != FORMAT:
-        raise ArchiveFault(f"{name}: not the manifest of a Signwatch archive")
+        raise _damaged(name, "it is not the manifest of a Signwatch archive")
     if document["version"] != VERSION or document["decoder"] != DECODER:
         raise ArchiveFault(
             f"{name}: the archive is of format {document['version']!r:.20}, decoder {document['decoder']!r:.20}; this "

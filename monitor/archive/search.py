@@ -32,7 +32,7 @@ from monitor.archive.search_index import (
     text_key,
     value_key,
 )
-from monitor.archive.writing import open_parquet, read_manifests
+from monitor.archive.writing import Manifests, open_parquet, read_manifests
 from rules.pattern import glob_matches, glob_prefix
 
 MOST_ROWS: Final = 10_000
@@ -187,19 +187,27 @@ class LogCoverage:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """An answer's coverage: archived logs, and followed logs without any archived entry."""
+    """An answer's coverage: archived logs, and followed logs without any archived entry.
+
+    `unread` are logs that were left out because their manifest cannot be read, with the reason.
+    """
 
     logs: tuple[LogCoverage, ...]
     missing: tuple[str, ...] = ()
+    unread: tuple[tuple[str, str], ...] = ()
 
     @property
     def complete(self) -> bool:
         """True if every entry of every log was searched."""
-        return not self.missing and all(each.complete for each in self.logs)
+        return not self.missing and not self.unread and all(each.complete for each in self.logs)
 
     def sentences(self) -> list[str]:
         """The coverage as sentences, one for each log."""
-        return [*(each.sentence() for each in self.logs), *(f"not covered: {log}" for log in self.missing)]
+        return [
+            *(each.sentence() for each in self.logs),
+            *(f"not covered: {log}" for log in self.missing),
+            *(f"not covered: {log}: {why}" for log, why in self.unread),
+        ]
 
     def document(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -218,7 +226,8 @@ class Coverage:
                 }
                 for each in self.logs
             ],
-            "not_covered": list(self.missing),
+            "not_covered": sorted([*self.missing, *(log for log, _ in self.unread)]),
+            "unread": [{"log": log, "reason": why} for log, why in self.unread],
         }
 
 
@@ -269,8 +278,8 @@ class Archive:
         self._keys = KeyCache(_KEPT_GROUPS)
         self._manifests: dict[str, tuple[bytes, Manifest]] = {}
 
-    def manifests(self) -> dict[str, Manifest]:
-        """Manifests by log id, as they are stored now. Raises `ArchiveFault`."""
+    def manifests(self) -> Manifests:
+        """Manifests by log id, as they are stored now. Raises `ArchiveFault` when the archive cannot be listed."""
         # Parsed and proven again only after their bytes changed.
         return read_manifests(self.files, self._manifests)
 
@@ -290,7 +299,7 @@ class Archive:
         return self._answered(query, keys, self.manifests(), per_day=per_day)[1]
 
     def _answered(
-        self, query: Query, keys: Sequence[KeySpan], manifests: Mapping[str, Manifest], *, per_day: bool
+        self, query: Query, keys: Sequence[KeySpan], manifests: Manifests, *, per_day: bool
     ) -> "tuple[_Found, Answer]":
         limit = min(query.limit, MOST_ROWS)
         found = _Found(work=None if query.most is None else Work(query.most))
@@ -357,7 +366,7 @@ class Archive:
     def numbers(self, query: Query, log: str) -> Iterator[tuple[ArchivedRange, list[int]]]:
         """Indexes of all matching entries of one log, range by range, in order. Raises `BadQuery`, `ArchiveFault`."""
         keys = keys_of(query)
-        manifest = self.manifests().get(log)
+        manifest = self.manifests().of(log)
         if manifest is None:
             return
         for each in (each for run in manifest.runs for each in run.ranges):
@@ -365,7 +374,7 @@ class Archive:
 
     def entry(self, log: str, index: int) -> Row | None:
         """One entry; `None` when it is not archived. Raises `ArchiveFault`."""
-        manifest = self.manifests().get(log)
+        manifest = self.manifests().of(log)
         run = manifest.run_at(index) if manifest is not None else None
         if manifest is None or run is None:
             return None
@@ -375,7 +384,7 @@ class Archive:
     def leaf_hashes(self, log: str, indexes: Sequence[int]) -> dict[int, str]:
         """Leaf hashes of archived entries, as hexadecimal; `indexes` ascend. Raises `ArchiveFault`."""
         found: dict[int, str] = {}
-        manifest = self.manifests().get(log)
+        manifest = self.manifests().of(log)
         if manifest is None:
             raise ArchiveFault(f"{log}: is not archived any more")
         for each in (each for run in manifest.runs for each in run.ranges):
@@ -404,7 +413,7 @@ class Archive:
     def _coverage(
         self,
         query: Query,
-        manifests: Mapping[str, Manifest],
+        manifests: Manifests,
         damaged: Mapping[str, list[tuple[int, int, str]]],
         unsearched: Mapping[str, tuple[int, int]],
     ) -> Coverage:
@@ -424,9 +433,10 @@ class Archive:
                     (unsearched[manifest.log],) if manifest.log in unsearched else (),
                 )
             )
-        known = {name for log in manifests for name in (log, log.partition("/")[0])}
+        known = {name for log in (*manifests, *manifests.unread) for name in (log, log.partition("/")[0])}
         asked = query.logs or self._followed
-        return Coverage(tuple(logs), tuple(sorted(name for name in asked if name not in known)))
+        unread = tuple((log, str(why)) for log, why in sorted(manifests.unread.items()) if query.wants(log))
+        return Coverage(tuple(logs), tuple(sorted(name for name in asked if name not in known)), unread)
 
     def _matching(
         self,

@@ -58,25 +58,47 @@ def read_manifest(files: ArchiveFiles, log: str) -> Manifest | None:
     return None if raw is None else from_json(raw, name)
 
 
-def read_manifests(files: ArchiveFiles, known: dict[str, tuple[bytes, Manifest]] | None = None) -> dict[str, Manifest]:
-    """Manifests of all archived logs, by log id. Raises `ArchiveFault`.
+class Manifests(dict[str, Manifest]):
+    """Manifests by log id. `unread` maps each log with an unreadable manifest to the reason."""
 
-    `known` maps file names to the manifests read earlier and their bytes; it is updated in place.
+    def __init__(self) -> None:
+        super().__init__()
+        self.unread: dict[str, ArchiveFault] = {}
+
+    def of(self, log: str) -> Manifest | None:
+        """The manifest of one log; `None` when nothing of it is archived. Raises `ArchiveFault` when it is unread."""
+        if log in self.unread:
+            raise self.unread[log]
+        return self.get(log)
+
+
+def read_manifests(files: ArchiveFiles, known: dict[str, tuple[bytes, Manifest]] | None = None) -> Manifests:
+    """Manifests of all archived logs. Raises `ArchiveFault` when the archive cannot be listed.
+
+    A manifest that cannot be read leaves out its own log alone. `known` are manifests read before, with their bytes,
+    by file name; it is brought up to date.
     """
-    found = {}
+    found = Manifests()
     for name in files.folders_of(MANIFEST, _CONTENTS):
-        raw = files.read(name)
-        if raw is not None:
+        try:
+            raw = files.read(name)
+            if raw is None:
+                continue
             before = None if known is None else known.get(name)
             manifest = before[1] if before is not None and before[0] == raw else from_json(raw, name)
-            if known is not None:
-                known[name] = raw, manifest
-            if manifest_name(manifest.log) != name:
-                raise ArchiveFault(
-                    f"{name}: the manifest is of log {manifest.log}, which belongs elsewhere. Nothing is read while "
-                    f"two folders claim it: move the folder {name.removesuffix(f'/{MANIFEST}')} away."
-                )
+        except ArchiveFault as fault:
+            found.unread[name.removesuffix(f"/{MANIFEST}")] = fault
+            continue
+        if known is not None:
+            known[name] = raw, manifest
+        if manifest_name(manifest.log) == name:
             found[manifest.log] = manifest
+            continue
+        folder = name.removesuffix(f"/{MANIFEST}")
+        found.unread[folder] = ArchiveFault(
+            f"{name}: the manifest is of log {manifest.log}, which belongs elsewhere, and is not read: move the folder "
+            f"{folder} away."
+        )
     return found
 
 
@@ -202,21 +224,27 @@ class ArchiveWriter:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the lock of this log's folder during one change of the manifest. Raises `ArchiveFault`."""
-        folder = self.files.folder
-        if folder is None:
+        with locked(self.files, self._identity.log):
             yield
-            return
-        path = folder / self._identity.log / ".lock"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise self.files.fault(path.name, error) from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+
+
+@contextmanager
+def locked(files: ArchiveFiles, log: str) -> Iterator[None]:
+    """Hold the lock of a log's folder. Raises `ArchiveFault`."""
+    if files.folder is None:
+        yield
+        return
+    path = files.folder / log / ".lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise files.fault(path.name, error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _cut(rows: pa.Table) -> Iterator[pa.Table]:

@@ -14,9 +14,10 @@ from alerts.alert import counted
 from alerts.inert import inert_line
 from monitor.archive.building import RowMaker, RowReader
 from monitor.archive.compacting import compact, compactable
-from monitor.archive.files import ArchiveFault, ArchiveFiles
+from monitor.archive.files import ArchiveFault, ArchiveFiles, DamagedManifest
 from monitor.archive.map_files import build_maps, check_maps, rebuild_maps
 from monitor.archive.ranges import RANGE, Manifest
+from monitor.archive.recovering import recovered
 from monitor.archive.rows import RowTrust
 from monitor.archive.verifying import Derivation, check_heads, check_ranges, check_sample, unnamed_files
 from monitor.archive.verifying import sample as sample_of
@@ -137,7 +138,8 @@ def verify(
     """Compute every root from the archived leaf hashes again, every index and search map; derive a sample of rows.
 
     The command names each damaged file. With --mend it writes the file again: an index from its rows, rows from the
-    log, which must show the entries that were proven. Exits 3 when a file stays damaged.
+    log, which must show the entries that were proven; a manifest from the files that the log's signed head proves, and
+    from the log where one does not. Exits 3 when a file stays damaged.
 
     Examples:
       signwatch archive verify
@@ -146,11 +148,13 @@ def verify(
     """
     settings = load_config(config)
     files = files_of(settings)
-    manifests = {name: each for name, each in read_manifests(files).items() if _is_named(name, log)}
+    stored = read_manifests(files)
+    manifests = {name: each for name, each in stored.items() if _is_named(name, log)}
+    unread = {name: fault for name, fault in stored.unread.items() if _is_named(name, log)}
     lost = {name: why for name, why in lost_manifests(files).items() if _is_named(name, log)}
-    if not manifests and not lost:
+    if not (manifests or unread or lost):
         raise typer.BadParameter(f"nothing is archived of {log or 'any log'}")
-    for why in lost.values():
+    for why in (*lost.values(), *map(str, unread.values())):
         note(inert_line(why, 2_000), "bold red")
     left = len(lost)
     with _opened(settings, files, jobs, patience) as parts:
@@ -162,6 +166,16 @@ def verify(
                 left += _verify(
                     manifest, only_tree(trees, name), parts, count=None if every else sample, mending=mend_it
                 )
+        for name, fault in sorted(unread.items()):
+            if not mend_it or offline or not isinstance(fault, DamagedManifest):
+                left += 1
+                if mend_it and offline:
+                    note(f"{name}: its files prove themselves against the log: leave --offline out", "yellow")
+                continue
+            with parts.trees(name) as trees:
+                source = only_tree(trees, name)
+                manifest = _recover(source, parts)
+                left += _verify(manifest, source, parts, count=None if every else sample, mending=True)
     raise leave(Exit.UNFINISHED if left else Exit.FINE)
 
 
@@ -180,7 +194,8 @@ def compact_archive(
       signwatch archive compact
     """
     files = files_of(load_config(config))
-    for name, manifest in sorted(read_manifests(files).items()):
+    stored = read_manifests(files)
+    for name, manifest in sorted(stored.items()):
         if not _is_named(name, log):
             continue
         writer = ArchiveWriter(files, manifest.identity, _prove_nothing)
@@ -189,6 +204,10 @@ def compact_archive(
             compact(writer, group)
             note(f"{name}: entries {group[0].first} to {group[-1].last - 1} are one range now")
         note(f"{name}: {counted(len(groups), 'range')} made", "green")
+    unread = [str(fault) for name, fault in sorted(stored.unread.items()) if _is_named(name, log)]
+    for why in unread:
+        note(inert_line(why, 2_000), "bold red")
+    raise leave(Exit.UNFINISHED if unread else Exit.FINE)
 
 
 def _is_named(tree: str, log: str | None) -> bool:
@@ -239,6 +258,31 @@ def _verify(manifest: Manifest, source: LogSource | None, parts: "_Parts", *, co
             f"{manifest.log}: the hashes of {counted(entries, 'entry')} lead to the heads that the log signed", "green"
         )
     return left
+
+
+def _recover(source: LogSource, parts: "_Parts") -> Manifest:
+    """Make a damaged manifest again, and read the entries again of which no file proves itself.
+
+    Raises `ArchiveFault`, and what asking the log raises.
+    """
+    log, files = source.identity.log, parts.files
+    head = parts.newest(source, Manifest(source.identity))
+    made = recovered(files, source.identity, head, lambda size: source.frontier(size, head), source.consistency_proof)
+    writer = ArchiveWriter(files, source.identity, _prove_nothing)
+    if made is None:
+        return writer.manifest
+    gaps = missing_from(made.manifest, *made.span)
+    for first, last in gaps:
+        archive_range(
+            source, files, parts.known(log), first, last, store=parts.store, rows=parts.rows, world=parts.world
+        )
+    again = sum(last - first for first, last in gaps)
+    note(
+        f"{log}: its manifest was made again: {counted(made.kept, 'file')} of entries are proven by the log's signed "
+        f"head, and {counted(again, 'entry')} were read again",
+        "green",
+    )
+    return writer.reread()
 
 
 def _tell_unnamed(files: ArchiveFiles, log: str) -> None:
@@ -334,7 +378,12 @@ def _build(
     source, (first, last) = tree.source, span
     log = source.identity.log
     end = source.latest().size if last is None else last
-    gaps = missing_from(read_manifest(parts.files, log), min(first, end), end)
+    try:
+        manifest = read_manifest(parts.files, log)
+    except DamagedManifest as fault:
+        note(inert_line(str(fault), 2_000), "bold red")
+        manifest = _recover(source, parts)
+    gaps = missing_from(manifest, min(first, end), end)
     with ExitStack() as stack:
         reader: RowReader = parts.rows
         examiners, (workers, options) = None, on

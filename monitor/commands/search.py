@@ -247,7 +247,7 @@ def _end(archive: Archive, query: Query, coverage: Coverage) -> Exit:
     lost = [why for log, why in lost_manifests(archive.files).items() if query.wants(log)]
     for why in lost:
         note(inert_line(why, 2_000), "bold red")
-    return Exit.UNFINISHED if lost or any(each.damaged for each in coverage.logs) else Exit.FINE
+    return Exit.UNFINISHED if lost or coverage.unread or any(each.damaged for each in coverage.logs) else Exit.FINE
 
 
 def _tell_coverage(coverage: Coverage) -> None:
@@ -255,7 +255,9 @@ def _tell_coverage(coverage: Coverage) -> None:
         note(inert_line(each.sentence(), 2_000), "green" if each.complete else "yellow")
     for log in coverage.missing:
         note(f"not covered: {log}: nothing of it is archived", "yellow")
-    if not coverage.logs and not coverage.missing:
+    for log, why in coverage.unread:
+        note(inert_line(f"not covered: {log}: {why}", 2_000), "bold red")
+    if not (coverage.logs or coverage.missing or coverage.unread):
         note("not covered: nothing is archived", "yellow")
 
 

@@ -26,7 +26,10 @@ def write_complete(files: ArchiveFiles, query: Query, path: Path) -> None:
         raise typer.BadParameter("--complete proves one value: leave the star out, or add --match exact")
     if query.since is not None or query.until is not None:
         raise typer.BadParameter("--complete answers for all times: leave --since and --until out")
-    manifests = {log: each for log, each in read_manifests(files).items() if not query.logs or log in query.logs}
+    stored = read_manifests(files)
+    if (unread := next((log for log in sorted(stored.unread) if query.wants(log)), None)) is not None:
+        raise stored.unread[unread]
+    manifests = {log: each for log, each in stored.items() if not query.logs or log in query.logs}
     if len(manifests) != 1:
         names = ", ".join(sorted(manifests)) or "none"
         raise typer.BadParameter(f"--complete answers for one log: name it with --log ({names})")

@@ -205,6 +205,7 @@ def _lacking(coverage: Coverage) -> tuple[str, ...]:
                 "They are of any name."
             )
     lacking += [f"{log}: nothing of it is archived; findings alone are shown." for log in coverage.missing]
+    lacking += [f"{log}: its archive cannot be read now; findings alone are shown." for log, _ in coverage.unread]
     return tuple(lacking)
 
 
