@@ -33,6 +33,7 @@ from monitor.archive.search_index import (
     value_key,
 )
 from monitor.archive.writing import Manifests, open_parquet, read_manifests
+from monitor.model.log_source import CT_APIS
 from rules.pattern import glob_matches, glob_prefix
 
 MOST_ROWS: Final = 10_000
@@ -67,9 +68,9 @@ class Query:
     """A search request. Without `kinds` the text decides: a digest or fingerprint if it is one, else all texts.
 
     `since <= time < until`; entries without a time match. `logs` are log ids, or names of logs of several trees; empty
-    for all logs. `trusted` is true for entries that a signer with a trusted certificate made (if the value is about a
-    signer, that very signer), false for all other entries, `None` for both. `most` bounds the number of keys read; the
-    coverage names the ranges left out.
+    for all logs. `rekor_only` leaves out CT logs. `trusted` is true for entries that a signer with a trusted
+    certificate made (if the value is about a signer, that very signer), false for all other entries, `None` for both.
+    `most` bounds the number of keys read; the coverage names the ranges left out.
     """
 
     text: str
@@ -81,6 +82,7 @@ class Query:
     limit: int = 50
     trusted: bool | None = None
     most: int | None = None
+    rekor_only: bool = False
 
     def wants(self, log: str) -> bool:
         """True if the query searches this log."""
@@ -198,8 +200,9 @@ class Coverage:
 
     @property
     def complete(self) -> bool:
-        """True if every entry of every log was searched."""
-        return not self.missing and not self.unread and all(each.complete for each in self.logs)
+        """True if every entry of every log was searched; false without a log."""
+        whole = bool(self.logs) and all(each.complete for each in self.logs)
+        return whole and not self.missing and not self.unread
 
     def sentences(self) -> list[str]:
         """The coverage as sentences, one for each log."""
@@ -283,13 +286,16 @@ class Archive:
         # Parsed and proven again only after their bytes changed.
         return read_manifests(self.files, self._manifests)
 
-    def search(self, query: Query, *, also: Sequence[Query] = (), per_day: bool = False) -> Answer:
+    def search(
+        self, query: Query, *, also: Sequence[Query] = (), within: Sequence[Query] = (), per_day: bool = False
+    ) -> Answer:
         """The newest entries that match, their number, and the search's coverage. Raises `BadQuery`, `ArchiveFault`.
 
-        Entries that match a query in `also` are found as well; only text, kinds and match of these queries count. A
-        range with damaged files is left out, and the coverage names it.
+        Entries that match a query in `also` are found as well, and of all these only those that match each query in
+        `within`; only text, kinds and match of these queries count. A range with damaged files is left out, and the
+        coverage names it.
         """
-        keys = [key for each in (query, *also) for key in keys_of(each)]
+        keys = [[key for each in (query, *also) for key in keys_of(each)], *map(keys_of, within)]
         for _ in range(_TRIES - 1):
             manifests = self.manifests()
             found, answer = self._answered(query, keys, manifests, per_day=per_day)
@@ -299,7 +305,7 @@ class Archive:
         return self._answered(query, keys, self.manifests(), per_day=per_day)[1]
 
     def _answered(
-        self, query: Query, keys: Sequence[KeySpan], manifests: Manifests, *, per_day: bool
+        self, query: Query, keys: Sequence[Sequence[KeySpan]], manifests: Manifests, *, per_day: bool
     ) -> "tuple[_Found, Answer]":
         limit = min(query.limit, MOST_ROWS)
         found = _Found(work=None if query.most is None else Work(query.most))
@@ -353,7 +359,7 @@ class Archive:
         """Matching entries of one range from `at` on. Raises `ArchiveFault`."""
         if _outside(each, query):
             return
-        offsets = self._kept(manifest, each, keys, query, _Found())
+        offsets = self._kept(manifest, each, [keys], query, _Found())
         if at > each.first:
             offsets = offsets.filter(pc.greater_equal(offsets, at - each.first))
         for start in range(0, len(offsets), _STREAMED):
@@ -408,7 +414,11 @@ class Archive:
         return [row for row in found if row.leaf_hash == leaf_hash.hex()]
 
     def _wanted(self, query: Query, manifests: Mapping[str, Manifest]) -> list[Manifest]:
-        return [manifest for log, manifest in sorted(manifests.items()) if query.wants(log)]
+        return [
+            manifest
+            for log, manifest in sorted(manifests.items())
+            if query.wants(log) and not (query.rekor_only and manifest.identity.api in CT_APIS)
+        ]
 
     def _coverage(
         self,
@@ -442,7 +452,7 @@ class Archive:
         self,
         manifest: Manifest,
         each: ArchivedRange,
-        keys: Sequence[KeySpan],
+        keys: Sequence[Sequence[KeySpan]],
         query: Query,
         found: _Found,
         *,
@@ -472,23 +482,39 @@ class Archive:
         self,
         manifest: Manifest,
         each: ArchivedRange,
-        keys: Sequence[KeySpan],
+        keys: Sequence[Sequence[KeySpan]],
         query: Query,
         found: _Found,
         *,
         per_day: bool = False,
     ) -> pa.Array:
-        """Entries of one range that match, counted from its first, in order. Raises `ArchiveFault`, `TooMuch`."""
-        offsets = self._offsets(manifest, each, keys, found.work)
-        if len(offsets) and query.trusted is not None:
-            if found.work is not None:
-                found.work.spend(len(offsets) // 100)
-            offsets = self._by_trust(manifest, each, keys, offsets, found.work, trusted=query.trusted)
+        """Entries of one range that have one of each of these groups of keys, counted from its first, in order.
+
+        Raises `ArchiveFault`, `TooMuch`.
+        """
+        offsets = self._vouched(manifest, each, keys[0], query, found)
+        for more in keys[1:]:
+            if len(offsets):
+                offsets = offsets.filter(pc.is_in(offsets, value_set=self._vouched(manifest, each, more, query, found)))
         if len(offsets) and (per_day or _straddles(each, query)):
             if found.work is not None:
                 found.work.spend(len(offsets) // 4)
             offsets = self._timed(manifest, each, offsets, query, found, per_day=per_day)
         return offsets
+
+    def _vouched(
+        self, manifest: Manifest, each: ArchivedRange, keys: Sequence[KeySpan], query: Query, found: _Found
+    ) -> pa.Array:
+        """Entries of one range under any of these keys, trusted or not as is wanted, counted from its first, in order.
+
+        Raises `ArchiveFault`, `TooMuch`.
+        """
+        offsets = self._offsets(manifest, each, keys, found.work)
+        if not len(offsets) or query.trusted is None:
+            return offsets
+        if found.work is not None:
+            found.work.spend(len(offsets) // 100)
+        return self._by_trust(manifest, each, keys, offsets, found.work, trusted=query.trusted)
 
     def _timed(
         self,

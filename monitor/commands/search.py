@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Annotated, Any, Final
@@ -85,7 +86,15 @@ def search(
     trusted: Annotated[
         bool, typer.Option("--trusted", help="Only entries of signers with a certificate of a trusted authority.")
     ] = False,
-    limit: Annotated[int | None, typer.Option("--limit", "-n", min=0, help="Entries shown; exports give all.")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit",
+            "-n",
+            min=0,
+            help="Entries shown or exported; by default the newest 50 are shown, and exports give all.",
+        ),
+    ] = None,
     prove: Annotated[
         Path | None, typer.Option("--prove", help="Write the shown entries with their proofs.", dir_okay=False)
     ] = None,
@@ -148,8 +157,9 @@ def search(
         if as_json or as_csv or parquet is not None:
             with _sink(parquet, verdicts, as_csv=as_csv) as put:
                 count = _export(archive, query, limit, damaged, put)
+            total = _counted(archive, query, count, damaged) if count == limit else count
             coverage = archive.coverage(query, damaged)
-            _summarise(coverage, count, as_json=as_json)
+            _summarise(coverage, count, total, as_json=as_json)
         else:
             answer = archive.search(query, per_day=prove is None)
             coverage = answer.coverage
@@ -273,6 +283,14 @@ def _export(archive: Archive, query: Query, limit: int | None, damaged: Damaged,
     return count
 
 
+def _counted(archive: Archive, query: Query, count: int, damaged: Damaged) -> int:
+    """Number of all matching entries, for an export that ended after `count`; adds the damage behind its end."""
+    answer = archive.search(replace(query, limit=0))
+    for each in answer.coverage.logs:
+        damaged[each.log] = sorted({*damaged.get(each.log, ()), *each.damaged})
+    return max(count, answer.total)
+
+
 @contextmanager
 def _sink(parquet: Path | None, verdicts: Verdicts, *, as_csv: bool) -> Iterator[Any]:
     if parquet is not None:
@@ -341,13 +359,18 @@ def _cell(value: Any) -> str:
     return f"'{text}" if text[:1] in {"=", "+", "-", "@"} else text
 
 
-def _summarise(coverage: Coverage, count: int, *, as_json: bool) -> None:
+def _summarise(coverage: Coverage, count: int, total: int, *, as_json: bool) -> None:
     if as_json:
-        summary: Mapping[str, Any] = {"summary": {"entries": count, "coverage": coverage.document()}}
-        sys.stdout.write(json.dumps(inert_json(dict(summary))) + "\n")
-        return
-    note(counted(count, "entry"), "bold")
-    _tell_coverage(coverage)
+        numbers = {"entries": count, "total": total, "left_out": total - count}
+        summary = {"summary": {**numbers, "coverage": coverage.document()}}
+        sys.stdout.write(json.dumps(inert_json(summary)) + "\n")
+    if count < total:
+        match = f"{counted(total, 'entry')} {'matches' if total == 1 else 'match'}"
+        note(f"{match}; only the first {count:,} are written, log by log, oldest first", "bold yellow")
+    elif not as_json:
+        note(counted(count, "entry"), "bold")
+    if not as_json:
+        _tell_coverage(coverage)
 
 
 def _write(path: Path, text: str) -> None:

@@ -12,7 +12,7 @@ import base64
 import binascii
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache, partial
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -110,6 +110,7 @@ def search_router(archive: Archive, sources: Sources, key: ec.EllipticCurvePriva
         answer = _answered(lambda: archive.search(query, per_day=True))
         document: dict[str, Any] = {
             "total": answer.total,
+            "left_out": answer.cut,
             "coverage": answer.coverage.document(),
         }
         # Lists inside a row are cut as in alerts; the list of rows is not.
@@ -139,8 +140,13 @@ def _rekor_routes(rekor: "RekorApi", *, in_v1_form: bool) -> APIRouter:
 
     @router.post("/api/v1/index/retrieve")
     def retrieve_index(query: Annotated[dict[str, Any], Body()]) -> Response:
-        uuids, total, covered = rekor.uuids(query)
-        headers = {"X-Signwatch-Matches": str(total), "X-Signwatch-Coverage": "complete" if covered else "partial"}
+        uuids, answer = rekor.uuids(query)
+        covered = "cut" if answer.cut else "complete"
+        headers = {
+            "X-Signwatch-Matches": str(answer.total),
+            "X-Signwatch-Left-Out": str(answer.cut),
+            "X-Signwatch-Coverage": covered if answer.coverage.complete else "partial",
+        }
         return JSONResponse(uuids, headers=headers)
 
     @router.get("/api/v1/log/entries/{uuid}")
@@ -217,30 +223,18 @@ class RekorApi:
         self.public_key = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
         self._bodies = lru_cache(maxsize=256)(self._fetched)
 
-    def uuids(self, query: Mapping[str, Any]) -> tuple[list[str], int, bool]:
-        """UUIDs of the newest entries for a SearchIndex document, their total, and false for a partial search."""
-        asked = list(_asked(query))
-        if not asked:
+    def uuids(self, query: Mapping[str, Any]) -> tuple[list[str], Answer]:
+        """UUIDs of the newest entries of Rekor logs for a SearchIndex document, and the answer that they are of."""
+        first, *more = _asked(query) or (None,)
+        if first is None:
             raise HTTPException(400, "name an email, a hash, a publicKey or a subject")
         operator = query.get("operator") or "or"
         if operator not in {"and", "or"}:
             raise HTTPException(400, "operator is `and` or `or`")
+        also, within = ((), more) if operator == "and" else (more, ())
+        answer: Answer = _answered(lambda: self._archive.search(first, also=also, within=within))
         manifests = self._archive.manifests()
-        found: list[dict[tuple[str, int], Row]] = []
-        totals, covered = [], True
-        for each in asked:
-            answer = _answered(partial(self._archive.search, each))
-            rows = [row for row in answer.rows if manifests[row.log].identity.api not in CT_APIS]
-            found.append({(row.log, row.index): row for row in rows})
-            totals.append(answer.total)
-            covered = covered and answer.coverage.complete
-        wanted = found[0]
-        for more in found[1:]:
-            wanted = (
-                {place: row for place, row in wanted.items() if place in more} if operator == "and" else wanted | more
-            )
-        uuids = [_uuid(manifests[row.log], row) for row in list(wanted.values())[:_MOST]]
-        return uuids, len(wanted) if len(wanted) < _MOST else max(totals), covered
+        return [_uuid(manifests[row.log], row) for row in answer.rows], answer
 
     def row_of(self, uuid: str) -> Row:
         """The entry with this UUID, with or without the tree's ID before it."""
@@ -341,19 +335,15 @@ class RekorApi:
 
 def _asked(query: Mapping[str, Any]) -> Sequence[Query]:
     """The queries of a SearchIndex document."""
-    names = [str(query[name]) for name in ("email", "subject") if query.get(name)]
-    found = [Query(text, frozenset({KeyKind.IDENTITY}), limit=_MOST, most=MOST_OF_A_PAGE) for text in names]
+    found = [(str(query[name]), KeyKind.IDENTITY) for name in ("email", "subject") if query.get(name)]
     if text := query.get("hash"):
-        found.append(Query(str(text)[:200], frozenset({KeyKind.DIGEST}), limit=_MOST, most=MOST_OF_A_PAGE))
+        found.append((str(text)[:200], KeyKind.DIGEST))
     if (key := query.get("publicKey")) is not None:
-        found += [
-            Query(each, frozenset({KeyKind.FINGERPRINT}), limit=_MOST, most=MOST_OF_A_PAGE)
-            for each in _fingerprints(key)
-        ]
-    return found
+        found.append((_fingerprint(key), KeyKind.FINGERPRINT))
+    return [Query(text, frozenset({kind}), limit=_MOST, most=MOST_OF_A_PAGE, rekor_only=True) for text, kind in found]
 
 
-def _fingerprints(key: Any) -> Sequence[str]:
+def _fingerprint(key: Any) -> str:
     """The fingerprint that entries made with a key or certificate have."""
     if not isinstance(key, dict):
         raise HTTPException(400, "publicKey is an object with format and content")
@@ -376,7 +366,9 @@ def _fingerprints(key: Any) -> Sequence[str]:
                 raise HTTPException(400, "publicKey.format is x509, pgp, ssh or minisign")
     except (MalformedVerifier, binascii.Error, ValueError) as error:
         raise HTTPException(400, f"the key cannot be read: {error}") from error
-    return signer.fingerprints[:1]
+    if not signer.fingerprints:
+        raise HTTPException(400, "the key cannot be searched for: it has no fingerprint")
+    return signer.fingerprints[0]
 
 
 def _uuid(manifest: Manifest, row: Row) -> str:

@@ -174,6 +174,20 @@ def test_building_goes_on_where_it_was_and_joins_what_meets(place: Place) -> Non
     assert on_disk == {file.name.rpartition("/")[2] for each in run.ranges for file in (each.rows, each.index)}
 
 
+def test_an_export_that_is_cut_knows_of_damage_behind_the_cut(place: Place) -> None:
+    place.build()
+    (last,) = (place.folder / "archive" / "rekor-v2" / "index").glob("*-000000000200.parquet")
+    _, whole = place.found("dev3@example.com", "-n", "2")
+    assert whole["total"] == whole["entries"] + whole["left_out"] > whole["entries"] == 2
+    _, all_of_it = place.found("dev3@example.com", "-n", str(whole["total"]))
+    assert (all_of_it["entries"], all_of_it["left_out"]) == (whole["total"], 0)
+    last.unlink()
+    _, summary = place.found("dev3@example.com", "-n", "2", expect=3)
+    assert summary["total"] < whole["total"]
+    assert not summary["coverage"]["complete"]
+    assert [each["to"] for each in summary["coverage"]["logs"][0]["damaged"]] == [200]
+
+
 @pytest.mark.parametrize("damage", ["missing", "truncated", "swapped", "foreign", "changed"])
 def test_a_damaged_file_is_named_and_the_answer_says_what_it_lacks(place: Place, damage: str) -> None:
     place.build()

@@ -75,6 +75,21 @@ def test_a_table_of_a_million_entries_is_written_in_bounded_memory(folder: Path)
     assert long - short < _MOST
 
 
+@pytest.mark.parametrize("form", [("--json",), ("--csv",), ("--parquet", "cut.parquet")])
+def test_an_export_that_is_cut_says_so_with_the_number_of_all(folder: Path, form: tuple[str, ...]) -> None:
+    command = [sys.executable, "-c", _SEARCH, PERSON, *form]
+    done = subprocess.run(
+        [*command, "-n", "2"], cwd=folder, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    said = f"{ENTRIES:,} entries match; only the first 2 are written, log by log, oldest first"
+    assert said in done.stderr.splitlines()
+    if form == ("--json",):
+        *lines, last = map(json.loads, done.stdout.splitlines())
+        summary = last["summary"]
+        assert (len(lines), summary["entries"], summary["total"], summary["left_out"]) == (2, 2, ENTRIES, ENTRIES - 2)
+
+
 @pytest.mark.parametrize(
     ("form", "index"),
     [("--json", lambda line: json.loads(line)["index"]), ("--csv", lambda line: next(csv.reader([line]))[1])],

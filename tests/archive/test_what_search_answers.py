@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -25,6 +27,7 @@ from monitor.archive.writing import manifest_name, read_manifest, write_range
 from monitor.backscan.archiving import archive_range
 from monitor.backscan.range import World
 from monitor.config import WebConfig
+from monitor.daemon import rekor_search
 from monitor.daemon.rekor_search import load_key, search_router
 from monitor.daemon.web_server import WebServer
 from monitor.following.follower import Timing
@@ -35,6 +38,7 @@ from tests.archive.test_search_map import LOG, rows_of_entries
 from tests.support.entries import NOT_BEFORE, hashedrekord_v1, hashedrekord_v2, make_certificate, x509_leaf
 from tests.support.misbehaving_log import CtRfc6962Log, RekorV1Log, RekorV2Log
 from tests.support.served_log import CA
+from tests.support.waiting import PATIENCE
 from tlog.merkle import Frontier
 
 ME = "you@example.com"
@@ -113,6 +117,72 @@ def test_uuids_of_version_1_and_2_logs_are_resolved_by_one_server(
             assert ": 2</title>" in client.get("/api/search.svg", params=picture).text
     finally:
         server.stop()
+
+
+@contextmanager
+def asked(archive: Archive, sources: Sequence[LogSource], folder: Path) -> Iterator[httpx.Client]:
+    """A client of both APIs over an archive."""
+    app = FastAPI()
+    app.include_router(search_router(archive, lambda: sources, load_key(folder / "search-key.pem")))
+    server = WebServer(app, WebConfig(("127.0.0.1", 0)))
+    server.start()
+    try:
+        with httpx.Client(base_url=server.url, trust_env=False, timeout=PATIENCE) as client:
+            yield client
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def crowded(tmp_path: Path, small_ranges: None) -> Archive:
+    """1,500 entries of mine in a Rekor log, one of another person, and 1,100 newer ones of mine in a CT log."""
+    mine, other = certificate(0), make_certificate(CA, san="other@example.com", not_before=NOT_BEFORE, serial=7)
+    bodies = [hashedrekord_v2(mine, f"{number:064x}") for number in range(1_500)]
+    later = [x509_leaf(certificate(1), at=NOT_BEFORE + timedelta(hours=1, seconds=at)) for at in range(1_100)]
+    rekor, ct = RekorV2Log([*bodies, hashedrekord_v2(other, f"{1_500:064x}")]), CtRfc6962Log(later)
+    files = ArchiveFiles(str(tmp_path / "archive"))
+    for source, size in ((rekor.source(), 1_501), (ct.source(), 1_100)):
+        archive_range(source, files, None, 0, size, store=None, rows=RowMaker(1, lambda: None), world=WORLD)
+    return Archive(files, ["v2", "ct"])
+
+
+def test_rekors_search_filters_and_combines_before_it_cuts(crowded: Archive, tmp_path: Path) -> None:
+    with asked(crowded, (), tmp_path) as client:
+
+        def told(**query: object) -> tuple[int, str, str, str]:
+            answer = client.post("/api/v1/index/retrieve", json=query)
+            assert answer.status_code == 200, answer.text
+            names = ("matches", "left-out", "coverage")
+            matches, left_out, coverage = (answer.headers[f"x-signwatch-{name}"] for name in names)
+            return len(answer.json()), matches, left_out, coverage
+
+        my_third, of_another = f"sha256:{3:064x}", f"sha256:{1_500:064x}"
+        assert told(email=ME) == (1_000, "1500", "500", "cut"), "newer entries of the CT log take no place"
+        assert told(email=ME, hash=my_third, operator="and") == (1, "1", "0", "complete")
+        assert told(email=ME, subject=ME, hash=my_third, operator="and") == (1, "1", "0", "complete")
+        assert told(email=ME, hash=of_another, operator="and") == (0, "0", "0", "complete")
+        assert told(email=ME, hash=of_another) == (1_000, "1501", "501", "cut")
+        assert told(email=ME, hash=my_third, operator="or") == (1_000, "1500", "500", "cut"), "an entry counts once"
+        assert told(hash=of_another, subject="other@example.com") == (1, "1", "0", "complete")
+        answer = client.get("/api/search", params={"q": ME, "limit": 2}).json()
+        assert (len(answer["rows"]), answer["total"], answer["left_out"]) == (2, 2_600, 2_598)
+
+
+def test_rekors_search_says_that_a_bounded_search_is_partial(
+    crowded: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rekor_search, "MOST_OF_A_PAGE", 300)
+    with asked(crowded, (), tmp_path) as client:
+        query = {"email": ME, "hash": f"sha256:{3:064x}", "operator": "and"}
+        answer = client.post("/api/v1/index/retrieve", json=query)
+    assert (answer.json(), answer.headers["x-signwatch-coverage"]) == ([], "partial")
+
+
+def test_an_archive_without_a_log_covers_nothing(tmp_path: Path) -> None:
+    with asked(Archive(ArchiveFiles(str(tmp_path / "archive"))), (), tmp_path) as client:
+        answer = client.post("/api/v1/index/retrieve", json={"email": ME})
+        assert (answer.json(), answer.headers["x-signwatch-coverage"]) == ([], "partial")
+        assert not client.get("/api/search", params={"q": ME}).json()["coverage"]["complete"]
 
 
 def test_an_answer_says_which_signed_head_it_covers() -> None:
