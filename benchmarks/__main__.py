@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from benchmarks.corpus import ENTRIES, FORM, make_corpus
+from benchmarks.corpus import ENTRIES, complete_corpus
 from benchmarks.peers import NoPeer, measure_peers, named_peers
 from benchmarks.tasks import TASKS, Task, task_of
 
@@ -116,12 +116,8 @@ def _shown() -> Iterator[Callable[[str], object]]:
 
 def _complete(corpus: Path, say: Callable[[str], object]) -> None:
     """Make the entries that are not there yet."""
-    corpus.mkdir(parents=True, exist_ok=True)
-    mark = corpus / "complete"
-    if not mark.exists() or mark.read_text(encoding="ascii") != FORM:
-        for done in make_corpus(corpus):
-            say(f"making entries: {done:,} of {ENTRIES:,}")
-        mark.write_text(FORM, encoding="ascii")
+    for done in complete_corpus(corpus):
+        say(f"making entries: {done:,} of {ENTRIES:,}")
 
 
 def _run(task: Task, corpus: Path) -> dict[str, float]:

@@ -28,8 +28,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from sigstore_entries.certificate import BY_NAME, SCT_LIST_OID
 
 ENTRIES: Final = 50_000
-FORM: Final = sha256(Path(__file__).read_bytes()).hexdigest()
-"""Digest of this file: entries that a folder keeps from another release are made again."""
+_FORM: Final = sha256(Path(__file__).read_bytes()).hexdigest()  # entries that another release made are made again
 GITHUB_ISSUER: Final = "https://token.actions.githubusercontent.com"
 GOOGLE_ISSUER: Final = "https://accounts.google.com"
 _START: Final = datetime(2026, 1, 1, tzinfo=UTC)
@@ -233,6 +232,16 @@ def make_corpus(folder: Path, count: int = ENTRIES) -> Iterator[int]:
             v1.write(first)
             v2.write(second)
             yield part.stop
+
+
+def complete_corpus(folder: Path) -> Iterator[int]:
+    """Make the entries, unless the folder keeps them from this release; yields how many are done."""
+    mark = folder / "complete"
+    if mark.exists() and mark.read_text(encoding="ascii") == _FORM:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    yield from make_corpus(folder)
+    mark.write_text(_FORM, encoding="ascii")
 
 
 def read_corpus(folder: Path, version: str, count: int | None = None) -> list[bytes]:

@@ -21,7 +21,7 @@ from pybase64 import b64decode, b64encode
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.corpus import ENTRIES, make_corpus, read_corpus
+from benchmarks.corpus import ENTRIES, complete_corpus, read_corpus
 from benchmarks.examining import BATCH, RULES, make_workload
 from benchmarks.product import make_scanner
 from benchmarks.watched import make_rules
@@ -51,11 +51,8 @@ def count(
     if shutil.which("valgrind") is None:
         typer.echo("valgrind counts the instructions and is not installed: apt-get install valgrind", err=True)
         raise typer.Exit(3)
-    if not (corpus / "complete").exists():
-        corpus.mkdir(parents=True, exist_ok=True)
-        for done in make_corpus(corpus):
-            typer.echo(f"making entries: {done:,} of {ENTRIES:,}", err=True)
-        (corpus / "complete").touch()
+    for done in complete_corpus(corpus):
+        typer.echo(f"making entries: {done:,} of {ENTRIES:,}", err=True)
     counted = {version: _counted(corpus, version) for version in ("v1", "v2")}
     table = Table("part", *counted, title="Instructions for one entry, 1,000 rules")
     for name in counted["v1"]:
