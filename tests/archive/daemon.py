@@ -52,17 +52,21 @@ class RunningDaemon:
 
 
 @contextmanager
-def running(served: ServedLog, *, until_up: bool = True) -> Iterator[RunningDaemon]:
-    """Run the configuration of a served log, its page on a free port and under that address in alerts."""
+def running(served: ServedLog, *, until_up: bool = True, before: str = "") -> Iterator[RunningDaemon]:
+    """Run the configuration of a served log, its page on a free port and under that address in alerts.
+
+    `before` is Python that the process executes first.
+    """
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     lines = served.config.read_text().splitlines(keepends=True)
     web = f'web: {{listen: "127.0.0.1:{port}", public_url: "{url}"}}\n'
     served.config.write_text("".join(web if line.startswith("web:") else line for line in lines))
     errors = served.folder / "daemon.err"
+    program = f"{before}\nfrom monitor.cli import main; main()"
     with errors.open("ab") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-c", "from monitor.cli import main; main()", "run", "--config", str(served.config)],
+            [sys.executable, "-c", program, "run", "--config", str(served.config)],
             stdout=subprocess.DEVNULL,
             stderr=stream,
             env=dict(os.environ),
