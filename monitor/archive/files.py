@@ -28,6 +28,10 @@ class DamagedManifest(ArchiveFault):
     """A log's manifest cannot be read as one. Its files may be sound: `recovered` makes the manifest again."""
 
 
+class OtherFormat(ArchiveFault):
+    """A file of another release's format: neither read nor changed."""
+
+
 class DiskFull(ArchiveFault):
     """The storage of the archive is full. Following continues; archiving continues once there is room."""
 

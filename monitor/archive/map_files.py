@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from monitor.archive.files import ArchiveFault, ArchiveFiles, FileRef
+from monitor.archive.files import ArchiveFault, ArchiveFiles, FileRef, OtherFormat
 from monitor.archive.proofs import RunProver
 from monitor.archive.ranges import RANGE, ArchivedRange, Manifest, Run
 from monitor.archive.reading import KeySpan, OpenedFile
@@ -132,14 +132,9 @@ def read_maps(files: ArchiveFiles, log: str) -> KeptMaps:
         return KeptMaps(log, smallest)
     try:
         document = json.loads(raw)
-        if (document["format"], document["version"], document["decoder"], document["smallest"], document["log"]) != (
-            FORMAT,
-            VERSION,
-            DECODER,
-            smallest,
-            log,
-        ):
-            raise ArchiveFault(f"archive file {name}: of another format, decoder or log. {_MEND}")
+        _check_version(document, name)
+        if document["format"] != FORMAT or (document["smallest"], document["log"]) != (smallest, log):
+            raise ArchiveFault(f"archive file {name}: not the search maps of this log. {_MEND}")
         maps = KeptMaps(
             log,
             smallest,
@@ -154,6 +149,16 @@ def read_maps(files: ArchiveFiles, log: str) -> KeptMaps:
     except (KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
         raise ArchiveFault(f"archive file {name}: damaged: {error!s:.200}. {_MEND}") from error
     return maps
+
+
+def _check_version(document: Any, name: str) -> None:
+    version, decoder = document["version"], document["decoder"]
+    if document["format"] == FORMAT and (version, decoder) != (VERSION, DECODER):
+        raise OtherFormat(
+            f"archive file {name}: of format {version!r:.20}, decoder {decoder!r:.20}; this release reads format "
+            f"{VERSION}, decoder {DECODER}. It is left as it is: use the release that wrote it, or move it away and "
+            "run `signwatch archive build`, which builds search maps of this release's format"
+        )
 
 
 def _check_maps(maps: KeptMaps) -> None:
@@ -238,6 +243,12 @@ def rebuild_maps(writer: ArchiveWriter) -> None:
     """Forget the maps, build them again, and remove files that no manifest names. Raises `ArchiveFault`."""
     log = writer.manifest.log
     with writer.locked():
+        try:
+            read_maps(writer.files, log)
+        except OtherFormat:
+            raise
+        except ArchiveFault:
+            pass  # built again below
         writer.files.remove(f"{log}/{MAPS}")
     build_maps(writer)
     named = _names(read_maps(writer.files, log).maps)
@@ -569,6 +580,8 @@ def check_maps(files: ArchiveFiles, manifest: Manifest) -> str | None:
             for part in each.parts:
                 check_digest(files, part.lines)
                 check_digest(files, part.entries)
+    except OtherFormat:
+        raise
     except ArchiveFault as fault:
         return str(fault)
     with tempfile.TemporaryDirectory(prefix="signwatch-maps-") as folder:

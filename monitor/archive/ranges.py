@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
-from monitor.archive.files import ArchiveFault, DamagedManifest, FileRef
+from monitor.archive.files import ArchiveFault, DamagedManifest, FileRef, OtherFormat
 from monitor.archive.rows import DECODER
 from monitor.model.log_source import LogApi, LogIdentity, SignedHead
 from tlog.merkle import Frontier, MalformedFrontier, ProofInvalid, RootHash, verify_consistency
@@ -218,7 +218,7 @@ def _check_format(document: Mapping[str, Any], name: str) -> None:
     if document["format"] != FORMAT:
         raise _damaged(name, "it is not the manifest of a Signwatch archive")
     if document["version"] != VERSION or document["decoder"] != DECODER:
-        raise ArchiveFault(
+        raise OtherFormat(
             f"{name}: the archive is of format {document['version']!r:.20}, decoder {document['decoder']!r:.20}; this "
             f"release reads format {VERSION}, decoder {DECODER}. It is left as it is: use the release that wrote it, "
             "or build another archive elsewhere."

@@ -14,7 +14,7 @@ from alerts.alert import counted
 from alerts.inert import inert_line
 from monitor.archive.building import RowMaker, RowReader
 from monitor.archive.compacting import compact, compactable
-from monitor.archive.files import ArchiveFault, ArchiveFiles, DamagedManifest
+from monitor.archive.files import ArchiveFault, ArchiveFiles, DamagedManifest, OtherFormat
 from monitor.archive.map_files import build_maps, check_maps, rebuild_maps
 from monitor.archive.ranges import RANGE, Manifest
 from monitor.archive.recovering import recovered
@@ -300,7 +300,11 @@ def _tell_unnamed(files: ArchiveFiles, log: str) -> None:
 
 def _verify_maps(writer: ArchiveWriter, *, mending: bool) -> int:
     """Check the search maps of a log whose ranges are sound; returns 1 when they stay damaged."""
-    wrong = check_maps(writer.files, writer.manifest)
+    try:
+        wrong = check_maps(writer.files, writer.manifest)
+    except OtherFormat as fault:
+        note(inert_line(str(fault), 2_000), "red")
+        return 1
     if wrong is None:
         return 0
     note(inert_line(wrong, 2_000), "red")

@@ -1,13 +1,16 @@
 """A damaged manifest leaves out its own log alone, and one command makes it again from files that prove themselves."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
+from monitor.archive.files import OtherFormat
+from monitor.archive.map_files import rebuild_maps
 from monitor.archive.ranges import to_json
 from monitor.archive.search import Match, Query
-from monitor.archive.writing import manifest_name, meta_of, read_manifest, read_rows, rows_sink
+from monitor.archive.writing import ArchiveWriter, manifest_name, meta_of, read_manifest, read_rows, rows_sink
 from tests.archive.conftest import Place, readable_bodies
 from tests.archive.test_verify_and_compact import dropped_row, other_hash
 
@@ -187,3 +190,32 @@ def test_following_and_archiving_of_other_logs_go_on(place: Place) -> None:
     mended = read_manifest(place.files, "rekor-v2")
     assert mended is not None
     assert mended.spans() == [(0, 210)]
+
+
+@pytest.mark.parametrize("key", ["version", "decoder"])
+def test_search_maps_of_a_newer_format_are_refused_and_left_alone(two: Place, key: str) -> None:
+    path = two.folder / "archive" / "rekor-v2" / "maps.json"
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps(document | {key: 9}))
+    newer = {each: each.read_bytes() for each in (path, *path.with_name("maps").iterdir())}
+    assert len(newer) > 1
+    for words in (("--mend", "--offline"), ("--mend", "--jobs", "1")):
+        said = two.run("archive", "verify", *words, expect=3)[1]
+        assert "rekor-v2/maps.json: of format" in said
+        assert "It is left as it is: use the release that wrote it" in said
+        assert "other: the hashes of 200 entries lead to the heads that the log signed" in said
+    two.build(expect=3)
+    with pytest.raises(OtherFormat):
+        rebuild_maps(ArchiveWriter(two.files, two.archive.manifests()["rekor-v2"].identity, lambda _a, _b: ()))
+    assert {each: each.read_bytes() for each in newer} == newer
+    assert two.found("*@example.com")[1]["coverage"]["complete"]
+
+
+def test_garbled_search_maps_are_built_again_by_the_same_command(two: Place) -> None:
+    path = two.folder / "archive" / "rekor-v2" / "maps.json"
+    sound = json.loads(path.read_text())
+    for raw in (b"", b"{}", path.read_bytes()[:200], json.dumps(sound | {"log": "other"}).encode()):
+        path.write_bytes(raw)
+        two.run("archive", "verify", "--offline", "--log", "rekor-v2", expect=3)
+        two.run("archive", "verify", "--offline", "--log", "rekor-v2", "--mend")
+        assert json.loads(path.read_text())["roots"] == sound["roots"]
