@@ -403,15 +403,19 @@ class Archive:
         return found
 
     def by_leaf(self, leaf_hash: bytes) -> list[Row]:
-        """Entries with this leaf hash, in all logs. Raises `ArchiveFault`."""
+        """Entries with this leaf hash, in all logs. Raises `ArchiveFault`, also if only an unread log may have one."""
         found = []
         key = leaf_key(leaf_hash)
-        for manifest in self.manifests().values():
+        manifests = self.manifests()
+        for manifest in manifests.values():
             for each in _newest_first(manifest):
                 offsets = self._offsets(manifest, each, [KeySpan(key, key)])
                 if len(offsets):
                     found += _rows(self._read(manifest, each, offsets.to_pylist()))
-        return [row for row in found if row.leaf_hash == leaf_hash.hex()]
+        rows = [row for row in found if row.leaf_hash == leaf_hash.hex()]
+        if not rows:
+            manifests.check_all_read()
+        return rows
 
     def _wanted(self, query: Query, manifests: Mapping[str, Manifest]) -> list[Manifest]:
         return [

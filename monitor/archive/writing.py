@@ -71,6 +71,11 @@ class Manifests(dict[str, Manifest]):
             raise self.unread[log]
         return self.get(log)
 
+    def check_all_read(self) -> None:
+        """Raises the `ArchiveFault` of the first log that is unread."""
+        for fault in self.unread.values():
+            raise fault
+
 
 def read_manifests(files: ArchiveFiles, known: dict[str, tuple[bytes, Manifest]] | None = None) -> Manifests:
     """Manifests of all archived logs. Raises `ArchiveFault` when the archive cannot be listed.

@@ -125,8 +125,7 @@ class _Checker:
         digests = [digest_text(each) for signing in verified.entries for each in signing.digests]
         recorded = [
             (each.rule, each.outcome, "; ".join(str(reason.get("sentence")) for reason in each.reasons))
-            for each in self._reading.signings_of(self._rules, digests, _MOST_OTHERS)
-            if each.leaf in bodies
+            for each in self._reading.signings_of(self._rules, digests, _MOST_OTHERS, bodies)
         ]
         if not recorded:
             with judging(self._config) as (judge, held, _):
@@ -149,17 +148,18 @@ class _Checker:
         gitsign's online mode enters the commit's id, signed once more. Raises `BadSignature`.
         """
         leaf = held.certificates[0]
-        logged = [
-            each
-            for each in self._reading.signings_of(self._rules, [subject], _MOST_OTHERS)
-            if leaf in _certificates_in(each.leaf)
-        ]
+        findings = self._reading.signings_of(self._rules, [subject], _MOST_OTHERS + 1)
+        logged = [each for each in findings[:_MOST_OTHERS] if leaf in _certificates_in(each.leaf)]
         what = f"{place} signature"
         if not logged:
             # The certificate has a validity, but no log or authority signed the time of its use.
             began = [each for each in (read_certificate(leaf).not_before,) if each is not None]
             verified = verify_certificate(held, message, what, began, self.trusted)
             why = "unknown: it holds no log entry, and no entry that a rule selects has its id"
+            if len(findings) > _MOST_OTHERS:
+                why = (
+                    f"unknown: it holds no log entry, and the first {_MOST_OTHERS:,} findings with its id are of others"
+                )
             return _row(place, verified, None, why, "not judged", None, Exit.UNFINISHED)
         times = [at for each in logged for at in _times_of(each.signing)]
         verified = verify_certificate(held, message, what, times, self.trusted)
@@ -173,7 +173,8 @@ class _Checker:
         """Log entries about the same artifact that belong to none of the checked signatures."""
         digests = list(dict.fromkeys([*release.digests, *self._digests]))
         seen = {leaf_hash(body) for body in self._bodies}
-        for each in self._reading.signings_of(self._rules, digests, _MOST_OTHERS):
+        findings = self._reading.signings_of(self._rules, digests, _MOST_OTHERS + 1)
+        for each in findings[:_MOST_OTHERS]:
             leaf = leaf_hash(each.leaf)
             if leaf in seen:
                 continue
@@ -185,6 +186,10 @@ class _Checker:
             told = f"{each.outcome} ({each.rule})"
             where = f"{each.log}:{each.index}"
             yield _Row("only in the log", "signature", names, None, None, where, "yes", told, None, code)
+        if len(findings) > _MOST_OTHERS:
+            yield _unread(
+                "the log", f"more than {_MOST_OTHERS:,} findings have its digests: the rest was not looked at"
+            )
         yield from self._archived(digests, seen)
 
     def _archived(self, digests: Sequence[str], seen: set[Any]) -> Iterator[_Row]:
@@ -194,7 +199,8 @@ class _Checker:
 
         archive = archive_of(self._config)
         for digest in digests:
-            for row in archive.search(Query(digest, limit=_MOST_OTHERS)).rows:
+            answer = archive.search(Query(digest, limit=_MOST_OTHERS))
+            for row in answer.rows:
                 if bytes.fromhex(row.leaf_hash) in seen:
                     continue
                 seen.add(bytes.fromhex(row.leaf_hash))
@@ -202,6 +208,13 @@ class _Checker:
                 where = f"{row.log}:{row.index}"
                 told = "no rule selects it"
                 yield _Row("only in the log", "signature", names, None, None, where, "yes", told, None, Exit.FINE)
+            if answer.cut:
+                yield _unread("the archive", f"{counted(answer.cut, 'more entry')} with {digest}: not looked at")
+            for log in answer.coverage.logs:
+                if log.damaged:
+                    yield _unread("the archive", log.sentence())
+            for name, why in answer.coverage.unread:
+                yield _unread("the archive", f"{name}: {why}")
 
     def coverage(self) -> str:
         """Entries that `others` can know of."""
@@ -232,7 +245,8 @@ def check_image(
     followed logs that belong to no signature in the registry. It uses the logins of `docker login`.
 
     Exits 0 when every signature verifies, is in the log and is not unexpected; 1 when one is unexpected or a log
-    misbehaved; 3 when there is no signature, one proves nothing, or a log or registry did not answer.
+    misbehaved; 3 when there is no signature, one proves nothing, a log or registry did not answer, or some entries
+    were not looked at.
 
     Examples:
       signwatch check-image ghcr.io/acme/widget@sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
@@ -399,5 +413,7 @@ def _sentences(rows: Iterable[_Row]) -> Iterator[str]:
     if not any(each.problem is None and each.place != "only in the log" for each in rows):
         yield "no signature here holds"
     if hidden := sum(each.place == "only in the log" for each in rows):
-        yield f"in the log and not here: {counted(hidden, 'signature')}. Find their signers and the places where they "
-        "are published"
+        yield (
+            f"in the log and not here: {counted(hidden, 'signature')}. Find their signers and the places where they "
+            "are published"
+        )

@@ -40,7 +40,7 @@ def write_proof(config: Config, files: ArchiveFiles, answer: Answer, query: str,
             if here:
                 leaves = {} if offline else _fetched(config, rows, run.head)
                 proven.append(RunProver(files, manifest, run).prove(here, leaves))
-    about = {"query": query, "matches": answer.total, "coverage": answer.coverage.document()}
+    about = {"query": query, "matches": answer.total, "left_out": answer.cut, "coverage": answer.coverage.document()}
     document = to_document(proven, inert_json(about))
     try:
         path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

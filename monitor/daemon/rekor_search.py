@@ -250,7 +250,10 @@ class RekorApi:
 
     def row_at(self, index: int) -> Row:
         """The entry at an index, if exactly one Rekor tree is archived; with several an index is ambiguous."""
-        logs = [log for log, each in self._archive.manifests().items() if each.identity.api not in CT_APIS]
+        manifests = self._archive.manifests()
+        # An unread log may be a second tree, to which the index may belong.
+        manifests.check_all_read()
+        logs = [log for log, each in manifests.items() if each.identity.api not in CT_APIS]
         if len(logs) != 1:
             raise HTTPException(400, f"{len(logs)} Rekor trees are archived, each counted from 0: ask by UUID")
         row = self._archive.entry(logs[0], index)

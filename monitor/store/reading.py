@@ -196,12 +196,16 @@ class Reading:
         rows = self._all(query if outcome is None else query.where(found.c.outcome == outcome))
         return [found_signing(row) for row in rows]
 
-    def signings_of(self, rules: Collection[str], digests: Collection[str], limit: int) -> list[FoundSigning]:
-        """Findings of these rules whose entry has one of the digests (`sha256:…`), oldest first."""
+    def signings_of(
+        self, rules: Collection[str], digests: Collection[str], limit: int, leaves: Collection[bytes] | None = None
+    ) -> list[FoundSigning]:
+        """Findings of these rules whose entry has one of the digests (`sha256:…`), oldest first; only of `leaves`."""
         found, shown = table(FindingRow), table(FindingDigest)
         keys = [text_key(each) for each in digests]
         same = and_(*(found.c[name] == shown.c[name] for name in ("rule", "log", "entry")))
-        wanted = shown.c.rule.in_(sorted(rules)), shown.c.digest_key.in_(keys)
+        wanted = [shown.c.rule.in_(sorted(rules)), shown.c.digest_key.in_(keys)]
+        if leaves is not None:
+            wanted.append(found.c.leaf.in_(leaves))
         query = select(found).join(shown, same).where(*wanted).distinct().order_by(found.c.log, found.c.entry)
         return [found_signing(row) for row in self._all(query.limit(limit))]
 

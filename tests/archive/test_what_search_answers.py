@@ -17,7 +17,7 @@ import pytest
 from fastapi import FastAPI
 
 from monitor.archive.building import RowMaker
-from monitor.archive.files import ArchiveFiles
+from monitor.archive.files import ArchiveFault, ArchiveFiles
 from monitor.archive.map_files import answer_document
 from monitor.archive.ranges import Manifest, Run, to_json
 from monitor.archive.rows import rows_of
@@ -176,6 +176,17 @@ def test_rekors_search_says_that_a_bounded_search_is_partial(
         query = {"email": ME, "hash": f"sha256:{3:064x}", "operator": "and"}
         answer = client.post("/api/v1/index/retrieve", json=query)
     assert (answer.json(), answer.headers["x-signwatch-coverage"]) == ([], "partial")
+
+
+def test_an_entry_that_an_unread_log_may_have_is_not_said_to_be_absent(archive: Archive, tmp_path: Path) -> None:
+    (kept, lost) = (archive.search(Query(ME, logs=frozenset({log}))).rows[0] for log in ("v2", "v1"))
+    (tmp_path / "archive" / "v1" / "archive.json").write_text("{")
+    api = rekor_search.RekorApi(archive, list, load_key(tmp_path / "search-key.pem"))
+    assert api.row_of(kept.leaf_hash) == kept
+    with pytest.raises(ArchiveFault, match=r"v1/archive.json"):
+        api.row_of(lost.leaf_hash)
+    with pytest.raises(ArchiveFault, match=r"v1/archive.json"):
+        api.row_at(0)
 
 
 def test_an_archive_without_a_log_covers_nothing(tmp_path: Path) -> None:
