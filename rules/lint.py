@@ -135,9 +135,13 @@ def _text_hints(rule: Rule) -> Iterator[tuple[HintId, str]]:
             yield from _pattern_hints(match.field, pattern)
     for expectation in rule.expect:
         if isinstance(expectation, LogEntryWithinExpectation) and _is_about_one_log(rule.select):
-            message = "`log_entry_within` looks for entries that some rule selects, and `kind` or `log` keeps this one "
-            yield HintId.NEVER_FOLLOWED, f"{message}from selecting them: each certificate would be reported. Leave it "
-            "out"
+            yield (
+                HintId.NEVER_FOLLOWED,
+                (
+                    "`log_entry_within` looks for entries that some rule selects, and `kind` or `log` keeps this one "
+                    "from selecting them: each certificate would be reported. Leave it out"
+                ),
+            )
         if isinstance(expectation, ClaimExpectation):
             for pattern in expectation.patterns:
                 yield from _pattern_hints(expectation.key, pattern)

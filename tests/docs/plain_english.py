@@ -56,6 +56,24 @@ def questions(source: str) -> Iterator[tuple[int, str]]:
                 yield getattr(node, "lineno", 1), " ".join(told.split()[:4])
 
 
+def unsaid(source: str) -> Iterator[tuple[int, str]]:
+    """Line number and text of each string that is a statement of its own: the rest of a message that ended before it.
+
+    Docstrings, also those of attributes, are no such strings.
+    """
+    for node in ast.walk(ast.parse(source)):
+        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        for field in ("body", "orelse", "finalbody"):
+            block = getattr(node, field, None)
+            before: ast.AST | None = None
+            for each in block if isinstance(block, list) else []:
+                is_text = isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant | ast.JoinedStr)
+                explains = isinstance(before, ast.Assign | ast.AnnAssign) or (before is None and documented)
+                if is_text and not explains and ast.unparse(each) != "...":
+                    yield each.lineno, ast.unparse(each)[:80]
+                before = each
+
+
 def prose(source: str) -> str:
     """Comments, docstrings and messages of assertions, each on its own lines: a file's data may quote a person."""
     lines = [""] * (source.count("\n") + 1)
@@ -101,11 +119,13 @@ def main() -> int:
         if path.suffix == ".py":
             places += [(number, f"{told!r}: say it here, or use @override") for number, told in pointers(text)]
             places += [(number, f"{told!r}: begin with the noun") for number, told in questions(text)]
+            places += [(number, f"{told!r}: no statement uses this text") for number, told in unsaid(text)]
         found += _told(path, places)
     for path in tests():
         source = path.read_text(encoding="utf-8")
         places = [(number, f"{word!r}: name the subject") for number, word in riddles(prose(source))]
         places += [(number, f"{told!r}: say it here, or use @override") for number, told in pointers(source)]
+        places += [(number, f"{told!r}: no statement uses this text") for number, told in unsaid(source)]
         found += _told(path, places)
     return int(found > 0)
 

@@ -1,6 +1,6 @@
 """The check of plain English finds its words and pointers, and nothing else."""
 
-from tests.docs.plain_english import pointers, prose, questions, riddles, strangers
+from tests.docs.plain_english import pointers, prose, questions, riddles, strangers, unsaid
 
 
 def test_a_pronoun_without_a_subject_is_found_and_its_neighbours_are_not() -> None:
@@ -30,3 +30,8 @@ def test_the_message_of_an_assertion_is_read() -> None:
 def test_a_docstring_that_begins_with_an_indirect_question_is_found() -> None:
     assert list(questions('def f():\n    """Number of rules, and what they cost."""\n')) == []
     assert list(questions('def f():\n    """How many rules there are."""\n')) == [(1, "How many rules there")]
+
+
+def test_the_rest_of_a_message_that_no_statement_uses_is_found() -> None:
+    assert list(unsaid('"""Module."""\nlimit = 1\n"""Of names."""\n\n\ndef f():\n    """One."""\n    ...\n')) == []
+    assert list(unsaid('def f():\n    yield 1, "They are "\n    "published"\n')) == [(3, "'published'")]
