@@ -234,13 +234,13 @@ def make_corpus(folder: Path, count: int = ENTRIES) -> Iterator[int]:
             yield part.stop
 
 
-def complete_corpus(folder: Path) -> Iterator[int]:
+def complete_corpus(folder: Path, count: int = ENTRIES) -> Iterator[int]:
     """Make the entries, unless the folder keeps them from this release; yields how many are done."""
     mark = folder / "complete"
     if mark.exists() and mark.read_text(encoding="ascii") == _FORM:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    yield from make_corpus(folder)
+    yield from make_corpus(folder, count)
     mark.write_text(_FORM, encoding="ascii")
 
 
