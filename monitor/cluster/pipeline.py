@@ -34,7 +34,7 @@ _PART: Final = {LogApi.REKOR_V1: 256}
 _TRIES: Final = 4  # to read one range
 _MOST_AHEAD: Final = 1024  # tasks between the range that comes next and the last range begun
 _SAMPLE: Final = 256  # entries of one sample: as many as in one file of a tile log
-_STALLED: Final = 1800.0  # seconds after which another worker begins a task too
+STALLED: Final = 1800.0  # seconds after which another worker begins a task too
 _NO_WORKER: Final = 60.0  # seconds to wait for a worker
 _TICK: Final = 1.0
 _PIECE_BYTES: Final = 64 * 1024 * 1024
@@ -313,8 +313,8 @@ class _Pipeline:
                     continue
                 if copy.worker not in self._usable:
                     self._fail(task, copy, "it left, or died")
-                elif now - copy.begun > _STALLED:
-                    self._fail(task, copy, f"it did not answer within {_STALLED:.0f} seconds")
+                elif now - copy.begun > STALLED:
+                    self._fail(task, copy, f"it did not answer within {STALLED:.0f} seconds")
 
     def _begin_tasks(self) -> None:
         free = dict(self._usable)

@@ -132,9 +132,11 @@ class Workers:
         return self._run_on(address, enlist, run) == self._build
 
     def dismiss(self, run: Run) -> None:
-        """End a run on all workers."""
-        for address in [address for address, good in self._known.items() if good]:
-            self._run_on(address, dismiss, run.id)
+        """End a run on all workers that are there."""
+        # The scheduler tries half a minute to reach a worker that died.
+        for address in self.there:
+            if self._known.get(address):
+                self._run_on(address, dismiss, run.id)
 
     def _run_on(self, address: str, function: Callable[..., object], *arguments: object) -> object:
         try:

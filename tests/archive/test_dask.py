@@ -26,7 +26,7 @@ from cryptography.x509.oid import NameOID
 from monitor.archive.writing import read_manifest
 from monitor.cluster import pipeline
 from monitor.commands import dask as dask_options
-from tests.archive.conftest import RANGE, Place
+from tests.archive.conftest import Place
 
 _START = 120.0  # seconds
 _PART = 16
@@ -200,6 +200,46 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_range_costs_a_retry(place: P
     assert digests(place, "dask") == digests(place, "here")
 
 
+def test_a_worker_that_dies_of_a_range_costs_a_retry(place: Place, cluster: Cluster) -> None:
+    built(place, "here", "--jobs", "1")
+    cluster.add("dying")
+    cluster.order("dying", "die")
+    try:
+        done, _ = built(place, "dask", "--dask", cluster.address)
+        assert cluster.processes["dying"].wait(_START) == 1, "control: it was asked for a range, and died of it"
+    finally:
+        cluster.order("nobody", "")
+        cluster.kill("dying")
+    assert done["dask"]["retries"] > 0
+    assert digests(place, "dask") == digests(place, "here")
+
+
+def test_a_worker_that_hangs_costs_a_retry_after_the_limit(
+    place: Place, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "STALLED", 5.0)
+    built(place, "here", "--jobs", "1")
+    (cluster.folder / "stalled").unlink(missing_ok=True)
+    cluster.add("hung")
+    cluster.order("hung", "stall")
+    # Without the limit the build would wait for this worker: then it is killed, and missing below.
+    ends = threading.Timer(_START, cluster.kill, ("hung",))
+    ends.start()
+    try:
+        done, _ = built(place, "dask", "--dask", cluster.address)
+        ends.cancel()
+        assert (cluster.folder / "stalled").exists(), "control: it was asked for a range, and hung"
+        assert "hung" in cluster.processes, "the build went on without its answer"
+        assert cluster.processes["hung"].poll() is None
+    finally:
+        ends.cancel()
+        cluster.order("nobody", "")
+        if "hung" in cluster.processes:
+            cluster.kill("hung")
+    assert done["dask"]["retries"] > 0
+    assert digests(place, "dask") == digests(place, "here")
+
+
 def test_when_all_workers_return_wrong_hashes_they_are_named_and_nothing_is_archived(
     place: Place, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,6 +305,7 @@ def test_what_is_archived_is_not_fetched_again(place: Place, cluster: Cluster) -
     assert kept is not None
     (_, end) = kept.spans()[0]
     assert 0 < end < 200
+    assert end % _PART == 0, "it ends behind a range that a worker read and this process proved"
     served.refusal = real  # type: ignore[method-assign]
     served.down = False
     cluster.asked()
@@ -273,7 +314,6 @@ def test_what_is_archived_is_not_fetched_again(place: Place, cluster: Cluster) -
     assert min(start for _, start, _ in cluster.asked()) == end
     built(place, "here", "--jobs", "1")
     assert digests(place, "dask") == digests(place, "here")
-    assert end % RANGE == 0 or digests(place, "dask")[-1][1] == 200
 
 
 def scanned(place: Place, *arguments: str) -> list[dict[str, Any]]:
