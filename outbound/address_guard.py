@@ -8,7 +8,6 @@ space that IANA delegates as global unicast. Python's `ipaddress.is_global` foll
 """
 
 import ipaddress
-import socket
 import ssl
 from collections.abc import Callable, Iterable, Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -105,15 +104,6 @@ def _decide(
 ) -> bool:
     holding = [(block.prefixlen, reachable) for block, reachable in blocks if address in block]
     return max(holding)[1] if holding else otherwise
-
-
-def resolve(host: str, port: int) -> list[str]:
-    """Every address of `host`, as the system resolves it. Raises `OSError`, also for a text that can be no name."""
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except UnicodeError as error:  # a label is empty, or longer than 63 characters
-        raise socket.gaierror(socket.EAI_NONAME, f"{host:.80} cannot be the name of a host") from error
-    return list(dict.fromkeys(str(item[4][0]) for item in found))
 
 
 class GuardedBackend(httpcore.NetworkBackend):

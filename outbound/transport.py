@@ -31,7 +31,6 @@ import httpcore
 import httpx
 from typing_extensions import override
 
-from outbound.address_guard import resolve
 from outbound.named_authorities import believing
 
 # No file descriptor in this process or on this machine, no memory, no network buffer.
@@ -131,6 +130,15 @@ class _DeadlineStream(httpcore.NetworkStream):
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
+
+
+def resolve(host: str, port: int) -> list[str]:
+    """Every address of `host`, as the system resolves it. Raises `OSError`, also for a text that can be no name."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # a label is empty, or longer than 63 characters
+        raise socket.gaierror(socket.EAI_NONAME, f"{host:.80} cannot be the name of a host") from error
+    return list(dict.fromkeys(str(item[4][0]) for item in found))
 
 
 class DeadlineBackend(httpcore.SyncBackend):

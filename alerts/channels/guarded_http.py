@@ -14,8 +14,8 @@ import httpx
 from alerts.alert import counted
 from alerts.channels.channel import DeliveryFailed
 from alerts.inert import inert_line
-from outbound.address_guard import GuardedBackend, GuardedTransport, Resolve, is_private_literal, resolve
-from outbound.transport import Deadline, DeadlineBackend, parse_retry_after
+from outbound.address_guard import GuardedBackend, GuardedTransport, Resolve, is_private_literal
+from outbound.transport import Deadline, DeadlineBackend, parse_retry_after, resolve
 
 _MAX_BODY: Final = 64 * 1024
 _SHOWN_BODY: Final = 200

@@ -5,7 +5,8 @@ import ipaddress
 import httpcore
 import pytest
 
-from outbound.address_guard import AddressRefused, GuardedBackend, is_private_literal, is_public, resolve
+from outbound.address_guard import AddressRefused, GuardedBackend, is_private_literal, is_public
+from outbound.transport import resolve
 
 # IANA IPv4 Special-Purpose Address Registry, every row in order; "N/A" is false. Then the multicast registry's block.
 IPV4 = {
