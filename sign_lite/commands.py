@@ -269,7 +269,9 @@ def verify_command(
     """
     who = signed_by(identity, issuer, key)
     if bundle is None and (digests := [str(each) for each in files if is_digest(each)]):
-        raise Misuse(f"{digests[0]} is no file, so its bundle stands beside nothing: name it with --bundle")
+        raise Misuse(
+            f"{digests[0]} is a digest: there is no file with a bundle beside it, so name the bundle with --bundle"
+        )
     trust = trusted_by(trusted_root, trust_config)
     results: list[dict[str, Any]] = []
     for file, source in zip(files, _targets(files, bundle), strict=True):

@@ -107,7 +107,7 @@ def _version(name: str) -> str:
 
 
 def requests_queue(run: str) -> str:
-    """Name of the queue through which allowed requests are handed out."""
+    """Name of the queue from which workers take a permit for each request."""
     return f"signwatch-requests-{run}"
 
 

@@ -27,9 +27,9 @@ class Operator:
 
 
 class SignIn:
-    """Gives the cookie and reads it. Its key is derived from the token, so that another token ends every sign-in.
+    """Makes and checks the cookie of an operator. Its key derives from the API's token: a new token ends all sign-ins.
 
-    `public_url` is the page's address for people, or "".
+    `public_url` is the address under which browsers reach the page; "" if none is configured.
     """
 
     def __init__(self, token: bytes, public_url: str, clock: Callable[[], datetime]) -> None:

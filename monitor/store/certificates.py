@@ -147,7 +147,7 @@ class Events:
         return Dispatch(named, channels, self._now, takes)
 
     def answered(self) -> list[str]:
-        """Alerts for certificates without further reasons for which this batch holds an expected entry."""
+        """Alerts whose only reason was a certificate without an entry, and whose expected entry is in this batch."""
         return [
             alert
             for where, rule in self._expected
