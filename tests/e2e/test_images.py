@@ -155,6 +155,14 @@ def test_a_key_pair_signs_and_its_fingerprint_is_told(walk: Walk) -> None:
 def test_the_older_format_under_a_tag_is_read_too(walk: Walk) -> None:
     image = walk.push("older")
     walk.sign_older(image, walk.loop.github_token(TAG))
+
+    def is_followed() -> bool:
+        with contextlib.suppress(DemoFailed):
+            return bool(walk.check_image(image, expect=0))
+        return False
+
+    # The older format holds a promise and no proof: the entry is looked for in the tree that the monitor has followed.
+    wait_until("the promised entry in the followed tree", is_followed, seconds=PATIENCE)
     (told,) = walk.check_image(image, expect=0)["signatures"]
     assert told["place"] == f"tag {str(image.digest).replace(':', '-')}.sig"
     assert told["signers"] == [WORKFLOW]
