@@ -92,6 +92,16 @@ class Loop:
         if ready:
             self.wait_for(f"{self.web_url}/readyz")
 
+    def await_verified(self) -> None:
+        """Wait until the monitor has verified all that the Rekor v2 log has signed by now."""
+        checkpoint = httpx.get(f"{self.log_url}/checkpoint", timeout=PATIENCE, trust_env=False)
+        size = int(checkpoint.raise_for_status().text.splitlines()[1])
+
+        def is_verified() -> bool:
+            return any(each["name"] == "rekor-v2" and each["verified_size"] >= size for each in self.status()["logs"])
+
+        wait_until(f"{size} verified entries of rekor-v2", is_verified, seconds=PATIENCE)
+
     @contextmanager
     def log_that_only_counts(self) -> Iterator[list[str]]:
         """A server in the log's place that knows no page; yields the requests that reached it, as they come.

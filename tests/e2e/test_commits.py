@@ -154,13 +154,8 @@ def test_offline_no_log_is_asked_and_what_the_commit_and_the_monitor_hold_is_tol
     online = write_online(repository, repository.loop.github_token(TAG))
     repository.await_entry(online)
     newest = repository.commit("newest", repository.loop.github_token(TAG))
-
-    def is_followed() -> bool:
-        with contextlib.suppress(DemoFailed):
-            return bool(repository.check(newest, 0, "--offline")["signatures"][0]["in_log"] == "yes")
-        return False
-
-    wait_until("the newest entry in the monitor's history", is_followed, seconds=PATIENCE)
+    # Offline, a proof is compared with the newest head that was verified: it has to be the one after `before`.
+    repository.loop.await_verified()
     with repository.loop.log_that_only_counts() as asked:
         repository.check(newest, 0, "--offline")
         (proven,) = repository.check(before, 3, "--offline")["signatures"]
