@@ -18,11 +18,14 @@ from benchmarks.command import program, run
 from benchmarks.measure import peak_memory
 from benchmarks.start_up import write_tile_site
 from benchmarks.tile_log import served
+from monitor.archive.answer import row_of
 from monitor.archive.compacting import compact, compactable
 from monitor.archive.files import ArchiveFiles
-from monitor.archive.map_files import build_maps, read_maps
+from monitor.archive.map_building import build_maps
+from monitor.archive.map_files import read_maps
+from monitor.archive.query import Match, Query
 from monitor.archive.ranges import RANGE
-from monitor.archive.search import Archive, Match, Query, row_of
+from monitor.archive.search import Archive
 from monitor.archive.writing import ArchiveWriter
 
 SIZES: Final = {"100k": 2 * RANGE, "1m": 16 * RANGE}

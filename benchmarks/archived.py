@@ -27,10 +27,12 @@ from benchmarks.measure import peak_memory, relative_rate
 from benchmarks.product import make_scanner
 from benchmarks.watched import make_watches
 from monitor.archive.files import ArchiveFiles
-from monitor.archive.map_files import KeptMap, block_lines, write_map
+from monitor.archive.map_building import block_lines, write_map
+from monitor.archive.map_files import KeptMap
+from monitor.archive.query import Match, Query
 from monitor.archive.ranges import RANGE, ArchivedRange, Manifest, Run, to_json
 from monitor.archive.rows import SCHEMA, RowTrust, rows_of
-from monitor.archive.search import Archive, Match, Query
+from monitor.archive.search import Archive
 from monitor.archive.search_index import index_of
 from monitor.archive.writing import manifest_name, read_manifests, write_range
 from monitor.model.log_source import LogApi, LogEntry, LogIdentity, SignedHead

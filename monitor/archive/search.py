@@ -6,26 +6,26 @@ the requested rows; answers of any length are streamed by `Archive.stream`.
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
-from enum import StrEnum
+from datetime import UTC, date, datetime
 from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from alerts.alert import counted, rfc3339
+from alerts.alert import counted
+from monitor.archive.answer import Answer, Coverage, LogCoverage, Row, row_of
 from monitor.archive.files import ArchiveFault, ArchiveFiles
+from monitor.archive.query import Query, keys_of
 from monitor.archive.ranges import ArchivedRange, Manifest
 from monitor.archive.reading import KeyCache, KeySpan, OpenedFile, TooMuch, Work
-from monitor.archive.rows import SCHEMA, Chain, fingerprint_bytes
+from monitor.archive.rows import SCHEMA, Chain
 from monitor.archive.search_index import (
     ALL_TRUSTED,
     COLUMNS,
     LONGEST,
     SOME_TRUSTED,
-    TEXTS,
     KeyKind,
     leaf_key,
     lowered,
@@ -34,223 +34,15 @@ from monitor.archive.search_index import (
 )
 from monitor.archive.writing import Manifests, open_parquet, read_manifests
 from monitor.model.log_source import CT_APIS
-from rules.pattern import glob_matches, glob_prefix
+from rules.pattern import glob_matches
 
 MOST_ROWS: Final = 10_000
-MOST_OF_A_PAGE: Final = 1_000_000
-"""`Query.most` of a query over HTTP: about a second of work."""
 _TRIES: Final = 3
 _STREAMED: Final = 4096  # rows of one table of a stream
 _TIMED: Final = 1 << 16  # rows whose times are read at once
 _OPENED: Final = 300_000  # column chunks in all cached footers together
 _KEPT_GROUPS: Final = 128  # of index keys, some 200 KB each
-_HEX: Final = {40: "sha1", 64: "sha256", 96: "sha384", 128: "sha512"}
 _NO_ROWS: Final = SCHEMA.empty_table()
-_UNITS: Final = {"d": timedelta(days=1), "h": timedelta(hours=1), "w": timedelta(weeks=1)}
-_LONGEST_AGE: Final = 7
-_HEX_DIGITS: Final = frozenset("0123456789abcdef")
-
-
-class BadQuery(ValueError):
-    """The query cannot be asked; the message says why."""
-
-
-class Match(StrEnum):
-    """Comparison of a query's text. Upper and lower case of A to Z are equal; other characters must be identical."""
-
-    EXACT = "exact"
-    PREFIX = "prefix"
-    GLOB = "glob"
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """A search request. Without `kinds` the text decides: a digest or fingerprint if it is one, else all texts.
-
-    `since <= time < until`; entries without a time match. `logs` are log ids, or names of logs of several trees; empty
-    for all logs. `rekor_only` leaves out CT logs. `trusted` is true for entries that a signer with a trusted
-    certificate made (if the value is about a signer, that very signer), false for all other entries, `None` for both.
-    `most` bounds the number of keys read; the coverage names the ranges left out.
-    """
-
-    text: str
-    kinds: frozenset[KeyKind] = frozenset()
-    match: Match = Match.EXACT
-    since: datetime | None = None
-    until: datetime | None = None
-    logs: frozenset[str] = frozenset()
-    limit: int = 50
-    trusted: bool | None = None
-    most: int | None = None
-    rekor_only: bool = False
-
-    def wants(self, log: str) -> bool:
-        """True if the query searches this log."""
-        return not self.logs or log in self.logs or log.partition("/")[0] in self.logs
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One entry as archived. Texts are untrusted: render them inert. Digests and fingerprints are hexadecimal.
-
-    `chains` has one value for each signer. `signers` holds the columns of each of several signers, else empty.
-    """
-
-    log: str
-    index: int
-    time: datetime | None
-    time_source: str | None
-    not_before: datetime | None
-    kind: str
-    identities: tuple[str, ...]
-    issuers: tuple[str, ...]
-    repositories: tuple[str, ...]
-    workflows: tuple[str, ...]
-    refs: tuple[str, ...]
-    triggers: tuple[str, ...]
-    repository_ids: tuple[str, ...]
-    owner_ids: tuple[str, ...]
-    runners: tuple[str, ...]
-    fingerprints: tuple[str, ...]
-    digests: tuple[str, ...]
-    chains: tuple[Chain, ...]
-    signers: tuple[Mapping[str, tuple[str, ...]], ...]
-    trust_root: str | None
-    defect: str | None
-    leaf_hash: str
-
-    def document(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        return {
-            "log": self.log,
-            "index": self.index,
-            "time": None if self.time is None else rfc3339(self.time),
-            "time_source": self.time_source,
-            "not_before": None if self.not_before is None else rfc3339(self.not_before),
-            "kind": self.kind,
-            "identities": list(self.identities),
-            "issuers": list(self.issuers),
-            "repositories": list(self.repositories),
-            "workflows": list(self.workflows),
-            "refs": list(self.refs),
-            "triggers": list(self.triggers),
-            "repository_ids": list(self.repository_ids),
-            "owner_ids": list(self.owner_ids),
-            "runners": list(self.runners),
-            "fingerprints": list(self.fingerprints),
-            "digests": list(self.digests),
-            "chains": [each.value for each in self.chains],
-            "signers": [{name: list(values) for name, values in each.items()} for each in self.signers],
-            "trust_root": self.trust_root,
-            "defect": self.defect,
-            "leaf_hash": self.leaf_hash,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class LogCoverage:
-    """An answer's coverage of one log: `spans` of entries, of the `size` that the newest archived head signs.
-
-    `damaged` are ranges that could not be read, with the reason. `unreadable` and `defective` count entries in the
-    spans that could not be decoded at all, or in part: their unread values cannot match. `unsearched` are older ranges
-    that were left out because the search would have read too much.
-    """
-
-    log: str
-    spans: tuple[tuple[int, int], ...]
-    size: int
-    signed_at: datetime | None
-    damaged: tuple[tuple[int, int, str], ...] = ()
-    unreadable: int = 0
-    defective: int = 0
-    unsearched: tuple[tuple[int, int], ...] = ()
-
-    @property
-    def complete(self) -> bool:
-        """True if every entry below the head was searched."""
-        return self.spans == ((0, self.size),) and not self.damaged and not self.unsearched
-
-    def sentence(self) -> str:
-        """The coverage as a sentence."""
-        head = "" if self.signed_at is None else f" (signed head of {rfc3339(self.signed_at)})"
-        if self.complete:
-            said = (
-                f"complete for {self.log}, entries 0 to {self.size - 1}{head}" if self.size else f"{self.log} is empty"
-            )
-        else:
-            spans = ", ".join(f"{first} to {last - 1}" for first, last in self.spans) or "none"
-            said = f"{self.log}: entries {spans} of {self.size}{head}"
-        if self.unreadable or self.defective:
-            said += f"; not read: {counted(self.unreadable, 'entry')}, read only in part: {self.defective}"
-        for first, last in self.unsearched:
-            said += f"; {first} to {last - 1} were not searched: too many values fit. Name more, or a shorter time"
-        return said + "".join(f"; not {first} to {last - 1}: {why}" for first, last, why in self.damaged)
-
-
-@dataclass(frozen=True, slots=True)
-class Coverage:
-    """An answer's coverage: archived logs, and followed logs without any archived entry.
-
-    `unread` are logs that were left out because their manifest cannot be read, with the reason.
-    """
-
-    logs: tuple[LogCoverage, ...]
-    missing: tuple[str, ...] = ()
-    unread: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def complete(self) -> bool:
-        """True if every entry of every log was searched; false without a log."""
-        whole = bool(self.logs) and all(each.complete for each in self.logs)
-        return whole and not self.missing and not self.unread
-
-    def sentences(self) -> list[str]:
-        """The coverage as sentences, one for each log."""
-        return [
-            *(each.sentence() for each in self.logs),
-            *(f"not covered: {log}" for log in self.missing),
-            *(f"not covered: {log}: {why}" for log, why in self.unread),
-        ]
-
-    def document(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        return {
-            "complete": self.complete,
-            "logs": [
-                {
-                    "log": each.log,
-                    "spans": [list(span) for span in each.spans],
-                    "size": each.size,
-                    "signed_at": None if each.signed_at is None else each.signed_at.isoformat(),
-                    "damaged": [{"from": first, "to": last, "reason": why} for first, last, why in each.damaged],
-                    "unreadable": each.unreadable,
-                    "defective": each.defective,
-                    "unsearched": [list(span) for span in each.unsearched],
-                }
-                for each in self.logs
-            ],
-            "not_covered": sorted([*self.missing, *(log for log, _ in self.unread)]),
-            "unread": [{"log": log, "reason": why} for log, why in self.unread],
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The newest `rows` of `total` entries that match, and the search's coverage. `per_day` counts all, if requested.
-
-    `timeless` counts the entries without a time, which `per_day` leaves out.
-    """
-
-    rows: tuple[Row, ...]
-    total: int
-    coverage: Coverage
-    per_day: Mapping[date, int] = field(default_factory=dict)
-    timeless: int = 0
-
-    @property
-    def cut(self) -> int:
-        """Number of entries that match and are not among `rows`."""
-        return self.total - len(self.rows)
 
 
 @dataclass(slots=True)
@@ -639,35 +431,6 @@ def _days(times: pa.Array) -> Counter[date]:
     return Counter({each["values"].date(): each["counts"] for each in pc.value_counts(days).to_pylist()})
 
 
-def keys_of(query: Query) -> list[KeySpan]:
-    """Keys that a query looks for. Raises `BadQuery`."""
-    text = query.text
-    if not text or len(text.encode("utf-8", "replace")) > 8 * LONGEST:
-        raise BadQuery(f"a text of 1 to {8 * LONGEST} bytes can be searched for")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise BadQuery("the text is not Unicode") from None
-    kinds = set(query.kinds or _kinds_of(text, query.match))
-    if KeyKind.WORKFLOW in kinds:
-        # A row names a workflow among the identities where the certificate is the workflow's own.
-        kinds.add(KeyKind.IDENTITY)
-    found: list[KeySpan] = []
-    for kind in sorted(kinds):
-        if not kind.is_text:
-            if query.match is not Match.EXACT:
-                raise BadQuery(f"a {kind.word} is searched for as a whole")
-            found += [KeySpan(key, key) for key in _value_keys(kind, text, strict=bool(query.kinds))]
-        elif query.match is Match.EXACT:
-            key = text_key(kind, text)
-            found.append(KeySpan(key, key))
-        else:
-            found.append(_open_ended(kind, text, query.match))
-    if not found:
-        raise BadQuery(f"{text[:80]!r} is no {' and no '.join(kind.word for kind in sorted(kinds))}")
-    return found
-
-
 def _is_trusted(row: Mapping[str, Any], keys: Sequence[KeySpan]) -> bool:
     """True if one of several signers has both a trusted certificate and a wanted value."""
     trusted = [
@@ -686,72 +449,6 @@ def _has(signer: Mapping[str, Any], key: KeySpan) -> bool:
     if not kind.is_text:
         return any(key.admits(value_key(kind, value)) for value in values)
     return any(key.admits(text_key(kind, text), lowered(text)) for text in values)
-
-
-def guessed_match(text: str) -> Match:
-    """The comparison that a text implies: a prefix for a star at the end, a glob for a star elsewhere."""
-    if "*" not in text:
-        return Match.EXACT
-    return Match.PREFIX if text.index("*") == len(text) - 1 and not text.endswith("\\*") else Match.GLOB
-
-
-def read_moment(text: str, now: datetime) -> datetime:
-    """A day, a moment, or a time before `now` such as `30d`; without a zone it is UTC. Raises `BadQuery`."""
-    try:
-        if text[-1:] in _UNITS and text[:-1].isdecimal() and text.isascii() and len(text) <= _LONGEST_AGE:
-            return now - int(text[:-1]) * _UNITS[text[-1]]
-        at = datetime.fromisoformat(text)
-    except (ValueError, OverflowError):
-        raise BadQuery(f"{text[:40]!r} is no moment: write 2026-01-31, 2026-01-31T12:00+00:00, or 30d") from None
-    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
-
-
-def _open_ended(kind: KeyKind, text: str, match: Match) -> KeySpan:
-    glob = lowered(text if match is Match.GLOB else "")
-    head = glob_prefix(glob)[0] if match is Match.GLOB else lowered(text.removesuffix("*"))
-    low = text_key(kind, head) if len(head.encode()) <= LONGEST else b""
-    if not low:
-        raise BadQuery(f"at most {LONGEST} bytes of a value's beginning can be searched for")
-    return KeySpan(low, _after(low), glob if match is Match.GLOB else None)
-
-
-def _after(low: bytes) -> bytes:
-    """The first key after all keys that begin with `low`. It exists because the first byte, the kind, is small."""
-    head = low.rstrip(b"\xff")
-    return head[:-1] + bytes((head[-1] + 1,))
-
-
-def _kinds_of(text: str, match: Match) -> Iterable[KeyKind]:
-    is_value = _is_hex(text) or text.startswith("SHA256:") or text.partition(":")[0].lower() in _HEX.values()
-    if match is Match.EXACT and is_value:
-        return (KeyKind.DIGEST, KeyKind.FINGERPRINT)
-    return TEXTS
-
-
-def _is_hex(text: str) -> bool:
-    plain = text.replace(":", "").replace(" ", "").lower()
-    return len(plain) in _HEX and not set(plain) - _HEX_DIGITS
-
-
-def _value_keys(kind: KeyKind, text: str, *, strict: bool) -> list[bytes]:
-    algorithm, colon, value = text.partition(":")
-    if kind is KeyKind.DIGEST:
-        plain = value if colon and algorithm.lower() in _HEX.values() else text
-        plain = plain.lower()
-        if len(plain) in _HEX and not set(plain) - _HEX_DIGITS:
-            return [value_key(kind, bytes.fromhex(plain))]
-        if strict:
-            raise BadQuery(f"{text[:80]!r} is no digest: write hexadecimal, or sha256:HEX")
-        return []
-    if text.startswith("SHA256:"):
-        return [value_key(kind, fingerprint_bytes(text))]
-    if algorithm.lower() in _HEX.values() and colon:
-        text = value
-    if not _is_hex(text):
-        if strict:
-            raise BadQuery(f"{text[:80]!r} is no fingerprint: write hexadecimal, or SHA256:BASE64")
-        return []
-    return [value_key(kind, bytes.fromhex(text.replace(":", "").replace(" ", "")))]
 
 
 def _outside(each: ArchivedRange, query: Query) -> bool:
@@ -789,40 +486,3 @@ def _moment(at: datetime) -> pa.Scalar:
 
 def _rows(table: pa.Table) -> list[Row]:
     return [row_of(each) for each in table.to_pylist()]
-
-
-def row_of(each: Mapping[str, Any]) -> Row:
-    """Make a `Row` of one row of the Parquet file."""
-    digests = tuple(f"{_HEX.get(2 * len(raw), 'unknown')}:{raw.hex()}" for raw in each["digests"])
-    return Row(
-        each["log"],
-        each["index"],
-        None if each["time"] is None else each["time"].astimezone(UTC),
-        each["time_source"],
-        None if each["not_before"] is None else each["not_before"].astimezone(UTC),
-        each["kind"],
-        tuple(each["identities"]),
-        tuple(each["issuers"]),
-        tuple(each["repositories"]),
-        tuple(each["workflows"]),
-        tuple(each["refs"]),
-        tuple(each["triggers"]),
-        tuple(each["repository_ids"]),
-        tuple(each["owner_ids"]),
-        tuple(each["runners"]),
-        tuple(raw.hex() for raw in each["fingerprints"]),
-        digests,
-        tuple(map(Chain, each["chains"])),
-        tuple(map(_signer, each["signers"] or ())),
-        each["trust_root"],
-        each["defect"],
-        each["leaf_hash"].hex(),
-    )
-
-
-def _signer(each: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Columns of one of several signers."""
-    return {
-        name: tuple(value.hex() if isinstance(value, bytes) else value for value in values)
-        for name, values in each.items()
-    }

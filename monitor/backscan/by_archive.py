@@ -13,8 +13,9 @@ from datetime import datetime
 from typing import Final
 
 from monitor.archive.files import ArchiveFault
+from monitor.archive.query import BadQuery, Match, Query
 from monitor.archive.ranges import Manifest
-from monitor.archive.search import Archive, BadQuery, Match, Query
+from monitor.archive.search import Archive
 from monitor.archive.search_index import KeyKind
 from monitor.backscan.progress import SomeRules, told_looking_back
 from monitor.backscan.step import LookingBack, Step, recording_of

@@ -15,7 +15,7 @@ from alerts.inert import inert_line
 from monitor.archive.building import RowMaker, RowReader
 from monitor.archive.compacting import compact, compactable
 from monitor.archive.files import ArchiveFault, ArchiveFiles, DamagedManifest, OtherFormat
-from monitor.archive.map_files import build_maps, check_maps, rebuild_maps
+from monitor.archive.map_building import build_maps, check_maps, rebuild_maps
 from monitor.archive.ranges import RANGE, Manifest
 from monitor.archive.recovering import recovered
 from monitor.archive.rows import RowTrust

@@ -195,7 +195,7 @@ class _Checker:
     def _archived(self, digests: Sequence[str], seen: set[Any]) -> Iterator[_Row]:
         if self._config.archive is None:
             return
-        from monitor.archive.search import Query  # noqa: PLC0415  loads pyarrow, which only an archive needs
+        from monitor.archive.query import Query  # noqa: PLC0415  loads pyarrow, which only an archive needs
 
         archive = archive_of(self._config)
         for digest in digests:

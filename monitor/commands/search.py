@@ -17,21 +17,12 @@ import typer
 
 from alerts.alert import counted
 from alerts.inert import inert_json, inert_line
+from monitor.archive.answer import Answer, Coverage, Row, row_of
 from monitor.archive.files import ArchiveFiles
 from monitor.archive.histogram import as_svg, as_text
+from monitor.archive.query import BadQuery, Match, Query, guessed_match, read_moment
 from monitor.archive.rows import SCHEMA
-from monitor.archive.search import (
-    Answer,
-    Archive,
-    BadQuery,
-    Coverage,
-    Match,
-    Query,
-    Row,
-    guessed_match,
-    read_moment,
-    row_of,
-)
+from monitor.archive.search import Archive
 from monitor.archive.search_index import SEARCHED, KeyKind
 from monitor.archive.writing import lost_manifests
 from monitor.commands.search_complete import write_complete

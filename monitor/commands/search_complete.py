@@ -8,8 +8,8 @@ import typer
 
 from alerts.inert import inert_line
 from monitor.archive.files import ArchiveFiles
-from monitor.archive.map_files import answer_document
-from monitor.archive.search import Match, Query, keys_of
+from monitor.archive.map_answers import answer_document
+from monitor.archive.query import Match, Query, keys_of
 from monitor.archive.search_index import KeyKind
 from monitor.archive.search_map import MEDIA_TYPE, AnswerInvalid, CheckedAnswer, check_answer
 from monitor.archive.writing import read_manifests

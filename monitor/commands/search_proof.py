@@ -8,9 +8,9 @@ from pathlib import Path
 
 from alerts.alert import counted
 from alerts.inert import inert_json
+from monitor.archive.answer import Answer, Row
 from monitor.archive.files import ArchiveFiles
 from monitor.archive.proofs import RunProver
-from monitor.archive.search import Answer, Row
 from monitor.archive.writing import read_manifest
 from monitor.commands.terminal import note
 from monitor.config import Config

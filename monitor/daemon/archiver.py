@@ -19,7 +19,7 @@ from monitor.archive.building import RowMaker
 from monitor.archive.compacting import compact, compactable
 from monitor.archive.files import ArchiveFiles
 from monitor.archive.handover import Archiver, Handover, Handovers, ProvenBatch
-from monitor.archive.map_files import build_maps
+from monitor.archive.map_building import build_maps
 from monitor.archive.rows import RowTrust, rows_of
 from monitor.archive.writing import ArchiveWriter
 from monitor.backscan.archiving import archive_range, missing_from

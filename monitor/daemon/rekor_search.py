@@ -32,20 +32,12 @@ from fastapi import APIRouter, Body, HTTPException, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from alerts.inert import inert_json
+from monitor.archive.answer import Answer, Row
 from monitor.archive.histogram import as_svg
 from monitor.archive.proofs import RunProver
+from monitor.archive.query import MOST_OF_A_PAGE, BadQuery, Match, Query, guessed_match, read_moment
 from monitor.archive.ranges import Manifest
-from monitor.archive.search import (
-    MOST_OF_A_PAGE,
-    Answer,
-    Archive,
-    BadQuery,
-    Match,
-    Query,
-    Row,
-    guessed_match,
-    read_moment,
-)
+from monitor.archive.search import Archive
 from monitor.archive.search_index import SEARCHED, KeyKind
 from monitor.model.errors import FetchFailed, OwnFault
 from monitor.model.log_source import CT_APIS, LogApi, LogSource

@@ -14,8 +14,10 @@ from types import MappingProxyType
 from typing import Final
 
 from alerts.alert import counted
+from monitor.archive.answer import Coverage, LogCoverage, Row
+from monitor.archive.query import MOST_OF_A_PAGE, Match, Query
 from monitor.archive.rows import SIGNER_TEXTS, Chain
-from monitor.archive.search import MOST_OF_A_PAGE, Archive, Coverage, LogCoverage, Match, Query, Row
+from monitor.archive.search import Archive
 from monitor.archive.search_index import KeyKind
 from monitor.store.signings import FoundPast, LogRead, PastSigning, Place, Signings
 from rules.rule import Outcome, Verdict

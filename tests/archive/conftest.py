@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from monitor.archive import map_files, ranges, reading, writing
+from monitor.archive import map_answers, map_building, map_files, ranges, reading, writing
 from monitor.archive.files import ArchiveFiles
 from monitor.archive.search import Archive
 from monitor.cli import run_command
@@ -101,8 +101,9 @@ def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ranges of 64 entries, and groups of 16: what happens at their borders happens often."""
     monkeypatch.setattr(ranges, "RANGE", RANGE)
     monkeypatch.setattr(writing, "RANGE", RANGE)
-    monkeypatch.setattr(map_files, "RANGE", RANGE)
-    monkeypatch.setattr(map_files, "PART", 16)
+    for module in (map_files, map_building, map_answers):
+        monkeypatch.setattr(module, "RANGE", RANGE)
+        monkeypatch.setattr(module, "PART", 16)
     monkeypatch.setattr(writing, "ROW_GROUP", 16)
     monkeypatch.setattr(writing, "INDEX_GROUP", 16)
     monkeypatch.setattr(reading, "_TOGETHER", 3)

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from monitor.archive import search
+from monitor.archive.query import Match, Query
 from monitor.archive.rows import decoded
-from monitor.archive.search import Match, Query
 from monitor.archive.search_index import KeyKind
 from monitor.archive.writing import read_manifest, read_rows
 from monitor.model.log_source import LogApi, LogEntry

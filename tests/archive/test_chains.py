@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from monitor.archive.compacting import compactable
+from monitor.archive.query import Match, Query
 from monitor.archive.rows import Chain
-from monitor.archive.search import Match, Query
 from monitor.archive.search_index import KeyKind
 from monitor.archive.writing import read_manifest, read_rows
 from tests.archive.conftest import RANGE, Place, varied_bodies

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from monitor.archive.search import Match, Query
+from monitor.archive.query import Match, Query
 from monitor.archive.writing import read_manifest
 from tests.archive.conftest import Place, readable_bodies
 from tests.archive.daemon import running

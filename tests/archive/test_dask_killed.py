@@ -17,11 +17,11 @@ _ENTRIES = 400
 # The sizes of `small_ranges`, in a process of its own; workers take ranges as they are asked for.
 _RUNNER = f"""
 import sys
-from monitor.archive import map_files, ranges, writing
+from monitor.archive import map_answers, map_building, map_files, ranges, writing
 from monitor.cli import run_command
 from monitor.cluster import pipeline
-ranges.RANGE = writing.RANGE = map_files.RANGE = {RANGE}
-map_files.PART = writing.ROW_GROUP = writing.INDEX_GROUP = pipeline.PART = 16
+ranges.RANGE = writing.RANGE = map_files.RANGE = map_building.RANGE = map_answers.RANGE = {RANGE}
+map_files.PART = map_building.PART = map_answers.PART = writing.ROW_GROUP = writing.INDEX_GROUP = pipeline.PART = 16
 sys.exit(run_command(sys.argv[1:]))
 """
 

@@ -14,7 +14,8 @@ from monitor.archive import compacting
 from monitor.archive.building import RowMaker
 from monitor.archive.compacting import compact, compactable
 from monitor.archive.files import ArchiveFiles, DiskFull
-from monitor.archive.search import Archive, Match, Query
+from monitor.archive.query import Match, Query
+from monitor.archive.search import Archive
 from monitor.archive.verifying import check_heads, check_ranges
 from monitor.archive.writing import ArchiveWriter, read_manifest
 from monitor.backscan.archiving import archive_range, missing_from

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from monitor.archive.files import ArchiveFiles
-from monitor.archive.map_files import build_maps, read_maps
+from monitor.archive.map_building import build_maps
+from monitor.archive.map_files import read_maps
 from monitor.archive.proofs import RunProver
 from monitor.cli import run_command
 from monitor.crosscheck.peers import (

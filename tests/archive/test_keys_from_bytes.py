@@ -8,7 +8,8 @@ import pyarrow as pa
 from cryptography import x509
 
 from monitor.archive.files import ArchiveFiles
-from monitor.archive.map_files import build_maps, read_maps
+from monitor.archive.map_building import build_maps
+from monitor.archive.map_files import read_maps
 from monitor.archive.ranges import Manifest, Run, to_json
 from monitor.archive.rows import SCHEMA, rows_of
 from monitor.archive.search_index import SEARCHED, index_of

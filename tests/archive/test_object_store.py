@@ -8,7 +8,8 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from monitor.archive.files import ArchiveFault, ArchiveFiles
-from monitor.archive.search import Archive, Match, Query
+from monitor.archive.query import Match, Query
+from monitor.archive.search import Archive
 from monitor.archive.writing import read_manifest
 from tests.archive.conftest import Place, varied_bodies
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from monitor.archive.search import Query
+from monitor.archive.query import Query
 from monitor.backscan.by_archive import queries_of
 from monitor.store.database import open_database
 from monitor.store.reading import Reading

@@ -11,9 +11,9 @@ from tests.archive.daemon import running
 from tests.archive.test_verify_and_compact import other_identity, rewritten
 
 _SMALL_RANGES = f"""
-from monitor.archive import map_files, ranges, writing
-ranges.RANGE = writing.RANGE = map_files.RANGE = {RANGE}
-map_files.PART = 16
+from monitor.archive import map_answers, map_building, map_files, ranges, writing
+ranges.RANGE = writing.RANGE = map_files.RANGE = map_building.RANGE = map_answers.RANGE = {RANGE}
+map_files.PART = map_building.PART = map_answers.PART = 16
 """
 """What the fixture `small_ranges` does in this process."""
 

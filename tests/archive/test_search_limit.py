@@ -7,8 +7,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from monitor.archive import search
-from monitor.archive.search import Match, Query
+from monitor.archive.query import MOST_OF_A_PAGE, Match, Query
 from monitor.config import WebConfig
 from monitor.daemon import rekor_search
 from monitor.daemon.rekor_search import load_key, search_router
@@ -102,7 +101,7 @@ def test_the_work_of_a_question_is_bounded_and_what_is_left_out_is_told(
         monkeypatch.setattr(rekor_search, "MOST_OF_A_PAGE", 10)
         found = client.post("/api/v1/index/retrieve", json={"email": EMAIL})
         assert found.headers["x-signwatch-coverage"] == "partial"
-    assert search.MOST_OF_A_PAGE >= 100_000, "control: an honest question is never cut at this size"
+    assert MOST_OF_A_PAGE >= 100_000, "control: an honest question is never cut at this size"
 
 
 def place_rows(place: Place) -> list[int]:

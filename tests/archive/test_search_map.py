@@ -16,17 +16,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from monitor.archive import map_files, ranges, writing
+from monitor.archive import map_answers, map_building, map_files, ranges, writing
 from monitor.archive.compacting import compact
 from monitor.archive.files import ArchiveFault, ArchiveFiles
-from monitor.archive.map_files import (
-    MapBuilder,
-    answer_document,
-    build_maps,
-    check_maps,
-    read_maps,
-    rebuild_maps,
-)
+from monitor.archive.map_answers import answer_document
+from monitor.archive.map_building import MapBuilder, build_maps, check_maps, rebuild_maps
+from monitor.archive.map_files import read_maps
 from monitor.archive.ranges import Manifest, Run, to_json
 from monitor.archive.rows import SCHEMA
 from monitor.archive.search_index import KeyKind
@@ -55,11 +50,12 @@ entries_of_a_log = st.lists(
 @contextmanager
 def small_maps() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for module in (ranges, writing, map_files):
+        for module in (ranges, writing, map_files, map_building, map_answers):
             patch.setattr(module, "RANGE", WIDTH)
-        patch.setattr(map_files, "PART", 4)
-        patch.setattr(map_files, "_PIECE", 3)
-        patch.setattr(map_files, "_AT_ONCE", 7)
+        for module in (map_files, map_building, map_answers):
+            patch.setattr(module, "PART", 4)
+        patch.setattr(map_building, "_PIECE", 3)
+        patch.setattr(map_building, "_AT_ONCE", 7)
         yield
 
 
@@ -150,7 +146,7 @@ def test_keys_before_the_first_line_behind_the_last_and_between_any_two_are_show
         writer = archived(files, SOME)
         build_maps(writer)
         (kept,) = read_maps(files, LOG.log).maps
-        reader = map_files.MapReader(files, kept, 100)
+        reader = map_answers.MapReader(files, kept, 100)
         hashes = [line.key_hash for line in map_files.map_lines(files, kept)]
         assert hashes == sorted(set(hashes))
         between = [(int.from_bytes(low) + 1).to_bytes(32) for low, _ in pairwise(hashes)]
@@ -172,7 +168,7 @@ def test_a_map_built_at_once_is_the_merged_one(tmp_path: Any) -> None:
         build_maps(writer)
         by_merging = read_maps(files, LOG.log)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(map_files, "RANGE", 2 * WIDTH)
+            patch.setattr(map_building, "RANGE", 2 * WIDTH)
             at_once, _ = MapBuilder(files, writer.manifest, ArchiveFiles(str(tmp_path / "b"))).grown(
                 map_files.KeptMaps(LOG.log, SMALLEST + 1)
             ) or pytest.fail("nothing was built")

@@ -12,9 +12,9 @@ import pytest
 
 from monitor.archive import compacting, search
 from monitor.archive.compacting import compact, compactable
-from monitor.archive.map_files import rebuild_maps
+from monitor.archive.map_building import rebuild_maps
+from monitor.archive.query import Match, Query
 from monitor.archive.ranges import ArchivedRange, Manifest, to_json
-from monitor.archive.search import Match, Query
 from monitor.archive.search_index import index_of
 from monitor.archive.writing import (
     ArchiveWriter,

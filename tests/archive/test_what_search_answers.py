@@ -16,12 +16,14 @@ import pyarrow as pa
 import pytest
 from fastapi import FastAPI
 
+from monitor.archive.answer import LogCoverage
 from monitor.archive.building import RowMaker
 from monitor.archive.files import ArchiveFault, ArchiveFiles
-from monitor.archive.map_files import answer_document
+from monitor.archive.map_answers import answer_document
+from monitor.archive.query import BadQuery, Match, Query, read_moment
 from monitor.archive.ranges import Manifest, Run, to_json
 from monitor.archive.rows import rows_of
-from monitor.archive.search import Archive, BadQuery, LogCoverage, Match, Query, read_moment
+from monitor.archive.search import Archive
 from monitor.archive.search_index import KeyKind
 from monitor.archive.writing import manifest_name, read_manifest, write_range
 from monitor.backscan.archiving import archive_range
