@@ -31,7 +31,7 @@ TEST: Final = "test"
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class PageSection:
     """Rows under one heading."""
 
     name: str
@@ -56,8 +56,8 @@ class Page:
     consequence: str
     next_step: str
     reasons: tuple[str, ...]
-    sections: tuple[Section, ...]
-    claims: tuple[Section, ...]
+    sections: tuple[PageSection, ...]
+    claims: tuple[PageSection, ...]
     where: str
     created: str
     key: str
@@ -122,20 +122,20 @@ def _reasons(alert: Alert) -> tuple[str, ...]:
     return (*shown, f"… and {left_out} more") if left_out else shown
 
 
-def _sections(alert: Alert) -> tuple[tuple[Section, ...], tuple[Section, ...]]:
+def _sections(alert: Alert) -> tuple[tuple[PageSection, ...], tuple[PageSection, ...]]:
     """Sections and claims, together at most `_MAX_FACTS` rows, with a note of the number left out."""
     groups = [("", alert.facts, False), *((group.name, group.facts, group.raw) for group in alert.groups)]
     groups.sort(key=lambda group: group[2])
     fits, left_out = _Room(_MAX_FACTS, _FACTS), 0
-    found: tuple[list[Section], list[Section]] = [], []
+    found: tuple[list[PageSection], list[PageSection]] = [], []
     for name, facts, raw in groups:
         made = ((inert_line(label, _LABEL), inert_line(value, _VALUE)) for label, value in facts)
         shown = tuple(row for row in made if fits.takes(*row))
         left_out += len(facts) - len(shown)
         if shown:
-            found[raw].append(Section(inert_line(name, _LABEL), shown))
+            found[raw].append(PageSection(inert_line(name, _LABEL), shown))
     if left_out:
-        (found[1] or found[0]).append(Section("", (("…", f"and {left_out} more"),)))
+        (found[1] or found[0]).append(PageSection("", (("…", f"and {left_out} more"),)))
     return tuple(found[0]), tuple(found[1])
 
 

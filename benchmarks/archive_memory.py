@@ -23,7 +23,7 @@ from monitor.archive.compacting import compact, compactable
 from monitor.archive.files import ArchiveFiles
 from monitor.archive.map_building import build_maps
 from monitor.archive.map_files import read_maps
-from monitor.archive.query import Match, Query
+from monitor.archive.query import MatchMode, Query
 from monitor.archive.ranges import RANGE
 from monitor.archive.search import Archive
 from monitor.archive.writing import ArchiveWriter
@@ -107,9 +107,9 @@ def _search(files: ArchiveFiles) -> None:
     archive = Archive(files)
     for query in (
         Query("person1@mail1.example"),
-        Query("https://github.com/org1/", match=Match.PREFIX),
-        Query("*/project1*/*release.yml@*", match=Match.GLOB),
-        Query("*", match=Match.GLOB),
+        Query("https://github.com/org1/", match=MatchMode.PREFIX),
+        Query("*/project1*/*release.yml@*", match=MatchMode.GLOB),
+        Query("*", match=MatchMode.GLOB),
     ):
         if not archive.search(query, per_day=True).total:
             raise RuntimeError(f"nothing was found by {query.text}")
@@ -118,7 +118,7 @@ def _search(files: ArchiveFiles) -> None:
 def _export(files: ArchiveFiles) -> None:
     """Every entry as a JSON line, as `signwatch search '*' --json` does."""
     with Path(os.devnull).open("w", encoding="utf-8") as out:
-        for rows in Archive(files).stream(Query("*", match=Match.GLOB), {}):
+        for rows in Archive(files).stream(Query("*", match=MatchMode.GLOB), {}):
             out.writelines(json.dumps(row_of(each).document()) + "\n" for each in rows.to_pylist())
 
 

@@ -29,8 +29,8 @@ from benchmarks.watched import make_watches
 from monitor.archive.files import ArchiveFiles
 from monitor.archive.map_building import block_lines, write_map
 from monitor.archive.map_files import KeptMap
-from monitor.archive.query import Match, Query
-from monitor.archive.ranges import RANGE, ArchivedRange, Manifest, Run, to_json
+from monitor.archive.query import MatchMode, Query
+from monitor.archive.ranges import RANGE, ArchivedRange, ArchivedRun, ArchiveManifest, to_json
 from monitor.archive.rows import SCHEMA, RowTrust, rows_of
 from monitor.archive.search import Archive
 from monitor.archive.search_index import index_of
@@ -130,8 +130,8 @@ def _search(folder: Path) -> dict[str, float]:
     repositories = [int(each) for each in Skew().repositories(random, _LOOK_UPS)]
     people = [f"person{each}@mail{each % 997}.example" for each in Skew().people(random, _LOOK_UPS)]
     exact = [Query(text) for text in people]
-    prefix = [Query(f"https://github.com/org{each % 40_000}/", match=Match.PREFIX) for each in repositories]
-    globs = [Query(f"*/project{each}/*release.yml@*", match=Match.GLOB) for each in repositories[:3]]
+    prefix = [Query(f"https://github.com/org{each % 40_000}/", match=MatchMode.PREFIX) for each in repositories]
+    globs = [Query(f"*/project{each}/*release.yml@*", match=MatchMode.GLOB) for each in repositories[:3]]
     taken = {
         "search_exact": _cold(folder, exact),
         "search_exact_warm": _warm(folder, exact),
@@ -197,7 +197,7 @@ def _write_manifest(folder: Path, made: Sequence[ArchivedRange]) -> None:
     for each in made:
         end = each.extend(end)
     head = SignedHead("bench", end.size, RootHash(end.root()), b"", _BEGIN)
-    manifest = Manifest(IDENTITY, (Run(Frontier(), tuple(made), head),))
+    manifest = ArchiveManifest(IDENTITY, (ArchivedRun(Frontier(), tuple(made), head),))
     ArchiveFiles(str(folder)).write(manifest_name("bench"), to_json(manifest))
 
 

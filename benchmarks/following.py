@@ -20,7 +20,7 @@ from benchmarks.measure import peak_memory, relative_rate
 from benchmarks.product import BenchScanner, make_scanner
 from benchmarks.tile_log import ORIGIN, ServedLog, served
 from benchmarks.watched import make_rules
-from monitor.following.follower import BatchScanner, Limits, LogFollower, PassReport, Timing, baseline
+from monitor.following.follower import BatchScanner, FollowLimits, LogFollower, PassReport, Timing, baseline
 from monitor.http_fetcher import HttpFetcher
 from monitor.judging.judge import RuleJudge
 from monitor.logs.rekor_v2 import RekorV2Source
@@ -49,7 +49,7 @@ class Following:
         log: ServedLog,
         folder: Path,
         scanner: BenchScanner,
-        limits: Limits | None = None,
+        limits: FollowLimits | None = None,
         examiner: BatchScanner | None = None,
     ) -> None:
         self._log = log
@@ -79,7 +79,7 @@ class Following:
 
     def begin(self, entries: int) -> None:
         """Follow the first entries, some of them hits, as any daemon has: connections stand, SQL is worked out."""
-        report = self._make(limits=Limits(entries_per_pass=entries)).run_pass()
+        report = self._make(limits=FollowLimits(entries_per_pass=entries)).run_pass()
         if report.entries != entries or not report.findings:
             raise RuntimeError(f"the first entries were not followed, or found nothing: {report}")
         self._followed = entries

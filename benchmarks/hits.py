@@ -20,7 +20,7 @@ from benchmarks.product import make_scanner
 from benchmarks.tile_log import served
 from benchmarks.year import RULES, WHOLE_YEAR, Event, simulated_year
 from command_line.program import settle
-from monitor.following.follower import Limits
+from monitor.following.follower import FollowLimits
 from rules.rule_file import load_rules
 from tlog.tiles import TILE_WIDTH
 
@@ -43,7 +43,7 @@ def measure_hits() -> dict[str, float]:
         bodies = read_corpus(folder, "v2", size)
         with (
             served(folder, size) as log,
-            closing(Following(log, folder, scanner, Limits(entries_per_pass=part))) as following,
+            closing(Following(log, folder, scanner, FollowLimits(entries_per_pass=part))) as following,
         ):
             costs, ratios, hits = [], [], 0
             settle()  # as a program does once its command is imported

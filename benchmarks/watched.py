@@ -13,7 +13,7 @@ from benchmarks.corpus import ENTRIES, GITHUB_ISSUER, GOOGLE_ISSUER, email_of, r
 from rules.pattern import Pattern, PatternForm, exact
 from rules.rule import Rule
 from rules.rule_file import Value, rule_lines
-from rules.selection import AllOf, Match
+from rules.selection import AllOf, FieldMatch
 
 HITS: Final = 100
 _STEP: Final = ENTRIES // HITS
@@ -56,7 +56,7 @@ def _selection(rule: Rule) -> dict[str, Value]:
     return {
         each.field: pattern.text if pattern.form is PatternForm.EXACT else {pattern.form.value: pattern.text}
         for each in rule.select.conditions
-        if isinstance(each, Match)
+        if isinstance(each, FieldMatch)
         for pattern in each.patterns
     }
 
@@ -76,7 +76,7 @@ def _watch(number: int) -> Watch:
     else:
         pattern = Pattern(PatternForm.GLOB, f"https://github.com/{repository_of(index)}/.github/workflows/*")
         issuer = GITHUB_ISSUER
-    rule = Rule(rule_id, AllOf((Match("identity", (pattern,)), Match("issuer", (exact(issuer),)))))
+    rule = Rule(rule_id, AllOf((FieldMatch("identity", (pattern,)), FieldMatch("issuer", (exact(issuer),)))))
     return Watch(rule, _as_re(pattern), issuer)
 
 

@@ -8,7 +8,7 @@ from ca_lite.certificate import pem
 from ca_lite.certificate_request import read_v1, read_v2
 from ca_lite.http import bounded_body, json_answer, read_body, request_id
 from ca_lite.keys import chain_pem, now
-from ca_lite.service import Service
+from ca_lite.service import CaService
 from ca_lite.setup import valid_chains
 from ca_lite.timestamp_request import (
     DER_LIMIT,
@@ -22,7 +22,7 @@ from ca_lite.timestamp_request import (
 _PEM_CHAIN = "application/pem-certificate-chain"
 
 
-def certificate_routes(service: Service) -> APIRouter:
+def certificate_routes(service: CaService) -> APIRouter:
     """Fulcio's API."""
     router = APIRouter()
 
@@ -57,7 +57,7 @@ def certificate_routes(service: Service) -> APIRouter:
     return router
 
 
-def timestamp_routes(service: Service) -> APIRouter:
+def timestamp_routes(service: CaService) -> APIRouter:
     """RFC 3161 over HTTP, with the JSON form sigstore-js sends."""
     router = APIRouter()
 
@@ -76,7 +76,7 @@ def timestamp_routes(service: Service) -> APIRouter:
     return router
 
 
-def operator_routes(service: Service) -> APIRouter:
+def operator_routes(service: CaService) -> APIRouter:
     """Health and metrics."""
     router = APIRouter()
 

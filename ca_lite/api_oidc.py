@@ -12,11 +12,11 @@ from starlette.responses import HTMLResponse, RedirectResponse
 from ca_lite.errors import bad_request
 from ca_lite.http import json_answer, read_body
 from ca_lite.keys import now
-from ca_lite.login import Throttled
+from ca_lite.login import TooManyGuesses
 from ca_lite.oidc_flows import DEVICE_INTERVAL, DEVICE_SECONDS, AuthorizationRequest, OAuthError, read_authorization
 from ca_lite.oidc_keys import ALGORITHM, TOKEN_LIFETIME, completed, email_claims
 from ca_lite.oidc_pages import HEADERS, page
-from ca_lite.service import Service
+from ca_lite.service import CaService
 from ca_lite.settings import CLIENT_ID, OIDC_PATH
 
 _FORM_LIMIT: Final = 64 * 1024
@@ -33,7 +33,7 @@ _AUTHORIZATION_PARAMETERS: Final = (
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 
 
-def oidc_routes(service: Service) -> APIRouter:
+def oidc_routes(service: CaService) -> APIRouter:
     """Routes below /oidc."""
     router = APIRouter(prefix=OIDC_PATH)
     for part in (_discovery_routes(service), _browser_routes(service), _device_routes(service), _token_route(service)):
@@ -41,7 +41,7 @@ def oidc_routes(service: Service) -> APIRouter:
     return router
 
 
-def _discovery_routes(service: Service) -> APIRouter:
+def _discovery_routes(service: CaService) -> APIRouter:
     router = APIRouter()
 
     @router.get("/.well-known/openid-configuration")
@@ -59,7 +59,7 @@ def _discovery_routes(service: Service) -> APIRouter:
     return router
 
 
-def _browser_routes(service: Service) -> APIRouter:
+def _browser_routes(service: CaService) -> APIRouter:
     router = APIRouter()
 
     @router.get("/auth")
@@ -87,7 +87,7 @@ def _browser_routes(service: Service) -> APIRouter:
     return router
 
 
-def _device_routes(service: Service) -> APIRouter:
+def _device_routes(service: CaService) -> APIRouter:
     router = APIRouter()
 
     @router.get("/device")
@@ -130,7 +130,7 @@ def _device_routes(service: Service) -> APIRouter:
     return router
 
 
-def _token_route(service: Service) -> APIRouter:
+def _token_route(service: CaService) -> APIRouter:
     router = APIRouter()
 
     @router.post("/token")
@@ -145,7 +145,7 @@ def _token_route(service: Service) -> APIRouter:
     return router
 
 
-def _discovery(service: Service, name: str) -> Response:
+def _discovery(service: CaService, name: str) -> Response:
     issuer = service.served_issuer(name)
     if issuer is None:
         return json_answer({"code": 5, "message": "Not Found", "details": []}, 404)
@@ -169,7 +169,7 @@ def _discovery(service: Service, name: str) -> Response:
     )
 
 
-def _redeem(service: Service, form: dict[str, str]) -> tuple[str, str]:
+def _redeem(service: CaService, form: dict[str, str]) -> tuple[str, str]:
     """E-mail and nonce that the grant stands for. Raises `OAuthError`."""
     verifier, nonce = form.get("code_verifier", ""), ""
     if form.get("grant_type") == "authorization_code":
@@ -184,7 +184,7 @@ def _redeem(service: Service, form: dict[str, str]) -> tuple[str, str]:
     return email, nonce
 
 
-def _token_answer(service: Service, email: str, nonce: str) -> Response:
+def _token_answer(service: CaService, email: str, nonce: str) -> Response:
     claims: dict[str, Any] = email_claims(service.settings.url + OIDC_PATH, email)
     if nonce:
         claims["nonce"] = nonce
@@ -222,13 +222,13 @@ class NotSignedIn(Exception):
         self.retry_after = retry_after
 
 
-async def _signed_in(service: Service, request: Request, form: dict[str, str]) -> str:
+async def _signed_in(service: CaService, request: Request, form: dict[str, str]) -> str:
     """The e-mail address that the form proves. Raises `NotSignedIn`."""
     address = request.client.host if request.client else ""
     given = form.get("email", ""), form.get("secret", "")
     try:
         email = await run_in_threadpool(service.login.sign_in, *given, address, time.monotonic())
-    except Throttled as error:
+    except TooManyGuesses as error:
         raise NotSignedIn(f"Too many attempts. Try again in {error.seconds} seconds.", 429, error.seconds) from error
     if email is None:
         wrong = "The login secret or the address" if service.login.is_development else "The address or the password"
@@ -243,13 +243,13 @@ def _refused(page_again: Response, error: NotSignedIn) -> Response:
     return page_again
 
 
-def _device_page(service: Service, user_code: str, problem: str = "", status: int = 200) -> Response:
+def _device_page(service: CaService, user_code: str, problem: str = "", status: int = 200) -> Response:
     development = service.login.is_development
     html = page("device", "Approve a device", problem, development=development, user_code=user_code)
     return _html(html, status)
 
 
-def _login_page(service: Service, parameters: dict[str, str], problem: str = "") -> Response:
+def _login_page(service: CaService, parameters: dict[str, str], problem: str = "") -> Response:
     hidden = {name: parameters[name] for name in _AUTHORIZATION_PARAMETERS if name in parameters}
     development, issuer = service.login.is_development, service.settings.url + OIDC_PATH
     return _html(page("login", "Sign in", problem, development=development, issuer=issuer, hidden=hidden))

@@ -14,8 +14,8 @@ from ca_lite.api_oidc import oidc_routes
 from ca_lite.errors import ConfigError
 from ca_lite.http import install, json_answer
 from ca_lite.keys import now, read_limited
-from ca_lite.service import Service
-from ca_lite.settings import Settings
+from ca_lite.service import CaService
+from ca_lite.settings import CaSettings
 from ca_lite.tuf_repository import refresh
 from inbound.connections import ConnectionLimits
 from inbound.serving import guarded, listener
@@ -25,7 +25,7 @@ from inbound.serving import serve as run_server
 _LIMITS: Final = ConnectionLimits(idle=30, exchange=120.0, most=512, share=4)
 
 
-def create_app(service: Service) -> FastAPI:
+def create_app(service: CaService) -> FastAPI:
     """ASGI application of one CA."""
     app = FastAPI(title="ca-lite", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     install(app, service.metrics, service.settings.cors_origins)
@@ -49,7 +49,7 @@ def create_app(service: Service) -> FastAPI:
     return app
 
 
-def _file(service: Service, path: str) -> Response:
+def _file(service: CaService, path: str) -> Response:
     """A file of the TUF repository: the name must be that of a file in the folder."""
     wanted = PurePosixPath(path)
     folder = service.layout.tuf / "targets" if wanted.parent == PurePosixPath("targets") else service.layout.tuf
@@ -59,7 +59,7 @@ def _file(service: Service, path: str) -> Response:
     return Response(read_limited(known[wanted.name]), media_type="application/json")
 
 
-def listen(settings: Settings) -> list[socket.socket]:
+def listen(settings: CaSettings) -> list[socket.socket]:
     """Listening sockets: both loopback addresses for localhost, else the address in `bind`. Raises `ConfigError`.
 
     The URL's host is bound only if it is loopback, so that a CA is reachable from a network only on request.
@@ -91,7 +91,7 @@ def _bound(address: str, port: int) -> socket.socket | None:
         raise ConfigError(f"{address} port {port} cannot be listened on: {error.strerror}") from error
 
 
-def serve(service: Service, sockets: list[socket.socket], ready: str) -> None:
+def serve(service: CaService, sockets: list[socket.socket], ready: str) -> None:
     """Serve until a signal asks to stop; prints `ready` once requests are answered."""
     config = guarded(create_app(service), _LIMITS)
     run_server(config, sockets, ready)

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ca_lite.certificate import CertificateRequest, final_certificate, precertificate, validity
 from ca_lite.ct_client import CtClient
-from ca_lite.errors import CA_FAILED, CT_FAILED, INTERNAL, RESOURCE_EXHAUSTED, Outage, Refused, bad_request
+from ca_lite.errors import CA_FAILED, CT_FAILED, INTERNAL, RESOURCE_EXHAUSTED, CaRefused, Outage, bad_request
 from ca_lite.identity import Principal, challenges_of, principal_for
 from ca_lite.issuer_keys import KeySource
 from ca_lite.issuers import Issuers, IssuerType
@@ -30,7 +30,7 @@ _CT_SKEW: Final = timedelta(minutes=5)
 
 
 class KeyProof(Protocol):
-    """A caller's key; raises `Refused` unless the caller proves that it holds the private half."""
+    """A caller's key; raises `CaRefused` unless the caller proves that it holds the private half."""
 
     def __call__(self, challenges: Collection[str], permitted: Collection[str]) -> ClientKey:
         """Proven key."""
@@ -61,7 +61,7 @@ class Authority:
     on_ct: Callable[[float], None] = lambda _seconds: None
 
     def issue(self, token: str, proof: KeyProof, request_id: str) -> tuple[x509.Certificate, ...]:
-        """Certificate and its chain, leaf first and root last. Raises `Refused`."""
+        """Certificate and its chain, leaf first and root last. Raises `CaRefused`."""
         verified = verify_token(token, self.issuers(), self.key_source, self.clock())
         # Order as in Fulcio: every token except a CI provider's is turned into a name before the key is checked.
         principal = None if verified.issuer.type is IssuerType.CI_PROVIDER else self._principal(verified)
@@ -76,7 +76,7 @@ class Authority:
     def _limit(self, principal: Principal) -> None:
         wait = self.limiter.wait_seconds(f"{principal.claims['issuer']}\n{principal.name}", time.monotonic())
         if wait:
-            raise Refused(
+            raise CaRefused(
                 RESOURCE_EXHAUSTED,
                 "too many certificates for this identity",
                 "RATE_LIMITED",
@@ -96,7 +96,7 @@ class Authority:
             raise _failed("JOURNAL_FAILED", "the issuance journal cannot be written", error) from error
         try:
             certificate, sct = self._signed(request, issuing)
-        except Refused:
+        except CaRefused:
             self._finish(serial, FAILED)
             raise
         der = certificate.public_bytes(Encoding.DER)
@@ -115,7 +115,7 @@ class Authority:
             sct = issuing.ct.add_pre_chain((poisoned, *issuing.chain))
         except Outage as error:
             _log.error("ct-failed: %s", error)
-            raise Refused(INTERNAL, CT_FAILED, "CT_UNAVAILABLE") from error
+            raise CaRefused(INTERNAL, CT_FAILED, "CT_UNAVAILABLE") from error
         finally:
             self.on_ct(time.monotonic() - started)
         certificate = final_certificate(request, issuer, issuing.key, sct)
@@ -123,7 +123,7 @@ class Authority:
         return certificate, sct
 
     def _check_sct(self, certificate: x509.Certificate, sct: Sct, issuing: Issuing) -> None:
-        """Raise `Refused` unless the SCT verifies: clients refuse other certificates, and the log is untrusted."""
+        """Raise `CaRefused` unless the SCT verifies: clients refuse other certificates, and the log is untrusted."""
         try:
             verify_sct(
                 sct,
@@ -133,10 +133,10 @@ class Authority:
             )
         except (BadSignature, MalformedCt) as error:
             _log.exception("sct-invalid", extra={"ct": issuing.ct.log.url})
-            raise Refused(INTERNAL, CT_FAILED, "SCT_INVALID") from error
+            raise CaRefused(INTERNAL, CT_FAILED, "SCT_INVALID") from error
         if sct.timestamp / 1000 > (self.clock() + _CT_SKEW).timestamp():
             _log.error("sct-from-the-future", extra={"ct": issuing.ct.log.url})
-            raise Refused(INTERNAL, CT_FAILED, "SCT_INVALID")
+            raise CaRefused(INTERNAL, CT_FAILED, "SCT_INVALID")
 
     def _finish(self, serial: str, state: str, **fields: object) -> None:
         try:
@@ -160,6 +160,6 @@ def _row(request: CertificateRequest, serial: str, request_id: str) -> Issuance:
     )
 
 
-def _failed(reason: str, detail: str, error: Exception) -> Refused:
+def _failed(reason: str, detail: str, error: Exception) -> CaRefused:
     _log.error(reason.lower(), exc_info=error)
-    return Refused(INTERNAL, CA_FAILED, reason, detail)
+    return CaRefused(INTERNAL, CA_FAILED, reason, detail)

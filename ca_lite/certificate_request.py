@@ -22,7 +22,7 @@ class CsrProof:
     csr: Any
 
     def __call__(self, challenges: Collection[str], permitted: Collection[str]) -> ClientKey:
-        """Proven key. Raises `Refused`."""
+        """Proven key. Raises `CaRefused`."""
         del challenges
         raw = decode_bytes_field(self.csr, bad_request(CSR_UNPARSABLE, "CSR_UNPARSABLE", "not base64"))
         return key_from_csr(raw, permitted)
@@ -37,7 +37,7 @@ class SignedChallenge:
     bare: bool
 
     def __call__(self, challenges: Collection[str], permitted: Collection[str]) -> ClientKey:
-        """Proven key. Raises `Refused`."""
+        """Proven key. Raises `CaRefused`."""
         unparsable = bad_request(KEY_UNPARSABLE, "KEY_UNPARSABLE", "a PEM or DER public key, or a CSR, is required")
         if not isinstance(self.content, str) or not self.content:
             raise unparsable
@@ -50,7 +50,7 @@ class SignedChallenge:
 
 
 def read_v2(raw: bytes, header_token: str) -> tuple[str, CsrProof | SignedChallenge]:
-    """Token and proof of a v2 request; a token in the body takes precedence over the header's. Raises `Refused`."""
+    """Token and proof of a v2 request; a token in the body takes precedence over the header's. Raises `CaRefused`."""
     body = _object(raw)
     token = _field(_field(body, "credentials"), "oidcIdentityToken")
     token = token if isinstance(token, str) and token else header_token
@@ -62,7 +62,7 @@ def read_v2(raw: bytes, header_token: str) -> tuple[str, CsrProof | SignedChalle
 
 
 def read_v1(raw: bytes) -> CsrProof | SignedChallenge:
-    """Proof of a v1 request (gitsign). Raises `Refused`."""
+    """Proof of a v1 request (gitsign). Raises `CaRefused`."""
     body = _object(raw)
     if csr := _field(body, "certificateSigningRequest"):
         return CsrProof(csr)

@@ -32,7 +32,7 @@ class Outage(Exception):
 
 
 @dataclass(eq=False)
-class Refused(Exception):
+class CaRefused(Exception):
     """A request gets an error answer.
 
     `message` is Fulcio's exact text, `reason` an UPPER_CASE word for metrics and scripts, `detail` a sentence for the
@@ -62,11 +62,11 @@ class Refused(Exception):
         return {"code": self.code, "message": self.message, "details": [info]}
 
 
-def token_refused(reason: str, detail: str) -> Refused:
+def token_refused(reason: str, detail: str) -> CaRefused:
     """Fulcio's one answer to every token problem, with the reason, which Fulcio only logs."""
-    return Refused(INVALID_ARGUMENT, TOKEN_MESSAGE, reason, detail)
+    return CaRefused(INVALID_ARGUMENT, TOKEN_MESSAGE, reason, detail)
 
 
-def bad_request(message: str, reason: str, detail: str = "") -> Refused:
+def bad_request(message: str, reason: str, detail: str = "") -> CaRefused:
     """A 400 with Fulcio's text."""
-    return Refused(INVALID_ARGUMENT, message, reason, detail)
+    return CaRefused(INVALID_ARGUMENT, message, reason, detail)

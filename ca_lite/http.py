@@ -13,8 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
-from ca_lite.errors import CA_FAILED, INTERNAL, NOT_FOUND, UNIMPLEMENTED, Refused, bad_request
-from ca_lite.metrics import Metrics
+from ca_lite.errors import CA_FAILED, INTERNAL, NOT_FOUND, UNIMPLEMENTED, CaRefused, bad_request
+from ca_lite.metrics import CaMetrics
 from ca_lite.timestamp_request import TimestampRefused
 
 _log = logging.getLogger(__name__)
@@ -25,13 +25,13 @@ Next = Callable[[Request], Awaitable[Response]]
 
 
 async def read_body(request: Request, limit: int = BODY_LIMIT) -> bytes:
-    """Body of a request, at most `limit` bytes and one minute of it. Raises `Refused`."""
+    """Body of a request, at most `limit` bytes and one minute of it. Raises `CaRefused`."""
     too_large = bad_request("http: request body too large", "BODY_TOO_LARGE", f"at most {limit} bytes")
     return await bounded_body(request, limit, too_large)
 
 
 async def bounded_body(request: Request, limit: int, too_large: Exception) -> bytes:
-    """Body of a request; raises `too_large` after `limit` bytes, and `Refused` if the body takes too long."""
+    """Body of a request; raises `too_large` after `limit` bytes, and `CaRefused` if the body takes too long."""
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
@@ -54,9 +54,9 @@ def request_id(request: Request) -> str:
     return str(request.state.request_id)
 
 
-def install(app: FastAPI, metrics: Metrics, cors_origins: tuple[str, ...]) -> None:
+def install(app: FastAPI, metrics: CaMetrics, cors_origins: tuple[str, ...]) -> None:
     """Add the error answers and middleware."""
-    app.add_exception_handler(Refused, _refusal_handler(metrics))
+    app.add_exception_handler(CaRefused, _refusal_handler(metrics))
     app.add_exception_handler(TimestampRefused, _timestamp_refused)
     app.add_exception_handler(HTTPException, _not_found)
     app.add_exception_handler(ClientDisconnect, _left)
@@ -78,9 +78,9 @@ def install(app: FastAPI, metrics: Metrics, cors_origins: tuple[str, ...]) -> No
         return response
 
 
-def _refusal_handler(metrics: Metrics) -> Callable[[Request, Exception], Response]:
+def _refusal_handler(metrics: CaMetrics) -> Callable[[Request, Exception], Response]:
     def answer(request: Request, error: Exception) -> Response:
-        if not isinstance(error, Refused):
+        if not isinstance(error, CaRefused):
             raise error
         metrics.rejected.labels(error.reason).inc()
         _log.info(

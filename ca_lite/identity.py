@@ -36,7 +36,7 @@ def challenges_of(claims: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def principal_for(issuer: Issuer, claims: Mapping[str, Any]) -> Principal:
-    """Name and claims for a verified token's claims. Raises `Refused`.
+    """Name and claims for a verified token's claims. Raises `CaRefused`.
 
     A template that names a missing claim is refused with the template's own text, everything else with Fulcio's one
     sentence for tokens.

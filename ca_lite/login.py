@@ -20,7 +20,7 @@ _ADDRESS_GUESSES_AT_ONCE: Final = 30
 _NAME_LENGTH: Final = 320
 
 
-class Throttled(Exception):
+class TooManyGuesses(Exception):
     """Too many guesses; `seconds` until the next one is taken."""
 
     def __init__(self, seconds: int) -> None:
@@ -36,10 +36,10 @@ class Guesses:
         self._per_address = RateLimiter(_ADDRESS_GUESSES_PER_MINUTE, _ADDRESS_GUESSES_AT_ONCE)
 
     def take(self, name: str, address: str, now: float) -> None:
-        """Count a guess; `now` is in monotonic seconds. Raises `Throttled`."""
+        """Count a guess; `now` is in monotonic seconds. Raises `TooManyGuesses`."""
         waits = self._per_address.wait_seconds(address, now), self._per_name.wait_seconds(name[:_NAME_LENGTH], now)
         if wait := max(waits):
-            raise Throttled(wait)
+            raise TooManyGuesses(wait)
 
 
 class Login(Protocol):
@@ -48,7 +48,7 @@ class Login(Protocol):
     is_development: bool
 
     def sign_in(self, email: str, secret: str, address: str, now: float) -> str | None:
-        """The proven e-mail address, or None. `address` is the client's network address. Raises `Throttled`."""
+        """The proven e-mail address, or None. `address` is the client's network address. Raises `TooManyGuesses`."""
 
     def may_sign_in(self, email: str) -> bool:
         """True if a person whose address was proven shortly before may still sign in."""

@@ -30,7 +30,7 @@ class NewCertificates(Collector):
         yield UntypedMetricFamily("fulcio_new_certs", "Certificates issued since start", value=self._count)
 
 
-class Metrics:
+class CaMetrics:
     """One registry per server, so that tests can run several."""
 
     def __init__(self) -> None:

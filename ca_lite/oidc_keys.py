@@ -113,7 +113,7 @@ def completed(claims: dict[str, Any], *, audience: str, token_id: str, now: date
     return {"aud": audience, "iat": issued, "nbf": issued, "exp": issued + lifetime, "jti": token_id, **claims}
 
 
-class Keys:
+class CombinedKeys:
     """`KeySource`: our own issuers from disk, every other by discovery."""
 
     def __init__(self, own: OwnKeys, own_urls: frozenset[str]) -> None:

@@ -16,7 +16,7 @@ from ca_lite.errors import (
     KEY_INSECURE,
     KEY_UNPARSABLE,
     SIGNATURE_INVALID,
-    Refused,
+    CaRefused,
     bad_request,
 )
 
@@ -44,7 +44,7 @@ _CSR_HASHES: Final = ("sha256", "sha384", "sha512")
 
 
 def parse_public_key(content: bytes) -> ClientKey:
-    """Read a PEM or DER SubjectPublicKeyInfo that is strong enough. Raises `Refused`."""
+    """Read a PEM or DER SubjectPublicKeyInfo that is strong enough. Raises `CaRefused`."""
     try:
         key = load_pem_public_key(content) if b"-----BEGIN" in content else load_der_public_key(content)
     except UnsupportedAlgorithm as error:
@@ -78,7 +78,7 @@ def algorithm_of(key: ClientKey) -> str:
 
 
 def verify_possession(key: ClientKey, proof: bytes, challenges: Iterable[str], permitted: Collection[str]) -> None:
-    """Check a signature over one of the challenges (the token's e-mail or subject). Raises `Refused`.
+    """Check a signature over one of the challenges (the token's e-mail or subject). Raises `CaRefused`.
 
     Clients sign the e-mail whenever the token has one. Fulcio expects the subject for other issuer types. The token
     holds both, so either signature is proof.
@@ -94,7 +94,7 @@ def verify_possession(key: ClientKey, proof: bytes, challenges: Iterable[str], p
 
 
 def key_from_csr(raw: bytes, permitted: Collection[str]) -> ClientKey:
-    """Key of a PEM certificate signing request whose own signature is the proof. Raises `Refused`.
+    """Key of a PEM certificate signing request whose own signature is the proof. Raises `CaRefused`.
 
     Order of checks as in Fulcio: parse, key policy, signature, permitted algorithms. Subject and extensions of the
     request are ignored.
@@ -139,7 +139,7 @@ def _check_csr_algorithm(key: ClientKey, used: hashes.HashAlgorithm | None, perm
         raise _not_permitted(key, used)
 
 
-def _not_permitted(key: ClientKey, used: hashes.HashAlgorithm | None) -> Refused:
+def _not_permitted(key: ClientKey, used: hashes.HashAlgorithm | None) -> CaRefused:
     kind = next((name for cls, name in _GO_TYPES if isinstance(key, cls)), "ed25519.PublicKey")
     text = f"SHA-{used.digest_size * 8}" if used else "none"
     return bad_request(f"signing algorithm not permitted: {kind}, {text}", "ALGORITHM_NOT_PERMITTED")
@@ -164,7 +164,7 @@ def _verifies(key: ClientKey, signature: bytes, message: bytes, algorithm: hashe
     return True
 
 
-def decode_bytes_field(value: Any, refusal: Refused) -> bytes:
+def decode_bytes_field(value: Any, refusal: CaRefused) -> bytes:
     """Read a protojson bytes field: standard or URL-safe base64, padded or not. Raises the refusal given."""
     if not isinstance(value, str):
         raise refusal

@@ -13,7 +13,7 @@ from ca_lite.certificate import CertificateRequest, precertificate, validity
 from ca_lite.errors import ConfigError
 from ca_lite.identity import Principal
 from ca_lite.keys import read_limited
-from ca_lite.service import Service
+from ca_lite.service import CaService
 from ca_lite.setup import load_log_trust, valid_chains
 from ca_lite.timestamp_request import TimestampRequest, message_imprint
 from ca_lite.trust_files import trusted_root
@@ -23,7 +23,7 @@ _SHA256: Final = "2.16.840.1.101.3.4.2.1"
 _SOON: Final = timedelta(days=30)
 
 
-def self_check(service: Service, now: datetime) -> list[str]:
+def self_check(service: CaService, now: datetime) -> list[str]:
     """Warnings for the operator. Raises `ConfigError` if clients would reject this CA's certificates or timestamps."""
     warnings = _expiring(service, now)
     _check_certificate(service, now)
@@ -34,7 +34,7 @@ def self_check(service: Service, now: datetime) -> list[str]:
     return warnings
 
 
-def _expiring(service: Service, now: datetime) -> list[str]:
+def _expiring(service: CaService, now: datetime) -> list[str]:
     warnings = []
     for name, chain in (("ca", service.issuing().chain), ("tsa", service.timestamping.chain)):
         ends = min(each.not_valid_after_utc for each in chain)
@@ -45,7 +45,7 @@ def _expiring(service: Service, now: datetime) -> list[str]:
     return warnings
 
 
-def _check_certificate(service: Service, now: datetime) -> None:
+def _check_certificate(service: CaService, now: datetime) -> None:
     """Sign a precertificate that is thrown away: proves key, chain and profile without an entry in the CT log."""
     issuing = service.issuing()
     principal = Principal(
@@ -57,7 +57,7 @@ def _check_certificate(service: Service, now: datetime) -> None:
     precertificate(request, issuing.chain[0], issuing.key).verify_directly_issued_by(issuing.chain[0])
 
 
-def _check_timestamp(service: Service, now: datetime) -> None:
+def _check_timestamp(service: CaService, now: datetime) -> None:
     digest = hashlib.sha256(b"self-check").digest()
     imprint = message_imprint(_SHA256, digest)
     reply = service.timestamping.stamp(TimestampRequest(imprint, None, 7, want_certificate=True), now)
@@ -71,7 +71,7 @@ def _check_timestamp(service: Service, now: datetime) -> None:
         raise ConfigError(f"chains/tsa.pem: timestamps made with it do not verify: {error}") from error
 
 
-def _check_trust_files(service: Service) -> None:
+def _check_trust_files(service: CaService) -> None:
     """Check that clients, who trust the keys in `trust/`, trust the keys that this process signs with."""
     layout = service.layout
     path = layout.trust / "trusted_root.json"

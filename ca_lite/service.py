@@ -21,11 +21,11 @@ from ca_lite.issuers import Issuers
 from ca_lite.journal import Journal
 from ca_lite.keys import now, read_chain, read_limited, read_private_key, write_secret
 from ca_lite.login import DevelopmentLogin, Login, PasswordLogin
-from ca_lite.metrics import Metrics
+from ca_lite.metrics import CaMetrics
 from ca_lite.oidc_flows import Flows
-from ca_lite.oidc_keys import Keys, OwnKeys
+from ca_lite.oidc_keys import CombinedKeys, OwnKeys
 from ca_lite.rate_limit import RateLimiter
-from ca_lite.settings import Layout, Settings, load_settings, own_issuers
+from ca_lite.settings import CaSettings, Layout, load_settings, own_issuers
 from ca_lite.setup import load_log_trust
 from ca_lite.timestamp import TimestampAuthority
 from ca_lite.users import Users, read_users
@@ -69,13 +69,13 @@ class Reloaded(Generic[_T]):
         return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in self._paths)
 
 
-class Service:
+class CaService:
     """Everything the HTTP end points need. Raises `ConfigError` when the directory cannot be served."""
 
     def __init__(self, layout: Layout, passphrase: bytes | None = None) -> None:
         self.layout = layout
-        self.settings: Settings = load_settings(layout)
-        self.metrics = Metrics()
+        self.settings: CaSettings = load_settings(layout)
+        self.metrics = CaMetrics()
         self._passphrase = passphrase
         self.own_keys = OwnKeys(layout.oidc)
         self.own_keys.current()
@@ -91,7 +91,7 @@ class Service:
         self.authority = Authority(
             issuing=self.issuing,
             issuers=self.issuers,
-            key_source=Keys(self.own_keys, own_urls),
+            key_source=CombinedKeys(self.own_keys, own_urls),
             journal=self.journal,
             limiter=RateLimiter(self.settings.rate_limit.per_minute, self.settings.rate_limit.burst),
             algorithms=self.settings.client_signing_algorithms,

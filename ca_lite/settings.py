@@ -11,7 +11,7 @@ from ca_lite.errors import ConfigError
 from ca_lite.keys import read_limited
 from ca_lite.proof import ALGORITHMS
 from ca_lite.timestamp import DEFAULT_POLICY
-from settings.document import DocumentError, Misplaced, Node, Problem, read_yaml
+from settings.document import DocumentError, Misplaced, Node, SettingsProblem, read_yaml
 from settings.models import COUNT, FLAG, TEXT, Section, Shape, choice, one_or_many, read_model, written
 from settings.reading import read_between, read_choice, read_decimal, read_flag, read_list, read_positive, read_text
 
@@ -159,7 +159,7 @@ class RateLimit:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class CaSettings:
     """`ca.yaml`. Unknown keys are errors."""
 
     version: Annotated[int, written(_read_version, {"const": 1})]
@@ -194,11 +194,11 @@ class Settings:
         return parts.port or (443 if parts.scheme == "https" else 80)
 
 
-def load_settings(layout: Layout) -> Settings:
+def load_settings(layout: Layout) -> CaSettings:
     """Read `ca.yaml`. Raises `ConfigError` with the key and its place."""
     try:
         text = read_limited(layout.settings).decode("utf-8")
-        return read_model(Settings, Section("ca.yaml"), read_yaml(text), layout.root)
+        return read_model(CaSettings, Section("ca.yaml"), read_yaml(text), layout.root)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{layout.settings}: not UTF-8 text") from error
     except DocumentError as error:
@@ -207,7 +207,7 @@ def load_settings(layout: Layout) -> Settings:
         raise _wrong(layout, misplaced.problem) from misplaced
 
 
-def _wrong(layout: Layout, problem: Problem) -> ConfigError:
+def _wrong(layout: Layout, problem: SettingsProblem) -> ConfigError:
     return ConfigError(f"{layout.settings}:{problem.line}:{problem.column}: {problem.message}")
 
 

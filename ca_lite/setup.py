@@ -27,7 +27,7 @@ from ca_lite.keys import (
 from ca_lite.log_trust import LogTrust, parse_log_trust
 from ca_lite.oidc_keys import rotate_oidc_keys
 from ca_lite.presets import GITHUB
-from ca_lite.settings import CLIENT_ID, MAX_ORGANIZATION, Layout, Settings, checked_url, own_issuers
+from ca_lite.settings import CLIENT_ID, MAX_ORGANIZATION, CaSettings, Layout, checked_url, own_issuers
 from ca_lite.trust_files import ValidChain, client_trust_config, signing_config, trusted_root
 from ca_lite.tuf_repository import create_repository, publish_targets
 
@@ -48,7 +48,7 @@ def initialise(
     """Make keys, chains, configuration and trust files in an empty or missing directory. Raises `ConfigError`."""
     layout = Layout(directory)
     try:
-        settings = Settings(1, checked_url(url), organization, development_login=development_login)
+        settings = CaSettings(1, checked_url(url), organization, development_login=development_login)
     except ValueError as error:
         raise ConfigError(f"--url: {error}") from error
     if not 1 <= len(organization) <= MAX_ORGANIZATION or not organization.isprintable():
@@ -71,7 +71,7 @@ def initialise(
     return layout
 
 
-def write_trust(layout: Layout, settings: Settings, now: datetime, new_log_trust: Path | None = None) -> None:
+def write_trust(layout: Layout, settings: CaSettings, now: datetime, new_log_trust: Path | None = None) -> None:
     """Write the trust files.
 
     `new_log_trust` is the log's trust file after a rotation of the log. Raises `ConfigError`.
@@ -177,7 +177,7 @@ _SETTINGS_TAIL: Final = """\
 """
 
 
-def _settings_yaml(settings: Settings) -> str:
+def _settings_yaml(settings: CaSettings) -> str:
     values: dict[str, Any] = {"version": 1, "url": settings.url, "organization": settings.organization}
     if settings.development_login:
         values["development_login"] = True

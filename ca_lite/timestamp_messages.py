@@ -41,7 +41,7 @@ class MessageImprint:
 
 
 @asn1.sequence
-class Extension:
+class TimestampExtension:
     """RFC 5280 4.1."""
 
     identifier: Oid

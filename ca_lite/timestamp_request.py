@@ -9,7 +9,7 @@ from typing import Any, Final
 from cryptography.hazmat import asn1
 from cryptography.x509 import ObjectIdentifier
 
-from ca_lite.timestamp_messages import AlgorithmIdentifier, Extension, MessageImprint, TimeStampReq
+from ca_lite.timestamp_messages import AlgorithmIdentifier, MessageImprint, TimestampExtension, TimeStampReq
 
 JSON_LIMIT: Final = 1024
 DER_LIMIT: Final = 64 * 1024
@@ -57,7 +57,7 @@ def parse_der_request(raw: bytes) -> TimestampRequest:
         request = asn1.decode_der(TimeStampReq, raw)
         oid = _read_oid(request.message_imprint.hash_algorithm.algorithm)
         if request.extensions:
-            extension = request.extensions[0].parse(Extension)
+            extension = request.extensions[0].parse(TimestampExtension)
             raise TimestampRefused(f"unaccepted extension: {extension.identifier.dotted_string}")
     except ValueError as error:
         raise TimestampRefused(_GENERIC) from error

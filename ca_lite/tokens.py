@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import jwt
 
-from ca_lite.errors import Outage, Refused, token_refused
+from ca_lite.errors import CaRefused, Outage, token_refused
 from ca_lite.issuer_keys import IssuerKeys, KeySource
 from ca_lite.issuers import Issuer, Issuers
 
@@ -29,7 +29,7 @@ class VerifiedToken:
 
 
 def verify_token(token: str, issuers: Issuers, source: KeySource, now: datetime) -> VerifiedToken:
-    """Check a token completely. Raises `Refused` with Fulcio's message and a precise reason."""
+    """Check a token completely. Raises `CaRefused` with Fulcio's message and a precise reason."""
     header, claims = read_unverified(token)
     issuer = _issuer_of(claims, issuers)
     _check_signature(token, header, issuer, str(claims["iss"]), source)
@@ -39,7 +39,7 @@ def verify_token(token: str, issuers: Issuers, source: KeySource, now: datetime)
 
 
 def read_unverified(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Header and claims without any check of the signature. Raises `Refused`."""
+    """Header and claims without any check of the signature. Raises `CaRefused`."""
     if not token:
         raise token_refused("TOKEN_MISSING", "no token in credentials.oidcIdentityToken or the Authorization header")
     # Dots are counted before the split, so that a megabyte of dots costs no memory (GHSA-f83f-xpx7-ffpw).
@@ -84,7 +84,7 @@ def _check_signature(token: str, header: Mapping[str, Any], issuer: Issuer, url:
         raise problem
 
 
-def _signature_problem(token: str, header: Mapping[str, Any], kid: str | None, keys: IssuerKeys) -> Refused | None:
+def _signature_problem(token: str, header: Mapping[str, Any], kid: str | None, keys: IssuerKeys) -> CaRefused | None:
     algorithm = header.get("alg")
     if not isinstance(algorithm, str) or algorithm not in keys.algorithms:
         allowed = ", ".join(keys.algorithms)

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from ca_lite.log_trust import LogTrust
-from ca_lite.settings import OIDC_PATH, Settings
+from ca_lite.settings import OIDC_PATH, CaSettings
 
 TRUSTED_ROOT_TYPE: Final = "application/vnd.dev.sigstore.trustedroot+json;version=0.1"
 SIGNING_CONFIG_TYPE: Final = "application/vnd.dev.sigstore.signingconfig.v0.2+json"
@@ -32,7 +32,7 @@ class ValidChain:
 
 
 def trusted_root(
-    settings: Settings, authorities: list[ValidChain], timestamping: list[ValidChain], log: LogTrust
+    settings: CaSettings, authorities: list[ValidChain], timestamping: list[ValidChain], log: LogTrust
 ) -> dict[str, Any]:
     """TrustedRoot message. Old chains stay, with an end: signatures made under them stay verifiable."""
     return {
@@ -44,7 +44,7 @@ def trusted_root(
     }
 
 
-def signing_config(settings: Settings, start: str, log: LogTrust) -> dict[str, Any]:
+def signing_config(settings: CaSettings, start: str, log: LogTrust) -> dict[str, Any]:
     """SigningConfig message: where to get tokens, certificates, entries and timestamps."""
 
     def service(url: str) -> list[dict[str, Any]]:

@@ -100,13 +100,13 @@ def group(name: str, summary: str, *commands: Listed) -> TyperGroup:
 def listing(*commands: Listed) -> type[TyperGroup]:
     """The class of a program with these commands, for `typer.Typer(cls=…)`."""
 
-    class Listing(TyperGroup):
+    class CommandGroup(TyperGroup):
         def __init__(self, **attributes: Any) -> None:
             super().__init__(**attributes)
             for command in commands:
                 self.add_command(command)
 
-    return Listing
+    return CommandGroup
 
 
 def _show_version(context: typer.Context, wanted: bool) -> None:

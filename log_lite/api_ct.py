@@ -12,15 +12,15 @@ from fastapi.responses import JSONResponse, Response
 
 from log_lite.api_v2 import entries_answer, tile_answer
 from log_lite.chain import BadChain, check_chain
-from log_lite.ledger import CT, Refused
+from log_lite.ledger import CT, TreeClosed
 from log_lite.notes import digitally_signed
 from log_lite.proposals.proposal import NotJson, parse_object
 from log_lite.sequencer import NotStored, Pushback
-from log_lite.service import Service
+from log_lite.service import LogLiteService
 from log_lite.shard import Shard
 from log_lite.store import Entry
 from log_lite.tree import OutsideTree
-from log_lite.wire import IMMUTABLE, NO_CACHE, Problem, plain, read_body
+from log_lite.wire import IMMUTABLE, NO_CACHE, ErrorAnswer, plain, read_body
 from tlog.ct import EntryType, Reader, parse_leaf, sct_message, tree_head_message
 
 _MAX_ENTRIES: Final = 1000
@@ -29,7 +29,7 @@ _BODY = Annotated[bytes, Depends(read_body)]
 _TEXT = Annotated[str | None, Query()]
 
 
-def router(service: Service) -> APIRouter:  # noqa: C901  one closure per route
+def router(service: LogLiteService) -> APIRouter:  # noqa: C901  one closure per route
     """Build the routes."""
     api = APIRouter(prefix="/ct")
 
@@ -122,7 +122,7 @@ def router(service: Service) -> APIRouter:  # noqa: C901  one closure per route
     return api
 
 
-def _add(service: Service, body: bytes, *, precertificate: bool) -> Response:
+def _add(service: LogLiteService, body: bytes, *, precertificate: bool) -> Response:
     try:
         chain = _chain(parse_object(body))
         submission = check_chain(chain, service.anchors, precertificate=precertificate)
@@ -135,7 +135,7 @@ def _add(service: Service, body: bytes, *, precertificate: bool) -> Response:
         raise _problem(429, "too many submissions are waiting; retry", {"Retry-After": "1"}) from error
     except NotStored as error:
         raise _problem(500, "the entry could not be stored") from error
-    if isinstance(accepted, Refused):
+    if isinstance(accepted, TreeClosed):
         raise _problem(403, "this log is frozen and takes no entries")
     return _sct(accepted.shard, accepted.entry)
 
@@ -160,7 +160,7 @@ def _sct(shard: Shard, entry: Entry) -> Response:
     return JSONResponse(content, headers=NO_CACHE)
 
 
-def _tree_head(service: Service, shard: Shard) -> dict[str, Any]:
+def _tree_head(service: LogLiteService, shard: Shard) -> dict[str, Any]:
     lens, view, timestamp = service.lens(shard), service.view(shard), service.now_ms(shard)
     head = lens.head(view.head())
     message = tree_head_message(head.size, timestamp, head.root)
@@ -205,8 +205,8 @@ def _bytes(name: str, value: str | None) -> bytes:
         raise _problem(400, f"{name} is not base64") from error
 
 
-def _problem(status: int, message: str, headers: dict[str, str] | None = None) -> Problem:
-    return Problem(status, {"error_code": status, "error_message": message}, headers)
+def _problem(status: int, message: str, headers: dict[str, str] | None = None) -> ErrorAnswer:
+    return ErrorAnswer(status, {"error_code": status, "error_message": message}, headers)
 
 
 def _b64(raw: bytes) -> str:

@@ -8,15 +8,15 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import JSONResponse, Response
 
-from log_lite.ledger import V1, Refused
+from log_lite.ledger import V1, TreeClosed
 from log_lite.proposals.proposal import NotJson, Proposal, Rejected, binary, parse_object, text
 from log_lite.proposals.rekor_v1 import NotInsertable, UnknownKind, propose
 from log_lite.proposals.rekord import canonical_key
 from log_lite.rekor_v1 import NotObservable, RekorV1
 from log_lite.sequencer import NotStored, Pushback
-from log_lite.service import Service
-from log_lite.shard import Place, Shard
-from log_lite.wire import NO_CACHE, Problem, plain, read_body
+from log_lite.service import LogLiteService
+from log_lite.shard import Shard, ShardEntry
+from log_lite.wire import NO_CACHE, ErrorAnswer, plain, read_body
 from tlog.merkle import leaf_hash
 
 _UUID: Final = re.compile(r"[0-9a-fA-F]{64}|[0-9a-fA-F]{80}")
@@ -31,12 +31,12 @@ _BODY = Annotated[bytes, Depends(read_body)]
 _TEXT = Annotated[str | None, Query()]
 
 
-def problem(status: int, message: str, code: int | None = None, headers: dict[str, str] | None = None) -> Problem:
+def problem(status: int, message: str, code: int | None = None, headers: dict[str, str] | None = None) -> ErrorAnswer:
     """Rekor's error body: `{"code", "message"}`; the code differs from the status for failed validations."""
-    return Problem(status, {"code": code or status, "message": message}, headers)
+    return ErrorAnswer(status, {"code": code or status, "message": message}, headers)
 
 
-def router(service: Service) -> APIRouter:  # noqa: C901  one closure per route
+def router(service: LogLiteService) -> APIRouter:  # noqa: C901  one closure per route
     """Build the routes."""
     api = APIRouter(prefix="/api/v1")
     log = RekorV1(service)
@@ -134,16 +134,16 @@ def _proposal(entry: Mapping[str, Any]) -> Proposal:
         raise problem(400, f"error processing entry: {error}") from error
 
 
-def _created(log: RekorV1, service: Service, proposal: Proposal) -> Response:
+def _created(log: RekorV1, service: LogLiteService, proposal: Proposal) -> Response:
     try:
         accepted = service.submit(log.shards()[-1], proposal.draft(V1))
     except Pushback as error:
         raise problem(503, "too many entries are waiting; retry", headers={"Retry-After": "1"}) from error
     except NotStored as error:
         raise problem(500, "error adding entry to the log") from error
-    if isinstance(accepted, Refused):
+    if isinstance(accepted, TreeClosed):
         raise problem(501, "this log is frozen: adding entries is disabled")
-    place = Place(accepted.shard, accepted.view, accepted.entry)
+    place = ShardEntry(accepted.shard, accepted.view, accepted.entry)
     uuid = log.uuid(place)
     location = f"/api/v1/log/entries/{uuid}"
     if accepted.duplicate:
@@ -152,13 +152,13 @@ def _created(log: RekorV1, service: Service, proposal: Proposal) -> Response:
     return JSONResponse(log.log_entry(place), 201, {"ETag": uuid, "Location": location, **NO_CACHE})
 
 
-def _found(log: RekorV1, place: Place | None) -> Response:
+def _found(log: RekorV1, place: ShardEntry | None) -> Response:
     if place is None:
         return Response(status_code=404)
     return JSONResponse(log.log_entry(place), headers=NO_CACHE)
 
 
-def _retrieve(log: RekorV1, query: Mapping[str, Any]) -> list[Place]:
+def _retrieve(log: RekorV1, query: Mapping[str, Any]) -> list[ShardEntry]:
     lists = {name: query.get(name) or [] for name in ("entryUUIDs", "entries", "logIndexes")}
     for name, value in lists.items():
         if not isinstance(value, list):
@@ -169,8 +169,8 @@ def _retrieve(log: RekorV1, query: Mapping[str, Any]) -> list[Place]:
         raise problem(422, f"more than max allowed {_MAX_RETRIEVE} entries in request")
     # SPEC rekor entries.go: full UUIDs first, then entries found by leaf hash, then indexes; missing entries are left
     # out.
-    found: list[Place | None] = []
-    by_leaf: list[Place | None] = []
+    found: list[ShardEntry | None] = []
+    by_leaf: list[ShardEntry | None] = []
     for uuid in lists["entryUUIDs"]:
         if not isinstance(uuid, str) or not _UUID.fullmatch(uuid):
             raise problem(422, "entryUUIDs in body should match '^([0-9a-fA-F]{64}|[0-9a-fA-F]{80})$'", _PATTERN)
@@ -227,6 +227,6 @@ def _key_fingerprint(key: Mapping[str, Any]) -> str:
         raise problem(400, f"invalid public key: {error}") from error
 
 
-def too_large() -> Problem:
+def too_large() -> ErrorAnswer:
     """Answer to a body over the limit."""
     return problem(413, "http: request body too large")

@@ -9,15 +9,15 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from log_lite.ledger import Refused
+from log_lite.ledger import TreeClosed
 from log_lite.proposals.proposal import NotJson, Rejected, parse_object
 from log_lite.proposals.rekor_v2 import UnknownField, propose
 from log_lite.sequencer import NotStored, Pushback
-from log_lite.service import Accepted, Service
+from log_lite.service import Accepted, LogLiteService
 from log_lite.shard import V2_PATH, Shard
 from log_lite.store import Entry
 from log_lite.tree import OutsideTree
-from log_lite.wire import IMMUTABLE, NO_CACHE, Problem, plain, read_body
+from log_lite.wire import IMMUTABLE, NO_CACHE, ErrorAnswer, plain, read_body
 from tlog.tiles import TILE_WIDTH
 
 FROZEN: Final = "This log has been frozen, please switch to the latest log."
@@ -29,12 +29,12 @@ _BODY = Annotated[bytes, Depends(read_body)]
 _INDEX: Final = re.compile(r"((?:x[0-9]{3}/){0,5}[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?")
 
 
-def problem(status: int, code: int, message: str, headers: dict[str, str] | None = None) -> Problem:
+def problem(status: int, code: int, message: str, headers: dict[str, str] | None = None) -> ErrorAnswer:
     """Return grpc-gateway's error body."""
-    return Problem(status, {"code": code, "message": message, "details": []}, headers)
+    return ErrorAnswer(status, {"code": code, "message": message, "details": []}, headers)
 
 
-def router(service: Service, *, accept_dsse: bool = True) -> APIRouter:
+def router(service: LogLiteService, *, accept_dsse: bool = True) -> APIRouter:
     """Build the routes. `accept_dsse` takes dsseRequestV002, which Rekor dropped and some clients still send."""
     api = APIRouter()
 
@@ -47,7 +47,7 @@ def router(service: Service, *, accept_dsse: bool = True) -> APIRouter:
     return api
 
 
-def _reads(api: APIRouter, prefix: str, service: Service) -> None:
+def _reads(api: APIRouter, prefix: str, service: LogLiteService) -> None:
     @api.get(f"{prefix}/checkpoint")
     def checkpoint(request: Request) -> Response:
         shard = service.v2_shard(_host(request))
@@ -97,7 +97,7 @@ def parse_tile_path(path: str) -> tuple[int, int] | None:
     )
 
 
-def tile_answer(service: Service, shard: Shard, level: str, path: str) -> Response:
+def tile_answer(service: LogLiteService, shard: Shard, level: str, path: str) -> Response:
     """Serve a hash tile."""
     place = parse_tile_path(path)
     if place is None or not re.fullmatch(r"[0-7]", level):
@@ -111,7 +111,7 @@ def tile_answer(service: Service, shard: Shard, level: str, path: str) -> Respon
     return plain(service.lens(shard).tile(raw, width), "application/octet-stream", IMMUTABLE)
 
 
-def entries_answer(service: Service, shard: Shard, path: str, item: Callable[[Entry], bytes]) -> Response:
+def entries_answer(service: LogLiteService, shard: Shard, path: str, item: Callable[[Entry], bytes]) -> Response:
     """Serve an entry bundle or data tile: the bytes that `item` makes of each entry, one after the other."""
     place = parse_tile_path(path)
     view = service.view(shard)
@@ -132,7 +132,7 @@ def _bundle_item(entry: Entry) -> bytes:
     return len(entry.body).to_bytes(2, "big") + entry.body
 
 
-def _created(service: Service, shard: Shard, body: bytes, *, accept_dsse: bool) -> Response:
+def _created(service: LogLiteService, shard: Shard, body: bytes, *, accept_dsse: bool) -> Response:
     if shard.row.state != "active":
         raise problem(405, _UNIMPLEMENTED, FROZEN)
     try:
@@ -150,7 +150,7 @@ def _created(service: Service, shard: Shard, body: bytes, *, accept_dsse: bool) 
         raise problem(503, _UNAVAILABLE, "reached max pushback; retry", {"Retry-After": "1"}) from error
     except NotStored as error:
         raise problem(500, _INTERNAL, "failed to integrate entry") from error
-    if isinstance(accepted, Refused):
+    if isinstance(accepted, TreeClosed):
         raise problem(405, _UNIMPLEMENTED, FROZEN)
     if accepted.duplicate:
         index = accepted.entry.index
@@ -159,7 +159,7 @@ def _created(service: Service, shard: Shard, body: bytes, *, accept_dsse: bool) 
     return JSONResponse(_entry(service, accepted), 201)
 
 
-def _entry(service: Service, accepted: Accepted) -> dict[str, Any]:
+def _entry(service: LogLiteService, accepted: Accepted) -> dict[str, Any]:
     """Return a TransparencyLogEntry in protobuf's JSON: int64 as strings, bytes as base64, defaults spelled out."""
     shard, view, entry = accepted.shard, accepted.view, accepted.entry
     kind = parse_object(entry.body)
@@ -185,16 +185,16 @@ def _b64(raw: bytes) -> str:
     return base64.b64encode(raw).decode()
 
 
-def too_large() -> Problem:
+def too_large() -> ErrorAnswer:
     """Answer to a body over the limit."""
     return problem(400, _INVALID, "http: request body too large")
 
 
-def not_found() -> Problem:
+def not_found() -> ErrorAnswer:
     """Answer to a path the write API does not have."""
     return problem(404, _NOT_FOUND, "Not Found")
 
 
-def wrong_method() -> Problem:
+def wrong_method() -> ErrorAnswer:
     """Answer to a method the write API does not have (grpc-gateway says 501)."""
     return problem(501, _UNIMPLEMENTED, "Method Not Allowed")

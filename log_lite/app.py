@@ -8,18 +8,18 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from log_lite import api_ct, api_v1, api_v2
-from log_lite.metrics import CountRequests, Metrics
-from log_lite.service import Service
+from log_lite.metrics import CountRequests, LogLiteMetrics
+from log_lite.service import LogLiteService
 from log_lite.store import StoreUnusable
-from log_lite.wire import Problem, TooLarge
+from log_lite.wire import BodyTooLarge, ErrorAnswer
 
 _logger = logging.getLogger(__name__)
 
 
-def application(service: Service, *, accept_dsse: bool = True) -> FastAPI:
+def application(service: LogLiteService, *, accept_dsse: bool = True) -> FastAPI:
     """Build the application around a running service."""
     app = FastAPI(title="log-lite", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
-    metrics = Metrics()
+    metrics = LogLiteMetrics()
     app.include_router(api_v1.router(service))
     app.include_router(api_v2.router(service, accept_dsse=accept_dsse))
     app.include_router(api_ct.router(service))
@@ -31,7 +31,7 @@ def application(service: Service, *, accept_dsse: bool = True) -> FastAPI:
     return app
 
 
-def _health(app: FastAPI, service: Service) -> None:
+def _health(app: FastAPI, service: LogLiteService) -> None:
     @app.get("/ping")
     def ping() -> Response:
         return Response("ok", media_type="text/plain")
@@ -48,12 +48,12 @@ def _health(app: FastAPI, service: Service) -> None:
 
 
 def _errors(app: FastAPI) -> None:
-    @app.exception_handler(Problem)
-    def problem(_request: Request, error: Problem) -> Response:
+    @app.exception_handler(ErrorAnswer)
+    def problem(_request: Request, error: ErrorAnswer) -> Response:
         return JSONResponse(error.content, error.status, error.headers)
 
-    @app.exception_handler(TooLarge)
-    def too_large(request: Request, _error: TooLarge) -> Response:
+    @app.exception_handler(BodyTooLarge)
+    def too_large(request: Request, _error: BodyTooLarge) -> Response:
         answer = api_v2.too_large() if request.url.path.startswith("/api/v2/") else api_v1.too_large()
         # The server does not read the rest of the body, so the connection cannot be used again.
         return JSONResponse(answer.content, answer.status, {"Connection": "close"})

@@ -11,7 +11,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
-from log_lite.ledger import CT, Draft, Sealed
+from log_lite.ledger import CT, PendingEntry, Sealed
 from sigstore_entries.certificate import X509_ERRORS
 from sigstore_entries.der import MalformedDer, tbs_without_scts
 from tlog.ct import CtLeaf, EntryType, leaf_timestamped_entry
@@ -42,11 +42,11 @@ class Submission:
         """Return the leaf at `index`. The SCT's extension names the index, so readers need no search for it."""
         return CtLeaf(now_ms, self.entry_type, self.issuer_key_hash, self.signed, leaf_index_extension(index))
 
-    def draft(self) -> Draft:
+    def draft(self) -> PendingEntry:
         """Return a draft for the CT log. A certificate that the log already holds keeps its index and timestamp."""
         identity = sha256(self.entry_type.to_bytes(2, "big") + self.issuer_key_hash + self.signed).digest()
         issuers = tuple((sha256(der).digest(), der) for der in self.chain)
-        return Draft(CT, identity, self._seal, issuers=issuers)
+        return PendingEntry(CT, identity, self._seal, issuers=issuers)
 
     def _seal(self, index: int, now_ms: int) -> Sealed:
         body = b"\x00\x00" + leaf_timestamped_entry(self.leaf(index, now_ms))

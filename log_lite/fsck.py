@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from log_lite.ledger import signer_for
-from log_lite.store import Store, StoredHead, TreeRow
+from log_lite.store import LedgerDatabase, StoredHead, TreeRow
 from tlog.ct import MalformedCt, parse_leaf
 from tlog.merkle import Frontier, leaf_hash
 from tlog.note import BadSignature, MalformedCheckpoint, MalformedNote, open_note, parse_checkpoint
@@ -36,7 +36,7 @@ class Report:
         }  # fmt: skip
 
 
-def check_tree(store: Store, row: TreeRow, folder: Path, advance: Callable[[int], None]) -> Report:
+def check_tree(store: LedgerDatabase, row: TreeRow, folder: Path, advance: Callable[[int], None]) -> Report:
     """Hash every entry of one tree again and compare with the signed head. Raises `StoreUnusable`, `KeyUnusable`.
 
     1. Indexes run from 0 without gaps. 2. Each leaf hash is that of its body. 3. The head's note is signed by this

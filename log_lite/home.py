@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 from addresses.url import is_loopback_host
 from log_lite.genesis import statement_ct, statement_v1, statement_v2, utc
 from log_lite.keys import new_ecdsa_key, new_ed25519_key, read_key, write_key
-from log_lite.ledger import CT, DATABASE, KEYS, V1, V2, Draft, Ledger, insert
-from log_lite.store import Store, TreeRow, WrongFolder
+from log_lite.ledger import CT, DATABASE, KEYS, V1, V2, Ledger, PendingEntry, insert
+from log_lite.store import LedgerDatabase, TreeRow, WrongFolder
 
 V1_KEY: Final = "rekor-v1.pem"
 CT_KEY: Final = "ct.pem"
@@ -55,7 +55,7 @@ def initialise(folder: Path, url: str, now_ms: int) -> None:
     write_key(new_ecdsa_key(), folder / KEYS / V1_KEY)
     write_key(new_ed25519_key(), folder / KEYS / v2_key)
     write_key(new_ecdsa_key(), folder / KEYS / CT_KEY)
-    store = Store.create(folder / DATABASE)
+    store = LedgerDatabase.create(folder / DATABASE)
     seconds = now_ms // 1000
     tree_id = _new_tree_id()
     with store.write() as connection:
@@ -151,7 +151,7 @@ def _start_tree(connection: sqlite3.Connection, folder: Path, row: TreeRow, now_
     insert(connection, row, _genesis(folder, row, now_ms), now_ms)
 
 
-def _genesis(folder: Path, row: TreeRow, now_ms: int) -> Draft:
+def _genesis(folder: Path, row: TreeRow, now_ms: int) -> PendingEntry:
     text = f"genesis of {row.origin}"
     # Rekor v2 takes no plain Ed25519 signatures, so the ECDSA key of the same directory signs the first leaf.
     key = read_key(folder / KEYS / (CT_KEY if row.log == CT else V1_KEY))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from log_lite.home import Misused
-from log_lite.ledger import V2, Draft, Ledger, Receipt, Sealed
+from log_lite.ledger import V2, Ledger, PendingEntry, Receipt, Sealed
 from log_lite.proposals.rekor_v2 import MAX_BODY
 from tlog.merkle import leaf_hash
 
@@ -35,8 +35,8 @@ def import_bodies(
     return added, skipped
 
 
-def _draft(log: str, body: bytes) -> Draft:
-    return Draft(log, leaf_hash(body), lambda _index, _now: Sealed(body))
+def _draft(log: str, body: bytes) -> PendingEntry:
+    return PendingEntry(log, leaf_hash(body), lambda _index, _now: Sealed(body))
 
 
 def _bodies(file: Path, log: str, advance: Callable[[int], None]) -> Iterator[bytes]:

@@ -16,7 +16,7 @@ from typing import Final
 from log_lite.keys import read_key
 from log_lite.notes import NoteSigner, ct_signer, rekor_v1_signer, rekor_v2_signer
 from log_lite.shard import Shard
-from log_lite.store import Entry, Store, TreeRow
+from log_lite.store import Entry, LedgerDatabase, TreeRow
 from tlog.merkle import leaf_hash
 
 DATABASE: Final = "log.db"
@@ -40,7 +40,7 @@ class Sealed:
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class PendingEntry:
     """An entry that passed every check and waits for its place.
 
     `tree` names the tree, or the log (`v1`) whose active tree is meant. `dedupe` is equal for equivalent entries.
@@ -63,7 +63,7 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class TreeClosed:
     """The tree no longer takes entries; `state` is the reason."""
 
     tree: str
@@ -73,7 +73,7 @@ class Refused:
 class Ledger:
     """All trees of one directory. Several processes may hold one: the database's write lock orders them."""
 
-    def __init__(self, folder: Path, store: Store) -> None:
+    def __init__(self, folder: Path, store: LedgerDatabase) -> None:
         self.folder = folder
         self.store = store
         self.shards: dict[str, Shard] = {}
@@ -85,7 +85,7 @@ class Ledger:
 
         Raises `StoreUnusable`, `KeyUnusable`, `LogDamaged`.
         """
-        ledger = cls(folder, Store.open(folder / DATABASE))
+        ledger = cls(folder, LedgerDatabase.open(folder / DATABASE))
         try:
             ledger.sync(now_ms)
         except BaseException:
@@ -150,12 +150,12 @@ class Ledger:
             shard.published = head.size
         return shard
 
-    def commit(self, drafts: Sequence[Draft], now_ms: int) -> list[Receipt | Refused]:
+    def commit(self, drafts: Sequence[PendingEntry], now_ms: int) -> list[Receipt | TreeClosed]:
         """Add drafts in order; durable and covered by a published checkpoint on return.
 
         Raises `StoreUnusable` when nothing was added.
         """
-        results: list[Receipt | Refused] = []
+        results: list[Receipt | TreeClosed] = []
         added: dict[str, list[bytes]] = {}
         with self.store.write() as connection:
             self._catch_up(connection)
@@ -181,7 +181,7 @@ class Ledger:
             if next_index(connection, row) != shard.tree.size:
                 shard.tree.extend(self.store.leaf_hashes(row.name, shard.tree.size))
 
-    def _place(self, connection: sqlite3.Connection, draft: Draft, now_ms: int) -> Receipt | Refused:
+    def _place(self, connection: sqlite3.Connection, draft: PendingEntry, now_ms: int) -> Receipt | TreeClosed:
         row = (self.active(draft.tree) if draft.tree in {V1, V2, CT} else self.shards[draft.tree]).row
         found = connection.execute(
             "SELECT idx, leaf_hash, time_ms, body, extra FROM entries WHERE tree = ? AND dedupe = ?",
@@ -190,7 +190,7 @@ class Ledger:
         if found is not None:
             return Receipt(row.name, Entry(*found), duplicate=True)
         if row.state != "active":
-            return Refused(row.name, row.state)
+            return TreeClosed(row.name, row.state)
         return Receipt(row.name, insert(connection, row, draft, now_ms))
 
     def _publish(self, now_ms: int) -> None:
@@ -224,7 +224,7 @@ def next_index(connection: sqlite3.Connection, row: TreeRow) -> int:
     return int(found[0])
 
 
-def insert(connection: sqlite3.Connection, row: TreeRow, draft: Draft, now_ms: int) -> Entry:
+def insert(connection: sqlite3.Connection, row: TreeRow, draft: PendingEntry, now_ms: int) -> Entry:
     """Add a draft to a tree, within the caller's transaction. Publishes nothing."""
     index = next_index(connection, row)
     sealed = draft.seal(index, now_ms)

@@ -5,9 +5,9 @@ The API code asks its lens at a few points and knows nothing about faults. A len
 
 from collections.abc import Sequence
 
-from log_lite.ledger import Draft
+from log_lite.ledger import PendingEntry
 from log_lite.notes import HeadText, NoteSigner, assemble
-from log_lite.shard import Place, Shard, View
+from log_lite.shard import Shard, ShardEntry, TreeView
 from log_lite.store import Entry
 from tlog.merkle import NodeHash
 
@@ -15,11 +15,11 @@ from tlog.merkle import NodeHash
 class Lens:
     """The honest lens; each fault overrides some of its methods."""
 
-    def view(self, view: View) -> View:
+    def view(self, view: TreeView) -> TreeView:
         """The tree that readers of the newest tree see."""
         return view
 
-    def past_view(self, view: View) -> View:
+    def past_view(self, view: TreeView) -> TreeView:
         """The tree that readers of an inactive or older shard see."""
         return view
 
@@ -55,7 +55,7 @@ class Lens:
         """Bytes of an entry bundle or data tile, as served."""
         return raw
 
-    def retrieved(self, places: list[Place]) -> list[Place]:
+    def retrieved(self, places: list[ShardEntry]) -> list[ShardEntry]:
         """Entries of a Rekor v1 retrieve answer, in the order of the answer."""
         return places
 
@@ -63,7 +63,7 @@ class Lens:
         """Time the log claims, in milliseconds."""
         return now_ms
 
-    def promise(self, view: View, draft: Draft, now_ms: int) -> tuple[View, Entry] | None:  # noqa: ARG002  for lenses that lie
+    def promise(self, view: TreeView, draft: PendingEntry, now_ms: int) -> tuple[TreeView, Entry] | None:  # noqa: ARG002  for lenses that lie
         """Tree and entry to show to the submitter alone, without adding the entry; `None` if the log is to add it."""
         return None
 

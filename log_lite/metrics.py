@@ -8,10 +8,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from log_lite.api_v2 import PATHS
-from log_lite.service import Service
+from log_lite.service import LogLiteService
 
 
-class Metrics:
+class LogLiteMetrics:
     """The metrics of one server, in a registry of their own."""
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Metrics:
             "log_lite_http_request_seconds", "Time from request to first byte.", ["api"], registry=self.registry
         )
 
-    def router(self, service: Service) -> APIRouter:
+    def router(self, service: LogLiteService) -> APIRouter:
         """Build the /metrics route."""
         api = APIRouter()
 
@@ -61,7 +61,7 @@ def api_of(path: str) -> str:
 class CountRequests:
     """ASGI middleware that feeds the request metrics."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: LogLiteMetrics) -> None:
         self.app = app
         self.metrics = metrics
 

@@ -7,8 +7,8 @@ from typing import Any
 import rfc8785
 
 from log_lite.ledger import V1
-from log_lite.service import Service
-from log_lite.shard import Place, Shard
+from log_lite.service import LogLiteService
+from log_lite.shard import Shard, ShardEntry
 
 _TREE_ID_DIGITS = 16
 _LEAF_DIGITS = 64
@@ -25,7 +25,7 @@ class NotObservable(Exception):
 class RekorV1:
     """Reads of the Rekor v1 log, over all its shards."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: LogLiteService) -> None:
         self._service = service
 
     def shards(self) -> list[Shard]:
@@ -63,17 +63,17 @@ class RekorV1:
             return self.shards()[-1]
         return next((shard for shard in self._listed() if shard.row.tree_id == tree_id), None)
 
-    def by_virtual_index(self, index: int) -> Place | None:
+    def by_virtual_index(self, index: int) -> ShardEntry | None:
         """Find an entry by its index over all shards."""
         for shard in reversed(self._listed()):
             offset = self.offset(shard)
             if index >= offset:
                 view = self._service.view(shard)
                 entry = view.entry(index - offset)
-                return None if entry is None else Place(shard, view, entry)
+                return None if entry is None else ShardEntry(shard, view, entry)
         return None
 
-    def by_uuid(self, uuid: str) -> Place | None:
+    def by_uuid(self, uuid: str) -> ShardEntry | None:
         """Find an entry by tree id and leaf hash (80 hex digits), or by leaf hash alone: active shard first."""
         uuid = uuid.lower()
         leaf = bytes.fromhex(uuid[-_LEAF_DIGITS:])
@@ -85,17 +85,17 @@ class RekorV1:
                     return place
         return None
 
-    def by_leaf(self, shard: Shard, leaf: bytes) -> Place | None:
+    def by_leaf(self, shard: Shard, leaf: bytes) -> ShardEntry | None:
         """Find a leaf in one shard."""
         view = self._service.view(shard)
         entries = [view.entry(index) for index in view.find(leaf)]
-        return next((Place(shard, view, e) for e in entries if e is not None), None)
+        return next((ShardEntry(shard, view, e) for e in entries if e is not None), None)
 
-    def uuid(self, place: Place) -> str:
+    def uuid(self, place: ShardEntry) -> str:
         """Entry UUID: 16 hex digits of tree id, 64 of leaf hash."""
         return f"{int(place.shard.row.tree_id):016x}{place.entry.leaf_hash.hex()}"
 
-    def log_entry(self, place: Place) -> dict[str, Any]:
+    def log_entry(self, place: ShardEntry) -> dict[str, Any]:
         """One LogEntry map; outer logIndex counts over all shards, the proof's within its tree."""
         shard, view, entry = place.shard, place.view, place.entry
         lens = self._service.lens(shard)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Final
 
-from log_lite.ledger import Draft, Ledger, LogDamaged, Receipt, Refused
+from log_lite.ledger import Ledger, LogDamaged, PendingEntry, Receipt, TreeClosed
 from log_lite.store import StoreUnusable
 
 _QUEUE_SIZE: Final = 4096
@@ -37,7 +37,7 @@ class Sequencer:
     def __init__(self, ledger: Ledger, now_ms: Callable[[], int] = wall_clock_ms) -> None:
         self._ledger = ledger
         self._now_ms = now_ms
-        self._queue: queue.Queue[tuple[Draft, Future[Receipt | Refused]]] = queue.Queue(_QUEUE_SIZE)
+        self._queue: queue.Queue[tuple[PendingEntry, Future[Receipt | TreeClosed]]] = queue.Queue(_QUEUE_SIZE)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self.on_change: Callable[[], None] = lambda: None
@@ -56,9 +56,9 @@ class Sequencer:
         """True while the writer thread runs, so that submissions are answered."""
         return self._thread.is_alive()
 
-    def submit(self, draft: Draft) -> Receipt | Refused:
+    def submit(self, draft: PendingEntry) -> Receipt | TreeClosed:
         """Wait until the draft is durable and published. Raises `Pushback`, `NotStored`."""
-        future: Future[Receipt | Refused] = Future()
+        future: Future[Receipt | TreeClosed] = Future()
         try:
             self._queue.put_nowait((draft, future))
         except queue.Full as error:
@@ -83,8 +83,8 @@ class Sequencer:
                 # If this thread ended, one bad submission would make every later one fail.
                 _logger.exception("a batch failed; its submitters were told")
 
-    def _batch(self) -> list[tuple[Draft, Future[Receipt | Refused]]]:
-        batch: list[tuple[Draft, Future[Receipt | Refused]]] = []
+    def _batch(self) -> list[tuple[PendingEntry, Future[Receipt | TreeClosed]]]:
+        batch: list[tuple[PendingEntry, Future[Receipt | TreeClosed]]] = []
         try:
             batch.append(self._queue.get(timeout=_IDLE_SECONDS))
             while len(batch) < _BATCH_SIZE:
@@ -93,7 +93,7 @@ class Sequencer:
             pass
         return batch
 
-    def _commit(self, batch: list[tuple[Draft, Future[Receipt | Refused]]]) -> None:
+    def _commit(self, batch: list[tuple[PendingEntry, Future[Receipt | TreeClosed]]]) -> None:
         try:
             results = self._ledger.commit([draft for draft, _ in batch], self._now_ms())
         except Exception as error:

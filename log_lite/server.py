@@ -19,13 +19,13 @@ from inbound.serving import guarded, listener
 from inbound.serving import serve as run_server
 from log_lite.api_v2 import OwnAddress
 from log_lite.app import application
-from log_lite.faults.switch import InForce, in_force
+from log_lite.faults.switch import ActiveFaults, in_force
 from log_lite.faults.transport import HttpFault, Misbehave
 from log_lite.home import Misused
 from log_lite.ledger import DATABASE, Ledger
 from log_lite.sequencer import Sequencer, wall_clock_ms
-from log_lite.service import Service
-from log_lite.store import Store
+from log_lite.service import LogLiteService
+from log_lite.store import LedgerDatabase
 
 _HTTP_PORT: Final = 80
 # Further loopback addresses, for the Rekor v2 shards that `rotate` makes.
@@ -59,7 +59,7 @@ def sole_server(folder: Path) -> Iterator[None]:
 
     Raises `AlreadyServing`, and `WrongFolder` when there is no log.
     """
-    Store.open(folder / DATABASE).close()
+    LedgerDatabase.open(folder / DATABASE).close()
     with (folder / "serve.lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -110,7 +110,7 @@ def serve(folder: Path, *, anchors: Sequence[x509.Certificate], listen: str | No
     with sole_server(folder), contextlib.closing(Ledger.open(folder, wall_clock_ms())) as ledger:
         sockets = bind(addresses(ledger.url, listen))
         sequencer = Sequencer(ledger)
-        service = Service(ledger, sequencer, anchors)
+        service = LogLiteService(ledger, sequencer, anchors)
         switch = _FaultSwitch(service)
         switch.read()
         sequencer.on_change = switch.read
@@ -126,13 +126,13 @@ def serve(folder: Path, *, anchors: Sequence[x509.Certificate], listen: str | No
 class _FaultSwitch:
     """Puts the faults that the database lists into force."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: LogLiteService) -> None:
         self._service = service
         self.http: Mapping[str, HttpFault] = {}
 
     def read(self) -> None:
         """Read the database; called by the writer thread whenever another process has written."""
-        faults: InForce = in_force(self._service.ledger)
+        faults: ActiveFaults = in_force(self._service.ledger)
         if faults.modes != self._service.fault_modes:
             _logger.warning("faults switched on: %s", dict(faults.modes) or "none")
         self.http, self._service.lenses, self._service.fault_modes = faults.http, faults.lenses, faults.modes

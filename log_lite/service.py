@@ -7,11 +7,11 @@ from typing import Final
 
 from cryptography import x509
 
-from log_lite.ledger import V2, Draft, Ledger, Refused
+from log_lite.ledger import V2, Ledger, PendingEntry, TreeClosed
 from log_lite.lens import HONEST, Lens
 from log_lite.notes import CtNoteSigner, HeadText
 from log_lite.sequencer import Sequencer, wall_clock_ms
-from log_lite.shard import Shard, View
+from log_lite.shard import Shard, TreeView
 from log_lite.store import Entry
 
 # Cache of full bundles, at most 32 MiB; the oldest is dropped first.
@@ -24,13 +24,13 @@ class Accepted:
     """A submission's place, and the view for its submitter. `duplicate`: the tree already held the entry."""
 
     shard: Shard
-    view: View
+    view: TreeView
     entry: Entry
     duplicate: bool = False
 
 
 @dataclass(slots=True)
-class Service:
+class LogLiteService:
     """One running log. `lenses` and `fault_modes` (by log) are replaced as a whole when a fault is switched."""
 
     ledger: Ledger
@@ -48,12 +48,12 @@ class Service:
         """Return the lens that applies to readers of this shard's log."""
         return self.lenses.get(shard.row.log, HONEST)
 
-    def view(self, shard: Shard) -> View:
+    def view(self, shard: Shard) -> TreeView:
         """Return the view of a shard that readers get now."""
         lens, view = self.lens(shard), shard.view()
         return lens.view(view) if shard is self.ledger.active(shard.row.log) else lens.past_view(view)
 
-    def view_with(self, shard: Shard, index: int) -> View:
+    def view_with(self, shard: Shard, index: int) -> TreeView:
         """Return a view that holds the entry at `index`, for its submitter."""
         view = self.view(shard)
         return view if view.size > index else shard.view()
@@ -62,7 +62,7 @@ class Service:
         """Time that this log claims, in milliseconds since the epoch."""
         return self.lens(shard).now_ms(self.clock())
 
-    def note(self, shard: Shard, view: View) -> bytes:
+    def note(self, shard: Shard, view: TreeView) -> bytes:
         """Signed checkpoint of a view. Reuses the last one for an unchanged head in a format without a timestamp."""
         lens, head = self.lens(shard), view.head()
         if lens is not HONEST or isinstance(shard.signer, CtNoteSigner):
@@ -88,7 +88,7 @@ class Service:
                         self._bundles.pop(next(iter(self._bundles)))
         return found
 
-    def note_by_url(self, shard: Shard, view: View) -> bytes:
+    def note_by_url(self, shard: Shard, view: TreeView) -> bytes:
         """Sign a checkpoint of a Rekor v2 view under the shard's whole address, port and path included.
 
         rekor-monitor takes a log's URL without its scheme as its origin, and looks the key up by the id of the first
@@ -99,13 +99,13 @@ class Service:
         known, own = (lens.sign(signer, head, now_ms) for signer in (shard.signer, named))
         return known + own.removeprefix(head.to_bytes() + b"\n")
 
-    def submit(self, shard: Shard, draft: Draft) -> Accepted | Refused:
+    def submit(self, shard: Shard, draft: PendingEntry) -> Accepted | TreeClosed:
         """Add a draft through the sequencer. Raises `Pushback`, `NotStored`."""
         promised = self.lens(shard).promise(shard.view(), draft, self.clock())
         if promised is not None:
             return Accepted(shard, *promised)
         receipt = self.sequencer.submit(draft)
-        if isinstance(receipt, Refused):
+        if isinstance(receipt, TreeClosed):
             return receipt
         # A rotation may have come before the draft: the receipt says which tree took the entry.
         shard = self.ledger.shards[receipt.tree]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from log_lite.notes import HeadText, NoteSigner, assemble, rekor_v2_signer
-from log_lite.store import Entry, Store, TreeRow
+from log_lite.store import Entry, LedgerDatabase, TreeRow
 from log_lite.tree import Tree
 
 V2_PATH: Final = "/rekor-v2"
@@ -14,7 +14,7 @@ LeafFinder = Callable[[bytes], Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class TreeView:
     """A reader's view of a tree: its first `size` leaves, and the source of their bytes.
 
     `read(start, end)` returns the entries in that range in order; an honest log returns all of them. `find` returns the
@@ -46,16 +46,16 @@ class View:
 class Shard:
     """A tree this process serves. Only the log's writer changes it; readers take a `view()` and keep it."""
 
-    def __init__(self, row: TreeRow, store: Store, signer: NoteSigner) -> None:
+    def __init__(self, row: TreeRow, store: LedgerDatabase, signer: NoteSigner) -> None:
         self.row = row
         self.signer = signer
         self._store = store
         self.tree = Tree()
         self.published = 0
 
-    def view(self) -> View:
+    def view(self) -> TreeView:
         """Return the published tree: complete, durable, and covered by the stored checkpoint."""
-        return View(self.row, self.tree, self.published, self._read, self._find)
+        return TreeView(self.row, self.tree, self.published, self._read, self._find)
 
     def _read(self, start: int, end: int) -> list[Entry]:
         return self._store.entries(self.row.name, start, end)
@@ -79,9 +79,9 @@ def v2_address(url: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ShardEntry:
     """One entry in one shard, with the view it is shown in."""
 
     shard: Shard
-    view: View
+    view: TreeView
     entry: Entry

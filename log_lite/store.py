@@ -83,7 +83,7 @@ class StoredHead:
     note: bytes
 
 
-class Store:
+class LedgerDatabase:
     """Access to one database file, a connection per thread. Every failure is a `StoreUnusable`."""
 
     def __init__(self, path: Path) -> None:
@@ -93,7 +93,7 @@ class Store:
         self._lock = threading.Lock()
 
     @classmethod
-    def create(cls, path: Path) -> "Store":
+    def create(cls, path: Path) -> "LedgerDatabase":
         """Make a new database. Raises `WrongFolder` when there is one already."""
         if path.exists():
             raise WrongFolder(f"{path} exists already: a log is made once; delete the directory to start over")
@@ -106,7 +106,7 @@ class Store:
         return store
 
     @classmethod
-    def open(cls, path: Path) -> "Store":
+    def open(cls, path: Path) -> "LedgerDatabase":
         """Open an existing database. Raises `WrongFolder` for a missing one, which only `create` may make."""
         if not path.is_file():
             raise WrongFolder(

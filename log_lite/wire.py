@@ -11,7 +11,7 @@ IMMUTABLE: Final = {"Cache-Control": "public, max-age=604800, immutable"}
 MAX_BODY: Final = 4 * 1024 * 1024
 
 
-class Problem(Exception):
+class ErrorAnswer(Exception):
     """An error answer: status, JSON body (or none), headers."""
 
     def __init__(self, status: int, content: Any = None, headers: dict[str, str] | None = None) -> None:
@@ -21,17 +21,17 @@ class Problem(Exception):
         self.headers = headers or {}
 
 
-class TooLarge(Exception):
+class BodyTooLarge(Exception):
     """The request body is longer than this log reads."""
 
 
 async def read_body(request: Request) -> bytes:
-    """Read the request's body, at most `MAX_BODY` bytes. Raises `TooLarge`."""
+    """Read the request's body, at most `MAX_BODY` bytes. Raises `BodyTooLarge`."""
     chunks, size = [], 0
     async for chunk in request.stream():
         size += len(chunk)
         if size > MAX_BODY:
-            raise TooLarge
+            raise BodyTooLarge
         chunks.append(chunk)
     return b"".join(chunks)
 

@@ -23,7 +23,7 @@ from monitor.model.log_source import Freshness, LogApi
 from monitor.model.witness_policy import WitnessPolicy, read_witnesses
 from monitor.site_config import SiteConfig, check_site, read_network
 from rules.rule import WORDS, LookBack, read_look_back
-from settings.document import DocumentError, Misplaced, Node, Problem, Scalar, read_yaml
+from settings.document import DocumentError, Misplaced, Node, Scalar, SettingsProblem, read_yaml
 from settings.document import Mapping as YamlMapping
 from settings.folders import expanded
 from settings.models import (
@@ -491,7 +491,7 @@ def config_schema() -> dict[str, Any]:
     return json_schema(Config, _FILE, "Signwatch configuration", {"version": {"enum": [int(VERSION), VERSION]}})
 
 
-def _bad(path: Path, problem: Problem) -> BadConfig:
+def _bad(path: Path, problem: SettingsProblem) -> BadConfig:
     names = variables(os.environ, _PREFIX)
     beside = f" (set by variables, which have no line: {', '.join(names[:_SHOWN])})" if names else ""
     more = ", docs/channels.md those of channels" if problem.message.startswith("channels.") else ""

@@ -5,7 +5,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from outbound.registry import EMPTY_CONFIG, Descriptor, Manifest, NotInRegistry, Registry, RegistryFailed, descriptors
+from outbound.registry import (
+    EMPTY_CONFIG,
+    Descriptor,
+    NotInRegistry,
+    Registry,
+    RegistryFailed,
+    RegistryManifest,
+    descriptors,
+)
 
 MAX_SIGNATURES: Final = 200
 BUNDLE_TYPE: Final = "application/vnd.dev.sigstore.bundle"
@@ -36,7 +44,7 @@ class RawSignatures:
     others: int
 
 
-def fetch_signatures(registry: Registry, manifest: Manifest) -> RawSignatures:
+def fetch_signatures(registry: Registry, manifest: RegistryManifest) -> RawSignatures:
     """Every signature and attestation of an image.
 
     Raises `RegistryFailed` without a list; a signature that cannot be fetched is listed as unread.
@@ -71,14 +79,14 @@ def fetch_signatures(registry: Registry, manifest: Manifest) -> RawSignatures:
     return RawSignatures(tuple(found[:MAX_SIGNATURES]), tuple(unread), left_out, others)
 
 
-def _is_signature(descriptor: Descriptor, manifest: Manifest) -> bool:
+def _is_signature(descriptor: Descriptor, manifest: RegistryManifest) -> bool:
     told = str(manifest.document.get("artifactType") or "")
     layers = (each.media_type for each in descriptors(manifest.document, "layers"))
     return any(each.startswith(_TYPES) for each in (descriptor.artifact_type, told, *layers))
 
 
 def _read_layers(
-    registry: Registry, manifest: Manifest, place: str, found: list[RawSignature], unread: list[tuple[str, str]]
+    registry: Registry, manifest: RegistryManifest, place: str, found: list[RawSignature], unread: list[tuple[str, str]]
 ) -> None:
     layers = list(descriptors(manifest.document, "layers"))
     for number, layer in enumerate(layers[:MAX_SIGNATURES]):

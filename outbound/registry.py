@@ -55,7 +55,7 @@ class NotInRegistry(RegistryFailed):
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
+class RegistryManifest:
     """A manifest or index whose bytes have the digest `digest`."""
 
     digest: str
@@ -81,7 +81,7 @@ class Descriptor:
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class DescriptorList:
     """Descriptors, and the number of further ones that are not read (0 when these are all)."""
 
     found: tuple[Descriptor, ...]
@@ -129,7 +129,7 @@ class Registry:
         """Close every connection."""
         self._session.close()
 
-    def manifest(self, reference: str) -> Manifest:
+    def manifest(self, reference: str) -> RegistryManifest:
         """Manifest by tag or digest; its bytes have the requested digest. Raises `RegistryFailed`."""
         answer = self._get(f"manifests/{_reference(reference)}", MAX_MANIFEST, accept=_ACCEPTED)
         raw = answer.content
@@ -138,7 +138,7 @@ class Registry:
             raise RegistryFailed(f"{self.image.registry} answered with other bytes than those of {reference}: {digest}")
         document = self._json(raw, f"the manifest {reference}")
         told = document.get("mediaType") or answer.headers.get("content-type", "").partition(";")[0]
-        return Manifest(digest, str(told)[:_SHOWN], raw, document)
+        return RegistryManifest(digest, str(told)[:_SHOWN], raw, document)
 
     def digest(self, tag: str) -> str:
         """Digest of a tagged manifest, by the registry's claim. Raises `RegistryFailed`."""
@@ -155,7 +155,7 @@ class Registry:
             raise RegistryFailed(f"{self.image.registry} answered with other bytes than those of the blob {digest}")
         return raw
 
-    def referrers(self, digest: str) -> Listing:
+    def referrers(self, digest: str) -> DescriptorList:
         """Referrers of a manifest. SPEC distribution-spec, listing referrers, and the tag schema where it is missing.
 
         Raises `RegistryFailed`.
@@ -167,28 +167,28 @@ class Registry:
         try:
             return self._listed(self.manifest(digest.replace(":", "-")).document)
         except NotInRegistry:
-            return Listing((), 0)
+            return DescriptorList((), 0)
 
-    def _referrers(self, path: str) -> Listing:
+    def _referrers(self, path: str) -> DescriptorList:
         found: list[Descriptor] = []
         left_out = 0
         following: str | None = path
         for _ in range(_MAX_PAGES):
             if following is None:
-                return Listing(tuple(found), left_out)
+                return DescriptorList(tuple(found), left_out)
             answer = self._get(following, MAX_MANIFEST, accept=IMAGE_INDEX)
             page = self._listed(self._json(answer.content, "the list of referrers"), MAX_REFERRERS - len(found))
             found += page.found
             left_out += page.left_out
             following = self._next(answer)
-        return Listing(tuple(found), left_out + 1)
+        return DescriptorList(tuple(found), left_out + 1)
 
-    def _listed(self, document: Mapping[str, Any], limit: int = MAX_REFERRERS) -> Listing:
+    def _listed(self, document: Mapping[str, Any], limit: int = MAX_REFERRERS) -> DescriptorList:
         listed = document.get("manifests")
         if not isinstance(listed, list):
             raise RegistryFailed(f"{self.image.registry} answered a list of referrers without manifests")
         read = [descriptor for each in listed[:limit] if (descriptor := read_descriptor(each)) is not None]
-        return Listing(tuple(read), len(listed) - len(read))
+        return DescriptorList(tuple(read), len(listed) - len(read))
 
     def tags(self) -> tuple[str, ...]:
         """Every tag of the repository, at most `MAX_TAGS`. Raises `RegistryFailed`, also when there are more."""
@@ -226,7 +226,7 @@ class Registry:
         self._expect(done, {_CREATED, _OK, _ACCEPTED_LATER}, "a manifest")
         return digest
 
-    def add_referrer(self, subject: Manifest, raw: bytes) -> str:
+    def add_referrer(self, subject: RegistryManifest, raw: bytes) -> str:
         """Upload a manifest with a `subject`, and list it under the tag schema where the registry has no referrers API.
 
         SPEC distribution-spec, pushing manifests with subject: the header `OCI-Subject` says that it has one.

@@ -15,14 +15,14 @@ from typing import Any, Final
 
 from rules.expectations.kinds import BY_KEY, read_expect
 from rules.lint import HintId, lint
-from rules.matching.keys import Head, Key, Literal, Whole
+from rules.matching.keys import Key, Literal, ValuePrefix, Whole
 from rules.matching.matcher import PREFIX
 from rules.matching.required_keys import Cover, cover_of_condition
 from rules.pattern import compile_regex
 from rules.rule import JudgedByPast, Rule, RuleSet
 from rules.rule_file import flow, scalar
 from rules.selection import read_select, walk
-from settings.document import DocumentError, Listing, Mapping, Misplaced, Node, Problem, Scalar, read_yaml
+from settings.document import DocumentError, Listing, Mapping, Misplaced, Node, Scalar, SettingsProblem, read_yaml
 from settings.reading import Fields
 
 KEYS_VERSION: Final = 1
@@ -72,7 +72,7 @@ class Ask:
 def read_ask(text: str) -> Ask:
     """Read `select` and `expect` as YAML or JSON. Raises `DocumentError` with the place and what would be allowed."""
     if len(text) > MAX_TEXT:
-        raise DocumentError([Problem(f"longer than {MAX_TEXT // 1024} KiB")], "subscription")
+        raise DocumentError([SettingsProblem(f"longer than {MAX_TEXT // 1024} KiB")], "subscription")
     node = read_yaml(text, "subscription")
     try:
         _check(node)
@@ -98,7 +98,9 @@ def rule_of(number: int, document: str) -> Rule:
     try:
         return replace(_rule_of(document), id=f"{PREFIX}{number}")
     except (Misplaced, ValueError) as error:
-        raise DocumentError([Problem(f"the stored request {number} cannot be read: {error}")], "subscription") from None
+        raise DocumentError(
+            [SettingsProblem(f"the stored request {number} cannot be read: {error}")], "subscription"
+        ) from None
 
 
 @lru_cache(maxsize=1_024)
@@ -127,11 +129,13 @@ def cover_of_document(document: str) -> Cover:
     """Keys computed from a stored request. Raises `DocumentError`."""
     cover = cover_of_condition(rule_of(0, document).select)
     if cover is None:
-        raise DocumentError([Problem("the stored request names nothing that an entry must contain")], "subscription")
+        raise DocumentError(
+            [SettingsProblem("the stored request names nothing that an entry must contain")], "subscription"
+        )
     return cover
 
 
-_FORMS: Final[AnyMapping[type, str]] = {Whole: "w", Head: "h", Literal: "l"}
+_FORMS: Final[AnyMapping[type, str]] = {Whole: "w", ValuePrefix: "h", Literal: "l"}
 
 
 def _text(key: Key) -> str:

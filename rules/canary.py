@@ -5,7 +5,7 @@ from typing import Final
 from rules.expectations.authorised import AuthorisedExpectation
 from rules.pattern import exact
 from rules.rule import CT_KINDS, Rule
-from rules.selection import AllOf, Match, Not
+from rules.selection import AllOf, FieldMatch, Not
 
 CANARY: Final = "signwatch:canary"
 """Id of the canary's rule. No rule of a file can have this id, because their ids hold no colon."""
@@ -21,9 +21,9 @@ def canary_rule(identity: str, issuer: str) -> Rule:
         title="Signings of the canary",
         select=AllOf(
             (
-                Match("identity", (exact(identity),)),
-                Match("issuer", (exact(issuer),)),
-                Not(Match("kind", tuple(exact(kind) for kind in CT_KINDS))),
+                FieldMatch("identity", (exact(identity),)),
+                FieldMatch("issuer", (exact(issuer),)),
+                Not(FieldMatch("kind", tuple(exact(kind) for kind in CT_KINDS))),
             )
         ),
         expect=(AuthorisedExpectation(()),),

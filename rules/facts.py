@@ -64,7 +64,7 @@ class Authorisation:
         return self.together or (self.digest,)
 
 
-class Past(Protocol):
+class PastFacts(Protocol):
     """Facts from earlier entries. Answers exclude the entry being judged, and need no network.
 
     Only signers that the rule selected and with a trusted certificate or a named key
@@ -121,7 +121,7 @@ class Known(Protocol):
 class Facts:
     """All facts for a judgement. An unknown fact is `None`, and an expectation that needs it is unmet."""
 
-    past: Past
+    past: PastFacts
     leave: Leave
     known: Known
 

@@ -14,7 +14,7 @@ from rules.selection import (
     AllOf,
     AnyOf,
     Condition,
-    Match,
+    FieldMatch,
     Not,
     Selected,
     SelectedSigner,
@@ -195,7 +195,7 @@ def _unreadable(signer: Signer) -> Iterator[Reason]:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ExplanationRow:
     """One line of an explanation. `part` is `select` or `expect`, `signer` counts from 1, 0 is the entry itself."""
 
     part: str
@@ -212,14 +212,14 @@ class Explanation:
 
     selected: bool
     verdict: Verdict | None
-    rows: tuple[Row, ...]
+    rows: tuple[ExplanationRow, ...]
 
 
 def explain(rule: Rule, signing: Signing, facts: Facts, now: datetime) -> Explanation:
     """Make every comparison, met or unmet. Names and claims are untrusted text."""
     selected = select(rule.select, signing)
     signers: tuple[Signer | None, ...] = signing.signers or (None,)
-    rows: list[Row] = []
+    rows: list[ExplanationRow] = []
     for number, signer in enumerate(signers, start=1 if signing.signers else 0):
         rows.extend(_select_rows(rule.select, signing, signer, number, wanted=True))
         for each in selected.signers:
@@ -231,13 +231,13 @@ def explain(rule: Rule, signing: Signing, facts: Facts, now: datetime) -> Explan
 
 def _select_rows(
     condition: Condition, signing: Signing, signer: Signer | None, number: int, *, wanted: bool
-) -> Iterator[Row]:
-    if isinstance(condition, Match):
+) -> Iterator[ExplanationRow]:
+    if isinstance(condition, FieldMatch):
         found = list(dict.fromkeys(values(condition.field, signing, signer)))
         expected = any_of(condition.patterns)
         holds = condition.holds(signing, signer) is wanted
         shown = expected if wanted else f"not {expected}"
-        yield Row("select", number, condition.field, shown, ", ".join(found[:10]) or "(nothing)", holds)
+        yield ExplanationRow("select", number, condition.field, shown, ", ".join(found[:10]) or "(nothing)", holds)
     elif isinstance(condition, Not):
         yield from _select_rows(condition.condition, signing, signer, number, wanted=not wanted)
     else:
@@ -246,20 +246,22 @@ def _select_rows(
         if isinstance(condition, (AllOf, AnyOf)) and len(condition.conditions) > 1:
             label = "all of these" if isinstance(condition, AllOf) else "any of these"
             holds = condition.holds(signing, signer)
-            yield Row("select", number, label, str(wanted).lower(), str(holds).lower(), holds is wanted)
+            yield ExplanationRow("select", number, label, str(wanted).lower(), str(holds).lower(), holds is wanted)
 
 
-def _expect_rows(case: Case, selected: SelectedSigner, number: int) -> Iterator[Row]:
+def _expect_rows(case: Case, selected: SelectedSigner, number: int) -> Iterator[ExplanationRow]:
     if selected.signer is not None and case.signer is not None:
         trust = selected.signer.trust
         wanted = "trusted, or no certificate"
-        yield Row("expect", number, "chain", wanted, trust, trust in ("trusted", "no-certificate"))
+        yield ExplanationRow("expect", number, "chain", wanted, trust, trust in ("trusted", "no-certificate"))
         wanted = "a trusted authority, or the key's fingerprint in the rule"
-        yield Row("expect", number, "vouched for by", wanted, selected.voucher, not selected.is_unverified)
+        yield ExplanationRow("expect", number, "vouched for by", wanted, selected.voucher, not selected.is_unverified)
         for defect in case.signer.defects:
-            yield Row("expect", number, "unreadable part", "readable", defect, ok=False)
+            yield ExplanationRow("expect", number, "unreadable part", "readable", defect, ok=False)
     for reason in _implied_repository(case):
-        yield Row("expect", number, reason.id, reason.expected, reason.found, ok=False)
+        yield ExplanationRow("expect", number, reason.id, reason.expected, reason.found, ok=False)
     for expectation in case.rule.expect:
         for check in expectation.checks(case):
-            yield Row("expect", number, f"{expectation.key}: {check.label}", check.expected, check.found, check.ok)
+            yield ExplanationRow(
+                "expect", number, f"{expectation.key}: {check.label}", check.expected, check.found, check.ok
+            )

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from rules.acknowledged import SignerPattern
 from rules.expectations.claims import without_ref
-from rules.facts import Authorisation, DigestSource, Facts, Known, Leave, Past
+from rules.facts import Authorisation, DigestSource, Facts, Known, Leave, PastFacts
 from rules.judge import judge
 from rules.pattern import build_issuers, source_repository
 from rules.rule import Rule, Verdict
@@ -50,7 +50,7 @@ _ORDER: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ProposedExpectation:
     """One proposed expectation: its key in `expect`, its values, and the sentence a form shows beside its tick box.
 
     `seen` of the `past` trusted signings meet it; without a past it is a guess from the name alone.
@@ -68,7 +68,7 @@ class Part:
         return list(self.values) if len(self.values) > 1 else self.values[0]
 
 
-class NoPast(Past):
+class NoPast(PastFacts):
     """Nothing was seen before."""
 
     @override
@@ -129,14 +129,14 @@ def verdict_of(rule: Rule, signing: Signing, now: datetime) -> Verdict:
     return judge(rule, signing, NO_FACTS, now)
 
 
-def learn(subject: Subject, past: Sequence[Signing]) -> list[Part]:
+def learn(subject: Subject, past: Sequence[Signing]) -> list[ProposedExpectation]:
     """Propose an expectation of signings in a name. `past` are signings in it, trusted or not; only trusted count."""
     shown = [found for signing in past if (found := _shown(signing))]
     parts = [part for key in _ORDER if (part := _learned(key, shown)) is not None]
     return parts or list(_guessed(subject))
 
 
-def offers(times: Sequence[datetime]) -> list[Part]:
+def offers(times: Sequence[datetime]) -> list[ProposedExpectation]:
     """Expectations that depend on the subscriber's own past; proposed with an empty tick box.
 
     `times` are of past signings.
@@ -145,7 +145,7 @@ def offers(times: Sequence[datetime]) -> list[Part]:
     busiest = max((sum(at <= each <= at + _DAY for each in ordered) for at in ordered), default=0)
     rate = {"at_most": str(max(_LEAST_RATE, 2 * busiest)), "per": "1d"}
     chosen: Mapping[str, Any] = {"same_issuer": "true", "rate": rate, "authorised": []}
-    return [Part(key, (value,), describe(key, value)) for key, value in chosen.items()]
+    return [ProposedExpectation(key, (value,), describe(key, value)) for key, value in chosen.items()]
 
 
 def widen(parts: Mapping[str, Any], signing: Signing, rule: Rule, now: datetime) -> dict[str, Any]:
@@ -263,7 +263,7 @@ def _ref(value: str) -> Any:
     return {"glob": "refs/tags/v*"} if tag[:1] == "v" and tag[1:2].isdigit() else {"glob": "refs/tags/*"}
 
 
-def _learned(key: str, shown: Sequence[Mapping[str, tuple[Any, ...]]]) -> Part | None:
+def _learned(key: str, shown: Sequence[Mapping[str, tuple[Any, ...]]]) -> ProposedExpectation | None:
     carrying = [each[key] for each in shown if key in each]
     # A part that some signings lack would make each of these unexpected.
     if not carrying or len(carrying) < len(shown) - max(1, int(len(shown) * _RARE)) or (key == "runner" and not shown):
@@ -276,10 +276,10 @@ def _learned(key: str, shown: Sequence[Mapping[str, tuple[Any, ...]]]) -> Part |
         return None
     kept = tuple(by_text[text] for text in usual)
     matching = sum(1 for values in carrying if all(str(value) in usual for value in values))
-    return Part(key, kept, describe(key, list(kept)), matching, len(shown))
+    return ProposedExpectation(key, kept, describe(key, list(kept)), matching, len(shown))
 
 
-def _guessed(subject: Subject) -> Iterator[Part]:
+def _guessed(subject: Subject) -> Iterator[ProposedExpectation]:
     """A guess from the name alone, before the first signing in it."""
     if subject.kind is SubjectKind.REPOSITORY:
         guesses: dict[str, tuple[Any, ...]] = {
@@ -288,7 +288,7 @@ def _guessed(subject: Subject) -> Iterator[Part]:
             "repository": (subject.text,),
         }
         for key, values in guesses.items():
-            yield Part(key, values, describe(key, values[0] if len(values) == 1 else list(values)))
+            yield ProposedExpectation(key, values, describe(key, values[0] if len(values) == 1 else list(values)))
 
 
 def _or(values: Sequence[Any]) -> str:

@@ -12,7 +12,7 @@ from rules.matching.matcher import compile_rules
 from rules.matching.required_keys import cover_of_condition
 from rules.pattern import GITLAB, NAME_FIELDS, Forge, Pattern, PatternForm, forge_of, glob_literals, names_ignore_case
 from rules.rule import ClaimExpectation, Rule, RuleSet
-from rules.selection import AllOf, AnyOf, Condition, Match, Not, outline, walk
+from rules.selection import AllOf, AnyOf, Condition, FieldMatch, Not, outline, walk
 from sigstore_entries.signing import EntryRef, Name, NameForm, Signer, SignerForm, Signing
 
 KNOWN_ISSUERS: Final = (
@@ -196,7 +196,7 @@ def _minds_case(pattern: Pattern) -> bool:
 
 def _is_about_one_log(condition: Condition) -> bool:
     """True if every match must be of a kind or in a log: an entry and its certificate never both are."""
-    if isinstance(condition, Match):
+    if isinstance(condition, FieldMatch):
         return condition.field in ("kind", "log")
     return isinstance(condition, AllOf) and any(_is_about_one_log(each) for each in condition.conditions)
 
@@ -244,7 +244,7 @@ def _contradiction(condition: Condition) -> str | None:
     for each in flat:
         if json.dumps(outline(each)) in negated:
             return "it asks for a condition and for its opposite"
-    return _disjoint(match for match in flat if isinstance(match, Match))
+    return _disjoint(match for match in flat if isinstance(match, FieldMatch))
 
 
 def _flatten(condition: Condition) -> Iterator[Condition]:
@@ -255,9 +255,9 @@ def _flatten(condition: Condition) -> Iterator[Condition]:
         yield condition
 
 
-def _disjoint(matches: Iterator[Match]) -> str | None:
+def _disjoint(matches: Iterator[FieldMatch]) -> str | None:
     """Two conditions on a single-valued field with no exact value in common."""
-    known: dict[str, list[Match]] = {}
+    known: dict[str, list[FieldMatch]] = {}
     for match in matches:
         # A signer may carry several names and fingerprints, an entry several digests.
         if match.field in ("identity", "fingerprint", "digest", "issuer") or match.field[0].isdigit():
@@ -293,10 +293,10 @@ def _compare(rules: tuple[Rule, ...]) -> Iterator[Hint]:
 
 
 def _shadowed(rules: tuple[Rule, ...]) -> Iterator[Hint]:
-    broad = [rule for rule in rules if isinstance(rule.select, Match) and not _is_exact_identity(rule.select)]
+    broad = [rule for rule in rules if isinstance(rule.select, FieldMatch) and not _is_exact_identity(rule.select)]
     matcher = compile_rules(broad, max_unindexed=len(broad))
     for rule in rules:
-        if not isinstance(rule.select, Match) or not _is_exact_identity(rule.select):
+        if not isinstance(rule.select, FieldMatch) or not _is_exact_identity(rule.select):
             continue
         for pattern in rule.select.patterns:
             signer = Signer(SignerForm.CERTIFICATE, (Name(NameForm.OTHER, pattern.text),))
@@ -307,5 +307,5 @@ def _shadowed(rules: tuple[Rule, ...]) -> Iterator[Hint]:
                 yield Hint(HintId.SHADOWED, rule.id, message, rule.line, rule.column)
 
 
-def _is_exact_identity(match: Match) -> bool:
+def _is_exact_identity(match: FieldMatch) -> bool:
     return match.field == "identity" and all(each.form is PatternForm.EXACT for each in match.patterns)

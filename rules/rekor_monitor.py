@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from rules.pattern import MAX_PATTERN, compile_regex
 from rules.rule_file import Value, load_rules, rule_lines
 from rules.selection import is_oid, normal_fingerprint
-from settings.document import DocumentError, Listing, Mapping, Misplaced, Node, Problem, Scalar, read_yaml
+from settings.document import DocumentError, Listing, Mapping, Misplaced, Node, Scalar, SettingsProblem, read_yaml
 from settings.reading import read_list, read_text
 from sigstore_entries.certificate import BY_NAME
 
@@ -153,7 +153,7 @@ class Imported:
     """
 
     text: str
-    lost: tuple[Problem, ...]
+    lost: tuple[SettingsProblem, ...]
 
 
 class _Import:
@@ -161,14 +161,14 @@ class _Import:
 
     def __init__(self) -> None:
         self.rules: list[str] = []
-        self.remarks: list[Problem] = []
-        self.lost: list[Problem] = []
+        self.remarks: list[SettingsProblem] = []
+        self.lost: list[SettingsProblem] = []
         self.above = 0
         self._numbers: Counter[str] = Counter()
 
     def remark(self, node: Node, text: str) -> None:
         """Record why a setting that watches no value is left out."""
-        self.remarks.append(Problem(text, node.line + self.above, node.column))
+        self.remarks.append(SettingsProblem(text, node.line + self.above, node.column))
 
     def lose(self, node: Node, text: str) -> None:
         """Record why a watched value cannot be carried over."""
@@ -199,13 +199,13 @@ def import_rekor_monitor(text: str, name: str = "rekor-monitor configuration") -
         problem = replace(misplaced.problem, line=misplaced.problem.line + found.above)
         raise DocumentError([problem], name) from None
     if not found.rules:
-        raise DocumentError([*found.remarks, Problem("nothing to watch was found under monitoredValues")], name)
+        raise DocumentError([*found.remarks, SettingsProblem("nothing to watch was found under monitoredValues")], name)
     written = "\n".join([*_head(found.remarks), "version: 1", "rules:", *found.rules, ""])
     load_rules(written, "the imported rules")
     return Imported(written, tuple(found.lost))
 
 
-def _head(remarks: Sequence[Problem]) -> Iterator[str]:
+def _head(remarks: Sequence[SettingsProblem]) -> Iterator[str]:
     yield "# Imported from a rekor-monitor configuration. Every match is reported until a rule has `expect`."
     yield "# Regular expressions could match anywhere in a value there, so they stand between `.*` here."
     for remark in remarks:

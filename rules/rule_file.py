@@ -10,7 +10,7 @@ from typing import Final
 from rules.expectations.kinds import read_expect
 from rules.rule import Rule, RuleSet, RuleSeverity, read_look_back
 from rules.selection import read_select
-from settings.document import MAX_PROBLEMS, DocumentError, Listing, Misplaced, Node, Problem, read_yaml
+from settings.document import MAX_PROBLEMS, DocumentError, Listing, Misplaced, Node, SettingsProblem, read_yaml
 from settings.reading import Fields, read_choice, read_list, read_text
 
 VERSION: Final = "1"
@@ -24,7 +24,7 @@ _CHANNEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 def load_rules(text: str, name: str = "rules") -> RuleSet:
     """Read a rule file. Raises `DocumentError` with every problem found; `name` is what messages call the file."""
     root = read_yaml(text, name)
-    problems: list[Problem] = []
+    problems: list[SettingsProblem] = []
     rules: list[Rule] = []
     try:
         nodes = _rule_nodes(root)

@@ -37,7 +37,7 @@ _HEX = re.compile(r"[0-9a-f]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
+class FieldMatch:
     """Some value of `field` matches one of the patterns.
 
     `field` is `identity`, `issuer`, `fingerprint`, `digest`, `kind`, `log`, a Fulcio claim name or a dotted OID.
@@ -85,7 +85,7 @@ class Not:
         return not self.condition.holds(signing, signer)
 
 
-Condition = Match | AllOf | AnyOf | Not
+Condition = FieldMatch | AllOf | AnyOf | Not
 
 
 def matching_signers(condition: Condition, signing: Signing) -> tuple[Signer | None, ...]:
@@ -102,8 +102,8 @@ def matched_values(condition: Condition, field: str, signing: Signing, signer: S
             yield value
 
 
-def _positive(condition: Condition) -> Iterator[Match]:
-    if isinstance(condition, Match):
+def _positive(condition: Condition) -> Iterator[FieldMatch]:
+    if isinstance(condition, FieldMatch):
         yield condition
     elif not isinstance(condition, Not):
         for each in condition.conditions:
@@ -206,7 +206,7 @@ def _read_all(node: Node, *, negated: bool) -> Condition:
         elif key.text == "oid":
             conditions.extend(_read_oids(value))
         else:
-            conditions.append(Match(key.text, _read_patterns(key.text, value, negated=negated)))
+            conditions.append(FieldMatch(key.text, _read_patterns(key.text, value, negated=negated)))
     if not conditions:
         raise Misplaced("select is empty: it would match every entry of every log", node)
     return conditions[0] if len(conditions) == 1 else AllOf(tuple(conditions))
@@ -221,7 +221,7 @@ def _branches(node: Node) -> tuple[Node, ...]:
 def _read_oids(node: Node) -> Iterator[Condition]:
     fields = Fields(node, [], "oid", extra=is_oid)
     for key, value in fields.node.entries:
-        yield Match(key.text, read_list(value, read_pattern))
+        yield FieldMatch(key.text, read_list(value, read_pattern))
 
 
 def is_oid(text: str) -> bool:
@@ -278,16 +278,16 @@ def _read_fingerprint(node: Node) -> str:
 
 def count(condition: Condition) -> int:
     """Number of conditions and patterns in the tree."""
-    if isinstance(condition, Match):
+    if isinstance(condition, FieldMatch):
         return 1
     if isinstance(condition, Not):
         return 1 + count(condition.condition)
     return 1 + sum(count(each) for each in condition.conditions)
 
 
-def walk(condition: Condition) -> Iterator[Match]:
-    """Every `Match` of the tree, negated ones included."""
-    if isinstance(condition, Match):
+def walk(condition: Condition) -> Iterator[FieldMatch]:
+    """Every `FieldMatch` of the tree, negated ones included."""
+    if isinstance(condition, FieldMatch):
         yield condition
     elif isinstance(condition, Not):
         yield from walk(condition.condition)
@@ -298,7 +298,7 @@ def walk(condition: Condition) -> Iterator[Match]:
 
 def outline(condition: Condition) -> object:
     """The condition as plain lists, the same for the same meaning as written: for comparing and hashing rules."""
-    if isinstance(condition, Match):
+    if isinstance(condition, FieldMatch):
         patterns = sorted([each.form.value, each.text, each.ignore_case] for each in condition.patterns)
         return [condition.field, patterns]
     if isinstance(condition, Not):
@@ -309,7 +309,7 @@ def outline(condition: Condition) -> object:
 
 def constrains(condition: Condition, fields: Iterable[str]) -> bool:
     """True if every match needs a fulfilled condition on one of `fields`."""
-    if isinstance(condition, Match):
+    if isinstance(condition, FieldMatch):
         return condition.field in fields
     if isinstance(condition, Not):
         return False
@@ -438,7 +438,7 @@ def _with_keys(signer: Signer, is_wanted: Callable[[str], bool]) -> Signer:
 
 def names_key(condition: Condition, signing: Signing, signer: Signer) -> bool:
     """True if the condition holds for this signer, and a fulfilled fingerprint condition is one cause."""
-    if isinstance(condition, Match):
+    if isinstance(condition, FieldMatch):
         return condition.field == "fingerprint" and condition.holds(signing, signer)
     if not isinstance(condition, (AllOf, AnyOf)) or not condition.holds(signing, signer):
         return False

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rules.learning import Part
+from rules.learning import ProposedExpectation
 from rules.pattern import GITLAB, Forge, build_issuers, forge_of
 from rules.rule_file import Value, flow, load_rules, rule_id, rule_lines, scalar
 from rules.subject import Subject
@@ -54,7 +54,7 @@ def starter(subject: str) -> Starter:
     return written
 
 
-def learned(subject: Subject, parts: Sequence[Part], past: int) -> Starter:
+def learned(subject: Subject, parts: Sequence[ProposedExpectation], past: int) -> Starter:
     """Rule for a name whose expectation was learned from `past` signings (`rules.learning.learn`)."""
     lines = rule_lines(
         rule_id(*subject.title.split("/")),

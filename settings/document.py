@@ -21,7 +21,7 @@ _NULLS: Final = frozenset({"", "~", "null", "Null", "NULL"})
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class SettingsProblem:
     """One error in a file. Lines and columns count from 1; 0 means that the place is unknown."""
 
     message: str
@@ -32,7 +32,7 @@ class Problem:
 class DocumentError(ValueError):
     """The file cannot be used. `problems` are the errors found, in file order."""
 
-    def __init__(self, problems: Sequence[Problem], name: str = "file") -> None:
+    def __init__(self, problems: Sequence[SettingsProblem], name: str = "file") -> None:
         self.problems = tuple(problems)
         self.name = name
         super().__init__("\n".join(f"{name}:{each.line}:{each.column}: {each.message}" for each in self.problems))
@@ -41,9 +41,9 @@ class DocumentError(ValueError):
 class Misplaced(Exception):
     """One problem, raised to the caller that collects them."""
 
-    def __init__(self, message: str, node: "Node | Problem") -> None:
+    def __init__(self, message: str, node: "Node | SettingsProblem") -> None:
         super().__init__(message)
-        self.problem = Problem(message, node.line, node.column)
+        self.problem = SettingsProblem(message, node.line, node.column)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class _Open:
 def read_yaml(text: str, name: str = "file") -> Node:
     """Read one YAML document. Raises `DocumentError`; time and memory are bounded by the caps above."""
     if len(text) > MAX_BYTES:
-        raise DocumentError([Problem(f"the file is larger than {MAX_BYTES // 2**20} MiB")], name)
+        raise DocumentError([SettingsProblem(f"the file is larger than {MAX_BYTES // 2**20} MiB")], name)
     try:
         return _Composer().run(text)
     except Misplaced as misplaced:
@@ -122,7 +122,7 @@ def read_yaml(text: str, name: str = "file") -> Node:
     except yaml.YAMLError as error:
         raise DocumentError([_yaml_problem(error)], name) from None
     except UnicodeEncodeError:
-        raise DocumentError([Problem("the file holds characters that are not Unicode text")], name) from None
+        raise DocumentError([SettingsProblem("the file holds characters that are not Unicode text")], name) from None
 
 
 class _Composer:
@@ -201,11 +201,11 @@ def _at(event: yaml.Event) -> Scalar:
     return Scalar("", plain=True, line=line, column=column)
 
 
-def _yaml_problem(error: yaml.YAMLError) -> Problem:
+def _yaml_problem(error: yaml.YAMLError) -> SettingsProblem:
     mark = getattr(error, "problem_mark", None)
     what = getattr(error, "problem", None) or getattr(error, "reason", None) or "cannot be read"
     message = f"not YAML: {what}"
     if what == "found character that cannot start any token":
         # The YAML reader does not name the character: nearly always a tab, else one of @, ` and %.
         message = "not YAML: a tab, or a text that begins with @, ` or %. Indent with spaces, and quote such a text"
-    return Problem(message, mark.line + 1, mark.column + 1) if mark is not None else Problem(message)
+    return SettingsProblem(message, mark.line + 1, mark.column + 1) if mark is not None else SettingsProblem(message)

@@ -69,7 +69,7 @@ class Written:
             raise Misplaced(told if told.startswith(f"{where}.") else f"{where}: {told}", error.problem) from None
 
 
-class Given:
+class PassedThrough:
     """A value that is not in the file: it is handed to `read_model`, and kept as it is."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

@@ -31,7 +31,7 @@ from sign_lite.files import (
 from sign_lite.keyed import load_key
 from sign_lite.login import LoginKind, log_in
 from sign_lite.private_key import KeyPair, read_key_pair
-from sign_lite.signing import Signing, build_statement, signer
+from sign_lite.signing import BundleSigner, build_statement, signer
 from sign_lite.trust import (
     TOKEN_VARIABLE,
     Trust,
@@ -41,7 +41,7 @@ from sign_lite.trust import (
     load_trust_config,
     over_tuf,
 )
-from sign_lite.verifying import Signed, verify_file
+from sign_lite.verifying import WantedSigner, verify_file
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -115,7 +115,7 @@ def reported(command: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class SignerOptions:
     """Options of a command that name the signer."""
 
     token: str | None = None
@@ -124,7 +124,7 @@ class Given:
     key: Path | None = None
 
 
-def signing_as(config: ClientTrustConfig, given: Given) -> IdentityToken | KeyPair:
+def signing_as(config: ClientTrustConfig, given: SignerOptions) -> IdentityToken | KeyPair:
     """The signer: a key, a person who signs in, or the identity of a token. Raises `SignLiteError`."""
     ways = [each for each in (given.token, given.token_file, given.login, given.key) if each is not None]
     if len(ways) > 1:
@@ -147,7 +147,7 @@ def key_password() -> bytes:
 
 
 @contextmanager
-def opened_signer(trust_config: str, rekor_version: int | None, given: Given) -> Iterator[Signing]:
+def opened_signer(trust_config: str, rekor_version: int | None, given: SignerOptions) -> Iterator[BundleSigner]:
     """The signer and the deployment that the options name."""
     config = load_trust_config(trust_config, rekor_version)
     with signer(config, signing_as(config, given)) as opened:
@@ -188,7 +188,9 @@ def sign(
         check_writable(target, overwrite=overwrite)
     artifacts = [hash_file(file, more=key is not None) for file in files]
     results = []
-    with opened_signer(trust_config, rekor_version, Given(identity_token, identity_token_file, login, key)) as opened:
+    with opened_signer(
+        trust_config, rekor_version, SignerOptions(identity_token, identity_token_file, login, key)
+    ) as opened:
         work = zip(files, targets, artifacts, strict=True)
         for file, target, artifact in track(list(work), "signing", console=_errors, disable=not _errors.is_terminal):
             made = opened.file(artifact)
@@ -238,7 +240,9 @@ def attest(
     content = read_predicate(predicate)
     subjects = [(file, hash_file(file, more=False)) for file in files]
     statement = build_statement(subjects, predicate_type, content)
-    with opened_signer(trust_config, rekor_version, Given(identity_token, identity_token_file, login, key)) as opened:
+    with opened_signer(
+        trust_config, rekor_version, SignerOptions(identity_token, identity_token_file, login, key)
+    ) as opened:
         made = opened.statement(statement)
     write_bundle(target, made.json)
     results = [
@@ -281,7 +285,7 @@ def verify_command(
         raise typer.Exit(1)
 
 
-def _verified(file: Path, source: Path, trust: Trust, who: Signed) -> dict[str, Any]:
+def _verified(file: Path, source: Path, trust: Trust, who: WantedSigner) -> dict[str, Any]:
     """Result for one file: that of the first bundle file of `source` that verifies, or why each one fails."""
     artifact = hash_named(file)
     result: dict[str, Any] = {"file": str(file), "sha256": artifact.sha256.hex()}
@@ -295,15 +299,15 @@ def _verified(file: Path, source: Path, trust: Trust, who: Signed) -> dict[str, 
     return {**result, "bundle": str(source), "verified": False, "problem": "; ".join(problems[:_SHOWN]) + more}
 
 
-def signed_by(identity: str | None, issuer: str | None, key: Path | None) -> Signed:
+def signed_by(identity: str | None, issuer: str | None, key: Path | None) -> WantedSigner:
     """The wanted signer, from the options of a command. Raises `Misuse`."""
     if key is not None:
         if identity is not None or issuer is not None:
             raise Misuse("give a key, or an identity with its issuer: a bundle has one of them")
-        return Signed(key=load_key(read_small(key, "key"), str(key)))
+        return WantedSigner(key=load_key(read_small(key, "key"), str(key)))
     if identity is None or issuer is None:
         raise Misuse("say who must have signed: --identity and --issuer, or --key")
-    return Signed(identity, issuer)
+    return WantedSigner(identity, issuer)
 
 
 def trusted_by(trusted_root: Path | None, trust_config: str | None) -> Trust:

@@ -19,13 +19,13 @@ class Misuse(SignLiteError):
     exit_code = 2
 
 
-class Refused(SignLiteError):
+class ServiceRefused(SignLiteError):
     """A service refused the request; another try with the same input would fail too."""
 
     exit_code = 3
 
 
-class Unreachable(SignLiteError):
+class ServiceUnreachable(SignLiteError):
     """A service did not answer, or not in time."""
 
     exit_code = 3

@@ -17,13 +17,13 @@ from typing import Annotated, Any, Final
 import typer
 from cryptography import x509
 
-from sign_lite.commands import Given, reported, signing_as
+from sign_lite.commands import SignerOptions, reported, signing_as
 from sign_lite.errors import Misuse, VerificationFailed
 from sign_lite.files import Artifact, read_small
 from sign_lite.login import LoginKind
 from sign_lite.signing import signer
 from sign_lite.trust import load_trust, load_trust_config
-from sign_lite.verifying import Signed, verify_held
+from sign_lite.verifying import WantedSigner, verify_held
 from sigstore_entries import der
 from sigstore_entries.certificate import read_certificate
 from sigstore_entries.git_signature import (
@@ -101,7 +101,7 @@ def sign_cms(payload: bytes, settings: Mapping[str, str]) -> bytes:
     config = load_trust_config(settings[TRUST], 1)
     token_file = settings.get("SIGN_LITE_TOKEN_FILE")
     login = _login(settings)
-    by = signing_as(config, Given(token_file=Path(token_file) if token_file else None, login=login))
+    by = signing_as(config, SignerOptions(token_file=Path(token_file) if token_file else None, login=login))
     with signer(config, by) as opened:
         attributes = _attributes(payload, datetime.now(UTC))
         digest = bytes.fromhex(sha256(attributes).partition(":")[2])
@@ -122,7 +122,7 @@ def _verify(file: Path, payload: bytes, settings: Mapping[str, str], status_fd: 
         signature = read_cms(payload, read_small(file, "signature"))
         told = read_certificate(signature.certificates[0])
         name = next((each.value for each in told.names), "")
-        who = Signed(
+        who = WantedSigner(
             settings.get("SIGN_LITE_IDENTITY") or name, settings.get("SIGN_LITE_ISSUER") or str(told.issuer or "")
         )
         digest = bytes.fromhex(sha256(signature.signed_attributes).partition(":")[2])

@@ -15,14 +15,13 @@ from outbound.registry import (
     EMPTY,
     EMPTY_CONFIG,
     IMAGE_MANIFEST,
-    Manifest,
     NotInRegistry,
     Registry,
     RegistryFailed,
+    RegistryManifest,
 )
 from sign_lite.commands import (
     AsJson,
-    Given,
     Identity,
     Issuer,
     Login,
@@ -30,6 +29,7 @@ from sign_lite.commands import (
     PredicateType,
     PublicKey,
     RekorVersion,
+    SignerOptions,
     SigningKey,
     Token,
     TokenFile,
@@ -43,10 +43,10 @@ from sign_lite.commands import (
     signed_by,
     trusted_by,
 )
-from sign_lite.errors import Misuse, Refused, Unreachable, VerificationFailed
+from sign_lite.errors import Misuse, ServiceRefused, ServiceUnreachable, VerificationFailed
 from sign_lite.files import Artifact
 from sign_lite.trust import Trust
-from sign_lite.verifying import Signed, verify_held
+from sign_lite.verifying import WantedSigner, verify_held
 from sigstore_entries.bundle_file import BUNDLE_0_3, NoBundle, NotHeld
 from sigstore_entries.image_signature import Found, read_signature, signed_bytes
 from sigstore_entries.release import IMAGE_SIGNATURE, STATEMENT, image_statement
@@ -88,7 +88,7 @@ def sign_image(
     with _opened(name, allow_http=allow_http) as (registry, image, manifest):
         statement = _ImageStatement(image_statement(str(image.digest)))
         with opened_signer(
-            trust_config, rekor_version, Given(identity_token, identity_token_file, login, key)
+            trust_config, rekor_version, SignerOptions(identity_token, identity_token_file, login, key)
         ) as opened:
             made = opened.statement(statement)
         _push(registry, manifest, made.json.encode(), IMAGE_SIGNATURE)
@@ -124,7 +124,7 @@ def attest_image(
             "predicate": content,
         }
         with opened_signer(
-            trust_config, rekor_version, Given(identity_token, identity_token_file, login, key)
+            trust_config, rekor_version, SignerOptions(identity_token, identity_token_file, login, key)
         ) as opened:
             made = opened.statement(Statement(json.dumps(document).encode()))
         _push(registry, manifest, made.json.encode(), predicate_type)
@@ -174,7 +174,7 @@ def verify_image(
     raise typer.Exit(1)
 
 
-def _verified(found: Found | NotHeld, image: ImageName, trust: Trust, who: Signed, wanted: str) -> dict[str, Any]:
+def _verified(found: Found | NotHeld, image: ImageName, trust: Trust, who: WantedSigner, wanted: str) -> dict[str, Any]:
     if isinstance(found, NotHeld):
         raise VerificationFailed(found.why)
     try:
@@ -190,8 +190,11 @@ def _verified(found: Found | NotHeld, image: ImageName, trust: Trust, who: Signe
 
 
 @contextmanager
-def _opened(name: str, *, allow_http: bool) -> Iterator[tuple[Registry, ImageName, Manifest]]:
-    """The registry, and the image with the digest that its tag has now. Raises `Misuse`, `Refused`, `Unreachable`."""
+def _opened(name: str, *, allow_http: bool) -> Iterator[tuple[Registry, ImageName, RegistryManifest]]:
+    """The registry, and the image with the digest that its tag has now.
+
+    Raises `Misuse`, `ServiceRefused`, `ServiceUnreachable`.
+    """
     try:
         image = parse_image_name(name)
     except BadImageName as error:
@@ -201,12 +204,12 @@ def _opened(name: str, *, allow_http: bool) -> Iterator[tuple[Registry, ImageNam
             manifest = registry.manifest(image.digest or image.tag or "latest")
             yield registry, image.at(manifest.digest), manifest
         except NotInRegistry as error:
-            raise Refused(str(error)) from error
+            raise ServiceRefused(str(error)) from error
         except RegistryFailed as error:
-            raise Unreachable(str(error)) from error
+            raise ServiceUnreachable(str(error)) from error
 
 
-def _push(registry: Registry, subject: Manifest, bundle: bytes, predicate_type: str) -> None:
+def _push(registry: Registry, subject: RegistryManifest, bundle: bytes, predicate_type: str) -> None:
     """Push a bundle as a referrer. SPEC image-spec 1.1, artifact usage; annotations are cosign's."""
     manifest = {
         "schemaVersion": 2,

@@ -11,7 +11,7 @@ from sigstore._internal.rekor.client_v2 import RekorV2Client
 from sigstore._internal.timestamp import TimestampError
 from sigstore.models import ClientTrustConfig
 
-from sign_lite.errors import Misuse, Unreachable
+from sign_lite.errors import Misuse, ServiceUnreachable
 from sign_lite.files import Artifact
 from sign_lite.private_key import KeyPair
 from sigstore_entries.bundle_file import BUNDLE_0_3
@@ -96,7 +96,7 @@ class KeySigner:
         try:
             replies = [each.request_timestamp(signature) for each in self._authorities]
         except TimestampError as error:
-            raise Unreachable(f"the timestamp authority gave no time: {str(error)[:200]}") from error
+            raise ServiceUnreachable(f"the timestamp authority gave no time: {str(error)[:200]}") from error
         return [{"signedTimestamp": _b64(each.as_bytes())} for each in replies]
 
 

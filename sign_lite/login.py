@@ -17,7 +17,7 @@ from sigstore.models import ClientTrustConfig
 from sigstore.oidc import IdentityError, IdentityToken, Issuer, IssuerError
 
 from addresses.url import is_https_or_loopback
-from sign_lite.errors import Misuse, Refused, SignLiteError, Unreachable
+from sign_lite.errors import Misuse, ServiceRefused, ServiceUnreachable, SignLiteError
 
 CLIENT_ID: Final = "sigstore"
 _DEVICE_GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"
@@ -75,7 +75,7 @@ def device_token(
             ends = clock() + min(int(begun.get("expires_in") or _LONGEST_WAIT), _LONGEST_WAIT)
             interval = min(max(int(begun.get("interval") or _INTERVAL), 1), _LONGEST_INTERVAL)
         except (KeyError, TypeError, ValueError) as error:
-            raise Refused(f"{issuer} began a device login without fields that RFC 8628 requires") from error
+            raise ServiceRefused(f"{issuer} began a device login without fields that RFC 8628 requires") from error
         say(f"Open {_inert(page)} on any device, and check that it shows the code {_inert(user_code)}.")
         poll = {
             "grant_type": _DEVICE_GRANT,
@@ -93,14 +93,14 @@ def device_token(
                 interval = min(interval + _INTERVAL, _LONGEST_INTERVAL)
             elif problem != "authorization_pending":
                 detail = _inert(str(told.get("error_description") or problem))
-                raise Refused(f"the login was not granted: {detail}")
-    raise Refused("the login was not granted in time; start again")
+                raise ServiceRefused(f"the login was not granted: {detail}")
+    raise ServiceRefused("the login was not granted in time; start again")
 
 
 def _end_point(issuer: str, found: Mapping[str, Any], name: str) -> str:
     url = found.get(name)
     if not isinstance(url, str) or not is_https_or_loopback(url):
-        raise Refused(f"{issuer} names no usable {name}: it offers no device login; try --login browser")
+        raise ServiceRefused(f"{issuer} names no usable {name}: it offers no device login; try --login browser")
     return url
 
 
@@ -117,7 +117,7 @@ def _answer(
         value = None
     fine = status == requests.codes.ok or (refusals and status == requests.codes.bad_request)
     if not fine or not isinstance(value, dict):
-        raise Refused(f"{url} answered {status} and not what a login needs")
+        raise ServiceRefused(f"{url} answered {status} and not what a login needs")
     return value
 
 
@@ -128,12 +128,12 @@ def _translated() -> Iterator[None]:
     except SignLiteError:
         raise
     except (IdentityError, IssuerError, Error) as error:
-        raise Refused(f"the login failed: {_inert(str(error) or type(error).__name__)}") from error
+        raise ServiceRefused(f"the login failed: {_inert(str(error) or type(error).__name__)}") from error
     except EOFError as error:
         raise Misuse("no code was typed in") from error
     except requests.RequestException as error:
         url = str(error.request.url) if error.request is not None else "the login"
-        raise Unreachable(f"{url} did not answer: {type(error).__name__}; try again later") from error
+        raise ServiceUnreachable(f"{url} did not answer: {type(error).__name__}; try again later") from error
 
 
 def _say(text: str) -> None:

@@ -15,7 +15,7 @@ from sigstore.oidc import ExpiredIdentity, IdentityToken
 from sigstore.sign import Signer, SigningContext
 from typing_extensions import override
 
-from sign_lite.errors import Misuse, Refused, SignLiteError, Unreachable
+from sign_lite.errors import Misuse, ServiceRefused, ServiceUnreachable, SignLiteError
 from sign_lite.files import Artifact
 from sign_lite.key_signing import KeySigner
 from sign_lite.private_key import KeyPair
@@ -31,8 +31,8 @@ class Made:
     told: dict[str, Any]
 
 
-class Signing(Protocol):
-    """Signs as one signer. Both methods raise `Refused` or `Unreachable`."""
+class BundleSigner(Protocol):
+    """Signs as one signer. Both methods raise `ServiceRefused` or `ServiceUnreachable`."""
 
     def file(self, artifact: Artifact) -> Made:
         """Sign a file, given by its digests."""
@@ -42,8 +42,11 @@ class Signing(Protocol):
 
 
 @contextlib.contextmanager
-def signer(config: ClientTrustConfig, by: IdentityToken | KeyPair) -> Iterator[Signing]:
-    """One signer for several signatures: one certificate, or a key. Raises `Refused`, `Unreachable` or `Misuse`."""
+def signer(config: ClientTrustConfig, by: IdentityToken | KeyPair) -> Iterator[BundleSigner]:
+    """One signer for several signatures: one certificate, or a key.
+
+    Raises `ServiceRefused`, `ServiceUnreachable` or `Misuse`.
+    """
     with _translated():
         if isinstance(by, KeyPair):
             yield _Keyed(KeySigner(by, config), by)
@@ -52,7 +55,7 @@ def signer(config: ClientTrustConfig, by: IdentityToken | KeyPair) -> Iterator[S
             yield _Certified(opened)
 
 
-class _Certified(Signing):
+class _Certified(BundleSigner):
     def __init__(self, opened: Signer) -> None:
         self._opened = opened
 
@@ -68,7 +71,7 @@ class _Certified(Signing):
         return Made(bundle.to_json(), describe(bundle))
 
 
-class _Keyed(Signing):
+class _Keyed(BundleSigner):
     def __init__(self, opened: KeySigner, key: KeyPair) -> None:
         self._opened, self._key = opened, key
 
@@ -84,7 +87,7 @@ class _Keyed(Signing):
         text = json.dumps(document)
         (held,) = read_bundle_file(text.encode())
         if isinstance(held, NotHeld):
-            raise Refused(f"the log's answer makes no bundle: {held.why}")
+            raise ServiceRefused(f"the log's answer makes no bundle: {held.why}")
         return Made(text, describe_keyed(held, self._key.public))
 
 
@@ -116,7 +119,7 @@ def _translated() -> Iterator[None]:
         raise Misuse("the identity token has expired; get a new one") from error
     except requests.RequestException as error:
         url = str(error.request.url) if error.request is not None else "a service"
-        raise Unreachable(f"{url} did not answer: {type(error).__name__}; try again later") from error
+        raise ServiceUnreachable(f"{url} did not answer: {type(error).__name__}; try again later") from error
     except Exception as error:
         # The package's own errors (FulcioClientError, RekorClientError, …) have no common base class.
         if not type(error).__module__.startswith("sigstore."):
@@ -132,9 +135,9 @@ def _service_error(error: Exception) -> SignLiteError:
     response = cause.response if isinstance(cause, requests.RequestException) else None
     if response is None:
         if isinstance(cause, requests.RequestException):
-            return Unreachable(f"a service did not answer: {type(cause).__name__}; try again later")
-        return Refused(str(error).strip() or type(error).__name__)
-    return Refused(f"{response.url} answered {response.status_code}: {_reason(response)}")
+            return ServiceUnreachable(f"a service did not answer: {type(cause).__name__}; try again later")
+        return ServiceRefused(str(error).strip() or type(error).__name__)
+    return ServiceRefused(f"{response.url} answered {response.status_code}: {_reason(response)}")
 
 
 def _reason(response: requests.Response) -> str:

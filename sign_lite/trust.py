@@ -11,7 +11,7 @@ from sigstore.models import ClientTrustConfig, TrustedRoot
 from sigstore.oidc import IdentityError, IdentityToken, detect_credential
 from sigstore_models.trustroot.v1 import TrustedRoot as InnerTrustedRoot
 
-from sign_lite.errors import Misuse, Unreachable
+from sign_lite.errors import Misuse, ServiceUnreachable
 from sign_lite.files import read_small
 from sigstore_entries.protobuf import canonical, read_json
 
@@ -23,7 +23,7 @@ _TRUST_CONFIG: Final = "application/vnd.dev.sigstore.clienttrustconfig"
 
 
 def load_trust_config(source: str, rekor_version: int | None) -> ClientTrustConfig:
-    """Trust configuration for signing, with one version of Rekor or the newest. Raises `Misuse`, `Unreachable`.
+    """Trust configuration for signing, with one version of Rekor or the newest. Raises `Misuse`, `ServiceUnreachable`.
 
     `source` is a file, a TUF repository's URL, or `public-good` or `staging`: Sigstore's own deployments, over TUF.
     """
@@ -58,7 +58,7 @@ def is_repository(source: str) -> bool:
 def over_tuf(url: str, root: Path | None = None) -> ClientTrustConfig:
     """Trust configuration of a TUF repository, brought up to date; `root` starts trust in it once.
 
-    Later calls verify each root with the one before. Raises `Misuse`, `Unreachable`.
+    Later calls verify each root with the one before. Raises `Misuse`, `ServiceUnreachable`.
     """
     if root is not None:
         read_small(root, "TUF root")
@@ -67,13 +67,13 @@ def over_tuf(url: str, root: Path | None = None) -> ClientTrustConfig:
     except (Error, OSError, ValueError) as error:
         cause = _first_line(error.__cause__) if isinstance(error.__cause__, Exception) else _first_line(error)
         hint = f"; trust in it begins with `sign-lite initialize --mirror {url} --root FILE`" if root is None else ""
-        raise Unreachable(f"the TUF repository {url} cannot be used: {cause}{hint}") from error
+        raise ServiceUnreachable(f"the TUF repository {url} cannot be used: {cause}{hint}") from error
 
 
 def load_trust(source: str) -> Trust:
     """Trust for verifying: a client trust configuration or a trusted root, in any legal spelling, or over TUF.
 
-    Raises `Misuse`, `Unreachable`.
+    Raises `Misuse`, `ServiceUnreachable`.
     """
     if is_repository(source):
         return trust_of(canonical(json.loads(over_tuf(source).trusted_root._inner.to_json())))  # noqa: SLF001
@@ -101,24 +101,26 @@ def trust_of(document: Mapping[str, Any]) -> Trust:
 
 
 def public_trust(*, staging: bool) -> Trust:
-    """Trust of Sigstore's public deployment, or of its staging one, over TUF. Raises `Unreachable`."""
+    """Trust of Sigstore's public deployment, or of its staging one, over TUF. Raises `ServiceUnreachable`."""
     try:
         found = (ClientTrustConfig.staging() if staging else ClientTrustConfig.production()).trusted_root
         # The package has no public access to the document.
         return trust_of(canonical(json.loads(found._inner.to_json())))  # noqa: SLF001
     except (Error, OSError, ValueError) as error:
-        raise Unreachable(f"the public trust root cannot be fetched: {_first_line(error)}") from error
+        raise ServiceUnreachable(f"the public trust root cannot be fetched: {_first_line(error)}") from error
 
 
 def signing_trust(trusted_root: Path | None, signing_config: Path | None, *, staging: bool) -> ClientTrustConfig:
-    """Trust configuration for signing of two files, or of a public deployment. Raises `Misuse`, `Unreachable`."""
+    """Signing trust of two files, or of a public deployment. Raises `Misuse`, `ServiceUnreachable`."""
     if trusted_root is None or signing_config is None:
         if trusted_root is not None or signing_config is not None:
             raise Misuse("--trusted-root and --signing-config belong together: give both or neither")
         try:
             return ClientTrustConfig.staging() if staging else ClientTrustConfig.production()
         except (Error, OSError, ValueError) as error:
-            raise Unreachable(f"the public trust configuration cannot be fetched: {_first_line(error)}") from error
+            raise ServiceUnreachable(
+                f"the public trust configuration cannot be fetched: {_first_line(error)}"
+            ) from error
     try:
         config = canonical(read_json(read_small(signing_config, "signing configuration")))
         document = {

@@ -29,7 +29,7 @@ _SHOWN: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Signed:
+class WantedSigner:
     """The wanted signer: a certificate's identity and issuer, or a key."""
 
     identity: str = ""
@@ -37,7 +37,7 @@ class Signed:
     key: ClientKey | None = None
 
 
-def verify_file(raw: bytes, artifact: Artifact, trust: Trust, who: Signed) -> dict[str, Any]:
+def verify_file(raw: bytes, artifact: Artifact, trust: Trust, who: WantedSigner) -> dict[str, Any]:
     """Prove with one of the bundles in `raw` that the signer wanted signed the file of these digests.
 
     Returns the contents of the bundle (`sign_lite.summary`). A file may hold several bundles, some of them about other
@@ -56,7 +56,7 @@ def verify_file(raw: bytes, artifact: Artifact, trust: Trust, who: Signed) -> di
     raise VerificationFailed("; ".join(problems[:_SHOWN]) + more)
 
 
-def verify_held(held: HeldBundle, artifact: Artifact, trust: Trust, who: Signed) -> dict[str, Any]:
+def verify_held(held: HeldBundle, artifact: Artifact, trust: Trust, who: WantedSigner) -> dict[str, Any]:
     """Prove with one bundle that the signer wanted signed the file; see `verify_file`."""
     return _verify_keyed(held, artifact, trust, who.key) if who.key else _verify_identity(held, artifact, trust, who)
 
@@ -67,7 +67,7 @@ def _verify_keyed(held: HeldBundle, artifact: Artifact, trust: Trust, key: Clien
     return {**describe_keyed(held, key), **attested}
 
 
-def _verify_identity(held: HeldBundle, artifact: Artifact, trust: Trust, who: Signed) -> dict[str, Any]:
+def _verify_identity(held: HeldBundle, artifact: Artifact, trust: Trust, who: WantedSigner) -> dict[str, Any]:
     """Check the certificate chain and its SCT, identity, log entry, a trusted time, and the signature."""
     if is_promised(held):
         policy = Identity(identity=who.identity, issuer=who.issuer)

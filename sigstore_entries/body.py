@@ -62,7 +62,7 @@ class MalformedBody(ValueError):
         self.code = code
 
 
-class Fields:
+class BodyObject:
     """One JSON object and where it stands in the body. Every access checks the type; `MalformedBody` says where."""
 
     __slots__ = ("_path", "_value")
@@ -86,11 +86,11 @@ class Fields:
             raise MalformedBody(f"{self._path}.{_step(name)} is missing")
         return self._value[name]
 
-    def object(self, *names: str) -> "Fields":
+    def object(self, *names: str) -> "BodyObject":
         """Object under a path of names."""
         here = self
         for name in names:
-            here = Fields(here.raw(name), f"{here._path}.{_step(name)}")
+            here = BodyObject(here.raw(name), f"{here._path}.{_step(name)}")
         return here
 
     def text(self, name: str) -> str:
@@ -108,12 +108,12 @@ class Fields:
         except MalformedText as error:
             raise MalformedBody(str(error)) from error
 
-    def list(self, name: str) -> "list[Fields]":
+    def list(self, name: str) -> "list[BodyObject]":
         """List of objects under `name`, at least one. `MAX_BODY` is the bound: an attacker could exceed a count."""
         value = self.raw(name)
         if not isinstance(value, list) or not value:
             raise MalformedBody(f"{self._path}.{name} is not a list of objects")
-        return [Fields(each, f"{self._path}.{name}[{at}]") for at, each in enumerate(value)]
+        return [BodyObject(each, f"{self._path}.{name}[{at}]") for at, each in enumerate(value)]
 
 
 def read_json(raw: bytes, what: str) -> Any:
@@ -165,7 +165,7 @@ class Decoded(NamedTuple):
     times: tuple[KnownTime, ...] = ()
 
 
-def hex_digest(fields: Fields, of: str = "artifact") -> Digest:
+def hex_digest(fields: BodyObject, of: str = "artifact") -> Digest:
     """Read `{"algorithm": …, "value": <hex>}`. Raises `MalformedBody`."""
     algorithm, value = fields.text("algorithm").lower(), fields.text("value").lower()
     if len(value) != _HEX_SIZES.get(algorithm) or set(value) - set("0123456789abcdef"):

@@ -25,7 +25,7 @@ import msgspec
 from pybase64 import b64decode
 
 from sigstore_entries import der, packages
-from sigstore_entries.body import MAX_BODY, Decoded, Fields, MalformedBody, failed, hex_digest, read_json, shown
+from sigstore_entries.body import MAX_BODY, BodyObject, Decoded, MalformedBody, failed, hex_digest, read_json, shown
 from sigstore_entries.certificate import (
     MAX_CERTIFICATE,
     MalformedVerifier,
@@ -295,47 +295,47 @@ _V2_ALGORITHMS: Final = {
 }
 
 
-def hashedrekord_v1(spec: Fields) -> Decoded:
+def hashedrekord_v1(spec: BodyObject) -> Decoded:
     """Decode hashedrekord 0.0.1: one digest, one PEM verifier."""
     text = spec.object("signature", "publicKey").bytes("content")
     signer = signer_from_pem(text, "signature.publicKey.content")
     return Decoded((signer,), (hex_digest(spec.object("data", "hash")),))
 
 
-def hashedrekord_v2(spec: Fields) -> Decoded:
+def hashedrekord_v2(spec: BodyObject) -> Decoded:
     """Decode hashedrekord 0.0.2 (Rekor v2). Newer clients log a DSSE envelope this way, over SHA-256 of its PAE."""
     inner = _only_one(spec, HASHEDREKORD_V2_NAMES)
     signer = _signer_v2(inner.object("signature"), "verifier")
     return Decoded((signer,), (_digest_v2(inner.object("data"), "artifact"),))
 
 
-def dsse_v1(spec: Fields) -> Decoded:
+def dsse_v1(spec: BodyObject) -> Decoded:
     """Decode dsse 0.0.1: payload and envelope digests, any number of PEM verifiers."""
     readers = [partial(_signer_of, each, "verifier") for each in spec.list("signatures")]
     digests = (hex_digest(spec.object("payloadHash"), "payload"), hex_digest(spec.object("envelopeHash"), "envelope"))
     return Decoded(all_signers(readers), digests)
 
 
-def dsse_v2(spec: Fields) -> Decoded:
+def dsse_v2(spec: BodyObject) -> Decoded:
     """Decode dsse 0.0.2 (Rekor v2 up to 2.2)."""
     inner = _only_one(spec, _DSSE_V2_NAMES)
     readers = [partial(_signer_v2, each, "verifier") for each in inner.list("signatures")]
     return Decoded(all_signers(readers), (_digest_v2(inner.object("payloadHash"), "payload"),))
 
 
-def intoto_v1(spec: Fields) -> Decoded:
+def intoto_v1(spec: BodyObject) -> Decoded:
     """Decode intoto 0.0.1: one PEM key; entries of the first year have no payload digest."""
     return Decoded((_signer_of(spec, "publicKey"),), _envelope_digests(spec.object("content")))
 
 
-def intoto_v2(spec: Fields) -> Decoded:
+def intoto_v2(spec: BodyObject) -> Decoded:
     """Decode intoto 0.0.2: the envelope's signatures, each with its PEM key."""
     content = spec.object("content")
     readers = [partial(_signer_of, each, "publicKey") for each in content.object("envelope").list("signatures")]
     return Decoded(all_signers(readers), _envelope_digests(content))
 
 
-def cose_v1(spec: Fields) -> Decoded:
+def cose_v1(spec: BodyObject) -> Decoded:
     """Decode cose 0.0.1: digests of payload and envelope, one PEM key."""
     data = spec.object("data")
     digests = [
@@ -346,18 +346,18 @@ def cose_v1(spec: Fields) -> Decoded:
     return Decoded((_signer_of(spec, "publicKey"),), tuple(digests))
 
 
-def _signer_of(fields: Fields, name: str) -> Signer:
+def _signer_of(fields: BodyObject, name: str) -> Signer:
     return signer_from_pem(fields.bytes(name), name)
 
 
-def _envelope_digests(content: Fields) -> tuple[Digest, ...]:
+def _envelope_digests(content: BodyObject) -> tuple[Digest, ...]:
     digests = [hex_digest(content.object("hash"), "envelope")]
     if "payloadHash" in content:
         digests.insert(0, hex_digest(content.object("payloadHash"), "payload"))
     return tuple(digests)
 
 
-def _only_one(spec: Fields, names: Sequence[str]) -> Fields:
+def _only_one(spec: BodyObject, names: Sequence[str]) -> BodyObject:
     """The object under the one of these names that is present. With two, readers could see two entries."""
     present = [name for name in names if name in spec]
     if len(present) > 1:
@@ -365,7 +365,7 @@ def _only_one(spec: Fields, names: Sequence[str]) -> Fields:
     return spec.object(present[0] if present else names[0])
 
 
-def _signer_v2(fields: Fields, name: str) -> Signer:
+def _signer_v2(fields: BodyObject, name: str) -> Signer:
     verifier = fields.object(name)
     forms: dict[str, Callable[[bytes], Signer]] = {
         "x509Certificate": signer_from_certificate,
@@ -378,7 +378,7 @@ def _signer_v2(fields: Fields, name: str) -> Signer:
     return forms[present[0]](verifier.object(present[0]).bytes("rawBytes"))
 
 
-def _digest_v2(data: Fields, of: str) -> Digest:
+def _digest_v2(data: BodyObject, of: str) -> Digest:
     name, value = data.text("algorithm"), data.bytes("digest")
     algorithm, size = _V2_ALGORITHMS.get(name, (None, 0))
     if algorithm is None or len(value) != size:
@@ -387,7 +387,7 @@ def _digest_v2(data: Fields, of: str) -> Digest:
 
 
 # Of logs of both API versions: (kind, apiVersion). hashedrekord and dsse 0.0.2 are Rekor v2's.
-KINDS: Final[Mapping[tuple[str, str], Callable[[Fields], Decoded]]] = MappingProxyType(
+KINDS: Final[Mapping[tuple[str, str], Callable[[BodyObject], Decoded]]] = MappingProxyType(
     {
         ("hashedrekord", "0.0.1"): hashedrekord_v1,
         ("hashedrekord", "0.0.2"): hashedrekord_v2,
@@ -423,7 +423,7 @@ def decode_rekor(body: bytes, where: EntryRef, integrated_time: datetime | None 
 
 
 def _decode(body: bytes, where: EntryRef, integrated_time: datetime | None) -> Signing | Unreadable:
-    top = Fields(read_json(body, "the body"), "body")
+    top = BodyObject(read_json(body, "the body"), "body")
     kind, version = top.text("kind"), top.text("apiVersion")
     decode = KINDS.get((kind, version))
     if decode is None:

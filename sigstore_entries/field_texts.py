@@ -29,7 +29,7 @@ _SHORT_FORM: Final = 0x80
 
 
 @dataclass(slots=True)
-class Shown:
+class FoundTexts:
     """Texts that were found: `texts[i]` in the certificate with number `owners[i]`.
 
     For each certificate outside of `unsure`, the texts include every text that decoding would give for the fields, and
@@ -58,9 +58,9 @@ class FieldTexts:
         self._names = _Identifier(SAN_OID) if "identity" in wanted else None
         self._others = tuple((_Identifier(oid), read) for each in wanted for oid, read in _readers(each))
 
-    def find(self, certificates: Sequence[bytes]) -> Shown:
+    def find(self, certificates: Sequence[bytes]) -> FoundTexts:
         """Search DER certificates or TBSCertificates. Never raises for any bytes."""
-        shown = Shown()
+        shown = FoundTexts()
         if max(map(len, certificates), default=0) > LARGEST:
             shown.unsure += [number for number, each in enumerate(certificates) if len(each) > LARGEST]
             certificates = [each if len(each) <= LARGEST else b"" for each in certificates]
@@ -198,7 +198,7 @@ _LONG_HEAD: Final = 12
 _SHORT, _LONG = _heads()
 
 
-def _add_names(shown: Shown, first: int, joined: bytes, ends: Sequence[int], places: Sequence[int]) -> None:
+def _add_names(shown: FoundTexts, first: int, joined: bytes, ends: Sequence[int], places: Sequence[int]) -> None:
     """Add the names of certificates numbered from `first` on; `places` are where the identifier of each SAN ends."""
     single = _single_names(joined, places)
     texts = b"\n".join(single).decode("latin-1").split("\n")

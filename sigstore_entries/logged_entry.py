@@ -73,7 +73,7 @@ _Log = TypeVar("_Log", bound=LoggingKey)
 
 
 @dataclass(frozen=True, slots=True)
-class ProvenEntry:
+class EntryInclusion:
     """A tree that a log signed and that holds the entry.
 
     `tree_name` is the origin that the checkpoint claims and the signature confirms; `is_rekor_v1` says that it has the
@@ -124,7 +124,7 @@ def checkpoint_of(entry: Mapping[str, Any]) -> bytes:
     return envelope
 
 
-def proven_entry(entry: Mapping[str, Any], log: LoggingKey) -> ProvenEntry:
+def proven_entry(entry: Mapping[str, Any], log: LoggingKey) -> EntryInclusion:
     """Verify the checkpoint by the log's key, and the inclusion proof up to it. Raises `NoProof`, `NotLogged`."""
     raw = checkpoint_of(entry)
     with _field_by_field():
@@ -147,7 +147,7 @@ def proven_entry(entry: Mapping[str, Any], log: LoggingKey) -> ProvenEntry:
             nodes = full_subtrees(index, checkpoint.size, leaf_hash(body), hashes, checkpoint.root)
         except ProofInvalid as error:
             raise NotLogged(f"the inclusion proof does not lead to the signed checkpoint: {error}") from error
-    return ProvenEntry(key, name, is_v1, note, checkpoint, index, body, hashes, nodes)
+    return EntryInclusion(key, name, is_v1, note, checkpoint, index, body, hashes, nodes)
 
 
 def entry_timestamp(entry: Mapping[str, Any], log: LoggingKey) -> EntryTimestamp | None:

@@ -5,7 +5,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Final
 
-from sigstore_entries.body import Decoded, Fields, MalformedBody, hex_digest, shown
+from sigstore_entries.body import BodyObject, Decoded, MalformedBody, hex_digest, shown
 from sigstore_entries.keys import signer_from_minisign, signer_from_pem, signer_from_pgp, signer_from_ssh
 from sigstore_entries.signing import Signer
 
@@ -19,7 +19,7 @@ _FORMATS: Final[Mapping[str, Callable[[bytes], Signer]]] = MappingProxyType(
 )
 
 
-def rekord_v1(spec: Fields) -> Decoded:
+def rekord_v1(spec: BodyObject) -> Decoded:
     """Decode rekord 0.0.1: a digest and a key in one of four formats."""
     signature = spec.object("signature")
     form = signature.text("format")
@@ -31,7 +31,7 @@ def rekord_v1(spec: Fields) -> Decoded:
     return Decoded((signer,), (hex_digest(spec.object("data", "hash")),))
 
 
-def jar_v1(spec: Fields) -> Decoded:
+def jar_v1(spec: BodyObject) -> Decoded:
     """Decode jar 0.0.1."""
     text = spec.object("signature", "publicKey").bytes("content")
     return Decoded(
@@ -39,26 +39,26 @@ def jar_v1(spec: Fields) -> Decoded:
     )
 
 
-def rpm_v1(spec: Fields) -> Decoded:
+def rpm_v1(spec: BodyObject) -> Decoded:
     """Decode rpm 0.0.1. The signature is in the package, not in the entry."""
     signer = signer_from_pgp(spec.object("publicKey").bytes("content"))
     return Decoded((signer,), (hex_digest(spec.object("package", "hash")),))
 
 
-def alpine_v1(spec: Fields) -> Decoded:
+def alpine_v1(spec: BodyObject) -> Decoded:
     """Decode alpine 0.0.1."""
     signer = signer_from_pem(spec.object("publicKey").bytes("content"), "publicKey.content")
     return Decoded((signer,), (hex_digest(spec.object("package", "hash")),))
 
 
-def helm_v1(spec: Fields) -> Decoded:
+def helm_v1(spec: BodyObject) -> Decoded:
     """Decode helm 0.0.1."""
     signature = _signature(spec, "chart", "provenance", "signature")
     signer = signer_from_pgp(spec.object("publicKey").bytes("content"), signature)
     return Decoded((signer,), (hex_digest(spec.object("chart", "hash")),))
 
 
-def _signature(spec: Fields, *path: str) -> bytes | None:
+def _signature(spec: BodyObject, *path: str) -> bytes | None:
     """The entry's signature; `None` where it cannot be read and so cannot name the key that made it."""
     try:
         return spec.object(*path).bytes("content")

@@ -8,7 +8,7 @@ import json
 import textwrap
 from typing import Final
 
-from sigstore_entries.body import Fields, MalformedBody, read_json
+from sigstore_entries.body import BodyObject, MalformedBody, read_json
 from sigstore_entries.entry import HASHEDREKORD_V2_NAMES, decode_rekor
 from sigstore_entries.signing import EntryRef, Signing
 
@@ -29,7 +29,7 @@ def rekor_v1_form(body: bytes) -> bytes | None:
     if digest.algorithm not in _ALGORITHMS:
         return None
     try:
-        spec = Fields(read_json(body, "the body"), "body").object("spec")
+        spec = BodyObject(read_json(body, "the body"), "body").object("spec")
         signature = spec.object(next(name for name in HASHEDREKORD_V2_NAMES if name in spec), "signature")
         signed = {"content": _b64(signature.bytes("content")), "publicKey": {"content": _b64(_pem(signature))}}
     except MalformedBody:
@@ -39,7 +39,7 @@ def rekor_v1_form(body: bytes) -> bytes | None:
     return json.dumps(form, sort_keys=True, separators=(",", ":")).encode()
 
 
-def _pem(signature: Fields) -> bytes:
+def _pem(signature: BodyObject) -> bytes:
     verifier = signature.object("verifier")
     name = next(name for name in _VERIFIERS if name in verifier)
     lines = textwrap.wrap(_b64(verifier.object(name).bytes("rawBytes")), _LINE)

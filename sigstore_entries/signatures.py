@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from sigstore_entries import der
-from sigstore_entries.body import Fields, MalformedBody, MalformedText, blocks, read_json
+from sigstore_entries.body import BodyObject, MalformedBody, MalformedText, blocks, read_json
 from sigstore_entries.der import read_spki_of, split_certificate
 from sigstore_entries.ed25519ph import verify_ed25519ph
 from sigstore_entries.entry import outline_signature
@@ -63,7 +63,7 @@ def has_wrong_signature(body: bytes, signing: Signing) -> bool:
 def _among_listed(body: bytes, signing: Signing) -> Signing:
     """Distinguish the keys that made the entry's signatures from those that are only listed in it."""
     try:
-        spec = Fields(read_json(body, "the body"), "body").object("spec")
+        spec = BodyObject(read_json(body, "the body"), "body").object("spec")
         checks = _LISTS[signing.kind](spec, signing)
     except (*_UNREADABLE, KeyError, IndexError, RecursionError):
         checks = {}
@@ -81,7 +81,7 @@ def _among_listed(body: bytes, signing: Signing) -> Signing:
     return replace(signing, signers=tuple(signers))
 
 
-def _of_metadata(spec: Fields, _: Signing) -> Mapping[str, SignatureCheck]:
+def _of_metadata(spec: BodyObject, _: Signing) -> Mapping[str, SignatureCheck]:
     message, made = signed_metadata(spec)
     return {
         fingerprint: _of_any(spki, message, made.get(fingerprint, ()), _OF_TUF)
@@ -89,7 +89,7 @@ def _of_metadata(spec: Fields, _: Signing) -> Mapping[str, SignatureCheck]:
     }
 
 
-def _of_time_stamp(spec: Fields, signing: Signing) -> Mapping[str, SignatureCheck]:
+def _of_time_stamp(spec: BodyObject, signing: Signing) -> Mapping[str, SignatureCheck]:
     signed = signed_content(spec.object("tsr").bytes("content"))
     return {
         fingerprint: _of_any(_spki(signer.certificate), signed.message, (signed.signature,), signed.algorithms)
@@ -128,7 +128,7 @@ def _check_only(body: bytes, signing: Signing, *, at_any_cost: bool) -> Signatur
     try:
         found = _outlined(body, signing)
         if found is None:
-            spec = Fields(read_json(body, "the body"), "body").object("spec")
+            spec = BodyObject(read_json(body, "the body"), "body").object("spec")
             found = _parts(spec, signing.kind, signing.version)
         if found is None or not signing.digests:
             return SignatureCheck.NOT_CHECKED
@@ -149,7 +149,7 @@ def _outlined(body: bytes, signing: Signing) -> tuple[bytes, bytes] | None:
     return (signer.tbs.spki if signer.tbs is not None and is_same else _spki(shown.haystack)), signature
 
 
-def _parts(spec: Fields, kind: str, version: str) -> tuple[bytes, bytes] | None:
+def _parts(spec: BodyObject, kind: str, version: str) -> tuple[bytes, bytes] | None:
     """SPKI and signature of the kinds that can be checked."""
     if (kind, version) == ("hashedrekord", "0.0.2"):
         signed = spec.object("hashedRekordV002", "signature")
@@ -217,7 +217,7 @@ def _verifies(verify: Callable[[], None]) -> bool:
 
 
 # Kinds that list keys or certificates, and the function that finds those that signed.
-_LISTS: Final[Mapping[str, Callable[[Fields, Signing], Mapping[str, SignatureCheck]]]] = MappingProxyType(
+_LISTS: Final[Mapping[str, Callable[[BodyObject, Signing], Mapping[str, SignatureCheck]]]] = MappingProxyType(
     {"tuf": _of_metadata, "rfc3161": _of_time_stamp}
 )
 LISTING_KINDS: Final = frozenset(_LISTS)

@@ -5,7 +5,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
-from sigstore_entries.body import Decoded, Fields, MalformedBody, MalformedText, blocks, read_json, shown
+from sigstore_entries.body import BodyObject, Decoded, MalformedBody, MalformedText, blocks, read_json, shown
 from sigstore_entries.certificate import MalformedVerifier
 from sigstore_entries.der import read_spki_of, split_certificate
 from sigstore_entries.keys import MalformedKey, all_signers, ed25519_spki, pkcs1_spki, signer_from_key, signer_from_pem
@@ -18,7 +18,7 @@ _HEX_P256: Final = 130
 _P256_PREFIX: Final = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")  # RFC 5480 2
 
 
-def tuf_v1(spec: Fields) -> Decoded:
+def tuf_v1(spec: BodyObject) -> Decoded:
     """Decode tuf 0.0.1: signers are all keys of the root, as Rekor's `Identities` has it.
 
     `signed_metadata` gives the keys that signed the metadata.
@@ -32,7 +32,7 @@ def tuf_v1(spec: Fields) -> Decoded:
     return Decoded(all_signers(readers))
 
 
-def signed_metadata(spec: Fields) -> tuple[bytes, dict[str, list[bytes]]]:
+def signed_metadata(spec: BodyObject) -> tuple[bytes, dict[str, list[bytes]]]:
     """The signed bytes of a tuf entry, and by key fingerprint the signatures attributed to that key.
 
     Raises `MalformedBody` or `ValueError` where they cannot be read.
@@ -47,7 +47,7 @@ def signed_metadata(spec: Fields) -> tuple[bytes, dict[str, list[bytes]]]:
     return canonical_json(metadata.raw("signed")), made
 
 
-def public_keys(spec: Fields) -> dict[str, bytes]:
+def public_keys(spec: BodyObject) -> dict[str, bytes]:
     """SPKI of each readable key of the root, by fingerprint."""
     keys, found = _keys(spec), dict[str, bytes]()
     for name in keys.names():
@@ -78,17 +78,17 @@ def canonical_json(value: Any) -> bytes:
     raise MalformedBody("canonical JSON has no numbers with a fraction")
 
 
-def _keys(spec: Fields) -> Fields:
+def _keys(spec: BodyObject) -> BodyObject:
     return _document(spec.object("root"), "root.content").object("signed", "keys")
 
 
-def _document(holder: Fields, what: str) -> Fields:
+def _document(holder: BodyObject, what: str) -> BodyObject:
     # Rekor writes base64 of the JSON; its schema also takes the JSON itself.
     value: Any = holder.raw("content")
-    return Fields(read_json(holder.bytes("content"), what) if isinstance(value, str) else value, what)
+    return BodyObject(read_json(holder.bytes("content"), what) if isinstance(value, str) else value, what)
 
 
-def _key(keys: Fields, name: str) -> Signer:
+def _key(keys: BodyObject, name: str) -> Signer:
     key = keys.object(name)
     public = _public(key)
     if public.lstrip().startswith("-----BEGIN"):
@@ -96,11 +96,11 @@ def _key(keys: Fields, name: str) -> Signer:
     return signer_from_key(_spki(key))
 
 
-def _public(key: Fields) -> str:
+def _public(key: BodyObject) -> str:
     return key.object("keyval").text("public")
 
 
-def _spki(key: Fields) -> bytes:
+def _spki(key: BodyObject) -> bytes:
     """SPKI of a key of a TUF root."""
     kind, public = key.text("keytype"), _public(key)
     if public.lstrip().startswith("-----BEGIN"):

@@ -26,7 +26,7 @@ _HOPELESS: Final = frozenset({400, 410, 413, 414, 415, 422})
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ReceiverAnswer:
     """A receiver's answer: status and the start of its body."""
 
     status: int
@@ -77,7 +77,7 @@ class GuardedPoster:
         self._deadline = Deadline(clock)
         self._context = context or ssl.create_default_context()
 
-    def post(self, url: str, body: bytes, headers: Mapping[str, str], now: datetime) -> Answer:
+    def post(self, url: str, body: bytes, headers: Mapping[str, str], now: datetime) -> ReceiverAnswer:
         """Post and read at most 64 KiB of the answer. Raises `DeliveryFailed` unless the answer is a 2xx."""
         return self.ask("POST", url, body, headers, now)
 
@@ -90,7 +90,7 @@ class GuardedPoster:
         now: datetime,
         *,
         max_answer: int = _MAX_BODY,
-    ) -> Answer:
+    ) -> ReceiverAnswer:
         """Make one request and read at most `max_answer` bytes. Raises `DeliveryFailed` unless the answer is a 2xx."""
         host = inert_line(urlsplit(url).netloc, 200)
         backend = GuardedBackend(DeadlineBackend(self._deadline), self._resolver, allow_private=self._allow_private)
@@ -106,7 +106,7 @@ class GuardedPoster:
                 ) as client,
                 client.stream(method, url, content=body, headers=_headers(headers)) as response,
             ):
-                answer = Answer(response.status_code, _capped(response, max_answer))
+                answer = ReceiverAnswer(response.status_code, _capped(response, max_answer))
                 raise_for(answer, response.headers, host, now)
                 return answer
         except httpcore.TimeoutException as error:
@@ -145,7 +145,7 @@ def _capped(response: httpx.Response, limit: int) -> bytes:
     return body
 
 
-def raise_for(answer: Answer, headers: Mapping[str, str], host: str, now: datetime) -> None:
+def raise_for(answer: ReceiverAnswer, headers: Mapping[str, str], host: str, now: datetime) -> None:
     """Raise `DeliveryFailed` unless the status is a success; a redirect is none."""
     if answer.status in _SUCCESS:
         return

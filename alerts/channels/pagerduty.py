@@ -10,7 +10,7 @@ from alerts.channels.channel import DeliveryFailed
 from alerts.channels.guarded_http import GuardedPoster
 from alerts.channels.settings import SecretFile, SecretUnreadable
 from alerts.inert import header_token, inert_line
-from alerts.page import Section
+from alerts.page import PageSection
 from alerts.rendering import Renderer
 
 EVENTS_URL: Final = "https://events.pagerduty.com/v2/enqueue"
@@ -82,5 +82,5 @@ def event(alert: Alert, key: str, routing_key: str, renderer: Renderer) -> dict[
     }
 
 
-def _rows(section: Section) -> list[str]:
+def _rows(section: PageSection) -> list[str]:
     return [f"{label}: {value}" for label, value in section.facts]

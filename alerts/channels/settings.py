@@ -16,7 +16,7 @@ from settings.models import (
     FILE,
     FLAG,
     TEXT,
-    Given,
+    PassedThrough,
     Section,
     Shape,
     Written,
@@ -90,8 +90,8 @@ _TYPE: Final = written(read_text, TEXT)
 class ChannelSettings:
     """Settings that channels of every type have. `mapping` is the channel's mapping in the file."""
 
-    name: Annotated[str, Given()]
-    mapping: Annotated[Mapping, Given()]
+    name: Annotated[str, PassedThrough()]
+    mapping: Annotated[Mapping, PassedThrough()]
     type: Annotated[str, _TYPE]
 
     def wrong(self, key: str, why: str) -> Misplaced:

@@ -12,10 +12,10 @@ from slack_sdk.webhook import WebhookClient
 
 from alerts.alert import Alert
 from alerts.channels.channel import DeliveryFailed
-from alerts.channels.guarded_http import Answer, check_url, raise_for
+from alerts.channels.guarded_http import ReceiverAnswer, check_url, raise_for
 from alerts.channels.settings import SecretFile, SecretUnreadable
 from alerts.inert import inert_line
-from alerts.page import Page, Section
+from alerts.page import Page, PageSection
 from alerts.rendering import Renderer
 from outbound.transport import parse_http_date, parse_retry_after
 
@@ -68,7 +68,7 @@ class SlackWebhookChannel:
         except (SlackClientError, OSError, HTTPException, ValueError) as error:
             raise DeliveryFailed(f"Slack: {type(error).__name__}") from error
         headers = {name.lower(): value for name, value in answer.headers.items()}
-        raise_for(Answer(answer.status_code, answer.body.encode("utf-8", "replace")), headers, "Slack", now)
+        raise_for(ReceiverAnswer(answer.status_code, answer.body.encode("utf-8", "replace")), headers, "Slack", now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ def _texts(texts: Sequence[str]) -> list[dict[str, Any]]:
     return [{"type": "section", "text": _plain(_cut(text, _SECTION))} for text in texts if text.strip()]
 
 
-def _section(section: Section) -> list[dict[str, Any]]:
+def _section(section: PageSection) -> list[dict[str, Any]]:
     """Rows as fields side by side, at most ten in a block; with one longer than a field allows, as lines of text."""
     rows = [f"{label}\n{value}" for label, value in section.facts]
     name = section.name or "Facts"

@@ -9,13 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from ca_lite.commands.shared import AsJson, Directory, reported
-from ca_lite.errors import Refused
+from ca_lite.errors import CaRefused
 from ca_lite.identity import challenges_of, principal_for
 from ca_lite.issuer_config import load_issuers
 from ca_lite.issuer_keys import KeySource
 from ca_lite.issuers import Issuers
 from ca_lite.keys import now, read_limited
-from ca_lite.oidc_keys import Keys, OwnKeys
+from ca_lite.oidc_keys import CombinedKeys, OwnKeys
 from ca_lite.settings import Layout, load_settings, own_issuers
 from ca_lite.tokens import verify_token
 
@@ -34,10 +34,10 @@ def explain_command(
     settings = load_settings(layout)
     text = sys.stdin.read(1 << 20) if str(token_file) == "-" else read_limited(token_file).decode("ascii", "replace")
     issuers = load_issuers(read_limited(layout.issuers).decode(), str(layout.issuers))
-    source = Keys(OwnKeys(layout.oidc), frozenset(own_issuers(settings.url).values()))
+    source = CombinedKeys(OwnKeys(layout.oidc), frozenset(own_issuers(settings.url).values()))
     try:
         explained = _explain(text.strip(), issuers, source, now())
-    except Refused as error:
+    except CaRefused as error:
         if as_json:
             print(json.dumps(error.body(), indent=2))  # noqa: T201
         else:
@@ -47,7 +47,7 @@ def explain_command(
 
 
 def _explain(token: str, issuers: Issuers, source: KeySource, now: datetime) -> dict[str, Any]:
-    """Issuer, name and claims of the certificate a token stands for. Raises `Refused` with the reason."""
+    """Issuer, name and claims of the certificate a token stands for. Raises `CaRefused` with the reason."""
     verified = verify_token(token, issuers, source, now)
     principal = principal_for(verified.issuer, verified.claims)
     return {

@@ -18,7 +18,7 @@ from log_lite.fsck import check_tree
 from log_lite.importing import import_bodies
 from log_lite.ledger import DATABASE
 from log_lite.sequencer import wall_clock_ms
-from log_lite.store import Store
+from log_lite.store import LedgerDatabase
 from log_lite.trust import trust_document
 
 
@@ -123,7 +123,7 @@ def verify(
 
     Example: log-lite verify --dir log
     """
-    with exit_codes(), contextlib.closing(Store.open(folder / DATABASE)) as store, progress(errors) as bar:
+    with exit_codes(), contextlib.closing(LedgerDatabase.open(folder / DATABASE)) as store, progress(errors) as bar:
         reports = []
         for row in store.trees():
             task = bar.add_task(row.origin, total=store.count(row.name))

@@ -6,17 +6,17 @@ from dataclasses import replace
 
 from typing_extensions import override
 
-from log_lite.faults.settings import Settings
+from log_lite.faults.settings import FaultSettings
 from log_lite.lens import Lens
-from log_lite.shard import Place, View
+from log_lite.shard import ShardEntry, TreeView
 from log_lite.store import Entry
 
 
 class _OtherEntries(Lens, ABC):
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: FaultSettings) -> None:
         self.settings = settings
 
-    def view(self, view: View) -> View:
+    def view(self, view: TreeView) -> TreeView:
         """Return the real tree with its entries replaced by `_shown`."""
 
         def read(start: int, end: int) -> Sequence[Entry]:
@@ -25,7 +25,7 @@ class _OtherEntries(Lens, ABC):
         return replace(view, read=read)
 
     @abstractmethod
-    def _shown(self, view: View, entries: Sequence[Entry]) -> Sequence[Entry]:
+    def _shown(self, view: TreeView, entries: Sequence[Entry]) -> Sequence[Entry]:
         """Entries to serve instead of `entries`."""
 
 
@@ -33,7 +33,7 @@ class Hide(_OtherEntries):
     """Leaves one entry out of every answer."""
 
     @override
-    def _shown(self, view: View, entries: Sequence[Entry]) -> Sequence[Entry]:
+    def _shown(self, view: TreeView, entries: Sequence[Entry]) -> Sequence[Entry]:
         """Leave the entry out."""
         return [e for e in entries if e.index != self.settings.index]
 
@@ -42,7 +42,7 @@ class Swap(_OtherEntries):
     """Serves one entry with another body, but with the original leaf hash and therefore the original UUID."""
 
     @override
-    def _shown(self, view: View, entries: Sequence[Entry]) -> Sequence[Entry]:
+    def _shown(self, view: TreeView, entries: Sequence[Entry]) -> Sequence[Entry]:
         """Swap the body."""
         body, extra = self.settings.body, self.settings.extra
         return [replace(e, body=body, extra=extra) if e.index == self.settings.index else e for e in entries]
@@ -52,7 +52,7 @@ class DuplicateIndex(_OtherEntries):
     """Serves one entry twice: the second time in place of the next entry."""
 
     @override
-    def _shown(self, view: View, entries: Sequence[Entry]) -> Sequence[Entry]:
+    def _shown(self, view: TreeView, entries: Sequence[Entry]) -> Sequence[Entry]:
         """Serve entry N at N + 1 as well."""
         index = self.settings.index
         if not any(e.index == index + 1 for e in entries):
@@ -64,6 +64,6 @@ class DuplicateIndex(_OtherEntries):
 class OutOfOrder(Lens):
     """Answers a retrieve request in another order than requested."""
 
-    def retrieved(self, places: list[Place]) -> list[Place]:
+    def retrieved(self, places: list[ShardEntry]) -> list[ShardEntry]:
         """Reverse the order."""
         return places[::-1]

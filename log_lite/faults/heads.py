@@ -46,7 +46,7 @@ class WrongKey(Lens):
         return signer.with_key(self._other)
 
 
-class BadSignature(Lens):
+class BrokenSignature(Lens):
     """Signatures that do not verify."""
 
     def sign(self, signer: NoteSigner, head: HeadText, now_ms: int) -> bytes:

@@ -5,9 +5,9 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from log_lite.faults.settings import Settings
+from log_lite.faults.settings import FaultSettings
 from log_lite.lens import Lens
-from log_lite.shard import Shard, View
+from log_lite.shard import Shard, TreeView
 from log_lite.store import Entry
 from log_lite.tree import Tree
 from tlog.merkle import leaf_hash
@@ -17,13 +17,13 @@ from tlog.tiles import TILE_WIDTH
 class Forged:
     """A tree with one leaf replaced, which goes on growing with the real one."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: FaultSettings) -> None:
         self._settings = settings
         self._leaf = leaf_hash(settings.body)
         self._tree = Tree()
         self._lock = threading.Lock()
 
-    def view(self, view: View) -> View:
+    def view(self, view: TreeView) -> TreeView:
         """Return a view of the forged tree: its hashes, proofs and entries are consistent with each other."""
         index = self._settings.index
         if view.size <= index:
@@ -44,10 +44,10 @@ class Forged:
 class Fork(Lens):
     """A consistent alternate history from entry N on."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: FaultSettings) -> None:
         self._forged = Forged(settings)
 
-    def view(self, view: View) -> View:
+    def view(self, view: TreeView) -> TreeView:
         """Show the forged tree."""
         return self._forged.view(view)
 
@@ -55,11 +55,11 @@ class Fork(Lens):
 class PartialNotPrefix(Lens):
     """A forged entry until its tile is full: the partial tiles and the full one contradict each other."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: FaultSettings) -> None:
         self._forged = Forged(settings)
         self._full_at = (settings.index // TILE_WIDTH + 1) * TILE_WIDTH
 
-    def view(self, view: View) -> View:
+    def view(self, view: TreeView) -> TreeView:
         """Show the forged tree as long as the tile is partial."""
         return self._forged.view(view) if view.size < self._full_at else view
 
@@ -67,11 +67,11 @@ class PartialNotPrefix(Lens):
 class InactiveShardChanged(Lens):
     """A closed Rekor v1 shard with another last entry, and so another root."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: FaultSettings) -> None:
         self._forged = Forged(settings)
         self._tree_name = settings.tree
 
-    def past_view(self, view: View) -> View:
+    def past_view(self, view: TreeView) -> TreeView:
         """Show the forged tree of that shard only."""
         return self._forged.view(view) if view.row.name == self._tree_name else view
 
@@ -79,7 +79,7 @@ class InactiveShardChanged(Lens):
 class ShardVanished(Lens):
     """Leaves a closed Rekor v1 shard out of the list; its entries are not found."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: FaultSettings) -> None:
         self._tree_name = settings.tree
 
     def listed(self, shards: Sequence[Shard]) -> list[Shard]:
@@ -90,10 +90,10 @@ class ShardVanished(Lens):
 class Rewind(Lens):
     """A tree that stays at one size, or went back to it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: FaultSettings) -> None:
         self._size = settings.size
 
-    def view(self, view: View) -> View:
+    def view(self, view: TreeView) -> TreeView:
         """Show the tree at that size or smaller."""
         return replace(view, size=min(view.size, self._size))
 
@@ -101,7 +101,7 @@ class Rewind(Lens):
 class Freeze(Rewind):
     """A tree that has stopped, with heads that carry the time of the freeze."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: FaultSettings) -> None:
         super().__init__(settings)
         self._now_ms = settings.now_ms
 
@@ -113,11 +113,11 @@ class Freeze(Rewind):
 class StaleReplica(Rewind):
     """Two replicas under one name, of which one lags: every second request reaches the lagging replica."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: FaultSettings) -> None:
         super().__init__(settings)
         self._stale: Callable[[], bool] = itertools.cycle((True, False)).__next__
 
-    def view(self, view: View) -> View:
+    def view(self, view: TreeView) -> TreeView:
         """Show the old size every second time."""
         return super().view(view) if self._stale() else view
 
@@ -125,14 +125,14 @@ class StaleReplica(Rewind):
 class Unfreeze(Lens):
     """A frozen shard without its freeze line, one entry longer than it was."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: FaultSettings) -> None:
         self._settings = settings
 
-    def view(self, view: View) -> View:
+    def view(self, view: TreeView) -> TreeView:
         """Show the grown tree, if this is the shard."""
         return self.past_view(view)
 
-    def past_view(self, view: View) -> View:
+    def past_view(self, view: TreeView) -> TreeView:
         """Show the grown tree, if this is the shard."""
         if view.row.name != self._settings.tree:
             return view

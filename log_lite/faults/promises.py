@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from log_lite.ledger import Draft
+from log_lite.ledger import PendingEntry
 from log_lite.lens import Lens
-from log_lite.shard import View
+from log_lite.shard import TreeView
 from log_lite.store import Entry
 from log_lite.tree import Tree
 from tlog.merkle import leaf_hash
@@ -14,7 +14,7 @@ from tlog.merkle import leaf_hash
 class SetNotIncluded(Lens):
     """Every submission gets a tree of its own, correctly signed, that no other client sees."""
 
-    def promise(self, view: View, draft: Draft, now_ms: int) -> tuple[View, Entry] | None:
+    def promise(self, view: TreeView, draft: PendingEntry, now_ms: int) -> tuple[TreeView, Entry] | None:
         """Build the private tree."""
         index = view.size
         sealed = draft.seal(index, now_ms)

@@ -17,7 +17,7 @@ from tlog.merkle import leaf_hash
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class FaultSettings:
     """Target of a fault: the `tree`, the entry at `index` or a tree `size`, a `part` of the API.
 
     `body` and `extra` are a forged entry; `now_ms` is when the fault was switched on.
@@ -37,7 +37,7 @@ class Settings:
         return json.dumps({k: b64encode(v).decode() if isinstance(v, bytes) else v for k, v in values.items()})
 
     @classmethod
-    def load(cls, text: str) -> "Settings":
+    def load(cls, text: str) -> "FaultSettings":
         """Parse the JSON that `dump` made."""
         values: dict[str, Any] = json.loads(text)
         values.update({name: b64decode(values[name]) for name in ("body", "extra")})
@@ -48,7 +48,7 @@ class Settings:
         return Entry(original.index, leaf_hash(self.body), original.time_ms, self.body, self.extra)
 
 
-def choose(ledger: Ledger, log: str, mode: str, index: int | None, part: str) -> Settings:
+def choose(ledger: Ledger, log: str, mode: str, index: int | None, part: str) -> FaultSettings:
     """Fill in missing settings. Raises `Misused` when the log has no entry to which this mode applies."""
     shard = _shard(ledger, log, mode)
     size = shard.published
@@ -66,7 +66,7 @@ def choose(ledger: Ledger, log: str, mode: str, index: int | None, part: str) ->
             raise Misused(f"{shard.row.origin} has {size} entries: there is no entry {place} that {mode} could take")
     forged = _forge(ledger, shard, size if mode == "unfreeze" else place)
     now_ms = int(datetime.now(UTC).timestamp() * 1000)
-    return Settings(shard.row.name, place, shown, part, forged.body, forged.extra, now_ms)
+    return FaultSettings(shard.row.name, place, shown, part, forged.body, forged.extra, now_ms)
 
 
 def _shard(ledger: Ledger, log: str, mode: str) -> Shard:

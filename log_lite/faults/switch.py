@@ -6,21 +6,21 @@ from typing import Final
 
 from log_lite.faults import entries, heads, histories, promises
 from log_lite.faults.modes import MODES, NONE
-from log_lite.faults.settings import Settings, choose
+from log_lite.faults.settings import FaultSettings, choose
 from log_lite.faults.transport import TRANSPORT_MODES, HttpFault
 from log_lite.home import CT_KEY, V1_KEY, Misused
 from log_lite.keys import read_key
 from log_lite.ledger import CT, KEYS, V1, V2, Ledger
 from log_lite.lens import Lens
 
-_LENSES: Final[dict[str, Callable[[Settings], Lens]]] = {
+_LENSES: Final[dict[str, Callable[[FaultSettings], Lens]]] = {
     "fork": histories.Fork,
     "rewind": histories.Rewind,
     "hide": entries.Hide,
     "swap": entries.Swap,
     "freeze": histories.Freeze,
     "same-size-other-root": lambda _s: heads.SameSizeOtherRoot(),
-    "bad-signature": lambda _s: heads.BadSignature(),
+    "bad-signature": lambda _s: heads.BrokenSignature(),
     "wrong-origin": lambda _s: heads.WrongOrigin(),
     "truncated-tile": lambda _s: heads.TruncatedTile(),
     "padded-bundle": lambda _s: heads.PaddedBundle(),
@@ -39,7 +39,7 @@ _LENSES: Final[dict[str, Callable[[Settings], Lens]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class InForce:
+class ActiveFaults:
     """Faults that are switched on: each log's mode by name, and the lens or hook of that mode."""
 
     modes: Mapping[str, str] = field(default_factory=dict)
@@ -47,13 +47,13 @@ class InForce:
     http: Mapping[str, HttpFault] = field(default_factory=dict)
 
 
-def in_force(ledger: Ledger) -> InForce:
+def in_force(ledger: Ledger) -> ActiveFaults:
     """Read which faults are switched on."""
     modes: dict[str, str] = {}
     lenses: dict[str, Lens] = {}
     http: dict[str, HttpFault] = {}
     for log, (mode, text) in ledger.store.faults().items():
-        settings = Settings.load(text)
+        settings = FaultSettings.load(text)
         modes[log] = mode
         if mode in TRANSPORT_MODES:
             http[log] = HttpFault(mode, settings.part)
@@ -63,12 +63,12 @@ def in_force(ledger: Ledger) -> InForce:
             lenses[log] = heads.WrongKey(read_key(ledger.folder / KEYS / other))
         else:
             lenses[log] = _LENSES[mode](settings)
-    return InForce(modes, lenses, http)
+    return ActiveFaults(modes, lenses, http)
 
 
 def switch(
     ledger: Ledger, mode: str, log: str | None, index: int | None, part: str
-) -> list[tuple[str, Settings | None]]:
+) -> list[tuple[str, FaultSettings | None]]:
     """Switch `mode` on (`none`: off) for one log, or for every log to which it applies. Raises `Misused`.
 
     Returns each log with the settings chosen for it.
@@ -79,7 +79,7 @@ def switch(
     if log is not None and log not in possible:
         raise Misused(f"{mode} makes no sense for {log}: only for {', '.join(possible)}")
     logs = [log] if log else list(possible)
-    chosen: list[tuple[str, Settings | None]] = [
+    chosen: list[tuple[str, FaultSettings | None]] = [
         (name, None if mode == NONE else choose(ledger, name, mode, index, part)) for name in logs
     ]
     with ledger.store.write() as connection:

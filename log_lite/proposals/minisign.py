@@ -9,7 +9,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from log_lite.proposals.proposal import Rejected
-from log_lite.proposals.signed import Signed
+from log_lite.proposals.signed import VerifiedSignature
 
 _KEY_SIZE: Final = 42  # algorithm 2, key id 8, Ed25519 key 32
 _SIGNATURE_SIZE: Final = 74  # algorithm 2, key id 8, signature 64
@@ -20,7 +20,7 @@ _LEGACY_SIZE: Final = 32
 _NO_KEY_ID: Final = bytes(8)
 
 
-def verify_minisign(data: bytes, signature: bytes, public_key: bytes) -> Signed:
+def verify_minisign(data: bytes, signature: bytes, public_key: bytes) -> VerifiedSignature:
     """Check a minisign signature file over `data`, or a signify one of two lines. Raises `Rejected`."""
     key = _read_key(public_key)
     blob, comment, final = _read_signature(signature)
@@ -37,7 +37,7 @@ def verify_minisign(data: bytes, signature: bytes, public_key: bytes) -> Signed:
             verifier.verify(final, raw + comment)
     except InvalidSignature as error:
         raise Rejected("verifying signature: invalid minisign signature") from error
-    return Signed(b"untrusted comment:\n" + base64.b64encode(blob), base64.b64encode(key))
+    return VerifiedSignature(b"untrusted comment:\n" + base64.b64encode(blob), base64.b64encode(key))
 
 
 def canonical_minisign_key(public_key: bytes) -> bytes:

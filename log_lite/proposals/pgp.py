@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from log_lite.proposals.proposal import Rejected
-from log_lite.proposals.signed import Signed
+from log_lite.proposals.signed import VerifiedSignature
 from sigstore_entries.openpgp import MalformedPgp, addresses, is_made_by, made_at, read_packets
 
 _SIGNATURE: Final = 2
@@ -27,7 +27,7 @@ _MOST_KEYS: Final = 100
 _LINE: Final = 64
 
 
-def verify_pgp(data: bytes, signature: bytes, public_key: bytes) -> Signed:
+def verify_pgp(data: bytes, signature: bytes, public_key: bytes) -> VerifiedSignature:
     """Check a detached OpenPGP signature over `data` by one of the keys of a ring. Raises `Rejected`."""
     try:
         pysequoia = importlib.import_module("pysequoia")
@@ -41,7 +41,7 @@ def verify_pgp(data: bytes, signature: bytes, public_key: bytes) -> Signed:
         pysequoia.verify(bytes=data, store=lambda _ids: certificates, signature=made)
     except Exception as error:
         raise Rejected(f"verifying signature: {error}") from error
-    return Signed(_canonical_signature(signature), _armored(keys), tuple(_mail(keys)))
+    return VerifiedSignature(_canonical_signature(signature), _armored(keys), tuple(_mail(keys)))
 
 
 def canonical_pgp_key(public_key: bytes) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import rfc8785
 
-from log_lite.ledger import Draft, Sealed
+from log_lite.ledger import PendingEntry, Sealed
 from tlog.merkle import leaf_hash
 
 
@@ -34,10 +34,10 @@ class Proposal:
         """Leaf hash of the body."""
         return leaf_hash(self.body)
 
-    def draft(self, tree: str) -> Draft:
+    def draft(self, tree: str) -> PendingEntry:
         """Return a draft for a tree; equal bodies are duplicates."""
         sealed = Sealed(self.body, self.attestation)
-        return Draft(tree, self.leaf, lambda _index, _now: sealed, self.search_keys)
+        return PendingEntry(tree, self.leaf, lambda _index, _now: sealed, self.search_keys)
 
 
 def canonical_body(kind: str, version: str, spec: Mapping[str, Any]) -> bytes:

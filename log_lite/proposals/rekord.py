@@ -7,7 +7,7 @@ from typing import Any, Final
 from log_lite.proposals.minisign import canonical_minisign_key, verify_minisign
 from log_lite.proposals.pgp import canonical_pgp_key, verify_pgp
 from log_lite.proposals.proposal import Proposal, Rejected, binary, canonical_body, encode_base64, text
-from log_lite.proposals.signed import Signed
+from log_lite.proposals.signed import VerifiedSignature
 from log_lite.proposals.sshsig import canonical_ssh_key, verify_ssh
 from log_lite.proposals.verifier import parse_pem
 
@@ -46,13 +46,13 @@ def canonical_key(name: str, public_key: bytes) -> bytes:
     return canonical(public_key)
 
 
-def _verify_x509(data: bytes, signature: bytes, public_key: bytes) -> Signed:
+def _verify_x509(data: bytes, signature: bytes, public_key: bytes) -> VerifiedSignature:
     verifier = parse_pem(public_key)
     verifier.verify(signature, data)
-    return Signed(signature, verifier.pem(), verifier.subjects())
+    return VerifiedSignature(signature, verifier.pem(), verifier.subjects())
 
 
-_FORMATS: Final[dict[str, Callable[[bytes, bytes, bytes], Signed]]] = {
+_FORMATS: Final[dict[str, Callable[[bytes, bytes, bytes], VerifiedSignature]]] = {
     "x509": _verify_x509,
     "ssh": verify_ssh,
     "minisign": verify_minisign,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Signed:
+class VerifiedSignature:
     """A verified signature and its key, both in the form that the log stores, and the names in the key."""
 
     signature: bytes

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAl
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
 from log_lite.proposals.proposal import Rejected
-from log_lite.proposals.signed import Signed
+from log_lite.proposals.signed import VerifiedSignature
 from tlog.ct import MalformedCt, Reader
 
 _BEGIN: Final = "-----BEGIN SSH SIGNATURE-----"
@@ -37,7 +37,7 @@ _FIELDS_BEFORE_APPLICATION: Final = {
 }
 
 
-def verify_ssh(data: bytes, signature: bytes, public_key: bytes) -> Signed:
+def verify_ssh(data: bytes, signature: bytes, public_key: bytes) -> VerifiedSignature:
     """Check an armored SSH signature in namespace `file` over `data`. Raises `Rejected`."""
     line = canonical_ssh_key(public_key)
     try:
@@ -48,7 +48,7 @@ def verify_ssh(data: bytes, signature: bytes, public_key: bytes) -> Signed:
         raise Rejected(f"not an SSH key and signature: {error}") from error
     except InvalidSignature as error:
         raise Rejected("verifying signature: invalid SSH signature") from error
-    return Signed(_armor(blob), line)
+    return VerifiedSignature(_armor(blob), line)
 
 
 def canonical_ssh_key(public_key: bytes) -> bytes:

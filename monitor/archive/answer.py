@@ -11,7 +11,7 @@ from monitor.archive.rows import Chain
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ArchiveRow:
     """One entry as archived. Texts are untrusted: render them inert. Digests and fingerprints are hexadecimal.
 
     `chains` has one value for each signer. `signers` holds the columns of each of several signers, else empty.
@@ -69,7 +69,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class LogCoverage:
+class LogSearchCoverage:
     """An answer's coverage of one log: `spans` of entries, of the `size` that the newest archived head signs.
 
     `damaged` are ranges that could not be read, with the reason. `unreadable` and `defective` count entries in the
@@ -109,13 +109,13 @@ class LogCoverage:
 
 
 @dataclass(frozen=True, slots=True)
-class Coverage:
+class SearchCoverage:
     """An answer's coverage: archived logs, and followed logs without any archived entry.
 
     `unread` are logs that were left out because their manifest cannot be read, with the reason.
     """
 
-    logs: tuple[LogCoverage, ...]
+    logs: tuple[LogSearchCoverage, ...]
     missing: tuple[str, ...] = ()
     unread: tuple[tuple[str, str], ...] = ()
 
@@ -156,15 +156,15 @@ class Coverage:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SearchAnswer:
     """The newest `rows` of `total` entries that match, and the search's coverage. `per_day` counts all, if requested.
 
     `timeless` counts the entries without a time, which `per_day` leaves out.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[ArchiveRow, ...]
     total: int
-    coverage: Coverage
+    coverage: SearchCoverage
     per_day: Mapping[date, int] = field(default_factory=dict)
     timeless: int = 0
 
@@ -174,10 +174,10 @@ class Answer:
         return self.total - len(self.rows)
 
 
-def row_of(each: Mapping[str, Any]) -> Row:
-    """Make a `Row` of one row of the Parquet file."""
+def row_of(each: Mapping[str, Any]) -> ArchiveRow:
+    """Make a `ArchiveRow` of one row of the Parquet file."""
     digests = tuple(f"{ALGORITHMS.get(2 * len(raw), 'unknown')}:{raw.hex()}" for raw in each["digests"])
-    return Row(
+    return ArchiveRow(
         each["log"],
         each["index"],
         None if each["time"] is None else each["time"].astimezone(UTC),

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from monitor.archive.files import ArchiveFiles, FileRef
-from monitor.archive.ranges import RANGE, ArchivedRange, Manifest
+from monitor.archive.ranges import RANGE, ArchivedRange, ArchiveManifest
 from monitor.archive.reading import KeySpan, OpenedFile
 from monitor.archive.search_index import lines_of
 from monitor.archive.writing import ArchiveWriter, check_digest, index_sink, meta_of, open_parquet, read_rows, rows_sink
@@ -18,7 +18,9 @@ TOGETHER: Final = 16  # ranges that become one: 2^20 entries
 _SPLIT: Final = 64  # row groups of one index whose keys are merged at once
 
 
-def compactable(manifest: Manifest, width: int = RANGE, together: int = TOGETHER) -> list[tuple[ArchivedRange, ...]]:
+def compactable(
+    manifest: ArchiveManifest, width: int = RANGE, together: int = TOGETHER
+) -> list[tuple[ArchivedRange, ...]]:
     """Groups of full ranges that fill an aligned range `together` times as wide, in order."""
     found = []
     for run in manifest.runs:
@@ -65,7 +67,7 @@ def compact(writer: ArchiveWriter, group: tuple[ArchivedRange, ...]) -> None:
 
 
 def _joined_rows(
-    files: ArchiveFiles, manifest: Manifest, group: tuple[ArchivedRange, ...], name: str, meta: dict[str, str]
+    files: ArchiveFiles, manifest: ArchiveManifest, group: tuple[ArchivedRange, ...], name: str, meta: dict[str, str]
 ) -> FileRef:
     with rows_sink(meta) as rows:
         for each in group:
@@ -74,7 +76,7 @@ def _joined_rows(
 
 
 def _joined_index(
-    files: ArchiveFiles, manifest: Manifest, group: tuple[ArchivedRange, ...], name: str, meta: dict[str, str]
+    files: ArchiveFiles, manifest: ArchiveManifest, group: tuple[ArchivedRange, ...], name: str, meta: dict[str, str]
 ) -> FileRef:
     with index_sink(meta) as index:
         for lines in _merged(files, manifest, group):
@@ -82,7 +84,7 @@ def _joined_index(
         return files.write(name, index.content())
 
 
-def _merged(files: ArchiveFiles, manifest: Manifest, group: tuple[ArchivedRange, ...]) -> Iterator[pa.Table]:
+def _merged(files: ArchiveFiles, manifest: ArchiveManifest, group: tuple[ArchivedRange, ...]) -> Iterator[pa.Table]:
     """Lines of all the indexes as one, sorted; entries count from the first range."""
     opened = []
     for each in group:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from monitor.archive.files import ArchiveFault, ArchiveFiles
 from monitor.archive.map_files import MEND, PART, KeptMap, KeptMaps, entries_of, part_lines, read_maps
 from monitor.archive.proofs import RunProver
-from monitor.archive.ranges import RANGE, Manifest
+from monitor.archive.ranges import RANGE, ArchiveManifest
 from monitor.archive.reading import KeySpan, OpenedFile
 from monitor.archive.rows import DECODER
 from monitor.archive.search_index import SEARCHED, KeyKind
@@ -103,7 +103,7 @@ class MapReader:
 
 
 def answer_document(
-    files: ArchiveFiles, manifest: Manifest, wanted: Sequence[tuple[KeyKind, str]], most: int = MOST_LISTED
+    files: ArchiveFiles, manifest: ArchiveManifest, wanted: Sequence[tuple[KeyKind, str]], most: int = MOST_LISTED
 ) -> dict[str, Any]:
     """The proofs that the maps hold about some keys, as docs/search-index.md specifies. Raises `ArchiveFault`.
 
@@ -148,7 +148,7 @@ def answer_document(
     }
 
 
-def _begins(manifest: Manifest) -> str:
+def _begins(manifest: ArchiveManifest) -> str:
     """First archived entries where the log's first entry is not archived: no answer covers earlier ones."""
     spans = manifest.spans()
     if not spans or spans[0][0] == 0:
@@ -157,7 +157,7 @@ def _begins(manifest: Manifest) -> str:
     return f". Archived are entries {kept}: of entries before {spans[0][0]} nothing can be said"
 
 
-def _tail(files: ArchiveFiles, manifest: Manifest, maps: KeptMaps, key: bytes) -> dict[str, Any]:
+def _tail(files: ArchiveFiles, manifest: ArchiveManifest, maps: KeptMaps, key: bytes) -> dict[str, Any]:
     """Entries of a key beyond the maps, up to the first gap in the archive."""
     run = next(each for each in manifest.runs if each.first == 0)
     found: list[int] = []

@@ -21,7 +21,7 @@ from monitor.archive.map_files import (
     read_maps,
     to_json,
 )
-from monitor.archive.ranges import RANGE, ArchivedRange, Manifest, Run
+from monitor.archive.ranges import RANGE, ArchivedRange, ArchivedRun, ArchiveManifest
 from monitor.archive.search_index import SEARCHED, lines_of
 from monitor.archive.search_map import MapLine, MapRoot, appended, line_bytes, merged
 from monitor.archive.writing import ArchiveWriter, Sink, check_digest, index_parts
@@ -38,7 +38,7 @@ _ENTRIES: Final = ".entries"
 class MapBuilder:
     """Builds the maps of one archived log from its indexes, into the archive itself or elsewhere."""
 
-    def __init__(self, files: ArchiveFiles, manifest: Manifest, target: ArchiveFiles) -> None:
+    def __init__(self, files: ArchiveFiles, manifest: ArchiveManifest, target: ArchiveFiles) -> None:
         self._files, self._manifest, self._target = files, manifest, target
         self._run = next((each for each in manifest.runs if each.first == 0), None)
         self._sound: ArchivedRange | None = None
@@ -66,7 +66,7 @@ class MapBuilder:
         )
         return after, _names(written) - _names(kept)
 
-    def _block(self, run: Run, first: int) -> Iterator[MapLine]:
+    def _block(self, run: ArchivedRun, first: int) -> Iterator[MapLine]:
         last = first + RANGE
         inside = [each for each in run.ranges if each.first < last and each.last > first]
         pairs = [_pairs(lines, each.first, first, last) for each in inside for lines in self._index_of(each)]
@@ -249,7 +249,7 @@ def write_map(files: ArchiveFiles, log: str, at: tuple[int, int], lines: Iterato
     return KeptMap(level, index, MapRoot(level, count, root), parts)
 
 
-def check_maps(files: ArchiveFiles, manifest: Manifest) -> str | None:
+def check_maps(files: ArchiveFiles, manifest: ArchiveManifest) -> str | None:
     """Build the maps again elsewhere, from the indexes, and compare; returns the defect of the kept maps.
 
     Raises `ArchiveFault` when an index cannot be read.
@@ -279,7 +279,7 @@ def check_maps(files: ArchiveFiles, manifest: Manifest) -> str | None:
     return None
 
 
-def _again(files: ArchiveFiles, manifest: Manifest, elsewhere: ArchiveFiles, size: int) -> KeptMaps:
+def _again(files: ArchiveFiles, manifest: ArchiveManifest, elsewhere: ArchiveFiles, size: int) -> KeptMaps:
     builder, maps = MapBuilder(files, manifest, elsewhere), KeptMaps(manifest.log, RANGE.bit_length() - 1)
     while maps.size < size and (found := builder.grown(maps)) is not None:
         maps, gone = found

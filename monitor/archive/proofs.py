@@ -5,10 +5,10 @@ from functools import lru_cache
 from typing import Final
 
 from monitor.archive.files import ArchiveFault, ArchiveFiles
-from monitor.archive.ranges import ArchivedRange, Manifest, Run
+from monitor.archive.ranges import ArchivedRange, ArchivedRun, ArchiveManifest
 from monitor.archive.writing import open_parquet
 from monitor.proof.evidence import NotEvidence
-from monitor.proof.index_coverage import IndexCoverage, Step
+from monitor.proof.index_coverage import ConsistencyStep, IndexCoverage
 from monitor.proof.signing_proof import ProvenEntry, ProvenSignings, check
 from tlog.merkle import consistency_ranges, node_hash, range_root, subtree_root
 from tlog.nodes import Coordinate, frontier_nodes
@@ -19,7 +19,7 @@ _KEPT_LEVEL: Final = 6  # nodes of this level and above are cached; lower ones a
 class RunProver:
     """Proves entries of one run into the head that the run is proven into."""
 
-    def __init__(self, files: ArchiveFiles, manifest: Manifest, run: Run) -> None:
+    def __init__(self, files: ArchiveFiles, manifest: ArchiveManifest, run: ArchivedRun) -> None:
         self._files, self._manifest, self._run = files, manifest, run
         self._known: dict[Coordinate, bytes] = dict(frontier_nodes(run.start))
         for each in run.ranges:
@@ -58,12 +58,12 @@ class RunProver:
         last = self._run.last
         steps = [] if size == last else [self._step(size, last)]
         if last < self._run.head.size:
-            steps.append(Step(self._run.head.size, self._run.head.root, self._run.proof))
+            steps.append(ConsistencyStep(self._run.head.size, self._run.head.root, self._run.proof))
         return IndexCoverage(size, range_root(0, size, self._node), tuple(steps), self._run.head.raw)
 
-    def _step(self, size: int, last: int) -> Step:
+    def _step(self, size: int, last: int) -> ConsistencyStep:
         proof = tuple(range_root(first, end, self._node) for first, end in consistency_ranges(size, last))
-        return Step(last, range_root(0, last, self._node), proof)
+        return ConsistencyStep(last, range_root(0, last, self._node), proof)
 
     def _path(self, index: int, first: int, last: int) -> list[bytes]:
         """Siblings of an entry in the tree over `[first, last)`, from the leaf upwards (RFC 6962 2.1.1)."""

@@ -23,7 +23,7 @@ class BadQuery(ValueError):
     """The query cannot be asked; the message says why."""
 
 
-class Match(StrEnum):
+class MatchMode(StrEnum):
     """Comparison of a query's text. Upper and lower case of A to Z are equal; other characters must be identical."""
 
     EXACT = "exact"
@@ -43,7 +43,7 @@ class Query:
 
     text: str
     kinds: frozenset[KeyKind] = frozenset()
-    match: Match = Match.EXACT
+    match: MatchMode = MatchMode.EXACT
     since: datetime | None = None
     until: datetime | None = None
     logs: frozenset[str] = frozenset()
@@ -73,10 +73,10 @@ def keys_of(query: Query) -> list[KeySpan]:
     found: list[KeySpan] = []
     for kind in sorted(kinds):
         if not kind.is_text:
-            if query.match is not Match.EXACT:
+            if query.match is not MatchMode.EXACT:
                 raise BadQuery(f"a {kind.word} is searched for as a whole")
             found += [KeySpan(key, key) for key in _value_keys(kind, text, strict=bool(query.kinds))]
-        elif query.match is Match.EXACT:
+        elif query.match is MatchMode.EXACT:
             key = text_key(kind, text)
             found.append(KeySpan(key, key))
         else:
@@ -86,11 +86,11 @@ def keys_of(query: Query) -> list[KeySpan]:
     return found
 
 
-def guessed_match(text: str) -> Match:
+def guessed_match(text: str) -> MatchMode:
     """The comparison that a text implies: a prefix for a star at the end, a glob for a star elsewhere."""
     if "*" not in text:
-        return Match.EXACT
-    return Match.PREFIX if text.index("*") == len(text) - 1 and not text.endswith("\\*") else Match.GLOB
+        return MatchMode.EXACT
+    return MatchMode.PREFIX if text.index("*") == len(text) - 1 and not text.endswith("\\*") else MatchMode.GLOB
 
 
 def read_moment(text: str, now: datetime) -> datetime:
@@ -104,13 +104,13 @@ def read_moment(text: str, now: datetime) -> datetime:
     return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
-def _open_ended(kind: KeyKind, text: str, match: Match) -> KeySpan:
-    glob = lowered(text if match is Match.GLOB else "")
-    head = glob_prefix(glob)[0] if match is Match.GLOB else lowered(text.removesuffix("*"))
+def _open_ended(kind: KeyKind, text: str, match: MatchMode) -> KeySpan:
+    glob = lowered(text if match is MatchMode.GLOB else "")
+    head = glob_prefix(glob)[0] if match is MatchMode.GLOB else lowered(text.removesuffix("*"))
     low = text_key(kind, head) if len(head.encode()) <= LONGEST else b""
     if not low:
         raise BadQuery(f"at most {LONGEST} bytes of a value's beginning can be searched for")
-    return KeySpan(low, _after(low), glob if match is Match.GLOB else None)
+    return KeySpan(low, _after(low), glob if match is MatchMode.GLOB else None)
 
 
 def _after(low: bytes) -> bytes:
@@ -119,9 +119,9 @@ def _after(low: bytes) -> bytes:
     return head[:-1] + bytes((head[-1] + 1,))
 
 
-def _kinds_of(text: str, match: Match) -> Iterable[KeyKind]:
+def _kinds_of(text: str, match: MatchMode) -> Iterable[KeyKind]:
     is_value = _is_hex(text) or text.startswith("SHA256:") or text.partition(":")[0].lower() in ALGORITHMS.values()
-    if match is Match.EXACT and is_value:
+    if match is MatchMode.EXACT and is_value:
         return (KeyKind.DIGEST, KeyKind.FINGERPRINT)
     return TEXTS
 

@@ -51,7 +51,7 @@ class ArchivedRange:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class ArchivedRun:
     """Ranges without a gap, from `start.size` on, proven into `head`. `proof` leads from the run's end to the head."""
 
     start: Frontier
@@ -97,11 +97,11 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
+class ArchiveManifest:
     """The archived ranges of one log tree. `generation` grows with every change and so reveals a second writer."""
 
     identity: LogIdentity
-    runs: tuple[Run, ...] = ()
+    runs: tuple[ArchivedRun, ...] = ()
     generation: int = 0
     decoder: int = DECODER
     name: str = field(default="")
@@ -120,7 +120,7 @@ class Manifest:
         """Archived entries as `(first, last)`, in order."""
         return [(run.first, run.last) for run in self.runs if run.last > run.first]
 
-    def run_at(self, index: int) -> Run | None:
+    def run_at(self, index: int) -> ArchivedRun | None:
         """The run that holds an entry."""
         return next((run for run in self.runs if run.first <= index < run.last), None)
 
@@ -128,18 +128,18 @@ class Manifest:
         """The first range with entries at or behind an index."""
         return next((each for run in self.runs for each in run.ranges if each.last > index), None)
 
-    def run_ending(self, index: int) -> Run | None:
+    def run_ending(self, index: int) -> ArchivedRun | None:
         """The run that ends before an entry and can be extended with it."""
         return next((run for run in self.runs if run.last == index), None)
 
-    def with_run(self, run: Run) -> "Manifest":
+    def with_run(self, run: ArchivedRun) -> "ArchiveManifest":
         """Add a run, or replace the runs that it begins with; adjacent runs become one.
 
         Raises `ArchiveFault` when it overlaps another, or does not follow from the one before it.
         """
         kept = [each for each in self.runs if not (run.first <= each.first and each.last <= run.last)]
         kept = sorted([*kept, run], key=lambda each: each.first)
-        joined: list[Run] = []
+        joined: list[ArchivedRun] = []
         for each in kept:
             before = joined[-1] if joined else None
             if before is not None and each.first < before.last:
@@ -152,7 +152,7 @@ class Manifest:
                 joined.append(each)
         return replace(self, runs=tuple(joined), generation=self.generation + 1)
 
-    def replaced(self, old: Sequence[ArchivedRange], new: ArchivedRange) -> "Manifest":
+    def replaced(self, old: Sequence[ArchivedRange], new: ArchivedRange) -> "ArchiveManifest":
         """Replace several ranges (compaction) or a single one (mended files) by one range."""
         runs = []
         for run in self.runs:
@@ -164,7 +164,7 @@ class Manifest:
         return replace(self, runs=tuple(runs), generation=self.generation + 1)
 
 
-def to_json(manifest: Manifest) -> bytes:
+def to_json(manifest: ArchiveManifest) -> bytes:
     """The manifest as it is stored."""
     identity = manifest.identity
     document = {
@@ -181,7 +181,7 @@ def to_json(manifest: Manifest) -> bytes:
     return json.dumps(document, indent=1).encode() + b"\n"
 
 
-def from_json(raw: bytes, name: str) -> Manifest:
+def from_json(raw: bytes, name: str) -> ArchiveManifest:
     """Read a manifest. Raises `DamagedManifest`, or `ArchiveFault` for a format that this release does not know."""
     try:
         document = json.loads(raw)
@@ -195,7 +195,7 @@ def from_json(raw: bytes, name: str) -> Manifest:
             spki=_unb64(document["key"]["spki"]),
         )
         runs = tuple(_read_run(each, log) for each in document["runs"])
-        manifest = Manifest(identity, runs, int(document["generation"]), int(document["decoder"]), name)
+        manifest = ArchiveManifest(identity, runs, int(document["generation"]), int(document["decoder"]), name)
     except (KeyError, TypeError, ValueError, binascii.Error, IndexError, RecursionError, AttributeError) as error:
         raise _damaged(name, f"{type(error).__name__}: {str(error)[:200]}") from error
     try:
@@ -225,7 +225,7 @@ def _check_format(document: Mapping[str, Any], name: str) -> None:
         )
 
 
-def _run_document(run: Run) -> dict[str, Any]:
+def _run_document(run: ArchivedRun) -> dict[str, Any]:
     head = run.head
     return {
         "first": run.first,
@@ -257,9 +257,9 @@ def _range_document(each: ArchivedRange) -> dict[str, Any]:
     }
 
 
-def _read_run(document: Mapping[str, Any], log: str) -> Run:
+def _read_run(document: Mapping[str, Any], log: str) -> ArchivedRun:
     head, at = document["head"], document["head"]["timestamp"]
-    return Run(
+    return ArchivedRun(
         Frontier(int(document["first"]), tuple(bytes.fromhex(each) for each in document["frontier"])),
         tuple(_read_range(each) for each in document["ranges"]),
         SignedHead(

@@ -48,7 +48,7 @@ class TooMuch(Exception):
     """A search would read more than it may."""
 
 
-class Work:
+class SearchAllowance:
     """Allowance of a search: keys looked at, and entries at a hundredth of a key each."""
 
     def __init__(self, most: int) -> None:
@@ -138,7 +138,7 @@ class OpenedFile:
         """The least key of each row group of an index. Raises `ArchiveFault`."""
         return [self._bounds(number)[0] for number in self._groups]
 
-    def lines(self, key: KeySpan, work: Work | None = None) -> Iterator[pa.Table]:
+    def lines(self, key: KeySpan, work: SearchAllowance | None = None) -> Iterator[pa.Table]:
         """Lines of an index whose keys are in the span, in order. Raises `ArchiveFault`, and `TooMuch` of `work`."""
         # A file has a thousand groups: a binary search reads the bounds of a few of them.
         group = bisect_left(self._groups, key.low, key=lambda number: self._bounds(number)[1])

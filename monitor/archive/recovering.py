@@ -15,7 +15,7 @@ from typing import Final
 import pyarrow as pa
 
 from monitor.archive.files import ArchiveFault, ArchiveFiles, DamagedManifest, FileRef
-from monitor.archive.ranges import ArchivedRange, Manifest, Run, to_json
+from monitor.archive.ranges import ArchivedRange, ArchivedRun, ArchiveManifest, to_json
 from monitor.archive.rows import SCHEMA
 from monitor.archive.search_index import index_of
 from monitor.archive.writing import (
@@ -40,7 +40,7 @@ _NAME: Final = re.compile(r"(\d{12,18})-(\d{12,18})\.parquet", re.ASCII)
 class Recovery:
     """The manifest that was made again, its number of ranges, and the entries `[first, last)` its files were of."""
 
-    manifest: Manifest
+    manifest: ArchiveManifest
     kept: int
     span: tuple[int, int]
 
@@ -60,18 +60,18 @@ def recovered(
             pass
         else:
             return None
-        empty = Manifest(identity, generation=head.size + 1)  # hardly any archive has changed as often
+        empty = ArchiveManifest(identity, generation=head.size + 1)  # hardly any archive has changed as often
         known = lru_cache(maxsize=4)(frontier)
         spans = [each for each in _spans(files, identity.log) if each[1] <= head.size]
         kept = list(_proven(files, empty, spans, known))
-        runs: list[Run] = []
+        runs: list[ArchivedRun] = []
         for together in _together(kept):
             first, last = together[0].first, together[-1].last
             proof = tuple(prove(last, head.size)) if last < head.size else ()
-            run = Run(known(first), tuple(together), head, proof)
+            run = ArchivedRun(known(first), tuple(together), head, proof)
             run.check()
             runs.append(run)
-        manifest = Manifest(identity, tuple(runs), empty.generation)
+        manifest = ArchiveManifest(identity, tuple(runs), empty.generation)
         # A crash before this leaves the damaged manifest; after it, the archive is what the files prove.
         files.write(manifest_name(identity.log), to_json(manifest))
     span = (spans[0][0], max(last for _, last in spans)) if spans else (0, 0)
@@ -86,7 +86,10 @@ def _spans(files: ArchiveFiles, log: str) -> list[tuple[int, int]]:
 
 
 def _proven(
-    files: ArchiveFiles, manifest: Manifest, spans: Sequence[tuple[int, int]], frontier: Callable[[int], Frontier]
+    files: ArchiveFiles,
+    manifest: ArchiveManifest,
+    spans: Sequence[tuple[int, int]],
+    frontier: Callable[[int], Frontier],
 ) -> Iterator[ArchivedRange]:
     """Ranges whose rows prove themselves, none with an entry of another: compaction may leave the parts it joined."""
     at = 0
@@ -103,7 +106,7 @@ def _proven(
             at = last
 
 
-def _read(files: ArchiveFiles, manifest: Manifest, first: int, last: int) -> tuple[ArchivedRange, pa.Table]:
+def _read(files: ArchiveFiles, manifest: ArchiveManifest, first: int, last: int) -> tuple[ArchivedRange, pa.Table]:
     """A range as its file of rows shows it, and the rows. Raises `ArchiveFault`."""
     name = f"{manifest.log}/{{}}/{first:012d}-{last:012d}.parquet"
     rows_file, index_file = _file(files, name.format("rows")), _file(files, name.format("index"))
@@ -115,7 +118,7 @@ def _read(files: ArchiveFiles, manifest: Manifest, first: int, last: int) -> tup
     return ArchivedRange(first, last, rows_file, index_file, subtrees, *bounds_of(rows)), rows
 
 
-def _with_index(files: ArchiveFiles, manifest: Manifest, each: ArchivedRange, rows: pa.Table) -> ArchivedRange:
+def _with_index(files: ArchiveFiles, manifest: ArchiveManifest, each: ArchivedRange, rows: pa.Table) -> ArchivedRange:
     wanted = index_of(rows, each.first)
     try:
         if read_index(files, manifest, each).equals(wanted):

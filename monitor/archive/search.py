@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alerts.alert import counted
-from monitor.archive.answer import Answer, Coverage, LogCoverage, Row, row_of
+from monitor.archive.answer import ArchiveRow, LogSearchCoverage, SearchAnswer, SearchCoverage, row_of
 from monitor.archive.files import ArchiveFault, ArchiveFiles
 from monitor.archive.query import Query, keys_of
-from monitor.archive.ranges import ArchivedRange, Manifest
-from monitor.archive.reading import KeyCache, KeySpan, OpenedFile, TooMuch, Work
+from monitor.archive.ranges import ArchivedRange, ArchiveManifest
+from monitor.archive.reading import KeyCache, KeySpan, OpenedFile, SearchAllowance, TooMuch
 from monitor.archive.rows import SCHEMA, Chain
 from monitor.archive.search_index import (
     ALL_TRUSTED,
@@ -54,7 +54,7 @@ class _Found:
     per_day: Counter[date] = field(default_factory=Counter)
     damaged: dict[str, list[tuple[int, int, str]]] = field(default_factory=dict)
     unsearched: dict[str, tuple[int, int]] = field(default_factory=dict)
-    work: Work | None = None
+    work: SearchAllowance | None = None
 
     def leave_out(self, log: str, each: ArchivedRange) -> None:
         """Note a range that is not searched; ranges of a log are left out from the newest to the oldest."""
@@ -71,7 +71,7 @@ class Archive:
         self._lock = threading.Lock()
         self._opened: OrderedDict[tuple[str, str], OpenedFile] = OrderedDict()
         self._keys = KeyCache(_KEPT_GROUPS)
-        self._manifests: dict[str, tuple[bytes, Manifest]] = {}
+        self._manifests: dict[str, tuple[bytes, ArchiveManifest]] = {}
 
     def manifests(self) -> Manifests:
         """Manifests by log id, as they are stored now. Raises `ArchiveFault` when the archive cannot be listed."""
@@ -80,7 +80,7 @@ class Archive:
 
     def search(
         self, query: Query, *, also: Sequence[Query] = (), within: Sequence[Query] = (), per_day: bool = False
-    ) -> Answer:
+    ) -> SearchAnswer:
         """The newest entries that match, their number, and the search's coverage. Raises `BadQuery`, `ArchiveFault`.
 
         Entries that match a query in `also` are found as well, and of all these only those that match each query in
@@ -98,12 +98,12 @@ class Archive:
 
     def _answered(
         self, query: Query, keys: Sequence[Sequence[KeySpan]], manifests: Manifests, *, per_day: bool
-    ) -> "tuple[_Found, Answer]":
+    ) -> "tuple[_Found, SearchAnswer]":
         limit = min(query.limit, MOST_ROWS)
-        found = _Found(work=None if query.most is None else Work(query.most))
-        rows: list[Row] = []
+        found = _Found(work=None if query.most is None else SearchAllowance(query.most))
+        rows: list[ArchiveRow] = []
         for manifest in self._wanted(query, manifests):
-            mine: list[Row] = []
+            mine: list[ArchiveRow] = []
             for each in _newest_first(manifest):
                 table = self._matching(manifest, each, keys, query, found, per_day=per_day, limit=limit - len(mine))
                 if len(table):
@@ -112,7 +112,7 @@ class Archive:
         rows.sort(key=_newest, reverse=True)
         coverage = self._coverage(query, manifests, found.damaged, found.unsearched)
         days = dict(sorted(found.per_day.items()))
-        return found, Answer(tuple(rows[:limit]), found.total, coverage, days, found.timeless)
+        return found, SearchAnswer(tuple(rows[:limit]), found.total, coverage, days, found.timeless)
 
     def stream(self, query: Query, damaged: dict[str, list[tuple[int, int, str]]]) -> Iterator[pa.Table]:
         """Every matching entry, log by log, oldest first, some thousands at a time.
@@ -125,7 +125,7 @@ class Archive:
 
     def _streamed(
         self,
-        manifest: Manifest,
+        manifest: ArchiveManifest,
         keys: Sequence[KeySpan],
         query: Query,
         damaged: dict[str, list[tuple[int, int, str]]],
@@ -146,7 +146,7 @@ class Archive:
             at, tries = each.last, 0
 
     def _tables(
-        self, manifest: Manifest, each: ArchivedRange, keys: Sequence[KeySpan], query: Query, at: int
+        self, manifest: ArchiveManifest, each: ArchivedRange, keys: Sequence[KeySpan], query: Query, at: int
     ) -> Iterator[pa.Table]:
         """Matching entries of one range from `at` on. Raises `ArchiveFault`."""
         if _outside(each, query):
@@ -157,7 +157,7 @@ class Archive:
         for start in range(0, len(offsets), _STREAMED):
             yield self._read(manifest, each, offsets.slice(start, _STREAMED).to_pylist())
 
-    def coverage(self, query: Query, damaged: dict[str, list[tuple[int, int, str]]]) -> Coverage:
+    def coverage(self, query: Query, damaged: dict[str, list[tuple[int, int, str]]]) -> SearchCoverage:
         """Coverage of a search for this query."""
         return self._coverage(query, self.manifests(), damaged, {})
 
@@ -170,7 +170,7 @@ class Archive:
         for each in (each for run in manifest.runs for each in run.ranges):
             yield each, [each.first + offset for offset in self._offsets(manifest, each, keys).to_pylist()]
 
-    def entry(self, log: str, index: int) -> Row | None:
+    def entry(self, log: str, index: int) -> ArchiveRow | None:
         """One entry; `None` when it is not archived. Raises `ArchiveFault`."""
         manifest = self.manifests().of(log)
         run = manifest.run_at(index) if manifest is not None else None
@@ -194,7 +194,7 @@ class Archive:
             raise ArchiveFault(f"{log}: no longer archived: {counted(len(indexes) - len(found), 'entry')}")
         return found
 
-    def by_leaf(self, leaf_hash: bytes) -> list[Row]:
+    def by_leaf(self, leaf_hash: bytes) -> list[ArchiveRow]:
         """Entries with this leaf hash, in all logs. Raises `ArchiveFault`, also if only an unread log may have one."""
         found = []
         key = leaf_key(leaf_hash)
@@ -209,7 +209,7 @@ class Archive:
             manifests.check_all_read()
         return rows
 
-    def _wanted(self, query: Query, manifests: Mapping[str, Manifest]) -> list[Manifest]:
+    def _wanted(self, query: Query, manifests: Mapping[str, ArchiveManifest]) -> list[ArchiveManifest]:
         return [
             manifest
             for log, manifest in sorted(manifests.items())
@@ -222,13 +222,13 @@ class Archive:
         manifests: Manifests,
         damaged: Mapping[str, list[tuple[int, int, str]]],
         unsearched: Mapping[str, tuple[int, int]],
-    ) -> Coverage:
+    ) -> SearchCoverage:
         logs = []
         for manifest in self._wanted(query, manifests):
             head = manifest.head
             ranges = [each for run in manifest.runs for each in run.ranges]
             logs.append(
-                LogCoverage(
+                LogSearchCoverage(
                     manifest.log,
                     tuple(manifest.spans()),
                     0 if head is None else head.size,
@@ -242,11 +242,11 @@ class Archive:
         known = {name for log in (*manifests, *manifests.unread) for name in (log, log.partition("/")[0])}
         asked = query.logs or self._followed
         unread = tuple((log, str(why)) for log, why in sorted(manifests.unread.items()) if query.wants(log))
-        return Coverage(tuple(logs), tuple(sorted(name for name in asked if name not in known)), unread)
+        return SearchCoverage(tuple(logs), tuple(sorted(name for name in asked if name not in known)), unread)
 
     def _matching(
         self,
-        manifest: Manifest,
+        manifest: ArchiveManifest,
         each: ArchivedRange,
         keys: Sequence[Sequence[KeySpan]],
         query: Query,
@@ -276,7 +276,7 @@ class Archive:
 
     def _kept(
         self,
-        manifest: Manifest,
+        manifest: ArchiveManifest,
         each: ArchivedRange,
         keys: Sequence[Sequence[KeySpan]],
         query: Query,
@@ -299,7 +299,7 @@ class Archive:
         return offsets
 
     def _vouched(
-        self, manifest: Manifest, each: ArchivedRange, keys: Sequence[KeySpan], query: Query, found: _Found
+        self, manifest: ArchiveManifest, each: ArchivedRange, keys: Sequence[KeySpan], query: Query, found: _Found
     ) -> pa.Array:
         """Entries of one range under any of these keys, trusted or not as is wanted, counted from its first, in order.
 
@@ -314,7 +314,7 @@ class Archive:
 
     def _timed(
         self,
-        manifest: Manifest,
+        manifest: ArchiveManifest,
         each: ArchivedRange,
         offsets: pa.Array,
         query: Query,
@@ -341,7 +341,11 @@ class Archive:
         return pa.concat_arrays(kept)
 
     def _offsets(
-        self, manifest: Manifest, each: ArchivedRange, keys: Sequence[KeySpan], work: Work | None = None
+        self,
+        manifest: ArchiveManifest,
+        each: ArchivedRange,
+        keys: Sequence[KeySpan],
+        work: SearchAllowance | None = None,
     ) -> pa.Array:
         """Entries of a range under any of these keys, counted from its first, in order."""
         opened = self._open(manifest, each, is_index=True)
@@ -366,11 +370,11 @@ class Archive:
 
     def _by_trust(
         self,
-        manifest: Manifest,
+        manifest: ArchiveManifest,
         each: ArchivedRange,
         keys: Sequence[KeySpan],
         offsets: pa.Array,
-        work: Work | None,
+        work: SearchAllowance | None,
         *,
         trusted: bool,
     ) -> pa.Array:
@@ -392,7 +396,7 @@ class Archive:
         is_trusted = pc.is_in(offsets, value_set=pa.concat_arrays([every, pa.array(sure, pa.uint32())]))
         return offsets.filter(is_trusted if trusted else pc.invert(is_trusted))
 
-    def _confirmed(self, manifest: Manifest, each: ArchivedRange, key: KeySpan, lines: pa.Table) -> pa.Array:
+    def _confirmed(self, manifest: ArchiveManifest, each: ArchivedRange, key: KeySpan, lines: pa.Table) -> pa.Array:
         """Entries of these lines whose rows match the glob: the keys hold only the beginning of a text."""
         column = COLUMNS[KeyKind(key.low[0])]
         offsets = sorted({entry for entries in lines["entries"].to_pylist() for entry in entries})
@@ -405,11 +409,11 @@ class Archive:
         return pa.array(kept, pa.uint32())
 
     def _read(
-        self, manifest: Manifest, each: ArchivedRange, offsets: Sequence[int], columns: list[str] | None = None
+        self, manifest: ArchiveManifest, each: ArchivedRange, offsets: Sequence[int], columns: list[str] | None = None
     ) -> pa.Table:
         return self._open(manifest, each, is_index=False).take(offsets, columns)
 
-    def _open(self, manifest: Manifest, each: ArchivedRange, *, is_index: bool) -> OpenedFile:
+    def _open(self, manifest: ArchiveManifest, each: ArchivedRange, *, is_index: bool) -> OpenedFile:
         file = each.index if is_index else each.rows
         key = (file.name, file.sha256)
         with self._lock:
@@ -467,16 +471,16 @@ def _straddles(each: ArchivedRange, query: Query) -> bool:
     return ends or (query.since is not None and each.earliest < query.since)
 
 
-def _newest_first(manifest: Manifest) -> Iterator[ArchivedRange]:
+def _newest_first(manifest: ArchiveManifest) -> Iterator[ArchivedRange]:
     for run in reversed(manifest.runs):
         yield from reversed(run.ranges)
 
 
-def _newest(row: Row) -> tuple[float, str, int]:
+def _newest(row: ArchiveRow) -> tuple[float, str, int]:
     return (row.time or datetime.min.replace(tzinfo=UTC)).timestamp(), row.log, row.index
 
 
-def _generations(manifests: Mapping[str, Manifest]) -> dict[str, int]:
+def _generations(manifests: Mapping[str, ArchiveManifest]) -> dict[str, int]:
     return {log: manifest.generation for log, manifest in manifests.items()}
 
 
@@ -484,5 +488,5 @@ def _moment(at: datetime) -> pa.Scalar:
     return pa.scalar(at, pa.timestamp("us", tz="UTC"))
 
 
-def _rows(table: pa.Table) -> list[Row]:
+def _rows(table: pa.Table) -> list[ArchiveRow]:
     return [row_of(each) for each in table.to_pylist()]

@@ -14,7 +14,7 @@ from typing import Final
 import pyarrow as pa
 
 from monitor.archive.files import ArchiveFault, ArchiveFiles
-from monitor.archive.ranges import ArchivedRange, Manifest, Run
+from monitor.archive.ranges import ArchivedRange, ArchivedRun, ArchiveManifest
 from monitor.archive.rows import NOT_FROM_LEAF, RowTrust, rows_of
 from monitor.archive.search_index import index_of
 from monitor.archive.writing import bounds_of, read_index, read_manifest, read_rows
@@ -47,7 +47,7 @@ class Derivation:
     unknown: Counter[str] = field(default_factory=Counter)
 
 
-def check_heads(manifest: Manifest) -> None:
+def check_heads(manifest: ArchiveManifest) -> None:
     """Verify the signature of each run's head by the manifest's key. Raises `ArchiveFault`."""
     identity = manifest.identity
     for run in manifest.runs:
@@ -60,7 +60,7 @@ def check_heads(manifest: Manifest) -> None:
 
 
 def check_ranges(
-    files: ArchiveFiles, manifest: Manifest, tell: Callable[[int], None] = lambda _: None
+    files: ArchiveFiles, manifest: ArchiveManifest, tell: Callable[[int], None] = lambda _: None
 ) -> Iterator[Damage]:
     """Check both files of every range, its leaf hashes, and its index. Yields each damaged part."""
     for run in manifest.runs:
@@ -81,7 +81,7 @@ def unnamed_files(files: ArchiveFiles, log: str) -> list[str]:
     return [name for name in there if name not in named]
 
 
-def _damage(files: ArchiveFiles, manifest: Manifest, each: ArchivedRange) -> Iterator[Damage]:
+def _damage(files: ArchiveFiles, manifest: ArchiveManifest, each: ArchivedRange) -> Iterator[Damage]:
     try:
         rows = read_rows(files, manifest, each)
         _check_rows(manifest, each, rows)
@@ -97,7 +97,7 @@ def _damage(files: ArchiveFiles, manifest: Manifest, each: ArchivedRange) -> Ite
         yield Damage(each, f"archive file {each.index.name}: is not the index of its rows", index_only=True)
 
 
-def _check_rows(manifest: Manifest, each: ArchivedRange, rows: pa.Table) -> None:
+def _check_rows(manifest: ArchiveManifest, each: ArchivedRange, rows: pa.Table) -> None:
     """Raise `ArchiveFault` if these are not the rows of the range, by number, log, and proven leaf hashes."""
     name = f"archive file {each.rows.name}"
     if rows["index"].to_pylist() != list(range(each.first, each.last)):
@@ -110,7 +110,7 @@ def _check_rows(manifest: Manifest, each: ArchivedRange, rows: pa.Table) -> None
         raise ArchiveFault(f"{name}: its times and counts are not those in the manifest")
 
 
-def sample(run: Run, count: int | None, random: Random) -> list[int]:
+def sample(run: ArchivedRun, count: int | None, random: Random) -> list[int]:
     """Indexes of a run's entries to derive again: `count` of them at random, or all for `None`."""
     numbers = range(run.first, run.last)
     return list(numbers) if count is None or count >= len(numbers) else sorted(random.sample(numbers, count))
@@ -118,7 +118,7 @@ def sample(run: Run, count: int | None, random: Random) -> list[int]:
 
 def check_sample(
     files: ArchiveFiles,
-    manifest: Manifest,
+    manifest: ArchiveManifest,
     derivation: Derivation,
     wanted: Sequence[int],
     *,

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from alerts.alert import counted
 from monitor.archive.files import ArchiveFault, ArchiveFiles, FileRef
-from monitor.archive.ranges import MANIFEST, RANGE, ArchivedRange, Manifest, Run, from_json, to_json
+from monitor.archive.ranges import MANIFEST, RANGE, ArchivedRange, ArchivedRun, ArchiveManifest, from_json, to_json
 from monitor.archive.rows import DECODER, SCHEMA, SIGNER_TEXTS, UNREADABLE
 from monitor.archive.search_index import INDEX_SCHEMA, index_of
 from monitor.model.log_source import LogIdentity, Position
@@ -51,21 +51,21 @@ def manifest_name(log: str) -> str:
     return f"{log}/{MANIFEST}"
 
 
-def read_manifest(files: ArchiveFiles, log: str) -> Manifest | None:
+def read_manifest(files: ArchiveFiles, log: str) -> ArchiveManifest | None:
     """The manifest of one log; `None` when no entry of it is archived. Raises `ArchiveFault`."""
     name = manifest_name(log)
     raw = files.read(name)
     return None if raw is None else from_json(raw, name)
 
 
-class Manifests(dict[str, Manifest]):
+class Manifests(dict[str, ArchiveManifest]):
     """Manifests by log id. `unread` maps each log with an unreadable manifest to the reason."""
 
     def __init__(self) -> None:
         super().__init__()
         self.unread: dict[str, ArchiveFault] = {}
 
-    def of(self, log: str) -> Manifest | None:
+    def of(self, log: str) -> ArchiveManifest | None:
         """The manifest of one log; `None` when nothing of it is archived. Raises `ArchiveFault` when it is unread."""
         if log in self.unread:
             raise self.unread[log]
@@ -77,7 +77,7 @@ class Manifests(dict[str, Manifest]):
             raise fault
 
 
-def read_manifests(files: ArchiveFiles, known: dict[str, tuple[bytes, Manifest]] | None = None) -> Manifests:
+def read_manifests(files: ArchiveFiles, known: dict[str, tuple[bytes, ArchiveManifest]] | None = None) -> Manifests:
     """Manifests of all archived logs. Raises `ArchiveFault` when the archive cannot be listed.
 
     A manifest that cannot be read leaves out its own log alone. `known` are manifests read before, with their bytes,
@@ -188,7 +188,7 @@ class ArchiveWriter:
     def _write(self, before: Frontier, after: Position, proof: tuple[bytes, ...]) -> None:
         head = after.head.head
         self.manifest = self.reread()
-        run = self.manifest.run_ending(before.size) or Run(before, (), head)
+        run = self.manifest.run_ending(before.size) or ArchivedRun(before, (), head)
         if run.end() != before:
             raise ArchiveFault(
                 f"{after.log}: the archive's entries before {before.size} are not those that were proven"
@@ -199,16 +199,16 @@ class ArchiveWriter:
             kept, tail = run.ranges[:-1], run.ranges[-1]
             rows = pa.concat_tables([read_rows(self.files, self.manifest, tail), rows])
         written = tuple(write_range(self.files, self.manifest.identity, part) for part in _cut(rows))
-        grown = Run(run.start, (*kept, *written), head, proof)
+        grown = ArchivedRun(run.start, (*kept, *written), head, proof)
         # The leaf hashes in the files must lead to the root that the log signed, before a manifest names the files.
         grown.check()
         self.keep(self.manifest.with_run(grown), () if tail is None else (tail,))
 
-    def reread(self) -> Manifest:
+    def reread(self) -> ArchiveManifest:
         """The manifest as it is stored now. Raises `ArchiveFault`."""
-        return read_manifest(self.files, self._identity.log) or Manifest(self._identity)
+        return read_manifest(self.files, self._identity.log) or ArchiveManifest(self._identity)
 
-    def keep(self, manifest: Manifest, gone: Sequence[ArchivedRange] = ()) -> None:
+    def keep(self, manifest: ArchiveManifest, gone: Sequence[ArchivedRange] = ()) -> None:
         """Store a manifest made from `self.manifest`, and remove the files of ranges it no longer names.
 
         Raises `ArchiveFault` when another program changed the stored manifest meanwhile. Call it inside `locked`.
@@ -351,7 +351,7 @@ def index_sink(meta: dict[str, str]) -> Sink:
     )
 
 
-def open_parquet(files: ArchiveFiles, manifest: Manifest, each: ArchivedRange, file: FileRef) -> pq.ParquetFile:
+def open_parquet(files: ArchiveFiles, manifest: ArchiveManifest, each: ArchivedRange, file: FileRef) -> pq.ParquetFile:
     """Open one file of a range, after a check of its length and of the log and range in its metadata.
 
     Raises `ArchiveFault`, which names the file and its defect.
@@ -376,19 +376,19 @@ def open_parquet(files: ArchiveFiles, manifest: Manifest, each: ArchivedRange, f
     return opened
 
 
-def read_rows(files: ArchiveFiles, manifest: Manifest, each: ArchivedRange) -> pa.Table:
+def read_rows(files: ArchiveFiles, manifest: ArchiveManifest, each: ArchivedRange) -> pa.Table:
     """All rows of a range, from a file whose SHA-256 is the manifest's. Raises `ArchiveFault`."""
     check_digest(files, each.rows)
     return read_table(open_parquet(files, manifest, each, each.rows), each.rows, SCHEMA)
 
 
-def read_index(files: ArchiveFiles, manifest: Manifest, each: ArchivedRange) -> pa.Table:
+def read_index(files: ArchiveFiles, manifest: ArchiveManifest, each: ArchivedRange) -> pa.Table:
     """All of a range's index, from a file whose SHA-256 is the manifest's. Raises `ArchiveFault`."""
     check_digest(files, each.index)
     return read_table(open_parquet(files, manifest, each, each.index), each.index, INDEX_SCHEMA)
 
 
-def index_parts(files: ArchiveFiles, manifest: Manifest, each: ArchivedRange) -> Iterator[pa.Table]:
+def index_parts(files: ArchiveFiles, manifest: ArchiveManifest, each: ArchivedRange) -> Iterator[pa.Table]:
     """A range's index, some row groups at a time. Compares no digest. Raises `ArchiveFault` during iteration."""
     opened = open_parquet(files, manifest, each, each.index)
     groups = range(opened.metadata.num_row_groups)

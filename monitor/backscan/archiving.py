@@ -8,7 +8,7 @@ import pyarrow as pa
 from alerts.alert import Alert
 from monitor.archive.building import ArchiveProgress, CollectedRows, RowReader, RowSink
 from monitor.archive.files import ArchiveFault, ArchiveFiles
-from monitor.archive.ranges import Manifest
+from monitor.archive.ranges import ArchiveManifest
 from monitor.archive.verifying import Damage
 from monitor.archive.writing import ArchiveWriter, read_rows, write_range
 from monitor.backscan.progress import ScanState
@@ -31,7 +31,7 @@ class NoJudge:
         return ()
 
 
-def missing_from(manifest: Manifest | None, first: int, last: int) -> list[tuple[int, int]]:
+def missing_from(manifest: ArchiveManifest | None, first: int, last: int) -> list[tuple[int, int]]:
     """Parts of `[first, last)` that are not archived."""
     gaps, at = [], first
     for start, end in manifest.spans() if manifest is not None else ():

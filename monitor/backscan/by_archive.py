@@ -13,12 +13,12 @@ from datetime import datetime
 from typing import Final
 
 from monitor.archive.files import ArchiveFault
-from monitor.archive.query import BadQuery, Match, Query
-from monitor.archive.ranges import Manifest
+from monitor.archive.query import BadQuery, MatchMode, Query
+from monitor.archive.ranges import ArchiveManifest
 from monitor.archive.search import Archive
 from monitor.archive.search_index import KeyKind
 from monitor.backscan.progress import SomeRules, told_looking_back
-from monitor.backscan.step import LookingBack, Step, recording_of
+from monitor.backscan.step import BackscanStep, LookingBack, recording_of
 from monitor.following.follower import wrong_signature
 from monitor.following.scan_batch import RuleScanner
 from monitor.judging.judge import Judge
@@ -33,8 +33,7 @@ from monitor.store.store import Store
 from rules.matching.matcher import Matcher
 from rules.pattern import Pattern, PatternForm
 from rules.rule import Rule
-from rules.selection import AllOf, AnyOf, Condition
-from rules.selection import Match as FieldMatch
+from rules.selection import AllOf, AnyOf, Condition, FieldMatch
 
 _LOG: Final = logging.getLogger(__name__)
 _MOST_RULES: Final = 200  # each rule is one search; with more rules, reading the log is faster
@@ -99,11 +98,11 @@ def _query(field: str, pattern: Pattern) -> Query | None:
     kind = _KINDS.get(field)
     if kind is None or pattern.form is PatternForm.REGEX:
         return None
-    match = Match.GLOB if pattern.form is PatternForm.GLOB else Match.EXACT
+    match = MatchMode.GLOB if pattern.form is PatternForm.GLOB else MatchMode.EXACT
     return Query(pattern.text, frozenset({kind}), match)
 
 
-def offer_archived(asked: Asked, source: LogSource, gap: Gap) -> Step | None:
+def offer_archived(asked: Asked, source: LogSource, gap: Gap) -> BackscanStep | None:
     """Offer entries from the beginning of `gap` to its rules, as far as the archive holds them.
 
     `None` when the log itself must be read: the archive is damaged or does not hold the first entry, a rule cannot be
@@ -118,7 +117,7 @@ def offer_archived(asked: Asked, source: LogSource, gap: Gap) -> Step | None:
         return None
 
 
-def _archived_step(asked: Asked, source: LogSource, gap: Gap, manifest: Manifest) -> Step | None:
+def _archived_step(asked: Asked, source: LogSource, gap: Gap, manifest: ArchiveManifest) -> BackscanStep | None:
     run = manifest.run_at(gap.first)
     chosen = [rule for rule in asked.matcher.rules if rule.id in gap.rules]
     if run is None or len(chosen) > _MOST_RULES or len(chosen) < len(gap.rules):
@@ -152,7 +151,7 @@ def _archived_step(asked: Asked, source: LogSource, gap: Gap, manifest: Manifest
     asked.store.record_scan(batch, {rule: asked.rules[rule] for rule in gap.rules}, alerts, not_before=recording.due())
     asked.on_batch(batch)
     found = Counter(finding.verdict.outcome.value for finding in findings)
-    return Step(log, gap.first, last, gap.rules, found, batch.matches_dropped, len(wanted))
+    return BackscanStep(log, gap.first, last, gap.rules, found, batch.matches_dropped, len(wanted))
 
 
 def _all_queries(rules: Sequence[Rule]) -> list[Query] | None:

@@ -66,7 +66,7 @@ class LedgerFinding:
     signing: Mapping[str, Any]
 
 
-class Ledger(Progress):
+class ScanLedger(Progress):
     """An open ledger. Implements `monitor.backscan.progress.Progress`; the scan ends before entry `last`."""
 
     def __init__(self, path: Path, store: Store, log: str, last: int) -> None:
@@ -124,7 +124,7 @@ def open_ledger(
     clock: Callable[[], datetime],
     *,
     resume: bool,
-) -> Iterator[Ledger]:
+) -> Iterator[ScanLedger]:
     """Open the ledger of this scan, or `begin` a new one.
 
     The ledger is removed when the block ends without an error, because its findings were shown then.
@@ -147,7 +147,7 @@ def open_ledger(
             _make(path, scope, *begin(), clock)
         store = Store(open_database(str(path), check=True), clock=clock, route=lambda _: ())
         try:
-            yield Ledger(path, store, scope.log, _asked(store, path, scope))
+            yield ScanLedger(path, store, scope.log, _asked(store, path, scope))
         finally:
             store.close()
         _remove(path)

@@ -12,7 +12,7 @@ from typing import Final
 
 from alerts.alert import Owner
 from alerts.inert import inert_line
-from monitor.backscan.step import Step, backscan_step
+from monitor.backscan.step import BackscanStep, backscan_step
 from monitor.config import BackscanConfig
 from monitor.following.follower import Timing, Unkept
 from monitor.judging.active_rules import HeldRules, RuleKeeper
@@ -62,7 +62,7 @@ class _Tree:
         return union_size(self.lacking)
 
 
-FromArchive = Callable[[LogSource, Gap, Matcher, Mapping[str, str], RuleJudge], Step | None]
+FromArchive = Callable[[LogSource, Gap, Matcher, Mapping[str, str], RuleJudge], BackscanStep | None]
 """Offers the beginning of a gap to its rules from the archive; `None` where the log itself must be read."""
 
 
@@ -183,7 +183,7 @@ class LogBackscan:
                 found.setdefault(held.backscans.get(rule, self._config.range), []).append(rule)
         return found
 
-    def _offer(self, tree: _Tree, held: HeldRules) -> Step:
+    def _offer(self, tree: _Tree, held: HeldRules) -> BackscanStep:
         source = self._log_trees.source(tree.log)
         gap = first_gap(tree.lacking)
         matcher = self._matcher_of(held, gap.rules)
@@ -213,7 +213,7 @@ class LogBackscan:
             self._matcher = held.generation, rules, compile_rules(chosen)
         return self._matcher[2]
 
-    def _went_well(self, tree: _Tree, done: Step, began: datetime) -> float:
+    def _went_well(self, tree: _Tree, done: BackscanStep, began: datetime) -> float:
         now = self._timing.clock()
         tree.lacking = without_first(tree.lacking, done.first, done.last)
         tree.read += done.asked

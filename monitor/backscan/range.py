@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from alerts.alert import counted
 from monitor.backscan.progress import ScanState
-from monitor.following.follower import BatchScanner, Limits, LogFollower, Timing, Unkept
+from monitor.following.follower import BatchScanner, FollowLimits, LogFollower, Timing, Unkept
 from monitor.following.scan_batch import RuleScanner
 from monitor.judging.judge import Judge
 from monitor.model.errors import FetchFailed, LogMisbehaved, OwnFault
@@ -123,7 +123,7 @@ def scan_range(
         RuleScanner(pool.matcher),
         judge,
         world.timing,
-        limits=Limits(
+        limits=FollowLimits(
             batch_entries=world.batch_entries or _BATCH.get(identity.api, _BATCH_OTHERWISE),
             batch_bytes=_BATCH_BYTES,
             ahead=world.ahead,

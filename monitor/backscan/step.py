@@ -30,7 +30,7 @@ _ABSENCES: Final = frozenset({CertificateLogWithinExpectation.id, LogEntryWithin
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class BackscanStep:
     """Result of one step: entries `[first, last)` were offered to `rules`, and gave findings by outcome.
 
     `dropped` counts matches left out because more rules select an entry than are judged. `fetched` counts the entries
@@ -62,7 +62,7 @@ def backscan_step(
     timing: Timing,
     entries: int = 4096,
     unkept: Unkept | None = None,
-) -> Step:
+) -> BackscanStep:
     """Offer the first `entries` entries of a gap of one tree to the rules that were never offered them.
 
     `rules` are the active ones (id to selection), compiled in `matcher`. Findings, their alerts and the covered
@@ -90,7 +90,7 @@ def backscan_step(
     reached = offer_gap(
         source, store, replace(gap, last=last), rules, state=state, judge=judge, pool=pool, world=world, unkept=unkept
     )
-    return Step(source.identity.log, gap.first, reached, gap.rules, found, dropped)
+    return BackscanStep(source.identity.log, gap.first, reached, gap.rules, found, dropped)
 
 
 def recording_of(offered: Collection[str], rules: Mapping[str, str], clock: Callable[[], datetime]) -> Recording:

@@ -20,7 +20,7 @@ from typing_extensions import override
 from alerts.alert import counted
 from monitor.archive.rows import SCHEMA, RowTrust, rows_of
 from monitor.cluster.worker import CouldNotAsk, Reply, read_range
-from monitor.cluster.workers import Check, SharedRun
+from monitor.cluster.workers import ResultCheck, SharedRun
 from monitor.following.follower import BatchScanner, WantedEntries, fetch, read_ahead
 from monitor.following.scan_batch import BatchMatches, Fetched, RuleScanner, ScannedBatch
 from monitor.model.errors import FetchFailed, NotShown, OwnFault
@@ -49,7 +49,7 @@ class WrongReply(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ReadRange:
     """Entries of one range as read: the batches for following, leaf hashes, and rows where rows are made."""
 
     fetched: Fetched
@@ -57,7 +57,7 @@ class Part:
     hashes: Sequence[bytes]
     rows: pa.RecordBatch | None
 
-    def differs(self, other: "Part") -> str | None:
+    def differs(self, other: "ReadRange") -> str | None:
         """Name of the first difference between two readings of the same entries; `None` if they agree."""
         if self.hashes != other.hashes:
             return "leaf hashes"
@@ -68,7 +68,7 @@ class Part:
         return "matches" if self.scanned.scan != other.scanned.scan else None
 
 
-class Work(Protocol):
+class ReadingProduct(Protocol):
     """Product of reading entries: rows, or the entries that rules select."""
 
     def opened(self, reply: Reply, hashes: Sequence[bytes]) -> tuple[pa.RecordBatch | None, BatchMatches]:
@@ -77,11 +77,11 @@ class Work(Protocol):
     def made(self, entries: Sequence[LogEntry], start: int) -> tuple[pa.RecordBatch | None, BatchMatches]:
         """Rows or matches of entries, made in this process."""
 
-    def agrees(self, part: Part, entries: Sequence[LogEntry], start: int) -> bool:
+    def agrees(self, part: ReadRange, entries: Sequence[LogEntry], start: int) -> bool:
         """True if a part agrees with this process's own reading of some of its entries."""
 
 
-class RowWork(Work):
+class RowWork(ReadingProduct):
     """Rows of the archive."""
 
     def __init__(self, log: str, api: LogApi, trust: RowTrust | None) -> None:
@@ -116,12 +116,12 @@ class RowWork(Work):
         return rows_of(entries, start, self._log, self._api, self._trust), BatchMatches()
 
     @override
-    def agrees(self, part: Part, entries: Sequence[LogEntry], start: int) -> bool:
+    def agrees(self, part: ReadRange, entries: Sequence[LogEntry], start: int) -> bool:
         mine = rows_of(entries, start, self._log, self._api, self._trust)
         return part.rows is not None and bool(part.rows.slice(start - part.fetched.start, len(entries)).equals(mine))
 
 
-class MatchWork(Work):
+class MatchWork(ReadingProduct):
     """Entries that rules select."""
 
     def __init__(self, log: str, api: LogApi, matcher: Matcher) -> None:
@@ -149,7 +149,7 @@ class MatchWork(Work):
         return None, RuleScanner(self._matcher).scan(entries, start, self._log, self._api)
 
     @override
-    def agrees(self, part: Part, entries: Sequence[LogEntry], start: int) -> bool:
+    def agrees(self, part: ReadRange, entries: Sequence[LogEntry], start: int) -> bool:
         end, theirs = start + len(entries), part.scanned.scan
         mine = RuleScanner(self._matcher).scan(entries, start, self._log, self._api)
         return (
@@ -186,7 +186,7 @@ class _Task:
 
 
 @dataclass(slots=True)
-class Tally:
+class ReadingCost:
     """Cost of reading on the cluster: requests to the log, ranges read again, ranges by worker."""
 
     requests: int = 0
@@ -200,9 +200,9 @@ class Means:
 
     shared: SharedRun
     source: LogSource
-    work: Work
-    check: Check
-    tally: Tally = field(default_factory=Tally)
+    work: ReadingProduct
+    check: ResultCheck
+    tally: ReadingCost = field(default_factory=ReadingCost)
 
 
 class ClusterExaminers:
@@ -212,9 +212,13 @@ class ClusterExaminers:
     once.
     """
 
-    def __init__(self, shared: SharedRun, source: LogSource, check: Check, matcher: Matcher | None = None) -> None:
+    def __init__(
+        self, shared: SharedRun, source: LogSource, check: ResultCheck, matcher: Matcher | None = None
+    ) -> None:
         log, api = source.identity.log, source.identity.api
-        self._work: Work = RowWork(log, api, shared.run.trust) if matcher is None else MatchWork(log, api, matcher)
+        self._work: ReadingProduct = (
+            RowWork(log, api, shared.run.trust) if matcher is None else MatchWork(log, api, matcher)
+        )
         self._means = Means(shared, source, self._work, check)
         self.matcher = matcher if matcher is not None else compile_rules(())
         self._rows: dict[int, pa.RecordBatch] = {}
@@ -246,7 +250,7 @@ class ClusterExaminers:
             raise OwnFault("workers read ranges, not batches that were fetched already")
         if batches.narrowed:
             # The log's own bytes do not lead to its head: this process looks for the wrong entry.
-            parts: Iterator[Part] = (part_of(self._work, fetched) for fetched in batches)
+            parts: Iterator[ReadRange] = (part_of(self._work, fetched) for fetched in batches)
         else:
             parts = _Pipeline(self._means, batches).parts()
         for part in parts:
@@ -254,12 +258,12 @@ class ClusterExaminers:
             yield part.fetched, part.scanned
 
 
-def part_of(work: Work, fetched: Fetched) -> Part:
+def part_of(work: ReadingProduct, fetched: Fetched) -> ReadRange:
     """Part made of entries that this process read."""
     hashes = hashes_of(fetched.entries)
     rows, scan = work.made(fetched.entries, fetched.start)
     subtrees = aligned_subtrees(fetched.start, hashes)
-    return Part(fetched, ScannedBatch(fetched.start, fetched.end, subtrees, scan), hashes, rows)
+    return ReadRange(fetched, ScannedBatch(fetched.start, fetched.end, subtrees, scan), hashes, rows)
 
 
 class _Pipeline:
@@ -268,7 +272,7 @@ class _Pipeline:
     def __init__(self, means: Means, wanted: WantedEntries) -> None:
         self._shared, self._source, self._work = means.shared, means.source, means.work
         self._tally, self._check = means.tally, means.check
-        self._copies = 2 if means.check is Check.TWICE else 1
+        self._copies = 2 if means.check is ResultCheck.TWICE else 1
         self._head = wanted.position.head.head
         self._proven: Frontier = wanted.position.frontier
         self._next, self._end = self._proven.size, wanted.end
@@ -279,7 +283,7 @@ class _Pipeline:
         self._usable: dict[str, int] = {}
         self._looked_at = self._had_workers = time.monotonic()
 
-    def parts(self) -> Iterator[Part]:
+    def parts(self) -> Iterator[ReadRange]:
         """Every part in order, proven. Raises `FetchFailed`, `OwnFault`."""
         try:
             while self._tasks or self._next < self._end:
@@ -411,9 +415,9 @@ class _Pipeline:
         if task.start == self._proven.size:
             self._prove(self._read_here(task))
 
-    def _settled(self, task: _Task) -> Part | None:
+    def _settled(self, task: _Task) -> ReadRange | None:
         """The proven part on which a range's copies agree; `None` if a copy has to be read again."""
-        found: list[tuple[_Copy, Part]] = []
+        found: list[tuple[_Copy, ReadRange]] = []
         for copy in list(task.copies):
             try:
                 part = self._opened(task, copy)
@@ -426,7 +430,7 @@ class _Pipeline:
         if len(found) < self._copies:
             return None
         part = found[0][1]
-        if self._check is Check.TWICE:
+        if self._check is ResultCheck.TWICE:
             part = self._agreed(task, found)
         elif not self._sampled(part):
             self._fail(task, found[0][0], "its rows or matches differ from the entries", certain=True)
@@ -437,7 +441,7 @@ class _Pipeline:
         self._drop(task.copies)
         return part
 
-    def _opened(self, task: _Task, copy: _Copy) -> Part:
+    def _opened(self, task: _Task, copy: _Copy) -> ReadRange:
         reply = copy.future.result(timeout=60)
         if not isinstance(reply, Reply) or (reply.start, reply.stop) != (task.start, task.stop):
             raise WrongReply("it returned another range than was asked for", certain=True)
@@ -451,9 +455,9 @@ class _Pipeline:
         hashes = [LeafHash(reply.hashes[at : at + HASH_SIZE]) for at in range(0, len(reply.hashes), HASH_SIZE)]
         rows, scan = self._work.opened(reply, hashes)
         scanned = ScannedBatch(task.start, task.stop, aligned_subtrees(task.start, hashes), scan)
-        return Part(Fetched(task.start, (), scanned, reply.timed), scanned, hashes, rows)
+        return ReadRange(Fetched(task.start, (), scanned, reply.timed), scanned, hashes, rows)
 
-    def _prove(self, part: Part) -> None:
+    def _prove(self, part: ReadRange) -> None:
         """Prove that a part's leaves follow the proven ones in the tree. Raises `NotShown`, `FetchFailed`."""
         frontier = part.scanned.extend(self._proven)
         proof = (
@@ -461,7 +465,7 @@ class _Pipeline:
         )
         check_frontier_in_head(frontier, self._head, proof, self._source.identity, event=f"entry {part.fetched.start}")
 
-    def _agreed(self, task: _Task, found: Sequence[tuple[_Copy, Part]]) -> Part:
+    def _agreed(self, task: _Task, found: Sequence[tuple[_Copy, ReadRange]]) -> ReadRange:
         (_, first), (_, second) = found
         if first.differs(second) is None:
             return first
@@ -475,7 +479,7 @@ class _Pipeline:
         self._usable = {}
         return mine
 
-    def _sampled(self, part: Part) -> bool:
+    def _sampled(self, part: ReadRange) -> bool:
         """Read a sample of a part's entries in this process; True if the part agrees with them."""
         start = self._random.randrange(part.fetched.start, part.fetched.end) // _SAMPLE * _SAMPLE
         start, stop = max(start, part.fetched.start), min(start + _SAMPLE, part.fetched.end)
@@ -493,7 +497,7 @@ class _Pipeline:
                 "archive verify --all` reads archived rows again; a scan should be repeated"
             )
 
-    def _read_here(self, task: _Task) -> Part:
+    def _read_here(self, task: _Task) -> ReadRange:
         entries: list[LogEntry] = []
         wanted = range(task.start, task.stop)
         for fetched in read_ahead(

@@ -47,7 +47,7 @@ _DECIDING: Final = ("pyarrow", "cryptography", "google-re2", "msgspec", "pysequo
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class WorkerJob:
     """Instructions for a worker: the tree and how to ask it, and the rules; without rules it makes rows.
 
     `trust` is the trust root of the requesting process, by which chains in rows are judged.
@@ -152,7 +152,7 @@ class SharedAllowance:
 class _Taking:
     """A process's part in one run."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: WorkerJob) -> None:
         self._run = run
         self._lock = threading.Lock()
         self._source: LogSource | None = None
@@ -225,7 +225,7 @@ _runs: OrderedDict[str, _Taking] = OrderedDict()
 _runs_lock = threading.Lock()
 
 
-def enlist(run: Run) -> str:
+def enlist(run: WorkerJob) -> str:
     """Take part in a run; returns `build_id()`. Closes the connections of the oldest runs beyond a fixed number."""
     with _runs_lock:
         _runs[run.id] = _Taking(run)
@@ -254,7 +254,7 @@ def read_range(run: str, start: int, stop: int, head: SignedHead) -> Reply:
         raise CouldNotAsk(str(error)[:2_000]) from None
 
 
-def _fetcher(run: Run, allowance: SharedAllowance) -> HttpFetcher:
+def _fetcher(run: WorkerJob, allowance: SharedAllowance) -> HttpFetcher:
     if run.ca_pem is None:
         return HttpFetcher(run.log.url, bucket=allowance, pause=allowance.pause, proxy=run.proxy)
     with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:

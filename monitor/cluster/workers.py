@@ -1,7 +1,7 @@
 """The usable workers of a Dask cluster, and the allowance of requests that they share.
 
 A worker is used once it runs the same code and libraries as this process. A worker that returned a wrong result is
-reported, and is no longer used after the limits in `Workers.blame`.
+reported, and is no longer used after the limits in `ClusterWorkers.blame`.
 """
 
 import logging
@@ -20,7 +20,7 @@ from distributed import Client, LocalCluster, Queue
 from distributed.security import Security
 
 from monitor.archive.rows import RowTrust
-from monitor.cluster.worker import Run, build_id, dismiss, enlist, requests_queue, rests_topic
+from monitor.cluster.worker import WorkerJob, build_id, dismiss, enlist, requests_queue, rests_topic
 from monitor.http_fetcher import HttpFetcher
 from monitor.logs.opening import LogDescription
 from monitor.model.errors import BadConfig, OwnFault
@@ -50,7 +50,7 @@ _TICK: Final = 0.05
 _END: Final = 10.0
 
 
-class Check(StrEnum):
+class ResultCheck(StrEnum):
     """Check of rows and matches, which no hash in the log's tree covers."""
 
     TWICE = "twice"
@@ -65,19 +65,19 @@ class ClusterOptions:
     """
 
     scheduler: str
-    check: Check | None = None
+    check: ResultCheck | None = None
     tls_ca: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
     jobs: int = 1
 
     @property
-    def checked(self) -> Check:
+    def checked(self) -> ResultCheck:
         """The check to apply. By default processes of this machine are sampled, and other workers compared."""
-        return self.check or (Check.SAMPLE if self.scheduler == LOCAL else Check.TWICE)
+        return self.check or (ResultCheck.SAMPLE if self.scheduler == LOCAL else ResultCheck.TWICE)
 
 
-class Workers:
+class ClusterWorkers:
     """The workers of one scheduler: `there` are the connected ones, `refused` maps an unused worker to the reason."""
 
     def __init__(self, client: Client, tell: Callable[[str], object]) -> None:
@@ -127,11 +127,11 @@ class Workers:
         self.refuse(address, f"{why}. Install the same on both")
         return False
 
-    def enlist(self, address: str, run: Run) -> bool:
+    def enlist(self, address: str, run: WorkerJob) -> bool:
         """Enlist a worker in a run. True if the worker takes part."""
         return self._run_on(address, enlist, run) == self._build
 
-    def dismiss(self, run: Run) -> None:
+    def dismiss(self, run: WorkerJob) -> None:
         """End a run on all workers that are there."""
         # The scheduler tries half a minute to reach a worker that died.
         for address in self.there:
@@ -157,7 +157,7 @@ class Workers:
 
 
 @contextmanager
-def opened_workers(options: ClusterOptions, tell: Callable[[str], object]) -> Iterator[Workers]:
+def opened_workers(options: ClusterOptions, tell: Callable[[str], object]) -> Iterator[ClusterWorkers]:
     """Connect to the scheduler, or start processes here. Raises `OwnFault`, `BadConfig`."""
     logging.getLogger("distributed").setLevel(logging.ERROR)
     if options.scheduler == LOCAL:
@@ -177,7 +177,7 @@ def opened_workers(options: ClusterOptions, tell: Callable[[str], object]) -> It
             ) as cluster,
             Client(cluster) as client,
         ):
-            yield Workers(client, tell)
+            yield ClusterWorkers(client, tell)
         return
     try:
         client = Client(options.scheduler, security=_security(options), timeout=_CONNECT, set_as_default=False)
@@ -187,7 +187,7 @@ def opened_workers(options: ClusterOptions, tell: Callable[[str], object]) -> It
             "`dask scheduler`, or leave the address out to use the cores of this machine."
         ) from error
     with client:
-        yield Workers(client, tell)
+        yield ClusterWorkers(client, tell)
 
 
 def _security(options: ClusterOptions) -> Security | None:
@@ -211,7 +211,7 @@ def _security(options: ClusterOptions) -> Security | None:
 class SharedRun:
     """One tree read by all workers: the enlisted workers, and the allowance that they share."""
 
-    def __init__(self, workers: Workers, run: Run, fetcher: HttpFetcher, rate: float) -> None:
+    def __init__(self, workers: ClusterWorkers, run: WorkerJob, fetcher: HttpFetcher, rate: float) -> None:
         self.workers, self.run = workers, run
         self._fetcher = fetcher
         self._together = max(1, round(rate / _HAND_OUTS))
@@ -270,7 +270,7 @@ class SharedRun:
 
 @contextmanager
 def shared_run(
-    workers: Workers,
+    workers: ClusterWorkers,
     log: LogDescription,
     fetcher: HttpFetcher,
     *,
@@ -285,7 +285,7 @@ def shared_run(
         ca_pem = None if ca_file is None else ca_file.read_text(encoding="utf-8")
     except OSError as error:
         raise BadConfig(f"ca_file: {ca_file} cannot be read: {error.strerror}") from error
-    shared = SharedRun(workers, Run(token_hex(8), log, ca_pem, proxy, rules, trust), fetcher, rate)
+    shared = SharedRun(workers, WorkerJob(token_hex(8), log, ca_pem, proxy, rules, trust), fetcher, rate)
     shared.begin()
     try:
         yield shared

@@ -16,7 +16,7 @@ from monitor.archive.building import RowMaker, RowReader
 from monitor.archive.compacting import compact, compactable
 from monitor.archive.files import ArchiveFault, ArchiveFiles, DamagedManifest, OtherFormat
 from monitor.archive.map_building import build_maps, check_maps, rebuild_maps
-from monitor.archive.ranges import RANGE, Manifest
+from monitor.archive.ranges import RANGE, ArchiveManifest
 from monitor.archive.recovering import recovered
 from monitor.archive.rows import RowTrust
 from monitor.archive.verifying import Derivation, check_heads, check_ranges, check_sample, unnamed_files
@@ -37,7 +37,7 @@ from monitor.commands.dask import (
 from monitor.commands.scan_output import json_line, progress
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, Exit, leave, note
 from monitor.config import Config, load_config
-from monitor.daemon.log_sources import NamedTree, UnknownLog, only_tree, opened_named, opened_trees
+from monitor.daemon.log_sources import NamedTree, UnknownLogName, only_tree, opened_named, opened_trees
 from monitor.daemon.trust_watch import trust_of
 from monitor.following.follower import Timing
 from monitor.following.workers import usable_jobs
@@ -52,7 +52,7 @@ from monitor.store.store import Store
 from monitor.trust.provider import TrustKeeper
 
 if TYPE_CHECKING:
-    from monitor.cluster.workers import ClusterOptions, Workers
+    from monitor.cluster.workers import ClusterOptions, ClusterWorkers
 
 _NAMED: Final = 10  # files that no manifest names, by name
 
@@ -111,7 +111,7 @@ def build(
                     made = _build(tree, parts, span=(first, last), on=(workers, cluster))
                     if as_json:
                         json_line(made)
-        except (UnknownLog, NotInLog) as error:
+        except (UnknownLogName, NotInLog) as error:
             raise typer.BadParameter(str(error)) from error
     raise leave(Exit.FINE)
 
@@ -218,7 +218,9 @@ def _prove_nothing(_size1: int, _size2: int) -> Sequence[bytes]:
     raise AssertionError("compacting adds no entry")
 
 
-def _verify(manifest: Manifest, source: LogSource | None, parts: "_Parts", *, count: int | None, mending: bool) -> int:
+def _verify(
+    manifest: ArchiveManifest, source: LogSource | None, parts: "_Parts", *, count: int | None, mending: bool
+) -> int:
     """Check one log's archive; returns the number of ranges that stay damaged."""
     check_heads(manifest)
     entries = sum(last - first for first, last in manifest.spans())
@@ -260,13 +262,13 @@ def _verify(manifest: Manifest, source: LogSource | None, parts: "_Parts", *, co
     return left
 
 
-def _recover(source: LogSource, parts: "_Parts") -> Manifest:
+def _recover(source: LogSource, parts: "_Parts") -> ArchiveManifest:
     """Make a damaged manifest again, and read the entries again of which no file proves itself.
 
     Raises `ArchiveFault`, and what asking the log raises.
     """
     log, files = source.identity.log, parts.files
-    head = parts.newest(source, Manifest(source.identity))
+    head = parts.newest(source, ArchiveManifest(source.identity))
     made = recovered(files, source.identity, head, lambda size: source.frontier(size, head), source.consistency_proof)
     writer = ArchiveWriter(files, source.identity, _prove_nothing)
     if made is None:
@@ -334,7 +336,7 @@ class _Parts:
         """The same trees, each with the parts that opened it."""
         return opened_named(self.config, self.trust, self.store, Timing(utc_now, time.sleep), log)
 
-    def newest(self, source: LogSource, manifest: Manifest) -> SignedHead:
+    def newest(self, source: LogSource, manifest: ArchiveManifest) -> SignedHead:
         """The log's newest head, consistent with what following trusts and with each archived head.
 
         Raises `FetchFailed`, and `LogMisbehaved` with its evidence kept.
@@ -376,7 +378,7 @@ def _build(
     parts: _Parts,
     *,
     span: tuple[int, int | None],
-    on: "tuple[Workers | None, ClusterOptions | None]",
+    on: "tuple[ClusterWorkers | None, ClusterOptions | None]",
 ) -> dict[str, Any]:
     """Archive the missing entries of one tree, on workers if there are any; returns a summary."""
     source, (first, last) = tree.source, span

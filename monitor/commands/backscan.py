@@ -12,11 +12,11 @@ from monitor.backscan.range import NotInLog
 from monitor.backscan.step import missing_ranges, offer_gap, recording_of
 from monitor.commands.scan import tell_evidence
 from monitor.commands.scan_output import Tell, progress, show_findings, stored
-from monitor.commands.scan_parts import JobsOption, PatienceOption, RuleOption, ScanParts, Tally, scan_parts
+from monitor.commands.scan_parts import JobsOption, PatienceOption, RuleOption, ScanParts, ScanTally, scan_parts
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, JsonOption, leave
 from monitor.config import load_config
 from monitor.daemon.assembly import from_archive
-from monitor.daemon.log_sources import UnknownLog, opened_trees
+from monitor.daemon.log_sources import UnknownLogName, opened_trees
 from monitor.following.follower import Timing
 from monitor.judging.judge import RuleJudge
 from monitor.model.log_source import CT_APIS, LogSource
@@ -54,7 +54,7 @@ def backscan(
       signwatch backscan
       signwatch backscan --rule acme-release --log rekor-v2 --from 0
     """
-    tally, ranges = Tally(), []
+    tally, ranges = ScanTally(), []
     with ExitStack() as parts:
         shared = scan_parts(load_config(config), None, only, jobs, patience=patience, parts=parts, database=True)
         store = shared.store
@@ -71,13 +71,13 @@ def backscan(
                     _offer(shared, store, source, gap, tally, as_json=as_json)
                     told = {"log": source.identity.log, "from": gap.first, "to": gap.last, "rules": len(gap.rules)}
                     ranges.append(told)
-        except (UnknownLog, NotInLog) as error:
+        except (UnknownLogName, NotInLog) as error:
             raise typer.BadParameter(str(error)) from error
         tally.summarise({"ranges": ranges}, as_json=as_json)
     raise leave(tally.code())
 
 
-def _offer(parts: ScanParts, store: Store, source: LogSource, gap: Gap, tally: Tally, *, as_json: bool) -> None:
+def _offer(parts: ScanParts, store: Store, source: LogSource, gap: Gap, tally: ScanTally, *, as_json: bool) -> None:
     judge = RuleJudge(parts.pool.matcher, store.facts, parts.trust.authorities)
     with progress(source.identity.log, gap.first, gap.last, gap.first) as tell:
         ask = from_archive(
@@ -109,7 +109,7 @@ def _offer(parts: ScanParts, store: Store, source: LogSource, gap: Gap, tally: T
             first = piece.last
 
 
-def _show(batch: Batch, tally: Tally, tell: Tell, *, as_json: bool) -> None:
+def _show(batch: Batch, tally: ScanTally, tell: Tell, *, as_json: bool) -> None:
     tally.entries += batch.end - batch.start
     tally.unreadable += len(batch.unreadable)
     tally.dropped += batch.matches_dropped

@@ -19,9 +19,9 @@ from monitor.crosscheck.bundle_check import BundleRelation, BundleVerdict, Cross
 from monitor.crosscheck.bundle_promises import PromiseCheck
 from monitor.crosscheck.bundles import (
     BadBundle,
-    NoProof,
+    BundleView,
+    EntryWithoutProof,
     Promised,
-    View,
     read_certificate_timestamps,
     read_entries,
     read_timestamps,
@@ -44,7 +44,7 @@ from sigstore_entries.bundle_file import HeldBundle, NotHeld, read_bundle_file
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class BundleResult:
     """Result for one log entry, or one promise, of one file; neither is set if the file proves nothing.
 
     `place` is the bundle's place in the file; empty if the bundle is the whole file.
@@ -53,7 +53,7 @@ class Checked:
     file: Path
     place: str
     verdict: BundleVerdict
-    view: View | None = None
+    view: BundleView | None = None
     promised: Promised | None = None
     is_promise: bool = False
 
@@ -78,7 +78,7 @@ class Checked:
 
 
 @dataclass(slots=True)
-class Trees:
+class ConfiguredTrees:
     """Trees of the configured logs, opened when a bundle names their key for the first time."""
 
     config: Config
@@ -87,7 +87,7 @@ class Trees:
     parts: ExitStack
     opened: dict[str, list[LogSource]] = field(default_factory=dict)
 
-    def find(self, view: View) -> LogSource | None:
+    def find(self, view: BundleView) -> LogSource | None:
         """Source of the tree that the view is of, if it can be asked."""
         trees = self._of_key(view.identity.spki)
         return next((tree for tree in trees if tree.identity.origin == view.identity.origin), None)
@@ -150,7 +150,7 @@ def check_bundle(
         parts.callback(database.close)
         store = Store(database, clock=utc_now, route=route_of(settings, None))
         trust = trust_of(settings.trust, utc_now, store)
-        trees = Trees(settings, trust, store, parts)
+        trees = ConfiguredTrees(settings, trust, store, parts)
         checker = CrossCheck(store, utc_now, None if offline else trees.find)
         promises = PromiseCheck(store, utc_now, None if offline else trees.find_all)
         checked = [each for file in files_named(files) for each in _check(file, trust, checker, promises)]
@@ -166,42 +166,44 @@ def check_bundle(
     raise leave(_code(checked))
 
 
-def _check(file: Path, trust: TrustKeeper, checker: CrossCheck, promises: PromiseCheck) -> Iterator[Checked]:
+def _check(file: Path, trust: TrustKeeper, checker: CrossCheck, promises: PromiseCheck) -> Iterator[BundleResult]:
     for held in read_bundle_file(read_capped(file)):
         if isinstance(held, NotHeld):
-            yield Checked(file, held.place, BundleVerdict(BundleRelation.UNVERIFIABLE, held.why))
+            yield BundleResult(file, held.place, BundleVerdict(BundleRelation.UNVERIFIABLE, held.why))
             continue
         try:
             yield from check_held(file, held, trust, checker, promises)
         except BadBundle as bad:
-            yield Checked(file, held.place, BundleVerdict(BundleRelation.UNVERIFIABLE, str(bad)))
+            yield BundleResult(file, held.place, BundleVerdict(BundleRelation.UNVERIFIABLE, str(bad)))
 
 
 def check_held(
     file: Path, held: HeldBundle, trust: TrustKeeper, checker: CrossCheck, promises: PromiseCheck
-) -> Iterator[Checked]:
+) -> Iterator[BundleResult]:
     """Check every log entry and promise of one bundle. Raises `BadBundle`."""
     # A bundle stays valid evidence after its log left the trust root.
     root, authorities = trust.history().followable(), trust.authorities()[0]
     unlogged = read_unlogged(held, root, authorities)
     if unlogged is not None:
-        yield Checked(file, held.place, BundleVerdict(BundleRelation.NO_LOG_ENTRY, unlogged.told))
+        yield BundleResult(file, held.place, BundleVerdict(BundleRelation.NO_LOG_ENTRY, unlogged.told))
     entries, timestamps = read_entries(held, root), read_timestamps(held, root)
     stamped = read_certificate_timestamps(held, root, authorities)
     for entry, timestamp in zip(entries, timestamps, strict=True):
         if not isinstance(entry, BadBundle):
-            yield Checked(file, held.place, checker.check(entry), entry)
-        elif not (isinstance(entry, NoProof) and isinstance(timestamp, Promised)):
+            yield BundleResult(file, held.place, checker.check(entry), entry)
+        elif not (isinstance(entry, EntryWithoutProof) and isinstance(timestamp, Promised)):
             # An older bundle has no proof, only the promise.
-            yield Checked(file, held.place, BundleVerdict(BundleRelation.UNVERIFIABLE, str(entry)))
+            yield BundleResult(file, held.place, BundleVerdict(BundleRelation.UNVERIFIABLE, str(entry)))
     for promised in [*timestamps, *stamped]:
         if isinstance(promised, BadBundle):
-            yield Checked(file, held.place, BundleVerdict(BundleRelation.UNVERIFIABLE, str(promised)), is_promise=True)
+            yield BundleResult(
+                file, held.place, BundleVerdict(BundleRelation.UNVERIFIABLE, str(promised)), is_promise=True
+            )
         elif promised is not None:
-            yield Checked(file, held.place, promises.check(promised), promised=promised, is_promise=True)
+            yield BundleResult(file, held.place, promises.check(promised), promised=promised, is_promise=True)
 
 
-def _code(checked: list[Checked]) -> Exit:
+def _code(checked: list[BundleResult]) -> Exit:
     if any(each.verdict.standing is BundleRelation.CONTRADICTION for each in checked):
         return Exit.MISBEHAVED
     proves_nothing = {BundleRelation.UNVERIFIABLE, BundleRelation.NO_LOG_ENTRY}
@@ -209,7 +211,7 @@ def _code(checked: list[Checked]) -> Exit:
     return Exit.UNFINISHED if unsure else Exit.FINE
 
 
-def _show(checked: list[Checked]) -> None:
+def _show(checked: list[BundleResult]) -> None:
     rows = [
         (
             each.where,
@@ -230,7 +232,7 @@ def _show(checked: list[Checked]) -> None:
             )
 
 
-def _document(checked: Checked) -> dict[str, Any]:
+def _document(checked: BundleResult) -> dict[str, Any]:
     view, verdict = checked.view, checked.verdict
     return {
         "file": str(checked.file),
@@ -247,7 +249,7 @@ def _document(checked: Checked) -> dict[str, Any]:
     }
 
 
-def _promise_document(checked: Checked) -> dict[str, Any]:
+def _promise_document(checked: BundleResult) -> dict[str, Any]:
     promise, verdict = checked.promised.promise if checked.promised else None, checked.verdict
     return {
         "file": str(checked.file),

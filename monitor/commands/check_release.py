@@ -11,7 +11,7 @@ import typer
 
 from addresses.image_name import BadImageName, ImageName, parse_image_name
 from alerts.alert import counted, rfc3339
-from monitor.commands.check_bundle import Checked, Trees, check_held
+from monitor.commands.check_bundle import BundleResult, ConfiguredTrees, check_held
 from monitor.commands.git_objects import GitObject, read_object
 from monitor.commands.rules_on_entries import judging
 from monitor.commands.search import archive_of
@@ -21,8 +21,8 @@ from monitor.crosscheck.bundle_check import BundleRelation, CrossCheck
 from monitor.crosscheck.bundle_promises import PromiseCheck
 from monitor.crosscheck.bundles import BadBundle
 from monitor.crosscheck.signature_check import (
-    BadSignature,
     Trusted,
+    UnusableSignature,
     Verified,
     signatures_of,
     verify,
@@ -97,7 +97,7 @@ class _Checker:
         self._store = Store(database, clock=utc_now, route=route_of(config, None))
         self._reading = Reading(database)
         self._trust = trust_of(config.trust, utc_now, self._store)
-        trees = Trees(config, self._trust, self._store, parts)
+        trees = ConfiguredTrees(config, self._trust, self._store, parts)
         self._checker = CrossCheck(self._store, utc_now, None if offline else trees.find)
         self._promises = PromiseCheck(self._store, utc_now, None if offline else trees.find_all)
         self._rules = [each.id for each in read_rules(config.rules, config.channels).rules]
@@ -145,7 +145,7 @@ class _Checker:
     def check_elsewhere(self, place: str, held: HeldBundle, message: bytes, subject: str) -> _Row:
         """A signature without its log entry: looks for the entry of the same certificate over `subject`.
 
-        gitsign's online mode enters the commit's id, signed once more. Raises `BadSignature`.
+        gitsign's online mode enters the commit's id, signed once more. Raises `UnusableSignature`.
         """
         leaf = held.certificates[0]
         findings = self._reading.signings_of(self._rules, [subject], _MOST_OTHERS + 1)
@@ -321,21 +321,21 @@ def check_commit(
 def _checked_image(checker: _Checker, found: Found, image: ImageName) -> _Row:
     try:
         return checker.check(found.place, found.held, verify(found, str(image.digest), checker.trusted))
-    except (BadSignature, NoBundle) as error:
+    except (UnusableSignature, NoBundle) as error:
         return _unread(found.place, str(error))
 
 
 def _checked_commit(checker: _Checker, held: HeldBundle, message: bytes, kind: str) -> _Row:
     try:
         return checker.check(kind, held, verify_message(held, message, f"{kind} signature", checker.trusted))
-    except (BadSignature, NoBundle) as error:
+    except (UnusableSignature, NoBundle) as error:
         return _unread(kind, str(error))
 
 
 def _checked_elsewhere(checker: _Checker, held: HeldBundle, message: bytes, found: GitObject) -> _Row:
     try:
         return checker.check_elsewhere(found.kind, held, message, sha256(found.id.encode()))
-    except (BadSignature, NoBundle) as error:
+    except (UnusableSignature, NoBundle) as error:
         return _unread(found.kind, str(error))
 
 
@@ -361,7 +361,7 @@ def _unread(place: str, why: str) -> _Row:
     return _Row(place, "-", (), None, None, None, "-", "-", why, Exit.UNFINISHED)
 
 
-def _in_log(checked: Sequence[Checked]) -> tuple[str | None, str, Exit]:
+def _in_log(checked: Sequence[BundleResult]) -> tuple[str | None, str, Exit]:
     """The entry's index, whether the log is shown to have it, and the exit code that follows."""
     # Promises of CT logs are about the certificate: they say nothing about this entry.
     about = [each for each in checked if each.view is not None] or [

@@ -16,7 +16,7 @@ from rules.rule import Rule
 
 if TYPE_CHECKING:
     from monitor.archive.rows import RowTrust
-    from monitor.cluster.workers import ClusterOptions, SharedRun, Workers
+    from monitor.cluster.workers import ClusterOptions, ClusterWorkers, SharedRun
 
 
 class CheckChoice(StrEnum):
@@ -64,14 +64,14 @@ def cluster_options(
             "--dask: Dask is not installed. Install requirements/extras.txt (docs/operations.md, Install); "
             "docs/scale.md describes its use. No entry was read."
         )
-    from monitor.cluster.workers import Check, ClusterOptions
+    from monitor.cluster.workers import ClusterOptions, ResultCheck
 
     ca, cert, key = tls
-    return ClusterOptions(scheduler, None if check is None else Check(check.value), ca, cert, key, jobs)
+    return ClusterOptions(scheduler, None if check is None else ResultCheck(check.value), ca, cert, key, jobs)
 
 
 @contextmanager
-def connected(options: "ClusterOptions | None") -> "Iterator[Workers | None]":
+def connected(options: "ClusterOptions | None") -> "Iterator[ClusterWorkers | None]":
     """The workers that the options are about; `None` without options. Raises `OwnFault`, `BadConfig`."""
     if options is None:
         yield None
@@ -89,7 +89,7 @@ def connected(options: "ClusterOptions | None") -> "Iterator[Workers | None]":
 
 @contextmanager
 def reading(
-    workers: "Workers", tree: NamedTree, rules: tuple[Rule, ...] | None, trust: "RowTrust | None" = None
+    workers: "ClusterWorkers", tree: NamedTree, rules: tuple[Rule, ...] | None, trust: "RowTrust | None" = None
 ) -> "Iterator[SharedRun]":
     """Let workers read one tree, with the log's settings for requests and a shared allowance of requests.
 

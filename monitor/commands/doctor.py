@@ -55,7 +55,7 @@ _RELEASED: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class DoctorCheck:
     """One check. `fine` is `None` for a remark that is no failure."""
 
     what: str
@@ -82,45 +82,47 @@ def doctor(config: ConfigOption = DEFAULT_CONFIG, *, as_json: JsonOption = False
     raise leave(Exit.UNFINISHED if any(check.fine is False for check in checks) else Exit.FINE)
 
 
-def _program() -> Iterator[Check]:
-    yield Check("version", True, f"signwatch {VERSION}, Python {sys.version.split()[0]}, {ssl.OPENSSL_VERSION}")
+def _program() -> Iterator[DoctorCheck]:
+    yield DoctorCheck("version", True, f"signwatch {VERSION}, Python {sys.version.split()[0]}, {ssl.OPENSSL_VERSION}")
     has_upsert = sqlite3.sqlite_version_info >= _LEAST_SQLITE
-    yield Check("SQLite", has_upsert, sqlite3.sqlite_version)
+    yield DoctorCheck("SQLite", has_upsert, sqlite3.sqlite_version)
     owners = importlib.metadata.packages_distributions()
     for name in TOP_LEVEL:
         # The names are generic: a package of the same name could be imported in place of ours, or ours in its place.
         others = sorted(set(owners.get(name, ())) - {"signwatch"})
         if others:
-            yield Check("packages", False, f"{name} also belongs to {', '.join(others)}: use an environment of its own")
+            yield DoctorCheck(
+                "packages", False, f"{name} also belongs to {', '.join(others)}: use an environment of its own"
+            )
             return
-    yield Check("packages", True, "no other distribution owns one of our names")
+    yield DoctorCheck("packages", True, "no other distribution owns one of our names")
 
 
-def _machine(folder: Path) -> Iterator[Check]:
+def _machine(folder: Path) -> Iterator[DoctorCheck]:
     now = utc_now()
-    yield Check("clock", now > _RELEASED, rfc3339(now))
+    yield DoctorCheck("clock", now > _RELEASED, rfc3339(now))
     there = folder if folder.exists() else Path()
     free = shutil.disk_usage(there).free
-    yield Check("disk", True if free > _LEAST_FREE else None, f"{free // 2**20} MiB free at {there.resolve()}")
+    yield DoctorCheck("disk", True if free > _LEAST_FREE else None, f"{free // 2**20} MiB free at {there.resolve()}")
     writable = folder_is_writable(there)
-    yield Check("folder", writable, f"{there.resolve()} is {'' if writable else 'NOT '}writable")
+    yield DoctorCheck("folder", writable, f"{there.resolve()} is {'' if writable else 'NOT '}writable")
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     limited = "no limit" if soft == resource.RLIM_INFINITY else f"{soft} at once"
-    yield Check("file descriptors", True if soft >= _LEAST_DESCRIPTORS or soft < 0 else None, limited)
+    yield DoctorCheck("file descriptors", True if soft >= _LEAST_DESCRIPTORS or soft < 0 else None, limited)
     began = time.perf_counter()
     hashlib.sha256(bytes(_HASHED)).digest()
     speed = _HASHED / (time.perf_counter() - began)
     remark = "" if speed > _SLOW else ": no SHA instructions in use, hashing will be the bottleneck of long scans"
-    yield Check("SHA-256", True if speed > _SLOW else None, f"{speed / 1e6:.0f} MB/s{remark}")
+    yield DoctorCheck("SHA-256", True if speed > _SLOW else None, f"{speed / 1e6:.0f} MB/s{remark}")
 
 
-def _configured(path: Path) -> Iterator[Check]:
+def _configured(path: Path) -> Iterator[DoctorCheck]:
     try:
         config = load_config(path)
     except SignwatchError as error:
-        yield Check("configuration", False, str(error))
+        yield DoctorCheck("configuration", False, str(error))
         return
-    yield Check("configuration", True, str(path))
+    yield DoctorCheck("configuration", True, str(path))
     parts: list[tuple[str, Callable[[Config], str]]] = [
         ("channels", _channels),
         ("rules", _rules),
@@ -129,9 +131,9 @@ def _configured(path: Path) -> Iterator[Check]:
     ]
     for what, look in parts:
         try:
-            yield Check(what, True, look(config))
+            yield DoctorCheck(what, True, look(config))
         except SignwatchError as error:
-            yield Check(what, False, str(error))
+            yield DoctorCheck(what, False, str(error))
 
 
 def _channels(config: Config) -> str:

@@ -18,7 +18,7 @@ from monitor.config import TrustConfig
 from monitor.model.errors import Evidence, OwnFault
 from monitor.model.log_source import LogApi
 from monitor.program import utc_now
-from monitor.proof.evidence import Checked, NotEvidence, check_evidence
+from monitor.proof.evidence import CheckedEvidence, NotEvidence, check_evidence
 from monitor.proof.signing_proof import MAX_SIZE as MAX_PROOF
 from monitor.proof.signing_proof import CheckedSignings, check_signings, is_signing_proof
 from monitor.trust.provider import TrustKeeper
@@ -199,7 +199,7 @@ def _proven(checked: Sequence[CheckedSignings], keys: _Keys | None, *, as_json: 
     return Exit.UNFINISHED if verified is None else Exit.FINE if verified else Exit.MISBEHAVED
 
 
-def _verdict(checked: Checked, keys: _Keys | None, owner: str | None) -> FileVerdict:
+def _verdict(checked: CheckedEvidence, keys: _Keys | None, owner: str | None) -> FileVerdict:
     conclusion = checked.conclusion
     if not conclusion.signed:
         return FileVerdict.RECORD
@@ -210,7 +210,7 @@ def _verdict(checked: Checked, keys: _Keys | None, owner: str | None) -> FileVer
     return FileVerdict.VERIFIED if conclusion.transferable else FileVerdict.RECORD
 
 
-def _show(checked: Checked, verdict: FileVerdict, keys: _Keys | None, owner: str | None) -> None:
+def _show(checked: CheckedEvidence, verdict: FileVerdict, keys: _Keys | None, owner: str | None) -> None:
     signed = f"signed by key {checked.key_hash}"
     match verdict:
         case FileVerdict.VERIFIED:
@@ -238,7 +238,7 @@ def _show(checked: Checked, verdict: FileVerdict, keys: _Keys | None, owner: str
         say(sentence)
 
 
-def _document(checked: Checked, verdict: FileVerdict, keys: _Keys | None, owner: str | None) -> dict[str, Any]:
+def _document(checked: CheckedEvidence, verdict: FileVerdict, keys: _Keys | None, owner: str | None) -> dict[str, Any]:
     evidence, conclusion = checked.evidence, checked.conclusion
     return {
         "verified": verdict is FileVerdict.VERIFIED,

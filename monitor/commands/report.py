@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from alerts.alert import counted, exactly, rfc3339
 from alerts.inert import inert_line
-from monitor.commands.report_document import Period, report_document
+from monitor.commands.report_document import ReportPeriod, report_document
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, note
 from monitor.config import load_config
 from monitor.model.errors import OwnFault
@@ -89,13 +89,13 @@ def report(
     note(f"wrote {output}: {document['from']} to {document['to']}, {counted(len(document['logs']), 'log')}")
 
 
-def read_period(begin: str | None, end: str | None, now: datetime) -> Period:
+def read_period(begin: str | None, end: str | None, now: datetime) -> ReportPeriod:
     """Read the two options; a period does not reach into the future. Raises `typer.BadParameter`."""
     last = min(_moment(end, "--to"), now) if end is not None else now
     first = _moment(begin, "--from") if begin is not None else last - _WEEK
     if first >= last:
         raise typer.BadParameter(f"{rfc3339(first)} is not before {rfc3339(last)}", param_hint="--from")
-    return Period(first, last)
+    return ReportPeriod(first, last)
 
 
 def as_html(document: Mapping[str, Any]) -> str:

@@ -35,7 +35,7 @@ _MOST_PAUSES: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Period:
+class ReportPeriod:
     """Times `[begin, end)` of a report; `end` is not after the time at which the report is made."""
 
     begin: datetime
@@ -53,7 +53,7 @@ class RecordedTrust:
         return self.recorded
 
 
-def report_document(config: Config, store: Store, period: Period, now: datetime) -> dict[str, Any]:
+def report_document(config: Config, store: Store, period: ReportPeriod, now: datetime) -> dict[str, Any]:
     """The report as plain JSON types. Raises `OwnFault` when a recorded trust root cannot be read any more."""
     reading, events, history = Reading(store.database), Events(store.database), History(store.database)
     wanted = Wanted(begin=period.begin, end=period.end)
@@ -115,7 +115,7 @@ def _keys(config: Config, history: TrustHistory) -> dict[str, TrustedLog]:
 
 
 def _log(
-    name: str, history: History, followed: Followed | None, key: TrustedLog | None, period: Period
+    name: str, history: History, followed: Followed | None, key: TrustedLog | None, period: ReportPeriod
 ) -> dict[str, Any]:
     count, heads = history.heads_between(name, period.begin, period.end)
     within = [head for head in heads if head.seen_at >= period.begin]
@@ -144,7 +144,7 @@ def _log(
     }
 
 
-def _range(history: History, name: str, followed: Followed | None, period: Period) -> dict[str, int] | None:
+def _range(history: History, name: str, followed: Followed | None, period: ReportPeriod) -> dict[str, int] | None:
     """Entries `[from, to)` that were read, proven and judged on the days of the period."""
     days = history.days(name, period.begin.date(), (period.end - timedelta(microseconds=1)).date())
     if followed is None or not days:
@@ -226,14 +226,14 @@ def _alert(kept: KeptAlert) -> dict[str, Any]:
     }
 
 
-def _stood_in(piece: KeptEvidence, period: Period) -> bool:
+def _stood_in(piece: KeptEvidence, period: ReportPeriod) -> bool:
     """Whether evidence was kept in the period, or was open in it."""
     return piece.kept_at < period.end and (
         piece.kept_at >= period.begin or piece.closed_at is None or piece.closed_at >= period.begin
     )
 
 
-def _evidence(piece: KeptEvidence, period: Period) -> dict[str, Any]:
+def _evidence(piece: KeptEvidence, period: ReportPeriod) -> dict[str, Any]:
     closed = piece.closed_at if piece.closed_at is not None and piece.closed_at < period.end else None
     return {
         "id": piece.id,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from monitor.backscan.ledger import Ledger, Scope, Unfinished, open_ledger
+from monitor.backscan.ledger import ScanLedger, Scope, Unfinished, open_ledger
 from monitor.backscan.progress import PassingProgress, Progress, ScanState
 from monitor.backscan.range import NotInLog, ScanFacts, begin_range, scan_range
 from monitor.commands.dask import (
@@ -25,10 +25,10 @@ from monitor.commands.dask import (
     reading,
 )
 from monitor.commands.scan_output import progress, show_findings
-from monitor.commands.scan_parts import JobsOption, PatienceOption, RuleOption, ScanParts, Tally, scan_parts
+from monitor.commands.scan_parts import JobsOption, PatienceOption, RuleOption, ScanParts, ScanTally, scan_parts
 from monitor.commands.terminal import DEFAULT_CONFIG, ConfigOption, leave, note
 from monitor.config import Config, load_config
-from monitor.daemon.log_sources import NamedTree, UnknownLog, only_tree, opened_named
+from monitor.daemon.log_sources import NamedTree, UnknownLogName, only_tree, opened_named
 from monitor.following.follower import Timing
 from monitor.following.workers import ScanPool, usable_jobs
 from monitor.judging.judge import RuleJudge
@@ -80,7 +80,7 @@ def scan(
       signwatch scan --log rekor-v2 --from 0 --to 100000 --resume
       signwatch scan --log rekor-v2 --from 0 --dask tls://scheduler:8786
     """
-    tally = Tally()
+    tally = ScanTally()
     cluster = cluster_options(dask, dask_check, (dask_tls_ca, dask_tls_cert, dask_tls_key), usable_jobs(jobs))
     with ExitStack() as parts:
         settings = load_config(config)
@@ -98,7 +98,7 @@ def scan(
             if cluster is not None:
                 pool = _on_workers(cluster, trees[0], shared, parts)
             _scan(shared, source, pool, scope, tally, resume=resume, as_json=as_json)
-        except (UnknownLog, NotInLog, Unfinished) as error:
+        except (UnknownLogName, NotInLog, Unfinished) as error:
             raise typer.BadParameter(str(error)) from error
     raise leave(tally.code())
 
@@ -128,7 +128,7 @@ def _scan(
     source: LogSource,
     pool: "ClusterExaminers | ScanPool",
     scope: Scope,
-    tally: Tally,
+    tally: ScanTally,
     *,
     resume: bool,
     as_json: bool,
@@ -165,7 +165,7 @@ def _state(parts: ScanParts, at: Progress, on_batch: Callable[[Batch], None] = l
     return ScanState(at, parts.store, on_evidence=keep, on_batch=on_batch)
 
 
-def _facts(parts: ScanParts, ledger: Ledger) -> DatabaseFacts | ScanFacts:
+def _facts(parts: ScanParts, ledger: ScanLedger) -> DatabaseFacts | ScanFacts:
     """Facts for judgements: only entries of this scan count as the past, so that findings depend on the range alone."""
     if parts.store is None:
         ledger.store.facts.known.digests = parts.lists.digests

@@ -60,7 +60,7 @@ class ScanParts:
 
 
 @dataclass(slots=True)
-class Tally:
+class ScanTally:
     """Entries read, findings by outcome, and matches left out in one run.
 
     `wrong_signatures` counts findings in entries whose signature does not verify.

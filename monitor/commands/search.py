@@ -17,10 +17,10 @@ import typer
 
 from alerts.alert import counted
 from alerts.inert import inert_json, inert_line
-from monitor.archive.answer import Answer, Coverage, Row, row_of
+from monitor.archive.answer import ArchiveRow, SearchAnswer, SearchCoverage, row_of
 from monitor.archive.files import ArchiveFiles
 from monitor.archive.histogram import as_svg, as_text
-from monitor.archive.query import BadQuery, Match, Query, guessed_match, read_moment
+from monitor.archive.query import BadQuery, MatchMode, Query, guessed_match, read_moment
 from monitor.archive.rows import SCHEMA
 from monitor.archive.search import Archive
 from monitor.archive.search_index import SEARCHED, KeyKind
@@ -68,7 +68,7 @@ def search(
         typer.Option("--kind", help="identity, issuer, repository, workflow, digest or fingerprint; may be repeated."),
     ] = None,
     match: Annotated[
-        Match | None,
+        MatchMode | None,
         typer.Option("--match", help="exact, prefix or glob; by default it follows from a star in the text."),
     ] = None,
     since: Annotated[str | None, typer.Option("--since", help="2026-01-31, with a time, or 30d before now.")] = None,
@@ -172,7 +172,7 @@ def _check_outputs(entry: str | None, complete: Path | None, outputs: Sequence[b
         raise typer.BadParameter("--complete is of a value, not of one entry", param_hint="--complete")
 
 
-def _one_entry(archive: Archive, entry: str) -> Answer:
+def _one_entry(archive: Archive, entry: str) -> SearchAnswer:
     log, _, number = entry.rpartition(":")
     if not log or not number.isdecimal():
         raise typer.BadParameter("write LOG:INDEX, such as rekor-v2:1234", param_hint="--entry")
@@ -182,7 +182,7 @@ def _one_entry(archive: Archive, entry: str) -> Answer:
             f"entry {number} of {log} is not archived: `signwatch archive build --log {log} --from {number} --to "
             f"{int(number[:19]) + 1}` archives it"
         )
-    return Answer((row,), 1, archive.coverage(Query("*", logs=frozenset({log})), {}))
+    return SearchAnswer((row,), 1, archive.coverage(Query("*", logs=frozenset({log})), {}))
 
 
 def _kind(word: str) -> KeyKind:
@@ -205,7 +205,7 @@ class Verdicts:
     def __init__(self, config: Config) -> None:
         self._database = config.database
 
-    def __call__(self, rows: Sequence[Row]) -> list[dict[str, str]]:
+    def __call__(self, rows: Sequence[ArchiveRow]) -> list[dict[str, str]]:
         """One mapping for each row; empty for entries that no rule selected. Raises `OwnFault`."""
         path = sqlite_path(self._database)
         if path is not None and not path.exists():
@@ -219,7 +219,7 @@ class Verdicts:
         return [found[row.log].get(row.index, {}) for row in rows]
 
 
-def _show(answer: Answer, verdicts: Sequence[dict[str, str]]) -> None:
+def _show(answer: SearchAnswer, verdicts: Sequence[dict[str, str]]) -> None:
     if answer.rows:
         columns = ("time", "log", "entry", "kind", "who", "issuer", "digest", "chain", "verdict")
         table(columns, [_cells(row, each) for row, each in zip(answer.rows, verdicts, strict=True)])
@@ -234,7 +234,7 @@ def _show(answer: Answer, verdicts: Sequence[dict[str, str]]) -> None:
     _tell_coverage(answer.coverage)
 
 
-def _cells(row: Row, verdicts: Mapping[str, str]) -> tuple[object, ...]:
+def _cells(row: ArchiveRow, verdicts: Mapping[str, str]) -> tuple[object, ...]:
     at = when(row.time)
     who = next(iter((*row.identities, *row.fingerprints)), None)
     verdict = ", ".join(f"{rule}: {outcome}" for rule, outcome in sorted(verdicts.items())) or None
@@ -243,7 +243,7 @@ def _cells(row: Row, verdicts: Mapping[str, str]) -> tuple[object, ...]:
     return at, row.log, row.index, row.kind, who, issuer, digest, chains, verdict
 
 
-def _end(archive: Archive, query: Query, coverage: Coverage) -> Exit:
+def _end(archive: Archive, query: Query, coverage: SearchCoverage) -> Exit:
     """Prints damaged and uncovered ranges; returns 3 if entries may be missing from the answer, else 0."""
     lost = [why for log, why in lost_manifests(archive.files).items() if query.wants(log)]
     for why in lost:
@@ -251,7 +251,7 @@ def _end(archive: Archive, query: Query, coverage: Coverage) -> Exit:
     return Exit.UNFINISHED if lost or coverage.unread or any(each.damaged for each in coverage.logs) else Exit.FINE
 
 
-def _tell_coverage(coverage: Coverage) -> None:
+def _tell_coverage(coverage: SearchCoverage) -> None:
     for each in coverage.logs:
         note(inert_line(each.sentence(), 2_000), "green" if each.complete else "yellow")
     for log in coverage.missing:
@@ -350,7 +350,7 @@ def _cell(value: Any) -> str:
     return f"'{text}" if text[:1] in {"=", "+", "-", "@"} else text
 
 
-def _summarise(coverage: Coverage, count: int, total: int, *, as_json: bool) -> None:
+def _summarise(coverage: SearchCoverage, count: int, total: int, *, as_json: bool) -> None:
     if as_json:
         numbers = {"entries": count, "total": total, "left_out": total - count}
         summary = {"summary": {**numbers, "coverage": coverage.document()}}

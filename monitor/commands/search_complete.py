@@ -9,7 +9,7 @@ import typer
 from alerts.inert import inert_line
 from monitor.archive.files import ArchiveFiles
 from monitor.archive.map_answers import answer_document
-from monitor.archive.query import Match, Query, keys_of
+from monitor.archive.query import MatchMode, Query, keys_of
 from monitor.archive.search_index import KeyKind
 from monitor.archive.search_map import MEDIA_TYPE, AnswerInvalid, CheckedAnswer, check_answer
 from monitor.archive.writing import read_manifests
@@ -22,7 +22,7 @@ _LONGEST: Final = 2_000
 
 def write_complete(files: ArchiveFiles, query: Query, path: Path) -> None:
     """Write the answer of one log's search maps. Raises `BadQuery`, `OwnFault`."""
-    if query.match is not Match.EXACT:
+    if query.match is not MatchMode.EXACT:
         raise typer.BadParameter("--complete proves one value: leave the star out, or add --match exact")
     if query.since is not None or query.until is not None:
         raise typer.BadParameter("--complete answers for all times: leave --since and --until out")

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from alerts.alert import counted
 from alerts.inert import inert_json
-from monitor.archive.answer import Answer, Row
+from monitor.archive.answer import ArchiveRow, SearchAnswer
 from monitor.archive.files import ArchiveFiles
 from monitor.archive.proofs import RunProver
 from monitor.archive.writing import read_manifest
 from monitor.commands.terminal import note
 from monitor.config import Config
-from monitor.daemon.log_sources import UnknownLog, opened_trees
+from monitor.daemon.log_sources import UnknownLogName, opened_trees
 from monitor.daemon.trust_watch import trust_of
 from monitor.following.follower import Timing
 from monitor.model.errors import FetchFailed, OwnFault
@@ -24,7 +24,9 @@ from monitor.proof.signing_proof import ProvenSignings, to_document
 from tlog.merkle import leaf_hash
 
 
-def write_proof(config: Config, files: ArchiveFiles, answer: Answer, query: str, path: Path, *, offline: bool) -> None:
+def write_proof(
+    config: Config, files: ArchiveFiles, answer: SearchAnswer, query: str, path: Path, *, offline: bool
+) -> None:
     """Write the answer's entries with their proofs. Bytes of entries are fetched from the log, unless `offline`.
 
     Raises `ArchiveFault`, `OwnFault`.
@@ -50,7 +52,7 @@ def write_proof(config: Config, files: ArchiveFiles, answer: Answer, query: str,
     note(f"wrote {path}: {entries}, each proven; `signwatch evidence verify {path.name}` checks them")
 
 
-def _fetched(config: Config, rows: Sequence[Row], head: SignedHead) -> dict[int, bytes]:
+def _fetched(config: Config, rows: Sequence[ArchiveRow], head: SignedHead) -> dict[int, bytes]:
     """Bytes of the entries that the log serves with the archived leaf hash."""
     log = rows[0].log
     found: dict[int, bytes] = {}
@@ -68,6 +70,6 @@ def _fetched(config: Config, rows: Sequence[Row], head: SignedHead) -> dict[int,
                         found[row.index] = entry.leaf
                     else:
                         note(f"{log}: now serves other bytes for entry {row.index} than it signed", "bold red")
-    except (FetchFailed, OwnFault, UnknownLog, StopIteration) as error:
+    except (FetchFailed, OwnFault, UnknownLogName, StopIteration) as error:
         note(f"{log}: the entries' bytes are not in the file, only their hashes: {error}", "yellow")
     return found

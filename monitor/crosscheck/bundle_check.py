@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from alerts.alert import counted
-from monitor.crosscheck.bundles import View
+from monitor.crosscheck.bundles import BundleView
 from monitor.model.errors import Evidence, FetchFailed, LogMisbehaved
 from monitor.model.log_source import LogIdentity, LogSource, Position, SignedHead, read_head
 from monitor.proof.trusted_head import HeadRelation, compare, contradiction_of, newest
@@ -46,7 +46,7 @@ class BundleVerdict:
     unfinished: bool = False
 
 
-FindSource = Callable[[View], LogSource | None]
+FindSource = Callable[[BundleView], LogSource | None]
 """Finds the tree of a view among the logs that can be asked. Raises `FetchFailed`."""
 
 
@@ -57,7 +57,7 @@ class CrossCheck:
         self._store, self._clock, self._find_source = store, clock, find_source
         self._views = Views(store.database)
 
-    def check(self, view: View) -> BundleVerdict:
+    def check(self, view: BundleView) -> BundleVerdict:
         """Compare one view with everything known.
 
         A contradiction is stored as evidence and alerted. Raises `OwnFault`.
@@ -90,7 +90,7 @@ class CrossCheck:
 
     def _find(
         self,
-        view: View,
+        view: BundleView,
         kept: KeptView,
         identity: LogIdentity,
         position: Position | None,
@@ -114,7 +114,7 @@ class CrossCheck:
             yield SignedHead(identity.log, each.size, each.root, each.head)
 
     def _against_frontier(
-        self, kept: KeptView, view: View, identity: LogIdentity, position: Position | None
+        self, kept: KeptView, view: BundleView, identity: LogIdentity, position: Position | None
     ) -> Evidence | None:
         if position is None:
             return None
@@ -132,7 +132,7 @@ class CrossCheck:
             second_proof=tuple(kept.proof),
         )
 
-    def _frontier_proof(self, view: View, size: int, head_size: int) -> tuple[bytes, ...]:
+    def _frontier_proof(self, view: BundleView, size: int, head_size: int) -> tuple[bytes, ...]:
         """Proof that the frontier lies in the head it was proven against; empty if the log could not be asked."""
         if size == head_size or self._find_source is None:
             return ()
@@ -150,7 +150,9 @@ class CrossCheck:
         self._store.keep_evidence(evidence, [alert_of_evidence(evidence, self._clock())])
         return BundleVerdict(BundleRelation.CONTRADICTION, evidence.detail, evidence=evidence)
 
-    def _online(self, view: View, identity: LogIdentity, position: Position | None, agreeing: int) -> BundleVerdict:
+    def _online(
+        self, view: BundleView, identity: LogIdentity, position: Position | None, agreeing: int
+    ) -> BundleVerdict:
         try:
             source = self._find_source(view) if self._find_source is not None else None
             if source is None:
@@ -186,7 +188,7 @@ class CrossCheck:
         return newest(source, position.head, lambda head: self._store.record_head(replace(head, log=identity.log))).head
 
 
-def _offline(view: View, position: Position | None, agreeing: int) -> BundleVerdict:
+def _offline(view: BundleView, position: Position | None, agreeing: int) -> BundleVerdict:
     if position is None:
         return BundleVerdict(BundleRelation.NOT_COVERED, "this log is not followed here", agreeing)
     head, frontier = position.head.head, frontier_nodes(position.frontier)
@@ -199,7 +201,7 @@ def _offline(view: View, position: Position | None, agreeing: int) -> BundleVerd
     return BundleVerdict(BundleRelation.NOT_COVERED, detail, agreeing)
 
 
-def _kept(view: View) -> KeptView:
+def _kept(view: BundleView) -> KeptView:
     head = view.head
     tree = tree_id(view.identity.spki, view.identity.origin)
     return KeptView(tree, head.size, head.root, head.raw, view.index, view.leaf, view.proof)

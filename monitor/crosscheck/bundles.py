@@ -39,16 +39,16 @@ class BadBundle(SignwatchError):
     """The file is no bundle, or its log statements do not verify. The file proves nothing about the log."""
 
 
-class NoProof(BadBundle):
+class EntryWithoutProof(BadBundle):
     """A log entry without an inclusion proof: it may hold a promise of the log (`read_timestamps`)."""
 
 
-class UnknownLog(BadBundle):
+class EntryOfUnknownLog(BadBundle):
     """A log entry of a log that is not in the trust root."""
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class BundleView:
     """A log's signed statements that one bundle proves: a head, the leaf below it, and every full subtree between them.
 
     `identity` is the tree and its key, as the bundle names it and the signature confirms; `log` is the log of the trust
@@ -99,7 +99,7 @@ class Unlogged:
         return "; ".join(parts)
 
 
-def read_entries(held: HeldBundle, trust: TrustRoot) -> list[View | BadBundle]:
+def read_entries(held: HeldBundle, trust: TrustRoot) -> list[BundleView | BadBundle]:
     """Verify every log entry of a bundle by itself: the view that the entry proves, or the reason for none.
 
     Raises `BadBundle` if the entries cannot be read.
@@ -185,18 +185,18 @@ def _stamped(raw: bytes, signature: bytes, trust: TrustRoot) -> tuple[str, datet
     return None
 
 
-def _read_entry(entry: Mapping[str, Any], trust: TrustRoot) -> View | BadBundle:
+def _read_entry(entry: Mapping[str, Any], trust: TrustRoot) -> BundleView | BadBundle:
     try:
         return _view(entry, trust)
     except BadBundle as bad:
         return bad
     except logged_entry.NoProof as lacking:
-        return NoProof(str(lacking))
+        return EntryWithoutProof(str(lacking))
     except logged_entry.NotLogged as error:
         return BadBundle(str(error))
 
 
-def _view(entry: Mapping[str, Any], trust: TrustRoot) -> View:
+def _view(entry: Mapping[str, Any], trust: TrustRoot) -> BundleView:
     checkpoint = logged_entry.checkpoint_of(entry)
     try:
         log = logged_entry.log_of(entry, _followable(trust))
@@ -206,7 +206,7 @@ def _view(entry: Mapping[str, Any], trust: TrustRoot) -> View:
     api = LogApi.REKOR_V1 if found.is_rekor_v1 and LogApi.REKOR_V1 in log.apis else LogApi.REKOR_V2
     identity = LogIdentity(log.name, api, found.key.name, found.tree_name, log.spki, trust.fingerprint)
     head = head_of(ReadNote(found.note, found.checkpoint), identity)
-    return View(log, identity, head, found.index, found.body, found.hashes, found.nodes)
+    return BundleView(log, identity, head, found.index, found.body, found.hashes, found.nodes)
 
 
 def _read_timestamp(entry: Mapping[str, Any], trust: TrustRoot) -> Promised | BadBundle | None:
@@ -221,7 +221,7 @@ def _read_timestamp(entry: Mapping[str, Any], trust: TrustRoot) -> Promised | Ba
             return None
         promise = read_promise(SignedPromise(PromiseKind.SET, stamp.statement, stamp.signature), log.spki)
     except logged_entry.NotLogged as error:
-        return (UnknownLog if isinstance(error, logged_entry.UnknownLog) else BadBundle)(str(error))
+        return (EntryOfUnknownLog if isinstance(error, logged_entry.UnknownLog) else BadBundle)(str(error))
     except (AttributeError, BadPromise) as error:
         return BadBundle(f"the signed entry timestamp in the bundle shows nothing: {error!s:.200}")
     return _promised(log, promise, trust)

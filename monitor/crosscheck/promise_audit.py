@@ -17,7 +17,7 @@ from typing import Final
 from alerts.alert import Alert, counted, rfc3339
 from monitor.model.errors import Evidence, FetchFailed, Lagging, LogMisbehaved, MalformedEntries, NotShown
 from monitor.model.inclusion_promise import BadPromise, InclusionPromise, read_promise
-from monitor.model.log_source import LogIdentity, Place, PromisingSource, SignedHead
+from monitor.model.log_source import LogIdentity, PromiseAnswer, PromisingSource, SignedHead
 from monitor.proof.evidence import BROKEN_PROMISE, conclude, event_id
 from monitor.raising.log_alerts import alert_of_evidence
 from monitor.store.promises import UNASKED, KeptPromise, Promises
@@ -97,7 +97,7 @@ def _absent(
     return PromiseResult(PromiseStatus.NOT_SHOWN, told, _evidence(promise, identity, head, told))
 
 
-def _another(promise: InclusionPromise, identity: LogIdentity, place: Place) -> PromiseResult:
+def _another(promise: InclusionPromise, identity: LogIdentity, place: PromiseAnswer) -> PromiseResult:
     """Result for a promised index at which another leaf is proven to be."""
     told = f"index {promise.index} was promised to one entry on {rfc3339(promise.at)}, and another one stands there"
     evidence = _evidence(promise, identity, place.head, told, place=place, second=_second(promise, place))
@@ -105,7 +105,7 @@ def _another(promise: InclusionPromise, identity: LogIdentity, place: Place) -> 
     return PromiseResult(PromiseStatus.BROKEN if is_proof else PromiseStatus.NOT_SHOWN, told, evidence)
 
 
-def _second(promise: InclusionPromise, place: Place) -> InclusionPromise | None:
+def _second(promise: InclusionPromise, place: PromiseAnswer) -> InclusionPromise | None:
     """The log's promise of the other entry, if the log made one for the same index."""
     try:
         second = read_promise(place.promised, promise.spki) if place.promised is not None else None
@@ -120,7 +120,7 @@ def _evidence(
     head: SignedHead,
     detail: str,
     *,
-    place: Place | None = None,
+    place: PromiseAnswer | None = None,
     second: InclusionPromise | None = None,
 ) -> Evidence:
     return Evidence(

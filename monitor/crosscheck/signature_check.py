@@ -18,7 +18,7 @@ from monitor.crosscheck.bundles import Promised, read_timestamps, stamped_at
 from monitor.model.errors import SignwatchError
 from monitor.trust.trust_root import TrustRoot
 from outbound.image_signatures import fetch_signatures
-from outbound.registry import Manifest, Registry
+from outbound.registry import Registry, RegistryManifest
 from sigstore_entries.bundle_file import HeldBundle, NoBundle, NotHeld, decoded
 from sigstore_entries.certificate import read_certificate
 from sigstore_entries.client_keys import ClientKey, signed_message
@@ -29,7 +29,7 @@ from sigstore_entries.signing import Signing
 from sigstore_entries.trust import CertificateAuthorities, CtLogKey, NotTrusted
 
 
-class BadSignature(SignwatchError):
+class UnusableSignature(SignwatchError):
     """A signature proves nothing about the image or commit; the message is the reason."""
 
 
@@ -66,7 +66,7 @@ class Signatures:
     others: int
 
 
-def signatures_of(registry: Registry, manifest: Manifest) -> Signatures:
+def signatures_of(registry: Registry, manifest: RegistryManifest) -> Signatures:
     """Every signature and attestation of an image. Raises `RegistryFailed` where they cannot be listed."""
     fetched = fetch_signatures(registry, manifest)
     read = [
@@ -78,14 +78,14 @@ def signatures_of(registry: Registry, manifest: Manifest) -> Signatures:
 
 
 def verify(found: Found, subject: str, trusted: Trusted) -> Verified:
-    """Check that a signature holds and is about `subject`, an image's digest. Raises `BadSignature`."""
+    """Check that a signature holds and is about `subject`, an image's digest. Raises `UnusableSignature`."""
     try:
         signed, what, digests = signed_bytes(found, subject)
         return _verify(found.held, signed, what, digests, trusted)
     except (NotBound, NoBundle) as error:
-        raise BadSignature(str(error)) from error
+        raise UnusableSignature(str(error)) from error
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError, UnsupportedAlgorithm) as error:
-        raise BadSignature(f"a field is missing or garbled ({type(error).__name__}: {error!s:.120})") from error
+        raise UnusableSignature(f"a field is missing or garbled ({type(error).__name__}: {error!s:.120})") from error
 
 
 def verify_message(
@@ -94,13 +94,13 @@ def verify_message(
     what: str,
     trusted: Trusted,
 ) -> Verified:
-    """Check a signature over a message, such as a commit's. Raises `BadSignature`."""
+    """Check a signature over a message, such as a commit's. Raises `UnusableSignature`."""
     try:
         return _verify(held, message, what, {"artifact": hashlib.sha256(message).hexdigest()}, trusted)
     except (NotBound, NoBundle) as error:
-        raise BadSignature(str(error)) from error
+        raise UnusableSignature(str(error)) from error
     except (AttributeError, KeyError, TypeError, ValueError, UnsupportedAlgorithm) as error:
-        raise BadSignature(f"a field is missing or garbled ({type(error).__name__}: {error!s:.120})") from error
+        raise UnusableSignature(f"a field is missing or garbled ({type(error).__name__}: {error!s:.120})") from error
 
 
 def _verify(
@@ -114,11 +114,11 @@ def _verify(
     key = _key(held, bodies)
     digest = signed_message(key, signed, held.signature)
     if digest is None:
-        raise BadSignature("the key did not make this signature")
+        raise UnusableSignature("the key did not make this signature")
     entries = tuple(bound_entry(body, held.signature, {**digests, "artifact": digest}) for body in bodies)
     spki = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if any(entry_key(body) != spki for body in bodies):
-        raise BadSignature("its log entry is of another key")
+        raise UnusableSignature("its log entry is of another key")
     # Only a time that the log signed counts. The bundle's own field is unsigned, and the tree does not hold the time.
     promised = (each for each in read_timestamps(held, trusted.root) if isinstance(each, Promised))
     times = [*(each.promise.at for each in promised), *(at for _, at in stamped_at(held, trusted.root))]
@@ -133,14 +133,14 @@ def verify_certificate(
 ) -> Verified:
     """Check a signature whose log entry is elsewhere: by its certificate, at times from the log.
 
-    Raises `BadSignature`.
+    Raises `UnusableSignature`.
     """
     try:
         if signed_message(_key(held, ()), message, held.signature) is None:
-            raise BadSignature("the key did not make this signature")
+            raise UnusableSignature("the key did not make this signature")
         return _certified(held, what, times, (), trusted)
     except (NoBundle, AttributeError, KeyError, TypeError, ValueError, UnsupportedAlgorithm) as error:
-        raise BadSignature(f"a field is missing or garbled ({type(error).__name__}: {error!s:.120})") from error
+        raise UnusableSignature(f"a field is missing or garbled ({type(error).__name__}: {error!s:.120})") from error
 
 
 def _certified(
@@ -155,15 +155,15 @@ def _certified(
     try:
         trusted.authorities.verify_chain(leaf, tuple(chain))
     except NotTrusted as error:
-        raise BadSignature(f"its certificate is of no authority of the trust root: {error}") from error
+        raise UnusableSignature(f"its certificate is of no authority of the trust root: {error}") from error
     if not trusted.authorities.embedded_scts(signer, trusted.ct_keys):
-        raise BadSignature("no CT log of the trust root vouches for its certificate")
+        raise UnusableSignature("no CT log of the trust root vouches for its certificate")
     start, end = signer.not_before, signer.not_after
     inside = [at for at in times if start and end and start <= at <= end]
     if not times:
-        raise BadSignature("neither a log nor a timestamp authority of the trust root says when it was signed")
+        raise UnusableSignature("neither a log nor a timestamp authority of the trust root says when it was signed")
     if not inside:
-        raise BadSignature("its certificate was not valid when it was signed")
+        raise UnusableSignature("its certificate was not valid when it was signed")
     names = tuple(each.value for each in signer.names) or ("a certificate without a name",)
     return Verified(what, names, signer.issuer, min(inside, default=None), entries)
 
@@ -174,8 +174,8 @@ def _key(held: HeldBundle, bodies: Sequence[bytes]) -> ClientKey:
     elif bodies:
         spki = entry_key(bodies[0])
     else:
-        raise BadSignature("it has neither a certificate nor a log entry: nothing says whose key made it")
+        raise UnusableSignature("it has neither a certificate nor a log entry: nothing says whose key made it")
     key = load_der_public_key(spki)
     if not isinstance(key, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey):
-        raise BadSignature(f"its key is a {type(key).__name__}, which signs no bundles")
+        raise UnusableSignature(f"its key is a {type(key).__name__}, which signs no bundles")
     return key

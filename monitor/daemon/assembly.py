@@ -20,9 +20,9 @@ from monitor.backscan.planner import FromArchive, LogBackscan, Services
 from monitor.config import ArchiveConfig, Config, LogConfig, Objectives
 from monitor.daemon.canary import Canary, CanaryChannel, check_canary
 from monitor.daemon.followed_logs import configured_logs, where_it_is
-from monitor.daemon.supervisor import LogSupervisor, Watching, Workers
+from monitor.daemon.supervisor import LogSupervisor, PassHelpers, Watching
 from monitor.daemon.trust_watch import TrustWatch
-from monitor.following.follower import Limits, Timing
+from monitor.following.follower import FollowLimits, Timing
 from monitor.following.workers import ScanWorkers
 from monitor.http_fetcher import HttpFetcher, Report, TokenBucket
 from monitor.judging.active_rules import AskedRules, RuleKeeper, route_of
@@ -47,7 +47,7 @@ from settings.document import Misplaced
 
 if TYPE_CHECKING:
     from monitor.site.delivery import Courier
-    from monitor.site.lookup import Past
+    from monitor.site.lookup import NameHistory
 
 # Rekor v1 allows 500 requests a minute and address; tile logs are static files.
 _REQUESTS_PER_SECOND: Final = {LogApi.REKOR_V1: 8}
@@ -62,7 +62,7 @@ _BACKSCAN_SHARE: Final = 4
 class LogParts:
     """Makes the parts that work on one log each. Connections, threads and processes are closed with `parts`."""
 
-    def __init__(self, config: Config, services: Services, limits: Limits | None, parts: ExitStack) -> None:
+    def __init__(self, config: Config, services: Services, limits: FollowLimits | None, parts: ExitStack) -> None:
         self._config, self._services, self._limits, self._parts = config, services, limits, parts
         self._handovers = None if config.archive is None else Handovers()
         most = config.objectives.examine_processes or max(1, (os.cpu_count() or 1) - 1)
@@ -72,7 +72,7 @@ class LogParts:
     def watch(self, log: LogConfig) -> LogSupervisor:
         """Follows the log."""
         config, services = self._config, self._services
-        executor = ThreadPoolExecutor((self._limits or Limits()).ahead, thread_name_prefix=f"fetch {log.name}")
+        executor = ThreadPoolExecutor((self._limits or FollowLimits()).ahead, thread_name_prefix=f"fetch {log.name}")
         self._parts.callback(executor.shutdown, cancel_futures=True)
         fetcher = self._fetcher(log, partial(services.meter.fetched, log.name))
         appeared = config.logs is None and log.start == 0
@@ -81,7 +81,7 @@ class LogParts:
             self._opener(log, fetcher),
             services,
             Watching(config.freshness(log), self._limits, log.witnesses, appeared),
-            Workers(
+            PassHelpers(
                 executor,
                 self._examiners if uses_processes(config.objectives, log) else self._examined_here,
                 self._handovers,
@@ -181,7 +181,7 @@ class Monitor:
         self.parts.close()
 
 
-def assemble(config: Config, meter: Meter, timing: Timing, *, limits: Limits | None = None) -> Monitor:
+def assemble(config: Config, meter: Meter, timing: Timing, *, limits: FollowLimits | None = None) -> Monitor:
     """Open and check all parts, without requests to logs. Raises `OwnFault`, `FetchFailed`."""
     parts = ExitStack()
     try:
@@ -191,7 +191,7 @@ def assemble(config: Config, meter: Meter, timing: Timing, *, limits: Limits | N
         raise
 
 
-def _assembled(config: Config, meter: Meter, timing: Timing, limits: Limits | None, parts: ExitStack) -> Monitor:
+def _assembled(config: Config, meter: Meter, timing: Timing, limits: FollowLimits | None, parts: ExitStack) -> Monitor:
     channels = build_channels(config)
     database = open_database(config.database, check=True)
     parts.callback(database.close)
@@ -255,7 +255,7 @@ def _courier(config: Config, database: Database, timing: Timing, parts: ExitStac
     return courier
 
 
-def archived_past(config: Config, database: Database) -> "Past | None":
+def archived_past(config: Config, database: Database) -> "NameHistory | None":
     """Source of a name's past for the site; `None` without an archive. Raises `ArchiveFault`."""
     if config.archive is None:
         return None

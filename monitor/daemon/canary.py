@@ -58,7 +58,7 @@ class CannotSign(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Signed:
+class SignedCanary:
     """The key id (hex) of the log that took the entry, and the bundle with the log's answer."""
 
     log_id: str
@@ -95,7 +95,7 @@ def check_canary(config: Config) -> None:
         )
 
 
-def sign_with_sign_lite(config: CanaryConfig, artifact: bytes) -> Signed:
+def sign_with_sign_lite(config: CanaryConfig, artifact: bytes) -> SignedCanary:
     """Sign `artifact` in a process of its own. Raises `CannotSign`."""
     with tempfile.TemporaryDirectory(prefix="signwatch-canary-") as folder:
         Path(folder, "canary").write_bytes(artifact)
@@ -117,7 +117,7 @@ def sign_with_sign_lite(config: CanaryConfig, artifact: bytes) -> Signed:
             told = json.loads(done.stdout)[0]
             with Path(folder, str(told["bundle"])).open("rb") as file:
                 bundle = file.read(_LONGEST_BUNDLE + 1)
-            signed = Signed(str(told["log_id"]), bundle)
+            signed = SignedCanary(str(told["log_id"]), bundle)
         except (ValueError, LookupError, TypeError, OSError) as error:
             raise CannotSign(Owner.OURSELVES, f"sign-lite's answer cannot be read: {error}") from error
         if len(bundle) > _LONGEST_BUNDLE:
@@ -157,7 +157,7 @@ def _run(
         raise CannotSign(Owner.OURSELVES, f"{command[0]} cannot be run: {error}") from error
 
 
-Sign = Callable[[CanaryConfig, bytes], Signed]
+Sign = Callable[[CanaryConfig, bytes], SignedCanary]
 
 
 class Canary:

@@ -41,7 +41,7 @@ _Page = dict[str, Any]
 
 
 ArchiveSearch = Callable[[str, str, str, int], Any]
-"""The archive's `Answer` to a text, since, until and a limit of rows, as `signwatch search` reads them.
+"""The archive's `SearchAnswer` to a text, since, until and a limit of rows, as `signwatch search` reads them.
 
 Raises `OwnFault` when it cannot be read, `ValueError` for a wrong text or time.
 """

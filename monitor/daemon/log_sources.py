@@ -24,7 +24,7 @@ from monitor.store.store import Store
 from monitor.trust.provider import TrustKeeper
 
 
-class UnknownLog(ValueError):
+class UnknownLogName(ValueError):
     """No log has this name, or several trees have it; the message lists the names."""
 
 
@@ -49,7 +49,7 @@ def opened_trees(
 ) -> Iterator[list[LogSource]]:
     """Every tree with this name, or all trees without a name. Connections are closed when the block ends.
 
-    Raises `UnknownLog`, `FetchFailed`, `OwnFault`.
+    Raises `UnknownLogName`, `FetchFailed`, `OwnFault`.
     """
     with opened_named(config, trust, store, timing, name) as trees:
         yield [tree.source for tree in trees]
@@ -63,21 +63,21 @@ def opened_named(
     logs = configured_logs(config, trust)
     wanted = [log for log in logs if name is None or log.name in {name, name.partition("/")[0]}]
     if not wanted:
-        raise UnknownLog(f"no log is named {name!r}; logs: {', '.join(log.name for log in logs) or 'none'}")
+        raise UnknownLogName(f"no log is named {name!r}; logs: {', '.join(log.name for log in logs) or 'none'}")
     with ExitStack() as parts:
         trees = [tree for log in wanted for tree in _open(log, trust, store, timing, parts)]
         named = [tree for tree in trees if tree.source.identity.log == name]
         if name is not None and "/" in name and not named:
             known = ", ".join(tree.source.identity.log for tree in trees)
-            raise UnknownLog(f"the log has no tree {name!r}; trees: {known}")
+            raise UnknownLogName(f"the log has no tree {name!r}; trees: {known}")
         yield named or trees
 
 
 def only_tree(trees: Sequence[LogSource], name: str) -> LogSource:
-    """The only tree with this name. Raises `UnknownLog` when there are several, because their indexes differ."""
+    """The only tree with this name. Raises `UnknownLogName` when there are several, because their indexes differ."""
     if len(trees) != 1:
         known = ", ".join(tree.identity.log for tree in trees)
-        raise UnknownLog(f"{name} has several trees, each counted from 0; name one of them: {known}")
+        raise UnknownLogName(f"{name} has several trees, each counted from 0; name one of them: {known}")
     return trees[0]
 
 

@@ -32,11 +32,11 @@ from fastapi import APIRouter, Body, HTTPException, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from alerts.inert import inert_json
-from monitor.archive.answer import Answer, Row
+from monitor.archive.answer import ArchiveRow, SearchAnswer
 from monitor.archive.histogram import as_svg
 from monitor.archive.proofs import RunProver
-from monitor.archive.query import MOST_OF_A_PAGE, BadQuery, Match, Query, guessed_match, read_moment
-from monitor.archive.ranges import Manifest
+from monitor.archive.query import MOST_OF_A_PAGE, BadQuery, MatchMode, Query, guessed_match, read_moment
+from monitor.archive.ranges import ArchiveManifest
 from monitor.archive.search import Archive
 from monitor.archive.search_index import SEARCHED, KeyKind
 from monitor.model.errors import FetchFailed, OwnFault
@@ -92,7 +92,7 @@ def search_router(archive: Archive, sources: Sources, key: ec.EllipticCurvePriva
     def search(  # noqa: PLR0917  the names are the parameters of the URL
         q: str,
         kind: str | None = None,
-        match: Match | None = None,
+        match: MatchMode | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
         log: str | None = None,
@@ -114,7 +114,7 @@ def search_router(archive: Archive, sources: Sources, key: ec.EllipticCurvePriva
     def picture(  # noqa: PLR0917  the names are the parameters of the URL
         q: str,
         kind: str | None = None,
-        match: Match | None = None,
+        match: MatchMode | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
         log: str | None = None,
@@ -160,10 +160,10 @@ def _rekor_routes(rekor: "RekorApi", *, in_v1_form: bool) -> APIRouter:
     return router
 
 
-def page_search(archive: Archive) -> Callable[[str, str, str, int], Answer]:
+def page_search(archive: Archive) -> Callable[[str, str, str, int], SearchAnswer]:
     """The search of the operator's page: a text, since, until and a limit, read as `signwatch search` reads them."""
 
-    def search(text: str, since: str, until: str, limit: int) -> Answer:
+    def search(text: str, since: str, until: str, limit: int) -> SearchAnswer:
         now = utc_now()
         begin, end = (read_moment(each, now) if each else None for each in (since, until))
         query = Query(text, match=guessed_match(text), since=begin, until=end, limit=limit, most=MOST_OF_A_PAGE)
@@ -175,7 +175,7 @@ def page_search(archive: Archive) -> Callable[[str, str, str, int], Answer]:
 def _query(
     text: str,
     kind: str | None,
-    match: Match | None,
+    match: MatchMode | None,
     log: str | None,
     *,
     times: tuple[datetime | None, datetime | None] = (None, None),
@@ -215,7 +215,7 @@ class RekorApi:
         self.public_key = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
         self._bodies = lru_cache(maxsize=256)(self._fetched)
 
-    def uuids(self, query: Mapping[str, Any]) -> tuple[list[str], Answer]:
+    def uuids(self, query: Mapping[str, Any]) -> tuple[list[str], SearchAnswer]:
         """UUIDs of the newest entries of Rekor logs for a SearchIndex document, and the answer that they are of."""
         first, *more = _asked(query) or (None,)
         if first is None:
@@ -224,11 +224,11 @@ class RekorApi:
         if operator not in {"and", "or"}:
             raise HTTPException(400, "operator is `and` or `or`")
         also, within = ((), more) if operator == "and" else (more, ())
-        answer: Answer = _answered(lambda: self._archive.search(first, also=also, within=within))
+        answer: SearchAnswer = _answered(lambda: self._archive.search(first, also=also, within=within))
         manifests = self._archive.manifests()
         return [_uuid(manifests[row.log], row) for row in answer.rows], answer
 
-    def row_of(self, uuid: str) -> Row:
+    def row_of(self, uuid: str) -> ArchiveRow:
         """The entry with this UUID, with or without the tree's ID before it."""
         text = uuid.lower()
         if len(text) not in {_LEAF_HEX, _LEAF_HEX + _TREE_HEX} or set(text) - set("0123456789abcdef"):
@@ -240,7 +240,7 @@ class RekorApi:
                 return row
         raise HTTPException(404, "no archived entry has this UUID")
 
-    def row_at(self, index: int) -> Row:
+    def row_at(self, index: int) -> ArchiveRow:
         """The entry at an index, if exactly one Rekor tree is archived; with several an index is ambiguous."""
         manifests = self._archive.manifests()
         # An unread log may be a second tree, to which the index may belong.
@@ -269,7 +269,7 @@ class RekorApi:
         rows = [self.row_of(str(each)) for each in uuids] + [self.row_at(each) for each in indexes]
         return [self.entry(row, in_v1_form=in_v1_form) for row in rows]
 
-    def entry(self, row: Row, *, in_v1_form: bool) -> dict[str, Any]:
+    def entry(self, row: ArchiveRow, *, in_v1_form: bool) -> dict[str, Any]:
         """A LogEntry document: entry, inclusion proof, checkpoint and timestamp signed with this installation's key."""
         manifest = self._archive.manifests()[row.log]
         run = manifest.run_at(row.index)
@@ -304,7 +304,7 @@ class RekorApi:
         }
         return {_uuid(manifest, row): {**signed, "verification": verification}}
 
-    def _checkpoint(self, manifest: Manifest, name: str, size: int, root: bytes) -> str:
+    def _checkpoint(self, manifest: ArchiveManifest, name: str, size: int, root: bytes) -> str:
         """A signed note (C2SP) under a name of this installation's own."""
         origin = f"{name}/{manifest.identity.origin} - {int(_tree_id(manifest), 16)}"
         text = f"{origin}\n{size}\n{base64.b64encode(root).decode()}\n"
@@ -366,11 +366,11 @@ def _fingerprint(key: Any) -> str:
     return signer.fingerprints[0]
 
 
-def _uuid(manifest: Manifest, row: Row) -> str:
+def _uuid(manifest: ArchiveManifest, row: ArchiveRow) -> str:
     return _tree_id(manifest) + row.leaf_hash
 
 
-def _tree_id(manifest: Manifest) -> str:
+def _tree_id(manifest: ArchiveManifest) -> str:
     """16 hexadecimal digits: the tree's own ID for Rekor v1, else one derived from the log's key and origin."""
     identity = manifest.identity
     number = identity.origin.rpartition(" - ")[2]

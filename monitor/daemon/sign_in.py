@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from fastapi import HTTPException, Request, Response
 
-from monitor.site.sessions import Keys
+from monitor.site.sessions import SiteKeys
 
 HOLDS: Final = timedelta(hours=8)
 _LOG: Final = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class SignIn:
 
     def __init__(self, token: bytes, public_url: str, clock: Callable[[], datetime]) -> None:
         self._token, self._public_url, self._clock = token, public_url, clock
-        self._keys = Keys(hashlib.sha256(b"signwatch operator's cookie\0" + token).digest())
+        self._keys = SiteKeys(hashlib.sha256(b"signwatch operator's cookie\0" + token).digest())
         self._is_secure = urlsplit(public_url).scheme == "https"
         self._cookie = "__Host-signwatch-operator" if self._is_secure else "signwatch-operator"
 

@@ -21,7 +21,7 @@ from monitor.archive.handover import Handover, Handovers
 from monitor.backscan.planner import Services
 from monitor.crosscheck.promise_audit import PromiseRounds
 from monitor.daemon.pass_result import PassResult
-from monitor.following.follower import Limits, LogFollower, PassReport, Unkept, baseline
+from monitor.following.follower import FollowLimits, LogFollower, PassReport, Unkept, baseline
 from monitor.following.scan_batch import RuleScanner
 from monitor.following.workers import ScanWorkers
 from monitor.judging.judge import RuleJudge
@@ -132,13 +132,13 @@ class Watching:
     """
 
     freshness: Freshness
-    limits: Limits | None = None
+    limits: FollowLimits | None = None
     witnesses: WitnessPolicy | None = None
     appeared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Workers:
+class PassHelpers:
     """Helpers of a pass: `executor` fetches ahead, `examiners` examine large backlogs.
 
     `archive` gets committed batches.
@@ -153,13 +153,18 @@ class LogSupervisor:
     """Watches one configured log; `run_pass` is called by one thread at a time."""
 
     def __init__(
-        self, name: str, open_trees: OpenTrees, services: Services, watching: Watching, workers: Workers | None = None
+        self,
+        name: str,
+        open_trees: OpenTrees,
+        services: Services,
+        watching: Watching,
+        workers: PassHelpers | None = None,
     ) -> None:
         self.name = name
         self._store, self._rules, self._trust = services.store, services.rules, services.trust
         self._meter: LogMeter = services.meter
         self._timing = services.timing
-        self._watching, self._workers = watching, workers or Workers()
+        self._watching, self._workers = watching, workers or PassHelpers()
         self._freshness, self._stale_after = watching.freshness, watching.freshness.stale_after
         self._log_trees = LogTrees(open_trees, services.timing.clock)
         self._unkept: dict[str, Unkept] = {}

@@ -181,7 +181,7 @@ Unkept = dict[tuple[str, str], tuple[int, datetime]]
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class FollowLimits:
     """Entries and bytes a batch may have, batches fetched ahead, tries before a broken promise is blamed on the log.
 
     Without `batch_entries` the log's protocol decides. `pauses` are the seconds between the tries.
@@ -263,7 +263,7 @@ class LogFollower:
         judge: Judge,
         timing: Timing,
         *,
-        limits: Limits | None = None,
+        limits: FollowLimits | None = None,
         executor: Executor | None = None,
         examiner: BatchScanner | None = None,
         unkept: Unkept | None = None,
@@ -273,7 +273,7 @@ class LogFollower:
         `unkept` counts broken promises by kind and event; the caller keeps it for the next follower.
         """
         self._source, self._state, self._scanner = source, state, scanner
-        self._clock, self._stop, self._limits = timing.clock, timing.stop, limits or Limits()
+        self._clock, self._stop, self._limits = timing.clock, timing.stop, limits or FollowLimits()
         self._retry = RetryPolicy(self._limits.pauses, timing.pause)
         self._committer = BatchCommitter(source, state, judge, timing.clock)
         self._executor, self._examiner = executor, examiner

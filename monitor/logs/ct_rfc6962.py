@@ -13,7 +13,15 @@ from monitor.logs.request_size import FewerAtOnce, by_hash, frontier_beside
 from monitor.logs.tile_tree import from_millis, missing_entries, proven, refused_head, unproven
 from monitor.model.errors import FetchFailed, Lagging
 from monitor.model.inclusion_promise import InclusionPromise
-from monitor.model.log_source import LogEntry, LogIdentity, Place, PromisedRange, PromisingSource, SignedHead, read_sth
+from monitor.model.log_source import (
+    LogEntry,
+    LogIdentity,
+    PromiseAnswer,
+    PromisedRange,
+    PromisingSource,
+    SignedHead,
+    read_sth,
+)
 from tlog.ct import MalformedCt
 from tlog.merkle import HASH_SIZE, Frontier, NodeHash, leaf_hash
 from tlog.note import BadSignature
@@ -88,7 +96,7 @@ class CtRfc6962Source(PromisingSource):
     def frontier(self, size: int, head: SignedHead) -> Frontier:
         """Read off the audit path of the last leaf below `size`, or off a consistency proof."""
 
-        def place(index: int) -> Place:
+        def place(index: int) -> PromiseAnswer:
             return self._shown(index, *self._leaf_and_path(index, head), head)
 
         return frontier_beside(size, self, head, place)
@@ -98,7 +106,7 @@ class CtRfc6962Source(PromisingSource):
         return PromisedRange(0, None)
 
     @override
-    def place_of(self, promise: InclusionPromise, head: SignedHead) -> Place:
+    def place_of(self, promise: InclusionPromise, head: SignedHead) -> PromiseAnswer:
         """Without a promised index, the request names the leaf's hash."""
         if promise.index is not None:
             return self._shown(promise.index, *self._leaf_and_path(promise.index, head), head)
@@ -117,8 +125,8 @@ class CtRfc6962Source(PromisingSource):
             raise
         return self._shown(index, promise.leaf, path, head)
 
-    def _shown(self, index: int, leaf: bytes, path: Sequence[NodeHash], head: SignedHead) -> Place:
-        return proven(Place(index, leaf, head, tuple(path)), self._identity, "the audit path")
+    def _shown(self, index: int, leaf: bytes, path: Sequence[NodeHash], head: SignedHead) -> PromiseAnswer:
+        return proven(PromiseAnswer(index, leaf, head, tuple(path)), self._identity, "the audit path")
 
     @override
     def entries(self, start: int, end: int, head: SignedHead) -> Sequence[LogEntry]:

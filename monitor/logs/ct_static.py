@@ -18,7 +18,7 @@ from monitor.logs.tile_tree import (
 )
 from monitor.model.errors import FetchFailed
 from monitor.model.inclusion_promise import InclusionPromise
-from monitor.model.log_source import LogEntry, LogIdentity, Place, PromisedRange, PromisingSource, SignedHead
+from monitor.model.log_source import LogEntry, LogIdentity, PromiseAnswer, PromisedRange, PromisingSource, SignedHead
 from tlog.note import MAX_NOTE_SIZE, BadSignature, MalformedCheckpoint, MalformedNote, NoteKey
 from tlog.static_ct import TileLeaf, open_ct_checkpoint, parse_data_tile, parse_data_tile_start
 from tlog.tiles import TILE_WIDTH, MalformedTile, data_path
@@ -92,14 +92,14 @@ class CtStaticSource(TileLogSource, PromisingSource):
         return PromisedRange(0, None)
 
     @override
-    def place_of(self, promise: InclusionPromise, head: SignedHead) -> Place:
+    def place_of(self, promise: InclusionPromise, head: SignedHead) -> PromiseAnswer:
         """SPEC static-ct-api: every SCT of such a log holds the leaf's index."""
         index = promise.index
         if index is None:
             raise FetchFailed(f"{self._identity.log}: a promise without an index cannot be looked up in tiles")
         leaf = self._in_data_tile(index, index + 1, head)[0].leaf
         proof = tuple(self._tree(head.size).inclusion_proof(index, head.size))
-        return proven(Place(index, leaf, head, proof), self._identity, "the tiles' proof")
+        return proven(PromiseAnswer(index, leaf, head, proof), self._identity, "the tiles' proof")
 
     @override
     def _tree(self, size: int) -> TileTree:

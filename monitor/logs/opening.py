@@ -34,7 +34,7 @@ MAX_SIGNED: Final = 64
 LIST_EVERY: Final = timedelta(minutes=10)
 
 
-class Trees(list[LogSource]):
+class TreeSources(list[LogSource]):
     """Sources of one log, oldest first. `left_out` counts trees that the log names and that are not followed.
 
     A list of trees is not signed, so a tree without a head by the pinned key may be invented; of signed new trees
@@ -93,7 +93,7 @@ class LogTrees:
     @property
     def left_out(self) -> int:
         """Number of trees in the log's newest listing that are not followed."""
-        return self.sources.left_out if isinstance(self.sources, Trees) else 0
+        return self.sources.left_out if isinstance(self.sources, TreeSources) else 0
 
     def source(self, log: str) -> LogSource:
         """The tree named `log`; if it is unknown, the trees are listed again.
@@ -209,7 +209,7 @@ def _hosts(description: LogDescription) -> list[str]:
     return [pinned] if pinned else list(dict.fromkeys(_host(url) for url in description.urls))
 
 
-def _rekor_v1(description: LogDescription, fetcher: Fetcher, host: str) -> Trees:
+def _rekor_v1(description: LogDescription, fetcher: Fetcher, host: str) -> TreeSources:
     """One source per tree, oldest first; none if the server does not speak Rekor v1 and other protocols are left."""
     key = rekor_v1_key(host, description.spki)
     left_out = 0
@@ -221,7 +221,7 @@ def _rekor_v1(description: LogDescription, fetcher: Fetcher, host: str) -> Trees
         except (Refused, WrongContent):
             if description.apis == (LogApi.REKOR_V1,):
                 raise
-            return Trees()
+            return TreeSources()
         known = set(description.known_trees)
         new = [tree for tree in found if not tree.active and tree.tree_id not in known]
         newest = {tree.tree_id for tree in [each for each in new if _is_signed(each, host, key)][-MAX_SIGNED:]}
@@ -242,7 +242,7 @@ def _rekor_v1(description: LogDescription, fetcher: Fetcher, host: str) -> Trees
         )
         for tree_id, offset, name in trees
     )
-    return Trees(sources, left_out=left_out)
+    return TreeSources(sources, left_out=left_out)
 
 
 def _is_signed(tree: ShardInfo, host: str, key: NoteKey) -> bool:

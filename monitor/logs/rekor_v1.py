@@ -20,7 +20,7 @@ from monitor.logs.request_size import FewerAtOnce, by_hash, frontier_beside
 from monitor.logs.tile_tree import from_millis, head_of, missing_entries, read_checkpoint, unproven
 from monitor.model.errors import FetchFailed, Lagging
 from monitor.model.inclusion_promise import BadPromise, InclusionPromise, pack_timestamp, unpack_timestamp
-from monitor.model.log_source import LogEntry, LogIdentity, Place, PromisedRange, PromisingSource, SignedHead
+from monitor.model.log_source import LogEntry, LogIdentity, PromiseAnswer, PromisedRange, PromisingSource, SignedHead
 from monitor.proof.trusted_head import prove_pair
 from tlog.merkle import HASH_SIZE, MAX_TREE_SIZE, Frontier, NodeHash, ProofInvalid, leaf_hash, verify_inclusion
 from tlog.note import NoteKey
@@ -161,11 +161,11 @@ class RekorV1Source(PromisingSource):
         return PromisedRange(offset, offset + head.size if head.final else None)
 
     @override
-    def place_of(self, promise: InclusionPromise, head: SignedHead) -> Place:
+    def place_of(self, promise: InclusionPromise, head: SignedHead) -> PromiseAnswer:
         first = self.promised_range(head).start
         return self._shown((promise.index or 0) - first, head)
 
-    def _shown(self, index: int, head: SignedHead) -> Place:
+    def _shown(self, index: int, head: SignedHead) -> PromiseAnswer:
         """Leaf at an index of this tree, with the head of its inclusion proof, proven consistent with `head`."""
         entry = self._retrieve(index, index + 1).get(index)
         proof = entry.verification.inclusionProof if entry and entry.verification else None
@@ -196,7 +196,7 @@ class RekorV1Source(PromisingSource):
             promised = unpack_timestamp(_packed(entry), _body(entry), self._identity.spki).signed
         except BadPromise:
             promised = None
-        return Place(index, _body(entry), shown, hashes, promised)
+        return PromiseAnswer(index, _body(entry), shown, hashes, promised)
 
     @override
     def entries(self, start: int, end: int, head: SignedHead) -> Sequence[LogEntry]:

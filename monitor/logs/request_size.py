@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 from monitor.http_fetcher import Refused, TimedOut, TooLarge, denied
 from monitor.logs.tile_tree import unproven
 from monitor.model.errors import FetchFailed, Lagging
-from monitor.model.log_source import LogEntry, LogSource, Place, SignedHead
+from monitor.model.log_source import LogEntry, LogSource, PromiseAnswer, SignedHead
 from tlog.merkle import (
     Frontier,
     LeafHash,
@@ -48,7 +48,7 @@ class FewerAtOnce:
                 return answer
 
 
-def frontier_beside(size: int, source: LogSource, head: SignedHead, place: Callable[[int], Place]) -> Frontier:
+def frontier_beside(size: int, source: LogSource, head: SignedHead, place: Callable[[int], PromiseAnswer]) -> Frontier:
     """Frontier of `[0, size)`, read off the proven path of the leaf before `size`, or off a consistency proof.
 
     The leaf before `size` may be beyond every cap, and so may the next one: an attacker who logs two such entries

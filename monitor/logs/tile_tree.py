@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from monitor.http_fetcher import Expect, Fetcher, NotFound, Refused, denied
 from monitor.model.errors import Evidence, FetchFailed, Lagging, MalformedEntries, NotShown
-from monitor.model.log_source import FROZEN, LogIdentity, LogSource, Place, SignedHead
+from monitor.model.log_source import FROZEN, LogIdentity, LogSource, PromiseAnswer, SignedHead
 from monitor.proof.trusted_head import check_frontier_in_head
 from tlog.cosignature import WitnessKey, verify_cosignature
 from tlog.merkle import (
@@ -301,7 +301,7 @@ class TileLogSource(LogSource, ABC):
             raise malformed_entries(self._identity, start, head, str(error)) from error
 
 
-def proven(place: Place, identity: LogIdentity, what: str) -> Place:
+def proven(place: PromiseAnswer, identity: LogIdentity, what: str) -> PromiseAnswer:
     """The place, if its proof leads to its head. Raises `NotShown` when the proof fails; `what` names the proof."""
     index, head = place.index, place.head
     try:

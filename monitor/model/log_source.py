@@ -326,7 +326,7 @@ class LogSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PromiseAnswer:
     """A log's answer to a promise: the leaf at `index` of its tree, proven into `head`.
 
     `promised` is the log's own promise of exactly this leaf, as served, if the answer holds one.
@@ -353,7 +353,7 @@ class PromisingSource(LogSource, Protocol):
     def promised_range(self, head: SignedHead) -> PromisedRange:
         """Promised indexes of this tree, from that of its first leaf on."""
 
-    def place_of(self, promise: InclusionPromise, head: SignedHead) -> Place:
+    def place_of(self, promise: InclusionPromise, head: SignedHead) -> PromiseAnswer:
         """Place of the promised leaf, or the leaf at the promised index, which is below `head`.
 
         Raises `FetchFailed`, and `NotShown` when the log shows no leaf or no valid proof.

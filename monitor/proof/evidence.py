@@ -72,7 +72,7 @@ class Conclusion:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class CheckedEvidence:
     """An evidence file whose signatures verify under the key in it, and what they show."""
 
     evidence: Evidence
@@ -153,11 +153,11 @@ def from_document(document: Any) -> Evidence:
         raise NotEvidence(f"the evidence file lacks or garbles a field: {error}") from error
 
 
-def check_evidence(raw: bytes) -> Checked:
+def check_evidence(raw: bytes) -> CheckedEvidence:
     """Check an evidence file by itself: read it, verify every signature in it, and draw the conclusion.
 
     Does not check that the key in it belongs to the named log: any person can sign with a key of their own. Compare
-    `Checked.evidence.spki` with a trust root (`TrustRoot.signer`). Raises `NotEvidence`.
+    `CheckedEvidence.evidence.spki` with a trust root (`TrustRoot.signer`). Raises `NotEvidence`.
     """
     if len(raw) > MAX_SIZE:
         raise NotEvidence(f"an evidence file of {len(raw)} bytes is longer than {MAX_SIZE}")
@@ -168,7 +168,7 @@ def check_evidence(raw: bytes) -> Checked:
     evidence = from_document(document)
     if document.get("id") != event_id(evidence):
         raise NotEvidence("the id does not belong to the event in the file")
-    return Checked(evidence, conclude(evidence))
+    return CheckedEvidence(evidence, conclude(evidence))
 
 
 def conclude(evidence: Evidence) -> Conclusion:

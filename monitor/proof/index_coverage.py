@@ -21,7 +21,7 @@ class CoverageInvalid(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ConsistencyStep:
     """A consistency proof to a larger tree of the log."""
 
     size: int
@@ -35,7 +35,7 @@ class IndexCoverage:
 
     size: int
     root: bytes
-    steps: tuple[Step, ...]
+    steps: tuple[ConsistencyStep, ...]
     head: bytes
     first: int = 0
 
@@ -81,7 +81,9 @@ def read_coverage(document: Any) -> IndexCoverage:
         return IndexCoverage(
             _number(document["size"]),
             _hash(document["root"]),
-            tuple(Step(_number(each["size"]), _hash(each["root"]), _hashes(each["proof"])) for each in steps),
+            tuple(
+                ConsistencyStep(_number(each["size"]), _hash(each["root"]), _hashes(each["proof"])) for each in steps
+            ),
             from_base64(document["head"]),
             _number(document["first"]),
         )

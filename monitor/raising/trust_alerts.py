@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from alerts.alert import Alert, Owner, Severity, alert_id, counted, rfc3339
-from monitor.trust.history import Change, ChangeKind
+from monitor.trust.history import Change, TrustChangeKind
 from monitor.trust.trust_root import TrustedLog
 
 _EXPIRES_SOON: Final = timedelta(days=1)
@@ -17,7 +17,7 @@ def change_alert(change: Change, number: int, now: datetime, *, followed: bool) 
 
     `followed`: all logs of the root are followed, without a list in the configuration.
     """
-    appeared = change.kind is ChangeKind.LOG_APPEARED
+    appeared = change.kind is TrustChangeKind.LOG_APPEARED
     return Alert(
         id=alert_id(
             "log-appeared" if appeared else "trust-changed", change.kind, change.subject, change.key, f"{number}"
@@ -41,11 +41,11 @@ def change_alert(change: Change, number: int, now: datetime, *, followed: bool) 
 
 def _title(change: Change) -> str:
     match change.kind:
-        case ChangeKind.LOG_APPEARED:
+        case TrustChangeKind.LOG_APPEARED:
             return f"A new log appeared: {change.subject}"
-        case ChangeKind.LOG_MOVED:
+        case TrustChangeKind.LOG_MOVED:
             return f"A log moved to {change.subject}"
-        case ChangeKind.LOG_GONE:
+        case TrustChangeKind.LOG_GONE:
             return f"The trust root no longer names {change.subject}"
         case _:
             return f"The trust root changed: {change.kind.value}: {change.subject}"
@@ -69,23 +69,23 @@ def _moved(followed: bool) -> str:
     )
 
 
-_CONSEQUENCES: Final[Mapping[ChangeKind, Callable[[bool], str]]] = {
-    ChangeKind.LOG_APPEARED: _new_log,
-    ChangeKind.KEY_CHANGED: lambda followed: (
+_CONSEQUENCES: Final[Mapping[TrustChangeKind, Callable[[bool], str]]] = {
+    TrustChangeKind.LOG_APPEARED: _new_log,
+    TrustChangeKind.KEY_CHANGED: lambda followed: (
         "The known log stays pinned to its key. As for the log under the new key: " + _new_log(followed)
     ),
-    ChangeKind.LOG_GONE: lambda _: (
+    TrustChangeKind.LOG_GONE: lambda _: (
         "Clients no longer accept it. Signwatch reads it to its end under the same key; each later head raises an "
         "alert."
     ),
-    ChangeKind.LOG_MOVED: _moved,
-    ChangeKind.LOG_PERIOD: lambda _: "The change is in force: entries are judged by the new period.",
-    ChangeKind.AUTHORITY_APPEARED: lambda _: (
+    TrustChangeKind.LOG_MOVED: _moved,
+    TrustChangeKind.LOG_PERIOD: lambda _: "The change is in force: entries are judged by the new period.",
+    TrustChangeKind.AUTHORITY_APPEARED: lambda _: (
         "The authority is in force. Earlier signings without a trusted certificate are judged again: those with its "
         "certificates raise an alert if they are unexpected."
     ),
-    ChangeKind.AUTHORITY_GONE: lambda _: "Its certificates count as unverified from now on.",
-    ChangeKind.AUTHORITY_PERIOD: lambda _: (
+    TrustChangeKind.AUTHORITY_GONE: lambda _: "Its certificates count as unverified from now on.",
+    TrustChangeKind.AUTHORITY_PERIOD: lambda _: (
         "The change is in force: certificates are judged by the new period, including those that were not trusted "
         "before."
     ),

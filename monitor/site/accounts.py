@@ -14,7 +14,7 @@ from monitor.site.drafting import draft_of, notes_of, preview_of
 from monitor.site.feeds import feed
 from monitor.site.parts import CONFIRM_FOR, SIGN_IN_FOR, Site
 from monitor.site.rendering import inert, plain
-from monitor.site.sessions import Form, Refused, Visitor, first
+from monitor.site.sessions import Form, RequestRefused, Visitor, first
 from monitor.site.subscribing import (
     change_subscription,
     good_link,
@@ -25,7 +25,7 @@ from monitor.site.subscribing import (
 from monitor.site.subscription_view import csv_stream, json_stream, seen_by
 from monitor.store.authorisations import Announced
 from monitor.store.destinations import STOPPED, SUSPENDED
-from monitor.store.signings import Place
+from monitor.store.signings import SigningCursor
 from monitor.store.subscribers import Subscriber, Subscription
 from rules.asking import yaml_of
 from rules.facts import Authorisation
@@ -61,7 +61,7 @@ def _add_signing_in(routes: APIRouter, site: Site) -> None:
     def ask_to_sign_in(request: Request, form: Annotated[Form, Depends(site.door.form)]) -> Response:
         visitor: Visitor = request.state.visitor
         address = read_address(site, first(form, "email"))
-        if isinstance(address, Refused):
+        if isinstance(address, RequestRefused):
             email = first(form, "email")
             return site.page(request, "sign_in", status=400, wrong=address.message, email=email)
         site.limits.mail_from(visitor.client)
@@ -93,11 +93,11 @@ def _add_signing_in(routes: APIRouter, site: Site) -> None:
         return answer
 
 
-def _not_signed_in(site: Site, token: str) -> Refused:
+def _not_signed_in(site: Site, token: str) -> RequestRefused:
     """The reason why a valid sign-in link opened no session."""
     link = site.subscribers.link(token)
     if link is not None and link.used_at is None:
-        return Refused(
+        return RequestRefused(
             403,
             "Open this link in the browser that asked",
             "A sign-in link works only in the browser in which it was asked for, so that a link sent to "
@@ -166,9 +166,9 @@ def _add_subscriptions(routes: APIRouter, site: Site) -> None:
 
 
 def invite(site: Site, mine: Subscription, giver: Subscriber, visitor: Visitor, email: str, *, hand_over: bool) -> None:
-    """Mail an invitation to a copy of a subscription, or to take it over. Raises `Refused`."""
+    """Mail an invitation to a copy of a subscription, or to take it over. Raises `RequestRefused`."""
     address = read_address(site, email)
-    if isinstance(address, Refused):
+    if isinstance(address, RequestRefused):
         raise address
     site.limits.mail_from(visitor.client)
     payload = {"subscription": mine.id, "subscriber": mine.subscriber, "hand_over": hand_over}
@@ -186,7 +186,7 @@ def _add_announcements(routes: APIRouter, site: Site) -> None:
         fields = {name: first(form, name, 200) for name in ("count", "days", "note")}
         try:
             said = announce_signing(site, mine, digest, **fields)
-        except Refused as refused:
+        except RequestRefused as refused:
             return _subscription(site, request, mine, status=refused.status, said=refused.message, digest=digest)
         return _subscription(site, request, mine, said=said)
 
@@ -200,25 +200,29 @@ def _add_announcements(routes: APIRouter, site: Site) -> None:
         mine = own(site, request, subscription)
         site.limits.change(mine.subscriber)
         if not site.subscribers.withdraw(mine.id, number):
-            raise Refused(404, "No such announcement", "It was withdrawn already, or it is another subscription's.")
+            raise RequestRefused(
+                404, "No such announcement", "It was withdrawn already, or it is another subscription's."
+            )
         return _subscription(site, request, mine, said="Withdrawn. A signing of that digest is news from now on.")
 
 
 def announce_signing(site: Site, mine: Subscription, digest: str, *, count: str, days: str, note: str) -> str:
-    """Record that a digest will be signed; returns the sentence for the page. Raises `Refused`."""
+    """Record that a digest will be signed; returns the sentence for the page. Raises `RequestRefused`."""
     try:
         signed = normal_digest(digest)
         many, lasts = int(count or "1"), int(days or "7")
     except ValueError:
-        raise Refused(400, "Not an announcement", _ANNOUNCING) from None
+        raise RequestRefused(400, "Not an announcement", _ANNOUNCING) from None
     if not (1 <= many <= _MAX_COUNT and 1 <= lasts <= _MAX_DAYS):
-        raise Refused(400, "Not an announcement", _ANNOUNCING)
+        raise RequestRefused(400, "Not an announcement", _ANNOUNCING)
     if len(site.subscribers.announced(mine.id)) >= _MAX_ANNOUNCED:
-        raise Refused(409, "Too many announcements", f"A subscription has at most {_MAX_ANNOUNCED}. Withdraw old ones.")
+        raise RequestRefused(
+            409, "Too many announcements", f"A subscription has at most {_MAX_ANNOUNCED}. Withdraw old ones."
+        )
     expires = site.clock() + timedelta(days=lasts)
     leave = Authorisation(signed, many, expires, inert(note, 200))
     if site.subscribers.announce(mine.id, leave) is None:
-        raise Refused(
+        raise RequestRefused(
             409,
             "This subscription does not ask for announcements",
             "Change what you expect first: tick “its digest was announced by you beforehand”.",
@@ -240,7 +244,7 @@ def _subscription(
         request,
         "subscription",
         status=status,
-        seen=seen_by(site, mine, after=Place.read(shown["before"])),
+        seen=seen_by(site, mine, after=SigningCursor.read(shown["before"])),
         is_older=bool(shown["before"]),
         is_new=is_new,
         given=mine.subject,
@@ -266,10 +270,10 @@ def _add_exports(routes: APIRouter, site: Site) -> None:
         values = site.keys.unseal("feed", token)
         known = site.subscribers.destinations.find(str(values[0]), None) if values else None
         if values is None or known is None or known.kind != "atom" or known.secret != str(values[1]):
-            raise Refused(404, "No such feed", "The address is incomplete, or it was renewed since.")
+            raise RequestRefused(404, "No such feed", "The address is incomplete, or it was renewed since.")
         owner = site.subscribers.by_id(known.subscriber)
         if owner is None or owner.suspended_at is not None:
-            raise Refused(404, "No such feed", "The account is suspended.")
+            raise RequestRefused(404, "No such feed", "The account is suspended.")
         return Response(feed(site, owner.id, known.id), media_type="application/atom+xml")
 
 
@@ -344,38 +348,38 @@ def _add_account(routes: APIRouter, site: Site) -> None:
 
 
 def make_token(site: Site, account: Subscriber, name: str, scope: str) -> str:
-    """Make a token for scripts, which is shown only once. Raises `Refused`."""
+    """Make a token for scripts, which is shown only once. Raises `RequestRefused`."""
     if len(site.subscribers.tokens(account.id)) >= _MAX_TOKENS:
-        raise Refused(409, "Too many tokens", f"An account has at most {_MAX_TOKENS}. Revoke one first.")
+        raise RequestRefused(409, "Too many tokens", f"An account has at most {_MAX_TOKENS}. Revoke one first.")
     token = f"swt_{secrets.token_urlsafe(32)}"
     site.subscribers.add_token(account.id, token, name or "script", scope)
     return token
 
 
 def revoke_token(site: Site, account: Subscriber, token_id: str) -> None:
-    """End a token of an account. Raises `Refused`."""
+    """End a token of an account. Raises `RequestRefused`."""
     if not site.subscribers.revoke_token(token_id, account.id):
-        raise Refused(404, "No such token", "It was revoked already, or it is another account's.")
+        raise RequestRefused(404, "No such token", "It was revoked already, or it is another account's.")
 
 
 def delete_account(site: Site, account: Subscriber, address: str) -> None:
-    """Delete an account, if `address` (typed by its owner to confirm) is its own. Raises `Refused`."""
+    """Delete an account, if `address` (typed by its owner to confirm) is its own. Raises `RequestRefused`."""
     if address.strip().lower() != account.address.lower():
-        raise Refused(400, "Not deleted", "Write your address into the field to delete the account.")
+        raise RequestRefused(400, "Not deleted", "Write your address into the field to delete the account.")
     site.subscribers.delete(account.id)
 
 
 def own(site: Site, request: Request, subscription: str) -> Subscription:
-    """A subscription of the signed-in account. Raises `Refused`."""
+    """A subscription of the signed-in account. Raises `RequestRefused`."""
     account: Subscriber = request.state.visitor.account
     return own_of(site, account, subscription)
 
 
 def own_of(site: Site, account: Subscriber, subscription: str) -> Subscription:
-    """A subscription of an account; another account's is refused as unknown. Raises `Refused`."""
+    """A subscription of an account; another account's is refused as unknown. Raises `RequestRefused`."""
     found = site.subscribers.subscription(subscription, account.id)
     if found is None:
-        raise Refused(404, "No such subscription", "It ended, or it is not yours.")
+        raise RequestRefused(404, "No such subscription", "It ended, or it is not yours.")
     return found
 
 

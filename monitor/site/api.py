@@ -22,11 +22,11 @@ from monitor.site.accounts import (
     revoke_token,
     tokens_json,
 )
-from monitor.site.drafting import Draft, draft_of, every_judged, notes_of
+from monitor.site.drafting import SubscriptionDraft, draft_of, every_judged, notes_of
 from monitor.site.lookup import look
 from monitor.site.pages import looked_json, part_json
 from monitor.site.parts import Site
-from monitor.site.sessions import Refused
+from monitor.site.sessions import RequestRefused
 from monitor.site.subscribing import (
     add_subscription,
     change_subscription,
@@ -36,7 +36,7 @@ from monitor.site.subscribing import (
     widening,
 )
 from monitor.site.subscription_view import row_json, seen_by, seen_json
-from monitor.store.signings import Place
+from monitor.store.signings import SigningCursor
 from monitor.store.subscribers import Subscriber, Subscription
 from rules.asking import Ask, ask_of, read_ask
 from rules.rule import Outcome
@@ -216,7 +216,7 @@ def _add_subscriptions(routes: APIRouter, site: Site, reader: _Caller, writer: _
     def one(
         subscription: Identifier, caller: Annotated[Subscriber, Depends(reader)], before: Before = ""
     ) -> dict[str, Any]:
-        seen = seen_by(site, own_of(site, caller, subscription), limit=_PAGE, after=Place.read(before))
+        seen = seen_by(site, own_of(site, caller, subscription), limit=_PAGE, after=SigningCursor.read(before))
         rows = {"signings": [row_json(row) for row in seen.rows], "older": _older(seen.older)}
         return seen_json(seen) | rows
 
@@ -328,7 +328,9 @@ def _add_announcements(routes: APIRouter, site: Site, reader: _Caller, writer: _
         caller: Annotated[Subscriber, Depends(writer)],
     ) -> Response:
         if not site.subscribers.withdraw(own_of(site, caller, subscription).id, number):
-            raise Refused(404, "No such announcement", "It was withdrawn already, or it is another subscription's.")
+            raise RequestRefused(
+                404, "No such announcement", "It was withdrawn already, or it is another subscription's."
+            )
         return Response(status_code=204)
 
 
@@ -388,7 +390,7 @@ def _add_account(routes: APIRouter, site: Site, reader: _Caller, writer: _Caller
         return Response(status_code=204)
 
 
-def _older(place: Place | None) -> str | None:
+def _older(place: SigningCursor | None) -> str | None:
     """Value of `before` for the next page; `None` on the last."""
     return None if place is None else str(place)
 
@@ -398,11 +400,13 @@ def _caller(site: Site, request: Request, *, writes: bool) -> Subscriber:
     found = site.subscribers.by_token(token.strip()) if kind.lower() == "bearer" and len(token) < 200 else None  # noqa: PLR2004
     if found is None:
         site.limits.api(site.door.client(request))
-        raise Refused(401, "No token", "Send a token of your account as `Authorization: Bearer …`.")
+        raise RequestRefused(401, "No token", "Send a token of your account as `Authorization: Bearer …`.")
     subscriber, scope = found
     site.limits.api(subscriber.id)
     if writes and scope != "write":
-        raise Refused(403, "Only for reading", "This token may not change anything. Make one with the scope write.")
+        raise RequestRefused(
+            403, "Only for reading", "This token may not change anything. Make one with the scope write."
+        )
     return subscriber
 
 
@@ -411,14 +415,14 @@ def _subject(name: str) -> Subject:
         return read_subject(name)
     except NotASubject as wrong:
         hint = f" Did you mean {wrong.repair}?" if wrong.repair else ""
-        raise Refused(400, "Not a name", f"{wrong}{hint}") from None
+        raise RequestRefused(400, "Not a name", f"{wrong}{hint}") from None
 
 
 def _ask(rule: str) -> Ask:
     try:
         return read_ask(rule)
     except DocumentError as error:
-        raise Refused(400, "Not a rule for subscriptions", str(error)) from None
+        raise RequestRefused(400, "Not a rule for subscriptions", str(error)) from None
 
 
 def _proposed(site: Site, subject: Subject) -> Ask:
@@ -433,7 +437,7 @@ def _as_form(draft: Drafted) -> Mapping[str, list[str]] | None:
     return ticked | written or None
 
 
-def _drafted(site: Site, draft: Draft, request: Request) -> dict[str, Any]:
+def _drafted(site: Site, draft: SubscriptionDraft, request: Request) -> dict[str, Any]:
     """A draft for programs: the rule, what is wrong with it, parts to use, and each past signing as it judges it."""
     judged = every_judged(site, draft, request.state.visitor.client)
     said: dict[str, Any] = {
@@ -472,5 +476,5 @@ def _place(site: Site, destination: Any) -> dict[str, Any]:
     }
 
 
-def _said(shown: places.Shown) -> dict[str, Any]:
+def _said(shown: places.ChangeResult) -> dict[str, Any]:
     return {"message": shown.message, "ok": not shown.is_bad, **({"secret": shown.secret} if shown.secret else {})}

@@ -13,7 +13,7 @@ from monitor.model.errors import OwnFault
 from monitor.site import accounts, api, leaving, oidc, pages, subscribing
 from monitor.site.parts import Site
 from monitor.site.rendering import TEMPLATES
-from monitor.site.sessions import Refused
+from monitor.site.sessions import RequestRefused
 
 _LOG: Final = logging.getLogger(__name__)
 _POLICY: Final = (
@@ -65,7 +65,7 @@ def _add_middleware(app: FastAPI, site: Site) -> None:
     async def guard(request: Request, call_next: Any) -> Response:
         try:
             response = await _answer(site, request, call_next)
-        except Refused as refused:
+        except RequestRefused as refused:
             response = _refusal(site, request, refused)
         for name, value in headers.items():
             response.headers.setdefault(name, value)
@@ -84,26 +84,28 @@ async def _answer(site: Site, request: Request, call_next: Any) -> Response:
 
 
 def _add_errors(app: FastAPI, site: Site) -> None:
-    @app.exception_handler(Refused)
-    def refused(request: Request, refused: Refused) -> Response:
+    @app.exception_handler(RequestRefused)
+    def refused(request: Request, refused: RequestRefused) -> Response:
         return _refusal(site, request, refused)
 
     @app.exception_handler(OwnFault)
     def ill(request: Request, fault: OwnFault) -> Response:
         _LOG.error("site_fault path=%s detail=%s", _without_token(request.url.path), fault)
         message = "This site has a fault of its own at the moment. Nothing was changed: try again in a few minutes."
-        return _refusal(site, request, Refused(503, "Not available now", message, retry_after=60))
+        return _refusal(site, request, RequestRefused(503, "Not available now", message, retry_after=60))
 
     @app.exception_handler(StarletteHTTPException)
     def plain(request: Request, error: HTTPException) -> Response:
         if error.status_code == 404:  # noqa: PLR2004
-            return _refusal(site, request, Refused(404, "There is nothing here", "The address has no page."))
-        return _refusal(site, request, Refused(error.status_code, "Not possible", str(error.detail)))
+            return _refusal(site, request, RequestRefused(404, "There is nothing here", "The address has no page."))
+        return _refusal(site, request, RequestRefused(error.status_code, "Not possible", str(error.detail)))
 
     @app.exception_handler(RequestValidationError)
     def malformed(request: Request, error: RequestValidationError) -> Response:
         where = ", ".join(".".join(str(part) for part in each["loc"][1:]) for each in error.errors()[:5])
-        return _refusal(site, request, Refused(422, "Not understood", f"These fields are missing or wrong: {where}."))
+        return _refusal(
+            site, request, RequestRefused(422, "Not understood", f"These fields are missing or wrong: {where}.")
+        )
 
     @app.exception_handler(Exception)
     def defect(request: Request, error: Exception) -> Response:
@@ -111,7 +113,7 @@ def _add_errors(app: FastAPI, site: Site) -> None:
         return Response("This site has a fault of its own.\n", status_code=500, media_type="text/plain")
 
 
-def _refusal(site: Site, request: Request, refused: Refused) -> Response:
+def _refusal(site: Site, request: Request, refused: RequestRefused) -> Response:
     headers = {"Retry-After": str(refused.retry_after)} if refused.retry_after is not None else {}
     if request.url.path.startswith("/api/"):
         error = {"error": refused.title, "detail": refused.message}

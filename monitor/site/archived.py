@@ -14,12 +14,12 @@ from types import MappingProxyType
 from typing import Final
 
 from alerts.alert import counted
-from monitor.archive.answer import Coverage, LogCoverage, Row
-from monitor.archive.query import MOST_OF_A_PAGE, Match, Query
+from monitor.archive.answer import ArchiveRow, LogSearchCoverage, SearchCoverage
+from monitor.archive.query import MOST_OF_A_PAGE, MatchMode, Query
 from monitor.archive.rows import SIGNER_TEXTS, Chain
 from monitor.archive.search import Archive
 from monitor.archive.search_index import KeyKind
-from monitor.store.signings import FoundPast, LogRead, PastSigning, Place, Signings
+from monitor.store.signings import FoundPast, LogRead, PastSigning, SigningCursor, Signings
 from rules.rule import Outcome, Verdict
 from rules.subject import Subject, SubjectKind
 from sigstore_entries.signing import (
@@ -62,7 +62,7 @@ _NO_VERDICT: Final = Verdict(Outcome.UNVERIFIED, ())
 
 
 class ArchivedPast:
-    """`monitor.site.lookup.Past` from the archive, and from findings where the archive does not reach yet."""
+    """`monitor.site.lookup.NameHistory` from the archive, and from findings where the archive does not reach yet."""
 
     source: Final = "archive"
 
@@ -90,7 +90,7 @@ class ArchivedPast:
                     self._known.popitem(last=False)
         return self._with_findings(subject, known)
 
-    def older(self, subject: Subject, after: Place, limit: int) -> list[PastSigning]:
+    def older(self, subject: Subject, after: SigningCursor, limit: int) -> list[PastSigning]:
         """Signings older than a place, newest first, among the newest five thousand. Raises `OwnFault`."""
         behind = [
             each
@@ -116,8 +116,8 @@ class ArchivedPast:
             for log in sorted(archived.keys() | read.keys())
         ]
 
-    def _coverage(self) -> Coverage:
-        return self._archive.coverage(Query("*", match=Match.GLOB), {})
+    def _coverage(self) -> SearchCoverage:
+        return self._archive.coverage(Query("*", match=MatchMode.GLOB), {})
 
     def _searched(self, subject: Subject, limit: int) -> Signings:
         first, *also = _queries(subject)
@@ -167,13 +167,13 @@ def _queries(subject: Subject) -> list[Query]:
     match subject.kind:
         case SubjectKind.REPOSITORY:
             found = [
-                Query(inside, frozenset({KeyKind.IDENTITY}), Match.PREFIX),
+                Query(inside, frozenset({KeyKind.IDENTITY}), MatchMode.PREFIX),
                 Query(text, frozenset({KeyKind.REPOSITORY})),
-                Query(inside, frozenset({KeyKind.REPOSITORY}), Match.PREFIX),
+                Query(inside, frozenset({KeyKind.REPOSITORY}), MatchMode.PREFIX),
             ]
         case SubjectKind.OWNER:
             kinds = frozenset({KeyKind.IDENTITY, KeyKind.REPOSITORY})
-            found = [Query(inside, kinds, Match.PREFIX)]
+            found = [Query(inside, kinds, MatchMode.PREFIX)]
         case SubjectKind.EMAIL:
             found = [Query(text, frozenset({KeyKind.IDENTITY}))]
         case SubjectKind.FINGERPRINT:
@@ -183,7 +183,7 @@ def _queries(subject: Subject) -> list[Query]:
     return [replace(each, most=_MOST_KEYS) for each in found]
 
 
-def _lacking(coverage: Coverage) -> tuple[str, ...]:
+def _lacking(coverage: SearchCoverage) -> tuple[str, ...]:
     """Sentences about gaps of an answer, apart from the begin and end of the archived ranges."""
     lacking = []
     for each in coverage.logs:
@@ -211,19 +211,19 @@ def _lacking(coverage: Coverage) -> tuple[str, ...]:
     return tuple(lacking)
 
 
-def _read_of(archived: LogCoverage, read: LogRead | None) -> LogRead:
+def _read_of(archived: LogSearchCoverage, read: LogRead | None) -> LogRead:
     first, last = archived.spans[0][0], archived.spans[-1][1]
     at, trouble = (archived.signed_at, False) if read is None else (read.at, read.trouble)
     return LogRead(archived.log, first, last, archived.size, at, trouble)
 
 
-def past_of_row(row: Row) -> PastSigning:
+def past_of_row(row: ArchiveRow) -> PastSigning:
     """A row as a signing, as far as the archive keeps it, without a verdict."""
     at = row.not_before or row.time or _NEVER
     return PastSigning(signing_of_row(row), at, _NO_VERDICT, leaf_hash=row.leaf_hash)
 
 
-def signing_of_row(row: Row) -> Signing:
+def signing_of_row(row: ArchiveRow) -> Signing:
     """A signing with the values of a row. Claims that are not archived are left out."""
     columns: Sequence[Mapping[str, tuple[str, ...]]] = row.signers or (
         {name: getattr(row, name) for name in (*SIGNER_TEXTS, "fingerprints")},
@@ -234,7 +234,7 @@ def signing_of_row(row: Row) -> Signing:
     return Signing(EntryRef(row.log, row.index), row.kind, "", signers, digests, times)
 
 
-def _signer(row: Row, columns: Mapping[str, tuple[str, ...]], chain: Chain) -> Signer:
+def _signer(row: ArchiveRow, columns: Mapping[str, tuple[str, ...]], chain: Chain) -> Signer:
     names = tuple(Name(_form(text), text) for text in columns["identities"])
     claims = {claim: columns[column][0] for column, claim in _CLAIMS.items() if columns[column]}
     uri = next((name.value for name in names if name.form is NameForm.URI), None)

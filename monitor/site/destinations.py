@@ -19,7 +19,7 @@ from alerts.inert import header_token
 from alerts.page import page_of
 from alerts.rendering import json_document
 from monitor.site.parts import Site
-from monitor.site.sessions import Refused
+from monitor.site.sessions import RequestRefused
 from monitor.store.destinations import READY, WAITING, Destination
 from monitor.store.sql import new_id
 from monitor.store.subscribers import Subscriber, address_key
@@ -35,7 +35,7 @@ _SLACK_HOST: Final = "hooks.slack.com"
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ChangeResult:
     """The page's answer to a change: a sentence, and a secret that is shown only once."""
 
     message: str
@@ -43,42 +43,42 @@ class Shown:
     is_bad: bool = False
 
 
-def add(site: Site, account: Subscriber, kind: str, target: str) -> Shown:
-    """Add a destination. Every kind but a feed must first prove itself with a code. Raises `Refused`."""
+def add(site: Site, account: Subscriber, kind: str, target: str) -> ChangeResult:
+    """Add a destination. Every kind but a feed must first prove itself with a code. Raises `RequestRefused`."""
     listed = site.subscribers.destinations.of(account.id)
     if len(listed) >= site.config.limits.destinations_per_account:
-        raise Refused(409, "Too many destinations", "Remove one first.")
+        raise RequestRefused(409, "Too many destinations", "Remove one first.")
     if kind == ATOM:
         site.subscribers.destinations.add(account.id, ATOM, "", host="", secret=secrets.token_urlsafe(24), state=READY)
-        return Shown("The feed is there. Any person who knows its address can read it: renew it if it leaks.")
+        return ChangeResult("The feed is there. Any person who knows its address can read it: renew it if it leaks.")
     if kind == MAIL:
         return _add_mail(site, account, target)
     if kind not in (WEBHOOK, SLACK):
-        raise Refused(400, "Not a kind of destination", f"Choose one of {', '.join(KINDS)}.")
+        raise RequestRefused(400, "Not a kind of destination", f"Choose one of {', '.join(KINDS)}.")
     problem = _problem(site, kind, target)
     if problem:
-        return Shown(problem, is_bad=True)
+        return ChangeResult(problem, is_bad=True)
     secret = f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}" if kind == WEBHOOK else ""
     made = site.subscribers.destinations.add(
         account.id, kind, target, host=urlsplit(target).hostname or "", secret=secret, state=WAITING
     )
     destination = site.subscribers.destinations.find(made, account.id)
     if destination is None:
-        raise Refused(409, "Not added", "The destination is gone again.")
+        raise RequestRefused(409, "Not added", "The destination is gone again.")
     return _challenge(site, destination, secret)
 
 
-def act(site: Site, account: Subscriber, destination_id: str, action: str, code: str) -> Shown:
-    """Change one destination of an account. Raises `Refused`."""
+def act(site: Site, account: Subscriber, destination_id: str, action: str, code: str) -> ChangeResult:
+    """Change one destination of an account. Raises `RequestRefused`."""
     found = site.subscribers.destinations.find(destination_id, account.id)
     if found is None:
-        raise Refused(404, "No such destination", "It was removed already, or it is not yours.")
+        raise RequestRefused(404, "No such destination", "It was removed already, or it is not yours.")
     match action:
         case "remove":
             if found.kind == MAIL and found.target.lower() == account.address.lower():
-                raise Refused(409, "Not removed", "Your own address stays: delete the account to remove it.")
+                raise RequestRefused(409, "Not removed", "Your own address stays: delete the account to remove it.")
             site.subscribers.destinations.remove(found.id, account.id)
-            return Shown("It is removed. What was on its way there is not sent any more.")
+            return ChangeResult("It is removed. What was on its way there is not sent any more.")
         case "verify":
             return _verify(site, account, found, code)
         case "resend":
@@ -89,8 +89,8 @@ def act(site: Site, account: Subscriber, destination_id: str, action: str, code:
             return _rotate(site, account, found)
         case "renew" if found.kind == ATOM:
             site.subscribers.destinations.change(found.id, account.id, secret=secrets.token_urlsafe(24))
-            return Shown("The feed has a new address. The old one does not work any more.")
-    raise Refused(404, "Not possible", "This destination has no such action.")
+            return ChangeResult("The feed has a new address. The old one does not work any more.")
+    raise RequestRefused(404, "Not possible", "This destination has no such action.")
 
 
 def code_of(site: Site, destination: Destination) -> str:
@@ -172,31 +172,31 @@ def _problem(site: Site, kind: str, target: str) -> str:
     return ""
 
 
-def _add_mail(site: Site, account: Subscriber, target: str) -> Shown:
+def _add_mail(site: Site, account: Subscriber, target: str) -> ChangeResult:
     try:
         subject = read_subject(target)
     except NotASubject as wrong:
-        return Shown(f"{wrong}{f' Did you mean {wrong.repair}?' if wrong.repair else ''}", is_bad=True)
+        return ChangeResult(f"{wrong}{f' Did you mean {wrong.repair}?' if wrong.repair else ''}", is_bad=True)
     if subject.kind is not SubjectKind.EMAIL:
-        return Shown("Write an e-mail address.", is_bad=True)
+        return ChangeResult("Write an e-mail address.", is_bad=True)
     host = subject.text.rpartition("@")[2]
     made = site.subscribers.destinations.add(account.id, MAIL, subject.text, host=host, secret="", state=WAITING)
     destination = site.subscribers.destinations.find(made, account.id)
     if destination is None:
-        raise Refused(409, "Not added", "The destination is gone again.")
+        raise RequestRefused(409, "Not added", "The destination is gone again.")
     return _send_code(site, destination)
 
 
-def _send_code(site: Site, destination: Destination) -> Shown:
+def _send_code(site: Site, destination: Destination) -> ChangeResult:
     now, nonce = site.clock(), new_id()
     if site.limits.mail_to(address_key(destination.target)):
         document = {"letter": "code", "to": destination.target, "code": code_of(site, destination)}
         with site.database.write() as connection:
             site.notices.put_letter(connection, f"letter:{nonce}", document, now)
-    return Shown("A code is on its way to that address. Enter it here; nothing else is sent there before.")
+    return ChangeResult("A code is on its way to that address. Enter it here; nothing else is sent there before.")
 
 
-def _challenge(site: Site, destination: Destination, secret: str) -> Shown:
+def _challenge(site: Site, destination: Destination, secret: str) -> ChangeResult:
     """Post the code; a receiver that answers with it is proven at once."""
     now, code = site.clock(), code_of(site, destination)
     poster = GuardedPoster(allow_private=site.config.allow_private, seconds=8)
@@ -210,35 +210,37 @@ def _challenge(site: Site, destination: Destination, secret: str) -> Shown:
             document = {"type": "signwatch.challenge", "timestamp": now.isoformat(), "data": {"code": code}}
             answer = post_signed(poster, destination, document, key, now)
     except DeliveryFailed as error:
-        return Shown(
+        return ChangeResult(
             f"The receiver did not take the first message: {error}. Mend it, then send again.", secret, is_bad=True
         )
     if code.encode() in answer.upper():
         site.subscribers.destinations.change(destination.id, destination.subscriber, state=READY)
-        return Shown("The receiver answered with the code. It is told from now on.", secret)
-    return Shown("The receiver took a message with a code. Enter the code here; nothing else is sent before.", secret)
+        return ChangeResult("The receiver answered with the code. It is told from now on.", secret)
+    return ChangeResult(
+        "The receiver took a message with a code. Enter the code here; nothing else is sent before.", secret
+    )
 
 
-def _verify(site: Site, account: Subscriber, found: Destination, code: str) -> Shown:
+def _verify(site: Site, account: Subscriber, found: Destination, code: str) -> ChangeResult:
     site.limits.api(f"code {found.id}")
     if found.state != WAITING or not hmac.compare_digest(code.strip().upper().encode(), code_of(site, found).encode()):
-        return Shown("That is not the code.", is_bad=True)
+        return ChangeResult("That is not the code.", is_bad=True)
     site.subscribers.destinations.change(found.id, account.id, state=READY)
-    return Shown("Proven. It is told from now on.")
+    return ChangeResult("Proven. It is told from now on.")
 
 
-def _resume(site: Site, account: Subscriber, found: Destination) -> Shown:
+def _resume(site: Site, account: Subscriber, found: Destination) -> ChangeResult:
     if found.state == WAITING:
-        raise Refused(409, "Not proven yet", "Enter the code first.")
+        raise RequestRefused(409, "Not proven yet", "Enter the code first.")
     values = {"state": READY, "failing_since": None, "bounces": 0, "error": ""}
     site.subscribers.destinations.change(found.id, account.id, **values)
-    return Shown("It is told again from now on. What was found meanwhile stands under My subscriptions.")
+    return ChangeResult("It is told again from now on. What was found meanwhile stands under My subscriptions.")
 
 
-def _rotate(site: Site, account: Subscriber, found: Destination) -> Shown:
+def _rotate(site: Site, account: Subscriber, found: Destination) -> ChangeResult:
     secret = f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
     until = site.clock() + OVERLAP
     site.subscribers.destinations.change(
         found.id, account.id, secret=secret, former_secret=found.secret, former_until=until
     )
-    return Shown("A new secret. For 24 hours each message is signed under the old one as well.", secret)
+    return ChangeResult("A new secret. For 24 hours each message is signed under the old one as well.", secret)

@@ -10,12 +10,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from monitor.site.lookup import NOT_ARCHIVED, Looked, Row, compared, look, rows_of
+from monitor.site.lookup import NOT_ARCHIVED, Looked, SigningRow, compared, look, rows_of
 from monitor.site.parts import Site
-from monitor.site.sessions import Form, Refused, first
+from monitor.site.sessions import Form, RequestRefused, first
 from monitor.store.signings import ArchivedEntry, PastSigning, Unread
 from rules.asking import Ask, ask_of, read_ask, rule_of, yaml_of
-from rules.learning import Part, describe, offers
+from rules.learning import ProposedExpectation, describe, offers
 from rules.lint import lint
 from rules.rule import Outcome, Rule, RuleSet
 from rules.subject import NotASubject, Subject, read_subject
@@ -57,7 +57,7 @@ _NOT_SHOWN: Final = f"at most {_SHOWN} entries are read for one preview"
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class SubscriptionDraft:
     """A subscription as the form describes it: ticked parts, or a rule written by hand, with its defects.
 
     `parts` compare with the entry alone, `offers` with the subscriber's own past. `everything` is the rule with all
@@ -66,8 +66,8 @@ class Draft:
 
     subject: Subject
     looked: Looked
-    parts: tuple[Part, ...]
-    offers: tuple[Part, ...]
+    parts: tuple[ProposedExpectation, ...]
+    offers: tuple[ProposedExpectation, ...]
     used: tuple[str, ...]
     text: str
     by_hand: bool
@@ -77,8 +77,8 @@ class Draft:
     hints: tuple[str, ...] = ()
 
 
-def draft_of(site: Site, name: str, form: Form | None, current: Mapping[str, Any] | None = None) -> Draft:
-    """A form's draft, checked. Raises `Refused` for a name that cannot be subscribed to.
+def draft_of(site: Site, name: str, form: Form | None, current: Mapping[str, Any] | None = None) -> SubscriptionDraft:
+    """A form's draft, checked. Raises `RequestRefused` for a name that cannot be subscribed to.
 
     `current` is the expectation of the subscription under change: its values replace learned ones.
     """
@@ -86,7 +86,7 @@ def draft_of(site: Site, name: str, form: Form | None, current: Mapping[str, Any
         subject = read_subject(name)
     except NotASubject as wrong:
         hint = f" Did you mean {wrong.repair}?" if wrong.repair else ""
-        raise Refused(400, "That cannot be subscribed to", f"{wrong}{hint}") from None
+        raise RequestRefused(400, "That cannot be subscribed to", f"{wrong}{hint}") from None
     learned = look(site.past, subject, site.clock())
     parts, offered = _proposed(learned, current or {})
     known = {part.key: part.expect for part in (*parts, *offered)}
@@ -112,20 +112,26 @@ def draft_of(site: Site, name: str, form: Form | None, current: Mapping[str, Any
     hints = [] if ask is None else [hint.message for hint in lint(RuleSet((rule_of(0, ask.document),)))]
     looked = learned if ask is None or ask.document == learned.ask.document else compared(learned, ask)
     everything = rule_of(0, _made(subject, known).document)
-    return Draft(subject, looked, parts, offered, used, text, by_hand, ask, everything, tuple(problems), tuple(hints))
+    return SubscriptionDraft(
+        subject, looked, parts, offered, used, text, by_hand, ask, everything, tuple(problems), tuple(hints)
+    )
 
 
 def _made(subject: Subject, expect: Mapping[str, Any]) -> Ask:
-    """A request from tick boxes. Raises `Refused` for more values than a subscription may have."""
+    """A request from tick boxes. Raises `RequestRefused` for more values than a subscription may have."""
     try:
         return ask_of(subject.select(), expect)
     except DocumentError as error:
-        raise Refused(400, "Too much is ticked", f"{error}. Write the rule yourself, or untick a part.") from None
+        raise RequestRefused(
+            400, "Too much is ticked", f"{error}. Write the rule yourself, or untick a part."
+        ) from None
 
 
-def _proposed(learned: Looked, current: Mapping[str, Any]) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
+def _proposed(
+    learned: Looked, current: Mapping[str, Any]
+) -> tuple[tuple[ProposedExpectation, ...], tuple[ProposedExpectation, ...]]:
     """Parts and offers of a form; a present expectation keeps its values."""
-    now = [Part(key, (value,), describe(key, value)) for key, value in current.items()]
+    now = [ProposedExpectation(key, (value,), describe(key, value)) for key, value in current.items()]
     held = {part.key: part for part in now}
     times = [row.at for row in learned.trusted]
     parts = [held.get(part.key, part) for part in learned.parts]
@@ -142,7 +148,7 @@ class Judged:
     `marks` are the style sheet's classes for its row, by the parts that it does not meet.
     """
 
-    row: Row
+    row: SigningRow
     marks: str = ""
     why: str = ""
     lacks: tuple[str, ...] = ()
@@ -153,14 +159,14 @@ class Judged:
         return NOT_COMPARED if self.why and self.row.outcome == Outcome.EXPECTED else self.row.outcome
 
 
-def preview_of(site: Site, draft: Draft, client: str) -> list[Judged]:
+def preview_of(site: Site, draft: SubscriptionDraft, client: str) -> list[Judged]:
     """Signings that show a draft's verdicts: first those that would cause alerts, then the newest."""
     shown = {row.signing.where for row in _chosen(draft.looked.rows)}
     judged = [each for each in every_judged(site, draft, client) if each.row.signing.where in shown]
     return sorted(judged, key=lambda each: _rank(each.row))
 
 
-def every_judged(site: Site, draft: Draft, client: str) -> list[Judged]:
+def every_judged(site: Site, draft: SubscriptionDraft, client: str) -> list[Judged]:
     """Every signing that a look-up shows, newest first; entries of the preview are read whole."""
     ask = draft.ask
     if ask is None:
@@ -186,7 +192,7 @@ def every_judged(site: Site, draft: Draft, client: str) -> list[Judged]:
     ]
 
 
-def notes_of(draft: Draft, preview: Sequence[Judged]) -> list[str]:
+def notes_of(draft: SubscriptionDraft, preview: Sequence[Judged]) -> list[str]:
     """Sentences about entries that were not read, and entries that the subscription does not search for."""
     counts: dict[str, int] = {}
     for each in preview:
@@ -201,17 +207,17 @@ def notes_of(draft: Draft, preview: Sequence[Judged]) -> list[str]:
     return notes
 
 
-def _rank(row: Row) -> int:
+def _rank(row: SigningRow) -> int:
     return {Outcome.UNEXPECTED.value: 0, Outcome.UNVERIFIED.value: 2}.get(row.outcome, 1)
 
 
-def _chosen(rows: Sequence[Row]) -> list[Row]:
+def _chosen(rows: Sequence[SigningRow]) -> list[SigningRow]:
     others = [row for row in rows if row.outcome == Outcome.UNVERIFIED]
     kept = [row for row in rows if row.outcome != Outcome.UNVERIFIED] + others[:_UNVERIFIED_SHOWN]
     return sorted(kept, key=_rank)[:_SHOWN]
 
 
-def _marks(draft: Draft, row: Row, failing: Collection[str]) -> str:
+def _marks(draft: SubscriptionDraft, row: SigningRow, failing: Collection[str]) -> str:
     is_told = row.outcome == Outcome.UNEXPECTED
     if draft.by_hand:
         return "always" if is_told else ""

@@ -12,7 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse
 
 from monitor.site.parts import Site
-from monitor.site.sessions import Form, Refused, first, read_form
+from monitor.site.sessions import Form, RequestRefused, first, read_form
 from monitor.store.destinations import READY, STOPPED, Destination
 from monitor.store.subscribers import Subscriber, Subscription
 
@@ -83,7 +83,7 @@ def router(site: Site) -> APIRouter:
     def back(request: Request, token: str, form: Annotated[Form, Depends(site.door.form)]) -> HTMLResponse:  # noqa: ARG001
         leaving = _leaving(site, token)
         if not leaving.can_go_on:
-            raise Refused(410, "There is nothing to start again", "It goes on already, or it was deleted since.")
+            raise RequestRefused(410, "There is nothing to start again", "It goes on already, or it was deleted since.")
         if leaving.destination is not None:
             site.subscribers.destinations.restart(leaving.destination.id)
         elif leaving.weekly is not None:
@@ -119,7 +119,7 @@ def _leaving(site: Site, token: str) -> Leaving:
                 is_own = found is not None and owner is not None and found.target.lower() == owner.address.lower()
                 return Leaving(kind, destination=found, is_own=is_own)
             return Leaving(WEEKLY, weekly=site.subscribers.by_id(identifier))
-    raise Refused(
+    raise RequestRefused(
         404,
         "This link does not work",
         "It is not one that this site sent, or a part of it is missing. Nothing was changed: copy the whole link "

@@ -13,7 +13,7 @@ from limits.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter
 from sqlalchemy import delete, select
 
 from alerts.alert import lasting
-from monitor.site.sessions import Refused
+from monitor.site.sessions import RequestRefused
 from monitor.site_config import SiteLimits
 from monitor.store.database import Database
 from monitor.store.site_tables import RateRow
@@ -76,7 +76,7 @@ class DatabaseStorage(Storage):
         return found if found is not None and found.expires_at > self._clock() else None
 
 
-class Limits:
+class RateLimits:
     """The limits of one site."""
 
     def __init__(self, limits: SiteLimits, database: Database, clock: Callable[[], datetime]) -> None:
@@ -91,15 +91,15 @@ class Limits:
         self._client = RateLimitItemPerHour(limits.mails_per_client_per_hour)
 
     def page(self, client: str) -> None:
-        """Count a request for a page. Raises `Refused`."""
+        """Count a request for a page. Raises `RequestRefused`."""
         self._hit_quick(self._page, "page", client)
 
     def change(self, account: str) -> None:
-        """Count a change by an account. Raises `Refused`."""
+        """Count a change by an account. Raises `RequestRefused`."""
         self._hit_quick(self._change, "change", account)
 
     def api(self, who: str) -> None:
-        """Count a request of a program. Raises `Refused`."""
+        """Count a request of a program. Raises `RequestRefused`."""
         self._hit_quick(self._api, "api", who)
 
     def entry(self, client: str) -> bool:
@@ -107,7 +107,7 @@ class Limits:
         return self._quick.hit(self._entry, "entry", client)
 
     def mail_from(self, client: str) -> None:
-        """Count a mail that a client requests. Raises `Refused`."""
+        """Count a mail that a client requests. Raises `RequestRefused`."""
         if not self._lasting.hit(self._client, "mail", client):
             expires = self._lasting.get_window_stats(self._client, "mail", client).reset_time
             raise _too_many(expires - self._clock().timestamp())
@@ -121,10 +121,10 @@ class Limits:
             raise _too_many(self._quick.get_window_stats(item, what, who).reset_time - time.time())
 
 
-def _too_many(seconds: float) -> Refused:
+def _too_many(seconds: float) -> RequestRefused:
     wait = max(1, math.ceil(seconds))
     often = lasting(timedelta(seconds=wait))
-    return Refused(
+    return RequestRefused(
         429, "Too often", f"This was asked for too often. Nothing was changed: wait {often}.", retry_after=wait
     )
 

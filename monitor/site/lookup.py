@@ -8,14 +8,14 @@ from typing import Any, Final, Protocol
 
 from monitor.model.state import Finding
 from monitor.site.rendering import Timeline, timeline
-from monitor.store.findings import BatchPast, Seen, is_certificate_only, seen_in
-from monitor.store.signings import LogRead, PastSigning, Place, Signings
+from monitor.store.findings import BatchPast, SeenFact, is_certificate_only, seen_in
+from monitor.store.signings import LogRead, PastSigning, SigningCursor, Signings
 from rules.asking import Ask, ask_of, rule_of
 from rules.expectations.kinds import BY_KEY
 from rules.facts import Facts
 from rules.judge import NOT_SELECTED as UNSELECTED
 from rules.judge import judge_selected
-from rules.learning import NoLeave, NoPast, NothingKnown, Part, learn, verdict_of, word
+from rules.learning import NoLeave, NoPast, NothingKnown, ProposedExpectation, learn, verdict_of, word
 from rules.rule import JudgedByPast, Outcome, Reason, Rule, Verdict
 from rules.selection import digest_text, select
 from rules.subject import Subject
@@ -70,7 +70,7 @@ NOT_SELECTED: Final = "not-selected"
 """Outcome of a signing that a rule does not select."""
 
 
-class Past(Protocol):
+class NameHistory(Protocol):
     """Source of a name's past. `source` names it on the page: `findings` or `archive`."""
 
     @property
@@ -84,7 +84,7 @@ class Past(Protocol):
     def signings(self, subject: Subject, limit: int = ...) -> Signings:
         """Newest signings in a name, at most `limit` vouched ones. Raises `OwnFault`."""
 
-    def older(self, subject: Subject, after: Place, limit: int) -> list[PastSigning]:
+    def older(self, subject: Subject, after: SigningCursor, limit: int) -> list[PastSigning]:
         """Vouched signings older than a place, newest first. Raises `OwnFault`."""
 
     def entry(self, subject: Subject, log: str, index: int) -> PastSigning | None:
@@ -95,7 +95,7 @@ class Past(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SigningRow:
     """One signing as a list shows it. `failing` are the keys of the expectations it does not meet."""
 
     signing: Signing
@@ -125,9 +125,9 @@ class Looked:
 
     subject: Subject
     found: tuple[PastSigning, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[SigningRow, ...]
     total: int
-    parts: tuple[Part, ...]
+    parts: tuple[ProposedExpectation, ...]
     ask: Ask
     rule: Rule
     unverified: int
@@ -138,25 +138,25 @@ class Looked:
     lacks: tuple[str, ...] = ()
 
     @property
-    def trusted(self) -> tuple[Row, ...]:
+    def trusted(self) -> tuple[SigningRow, ...]:
         """Signings that a trusted authority vouches for."""
         return tuple(row for row in self.rows if row.outcome != Outcome.UNVERIFIED)
 
     @property
-    def unlike(self) -> tuple[Row, ...]:
+    def unlike(self) -> tuple[SigningRow, ...]:
         """Trusted signings that do not meet the proposed expectation."""
         return tuple(row for row in self.rows if row.outcome == Outcome.UNEXPECTED)
 
     @property
-    def others(self) -> tuple[Row, ...]:
+    def others(self) -> tuple[SigningRow, ...]:
         """The newest of the entries that no authority vouches for."""
         return tuple(row for row in self.rows if row.outcome == Outcome.UNVERIFIED)
 
     @property
-    def last(self) -> Place | None:
+    def last(self) -> SigningCursor | None:
         """Place of the first signing read beyond the rows; `None` when every signing read is a row."""
         # All signings of its moment come again: a certificate and the entry made with it have the same time.
-        return Place(self.trusted[-1].at, _HIGHEST, "") if self.total > len(self.trusted) > 0 else None
+        return SigningCursor(self.trusted[-1].at, _HIGHEST, "") if self.total > len(self.trusted) > 0 else None
 
     @property
     def since(self) -> datetime | None:
@@ -170,7 +170,7 @@ class Looked:
         return None if not asked or None in asked else min(at for at in asked if at is not None)
 
 
-def look(past: Past, subject: Subject, now: datetime, expect: Mapping[str, Any] | None = None) -> Looked:
+def look(past: NameHistory, subject: Subject, now: datetime, expect: Mapping[str, Any] | None = None) -> Looked:
     """Answer about a name; `expect`, if given, replaces the learned expectation."""
     known = past.signings(subject)
     found = known.shown
@@ -211,7 +211,7 @@ def rows_of(
     answers: Mapping[tuple[str, int], bool] | None = None,
     *,
     unread: Collection[EntryRef] = (),
-) -> tuple[Row, ...]:
+) -> tuple[SigningRow, ...]:
     """Rows of signings, newest first. `rule` judges them now; without it they keep their verdicts.
 
     Of `unread` entries only the archived columns are known: expectations of other columns do not count against them.
@@ -245,7 +245,7 @@ def rows_of(
     return tuple(_row(each, verdicts[each.signing.where], tuple(also), answers or {}) for each, also in ordered)
 
 
-def known_before(past: Past, ask: Ask, subject: Subject, now: datetime) -> list[tuple[EntryRef, Seen]]:
+def known_before(past: NameHistory, ask: Ask, subject: Subject, now: datetime) -> list[tuple[EntryRef, SeenFact]]:
     """Signings that a new subscription counts as seen, if it compares with its past: the expected rows of its page."""
     if not ask.by_past:
         return []
@@ -336,17 +336,19 @@ def headline_detail(looked: Looked) -> str:
     )
 
 
-def _first(row: Row) -> str:
+def _first(row: SigningRow) -> str:
     differs = "; ".join(f"{label.lower()}, {found}" if found else label.lower() for label, _, found in row.why[:2])
     return f"On {row.at:%-d %B %Y}: {differs}."
 
 
-def _row(each: PastSigning, verdict: Verdict, also: tuple[str, ...], answers: Mapping[tuple[str, int], bool]) -> Row:
+def _row(
+    each: PastSigning, verdict: Verdict, also: tuple[str, ...], answers: Mapping[tuple[str, int], bool]
+) -> SigningRow:
     signing = each.signing
     outcome = verdict.outcome
     what, details = _words(signing)
     reasons = [reason for reason in verdict.reasons if reason.id not in _ABOUT_TRUST and reason is not UNSELECTED]
-    return Row(
+    return SigningRow(
         signing=signing,
         at=each.at,
         outcome=NOT_SELECTED if verdict.reasons == (UNSELECTED,) else outcome.value,
@@ -400,7 +402,7 @@ def _certificates(signing: Signing) -> list[tuple[str, datetime]]:
     return [(name.value, signer.not_before) for signer in signing.signers if signer.not_before for name in signer.names]
 
 
-def signing_json(row: Row) -> dict[str, Any]:
+def signing_json(row: SigningRow) -> dict[str, Any]:
     """One signing for programs."""
     signers = [
         {

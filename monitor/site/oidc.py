@@ -22,7 +22,7 @@ from fastapi.responses import RedirectResponse
 from monitor.http_fetcher import Expect, HttpFetcher
 from monitor.model.errors import FetchFailed, OwnFault
 from monitor.site.parts import Site
-from monitor.site.sessions import Refused
+from monitor.site.sessions import RequestRefused
 from monitor.site_config import OidcConfig
 from rules.subject import NotASubject, SubjectKind, read_subject
 
@@ -38,7 +38,7 @@ _AGAIN: Final = "Nothing was changed. Try again, or sign in with a link by mail.
 def router(site: Site, config: OidcConfig) -> APIRouter:
     """Routes of signing in with the issuer."""
     routes = APIRouter()
-    issuer = Issuer(site, config)
+    issuer = LoginIssuer(site, config)
     cookie = f"{'__Host-' if site.config.is_secure else ''}signwatch-login"
 
     @routes.get("/sign-in/with/oidc")
@@ -61,13 +61,15 @@ def router(site: Site, config: OidcConfig) -> APIRouter:
     def end(request: Request, code: str = "", state: str = "", error: str = "") -> Response:
         begun = site.keys.unseal("login", request.cookies.get(cookie, ""))
         if begun is None or begun[3] < site.clock().timestamp():
-            raise Refused(403, "This login is too old", f"It was not begun in this browser, or longer ago. {_AGAIN}")
+            raise RequestRefused(
+                403, "This login is too old", f"It was not begun in this browser, or longer ago. {_AGAIN}"
+            )
         if error or not code or not secrets.compare_digest(str(begun[0]).encode(), state.encode()):
-            raise Refused(403, "The login did not succeed", f"The login service did not confirm it. {_AGAIN}")
+            raise RequestRefused(403, "The login did not succeed", f"The login service did not confirm it. {_AGAIN}")
         address = _may_sign_in(site, issuer.address(code, str(begun[1]), str(begun[2])))
         account = site.subscribers.by_address(address) or site.subscribers.ensure_account(address)
         if account.suspended_at is not None:
-            raise Refused(403, "This account is suspended", "Ask the operator of this site.")
+            raise RequestRefused(403, "This account is suspended", "Ask the operator of this site.")
         answer = RedirectResponse("/subscriptions", status_code=303)
         answer.delete_cookie(cookie, path="/", secure=site.config.is_secure, httponly=True, samesite="lax")
         site.door.sign_in(answer, request.state.visitor, account)
@@ -76,7 +78,7 @@ def router(site: Site, config: OidcConfig) -> APIRouter:
     return routes
 
 
-class Issuer:
+class LoginIssuer:
     """An issuer's discovery document, fetched again each hour, and logins with it."""
 
     def __init__(self, site: Site, config: OidcConfig) -> None:
@@ -85,7 +87,7 @@ class Issuer:
         self._known: tuple[datetime, Mapping[str, Any], jwt.PyJWKSet] | None = None
 
     def login_url(self, state: str, verifier: str, nonce: str) -> str:
-        """URL to which a browser is sent to log in. Raises `Refused`."""
+        """URL to which a browser is sent to log in. Raises `RequestRefused`."""
         document, _ = self._discovered()
         return str(
             prepare_grant_uri(
@@ -102,7 +104,7 @@ class Issuer:
         )
 
     def address(self, code: str, verifier: str, nonce: str) -> str:
-        """The verified address of a login. Raises `Refused`."""
+        """The verified address of a login. Raises `RequestRefused`."""
         document, keys = self._discovered()
         try:
             raw = self._token(str(document["token_endpoint"]), code, verifier)
@@ -118,12 +120,12 @@ class Issuer:
                 leeway=60,
             )
         except (httpx.HTTPError, OSError, jwt.PyJWTError, KeyError, StopIteration, ValueError) as error:
-            raise Refused(
+            raise RequestRefused(
                 403, "The login did not succeed", f"The login service's answer could not be verified. {_AGAIN}"
             ) from error
         # The nonce ties the token to this browser's login, so that a token stolen elsewhere is refused.
         if claims.get("nonce") != nonce or claims.get("email_verified") is not True or not claims.get("email"):
-            raise Refused(
+            raise RequestRefused(
                 403, "The login proves no address", f"The login service vouches for no verified address. {_AGAIN}"
             )
         return str(claims["email"])
@@ -165,7 +167,7 @@ class Issuer:
             _check_issuer(document, self._config.issuer)
             keys = jwt.PyJWKSet.from_dict(dict(self._fetch(str(document["jwks_uri"]))))
         except (FetchFailed, OwnFault, ValueError, KeyError, TypeError, jwt.PyJWTError) as error:
-            raise Refused(
+            raise RequestRefused(
                 503, "The login service does not answer", f"{self._config.name} cannot be asked now. {_AGAIN}"
             ) from error
         with self._lock:
@@ -193,18 +195,20 @@ def _check_issuer(document: Mapping[str, Any], issuer: str) -> None:
 
 
 def _may_sign_in(site: Site, address: str) -> str:
-    """The address in its stored form, if it may have an account here. Raises `Refused`."""
+    """The address in its stored form, if it may have an account here. Raises `RequestRefused`."""
     try:
         subject = read_subject(address)
     except NotASubject:
         subject = None
     if subject is None or subject.kind is not SubjectKind.EMAIL:
-        raise Refused(403, "The login proves no address", f"The login service's address cannot get mail. {_AGAIN}")
+        raise RequestRefused(
+            403, "The login proves no address", f"The login service's address cannot get mail. {_AGAIN}"
+        )
     known = site.subscribers.by_address(subject.text) is not None
     if not site.config.admits(subject.text):
-        raise Refused(
+        raise RequestRefused(
             403, "Not for this address", f"Only addresses of {', '.join(site.config.domains)} subscribe here."
         )
     if site.config.sign_up == "invited" and not known and not site.subscribers.is_invited(subject.text):
-        raise Refused(403, "Not for this address", "Accounts here are for invited people.")
+        raise RequestRefused(403, "Not for this address", "Accounts here are for invited people.")
     return subject.text

@@ -9,12 +9,22 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from alerts.inert import inert_json
-from monitor.site.lookup import SHOWN, Looked, Row, covers, headline, headline_detail, look, rows_of, signing_json
+from monitor.site.lookup import (
+    SHOWN,
+    Looked,
+    SigningRow,
+    covers,
+    headline,
+    headline_detail,
+    look,
+    rows_of,
+    signing_json,
+)
 from monitor.site.parts import Site
 from monitor.site.rendering import plain
-from monitor.site.sessions import Refused
-from monitor.store.signings import PastSigning, Place
-from rules.learning import Part
+from monitor.site.sessions import RequestRefused
+from monitor.store.signings import PastSigning, SigningCursor
+from rules.learning import ProposedExpectation
 from rules.subject import MAX_TEXT, NotASubject, Subject, read_subject
 
 Name = Annotated[str, Query(max_length=MAX_TEXT)]
@@ -76,7 +86,7 @@ def router(site: Site) -> APIRouter:  # noqa: C901  a list of routes
     def raw_entry(name: Name, log: Annotated[str, Query(max_length=200)], index: int) -> Response:
         _, _, found = _one(site, name, log, index)
         if not found.leaf:
-            raise Refused(
+            raise RequestRefused(
                 404, "Not kept", f"This site knows what entry {index} of {log} says, and keeps no copy of it."
             )
         headers = {"Content-Disposition": f'attachment; filename="entry-{index}.bin"'}
@@ -115,9 +125,9 @@ def identity_values(looked: Looked) -> dict[str, Any]:
     }
 
 
-def _behind(site: Site, looked: Looked, before: str) -> tuple[Sequence[Row], Place | None]:
+def _behind(site: Site, looked: Looked, before: str) -> tuple[Sequence[SigningRow], SigningCursor | None]:
     """A page of vouched signings in a name, and the place of the next page; the first page holds the compared rows."""
-    after = Place.read(before)
+    after = SigningCursor.read(before)
     if after is None:
         return looked.trusted, looked.last
     found = site.past.older(looked.subject, after, _PAGE + 1)
@@ -128,7 +138,7 @@ def _behind(site: Site, looked: Looked, before: str) -> tuple[Sequence[Row], Pla
     return rows_of(found[:cut], looked.rule, looked.now), found[cut - 1].place
 
 
-def part_json(part: Part) -> dict[str, Any]:
+def part_json(part: ProposedExpectation) -> dict[str, Any]:
     """One part of an expectation for programs: `seen` of the `of` signings meet it."""
     return {"key": part.key, "expect": part.expect, "words": part.sentence, "seen": part.seen, "of": part.past}
 
@@ -153,12 +163,12 @@ def looked_json(site: Site, looked: Looked, before: str = "") -> dict[str, Any]:
     return dict(inert_json(document | {"signings": signings}))
 
 
-def _one(site: Site, name: str, log: str, index: int) -> tuple[Subject, Row, PastSigning]:
+def _one(site: Site, name: str, log: str, index: int) -> tuple[Subject, SigningRow, PastSigning]:
     """A signing in the name; other entries of the log are refused."""
     try:
         subject = read_subject(name)
     except NotASubject as wrong:
-        raise Refused(400, "Not a name", str(wrong)) from None
+        raise RequestRefused(400, "Not a name", str(wrong)) from None
     looked = look(site.past, subject, site.clock())
     row = next((each for each in looked.rows if (each.log, each.index) == (log, index)), None)
     past = next((e for e in looked.found if (e.signing.where.log, e.signing.where.index) == (log, index)), None)
@@ -167,7 +177,9 @@ def _one(site: Site, name: str, log: str, index: int) -> tuple[Subject, Row, Pas
     if row is None and past is not None:
         row = rows_of([past], looked.rule, looked.now)[0]
     if row is None or past is None:
-        raise Refused(404, "No such signing", "No signing in this name stands there, as far as this site has looked.")
+        raise RequestRefused(
+            404, "No such signing", "No signing in this name stands there, as far as this site has looked."
+        )
     return subject, row, past
 
 

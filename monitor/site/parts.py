@@ -9,10 +9,10 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment
 
-from monitor.site.limits import Limits
-from monitor.site.lookup import Past
+from monitor.site.limits import RateLimits
+from monitor.site.lookup import NameHistory
 from monitor.site.rendering import environment
-from monitor.site.sessions import Door, Keys, Visitor
+from monitor.site.sessions import Door, SiteKeys, Visitor
 from monitor.site_config import SiteConfig
 from monitor.store.database import Database
 from monitor.store.notices import Notices
@@ -39,13 +39,13 @@ class Site:
     """
 
     config: SiteConfig
-    keys: Keys
+    keys: SiteKeys
     database: Database
     subscribers: Subscribers
     notices: Notices
-    past: Past
+    past: NameHistory
     found: FoundPast
-    limits: Limits
+    limits: RateLimits
     door: Door
     templates: Environment
     clock: Callable[[], datetime]
@@ -97,9 +97,11 @@ class Site:
             self.notices.put_letter(connection, f"letter:{nonce}", document, now, withdrawn=not allowed)
 
 
-def build_site(config: SiteConfig, database: Database, clock: Callable[[], datetime], past: Past | None = None) -> Site:
+def build_site(
+    config: SiteConfig, database: Database, clock: Callable[[], datetime], past: NameHistory | None = None
+) -> Site:
     """Put a site together. Raises `OwnFault` when its key cannot be read."""
-    keys = Keys.read(config.key_file)
+    keys = SiteKeys.read(config.key_file)
     subscribers = Subscribers(database, clock)
     found = FoundPast(database)
     return Site(
@@ -110,7 +112,7 @@ def build_site(config: SiteConfig, database: Database, clock: Callable[[], datet
         notices=Notices(database),
         past=past or found,
         found=found,
-        limits=Limits(config.limits, database, clock),
+        limits=RateLimits(config.limits, database, clock),
         door=Door(config, keys, subscribers),
         templates=environment(),
         clock=clock,

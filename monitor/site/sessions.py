@@ -32,7 +32,7 @@ _MAX_TOKEN: Final = 600
 _FOREVER: Final = 400 * 86_400
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """A refused request: its messages give the reason and the next step. `retry_after` in seconds goes with 429."""
 
     def __init__(self, status: int, title: str, message: str, *, retry_after: int | None = None) -> None:
@@ -40,14 +40,14 @@ class Refused(Exception):
         self.status, self.title, self.message, self.retry_after = status, title, message, retry_after
 
 
-class Keys:
+class SiteKeys:
     """Tokens, codes and sealed values made with the site's key."""
 
     def __init__(self, key: bytes) -> None:
         self._key = key
 
     @classmethod
-    def read(cls, path: Path) -> "Keys":
+    def read(cls, path: Path) -> "SiteKeys":
         """Read the key file, or make it on the first start. Raises `OwnFault`."""
         try:
             written = read_or_make(path, lambda: secrets.token_hex(_KEY_BYTES).encode() + b"\n")
@@ -105,16 +105,16 @@ class Visitor:
 
     @property
     def account(self) -> Subscriber:
-        """The account. Raises `Refused` without a sign-in."""
+        """The account. Raises `RequestRefused` without a sign-in."""
         if self.subscriber is None:
-            raise Refused(401, "Sign in first", "This page belongs to an account. Sign in, then open it again.")
+            raise RequestRefused(401, "Sign in first", "This page belongs to an account. Sign in, then open it again.")
         return self.subscriber
 
 
 class Door:
     """Identifies visitors, and checks the origin of their requests."""
 
-    def __init__(self, config: SiteConfig, keys: Keys, subscribers: Subscribers) -> None:
+    def __init__(self, config: SiteConfig, keys: SiteKeys, subscribers: Subscribers) -> None:
         self._config, self.keys, self._subscribers = config, keys, subscribers
         prefix = "__Host-" if config.is_secure else ""
         self.browser_cookie, self.session_cookie = f"{prefix}signwatch-browser", f"{prefix}signwatch"
@@ -159,13 +159,13 @@ class Door:
         )
 
     async def form(self, request: Request) -> Form:
-        """The fields of a form that came from a page of this site in the same browser. Raises `Refused`."""
+        """The fields of a form that came from a page of this site in the same browser. Raises `RequestRefused`."""
         fields = await read_form(request)
         self.check_origin(request)
         browser = request.cookies.get(self.browser_cookie, "")
         given = (fields.get("csrf") or [""])[0]
         if not browser or not hmac.compare_digest(self.keys.csrf(browser).encode(), given.encode()):
-            raise Refused(
+            raise RequestRefused(
                 403,
                 "This form is too old",
                 "The form did not come from this browser, or its cookie is gone. Nothing was changed: open the page "
@@ -174,11 +174,13 @@ class Door:
         return fields
 
     def check_origin(self, request: Request) -> None:
-        """Refuse a request that another site made the browser send. Raises `Refused`."""
+        """Refuse a request that another site made the browser send. Raises `RequestRefused`."""
         origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
         foreign = origin is not None and origin != self._config.public_url
         if foreign or site not in (None, "same-origin", "none"):
-            raise Refused(403, "Sent from another site", "This was sent from another site, so nothing was changed.")
+            raise RequestRefused(
+                403, "Sent from another site", "This was sent from another site, so nothing was changed."
+            )
 
     def _set(self, response: Response, name: str, value: str, seconds: int) -> None:
         response.set_cookie(
@@ -192,16 +194,16 @@ def first(form: Form, name: str, limit: int = 400) -> str:
 
 
 async def read_form(request: Request) -> Form:
-    """Fields of a URL-encoded body of bounded size. Raises `Refused`."""
+    """Fields of a URL-encoded body of bounded size. Raises `RequestRefused`."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in ("application/x-www-form-urlencoded", ""):
-        raise Refused(415, "Not a form", "Only URL-encoded forms are read here.")
+        raise RequestRefused(415, "Not a form", "Only URL-encoded forms are read here.")
     body = b""
     async for piece in request.stream():
         body += piece
         if len(body) > _MAX_FORM:
-            raise Refused(413, "Too long", f"A form of more than {_MAX_FORM // 1024} KiB is not read.")
+            raise RequestRefused(413, "Too long", f"A form of more than {_MAX_FORM // 1024} KiB is not read.")
     try:
         return parse_qs(body.decode("utf-8"), keep_blank_values=True, max_num_fields=200, strict_parsing=bool(body))
     except (UnicodeDecodeError, ValueError):
-        raise Refused(400, "Not a form", "The form could not be read. Open the page again.") from None
+        raise RequestRefused(400, "Not a form", "The form could not be read. Open the page again.") from None

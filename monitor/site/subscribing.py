@@ -15,12 +15,12 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from alerts.inert import inert_json
 from monitor.model.errors import FetchFailed, OwnFault
-from monitor.site.drafting import Draft, draft_of, notes_of, preview_of
-from monitor.site.lookup import Row, known_before, rows_of, signing_json
+from monitor.site.drafting import SubscriptionDraft, draft_of, notes_of, preview_of
+from monitor.site.lookup import SigningRow, known_before, rows_of, signing_json
 from monitor.site.pages import Name
 from monitor.site.parts import CONFIRM_FOR, Site
 from monitor.site.rendering import plain
-from monitor.site.sessions import Form, Refused, Visitor, first
+from monitor.site.sessions import Form, RequestRefused, Visitor, first
 from monitor.store.signings import PastSigning
 from monitor.store.sql import text_key
 from monitor.store.subscribers import Link, Subscription
@@ -72,7 +72,7 @@ def _add_subscribe(routes: APIRouter, site: Site) -> None:
             made = add_subscription(site, visitor.subscriber.id, draft.ask, draft.subject.text, title)
             return RedirectResponse(f"/subscriptions/{made.id}?new=1", status_code=303)
         address = read_address(site, first(form, "email"))
-        if isinstance(address, Refused):
+        if isinstance(address, RequestRefused):
             return _form(site, request, draft, status=400, email=first(form, "email"), wrong_email=address.message)
         site.limits.mail_from(visitor.client)
         payload = {
@@ -190,7 +190,7 @@ def _add_answer(routes: APIRouter, site: Site) -> None:
 
 
 def good_link(site: Site, token: str, purposes: Sequence[str]) -> Link:
-    """A valid, unused link of one of these purposes. Raises `Refused`, which names the reason and the next step."""
+    """A valid, unused link of one of these purposes. Raises `RequestRefused` with the reason and the next step."""
     link = site.subscribers.link(token)
     if link is None or link.purpose not in purposes or link.used_at is not None or link.expires_at <= site.clock():
         raise used_up(link, site.clock())
@@ -205,9 +205,9 @@ def _confirmable(site: Site, token: str) -> Link:
     return link
 
 
-def suspended() -> Refused:
+def suspended() -> RequestRefused:
     """Refusal of a link to a suspended account. The link came from its mailbox, so the reader may learn the state."""
-    return Refused(
+    return RequestRefused(
         403,
         "This account is suspended",
         "The operator of this site suspended it: its subscriptions are kept, and nothing is sent. Only the "
@@ -215,31 +215,33 @@ def suspended() -> Refused:
     )
 
 
-def used_up(link: Link | None, now: Any = None) -> Refused:
+def used_up(link: Link | None, now: Any = None) -> RequestRefused:
     """The refusal of a link that is unknown, used, expired, or for another purpose."""
     if link is None:
-        return Refused(
+        return RequestRefused(
             404,
             "This link does not work",
             "It is not one that this site sent, it is incomplete, or it ended long ago. Nothing was changed: copy the "
             "whole link from the mail, or ask for a new one.",
         )
     if link.used_at is not None:
-        return Refused(
+        return RequestRefused(
             410,
             "This link was used already",
             _USED[link.purpose],
         )
     if now is not None and link.expires_at <= now:
-        return Refused(410, "This link is too old", _EXPIRED[link.purpose])
-    return Refused(404, "This link is for something else", "Nothing was changed: open the link from the newest mail.")
+        return RequestRefused(410, "This link is too old", _EXPIRED[link.purpose])
+    return RequestRefused(
+        404, "This link is for something else", "Nothing was changed: open the link from the newest mail."
+    )
 
 
 def add_subscription(site: Site, subscriber: str, ask: Ask, subject: str, title: str) -> Subscription:
-    """Subscribe an account, within the limits of one account. Raises `Refused`."""
+    """Subscribe an account, within the limits of one account. Raises `RequestRefused`."""
     most = site.config.limits.subscriptions_per_account
     if len(site.subscribers.subscriptions(subscriber)) >= most:
-        raise Refused(409, "Too many subscriptions", f"An account has at most {most}. End one first.")
+        raise RequestRefused(409, "Too many subscriptions", f"An account has at most {most}. End one first.")
     site.subscribers.count("asked")
     known = known_before(site.past, ask, read_subject(subject), site.clock())
     return site.subscribers.subscribe(subscriber, ask, subject, title, known)
@@ -251,25 +253,25 @@ def change_subscription(site: Site, subscription: Subscription, ask: Ask, title:
     site.subscribers.change(subscription.id, subscription.subscriber, ask, title, known)
 
 
-def read_address(site: Site, text: str) -> str | Refused:
+def read_address(site: Site, text: str) -> str | RequestRefused:
     """An address that may subscribe here, or the refusal with its reason."""
     try:
         subject = read_subject(text)
     except NotASubject as wrong:
         hint = f" Did you mean {wrong.repair}?" if wrong.repair else ""
-        return Refused(400, "No address", f"{wrong}{hint}")
+        return RequestRefused(400, "No address", f"{wrong}{hint}")
     if subject.kind is not SubjectKind.EMAIL:
-        return Refused(400, "No address", "Write an e-mail address here, such as you@acme.example.")
+        return RequestRefused(400, "No address", "Write an e-mail address here, such as you@acme.example.")
     if not site.config.admits(subject.text):
-        return Refused(
+        return RequestRefused(
             403, "Not for this address", f"Only addresses of {', '.join(site.config.domains)} subscribe here."
         )
     if site.config.sign_up == "oidc":
-        return Refused(403, "Sign in first", "Here an account begins with a login, not with a mail.")
+        return RequestRefused(403, "Sign in first", "Here an account begins with a login, not with a mail.")
     return subject.text
 
 
-def source_of(row: Row) -> str:
+def source_of(row: SigningRow) -> str:
     """Kind of credential that made a signing; the advice to the reader depends on it."""
     for signer in row.signing.signers:
         issuer = signer.issuer or ""
@@ -284,15 +286,15 @@ def source_of(row: Row) -> str:
     return "key"
 
 
-def evidence_document(site: Site, subscription: Subscription, row: Row) -> dict[str, Any]:
+def evidence_document(site: Site, subscription: Subscription, row: SigningRow) -> dict[str, Any]:
     """One file to attach: the entry as the log holds it, with its inclusion proof and the head that the log signed.
 
     `signwatch evidence verify` checks it. Without a proof, the file gives the reason and the way to get one.
-    Raises `Refused` when the entry is not kept.
+    Raises `RequestRefused` when the entry is not kept.
     """
     found = _saw(site, subscription, row.log, row.index)
     if found is None:
-        raise Refused(404, "Not kept", "The entry of this signing is not kept any more.")
+        raise RequestRefused(404, "Not kept", "The entry of this signing is not kept any more.")
     leaf = found.leaf
     about = {"signing": inert_json(plain(signing_json(row)))}
     command = f"The operator has it with `signwatch search --entry {row.log}:{row.index} --prove FILE`."
@@ -320,30 +322,30 @@ def evidence_document(site: Site, subscription: Subscription, row: Row) -> dict[
     }
 
 
-def _asked(site: Site, token: str) -> tuple[Subscription, Row]:
+def _asked(site: Site, token: str) -> tuple[Subscription, SigningRow]:
     """The subscription and the signing that a mail's button is about."""
     values = site.keys.unseal("answer", token)
     if values is None or len(values) != 3:  # noqa: PLR2004
-        raise Refused(
+        raise RequestRefused(
             404,
             "This link does not work",
             "It is not one that this site sent, or a part of it is missing. Copy the whole link from the mail.",
         )
     subscription = site.subscribers.subscription(str(values[0]), None)
     if subscription is None:
-        raise Refused(410, "This subscription ended", "You left it, so there is nothing to answer any more.")
+        raise RequestRefused(410, "This subscription ended", "You left it, so there is nothing to answer any more.")
     log, index = str(values[1]), int(values[2])
     found = _saw(site, subscription, log, index) or site.found.entry(read_subject(subscription.subject), log, index)
     if found is None:
-        raise Refused(404, "No such signing", "The signing that this link is about is not kept any more.")
+        raise RequestRefused(404, "No such signing", "The signing that this link is about is not kept any more.")
     return subscription, _row(site, subscription, found)
 
 
-def seen_row(site: Site, subscription: Subscription, log: str, index: int) -> Row:
-    """A signing that a subscription saw, under its present expectation or a former one. Raises `Refused`."""
+def seen_row(site: Site, subscription: Subscription, log: str, index: int) -> SigningRow:
+    """A signing that a subscription saw, under its present expectation or a former one. Raises `RequestRefused`."""
     found = _saw(site, subscription, log, index)
     if found is None:
-        raise Refused(404, "No such signing", "The subscription saw no signing there.")
+        raise RequestRefused(404, "No such signing", "The subscription saw no signing there.")
     return _row(site, subscription, found)
 
 
@@ -354,27 +356,27 @@ def _saw(site: Site, subscription: Subscription, log: str, index: int) -> PastSi
     return next((each for each in found if each is not None), None)
 
 
-def _row(site: Site, subscription: Subscription, found: PastSigning) -> Row:
+def _row(site: Site, subscription: Subscription, found: PastSigning) -> SigningRow:
     return rows_of([found], None, site.clock(), site.subscribers.answers(subscription.id))[0]
 
 
-def widening(site: Site, subscription: Subscription, row: Row) -> list[str]:
+def widening(site: Site, subscription: Subscription, row: SigningRow) -> list[str]:
     """The values that expecting signings like this one would add, in words."""
     return unlike(*_widened(site, subscription, row))
 
 
-def widen_to(site: Site, subscription: Subscription, row: Row) -> None:
-    """Expect signings like this one from now on. Raises `Refused` when the rule has no room for more values."""
+def widen_to(site: Site, subscription: Subscription, row: SigningRow) -> None:
+    """Expect signings like this one from now on. Raises `RequestRefused` when the rule has no room for more values."""
     _, after = _widened(site, subscription, row)
     try:
         ask = ask_of(json.loads(subscription.document)["select"], after)
     except DocumentError as error:
         message = f"{error}. Nothing was changed: write a rule with a pattern instead."
-        raise Refused(409, "Too many values for one rule", message) from None
+        raise RequestRefused(409, "Too many values for one rule", message) from None
     change_subscription(site, subscription, ask, subscription.title)
 
 
-def _widened(site: Site, subscription: Subscription, row: Row) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+def _widened(site: Site, subscription: Subscription, row: SigningRow) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     before = json.loads(subscription.document).get("expect", {})
     rule = rule_of(subscription.ask, subscription.document)
     return before, widen(before, row.signing, rule, site.clock())
@@ -394,7 +396,7 @@ def _link_words(link: Link) -> list[str]:
     return _words(Ask(str(document), "")) if document else []
 
 
-def _form(site: Site, request: Request, draft: Draft, *, status: int = 200, **values: Any) -> HTMLResponse:
+def _form(site: Site, request: Request, draft: SubscriptionDraft, *, status: int = 200, **values: Any) -> HTMLResponse:
     shown = {"email": "", "wrong_email": "", **values}
     return site.page(
         request,

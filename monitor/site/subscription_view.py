@@ -11,10 +11,10 @@ from itertools import chain, groupby, islice
 from typing import Any, Final
 
 from alerts.inert import inert_json
-from monitor.site.lookup import Row, rows_of, signing_json
+from monitor.site.lookup import SigningRow, rows_of, signing_json
 from monitor.site.parts import Site
 from monitor.site.rendering import Timeline, plain, timeline
-from monitor.store.signings import LogRead, PastSigning, Place
+from monitor.store.signings import LogRead, PastSigning, SigningCursor
 from monitor.store.subscribers import Subscription
 from rules.learning import in_words
 from rules.matching.matcher import PREFIX
@@ -31,7 +31,7 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class SubscriptionPage:
     """Signings that one subscription saw: a page of rows, numbers, a picture, and the first entry read of each log.
 
     `total` and `unexpected` count the newest thousand, without rows the newest 300; `more` is true if others exist.
@@ -39,8 +39,8 @@ class Seen:
     """
 
     subscription: Subscription
-    rows: tuple[Row, ...]
-    older: Place | None
+    rows: tuple[SigningRow, ...]
+    older: SigningCursor | None
     total: int
     unexpected: int
     more: bool
@@ -50,7 +50,9 @@ class Seen:
     now: datetime
 
 
-def seen_by(site: Site, subscription: Subscription, limit: int = PAGE, after: Place | None = None) -> Seen:
+def seen_by(
+    site: Site, subscription: Subscription, limit: int = PAGE, after: SigningCursor | None = None
+) -> SubscriptionPage:
     """Contents of one subscription's page: `limit` rows, newest first, older than `after` if given."""
     now = site.clock()
     answers = site.subscribers.answers(subscription.id)
@@ -69,7 +71,7 @@ def seen_by(site: Site, subscription: Subscription, limit: int = PAGE, after: Pl
     coverage = tuple(
         (log, span[0] if (span := offered.get(log.log)) is not None else None) for log in site.found.logs()
     )
-    return Seen(
+    return SubscriptionPage(
         subscription=subscription,
         rows=tuple(rows),
         older=older,
@@ -83,12 +85,14 @@ def seen_by(site: Site, subscription: Subscription, limit: int = PAGE, after: Pl
     )
 
 
-def _page(site: Site, subscription: Subscription, limit: int, after: Place | None) -> tuple[list[Row], Place | None]:
+def _page(
+    site: Site, subscription: Subscription, limit: int, after: SigningCursor | None
+) -> tuple[list[SigningRow], SigningCursor | None]:
     """At least `limit` rows, up to the end of a moment, so that a certificate and its entry stay on one page."""
-    rows: list[Row] = []
+    rows: list[SigningRow] = []
     for row in every_row(site, subscription, after, chunk=limit + 1):
         if len(rows) >= limit and (row.at != rows[-1].at or len(rows) >= limit + _TOGETHER):
-            return rows, Place(rows[-1].at, 0, "")
+            return rows, SigningCursor(rows[-1].at, 0, "")
         rows.append(row)
     return rows, None
 
@@ -96,11 +100,11 @@ def _page(site: Site, subscription: Subscription, limit: int, after: Place | Non
 def every_row(
     site: Site,
     subscription: Subscription,
-    after: Place | None = None,
+    after: SigningCursor | None = None,
     *,
     outcome: str | None = None,
     chunk: int = _CHUNK,
-) -> Iterator[Row]:
+) -> Iterator[SigningRow]:
     """Every signing that a subscription saw, newest first, in bounded memory; older than `after` if given."""
     now, answers = site.clock(), site.subscribers.answers(subscription.id)
     streams = [_stream(site, span, after, outcome, chunk) for span in _spans(site, subscription)]
@@ -120,7 +124,9 @@ def _spans(site: Site, subscription: Subscription) -> list[_Span]:
     return [(f"{PREFIX}{ask}", since, until) for (ask, since), until in zip(stood, ends, strict=True)]
 
 
-def _stream(site: Site, span: _Span, after: Place | None, outcome: str | None, chunk: int) -> Iterator[PastSigning]:
+def _stream(
+    site: Site, span: _Span, after: SigningCursor | None, outcome: str | None, chunk: int
+) -> Iterator[PastSigning]:
     rule, since, until = span
     while True:
         page = site.found.of_rule(rule, since, until, limit=chunk, after=after, outcome=outcome)
@@ -130,7 +136,7 @@ def _stream(site: Site, span: _Span, after: Place | None, outcome: str | None, c
         after = page[-1].place
 
 
-def seen_json(seen: Seen) -> dict[str, Any]:
+def seen_json(seen: SubscriptionPage) -> dict[str, Any]:
     """A subscription's numbers for programs, without the signings."""
     return dict(
         inert_json(
@@ -149,7 +155,7 @@ def seen_json(seen: Seen) -> dict[str, Any]:
     )
 
 
-def row_json(row: Row) -> Any:
+def row_json(row: SigningRow) -> Any:
     """One signing for programs, with the log's text made inert."""
     return inert_json(plain(signing_json(row)))
 
@@ -173,7 +179,7 @@ def csv_stream(site: Site, subscription: Subscription) -> Iterator[str]:
         yield text.getvalue()
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: SigningRow) -> list[str]:
     """Cells of one row. An apostrophe precedes text that a spreadsheet would run as a formula."""
     document = signing_json(row)
     names = [name for signer in document["signers"] for name in signer["names"]]

@@ -98,7 +98,7 @@ def add_certificates(connection: Connection, findings: Sequence[Finding]) -> dic
     return found
 
 
-class Events:
+class EventDispatcher:
     """Decides, within one transaction, which alerts of new findings are sent and which belong to a known event."""
 
     def __init__(self, connection: Connection, findings: Sequence[Finding], now: datetime, hold: timedelta) -> None:

@@ -28,7 +28,7 @@ from monitor.store.tables import (
     Sighting,
 )
 from rules.acknowledged import SignerPattern, pattern_from
-from rules.facts import Authorisation, DigestSource, Facts, Known, Leave, Past
+from rules.facts import Authorisation, DigestSource, Facts, Known, Leave, PastFacts
 from rules.pattern import repository_key
 from sigstore_entries.signing import EntryRef, Signer, Signing
 
@@ -57,7 +57,7 @@ _WINDOWS = 16
 """Spans of time about which all rules of an entry are asked together; asking for each of very many costs more."""
 
 
-class StoredPast(Past):
+class StoredPast(PastFacts):
     """The past from the findings in the database."""
 
     def __init__(self, database: Database) -> None:

@@ -30,9 +30,9 @@ from monitor.store.tables import (
     SeenValue,
     Sighting,
     TrustRootRow,
-    Unreadable,
+    UnreadableRow,
 )
-from rules.facts import Past
+from rules.facts import PastFacts
 from rules.pattern import repository_key
 from rules.rule import CT_KINDS, Outcome, Reason
 from rules.selection import Selected, digest_text, names_of
@@ -94,7 +94,7 @@ def add_unreadable(connection: Connection, batch: Batch, now: datetime) -> None:
         }
         for each in batch.unreadable
     ]
-    add_new(connection, table(Unreadable), rows)
+    add_new(connection, table(UnreadableRow), rows)
     counts = [{"log": batch.log, "kind": kind, "entries": count} for kind, count in sorted(batch.kinds.items())]
     add_up(connection, table(KindCount), counts, ("log", "kind"))
 
@@ -186,7 +186,7 @@ _VALUE: Final = table(SeenValue)
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class SeenFact:
     """A subject seen with a value in a trusted certificate: an identity with an issuer, a repository with its id."""
 
     fact: str
@@ -198,7 +198,7 @@ class Seen:
 def add_past(connection: Connection, findings: Sequence[Finding]) -> None:
     """Store facts about these findings for later judgements; known facts do not change."""
     digests, values, sightings = list[dict[str, Any]](), list[dict[str, Any]](), list[dict[str, Any]]()
-    known: dict[int, tuple[list[bytes], list[tuple[dict[str, Any], Seen]]]] = {}
+    known: dict[int, tuple[list[bytes], list[tuple[dict[str, Any], SeenFact]]]] = {}
     for finding in findings:
         if not finding.selected.vouched:
             continue
@@ -217,7 +217,7 @@ def add_past(connection: Connection, findings: Sequence[Finding]) -> None:
     add_new(connection, _SIGHTING, sightings)
 
 
-def add_known(connection: Connection, rule: str, known: Sequence[tuple[EntryRef, Seen]]) -> None:
+def add_known(connection: Connection, rule: str, known: Sequence[tuple[EntryRef, SeenFact]]) -> None:
     """Store older entries that a new rule counts as its past: its owner saw them as expected."""
     for where, seen in known:
         key = {"rule": rule, **_value_key(seen)}
@@ -226,7 +226,7 @@ def add_known(connection: Connection, rule: str, known: Sequence[tuple[EntryRef,
         add_new(connection, _SIGHTING, [{**key, **place}])
 
 
-def _value_key(seen: Seen) -> dict[str, Any]:
+def _value_key(seen: SeenFact) -> dict[str, Any]:
     return {"fact": seen.fact, "subject_key": text_key(seen.subject), "value_key": text_key(seen.value)}
 
 
@@ -241,18 +241,18 @@ def is_past(finding: Finding) -> bool:
     return finding.verdict.outcome is not Outcome.UNEXPECTED
 
 
-def seen_in(finding: Finding) -> Iterator[Seen]:
+def seen_in(finding: Finding) -> Iterator[SeenFact]:
     """Pairs of subject and value (issuer, repository identifier) that the vouched signers of a finding show."""
     for signer in finding.selected.vouched:
         if signer.issued is None:
             continue
         if signer.issuer is not None:
             for name in signer.names:
-                yield Seen("issuer", name.value, signer.issuer, signer.issued)
+                yield SeenFact("issuer", name.value, signer.issuer, signer.issued)
         repository = repository_key(signer)
         identifier = signer.claims.get("source_repository_identifier")
         if repository is not None and identifier is not None:
-            yield Seen("repository", repository, identifier, signer.issued)
+            yield SeenFact("repository", repository, identifier, signer.issued)
 
 
 def digests_of(signing: Signing) -> set[str]:
@@ -424,10 +424,10 @@ def _integrated(signing: str) -> datetime | None:
     return next((datetime.fromisoformat(at) for at in times), None)
 
 
-class BatchPast(Past):
+class BatchPast(PastFacts):
     """The stored past plus the findings remembered here, as if they had been stored at `now`."""
 
-    def __init__(self, stored: Past, now: datetime) -> None:
+    def __init__(self, stored: PastFacts, now: datetime) -> None:
         self._stored, self._now = stored, now
         self._digests = defaultdict[tuple[str, str], set[EntryRef]](set)
         self._seen = defaultdict[tuple[str, str, str], dict[str, set[bytes]]](dict)

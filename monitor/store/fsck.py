@@ -19,11 +19,11 @@ from monitor.store.tables import (
     DeliveryRow,
     EvidenceRow,
     FindingRow,
-    Head,
+    HeadRow,
     KindCount,
     LogPosition,
     ScannedRange,
-    Unreadable,
+    UnreadableRow,
 )
 from monitor.store.views import broken_views
 from tlog.merkle import RootHash
@@ -56,7 +56,7 @@ def _pages(connection: Connection) -> Iterator[str]:
 
 
 def _positions(connection: Connection) -> Iterator[str]:
-    heads = table(Head)
+    heads = table(HeadRow)
     for row in connection.execute(select(_POSITION)).mappings():
         try:
             position = position_of(row)
@@ -74,7 +74,7 @@ def _positions(connection: Connection) -> Iterator[str]:
 
 
 def _findings(connection: Connection) -> Iterator[str]:
-    for model, what in ((FindingRow, "finding"), (Unreadable, "unreadable entry")):
+    for model, what in ((FindingRow, "finding"), (UnreadableRow, "unreadable entry")):
         rows = table(model)
         beyond = (
             select(rows.c.log, func.count())

@@ -15,7 +15,7 @@ from monitor.model.witness_policy import WitnessStatus
 from monitor.store.database import Database
 from monitor.store.history import Pass, record_failure, record_pass
 from monitor.store.sql import add_or_replace, table
-from monitor.store.tables import DroppedMatch, Head, LogHealth, LogPosition, RulesInForce, WitnessStanding
+from monitor.store.tables import DroppedMatch, HeadRow, LogHealth, LogPosition, RulesInForce, WitnessStanding
 
 _HEALTH = table(LogHealth)
 _MAX_DETAIL = 2_000
@@ -107,7 +107,7 @@ class Health:
 
     def growth(self, log: str) -> list[tuple[datetime, int]]:
         """When the newest heads of a log were first seen, and their sizes, oldest first; at most a few thousand."""
-        head = table(Head).c
+        head = table(HeadRow).c
         query = select(head.seen_at, head.size).where(head.log == log).order_by(head.number.desc()).limit(_GROWTH)
         with self._database.read() as connection:
             return [(row.seen_at, row.size) for row in connection.execute(query)][::-1]
@@ -119,9 +119,9 @@ class Health:
 
     def _newest_head(self, log: str) -> datetime | None:
         """Time of the trusted head: its signed time if it has one, but not later than its first sighting."""
-        at, seen = table(LogPosition).c, table(Head).c
+        at, seen = table(LogPosition).c, table(HeadRow).c
         same = and_(seen.log == at.log, seen.size == at.head_size, seen.root == at.head_root)
-        query = select(func.min(seen.seen_at), at.head_timestamp).join_from(table(LogPosition), table(Head), same)
+        query = select(func.min(seen.seen_at), at.head_timestamp).join_from(table(LogPosition), table(HeadRow), same)
         with self._database.read() as connection:
             row = connection.execute(query.where(at.log == log).group_by(at.head_timestamp)).first()
         return None if row is None else min(filter(None, row))

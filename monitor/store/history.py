@@ -20,10 +20,10 @@ from monitor.model.errors import OwnFault, StateConflict
 from monitor.model.log_source import Position, SignedHead, TimedEntry, TrustedHead
 from monitor.store.database import Database, lock_name
 from monitor.store.sql import add_new, table
-from monitor.store.tables import Head, LogDay, LogPosition, TrustRootRow, WatchedSpan
+from monitor.store.tables import HeadRow, LogDay, LogPosition, TrustRootRow, WatchedSpan
 from tlog.merkle import HASH_SIZE, Frontier, MalformedFrontier, RootHash
 
-_HEAD: Final = table(Head)
+_HEAD: Final = table(HeadRow)
 _POSITION: Final = table(LogPosition)
 
 

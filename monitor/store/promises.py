@@ -48,7 +48,7 @@ class KeptPromise:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class PromiseTally:
     """Numbers of promises: waiting, of these overdue, and settled ones by result."""
 
     pending: int = 0
@@ -157,7 +157,7 @@ class Promises:
                 _count(connection, log_id, UNDECIDED, number)
             connection.execute(delete(_PROMISE).where(old))
 
-    def tally(self, now: datetime) -> Tally:
+    def tally(self, now: datetime) -> PromiseTally:
         """Numbers over all logs."""
         at = _PROMISE.c
         with self._database.read() as connection:
@@ -167,7 +167,7 @@ class Promises:
             overdue = connection.execute(late).scalar_one()
             counted = select(_COUNT.c.outcome, func.sum(_COUNT.c.entries)).group_by(_COUNT.c.outcome)
             ended = {outcome: int(number) for outcome, number in connection.execute(counted)}
-        return Tally(
+        return PromiseTally(
             pending=states.get(PENDING, 0),
             overdue=overdue,
             kept=ended.get(KEPT, 0),

@@ -26,7 +26,7 @@ from monitor.store.tables import (
     Instance,
     KindCount,
     LogPosition,
-    Unreadable,
+    UnreadableRow,
 )
 from rules.canary import CANARY
 from rules.rule import Outcome
@@ -233,7 +233,7 @@ class Reading:
 
     def unreadable(self) -> dict[tuple[str, str], int]:
         """Number of unreadable entries of each log, by reason code."""
-        kept = table(Unreadable)
+        kept = table(UnreadableRow)
         rows = self._all(select(kept.c.log, kept.c.code, func.count().label("n")).group_by(kept.c.log, kept.c.code))
         return {(row["log"], row["code"]): row["n"] for row in rows}
 

@@ -45,7 +45,7 @@ _NEWEST: Final = (_FINDING.c.signed_at.desc(), _FINDING.c.entry.desc(), _FINDING
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SigningCursor:
     """A signing's place in a list, newest first: the next page begins after it."""
 
     at: datetime
@@ -55,12 +55,12 @@ class Place:
     def __str__(self) -> str:
         return f"{int((self.at - _EPOCH) / _MICROSECOND)}.{self.index}.{self.log}"
 
-    def behind(self, other: "Place") -> bool:
+    def behind(self, other: "SigningCursor") -> bool:
         """True if it comes after the other one in a list, newest first."""
         return (self.at, self.index, self.log) < (other.at, other.index, other.log)
 
     @classmethod
-    def read(cls, text: str) -> "Place | None":
+    def read(cls, text: str) -> "SigningCursor | None":
         """The place that a link names; `None` for text that is none."""
         at, _, rest = text.partition(".")
         index, _, log = rest.partition(".")
@@ -85,9 +85,9 @@ class PastSigning:
     leaf_hash: str = ""
 
     @property
-    def place(self) -> Place:
+    def place(self) -> SigningCursor:
         """Place of the signing in a list."""
-        return Place(self.at, self.signing.where.index, self.signing.where.log)
+        return SigningCursor(self.at, self.signing.where.index, self.signing.where.log)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ class FoundPast:
             others, more = self._newest(connection, subject.key, min(limit, MAX_UNVERIFIED), vouched=False)
         return Signings((*vouched, *others), many, more)
 
-    def older(self, subject: Subject, after: Place, limit: int) -> list[PastSigning]:
+    def older(self, subject: Subject, after: SigningCursor, limit: int) -> list[PastSigning]:
         """Signings filed under a name that are vouched for, behind a place, newest first."""
         with self._database.read() as connection:
             return self._page(connection, subject.key, limit, vouched=True, after=after)
@@ -182,7 +182,7 @@ class FoundPast:
 
     @staticmethod
     def _page(
-        connection: Connection, key: str, limit: int, *, vouched: bool, after: Place | None = None
+        connection: Connection, key: str, limit: int, *, vouched: bool, after: SigningCursor | None = None
     ) -> list[PastSigning]:
         filed = (_NAME.c.name_key == text_key(key), _NAME.c.vouched.is_(vouched))
         order = (_NAME.c.at.desc(), _NAME.c.entry.desc(), _NAME.c.log.desc())
@@ -216,7 +216,7 @@ class FoundPast:
         until: datetime | None = None,
         *,
         limit: int = MAX_READ,
-        after: Place | None = None,
+        after: SigningCursor | None = None,
         outcome: str | None = None,
     ) -> list[PastSigning]:
         """Newest findings of one rule that were found in a time, with its verdicts; behind a place, if one is given."""
@@ -271,7 +271,7 @@ def _at(table: Table, log: str, index: int) -> tuple[ColumnElement[bool], ...]:
     return table.c.log == log, table.c.entry == index
 
 
-def _seen(rule: str, since: datetime, until: datetime | None, after: Place | None) -> list[ColumnElement[bool]]:
+def _seen(rule: str, since: datetime, until: datetime | None, after: SigningCursor | None) -> list[ColumnElement[bool]]:
     """Findings of a rule that were found in a time, behind a place."""
     chosen = [_FINDING.c.rule == rule, _FINDING.c.found_at >= since]
     if until is not None:

@@ -19,7 +19,7 @@ from monitor.proof.evidence import BROKEN_PROMISE, event_id, to_document
 from monitor.raising.log_alerts import heads_of, with_sightings
 from monitor.store.asks import Asks
 from monitor.store.canaries import Canaries
-from monitor.store.certificates import ANSWERED, Events, settle, withdraw
+from monitor.store.certificates import ANSWERED, EventDispatcher, settle, withdraw
 from monitor.store.coverage import BackScans, Coverage, extend
 from monitor.store.database import Database
 from monitor.store.facts import DatabaseFacts
@@ -275,7 +275,7 @@ class Store(State):
         not_before: datetime | None = None,
     ) -> None:
         """Enqueue alerts of new findings, except those of an event that was already reported."""
-        events = Events(connection, batch.findings, now, self.certificate_hold)
+        events = EventDispatcher(connection, batch.findings, now, self.certificate_hold)
         news = new_alerts(connection, alerts)
         for part in ([alert] for alert in news) if events.of_certificates else [news]:
             sent = [events.dispatch(alert, self._route(alert)) for alert in part]

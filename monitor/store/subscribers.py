@@ -16,7 +16,7 @@ from monitor.store.asks import Asks
 from monitor.store.authorisations import Announced, Authorisations
 from monitor.store.database import Database, lock_name
 from monitor.store.destinations import READY, STOPPED, SUSPENDED, Destinations
-from monitor.store.findings import Seen, add_known, set_past
+from monitor.store.findings import SeenFact, add_known, set_past
 from monitor.store.site_tables import (
     AnswerRow,
     ApiTokenRow,
@@ -41,7 +41,7 @@ from sigstore_entries.signing import EntryRef
 WEEK: Final = timedelta(days=7)
 _UNFILED: Final = timedelta(minutes=10)
 """Every process has taken over a change by then; each looks for changes every second (`monitor.daemon.daemon`)."""
-Known = Sequence[tuple[EntryRef, Seen]]
+Known = Sequence[tuple[EntryRef, SeenFact]]
 """Signings that a new request counts as its past."""
 
 _SUBSCRIBER = table(SubscriberRow)

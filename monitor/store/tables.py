@@ -55,7 +55,7 @@ class LogPosition(Base, table=True):
     baseline_at: datetime = Field(sa_column=Column(UtcTime, nullable=False))
 
 
-class Head(Base, table=True):
+class HeadRow(Base, table=True):
     """Every recorded tree head of a log, hash-chained per log: `link` covers this row and the link before."""
 
     __tablename__ = "head"
@@ -225,7 +225,7 @@ class RulePast(Base, table=True):
     revision: int = Field(sa_column=Column(BigInteger, nullable=False))
 
 
-class Unreadable(Base, table=True):
+class UnreadableRow(Base, table=True):
     """An entry that could not be decoded, kept whole."""
 
     __tablename__ = "unreadable"

@@ -7,7 +7,7 @@ from typing import Final, Protocol
 from alerts.alert import Owner
 from alerts.outbox import Backlog
 from monitor.model.state import Batch
-from monitor.store.promises import Tally
+from monitor.store.promises import PromiseTally
 
 NOTICES: Final = "notices"
 """Value of the channel label for messages to subscribers."""
@@ -110,7 +110,7 @@ class StateMeter(Protocol):
     def coverage(self, log: str, rules: int, entries: int) -> None:
         """Number of active rules that were not offered all followed entries, and of entries that one rule lacks."""
 
-    def promises(self, tally: Tally) -> None:
+    def promises(self, tally: PromiseTally) -> None:
         """Number of promises of logs: waiting, overdue, and settled by result."""
 
     def open_evidence(self, counts: Mapping[str, int]) -> None:

@@ -26,7 +26,7 @@ from monitor.http_fetcher import FETCHED
 from monitor.model.state import Batch
 from monitor.raising.log_alerts import ALERT_KINDS
 from monitor.store.canaries import RESULTS
-from monitor.store.promises import Tally
+from monitor.store.promises import PromiseTally
 from monitor.store.stages import STAGES
 from monitor.telemetry.hooks import Meter
 from rules.rule import Outcome
@@ -116,7 +116,7 @@ class PrometheusMeter(Meter):
             registry=self.registry,
         )
         self._promises = gauge("promises", "Promises of logs to include an entry, by their state.", "state")
-        for state in asdict(Tally()):
+        for state in asdict(PromiseTally()):
             self._promises.labels(state)
         self._stages = gauge("subscription_stages", "How often subscriptions reached a stage.", "stage")
         self._accounts = gauge("subscribers", "Accounts, subscriptions and destinations now.", "what")
@@ -271,7 +271,7 @@ class PrometheusMeter(Meter):
         self._canary_fails.set(1 if failing else 0)
 
     @override
-    def promises(self, tally: Tally) -> None:
+    def promises(self, tally: PromiseTally) -> None:
         for state, count in asdict(tally).items():
             self._promises.labels(state).set(count)
 

@@ -48,7 +48,7 @@ class KnownLog:
         return (*self.former, self.log)[0]
 
 
-class ChangeKind(StrEnum):
+class TrustChangeKind(StrEnum):
     """Kinds of change between two roots."""
 
     LOG_APPEARED = "log appeared"
@@ -65,7 +65,7 @@ class ChangeKind(StrEnum):
 class Change:
     """One difference between two roots. `subject` is a log's URL or an authority's name; `key` a hex id or digest."""
 
-    kind: ChangeKind
+    kind: TrustChangeKind
     subject: str
     key: str
     detail: str = ""
@@ -182,19 +182,21 @@ def _log_changes(
     for was, log in moves(old, new, known):
         del before[was.url, was.log_id], after[log.url, log.log_id]
         detail = f"was at {was.url}; valid {_period(log)}"
-        yield Change(ChangeKind.LOG_MOVED, log.url, log.log_id.hex(), detail, log)
+        yield Change(TrustChangeKind.LOG_MOVED, log.url, log.log_id.hex(), detail, log)
     for key, log in after.items():
         if key not in before:
-            kind = ChangeKind.KEY_CHANGED if log.url in addresses else ChangeKind.LOG_APPEARED
+            kind = TrustChangeKind.KEY_CHANGED if log.url in addresses else TrustChangeKind.LOG_APPEARED
             yield Change(kind, log.url, log.log_id.hex(), f"valid {_period(log)}", log)
         elif before[key].spki != log.spki:
-            yield Change(ChangeKind.KEY_CHANGED, log.url, log.log_id.hex(), "the same key id names another key", log)
+            yield Change(
+                TrustChangeKind.KEY_CHANGED, log.url, log.log_id.hex(), "the same key id names another key", log
+            )
         elif _period(before[key]) != _period(log):
             detail = f"valid {_period(log)}; before: {_period(before[key])}"
-            yield Change(ChangeKind.LOG_PERIOD, log.url, log.log_id.hex(), detail, log)
+            yield Change(TrustChangeKind.LOG_PERIOD, log.url, log.log_id.hex(), detail, log)
     for key, log in before.items():
         if key not in after:
-            yield Change(ChangeKind.LOG_GONE, log.url, log.log_id.hex(), f"was valid {_period(log)}", log)
+            yield Change(TrustChangeKind.LOG_GONE, log.url, log.log_id.hex(), f"was valid {_period(log)}", log)
 
 
 def _authority_changes(
@@ -204,16 +206,16 @@ def _authority_changes(
     for chain, each in after.items():
         was = before.get(chain)
         if was is None:
-            yield _authority(ChangeKind.AUTHORITY_APPEARED, sort, each, f"valid {_period(each)}")
+            yield _authority(TrustChangeKind.AUTHORITY_APPEARED, sort, each, f"valid {_period(each)}")
         elif _period(was) != _period(each):
             detail = f"valid {_period(each)}; before: {_period(was)}"
-            yield _authority(ChangeKind.AUTHORITY_PERIOD, sort, each, detail)
+            yield _authority(TrustChangeKind.AUTHORITY_PERIOD, sort, each, detail)
     for chain, each in before.items():
         if chain not in after:
-            yield _authority(ChangeKind.AUTHORITY_GONE, sort, each, f"was valid {_period(each)}")
+            yield _authority(TrustChangeKind.AUTHORITY_GONE, sort, each, f"was valid {_period(each)}")
 
 
-def _authority(kind: ChangeKind, sort: str, each: CertificateAuthority, detail: str) -> Change:
+def _authority(kind: TrustChangeKind, sort: str, each: CertificateAuthority, detail: str) -> Change:
     return Change(kind, f"{sort}authority {each.name}", sha256(b"".join(each.chain)).hexdigest(), detail)
 
 

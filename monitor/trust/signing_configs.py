@@ -9,7 +9,7 @@ import msgspec
 
 from monitor.model.errors import OwnFault
 from monitor.model.log_source import LogApi
-from monitor.trust.trust_root import Period, TrustedLog, TrustRoot, read_message
+from monitor.trust.trust_root import TimeRange, TrustedLog, TrustRoot, read_message
 from tlog.note import MalformedNote, tile_log_key
 
 MAX_SIZE: Final = 1024 * 1024
@@ -22,7 +22,7 @@ class LogService(msgspec.Struct, frozen=True):
 
     url: str
     majorApiVersion: int = 0  # noqa: N815  protobuf-specs' names
-    validFor: Period | None = None  # noqa: N815
+    validFor: TimeRange | None = None  # noqa: N815
 
     def is_used(self, now: datetime) -> bool:
         """True if clients may write to this log now or later."""

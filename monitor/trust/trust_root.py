@@ -27,7 +27,7 @@ _T = TypeVar("_T")
 _Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
-class Period(msgspec.Struct, frozen=True):
+class TimeRange(msgspec.Struct, frozen=True):
     """SPEC protobuf-specs sigstore_common.proto TimeRange: "start" is required, "end" optional; both are inclusive."""
 
     start: _Instant | None = None
@@ -36,7 +36,7 @@ class Period(msgspec.Struct, frozen=True):
 
 class _PublicKey(msgspec.Struct):
     rawBytes: bytes = b""  # noqa: N815  protobuf-specs' names
-    validFor: Period | None = None  # noqa: N815
+    validFor: TimeRange | None = None  # noqa: N815
 
 
 class _LogId(msgspec.Struct):
@@ -68,7 +68,7 @@ class _Authority(msgspec.Struct):
     subject: _Subject = msgspec.field(default_factory=_Subject)
     uri: str = ""
     certChain: _Chain = msgspec.field(default_factory=_Chain)  # noqa: N815
-    validFor: Period | None = None  # noqa: N815
+    validFor: TimeRange | None = None  # noqa: N815
 
 
 class _TrustedRoot(msgspec.Struct):
@@ -242,7 +242,7 @@ def _ct_apis(spki: bytes, log_id: bytes) -> tuple[LogApi, ...]:
 
 
 def _read_authority(authority: _Authority) -> CertificateAuthority:
-    period = authority.validFor or Period()
+    period = authority.validFor or TimeRange()
     subject = authority.subject
     name = authority.uri or " ".join(part for part in (subject.organization, subject.commonName) if part)
     chain = tuple(each.rawBytes for each in authority.certChain.certificates)

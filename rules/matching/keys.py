@@ -36,7 +36,7 @@ class Whole(NamedTuple):
     rare: int = 0
 
 
-class Head(NamedTuple):
+class ValuePrefix(NamedTuple):
     """The beginning of a value, up to and with its last slash, or its fifth."""
 
     text: str
@@ -52,7 +52,7 @@ class Literal(NamedTuple):
     rare: int = 0
 
 
-Key = Whole | Head | Literal
+Key = Whole | ValuePrefix | Literal
 Keys = tuple[Key, ...]
 
 
@@ -68,7 +68,7 @@ def best_of(candidates: list[Keys]) -> Keys | None:
 
 def _preference(keys: Keys) -> int:
     # A head is looked up at once, a literal is searched for byte by byte, so a literal must be much rarer to be better.
-    return quality(keys) * (2 if all(isinstance(key, Head) for key in keys) else 1)
+    return quality(keys) * (2 if all(isinstance(key, ValuePrefix) for key in keys) else 1)
 
 
 def whole_of(text: str, *, folded: bool) -> Whole:
@@ -78,7 +78,7 @@ def whole_of(text: str, *, folded: bool) -> Whole:
     return Whole(text, folded, end - start)
 
 
-def head_of(text: str, *, folded: bool) -> Head | None:
+def head_of(text: str, *, folded: bool) -> ValuePrefix | None:
     """The key of a pattern with values that begin with `text`; `None` when the text is not selective."""
     parts = text.split("/", MAX_SLASHES)
     text = text[: len(text) - len(parts[-1])]
@@ -88,7 +88,7 @@ def head_of(text: str, *, folded: bool) -> Head | None:
     else:
         start, end = _rare_span(text)
         rare = end - start
-    return Head(text, folded, rare) if rare >= _RARE_ENOUGH else None
+    return ValuePrefix(text, folded, rare) if rare >= _RARE_ENOUGH else None
 
 
 def literal_of(text: str, *, folded: bool) -> Literal | None:

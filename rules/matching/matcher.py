@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 
 from ahocorasick_rs import BytesAhoCorasick, Implementation
 
-from rules.matching.keys import MAX_LITERAL, Head, Key, Whole
+from rules.matching.keys import MAX_LITERAL, Key, ValuePrefix, Whole
 from rules.matching.required_keys import cover_of_condition, value_key
 from rules.pattern import fold
 from rules.rule import Rule
@@ -80,7 +80,7 @@ class KeyIndex:
         """File a rule."""
         if isinstance(key, Whole):
             put(self._wholes, key.text, number)
-        elif isinstance(key, Head):
+        elif isinstance(key, ValuePrefix):
             put(self._heads, key.text, number)
             self._slashes.add(key.text.count("/"))
         else:

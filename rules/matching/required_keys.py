@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 from rules.matching.keys import MIN_LITERAL, Key, Keys, Whole, best_of, head_of, literal_of, quality, whole_of
 from rules.matching.regex_keys import keys_of_regex
 from rules.pattern import Pattern, PatternForm, glob_pieces, glob_prefix
-from rules.selection import AllOf, AnyOf, Condition, Match, Not
+from rules.selection import AllOf, AnyOf, Condition, FieldMatch, Not
 
 MAX_KEYS: Final = 64
 _GOOD: Final = 24  # six rare characters
@@ -23,7 +23,7 @@ class Cover(NamedTuple):  # a tuple, because a million of them are made
 
 def cover_of_condition(condition: Condition) -> Cover | None:
     """The best cover of a condition; `None` when nothing certain must occur, as for a negation."""
-    if isinstance(condition, Match):
+    if isinstance(condition, FieldMatch):
         if condition.field == "identity" and len(condition.patterns) == 1:
             keys = keys_of(condition.patterns[0])  # the case of nearly every rule; there may be a million
             return None if keys is None else Cover(keys, _IDENTITY, quality(keys))
@@ -64,12 +64,16 @@ def value_key(text: str) -> str:
 def _first_good(conditions: tuple[Condition, ...]) -> Cover | None:
     """The first cover that is selective enough: most rules name an identity and then an issuer."""
     for each in conditions:
-        if isinstance(each, Match) and each.field == "identity" and (cover := cover_of_condition(each)) is not None:
+        if (
+            isinstance(each, FieldMatch)
+            and each.field == "identity"
+            and (cover := cover_of_condition(each)) is not None
+        ):
             return cover if cover.quality >= _GOOD else None
     return None
 
 
-def _cover_of_match(match: Match) -> Cover | None:
+def _cover_of_match(match: FieldMatch) -> Cover | None:
     if match.field in ("kind", "log"):
         return None
     if match.field in ("digest", "fingerprint"):
@@ -92,7 +96,7 @@ def _is_short(key: Key) -> bool:
     return isinstance(key, Whole) and len(key.text) < MIN_LITERAL
 
 
-def _cover_of_values(match: Match) -> Cover | None:
+def _cover_of_values(match: FieldMatch) -> Cover | None:
     exact = [each.text for each in match.patterns if each.form is PatternForm.EXACT and not each.ignore_case]
     if len(exact) < len(match.patterns) or len(exact) > MAX_KEYS:
         return None

@@ -91,7 +91,7 @@ def _build() -> str:
     return _true_build().replace("signwatch ", "signwatch 0.0.1-") if _order() == "older" else _true_build()
 
 
-def _enlist(run: theirs.Run) -> str:
+def _enlist(run: theirs.WorkerJob) -> str:
     _true_enlist(run)
     return _build()
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from fastapi import FastAPI
 
 from monitor.archive.files import ArchiveFiles
-from monitor.archive.ranges import Manifest, Run, to_json
+from monitor.archive.ranges import ArchivedRun, ArchiveManifest, to_json
 from monitor.archive.rows import SCHEMA
 from monitor.archive.search import Archive
 from monitor.archive.writing import manifest_name, write_range
@@ -34,7 +34,7 @@ def write_mass_archive(folder: Path) -> None:
     made = write_range(files, _IDENTITY, _rows())
     end = made.extend(Frontier())
     head = SignedHead("mass", ENTRIES, RootHash(end.root()), b"", _BEGIN)
-    files.write(manifest_name("mass"), to_json(Manifest(_IDENTITY, (Run(Frontier(), (made,), head),))))
+    files.write(manifest_name("mass"), to_json(ArchiveManifest(_IDENTITY, (ArchivedRun(Frontier(), (made,), head),))))
 
 
 def _rows() -> pa.Table:

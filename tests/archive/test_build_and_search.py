@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from monitor.archive import search
-from monitor.archive.query import Match, Query
+from monitor.archive.query import MatchMode, Query
 from monitor.archive.rows import decoded
 from monitor.archive.search_index import KeyKind
 from monitor.archive.writing import read_manifest, read_rows
@@ -60,26 +60,26 @@ def test_every_entry_has_a_row_and_every_row_is_proven(place: Place) -> None:
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        ("dev3@example.com", Match.EXACT),
-        ("DEV3@EXAMPLE.COM", Match.EXACT),
-        ("nobody@example.com", Match.EXACT),
-        ("https://github.com/org1/repo4", Match.EXACT),
-        ("https://token.actions.githubusercontent.com", Match.EXACT),
-        ("https://github.com/org1/", Match.PREFIX),
-        ("https://github.com/ORG2/repo1/", Match.PREFIX),
-        ("dev", Match.PREFIX),
-        ("*@example.com", Match.GLOB),
-        ("https://github.com/*/repo3/*@refs/tags/*", Match.GLOB),
-        ("*", Match.GLOB),
+        ("dev3@example.com", MatchMode.EXACT),
+        ("DEV3@EXAMPLE.COM", MatchMode.EXACT),
+        ("nobody@example.com", MatchMode.EXACT),
+        ("https://github.com/org1/repo4", MatchMode.EXACT),
+        ("https://token.actions.githubusercontent.com", MatchMode.EXACT),
+        ("https://github.com/org1/", MatchMode.PREFIX),
+        ("https://github.com/ORG2/repo1/", MatchMode.PREFIX),
+        ("dev", MatchMode.PREFIX),
+        ("*@example.com", MatchMode.GLOB),
+        ("https://github.com/*/repo3/*@refs/tags/*", MatchMode.GLOB),
+        ("*", MatchMode.GLOB),
     ],
 )
-def test_a_search_finds_exactly_the_entries_that_name_the_text(place: Place, text: str, match: Match) -> None:
+def test_a_search_finds_exactly_the_entries_that_name_the_text(place: Place, text: str, match: MatchMode) -> None:
     place.build()
     lower = text.lower()
     holds = {
-        Match.EXACT: lambda value: value == lower,
-        Match.PREFIX: lambda value: value.startswith(lower),
-        Match.GLOB: lambda value: glob_matches(lower, value),
+        MatchMode.EXACT: lambda value: value == lower,
+        MatchMode.PREFIX: lambda value: value.startswith(lower),
+        MatchMode.GLOB: lambda value: glob_matches(lower, value),
     }[match]
     wanted = [each.where.index for each in signings(place) if any(map(holds, names(each)))]
     answer = place.archive.search(Query(text, match=match, limit=1000), per_day=True)
@@ -108,7 +108,7 @@ def test_digests_and_fingerprints_are_found_as_people_write_them(place: Place) -
 def test_a_time_bounds_what_is_counted_and_what_is_shown(place: Place) -> None:
     place.build()
     since, until = NOT_BEFORE + timedelta(hours=50), NOT_BEFORE + timedelta(hours=130)
-    answer = place.archive.search(Query("*", match=Match.GLOB, since=since, until=until, limit=5), per_day=True)
+    answer = place.archive.search(Query("*", match=MatchMode.GLOB, since=since, until=until, limit=5), per_day=True)
     wanted = [number for number in range(50, 130) if number % 6 != 2]
     assert answer.total == len(wanted)
     assert [row.index for row in answer.rows] == wanted[:-6:-1]
@@ -139,7 +139,7 @@ def test_footers_are_kept_within_a_bound_that_no_number_of_ranges_passes(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place.build()
-    query = Query("*", match=Match.GLOB, limit=1000)
+    query = Query("*", match=MatchMode.GLOB, limit=1000)
     wanted = place.archive.search(query)
     archive = place.archive
     archive.search(query)
@@ -169,7 +169,7 @@ def test_building_goes_on_where_it_was_and_joins_what_meets(place: Place) -> Non
     assert manifest.spans() == [(0, 260)]
     (run,) = manifest.runs
     run.check()
-    assert place.archive.search(Query("*", match=Match.GLOB)).total == len(signings(place))
+    assert place.archive.search(Query("*", match=MatchMode.GLOB)).total == len(signings(place))
     on_disk = {path.name for path in (place.folder / "archive").rglob("*.parquet")}
     assert on_disk == {file.name.rpartition("/")[2] for each in run.ranges for file in (each.rows, each.index)}
 

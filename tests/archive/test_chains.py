@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from monitor.archive.compacting import compactable
-from monitor.archive.query import Match, Query
+from monitor.archive.query import MatchMode, Query
 from monitor.archive.rows import Chain
 from monitor.archive.search_index import KeyKind
 from monitor.archive.writing import read_manifest, read_rows
@@ -89,9 +89,11 @@ def test_the_chain_of_each_signer_is_kept_with_the_root_it_was_judged_by(judged:
     assert found[0]["signers"] is None
 
 
-@pytest.mark.parametrize("match", [Match.EXACT, Match.PREFIX, Match.GLOB])
-def test_only_a_trusted_signer_of_this_very_name_is_found_when_trust_is_asked_for(judged: Place, match: Match) -> None:
-    text = {Match.EXACT: NAME, Match.PREFIX: NAME[:5], Match.GLOB: "main*@acme.*"}[match]
+@pytest.mark.parametrize("match", [MatchMode.EXACT, MatchMode.PREFIX, MatchMode.GLOB])
+def test_only_a_trusted_signer_of_this_very_name_is_found_when_trust_is_asked_for(
+    judged: Place, match: MatchMode
+) -> None:
+    text = {MatchMode.EXACT: NAME, MatchMode.PREFIX: NAME[:5], MatchMode.GLOB: "main*@acme.*"}[match]
     every = judged.archive.search(Query(text, match=match))
     assert sorted(row.index for row in every.rows) == numbered(
         "trusted", "untrusted", "both", "both, trusted", "listed"
@@ -128,7 +130,7 @@ def test_the_command_tells_and_filters_chains(judged: Place) -> None:
 def test_compaction_keeps_them(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     place.served.log.leaves[:] = [*varied_bodies(150), *BODIES.values()] * 2
     place.build()
-    query = Query("*", match=Match.GLOB, trusted=True, limit=1000)
+    query = Query("*", match=MatchMode.GLOB, trusted=True, limit=1000)
     before = place.archive.search(query)
     assert before.total > 100
     monkeypatch.setattr(compactable, "__defaults__", (RANGE, 2))

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from monitor.archive.query import Match, Query
+from monitor.archive.query import MatchMode, Query
 from monitor.archive.writing import read_manifest
 from tests.archive.conftest import Place, readable_bodies
 from tests.archive.daemon import running
@@ -37,5 +37,5 @@ def test_a_killed_daemon_leaves_an_archive_that_verifies(place: Place, seed: int
         daemon.until(lambda: archived(place) == ENTRIES or None)
         daemon.kill()
     place.run("archive", "verify", "--all")
-    everything = place.archive.search(Query("*", match=Match.GLOB, limit=1000))
+    everything = place.archive.search(Query("*", match=MatchMode.GLOB, limit=1000))
     assert sorted(row.index for row in everything.rows) == list(range(ENTRIES)), "each entry is there once"

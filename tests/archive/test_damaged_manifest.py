@@ -8,13 +8,13 @@ import pytest
 
 from monitor.archive.files import OtherFormat
 from monitor.archive.map_building import rebuild_maps
-from monitor.archive.query import Match, Query
+from monitor.archive.query import MatchMode, Query
 from monitor.archive.ranges import to_json
 from monitor.archive.writing import ArchiveWriter, manifest_name, meta_of, read_manifest, read_rows, rows_sink
 from tests.archive.conftest import Place, readable_bodies
 from tests.archive.test_verify_and_compact import dropped_row, other_hash
 
-EVERYTHING = Query("*", match=Match.GLOB, limit=10_000)
+EVERYTHING = Query("*", match=MatchMode.GLOB, limit=10_000)
 DAMAGES = ("truncated", "empty", "garbled", "no manifest", "a hash changed")
 
 

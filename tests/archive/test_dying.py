@@ -14,7 +14,7 @@ from monitor.archive import compacting
 from monitor.archive.building import RowMaker
 from monitor.archive.compacting import compact, compactable
 from monitor.archive.files import ArchiveFiles, DiskFull
-from monitor.archive.query import Match, Query
+from monitor.archive.query import MatchMode, Query
 from monitor.archive.search import Archive
 from monitor.archive.verifying import check_heads, check_ranges
 from monitor.archive.writing import ArchiveWriter, read_manifest
@@ -27,7 +27,7 @@ from tests.support.misbehaving_log import RekorV2Log
 
 _STEPS = ("fsync", "replace", "unlink", "mkdir")
 _ENTRIES = 300
-_EVERYTHING = Query("*", match=Match.GLOB, limit=1000)
+_EVERYTHING = Query("*", match=MatchMode.GLOB, limit=1000)
 
 
 class Died(BaseException):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from monitor.archive.query import Match, Query
+from monitor.archive.query import MatchMode, Query
 from monitor.archive.writing import read_manifest
 from tests.archive.conftest import Place, readable_bodies
 from tests.support.served_log import signing_body
@@ -35,7 +35,7 @@ def test_a_pass_archives_what_it_proved_and_the_next_goes_on(followed: Place) ->
     followed.served.log.append(*readable_bodies(70, 200))
     followed.run("run", "--once")
     assert spans(followed) == [(0, 270)]
-    assert followed.archive.search(Query("*", match=Match.GLOB)).total == 270
+    assert followed.archive.search(Query("*", match=MatchMode.GLOB)).total == 270
 
 
 def test_what_was_followed_without_the_archive_is_read_again(followed: Place) -> None:

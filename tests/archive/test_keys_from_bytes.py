@@ -10,7 +10,7 @@ from cryptography import x509
 from monitor.archive.files import ArchiveFiles
 from monitor.archive.map_building import build_maps
 from monitor.archive.map_files import read_maps
-from monitor.archive.ranges import Manifest, Run, to_json
+from monitor.archive.ranges import ArchivedRun, ArchiveManifest, to_json
 from monitor.archive.rows import SCHEMA, rows_of
 from monitor.archive.search_index import SEARCHED, index_of
 from monitor.archive.writing import ArchiveWriter, manifest_name, write_range
@@ -115,8 +115,8 @@ def test_the_index_root_of_logged_bytes_is_that_of_the_second_implementation(tmp
     with small_maps():
         files = ArchiveFiles(str(tmp_path))
         ranges = [write_range(files, LOG, rows(bodies[at : at + WIDTH], at)) for at in range(0, len(bodies), WIDTH)]
-        run = Run(Frontier(0, ()), tuple(ranges), RekorV2Log(bodies).source().latest())
-        files.write(manifest_name(LOG.log), to_json(Manifest(LOG, (run,))))
+        run = ArchivedRun(Frontier(0, ()), tuple(ranges), RekorV2Log(bodies).source().latest())
+        files.write(manifest_name(LOG.log), to_json(ArchiveManifest(LOG, (run,))))
         build_maps(ArchiveWriter(files, LOG, lambda _one, _other: ()))
         second = independent_map.maps_of_keys([independent_map.keys_of(each) for each in bodies], SMALLEST)
         assert read_maps(files, LOG.log).root_at(len(bodies)) == independent_map.index_root(second, SMALLEST)

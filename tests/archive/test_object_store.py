@@ -8,12 +8,12 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from monitor.archive.files import ArchiveFault, ArchiveFiles
-from monitor.archive.query import Match, Query
+from monitor.archive.query import MatchMode, Query
 from monitor.archive.search import Archive
 from monitor.archive.writing import read_manifest
 from tests.archive.conftest import Place, varied_bodies
 
-EVERYTHING = Query("*", match=Match.GLOB, limit=1000)
+EVERYTHING = Query("*", match=MatchMode.GLOB, limit=1000)
 
 
 @pytest.fixture

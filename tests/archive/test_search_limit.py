@@ -7,7 +7,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from monitor.archive.query import MOST_OF_A_PAGE, Match, Query
+from monitor.archive.query import MOST_OF_A_PAGE, MatchMode, Query
 from monitor.config import WebConfig
 from monitor.daemon import rekor_search
 from monitor.daemon.rekor_search import load_key, search_router
@@ -105,7 +105,7 @@ def test_the_work_of_a_question_is_bounded_and_what_is_left_out_is_told(
 
 
 def place_rows(place: Place) -> list[int]:
-    query = Query("https://github.com/*", match=Match.GLOB, limit=1000)
+    query = Query("https://github.com/*", match=MatchMode.GLOB, limit=1000)
     return sorted(row.index for row in place.archive.search(query).rows)
 
 

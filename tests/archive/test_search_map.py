@@ -22,7 +22,7 @@ from monitor.archive.files import ArchiveFault, ArchiveFiles
 from monitor.archive.map_answers import answer_document
 from monitor.archive.map_building import MapBuilder, build_maps, check_maps, rebuild_maps
 from monitor.archive.map_files import read_maps
-from monitor.archive.ranges import Manifest, Run, to_json
+from monitor.archive.ranges import ArchivedRun, ArchiveManifest, to_json
 from monitor.archive.rows import SCHEMA
 from monitor.archive.search_index import KeyKind
 from monitor.archive.search_map import AnswerInvalid, check_answer
@@ -87,12 +87,12 @@ def leaf(number: int) -> bytes:
 
 def archived(files: ArchiveFiles, entries: Entries) -> ArchiveWriter:
     """An archive of these entries, in ranges of `WIDTH`."""
-    run = Run(Frontier(0, ()), (), SignedHead(LOG.log, 0, Frontier(0, ()).root(), b""))
+    run = ArchivedRun(Frontier(0, ()), (), SignedHead(LOG.log, 0, Frontier(0, ()).root(), b""))
     for first in range(0, len(entries), WIDTH):
         written = write_range(files, LOG, rows_of_entries(entries[first : first + WIDTH], first))
         run = replace(run, ranges=(*run.ranges, written))
     run = replace(run, head=RekorV2Log([leaf(number) for number in range(len(entries))]).source().latest())
-    files.write(manifest_name(LOG.log), to_json(Manifest(LOG, (run,))))
+    files.write(manifest_name(LOG.log), to_json(ArchiveManifest(LOG, (run,))))
     return ArchiveWriter(files, LOG, lambda _one, _other: ())
 
 
@@ -405,7 +405,7 @@ def test_entries_before_the_archive_have_no_index_root(place: Place) -> None:
         answer_document(place.files, place_manifest(place), [(KeyKind.IDENTITY, "a@example.com")])
 
 
-def place_manifest(place: Place) -> Manifest:
+def place_manifest(place: Place) -> ArchiveManifest:
     manifest = writing.read_manifest(place.files, "rekor-v2")
     assert manifest is not None
     return manifest

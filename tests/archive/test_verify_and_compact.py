@@ -13,8 +13,8 @@ import pytest
 from monitor.archive import compacting, search
 from monitor.archive.compacting import compact, compactable
 from monitor.archive.map_building import rebuild_maps
-from monitor.archive.query import Match, Query
-from monitor.archive.ranges import ArchivedRange, Manifest, to_json
+from monitor.archive.query import MatchMode, Query
+from monitor.archive.ranges import ArchivedRange, ArchiveManifest, to_json
 from monitor.archive.search_index import index_of
 from monitor.archive.writing import (
     ArchiveWriter,
@@ -28,10 +28,10 @@ from monitor.archive.writing import (
 )
 from tests.archive.conftest import RANGE, Place, varied_bodies
 
-EVERYTHING = Query("*", match=Match.GLOB, limit=10_000)
+EVERYTHING = Query("*", match=MatchMode.GLOB, limit=10_000)
 
 
-def manifest_of(place: Place) -> Manifest:
+def manifest_of(place: Place) -> ArchiveManifest:
     manifest = read_manifest(place.files, "rekor-v2")
     assert manifest is not None
     return manifest
@@ -219,7 +219,11 @@ def test_a_log_that_shows_other_entries_now_mends_nothing(place: Place) -> None:
 def test_compaction_opens_fewer_files_and_changes_no_answer(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     place.served.log.append(*varied_bodies(130, 200))
     place.build()
-    queries = [EVERYTHING, Query("dev3@example.com", limit=999), Query("https://github.com/org1/", match=Match.PREFIX)]
+    queries = [
+        EVERYTHING,
+        Query("dev3@example.com", limit=999),
+        Query("https://github.com/org1/", match=MatchMode.PREFIX),
+    ]
     before = [place.archive.search(query, per_day=True) for query in queries]
     manifest = manifest_of(place)
     (group,) = compactable(manifest, RANGE, 4)

@@ -16,12 +16,12 @@ import pyarrow as pa
 import pytest
 from fastapi import FastAPI
 
-from monitor.archive.answer import LogCoverage
+from monitor.archive.answer import LogSearchCoverage
 from monitor.archive.building import RowMaker
 from monitor.archive.files import ArchiveFault, ArchiveFiles
 from monitor.archive.map_answers import answer_document
-from monitor.archive.query import BadQuery, Match, Query, read_moment
-from monitor.archive.ranges import Manifest, Run, to_json
+from monitor.archive.query import BadQuery, MatchMode, Query, read_moment
+from monitor.archive.ranges import ArchivedRun, ArchiveManifest, to_json
 from monitor.archive.rows import rows_of
 from monitor.archive.search import Archive
 from monitor.archive.search_index import KeyKind
@@ -200,7 +200,7 @@ def test_an_archive_without_a_log_covers_nothing(tmp_path: Path) -> None:
 
 def test_an_answer_says_which_signed_head_it_covers() -> None:
     at = datetime(2026, 11, 28, tzinfo=UTC)
-    whole = LogCoverage("ct-2022", ((0, 81_234_567),), 81_234_567, at)
+    whole = LogSearchCoverage("ct-2022", ((0, 81_234_567),), 81_234_567, at)
     assert whole.sentence() == "complete for ct-2022, entries 0 to 81234566 (signed head of 2026-11-28T00:00:00Z)"
     later = replace(whole, spans=((1_000_000, 81_234_567),))
     assert later.sentence() == "ct-2022: entries 1000000 to 81234566 of 81234567 (signed head of 2026-11-28T00:00:00Z)"
@@ -288,9 +288,9 @@ def test_an_exact_look_up_reads_a_few_pages_of_a_file(tmp_path: Path, monkeypatc
     entries = [([f"dev{number}@example.com"], sha256(f"{number}".encode()).digest()) for number in range(width)]
     files = ArchiveFiles(str(tmp_path))
     written = write_range(files, LOG, rows_of_entries(entries, 0))
-    run = Run(Frontier(0, ()), (written,), SignedHead(LOG.log, 0, Frontier(0, ()).root(), b""))
+    run = ArchivedRun(Frontier(0, ()), (written,), SignedHead(LOG.log, 0, Frontier(0, ()).root(), b""))
     run = replace(run, head=SignedHead(LOG.log, width, run.end().root(), b""))
-    files.write(manifest_name(LOG.log), to_json(Manifest(LOG, (run,))))
+    files.write(manifest_name(LOG.log), to_json(ArchiveManifest(LOG, (run,))))
     whole = written.rows.size + written.index.size
     opened: list[Counted] = []
 
@@ -305,7 +305,7 @@ def test_an_exact_look_up_reads_a_few_pages_of_a_file(tmp_path: Path, monkeypatc
         assert [row.index for row in answer.rows] == [4711]
         assert 0 < Counted.total < whole / 5, (text, Counted.total, whole)
     Counted.total = 0
-    assert sum(map(len, Archive(files).stream(Query("dev", match=Match.PREFIX), {}))) == width
+    assert sum(map(len, Archive(files).stream(Query("dev", match=MatchMode.PREFIX), {}))) == width
     assert Counted.total > whole / 2, "control: bytes are counted"
     for each in opened:
         each.close()

@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from monitor.backscan.step import Step, backscan_step, missing_ranges
+from monitor.backscan.step import BackscanStep, backscan_step, missing_ranges
 from monitor.following.follower import LogFollower, Timing, baseline
 from monitor.following.scan_batch import RuleScanner
 from monitor.judging.judge import RuleJudge
@@ -67,7 +67,7 @@ class Watched:
             Timing(lambda: NOW, lambda _: None),
         ).run_pass()
 
-    def step(self, text: str, entries: int = 16) -> Step | None:
+    def step(self, text: str, entries: int = 16) -> BackscanStep | None:
         rules = rules_of(text)
         gaps = missing_ranges(self.store, LOG, selections(rules))
         if not gaps:

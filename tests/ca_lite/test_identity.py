@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ca_lite.errors import Refused
+from ca_lite.errors import CaRefused
 from ca_lite.identity import challenges_of, is_email, principal_for
 from ca_lite.issuer_config import load_issuers
 from ca_lite.issuers import Issuer
@@ -113,7 +113,7 @@ def test_a_dex_style_issuer_claim_replaces_the_issuer() -> None:
     configured = issuer("email", issuer_claim="$.federated_claims.connector_id")
     token = claims(email="a@b.c", email_verified=True, federated_claims={"connector_id": "https://accounts.example"})
     assert principal_for(configured, token).claims["issuer"] == "https://accounts.example"
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(CaRefused) as refused:
         principal_for(configured, claims(email="a@b.c", email_verified=True))
     assert refused.value.reason == "ISSUER_CLAIM_MISSING"
 
@@ -153,7 +153,7 @@ def test_a_dex_style_issuer_claim_replaces_the_issuer() -> None:
     ],
 )
 def test_what_does_not_fit_is_refused(configured: Issuer, token: dict[str, Any], reason: str) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(CaRefused) as refused:
         principal_for(configured, token)
     assert refused.value.reason == reason
 

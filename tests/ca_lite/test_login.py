@@ -13,7 +13,7 @@ import jwt
 import pytest
 
 from ca_lite.errors import ConfigError
-from ca_lite.login import DevelopmentLogin, PasswordLogin, Throttled
+from ca_lite.login import DevelopmentLogin, PasswordLogin, TooManyGuesses
 from ca_lite.settings import Layout
 from ca_lite.users import User, add_user, changing, hash_password, read_users
 from tests.support.ca_server import CA_LITE, DEVELOPMENT_LOGIN, CaServer, ca_server, make_ca, run
@@ -135,7 +135,7 @@ def test_guesses_at_one_user_are_throttled_from_every_address_and_then_let_throu
     login = one_user()
     for number in range(5):
         assert login.sign_in(MIA, f"guess number {number}", f"192.0.2.{number}", 0) is None
-    with pytest.raises(Throttled) as refused:
+    with pytest.raises(TooManyGuesses) as refused:
         login.sign_in(MIA.lower(), PASSWORD, "198.51.100.1", 0)
     assert 0 < refused.value.seconds <= 12
     assert login.sign_in(MIA, PASSWORD, "198.51.100.1", 13) == MIA
@@ -145,7 +145,7 @@ def test_guesses_from_one_address_are_throttled_over_all_users() -> None:
     login = PasswordLogin(lambda: MappingProxyType({}))
     for number in range(30):
         assert login.sign_in(f"user{number}@lab.local", "x", "192.0.2.1", 0) is None
-    with pytest.raises(Throttled):
+    with pytest.raises(TooManyGuesses):
         login.sign_in("another@lab.local", "x", "192.0.2.1", 0)
 
 

@@ -22,7 +22,7 @@ from ca_lite.journal import ISSUED, REQUESTED, Issuance, Journal
 from ca_lite.keys import chain_pem, generate, now, read_limited, read_private_key, write_private_key, write_secret
 from ca_lite.rate_limit import RateLimiter
 from ca_lite.self_check import self_check
-from ca_lite.service import Reloaded, Service
+from ca_lite.service import CaService, Reloaded
 from ca_lite.settings import Layout, load_settings
 from ca_lite.setup import initialise
 from tests.ca_lite.ct_stub import CtStub
@@ -65,10 +65,10 @@ def test_init_never_touches_a_directory_in_use(layout: Layout, log_trust: Path) 
 
 def test_a_passphrase_locks_every_chain_key(tmp_path: Path, log_trust: Path) -> None:
     layout = make(tmp_path / "ca", log_trust, b"open sesame")
-    Service(layout, b"open sesame").journal.close()
+    CaService(layout, b"open sesame").journal.close()
     for wrong in (None, b"wrong"):
         with pytest.raises(ConfigError, match="check the passphrase"):
-            Service(layout, wrong)
+            CaService(layout, wrong)
 
 
 def test_keys_that_clients_reject_are_refused_at_init() -> None:
@@ -77,7 +77,7 @@ def test_keys_that_clients_reject_are_refused_at_init() -> None:
 
 
 def test_a_good_directory_passes_its_self_check(layout: Layout, stub: CtStub) -> None:
-    service = Service(layout)
+    service = CaService(layout)
     entered = len(stub.chains)
     assert self_check(service, now()) == []
     assert len(stub.chains) == entered  # checking must not leave entries in a public log
@@ -85,7 +85,7 @@ def test_a_good_directory_passes_its_self_check(layout: Layout, stub: CtStub) ->
 
 
 def test_the_self_check_sees_what_clients_would(layout: Layout) -> None:
-    service = Service(layout)
+    service = CaService(layout)
     assert "ends at" in self_check(service, now() + timedelta(days=1090))[0]
     with pytest.raises(ConfigError, match="clients reject everything"):
         self_check(service, now() + timedelta(days=1200))
@@ -99,7 +99,7 @@ def test_the_self_check_sees_what_clients_would(layout: Layout) -> None:
 def test_a_missing_journal_is_never_a_first_run(layout: Layout) -> None:
     layout.journal.unlink()
     with pytest.raises(ConfigError, match="does not start"):
-        Service(layout)
+        CaService(layout)
 
 
 @pytest.mark.parametrize("content", [b"not a database, but long enough to look at", b""])

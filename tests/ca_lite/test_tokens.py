@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from pytest_httpserver import HTTPServer
 
-from ca_lite.errors import Refused
+from ca_lite.errors import CaRefused
 from ca_lite.issuer_config import load_issuers
 from ca_lite.issuer_keys import Discovery
 from ca_lite.issuers import Issuers
@@ -84,7 +84,7 @@ def check(provider: Provider, token: str, source: Discovery | None = None) -> Ve
 
 
 def reason(provider: Provider, token: str, source: Discovery | None = None) -> str:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(CaRefused) as refused:
         check(provider, token, source)
     return refused.value.reason
 

@@ -17,7 +17,7 @@ from tuf.ngclient import FetcherInterface, Updater
 from ca_lite.errors import ConfigError
 from ca_lite.keys import now, read_chain, spki
 from ca_lite.log_trust import parse_log_trust
-from ca_lite.settings import Layout, Settings, checked_url, load_settings
+from ca_lite.settings import CaSettings, Layout, checked_url, load_settings
 from ca_lite.setup import initialise, write_trust
 from ca_lite.tuf_repository import TARGETS_LIFETIME, TIMESTAMP_LIFETIME, refresh
 from tests.ca_lite.ct_stub import CtStub
@@ -194,7 +194,7 @@ def test_the_server_serves_the_repository_and_nothing_beside_it(ca: CaServer, ht
 @pytest.mark.parametrize("url", ["http://localhost:8080", "https://ca.example.com", "http://[::1]:80"])
 def test_an_origin_is_a_good_url(url: str) -> None:
     assert checked_url(url) == url
-    assert Settings(version=1, url=url, organization="x").host
+    assert CaSettings(version=1, url=url, organization="x").host
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from monitor.store.database import open_database
 from monitor.store.sql import Base, table
-from monitor.store.tables import AlertRow, DeliveryRow, FindingRow, LogDay, Unreadable, WatchedSpan
+from monitor.store.tables import AlertRow, DeliveryRow, FindingRow, LogDay, UnreadableRow, WatchedSpan
 from tests.crash.scene import (
     CERTIFICATE_LOG,
     CERTIFICATES_FOUND,
@@ -123,7 +123,7 @@ def messages(folder: Path, channel: str) -> dict[str, str]:
 
 def check_truth(folder: Path) -> None:
     """Whether a life found and told what the scene says, neither more nor less."""
-    found, unread, alerts = table(FindingRow), table(Unreadable), table(AlertRow)
+    found, unread, alerts = table(FindingRow), table(UnreadableRow), table(AlertRow)
     with closing(open_database(str(folder / "signwatch.db"))) as database, database.read() as connection:
         for log, wanted in ((LOG, FOUND), (CERTIFICATE_LOG, CERTIFICATES_FOUND)):
             rows = connection.execute(select(found.c.entry, found.c.rule, found.c.outcome).where(found.c.log == log))

@@ -28,7 +28,7 @@ from monitor.config import Config, TrustConfig
 from monitor.daemon.pass_result import PassResult
 from monitor.daemon.supervisor import LogSupervisor, Watching
 from monitor.daemon.trust_watch import TrustWatch
-from monitor.following.follower import Limits, Timing
+from monitor.following.follower import FollowLimits, Timing
 from monitor.http_fetcher import Expect
 from monitor.judging.active_rules import RuleKeeper
 from monitor.judging.judge import RuleJudge
@@ -57,7 +57,7 @@ from tlog.static_ct import static_ct_key
 
 _POLICY: Final = DeliveryPolicy(singles=2, urgent_singles=2)
 _BATCH: Final = 4
-_LIMITS: Final = Limits(batch_entries=_BATCH, pauses=())
+_LIMITS: Final = FollowLimits(batch_entries=_BATCH, pauses=())
 _PASSES: Final = 6
 _HOLD: Final = timedelta(minutes=1)
 

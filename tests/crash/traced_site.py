@@ -18,7 +18,7 @@ from sqlalchemy import select
 from monitor.cli import run_command
 from monitor.store.database import open_database
 from monitor.store.sql import SEAL, Base, UtcTime, broken_seals, table
-from monitor.store.tables import FindingRow, Unreadable
+from monitor.store.tables import FindingRow, UnreadableRow
 from tests.crash.outcome import messages
 from tests.support.misbehaving_log import RekorV2Log
 from tests.support.served_log import served_log, signing_body
@@ -189,7 +189,7 @@ def outcome(home: Path) -> dict[str, Any]:
 
 def check_truth(home: Path) -> None:
     """Whether what is in the log was found: a comparison alone would not notice what is lost in every run."""
-    found, unread = table(FindingRow), table(Unreadable)
+    found, unread = table(FindingRow), table(UnreadableRow)
     with closing(open_database(str(home / "signwatch.db"))) as database, database.read() as connection:
         judged = dict(connection.execute(select(found.c.entry, found.c.outcome)).tuples().all())
         assert judged == dict.fromkeys(range(3), "expected") | {3: "unexpected", 5: "unexpected"}

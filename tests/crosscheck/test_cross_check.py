@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monitor.crosscheck.bundle_check import BundleRelation, BundleVerdict, CrossCheck
-from monitor.crosscheck.bundles import BadBundle, View
+from monitor.crosscheck.bundles import BadBundle, BundleView
 from monitor.following.follower import LogFollower, Timing, baseline
 from monitor.model.errors import FetchFailed
 from monitor.model.log_source import LogSource
@@ -35,20 +35,20 @@ def follow(store: Store, log: MisbehavingLog, start: int = 0) -> None:
     LogFollower(source, store, NumberScanner(), EverythingIsNews(), Timing(lambda: NOW, lambda _: None)).run_pass()
 
 
-def views(log: MisbehavingLog, index: int, size: int | None = None) -> list[View]:
+def views(log: MisbehavingLog, index: int, size: int | None = None) -> list[BundleView]:
     return views_in(bundle(entry(log, index, size)), trust_root(log))
 
 
-def view(log: MisbehavingLog, index: int, size: int | None = None) -> View:
+def view(log: MisbehavingLog, index: int, size: int | None = None) -> BundleView:
     (only,) = views(log, index, size)
     return only
 
 
-def offline(store: Store, seen: View) -> BundleVerdict:
+def offline(store: Store, seen: BundleView) -> BundleVerdict:
     return CrossCheck(store, lambda: NOW).check(seen)
 
 
-def online(store: Store, seen: View, log: MisbehavingLog) -> BundleVerdict:
+def online(store: Store, seen: BundleView, log: MisbehavingLog) -> BundleVerdict:
     return CrossCheck(store, lambda: NOW, lambda _: log.source()).check(seen)
 
 
@@ -183,7 +183,7 @@ def test_a_log_that_is_down_leaves_the_question_open(kind: type[MisbehavingLog],
     log.grow(5)
     seen = view(log, 3)
 
-    def down(_: View) -> LogSource:
+    def down(_: BundleView) -> LogSource:
         raise FetchFailed("down")
 
     told = CrossCheck(store, lambda: NOW, down).check(seen)
@@ -273,10 +273,10 @@ def test_a_spoiled_entry_proves_nothing_and_spoils_no_other(kind: type[Misbehavi
     bad = copy.deepcopy(good)
     spoiled()[how](bad)
     first, second, third = entries_in(bundle(good, bad, entry(log, 5)), trust_root(log))
-    assert isinstance(first, View)
+    assert isinstance(first, BundleView)
     assert isinstance(second, BadBundle)
     assert len(str(second)) < 400
-    assert isinstance(third, View)
+    assert isinstance(third, BundleView)
     with pytest.raises(BadBundle):
         views_in(bundle(good, bad), trust_root(log))
 

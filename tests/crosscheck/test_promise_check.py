@@ -12,7 +12,7 @@ from monitor.crosscheck.bundle_check import BundleRelation
 from monitor.crosscheck.bundle_promises import PromiseCheck
 from monitor.crosscheck.bundles import (
     BadBundle,
-    NoProof,
+    EntryWithoutProof,
     Promised,
     read_certificate_timestamps,
 )
@@ -71,7 +71,7 @@ def online(store: Store, log: RekorV1Log) -> PromiseCheck:
 def test_an_entry_with_nothing_but_a_timestamp_is_read() -> None:
     log = v1()
     (only,) = entries_in(bundle(stamped(log, 7)), trust_root(log))
-    assert isinstance(only, NoProof)
+    assert isinstance(only, EntryWithoutProof)
     told = promised(log, 7)
     assert (told.promise.index, told.promise.leaf) == (7, log.leaves[7])
     assert read(log, entry(log, 7)) is None, "an entry without a timestamp makes no promise"

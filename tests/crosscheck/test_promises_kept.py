@@ -15,7 +15,7 @@ from monitor.model.log_source import PromisingSource, SignedHead
 from monitor.store import promises as room
 from monitor.store.database import Database
 from monitor.store.fsck import fsck
-from monitor.store.promises import Tally
+from monitor.store.promises import PromiseTally
 from monitor.store.reading import Reading
 from monitor.store.store import Store
 from tests.proof.test_promises import PROMISING, promise_of, with_entries
@@ -47,7 +47,7 @@ def follow(store: Store, log: MisbehavingLog) -> None:
     LogFollower(source, store, NumberScanner(), EverythingIsNews(), Timing(lambda: NOW, lambda _: None)).run_pass()
 
 
-def tally(store: Store) -> Tally:
+def tally(store: Store) -> PromiseTally:
     """Numbers without those overdue: the promises of logs in memory are years old."""
     return replace(store.promises.tally(NOW), overdue=0)
 
@@ -74,12 +74,12 @@ def test_19_promises_are_settled_once_the_log_reaches_them(kind: type[Misbehavin
     assert store.promises.remember(wanted, NOW) == 4
     assert store.promises.remember(wanted, NOW) == 0, "known ones are left alone"
     assert a_round(store, log).kept == 2
-    assert tally(store) == Tally(pending=2, kept=2)
+    assert tally(store) == PromiseTally(pending=2, kept=2)
     more = with_entries(kind, 90)
     log.append(*more.leaves[70:])
     follow(store, log)
     assert a_round(store, log, NOW + timedelta(minutes=1)).kept == 2
-    assert tally(store) == Tally(kept=4)
+    assert tally(store) == PromiseTally(kept=4)
     assert fsck(database) == []
 
 
@@ -118,7 +118,7 @@ def test_19_killed_between_evidence_and_record_it_is_told_once(
             a_round(store, log)
     assert len(Reading(database).evidence(10)) == 1, "evidence first"
     assert len(a_round(store, log).broken) == 1
-    assert tally(store) == Tally(broken=1)
+    assert tally(store) == PromiseTally(broken=1)
     assert len(Reading(database).evidence(10)) == 1
     assert [each.alert.kind for each in Reading(database).alerts(1000)].count("log-promise-broken") == 1
     assert fsck(database) == []
@@ -136,7 +136,7 @@ def test_19_an_index_given_to_another_entry_is_told_at_once(kind: type[Misbehavi
     assert (alert.kind, alert.owner, alert.severity) == ("log-promise-broken", Owner.LOG_MISBEHAVED, Severity.PAGE)
     assert dict(alert.facts)["Promised index"] == "40"
     assert kept.document["strength"] == "transferable"
-    assert tally(store) == Tally(kept=1, broken=1)
+    assert tally(store) == PromiseTally(kept=1, broken=1)
     assert a_round(store, log).broken == [], "told once"
     assert store.promises.remember([promise_of(log, 4711, 40)], NOW) == 0
     assert fsck(database) == []
@@ -177,7 +177,7 @@ def test_19_a_replica_that_lags_does_not_page(database: Database) -> None:
     for hour in range(10):
         done = a_round(store, log, NOW + timedelta(hours=hour), signed_at=promise.due(NOW))
         assert (done.unshown, done.broken) == ([], [])
-    assert store.promises.tally(LATER) == Tally(pending=1, overdue=1)
+    assert store.promises.tally(LATER) == PromiseTally(pending=1, overdue=1)
 
 
 def test_19_a_tree_that_goes_on_and_never_reaches_the_index_is_blamed(database: Database) -> None:
@@ -232,7 +232,7 @@ def test_more_than_there_is_room_for_is_counted(database: Database, monkeypatch:
     many = [promise_of(log, 100 + n, 100 + n) for n in range(8)]
     assert store.promises.remember(many[:3], NOW) == 3
     assert store.promises.remember(many, NOW) == 2
-    assert tally(store) == Tally(pending=5, refused=3)
+    assert tally(store) == PromiseTally(pending=5, refused=3)
     assert fsck(database) == []
 
 
@@ -241,9 +241,9 @@ def test_what_stays_undecided_for_a_month_is_counted_and_let_go(database: Databa
     follow(store, log)
     store.promises.remember([promise_of(log, 100, 100)], NOW)
     a_round(store, log, NOW + timedelta(days=30))
-    assert store.promises.tally(LATER) == Tally(pending=1, overdue=1), "made years ago, known for a month"
+    assert store.promises.tally(LATER) == PromiseTally(pending=1, overdue=1), "made years ago, known for a month"
     a_round(store, log, NOW + timedelta(days=30, seconds=1))
-    assert store.promises.tally(LATER) == Tally(undecided=1)
+    assert store.promises.tally(LATER) == PromiseTally(undecided=1)
 
 
 def test_fsck_verifies_every_promise_again(database: Database) -> None:
@@ -276,7 +276,7 @@ def test_evidence_that_holds_a_promise_makes_it_one_to_be_asked_for(database: Da
     source = log.source().identity
     bare = Evidence("v1", source.api, "log-entries-not-in-tree", "d", source.spki, source.key_name, (), event="e")
     store.keep_evidence(bare, ())
-    assert tally(store) == Tally()
+    assert tally(store) == PromiseTally()
     store.keep_evidence(replace(bare, event="f", promises=(swapped.signed,)), ())
-    assert tally(store) == Tally(pending=1)
+    assert tally(store) == PromiseTally(pending=1)
     assert len(a_round(store, log, SINCE).broken) == 1

@@ -16,7 +16,7 @@ from monitor.commands.terminal import Exit
 from monitor.config import CanaryConfig, load_config
 from monitor.daemon import assembly, canary
 from monitor.daemon.assembly import assemble
-from monitor.daemon.canary import CannotSign, Signed, sign_with_sign_lite
+from monitor.daemon.canary import CannotSign, SignedCanary, sign_with_sign_lite
 from monitor.daemon.daemon import Daemon
 from monitor.following.follower import Timing
 from monitor.model.errors import BadConfig
@@ -65,11 +65,11 @@ class Scene:
         monkeypatch.setattr(assembly, "Canary", partial(canary.Canary, sign=self.sign))
         self.daemon = Daemon(self.monitor)
 
-    def sign(self, _config: CanaryConfig, artifact: bytes) -> Signed:
+    def sign(self, _config: CanaryConfig, artifact: bytes) -> SignedCanary:
         if self.trouble is not None:
             raise self.trouble
         self.log(sha256(artifact).hexdigest())
-        return Signed(self.log_id, BUNDLE)
+        return SignedCanary(self.log_id, BUNDLE)
 
     def log(self, digest: str) -> None:
         certificate = make_certificate(CA, san=IDENTITY, issuer=ISSUER, not_after=CA_NOT_AFTER)

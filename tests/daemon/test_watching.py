@@ -18,7 +18,7 @@ from monitor.commands.terminal import Exit
 from monitor.config import TrustConfig
 from monitor.daemon.pass_result import PassResult
 from monitor.daemon.supervisor import LogSupervisor, Watching
-from monitor.following.follower import Limits, LogFollower, Timing, baseline
+from monitor.following.follower import FollowLimits, LogFollower, Timing, baseline
 from monitor.judging.active_rules import RuleKeeper
 from monitor.judging.reevaluation import Rechecked
 from monitor.model.errors import FetchFailed, OwnFault
@@ -71,7 +71,7 @@ class Place:
             self.name,
             opening,
             Services(self.store, self.rules, self.trust, self.meter, Timing(self.clock, lambda _seconds: None)),
-            Watching(Freshness(timedelta(hours=1), self.busy), limits=Limits(batch_entries=8)),
+            Watching(Freshness(timedelta(hours=1), self.busy), limits=FollowLimits(batch_entries=8)),
         )
 
     def alerts(self) -> list[str]:
@@ -272,7 +272,7 @@ def _follow_once(store: Store, log: MisbehavingLog) -> None:
         NumberScanner(),
         EverythingIsNews(),
         Timing(Clock(), lambda _seconds: None),
-        limits=Limits(batch_entries=8),
+        limits=FollowLimits(batch_entries=8),
     )
     follower.run_pass()
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from monitor.crosscheck.bundle_check import _two_views
-from monitor.crosscheck.bundles import View
+from monitor.crosscheck.bundles import BundleView
 from monitor.model.errors import Evidence, LogMisbehaved
 from monitor.model.log_source import TrustedHead
 from monitor.proof.evidence import NotEvidence, check_evidence, to_document
@@ -233,7 +233,7 @@ def test_bundles_of_a_split_view_convince_it_too() -> None:
         assert verdicts(document) == (True, True)
 
 
-def _of(view: View) -> KeptView:
+def _of(view: BundleView) -> KeptView:
     return KeptView("tree", view.head.size, view.head.root, view.head.raw, view.index, view.leaf, view.proof)
 
 

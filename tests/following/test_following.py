@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.following.follower import Limits, baseline
+from monitor.following.follower import FollowLimits, baseline
 from monitor.http_fetcher import ServerFailed
 from monitor.model.errors import FetchFailed, LogMisbehaved, OwnFault, StateConflict
 from monitor.model.log_source import TrustedHead
@@ -86,7 +86,7 @@ def test_findings_do_not_depend_on_the_size_of_batches(
 ) -> None:
     log = kind()
     log.grow(entries)
-    seen = Watch(log, limits=Limits(batch_entries=batch))
+    seen = Watch(log, limits=FollowLimits(batch_entries=batch))
     with ThreadPoolExecutor(2) as executor:
         seen.follower._executor = executor if ahead else None
         seen.begin()
@@ -99,7 +99,7 @@ def test_findings_do_not_depend_on_the_size_of_batches(
 def test_a_batch_cut_short_by_its_bytes_loses_nothing(kind: type[MisbehavingLog]) -> None:
     log = kind()
     log.grow(120)
-    seen = Watch(log, limits=Limits(batch_entries=50, batch_bytes=600))
+    seen = Watch(log, limits=FollowLimits(batch_entries=50, batch_bytes=600))
     with ThreadPoolExecutor(2) as executor:
         seen.follower._executor = executor
         seen.begin()
@@ -110,7 +110,7 @@ def test_a_batch_cut_short_by_its_bytes_loses_nothing(kind: type[MisbehavingLog]
 def test_a_pass_may_end_early_and_the_next_goes_on() -> None:
     log = RekorV1Log()
     log.grow(100)
-    seen = Watch(log, limits=Limits(batch_entries=10, entries_per_pass=30)).begin()
+    seen = Watch(log, limits=FollowLimits(batch_entries=10, entries_per_pass=30)).begin()
     assert [seen.follow().backlog for _ in range(4)] == [40, 10, 0, 0]
     assert seen.found() == list(range(0, 100, 7))
 
@@ -273,7 +273,7 @@ def test_killed_at_any_step_it_ends_with_the_same_findings(kind: type[Misbehavin
         log = kind()
         log.grow(90)
         state = MemoryState(steps)
-        seen = Watch(log, state, Limits(batch_entries=32))
+        seen = Watch(log, state, FollowLimits(batch_entries=32))
         for count in (0, 100, 1):
             log.grow(count)
             for _ in range(2):

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from alerts.alert import Alert
-from monitor.following.follower import Limits, LogFollower, Timing, baseline
+from monitor.following.follower import FollowLimits, LogFollower, Timing, baseline
 from monitor.model.errors import Evidence, LogMisbehaved
 from monitor.model.log_source import Position, SignedHead
 from monitor.model.state import Batch
@@ -21,7 +21,7 @@ from tests.support.harness import KINDS, NOW, EverythingIsNews, NumberScanner
 from tests.support.memory_state import Died, Steps
 from tests.support.misbehaving_log import MisbehavingLog, RekorV2Log
 
-LIMITS = Limits(batch_entries=64)
+LIMITS = FollowLimits(batch_entries=64)
 
 
 class Mortal:

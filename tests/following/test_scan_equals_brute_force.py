@@ -10,7 +10,7 @@ from monitor.model.log_source import LogApi, LogEntry
 from rules.matching.matcher import compile_rules
 from rules.pattern import Pattern, PatternForm
 from rules.rule import Rule
-from rules.selection import AllOf, AnyOf, Condition, Match, matching_signers
+from rules.selection import AllOf, AnyOf, Condition, FieldMatch, matching_signers
 from sigstore_entries.entry import decode_ct, decode_rekor
 from sigstore_entries.signing import UNREADABLE_SIGNER, EntryRef, Signing, Unreadable
 from tests.support import entries as made
@@ -40,7 +40,7 @@ def rules_about(signings: list[Signing], chance: random.Random, count: int) -> l
             return match("fingerprint", *(print_ for each in signing.signers for print_ in each.fingerprints[-1:]))
         field = chance.choice([*known, "identity", "identity", "identity"])
         texts = known[field] or ["nothing of the kind"]
-        return Match(field, tuple(pattern(chance.choice(texts), chance) for _ in range(chance.choice((1, 1, 2)))))
+        return FieldMatch(field, tuple(pattern(chance.choice(texts), chance) for _ in range(chance.choice((1, 1, 2)))))
 
     def select() -> Condition:
         if chance.random() < 0.6:
@@ -50,8 +50,8 @@ def rules_about(signings: list[Signing], chance: random.Random, count: int) -> l
     return [Rule(f"rule-{number}", select()) for number in range(count)]
 
 
-def match(field: str, *texts: str) -> Match:
-    return Match(field, tuple(Pattern(PatternForm.EXACT, text) for text in texts or ("none",)))
+def match(field: str, *texts: str) -> FieldMatch:
+    return FieldMatch(field, tuple(Pattern(PatternForm.EXACT, text) for text in texts or ("none",)))
 
 
 def pattern(text: str, chance: random.Random) -> Pattern:

@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from alerts.alert import Severity
-from monitor.following.follower import Limits
+from monitor.following.follower import FollowLimits
 from monitor.http_fetcher import NotFound, Refused, WrongContent
 from monitor.logs.rekor_v2 import RekorV2Source
 from monitor.model.errors import FetchFailed, LogMisbehaved, MalformedEntries, NotShown
@@ -462,7 +462,7 @@ def test_7_growth_after_the_keys_time_is_told_once_and_stops_nothing(kind: type[
 def test_16_a_virtual_index_is_never_taken_for_a_local_one() -> None:
     log = RekorV1Log(offset=4_163_431)
     log.grow(50)
-    seen = Watch(log, limits=Limits(batch_entries=64)).begin()
+    seen = Watch(log, limits=FollowLimits(batch_entries=64)).begin()
     assert seen.found() == list(range(0, 50, 7))
 
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from log_lite.keys import KeyUnusable
-from log_lite.ledger import Draft, Ledger, LogDamaged, Receipt, Sealed, insert
+from log_lite.ledger import Ledger, LogDamaged, PendingEntry, Receipt, Sealed, insert
 from log_lite.sequencer import NotStored, Sequencer
 from log_lite.store import StoreUnusable
 from tests.log_lite.client import LogClient, hashedrekord, hashedrekord_v2
@@ -94,8 +94,8 @@ def check_all_there(log: LogClient, accepted: list[tuple[str, Any]]) -> None:
             assert hashes[position * 32 : (position + 1) * 32] == leaf
 
 
-def draft(body: bytes, tree: str = "v1") -> Draft:
-    return Draft(tree, leaf_hash(body), lambda _index, _now: Sealed(body))
+def draft(body: bytes, tree: str = "v1") -> PendingEntry:
+    return PendingEntry(tree, leaf_hash(body), lambda _index, _now: Sealed(body))
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_a_batch_is_all_or_nothing_and_the_submitters_hear_of_it(folder: Path) -
         raise ValueError("no leaf can be made of this")
 
     with pytest.raises(NotStored):
-        sequencer.submit(Draft("v1", b"broken", broken))
+        sequencer.submit(PendingEntry("v1", b"broken", broken))
     receipt = sequencer.submit(draft(b"afterwards"))
     assert isinstance(receipt, Receipt)
     assert receipt.entry.index == 2, "a failed batch takes no index and does not end the writer"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from monitor.http_fetcher import Unreachable
-from monitor.logs.opening import LogDescription, Trees, open_sources
+from monitor.logs.opening import LogDescription, TreeSources, open_sources
 from monitor.model.errors import FetchFailed, NotShown, OwnFault
 from monitor.model.log_source import LogApi
 from tests.support.harness import KINDS
@@ -134,7 +134,7 @@ def test_trees_that_the_pinned_key_did_not_sign_are_no_sources_unless_they_are_f
     assert [s.identity.log for s in sources] == ["name/17", f"name/{log.tree_id}"]
     followed = open_sources(description(log, known_trees=("1001",)), log)
     assert [s.identity.log for s in followed] == ["name/17", "name/1001", f"name/{log.tree_id}"]
-    assert isinstance(sources, Trees)
+    assert isinstance(sources, TreeSources)
     assert sources.left_out == 1_500
 
 
@@ -154,7 +154,7 @@ def test_of_a_thousand_trees_that_the_log_signed_the_newest_are_followed_and_the
     trees = signed_trees(log, 200)
     log.edit("^api/v1/log$", lambda raw: json.dumps(json.loads(raw) | {"inactiveShards": trees}).encode())
     sources = open_sources(description(log, known_trees=("5003",)), log)
-    assert isinstance(sources, Trees)
+    assert isinstance(sources, TreeSources)
     names = [source.identity.log for source in sources]
     assert names == ["name/5003", *(f"name/{5_000 + number}" for number in range(136, 200)), f"name/{log.tree_id}"]
     assert sources.left_out == 200 - 65

@@ -8,7 +8,7 @@ from typing import Any, Final
 from rules.pattern import exact
 from rules.rule import Rule
 from rules.rule_file import load_rules
-from rules.selection import Match, Selected, select
+from rules.selection import FieldMatch, Selected, select
 from settings.document import read_yaml
 from sigstore_entries.certificate import BY_NAME
 from sigstore_entries.signing import ChainTrust, Digest, EntryRef, Name, NameForm, Signer, SignerForm, Signing
@@ -95,7 +95,7 @@ def email_signer(
 
 def everyone(signing: Signing) -> Selected:
     """Every signer, selected by something that is no name and no fingerprint."""
-    return select(Match("kind", (exact(signing.kind),)), signing)
+    return select(FieldMatch("kind", (exact(signing.kind),)), signing)
 
 
 def rule(select: str, expect: str = "", **keys: str) -> Rule:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rules.matching.matcher import Matcher, TooManyUnindexed, compile_rules
 from rules.pattern import Pattern, PatternForm, compile_regex
 from rules.rule import Rule
-from rules.selection import AllOf, AnyOf, Condition, Match, Not, matching_signers
+from rules.selection import AllOf, AnyOf, Condition, FieldMatch, Not, matching_signers
 from sigstore_entries.certificate import encode_utf8_string
 from sigstore_entries.field_texts import extension_texts
 from sigstore_entries.signing import Digest, EntryRef, Name, NameForm, Signer, SignerForm, Signing
@@ -74,11 +74,11 @@ class Draw:
         if depth < 3 and kind < 0.42:
             return Not(self.condition(known, depth + 1))
         if kind < 0.5:
-            return Match("digest", (Pattern(PatternForm.EXACT, f"sha256:{self.random.choice(DIGESTS)}"),))
+            return FieldMatch("digest", (Pattern(PatternForm.EXACT, f"sha256:{self.random.choice(DIGESTS)}"),))
         if kind < 0.55:
-            return Match("fingerprint", (Pattern(PatternForm.EXACT, self.random.choice(DIGESTS)),))
+            return FieldMatch("fingerprint", (Pattern(PatternForm.EXACT, self.random.choice(DIGESTS)),))
         patterns = tuple(self.pattern(known) for _ in range(self.random.randint(1, 2)))
-        return Match(self.random.choice(FIELDS), patterns)
+        return FieldMatch(self.random.choice(FIELDS), patterns)
 
     def signer(self) -> Signer:
         texts = [self.text() for _ in range(4)]

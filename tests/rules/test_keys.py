@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from rules.matching.keys import MAX_LITERAL, MAX_SLASHES, MIN_LITERAL, Head, Key, Literal, Whole
+from rules.matching.keys import MAX_LITERAL, MAX_SLASHES, MIN_LITERAL, Key, Literal, ValuePrefix, Whole
 from rules.matching.required_keys import keys_of
 from rules.pattern import Pattern, PatternForm, compile_regex, fold, glob_matches
 
@@ -18,7 +18,7 @@ def keys(text: str, *, ignore_case: bool = False, form: PatternForm = PatternFor
 
 
 def _shown(key: Key) -> bytes | str:
-    return key.data if isinstance(key, Literal) else key.text + "*" if isinstance(key, Head) else key.text
+    return key.data if isinstance(key, Literal) else key.text + "*" if isinstance(key, ValuePrefix) else key.text
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def shows(value: str, key: Key) -> bool:
     value = fold(value) if key.folded else value
     if isinstance(key, Whole):
         return value == key.text
-    if isinstance(key, Head):
+    if isinstance(key, ValuePrefix):
         assert key.text.endswith("/")
         assert key.text.count("/") <= MAX_SLASHES
         return value.startswith(key.text)
@@ -193,7 +193,7 @@ def test_every_text_a_regular_expression_matches_shows_a_key(ignore_case: bool) 
         if found is None:
             continue
         indexed += 1
-        headed += any(isinstance(key, Head) for key in found)
+        headed += any(isinstance(key, ValuePrefix) for key in found)
         for value in (text, bent(text, writer.random), bent(text, writer.random)):
             if compiled.fullmatch(value.encode()) is not None:
                 assert any(shows(value, key) for key in found), (regex, value)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rules.rule import LookBack, RuleSeverity, first_wanted
 from rules.rule_file import load_rules
 from rules.schema import json_schema, schema_text
-from rules.selection import AllOf, Match
+from rules.selection import AllOf, FieldMatch
 from settings.document import MAX_DEPTH, DocumentError, read_yaml
 
 GOOD = """\
@@ -143,7 +143,7 @@ def test_an_alias_repeats_a_value() -> None:
 @pytest.mark.parametrize("word", ["on", "no", "0123", "1.10", "1e3", "2026-01-01", "0x1f", "1_000"])
 def test_a_word_means_what_it_looks_like(word: str) -> None:
     (rule,) = load_rules(f"{HEAD}  - {{id: a, select: {{identity: {word}}}}}\n").rules
-    assert isinstance(rule.select, Match)
+    assert isinstance(rule.select, FieldMatch)
     assert rule.select.patterns[0].text == word
 
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from pytest_httpserver import HTTPServer
 
-from sign_lite.errors import Refused, SignLiteError
+from sign_lite.errors import ServiceRefused, SignLiteError
 from sign_lite.login import device_token
 from tests.support.ca_server import CA_LITE, SIGN_LITE, CaServer, ca_and_log, run
 from tests.support.waiting import PATIENCE
@@ -158,13 +158,13 @@ def test_an_issuer_that_lies_or_stalls_ends_in_a_refusal(lie: dict[str, object],
     clock = Clock()
     with pytest.raises(SignLiteError) as refused:
         device_token(lying(httpserver, **lie), lambda _: None, clock.sleep, lambda: clock.now)
-    assert isinstance(refused.value, Refused)
+    assert isinstance(refused.value, ServiceRefused)
     assert sum(clock.slept) <= 1860
 
 
 def test_a_server_that_says_slow_down_is_asked_less_often(httpserver: HTTPServer) -> None:
     clock = Clock()
-    with pytest.raises(Refused, match="in time"):
+    with pytest.raises(ServiceRefused, match="in time"):
         device_token(
             lying(httpserver, token={"error": "slow_down"}, device={**START, "expires_in": 100}),
             lambda _: None,
@@ -177,7 +177,7 @@ def test_a_server_that_says_slow_down_is_asked_less_often(httpserver: HTTPServer
 def test_what_a_server_says_cannot_act_on_the_terminal(httpserver: HTTPServer) -> None:
     clock, told = Clock(), list[str]()
     device = {**START, "user_code": "\x1b]0;evil\x07", "expires_in": 1}
-    with pytest.raises(Refused):
+    with pytest.raises(ServiceRefused):
         device_token(lying(httpserver, device=device), told.append, clock.sleep, lambda: clock.now)
     assert told[0].isprintable()
 

@@ -14,7 +14,7 @@ from sign_lite.errors import Misuse, VerificationFailed
 from sign_lite.files import Artifact, check_writable, default_bundle, hash_file, write_bundle
 from sign_lite.signing import build_statement
 from sign_lite.trust import Trust, load_identity_token
-from sign_lite.verifying import Signed, _matching_statement, verify_file
+from sign_lite.verifying import WantedSigner, _matching_statement, verify_file
 from tests.support.ca_server import ca_server
 from tests.support.log_server import log_server
 
@@ -77,7 +77,7 @@ def test_a_bundle_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize("raw", [b"", b"{}", b"[]", b"null", b"[" * 100_000, b'{"mediaType": "x"}', b"\xff"])
 def test_garbage_is_not_a_bundle(raw: bytes) -> None:
     with pytest.raises(VerificationFailed, match=r"not a (Sigstore bundle|bundle|JSON document)"):
-        verify_file(raw, DIGEST, NO_TRUST, Signed("x", "y"))
+        verify_file(raw, DIGEST, NO_TRUST, WantedSigner("x", "y"))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from monitor.archive.files import ArchiveFiles
-from monitor.archive.ranges import Manifest, Run, to_json
+from monitor.archive.ranges import ArchivedRun, ArchiveManifest, to_json
 from monitor.archive.rows import RowTrust, decoded, rows_of
 from monitor.archive.search import Archive
 from monitor.archive.writing import manifest_name, write_range
@@ -58,14 +58,14 @@ def empty(folder: Path) -> Database:
 def archive_of(folder: Path, bodies: Sequence[bytes]) -> Archive:
     """An archive of these entries, in ranges of `WIDTH`."""
     files, ranges = ArchiveFiles(str(folder / "archive")), []
-    run = Run(EMPTY, (), SignedHead(LOG, 0, EMPTY.root(), b""))
+    run = ArchivedRun(EMPTY, (), SignedHead(LOG, 0, EMPTY.root(), b""))
     for first in range(0, len(bodies), WIDTH):
         entries = [LogEntry(each) for each in bodies[first : first + WIDTH]]
         rows = rows_of(entries, first, LOG, LogApi.REKOR_V2, TRUST)
         ranges.append(write_range(files, IDENTITY, pa.Table.from_batches([rows])))
     run = replace(run, ranges=tuple(ranges))
     run = replace(run, head=SignedHead(LOG, len(bodies), run.end().root(), b""))
-    files.write(manifest_name(LOG), to_json(Manifest(IDENTITY, (run,))))
+    files.write(manifest_name(LOG), to_json(ArchiveManifest(IDENTITY, (run,))))
     return Archive(files, [LOG])
 
 

@@ -16,7 +16,7 @@ from sqlalchemy import event, func, select
 from monitor.cli import run_command
 from monitor.site.app import create_site
 from monitor.site.leaving import DESTINATION, SUBSCRIPTION, WEEKLY, leave_link
-from monitor.site.sessions import Refused
+from monitor.site.sessions import RequestRefused
 from monitor.site_config import SiteLimits
 from monitor.store.database import Database
 from monitor.store.sql import Base
@@ -583,7 +583,7 @@ def test_invited_people_get_a_mail_and_others_the_same_page(tmp_path: Path, data
 
 
 def test_a_refusal_has_a_status_a_sentence_and_no_secret() -> None:
-    refused = Refused(429, "Too often", "Wait.", retry_after=3)
+    refused = RequestRefused(429, "Too often", "Wait.", retry_after=3)
     assert (refused.status, str(refused)) == (429, "Wait.")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from monitor.site.sessions import Keys
+from monitor.site.sessions import SiteKeys
 from monitor.store.key_file import read_or_make
 
 
@@ -27,9 +27,9 @@ def test_a_key_whose_writing_is_cut_short_is_made_anew_at_the_next_start(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(Exception, match="No space left"):
-            Keys.read(path)
+            SiteKeys.read(path)
     assert not path.exists()
-    assert Keys.read(path).seal("feed", "a") == Keys.read(path).seal("feed", "a")
+    assert SiteKeys.read(path).seal("feed", "a") == SiteKeys.read(path).seal("feed", "a")
 
 
 def test_of_two_that_make_it_at_once_both_read_the_key_that_stays(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from monitor.store.database import Database, open_database
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
 from monitor.store.sql import Base, table
-from monitor.store.tables import DeliveryRow, EvidenceRow, FindingRow, Head, LogPosition
+from monitor.store.tables import DeliveryRow, EvidenceRow, FindingRow, HeadRow, LogPosition
 from rules.rule import Outcome, Verdict
 from tests.support.parts import (
     LOG,
@@ -129,15 +129,15 @@ def test_heads_are_kept_for_ever_and_chained(database: Database) -> None:
     store = a_store(database)
     for head in (a_head(1), a_head(2), a_head(1), a_head(2, b"x" * 32), a_head(2, final=True), a_head(1, log="ct")):
         store.record_head(head)
-    assert count(database, Head) == 5, "a repeated statement adds nothing; another root or the freeze does"
+    assert count(database, HeadRow) == 5, "a repeated statement adds nothing; another root or the freeze does"
     assert fsck(database) == []
 
 
 @pytest.mark.parametrize(
     ("model", "values", "told"),
     [
-        (Head, {"raw": b"another note"}, "not the one that was recorded"),
-        (Head, {"number": 7}, "is missing"),
+        (HeadRow, {"raw": b"another note"}, "not the one that was recorded"),
+        (HeadRow, {"number": 7}, "is missing"),
         (LogPosition, {"frontier": b""}, "damaged"),
         (LogPosition, {"head_root": b"y" * 32}, "do not hash to the root"),
         (EvidenceRow, {"document": "{}"}, "cannot be read"),

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from monitor.crosscheck.bundles import BadBundle, Promised, View, read_entries, read_timestamps
+from monitor.crosscheck.bundles import BadBundle, BundleView, Promised, read_entries, read_timestamps
 from monitor.model.log_source import LogApi
 from monitor.trust.trust_root import TrustedLog, TrustRoot
 from sigstore_entries.bundle_file import HeldBundle, NotHeld, read_bundle_file
@@ -46,11 +46,11 @@ def held(raw: bytes) -> HeldBundle:
     return only
 
 
-def entries_in(raw: bytes, trust: TrustRoot) -> list[View | BadBundle]:
+def entries_in(raw: bytes, trust: TrustRoot) -> list[BundleView | BadBundle]:
     return read_entries(held(raw), trust)
 
 
-def views_in(raw: bytes, trust: TrustRoot) -> list[View]:
+def views_in(raw: bytes, trust: TrustRoot) -> list[BundleView]:
     """What a bundle proves. Raises the first `BadBundle` in it."""
     found = []
     for each in entries_in(raw, trust):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from alerts.alert import Alert, Owner, Severity
-from monitor.following.follower import Limits, LogFollower, PassReport, Timing, baseline
+from monitor.following.follower import FollowLimits, LogFollower, PassReport, Timing, baseline
 from monitor.following.scan_batch import BatchMatches
 from monitor.model.log_source import LogApi, LogEntry, Position, unread_entry
 from monitor.model.state import Finding, Hit, UnreadableEntry
@@ -69,7 +69,7 @@ class Watch:
 
     log: MisbehavingLog
     state: MemoryState = field(default_factory=MemoryState)
-    limits: Limits = field(default_factory=lambda: Limits(batch_entries=64))
+    limits: FollowLimits = field(default_factory=lambda: FollowLimits(batch_entries=64))
     pauses: list[float] = field(default_factory=list)
     start: int | str = 0
     meanwhile: Callable[[], object] = lambda: None

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from datetime import timedelta
 
-from monitor.following.follower import Limits, LogFollower, Timing
+from monitor.following.follower import FollowLimits, LogFollower, Timing
 from monitor.model.errors import FetchFailed, LogMisbehaved
 from monitor.model.log_source import LogApi, LogSource, Position
 from monitor.trust.trust_root import TrustRoot, read_trust_root
@@ -38,7 +38,7 @@ class Followed:
             NumberScanner(),
             EverythingIsNews(),
             Timing(lambda: NOW, lambda _: None),
-            limits=Limits(batch_entries=64),
+            limits=FollowLimits(batch_entries=64),
         )
         outcome = ""
         for _ in range(passes):

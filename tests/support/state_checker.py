@@ -18,11 +18,11 @@ from monitor.store.tables import (
     DeliveryRow,
     EvidenceRow,
     FindingRow,
-    Head,
+    HeadRow,
     KindCount,
     LogPosition,
     ScannedRange,
-    Unreadable,
+    UnreadableRow,
 )
 from tests.support.rfc6962_oracle import TreeOracle
 
@@ -51,9 +51,9 @@ def check_state(
         positions = _rows(connection, LogPosition)
         for position in positions:
             _check_position(position, trees.get(position["log"]), complete=complete)
-        _check_chain(_rows(connection, Head))
+        _check_chain(_rows(connection, HeadRow))
         where = {row["log"]: range(row["baseline_size"], row["size"]) for row in positions}
-        for row in (*_rows(connection, FindingRow), *_rows(connection, Unreadable)):
+        for row in (*_rows(connection, FindingRow), *_rows(connection, UnreadableRow)):
             _check_entry(row, where, trees)
         _check_counts(_rows(connection, KindCount), where)
         _check_outbox(connection, channels, complete=complete)

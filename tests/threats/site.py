@@ -16,7 +16,7 @@ from alerts.alert import Alert, Owner, Severity
 from monitor.backscan.planner import Services
 from monitor.config import TrustConfig
 from monitor.daemon.supervisor import LogSupervisor, Watching
-from monitor.following.follower import Limits, LogFollower, PassReport, Timing, baseline
+from monitor.following.follower import FollowLimits, LogFollower, PassReport, Timing, baseline
 from monitor.http_fetcher import HttpFetcher
 from monitor.judging.active_rules import RuleKeeper
 from monitor.logs.opening import LogDescription, open_sources
@@ -218,7 +218,7 @@ def follow_into(path: Path, source: LogSource, clock: Clock) -> Followed:
         NumberScanner(),
         EverythingIsNews(),
         Timing(clock, lambda _: None),
-        limits=Limits(batch_entries=64),
+        limits=FollowLimits(batch_entries=64),
     )
     followed = Followed(store, source, follower)
 

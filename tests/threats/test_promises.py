@@ -15,7 +15,7 @@ from monitor.daemon.pass_result import PassResult
 from monitor.http_fetcher import Expect, ServerFailed
 from monitor.judging.reevaluation import Rechecked
 from monitor.model.inclusion_promise import InclusionPromise
-from monitor.store.promises import Tally
+from monitor.store.promises import PromiseTally
 from monitor.store.reading import Reading
 from tests.proof.test_promises import promise_of, with_entries
 from tests.support.entries import milliseconds
@@ -53,7 +53,7 @@ def test_19_following_settles_a_promise_as_it_passes_the_index(tmp_path: Path) -
     seen.grow(5)
     seen.clock.pass_by(minutes=1)
     assert seen.run().owner is None
-    assert seen.store.promises.tally(seen.clock.now) == Tally(kept=1)
+    assert seen.store.promises.tally(seen.clock.now) == PromiseTally(kept=1)
     assert told(seen) == []
     seen.check()
 
@@ -73,7 +73,7 @@ def test_19_a_promised_index_that_another_entry_got_pages_once_with_proof(tmp_pa
     seen.restart()
     assert seen.run().owner is None
     assert told(seen) == ["log-promise-broken"]
-    assert seen.store.promises.tally(seen.clock.now) == Tally(broken=1)
+    assert seen.store.promises.tally(seen.clock.now) == PromiseTally(broken=1)
     seen.check()
 
 
@@ -226,7 +226,7 @@ def test_13_an_overdue_promise_that_cannot_be_asked_for_is_trouble_then_an_alert
     seen.log.timestamp = milliseconds(seen.clock.now)
     assert seen.run().owner is None
     assert seen.store.promises.unasked(seen.clock.now) == []
-    assert seen.store.promises.tally(seen.clock.now) == Tally(kept=1)
+    assert seen.store.promises.tally(seen.clock.now) == PromiseTally(kept=1)
 
     other = merkle_tree_leaf(replace(ct_leaf(4712), timestamp=milliseconds(seen.clock.now)))
     late = promised(seen.log, signed_sct(seen.log.log_key, other))
@@ -236,7 +236,7 @@ def test_13_an_overdue_promise_that_cannot_be_asked_for_is_trouble_then_an_alert
         seen.clock.pass_by(days=1)
         seen.grow(1)
         seen.run()
-    assert seen.store.promises.tally(seen.clock.now) == Tally(kept=1, undecided=1)
+    assert seen.store.promises.tally(seen.clock.now) == PromiseTally(kept=1, undecided=1)
     titles = [each.alert.title for each in Reading(seen.store.database).alerts(1000) if "promise" in each.alert.kind]
     assert [("given up" in title) for title in titles] == [True, False, False]
     seen.check()

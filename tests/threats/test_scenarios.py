@@ -17,7 +17,7 @@ from alerts.alert import Owner
 from monitor.cli import run_command
 from monitor.commands.run import verdict
 from monitor.commands.terminal import Exit
-from monitor.following.follower import Limits
+from monitor.following.follower import FollowLimits
 from monitor.http_fetcher import HttpFetcher
 from monitor.judging.reevaluation import Rechecked
 from monitor.logs.opening import open_sources
@@ -175,7 +175,7 @@ def test_no_entry_is_lost_between_passes_however_few_the_server_sends_at_once(ca
     entries = 25_000 if cap >= 32 else 5_000
     made = CtRfc6962Log(cap=cap)
     made.grow(11)
-    watched = Watched(made, tmp_path, limits=Limits(batch_entries=4096))
+    watched = Watched(made, tmp_path, limits=FollowLimits(batch_entries=4096))
     watched.run()
     watched.grow(entries)
     outcome = watched.run()
@@ -280,7 +280,7 @@ def test_an_older_backup_does_not_forgive_a_fork_since(watched: Watched, log: Re
 def backlog(folder: Path, entries: int, window: int) -> int:
     """Fall behind by `entries`, then catch up in windows, some ended in the middle; returns how many restarts."""
     made = tall(entries)
-    watched = Watched(made, folder, limits=Limits(batch_entries=2048, entries_per_pass=window))
+    watched = Watched(made, folder, limits=FollowLimits(batch_entries=2048, entries_per_pass=window))
     reached = [watched.read]
     while reached[-1] < entries:
         # Every third process is told to end in the middle of its window.

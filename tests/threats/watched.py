@@ -11,7 +11,7 @@ from monitor.backscan.planner import Services
 from monitor.config import TrustConfig
 from monitor.daemon.pass_result import PassResult
 from monitor.daemon.supervisor import LogSupervisor, Watching
-from monitor.following.follower import Limits, Timing
+from monitor.following.follower import FollowLimits, Timing
 from monitor.judging.active_rules import RuleKeeper
 from monitor.logs.rekor_v2 import RekorV2Source
 from monitor.model.log_source import Freshness, LogSource
@@ -74,7 +74,7 @@ class Watched:
     log: MisbehavingLog
     folder: Path
     clock: Clock = field(default_factory=Clock)
-    limits: Limits = field(default_factory=lambda: Limits(batch_entries=512))
+    limits: FollowLimits = field(default_factory=lambda: FollowLimits(batch_entries=512))
     witnesses: WitnessPolicy | None = None
     stopping: Callable[[], bool] = lambda: False
 

@@ -13,7 +13,7 @@ from monitor.model.log_source import LogApi
 from monitor.proof.evidence import check_evidence
 from monitor.store.fsck import fsck
 from monitor.store.reading import Reading
-from monitor.trust.history import Change, ChangeKind, TrustHistory, changes
+from monitor.trust.history import Change, TrustChangeKind, TrustHistory, changes
 from monitor.trust.trust_root import TrustedLog, TrustRoot
 from tests.support.alerts import NOW
 from tests.support.misbehaving_log import RekorV2Log
@@ -169,19 +169,19 @@ OTHER = log("https://a.example", 2)
 @pytest.mark.parametrize(
     ("old", "new", "kinds"),
     [
-        ([A], [B], [ChangeKind.LOG_MOVED]),
-        ([A, OTHER], [B, OTHER], [ChangeKind.LOG_MOVED]),
-        ([A], [A, B], [ChangeKind.LOG_APPEARED]),
-        ([A, B], [B], [ChangeKind.LOG_GONE]),
-        ([A, B], [C], [ChangeKind.LOG_APPEARED, ChangeKind.LOG_GONE, ChangeKind.LOG_GONE]),
-        ([A], [B, C], [ChangeKind.LOG_APPEARED, ChangeKind.LOG_APPEARED, ChangeKind.LOG_GONE]),
-        ([A], [OTHER], [ChangeKind.KEY_CHANGED, ChangeKind.LOG_GONE]),
-        ([], [B], [ChangeKind.LOG_APPEARED]),
+        ([A], [B], [TrustChangeKind.LOG_MOVED]),
+        ([A, OTHER], [B, OTHER], [TrustChangeKind.LOG_MOVED]),
+        ([A], [A, B], [TrustChangeKind.LOG_APPEARED]),
+        ([A, B], [B], [TrustChangeKind.LOG_GONE]),
+        ([A, B], [C], [TrustChangeKind.LOG_APPEARED, TrustChangeKind.LOG_GONE, TrustChangeKind.LOG_GONE]),
+        ([A], [B, C], [TrustChangeKind.LOG_APPEARED, TrustChangeKind.LOG_APPEARED, TrustChangeKind.LOG_GONE]),
+        ([A], [OTHER], [TrustChangeKind.KEY_CHANGED, TrustChangeKind.LOG_GONE]),
+        ([], [B], [TrustChangeKind.LOG_APPEARED]),
     ],
     ids=lambda each: " ".join(getattr(one, "name", str(one)) for one in each),
 )
 def test_a_key_moved_when_it_stood_at_one_address_alone_and_stands_at_another_alone(
-    old: list[TrustedLog], new: list[TrustedLog], kinds: list[ChangeKind]
+    old: list[TrustedLog], new: list[TrustedLog], kinds: list[TrustChangeKind]
 ) -> None:
     found: list[Change] = changes(root(*old), root(*new))
     assert sorted(each.kind for each in found) == sorted(kinds)
@@ -213,4 +213,7 @@ def test_a_key_that_comes_to_an_address_where_it_had_a_state_of_its_own_is_that_
         (B.url, True, ()),
     ]
     known = {each.key for each in history.logs()}
-    assert [each.kind for each in changes(root(A), root(B), known)] == [ChangeKind.LOG_APPEARED, ChangeKind.LOG_GONE]
+    assert [each.kind for each in changes(root(A), root(B), known)] == [
+        TrustChangeKind.LOG_APPEARED,
+        TrustChangeKind.LOG_GONE,
+    ]
