@@ -4,12 +4,21 @@ import os
 from collections.abc import Callable
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 _COVERED = "covered"
 
 # Tests start hundreds of our programs. Without their compiled modules each would compile two hundred files first, which
 # an installed package never does: half of a command's processor time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+# A run says the same of the same tree on any machine: the examples follow from the test alone, and no clock decides.
+# `--hypothesis-profile=random` looks further.
+_ANY_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.register_profile("random", _ANY_MACHINE)
+settings.register_profile("same", _ANY_MACHINE, derandomize=True, database=None)
+settings.load_profile("same")
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 """The demonstration's programs as child processes: started, waited for, and stopped by process id."""
 
 import contextlib
+import errno
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -16,7 +18,12 @@ from typing import Final
 
 _POLL_SECONDS: Final = 0.1
 _STOP_SECONDS: Final = 10.0
-_COMMAND_SECONDS: Final = 60.0
+# A bound for a command that hangs: on a busy machine one that takes two seconds may need a minute.
+_COMMAND_SECONDS: Final = 180.0
+# SPEC ip_sysctl, ip_local_port_range: first and last port that the kernel chooses for outgoing connections, IPv6 too.
+_OUTGOING: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_ENOUGH_PORTS: Final = 1_000
+_PORT_TRIES: Final = 1_000
 
 
 class DemoFailed(Exception):
@@ -35,15 +42,43 @@ def program(name: str) -> str:
     return found
 
 
+def server_ports() -> range:
+    """Ports for servers that are told theirs beforehand.
+
+    They lie outside the range from which the kernel takes the ports of outgoing connections, which could otherwise
+    take a server's port before it listens or while it starts again; above 20,000, where browsers refuse no port.
+    """
+    try:
+        first, last = map(int, _OUTGOING.read_text(encoding="ascii").split())
+    except (OSError, ValueError):
+        first, last = 32_768, 60_999
+    apart = max(range(20_000, first), range(last + 1, 65_536), key=len)
+    return apart if len(apart) >= _ENOUGH_PORTS else range(20_000, 65_536)
+
+
+def is_free(port: int) -> bool:
+    """True if a server could listen on the port now, on both loopback addresses."""
+    for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        try:
+            with socket.socket(family, socket.SOCK_STREAM) as held:
+                held.bind((address, port))
+        except OSError as error:
+            # A machine without IPv6 has one family alone.
+            if family == socket.AF_INET or error.errno == errno.EADDRINUSE:
+                return False
+    return True
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports that are free now on both loopback addresses (another process may take them before they are used)."""
-    with contextlib.ExitStack() as stack:
-        ports = []
-        for _ in range(count):
-            held = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-            held.bind(("127.0.0.1", 0))
-            ports.append(int(held.getsockname()[1]))
-        return ports
+    """Ports of `server_ports` that are free now (another server may take them before they are used)."""
+    choice, found = server_ports(), list[int]()
+    for _ in range(_PORT_TRIES):
+        port = secrets.choice(choice)
+        if port not in found and is_free(port):
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise DemoFailed(f"no {count} ports from {choice[0]} to {choice[-1]} are free on this machine's loopback addresses")
 
 
 def wait_until(what: str, reached: Callable[[], bool], *, seconds: float) -> None:

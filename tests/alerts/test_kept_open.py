@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from settings.document import Misplaced
 from tests.support.alerts import NOW, an_alert
 from tests.support.channels import channel_of
 from tests.support.contracts import keep_their_contracts
+from tests.support.log_server import free_port
 from tests.support.waiting import PATIENCE, answers, is_alive, wait_until
 
 POSTER = GuardedPoster(allow_private=True)
@@ -44,9 +44,7 @@ def alertmanager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         pytest.skip("prometheus-alertmanager is not installed: .ci/install-debian-packages")
     folder = tmp_path_factory.mktemp("alertmanager")
     (folder / "config.yml").write_text("route: {receiver: none}\nreceivers: [{name: none}]\n")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     with (folder / "log").open("wb") as log:
         running = subprocess.Popen(

@@ -33,6 +33,7 @@ from tests.support.entries import (
     pem,
     spki_of,
 )
+from tests.support.log_server import free_port
 from tests.support.served_log import CA, RULES, ServedLog, served_log, signing_body
 from tests.support.waiting import PATIENCE, answers, wait_until
 
@@ -521,9 +522,7 @@ def test_channels_can_be_tried(signwatch: Command) -> None:
 
 def test_the_daemon_serves_delivers_reloads_and_ends_in_order(signwatch: Command) -> None:
     served = signwatch.served
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     served.write_files(port)
     assert signwatch("init") == 0
     errors = served.folder / "daemon.err"

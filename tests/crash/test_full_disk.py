@@ -16,9 +16,10 @@ from typing import Any
 import httpx
 import pytest
 
-from monitor.demo.processes import free_ports, wait_until
+from monitor.demo.processes import wait_until
 from monitor.store.database import open_database
 from tests.crash.outcome import messages
+from tests.support.log_server import free_port
 from tests.support.served_log import ServedLog, served_log, signing_body
 from tests.support.state_checker import check_state
 from tests.support.waiting import PATIENCE
@@ -73,7 +74,7 @@ def run(served: ServedLog, *words: str) -> str:
 def daemon(folder: Path, database: Path) -> Iterator[Daemon]:
     """A daemon that follows a log of three entries and is green."""
     with served_log(folder) as served:
-        [port] = free_ports(1)
+        port = free_port()
         served.write_files(port)
         config = served.config.read_text(encoding="utf-8")
         served.config.write_text(config.replace("signwatch.db", str(database)), encoding="utf-8")

@@ -25,6 +25,7 @@ from monitor.daemon.web import create_app
 from monitor.daemon.web_server import WebServer
 from monitor.model.errors import OwnFault
 from monitor.telemetry.prometheus import PrometheusMeter
+from tests.support.log_server import free_port
 from tests.support.served_log import ServedLog, served_log, signing_body
 from tests.support.waiting import PATIENCE, answers, wait_until
 
@@ -262,9 +263,7 @@ def served(tmp_path: Path) -> Iterator[ServedLog]:
 
 def test_four_hundred_idle_connections_stop_no_alert(served: ServedLog) -> None:
     """A daemon with 256 descriptors, and a client that holds open every connection it is given."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     served.write_files(port)
     assert run_command(["init", "--config", str(served.config)]) == 0
     errors, url = served.folder / "daemon.err", f"http://127.0.0.1:{port}"

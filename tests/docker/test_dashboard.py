@@ -14,10 +14,11 @@ import httpx
 import pytest
 import yaml
 
-from monitor.demo.processes import free_ports, program, wait_until
+from monitor.demo.processes import program, wait_until
 from tests.docker.test_prometheus import rules
 from tests.docs.blocks import ROOT
 from tests.docs.rules_page import page
+from tests.support.log_server import free_port
 from tests.support.served_log import ServedLog, served_log, signing_body
 from tests.support.waiting import PATIENCE
 
@@ -76,7 +77,7 @@ def scraped(folder: Path) -> Iterator[Scraped]:
         pytest.skip("prometheus is missing: install the Debian package (.ci/install-debian-packages)")
     (folder / "log").mkdir()
     with served_log(folder / "log") as served:
-        web, listen = free_ports(2)
+        web, listen = free_port(), free_port()
         served.write_files(web)
         subprocess.run(
             [program("signwatch"), "init", "--config", str(served.config)], check=True, capture_output=True, timeout=120

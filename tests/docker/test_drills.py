@@ -27,7 +27,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from typing_extensions import override
 
 from ca_lite.tuf_repository import create_repository, publish_targets
-from monitor.demo.processes import free_ports, program, wait_until
+from monitor.demo.processes import program, wait_until
 from monitor.http_fetcher import Expect
 from monitor.model.errors import FetchFailed
 from monitor.program import utc_now
@@ -39,6 +39,7 @@ from tests.docker.test_prometheus import rules
 from tests.site.followed import NAME, SITE
 from tests.site.scene import Mailbox, Visitor
 from tests.support.entries import CA_NOT_AFTER, hashedrekord_v2, make_certificate
+from tests.support.log_server import free_port
 from tests.support.misbehaving_log import RekorV2Log
 from tests.support.served_log import CA, ServedLog, serving, signing_body
 from tests.support.trust_world import Quiet, keyed, trusted_root
@@ -162,9 +163,9 @@ class Drill:
         self.log.append(hashedrekord_v2(certificate, sha256(str(self.grown).encode()).hexdigest()))
 
     def start(self) -> Scraped:
-        web, listen = free_ports(2)
+        web, listen = free_port(), free_port()
         gone = self.parts.enter_context(answering(410))
-        site, mail = free_ports(2)
+        site, mail = free_port(), free_port()
         refusing = Controller(Refusing(), hostname="127.0.0.1", port=mail)
         refusing.start()
         self.parts.callback(refusing.stop)

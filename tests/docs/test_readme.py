@@ -10,8 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from monitor.demo.processes import Programs, free_ports, program, programs, wait_until
+from monitor.demo.processes import Programs, program, programs, wait_until
 from tests.docs.blocks import ROOT, Block, blocks
+from tests.support.log_server import free_port
 from tests.support.waiting import PATIENCE
 
 README = ROOT / "README.md"
@@ -39,7 +40,7 @@ class Reader:
         self.folder, self.children = folder, children
         self.said = ""
         """Standard error of the commands typed last."""
-        self._ports = dict(zip(_PORTS, map(str, free_ports(len(_PORTS))), strict=True))
+        self._ports = {port: str(free_port()) for port in _PORTS}
         scripts = sysconfig.get_path("scripts")
         self._environment = {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "HOME": str(folder)}
 

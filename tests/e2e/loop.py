@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from monitor.demo.processes import Programs, free_ports, program, programs, wait_until
+from monitor.demo.processes import Programs, program, programs, wait_until
+from tests.support.log_server import free_port
 from tests.support.waiting import PATIENCE
 
 REPOSITORY = "acme/widget"
@@ -65,7 +66,7 @@ class Loop:
     starts: int = field(default=0)
 
     def start_servers(self) -> None:
-        log, ca, web = free_ports(3)
+        log, ca, web = free_port(), free_port(), free_port()
         self.log_url, self.ca_url = f"http://localhost:{log}", f"http://localhost:{ca}"
         self.web_url = f"http://127.0.0.1:{web}"
         self.run("log-lite", "init", "--dir", "log", "--url", self.log_url)

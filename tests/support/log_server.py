@@ -1,10 +1,12 @@
 """A real `log-lite serve` process in a directory of its own, on a free port."""
 
 import contextlib
-import errno
+import fcntl
+import os
 import re
-import socket
+import secrets
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,9 +17,14 @@ from typer.testing import CliRunner
 from typing_extensions import override
 
 from log_lite.cli import app
+from monitor.demo.processes import is_free, server_ports
 from tests.support.served_process import ServedProcess
 from tests.support.waiting import PATIENCE
 
+_PORT_TRIES = 1_000
+# Opened once: to close any descriptor of the file would end the locks of this process.
+_CLAIMS = (Path(tempfile.gettempdir()) / f"signwatch-test-ports-{os.getuid()}").open("ab")
+_given: set[int] = set()
 LOG_LITE: Sequence[str] = (sys.executable, "-c", "from log_lite.cli import main; main()")
 
 
@@ -30,7 +37,6 @@ class LogServer(ServedProcess):
     name = "log-lite"
     ready_processor_seconds = 30.0
 
-    @override
     @override
     def serving(self) -> Sequence[str]:
         return [*LOG_LITE, "serve", "--dir", str(self.folder), *self.options]
@@ -68,22 +74,25 @@ def run(*arguments: str, expect: int = 0) -> str:
 
 
 def free_port() -> int:
-    """A port that is free now on both loopback families."""
-    for _ in range(20):
-        with socket.socket() as held:
-            held.bind(("127.0.0.1", 0))
-            port = int(held.getsockname()[1])
-            if _free_on_ipv6(port):
-                return port
-    raise AssertionError("no port is free on both loopback families")
+    """A port for a server of this test: free on both loopback addresses, and given to no other test that runs now.
+
+    No outgoing connection takes it, and no other process of tests is given it, before its server listens or while the
+    server starts again.
+    """
+    for _ in range(_PORT_TRIES):
+        port = secrets.choice(server_ports())
+        if port not in _given and is_free(port) and _claim(port):
+            _given.add(port)
+            return port
+    raise AssertionError("no port is free on both loopback addresses")
 
 
-def _free_on_ipv6(port: int) -> bool:
+def _claim(port: int) -> bool:
+    """Lock one byte for the port in a file that all processes of tests share; the lock ends with this process."""
     try:
-        with socket.socket(socket.AF_INET6) as other:
-            other.bind(("::1", port))
-    except OSError as error:
-        return error.errno != errno.EADDRINUSE  # a machine without IPv6 has no other family to mind
+        fcntl.lockf(_CLAIMS, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except (BlockingIOError, PermissionError):
+        return False
     return True
 
 
