@@ -95,13 +95,14 @@ class Story:
         path = self.folder / "alerts.jsonl"
         if not path.exists():
             return []
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
+        # The daemon may be writing the last line.
+        whole = path.read_bytes().rpartition(b"\n")[0]
+        return [json.loads(line) for line in whole.splitlines()]
 
     def status(self) -> dict[str, Any]:
         """The daemon's status document; raises `DemoFailed` when it does not answer."""
         try:
-            answer = httpx.get(f"{self.web_url}/api/status.json", timeout=5, trust_env=False)
+            answer = httpx.get(f"{self.web_url}/api/status.json", timeout=_NOTICE_SECONDS, trust_env=False)
             answer.raise_for_status()
             document: dict[str, Any] = answer.json()
         except (httpx.HTTPError, ValueError) as error:
@@ -202,7 +203,9 @@ def _subscriber(story: Story) -> None:
     """Subscribe over the web page and confirm by the mail, as a person does."""
     story.act("Act 2: a maintainer subscribes, with a browser and a mailbox")
     name = f"https://github.com/{REPOSITORY}"
-    with httpx.Client(base_url=story.site_url, timeout=30, trust_env=False, follow_redirects=True) as browser:
+    with httpx.Client(
+        base_url=story.site_url, timeout=_NOTICE_SECONDS, trust_env=False, follow_redirects=True
+    ) as browser:
         page = browser.get("/look", params={"name": name}).text
         if "1 signing in the name" not in page:
             raise DemoFailed("the site does not show the release that was signed")
@@ -263,7 +266,7 @@ def _strange_signing(story: Story) -> None:
 def _page_of_the_mail(story: Story, mail: EmailMessage) -> None:
     """Open the link in the mail, as its reader does."""
     link = next(line.split()[-1] for line in _text(mail).splitlines() if f"{story.site_url}/answer/" in line)
-    answer = httpx.get(link, timeout=30, trust_env=False)
+    answer = httpx.get(link, timeout=_NOTICE_SECONDS, trust_env=False)
     _done(answer, "the page of the mail's link")
     if "Was this you?" not in answer.text or ATTACKER_REF not in answer.text:
         raise DemoFailed("the page of the mail's link does not show the attacker's signing")
@@ -291,9 +294,8 @@ def _forked_log(story: Story) -> None:
 
 
 def _is_archived(story: Story, alert: dict[str, Any]) -> bool:
-    answer = httpx.get(
-        f"{story.web_url}/api/search", params={"q": "*", "log": alert["log"]}, timeout=10, trust_env=False
-    )
+    asked = {"q": "*", "log": alert["log"]}
+    answer = httpx.get(f"{story.web_url}/api/search", params=asked, timeout=_NOTICE_SECONDS, trust_env=False)
     return answer.is_success and any(row["index"] == alert["index"] for row in answer.json()["rows"])
 
 

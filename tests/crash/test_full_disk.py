@@ -96,9 +96,15 @@ def stand_a_full_disk(running: Daemon, fill: Callable[[], None], make_room: Call
     """Let strangers sign on a full disk, then make room: ill meanwhile, complete afterwards."""
     fill()
     running.served.log.append(*[signing_body("refs/heads/main")] * _STRANGERS)
-    running.wait("red", lambda: running.readiness()[0] == 503)
-    reasons = " ".join(running.readiness()[1])
-    assert told in reasons, reasons
+    reasons = ""
+
+    def is_red() -> bool:
+        nonlocal reasons
+        status, said = running.readiness()
+        reasons = " ".join(said)
+        return status == 503 and told in reasons
+
+    running.wait(f"red, for {told}", is_red)
     assert not {"log-misbehaved", "could-not-ask"} & set(reasons.replace(":", " ").split()), "the trouble is ours alone"
     assert running.alerted() == set(), "nothing is told that was not stored"
     looked = [*_SIGNWATCH, "status", "--config", str(running.served.config)]

@@ -169,7 +169,9 @@ def size_of(place: LookedBack) -> int:
     return 0 if position is None else position.frontier.size
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(actions=st.lists(ACTIONS, min_size=5, max_size=25))
 def test_no_entry_is_lost_judged_twice_or_judged_by_half_a_file(empty: Path, actions: list[tuple[str, object]]) -> None:
     with tempfile.TemporaryDirectory() as name:

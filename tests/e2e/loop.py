@@ -37,6 +37,8 @@ channels:
   file: {{type: jsonl, path: alerts.jsonl}}
 notify: [file]
 web: {{listen: "127.0.0.1:{web}"}}
+# However slow the machine is, a signing's entry is followed before its certificate gets an alert of its own.
+objectives: {{certificate_hold: 1h}}
 """
 
 RULES = """\

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import load_der_x509_certificate, load_pem_x509_certificate
 
 from tests.e2e.loop import Loop
+from tests.support.waiting import PATIENCE
 
 
 def _b64(raw: bytes) -> str:
@@ -39,7 +40,7 @@ class QuickSigner:
                 "proofOfPossession": _b64(proof),
             },
         }
-        answer = httpx.post(f"{loop.ca_url}/api/v2/signingCert", json=request, timeout=30, trust_env=False)
+        answer = httpx.post(f"{loop.ca_url}/api/v2/signingCert", json=request, timeout=PATIENCE, trust_env=False)
         assert answer.status_code == 200, answer.text
         chain = answer.json()["signedCertificateEmbeddedSct"]["chain"]["certificates"]
         leaf = load_pem_x509_certificate(chain[0].encode()).public_bytes(Encoding.DER)
@@ -78,7 +79,7 @@ class QuickSigner:
         return int(entry["logIndex"])
 
     def _submit(self, path: str, request: dict[str, Any]) -> dict[str, Any]:
-        answer = httpx.post(f"{self.log_url}{path}", json=request, timeout=30, trust_env=False)
+        answer = httpx.post(f"{self.log_url}{path}", json=request, timeout=PATIENCE, trust_env=False)
         assert answer.status_code == 201, answer.text
         accepted: dict[str, Any] = answer.json()
         return accepted

@@ -8,9 +8,9 @@ import pytest
 
 from monitor.demo.processes import program, wait_until
 from tests.e2e.loop import Loop, running_loop
+from tests.support.waiting import PATIENCE
 
 PATIENT, IMPATIENT = "5m", "1s"
-SECONDS = 120
 EMAIL = "canary@example.com"
 
 
@@ -47,10 +47,9 @@ def told(loop: Loop) -> list[tuple[str, str]]:
     return [(each["kind"], each["owner"]) for each in map(json.loads, lines)]
 
 
-def wait_for_told(loop: Loop, kind: str) -> str:
-    """Wait for an alert of a kind that was not told before; return its owner."""
-    before = len(told(loop))
-    wait_until(f"the alert {kind}", lambda: any(each[0] == kind for each in told(loop)[before:]), seconds=SECONDS)
+def wait_for_told(loop: Loop, kind: str, before: int) -> str:
+    """Wait for an alert of a kind after the first `before` ones; return its owner."""
+    wait_until(f"the alert {kind}", lambda: any(each[0] == kind for each in told(loop)[before:]), seconds=PATIENCE)
     return next(owner for found, owner in told(loop)[before:] if found == kind)
 
 
@@ -64,10 +63,10 @@ def test_the_whole_loop(tmp_path: Path) -> None:
         configure(loop, PATIENT)
         loop.start_monitor(ready=False)
         loop.wait_for(f"{loop.web_url}/healthz")
-        wait_until("two canaries that were seen", lambda: seen(loop) >= 2, seconds=SECONDS)
+        wait_until("two canaries that were seen", lambda: seen(loop) >= 2, seconds=PATIENCE)
         # An entry may be seen before the program that signed it has ended.
         wait_until(
-            "how long it took", lambda: canary(loop)["last_seen"]["latency_seconds"] is not None, seconds=SECONDS
+            "how long it took", lambda: canary(loop)["last_seen"]["latency_seconds"] is not None, seconds=PATIENCE
         )
         assert loop.alerts() == [], "it makes no noise"
         assert told(loop) == []
@@ -75,28 +74,30 @@ def test_the_whole_loop(tmp_path: Path) -> None:
         assert "canary: last seen at " in loop.run("signwatch", "status", "--config", "signwatch.yaml", expect=0)
 
         # The certificate authority is away: nothing can be signed, and that is said.
+        before = len(told(loop))
         loop.stop("ca-lite")
-        assert wait_for_told(loop, "canary-not-signed") == "could-not-ask"
+        assert wait_for_told(loop, "canary-not-signed", before) == "could-not-ask"
         loop.children.start("ca-lite", [program("ca-lite"), "serve", "--dir", "ca"])
         number = seen(loop)
-        wait_until("a canary after the outage", lambda: seen(loop) > number, seconds=SECONDS)
+        wait_until("a canary after the outage", lambda: seen(loop) > number, seconds=PATIENCE)
         # The run is ended first, its alert after that.
-        wait_until("the end of the alert", lambda: states(loop) == ["resolved"], seconds=SECONDS)
+        wait_until("the end of the alert", lambda: states(loop) == ["resolved"], seconds=PATIENCE)
 
         # The log takes what is signed and shows no head: no alert can come, and the second channel hears of it.
         loop.kill_monitor()
         configure(loop, IMPATIENT)
         loop.run("log-lite", "fault", "--dir", "log", "error-500", "--on", "head")
+        before = len(told(loop))
         loop.start_monitor(ready=False)
-        assert wait_for_told(loop, "canary-missed") == "could-not-ask"
+        assert wait_for_told(loop, "canary-missed", before) == "could-not-ask"
         loop.kill_monitor()
         loop.run("log-lite", "fault", "--dir", "log", "none")
         configure(loop, PATIENT)
         number = seen_in_state(loop)
         loop.start_monitor(ready=False)
         loop.wait_for(f"{loop.web_url}/healthz")
-        wait_until("a canary after that", lambda: canary(loop)["newest"]["number"] > number, seconds=SECONDS)
-        wait_until("that it is seen", lambda: seen(loop) > number, seconds=SECONDS)
+        wait_until("a canary after that", lambda: canary(loop)["newest"]["number"] > number, seconds=PATIENCE)
+        wait_until("that it is seen", lambda: seen(loop) > number, seconds=PATIENCE)
 
 
 def states(loop: Loop) -> list[str]:

@@ -18,6 +18,7 @@ from tests.e2e.loop import Loop, running_loop
 from tests.e2e.matrix import PAGE, Cell, cells, page
 from tests.support.go_clients import COSIGN, REGISTRY, registry_server
 from tests.support.images import push_image
+from tests.support.waiting import PATIENCE
 
 NPM = Path(__file__).parent.parent / "npm_client"
 NPM_CLI = NPM / "node_modules" / ".bin" / "sigstore"
@@ -67,7 +68,7 @@ class World:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=150,
+            timeout=PATIENCE,
             check=False,
         )
         said = done.stdout + done.stderr
@@ -225,7 +226,7 @@ def test_what_a_client_signs_it_and_another_verify_and_the_daemon_sees(cell: Cel
         told = [each for each in world.loop.alerts() if cell.signer in json.dumps(each)]
         return [each["log"].partition("/")[0] for each in told if each["log"].startswith("rekor")]
 
-    wait_until(f"the alert about {cell}", lambda: bool(seen()), seconds=60)
+    wait_until(f"the alert about {cell}", lambda: bool(seen()), seconds=PATIENCE)
     assert seen() == [f"rekor-v{cell.rekor}"]
 
 

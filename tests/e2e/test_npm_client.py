@@ -31,7 +31,7 @@ def node(loop: Loop, *command: str, token: str = "", expect: int = 0) -> str:
     """Run a client in the loop's folder as in a CI job; the client's own words when it ends as expected."""
     environment = {**os.environ, "HOME": str(loop.folder), "CI": "true", "SIGSTORE_ID_TOKEN": token}
     done = subprocess.run(
-        command, cwd=loop.folder, env=environment, capture_output=True, text=True, timeout=90, check=False
+        command, cwd=loop.folder, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode == expect, done.stdout + done.stderr
     return done.stdout

@@ -22,8 +22,10 @@ from tests.support.served_process import ServedProcess
 from tests.support.waiting import PATIENCE
 
 _PORT_TRIES = 1_000
-# Opened once: to close any descriptor of the file would end the locks of this process.
-_CLAIMS = (Path(tempfile.gettempdir()) / f"signwatch-test-ports-{os.getuid()}").open("ab")
+# A bare descriptor, opened once: to close any descriptor of the file would end the locks of this process.
+_CLAIMS = os.open(
+    Path(tempfile.gettempdir()) / f"signwatch-test-ports-{os.getuid()}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600
+)
 _given: set[int] = set()
 LOG_LITE: Sequence[str] = (sys.executable, "-c", "from log_lite.cli import main; main()")
 
