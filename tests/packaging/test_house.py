@@ -3,12 +3,14 @@
 import ast
 import re
 import subprocess
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 MAKES_TRUSTED_HEADS = re.compile(r"monitor/(proof/\w+|store/history)\.py")
 EXCEPTIONS_TO_COMPLEXITY = 5
+ALIAS = re.compile(r"[A-Z]\w*[a-z]\w*")
 
 
 def sources() -> Iterator[tuple[str, str]]:
@@ -33,3 +35,27 @@ def test_a_head_is_trusted_by_a_proof_or_read_back_from_the_store_and_nowhere_el
 def test_few_functions_are_excepted_from_the_bound_on_complexity() -> None:
     excepted = [path for path, text in sources() for _ in range(text.count("noqa: C901"))]
     assert len(excepted) <= EXCEPTIONS_TO_COMPLEXITY, excepted
+
+
+def type_names(text: str) -> Iterator[str]:
+    """Public names of classes and type aliases in a source. The `Annotated` type of an option is no alias."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield node.name
+    for node in tree.body:
+        match node:
+            case ast.AnnAssign(target=ast.Name(id=name), annotation=ast.Name(id="TypeAlias")):
+                yield name
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Subscript() | ast.BinOp() as value):
+                if ALIAS.fullmatch(name) and not ast.unparse(value).startswith("Annotated["):
+                    yield name
+
+
+def test_the_name_of_a_class_has_one_meaning_in_all_rooms() -> None:
+    places: dict[str, list[str]] = defaultdict(list)
+    for path, text in sources():
+        for name in type_names(text):
+            places[name].append(path)
+    assert len(places) > 500, "control: classes were read"
+    assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}
